@@ -1,0 +1,184 @@
+"""Directed acyclic graphs with the parents of every node in one ragged array."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+
+class CycleError(ValueError):
+    """Raised for a graph, or an order, that runs in a circle; ``cycle`` lists its nodes."""
+
+    def __init__(self, cycle: Sequence[int], names: Sequence[str] | None = None) -> None:
+        self.cycle = list(cycle)
+        shown = [str(names[i]) if names is not None else str(i) for i in self.cycle]
+        path = " -> ".join([*shown, shown[0]])
+        super().__init__(f"The graph has a cycle, {path}: remove one of its arcs.")
+
+    def named(self, names: Sequence[str]) -> CycleError:
+        """Return the same error with the nodes given by name."""
+        return CycleError(self.cycle, names)
+
+
+class Dag:
+    """A directed acyclic graph; the parents of all nodes lie in one array (CSR by child).
+
+    Parameters
+    ----------
+    indptr
+        Offsets, shape ``(n_nodes + 1,)``: the parents of node ``i`` are
+        ``indices[indptr[i]:indptr[i + 1]]``.
+    indices
+        Parents of all nodes, one node after the other, shape ``(n_edges,)``. Sorted and made
+        unique within each node.
+
+    Raises
+    ------
+    CycleError
+        If the graph has a cycle (its nodes are named); self-loops count.
+    ValueError
+        If an index lies outside ``0..n_nodes - 1``, or an arc is given twice.
+
+    Examples
+    --------
+    >>> from nextpert.core import Dag
+    >>> dag = Dag.from_edges(3, [(0, 1), (0, 2), (1, 2)])
+    >>> dag.parents(2).tolist(), dag.order.tolist(), dag.n_edges
+    ([0, 1], [0, 1, 2], 3)
+    """
+
+    def __init__(self, indptr: ArrayLike, indices: ArrayLike) -> None:
+        self.indptr: NDArray[np.int64] = np.array(indptr, dtype=np.int64)
+        self.indices: NDArray[np.int64] = np.array(indices, dtype=np.int64)
+        self.n_nodes = len(self.indptr) - 1
+        self._check()
+        self.order: NDArray[np.int64] = self._topological_order()
+        for array in (self.indptr, self.indices, self.order):
+            array.flags.writeable = False
+
+    @classmethod
+    def from_parents(cls, parents: Sequence[Iterable[int]]) -> Dag:
+        """Build from one list of parents a node."""
+        lists = [np.array(sorted(p), dtype=np.int64) for p in parents]
+        indptr = np.concatenate([[0], np.cumsum([len(p) for p in lists])])
+        return cls(indptr, np.concatenate([np.empty(0, np.int64), *lists]))
+
+    @classmethod
+    def from_edges(cls, n_nodes: int, edges: Iterable[tuple[int, int]]) -> Dag:
+        """Build from arcs ``(parent, child)``."""
+        parents: list[list[int]] = [[] for _ in range(n_nodes)]
+        for parent, child in edges:
+            if not (0 <= child < n_nodes):
+                message = f"Arc ({parent}, {child}) names a node outside 0..{n_nodes - 1}."
+                raise ValueError(message)
+            parents[child].append(int(parent))
+        return cls.from_parents(parents)
+
+    @classmethod
+    def from_matrix(cls, matrix: ArrayLike | sp.sparray | sp.spmatrix) -> Dag:
+        """Build from an adjacency matrix (row = parent, column = child), dense or sparse."""
+        coo = sp.coo_array(matrix)
+        if coo.ndim != 2 or coo.shape[0] != coo.shape[1]:
+            message = f"An adjacency matrix must be square, but its shape is {coo.shape}."
+            raise ValueError(message)
+        keep = coo.data != 0
+        rows, cols = coo.coords
+        return cls.from_edges(coo.shape[0], zip(rows[keep], cols[keep], strict=True))
+
+    @classmethod
+    def complete(cls, order: ArrayLike) -> Dag:
+        """Build the complete graph in which every node's parents are all nodes before it."""
+        sequence = np.asarray(order, dtype=np.int64)
+        parents: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(sequence)
+        for position, node in enumerate(sequence):
+            parents[node] = sequence[:position]
+        return cls.from_parents(parents)
+
+    @property
+    def n_edges(self) -> int:
+        """Number of arcs."""
+        return len(self.indices)
+
+    @property
+    def in_degree(self) -> NDArray[np.int64]:
+        """Number of parents of each node, shape ``(n_nodes,)``."""
+        return np.diff(self.indptr)
+
+    def parents(self, node: int) -> NDArray[np.int64]:
+        """Return the parents of ``node`` in ascending order."""
+        return self.indices[self.indptr[node] : self.indptr[node + 1]]
+
+    def edges(self) -> list[tuple[int, int]]:
+        """Return all arcs ``(parent, child)``, sorted by child."""
+        children = np.repeat(np.arange(self.n_nodes), self.in_degree)
+        return [(int(k), int(i)) for k, i in zip(self.indices, children, strict=True)]
+
+    def to_matrix(self) -> sp.csr_array:
+        """Return the adjacency matrix, row = parent, column = child, ones on arcs."""
+        data = np.ones(self.n_edges)
+        shape = (self.n_nodes, self.n_nodes)
+        return sp.csr_array(sp.csc_array((data, self.indices, self.indptr), shape=shape))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Dag)
+            and np.array_equal(self.indptr, other.indptr)
+            and np.array_equal(self.indices, other.indices)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Dag(n_nodes={self.n_nodes}, n_edges={self.n_edges})"
+
+    def _check(self) -> None:
+        ends_meet = self.n_nodes >= 0 and self.indptr[0] == 0
+        if not ends_meet or self.indptr[-1] != len(self.indices) or (np.diff(self.indptr) < 0).any():
+            message = "indptr must rise from 0 to the number of arcs."
+            raise ValueError(message)
+        if self.n_edges and (self.indices.min() < 0 or self.indices.max() >= self.n_nodes):
+            message = f"A parent lies outside 0..{self.n_nodes - 1}."
+            raise ValueError(message)
+        for node in range(self.n_nodes):
+            block = self.indices[self.indptr[node] : self.indptr[node + 1]]
+            block.sort()
+            if (np.diff(block) == 0).any():
+                twice = block[1:][np.diff(block) == 0][0]
+                message = f"The arc {twice} -> {node} is given twice."
+                raise ValueError(message)
+
+    def _topological_order(self) -> NDArray[np.int64]:
+        # Kahn's algorithm, smallest index first, so that the order is a function of the graph.
+        waiting = self.in_degree.copy()
+        children: list[list[int]] = [[] for _ in range(self.n_nodes)]
+        for parent, child in self.edges():
+            children[parent].append(child)
+        ready = [i for i in range(self.n_nodes) if waiting[i] == 0]
+        order: list[int] = []
+        while ready:
+            node = heapq.heappop(ready)
+            order.append(node)
+            for child in children[node]:
+                waiting[child] -= 1
+                if waiting[child] == 0:
+                    heapq.heappush(ready, child)
+        if len(order) < self.n_nodes:
+            raise CycleError(self._find_cycle(set(range(self.n_nodes)) - set(order)))
+        return np.array(order, dtype=np.int64)
+
+    def _find_cycle(self, rest: set[int]) -> list[int]:
+        # Every remaining node has a remaining parent: walk up until a node comes again.
+        node = min(rest)
+        path: list[int] = []
+        while node not in path:
+            path.append(node)
+            node = next(int(k) for k in self.parents(node) if int(k) in rest)
+        return path[path.index(node) :][::-1]
