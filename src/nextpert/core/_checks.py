@@ -10,9 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
-def as_vector(
-    value: ArrayLike, n: int, name: str, *, finite: bool = True
-) -> NDArray[np.float64]:
+def as_vector(value: ArrayLike, n: int, name: str, *, finite: bool = True) -> NDArray[np.float64]:
     """Return ``value`` as a float vector of length ``n``, or raise an error that names it."""
     vector = np.array(value, dtype=np.float64)
     if vector.shape != (n,):

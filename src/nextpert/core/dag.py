@@ -140,8 +140,8 @@ class Dag:
         return f"Dag(n_nodes={self.n_nodes}, n_edges={self.n_edges})"
 
     def _check(self) -> None:
-        ends_meet = self.n_nodes >= 0 and self.indptr[0] == 0
-        if not ends_meet or self.indptr[-1] != len(self.indices) or (np.diff(self.indptr) < 0).any():
+        rising = self.n_nodes >= 0 and (np.diff(self.indptr) >= 0).all()
+        if not rising or self.indptr[0] != 0 or self.indptr[-1] != len(self.indices):
             message = "indptr must rise from 0 to the number of arcs."
             raise ValueError(message)
         if self.n_edges and (self.indices.min() < 0 or self.indices.max() >= self.n_nodes):

@@ -1,0 +1,200 @@
+"""Compiled loops over ragged blocks: one block a node, no array of size n_nodes^3.
+
+Layout. Node i has the design columns ``(1, x_P)`` (the 1 only with an intercept). Its vectors lie
+at ``vptr[i]:vptr[i + 1]`` of a flat array, its square matrices, row by row, at
+``mptr[i]:mptr[i + 1]``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def add_statistics(
+    indptr, indices, vptr, mptr, n, mean, scatter, shift, skip, xtx, xty, yty, cells
+):
+    """Add the sufficient statistics of one environment in place (math: DAG-BLR, Definition 2)."""
+    p = len(indptr) - 1
+    for i in range(p):
+        if skip[i]:
+            continue
+        first, last = indptr[i], indptr[i + 1]
+        d = vptr[i + 1] - vptr[i]
+        k = d - (last - first)
+        v, m = vptr[i], mptr[i]
+        response_mean = mean[i] - shift[i]
+        if k == 1:
+            xtx[m] += n
+            xty[v] += n * response_mean
+            for a in range(last - first):
+                s = n * mean[indices[first + a]]
+                xtx[m + 1 + a] += s
+                xtx[m + (1 + a) * d] += s
+        for a in range(last - first):
+            j = indices[first + a]
+            xty[v + k + a] += scatter[j, i] + n * mean[j] * response_mean
+            row = m + (k + a) * d + k
+            for b in range(last - first):
+                l = indices[first + b]
+                xtx[row + b] += scatter[j, l] + n * mean[j] * mean[l]
+        yty[i] += scatter[i, i] + n * response_mean * response_mean
+        cells[i] += n
+
+
+@njit(cache=True, nogil=True)
+def invert_spd(matrix, inverse):
+    """Invert a symmetric positive definite matrix; returns log|matrix|, or nan where it fails."""
+    d = matrix.shape[0]
+    low = np.zeros((d, d))
+    logdet = 0.0
+    for i in range(d):
+        for j in range(i + 1):
+            s = matrix[i, j]
+            for k in range(j):
+                s -= low[i, k] * low[j, k]
+            if i == j:
+                if not s > 0.0:
+                    return np.nan
+                low[i, i] = np.sqrt(s)
+                logdet += np.log(s)
+            else:
+                low[i, j] = s / low[j, j]
+    # Columns of L^-1, kept as rows of `rows`, so that the products below run along memory.
+    rows = np.zeros((d, d))
+    for j in range(d):
+        rows[j, j] = 1.0 / low[j, j]
+        for i in range(j + 1, d):
+            s = 0.0
+            for k in range(j, i):
+                s -= low[i, k] * rows[j, k]
+            rows[j, i] = s / low[i, i]
+    for i in range(d):
+        for j in range(i + 1):
+            s = 0.0
+            for k in range(i, d):
+                s += rows[i, k] * rows[j, k]
+            inverse[i, j] = s
+            inverse[j, i] = s
+    return logdet
+
+
+@njit(cache=True, nogil=True)
+def posterior_blocks(
+    vptr, mptr, intercept, tau, precision, xtx, xty, yty, cov, mean, residual, logdet
+):
+    """Fill M', m', residual = y'y - m''X'y and log|M'| - log|M| of each node (Lemma 1)."""
+    for i in range(len(vptr) - 1):
+        v, m = vptr[i], mptr[i]
+        d = vptr[i + 1] - v
+        block = xtx[m : m + d * d].reshape(d, d).copy()
+        prior = 0.0
+        for a in range(d):
+            extra = tau if (intercept and a == 0) else precision[i]
+            block[a, a] += extra
+            prior += np.log(extra)
+        inverse = cov[m : m + d * d].reshape(d, d)
+        logdet[i] = prior - invert_spd(block, inverse)
+        fitted = 0.0
+        for a in range(d):
+            s = 0.0
+            for b in range(d):
+                s += inverse[a, b] * xty[v + b]
+            mean[v + a] = s
+            fitted += s * xty[v + a]
+        residual[i] = max(yty[i] - fitted, 0.0)
+
+
+@njit(cache=True, nogil=True)
+def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, residual, logdet):
+    """Update M, m and the residual in place for a single cell ``x`` (Sherman and Morrison)."""
+    p = len(indptr) - 1
+    for i in range(p):
+        if skip[i]:
+            continue
+        first, last = indptr[i], indptr[i + 1]
+        v, m = vptr[i], mptr[i]
+        d = vptr[i + 1] - v
+        k = d - (last - first)
+        row = np.ones(d)
+        for a in range(last - first):
+            row[k + a] = x[indices[first + a]]
+        y = np.zeros(d)
+        for b in range(d):
+            for a in range(d):
+                y[a] += row[b] * cov[m + b * d + a]
+        spread, error = 1.0, x[i] - shift[i]
+        for a in range(d):
+            spread += row[a] * y[a]
+            error -= row[a] * mean[v + a]
+        for a in range(d):
+            mean[v + a] += y[a] * (error / spread)
+            scaled = y[a] / spread
+            for b in range(d):
+                cov[m + a * d + b] -= scaled * y[b]
+        residual[i] += error * error / spread
+        logdet[i] -= np.log(spread)
+
+
+@njit(cache=True, nogil=True)
+def solve_forward(indptr, indices, order, vptr, weights, rhs):
+    """Return x of ``x = B x + rhs``, one substitution along the topological order: (p, m)."""
+    x = rhs.copy()
+    width = x.shape[1]
+    for t in range(len(order)):
+        i = order[t]
+        first = indptr[i]
+        degree = indptr[i + 1] - first
+        start = vptr[i + 1] - degree
+        for a in range(degree):
+            weight = weights[start + a]
+            k = indices[first + a]
+            for j in range(width):
+                x[i, j] += weight * x[k, j]
+    return x
+
+
+@njit(cache=True, nogil=True)
+def solve_draws(indptr, indices, order, vptr, intercept, draws, shifts, target):
+    """Squared distance to ``target`` of the mean reached by each shift (m), under each draw (s)."""
+    p, m = shifts.shape
+    s = draws.shape[0]
+    distance = np.zeros((s, m))
+    x = np.empty((p, m))
+    for r in range(s):
+        for t in range(p):
+            i = order[t]
+            first = indptr[i]
+            degree = indptr[i + 1] - first
+            start = vptr[i + 1] - degree
+            offset = draws[r, vptr[i]] if intercept else 0.0
+            for j in range(m):
+                x[i, j] = shifts[i, j] + offset
+            for a in range(degree):
+                weight = draws[r, start + a]
+                k = indices[first + a]
+                for j in range(m):
+                    x[i, j] += weight * x[k, j]
+            for j in range(m):
+                gap = x[i, j] - target[i]
+                distance[r, j] += gap * gap
+    return distance
+
+
+@njit(cache=True, nogil=True)
+def scale_blocks(vptr, mptr, cov, normals, noise_sd, mean):
+    """Turn standard normals (s, total) into draws ``m + sigma L z`` with ``M = L L'``, in place."""
+    for i in range(len(vptr) - 1):
+        v, m = vptr[i], mptr[i]
+        d = vptr[i + 1] - v
+        if d == 0:
+            continue
+        low = np.linalg.cholesky(cov[m : m + d * d].reshape(d, d))
+        for r in range(normals.shape[0]):
+            z = normals[r, v : v + d].copy()
+            for a in range(d):
+                s = 0.0
+                for b in range(a + 1):
+                    s += low[a, b] * z[b]
+                normals[r, v + a] = mean[v + a] + noise_sd[r, i] * s
