@@ -1,1 +1,23 @@
-"""..."""
+"""Data sets: real screens fetched from their origin, and simulated ones with a known truth."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nextpert.datasets._schraivogel_2020 import schraivogel_2020
+    from nextpert.datasets._simulated_screen import simulated_screen
+
+__all__ = ["schraivogel_2020", "simulated_screen"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module(f"nextpert.datasets._{name}"), name)
+    message = f"module 'nextpert.datasets' has no attribute {name!r}"
+    raise AttributeError(message)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,193 @@
+"""The TAP-seq screen of Schraivogel et al. 2020."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert.core._checks import require_count
+from nextpert.datasets._fetch import RemoteFile, fetch, from_folder
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+
+_ORIGIN = "https://raw.githubusercontent.com/velten-group/crispat"
+COUNTS = RemoteFile(
+    "gene_expression_counts.csv",
+    f"{_ORIGIN}/b6b4ed5594ae11f52131d5c5a855d376e785d86d"
+    "/example_data/Schraivogel/gene_expression_counts.csv",
+    "41468aa891cb97140660edf0d4d2cb6dd435fa42b5f92d954f31082c142ec807",
+)
+GUIDES = RemoteFile(
+    "gRNA_counts.h5ad",
+    f"{_ORIGIN}/0c2acf67d37dc2e8c5fe3a50927fc1fea340eee8/example_data/Schraivogel/gRNA_counts.h5ad",
+    "6452607435b54236dc974530fcb90f468782682cdeba4da677f560affb723003",
+)
+# CROPseq_dCas9_DS_CCNE2_+_95907328.23-P1P2, ..._GATA1-A, ..._non-targeting_00012
+_GUIDE = re.compile(
+    r"CROPseq_dCas9_DS_(?P<target>non-targeting(?=_)|[A-Za-z0-9]+(?=_[+-]_|-[A-Z]$))"
+)
+
+
+def schraivogel_2020(
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    min_umi: int = 5,
+    cache: str | os.PathLike[str] | None = None,
+    verify: bool = True,
+) -> AnnData:
+    """Load the TAP-seq screen of Schraivogel et al. 2020 (doi:10.1038/s41592-020-0837-5).
+
+    A CRISPRi screen of 14 targets (13 genes and the enhancer HS2) read by targeted sequencing of
+    72 genes: 21,977 cells, of which 7,760 carry one non-targeting guide. The files are those of
+    velten-group/crispat on GitHub (MIT licence), fetched once and kept in a cache, each checked by
+    its SHA-256. A guide is called in a cell at ``min_umi`` UMI or more.
+
+    Parameters
+    ----------
+    folder
+        Folder that holds ``gene_expression_counts.csv`` and ``gRNA_counts.h5ad``. By default
+        they are downloaded.
+    min_umi
+        Fewest UMI of a guide in a cell for the guide to be called.
+    cache
+        Folder that keeps the downloads; by default the user's cache folder.
+    verify
+        Whether the files in ``folder`` must be those of the origin, by checksum. With ``False``
+        other versions of them pass too, if every row is complete and both name the same cells.
+
+    Returns
+    -------
+    ~anndata.AnnData
+        Raw UMI counts, float32 CSR of shape ``(21977, 72)``, cells x genes, with
+
+        - ``obs["perturbation"]``: the target of the only guide called, ``non-targeting`` (the
+          controls), ``multi`` (more than one guide) or ``unassigned`` (none),
+        - ``obs["n_guides"]``, ``obs["guides"]`` (joined by ``;``), ``obs["targets"]`` (sorted and
+          unique, joined by ``_``), ``obs["batch"]``,
+        - ``uns["schraivogel_2020"]``: ``doi`` and ``min_umi``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If ``folder`` lacks one of the files.
+    ConnectionError
+        If a file cannot be downloaded.
+    ValueError
+        If a file is truncated, corrupted or not the expected one, or ``min_umi`` is below 1.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.schraivogel_2020()  # doctest: +SKIP
+    >>> adata.obs["perturbation"].value_counts()["non-targeting"]  # doctest: +SKIP
+    7760
+    """
+    require_count(min_umi, "min_umi")
+    if folder is None:
+        counts_path, guides_path = fetch(COUNTS, cache), fetch(GUIDES, cache)
+    else:
+        counts_path = from_folder(COUNTS, folder, verify=verify)
+        guides_path = from_folder(GUIDES, folder, verify=verify)
+    return _build(counts_path, guides_path, min_umi)
+
+
+def _build(counts_path: Path, guides_path: Path, min_umi: int) -> AnnData:
+    import anndata as ad
+    import pandas as pd
+    import scipy.sparse as sp
+
+    counts = _read_counts(counts_path)
+    try:
+        guides = ad.read_h5ad(guides_path)
+    except OSError as error:
+        message = (
+            f"{str(guides_path)!r} is truncated or no h5ad file: download it from {GUIDES.url}."
+        )
+        raise ValueError(message) from error
+    if not counts.index.equals(guides.obs_names):
+        absent = guides.obs_names.difference(counts.index).union(
+            counts.index.difference(guides.obs_names)
+        )
+        if len(absent):
+            message = (
+                f"{counts_path.name!r} and {guides_path.name!r} do not name the same cells "
+                f"({len(absent)} differ, such as {absent[0]!r}): download both anew."
+            )
+            raise ValueError(message)
+        guides = guides[counts.index]
+    called = sp.csr_matrix(sp.csr_matrix(guides.X) >= min_umi)
+    called.sort_indices()
+    obs = pd.DataFrame(index=counts.index)
+    if "batch" in guides.obs:
+        obs["batch"] = guides.obs["batch"].astype(str).astype("category")
+    for name, column in _call_guides(called, list(guides.var_names)).items():
+        obs[name] = column
+    return ad.AnnData(
+        sp.csr_matrix(counts.to_numpy(dtype=np.float32)),
+        obs=obs,
+        var=pd.DataFrame(index=pd.Index(counts.columns.astype(str))),
+        uns={"schraivogel_2020": {"doi": "10.1038/s41592-020-0837-5", "min_umi": int(min_umi)}},
+    )
+
+
+def _read_counts(path: Path) -> pd.DataFrame:
+    """Read the table of counts, cells x genes; a row cut short is an error."""
+    import pandas as pd
+
+    with path.open("rb") as handle:
+        handle.seek(0, 2)
+        handle.seek(max(handle.tell() - 1, 0))
+        whole = handle.read(1) == b"\n"
+    try:
+        counts = pd.read_csv(path, index_col=0)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError):
+        whole, counts = False, pd.DataFrame()
+    kinds = {dtype.kind for dtype in counts.dtypes}
+    if not whole or counts.empty or not kinds <= {"i", "u"}:
+        message = (
+            f"{str(path)!r} is truncated or not a table of counts (a row is cut short or holds "
+            f"something else than whole numbers): download it anew from {COUNTS.url}."
+        )
+        raise ValueError(message)
+    counts.index = counts.index.astype(str)
+    counts.index.name = counts.columns.name = None
+    return counts
+
+
+def _call_guides(called: csr_matrix, names: Sequence[str]) -> dict[str, Any]:
+    """Return the obs columns that follow from the guides called, cells x guides (CSR)."""
+    import pandas as pd
+
+    targets = [_target_of(name) for name in names]
+    guide_lists, target_lists, labels = [], [], []
+    for start, stop in zip(called.indptr[:-1], called.indptr[1:], strict=True):
+        found = called.indices[start:stop]
+        guide_lists.append(";".join(names[j] for j in found))
+        target_lists.append("_".join(sorted({targets[j] for j in found})))
+        labels.append({0: "unassigned", 1: target_lists[-1]}.get(len(found), "multi"))
+    return {
+        "n_guides": np.diff(called.indptr).astype(np.int64),
+        "guides": pd.Categorical(guide_lists),
+        "targets": pd.Categorical(target_lists),
+        "perturbation": pd.Categorical(labels),
+    }
+
+
+def _target_of(guide: str) -> str:
+    match = _GUIDE.match(guide)
+    if match is None:
+        message = (
+            f"The guide {guide!r} does not name its target in the form of this screen "
+            "('CROPseq_dCas9_DS_GENE_...'): is it the right `gRNA_counts.h5ad`?"
+        )
+        raise ValueError(message)
+    return match["target"]

@@ -1,0 +1,171 @@
+"""A simulated perturbation screen whose truth is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+
+from nextpert.core._checks import as_rng, require_count
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from nextpert.core import LinearScm
+
+# The 36 genes of the paper's Perturb-CITE-seq analysis.
+PANEL = (
+    "B2M", "CCR10", "CD58", "CD59", "CDH19", "CDK4", "CDK6", "CTSA", "CTSB", "CTSD", "CXCR4",
+    "DNMT1", "EIF3K", "FOS", "HLA-A", "HLA-B", "HLA-C", "HLA-E", "IFNGR1", "IFNGR2", "IRF3",
+    "LAMP2", "MYC", "NGFR", "NPC1", "NPC2", "RB1", "SAT1", "SEC11C", "SERPINE2", "SMAD4", "SOX4",
+    "SP100", "STAT1", "STAT3", "TGFB1",
+)  # fmt: skip
+
+
+def simulated_screen(
+    *,
+    n_genes: int = 36,
+    n_control: int = 5000,
+    n_perturbed: int = 100,
+    perturbed: int | Sequence[str] | None = None,
+    expected_degree: float = 8.0,
+    rng: int | np.random.Generator | None = 0,
+) -> AnnData:
+    r"""Simulate a knockout screen from a linear causal model that is known.
+
+    Like the screen of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): 36 genes, unperturbed
+    cells, and cells in which one gene is knocked out. The model is a random graph with weights
+    and noise as in that paper, scaled to the means and spreads of log-normalised expression,
+
+    .. math:: x = B x + c + a + \varepsilon, \qquad \varepsilon_i \sim N(0, \sigma_i^2),
+
+    with means of control cells between 1 and 3 and standard deviations a fifth to a third of
+    that. A knockout of gene ``i`` shifts it by minus its control mean, ``a_i = -\mu_i``.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes. The first 36 bear the names of the paper's panel.
+    n_control
+        Number of control cells.
+    n_perturbed
+        Number of cells of each knockout.
+    perturbed
+        The genes knocked out: their names, or how many (drawn at random). By default two thirds
+        of the genes, so that a third is left to be designed.
+    expected_degree
+        Expected number of neighbours of a gene in the graph (the paper's graph has 144 arcs among
+        36 genes, so 8).
+    rng
+        Seed or generator.
+
+    Returns
+    -------
+    ~anndata.AnnData
+        ``X``: float32, cells x genes, in units of log-normalised expression (Gaussian, so that
+        a value now and then lies below 0). ``obs["perturbation"]``: ``control`` or the gene
+        knocked out. ``uns["truth"]``: ``genes``, ``weights`` (CSR, row = child, column =
+        parent), ``noise_var``, ``intercept``, ``control_mean`` (one value a gene) and ``order``
+        (a topological order, as indices into ``genes``).
+
+    Raises
+    ------
+    ValueError
+        If a number is too small, or a name in ``perturbed`` is unknown or given twice.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(n_control=500, n_perturbed=20, perturbed=["MYC"])
+    >>> adata.shape
+    (520, 36)
+    >>> adata.obs["perturbation"].cat.categories.tolist()
+    ['MYC', 'control']
+    """
+    require_count(n_genes, "n_genes", least=2)
+    require_count(n_control, "n_control", least=2)
+    require_count(n_perturbed, "n_perturbed")
+    generator = as_rng(rng)
+    genes = np.array([*PANEL, *(f"GENE{i + 1}" for i in range(len(PANEL), n_genes))][:n_genes])
+    knocked_out = _choose(perturbed, genes, generator)
+    scm, mean = _expression_model(n_genes, expected_degree, generator)
+    blocks = [scm.sample(n_control, rng=generator)]
+    labels = ["control"] * n_control
+    for i in knocked_out:
+        shift = np.zeros(n_genes)
+        shift[i] = -mean[i]
+        blocks.append(scm.sample(n_perturbed, shift, rng=generator))
+        labels += [str(genes[i])] * n_perturbed
+    return _assemble(np.concatenate(blocks), labels, genes, scm, mean)
+
+
+def _choose(
+    perturbed: int | Sequence[str] | None, genes: NDArray[np.str_], rng: np.random.Generator
+) -> list[int]:
+    """Return the sorted indices of the genes to knock out."""
+    if perturbed is None:
+        perturbed = (2 * len(genes)) // 3
+    if isinstance(perturbed, (int, np.integer)):
+        n = require_count(perturbed, "perturbed", least=0)
+        if n > len(genes):
+            message = f"perturbed asks for {n} knockouts, but there are only {len(genes)} genes."
+            raise ValueError(message)
+        return sorted(rng.choice(len(genes), n, replace=False).tolist())
+    names = [perturbed] if isinstance(perturbed, str) else list(perturbed)
+    unknown = sorted(set(names) - set(genes.tolist()))
+    if unknown or len(set(names)) < len(names):
+        message = (
+            f"perturbed names unknown genes: {', '.join(unknown)}. The genes are "
+            f"{', '.join(genes)}."
+            if unknown
+            else "perturbed names a gene twice: give each once."
+        )
+        raise ValueError(message)
+    return sorted(genes.tolist().index(name) for name in names)
+
+
+def _expression_model(
+    n_genes: int, expected_degree: float, rng: np.random.Generator
+) -> tuple[LinearScm, NDArray[np.float64]]:
+    """Return a random model on the scale of log-normalised expression, and its control mean."""
+    from nextpert.core import LinearScm, random_scm
+
+    unit = random_scm(n_genes, "erdos_renyi", expected_degree=expected_degree, rng=rng)
+    # Random graphs come in topological order: shuffle, so that a gene's name tells nothing.
+    place = rng.permutation(n_genes)
+    mean = rng.uniform(1.0, 3.0, n_genes)
+    spread = mean * rng.uniform(1 / 5, 1 / 3, n_genes)
+    weights = unit.weights[np.ix_(place, place)] * spread[:, None] / spread
+    noise_var = unit.noise_var[place] * spread**2
+    return LinearScm(weights, noise_var, intercept=mean - weights @ mean), mean
+
+
+def _assemble(
+    x: NDArray[np.float64],
+    labels: list[str],
+    genes: NDArray[np.str_],
+    scm: LinearScm,
+    mean: NDArray[np.float64],
+) -> AnnData:
+    import anndata as ad
+    import pandas as pd
+
+    names = pd.Index([f"cell_{i}" for i in range(len(x))])
+    truth = {
+        "genes": genes.astype(object),
+        "weights": sp.csr_matrix(scm.weights),
+        "noise_var": scm.noise_var,
+        "intercept": scm.intercept,
+        "control_mean": mean,
+        "order": scm.dag.order.copy(),
+    }
+    return ad.AnnData(
+        x.astype(np.float32),
+        obs=pd.DataFrame({"perturbation": pd.Categorical(labels)}, index=names),
+        var=pd.DataFrame(index=pd.Index(genes.astype(object))),
+        uns={"truth": truth},
+    )
