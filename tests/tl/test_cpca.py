@@ -1,0 +1,259 @@
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from contrastive import CPCA
+from scipy.linalg import eigh, subspace_angles
+
+from nextpert.datasets import simulated_screen
+from nextpert.tl import cpca
+
+
+@pytest.fixture(scope="module")
+def original():
+    return simulated_screen(n_control=400, n_perturbed=60, perturbed=4, rng=3)
+
+
+@pytest.fixture
+def adata(original):
+    return original.copy()
+
+
+def _parts(adata, genes=None):
+    x = np.asarray(adata.X, dtype=float)
+    if genes is not None:
+        x = x[:, adata.var_names.get_indexer(genes)]
+    is_control = (adata.obs["perturbation"] == "control").to_numpy()
+    return x, is_control
+
+
+def _leading(matrix, k):
+    """Leading eigenvectors by scipy's solver, largest entry positive."""
+    values, vectors = eigh(matrix)
+    top = vectors[:, ::-1][:, :k]
+    signs = np.sign([column[np.argmax(np.abs(column))] for column in top.T])
+    return top * signs, values[::-1][:k]
+
+
+@pytest.mark.parametrize("alpha", [0, 0.7, 5.0])
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_loadings_are_eigenvectors_of_the_contrast(adata, alpha, k):
+    cpca(adata, alpha=alpha, n_components=k)
+    x, is_control = _parts(adata)
+    loadings, values = _leading(np.cov(x[~is_control].T) - alpha * np.cov(x[is_control].T), k)
+    np.testing.assert_allclose(adata.varm["cPCs"], loadings, atol=1e-7)
+    np.testing.assert_allclose(adata.uns["cpca"]["eigenvalues"], values, rtol=1e-7)
+    scores = (x - x[is_control].mean(0)) @ loadings
+    np.testing.assert_allclose(adata.obsm["X_cpca"], scores, atol=1e-6)
+    np.testing.assert_allclose(adata.obsm["X_cpca"][is_control].mean(0), 0, atol=1e-6)
+
+
+def test_agrees_with_the_package_up_to_sign_and_origin(adata):
+    x, is_control = _parts(adata)
+    peer = CPCA(n_components=2, standardize=False)
+    expected = peer.fit_transform(
+        x[~is_control], x[is_control], alpha_selection="manual", alpha_value=2.0
+    )
+    cpca(adata, alpha=2.0)
+    ours = adata.obsm["X_cpca"][~is_control]
+    ours = ours - ours.mean(0)
+    signs = np.sign((ours * expected).sum(0))
+    np.testing.assert_allclose(ours * signs, expected, atol=1e-6)
+
+
+def test_automatic_alpha_is_one_that_the_package_proposes(adata):
+    x, is_control = _parts(adata)
+    peer = CPCA(n_components=2, standardize=False)
+    peer.fit(x[~is_control], x[is_control])
+    peer.create_affinity_matrix(3, 40)
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(int(np.random.default_rng(0).integers(2**32)))  # noqa: NPY002
+    proposed, *_ = peer.find_spectral_alphas(40, 3, 4)
+    np.random.set_state(state)  # noqa: NPY002
+    cpca(adata)
+    result = adata.uns["cpca"]
+    np.testing.assert_allclose(result["alphas"], proposed)
+    assert result["alpha"] == result["alphas"][np.argmax(result["separation"])]
+
+
+def test_separation_is_the_hotelling_lawley_trace(adata):
+    cpca(adata)
+    result = adata.uns["cpca"]
+    for alpha, separation in zip(result["alphas"], result["separation"], strict=True):
+        other = adata.copy()
+        cpca(other, alpha=alpha)
+        scores = pd.DataFrame(other.obsm["X_cpca"])
+        label = adata.obs["perturbation"].astype(str).to_numpy()
+        within = sum((g - g.mean()).T @ (g - g.mean()) for _, g in scores.groupby(label))
+        total = (scores - scores.mean()).T @ (scores - scores.mean())
+        expected = np.trace(np.linalg.solve(within, total - within))
+        assert separation == pytest.approx(expected, rel=1e-6)
+
+
+def test_finds_what_the_background_hides():
+    """Foreground and background share a loud direction; only the quiet one tells groups apart."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(900, 5))
+    x[:, 0] *= 10
+    label = np.repeat(["control", "A", "B"], 300)
+    x[label == "A", 3] += 3
+    x[label == "B", 3] -= 3
+    adata = ad.AnnData(x, obs=pd.DataFrame({"perturbation": label}, index=map(str, range(900))))
+    cpca(adata, alpha=0)
+    assert np.abs(adata.varm["cPCs"][:, 0]).argmax() == 0
+    cpca(adata)
+    assert adata.uns["cpca"]["alpha"] > 0.5
+    assert np.abs(adata.varm["cPCs"][:, 0]).argmax() == 3
+
+
+def test_seed_decides_and_global_state_is_left_alone(adata):
+    results = []
+    for seed in (0, 1):
+        np.random.seed(seed)  # noqa: NPY002
+        state = np.random.get_state()[1].copy()  # noqa: NPY002
+        cpca(adata, rng=7)
+        np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+        results.append(adata.uns["cpca"]["alphas"])
+    np.testing.assert_array_equal(*results)
+
+
+def test_signs_do_not_depend_on_the_order_of_cells(adata):
+    cpca(adata, alpha=1)
+    shuffled = adata[np.random.default_rng(0).permutation(adata.n_obs)].copy()
+    cpca(shuffled, alpha=1)
+    np.testing.assert_allclose(shuffled.varm["cPCs"], adata.varm["cPCs"], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "csr_array", "float64", "layer", "view"])
+def test_every_kind_of_matrix_gives_the_same(adata, kind):
+    expected = adata.copy()
+    cpca(expected, alpha=1)
+    options = {}
+    if kind == "layer":
+        adata.layers["log"] = adata.X.copy()
+        adata.X = np.zeros_like(adata.X)
+        options["layer"] = "log"
+    elif kind == "view":
+        wide = ad.concat([adata, adata[:10]], index_unique="-")
+        adata = wide[: expected.n_obs]
+    else:
+        adata.X = {
+            "csr": sp.csr_matrix, "csc": sp.csc_matrix, "csr_array": sp.csr_array,
+            "float64": lambda x: x.astype(np.float64),
+        }[kind](adata.X)  # fmt: skip
+    cpca(adata, alpha=1, **options)
+    np.testing.assert_allclose(adata.varm["cPCs"], expected.varm["cPCs"], atol=1e-6)
+    np.testing.assert_allclose(adata.obsm["X_cpca"], expected.obsm["X_cpca"], atol=1e-5)
+    assert adata.obsm["X_cpca"].dtype == np.float64
+
+
+def test_a_panel_leaves_zeros_elsewhere(adata):
+    genes = ["STAT1", "MYC", "B2M", "CTSA"]
+    cpca(adata, genes=genes, alpha=1)
+    x, is_control = _parts(adata, genes)
+    loadings, _ = _leading(np.cov(x[~is_control].T) - np.cov(x[is_control].T), 2)
+    inside = adata.var_names.get_indexer(genes)
+    np.testing.assert_allclose(adata.varm["cPCs"][inside], loadings, atol=1e-7)
+    assert not np.delete(adata.varm["cPCs"], inside, axis=0).any()
+    assert adata.uns["cpca"]["genes"].tolist() == genes
+
+
+def test_groups_choose_the_foreground_and_all_cells_are_projected(adata):
+    group = next(name for name in adata.obs["perturbation"].unique() if name != "control")
+    adata.obs["perturbation"] = adata.obs["perturbation"].astype(object)
+    adata.obs.iloc[0, 0] = np.nan
+    cpca(adata, groups=[group], alpha=1)
+    x, _ = _parts(adata)
+    inside = (adata.obs["perturbation"] == group).to_numpy()
+    controls = (adata.obs["perturbation"] == "control").to_numpy()
+    loadings, _ = _leading(np.cov(x[inside].T) - np.cov(x[controls].T), 2)
+    np.testing.assert_allclose(adata.varm["cPCs"], loadings, atol=1e-6)
+    assert np.isfinite(adata.obsm["X_cpca"]).all()
+    assert adata.uns["cpca"]["groups"].tolist() == [group]
+
+
+def test_standardize_divides_by_the_spread_of_controls(adata):
+    cpca(adata, standardize=True, alpha=0.5)
+    x, is_control = _parts(adata)
+    z = (x - x[is_control].mean(0)) / x[is_control].std(0, ddof=1)
+    loadings, _ = _leading(np.cov(z[~is_control].T) - 0.5 * np.cov(z[is_control].T), 2)
+    np.testing.assert_allclose(adata.varm["cPCs"], loadings, atol=1e-6)
+    np.testing.assert_allclose(adata.obsm["X_cpca"], z @ loadings, atol=1e-5)
+
+
+def test_tied_eigenvalues_give_orthonormal_real_loadings():
+    x = np.r_[np.eye(6), -np.eye(6), 2 * np.eye(6), -2 * np.eye(6)]
+    obs = pd.DataFrame({"perturbation": ["control"] * 12 + ["A"] * 12}, index=map(str, range(24)))
+    adata = ad.AnnData(x, obs=obs)
+    cpca(adata, n_components=3)
+    loadings = adata.varm["cPCs"]
+    np.testing.assert_allclose(loadings.T @ loadings, np.eye(3), atol=1e-12)
+
+
+def test_copy_key_and_components(adata):
+    keys = set(adata.uns)
+    other = cpca(adata, alpha=1, n_components=3, key_added="mine", copy=True)
+    assert set(adata.uns) == keys
+    assert not adata.obsm
+    assert not adata.varm
+    assert other.obsm["X_mine"].shape == (adata.n_obs, 3)
+    assert other.varm["mine_cPCs"].shape == (adata.n_vars, 3)
+    assert cpca(adata, alpha=1) is None
+    angles = subspace_angles(adata.varm["cPCs"], other.varm["mine_cPCs"])
+    np.testing.assert_allclose(angles, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+def test_results_survive_a_file(adata, tmp_path, suffix):
+    cpca(adata, layer=None)
+    path = tmp_path / f"a.{suffix}"
+    getattr(adata, f"write_{suffix}")(path)
+    again = getattr(ad, f"read_{suffix}")(path)
+    np.testing.assert_array_equal(again.obsm["X_cpca"], adata.obsm["X_cpca"])
+    np.testing.assert_array_equal(again.varm["cPCs"], adata.varm["cPCs"])
+    stored, read = adata.uns["cpca"], again.uns["cpca"]
+    assert set(stored) == set(read)
+    for key in ("alpha", "alphas", "separation", "eigenvalues", "genes", "groups"):
+        np.testing.assert_array_equal(read[key], stored[key])
+    assert dict(read["params"]) == stored["params"]
+
+
+def _with_nan(adata):
+    adata.X[3, 2] = np.nan
+
+
+def _constant(adata):
+    adata.X[(adata.obs["perturbation"] == "control").to_numpy(), 5] = 1.5
+
+
+@pytest.mark.parametrize(
+    ("options", "change", "message"),
+    [
+        ({"alpha": -1}, None, "alpha"),
+        ({"alpha": np.nan}, None, "alpha"),
+        ({"alpha": "best"}, None, "'best'"),
+        ({"control": "ctrl"}, None, "No control cells"),
+        ({"perturbation_key": "pert"}, None, "'pert'"),
+        ({"groups": ["NOPE"]}, None, "NOPE"),
+        ({"groups": ["control"]}, None, "leave them out"),
+        ({"groups": []}, None, "No perturbed cells"),
+        ({"genes": ["MYC", "NOPE"]}, None, "NOPE"),
+        ({"genes": ["MYC", "MYC"]}, None, "more than once"),
+        ({"genes": ["MYC"]}, None, "at least 2"),
+        ({"genes": ["MYC", "B2M"], "n_components": 3}, None, "at least 3"),
+        ({"n_components": 0}, None, "n_components"),
+        ({"layer": "log"}, None, "'log'"),
+        ({"key_added": "a/b"}, None, "slash"),
+        ({}, _with_nan, "NaN.*CD58"),
+        ({"standardize": True}, _constant, "constant among the control cells: CDK4"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_written(adata, options, change, message):
+    if change:
+        change(adata)
+    with pytest.raises(ValueError, match=message):
+        cpca(adata, **options)
+    assert set(adata.uns) == {"truth"}
+    assert not adata.obsm
+    assert not adata.varm
