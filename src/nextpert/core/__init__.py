@@ -1,10 +1,47 @@
 """The array core: moments, graphs, posterior, acquisitions, domains; no AnnData here."""
 
+from nextpert.core.acquisition import (
+    Acquisition,
+    CausalVariance,
+    Civ,
+    CivOw,
+    Greedy,
+    MaxVariance,
+    Random,
+    TargetMeanVariance,
+)
 from nextpert.core.dag import CycleError, Dag
 from nextpert.core.dag_blr import DagBlr
+from nextpert.core.domain import Box, Domain, Optimum, Pool, Sparse, Sphere
+from nextpert.core.gap_variance import gap_variance
 from nextpert.core.moments import Moments
 from nextpert.core.random_dag import random_dag
 from nextpert.core.random_scm import random_scm
 from nextpert.core.scm import LinearScm
+from nextpert.core.target_distance import target_distance
 
-__all__ = ["CycleError", "Dag", "DagBlr", "LinearScm", "Moments", "random_dag", "random_scm"]
+__all__ = [
+    "Acquisition",
+    "Box",
+    "CausalVariance",
+    "Civ",
+    "CivOw",
+    "CycleError",
+    "Dag",
+    "DagBlr",
+    "Domain",
+    "Greedy",
+    "LinearScm",
+    "MaxVariance",
+    "Moments",
+    "Optimum",
+    "Pool",
+    "Random",
+    "Sparse",
+    "Sphere",
+    "TargetMeanVariance",
+    "gap_variance",
+    "random_dag",
+    "random_scm",
+    "target_distance",
+]

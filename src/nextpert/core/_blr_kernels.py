@@ -37,8 +37,8 @@ def add_statistics(
             xty[v + k + a] += scatter[j, i] + n * mean[j] * response_mean
             row = m + (k + a) * d + k
             for b in range(last - first):
-                l = indices[first + b]
-                xtx[row + b] += scatter[j, l] + n * mean[j] * mean[l]
+                other = indices[first + b]
+                xtx[row + b] += scatter[j, other] + n * mean[j] * mean[other]
         yty[i] += scatter[i, i] + n * response_mean * response_mean
         cells[i] += n
 

@@ -172,7 +172,7 @@ class DagBlr:
 
     @property
     def blocks(self) -> dict[str, Vector]:
-        """Flat posterior arrays ``cov`` (M), ``weights`` (m), ``residual``, ``logdet``, ``precision``."""
+        """Flat arrays ``cov`` (M), ``weights`` (m), ``residual``, ``logdet``, ``precision``."""
         if self._blocks is None:
             precision = (
                 learn_precision(self)

@@ -1,0 +1,298 @@
+"""One look ahead: what ``n`` hypothetical cells under a shift would leave uncertain.
+
+For a shift ``a`` the hypothetical cells are n copies of ``x' = (I - B)^-1 (c + a)``. Node i's
+``w_i = q' M q`` becomes ``w_i - d1^2 / d2`` with ``d1 = (M q)' x'_P``, ``d2 = 1/n + x'_P' M x'_P``.
+The criteria are functions of these; their gradients follow by one adjoint substitution.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numba import njit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SUM, MAX, NORM = 0, 1, 2  # sum of a s^2 + b s; largest b w; largest b ||M'||
+
+
+class Problem(NamedTuple):
+    """All arrays of one acquisition; layout of the blocks as in ``_blr_kernels``."""
+
+    kind: int
+    inv_n: float
+    constant: float  # added to the sum
+    intercept: int
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    order: NDArray[np.int64]
+    vptr: NDArray[np.int64]
+    mptr: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    cov: NDArray[np.float64]
+    offset: NDArray[np.float64]  # c, (p,)
+    u: NDArray[np.float64]  # M q of each node, flat
+    w0: NDArray[np.float64]  # q' M q, (p,)
+    quad: NDArray[np.float64]  # a of the sum, (p,)
+    lin: NDArray[np.float64]  # b of the sum or the maximum, (p,)
+    eigval: NDArray[np.float64]  # of M, ascending, flat (NORM only)
+    eigvec: NDArray[np.float64]  # of M, columns, flat (NORM only)
+
+
+@njit(cache=True, nogil=True)
+def project_target(vptr, mptr, indptr, indices, intercept, cov, target, u, w0):
+    """Fill ``u = M q`` and ``w0 = q' M q`` of each node, q = (1, mu*_P)."""
+    for i in range(len(vptr) - 1):
+        v, m = vptr[i], mptr[i]
+        d = vptr[i + 1] - v
+        q = np.ones(d)
+        for a in range(indptr[i + 1] - indptr[i]):
+            q[intercept + a] = target[indices[indptr[i] + a]]
+        w = 0.0
+        for a in range(d):
+            s = 0.0
+            for b in range(d):
+                s += cov[m + a * d + b] * q[b]
+            u[v + a] = s
+            w += s * q[a]
+        w0[i] = w
+
+
+@njit(cache=True, nogil=True)
+def _reach(problem, shift, x):
+    for t in range(len(problem.order)):
+        i = problem.order[t]
+        first = problem.indptr[i]
+        start = problem.vptr[i] + problem.intercept
+        s = shift[i] + problem.offset[i]
+        for a in range(problem.indptr[i + 1] - first):
+            s += problem.weights[start + a] * x[problem.indices[first + a]]
+        x[i] = s
+
+
+@njit(cache=True, nogil=True)
+def _node(problem, i, x, row, y):
+    """Fill the design row of node i and y = M row; return d1 and d2."""
+    v, m = problem.vptr[i], problem.mptr[i]
+    d = problem.vptr[i + 1] - v
+    k = problem.intercept
+    if k:
+        row[0] = 1.0
+    for a in range(d - k):
+        row[k + a] = x[problem.indices[problem.indptr[i] + a]]
+    y[:d] = 0.0
+    for b in range(d):  # M is symmetric: add its rows, which lie along memory
+        s = row[b]
+        start = m + b * d
+        for a in range(d):
+            y[a] += s * problem.cov[start + a]
+    d1, d2 = 0.0, problem.inv_n
+    for a in range(d):
+        d1 += problem.u[v + a] * row[a]
+        d2 += row[a] * y[a]
+    return d1, d2
+
+
+@njit(cache=True, nogil=True)
+def largest_root(values, z, d2):
+    """Largest eigenvalue of ``diag(values) - z z' / d2`` (values ascending), by bisection."""
+    d = len(values)
+    high = values[d - 1]
+    low = values[d - 2] if d > 1 else 0.0
+    # The root lies between the two largest values; f(t) = 1 - sum z^2/(d2 (values - t)) changes
+    # sign there. Sixty halvings reach the last digit.
+    for _ in range(60):
+        mid = 0.5 * (low + high)
+        f = 1.0
+        for j in range(d):
+            gap = values[j] - mid
+            if gap != 0.0:
+                f -= z[j] * z[j] / (d2 * gap)
+        if f > 0.0:
+            low = mid
+        else:
+            high = mid
+    return 0.5 * (low + high)
+
+
+@njit(cache=True, nogil=True)
+def _norm(problem, i, row, d2, z, vec):
+    """Largest eigenvalue of M' of node i; fills z = V' M row and the eigenvector, eigenbasis."""
+    v, m = problem.vptr[i], problem.mptr[i]
+    d = problem.vptr[i + 1] - v
+    values = problem.eigval[v : v + d]
+    for j in range(d):
+        s = 0.0
+        for a in range(d):
+            s += problem.eigvec[m + a * d + j] * row[a]
+        z[j] = values[j] * s
+    top = largest_root(values, z[:d], d2)
+    total = 0.0
+    for j in range(d):
+        gap = values[j] - top
+        if abs(gap) < 1e-14 * values[d - 1]:
+            gap = 1e-14 * values[d - 1]
+        vec[j] = z[j] / gap
+        total += vec[j] * vec[j]
+    if total > 0.0:
+        for j in range(d):
+            vec[j] /= np.sqrt(total)
+    return top
+
+
+@njit(cache=True, nogil=True)
+def _back(problem, i, scale, direction, gx):
+    k = problem.intercept
+    first = problem.indptr[i]
+    for a in range(problem.indptr[i + 1] - first):
+        gx[problem.indices[first + a]] += scale * direction[k + a]
+
+
+@njit(cache=True, nogil=True)
+def evaluate(problem, shift, grad):
+    """Return the criterion at ``shift`` (p,) and fill its gradient."""
+    p = len(problem.order)
+    widest = 0
+    for i in range(p):
+        widest = max(widest, problem.vptr[i + 1] - problem.vptr[i])
+    x, gx = np.empty(p), np.zeros(p)
+    row, y = np.empty(widest), np.empty(widest)
+    z, vec, step = np.empty(widest), np.empty(widest), np.empty(widest)
+    _reach(problem, shift, x)
+    value, best = problem.constant, -1
+    for i in range(p):
+        v = problem.vptr[i]
+        d = problem.vptr[i + 1] - v
+        if problem.kind == NORM and d and problem.lin[i] * problem.eigval[v + d - 1] <= value:
+            continue
+        d1, d2 = _node(problem, i, x, row, y)
+        if problem.kind == SUM:
+            ratio = d1 / d2
+            s = problem.inv_n + problem.w0[i] - d1 * ratio
+            value += (problem.quad[i] * s + problem.lin[i]) * s
+            dw = 2.0 * problem.quad[i] * s + problem.lin[i]
+            for a in range(d):
+                step[a] = ratio * (ratio * y[a] - problem.u[v + a])
+            _back(problem, i, 2.0 * dw, step, gx)
+        elif problem.kind == MAX:
+            candidate = problem.lin[i] * (problem.w0[i] - d1 * d1 / d2)
+            if candidate > value:
+                value, best = candidate, i
+        elif d:
+            candidate = problem.lin[i] * _norm(problem, i, row, d2, z, vec)
+            if candidate > value:
+                value, best = candidate, i
+    if best >= 0:
+        _max_gradient(problem, best, x, row, y, z, vec, step, gx)
+    for t in range(p - 1, -1, -1):  # adjoint substitution
+        i = problem.order[t]
+        grad[i] = gx[i]
+        start = problem.vptr[i] + problem.intercept
+        first = problem.indptr[i]
+        for a in range(problem.indptr[i + 1] - first):
+            gx[problem.indices[first + a]] += problem.weights[start + a] * gx[i]
+    return value
+
+
+@njit(cache=True, nogil=True)
+def _max_gradient(problem, i, x, row, y, z, vec, step, gx):
+    v, m = problem.vptr[i], problem.mptr[i]
+    d = problem.vptr[i + 1] - v
+    d1, d2 = _node(problem, i, x, row, y)
+    if problem.kind == MAX:
+        ratio = d1 / d2
+        for a in range(d):
+            step[a] = ratio * (ratio * y[a] - problem.u[v + a])
+    else:
+        _norm(problem, i, row, d2, z, vec)
+        ratio = 0.0
+        for j in range(d):
+            ratio += vec[j] * z[j] / d2
+        for a in range(d):
+            s = 0.0
+            for j in range(d):
+                s += problem.eigvec[m + a * d + j] * problem.eigval[v + j] * vec[j]
+            step[a] = ratio * (ratio * y[a] - s)
+    _back(problem, i, 2.0 * problem.lin[i], step, gx)
+
+
+@njit(cache=True, nogil=True)
+def evaluate_pool(problem, shifts, out):
+    """Fill the criterion at every shift; ``shifts`` is (p, m), columns worked in strips."""
+    p, m = shifts.shape
+    strip = 128
+    widest = 0
+    for i in range(p):
+        widest = max(widest, problem.vptr[i + 1] - problem.vptr[i])
+    x = np.empty((p, strip))
+    d1, d2, part = np.empty(strip), np.empty(strip), np.empty(strip)
+    row, y, z, vec = np.empty(widest), np.empty(widest), np.empty(widest), np.empty(widest)
+    for begin in range(0, m, strip):
+        width = min(strip, m - begin)
+        _reach_strip(problem, shifts, begin, width, x)
+        out[begin : begin + width] = problem.constant
+        for i in range(p):
+            if problem.kind == NORM:
+                for j in range(width):
+                    d = problem.vptr[i + 1] - problem.vptr[i]
+                    if d:
+                        _, spread = _node(problem, i, x[:, j].copy(), row, y)
+                        top = problem.lin[i] * _norm(problem, i, row, spread, z, vec)
+                        out[begin + j] = max(out[begin + j], top)
+                continue
+            _node_strip(problem, i, width, x, d1, d2, part)
+            for j in range(width):
+                w = problem.w0[i] - d1[j] * d1[j] / d2[j]
+                if problem.kind == SUM:
+                    s = problem.inv_n + w
+                    out[begin + j] += (problem.quad[i] * s + problem.lin[i]) * s
+                else:
+                    out[begin + j] = max(out[begin + j], problem.lin[i] * w)
+
+
+@njit(cache=True, nogil=True)
+def _reach_strip(problem, shifts, begin, width, x):
+    for t in range(len(problem.order)):
+        i = problem.order[t]
+        first = problem.indptr[i]
+        start = problem.vptr[i] + problem.intercept
+        for j in range(width):
+            x[i, j] = shifts[i, begin + j] + problem.offset[i]
+        for a in range(problem.indptr[i + 1] - first):
+            weight = problem.weights[start + a]
+            k = problem.indices[first + a]
+            for j in range(width):
+                x[i, j] += weight * x[k, j]
+
+
+@njit(cache=True, nogil=True)
+def _node_strip(problem, i, width, x, d1, d2, part):
+    v, m = problem.vptr[i], problem.mptr[i]
+    d = problem.vptr[i + 1] - v
+    k = problem.intercept
+    first = problem.indptr[i] - k
+    for j in range(width):
+        d1[j] = 0.0
+        d2[j] = problem.inv_n
+    for a in range(d):
+        # part = M_aa x_a + 2 sum_{b > a} M_ab x_b, so that only half of M is read
+        diagonal = problem.cov[m + a * d + a]
+        for j in range(width):
+            part[j] = diagonal * (1.0 if a < k else x[problem.indices[first + a], j])
+        for b in range(a + 1, d):
+            entry = 2.0 * problem.cov[m + a * d + b]
+            other = problem.indices[first + b]
+            for j in range(width):
+                part[j] += entry * x[other, j]
+        weight = problem.u[v + a]
+        if a < k:
+            for j in range(width):
+                d1[j] += weight
+                d2[j] += part[j]
+        else:
+            own = problem.indices[first + a]
+            for j in range(width):
+                d1[j] += weight * x[own, j]
+                d2[j] += part[j] * x[own, j]

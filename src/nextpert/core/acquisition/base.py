@@ -1,0 +1,175 @@
+"""What every acquisition shares: a value, a gradient, and values over a pool; lower is better."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert.core._checks import as_vector, require_finite, require_positive
+from nextpert.core.acquisition import _lookahead as lookahead
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.dag_blr import DagBlr
+    from nextpert.core.domain.base import Domain
+
+    Vector = NDArray[np.float64]
+
+
+class Acquisition:
+    """Base class: how useful it is to try a shift next. Lower values are better."""
+
+    name = ""
+    n_nodes: int
+
+    def value(self, shift: ArrayLike) -> float:
+        """Return the criterion at one shift, shape ``(n_nodes,)``."""
+        return self.value_and_grad(shift)[0]
+
+    def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
+        """Return the criterion and its gradient at one shift, shape ``(n_nodes,)``."""
+        raise NotImplementedError
+
+    def values(self, shifts: ArrayLike) -> Vector:
+        """Return the criterion at every shift of a pool, ``(n_shifts, n_nodes)``."""
+        raise NotImplementedError
+
+    def closed_form(self, domain: Domain, rng: np.random.Generator) -> Vector | None:
+        """Return the best shift of ``domain`` where it is known without a search, else ``None``."""
+        return None
+
+    def starts(self) -> list[Vector]:
+        """Return good starting shifts for a search (the current estimate of the ideal shift)."""
+        return []
+
+    def _pool(self, shifts: ArrayLike) -> NDArray[np.float64]:
+        matrix = np.asarray(shifts, dtype=np.float64)
+        if matrix.ndim != 2 or matrix.shape[1] != self.n_nodes:
+            message = f"A pool must be (n_shifts, {self.n_nodes}), but its shape is {matrix.shape}."
+            raise ValueError(message)
+        require_finite(matrix, "The pool")
+        return matrix
+
+
+class LookaheadAcquisition(Acquisition):
+    """A criterion on the posterior after ``n_cells`` hypothetical cells.
+
+    Parameters
+    ----------
+    posterior
+        The posterior over the weights.
+    target_mean
+        The wanted mean, shape ``(n_nodes,)``, units of the data.
+    n_cells
+        Number of hypothetical cells (the next batch).
+    """
+
+    kind = lookahead.SUM
+
+    def __init__(self, posterior: DagBlr, target_mean: ArrayLike, *, n_cells: float = 1) -> None:
+        self.posterior = posterior
+        self.n_nodes = posterior.n_nodes
+        self.target_mean = as_vector(target_mean, self.n_nodes, "target_mean")
+        self.n_cells = require_positive(n_cells, "n_cells")
+        self.ideal_shift = posterior.ideal_shift(self.target_mean)
+        self.problem = self._build()
+
+    def coefficients(self) -> tuple[Vector, Vector]:
+        """Return the coefficients ``(quadratic, linear)`` of ``s_i = 1/n + w_i`` in the sum."""
+        raise NotImplementedError
+
+    def constant(self, lin: Vector) -> float:
+        """Return what is added to the sum; nothing by default."""
+        return 0.0
+
+    def _build(self) -> lookahead.Problem:
+        posterior, dag = self.posterior, self.posterior.dag
+        blocks = posterior.blocks
+        u, w0 = np.empty(posterior.vptr[-1]), np.empty(self.n_nodes)
+        intercept = int(posterior.intercept)
+        lookahead.project_target(
+            posterior.vptr, posterior.mptr, dag.indptr, dag.indices, intercept,
+            blocks["cov"], self.target_mean, u, w0,
+        )  # fmt: skip
+        quad, lin = self.coefficients()
+        eigval, eigvec = self._eigen()
+        return lookahead.Problem(
+            self.kind, 1.0 / self.n_cells, self.constant(lin), intercept, dag.indptr, dag.indices, dag.order,
+            posterior.vptr, posterior.mptr, blocks["weights"], blocks["cov"],
+            np.ascontiguousarray(posterior.intercept_mean), u, w0, quad, lin, eigval, eigvec,
+        )  # fmt: skip
+
+    def _eigen(self) -> tuple[Vector, Vector]:
+        return np.empty(0), np.empty(0)
+
+    def starts(self) -> list[Vector]:
+        """Return the current estimate of the ideal shift, one of the paper's two starts."""
+        return [self.ideal_shift]
+
+    def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
+        """Return the criterion and its gradient at one shift, shape ``(n_nodes,)``."""
+        grad = np.empty(self.n_nodes)
+        vector = as_vector(shift, self.n_nodes, "shift")
+        return float(lookahead.evaluate(self.problem, vector, grad)), grad
+
+    def values(self, shifts: ArrayLike) -> Vector:
+        """Return the criterion at every shift of a pool, ``(n_shifts, n_nodes)``."""
+        matrix = self._pool(shifts)
+        out = np.empty(len(matrix))
+        lookahead.evaluate_pool(self.problem, np.ascontiguousarray(matrix.T), out)
+        return out
+
+    def current(self) -> float:
+        """Return the criterion now, before any further cell (noise terms as for ``n_cells``)."""
+        quad, lin = self.problem.quad, self.problem.lin
+        if self.kind == lookahead.MAX:
+            return float((lin * self.problem.w0).max())
+        s = 1.0 / self.n_cells + self.problem.w0
+        return float(((quad * s + lin) * s).sum()) + self.problem.constant
+
+    def lower_bound(self, radius: float) -> float:
+        """Return a bound no shift of norm up to ``radius`` can beat; a certificate for a search.
+
+        Each node's ``w_i`` is bounded on its own (a generalised Rayleigh quotient), so the bound
+        need not be attained; value and bound close together prove a search done.
+        """
+        bound = np.empty(self.n_nodes)
+        for i in range(self.n_nodes):
+            bound[i] = self._least_w(i, radius)
+        if self.kind == lookahead.MAX:
+            return float((self.problem.lin * bound).max())
+        s = 1.0 / self.n_cells + bound
+        total = ((self.problem.quad * s + self.problem.lin) * s).sum()
+        return float(total) + self.problem.constant
+
+    def _least_w(self, i: int, radius: float) -> float:
+        # x'_P = G (1, a) with |(1, a)|^2 <= 1 + radius^2, hence
+        # d1^2/d2 <= u' G (I/(n (1 + radius^2)) + G' M G)^-1 G' u.
+        problem = self.problem
+        first, last = problem.vptr[i], problem.vptr[i + 1]
+        d = last - first
+        if d == 0:
+            return 0.0
+        u = problem.u[first:last]
+        cov = problem.cov[problem.mptr[i] : problem.mptr[i + 1]].reshape(d, d)
+        rows = self._effects[self.posterior.dag.parents(i)]
+        constant = float(self.posterior.intercept)
+        reach = np.column_stack([rows @ problem.offset, rows]) if constant else rows
+        if constant:
+            unit = np.zeros((1, self.n_nodes + 1))
+            unit[0, 0] = 1.0
+            reach = np.vstack([unit, reach])
+        gram = reach @ reach.T
+        ridge = problem.inv_n / (radius**2 + constant)
+        gain = u @ gram @ np.linalg.solve(ridge * np.eye(d) + cov @ gram, u)
+        return max(float(problem.w0[i] - gain), 0.0)
+
+    @property
+    def _effects(self) -> NDArray[np.float64]:
+        cached: Any = self.__dict__.get("_total_effects")
+        if cached is None:
+            cached = self.posterior.solve(np.eye(self.n_nodes))
+            self.__dict__["_total_effects"] = cached
+        return cached

@@ -1,0 +1,67 @@
+"""MaxV: the largest remaining variance of any weight."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core.acquisition import _lookahead as lookahead
+from nextpert.core.acquisition.base import LookaheadAcquisition
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Vector = NDArray[np.float64]
+
+
+class MaxVariance(LookaheadAcquisition):
+    """MaxV: the largest remaining variance of any weight direction, ``max_i e_i |M_i|_2``.
+
+    Zhang et al. 2023, Methods (baselines). It does not look at the target.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Dag, DagBlr, MaxVariance
+    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
+    >>> MaxVariance(blr, np.array([1.0, 0.0])).value([1.0, 0.0])
+    0.5
+    """
+
+    name = "maxv"
+    kind = lookahead.NORM
+
+    def coefficients(self) -> tuple[Vector, Vector]:
+        """Return zeros and ``e``."""
+        return np.zeros(self.n_nodes), self.posterior.spread(self.n_cells)[0]
+
+    def _eigen(self) -> tuple[Vector, Vector]:
+        vptr, mptr = self.posterior.vptr, self.posterior.mptr
+        cov = self.posterior.blocks["cov"]
+        values, vectors = np.empty(vptr[-1]), np.empty(mptr[-1])
+        for i in range(self.n_nodes):
+            d = vptr[i + 1] - vptr[i]
+            w, v = np.linalg.eigh(cov[mptr[i] : mptr[i + 1]].reshape(d, d))
+            values[vptr[i] : vptr[i + 1]] = w
+            vectors[mptr[i] : mptr[i + 1]] = v.ravel()
+        return values, vectors
+
+    def current(self) -> float:
+        """Return the criterion now, before any further cell."""
+        return float((self.problem.lin * self._ranked(1)).max())
+
+    def lower_bound(self, radius: float) -> float:
+        """Return a bound no shift can beat: one cell can only remove the largest direction."""
+        return float((self.problem.lin * self._ranked(2)).max())
+
+    def _ranked(self, rank: int) -> Vector:
+        # The rank-th largest eigenvalue of each node's M, 0 where there are fewer.
+        values, vptr = self.problem.eigval, self.problem.vptr
+        ends, widths = vptr[1:], np.diff(vptr)
+        return np.array(
+            [
+                values[end - rank] if width >= rank else 0.0
+                for end, width in zip(ends, widths, strict=True)
+            ]
+        )

@@ -1,0 +1,106 @@
+"""What every domain of interventions shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core._checks import as_rng
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.acquisition.base import Acquisition
+
+    Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best shift found in a domain.
+
+    Parameters
+    ----------
+    shift
+        The shift, shape ``(n_nodes,)``, units of the data.
+    value
+        The criterion there; lower is better.
+    index
+        Its place in the pool, ``None`` in other domains.
+    lower_bound
+        What no shift of the domain can beat, ``nan`` where no bound is known. Equal to ``value``
+        in a pool, which is searched whole.
+    """
+
+    shift: Vector
+    value: float
+    index: int | None = None
+    lower_bound: float = float("nan")
+
+
+class Domain:
+    """Base class: where interventions may lie."""
+
+    def moments(self, n_nodes: int) -> tuple[Vector, Vector]:
+        """Return mean and variance of a shift drawn uniformly, each ``(n_nodes,)``."""
+        raise NotImplementedError
+
+    def project(self, shift: ArrayLike) -> Vector:
+        """Return the point of the domain nearest to ``shift``, shape ``(n_nodes,)``."""
+        raise NotImplementedError
+
+    def sample(self, n: int, n_nodes: int, rng: int | np.random.Generator | None = None) -> Vector:
+        """Draw shifts uniformly, shape ``(n, n_nodes)``."""
+        raise NotImplementedError
+
+    def output_weighted_square(self, b: Vector, kappa: float | None = None) -> Vector:
+        """Return ``E(a_i - b_i)^2`` under output weights; not every domain has them."""
+        message = (
+            f"CIV-OW has no output weights on {type(self).__name__}: use Sphere or Pool, or Civ."
+        )
+        raise ValueError(message)
+
+    def minimise(
+        self,
+        acquisition: Acquisition,
+        *,
+        starts: Sequence[ArrayLike] | None = None,
+        n_random: int = 2,
+        rng: int | np.random.Generator | None = None,
+    ) -> Optimum:
+        """Return the best shift of the domain.
+
+        Parameters
+        ----------
+        acquisition
+            The criterion, lower is better.
+        starts
+            Where searches start, beside the acquisition's own starts (the current estimate);
+            the paper adds the last intervention.
+        n_random
+            Number of further random starts.
+        rng
+            Seed or generator of the random starts.
+        """
+        generator = as_rng(rng)
+        known = acquisition.closed_form(self, generator)
+        if known is not None:
+            value = acquisition.value(known)
+            return Optimum(known, value, self._index(known), value)
+        points = [np.asarray(s, dtype=np.float64) for s in starts or ()]
+        points += acquisition.starts()
+        points += list(self.sample(n_random, acquisition.n_nodes, generator))
+        usable = [p for p in points if np.isfinite(p).all() and np.abs(p).max(initial=0) > 0]
+        if not usable:
+            usable = list(self.sample(1, acquisition.n_nodes, generator))
+        return self._search(acquisition, usable)
+
+    def _index(self, shift: Vector) -> int | None:
+        return None
+
+    def _search(self, acquisition: Acquisition, starts: list[Vector]) -> Optimum:
+        raise NotImplementedError
