@@ -1,1 +1,33 @@
-"""..."""
+"""The only place that touches the slots of an AnnData: reading cells, labels, graphs, results."""
+
+from nextpert._adata.graph import named_dag, panel_of, read_graph, to_all_genes
+from nextpert._adata.labels import LabelTable, parse_label, read_labels, require_control
+from nextpert._adata.panel import closest, list_names, panel_index, resolve_panel
+from nextpert._adata.posterior import FittedPosterior, posterior_from
+from nextpert._adata.read import environment_moments, read_blocks, require_layer
+from nextpert._adata.write import as_stored_csr, check_key, check_writable, strings, write_results
+
+__all__ = [
+    "FittedPosterior",
+    "LabelTable",
+    "as_stored_csr",
+    "check_key",
+    "check_writable",
+    "closest",
+    "environment_moments",
+    "list_names",
+    "named_dag",
+    "panel_index",
+    "panel_of",
+    "parse_label",
+    "posterior_from",
+    "read_blocks",
+    "read_graph",
+    "read_labels",
+    "require_control",
+    "require_layer",
+    "resolve_panel",
+    "strings",
+    "to_all_genes",
+    "write_results",
+]

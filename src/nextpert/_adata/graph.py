@@ -1,0 +1,90 @@
+"""Graphs in ``.varp``: full matrices over all genes, of which a panel's block is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from nextpert._adata.panel import list_names, resolve_panel
+from nextpert.core.dag import CycleError, Dag
+
+if TYPE_CHECKING:
+    import anndata as ad
+    from numpy.typing import NDArray
+
+
+def to_all_genes(matrix: Any, columns: NDArray[np.int64], n_vars: int) -> sp.csr_array:
+    """Return a matrix over the panel as one over all genes, zero outside the panel."""
+    coo = sp.coo_array(matrix)
+    row, col = coo.coords
+    return sp.csr_array((coo.data, (columns[row], columns[col])), shape=(n_vars, n_vars))
+
+
+def read_graph(adata: ad.AnnData, key: str) -> tuple[list[str], NDArray[np.int64], Dag]:
+    """Return panel, columns and graph of ``adata.varp[key]`` (row = parent).
+
+    The panel is the one stored in ``adata.uns[key]["genes"]``; where a graph was put into
+    ``.varp`` by hand and nothing is stored, it is every gene.
+
+    Raises
+    ------
+    ValueError
+        If there is no graph, if genes of its panel are gone from ``adata``, or if arcs lie
+        outside its panel.
+    CycleError
+        If the graph has a cycle; its genes are named.
+    """
+    if key not in adata.varp:
+        message = (
+            f"adata.varp has no graph {key!r}: run tl.learn_dag first, or put your own graph "
+            f"there (row = parent, column = child)."
+        )
+        raise ValueError(message)
+    stored = adata.uns.get(key, {})
+    genes = panel_of(stored)
+    if genes is not None:
+        require_same_panel(adata, genes, f"uns[{key!r}]", "tl.learn_dag")
+    names, columns = resolve_panel(adata, genes)
+    matrix = sp.csr_array(adata.varp[key])
+    matrix.eliminate_zeros()
+    if not np.isfinite(matrix.data).all():
+        message = f"adata.varp[{key!r}] holds NaN or infinite values: use zeros where no arc is."
+        raise ValueError(message)
+    block = matrix[columns][:, columns]
+    if block.nnz < matrix.nnz:
+        outside = np.setdiff1d(np.unique(np.concatenate(matrix.nonzero())), columns)
+        message = (
+            f"adata.varp[{key!r}] has arcs at genes outside its panel in adata.uns[{key!r}]: "
+            f"{list_names(np.asarray(adata.var_names)[outside])}. Run tl.learn_dag again with "
+            f'method="given", or delete adata.uns[{key!r}] to use every gene.'
+        )
+        raise ValueError(message)
+    return names, columns, named_dag(block, names)
+
+
+def named_dag(matrix: Any, names: list[str]) -> Dag:
+    """Return the graph of a matrix (row = parent); a cycle is reported by its genes."""
+    try:
+        return Dag.from_matrix(matrix)
+    except CycleError as error:
+        raise error.named(names) from None
+
+
+def panel_of(stored: Any) -> list[str] | None:
+    """Return the genes of a stored result, or ``None`` where it holds none."""
+    genes = stored.get("genes") if hasattr(stored, "get") else None
+    return None if genes is None else [str(gene) for gene in genes]
+
+
+def require_same_panel(adata: ad.AnnData, genes: list[str], where: str, function: str) -> None:
+    """Raise if genes of a stored result are no longer among those of ``adata``."""
+    measured = set(map(str, adata.var_names))
+    gone = [gene for gene in genes if gene not in measured]
+    if gone:
+        message = (
+            f"adata.{where} belongs to another gene panel; genes not in adata: "
+            f"{list_names(gone)}. Run {function} again on the genes at hand."
+        )
+        raise ValueError(message)

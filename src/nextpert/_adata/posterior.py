@@ -1,0 +1,107 @@
+"""The posterior that ``tl.fit_dag_blr`` left in ``.uns``, and whether it still holds."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert._adata.graph import panel_of, read_graph, require_same_panel
+from nextpert._adata.panel import list_names, resolve_panel
+from nextpert.core import DagBlr
+
+if TYPE_CHECKING:
+    import anndata as ad
+    import pandas as pd
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class FittedPosterior:
+    """What ``adata.uns[key]`` holds, ready for use.
+
+    Parameters
+    ----------
+    blr
+        The posterior over the weights.
+    genes
+        Genes of the panel, in the order of the posterior's nodes.
+    columns
+        Their columns in ``adata``, shape ``(n_genes,)``.
+    control_mean
+        Mean expression of the control cells, shape ``(n_genes,)``, log-normalised.
+    environments
+        One row a perturbation the fit used: name, target genes, cells, shift, its source.
+    shifts
+        Their shifts, shape ``(n_environments, n_genes)``, log-normalised.
+    n_control_cells
+        Number of control cells the fit used.
+    params
+        Parameters of the fit.
+    """
+
+    blr: DagBlr
+    genes: list[str]
+    columns: NDArray[np.int64]
+    control_mean: NDArray[np.float64]
+    environments: pd.DataFrame
+    shifts: NDArray[np.float64]
+    n_control_cells: int
+    params: dict[str, Any]
+
+
+def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
+    """Return the posterior in ``adata.uns[key]``.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or if it belongs to another gene panel than ``adata``, or than the
+        graph it was fitted on has by now; the genes are named.
+    """
+    stored = adata.uns.get(key)
+    genes = panel_of(stored)
+    if stored is None or genes is None or "posterior" not in stored:
+        message = f"adata.uns has no posterior {key!r}: run tl.fit_dag_blr first."
+        raise ValueError(message)
+    require_same_panel(adata, genes, f"uns[{key!r}]", "tl.fit_dag_blr")
+    _, columns = resolve_panel(adata, genes)
+    blr = DagBlr.from_dict(dict(stored["posterior"]))
+    params = {str(name): value for name, value in stored["params"].items()}
+    _compare_with_graph(adata, key, genes, blr, str(params["dag_key"]))
+    return FittedPosterior(
+        blr=blr,
+        genes=genes,
+        columns=columns,
+        control_mean=np.asarray(stored["control_mean"], dtype=np.float64),
+        environments=stored["environments"],
+        shifts=np.asarray(stored["shifts"].todense(), dtype=np.float64),
+        n_control_cells=int(stored["n_control_cells"]),
+        params=params,
+    )
+
+
+def _compare_with_graph(
+    adata: ad.AnnData, key: str, genes: list[str], blr: DagBlr, dag_key: str
+) -> None:
+    now = panel_of(adata.uns.get(dag_key, {}))
+    if now is None or dag_key not in adata.varp:
+        return  # a graph put in by hand, or since deleted: nothing to compare with
+    differ = sorted(set(now) ^ set(genes))
+    if differ:
+        message = (
+            f"adata.uns[{key!r}] was fitted on another gene panel than that of the graph in "
+            f"adata.uns[{dag_key!r}]; genes in only one of them: {list_names(differ)}. "
+            f"Run tl.fit_dag_blr again."
+        )
+        raise ValueError(message)
+    names, _, dag = read_graph(adata, dag_key)
+    arcs = {(genes[k], genes[i]) for k, i in blr.dag.edges()}
+    if arcs != {(names[k], names[i]) for k, i in dag.edges()}:
+        message = (
+            f"The graph in adata.varp[{dag_key!r}] has changed since adata.uns[{key!r}] was "
+            f"fitted: run tl.fit_dag_blr again to use the new one."
+        )
+        warnings.warn(message, UserWarning, stacklevel=4)
