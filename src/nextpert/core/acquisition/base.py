@@ -96,7 +96,8 @@ class LookaheadAcquisition(Acquisition):
         quad, lin = self.coefficients()
         eigval, eigvec = self._eigen()
         return lookahead.Problem(
-            self.kind, 1.0 / self.n_cells, self.constant(lin), intercept, dag.indptr, dag.indices, dag.order,
+            self.kind, 1.0 / self.n_cells, self.constant(lin), intercept,
+            dag.indptr, dag.indices, dag.order,
             posterior.vptr, posterior.mptr, blocks["weights"], blocks["cov"],
             np.ascontiguousarray(posterior.intercept_mean), u, w0, quad, lin, eigval, eigvec,
         )  # fmt: skip

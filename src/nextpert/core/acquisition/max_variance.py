@@ -25,7 +25,7 @@ class MaxVariance(LookaheadAcquisition):
     >>> import numpy as np
     >>> from nextpert.core import Dag, DagBlr, MaxVariance
     >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
-    >>> MaxVariance(blr, np.array([1.0, 0.0])).value([1.0, 0.0])
+    >>> round(MaxVariance(blr, np.array([1.0, 0.0])).value([1.0, 0.0]), 9)
     0.5
     """
 
