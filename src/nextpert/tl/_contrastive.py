@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from contrastive import CPCA
+from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,12 +50,21 @@ class CovarianceCpca(CPCA):
         return dataset @ self.directions(alpha)[0]
 
     def candidate_alphas(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Return the package's exemplary alphas in ascending order, 0 (plain PCA) left out."""
-        with _seeded_global_state(rng), warnings.catch_warnings():
+        """Return the package's exemplary alphas that leave a contrast, in ascending order.
+
+        The plain PCA at 0, which the package always adds, is left out.
+        """
+        # One thread: the problems are tiny, and threads that wait for each other on a busy machine
+        # cost a hundred times what they save.
+        with threadpool_limits(1), _seeded_global_state(rng), warnings.catch_warnings():
             # Subspaces that share no direction split the affinity graph: expected, and harmless.
             warnings.filterwarnings("ignore", message="Graph is not fully connected")
             found, *_ = self.find_spectral_alphas(40, 3, 4)
-        return np.asarray(found, dtype=np.float64)
+        alphas = np.asarray(found, dtype=np.float64)
+        # Where even the leading eigenvalue is negative, nothing varies more among the perturbed
+        # cells than alpha times as much as among controls: no contrast is left to show.
+        contrast = [self.directions(alpha)[1][0] > 0 for alpha in alphas]
+        return alphas[contrast] if any(contrast) else alphas[:1]
 
 
 @contextmanager
