@@ -10,6 +10,7 @@ from nextpert.core.acquisition import (
     Random,
     TargetMeanVariance,
 )
+from nextpert.core.campaign import CampaignResult, build_acquisition, campaign
 from nextpert.core.dag import CycleError, Dag
 from nextpert.core.dag_blr import DagBlr
 from nextpert.core.domain import Box, Domain, Optimum, Pool, Sparse, Sphere
@@ -23,6 +24,7 @@ from nextpert.core.target_distance import target_distance
 __all__ = [
     "Acquisition",
     "Box",
+    "CampaignResult",
     "CausalVariance",
     "Civ",
     "CivOw",
@@ -40,6 +42,8 @@ __all__ = [
     "Sparse",
     "Sphere",
     "TargetMeanVariance",
+    "build_acquisition",
+    "campaign",
     "gap_variance",
     "random_dag",
     "random_scm",

@@ -2,7 +2,9 @@
 
 For a shift ``a`` the hypothetical cells are n copies of ``x' = (I - B)^-1 (c + a)``. Node i's
 ``w_i = q' M q`` becomes ``w_i - d1^2 / d2`` with ``d1 = (M q)' x'_P``, ``d2 = 1/n + x'_P' M x'_P``.
-The criteria are functions of these; their gradients follow by one adjoint substitution.
+The criteria are functions of these; their gradients follow by one adjoint substitution. Sums over
+``s_i = 1/n + w_i`` are returned without the part that no shift can change (their value at w = 0),
+which may exceed the rest ten-thousand-fold: a search must see the rest with all its digits.
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ class Problem(NamedTuple):
 
     kind: int
     inv_n: float
-    constant: float  # added to the sum
     intercept: int
     indptr: NDArray[np.int64]
     indices: NDArray[np.int64]
@@ -152,7 +153,7 @@ def _back(problem, i, scale, direction, gx):
 
 @njit(cache=True, nogil=True)
 def evaluate(problem, shift, grad):
-    """Return the criterion at ``shift`` (p,) and fill its gradient."""
+    """Return the criterion at ``shift`` (p,), less its floor, and fill its gradient."""
     p = len(problem.order)
     widest = 0
     for i in range(p):
@@ -161,7 +162,7 @@ def evaluate(problem, shift, grad):
     row, y = np.empty(widest), np.empty(widest)
     z, vec, step = np.empty(widest), np.empty(widest), np.empty(widest)
     _reach(problem, shift, x)
-    value, best = problem.constant, -1
+    value, best = 0.0, -1
     for i in range(p):
         v = problem.vptr[i]
         d = problem.vptr[i + 1] - v
@@ -170,9 +171,10 @@ def evaluate(problem, shift, grad):
         d1, d2 = _node(problem, i, x, row, y)
         if problem.kind == SUM:
             ratio = d1 / d2
-            s = problem.inv_n + problem.w0[i] - d1 * ratio
-            value += (problem.quad[i] * s + problem.lin[i]) * s
-            dw = 2.0 * problem.quad[i] * s + problem.lin[i]
+            w = problem.w0[i] - d1 * ratio
+            slope = problem.quad[i] * (w + 2.0 * problem.inv_n) + problem.lin[i]
+            value += slope * w
+            dw = slope + problem.quad[i] * w
             for a in range(d):
                 step[a] = ratio * (ratio * y[a] - problem.u[v + a])
             _back(problem, i, 2.0 * dw, step, gx)
@@ -220,7 +222,7 @@ def _max_gradient(problem, i, x, row, y, z, vec, step, gx):
 
 @njit(cache=True, nogil=True)
 def evaluate_pool(problem, shifts, out):
-    """Fill the criterion at every shift; ``shifts`` is (p, m), columns worked in strips."""
+    """Fill the criterion, less its floor, at every shift of ``shifts`` (p, m), strip by strip."""
     p, m = shifts.shape
     strip = 128
     widest = 0
@@ -232,7 +234,7 @@ def evaluate_pool(problem, shifts, out):
     for begin in range(0, m, strip):
         width = min(strip, m - begin)
         _reach_strip(problem, shifts, begin, width, x)
-        out[begin : begin + width] = problem.constant
+        out[begin : begin + width] = 0.0
         for i in range(p):
             if problem.kind == NORM:
                 for j in range(width):
@@ -246,8 +248,8 @@ def evaluate_pool(problem, shifts, out):
             for j in range(width):
                 w = problem.w0[i] - d1[j] * d1[j] / d2[j]
                 if problem.kind == SUM:
-                    s = problem.inv_n + w
-                    out[begin + j] += (problem.quad[i] * s + problem.lin[i]) * s
+                    slope = problem.quad[i] * (w + 2.0 * problem.inv_n) + problem.lin[i]
+                    out[begin + j] += slope * w
                 else:
                     out[begin + j] = max(out[begin + j], problem.lin[i] * w)
 

@@ -80,10 +80,6 @@ class LookaheadAcquisition(Acquisition):
         """Return the coefficients ``(quadratic, linear)`` of ``s_i = 1/n + w_i`` in the sum."""
         raise NotImplementedError
 
-    def constant(self, lin: Vector) -> float:
-        """Return what is added to the sum; nothing by default."""
-        return 0.0
-
     def _build(self) -> lookahead.Problem:
         posterior, dag = self.posterior, self.posterior.dag
         blocks = posterior.blocks
@@ -96,7 +92,7 @@ class LookaheadAcquisition(Acquisition):
         quad, lin = self.coefficients()
         eigval, eigvec = self._eigen()
         return lookahead.Problem(
-            self.kind, 1.0 / self.n_cells, self.constant(lin), intercept,
+            self.kind, 1.0 / self.n_cells, intercept,
             dag.indptr, dag.indices, dag.order,
             posterior.vptr, posterior.mptr, blocks["weights"], blocks["cov"],
             np.ascontiguousarray(posterior.intercept_mean), u, w0, quad, lin, eigval, eigvec,
@@ -113,22 +109,29 @@ class LookaheadAcquisition(Acquisition):
         """Return the criterion and its gradient at one shift, shape ``(n_nodes,)``."""
         grad = np.empty(self.n_nodes)
         vector = as_vector(shift, self.n_nodes, "shift")
-        return float(lookahead.evaluate(self.problem, vector, grad)), grad
+        return self.floor + float(lookahead.evaluate(self.problem, vector, grad)), grad
 
     def values(self, shifts: ArrayLike) -> Vector:
         """Return the criterion at every shift of a pool, ``(n_shifts, n_nodes)``."""
         matrix = self._pool(shifts)
-        out = np.empty(len(matrix))
-        lookahead.evaluate_pool(self.problem, np.ascontiguousarray(matrix.T), out)
+        return self.floor + self.excess(matrix)
+
+    def excess(self, shifts: NDArray[np.float64]) -> Vector:
+        """Return what of the criterion the weights' uncertainty makes, ``values - floor``."""
+        out = np.empty(len(shifts))
+        lookahead.evaluate_pool(self.problem, np.ascontiguousarray(shifts.T), out)
         return out
+
+    @property
+    def floor(self) -> float:
+        """The part of the criterion that noise alone makes: its value were the weights known."""
+        if self.kind != lookahead.SUM:
+            return 0.0
+        return float(((self.problem.quad / self.n_cells + self.problem.lin) / self.n_cells).sum())
 
     def current(self) -> float:
         """Return the criterion now, before any further cell (noise terms as for ``n_cells``)."""
-        quad, lin = self.problem.quad, self.problem.lin
-        if self.kind == lookahead.MAX:
-            return float((lin * self.problem.w0).max())
-        s = 1.0 / self.n_cells + self.problem.w0
-        return float(((quad * s + lin) * s).sum()) + self.problem.constant
+        return self._combine(self.problem.w0)
 
     def lower_bound(self, radius: float) -> float:
         """Return a bound no shift of norm up to ``radius`` can beat; a certificate for a search.
@@ -139,11 +142,13 @@ class LookaheadAcquisition(Acquisition):
         bound = np.empty(self.n_nodes)
         for i in range(self.n_nodes):
             bound[i] = self._least_w(i, radius)
+        return self._combine(bound)
+
+    def _combine(self, w: Vector) -> float:
+        quad, lin = self.problem.quad, self.problem.lin
         if self.kind == lookahead.MAX:
-            return float((self.problem.lin * bound).max())
-        s = 1.0 / self.n_cells + bound
-        total = ((self.problem.quad * s + self.problem.lin) * s).sum()
-        return float(total) + self.problem.constant
+            return float((lin * w).max(initial=0.0))
+        return self.floor + float(((quad * (w + 2 / self.n_cells) + lin) * w).sum())
 
     def _least_w(self, i: int, radius: float) -> float:
         # x'_P = G (1, a) with |(1, a)|^2 <= 1 + radius^2, hence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,8 +32,8 @@ class Optimum:
     index
         Its place in the pool, ``None`` in other domains.
     lower_bound
-        What no shift of the domain can beat, ``nan`` where no bound is known. Equal to ``value``
-        in a pool, which is searched whole.
+        What no shift of the domain can beat; ``nan`` where it is not known or was not asked for.
+        Equal to ``value`` in a pool, which is searched whole.
     """
 
     shift: Vector
@@ -70,6 +70,7 @@ class Domain:
         *,
         starts: Sequence[ArrayLike] | None = None,
         n_random: int = 2,
+        certify: bool = False,
         rng: int | np.random.Generator | None = None,
     ) -> Optimum:
         """Return the best shift of the domain.
@@ -83,6 +84,9 @@ class Domain:
             the paper adds the last intervention.
         n_random
             Number of further random starts.
+        certify
+            Whether to compute the lower bound too, where one is known (costs one small solve a
+            node).
         rng
             Seed or generator of the random starts.
         """
@@ -97,7 +101,11 @@ class Domain:
         usable = [p for p in points if np.isfinite(p).all() and np.abs(p).max(initial=0) > 0]
         if not usable:
             usable = list(self.sample(1, acquisition.n_nodes, generator))
-        return self._search(acquisition, usable)
+        found = self._search(acquisition, usable)
+        return replace(found, lower_bound=self._bound(acquisition)) if certify else found
+
+    def _bound(self, acquisition: Acquisition) -> float:
+        return float("nan")
 
     def _index(self, shift: Vector) -> int | None:
         return None

@@ -93,6 +93,10 @@ class Sparse(Domain):
             best, least, support = found
         return Optimum(best, least)
 
+    def _bound(self, acquisition: Acquisition) -> float:
+        bound = getattr(acquisition, "lower_bound", None)
+        return bound(self.radius) if bound else float("nan")
+
     def _on(
         self, acquisition: Acquisition, support: NDArray[np.bool_], starts: list[Vector]
     ) -> tuple[Vector, float]:

@@ -80,8 +80,11 @@ class Sphere(Domain):
     def _search(self, acquisition: Acquisition, starts: list[Vector]) -> Optimum:
         mask = np.ones(acquisition.n_nodes, dtype=np.bool_)
         shift, value = search_sphere(acquisition, self.radius, mask, starts)
+        return Optimum(shift, value)
+
+    def _bound(self, acquisition: Acquisition) -> float:
         bound = getattr(acquisition, "lower_bound", None)
-        return Optimum(shift, value, None, bound(self.radius) if bound else float("nan"))
+        return bound(self.radius) if bound else float("nan")
 
 
 def search_sphere(
@@ -108,8 +111,8 @@ def _descend(
     if problem is not None:
         from nextpert.core.acquisition._sphere_search import minimise_on_sphere
 
-        shift, value, _ = minimise_on_sphere(problem, radius, mask, start, 500, 1e-9)
-        return shift, float(value)
+        shift, excess, _ = minimise_on_sphere(problem, radius, mask, start, 500, 1e-7)
+        return shift, acquisition.floor + float(excess)
 
     def objective(z: Vector) -> tuple[float, Vector]:
         # The shift is radius z / |z|; only the gradient across z counts.
