@@ -66,17 +66,18 @@ def test_automatic_alpha_is_one_that_the_package_proposes(adata):
     x, is_control = _parts(adata)
     peer = CPCA(n_components=2, standardize=False)
     peer.fit(x[~is_control], x[is_control])
-    peer.create_affinity_matrix(3, 40)
+    ratios = eigh(np.cov(x[~is_control].T), np.cov(x[is_control].T), eigvals_only=True)
+    most = ratios[-1]
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(int(np.random.default_rng(0).integers(2**32)))  # noqa: NPY002
-    proposed, *_ = peer.find_spectral_alphas(40, 3, 4)
+    proposed, *_ = peer.find_spectral_alphas(40, np.log10(most), 4)
     np.random.set_state(state)  # noqa: NPY002
     cpca(adata)
     result = adata.uns["cpca"]
-    contrast = np.cov(x[~is_control].T), np.cov(x[is_control].T)
-    leading = np.array([eigh(contrast[0] - a * contrast[1])[0][-1] for a in proposed])
-    assert (leading < 0).any()  # the package proposes alphas beyond every contrast
-    np.testing.assert_allclose(result["alphas"], proposed[leading > 0])
+    np.testing.assert_allclose(result["alphas"], proposed, rtol=1e-5)
+    # The largest grid point is where the last positive eigenvalue of the contrast vanishes.
+    contrast = np.cov(x[~is_control].T) - most * np.cov(x[is_control].T)
+    assert eigh(contrast)[0][-1] == pytest.approx(0, abs=1e-9)
     assert result["alpha"] == result["alphas"][np.argmax(result["separation"])]
 
 

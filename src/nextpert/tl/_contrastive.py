@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from contrastive import CPCA
+from scipy.linalg import eigh
 from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
@@ -50,21 +51,29 @@ class CovarianceCpca(CPCA):
         return dataset @ self.directions(alpha)[0]
 
     def candidate_alphas(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Return the package's exemplary alphas that leave a contrast, in ascending order.
+        """Return the package's exemplary alphas in ascending order, 0 (plain PCA) left out.
 
-        The plain PCA at 0, which the package always adds, is left out.
+        They are looked for between 0.1 and :meth:`largest_alpha`.
         """
+        most = np.log10(np.clip(self.largest_alpha(), 1, 1000))
         # One thread: the problems are tiny, and threads that wait for each other on a busy machine
         # cost a hundred times what they save.
         with threadpool_limits(1), _seeded_global_state(rng), warnings.catch_warnings():
             # Subspaces that share no direction split the affinity graph: expected, and harmless.
             warnings.filterwarnings("ignore", message="Graph is not fully connected")
-            found, *_ = self.find_spectral_alphas(40, 3, 4)
-        alphas = np.asarray(found, dtype=np.float64)
-        # Where even the leading eigenvalue is negative, nothing varies more among the perturbed
-        # cells than alpha times as much as among controls: no contrast is left to show.
-        contrast = [self.directions(alpha)[1][0] > 0 for alpha in alphas]
-        return alphas[contrast] if any(contrast) else alphas[:1]
+            found, *_ = self.find_spectral_alphas(40, most, 4)
+        return np.asarray(found, dtype=np.float64)
+
+    def largest_alpha(self) -> float:
+        """Return the alpha beyond which no eigenvalue of the contrast is positive.
+
+        There no direction varies more among perturbed cells than alpha times as much as among
+        controls: nothing is left to show.
+        """
+        ridge = 1e-9 * np.trace(self.bg_cov) * np.eye(len(self.bg_cov))
+        if not ridge.any():
+            return np.inf
+        return float(eigh(self.fg_cov, self.bg_cov + ridge, eigvals_only=True)[-1])
 
 
 @contextmanager

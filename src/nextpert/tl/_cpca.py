@@ -80,10 +80,10 @@ def cpca(
         Number of components.
     alpha
         Weight of the background, 0 (plain PCA of the perturbed cells) or more. ``"auto"`` takes
-        the candidates that the package ``contrastive`` finds by spectral clustering (without
-        those beyond every contrast, where no eigenvalue is positive), and among them the one in
-        whose components the groups and controls stand furthest apart (largest ratio of variance
-        between them to variance within, the Hotelling-Lawley trace).
+        the candidates that the package ``contrastive`` finds by spectral clustering (up to the
+        alpha beyond which no eigenvalue is positive), and among them the one in whose components
+        the groups and controls stand furthest apart (largest ratio of variance between them to
+        variance within, the Hotelling-Lawley trace).
     layer
         Layer to read instead of ``.X``.
     standardize
