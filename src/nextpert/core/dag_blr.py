@@ -114,7 +114,11 @@ class DagBlr:
     # -- data -----------------------------------------------------------------------------------
 
     def update(
-        self, moments: Moments, shift: ArrayLike | None = None, *, do: Iterable[int] = ()
+        self,
+        moments: Moments,
+        shift: ArrayLike | None = None,
+        *,
+        do: Iterable[int] | None = None,
     ) -> DagBlr:
         """Return the posterior after the cells of one more environment.
 
@@ -131,8 +135,8 @@ class DagBlr:
         Raises
         ------
         ValueError
-            If the number of nodes differs, or a value is not finite. The posterior itself is
-            never changed: a new one is returned.
+            If the number of nodes differs, a value is not finite, or a node of ``do`` is not in
+            the graph. The posterior itself is never changed: a new one is returned.
         """
         p = self.n_nodes
         if moments.n_nodes != p:
@@ -141,7 +145,12 @@ class DagBlr:
         require_finite(moments.mean, "The cells' mean")
         offset = np.zeros(p) if shift is None else as_vector(shift, p, "shift")
         skip = np.zeros(p, dtype=np.bool_)
-        skip[list(do)] = True
+        held = [int(i) for i in do] if do is not None else []
+        outside = [i for i in held if not 0 <= i < p]
+        if outside:
+            message = f"do holds nodes {outside[:10]}, but the graph's nodes are 0..{p - 1}."
+            raise ValueError(message)
+        skip[held] = True
         new = copy.copy(self)
         for name in _STATISTICS:
             setattr(new, name, getattr(self, name).copy())
