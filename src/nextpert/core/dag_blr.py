@@ -160,8 +160,11 @@ class DagBlr:
             new.xtx, new.xty, new.yty, new.cells,
         )  # fmt: skip
         new._blocks = None
-        if moments.n == 1 and self._blocks is not None and self.prior_scale != "evidence":
-            blocks = {name: block.copy() for name, block in self._blocks.items()}
+        # The intercept's prior variance is large: taking the first cell off it would cost digits.
+        settled = not self.intercept or (self.cells[~skip] > 0).all()
+        known = self._blocks is not None and self.prior_scale != "evidence"
+        if moments.n == 1 and known and settled:
+            blocks = {name: block.copy() for name, block in self.blocks.items()}
             changing = (blocks[k] for k in ("cov", "weights", "residual", "logdet"))
             kernels.rank_one_update(*args, moments.mean, offset, skip, *changing)
             new._blocks = blocks
