@@ -1,0 +1,114 @@
+"""The learned prior scale against a search of the dense evidence over a fine grid."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from nextpert.core import Dag, DagBlr, Moments
+
+COARSE = np.linspace(-14, 18, 129)
+HYPER_SD, NODE_SD = 3.0, 1.0  # of the common log lambda, and of a node's about it: documented
+
+
+def node_evidence(x, y, ones, grid, noise, shape, rate):
+    """Log evidence of one node at each log lambda of the grid, by dense determinants."""
+    values = np.empty(len(grid))
+    for j, t in enumerate(grid):
+        prior = np.diag([*ones, *[np.exp(t)] * (x.shape[1] - len(ones))])
+        precision = prior + x.T @ x
+        mean = np.linalg.solve(precision, x.T @ y)
+        quad = ((y - x @ mean) ** 2).sum() + mean @ prior @ mean
+        values[j] = (np.linalg.slogdet(prior)[1] - np.linalg.slogdet(precision)[1]) / 2
+        if noise is None:
+            values[j] -= (shape + len(y) / 2) * np.log(rate + quad / 2)
+        else:
+            values[j] -= quad / 2 / noise
+    return values
+
+
+def finest(objective):
+    """Best log lambda of a coarse grid over the whole range, then of a fine one about it."""
+    best = COARSE[objective(COARSE).argmax()]
+    fine = np.linspace(best - 0.26, best + 0.26, 105)
+    values = objective(fine)
+    return fine[values.argmax()], values.max()
+
+
+@pytest.mark.parametrize("graph", ["complete", "sparse", "in_star"])
+def test_learned_precision_is_the_best_of_a_fine_grid(
+    graph, intercept, known, dense, cells, graphs
+):
+    parents = graphs[graph]
+    rng = np.random.default_rng(3)
+    p = len(parents)
+    shift = rng.normal(size=p)
+    data = [
+        (0.2 * cells(parents, rng, 30, intercept=intercept), np.zeros(p), ()),
+        (0.2 * cells(parents, rng, 10, shift, intercept=intercept), 0.2 * shift, (1,)),
+    ]
+    noise = 0.04 if known else None
+    model = dense(parents, intercept=intercept)
+    rows = model.regressions(data)
+    ones = [1e-6] * intercept
+    has_parents = [i for i in range(p) if parents[i]]
+
+    def evidence(i, grid):
+        return node_evidence(*rows[i], ones, grid, noise, 2.0, 1e-3)
+
+    best, _ = finest(
+        lambda t: sum(evidence(i, t) for i in has_parents) + stats.norm.logpdf(t, 0, HYPER_SD)
+    )
+    for pooled in (True, False):
+        blr = DagBlr(Dag.from_parents(parents), intercept=intercept, noise_var=noise, pooled=pooled)
+        for x, a, do in data:
+            blr = blr.update(Moments.from_array(x), a, do=do)
+        learned = np.log(blr.blocks["precision"])
+        if pooled:
+            np.testing.assert_allclose(learned, best, atol=0.0051)
+            continue
+        for i in has_parents:
+
+            def own(t, i=i):
+                return evidence(i, t) + stats.norm.logpdf(t, best, NODE_SD)
+
+            place, top = finest(own)
+            assert abs(learned[i] - place) < 0.0101
+            assert own(learned[i : i + 1])[0] > top - 1e-5
+
+
+def test_learned_precision_is_the_best_of_the_evidence_it_reports(cells, graphs):
+    parents = graphs["complete"]
+    x = cells(parents, np.random.default_rng(12), 60, intercept=True)
+    dag = Dag.from_parents(parents)
+    blr = DagBlr(dag).update(Moments.from_array(x))
+    chosen = blr.blocks["precision"][0]
+
+    def objective(log_lambda):
+        fixed = DagBlr(dag, prior_scale=float(np.exp(-log_lambda))).update(Moments.from_array(x))
+        return fixed.log_evidence() - (log_lambda / HYPER_SD) ** 2 / 2
+
+    top = objective(np.log(chosen))
+    assert blr.log_evidence() - (np.log(chosen) / HYPER_SD) ** 2 / 2 == pytest.approx(top, abs=1e-9)
+    assert top >= max(objective(t) for t in np.linspace(-6, 9, 301)) - 1e-7
+
+
+def test_without_parents_or_cells_the_hyperprior_decides(graphs):
+    for name in ("empty", "complete"):
+        blr = DagBlr(Dag.from_parents(graphs[name]))
+        np.testing.assert_allclose(blr.blocks["precision"], 1.0, atol=1e-3)
+
+
+def test_scale_is_learned_anew_as_cells_arrive(cells, graphs):
+    parents = graphs["complete"]
+    rng = np.random.default_rng(0)
+    blr = DagBlr(Dag.from_parents(parents))
+    few = blr.update(Moments.from_array(cells(parents, rng, 8, intercept=True)))
+    _ = few.blocks
+    cell = Moments.from_array(cells(parents, rng, 1, intercept=True))
+    many = few.update(cell)
+    fresh = blr.update(few_moments := Moments.from_array(np.zeros((0, 5))))
+    assert few_moments.n == 0
+    assert fresh.n_cells == 0
+    assert (many.blocks["precision"] != few.blocks["precision"]).all()
