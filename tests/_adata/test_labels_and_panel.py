@@ -1,0 +1,76 @@
+"""Labels to target genes, names to columns."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from nextpert._adata import closest, list_names, parse_label, read_labels, resolve_panel
+
+GENES = {"MYC", "STK3", "HLA-A", "A+B"}
+
+
+@pytest.mark.parametrize(
+    ("label", "inside", "outside"),
+    [
+        ("MYC", ["MYC"], []),
+        ("MYC+STK3", ["MYC", "STK3"], []),
+        ("STK3 + MYC", ["STK3", "MYC"], []),
+        ("MYC+control", ["MYC"], []),
+        ("control", [], []),
+        ("MYC+MYC", ["MYC"], []),
+        ("HLA-A", ["HLA-A"], []),
+        ("A+B", ["A+B"], []),
+        ("MYC+HS2", ["MYC"], ["HS2"]),
+        ("multi", [], ["multi"]),
+        ("MYC+", ["MYC"], []),
+    ],
+)
+def test_parse_label(label, inside, outside):
+    assert parse_label(label, GENES) == (inside, outside)
+
+
+def test_separator():
+    assert parse_label("MYC|STK3", GENES, separator="|") == (["MYC", "STK3"], [])
+    assert parse_label("MYC+STK3", GENES, separator="") == ([], ["MYC+STK3"])
+
+
+@pytest.mark.parametrize("dtype", ["category", "object", "string"])
+def test_labels_of_any_type_and_missing_ones(dtype):
+    obs = pd.DataFrame({"p": pd.Series(["b", None, "a", "b"], dtype=dtype)})
+    obs.index = list("wxyz")
+    labels = read_labels(ad.AnnData(np.ones((4, 1)), obs), "p")
+    assert labels.names == ["a", "b"]
+    assert labels.codes.tolist() == [1, -1, 0, 1]
+    assert labels.groups(["b", "a"]).tolist() == [0, -1, 1, 0]
+    assert labels.groups(["a"]).tolist() == [-1, -1, 0, -1]
+    assert (labels.n_cells("b"), labels.n_cells("a")) == (2, 1)
+
+
+def test_numbers_as_labels_and_unused_categories():
+    obs = pd.DataFrame({"p": pd.Categorical([3, 1, 3], categories=[1, 2, 3])}, index=list("xyz"))
+    labels = read_labels(ad.AnnData(np.ones((3, 1)), obs), "p")
+    assert labels.names == ["1", "3"]
+
+
+def test_panel_keeps_the_order_given():
+    adata = ad.AnnData(np.ones((2, 4)), var=pd.DataFrame(index=["A", "B", "C", "B"]))
+    names, columns = resolve_panel(adata, ["C", "A"])
+    assert names == ["C", "A"]
+    assert columns.tolist() == [2, 0]
+    with pytest.raises(ValueError, match="more than once: B"):
+        resolve_panel(adata, ["A", "B"])
+    with pytest.raises(ValueError, match="at least 1"):
+        resolve_panel(adata, [])
+
+
+def test_close_matches_look_past_the_case():
+    assert closest(["myc"], ["MYC", "STK3"]) == " Close matches: MYC."
+    assert closest(["zzzz"], ["MYC"]) == ""
+
+
+def test_long_lists_are_cut():
+    assert list_names("abcd", limit=2) == "a, b and 2 more"
+    assert list_names("ab", limit=2) == "a, b"

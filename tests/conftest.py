@@ -1,0 +1,131 @@
+"""Fixtures shared by all tests: the real screens' folder, a small screen, deep comparison."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from nextpert.core import Dag, LinearScm
+
+GENES = ("MYC", "STK3", "GATA1", "HLA-A", "OXR1", "RIPK2", "UBR5", "CPQ")
+ARCS = ((0, 1), (0, 2), (1, 3), (2, 3), (3, 5), (4, 5), (4, 6))
+
+
+@pytest.fixture(scope="session")
+def screen_path() -> Path:
+    """The folder of the real screens: NEXTPERT_DATA, or ../shared/data beside the repository."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("NEXTPERT_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip("the real screens are not here: set NEXTPERT_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def truth() -> LinearScm:
+    """Eight genes, seven arcs; control means of 1 to 3 as in log-normalised expression."""
+    rng = np.random.default_rng(11)
+    weights = np.zeros((len(GENES), len(GENES)))
+    for parent, child in ARCS:
+        weights[child, parent] = rng.choice([-1, 1]) * rng.uniform(0.4, 0.8)
+    mean = np.linspace(1, 3, len(GENES))
+    return LinearScm(weights, np.linspace(0.1, 0.3, len(GENES)), mean - weights @ mean)
+
+
+@pytest.fixture(scope="session")
+def _small_screen(truth) -> ad.AnnData:
+    rng = np.random.default_rng(5)
+    mean = truth.mean()
+    targets = {"control": [], "MYC": [0], "STK3": [1], "OXR1": [4], "MYC+OXR1": [0, 4]}
+    cells, labels = [], []
+    for label, nodes in targets.items():
+        shift = np.zeros(len(GENES))
+        shift[nodes] = -mean[nodes]
+        n = 400 if label == "control" else 60
+        cells.append(truth.sample(n, shift, rng=rng))
+        labels += [label] * n
+    # An enhancer that is no gene, and cells without a label.
+    cells += [truth.sample(30, rng=rng), truth.sample(10, rng=rng)]
+    labels += ["HS2"] * 30 + [np.nan] * 10
+    obs = pd.DataFrame({"perturbation": pd.Categorical(labels)})
+    obs["batch"] = pd.Categorical(np.where(np.arange(len(obs)) % 2, "b", "a"))
+    obs.index = obs.index.astype(str)
+    shuffle = rng.permutation(len(obs))
+    x = np.concatenate(cells)[shuffle]
+    var = pd.DataFrame(index=list(GENES))
+    return ad.AnnData(x, obs.iloc[shuffle], var, layers={"lognorm": x.copy()})
+
+
+@pytest.fixture
+def small_screen(_small_screen) -> ad.AnnData:
+    """A screen of 400 controls and four knockouts of 60 cells; a new copy for every test."""
+    return _small_screen.copy()
+
+
+@pytest.fixture(scope="session")
+def graph() -> Dag:
+    """The graph behind ``small_screen``."""
+    return Dag.from_edges(len(GENES), ARCS)
+
+
+@pytest.fixture(scope="session")
+def arcs() -> list[tuple[str, str]]:
+    """The arcs behind ``small_screen`` by name."""
+    return [(GENES[k], GENES[i]) for k, i in ARCS]
+
+
+@pytest.fixture(scope="session")
+def assert_same():
+    """Compare nested results deeply: keys, types, number types, every value."""
+    return _assert_same
+
+
+@pytest.fixture(scope="session")
+def assert_same_adata():
+    """Compare all slots of two AnnData deeply."""
+
+    def compare(one: ad.AnnData, two: ad.AnnData) -> None:
+        assert one.is_view == two.is_view
+        for slot in ("obs", "var", "X"):
+            _assert_same(getattr(one, slot), getattr(two, slot), slot)
+        for slot in ("layers", "obsm", "varm", "obsp", "varp", "uns"):
+            _assert_same(dict(getattr(one, slot)), dict(getattr(two, slot)), slot)
+
+    return compare
+
+
+def _is_text(array: np.ndarray) -> bool:
+    return array.dtype.kind in "OUT"
+
+
+def _assert_same(one: object, two: object, where: str = "") -> None:
+    if isinstance(one, Mapping):
+        assert isinstance(two, Mapping), where
+        assert sorted(one) == sorted(two), where
+        for key in one:
+            _assert_same(one[key], two[key], f"{where}/{key}")
+    elif isinstance(one, pd.DataFrame):
+        pd.testing.assert_frame_equal(one, two, check_exact=True)
+    elif sp.issparse(one):
+        assert type(one) is type(two), where
+        assert one.dtype == two.dtype, where
+        assert one.shape == two.shape, where
+        assert np.array_equal(one.toarray(), two.toarray(), equal_nan=True), where
+    elif isinstance(one, np.ndarray):
+        assert isinstance(two, np.ndarray), where
+        if _is_text(one):  # zarr gives back numpy's own strings, h5ad objects
+            assert _is_text(two), where
+            assert one.tolist() == two.tolist(), where
+        else:
+            assert one.dtype == two.dtype, where
+            assert np.array_equal(one, two, equal_nan=True), where
+    else:
+        assert type(one) is type(two), f"{where}: {type(one)} and {type(two)}"
+        assert one == two, where
