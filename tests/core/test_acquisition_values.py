@@ -1,0 +1,234 @@
+"""Every criterion's value against the dense posterior one step ahead."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nextpert.core import (
+    Box,
+    CausalVariance,
+    Civ,
+    CivOw,
+    Dag,
+    DagBlr,
+    Greedy,
+    MaxVariance,
+    Pool,
+    Random,
+    Sparse,
+    Sphere,
+    TargetMeanVariance,
+)
+
+N_CELLS = [1, 25]
+LOOKAHEAD = [Civ, CivOw, CausalVariance, MaxVariance, TargetMeanVariance]
+
+
+def draw_points(p, rng, n=4):
+    return rng.normal(size=(n, p)), rng.normal(size=p)
+
+
+def cross_polytope(p, radius):
+    """Return +-R e_i: averages of quadratics over these points are exact for the sphere."""
+    return radius * np.vstack([np.eye(p), -np.eye(p)])
+
+
+def box_rule(low, high):
+    """Return points and weights of a product Gauss rule, exact for cubics node by node."""
+    nodes, weights = np.polynomial.legendre.leggauss(2)
+    grid = np.stack(np.meshgrid(*[nodes] * len(low), indexing="ij"), -1).reshape(-1, len(low))
+    share = np.stack(np.meshgrid(*[weights] * len(low), indexing="ij"), -1)
+    points = (high + low) / 2 + (high - low) / 2 * grid
+    return points, share.reshape(-1, len(low)).prod(axis=1) / 2 ** len(low)
+
+
+@pytest.mark.parametrize("n", N_CELLS)
+def test_civ_is_the_average_gap_variance_one_step_ahead(fitted, n):
+    plain, blr = fitted
+    rng = np.random.default_rng(n)
+    p = plain.p
+    shifts, target = draw_points(p, rng)
+    low, high = -rng.uniform(0, 2, p), rng.uniform(0, 1, p)
+    candidates = rng.normal(size=(7, p))
+    rules = {
+        None: (cross_polytope(p, 1.0), None),
+        Sphere(2.5): (cross_polytope(p, 2.5), None),
+        Sparse(1, radius=0.7): (cross_polytope(p, 0.7), None),
+        Box(low, high): box_rule(low, high),
+        Pool(candidates): (candidates, None),
+    }
+    for domain, (points, weights) in rules.items():
+        civ = Civ(blr, target, domain=domain, n_cells=n)
+        wanted = [
+            np.average(plain.ahead(a, n).gap_variance(points, target, n), weights=weights)
+            for a in shifts
+        ]
+        np.testing.assert_allclose([civ.value(a) for a in shifts], wanted, rtol=1e-8)
+        now = np.average(plain.gap_variance(points, target, n), weights=weights)
+        if plain.known is not None:  # unknown: the shape one step ahead differs
+            assert civ.current() == pytest.approx(now, rel=1e-8)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_civ_over_spheres_by_sampling(k, fit_twice, graphs):
+    # k entries at most, drawn here support by support; k = 5 is the sphere itself.
+    plain, blr = fit_twice(graphs["complete"], True, False)
+    rng = np.random.default_rng(k)
+    (shift,), target = draw_points(5, rng, 1)
+    entries = rng.normal(size=(100_000, 5))
+    entries[np.argsort(rng.random(entries.shape), axis=1) >= k] = 0
+    points = 1.5 * entries / np.linalg.norm(entries, axis=1, keepdims=True)
+    values = plain.ahead(shift, 2).gap_variance(points, target, 2)
+    domain = Sphere(1.5) if k == 5 else Sparse(k, radius=1.5)
+    found = Civ(blr, target, domain=domain, n_cells=2).value(shift)
+    assert abs(values.mean() - found) < 5 * values.std() / np.sqrt(len(values))
+
+
+def test_paper_equation_13_for_known_variances_on_the_unit_sphere(fit_twice, graphs):
+    plain, blr = fit_twice(graphs["complete"], False, True)
+    rng = np.random.default_rng(3)
+    shifts, target = draw_points(5, rng, 6)
+    n, sigma2 = 4, plain.known
+    square = plain.ideal(target) ** 2 + 1 / 5
+    values = []
+    for a in shifts:
+        v = sigma2 * plain.ahead(a, n).w(target)
+        values.append((v**2 + 2 * v * (sigma2 / n + square)).sum())
+    rest = 2 * (sigma2**2 / n**2).sum() + 4 * (sigma2 / n * square).sum()
+    found = Civ(blr, target, n_cells=n).values(shifts)
+    np.testing.assert_allclose(found, 2 * np.array(values) + rest, rtol=1e-9)
+
+
+@pytest.mark.parametrize("n", N_CELLS)
+def test_causal_variance_is_the_largest_variance_of_the_ideal_shift(fitted, n):
+    plain, blr = fitted
+    shifts, target = draw_points(plain.p, np.random.default_rng(n))
+    acquisition = CausalVariance(blr, target, n_cells=n)
+    for a in shifts:
+        later = plain.ahead(a, n)
+        wanted = (later.noise_moments()[0] * later.w(target)).max()
+        assert acquisition.value(a) == pytest.approx(wanted, rel=1e-8, abs=1e-14)
+
+
+@pytest.mark.parametrize("n", N_CELLS)
+def test_max_variance_is_the_largest_eigenvalue(fitted, n):
+    plain, blr = fitted
+    shifts, target = draw_points(plain.p, np.random.default_rng(n))
+    acquisition = MaxVariance(blr, target, n_cells=n)
+    for a in shifts:
+        later = plain.ahead(a, n)
+        e = later.noise_moments()[0]
+        tops = [np.linalg.eigvalsh(c)[-1] if len(c) else 0.0 for c in later.cov]
+        assert acquisition.value(a) == pytest.approx((e * tops).max(), rel=1e-8, abs=1e-14)
+    e = plain.ahead(shifts[0], n).noise_moments()[0]
+    tops = [np.linalg.eigvalsh(c)[-1] if len(c) else 0.0 for c in plain.cov]
+    assert acquisition.current() == pytest.approx((e * tops).max(), rel=1e-9)
+
+
+@pytest.mark.parametrize("n", N_CELLS)
+def test_target_mean_variance_weighs_nodes_by_their_effects(fitted, n):
+    plain, blr = fitted
+    shifts, target = draw_points(plain.p, np.random.default_rng(n))
+    acquisition = TargetMeanVariance(blr, target, n_cells=n)
+    effects = np.linalg.inv(np.eye(plain.p) - plain.weights)
+    for a in shifts:
+        later = plain.ahead(a, n)
+        e, w = later.noise_moments()[0], later.w(target)
+        wanted = sum((effects[:, i] ** 2).sum() * e[i] * w[i] for i in range(plain.p))
+        assert acquisition.value(a) == pytest.approx(wanted, rel=1e-8, abs=1e-14)
+
+
+def test_target_mean_variance_is_that_of_the_mean_reached(fit_twice, graphs):
+    # First order in the posterior's spread, so with many cells; by draws of the weights.
+    plain, blr = fit_twice(graphs["complete"], True, True, n=20_000)
+    rng = np.random.default_rng(2)
+    target = rng.normal(size=5)
+    b, c, _ = plain.draw(20_000, rng)
+    source = plain.ideal(target) + c
+    reached = np.linalg.solve(np.eye(5) - b, source[:, :, None])[:, :, 0]
+    acquisition = TargetMeanVariance(blr, target, n_cells=1e-9)  # no cell to speak of
+    square = ((reached - target) ** 2).sum(axis=1)
+    error = square.std() / np.sqrt(len(square))
+    # 3 sigma of sampling and 2 % of second-order terms
+    assert abs(acquisition.current() - square.mean()) < 3 * error + 0.02 * square.mean()
+    assert error < 0.02 * square.mean()
+
+
+def test_greedy_is_the_squared_distance_to_the_estimate(fitted):
+    plain, blr = fitted
+    shifts, target = draw_points(plain.p, np.random.default_rng(0))
+    greedy = Greedy(blr, target)
+    wanted = [np.linalg.norm(a - plain.ideal(target)) ** 2 for a in shifts]
+    np.testing.assert_allclose(greedy.values(shifts), wanted, rtol=1e-8)
+    np.testing.assert_allclose([greedy.value(a) for a in shifts], wanted, rtol=1e-8)
+
+
+def test_greedy_takes_the_nearest_point_of_each_domain(fit_twice, graphs):
+    plain, blr = fit_twice(graphs["complete"], True, False)
+    rng = np.random.default_rng(4)
+    target = rng.normal(size=5)
+    b, greedy = plain.ideal(target), Greedy(blr, target)
+    domains = [Sphere(1.3), Box(-0.4, 0.6), Sparse(2, 1.1), Pool(rng.normal(size=(30, 5)))]
+    for domain in domains:
+        found = domain.minimise(greedy, rng=0)
+        others = domain.sample(5000, 5, rng)
+        assert found.value <= ((others - b) ** 2).sum(axis=1).min()
+        assert found.value == pytest.approx(((found.shift - b) ** 2).sum())
+    np.testing.assert_allclose(domains[0].minimise(greedy).shift, 1.3 * b / np.linalg.norm(b))
+    np.testing.assert_allclose(domains[1].minimise(greedy).shift, np.clip(b, -0.4, 0.6))
+    nearest = ((domains[3].shifts - b) ** 2).sum(axis=1).argmin()
+    assert domains[3].minimise(greedy).index == nearest
+
+
+def test_random_draws_uniformly_and_by_its_own_seed():
+    shifts = np.eye(4)
+    acquisition = Random(4, rng=0)
+    draws = np.array([Pool(shifts).minimise(acquisition).index for _ in range(4000)])
+    counts = np.bincount(draws, minlength=4)
+    assert ((counts - 1000) ** 2 / 1000).sum() < 25  # chi square, 3 degrees of freedom
+    np.testing.assert_array_equal(Random(4, rng=3).values(shifts), Random(4, rng=3).values(shifts))
+    points = np.array([Sphere(2.0).minimise(acquisition).shift for _ in range(2000)])
+    np.testing.assert_allclose(np.linalg.norm(points, axis=1), 2.0)
+    z = points.mean(axis=0) / (points.std(axis=0) / np.sqrt(2000))
+    assert np.abs(z).max() < 5
+
+
+@pytest.mark.parametrize("kind", [*LOOKAHEAD, Greedy])
+def test_values_over_a_pool_equal_values_one_by_one(fitted, kind):
+    plain, blr = fitted
+    rng = np.random.default_rng(6)
+    target = rng.normal(size=plain.p)
+    acquisition = kind(blr, target)
+    shifts = rng.normal(size=(300, plain.p)) * rng.uniform(0, 3, (300, 1))
+    shifts[7] = 0
+    single = np.array([acquisition.value(a) for a in shifts])
+    scale = max(np.abs(single).max(), 1e-300)
+    np.testing.assert_allclose(acquisition.values(shifts), single, rtol=1e-12, atol=1e-14 * scale)
+    fortran = np.asfortranarray(shifts.astype(np.float32))
+    np.testing.assert_allclose(
+        acquisition.values(fortran), acquisition.values(shifts.astype(np.float32)), rtol=0
+    )
+    assert acquisition.values(shifts[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("kind", LOOKAHEAD)
+def test_bad_input_is_refused_by_name(kind):
+    dag = Dag.from_edges(3, [(0, 1), (1, 2)])
+    blr = DagBlr(dag, noise_var=1.0, prior_scale=1.0)
+    with pytest.raises(ValueError, match="target_mean"):
+        kind(blr, [1.0, 2.0])
+    with pytest.raises(ValueError, match="target_mean"):
+        kind(blr, [1.0, 2.0, np.nan])
+    with pytest.raises(ValueError, match="n_cells"):
+        kind(blr, np.ones(3), n_cells=0)
+    acquisition = kind(blr, np.ones(3))
+    with pytest.raises(ValueError, match="shift"):
+        acquisition.value([1.0, 2.0])
+    with pytest.raises(ValueError, match="pool"):
+        acquisition.values(np.ones((2, 2)))
+    with pytest.raises(ValueError, match="pool"):
+        acquisition.values([[1.0, np.inf, 0.0]])
+    infinite = DagBlr(dag, prior_scale=1.0, prior_shape=1.2)
+    with pytest.raises(ValueError, match="control cells"):
+        kind(infinite, np.ones(3), n_cells=1)

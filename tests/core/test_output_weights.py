@@ -1,0 +1,179 @@
+"""CIV-OW against importance-weighted sampling and quadrature of its weights' definition."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from nextpert.core import Box, Civ, CivOw, Pool, Sparse, Sphere
+
+
+def chain(p):
+    return [list(range(max(i - 2, 0), i)) for i in range(p)]
+
+
+def cosine_density(t, p):
+    """Density of a'b/(|a||b|) for a uniform on the sphere: (t + 1)/2 is a beta variable."""
+    half = (p - 1) / 2
+    return stats.beta.pdf((t + 1) / 2, half, half) / 2
+
+
+def sphere_about(b, t, rng):
+    """Unit vectors at cosine ``t`` to ``b``, uniform otherwise."""
+    pole = b / np.linalg.norm(b)
+    side = rng.normal(size=(len(t), len(b)))
+    side -= (side @ pole)[:, None] * pole
+    side /= np.linalg.norm(side, axis=1, keepdims=True)
+    return t[:, None] * pole + np.sqrt(1 - t**2)[:, None] * side
+
+
+def ratio_of_means(values, weights):
+    """Self-normalised importance estimate and its standard error (delta method)."""
+    estimate = (weights * values).sum() / weights.sum()
+    error = np.sqrt((weights**2 * (values - estimate) ** 2).sum()) / weights.sum()
+    return estimate, error
+
+
+@pytest.mark.parametrize("known_variance", [True, False])
+@pytest.mark.parametrize("p", [2, 4, 5, 6, 7, 8])
+def test_civ_ow_by_importance_weights(p, known_variance, fit_twice):
+    plain, blr = fit_twice(chain(p), False, known_variance)
+    rng = np.random.default_rng(p)
+    target, shift = rng.normal(size=p), rng.normal(size=p)
+    b, radius, count = plain.ideal(target), 4.0, 100_000
+    # Half the points uniform on the sphere, half nearer the poles, so that the weights of
+    # eq. 8, one over the density of t, stay bounded.
+    even = rng.normal(size=(count, p))
+    even /= np.linalg.norm(even, axis=1, keepdims=True)
+    points = np.vstack([even, sphere_about(b, rng.uniform(-1, 1, count), rng)])
+    t = np.clip(points @ b / np.linalg.norm(b), -1 + 1e-12, 1 - 1e-12)
+    base, proposal = cosine_density(t, p), 0.5 * cosine_density(t, p) + 0.25
+    weights = base / proposal / base  # of uniform points against these, times eq. 8's
+    later = plain.ahead(shift, 3)
+    # weights are even in t: each point goes with its opposite, which takes much noise away
+    values = sum(later.gap_variance(sign * radius * points, target, 3) for sign in (1, -1)) / 2
+    wanted, error = ratio_of_means(values, weights)
+    found = CivOw(blr, target, domain=Sphere(radius), n_cells=3).value(shift)
+    assert abs(found - wanted) < 5 * error
+    square = CivOw(blr, target, domain=Sphere(radius)).mean_square()
+    uniform = Civ(blr, target, domain=Sphere(radius)).mean_square()
+    scores = []
+    for i in range(p):
+        wanted, error = ratio_of_means(radius**2 * points[:, i] ** 2 + b[i] ** 2, weights)
+        assert abs(square[i] - wanted) < 5 * error
+        scores.append(abs(uniform[i] - wanted) / error)
+    assert max(scores) > 20  # the sample is large enough to tell the two apart
+
+
+def test_civ_ow_at_p_4_by_plain_uniform_points(fit_twice):
+    # At p = 4 the weights of uniform points have finite variance: no mixture is needed.
+    plain, blr = fit_twice(chain(4), True, False)
+    rng = np.random.default_rng(1)
+    target, shift = rng.normal(size=4), rng.normal(size=4)
+    points = rng.normal(size=(200_000, 4))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    b = plain.ideal(target)
+    t = points @ b / np.linalg.norm(b)
+    weights = 1 / np.sqrt(1 - t**2)
+    uniform = np.array([(weights * (t < x)).sum() for x in (-0.8, -0.5, 0.0, 0.5, 0.8)])
+    np.testing.assert_allclose(uniform / weights.sum(), [0.1, 0.25, 0.5, 0.75, 0.9], atol=0.005)
+    values = plain.ahead(shift, 1).gap_variance(points, target, 1)
+    wanted, error = ratio_of_means(values, weights)
+    assert abs(CivOw(blr, target).value(shift) - wanted) < 5 * error
+
+
+@pytest.mark.parametrize("kappa", [0.05, 1.0, 3.0, 40.0, 2000.0])
+@pytest.mark.parametrize("p", [2, 3, 4, 7, 30])
+def test_concentration_form_by_quadrature(p, kappa, fit_twice):
+    plain, blr = fit_twice(chain(p), False, True)
+    target = np.random.default_rng(p).normal(size=p)
+    b = plain.ideal(target)
+
+    def density(angle):
+        # bimodal von Mises-Fisher about +-b, t = cos(angle), with sin^(p - 2) for the area
+        both = np.exp(kappa * (np.cos(angle) - 1)) + np.exp(-kappa * (np.cos(angle) + 1))
+        return both * np.sin(angle) ** (p - 2)
+
+    scale = 1 / np.sqrt(kappa)
+    edges = np.unique(np.clip([0, 3 * scale, 12 * scale, np.pi / 2], 0, np.pi / 2))
+    pieces = list(itertools.pairwise(edges))
+    total = sum(integrate.quad(density, *ab, epsabs=0)[0] for ab in pieces)
+    square = sum(
+        integrate.quad(lambda a: np.cos(a) ** 2 * density(a), *ab, epsabs=0)[0] for ab in pieces
+    )
+    tau, share = square / total, b**2 / (b @ b)
+    wanted = b**2 + 4 * (tau * share + (1 - tau) * (1 - share) / (p - 1))
+    found = CivOw(blr, target, domain=Sphere(2.0), kappa=kappa).mean_square()
+    np.testing.assert_allclose(found, wanted, rtol=1e-8)
+    if p == 3 and kappa == 3.0:
+        assert tau == pytest.approx(1 - 2 * (1 / np.tanh(3) - 1 / 3) / 3)
+        assert tau == pytest.approx(0.5522, abs=5e-5)
+
+
+def test_concentration_form_by_sampling(fit_twice):
+    plain, blr = fit_twice(chain(4), True, False)
+    rng = np.random.default_rng(5)
+    target, shift = rng.normal(size=4), rng.normal(size=4)
+    points = rng.normal(size=(200_000, 4))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    b = plain.ideal(target)
+    weights = np.cosh(3.0 * points @ b / np.linalg.norm(b))
+    values = plain.ahead(shift, 1).gap_variance(points, target, 1)
+    wanted, error = ratio_of_means(values, weights)
+    assert abs(CivOw(blr, target, kappa=3.0).value(shift) - wanted) < 5 * error
+
+
+def test_without_curvature_output_weights_change_nothing(fit_twice, graphs):
+    # p = 3: the cosine is uniform already. p = 1: the sphere is +-R. b = 0: no direction.
+    rng = np.random.default_rng(0)
+    for name, target in (("empty", rng.normal(size=3)), ("single", np.ones(1))):
+        _, blr = fit_twice(graphs[name], True, False)
+        np.testing.assert_allclose(
+            CivOw(blr, target).mean_square(), Civ(blr, target).mean_square(), rtol=1e-14
+        )
+    _, blr = fit_twice(graphs["complete"], False, False)
+    shift, zero = rng.normal(size=5), np.zeros(5)
+    assert CivOw(blr, zero).value(shift) == Civ(blr, zero).value(shift)
+    assert CivOw(blr, zero, kappa=2.0).value(shift) == Civ(blr, zero).value(shift)
+
+
+def test_pool_weights_make_the_predicted_gap_uniform_on_its_range(fit_twice, graphs):
+    _, blr = fit_twice(graphs["complete"], True, False)
+    rng = np.random.default_rng(2)
+    pool, target = Pool(rng.normal(size=(4000, 5))), rng.normal(size=5)
+    b = blr.ideal_shift(target)
+    weights = pool.output_weights(b)
+    gap = ((pool.shifts - b) ** 2).sum(axis=1)
+    assert weights.sum() == pytest.approx(1)
+    assert (weights >= 0).all()
+    low, high = gap.min(), gap.max()
+    dense_part = low + (high - low) * np.linspace(0.05, 0.6, 12)
+    shares = [weights[gap <= level].sum() for level in dense_part]
+    np.testing.assert_allclose(shares, np.linspace(0.05, 0.6, 12), atol=0.02)
+    square = CivOw(blr, target, domain=pool).mean_square()
+    np.testing.assert_allclose(square, (weights[:, None] * (pool.shifts - b) ** 2).sum(axis=0))
+    sphere = CivOw(blr, target).mean_square()
+    assert not np.allclose(square, sphere)
+
+
+def test_pool_weights_share_ties_and_work_out_by_hand():
+    pool = Pool([[1.0, 0.0], [0.0, 2.0], [0.0, -2.0], [3.0, 0.0]])
+    # gaps 1, 4, 4, 9: half widths 1.5, 4, 2.5 of 8
+    np.testing.assert_allclose(
+        pool.output_weights([0.0, 0.0]), [1.5 / 8, 2 / 8, 2 / 8, 2.5 / 8], rtol=1e-14
+    )
+    np.testing.assert_array_equal(Pool([[1.0], [1.0]]).output_weights([0.0]), [0.5, 0.5])
+
+
+def test_domains_without_output_weights_say_so(fit_twice, graphs):
+    _, blr = fit_twice(graphs["complete"], True, False)
+    for domain in (Box(0, 1), Sparse(2)):
+        with pytest.raises(ValueError, match=f"{type(domain).__name__}: use Sphere or Pool"):
+            CivOw(blr, np.ones(5), domain=domain)
+    with pytest.raises(ValueError, match="kappa"):
+        CivOw(blr, np.ones(5), domain=Pool(np.eye(5)), kappa=1.0)
+    with pytest.raises(ValueError, match="kappa"):
+        CivOw(blr, np.ones(5), kappa=0.0)
