@@ -97,30 +97,39 @@ def _node(problem, i, x, row, y):
 
 
 @njit(cache=True, nogil=True)
-def largest_root(values, z, d2):
-    """Largest eigenvalue of ``diag(values) - z z' / d2`` (values ascending), by bisection."""
+def top_decrease(values, z, d2):
+    """How far the largest eigenvalue of ``diag(values) - z z' / d2`` lies below the last value.
+
+    ``values`` ascend. The decrease t solves ``1 = sum z^2 / (d2 (values - values[-1] + t))`` and
+    ends at the second value at the latest; bisecting t itself keeps its digits where it is small.
+    """
     d = len(values)
-    high = values[d - 1]
-    low = values[d - 2] if d > 1 else 0.0
-    # The root lies between the two largest values; f(t) = 1 - sum z^2/(d2 (values - t)) changes
-    # sign there. Sixty halvings reach the last digit.
+    last = values[d - 1]
+    low, high = 0.0, z[d - 1] * z[d - 1] / d2
+    if d > 1:
+        high = min(high, last - values[d - 2])
     for _ in range(60):
         mid = 0.5 * (low + high)
+        if mid <= low or mid >= high:
+            break
         f = 1.0
         for j in range(d):
-            gap = values[j] - mid
+            gap = values[j] - last + mid
             if gap != 0.0:
                 f -= z[j] * z[j] / (d2 * gap)
         if f > 0.0:
-            low = mid
-        else:
             high = mid
+        else:
+            low = mid
     return 0.5 * (low + high)
 
 
 @njit(cache=True, nogil=True)
 def _norm(problem, i, row, d2, z, vec):
-    """Largest eigenvalue of M' of node i; fills z = V' M row and the eigenvector, eigenbasis."""
+    """Largest eigenvalue of M' of node i; fills z = V' M row and the eigenvector, eigenbasis.
+
+    The vector is left zero where it is perpendicular to z, so that its gradient comes out as zero.
+    """
     v, m = problem.vptr[i], problem.mptr[i]
     d = problem.vptr[i + 1] - v
     values = problem.eigval[v : v + d]
@@ -129,18 +138,17 @@ def _norm(problem, i, row, d2, z, vec):
         for a in range(d):
             s += problem.eigvec[m + a * d + j] * row[a]
         z[j] = values[j] * s
-    top = largest_root(values, z[:d], d2)
+    decrease = top_decrease(values, z[:d], d2)
     total = 0.0
-    for j in range(d):
-        gap = values[j] - top
-        if abs(gap) < 1e-14 * values[d - 1]:
-            gap = 1e-14 * values[d - 1]
+    for j in range(d - 1, -1, -1):
+        gap = values[j] - values[d - 1] + decrease
+        if gap == 0.0:  # equal eigenvalues, or a direction the cells do not touch
+            vec[:d] = 0.0
+            return values[d - 1] - decrease
         vec[j] = z[j] / gap
         total += vec[j] * vec[j]
-    if total > 0.0:
-        for j in range(d):
-            vec[j] /= np.sqrt(total)
-    return top
+    vec[:d] /= np.sqrt(total)
+    return values[d - 1] - decrease
 
 
 @njit(cache=True, nogil=True)
@@ -235,15 +243,11 @@ def evaluate_pool(problem, shifts, out):
         width = min(strip, m - begin)
         _reach_strip(problem, shifts, begin, width, x)
         out[begin : begin + width] = 0.0
+        if problem.kind == NORM:
+            for j in range(width):
+                out[begin + j] = _largest_norm(problem, x[:, j].copy(), row, y, z, vec)
+            continue
         for i in range(p):
-            if problem.kind == NORM:
-                for j in range(width):
-                    d = problem.vptr[i + 1] - problem.vptr[i]
-                    if d:
-                        _, spread = _node(problem, i, x[:, j].copy(), row, y)
-                        top = problem.lin[i] * _norm(problem, i, row, spread, z, vec)
-                        out[begin + j] = max(out[begin + j], top)
-                continue
             _node_strip(problem, i, width, x, d1, d2, part)
             for j in range(width):
                 w = problem.w0[i] - d1[j] * d1[j] / d2[j]
@@ -252,6 +256,17 @@ def evaluate_pool(problem, shifts, out):
                     out[begin + j] += slope * w
                 else:
                     out[begin + j] = max(out[begin + j], problem.lin[i] * w)
+
+
+@njit(cache=True, nogil=True)
+def _largest_norm(problem, x, row, y, z, vec):
+    value = 0.0
+    for i in range(len(x)):
+        d = problem.vptr[i + 1] - problem.vptr[i]
+        if d and problem.lin[i] * problem.eigval[problem.vptr[i + 1] - 1] > value:
+            _, d2 = _node(problem, i, x, row, y)
+            value = max(value, problem.lin[i] * _norm(problem, i, row, d2, z, vec))
+    return value
 
 
 @njit(cache=True, nogil=True)
