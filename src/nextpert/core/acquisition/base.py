@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,9 +140,12 @@ class LookaheadAcquisition(Acquisition):
         Each node's ``w_i`` is bounded on its own (a generalised Rayleigh quotient), so the bound
         need not be attained; value and bound close together prove a search done.
         """
-        bound = np.empty(self.n_nodes)
-        for i in range(self.n_nodes):
-            bound[i] = self._least_w(i, radius)
+        problem = self.problem
+        bound = np.zeros(self.n_nodes)
+        for i, (first, last) in enumerate(pairwise(problem.vptr)):
+            if first < last:
+                gain = self._largest_gain(i, radius, problem.u[first:last])
+                bound[i] = max(problem.w0[i] - gain, 0.0)
         return self._combine(bound)
 
     def _combine(self, w: Vector) -> float:
@@ -150,15 +154,10 @@ class LookaheadAcquisition(Acquisition):
             return float((lin * w).max(initial=0.0))
         return self.floor + float(((quad * (w + 2 / self.n_cells) + lin) * w).sum())
 
-    def _least_w(self, i: int, radius: float) -> float:
-        # x'_P = G (1, a) with |(1, a)|^2 <= 1 + radius^2, hence
+    def _largest_gain(self, i: int, radius: float, u: Vector) -> float:
+        # How much v'Mv falls at most, u = Mv. With x'_P = G (1, a), |(1, a)|^2 <= 1 + radius^2:
         # d1^2/d2 <= u' G (I/(n (1 + radius^2)) + G' M G)^-1 G' u.
-        problem = self.problem
-        first, last = problem.vptr[i], problem.vptr[i + 1]
-        d = last - first
-        if d == 0:
-            return 0.0
-        u = problem.u[first:last]
+        problem, d = self.problem, len(u)
         cov = problem.cov[problem.mptr[i] : problem.mptr[i + 1]].reshape(d, d)
         rows = self._effects[self.posterior.dag.parents(i)]
         constant = float(self.posterior.intercept)
@@ -169,8 +168,7 @@ class LookaheadAcquisition(Acquisition):
             reach = np.vstack([unit, reach])
         gram = reach @ reach.T
         ridge = problem.inv_n / (radius**2 + constant)
-        gain = u @ gram @ np.linalg.solve(ridge * np.eye(d) + cov @ gram, u)
-        return max(float(problem.w0[i] - gain), 0.0)
+        return float(u @ gram @ np.linalg.solve(ridge * np.eye(d) + cov @ gram, u))
 
     @property
     def _effects(self) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,8 +53,20 @@ class MaxVariance(LookaheadAcquisition):
         return float((self.problem.lin * self._ranked(1)).max())
 
     def lower_bound(self, radius: float) -> float:
-        """Return a bound no shift can beat: one cell can only remove the largest direction."""
-        return float((self.problem.lin * self._ranked(2)).max())
+        """Return a bound no shift of norm up to ``radius`` can beat; a certificate for a search.
+
+        Cells of one shift show one direction only: the second eigenvalue stays, and the first
+        direction keeps what no shift within the radius can take from it.
+        """
+        problem, bound = self.problem, self._ranked(2)
+        for i, (first, last) in enumerate(pairwise(problem.vptr)):
+            d = last - first
+            if d:
+                vectors = problem.eigvec[problem.mptr[i] : problem.mptr[i + 1]].reshape(d, d)
+                top = problem.eigval[last - 1]
+                gain = self._largest_gain(i, radius, top * vectors[:, -1])
+                bound[i] = max(bound[i], top - gain)
+        return float((problem.lin * bound).max())
 
     def _ranked(self, rank: int) -> Vector:
         # The rank-th largest eigenvalue of each node's M, 0 where there are fewer.
