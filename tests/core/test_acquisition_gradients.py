@@ -1,0 +1,148 @@
+"""Analytic gradients against central differences, and lower bounds against many shifts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nextpert.core import (
+    CausalVariance,
+    Civ,
+    CivOw,
+    Dag,
+    DagBlr,
+    Greedy,
+    MaxVariance,
+    Moments,
+    Pool,
+    Sphere,
+    TargetMeanVariance,
+)
+
+LOOKAHEAD = [Civ, CivOw, CausalVariance, MaxVariance, TargetMeanVariance]
+STEP = 1e-5
+
+
+def assert_gradient(acquisition, shift):
+    """Central differences err by about step^2 |f'''| and 1e-16 |f| / step, both below 1e-10."""
+    value, grad = acquisition.value_and_grad(shift)
+    assert value == acquisition.value(shift)
+    numeric = np.empty(len(shift))
+    for j, axis in enumerate(np.eye(len(shift))):
+        above, below = (acquisition.value(shift + sign * STEP * axis) for sign in (1, -1))
+        numeric[j] = (above - below) / (2 * STEP)
+    tolerance = 1e-6 * np.abs(grad).max() + 1e-10 * max(abs(value), 1.0)
+    np.testing.assert_allclose(grad, numeric, rtol=0, atol=tolerance)
+    return grad
+
+
+@pytest.mark.parametrize("kind", [*LOOKAHEAD, Greedy])
+def test_gradients(fitted, kind):
+    plain, blr = fitted
+    rng = np.random.default_rng(1)
+    for n in (1, 30):
+        target = rng.normal(size=plain.p)
+        acquisition = kind(blr, target) if kind is Greedy else kind(blr, target, n_cells=n)
+        for size in (0.2, 1.0, 4.0):
+            grad = assert_gradient(acquisition, size * rng.normal(size=plain.p))
+        if any(plain.parents) or kind is Greedy:
+            assert np.abs(grad).max() > 0
+
+
+@pytest.mark.parametrize("kind", LOOKAHEAD)
+@pytest.mark.parametrize("seed", range(4))
+def test_gradients_on_random_graphs(kind, seed):
+    rng = np.random.default_rng(seed)
+    p = 9
+    order = rng.permutation(p)
+    edges = [(order[k], order[i]) for i in range(p) for k in range(i) if rng.random() < 0.4]
+    blr = DagBlr(Dag.from_edges(p, edges), prior_scale="evidence", intercept=bool(seed % 2))
+    x = rng.normal(size=(15, p)) @ rng.normal(size=(p, p)) + rng.normal(size=p)
+    blr = blr.update(Moments.from_array(x), rng.normal(size=p))
+    settings = {"domain": Pool(rng.normal(size=(6, p)))} if kind in (Civ, CivOw) else {}
+    acquisition = kind(blr, rng.normal(size=p), n_cells=3, **settings)
+    for _ in range(3):
+        assert_gradient(acquisition, rng.normal(size=p))
+
+
+def test_max_variance_gradient_where_the_largest_direction_is_not_reached():
+    # Prior M = I: with two parents or more the largest eigenvalue stays, whatever the shift.
+    dag = Dag.complete(range(4))
+    blr = DagBlr(dag, noise_var=[1.0, 1.0, 2.0, 3.0], intercept=False, prior_scale=1.0)
+    acquisition = MaxVariance(blr, np.ones(4))
+    value, grad = acquisition.value_and_grad([0.3, -1.0, 0.4, 2.0])
+    assert value == pytest.approx(3.0, rel=1e-12)
+    np.testing.assert_allclose(grad, 0, atol=1e-6)
+    # One direction of node 2 alone is uncertain, and the shift moves only the other.
+    x = np.zeros((50, 3))
+    x[:, 1] = 3.0
+    blr = DagBlr(Dag.complete(range(3)), noise_var=1.0, intercept=False, prior_scale=1.0)
+    blr = blr.update(Moments.from_array(x))
+    acquisition = MaxVariance(blr, np.ones(3))
+    shift = np.array([0.0, 1.0, 0.5])
+    assert acquisition.value(shift) == pytest.approx(1.0, rel=1e-12)
+    np.testing.assert_allclose(acquisition.value_and_grad(shift)[1], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e-9, 1e-6, 1e-3])
+def test_max_variance_gradient_near_ties(offset):
+    # Eigenvalues 1 and 1 - offset or so: the gradient is that of the dense eigenvector.
+    blr = DagBlr(Dag.complete(range(3)), noise_var=1.0, intercept=False, prior_scale=1.0)
+    x = np.sqrt(offset) * np.array([[0.0, 1.0, 0.0]])
+    blr = blr.update(Moments.from_array(x))
+    acquisition = MaxVariance(blr, np.ones(3))
+    shift = np.array([0.7, -0.4, 0.1])
+    mean = blr.predict_mean(shift)[:2]
+    cov = blr.blocks["cov"][blr.mptr[2] :].reshape(2, 2)
+    later = np.linalg.inv(np.linalg.inv(cov) + np.outer(mean, mean))
+    assert acquisition.value(shift) == pytest.approx(np.linalg.eigvalsh(later)[1], rel=1e-12)
+    top = np.linalg.eigh(later)[1][:, 1]
+    # d(lambda) = -v' M' (dx x' + x dx') M' v
+    along = -2 * (top @ later @ mean) * (later @ top)
+    effects = np.linalg.inv(np.eye(3) - blr.mean().toarray())[:2]
+    np.testing.assert_allclose(acquisition.value_and_grad(shift)[1], along @ effects, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", LOOKAHEAD)
+def test_no_shift_beats_the_lower_bound(fitted, kind):
+    plain, blr = fitted
+    rng = np.random.default_rng(3)
+    radius = 1.4
+    acquisition = kind(blr, rng.normal(size=plain.p), n_cells=5)
+    bound = acquisition.lower_bound(radius)
+    shifts = rng.normal(size=(20_000, plain.p))
+    shifts *= radius / np.linalg.norm(shifts, axis=1, keepdims=True)
+    shifts[10_000:] *= rng.uniform(0, 1, (10_000, 1))
+    least = acquisition.values(shifts).min()
+    found = Sphere(radius).minimise(acquisition, n_random=4, certify=True, rng=0)
+    assert found.lower_bound == bound
+    slack = 1e-10 * abs(bound)
+    assert bound <= min(least, found.value) + slack
+    assert found.value <= acquisition.current() + slack
+
+
+@pytest.mark.parametrize("kind", LOOKAHEAD)
+def test_lower_bound_is_reached_where_one_weight_is_unknown(kind):
+    dag = Dag.from_edges(2, [(0, 1)])
+    blr = DagBlr(dag, noise_var=[0.5, 0.7], intercept=False, prior_scale=1.3)
+    acquisition = kind(blr, [1.0, -0.4], n_cells=4)
+    found = Sphere(1.7).minimise(acquisition, certify=True, rng=0)
+    assert found.lower_bound > 0
+    # by hand: M' = (1/1.3 + 4 a_0^2)^-1, least at a_0 = +-1.7, and q = mu*_0 = 1
+    w = 1 / (1 / 1.3 + 4 * 1.7**2)
+    floor = acquisition.value([1e9, 0.0])
+    excess = acquisition.problem.quad[1] * ((w + 1 / 4) ** 2 - (1 / 4) ** 2)
+    excess += acquisition.problem.lin[1] * w
+    assert excess > 0
+    assert found.value == pytest.approx(floor + excess, rel=1e-9)
+    assert found.lower_bound == pytest.approx(found.value, rel=1e-9)
+
+
+def test_max_variance_bound_is_reached_from_a_flat_prior():
+    # Two parents, M = I: the second direction stays whatever one cell shows.
+    dag = Dag.from_edges(3, [(0, 2), (1, 2)])
+    acquisition = MaxVariance(
+        DagBlr(dag, noise_var=1.0, intercept=False, prior_scale=2.0), [1, 1, 1]
+    )
+    assert acquisition.lower_bound(1.0) == pytest.approx(2.0)
+    assert acquisition.value([0.0, 5.0, 1.0]) == pytest.approx(2.0)
