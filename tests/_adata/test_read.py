@@ -40,6 +40,16 @@ def make(x):
     )
 
 
+@pytest.mark.parametrize("kind", ["csr", "csc", "csr integer"])
+def test_sparse_products_for_wide_panels(kind, counts, groups, monkeypatch):
+    monkeypatch.setattr(read, "_WIDE_PANEL", 2)
+    monkeypatch.setattr(read, "_DENSE_SHARE", 1.1)
+    adata = KINDS[kind](counts)
+    blocks = [block for _, block in read_blocks(adata, COLUMNS, np.arange(N))]
+    assert all(sp.issparse(block) for block in blocks)
+    check(environment_moments(adata, COLUMNS, groups, 3), expected(counts, groups))
+
+
 def in_layer(x):
     adata = make(np.full((N, P), np.nan))
     adata.layers["lognorm"] = x

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 # Entries of the full matrix in one block. Sparse blocks hold far fewer values than that.
 _DENSE_ENTRIES = 2**22
 _SPARSE_ENTRIES = 2**24
-# Above this share of non-zero entries a dense product is the faster one.
+# Sparse products pay for wide panels with fewer non-zero entries than this.
 _DENSE_SHARE = 0.05
+_WIDE_PANEL = 512
 
 
 def environment_moments(
@@ -57,10 +58,11 @@ def environment_moments(
     for cells, block in read_blocks(adata, panel, np.flatnonzero(codes >= 0), layer=layer):
         here = codes[cells]
         by_group = np.argsort(here, kind="stable")
+        together = block[by_group]
         bounds = np.searchsorted(here[by_group], np.arange(n_groups + 1))
         for group in np.unique(here):
-            members = by_group[bounds[group] : bounds[group + 1]]
-            moments[group] = moments[group] + Moments.from_array(block[members])
+            part = Moments.from_array(together[bounds[group] : bounds[group + 1]])
+            moments[group] = moments[group] + part
     return moments
 
 
@@ -146,9 +148,11 @@ def _take(block: Any, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> An
 
 
 def _tidy(values: Any) -> NDArray[np.floating] | sp.csr_array:
-    if sp.issparse(values) and values.nnz > _DENSE_SHARE * values.shape[0] * values.shape[1]:
-        return values.toarray()
-    return values
+    if not sp.issparse(values):
+        return values
+    n, p = values.shape
+    sparse = p > _WIDE_PANEL and values.nnz < _DENSE_SHARE * n * p
+    return values if sparse else values.toarray()
 
 
 def _require_finite(values: Any, names: NDArray[np.object_]) -> None:

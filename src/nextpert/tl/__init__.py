@@ -1,1 +1,26 @@
-"""..."""
+"""Tools: learn the graph, fit the posterior over its weights, design the next interventions."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nextpert.tl._cpca import cpca
+    from nextpert.tl._design_interventions import design_interventions
+    from nextpert.tl._fit_dag_blr import fit_dag_blr
+    from nextpert.tl._learn_dag import learn_dag
+
+__all__ = ["cpca", "design_interventions", "fit_dag_blr", "learn_dag"]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use, so that learning a graph does not load the plots of contrastive PCA.
+    if name in __all__:
+        return getattr(importlib.import_module(f"nextpert.tl._{name}"), name)
+    message = f"module 'nextpert.tl' has no attribute {name!r}"
+    raise AttributeError(message)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

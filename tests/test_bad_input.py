@@ -1,0 +1,242 @@
+"""Bad input: an error that names the thing and the remedy, and an ``adata`` left as it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert.core import CycleError
+
+pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
+
+
+def prepared(adata, **options):
+    npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STK3")], genes=["MYC", "STK3", "OXR1"])
+    npt.tl.fit_dag_blr(adata, **options)
+    return adata
+
+
+def with_value(adata, gene, value):
+    row = np.flatnonzero(adata.obs["perturbation"].isin(["control"]))[7]
+    adata.X[row, list(adata.var_names).index(gene)] = value
+    return adata
+
+
+def constant(adata, gene):
+    is_control = (adata.obs["perturbation"] == "control").to_numpy()
+    adata.X[is_control, list(adata.var_names).index(gene)] = 1.5
+    return adata
+
+
+def duplicated(adata):
+    names = list(adata.var_names)
+    names[-1] = "MYC"
+    adata.var_names = names
+    return adata
+
+
+def cyclic(adata):
+    matrix = np.zeros((8, 8))
+    matrix[0, 1] = matrix[1, 2] = matrix[2, 0] = 1
+    adata.varp["dag"] = matrix
+    return adata
+
+
+def other_panel(adata):
+    prepared(adata)
+    npt.tl.learn_dag(adata, method="given", dag=[("MYC", "UBR5")])
+    return adata
+
+
+def other_rounds(adata):
+    prepared(adata)
+    npt.tl.design_interventions(adata, "MYC")
+    npt.tl.learn_dag(adata, method="given", dag=[("MYC", "UBR5")])
+    npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+def foreign_design(adata):
+    prepared(adata)
+    adata.uns["design"] = {"by": "hand"}
+    return adata
+
+
+def few_controls(adata):
+    return adata[adata.obs["perturbation"].ne("control") | (np.arange(adata.n_obs) < 9)].copy()
+
+
+def without_myc(adata):
+    return prepared(adata)[:, 1:].copy()
+
+
+def same(adata):
+    return adata
+
+
+def learn(**options):
+    return lambda adata: npt.tl.learn_dag(adata, n_runs=2, **options)
+
+
+def give(dag, **options):
+    return lambda adata: npt.tl.learn_dag(adata, method="given", dag=dag, **options)
+
+
+def fit(**options):
+    return lambda adata: npt.tl.fit_dag_blr(adata, **options)
+
+
+def design(target="MYC", **options):
+    return lambda adata: npt.tl.design_interventions(adata, target, **options)
+
+
+NAN = float("nan")
+CASES: dict[str, tuple] = {}
+
+
+def case(name, prepare, call, *words, error=ValueError):
+    CASES[name] = (prepare, call, error, words)
+
+
+case("no control cells, learn", same, learn(control="ctrl"), "No control", "'ctrl'", "control")
+case(
+    "no control cells, fit", prepared, fit(control="contrl"), "No control cells", "matches: control"
+)
+case(
+    "no column, learn",
+    same,
+    learn(perturbation_key="perturb"),
+    "'perturb'",
+    "perturbation",
+    "batch",
+)
+case("no column, fit", prepared, fit(perturbation_key="x"), "'x'", "perturbation_key")
+case("no column, design", prepared, design(perturbation_key="x"), "'x'")
+case("unknown target", prepared, design("MYCC"), "MYCC", "Close matches: MYC")
+case("unknown group", prepared, design(("batch", "c")), "c", "a, b")
+case("unknown group key", prepared, design(("bach", "a")), "bach", "batch")
+case("unknown gene in target", prepared, design({"STK33": 1.0}), "STK33", "STK3")
+case("no gene in target", prepared, design({}), "at least one gene")
+case("NaN in target", prepared, design({"STK3": NAN}), "STK3", "NaN")
+case("target of no kind", prepared, design(3.0), "float", "label", error=TypeError)
+case("target is control", prepared, design("control"), "control state")
+case("absent genes", same, learn(genes=["MYC", "GATA11"]), "GATA11", "matches: GATA1")
+case("genes twice", same, learn(genes=["MYC", "STK3", "MYC"]), "more than once: MYC")
+case("genes a string", same, learn(genes="MYC"), "['MYC']", error=TypeError)
+case("var_names twice", duplicated, learn(), "MYC", "var_names_make_unique")
+case("one gene", same, learn(genes=["MYC"]), "at least 2")
+case("NaN", lambda a: with_value(a, "UBR5", np.nan), learn(), "UBR5", "NaN")
+case("infinite", lambda a: with_value(a, "CPQ", -np.inf), learn(), "CPQ", "infinite")
+case("NaN, fit", lambda a: with_value(prepared(a), "MYC", np.nan), fit(), "MYC", "NaN")
+case("constant gene", lambda a: constant(a, "GATA1"), learn(), "GATA1", "constant")
+case("constant gene, fit", lambda a: constant(prepared(a), "MYC"), fit(), "MYC", "constant")
+case("fewer cells than genes", few_controls, learn(), "control cells", "8 genes", "genes=[...]")
+case("alpha 0", same, learn(alpha=0), "alpha", "0")
+case("alpha 1", same, learn(alpha=1.0), "alpha", "1")
+case("alpha NaN", same, learn(alpha=NAN), "alpha")
+case("alpha above", same, learn(alpha=2.0), "alpha", "2.0")
+case("no runs", same, lambda a: npt.tl.learn_dag(a, n_runs=0), "n_runs")
+case("unknown method", same, learn(method="pc"), "'pc'", "gsp")
+case("given without a graph", same, learn(method="given"), "dag")
+case("unknown backend", same, learn(backend="r"), "'r'", "causaldag")
+case(
+    "cycle among orders",
+    same,
+    learn(before=[("MYC", "UBR5"), ("UBR5", "CPQ"), ("CPQ", "MYC")]),
+    "MYC",
+    "UBR5",
+    "CPQ",
+    "->",
+)
+case("unknown gene in orders", same, learn(before=[("MYC", "UBR6")]), "UBR6", "UBR5")
+case("pairs of no kind", same, learn(required=["MYC"]), "required", "pairs")
+case(
+    "cyclic arcs",
+    same,
+    give([("MYC", "STK3"), ("STK3", "CPQ"), ("CPQ", "MYC")]),
+    "MYC",
+    "STK3",
+    "CPQ",
+    "->",
+    error=CycleError,
+)
+case(
+    "cyclic matrix",
+    same,
+    give(np.array([[0, 1], [1, 0]]), genes=["UBR5", "CPQ"]),
+    "UBR5",
+    "CPQ",
+    error=CycleError,
+)
+case("cyclic graph by hand", cyclic, fit(), "MYC", "STK3", "GATA1", error=CycleError)
+case("self-loop", same, give([("MYC", "MYC")]), "MYC -> MYC", error=CycleError)
+case("arc twice", same, give([("MYC", "CPQ"), ("MYC", "CPQ")]), "MYC -> CPQ", "more than once")
+case("unknown gene in arcs", same, give([("MYC", "CPX")]), "CPX", "CPQ")
+case("matrix of another size", same, give(np.zeros((3, 3))), "(3, 3)", "8 genes")
+case("NaN in a graph", same, give(np.full((8, 8), NAN)), "NaN")
+case("no graph", same, fit(), "learn_dag")
+case("graph of another panel", without_myc, fit(), "MYC", "learn_dag")
+case("unknown perturbation", prepared, fit(perturbations=["MYD"]), "MYD", "MYC")
+case("control as perturbation", prepared, fit(perturbations=["control"]), "control")
+case("unknown shift", prepared, fit(shift="ko"), "'ko'", "knockout")
+case("unknown gene in shifts", prepared, fit(shift={"MYC": {"MYD": 1}}), "MYD", "MYC")
+case("unknown label in shifts", prepared, fit(shift={"MYD": {"MYC": 1}}), "MYD", "MYC")
+case("infinite shift", prepared, fit(shift={"MYC": {"MYC": np.inf}}), "MYC", "infinite")
+case(
+    "row of shifts twice",
+    prepared,
+    fit(shift=pd.DataFrame({"MYC": [1.0, 2.0]}, ["MYC", "MYC"])),
+    "MYC",
+    "more than once",
+)
+case("no layer", prepared, fit(layer="counts"), "counts", "layer")
+case("noise of too few genes", prepared, fit(noise_var={"MYC": 1.0}), "STK3", "OXR1")
+case("scale below zero", prepared, fit(prior_scale=-1.0), "prior_scale")
+case("no posterior", same, design(), "fit_dag_blr")
+case("posterior of another panel", other_panel, design(), "UBR5", "OXR1", "fit_dag_blr again")
+case("posterior of genes gone", without_myc, design("STK3"), "MYC", "fit_dag_blr again")
+case("rounds of another panel", other_rounds, design(), "UBR5", "key_added")
+case("no design", foreign_design, design(), "design", "key_added")
+case("no candidates", prepared, design(candidates=[]), "no candidates", "empty")
+case("no candidates in a table", prepared, design(candidates={}), "no candidates")
+case(
+    "no candidates in the fit",
+    lambda a: prepared(a, perturbations=[]),
+    design(),
+    "no candidates",
+    "genes",
+)
+case("unknown candidate", prepared, design(candidates=["MYC", "OXR"]), "OXR", "OXR1")
+case("candidates a string", prepared, design(candidates="MYC"), "['MYC']")
+case("candidate without a row", prepared, design(shift={"MYC": {"MYC": -1}}), "OXR1", "row")
+case("unknown acquisition", prepared, design(acquisition="civ2"), "civ2", "civ_ow")
+case("no cells planned", prepared, design(n_cells=0), "n_cells")
+case("one sample", prepared, design(n_samples=1), "n_samples")
+case("slash in a key", prepared, design(key_added="a/b"), "a/b", "slash")
+case("slash in a key, fit", prepared, fit(key_added="a/b"), "slash")
+case("slash in a key, learn", same, learn(key_added="a/b"), "slash")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input(case, small_screen, assert_same_adata):
+    prepare, call, error, words = CASES[case]
+    adata = prepare(small_screen)
+    before = adata.copy()
+    with pytest.raises(error) as caught:
+        call(adata)
+    missing = [word for word in words if word not in str(caught.value)]
+    assert not missing, f"{missing} not in {caught.value}"
+    assert_same_adata(adata, before)
+
+
+@pytest.mark.parametrize("case", ["no control cells, learn", "unknown target", "NaN"])
+def test_a_view_stays_a_view(case, small_screen, assert_same_adata):
+    prepare, call, error, _ = CASES[case]
+    parent = prepare(small_screen)
+    before, view = parent.copy(), parent[:, :]
+    with pytest.raises(error):
+        call(view)
+    assert view.is_view
+    assert_same_adata(parent, before)

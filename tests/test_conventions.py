@@ -1,0 +1,148 @@
+"""Conventions of the package, checked for every public function at once."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nextpert as npt
+
+SOURCE = Path(npt.__file__).parent
+SUB_PACKAGES = ("datasets", "pl", "pp", "tl")
+FUNCTIONS = [
+    (sub, name)
+    for sub in SUB_PACKAGES
+    for name in getattr(importlib.import_module(f"nextpert.{sub}"), "__all__", [])
+]
+ON_ADATA = [(sub, name) for sub, name in FUNCTIONS if sub != "datasets"]
+WRITING = [(sub, name) for sub, name in FUNCTIONS if sub in ("pp", "tl")]
+PLOTS = [(sub, name) for sub, name in FUNCTIONS if sub == "pl"]
+IDS = {"ids": lambda value: value if isinstance(value, str) else None}
+
+
+def function(sub, name):
+    return getattr(importlib.import_module(f"nextpert.{sub}"), name)
+
+
+def parameters(sub, name):
+    return inspect.signature(function(sub, name)).parameters
+
+
+def sections(doc):
+    """Return the numpydoc sections of a docstring by title."""
+    parts = re.split(r"^(\w[\w ]*)\n-+\n", inspect.cleandoc(doc), flags=re.MULTILINE)
+    return dict(zip(["Summary", *parts[1::2]], [parts[0], *parts[2::2]], strict=True))
+
+
+def test_the_functions_of_the_plan_are_there():
+    assert {
+        ("tl", "learn_dag"), ("tl", "fit_dag_blr"), ("tl", "design_interventions"), ("tl", "cpca"),
+        ("pl", "cpca_density"), ("pl", "dag"), ("pl", "design"),
+        ("datasets", "schraivogel_2020"), ("datasets", "simulated_screen"),
+    } <= set(FUNCTIONS)  # fmt: skip
+
+
+@pytest.mark.parametrize(("sub", "name"), FUNCTIONS, **IDS)
+def test_one_function_a_file_named_after_it(sub, name):
+    public = function(sub, name)
+    assert inspect.isfunction(public)
+    assert public.__module__ == f"nextpert.{sub}._{name}"
+    tree = ast.parse(Path(inspect.getfile(public)).read_text())
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    shown = [node.name for node in tree.body if isinstance(node, kinds) and node.name[0] != "_"]
+    assert shown == [name]
+
+
+@pytest.mark.parametrize(("sub", "name"), ON_ADATA, **IDS)
+def test_adata_comes_first(sub, name):
+    assert next(iter(parameters(sub, name))) == "adata"
+
+
+@pytest.mark.parametrize(("sub", "name"), FUNCTIONS, **IDS)
+def test_signature(sub, name):
+    params = parameters(sub, name)
+    positional = [p for p in params.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert len(positional) <= 3
+    assert all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in params.values())
+    assert all(p.annotation is not p.empty for p in params.values())
+    assert inspect.signature(function(sub, name)).return_annotation is not inspect.Signature.empty
+    assert not any(isinstance(p.default, (list, dict, set)) for p in params.values())
+    assert not {"seed", "random_state", "inplace", "gene_list"} & set(params)
+    if "rng" in params:
+        assert params["rng"].annotation == "int | np.random.Generator | None"
+
+
+@pytest.mark.parametrize(("sub", "name"), WRITING, **IDS)
+def test_functions_that_write(sub, name):
+    params = parameters(sub, name)
+    assert params["copy"].default is False
+    returned = str(inspect.signature(function(sub, name)).return_annotation)
+    assert returned.replace("ad.", "") == "AnnData | None"
+    assert isinstance(params["key_added"].default, str)
+
+
+@pytest.mark.parametrize(("sub", "name"), PLOTS, **IDS)
+def test_plots(sub, name):
+    params = parameters(sub, name)
+    assert params["ax"].default is None
+    assert params["show"].default is None
+    assert params["return_fig"].default is False
+
+
+@pytest.mark.parametrize(("sub", "name"), FUNCTIONS, **IDS)
+def test_docstring(sub, name):
+    doc = function(sub, name).__doc__
+    found = sections(doc)
+    assert inspect.cleandoc(doc).splitlines()[0].endswith(".")
+    assert {"Parameters", "Returns", "Raises", "Examples"} <= set(found)
+    assert ">>> " in found["Examples"]
+    described = {
+        word.strip()
+        for line in re.findall(r"^([a-z_]\w*(?:, *\w+)*)(?: : .*)?$", found["Parameters"], re.M)
+        for word in line.split(",")
+    }
+    assert described == set(parameters(sub, name))
+    if sub in ("pp", "tl"):
+        assert re.search(r"``[^`]*\b(?:uns|obs|obsm|varp)\[", found["Returns"])
+
+
+def test_the_core_knows_nothing_of_tables_and_plots():
+    banned = {"anndata", "scanpy", "pandas", "matplotlib", "seaborn"}
+    for path in (SOURCE / "core").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            else:
+                continue
+            outside = [n for n in names if n.split(".")[0] in banned or "nextpert._adata" in n]
+            assert not outside, path.name
+
+
+def test_slots_are_touched_in_one_place_only():
+    # Private parts of AnnData are the business of _adata alone.
+    for path in SOURCE.rglob("*.py"):
+        if path.parent.name != "_adata":
+            assert not re.search(r"\._(?:adata_ref|oidx|vidx|init_as)", path.read_text()), path
+
+
+@pytest.mark.parametrize(
+    ("statement", "banned"),
+    [
+        ("import nextpert", ["numpy", "pandas", "anndata", "scanpy", "matplotlib", "numba"]),
+        ("import nextpert; nextpert.core", ["anndata", "scanpy", "pandas", "matplotlib"]),
+        ("import nextpert; nextpert.tl.fit_dag_blr", ["scanpy", "matplotlib", "seaborn"]),
+    ],
+)
+def test_imports_stay_light(statement, banned):
+    code = f"{statement}; import sys; print(*(m for m in {banned} if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -1,0 +1,142 @@
+"""Everything that is stored survives h5ad and zarr unchanged, and works after reading."""
+
+from __future__ import annotations
+
+import warnings
+
+import anndata as ad
+import pytest
+
+import nextpert as npt
+
+
+def learn(adata):
+    npt.tl.learn_dag(adata, n_runs=5, before=[("MYC", "UBR5")])
+
+
+def given(adata):
+    npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STK3"), ("MYC", "GATA1")])
+
+
+def no_arcs(adata):
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=["MYC", "STK3"])
+
+
+def fit(adata, **options):
+    given(adata)
+    npt.tl.fit_dag_blr(adata, **options)
+
+
+def fit_observed_known_noise(adata):
+    fit(adata, shift="observed", noise_var=0.2, prior_scale=1.0, intercept=False)
+
+
+def fit_table(adata):
+    fit(adata, shift={"HS2": {"MYC": -0.5}}, perturbations=["HS2"])
+
+
+def fit_controls_alone(adata):
+    fit(adata, perturbations=[])
+
+
+def fit_layer(adata):
+    fit(adata, layer="lognorm")
+
+
+def design(adata):
+    fit(adata)
+    for acquisition in ("civ", "greedy", "random"):
+        npt.tl.design_interventions(adata, "MYC", candidates="genes", acquisition=acquisition)
+
+
+def design_group(adata):
+    fit(adata)
+    npt.tl.design_interventions(adata, ("batch", "a"), shift="observed")
+
+
+def design_means(adata):
+    fit_controls_alone(adata)
+    table = {"a/b": {"MYC": -1.0}, "nothing": {}}
+    npt.tl.design_interventions(adata, {"MYC": 2.0}, candidates=table, key_added="mine")
+
+
+def cpca(adata):
+    npt.tl.cpca(adata, alpha=1.0)
+
+
+CALLS = [
+    learn, given, no_arcs, fit, fit_observed_known_noise, fit_table, fit_controls_alone,
+    fit_layer, design, design_group, design_means, cpca,
+]  # fmt: skip
+
+
+def write_and_read(adata, tmp_path, kind):
+    path = tmp_path / f"screen.{kind}"
+    if kind == "h5ad":
+        adata.write_h5ad(path)
+        return ad.read_h5ad(path)
+    adata.write_zarr(path)
+    return ad.read_zarr(path)
+
+
+@pytest.mark.filterwarnings("ignore:Perturbations left out")
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
+def test_results_survive(call, kind, small_screen, tmp_path, assert_same):
+    before = {slot: set(getattr(small_screen, slot)) for slot in ("uns", "varp", "obsm", "varm")}
+    call(small_screen)
+    back = write_and_read(small_screen, tmp_path, kind)
+    written = 0
+    for slot, keys in before.items():
+        now = dict(getattr(small_screen, slot))
+        written += len(now.keys() - keys)
+        assert_same(now, dict(getattr(back, slot)), slot)
+    assert written > 0
+
+
+@pytest.mark.filterwarnings("ignore:Perturbations left out")
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_a_file_takes_up_where_the_session_ended(kind, small_screen, tmp_path, assert_same):
+    design(small_screen)
+    back = write_and_read(small_screen, tmp_path, kind)
+    for adata in (small_screen, back):
+        npt.tl.design_interventions(adata, "STK3", candidates=["MYC", "STK3+MYC"])
+    assert_same(small_screen.uns["design"], back.uns["design"])
+    assert back.uns["design"]["trace"]["round"].tolist() == [1, 2, 3, 4]
+    npt.tl.fit_dag_blr(back)
+    assert_same(small_screen.uns["dag_blr"], back.uns["dag_blr"])
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
+def test_views_become_actual_without_a_word_and_the_parent_stays(
+    call, small_screen, assert_same, assert_same_adata
+):
+    parent = small_screen
+    untouched = parent.copy()
+    view, actual = parent[20:], parent[20:].copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ad.ImplicitModificationWarning)
+        warnings.filterwarnings("ignore", "Perturbations left out")
+        call(view)
+        call(actual)
+    assert not view.is_view
+    assert_same(dict(view.uns), dict(actual.uns))
+    assert_same(dict(view.varp), dict(actual.varp))
+    assert_same_adata(parent, untouched)
+
+
+@pytest.mark.filterwarnings("ignore:Perturbations left out")
+@pytest.mark.parametrize("name", ["learn_dag", "fit_dag_blr", "design_interventions"])
+def test_copy_leaves_the_original(name, small_screen, assert_same_adata, assert_same):
+    fit(small_screen)
+    before = small_screen.copy()
+    options = {
+        "learn_dag": {"method": "given", "dag": [("STK3", "MYC")], "key_added": "other"},
+        "fit_dag_blr": {"key_added": "other"},
+        "design_interventions": {"target": "MYC", "key_added": "other"},
+    }[name]
+    written = getattr(npt.tl, name)(small_screen, **options, copy=True)
+    assert_same_adata(small_screen, before)
+    assert "other" in written.uns
+    assert getattr(npt.tl, name)(small_screen, **options) is None
+    assert_same(dict(written.uns), dict(small_screen.uns))

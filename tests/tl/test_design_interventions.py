@@ -1,0 +1,246 @@
+"""``tl.design_interventions`` against dense brute force, and the tables a biologist reads."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert._adata import posterior_from
+
+pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
+LABELS = ["MYC", "MYC+OXR1", "OXR1", "STK3"]
+COLUMNS = [
+    "rank", "perturbation", "target_genes", "shift", "shift_source", "acquisition",
+    "predicted_distance", "predicted_distance_sd", "relative_distance", "n_cells_seen",
+]  # fmt: skip
+
+
+@pytest.fixture
+def fitted(small_screen, arcs):
+    npt.tl.learn_dag(small_screen, method="given", dag=arcs, genes=list(small_screen.var_names))
+    npt.tl.fit_dag_blr(small_screen)
+    return small_screen
+
+
+def mean_of(adata, label):
+    return np.asarray(adata.X[(adata.obs["perturbation"] == label).to_numpy()]).mean(axis=0)
+
+
+def ranking(adata, *args, **options):
+    npt.tl.design_interventions(adata, *args, **options)
+    return adata.uns["design"]["ranking"].set_index("perturbation", drop=False)
+
+
+def civ_by_hand(blr, target, shifts, n):
+    """Sections 2 to 4 of the mathematics with dense matrices, node by node."""
+    p = blr.n_nodes
+    weights, c = blr.mean().toarray(), blr.intercept_mean
+    b = target - weights @ target - c
+    alpha, beta = blr.shape + n / 2, blr.rate
+    e = beta / (alpha - 1)
+    kappa = beta**2 * (2 * alpha - 1) / ((alpha - 1) ** 2 * (alpha - 2))
+    square = ((shifts - b) ** 2).mean(axis=0)
+    out = []
+    for shift in shifts:
+        x = np.linalg.solve(np.eye(p) - weights, c + shift)
+        total = 0.0
+        for i in range(p):
+            parents = blr.dag.parents(i)
+            width = len(parents) + 1
+            m = blr.blocks["cov"][blr.mptr[i] : blr.mptr[i + 1]].reshape(width, width)
+            row, q = np.append(1, x[parents]), np.append(1, target[parents])
+            after = np.linalg.inv(np.linalg.inv(m) + n * np.outer(row, row))
+            s = 1 / n + q @ after @ q
+            total += kappa[i] * s**2 + 4 * s * e[i] * square[i]
+        out.append(total)
+    return np.array(out)
+
+
+def test_civ_equals_the_formulas(fitted):
+    table = ranking(fitted, "STK3", candidates="genes", n_cells=40)
+    fit = posterior_from(fitted)
+    shifts = fitted.uns["design"]["shifts"].toarray()
+    wanted = civ_by_hand(fit.blr, mean_of(fitted, "STK3"), shifts, 40)
+    np.testing.assert_allclose(table["acquisition"], wanted, rtol=1e-6)
+    assert (np.diff(table["acquisition"]) >= 0).all()
+
+
+def test_greedy_and_predicted_distance_by_dense_inverse(fitted):
+    table = ranking(fitted, "MYC+OXR1", acquisition="greedy", n_samples=4000)
+    fit = posterior_from(fitted)
+    weights, c = fit.blr.mean().toarray(), fit.blr.intercept_mean
+    target, control = mean_of(fitted, "MYC+OXR1"), mean_of(fitted, "control")
+    shifts = fitted.uns["design"]["shifts"].toarray()
+    b = (np.eye(8) - weights) @ target - c
+    np.testing.assert_allclose(table["acquisition"], ((shifts - b) ** 2).sum(axis=1))
+    reached = np.linalg.solve(np.eye(8) - weights, (c + shifts).T).T
+    plug_in = ((reached - target) ** 2).sum(axis=1)
+    spread = table["predicted_distance_sd"].to_numpy()
+    assert (np.abs(table["predicted_distance"] - plug_in) < spread).all()
+    relative = table["predicted_distance"] / ((control - target) ** 2).sum()
+    np.testing.assert_allclose(table["relative_distance"], relative)
+    np.testing.assert_allclose(fitted.uns["design"]["target_mean"], target)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_a_perturbation_is_the_best_way_to_its_own_state(label, fitted):
+    table = ranking(fitted, label, candidates=[*LABELS, *fitted.var_names])
+    assert table["predicted_distance"].idxmin() == label
+    assert table.loc[label, "relative_distance"] < 0.05
+
+
+def test_ranking_reads_well(fitted):
+    table = ranking(fitted, "MYC")
+    assert list(table.columns) == COLUMNS
+    assert table["rank"].tolist() == [1, 2, 3, 4]
+    assert sorted(table["perturbation"]) == LABELS
+    control = mean_of(fitted, "control")
+    assert table.loc["MYC+OXR1", "target_genes"] == "MYC, OXR1"
+    assert table.loc["MYC+OXR1", "shift"] == f"{-control[0]:+.2f}, {-control[4]:+.2f}"
+    assert set(table["n_cells_seen"]) == {60}
+
+
+@pytest.mark.parametrize(
+    "acquisition", ["civ", "civ_ow", "cv", "maxv", "target_mean_variance", "greedy", "random"]
+)
+def test_every_criterion_sorts_by_its_own_value(acquisition, fitted):
+    table = ranking(fitted, "MYC", acquisition=acquisition, candidates="genes")
+    assert (np.diff(table["acquisition"]) >= 0).all()
+    assert np.isfinite(table["acquisition"]).all()
+    assert fitted.uns["design"]["trace"]["criterion"].tolist() == [acquisition]
+    values = dict(zip(table["perturbation"], table["acquisition"], strict=True))
+    assert len(set(values.values())) > 1
+
+
+def test_criteria_differ(fitted):
+    names = ["civ", "civ_ow", "cv", "maxv", "target_mean_variance", "greedy", "random"]
+    values = {tuple(ranking(fitted, "MYC", acquisition=a)["acquisition"]) for a in names}
+    assert len(values) == len(names)
+
+
+def test_three_rounds_three_rows(fitted):
+    npt.tl.design_interventions(fitted, "MYC", n_cells=10)
+    first = fitted.uns["design"]["trace"].copy()
+    npt.tl.design_interventions(fitted, ("batch", "b"), acquisition="greedy", n_cells=20)
+    npt.tl.design_interventions(fitted, {"STK3": 0.5}, acquisition="random")
+    trace = fitted.uns["design"]["trace"]
+    assert trace["round"].tolist() == [1, 2, 3]
+    assert trace["criterion"].tolist() == ["civ", "greedy", "random"]
+    assert trace["target"].tolist() == ["MYC", "batch=b", "STK3=0.5"]
+    assert trace["n_cells"].tolist() == [10, 20, 100]
+    assert trace["n_control_cells"].tolist() == [400] * 3
+    assert trace["n_perturbed_cells"].tolist() == [240] * 3
+    assert trace["n_perturbations"].tolist() == [4] * 3
+    pd.testing.assert_frame_equal(trace.iloc[:1], first)
+    best = fitted.uns["design"]["ranking"].iloc[0]
+    last = trace.iloc[2]
+    assert last["chosen"] == best["perturbation"]
+    assert last["value"] == best["acquisition"]
+    assert last["predicted_distance"] == best["predicted_distance"]
+
+
+def test_seeds_reproduce_and_rounds_differ(fitted):
+    one, two = fitted.copy(), fitted.copy()
+    picks = []
+    for adata in (one, two):
+        picks.append([])
+        for _ in range(6):
+            npt.tl.design_interventions(adata, "MYC", acquisition="random", candidates="genes")
+            picks[-1].append(adata.uns["design"]["ranking"]["perturbation"].tolist())
+    assert picks[0] == picks[1]
+    assert len({tuple(order) for order in picks[0]}) > 1
+    state = np.random.get_state()[1].tolist()  # noqa: NPY002
+    npt.tl.design_interventions(one, "MYC", rng=None)
+    npt.tl.design_interventions(one, "MYC", rng=np.random.default_rng(3))
+    assert np.random.get_state()[1].tolist() == state  # noqa: NPY002
+
+
+def test_targets_by_group_and_by_gene(fitted):
+    npt.tl.design_interventions(fitted, ("batch", "a"))
+    in_batch = (fitted.obs["batch"] == "a").to_numpy()
+    wanted = fitted.X[in_batch].mean(axis=0)
+    np.testing.assert_allclose(fitted.uns["design"]["target_mean"], wanted)
+    for target in ({"OXR1": 0.0, "MYC": 4.0}, pd.Series({"OXR1": 0.0, "MYC": 4.0})):
+        npt.tl.design_interventions(fitted, target)
+        wanted = mean_of(fitted, "control")
+        wanted[[0, 4]] = 4.0, 0.0
+        np.testing.assert_allclose(fitted.uns["design"]["target_mean"], wanted)
+
+
+def test_target_may_be_a_label_that_the_fit_left_out(fitted):
+    npt.tl.design_interventions(fitted, "HS2")
+    np.testing.assert_allclose(fitted.uns["design"]["target_mean"], mean_of(fitted, "HS2"))
+
+
+def test_candidates(fitted):
+    control = mean_of(fitted, "control")
+    genes = ranking(fitted, "MYC", candidates="genes")
+    assert sorted(genes["perturbation"]) == sorted([*fitted.var_names, "MYC+OXR1"])
+    assert genes.loc["CPQ", "n_cells_seen"] == 0
+    unseen = ranking(fitted, "MYC", candidates=["STK3+CPQ", "STK3", "STK3"])
+    assert sorted(unseen["perturbation"]) == ["STK3", "STK3+CPQ"]
+    assert unseen.loc["STK3+CPQ", "shift"] == f"{-control[1]:+.2f}, {-control[7]:+.2f}"
+    table = ranking(fitted, "MYC", candidates=pd.DataFrame({"MYC": [-0.5], "CPQ": 0.2}, ["half"]))
+    assert table.loc["half", ["target_genes", "shift", "shift_source"]].tolist() == [
+        "MYC, CPQ", "-0.50, +0.20", "table",
+    ]  # fmt: skip
+
+
+def test_observed_shifts_of_unseen_candidates(fitted):
+    control = mean_of(fitted, "control")
+    change = {g: mean_of(fitted, g) - control for g in ("MYC", "STK3", "OXR1")}
+    with pytest.warns(UserWarning, match=r"No shift is known for the candidates CPQ, STK3\+CPQ:"):
+        table = ranking(
+            fitted, "MYC", shift="observed", candidates=["CPQ", "MYC", "STK3+MYC", "STK3+CPQ"]
+        )
+    assert table["shift_source"].to_dict() == {
+        "CPQ": "knockout", "MYC": "observed", "STK3+MYC": "observed singles",
+        "STK3+CPQ": "knockout",
+    }  # fmt: skip
+    shifts = fitted.uns["design"]["shifts"].toarray()
+    row = {name: shifts[i] for i, name in enumerate(table["perturbation"])}
+    wanted = np.zeros(8)
+    wanted[0] = change["MYC"][0]
+    np.testing.assert_allclose(row["MYC"], wanted)
+    wanted[1] = change["STK3"][1]
+    np.testing.assert_allclose(row["STK3+MYC"], wanted)
+    wanted = np.zeros(8)
+    wanted[[1, 7]] = -control[[1, 7]]
+    np.testing.assert_allclose(row["STK3+CPQ"], wanted)
+
+
+def test_shifts_as_fitted_go_on_for_unseen_candidates(fitted):
+    npt.tl.fit_dag_blr(fitted, shift="observed")
+    table = ranking(fitted, "MYC", candidates=["MYC", "OXR1+STK3"])
+    assert table["shift_source"].to_dict() == {"MYC": "observed", "OXR1+STK3": "observed singles"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        knocked = ranking(fitted, "MYC", candidates=["MYC", "CPQ"], shift="knockout")
+    assert set(knocked["shift_source"]) == {"knockout"}
+    with pytest.warns(UserWarning, match="left out"):
+        npt.tl.fit_dag_blr(fitted, shift={"MYC": {"MYC": -0.3}})
+    with pytest.warns(UserWarning, match="candidates OXR1: they are modelled as knockouts"):
+        table = ranking(fitted, "MYC", candidates=["MYC", "OXR1"])
+    assert table.loc["MYC", "shift"] == "-0.30"
+    assert table["shift_source"].to_dict() == {"MYC": "table", "OXR1": "knockout"}
+
+
+def test_more_uncertainty_after_fewer_cells(fitted):
+    few = fitted[np.arange(fitted.n_obs) % 6 == 0].copy()
+    npt.tl.fit_dag_blr(few)
+    sure = ranking(fitted, {"MYC": 1.5})["predicted_distance_sd"]
+    unsure = ranking(few, {"MYC": 1.5})["predicted_distance_sd"]
+    assert (unsure[sure.index] > sure).all()
+
+
+def test_first_choice_is_logged(fitted, caplog):
+    with caplog.at_level(logging.INFO, logger="nextpert"):
+        table = ranking(fitted, "MYC")
+    text = caplog.text
+    assert f"try {table.iloc[0]['perturbation']} next" in text
+    assert "Round 1: of 4 candidates towards MYC" in text

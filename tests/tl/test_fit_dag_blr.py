@@ -1,0 +1,223 @@
+"""``tl.fit_dag_blr`` against normal equations on the cells themselves."""
+
+from __future__ import annotations
+
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+from nextpert._adata import posterior_from
+
+quiet = pytest.mark.filterwarnings("ignore:Perturbations left out")
+
+
+@pytest.fixture
+def screen(small_screen, arcs):
+    npt.tl.learn_dag(small_screen, method="given", dag=arcs, genes=list(small_screen.var_names))
+    return small_screen
+
+
+def cells_of(adata, label):
+    return np.asarray(adata.X[(adata.obs["perturbation"] == label).to_numpy()], dtype=float)
+
+
+def normal_equations(adata, dag, shifts, scale=1.0):
+    """Posterior means by ridge regression on all cells, gene by gene; row = parent."""
+    x = np.concatenate([cells_of(adata, label) for label in shifts])
+    a = np.concatenate([np.tile(a, (len(cells_of(adata, k)), 1)) for k, a in shifts.items()])
+    weights = np.zeros((adata.n_vars, adata.n_vars))
+    for i in range(adata.n_vars):
+        parents = dag.parents(i)
+        design = np.column_stack([np.ones(len(x)), x[:, parents]])
+        prior = np.diag([1e-6] + [1 / scale] * len(parents))
+        y = x[:, i] - a[:, i]
+        weights[parents, i] = np.linalg.solve(design.T @ design + prior, design.T @ y)[1:]
+    return weights
+
+
+def knockouts(adata, labels=("MYC", "STK3", "OXR1", "MYC+OXR1")):
+    mean = cells_of(adata, "control").mean(axis=0)
+    shifts = {"control": np.zeros(adata.n_vars)}
+    for label in labels:
+        shifts[label] = np.where(np.isin(adata.var_names, label.split("+")), -mean, 0)
+    return shifts
+
+
+@quiet
+def test_means_equal_the_normal_equations(screen, graph):
+    npt.tl.fit_dag_blr(screen, prior_scale=1.0)
+    wanted = normal_equations(screen, graph, knockouts(screen))
+    np.testing.assert_allclose(screen.varp["dag_blr_mean"].toarray(), wanted, atol=1e-8)
+
+
+@quiet
+def test_true_weights_are_found(screen, truth):
+    npt.tl.fit_dag_blr(screen)
+    np.testing.assert_allclose(screen.varp["dag_blr_mean"].toarray().T, truth.weights, atol=0.1)
+    fit = posterior_from(screen)
+    np.testing.assert_allclose(fit.blr.noise_var, truth.noise_var, rtol=0.3)
+
+
+@quiet
+def test_table_of_environments(screen):
+    npt.tl.fit_dag_blr(screen)
+    stored = screen.uns["dag_blr"]
+    table = stored["environments"]
+    assert table["perturbation"].tolist() == ["MYC", "MYC+OXR1", "OXR1", "STK3"]
+    assert table["target_genes"].tolist() == ["MYC", "MYC, OXR1", "OXR1", "STK3"]
+    assert table["n_cells"].tolist() == [60] * 4
+    assert table["shift_source"].tolist() == ["knockout"] * 4
+    mean = cells_of(screen, "control").mean(axis=0)
+    assert table["shift"][1] == f"{-mean[0]:+.2f}, {-mean[4]:+.2f}"
+    wanted = np.array([knockouts(screen)[name] for name in table["perturbation"]])
+    np.testing.assert_allclose(stored["shifts"].toarray(), wanted, atol=1e-12)
+    np.testing.assert_allclose(stored["control_mean"], mean)
+    assert stored["n_control_cells"] == 400
+
+
+def test_left_out_labels_are_named_and_kept(screen):
+    with pytest.warns(UserWarning, match=r"left out of the fit: HS2 \(not measured: HS2\)"):
+        npt.tl.fit_dag_blr(screen)
+    table = screen.uns["dag_blr"]["left_out"]
+    assert table.to_dict("list") == {
+        "perturbation": ["HS2"], "n_cells": [30], "reason": ["not measured: HS2"],
+    }  # fmt: skip
+
+
+def test_measured_genes_outside_the_panel_get_their_own_reason(small_screen):
+    npt.tl.learn_dag(small_screen, method="given", dag=[("STK3", "OXR1")])
+    with pytest.warns(UserWarning, match="left out") as caught:
+        npt.tl.fit_dag_blr(small_screen)
+    assert "MYC (measured but outside the panel: MYC)" in str(caught[0].message)
+    left = small_screen.uns["dag_blr"]["left_out"]
+    assert left["perturbation"].tolist() == ["HS2", "MYC", "MYC+OXR1"]
+    assert small_screen.uns["dag_blr"]["genes"].tolist() == ["STK3", "OXR1"]
+
+
+@quiet
+def test_observed_shifts_are_measured_changes_of_the_targets(screen, graph):
+    npt.tl.fit_dag_blr(screen, shift="observed", prior_scale=1.0)
+    control = cells_of(screen, "control").mean(axis=0)
+    shifts = {"control": np.zeros(8)}
+    for label in ("MYC", "MYC+OXR1", "OXR1", "STK3"):
+        change = cells_of(screen, label).mean(axis=0) - control
+        shifts[label] = np.where(np.isin(screen.var_names, label.split("+")), change, 0)
+    stored = screen.uns["dag_blr"]["shifts"].toarray()
+    np.testing.assert_allclose(stored, np.array(list(shifts.values()))[1:], atol=1e-12)
+    wanted = normal_equations(screen, graph, shifts)
+    np.testing.assert_allclose(screen.varp["dag_blr_mean"].toarray(), wanted, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["mapping", "frame"])
+def test_table_of_shifts(kind, screen, graph):
+    # The enhancer HS2 is no gene, but its shift may be known.
+    table = {"HS2": {"MYC": -0.4, "CPQ": 0.25}, "STK3": {"STK3": -1.0}}
+    given = pd.DataFrame(table).T if kind == "frame" else table
+    with pytest.warns(UserWarning, match=r"MYC \(no row in the table of shifts\)"):
+        npt.tl.fit_dag_blr(screen, shift=given, prior_scale=1.0)
+    shifts = {"control": np.zeros(8), "HS2": np.zeros(8), "STK3": np.zeros(8)}
+    shifts["HS2"][[0, 7]] = -0.4, 0.25
+    shifts["STK3"][1] = -1.0
+    wanted = normal_equations(screen, graph, shifts)
+    np.testing.assert_allclose(screen.varp["dag_blr_mean"].toarray(), wanted, atol=1e-8)
+    stored = screen.uns["dag_blr"]["environments"]
+    assert stored["target_genes"].tolist() == ["MYC, CPQ", "STK3"]
+    assert stored["shift"].tolist() == ["-0.40, +0.25", "-1.00"]
+    assert set(stored["shift_source"]) == {"table"}
+
+
+def test_some_perturbations_or_none(screen, graph):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        npt.tl.fit_dag_blr(screen, perturbations=["OXR1"], prior_scale=1.0)
+        wanted = normal_equations(screen, graph, knockouts(screen, ["OXR1"]))
+        np.testing.assert_allclose(screen.varp["dag_blr_mean"].toarray(), wanted, atol=1e-8)
+        npt.tl.fit_dag_blr(screen, perturbations=[], prior_scale=1.0)
+    wanted = normal_equations(screen, graph, knockouts(screen, []))
+    np.testing.assert_allclose(screen.varp["dag_blr_mean"].toarray(), wanted, atol=1e-8)
+    assert len(screen.uns["dag_blr"]["environments"]) == 0
+
+
+def test_targets_that_are_hardly_expressed_are_named(screen):
+    is_control = (screen.obs["perturbation"] == "control").to_numpy()
+    rare = np.where(np.arange(is_control.sum()) % 300 == 0, 1.0, 0.0)
+    screen.X[is_control, 4] = rare
+    with pytest.warns(UserWarning, match="Control mean about nothing.*: OXR1"):
+        npt.tl.fit_dag_blr(screen, perturbations=["OXR1", "MYC"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        npt.tl.fit_dag_blr(screen, perturbations=["OXR1"], shift="observed")
+        npt.tl.fit_dag_blr(screen, perturbations=["MYC"])
+
+
+@quiet
+def test_a_panel_in_another_order_than_the_genes(small_screen, truth):
+    panel = ["RIPK2", "MYC", "HLA-A", "OXR1", "GATA1", "STK3"]
+    dag = [("OXR1", "RIPK2"), ("HLA-A", "RIPK2"), ("MYC", "STK3"), ("MYC", "GATA1")]
+    dag += [("STK3", "HLA-A"), ("GATA1", "HLA-A")]
+    npt.tl.learn_dag(small_screen, method="given", dag=dag, genes=panel)
+    npt.tl.fit_dag_blr(small_screen)
+    mean = pd.DataFrame(
+        small_screen.varp["dag_blr_mean"].toarray(), small_screen.var_names, small_screen.var_names
+    )
+    true = pd.DataFrame(truth.weights.T, small_screen.var_names, small_screen.var_names)
+    for parent, child in dag:
+        assert mean.loc[parent, child] == pytest.approx(true.loc[parent, child], abs=0.1)
+    assert np.count_nonzero(mean) == len(dag)
+    assert small_screen.uns["dag_blr"]["genes"].tolist() == panel
+
+
+@quiet
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix, sp.csc_matrix, np.float32, "backed"])
+def test_any_matrix_gives_the_same_fit(kind, screen, tmp_path):
+    npt.tl.fit_dag_blr(screen)
+    other = screen.copy()
+    if isinstance(kind, str):
+        other.write_h5ad(tmp_path / "s.h5ad")
+        other = ad.read_h5ad(tmp_path / "s.h5ad", backed="r")
+    else:
+        other.X = kind(other.X)
+    npt.tl.fit_dag_blr(other)
+    tolerance = 1e-5 if kind is np.float32 else 1e-10
+    one, two = (a.varp["dag_blr_mean"].toarray() for a in (screen, other))
+    np.testing.assert_allclose(one, two, atol=tolerance)
+
+
+@quiet
+def test_graph_put_in_by_hand(small_screen, graph):
+    small_screen.varp["mine"] = graph.to_matrix().toarray()
+    npt.tl.fit_dag_blr(small_screen, dag_key="mine", prior_scale=1.0)
+    wanted = normal_equations(small_screen, graph, knockouts(small_screen))
+    np.testing.assert_allclose(small_screen.varp["dag_blr_mean"].toarray(), wanted, atol=1e-8)
+
+
+@quiet
+def test_arcs_added_by_hand_outside_the_panel_are_refused(small_screen):
+    npt.tl.learn_dag(small_screen, method="given", dag=[("MYC", "STK3")])
+    matrix = small_screen.varp["dag"].tolil()
+    matrix[0, 7] = 1
+    small_screen.varp["dag"] = matrix.tocsr()
+    with pytest.raises(ValueError, match=r"outside its panel.*CPQ"):
+        npt.tl.fit_dag_blr(small_screen)
+
+
+@quiet
+def test_known_noise_by_gene(screen, truth):
+    known = dict(zip(screen.var_names, truth.noise_var, strict=True))
+    npt.tl.fit_dag_blr(screen, noise_var=known)
+    np.testing.assert_array_equal(posterior_from(screen).blr.noise_var, truth.noise_var)
+
+
+@quiet
+def test_a_new_graph_after_the_fit_is_pointed_out(screen, arcs):
+    npt.tl.fit_dag_blr(screen)
+    posterior_from(screen)
+    genes = list(screen.var_names)
+    npt.tl.learn_dag(screen, method="given", dag=arcs[1:], genes=genes)
+    with pytest.warns(UserWarning, match="has changed since"):
+        npt.tl.design_interventions(screen, "MYC")
