@@ -1,1 +1,24 @@
-"""..."""
+"""Plots of contrastive components, the graph and the designs, with scanpy's conventions."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nextpert.pl._cpca_density import cpca_density
+    from nextpert.pl._dag import dag
+    from nextpert.pl._design import design
+
+__all__ = ["cpca_density", "dag", "design"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module(f"nextpert.pl._{name}"), name)
+    message = f"module 'nextpert.pl' has no attribute {name!r}"
+    raise AttributeError(message)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,1 +1,5 @@
-"""..."""
+"""Preprocessing of screens."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

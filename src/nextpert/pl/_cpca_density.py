@@ -1,0 +1,251 @@
+"""Where perturbed cells lie beside controls in contrastive components."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert._adata import list_names, read_labels, require_control
+from nextpert.core._checks import as_rng, require_count
+from nextpert.pl._figure import BLUE, GREY, finish
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    Scores = NDArray[np.float64]
+
+# Fewer cells make no density: they are drawn one by one.
+_FEW_CELLS = 10
+_GRID = 50
+
+
+def cpca_density(
+    adata: AnnData,
+    *,
+    groups: str | Sequence[str] | None = None,
+    perturbation_key: str | None = None,
+    control: str | None = None,
+    components: tuple[int, int] = (1, 2),
+    key: str = "cpca",
+    ncols: int = 4,
+    levels: int = 6,
+    max_cells: int = 2000,
+    rng: int | np.random.Generator | None = 0,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+    save: str | os.PathLike[str] | None = None,
+) -> Figure | list[Axes] | None:
+    """Draw density contours of perturbed cells beside controls, one panel a group.
+
+    As in Fig. 6a of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): kernel densities in two
+    contrastive components, with the same axes in every panel, so that panels compare. Controls
+    are grey areas, the group's cells blue lines; the origin is the mean of the controls.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, after :func:`nextpert.tl.cpca`.
+    groups
+        Labels to draw; by default the foreground of :func:`nextpert.tl.cpca`.
+    perturbation_key, control
+        Column of labels and label of the controls; by default those of :func:`nextpert.tl.cpca`.
+    components
+        The two components to draw, counted from 1.
+    key
+        The ``key_added`` of :func:`nextpert.tl.cpca`.
+    ncols
+        Panels in a row.
+    levels
+        Contours of a density.
+    max_cells
+        Most cells of a group to estimate a density from; more are thinned at random.
+    rng
+        Seed or generator of the thinning.
+    ax
+        Axes to draw on, for a single group.
+    show
+        Whether to show the figure; by default as scanpy is set up.
+    return_fig
+        Whether to return the figure.
+    save
+        File to save the figure to.
+
+    Returns
+    -------
+    ~matplotlib.figure.Figure or list of ~matplotlib.axes.Axes or None
+        The figure, with ``return_fig``; ``None`` once shown; else the panels.
+
+    Raises
+    ------
+    ValueError
+        If there are no components in ``adata`` (run :func:`nextpert.tl.cpca` first), a group or
+        the control label is unknown, or ``ax`` is given for several groups.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(n_control=300, n_perturbed=40, perturbed=["MYC"])
+    >>> npt.tl.cpca(adata, alpha=1.0)
+    >>> figure = npt.pl.cpca_density(adata, return_fig=True)
+    >>> figure.axes[0].get_title()
+    'MYC (40 cells)'
+    """
+    scores = _scores(adata, key, components)
+    params = adata.uns[key]["params"]
+    require_count(ncols, "ncols")
+    labels = read_labels(adata, perturbation_key or str(params["perturbation_key"]))
+    background = control or str(params["control"])
+    require_control(labels, background)
+    if groups is None:
+        wanted = [str(name) for name in adata.uns[key]["groups"]]
+    else:
+        wanted = [groups] if isinstance(groups, str) else [str(name) for name in groups]
+    labels.require(wanted, "Groups")
+    if not wanted or (ax is not None and len(wanted) > 1):
+        message = f"ax takes one group, but there are {len(wanted)}: name one with `groups`."
+        raise ValueError(message)
+    generator = as_rng(rng)
+    codes = labels.groups([background, *wanted])
+    cells = [_thin(scores[codes == i], max_cells, generator) for i in range(len(wanted) + 1)]
+    figure, axes = _panels(ax, len(wanted), ncols)
+    limits = _limits(np.concatenate(cells))
+    for i, (panel, name) in enumerate(zip(axes, wanted, strict=True)):
+        if i == 0 or not _is_spread(cells[0]):
+            _draw(panel, cells[0], levels, limits, background=True)
+        else:  # the same cells again: copy the contours instead of estimating anew
+            _copy_contours(axes[0].collections[0], panel)
+        _draw(panel, cells[i + 1], levels, limits, background=False)
+        panel.set_title(f"{name} ({int((codes == i + 1).sum())} cells)", fontsize=10)
+        panel.set(xlim=limits[0], ylim=limits[1])
+    _annotate(figure, axes, components, ax is None, background, adata.uns[key])
+    return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=ax is None)
+
+
+def _scores(adata: AnnData, key: str, components: tuple[int, int]) -> Scores:
+    if f"X_{key}" not in adata.obsm or key not in adata.uns:
+        message = (
+            f"adata.obsm has no {f'X_{key}'!r} with its adata.uns[{key!r}]: run tl.cpca first."
+        )
+        raise ValueError(message)
+    scores = np.asarray(adata.obsm[f"X_{key}"], dtype=np.float64)
+    n = scores.shape[1]
+    if len(components) != 2 or not all(1 <= c <= n for c in components):
+        message = (
+            f"components must be two of 1 to {n}, but are {list_names(map(str, components))}: "
+            "run tl.cpca with more n_components for others."
+        )
+        raise ValueError(message)
+    return scores[:, [c - 1 for c in components]]
+
+
+def _thin(cells: Scores, most: int, rng: np.random.Generator) -> Scores:
+    if len(cells) <= most:
+        return cells
+    return cells[np.sort(rng.choice(len(cells), most, replace=False))]
+
+
+def _limits(cells: Scores) -> tuple[tuple[float, float], tuple[float, float]]:
+    low, high = np.quantile(cells, [0.002, 0.998], axis=0)
+    margin = 0.15 * np.maximum(high - low, 1e-9)
+    low, high = low - margin, high + margin
+    return (float(low[0]), float(high[0])), (float(low[1]), float(high[1]))
+
+
+def _panels(ax: Axes | None, n: int, ncols: int) -> tuple[Figure, list[Axes]]:
+    import matplotlib.pyplot as plt
+
+    if ax is not None:
+        return ax.get_figure(root=True), [ax]  # type: ignore[return-value]
+    columns = min(ncols, n)
+    rows = -(-n // columns)
+    figure, grid = plt.subplots(
+        rows,
+        columns,
+        figsize=(0.9 + 2.2 * columns, 1.2 + 2.2 * rows),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for spare in grid.flat[n:]:
+        spare.remove()
+    for column in range(columns):  # the lowest panel of a column keeps its tick labels
+        lowest = [row for row in range(rows) if row * columns + column < n][-1]
+        grid[lowest, column].tick_params(labelbottom=True)
+    return figure, list(grid.flat[:n])
+
+
+def _draw(panel: Axes, cells: Scores, levels: int, limits: Any, *, background: bool) -> None:
+    import seaborn as sns
+
+    colour = GREY if background else BLUE
+    if not _is_spread(cells):
+        panel.scatter(cells[:, 0], cells[:, 1], s=9, color=colour, linewidth=0)
+        return
+    style: dict[str, Any] = {"fill": True, "alpha": 0.55} if background else {"linewidths": 1.0}
+    sns.kdeplot(
+        x=cells[:, 0],
+        y=cells[:, 1],
+        levels=levels,
+        thresh=0.05,
+        gridsize=_GRID,
+        clip=limits,
+        color=colour,
+        ax=panel,
+        **style,
+    )
+
+
+def _is_spread(cells: Scores) -> bool:
+    """Return whether cells are enough, and not all on one line, to estimate a density."""
+    return len(cells) >= _FEW_CELLS and bool(np.linalg.matrix_rank(np.cov(cells.T)) == 2)
+
+
+def _copy_contours(source: Any, panel: Axes) -> None:
+    from matplotlib.collections import PathCollection
+
+    copied = PathCollection(
+        source.get_paths(),
+        facecolors=source.get_facecolor(),
+        edgecolors=source.get_edgecolor(),
+        linewidths=source.get_linewidth(),
+        zorder=source.get_zorder(),
+    )
+    panel.add_collection(copied)
+
+
+def _annotate(
+    figure: Figure,
+    axes: list[Axes],
+    components: tuple[int, int],
+    own: bool,
+    control: str,
+    result: Any,
+) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    unit = "s.d. of controls" if result["params"]["standardize"] else "log-normalised expression"
+    names = [f"cPC{c} ({unit})" for c in components]
+    handles = [
+        Patch(color=GREY, alpha=0.55, linewidth=0, label=control),
+        Line2D([], [], color=BLUE, label="perturbed"),
+    ]
+    title = f"α = {float(result['alpha']):.3g}"
+    if own:
+        figure.supxlabel(names[0], fontsize=10)
+        figure.supylabel(names[1], fontsize=10)
+        figure.legend(
+            handles=handles, title=title, loc="outside upper right", ncols=2, frameon=False
+        )
+    else:
+        axes[0].set(xlabel=names[0], ylabel=names[1])
+        axes[0].legend(handles=handles, title=title, frameon=False, fontsize=8)

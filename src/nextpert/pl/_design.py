@@ -1,0 +1,232 @@
+"""The ranking of a design, and the rounds so far."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert.core._checks import require_count
+from nextpert.pl._figure import BLACK, BLUE, GREY, ORANGE, finish
+
+if TYPE_CHECKING:
+    import os
+
+    import pandas as pd
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DISTANCE = "predicted distance to the target\n(squared, log-normalised expression²)"
+# Distances that spread wider than this are drawn on a logarithmic axis.
+_WIDE = 30
+
+
+def design(
+    adata: AnnData,
+    *,
+    key: str = "design",
+    n_top: int = 30,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+    save: str | os.PathLike[str] | None = None,
+) -> Figure | list[Axes] | Axes | None:
+    """Draw the ranking of candidate perturbations and the trace of all rounds.
+
+    From left to right: the predicted squared distance of every candidate's mean to the target,
+    with its posterior standard deviation, best candidate on top; the criterion that ranks them;
+    and, round by round, the distance predicted for the perturbation chosen. The chosen candidate
+    is orange; open circles are candidates of which no cell has been seen; the dashed line is the
+    distance of control cells.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, after :func:`nextpert.tl.design_interventions`.
+    key
+        Its ``key_added``.
+    n_top
+        Most candidates to draw.
+    ax
+        Axes to draw the distances on; criterion and trace are left out then.
+    show
+        Whether to show the figure; by default as scanpy is set up.
+    return_fig
+        Whether to return the figure.
+    save
+        File to save the figure to.
+
+    Returns
+    -------
+    ~matplotlib.figure.Figure, ~matplotlib.axes.Axes, list of them, or None
+        The figure, with ``return_fig``; ``None`` once shown; else the axes.
+
+    Raises
+    ------
+    ValueError
+        If there is no design (run :func:`nextpert.tl.design_interventions` first).
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(n_control=200, n_perturbed=20, perturbed=["MYC"])
+    >>> npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STAT1"), ("STAT1", "B2M")])
+    >>> npt.tl.fit_dag_blr(adata)
+    >>> npt.tl.design_interventions(adata, {"B2M": 3.0}, candidates="genes")
+    >>> figure = npt.pl.design(adata, return_fig=True)
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    [...]
+    """
+    require_count(n_top, "n_top")
+    if key not in adata.uns or "ranking" not in adata.uns[key]:
+        message = f"adata.uns has no design {key!r}: run tl.design_interventions first."
+        raise ValueError(message)
+    stored = adata.uns[key]
+    ranking = stored["ranking"].sort_values("rank")
+    top = ranking.head(n_top)
+    if ax is not None:
+        _draw_distances(ax, top, len(ranking), stored["params"])
+        figure: Any = ax.get_figure(root=True)
+        return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
+    figure, axes = _figure(len(top), len(stored["trace"]))
+    _draw_distances(axes[0], top, len(ranking), stored["params"])
+    _draw_criterion(axes[1], top, str(stored["params"]["acquisition"]))
+    _draw_trace(axes[2], stored["trace"])
+    return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=True)
+
+
+def _figure(n_candidates: int, n_rounds: int) -> tuple[Figure, list[Axes]]:
+    import matplotlib.pyplot as plt
+
+    height = max(3.6, 1.4 + 0.24 * n_candidates)
+    last = min(max(2.0, 0.6 + 0.28 * n_rounds), 8.0)
+    figure = plt.figure(figsize=(6.2 + last, height), layout="constrained")
+    grid = figure.add_gridspec(1, 3, width_ratios=[4.0, 2.2, last])
+    first = figure.add_subplot(grid[0])
+    return figure, [first, figure.add_subplot(grid[1], sharey=first), figure.add_subplot(grid[2])]
+
+
+def _draw_distances(panel: Axes, top: pd.DataFrame, n_all: int, params: Any) -> None:
+    mean = top["predicted_distance"].to_numpy(dtype=float)
+    deviation = top["predicted_distance_sd"].to_numpy(dtype=float)
+    seen = top["n_cells_seen"].to_numpy(dtype=int)
+    control = _control_distance(top)
+    values = np.append(mean, control) if control is not None else mean
+    logarithmic = values.min() > 0 and values.max() > _WIDE * values.min()
+    if logarithmic:
+        _logarithmic(panel, values.max() / values.min())
+    for place in range(len(top)):
+        colour = ORANGE if place == 0 else BLUE
+        # A bar that would cross zero on a logarithmic axis stops at a tenth of the mean.
+        down = min(deviation[place], 0.9 * mean[place]) if logarithmic else deviation[place]
+        panel.errorbar(
+            mean[place],
+            place,
+            xerr=[[down], [deviation[place]]],
+            fmt="o",
+            color=colour,
+            markersize=7 if place == 0 else 5,
+            markerfacecolor=colour if seen[place] else "white",
+            elinewidth=1.2,
+            capsize=2,
+        )
+    if control is not None:
+        panel.axvline(control, color=GREY, linestyle="--", linewidth=1, zorder=0)
+    names = [
+        f"{name} ({n} cells)" if n else f"{name} (no cells yet)"
+        for name, n in zip(top["perturbation"], seen, strict=True)
+    ]
+    panel.set_yticks(range(len(top)), names, fontsize=8)
+    panel.get_yticklabels()[0].set_fontweight("bold")
+    panel.set_ylim(len(top) - 0.5, -0.5)
+    panel.set_xlabel(_DISTANCE, fontsize=9)
+    shown = f"first {len(top)} of {n_all}" if len(top) < n_all else f"all {n_all} candidates"
+    panel.set_title(f"towards {_short(str(params['target']))}, {shown}", fontsize=9)
+    _legend(panel)
+
+
+def _logarithmic(panel: Axes, ratio: float) -> None:
+    """Scale the axis, with plain numbers at 1, 2, 5, or at 1 alone where there are many decades."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    panel.set_xscale("log")
+    steps = (1.0, 2.0, 5.0) if ratio < 300 else (1.0,)
+    panel.xaxis.set_major_locator(LogLocator(subs=steps))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _control_distance(top: pd.DataFrame) -> float | None:
+    """Return the distance of control cells, which the relative distances are shares of."""
+    share = top["relative_distance"].to_numpy(dtype=float)
+    known = np.isfinite(share) & (share > 0)
+    if not known.any():
+        return None
+    return float(top["predicted_distance"].to_numpy(dtype=float)[known][0] / share[known][0])
+
+
+def _short(text: str, most: int = 30) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _legend(panel: Axes) -> None:
+    from matplotlib.lines import Line2D
+
+    def dot(colour: str, face: str, label: str) -> Line2D:
+        return Line2D([], [], color=colour, markerfacecolor=face, marker="o", ls="", label=label)
+
+    handles = [
+        dot(ORANGE, ORANGE, "chosen"),
+        dot(BLUE, BLUE, "cells seen"),
+        dot(BLUE, "white", "no cells yet"),
+        Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="control cells"),
+    ]
+    figure: Any = panel.get_figure(root=True)
+    if len(figure.axes) == 1:
+        panel.legend(handles=handles, frameon=False, fontsize=8)
+    else:
+        figure.legend(
+            handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=8
+        )
+
+
+def _draw_criterion(panel: Axes, top: pd.DataFrame, criterion: str) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    # Values often agree in their first digits: what ranks them is how far they lie from the best.
+    values = top["acquisition"].to_numpy(dtype=float)
+    colours = [ORANGE, *[BLUE] * (len(top) - 1)]
+    panel.scatter(values - values[0], np.arange(len(top)), c=colours, s=22)
+    panel.tick_params(labelleft=False, left=False)
+    panel.xaxis.set_major_locator(MaxNLocator(2))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    panel.set_xlabel(
+        f"{criterion} above the best\n(best: {values[0]:.4g}; low is good)", fontsize=9
+    )
+    panel.set_title("criterion", fontsize=9)
+
+
+def _draw_trace(panel: Axes, trace: pd.DataFrame) -> None:
+    rounds = np.arange(len(trace))
+    panel.errorbar(
+        rounds,
+        trace["predicted_distance"].to_numpy(dtype=float),
+        yerr=trace["predicted_distance_sd"].to_numpy(dtype=float),
+        fmt="o-",
+        color=BLACK,
+        markersize=4,
+        linewidth=1,
+        capsize=2,
+    )
+    labels = [
+        f"{number}: {_short(str(chosen), 20)} ({criterion})"
+        for number, chosen, criterion in zip(
+            trace["round"], trace["chosen"], trace["criterion"], strict=True
+        )
+    ]
+    panel.set_xticks(rounds, labels, rotation=90, fontsize=8)
+    panel.set_xlim(-0.6, len(trace) - 0.4)
+    panel.set_xlabel("round: chosen (criterion)", fontsize=9)
+    panel.set_ylabel(_DISTANCE, fontsize=9)
+    panel.set_title("trace", fontsize=9)

@@ -1,0 +1,50 @@
+"""What all plots share: colours, and the end of a plot as in scanpy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nextpert._files import whole_file
+
+if TYPE_CHECKING:
+    import os
+
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart with any kind of colour vision.
+BLUE = "#0072B2"
+ORANGE = "#D55E00"
+BLACK = "#222222"
+GREY = "#8A8A8A"
+LIGHT = "#E6E6E6"
+
+
+def finish(
+    figure: Figure,
+    axes: Any,
+    *,
+    show: bool | None,
+    return_fig: bool,
+    save: str | os.PathLike[str] | None,
+    own: bool,
+) -> Any:
+    """Save, show or return a plot: ``None`` once shown, else the axes or the figure.
+
+    ``own`` says that the figure was made here, not given by the caller; one of the caller's is
+    never shown unless asked for.
+    """
+    if save is not None:
+        with whole_file(save) as path:
+            figure.savefig(path, dpi=150, bbox_inches="tight")
+    if return_fig:
+        return figure
+    if show is None:
+        import scanpy as sc
+
+        show = own and sc.settings.autoshow and save is None
+    if show:
+        import matplotlib.pyplot as plt
+
+        plt.show()
+        return None
+    return axes

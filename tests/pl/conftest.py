@@ -1,0 +1,65 @@
+import matplotlib
+import numpy as np
+import pytest
+
+import nextpert as npt
+
+matplotlib.use("agg")
+
+
+@pytest.fixture(scope="session")
+def _designed():
+    adata = npt.datasets.simulated_screen(n_control=300, n_perturbed=30, perturbed=4, rng=2)
+    arcs = adata.uns["truth"]["weights"].T
+    npt.tl.learn_dag(adata, method="given", dag=arcs)
+    npt.tl.fit_dag_blr(adata)
+    for acquisition in ("civ", "greedy", "civ"):
+        npt.tl.design_interventions(
+            adata, {"MYC": 1.0}, acquisition=acquisition, candidates="genes"
+        )
+    npt.tl.cpca(adata, alpha=1.0, n_components=3)
+    return adata
+
+
+@pytest.fixture
+def designed(_designed):
+    """A screen with graph, posterior, three rounds of design and contrastive components."""
+    return _designed.copy()
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    import matplotlib.pyplot as plt
+
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="session")
+def overlaps():
+    """Return the pairs of texts of a figure that overlap each other."""
+
+    def find(texts, figure):
+        renderer = figure.canvas.get_renderer()
+        boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts if t.get_text()]
+        boxes = [(text, box) for text, box in boxes if np.isfinite(box.extents).all()]
+        return [
+            (a, b)
+            for i, (a, one) in enumerate(boxes)
+            for b, two in boxes[i + 1 :]
+            if one.shrunk(0.9, 0.9).overlaps(two.shrunk(0.9, 0.9))
+        ]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def tick_labels():
+    """Return the tick labels of an axis that lie within its limits; the others are not drawn."""
+
+    def find(axis):
+        low, high = sorted(axis.get_view_interval())
+        ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+        return [tick.label1 for tick in ticks if tick.label1.get_visible()]
+
+    return find

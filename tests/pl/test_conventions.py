@@ -1,0 +1,140 @@
+"""What all plots share: scanpy's conventions, files, clear errors, and data left alone."""
+
+import inspect
+import subprocess
+import sys
+
+import matplotlib.pyplot as plt
+import pytest
+import scanpy as sc
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import nextpert as npt
+
+PLOTS = [npt.pl.cpca_density, npt.pl.dag, npt.pl.design]
+names = [plot.__name__ for plot in PLOTS]
+
+
+@pytest.fixture
+def autoshow():
+    """Set scanpy's ``autoshow``, and put it back afterwards."""
+    before = sc.settings.autoshow
+
+    def put(value):
+        sc.settings.autoshow = value
+
+    yield put
+    put(before)
+
+
+def _one(plot, adata, **options):
+    """Call a plot so that it fits on one axes."""
+    if plot is npt.pl.cpca_density:
+        options["groups"] = adata.uns["cpca"]["groups"][0]
+    return plot(adata, **options)
+
+
+def test_all_plots_are_listed():
+    assert sorted(names) == sorted(npt.pl.__all__)
+    with pytest.raises(AttributeError, match="nope"):
+        npt.pl.nope  # noqa: B018
+
+
+@pytest.mark.parametrize("plot", PLOTS, ids=names)
+def test_signature(plot):
+    parameters = inspect.signature(plot).parameters
+    for name, default in {"ax": None, "show": None, "return_fig": False, "save": None}.items():
+        assert parameters[name].default is default
+    positional = [p for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert [p.name for p in positional] == ["adata"]
+
+
+@pytest.mark.parametrize("plot", PLOTS, ids=names)
+def test_returns_figure_axes_or_nothing(plot, designed, monkeypatch, autoshow):
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(True))
+    assert isinstance(plot(designed, return_fig=True), Figure)
+    axes = plot(designed, show=False)
+    assert all(isinstance(ax, Axes) for ax in (axes if isinstance(axes, list) else [axes]))
+    assert not shown
+    assert plot(designed, show=True) is None
+    assert len(shown) == 1
+    autoshow(True)
+    assert plot(designed) is None
+    assert len(shown) == 2
+    autoshow(False)
+    assert plot(designed) is not None
+    assert len(shown) == 2
+
+
+@pytest.mark.parametrize("plot", PLOTS, ids=names)
+def test_draws_on_the_axes_given_and_does_not_show_them(plot, designed, monkeypatch, autoshow):
+    monkeypatch.setattr(plt, "show", lambda: pytest.fail("shown"))
+    autoshow(True)
+    figure, ax = plt.subplots()
+    before = len(plt.get_fignums())
+    result = _one(plot, designed, ax=ax)
+    assert (result[0] if isinstance(result, list) else result) is ax
+    assert len(plt.get_fignums()) == before
+    assert figure.axes == [ax]
+    assert ax.has_data() or ax.texts
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf"])
+@pytest.mark.parametrize("plot", PLOTS, ids=names)
+def test_saves_whole_files(plot, designed, tmp_path, suffix):
+    path = tmp_path / "new" / f"figure.{suffix}"
+    plot(designed, save=path, show=False)
+    assert path.read_bytes()[:4] in (b"\x89PNG", b"%PDF")
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_failed_save_leaves_the_old_file(designed, tmp_path, monkeypatch):
+    path = tmp_path / "figure.png"
+    path.write_text("old")
+
+    def fail(self, file, **options):
+        file.write_text("half")
+        message = "disk full"
+        raise OSError(message)
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        npt.pl.design(designed, save=path, show=False)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["figure.png"]
+
+
+@pytest.mark.parametrize(
+    ("plot", "slot", "key", "function"),
+    [
+        (npt.pl.cpca_density, "obsm", "X_cpca", "tl.cpca"),
+        (npt.pl.dag, "varp", "dag", "tl.learn_dag"),
+        (npt.pl.design, "uns", "design", "tl.design_interventions"),
+    ],
+    ids=names,
+)
+def test_a_missing_result_names_the_function_to_run_first(designed, plot, slot, key, function):
+    del getattr(designed, slot)[key]
+    with pytest.raises(ValueError, match=f"(?s){key}.*run {function} first"):
+        plot(designed)
+    with pytest.raises(ValueError, match="'mine'"):
+        plot(designed, key="mine")
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("plot", PLOTS, ids=names)
+def test_adata_is_left_alone(plot, designed, assert_same_adata):
+    before = designed.copy()
+    plot(designed, show=False)
+    assert_same_adata(designed, before)
+
+
+def test_importing_the_package_loads_no_plotting():
+    code = (
+        "import sys, nextpert, nextpert.pl, nextpert.datasets; "
+        "print([m for m in ('matplotlib', 'seaborn', 'scanpy', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,115 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from nextpert.pl import cpca_density
+
+
+def test_one_panel_a_group_with_shared_axes(designed):
+    groups = designed.uns["cpca"]["groups"].tolist()
+    figure = cpca_density(designed, ncols=3, return_fig=True)
+    assert [ax.get_title() for ax in figure.axes] == [f"{g} (30 cells)" for g in groups]
+    assert len({ax.get_xlim() for ax in figure.axes}) == 1
+    assert len({ax.get_ylim() for ax in figure.axes}) == 1
+    assert "cPC1 (log-normalised expression)" in {t.get_text() for t in figure.texts} | {
+        figure.get_supxlabel()
+    }
+
+
+def test_controls_are_the_same_in_every_panel(designed):
+    axes = cpca_density(designed, show=False)
+    first, second = (ax.collections[0] for ax in axes[:2])
+    assert len(first.get_paths()) == len(second.get_paths()) > 1
+    for one, two in zip(first.get_paths(), second.get_paths(), strict=True):
+        np.testing.assert_array_equal(one.vertices, two.vertices)
+    np.testing.assert_array_equal(first.get_facecolor(), second.get_facecolor())
+
+
+def test_contours_lie_where_the_cells_are(designed):
+    group = designed.uns["cpca"]["groups"][0]
+    inside = (designed.obs["perturbation"] == group).to_numpy()
+    designed.obsm["X_cpca"][inside] += 100
+    (ax,) = cpca_density(designed, groups=group, show=False)
+    control, perturbed = (
+        np.concatenate([p.vertices for p in c.get_paths() if len(p.vertices)])
+        for c in ax.collections[:2]
+    )
+    assert np.abs(control).max() < 30
+    np.testing.assert_allclose(
+        perturbed.mean(0), designed.obsm["X_cpca"][inside, :2].mean(0), atol=2
+    )
+
+
+def test_other_components(designed):
+    figure = cpca_density(designed, components=(3, 1), return_fig=True)
+    assert figure.get_supxlabel().startswith("cPC3")
+    assert figure.get_supylabel().startswith("cPC1")
+    low, high = figure.axes[0].get_xlim()
+    scores = designed.obsm["X_cpca"][:, 2]
+    assert low < np.quantile(scores, 0.1)
+    assert high > np.quantile(scores, 0.9)
+
+
+def test_few_or_degenerate_cells_are_drawn_as_points(designed):
+    labels = designed.obs["perturbation"].astype(str).to_numpy()
+    groups = designed.uns["cpca"]["groups"]
+    few = np.flatnonzero(labels == groups[0])
+    labels[few[3:]] = "rest"
+    designed.obs["perturbation"] = labels
+    flat = labels == groups[1]
+    designed.obsm["X_cpca"][flat, 1] = 0.5
+    axes = cpca_density(designed, groups=groups[:2], show=False)
+    for ax, n in zip(axes, (3, flat.sum()), strict=True):
+        assert len(ax.collections[-1].get_offsets()) == n
+
+
+def test_controls_too_few_for_a_density(designed):
+    few = designed[np.r_[0:4, 300 : designed.n_obs]].copy()
+    axes = cpca_density(few, show=False)
+    for ax in axes:
+        offsets = ax.collections[0].get_offsets()
+        np.testing.assert_allclose(offsets, few.obsm["X_cpca"][:4, :2])
+
+
+def test_thinning_is_seeded(designed):
+    def contours(rng):
+        (ax,) = cpca_density(
+            designed, groups=designed.uns["cpca"]["groups"][0], max_cells=100, rng=rng, show=False
+        )
+        return np.concatenate([p.vertices for p in ax.collections[0].get_paths()])
+
+    np.testing.assert_array_equal(contours(1), contours(1))
+    assert not np.array_equal(contours(1), contours(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"groups": ["NOPE"]}, "NOPE"),
+        ({"groups": []}, "0"),
+        ({"control": "ctrl"}, "No control cells"),
+        ({"perturbation_key": "pert"}, "'pert'"),
+        ({"components": (1, 4)}, "1 to 3"),
+        ({"ncols": 0}, "ncols"),
+    ],
+)
+def test_bad_input_is_named(designed, options, message):
+    with pytest.raises(ValueError, match=message):
+        cpca_density(designed, **options)
+    assert not plt.get_fignums()
+
+
+def test_one_axes_takes_one_group(designed):
+    _, ax = plt.subplots()
+    with pytest.raises(ValueError, match="one group"):
+        cpca_density(designed, ax=ax)
+    assert not ax.collections
+
+
+def test_nothing_overlaps(designed, overlaps, tick_labels):
+    figure = cpca_density(designed, return_fig=True)
+    figure.canvas.draw()
+    texts = [ax.title for ax in figure.axes] + figure.texts + figure.legends[0].get_texts()
+    for ax in figure.axes:
+        texts += tick_labels(ax.xaxis) + tick_labels(ax.yaxis)
+    assert overlaps(texts, figure) == []

@@ -1,0 +1,108 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
+
+import nextpert as npt
+from nextpert.pl import dag
+from nextpert.pl._figure import BLUE, ORANGE
+
+
+def _arcs(ax):
+    """Return what is drawn: {(parent, child): (weight's side, colour, width)}."""
+    names = [text.get_text() for text in ax.texts]
+    (lines,) = (c for c in ax.collections if isinstance(c, LineCollection))
+    widths = np.broadcast_to(lines.get_linewidths(), len(lines.get_segments()))
+    found = {}
+    for path, colour, width in zip(lines.get_segments(), lines.get_colors(), widths, strict=True):
+        ends = names[round(path[0, 0])], names[round(path[-1, 0])]
+        assert path[0, 0] < path[-1, 0]  # from left to right
+        found[ends] = np.sign(path[len(path) // 2, 1]), to_hex(colour).upper(), width
+    return found
+
+
+def test_every_arc_is_drawn_from_cause_to_effect_with_sign_and_width(designed):
+    ax = dag(designed, show=False)
+    names = designed.var_names
+    weight = designed.varp["dag_blr_mean"].toarray()
+    edges = np.argwhere(designed.varp["dag"].toarray())
+    drawn = _arcs(ax)
+    assert set(drawn) == {(names[k], names[i]) for k, i in edges}
+    for k, i in edges:
+        side, colour, _ = drawn[names[k], names[i]]
+        assert side == np.sign(weight[k, i])
+        assert colour == (BLUE if weight[k, i] > 0 else ORANGE)
+    by_weight = sorted(edges.tolist(), key=lambda edge: abs(weight[edge[0], edge[1]]))
+    widths = [drawn[names[k], names[i]][2] for k, i in by_weight]
+    assert widths == sorted(widths)
+    assert widths[0] < widths[-1]
+    assert ax.get_title() == f"36 genes, {len(edges)} arcs"
+
+
+def test_without_posterior_all_arcs_are_grey_and_above(designed):
+    for ax in (
+        dag(designed, posterior_key=None, show=False),
+        dag(designed, posterior_key="absent", show=False),
+    ):
+        drawn = _arcs(ax)
+        assert len(drawn) == designed.varp["dag"].nnz
+        assert {value[:2] for value in drawn.values()} == {(1.0, "#8A8A8A")}
+        assert ax.get_legend() is None
+
+
+def test_light_arcs_can_be_left_out(designed):
+    weight = designed.varp["dag_blr_mean"].toarray()
+    ax = dag(designed, min_weight=0.4, show=False)
+    assert len(_arcs(ax)) == (np.abs(weight) >= 0.4).sum() > 0
+
+
+def test_a_part_of_the_genes_and_bold_names(designed):
+    names = designed.var_names
+    k, i = np.argwhere(designed.varp["dag"].toarray())[0]
+    other = next(n for n in names if n not in (names[k], names[i]))
+    ax = dag(designed, genes=[names[i], names[k], other], highlight=[names[k]], show=False)
+    assert {t.get_text() for t in ax.texts} == {names[i], names[k], other}
+    assert (names[k], names[i]) in _arcs(ax)
+    assert [t.get_text() for t in ax.texts if t.get_fontweight() == "bold"] == [names[k]]
+
+
+def test_genes_without_arcs_come_last():
+    adata = npt.datasets.simulated_screen(n_genes=5, n_control=10, perturbed=0)
+    names = adata.var_names.tolist()
+    arcs = [(names[1], names[0])]
+    npt.tl.learn_dag(adata, method="given", dag=arcs, genes=names)
+    ax = dag(adata, show=False)
+    assert [t.get_text() for t in ax.texts] == [names[1], names[0], *names[2:]]
+
+
+def test_a_graph_without_arcs(designed):
+    npt.tl.learn_dag(designed, method="given", dag=[], genes=["MYC", "B2M"])
+    ax = dag(designed, show=False)
+    assert ax.get_title() == "2 genes, 0 arcs"
+
+
+def test_unknown_genes_are_named(designed):
+    for option in ("genes", "highlight"):
+        with pytest.raises(ValueError, match="NOPE"):
+            dag(designed, **{option: ["MYC", "NOPE"]})
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("n_genes", [3, 36, 62])
+def test_names_overlap_neither_each_other_nor_arcs(n_genes, overlaps):
+    adata = npt.datasets.simulated_screen(
+        n_genes=n_genes, n_control=100, perturbed=0, expected_degree=min(8, n_genes - 1)
+    )
+    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
+    npt.tl.fit_dag_blr(adata, perturbations=[])
+    figure = dag(adata, return_fig=True)
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    assert overlaps(ax.texts, figure) == []
+    (lines,) = (c for c in ax.collections if isinstance(c, LineCollection))
+    nearest = min(np.abs(path[:, 1]).min() for path in lines.get_segments())
+    to_data = ax.transData.inverted()
+    for text in ax.texts:
+        box = to_data.transform(text.get_window_extent())
+        assert np.abs(box[:, 1]).max() < nearest, text.get_text()

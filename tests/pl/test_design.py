@@ -1,0 +1,117 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+import nextpert as npt
+from nextpert.pl import design
+from nextpert.pl._figure import BLUE, ORANGE
+
+
+def _bars(ax):
+    """Return the points and error bars drawn, from top to bottom."""
+    found = []
+    for container in ax.containers:
+        line, _, (bars,) = container
+        (segment,) = bars.get_segments()
+        found.append((line, segment))
+    return found
+
+
+def test_distances_with_deviation_for_every_candidate(designed):
+    ranking = designed.uns["design"]["ranking"]
+    axes = design(designed, n_top=50, show=False)
+    bars = _bars(axes[0])
+    assert len(bars) == len(ranking) == 36
+    for (line, segment), (_, row) in zip(bars, ranking.iterrows(), strict=True):
+        mean, sd = row["predicted_distance"], row["predicted_distance_sd"]
+        assert line.get_xdata()[0] == pytest.approx(mean)
+        assert line.get_ydata()[0] == row["rank"] - 1
+        np.testing.assert_allclose(segment[:, 0], [mean - min(sd, 0.9 * mean), mean + sd])
+        is_open = to_hex(line.get_markerfacecolor()) == "#ffffff"
+        assert is_open == (row["n_cells_seen"] == 0)
+    names = [t.get_text() for t in axes[0].get_yticklabels()]
+    for name, (_, row) in zip(names, ranking.iterrows(), strict=True):
+        assert name.startswith(f"{row['perturbation']} (")
+        cells = f"{row['n_cells_seen']} cells" if row["n_cells_seen"] else "no cells yet"
+        assert name.endswith(f"({cells})")
+    low, high = axes[0].get_ylim()
+    assert low > high  # the best on top
+
+
+def test_the_chosen_one_is_marked(designed):
+    axes = design(designed, show=False)
+    colours = [to_hex(line.get_color()).upper() for line, _ in _bars(axes[0])]
+    assert colours == [ORANGE] + [BLUE] * 29
+    assert axes[0].get_yticklabels()[0].get_fontweight() == "bold"
+    points = axes[1].collections[0]
+    ranking = designed.uns["design"]["ranking"].head(30)
+    np.testing.assert_allclose(
+        points.get_offsets()[:, 0], ranking["acquisition"] - ranking["acquisition"].min()
+    )
+    assert "first 30 of 36" in axes[0].get_title()
+
+
+def test_the_distance_of_control_cells_is_drawn(designed):
+    stored = designed.uns["design"]
+    panel = designed.var_names.get_indexer(stored["genes"])
+    controls = designed.X[(designed.obs["perturbation"] == "control").to_numpy()][:, panel]
+    expected = ((controls.astype(float).mean(0) - stored["target_mean"]) ** 2).sum()
+    ax = design(designed, show=False)[0]
+    dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
+    assert dashed[0].get_xdata()[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_trace_has_one_point_a_round(designed):
+    trace = designed.uns["design"]["trace"]
+    axes = design(designed, show=False)
+    line = axes[2].containers[0][0]
+    np.testing.assert_allclose(line.get_ydata(), trace["predicted_distance"])
+    labels = [t.get_text() for t in axes[2].get_xticklabels()]
+    assert labels == [
+        f"{row['round']}: {row['chosen']} ({row['criterion']})" for _, row in trace.iterrows()
+    ]
+
+
+def test_one_axes_takes_the_distances_alone(designed):
+    _, ax = plt.subplots()
+    assert design(designed, ax=ax, n_top=3, show=False) is ax
+    assert len(_bars(ax)) == 3
+
+
+def test_scale_follows_the_spread(designed):
+    ranking = designed.uns["design"]["ranking"]
+    ranking["predicted_distance"] = np.linspace(1, 2, len(ranking))
+    ranking["relative_distance"] = ranking["predicted_distance"]
+    assert design(designed, show=False)[0].get_xscale() == "linear"
+    ranking["predicted_distance"] = np.geomspace(1, 1e4, len(ranking))
+    assert design(designed, show=False)[0].get_xscale() == "log"
+
+
+def test_a_target_that_controls_have_already(designed):
+    """Then relative distances are infinite, and no line can be drawn for the controls."""
+    designed.uns["design"]["ranking"]["relative_distance"] = np.inf
+    ax = design(designed, show=False)[0]
+    assert not [line for line in ax.lines if line.get_linestyle() == "--"]
+
+
+def test_n_top_must_be_a_count(designed):
+    with pytest.raises(ValueError, match="n_top"):
+        design(designed, n_top=0)
+
+
+@pytest.mark.parametrize("n_rounds", [1, 25])
+@pytest.mark.parametrize("candidates", [["MYC", "B2M"], "genes"])
+def test_nothing_overlaps(designed, overlaps, tick_labels, n_rounds, candidates):
+    del designed.uns["design"]
+    for _ in range(n_rounds):
+        npt.tl.design_interventions(
+            designed, {"MYC": 1.0}, candidates=candidates, n_samples=5, acquisition="random"
+        )
+    figure = design(designed, return_fig=True)
+    figure.canvas.draw()
+    texts = figure.legends[0].get_texts()
+    for ax in figure.axes:
+        texts += [ax.title, ax.xaxis.label, ax.yaxis.label]
+        texts += tick_labels(ax.xaxis) + tick_labels(ax.yaxis)
+    assert overlaps(texts, figure) == []
