@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from contrastive import CPCA
 from scipy.linalg import eigh
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
