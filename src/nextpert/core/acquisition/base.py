@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 from nextpert.core._checks import as_vector, require_finite, require_positive
 from nextpert.core.acquisition import _lookahead as lookahead
@@ -44,6 +45,11 @@ class Acquisition:
     def starts(self) -> list[Vector]:
         """Return good starting shifts for a search (the current estimate of the ideal shift)."""
         return []
+
+    @property
+    def floor(self) -> float:
+        """What of the criterion no shift can change."""
+        return 0.0
 
     def _pool(self, shifts: ArrayLike) -> NDArray[np.float64]:
         matrix = np.asarray(shifts, dtype=np.float64)
@@ -155,20 +161,31 @@ class LookaheadAcquisition(Acquisition):
         return self.floor + float(((quad * (w + 2 / self.n_cells) + lin) * w).sum())
 
     def _largest_gain(self, i: int, radius: float, u: Vector) -> float:
-        # How much v'Mv falls at most, u = Mv. With x'_P = G (1, a), |(1, a)|^2 <= 1 + radius^2:
-        # d1^2/d2 <= u' G (I/(n (1 + radius^2)) + G' M G)^-1 G' u.
+        """Return how much ``v'Mv`` of node ``i`` falls at most, ``u = Mv``.
+
+        With ``x'_P = G (1, a)`` and ``D = diag(t, (1 - t)/radius^2 I)/n``, for any t in (0, 1)
+        ``1/n >= (1, a)' D (1, a)``, so ``d1^2/d2 <= u' G (D + G' M G)^-1 G' u``: the least over t.
+        """
         problem, d = self.problem, len(u)
         cov = problem.cov[problem.mptr[i] : problem.mptr[i + 1]].reshape(d, d)
-        rows = self._effects[self.posterior.dag.parents(i)]
-        constant = float(self.posterior.intercept)
-        reach = np.column_stack([rows @ problem.offset, rows]) if constant else rows
-        if constant:
-            unit = np.zeros((1, self.n_nodes + 1))
-            unit[0, 0] = 1.0
-            reach = np.vstack([unit, reach])
-        gram = reach @ reach.T
-        ridge = problem.inv_n / (radius**2 + constant)
-        return float(u @ gram @ np.linalg.solve(ridge * np.eye(d) + cov @ gram, u))
+        parents, n = self.posterior.dag.parents(i), self.n_cells
+        rows = self._effects[parents]
+        gram = n * radius**2 * (rows @ rows.T)
+
+        def gain(reach: NDArray[np.float64]) -> float:
+            return float(u @ reach @ np.linalg.solve(np.eye(d) + cov @ reach, u))
+
+        if not self.posterior.intercept:
+            return gain(gram)
+        rest = np.concatenate([[1.0], rows @ problem.offset])
+        fixed, free = n * np.outer(rest, rest), np.zeros((d, d))
+        if d == 1:
+            return gain(fixed)
+        free[1:, 1:] = gram
+        found = minimize_scalar(
+            lambda t: gain(fixed / t + free / (1 - t)), bounds=(0.0, 1.0), method="bounded"
+        )
+        return float(found.fun)
 
     @property
     def _effects(self) -> NDArray[np.float64]:
