@@ -74,19 +74,35 @@ class Box(Domain):
         return as_rng(rng).uniform(*self._bounds(n_nodes), size=(n, n_nodes))
 
     def _search(self, acquisition: Acquisition, starts: list[Vector]) -> Optimum:
-        bounds = list(zip(*self._bounds(acquisition.n_nodes), strict=True))
-        best, least = starts[0], np.inf
-        for start in starts:
-            # Scaled to the value at the start, so that tolerances mean the same in any units.
-            inside = self.project(start)
-            scale = abs(acquisition.value(inside)) or 1.0
+        found = [self._descend(acquisition, self.project(start)) for start in starts]
+        values = [acquisition.value(shift) for shift in found]
+        best = int(np.argmin(values))
+        return Optimum(found[best], float(values[best]))
 
-            def objective(a: Vector, scale: float = scale) -> tuple[float, Vector]:
-                value, grad = acquisition.value_and_grad(a)
-                return value / scale, grad / scale
+    def _descend(self, acquisition: Acquisition, start: Vector) -> Vector:
+        # In widths of the box and in shares of the part of the value that shifts can change, so
+        # that tolerances mean the same in any units and however large the floor. The share is
+        # taken anew where a descent ends, as it may end orders of magnitude below its start.
+        low, high = self._bounds(acquisition.n_nodes)
+        width, floor = high - low, acquisition.floor
+        shift, least = start, acquisition.value(start) - floor
+        for _ in range(5):
+            scale = abs(least) or 1.0
 
-            found = minimize(objective, inside, jac=True, method="L-BFGS-B", bounds=bounds)
-            value = acquisition.value(found.x)
+            def objective(t: Vector, scale: float = scale) -> tuple[float, Vector]:
+                value, grad = acquisition.value_and_grad(low + width * t)
+                return (value - floor) / scale, grad * width / scale
+
+            within = np.divide(shift - low, width, out=np.zeros_like(low), where=width > 0)
+            found = minimize(
+                objective, within, jac=True, method="L-BFGS-B", bounds=[(0, 1)] * len(low),
+                options={"ftol": 1e-12, "gtol": 1e-8, "maxiter": 1000},
+            )  # fmt: skip
+            moved = np.where(found.x < 1, self.project(low + width * found.x), high)
+            value = acquisition.value(moved) - floor
             if value < least:
-                best, least = found.x, value
-        return Optimum(best, float(least))
+                shift = moved
+            if not value < least - 1e-9 * abs(least):
+                break
+            least = value
+        return shift
