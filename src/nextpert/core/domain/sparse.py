@@ -111,16 +111,17 @@ class Sparse(Domain):
         support: NDArray[np.bool_],
         starts: list[Vector],
     ) -> tuple[Vector, float, NDArray[np.bool_]]:
-        base = support
-        for node in np.flatnonzero(~base):
-            wider = base.copy()
+        found, lowest, chosen = best, np.inf, support
+        for node in np.flatnonzero(~support):
+            wider = support.copy()
             wider[node] = True
             nudged = best.copy()
             nudged[node] = 0.1 * self.radius
             shift, value = self._on(acquisition, wider, [nudged, *starts])
-            if value < least or support is base:
-                best, least, support = shift, min(value, least), wider
-        return best, least, support
+            if value < lowest:
+                found, lowest, chosen = shift, value, wider
+        # A wider support holds the shift so far: keep it where no search got below it.
+        return (found, lowest, chosen) if lowest < least else (best, least, chosen)
 
     def _exchange(
         self,
