@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import as_rng
+from nextpert.core._checks import as_rng, as_vector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,12 +95,15 @@ class Domain:
         if known is not None:
             value = acquisition.value(known)
             return Optimum(known, value, self._index(known), value)
-        points = [np.asarray(s, dtype=np.float64) for s in starts or ()]
+        p = acquisition.n_nodes
+        points = [
+            as_vector(s, p, "A start", finite=False) for s in ([] if starts is None else starts)
+        ]
         points += acquisition.starts()
-        points += list(self.sample(n_random, acquisition.n_nodes, generator))
-        usable = [p for p in points if np.isfinite(p).all() and np.abs(p).max(initial=0) > 0]
+        points += list(self.sample(n_random, p, generator))
+        usable = [s for s in points if np.isfinite(s).all() and np.any(s)]
         if not usable:
-            usable = list(self.sample(1, acquisition.n_nodes, generator))
+            usable = list(self.sample(1, p, generator))
         found = self._search(acquisition, usable)
         return replace(found, lower_bound=self._bound(acquisition)) if certify else found
 
