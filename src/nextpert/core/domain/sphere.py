@@ -55,7 +55,7 @@ class Sphere(Domain):
     def project(self, shift: ArrayLike) -> Vector:
         """Return ``radius shift / |shift|``; the first axis for a shift of zero."""
         vector = np.array(shift, dtype=np.float64)
-        norm = np.linalg.norm(vector)
+        norm = float(np.linalg.norm(vector))
         if norm == 0:
             vector[0] = norm = 1.0
         return self.radius * vector / norm
