@@ -1,0 +1,218 @@
+"""Pools, boxes and sparse shifts: searches against exhaustive ones, moments against draws."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from nextpert.core import (
+    Box,
+    CausalVariance,
+    Civ,
+    CivOw,
+    DagBlr,
+    Greedy,
+    MaxVariance,
+    Moments,
+    Pool,
+    Random,
+    Sparse,
+    TargetMeanVariance,
+    random_scm,
+)
+
+LOOKAHEAD = [Civ, CausalVariance, MaxVariance, TargetMeanVariance]
+
+
+def instance(p, seed, n=10, intercept=True, scale=1.0):
+    """Draw a posterior and a target mean; ``scale`` is the unit of the data."""
+    rng = np.random.default_rng(seed)
+    scm = random_scm(p, "complete", rng=rng)
+    blr = DagBlr(scm.dag, intercept=intercept, prior_scale=1.0, prior_rate=1e-3 * scale**2)
+    blr = blr.update(Moments.from_array(scale * scm.sample(n, rng=rng)))
+    return blr, scale * scm.mean(rng.normal(size=p)), rng
+
+
+# -- pool ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [*LOOKAHEAD, CivOw, Greedy])
+def test_pool_takes_the_best_candidate_and_the_first_of_equals(kind):
+    blr, target, rng = instance(6, 0)
+    shifts = rng.normal(size=(200, 6))
+    shifts[150] = shifts[20]
+    acquisition = kind(blr, target)
+    for pool in (shifts, np.vstack([shifts, shifts])):
+        found = Pool(pool).minimise(acquisition, rng=0, n_random=3, certify=True)
+        values = [acquisition.value(a) for a in shifts]
+        assert found.index == int(np.argmin(values))
+        assert found.value == pytest.approx(min(values), rel=1e-12)
+        assert found.lower_bound == found.value
+        np.testing.assert_array_equal(found.shift, shifts[found.index])
+
+
+def test_pool_moments_projection_draws_and_errors():
+    rng = np.random.default_rng(1)
+    shifts = rng.normal(size=(7, 3))
+    pool = Pool(shifts)
+    mean, variance = pool.moments(3)
+    np.testing.assert_allclose(mean, sum(shifts) / 7)
+    np.testing.assert_allclose(variance, sum((shifts - mean) ** 2) / 7)
+    counts = np.zeros(7)
+    for row in pool.sample(7000, 3, rng):
+        counts[np.flatnonzero((shifts == row).all(axis=1))[0]] += 1
+    assert ((counts - 1000) ** 2 / 1000).sum() < 35  # chi square, 6 degrees of freedom
+    for bad, message in (
+        (np.empty((0, 3)), "at least one"),
+        (np.ones(3), "at least one"),
+        ([[np.nan, 1.0]], "NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Pool(bad)
+    with pytest.raises(ValueError, match="3 nodes"):
+        pool.moments(4)
+    with pytest.raises(ValueError, match="pool"):
+        pool.minimise(Random(4, rng=0))
+
+
+# -- box ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", LOOKAHEAD)
+@pytest.mark.parametrize("seed", range(4))
+def test_box_of_two_nodes_against_a_grid(kind, seed):
+    blr, target, _ = instance(2, seed, n=3)
+    low, high = np.array([-1.5, -0.2]), np.array([0.4, 2.0])
+    acquisition = kind(blr, target, n_cells=3)
+    grid = np.stack(
+        np.meshgrid(*[np.linspace(a, b, 301) for a, b in zip(low, high, strict=True)]), -1
+    ).reshape(-1, 2)
+    found = Box(low, high).minimise(acquisition, n_random=6, rng=seed)
+    least = acquisition.values(grid).min()
+    assert (found.shift >= low).all()
+    assert (found.shift <= high).all()
+    assert found.value == pytest.approx(acquisition.value(found.shift), rel=1e-12)
+    assert found.value <= least + 1e-6 * (least - acquisition.floor)
+
+
+@pytest.mark.parametrize("kind", [Civ, TargetMeanVariance])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("n", [5, 3000])
+def test_box_meets_the_first_order_conditions_in_any_units(kind, scale, n):
+    blr, target, rng = instance(7, 5, n=n, scale=scale)
+    low = -scale * rng.uniform(0, 2, 7)
+    high = scale * rng.uniform(0, 2, 7)
+    high[2] = low[2]  # a node that cannot be shifted
+    acquisition = kind(blr, target)
+    found = Box(low, high).minimise(acquisition, n_random=3, rng=0)
+    assert found.shift[2] == pytest.approx(low[2], rel=1e-12)
+    value, grad = acquisition.value_and_grad(found.shift)
+    excess = value - acquisition.floor
+    slope = grad * (high - low)  # by the width of the box
+    inside = (found.shift > low) & (found.shift < high)
+    assert inside.sum() < 7
+    assert np.abs(slope[inside]).max(initial=0) < 1e-4 * excess
+    assert (slope[found.shift == low] > -1e-4 * excess).all()
+    assert (slope[found.shift == high] < 1e-4 * excess).all()
+    others = Box(low, high).sample(20_000, 7, rng)
+    assert acquisition.excess(found.shift[None])[0] <= acquisition.excess(others).min()
+
+
+def test_box_moments_projection_and_errors():
+    rng = np.random.default_rng(2)
+    low, high = np.array([-1.0, 0.0, 2.0]), np.array([1.0, 0.5, 2.0])
+    box = Box(low, high)
+    draws = box.sample(40_000, 3, rng)
+    mean, variance = box.moments(3)
+    np.testing.assert_array_equal(draws[:, 2], 2.0)
+    error = draws.std(axis=0)[:2] / np.sqrt(len(draws))
+    assert (np.abs(draws.mean(axis=0) - mean)[:2] < 5 * error).all()
+    square = ((draws - mean) ** 2)[:, :2]
+    error = square.std(axis=0) / np.sqrt(len(draws))
+    assert (np.abs(square.mean(axis=0) - variance[:2]) < 5 * error).all()
+    shift = np.array([3.0, 0.2, 7.0])
+    np.testing.assert_array_equal(box.project(shift), [1.0, 0.2, 2.0])
+    np.testing.assert_array_equal(Box(-1, 1).moments(2)[1], [1 / 3, 1 / 3])
+    for bad, message in (((1.0, 0.0), "low <= high"), ((-np.inf, 0.0), "finite")):
+        with pytest.raises(ValueError, match=message):
+            Box(*bad)
+    with pytest.raises(ValueError, match="4 nodes"):
+        box.moments(4)
+
+
+# -- sparse -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Civ, TargetMeanVariance, CausalVariance])
+def test_two_sparse_shifts_against_all_supports_and_directions(kind):
+    """A greedy search with exchanges: level with the exhaustive one in all these instances."""
+    angles = np.linspace(0, 2 * np.pi, 721)
+    for seed in range(6):
+        p = 4 + seed % 3
+        blr, target, _ = instance(p, seed, n=[2, 8][seed % 2], intercept=seed % 3 == 0)
+        acquisition = kind(blr, target)
+        found = Sparse(2, 1.3).minimise(acquisition, rng=seed, certify=True)
+        assert np.count_nonzero(found.shift) <= 2
+        assert np.linalg.norm(found.shift) == pytest.approx(1.3)
+        assert found.value == pytest.approx(acquisition.value(found.shift), rel=1e-10)
+        assert found.lower_bound <= found.value
+        least = np.inf
+        for pair in combinations(range(p), 2):
+            shifts = np.zeros((len(angles), p))
+            shifts[:, pair] = 1.3 * np.column_stack([np.cos(angles), np.sin(angles)])
+            least = min(least, acquisition.values(shifts).min())
+        assert found.value <= least + 1e-6 * (least - acquisition.floor)
+
+
+@pytest.mark.parametrize("kind", [*LOOKAHEAD, CivOw])
+def test_sparse_shifts_of_one_node_and_of_all(kind):
+    blr, target, _ = instance(5, 3, n=4)
+    acquisition = kind(blr, target)
+    one = Sparse(1, 2.0).minimise(acquisition, rng=0)
+    singles = 2.0 * np.vstack([np.eye(5), -np.eye(5)])
+    assert one.value == pytest.approx(min(acquisition.value(a) for a in singles), rel=1e-12)
+    assert one.value == pytest.approx(acquisition.value(one.shift), rel=1e-10)
+    last = one.value
+    for k in (2, 3, 5, 9):
+        more = Sparse(k, 2.0).minimise(acquisition, rng=0)
+        assert np.count_nonzero(more.shift) <= k
+        assert more.value == pytest.approx(acquisition.value(more.shift), rel=1e-10)
+        assert more.value <= last * (1 + 1e-9)
+        last = more.value
+
+
+def test_sparse_shifts_where_no_second_node_helps():
+    # Only node 0 is a parent: all other nodes are of no use, and the value must stay true.
+    from nextpert.core import Dag
+
+    blr = DagBlr(Dag.from_edges(4, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
+    for kind in LOOKAHEAD:
+        acquisition = kind(blr, [1.0, 1.0, 0.5, 0.2])
+        found = Sparse(3).minimise(acquisition, rng=0)
+        assert found.value == pytest.approx(acquisition.value([1.0, 0, 0, 0]), rel=1e-9)
+        assert found.value == pytest.approx(acquisition.value(found.shift), rel=1e-12)
+
+
+def test_sparse_moments_projection_and_errors():
+    rng = np.random.default_rng(4)
+    sparse = Sparse(2, 1.5)
+    draws = sparse.sample(40_000, 4, rng)
+    assert (np.count_nonzero(draws, axis=1) == 2).all()
+    np.testing.assert_allclose(np.linalg.norm(draws, axis=1), 1.5)
+    mean, variance = sparse.moments(4)
+    for power, wanted in ((1, mean), (2, variance)):
+        values = draws**power
+        error = values.std(axis=0) / np.sqrt(len(draws))
+        assert (np.abs(values.mean(axis=0) - wanted) < 5 * error).all()
+    shift = rng.normal(size=4)
+    nearest = sparse.project(shift)
+    distance = np.linalg.norm(draws - shift, axis=1).min()
+    assert np.linalg.norm(nearest - shift) <= distance
+    assert np.count_nonzero(sparse.project(np.zeros(4))) == 1
+    assert np.count_nonzero(Sparse(9).project(shift)) == 4
+    assert Sparse(9).sample(3, 2, rng).shape == (3, 2)
+    for bad in ({"k": 0}, {"k": 1.5}, {"k": 1, "radius": 0.0}):
+        with pytest.raises(ValueError, match=r"k must|radius"):
+            Sparse(**bad)
