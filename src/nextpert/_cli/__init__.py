@@ -1,0 +1,1 @@
+"""The command ``nextpert``: its options, its steps and its report."""

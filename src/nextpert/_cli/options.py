@@ -1,0 +1,198 @@
+"""Options of the command, one group a function of ``nextpert.tl``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+_DEMO = """\
+Run the main job: learn the graph, fit the posterior, rank what to try next. By default on a
+simulated screen whose truth is known: the wanted state is the mean under a knockout that was
+never seen, and the ranking can be compared with it."""
+_DESIGN = """\
+Rank the perturbations to try next for a screen in an h5ad file. A list of names may be kept in a
+text file, one a line, and given as @FILE."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors take one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message with where to look, and leave with code 2."""
+        self.exit(2, f"nextpert: error: {message} (see {self.prog} --help)\n")
+
+
+def build_parser(version: str) -> Parser:
+    """Return the parser of the command."""
+    parser = Parser(prog="nextpert", description="Which perturbation to try next.")
+    parser.add_argument("--version", action="version", version=f"nextpert {version}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | design")
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    demo = commands.add_parser(
+        "demo",
+        help="run the main job on a simulated screen, or on a screen of your own",
+        description=_DEMO,
+        formatter_class=formatter,
+        fromfile_prefix_chars="@",
+    )
+    demo.add_argument("--data", dest="file", type=Path, metavar="FILE.h5ad", help="a real screen")
+    _add_options(demo, out="nextpert_demo", n_runs=20)
+    design = commands.add_parser(
+        "design",
+        help="rank the perturbations to try next for a screen, with every option",
+        description=_DESIGN,
+        formatter_class=formatter,
+        fromfile_prefix_chars="@",
+    )
+    design.add_argument("file", type=Path, metavar="FILE.h5ad", help="the screen")
+    _add_options(design, out="nextpert_design", n_runs=100)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, *, out: str, n_runs: int) -> None:
+    _add_target(parser)
+    _add_data(parser)
+    _add_graph(parser, n_runs)
+    _add_posterior(parser)
+    _add_ranking(parser)
+    group = parser.add_argument_group("output")
+    group.add_argument("--out", type=Path, default=Path(out), help="folder of the results")
+    group.add_argument(
+        "--show", type=int, default=15, metavar="N", help="rows of the table printed"
+    )
+    group.add_argument("--no-figures", action="store_true", help="write no figures")
+    group.add_argument("--quiet", action="store_true", help="no progress")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    group.add_argument("--seed", type=int, default=0, help="seed of everything random")
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the wanted state (one of these)")
+    one = group.add_mutually_exclusive_group()
+    one.add_argument("--target", metavar="NAME", help="the mean under this perturbation")
+    one.add_argument(
+        "--target-group",
+        nargs=2,
+        metavar=("KEY", "VALUE"),
+        help="the mean of the cells whose column KEY of obs is VALUE",
+    )
+    one.add_argument(
+        "--target-mean",
+        nargs="+",
+        metavar="GENE=MEAN",
+        help="wanted means of genes (log-normalised); the others keep their control mean",
+    )
+    one.add_argument(
+        "--target-file", type=Path, metavar="FILE.csv", help="the same, with columns gene, mean"
+    )
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the screen")
+    group.add_argument("--perturbation-key", default="perturbation", help="column of obs")
+    group.add_argument("--control", default="control", help="label of unperturbed cells")
+    group.add_argument("--layer", help="layer to read instead of X")
+    group.add_argument(
+        "--log-normalise",
+        action="store_true",
+        help="X (or the layer) holds raw counts: scale cells to equal totals and take ln(1 + x)",
+    )
+    group.add_argument("--genes", nargs="+", metavar="GENE", help="the panel; by default all genes")
+    group.add_argument(
+        "--min-fraction",
+        type=_share,
+        default=0.0,
+        metavar="SHARE",
+        help="leave out genes seen in no more than this share of the control cells",
+    )
+
+
+def _add_graph(parser: argparse.ArgumentParser, n_runs: int) -> None:
+    group = parser.add_argument_group("the graph (tl.learn_dag)")
+    group.add_argument("--method", choices=("gsp", "given"), default="gsp", help="how to get it")
+    group.add_argument(
+        "--dag", type=Path, metavar="FILE.csv", help="arcs of your own: columns parent, child"
+    )
+    group.add_argument("--alpha", type=float, default=1e-3, help="significance level of the tests")
+    group.add_argument("--depth", type=int, default=4, help="most arcs turned round in a search")
+    group.add_argument("--n-runs", type=int, default=n_runs, help="restarts")
+    group.add_argument(
+        "--backend", choices=("nextpert", "causaldag"), default="nextpert", help="implementation"
+    )
+    group.add_argument("--n-jobs", type=int, default=1, help="processes")
+    for name, columns in (
+        ("before", "earlier, later"),
+        ("tiers", "gene, tier (a number)"),
+        ("required", "parent, child"),
+        ("forbidden", "parent, child"),
+    ):
+        group.add_argument(
+            f"--{name}", type=Path, metavar="FILE.csv", help=f"prior knowledge: columns {columns}"
+        )
+
+
+def _add_posterior(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the posterior (tl.fit_dag_blr)")
+    group.add_argument(
+        "--perturbations", nargs="+", metavar="NAME", help="those to fit; default all"
+    )
+    group.add_argument(
+        "--shift",
+        default="knockout",
+        metavar="knockout|observed|FILE.csv",
+        help="what a perturbation does to its targets; a table has perturbations as rows",
+    )
+    group.add_argument("--separator", default="+", help="what joins the targets in a label")
+    group.add_argument(
+        "--prior-scale", type=_scale, default="evidence", metavar="evidence|NUMBER", help="learn it"
+    )
+    group.add_argument("--noise-var", type=float, help="known noise variance of all genes")
+    group.add_argument("--no-intercept", action="store_true", help="for data centred by controls")
+
+
+def _add_ranking(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the ranking (tl.design_interventions)")
+    group.add_argument("--acquisition", default="civ", help="criterion")
+    group.add_argument(
+        "--candidates",
+        nargs="+",
+        metavar="NAME",
+        help='"fitted" (all perturbations fitted), "genes" (those and a knockout of every gene of '
+        "the panel), names, or a FILE.csv of shifts",
+    )
+    group.add_argument(
+        "--candidate-shift",
+        metavar="knockout|observed|FILE.csv",
+        help="shift of the candidates; by default as fitted",
+    )
+    group.add_argument("--n-cells", type=int, default=100, help="cells planned for the next one")
+    group.add_argument("--n-samples", type=int, default=400, help="posterior draws")
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        message = f"must lie between 0 and 1, but is {text}"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
+def _scale(text: str) -> str | float:
+    return text if text == "evidence" else float(text)
+
+
+def parse(version: str, argv: list[str] | None) -> argparse.Namespace:
+    """Parse the arguments, and check those that depend on each other."""
+    parser = build_parser(version)
+    options = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    targets = ("target", "target_group", "target_mean", "target_file")
+    named = any(getattr(options, name) is not None for name in targets)
+    if options.file is not None and not named:
+        parser.error("name the wanted state, such as with --target NAME")
+    if options.file is None and named:
+        parser.error("the simulated screen has its own target: give --data FILE.h5ad as well")
+    if options.show < 0:
+        parser.error(f"--show must be 0 or more, but is {options.show}")
+    return options

@@ -1,0 +1,95 @@
+"""What the command prints: progress to standard error, results to standard output."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    import pandas as pd
+    from anndata import AnnData
+
+
+def say(text: str) -> None:
+    """Print a line of progress, a warning or an error."""
+    sys.stderr.write(f"nextpert: {text}\n")
+    sys.stderr.flush()
+
+
+def print_report(
+    adata: AnnData, options: argparse.Namespace, written: list[str], hidden: str | None
+) -> None:
+    """Print what to try next and the head of the ranking."""
+    stored = adata.uns["design"]
+    ranking, params = stored["ranking"], stored["params"]
+    best = ranking.iloc[0]
+    nearest = ranking.loc[ranking["predicted_distance"].idxmin()]
+    graph = adata.uns["dag"]
+    n_cells = int(stored["trace"]["n_cells"].iloc[-1])
+    goal = f"the mean under a knockout of {hidden} (never seen)" if hidden else params["target"]
+    why = f"by {params['acquisition']}"
+    if params["acquisition"] not in ("greedy", "random"):
+        why += ", what the model would learn most from"
+    lines = [
+        f"Graph: {len(graph['genes'])} genes, {int(graph['n_edges'])} arcs. Target: {goal}.",
+        f"Try next: {best['perturbation']} ({n_cells} cells), {why}.",
+        f"Predicted closest to the target: {nearest['perturbation']}, distance "
+        f"{_distance(nearest)}, {_share(nearest)} of that of control cells.",
+        "",
+    ]
+    if options.show:
+        lines += [format_ranking(ranking.head(options.show), params["acquisition"])]
+        if len(ranking) > options.show:
+            lines += [f"... and {len(ranking) - options.show} more in ranking.csv"]
+        lines += ["(distance: squared, in units of log-normalised expression)", ""]
+    lines += [f"Written to {options.out}: {', '.join(written)}"]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def format_ranking(ranking: pd.DataFrame, criterion: str) -> str:
+    """Return the ranking as a table of text.
+
+    The criterion is given for the first row, and then by how much the others exceed it.
+    """
+    rows = [
+        [
+            str(row["rank"]),
+            str(row["perturbation"]),
+            str(row["target_genes"]),
+            str(row["shift"]),
+            _criterion(float(row["acquisition"]), float(ranking["acquisition"].iloc[0])),
+            _distance(row),
+            _share(row),
+            str(row["n_cells_seen"]),
+        ]
+        for _, row in ranking.iterrows()
+    ]
+    header = [
+        "rank", "perturbation", "targets", "shift", criterion, "predicted distance",
+        "of control's", "cells seen",
+    ]  # fmt: skip
+    table = [header, *rows]
+    widths = [max(len(row[j]) for row in table) for j in range(len(header))]
+    left = {1, 2}  # names to the left, numbers to the right
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if j in left else cell.rjust(width)
+            for j, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    )
+
+
+def _criterion(value: float, best: float) -> str:
+    # Values often agree in their first digits: what ranks them is how far they lie from the best.
+    return f"{value:.4g}" if value == best else f"+{value - best:.1e}"
+
+
+def _distance(row: pd.Series) -> str:
+    return f"{row['predicted_distance']:.3g} ± {row['predicted_distance_sd']:.1g}"
+
+
+def _share(row: pd.Series) -> str:
+    return f"{100 * row['relative_distance']:.0f} %"

@@ -1,0 +1,79 @@
+"""The command ``nextpert``."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# What bad input raises, here and in the functions called; anything else is a fault of ours, and
+# shows its traceback.
+_EXPECTED = (ValueError, TypeError, OSError, ImportError, MemoryError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``nextpert demo`` or ``nextpert design`` and return the exit code.
+
+    Parameters
+    ----------
+    argv
+        The arguments; by default those of the process.
+
+    Returns
+    -------
+    int
+        0; 2 after an error, which is told on one line; 130 if interrupted.
+
+    Examples
+    --------
+    >>> from nextpert.cli import main
+    >>> main(["design", "absent.h5ad", "--target", "MYC", "--quiet"])
+    2
+    """
+    from nextpert import __version__
+    from nextpert._cli.options import parse
+    from nextpert._cli.report import say
+
+    options = parse(__version__, None if argv is None else list(argv))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = _show_warning
+            from nextpert._cli.run import run
+
+            run(options)
+    except KeyboardInterrupt:
+        say("interrupted, nothing written")
+        return 130
+    except _EXPECTED as error:
+        if options.debug:
+            raise
+        say(f"error: {_one_line(error)}")
+        return 2
+    return 0
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    from nextpert._cli.report import say
+
+    if category is UserWarning:  # sub-classes are other packages' deprecations and the like
+        say(f"warning: {' '.join(str(message).split())}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

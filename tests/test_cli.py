@@ -1,0 +1,370 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+from nextpert._cli.report import format_ranking
+from nextpert.cli import main
+
+FILES = {
+    "annotated.h5ad", "cpca_density.png", "dag.png", "design.png", "ranking.csv", "trace.csv",
+}  # fmt: skip
+FAST = ["--quiet", "--n-runs", "2", "--n-samples", "20", "--no-figures"]
+
+
+@pytest.fixture
+def screen(small_screen, tmp_path):
+    """The small screen in a file, labels as in an h5ad from elsewhere."""
+    path = tmp_path / "screen.h5ad"
+    small_screen.write_h5ad(path)
+    return path
+
+
+@pytest.fixture
+def counts(small_screen, tmp_path):
+    """A screen of raw counts, sparse."""
+    rate = np.exp(np.asarray(small_screen.X)[:, :6] / 2)
+    adata = small_screen[:, :6].copy()
+    adata.X = sp.csr_matrix(np.random.default_rng(0).poisson(rate).astype(np.int32))
+    adata.X[:, 5] = 0
+    adata.X[0, 5] = 1
+    path = tmp_path / "counts.h5ad"
+    adata.write_h5ad(path)
+    return path
+
+
+def _design(path, *options, out=None, target=("--target", "MYC")):
+    out = path.parent / "out" if out is None else out
+    return main(["design", str(path), *target, "--out", str(out), *FAST, *map(str, options)])
+
+
+def _result(path):
+    return ad.read_h5ad(path.parent / "out" / "annotated.h5ad")
+
+
+def test_version_and_help(capsys):
+    for option, expected in (("--version", npt.__version__), ("--help", "demo")):
+        with pytest.raises(SystemExit) as stop:
+            main([option])
+        assert stop.value.code == 0
+        assert expected in capsys.readouterr().out
+
+
+def test_demo_finds_the_unseen_knockout_and_writes_everything(tmp_path, capsys):
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out), "--n-runs", "3"]) == 0
+    printed = capsys.readouterr()
+    assert {p.name for p in out.iterdir()} == FILES
+    adata = ad.read_h5ad(out / "annotated.h5ad")
+    ranking = adata.uns["design"]["ranking"]
+    hidden = re.search(r"knockout of (\S+) \(never seen\)", printed.out).group(1)
+    assert hidden not in set(adata.obs["perturbation"])
+    nearest = ranking.loc[ranking["predicted_distance"].idxmin(), "perturbation"]
+    assert nearest == hidden
+    assert f"Predicted closest to the target: {hidden}" in printed.out
+    assert f"Try next: {ranking['perturbation'].iloc[0]} " in printed.out
+    for step in ("Learning", "Fitting", "Ranking", "Drawing"):
+        assert step in printed.err
+    assert len(ranking) == 36
+    for name in ("dag.png", "design.png", "cpca_density.png"):
+        assert (out / name).read_bytes()[:4] == b"\x89PNG"
+    table = pd.read_csv(out / "ranking.csv")
+    np.testing.assert_allclose(table["predicted_distance"], ranking["predicted_distance"])
+
+
+def test_the_target_of_the_demo_is_the_truth():
+    from nextpert._cli.run import _unseen_target
+    from nextpert.core import LinearScm
+
+    adata = npt.datasets.simulated_screen(n_control=20, n_perturbed=2)
+    target, hidden = _unseen_target(adata)
+    truth = adata.uns["truth"]
+    scm = LinearScm(truth["weights"], truth["noise_var"], truth["intercept"])
+    shift = np.zeros(36)
+    shift[adata.var_names.get_loc(hidden)] = -truth["control_mean"][adata.var_names == hidden][0]
+    np.testing.assert_allclose([target[g] for g in adata.var_names], scm.mean(shift), atol=1e-9)
+
+
+def test_design_equals_the_functions(screen, small_screen):
+    assert _design(screen, "--seed", 4, "--acquisition", "greedy", "--alpha", 0.01) == 0
+    npt.tl.learn_dag(small_screen, alpha=0.01, n_runs=2, rng=4)
+    npt.tl.fit_dag_blr(small_screen)
+    npt.tl.design_interventions(small_screen, "MYC", acquisition="greedy", n_samples=20, rng=4)
+    result = _result(screen)
+    expected = small_screen.uns["design"]["ranking"]
+    pd.testing.assert_frame_equal(
+        result.uns["design"]["ranking"].reset_index(drop=True),
+        expected.reset_index(drop=True),
+        check_dtype=False,
+        check_column_type=False,
+    )
+    assert (result.varp["dag"] != small_screen.varp["dag"]).nnz == 0
+
+
+def test_every_option_reaches_its_function(screen, tmp_path, monkeypatch):
+    calls = {}
+    for name in ("learn_dag", "fit_dag_blr", "design_interventions"):
+        real = getattr(npt.tl, name)
+
+        def record(adata, *args, name=name, real=real, **options):
+            calls[name] = options | {"args": args}
+            return real(adata, *args, **options)
+
+        monkeypatch.setattr(f"nextpert.tl.{name}", record, raising=False)
+    pairs = {
+        "before": "earlier,later\nMYC,STK3\n", "required": "parent,child\nMYC,GATA1\n",
+        "forbidden": "parent,child\nSTK3,MYC\n", "tiers": "gene,tier\nMYC,0\nSTK3,1.5\n",
+    }  # fmt: skip
+    files = []
+    for name, text in pairs.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+        files += [f"--{name}", tmp_path / f"{name}.csv"]
+    (tmp_path / "shift.csv").write_text("perturbation,MYC,STK3\nMYC,-1,\nSTK3,,-0.5\n")
+    code = _design(
+        screen,
+        *files, "--genes", "MYC", "STK3", "GATA1", "OXR1",
+        "--alpha", 0.02, "--depth", 3, "--n-runs", 4, "--n-jobs", 1, "--seed", 9,
+        "--shift", tmp_path / "shift.csv", "--perturbations", "MYC", "STK3", "--separator", "+",
+        "--prior-scale", 2, "--noise-var", 0.5, "--no-intercept",
+        "--acquisition", "cv", "--candidates", "MYC", "MYC+STK3", "--candidate-shift", "knockout",
+        "--n-cells", 7, "--n-samples", 11,
+        target=("--target-mean", "MYC=1.5", "STK3=0"),
+    )  # fmt: skip
+    assert code == 0
+    learn, fit, design = (calls[n] for n in ("learn_dag", "fit_dag_blr", "design_interventions"))
+    expected = {
+        "genes": ["MYC", "STK3", "GATA1", "OXR1"], "alpha": 0.02, "depth": 3, "n_runs": 4,
+        "rng": 9, "before": [("MYC", "STK3")], "required": [("MYC", "GATA1")],
+        "forbidden": [("STK3", "MYC")], "tiers": {"MYC": 0.0, "STK3": 1.5}, "n_jobs": 1,
+        "backend": "nextpert", "method": "gsp", "dag": None,
+    }  # fmt: skip
+    assert {key: learn[key] for key in expected} == expected
+    assert fit["perturbations"] == ["MYC", "STK3"]
+    assert fit["shift"].loc["STK3"].tolist() == [0.0, -0.5]
+    assert (fit["prior_scale"], fit["noise_var"], fit["intercept"]) == (2.0, 0.5, False)
+    assert design["args"] == ({"MYC": 1.5, "STK3": 0.0},)
+    assert design["candidates"] == ["MYC", "MYC+STK3"]
+    assert (design["acquisition"], design["shift"]) == ("cv", "knockout")
+    assert (design["n_cells"], design["n_samples"], design["rng"]) == (7, 11, 9)
+
+
+def test_every_parameter_of_the_functions_has_an_option():
+    """A new parameter of a function must not be forgotten here."""
+    import inspect
+
+    source = (Path(npt.__file__).parent / "_cli" / "run.py").read_text()
+    keys = {"key_added", "dag_key", "posterior_key", "copy", "adata", "target"}
+    for name in ("learn_dag", "fit_dag_blr", "design_interventions"):
+        for parameter in set(inspect.signature(getattr(npt.tl, name)).parameters) - keys:
+            shared = parameter in {"perturbation_key", "control", "layer"}
+            assert shared or f"{parameter}=" in source, f"{name}: {parameter}"
+
+
+def test_targets_given_as_group_and_file(screen, tmp_path):
+    assert _design(screen, target=("--target-group", "batch", "a")) == 0
+    grouped = _result(screen).uns["design"]
+    assert "batch" in grouped["params"]["target"]
+    (tmp_path / "means.csv").write_text("gene,mean\nMYC,0.5\n")
+    assert _design(screen, target=("--target-file", str(tmp_path / "means.csv"))) == 0
+    stored = _result(screen).uns["design"]
+    wanted = dict(zip(stored["genes"], stored["target_mean"], strict=True))
+    assert wanted["MYC"] == 0.5
+
+
+def test_a_given_graph_and_names_from_a_file(screen, tmp_path):
+    (tmp_path / "dag.csv").write_text("parent,child\nMYC,STK3\nSTK3,OXR1\n")
+    (tmp_path / "genes.txt").write_text("MYC\nSTK3\nOXR1\n")
+    options = ("--method", "given", "--dag", tmp_path / "dag.csv", "--genes")
+    assert _design(screen, *options, f"@{tmp_path / 'genes.txt'}") == 0
+    graph = _result(screen).uns["dag"]
+    assert graph["genes"].tolist() == ["MYC", "STK3", "OXR1"]
+    assert graph["n_edges"] == 2
+
+
+def test_log_normalise_and_min_fraction(counts, capsys):
+    raw = ad.read_h5ad(counts)
+    assert _design(counts, "--log-normalise", "--min-fraction", "0.1") == 0
+    result = _result(counts)
+    assert result.uns["dag"]["genes"].tolist() == raw.var_names[:5].tolist()
+    totals = raw.X.sum(1).A1 if hasattr(raw.X.sum(1), "A1") else np.asarray(raw.X.sum(1)).ravel()
+    expected = np.log1p(raw.X.toarray() / totals[:, None] * np.median(totals[totals > 0]))
+    np.testing.assert_allclose(result.X.toarray(), expected, rtol=1e-4)
+    assert (result.layers["counts"] != raw.X).nnz == 0
+    assert "--log-normalise" not in capsys.readouterr().err
+    assert _design(counts, "--min-fraction", "0.1") == 0
+    assert "--log-normalise" in capsys.readouterr().err
+
+
+def test_rounds_add_up_and_normalised_data_are_not_normalised_again(counts, capsys):
+    assert _design(counts, "--log-normalise") == 0
+    first = counts.parent / "out" / "annotated.h5ad"
+    assert _design(first, "--log-normalise", out=counts.parent / "two") == 2
+    assert "no raw counts" in capsys.readouterr().err
+    assert not (counts.parent / "two").exists()
+    assert _design(first, out=counts.parent / "two") == 0
+    trace = pd.read_csv(counts.parent / "two" / "trace.csv")
+    assert trace["round"].tolist() == [1, 2]
+
+
+def test_figures_of_a_screen_of_ones_own(screen):
+    out = screen.parent / "out"
+    options = ["--quiet", "--n-runs", "2", "--out", str(out)]
+    assert main(["demo", "--data", str(screen), "--target", "STK3", *options]) == 0
+    assert {p.name for p in out.iterdir()} == FILES
+
+
+ERRORS = [
+    (["design", "absent.h5ad", "--target", "MYC"], "no file 'absent.h5ad'"),
+    (["design", "SCREEN", "--target", "MYCC"], "MYCC"),
+    (["design", "SCREEN", "--target", "MYC", "--control", "ctrl"], "No control cells"),
+    (["design", "SCREEN", "--target", "MYC", "--perturbation-key", "guide"], "'guide'"),
+    (["design", "SCREEN", "--target", "MYC", "--layer", "log"], "'log'"),
+    (["design", "SCREEN", "--target", "MYC", "--genes", "MYC", "NOPE"], "NOPE"),
+    (["design", "SCREEN", "--target", "MYC", "--genes", "MYC", "MYC"], "more than once"),
+    (["design", "SCREEN", "--target", "MYC", "--alpha", "2"], "alpha"),
+    (["design", "SCREEN", "--target", "MYC", "--acquisition", "best"], "acquisition"),
+    (["design", "SCREEN", "--target", "MYC", "--shift", "half"], "shift"),
+    (["design", "SCREEN", "--target", "MYC", "--log-normalise"], "no raw counts"),
+    (["design", "SCREEN", "--target", "MYC", "--candidates", "NOPE"], "NOPE"),
+    (["design", "SCREEN", "--target", "MYC", "--dag", "absent.csv", "--method", "given"], "absent"),
+    (["design", "SCREEN", "--target-mean", "MYC"], "GENE=MEAN"),
+    (["design", "SCREEN", "--target-mean", "MYC=high"], "'high' is not a number"),
+    (["design", "SCREEN", "--target", "MYC", "--genes", "MYC", "--min-fraction", "0.5"], "Only 1"),
+    (["design", "SCREEN", "--target", "MYC", "--shift", "THREE"], "no table of shifts"),
+    (["design", "SCREEN", "--target", "MYC", "--before", "THREE"], "two columns, but has 3"),
+    (["design", "THREE", "--target", "MYC"], "cannot be read as h5ad"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS, ids=lambda value: str(value)[-40:])
+def test_errors_take_one_line_and_leave_nothing(screen, tmp_path, capsys, arguments, message):
+    three = tmp_path / "three.csv"
+    three.write_text("a,b,c\nx,y,z\n")
+    places = {"SCREEN": str(screen), "THREE": str(three)}
+    arguments = [places.get(word, word) for word in arguments]
+    out = tmp_path / "out"
+    assert main([*arguments, "--out", str(out), "--quiet", "--n-runs", "2"]) == 2
+    printed = capsys.readouterr()
+    errors = [line for line in printed.err.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert errors[0].startswith("nextpert: error: ")
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "demo | design"),
+        (["design", "x.h5ad"], "--target"),
+        (["demo", "--target", "MYC"], "--data"),
+        (["design", "x.h5ad", "--target", "MYC", "--target-group", "a", "b"], "not allowed"),
+        (["design", "x.h5ad", "--target", "MYC", "--min-fraction", "2"], "between 0 and 1"),
+        (["design", "x.h5ad", "--target", "MYC", "--show", "-1"], "--show"),
+        (["design", "x.h5ad", "--target", "MYC", "--alpha", "x"], "--alpha"),
+        (["design", "x.h5ad", "--target", "MYC", "--genes", "@absent.txt"], "absent.txt"),
+        (["dessign"], "dessign"),
+    ],
+)
+def test_wrong_usage_takes_one_line(capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    printed = capsys.readouterr().err
+    assert len(printed.splitlines()) == 1
+    assert message in printed
+
+
+def test_debug_shows_where_an_error_comes_from(screen):
+    with pytest.raises(ValueError, match="MYCC"):
+        _design(screen, "--debug", target=("--target", "MYCC"))
+
+
+def test_files_are_written_all_or_none(screen, monkeypatch, capsys):
+    assert _design(screen) == 0
+    out = screen.parent / "out"
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+
+    def fail(self, path, **options):
+        Path(path).write_text("half")
+        message = "No space left on device"
+        raise OSError(message)
+
+    monkeypatch.setattr(ad.AnnData, "write_h5ad", fail)
+    assert _design(screen, "--acquisition", "random") == 2
+    assert "No space left" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+def test_interruption_leaves_nothing(screen, monkeypatch, capsys):
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nextpert.tl.fit_dag_blr", interrupt, raising=False)
+    assert _design(screen) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert not (screen.parent / "out").exists()
+
+
+def test_warnings_take_one_line(screen, capsys):
+    assert _design(screen) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("nextpert: warning: ") and "HS2" in line for line in lines)
+    assert all(line.startswith("nextpert: ") for line in lines)
+
+
+def test_table_of_the_ranking(screen):
+    assert _design(screen) == 0
+    ranking = _result(screen).uns["design"]["ranking"]
+    lines = format_ranking(ranking, "civ").splitlines()
+    assert len(lines) == len(ranking) + 1
+    assert lines[0].split() == [
+        "rank", "perturbation", "targets", "shift", "civ", "predicted", "distance", "of",
+        "control's", "cells", "seen",
+    ]  # fmt: skip
+    for line, (_, row) in zip(lines[1:], ranking.iterrows(), strict=True):
+        assert line.split()[:2] == [str(row["rank"]), row["perturbation"]]
+        assert f"{row['predicted_distance']:.3g} ± {row['predicted_distance_sd']:.1g}" in line
+        assert line.endswith(f" {row['n_cells_seen']}")
+
+
+def test_rows_shown(screen, capsys):
+    assert _design(screen, "--show", 1) == 0
+    assert "... and 3 more in ranking.csv" in capsys.readouterr().out
+    assert _design(screen, "--show", 0) == 0
+    assert "rank" not in capsys.readouterr().out.split("Written")[0]
+
+
+def test_the_installed_command_runs():
+    command = [sys.executable, "-m", "nextpert.cli", "design", "a", "--target", "b"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "nextpert: error: There is no file 'a'."
+
+
+@pytest.mark.screen
+def test_on_the_tap_seq_screen(screen_path, tmp_path, capsys):
+    path = screen_path / "schraivogel_tapseq" / "schraivogel_tapseq_umi5.h5ad"
+    code = main(
+        [
+            "design", str(path), "--target", "RIPK2", "--control", "non-targeting",
+            "--log-normalise", "--min-fraction", "0.1", "--shift", "observed",
+            "--out", str(tmp_path / "out"), *FAST,
+        ]
+    )  # fmt: skip
+    assert code == 0
+    adata = ad.read_h5ad(tmp_path / "out" / "annotated.h5ad")
+    assert len(adata.uns["dag"]["genes"]) == 62
+    ranking = adata.uns["design"]["ranking"]
+    assert len(ranking) == 11
+    assert ranking.loc[ranking["predicted_distance"].idxmin(), "perturbation"] == "RIPK2"
+    assert "closest to the target: RIPK2" in capsys.readouterr().out
