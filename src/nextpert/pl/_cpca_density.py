@@ -116,7 +116,7 @@ def cpca_density(
     codes = labels.groups([background, *wanted])
     cells = [_thin(scores[codes == i], max_cells, generator) for i in range(len(wanted) + 1)]
     figure, axes = _panels(ax, len(wanted), ncols)
-    limits = _limits(np.concatenate(cells))
+    limits = _limits(cells)
     for i, (panel, name) in enumerate(zip(axes, wanted, strict=True)):
         if i == 0 or not _is_spread(cells[0]):
             _draw(panel, cells[0], levels, limits, background=True)
@@ -152,8 +152,11 @@ def _thin(cells: Scores, most: int, rng: np.random.Generator) -> Scores:
     return cells[np.sort(rng.choice(len(cells), most, replace=False))]
 
 
-def _limits(cells: Scores) -> tuple[tuple[float, float], tuple[float, float]]:
-    low, high = np.quantile(cells, [0.002, 0.998], axis=0)
+def _limits(cells: list[Scores]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return limits that hold 99 % of the cells of every group, with a margin."""
+    quantiles = [np.quantile(group, [0.005, 0.995], axis=0) for group in cells]
+    low = np.min([q[0] for q in quantiles], axis=0)
+    high = np.max([q[1] for q in quantiles], axis=0)
     margin = 0.15 * np.maximum(high - low, 1e-9)
     low, high = low - margin, high + margin
     return (float(low[0]), float(high[0])), (float(low[1]), float(high[1]))
