@@ -94,7 +94,11 @@ class Moments:
         if not np.isfinite(mean).all():
             raise _not_finite(mean)
         gram = np.asarray((x.T @ x).todense())
-        return cls(n, mean, _symmetric(gram - n * np.outer(mean, mean)))
+        scatter = gram - n * np.outer(mean, mean)
+        if (np.diag(scatter) < 1e-6 * np.diag(gram)).any():
+            # A mean a thousand times the spread: the difference has lost half its digits.
+            return cls.from_array(x.toarray())
+        return cls(n, mean, _symmetric(scatter))
 
     @property
     def n_nodes(self) -> int:
@@ -124,11 +128,11 @@ class Moments:
         ValueError
             If a node is constant; the message gives its index.
         """
-        scale = np.sqrt(np.diag(self.scatter))
         constant = self.constant_nodes()
         if len(constant):
             message = f"Nodes {constant.tolist()} are constant: correlations are undefined."
             raise ValueError(message)
+        scale = np.sqrt(np.diag(self.scatter))
         correlation = self.scatter / np.outer(scale, scale)
         np.fill_diagonal(correlation, 1.0)
         return correlation
