@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import ArrayLike, NDArray
 
 
@@ -28,6 +30,16 @@ def require_finite(value: NDArray[np.float64], name: str) -> None:
         where = np.argwhere(bad)[:5].squeeze(-1) if value.ndim == 1 else np.argwhere(bad)[:5]
         message = f"{name} holds NaN or infinite values, first at {where.tolist()}: remove them."
         raise ValueError(message)
+
+
+def as_nodes(value: Iterable[int], n: int, name: str) -> list[int]:
+    """Return ``value`` as a list of node numbers below ``n``, or raise an error that names it."""
+    nodes = [int(i) for i in value]
+    outside = [i for i in nodes if not 0 <= i < n]
+    if outside:
+        message = f"{name} holds nodes {outside[:10]}, but the graph's nodes are 0..{n - 1}."
+        raise ValueError(message)
+    return nodes
 
 
 def as_rng(rng: int | np.random.Generator | None) -> np.random.Generator:

@@ -10,7 +10,14 @@ import scipy.sparse as sp
 from scipy.special import gammaln
 
 from nextpert.core import _blr_kernels as kernels
-from nextpert.core._checks import as_rng, as_vector, require_count, require_finite, require_positive
+from nextpert.core._checks import (
+    as_nodes,
+    as_rng,
+    as_vector,
+    require_count,
+    require_finite,
+    require_positive,
+)
 from nextpert.core._prior_scale import learn_precision
 from nextpert.core.dag import Dag
 
@@ -145,12 +152,7 @@ class DagBlr:
         require_finite(moments.mean, "The cells' mean")
         offset = np.zeros(p) if shift is None else as_vector(shift, p, "shift")
         skip = np.zeros(p, dtype=np.bool_)
-        held = [int(i) for i in do] if do is not None else []
-        outside = [i for i in held if not 0 <= i < p]
-        if outside:
-            message = f"do holds nodes {outside[:10]}, but the graph's nodes are 0..{p - 1}."
-            raise ValueError(message)
-        skip[held] = True
+        skip[as_nodes(() if do is None else do, p, "do")] = True
         new = copy.copy(self)
         for name in _STATISTICS:
             setattr(new, name, getattr(self, name).copy())

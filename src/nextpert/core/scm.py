@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert.core._checks import as_rng, as_vector, require_count
+from nextpert.core._checks import as_nodes, as_rng, as_vector, require_count, require_finite
 from nextpert.core.dag import Dag
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class LinearScm:
     CycleError
         If the non-zero weights form a cycle.
     ValueError
-        If shapes differ, or a variance is not positive.
+        If shapes differ, a weight is not finite, or a variance is not positive.
 
     Examples
     --------
@@ -55,6 +55,7 @@ class LinearScm:
         intercept: ArrayLike | None = None,
     ) -> None:
         matrix = sp.csr_array(weights, dtype=np.float64)
+        require_finite(matrix.data, "weights")
         self.dag = Dag.from_matrix(matrix.T)
         self.weights = matrix.toarray()
         self.n_nodes = self.dag.n_nodes
@@ -69,6 +70,7 @@ class LinearScm:
 
     def _propagate(self, source: NDArray[np.float64], fixed: Mapping[int, float]) -> Vector:
         # One substitution along the topological order; columns are cells.
+        as_nodes(fixed, self.n_nodes, "do")
         x = source.copy()
         for i in self.dag.order:
             if int(i) in fixed:
