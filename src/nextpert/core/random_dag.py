@@ -39,7 +39,7 @@ def random_dag(
     Raises
     ------
     ValueError
-        For an unknown family.
+        For an unknown family, or an expected degree below 0.
 
     Examples
     --------
@@ -60,6 +60,9 @@ def random_dag(
     }
     if family not in families:
         message = f"Unknown graph family {family!r}: choose one of {sorted(families)}."
+        raise ValueError(message)
+    if not expected_degree >= 0:
+        message = f"expected_degree must be 0 or above, but is {expected_degree!r}."
         raise ValueError(message)
     return Dag.from_edges(p, families[family]())
 

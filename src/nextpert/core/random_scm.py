@@ -50,7 +50,7 @@ def random_scm(
     Raises
     ------
     ValueError
-        For an unknown family, or ``low > high``.
+        For an unknown family, a graph of another size, or ``low > high``.
 
     Examples
     --------
@@ -68,6 +68,9 @@ def random_scm(
         if isinstance(graph, str)
         else graph
     )
+    if dag.n_nodes != count:
+        message = f"The graph has {dag.n_nodes} nodes, but n_nodes is {count}."
+        raise ValueError(message)
     weights = np.zeros((count, count))
     for parent, child in dag.edges():
         sign = 1 if generator.random() < 0.5 else -1
