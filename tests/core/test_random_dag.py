@@ -1,0 +1,114 @@
+"""Random graphs and models: families, numbers of arcs, ranges of weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nextpert.core import Dag, random_dag, random_scm
+
+
+@pytest.mark.parametrize(
+    ("family", "arcs"),
+    [("complete", 45), ("path", 9), ("out_star", 9), ("in_star", 9), ("tree", 9), ("empty", 0)],
+)
+def test_families_have_their_number_of_arcs(family, arcs):
+    for seed in range(5):
+        dag = random_dag(10, family, rng=seed)
+        assert dag.n_edges == arcs
+        assert all(k < i for k, i in dag.edges())
+    out = np.bincount([k for k, _ in dag.edges()], minlength=10)
+    into = dag.in_degree
+    if family == "path":
+        assert dag.edges() == [(i, i + 1) for i in range(9)]
+    if family == "out_star":
+        assert out[0] == 9
+    if family == "in_star":
+        assert into[9] == 9
+    if family == "tree":
+        assert (into[1:] == 1).all()
+
+
+@pytest.mark.parametrize("degree", [1.0, 4.0, 100.0])
+def test_erdos_renyi_has_the_expected_degree(degree):
+    p, draws = 20, 300
+    counts = np.zeros((p, p))
+    arcs = []
+    for seed in range(draws):
+        dag = random_dag(p, expected_degree=degree, rng=seed)
+        counts += dag.to_matrix().toarray()
+        arcs.append(dag.n_edges)
+    share = min(degree / (p - 1), 1.0)
+    wanted = share * p * (p - 1) / 2
+    assert abs(np.mean(arcs) - wanted) <= 5 * np.sqrt(wanted * (1 - share) / draws)
+    upper = np.triu_indices(p, 1)
+    assert (counts[np.tril_indices(p)] == 0).all()
+    bound = 5 * np.sqrt(draws * share * (1 - share))
+    assert np.abs(counts[upper] - draws * share).max() <= bound
+
+
+def test_barabasi_albert_grows_by_a_constant_number_and_prefers_hubs():
+    heaviest, even = [], []
+    for seed in range(30):
+        dag = random_dag(60, "barabasi_albert", expected_degree=4.0, rng=seed)
+        assert dag.in_degree[2:].tolist() == [2] * 58
+        assert dag.in_degree[1] == 1
+        for name, family in (
+            (heaviest, dag),
+            (even, random_dag(60, expected_degree=4.0, rng=seed)),
+        ):
+            degree = np.bincount(np.array(family.edges()).ravel(), minlength=60)
+            name.append(degree.max())
+    assert np.mean(heaviest) > 1.4 * np.mean(even)
+
+
+@pytest.mark.parametrize("graph", ["complete", "erdos_renyi", "barabasi_albert", "tree"])
+def test_weights_are_uniform_on_both_sides_before_standardising(graph):
+    values = []
+    for seed in range(60):
+        scm = random_scm(12, graph, noise_var=0.7, standardise=False, rng=seed)
+        np.testing.assert_array_equal(scm.noise_var, 0.7)
+        values.append(scm.weights[scm.weights != 0])
+        assert scm.dag.n_edges == len(values[-1])
+    values = np.concatenate(values)
+    size = np.abs(values)
+    assert size.min() >= 0.25
+    assert size.max() <= 1
+    assert abs((values > 0).mean() - 0.5) < 5 * 0.5 / np.sqrt(len(values))
+    assert abs(size.mean() - 0.625) < 5 * 0.75 / np.sqrt(12 * len(values))
+    assert abs((size < 0.4375).mean() - 0.25) < 5 * np.sqrt(0.1875 / len(values))
+
+
+def test_standardised_models_have_unit_variances_and_the_same_graph():
+    plain = random_scm(15, "erdos_renyi", standardise=False, rng=3)
+    unit = random_scm(15, "erdos_renyi", rng=3)
+    assert plain.dag == unit.dag
+    np.testing.assert_allclose(np.diag(unit.covariance()), 1, rtol=1e-12)
+    inverse = np.linalg.inv(np.eye(15) - plain.weights)
+    scale = np.sqrt(np.diag(inverse @ inverse.T))
+    np.testing.assert_allclose(unit.weights, plain.weights * scale / scale[:, None], atol=1e-14)
+    np.testing.assert_allclose(unit.noise_var, 1 / scale**2)
+    assert not np.array_equal(random_scm(15, rng=3).weights, random_scm(15, rng=4).weights)
+
+
+def test_a_given_graph_and_range_are_kept():
+    dag = Dag.from_edges(3, [(2, 0), (0, 1)])
+    scm = random_scm(3, dag, low=0.5, high=0.5, standardise=False, rng=0)
+    assert scm.dag == dag
+    np.testing.assert_allclose(np.abs(scm.weights[scm.weights != 0]), 0.5)
+    with pytest.raises(ValueError, match="3 nodes, but n_nodes is 4"):
+        random_scm(4, dag)
+
+
+def test_bad_requests_are_refused():
+    with pytest.raises(ValueError, match="nonsense"):
+        random_dag(3, "nonsense")
+    with pytest.raises(ValueError, match="nonsense"):
+        random_scm(3, "nonsense")
+    with pytest.raises(ValueError, match="low"):
+        random_scm(3, low=1.0, high=0.5)
+    for bad in (0, -2, 2.5):
+        with pytest.raises(ValueError, match="n_nodes"):
+            random_dag(bad)
+    with pytest.raises(ValueError, match="expected_degree"):
+        random_dag(5, expected_degree=-1.0)

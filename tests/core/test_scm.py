@@ -1,0 +1,125 @@
+"""Linear SCMs against dense inverses and sampled cells."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from nextpert.core import CycleError, LinearScm
+
+
+def model(p=6, seed=0):
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(p)
+    weights = np.zeros((p, p))
+    for place, i in enumerate(order):
+        for k in order[:place]:
+            if rng.random() < 0.6:
+                weights[i, k] = rng.normal()
+    noise, offset = rng.uniform(0.3, 2, p), rng.normal(size=p)
+    return LinearScm(weights, noise, offset), weights, noise, offset, rng
+
+
+def inverse(weights):
+    return np.linalg.inv(np.eye(len(weights)) - weights)
+
+
+def cut(weights, do):
+    """Weights with the rows of held nodes zeroed."""
+    weights = weights.copy()
+    weights[list(do)] = 0
+    return weights
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("do", [{}, {1: 2.0}, {0: -1.0, 3: 0.5}])
+def test_mean_and_covariance_by_dense_inverse_and_by_cells(seed, do):
+    scm, weights, noise, offset, rng = model(seed=seed)
+    shift = rng.normal(size=6)
+    held = list(do)
+    source, variance = offset + shift, noise.copy()
+    source[held], variance[held] = list(do.values()), 0
+    effects = inverse(cut(weights, do))
+    mean, covariance = effects @ source, effects * variance @ effects.T
+    np.testing.assert_allclose(scm.mean(shift, do=do), mean, rtol=1e-12, atol=1e-12)
+    if not do:
+        np.testing.assert_allclose(scm.covariance(), covariance, rtol=1e-12, atol=1e-12)
+    x = scm.sample(40_000, shift, do=do, rng=seed)
+    np.testing.assert_array_equal(x[:, held], np.tile(list(do.values()), (40_000, 1)))
+    free = [i for i in range(6) if i not in do]
+    error = x.std(axis=0)[free] / np.sqrt(len(x))
+    assert (np.abs(x.mean(axis=0) - mean)[free] < 5 * error).all()
+    for i in free:
+        for k in free:
+            product = (x[:, i] - mean[i]) * (x[:, k] - mean[k])
+            error = product.std() / np.sqrt(len(x))
+            assert abs(product.mean() - covariance[i, k]) < 5 * error
+
+
+def test_the_optimal_shift_reaches_the_target():
+    scm, weights, _, offset, rng = model(seed=4)
+    target = rng.normal(size=6)
+    shift = scm.optimal_shift(target)
+    np.testing.assert_allclose(inverse(weights) @ (offset + shift), target, atol=1e-12)
+    np.testing.assert_allclose(scm.mean(shift), target, atol=1e-12)
+
+
+def test_standardising_changes_units_only():
+    scm, weights, noise, offset, rng = model(seed=5)
+    effects = inverse(weights)
+    scale = np.sqrt(np.diag(effects * noise @ effects.T))
+    unit = scm.standardised()
+    np.testing.assert_allclose(np.diag(unit.covariance()), 1, rtol=1e-12)
+    np.testing.assert_allclose(
+        unit.covariance(), scm.covariance() / np.outer(scale, scale), atol=1e-12
+    )
+    shift = rng.normal(size=6)
+    np.testing.assert_allclose(unit.mean(shift / scale), scm.mean(shift) / scale, atol=1e-12)
+    np.testing.assert_allclose(unit.intercept, offset / scale)
+
+
+def test_arcs_follow_the_weights_and_input_is_left_alone():
+    _, weights, noise, offset, _ = model(seed=1)
+    scm = LinearScm(sp.csr_array(weights), noise)
+    assert sorted(scm.dag.edges()) == sorted((int(k), int(i)) for i, k in np.argwhere(weights))
+    np.testing.assert_array_equal(scm.intercept, 0)
+    full = LinearScm(weights, noise, offset)
+    kept = full.mean()
+    weights[:], noise[:], offset[:] = 0, 1, 0
+    np.testing.assert_array_equal(full.mean(), kept)
+
+
+def test_cells_repeat_with_the_seed():
+    scm, *_ = model()
+    np.testing.assert_array_equal(scm.sample(5, rng=3), scm.sample(5, rng=np.random.default_rng(3)))
+    assert scm.sample(0).shape == (0, 6)
+    assert not np.array_equal(scm.sample(5, rng=3), scm.sample(5, rng=4))
+
+
+def test_bad_models_are_refused():
+    with pytest.raises(CycleError):
+        LinearScm([[0.0, 1.0], [1.0, 0.0]], np.ones(2))
+    with pytest.raises(ValueError, match="square"):
+        LinearScm(np.zeros((2, 3)), np.ones(2))
+    zero = np.zeros((2, 2))
+    with pytest.raises(ValueError, match="noise_var"):
+        LinearScm(zero, [1.0, 0.0])
+    with pytest.raises(ValueError, match="noise_var"):
+        LinearScm(zero, np.ones(3))
+    with pytest.raises(ValueError, match="intercept"):
+        LinearScm(zero, np.ones(2), [np.nan, 0.0])
+    with pytest.raises(ValueError, match="weights"):
+        LinearScm([[0.0, 0.0], [np.nan, 0.0]], np.ones(2))
+    scm = LinearScm(zero, np.ones(2))
+    with pytest.raises(ValueError, match="shift"):
+        scm.sample(3, [1.0])
+    with pytest.raises(ValueError, match="target_mean"):
+        scm.optimal_shift([1.0])
+    with pytest.raises(ValueError, match="n_cells"):
+        scm.sample(-1)
+    for outside in ({2: 1.0}, {-1: 1.0}):
+        with pytest.raises(ValueError, match="do"):
+            scm.sample(3, do=outside)
+        with pytest.raises(ValueError, match="do"):
+            scm.mean(do=outside)
