@@ -191,7 +191,7 @@ case(
     "MYC",
     "more than once",
 )
-case("no layer", prepared, fit(layer="counts"), "counts", "layer")
+case("no layer", prepared, fit(layer="lognrom"), "lognrom", "matches: lognorm")
 case("noise of too few genes", prepared, fit(noise_var={"MYC": 1.0}), "STK3", "OXR1")
 case("scale below zero", prepared, fit(prior_scale=-1.0), "prior_scale")
 case("no posterior", same, design(), "fit_dag_blr")

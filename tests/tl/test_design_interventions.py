@@ -11,6 +11,8 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
+from nextpert.tl._design_tables import ranking_table
+from nextpert.tl._shifts import Interventions
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 LABELS = ["MYC", "MYC+OXR1", "OXR1", "STK3"]
@@ -244,3 +246,21 @@ def test_first_choice_is_logged(fitted, caplog):
     text = caplog.text
     assert f"try {table.iloc[0]['perturbation']} next" in text
     assert "Round 1: of 4 candidates towards MYC" in text
+
+
+def test_equals_are_ordered_by_predicted_distance(fitted):
+    fit = posterior_from(fitted)
+    pool = Interventions(list("abcd"), [["MYC"]] * 4, np.zeros((4, 8)), ["table"] * 4)
+    distance = (np.array([3.0, 9.0, 1.0, 2.0]), np.ones(4))
+    table, order = ranking_table(pool, np.array([1.0, 0.0, 1.0, 1.0]), distance, 2.0, fit)
+    assert table["perturbation"].tolist() == ["b", "c", "d", "a"]
+    assert order.tolist() == [1, 2, 3, 0]
+    assert table["relative_distance"].tolist() == [4.5, 0.5, 1.0, 1.5]
+
+
+def test_a_criterion_that_cannot_tell_says_so(fitted, caplog):
+    npt.tl.design_interventions(fitted, "MYC", acquisition="greedy")
+    assert "Go by predicted_distance" not in caplog.text
+    near = {"a": {"MYC": -1.0}, "b": {"MYC": -1.0001}}
+    npt.tl.design_interventions(fitted, "STK3", candidates=near)
+    assert "civ differs by less than 1 % between the candidates" in caplog.text

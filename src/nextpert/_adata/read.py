@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert._adata.panel import list_names
+from nextpert._adata.panel import closest, list_names
 from nextpert.core.moments import Moments
 
 if TYPE_CHECKING:
@@ -110,9 +110,11 @@ def require_layer(adata: ad.AnnData, layer: str | None) -> None:
             message = "adata.X is empty: put log-normalised expression there, or name a layer."
             raise ValueError(message)
     elif layer not in adata.layers:
+        # anndata 0.13 lists X as the layer None.
+        names = [str(name) for name in adata.layers if name is not None]
         message = (
-            f"adata.layers has no layer {layer!r}; "
-            f"it holds {list_names(map(str, adata.layers.keys())) or 'none'}."
+            f"adata.layers has no layer {layer!r}.{closest([layer], names)} "
+            f"It holds {list_names(names) or 'none'}."
         )
         raise ValueError(message)
 

@@ -181,7 +181,18 @@ def design_interventions(
         best["shift"], acquisition, best["acquisition"], best["predicted_distance"],
         best["predicted_distance_sd"], 100 * best["relative_distance"],
     )  # fmt: skip
+    _say_if_flat(acquisition, values)
     return written
+
+
+def _say_if_flat(acquisition: str, values: NDArray[np.float64]) -> None:
+    lowest, highest = float(values.min()), float(values.max())
+    if len(values) > 1 and highest - lowest < 0.01 * abs(lowest):
+        logger.warning(
+            "%s differs by less than 1 %% between the candidates: about the model, none teaches "
+            "more than another. Go by predicted_distance.",
+            acquisition,
+        )
 
 
 def _check_acquisition(acquisition: str) -> None:

@@ -41,7 +41,7 @@ def ranking_table(
     fit: FittedPosterior,
 ) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     """Return the ranking, best first, and the positions of its rows in the pool."""
-    order = np.argsort(values, kind="stable")
+    order = np.lexsort((distance[0], values))  # equals by predicted distance
     seen = {
         str(name): int(n)
         for name, n in zip(

@@ -1,0 +1,198 @@
+"""``tl.learn_dag``: control cells, panels and prior knowledge by name, graphs of the user's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+from nextpert.core import Dag, Moments
+from nextpert.core.structure import gsp
+
+
+def arcs_of(adata, key="dag"):
+    matrix = sp.coo_array(adata.varp[key])
+    names = np.asarray(adata.var_names)
+    assert (matrix.data == 1).all()
+    return {(names[k], names[i]) for k, i in zip(*matrix.coords, strict=True)}
+
+
+@pytest.fixture
+def many_controls(truth, small_screen):
+    cells = truth.sample(5000, rng=3)
+    obs = pd.DataFrame({"perturbation": ["control"] * 5000}, index=np.arange(5000).astype(str))
+    return ad.AnnData(cells, obs, pd.DataFrame(index=small_screen.var_names))
+
+
+def test_skeleton_of_the_truth(many_controls, arcs):
+    npt.tl.learn_dag(many_controls)
+    found = {frozenset(arc) for arc in arcs_of(many_controls)}
+    assert found == {frozenset(arc) for arc in arcs}
+    # GATA1 and STK3 both point to HLA-A, and are not joined: that collider shows in the data.
+    assert {("STK3", "HLA-A"), ("GATA1", "HLA-A")} <= arcs_of(many_controls)
+
+
+def test_graph_of_the_controls_alone_in_the_columns_of_the_panel(small_screen):
+    is_control = (small_screen.obs["perturbation"] == "control").to_numpy()
+    panel = ["RIPK2", "MYC", "HLA-A", "STK3", "GATA1"]
+    columns = [list(small_screen.var_names).index(gene) for gene in panel]
+    cells = small_screen.X[is_control][:, columns]
+    small_screen.X[~is_control] = np.nan  # must not be read
+    small_screen.X[:, list(small_screen.var_names).index("CPQ")] = np.inf
+    npt.tl.learn_dag(small_screen, genes=panel, n_runs=20, rng=4)
+    wanted = gsp(Moments.from_array(cells), n_runs=20, rng=4)
+    assert arcs_of(small_screen) == {(panel[k], panel[i]) for k, i in wanted.dag.edges()}
+    assert wanted.dag.n_edges > 2
+    stored = small_screen.uns["dag"]
+    assert stored["genes"].tolist() == panel
+    assert stored["n_edges"] == wanted.dag.n_edges
+    assert stored["n_control_cells"] == 400
+    assert stored["run_n_edges"].tolist() == wanted.n_edges.tolist()
+    place = {gene: i for i, gene in enumerate(stored["order"])}
+    assert all(place[parent] < place[child] for parent, child in arcs_of(small_screen))
+    assert stored["params"] == {
+        "method": "gsp", "alpha": 1e-3, "depth": 4, "n_runs": 20, "backend": "nextpert",
+        "perturbation_key": "perturbation", "control": "control",
+    }  # fmt: skip
+
+
+def test_seeds_reproduce_for_any_number_of_workers(small_screen):
+    found = []
+    for n_jobs in (1, 2, 1):
+        npt.tl.learn_dag(small_screen, n_runs=250, n_jobs=n_jobs, rng=1)
+        found.append((arcs_of(small_screen), small_screen.uns["dag"]["run_n_edges"].tolist()))
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csc_matrix, np.float32])
+def test_any_matrix_gives_the_same_graph(kind, small_screen):
+    npt.tl.learn_dag(small_screen, n_runs=20)
+    other = small_screen.copy()
+    other.X = kind(other.X)
+    npt.tl.learn_dag(other, n_runs=20)
+    assert arcs_of(small_screen) == arcs_of(other)
+
+
+def test_layer_and_labels_of_another_name(small_screen):
+    npt.tl.learn_dag(small_screen, n_runs=20)
+    other = small_screen.copy()
+    other.X = np.zeros(other.shape)
+    other.obs["guide"] = other.obs["perturbation"].astype(str).replace("control", "NT")
+    npt.tl.learn_dag(other, n_runs=20, layer="lognorm", perturbation_key="guide", control="NT")
+    assert arcs_of(small_screen) == arcs_of(other)
+    assert other.uns["dag"]["params"]["layer"] == "lognorm"
+
+
+def test_orders_turn_arcs_round(many_controls):
+    npt.tl.learn_dag(many_controls, before=[("UBR5", "OXR1"), ("STK3", "MYC")])
+    assert ("UBR5", "OXR1") in arcs_of(many_controls)
+    assert ("MYC", "STK3") not in arcs_of(many_controls)
+    npt.tl.learn_dag(many_controls, before=[("OXR1", "UBR5"), ("MYC", "STK3")])
+    assert {("OXR1", "UBR5"), ("MYC", "STK3")} <= arcs_of(many_controls)
+
+
+def test_tiers_as_lists_and_as_a_mapping(many_controls):
+    tiers = [["RIPK2"], ["UBR5", "HLA-A"], ["OXR1"]]
+    npt.tl.learn_dag(many_controls, tiers=tiers)
+    by_list = arcs_of(many_controls)
+    assert {("RIPK2", "OXR1"), ("UBR5", "OXR1"), ("RIPK2", "HLA-A")} <= by_list
+    numbers = {gene: -5.0 + 2 * i for i, tier in enumerate(tiers) for gene in tier}
+    npt.tl.learn_dag(many_controls, tiers=dict(reversed(numbers.items())))
+    assert arcs_of(many_controls) == by_list
+    with pytest.raises(ValueError, match="more than one tier: UBR5"):
+        npt.tl.learn_dag(many_controls, tiers=[["UBR5"], ["MYC", "UBR5"]])
+
+
+def test_required_and_forbidden_arcs(many_controls):
+    forbidden = [("MYC", "STK3"), ("STK3", "MYC")]
+    npt.tl.learn_dag(many_controls, required=[("CPQ", "MYC")], forbidden=forbidden)
+    assert ("CPQ", "MYC") in arcs_of(many_controls)
+    assert not set(forbidden) & arcs_of(many_controls)
+    with pytest.raises(ValueError, match="required and forbidden: CPQ -> MYC"):
+        npt.tl.learn_dag(
+            many_controls, required=[("CPQ", "MYC")], forbidden=[("MYC", "CPQ"), ("CPQ", "MYC")]
+        )
+
+
+def test_copies_are_named(small_screen):
+    small_screen.X[:, 7] = 2 * small_screen.X[:, 3] + 1
+    with pytest.raises(ValueError, match="Genes HLA-A, CPQ are copies"):
+        npt.tl.learn_dag(small_screen)
+
+
+GIVEN = {
+    "arcs": lambda dag, names: [(names[k], names[i]) for k, i in dag.edges()],
+    "arcs as an array": lambda dag, names: np.array([(names[k], names[i]) for k, i in dag.edges()]),
+    "Dag": lambda dag, names: dag,
+    "array": lambda dag, names: dag.to_matrix().toarray(),
+    "weights": lambda dag, names: -0.3 * dag.to_matrix().toarray(),
+    "csr": lambda dag, names: dag.to_matrix(),
+    "csc": lambda dag, names: sp.csc_matrix(dag.to_matrix()),
+    "table": lambda dag, names: pd.DataFrame(dag.to_matrix().toarray(), names, names),
+    "shuffled table": lambda dag, names: pd.DataFrame(
+        dag.to_matrix().toarray(), names, names
+    ).loc[names[::-1], names[::-1]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", GIVEN)
+def test_given_graphs(kind, small_screen, graph, arcs):
+    names = list(small_screen.var_names)
+    small_screen.X[:] = np.nan  # no cell is read
+    npt.tl.learn_dag(
+        small_screen, method="given", dag=GIVEN[kind](graph, names), genes=names, key_added="mine"
+    )
+    assert arcs_of(small_screen, "mine") == set(arcs)
+    assert small_screen.uns["mine"]["genes"].tolist() == names
+    assert "n_control_cells" not in small_screen.uns["mine"]
+
+
+def test_panel_of_a_given_graph(small_screen):
+    npt.tl.learn_dag(small_screen, method="given", dag=[("CPQ", "MYC"), ("CPQ", "UBR5")])
+    assert small_screen.uns["dag"]["genes"].tolist() == ["MYC", "UBR5", "CPQ"]
+    assert small_screen.uns["dag"]["order"].tolist() == ["CPQ", "MYC", "UBR5"]
+    npt.tl.learn_dag(
+        small_screen, method="given", dag=np.array([[0, 1], [0, 0]]), genes=["UBR5", "STK3"]
+    )
+    assert arcs_of(small_screen) == {("UBR5", "STK3")}
+    with pytest.raises(ValueError, match=r"outside the panel: CPQ\."):
+        npt.tl.learn_dag(small_screen, method="given", dag=[("CPQ", "MYC")], genes=["MYC", "STK3"])
+    table = pd.DataFrame(np.zeros((2, 2)), ["MYC", "STK3"], ["MYC", "STK3"])
+    with pytest.raises(ValueError, match="differ in OXR1"):
+        npt.tl.learn_dag(small_screen, method="given", dag=table, genes=["MYC", "STK3", "OXR1"])
+    with pytest.raises(ValueError, match="as rows and columns"):
+        npt.tl.learn_dag(small_screen, method="given", dag=table[["STK3", "MYC"]])
+    assert isinstance(Dag.from_matrix(small_screen.varp["dag"]), Dag)
+
+
+def test_progress_is_shown_on_request(small_screen, capsys):
+    npt.tl.learn_dag(small_screen, n_runs=5)
+    assert capsys.readouterr().err == ""
+    npt.tl.learn_dag(small_screen, n_runs=5, show_progress=True)
+    assert "5/5" in capsys.readouterr().err
+
+
+def test_causaldag_is_asked_for_where_it_is_absent(small_screen, assert_same_adata, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "graphical_model_learning", None)
+    before = small_screen.copy()
+    with pytest.raises(ImportError, match=r"nextpert\[causaldag\]"):
+        npt.tl.learn_dag(small_screen, backend="causaldag")
+    assert_same_adata(small_screen, before)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("graphical_model_learning") is None,
+    reason="the extra causaldag is not installed",
+)
+def test_causaldag_finds_the_skeleton_and_leaves_the_global_generators(many_controls, arcs):
+    states = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    npt.tl.learn_dag(many_controls, backend="causaldag", n_runs=10)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states  # noqa: NPY002
+    assert {frozenset(arc) for arc in arcs_of(many_controls)} == {frozenset(a) for a in arcs}
+    assert many_controls.uns["dag"]["params"]["backend"] == "causaldag"
