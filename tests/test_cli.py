@@ -337,6 +337,32 @@ def test_table_of_the_ranking(screen):
         assert line.endswith(f" {row['n_cells_seen']}")
 
 
+def test_the_report_says_what_speaks_for_the_first(screen, capsys):
+    from nextpert._cli.report import _why
+
+    for name, expected in (("greedy", "nearest to the estimated optimum"), ("random", "at random")):
+        assert _design(screen, "--acquisition", name) == 0
+        assert expected in capsys.readouterr().out
+    for values, expected in (([1.0, 1.02], "learn most from"), ([1.0, 1.002], "hardly so")):
+        ranking = pd.DataFrame({"acquisition": values})
+        assert expected in _why(ranking, {"acquisition": "civ"})
+
+
+def test_what_functions_log_takes_one_line(screen, monkeypatch, capsys):
+    import logging
+
+    real = npt.tl.fit_dag_blr
+
+    def log(*args, **options):
+        logging.getLogger("nextpert.tl.anything").warning("two\nlines of %s", "it")
+        return real(*args, **options)
+
+    monkeypatch.setattr("nextpert.tl.fit_dag_blr", log, raising=False)
+    assert _design(screen) == 0
+    assert "nextpert: note: two lines of it" in capsys.readouterr().err.splitlines()
+    assert not logging.getLogger("nextpert").handlers
+
+
 def test_rows_shown(screen, capsys):
     assert _design(screen, "--show", 1) == 0
     assert "... and 3 more in ranking.csv" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from typing import TYPE_CHECKING, TextIO
@@ -38,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from nextpert._cli.report import say
 
     options = parse(__version__, None if argv is None else list(argv))
+    notes = _Notes(logging.WARNING)
+    logger = logging.getLogger("nextpert")
+    logger.addHandler(notes)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -54,7 +58,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         say(f"error: {_one_line(error)}")
         return 2
+    finally:
+        logger.removeHandler(notes)
     return 0
+
+
+class _Notes(logging.Handler):
+    """Tells what the functions log as a warning, on one line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from nextpert._cli.report import say
+
+        say(f"note: {' '.join(record.getMessage().split())}")
 
 
 def _one_line(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
@@ -29,12 +29,9 @@ def print_report(
     graph = adata.uns["dag"]
     n_cells = int(stored["trace"]["n_cells"].iloc[-1])
     goal = f"the mean under a knockout of {hidden} (never seen)" if hidden else params["target"]
-    why = f"by {params['acquisition']}"
-    if params["acquisition"] not in ("greedy", "random"):
-        why += ", what the model would learn most from"
     lines = [
         f"Graph: {len(graph['genes'])} genes, {int(graph['n_edges'])} arcs. Target: {goal}.",
-        f"Try next: {best['perturbation']} ({n_cells} cells), {why}.",
+        f"Try next: {best['perturbation']} ({n_cells} cells), {_why(ranking, params)}.",
         f"Predicted closest to the target: {nearest['perturbation']}, distance "
         f"{_distance(nearest)}, {_share(nearest)} of that of control cells.",
         "",
@@ -46,6 +43,19 @@ def print_report(
         lines += ["(distance: squared, in units of log-normalised expression)", ""]
     lines += [f"Written to {options.out}: {', '.join(written)}"]
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _why(ranking: pd.DataFrame, params: Any) -> str:
+    """Say what speaks for the first of the ranking."""
+    name = str(params["acquisition"])
+    if name == "greedy":
+        return "whose shift is nearest to the estimated optimum (greedy)"
+    if name == "random":
+        return "drawn at random"
+    values = ranking["acquisition"].to_numpy(dtype=float)
+    if len(values) > 1 and values.max() - values.min() < 0.01 * abs(values.min()):
+        return f"first by {name}, but hardly so (all within 1 %): go by the predicted distance"
+    return f"the one the model would learn most from ({name})"
 
 
 def format_ranking(ranking: pd.DataFrame, criterion: str) -> str:

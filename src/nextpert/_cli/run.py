@@ -55,7 +55,7 @@ def _analyse(
 
     labels = {"perturbation_key": options.perturbation_key, "control": options.control}
     common = {**labels, "layer": options.layer}
-    with _step(options, "Learning the graph from control cells"):
+    with _step(options, "Learning the graph from control cells (a first run compiles code)"):
         tl.learn_dag(
             adata,
             genes=genes,

@@ -169,9 +169,8 @@ def _control_distance(top: pd.DataFrame) -> float | None:
 
 
 def _goal(target: str) -> str:
-    """Return the target's name; wanted means of many genes only by their number."""
-    n_means = target.count("=")
-    return f"{n_means} gene means" if n_means > 3 else _short(target)
+    """Return the target's name, but not a long list of wanted means."""
+    return "wanted means of genes" if target.count("=") > 3 else _short(target)
 
 
 def _short(text: str, most: int = 30) -> str:
