@@ -84,7 +84,8 @@ def main() -> None:
     shown = shown.assign(_last=mean[rounds[-1]]).sort_values(["prior", "_last"])
     print(f"{args.instances} instances x {args.runs} runs, {args.genes} genes; after round")
     print(shown.drop(columns="_last").to_string())
-    pairs = by_instance[rounds[-1]].unstack("criterion")
+    last = by_instance.reset_index()
+    pairs = last.pivot_table(rounds[-1], ["prior", "instance"], "criterion")
     if {"cv", "greedy"} <= set(pairs):
         for prior, gap in (pairs["cv"] - pairs["greedy"]).groupby(level="prior"):
             print(f"cv - greedy after the last round, {prior} prior: {gap.mean():+.3f}", end="")

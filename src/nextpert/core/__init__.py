@@ -10,7 +10,8 @@ from nextpert.core.acquisition import (
     Random,
     TargetMeanVariance,
 )
-from nextpert.core.campaign import CampaignResult, build_acquisition, campaign
+from nextpert.core.build_acquisition import build_acquisition
+from nextpert.core.campaign import CampaignResult, campaign
 from nextpert.core.dag import CycleError, Dag
 from nextpert.core.dag_blr import DagBlr
 from nextpert.core.domain import Box, Domain, Optimum, Pool, Sparse, Sphere
@@ -19,6 +20,15 @@ from nextpert.core.moments import Moments
 from nextpert.core.random_dag import random_dag
 from nextpert.core.random_scm import random_scm
 from nextpert.core.scm import LinearScm
+from nextpert.core.structure import (
+    GspResult,
+    PriorKnowledge,
+    causaldag_gsp,
+    fisher_z_threshold,
+    gsp,
+    minimal_imap,
+    partial_correlation,
+)
 from nextpert.core.target_distance import target_distance
 
 __all__ = [
@@ -33,18 +43,25 @@ __all__ = [
     "DagBlr",
     "Domain",
     "Greedy",
+    "GspResult",
     "LinearScm",
     "MaxVariance",
     "Moments",
     "Optimum",
     "Pool",
+    "PriorKnowledge",
     "Random",
     "Sparse",
     "Sphere",
     "TargetMeanVariance",
     "build_acquisition",
     "campaign",
+    "causaldag_gsp",
+    "fisher_z_threshold",
     "gap_variance",
+    "gsp",
+    "minimal_imap",
+    "partial_correlation",
     "random_dag",
     "random_scm",
     "target_distance",

@@ -156,6 +156,20 @@ def solve_forward(indptr, indices, order, vptr, weights, rhs):
 
 
 @njit(cache=True, nogil=True)
+def ideal_shift(indptr, indices, vptr, intercept, weights, target):
+    """Return ``(I - B) target - c``, (p,)."""
+    b = target.copy()
+    for i in range(len(target)):
+        v = vptr[i]
+        if intercept:
+            b[i] -= weights[v]
+            v += 1
+        for a in range(indptr[i + 1] - indptr[i]):
+            b[i] -= weights[v + a] * target[indices[indptr[i] + a]]
+    return b
+
+
+@njit(cache=True, nogil=True)
 def solve_draws(indptr, indices, order, vptr, intercept, draws, shifts, target):
     """Squared distance to ``target`` of the mean reached by each shift (m), under each draw (s)."""
     p, m = shifts.shape

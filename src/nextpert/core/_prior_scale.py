@@ -100,7 +100,7 @@ def learn_precision(blr: DagBlr) -> NDArray[np.float64]:
     common = _argmax(lambda t: _total_evidence(nodes, *head, t, *tail) - 0.5 * (t / HYPER_SD) ** 2)
     result = np.full(p, common)
     if not blr.pooled:
-        for i in nodes:
+        for i in nodes.tolist():
 
             def objective(t: float, i: int = i) -> float:
                 return _node_evidence(i, *head, t, *tail) - 0.5 * ((t - common) / NODE_SD) ** 2

@@ -8,30 +8,17 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from nextpert.core._checks import as_rng, as_vector, require_count
-from nextpert.core.acquisition import (
-    CausalVariance,
-    Civ,
-    CivOw,
-    Greedy,
-    MaxVariance,
-    Random,
-    TargetMeanVariance,
-)
+from nextpert.core.build_acquisition import build_acquisition
 from nextpert.core.domain import Sphere
 from nextpert.core.moments import Moments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.acquisition import Acquisition
     from nextpert.core.dag_blr import DagBlr
     from nextpert.core.domain import Domain
 
     Vector = NDArray[np.float64]
-
-CRITERIA = ("random", "greedy", "maxv", "cv", "civ", "civ_ow", "target_mean_variance")
 
 
 class Source(Protocol):
@@ -70,47 +57,6 @@ class CampaignResult:
     posterior: DagBlr
 
 
-def build_acquisition(
-    criterion: str,
-    posterior: DagBlr,
-    target_mean: ArrayLike,
-    *,
-    domain: Domain,
-    n_cells: float,
-    rng: np.random.Generator,
-) -> Acquisition:
-    """Return the acquisition of that name, one of ``CRITERIA``.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import Dag, DagBlr, Sphere, build_acquisition
-    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False)
-    >>> options = dict(domain=Sphere(1.0), n_cells=1, rng=np.random.default_rng(0))
-    >>> build_acquisition("cv", blr, np.ones(2), **options).name
-    'cv'
-    """
-    ahead = {"posterior": posterior, "target_mean": target_mean, "n_cells": n_cells}
-    makers: dict[str, Callable[[], Acquisition]] = {
-        "random": lambda: Random(posterior.n_nodes, rng=rng),
-        "greedy": lambda: Greedy(posterior, target_mean),
-        "maxv": lambda: MaxVariance(**ahead),
-        "cv": lambda: CausalVariance(**ahead),
-        "civ": lambda: Civ(**ahead, domain=domain),
-        "civ_ow": lambda: CivOw(**ahead, domain=domain),
-        "target_mean_variance": lambda: TargetMeanVariance(**ahead),
-    }
-    if criterion not in makers:
-        message = f"Unknown acquisition {criterion!r}: choose one of {', '.join(CRITERIA)}."
-        raise ValueError(message)
-    return makers[criterion]()
-
-
 def campaign(
     source: Source,
     posterior: DagBlr,
@@ -138,7 +84,7 @@ def campaign(
     target_mean
         The wanted mean, shape ``(n_nodes,)``, units of the data.
     criterion
-        One of ``CRITERIA``.
+        Name of the criterion, see :func:`build_acquisition`.
     domain
         Where shifts may lie; the unit sphere by default.
     n_rounds, n_cells

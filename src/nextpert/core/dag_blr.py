@@ -10,6 +10,8 @@ import scipy.sparse as sp
 from scipy.special import gammaln
 
 from nextpert.core import _blr_kernels as kernels
+from nextpert.core import _blr_storage as storage
+from nextpert.core._blr_prior import check_noise_var, check_rate, check_scale
 from nextpert.core._checks import (
     as_nodes,
     as_rng,
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
     from nextpert.core.moments import Moments
 
     Vector = NDArray[np.float64]
-
-_STATISTICS = ("xtx", "xty", "yty", "cells")
-_BLOCKS = ("cov", "weights", "residual", "logdet", "precision")
 
 
 class DagBlr:
@@ -95,20 +94,11 @@ class DagBlr:
         self.dag = dag
         self.intercept = bool(intercept)
         self.pooled = bool(pooled)
-        self.prior_scale = _check_scale(prior_scale)
+        self.prior_scale = check_scale(prior_scale)
         self.prior_shape = require_positive(prior_shape, "prior_shape")
-        if not (np.isfinite(prior_rate) and prior_rate >= 0):
-            message = f"prior_rate must be a finite number, 0 or above, but is {prior_rate!r}."
-            raise ValueError(message)
-        self.prior_rate = float(prior_rate)
-        self.known_noise_var: Vector | None = None
-        if noise_var is not None:
-            spread = np.broadcast_to(np.asarray(noise_var, dtype=np.float64), (dag.n_nodes,))
-            if not (np.isfinite(spread).all() and (spread > 0).all()):
-                message = "noise_var must be finite and above 0 for every node."
-                raise ValueError(message)
-            self.known_noise_var = spread.copy()
-        elif self.prior_scale == "evidence" and self.prior_rate == 0:
+        self.prior_rate = check_rate(prior_rate)
+        self.known_noise_var = check_noise_var(noise_var, dag.n_nodes)
+        if self.known_noise_var is None and self.prior_scale == "evidence" and prior_rate == 0:
             message = "prior_rate=0 has no evidence to learn from: give prior_scale a number."
             raise ValueError(message)
         width = dag.in_degree + self.intercept
@@ -154,7 +144,7 @@ class DagBlr:
         skip = np.zeros(p, dtype=np.bool_)
         skip[as_nodes(() if do is None else do, p, "do")] = True
         new = copy.copy(self)
-        for name in _STATISTICS:
+        for name in storage.STATISTICS:
             setattr(new, name, getattr(self, name).copy())
         args = (self.dag.indptr, self.dag.indices, self.vptr, self.mptr)
         kernels.add_statistics(
@@ -211,7 +201,7 @@ class DagBlr:
             )
             raise ValueError(message)
         values = (cov, weights, residual, logdet, precision)
-        return dict(zip(_BLOCKS, values, strict=True))
+        return dict(zip(storage.BLOCKS, values, strict=True))
 
     def _is_weight(self) -> NDArray[np.bool_]:
         mask = np.ones(self.vptr[-1], dtype=np.bool_)
@@ -341,48 +331,17 @@ class DagBlr:
     def ideal_shift(self, target_mean: ArrayLike) -> Vector:
         """Return ``b = (I - B) mu* - c``, the estimated shift that reaches ``target_mean``."""
         target = as_vector(target_mean, self.n_nodes, "target_mean")
-        return target - self.mean() @ target - self.intercept_mean
+        dag = self.dag
+        layout = (dag.indptr, dag.indices, self.vptr, self.intercept)
+        return kernels.ideal_shift(*layout, self.blocks["weights"], target)
 
     # -- storage --------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as a flat dict of arrays, numbers and strings, safe to save."""
-        stored: dict[str, Any] = {}
-        stored |= {"indptr": self.dag.indptr.copy(), "indices": self.dag.indices.copy()}
-        stored |= {name: getattr(self, name).copy() for name in _STATISTICS}
-        stored |= {name: block.copy() for name, block in self.blocks.items()}
-        if self.known_noise_var is not None:
-            stored["known_noise_var"] = self.known_noise_var.copy()
-        stored |= {"intercept": int(self.intercept), "pooled": int(self.pooled)}
-        return stored | {
-            "prior_scale": self.prior_scale,
-            "prior_shape": self.prior_shape,
-            "prior_rate": self.prior_rate,
-        }
+        return storage.pack(self)
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> DagBlr:
         """Rebuild a posterior from :meth:`to_dict`, bit for bit."""
-        scale = stored["prior_scale"]
-        blr = cls(
-            Dag(stored["indptr"], stored["indices"]),
-            noise_var=stored.get("known_noise_var"),
-            intercept=bool(stored["intercept"]),
-            prior_scale=scale if isinstance(scale, str) else float(scale),
-            pooled=bool(stored["pooled"]),
-            prior_shape=float(stored["prior_shape"]),
-            prior_rate=float(stored["prior_rate"]),
-        )
-        for name in _STATISTICS:
-            setattr(blr, name, np.array(stored[name], dtype=np.float64))
-        blr._blocks = {name: np.array(stored[name], dtype=np.float64) for name in _BLOCKS}
-        return blr
-
-
-def _check_scale(prior_scale: float | str) -> float | str:
-    if isinstance(prior_scale, str):
-        if prior_scale != "evidence":
-            message = f"prior_scale must be 'evidence' or a number, but is {prior_scale!r}."
-            raise ValueError(message)
-        return prior_scale
-    return require_positive(prior_scale, "prior_scale")
+        return storage.unpack(stored)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import TypeAlias
 
     from numpy.typing import ArrayLike, NDArray
 
-    Block = NDArray[np.floating] | NDArray[np.integer] | sp.sparray | sp.spmatrix
+    Block: TypeAlias = NDArray[Any] | sp.sparray | sp.spmatrix
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Moments:
             If ``x`` is not two-dimensional, or holds NaN or infinite values; the message names
             the columns.
         """
-        block = x if sp.issparse(x) else np.asarray(x)
+        block: Any = x if sp.issparse(x) else np.asarray(x)
         if block.ndim != 2:
             message = f"Cells must be a matrix (n_cells, n_nodes), but its shape is {block.shape}."
             raise ValueError(message)

@@ -59,6 +59,8 @@ class LinearScm:
         self.dag = Dag.from_matrix(matrix.T)
         self.weights = matrix.toarray()
         self.n_nodes = self.dag.n_nodes
+        children = np.repeat(np.arange(self.n_nodes), self.dag.in_degree)
+        self._flat = self.weights[children, self.dag.indices]
         self.noise_var = as_vector(noise_var, self.n_nodes, "noise_var")
         if (self.noise_var <= 0).any():
             message = "noise_var must be above 0 for every node."

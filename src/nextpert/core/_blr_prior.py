@@ -1,0 +1,41 @@
+"""Checks of what a user may say of the prior."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core._checks import require_positive
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+
+def check_scale(prior_scale: float | str) -> float | str:
+    """Return the scale if it is ``"evidence"`` or a number above 0, or raise."""
+    if isinstance(prior_scale, str):
+        if prior_scale != "evidence":
+            message = f"prior_scale must be 'evidence' or a number, but is {prior_scale!r}."
+            raise ValueError(message)
+        return prior_scale
+    return require_positive(prior_scale, "prior_scale")
+
+
+def check_rate(prior_rate: float) -> float:
+    """Return the rate if it is finite and 0 or above, or raise."""
+    if not (np.isfinite(prior_rate) and prior_rate >= 0):
+        message = f"prior_rate must be a finite number, 0 or above, but is {prior_rate!r}."
+        raise ValueError(message)
+    return float(prior_rate)
+
+
+def check_noise_var(noise_var: ArrayLike | None, n_nodes: int) -> NDArray[np.float64] | None:
+    """Return known noise variances, one a node, or ``None`` where they are to be inferred."""
+    if noise_var is None:
+        return None
+    spread = np.broadcast_to(np.asarray(noise_var, dtype=np.float64), (n_nodes,))
+    if not (np.isfinite(spread).all() and (spread > 0).all()):
+        message = "noise_var must be finite and above 0 for every node."
+        raise ValueError(message)
+    return spread.copy()
