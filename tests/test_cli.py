@@ -328,12 +328,13 @@ def test_table_of_the_ranking(screen):
     lines = format_ranking(ranking, "civ").splitlines()
     assert len(lines) == len(ranking) + 1
     assert lines[0].split() == [
-        "rank", "perturbation", "targets", "shift", "civ", "predicted", "distance", "of",
-        "control's", "cells", "seen",
+        "rank", "perturbation", "targets", "shift", "uncertainty", "removed", "predicted",
+        "distance", "of", "control's", "cells", "seen",
     ]  # fmt: skip
     for line, (_, row) in zip(lines[1:], ranking.iterrows(), strict=True):
         assert line.split()[:2] == [str(row["rank"]), row["perturbation"]]
         assert f"{row['predicted_distance']:.3g} ± {row['predicted_distance_sd']:.1g}" in line
+        assert f" {100 * row['uncertainty_removed']:.3g} % " in line
         assert line.endswith(f" {row['n_cells_seen']}")
 
 
@@ -343,8 +344,11 @@ def test_the_report_says_what_speaks_for_the_first(screen, capsys):
     for name, expected in (("greedy", "nearest to the estimated optimum"), ("random", "at random")):
         assert _design(screen, "--acquisition", name) == 0
         assert expected in capsys.readouterr().out
-    for values, expected in (([1.0, 1.02], "learn most from"), ([1.0, 1.002], "hardly so")):
-        ranking = pd.DataFrame({"acquisition": values})
+    for removed, expected in (
+        ([0.5, 0.2], "expected to remove 50 % of the uncertainty left (civ)"),
+        ([0.5, 0.495], "no candidate differs by 1 %"),
+    ):
+        ranking = pd.DataFrame({"uncertainty_removed": removed})
         assert expected in _why(ranking, {"acquisition": "civ"})
 
 

@@ -123,6 +123,20 @@ def test_many_updates_equal_one_batch(parents, intercept, known, cells):
     np.testing.assert_allclose(one_by_one.blocks["cov"], again["cov"], rtol=0, atol=1e-10)
 
 
+def test_the_first_cell_under_an_intercept_keeps_its_digits(cells, graphs):
+    # The prior variance of an intercept is 1e6: a rank-one update would leave 1e-10 of it.
+    parents = graphs["complete"]
+    x = cells(parents, np.random.default_rng(0), 4, intercept=True)
+    for do in ((), (1, 3)):
+        blr = DagBlr(Dag.from_parents(parents), prior_scale=1.0)
+        for row in x:
+            _ = blr.blocks
+            blr = blr.update(Moments.from_array(row[None]), do=do if blr.n_cells == 0 else ())
+            plain = blr._compute(blr.blocks["precision"])
+            for name in ("cov", "weights"):
+                np.testing.assert_allclose(blr.blocks[name], plain[name], rtol=0, atol=1e-11)
+
+
 def test_a_thousand_rank_one_updates_do_not_drift(cells, graphs):
     parents = graphs["complete"]
     x = cells(parents, np.random.default_rng(4), 1000, intercept=True)

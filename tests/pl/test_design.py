@@ -46,9 +46,7 @@ def test_the_chosen_one_is_marked(designed):
     assert axes[0].get_yticklabels()[0].get_fontweight() == "bold"
     points = axes[1].collections[0]
     ranking = designed.uns["design"]["ranking"].head(30)
-    np.testing.assert_allclose(
-        points.get_offsets()[:, 0], ranking["acquisition"] - ranking["acquisition"].min()
-    )
+    np.testing.assert_allclose(points.get_offsets()[:, 0], 100 * ranking["uncertainty_removed"])
     assert "first 30 of 36" in axes[0].get_title()
 
 

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 LABELS = ["MYC", "MYC+OXR1", "OXR1", "STK3"]
 COLUMNS = [
     "rank", "perturbation", "target_genes", "shift", "shift_source", "acquisition",
-    "predicted_distance", "predicted_distance_sd", "relative_distance", "n_cells_seen",
+    "uncertainty_removed", "predicted_distance", "predicted_distance_sd", "relative_distance",
+    "n_cells_seen",
 ]  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def civ_by_hand(blr, target, shifts, n):
 
 
 def test_civ_equals_the_formulas(fitted):
-    table = ranking(fitted, "STK3", candidates="genes", n_cells=40)
+    table = ranking(fitted, "STK3", candidates="genes", n_cells=40, noise_aware=False)
     fit = posterior_from(fitted)
     shifts = fitted.uns["design"]["shifts"].toarray()
     wanted = civ_by_hand(fit.blr, mean_of(fitted, "STK3"), shifts, 40)
@@ -252,10 +253,27 @@ def test_equals_are_ordered_by_predicted_distance(fitted):
     fit = posterior_from(fitted)
     pool = Interventions(list("abcd"), [["MYC"]] * 4, np.zeros((4, 8)), ["table"] * 4)
     distance = (np.array([3.0, 9.0, 1.0, 2.0]), np.ones(4))
-    table, order = ranking_table(pool, np.array([1.0, 0.0, 1.0, 1.0]), distance, 2.0, fit)
+    table, order = ranking_table(
+        pool, np.array([1.0, 0.0, 1.0, 1.0]), np.full(4, 0.5), distance, 2.0, fit
+    )
     assert table["perturbation"].tolist() == ["b", "c", "d", "a"]
     assert order.tolist() == [1, 2, 3, 0]
     assert table["relative_distance"].tolist() == [4.5, 0.5, 1.0, 1.5]
+
+
+def test_uncertainty_removed_grows_with_the_cells_and_has_no_say_in_greedy(fitted):
+    few = ranking(fitted, "STK3", candidates="genes", n_cells=10)
+    many = ranking(fitted, "STK3", candidates="genes", n_cells=1000)
+    few, many = (t.set_index("perturbation")["uncertainty_removed"] for t in (few, many))
+    assert few.is_monotonic_decreasing  # the criterion falls as more is removed
+    assert (few > 0).all()
+    assert (many > few[many.index]).all()
+    assert (many < 1).all()
+    plain = ranking(fitted, "STK3", candidates="genes", n_cells=10, noise_aware=False)
+    again = plain.set_index("perturbation")["uncertainty_removed"]
+    pd.testing.assert_series_equal(again[few.index], few)  # always told with the noise
+    greedy = ranking(fitted, "STK3", acquisition="greedy")
+    assert greedy["uncertainty_removed"].isna().all()
 
 
 def test_a_criterion_that_cannot_tell_says_so(fitted, caplog):
@@ -263,4 +281,4 @@ def test_a_criterion_that_cannot_tell_says_so(fitted, caplog):
     assert "Go by predicted_distance" not in caplog.text
     near = {"a": {"MYC": -1.0}, "b": {"MYC": -1.0001}}
     npt.tl.design_interventions(fitted, "STK3", candidates=near)
-    assert "civ differs by less than 1 % between the candidates" in caplog.text
+    assert "100 cells of any candidate are expected to remove 6.1 to 6.1 %" in caplog.text

@@ -169,6 +169,11 @@ def _add_ranking(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--n-cells", type=int, default=100, help="cells planned for the next one")
     group.add_argument("--n-samples", type=int, default=400, help="posterior draws")
+    group.add_argument(
+        "--no-noise-aware",
+        action="store_true",
+        help="look ahead as the paper does, all planned cells at their mean",
+    )
 
 
 def _share(text: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -52,16 +53,17 @@ def _why(ranking: pd.DataFrame, params: Any) -> str:
         return "whose shift is nearest to the estimated optimum (greedy)"
     if name == "random":
         return "drawn at random"
-    values = ranking["acquisition"].to_numpy(dtype=float)
-    if len(values) > 1 and values.max() - values.min() < 0.01 * abs(values.min()):
-        return f"first by {name}, but hardly so (all within 1 %): go by the predicted distance"
-    return f"the one the model would learn most from ({name})"
+    share = 100 * ranking["uncertainty_removed"].to_numpy(dtype=float)
+    removes = f"expected to remove {share[0]:.2g} % of the uncertainty left ({name})"
+    if len(share) > 1 and share.max() - share.min() < 1:
+        return f"{removes}, but no candidate differs by 1 %: go by the predicted distance"
+    return removes
 
 
 def format_ranking(ranking: pd.DataFrame, criterion: str) -> str:
     """Return the ranking as a table of text.
 
-    The criterion is given for the first row, and then by how much the others exceed it.
+    A criterion that looks ahead is shown as the share of the uncertainty left it would remove.
     """
     rows = [
         [
@@ -69,7 +71,7 @@ def format_ranking(ranking: pd.DataFrame, criterion: str) -> str:
             str(row["perturbation"]),
             str(row["target_genes"]),
             str(row["shift"]),
-            _criterion(float(row["acquisition"]), float(ranking["acquisition"].iloc[0])),
+            _criterion(row),
             _distance(row),
             _share(row),
             str(row["n_cells_seen"]),
@@ -77,7 +79,8 @@ def format_ranking(ranking: pd.DataFrame, criterion: str) -> str:
         for _, row in ranking.iterrows()
     ]
     header = [
-        "rank", "perturbation", "targets", "shift", criterion, "predicted distance",
+        "rank", "perturbation", "targets", "shift", _heading(ranking, criterion),
+        "predicted distance",
         "of control's", "cells seen",
     ]  # fmt: skip
     table = [header, *rows]
@@ -92,9 +95,13 @@ def format_ranking(ranking: pd.DataFrame, criterion: str) -> str:
     )
 
 
-def _criterion(value: float, best: float) -> str:
-    # Values often agree in their first digits: what ranks them is how far they lie from the best.
-    return f"{value:.4g}" if value == best else f"+{value - best:.1e}"
+def _criterion(row: pd.Series) -> str:
+    removed = float(row["uncertainty_removed"])
+    return f"{row['acquisition']:.3g}" if math.isnan(removed) else f"{100 * removed:.3g} %"
+
+
+def _heading(ranking: pd.DataFrame, criterion: str) -> str:
+    return criterion if ranking["uncertainty_removed"].isna().all() else "uncertainty removed"
 
 
 def _distance(row: pd.Series) -> str:

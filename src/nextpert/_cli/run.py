@@ -94,6 +94,7 @@ def _analyse(
             shift=read.read_shift(options.candidate_shift),
             n_cells=options.n_cells,
             n_samples=options.n_samples,
+            noise_aware=not options.no_noise_aware,
             rng=options.seed,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nextpert.core.acquisition import (
     CausalVariance,
@@ -34,7 +34,8 @@ def build_acquisition(
     *,
     domain: Domain,
     n_cells: float,
-    rng: np.random.Generator,
+    noise_aware: bool = False,
+    rng: int | np.random.Generator | None = None,
 ) -> Acquisition:
     """Return the acquisition of a given name.
 
@@ -51,8 +52,10 @@ def build_acquisition(
         Where shifts may lie; CIV and CIV-OW average over it.
     n_cells
         Number of hypothetical cells (the next batch).
+    noise_aware
+        Whether the hypothetical cells' scatter teaches too (see :class:`LookaheadAcquisition`).
     rng
-        Generator of the random criterion.
+        Seed or generator of the random criterion.
 
     Raises
     ------
@@ -68,14 +71,15 @@ def build_acquisition(
     >>> build_acquisition("cv", blr, np.ones(2), **options).name
     'cv'
     """
+    ahead: dict[str, Any] = {"n_cells": n_cells, "noise_aware": noise_aware}
     makers: dict[str, Callable[[], Acquisition]] = {
         "random": lambda: Random(posterior.n_nodes, rng=rng),
         "greedy": lambda: Greedy(posterior, target_mean),
-        "maxv": lambda: MaxVariance(posterior, target_mean, n_cells=n_cells),
-        "cv": lambda: CausalVariance(posterior, target_mean, n_cells=n_cells),
-        "civ": lambda: Civ(posterior, target_mean, domain=domain, n_cells=n_cells),
-        "civ_ow": lambda: CivOw(posterior, target_mean, domain=domain, n_cells=n_cells),
-        "target_mean_variance": lambda: TargetMeanVariance(posterior, target_mean, n_cells=n_cells),
+        "maxv": lambda: MaxVariance(posterior, target_mean, **ahead),
+        "cv": lambda: CausalVariance(posterior, target_mean, **ahead),
+        "civ": lambda: Civ(posterior, target_mean, domain=domain, **ahead),
+        "civ_ow": lambda: CivOw(posterior, target_mean, domain=domain, **ahead),
+        "target_mean_variance": lambda: TargetMeanVariance(posterior, target_mean, **ahead),
     }
     if criterion not in makers:
         message = f"Unknown acquisition {criterion!r}: choose one of {', '.join(CRITERIA)}."

@@ -201,16 +201,19 @@ def _legend(panel: Axes) -> None:
 def _draw_criterion(panel: Axes, top: pd.DataFrame, criterion: str) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    # Values often agree in their first digits: what ranks them is how far they lie from the best.
-    values = top["acquisition"].to_numpy(dtype=float)
+    removed = top["uncertainty_removed"].to_numpy(dtype=float)
     colours = [ORANGE, *[BLUE] * (len(top) - 1)]
-    panel.scatter(values - values[0], np.arange(len(top)), c=colours, s=22)
+    if np.isnan(removed).all():
+        values = top["acquisition"].to_numpy(dtype=float)
+        label = f"{criterion}\n(low is good)"
+    else:
+        values = 100 * removed
+        label = f"uncertainty removed,\n% ({criterion}; high is good)"
+    panel.scatter(values, np.arange(len(top)), c=colours, s=22)
     panel.tick_params(labelleft=False, left=False)
     panel.xaxis.set_major_locator(MaxNLocator(2))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    panel.set_xlabel(
-        f"{criterion} above the best\n(best: {values[0]:.4g}; low is good)", fontsize=9
-    )
+    panel.set_xlabel(label, fontsize=9)
     panel.set_title("criterion", fontsize=9)
 
 

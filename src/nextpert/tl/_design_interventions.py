@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,7 @@ def design_interventions(
     candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
     shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] | None = None,
     n_cells: int = 100,
+    noise_aware: bool = True,
     posterior_key: str = "dag_blr",
     perturbation_key: str | None = None,
     n_samples: int = 400,
@@ -71,6 +73,9 @@ def design_interventions(
         modelled as knockouts, with a warning. The column ``shift_source`` says which.
     n_cells
         Number of cells planned for the next perturbation.
+    noise_aware
+        Whether the look ahead counts what the scatter of the planned cells teaches (default), or
+        puts them all at their mean, as the paper does.
     posterior_key
         Posterior in ``adata.uns``.
     perturbation_key
@@ -92,7 +97,9 @@ def design_interventions(
 
         - ``ranking``: a table, best candidate first: ``rank``, ``perturbation``,
           ``target_genes``, ``shift`` (one value a target gene, log-normalised expression),
-          ``shift_source``, ``acquisition`` (lower is better), ``predicted_distance`` and
+          ``shift_source``, ``acquisition`` (lower is better), ``uncertainty_removed`` (the share of
+          the criterion's uncertainty about the weights that ``n_cells`` cells are expected to
+          remove; NaN for greedy and random), ``predicted_distance`` and
           ``predicted_distance_sd`` (squared units of expression), ``relative_distance`` (as a
           share of the distance from control to target) and ``n_cells_seen``.
         - ``trace``: a table with one row a call, those of earlier calls included: ``round``,
@@ -136,12 +143,22 @@ def design_interventions(
     wanted = read_target(adata, target, fit, key)
     this_round = 1 if trace is None else int(trace["round"].max()) + 1
     generator = _generator(rng, this_round)
-    values = _criterion(acquisition, fit.blr, wanted.mean, pool.shifts, planned, generator)
+    build = partial(
+        core.build_acquisition,
+        acquisition,
+        fit.blr,
+        wanted.mean,
+        domain=core.Pool(pool.shifts),
+        n_cells=planned,
+        rng=generator,
+    )
+    values = build(noise_aware=noise_aware).values(pool.shifts)
+    removed = _removed(build(noise_aware=True), pool.shifts)
     distance = core.target_distance(
         fit.blr, pool.shifts, wanted.mean, n_samples=n_samples, rng=generator
     )
     start = float(((fit.control_mean - wanted.mean) ** 2).sum())
-    ranking, order = tables.ranking_table(pool, values, distance, start, fit)
+    ranking, order = tables.ranking_table(pool, values, removed, distance, start, fit)
     best = ranking.iloc[0]
     row = {
         "round": this_round,
@@ -168,6 +185,7 @@ def design_interventions(
             "candidates": _word(candidates, "fitted"),
             "shift": _word(shift, "fitted"),
             "n_cells": planned,
+            "noise_aware": int(noise_aware),
             "n_samples": int(n_samples),
             "posterior_key": posterior_key,
             "perturbation_key": key,
@@ -181,18 +199,24 @@ def design_interventions(
         best["shift"], acquisition, best["acquisition"], best["predicted_distance"],
         best["predicted_distance_sd"], 100 * best["relative_distance"],
     )  # fmt: skip
-    _say_if_flat(acquisition, values)
+    _say_if_flat(acquisition, removed, planned)
     return written
 
 
-def _say_if_flat(acquisition: str, values: NDArray[np.float64]) -> None:
-    lowest, highest = float(values.min()), float(values.max())
-    if len(values) > 1 and highest - lowest < 0.01 * abs(lowest):
+def _removed(criterion: core.Acquisition, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of the criterion's uncertainty that is expected to go; NaN where it has none."""
+    if isinstance(criterion, core.LookaheadAcquisition):
+        return criterion.removed(shifts)
+    return np.full(len(shifts), np.nan)
+
+
+def _say_if_flat(acquisition: str, removed: NDArray[np.float64], n_cells: int) -> None:
+    if len(removed) > 1 and np.ptp(removed) < 0.01:
         logger.warning(
-            "%s differs by less than 1 %% between the candidates: about the model, none teaches "
-            "more than another. Go by predicted_distance.",
-            acquisition,
-        )
+            "%d cells of any candidate are expected to remove %.2g to %.2g %% of the uncertainty "
+            "left (%s): for the model, one is as good as another. Go by predicted_distance.",
+            n_cells, 100 * removed.min(), 100 * removed.max(), acquisition,
+        )  # fmt: skip
 
 
 def _check_acquisition(acquisition: str) -> None:
@@ -202,29 +226,6 @@ def _check_acquisition(acquisition: str) -> None:
             f"{_adata.closest([str(acquisition)], ACQUISITIONS)}"
         )
         raise ValueError(message)
-
-
-def _criterion(
-    name: str,
-    blr: core.DagBlr,
-    target_mean: NDArray[np.float64],
-    shifts: NDArray[np.float64],
-    n_cells: int,
-    rng: np.random.Generator,
-) -> NDArray[np.float64]:
-    if name == "greedy":
-        return core.Greedy(blr, target_mean).values(shifts)
-    if name == "random":
-        return core.Random(blr.n_nodes, rng=rng).values(shifts)
-    if name in ("civ", "civ_ow"):
-        kind = core.Civ if name == "civ" else core.CivOw
-        return kind(blr, target_mean, domain=core.Pool(shifts), n_cells=n_cells).values(shifts)
-    criterion = {
-        "cv": core.CausalVariance,
-        "maxv": core.MaxVariance,
-        "target_mean_variance": core.TargetMeanVariance,
-    }[name]
-    return criterion(blr, target_mean, n_cells=n_cells).values(shifts)
 
 
 def _generator(rng: int | np.random.Generator | None, this_round: int) -> np.random.Generator:

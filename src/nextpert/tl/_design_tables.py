@@ -36,6 +36,7 @@ _TRACE_COLUMNS = (
 def ranking_table(
     pool: Interventions,
     values: Vector,
+    removed: Vector,
     distance: tuple[Vector, Vector],
     start: float,
     fit: FittedPosterior,
@@ -57,6 +58,7 @@ def ranking_table(
             "shift": strings(readable[i] for i in order),
             "shift_source": strings(pool.sources[i] for i in order),
             "acquisition": values[order],
+            "uncertainty_removed": removed[order],
             "predicted_distance": distance[0][order],
             "predicted_distance_sd": distance[1][order],
             "relative_distance": distance[0][order] / start,

@@ -10,6 +10,7 @@ from scipy.optimize import minimize_scalar
 
 from nextpert.core._checks import as_vector, require_finite, require_positive
 from nextpert.core.acquisition import _lookahead as lookahead
+from nextpert.core.acquisition._noise_aware import settle_by_noise
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -71,11 +72,22 @@ class LookaheadAcquisition(Acquisition):
         The wanted mean, shape ``(n_nodes,)``, units of the data.
     n_cells
         Number of hypothetical cells (the next batch).
+    noise_aware
+        The paper's look ahead (``False``, default) puts all cells at their mean. With ``True``
+        their scatter teaches too, as it will: use it to report what is expected to remain.
     """
 
     kind = lookahead.SUM
 
-    def __init__(self, posterior: DagBlr, target_mean: ArrayLike, *, n_cells: float = 1) -> None:
+    def __init__(
+        self,
+        posterior: DagBlr,
+        target_mean: ArrayLike,
+        *,
+        n_cells: float = 1,
+        noise_aware: bool = False,
+    ) -> None:
+        self.noise_aware = bool(noise_aware)
         self.posterior = posterior
         self.n_nodes = posterior.n_nodes
         self.target_mean = as_vector(target_mean, self.n_nodes, "target_mean")
@@ -89,21 +101,29 @@ class LookaheadAcquisition(Acquisition):
 
     def _build(self) -> lookahead.Problem:
         posterior, dag = self.posterior, self.posterior.dag
-        blocks = posterior.blocks
-        u, w0 = np.empty(posterior.vptr[-1]), np.empty(self.n_nodes)
-        intercept = int(posterior.intercept)
-        lookahead.project_target(
-            posterior.vptr, posterior.mptr, dag.indptr, dag.indices, intercept,
-            blocks["cov"], self.target_mean, u, w0,
-        )  # fmt: skip
+        self.cov = posterior.blocks["cov"]
+        u, w0 = self._project()
+        self._w_now = w0
+        if self.noise_aware:
+            self.cov = settle_by_noise(posterior, self.n_cells)
+            u, w0 = self._project()
         quad, lin = self.coefficients()
         eigval, eigvec = self._eigen()
         return lookahead.Problem(
-            self.kind, 1.0 / self.n_cells, intercept,
+            self.kind, 1.0 / self.n_cells, int(posterior.intercept),
             dag.indptr, dag.indices, dag.order,
-            posterior.vptr, posterior.mptr, blocks["weights"], blocks["cov"],
+            posterior.vptr, posterior.mptr, posterior.blocks["weights"], self.cov,
             np.ascontiguousarray(posterior.intercept_mean), u, w0, quad, lin, eigval, eigvec,
         )  # fmt: skip
+
+    def _project(self) -> tuple[Vector, Vector]:
+        posterior, dag = self.posterior, self.posterior.dag
+        u, w = np.empty(posterior.vptr[-1]), np.empty(self.n_nodes)
+        layout = (posterior.vptr, posterior.mptr, dag.indptr, dag.indices)
+        lookahead.project_target(
+            *layout, int(posterior.intercept), self.cov, self.target_mean, u, w
+        )
+        return u, w
 
     def _eigen(self) -> tuple[Vector, Vector]:
         return np.empty(0), np.empty(0)
@@ -138,7 +158,20 @@ class LookaheadAcquisition(Acquisition):
 
     def current(self) -> float:
         """Return the criterion now, before any further cell (noise terms as for ``n_cells``)."""
-        return self._combine(self.problem.w0)
+        return self._combine(self._w_now)
+
+    def removed(self, shifts: ArrayLike) -> Vector:
+        """Return the share of the weights' part that the cells of each shift would remove.
+
+        Between 0 (nothing learned) and 1 (the criterion falls to its floor), for every shift of a
+        pool, ``(n_shifts, n_nodes)``. Expected with ``noise_aware``, else as the paper looks
+        ahead.
+        """
+        matrix = self._pool(shifts)
+        before = self.current() - self.floor
+        if before <= 0:
+            return np.zeros(len(matrix))
+        return 1 - self.excess(matrix) / before
 
     def lower_bound(self, radius: float) -> float:
         """Return a bound no shift of norm up to ``radius`` can beat; a certificate for a search.

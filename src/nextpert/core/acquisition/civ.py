@@ -35,6 +35,8 @@ class Civ(LookaheadAcquisition):
         default, as in the paper.
     n_cells
         Number of hypothetical cells (the next batch).
+    noise_aware
+        Whether the hypothetical cells' scatter teaches too (see :class:`LookaheadAcquisition`).
 
     Raises
     ------
@@ -60,9 +62,10 @@ class Civ(LookaheadAcquisition):
         *,
         domain: Domain | None = None,
         n_cells: float = 1,
+        noise_aware: bool = False,
     ) -> None:
         self.domain = Sphere(1.0) if domain is None else domain
-        super().__init__(posterior, target_mean, n_cells=n_cells)
+        super().__init__(posterior, target_mean, n_cells=n_cells, noise_aware=noise_aware)
 
     def mean_square(self) -> NDArray[np.float64]:
         """Return ``E(a_i - b_i)^2`` over the domain, shape ``(n_nodes,)``."""

@@ -34,6 +34,8 @@ class CivOw(Civ):
         A sphere (unit by default) or a pool.
     n_cells
         Number of hypothetical cells (the next batch).
+    noise_aware
+        Whether the hypothetical cells' scatter teaches too (see :class:`LookaheadAcquisition`).
     kappa
         Concentration of a bimodal von Mises-Fisher density about +-b, used instead of eq. 8. The
         paper uses it at p = 3, where eq. 8 gives CIV itself; spheres only.
@@ -61,10 +63,13 @@ class CivOw(Civ):
         *,
         domain: Domain | None = None,
         n_cells: float = 1,
+        noise_aware: bool = False,
         kappa: float | None = None,
     ) -> None:
         self.kappa = None if kappa is None else require_positive(kappa, "kappa")
-        super().__init__(posterior, target_mean, domain=domain, n_cells=n_cells)
+        super().__init__(
+            posterior, target_mean, domain=domain, n_cells=n_cells, noise_aware=noise_aware
+        )
 
     def mean_square(self) -> NDArray[np.float64]:
         """Return ``E(a_i - b_i)^2`` under the output weights, shape ``(n_nodes,)``."""

@@ -11,6 +11,8 @@ from nextpert.core.acquisition import _lookahead as lookahead
 from nextpert.core.acquisition.base import LookaheadAcquisition
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     Vector = NDArray[np.float64]
@@ -38,19 +40,25 @@ class MaxVariance(LookaheadAcquisition):
         return np.zeros(self.n_nodes), self.posterior.spread(self.n_cells)[0]
 
     def _eigen(self) -> tuple[Vector, Vector]:
-        vptr, mptr = self.posterior.vptr, self.posterior.mptr
-        cov = self.posterior.blocks["cov"]
-        values, vectors = np.empty(vptr[-1]), np.empty(mptr[-1])
-        for i in range(self.n_nodes):
-            d = vptr[i + 1] - vptr[i]
-            w, v = np.linalg.eigh(cov[mptr[i] : mptr[i + 1]].reshape(d, d))
+        vptr = self.posterior.vptr
+        values, vectors = np.empty(vptr[-1]), np.empty_like(self.cov)
+        for i, block in enumerate(self._each(self.cov)):
+            w, v = np.linalg.eigh(block)
             values[vptr[i] : vptr[i + 1]] = w
-            vectors[mptr[i] : mptr[i + 1]] = v.ravel()
+            vectors[self.posterior.mptr[i] : self.posterior.mptr[i + 1]] = v.ravel()
         return values, vectors
+
+    def _each(self, cov: Vector) -> Iterator[Vector]:
+        for (first, last), width in zip(
+            pairwise(self.posterior.mptr), np.diff(self.posterior.vptr), strict=True
+        ):
+            yield cov[first:last].reshape(width, width)
 
     def current(self) -> float:
         """Return the criterion now, before any further cell."""
-        return float((self.problem.lin * self._ranked(1)).max())
+        blocks = self._each(self.posterior.blocks["cov"])
+        tops = [np.linalg.eigvalsh(block).max(initial=0.0) for block in blocks]
+        return float((self.problem.lin * np.array(tops)).max())
 
     def lower_bound(self, radius: float) -> float:
         """Return a bound no shift of norm up to ``radius`` can beat; a certificate for a search.

@@ -1,0 +1,114 @@
+"""Searches for a criterion of the user's own, a quadratic, whose best points are known exactly."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq, lsq_linear
+
+from nextpert.core import Acquisition, Box, Pool, Sparse, Sphere
+
+
+class Quadratic(Acquisition):
+    """``|root (a - centre)|^2 + 5``: any criterion with a value and a gradient will do."""
+
+    name = "quadratic"
+
+    def __init__(self, root, centre):
+        self.root, self.centre, self.n_nodes = root, centre, len(centre)
+
+    def value_and_grad(self, shift):
+        gap = self.root @ (np.asarray(shift) - self.centre)
+        return float(gap @ gap) + 5, 2 * self.root.T @ gap
+
+    def values(self, shifts):
+        return np.array([self.value(a) for a in self._pool(shifts)])
+
+
+def instance(seed, p=5, unit=1.0):
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(p, p)) / unit
+    return Quadratic(root, unit * rng.normal(size=p)), rng
+
+
+def nearest_on_sphere(root, centre, radius):
+    """Least ``|root (a - centre)|`` over ``|a| = radius``, by the secular equation."""
+    hessian = root.T @ root
+    values, vectors = np.linalg.eigh(hessian)
+    slope = vectors.T @ hessian @ centre
+
+    def norm_gap(t):
+        return np.linalg.norm(slope / (values + t)) - radius
+
+    low = -values[0] + 1e-12 * values[-1]
+    t = brentq(norm_gap, low, 1e6 * values[-1], xtol=1e-14, rtol=1e-14)
+    return vectors @ (slope / (values + t))
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("seed", range(5))
+def test_box(seed, unit):
+    acquisition, rng = instance(seed, unit=unit)
+    low = acquisition.centre - unit * rng.uniform(-0.3, 2, 5) * [1, 100, 1, 0.01, 1]
+    high = low + unit * rng.uniform(0.1, 2, 5) * [1, 100, 1, 0.01, 1]
+    found = Box(low, high).minimise(acquisition, n_random=1, rng=seed)
+    exact = lsq_linear(
+        acquisition.root, acquisition.root @ acquisition.centre, (low, high), tol=1e-14
+    )
+    assert found.value - 5 <= 2 * exact.cost * (1 + 1e-6) + 1e-9
+    assert found.value == acquisition.value(found.shift)
+    np.testing.assert_allclose(found.shift, exact.x, atol=1e-3 * unit)
+
+
+@pytest.mark.parametrize("radius", [0.2, 1.0, 3.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_sphere(seed, radius):
+    acquisition, _ = instance(seed)
+    best = nearest_on_sphere(acquisition.root, acquisition.centre, radius)
+    assert np.linalg.norm(best) == pytest.approx(radius)
+    found = Sphere(radius).minimise(acquisition, starts=[acquisition.centre], n_random=4, rng=0)
+    assert found.value == pytest.approx(acquisition.value(best), rel=1e-6)
+    assert found.value == pytest.approx(acquisition.value(found.shift), rel=1e-12)
+    assert np.linalg.norm(found.shift) == pytest.approx(radius)
+    certified = Sphere(radius).minimise(acquisition, certify=True, rng=0)
+    assert np.isnan(certified.lower_bound)  # no bound is known for it
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sparse(seed):
+    acquisition, _ = instance(seed)
+    found = Sparse(2, 1.5).minimise(acquisition, n_random=3, rng=0)
+    least = np.inf
+    for pair in combinations(range(5), 2):
+        angles = np.linspace(0, 2 * np.pi, 2001)
+        shifts = np.zeros((2001, 5))
+        shifts[:, pair] = 1.5 * np.column_stack([np.cos(angles), np.sin(angles)])
+        gaps = (shifts - acquisition.centre) @ acquisition.root.T
+        least = min(least, (gaps**2).sum(axis=1).min() + 5)
+    assert found.value <= least * (1 + 1e-6)
+    assert found.value == pytest.approx(acquisition.value(found.shift), rel=1e-12)
+    assert np.count_nonzero(found.shift) <= 2
+
+
+def test_sparse_keeps_a_single_node_that_no_search_gets_below():
+    class Spike(Quadratic):
+        """As the quadratic, but -10 where node 2 alone is shifted: no slope leads there."""
+
+        def value_and_grad(self, shift):
+            value, grad = super().value_and_grad(shift)
+            return (-10.0 if shift[2] == 1.0 else value), grad
+
+    plain, _ = instance(3)
+    acquisition = Spike(plain.root, plain.centre)
+    found = Sparse(3).minimise(acquisition, n_random=0, rng=0)
+    np.testing.assert_array_equal(found.shift, [0, 0, 1, 0, 0])
+    assert found.value == acquisition.value(found.shift) == -10
+
+
+def test_pool():
+    acquisition, rng = instance(0)
+    shifts = rng.normal(size=(50, 5))
+    gaps = ((shifts - acquisition.centre) @ acquisition.root.T) ** 2
+    assert Pool(shifts).minimise(acquisition).index == gaps.sum(axis=1).argmin()
