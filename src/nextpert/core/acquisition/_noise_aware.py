@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 def settle_by_noise(posterior: DagBlr, n_cells: float) -> NDArray[np.float64]:
     """Return ``(M^-1 + n Cov_P)^-1`` of every node, flat as the posterior's ``cov``.
 
-    ``Cov = A diag(e) A'`` is the cells' covariance: n cells teach about the weights by their
-    scatter too, whatever the shift. What a shift adds is then the usual rank-one step.
+    ``Cov = A diag(E sigma^2) A'`` is the cells' covariance: n cells teach about the weights by
+    their scatter too, whatever the shift. What a shift adds is then the usual rank-one step.
     """
     dag, blocks = posterior.dag, posterior.blocks
     effects = posterior.solve(np.eye(posterior.n_nodes))
-    spread = (effects * posterior.spread(n_cells)[0]) @ effects.T
+    # The variances as they are believed now: the cells are yet to be drawn.
+    spread = (effects * posterior.noise_var) @ effects.T
     settled = np.empty_like(blocks["cov"])
     for i in range(posterior.n_nodes):
         d = int(posterior.vptr[i + 1] - posterior.vptr[i])
