@@ -8,10 +8,11 @@ at ``vptr[i]:vptr[i + 1]`` of a flat array, its square matrices, row by row, at
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from nextpert.core._compile import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def add_statistics(
     indptr, indices, vptr, mptr, n, mean, scatter, shift, skip, xtx, xty, yty, cells
 ):
@@ -43,7 +44,7 @@ def add_statistics(
         cells[i] += n
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def invert_spd(matrix, inverse):
     """Invert a symmetric positive definite matrix; returns log|matrix|, or nan where it fails."""
     d = matrix.shape[0]
@@ -80,7 +81,7 @@ def invert_spd(matrix, inverse):
     return logdet
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def posterior_blocks(
     vptr, mptr, intercept, tau, precision, xtx, xty, yty, cov, mean, residual, logdet
 ):
@@ -106,7 +107,7 @@ def posterior_blocks(
         residual[i] = max(yty[i] - fitted, 0.0)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, residual, logdet):
     """Update M, m and the residual in place for a single cell ``x`` (Sherman and Morrison)."""
     p = len(indptr) - 1
@@ -137,7 +138,7 @@ def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, resi
         logdet[i] -= np.log(spread)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def solve_forward(indptr, indices, order, vptr, weights, rhs):
     """Return x of ``x = B x + rhs``, one substitution along the topological order: (p, m)."""
     x = rhs.copy()
@@ -155,7 +156,7 @@ def solve_forward(indptr, indices, order, vptr, weights, rhs):
     return x
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def ideal_shift(indptr, indices, vptr, intercept, weights, target):
     """Return ``(I - B) target - c``, (p,)."""
     b = target.copy()
@@ -169,7 +170,7 @@ def ideal_shift(indptr, indices, vptr, intercept, weights, target):
     return b
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def solve_draws(indptr, indices, order, vptr, intercept, draws, shifts, target):
     """Squared distance to ``target`` of the mean reached by each shift (m), under each draw (s)."""
     p, m = shifts.shape
@@ -196,7 +197,7 @@ def solve_draws(indptr, indices, order, vptr, intercept, draws, shifts, target):
     return distance
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def scale_blocks(vptr, mptr, cov, normals, noise_sd, mean):
     """Turn standard normals (s, total) into draws ``m + sigma L z`` with ``M = L L'``, in place."""
     for i in range(len(vptr) - 1):

@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
+
+from nextpert.core._compile import helper, kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +43,7 @@ class Problem(NamedTuple):
     eigvec: NDArray[np.float64]  # of M, columns, flat (NORM only)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def project_target(vptr, mptr, indptr, indices, intercept, cov, target, u, w0):
     """Fill ``u = M q`` and ``w0 = q' M q`` of each node, q = (1, mu*_P)."""
     for i in range(len(vptr) - 1):
@@ -61,7 +62,7 @@ def project_target(vptr, mptr, indptr, indices, intercept, cov, target, u, w0):
         w0[i] = w
 
 
-@njit(cache=True, nogil=True)
+@helper
 def _reach(problem, shift, x):
     for t in range(len(problem.order)):
         i = problem.order[t]
@@ -73,7 +74,7 @@ def _reach(problem, shift, x):
         x[i] = s
 
 
-@njit(cache=True, nogil=True)
+@helper
 def _node(problem, i, x, row, y):
     """Fill the design row of node i and y = M row; return d1 and d2."""
     v, m = problem.vptr[i], problem.mptr[i]
@@ -83,7 +84,8 @@ def _node(problem, i, x, row, y):
         row[0] = 1.0
     for a in range(d - k):
         row[k + a] = x[problem.indices[problem.indptr[i] + a]]
-    y[:d] = 0.0
+    for a in range(d):
+        y[a] = 0.0
     for b in range(d):  # M is symmetric: add its rows, which lie along memory
         s = row[b]
         start = m + b * d
@@ -96,7 +98,7 @@ def _node(problem, i, x, row, y):
     return d1, d2
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def top_decrease(values, z, d2):
     """How far the largest eigenvalue of ``diag(values) - z z' / d2`` lies below the last value.
 
@@ -124,7 +126,7 @@ def top_decrease(values, z, d2):
     return 0.5 * (low + high)
 
 
-@njit(cache=True, nogil=True)
+@helper
 def _norm(problem, i, row, d2, z, vec):
     """Largest eigenvalue of M' of node i; fills z = V' M row and the eigenvector, eigenbasis.
 
@@ -143,15 +145,17 @@ def _norm(problem, i, row, d2, z, vec):
     for j in range(d - 1, -1, -1):
         gap = values[j] - values[d - 1] + decrease
         if gap == 0.0:  # equal eigenvalues, or a direction the cells do not touch
-            vec[:d] = 0.0
+            for a in range(d):
+                vec[a] = 0.0
             return values[d - 1] - decrease
         vec[j] = z[j] / gap
         total += vec[j] * vec[j]
-    vec[:d] /= np.sqrt(total)
+    for a in range(d):
+        vec[a] /= np.sqrt(total)
     return values[d - 1] - decrease
 
 
-@njit(cache=True, nogil=True)
+@helper
 def _back(problem, i, scale, direction, gx):
     k = problem.intercept
     first = problem.indptr[i]
@@ -159,7 +163,7 @@ def _back(problem, i, scale, direction, gx):
         gx[problem.indices[first + a]] += scale * direction[k + a]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def evaluate(problem, shift, grad):
     """Return the criterion at ``shift`` (p,), less its floor, and fill its gradient."""
     p = len(problem.order)
@@ -206,7 +210,7 @@ def evaluate(problem, shift, grad):
     return value
 
 
-@njit(cache=True, nogil=True)
+@helper
 def _max_gradient(problem, i, x, row, y, z, vec, step, gx):
     v, m = problem.vptr[i], problem.mptr[i]
     d = problem.vptr[i + 1] - v
@@ -228,7 +232,7 @@ def _max_gradient(problem, i, x, row, y, z, vec, step, gx):
     _back(problem, i, 2.0 * problem.lin[i], step, gx)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def evaluate_pool(problem, shifts, out):
     """Fill the criterion, less its floor, at every shift of ``shifts`` (p, m), strip by strip."""
     p, m = shifts.shape
@@ -242,7 +246,8 @@ def evaluate_pool(problem, shifts, out):
     for begin in range(0, m, strip):
         width = min(strip, m - begin)
         _reach_strip(problem, shifts, begin, width, x)
-        out[begin : begin + width] = 0.0
+        for j in range(width):
+            out[begin + j] = 0.0
         if problem.kind == NORM:
             for j in range(width):
                 out[begin + j] = _largest_norm(problem, x[:, j].copy(), row, y, z, vec)
@@ -258,7 +263,7 @@ def evaluate_pool(problem, shifts, out):
                     out[begin + j] = max(out[begin + j], problem.lin[i] * w)
 
 
-@njit(cache=True, nogil=True)
+@helper
 def _largest_norm(problem, x, row, y, z, vec):
     value = 0.0
     for i in range(len(x)):
@@ -269,7 +274,7 @@ def _largest_norm(problem, x, row, y, z, vec):
     return value
 
 
-@njit(cache=True, nogil=True)
+@helper
 def _reach_strip(problem, shifts, begin, width, x):
     for t in range(len(problem.order)):
         i = problem.order[t]
@@ -284,7 +289,7 @@ def _reach_strip(problem, shifts, begin, width, x):
                 x[i, j] += weight * x[k, j]
 
 
-@njit(cache=True, nogil=True)
+@helper
 def _node_strip(problem, i, width, x, d1, d2, part):
     v, m = problem.vptr[i], problem.mptr[i]
     d = problem.vptr[i + 1] - v
