@@ -11,11 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from threadpoolctl import threadpool_limits
 
 from nextpert.core import Dag, LinearScm
 
 GENES = ("MYC", "STK3", "GATA1", "HLA-A", "OXR1", "RIPK2", "UBR5", "CPQ")
 ARCS = ((0, 1), (0, 2), (1, 3), (2, 3), (3, 5), (4, 5), (4, 6))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_blas_thread():
+    """Small matrices on many threads only wait for each other."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="session")
