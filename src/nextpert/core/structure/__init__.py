@@ -1,5 +1,6 @@
 """Structure searches: the moments of one environment in, a graph out."""
 
+from nextpert.core.structure.boss import BossResult, boss
 from nextpert.core.structure.causaldag_gsp import causaldag_gsp
 from nextpert.core.structure.fisher_z_threshold import fisher_z_threshold
 from nextpert.core.structure.gsp import GspResult, gsp
@@ -8,8 +9,10 @@ from nextpert.core.structure.partial_correlation import partial_correlation
 from nextpert.core.structure.prior_knowledge import PriorKnowledge
 
 __all__ = [
+    "BossResult",
     "GspResult",
     "PriorKnowledge",
+    "boss",
     "causaldag_gsp",
     "fisher_z_threshold",
     "gsp",

@@ -1,17 +1,8 @@
-"""The compiled best-order search: scores by grow-shrink trees, moves of one node at a time.
-
-Grow-shrink. The parents of a node in a given prefix of the order are found by adding, again and
-again, the node of the prefix that raises the score most, and then dropping those without which the
-score is higher. Every state of growing is a vertex of the node's tree: its branches are all nodes
-that raise the score there, best first. A prefix follows the first branch it has, so that a branch
-passed over is known not to be in the prefix, and deeper vertices leave it out.
+"""The compiled best-order search: one node after the other goes to its best place in the order.
 
 What a move changes. For every node the search keeps the set it grew to and the set of branches it
 passed over. Putting v into the prefix of w changes the parents of w only if v was passed over,
 taking it out only if it was grown: all other scores stand without a look at the tree.
-
-Scores are ``constant[d] - half * log|C_P| - weight[d] * log var(v | P)`` for d parents P, where C is
-the matrix scaled to a unit diagonal: BIC and BGe are both of that form.
 """
 
 # mypy: disable-error-code="no-untyped-def,assignment"
@@ -21,53 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from nextpert.core.structure._bits import flip, has, members
-from nextpert.core.structure._imap import add_family
+from nextpert.core.structure._bits import entry, flip, has, random_below, spliced
+from nextpert.core.structure._grow_shrink import plant, shrink, trace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_LEAST_VARIANCE = 1e-9
-
-
-class Score(NamedTuple):
-    """A decomposable score, see the head of this file."""
-
-    matrix: NDArray[np.float64]  # (p, p), unit diagonal
-    constant: NDArray[np.float64]  # (p,) by number of parents
-    weight: NDArray[np.float64]  # (p,) by number of parents
-    half: float
-
-
-class Forest(NamedTuple):
-    """All trees: vertices (arrays of one length) and branches (of another)."""
-
-    node: NDArray[np.int32]  # the node added here; for a root, its owner
-    up: NDArray[np.int32]  # the vertex above, -1 for a root
-    rank: NDArray[np.int32]  # place among the branches of the vertex above
-    depth: NDArray[np.int32]
-    first: NDArray[np.int64]  # where its branches begin, -1 before they are known
-    count: NDArray[np.int32]
-    score: NDArray[np.float64]  # after shrinking, nan before it is known
-    branch: NDArray[np.int32]  # node of every branch
-    vertex: NDArray[np.int32]  # vertex of every branch, -1 before it is made
-    used: NDArray[np.int64]  # numbers of vertices and of branches
-
-    @classmethod
-    def empty(cls, n_vertices: int, n_branches: int) -> Forest:
-        """Return a forest without trees."""
-        integers = [np.zeros(n_vertices, np.int32) for _ in range(4)]
-        return cls(
-            *integers,
-            np.full(n_vertices, -1, np.int64),
-            np.zeros(n_vertices, np.int32),
-            np.full(n_vertices, np.nan),
-            np.zeros(n_branches, np.int32),
-            np.full(n_branches, -1, np.int32),
-            np.zeros(2, np.int64),
-        )
 
 
 class State(NamedTuple):
@@ -82,202 +32,178 @@ class State(NamedTuple):
     trial: NDArray[np.uint64]  # (2, words) scratch: sets grown and passed over
     own: NDArray[np.uint64]  # (2, words) the same for the node that moves
     gain: NDArray[np.float64]  # (p,) scratch
-    roots: NDArray[np.int64]
+    roots: NDArray[np.int64]  # (p,) the vertex at which each tree begins
+    queue: NDArray[np.int64]  # (p,) the nodes in the order in which this sweep moves them
+    progress: NDArray[np.int64]  # nodes of the queue done, nodes moved in this sweep, sweeps
 
     @classmethod
     def start(cls, order: NDArray[np.int64], words: int) -> State:
         """Return the state before any score is known."""
         p = len(order)
-        sets = [np.zeros(shape, np.uint64) for shape in ((p, words), (p, words), (words,))]
-        pairs = [np.zeros((2, words), np.uint64) for _ in range(2)]
-        place = np.argsort(order)
         return cls(
-            order.copy(), place, np.zeros(p), *sets, *pairs, np.zeros(p), np.zeros(p, np.int64)
+            order=order.copy(),
+            place=np.argsort(order),
+            score=np.zeros(p),
+            grown=np.zeros((p, words), np.uint64),
+            passed=np.zeros((p, words), np.uint64),
+            prefix=np.zeros(words, np.uint64),
+            trial=np.zeros((2, words), np.uint64),
+            own=np.zeros((2, words), np.uint64),
+            gain=np.zeros(p),
+            roots=np.zeros(p, np.int64),
+            queue=np.arange(p),
+            progress=np.array([p, 0, 0]),
         )
 
 
-class Growth(NamedTuple):
-    """Scratch: residuals of all nodes given the nodes on the path to the last vertex."""
-
-    path: NDArray[np.int64]  # (p,) vertices from below the root on
-    last: NDArray[np.int64]  # (p + 1,) the path whose residuals are at hand, then its length
-    rows: NDArray[np.float64]  # (depth, p) rows of the Cholesky factor
-    variance: NDArray[np.float64]  # (depth, p) of every node, given the path so far
-    covariance: NDArray[np.float64]  # (depth, p) of every node with the owner
-    key: NDArray[np.float64]  # (p,)
-    found: NDArray[np.int64]  # (p,)
-    barred: NDArray[np.bool_]  # (p,)
-
-    @classmethod
-    def empty(cls, p: int) -> Growth:
-        """Return scratch for ``p`` nodes."""
-        floats = [np.zeros((p + 1, p)) for _ in range(3)]
-        last = np.full(p + 2, -1, np.int64)
-        return cls(
-            np.zeros(p + 1, np.int64), last, *floats, np.zeros(p), np.zeros(p, np.int64),
-            np.zeros(p, bool),
-        )
+@spliced
+def _settle(problem, forest, growth, scratch, state, node):
+    """Bring score and sets of a node up to date with ``prefix``; return whether there was room."""
+    vertex = trace(problem, forest, growth, scratch, state.roots[node], state.prefix, state.trial)
+    if vertex < 0:
+        return False
+    state.score[node] = forest.score[vertex]
+    for w in range(state.prefix.shape[0]):
+        state.grown[node, w] = state.trial[0, w]
+        state.passed[node, w] = state.trial[1, w]
+    return True
 
 
-@njit(cache=True, nogil=True)
-def local_score(score, row, child, scratch):
-    """Return the score of a node with the parents in ``row``."""
-    m, residual = add_family(score.matrix, row, child, scratch)
-    log_volume = 0.0
-    for k in range(m):
-        log_volume -= 2.0 * np.log(scratch.factor[k, k])
-    return score.constant[m] - score.half * log_volume - score.weight[m] * np.log(residual)
+@spliced
+def _settle_all(problem, forest, growth, scratch, state):
+    """Score the whole order; return whether there was room."""
+    for w in range(state.prefix.shape[0]):
+        state.prefix[w] = np.uint64(0)
+    for m in range(state.order.shape[0]):
+        if not _settle(problem, forest, growth, scratch, state, state.order[m]):
+            return False
+        flip(state.prefix, state.order[m])
+    return True
 
 
-@njit(cache=True, nogil=True)
-def shrink(score, row, child, required, scratch):
-    """Drop parents while the score rises, the best first; return the score."""
-    current = local_score(score, row, child, scratch)
+@spliced
+def _weigh(problem, forest, growth, scratch, state, v, low, high):
+    """Fill ``gain[j]``, by how much the score rises if v stands at place j; False if no room."""
+    a = state.place[v]
+    prefix, gain = state.prefix, state.gain
+    for w in range(prefix.shape[0]):
+        prefix[w] = np.uint64(0)
+    for m in range(low):  # v stands at low or later, so that it is not among these
+        flip(prefix, state.order[m])
+    root = state.roots[v]
+    vertex = trace(problem, forest, growth, scratch, root, prefix, state.own)
+    if vertex < 0:
+        return False
+    shift = 0.0  # of all others together, as v moves on from place low
+    gain[low] = forest.score[vertex]
+    for j in range(low, high):
+        node = state.order[j] if j < a else state.order[j + 1]
+        touched = has(state.passed[node], v) if j < a else has(state.grown[node], v)
+        if touched:
+            if j < a:
+                flip(prefix, v)
+            other = trace(problem, forest, growth, scratch, state.roots[node], prefix, state.trial)
+            if j < a:
+                flip(prefix, v)
+            if other < 0:
+                return False
+            change = forest.score[other] - state.score[node]
+            shift += -change if j < a else change
+        flip(prefix, node)
+        if has(state.own[1], node):
+            vertex = trace(problem, forest, growth, scratch, root, prefix, state.own)
+            if vertex < 0:
+                return False
+        gain[j + 1] = forest.score[vertex] + shift
+    here = gain[a]
+    for j in range(low, high + 1):
+        gain[j] -= here
+    return True
+
+
+@spliced
+def _move(problem, forest, growth, scratch, state, v, target):
+    """Put v at place ``target`` and score anew what it touches; return whether there was room."""
+    a = state.place[v]
+    step = 1 if target > a else -1
+    for m in range(a, target, step):
+        state.order[m] = state.order[m + step]
+        state.place[state.order[m]] = m
+    state.order[target] = v
+    state.place[v] = target
+    for w in range(state.prefix.shape[0]):
+        state.prefix[w] = np.uint64(0)
+    for m in range(max(a, target) + 1):
+        node = state.order[m]
+        if m >= min(a, target):
+            touched = has(state.grown[node], v) if step > 0 else has(state.passed[node], v)
+            if (node == v or touched) and not _settle(
+                problem, forest, growth, scratch, state, node
+            ):
+                return False
+        flip(state.prefix, node)
+    return True
+
+
+@spliced
+def _limits(before, after, state, v):
+    """Return the first and the last place at which v agrees with the orders known before."""
+    low, high = np.int64(0), state.order.shape[0] - 1
+    for m in range(state.order.shape[0]):
+        node = state.order[m]
+        if has(before[v], node):
+            low = m + 1
+        elif has(after[v], node):
+            return low, m - 1
+    return low, high
+
+
+@spliced
+def _improve(problem, forest, growth, scratch, state, random):
+    """Move one node after the other to its best place until none gains; False if no room."""
+    p = state.order.shape[0]
+    progress = state.progress
     while True:
-        m = members(row, scratch.sequence)
-        if m == 0:
-            return current
-        factor, sums, sequence = scratch.factor, scratch.sums, scratch.sequence
-        residual = 1.0 / (factor[m, m] * factor[m, m])
-        best, place = 0.0, np.int64(-1)
-        for i in range(m):
-            share = factor[m, i] * factor[m, i] / sums[i]  # squared partial correlation
-            inside = sums[i] - factor[m, i] * factor[m, i]  # precision among the parents
-            gain = score.constant[m - 1] - score.constant[m] - score.half * np.log(inside)
-            gain -= score.weight[m - 1] * (np.log(residual) - np.log1p(-share))
-            gain += score.weight[m] * np.log(residual)
-            if gain > best and not has(required, sequence[i]):
-                best, place = gain, i
-        if place < 0:
-            return current
-        flip(row, sequence[place])
-        current = local_score(score, row, child, scratch)
+        while progress[0] < p:
+            v = state.queue[progress[0]]
+            low, high = _limits(problem.before, problem.after, state, v)
+            if not _weigh(problem, forest, growth, scratch, state, v, low, high):
+                return False
+            best, gain = state.place[v], 1e-6
+            for j in range(low, high + 1):
+                if state.gain[j] > gain:
+                    best, gain = j, state.gain[j]
+            if best != state.place[v]:
+                progress[1] += 1
+                if not _move(problem, forest, growth, scratch, state, v, best):
+                    return False
+            progress[0] += 1
+        if progress[2] > 0 and progress[1] == 0:
+            return True
+        for k in range(p - 1, 0, -1):  # a new sweep, in a new order of nodes
+            other = random_below(random, k + 1)
+            state.queue[k], state.queue[other] = state.queue[other], state.queue[k]
+        progress[0], progress[1] = 0, 0
+        progress[2] += 1
 
 
-@njit(cache=True, nogil=True)
-def new_vertex(forest, node, up, rank):
-    """Add a vertex to the forest; return it, or -1 where there is no room."""
-    made = forest.used[0]
-    if made >= forest.node.shape[0]:
-        return np.int64(-1)
-    forest.used[0] = made + 1
-    forest.node[made] = node
-    forest.up[made] = up
-    forest.rank[made] = rank
-    forest.depth[made] = 0 if up < 0 else forest.depth[up] + 1
-    forest.first[made] = -1
-    forest.score[made] = np.nan
-    return made
+@entry
+def climb(problem, forest, growth, scratch, state, random, parents):
+    """Search from the order in ``state`` until no move gains; write the parents as bit sets.
 
-
-@njit(cache=True, nogil=True)
-def _climb(forest, vertex, path):
-    """Write the vertices from below the root down to ``vertex``; return how many, and the owner."""
-    depth = forest.depth[vertex]
-    for k in range(depth - 1, -1, -1):
-        path[k] = vertex
-        vertex = np.int64(forest.up[vertex])
-    return depth, np.int64(forest.node[vertex])
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
-def _condition(matrix, growth, k, node, owner):
-    """Take the node out of the residuals at depth ``k``, which gives those at ``k + 1``."""
-    p = matrix.shape[0]
-    row = growth.rows[k]
-    for u in range(p):
-        row[u] = matrix[node, u]
-    for l in range(k):
-        above = growth.rows[l]
-        step = above[node]
-        for u in range(p):
-            row[u] -= step * above[u]
-    scale = 1.0 / np.sqrt(row[node])
-    for u in range(p):
-        row[u] *= scale
-    step = row[owner]
-    variance, covariance = growth.variance[k], growth.covariance[k]
-    new_variance, new_covariance = growth.variance[k + 1], growth.covariance[k + 1]
-    for u in range(p):
-        new_variance[u] = variance[u] - row[u] * row[u]
-        new_covariance[u] = covariance[u] - step * row[u]
-
-
-@njit(cache=True, nogil=True)
-def _residuals(score, forest, growth, vertex):
-    """Bring the residuals up to those at ``vertex``; return its depth and owner."""
-    depth, owner = _climb(forest, vertex, growth.path)
-    p = score.matrix.shape[0]
-    known = growth.last[p + 1]
-    common = 0
-    if known >= 0 and growth.last[p] == owner:
-        while common < min(known, depth) and growth.last[common] == growth.path[common]:
-            common += 1
-    else:
-        for u in range(p):
-            growth.variance[0, u] = 1.0
-            growth.covariance[0, u] = score.matrix[owner, u]
-    for k in range(common, depth):
-        _condition(score.matrix, growth, k, forest.node[growth.path[k]], owner)
-        growth.last[k] = growth.path[k]
-    growth.last[p] = owner
-    growth.last[p + 1] = depth
-    return depth, owner
-
-
-@njit(cache=True, nogil=True)
-def _bar(forest, growth, depth, owner, forbidden, value):
-    """Mark (or unmark) the nodes that cannot be branches of the vertex at the path's end."""
-    growth.barred[owner] = value
-    for k in range(members(forbidden[owner], growth.found)):
-        growth.barred[growth.found[k]] = value
-    for k in range(depth):
-        vertex = growth.path[k]
-        growth.barred[forest.node[vertex]] = value
-        first = forest.first[forest.up[vertex]]
-        for c in range(forest.rank[vertex]):
-            growth.barred[forest.branch[first + c]] = value
-
-
-@njit(cache=True, nogil=True)
-def _sort_descending(key, item, n):
-    gap = 1
-    while gap < n:
-        gap = 3 * gap + 1
-    while gap > 0:
-        for i in range(gap, n):
-            k, it, j = key[i], item[i], i
-            while j >= gap and key[j - gap] < k:
-                key[j], item[j] = key[j - gap], item[j - gap]
-                j -= gap
-            key[j], item[j] = k, it
-        gap //= 3
-
-
-@njit(cache=True, nogil=True)
-def _branch_out(score, forest, growth, forbidden, vertex):
-    """Find the branches of a vertex; return whether there was room for them."""
-    depth, owner = _residuals(score, forest, growth, vertex)
-    _bar(forest, growth, depth, owner, forbidden, 1 > 0)
-    variance, covariance = growth.variance[depth], growth.covariance[depth]
-    residual = variance[owner]
-    fixed = score.constant[depth + 1] - score.constant[depth]
-    fixed += (score.weight[depth] - score.weight[depth + 1]) * np.log(residual)
-    weight = score.weight[depth + 1]
-    bound = -np.expm1(fixed / weight) if score.half == 0.0 else 0.0
-    n = 0
-    for u in range(score.matrix.shape[0]):
-        if growth.barred[u] or variance[u] < _LEAST_VARIANCE:
-            continue
-        share = covariance[u] * covariance[u] / (variance[u] * residual)
-        if score.half == 0.0:  # the share orders the branches: no logarithm is needed
-            gain = share - bound
-        else:
-            gain = fixed - score.half * np.log(variance[u]) - weight * np.log1p(-share)
-        if gain > 0.0:
-            growth.key[n] = gain
-            growth.barred[u] = False
-            growth.found[n] = u
-            n += 1
-    _bar(forest, growth, depth, owner, forbidden, 1 < 0) if n < 0 else None
-    return n
+    Returns False where the forest is full. Called again with a larger or an emptied one, it goes
+    on where it stood.
+    """
+    if forest.used[0] == 0:
+        growth.last[growth.last.shape[0] - 1] = -1
+        if not plant(problem.required, forest, state.roots):
+            return False
+    if not _settle_all(problem, forest, growth, scratch, state):
+        return False
+    if not _improve(problem, forest, growth, scratch, state, random):
+        return False
+    for i in range(parents.shape[0]):
+        for w in range(parents.shape[1]):
+            parents[i, w] = state.grown[i, w] | problem.required[i, w]
+        shrink(problem, parents[i], i, scratch)
+    return True

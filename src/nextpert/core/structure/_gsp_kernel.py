@@ -21,9 +21,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from nextpert.core.structure._bits import flip, has, members, mix, popcount, random_below
+from nextpert.core.structure._bits import (
+    entry,
+    flip,
+    has,
+    inner,
+    members,
+    mix,
+    popcount,
+    random_below,
+)
 from nextpert.core.structure._imap import (
     add_family,
     add_row,
@@ -81,17 +89,17 @@ class Space(NamedTuple):
         )
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _slot(keys, key):
     return np.int64(key & np.uint64(keys.shape[0] - 1))
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _family_hash(node, parents_hash):
     return mix(parents_hash ^ (np.uint64(node + 1) * _SALT_A))
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _covered(space, a, b):
     """Whether the parents of b are those of a and a itself."""
     if space.hashes[b] != space.hashes[a] ^ space.salts[a]:
@@ -105,7 +113,7 @@ def _covered(space, a, b):
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry
 def _falling(problem, scratch, space, a, b):
     """Count the arcs that fall when a -> b is turned; ``fall`` gets those into b, then into a."""
     sequence, factor, sums = scratch.sequence, scratch.factor, scratch.sums
@@ -127,7 +135,7 @@ def _falling(problem, scratch, space, a, b):
     return count
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _reaches(problem, space, a, b):
     """Whether a directed path of arcs and prior orders leads from a to b, a -> b left out."""
     seen, stack = space.seen, space.stack
@@ -153,7 +161,7 @@ def _reaches(problem, space, a, b):
     return has(seen, a)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _list_turns(problem, scratch, space, level, random):
     """List the covered arcs that may be turned; return the place of the best of them.
 
@@ -190,7 +198,7 @@ def _list_turns(problem, scratch, space, level, random):
     return best
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _rehash(space, node):
     """Bring the hash of a parent set up to date; return the change of the graph's hash."""
     old = _family_hash(node, space.hashes[node])
@@ -201,7 +209,7 @@ def _rehash(space, node):
     return _family_hash(node, total) - old
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _hash_turned(space, whole, a, b):
     """Return the hash of the graph in which a -> b is turned and nothing falls."""
     old = _family_hash(a, space.hashes[a]) + _family_hash(b, space.hashes[b])
@@ -209,7 +217,7 @@ def _hash_turned(space, whole, a, b):
     return whole - old + new_a + _family_hash(b, space.hashes[b] ^ space.salts[a])
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _turn(space, a, b):
     flip(space.parents[b], a)
     flip(space.parents[a], b)
@@ -217,7 +225,7 @@ def _turn(space, a, b):
     space.hashes[a] ^= space.salts[b]
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _drop_arcs(problem, scratch, space, a, b):
     """Turn a -> b and let fall what falls; return how many arcs did, and the change of hash."""
     count = _falling(problem, scratch, space, a, b)
@@ -232,7 +240,7 @@ def _drop_arcs(problem, scratch, space, a, b):
     return count, after - before
 
 
-@njit(cache=True, nogil=True)
+@inner
 def search(problem, scratch, space, stamp, random):
     """Turn covered arcs until no graph within ``depth`` turns is sparser; return arcs dropped."""
     depth = space.path.shape[0] - 1
@@ -284,7 +292,7 @@ def search(problem, scratch, space, stamp, random):
         whole = turned
 
 
-@njit(cache=True, nogil=True)
+@entry
 def log_residuals(problem, scratch, parents):
     """Return the sum over nodes of the log residual variance given the parents."""
     total = 0.0
@@ -294,7 +302,7 @@ def log_residuals(problem, scratch, parents):
     return total
 
 
-@njit(cache=True, nogil=True)
+@entry
 def run_seeds(problem, scratch, space, seeds, n_starts, n_slacks, n_arcs, best_parents):
     """Make one run a seed; fill ``n_arcs``; return the best run and its log residuals.
 

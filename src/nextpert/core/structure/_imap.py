@@ -15,9 +15,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from nextpert.core.structure._bits import flip, has, members, random_below
+from nextpert.core.structure._bits import entry, fast, flip, has, inner, members, random_below
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,7 +52,7 @@ class Scratch(NamedTuple):
         return cls(np.zeros((p, p)), np.zeros(p), np.zeros(p, np.int64))
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+@fast
 def add_row(corr, sequence, m, factor, sums):
     """Add row ``m`` of V for node ``sequence[m]``; return its variance given those before it."""
     node = sequence[m]
@@ -79,7 +78,7 @@ def add_row(corr, sequence, m, factor, sums):
     return residual
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def add_family(corr, row, child, scratch):
     """Build V for the parents in ``row`` and then ``child``; return their number, its variance."""
     m = members(row, scratch.sequence)
@@ -90,7 +89,7 @@ def add_family(corr, row, child, scratch):
     return m, residual
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry
 def imap_of_order(problem, order, scratch, parents):
     """Write the minimal I-map of a permutation to ``parents`` (bit sets); return its arcs."""
     n_arcs = 0
@@ -110,7 +109,7 @@ def imap_of_order(problem, order, scratch, parents):
     return n_arcs
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry
 def prune(problem, scratch, parents):
     """Drop, weakest first, the parents independent of a child given its others; count them."""
     dropped = 0
@@ -130,7 +129,7 @@ def prune(problem, scratch, parents):
     return dropped
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def _take_out(work, n, chosen, pivot):
     """Copy the row of one of ``n`` nodes to ``pivot``; the last node takes its place.
 
@@ -150,7 +149,7 @@ def _take_out(work, n, chosen, pivot):
     return scale
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+@fast
 def _marginalise(work, n, pivot, scale, bound, inverse, degree):
     """Take one node out of the precision matrix of the ``n`` others, and test all of their pairs.
 
@@ -173,12 +172,12 @@ def _marginalise(work, n, pivot, scale, bound, inverse, degree):
         degree[a] += count
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _draw_least(degree, n, slack, random):
     """Draw one of the entries within ``slack`` of the least; entries below 0 do not count."""
-    least = np.iinfo(np.int64).max
+    least = np.int64(-1)
     for a in range(n):
-        if 0 <= degree[a] < least:
+        if degree[a] >= 0 and (least < 0 or degree[a] < least):
             least = degree[a]
     ties = 0
     for a in range(n):
@@ -191,7 +190,7 @@ def _draw_least(degree, n, slack, random):
     return chosen
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry
 def sparse_order(problem, slack, random, work, left, order):
     """Draw a permutation by minimum-degree elimination, last node first; return its arcs.
 

@@ -43,13 +43,21 @@ def checked_correlation(moments: Moments) -> NDArray[np.float64]:
     return correlation
 
 
+def checked_prior(prior: PriorKnowledge | None, n_nodes: int) -> PriorKnowledge:
+    """Return the prior knowledge, none where it is None, or raise if it is about other nodes."""
+    known = PriorKnowledge(n_nodes) if prior is None else prior
+    if known.n_nodes != n_nodes:
+        message = (
+            f"The prior knowledge is about {known.n_nodes} nodes, but the cells have {n_nodes}."
+        )
+        raise ValueError(message)
+    return known
+
+
 def make_problem(moments: Moments, alpha: float, prior: PriorKnowledge | None) -> Problem:
     """Return the input of the compiled searches."""
     p = moments.n_nodes
-    known = PriorKnowledge(p) if prior is None else prior
-    if known.n_nodes != p:
-        message = f"The prior knowledge is about {known.n_nodes} nodes, but the cells have {p}."
-        raise ValueError(message)
+    known = checked_prior(prior, p)
     correlation = checked_correlation(moments)
     thresholds = fisher_z_threshold(moments.n, np.arange(max(p - 1, 1)), alpha)
     return Problem(
@@ -70,9 +78,12 @@ def _refuse_singular(correlation: NDArray[np.float64]) -> None:
         i, j = twins[0]
         message = f"Nodes {i} and {j} are copies of each other (correlation ±1): remove one."
         raise _about([i, j], message)
-    values, vectors = np.linalg.eigh(correlation)
-    if values[0] <= _LEAST_RESIDUAL:
-        involved = np.flatnonzero(np.abs(vectors[:, 0]) > 1e-3)
+    try:
+        least = np.linalg.cholesky(correlation).diagonal().min() ** 2
+    except np.linalg.LinAlgError:
+        least = 0.0
+    if least <= _LEAST_RESIDUAL:
+        involved = np.flatnonzero(np.abs(np.linalg.eigh(correlation)[1][:, 0]) > 1e-3)
         message = (
             f"Nodes {involved.tolist()} are linearly dependent, so that partial correlations are "
             "undefined: remove one of them."
