@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nextpert.core._compile import kernel
+from nextpert.core._compile import helper, kernel
 
 
 @kernel
@@ -108,32 +108,64 @@ def posterior_blocks(
 
 
 @kernel
-def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, residual, logdet):
-    """Update M, m and the residual in place for a single cell ``x`` (Sherman and Morrison)."""
-    p = len(indptr) - 1
-    for i in range(p):
+def add_cell(indptr, indices, vptr, mptr, x, shift, skip, xtx, xty, yty, cells):
+    """Add the sufficient statistics of a single cell in place, as ``add_statistics`` would."""
+    row = np.ones(np.max(np.diff(vptr)))
+    for i in range(len(indptr) - 1):
         if skip[i]:
             continue
-        first, last = indptr[i], indptr[i + 1]
-        v, m = vptr[i], mptr[i]
-        d = vptr[i + 1] - v
-        k = d - (last - first)
-        row = np.ones(d)
-        for a in range(last - first):
-            row[k + a] = x[indices[first + a]]
-        y = np.zeros(d)
+        design = fill_row(indptr, indices, vptr, i, x, row)
+        d = len(design)
+        response = x[i] - shift[i]
+        sums = xty[vptr[i] : vptr[i + 1]]
+        for a in range(d):
+            line = xtx[mptr[i] + a * d : mptr[i] + (a + 1) * d]
+            sums[a] += design[a] * response
+            for b in range(d):
+                line[b] += design[a] * design[b]
+        yty[i] += response * response
+        cells[i] += 1
+
+
+@helper
+def fill_row(indptr, indices, vptr, i, x, row):
+    """Return the design row of node i as a view of ``row``, the intercept's one first."""
+    parents = indices[indptr[i] : indptr[i + 1]]
+    d = vptr[i + 1] - vptr[i]
+    k = d - len(parents)
+    if k:
+        row[0] = 1.0
+    for a in range(len(parents)):
+        row[k + a] = x[parents[a]]
+    return row[:d]
+
+
+@kernel
+def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, residual, logdet):
+    """Update M, m and the residual in place for a single cell ``x`` (Sherman and Morrison)."""
+    widest = np.max(np.diff(vptr))
+    row, work = np.ones(widest), np.empty(widest)
+    for i in range(len(indptr) - 1):
+        if skip[i]:
+            continue
+        design = fill_row(indptr, indices, vptr, i, x, row)
+        d = len(design)
+        block = cov[mptr[i] : mptr[i + 1]].reshape(d, d)
+        weights, y = mean[vptr[i] : vptr[i + 1]], work[:d]
+        for a in range(d):
+            y[a] = 0.0
         for b in range(d):
             for a in range(d):
-                y[a] += row[b] * cov[m + b * d + a]
+                y[a] += design[b] * block[b, a]
         spread, error = 1.0, x[i] - shift[i]
         for a in range(d):
-            spread += row[a] * y[a]
-            error -= row[a] * mean[v + a]
+            spread += design[a] * y[a]
+            error -= design[a] * weights[a]
         for a in range(d):
-            mean[v + a] += y[a] * (error / spread)
+            weights[a] += y[a] * (error / spread)
             scaled = y[a] / spread
             for b in range(d):
-                cov[m + a * d + b] -= scaled * y[b]
+                block[a, b] -= scaled * y[b]
         residual[i] += error * error / spread
         logdet[i] -= np.log(spread)
 

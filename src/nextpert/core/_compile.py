@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from numba import njit
 
-kernel = njit(cache=True, nogil=True, error_model="numpy")
-helper = njit(
-    cache=True, nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
-)
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+_INNER = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+kernel = njit(**_OPTIONS)
+helper = njit(**_INNER)

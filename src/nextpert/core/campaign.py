@@ -131,7 +131,7 @@ def campaign(
         )
         best = where.minimise(acquisition, starts=last, n_random=n_random, rng=search)
         seen = source.sample(cells, best.shift, rng=noise)
-        posterior = posterior.update(Moments.from_array(seen), best.shift)
+        posterior = posterior.update(Moments.from_array(seen), best.shift, inplace=t > 0)
         shifts[t], values[t], last = best.shift, best.value, [best.shift]
         distance.append(score())
     return CampaignResult(shifts, values, np.array(distance), posterior)

@@ -11,6 +11,7 @@ from scipy.special import gammaln
 
 from nextpert.core import _blr_kernels as kernels
 from nextpert.core import _blr_storage as storage
+from nextpert.core._blr_draws import draw_posterior
 from nextpert.core._blr_prior import check_noise_var, check_rate, check_scale
 from nextpert.core._checks import (
     as_nodes,
@@ -116,6 +117,7 @@ class DagBlr:
         shift: ArrayLike | None = None,
         *,
         do: Iterable[int] | None = None,
+        inplace: bool = False,
     ) -> DagBlr:
         """Return the posterior after the cells of one more environment.
 
@@ -128,12 +130,15 @@ class DagBlr:
             ``None`` for control cells.
         do
             Nodes held fixed in those cells (hard interventions): they are not updated.
+        inplace
+            Whether to change this posterior itself, which saves copying it in a long loop;
+            acquisitions built on it before no longer hold then.
 
         Raises
         ------
         ValueError
             If the number of nodes differs, a value is not finite, or a node of ``do`` is not in
-            the graph. The posterior itself is never changed: a new one is returned.
+            the graph. Nothing is changed then.
         """
         p = self.n_nodes
         if moments.n_nodes != p:
@@ -143,23 +148,32 @@ class DagBlr:
         offset = np.zeros(p) if shift is None else as_vector(shift, p, "shift")
         skip = np.zeros(p, dtype=np.bool_)
         skip[as_nodes(() if do is None else do, p, "do")] = True
+        # The intercept's prior variance is large: taking the first cell off it would cost digits.
+        settled = not self.intercept or (self.cells[~skip] > 0).all()
+        fixed = self._blocks is not None and self.prior_scale != "evidence"
+        rank_one = bool(moments.n == 1 and fixed and settled)
+        new = self if inplace else self._copied(with_blocks=rank_one)
+        layout = (self.dag.indptr, self.dag.indices, self.vptr, self.mptr)
+        statistics = [getattr(new, name) for name in storage.STATISTICS]
+        if moments.n == 1:
+            kernels.add_cell(*layout, moments.mean, offset, skip, *statistics)
+        else:
+            kernels.add_statistics(
+                *layout, moments.n, moments.mean, moments.scatter, offset, skip, *statistics
+            )
+        if rank_one:
+            changing = (new.blocks[k] for k in ("cov", "weights", "residual", "logdet"))
+            kernels.rank_one_update(*layout, moments.mean, offset, skip, *changing)
+        else:
+            new._blocks = None
+        return new
+
+    def _copied(self, *, with_blocks: bool) -> DagBlr:
         new = copy.copy(self)
         for name in storage.STATISTICS:
             setattr(new, name, getattr(self, name).copy())
-        args = (self.dag.indptr, self.dag.indices, self.vptr, self.mptr)
-        kernels.add_statistics(
-            *args, moments.n, moments.mean, moments.scatter, offset, skip,
-            new.xtx, new.xty, new.yty, new.cells,
-        )  # fmt: skip
-        new._blocks = None
-        # The intercept's prior variance is large: taking the first cell off it would cost digits.
-        settled = not self.intercept or (self.cells[~skip] > 0).all()
-        known = self._blocks is not None and self.prior_scale != "evidence"
-        if moments.n == 1 and known and settled:
-            blocks = {name: block.copy() for name, block in self.blocks.items()}
-            changing = (blocks[k] for k in ("cov", "weights", "residual", "logdet"))
-            kernels.rank_one_update(*args, moments.mean, offset, skip, *changing)
-            new._blocks = blocks
+        if with_blocks:
+            new._blocks = {name: block.copy() for name, block in self.blocks.items()}
         return new
 
     @property
@@ -295,18 +309,7 @@ class DagBlr:
         noise_var
             Noise variances, shape ``(n_samples, n_nodes)``.
         """
-        count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
-        if self.known_noise_var is None:
-            gamma = generator.standard_gamma(self.shape, size=(count, self.n_nodes))
-            noise_var = self.rate / gamma
-        else:
-            noise_var = np.tile(self.known_noise_var, (count, 1))
-        draws = generator.standard_normal((count, int(self.vptr[-1])))
-        kernels.scale_blocks(
-            self.vptr, self.mptr, self.blocks["cov"], draws, np.sqrt(noise_var),
-            self.blocks["weights"],
-        )  # fmt: skip
-        return draws, noise_var
+        return draw_posterior(self, require_count(n_samples, "n_samples"), as_rng(rng))
 
     # -- use ------------------------------------------------------------------------------------
 

@@ -77,6 +77,8 @@ class Moments:
         mean = dense.mean(axis=0)
         if not np.isfinite(mean).all():
             raise _not_finite(mean)
+        if n == 1:
+            return cls(1, mean, np.zeros((p, p)))  # untouched memory: the fit does not read it
         centred = dense - mean
         return cls(n, mean, _symmetric(centred.T @ centred))
 

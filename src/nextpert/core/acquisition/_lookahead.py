@@ -64,36 +64,39 @@ def project_target(vptr, mptr, indptr, indices, intercept, cov, target, u, w0):
 
 @helper
 def _reach(problem, shift, x):
-    for t in range(len(problem.order)):
-        i = problem.order[t]
-        first = problem.indptr[i]
-        start = problem.vptr[i] + problem.intercept
-        s = shift[i] + problem.offset[i]
-        for a in range(problem.indptr[i + 1] - first):
-            s += problem.weights[start + a] * x[problem.indices[first + a]]
+    """Fill the mean ``x`` reached by a shift, one substitution along the order."""
+    indptr, indices, vptr = problem.indptr, problem.indices, problem.vptr
+    order, weights, offset = problem.order, problem.weights, problem.offset
+    for t in range(len(order)):
+        i = order[t]
+        start, first = vptr[i] + problem.intercept, indptr[i]
+        s = shift[i] + offset[i]
+        for a in range(indptr[i + 1] - first):
+            s += weights[start + a] * x[indices[first + a]]
         x[i] = s
 
 
 @helper
-def _node(problem, i, x, row, y):
+def _node(layout, k, inv_n, cov, u, i, x, row, y):
     """Fill the design row of node i and y = M row; return d1 and d2."""
-    v, m = problem.vptr[i], problem.mptr[i]
-    d = problem.vptr[i + 1] - v
-    k = problem.intercept
+    indptr, indices, vptr, mptr = layout
+    first, v, m = indptr[i], vptr[i], mptr[i]
+    d = vptr[i + 1] - v
     if k:
         row[0] = 1.0
     for a in range(d - k):
-        row[k + a] = x[problem.indices[problem.indptr[i] + a]]
+        row[k + a] = x[indices[first + a]]
+    # A two-dimensional view: its inner index is a plain counter, so that the loop vectorises.
+    block = cov[m : m + d * d].reshape(d, d)
     for a in range(d):
         y[a] = 0.0
     for b in range(d):  # M is symmetric: add its rows, which lie along memory
         s = row[b]
-        start = m + b * d
         for a in range(d):
-            y[a] += s * problem.cov[start + a]
-    d1, d2 = 0.0, problem.inv_n
+            y[a] += s * block[b, a]
+    d1, d2 = 0.0, inv_n
     for a in range(d):
-        d1 += problem.u[v + a] * row[a]
+        d1 += u[v + a] * row[a]
         d2 += row[a] * y[a]
     return d1, d2
 
@@ -156,65 +159,82 @@ def _norm(problem, i, row, d2, z, vec):
 
 
 @helper
-def _back(problem, i, scale, direction, gx):
-    k = problem.intercept
-    first = problem.indptr[i]
-    for a in range(problem.indptr[i + 1] - first):
-        gx[problem.indices[first + a]] += scale * direction[k + a]
+def _back(layout, k, i, scale, direction, gx):
+    indptr, indices, _, _ = layout
+    first = indptr[i]
+    for a in range(indptr[i + 1] - first):
+        gx[indices[first + a]] += scale * direction[k + a]
 
 
 @kernel
 def evaluate(problem, shift, grad):
     """Return the criterion at ``shift`` (p,), less its floor, and fill its gradient."""
-    p = len(problem.order)
-    widest = 0
-    for i in range(p):
-        widest = max(widest, problem.vptr[i + 1] - problem.vptr[i])
+    # Arrays are taken out of the tuple once: each access costs a count of references.
+    layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
+    k, inv_n, kind, vptr = problem.intercept, problem.inv_n, problem.kind, problem.vptr
+    cov, u, w0, quad, lin = problem.cov, problem.u, problem.w0, problem.quad, problem.lin
+    eigval = problem.eigval
+    p = len(shift)
+    widest = _widest(vptr)
     x, gx = np.empty(p), np.zeros(p)
-    row, y = np.empty(widest), np.empty(widest)
-    z, vec, step = np.empty(widest), np.empty(widest), np.empty(widest)
+    row, y, step = np.empty(widest), np.empty(widest), np.empty(widest)
+    z, vec = np.empty(widest), np.empty(widest)
     _reach(problem, shift, x)
     value, best = 0.0, -1
     for i in range(p):
-        v = problem.vptr[i]
-        d = problem.vptr[i + 1] - v
-        if problem.kind == NORM and d and problem.lin[i] * problem.eigval[v + d - 1] <= value:
+        v = vptr[i]
+        d = vptr[i + 1] - v
+        if d == 0 or (kind == NORM and lin[i] * eigval[v + d - 1] <= value):
             continue
-        d1, d2 = _node(problem, i, x, row, y)
-        if problem.kind == SUM:
+        d1, d2 = _node(layout, k, inv_n, cov, u, i, x, row, y)
+        if kind == SUM:
             ratio = d1 / d2
-            w = problem.w0[i] - d1 * ratio
-            slope = problem.quad[i] * (w + 2.0 * problem.inv_n) + problem.lin[i]
+            w = w0[i] - d1 * ratio
+            slope = quad[i] * (w + 2.0 * inv_n) + lin[i]
             value += slope * w
-            dw = slope + problem.quad[i] * w
             for a in range(d):
-                step[a] = ratio * (ratio * y[a] - problem.u[v + a])
-            _back(problem, i, 2.0 * dw, step, gx)
-        elif problem.kind == MAX:
-            candidate = problem.lin[i] * (problem.w0[i] - d1 * d1 / d2)
-            if candidate > value:
-                value, best = candidate, i
-        elif d:
-            candidate = problem.lin[i] * _norm(problem, i, row, d2, z, vec)
-            if candidate > value:
-                value, best = candidate, i
+                step[a] = ratio * (ratio * y[a] - u[v + a])
+            _back(layout, k, i, 2.0 * (slope + quad[i] * w), step, gx)
+            continue
+        if kind == MAX:
+            candidate = lin[i] * (w0[i] - d1 * d1 / d2)
+        else:
+            candidate = lin[i] * _norm(problem, i, row, d2, z, vec)
+        if candidate > value:
+            value, best = candidate, i
     if best >= 0:
-        _max_gradient(problem, best, x, row, y, z, vec, step, gx)
-    for t in range(p - 1, -1, -1):  # adjoint substitution
-        i = problem.order[t]
-        grad[i] = gx[i]
-        start = problem.vptr[i] + problem.intercept
-        first = problem.indptr[i]
-        for a in range(problem.indptr[i + 1] - first):
-            gx[problem.indices[first + a]] += problem.weights[start + a] * gx[i]
+        _max_gradient(problem, layout, best, x, row, y, z, vec, step, gx)
+    _adjoint(problem, gx, grad)
     return value
 
 
 @helper
-def _max_gradient(problem, i, x, row, y, z, vec, step, gx):
+def _widest(vptr):
+    widest = 0
+    for i in range(len(vptr) - 1):
+        widest = max(widest, vptr[i + 1] - vptr[i])
+    return widest
+
+
+@helper
+def _adjoint(problem, gx, grad):
+    """Fill ``grad = A' gx`` by one substitution against the order; ``gx`` is used up."""
+    indptr, indices, vptr = problem.indptr, problem.indices, problem.vptr
+    order, weights = problem.order, problem.weights
+    for t in range(len(order) - 1, -1, -1):
+        i = order[t]
+        grad[i] = gx[i]
+        start, first = vptr[i] + problem.intercept, indptr[i]
+        for a in range(indptr[i + 1] - first):
+            gx[indices[first + a]] += weights[start + a] * gx[i]
+
+
+@helper
+def _max_gradient(problem, layout, i, x, row, y, z, vec, step, gx):
     v, m = problem.vptr[i], problem.mptr[i]
     d = problem.vptr[i + 1] - v
-    d1, d2 = _node(problem, i, x, row, y)
+    k, inv_n = problem.intercept, problem.inv_n
+    d1, d2 = _node(layout, k, inv_n, problem.cov, problem.u, i, x, row, y)
     if problem.kind == MAX:
         ratio = d1 / d2
         for a in range(d):
@@ -229,7 +249,7 @@ def _max_gradient(problem, i, x, row, y, z, vec, step, gx):
             for j in range(d):
                 s += problem.eigvec[m + a * d + j] * problem.eigval[v + j] * vec[j]
             step[a] = ratio * (ratio * y[a] - s)
-    _back(problem, i, 2.0 * problem.lin[i], step, gx)
+    _back(layout, k, i, 2.0 * problem.lin[i], step, gx)
 
 
 @kernel
@@ -237,9 +257,7 @@ def evaluate_pool(problem, shifts, out):
     """Fill the criterion, less its floor, at every shift of ``shifts`` (p, m), strip by strip."""
     p, m = shifts.shape
     strip = 128
-    widest = 0
-    for i in range(p):
-        widest = max(widest, problem.vptr[i + 1] - problem.vptr[i])
+    widest = _widest(problem.vptr)
     x = np.empty((p, strip))
     d1, d2, part = np.empty(strip), np.empty(strip), np.empty(strip)
     row, y, z, vec = np.empty(widest), np.empty(widest), np.empty(widest), np.empty(widest)
@@ -265,12 +283,15 @@ def evaluate_pool(problem, shifts, out):
 
 @helper
 def _largest_norm(problem, x, row, y, z, vec):
+    layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
+    k, inv_n, cov, u = problem.intercept, problem.inv_n, problem.cov, problem.u
+    vptr, lin, eigval = problem.vptr, problem.lin, problem.eigval
     value = 0.0
     for i in range(len(x)):
-        d = problem.vptr[i + 1] - problem.vptr[i]
-        if d and problem.lin[i] * problem.eigval[problem.vptr[i + 1] - 1] > value:
-            _, d2 = _node(problem, i, x, row, y)
-            value = max(value, problem.lin[i] * _norm(problem, i, row, d2, z, vec))
+        d = vptr[i + 1] - vptr[i]
+        if d and lin[i] * eigval[vptr[i + 1] - 1] > value:
+            _, d2 = _node(layout, k, inv_n, cov, u, i, x, row, y)
+            value = max(value, lin[i] * _norm(problem, i, row, d2, z, vec))
     return value
 
 
