@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core import _blr_kernels as kernels
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -24,5 +22,11 @@ def draw_posterior(
         noise_var = np.tile(blr.known_noise_var, (count, 1))
     draws = rng.standard_normal((count, int(blr.vptr[-1])))
     blocks, sd = blr.blocks, np.sqrt(noise_var)
-    kernels.scale_blocks(blr.vptr, blr.mptr, blocks["cov"], draws, sd, blocks["weights"])
+    for i in range(blr.n_nodes):
+        columns = slice(blr.vptr[i], blr.vptr[i + 1])
+        d = columns.stop - columns.start
+        if d:
+            low = np.linalg.cholesky(blocks["cov"][blr.mptr[i] : blr.mptr[i + 1]].reshape(d, d))
+            scaled = (draws[:, columns] @ low.T) * sd[:, i, None]
+            draws[:, columns] = blocks["weights"][columns] + scaled
     return draws, noise_var

@@ -227,21 +227,3 @@ def solve_draws(indptr, indices, order, vptr, intercept, draws, shifts, target):
                 gap = x[i, j] - target[i]
                 distance[r, j] += gap * gap
     return distance
-
-
-@kernel
-def scale_blocks(vptr, mptr, cov, normals, noise_sd, mean):
-    """Turn standard normals (s, total) into draws ``m + sigma L z`` with ``M = L L'``, in place."""
-    for i in range(len(vptr) - 1):
-        v, m = vptr[i], mptr[i]
-        d = vptr[i + 1] - v
-        if d == 0:
-            continue
-        low = np.linalg.cholesky(cov[m : m + d * d].reshape(d, d))
-        for r in range(normals.shape[0]):
-            z = normals[r, v : v + d].copy()
-            for a in range(d):
-                s = 0.0
-                for b in range(a + 1):
-                    s += low[a, b] * z[b]
-                normals[r, v + a] = mean[v + a] + noise_sd[r, i] * s
