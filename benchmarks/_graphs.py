@@ -1,0 +1,107 @@
+"""Graph searches: GSP against causaldag's, BOSS against causal-learn's BOSS and GRaSP."""
+
+from __future__ import annotations
+
+import random
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks._measure import Work
+from nextpert.core import Dag, Moments, random_scm
+from nextpert.core.structure import boss, causaldag_gsp, gsp
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+_DEPTH, _ALPHA = 4, 1e-3
+_PENALTY = 2.0  # on the BIC, nextpert's default; causal-learn counts from half of it
+
+
+def draw_cells(n_genes: int, degree: float, n_cells: int, seed: int) -> tuple[Dag, Array]:
+    """Draw cells of a random graph of mean degree ``degree``; columns in random order."""
+    rng = np.random.default_rng(seed)
+    scm = random_scm(n_genes, "erdos_renyi", expected_degree=degree, rng=rng)
+    cells = scm.sample(n_cells, rng=rng)
+    place = rng.permutation(n_genes)  # column j shows gene place[j]
+    truth = scm.dag.to_matrix().toarray()[np.ix_(place, place)]
+    return Dag.from_matrix(truth), np.ascontiguousarray(cells[:, place])
+
+
+def skeleton(graph: Dag | Any) -> NDArray[np.bool_]:
+    """Return the symmetric adjacency of a graph, ours or causal-learn's."""
+    matrix = graph.to_matrix().toarray() if isinstance(graph, Dag) else graph.graph
+    present = np.asarray(matrix) != 0
+    return present | present.T
+
+
+def skeleton_f1(graph: Dag | Any, truth: Dag) -> float:
+    """Return F1 of the adjacencies found: 2 |found and true| / (|found| + |true|)."""
+    found, true = skeleton(graph), skeleton(truth)
+    return float(2 * (found & true).sum() / max(found.sum() + true.sum(), 1))
+
+
+def search_gsp(*, n_genes: int, degree: float, n_cells: int, n_runs: int) -> Work:
+    """GSP with as many runs on either side; the same cells, level and depth."""
+    truth, cells = draw_cells(n_genes, degree, n_cells, 0)
+    moments = Moments.from_array(cells)
+    options: dict[str, Any] = {"alpha": _ALPHA, "depth": _DEPTH, "n_runs": n_runs}
+
+    def report(found: list[Any], peers: list[Dag]) -> tuple[str, bool]:
+        arcs = [result.dag.n_edges for result in found]
+        remark = f"arcs (true {truth.n_edges}): ours {_range(arcs)}"
+        if not peers:
+            return remark, True
+        theirs = [dag.n_edges for dag in peers]
+        return f"{remark}, peer {_range(theirs)}", max(arcs) <= min(theirs)
+
+    return Work(
+        lambda k: gsp(moments, rng=k, **options),
+        lambda k: causaldag_gsp(moments, rng=k, **options),
+        report,
+    )
+
+
+def _range(counts: list[int]) -> str:
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def search_boss(
+    *,
+    n_genes: int,
+    degree: float,
+    n_cells: int,
+    n_jobs: int = 1,
+    peer: str | None = None,
+    least_f1: float = 0.0,
+) -> Work:
+    """BOSS with the BIC; the peer is causal-learn's ``"boss"`` or ``"grasp"``, the same score."""
+    truth, cells = draw_cells(n_genes, degree, n_cells, 0)
+
+    def ours(k: int) -> Dag:
+        return boss(Moments.from_array(cells), penalty=_PENALTY, rng=k, n_jobs=n_jobs).dag
+
+    def theirs(k: int) -> Any:
+        name = {"boss": "BOSS", "grasp": "GRaSP"}[str(peer)]
+        search = getattr(import_module(f"causallearn.search.PermutationBased.{name}"), name.lower())
+        random.seed(k)  # it draws from the global generator
+        score = {"lambda_value": _PENALTY / 2}
+        return search(cells, "local_score_BIC_from_cov", parameters=score, verbose=False)
+
+    def report(found: list[Dag], peers: list[Any]) -> tuple[str, bool]:
+        mine = [skeleton_f1(dag, truth) for dag in found]
+        arcs = found[0].n_edges
+        remark = f"skeleton F1: ours {np.median(mine):.3f} ({arcs} arcs, true {truth.n_edges})"
+        ok = float(np.median(mine)) >= least_f1
+        if not peers:
+            return remark, ok
+        other = [skeleton_f1(graph, truth) for graph in peers]
+        arcs = int(skeleton(peers[0]).sum() // 2)
+        remark += f", peer {np.median(other):.3f} ({arcs} arcs)"
+        return remark, ok and bool(np.median(mine) >= np.median(other) - 1e-9)
+
+    return Work(ours, theirs if peer else None, report)
