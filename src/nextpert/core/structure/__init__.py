@@ -1,5 +1,6 @@
 """Structure searches: the moments of one environment in, a graph out."""
 
+from nextpert.core.structure.bootstrap import bootstrap_dag
 from nextpert.core.structure.boss import BossResult, boss
 from nextpert.core.structure.causaldag_gsp import causaldag_gsp
 from nextpert.core.structure.fisher_z_threshold import fisher_z_threshold
@@ -12,6 +13,7 @@ __all__ = [
     "BossResult",
     "GspResult",
     "PriorKnowledge",
+    "bootstrap_dag",
     "boss",
     "causaldag_gsp",
     "fisher_z_threshold",

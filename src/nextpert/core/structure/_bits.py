@@ -8,24 +8,14 @@ All of it is compiled. A set of ``p`` nodes takes ``ceil(p / 64)`` words; node `
 # (compiled functions: numba finds the types)
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
+
+from nextpert.core._compile import inner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-# Functions called from Python are cached on disk together with all that they call. The others need
-# neither a cache of their own nor a way in from Python; long ones with a single caller are spliced
-# into it before types are inferred, since what they call would otherwise be optimised once more
-# at every level of calls. Together this halves the time of compilation.
-_INNER: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True}
-entry = njit(cache=True, nogil=True, error_model="numpy")
-inner = njit(**_INNER)
-spliced = njit(**_INNER, inline="always")
-# Sums may be reordered; NaN and infinity keep their meaning.
-fast = njit(**_INNER, fastmath={"reassoc", "contract"})
 
 _ONE = np.uint64(1)
 _LOW6 = np.uint64(63)

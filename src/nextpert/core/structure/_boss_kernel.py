@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core.structure._bits import entry, flip, has, random_below, spliced
+from nextpert.core._compile import entry, spliced
+from nextpert.core.structure._bits import (
+    flip,
+    has,
+    random_below,
+)
 from nextpert.core.structure._grow_shrink import plant, shrink, trace
 
 if TYPE_CHECKING:
@@ -169,7 +174,7 @@ def _improve(problem, forest, growth, scratch, state, random):
             low, high = _limits(problem.before, problem.after, state, v)
             if not _weigh(problem, forest, growth, scratch, state, v, low, high):
                 return False
-            best, gain = state.place[v], 1e-6
+            best, gain = state.place[v], 1e-6 + 1e-11 * problem.weight[0]  # more than rounding
             for j in range(low, high + 1):
                 if state.gain[j] > gain:
                     best, gain = j, state.gain[j]

@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core.structure._bits import entry, fast, flip, has, inner, members, spliced
+from nextpert.core._compile import entry, fast, inner, spliced
+from nextpert.core.structure._bits import (
+    flip,
+    has,
+    members,
+)
 from nextpert.core.structure._imap import add_family
 
 if TYPE_CHECKING:

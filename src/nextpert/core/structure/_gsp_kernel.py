@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from nextpert.core._compile import entry, inner
 from nextpert.core.structure._bits import (
-    entry,
     flip,
     has,
-    inner,
     members,
     mix,
     popcount,

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core.structure._bits import entry, fast, flip, has, inner, members, random_below
+from nextpert.core._compile import entry, fast, inner
+from nextpert.core.structure._bits import (
+    flip,
+    has,
+    members,
+    random_below,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
