@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import zarr
 
-from nextpert._adata import environment_moments, read, read_blocks
+from nextpert._adata import _grouped, _sources, environment_moments, read, read_blocks
 
 N, P = 157, 12
 COLUMNS = np.array([7, 2, 11, 4])
 
 
 @pytest.fixture(scope="module")
-def counts():
-    x = np.random.default_rng(0).poisson(0.7, size=(N, P))
-    x[:, 2] = 0  # a gene that no cell expresses
+def values():
+    """Log-normalised expression: sparse, with a gene no cell expresses and one all do."""
+    rng = np.random.default_rng(0)
+    x = np.log1p(rng.poisson(0.7, size=(N, P)) * rng.uniform(0.5, 2, size=(N, 1)))
+    x[:, 2] = 0
+    x[:, 4] += 6.5  # far from zero: squares about zero lose digits
     return x
 
 
@@ -28,8 +35,11 @@ def groups():
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
-    monkeypatch.setattr(read, "_DENSE_ENTRIES", 10 * P)
-    monkeypatch.setattr(read, "_SPARSE_ENTRIES", 13 * P)
+    """Blocks of 13 cells, read a few values at a time."""
+    monkeypatch.setattr(_grouped, "_BLOCK_ENTRIES", 13 * len(COLUMNS))
+    monkeypatch.setattr(_grouped, "_CELLS_A_GROUP", 1)
+    monkeypatch.setattr(_sources, "_DENSE_ENTRIES", 5 * P)
+    monkeypatch.setattr(_sources, "_NONZEROS", 29)
 
 
 def make(x):
@@ -40,132 +50,309 @@ def make(x):
     )
 
 
-@pytest.mark.parametrize("kind", ["csr", "csc", "csr integer"])
-def test_sparse_products_for_wide_panels(kind, counts, groups, monkeypatch):
-    monkeypatch.setattr(read, "_WIDE_PANEL", 2)
-    monkeypatch.setattr(read, "_DENSE_SHARE", 1.1)
-    adata = KINDS[kind](counts)
-    blocks = [block for _, block in read_blocks(adata, COLUMNS, np.arange(N))]
-    assert all(sp.issparse(block) for block in blocks)
-    check(environment_moments(adata, COLUMNS, groups, 3), expected(counts, groups))
+def doubled(x):
+    """CSR with every entry given twice, as halves, and columns not in order."""
+    csr = sp.csr_matrix(x)
+    rows = [np.arange(csr.indptr[i], csr.indptr[i + 1])[::-1] for i in range(N)]
+    order = np.concatenate([np.tile(row, 2) for row in rows])
+    return sp.csr_matrix((csr.data[order] / 2, csr.indices[order], 2 * csr.indptr), csr.shape)
 
 
-def in_layer(x):
-    adata = make(np.full((N, P), np.nan))
-    adata.layers["lognorm"] = x
-    return adata
+def shuffled(x):
+    """CSC with the rows of each column in no order."""
+    csc = sp.csc_matrix(x)
+    rng = np.random.default_rng(3)
+    columns = [np.arange(csc.indptr[j], csc.indptr[j + 1]) for j in range(P)]
+    order = np.concatenate([rng.permutation(column) for column in columns])
+    return sp.csc_matrix((csc.data[order], csc.indices[order], csc.indptr), csc.shape)
 
 
 KINDS = {
-    "dense": lambda x: make(x.astype(np.float64)),
-    "float32": lambda x: make(x.astype(np.float32)),
-    "integer": lambda x: make(x.astype(np.int32)),
-    "fortran": lambda x: make(np.asfortranarray(x, dtype=np.float64)),
-    "csr": lambda x: make(sp.csr_matrix(x, dtype=np.float64)),
-    "csr float32": lambda x: make(sp.csr_array(x, dtype=np.float32)),
-    "csr integer": lambda x: make(sp.csr_matrix(x.astype(np.int64))),
-    "csc": lambda x: make(sp.csc_matrix(x, dtype=np.float64)),
-    "csc array": lambda x: make(sp.csc_array(x.astype(np.int32))),
+    "dense": np.asarray,
+    "float32": lambda x: x.astype(np.float32),
+    "integer": lambda x: np.round(x).astype(np.int32),
+    "fortran": np.asfortranarray,
+    "csr": sp.csr_matrix,
+    "csr float32": lambda x: sp.csr_array(x, dtype=np.float32),
+    "csr integer": lambda x: sp.csr_matrix(np.round(x).astype(np.int64)),
+    "csr repeated": doubled,
+    "csc": sp.csc_matrix,
+    "csc array": lambda x: sp.csc_array(np.round(x).astype(np.int32)),
+    "csc unsorted": shuffled,
 }
+ON_DISK = ("dense", "float32", "csr", "csr float32", "csr integer", "csc", "csc array")
 
 
-def expected(x, groups, columns=COLUMNS):
-    out = []
-    for g in range(3):
-        cells = x[groups == g][:, columns].astype(float)
-        out.append(
-            (len(cells), cells.mean(axis=0), (cells - cells.mean(0)).T @ (cells - cells.mean(0)))
-        )
-    return out
+def as_array(kind, x):
+    made = KINDS[kind](x)
+    return np.asarray(made.toarray() if sp.issparse(made) else made, dtype=np.float64)
 
 
-def check(moments, wanted):
-    for got, (n, mean, scatter) in zip(moments, wanted, strict=True):
-        assert got.n == n
-        np.testing.assert_allclose(got.mean, mean, atol=1e-12)
-        np.testing.assert_allclose(got.scatter, scatter, atol=1e-9)
+def check(moments, x, groups, columns=COLUMNS):
+    """Against plain numpy, to 1e-10 of the spreads."""
+    for g, got in enumerate(moments):
+        cells = np.asarray(x, dtype=np.float64)[np.asarray(groups) == g][:, columns]
+        centred = cells - cells.mean(axis=0)
+        assert got.n == len(cells)
+        np.testing.assert_allclose(got.mean, cells.mean(axis=0), rtol=1e-13)
+        wanted = centred.T @ centred
+        spread = np.sqrt(np.outer(np.diag(wanted), np.diag(wanted))) + 1e-300
+        assert (np.abs(got.scatter - wanted) <= 1e-10 * spread).all()
+        np.testing.assert_array_equal(got.scatter, got.scatter.T)
+
+
+def assert_same_bits(one, two):
+    for a, b in zip(one, two, strict=True):
+        assert a.n == b.n
+        assert a.mean.tobytes() == b.mean.tobytes()
+        assert a.scatter.tobytes() == b.scatter.tobytes()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_in_memory(kind, counts, groups):
-    check(environment_moments(KINDS[kind](counts), COLUMNS, groups, 3), expected(counts, groups))
+def test_in_memory(kind, values, groups):
+    x = KINDS[kind](values)
+    before = x.copy()
+    check(environment_moments(make(x), COLUMNS, groups, 3), as_array(kind, values), groups)
+    if sp.issparse(x):  # nothing is sorted or summed in the user's own matrix
+        assert np.array_equal(x.indices, before.indices)
+        assert np.array_equal(x.data, before.data)
+
+
+@pytest.mark.parametrize("kind", ON_DISK)
+def test_in_an_h5ad(kind, values, groups, tmp_path):
+    path = tmp_path / "cells.h5ad"
+    adata = make(KINDS[kind](values))
+    adata.write_h5ad(path)
+    inside = environment_moments(adata, COLUMNS, groups, 3)
+    backed = ad.read_h5ad(path, backed="r")
+    found = environment_moments(backed, COLUMNS, groups, 3)
+    check(found, as_array(kind, values), groups)
+    assert_same_bits(found, inside)
+    backed.file.close()
+
+
+@pytest.mark.parametrize("kind", ON_DISK)
+def test_in_a_zarr_store(kind, values, groups, tmp_path):
+    adata = make(KINDS[kind](values))
+    adata.write_zarr(tmp_path / "cells.zarr")
+    store = zarr.open_group(tmp_path / "cells.zarr", mode="r")["X"]
+    stored = make(ad.io.sparse_dataset(store) if hasattr(store, "keys") else store)
+    found = environment_moments(stored, COLUMNS, groups, 3)
+    assert_same_bits(found, environment_moments(adata, COLUMNS, groups, 3))
 
 
 @pytest.mark.parametrize("kind", ["dense", "csr", "csc"])
-def test_layer(kind, counts, groups):
-    adata = in_layer(KINDS[kind](counts).X)
+def test_the_bits_do_not_depend_on_what_is_read_at_once(kind, values, groups, monkeypatch):
+    adata = make(KINDS[kind](values))
+    found = environment_moments(adata, COLUMNS, groups, 3)
+    for size in (1, 7, 10**6):
+        monkeypatch.setattr(_sources, "_DENSE_ENTRIES", size * P)
+        monkeypatch.setattr(_sources, "_NONZEROS", size)
+        assert_same_bits(environment_moments(adata, COLUMNS, groups, 3), found)
+
+
+def test_sparse_formats_give_the_same_bits(values, groups):
+    one = environment_moments(make(sp.csr_array(values)), COLUMNS, groups, 3)
+    two = environment_moments(make(sp.csc_array(values)), COLUMNS, groups, 3)
+    assert_same_bits(one, two)
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "csr repeated"])
+def test_sparse_blocks_of_wide_panels(kind, values, groups, monkeypatch):
+    monkeypatch.setattr(read, "_WIDE_PANEL", 2)
+    monkeypatch.setattr(read, "_SPARSE_SHARE", 1.1)
+    adata = make(KINDS[kind](values))
+    for cells, block in read_blocks(adata, COLUMNS, np.arange(N)):
+        assert sp.issparse(block)
+        np.testing.assert_allclose(block.toarray(), values[cells][:, COLUMNS])
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_sparse_and_dense_sums_agree(share, values, groups, monkeypatch):
+    monkeypatch.setattr(_grouped, "_DENSE_SHARE", share)
+    check(environment_moments(make(sp.csr_matrix(values)), COLUMNS, groups, 3), values, groups)
+
+
+@pytest.mark.parametrize("offset", [10.0, 1e4, -1e6])
+def test_sparse_cells_far_from_zero(offset):
+    x = np.random.default_rng(4).normal(size=(N, P)) + offset
+    x[np.random.default_rng(5).random((N, P)) < 0.5] = 0
+    x[:, 4] = np.random.default_rng(6).normal(size=N) + offset
+    groups = np.arange(N) % 3
+    dense = environment_moments(make(x), COLUMNS, groups, 3)
+    sparse = environment_moments(make(sp.csr_matrix(x)), COLUMNS, groups, 3)
+    for a, b in zip(dense, sparse, strict=True):
+        scale = np.sqrt(np.outer(np.diag(a.scatter), np.diag(a.scatter)))
+        assert (np.abs(a.scatter - b.scatter) <= 1e-10 * scale).all()
+
+
+@pytest.mark.parametrize("kind", ["dense", "csr", "csc"])
+def test_layer(kind, values, groups):
+    adata = make(np.full((N, P), np.nan))
+    adata.layers["lognorm"] = KINDS[kind](values)
     moments = environment_moments(adata, COLUMNS, groups, 3, layer="lognorm")
-    check(moments, expected(counts, groups))
+    check(moments, values, groups)
 
 
 @pytest.mark.parametrize("kind", ["dense", "csr", "csc"])
 @pytest.mark.parametrize("backed", [False, True])
-def test_views_in_memory_and_on_disk(kind, backed, counts, groups, tmp_path):
-    adata = KINDS[kind](counts)
+def test_views_in_memory_and_on_disk(kind, backed, values, groups, tmp_path):
+    adata = make(KINDS[kind](values))
     if backed:
         adata.write_h5ad(tmp_path / "cells.h5ad")
         adata = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
-    check(environment_moments(adata, COLUMNS, groups, 3), expected(counts, groups))
     rows = np.random.default_rng(2).permutation(N)[:90]
     view = adata[rows, [f"g{j}" for j in (11, 7, 4, 0)]]
     assert view.is_view
     moments = environment_moments(view, [1, 0, 2], groups[rows], 3)
-    check(moments, expected(counts[rows], groups[rows], [7, 11, 4]))
+    check(moments, values[rows], groups[rows], [7, 11, 4])
     if backed:
         adata.file.close()
 
 
-@pytest.mark.parametrize("kind", ["dense", "csr"])
-def test_view_of_a_view_and_cells_taken_twice(kind, counts):
-    adata = KINDS[kind](counts)
-    view = adata[10:100][[3, 3, 5, 80]][:, 2:]
-    groups = np.array([0, 1, 0, 2])
-    moments = environment_moments(view, [5, 0], groups, 3)
-    check(moments, expected(counts[[13, 13, 15, 90]], groups, [7, 2]))
+@pytest.mark.parametrize("kind", ["dense", "csr", "csc"])
+def test_views_of_views_and_cells_and_genes_taken_twice(kind, values):
+    view = make(KINDS[kind](values))[10:100][[3, 3, 5, 80, 81, 3]][:, 2:]
+    groups = np.array([0, 1, 0, 2, 2, 1])
+    moments = environment_moments(view, [5, 0, 5], groups, 3)
+    rows = [13, 13, 15, 90, 91, 13]
+    check(moments, values[rows], groups, [7, 2, 7])
+    seen = np.empty((6, 3))
+    for cells, block in read_blocks(view, [5, 0, 5], np.arange(6)):
+        seen[cells] = block
+    np.testing.assert_array_equal(seen, values[rows][:, [7, 2, 7]])
 
 
-def test_blocks_are_bounded_and_hold_every_cell_once(counts):
-    adata = make(sp.csr_matrix(counts, dtype=np.float64))
+@pytest.mark.parametrize("kind", ["dense", "csr", "csc"])
+def test_blocks_are_bounded_and_hold_every_cell_once(kind, values):
     cells = np.arange(0, N, 2)
     seen = []
-    for which, block in read_blocks(adata, COLUMNS, cells):
-        assert block.shape[0] <= 13
-        assert block.shape == (len(which), len(COLUMNS))
-        dense = block.toarray() if sp.issparse(block) else block
-        np.testing.assert_array_equal(dense, counts[which][:, COLUMNS])
+    for which, block in read_blocks(make(KINDS[kind](values)), COLUMNS, cells):
+        assert 0 < block.shape[0] <= 7
+        np.testing.assert_array_equal(block, values[which][:, COLUMNS])
         seen.append(which)
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)), cells)
 
 
-def test_only_the_blocks_with_wanted_cells_are_read(counts, tmp_path, monkeypatch):
-    loaded = []
-    load = read._load
-    monkeypatch.setattr(read, "_load", lambda m, a, b: loaded.append((a, b)) or load(m, a, b))
-    adata = make(counts.astype(float))
-    list(read_blocks(adata, COLUMNS, np.array([150, 3, 151])))
-    assert loaded == [(3, 4), (150, 152)]
+class Watched:
+    """An array that notes the slices that are read."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype, self.read = array, array.shape, array.dtype, []
+
+    def __getitem__(self, key):
+        rows = key[0] if isinstance(key, tuple) else key
+        self.read.append((rows.start, rows.stop))
+        return self.array[key]
 
 
-@pytest.mark.parametrize("kind", ["dense", "csr", "csc"])
+def test_only_what_is_needed_is_read(values):
+    wanted = np.zeros(20, dtype=bool)
+    wanted[[3, 4, 19]] = True
+    dense = Watched(values)
+    block = _sources.DenseRows(dense, COLUMNS[:2]).read(40, wanted)
+    np.testing.assert_array_equal(block, values[[43, 44, 59]][:, COLUMNS[:2]])
+    assert dense.read == [(43, 45), (59, 60)]
+
+    csr = sp.csr_array(values)
+    data, indices, indptr = map(Watched, (csr.data, csr.indices, csr.indptr))
+    block = _sources.CsrRows((data, indices, indptr), P, np.sort(COLUMNS)).read(40, wanted)
+    np.testing.assert_array_equal(block.toarray(), values[[43, 44, 59]][:, np.sort(COLUMNS)])
+    assert indptr.read == [(43, 61)]
+    assert data.read == indices.read
+    assert all(b - a <= 29 for a, b in data.read)
+    assert sum(b - a for a, b in data.read) < 0.7 * (csr.indptr[60] - csr.indptr[43])
+
+    csc = sp.csc_array(values)
+    data, indices = Watched(csc.data), Watched(csc.indices)
+    source = _sources.CscColumns((data, indices, csc.indptr), np.array([4, 7]))
+    for first in range(0, 140, 20):
+        source.read(first, np.ones(20, dtype=bool))
+    spans = [(csc.indptr[j], csc.indptr[j + 1]) for j in (4, 7)]
+    assert all(any(low <= a < b <= high for low, high in spans) for a, b in data.read)
+    assert all(b - a <= 14 for a, b in data.read)
+    assert len(set(data.read)) == len(data.read)
+
+
+@pytest.mark.parametrize("kind", ["dense", "csr", "csc", "dask"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_values_that_are_no_numbers_are_named(kind, bad, counts, groups):
-    x = counts.astype(float)
-    first = np.flatnonzero(groups == 1)[0]
+def test_values_that_are_no_numbers_are_named(kind, bad, values, groups):
+    x = values.copy()
+    ones = np.flatnonzero(groups == 1)
+    first, second = next((a, b) for a, b in itertools.pairwise(ones) if a // 13 == b // 13)
     x[first, 4] = x[first, 11] = bad
+    x[second, 11] = -bad  # inf - inf
     x[first, 5] = bad  # outside the panel
     x[groups == -1, 7] = bad  # cells that are not read
-    adata = make(x if kind == "dense" else {"csr": sp.csr_matrix, "csc": sp.csc_matrix}[kind](x))
+    if kind == "dask":
+        da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
+        adata = make(da.from_array(x, chunks=(50, 5)))
+    else:
+        adata = make(KINDS[kind](x))
     with pytest.raises(ValueError, match=r"infinite values: g11, g4\. Remove"):
         environment_moments(adata, COLUMNS, groups, 3)
+    with pytest.raises(ValueError, match=r"infinite values: g11, g4\. Remove"):
+        list(read_blocks(adata, COLUMNS, np.flatnonzero(groups == 1)))
 
 
-def test_no_matrix(counts, groups):
-    adata = ad.AnnData(obs=pd.DataFrame(index=[f"c{i}" for i in range(N)]), var=make(counts).var)
+def test_no_matrix(values, groups):
+    adata = ad.AnnData(obs=pd.DataFrame(index=[f"c{i}" for i in range(N)]), var=make(values).var)
     with pytest.raises(ValueError, match=r"adata\.X is empty"):
         environment_moments(adata, COLUMNS, groups, 3)
 
 
-def test_lazy_arrays(counts, groups):
-    da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
-    adata = make(da.from_array(counts.astype(float), chunks=(50, P)))
-    check(environment_moments(adata, COLUMNS, groups, 3), expected(counts, groups))
+def test_no_cells_at_all(values):
+    for kind in ("dense", "csr", "csc"):
+        moments = environment_moments(make(KINDS[kind](values)), COLUMNS, np.full(N, -1), 2)
+        assert [m.n for m in moments] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("part", "damage", "message"),
+    [
+        ("indices", lambda a: np.where(np.arange(len(a)) == 5, P + 3, a), "column indices out"),
+        ("indices", lambda a: np.where(np.arange(len(a)) == 5, -1, a), "column indices out"),
+        ("indptr", lambda a: a[np.r_[0, 2, 1, 3 : len(a)]], "row pointers that fall"),
+        ("data", lambda a: a[:-3], "fewer values"),
+    ],
+)
+def test_damaged_files_are_refused(part, damage, message, values, groups, tmp_path):
+    path = tmp_path / "cells.h5ad"
+    make(sp.csr_matrix(values)).write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        array = damage(file["X"][part][:])
+        del file["X"][part]
+        file["X"][part] = array
+    backed = ad.read_h5ad(path, backed="r")
+    with pytest.raises(ValueError, match=message):
+        environment_moments(backed, COLUMNS, np.zeros(N, dtype=int), 1)
+    backed.file.close()
+
+
+def test_unsorted_columns_on_disk_are_refused(values, groups, tmp_path):
+    make(shuffled(values)).write_h5ad(tmp_path / "cells.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    with pytest.raises(ValueError, match="row indices that are not sorted"):
+        environment_moments(backed, COLUMNS, groups, 3)
+    backed.file.close()
+
+
+def test_long_reads_show_progress(values, groups, monkeypatch, capsys):
+    adata = make(sp.csr_matrix(values))
+    environment_moments(adata, COLUMNS, groups, 3, show_progress=True)
+    assert capsys.readouterr().err == ""  # too short to show
+    monkeypatch.setattr(read, "_LONG_READ", 1)
+    environment_moments(adata, COLUMNS, groups, 3)
+    assert capsys.readouterr().err == ""
+    environment_moments(adata, COLUMNS, groups, 3, show_progress=True)
+    n = int((groups >= 0).sum())
+    assert f"{n}/{n}" in capsys.readouterr().err
+
+
+def test_blocks_depend_on_the_panel_and_the_environments_alone(monkeypatch):
+    monkeypatch.undo()
+    assert _grouped.block_rows(36, 1) == 2**22 // 36
+    assert _grouped.block_rows(2000, 1) == 2**22 // 2000
+    assert _grouped.block_rows(2000, 50) == 3200  # sums of scatters must not outweigh products
+    assert _grouped.block_rows(20_000, 200) == 2**24 // 20_000
+    assert _grouped.block_rows(10**9, 1) == 1

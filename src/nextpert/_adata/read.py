@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
+from tqdm.auto import tqdm
 
+from nextpert._adata._grouped import add_parts, block_rows, grouped_moments, require_finite
+from nextpert._adata._lazy import LazyBlocks, is_lazy
+from nextpert._adata._sources import open_source
 from nextpert._adata.panel import closest, list_names
 from nextpert.core.moments import Moments
 
@@ -16,12 +20,13 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
 
-# Entries of the full matrix in one block. Sparse blocks hold far fewer values than that.
-_DENSE_ENTRIES = 2**22
-_SPARSE_ENTRIES = 2**24
-# Sparse products pay for wide panels with fewer non-zero entries than this.
-_DENSE_SHARE = 0.05
+    Index = NDArray[np.int64]
+
+# Sparse values of wide panels stay sparse up to this share.
+_SPARSE_SHARE = 0.05
 _WIDE_PANEL = 512
+# Fewer values than this are read before a bar could be seen.
+_LONG_READ = 2**26
 
 
 def environment_moments(
@@ -31,13 +36,20 @@ def environment_moments(
     n_groups: int,
     *,
     layer: str | None = None,
+    show_progress: bool = False,
 ) -> list[Moments]:
     """Return the moments of every environment, read in one pass over the cells.
+
+    Sums are taken in the order of the cells and in blocks that only the panel and the number of
+    environments fix, so the result is the same to the bit for any chunks of a file or Dask array,
+    and for any number of workers. Dask arrays run on the current ``dask.distributed`` client, if
+    there is one.
 
     Parameters
     ----------
     adata
-        Cells x genes, log-normalised expression; dense, CSR, CSC, backed or lazy, or a view.
+        Cells x genes, log-normalised expression; dense, CSR, CSC, backed (h5ad, zarr), Dask
+        arrays as from :func:`anndata.experimental.read_lazy`, or a view.
     columns
         Columns of the panel, shape ``(n_genes,)``.
     groups
@@ -46,6 +58,8 @@ def environment_moments(
         Number of environments.
     layer
         Layer to read; ``None`` stands for ``adata.X``.
+    show_progress
+        Whether to show a progress bar where the matrix is large.
 
     Raises
     ------
@@ -53,54 +67,56 @@ def environment_moments(
         If a cell that is read holds NaN or infinite values; the genes are named.
     """
     codes = np.asarray(groups, dtype=np.int64)
-    panel = np.asarray(columns, dtype=np.int64)
+    genes = np.asarray(columns, dtype=np.int64)
+    matrix, rows, panel, back, chosen = _locate(adata, np.flatnonzero(codes >= 0), genes, layer)
+    n_rows = block_rows(len(panel), n_groups)
     moments = [Moments.zeros(len(panel)) for _ in range(n_groups)]
-    for cells, block in read_blocks(adata, panel, np.flatnonzero(codes >= 0), layer=layer):
-        here = codes[cells]
-        by_group = np.argsort(here, kind="stable")
-        together = block[by_group]
-        bounds = np.searchsorted(here[by_group], np.arange(n_groups + 1))
-        for group in np.unique(here):
-            part = Moments.from_array(together[bounds[group] : bounds[group + 1]])
-            moments[group] = moments[group] + part
-    return moments
+    blocks = _split(rows, n_rows)
+    hidden = not show_progress or len(rows) * matrix.shape[1] < _LONG_READ
+    try:
+        with tqdm(total=len(rows), desc="Cells", unit="cell", disable=hidden) as bar:
+            if is_lazy(matrix):
+                lazy = LazyBlocks(matrix, panel, n_rows)
+                tasks = ((b, rows[s] - b * n_rows, codes[chosen[s]]) for b, s in blocks)
+                moments = lazy.moments(moments, tasks, bar.update)
+            else:
+                source = open_source(matrix, panel)
+                for _, s in blocks:
+                    values = _take(source, rows[s])
+                    moments = add_parts(moments, grouped_moments(values, codes[chosen[s]]))
+                    bar.update(s.stop - s.start)
+    except ValueError as error:
+        raise _named(error, adata.var_names[genes], back) from error
+    return [m if np.array_equal(back, np.arange(m.n_nodes)) else m.subset(back) for m in moments]
 
 
 def read_blocks(
     adata: ad.AnnData, columns: ArrayLike, cells: ArrayLike, *, layer: str | None = None
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.floating] | sp.csr_array]]:
+) -> Iterator[tuple[Index, NDArray[np.floating] | sp.csr_array]]:
     """Yield ``(cells of the block, their values)`` until all of ``cells`` are read once.
 
-    The values have shape ``(n_block, n_columns)``. Blocks follow the order of the matrix on
-    disk or in memory, so a backed file is read from front to back; CSC matrices give up the
-    panel's columns first.
+    The values have shape ``(n_block, n_columns)``; those of wide panels with few values are CSR.
+    Blocks follow the order of the matrix on disk or in memory, so a file is read from front to
+    back.
 
     Raises
     ------
     ValueError
         If a value is NaN or infinite; the genes are named.
     """
-    panel = np.asarray(columns, dtype=np.int64)
-    chosen = np.asarray(cells, dtype=np.int64)
-    names = np.asarray(adata.var_names, dtype=object)[panel]
-    matrix, rows, source_columns = _locate(adata, chosen, panel, layer)
-    by_row = np.argsort(rows, kind="stable")
-    rows, chosen = rows[by_row], chosen[by_row]
-    is_sparse = sp.issparse(matrix) or getattr(matrix, "format", "") in ("csr", "csc")
-    if getattr(matrix, "format", "") == "csc":
-        matrix = sp.csr_array(matrix[:, source_columns])
-        source_columns = np.arange(len(panel))
-    step = max(1, (_SPARSE_ENTRIES if is_sparse else _DENSE_ENTRIES) // max(matrix.shape[1], 1))
-    start = 0
-    while start < len(rows):
-        first = int(rows[start])
-        stop = int(np.searchsorted(rows, first + step))
-        block = _load(matrix, first, int(rows[stop - 1]) + 1)
-        local = rows[start:stop] - first
-        values = _tidy(_take(block, local, source_columns))
-        _require_finite(values, names)
-        yield chosen[start:stop], values
-        start = stop
+    genes = np.asarray(columns, dtype=np.int64)
+    wanted = np.asarray(cells, dtype=np.int64)
+    matrix, rows, panel, back, chosen = _locate(adata, wanted, genes, layer)
+    n_rows = block_rows(len(panel), 1)
+    lazy = LazyBlocks(matrix, panel, n_rows) if is_lazy(matrix) else None
+    source = None if lazy else open_source(matrix, panel)
+    for b, s in _split(rows, n_rows):
+        try:
+            values = lazy.read(b, rows[s] - b * n_rows) if lazy else _take(source, rows[s])
+            require_finite(values)
+        except ValueError as error:
+            raise _named(error, adata.var_names[genes], back) from error
+        yield chosen[s], _tidy(values)[:, back]
 
 
 def require_layer(adata: ad.AnnData, layer: str | None) -> None:
@@ -125,46 +141,56 @@ def _parent(adata: ad.AnnData) -> ad.AnnData:
 
 
 def _locate(
-    adata: ad.AnnData, cells: NDArray[np.int64], columns: NDArray[np.int64], layer: str | None
-) -> tuple[Any, NDArray[np.int64], NDArray[np.int64]]:
+    adata: ad.AnnData, cells: Index, columns: Index, layer: str | None
+) -> tuple[Any, Index, Index, Index, Index]:
+    """Return the matrix, its rows and columns ascending, and whose they are.
+
+    Columns are given once, and ``panel[back]`` are those asked for, in their order.
+    """
     require_layer(adata, layer)
     source = _parent(adata)
     matrix = source.X if layer is None else source.layers[layer]
+    rows = cells
     if source is not adata:
-        cells = np.arange(source.n_obs)[adata._oidx][cells]
+        rows = np.arange(source.n_obs)[adata._oidx][cells]
         columns = np.arange(source.n_vars)[adata._vidx][columns]
-    return matrix, cells, columns
+    by_row = np.argsort(rows, kind="stable")
+    panel, back = np.unique(columns, return_inverse=True)
+    return matrix, rows[by_row], panel, back, cells[by_row]
 
 
-def _load(matrix: Any, start: int, stop: int) -> Any:
-    block = matrix[start:stop]
-    return block.compute() if hasattr(block, "compute") else block
+def _split(rows: Index, n_rows: int) -> Iterator[tuple[int, slice]]:
+    """Yield ``(block, which of the ascending rows lie in it)``; blocks without any are left out."""
+    starts = np.flatnonzero(np.diff(rows // n_rows, prepend=-1))
+    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=False):
+        yield int(rows[start]) // n_rows, slice(start, stop)
 
 
-def _take(block: Any, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Any:
-    if sp.issparse(block):
-        block = sp.csr_array(block)
-        whole = len(rows) == block.shape[0] and np.array_equal(rows, np.arange(len(rows)))
-        return block[:, columns] if whole else block[rows][:, columns]
-    return np.asarray(block)[np.ix_(rows, columns)]
+def _take(source: Any, rows: Index) -> Any:
+    """Return the values of some ascending rows, which may hold a row several times."""
+    first = int(rows[0])
+    wanted = np.zeros(int(rows[-1]) - first + 1, dtype=bool)
+    wanted[rows - first] = True
+    values = source.read(first, wanted)
+    if values.shape[0] == len(rows):
+        return values
+    return values[np.cumsum(wanted)[rows - first] - 1]
 
 
 def _tidy(values: Any) -> NDArray[np.floating] | sp.csr_array:
     if not sp.issparse(values):
         return values
     n, p = values.shape
-    sparse = p > _WIDE_PANEL and values.nnz < _DENSE_SHARE * n * p
+    sparse = p > _WIDE_PANEL and values.nnz < _SPARSE_SHARE * n * p
     return values if sparse else values.toarray()
 
 
-def _require_finite(values: Any, names: NDArray[np.object_]) -> None:
-    numbers = values.data if sp.issparse(values) else values
-    if not np.issubdtype(numbers.dtype, np.floating) or np.isfinite(numbers).all():
-        return
-    dense = values.toarray() if sp.issparse(values) else values
-    bad = names[~np.isfinite(dense).all(axis=0)]
+def _named(error: ValueError, names: Any, back: Index) -> ValueError:
+    bad = getattr(error, "columns", None)
+    if bad is None:
+        return error
     message = (
-        f"Genes with NaN or infinite values: {list_names(bad)}. "
+        f"Genes with NaN or infinite values: {list_names(names[np.isin(back, bad)])}. "
         f"Remove these genes or cells, or fill the values, before the call."
     )
-    raise ValueError(message)
+    return ValueError(message)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from nextpert.core._sparse_gram import sparse_scatter
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import TypeAlias
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     Block: TypeAlias = NDArray[Any] | sp.sparray | sp.spmatrix
+
+# Sparse squares are summed about zero; where the scatter is a smaller share, they are not enough.
+_LOST_DIGITS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -68,17 +73,16 @@ class Moments:
         if block.ndim != 2:
             message = f"Cells must be a matrix (n_cells, n_nodes), but its shape is {block.shape}."
             raise ValueError(message)
+        if sp.issparse(block):
+            return sparse_moments(canonical_csr(block), np.arange(block.shape[0]))
         n, p = block.shape
         if n == 0:
             return cls.zeros(p)
-        if sp.issparse(block):
-            return cls._from_sparse(sp.csr_array(block, dtype=np.float64))
         dense = np.asarray(block, dtype=np.float64)
-        mean = dense.mean(axis=0)
+        with np.errstate(invalid="ignore"):  # inf - inf: named below
+            mean = dense.mean(axis=0)
         if not np.isfinite(mean).all():
-            raise _not_finite(mean)
-        if n == 1:
-            return cls(1, mean, np.zeros((p, p)))  # untouched memory: the fit does not read it
+            raise not_finite(~np.isfinite(mean))
         centred = dense - mean
         return cls(n, mean, _symmetric(centred.T @ centred))
 
@@ -89,19 +93,6 @@ class Moments:
         for block in blocks:
             moments = moments + cls.from_array(block)
         return moments
-
-    @classmethod
-    def _from_sparse(cls, x: sp.csr_array) -> Moments:
-        n = x.shape[0]
-        mean = np.asarray(x.sum(axis=0), dtype=np.float64) / n
-        if not np.isfinite(mean).all():
-            raise _not_finite(mean)
-        gram = np.asarray((x.T @ x).todense())
-        scatter = gram - n * np.outer(mean, mean)
-        if (np.diag(scatter) < 1e-6 * np.diag(gram)).any():
-            # A mean a thousand times the spread: the difference has lost half its digits.
-            return cls.from_array(x.toarray())
-        return cls(n, mean, _symmetric(scatter))
 
     @property
     def n_nodes(self) -> int:
@@ -168,12 +159,43 @@ class Moments:
         return Moments(self.n, self.mean - np.asarray(origin, dtype=np.float64), self.scatter)
 
 
-def _symmetric(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (matrix + matrix.T) / 2
+def canonical_csr(x: Any) -> sp.csr_array:
+    """Return ``x`` as CSR of floats, columns sorted and given once; ``x`` stays as it is."""
+    cells = sp.csr_array(x, dtype=np.float64)
+    if not cells.has_canonical_format:
+        cells = cells.copy()
+        cells.sum_duplicates()
+    return cells
 
 
-def _not_finite(mean: NDArray[np.float64]) -> ValueError:
-    columns = np.flatnonzero(~np.isfinite(mean))
+def sparse_moments(x: sp.csr_array, rows: NDArray[np.int64]) -> Moments:
+    """Return the moments of some rows of a :func:`canonical_csr`, taken in the order given.
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN or infinite; the columns are named.
+    """
+    n, p = len(rows), x.shape[1]
+    if n == 0:
+        return Moments.zeros(p)
+    total, scatter = np.zeros(p), np.zeros((p, p))
+    left = sparse_scatter(x.data, x.indices, x.indptr, rows, total, scatter)
+    if not np.isfinite(total).all():
+        raise not_finite(~np.isfinite(total))
+    if left < _LOST_DIGITS:
+        # A mean far above the spread: centre the cells before squares are taken.
+        return Moments.from_array(x[rows].toarray())
+    return Moments(n, total / n, scatter)
+
+
+def not_finite(bad: NDArray[np.bool_]) -> ValueError:
+    """Return the error about columns with NaN or infinite values; they are its ``columns``."""
+    columns = np.flatnonzero(bad)
     error = ValueError(f"Columns {columns[:10].tolist()} hold NaN or infinite values: remove them.")
     error.columns = columns  # type: ignore[attr-defined]  # lets callers name the genes
     return error
+
+
+def _symmetric(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (matrix + matrix.T) / 2

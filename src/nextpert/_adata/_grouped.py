@@ -1,0 +1,81 @@
+"""Moments of all environments of one block of cells; the same sums here and on a cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+
+from nextpert.core.moments import Moments, not_finite, sparse_moments
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Values: TypeAlias = Any  # NDArray[np.floating] | sp.csr_array, told apart by sp.issparse
+    Parts: TypeAlias = dict[int, Moments]
+
+# Above this share of non-zero values, dense products are faster than sparse ones.
+_DENSE_SHARE = 0.25
+# Values of a block of the panel, and the same where blocks grow with the number of environments.
+_BLOCK_ENTRIES = 2**22
+_MOST_ENTRIES = 2**24
+_CELLS_A_GROUP = 64
+
+
+def block_rows(n_columns: int, n_groups: int) -> int:
+    """Return the number of rows of a block.
+
+    It depends on nothing but the panel and the environments: not on the format, the chunks, or
+    the memory and workers at hand. Sums are taken block by block, in the order of the rows, so
+    the result does not depend on those either.
+    """
+    rows = max(_BLOCK_ENTRIES // max(n_columns, 1), _CELLS_A_GROUP * n_groups)
+    return max(1, min(rows, _MOST_ENTRIES // max(n_columns, 1)))
+
+
+def grouped_moments(values: Values, groups: NDArray[np.int64]) -> Parts:
+    """Return the moments of the cells of every group, by group.
+
+    Parameters
+    ----------
+    values
+        Dense, or CSR with sorted columns given once, shape ``(n_cells, n_columns)``.
+    groups
+        Group of every cell, shape ``(n_cells,)``.
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN or infinite; the error's ``columns`` are those of the whole block.
+    """
+    if sp.issparse(values) and values.nnz > _DENSE_SHARE * values.shape[0] * values.shape[1]:
+        values = values.toarray()
+    counts = np.bincount(groups)
+    small = groups.astype(np.uint16) if len(counts) < 2**16 else groups  # sorted in linear time
+    members = np.split(np.argsort(small, kind="stable"), np.cumsum(counts)[:-1])
+    parts = {}
+    try:
+        for group in np.flatnonzero(counts).tolist():
+            rows = members[group]
+            if sp.issparse(values):
+                parts[group] = sparse_moments(values, rows)
+            else:
+                parts[group] = Moments.from_array(values[rows])
+    except ValueError:
+        require_finite(values)
+        raise
+    return parts
+
+
+def add_parts(moments: list[Moments], parts: Parts) -> list[Moments]:
+    """Return the moments of all environments with those of one more block."""
+    return [m + parts[group] if group in parts else m for group, m in enumerate(moments)]
+
+
+def require_finite(values: Values) -> None:
+    """Raise if a value is NaN or infinite; the columns are named."""
+    numbers = values.data if sp.issparse(values) else values
+    if not np.isfinite(numbers).all():
+        dense = values.toarray() if sp.issparse(values) else values
+        raise not_finite(~np.isfinite(dense).all(axis=0))

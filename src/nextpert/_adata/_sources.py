@@ -1,0 +1,222 @@
+"""The panel's columns of a matrix, range of rows by range of rows, from front to back.
+
+What is in memory at a time is bounded, whatever the size of the matrix.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+
+from nextpert._adata._pick import pick_rows
+from nextpert.core.moments import canonical_csr
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    Index: TypeAlias = NDArray[np.int64]
+    Mask: TypeAlias = NDArray[np.bool_]
+    Values: TypeAlias = NDArray[np.floating] | sp.csr_array
+
+# What is read at once: entries of dense rows, and non-zero entries of sparse ones.
+_DENSE_ENTRIES = 2**22
+_NONZEROS = 2**20
+
+
+class Source(Protocol):
+    """A matrix, read from front to back."""
+
+    def read(self, first: int, wanted: Mask) -> Values:
+        """Return the panel's values of those rows ``first + i`` for which ``wanted[i]``.
+
+        ``first`` never lies before the end of the last call's range. Sparse values are CSR, of
+        floats, with sorted columns given once.
+        """
+
+
+def open_source(matrix: Any, columns: Index) -> Source:
+    """Return the source of a matrix in memory, or of an h5py or zarr array or sparse group.
+
+    ``columns`` must be ascending.
+    """
+    form = getattr(matrix, "format", None)
+    if sp.issparse(matrix) and form not in ("csr", "csc"):
+        matrix, form = sp.csr_array(matrix), "csr"
+    if form == "csr":
+        return CsrRows(_arrays(matrix), matrix.shape[1], columns)
+    return CscColumns(_arrays(matrix), columns) if form == "csc" else DenseRows(matrix, columns)
+
+
+def _arrays(matrix: Any) -> tuple[Any, Any, Any]:
+    # Straight from the group: slices of anndata's sparse dataset parse it again each time.
+    group = getattr(matrix, "group", None)
+    if group is None:
+        return matrix.data, matrix.indices, matrix.indptr
+    return group["data"], group["indices"], group["indptr"]
+
+
+class DenseRows:
+    """Rows of a dense matrix in memory, or of an h5py or zarr array."""
+
+    def __init__(self, matrix: Any, columns: Index) -> None:
+        self._matrix, self._columns = matrix, columns
+        self._step = max(1, _DENSE_ENTRIES // max(matrix.shape[1], 1))
+
+    def read(self, first: int, wanted: Mask) -> Values:
+        """Return the panel's values of the wanted rows."""
+        values = np.empty((int(wanted.sum()), len(self._columns)))
+        done = 0
+        for start in range(0, len(wanted), self._step):
+            rows = np.flatnonzero(wanted[start : start + self._step])
+            if len(rows):
+                least, most = first + start + int(rows[0]), first + start + int(rows[-1]) + 1
+                block = np.asarray(self._matrix[least:most])
+                values[done : done + len(rows)] = block[np.ix_(rows - rows[0], self._columns)]
+                done += len(rows)
+        return values
+
+
+class CsrRows:
+    """Rows of a CSR matrix in memory, or in an h5py or zarr group."""
+
+    def __init__(self, arrays: tuple[Any, Any, Any], n_genes: int, columns: Index) -> None:
+        data, indices, self._indptr = arrays
+        self._data, self._indices = Reader(data), Reader(indices)
+        self._n_columns = len(columns)
+        self._column_of = np.full(n_genes, -1, dtype=np.int32)
+        self._column_of[columns] = np.arange(len(columns))
+
+    def read(self, first: int, wanted: Mask) -> Values:
+        """Return the panel's values of the wanted rows."""
+        values, columns = [np.empty(0)], [np.empty(0, np.int32)]
+        counts = np.zeros(len(wanted), dtype=np.int64)
+        for start, indptr, data, indices in self._runs(first, wanted):
+            here = slice(start, start + len(indptr) - 1)
+            to_values, to_columns = np.empty(len(data)), np.empty(len(data), np.int32)
+            n = pick_rows(
+                _as(data, "f"), _as(indices, "i"), indptr,
+                self._column_of, wanted[here], to_values, to_columns, counts[here],
+            )  # fmt: skip
+            if n < 0:
+                raise _damaged("column indices out of range")
+            values.append(to_values[:n].copy())  # lets go of the rest
+            columns.append(to_columns[:n].copy())
+        indptr = np.concatenate([[0], np.cumsum(counts[wanted])])
+        shape = (len(indptr) - 1, self._n_columns)
+        triple = (np.concatenate(values), np.concatenate(columns), indptr)
+        return canonical_csr(sp.csr_array(triple, shape=shape))
+
+    def _runs(
+        self, first: int, wanted: Mask
+    ) -> Iterator[tuple[int, Index, NDArray[Any], NDArray[Any]]]:
+        """Yield ``(start, indptr, data, indices)`` of runs of rows that hold some wanted ones."""
+        chosen = np.flatnonzero(wanted)
+        if len(chosen) == 0:
+            return
+        begin, end = int(chosen[0]), int(chosen[-1]) + 1
+        indptr = np.asarray(self._indptr[first + begin : first + end + 1]).astype(np.int64)
+        if (np.diff(indptr) < 0).any():
+            raise _damaged("row pointers that fall")
+        start = begin
+        while start < end:
+            at = start - begin
+            full = int(np.searchsorted(indptr, indptr[at] + _NONZEROS, side="right")) - 1
+            stop = min(max(full, at + 1) + begin, end)
+            if wanted[start:stop].any():
+                pointers = indptr[at : stop - begin + 1]
+                low, high = int(pointers[0]), int(pointers[-1])
+                data, indices = self._data.read(low, high), self._indices.read(low, high)
+                if len(data) != high - low or len(indices) != high - low:
+                    raise _damaged("fewer values than its row pointers say")
+                yield start, pointers - low, data, indices
+            start = stop
+
+
+class CscColumns:
+    """Rows of a CSC matrix: every column of the panel is read on, a buffer at a time."""
+
+    def __init__(self, arrays: tuple[Any, Any, Any], columns: Index) -> None:
+        data, indices, indptr = arrays
+        ends = np.asarray(indptr[:]).astype(np.int64)
+        size = max(_NONZEROS // max(len(columns), 1), 1)
+        self._columns = [Column(data, indices, ends[j], ends[j + 1], size) for j in columns]
+
+    def read(self, first: int, wanted: Mask) -> Values:
+        """Return the panel's values of the wanted rows."""
+        data, rows, ends = [np.empty(0)], [np.empty(0, np.int64)], [0]
+        for column in self._columns:
+            for values, which in column.read_to(first, first + len(wanted)):
+                local = np.asarray(which, dtype=np.int64) - first
+                keep = wanted[local]
+                data.append(np.asarray(values, dtype=np.float64)[keep])
+                rows.append(local[keep])
+            ends.append(sum(map(len, rows)))
+        place = np.cumsum(wanted) - 1
+        shape = (int(wanted.sum()), len(self._columns))
+        triple = (np.concatenate(data), place[np.concatenate(rows)], np.array(ends))
+        return canonical_csr(sp.csc_array(triple, shape=shape))
+
+
+class Column:
+    """One CSC column, read from front to back; in memory its indices may be in any order."""
+
+    def __init__(self, data: Any, indices: Any, first: int, stop: int, size: int) -> None:
+        self._arrays = data, indices
+        self._at, self._stop, self._size = int(first), int(stop), size
+        self._data, self._rows = np.empty(0), np.empty(0, np.int64)
+        if isinstance(indices, np.ndarray):
+            self._data, self._rows, self._at = data[first:stop], indices[first:stop], self._stop
+            if (np.diff(self._rows) < 0).any():
+                order = np.argsort(self._rows, kind="stable")
+                self._data, self._rows = self._data[order], self._rows[order]
+
+    def read_to(self, first: int, stop: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Yield values and rows of the entries from row ``first`` to row ``stop``."""
+        while True:
+            low, high = np.searchsorted(self._rows, [first, stop])
+            if high > low:
+                yield self._data[low:high], self._rows[low:high]
+            reached = high < len(self._rows) or self._at >= self._stop
+            last = self._rows[high - 1] if high else -1
+            self._data, self._rows = self._data[high:], self._rows[high:]
+            if reached:
+                return
+            end = min(self._at + self._size, self._stop)
+            self._data, self._rows = (np.asarray(a[self._at : end]) for a in self._arrays)
+            self._at = end
+            if (np.diff(self._rows) < 0).any() or self._rows[0] < last:
+                raise _damaged("row indices that are not sorted")
+
+
+class Reader:
+    """Slices of a one-dimensional array; those of an HDF5 file go to the same memory each time."""
+
+    def __init__(self, array: Any) -> None:
+        self._array, self._buffer = array, np.empty(0, array.dtype)
+
+    def read(self, first: int, stop: int) -> NDArray[Any]:
+        """Return a slice, to be used before the next is read."""
+        if not hasattr(self._array, "read_direct"):
+            return np.asarray(self._array[first:stop])
+        n = max(min(stop, self._array.shape[0]) - first, 0)
+        if n > len(self._buffer):
+            self._buffer = np.empty(max(n, _NONZEROS), self._array.dtype)
+        if n:
+            self._array.read_direct(self._buffer, np.s_[first : first + n], np.s_[:n])
+        return self._buffer[:n]
+
+
+def _as(array: NDArray[Any], kind: str) -> NDArray[Any]:
+    # Two types of each kind are compiled, no more.
+    known = ("float32", "float64") if kind == "f" else ("int32", "int64")
+    if array.dtype.name in known and array.dtype.isnative:
+        return array
+    return array.astype(known[1])
+
+
+def _damaged(what: str) -> ValueError:
+    return ValueError(f"The sparse matrix is damaged: it has {what}. Write the file anew.")

@@ -1,0 +1,106 @@
+"""Moments of Dask arrays: the same bits for any chunks, and as from memory."""
+
+from __future__ import annotations
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+from nextpert._adata import _grouped, _lazy, environment_moments, read_blocks
+
+da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
+
+N, P = 211, 9
+COLUMNS = np.array([6, 1, 8])
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    monkeypatch.setattr(_grouped, "_BLOCK_ENTRIES", 17 * len(COLUMNS))
+    monkeypatch.setattr(_grouped, "_CELLS_A_GROUP", 1)
+    monkeypatch.setattr(_lazy, "_BLOCKS_AT_ONCE", 4)
+
+
+@pytest.fixture(scope="module")
+def values():
+    rng = np.random.default_rng(0)
+    return np.log1p(rng.poisson(0.3, size=(N, P))) * rng.uniform(1, 2, size=(N, 1))
+
+
+@pytest.fixture(scope="module")
+def groups():
+    return np.random.default_rng(1).integers(-1, 4, size=N)
+
+
+def make(x):
+    labels = pd.Categorical(np.random.default_rng(2).choice(["control", "g1", "g3"], N))
+    obs = pd.DataFrame({"perturbation": labels}, index=[f"c{i}" for i in range(N)])
+    return ad.AnnData(x, obs, pd.DataFrame(index=[f"g{j}" for j in range(P)]))
+
+
+def assert_same_bits(one, two):
+    for a, b in zip(one, two, strict=True):
+        assert a.n == b.n
+        assert a.mean.tobytes() == b.mean.tobytes()
+        assert a.scatter.tobytes() == b.scatter.tobytes()
+
+
+@pytest.mark.parametrize("chunks", [(50, P), (7, 4), (N, 2), ((1, 100, 110), (3, 6))])
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csr_array, sp.csc_matrix])
+def test_the_same_bits_as_from_memory(form, chunks, values, groups):
+    inside = environment_moments(make(form(values)), COLUMNS, groups, 4)
+    if form is np.asarray:
+        lazy = da.from_array(values, chunks=chunks)
+    else:
+        rows = chunks[0]
+        dense = da.from_array(values, chunks=(rows, -1))
+        lazy = dense.map_blocks(form, dtype=values.dtype, meta=form((0, 0), dtype=values.dtype))
+    found = environment_moments(make(lazy), COLUMNS, groups, 4)
+    assert_same_bits(found, inside)
+    for g, got in enumerate(found):
+        cells = values[groups == g][:, COLUMNS]
+        np.testing.assert_allclose(got.mean, cells.mean(axis=0), rtol=1e-13)
+        centred = cells - cells.mean(axis=0)
+        np.testing.assert_allclose(got.scatter, centred.T @ centred, rtol=1e-10, atol=1e-12)
+
+
+def test_views_and_blocks(values, groups):
+    rows = np.random.default_rng(3).permutation(N)[:120]
+    lazy = make(da.from_array(values, chunks=(40, 5)))[rows][:, ["g8", "g2"]]
+    inside = make(values)[rows][:, ["g8", "g2"]]
+    found, wanted = (environment_moments(a, [1, 0], groups[rows], 4) for a in (lazy, inside))
+    assert_same_bits(found, wanted)
+    seen = np.empty((120, 2))
+    for cells, block in read_blocks(lazy, [1, 0], np.arange(120)):
+        assert len(cells) <= 25
+        seen[cells] = block
+    np.testing.assert_array_equal(seen, values[rows][:, [2, 8]])
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csc_matrix])
+def test_anndata_read_lazily(form, values, groups, tmp_path):
+    pytest.importorskip("xarray", reason="anndata's own extra for lazy reading is not installed")
+    path = tmp_path / "cells.h5ad"
+    adata = make(form(values))
+    adata.write_h5ad(path)
+    with h5py.File(path) as file:
+        lazy = ad.experimental.read_lazy(file)
+        assert_same_bits(
+            environment_moments(lazy, COLUMNS, groups, 4),
+            environment_moments(adata, COLUMNS, groups, 4),
+        )
+
+
+def test_learning_and_fitting_from_dask_arrays(small_screen):
+    lazy = small_screen.copy()
+    lazy.X = da.from_array(small_screen.X, chunks=(101, 3))
+    for adata in (small_screen, lazy):
+        npt.tl.learn_dag(adata, n_runs=5)
+        npt.tl.fit_dag_blr(adata, perturbations=["MYC", "STK3", "OXR1", "MYC+OXR1"])
+    one, two = (adata.varp["dag_blr_mean"] for adata in (small_screen, lazy))
+    assert one.data.tobytes() == two.data.tobytes()
+    np.testing.assert_array_equal(one.indices, two.indices)
