@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._compile import kernel
+from nextpert.core._compile import entry
 
 if TYPE_CHECKING:
     from typing import Any
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _STRETCH = 4096  # entries looked at before those found are dealt with; they stay in the cache
 
 
-@kernel
+@entry
 def pick_rows(
     data: NDArray[Any],
     indices: NDArray[Any],

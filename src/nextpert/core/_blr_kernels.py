@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from nextpert.core._compile import helper, kernel
+from nextpert.core._compile import entry, inner
 
 
-@kernel
+@entry
 def add_statistics(
     indptr, indices, vptr, mptr, n, mean, scatter, shift, skip, xtx, xty, yty, cells
 ):
@@ -44,7 +44,7 @@ def add_statistics(
         cells[i] += n
 
 
-@kernel
+@entry
 def invert_spd(matrix, inverse):
     """Invert a symmetric positive definite matrix; returns log|matrix|, or nan where it fails."""
     d = matrix.shape[0]
@@ -81,7 +81,7 @@ def invert_spd(matrix, inverse):
     return logdet
 
 
-@kernel
+@entry
 def posterior_blocks(
     vptr, mptr, intercept, tau, precision, xtx, xty, yty, cov, mean, residual, logdet
 ):
@@ -107,7 +107,7 @@ def posterior_blocks(
         residual[i] = max(yty[i] - fitted, 0.0)
 
 
-@kernel
+@entry
 def add_cell(indptr, indices, vptr, mptr, x, shift, skip, xtx, xty, yty, cells):
     """Add the sufficient statistics of a single cell in place, as ``add_statistics`` would."""
     row = np.ones(np.max(np.diff(vptr)))
@@ -127,7 +127,7 @@ def add_cell(indptr, indices, vptr, mptr, x, shift, skip, xtx, xty, yty, cells):
         cells[i] += 1
 
 
-@helper
+@inner
 def fill_row(indptr, indices, vptr, i, x, row):
     """Return the design row of node i as a view of ``row``, the intercept's one first."""
     parents = indices[indptr[i] : indptr[i + 1]]
@@ -140,7 +140,7 @@ def fill_row(indptr, indices, vptr, i, x, row):
     return row[:d]
 
 
-@kernel
+@entry
 def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, residual, logdet):
     """Update M, m and the residual in place for a single cell ``x`` (Sherman and Morrison)."""
     widest = np.max(np.diff(vptr))
@@ -170,7 +170,7 @@ def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, resi
         logdet[i] -= np.log(spread)
 
 
-@kernel
+@entry
 def solve_forward(indptr, indices, order, vptr, weights, rhs):
     """Return x of ``x = B x + rhs``, one substitution along the topological order: (p, m)."""
     x = rhs.copy()
@@ -188,7 +188,7 @@ def solve_forward(indptr, indices, order, vptr, weights, rhs):
     return x
 
 
-@kernel
+@entry
 def ideal_shift(indptr, indices, vptr, intercept, weights, target):
     """Return ``(I - B) target - c``, (p,)."""
     b = target.copy()
@@ -202,7 +202,7 @@ def ideal_shift(indptr, indices, vptr, intercept, weights, target):
     return b
 
 
-@kernel
+@entry
 def solve_draws(indptr, indices, order, vptr, intercept, draws, shifts, target):
     """Squared distance to ``target`` of the mean reached by each shift (m), under each draw (s)."""
     p, m = shifts.shape

@@ -1,16 +1,21 @@
-"""How the core's loops are compiled: cached on disk, without the interpreter's lock.
+"""How the core's loops are compiled.
 
-``helper`` is for functions that only compiled code calls: leaving out their Python wrappers saves
-a good part of a first run's compile time. In both, plain loops rather than array expressions:
-those cost seconds to compile and no less to run.
+``entry`` is for functions called from Python: cached on disk together with all that they call.
+``inner`` ones need neither a cache of their own nor a way in from Python. ``spliced`` is for long
+ones with a single caller: spliced into it before types are inferred, since what they call would
+otherwise be optimised once more at every level of calls. ``fast`` lets sums be reordered; NaN and
+infinity keep their meaning. Plain loops throughout, for array expressions cost seconds to compile
+and run no faster.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from numba import njit
 
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
-_INNER = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-
-kernel = njit(**_OPTIONS)
-helper = njit(**_INNER)
+_INNER: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True}
+entry = njit(cache=True, nogil=True, error_model="numpy")
+inner = njit(**_INNER)
+spliced = njit(**_INNER, inline="always")
+fast = njit(**_INNER, fastmath={"reassoc", "contract"})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from nextpert.core._compile import kernel
+from nextpert.core._compile import entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ NODE_SD = 1.0  # of a node's log lambda about the common one
 _BOUNDS = (-14.0, 18.0)  # of log lambda
 
 
-@kernel
+@entry
 def _spectra(vptr, mptr, intercept, tau, xtx, xty, yty, cells, values, scores, rest):
     """Eigenvalues of each node's parent gram, X'y in that basis, and y'y, intercept removed."""
     for i in range(len(vptr) - 1):
@@ -55,7 +55,7 @@ def _spectra(vptr, mptr, intercept, tau, xtx, xty, yty, cells, values, scores, r
             scores[v + k + a] = s
 
 
-@kernel
+@entry
 def _node_evidence(i, vptr, intercept, values, scores, rest, log_lambda, shape, rate, half, known):
     """Log evidence of node i as a function of log lambda, up to a constant."""
     start = vptr[i] + (1 if intercept else 0)
@@ -70,7 +70,7 @@ def _node_evidence(i, vptr, intercept, values, scores, rest, log_lambda, shape, 
     return -0.5 * logdet - (shape[i] + half[i]) * np.log(rate[i] + 0.5 * quad)
 
 
-@kernel
+@entry
 def _total_evidence(nodes, vptr, intercept, values, scores, rest, t, shape, rate, half, known):
     total = 0.0
     for i in nodes:

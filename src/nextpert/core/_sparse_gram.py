@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nextpert.core._compile import kernel
+from nextpert.core._compile import entry
 
 if TYPE_CHECKING:
     from typing import Any
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@kernel
+@entry
 def sparse_scatter(
     data: NDArray[np.float64],
     indices: NDArray[Any],

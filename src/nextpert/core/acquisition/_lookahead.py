@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core._compile import helper, kernel
+from nextpert.core._compile import entry, inner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,7 @@ class Problem(NamedTuple):
     eigvec: NDArray[np.float64]  # of M, columns, flat (NORM only)
 
 
-@kernel
+@entry
 def project_target(vptr, mptr, indptr, indices, intercept, cov, target, u, w0):
     """Fill ``u = M q`` and ``w0 = q' M q`` of each node, q = (1, mu*_P)."""
     for i in range(len(vptr) - 1):
@@ -62,7 +62,7 @@ def project_target(vptr, mptr, indptr, indices, intercept, cov, target, u, w0):
         w0[i] = w
 
 
-@helper
+@inner
 def _reach(problem, shift, x):
     """Fill the mean ``x`` reached by a shift, one substitution along the order."""
     indptr, indices, vptr = problem.indptr, problem.indices, problem.vptr
@@ -76,7 +76,7 @@ def _reach(problem, shift, x):
         x[i] = s
 
 
-@helper
+@inner
 def _node(layout, k, inv_n, cov, u, i, x, row, y):
     """Fill the design row of node i and y = M row; return d1 and d2."""
     indptr, indices, vptr, mptr = layout
@@ -101,7 +101,7 @@ def _node(layout, k, inv_n, cov, u, i, x, row, y):
     return d1, d2
 
 
-@kernel
+@entry
 def top_decrease(values, z, d2):
     """How far the largest eigenvalue of ``diag(values) - z z' / d2`` lies below the last value.
 
@@ -129,7 +129,7 @@ def top_decrease(values, z, d2):
     return 0.5 * (low + high)
 
 
-@helper
+@inner
 def _norm(problem, i, row, d2, z, vec):
     """Largest eigenvalue of M' of node i; fills z = V' M row and the eigenvector, eigenbasis.
 
@@ -158,7 +158,7 @@ def _norm(problem, i, row, d2, z, vec):
     return values[d - 1] - decrease
 
 
-@helper
+@inner
 def _back(layout, k, i, scale, direction, gx):
     indptr, indices, _, _ = layout
     first = indptr[i]
@@ -166,7 +166,7 @@ def _back(layout, k, i, scale, direction, gx):
         gx[indices[first + a]] += scale * direction[k + a]
 
 
-@kernel
+@entry
 def evaluate(problem, shift, grad):
     """Return the criterion at ``shift`` (p,), less its floor, and fill its gradient."""
     # Arrays are taken out of the tuple once: each access costs a count of references.
@@ -208,7 +208,7 @@ def evaluate(problem, shift, grad):
     return value
 
 
-@helper
+@inner
 def _widest(vptr):
     widest = 0
     for i in range(len(vptr) - 1):
@@ -216,7 +216,7 @@ def _widest(vptr):
     return widest
 
 
-@helper
+@inner
 def _adjoint(problem, gx, grad):
     """Fill ``grad = A' gx`` by one substitution against the order; ``gx`` is used up."""
     indptr, indices, vptr = problem.indptr, problem.indices, problem.vptr
@@ -229,7 +229,7 @@ def _adjoint(problem, gx, grad):
             gx[indices[first + a]] += weights[start + a] * gx[i]
 
 
-@helper
+@inner
 def _max_gradient(problem, layout, i, x, row, y, z, vec, step, gx):
     v, m = problem.vptr[i], problem.mptr[i]
     d = problem.vptr[i + 1] - v
@@ -252,7 +252,7 @@ def _max_gradient(problem, layout, i, x, row, y, z, vec, step, gx):
     _back(layout, k, i, 2.0 * problem.lin[i], step, gx)
 
 
-@kernel
+@entry
 def evaluate_pool(problem, shifts, out):
     """Fill the criterion, less its floor, at every shift of ``shifts`` (p, m), strip by strip."""
     p, m = shifts.shape
@@ -281,7 +281,7 @@ def evaluate_pool(problem, shifts, out):
                     out[begin + j] = max(out[begin + j], problem.lin[i] * w)
 
 
-@helper
+@inner
 def _largest_norm(problem, x, row, y, z, vec):
     layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
     k, inv_n, cov, u = problem.intercept, problem.inv_n, problem.cov, problem.u
@@ -295,7 +295,7 @@ def _largest_norm(problem, x, row, y, z, vec):
     return value
 
 
-@helper
+@inner
 def _reach_strip(problem, shifts, begin, width, x):
     for t in range(len(problem.order)):
         i = problem.order[t]
@@ -310,7 +310,7 @@ def _reach_strip(problem, shifts, begin, width, x):
                 x[i, j] += weight * x[k, j]
 
 
-@helper
+@inner
 def _node_strip(problem, i, width, x, d1, d2, part):
     v, m = problem.vptr[i], problem.mptr[i]
     d = problem.vptr[i + 1] - v

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from nextpert.core._compile import helper, kernel
+from nextpert.core._compile import entry, inner
 from nextpert.core.acquisition._lookahead import evaluate
 
 _MEMORY = 12
 _ARMIJO = 1e-4
 
 
-@helper
+@inner
 def _dot(one, two):
     total = 0.0
     for i in range(len(one)):
@@ -19,13 +19,13 @@ def _dot(one, two):
     return total
 
 
-@helper
+@inner
 def _add(target, factor, other):
     for i in range(len(target)):
         target[i] += factor * other[i]
 
 
-@kernel
+@entry
 def _value_on_sphere(problem, radius, mask, z, shift, grad):
     """Criterion and its gradient by z at ``radius z / |z|``, entries off the mask held at zero."""
     norm = np.sqrt(_dot(z, z))
@@ -42,7 +42,7 @@ def _value_on_sphere(problem, radius, mask, z, shift, grad):
     return value
 
 
-@helper
+@inner
 def _direction(grad, steps, changes, rho, stored, newest, q):
     """Fill q with the step of the two-loop recursion; the memory is a ring."""
     for i in range(len(q)):
@@ -61,7 +61,7 @@ def _direction(grad, steps, changes, rho, stored, newest, q):
         _add(q, alpha[at] - rho[at] * _dot(changes[at], q), steps[at])
 
 
-@helper
+@inner
 def _line_search(problem, radius, mask, z, value, slope, length, ahead, trial, shift, fresh):
     """Backtrack along ``ahead``; fills the trial point and its gradient.
 
@@ -80,7 +80,7 @@ def _line_search(problem, radius, mask, z, value, slope, length, ahead, trial, s
     return value, 0.0, 30
 
 
-@helper
+@inner
 def _remember(ahead, length, fresh, grad, steps, changes, rho, at):
     """Store a step and the change of the gradient; say whether their curvature is of use."""
     for i in range(len(grad)):
@@ -92,7 +92,7 @@ def _remember(ahead, length, fresh, grad, steps, changes, rho, at):
     return curvature > 1e-12 * size
 
 
-@kernel
+@entry
 def minimise_on_sphere(problem, radius, mask, start, max_iter, tol):
     """Minimise the criterion over shifts of norm ``radius`` from ``start``.
 
