@@ -1,0 +1,153 @@
+"""A cluster of two worker processes, one of them killed in mid-work: the same bits as alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import anndata as ad
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from nextpert._adata import _grouped, environment_moments
+from nextpert.core import DagBlr, Moments, gsp, random_scm
+from nextpert.core.campaigns import campaigns
+
+da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
+distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
+
+
+@pytest.fixture(scope="module")
+def shared_client(tmp_path_factory):
+    """Two worker processes of one thread each, on the loopback address alone."""
+    with (
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            worker_dashboard_address=None,
+            local_directory=str(tmp_path_factory.mktemp("workers")),
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def client(shared_client):
+    """The cluster with both workers alive; a killed one is started again by its nanny."""
+    until = time.monotonic() + 30
+    while len(shared_client.nthreads()) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return shared_client
+
+
+def kill_a_busy_worker(client):
+    """End a worker that is at work, as the kernel does where memory runs out; return its id."""
+    pids = client.run(os.getpid)
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        busy = [worker for worker, tasks in client.processing().items() if tasks]
+        if busy:
+            os.kill(pids[busy[0]], signal.SIGKILL)
+            return pids[busy[0]]
+        time.sleep(0.001)
+    return None
+
+
+class KillOnce:
+    """A progress callback that kills a busy worker as soon as the first results are there."""
+
+    def __init__(self, client):
+        self.client, self.killed, self.done = client, None, None
+
+    def __call__(self, done, total):
+        if self.done is None:
+            assert done < total
+            self.done, self.killed = done, kill_a_busy_worker(self.client)
+
+
+def same_bits(one, two):
+    return one.n == two.n and all(
+        getattr(one, name).tobytes() == getattr(two, name).tobytes() for name in ("mean", "scatter")
+    )
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
+def test_moments(form, client, tmp_path, monkeypatch):
+    monkeypatch.setattr(_grouped, "_BLOCK_ENTRIES", 5 * 100)
+    rng = np.random.default_rng(0)
+    x = np.log1p(rng.poisson(0.4, size=(3000, 20))) * rng.uniform(1, 2, size=(3000, 1))
+    groups = rng.integers(-1, 4, size=3000)
+    columns = np.array([12, 3, 7, 18, 0])
+    under_way = tmp_path / "under_way"
+
+    def slowly(chunk, block_info=None):
+        time.sleep(0.02)
+        if block_info and block_info[0]["chunk-location"][0] == 10:
+            under_way.touch()  # a quarter of the blocks done, sums in the workers' memory
+        return form(chunk)
+
+    def watch():
+        until = time.monotonic() + 20
+        while not under_way.exists() and time.monotonic() < until:
+            time.sleep(0.001)
+        killed.append(kill_a_busy_worker(client))
+
+    lazy = da.from_array(x, chunks=(70, 20))
+    lazy = lazy.map_blocks(slowly, dtype=x.dtype, meta=form(np.empty((0, 0))))
+    obs = pd.DataFrame(index=np.arange(3000).astype(str))
+    killed = []
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    found = environment_moments(ad.AnnData(lazy, obs), columns, groups, 4)
+    assert not watcher.is_alive()  # killed before the result was there
+    watcher.join()
+    assert killed[0] is not None
+    assert killed[0] not in client.run(os.getpid).values()
+    alone = environment_moments(ad.AnnData(form(x), obs), columns, groups, 4)
+    assert all(same_bits(a, b) for a, b in zip(found, alone, strict=True))
+    cells = x[groups == 2][:, columns]
+    np.testing.assert_allclose(found[2].scatter, np.cov(cells.T, bias=True) * len(cells))
+
+
+def test_restarts_of_gsp(client):
+    cells = random_scm(60, "erdos_renyi", expected_degree=8, rng=0).sample(2000, rng=1)
+    moments = Moments.from_array(cells)
+    options = {"n_runs": 1500, "depth": 4, "alpha": 1e-3, "rng": 3}
+    alone = gsp(moments, **options)
+    kill = KillOnce(client)
+    with joblib.parallel_config(backend="dask"):
+        found = gsp(moments, n_jobs=None, progress=kill, **options)
+    assert kill.killed is not None
+    assert kill.done < 1500
+    assert found.dag.edges() == alone.dag.edges()
+    assert found.best_run == alone.best_run
+    np.testing.assert_array_equal(found.n_edges, alone.n_edges)
+    np.testing.assert_array_equal(found.order, alone.order)
+
+
+@pytest.mark.parametrize("n_jobs", [None, 1])
+def test_campaigns(n_jobs, client):
+    scm = random_scm(12, rng=0)
+    blr = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False)
+    target = scm.mean(np.r_[np.zeros(9), 0.4, -0.6, 0.7])
+    task = {"source": scm, "posterior": blr, "target_mean": target, "n_rounds": 40}
+    tasks = [task | {"criterion": name} for name in ("civ", "civ_ow", "cv", "greedy") * 8]
+    alone = campaigns(tasks, rng=5)
+    kill = KillOnce(client)
+    with joblib.parallel_config(backend="dask"):
+        found = campaigns(tasks, rng=5, n_jobs=n_jobs, progress=kill)
+    assert kill.killed is not None
+    for one, two in zip(found, alone, strict=True):
+        assert one.shifts.tobytes() == two.shifts.tobytes()
+        assert one.distance.tobytes() == two.distance.tobytes()
+        assert one.posterior.mean().data.tobytes() == two.posterior.mean().data.tobytes()
+    assert len({result.distance[-1] for result in alone}) > 16  # each has noise of its own
