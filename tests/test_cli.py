@@ -130,7 +130,9 @@ def test_every_option_reaches_its_function(screen, tmp_path, monkeypatch):
     code = _design(
         screen,
         *files, "--genes", "MYC", "STK3", "GATA1", "OXR1",
-        "--alpha", 0.02, "--depth", 3, "--n-runs", 4, "--n-jobs", 1, "--seed", 9,
+        "--alpha", 0.02, "--depth", 3, "--n-runs", 4,
+        "--score", "bge", "--penalty", 1.5, "--n-bootstraps", 3,
+        "--n-jobs", 1, "--seed", 9,
         "--shift", tmp_path / "shift.csv", "--perturbations", "MYC", "STK3", "--separator", "+",
         "--prior-scale", 2, "--noise-var", 0.5, "--no-intercept",
         "--acquisition", "cv", "--candidates", "MYC", "MYC+STK3", "--candidate-shift", "knockout",
@@ -141,6 +143,7 @@ def test_every_option_reaches_its_function(screen, tmp_path, monkeypatch):
     learn, fit, design = (calls[n] for n in ("learn_dag", "fit_dag_blr", "design_interventions"))
     expected = {
         "genes": ["MYC", "STK3", "GATA1", "OXR1"], "alpha": 0.02, "depth": 3, "n_runs": 4,
+        "score": "bge", "penalty": 1.5, "n_bootstraps": 3,
         "rng": 9, "before": [("MYC", "STK3")], "required": [("MYC", "GATA1")],
         "forbidden": [("STK3", "MYC")], "tiers": {"MYC": 0.0, "STK3": 1.5}, "n_jobs": 1,
         "backend": "nextpert", "method": "gsp", "dag": None,
@@ -165,6 +168,19 @@ def test_every_parameter_of_the_functions_has_an_option():
         for parameter in set(inspect.signature(getattr(npt.tl, name)).parameters) - keys:
             shared = parameter in {"perturbation_key", "control", "layer"}
             assert shared or f"{parameter}=" in source, f"{name}: {parameter}"
+
+
+def test_boss_and_frequencies(screen, small_screen):
+    """Left to itself, the number of runs depends on the method."""
+    out = screen.parent / "out"
+    options = ["--method", "boss", "--n-bootstraps", "4", "--n-samples", "20", "--no-figures"]
+    command = ["design", str(screen), "--target", "MYC", "--out", str(out), "--quiet", *options]
+    assert main(command) == 0
+    npt.tl.learn_dag(small_screen, method="boss", n_bootstraps=4)
+    result = _result(screen)
+    assert result.uns["dag"]["params"]["n_runs"] == 10
+    for key in ("dag", "dag_frequency"):
+        assert (result.varp[key] != small_screen.varp[key]).nnz == 0
 
 
 def test_targets_given_as_group_and_file(screen, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
+import warnings
 
 import anndata as ad
 import numpy as np
@@ -12,8 +13,8 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert.core import Dag, Moments
-from nextpert.core.structure import gsp
+from nextpert.core import Dag, Moments, random_scm
+from nextpert.core.structure import boss, gsp, minimal_imap
 
 
 def arcs_of(adata, key="dag"):
@@ -171,11 +172,109 @@ def test_panel_of_a_given_graph(small_screen):
     assert isinstance(Dag.from_matrix(small_screen.varp["dag"]), Dag)
 
 
+def control_cells(adata):
+    return adata.X[(adata.obs["perturbation"] == "control").to_numpy()]
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({}, {"score": "bic", "penalty": 2.0, "n_starts": 10}),
+        ({"penalty": 1, "n_runs": 2}, {"score": "bic", "penalty": 1.0, "n_starts": 2}),
+        ({"score": "bge", "n_runs": 1}, {"score": "bge", "n_starts": 1}),
+    ],
+)
+def test_boss_of_the_controls(small_screen, options, wanted):
+    npt.tl.learn_dag(small_screen, method="boss", rng=4, **options)
+    names = list(small_screen.var_names)
+    best = boss(Moments.from_array(control_cells(small_screen)), rng=4, **wanted)
+    assert arcs_of(small_screen) == {(names[k], names[i]) for k, i in best.dag.edges()}
+    stored = small_screen.uns["dag"]
+    assert stored["score"] == pytest.approx(best.score, abs=1e-6)
+    np.testing.assert_allclose(stored["run_scores"], best.scores)
+    assert "run_n_edges" not in stored
+    n_runs = wanted.pop("n_starts")
+    assert stored["params"] == wanted | {
+        "method": "boss", "n_runs": n_runs, "perturbation_key": "perturbation",
+        "control": "control",
+    }  # fmt: skip
+
+
+def test_boss_finds_the_truth_and_keeps_to_prior_knowledge(many_controls, arcs):
+    npt.tl.learn_dag(many_controls, method="boss", n_runs=3)
+    assert {frozenset(arc) for arc in arcs_of(many_controls)} == {frozenset(a) for a in arcs}
+    npt.tl.learn_dag(
+        many_controls, method="boss", n_runs=3, before=[("OXR1", "UBR5")],
+        tiers=[["STK3"], ["MYC"]], required=[("CPQ", "OXR1")], forbidden=[("MYC", "GATA1")],
+    )  # fmt: skip
+    found = arcs_of(many_controls)
+    assert {("OXR1", "UBR5"), ("STK3", "MYC"), ("CPQ", "OXR1")} <= found
+    assert ("MYC", "GATA1") not in found
+
+
+def many_genes(n_genes, seed):
+    truth = random_scm(n_genes, "erdos_renyi", expected_degree=6, rng=seed)
+    obs = pd.DataFrame({"perturbation": ["control"] * 5000}, index=np.arange(5000).astype(str))
+    names = [f"g{i}" for i in range(n_genes)]
+    return truth, ad.AnnData(truth.sample(5000, rng=2), obs, pd.DataFrame(index=names))
+
+
+def test_boss_is_recommended_where_gsp_missed_the_sparsest_graph():
+    truth, adata = many_genes(70, 10)
+    with pytest.warns(UserWarning, match=r'order of the genes .* method="boss"') as caught:
+        npt.tl.learn_dag(adata, n_runs=20)
+    assert caught[0].filename == __file__
+    n_edges = adata.uns["dag"]["n_edges"]
+    assert f"stopped at {n_edges} arcs" in str(caught[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        npt.tl.learn_dag(adata, method="boss")
+    order = [int(name[1:]) for name in adata.uns["dag"]["order"]]
+    sparser = minimal_imap(Moments.from_array(adata.X), order, alpha=1e-3).n_edges
+    assert truth.dag.n_edges * 0.97 < sparser < n_edges
+    assert f"with {sparser} at" in str(caught[0].message)
+    true = {frozenset((f"g{k}", f"g{i}")) for k, i in truth.dag.edges()}
+    assert len(true ^ {frozenset(arc) for arc in arcs_of(adata)}) <= 2
+
+
+@pytest.mark.parametrize("prior", [{}, {"before": [("MYC", "STK3")], "required": [("CPQ", "MYC")]}])
+def test_nothing_is_said_where_gsp_finds_the_truth(many_controls, prior):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        npt.tl.learn_dag(many_controls, **prior)
+
+
+BAD = [
+    ({"method": "boss", "score": "aic"}, "score must be one of bic, bge, but is 'aic'"),
+    ({"method": "boss", "penalty": 0}, "penalty"),
+    ({"method": "boss", "penalty": np.nan}, "penalty"),
+    ({"method": "boss", "n_runs": 0}, "n_starts|n_runs"),
+    ({"method": "boss", "backend": "causaldag"}, "'causaldag' has no method"),
+    ({"n_bootstraps": -1}, "n_bootstraps"),
+    ({"n_bootstraps": 2.5}, "n_bootstraps"),
+    ({"method": "given", "dag": [("MYC", "STK3")], "n_bootstraps": 3}, "n_bootstraps needs"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD)
+def test_bad_options(options, message, small_screen, assert_same_adata):
+    before = small_screen.copy()
+    with pytest.raises(ValueError, match=message):
+        npt.tl.learn_dag(small_screen, **options)
+    assert_same_adata(small_screen, before)
+
+
 def test_progress_is_shown_on_request(small_screen, capsys):
     npt.tl.learn_dag(small_screen, n_runs=5)
     assert capsys.readouterr().err == ""
     npt.tl.learn_dag(small_screen, n_runs=5, show_progress=True)
     assert "5/5" in capsys.readouterr().err
+    npt.tl.learn_dag(small_screen, method="boss", n_runs=3, n_bootstraps=4, show_progress=True)
+    shown = capsys.readouterr().err
+    assert "BOSS" in shown
+    assert "3/3" in shown
+    assert "Bootstraps" in shown
+    assert "4/4" in shown
 
 
 def test_causaldag_is_asked_for_where_it_is_absent(small_screen, assert_same_adata, monkeypatch):

@@ -47,11 +47,11 @@ def build_parser(version: str) -> Parser:
         fromfile_prefix_chars="@",
     )
     design.add_argument("file", type=Path, metavar="FILE.h5ad", help="the screen")
-    _add_options(design, out="nextpert_design", n_runs=100)
+    _add_options(design, out="nextpert_design", n_runs=None)
     return parser
 
 
-def _add_options(parser: argparse.ArgumentParser, *, out: str, n_runs: int) -> None:
+def _add_options(parser: argparse.ArgumentParser, *, out: str, n_runs: int | None) -> None:
     _add_target(parser)
     _add_data(parser)
     _add_graph(parser, n_runs)
@@ -109,19 +109,37 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_graph(parser: argparse.ArgumentParser, n_runs: int) -> None:
+def _add_graph(parser: argparse.ArgumentParser, n_runs: int | None) -> None:
     group = parser.add_argument_group("the graph (tl.learn_dag)")
-    group.add_argument("--method", choices=("gsp", "given"), default="gsp", help="how to get it")
+    group.add_argument(
+        "--method",
+        choices=("gsp", "boss", "given"),
+        default="gsp",
+        help="how to get it; boss is the better choice from about 50 genes on",
+    )
     group.add_argument(
         "--dag", type=Path, metavar="FILE.csv", help="arcs of your own: columns parent, child"
     )
-    group.add_argument("--alpha", type=float, default=1e-3, help="significance level of the tests")
-    group.add_argument("--depth", type=int, default=4, help="most arcs turned round in a search")
-    group.add_argument("--n-runs", type=int, default=n_runs, help="restarts")
+    group.add_argument("--alpha", type=float, default=1e-3, help="gsp: level of the tests")
+    group.add_argument("--depth", type=int, default=4, help="gsp: most arcs turned round at once")
+    group.add_argument("--score", choices=("bic", "bge"), default="bic", help="boss: what to raise")
+    group.add_argument("--penalty", type=float, default=2.0, help="boss: factor on that of the BIC")
+    group.add_argument(
+        "--n-runs",
+        type=int,
+        default=n_runs,
+        help="restarts; None stands for 100 of gsp, 10 of boss (3 above 100 genes)",
+    )
+    group.add_argument(
+        "--n-bootstraps",
+        type=int,
+        default=0,
+        help="resamples of the control cells, for the frequency of every arc",
+    )
     group.add_argument(
         "--backend", choices=("nextpert", "causaldag"), default="nextpert", help="implementation"
     )
-    group.add_argument("--n-jobs", type=int, default=1, help="processes")
+    group.add_argument("--n-jobs", type=int, default=1, help="threads")
     for name, columns in (
         ("before", "earlier, later"),
         ("tiers", "gene, tier (a number)"),

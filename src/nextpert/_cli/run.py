@@ -63,7 +63,10 @@ def _analyse(
             dag=read.read_pairs(options.dag),
             alpha=options.alpha,
             depth=options.depth,
+            score=options.score,
+            penalty=options.penalty,
             n_runs=options.n_runs,
+            n_bootstraps=options.n_bootstraps,
             before=read.read_pairs(options.before),
             tiers=read.read_numbers(options.tiers),
             required=read.read_pairs(options.required),
@@ -121,7 +124,7 @@ def _prepare(adata: AnnData, options: argparse.Namespace) -> list[str] | None:
     require_layer(adata, options.layer)
     _normalise(adata, options)
     if options.genes is None and not options.min_fraction:
-        if options.method == "gsp" and adata.n_vars > _MANY_GENES:
+        if options.method != "given" and adata.n_vars > _MANY_GENES:
             message = (
                 f"The panel holds all {adata.n_vars} genes: learning its graph may take long. "
                 "Name fewer with --genes or --min-fraction."

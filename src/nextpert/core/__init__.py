@@ -22,8 +22,11 @@ from nextpert.core.random_dag import random_dag
 from nextpert.core.random_scm import random_scm
 from nextpert.core.scm import LinearScm
 from nextpert.core.structure import (
+    BossResult,
     GspResult,
     PriorKnowledge,
+    bootstrap_dag,
+    boss,
     causaldag_gsp,
     fisher_z_threshold,
     gsp,
@@ -34,6 +37,7 @@ from nextpert.core.target_distance import target_distance
 
 __all__ = [
     "Acquisition",
+    "BossResult",
     "Box",
     "CampaignResult",
     "CausalVariance",
@@ -56,6 +60,8 @@ __all__ = [
     "Sparse",
     "Sphere",
     "TargetMeanVariance",
+    "bootstrap_dag",
+    "boss",
     "build_acquisition",
     "campaign",
     "causaldag_gsp",

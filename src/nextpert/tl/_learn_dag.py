@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata
-from nextpert.tl._dag_search import SearchOptions, read_prior, search
+from nextpert.core._checks import as_rng, require_count
+from nextpert.tl._bootstrap import resample
+from nextpert.tl._dag_search import (
+    SearchOptions,
+    Workers,
+    default_runs,
+    frequencies,
+    read_prior,
+    search,
+    warn_if_not_sparsest,
+)
 from nextpert.tl._environments import require_varying
 from nextpert.tl._given_graph import given_graph
 
@@ -21,8 +31,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-METHODS = ("gsp", "given")
-BACKENDS = ("nextpert", "causaldag")
+KNOWN = {
+    "method": ("gsp", "boss", "given"),
+    "score": ("bic", "bge"),
+    "backend": ("nextpert", "causaldag"),
+}
 
 
 def learn_dag(
@@ -35,7 +48,10 @@ def learn_dag(
     dag: Any = None,
     alpha: float = 1e-3,
     depth: int = 4,
-    n_runs: int = 100,
+    score: str = "bic",
+    penalty: float = 2.0,
+    n_runs: int | None = None,
+    n_bootstraps: int = 0,
     before: Iterable[tuple[str, str]] | None = None,
     tiers: Mapping[str, float] | Sequence[Iterable[str]] | None = None,
     required: Iterable[tuple[str, str]] | None = None,
@@ -53,32 +69,49 @@ def learn_dag(
     The greedy sparsest permutation algorithm (GSP) looks for the order of genes whose minimal
     I-map has the fewest arcs, testing partial correlations with Fisher's z, two-sided, at
     ``alpha`` (Solus et al. 2021, doi:10.1093/biomet/asaa104; as used by Zhang et al. 2023,
-    doi:10.1038/s42256-023-00719-0).
+    doi:10.1038/s42256-023-00719-0). The best-order score search (BOSS; Andrews et al. 2023,
+    arXiv:2310.17679) moves one gene after the other to its best place in the order.
+
+    BOSS is the better choice for larger panels, from about 50 genes on. In 5,000 cells simulated
+    from random graphs (6 neighbours a gene), GSP returned 324 to 411 arcs of 100 genes where 281
+    to 323 are true (F1 of the adjacencies 0.84 to 0.93), BOSS 281 to 324 (F1 above 0.99). At 400
+    genes, the F1 are 0.78 and 0.997; at 20 genes 0.89 to 1 and 0.99 to 1.
 
     Parameters
     ----------
     adata
         Cells x genes, log-normalised expression; dense or sparse, in memory or backed.
     genes
-        The panel; ``None`` (default) takes every gene, or those of the given graph. GSP suits
-        panels of up to a hundred genes or so.
+        The panel; ``None`` (default) takes every gene, or those of the given graph.
     perturbation_key
         Column of ``adata.obs`` with the label of every cell.
     control
         Label of the unperturbed cells, the only ones that are read.
     method
-        ``"gsp"`` (default), or ``"given"`` to use ``dag``.
+        ``"gsp"`` (default), ``"boss"``, or ``"given"`` to use ``dag``.
     dag
         Your own graph, for ``method="given"``: arcs as pairs ``(parent, child)`` of gene names
         (name the panel in ``genes`` if it has genes without arcs), a DataFrame (rows = parents,
         columns = children), a matrix over the panel (row = parent) or a
         :class:`nextpert.core.Dag`. No cells are read then.
     alpha
-        Significance level of the tests, above 0 and below 1.
+        GSP: significance level of the tests, above 0 and below 1.
     depth
-        Largest number of arcs turned round in search of a sparser graph.
+        GSP: largest number of arcs turned round in search of a sparser graph.
+    score
+        BOSS: ``"bic"``, or ``"bge"`` for the marginal likelihood (see
+        :func:`nextpert.core.boss`).
+    penalty
+        BOSS: factor on the penalty of the BIC; 1 is the BIC proper, higher gives fewer arcs.
     n_runs
-        Number of restarts.
+        Number of restarts; ``None`` (default) stands for 100 of GSP and for 10 of BOSS (3 above
+        100 genes). In 8 of 23 models of 20 to 100 genes, simulated as above, a single start of
+        BOSS ended with 3 to 63 % more arcs than are true; the best of 10 did in none.
+    n_bootstraps
+        Number of resamples of the control cells to search as well, for the frequency of every
+        arc; see :func:`nextpert.core.bootstrap_dag`. In a resample a cell counts ``w`` times,
+        ``w`` Poisson of mean 1 (the Poisson bootstrap), so the number of cells varies a little.
+        All resamples are made in one pass, in ``8 n_bootstraps n_genes^2`` bytes.
     before
         Prior knowledge: pairs ``(earlier, later)`` of genes; no path leads from the later to the
         earlier, and none need lead from the earlier to the later.
@@ -88,14 +121,15 @@ def learn_dag(
     required, forbidden
         Prior knowledge: arcs ``(parent, child)`` that the graph must, or must not, have.
     backend
-        ``"nextpert"``, or ``"causaldag"`` for the original implementation, where the extra
+        ``"nextpert"``, or ``"causaldag"`` for the original implementation of GSP, where the extra
         ``nextpert[causaldag]`` is installed.
     layer
         Layer to read; ``None`` stands for ``adata.X``.
     rng
         Seed or generator.
     n_jobs
-        Number of threads; the result does not depend on it.
+        Number of threads; the result does not depend on it. With joblib's dask backend
+        (``joblib.parallel_config("dask")``) runs and bootstraps are spread over a cluster.
     show_progress
         Whether to show a progress bar.
     key_added
@@ -110,16 +144,27 @@ def learn_dag(
 
         - ``varp["dag"]``: the graph over all genes, CSR ``(n_vars, n_vars)``, row = parent,
           column = child, ones on arcs.
+        - ``varp["dag_frequency"]``, with ``n_bootstraps``: share of the resamples whose graph has
+          the arc, laid out the same way. Cells without perturbations do not tell directions of
+          Markov equivalent graphs apart: the frequency of an adjacency is the sum of both.
         - ``uns["dag"]``: ``genes``, ``n_edges``, ``order`` (the genes in topological order) and
-          ``params``; where the graph was learned also ``n_control_cells`` and, by our own
-          backend, ``run_n_edges`` (number of arcs at the end of every run, shape ``(n_runs,)``).
+          ``params``; where the graph was learned also ``n_control_cells``, of GSP by our own
+          backend ``run_n_edges`` (number of arcs at the end of every run, shape ``(n_runs,)``), of
+          BOSS ``score`` and ``run_scores``, and with ``n_bootstraps`` ``frequency_key``.
+
+    Warns
+    -----
+    UserWarning
+        If GSP's graph is not the sparsest: the order found by BOSS has a minimal I-map of fewer
+        arcs at the same ``alpha``.
 
     Raises
     ------
     ValueError
         If a gene is absent, given twice or constant among the control cells, a value is NaN or
         infinite, there are no control cells or too few for the panel, the column of labels is
-        absent, or ``alpha`` is not between 0 and 1. Nothing is written then.
+        absent, an option is unknown or out of range, or a gene is constant in a resample. Nothing
+        is written then.
     nextpert.core.CycleError
         If the given graph, or the prior knowledge, runs in a circle; its genes are named.
 
@@ -137,58 +182,88 @@ def learn_dag(
     """
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
-    _check_options(method, dag, backend, alpha)
+    _check_options({"method": method, "score": score, "backend": backend}, dag, alpha)
+    n_bootstraps = _check_bootstraps(n_bootstraps, method)
     params: dict[str, Any] = {"method": method}
     stored: dict[str, Any] = {}
+    varp: dict[str, Any] = {}
     if method == "given":
         panel = None if genes is None else _adata.resolve_panel(adata, genes)[0]
         names, columns, graph = given_graph(adata, dag, panel)
         order = graph.order
     else:
         names, columns = _adata.resolve_panel(adata, genes, least=2)
-        options = SearchOptions(alpha, depth, n_runs, n_jobs, show_progress, backend, rng)
+        runs = default_runs(method, len(names)) if n_runs is None else n_runs
+        options = SearchOptions(method, alpha, depth, score, penalty, runs, backend)
         prior = read_prior(names, before, tiers, required, forbidden)
         labels = _adata.read_labels(adata, perturbation_key)
         _adata.require_control(labels, control)
         groups = labels.groups([control])
         (cells,) = _adata.environment_moments(adata, columns, groups, 1, layer=layer)
         _require_enough(cells, names)
-        graph, order, run_n_edges = search(cells, names, prior, options)
-        params |= {
-            "alpha": float(alpha),
-            "depth": int(depth),
-            "n_runs": int(n_runs),
-            "backend": backend,
-            "perturbation_key": perturbation_key,
-            "control": control,
-        }
+        rng, workers = as_rng(rng), Workers(n_jobs, show_progress)
+        found = search(cells, names, prior, options, rng, workers)
+        graph, order = found.dag, found.order
+        if method == "gsp":
+            warn_if_not_sparsest(cells, graph, prior, alpha)
+        params = options.used() | {"perturbation_key": perturbation_key, "control": control}
         if layer is not None:
             params["layer"] = layer
-        stored["n_control_cells"] = cells.n
-        if run_n_edges is not None:
-            stored["run_n_edges"] = run_n_edges
+        stored |= {"n_control_cells": cells.n, **found.stored}
+        if n_bootstraps:
+            controls = np.flatnonzero(groups == 0)
+            resampled = resample(adata, columns, controls, n_bootstraps, rng, layer=layer)
+            share = frequencies(resampled, names, prior, options, rng, workers)
+            params["n_bootstraps"] = n_bootstraps
+            stored["frequency_key"] = f"{key_added}_frequency"
+            varp[stored["frequency_key"]] = _adata.to_all_genes(share, columns, adata.n_vars)
     stored |= {
         "genes": _adata.strings(names),
         "n_edges": graph.n_edges,
         "order": _adata.strings(names[i] for i in order),
         "params": params,
     }
-    matrix = _adata.to_all_genes(graph.to_matrix(), columns, adata.n_vars)
+    varp[key_added] = _adata.to_all_genes(graph.to_matrix(), columns, adata.n_vars)
     logger.info("Graph of %d genes with %d arcs (%s).", len(names), graph.n_edges, method)
-    return _adata.write_results(adata, uns={key_added: stored}, varp={key_added: matrix}, copy=copy)
+    return _write(adata, key_added, stored, varp, copy=copy)
 
 
-def _check_options(method: str, dag: Any, backend: str, alpha: float) -> None:
-    for name, value, known in (("method", method, METHODS), ("backend", backend, BACKENDS)):
-        if value not in known:
-            message = f"{name} must be one of {', '.join(known)}, but is {value!r}."
+def _write(
+    adata: ad.AnnData, key: str, stored: dict[str, Any], varp: dict[str, Any], *, copy: bool
+) -> ad.AnnData | None:
+    """Write the results; frequencies of a graph that is written over go with it."""
+    earlier = adata.uns.get(key)
+    stale = earlier.get("frequency_key") if hasattr(earlier, "get") else None
+    written = _adata.write_results(adata, uns={key: stored}, varp=varp, copy=copy)
+    target = adata if written is None else written
+    if isinstance(stale, str) and stale not in varp and stale in target.varp:
+        del target.varp[stale]
+    return written
+
+
+def _check_options(chosen: dict[str, str], dag: Any, alpha: float) -> None:
+    for name, value in chosen.items():
+        if value not in KNOWN[name]:
+            message = f"{name} must be one of {', '.join(KNOWN[name])}, but is {value!r}."
             raise ValueError(message)
+    method, backend = chosen["method"], chosen["backend"]
     if (method == "given") != (dag is not None):
         message = 'method="given" and dag belong together: give both or neither.'
+        raise ValueError(message)
+    if method == "boss" and backend != "nextpert":
+        message = f'backend={backend!r} has no method="boss": use method="gsp" with it.'
         raise ValueError(message)
     if not 0 < alpha < 1:
         message = f"alpha must lie between 0 and 1, both excluded, but is {alpha!r}."
         raise ValueError(message)
+
+
+def _check_bootstraps(n_bootstraps: int, method: str) -> int:
+    n_bootstraps = require_count(n_bootstraps, "n_bootstraps", least=0)
+    if n_bootstraps and method == "given":
+        message = 'n_bootstraps needs a graph that is learned: leave it out with method="given".'
+        raise ValueError(message)
+    return n_bootstraps
 
 
 def _require_enough(cells: Moments, genes: list[str]) -> None:
