@@ -20,6 +20,7 @@ from nextpert.core.campaigns import campaigns
 
 da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
 distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
+psutil = pytest.importorskip("psutil", reason="it comes with the extra dask")
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,11 @@ def kill_a_busy_worker(client):
     while time.monotonic() < until:
         busy = [worker for worker, tasks in client.processing().items() if tasks]
         if busy:
-            os.kill(pids[busy[0]], signal.SIGKILL)
-            return pids[busy[0]]
+            victim = pids[busy[0]]
+            # The nannies live in this process: nothing but a child of it is ever killed.
+            assert psutil.Process(victim).ppid() == os.getpid()
+            os.kill(victim, signal.SIGKILL)
+            return victim
         time.sleep(0.001)
     return None
 

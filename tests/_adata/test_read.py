@@ -131,6 +131,16 @@ def test_in_an_h5ad(kind, values, groups, tmp_path):
     backed.file.close()
 
 
+@pytest.mark.parametrize("kind", ["dense", "csr", "csc"])
+def test_in_a_compressed_file(kind, values, groups, tmp_path):
+    adata = make(KINDS[kind](values))
+    adata.write_h5ad(tmp_path / "cells.h5ad", compression="gzip")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    found = environment_moments(backed, COLUMNS, groups, 3)
+    assert_same_bits(found, environment_moments(adata, COLUMNS, groups, 3))
+    backed.file.close()
+
+
 @pytest.mark.parametrize("kind", ON_DISK)
 def test_in_a_zarr_store(kind, values, groups, tmp_path):
     adata = make(KINDS[kind](values))
@@ -174,7 +184,8 @@ def test_sparse_and_dense_sums_agree(share, values, groups, monkeypatch):
 
 
 @pytest.mark.parametrize("offset", [10.0, 1e4, -1e6])
-def test_sparse_cells_far_from_zero(offset):
+def test_sparse_cells_far_from_zero(offset, monkeypatch):
+    monkeypatch.setattr(_grouped, "_DENSE_SHARE", 1.1)
     x = np.random.default_rng(4).normal(size=(N, P)) + offset
     x[np.random.default_rng(5).random((N, P)) < 0.5] = 0
     x[:, 4] = np.random.default_rng(6).normal(size=N) + offset
@@ -329,7 +340,9 @@ def test_damaged_files_are_refused(part, damage, message, values, groups, tmp_pa
     backed.file.close()
 
 
-def test_unsorted_columns_on_disk_are_refused(values, groups, tmp_path):
+@pytest.mark.parametrize("at_once", [4, 10**6])
+def test_unsorted_columns_on_disk_are_refused(at_once, values, groups, tmp_path, monkeypatch):
+    monkeypatch.setattr(_sources, "_NONZEROS", at_once)  # one value of a column, or all
     make(shuffled(values)).write_h5ad(tmp_path / "cells.h5ad")
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     with pytest.raises(ValueError, match="row indices that are not sorted"):
