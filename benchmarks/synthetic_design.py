@@ -14,16 +14,18 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from functools import cache
 
-import joblib
 import numpy as np
 import pandas as pd
 
-from nextpert.core import DagBlr, LinearScm, campaign, random_scm
+from nextpert.core import DagBlr, LinearScm, random_scm
+from nextpert.core.campaigns import campaigns
 
 CRITERIA = ("civ", "civ_ow", "target_mean_variance", "cv", "greedy", "maxv", "random")
 
 
+@cache
 def instance(seed: int, n_nodes: int, n_targets: int) -> tuple[LinearScm, np.ndarray]:
     """Draw a model and the target mean of an ideal shift on its most downstream genes."""
     rng = np.random.default_rng(seed)
@@ -34,14 +36,18 @@ def instance(seed: int, n_nodes: int, n_targets: int) -> tuple[LinearScm, np.nda
     return scm, scm.mean(shift)
 
 
-def run(seed: int, run_id: int, criterion: str, prior: str, args: argparse.Namespace) -> np.ndarray:
-    """Return the relative distance after each round of one campaign."""
+def task(seed: int, run_id: int, criterion: str, prior: str, args: argparse.Namespace) -> dict:
+    """Return the arguments of one campaign."""
     scm, target = instance(seed, args.genes, args.targets)
     scale = "evidence" if prior == "learned" else 1.0
-    blr = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False, prior_scale=scale)
-    rng = np.random.default_rng([seed, run_id])
-    result = campaign(scm, blr, target, criterion, n_rounds=args.rounds, rng=rng)
-    return np.sqrt(result.distance)
+    return {
+        "source": scm,
+        "posterior": DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False, prior_scale=scale),
+        "target_mean": target,
+        "criterion": criterion,
+        "n_rounds": args.rounds,
+        "rng": [seed, run_id],
+    }
 
 
 def main() -> None:
@@ -68,8 +74,9 @@ def main() -> None:
         for r in range(args.runs)
     ]
     start = time.perf_counter()
-    curves = joblib.Parallel(n_jobs=args.workers)(joblib.delayed(run)(*t, args) for t in tasks)
+    results = campaigns([task(*t, args) for t in tasks], n_jobs=args.workers)
     elapsed = time.perf_counter() - start
+    curves = [np.sqrt(result.distance) for result in results]
     table = pd.DataFrame(tasks, columns=["instance", "run", "criterion", "prior"])
     rounds = sorted({0, 10, 20, 25, args.rounds} & set(range(args.rounds + 1)))
     for t in rounds:
