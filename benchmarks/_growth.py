@@ -17,9 +17,12 @@ class Series:
     unit: str
     points: tuple[tuple[int, Row], ...]
     peer: str
+    labels: tuple[str, str]  # of the two curves, ours and the peer's, in the plot
 
 
-def _series(row: Row, unit: str, axis: str, sizes: list[int], peer_up_to: int) -> Series:
+def _series(
+    row: Row, unit: str, axis: str, sizes: list[int], peer_up_to: int, labels: tuple[str, str]
+) -> Series:
     """Vary the argument ``axis`` of a row; the peer is run up to a size."""
     points = []
     for k, size in enumerate(sizes):
@@ -31,7 +34,7 @@ def _series(row: Row, unit: str, axis: str, sizes: list[int], peer_up_to: int) -
         if size > peer_up_to:
             changes |= {"peer": "", "peer_repeats": 0}
         points.append((size, replace(row, **changes)))
-    return Series(row.name, row.title, unit, tuple(points), row.peer)
+    return Series(row.name, row.title, unit, tuple(points), row.peer, labels)
 
 
 def _row(name: str, title: str, make: str, full: dict, quick: dict, peer: str, **more: Any) -> Row:
@@ -47,7 +50,7 @@ SERIES: tuple[Series, ...] = (
             {"n_parents": 3, "n_states": 3}, {"n_genes": 6, "n_parents": 2, "n_states": 1},
             "dense, SLSQP",
         ),
-        "genes", "n_genes", _DOUBLING, 100,
+        "genes", "n_genes", _DOUBLING, 100, ("CIV step", "dense, SLSQP"),
     ),
     _series(
         _row(
@@ -55,7 +58,7 @@ SERIES: tuple[Series, ...] = (
             {"n_parents": 3, "n_candidates": 1000, "n_peer": 100},
             {"n_genes": 6, "n_parents": 2, "n_candidates": 10, "n_peer": 5}, "dense loop",
         ),
-        "genes", "n_genes", _DOUBLING, 200,
+        "genes", "n_genes", _DOUBLING, 200, ("pool of 1,000", "dense loop"),
     ),
     _series(
         _row(
@@ -64,14 +67,14 @@ SERIES: tuple[Series, ...] = (
             {"n_genes": 4, "degree": 2.0, "n_cells": 200, "peer": "boss"}, "causal-learn BOSS",
             needs="causal-learn", module="causallearn",
         ),
-        "genes", "n_genes", _DOUBLING[:5], 50,
+        "genes", "n_genes", _DOUBLING[:5], 50, ("BOSS", "causal-learn BOSS"),
     ),
     _series(
         _row(
             "growth-memory", "moments of 36 genes, in memory", "_moments:from_memory",
             {"n_genes": 36}, {"n_cells": 50, "n_genes": 4}, "X.T @ X",
         ),
-        "cells", "n_cells", [10**k for k in range(3, 7)], 10**6,
+        "cells", "n_cells", [10**k for k in range(3, 7)], 10**6, ("in memory", "X.T @ X"),
     ),
     _series(
         _row(
@@ -80,7 +83,7 @@ SERIES: tuple[Series, ...] = (
             {"n_cells": 150, "n_genes": 20, "n_panel": 4, "density": 0.3},
             "one read of the file", file=True,
         ),
-        "cells", "n_cells", [10**4, 10**5, 10**6], 10**6,
+        "cells", "n_cells", [10**4, 10**5, 10**6], 10**6, ("sparse h5ad", "one read of it"),
     ),
     _series(
         _row(
@@ -88,6 +91,6 @@ SERIES: tuple[Series, ...] = (
             {"n_genes": 200, "n_parents": 3, "n_peer": 100},
             {"n_genes": 6, "n_parents": 2, "n_candidates": 10, "n_peer": 5}, "dense loop",
         ),
-        "candidates", "n_candidates", [10**k for k in range(1, 6)], 100,
+        "candidates", "n_candidates", [10**k for k in range(1, 6)], 100, ("pool", "dense loop"),
     ),
 )  # fmt: skip

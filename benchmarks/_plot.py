@@ -41,20 +41,29 @@ def draw(curves: Curves, path: str) -> None:
                 if name in known:
                     _curve(ax, *known[name], key)
             ax.set(xscale="log", yscale="log", xlabel=f"number of {unit}", ylabel="time (s)")
+            low, high = ax.get_ylim()
+            ax.set_ylim(low, high * 30)  # room for the legend
+            if unit == "genes":
+                ticks = [25, 100, 400, 1600]
+                ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+                ax.minorticks_off()
+                ax.set_xlim(20, 2000)
             ax.set_title(title, loc="left", fontsize=9, fontweight="bold")
             ax.grid(which="major", color="0.9", linewidth=0.6)
             ax.set_axisbelow(True)
             if ax.lines:
-                ax.legend(frameon=False, fontsize=7)
+                ax.legend(frameon=False, fontsize=6.5, loc="upper left", ncols=2, columnspacing=1)
+        note = "medians of 3 runs on one thread; bars: least and largest"
+        figure.supxlabel(note, fontsize=7, color="0.3")
         figure.savefig(Path(path), dpi=200)
         plt.close(figure)
 
 
 def _curve(ax, series: Series, points: list[tuple[int, Measured]], key: str) -> None:
-    short = series.title.split(",")[0] if key == "b" or "step" in series.name else series.title
+    ours, peer = series.labels
     sides = (
-        (f"nextpert: {short}", [(s, m.ours) for s, m in points], "-", _COLOURS[key]),
-        (f"{series.peer}", [(s, m.peer) for s, m in points if m.peer], "--", "white"),
+        (f"nextpert: {ours}", [(s, m.ours) for s, m in points], "-", _COLOURS[key]),
+        (peer, [(s, m.peer) for s, m in points if m.peer], "--", "white"),
     )
     for label, curve, line, face in sides:
         if not curve:
