@@ -141,6 +141,6 @@ def from_file(*, n_panel: int, **file: Any) -> Work:
         expected = np.load(path.with_suffix(".npy"))
         worst = float(np.abs(found[0].gram - expected).max() / np.abs(expected).max())
         size = path.stat().st_size / 2**20
-        return f"file of {size:,.0f} MB, in memory; agree to {worst:.0e}", worst < 1e-10
+        return f"file of {size:,.0f} MB, in the page cache; agree to {worst:.0e}", worst < 1e-10
 
     return Work(ours, lambda _: _read_whole(path), report)

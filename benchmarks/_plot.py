@@ -53,7 +53,8 @@ def draw(curves: Curves, path: str) -> None:
             ax.set_axisbelow(True)
             if ax.lines:
                 ax.legend(frameon=False, fontsize=6.5, loc="upper left", ncols=2, columnspacing=1)
-        note = "medians of 3 runs on one thread; bars: least and largest"
+        note = "medians of 3 runs on one thread, bars: least and largest; "
+        note += "dense loop over 1,000 candidates: 100 measured and scaled up"
         figure.supxlabel(note, fontsize=7, color="0.3")
         figure.savefig(Path(path), dpi=200)
         plt.close(figure)
