@@ -14,9 +14,12 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+import nextpert as npt
 from nextpert._adata import _grouped, environment_moments
 from nextpert.core import DagBlr, Moments, gsp, random_scm
 from nextpert.core.campaigns import campaigns
+from nextpert.core.structure._resamples import arc_frequencies
+from nextpert.tl import _dag_search
 
 da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
 distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
@@ -136,6 +139,33 @@ def test_restarts_of_gsp(client):
     assert found.best_run == alone.best_run
     np.testing.assert_array_equal(found.n_edges, alone.n_edges)
     np.testing.assert_array_equal(found.order, alone.order)
+
+
+@pytest.mark.filterwarnings("ignore:GSP stopped")
+@pytest.mark.parametrize("form", [np.asarray, da.from_array])
+def test_bootstraps(form, client, monkeypatch, assert_same):
+    """A worker is killed among the bootstraps; the cells are in memory or a Dask array."""
+    alone = npt.datasets.simulated_screen(n_control=2000, n_perturbed=1, perturbed=1)
+    found = alone.copy()
+    found.X = form(alone.X)
+    options = {"n_runs": 40, "n_bootstraps": 40}
+    npt.tl.learn_dag(alone, **options)
+    kill = KillOnce(client)
+
+    def killing(*args, **kwargs):
+        return arc_frequencies(*args, **kwargs | {"progress": kill})
+
+    monkeypatch.setattr(_dag_search, "arc_frequencies", killing)
+    with joblib.parallel_config(backend="dask"):
+        npt.tl.learn_dag(found, **options)
+    assert kill.killed is not None
+    assert kill.done < 40
+    assert kill.killed not in client.run(os.getpid).values()
+    for key in ("dag", "dag_frequency"):
+        assert_same(found.varp[key], alone.varp[key])
+    assert_same(found.uns["dag"], alone.uns["dag"])
+    shares = np.unique(alone.varp["dag_frequency"].data)
+    assert len(shares) > 10  # resamples differ
 
 
 @pytest.mark.parametrize("n_jobs", [None, 1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import anndata as ad
 import h5py
 import numpy as np
@@ -83,7 +85,7 @@ def test_views_and_blocks(values, groups):
 
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csc_matrix])
 def test_anndata_read_lazily(form, values, groups, tmp_path):
-    pytest.importorskip("xarray", reason="anndata's own extra for lazy reading is not installed")
+    pytest.importorskip("xarray", reason="it comes with the extra dask")
     path = tmp_path / "cells.h5ad"
     adata = make(form(values))
     adata.write_h5ad(path)
@@ -104,3 +106,33 @@ def test_learning_and_fitting_from_dask_arrays(small_screen):
     one, two = (adata.varp["dag_blr_mean"] for adata in (small_screen, lazy))
     assert one.data.tobytes() == two.data.tobytes()
     np.testing.assert_array_equal(one.indices, two.indices)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csc_matrix])
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_from_a_lazy_file_to_a_ranking(kind, form, small_screen, assert_same, tmp_path):
+    """Labels in a lazy obs, missing ones among them; every result as from memory, to the bit."""
+    pytest.importorskip("xarray", reason="it comes with the extra dask")
+    small_screen.X = form(np.where(small_screen.X > 0.5, small_screen.X, 0))
+    path = tmp_path / f"cells.{kind}"
+    getattr(small_screen, f"write_{kind}")(path)
+    with h5py.File(path) if kind == "h5ad" else contextlib.nullcontext(path) as source:
+        lazy = ad.experimental.read_lazy(source)
+        assert hasattr(lazy.obs["perturbation"], "to_series")
+        for adata in (small_screen, lazy):
+            npt.tl.learn_dag(adata, n_runs=5, n_bootstraps=3)
+            with pytest.warns(UserWarning, match=r"HS2 \(not measured: HS2\)"):
+                npt.tl.fit_dag_blr(adata)
+            npt.tl.design_interventions(adata, "MYC+OXR1")
+    for key in ("dag", "dag_frequency", "dag_blr_mean"):
+        assert_same(lazy.varp[key], small_screen.varp[key])
+    for key in ("dag", "dag_blr", "design"):
+        assert_same(lazy.uns[key], small_screen.uns[key])
+
+
+def test_an_absent_column_of_a_lazy_obs_is_named(small_screen, tmp_path):
+    pytest.importorskip("xarray", reason="it comes with the extra dask")
+    small_screen.write_zarr(tmp_path / "cells.zarr")
+    lazy = ad.experimental.read_lazy(tmp_path / "cells.zarr")
+    with pytest.raises(ValueError, match=r"no column 'pertubation'.*Close matches: perturbation"):
+        npt.tl.learn_dag(lazy, perturbation_key="pertubation")

@@ -13,6 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
+from nextpert._adata import read
 from nextpert.core import Dag, Moments, random_scm
 from nextpert.core.structure import boss, gsp, minimal_imap
 
@@ -264,7 +265,7 @@ def test_bad_options(options, message, small_screen, assert_same_adata):
     assert_same_adata(small_screen, before)
 
 
-def test_progress_is_shown_on_request(small_screen, capsys):
+def test_progress_is_shown_on_request(small_screen, capsys, monkeypatch):
     npt.tl.learn_dag(small_screen, n_runs=5)
     assert capsys.readouterr().err == ""
     npt.tl.learn_dag(small_screen, n_runs=5, show_progress=True)
@@ -275,6 +276,12 @@ def test_progress_is_shown_on_request(small_screen, capsys):
     assert "3/3" in shown
     assert "Bootstraps" in shown
     assert "4/4" in shown
+    assert "Cells" not in shown  # read before a bar could be seen
+    monkeypatch.setattr(read, "_LONG_READ", 1)
+    npt.tl.learn_dag(small_screen, n_runs=5, show_progress=True)
+    shown = capsys.readouterr().err
+    assert "Cells" in shown
+    assert "400/400" in shown
 
 
 def test_causaldag_is_asked_for_where_it_is_absent(small_screen, assert_same_adata, monkeypatch):

@@ -72,6 +72,8 @@ def read_labels(adata: ad.AnnData, key: str, *, argument: str = "perturbation_ke
         )
         raise ValueError(message)
     column = adata.obs[key]
+    if hasattr(column, "to_series"):  # obs of anndata.experimental.read_lazy
+        column = column.to_series()
     present = column.notna().to_numpy()
     text = column[present].astype(str).to_numpy(dtype=object)
     found, inverse = pd.factorize(text, sort=True)

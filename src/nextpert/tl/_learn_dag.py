@@ -199,7 +199,9 @@ def learn_dag(
         labels = _adata.read_labels(adata, perturbation_key)
         _adata.require_control(labels, control)
         groups = labels.groups([control])
-        (cells,) = _adata.environment_moments(adata, columns, groups, 1, layer=layer)
+        (cells,) = _adata.environment_moments(
+            adata, columns, groups, 1, layer=layer, show_progress=show_progress
+        )
         _require_enough(cells, names)
         rng, workers = as_rng(rng), Workers(n_jobs, show_progress)
         found = search(cells, names, prior, options, rng, workers)

@@ -195,6 +195,30 @@ def test_full_trees_are_enlarged_or_emptied_and_change_nothing(simulated, monkey
     assert np.allclose(small.scores, plain.scores, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("criterion", ["bic", "bge"])
+def test_residuals_of_earlier_trees_are_not_used_again(simulated, criterion):
+    """Empty trees start anew, whatever search left its residuals behind in the scratch."""
+    one, two = (
+        make_score_problem(simulated(12, 4, seed=seed)[1], criterion, PENALTY, None)
+        for seed in (0, 1)
+    )
+
+    def trees(problem, first, growth):
+        order = np.array([first, *(v for v in range(12) if v != first)])
+        state, parents = State.start(order, 1), np.zeros((12, 1), np.uint64)
+        random, forest = np.array([1], np.uint64), Forest.empty(10_000, 100_000)
+        assert climb(problem, forest, growth, Scratch.empty(12), state, random, parents)
+        return forest
+
+    growth = Growth.empty(12)
+    trees(one, 0, growth)
+    owner = int(growth.last[12])  # the node whose residuals are at hand
+    for used, fresh in zip(
+        trees(two, owner, growth), trees(two, owner, Growth.empty(12)), strict=True
+    ):
+        np.testing.assert_array_equal(used, fresh)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_prior_knowledge_is_kept(simulated, seed):
     _, moments = simulated(70 if seed == 0 else 20, 4, seed=seed)

@@ -1,0 +1,182 @@
+"""What is read of a matrix and what is refused: needless cells, damaged files, NaN."""
+
+from __future__ import annotations
+
+import itertools
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from nextpert._adata import _grouped, _sources, environment_moments, read, read_blocks
+
+N, P = 157, 12
+COLUMNS = np.array([7, 2, 11, 4])
+FORMS = {"dense": np.asarray, "csr": sp.csr_matrix, "csc": sp.csc_matrix}
+
+
+@pytest.fixture(scope="module")
+def values():
+    """Log-normalised expression with many zeros."""
+    rng = np.random.default_rng(0)
+    return np.log1p(rng.poisson(0.7, size=(N, P)) * rng.uniform(0.5, 2, size=(N, 1)))
+
+
+@pytest.fixture(scope="module")
+def groups():
+    return np.random.default_rng(1).integers(-1, 3, size=N)
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    """Blocks of 13 cells, read a few values at a time."""
+    monkeypatch.setattr(_grouped, "_BLOCK_ENTRIES", 13 * len(COLUMNS))
+    monkeypatch.setattr(_grouped, "_CELLS_A_GROUP", 1)
+    monkeypatch.setattr(_sources, "_DENSE_ENTRIES", 5 * P)
+    monkeypatch.setattr(_sources, "_NONZEROS", 29)
+
+
+def make(x):
+    return ad.AnnData(
+        x,
+        pd.DataFrame(index=[f"c{i}" for i in range(N)]),
+        pd.DataFrame(index=[f"g{j}" for j in range(P)]),
+    )
+
+
+class Watched:
+    """An array that notes the slices that are read."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype, self.read = array, array.shape, array.dtype, []
+
+    def __getitem__(self, key):
+        rows = key[0] if isinstance(key, tuple) else key
+        self.read.append((rows.start, rows.stop))
+        return self.array[key]
+
+
+def test_only_what_is_needed_is_read(values):
+    wanted = np.zeros(20, dtype=bool)
+    wanted[[3, 4, 19]] = True
+    dense = Watched(values)
+    block = _sources.DenseRows(dense, COLUMNS[:2]).read(40, wanted)
+    np.testing.assert_array_equal(block, values[[43, 44, 59]][:, COLUMNS[:2]])
+    assert dense.read == [(43, 45), (59, 60)]
+
+    csr = sp.csr_array(values)
+    data, indices, indptr = map(Watched, (csr.data, csr.indices, csr.indptr))
+    block = _sources.CsrRows((data, indices, indptr), P, np.sort(COLUMNS)).read(40, wanted)
+    np.testing.assert_array_equal(block.toarray(), values[[43, 44, 59]][:, np.sort(COLUMNS)])
+    assert indptr.read == [(43, 61)]
+    assert data.read == indices.read
+    assert all(b - a <= 29 for a, b in data.read)
+    assert sum(b - a for a, b in data.read) < 0.7 * (csr.indptr[60] - csr.indptr[43])
+
+    csc = sp.csc_array(values)
+    data, indices = Watched(csc.data), Watched(csc.indices)
+    source = _sources.CscColumns((data, indices, csc.indptr), np.array([4, 7]))
+    for first in range(0, 140, 20):
+        source.read(first, np.ones(20, dtype=bool))
+    spans = [(csc.indptr[j], csc.indptr[j + 1]) for j in (4, 7)]
+    assert all(any(low <= a < b <= high for low, high in spans) for a, b in data.read)
+    assert all(b - a <= 14 for a, b in data.read)
+    assert len(set(data.read)) == len(data.read)
+
+
+@pytest.mark.parametrize("kind", ["dense", "csr", "csc", "dask"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_numbers_are_named(kind, bad, values, groups):
+    x = values.copy()
+    ones = np.flatnonzero(groups == 1)
+    first, second = next((a, b) for a, b in itertools.pairwise(ones) if a // 13 == b // 13)
+    x[first, 4] = x[first, 11] = bad
+    x[second, 11] = -bad  # inf - inf
+    x[first, 5] = bad  # outside the panel
+    x[groups == -1, 7] = bad  # cells that are not read
+    if kind == "dask":
+        da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
+        adata = make(da.from_array(x, chunks=(50, 5)))
+    else:
+        adata = make(FORMS[kind](x))
+    with pytest.raises(ValueError, match=r"infinite values: g11, g4\. Remove"):
+        environment_moments(adata, COLUMNS, groups, 3)
+    with pytest.raises(ValueError, match=r"infinite values: g11, g4\. Remove"):
+        list(read_blocks(adata, COLUMNS, np.flatnonzero(groups == 1)))
+
+
+def test_no_matrix(values, groups):
+    adata = ad.AnnData(obs=pd.DataFrame(index=[f"c{i}" for i in range(N)]), var=make(values).var)
+    with pytest.raises(ValueError, match=r"adata\.X is empty"):
+        environment_moments(adata, COLUMNS, groups, 3)
+
+
+def test_no_cells_at_all(values):
+    for kind in ("dense", "csr", "csc"):
+        moments = environment_moments(make(FORMS[kind](values)), COLUMNS, np.full(N, -1), 2)
+        assert [m.n for m in moments] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("part", "damage", "message"),
+    [
+        ("indices", lambda a: np.where(np.arange(len(a)) == 5, P + 3, a), "column indices out"),
+        ("indices", lambda a: np.where(np.arange(len(a)) == 5, -1, a), "column indices out"),
+        ("indptr", lambda a: a[np.r_[0, 2, 1, 3 : len(a)]], "row pointers that fall"),
+        ("data", lambda a: a[:-3], "fewer values"),
+    ],
+)
+def test_damaged_files_are_refused(part, damage, message, values, groups, tmp_path):
+    path = tmp_path / "cells.h5ad"
+    make(sp.csr_matrix(values)).write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        array = damage(file["X"][part][:])
+        del file["X"][part]
+        file["X"][part] = array
+    backed = ad.read_h5ad(path, backed="r")
+    with pytest.raises(ValueError, match=message):
+        environment_moments(backed, COLUMNS, np.zeros(N, dtype=int), 1)
+    backed.file.close()
+
+
+def _unsorted(x):
+    """CSC with the rows of each column in no order."""
+    csc = sp.csc_matrix(x)
+    rng = np.random.default_rng(3)
+    columns = [np.arange(csc.indptr[j], csc.indptr[j + 1]) for j in range(P)]
+    order = np.concatenate([rng.permutation(column) for column in columns])
+    return sp.csc_matrix((csc.data[order], csc.indices[order], csc.indptr), csc.shape)
+
+
+@pytest.mark.parametrize("at_once", [4, 10**6])
+def test_unsorted_columns_on_disk_are_refused(at_once, values, groups, tmp_path, monkeypatch):
+    monkeypatch.setattr(_sources, "_NONZEROS", at_once)  # one value of a column, or all
+    make(_unsorted(values)).write_h5ad(tmp_path / "cells.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    with pytest.raises(ValueError, match="row indices that are not sorted"):
+        environment_moments(backed, COLUMNS, groups, 3)
+    backed.file.close()
+
+
+def test_long_reads_show_progress(values, groups, monkeypatch, capsys):
+    adata = make(sp.csr_matrix(values))
+    environment_moments(adata, COLUMNS, groups, 3, show_progress=True)
+    assert capsys.readouterr().err == ""  # too short to show
+    monkeypatch.setattr(read, "_LONG_READ", 1)
+    environment_moments(adata, COLUMNS, groups, 3)
+    assert capsys.readouterr().err == ""
+    environment_moments(adata, COLUMNS, groups, 3, show_progress=True)
+    n = int((groups >= 0).sum())
+    assert f"{n}/{n}" in capsys.readouterr().err
+
+
+def test_blocks_depend_on_the_panel_and_the_environments_alone(monkeypatch):
+    monkeypatch.undo()
+    assert _grouped.block_rows(36, 1) == 2**22 // 36
+    assert _grouped.block_rows(2000, 1) == 2**22 // 2000
+    assert _grouped.block_rows(2000, 50) == 3200  # sums of scatters must not outweigh products
+    assert _grouped.block_rows(20_000, 200) == 2**24 // 20_000
+    assert _grouped.block_rows(10**9, 1) == 1
