@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nextpert.core.acquisition import (
     CausalVariance,
     Civ,
     CivOw,
+    ExpectedImprovementInt,
     Greedy,
     MaxVariance,
+    MutualInformationInt,
     Random,
     TargetMeanVariance,
+    UpperConfidenceInt,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import ArrayLike
 
     from nextpert.core.acquisition import Acquisition
     from nextpert.core.dag_blr import DagBlr
     from nextpert.core.domain import Domain
 
-CRITERIA = ("random", "greedy", "maxv", "cv", "civ", "civ_ow", "target_mean_variance")
+CRITERIA = (
+    "random", "greedy", "maxv", "cv", "civ", "civ_ow", "target_mean_variance", "ei", "mi", "ucb",
+)  # fmt: skip
 
 
 def build_acquisition(
@@ -35,6 +41,7 @@ def build_acquisition(
     domain: Domain,
     n_cells: float,
     noise_aware: bool = False,
+    best: float = np.inf,
     rng: int | np.random.Generator | None = None,
 ) -> Acquisition:
     """Return the acquisition of a given name.
@@ -42,8 +49,8 @@ def build_acquisition(
     Parameters
     ----------
     criterion
-        ``"civ"``, ``"civ_ow"``, ``"cv"``, ``"maxv"``, ``"target_mean_variance"``, ``"greedy"`` or
-        ``"random"``.
+        ``"civ"``, ``"civ_ow"``, ``"cv"``, ``"maxv"``, ``"target_mean_variance"``, ``"greedy"``,
+        ``"random"``, ``"ei"``, ``"mi"`` or ``"ucb"``.
     posterior
         The posterior over the weights.
     target_mean
@@ -54,8 +61,10 @@ def build_acquisition(
         Number of hypothetical cells (the next batch).
     noise_aware
         Whether the hypothetical cells' scatter teaches too (see :class:`LookaheadAcquisition`).
+    best
+        Squared distance that expected improvement (``"ei"``) has to beat.
     rng
-        Seed or generator of the random criterion.
+        Seed or generator of the random criterion and of those that draw from the posterior.
 
     Raises
     ------
@@ -80,6 +89,9 @@ def build_acquisition(
         "civ": lambda: Civ(posterior, target_mean, domain=domain, **ahead),
         "civ_ow": lambda: CivOw(posterior, target_mean, domain=domain, **ahead),
         "target_mean_variance": lambda: TargetMeanVariance(posterior, target_mean, **ahead),
+        "ei": lambda: ExpectedImprovementInt(posterior, target_mean, best=best, rng=rng),
+        "mi": lambda: MutualInformationInt(posterior, target_mean, n_cells=n_cells, rng=rng),
+        "ucb": lambda: UpperConfidenceInt(posterior, target_mean),
     }
     if criterion not in makers:
         message = f"Unknown acquisition {criterion!r}: choose one of {', '.join(CRITERIA)}."

@@ -6,6 +6,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from joblib import Parallel, delayed
+from tqdm.auto import tqdm
 
 from nextpert.core._checks import as_rng
 from nextpert.core.campaign import CampaignResult, campaign
@@ -21,7 +22,7 @@ def campaigns(
     *,
     rng: int | np.random.Generator | None = None,
     n_jobs: int | None = 1,
-    progress: Callable[[int, int], object] | None = None,
+    progress: bool | Callable[[int, int], object] | None = None,
 ) -> list[CampaignResult]:
     """Run many independent campaigns, in parallel, as in the replays of Zhang et al. 2023.
 
@@ -40,7 +41,8 @@ def campaigns(
         Number of processes; ``None`` leaves it to joblib's context (with its dask backend,
         campaigns are spread over a cluster).
     progress
-        Called with the number of campaigns done and of all, after each.
+        ``True`` shows a progress bar; a function is called with the number of campaigns done and
+        of all, after each.
 
     Returns
     -------
@@ -54,8 +56,7 @@ def campaigns(
 
     Examples
     --------
-    >>> from nextpert.core import DagBlr, random_scm
-    >>> from nextpert.core.campaigns import campaigns
+    >>> from nextpert.core import DagBlr, campaigns, random_scm
     >>> scm = random_scm(4, rng=0)
     >>> blr = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False)
     >>> task = {"source": scm, "posterior": blr, "target_mean": scm.mean([0, 0, 0.6, 0.8])}
@@ -79,8 +80,10 @@ def campaigns(
         task["rng"] = child if own is None else own.spawn(1)[0] if hasattr(own, "spawn") else own
     workers = Parallel(n_jobs=n_jobs, return_as="generator")
     results = []
-    for result in workers(delayed(campaign)(**task) for task in given):
-        results.append(result)
-        if progress is not None:
-            progress(len(results), len(given))
+    with tqdm(total=len(given), desc="Campaigns", disable=progress is not True) as bar:
+        for result in workers(delayed(campaign)(**task) for task in given):
+            results.append(result)
+            bar.update()
+            if callable(progress):
+                progress(len(results), len(given))
     return results

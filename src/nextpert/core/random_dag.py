@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nextpert.core._checks import as_rng, require_count
+from nextpert.core._graph_families import FAMILIES
 from nextpert.core.dag import Dag
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Edges = list[tuple[int, int]]
+    import numpy as np
 
 
 def random_dag(
@@ -24,15 +21,30 @@ def random_dag(
 ) -> Dag:
     """Draw a graph whose nodes are numbered in topological order.
 
+    The families are those of the simulations of Zhang et al. 2023
+    (doi:10.1038/s42256-023-00719-0).
+
     Parameters
     ----------
     n_nodes
         Number of nodes.
     family
-        ``"complete"``, ``"erdos_renyi"``, ``"barabasi_albert"``, ``"path"``, ``"out_star"``,
-        ``"in_star"``, ``"tree"`` (each node has one random earlier parent) or ``"empty"``.
+        One of
+
+        - ``"complete"``: all pairs are joined.
+        - ``"erdos_renyi"``: every pair is joined with the same probability.
+        - ``"barabasi_albert"``: new nodes choose parents by their degree.
+        - ``"path"``: one directed path; ``"line"``: a chain, its arcs pointing either way.
+        - ``"out_star"``, ``"in_star"``: one parent of all the others, or one child.
+        - ``"tree"``: a random tree, its arcs pointing either way; ``"rooted_tree"``: all pointing
+          away from a random root.
+        - ``"chordal"``: random parents, then the parents of every node are joined, so that no
+          cycle of four or more nodes lacks a chord.
+        - ``"clique_tree"``: overlapping cliques of 3 or 4 nodes, joined like a tree.
+        - ``"empty"``: no arcs.
     expected_degree
-        Mean number of neighbours of a node (Erdos-Renyi, Barabasi-Albert).
+        Mean number of neighbours of a node (Erdos-Renyi, Barabasi-Albert; chordal before parents
+        are joined). The paper's graphs: ``0.2 (n_nodes - 1)``, 4 and ``0.2 (n_nodes - 1)``.
     rng
         Seed or generator.
 
@@ -46,42 +58,14 @@ def random_dag(
     >>> from nextpert.core import random_dag
     >>> random_dag(4, "path").edges()
     [(0, 1), (1, 2), (2, 3)]
+    >>> random_dag(30, "clique_tree", rng=0).in_degree.max()
+    np.int64(3)
     """
     p, generator = require_count(n_nodes, "n_nodes"), as_rng(rng)
-    families: dict[str, Callable[[], Edges]] = {
-        "complete": lambda: [(k, i) for i in range(p) for k in range(i)],
-        "erdos_renyi": lambda: _erdos_renyi(p, expected_degree, generator),
-        "barabasi_albert": lambda: _barabasi_albert(p, expected_degree, generator),
-        "path": lambda: [(i - 1, i) for i in range(1, p)],
-        "out_star": lambda: [(0, i) for i in range(1, p)],
-        "in_star": lambda: [(k, p - 1) for k in range(p - 1)],
-        "tree": lambda: [(int(generator.integers(i)), i) for i in range(1, p)],
-        "empty": list,
-    }
-    if family not in families:
-        message = f"Unknown graph family {family!r}: choose one of {sorted(families)}."
+    if family not in FAMILIES:
+        message = f"Unknown graph family {family!r}: choose one of {sorted(FAMILIES)}."
         raise ValueError(message)
     if not expected_degree >= 0:
         message = f"expected_degree must be 0 or above, but is {expected_degree!r}."
         raise ValueError(message)
-    return Dag.from_edges(p, families[family]())
-
-
-def _erdos_renyi(p: int, degree: float, rng: np.random.Generator) -> Edges:
-    probability = min(degree / max(p - 1, 1), 1.0)
-    rows, cols = np.tril_indices(p, -1)
-    keep = rng.random(len(rows)) < probability
-    return [(int(k), int(i)) for i, k in zip(rows[keep], cols[keep], strict=True)]
-
-
-def _barabasi_albert(p: int, degree: float, rng: np.random.Generator) -> Edges:
-    # Each new node takes m parents, drawn in proportion to their degree so far.
-    m = max(round(degree / 2), 1)
-    edges: Edges = []
-    weight = np.ones(p)
-    for i in range(1, p):
-        share = weight[:i] / weight[:i].sum()
-        for k in rng.choice(i, size=min(m, i), replace=False, p=share):
-            edges.append((int(k), i))
-            weight[[k, i]] += 1
-    return edges
+    return Dag.from_edges(p, FAMILIES[family](p, expected_degree, generator))

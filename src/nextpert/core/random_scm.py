@@ -11,6 +11,8 @@ from nextpert.core.random_dag import random_dag
 from nextpert.core.scm import LinearScm
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from nextpert.core.dag import Dag
 
 
@@ -21,7 +23,7 @@ def random_scm(
     expected_degree: float = 4.0,
     low: float = 0.25,
     high: float = 1.0,
-    noise_var: float = 1.0,
+    noise_var: ArrayLike = 1.0,
     standardise: bool = True,
     rng: int | np.random.Generator | None = None,
 ) -> LinearScm:
@@ -41,7 +43,9 @@ def random_scm(
     low, high
         Smallest and largest absolute weight before standardising.
     noise_var
-        Noise variance of every node before standardising.
+        Noise variance of every node before standardising, one number or ``(n_nodes,)``, squared
+        units of the data. One number (the paper's noise level) counts only without
+        ``standardise``, which undoes it.
     standardise
         Whether to rescale every node to variance one.
     rng
@@ -50,7 +54,7 @@ def random_scm(
     Raises
     ------
     ValueError
-        For an unknown family, a graph of another size, or ``low > high``.
+        For an unknown family, a graph or noise of another size, or ``low > high``.
 
     Examples
     --------
@@ -62,6 +66,10 @@ def random_scm(
     count, generator = require_count(n_nodes, "n_nodes"), as_rng(rng)
     if not 0 <= low <= high:
         message = f"Weights need 0 <= low <= high, but low is {low} and high {high}."
+        raise ValueError(message)
+    if np.shape(noise_var) not in ((), (count,)):
+        shape = np.shape(noise_var)
+        message = f"noise_var must be one number or one a node ({count}), but has shape {shape}."
         raise ValueError(message)
     dag = (
         random_dag(count, graph, expected_degree=expected_degree, rng=generator)
@@ -75,5 +83,5 @@ def random_scm(
     for parent, child in dag.edges():
         sign = 1 if generator.random() < 0.5 else -1
         weights[child, parent] = sign * generator.uniform(low, high)
-    scm = LinearScm(weights, np.full(count, float(noise_var)))
+    scm = LinearScm(weights, np.broadcast_to(noise_var, count))
     return scm.standardised() if standardise else scm

@@ -1,0 +1,70 @@
+"""EI-Int: expected improvement on the best state seen so far."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core.acquisition import _draw_kernels as kernels
+from nextpert.core.acquisition._drawn import DrawnAcquisition
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from nextpert.core.dag_blr import DagBlr
+
+
+class ExpectedImprovementInt(DrawnAcquisition):
+    """EI-Int: the squared distance to the target to be kept after a shift, best one seen included.
+
+    ``E min(|(I - B)^-1 (c + a) - mu*|^2, best)`` over the posterior of the weights, that is
+    ``best`` less the expected improvement (Zhang et al. 2023, Extended Data Fig. 5). A mean over
+    ``n_samples`` draws, the same for every shift.
+
+    Parameters
+    ----------
+    posterior
+        The posterior over the weights.
+    target_mean
+        The wanted mean, shape ``(n_nodes,)``, units of the data.
+    best
+        Smallest squared distance to the target of the mean of any round's cells, squared units
+        of the data; infinite (default) while there was no round.
+    n_samples
+        Number of posterior draws.
+    rng
+        Seed or generator.
+
+    Raises
+    ------
+    ValueError
+        For a target of the wrong length, a negative or missing ``best``, or no draws.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Dag, DagBlr, ExpectedImprovementInt, Sphere
+    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
+    >>> criterion = ExpectedImprovementInt(blr, [1.0, 0.0], best=0.5, rng=0)
+    >>> bool(criterion.value([1.0, 0.0]) < criterion.value([-1.0, 0.0]) == 0.5)
+    True
+    """
+
+    name = "ei"
+    kernel = staticmethod(kernels.improvement)
+
+    def __init__(
+        self,
+        posterior: DagBlr,
+        target_mean: ArrayLike,
+        *,
+        best: float = np.inf,
+        n_samples: int = 64,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        if not best >= 0:
+            message = f"best must be a squared distance, 0 or above, but is {best!r}."
+            raise ValueError(message)
+        super().__init__(posterior, target_mean, n_cells=1, best=best, n_samples=n_samples, rng=rng)
+        self.best = float(best)
