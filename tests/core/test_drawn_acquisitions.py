@@ -1,0 +1,258 @@
+"""EI-, MI- and UCB-Int against loops over dense inverses, quadrature and many draws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+
+from nextpert.core import (
+    Box,
+    Dag,
+    DagBlr,
+    ExpectedImprovementInt,
+    MutualInformationInt,
+    Pool,
+    Sparse,
+    Sphere,
+    UpperConfidenceInt,
+    build_acquisition,
+)
+
+N_DRAWS = 7
+STEP = 1e-6
+
+
+def dense_draws(plain, blr, rng):
+    """The draws of a criterion, as dense weights, intercepts and noise variances."""
+    flat, noise_var = blr.sample(N_DRAWS, rng)
+    weights, offset = np.zeros((N_DRAWS, plain.p, plain.p)), np.zeros((N_DRAWS, plain.p))
+    for i, parents in enumerate(plain.parents):
+        own = flat[:, blr.vptr[i] : blr.vptr[i + 1]]
+        weights[:, i, parents] = own[:, plain.intercept :]
+        if plain.intercept:
+            offset[:, i] = own[:, 0]
+    return weights, offset, noise_var
+
+
+@pytest.fixture
+def pair():
+    """Two nodes, one weight: N(0.6, 0.5 * 0.3) and noise variances 1.2 and 0.5."""
+    blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=[1.2, 0.5], intercept=False, prior_scale=1)
+    blr.blocks["cov"][:] = 0.3
+    blr.blocks["weights"][:] = 0.6
+    return blr
+
+
+def normal_mean(function, mean, sd):
+    """Expectation over a normal, by adaptive quadrature."""
+
+    def weighted(z):
+        return function(mean + sd * z) * np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
+
+    return quad(weighted, -12, 12, limit=400, epsabs=1e-11)[0]
+
+
+@pytest.mark.parametrize("quantile", [0.4, None])
+def test_expected_improvement_by_loops(fitted, quantile):
+    plain, blr = fitted
+    rng = np.random.default_rng(0)
+    target, shifts = rng.normal(size=plain.p), rng.normal(size=(4, plain.p))
+    weights, offset, _ = dense_draws(plain, blr, np.random.default_rng(5))
+    loss = np.empty((4, N_DRAWS))
+    for j, shift in enumerate(shifts):
+        for k in range(N_DRAWS):
+            reached = np.linalg.inv(np.eye(plain.p) - weights[k]) @ (offset[k] + shift)
+            loss[j, k] = ((reached - target) ** 2).sum()
+    best = np.inf if quantile is None else float(np.quantile(loss, quantile))
+    criterion = ExpectedImprovementInt(blr, target, best=best, n_samples=N_DRAWS, rng=5)
+    wanted = np.minimum(loss, best).mean(axis=1)
+    np.testing.assert_allclose(criterion.values(shifts), wanted, rtol=1e-9)
+    np.testing.assert_allclose([criterion.value(a) for a in shifts], wanted, rtol=1e-9)
+
+
+@pytest.mark.parametrize("best", [0.4, 2.0, np.inf])
+def test_expected_improvement_by_quadrature(pair, best):
+    shift, target = np.array([0.8, -0.3]), np.array([0.5, 0.9])
+
+    def kept(weight):
+        reached = np.array([shift[0], shift[1] + weight * shift[0]])
+        return min(((reached - target) ** 2).sum(), best)
+
+    n = 40_000
+    criterion = ExpectedImprovementInt(pair, target, best=best, n_samples=n, rng=0)
+    wanted = normal_mean(kept, 0.6, np.sqrt(0.5 * 0.3))
+    spread = normal_mean(lambda b: (kept(b) - wanted) ** 2, 0.6, np.sqrt(0.5 * 0.3))
+    assert spread > 0
+    assert abs(criterion.value(shift) - wanted) < 4 * np.sqrt(spread / n)
+
+
+@pytest.mark.parametrize("n", [1, 20])
+def test_mutual_information_by_loops(fitted, n):
+    plain, blr = fitted
+    rng = np.random.default_rng(1)
+    target, shifts = rng.normal(size=plain.p), rng.normal(size=(3, plain.p))
+    generator = np.random.default_rng(5)
+    weights, offset, noise_var = dense_draws(plain, blr, generator)
+    noise = generator.standard_normal((N_DRAWS, plain.p)) * np.sqrt(noise_var / n)
+    now = plain.w(target)
+    wanted = np.zeros(3)
+    for j, shift in enumerate(shifts):
+        for k in range(N_DRAWS):
+            inverse = np.linalg.inv(np.eye(plain.p) - weights[k])
+            x = inverse @ (offset[k] + shift + noise[k])
+            for i, cov in enumerate(plain.cov):
+                if len(cov):
+                    row = plain.design(x[None], i)[0]
+                    later = np.linalg.inv(np.linalg.inv(cov) + n * np.outer(row, row))
+                    q = plain.design(target[None], i)[0]
+                    wanted[j] += 0.5 * np.log(q @ later @ q / now[i]) / N_DRAWS
+    criterion = MutualInformationInt(blr, target, n_cells=n, n_samples=N_DRAWS, rng=5)
+    np.testing.assert_allclose(criterion.values(shifts), wanted, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose([criterion.value(a) for a in shifts], wanted, rtol=1e-6, atol=1e-12)
+    assert (wanted <= 0).all()
+
+
+def test_mutual_information_by_its_definition(pair):
+    # I = E log p(x1 | x0, b) - E log p(x1 | x0): two nested integrals over densities.
+    shift, n = np.array([1.5, 0.0]), 40_000
+    prior, noise = 0.5 * 0.3, 0.5
+
+    def entropy(variance):
+        def density(z):
+            return np.exp(-z * z / (2 * variance)) / np.sqrt(2 * np.pi * variance)
+
+        reach = 12 * np.sqrt(variance)
+        return -quad(lambda z: density(z) * np.log(density(z)), -reach, reach, limit=200)[0]
+
+    def gain(x0):
+        return entropy(noise + prior * x0**2) - entropy(noise)
+
+    wanted = normal_mean(gain, 1.5, np.sqrt(1.2))
+    criterion = MutualInformationInt(pair, [1.0, 0.0], n_samples=n, rng=0)
+    spread = normal_mean(lambda x: (gain(x) - wanted) ** 2, 1.5, np.sqrt(1.2))
+    assert abs(-criterion.value(shift) - wanted) < 4 * np.sqrt(spread / n)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 2.5])
+def test_upper_confidence_by_many_draws(fit_twice, graphs, beta):
+    n = 100_000
+    for seed, (name, known) in enumerate([("complete", True), ("sparse", False)]):
+        # With a wide posterior, so that uncertainty shows.
+        plain, blr = fit_twice(graphs[name], bool(seed), known, n=8, seed=seed)
+        rng = np.random.default_rng(seed)
+        target, shift = rng.normal(size=plain.p), rng.normal(size=plain.p)
+        weights, offset, _ = plain.draw(n, rng)
+        ideal = target - weights @ target - offset
+        gap = ((shift - ideal) ** 2).sum(axis=1)
+        criterion = UpperConfidenceInt(blr, target, beta=beta)
+        wanted = gap.mean() - beta * gap.std()
+        off = (gap - gap.mean()) / gap.std()
+        error = gap.std() * np.sqrt(1 + beta**2 * ((off**4).mean() - 1) / 4) / np.sqrt(n)
+        assert abs(criterion.value(shift) - wanted) < 6 * error
+        assert gap.std() > 20 * error / (1 + beta)
+
+
+def test_upper_confidence_by_quadrature(pair):
+    shift, target = np.array([0.8, -0.3]), np.array([0.5, 0.9])
+
+    def gap(weight):
+        return (shift[0] - 0.5) ** 2 + (shift[1] - 0.9 + weight * 0.5) ** 2
+
+    mean = normal_mean(gap, 0.6, np.sqrt(0.15))
+    variance = normal_mean(lambda b: (gap(b) - mean) ** 2, 0.6, np.sqrt(0.15))
+    criterion = UpperConfidenceInt(pair, target, beta=1.7)
+    assert abs(criterion.value(shift) - (mean - 1.7 * np.sqrt(variance))) < 1e-8
+
+
+def makers():
+    """Make each criterion from a posterior and a target."""
+    return {
+        "ei": lambda b, t: ExpectedImprovementInt(b, t, best=len(t), n_samples=9, rng=3),
+        "ei without": lambda b, t: ExpectedImprovementInt(b, t, n_samples=9, rng=3),
+        "mi": lambda b, t: MutualInformationInt(b, t, n_samples=9, n_cells=2, rng=3),
+        "ucb": lambda b, t: UpperConfidenceInt(b, t, beta=1.3),
+    }
+
+
+@pytest.mark.parametrize("name", makers())
+def test_gradients(fitted, name):
+    plain, blr = fitted
+    rng = np.random.default_rng(2)
+    criterion = makers()[name](blr, rng.normal(size=plain.p))
+    for size in (0.3, 1.0, 3.0):
+        shift = size * rng.normal(size=plain.p)
+        value, grad = criterion.value_and_grad(shift)
+        np.testing.assert_allclose(criterion.values([shift, shift]), value, rtol=1e-12)
+        numeric = np.empty(plain.p)
+        for j, axis in enumerate(np.eye(plain.p)):
+            above, below = (criterion.value(shift + sign * STEP * axis) for sign in (1, -1))
+            numeric[j] = (above - below) / (2 * STEP)
+        tolerance = 1e-6 * np.abs(grad).max() + 1e-9 * max(abs(value), 1.0)
+        np.testing.assert_allclose(grad, numeric, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", makers())
+def test_searches_find_the_best_of_many_shifts(fit_twice, graphs, name):
+    plain, blr = fit_twice(graphs["complete"], False, True, n=5)
+    rng = np.random.default_rng(4)
+    criterion = makers()[name](blr, rng.normal(size=plain.p))
+    for domain in (Sphere(1.0), Box(-1.0, 0.5), Sparse(2, radius=1.0)):
+        values = criterion.values(domain.sample(4000, plain.p, rng))
+        found = domain.minimise(criterion, n_random=4, rng=0)
+        # Supports are searched step by step, and need not end at the very best one.
+        share = 0.01 if isinstance(domain, Sparse) else 0.0
+        assert found.value <= np.quantile(values, share)
+        assert abs(found.value - criterion.value(found.shift)) < 1e-12
+    pool = rng.normal(size=(50, plain.p))
+    assert Pool(pool).minimise(criterion).index == np.argmin([criterion.value(a) for a in pool])
+
+
+def test_names_seeds_and_options(fit_twice, graphs):
+    plain, blr = fit_twice(graphs["complete"], True, True)
+    target, shift = np.ones(plain.p), np.full(plain.p, 0.4)
+    kinds = {
+        "ei": ExpectedImprovementInt,
+        "mi": MutualInformationInt,
+        "ucb": UpperConfidenceInt,
+    }
+    for name, kind in kinds.items():
+        made = [
+            build_acquisition(name, blr, target, domain=Sphere(), n_cells=3, best=99.0, rng=rng)
+            for rng in (0, 0, 1)
+        ]
+        values = [criterion.value(shift) for criterion in made]
+        assert all(isinstance(c, kind) and c.name == name for c in made)
+        assert values[0] == values[1]
+        assert (values[0] != values[2]) == (name != "ucb")
+    best = build_acquisition("ei", blr, target, domain=Sphere(), n_cells=3, best=1e-9, rng=0)
+    assert abs(best.value(shift) - 1e-9) < 1e-20
+    more = [MutualInformationInt(blr, target, n_cells=n, rng=0).value(shift) for n in (1, 50)]
+    assert more[1] < more[0] < 0
+
+
+def test_bad_options_are_refused(pair):
+    target = [1.0, 0.0]
+    with pytest.raises(ValueError, match="best must be a squared distance"):
+        ExpectedImprovementInt(pair, target, best=-1.0)
+    with pytest.raises(ValueError, match="best must be a squared distance"):
+        ExpectedImprovementInt(pair, target, best=np.nan)
+    with pytest.raises(ValueError, match="n_samples"):
+        MutualInformationInt(pair, target, n_samples=0)
+    with pytest.raises(ValueError, match="n_cells"):
+        MutualInformationInt(pair, target, n_cells=0)
+    with pytest.raises(ValueError, match="beta"):
+        UpperConfidenceInt(pair, target, beta=-1.0)
+    for kind in (ExpectedImprovementInt, MutualInformationInt, UpperConfidenceInt):
+        with pytest.raises(ValueError, match="target_mean has shape"):
+            kind(pair, [1.0])
+        with pytest.raises(ValueError, match="A pool must be"):
+            kind(pair, target).values(np.ones((2, 3)))
+
+
+def test_nothing_to_learn():
+    blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
+    assert MutualInformationInt(blr, [1.0, 2.0], rng=0).value([1.0, 1.0]) == 0
+    value, grad = UpperConfidenceInt(blr, [1.0, 2.0]).value_and_grad([0.0, 2.0])
+    assert value == 1
+    assert grad.tolist() == [-2.0, 0.0]
