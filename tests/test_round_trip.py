@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 
 import anndata as ad
+import numpy as np
+import pandas as pd
 import pytest
 import zarr
 
@@ -65,9 +67,35 @@ def cpca(adata):
     npt.tl.cpca(adata, alpha=1.0)
 
 
+def guide_counts(adata):
+    rng = np.random.default_rng(0)
+    names = ["MYC_1", "STK3_1", "NO_SITE_1"]
+    return pd.DataFrame(rng.integers(0, 12, (adata.n_obs, 3)), adata.obs_names, names)
+
+
+def assign(adata):
+    npt.pp.assign_guides(adata, guides=guide_counts(adata), key_added="mine")
+
+
+def screen(adata):
+    npt.pp.perturbation_screen(adata, panel=["MYC", "STK3"], combinations="panel_only")
+
+
+def screen_alone(adata):
+    npt.pp.perturbation_screen(adata, panel=["MYC", "GATA1"], normalise="none")
+
+
+def study(adata):
+    npt.pp.assign_guides(adata, guides=guide_counts(adata))
+    adata.obs["condition"] = pd.Categorical(["Control"] * adata.n_obs)
+    adata.X = np.abs(np.round(adata.X))
+    aliases = {"STK3": "OXR1"}
+    npt.pp.perturb_cite_seq(adata, panel=["MYC", "STK3"], controls="both", aliases=aliases)
+
+
 CALLS = [
     learn, given, no_arcs, fit, fit_observed_known_noise, fit_table, fit_controls_alone,
-    fit_layer, design, design_group, design_means, cpca,
+    fit_layer, design, design_group, design_means, cpca, assign, screen, screen_alone, study,
 ]  # fmt: skip
 
 
@@ -86,7 +114,8 @@ def write_and_read(adata, tmp_path, kind):
 @pytest.mark.parametrize("kind", ["h5ad", "zarr in memory"])
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
 def test_results_survive(call, kind, small_screen, tmp_path, assert_same):
-    before = {slot: set(getattr(small_screen, slot)) for slot in ("uns", "varp", "obsm", "varm")}
+    slots = ("uns", "varp", "obsm", "varm")
+    before = {slot: set(getattr(small_screen, slot)) for slot in slots}
     call(small_screen)
     back = write_and_read(small_screen, tmp_path, kind)
     written = 0
@@ -95,6 +124,8 @@ def test_results_survive(call, kind, small_screen, tmp_path, assert_same):
         written += len(now.keys() - keys)
         assert_same(now, dict(getattr(back, slot)), slot)
     assert written > 0
+    for slot in ("obs", "var", "X"):
+        assert_same(getattr(small_screen, slot), getattr(back, slot), slot)
 
 
 @pytest.mark.filterwarnings("ignore:Perturbations left out")

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert.core._checks import as_rng, require_count
+from nextpert.pp._panels import ZHANG2023 as PANEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,15 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core import LinearScm
-
-# The 36 genes of the paper's Perturb-CITE-seq analysis.
-PANEL = (
-    "B2M", "CCR10", "CD58", "CD59", "CDH19", "CDK4", "CDK6", "CTSA", "CTSB", "CTSD", "CXCR4",
-    "DNMT1", "EIF3K", "FOS", "HLA-A", "HLA-B", "HLA-C", "HLA-E", "IFNGR1", "IFNGR2", "IRF3",
-    "LAMP2", "MYC", "NGFR", "NPC1", "NPC2", "RB1", "SAT1", "SEC11C", "SERPINE2", "SMAD4", "SOX4",
-    "SP100", "STAT1", "STAT3", "TGFB1",
-)  # fmt: skip
-
 
 def simulated_screen(
     *,

@@ -1,5 +1,24 @@
-"""Preprocessing of screens."""
+"""Preprocessing of screens: guides to labels, and the cells and genes an analysis takes."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nextpert.pp._assign_guides import assign_guides
+    from nextpert.pp._perturb_cite_seq import perturb_cite_seq
+    from nextpert.pp._perturbation_screen import perturbation_screen
+
+__all__ = ["assign_guides", "perturb_cite_seq", "perturbation_screen"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module(f"nextpert.pp._{name}"), name)
+    message = f"module 'nextpert.pp' has no attribute {name!r}"
+    raise AttributeError(message)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,225 @@
+"""``pp.assign_guides``: from guide counts, or lists of guides, to labels."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from nextpert import _adata
+from nextpert.pp import _guides
+from nextpert.pp._options import require_known
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+
+def assign_guides(
+    adata: ad.AnnData,
+    *,
+    guides: str | ad.AnnData | pd.DataFrame,
+    threshold: float = 5,
+    target_of: Mapping[str, str] | Callable[[str], str] | None = None,
+    control_guides: Iterable[str] | None = None,
+    control: str = "control",
+    multiple: str = "combine",
+    separator: str = "+",
+    guide_separator: str = ",",
+    key_added: str = "perturbation",
+    copy: bool = False,
+) -> ad.AnnData | None:
+    """Label every cell by the targets of its guides.
+
+    A guide is called in a cell at ``threshold`` UMI or more. Control guides beside targeting ones
+    do not enter the label: a cell with guides of ``A``, of ``A`` and a control guide is ``A``.
+
+    Parameters
+    ----------
+    adata
+        The cells.
+    guides
+        UMI counts of the guides, cells x guides: a key of ``adata.obsm`` (a DataFrame whose
+        columns are the guides), a DataFrame, or an AnnData (such as
+        ``adata[:, adata.var["feature_types"] == "CRISPR Guide Capture"]``), aligned by the names
+        of the cells. Or a column of ``adata.obs`` with the guides of every cell, joined by
+        ``guide_separator``; ``""``, ``"nan"`` and missing values stand for none.
+    threshold
+        Fewest UMI of a guide in a cell for the guide to be called.
+    target_of
+        Target of every guide: a mapping or a function. By default what stands before the last
+        underscore (``HLA-A_2`` targets ``HLA-A``).
+    control_guides
+        Names of control guides, or of their targets; by default every guide whose target is
+        called ``non-targeting``, ``NO_SITE``, ``ONE_NON-GENE_SITE``, ``control`` or alike.
+    control
+        Label of cells whose guides are all control guides.
+    multiple
+        Cells with several guides: ``"combine"`` (default) labels them with all targets, so that
+        several guides of one target are one perturbation; ``"multi"`` labels them ``multi``.
+    separator
+        What joins the targets of a label.
+    guide_separator
+        What joins guides in ``obs["guides"]``, and in the column they are read from.
+    key_added
+        Column of labels.
+    copy
+        Whether to return a copy instead of writing to ``adata``.
+
+    Returns
+    -------
+    ~anndata.AnnData or None
+        ``None``, or the copy. Fields written:
+
+        - ``obs["perturbation"]``: the targets, sorted and joined; ``control``, ``"unassigned"``
+          (no guide) or ``"multi"``.
+        - ``obs["guides"]`` (joined by ``guide_separator``), ``obs["n_guides"]``,
+          ``obs["n_targets"]``.
+        - ``uns["guides"]``: a table with one row a guide: ``target`` (empty for control guides),
+          ``kind`` (``targeting``, ``control``, ``no_site``, ``one_non-gene_site``), ``n_cells``.
+
+    Raises
+    ------
+    ValueError
+        If the guides are not found, cells are absent from their table, a count is negative or
+        NaN, a guide comes twice or has no target, or an option is unknown.
+
+    Examples
+    --------
+    >>> import anndata as ad, numpy as np, pandas as pd, nextpert as npt
+    >>> adata = ad.AnnData(obs=pd.DataFrame(index=["a", "b", "c", "d"]))
+    >>> names = ["MYC_1", "MYC_2", "JUN_1", "non-targeting_1"]
+    >>> umi = [[9, 0, 0, 0], [7, 8, 0, 1], [4, 0, 6, 5], [1, 0, 0, 0]]
+    >>> adata.obsm["guide_umi"] = pd.DataFrame(umi, adata.obs_names, names)
+    >>> npt.pp.assign_guides(adata, guides="guide_umi")
+    >>> adata.obs["perturbation"].tolist()
+    ['MYC', 'MYC', 'JUN', 'unassigned']
+    """
+    _adata.check_key(key_added)
+    _adata.check_writable(adata, copy=copy)
+    require_known("multiple", multiple, ("combine", "multi"))
+    for name, value in {"separator": separator, "guide_separator": guide_separator}.items():
+        if not value or not isinstance(value, str):
+            message = f"{name} must be a non-empty string, but is {value!r}."
+            raise ValueError(message)
+    if key_added in ("guides", "n_guides", "n_targets"):
+        message = f"key_added={key_added!r} is the name of another column written: choose another."
+        raise ValueError(message)
+    if isinstance(guides, str) and guides not in adata.obsm:
+        codes, lists = _guides.split_lists(_column(adata, guides), guide_separator)
+        every = sorted({guide for each in lists for guide in each})
+    else:
+        matrix, every = _umi(adata, guides)
+        codes, lists = _call(matrix, every, threshold)
+    table = _guides.guide_table(every, target_of, control_guides)
+    sets = _guides.guide_sets(codes, lists, table, guide_separator)
+    labels = _labels(sets, control, multiple, separator)
+    per_set = np.bincount(codes, minlength=len(lists))
+    n_cells = dict.fromkeys(every, 0)
+    for each, n in zip(lists, per_set, strict=True):
+        for guide in each:
+            n_cells[guide] += int(n)
+    table["n_cells"] = np.array([n_cells[guide] for guide in every], dtype=np.int64)
+    columns: dict[str, Any] = {
+        key_added: pd.Categorical(sets.cells(np.array(labels, dtype=object))),
+        "guides": pd.Categorical(sets.cells(np.array(sets.names, dtype=object))),
+        "n_guides": sets.cells(sets.n_guides),
+        "n_targets": sets.cells([len(targets) for targets in sets.targets]),
+    }
+    written = _adata.write_results(adata, uns={"guides": table}, copy=copy)
+    target = adata if written is None else written
+    for name, column in columns.items():
+        target.obs[name] = column
+    logger.info(
+        "Guides: %s.", ", ".join(f"{k} {v}" for k, v in _summary(sets, labels, control).items())
+    )
+    return written
+
+
+def _column(adata: ad.AnnData, key: str) -> pd.Series:
+    if key not in adata.obs.columns:
+        known = [*map(str, adata.obsm), *map(str, adata.obs.columns)]
+        message = (
+            f"guides={key!r} is neither in adata.obsm nor a column of adata.obs."
+            f"{_adata.closest([key], known)} They hold {_adata.list_names(known) or 'nothing'}."
+        )
+        raise ValueError(message)
+    return adata.obs[key]
+
+
+def _umi(adata: ad.AnnData, guides: Any) -> tuple[sp.csr_matrix, list[str]]:
+    """Return the counts, cells in the order of ``adata``, and the names of the guides."""
+    table = adata.obsm[guides] if isinstance(guides, str) else guides
+    if isinstance(table, ad.AnnData):
+        cells, names, values = table.obs_names, table.var_names, table.X
+    elif isinstance(table, pd.DataFrame):
+        cells, names, values = table.index, table.columns, table.to_numpy()
+    else:
+        message = (
+            "guides must be a DataFrame or an AnnData of counts (cells x guides), or name one in "
+            f"adata.obsm or a column of adata.obs; this one is a {type(table).__name__}."
+        )
+        raise TypeError(message)
+    for what, index in {"cells": cells, "guides": names}.items():
+        if not index.is_unique:
+            twice = index[index.duplicated()].unique()
+            message = f"The table of guides names {what} twice: {_adata.list_names(twice)}."
+            raise ValueError(message)
+    rows = cells.get_indexer(adata.obs_names)
+    if (rows < 0).any():
+        absent = adata.obs_names[rows < 0]
+        message = (
+            f"The table of guides lacks {len(absent)} of {adata.n_obs} cells: "
+            f"{_adata.list_names(absent, limit=3)}. Keep the cells of both, or give the table the "
+            f"names of adata.obs_names."
+        )
+        raise ValueError(message)
+    matrix = sp.csr_matrix(values)[rows]
+    if matrix.data.dtype.kind not in "buif" or not bool((matrix.data >= 0).all()):
+        message = "The table of guides must hold counts: some are negative, NaN or no numbers."
+        raise ValueError(message)
+    return matrix, [str(name) for name in names]
+
+
+def _call(
+    matrix: sp.csr_matrix, names: list[str], threshold: float
+) -> tuple[NDArray[np.int64], list[list[str]]]:
+    """Return for every cell the position of its list of called guides, and the lists."""
+    if not threshold > 0:
+        message = f"threshold must be above 0, but is {threshold!r}."
+        raise ValueError(message)
+    called = sp.csr_matrix(matrix >= threshold)
+    called.sort_indices()
+    number: dict[tuple[int, ...], int] = {}
+    codes = np.empty(called.shape[0], dtype=np.int64)
+    for i, (start, stop) in enumerate(zip(called.indptr[:-1], called.indptr[1:], strict=True)):
+        codes[i] = number.setdefault(tuple(called.indices[start:stop].tolist()), len(number))
+    return codes, [[names[j] for j in found] for found in number]
+
+
+def _labels(sets: _guides.GuideSets, control: str, multiple: str, separator: str) -> list[str]:
+    labels = []
+    for n, targets in zip(sets.n_guides, sets.targets, strict=True):
+        if n > 1 and multiple == "multi":
+            labels.append("multi")
+        else:
+            labels.append(separator.join(targets) or (control if n else "unassigned"))
+    return labels
+
+
+def _summary(sets: _guides.GuideSets, labels: list[str], control: str) -> dict[str, int]:
+    """Return the numbers of cells for the log."""
+    special = {control, "unassigned", "multi"}
+    groups = [
+        label if label in special else "one target" if len(targets) == 1 else "several targets"
+        for label, targets in zip(labels, sets.targets, strict=True)
+    ]
+    counts = pd.Series(sets.cells(np.array(groups, dtype=object))).value_counts()
+    return {str(group): int(n) for group, n in counts.items()}

@@ -1,0 +1,148 @@
+"""Counts or ln(1 + TPM) to log-normalised expression."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from nextpert import _adata
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import anndata as ad
+    from numpy.typing import NDArray
+
+_PER_MILLION = 1e6
+# Cells looked at to tell counts from log-normalised expression.
+_PROBED = 1000
+_BLOCK = 2**20
+
+
+def is_counts(adata: ad.AnnData, cells: NDArray[Any], layer: str | None) -> bool:
+    """Return whether the values of up to 1,000 of ``cells``, spread evenly, are whole numbers."""
+    probed = cells[:: max(1, len(cells) // _PROBED)]
+    blocks = _adata.read_blocks(adata, np.arange(adata.n_vars), probed, layer=layer)
+    return all(_whole(_stored(values)) for _, values in blocks)
+
+
+def total_counts(adata: ad.AnnData, cells: NDArray[Any], layer: str | None) -> NDArray[np.float64]:
+    """Return the sum of the values of ``cells`` over all genes, 0 for others, ``(n_cells,)``."""
+    total = np.zeros(adata.n_obs)
+    for block, values in _adata.read_blocks(adata, np.arange(adata.n_vars), cells, layer=layer):
+        total[block] = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()
+    return total
+
+
+def read_depth(adata: ad.AnnData, key: str) -> NDArray[np.float64]:
+    """Return the counts of every cell in ``adata.obs[key]``.
+
+    Raises
+    ------
+    ValueError
+        If the column is absent, or holds something else than numbers of 0 or more.
+    """
+    if key not in adata.obs.columns:
+        columns = [str(column) for column in adata.obs.columns]
+        message = (
+            f"adata.obs has no column {key!r}.{_adata.closest([key], columns)} It holds "
+            f"{_adata.list_names(columns) or 'no column'}: name the column of every cell's total "
+            f"counts with depth_key."
+        )
+        raise ValueError(message)
+    try:
+        depth = adata.obs[key].to_numpy(dtype=np.float64)
+    except (TypeError, ValueError):
+        depth = np.full(1, np.nan)
+    if not (np.isfinite(depth) & (depth >= 0)).all():
+        message = f"adata.obs[{key!r}] must hold total counts, a number of 0 or more in every cell."
+        raise ValueError(message)
+    return depth
+
+
+def log_normalise(
+    values: Any, kind: str, depth: NDArray[np.float64] | None, target_sum: float
+) -> Any:
+    """Return ``ln(1 + target_sum * share of the cell's counts)``.
+
+    Parameters
+    ----------
+    values
+        Cells x genes, dense or sparse; not written to.
+    kind
+        ``"counts"``, or ``"log_tpm"`` for ln(1 + TPM).
+    depth
+        Total counts of every cell, for counts, shape ``(n_cells,)``.
+    target_sum
+        Counts a cell is scaled to.
+    """
+    if kind == "log_tpm" and target_sum == _PER_MILLION:
+        return values
+    dtype = values.dtype if values.dtype.kind == "f" else np.float32
+    out = values.astype(dtype, copy=True)
+    if sp.issparse(out):
+        out = out.tocsr()
+    scale = target_sum / (np.full(out.shape[0], _PER_MILLION) if depth is None else depth)
+    for part, rows in _entries(out):
+        exact = part.astype(np.float64)
+        if kind == "log_tpm":
+            exact = np.expm1(exact)
+        part[...] = np.log1p(exact * scale[rows])
+    return out
+
+
+def _entries(matrix: Any) -> Iterator[tuple[NDArray[Any], Any]]:
+    """Yield blocks of the values, to be written to, and the row of each."""
+    n_rows, n_columns = matrix.shape
+    step = max(1, _BLOCK // max(n_columns, 1))
+    for start in range(0, n_rows, step):
+        stop = min(start + step, n_rows)
+        if sp.issparse(matrix):
+            first, last = matrix.indptr[start], matrix.indptr[stop]
+            counts = np.diff(matrix.indptr[start : stop + 1])
+            yield matrix.data[first:last], np.repeat(np.arange(start, stop), counts)
+        else:
+            yield matrix[start:stop], np.arange(start, stop)[:, None]
+
+
+def check_counts(values: Any) -> None:
+    """Raise unless all values are whole numbers of 0 or more."""
+    if not _whole(_stored(values)):
+        message = (
+            "The matrix holds values that are no counts (whole numbers of 0 or more): pass "
+            "normalise='none' if it holds log-normalised expression, or name the layer of counts."
+        )
+        raise ValueError(message)
+
+
+def check_log_tpm(values: Any, depth: NDArray[np.float64] | None) -> None:
+    """Raise if values cannot be ln(1 + TPM); with the cells' counts, they must give whole ones."""
+    stored = _stored(values)
+    bad = bool(stored.size) and not 0 <= stored.min() <= stored.max() <= np.log1p(_PER_MILLION)
+    reason = "values below 0 or above ln(1 + 1e6)"
+    if not bad and depth is not None:
+        rows = np.arange(0, values.shape[0], max(1, values.shape[0] // _PROBED))
+        few = values[rows].toarray() if sp.issparse(values) else np.asarray(values)[rows]
+        counts = np.expm1(few.astype(np.float64)) * depth[rows, None] / _PER_MILLION
+        off = np.abs(counts - np.maximum(np.round(counts), 1))[few > 0]
+        # In single precision a thousand counts come back within a few thousandths.
+        bad = bool(off.size) and bool(np.mean(off > 0.05) > 0.01)
+        reason = "with the cells' total counts they give no whole numbers"
+    if bad:
+        message = (
+            f"The matrix does not hold ln(1 + TPM) ({reason}): pass normalise='none' to keep its "
+            f"values as they are, or name the layer of counts."
+        )
+        raise ValueError(message)
+
+
+def _stored(values: Any) -> NDArray[Any]:
+    return values.data if sp.issparse(values) else np.asarray(values)
+
+
+def _whole(values: NDArray[Any]) -> bool:
+    if values.dtype.kind in "ub":
+        return True
+    return bool((values >= 0).all()) and bool((values == np.floor(values)).all())

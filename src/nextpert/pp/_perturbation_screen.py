@@ -1,0 +1,190 @@
+"""``pp.perturbation_screen``: any screen, ready for the graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert import _adata
+from nextpert._adata import subset
+from nextpert.pp._bookkeeping import Bookkeeping, tally
+from nextpert.pp._labels import CellTargets
+from nextpert.pp._options import ScreenOptions
+from nextpert.pp._screen import finish, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import anndata as ad
+
+
+def perturbation_screen(
+    adata: ad.AnnData,
+    perturbation_key: str = "perturbation",
+    control: str | Sequence[str] = "control",
+    *,
+    panel: str | Iterable[str] | None = None,
+    min_cells: int = 20,
+    combinations: str = "drop",
+    outside: str = "drop",
+    unassigned: Sequence[str] = ("unassigned", "multi", "no_guide", "control_guide"),
+    separator: str = "+",
+    aliases: Mapping[str, str] | None = None,
+    min_seen: float = 0.1,
+    normalise: str = "auto",
+    target_sum: float | str = 1e4,
+    depth_key: str | None = None,
+    min_depth: float = 0.0,
+    layer: str | None = None,
+    key_added: str = "preprocessing",
+    copy: bool = False,
+) -> ad.AnnData | None:
+    r"""Choose the cells and genes of a screen, normalise and label them, and keep the books.
+
+    What comes out goes straight into :func:`nextpert.tl.learn_dag`,
+    :func:`nextpert.tl.fit_dag_blr` and :func:`nextpert.tl.design_interventions`. Counts become
+
+    .. math:: x_{cg} = \ln(1 + s\, n_{cg} / n_c),
+
+    with the ``target_sum`` ``s`` and all counts ``n_c`` of the cell. Every step logs and stores
+    how many cells it kept and dropped, and why. Cells and genes are dropped in place, as by
+    :func:`scanpy.pp.filter_cells`, and nothing changes where the call fails.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, counts or log-normalised expression; dense or sparse; a view becomes
+        actual. Backed files with ``copy=True``.
+    perturbation_key
+        Column of ``adata.obs`` with the label of every cell: its targets, joined by
+        ``separator``.
+    control
+        Label, or labels, of the control cells.
+    panel
+        Genes of the analysis: a list; ``"zhang2023"``, the paper's 36 genes; or ``None``
+        (default), every gene seen in a share ``min_seen`` of the control cells.
+    min_cells
+        Fewest cells of a perturbation.
+    combinations
+        Cells with several targets: ``"drop"`` (default); ``"keep"``; or ``"panel_only"``, which
+        names them by their targets in the panel alone: ``A+X`` with ``X`` outside the panel
+        becomes ``A``, and ``obs["other_targets"]`` says ``X``.
+    outside
+        Cells whose label names a target that is outside the panel or not measured: ``"drop"``
+        (default), or ``"keep"``, as target states for example.
+    unassigned
+        Labels of cells whose perturbation is not known. Missing labels count among them.
+    separator
+        What joins the targets of a label.
+    aliases
+        Names of targets or panel genes that go by another name in ``adata.var_names``, as
+        ``{name: gene}``. A few are known (``NUP50-AS`` for ``NUP50-AS1``); all that were used
+        are stored.
+    min_seen
+        Share of the control cells, for ``panel=None``.
+    normalise
+        ``"auto"`` (default) takes whole numbers for counts and keeps other values as they are;
+        ``"counts"``; or ``"none"``.
+    target_sum
+        Counts that a cell is scaled to, or ``"median"`` for the median of all cells kept.
+    depth_key
+        Column of ``adata.obs`` with all counts of a cell; needed where ``adata`` holds a few
+        genes of many. By default the sum over all genes of the matrix.
+    min_depth
+        Fewest counts of a cell; cells without any are dropped in any case.
+    layer
+        Layer to read; ``None`` stands for ``adata.X``.
+    key_added
+        Name of the books in ``adata.uns``.
+    copy
+        Whether to return a copy instead of changing ``adata``.
+
+    Returns
+    -------
+    ~anndata.AnnData or None
+        ``None``, or the copy. Cells and genes are those kept, genes in the order of the panel.
+        Fields written:
+
+        - ``X``: log-normalised expression; ``layers["counts"]``: the counts, where X held them.
+        - ``obs["perturbation"]``: ``"control"``, or the genes targeted, sorted and joined;
+          ``obs["n_targets"]``, the number of all targets; ``obs["other_targets"]``, those that
+          the label does not name.
+        - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (share of the
+          control cells); with ``panel="zhang2023"`` also ``var["module"]`` and ``var["program"]``
+          of the study (missing for genes that are in none).
+        - ``uns["preprocessing"]``: ``steps`` (a table: ``step``, ``n_cells_kept``,
+          ``n_cells_dropped``, ``why``), ``perturbations`` (a table: ``perturbation``,
+          ``target_genes``, ``n_cells``, ``n_cells_found``, ``n_cells_with_other_targets``,
+          ``kept``, ``reason``, ``hardly_expressed``), ``aliases`` (where some were used),
+          ``n_control_cells`` and ``params``.
+
+    Warns
+    -----
+    UserWarning
+        Of targets that control cells hardly express, whose knockout is a shift of about nothing;
+        of genes constant among the controls; of targets that are not measured, unless a panel is
+        given; and if no perturbed cell is left.
+
+    Raises
+    ------
+    ValueError
+        If a column, gene, layer or option is unknown or out of range, no control cell is left,
+        no gene is seen, or the matrix holds NaN, infinite values or no counts where it should.
+
+    Examples
+    --------
+    >>> import anndata as ad, numpy as np, pandas as pd, nextpert as npt
+    >>> counts = np.random.default_rng(0).poisson(5, (100, 2)).astype(np.float32)
+    >>> obs = pd.DataFrame({"target": ["NT"] * 50 + ["MYC"] * 30 + ["multi"] * 20})
+    >>> adata = ad.AnnData(counts, obs.set_index("c" + obs.index.astype(str)))
+    >>> adata.var_names = ["MYC", "JUN"]
+    >>> npt.pp.perturbation_screen(adata, "target", "NT")
+    >>> adata.obs["perturbation"].value_counts().to_dict()
+    {'control': 50, 'MYC': 30}
+    >>> adata.uns["preprocessing"]["steps"][["step", "n_cells_kept", "why"]].iloc[:2]
+            step  n_cells_kept       why
+    0  all cells           100
+    1   assigned            80  multi 20
+    """
+    _adata.check_key(key_added)
+    subset.check_in_place(adata, copy=copy)
+    options = ScreenOptions(
+        panel=panel, aliases=aliases, min_cells=min_cells, combinations=combinations,
+        outside=outside, separator=separator, min_seen=min_seen, normalise=normalise,
+        target_sum=target_sum, depth_key=depth_key, min_depth=min_depth, layer=layer,
+    )  # fmt: skip
+    options.check()
+    found = _read_targets(adata, perturbation_key, control, unassigned, options)
+    book = Bookkeeping(adata.n_obs)
+    gone = np.array(found.names, dtype=object)[found.codes[found.cells("unassigned")]]
+    book.keep("assigned", ~found.cells("unassigned"), tally(gone))
+    prepared = prepare(adata, found, book, options)
+    prepared.tables["params"]["perturbation_key"] = perturbation_key
+    return finish(adata, prepared, prepared.tables, key_added, copy=copy)
+
+
+def _read_targets(
+    adata: ad.AnnData,
+    key: str,
+    control: str | Sequence[str],
+    unassigned: Sequence[str],
+    options: ScreenOptions,
+) -> CellTargets:
+    labels = _adata.read_labels(adata, key)
+    controls = [control] if isinstance(control, str) else [str(name) for name in control]
+    for name in controls:
+        _adata.require_control(labels, name)
+    unknown = {unassigned} if isinstance(unassigned, str) else {str(name) for name in unassigned}
+    measured = {str(name) for name in adata.var_names}
+    targets: list[tuple[str, ...]] = []
+    roles = []
+    for name in labels.names:
+        inside, outside = _adata.parse_label(name, measured, separator=options.separator)
+        parts = [part for part in [*inside, *outside] if part not in controls]
+        targets.append(tuple(parts))
+        is_control = name in controls
+        is_unknown = name in unknown or not parts
+        roles.append("control" if is_control else "unassigned" if is_unknown else "perturbed")
+    codes = np.where(labels.codes < 0, len(labels.names), labels.codes)
+    return CellTargets(codes, [*labels.names, "no label"], [*targets, ()], [*roles, "unassigned"])

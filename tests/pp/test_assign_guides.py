@@ -1,0 +1,138 @@
+"""``pp.assign_guides``: calls by threshold, targets, controls; the TAP-seq screen's own labels."""
+
+from __future__ import annotations
+
+import re
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+
+NAMES = ["MYC_1", "MYC_2", "HLA-A_1", "NO_SITE_4", "ONE_NON-GENE_SITE_7"]
+UMI = np.array(
+    [
+        [9, 0, 0, 0, 0],  # MYC
+        [5, 8, 0, 1, 0],  # two guides of MYC
+        [6, 0, 5, 5, 0],  # MYC and HLA-A beside a control guide
+        [0, 0, 4, 7, 0],  # control; HLA-A just below
+        [4, 4, 4, 4, 4],  # none
+        [0, 0, 0, 5, 9],  # two control guides
+        [0, 0, 30, 0, 6],  # HLA-A beside a control guide
+    ]
+)
+LABELS = ["MYC", "MYC", "HLA-A+MYC", "control", "unassigned", "control", "HLA-A"]
+LISTS = [
+    "MYC_1", "MYC_1,MYC_2", "MYC_1,HLA-A_1,NO_SITE_4", "NO_SITE_4", "",
+    "NO_SITE_4,ONE_NON-GENE_SITE_7", "HLA-A_1,ONE_NON-GENE_SITE_7",
+]  # fmt: skip
+
+
+@pytest.fixture
+def cells():
+    return ad.AnnData(obs=pd.DataFrame(index=[f"c{i}" for i in range(len(UMI))]))
+
+
+def given(cells, kind):
+    table = pd.DataFrame(UMI, cells.obs_names, NAMES)
+    if kind == "obsm":
+        cells.obsm["umi"] = table
+        return "umi"
+    if kind == "column":
+        cells.obs["called"] = [guides or np.nan for guides in LISTS]
+        return "called"
+    # Another order, and a cell more.
+    more = pd.concat([table, pd.DataFrame([[9] * 5], ["else"], NAMES)]).iloc[::-1]
+    return more if kind == "table" else ad.AnnData(sp.csc_matrix(more), more[[]])
+
+
+@pytest.mark.parametrize("kind", ["obsm", "column", "table", "AnnData"])
+def test_labels(cells, kind):
+    guides = given(cells, kind)
+    if kind == "AnnData":
+        guides.var_names = NAMES
+    assert npt.pp.assign_guides(cells, guides=guides) is None
+    assert cells.obs["perturbation"].tolist() == LABELS
+    assert cells.obs["guides"].tolist() == LISTS
+    assert cells.obs["n_guides"].tolist() == [1, 2, 3, 1, 0, 2, 2]
+    assert cells.obs["n_targets"].tolist() == [1, 1, 2, 0, 0, 0, 1]
+    table = cells.uns["guides"].loc[NAMES]
+    assert table["target"].tolist() == ["MYC", "MYC", "HLA-A", "", ""]
+    assert table["kind"].tolist() == ["targeting"] * 3 + ["no_site", "one_non-gene_site"]
+    assert table["n_cells"].tolist() == [3, 1, 2, 3, 2]
+
+
+def test_other_choices(cells):
+    new = npt.pp.assign_guides(
+        cells, guides=given(cells, "table"), threshold=4, multiple="multi", control="NT",
+        target_of=dict(zip(NAMES, ["JUN", "FOS", "FOS", "x", ""], strict=True)),
+        control_guides=["x", "HLA-A_1"], guide_separator=";", key_added="mine", copy=True,
+    )  # fmt: skip
+    assert new.obs["mine"].tolist() == ["JUN", "multi", "multi", "multi", "multi", "multi", "multi"]
+    assert new.obs["guides"].iloc[5] == "NO_SITE_4;ONE_NON-GENE_SITE_7"
+    assert new.uns["guides"]["kind"].tolist() == ["targeting"] * 2 + ["control"] * 3
+    assert cells.obs.columns.empty
+    assert not cells.uns
+
+
+@pytest.mark.parametrize("kind", ["table", "column"])
+def test_random_counts_against_a_loop(kind):
+    rng = np.random.default_rng(1)
+    names = [f"G{i}_{k}" for i in range(5) for k in (1, 2)] + ["NTC_1", "NTC_2"]
+    umi = rng.integers(0, 8, (300, len(names))) * (rng.random((300, len(names))) < 0.3)
+    adata = ad.AnnData(obs=pd.DataFrame(index=[f"c{i}" for i in range(300)]))
+    expected, lists = [], []
+    for row in umi:
+        called = [name for name, n in zip(names, row, strict=True) if n >= 5]
+        targets = sorted({name.split("_")[0] for name in called} - {"NTC"})
+        expected.append("+".join(targets) or ("control" if called else "unassigned"))
+        lists.append(",".join(called))
+    adata.obs["lists"] = lists
+    table = pd.DataFrame(umi, adata.obs_names, names)
+    npt.pp.assign_guides(adata, guides=table if kind == "table" else "lists")
+    assert adata.obs["perturbation"].tolist() == expected
+    assert {"control", "unassigned", "G0+G3", "G1"} <= set(expected)
+
+
+@pytest.mark.screen
+def test_tapseq_gives_the_labels_of_the_screen(screen_path):
+    folder = screen_path / "schraivogel_tapseq"
+    if not (folder / "gRNA_counts.h5ad").is_file():
+        pytest.skip("the guide counts of the TAP-seq screen are not in the folder")
+    adata = ad.read_h5ad(folder / "schraivogel_tapseq_umi5.h5ad")
+    known = adata.obs.copy()
+    pattern = re.compile(r"CROPseq_dCas9_DS_(non-targeting|[A-Za-z0-9]+)[_-]")
+    npt.pp.assign_guides(
+        adata, guides=ad.read_h5ad(folder / "gRNA_counts.h5ad"), threshold=5,
+        target_of=lambda guide: pattern.match(guide)[1], control="non-targeting",
+        multiple="multi", guide_separator=";",
+    )  # fmt: skip
+    for column in ("perturbation", "guides", "n_guides"):
+        assert adata.obs[column].astype(str).tolist() == known[column].astype(str).tolist()
+
+
+@pytest.mark.screen
+def test_cropseq_gives_the_labels_of_the_screen(screen_path):
+    path = screen_path / "hill2018_cropseq" / "hill2018_cropseq.h5ad"
+    if not path.is_file():
+        pytest.skip("the CROP-seq screen is not in the folder of the real screens")
+    adata = ad.read_h5ad(path)
+    known = adata.obs["perturbation"].astype(str).tolist()
+    npt.pp.assign_guides(
+        adata, guides="target.gene", target_of=lambda guide: guide.split("_sg_")[0],
+        control_guides=["NonTargetingControlGuideForHuman"],
+    )  # fmt: skip
+    assert adata.obs["perturbation"].astype(str).tolist() == known
+
+
+def test_what_is_assigned_goes_on(small_study):
+    small_study.obs = small_study.obs.rename(columns={"guides": "called"})
+    npt.pp.assign_guides(small_study, guides="called")
+    one, two = small_study.copy(), small_study
+    npt.pp.perturb_cite_seq(one, panel=["MYC", "STAT1"], combinations="keep")
+    npt.pp.perturbation_screen(two, panel=["MYC", "STAT1"], combinations="keep")
+    pd.testing.assert_series_equal(one.obs["perturbation"], two.obs["perturbation"])
+    assert np.array_equal(one.X.toarray(), two.X.toarray())

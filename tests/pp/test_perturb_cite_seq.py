@@ -1,0 +1,275 @@
+"""``pp.perturb_cite_seq``: the paper's numbers, and every choice against counting by hand."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import anndata as ad
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+from nextpert.datasets._simulated_screen import PANEL as SIMULATED
+from nextpert.pp._panels import MODULE_OF, PROGRAM_OF, ZHANG2023
+
+from .conftest import CELLS, CONDITIONS, HARDLY, PANEL, SINGLE
+
+
+def steps(adata):
+    return adata.uns["preprocessing"]["steps"].set_index("step")
+
+
+def perturbations(adata):
+    return adata.uns["preprocessing"]["perturbations"].set_index("perturbation")
+
+
+def carried(adata):
+    table = adata.uns["preprocessing"]["guides"].set_index(["guides", "kind"])
+    return table["n_cells"].to_dict(), table["n_cells_kept"].to_dict()
+
+
+@pytest.fixture(scope="module")
+def replicated(full_study):
+    adata, _, _ = full_study
+    with pytest.warns(UserWarning, match="Control mean about nothing") as caught:
+        new = npt.pp.perturb_cite_seq(adata, preset="zhang2023", copy=True)
+    return new, [str(w.message) for w in caught]
+
+
+def test_the_preset_gives_the_numbers_of_the_paper(replicated, full_study):
+    new, _ = replicated
+    table = steps(new)
+    assert table.index.tolist() == [
+        "all cells", "condition", "guides", "controls", "combinations", "panel", "min_cells",
+    ]  # fmt: skip
+    kept, dropped = table["n_cells_kept"], table["n_cells_dropped"]
+    assert kept["all cells"] == sum(CONDITIONS.values()) == 218_331
+    assert kept["condition"] == 57_627
+    assert dropped["condition"] == 87_590 + 73_114
+    assert dropped["guides"] == 22_102
+    assert kept["guides"] == 5039 + 30_486
+    assert dropped["controls"] == 2189 + 1581
+    assert table.loc["controls", "why"].endswith("no_site 2189, one_non-gene_site 1581")
+    assert kept["combinations"] == 5039 + 26_716
+    assert kept["panel"] == kept["min_cells"] == 5039 + sum(SINGLE.values())
+    found, _ = carried(new)
+    assert found["none", ""] == 5039
+    assert found["one", "targeting"] == 26_716
+    assert found["one", "no_site"] == 2189
+    assert found["one", "one_non-gene_site"] == 1581
+    assert sum(n for (guides, _), n in found.items() if guides == "one") == 30_486
+    assert sum(n for (guides, _), n in found.items() if guides == "several") == 22_102
+    assert new.obs["perturbation"].value_counts().to_dict() == SINGLE | {"control": 5039}
+    assert set(new.obs["condition"]) == {"Control"}
+    assert new.uns["preprocessing"]["n_control_cells"] == 5039
+
+
+def test_the_panel_is_complete_and_ln_tpm_kept(replicated, full_study):
+    new, _ = replicated
+    whole, _, _ = full_study
+    assert tuple(PANEL) == ZHANG2023 == SIMULATED
+    assert new.var_names.tolist() == PANEL
+    assert new.shape == (5039 + sum(SINGLE.values()), 36)
+    # As it was, to the bit.
+    assert (new.X != whole[new.obs_names, PANEL].X).nnz == 0
+    assert "log_tpm" not in new.layers
+    assert new.var.loc["HLA-E", "module"] == "m3"
+    assert new.var.loc["HLA-E", "program"] == "C"
+    assert new.var["module"].isna().sum() == 8
+    assert new.var["program"].isna().sum() == 15
+    assert (set(MODULE_OF) | set(PROGRAM_OF)) == set(PANEL)
+
+
+def test_names_of_targets_are_accounted_for(replicated):
+    new, messages = replicated
+    table = perturbations(new)
+    assert sorted(table.index[table["kept"]]) == PANEL
+    # The target goes by the name of the gene that is measured.
+    assert table.loc["NUP50-AS1", "reason"] == "outside the panel"
+    assert table.loc["HLA-H", "reason"] == "not measured"
+    assert table.loc["TP53", "reason"] == "outside the panel"
+    assert len(table) == 248
+    aliases = new.uns["preprocessing"]["aliases"]
+    assert aliases.to_numpy().tolist() == [["NUP50-AS", "NUP50-AS1"]]
+    assert table.index[table["hardly_expressed"]].tolist() == HARDLY
+    (message,) = messages
+    assert all(gene in message for gene in HARDLY)
+    assert "MYC" not in message
+
+
+def test_the_log_tells_every_step(full_study, caplog):
+    adata, _, _ = full_study
+    with caplog.at_level(logging.INFO, logger="nextpert.pp"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        npt.pp.perturb_cite_seq(adata, preset="zhang2023", copy=True)
+    for text in (
+        "condition: 57627 cells kept, 160704 dropped (other conditions: IFNγ 87590, Co-culture",
+        "none , 5039 cells", "one targeting, 26716 cells", "one no_site, 2189 cells",
+        "guides: 35525 cells kept, 22102 dropped (more than 1 guide(s))",
+        "NUP50-AS -> NUP50-AS1", "HLA-H",
+    ):  # fmt: skip
+        assert text in caplog.text, text
+
+
+def test_a_choice_given_replaces_that_of_the_preset(full_study):
+    adata, counts, _ = full_study
+    with pytest.warns(UserWarning, match="Control mean about nothing"):
+        new = npt.pp.perturb_cite_seq(
+            adata, preset="zhang2023", controls="both", target_sum=1e4, copy=True
+        )
+    n_controls = (new.obs["perturbation"] == "control").sum()
+    assert n_controls == 5039 + 2189 + 1581
+    rows = adata.obs_names.get_indexer(new.obs_names)
+    columns = adata.var_names.get_indexer(new.var_names)
+    depth = adata.obs["UMI_count"].to_numpy()[rows, None]
+    expected = np.log1p(1e4 * counts[rows][:, columns].toarray() / depth)
+    np.testing.assert_allclose(new.X.toarray(), expected, rtol=2e-5)
+    assert new.X.dtype == np.float32
+    assert (new.layers["log_tpm"] != adata[new.obs_names, PANEL].X).nnz == 0
+    # Once more starts from what the file held, not from what is rescaled.
+    with pytest.warns(UserWarning, match="Control mean about nothing"):
+        again = npt.pp.perturb_cite_seq(
+            new, preset="zhang2023", controls="both", target_sum=1e4, copy=True
+        )
+    assert (again.X != new.X).nnz == 0
+
+
+def by_hand(controls="control_guide", combinations="drop", max_guides=99, panel=("MYC", "STAT1")):
+    """Return label -> number of cells, counted from CELLS."""
+    out = {}
+    for guides, n in CELLS:
+        each = guides.split(",") if guides else []
+        targets = sorted({g.rsplit("_", 1)[0] for g in each if "SITE" not in g})
+        if len(each) > max_guides:
+            continue
+        if not targets:
+            own = "control_guide" if each else "no_guide"
+            label = "control" if controls in (own, "both") else None
+        elif combinations == "panel_only":
+            label = "+".join(t for t in targets if t in panel) or None
+        elif set(targets) <= set(panel) and (combinations == "keep" or len(targets) == 1):
+            label = "+".join(targets)
+        else:
+            label = None
+        if label:
+            out[label] = out.get(label, 0) + n
+    return out
+
+
+@pytest.mark.parametrize("controls", ["no_guide", "control_guide", "both"])
+@pytest.mark.parametrize("combinations", ["drop", "keep", "panel_only"])
+@pytest.mark.parametrize("max_guides", [None, 1])
+def test_every_choice_against_counting_by_hand(small_study, controls, combinations, max_guides):
+    chosen = {"controls": controls, "combinations": combinations}
+    npt.pp.perturb_cite_seq(small_study, panel=["MYC", "STAT1"], max_guides=max_guides, **chosen)
+    found = small_study.obs["perturbation"].value_counts().to_dict()
+    assert found == by_hand(**chosen, max_guides=max_guides or 99)
+    table = steps(small_study)
+    total, dropped = table["n_cells_kept"].to_numpy(), table["n_cells_dropped"].to_numpy()
+    assert np.array_equal(total[:-1] - dropped[1:], total[1:])
+    assert total[-1] == small_study.n_obs
+
+
+def test_single_perturbations_with_guides_outside_the_panel_are_plain(small_study):
+    npt.pp.perturb_cite_seq(small_study, panel=["MYC", "STAT1"], combinations="panel_only")
+    myc = small_study[small_study.obs["perturbation"] == "MYC"].obs
+    assert myc["other_targets"].value_counts().to_dict() == {"": 50, "TP53": 9}
+    assert myc.loc[myc["other_targets"] == "TP53", "guides"].unique().tolist() == ["MYC_2,TP53_1"]
+    assert set(myc["n_targets"][myc["other_targets"] == "TP53"]) == {2}
+    table = perturbations(small_study)
+    assert table.loc["MYC", ["n_cells", "n_cells_with_other_targets"]].tolist() == [59, 9]
+    assert table.loc["STAT1", "n_cells_with_other_targets"] == 0
+
+
+def test_defaults_and_what_is_left_out(small_study):
+    with pytest.warns(UserWarning, match="not measured: HLA-H"):
+        npt.pp.perturb_cite_seq(small_study)
+    found = small_study.obs["perturbation"].value_counts().to_dict()
+    assert found == {"control": 75, "MYC": 50, "STAT1": 22, "TP53": 21, "NUP50-AS1": 23}
+    table = perturbations(small_study)
+    assert table.loc["CDK4"].tolist() == ["CDK4", 0, 19, 0, False, "too few cells", False]
+    _, kept = carried(small_study)
+    assert kept == {
+        ("none", ""): 0,
+        ("one", "targeting"): 30 + 22 + 21 + 23,
+        ("one", "no_site"): 60,
+        ("several", "one target"): 12 + 8,
+        ("several", "several targets"): 0,
+        ("several", "control guides"): 15,
+    }
+    assert small_study.uns["preprocessing"]["params"] == {
+        "panel": "genes seen", "min_cells": 20, "combinations": "drop", "outside": "drop",
+        "separator": "+", "min_depth": 0.0, "min_seen": 0.1, "values": "counts",
+        "target_sum": 1e4, "condition": "Control", "controls": "control_guide",
+    }  # fmt: skip
+
+
+def test_own_aliases_and_targets_kept_outside(small_study):
+    npt.pp.perturb_cite_seq(
+        small_study, panel=["MYC", "MYTARGET"], outside="keep", min_cells=1,
+        aliases={"HLA-H": "CDK4", "MYTARGET": "STAT1"},
+    )  # fmt: skip
+    assert small_study.var_names.tolist() == ["MYC", "STAT1"]
+    found = small_study.obs["perturbation"].value_counts().to_dict()
+    assert found["CDK4"] == 24 + 19
+    assert found["TP53"] == 21
+    assert set(small_study.uns["preprocessing"]["aliases"]["name"]) == {
+        "HLA-H", "MYTARGET", "NUP50-AS",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_matrix, sp.csr_array, np.asarray])
+@pytest.mark.parametrize("target_sum", [1e4, "median"])
+def test_counts_of_every_form_are_normalised_by_all_genes(small_study, form, target_sum):
+    counts = small_study.X.toarray()
+    small_study.X = form(counts)
+    names = small_study.obs_names
+    npt.pp.perturb_cite_seq(small_study, panel=["STAT1", "MYC"], target_sum=target_sum)
+    rows = names.get_indexer(small_study.obs_names)
+    depth = counts.sum(axis=1)[rows]
+    scale = np.median(depth) if target_sum == "median" else target_sum
+    expected = np.log1p(counts[rows][:, [3, 2]] / depth[:, None] * scale)
+    x = small_study.X.toarray() if sp.issparse(small_study.X) else small_study.X
+    np.testing.assert_allclose(x, expected, rtol=1e-6)
+    assert small_study.uns["preprocessing"]["params"]["target_sum"] == scale
+    controls = expected[(small_study.obs["perturbation"] == "control").to_numpy()]
+    np.testing.assert_allclose(small_study.var["control_mean"], controls.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(small_study.var["control_sd"], controls.std(0, ddof=1), rtol=1e-5)
+    np.testing.assert_allclose(small_study.var["seen_in_control"], (controls > 0).mean(axis=0))
+
+
+def test_what_the_file_held_stays_in_a_layer(small_study):
+    counts = small_study.to_df()
+    small_study.obs["UMI_count"] = 500.0
+    small_study.obs.iloc[::2, -1] = 90.0
+    npt.pp.perturb_cite_seq(small_study, panel=["MYC", "STAT1"], min_depth=100)
+    assert set(small_study.obs["UMI_count"]) == {500.0}
+    kept = counts.loc[small_study.obs_names, ["MYC", "STAT1"]]
+    assert np.array_equal(small_study.layers["counts"].toarray(), kept)
+    np.testing.assert_allclose(small_study.X.toarray(), np.log1p(20 * kept), rtol=1e-6)
+
+
+def test_views_backed_files_and_copies_give_the_same(small_study, tmp_path, assert_same_adata):
+    whole = small_study.copy()
+    few = np.arange(0, whole.n_obs, 2)
+    expected = whole[few].copy()
+    options = {"panel": ["STAT1", "MYC"], "min_cells": 1}
+    npt.pp.perturb_cite_seq(expected, **options)
+    view = small_study[few]
+    new = npt.pp.perturb_cite_seq(view, **options, copy=True)
+    assert view.is_view
+    assert_same_adata(new, expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ad.ImplicitModificationWarning)
+        assert npt.pp.perturb_cite_seq(view, **options) is None
+    assert_same_adata(view, expected)
+    assert_same_adata(small_study, whole)
+    whole.write_h5ad(tmp_path / "screen.h5ad")
+    backed = ad.read_h5ad(tmp_path / "screen.h5ad", backed="r")
+    for part in (backed[few], ad.read_h5ad(tmp_path / "screen.h5ad", backed="r")):
+        with pytest.raises(ValueError, match="copy=True"):
+            npt.pp.perturb_cite_seq(part, **options)
+    assert_same_adata(npt.pp.perturb_cite_seq(backed[few], **options, copy=True), expected)
+    backed.file.close()

@@ -1,0 +1,128 @@
+"""``pp.perturbation_screen``: the real screens go through it and on to a ranking."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pytest
+import scanpy as sc
+
+import nextpert as npt
+
+
+def read(screen_path, name):
+    path = screen_path / name
+    if not path.is_file():
+        pytest.skip(f"{name} is not in the folder of the real screens")
+    return ad.read_h5ad(path)
+
+
+@pytest.fixture(scope="module")
+def tapseq(screen_path):
+    return read(screen_path, "schraivogel_tapseq/schraivogel_tapseq_umi5.h5ad")
+
+
+@pytest.fixture(scope="module")
+def cropseq(screen_path):
+    return read(screen_path, "hill2018_cropseq/hill2018_cropseq.h5ad")
+
+
+def books(adata):
+    stored = adata.uns["preprocessing"]
+    table = stored["perturbations"].set_index("perturbation")
+    return stored["steps"].set_index("step"), table
+
+
+@pytest.mark.screen
+def test_tapseq_goes_through_to_a_ranking(tapseq):
+    adata = tapseq.copy()
+    with pytest.warns(UserWarning, match="not measured: HS2"):
+        npt.pp.perturbation_screen(adata, control="non-targeting")
+    steps, table = books(adata)
+    assert steps["n_cells_kept"].to_dict() == {
+        "all cells": 21_977, "assigned": 19_060, "depth": 19_060, "combinations": 19_060,
+        "panel": 16_019, "min_cells": 16_019,
+    }  # fmt: skip
+    assert steps.loc["assigned", "why"] == "multi 2255, unassigned 662"
+    assert table["kept"].sum() == 11
+    assert table.loc["CCNE2", "reason"] == "outside the panel: seen in 4.4% of control cells"
+    # As scanpy normalises, over all 72 genes.
+    other = tapseq.copy()
+    sc.pp.normalize_total(other, target_sum=1e4)
+    sc.pp.log1p(other)
+    same = other[adata.obs_names, adata.var_names].X.toarray()
+    np.testing.assert_allclose(adata.X.toarray(), same, rtol=1e-5)
+    npt.tl.learn_dag(adata, n_runs=3)
+    npt.tl.fit_dag_blr(adata, shift="observed")
+    npt.tl.design_interventions(adata, "RIPK2")
+    ranking = adata.uns["design"]["ranking"]
+    assert ranking.loc[ranking["predicted_distance"].idxmin(), "perturbation"] == "RIPK2"
+    assert len(adata.uns["dag_blr"]["left_out"]) == 0
+
+
+@pytest.mark.screen
+def test_cropseq_goes_through_to_a_ranking(cropseq):
+    adata = cropseq.copy()
+    with pytest.warns(UserWarning, match="not measured: MLL2, MLL3"):
+        npt.pp.perturbation_screen(adata, depth_key="nUMI")
+    steps, table = books(adata)
+    assert steps["n_cells_kept"].to_dict() == {
+        "all cells": 6229, "assigned": 4063, "depth": 4063, "combinations": 4063, "panel": 2915,
+        "min_cells": 2915,
+    }  # fmt: skip
+    assert adata.n_vars == table["kept"].sum() == 19
+    raw = cropseq[adata.obs_names, adata.var_names]
+    expected = np.log1p(1e4 * raw.X.toarray() / raw.obs["nUMI"].to_numpy()[:, None])
+    np.testing.assert_allclose(adata.X.toarray(), expected, rtol=1e-5)
+    npt.tl.learn_dag(adata, n_runs=3)
+    npt.tl.fit_dag_blr(adata)
+    npt.tl.design_interventions(adata, "TP53")
+    assert len(adata.uns["design"]["ranking"]) == 19
+
+
+@pytest.mark.screen
+def test_all_genes_of_cropseq_come_with_a_word_about_the_unseen(cropseq):
+    with pytest.warns(UserWarning, match="Control mean about nothing.*PTPN22") as caught:
+        new = npt.pp.perturbation_screen(cropseq, depth_key="nUMI", min_seen=0, copy=True)
+    assert new.n_vars == 26  # CDKN2A and PTPRD are seen in no control cell
+    assert len(caught) == 2
+    panel = [*new.var_names, "PTPRD", "CDKN2A"]
+    with pytest.warns(UserWarning, match="Genes constant") as caught:
+        new = npt.pp.perturbation_screen(cropseq, depth_key="nUMI", panel=panel, copy=True)
+    messages = [str(w.message) for w in caught]
+    assert any(m.startswith("Genes constant") and "CDKN2A" in m for m in messages)
+    assert any(m.startswith("Control mean about nothing") and "PTPRD" in m for m in messages)
+
+
+def test_log_normalised_values_stay_as_they_are(small_screen):
+    before = small_screen.to_df()
+    n = small_screen.obs["perturbation"].value_counts()
+    with pytest.warns(UserWarning, match="not measured: HS2"):
+        npt.pp.perturbation_screen(small_screen, combinations="keep")
+    assert np.array_equal(small_screen.to_df(), before.loc[small_screen.obs_names])
+    now = small_screen.obs["perturbation"].value_counts().to_dict()
+    assert now == n.drop("HS2").to_dict()
+    steps, _ = books(small_screen)
+    assert steps.loc["assigned", "why"] == "no label 10"
+    assert "counts" not in small_screen.layers
+    assert "target_sum" not in small_screen.uns["preprocessing"]["params"]
+
+
+def test_combinations_and_several_control_labels(small_screen):
+    small_screen.obs["mine"] = small_screen.obs["perturbation"].astype(object)
+    small_screen.obs.loc[small_screen.obs["mine"] == "OXR1", "mine"] = "NT"
+    npt.pp.perturbation_screen(
+        small_screen, "mine", ["control", "NT"], panel=["MYC", "STK3"],
+        combinations="panel_only", layer="lognorm",
+    )  # fmt: skip
+    now = small_screen.obs["perturbation"].value_counts().to_dict()
+    assert now == {"control": 460, "MYC": 120, "STK3": 60}
+    both = small_screen.obs["mine"] == "MYC+OXR1"
+    assert (small_screen.obs.loc[both, "other_targets"] == "OXR1").all()
+    assert (small_screen.obs.loc[~both, "other_targets"] == "").all()
+
+
+def test_no_perturbed_cell_left_is_said(small_screen):
+    with pytest.warns(UserWarning, match="No perturbed cells are left"):
+        npt.pp.perturbation_screen(small_screen, panel=["MYC"], min_cells=1000)
+    assert set(small_screen.obs["perturbation"]) == {"control"}
