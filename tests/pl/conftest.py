@@ -18,6 +18,7 @@ def _designed():
             adata, {"MYC": 1.0}, acquisition=acquisition, candidates="genes"
         )
     npt.tl.cpca(adata, alpha=1.0, n_components=3)
+    npt.tl.replay_design(adata, criteria=["greedy"], n_rounds=2, n_repeats=2)
     return adata
 
 

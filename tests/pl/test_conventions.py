@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 import nextpert as npt
 
-PLOTS = [npt.pl.cpca_density, npt.pl.dag, npt.pl.design]
+PLOTS = [npt.pl.cpca_density, npt.pl.dag, npt.pl.design, npt.pl.replay]
 names = [plot.__name__ for plot in PLOTS]
 
 
@@ -112,6 +112,7 @@ def test_a_failed_save_leaves_the_old_file(designed, tmp_path, monkeypatch):
         (npt.pl.cpca_density, "obsm", "X_cpca", "tl.cpca"),
         (npt.pl.dag, "varp", "dag", "tl.learn_dag"),
         (npt.pl.design, "uns", "design", "tl.design_interventions"),
+        (npt.pl.replay, "uns", "replay", "tl.replay_design"),
     ],
     ids=names,
 )

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from nextpert.pl._cpca_density import cpca_density
     from nextpert.pl._dag import dag
     from nextpert.pl._design import design
+    from nextpert.pl._replay import replay
 
-__all__ = ["cpca_density", "dag", "design"]
+__all__ = ["cpca_density", "dag", "design", "replay"]
 
 
 def __getattr__(name: str) -> Any:

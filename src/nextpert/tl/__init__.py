@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from nextpert.tl._design_interventions import design_interventions
     from nextpert.tl._fit_dag_blr import fit_dag_blr
     from nextpert.tl._learn_dag import learn_dag
+    from nextpert.tl._replay_design import replay_design
 
-__all__ = ["cpca", "design_interventions", "fit_dag_blr", "learn_dag"]
+__all__ = ["cpca", "design_interventions", "fit_dag_blr", "learn_dag", "replay_design"]
 
 
 def __getattr__(name: str) -> Any:

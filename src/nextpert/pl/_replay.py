@@ -1,0 +1,236 @@
+"""The rounds of a replay, target by target."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert.core._checks import require_count
+from nextpert.pl._figure import BLACK, BLUE, GREY, ORANGE, finish
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Colour and dashes of each criterion; curves that lie on each other show by their dashes.
+_STYLES: dict[str, tuple[str, Any]] = {
+    "civ": (BLUE, "-"),
+    "civ_ow": ("#56B4E9", (0, (4, 1.5))),
+    "cv": ("#009E73", "-"),
+    "maxv": ("#CC79A7", (0, (4, 1.5))),
+    "greedy": (ORANGE, "-"),
+    "random": (BLACK, (0, (1, 1))),
+    "no_model": (GREY, (0, (5, 1, 1, 1))),
+    "target_mean_variance": ("#E69F00", (0, (4, 1.5))),
+    "ei": ("#E69F00", "-"),
+    "mi": ("#009E73", (0, (1, 1))),
+    "ucb": ("#CC79A7", (0, (1, 1))),
+}
+
+
+def replay(
+    adata: AnnData,
+    *,
+    key: str = "replay",
+    targets: Sequence[str] | None = None,
+    criteria: Sequence[str] | None = None,
+    held_out: bool | None = None,
+    n_cols: int = 4,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+    save: str | os.PathLike[str] | None = None,
+) -> Figure | list[Axes] | Axes | None:
+    """Draw how near to each target the recommended perturbation lies, round by round.
+
+    One panel a target, the mean over all of them first: the squared distance of the recommended
+    perturbation's true mean to the target, as a share of that of the control cells, with one
+    standard error (over repeats; in the first panel over targets). The dashed line is doing
+    nothing, the dotted one the best candidate of the pool.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, after :func:`nextpert.tl.replay_design`.
+    key
+        Its ``key_added``.
+    targets
+        Targets to draw, as named in the tables (a mixture is ``"A & B"``); all by default.
+    criteria
+        Criteria to draw; all by default.
+    held_out
+        Reading to draw: with the target's own perturbation held out, or in the pool. By default
+        the first that was replayed.
+    n_cols
+        Panels a row.
+    ax
+        Axes to draw on: the mean over the targets, or the only one of ``targets``.
+    show
+        Whether to show the figure; by default as scanpy is set up.
+    return_fig
+        Whether to return the figure.
+    save
+        File to save the figure to.
+
+    Returns
+    -------
+    ~matplotlib.figure.Figure, ~matplotlib.axes.Axes, list of them, or None
+        The figure, with ``return_fig``; ``None`` once shown; else the axes.
+
+    Raises
+    ------
+    ValueError
+        If there is no replay (run :func:`nextpert.tl.replay_design` first), or it holds no such
+        target, criterion or reading.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(
+    ...     n_genes=6, n_control=300, n_perturbed=60, perturbed=4, expected_degree=3
+    ... )
+    >>> npt.tl.learn_dag(adata, n_runs=2)
+    >>> npt.tl.replay_design(adata, criteria=["greedy"], n_rounds=3, n_repeats=4)
+    >>> figure = npt.pl.replay(adata, return_fig=True)
+    >>> len(figure.axes)  # the mean, and four targets
+    5
+    """
+    require_count(n_cols, "n_cols")
+    if key not in adata.uns or "runs" not in adata.uns[key]:
+        message = f"adata.uns has no replay {key!r}: run tl.replay_design first."
+        raise ValueError(message)
+    table, lines = _chosen(adata.uns[key], targets, criteria, held_out)
+    names = list(dict.fromkeys(table["target"]))
+    if ax is not None:
+        _draw(ax, table, lines, names[0] if len(names) == 1 else None)
+        ax.set_xlabel("round", fontsize=9)
+        ax.set_ylabel(_label(), fontsize=9)
+        ax.legend(handles=_handles(table), frameon=False, fontsize=8)
+        figure: Any = ax.get_figure(root=True)
+        return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
+    figure, axes = _figure(names, table, lines, n_cols)
+    return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=True)
+
+
+def _chosen(
+    stored: Any,
+    targets: Sequence[str] | None,
+    criteria: Sequence[str] | None,
+    held_out: bool | None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows to draw, and those of the reference lines."""
+    table, lines = stored["table"], stored["targets"]
+    readings = [bool(reading) for reading in stored["params"]["held_out"]]
+    reading = readings[0] if held_out is None else bool(held_out)
+    if reading not in readings:
+        message = (
+            f"The replay was not run with held_out={reading}: run tl.replay_design with it, or "
+            f"with held_out='both'."
+        )
+        raise ValueError(message)
+    table, lines = table[table["held_out"] == reading], lines[lines["held_out"] == reading]
+    for column, wanted in {"target": targets, "criterion": criteria}.items():
+        if wanted is None:
+            continue
+        if isinstance(wanted, str):
+            message = f"{column} names must be a list: use [{wanted!r}]."
+            raise TypeError(message)
+        known = list(dict.fromkeys(table[column].astype(str)))
+        absent = [name for name in map(str, wanted) if name not in known]
+        if absent or not len(wanted):
+            message = (
+                f"The replay holds no {column} {', '.join(absent) or '(none was asked for)'}. It "
+                f"holds {', '.join(known)}."
+            )
+            raise ValueError(message)
+        table = table[table[column].astype(str).isin(list(map(str, wanted)))]
+    return table, lines[lines["target"].isin(set(table["target"]))]
+
+
+def _figure(
+    names: list[str], table: pd.DataFrame, lines: pd.DataFrame, n_cols: int
+) -> tuple[Figure, list[Axes]]:
+    import matplotlib.pyplot as plt
+
+    panels = [None, *names] if len(names) > 1 else list(names)
+    columns = min(n_cols, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = plt.figure(
+        figsize=(max(4.2, 0.6 + 2.3 * columns), 0.9 + 2.0 * rows), layout="constrained"
+    )
+    axes = []
+    for i, name in enumerate(panels):
+        panel = figure.add_subplot(rows, columns, i + 1)
+        _draw(panel, table, lines, name)
+        axes.append(panel)
+        if i + columns < len(panels):
+            panel.tick_params(labelbottom=False)
+        else:
+            panel.set_xlabel("round", fontsize=9)
+    figure.supylabel(_label(), fontsize=9)
+    handles = _handles(table)
+    figure.legend(
+        handles=handles,
+        loc="outside upper center",
+        ncols=min(len(handles), 1 + 2 * columns),
+        frameon=False,
+        fontsize=8,
+    )
+    return figure, axes
+
+
+def _draw(panel: Axes, table: pd.DataFrame, lines: pd.DataFrame, name: str | None) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    is_all = name is None
+    rows = table if is_all else table[table["target"] == name]
+    reference = lines if is_all else lines[lines["target"] == name]
+    best = float((reference["best_distance"] / reference["control_distance"]).mean())
+    panel.axhline(1.0, color=GREY, linestyle="--", linewidth=1, zorder=0)
+    panel.axhline(best, color=GREY, linestyle=":", linewidth=1.4, zorder=0)
+    for criterion, curve in rows.groupby("criterion", sort=False):
+        by_round = curve.groupby("round")["relative_mean"]
+        mean = by_round.mean().to_numpy()
+        error = by_round.sem().to_numpy() if is_all else curve["relative_sem"].to_numpy()
+        colour, dashes = _style(str(criterion))
+        number = np.arange(len(mean))
+        panel.fill_between(number, mean - error, mean + error, color=colour, alpha=0.1, lw=0)
+        panel.plot(number, mean, color=colour, linestyle=dashes, linewidth=1.5)
+    if is_all:
+        title = f"mean of {len(reference)} targets"
+    else:
+        title = f"{name} (best: {reference['best'].iloc[0]})"
+    panel.set_title(title if len(title) < 32 else f"{title[:30]}…", fontsize=8.5)
+    # From 0, with room for the curves that lie on it or at the top.
+    top = max(panel.dataLim.y1, 1.0, best)
+    panel.set_ylim(-0.04 * top, 1.06 * top)
+    panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    panel.yaxis.set_major_locator(MaxNLocator(4))
+    panel.tick_params(labelsize=8)
+
+
+def _style(criterion: str) -> tuple[str, Any]:
+    return _STYLES.get(criterion, (BLACK, "-"))
+
+
+def _label() -> str:
+    return "squared distance to the target\n(share of the control cells')"
+
+
+def _handles(table: pd.DataFrame) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    shown = list(dict.fromkeys(table["criterion"].astype(str)))
+    handles = [
+        Line2D([], [], color=_style(name)[0], linestyle=_style(name)[1], label=name)
+        for name in shown
+    ]
+    handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="doing nothing"))
+    handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=1.4, label="best candidate"))
+    return handles

@@ -1,0 +1,126 @@
+"""The plot of a replay: what is drawn where, and which lines stand for what."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import nextpert as npt
+
+
+@pytest.fixture(scope="module")
+def _replayed(_designed):
+    adata = _designed.copy()
+    npt.tl.replay_design(
+        adata, criteria=["civ", "greedy", "no_model"], held_out="both", n_rounds=3, n_repeats=4
+    )
+    return adata
+
+
+@pytest.fixture
+def replayed(_replayed):
+    return _replayed.copy()
+
+
+def curves(panel):
+    """Return the curves of a panel: not the two lines of reference, which come first."""
+    lines = panel.get_lines()
+    assert [len(line.get_xdata()) for line in lines[:2]] == [2, 2]
+    return lines[2:]
+
+
+def test_a_panel_a_target_and_their_mean_first(replayed):
+    figure = npt.pl.replay(replayed, held_out=True, return_fig=True)
+    table = replayed.uns["replay"]["table"].query("held_out")
+    names = list(dict.fromkeys(table["target"]))
+    titles = [panel.get_title() for panel in figure.axes]
+    assert titles[0] == "mean of 4 targets"
+    assert [title.split(" (best: ")[0] for title in titles[1:]] == names
+    mean = table.groupby(["criterion", "round"], sort=False)["relative_mean"].mean()
+    for panel, name in zip(figure.axes, [None, *names], strict=True):
+        drawn = curves(panel)
+        assert len(drawn) == 4
+        for line, criterion in zip(drawn, ["civ", "greedy", "no_model", "random"], strict=True):
+            rows = table.query("target == @name and criterion == @criterion")
+            expected = mean[criterion] if name is None else rows["relative_mean"]
+            np.testing.assert_allclose(line.get_ydata(), expected)
+            assert line.get_xdata().tolist() == [0, 1, 2, 3]
+
+
+def test_bands_are_standard_errors(replayed):
+    figure = npt.pl.replay(replayed, criteria=["no_model"], return_fig=True)
+    table = replayed.uns["replay"]["table"].query("not held_out and criterion == 'no_model'")
+    by_round = table.groupby("round")["relative_mean"]
+    first = table[table["target"] == table["target"].iloc[0]]
+    expected = [(by_round.mean(), by_round.sem()), (first["relative_mean"], first["relative_sem"])]
+    for panel, (mean, sem) in zip(figure.axes, expected, strict=False):
+        (band,) = panel.collections
+        vertices = band.get_paths()[0].vertices
+        for t in range(4):
+            ys = vertices[vertices[:, 0] == t, 1]
+            np.testing.assert_allclose([ys.min(), ys.max()], [
+                mean.iloc[t] - sem.iloc[t], mean.iloc[t] + sem.iloc[t]
+            ])  # fmt: skip
+        low, high = panel.get_ylim()
+        assert low < min(0, vertices[:, 1].min())
+        assert high > max(1, vertices[:, 1].max())
+
+
+def test_lines_of_reference(replayed):
+    rows = replayed.uns["replay"]["targets"].query("held_out")
+    share = (rows["best_distance"] / rows["control_distance"]).to_numpy()
+    figure = npt.pl.replay(replayed, held_out=True, return_fig=True)
+    for panel, best in zip(figure.axes, [share.mean(), *share], strict=True):
+        nothing, nearest = panel.get_lines()[:2]
+        assert list(nothing.get_ydata()) == [1, 1]
+        assert nearest.get_ydata()[0] == pytest.approx(best)
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["civ", "greedy", "no_model", "random", "doing nothing", "best candidate"]
+
+
+def test_choose_targets_criteria_and_reading(replayed):
+    names = list(dict.fromkeys(replayed.uns["replay"]["table"]["target"]))
+    figure = npt.pl.replay(replayed, targets=names[1:3], criteria=["civ"], return_fig=True)
+    assert len(figure.axes) == 3
+    assert all(len(curves(panel)) == 1 for panel in figure.axes)
+    _, ax = plt.subplots()
+    npt.pl.replay(replayed, targets=names[:1], ax=ax)
+    assert ax.get_title().startswith(f"{names[0]} (best: {names[0]}")  # its own is in the pool
+    _, ax = plt.subplots()
+    npt.pl.replay(replayed, ax=ax)
+    assert ax.get_title() == "mean of 4 targets"
+    assert "share of the control cells'" in ax.get_ylabel()
+
+
+def test_texts_do_not_overlap(replayed, overlaps, tick_labels):
+    figure = npt.pl.replay(replayed, n_cols=3, return_fig=True)
+    figure.canvas.draw()
+    texts = [panel.title for panel in figure.axes]
+    texts += [t for panel in figure.axes for t in tick_labels(panel.yaxis)]
+    texts += [panel.xaxis.label for panel in figure.axes if panel.get_xlabel()]
+    texts += figure.legends[0].get_texts()
+    assert not overlaps(texts, figure)
+    # Below each column of panels stands the number of the round.
+    assert [bool(panel.get_xlabel()) for panel in figure.axes] == [False] * 2 + [True] * 3
+
+
+def test_every_criterion_has_a_style_of_its_own():
+    from nextpert.core.build_acquisition import CRITERIA
+    from nextpert.pl._replay import _STYLES
+
+    assert {*CRITERIA, "no_model"} <= set(_STYLES)
+    assert len({(colour, str(dashes)) for colour, dashes in _STYLES.values()}) == len(_STYLES)
+
+
+def test_errors_name_what_there_is(replayed):
+    with pytest.raises(ValueError, match=r"no target nope.*It holds"):
+        npt.pl.replay(replayed, targets=["nope"])
+    with pytest.raises(ValueError, match=r"no criterion cv.*civ, greedy"):
+        npt.pl.replay(replayed, criteria=["cv"])
+    with pytest.raises(TypeError, match=r"\['civ'\]"):
+        npt.pl.replay(replayed, criteria="civ")
+    with pytest.raises(ValueError, match="n_cols"):
+        npt.pl.replay(replayed, n_cols=0)
+    npt.tl.replay_design(replayed, criteria=["greedy"], n_rounds=1, n_repeats=2)
+    with pytest.raises(ValueError, match=r"held_out=True.*'both'"):
+        npt.pl.replay(replayed, held_out=True)
+    assert not plt.get_fignums()
