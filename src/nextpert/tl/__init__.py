@@ -7,12 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nextpert.tl._cpca import cpca
+    from nextpert.tl._dag_fit import dag_fit
     from nextpert.tl._design_interventions import design_interventions
     from nextpert.tl._fit_dag_blr import fit_dag_blr
     from nextpert.tl._learn_dag import learn_dag
     from nextpert.tl._replay_design import replay_design
+    from nextpert.tl._target_distances import target_distances
 
-__all__ = ["cpca", "design_interventions", "fit_dag_blr", "learn_dag", "replay_design"]
+__all__ = [
+    "cpca",
+    "dag_fit",
+    "design_interventions",
+    "fit_dag_blr",
+    "learn_dag",
+    "replay_design",
+    "target_distances",
+]
 
 
 def __getattr__(name: str) -> Any:

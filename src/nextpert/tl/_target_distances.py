@@ -1,0 +1,245 @@
+"""``tl.target_distances``: how far every perturbation's cells lie from a wanted state."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from nextpert import _adata
+from nextpert.core.mean_distance import MeanDistance, mean_distance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from nextpert._adata import LabelTable
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """The target: its name, genes, cells (a mask) or else mean, and label where it is one."""
+
+    name: str
+    genes: Iterable[str] | None
+    cells: NDArray[np.bool_] | None = None
+    mean: NDArray[np.float64] | None = None
+    label: str | None = None
+
+
+def target_distances(
+    adata: ad.AnnData,
+    target: str | tuple[str, str] | Mapping[str, float] | pd.Series,
+    *,
+    genes: Iterable[str] | None = None,
+    perturbation_key: str = "perturbation",
+    control: str = "control",
+    perturbations: Sequence[str] | None = None,
+    confidence: float = 0.95,
+    layer: str | None = None,
+    key_added: str = "target_distances",
+    copy: bool = False,
+) -> ad.AnnData | None:
+    r"""Measure the squared distance of every perturbation's mean to the mean of a target.
+
+    As in Fig. 6b of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0), of the cells that were
+    measured (not predicted, as by :func:`design_interventions`). The squared distance of two
+    sample means is too large by the variance of both, the more so the fewer the cells, so that
+    rare perturbations would seem far from everything. That is taken off:
+
+    .. math:: |\bar x - \bar x^*|^2 - \operatorname{tr} \Sigma / n
+        - \operatorname{tr} \Sigma^* / n^*
+
+    is unbiased, and has a score interval from the same moments; see
+    :func:`nextpert.core.mean_distance.mean_distance`. Draw it with
+    :func:`nextpert.pl.target_distances`.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, log-normalised expression; dense or sparse, in memory or backed.
+    target
+        A perturbation label, a pair ``(obs key, value)``, or a mapping gene -> wanted mean, known
+        without error; the distance is then over its genes. Cells of a group count as target
+        only, not as cells of their perturbation.
+    genes
+        The genes to use; by default all.
+    perturbation_key
+        Column of ``adata.obs`` with the label of every cell.
+    control
+        Label of the unperturbed cells.
+    perturbations
+        Labels to measure beside ``control``; by default all.
+    confidence
+        Coverage of the intervals, each on its own. They share the noise of the target's mean, so
+        that differences are better known than overlapping intervals suggest.
+    layer
+        Layer to read; ``None`` stands for ``adata.X``.
+    key_added
+        Name of the results.
+    copy
+        Whether to return a copy instead of writing to ``adata``.
+
+    Returns
+    -------
+    ~anndata.AnnData or None
+        ``None``, or the copy. Fields written:
+
+        - ``uns["target_distances"]``: ``table``, one row a perturbation, nearest first:
+          ``perturbation``, ``n_cells``, ``distance`` (unbiased, so below 0 now and then where
+          the truth is about 0), ``sd``, ``low`` and ``high`` (bounds of the interval),
+          ``plug_in_distance`` (of the sample means, too large) in squared units of the data,
+          ``relative_distance`` (share of that of ``control``; NaN where that is not above 0).
+          Also ``target``, ``n_target_cells`` (0 for a mapping), ``genes`` and ``params``.
+
+    Warns
+    -----
+    UserWarning
+        Of labels with fewer than 2 cells, which are left out.
+
+    Raises
+    ------
+    ValueError
+        If a label, gene or column is unknown, there are no control cells, the target has fewer
+        than 2 cells or a mean that is not finite, ``genes`` is given beside a mapping, or a value
+        is NaN or infinite. Nothing is written then.
+    TypeError
+        If ``target`` is none of the three.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(perturbed=["MYC", "FOS"], n_control=500)
+    >>> npt.tl.target_distances(adata, "MYC")
+    >>> table = adata.uns["target_distances"]["table"]
+    >>> table[["perturbation", "n_cells"]].values.tolist()
+    [['control', 500], ['FOS', 100]]
+    """
+    _adata.check_key(key_added)
+    _adata.check_writable(adata, copy=copy)
+    labels = _adata.read_labels(adata, perturbation_key)
+    _adata.require_control(labels, control)
+    goal = _read_target(adata, target, genes, perturbation_key)
+    names, columns = _adata.resolve_panel(adata, goal.genes)
+    rows = _rows(labels, perturbations, control, goal.label)
+    codes = labels.groups(rows)
+    if goal.cells is not None:
+        codes[goal.cells] = len(rows)
+    counts = np.bincount(codes[codes >= 0], minlength=len(rows) + 1)
+    _require_cells(counts, rows, control, goal)
+    found = _adata.environment_moments(adata, columns, codes, len(rows) + 1, layer=layer)
+    wanted: Any = found[-1] if goal.cells is not None else goal.mean
+    kept = [i for i in range(len(rows)) if counts[i] >= 2]
+    distances = [mean_distance(found[i], wanted, confidence=confidence) for i in kept]
+    params: dict[str, Any] = {
+        "perturbation_key": perturbation_key,
+        "control": control,
+        "confidence": float(confidence),
+    }
+    if layer is not None:
+        params["layer"] = layer
+    stored = {
+        "table": _table([rows[i] for i in kept], counts[kept], distances, control),
+        "target": goal.name,
+        "n_target_cells": int(counts[-1]),
+        "genes": _adata.strings(names),
+        "params": params,
+    }
+    _warn_left_out([rows[i] for i in range(len(rows)) if i not in set(kept)])
+    return _adata.write_results(adata, uns={key_added: stored}, copy=copy)
+
+
+def _read_target(adata: ad.AnnData, target: Any, genes: Any, perturbation_key: str) -> _Goal:
+    if isinstance(target, str):
+        return _Goal(target, genes, _cells(adata, perturbation_key, target), label=target)
+    if isinstance(target, tuple) and len(target) == 2:
+        key, value = map(str, target)
+        label = value if key == perturbation_key else None
+        return _Goal(f"{key}={value}", genes, _cells(adata, key, value), label=label)
+    if isinstance(target, (Mapping, pd.Series)):
+        if genes is not None:
+            message = "A mapping names the genes of the distance itself: leave out genes."
+            raise ValueError(message)
+        names = [str(gene) for gene, _ in target.items()]
+        mean = np.array([float(value) for _, value in target.items()])
+        bad = [gene for gene, value in zip(names, mean, strict=True) if not np.isfinite(value)]
+        if bad:
+            message = f"target holds NaN or infinite means for {_adata.list_names(bad)}."
+            raise ValueError(message)
+        shown = (f"{gene}={value:.3g}" for gene, value in zip(names, mean, strict=True))
+        return _Goal(_adata.list_names(shown, limit=5), names, mean=mean)
+    message = (
+        "target must be a perturbation label, a pair (obs key, value), or a mapping "
+        f"{{gene: wanted mean}}, but is of type {type(target).__name__}."
+    )
+    raise TypeError(message)
+
+
+def _cells(adata: ad.AnnData, key: str, value: str) -> NDArray[np.bool_]:
+    labels = _adata.read_labels(adata, key, argument="target or perturbation_key")
+    labels.require([value], "Target")
+    return labels.groups([value]) == 0
+
+
+def _rows(
+    labels: LabelTable, perturbations: Sequence[str] | None, control: str, label: str | None
+) -> list[str]:
+    """Return the labels to measure: control first, the target's own left out."""
+    if perturbations is None:
+        chosen = labels.names
+    else:
+        chosen = [perturbations] if isinstance(perturbations, str) else perturbations  # type: ignore[assignment]
+        chosen = [str(name) for name in chosen]
+        labels.require(chosen, "Perturbations")
+    rows = [name for name in dict.fromkeys([control, *chosen]) if name != label]
+    if not rows:
+        message = f"There is no label but that of the target, {label!r}: nothing to measure."
+        raise ValueError(message)
+    return rows
+
+
+def _require_cells(counts: NDArray[np.int64], rows: list[str], control: str, goal: _Goal) -> None:
+    short = []
+    if goal.cells is not None and counts[-1] < 2:
+        short.append(f"the target {goal.name!r} has {counts[-1]}")
+    if control in rows and counts[rows.index(control)] < 2:
+        short.append(f"control {control!r} has {counts[rows.index(control)]} outside the target")
+    if short:
+        message = f"At least 2 cells are needed for a mean with a variance, but {short[0]}."
+        raise ValueError(message)
+
+
+def _table(
+    rows: list[str], n_cells: NDArray[np.int64], found: list[MeanDistance], control: str
+) -> pd.DataFrame:
+    of_control = found[rows.index(control)].estimate if control in rows else 0.0
+    share = 1 / of_control if of_control > 0 else np.nan
+    table = pd.DataFrame(
+        {
+            "perturbation": _adata.strings(rows),
+            "n_cells": n_cells.astype(np.int64),
+            "distance": np.array([f.estimate for f in found]),
+            "sd": np.array([f.sd for f in found]),
+            "low": np.array([f.low for f in found]),
+            "high": np.array([f.high for f in found]),
+            "plug_in_distance": np.array([f.plug_in for f in found]),
+            "relative_distance": np.array([f.estimate * share for f in found]),
+        }
+    )
+    table = table.sort_values("distance", kind="stable")
+    return table.set_axis(pd.Index(np.arange(len(table))), axis=0)
+
+
+def _warn_left_out(names: list[str]) -> None:
+    if names:
+        message = (
+            "Perturbations left out, with fewer than 2 cells outside the target: "
+            f"{_adata.list_names(names, limit=40)}."
+        )
+        warnings.warn(message, UserWarning, stacklevel=3)
