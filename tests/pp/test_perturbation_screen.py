@@ -82,10 +82,9 @@ def test_cropseq_goes_through_to_a_ranking(cropseq):
 
 @pytest.mark.screen
 def test_all_genes_of_cropseq_come_with_a_word_about_the_unseen(cropseq):
-    with pytest.warns(UserWarning, match="Control mean about nothing.*PTPN22") as caught:
+    with pytest.warns(UserWarning, match=r"Control mean about nothing.*PTPN22\. "):
         new = npt.pp.perturbation_screen(cropseq, depth_key="nUMI", min_seen=0, copy=True)
     assert new.n_vars == 26  # CDKN2A and PTPRD are seen in no control cell
-    assert len(caught) == 2
     panel = [*new.var_names, "PTPRD", "CDKN2A"]
     with pytest.warns(UserWarning, match="Genes constant") as caught:
         new = npt.pp.perturbation_screen(cropseq, depth_key="nUMI", panel=panel, copy=True)

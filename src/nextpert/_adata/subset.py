@@ -33,7 +33,8 @@ def take(adata: ad.AnnData, cells: NDArray, genes: NDArray) -> ad.AnnData:
     if source is not adata:  # a view of a backed file has no views of its own
         cells = np.arange(source.n_obs)[adata._oidx][cells]
         genes = np.arange(source.n_vars)[adata._vidx][genes]
-    return source[cells, genes].to_memory()
+    # What to_memory returns of a view still bears the classes of views; a copy does not.
+    return source[cells, genes].to_memory().copy()
 
 
 def replace(adata: ad.AnnData, new: ad.AnnData) -> None:
