@@ -194,17 +194,19 @@ def test_what_sampling_adds_to_a_distance():
     # Many draws of groups without any difference: the distance of their means is sampling alone.
     rng, found = np.random.default_rng(0), []
     for _ in range(800):
-        groups = {"A": 5, "B": 9, "C": 4}
+        groups = {"A": 5, "B": 9, "C": 4, "none": 7}
         moments = {k: Moments.from_array(rng.normal(size=(n, 3))) for k, n in groups.items()}
         for parts in [("A",), ("A", "B"), ("B", "C")]:
-            goal = _goal(parts, ["A", "C"], moments)
-            found.append([*goal.apart, *goal.sampling])
-    apart, sampling = np.array(found).reshape(-1, 3, 2, 2).transpose(2, 1, 3, 0)
+            goal = _goal(parts, ["A", "C"], "none", moments)
+            of = [*goal.apart, goal.control], [*goal.sampling, goal.control_sampling]
+            found.append(of)
+    apart, sampling = np.array(found).reshape(-1, 3, 2, 3).transpose(2, 1, 3, 0)
     error = (apart - sampling).std(axis=2) / np.sqrt(apart.shape[2])
     assert (np.abs((apart - sampling).mean(axis=2)) <= 4 * error).all()
     # By hand: three genes of variance 1, and for A towards (A + B) / 2 half of each.
     expected = [[0, 3 / 4 + 3 / 5], [(3 / 5 + 3 / 9) / 4, 3 / 4 + (3 / 5 + 3 / 9) / 4]]
-    np.testing.assert_allclose(sampling.mean(axis=2)[:2], expected, rtol=0.1)
+    np.testing.assert_allclose(sampling.mean(axis=2)[:2, :2], expected, rtol=0.1)
+    np.testing.assert_allclose(sampling.mean(axis=2)[0, 2], 3 / 7 + 3 / 5, rtol=0.1)
 
 
 def test_the_best_is_found_where_the_model_holds():
@@ -241,6 +243,9 @@ def test_the_summary_says_who_wins(both, caplog):
     ) in said
     overall.loc[others, "relative_difference_sem"] = 1.0
     assert "no criterion is nearer than random" in in_words(overall, targets, 3)
+    assert "For " not in said
+    faint = targets.assign(control_sampling=targets["control_distance"] * [0.4, 0.6, 0.7])
+    assert "For 2 of 3, the target lies no further" in in_words(overall, faint, 3)
     with caplog.at_level(logging.INFO, "nextpert"):
         npt.tl.replay_design(both, ["MYC"], criteria=["greedy"], **SMALL)
     assert both.uns["replay"]["summary"] in caplog.text

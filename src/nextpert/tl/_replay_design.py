@@ -147,8 +147,9 @@ def replay_design(
           how many targets it is better or worse.
         - ``targets``: distance of the best candidate, of control cells (doing nothing) and, on
           average, of the pool (picking blindly). ``candidates``: ``distance`` of each one's mean
-          to each target, and ``sampling``, the part of it that the finite number of cells adds
-          on average. ``environments`` and ``left_out`` as in :func:`fit_dag_blr`.
+          to each target. The screen is taken for the whole population; where its cells are
+          taken for a sample, ``control_sampling`` and ``sampling`` say how much of a distance
+          sampling adds on average. ``environments`` and ``left_out`` as in :func:`fit_dag_blr`.
 
         Further ``summary`` (what the tables say, in words), ``runs`` (``distance``,
         ``recommended`` and ``chosen`` of every campaign, shape ``(n_targets, n_readings,
@@ -269,7 +270,7 @@ def _results(
 ) -> dict[str, Any]:
     names, pool = setup.plan.names, setup.pool
     targets = tables.targets_table(
-        setup.goals, readings, [task.candidates for task in tasks], names, pool.control_mean
+        setup.goals, readings, [task.candidates for task in tasks], names
     )
     distance = runs.distance.reshape(-1, *runs.distance.shape[2:])
     table = tables.rounds_table(distance, targets, options.criteria, options.n_cells)

@@ -34,7 +34,8 @@ class Goal:
 
     ``apart`` and ``sampling`` belong to the candidates: the squared distance of each one's mean
     to the goal, and how much of it the sampling of cells adds on average; ``own`` are the
-    candidates that make up the goal.
+    candidates that make up the goal. ``control`` and ``control_sampling`` are the same two
+    numbers for the control cells.
     """
 
     name: str
@@ -42,6 +43,8 @@ class Goal:
     own: list[int]
     apart: Vector
     sampling: Vector
+    control: float
+    control_sampling: float
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def read_setup(
     environments.warn_left_out(plan)
     environments.warn_hardly_expressed(used, moments[control], genes)
     pool = CellPool(cells[control], [cells[name] for name in plan.names], used.shifts)
-    goals = [_goal(parts, plan.names, moments) for parts in wanted]
+    goals = [_goal(parts, plan.names, control, moments) for parts in wanted]
     return Setup(genes, dag, pool, used, plan, labels, goals)
 
 
@@ -152,17 +155,18 @@ def _read_cells(
     return {name: cells[codes[rows] == i] for i, name in enumerate(names)}
 
 
-def _goal(parts: Parts, candidates: list[str], moments: dict[str, Moments]) -> Goal:
+def _goal(parts: Parts, candidates: list[str], control: str, moments: dict[str, Moments]) -> Goal:
     share = 1 / len(parts)
     mean = share * np.sum([moments[label].mean for label in parts], axis=0)
-    apart, sampling = np.empty(len(candidates)), np.empty(len(candidates))
-    for j, name in enumerate(candidates):
-        apart[j] = ((moments[name].mean - mean) ** 2).sum()
+    apart, sampling = [], []
+    for name in [control, *candidates]:
+        apart.append(float(((moments[name].mean - mean) ** 2).sum()))
         weights = dict.fromkeys(parts, -share)
         weights[name] = weights.get(name, 0.0) + 1
-        sampling[j] = sum(w**2 * _variance_of_mean(moments[k]) for k, w in weights.items())
+        sampling.append(sum(w**2 * _variance_of_mean(moments[k]) for k, w in weights.items()))
     own = [candidates.index(label) for label in parts if label in candidates]
-    return Goal(" & ".join(parts), mean, own, apart, sampling)
+    name, of = " & ".join(parts), (apart[0], sampling[0])
+    return Goal(name, mean, own, np.array(apart[1:]), np.array(sampling[1:]), *of)
 
 
 def _variance_of_mean(cells: Moments) -> float:

@@ -28,7 +28,6 @@ def targets_table(
     readings: Sequence[bool],
     pools: Sequence[Sequence[Any]],
     names: Sequence[str],
-    control_mean: Vector,
 ) -> pd.DataFrame:
     """Return one row a target and reading: the best candidate, and what trying nothing gives."""
     rows = []
@@ -42,7 +41,8 @@ def targets_table(
                     "n_candidates": len(may),
                     "best": names[best],
                     "best_distance": goal.apart[best],
-                    "control_distance": float(((control_mean - goal.mean) ** 2).sum()),
+                    "control_distance": goal.control,
+                    "control_sampling": goal.control_sampling,
                     "pool_distance": goal.apart[may].mean(),
                 }
             )
@@ -223,13 +223,18 @@ def _reading_in_words(rows: pd.DataFrame, targets: pd.DataFrame, n_rounds: int) 
     best = (targets["best_distance"] / control).mean()
     blind = (targets["pool_distance"] / control).mean()
     nearer = int((targets["best_distance"] < control).sum())
+    faint = int((control < 2 * targets["control_sampling"]).sum())
+    doubt = (
+        f" For {faint} of {n}, the target lies no further from the control cells than twice what "
+        f"the sampling of cells puts between equal states."
+    )
     return (
         f"Target {where} ({n} target{'s' * (n > 1)}): {'; '.join(said)} (mean over rounds, in "
         f"shares of the control cells' distance, ± one standard error). "
         f"After round {n_rounds} the recommendation stands at {ends}, random after the warm-up "
         f"alone at {start:.2f}; the best candidate at {best:.2f} "
         f"(nearer than doing nothing, 1, for {nearer} of {n}), one picked blindly at {blind:.2f}."
-    )
+    ) + (doubt if faint else "")
 
 
 def _shown(part: pd.DataFrame, n_targets: int) -> str:
