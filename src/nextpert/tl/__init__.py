@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from nextpert.tl._cpca import cpca
     from nextpert.tl._dag_fit import dag_fit
     from nextpert.tl._design_interventions import design_interventions
+    from nextpert.tl._diagnose import diagnose
     from nextpert.tl._fit_dag_blr import fit_dag_blr
     from nextpert.tl._learn_dag import learn_dag
     from nextpert.tl._replay_design import replay_design
@@ -18,6 +19,7 @@ __all__ = [
     "cpca",
     "dag_fit",
     "design_interventions",
+    "diagnose",
     "fit_dag_blr",
     "learn_dag",
     "replay_design",

@@ -1,0 +1,219 @@
+"""The summary of a diagnosis, its rules, and the verdict in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from nextpert._adata import list_names, strings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+FEWEST_STRONG = 3  # perturbations that clearly move their own targets
+LEAST_COVERAGE = 0.7  # of intervals that should hold 0.9
+SURE = 2.0  # standard errors
+RANDOM_LEVEL = 0.05  # share of random graphs that may do as well
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One row of the summary; ``passed`` is ``None`` where no rule applies."""
+
+    name: str
+    value: float
+    error: float
+    n: int
+    rule: str
+    passed: bool | None
+    meaning: str
+
+
+def mean_and_error(values: Array) -> tuple[float, float, int]:
+    """Return mean, standard error of the mean, and number of the values that are not NaN."""
+    known = values[np.isfinite(values)]
+    n = len(known)
+    mean = float(known.mean()) if n else float("nan")
+    return mean, float(known.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan"), n
+
+
+def ratio_and_error(over: Array, under: Array) -> tuple[float, float, float, int]:
+    """Return the geometric mean of ``over / under``, its error, log ratio in errors, and n."""
+    good = (over > 0) & (under > 0)
+    log, error, n = mean_and_error(np.log(over[good] / under[good]))
+    in_errors = log / error if error > 0 else float("nan")
+    return float(np.exp(log)), float(np.exp(log) * error), in_errors, n
+
+
+def which_judged(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return which perturbations count: the strong ones, or all where those are too few."""
+    strong = table["is_strong"].to_numpy(dtype=bool)
+    return strong if strong.sum() >= FEWEST_STRONG else np.ones(len(table), dtype=bool)
+
+
+def summarise(table: pd.DataFrame, genes: pd.DataFrame, r: Array) -> list[Quantity]:
+    """Return all quantities; those of perturbations are over the judged ones.
+
+    ``r`` is that of the graph (first row) and of random graphs.
+    """
+    n_strong = int(table["is_strong"].sum())
+    rows = table.loc[which_judged(table)]
+    out = [
+        Quantity(
+            "n_strong", n_strong, float("nan"), len(table), f"at least {FEWEST_STRONG}",
+            n_strong >= FEWEST_STRONG, "perturbations whose own targets change by 3 standard errors"
+            " or more; n is all of them",
+        )
+    ]  # fmt: skip
+    out += _prediction_rows(rows)
+    out += _graph_rows(r)
+    for level in (50, 90):
+        value, error, n = mean_and_error(rows[f"coverage_{level}"].to_numpy(dtype=float))
+        rule = f"at least {LEAST_COVERAGE:g}" if level == 90 else ""
+        passed = bool(value >= LEAST_COVERAGE) if level == 90 else None
+        meaning = f"share of held-out means inside the {level} % predictive intervals"
+        out.append(Quantity(f"coverage_{level}", value, error, n, rule, passed, meaning))
+    for name, column, meaning in (
+        ("skewness", "residual_skewness", "median absolute skewness of the genes' residuals"),
+        ("zeros", "share_of_zeros", "median share of control cells in which a gene is zero"),
+    ):
+        values = np.abs(genes[column].to_numpy(dtype=float))
+        out.append(
+            Quantity(name, float(np.median(values)), float("nan"), len(values), "", None, meaning)
+        )
+    return out
+
+
+def _prediction_rows(rows: pd.DataFrame) -> list[Quantity]:
+    out = []
+    for name, rule, meaning in (
+        ("r", "above 0 by 2 standard errors", "correlation of predicted and observed change over "
+         "genes, target genes left out"),
+        ("r_with_target", "", "the same with the target genes, which shifts as measured make high"),
+        ("sign_accuracy", "", "share of clear changes (3 standard errors; target genes left out) "
+         "whose sign was predicted; 0.5 is a coin"),
+    ):  # fmt: skip
+        value, error, n = mean_and_error(rows[name].to_numpy(dtype=float))
+        passed = bool(value - SURE * error > 0) if rule else None
+        out.append(Quantity(name, value, error, n, rule, passed, meaning))
+    own = rows["error"].to_numpy(dtype=float)
+    for name, column, meaning in (
+        ("error_to_nothing", "error_nothing", "squared error as a share of that of 'nothing "
+         "changes', geometric mean"),
+        ("error_to_mean", "error_mean", "squared error as a share of that of the mean "
+         "perturbation, geometric mean"),
+        ("error_to_noise", "error_noise", "squared error in units of the sampling noise of the "
+         "observed change, geometric mean; 1 is perfect"),
+    ):  # fmt: skip
+        value, error, in_errors, n = ratio_and_error(own, rows[column].to_numpy(dtype=float))
+        rule = "" if column == "error_noise" else "below 1 by 2 standard errors"
+        passed = bool(in_errors < -SURE) if rule else None
+        out.append(Quantity(name, value, error, n, rule, passed, meaning))
+    nothing, noise = (rows[c].to_numpy(dtype=float) for c in ("error_nothing", "error_noise"))
+    value, error, _, n = ratio_and_error(nothing, noise)
+    meaning = "squared change of the genes that are no targets, in units of its sampling noise; 1 "
+    meaning += "is no effect"
+    return [*out, Quantity("signal_to_noise", value, error, n, "", None, meaning)]
+
+
+def _graph_rows(r: Array) -> list[Quantity]:
+    with_parents = np.isfinite(r[0])
+    meaning = "mean r of genes on their parents, perturbed cells (regressed in controls)"
+    rule = f"above all but {100 * RANDOM_LEVEL:g} % of random graphs"
+    if not with_parents.any():
+        return [Quantity("r_parents", float("nan"), float("nan"), 0, rule, False, meaning)]
+    means = np.nanmean(r[:, with_parents], axis=1)
+    own, random = float(means[0]), means[1:]
+    n = int(with_parents.sum())
+    passed = bool((means >= own).mean() <= RANDOM_LEVEL)
+    spread = float(random.std(ddof=1))
+    return [
+        Quantity("r_parents", own, float("nan"), n, rule, passed, meaning),
+        Quantity(
+            "r_parents_random", float(random.mean()), spread, len(random), "", None,
+            "the same in random graphs with as many parents; the error is their spread",
+        ),
+    ]  # fmt: skip
+
+
+def summary_table(quantities: list[Quantity]) -> pd.DataFrame:
+    """Return the summary as a table; ``passed`` is ``"yes"``, ``"no"`` or empty."""
+    word = {True: "yes", False: "no", None: ""}
+    return pd.DataFrame(
+        {
+            "quantity": strings(q.name for q in quantities),
+            "value": np.array([q.value for q in quantities], dtype=np.float64),
+            "standard_error": np.array([q.error for q in quantities], dtype=np.float64),
+            "n": np.array([q.n for q in quantities], dtype=np.int64),
+            "rule": strings(q.rule for q in quantities),
+            "passed": strings(word[q.passed] for q in quantities),
+            "meaning": strings(q.meaning for q in quantities),
+        },
+        index=pd.Index(np.arange(len(quantities))),
+    )
+
+
+def judge(quantities: list[Quantity], table: pd.DataFrame) -> tuple[str, str]:
+    """Return the level (``"trust"``, ``"care"``, ``"do not trust"``) and the verdict in words.
+
+    ``"do not trust"``: fewer than three perturbations clearly move their own targets, the held-out
+    correlation is not above 0 by two standard errors, or the squared error is on average no
+    smaller than that of either baseline. ``"trust"``: all rules of the summary hold.
+    ``"care"``: anything between.
+    """
+    by = {q.name: q for q in quantities}
+    weak = table.loc[~table["is_strong"], "perturbation"].tolist()
+    failed = {q.name for q in quantities if q.passed is False}
+    nothing, mean = by["error_to_nothing"], by["error_to_mean"]
+    fatal = failed & {"n_strong", "r"}
+    fatal |= {q.name for q in (nothing, mean) if not q.value < 1}
+    r, coverage = by["r"], by["coverage_90"]
+    of = f"{nothing.n} strong" if "n_strong" not in failed else f"all {nothing.n}"
+    few = "" if r.n == nothing.n else f"; {r.n} with any predicted effect on others"
+    held_out = (
+        f"held-out effects of {of} perturbations are predicted with r = {_with_error(r)} (without "
+        f"the target genes{few}), at {_with_error(nothing)} times the squared error of 'nothing "
+        f"changes' and {_with_error(mean)} times that of the mean perturbation; 90 % intervals "
+        f"hold {100 * coverage.value:.0f} %"
+    )
+    if not failed:
+        return "trust", f"Trust the model here: {held_out}."
+    said = [name for name in by if name in failed | fatal]
+    if {"error_to_nothing", "error_to_mean"} <= set(said):
+        said.remove("error_to_mean")  # said in one breath with the other
+    reasons = "; ".join(_reason(name, by, weak) for name in said)
+    if fatal:
+        return "do not trust", (
+            f"Do not trust the model here, use random or greedy: {reasons}. "
+            f"{held_out[0].upper()}{held_out[1:]}."
+        )
+    return "care", f"Trust with care: {held_out}. But {reasons}."
+
+
+def _with_error(q: Quantity) -> str:
+    if not np.isfinite(q.value):
+        return "unknown"
+    return f"{q.value:.2f} ± {q.error:.2f}" if np.isfinite(q.error) else f"{q.value:.2f}"
+
+
+def _reason(name: str, by: dict[str, Quantity], weak: list[str]) -> str:
+    q = by[name]
+    if name == "n_strong":
+        text = f"only {q.value:.0f} of {q.n} perturbations clearly change their own targets"
+        return f"{text} (not {list_names(weak, limit=5)})" if weak else text
+    if name == "r":
+        return "the held-out correlation is not clearly above 0"
+    if name in ("error_to_nothing", "error_to_mean"):
+        text = "the model does not clearly predict better than"
+        if name == "error_to_mean":
+            return f"{text} the mean perturbation"
+        both = not by["error_to_mean"].passed
+        return f"{text} 'nothing changes'" + (" or the mean perturbation" if both else "")
+    if name == "r_parents":
+        return "parents predict their genes no better than those of random graphs"
+    return "the intervals are too narrow: do not read the predicted standard deviations"
