@@ -16,6 +16,7 @@ import nextpert as npt
 from nextpert._adata import read
 from nextpert.core import Dag, Moments, random_scm
 from nextpert.core.structure import boss, gsp, minimal_imap
+from nextpert.tl._dag_search import warn_if_not_sparsest
 
 
 def arcs_of(adata, key="dag"):
@@ -243,6 +244,17 @@ def test_nothing_is_said_where_gsp_finds_the_truth(many_controls, prior):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         npt.tl.learn_dag(many_controls, **prior)
+
+
+@pytest.mark.parametrize("agreeing", [1, 2])
+def test_gsp_is_checked_only_where_hardly_any_runs_agree(agreeing):
+    cells = Moments.from_array(np.random.default_rng(0).normal(size=(50, 3)))  # the truth: no arc
+    complete = Dag.from_edges(3, [(0, 1), (0, 2), (1, 2)])
+    counts = np.array([3] * agreeing + [9] * (20 - agreeing))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_if_not_sparsest(cells, complete, None, 1e-3, counts)
+    assert len(caught) == (agreeing < 2)  # two of twenty are a tenth
 
 
 BAD = [

@@ -14,8 +14,9 @@ from typing import Any
 
 from numba import njit
 
-_INNER: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True}
-entry = njit(cache=True, nogil=True, error_model="numpy")
+_SHARED: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+_INNER: dict[str, Any] = {**_SHARED, "no_cpython_wrapper": True}
+entry = njit(**_SHARED, cache=True)
 inner = njit(**_INNER)
 spliced = njit(**_INNER, inline="always")
 fast = njit(**_INNER, fastmath={"reassoc", "contract"})

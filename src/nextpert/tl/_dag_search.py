@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 Arcs = list[tuple[int, int]]
 
+# Of 22 simulated panels where this share of the runs agreed (8 to 36 genes), GSP missed none, nor
+# of 8 where half of it did; of 50 with less, 16.
+_AGREED = 0.1
+
 
 @dataclass(frozen=True)
 class SearchOptions:
@@ -180,14 +184,21 @@ def _run(
 
 
 def warn_if_not_sparsest(
-    cells: Moments, dag: Dag, prior: PriorKnowledge | None, alpha: float
+    cells: Moments,
+    dag: Dag,
+    prior: PriorKnowledge | None,
+    alpha: float,
+    run_n_edges: NDArray[np.int64] | None = None,
 ) -> None:
     """Warn where GSP missed: where an order is known whose minimal I-map has fewer arcs.
 
     The order is that of a score search, first from one start and then from three, which takes
     about as long as GSP. A sparser I-map at the same level proves that GSP's graph is not the
-    sparsest; that none is found proves nothing.
+    sparsest; that none is found proves nothing. Where a tenth of the runs or more (``run_n_edges``)
+    ended with as few arcs, nothing is searched: GSP misses where hardly any two runs agree.
     """
+    if run_n_edges is not None and (run_n_edges <= dag.n_edges).mean() >= _AGREED:
+        return
     for n_starts in (1, 3):
         order = structure.boss(cells, n_starts=n_starts, prior=prior, rng=0).order
         sparser = structure.minimal_imap(cells, order, alpha=alpha, prior=prior).n_edges

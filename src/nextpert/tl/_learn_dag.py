@@ -207,7 +207,7 @@ def learn_dag(
         found = search(cells, names, prior, options, rng, workers)
         graph, order = found.dag, found.order
         if method == "gsp":
-            warn_if_not_sparsest(cells, graph, prior, alpha)
+            warn_if_not_sparsest(cells, graph, prior, alpha, found.stored.get("run_n_edges"))
         params = options.used() | {"perturbation_key": perturbation_key, "control": control}
         if layer is not None:
             params["layer"] = layer
