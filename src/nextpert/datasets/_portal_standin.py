@@ -26,7 +26,7 @@ ANTIBODIES = (
     "CD117", "CD119", "CD140a", "CD140b", "CD172a", "CD184", "CD202b", "CD274", "CD29", "CD309",
     "CD44", "CD47", "CD49f", "CD58", "CD59", "CD61", "HLA_A", "HLA_E", "CD9", "CD279",
 )  # fmt: skip
-ISOTYPES = ("Mouse_IgG1", "Mouse_IgG2a", "Mouse_IgG2b", "Rat_IgG2b")
+ISOTYPES = ("Mouse_IgG1", "Mouse_IgG2a", "Mouse_IgG2b", "Rat_IgG2a")
 # Shares of cells as in the study: conditions, and 0, 1, 2, ... guides.
 _CONDITION_SHARE = (0.264, 0.401, 0.335)
 _N_GUIDES_SHARE = (0.105, 0.582, 0.207, 0.073, 0.033)
@@ -135,14 +135,15 @@ def write_portal_standin(
     order = generator.permutation(kept)
     n_antibodies = len(ANTIBODIES) + len(ISOTYPES)
     level = np.exp(generator.normal(2, 1, n_antibodies) + generator.normal(0, 0.5, (n_cells, 1)))
+    protein = generator.poisson(level)
     standin = PortalStandin(
         cells, names, counts, counts.sum(axis=1), where, called,
-        [cells[i] for i in order], generator.poisson(level)[order], weights, measured,
+        [cells[i] for i in order], protein[order], weights, measured,
     )  # fmt: skip
     files = _Files(Path(folder), newline, compress)
     _write_expression(files, standin, digits, full=full, subsets=subsets)
     _write_cells(files, standin, generator)
-    _write_protein(files, standin)
+    _write_protein(files, standin, protein)
     return standin
 
 
@@ -265,14 +266,16 @@ def _write_cells(files: _Files, standin: PortalStandin, rng: np.random.Generator
     )
 
 
-def _write_protein(files: _Files, standin: PortalStandin) -> None:
+def _write_protein(files: _Files, standin: PortalStandin, protein: NDArray[np.int64]) -> None:
     names = [*ANTIBODIES, *ISOTYPES]
     counts = standin.protein.T.tolist()
     rows = [[name, *values] for name, values in zip(names, counts, strict=True)]
     files.write("other/raw_CITE_expression.csv.gz", [["", *standin.protein_cells], *rows])
-    scaled = np.log1p(standin.protein)
-    scaled = (scaled - scaled.mean(axis=1, keepdims=True)).T[: len(ANTIBODIES)].round(6).tolist()
-    lines = [",".join(["Protein", *standin.protein_cells])]
+    # The study's scale: log ratio to an isotype control, zero where that is larger.
+    isotype = protein[:, [names.index(ISOTYPES[0])]]
+    ratio = np.log((protein[:, : len(ANTIBODIES)] + 1) / (isotype + 1))
+    scaled = np.maximum(ratio, 0).round(6).T.tolist()
+    lines = [",".join(["Protein", *standin.cells])]
     lines += [
         ",".join([f'"{name} protein"', *map(str, values)])
         for name, values in zip(ANTIBODIES, scaled, strict=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from nextpert.core import LinearScm
 
+
 def simulated_screen(
     *,
     n_genes: int = 36,

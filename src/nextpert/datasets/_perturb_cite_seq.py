@@ -1,0 +1,122 @@
+"""The Perturb-CITE-seq screen of Frangieh et al. 2021."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+
+def perturb_cite_seq(
+    source: str | os.PathLike[str] | AnnData,
+    *,
+    subset: str | Sequence[str] | None = None,
+    condition: str | Sequence[str] | None = None,
+    genes: Sequence[str] | None = None,
+    protein: bool | str = True,
+    counts: bool = False,
+    backed: str | os.PathLike[str] | None = None,
+    verify: bool = True,
+    show_progress: bool = True,
+) -> AnnData:
+    r"""Load the Perturb-CITE-seq screen of Frangieh et al. 2021 (doi:10.1038/s41588-021-00779-1).
+
+    Melanoma cells with knockouts of 248 genes, alone, with IFNγ and in co-culture: 218,331 cells
+    and 23,712 genes, the screen analysed in Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0).
+    Either the files of the Single Cell Portal (SCP1064), which needs a sign-in, or the same study
+    as one h5ad (scPerturb, pertpy). The values are natural logarithms,
+
+    .. math:: x = \ln(1 + 10^6\, c / u),
+
+    of a gene's UMI count :math:`c` in a cell with :math:`u` UMI. The table of genes x cells is read
+    line by line, every field of it checked, and only what is wanted is kept: memory stays within
+    2 GB plus the result, or 2 GB with ``backed``.
+
+    Damaged files are errors, with the file's name and the line. Beside the layout, the checksum
+    of gzipped files is verified, and (with ``verify``) that every cell's values sum up to a
+    million transcripts and are whole counts of its UMI: that finds values altered or exchanged
+    between cells, and genes that are missing. It cannot find values exchanged between genes of
+    one cell in a file that was gzipped afterwards, nor names exchanged between genes.
+
+    Parameters
+    ----------
+    source
+        Folder of the portal's files, as downloaded or all in one place, gzipped or not: the full
+        ``RNA_expression.csv.gz`` or the six subset files, ``RNA_metadata.csv``,
+        ``all_sgRNA_assignments.txt``, and optionally ``RNA_UMAP_cluster.csv``,
+        ``raw_CITE_expression.csv.gz``, ``Protein_expression.csv.gz``. Or an AnnData, or the path
+        of an h5ad, of the study: scPerturb's ``FrangiehIzar2021_RNA``, pertpy's
+        ``frangieh_2021_rna``, or one that this function made.
+    subset
+        Subset files to read (``"1a"``, ``"1b_alpha"``, ``"1b_beta"``, ``"2"``, ``"3"``, ``"4"``),
+        six consecutive blocks of cells. By default the full file, or all six if it is absent.
+    condition
+        ``"Control"``, ``"IFNγ"``, ``"Co-culture"``, or several of them; by default all.
+    genes
+        Genes to keep, in this order; by default all, in the order of the file.
+    protein
+        Surface proteins: ``"clr"`` or ``True`` for the raw antibody counts :math:`c` as centred
+        log ratios, :math:`\ln(1 + c)` minus its mean over the antibodies of the cell;
+        ``"counts"`` for the raw counts; ``"study"`` for the scale of ``Protein_expression``,
+        also taken by ``True`` if the raw counts are absent; ``False`` for none.
+    counts
+        Whether to restore the integer counts to ``layers["counts"]``. A value that is no whole
+        count within the rounding of its printed digits is an error.
+    backed
+        Path of an h5ad to write the result to, in bounded memory. It is there whole or not at all,
+        and an existing file is replaced. The AnnData returned reads from it.
+    verify
+        Whether values that cannot be those of the study are an error. With ``False`` sums that
+        differ from a million are a warning.
+    show_progress
+        Whether to show a progress bar with rate and remaining time (portal's files only).
+
+    Returns
+    -------
+    ~anndata.AnnData
+        ``X``: :math:`\ln(1 + \mathrm{TPM})`, float32 CSR, cells x genes, cells in the order of
+        the metadata, with
+
+        - ``layers["counts"]``: int32 CSR, with ``counts`` only,
+        - ``obs``: ``condition``, ``MOI`` (number of guides), ``sgRNA`` (as in the metadata: the
+          guide of cells with one), ``guides`` (all guides, joined by ``,``), ``UMI_count``,
+          ``library_preparation_protocol``, ``n_guides``, ``n_targets``, and ``perturbation``: the
+          sorted target genes joined by ``+``, ``no_guide``, or ``control_guide`` for cells that
+          bear control guides only. A control guide beside others does not enter the label,
+        - ``uns["guides"]``: table of guides, ``target`` (``""`` for controls) and ``kind``
+          (``targeting``, ``no_site``, ``one_non-gene_site``),
+        - ``obsm["X_umap"]``, ``obsm["protein"]`` (cells x antibodies, NaN for cells that the
+          protein file lacks), where the source has them,
+        - ``uns["perturb_cite_seq"]``: where it all came from.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file or folder is absent.
+    ValueError
+        If a file is damaged, or files are not of the same study; a condition, gene or subset is
+        unknown (close names are suggested); counts or values cannot be those of the study.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> npt.datasets.perturb_cite_seq(
+    ...     "SCP1064", condition="Control", genes=["B2M", "MYC"]
+    ... )  # doctest: +SKIP
+    AnnData object with n_obs × n_vars = 57627 × 2
+    """
+    from nextpert.datasets._scp1064.convert import read_object
+    from nextpert.datasets._scp1064.study import Wanted, read_portal
+
+    wanted = Wanted(condition, genes, counts, backed, show_progress, verify)
+    if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
+        return read_portal(source, wanted, subset=subset, protein_kind=protein)
+    if subset is not None:
+        message = "subset names files of the portal's folder: leave it out for an h5ad."
+        raise ValueError(message)
+    return read_object(source, wanted, protein=bool(protein))

@@ -1,0 +1,189 @@
+"""Expression files to a store of rows: which genes and cells are kept, and what is checked."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from nextpert._adata import closest, list_names
+from nextpert.datasets._scp1064.matrix import LARGEST, MatrixReader
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from nextpert.datasets._scp1064.matrix import Entries, Off
+    from nextpert.datasets._scp1064.store import RowStore
+
+logger = logging.getLogger(__name__)
+
+
+class GeneColumns:
+    """Columns of genes: of those wanted, in their order, or of all, in the order they come."""
+
+    def __init__(self, wanted: Sequence[str] | None) -> None:
+        if isinstance(wanted, str):
+            message = f"genes must be a list of gene names, but is a string: use [{wanted!r}]."
+            raise TypeError(message)
+        names = None if wanted is None else [str(name) for name in wanted]
+        if names is not None and (not names or len(set(names)) < len(names)):
+            message = f"genes must name some genes, each once, but is {list_names(names) or '[]'}."
+            raise ValueError(message)
+        self.names: list[str] = names or []
+        self.is_sorted = True
+        self.n_seen = 0
+        self._column = {name: j for j, name in enumerate(self.names)}
+        self._grows = names is None
+        self._first_file: dict[str, int] = {}
+        self._seen: dict[str, int] = {}
+
+    def start_file(self) -> None:
+        """Begin with a new file, which is to hold the same genes as the first."""
+        self._first_file = self._first_file or self._seen
+        self._seen = {}
+
+    def place(self, names: Sequence[str], first_line: int, reader: MatrixReader) -> NDArray:
+        """Return the columns of the genes on some lines, -1 for those not wanted."""
+        columns = np.empty(len(names), dtype=np.int32)
+        for i, name in enumerate(names):
+            line = first_line + i
+            if self._seen.setdefault(name, line) != line:
+                what = f"names gene {name!r}, as line {self._seen[name]} does"
+                raise reader.error(what, line=line)
+            if self._first_file and name not in self._first_file:
+                raise reader.error(f"names gene {name!r}, which other files lack", line=line)
+            if self._grows and not self._first_file:
+                self._column[name] = len(self.names)
+                self.names.append(name)
+            columns[i] = self._column.get(name, -1)
+        return columns
+
+    def end_file(self, reader: MatrixReader) -> None:
+        """Raise if genes are missing."""
+        self.n_seen = len(self._seen)
+        absent = [name for name in self._first_file if name not in self._seen]
+        if absent:
+            what = f"genes that other files hold are missing: {list_names(absent, limit=3)}"
+            raise reader.error(what)
+        unknown = [name for name in self.names if name not in self._seen]
+        if unknown:
+            message = (
+                f"{reader.path.name!r} holds no such genes: {list_names(unknown)}."
+                f"{closest(unknown, self._seen)} Correct the names or leave these genes out."
+            )
+            raise ValueError(message)
+
+
+def read_expression(
+    paths: Sequence[Path],
+    obs: pd.DataFrame,
+    rows: dict[str, int],
+    genes: GeneColumns,
+    store: RowStore,
+    *,
+    counts: bool,
+    verify: bool,
+    show_progress: bool,
+) -> None:
+    """Read files of genes x cells into a store.
+
+    ``obs`` describes every cell of the study, ``rows`` gives the row of those wanted. Files
+    without any are left out.
+    """
+    total = sum(path.stat().st_size for path in paths)
+    umi = obs["UMI_count"].to_dict()
+    last = -1
+    with tqdm(
+        total=total, desc="Expression", unit="B", unit_scale=True, disable=not show_progress
+    ) as bar:
+        for path in paths:
+            with MatrixReader(path, _Progress(bar)) as reader:
+                row = np.array([rows.get(cell, -1) for cell in reader.cells], dtype=np.int32)
+                if (row < 0).all():
+                    reader.report(path.stat().st_size)
+                    continue
+                depth = np.array([umi[cell] for cell in reader.cells])
+                genes.start_file()
+                limit = LARGEST if verify else np.inf
+                last = -1
+                for some in reader.entries(row, depth, counts=counts, limit=limit):
+                    if some.off is not None and (counts or verify):
+                        raise _no_whole_count(some, some.off, reader, depth, counts=counts)
+                    columns = genes.place(some.genes, some.first_line, reader)
+                    last = _note_order(genes, columns, last)
+                    _add(store, some, columns)
+                genes.end_file(reader)
+                _check_totals(reader, verify=verify)
+
+
+class _Progress:
+    """Moves a bar on by what of a file has been read since."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar, self._start = bar, bar.n
+
+    def __call__(self, position: int) -> None:
+        self._bar.update(self._start + position - self._bar.n)
+
+
+def _note_order(genes: GeneColumns, columns: NDArray, last: int) -> int:
+    kept = columns[columns >= 0]
+    if len(kept):
+        genes.is_sorted &= kept[0] > last and bool(np.all(np.diff(kept) > 0))
+        last = int(kept[-1])
+    return last
+
+
+def _add(store: RowStore, some: Entries, columns: NDArray) -> None:
+    of_entry = np.repeat(columns, np.diff(some.ends, prepend=0))
+    cells, data, counts = some.cells, some.data, some.counts
+    if (columns < 0).any():
+        kept = of_entry >= 0
+        of_entry, cells, data = of_entry[kept], cells[kept], data[kept]
+        counts = counts[kept] if len(counts) else counts
+    store.add(cells, of_entry, data, counts)
+
+
+def _no_whole_count(
+    some: Entries, off: Off, reader: MatrixReader, umi: NDArray, *, counts: bool
+) -> ValueError:
+    """Return an error about the first value that is no count of its cell."""
+    value = float(some.data[off.entry])
+    depth = umi[off.field]
+    count = np.expm1(value) * depth / 1e6
+    what = (
+        f"holds {value!r} for gene {some.genes[off.line]!r} and cell "
+        f"{reader.cells[off.field]!r}: with "
+        f"{depth:g} UMI that is a count of {count:.6g}, no whole number within the digits printed. "
+        "Are the metadata of the same study? "
+    )
+    what += (
+        "Pass `counts=False` to do without counts" if counts else
+        "Pass `verify=False` to load the values as they are"
+    )  # fmt: skip
+    return reader.error(what, line=some.first_line + off.line)
+
+
+def _check_totals(reader: MatrixReader, *, verify: bool) -> None:
+    """Compare every cell's transcripts per million with a million."""
+    wrong = np.flatnonzero(np.abs(reader.totals - 1e6) > reader.slack + 1e-3)
+    if not len(wrong):
+        logger.info("%s: the values of every cell sum up to a million TPM", reader.path.name)
+        return
+    j = int(wrong[np.argmax(np.abs(reader.totals[wrong] - 1e6))])
+    message = (
+        f"{reader.path.name!r}: the values of {len(wrong)} of {len(reader.cells)} cells do not "
+        f"sum up to a million transcripts per million (cell {reader.cells[j]!r}: "
+        f"{reader.totals[j]:.2f}): values are altered, or genes missing."
+    )
+    if verify:
+        message += " Download the file anew, or pass `verify=False` to load it as it is."
+        raise ValueError(message)
+    warnings.warn(message, stacklevel=5)

@@ -1,0 +1,185 @@
+"""Turn entries that come gene by gene into rows of cells, in memory or by way of a file.
+
+Entries are collected up to a few million, sorted by cell, and put aside in fragments: one for
+every group of consecutive cells. The rows of a group are then joined from its fragments, one
+group after the other, and the fragments released. So no more is held than the result and a
+small part of it, or, by way of a file, the small part alone.
+"""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from nextpert.datasets._scp1064 import kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_GROUP = 1024  # cells
+_BLOCK = 1 << 23  # entries sorted at a time
+
+
+class RowStore:
+    """Collects entries of a matrix of cells x genes and gives its rows.
+
+    Parameters
+    ----------
+    n_cells
+        Number of cells.
+    counts
+        Whether every entry brings its count.
+    folder
+        Folder for a temporary file that holds the fragments; ``None`` keeps them in memory.
+    """
+
+    def __init__(self, n_cells: int, *, counts: bool, folder: Path | None = None) -> None:
+        self.n_cells = n_cells
+        self.n_entries = np.zeros(n_cells, dtype=np.int64)  # a cell
+        self._types = [np.dtype(np.int32), np.dtype(np.float32)]
+        self._types += [np.dtype(np.int32)] if counts else []
+        self._block = [np.empty(_BLOCK, dtype) for dtype in [np.dtype(np.int32), *self._types]]
+        self._filled = 0
+        n_groups = -(-n_cells // _GROUP)
+        # Nameless where the system has such files, so that nothing is left of a killed process.
+        self._file: Any = tempfile.TemporaryFile(dir=folder) if folder else None  # noqa: SIM115
+        self._fragments: list[list[mmap.mmap | tuple[int, int]]] = [[] for _ in range(n_groups)]
+
+    @property
+    def kinds(self) -> list[np.dtype]:
+        """Types of the values and, if there are any, of the counts."""
+        return self._types[1:]
+
+    def close(self) -> None:
+        """Forget all fragments."""
+        self._fragments = []
+        self._block = []
+        if self._file is not None:
+            self._file.close()
+
+    def add(
+        self,
+        cells: NDArray[np.int32],
+        genes: NDArray[np.int32],
+        values: NDArray[np.float64],
+        counts: NDArray[np.int32],
+    ) -> None:
+        """Add entries; those of one cell come in the order of its row."""
+        parts = [cells, genes, values] + ([counts] if len(self._types) == 3 else [])
+        start = 0
+        while start < len(cells):
+            n = min(len(cells) - start, _BLOCK - self._filled)
+            for room, part in zip(self._block, parts, strict=True):
+                room[self._filled : self._filled + n] = part[start : start + n]
+            start += n
+            self._filled += n
+            if self._filled == _BLOCK:
+                self._put_aside()
+
+    def groups(self, *, is_sorted: bool) -> Iterator[list[NDArray]]:
+        """Return columns, values and counts of groups of cells in order, row after row.
+
+        ``is_sorted`` tells that genes were added in the order of their columns. A group's
+        fragments are released when it has been yielded.
+        """
+        self._put_aside()
+        self._block = []
+        return self._groups(is_sorted=is_sorted)
+
+    def _groups(self, *, is_sorted: bool) -> Iterator[list[NDArray]]:
+        for group, fragments in enumerate(self._fragments):
+            lengths = self.n_entries[group * _GROUP : (group + 1) * _GROUP]
+            starts = np.concatenate([[0], np.cumsum(lengths)])
+            joined = [np.empty(starts[-1], dtype) for dtype in self._types]
+            for fragment in fragments:
+                n_in_row, *parts = self._read(fragment, len(lengths))
+                for part, whole in zip(parts, joined, strict=True):
+                    kernel.place_rows(n_in_row, part, starts, whole)
+                starts[:-1] += n_in_row
+                del n_in_row, parts, part
+            fragments.clear()
+            if not is_sorted:
+                order = np.lexsort((joined[0], np.repeat(np.arange(len(lengths)), lengths)))
+                joined = [part[order] for part in joined]
+            yield joined
+
+    def _put_aside(self) -> None:
+        """Sort the entries collected by cell and file them by group."""
+        n, self._filled = self._filled, 0
+        cells, *parts = [room[:n] for room in self._block]
+        in_row = np.bincount(cells, minlength=self.n_cells)
+        ends = np.cumsum(in_row)
+        place = ends - in_row
+        self.n_entries += in_row
+        ordered = [np.empty(n, dtype) for dtype in self._types]
+        none = np.empty(0, np.int32)
+        kernel.sort_by_cell(cells, *[*parts, none][:3], place, *[*ordered, none][:3])
+        lengths = in_row.astype(np.int32)
+        for group, fragments in enumerate(self._fragments):
+            first, stop = group * _GROUP, min((group + 1) * _GROUP, self.n_cells)
+            entries = slice(ends[first] - in_row[first], ends[stop - 1])
+            if entries.stop > entries.start:
+                fragments.append(self._write([lengths[first:stop], *(p[entries] for p in ordered)]))
+
+    def _write(self, parts: list[NDArray]) -> mmap.mmap | tuple[int, int]:
+        n_bytes = sum(part.nbytes for part in parts)
+        if self._file is not None:
+            start = self._file.tell()
+            for part in parts:
+                self._file.write(part.data.cast("B"))
+            return start, n_bytes
+        # Memory of its own, which goes back to the system as soon as it is released.
+        memory = mmap.mmap(-1, n_bytes)
+        for part in parts:
+            memory.write(part.data.cast("B"))
+        return memory
+
+    def _read(self, fragment: mmap.mmap | tuple[int, int], n_rows: int) -> list[NDArray]:
+        if isinstance(fragment, tuple):
+            start, n_bytes = fragment
+            self._file.seek(start)
+            raw: NDArray | mmap.mmap = np.empty(n_bytes, np.uint8)
+            self._file.readinto(raw)
+        else:
+            raw = fragment
+        lengths = np.frombuffer(raw, np.int32, n_rows)
+        n, offset, parts = int(lengths.sum()), lengths.nbytes, [lengths]
+        for dtype in self._types:
+            parts.append(np.frombuffer(raw, dtype, n, offset))
+            offset += n * dtype.itemsize
+        return parts
+
+
+def in_memory(store: RowStore, n_genes: int, *, is_sorted: bool) -> list[sp.csr_matrix]:
+    """Return the matrix of values and, if there are counts, that of counts."""
+    groups = store.groups(is_sorted=is_sorted)
+    n = int(store.n_entries.sum())
+    index = index_type(n)
+    indptr = np.concatenate([[0], np.cumsum(store.n_entries)]).astype(index)
+    indices = np.empty(n, index)
+    data = [np.empty(n, kind) for kind in store.kinds]
+    start = 0
+    for columns, *parts in groups:
+        stop = start + len(columns)
+        indices[start:stop] = columns
+        for whole, part in zip(data, parts, strict=True):
+            whole[start:stop] = part
+        start = stop
+    shape = (store.n_cells, n_genes)
+    # Each matrix owns its indices: functions that change a matrix in place spare the other.
+    return [
+        sp.csr_matrix((part, indices if k == 0 else indices.copy(), indptr.copy()), shape=shape)
+        for k, part in enumerate(data)
+    ]
+
+
+def index_type(n_entries: int) -> type[np.int32] | type[np.int64]:
+    """Return the type of indices that scipy takes for so many entries."""
+    return np.int32 if n_entries <= np.iinfo(np.int32).max else np.int64
