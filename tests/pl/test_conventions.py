@@ -12,7 +12,16 @@ from matplotlib.figure import Figure
 
 import nextpert as npt
 
-PLOTS = [npt.pl.cpca_density, npt.pl.dag, npt.pl.design, npt.pl.replay]
+PLOTS = [
+    npt.pl.cpca_density,
+    npt.pl.dag,
+    npt.pl.dag_fit,
+    npt.pl.design,
+    npt.pl.expression_shift,
+    npt.pl.perturbation_counts,
+    npt.pl.replay,
+    npt.pl.target_distances,
+]
 names = [plot.__name__ for plot in PLOTS]
 
 
@@ -32,6 +41,8 @@ def _one(plot, adata, **options):
     """Call a plot so that it fits on one axes."""
     if plot is npt.pl.cpca_density:
         options["groups"] = adata.uns["cpca"]["groups"][0]
+    if plot is npt.pl.expression_shift:
+        options["genes"] = adata.uns["cpca"]["groups"][0]
     return plot(adata, **options)
 
 
@@ -111,10 +122,12 @@ def test_a_failed_save_leaves_the_old_file(designed, tmp_path, monkeypatch):
     [
         (npt.pl.cpca_density, "obsm", "X_cpca", "tl.cpca"),
         (npt.pl.dag, "varp", "dag", "tl.learn_dag"),
+        (npt.pl.dag_fit, "uns", "dag_fit", "tl.dag_fit"),
         (npt.pl.design, "uns", "design", "tl.design_interventions"),
         (npt.pl.replay, "uns", "replay", "tl.replay_design"),
+        (npt.pl.target_distances, "uns", "target_distances", "tl.target_distances"),
     ],
-    ids=names,
+    ids=lambda value: getattr(value, "__name__", None),
 )
 def test_a_missing_result_names_the_function_to_run_first(designed, plot, slot, key, function):
     del getattr(designed, slot)[key]
@@ -122,6 +135,15 @@ def test_a_missing_result_names_the_function_to_run_first(designed, plot, slot, 
         plot(designed)
     with pytest.raises(ValueError, match="'mine'"):
         plot(designed, key="mine")
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("plot", [npt.pl.expression_shift, npt.pl.perturbation_counts])
+def test_plots_of_the_cells_themselves_name_absent_labels(designed, plot):
+    with pytest.raises(ValueError, match="no column 'mine'"):
+        plot(designed, perturbation_key="mine")
+    with pytest.raises(ValueError, match="No control cells"):
+        plot(designed, control="mine")
     assert not plt.get_fignums()
 
 

@@ -106,3 +106,44 @@ def test_names_overlap_neither_each_other_nor_arcs(n_genes, overlaps):
     for text in ax.texts:
         box = to_data.transform(text.get_window_extent())
         assert np.abs(box[:, 1]).max() < nearest, text.get_text()
+
+
+def _tiles(ax):
+    """Return the colour of the tile behind every name that has one."""
+    names = {text.get_position()[0]: text.get_text() for text in ax.texts}
+    tiles = [p for p in ax.patches if p.get_width() == 1 and p.get_zorder() == 1]
+    return {names[tile.get_x() + 0.5]: (tile.get_facecolor(), tile.get_hatch()) for tile in tiles}
+
+
+def test_modules_colour_the_names(designed):
+    module = {"MYC": "m1", "B2M": "m1", "STAT1": "m2", "not drawn": "m3"}
+    designed.var["module"] = [module.get(name) for name in designed.var_names]
+    for given in (module, "module", designed.var["module"]):
+        ax = dag(designed, modules=given, show=False)
+        tiles = _tiles(ax)
+        assert set(tiles) == {"MYC", "B2M", "STAT1"}
+        assert tiles["MYC"] == tiles["B2M"] != tiles["STAT1"]
+        legend = [text.get_text() for text in ax.get_legend().get_texts()]
+        assert legend[-2:] == ["m1", "m2"]
+        assert "raises (above)" in legend
+    plain = dag(designed, posterior_key=None, modules=module, show=False)
+    assert [text.get_text() for text in plain.get_legend().get_texts()] == ["m1", "m2"]
+    assert not _tiles(dag(designed, show=False))
+
+
+def test_many_modules_are_told_apart(designed):
+    names = designed.var_names[:32]
+    tiles = _tiles(dag(designed, modules={n: n for n in names}, show=False))
+    assert len(set(tiles.values())) == 32
+    with pytest.raises(ValueError, match="36 modules cannot be told apart"):
+        dag(designed, modules={n: n for n in designed.var_names})
+
+
+def test_modules_that_say_nothing(designed):
+    with pytest.raises(ValueError, match="no column 'modul'"):
+        dag(designed, modules="modul")
+    with pytest.raises(ValueError, match="none of the genes drawn"):
+        dag(designed, modules={"NOPE": "m1"})
+    with pytest.raises(TypeError, match="list"):
+        dag(designed, modules=["m1"])
+    assert not plt.get_fignums()

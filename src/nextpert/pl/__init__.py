@@ -8,10 +8,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nextpert.pl._cpca_density import cpca_density
     from nextpert.pl._dag import dag
+    from nextpert.pl._dag_fit import dag_fit
     from nextpert.pl._design import design
+    from nextpert.pl._expression_shift import expression_shift
+    from nextpert.pl._perturbation_counts import perturbation_counts
     from nextpert.pl._replay import replay
+    from nextpert.pl._target_distances import target_distances
 
-__all__ = ["cpca_density", "dag", "design", "replay"]
+__all__ = [
+    "cpca_density",
+    "dag",
+    "dag_fit",
+    "design",
+    "expression_shift",
+    "perturbation_counts",
+    "replay",
+    "target_distances",
+]
 
 
 def __getattr__(name: str) -> Any:

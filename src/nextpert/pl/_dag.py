@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from nextpert._adata import list_names, read_graph
 from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, ORANGE, finish
+from nextpert.pl._modules import draw_modules, read_modules
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -35,6 +37,7 @@ def dag(
     posterior_key: str | None = "dag_blr",
     genes: Sequence[str] | None = None,
     highlight: Sequence[str] = (),
+    modules: str | Mapping[str, str] | pd.Series | None = None,
     min_weight: float = 0.0,
     ax: Axes | None = None,
     show: bool | None = None,
@@ -62,6 +65,9 @@ def dag(
         Genes to draw, with the arcs between them; by default the panel.
     highlight
         Genes to set in bold, such as the chosen targets.
+    modules
+        Modules to colour the genes by: a column of ``adata.var``, or a mapping gene -> module.
+        Genes without a module (missing, or not in the mapping) stay white.
     min_weight
         Leave out arcs of smaller absolute weight.
     ax
@@ -81,7 +87,10 @@ def dag(
     Raises
     ------
     ValueError
-        If there is no graph (run :func:`nextpert.tl.learn_dag` first), or a gene is not in it.
+        If there is no graph (run :func:`nextpert.tl.learn_dag` first), a gene is not in it, or
+        ``modules`` names no column, none of the genes drawn, or more than 32 modules.
+    TypeError
+        If ``modules`` is neither a column's name nor a mapping.
 
     Examples
     --------
@@ -97,6 +106,7 @@ def dag(
     _chosen(names, highlight, key)
     adjacency = sp.csr_array(graph.to_matrix())[drawn][:, drawn]
     shown = [names[i] for i in drawn]
+    member = None if modules is None else read_modules(adata, modules, shown)
     weights = _weights(adata, posterior_key, columns[drawn])
     order, layer = _order(type(graph).from_matrix(adjacency))
     place = np.empty(len(order), dtype=np.int64)
@@ -108,8 +118,12 @@ def dag(
         parent, child, weight = parent[keep], child[keep], weight[keep]
     figure, panel = _axes(ax, len(order))
     _draw_layers(panel, layer[order])
-    _draw_names(panel, [shown[i] for i in order], set(map(str, highlight)))
-    _draw_arcs(panel, place[parent], place[child], weight)
+    ranked = [shown[i] for i in order]
+    _draw_names(panel, ranked, set(map(str, highlight)))
+    band, handles = _draw_arcs(panel, place[parent], place[child], weight)
+    if member is not None:
+        handles += draw_modules(panel, ranked, member, band)
+    _legend(panel, handles)
     panel.set_title(f"{len(order)} genes, {len(parent)} arcs", fontsize=10)
     return finish(figure, panel, show=show, return_fig=return_fig, save=save, own=ax is None)
 
@@ -210,7 +224,10 @@ def _band(panel: Axes, tallest: float, sides: int) -> float:
     return sides * tallest * share / (1 - share) / 2
 
 
-def _draw_arcs(panel: Axes, start: Nodes, stop: Nodes, weight: Vector | None) -> None:
+def _draw_arcs(
+    panel: Axes, start: Nodes, stop: Nodes, weight: Vector | None
+) -> tuple[float, list[Any]]:
+    """Draw the arcs; return half the height of the band of names, and the legend's entries."""
     from matplotlib.collections import LineCollection
     from matplotlib.colors import to_rgba_array
 
@@ -224,11 +241,12 @@ def _draw_arcs(panel: Axes, start: Nodes, stop: Nodes, weight: Vector | None) ->
     y[below] *= -1
     strength = np.full(len(span), 0.5)
     colours = to_rgba_array([GREY] * len(span))
+    handles: list[Any] = []
     if weight is not None:
         largest = float(np.abs(weight).max(initial=0.0)) or 1.0
         strength = np.abs(weight) / largest
         colours = to_rgba_array(np.where(below, ORANGE, BLUE).tolist())
-        _legend(panel, largest)
+        handles = _weight_handles(largest)
     if len(span):
         colours[:, 3] = 0.45 + 0.4 * strength  # weak arcs step back
     width = _THINNEST + (_THICKEST - _THINNEST) * strength if weight is not None else 0.8
@@ -239,9 +257,10 @@ def _draw_arcs(panel: Axes, start: Nodes, stop: Nodes, weight: Vector | None) ->
     panel.set_xlabel("genes in topological order: causes left, effects right", fontsize=9)
     for side in panel.spines.values():
         side.set_visible(False)
+    return band, handles
 
 
-def _legend(panel: Axes, largest: float) -> None:
+def _weight_handles(largest: float) -> list[Any]:
     from matplotlib.lines import Line2D
 
     handles = [
@@ -251,6 +270,11 @@ def _legend(panel: Axes, largest: float) -> None:
     for size in (largest, largest / 4):
         width = _THINNEST + (_THICKEST - _THINNEST) * size / largest
         handles.append(Line2D([], [], color=GREY, linewidth=width, label=f"weight {size:.2g}"))
-    panel.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8
-    )
+    return handles
+
+
+def _legend(panel: Axes, handles: list[Any]) -> None:
+    if handles:
+        panel.legend(
+            handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8
+        )

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart with any kind of colour vision.
 BLUE = "#0072B2"
 ORANGE = "#D55E00"
+GREEN = "#009E73"
+PURPLE = "#CC79A7"
 BLACK = "#222222"
 GREY = "#8A8A8A"
 LIGHT = "#E6E6E6"
+PALETTE = ("#E69F00", "#56B4E9", GREEN, "#F0E442", BLUE, ORANGE, PURPLE, "#999999")
 
 
 def finish(

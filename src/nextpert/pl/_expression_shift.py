@@ -1,0 +1,301 @@
+"""Target genes in the cells in which they are perturbed, beside controls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert._adata import (
+    list_names,
+    parse_label,
+    read_blocks,
+    read_labels,
+    require_control,
+    resolve_panel,
+)
+from nextpert.core._checks import require_count
+from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, finish
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from nextpert._adata import LabelTable
+
+    Values = NDArray[np.float64]
+
+_FEWEST_BINS, _MOST_BINS = 8, 40
+
+
+@dataclass(frozen=True)
+class _Gene:
+    """Expression of one gene in control cells and in the cells in which it is perturbed."""
+
+    name: str
+    control: Values
+    perturbed: Values
+
+
+def expression_shift(
+    adata: AnnData,
+    *,
+    genes: str | Sequence[str] | None = None,
+    perturbation_key: str = "perturbation",
+    control: str = "control",
+    separator: str = "+",
+    layer: str | None = None,
+    ncols: int = 6,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+    save: str | os.PathLike[str] | None = None,
+) -> Figure | list[Axes] | None:
+    """Draw the expression of every target gene in control and in perturbed cells, with means.
+
+    As in Extended Data Fig. 9 of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): does a
+    perturbation do what it should to its own gene? Each panel is a histogram of the values other
+    than zero (control grey, perturbed blue, heights as shares of all cells of the group, so that
+    they compare); the two bars in the grey strip on the left are the shares of cells with zero,
+    the full height being all of them (no strip where there are none). Vertical lines are the
+    means of all cells, zeros included; their difference is given with its standard error.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, log-normalised expression.
+    genes
+        Target genes to draw; by default all that are measured and have cells of their own, that
+        is cells whose label names this gene and no other.
+    perturbation_key
+        Column of ``adata.obs`` with the label of every cell.
+    control
+        Label of the unperturbed cells.
+    separator
+        What joins the targets of a label, as in ``"MYC+STK3"``.
+    layer
+        Layer to read; ``None`` stands for ``adata.X``.
+    ncols
+        Panels in a row.
+    ax
+        Axes to draw on, for a single gene.
+    show
+        Whether to show the figure; by default as scanpy is set up.
+    return_fig
+        Whether to return the figure.
+    save
+        File to save the figure to.
+
+    Returns
+    -------
+    ~matplotlib.figure.Figure or list of ~matplotlib.axes.Axes or None
+        The figure, with ``return_fig``; ``None`` once shown; else the panels.
+
+    Raises
+    ------
+    ValueError
+        If there are no control cells, a gene is not measured or no cell is perturbed in it alone,
+        a value is NaN or infinite, or ``ax`` is given for several genes.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(n_control=100, n_perturbed=20, perturbed=["MYC"])
+    >>> figure = npt.pl.expression_shift(adata, return_fig=True)
+    >>> figure.axes[0].get_title().splitlines()[0]
+    'MYC (20 cells)'
+    """
+    require_count(ncols, "ncols")
+    labels = read_labels(adata, perturbation_key)
+    require_control(labels, control)
+    cells = _perturbed_cells(adata, labels, control, separator)
+    wanted = _wanted(adata, cells, genes, labels.key)
+    if ax is not None and len(wanted) > 1:
+        message = f"ax takes one gene, but there are {len(wanted)}: name one with `genes`."
+        raise ValueError(message)
+    shown = _read(adata, wanted, labels.groups([control]) == 0, cells, layer)
+    figure, axes = _panels(ax, len(shown), ncols)
+    zeros = any((values == 0).any() for gene in shown for values in (gene.control, gene.perturbed))
+    for panel, gene in zip(axes, shown, strict=True):
+        _draw(panel, gene, zeros=zeros)
+    _annotate(figure, axes, ax is None, control, zeros=zeros)
+    return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=ax is None)
+
+
+def _perturbed_cells(
+    adata: AnnData, labels: LabelTable, control: str, separator: str
+) -> dict[str, NDArray[np.bool_]]:
+    """Return the cells of every measured gene that is the only target of some cells."""
+    measured = set(map(str, adata.var_names))
+    own: dict[str, list[str]] = {}
+    for name in labels.names:
+        inside, outside = parse_label(name, measured, separator=separator, control=control)
+        if name != control and len(inside) == 1 and not outside:
+            own.setdefault(inside[0], []).append(name)
+    return {gene: labels.groups(names) >= 0 for gene, names in own.items()}
+
+
+def _wanted(
+    adata: AnnData, cells: dict[str, Any], genes: str | Sequence[str] | None, key: str
+) -> list[str]:
+    if genes is not None:
+        names = [genes] if isinstance(genes, str) else list(dict.fromkeys(map(str, genes)))
+        resolve_panel(adata, names)
+        without = [gene for gene in names if gene not in cells]
+    else:
+        names, without = list(cells), []
+    if without or not names:
+        message = (
+            f"No cell is perturbed in {list_names(without) or 'a measured gene'} alone, by "
+            f"adata.obs[{key!r}]. Genes with such cells: {list_names(cells, limit=30) or 'none'}."
+        )
+        raise ValueError(message)
+    return names
+
+
+def _read(
+    adata: AnnData,
+    genes: list[str],
+    control: NDArray[np.bool_],
+    cells: dict[str, NDArray[np.bool_]],
+    layer: str | None,
+) -> list[_Gene]:
+    """Read the genes of all cells to draw in one pass."""
+    _, columns = resolve_panel(adata, genes)
+    rows = np.flatnonzero(np.any([control, *(cells[gene] for gene in genes)], axis=0))
+    values = np.empty((len(rows), len(genes)))
+    for here, block in read_blocks(adata, columns, rows, layer=layer):
+        dense = block.toarray() if hasattr(block, "toarray") else block
+        values[np.searchsorted(rows, here)] = dense
+    return [
+        _Gene(gene, values[control[rows], j], values[cells[gene][rows], j])
+        for j, gene in enumerate(genes)
+    ]
+
+
+def _panels(ax: Axes | None, n: int, ncols: int) -> tuple[Figure, list[Axes]]:
+    import matplotlib.pyplot as plt
+
+    if ax is not None:
+        return ax.get_figure(root=True), [ax]  # type: ignore[return-value]
+    columns = min(ncols, n)
+    rows = -(-n // columns)
+    figure, grid = plt.subplots(
+        rows,
+        columns,
+        figsize=(0.4 + 1.7 * columns + (1.8 if columns < 5 else 0.0), 1.0 + 1.5 * rows),
+        squeeze=False,
+        layout="constrained",
+    )
+    for spare in grid.flat[n:]:
+        spare.remove()
+    return figure, list(grid.flat[:n])
+
+
+def _draw(panel: Axes, gene: _Gene, *, zeros: bool) -> None:
+    both = np.concatenate([gene.control, gene.perturbed])
+    low, high = float(min(both.min(), 0.0)), float(max(both.max(), 0.0))
+    span = (high - low) or 1.0
+    strip = 0.3 * span if zeros else 0.0
+    edges = np.linspace(low, low + span, 1 + _n_bins(gene, span))
+    tops = [_shares(values, edges) for values in (gene.control, gene.perturbed)]
+    tallest = max(float(top.max()) for top in tops) or 1.0
+    control, perturbed = (0.92 * top / tallest for top in tops)
+    panel.stairs(control, edges, fill=True, color=GREY, alpha=0.55, linewidth=0)
+    panel.stairs(perturbed, edges, color=BLUE, linewidth=1.1)
+    for colour, values in ((GREY, gene.control), (BLUE, gene.perturbed)):
+        panel.axvline(float(values.mean()), color=_mean_colour(colour), linewidth=1.4)
+    if zeros:
+        panel.axvspan(low - strip, low - 0.02 * span, color=LIGHT, alpha=0.6, linewidth=0, zorder=0)
+        shares = [float(np.mean(values == 0)) for values in (gene.control, gene.perturbed)]
+        places = low - strip * np.array([0.72, 0.32])
+        panel.bar(places, shares, 0.34 * strip, color=[GREY, BLUE])
+    panel.set(xlim=(low - strip, low + 1.03 * span), ylim=(0, 1), yticks=[])
+    _ticks(panel, low, strip)
+    panel.spines[["top", "right", "left"]].set_visible(False)
+    panel.set_title(_title(gene), fontsize=8)
+
+
+def _ticks(panel: Axes, low: float, strip: float) -> None:
+    """Put ticks on the axis of values, and the name of the strip under it."""
+    from matplotlib.ticker import MaxNLocator
+
+    stop = panel.get_xlim()[1]
+    ticks = np.array(MaxNLocator(4).tick_values(low, stop))
+    ticks = ticks[(ticks >= low) & (ticks <= stop)]
+    labels = [f"{tick:g}".replace("-", "−") for tick in ticks]
+    if strip:
+        ticks, labels = np.append(ticks, low - 0.52 * strip), [*labels, "zeros"]
+    panel.set_xticks(ticks, labels)
+    panel.tick_params(labelsize=7, length=2)
+
+
+def _mean_colour(colour: str) -> str:
+    return BLACK if colour == GREY else colour
+
+
+def _n_bins(gene: _Gene, span: float) -> int:
+    """Return the number of bins by Freedman and Diaconis, of the smaller group."""
+    values = [v[v != 0] for v in (gene.control, gene.perturbed)]
+    fewer = min((v for v in values if len(v) > 1), key=len, default=None)
+    if fewer is None:
+        return _FEWEST_BINS
+    low, high = np.quantile(fewer, [0.25, 0.75])
+    width = 2 * (high - low) / len(fewer) ** (1 / 3)
+    n_bins = span / width if width > 0 else _FEWEST_BINS
+    return int(np.clip(np.ceil(n_bins), _FEWEST_BINS, _MOST_BINS))
+
+
+def _shares(values: Values, edges: Values) -> Values:
+    """Return the share of all cells in every bin, zeros not counted."""
+    return np.histogram(values[values != 0], edges)[0] / len(values)
+
+
+def _title(gene: _Gene) -> str:
+    n = len(gene.perturbed)
+    shift = gene.perturbed.mean() - gene.control.mean()
+    error, digits = "", 2
+    if min(n, len(gene.control)) > 1:
+        variance = gene.perturbed.var(ddof=1) / n + gene.control.var(ddof=1) / len(gene.control)
+        if variance > 0:
+            digits = int(np.clip(-np.floor(np.log10(np.sqrt(variance))), 2, 4))
+        error = f" ± {np.sqrt(variance):.{digits}f}"
+    number = f"{shift:+.{digits}f}".replace("-", "−")
+    return f"{gene.name} ({n:,} cell{'s' * (n > 1)})\n{number}{error}"
+
+
+def _annotate(figure: Figure, axes: list[Axes], own: bool, control: str, *, zeros: bool) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    unit = "expression (log-normalised)"
+    handles = [
+        Patch(color=GREY, alpha=0.55, linewidth=0, label=control),
+        Patch(edgecolor=BLUE, facecolor="none", label="perturbed"),
+        Line2D([], [], color=BLACK, linewidth=1.4, label=f"mean of {control}"),
+        Line2D([], [], color=BLUE, linewidth=1.4, label="mean of perturbed"),
+    ]
+    if zeros:
+        handles.append(Patch(color=LIGHT, linewidth=0, label="bars: share of zeros"))
+    if own:
+        figure.supxlabel(unit, fontsize=9)
+        figure.supylabel("cells", fontsize=9)
+        wide = figure.get_figwidth() > 8
+        figure.legend(
+            handles=handles,
+            loc="outside upper center" if wide else "outside right upper",
+            ncols=len(handles) if wide else 1,
+            frameon=False,
+            fontsize=8,
+        )
+    else:
+        axes[0].set_xlabel(unit, fontsize=9)
+        axes[0].legend(
+            handles=handles, frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1)
+        )

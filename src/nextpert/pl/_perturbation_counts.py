@@ -1,0 +1,223 @@
+"""Cells per perturbation, ranked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert._adata import parse_label, read_labels, require_control
+from nextpert.core._checks import require_count
+from nextpert.pl._figure import BLACK, BLUE, GREEN, ORANGE, PURPLE, finish
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from nextpert._adata import LabelTable
+
+    Counts = dict[int, list[tuple[int, str]]]
+
+# More perturbations than these are ranked by number, without their names.
+_MOST_NAMES = 70
+# Bars that differ by more than this factor are drawn on a logarithmic axis.
+_WIDE = 50
+# Numbers of targets from the last of these on are drawn together.
+_COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
+
+
+def perturbation_counts(
+    adata: AnnData,
+    *,
+    perturbation_key: str = "perturbation",
+    control: str = "control",
+    separator: str = "+",
+    exclude: Sequence[str] = (),
+    min_cells: int | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+    save: str | os.PathLike[str] | None = None,
+) -> Figure | Axes | None:
+    """Draw the number of cells of every perturbation, ranked, by its number of targets.
+
+    As in Supplementary Figs. 5 and 6 of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0). Up to
+    70 perturbations are bars with names; more are curves over the rank, one for each number of
+    targets, from 4 on together. The axis of cells is logarithmic for curves, and for bars that
+    differ widely.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, with labels.
+    perturbation_key
+        Column of ``adata.obs`` with the label of every cell.
+    control
+        Label of the unperturbed cells, whose number stands in the title.
+    separator
+        What joins the targets of a label, as in ``"MYC+STK3"``.
+    exclude
+        Labels that are no perturbation, such as ``"unassigned"``; the title counts their cells.
+    min_cells
+        Draw a line at this number of cells, and count the perturbations that reach it.
+    ax
+        Axes to draw on.
+    show
+        Whether to show the figure; by default as scanpy is set up.
+    return_fig
+        Whether to return the figure.
+    save
+        File to save the figure to.
+
+    Returns
+    -------
+    ~matplotlib.figure.Figure or ~matplotlib.axes.Axes or None
+        The figure, with ``return_fig``; ``None`` once shown; else the axes.
+
+    Raises
+    ------
+    ValueError
+        If the column of labels is absent, there are no control or no perturbed cells, or a label
+        of ``exclude`` is unknown.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(n_control=100, n_perturbed=20, perturbed=["MYC"])
+    >>> figure = npt.pl.perturbation_counts(adata, return_fig=True)
+    >>> figure.axes[0].get_title().splitlines()
+    ['1 perturbation, 20 cells', '100 cells control']
+    """
+    labels = read_labels(adata, perturbation_key)
+    require_control(labels, control)
+    left_out = [exclude] if isinstance(exclude, str) else [str(name) for name in exclude]
+    labels.require(left_out, "Labels to exclude")
+    if min_cells is not None:
+        require_count(min_cells, "min_cells")
+    counts, n_out = _count(adata, labels, control, separator, set(left_out))
+    n_labels = sum(map(len, counts.values()))
+    legend = len(counts) > 1 or min_cells is not None
+    figure, panel = _axes(ax, n_labels, legend=legend)
+    draw = _draw_bars if n_labels <= _MOST_NAMES else _draw_curves
+    draw(panel, counts, min_cells)
+    if min_cells is not None:
+        panel.axhline(min_cells, color=BLACK, linestyle="--", linewidth=1, zorder=3)
+    if legend:
+        panel.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    panel.set_title(_title(counts, labels.n_cells(control), control, n_out), fontsize=10)
+    panel.set_ylabel("cells", fontsize=9)
+    panel.spines[["top", "right"]].set_visible(False)
+    return finish(figure, panel, show=show, return_fig=return_fig, save=save, own=ax is None)
+
+
+def _count(
+    adata: AnnData, labels: LabelTable, control: str, separator: str, left_out: set[str]
+) -> tuple[Counts, int]:
+    """Return (cells, label) by number of targets, ranked, and the number of cells left out."""
+    n_cells = np.bincount(labels.codes[labels.codes >= 0], minlength=len(labels.names))
+    genes = set(map(str, adata.var_names))
+    counts: Counts = {}
+    n_out = 0
+    for name, n in zip(labels.names, n_cells.tolist(), strict=True):
+        parts = parse_label(name, genes, separator=separator, control=control)
+        n_targets = min(len(parts[0]) + len(parts[1]), len(_COLOURS))
+        if name in left_out or (name != control and not n_targets):
+            n_out += n
+        elif name != control:
+            counts.setdefault(n_targets, []).append((n, name))
+    if not counts:
+        message = f"No perturbed cells: adata.obs[{labels.key!r}] holds no other label."
+        raise ValueError(message)
+    ranked = {k: sorted(counts[k], key=lambda item: (-item[0], item[1])) for k in sorted(counts)}
+    return ranked, n_out
+
+
+def _axes(ax: Axes | None, n_labels: int, *, legend: bool) -> tuple[Figure, Axes]:
+    import matplotlib.pyplot as plt
+
+    if ax is not None:
+        return ax.get_figure(root=True), ax  # type: ignore[return-value]
+    width = max(1.0 + 0.21 * n_labels, 3.6) if n_labels <= _MOST_NAMES else 5.0
+    width += 2.4 * legend
+    return plt.subplots(figsize=(width, 3.6), layout="constrained")
+
+
+def _title(counts: Counts, n_control: int, control: str, n_out: int) -> str:
+    n_labels = sum(map(len, counts.values()))
+    n_cells = sum(n for ranked in counts.values() for n, _ in ranked)
+    text = f"{n_labels:,} perturbation{'s' * (n_labels > 1)}, {n_cells:,} cells"
+    text += f"\n{n_control:,} cells {control}"
+    return text + (f", {n_out:,} cells left out" if n_out else "")
+
+
+def _describe(n_targets: int, ranked: list[tuple[int, str]], min_cells: int | None) -> str:
+    """Return ``"2 targets: 31 perturbations"``, for the legend."""
+    several = f"{n_targets}{' or more' * (n_targets == len(_COLOURS))} targets"
+    text = f"{several if n_targets > 1 else '1 target'}: {len(ranked):,}"
+    text += f" perturbation{'s' * (len(ranked) > 1)}"
+    if min_cells is None:
+        return text
+    return f"{text},\n{sum(n >= min_cells for n, _ in ranked):,} with {min_cells:,} cells or more"
+
+
+def _draw_bars(panel: Axes, counts: Counts, min_cells: int | None) -> None:
+    names: list[str] = []
+    heights: list[int] = []
+    for n_targets, ranked in counts.items():
+        places = np.arange(len(names), len(names) + len(ranked))
+        label = _describe(n_targets, ranked, min_cells)
+        panel.bar(
+            places,
+            [n for n, _ in ranked],
+            color=_COLOURS[n_targets - 1],
+            width=0.75,
+            label=label,
+            linewidth=0,
+        )
+        names += [name for _, name in ranked]
+        heights += [n for n, _ in ranked]
+    panel.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    panel.set_xlim(-0.7, len(names) - 0.3)
+    if max(heights) > _WIDE * min(heights):
+        _logarithmic(panel, max(heights))
+    else:
+        panel.set_ylim(0, 1.2 * max(heights))
+    for place, n in enumerate(heights):
+        panel.annotate(
+            f"{n}", (place, n), (0, 3), textcoords="offset points", rotation=90, ha="center",
+            va="bottom", fontsize=7, color=BLACK,
+        )  # fmt: skip
+
+
+def _draw_curves(panel: Axes, counts: Counts, min_cells: int | None) -> None:
+    most_labels = max(map(len, counts.values()))
+    for n_targets, ranked in counts.items():
+        rank = np.arange(1, len(ranked) + 1)
+        height: NDArray[np.int64] = np.array([n for n, _ in ranked])
+        label = _describe(n_targets, ranked, min_cells)
+        marker = "o" if len(ranked) == 1 else None
+        panel.plot(
+            rank, height, color=_COLOURS[n_targets - 1], linewidth=1.8, label=label,
+            drawstyle="steps-mid", marker=marker, markersize=4,
+        )  # fmt: skip
+    if most_labels > 500:
+        from matplotlib.ticker import FuncFormatter
+
+        panel.set_xscale("log")
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    panel.set_xlabel("rank of the perturbation", fontsize=9)
+    _logarithmic(panel, max(ranked[0][0] for ranked in counts.values()))
+
+
+def _logarithmic(panel: Axes, most: int) -> None:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    panel.set_yscale("log")
+    panel.set_ylim(0.8, 3 * most)
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    panel.yaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from nextpert.pl import dag_fit
+from nextpert.pl._figure import BLUE
+
+
+def test_points_bars_and_medians(designed):
+    stored = designed.uns["dag_fit"]
+    genes, means = dag_fit(designed, show=False)
+    table = stored["table"].sort_values("r", kind="stable")
+    random = stored["random_r"][:, table.index]
+    names = [text.get_text() for text in genes.get_xticklabels()]
+    assert names == [f"{g} ({n})" for g, n in zip(table["gene"], table["n_parents"], strict=True)]
+    low, middle, high = np.quantile(random, [0.05, 0.5, 0.95], axis=0)
+    np.testing.assert_allclose([bar.get_y() for bar in genes.patches], low)
+    np.testing.assert_allclose([bar.get_height() for bar in genes.patches], high - low)
+    medians, points = genes.collections
+    np.testing.assert_allclose([s[0, 1] for s in medians.get_segments()], middle)
+    np.testing.assert_allclose(points.get_offsets()[:, 1], table["r"])
+    filled = [to_hex(colour).upper() == BLUE for colour in points.get_facecolor()]
+    assert filled == (table["r"] > high).tolist()
+    assert f"for {sum(filled)} of {len(table)} genes" in genes.get_title()
+    assert sum(bar.get_height() for bar in means.patches) == 30
+    assert means.lines[0].get_xdata()[0] == stored["mean_r"]
+    assert f"z = {stored['z']:.1f}" in means.get_title()
+
+
+def test_some_genes(designed):
+    chosen = designed.uns["dag_fit"]["table"]["gene"][:2].tolist()
+    genes, _ = dag_fit(designed, genes=chosen, show=False)
+    shown = [text.get_text().split(" ")[0] for text in genes.get_xticklabels()]
+    assert sorted(shown) == sorted(chosen)
+    for option in (["NOPE"], []):
+        with pytest.raises(ValueError, match=r"NOPE|none given"):
+            dag_fit(designed, genes=option)
+
+
+def test_names_do_not_overlap(designed, overlaps):
+    figure = dag_fit(designed, return_fig=True)
+    figure.canvas.draw()
+    left, right = figure.axes
+    assert (
+        overlaps([*left.get_xticklabels(), left.title, right.title, left.xaxis.label], figure) == []
+    )

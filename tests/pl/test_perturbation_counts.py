@@ -1,0 +1,91 @@
+import anndata as ad
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from nextpert.pl import perturbation_counts
+
+
+def _screen(counts):
+    labels = [label for label, n in counts.items() for _ in range(n)]
+    obs = pd.DataFrame({"perturbation": labels}, index=[f"cell{i}" for i in range(len(labels))])
+    return ad.AnnData(np.zeros((len(labels), 2)), obs, pd.DataFrame(index=["A", "NKX2+5"]))
+
+
+@pytest.fixture
+def screen():
+    return _screen(
+        {"control": 50, "A": 9, "B": 12, "NKX2+5": 3, "A+B": 4, "B+C": 7, "A+B+C": 1, "": 5,
+         "junk": 6, "A+control": 2}
+    )  # fmt: skip
+
+
+def test_bars_by_number_of_targets_ranked(screen):
+    ax = perturbation_counts(screen, exclude=["junk"], show=False)
+    names = [text.get_text() for text in ax.get_xticklabels()]
+    # A gene's own name is not split, and a control beside a target is none.
+    assert names == ["B", "A", "NKX2+5", "A+control", "B+C", "A+B", "A+B+C"]
+    assert [bar.get_height() for bar in ax.patches] == [12, 9, 3, 2, 7, 4, 1]
+    assert [text.get_text() for text in ax.texts] == ["12", "9", "3", "2", "7", "4", "1"]
+    colours = [bar.get_facecolor() for bar in ax.patches]
+    assert len(set(colours[:4])) == len(set(colours[4:6])) == 1
+    assert len(set(colours)) == 3
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == [
+        "1 target: 4 perturbations", "2 targets: 2 perturbations", "3 targets: 1 perturbation"
+    ]  # fmt: skip
+    # The cells without a target are left out, with the junk.
+    assert ax.get_title() == "7 perturbations, 38 cells\n50 cells control, 11 cells left out"
+
+
+def test_a_least_number_of_cells(screen):
+    ax = perturbation_counts(screen, min_cells=7, show=False)
+    assert [line.get_ydata()[0] for line in ax.lines] == [7]
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend[0] == "1 target: 5 perturbations,\n2 with 7 cells or more"  # with the junk
+
+
+def test_many_perturbations_are_curves():
+    rng = np.random.default_rng(0)
+    counts = {"control": 9} | {f"G{i}": int(n) for i, n in enumerate(rng.integers(5, 90, 100))}
+    counts |= {f"G{i}+G{i + 1}+G{i + 2}+G{i + 3}+G{i + 4}": 1 for i in range(20)}
+    ax = perturbation_counts(_screen(counts), show=False)
+    assert not ax.patches
+    single, several = ax.lines
+    ranked = sorted((n for label, n in counts.items() if label[0] == "G"), reverse=True)
+    assert single.get_xdata().tolist() == list(range(1, 101))
+    assert single.get_ydata().tolist() == ranked[:100]
+    assert several.get_ydata().tolist() == [1] * 20
+    assert several.get_label() == "4 or more targets: 20 perturbations"
+    assert ax.get_yscale() == "log"
+
+
+def test_bars_that_differ_widely_are_logarithmic():
+    assert (
+        perturbation_counts(_screen({"control": 5, "A": 300, "B": 2}), show=False).get_yscale()
+        == "log"
+    )
+    assert (
+        perturbation_counts(_screen({"control": 5, "A": 30, "B": 2}), show=False).get_yscale()
+        == "linear"
+    )
+
+
+def test_names_and_numbers_do_not_overlap(overlaps):
+    counts = {"control": 5} | {f"GENE{i}": 1000 + i for i in range(45)}
+    figure = perturbation_counts(_screen(counts), return_fig=True, min_cells=3)
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    assert overlaps([*ax.texts, *ax.get_xticklabels(), ax.title], figure) == []
+    assert ax.get_legend().get_window_extent().x0 > ax.get_window_extent().x1 - 1
+
+
+def test_errors(screen):
+    with pytest.raises(ValueError, match=r"exclude not found.*jnk.*Close matches: junk"):
+        perturbation_counts(screen, exclude=["jnk"])
+    with pytest.raises(ValueError, match="min_cells"):
+        perturbation_counts(screen, min_cells=0)
+    with pytest.raises(ValueError, match="No perturbed cells"):
+        perturbation_counts(_screen({"control": 3}))
+    assert not plt.get_fignums()
