@@ -74,12 +74,11 @@ def read_labels(adata: ad.AnnData, key: str, *, argument: str = "perturbation_ke
     column = adata.obs[key]
     if hasattr(column, "to_series"):  # obs of anndata.experimental.read_lazy
         column = column.to_series()
-    present = column.notna().to_numpy()
-    text = column[present].astype(str).to_numpy(dtype=object)
-    found, inverse = pd.factorize(text, sort=True)
-    codes = np.full(adata.n_obs, -1, dtype=np.int64)
-    codes[present] = found
-    return LabelTable(str(key), [str(name) for name in inverse], codes)
+    first, values = pd.factorize(column, use_na_sentinel=True)  # a million strings are made once
+    text = np.array([str(value) for value in values], dtype=object)
+    again, names = pd.factorize(text, sort=True)  # 1 and "1" are one label
+    codes = np.append(again, -1)[first].astype(np.int64)
+    return LabelTable(str(key), [str(name) for name in names], codes)
 
 
 def require_control(labels: LabelTable, control: str) -> None:
