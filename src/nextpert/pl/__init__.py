@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from nextpert.pl._dag import dag
     from nextpert.pl._dag_fit import dag_fit
     from nextpert.pl._design import design
+    from nextpert.pl._diagnose import diagnose
     from nextpert.pl._expression_shift import expression_shift
     from nextpert.pl._perturbation_counts import perturbation_counts
     from nextpert.pl._replay import replay
@@ -20,6 +21,7 @@ __all__ = [
     "dag",
     "dag_fit",
     "design",
+    "diagnose",
     "expression_shift",
     "perturbation_counts",
     "replay",
