@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -21,6 +22,7 @@ from nextpert.core.campaigns import campaigns
 from nextpert.core.structure._resamples import arc_frequencies
 from nextpert.tl import _dag_search
 
+dask = pytest.importorskip("dask", reason="the extra dask is not installed")
 da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
 distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
 psutil = pytest.importorskip("psutil", reason="it comes with the extra dask")
@@ -29,7 +31,9 @@ psutil = pytest.importorskip("psutil", reason="it comes with the extra dask")
 @pytest.fixture(scope="module")
 def shared_client(tmp_path_factory):
     """Two worker processes of one thread each, on the loopback address alone."""
+    # Killed workers are to come back however busy the machine is; after 15 s the default gives up.
     with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "5 minutes"}),
         distributed.LocalCluster(
             n_workers=2,
             threads_per_worker=1,
@@ -45,20 +49,24 @@ def shared_client(tmp_path_factory):
 
 @pytest.fixture
 def client(shared_client):
-    """The cluster with both workers alive; a killed one is started again by its nanny."""
-    until = time.monotonic() + 30
-    while len(shared_client.nthreads()) < 2:
+    """The cluster with both workers alive; a killed one is started again by its nanny.
+
+    A worker is registered a moment before its nanny knows it: one killed in between is given up.
+    """
+    nannies = shared_client.cluster.workers.values()
+    running = distributed.Status.running
+    until = time.monotonic() + 120
+    while len(shared_client.nthreads()) < 2 or any(n.process.status != running for n in nannies):
         assert time.monotonic() < until
         time.sleep(0.05)
     return shared_client
 
 
-def kill_a_busy_worker(client):
+def kill_a_busy_worker(client, pids, ready):
     """End a worker that is at work, as the kernel does where memory runs out; return its id."""
-    pids = client.run(os.getpid)
-    until = time.monotonic() + 20
+    until = time.monotonic() + 30
     while time.monotonic() < until:
-        busy = [worker for worker, tasks in client.processing().items() if tasks]
+        busy = [worker for worker, tasks in client.processing().items() if tasks and ready()]
         if busy:
             victim = pids[busy[0]]
             # The nannies live in this process: nothing but a child of it is ever killed.
@@ -69,16 +77,21 @@ def kill_a_busy_worker(client):
     return None
 
 
-class KillOnce:
-    """A progress callback that kills a busy worker as soon as the first results are there."""
-
-    def __init__(self, client):
-        self.client, self.killed, self.done = client, None, None
-
-    def __call__(self, done, total):
-        if self.done is None:
-            assert done < total
-            self.done, self.killed = done, kill_a_busy_worker(self.client)
+@contextlib.contextmanager
+def one_worker_killed(client, ready=lambda: True):
+    """Kill a worker as soon as it is at work on what is done inside the block."""
+    pids = client.run(os.getpid)  # beforehand, for busy workers are slow to answer
+    killed = []
+    watcher = threading.Thread(
+        target=lambda: killed.append(kill_a_busy_worker(client, pids, ready))
+    )
+    watcher.start()
+    try:
+        yield
+    finally:
+        watcher.join()
+    assert killed[0] is not None
+    assert killed[0] not in client.run(os.getpid).values()
 
 
 def same_bits(one, two):
@@ -102,23 +115,11 @@ def test_moments(form, client, tmp_path, monkeypatch):
             under_way.touch()  # a quarter of the blocks done, sums in the workers' memory
         return form(chunk)
 
-    def watch():
-        until = time.monotonic() + 20
-        while not under_way.exists() and time.monotonic() < until:
-            time.sleep(0.001)
-        killed.append(kill_a_busy_worker(client))
-
     lazy = da.from_array(x, chunks=(70, 20))
     lazy = lazy.map_blocks(slowly, dtype=x.dtype, meta=form(np.empty((0, 0))))
     obs = pd.DataFrame(index=np.arange(3000).astype(str))
-    killed = []
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    found = environment_moments(ad.AnnData(lazy, obs), columns, groups, 4)
-    assert not watcher.is_alive()  # killed before the result was there
-    watcher.join()
-    assert killed[0] is not None
-    assert killed[0] not in client.run(os.getpid).values()
+    with one_worker_killed(client, under_way.exists):
+        found = environment_moments(ad.AnnData(lazy, obs), columns, groups, 4)
     alone = environment_moments(ad.AnnData(form(x), obs), columns, groups, 4)
     assert all(same_bits(a, b) for a, b in zip(found, alone, strict=True))
     cells = x[groups == 2][:, columns]
@@ -130,11 +131,8 @@ def test_restarts_of_gsp(client):
     moments = Moments.from_array(cells)
     options = {"n_runs": 1500, "depth": 4, "alpha": 1e-3, "rng": 3}
     alone = gsp(moments, **options)
-    kill = KillOnce(client)
-    with joblib.parallel_config(backend="dask"):
-        found = gsp(moments, n_jobs=None, progress=kill, **options)
-    assert kill.killed is not None
-    assert kill.done < 1500
+    with one_worker_killed(client), joblib.parallel_config(backend="dask"):
+        found = gsp(moments, n_jobs=None, **options)
     assert found.dag.edges() == alone.dag.edges()
     assert found.best_run == alone.best_run
     np.testing.assert_array_equal(found.n_edges, alone.n_edges)
@@ -150,17 +148,14 @@ def test_bootstraps(form, client, monkeypatch, assert_same):
     found.X = form(alone.X)
     options = {"n_runs": 40, "n_bootstraps": 40}
     npt.tl.learn_dag(alone, **options)
-    kill = KillOnce(client)
 
     def killing(*args, **kwargs):
-        return arc_frequencies(*args, **kwargs | {"progress": kill})
+        with one_worker_killed(client):
+            return arc_frequencies(*args, **kwargs)
 
     monkeypatch.setattr(_dag_search, "arc_frequencies", killing)
     with joblib.parallel_config(backend="dask"):
         npt.tl.learn_dag(found, **options)
-    assert kill.killed is not None
-    assert kill.done < 40
-    assert kill.killed not in client.run(os.getpid).values()
     for key in ("dag", "dag_frequency"):
         assert_same(found.varp[key], alone.varp[key])
     assert_same(found.uns["dag"], alone.uns["dag"])
@@ -176,10 +171,8 @@ def test_campaigns(n_jobs, client):
     task = {"source": scm, "posterior": blr, "target_mean": target, "n_rounds": 40}
     tasks = [task | {"criterion": name} for name in ("civ", "civ_ow", "cv", "greedy") * 8]
     alone = campaigns(tasks, rng=5)
-    kill = KillOnce(client)
-    with joblib.parallel_config(backend="dask"):
-        found = campaigns(tasks, rng=5, n_jobs=n_jobs, progress=kill)
-    assert kill.killed is not None
+    with one_worker_killed(client), joblib.parallel_config(backend="dask"):
+        found = campaigns(tasks, rng=5, n_jobs=n_jobs)
     for one, two in zip(found, alone, strict=True):
         assert one.shifts.tobytes() == two.shifts.tobytes()
         assert one.distance.tobytes() == two.distance.tobytes()
