@@ -1,0 +1,150 @@
+"""``fetch_perturb_cite_seq.py``: from either origin to an h5ad file, and the dry run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BODY = np.random.default_rng(0).bytes(300_000)  # as the server sends unless told otherwise
+
+
+def md5_of(body):
+    return hashlib.md5(body).hexdigest()
+
+
+@pytest.fixture
+def loader(monkeypatch):
+    """Stand in for the loader; notes its calls and writes the file it is asked for."""
+    import nextpert as npt
+
+    calls = []
+
+    def read_study(source, *, backed, **options):
+        calls.append((Path(source), options))
+        Path(backed).write_bytes(b"h5ad")
+
+    monkeypatch.setattr(npt.datasets, "perturb_cite_seq", read_study, raising=False)
+    return calls
+
+
+def test_from_the_portal_to_h5ad(
+    scripts, server, configuration, study, needed, loader, tmp_path, caplog, capfd
+):
+    caplog.set_level(logging.DEBUG)
+    server.files[needed[0]].cuts = [2]
+    command = ["portal", str(configuration), "--to", str(tmp_path / "data")]
+    assert scripts.main([*command, "--condition", "Control"]) == 0
+    for name in needed:
+        assert (tmp_path / "data" / name).read_bytes() == study[name]
+    found = {str(p.relative_to(tmp_path / "data")) for p in (tmp_path / "data").rglob("*.*")}
+    assert found == {*needed, "perturb_cite_seq.h5ad"}
+    assert loader == [(tmp_path / "data" / "SCP1064", {"condition": "Control"})]
+    asked = len(server.asked)
+    assert scripts.main(command) == 0  # all is there
+    assert len(server.asked) == asked
+    assert len(loader) == 1
+    shown = "".join(capfd.readouterr()) + caplog.text
+    assert "there already" in shown
+    assert "5ecre7" not in shown
+    for path in (tmp_path / "data").rglob("*.*"):
+        assert b"5ecre7" not in path.read_bytes()
+
+
+def test_a_dry_run_touches_nothing(
+    scripts, server, configuration, study, needed, loader, tmp_path, capsys
+):
+    part = tmp_path / "data" / (needed[0] + ".part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"fu")
+    (tmp_path / "data" / needed[1]).parent.mkdir(parents=True)
+    (tmp_path / "data" / needed[1]).write_bytes(study[needed[1]])
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert (
+        scripts.main(["portal", str(configuration), "--to", str(part.parents[2]), "--dry-run"]) == 0
+    )
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert (server.asked, loader) == ([], [])
+    shown, _ = capsys.readouterr()
+    assert "5ecre7" not in shown
+    assert "to go on from byte 2" in shown
+    assert shown.count("there already") == 1
+    assert shown.count("(to download)") == len(needed) - 2
+    assert f"127.0.0.1:{server.server_address[1]}/{needed[0]}" in shown
+    assert "perturb_cite_seq.h5ad" in shown
+
+
+@pytest.fixture
+def record(scripts, server, monkeypatch):
+    """A record as Zenodo's API gives it."""
+    entry = {
+        "key": scripts.zenodo.FILE,
+        "size": len(BODY),
+        "checksum": f"md5:{md5_of(BODY)}",
+        "links": {"self": server.url("content").split("?")[0]},
+    }
+    server.add("content")
+    server.add("record", json.dumps({"files": [{"key": "other"}, entry]}).encode())
+    monkeypatch.setattr(scripts.zenodo, "RECORD", server.url("record").split("?")[0])
+    return entry
+
+
+def test_from_zenodo_to_h5ad(scripts, server, record, loader, tmp_path, capsys):
+    command = ["scperturb", "--to", str(tmp_path)]
+    assert scripts.main([*command, "--dry-run"]) == 0
+    assert f"to download, {len(BODY)} bytes" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    server.files["content"].cuts = [1000]
+    server.files["content"].etag = None  # the checksum is enough to go on
+    assert scripts.main([*command, "--h5ad", str(tmp_path / "deep" / "x.h5ad")]) == 0
+    target = tmp_path / "scPerturb" / scripts.zenodo.FILE
+    assert target.read_bytes() == BODY
+    assert server.asked[-1] == ("content", "bytes=1000-")
+    assert loader == [(target, {})]
+    assert (tmp_path / "deep" / "x.h5ad").exists()
+    target.write_bytes(BODY[:-1] + b"?")
+    assert scripts.main(command) == 1
+    assert "another MD5 checksum" in capsys.readouterr().err
+    assert target.read_bytes() == BODY[:-1] + b"?"  # not ours to delete
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"<html>", "is no JSON"),
+        (b"[]", "does not list it"),
+        (b'{"files": null}', "does not list it"),
+        (b'{"files": [{"key": "FrangiehIzar2021_RNA.h5ad", "size": 3}]}', "no link, size or MD5"),
+    ],
+)
+def test_records_that_cannot_be_used(scripts, server, record, body, message, tmp_path, capsys):
+    server.add("record", body)
+    assert scripts.main(["scperturb", "--to", str(tmp_path)]) == 1
+    assert re.search(message + ".*by hand", capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_forms_of_the_record(scripts, server, record):
+    record["links"] = {"content": record["links"]["self"]}
+    files = {"files": {"entries": {record["key"]: record}}}
+    server.add("record", json.dumps(files).encode())
+    found = scripts.zenodo.look_up()
+    assert (found.size, found.md5) == (len(BODY), md5_of(BODY))
+
+
+def test_failures_of_the_conversion(scripts, configuration, tmp_path, monkeypatch, capsys):
+    import nextpert as npt
+
+    def fail(source, **options):
+        raise ValueError("RNA_metadata.csv, line 3: too few fields.")
+
+    monkeypatch.setattr(npt.datasets, "perturb_cite_seq", fail, raising=False)
+    assert scripts.main(["portal", str(configuration), "--to", str(tmp_path / "data")]) == 1
+    assert "could not be converted: RNA_metadata.csv, line 3" in capsys.readouterr().err
+    assert scripts.main(["portal", str(tmp_path / "absent.txt")]) == 1
+    assert "absent.txt" in capsys.readouterr().err
