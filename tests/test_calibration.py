@@ -1,0 +1,84 @@
+"""Posterior intervals hold the truth as often as they say, over distinct simulated instances."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+N_INSTANCES = 60
+
+
+@pytest.fixture(scope="module")
+def calibration():
+    """Import the benchmark, which lies beside ``src`` and is not installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT))
+        from benchmarks import calibration
+
+        yield calibration
+
+
+@pytest.fixture(scope="module")
+def setting(calibration):
+    return calibration.Setting(10, "erdos_renyi", 400, 5, 60)
+
+
+def coverages(calibration, setting, **options):
+    """Mean over instances of every quantity, in %, and its standard error."""
+    found = [
+        calibration.coverage(setting, seed, n_samples=400, **options) for seed in range(N_INSTANCES)
+    ]
+    mean = 100 * np.mean(found, axis=0)
+    error = 100 * np.std(found, axis=0, ddof=1) / np.sqrt(N_INSTANCES)
+    return dict(zip(calibration.QUANTITIES, zip(mean, error, strict=True), strict=True))
+
+
+@pytest.fixture(scope="module")
+def known(calibration, setting):
+    return coverages(calibration, setting)
+
+
+@pytest.mark.parametrize("quantity", ["weights", "b", "distance"])
+def test_ninety_percent_intervals_hold_85_to_95(known, quantity):
+    mean, error = known[quantity]
+    assert 85 < mean < 95
+    assert error < 3  # enough instances to say so
+
+
+def test_half_of_the_truths_lie_in_fifty_percent_intervals(calibration, setting):
+    found = coverages(calibration, setting, level=0.5)
+    assert 44 < found["weights"][0] < 56
+    assert 44 < found["b"][0] < 56
+
+
+def test_distances_of_zero_are_held_by_score_intervals_alone(known):
+    # Squared lengths of draws are never 0; the score interval takes their noise off.
+    assert known["distance, ideal"][0] == 0
+    assert known["score: ideal"][0] > 80
+    assert 85 < known["score: distance"][0] < 97
+
+
+def test_a_learned_graph_covers_less(calibration, setting, known):
+    learned = coverages(calibration, replace(setting, learned=True))
+    for quantity in ("weights", "b"):
+        lower, error = learned[quantity]
+        assert lower + 2 * error < known[quantity][0]
+
+
+def test_intervals_of_draws_and_of_lengths(calibration):
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(4000, 2))
+    assert calibration.inside(draws, np.array([1.55, 1.75]), 0.9).tolist() == [True, False]
+    # Gaps whose mean is the truth plus noise of the same covariance: 90 % by construction.
+    for truth in (np.zeros(20), np.full(20, 0.3)):
+        held = [
+            calibration.score_inside(
+                truth + 0.2 * rng.normal(size=20) + 0.2 * rng.normal(size=(500, 20)),
+                float(truth @ truth),
+                0.9,
+            )
+            for _ in range(400)
+        ]
+        assert 0.85 < np.mean(held) < 0.95
