@@ -138,7 +138,6 @@ def _fetch(url: str, target: Path, expected: Expected, bar: Any) -> None:
     try:
         answer = get(url, target.name, headers | ask)
     except RangeError:  # what is here is longer than the file that is there now
-        part.unlink(missing_ok=True)
         there, answer = 0, get(url, target.name, headers)
     with answer:
         start, found = start_of(answer, there, target.name), state_of(answer, target.name)

@@ -15,13 +15,8 @@ if TYPE_CHECKING:
 # What the loader reads; of the expression either the full file or its six parts.
 FULL = ("RNA_expression.csv",)
 SUBSETS = ("RNA_expression_subset*.csv",)
-OTHERS = (
-    "RNA_metadata.csv",
-    "all_sgRNA_assignments.txt",
-    "RNA_UMAP_cluster.csv",
-    "raw_CITE_expression.csv",
-    "Protein_expression.csv",
-)
+PROTEIN = ("raw_CITE_expression.csv", "Protein_expression.csv")
+OTHERS = ("RNA_metadata.csv", "all_sgRNA_assignments.txt", "RNA_UMAP_cluster.csv", *PROTEIN)
 _MANIFEST = "file_supplemental_info.tsv"
 # Options that change nothing for us: folders are always made, bodies decoded, redirects followed.
 _HARMLESS = ("create-dirs", "compressed", "location")

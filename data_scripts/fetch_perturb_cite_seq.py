@@ -16,11 +16,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import _download
 import _portal
@@ -56,6 +55,7 @@ class Plan:
     source: Path
     complaints: list[str]
     complete: bool = True
+    with_protein: bool = True
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 continue
             _download.download(task.url, task.target, expected=task.expected, tries=options.tries)
         if not options.no_convert:
-            _convert(plan, result, options.condition)
+            _convert(plan, result, condition=options.condition, counts=options.counts)
     except DownloadError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         "--h5ad", type=Path, metavar="FILE", help="file to write (DIR/perturb_cite_seq.h5ad)"
     )
     shared.add_argument("--condition", help="convert the cells of one condition, such as Control")
+    shared.add_argument("--counts", action="store_true", help="restore the integer counts, too")
     shared.add_argument(
         "--tries", type=int, default=6, metavar="N", help="give up after N faults in a row (6)"
     )
@@ -133,7 +134,8 @@ def _plan_portal(options: argparse.Namespace) -> Plan:
     tops = {link.parts[0] for link in chosen if len(link.parts) > 1}
     alone = len(tops) == 1 and all(len(link.parts) > 1 for link in chosen)
     source = options.to / tops.pop() if alone else options.to
-    return Plan(tasks, source, complaints, complete=not options.only)
+    with_protein = not set(_portal.PROTEIN) <= set(missing)
+    return Plan(tasks, source, complaints, not options.only, with_protein)
 
 
 def _read_text(path: str) -> str:
@@ -199,7 +201,7 @@ def _show(plan: Plan, result: Path | None) -> None:
     print("Dry run: nothing was downloaded or written.")
 
 
-def _convert(plan: Plan, result: Path, condition: str | None) -> None:
+def _convert(plan: Plan, result: Path, *, condition: str | None, counts: bool) -> None:
     if not plan.complete:
         return
     if result.exists():
@@ -207,15 +209,20 @@ def _convert(plan: Plan, result: Path, condition: str | None) -> None:
         return
     import nextpert as npt
 
-    read: Any = npt.datasets.perturb_cite_seq
     result.parent.mkdir(parents=True, exist_ok=True)
-    chosen = {} if condition is None else {"condition": condition}
     try:
-        read(plan.source, backed=os.fspath(result), **chosen)
+        adata = npt.datasets.perturb_cite_seq(
+            plan.source,
+            condition=condition,
+            counts=counts,
+            protein=plan.with_protein,
+            backed=result,
+        )
     except ValueError as error:
         message = f"The files could not be converted: {error}"
         raise DownloadError(message) from error
-    logger.info("wrote %s", result)
+    logger.info("wrote %s: %d cells x %d genes", result, adata.n_obs, adata.n_vars)
+    adata.file.close()
 
 
 if __name__ == "__main__":

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import logging
 import re
-from pathlib import Path
+from types import SimpleNamespace
 
+import anndata as ad
 import numpy as np
 import pytest
+
+from nextpert.datasets._portal_standin import write_portal_standin
 
 BODY = np.random.default_rng(0).bytes(300_000)  # as the server sends unless told otherwise
 
@@ -26,10 +30,11 @@ def loader(monkeypatch):
     calls = []
 
     def read_study(source, *, backed, **options):
-        calls.append((Path(source), options))
-        Path(backed).write_bytes(b"h5ad")
+        calls.append((source, options))
+        backed.write_bytes(b"h5ad")
+        return SimpleNamespace(n_obs=1, n_vars=1, file=SimpleNamespace(close=lambda: None))
 
-    monkeypatch.setattr(npt.datasets, "perturb_cite_seq", read_study, raising=False)
+    monkeypatch.setattr(npt.datasets, "perturb_cite_seq", read_study)
     return calls
 
 
@@ -44,7 +49,8 @@ def test_from_the_portal_to_h5ad(
         assert (tmp_path / "data" / name).read_bytes() == study[name]
     found = {str(p.relative_to(tmp_path / "data")) for p in (tmp_path / "data").rglob("*.*")}
     assert found == {*needed, "perturb_cite_seq.h5ad"}
-    assert loader == [(tmp_path / "data" / "SCP1064", {"condition": "Control"})]
+    options = {"condition": "Control", "counts": False, "protein": True}
+    assert loader == [(tmp_path / "data" / "SCP1064", options)]
     asked = len(server.asked)
     assert scripts.main(command) == 0  # all is there
     assert len(server.asked) == asked
@@ -105,7 +111,7 @@ def test_from_zenodo_to_h5ad(scripts, server, record, loader, tmp_path, capsys):
     target = tmp_path / "scPerturb" / scripts.zenodo.FILE
     assert target.read_bytes() == BODY
     assert server.asked[-1] == ("content", "bytes=1000-")
-    assert loader == [(target, {})]
+    assert loader == [(target, {"condition": None, "counts": False, "protein": True})]
     assert (tmp_path / "deep" / "x.h5ad").exists()
     target.write_bytes(BODY[:-1] + b"?")
     assert scripts.main(command) == 1
@@ -143,8 +149,30 @@ def test_failures_of_the_conversion(scripts, configuration, tmp_path, monkeypatc
     def fail(source, **options):
         raise ValueError("RNA_metadata.csv, line 3: too few fields.")
 
-    monkeypatch.setattr(npt.datasets, "perturb_cite_seq", fail, raising=False)
+    monkeypatch.setattr(npt.datasets, "perturb_cite_seq", fail)
     assert scripts.main(["portal", str(configuration), "--to", str(tmp_path / "data")]) == 1
     assert "could not be converted: RNA_metadata.csv, line 3" in capsys.readouterr().err
     assert scripts.main(["portal", str(tmp_path / "absent.txt")]) == 1
     assert "absent.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("protein", [True, False])
+def test_a_whole_study_through_the_loader(scripts, server, tmp_path, protein):
+    """A stand-in in the portal's layouts; plain files are stored compressed, as the portal does."""
+    study = write_portal_standin(tmp_path / "made", n_cells=60, n_genes=12, subsets=False)
+    lines = []
+    for path in (tmp_path / "made").rglob("*.*"):
+        name = f"SCP1064/{path.relative_to(tmp_path / 'made').as_posix()}"
+        if not protein and ("CITE" in name or "Protein" in name):
+            continue
+        plain = path.suffix != ".gz"
+        body = gzip.compress(path.read_bytes()) if plain else path.read_bytes()
+        server.add(name, body, headers={"Content-Encoding": "gzip"} if plain else {}, cuts=[99])
+        lines += [f'url="{server.url(name)}"', f'output="{name}"']
+    (tmp_path / "cfg.txt").write_text("\n".join(lines))
+    command = ["portal", str(tmp_path / "cfg.txt"), "--to", str(tmp_path / "data"), "--counts"]
+    assert scripts.main(command) == 0
+    adata = ad.read_h5ad(tmp_path / "data" / "perturb_cite_seq.h5ad")
+    assert adata.obs_names.tolist() == study.cells
+    np.testing.assert_array_equal(adata.layers["counts"].toarray(), study.counts)
+    assert ("protein" in adata.obsm) == protein
