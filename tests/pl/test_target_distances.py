@@ -20,6 +20,9 @@ def test_points_intervals_and_sample_means_in_order(designed):
         [segment[:, 0] for segment in bars.get_segments()], table[["low", "high"]]
     )
     np.testing.assert_allclose(points.get_offsets()[:, 0], table["distance"])
+    apart = (table["difference_low"] > 0) | (table["difference_high"] < 0)
+    filled = [colour[:3].min() < 0.9 for colour in points.get_facecolor()]
+    assert filled == (apart | (table["perturbation"] == "control")).tolist()
     np.testing.assert_allclose(ticks.get_offsets()[:, 0], table["plug_in_distance"])
     of_control = table.set_index("perturbation").loc["control"]
     assert of_control["distance"] in ax.lines[0].get_xdata()

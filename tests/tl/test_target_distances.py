@@ -40,6 +40,12 @@ def test_distances_to_a_label(small_screen):
         share = distance / table.loc["control", "distance"]
         np.testing.assert_allclose(row["relative_distance"], share, atol=1e-8)
         found = mean_distance(Moments.from_array(cells), Moments.from_array(goal))
+        if name == "control":
+            assert row[["difference", "difference_low", "difference_high"]].isna().all()
+        else:
+            wanted = distance - table.loc["control", "distance"]
+            np.testing.assert_allclose(row["difference"], wanted, atol=1e-9)
+            assert row["difference_low"] < row["difference"] < row["difference_high"]
         np.testing.assert_allclose(
             row[["low", "high", "sd"]].astype(float), [found.low, found.high, found.sd], rtol=1e-6
         )
@@ -94,7 +100,7 @@ def test_the_control_state_as_target(small_screen):
     npt.tl.target_distances(small_screen, "control")
     table = small_screen.uns["target_distances"]["table"]
     assert "control" not in set(table["perturbation"])
-    assert table["relative_distance"].isna().all()
+    assert table[["relative_distance", "difference", "difference_low"]].isna().all(axis=None)
     assert table.set_index("perturbation").loc["MYC", "low"] > 0
 
 
@@ -114,7 +120,9 @@ def test_confidence_copy_layer_and_files(small_screen, tmp_path, assert_same):
     assert "d" not in small_screen.uns
     npt.tl.target_distances(small_screen, "MYC", key_added="d")
     narrow, wide = (a.uns["d"]["table"] for a in (copied, small_screen))
-    assert (narrow["high"] < wide["high"]).all()
+    for column in ("high", "difference_high"):
+        known = narrow[column].notna()
+        assert (narrow[column] < wide[column])[known].all()
     np.testing.assert_array_equal(narrow["distance"], wide["distance"])
     copied.write_h5ad(tmp_path / "a.h5ad")
     assert_same(ad.read_h5ad(tmp_path / "a.h5ad").uns["d"], copied.uns["d"])

@@ -85,20 +85,22 @@ def mean_distance(
     >>> round(found.plug_in, 1), found.low < 1.2 < found.high
     (3.1, True)
     """
-    if not 0 < confidence < 1:
-        message = f"confidence must lie between 0 and 1, both excluded, but is {confidence!r}."
-        raise ValueError(message)
-    known = not isinstance(target, Moments)
-    wanted = as_vector(target, cells.n_nodes, "target") if known else target.mean  # type: ignore[arg-type,union-attr]
+    require_confidence(confidence)
+    sides = [cells, target] if isinstance(target, Moments) else [cells]
+    wanted = (
+        target.mean if isinstance(target, Moments) else as_vector(target, cells.n_nodes, "target")
+    )
     if len(wanted) != cells.n_nodes:
         message = f"The cells have {cells.n_nodes} nodes, but the target has {len(wanted)}."
         raise ValueError(message)
-    sides = [cells] if known else [cells, target]
-    covariances = [_covariance(side) for side in sides]  # type: ignore[arg-type]
+    covariances = [covariance_of_mean(side) for side in sides]
     d = cells.mean - wanted
-    variance = sum(covariances)
+    variance = sum(covariances[1:], start=covariances[0])
     plug_in, noise = float(d @ d), float(np.trace(variance))
-    spread = 2 * _squared_trace(covariances, [side.n for side in sides])  # type: ignore[union-attr]
+    traces = [squared_trace(v, side.n) for v, side in zip(covariances, sides, strict=True)]
+    if len(sides) == 2:
+        traces.append(2 * float(np.sum(covariances[0] * covariances[1])))
+    spread = 2 * sum(traces)
     along = float(d @ variance @ d) / plug_in if plug_in > 0 else 0.0
     estimate = plug_in - noise
     sd = float(np.sqrt(4 * along * max(estimate, 0.0) + spread))
@@ -106,30 +108,32 @@ def mean_distance(
     return MeanDistance(estimate, sd, low, high, plug_in, noise)
 
 
-def _covariance(cells: Moments) -> Matrix:
-    """Return the covariance of the mean."""
+def require_confidence(confidence: float) -> None:
+    """Raise unless ``confidence`` lies between 0 and 1."""
+    if not 0 < confidence < 1:
+        message = f"confidence must lie between 0 and 1, both excluded, but is {confidence!r}."
+        raise ValueError(message)
+
+
+def covariance_of_mean(cells: Moments) -> Matrix:
+    """Return the estimated covariance of the cells' mean."""
     if cells.n < 2:
         message = f"A mean of {cells.n} cells has no known variance: at least 2 are needed."
         raise ValueError(message)
     return cells.scatter / (cells.n - 1) / cells.n
 
 
-def _squared_trace(covariances: list[Matrix], n_cells: list[int]) -> float:
-    """Return ``tr V^2`` for the sum ``V`` of independent estimates.
+def squared_trace(covariance: Matrix, n_cells: int) -> float:
+    """Return ``tr V^2`` for the covariance ``V`` of a mean, given its estimate.
 
     The trace of a squared estimate is too large, by far where cells are fewer than nodes; the
     correction is exact for normal cells.
     """
-    total = 0.0
-    for s, n in zip(covariances, n_cells, strict=True):
-        trace, squares = float(np.trace(s)), float(np.sum(s * s))
-        least = trace**2 / len(s)  # by Cauchy and Schwarz
-        if n > 2:
-            squares = (n - 1) ** 2 / ((n - 2) * (n + 1)) * (squares - trace**2 / (n - 1))
-        total += max(squares, least)
-    if len(covariances) == 2:
-        total += 2 * float(np.sum(covariances[0] * covariances[1]))
-    return total
+    n, trace, squares = n_cells, float(np.trace(covariance)), float(np.sum(covariance**2))
+    least = trace**2 / len(covariance)  # by Cauchy and Schwarz
+    if n > 2:
+        squares = (n - 1) ** 2 / ((n - 2) * (n + 1)) * (squares - trace**2 / (n - 1))
+    return max(squares, least)
 
 
 def _score_interval(

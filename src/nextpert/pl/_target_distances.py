@@ -33,7 +33,9 @@ def target_distances(
     As in Fig. 6b of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0), with confidence
     intervals. Points are unbiased estimates; the small ticks are the distances of the sample
     means, which noise makes too large. The dashed line and the band are the control cells and
-    their interval. Intervals share the noise of the target's mean.
+    their interval. Points are filled where the difference to the control cells is told from 0 by
+    its own interval, which is narrower than the two drawn, as these share the noise of the
+    target's mean.
 
     Parameters
     ----------
@@ -129,7 +131,10 @@ def _draw_distances(panel: Axes, top: pd.DataFrame, control: str) -> None:
     }
     colours = [BLACK if name == control else BLUE for name in names]
     panel.hlines(places, values["low"], values["high"], colors=colours, linewidth=1.3, zorder=2)
-    panel.scatter(values["distance"], places, c=colours, s=24, zorder=3, linewidth=0)
+    apart = (values["difference_low"] > 0) | (values["difference_high"] < 0)
+    filled = apart | np.isnan(values["difference"])
+    face = [c if full else "white" for c, full in zip(colours, filled, strict=True)]
+    panel.scatter(values["distance"], places, c=face, edgecolors=colours, s=24, zorder=3)
     panel.scatter(
         values["plug_in_distance"], places, marker="|", c=GREY, s=40, linewidth=1.2, zorder=2
     )
@@ -143,6 +148,15 @@ def _draw_distances(panel: Axes, top: pd.DataFrame, control: str) -> None:
     panel.spines[["top", "right"]].set_visible(False)
     handles = [
         Line2D([], [], color=BLUE, marker="o", markersize=5, label="unbiased, with interval"),
+        Line2D(
+            [],
+            [],
+            color=BLUE,
+            marker="o",
+            markerfacecolor="white",
+            markersize=5,
+            label=f"not told from {control}",
+        ),
         Line2D([], [], color=GREY, marker="|", ls="", markersize=7, label="of the sample means"),
         Line2D([], [], color=GREY, linestyle="--", linewidth=1, label=control),
     ]

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
+from nextpert.core.distance_difference import distance_difference
 from nextpert.core.mean_distance import MeanDistance, mean_distance
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def target_distances(
         - \operatorname{tr} \Sigma^* / n^*
 
     is unbiased, and has a score interval from the same moments; see
-    :func:`nextpert.core.mean_distance.mean_distance`. Draw it with
+    :func:`nextpert.core.mean_distance.mean_distance`. The difference to the control cells'
+    distance has an interval of its own, in which the noise of the target's mean cancels; see
+    :func:`nextpert.core.distance_difference.distance_difference`. Draw them with
     :func:`nextpert.pl.target_distances`.
 
     Parameters
@@ -77,8 +80,8 @@ def target_distances(
     perturbations
         Labels to measure beside ``control``; by default all.
     confidence
-        Coverage of the intervals, each on its own. They share the noise of the target's mean, so
-        that differences are better known than overlapping intervals suggest.
+        Coverage of the intervals, each on its own. Those of the distances share the noise of the
+        target's mean: to compare with control cells, use the differences.
     layer
         Layer to read; ``None`` stands for ``adata.X``.
     key_added
@@ -95,7 +98,9 @@ def target_distances(
           ``perturbation``, ``n_cells``, ``distance`` (unbiased, so below 0 now and then where
           the truth is about 0), ``sd``, ``low`` and ``high`` (bounds of the interval),
           ``plug_in_distance`` (of the sample means, too large) in squared units of the data,
-          ``relative_distance`` (share of that of ``control``; NaN where that is not above 0).
+          ``relative_distance`` (share of that of ``control``; NaN where that is not above 0),
+          ``difference`` (to the distance of ``control``, below 0 where nearer; unbiased),
+          ``difference_low`` and ``difference_high``, NaN for ``control`` itself.
           Also ``target``, ``n_target_cells`` (0 for a mapping), ``genes`` and ``params``.
 
     Warns
@@ -137,6 +142,12 @@ def target_distances(
     wanted: Any = found[-1] if goal.cells is not None else goal.mean
     kept = [i for i in range(len(rows)) if counts[i] >= 2]
     distances = [mean_distance(found[i], wanted, confidence=confidence) for i in kept]
+    differences = np.full((len(kept), 3), np.nan)
+    for row, i in enumerate(kept):
+        if control in rows and rows[i] != control:
+            differences[row] = distance_difference(
+                found[i], found[rows.index(control)], wanted, confidence=confidence
+            )
     params: dict[str, Any] = {
         "perturbation_key": perturbation_key,
         "control": control,
@@ -145,7 +156,7 @@ def target_distances(
     if layer is not None:
         params["layer"] = layer
     stored = {
-        "table": _table([rows[i] for i in kept], counts[kept], distances, control),
+        "table": _table([rows[i] for i in kept], counts[kept], distances, differences, control),
         "target": goal.name,
         "n_target_cells": int(counts[-1]),
         "genes": _adata.strings(names),
@@ -216,7 +227,11 @@ def _require_cells(counts: NDArray[np.int64], rows: list[str], control: str, goa
 
 
 def _table(
-    rows: list[str], n_cells: NDArray[np.int64], found: list[MeanDistance], control: str
+    rows: list[str],
+    n_cells: NDArray[np.int64],
+    found: list[MeanDistance],
+    differences: NDArray[np.float64],
+    control: str,
 ) -> pd.DataFrame:
     of_control = found[rows.index(control)].estimate if control in rows else 0.0
     share = 1 / of_control if of_control > 0 else np.nan
@@ -230,6 +245,9 @@ def _table(
             "high": np.array([f.high for f in found]),
             "plug_in_distance": np.array([f.plug_in for f in found]),
             "relative_distance": np.array([f.estimate * share for f in found]),
+            "difference": differences[:, 0],
+            "difference_low": differences[:, 1],
+            "difference_high": differences[:, 2],
         }
     )
     table = table.sort_values("distance", kind="stable")
