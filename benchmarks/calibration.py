@@ -15,7 +15,11 @@ above the truth. At the ideal shift itself, true distance 0, they never hold it.
 interval takes that noise off, and holds in all cases but for the recommended shift, which was
 chosen to bring the posterior mean onto the target; there, quantiles are the ones to read.
 
-    python benchmarks/calibration.py            # about five minutes
+Weights fall short where a node has many parents for the number of cells: one prior scale for all
+nodes of a dense standardised model (``DagBlr(pooled=False)``, one a node, regains most of it), and
+noise variances that are estimated as if the weights cost no degrees of freedom.
+
+    python benchmarks/calibration.py            # some minutes
     python benchmarks/calibration.py --quick
 """
 
