@@ -23,8 +23,8 @@ from nextpert.core._compile import entry, inner
 # Why `parse_rows` came back.
 DONE, NOT_A_NUMBER, TOO_FEW, TOO_MANY, NEGATIVE, TOO_LARGE, TO_PYTHON, BAD_NAME = range(8)
 # What `parse_rows` keeps in `state` from call to call.
-POSITION, FIELD, LINE, N_ENTRIES, ZERO_LENGTH, STOP, OFF_FIELD, OFF_LINE, OFF_ENTRY = range(9)
-N_STATE = 9
+POSITION, FIELD, LINE, N_ENTRIES, ZERO_LENGTH, STOP, DECIMALS = range(7)
+OFF_FIELD, OFF_LINE, OFF_ENTRY, N_STATE = range(7, 11)
 
 _COMMA, _NEWLINE, _RETURN, _QUOTE, _POINT, _ZERO = 44, 10, 13, 34, 46, 48
 _SHORT_ZEROS = np.uint64(int.from_bytes(b"0,0,0,0,", "little"))
@@ -38,7 +38,11 @@ _POWERS = np.array([10.0**k for k in range(23)])
 _EXACT = 2**53
 _SPLITTER = 134217729.0  # 2^27 + 1: halves of a float64 whose products are exact
 _HALF_UNIT = 0.5
-_SINGLE = 2.0**-23  # values that went through float32 are off by as much, relatively
+# Numbers below ten have one more decimal than those above, below one two more. One printed with
+# fewer than that ends in zeros.
+_FEWER = 2
+# Values may have gone through float32, and been printed with its digits or more.
+_SINGLE, _SINGLE_DECIMALS = 2.0**-24, 8
 
 
 @intrinsic
@@ -228,7 +232,12 @@ def parse_rows(
             break
         if value > 0:
             grown = math.exp(value)
-            unsure = grown * (_HALF_UNIT / _POWERS[min(max(decimals, 0), 22)] + value * _SINGLE)
+            state[DECIMALS] = max(state[DECIMALS], decimals)
+            digits = max(decimals, state[DECIMALS] - _FEWER, 0)
+            half = _HALF_UNIT / _POWERS[min(digits, 22)]
+            unsure = grown * half * (1 + half)
+            if digits <= _SINGLE_DECIMALS:
+                unsure += grown * value * _SINGLE
             totals[field] += grown - 1
             slack[field] += unsure
             row = rows[field]
@@ -238,7 +247,7 @@ def parse_rows(
                 scale = umi[field] * 1e-6
                 count = (grown - 1) * scale
                 whole = np.rint(count)
-                unsure *= scale
+                unsure = (unsure + 2 * grown * value * _SINGLE) * scale
                 if state[OFF_FIELD] < 0 and (
                     abs(count - whole) > unsure + 1e-9 or (with_counts and unsure >= 0.5)
                 ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -124,6 +125,7 @@ class MatrixReader:
         state = np.zeros(kernel.N_STATE, dtype=np.int64)
         state[kernel.ZERO_LENGTH] = 2
         room = _Room.of(len(self._buffer), counts=counts)
+        limit = min(limit, sys.float_info.max)
         while self._fill_lines():
             stop = self._last_newline() + 1
             if len(self._buffer) > room.for_bytes:
@@ -132,6 +134,11 @@ class MatrixReader:
             state[[kernel.FIELD, kernel.OFF_FIELD]] = -1
             state[kernel.STOP] = stop
             self._parse(state, rows, umi, limit, room)
+            if self._line == 1:  # once more, now that it is known how many digits are printed
+                self.totals[:], self.slack[:] = 0, 0
+                state[[kernel.POSITION, kernel.LINE, kernel.N_ENTRIES]] = 0
+                state[[kernel.FIELD, kernel.OFF_FIELD]] = -1
+                self._parse(state, rows, umi, limit, room)
             yield self._collect(state, room)
             self._line += int(state[kernel.LINE])
             self._take(stop)

@@ -72,7 +72,8 @@ class RowStore:
         counts: NDArray[np.int32],
     ) -> None:
         """Add entries; those of one cell come in the order of its row."""
-        parts = [cells, genes, values] + ([counts] if len(self._types) == 3 else [])
+        parts: list[NDArray] = [cells, genes, values]
+        parts += [counts] if len(self._types) == 3 else []
         start = 0
         while start < len(cells):
             n = min(len(cells) - start, _BLOCK - self._filled)

@@ -68,7 +68,7 @@ def read_portal(
     guides = guide_table({name for some in called for name in some}, repr(assigned.file))
     labels = perturbation_columns([called[i] for i in order], guides)
     study = study.join(labels.set_index(study.index))
-    _compare_guides(study, assigned.file)
+    _compare_guides(study, assigned.file, verify=wanted.verify)
     keep = in_condition(study["condition"], wanted.condition)
     keep &= _cells_in_files(files, metadata.file, study.index)
     rows = study.index[keep]
@@ -177,8 +177,8 @@ def in_condition(column: pd.Series, condition: str | Sequence[str] | None) -> np
     return column.isin(names).to_numpy()
 
 
-def _compare_guides(study: pd.DataFrame, file: str) -> None:
-    """Warn where the metadata's number of guides or single guide is not that of the list."""
+def _compare_guides(study: pd.DataFrame, file: str, *, verify: bool) -> None:
+    """Raise or warn where the metadata's number of guides or single guide is not the list's."""
     single = study["n_guides"] == 1
     named = study["sgRNA"].astype(str)
     differs = study["MOI"] != study["n_guides"]
@@ -187,10 +187,12 @@ def _compare_guides(study: pd.DataFrame, file: str) -> None:
     if differs.any():
         message = (
             f"MOI or sgRNA of the metadata differ from the guides in {file!r} for "
-            f"{int(differs.sum())} cells, such as {study.index[differs][0]!r}: the guides in "
-            f"{file!r} are used."
+            f"{int(differs.sum())} cells, such as {study.index[differs][0]!r}"
         )
-        warnings.warn(message, stacklevel=4)
+        if verify:
+            message += ": are both of the same study? Pass `verify=False` to go by the latter."
+            raise ValueError(message)
+        warnings.warn(f"{message}; the latter are used.", stacklevel=4)
 
 
 def _cells_in_files(files: PortalFiles, metadata: str, study: pd.Index) -> np.ndarray:

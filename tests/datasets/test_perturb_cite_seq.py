@@ -1,0 +1,218 @@
+"""What perturb_cite_seq makes of the portal's files."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from nextpert.datasets import perturb_cite_seq
+from nextpert.datasets._portal_standin import write_portal_standin
+
+
+def read(folder, **options):
+    return perturb_cite_seq(folder, **({"show_progress": False} | options))
+
+
+def expected_values(standin):
+    return np.log1p(standin.counts * 1e6 / standin.umi_count[:, None])
+
+
+def label(guides):
+    """Name a perturbation anew, from the rules in words."""
+    targets = {g[: g.rindex("_")] for g in guides} - {"NO_SITE", "ONE_NON-GENE_SITE"}
+    if targets:
+        return "+".join(sorted(targets))
+    return "control_guide" if guides else "no_guide"
+
+
+@pytest.fixture(scope="module")
+def loaded(portal):
+    folder, _ = portal
+    return read(folder, counts=True)
+
+
+def test_values_and_counts_are_those_written(portal, loaded):
+    _, standin = portal
+    assert loaded.obs_names.tolist() == standin.cells
+    assert loaded.var_names.tolist() == standin.genes
+    assert loaded.X.format == "csr"
+    assert loaded.X.dtype == np.float32
+    assert loaded.X.has_canonical_format
+    written = [[float(f"{v:.15g}") for v in row] for row in expected_values(standin)]
+    assert np.array_equal(loaded.X.toarray(), np.array(written).astype(np.float32))
+    counts = loaded.layers["counts"]
+    assert counts.dtype == np.int32
+    assert np.array_equal(counts.toarray(), standin.counts)
+    assert not np.shares_memory(counts.indices, loaded.X.indices)
+
+
+def test_cells_bear_what_the_tables_say(portal, loaded):
+    _, standin = portal
+    obs = loaded.obs
+    assert obs["condition"].tolist() == standin.conditions
+    assert obs["condition"].cat.categories.tolist() == ["Control", "IFNγ", "Co-culture"]
+    assert obs["guides"].tolist() == [",".join(some) for some in standin.guides]
+    assert obs["perturbation"].tolist() == [label(some) for some in standin.guides]
+    assert {"no_guide", "control_guide"} <= set(obs["perturbation"])
+    assert obs["n_guides"].tolist() == obs["MOI"].tolist() == [len(g) for g in standin.guides]
+    assert obs["n_targets"].tolist() == [
+        0 if p in ("no_guide", "control_guide") else p.count("+") + 1 for p in obs["perturbation"]
+    ]
+    assert obs["sgRNA"].tolist() == [g[0] if len(g) == 1 else "" for g in standin.guides]
+    assert np.array_equal(obs["UMI_count"], standin.umi_count)
+    guides = loaded.uns["guides"]
+    assert sorted(guides.index) == sorted({g for some in standin.guides for g in some})
+    assert (guides["target"] == "").equals(guides["kind"] != "targeting")
+    site = guides.index.str.startswith("NO_SITE_")
+    assert set(guides.loc[site, "kind"]) == {"no_site"}
+    dashed = [name for name in guides.index if name.startswith("HLA-")]
+    assert dashed
+    assert all(guides.loc[n, "target"] == n[:-2] for n in dashed)
+
+
+def test_protein_is_aligned_by_name(portal, loaded):
+    folder, standin = portal
+    protein = loaded.obsm["protein"]
+    assert protein.index.tolist() == standin.cells
+    logged = np.log1p(standin.protein)
+    clr = pd.DataFrame(logged - logged.mean(axis=1, keepdims=True), index=standin.protein_cells)
+    assert np.allclose(protein.loc[standin.protein_cells], clr, atol=1e-6)
+    absent = sorted(set(standin.cells) - set(standin.protein_cells))
+    assert len(absent) == 3
+    assert protein.loc[absent].isna().all(axis=None)
+    raw = read(folder, protein="counts").obsm["protein"]
+    assert np.array_equal(raw.loc[standin.protein_cells], standin.protein)
+    study = read(folder, protein="study").obsm["protein"]
+    assert study.shape == (90, 20)
+    assert study.columns[0] == "CD117"
+    assert not study.isna().any(axis=None)
+    assert "protein" not in read(folder, protein=False).obsm
+
+
+def test_umap_is_aligned_by_name(portal, loaded):
+    folder, _ = portal
+    written = pd.read_csv(
+        folder / "cluster/5fb2a1c0/RNA_UMAP_cluster.csv", skiprows=[1], index_col=0
+    )
+    assert np.array_equal(loaded.obsm["X_umap"], written.loc[loaded.obs_names].astype(np.float32))
+
+
+@pytest.mark.parametrize("subset", [None, ["4", "1a", "3", "1b_beta", "2", "1b_alpha"]])
+def test_six_files_make_the_same_as_one(portal, loaded, subset, tmp_path, assert_same_adata):
+    folder, _ = portal
+    copy = shutil.copytree(folder, tmp_path / "six")
+    (copy / "other/RNA_expression.csv.gz").unlink()
+    found = read(copy, subset=subset, counts=True)
+    assert found.uns["perturb_cite_seq"].pop("files").tolist() != []
+    expected = loaded.copy()
+    expected.uns["perturb_cite_seq"].pop("files")
+    assert_same_adata(found, expected)
+
+
+def test_only_what_is_wanted_is_kept(portal, loaded):
+    folder, standin = portal
+    genes = ["MYC", standin.genes[20], "B2M"] if "MYC" in standin.genes else standin.genes[7:2:-2]
+    part = read(folder, condition=["IFNγ", "Control"], genes=genes, counts=True)
+    cells = [c for c, k in zip(standin.cells, standin.conditions, strict=True) if k != "Co-culture"]
+    assert part.obs_names.tolist() == cells
+    assert part.var_names.tolist() == genes
+    assert part.X.has_sorted_indices
+    expected = loaded[cells, genes]
+    assert np.array_equal(part.X.toarray(), expected.X.toarray())
+    assert np.array_equal(part.layers["counts"].toarray(), expected.layers["counts"].toarray())
+    assert part.obs["condition"].cat.categories.tolist() == ["Control", "IFNγ"]
+    second = read(folder, subset="1b_alpha")
+    assert second.obs_names.tolist() == standin.cells[15:30]
+
+
+@pytest.mark.parametrize("change", ["plain", "windows", "no end", "members", "quoted", "flat"])
+def test_layouts_that_say_the_same(portal, loaded, change, tmp_path, assert_same_adata):
+    folder, _ = portal
+    copy = tmp_path / "copy"
+    if change == "windows":
+        write_portal_standin(copy, n_cells=90, n_genes=30, rng=1, newline="\r\n")
+    else:
+        shutil.copytree(folder, copy)
+    path = copy / "other/RNA_expression.csv.gz"
+    text = gzip.decompress(path.read_bytes())
+    if change == "plain":
+        path.unlink()
+        path.with_suffix("").write_bytes(text)
+    elif change == "no end":
+        path.write_bytes(gzip.compress(text.rstrip(b"\n")))
+    elif change == "members":  # cut anywhere, padded at the end
+        parts = [text[:1], text[1:1000], b"", text[1000:]]
+        path.write_bytes(b"".join(gzip.compress(part) for part in parts) + bytes(600))
+    elif change == "quoted":
+        lines = [b",".join([b'"' + n + b'"', r]) for n, _, r in
+                 (line.partition(b",") for line in text.splitlines())]  # fmt: skip
+        lines[0] = b'"' + b'","'.join(text.splitlines()[0].split(b",")) + b'"'
+        path.write_bytes(gzip.compress(b"\n".join(lines)))
+    elif change == "flat":
+        for file in [p for p in copy.rglob("*") if p.is_file()]:
+            file.rename(copy / file.name)
+    found = read(copy, counts=True)
+    for adata in (found, expected := loaded.copy()):
+        adata.uns["perturb_cite_seq"].pop("files")
+    assert_same_adata(found, expected)
+
+
+def test_columns_in_another_order_than_the_metadata(portal, loaded, tmp_path):
+    folder, standin = portal
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    path = copy / "other/RNA_expression.csv.gz"
+    table = pd.read_csv(path, index_col=0, dtype=str)
+    shuffled = table.iloc[:, np.random.default_rng(0).permutation(len(standin.cells))]
+    path.write_bytes(gzip.compress(shuffled.to_csv().encode()))
+    found = read(copy)
+    assert found.obs_names.tolist() == standin.cells
+    assert np.array_equal(found.X.toarray(), loaded.X.toarray())
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_backed_is_the_same_on_disk(portal, counts, tmp_path, assert_same_adata):
+    folder, standin = portal
+    path = tmp_path / "made" / "out.h5ad"
+    options = {"genes": standin.genes[::-2], "condition": "Control", "counts": counts}
+    backed = read(folder, backed=path, **options)
+    assert backed.isbacked
+    assert backed.filename == path
+    assert backed[:5].to_memory().shape == (5, 15)
+    loaded = read(folder, **options)
+    assert_same_adata(backed.to_memory(), loaded)
+    backed.file.close()
+    loaded.write_h5ad(tmp_path / "in_memory.h5ad")
+    assert_same_adata(ad.read_h5ad(path), ad.read_h5ad(tmp_path / "in_memory.h5ad"))
+    assert [p.name for p in path.parent.iterdir()] == ["out.h5ad"]
+
+
+def test_zeros_and_digits_however_printed(portal, loaded, tmp_path):
+    # As R, pandas and float32 print: 0 or 0.0; 6.90776, 6.907755278982137, 0.69e1.
+    folder, standin = portal
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    values = expected_values(standin).T
+    forms = [lambda v: f"{v:.7g}", lambda v: repr(float(v)), lambda v: f"{v:.12e}",
+             lambda v: str(np.float32(v)), lambda v: f"{v:.25f}"]  # fmt: skip
+    for form in forms:
+        rows = [[name, *map(form, row)] for name, row in zip(standin.genes, values, strict=True)]
+        rows = [["GENE", *standin.cells], *rows]
+        text = "\n".join(",".join(row) for row in rows)
+        (copy / "other/RNA_expression.csv.gz").write_bytes(gzip.compress(text.encode()))
+        found = read(copy, counts=True)
+        exact = np.array([[float(text) for text in row[1:]] for row in rows[1:]]).T
+        assert np.array_equal(found.X.toarray(), exact.astype(np.float32))
+        assert np.array_equal(found.layers["counts"].toarray(), standin.counts)
+
+
+def test_progress_shows_the_bytes_of_the_file(portal, capfd):
+    folder, _ = portal
+    read(folder, show_progress=True)
+    shown = capfd.readouterr().err
+    assert "Expression" in shown
+    assert "100%" in shown
+    assert "B/s" in shown

@@ -1,0 +1,352 @@
+"""Damaged and unfit files: an error with the file's name and line, and nothing left behind."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nextpert.datasets import perturb_cite_seq
+
+EXPRESSION = "other/RNA_expression.csv.gz"
+METADATA = "metadata/RNA_metadata.csv"
+GUIDES = "documentation/all_sgRNA_assignments.txt"
+PROTEIN = "other/raw_CITE_expression.csv.gz"
+UMAP = "cluster/5fb2a1c0/RNA_UMAP_cluster.csv"
+
+
+def read(folder, **options):
+    return perturb_cite_seq(folder, **({"show_progress": False} | options))
+
+
+@pytest.fixture
+def study(portal, tmp_path):
+    return shutil.copytree(portal[0], tmp_path / "study")
+
+
+def lines_of(path):
+    data = path.read_bytes()
+    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode().split("\n")
+
+
+def write(path, lines):
+    data = "\n".join(lines).encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def change_field(line, column, text):
+    fields = line.split(",")
+    fields[column] = text
+    return ",".join(fields)
+
+
+def changed(file, line, change):
+    """Return a function that changes one line of a file."""
+
+    def apply(folder):
+        lines = lines_of(folder / file)
+        lines[line - 1] = change(lines[line - 1])
+        write(folder / file, lines)
+
+    return apply
+
+
+def repeated(file, line):
+    def apply(folder):
+        lines = lines_of(folder / file)
+        write(folder / file, [*lines[:line], lines[line - 1], *lines[line:]])
+
+    return apply
+
+
+def cut(file, n):
+    def apply(folder):
+        data = (folder / file).read_bytes()
+        (folder / file).write_bytes(data[:n])
+
+    return apply
+
+
+CASES = {
+    "truncated": (cut(EXPRESSION, -40), r"RNA_expression\.csv\.gz', after line \d+: it is trunc"),
+    "too few": (
+        changed(EXPRESSION, 5, lambda s: s.rpartition(",")[0]), r"gz', line 5 holds 89 values, few"
+    ),
+    "too many": (changed(EXPRESSION, 7, lambda s: s + ",0"), r"gz', line 7 holds more values"),
+    "empty line": (changed(EXPRESSION, 7, lambda s: ""), r"gz', line 7 does not begin with"),
+    "no number": (
+        changed(EXPRESSION, 9, lambda s: change_field(s, 4, "NA")),
+        r"gz', line 9 holds 'NA' for cell 'CELL_4', which is no number",
+    ),
+    "nan": (changed(EXPRESSION, 9, lambda s: change_field(s, 4, "nan")), r"line 9 holds 'nan'"),
+    "inf": (changed(EXPRESSION, 9, lambda s: change_field(s, 4, "1e999")), r"line 9 .*'1e999'"),
+    "nothing": (
+        changed(EXPRESSION, 9, lambda s: change_field(s, 90, "")), r"line 9 holds nothing for cell"
+    ),
+    "negative": (
+        changed(EXPRESSION, 9, lambda s: change_field(s, 1, "-1.5")),
+        r"line 9 holds '-1.5' for cell 'CELL_1', which is negative",
+    ),
+    "too large": (
+        changed(EXPRESSION, 9, lambda s: change_field(s, 1, "14")), r"line 9 holds '14' .* ln\(1 \+"
+    ),
+    "gene twice": (
+        changed(EXPRESSION, 9, lambda s: change_field(s, 0, "GENE16")),
+        r"gz', line 9 names gene 'GENE16', as line \d+ does",
+    ),
+    "row twice": (repeated(EXPRESSION, 11), r"gz', line 12 names gene .*, as line 11 does"),
+    "cell twice": (
+        changed(EXPRESSION, 1, lambda s: change_field(s, 7, "CELL_3")),
+        r"gz', line 1 names cell 'CELL_3' twice, as cells 3 and 7",
+    ),
+    "unknown cell": (
+        changed(EXPRESSION, 1, lambda s: change_field(s, 7, "CELL_700")),
+        r"gz', line 1 names 1 cells that 'RNA_metadata.csv' lacks: CELL_700",
+    ),
+    "cell lost": (
+        lambda folder: write(
+            folder / EXPRESSION,
+            [s.rpartition(",")[0] for s in lines_of(folder / EXPRESSION)[:-1]] + [""],
+        ),
+        r"lack 1 cells of 'RNA_metadata.csv', such as 'CELL_90'",
+    ),
+    "row lost": (
+        lambda folder: write(folder / EXPRESSION, [*lines_of(folder / EXPRESSION)[:-4], ""]),
+        r"do not sum up to a million .* genes missing",
+    ),
+    "no name": (changed(EXPRESSION, 4, lambda s: change_field(s, 0, "")), r"line 4 begins with ''"),
+    "no gzip": (
+        lambda folder: (folder / EXPRESSION).write_bytes(b"GENE,CELL_1\nA,0\n"), r"is no gzip file"
+    ),
+    "header only": (lambda f: write(f / EXPRESSION, lines_of(f / EXPRESSION)[:1]), r"no line besi"),
+    "empty": (lambda folder: write(folder / EXPRESSION, [""]), r"line 1 does not begin with GENE"),
+    "other metadata": (
+        lambda f: write(f / METADATA, [s.replace("CELL", "cell") for s in lines_of(f / METADATA)]),
+        r"all_sgRNA_assignments.txt': line 2 and others name cells not in RNA_metadata",
+    ),
+    "metadata column": (
+        changed(METADATA, 1, lambda s: s.replace("MOI", "moi")), r"csv', line 1: .* lacks MOI"
+    ),
+    "metadata short": (
+        changed(METADATA, 6, lambda s: s.rpartition(",")[0]), r"csv', line 6 holds 5 fields"
+    ),
+    "metadata twice": (repeated(METADATA, 8), r"csv', line 9 names cell 'CELL_6', as line 8 does"),
+    "metadata number": (
+        changed(METADATA, 8, lambda s: change_field(s, 3, "one")), r"line 8 holds 'one' as MOI"
+    ),
+    "UMI of none": (
+        changed(METADATA, 8, lambda s: change_field(s, 5, "0")), r"line 8 holds '0' as UMI_count"
+    ),
+    "UMI of another": (
+        changed(METADATA, 8, lambda s: change_field(s, 5, "12345.5")),
+        r"RNA_expression.csv.gz', line \d+ holds [\d.]+ for gene .* 'CELL_6': with 12345.5 UMI",
+    ),
+    "guides quote": (
+        lambda f: (f / GUIDES).write_text((f / GUIDES).read_text().rstrip()[:-9] + ',"NO_SITE_1'),
+        r"all_sgRNA_assignments.txt'",
+    ),
+    "guides name": (
+        changed(GUIDES, 3, lambda s: s.split(",")[0] + ",MYC"), r"holds guides that are not named"
+    ),
+    "guides differ": (
+        changed(GUIDES, 3, lambda s: s.split(",")[0] + ',"MYC_1,MYC_2,MYC_3,B2M_1,B2M_2,B2M_3"'),
+        r"differ from the guides in 'all_sgRNA_assignments.txt' for 1 cells, such as 'CELL_2'",
+    ),
+    "protein cell": (
+        changed(PROTEIN, 1, lambda s: change_field(s, 3, "CELL_999")), r"1 cells that the metadata"
+    ),
+    "protein count": (
+        changed(PROTEIN, 5, lambda s: change_field(s, 3, "1.5")), r"gz', line 5 holds '1.5'"
+    ),
+    "protein short": (
+        changed(PROTEIN, 5, lambda s: s.rpartition(",")[0]), r"gz', line 5 holds 86 values"
+    ),
+    "umap": (changed(UMAP, 7, lambda s: change_field(s, 2, "x")), r"csv', line 7 holds 'x' as Y"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_damage_is_named_and_nothing_left(case, study, tmp_path):
+    damage, expected = CASES[case]
+    damage(study)
+    for backed in (None, tmp_path / "out" / "out.h5ad"):
+        with pytest.raises(ValueError, match=expected):
+            read(study, backed=backed)
+    assert not list((tmp_path / "out").iterdir()) if (tmp_path / "out").exists() else True
+
+
+def test_an_existing_file_outlives_a_failure(study, tmp_path):
+    target = tmp_path / "out.h5ad"
+    read(study, backed=target).file.close()
+    before = target.read_bytes()
+    cut(EXPRESSION, -40)(study)
+    with pytest.raises(ValueError, match="truncated"):
+        read(study, backed=target)
+    assert target.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["out.h5ad"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"condition": "IFNg"}, "No cells of condition IFNg. Close matches: IFNγ"),
+        ({"genes": ["GENE16", "GENE_17"]}, "no such genes: GENE_17. Close matches: GENE17"),
+        ({"genes": ["GENE16", "GENE16"]}, "genes must name some genes, each once"),
+        ({"genes": []}, "genes must name some genes"),
+        ({"subset": "1b"}, "subset must name some of 1a, 1b_alpha"),
+        ({"subset": "4", "condition": "Control"}, "No cell of 'RNA_metadata.csv' is of condition"),
+        ({"protein": "raw"}, "protein must be True, False or one of clr, counts, study"),
+    ],
+)
+def test_what_is_not_there_is_named(options, expected, portal):
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        read(portal[0], **options)
+
+
+def test_one_gene_as_text(portal):
+    with pytest.raises(TypeError, match=re.escape("use ['MYC']")):
+        read(portal[0], genes="MYC")
+
+
+@pytest.mark.parametrize("file", [METADATA, GUIDES, PROTEIN])
+def test_absent_files(file, study):
+    (study / file).unlink()
+    if file == PROTEIN:  # the study's own scale stands in
+        assert read(study).uns["perturb_cite_seq"]["protein"] == "study"
+        (study / "documentation/Protein_expression.csv.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=file.rpartition("/")[2]):
+        read(study)
+
+
+def test_absent_subset(study):
+    (study / EXPRESSION).unlink()
+    (study / "expression/RNA_expression_subset2.csv.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"missing: 2\)"):
+        read(study)
+    assert read(study, subset=["1a", "3"]).n_obs == 30
+    shutil.copy(
+        study / "expression/RNA_expression_subset1a.csv.gz",
+        study / "expression/RNA_expression_subset2.csv.gz",
+    )
+    with pytest.raises(ValueError, match="names cells that another file holds too: CELL_1,"):
+        read(study)
+
+
+def test_counts_that_printed_digits_cannot_give(portal, study):
+    _, standin = portal
+    values = np.log1p(standin.counts * 1e6 / standin.umi_count[:, None]).T
+    rows = [["GENE", *standin.cells]]
+    rows += [[n, *(f"{v:.1f}" for v in r)] for n, r in zip(standin.genes, values, strict=True)]
+    write(study / EXPRESSION, [",".join(row) for row in rows] + [""])
+    with pytest.raises(ValueError, match=r"for gene '\w+' and cell 'CELL_\d+'.*`counts=False`"):
+        read(study, counts=True)
+    assert read(study).shape == (90, 30)
+
+
+def test_verify_false_loads_what_looks_wrong(study):
+    changed(EXPRESSION, 9, lambda s: change_field(s, 1, "8.25"))(study)
+    with pytest.raises(ValueError, match=r"CELL_1'.*`verify=False`"):
+        read(study)
+    with pytest.warns(UserWarning, match="1 of 90 cells do not sum up to a million"):
+        found = read(study, verify=False)
+    assert found.X[0, 7] == 8.25
+    with pytest.raises(ValueError, match=r"'CELL_1': with .* UMI"):
+        read(study, verify=False, counts=True)
+
+
+SLOW = """
+import os, sys, time
+from nextpert.datasets._scp1064 import h5ad
+from nextpert.datasets import perturb_cite_seq
+write = h5ad.write_rows
+def slowly(path, *args, **options):
+    write(path, *args, **options)
+    print("written", flush=True)
+    time.sleep(60)
+h5ad.write_rows = slowly
+perturb_cite_seq(sys.argv[1], backed=sys.argv[2], show_progress=False)
+"""
+
+
+def test_a_killed_reader_leaves_nothing_in_the_way(portal, tmp_path):
+    target = tmp_path / "out.h5ad"
+    command = [sys.executable, "-c", SLOW, str(portal[0]), str(target)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "written\n"
+        assert not target.exists()
+        assert any(tmp_path.iterdir())
+        # While that one runs, another may write to the same place.
+        read(portal[0], backed=target).file.close()
+        target.unlink()
+        assert any(tmp_path.iterdir())
+        process.kill()
+    assert not target.exists()
+    again = read(portal[0], backed=target)
+    assert again.shape == (90, 30)
+    again.file.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.h5ad"]
+
+
+MEASURE = """
+import gc, sys
+from nextpert.datasets import perturb_cite_seq
+from nextpert.datasets._scp1064 import matrix, store
+from pathlib import Path
+def status(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+# Smaller buffers than the default ones: what is left grows with the table, if anything does.
+matrix._CHUNK, store._BLOCK, store._GROUP = 1 << 18, 1 << 18, 256
+warm = {"show_progress": False, "counts": True, "backed": sys.argv[3]}
+perturb_cite_seq(sys.argv[1], **warm).file.close()
+for backed in (sys.argv[3], None):
+    gc.collect()
+    before = status("VmRSS:")
+    Path("/proc/self/clear_refs").write_text("5")
+    options = {"counts": True, "show_progress": False, "backed": backed}
+    adata = perturb_cite_seq(sys.argv[2], **options)
+    print(status("VmHWM:") - before, adata.n_obs)
+    del adata
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux's /proc")
+def test_memory_is_the_result_and_a_buffer(portal, tmp_path):
+    # 6,000 cells x 1,500 genes, 2 million entries: dense, the table would take 72 MB a matrix.
+    rng = np.random.default_rng(0)
+    n_cells, n_genes = 6000, 1500
+    folder = tmp_path / "large"
+    cells = [f"CELL_{i + 1}" for i in range(n_cells)]
+    counts = (rng.random((n_genes, n_cells)) < 0.22).astype(np.int8)
+    total = counts.sum(axis=0)
+    texts = [f"{np.log1p(1e6 / n):.7g}" for n in total]
+    folder.mkdir()
+    with gzip.open(folder / "RNA_expression.csv.gz", "wt", compresslevel=1) as file:
+        file.write(",".join(["GENE", *cells]) + "\n")
+        for g in range(n_genes):
+            row = [t if c else "0" for t, c in zip(texts, counts[g].tolist(), strict=True)]
+            file.write(f"G{g}," + ",".join(row) + "\n")
+    header = "NAME,library_preparation_protocol,condition,MOI,sgRNA,UMI_count"
+    rows = [f"{c},10x,Control,0,,{n}" for c, n in zip(cells, total, strict=True)]
+    (folder / "RNA_metadata.csv").write_text("\n".join([header, *rows]))
+    (folder / GUIDES.rpartition("/")[2]).write_text(
+        "\n".join(["Cell,sgRNAs", *(f"{c}," for c in cells)])
+    )
+    (folder / "Protein_expression.csv").write_text(
+        ",".join(["Protein", *cells]) + "\n" + ",".join(["CD9 protein", *(["0.5"] * n_cells)])
+    )
+    result = counts.sum() * 16 / 2**20  # two CSR of 4 + 4 bytes an entry
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(portal[0]), str(folder), str(tmp_path / "o.h5ad")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    backed, in_memory = (float(line.split()[0]) for line in done.stdout.splitlines())
+    print(backed, in_memory, result)
+    assert backed < 0.9 * result
+    assert in_memory < result + 0.9 * result
