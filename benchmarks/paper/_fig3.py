@@ -1,0 +1,123 @@
+"""Fig. 3: the output weights of CIV-OW, in closed form and by drawing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import beta
+from scipy.stats import beta as beta_law
+from scipy.stats import kstest
+
+from benchmarks.paper._draw import STYLE, plt, save
+from benchmarks.paper._files import read_csv, write_csv
+from benchmarks.paper._tables import markdown
+from nextpert.core import Sphere
+
+Array = np.ndarray
+SIZES = (3, 4, 5, 10, 30)
+KAPPA = 3.0  # of the bimodal von Mises-Fisher density that the paper uses at p = 3
+CLAIM = (
+    "The output weights of CIV-OW have a closed form: the inverse of the density of the squared "
+    "distance of a uniform shift to the ideal one. They favour shifts with rare outcomes, near "
+    "the ideal shift and opposite to it. At p = 3 that density is flat, and a bimodal "
+    "von Mises-Fisher density takes its place."
+)
+
+
+def density(k: Array, p: int) -> Array:
+    """Return the density on [0, 4] of ``|a - a*|^2`` for a uniform on the unit sphere."""
+    half = (p - 1) / 2
+    return ((k / 4) * (1 - k / 4)) ** ((p - 3) / 2) / (4 * beta(half, half))
+
+
+def uniform_shifts(n: int, p: int, rng: np.random.Generator) -> Array:
+    """Draw shifts uniform on the sphere."""
+    a = rng.standard_normal((n, p))
+    return a / np.linalg.norm(a, axis=1, keepdims=True)
+
+
+def weighted_shifts(ideal: Array, n: int, rng: np.random.Generator, kappa: float | None) -> Array:
+    """Draw shifts under the output weights: ``t = a'a*`` flat, the rest uniform around it."""
+    u = rng.random(n)
+    if kappa is None:
+        t = 2 * u - 1
+    else:  # by inversion; both modes are as likely
+        t = np.log(np.exp(-kappa) + u * (np.exp(kappa) - np.exp(-kappa))) / kappa
+        t *= rng.choice([-1.0, 1.0], n)
+    rest = rng.standard_normal((n, len(ideal)))
+    rest -= np.outer(rest @ ideal, ideal)
+    rest /= np.linalg.norm(rest, axis=1, keepdims=True)
+    return t[:, None] * ideal + np.sqrt(1 - t**2)[:, None] * rest
+
+
+def check(p: int, n: int, kappa: float | None = None) -> dict[str, object]:
+    """Compare closed forms with draws: the density, and ``E(a_i - a*_i)^2`` of every node."""
+    rng = np.random.default_rng([p, 0 if kappa is None else 1])
+    ideal = uniform_shifts(1, p, rng)[0]
+    plain, drawn = uniform_shifts(n, p, rng), weighted_shifts(ideal, n, rng, kappa)
+    k = ((plain - ideal) ** 2).sum(axis=1)
+    square = (drawn - ideal) ** 2
+    exact = Sphere(1.0).output_weighted_square(ideal, kappa)
+    error = square.std(axis=0, ddof=1) / np.sqrt(n)
+    law = beta_law((p - 1) / 2, (p - 1) / 2, scale=4)
+    tau = float(((drawn @ ideal) ** 2).mean())
+    return {
+        "p": p,
+        "weights": "output density" if kappa is None else f"von Mises-Fisher, kappa {kappa:g}",
+        "tau_uniform": 1 / p,
+        "tau": tau,
+        "near_uniform": float((np.abs(plain @ ideal) > 0.5).mean()),
+        "near": float((np.abs(drawn @ ideal) > 0.5).mean()),
+        "ks": float(kstest(k, law.cdf).pvalue),
+        "largest_z": float(np.abs((square.mean(axis=0) - exact) / error).max()),
+    }
+
+
+def run(folder: Path, *, quick: bool) -> None:
+    """Write the densities and the checks."""
+    n = 2_000 if quick else 100_000
+    k = np.linspace(0, 4, 81)[1:-1]
+    curves = [pd.DataFrame({"p": p, "k": k, "density": density(k, p)}) for p in SIZES]
+    write_csv(pd.concat(curves), folder, "fig3")
+    rows = [check(p, n) for p in SIZES] + [check(3, n, KAPPA)]
+    write_csv(pd.DataFrame(rows), folder, "fig3-check")
+
+
+def table(folder: Path) -> str:
+    """Return the checks in markdown."""
+    checks = read_csv(folder, "fig3-check")
+    rows = [
+        [
+            str(row.p), str(row.weights), f"{row.tau_uniform:.3f}", f"{row.tau:.3f}",
+            f"{100 * row.near_uniform:.1f} %", f"{100 * row.near:.1f} %",
+            f"{row.ks:.2f}", f"{row.largest_z:.1f}",
+        ]
+        for row in checks.itertuples()
+    ]  # fmt: skip
+    header = [
+        "p", "weights", "E t², uniform", "E t², weighted", "within 60° of ±a*, uniform",
+        "weighted", "density against draws (KS, p)", "largest |z| of E(a - a*)²",
+    ]  # fmt: skip
+    return markdown(header, rows)
+
+
+def draw(folder: Path) -> None:
+    """Draw densities and weights over the squared distance."""
+    curves = read_csv(folder, "fig3")
+    colours = ("#8A8A8A", "#56B4E9", "#009E73", "#0072B2", "#D55E00")
+    lines = (":", "-.", "--", "-", "-")
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
+        for (p, part), colour, line in zip(curves.groupby("p"), colours, lines, strict=True):
+            axes[0].plot(part["k"], part["density"], color=colour, linestyle=line, label=f"p = {p}")
+            weight = (1 / part["density"]).where(part["density"] > 1e-4)
+            axes[1].plot(part["k"], weight, color=colour, linestyle=line)
+        axes[1].set(yscale="log", ylim=(0.5, 1e4), ylabel="output weight, 1 / density")
+        axes[0].set_ylabel("density of a uniform shift")
+        for ax in axes:
+            ax.set_xlabel("squared distance to the ideal shift, |a - a*|²")
+            ax.grid(color="0.92", linewidth=0.6)
+        axes[0].legend(frameon=False)
+        save(figure, folder, "fig3")

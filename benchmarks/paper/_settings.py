@@ -1,0 +1,89 @@
+"""Models and targets of the experiments: one setting a panel, one seed an instance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from nextpert.core import Dag, DagBlr, LinearScm, perturb_dag, random_scm, random_target
+
+Array = np.ndarray
+PRIORS: dict[str, float | str] = {"fixed": 1.0, "learned": "evidence"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A family of models and targets, and how far the graph of the posterior is from the truth."""
+
+    name: str
+    n_nodes: int = 30
+    family: str = "complete"
+    n_targets: int = 10
+    where: str = "downstream"
+    noise: float = 1.0  # multiplies the noise variances, after standardising
+    standardise: bool = True
+    n_missing: int = 0
+    n_extra: int = 0
+    n_reversed: int = 0
+
+    @property
+    def expected_degree(self) -> float:
+        """Mean number of neighbours, as in the authors' generators."""
+        return 4.0 if self.family == "barabasi_albert" else 0.2 * (self.n_nodes - 1)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One model with its target, and the graph that the posterior is given."""
+
+    scm: LinearScm
+    shift: Array
+    target_mean: Array
+    dag: Dag
+
+
+@lru_cache(maxsize=256)
+def instance(setting: Setting, seed: int) -> Instance:
+    """Draw the instance of a seed; every seed is a different model and target."""
+    p = setting.n_nodes
+    unit = random_scm(
+        p,
+        setting.family,
+        expected_degree=setting.expected_degree,
+        standardise=setting.standardise,
+        rng=np.random.default_rng([seed, 0]),
+    )
+    scm = LinearScm(unit.weights, unit.noise_var * setting.noise)
+    shift, target = random_target(
+        scm, setting.n_targets, where=setting.where, rng=np.random.default_rng([seed, 1])
+    )
+    dag = perturb_dag(
+        scm.dag,
+        n_missing=setting.n_missing,
+        n_extra=setting.n_extra,
+        n_reversed=setting.n_reversed,
+        rng=np.random.default_rng([seed, 2]),
+    )
+    return Instance(scm, shift, target, dag)
+
+
+def task(
+    setting: Setting, seed: int, run: int, criterion: str, prior: str, n_rounds: int
+) -> dict[str, object]:
+    """Return the arguments of one campaign; its seed is the same for all criteria and priors."""
+    drawn = instance(setting, seed)
+    return {
+        "source": drawn.scm,
+        "posterior": DagBlr(
+            drawn.dag,
+            noise_var=drawn.scm.noise_var,
+            intercept=False,
+            prior_scale=PRIORS[prior],
+        ),
+        "target_mean": drawn.target_mean,
+        "criterion": criterion,
+        "n_rounds": n_rounds,
+        "rng": [seed, 3, run],
+    }
