@@ -169,7 +169,7 @@ def test_campaigns(n_jobs, client):
     blr = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False)
     target = scm.mean(np.r_[np.zeros(9), 0.4, -0.6, 0.7])
     task = {"source": scm, "posterior": blr, "target_mean": target, "n_rounds": 40}
-    tasks = [task | {"criterion": name} for name in ("civ", "civ_ow", "cv", "greedy") * 8]
+    tasks = [task | {"criterion": name} for name in ("civ", "civ_ow", "cv", "greedy") * 4]
     alone = campaigns(tasks, rng=5)
     with one_worker_killed(client), joblib.parallel_config(backend="dask"):
         found = campaigns(tasks, rng=5, n_jobs=n_jobs)
@@ -177,4 +177,4 @@ def test_campaigns(n_jobs, client):
         assert one.shifts.tobytes() == two.shifts.tobytes()
         assert one.distance.tobytes() == two.distance.tobytes()
         assert one.posterior.mean().data.tobytes() == two.posterior.mean().data.tobytes()
-    assert len({result.distance[-1] for result in alone}) > 16  # each has noise of its own
+    assert len({result.distance[-1] for result in alone}) > 8  # each has noise of its own

@@ -41,6 +41,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         path = self.path.split("?")[0].lstrip("/")
         self.server.asked.append((path, self.headers.get("Range")))
+        self.server.accepted.append(self.headers.get("Accept-Encoding"))
         self.close_connection = True
         file = self.server.files.get(path)
         status = 404 if file is None else file.statuses.pop(0) if file.statuses else 200
@@ -93,9 +94,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    """The server: ``files`` to serve, ``asked`` requests as (path, range), ``url`` of a file."""
+    """The server: ``files`` to serve, requests as (path, range) in ``asked``, ``url`` of a file."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        httpd.files, httpd.asked = {}, []
+        httpd.files, httpd.asked, httpd.accepted = {}, [], []
         httpd.add = lambda path, *args, **kwargs: httpd.files.update(
             {path: Served(*args, **kwargs)}
         )

@@ -122,6 +122,8 @@ def test_a_wrong_checksum_is_discarded(scripts, server, tmp_path, source):
     server.add("a.csv", headers=headers)
     scripts.download.download(server.url("a.csv"), target, expected=expected)
     assert target.read_bytes() == BODY
+    # Compressed on the way the bytes would be others than those of a checksum known beforehand.
+    assert server.accepted[-1] == ("gzip" if source == "google" else "identity")
 
 
 def test_a_wrong_size_is_refused_before_the_first_byte(scripts, server, tmp_path):
