@@ -318,9 +318,9 @@ for backed in (sys.argv[3], None):
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux's /proc")
 def test_memory_is_the_result_and_a_buffer(portal, tmp_path):
-    # 6,000 cells x 1,500 genes, 2 million entries: dense, the table would take 72 MB a matrix.
+    # 6 million fields, a fifth of them not zero.
     rng = np.random.default_rng(0)
-    n_cells, n_genes = 6000, 1500
+    n_cells, n_genes = 5000, 1200
     folder = tmp_path / "large"
     cells = [f"CELL_{i + 1}" for i in range(n_cells)]
     counts = (rng.random((n_genes, n_cells)) < 0.22).astype(np.int8)
@@ -347,6 +347,5 @@ def test_memory_is_the_result_and_a_buffer(portal, tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     backed, in_memory = (float(line.split()[0]) for line in done.stdout.splitlines())
-    print(backed, in_memory, result)
-    assert backed < 0.9 * result
-    assert in_memory < result + 0.9 * result
+    assert backed < 20  # buffers of this test, whatever the table
+    assert in_memory < result + 10

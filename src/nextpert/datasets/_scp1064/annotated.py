@@ -31,9 +31,8 @@ def study_of(adata: AnnData) -> tuple[pd.DataFrame, pd.DataFrame]:
     control guides a control, so that the labels follow from ``guide_id`` where it is there.
     """
     obs = adata.obs
-    index = pd.Index(
-        _text(obs, ["cell_name"]) if "cell_name" in obs else adata.obs_names, dtype=object
-    )
+    names = _text(obs, ["cell_name"]) if "cell_name" in obs else adata.obs_names
+    index = pd.Index(names, dtype=object).rename(None)
     if not index.is_unique:
         message = "adata names cells more than once: call adata.obs_names_make_unique() first."
         raise ValueError(message)

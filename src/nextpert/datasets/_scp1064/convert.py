@@ -111,7 +111,8 @@ class _Values:
         """Return ln(1 + TPM) and counts of some entries."""
         whole = data == np.round(data)
         if self.is_counts is None and len(data):
-            self.is_counts = bool(whole.all())
+            # Logarithms are whole numbers by rare chance, damaged counts rarely broken ones.
+            self.is_counts = bool(whole.mean() > 0.5)
         wrong = ~np.isfinite(data) | (data < 0)
         wrong |= ~whole if self.is_counts else (data > LARGEST) & self.wanted.verify
         kind = "a count" if self.is_counts else "ln(1 + TPM)"
@@ -135,7 +136,7 @@ class _Values:
         if not right.all():
             i = int(np.argmin(right))
             message = (
-                f"The source holds {data[i]!r} for gene {self.genes[genes[i]]!r} and cell "
+                f"The source holds {data[i]:g} for gene {self.genes[genes[i]]!r} and cell "
                 f"{self.study.index[cells[i]]!r}, {what}: pass raw counts, or ln(1 + TPM) with "
                 "the UMI counts in obs."
             )

@@ -1,0 +1,157 @@
+"""The study as h5ad, in the conventions of scPerturb and pertpy, comes out in the same shape."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from nextpert.datasets import perturb_cite_seq
+
+
+@pytest.fixture(scope="module")
+def loaded(portal):
+    return perturb_cite_seq(portal[0], counts=True, show_progress=False)
+
+
+@pytest.fixture
+def scperturb(portal, loaded):
+    """The object as scPerturb makes it: counts by gene, guides joined by ';', one target named."""
+    _, standin = portal
+    obs = pd.DataFrame(index=pd.Index(standin.cells, name="cell_barcode"))
+    first = [next((g for g in some if "SITE" not in g), "") for some in standin.guides]
+    mixed = [any("SITE" in g for g in some) for some in standin.guides]
+    obs["perturbation"] = [
+        "control" if not name or m else name.rpartition("_")[0]
+        for name, m in zip(first, mixed, strict=True)
+    ]
+    obs["perturbation_2"] = pd.Categorical(standin.conditions)
+    obs["MOI"] = [float(len(some)) for some in standin.guides]
+    obs["nperts"] = (obs["perturbation"] != "control").astype(int)
+    obs["ncounts"] = standin.umi_count.astype(np.float32)
+    obs["ngenes"] = (standin.counts > 0).sum(axis=1)
+    obs["sgRNA"] = [some[0] if len(some) == 1 else np.nan for some in standin.guides]
+    obs["guide_id"] = [";".join(some) if some else "nan" for some in standin.guides]
+    obs["umap_x"], obs["umap_y"] = loaded.obsm["X_umap"].T
+    obs["library_preparation_protocol"] = "10x 3' v3 sequencing"
+    var = pd.DataFrame({"ncells": 1}, index=standin.genes)
+    return ad.AnnData(sp.csc_matrix(standin.counts.astype(np.float32)), obs, var)
+
+
+def assert_same_shape(found, loaded):
+    assert found.obs_names.equals(loaded.obs_names)
+    assert found.var_names.equals(loaded.var_names)
+    pd.testing.assert_frame_equal(found.obs, loaded.obs)
+    pd.testing.assert_frame_equal(found.uns["guides"], loaded.uns["guides"])
+    assert found.X.dtype == np.float32
+    assert found.X.has_canonical_format
+    assert np.allclose(found.X.toarray(), loaded.X.toarray(), rtol=2e-7, atol=0)
+    assert np.array_equal(found.obsm["X_umap"], loaded.obsm["X_umap"])
+    counts = found.layers["counts"]
+    assert counts.dtype == np.int32
+    assert np.array_equal(counts.toarray(), loaded.layers["counts"].toarray())
+
+
+def test_scperturb_object(scperturb, loaded):
+    before = scperturb.copy()
+    found = perturb_cite_seq(scperturb, counts=True)
+    assert_same_shape(found, loaded)
+    assert scperturb.obs.equals(before.obs)
+    assert (scperturb.X != before.X).nnz == 0
+    # The label there names one target and calls mixtures of guides controls; ours does not.
+    several = found.obs["n_targets"] > 1
+    assert (found.obs.loc[several, "perturbation"].str.count(r"\+") >= 1).all()
+    assert (scperturb.obs.loc[several, "perturbation"].str.count(r"\+") == 0).all()
+
+
+@pytest.mark.parametrize("form", ["csc", "csr", "dense", "lognorm", "without ncounts"])
+def test_from_file_however_stored(scperturb, loaded, form, tmp_path):
+    if form == "csr":
+        scperturb.X = sp.csr_matrix(scperturb.X)
+    elif form == "dense":
+        scperturb.X = scperturb.X.toarray()
+    elif form == "lognorm":
+        scperturb.X = loaded.X.copy()
+    elif form == "without ncounts":
+        del scperturb.obs["ncounts"]
+    path = tmp_path / "study.h5ad"
+    scperturb.write_h5ad(path)
+    assert_same_shape(perturb_cite_seq(path, counts=True), loaded)
+    genes = loaded.var_names[[7, 2, 20]].tolist()
+    part = perturb_cite_seq(
+        str(path), condition="IFNγ", genes=genes, counts=True, backed=tmp_path / "part.h5ad"
+    ).to_memory()
+    expected = loaded[loaded.obs["condition"] == "IFNγ", genes]
+    assert np.array_equal(part.layers["counts"].toarray(), expected.layers["counts"].toarray())
+    assert np.allclose(part.X.toarray(), expected.X.toarray(), rtol=2e-7, atol=0)
+
+
+def test_what_it_made_goes_in_again(loaded, tmp_path):
+    found = perturb_cite_seq(loaded, counts=True)
+    assert_same_shape(found, loaded)
+    pd.testing.assert_frame_equal(found.obsm["protein"], loaded.obsm["protein"])
+    loaded.write_h5ad(tmp_path / "made.h5ad")
+    assert_same_shape(perturb_cite_seq(tmp_path / "made.h5ad", counts=True), loaded)
+
+
+@pytest.mark.parametrize("separator", ["_", "+"])
+def test_without_guides_the_labels_are_taken(scperturb, loaded, separator):
+    labels = loaded.obs["perturbation"].astype(str).str.replace("+", separator)
+    guide_free = labels.isin(["no_guide", "control_guide"])
+    scperturb.obs["perturbation"] = labels.where(~guide_free, "control")
+    del scperturb.obs["guide_id"]
+    del scperturb.obs["sgRNA"]
+    with pytest.warns(UserWarning, match="no list of guides"):
+        found = perturb_cite_seq(scperturb)
+    assert found.obs["perturbation"].tolist() == loaded.obs["perturbation"].tolist()
+    assert found.obs["n_targets"].tolist() == loaded.obs["n_targets"].tolist()
+
+
+def test_gene_symbols_beside_ensembl_names(scperturb, loaded):
+    scperturb.var["gene_symbol"] = scperturb.var_names
+    scperturb.var_names = [f"ENSG{i:011d}" for i in range(scperturb.n_vars)]
+    assert perturb_cite_seq(scperturb).var_names.equals(loaded.var_names)
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, np.nan, np.inf])
+def test_values_that_are_no_counts(scperturb, value):
+    scperturb.X.data[5] = value
+    with pytest.raises(ValueError, match=r"for gene 'GENE\d+' and cell 'CELL_\d+', .* not a count"):
+        perturb_cite_seq(scperturb)
+
+
+def test_values_that_cannot_be(scperturb, loaded):
+    scperturb.obs["ncounts"] = scperturb.obs["ncounts"] / 2
+    with pytest.raises(ValueError, match=r"sum up to more UMI than the cell has.*verify=False"):
+        perturb_cite_seq(scperturb)
+    with pytest.warns(UserWarning, match="more UMI than the cell has"):
+        perturb_cite_seq(scperturb, verify=False)
+    scperturb.X = loaded.X.copy()
+    with pytest.raises(ValueError, match="which is no whole number of its UMI"):
+        perturb_cite_seq(scperturb, counts=True)
+    scperturb.X.data[3] = 15
+    with pytest.raises(ValueError, match=r"which is not ln\(1 \+ TPM\)"):
+        perturb_cite_seq(scperturb)
+    del scperturb.obs["perturbation_2"]
+    with pytest.raises(ValueError, match=r"adata.obs lacks 'condition' and 'perturbation_2'"):
+        perturb_cite_seq(scperturb)
+
+
+def test_unfit_arguments(scperturb, tmp_path):
+    with pytest.raises(ValueError, match="subset names files of the portal's folder"):
+        perturb_cite_seq(scperturb, subset="2")
+    with pytest.raises(ValueError, match=r"No cells of condition IFNg. Close matches: IFNγ"):
+        perturb_cite_seq(scperturb, condition="IFNg")
+    with pytest.raises(ValueError, match=r"no such genes: GENE_16. Close matches: GENE16"):
+        perturb_cite_seq(scperturb, genes=["GENE_16"])
+    path = tmp_path / "a.h5ad"
+    scperturb.write_h5ad(path)
+    with pytest.raises(ValueError, match="the file that is read"):
+        perturb_cite_seq(path, backed=path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"'a.h5ad' is truncated or no h5ad file"):
+        perturb_cite_seq(path)
+    with pytest.raises(FileNotFoundError, match="There is no folder"):
+        perturb_cite_seq(tmp_path / "nowhere")
