@@ -15,7 +15,7 @@ def _cells(adata, mask, genes):
 
 
 def _labels(adata):
-    return adata.obs["perturbation"].astype(object).to_numpy()
+    return np.array(adata.obs["perturbation"], dtype=object)
 
 
 def _unbiased(x, y):
