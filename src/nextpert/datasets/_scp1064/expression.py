@@ -10,16 +10,15 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from nextpert._adata import closest, list_names
-from nextpert.datasets._scp1064.matrix import LARGEST, MatrixReader
+from nextpert.datasets._scp1064.matrix import LARGEST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import pandas as pd
     from numpy.typing import NDArray
 
-    from nextpert.datasets._scp1064.matrix import Entries, Off
+    from nextpert.datasets._scp1064.matrix import Entries, MatrixReader, Off
     from nextpert.datasets._scp1064.store import RowStore
 
 logger = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ class GeneColumns:
 
 
 def read_expression(
-    paths: Sequence[Path],
+    readers: Sequence[MatrixReader],
     obs: pd.DataFrame,
     rows: dict[str, int],
     genes: GeneColumns,
@@ -99,30 +98,40 @@ def read_expression(
     ``obs`` describes every cell of the study, ``rows`` gives the row of those wanted. Files
     without any are left out.
     """
-    total = sum(path.stat().st_size for path in paths)
+    sizes = [reader.path.stat().st_size for reader in readers]
     umi = obs["UMI_count"].to_dict()
-    last = -1
     with tqdm(
-        total=total, desc="Expression", unit="B", unit_scale=True, disable=not show_progress
+        total=sum(sizes), desc="Expression", unit="B", unit_scale=True, disable=not show_progress
     ) as bar:
-        for path in paths:
-            with MatrixReader(path, _Progress(bar)) as reader:
-                row = np.array([rows.get(cell, -1) for cell in reader.cells], dtype=np.int32)
-                if (row < 0).all():
-                    reader.report(path.stat().st_size)
-                    continue
+        for reader, size in zip(readers, sizes, strict=True):
+            reader.report = _Progress(bar)
+            row = np.array([rows.get(cell, -1) for cell in reader.cells], dtype=np.int32)
+            if (row >= 0).any():
                 depth = np.array([umi[cell] for cell in reader.cells])
-                genes.start_file()
-                limit = LARGEST if verify else np.inf
-                last = -1
-                for some in reader.entries(row, depth, counts=counts, limit=limit):
-                    if some.off is not None and (counts or verify):
-                        raise _no_whole_count(some, some.off, reader, depth, counts=counts)
-                    columns = genes.place(some.genes, some.first_line, reader)
-                    last = _note_order(genes, columns, last)
-                    _add(store, some, columns)
-                genes.end_file(reader)
-                _check_totals(reader, verify=verify)
+                _read_file(reader, row, depth, genes, store, counts=counts, verify=verify)
+            reader.report(size)
+
+
+def _read_file(
+    reader: MatrixReader,
+    row: NDArray,
+    umi: NDArray,
+    genes: GeneColumns,
+    store: RowStore,
+    *,
+    counts: bool,
+    verify: bool,
+) -> None:
+    genes.start_file()
+    last = -1
+    for some in reader.entries(row, umi, counts=counts, limit=LARGEST if verify else np.inf):
+        if some.off is not None and (counts or verify):
+            raise _no_whole_count(some, some.off, reader, umi, counts=counts)
+        columns = genes.place(some.genes, some.first_line, reader)
+        last = _note_order(genes, columns, last)
+        _add(store, some, columns)
+    genes.end_file(reader)
+    _check_totals(reader, verify=verify)
 
 
 class _Progress:

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_CHUNK = 1 << 22  # bytes parsed at a time
+_CHUNK = 1 << 20  # bytes parsed at a time
 _PAD = 8  # the parser looks at eight bytes at once
 _LONGEST_HEADER = 1 << 27
 _LONGEST_FIELD = 64
+_FIRST = 1 << 16
 _NUMBER = re.compile(rb"\d+(\.\d*)?([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?")
 LARGEST = math.log1p(1e6) + 1e-6  # all of a cell's reads on one gene
 
@@ -72,20 +73,27 @@ class MatrixReader:
     ----------
     path
         File of genes x cells, gzipped or not.
+
+    Attributes
+    ----------
+    cells
+        Names in the header.
+    totals, slack
+        Sum of ``exp(x) - 1`` of every cell, and how far rounding may have moved it.
     report
-        Called with the bytes read so far.
+        Called with the bytes of the file read so far.
     """
 
-    def __init__(self, path: Path, report: Callable[[int], object] = lambda n: None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.report = report
+        self.report: Callable[[int], object] = lambda n: None
         self._line = 1
         try:
             self._source = ByteSource(path)
         except DamagedFile as error:
             raise self.error(str(error)) from error
-        self._buffer = np.zeros(2 * _CHUNK, dtype=np.uint8)
-        self._filled = 0
+        self._buffer = np.empty(2 * _CHUNK, dtype=np.uint8)
+        self._start = self._filled = 0  # what of the buffer is at hand
         # The next bytes are decompressed while those at hand are parsed.
         self._ahead = bytearray(_CHUNK)
         self._thread = ThreadPoolExecutor(1)
@@ -126,22 +134,16 @@ class MatrixReader:
         state[kernel.ZERO_LENGTH] = 2
         room = _Room.of(len(self._buffer), counts=counts)
         limit = min(limit, sys.float_info.max)
-        while self._fill_lines():
-            stop = self._last_newline() + 1
+        while (stop := self._fill_lines()) > 0:
             if len(self._buffer) > room.for_bytes:
                 room = _Room.of(len(self._buffer), counts=counts)
-            state[[kernel.POSITION, kernel.LINE, kernel.N_ENTRIES]] = 0
-            state[[kernel.FIELD, kernel.OFF_FIELD]] = -1
-            state[kernel.STOP] = stop
-            self._parse(state, rows, umi, limit, room)
-            if self._line == 1:  # once more, now that it is known how many digits are printed
+            if self._line == 1:  # see how many digits are printed, then begin anew
+                self._parse(state, rows, umi, limit, room, self._first_lines(stop))
                 self.totals[:], self.slack[:] = 0, 0
-                state[[kernel.POSITION, kernel.LINE, kernel.N_ENTRIES]] = 0
-                state[[kernel.FIELD, kernel.OFF_FIELD]] = -1
-                self._parse(state, rows, umi, limit, room)
+            self._parse(state, rows, umi, limit, room, stop)
             yield self._collect(state, room)
             self._line += int(state[kernel.LINE])
-            self._take(stop)
+            self._start = stop
         if self._line == 1:
             raise self.error("it holds no line beside the header")
 
@@ -152,8 +154,11 @@ class MatrixReader:
         umi: NDArray[np.float64],
         limit: float,
         room: _Room,
+        stop: int,
     ) -> None:
-        """Run the compiled parser over the lines in the buffer; raise where it stumbles."""
+        """Run the compiled parser over the lines before ``stop``; raise where it stumbles."""
+        state[[kernel.POSITION, kernel.STOP]] = self._start, stop
+        state[[kernel.LINE, kernel.N_ENTRIES, kernel.FIELD, kernel.OFF_FIELD]] = 0, 0, -1, -1
         from_python = -1.0
         while True:
             status = kernel.parse_rows(
@@ -217,10 +222,13 @@ class MatrixReader:
         return name
 
     def _read_header(self) -> list[str]:
-        while (end := self._find_newline()) < 0 and self._fill():
+        end = -1
+        while end < 0 and self._fill():
+            end = self._find(b"\n", self._start, self._filled)
             if self._filled > _LONGEST_HEADER:
                 raise self.error("is longer than 128 MB: this is no table of genes x cells", line=1)
-        text = self._take(end + 1 if end >= 0 else self._filled)
+        text = self._buffer[: end if end >= 0 else self._filled].tobytes()
+        self._start = end + 1 if end >= 0 else self._filled
         try:
             fields = next(csv.reader([text.decode("utf-8-sig").rstrip("\r\n")], strict=True), [])
         except (UnicodeDecodeError, csv.Error) as error:
@@ -237,56 +245,60 @@ class MatrixReader:
                 raise self.error(what, line=1)
         return names
 
-    def _fill_lines(self) -> bool:
-        """Read on until the buffer holds a whole line; return whether there is one."""
+    def _fill_lines(self) -> int:
+        """Read on until the buffer holds a whole line; return where the last one ends, or 0."""
         while True:
-            more = self._fill()
-            if self._last_newline() >= 0:
-                return True
-            if self._filled > (len(self.cells) + 16) * _LONGEST_FIELD:
-                raise self.error("is far longer than the header: are line ends missing?",
-                                 line=self._line + 1)  # fmt: skip
-            if not more:
-                if not self._filled:
-                    return False
+            n_new = self._fill()
+            end = self._find(b"\n", self._filled - n_new, self._filled, last=True)
+            if end < 0 and self._line == 1:  # what was read with the header
+                end = self._find(b"\n", self._start, self._filled, last=True)
+            if end >= 0:
+                return end + 1
+            if self._filled - self._start > (len(self.cells) + 16) * _LONGEST_FIELD:
+                what = "is far longer than the header: are line ends missing?"
+                raise self.error(what, line=self._line + 1)
+            if not n_new:
+                if self._filled == self._start:
+                    return 0
                 self._buffer[self._filled] = ord("\n")  # the last line may lack its end
                 self._filled += 1
+                return self._filled
 
-    def _fill(self) -> bool:
-        """Read on, into a larger buffer if this one is full; return whether there was more."""
-        if self._filled + _CHUNK + _PAD > len(self._buffer):
-            larger = np.zeros(2 * len(self._buffer), dtype=np.uint8)
-            larger[: self._filled] = self._buffer[: self._filled]
+    def _first_lines(self, stop: int) -> int:
+        """Return where the first lines of the buffer end, some tens of kilobytes."""
+        end = self._find(b"\n", min(self._start + _FIRST, stop - 1), stop)
+        return end + 1 if end >= 0 else stop
+
+    def _fill(self) -> int:
+        """Read on, into a larger buffer if this one is full; return the number of new bytes."""
+        held = self._filled - self._start
+        if held + _CHUNK + _PAD > len(self._buffer):
+            larger = np.empty(2 * len(self._buffer), dtype=np.uint8)
+            larger[:held] = self._buffer[self._start : self._filled]
             self._buffer = larger
+        elif self._start:
+            self._buffer[:held] = self._buffer[self._start : self._filled].copy()
+        self._start, self._filled = 0, held
         try:
             n = self._next.result()
         except DamagedFile as error:
             raise self.error(str(error)) from error
-        self._buffer[self._filled : self._filled + n] = np.frombuffer(self._ahead, np.uint8, n)
+        self._buffer[held : held + n] = np.frombuffer(self._ahead, np.uint8, n)
         self._filled += n
         self.report(self._source.position)
         self._next = self._thread.submit(self._source.read_into, memoryview(self._ahead))
-        return n > 0
+        return n
 
-    def _find_newline(self) -> int:
-        return bytes(self._buffer[: self._filled].data).find(b"\n")
-
-    def _last_newline(self) -> int:
-        position = self._filled
-        while position:
-            start = max(position - (1 << 16), 0)
-            found = self._buffer[start:position].tobytes().rfind(b"\n")
+    def _find(self, what: bytes, start: int, stop: int, *, last: bool = False) -> int:
+        """Return where a byte stands first, or last, in a part of the buffer, or -1."""
+        step = 1 << 16
+        starts = range(start, stop, step)
+        for first in reversed(starts) if last else starts:
+            part = self._buffer[first : min(first + step, stop)].tobytes()
+            found = part.rfind(what) if last else part.find(what)
             if found >= 0:
-                return start + found
-            position = start
+                return first + found
         return -1
-
-    def _take(self, n: int) -> bytes:
-        """Remove ``n`` bytes from the beginning of the buffer and return them."""
-        taken = self._buffer[:n].tobytes()
-        self._buffer[: self._filled - n] = self._buffer[n : self._filled].copy()
-        self._filled -= n
-        return taken
 
     def _field_at(self, position: int) -> bytes:
         tail = self._buffer[position : position + 4096].tobytes()

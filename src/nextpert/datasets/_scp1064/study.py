@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,31 +70,32 @@ def read_portal(
     labels = perturbation_columns([called[i] for i in order], guides)
     study = study.join(labels.set_index(study.index))
     _compare_guides(study, assigned.file, verify=wanted.verify)
-    keep = in_condition(study["condition"], wanted.condition)
-    keep &= _cells_in_files(files, metadata.file, study.index)
-    rows = study.index[keep]
-    if not len(rows):
-        message = (
-            f"No cell of {metadata.file!r} is of condition {wanted.condition!r} and in subset "
-            f"{subset!r}: choose others."
-        )
-        raise ValueError(message)
-    obsm = _embeddings(files, rows, study.index)
-    facts: dict[str, Any] = {
-        "source": "portal",
-        "files": np.array([path.name for path in files.expression], dtype=object),
-        "protein": files.protein_kind or "none",
-    }
+    with ExitStack() as stack:
+        readers = [stack.enter_context(MatrixReader(path)) for path in files.expression]
+        keep = in_condition(study["condition"], wanted.condition)
+        keep &= _cells_in_files(readers, metadata.file, study.index, is_whole=files.is_whole)
+        rows = study.index[keep]
+        if not len(rows):
+            message = (
+                f"No cell of {metadata.file!r} is of condition {wanted.condition!r} and in subset "
+                f"{subset!r}: choose others."
+            )
+            raise ValueError(message)
+        facts: dict[str, Any] = {
+            "source": "portal",
+            "files": np.array([path.name for path in files.expression], dtype=object),
+            "protein": files.protein_kind or "none",
+        }
 
-    def fill(rows_of_cells: store.RowStore) -> None:
-        read_expression(
-            files.expression, study, {name: i for i, name in enumerate(rows)}, genes,
-            rows_of_cells, counts=wanted.counts, verify=wanted.verify,
-            show_progress=wanted.show_progress,
-        )  # fmt: skip
-        facts["n_genes_study"] = genes.n_seen
+        def fill(rows_of_cells: store.RowStore) -> None:
+            read_expression(
+                readers, study, {name: i for i, name in enumerate(rows)}, genes, rows_of_cells,
+                counts=wanted.counts, verify=wanted.verify, show_progress=wanted.show_progress,
+            )  # fmt: skip
+            facts["n_genes_study"] = genes.n_seen
 
-    return assemble(study, rows, genes, fill, wanted, facts, obsm=obsm, guides=guides)
+        obsm = _embeddings(files, rows, study.index)
+        return assemble(study, rows, genes, fill, wanted, facts, obsm=obsm, guides=guides)
 
 
 def assemble(
@@ -174,7 +176,7 @@ def in_condition(column: pd.Series, condition: str | Sequence[str] | None) -> np
             f"conditions are {list_names(found)}."
         )
         raise ValueError(message)
-    return column.isin(names).to_numpy()
+    return np.array(column.isin(names))
 
 
 def _compare_guides(study: pd.DataFrame, file: str, *, verify: bool) -> None:
@@ -195,27 +197,28 @@ def _compare_guides(study: pd.DataFrame, file: str, *, verify: bool) -> None:
         warnings.warn(f"{message}; the latter are used.", stacklevel=4)
 
 
-def _cells_in_files(files: PortalFiles, metadata: str, study: pd.Index) -> np.ndarray:
+def _cells_in_files(
+    readers: Sequence[MatrixReader], metadata: str, study: pd.Index, *, is_whole: bool
+) -> np.ndarray:
     """Return which cells of the metadata the expression files hold, each once."""
     held = np.zeros(len(study), dtype=bool)
-    for path in files.expression:
-        with MatrixReader(path) as reader:
-            place = study.get_indexer(pd.Index(reader.cells, dtype=object))
-            if (place < 0).any():
-                other = [reader.cells[j] for j in np.flatnonzero(place < 0)]
-                what = (
-                    f"names {len(other)} cells that {metadata!r} lacks: "
-                    f"{list_names(other, limit=3)}. Are both files of the same study?"
-                )
-                raise reader.error(what, line=1)
-            if held[place].any():
-                twice = study[place[held[place]]]
-                what = f"names cells that another file holds too: {list_names(twice, limit=3)}"
-                raise reader.error(what, line=1)
-            held[place] = True
-    if files.is_whole and not held.all():
+    for reader in readers:
+        place = study.get_indexer(pd.Index(reader.cells, dtype=object))
+        if (place < 0).any():
+            other = [reader.cells[j] for j in np.flatnonzero(place < 0)]
+            what = (
+                f"names {len(other)} cells that {metadata!r} lacks: {list_names(other, limit=3)}. "
+                "Are both files of the same study?"
+            )
+            raise reader.error(what, line=1)
+        if held[place].any():
+            twice = study[place[held[place]]]
+            what = f"names cells that another file holds too: {list_names(twice, limit=3)}"
+            raise reader.error(what, line=1)
+        held[place] = True
+    if is_whole and not held.all():
         absent = study[~held]
-        names = list_names([path.name for path in files.expression])
+        names = list_names([reader.path.name for reader in readers])
         message = (
             f"{names} lack {len(absent)} cells of {metadata!r}, such as {absent[0]!r}: are the "
             "files of the same study?"
