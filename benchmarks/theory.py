@@ -7,17 +7,18 @@ Theorem 2: in a campaign by CIV the acquisition h (less what noise alone makes) 
 its gradient at the ideal shift a* as 1/t^2. The table shows both, the products with t and t^2,
 which must settle, and the slopes of the logarithms over the last decade of rounds.
 
-Theorem 1 (n = 1): one cell x under a shift a tells about the optimality gap g(a') of a shift a'
-at least what h leaves, averaged over a' on the unit sphere:
+Theorem 1 (n = 1), in the form in which it is derived here: one cell x under a shift a tells about
+the optimality gap g(a') of a shift a', averaged over a' on the unit sphere, at least
 
     E_a' I(g(a'); x)  >=  E_a' H(g(a')) - log(2 pi e h(a)) / 2,   h(a) = E_x E_a' Var(g(a') | x),
 
 as a normal has the largest entropy of its variance and the logarithm is concave; so the shift of
 the least h has the largest bound. The left side is estimated by Monte Carlo over x; given x,
 g(a') is a sum of scaled non-central chi-squares, whose entropy is computed from its characteristic
-function. The bound is loose by what g(a') lacks to a normal, the same for every a, and empty where
-that exceeds the information; ``log(h now / h) / 2`` is free of it, but no bound. The last column
-is the bound with h as it is optimised, x at its mean (the paper's plug-in), which need not hold.
+function. The bound is loose by what g(a') lacks to a normal, much the same for all a, and empty
+where that exceeds the information; ``log(h now / h) / 2`` is free of it, but no bound. The last
+column is the bound with h as it is optimised, x at its mean (the paper's plug-in), which need not
+hold.
 Two settings: the paper's (standardised, prior M = I) and quiet cells (noise variance 0.05, weights
 of prior variance 1), where one cell tells much.
 """
