@@ -98,10 +98,16 @@ def test_parts_as_long_as_the_file_or_longer(scripts, server, tmp_path, there):
     server.add("a.csv")
     (tmp_path / "a.csv.part").write_bytes((BODY + b"x")[:there])
     for size in (300_000, None):
+        server.asked.clear()
         (tmp_path / "a.csv.part").write_bytes((BODY + b"x")[:there])
         scripts.state.State('"one"', size).write(tmp_path / "a.csv.part.json")
         scripts.download.download(server.url("a.csv"), tmp_path / "a.csv")
         assert (tmp_path / "a.csv").read_bytes() == BODY
+        ranges = [None if asked is None else int(asked[6:-1]) for _, asked in server.asked]
+        if size is None:
+            assert ranges == ([there] if there < 300_000 else [there, None])
+        else:  # no need to ask for what cannot be
+            assert ranges == {299_999: [there], 300_000: [], 300_001: [None]}[there]
 
 
 def md5_of(body):

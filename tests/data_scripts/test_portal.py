@@ -35,8 +35,12 @@ def test_configurations_as_the_portal_writes_them(scripts, configuration, study)
     ],
 )  # fmt: skip
 def test_paths_that_lead_astray_are_refused(scripts, output, tmp_path, server):
+    text = f'url="{server.url("a")}"\noutput="{output}"\n'
+    if output:  # an option without a value is refused as such
+        with pytest.raises(scripts.http.DownloadError, match="no plain path"):
+            read(scripts, text)
     path = tmp_path / "cfg.txt"
-    path.write_text(f'url="{server.url("a")}"\noutput="{output}"\n')
+    path.write_text(text)
     before = sorted(tmp_path.rglob("*"))
     assert scripts.main(["portal", str(path), "--to", str(tmp_path / "data")]) == 1
     assert sorted(tmp_path.rglob("*")) == before
@@ -67,6 +71,7 @@ BAD = {
     GOOD + 'url="https://example.org/5ecre7"': "cut short",
     GOOD + 'url="https://example.org/5ecre7"\nurl="https://example.org/b"': "Line 4 .* second url",
     GOOD + 'url="https://example.org/5ecre7"\noutput="A"': "writes 'A' twice",
+    GOOD.upper().replace("URL", "url").replace("OUTPUT", "output") + GOOD: "writes 'a' twice",
     'url="http://example.org/5ecre7"\noutput="a"': "is http, not https",
 }
 
