@@ -136,6 +136,6 @@ class Sparse(Domain):
                 other = support.copy()
                 other[gone], other[node] = False, True
                 shift, value = self._on(acquisition, other, starts)
-                if value < least * (1 - 1e-9):
+                if value < least - 1e-9 * abs(least):
                     return shift, value, other
         return None
