@@ -37,7 +37,7 @@ _WHOLE_POWERS = np.array([10**k for k in range(9)], dtype=np.uint64)
 _POWERS = np.array([10.0**k for k in range(23)])
 _EXACT = 2**53
 _SPLITTER = 134217729.0  # 2^27 + 1: halves of a float64 whose products are exact
-_HALF_UNIT = 0.5
+_HALF_UNITS = np.array([0.5 / 10.0**k for k in range(23)])  # of the last decimal
 # Numbers below ten have one more decimal than those above, below one two more. One printed with
 # fewer than that ends in zeros.
 _FEWER = 2
@@ -191,9 +191,11 @@ def parse_rows(
     ``from_python`` is the value of the field at hand if not negative: a field left to Python.
     """
     position, field, line, n = state[POSITION], state[FIELD], state[LINE], state[N_ENTRIES]
+    stop, zero_length, most_decimals = state[STOP], state[ZERO_LENGTH], state[DECIMALS]
+    off_field, off_line, off_entry = state[OFF_FIELD], state[OFF_LINE], state[OFF_ENTRY]
     n_fields, with_counts = len(rows), len(counts) > 0
     status = DONE
-    while position < state[STOP]:
+    while position < stop:
         if field < 0:  # at the start of a line
             name_end = _name_end(buffer, position)
             if name_end < 0:
@@ -202,7 +204,7 @@ def parse_rows(
             names[line, 0], names[line, 1] = position, name_end
             position = name_end + 1
             field = 0
-        if state[ZERO_LENGTH] == 2:
+        if zero_length == 2:
             k = _n_low_zeros(_load(buffer, position) ^ _SHORT_ZEROS) >> 4
             position += 2 * k
             field += k
@@ -232,9 +234,9 @@ def parse_rows(
             break
         if value > 0:
             grown = math.exp(value)
-            state[DECIMALS] = max(state[DECIMALS], decimals)
-            digits = max(decimals, state[DECIMALS] - _FEWER, 0)
-            half = _HALF_UNIT / _POWERS[min(digits, 22)]
+            most_decimals = max(most_decimals, decimals)
+            digits = max(decimals, most_decimals - _FEWER, 0)
+            half = _HALF_UNITS[min(digits, 22)]
             unsure = grown * half * (1 + half)
             if digits <= _SINGLE_DECIMALS:
                 unsure += grown * value * _SINGLE
@@ -248,15 +250,15 @@ def parse_rows(
                 count = (grown - 1) * scale
                 whole = np.rint(count)
                 unsure = (unsure + 2 * grown * value * _SINGLE) * scale
-                if state[OFF_FIELD] < 0 and (
+                if off_field < 0 and (
                     abs(count - whole) > unsure + 1e-9 or (with_counts and unsure >= 0.5)
                 ):
-                    state[OFF_FIELD], state[OFF_LINE], state[OFF_ENTRY] = field, line, n
+                    off_field, off_line, off_entry = field, line, n
                 if with_counts:
                     counts[n] = np.int32(whole)
                 n += 1
         else:
-            state[ZERO_LENGTH] = 4 if end - position == 3 else 2
+            zero_length = 4 if end - position == 3 else 2
         position = end + 1
         field += 1
         if after == _NEWLINE:
@@ -267,6 +269,8 @@ def parse_rows(
             line += 1
             field = -1
     state[POSITION], state[FIELD], state[LINE], state[N_ENTRIES] = position, field, line, n
+    state[ZERO_LENGTH], state[DECIMALS] = zero_length, most_decimals
+    state[OFF_FIELD], state[OFF_LINE], state[OFF_ENTRY] = off_field, off_line, off_entry
     return status
 
 
