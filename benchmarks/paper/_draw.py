@@ -15,13 +15,13 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 # Okabe and Ito's colours; dashes and markers tell the lines apart in print.
-LOOKS: dict[str, tuple[str, str, str]] = {
+LOOKS: dict[str, tuple[str, Any, str]] = {
     "random": ("#8A8A8A", ":", "x"),
     "greedy": ("#E69F00", "--", "s"),
     "maxv": ("#56B4E9", "-.", "D"),
     "cv": ("#009E73", "--", "^"),
     "civ": ("#0072B2", "-", "o"),
-    "civ_ow": ("#D55E00", "-", "v"),
+    "civ_ow": ("#D55E00", (0, (3, 3)), "v"),  # CIV shows through: the two are often one
     "ei": ("#CC79A7", "--", "P"),
     "mi": ("#222222", "-.", "*"),
     "ucb": ("#A08000", ":", "h"),

@@ -83,7 +83,8 @@ def text(folder: Path, link: str) -> str:
 
 def _command(folder: Path, key: str) -> str:
     facts: Any = read_facts(folder, key)
-    sizes = [f"{facts[k]} {k}" for k in ("settings", "instances", "runs", "rounds") if k in facts]
+    names = ("settings", "instances", "runs", "rounds")
+    sizes = [f"{facts[k]} {k}" for k in names if facts.get(k, 1) > 1]
     if "runs" in facts:
         sizes[-2] += " each"
     minutes = facts["seconds"] / 60
