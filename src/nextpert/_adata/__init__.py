@@ -1,5 +1,6 @@
 """The only place that touches the slots of an AnnData: reading cells, labels, graphs, results."""
 
+from nextpert._adata.eager import eager
 from nextpert._adata.graph import named_dag, panel_of, read_graph, to_all_genes
 from nextpert._adata.labels import LabelTable, parse_label, read_labels, require_control
 from nextpert._adata.panel import closest, list_names, panel_index, resolve_panel
@@ -14,6 +15,7 @@ __all__ = [
     "check_key",
     "check_writable",
     "closest",
+    "eager",
     "environment_moments",
     "list_names",
     "named_dag",

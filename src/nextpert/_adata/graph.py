@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from nextpert._adata.eager import eager
 from nextpert._adata.panel import list_names, resolve_panel
 from nextpert.core.dag import CycleError, Dag
 
@@ -47,7 +48,7 @@ def read_graph(adata: ad.AnnData, key: str) -> tuple[list[str], NDArray[np.int64
     if genes is not None:
         require_same_panel(adata, genes, f"uns[{key!r}]", "tl.learn_dag")
     names, columns = resolve_panel(adata, genes)
-    matrix = sp.csr_array(adata.varp[key])
+    matrix = sp.csr_array(eager(adata.varp[key]))
     matrix.eliminate_zeros()
     if not np.isfinite(matrix.data).all():
         message = f"adata.varp[{key!r}] holds NaN or infinite values: use zeros where no arc is."
@@ -74,7 +75,7 @@ def named_dag(matrix: Any, names: list[str]) -> Dag:
 
 def panel_of(stored: Any) -> list[str] | None:
     """Return the genes of a stored result, or ``None`` where it holds none."""
-    genes = stored.get("genes") if hasattr(stored, "get") else None
+    genes = eager(stored.get("genes")) if hasattr(stored, "get") else None
     return None if genes is None else [str(gene) for gene in genes]
 
 

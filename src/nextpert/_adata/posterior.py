@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextpert._adata.eager import eager
 from nextpert._adata.graph import panel_of, read_graph, require_same_panel
 from nextpert._adata.panel import list_names, resolve_panel
 from nextpert.core import DagBlr
@@ -61,7 +62,7 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         If there is none, or if it belongs to another gene panel than ``adata``, or than the
         graph it was fitted on has by now; the genes are named.
     """
-    stored = adata.uns.get(key)
+    stored = eager(adata.uns.get(key))
     genes = panel_of(stored)
     if stored is None or genes is None or "posterior" not in stored:
         message = f"adata.uns has no posterior {key!r}: run tl.fit_dag_blr first."

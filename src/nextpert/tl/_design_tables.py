@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import list_names, panel_of, strings
+from nextpert._adata import eager, list_names, panel_of, strings
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -79,7 +79,7 @@ def read_trace(adata: ad.AnnData, key: str, genes: list[str]) -> pd.DataFrame | 
     """
     if key not in adata.uns:
         return None
-    stored = adata.uns[key]
+    stored = eager(adata.uns[key])
     before = panel_of(stored)
     trace = stored.get("trace") if hasattr(stored, "get") else None
     if before is None or not isinstance(trace, pd.DataFrame):
