@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from _http import DownloadError, PassingError, RangeError, get
 from _state import Expected, State, start_of, state_of
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 if TYPE_CHECKING:
     from collections.abc import Callable

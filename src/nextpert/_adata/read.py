@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from nextpert._adata._grouped import add_parts, block_rows, grouped_moments, require_finite
 from nextpert._adata._lazy import LazyBlocks, is_lazy

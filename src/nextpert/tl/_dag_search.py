@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from nextpert._adata import list_names, panel_index
 from nextpert.core import CycleError, structure

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from nextpert.core.leave_one_out import leave_one_out
 from nextpert.core.predictive_means import predictive_means

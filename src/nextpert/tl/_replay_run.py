@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from nextpert.core import DagBlr, Moments
 from nextpert.core.replay import replay

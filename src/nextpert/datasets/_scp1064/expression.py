@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from nextpert._adata import closest, list_names
 from nextpert.datasets._scp1064.matrix import LARGEST
