@@ -71,6 +71,22 @@ def test_trace_has_one_point_a_round(designed):
     ]
 
 
+def test_a_single_round_has_no_trace(designed):
+    designed = designed.copy()
+    designed.uns["design"]["trace"] = designed.uns["design"]["trace"].head(1)
+    assert len(design(designed, show=False)) == 2
+
+
+@pytest.mark.parametrize("share", [0.9, 1.1])
+def test_a_choice_farther_than_control_cells_is_said(designed, share):
+    designed = designed.copy()
+    ranking = designed.uns["design"]["ranking"].copy()
+    ranking.loc[ranking["rank"] == 1, "relative_distance"] = share
+    designed.uns["design"]["ranking"] = ranking
+    title = design(designed, show=False)[0].get_title()
+    assert ("farther than control cells" in title) == (share > 1)
+
+
 def test_one_axes_takes_the_distances_alone(designed):
     _, ax = plt.subplots()
     assert design(designed, ax=ax, n_top=3, show=False) is ax

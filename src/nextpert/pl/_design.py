@@ -36,7 +36,7 @@ def design(
 
     From left to right: the predicted squared distance of every candidate's mean to the target,
     with its posterior standard deviation, best candidate on top; the criterion that ranks them;
-    and, round by round, the distance predicted for the perturbation chosen. The chosen candidate
+    and, from the second round on, the distance predicted for the one chosen in each. The chosen one
     is orange; open circles are candidates of which no cell has been seen; the dashed line is the
     distance of control cells.
 
@@ -92,7 +92,8 @@ def design(
     figure, axes = _figure(len(top), len(stored["trace"]))
     _draw_distances(axes[0], top, len(ranking), stored["params"])
     _draw_criterion(axes[1], top, str(stored["params"]["acquisition"]))
-    _draw_trace(axes[2], stored["trace"])
+    if len(axes) > 2:
+        _draw_trace(axes[2], stored["trace"])
     return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=True)
 
 
@@ -100,6 +101,11 @@ def _figure(n_candidates: int, n_rounds: int) -> tuple[Figure, list[Axes]]:
     import matplotlib.pyplot as plt
 
     height = max(3.6, 1.4 + 0.24 * n_candidates)
+    if n_rounds < 2:
+        figure = plt.figure(figsize=(6.2, height), layout="constrained")
+        grid = figure.add_gridspec(1, 2, width_ratios=[4.0, 2.2])
+        first = figure.add_subplot(grid[0])
+        return figure, [first, figure.add_subplot(grid[1], sharey=first)]
     last = min(max(2.0, 0.6 + 0.28 * n_rounds), 8.0)
     figure = plt.figure(figsize=(6.2 + last, height), layout="constrained")
     grid = figure.add_gridspec(1, 3, width_ratios=[4.0, 2.2, last])
@@ -144,6 +150,8 @@ def _draw_distances(panel: Axes, top: pd.DataFrame, n_all: int, params: Any) -> 
     shown = (
         f"first {len(top)} of {n_all} candidates" if len(top) < n_all else f"all {n_all} candidates"
     )
+    if float(top["relative_distance"].iloc[0]) > 1:
+        shown += "\nthe chosen one is predicted farther than control cells"
     panel.set_title(f"towards {_goal(str(params['target']))}\n{shown}", fontsize=9)
     _legend(panel)
 
