@@ -3,7 +3,7 @@
 One command a figure, and one for all. Each writes its tables (csv, markdown), its figure (png)
 and what it was run with (json) into ``results/``; ``readme`` writes README.md from those alone.
 
-    python -m benchmarks.paper fig5             # fig3 fig4 fig5 ed1 ... ed6 ablations
+    python -m benchmarks.paper fig5             # fig3 fig4 fig5 ed1 ... ed6 ablations rounds
     python -m benchmarks.paper all              # every figure and the README
     python -m benchmarks.paper all --quick      # tiny sizes, a trial, into a temporary folder
     python -m benchmarks.paper fig5 --draw      # tables and figure again, from the csv files
@@ -19,13 +19,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.paper import _ablations, _draw, _fig3, _fig4, _run
+from benchmarks.paper import _ablations, _draw, _fig3, _fig4, _rounds, _run
 from benchmarks.paper._figures import FIGURES
 from benchmarks.paper._files import RESULTS, write_csv, write_facts
 from benchmarks.paper._readme import write_readme
 from benchmarks.paper._tables import write_markdown
 
-KEYS = ("fig3", "fig4", "fig5", "ed1", "ed2", "ed3", "ed4", "ed5", "ed6", "ablations")
+KEYS = (*("fig3", "fig4", "fig5"), *(f"ed{i}" for i in range(1, 7)), "ablations", "rounds")
 EVERY = {"fig5": 1, "ed5": 1}  # rounds between rows of the csv; 5 where there are many settings
 
 
@@ -54,6 +54,8 @@ def make(key: str, folder: Path, *, quick: bool, workers: int) -> None:
         _fig4.run(folder, quick=quick, workers=workers)
     elif key == "ablations":
         _ablations.run(folder, quick=quick, workers=workers)
+    elif key == "rounds":
+        _rounds.run(folder, quick=quick, workers=workers)
     else:
         facts = campaigns_of(key, folder, quick=quick, workers=workers)
     seconds = round(time.perf_counter() - start)
@@ -71,6 +73,9 @@ def show(key: str, folder: Path) -> None:
         modules[key].draw(folder)
     elif key == "ablations":
         (folder / f"{key}.md").write_text(_ablations.table(folder) + "\n")
+    elif key == "rounds":
+        tables = f"{_rounds.table(folder)}\n\n{_rounds.settings_table(folder)}\n"
+        (folder / f"{key}.md").write_text(tables)
     else:
         write_markdown(key, folder)
         _draw.draw(key, folder)

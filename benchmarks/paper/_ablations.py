@@ -67,6 +67,7 @@ VARIANTS = (
         noise_units=True,
     ),
     Variant("scale learned, noise variances unknown", {"noise_var": None}),
+    Variant("units of the noise, noise variances unknown", {"noise_var": None}, noise_units=True),
 )
 
 

@@ -1,4 +1,4 @@
-"""A prior of weights in units of the noise: what it would be worth, in the ablations."""
+"""A prior of weights in units of the noise: what it would be worth."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ class NoiseUnitsBlr(DagBlr):
     There every noise variance is 1, and one scale fits all weights: ``B_ik`` has the prior
     variance ``(sigma_i^2 / sigma_k^2) / lambda``, while the usual prior has
     ``sigma_i^2 / lambda``, whatever the scale of the parent. In units of variance one the noise
-    of the last nodes of a dense graph is small, so that the two differ much. Known variances
-    only; no intercept.
+    of the last nodes of a dense graph is small, so that the two differ much. Unknown noise
+    variances are first estimated under the usual prior. No intercept.
     """
 
-    def __init__(self, dag: Any, *, noise_var: Array, prior_scale: float | str = 1.0) -> None:
+    def __init__(
+        self, dag: Any, *, noise_var: Array | None, prior_scale: float | str = "evidence"
+    ) -> None:
         super().__init__(dag, noise_var=noise_var, intercept=False, prior_scale=prior_scale)
-        self.scaled = DagBlr(dag, noise_var=1.0, intercept=False, prior_scale=self.prior_scale)
+        unit = None if noise_var is None else 1.0
+        self.scaled = DagBlr(dag, noise_var=unit, intercept=False, prior_scale=prior_scale)
 
     @property
     def blocks(self) -> dict[str, Array]:
@@ -32,19 +35,25 @@ class NoiseUnitsBlr(DagBlr):
             self._blocks = self._in_noise_units()
         return self._blocks
 
+    def _noise_sd(self) -> Array:
+        if self.known_noise_var is not None:
+            return np.sqrt(self.known_noise_var)
+        plain = DagBlr(self.dag, intercept=False)
+        plain.xtx, plain.xty, plain.yty, plain.cells = self.xtx, self.xty, self.yty, self.cells
+        return np.sqrt(plain.noise_var)
+
     def _in_noise_units(self) -> dict[str, Array]:
-        assert self.known_noise_var is not None
-        sd = np.sqrt(self.known_noise_var)
+        sd = self._noise_sd()
         parent = sd[self.dag.indices]
         child = np.repeat(sd, self.dag.in_degree)
         pairs = np.empty_like(self.xtx)
         for i in range(self.n_nodes):
             own = sd[self.dag.parents(i)]
             pairs[self.mptr[i] : self.mptr[i + 1]] = np.outer(own, own).ravel()
-        scaled = self.scaled._copied(with_blocks=False)
+        scaled = self.scaled
         scaled._blocks = None
         scaled.xtx, scaled.xty = self.xtx / pairs, self.xty / (parent * child)
-        scaled.yty, scaled.cells = self.yty / sd**2, self.cells.copy()
+        scaled.yty, scaled.cells = self.yty / sd**2, self.cells
         found = dict(scaled.blocks)
         found["cov"] = found["cov"] / pairs
         found["weights"] = found["weights"] * child / parent
