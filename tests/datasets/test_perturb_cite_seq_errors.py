@@ -96,6 +96,10 @@ CASES = {
     "too large": (
         changed(EXPRESSION, 9, lambda s: change_field(s, 1, "14")), r"line 9 holds '14' .* ln\(1 \+"
     ),
+    "digits lost": (  # of the very first value: within the rounding of those left
+        changed(EXPRESSION, 2, lambda s: re.sub(r"(,\d+\.\d\d)\d+", r"\1", s, count=1)),
+        r"1 of 90 cells do not sum up|with \d+ UMI",
+    ),
     "gene twice": (
         changed(EXPRESSION, 9, lambda s: change_field(s, 0, "GENE16")),
         r"gz', line 9 names gene 'GENE16', as line \d+ does",

@@ -153,5 +153,5 @@ def test_unfit_arguments(scperturb, tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ValueError, match=r"'a.h5ad' is truncated or no h5ad file"):
         perturb_cite_seq(path)
-    with pytest.raises(FileNotFoundError, match="There is no folder"):
+    with pytest.raises(FileNotFoundError, match="There is no folder or h5ad"):
         perturb_cite_seq(tmp_path / "nowhere")

@@ -32,7 +32,7 @@ def study_of(adata: AnnData) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     obs = adata.obs
     names = _text(obs, ["cell_name"]) if "cell_name" in obs else adata.obs_names
-    index = pd.Index(names, dtype=object).rename(None)
+    index = pd.Index(names).rename(None)
     if not index.is_unique:
         message = "adata names cells more than once: call adata.obs_names_make_unique() first."
         raise ValueError(message)

@@ -34,7 +34,7 @@ def guide_table(guides: Iterable[str], where: str) -> pd.DataFrame:
     stems = [match["target"] for match in found if match is not None]
     kinds = [_KINDS.get(stem, "targeting") for stem in stems]
     targets = ["" if stem in _KINDS else stem for stem in stems]
-    index = pd.Index(names, dtype=object, name="guide")
+    index = pd.Index(names, name="guide")
     return pd.DataFrame({"target": targets, "kind": pd.Categorical(kinds)}, index=index)
 
 

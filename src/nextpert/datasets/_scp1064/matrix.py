@@ -236,14 +236,20 @@ class MatrixReader:
         names = fields[1:]
         if not names or fields[0].upper() not in ("GENE", ""):
             raise self.error("does not begin with GENE and names of cells", line=1)
+        if all(names) and len(set(names)) == len(names) and "".join(names).isprintable():
+            return names
+        raise self._bad_name(names)
+
+    def _bad_name(self, names: list[str]) -> ValueError:
+        """Return an error about the first of some names that is none, or stands there twice."""
         first: dict[str, int] = {}
         for j, name in enumerate(names):
             if not name or not name.isprintable():
-                raise self.error(f"holds {name!r} as name of cell {j + 1}", line=1)
+                return self.error(f"holds {name!r} as name of cell {j + 1}", line=1)
             if first.setdefault(name, j) != j:
                 what = f"names cell {name!r} twice, as cells {first[name] + 1} and {j + 1}"
-                raise self.error(what, line=1)
-        return names
+                return self.error(what, line=1)
+        return self.error("holds no names of cells", line=1)
 
     def _fill_lines(self) -> int:
         """Read on until the buffer holds a whole line; return where the last one ends, or 0."""

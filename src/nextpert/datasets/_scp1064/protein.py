@@ -45,7 +45,7 @@ def read_protein(path: Path, *, counts: bool) -> pd.DataFrame:
     if not values:
         message = f"{path.name!r} holds no row beside its header."
         raise ValueError(message)
-    return pd.DataFrame(values, index=pd.Index(cells, dtype=object))
+    return pd.DataFrame(values, index=pd.Index(cells))
 
 
 def _numbers(

@@ -122,7 +122,7 @@ def assemble(
         fill(cells)
         skeleton = ad.AnnData(
             obs=_tidy(study.loc[rows, list(COLUMNS)]),
-            var=pd.DataFrame(index=pd.Index(genes.names, dtype=object)),
+            var=pd.DataFrame(index=pd.Index(genes.names)),
             obsm=obsm,
             uns={"guides": guides, "perturb_cite_seq": facts | _facts(study, wanted)},
         )
@@ -203,7 +203,7 @@ def _cells_in_files(
     """Return which cells of the metadata the expression files hold, each once."""
     held = np.zeros(len(study), dtype=bool)
     for reader in readers:
-        place = study.get_indexer(pd.Index(reader.cells, dtype=object))
+        place = study.get_indexer(pd.Index(reader.cells))
         if (place < 0).any():
             other = [reader.cells[j] for j in np.flatnonzero(place < 0)]
             what = (

@@ -176,7 +176,7 @@ def cell_columns(metadata: Table) -> pd.DataFrame:
                 metadata.columns.get("library_preparation_protocol", [""] * len(metadata.lines))
             ),
         },
-        index=pd.Index(metadata.names, dtype=object),
+        index=pd.Index(metadata.names),
     )
 
 
