@@ -73,6 +73,10 @@ def cut(file, n):
     return apply
 
 
+def rounded(match):
+    return f"{float(match[0]):.2f}"
+
+
 CASES = {
     "truncated": (cut(EXPRESSION, -40), r"RNA_expression\.csv\.gz', after line \d+: it is trunc"),
     "too few": (
@@ -97,7 +101,7 @@ CASES = {
         changed(EXPRESSION, 9, lambda s: change_field(s, 1, "14")), r"line 9 holds '14' .* ln\(1 \+"
     ),
     "digits lost": (  # of the very first value: within the rounding of those left
-        changed(EXPRESSION, 2, lambda s: re.sub(r"(,\d+\.\d\d)\d+", r"\1", s, count=1)),
+        changed(EXPRESSION, 2, lambda s: re.sub(r"\d+\.\d{3,}", rounded, s, count=1)),
         r"1 of 90 cells do not sum up|with \d+ UMI",
     ),
     "gene twice": (

@@ -54,7 +54,7 @@ def find_files(
     """
     root = Path(folder)
     if not root.is_dir():
-        message = f"There is no folder or h5ad file {str(folder)!r}: pass the folder of the portal's files."
+        message = f"There is no folder or h5ad file {str(folder)!r}: pass where the study lies."
         raise FileNotFoundError(message)
     expression, is_whole = _expression(root, subset)
     kind = _protein_kind(protein)
