@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import anndata as ad
 import numpy as np
 import pytest
@@ -52,27 +50,19 @@ def missed(found):
 
 @pytest.fixture(scope="module")
 def screen(screen_path):
-    adata = normalised(screen_path)
-    # Compiling happens once a machine, and is not what is timed here.
-    few = adata[:2000, ["CPQ", "DSCC1", "MYC", "OXR1"]].copy()
-    npt.tl.learn_dag(few, control=CONTROL, n_runs=1)
-    nearest(few, "knockout")
-    return adata
+    return normalised(screen_path)
 
 
 def test_the_whole_way_through(screen):
-    start = time.perf_counter()
     genes = seen(screen)
     assert len(genes) == 62
     npt.tl.learn_dag(screen, genes=genes, control=CONTROL)
     observed = nearest(screen, "observed")
-    seconds = time.perf_counter() - start
     assert sorted(observed) == TARGETS
     # Silencing UBR5 lowers MYC by as much as silencing MYC does, and much else with it (CPNE3,
     # LAPTM4B, HBE1 up). A graph of control cells does not carry those effects out of UBR5, so
     # that another perturbation is predicted to come nearer.
     assert missed(observed) <= {"UBR5"}
-    assert seconds < 20
 
     trace = screen.uns["design"]["trace"]
     assert trace["target"].tolist() == TARGETS
