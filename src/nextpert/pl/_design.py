@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert.core._checks import require_count
-from nextpert.pl._figure import BLACK, BLUE, GREY, ORANGE, finish
+from nextpert.pl._figure import BLACK, BLUE, GREY, ORANGE, finish, logarithmic
 
 if TYPE_CHECKING:
     import os
@@ -119,13 +119,13 @@ def _draw_distances(panel: Axes, top: pd.DataFrame, n_all: int, params: Any) -> 
     seen = top["n_cells_seen"].to_numpy(dtype=int)
     control = _control_distance(top)
     values = np.append(mean, control) if control is not None else mean
-    logarithmic = values.min() > 0 and values.max() > _WIDE * values.min()
-    if logarithmic:
-        _logarithmic(panel, values.max() / values.min())
+    is_wide = values.min() > 0 and values.max() > _WIDE * values.min()
+    if is_wide:
+        logarithmic(panel, values.max() / values.min())
     for place in range(len(top)):
         colour = ORANGE if place == 0 else BLUE
         # A bar that would cross zero on a logarithmic axis stops at a tenth of the mean.
-        down = min(deviation[place], 0.9 * mean[place]) if logarithmic else deviation[place]
+        down = min(deviation[place], 0.9 * mean[place]) if is_wide else deviation[place]
         panel.errorbar(
             mean[place],
             place,
@@ -154,17 +154,6 @@ def _draw_distances(panel: Axes, top: pd.DataFrame, n_all: int, params: Any) -> 
         shown += "\nthe chosen one is predicted farther than control cells"
     panel.set_title(f"towards {_goal(str(params['target']))}\n{shown}", fontsize=9)
     _legend(panel)
-
-
-def _logarithmic(panel: Axes, ratio: float) -> None:
-    """Scale the axis, with plain numbers at 1, 2, 5, or at 1 alone where there are many decades."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    panel.set_xscale("log")
-    steps = (1.0, 2.0, 5.0) if ratio < 300 else (1.0,)
-    panel.xaxis.set_major_locator(LogLocator(subs=steps))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panel.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _control_distance(top: pd.DataFrame) -> float | None:

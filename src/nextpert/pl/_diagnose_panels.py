@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, ORANGE
+from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, ORANGE, logarithmic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,8 +42,9 @@ def draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
             values[name], place, marker=marker, s=26, facecolors=face, edgecolors=colour,
             label=label,
         )  # fmt: skip
-    if (np.concatenate(list(values.values())) > 0).any():
-        _logarithmic(panel)
+    every = np.concatenate(list(values.values()))
+    if (every > 0).any():
+        logarithmic(panel, every.max() / every[every > 0].min())
     panel.set_yticks(place, table["perturbation"].tolist(), fontsize=_SMALL)
     panel.set_ylim(len(table) - 0.5, -0.5)
     panel.set_xlabel("mean squared error of the held-out change\n(log-normalised expression²)")
@@ -171,18 +172,6 @@ def draw_residuals(panel: Axes, genes: pd.DataFrame) -> None:
 
 def _no_names(panel: Axes) -> None:
     panel.tick_params(labelleft=False, left=False)
-
-
-def _logarithmic(panel: Axes) -> None:
-    """Scale the axis, with plain numbers at 1, 2 and 5, or at 1 alone over many decades."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    panel.set_xscale("log")
-    low, high = panel.get_xlim()
-    steps = (1.0, 2.0, 5.0) if high < 50 * low else (1.0,)
-    panel.xaxis.set_major_locator(LogLocator(subs=steps))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panel.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _legend_above(panel: Axes) -> None:

@@ -9,6 +9,7 @@ from nextpert._files import whole_file
 if TYPE_CHECKING:
     import os
 
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart with any kind of colour vision.
@@ -51,3 +52,17 @@ def finish(
         plt.show()
         return None
     return axes
+
+
+def logarithmic(panel: Axes, ratio: float) -> None:
+    """Scale the x axis, with plain numbers at 1, 2 and 5, or at 1 alone over many decades.
+
+    ``ratio`` is that of the largest value shown to the smallest.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    panel.set_xscale("log")
+    steps = (1.0, 2.0, 5.0) if ratio < 300 else (1.0,)
+    panel.xaxis.set_major_locator(LogLocator(subs=steps))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
