@@ -12,6 +12,7 @@ import pytest
 
 from nextpert.datasets import perturb_cite_seq
 from nextpert.datasets._portal_standin import write_portal_standin
+from nextpert.pp._panels import ZHANG2023
 
 
 def read(folder, **options):
@@ -216,3 +217,12 @@ def test_progress_shows_the_bytes_of_the_file(portal, capfd):
     assert "Expression" in shown
     assert "100%" in shown
     assert "B/s" in shown
+
+
+def test_the_paper_s_panel_has_a_name(tmp_path):
+    write_portal_standin(tmp_path, n_cells=40, n_genes=40, genes=ZHANG2023, rng=0, subsets=False)
+    panel = read(tmp_path, genes="zhang2023")
+    assert panel.n_vars == 36
+    np.testing.assert_array_equal(
+        panel.X.toarray(), read(tmp_path, genes=list(ZHANG2023)).X.toarray()
+    )

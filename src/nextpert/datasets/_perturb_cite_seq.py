@@ -17,7 +17,7 @@ def perturb_cite_seq(
     *,
     subset: str | Sequence[str] | None = None,
     condition: str | Sequence[str] | None = None,
-    genes: Sequence[str] | None = None,
+    genes: Sequence[str] | str | None = None,
     protein: bool | str = True,
     counts: bool = False,
     backed: str | os.PathLike[str] | None = None,
@@ -58,7 +58,8 @@ def perturb_cite_seq(
     condition
         ``"Control"``, ``"IFNγ"``, ``"Co-culture"``, or several of them; by default all.
     genes
-        Genes to keep, in this order; by default all, in the order of the file.
+        Genes to keep, in this order; by default all, in the order of the file. ``"zhang2023"``
+        stands for the 36 genes of Zhang et al. 2023.
     protein
         Surface proteins: ``"clr"`` or ``True`` for the raw antibody counts :math:`c` as centred
         log ratios, :math:`\ln(1 + c)` minus its mean over the antibodies of the cell;
@@ -112,7 +113,10 @@ def perturb_cite_seq(
     """
     from nextpert.datasets._scp1064.convert import read_object
     from nextpert.datasets._scp1064.study import Wanted, read_portal
+    from nextpert.pp._panels import PANELS
 
+    if isinstance(genes, str) and genes in PANELS:
+        genes = PANELS[genes]
     wanted = Wanted(condition, genes, counts, backed, show_progress, verify)
     if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
         return read_portal(source, wanted, subset=subset, protein_kind=protein)
