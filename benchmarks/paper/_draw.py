@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.ticker
+from PIL import Image
 
 from benchmarks.paper._figures import FIGURES, NAMES
 from benchmarks.paper._files import read_csv
@@ -31,9 +33,12 @@ DISTANCE = "relative distance to target"
 
 
 def save(figure: Any, folder: Path, key: str) -> None:
-    """Save a figure as png and close it."""
-    figure.savefig(folder / f"{key}.png", dpi=130)
+    """Save a figure as png of few colours, which keeps it small, and close it."""
+    whole = BytesIO()
+    figure.savefig(whole, dpi=130)
     plt.close(figure)
+    image = Image.open(whole).convert("RGB").quantize(128)
+    image.save(folder / f"{key}.png", optimize=True)
 
 
 def draw_curves(ax: Any, table: Any, *, width: float = 1.4, bands: bool = True) -> None:

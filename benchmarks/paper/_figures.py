@@ -136,3 +136,10 @@ ED6 = Figure(
 FIGURES = {figure.key: figure for figure in (FIG5, ED5, ED3, ED4, ED1, ED2, ED6)}
 # Those over whose settings the rounds saved by the learned prior are averaged.
 AVERAGED = ("fig5", "ed1", "ed2", "ed3", "ed4")
+
+
+def is_dense(key: str, setting: str) -> bool:
+    """Say whether the graphs of a setting are dense: complete or chordal."""
+    return any(
+        s.name == setting and s.family in ("complete", "chordal") for s in FIGURES[key].settings
+    )

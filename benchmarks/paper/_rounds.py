@@ -11,7 +11,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from benchmarks.paper._ablations import BASE, FIXED, PAPER, Variant, distances
-from benchmarks.paper._figures import AVERAGED, FIGURES
+from benchmarks.paper._figures import AVERAGED, FIGURES, is_dense
 from benchmarks.paper._files import read_csv, write_csv
 from benchmarks.paper._run import first_below, mean_and_error
 from benchmarks.paper._tables import markdown
@@ -64,6 +64,8 @@ def table(folder: Path) -> str:
     """Return the rounds, mean over the settings of each figure."""
     found = read_csv(folder, "rounds")
     found = found.assign(kept=_kept(found))
+    pairs = zip(found["figure"], found["setting"], strict=True)
+    found["dense"] = [is_dense(key, setting) for key, setting in pairs]
     keys = list(dict.fromkeys(found["figure"]))
     rows = []
     for name, part in found.groupby("prior", sort=False):
@@ -71,12 +73,15 @@ def table(folder: Path) -> str:
         there = np.isfinite(part["rounds"])
         own, n = part["by_instance"].mean(), len(part)
         cells = [f"{means[key]:.1f}" for key in keys]
+        cells += [f"{part.loc[part['dense'] == d, 'kept'].mean():.1f}" for d in (True, False)]
         rows.append(
             [str(name), *cells, f"**{part['kept'].mean():.1f}**", f"{part['kept'].median():.0f}",
              f"{own:.1f}", f"{(part['kept'] <= 20).sum()}/{n}", f"{n - there.sum()}/{n}"]
         )  # fmt: skip
     counts = found.groupby("figure")["setting"].nunique()
-    header = ["prior", *(f"{key} ({counts[key]})" for key in keys), "all", "median"]
+    split = found.drop_duplicates(["figure", "setting"])["dense"]
+    sizes = (f"dense ({split.sum()})", f"sparse ({(~split).sum()})")
+    header = ["prior", *(f"{key} ({counts[key]})" for key in keys), *sizes, "all", "median"]
     return markdown([*header, "mean of instances' own", "settings within 20", "never"], rows)
 
 
