@@ -224,8 +224,8 @@ def _summary(folder: Path, made: list[str]) -> list[str]:
         "Rounds the learned prior needs to be as close as the fixed prior is after its last round "
         "(50), mean over the settings of each figure (aim: 20 or fewer). A setting that never "
         "gets there counts as 50. Dense graphs are the complete and the chordal ones: there the "
-        "noise variances of standardised nodes differ a hundredfold and more, and M = I is far "
-        "off; in the sparse ones it is about right as it is, and there is little to save.",
+        "noise variances of standardised nodes differ most, ten thousandfold in Fig. 5, and M = I is "
+        "far off; in sparse and in small graphs it is about right, and there is little to save.",
         markdown(header, rows),
         f"Criteria against each other after the last round, all settings of {', '.join(compared)}:",
         pairs_counted(counted),
