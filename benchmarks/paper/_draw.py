@@ -123,6 +123,8 @@ def draw_grid(key: str, folder: Path) -> None:
             ax.set_title(setting.replace(", not standardised", " (raw)"), loc="left", fontsize=7)
         for ax in axes.flat[len(settings) :]:
             ax.set_axis_off()
+        for ax in axes.flat[max(len(settings) - columns, 0) : len(settings)]:
+            ax.tick_params(labelbottom=True)
         figure.supxlabel("round", fontsize=8)
         figure.supylabel(DISTANCE, fontsize=8)
         legend(figure, axes.flat[0], 7 if columns > 3 else 4)

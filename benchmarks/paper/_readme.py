@@ -226,7 +226,7 @@ def _summary(folder: Path, made: list[str]) -> list[str]:
         "gets there counts as 50. Dense graphs are the complete and the chordal ones: there the "
         "noise variances of standardised nodes differ most, ten thousandfold in Fig. 5, and M = I is "
         "far off; in sparse and in small graphs it is about right, and there is little to save.",
-        markdown(header, rows),
+        markdown([*header, "settings that get there"], rows),
         f"Criteria against each other after the last round, all settings of {', '.join(compared)}:",
         pairs_counted(counted),
     ]
