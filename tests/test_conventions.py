@@ -46,6 +46,11 @@ def test_the_functions_of_the_plan_are_there():
         ("tl", "learn_dag"), ("tl", "fit_dag_blr"), ("tl", "design_interventions"), ("tl", "cpca"),
         ("pl", "cpca_density"), ("pl", "dag"), ("pl", "design"),
         ("datasets", "schraivogel_2020"), ("datasets", "simulated_screen"),
+        ("datasets", "perturb_cite_seq"), ("pp", "perturb_cite_seq"), ("pp", "assign_guides"),
+        ("pp", "perturbation_screen"), ("tl", "replay_design"), ("pl", "replay"),
+        ("tl", "diagnose"), ("pl", "diagnose"), ("tl", "dag_fit"), ("pl", "dag_fit"),
+        ("tl", "target_distances"), ("pl", "target_distances"), ("pl", "expression_shift"),
+        ("pl", "perturbation_counts"),
     } <= set(FUNCTIONS)  # fmt: skip
 
 
