@@ -93,9 +93,30 @@ def study(adata):
     npt.pp.perturb_cite_seq(adata, panel=["MYC", "STK3"], controls="both", aliases=aliases)
 
 
+def diagnose(adata):
+    learn(adata)
+    npt.tl.diagnose(adata, n_samples=100, n_random=5)
+
+
+def replay(adata):
+    learn(adata)
+    options = {"criteria": ["civ", "greedy"], "held_out": "both", "mixtures": True}
+    npt.tl.replay_design(adata, n_warmup=30, n_rounds=2, n_cells=3, n_repeats=2, **options)
+
+
+def dag_fit(adata):
+    given(adata)
+    npt.tl.dag_fit(adata, n_random=5)
+
+
+def target_distances(adata):
+    npt.tl.target_distances(adata, "MYC")
+
+
 CALLS = [
     learn, given, no_arcs, fit, fit_observed_known_noise, fit_table, fit_controls_alone,
     fit_layer, design, design_group, design_means, cpca, assign, screen, screen_alone, study,
+    diagnose, replay, dag_fit, target_distances,
 ]  # fmt: skip
 
 
