@@ -95,7 +95,7 @@ def study(adata):
 
 def diagnose(adata):
     learn(adata)
-    npt.tl.diagnose(adata, n_samples=100, n_random=5)
+    npt.tl.diagnose(adata, n_samples=100, n_random=20)
 
 
 def replay(adata):
