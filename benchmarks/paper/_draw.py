@@ -37,7 +37,7 @@ def save(figure: Any, folder: Path, key: str) -> None:
     whole = BytesIO()
     figure.savefig(whole, dpi=130)
     plt.close(figure)
-    image = Image.open(whole).convert("RGB").quantize(128)
+    image = Image.open(whole).convert("RGB").quantize(255)
     image.save(folder / f"{key}.png", optimize=True)
 
 

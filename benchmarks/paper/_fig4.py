@@ -13,54 +13,84 @@ from benchmarks.paper._draw import LOOKS, STYLE, legend, plt, save
 from benchmarks.paper._figures import CRITERIA, NAMES
 from benchmarks.paper._files import read_csv, write_csv
 from benchmarks.paper._run import mean_and_error
-from benchmarks.paper._settings import PRIORS, Setting, instance, task
+from benchmarks.paper._settings import PRIORS, Instance, Setting, instance, task
 from benchmarks.paper._tables import markdown, value
 from nextpert.core import campaigns
 
-SETTING = Setting(
-    "Erdos-Renyi, 10 nodes, 5 random targets", 10, "erdos_renyi", n_targets=5, where="random"
+Array = np.ndarray
+SPARSE, DENSE = (
+    Setting(f"{name}, 10 nodes, 5 random targets", 10, family, n_targets=5, where="random")
+    for name, family in (("Erdos-Renyi", "erdos_renyi"), ("complete", "complete"))
 )
-SHOWN = (0, 5, 10, 25, 50)
+SHOWN = (1, 10, 50)
+QUANTITIES = {
+    "gap": "distance",
+    "cosine": "cosine",
+    "parents": "cosine, parents only",
+}
 CLAIM = "The shifts that CIV selects converge to the ideal shift a*."
+
+
+def measures(tried: Array, drawn: Instance) -> dict[str, Array]:
+    """Return distance and cosine of tried shifts ``(..., nodes)`` to the ideal one.
+
+    Both signs count as one in the cosines: for learning, a shift is as good as its opposite. The
+    last one is among nodes with children: a shift of any other node tells nothing of a weight.
+    """
+    ideal = drawn.shift
+    has_child = np.isin(np.arange(len(ideal)), [parent for parent, _ in drawn.dag.edges()])
+    part, whole = tried[..., has_child], ideal[has_child]
+    norms = np.linalg.norm(part, axis=-1) * np.linalg.norm(whole)
+    return {
+        "gap": np.linalg.norm(tried - ideal, axis=-1),
+        "cosine": np.abs(tried @ ideal),
+        # Where a* is zero on all parents there is no direction to find: not counted.
+        "parents": np.abs(part @ whole) / np.where(norms > 0, norms, np.nan),
+    }
 
 
 def run(folder: Path, *, quick: bool, workers: int) -> None:
     """Write distances of selected shifts to the ideal one, and the shifts of one campaign."""
-    instances, runs, rounds = (2, 2, 8) if quick else (10, 20, 50)
+    instances, runs, rounds = (2, 2, 12) if quick else (10, 20, 50)
     rows = []
-    for prior, criterion in product(PRIORS, CRITERIA):
+    for setting, prior, criterion in product((SPARSE, DENSE), PRIORS, CRITERIA):
         keys = list(product(range(instances), range(runs)))
-        tasks = [task(SETTING, seed, r, criterion, prior, rounds) for seed, r in keys]
+        tasks = [task(setting, seed, r, criterion, prior, rounds) for seed, r in keys]
         results = campaigns(tasks, n_jobs=workers)
-        ideal = np.array([instance(SETTING, seed).shift for seed, _ in keys])
-        tried = np.array([r.shifts for r in results])  # (campaigns, rounds, nodes)
-        gap = np.linalg.norm(tried - ideal[:, None], axis=2)
-        # The criteria look alike at a and -a: what counts for learning is the axis.
-        cosine = np.abs((tried * ideal[:, None]).sum(axis=2))
-        for name, found in (("gap", gap), ("cosine", cosine)):
-            mean, error = mean_and_error(found.reshape(instances, runs, -1).mean(axis=1))
-            rows += [(prior, criterion, name, t + 1, mean[t], error[t]) for t in range(rounds)]
-        if (prior, criterion) == ("fixed", "civ"):
-            shifts = np.vstack([ideal[0], tried[0]])
+        tried = np.array([r.shifts for r in results]).reshape(instances, runs, rounds, -1)
+        drawn = [instance(setting, seed) for seed in range(instances)]
+        found = [measures(shifts, one) for shifts, one in zip(tried, drawn, strict=True)]
+        for name in QUANTITIES:
+            by_instance = np.array([one[name].mean(axis=0) for one in found])
+            counted = ~np.isnan(by_instance).any(axis=1)
+            mean, error = mean_and_error(by_instance[counted])
+            rows += [
+                (setting.name, prior, criterion, name, t + 1, mean[t], error[t])
+                for t in range(rounds)
+                if (t + 1) % 5 == 0 or t == 0
+            ]
+        if (setting, prior, criterion) == (SPARSE, "fixed", "civ"):
+            shifts = np.vstack([drawn[0].shift, tried[0, 0]])
             one = pd.DataFrame(shifts).rename_axis("round").reset_index()
             write_csv(one.rename(columns=str), folder, "fig4-shifts")
-    columns = ["prior", "criterion", "quantity", "round", "mean", "sem"]
+    columns = ["setting", "prior", "criterion", "quantity", "round", "mean", "sem"]
     write_csv(pd.DataFrame(rows, columns=columns), folder, "fig4")
 
 
 def table(folder: Path) -> str:
     """Return the distance of the selected shift to a*, and |cosine|, by round."""
     found = read_csv(folder, "fig4")
-    ends = [t for t in (1, *SHOWN[1:]) if t in set(found["round"])]
+    ends = [t for t in SHOWN if t in set(found["round"])]
     rows = []
-    for (prior, criterion), part in found.groupby(["prior", "criterion"], sort=False):
+    keys = ["setting", "prior", "criterion"]
+    for (setting, prior, criterion), part in found.groupby(keys, sort=False):
         cells = []
-        for quantity in ("gap", "cosine"):
+        for quantity in QUANTITIES:
             at = part[part["quantity"] == quantity].set_index("round")
             cells += [value(at.loc[t, "mean"], at.loc[t, "sem"]) for t in ends]
-        rows.append([str(prior), NAMES[str(criterion)], *cells])
-    header = [*(f"distance, round {t}" for t in ends), *(f"cosine, round {t}" for t in ends)]
-    return markdown(["prior", "criterion", *header], rows)
+        rows.append([str(setting).split(",")[0], str(prior), NAMES[str(criterion)], *cells])
+    header = [f"{name}, round {t}" for name in QUANTITIES.values() for t in ends]
+    return markdown(["graph", "prior", "criterion", *header], rows)
 
 
 def draw(folder: Path) -> None:
@@ -69,7 +99,7 @@ def draw(folder: Path) -> None:
     matrix = shifts.drop(columns="round").to_numpy().T
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            1, 3, figsize=(8, 3.3), width_ratios=(10, 0.5, 8), layout="constrained"
+            1, 4, figsize=(10, 3.3), width_ratios=(9, 0.5, 7, 7), layout="constrained"
         )
         axes[0].sharey(axes[1])
         look: Any = {"aspect": "auto", "cmap": "RdBu_r", "vmin": -1, "vmax": 1}
@@ -80,16 +110,24 @@ def draw(folder: Path) -> None:
         axes[1].set(xticks=[], title="a*")
         axes[1].tick_params(labelleft=False)
         axes[0].set(xlabel="round", ylabel="node", yticks=range(1, len(matrix) + 1))
-        axes[0].set_title("shift selected by CIV, one campaign", loc="left", fontsize=8)
+        axes[0].set_title("selected by CIV, Erdos-Renyi, one campaign", loc="left", fontsize=8)
         figure.colorbar(image, ax=axes[1], label="shift", fraction=2.0, aspect=30)
-        part = found[(found["prior"] == "fixed") & (found["quantity"] == "gap")]
-        for criterion, line in part.groupby("criterion", sort=False):
-            colour, style, marker = LOOKS[str(criterion)]
-            axes[2].plot(
-                line["round"], line["mean"], color=colour, linestyle=style, marker=marker,
-                markevery=5, markersize=3.2, linewidth=1.3, label=NAMES[str(criterion)],
-            )  # fmt: skip
-        axes[2].set(xlabel="round", ylabel="distance of the selected shift to a*", ylim=0)
-        axes[2].grid(color="0.92", linewidth=0.6)
+        axes[3].sharey(axes[2])
+        for ax, setting in zip(axes[2:], (SPARSE, DENSE), strict=True):
+            keep = (found["setting"] == setting.name) & (found["prior"] == "fixed")
+            _draw_gaps(ax, found[keep & (found["quantity"] == "gap")])
+            ax.set_title(setting.name.split(",")[0], loc="left", fontsize=8)
+        axes[2].set_ylabel("distance of the selected shift to a*")
         legend(figure, axes[2], 6)
         save(figure, folder, "fig4")
+
+
+def _draw_gaps(ax: Any, part: Any) -> None:
+    for criterion, line in part.groupby("criterion", sort=False):
+        colour, style, marker = LOOKS[str(criterion)]
+        ax.plot(
+            line["round"], line["mean"], color=colour, linestyle=style, marker=marker,
+            markersize=3.2, linewidth=1.3, label=NAMES[str(criterion)],
+        )  # fmt: skip
+    ax.set(xlabel="round", ylim=0)
+    ax.grid(color="0.92", linewidth=0.6)
