@@ -177,3 +177,18 @@ def table(folder: Path) -> str:
     less = [f"less the default, round {t}" for t in compared]
     header = ["CIV, unless said", "rounds to M = I's last", *(f"round {t}" for t in ends), *less]
     return markdown(header, rows)
+
+
+def said(folder: Path) -> str:
+    """Say what helped, what hurt and what made no difference, against the default, by round 10."""
+    found = read_csv(folder, "ablations")
+    first = COMPARED[0]
+    if f"gap_{first}" not in found:
+        return ""
+    words: dict[str, list[str]] = {"closer": [], "farther": [], "not resolved": []}
+    for _, row in found[found["variant"] != BASE].iterrows():
+        gap, error = row[f"gap_{first}"], row[f"gap_sem_{first}"]
+        words[verdict(gap, error)].append(f"{row['variant']} ({gap:+.3f} ± {error:.3f})")
+    parts = {"Helped": "closer", "Hurt": "farther", "No difference resolved": "not resolved"}
+    lines = [f"- {name}: {'; '.join(words[word]) or 'none'}." for name, word in parts.items()]
+    return f"Against the default, after round {first}:\n\n" + "\n".join(lines)

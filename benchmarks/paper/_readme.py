@@ -189,7 +189,8 @@ def _rounds_needed(folder: Path) -> list[str]:
 def _ablated(folder: Path) -> list[str]:
     return [
         "What gets there sooner: priors, starts, look-ahead",
-        "The setting of Fig. 5, 10 instances, 10 runs each.", _ablations.table(folder),
+        "The setting of Fig. 5, 10 instances, 10 runs each.", _ablations.said(folder),
+        _ablations.table(folder),
     ]  # fmt: skip
 
 
