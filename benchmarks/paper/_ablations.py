@@ -23,6 +23,7 @@ from nextpert.core import _prior_scale as learning
 Array = np.ndarray
 SHOWN = (5, 10, 15, 20, 25, 50)
 COMPARED = (10, 20)
+LEAST = 0.005  # a difference worth a word
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,9 @@ def said(folder: Path) -> str:
     words: dict[str, list[str]] = {"closer": [], "farther": [], "not resolved": []}
     for _, row in found[found["variant"] != BASE].iterrows():
         gap, error = row[f"gap_{first}"], row[f"gap_sem_{first}"]
-        words[verdict(gap, error)].append(f"{row['variant']} ({gap:+.3f} ± {error:.3f})")
-    parts = {"Helped": "closer", "Hurt": "farther", "No difference resolved": "not resolved"}
+        word = verdict(gap, error) if abs(gap) >= LEAST else "not resolved"
+        words[word].append(f"{row['variant']} ({gap:+.3f} ± {error:.3f})")
+    none = f"No difference resolved, or one below {LEAST:g}"
+    parts = {"Helped": "closer", "Hurt": "farther", none: "not resolved"}
     lines = [f"- {name}: {'; '.join(words[word]) or 'none'}." for name, word in parts.items()]
     return f"Against the default, after round {first}:\n\n" + "\n".join(lines)
