@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nextpert.core import DagBlr, Moments, campaign, shd
+from nextpert.core import DagBlr, campaign, shd
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,7 +21,6 @@ def paper(monkeypatch):
         _ablations,
         _fig3,
         _figures,
-        _noise_units,
         _readme,
         _run,
         _settings,
@@ -30,7 +29,7 @@ def paper(monkeypatch):
 
     return SimpleNamespace(
         main=__main__.main, ablations=_ablations, fig3=_fig3, figures=_figures,
-        noise_units=_noise_units, readme=_readme, run=_run, settings=_settings, tables=_tables,
+        readme=_readme, run=_run, settings=_settings, tables=_tables,
     )  # fmt: skip
 
 
@@ -106,25 +105,6 @@ def test_the_density_of_the_output_is_that_of_draws(paper):
         assert found["ks"] > 1e-3
         assert found["largest_z"] < 4.5
     assert paper.fig3.check(3, 4000, 3.0)["tau"] == pytest.approx(0.5522, abs=0.02)
-
-
-def test_the_prior_in_units_of_the_noise_is_ridge_regression(paper):
-    setting = paper.settings.Setting("x", 6, n_targets=2)
-    scm = paper.settings.instance(setting, 0).scm
-    rng = np.random.default_rng(0)
-    blr = paper.noise_units.NoiseUnitsBlr(scm.dag, noise_var=scm.noise_var, prior_scale=2.5)
-    shifts = rng.normal(size=(4, 6))
-    cells = np.vstack([scm.sample(1, shift, rng=rng) for shift in shifts])
-    for shift, cell in zip(shifts, cells, strict=True):
-        blr = blr.update(Moments.from_array(cell[None]), shift)
-        blr.mean()  # so that the next cell is added to a posterior worked out before
-    weights = blr.mean().toarray()
-    for i in range(1, 6):
-        parents = scm.dag.parents(i)
-        x = cells[:, parents]
-        gram = x.T @ x + np.diag(scm.noise_var[parents]) / 2.5
-        expected = np.linalg.solve(gram, x.T @ (cells[:, i] - shifts[:, i]))
-        np.testing.assert_allclose(weights[i, parents], expected, rtol=1e-8)
 
 
 def test_the_loop_of_the_ablations_is_the_campaign(paper):

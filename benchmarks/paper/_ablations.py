@@ -13,7 +13,6 @@ from joblib import Parallel, delayed
 
 from benchmarks.paper._figures import FIG5
 from benchmarks.paper._files import read_csv, write_csv
-from benchmarks.paper._noise_units import NoiseUnitsBlr
 from benchmarks.paper._run import first_below, mean_and_error
 from benchmarks.paper._settings import Setting, instance, task
 from benchmarks.paper._tables import markdown, value, verdict
@@ -33,13 +32,13 @@ class Variant:
     name: str
     prior: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
-    noise_units: bool = False
     noise_aware: bool = False
     hyper_sd: float | None = None
 
 
-FIXED = {"prior_scale": 1.0}
-BASE, PAPER = "scale learned (default)", "M = I (the paper)"
+FIXED, DATA = {"prior_scale": 1.0}, {"prior_units": "data"}
+BASE, PAPER = "scale learned, units of the noise (default)", "M = I (the paper)"
+MEAN_VARIANCE = {"criterion": "target_mean_variance"}
 VARIANTS = (
     Variant(PAPER, FIXED),
     Variant(BASE),
@@ -47,28 +46,25 @@ VARIANTS = (
     Variant("scale fixed at 10", {"prior_scale": 10.0}),
     Variant("scale fixed at 30", {"prior_scale": 30.0}),
     Variant("scale fixed at the true weights' mean square", {"prior_scale": "true"}),
-    Variant("scale learned, one a node (pooled=False)", {"pooled": False}),
-    Variant("scale learned, hyperprior sd 1 (default 3)", hyper_sd=1.0),
-    Variant("scale learned, hyperprior sd 10", hyper_sd=10.0),
-    Variant("M = I in units of the noise", FIXED, noise_units=True),
-    Variant("scale learned in units of the noise", noise_units=True),
-    Variant("scale learned, 2 random starts more", options={"n_random": 2}),
-    Variant("scale learned, 10 random starts more", options={"n_random": 10}),
-    Variant("scale learned, 5 rounds of warm-up", options={"n_warmup": 5}),
-    Variant("scale learned, 10 rounds of warm-up", options={"n_warmup": 10}),
-    Variant("scale learned, noise-aware look-ahead", noise_aware=True),
+    Variant("scale learned in units of the data", DATA),
+    Variant("units of the data, one scale a node", {**DATA, "pooled": False}),
+    Variant("M = I in units of the noise", {**FIXED, "prior_units": "noise"}),
+    Variant("default, one scale a node (pooled=False)", {"pooled": False}),
+    Variant("default, hyperprior sd 1 (default 3)", hyper_sd=1.0),
+    Variant("default, hyperprior sd 10", hyper_sd=10.0),
+    Variant("default, 2 random starts more", options={"n_random": 2}),
+    Variant("default, 10 random starts more", options={"n_random": 10}),
+    Variant("default, 5 rounds of warm-up", options={"n_warmup": 5}),
+    Variant("default, 10 rounds of warm-up", options={"n_warmup": 10}),
+    Variant("default, noise-aware look-ahead", noise_aware=True),
     Variant("M = I, noise-aware look-ahead", FIXED, noise_aware=True),
     Variant("M = I, 10 random starts more", FIXED, options={"n_random": 10}),
-    Variant("scale learned, CIV-OW", options={"criterion": "civ_ow"}),
-    Variant("scale learned, greedy", options={"criterion": "greedy"}),
-    Variant("scale learned, target-mean variance", options={"criterion": "target_mean_variance"}),
-    Variant(
-        "noise units, learned, target-mean variance",
-        options={"criterion": "target_mean_variance"},
-        noise_units=True,
-    ),
-    Variant("scale learned, noise variances unknown", {"noise_var": None}),
-    Variant("units of the noise, noise variances unknown", {"noise_var": None}, noise_units=True),
+    Variant("default, CIV-OW", options={"criterion": "civ_ow"}),
+    Variant("default, greedy", options={"criterion": "greedy"}),
+    Variant("default, target-mean variance", options=MEAN_VARIANCE),
+    Variant("units of the data, target-mean variance", DATA, options=MEAN_VARIANCE),
+    Variant("default, noise variances unknown", {"noise_var": None}),
+    Variant("units of the data, noise variances unknown", {"noise_var": None, **DATA}),
 )
 
 
@@ -94,8 +90,6 @@ def _posterior(variant: Variant, setting: Setting, seed: int) -> DagBlr:
     if prior["prior_scale"] == "true":
         arcs = drawn.scm.weights**2 / drawn.scm.noise_var[:, None]
         prior["prior_scale"] = float(arcs.sum() / drawn.scm.dag.n_edges)
-    if variant.noise_units:
-        return NoiseUnitsBlr(drawn.dag, **prior)
     return DagBlr(drawn.dag, intercept=False, **prior)
 
 

@@ -42,8 +42,10 @@ first; comparisons of criteria are paired by instance, with the same noise. *Clo
 are said only beyond two standard errors; with this many comparisons, one in twenty that are no
 different will look so.
 
-**Two priors.** *fixed* is the paper's `M = I`. *learned* is nextpert's default, the scale of the
-prior learned by evidence as cells arrive.
+**Two priors.** *fixed* is the paper's `M = I`: every weight of node i has the prior variance
+sigma_i². *learned* is nextpert's default: the weight of parent k has the prior variance
+sigma_i² / (lambda sigma_k²), that is, weights are counted in units of the noise, and their scale
+1 / lambda is learned by evidence as cells arrive.
 
 **What differs from the paper.** Every instance is another model and another target (one seed
 each). The generator in the authors' code is reseeded with the same number for every instance, so
@@ -178,10 +180,9 @@ def _rounds_needed(folder: Path) -> list[str]:
         "CIV on all settings of Figs. 5 and ED 1 to 4 (their number in brackets), 10 instances, "
         f"{_rounds.RUNS} runs each; mean over the settings of the first round in which the mean "
         "distance is at or below that of M = I after 50. One that never gets there counts as 50. "
-        "*Units of the noise* is the prior whose scale is learned after dividing every node by "
-        "the standard deviation of its noise: weights of prior variance "
-        "sigma_i² / (lambda sigma_k²) instead of sigma_i² / lambda, where k is the parent. It is "
-        "in `benchmarks/paper/_noise_units.py`, not in the package.",
+        "*Units of the data* is the prior of variance sigma_i² / lambda for all weights "
+        '(`prior_units="data"`), *units of the noise* that of sigma_i² / (lambda sigma_k²), '
+        "where k is the parent.",
         _rounds.table(folder),
     ]
 
@@ -215,14 +216,8 @@ def _summary(folder: Path, made: list[str]) -> list[str]:
              f"{part['kept'].median():.0f}", f"{there.sum()}/{len(part)}"]
         )  # fmt: skip
     header = [
-        "criterion",
-        *keys,
-        "dense graphs",
-        "sparse graphs",
-        "all settings",
-        "median",
-        "settings that get there",
-    ]
+        "criterion", *keys, "dense graphs", "sparse graphs", "all settings", "median",
+    ]  # fmt: skip
     compared = [key for key in FIGURES if key in made]
     counted = pd.concat([read_csv(folder, f"{key}-pairs") for key in compared])
     return [

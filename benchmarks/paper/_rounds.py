@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from benchmarks.paper._ablations import BASE, FIXED, PAPER, Variant, distances
+from benchmarks.paper._ablations import DATA, FIXED, PAPER, Variant, distances
 from benchmarks.paper._figures import AVERAGED, FIGURES, is_dense
 from benchmarks.paper._files import read_csv, write_csv
 from benchmarks.paper._run import first_below, mean_and_error
@@ -18,9 +18,10 @@ from benchmarks.paper._tables import markdown
 
 VARIANTS = (
     Variant(PAPER, FIXED),
-    Variant(BASE),
-    Variant("one scale a node", {"pooled": False}),
-    Variant("units of the noise", noise_units=True),
+    Variant("learned, units of the data", DATA),
+    Variant("units of the data, one scale a node", {**DATA, "pooled": False}),
+    Variant("learned, units of the noise (default)"),
+    Variant("default, one scale a node", {"pooled": False}),
 )
 RUNS, SHOWN = 5, (10, 20, 50)
 
@@ -42,7 +43,10 @@ def run(folder: Path, *, quick: bool, workers: int) -> None:
                 found = np.array(values).reshape(figure.instances, runs, -1).mean(axis=1)
                 end = found[:, -1] if end is None else end
                 rows.append(_row(key, setting.name, variant.name, found, end))
-            print(f"{key}, {setting.name}: {[row['rounds'] for row in rows[-4:]]}", file=sys.stderr)
+            print(
+                f"{key}, {setting.name}: {[row['rounds'] for row in rows[-len(VARIANTS) :]]}",
+                file=sys.stderr,
+            )
     write_csv(pd.DataFrame(rows), folder, "rounds")
 
 

@@ -72,7 +72,7 @@ def paired(found: Curves) -> pd.DataFrame:
 
 def first_below(curve: Array, level: float) -> float:
     """Return the first round whose value is at or below the level; infinity if there is none."""
-    below = np.flatnonzero(curve <= level)
+    below = np.flatnonzero(curve <= level * (1 + 1e-9))  # means may differ in their last bits
     return float(below[0]) if len(below) else np.inf
 
 

@@ -61,12 +61,20 @@ def test_learned_precision_is_the_best_of_a_fine_grid(
         lambda t: sum(evidence(i, t) for i in has_parents) + stats.norm.logpdf(t, 0, HYPER_SD)
     )
     for pooled in (True, False):
-        blr = DagBlr(Dag.from_parents(parents), intercept=intercept, noise_var=noise, pooled=pooled)
+        blr = DagBlr(
+            Dag.from_parents(parents),
+            intercept=intercept,
+            noise_var=noise,
+            pooled=pooled,
+            prior_units="data",
+        )
         for x, a, do in data:
             blr = blr.update(Moments.from_array(x), a, do=do)
         learned = np.log(blr.blocks["precision"])
+        if intercept:
+            np.testing.assert_allclose(learned[~blr.is_weight], np.log(1e-6))
         if pooled:
-            np.testing.assert_allclose(learned, best, atol=0.0051)
+            np.testing.assert_allclose(learned[blr.is_weight], best, atol=0.0051)
             continue
         for i in has_parents:
 
@@ -74,16 +82,17 @@ def test_learned_precision_is_the_best_of_a_fine_grid(
                 return evidence(i, t) + stats.norm.logpdf(t, best, NODE_SD)
 
             place, top = finest(own)
-            assert abs(learned[i] - place) < 0.0101
-            assert own(learned[i : i + 1])[0] > top - 1e-5
+            of_node = learned[blr.vptr[i] + intercept : blr.vptr[i + 1]]
+            assert (abs(of_node - place) < 0.0101).all()
+            assert own(of_node[:1])[0] > top - 1e-5
 
 
 def test_learned_precision_is_the_best_of_the_evidence_it_reports(cells, graphs):
     parents = graphs["complete"]
     x = cells(parents, np.random.default_rng(12), 60, intercept=True)
     dag = Dag.from_parents(parents)
-    blr = DagBlr(dag).update(Moments.from_array(x))
-    chosen = blr.blocks["precision"][0]
+    blr = DagBlr(dag, prior_units="data").update(Moments.from_array(x))
+    chosen = blr.blocks["precision"][blr.is_weight][0]
 
     def objective(log_lambda):
         fixed = DagBlr(dag, prior_scale=float(np.exp(-log_lambda))).update(Moments.from_array(x))
@@ -96,8 +105,8 @@ def test_learned_precision_is_the_best_of_the_evidence_it_reports(cells, graphs)
 
 def test_without_parents_or_cells_the_hyperprior_decides(graphs):
     for name in ("empty", "complete"):
-        blr = DagBlr(Dag.from_parents(graphs[name]))
-        np.testing.assert_allclose(blr.blocks["precision"], 1.0, atol=1e-3)
+        blr = DagBlr(Dag.from_parents(graphs[name]), prior_units="data")
+        np.testing.assert_allclose(blr.blocks["precision"][blr.is_weight], 1.0, atol=1e-3)
 
 
 def test_scale_is_learned_anew_as_cells_arrive(cells, graphs):
@@ -111,4 +120,5 @@ def test_scale_is_learned_anew_as_cells_arrive(cells, graphs):
     fresh = blr.update(few_moments := Moments.from_array(np.zeros((0, 5))))
     assert few_moments.n == 0
     assert fresh.n_cells == 0
-    assert (many.blocks["precision"] != few.blocks["precision"]).all()
+    changed = many.blocks["precision"] != few.blocks["precision"]
+    np.testing.assert_array_equal(changed, many.is_weight)

@@ -166,6 +166,9 @@ def _add_posterior(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--prior-scale", type=_scale, default="evidence", metavar="evidence|NUMBER", help="learn it"
     )
+    group.add_argument(
+        "--prior-units", choices=("data", "noise"), help="what weights are measured in by the prior"
+    )
     group.add_argument("--noise-var", type=float, help="known noise variance of all genes")
     group.add_argument("--no-intercept", action="store_true", help="for data centred by controls")
 

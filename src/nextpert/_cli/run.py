@@ -84,6 +84,7 @@ def _analyse(
             shift=read.read_shift(options.shift),
             separator=options.separator,
             prior_scale=options.prior_scale,
+            prior_units=options.prior_units,
             noise_var=options.noise_var,
             intercept=not options.no_intercept,
             **common,

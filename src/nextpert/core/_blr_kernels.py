@@ -82,9 +82,7 @@ def invert_spd(matrix, inverse):
 
 
 @entry
-def posterior_blocks(
-    vptr, mptr, intercept, tau, precision, xtx, xty, yty, cov, mean, residual, logdet
-):
+def posterior_blocks(vptr, mptr, precision, xtx, xty, yty, cov, mean, residual, logdet):
     """Fill M', m', residual = y'y - m''X'y and log|M'| - log|M| of each node (Lemma 1)."""
     for i in range(len(vptr) - 1):
         v, m = vptr[i], mptr[i]
@@ -92,9 +90,8 @@ def posterior_blocks(
         block = xtx[m : m + d * d].reshape(d, d).copy()
         prior = 0.0
         for a in range(d):
-            extra = tau if (intercept and a == 0) else precision[i]
-            block[a, a] += extra
-            prior += np.log(extra)
+            block[a, a] += precision[v + a]
+            prior += np.log(precision[v + a])
         inverse = cov[m : m + d * d].reshape(d, d)
         logdet[i] = prior - invert_spd(block, inverse)
         fitted = 0.0

@@ -22,6 +22,16 @@ def check_scale(prior_scale: float | str) -> float | str:
     return require_positive(prior_scale, "prior_scale")
 
 
+def check_units(prior_units: str | None, prior_scale: float | str) -> str:
+    """Return ``"data"`` or ``"noise"``, by default what suits the scale, or raise."""
+    if prior_units is None:
+        return "noise" if prior_scale == "evidence" else "data"
+    if prior_units not in ("data", "noise"):
+        message = f"prior_units must be 'data', 'noise' or None, but is {prior_units!r}."
+        raise ValueError(message)
+    return prior_units
+
+
 def check_rate(prior_rate: float) -> float:
     """Return the rate if it is finite and 0 or above, or raise."""
     if not (np.isfinite(prior_rate) and prior_rate >= 0):

@@ -28,6 +28,7 @@ def pack(blr: DagBlr) -> dict[str, Any]:
     stored |= {"intercept": int(blr.intercept), "pooled": int(blr.pooled)}
     return stored | {
         "prior_scale": blr.prior_scale,
+        "prior_units": blr.prior_units,
         "prior_shape": blr.prior_shape,
         "prior_rate": blr.prior_rate,
     }
@@ -43,6 +44,7 @@ def unpack(stored: Mapping[str, Any]) -> DagBlr:
         noise_var=stored.get("known_noise_var"),
         intercept=bool(stored["intercept"]),
         prior_scale=scale if isinstance(scale, str) else float(scale),
+        prior_units=str(stored.get("prior_units", "data")),
         pooled=bool(stored["pooled"]),
         prior_shape=float(stored["prior_shape"]),
         prior_rate=float(stored["prior_rate"]),

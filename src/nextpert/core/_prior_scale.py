@@ -1,7 +1,8 @@
 """The scale of the prior over weights, learned by maximising the evidence.
 
-The prior covariance of node i's weights is ``sigma_i^2 / lambda_i``. One eigendecomposition of the
-parents' gram (the intercept projected out) gives a node's evidence for every lambda.
+The prior variance of node i's weight on parent k is ``sigma_i^2 / (lambda_i r_k)``, with ``r_k``
+one or the noise variance of the parent. One eigendecomposition of the parents' gram (the intercept
+projected out, columns divided by ``sqrt(r_k)``) gives a node's evidence for every lambda.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _BOUNDS = (-14.0, 18.0)  # of log lambda
 
 
 @entry
-def _spectra(vptr, mptr, intercept, tau, xtx, xty, yty, cells, values, scores, rest):
+def _spectra(vptr, mptr, intercept, tau, relative, xtx, xty, yty, cells, values, scores, rest):
     """Eigenvalues of each node's parent gram, X'y in that basis, and y'y, intercept removed."""
     for i in range(len(vptr) - 1):
         v, m = vptr[i], mptr[i]
@@ -46,6 +47,12 @@ def _spectra(vptr, mptr, intercept, tau, xtx, xty, yty, cells, values, scores, r
                 cross[a] -= share * xty[v]
                 for b in range(d - 1):
                     gram[a, b] -= share * full[0, 1 + b]
+        for a in range(d - k):
+            by = 1.0 / np.sqrt(relative[v + k + a])
+            cross[a] *= by
+            for b in range(d - k):
+                gram[a, b] *= by
+                gram[b, a] *= by
         w, u = np.linalg.eigh(gram)
         for a in range(d - k):
             values[v + k + a] = max(w[a], 0.0)
@@ -80,8 +87,10 @@ def _total_evidence(nodes, vptr, intercept, values, scores, rest, t, shape, rate
     return total
 
 
-def learn_precision(blr: DagBlr) -> NDArray[np.float64]:
+def learn_precision(blr: DagBlr, relative: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return lambda of each node, shape ``(n_nodes,)``: shared, or drawn towards a shared value.
+
+    ``relative``, shape ``(vptr[-1],)``, is the precision of each design column over lambda.
 
     Maximises the log evidence of DAG-BLR plus a weak log-normal hyperprior on lambda.
     """
@@ -89,9 +98,8 @@ def learn_precision(blr: DagBlr) -> NDArray[np.float64]:
     values, scores = np.zeros(blr.vptr[-1]), np.zeros(blr.vptr[-1])
     rest = np.empty(p)
     stats = (blr.xtx, blr.xty, blr.yty, blr.cells)
-    _spectra(
-        blr.vptr, blr.mptr, blr.intercept, blr.intercept_precision, *stats, values, scores, rest
-    )
+    tau = blr.intercept_precision
+    _spectra(blr.vptr, blr.mptr, blr.intercept, tau, relative, *stats, values, scores, rest)
     known = np.zeros(p) if blr.known_noise_var is None else blr.known_noise_var
     shape, rate = np.full(p, blr.prior_shape), np.full(p, blr.prior_rate)
     head = (blr.vptr, blr.intercept, values, scores, rest)

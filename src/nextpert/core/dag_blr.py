@@ -11,8 +11,9 @@ from scipy.special import gammaln
 
 from nextpert.core import _blr_kernels as kernels
 from nextpert.core import _blr_storage as storage
+from nextpert.core._blr_blocks import fill_blocks
 from nextpert.core._blr_draws import draw_posterior
-from nextpert.core._blr_prior import check_noise_var, check_rate, check_scale
+from nextpert.core._blr_prior import check_noise_var, check_rate, check_scale, check_units
 from nextpert.core._checks import (
     as_nodes,
     as_rng,
@@ -21,7 +22,6 @@ from nextpert.core._checks import (
     require_finite,
     require_positive,
 )
-from nextpert.core._prior_scale import learn_precision
 from nextpert.core.dag import Dag
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ class DagBlr:
 
     The model of node ``i`` with parents ``P`` is ``x_i = c_i + B_iP x_P + a_i + noise`` with shift
     ``a_i``, noise variance ``sigma_i^2 ~ IG(prior_shape, prior_rate)`` and weights
-    ``B_iP | sigma_i^2 ~ N(0, sigma_i^2 / lambda_i I)`` (Zhang et al. 2023, Definition 2 and
-    Lemma 1). Only moments are needed, and environments add up: one batch and many in sequence
-    give the same posterior.
+    ``B_iP | sigma_i^2 ~ N(0, sigma_i^2 M_i)`` with a diagonal ``M_i`` (Zhang et al. 2023,
+    Definition 2 and Lemma 1). Only moments are needed, and environments add up: one batch and
+    many in sequence give the same posterior.
 
     Parameters
     ----------
@@ -54,8 +54,14 @@ class DagBlr:
         Whether every node has an intercept ``c_i`` (prior precision 1e-6). Turn it off only for
         data whose noise is known to have mean zero.
     prior_scale
-        ``"evidence"`` (default) learns ``1 / lambda`` by maximising the evidence, anew as data
-        arrive; a number fixes it (the paper: 1, that is ``M = I``).
+        The scale ``1 / lambda`` of ``M_i``. ``"evidence"`` (default) learns it by maximising the
+        evidence, anew as data arrive; a number fixes it (the paper: 1, that is ``M = I``).
+    prior_units
+        What one ``lambda`` stands for. ``"data"``: every weight of node ``i`` has the variance
+        ``sigma_i^2 / lambda_i``, as in the paper. ``"noise"``: its weight on parent ``k`` has the
+        variance ``sigma_i^2 / (lambda_i sigma_k^2)``, whatever the units of the genes; noise
+        variances of parents that are not known are estimated, by a first fit in units of the
+        data. ``None`` (default): ``"noise"`` where the scale is learned, else ``"data"``.
     pooled
         With ``"evidence"``: one lambda for all nodes (default), or one a node, drawn towards
         the common value.
@@ -88,6 +94,7 @@ class DagBlr:
         noise_var: ArrayLike | None = None,
         intercept: bool = True,
         prior_scale: float | str = "evidence",
+        prior_units: str | None = None,
         pooled: bool = True,
         prior_shape: float = 2.0,
         prior_rate: float = 1e-3,
@@ -96,11 +103,16 @@ class DagBlr:
         self.intercept = bool(intercept)
         self.pooled = bool(pooled)
         self.prior_scale = check_scale(prior_scale)
+        self.prior_units = check_units(prior_units, self.prior_scale)
         self.prior_shape = require_positive(prior_shape, "prior_shape")
         self.prior_rate = check_rate(prior_rate)
         self.known_noise_var = check_noise_var(noise_var, dag.n_nodes)
-        if self.known_noise_var is None and self.prior_scale == "evidence" and prior_rate == 0:
-            message = "prior_rate=0 has no evidence to learn from: give prior_scale a number."
+        learned = self.prior_scale == "evidence" or self.prior_units == "noise"
+        if self.known_noise_var is None and learned and prior_rate == 0:
+            message = (
+                "prior_rate=0 has no evidence to learn from: give prior_scale a number, and "
+                "prior_units='data'."
+            )
             raise ValueError(message)
         width = dag.in_degree + self.intercept
         self.vptr: NDArray[np.int64] = np.concatenate([[0], np.cumsum(width)])
@@ -150,7 +162,8 @@ class DagBlr:
         skip[as_nodes(() if do is None else do, p, "do")] = True
         # The intercept's prior variance is large: taking the first cell off it would cost digits.
         settled = not self.intercept or (self.cells[~skip] > 0).all()
-        fixed = self._blocks is not None and self.prior_scale != "evidence"
+        given = self.prior_units == "data" or self.known_noise_var is not None
+        fixed = self._blocks is not None and self.prior_scale != "evidence" and given
         rank_one = bool(moments.n == 1 and fixed and settled)
         new = self if inplace else self._copied(with_blocks=rank_one)
         layout = (self.dag.indptr, self.dag.indices, self.vptr, self.mptr)
@@ -192,32 +205,12 @@ class DagBlr:
     def blocks(self) -> dict[str, Vector]:
         """Flat arrays ``cov`` (M), ``weights`` (m), ``residual``, ``logdet``, ``precision``."""
         if self._blocks is None:
-            precision = (
-                learn_precision(self)
-                if self.prior_scale == "evidence"
-                else np.full(self.n_nodes, 1.0 / float(self.prior_scale))
-            )
-            self._blocks = self._compute(precision)
+            self._blocks = fill_blocks(self)
         return self._blocks
 
-    def _compute(self, precision: Vector) -> dict[str, Vector]:
-        cov, weights = np.empty(self.mptr[-1]), np.empty(self.vptr[-1])
-        residual, logdet = np.empty(self.n_nodes), np.empty(self.n_nodes)
-        kernels.posterior_blocks(
-            self.vptr, self.mptr, self.intercept, self.intercept_precision, precision,
-            self.xtx, self.xty, self.yty, cov, weights, residual, logdet,
-        )  # fmt: skip
-        failed = np.flatnonzero(np.isnan(logdet))
-        if len(failed):
-            message = (
-                f"The parents of nodes {failed[:10].tolist()} are collinear to working precision: "
-                "drop duplicated nodes or use a smaller prior_scale."
-            )
-            raise ValueError(message)
-        values = (cov, weights, residual, logdet, precision)
-        return dict(zip(storage.BLOCKS, values, strict=True))
-
-    def _is_weight(self) -> NDArray[np.bool_]:
+    @property
+    def is_weight(self) -> NDArray[np.bool_]:
+        """Which design columns are parents, not intercepts, shape ``(vptr[-1],)``."""
         mask = np.ones(self.vptr[-1], dtype=np.bool_)
         if self.intercept:
             mask[self.vptr[:-1]] = False
@@ -225,7 +218,7 @@ class DagBlr:
 
     def mean(self) -> sp.csr_array:
         """Return the posterior mean of B, sparse ``(n_nodes, n_nodes)``, row = child."""
-        data = self.blocks["weights"][self._is_weight()]
+        data = self.blocks["weights"][self.is_weight]
         shape = (self.n_nodes, self.n_nodes)
         return sp.csr_array((data, self.dag.indices.copy(), self.dag.indptr.copy()), shape=shape)
 

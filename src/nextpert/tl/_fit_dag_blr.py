@@ -33,6 +33,7 @@ def fit_dag_blr(
     shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] = "knockout",
     separator: str = "+",
     prior_scale: str | float = "evidence",
+    prior_units: str | None = None,
     noise_var: float | Mapping[str, float] | pd.Series | None = None,
     intercept: bool = True,
     layer: str | None = None,
@@ -71,6 +72,10 @@ def fit_dag_blr(
     prior_scale
         ``"evidence"`` (default) learns the scale of the prior of the weights; a number fixes it
         (1 in the paper).
+    prior_units
+        ``"noise"`` takes weights in units of the noise of child and parent, so that the posterior
+        does not hang on how a gene is scaled; ``"data"`` takes them as they are, as the paper
+        does. ``None`` (default): ``"noise"`` where the scale is learned, else ``"data"``.
     noise_var
         Known noise variances, one number or one a gene, in squared units of the data; ``None``
         (default) infers them.
@@ -142,6 +147,7 @@ def fit_dag_blr(
         noise_var=_noise_variances(noise_var, genes),
         intercept=intercept,
         prior_scale=prior_scale,
+        prior_units=prior_units,
     ).update(cells)
     for moments, shifts in zip(perturbed, used.shifts, strict=True):
         blr = blr.update(moments, shifts)
@@ -152,6 +158,7 @@ def fit_dag_blr(
         "shift": shift if isinstance(shift, str) else "table",
         "separator": separator,
         "prior_scale": prior_scale,
+        "prior_units": blr.prior_units,
         "intercept": bool(intercept),
     }
     if layer is not None:
