@@ -15,9 +15,8 @@ above the truth. At the ideal shift itself, true distance 0, they never hold it.
 interval takes that noise off, and holds in all cases but for the recommended shift, which was
 chosen to bring the posterior mean onto the target; there, quantiles are the ones to read.
 
-Weights fall short where a node has many parents for the number of cells: one prior scale for all
-nodes of a dense standardised model (``DagBlr(pooled=False)``, one a node, regains most of it), and
-noise variances that are estimated as if the weights cost no degrees of freedom.
+With ``--prior-units data``, one scale in units of the data for all nodes of a dense standardised
+model, weights fall short where a node has many parents for the number of cells.
 
     python benchmarks/calibration.py            # some minutes
     python benchmarks/calibration.py --quick
@@ -76,6 +75,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--level", type=float, default=0.9)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--prior-units", choices=("data", "noise"), default="noise")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="8 instances and 300 draws: a trial")
     args = parser.parse_args()
@@ -87,7 +87,9 @@ def main() -> None:
         seeds = range(args.first_seed, args.first_seed + n)
         found = np.array(
             Parallel(n_jobs=args.workers)(
-                delayed(coverage)(setting, seed, level=args.level, n_samples=draws)
+                delayed(coverage)(
+                    setting, seed, level=args.level, n_samples=draws, prior_units=args.prior_units
+                )
                 for seed in seeds
             )
         )
@@ -97,12 +99,17 @@ def main() -> None:
 
 
 def coverage(
-    setting: Setting, seed: int, *, level: float = 0.9, n_samples: int = 1000
+    setting: Setting,
+    seed: int,
+    *,
+    level: float = 0.9,
+    n_samples: int = 1000,
+    prior_units: str = "noise",
 ) -> list[float]:
     """Return the share of true values inside their intervals, in the order of ``QUANTITIES``."""
     rng = np.random.default_rng(seed)
     p = setting.n_nodes
-    scm, posterior = instance(setting, rng)
+    scm, posterior = instance(setting, rng, prior_units)
     ideal, target = random_target(scm, max(p // 3, 1), rng=rng)
     weights, intercepts = draw_weights(posterior, n_samples, rng)
     dag = posterior.dag
@@ -131,14 +138,16 @@ def coverage(
     return [float(v) for v in (held, inside(shifts, ideal, level).mean(), *quantiles, *scores)]
 
 
-def instance(setting: Setting, rng: np.random.Generator) -> tuple[LinearScm, DagBlr]:
+def instance(
+    setting: Setting, rng: np.random.Generator, prior_units: str = "noise"
+) -> tuple[LinearScm, DagBlr]:
     """Draw a model with intercepts, and the posterior after its cells."""
     p = setting.n_nodes
     unit = random_scm(p, setting.family, rng=rng)
     scm = LinearScm(unit.weights, unit.noise_var, rng.normal(size=p))
     control = Moments.from_array(scm.sample(setting.n_control, rng=rng))
     dag = gsp(control, n_runs=5, rng=rng).dag if setting.learned else scm.dag
-    posterior = DagBlr(dag).update(control)
+    posterior = DagBlr(dag, prior_units=prior_units).update(control)
     for node in rng.choice(p, setting.n_perturbations, replace=False):
         shift = np.zeros(p)
         shift[node] = rng.choice([-1.0, 1.0])

@@ -19,11 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nextpert.core._compile import entry, fast, inner, spliced
-from nextpert.core.structure._bits import (
-    flip,
-    has,
-    members,
-)
+from nextpert.core.structure._bits import flip, has, members
 from nextpert.core.structure._imap import add_family
 
 if TYPE_CHECKING:
