@@ -16,6 +16,7 @@ from benchmarks.paper._files import read_csv, read_facts
 from benchmarks.paper._tables import (
     at_the_end,
     distances,
+    farther,
     markdown,
     pairs_counted,
     pairs_of_one,
@@ -154,11 +155,30 @@ def _campaigns(key: str) -> Callable[[Path], list[str]]:
                     at_the_end(table, prior),
                 ]
             parts += ["In how many settings a difference is resolved:", pairs_counted(pairs)]
+            if names := farther(pairs):
+                parts += ["Where the first is farther, and by how much:", names]
+        if key == "ed6":
+            parts.append(_kinds(table))
         if key == "ed5":
             parts += ["Time a round, one thread:", _times(folder)]
         return parts
 
     return make
+
+
+def _kinds(table: pd.DataFrame) -> str:
+    """Say which kind of wrong arcs costs CIV most, at the largest number of them."""
+    last = table[(table["round"] == table["round"].max()) & (table["criterion"] == "civ")]
+    at = last.set_index(["prior", "setting"])
+    settings = FIGURES["ed6"].settings if len(last) > 4 else FIGURES["ed6"].quick().settings
+    ends = [s.name for s in settings if s.name.startswith("20 ")]
+    lines = []
+    for prior in dict.fromkeys(last["prior"]):
+        rows = {name: at.loc[(prior, name)] for name in (settings[0].name, *ends)}
+        shown = [f"{name} {value(row['mean'], row['sem'])}" for name, row in rows.items()]
+        worst = max(ends, key=lambda name: rows[name]["mean"])
+        lines.append(f"{prior} prior: {', '.join(shown)}; {worst} cost most")
+    return "CIV after the last round, " + "; ".join(lines) + "."
 
 
 def _times(folder: Path) -> str:
@@ -219,7 +239,14 @@ def _summary(folder: Path, made: list[str]) -> list[str]:
         "criterion", *keys, "dense graphs", "sparse graphs", "all settings", "median",
     ]  # fmt: skip
     compared = [key for key in FIGURES if key in made]
-    counted = pd.concat([read_csv(folder, f"{key}-pairs") for key in compared])
+    counted = pd.concat(
+        [
+            table.assign(setting=f"{key}, " + table["setting"])
+            for key in compared
+            for table in [read_csv(folder, f"{key}-pairs")]
+        ]
+    )
+    names = farther(counted)
     return [
         "## In short",
         "Rounds the learned prior needs to be as close as the fixed prior is after its last round "
@@ -230,4 +257,5 @@ def _summary(folder: Path, made: list[str]) -> list[str]:
         markdown([*header, "settings that get there"], rows),
         f"Criteria against each other after the last round, all settings of {', '.join(compared)}:",
         pairs_counted(counted),
+        *(["Where the first is farther, and by how much:", names] if names else []),
     ]

@@ -93,6 +93,18 @@ def pairs_counted(pairs: Any) -> str:
     return markdown(header, rows)
 
 
+def farther(pairs: Any) -> str:
+    """Name the settings in which the first of a pair ends up farther; empty if there are none."""
+    last = pairs[pairs["round"] == pairs["round"].max()]
+    lines = []
+    for (pair, prior), part in last.groupby(["pair", "prior"], sort=False):
+        rows = zip(part["setting"], part["difference"], part["sem"], strict=True)
+        names = [f"{s} ({d:.2g} ± {e:.1g})" for s, d, e in rows if verdict(d, e) == "farther"]
+        if names:
+            lines.append(f"- {pair_name(str(pair))}, {prior} prior: {'; '.join(names)}.")
+    return "\n".join(lines)
+
+
 def rounds_table(rounds: Any, criteria: Iterable[str] = NAMES) -> str:
     """Return the rounds the learned prior needs, one row a setting and criterion."""
     rows = [
