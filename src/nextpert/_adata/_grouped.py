@@ -21,6 +21,8 @@ _DENSE_SHARE = 0.25
 _BLOCK_ENTRIES = 2**22
 _MOST_ENTRIES = 2**24
 _CELLS_A_GROUP = 64
+# Entries of the scatters of all environments that are summed in one pass.
+_SCATTER_ENTRIES = 2**22
 
 
 def block_rows(n_columns: int, n_groups: int) -> int:
@@ -51,21 +53,36 @@ def grouped_moments(values: Values, groups: NDArray[np.int64]) -> Parts:
     """
     if sp.issparse(values) and values.nnz > _DENSE_SHARE * values.shape[0] * values.shape[1]:
         values = values.toarray()
-    counts = np.bincount(groups)
-    small = groups.astype(np.uint16) if len(counts) < 2**16 else groups  # sorted in linear time
-    members = np.split(np.argsort(small, kind="stable"), np.cumsum(counts)[:-1])
-    parts = {}
     try:
-        for group in np.flatnonzero(counts).tolist():
-            rows = members[group]
-            if sp.issparse(values):
-                parts[group] = sparse_moments(values, rows)
-            else:
-                parts[group] = Moments.from_array(values[rows])
+        return (
+            _sparse_parts(values, groups) if sp.issparse(values) else _dense_parts(values, groups)
+        )
     except ValueError:
         require_finite(values)
         raise
+
+
+def _sparse_parts(values: sp.csr_array, groups: NDArray[np.int64]) -> Parts:
+    present = np.flatnonzero(np.bincount(groups))
+    at_once = max(1, _SCATTER_ENTRIES // max(values.shape[1] ** 2, 1))
+    parts: Parts = {}
+    for first in range(0, len(present), at_once):
+        some = present[first : first + at_once]
+        place = np.full(int(present[-1]) + 1, -1, dtype=np.int64)
+        place[some] = np.arange(len(some))
+        of_row = place[groups]
+        rows = np.flatnonzero(of_row >= 0)
+        found = sparse_moments(values, rows, of_row[rows], len(some))
+        parts |= dict(zip(some.tolist(), found, strict=True))
     return parts
+
+
+def _dense_parts(values: NDArray[np.floating], groups: NDArray[np.int64]) -> Parts:
+    counts = np.bincount(groups)
+    small = groups.astype(np.uint16) if len(counts) < 2**16 else groups  # sorted in linear time
+    members = np.split(np.argsort(small, kind="stable"), np.cumsum(counts)[:-1])
+    present = np.flatnonzero(counts).tolist()
+    return {group: Moments.from_array(values[members[group]]) for group in present}
 
 
 def add_parts(moments: list[Moments], parts: Parts) -> list[Moments]:

@@ -42,26 +42,25 @@ def pick_rows(
     counts
         Where the number of entries of every row goes, zeros before.
     """
-    n_genes = np.uintp(len(column_of))
-    member = np.empty(len(column_of), np.int64)
+    member = np.empty(len(column_of), np.uint8)
     for j in range(len(column_of)):
         member[j] = column_of[j] >= 0
-    found = np.empty(_STRETCH, np.int64)
+    found = np.empty(_STRETCH, np.int32)
     row, total = 0, 0
     for start in range(0, len(indices), _STRETCH):
-        stop = min(start + _STRETCH, len(indices))
-        largest = np.uintp(0)  # a negative index is a large unsigned one
-        for k in range(start, stop):
-            largest = max(largest, np.uintp(indices[k]))
-        if largest >= n_genes:
+        stretch = indices[start : start + _STRETCH]
+        least, largest = stretch[0], stretch[0]  # of the type of the indices, for wide registers
+        for k in range(len(stretch)):
+            least, largest = min(least, stretch[k]), max(largest, stretch[k])
+        if least < 0 or largest >= len(column_of):
             return -1
         # Without a branch, which would be foreseen wrongly at every entry of the panel.
         n_found = np.uintp(0)
-        for k in range(start, stop):
+        for k in range(len(stretch)):
             found[n_found] = k
-            n_found += np.uintp(member[np.uintp(indices[k])])
+            n_found += np.uintp(member[np.uintp(stretch[k])])
         for q in range(n_found):
-            k = found[q]
+            k = start + found[q]
             while indptr[row + 1] <= k:
                 row += 1
             if wanted[row]:

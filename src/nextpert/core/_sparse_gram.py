@@ -19,31 +19,34 @@ def sparse_scatter(
     indices: NDArray[Any],
     indptr: NDArray[Any],
     rows: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    count: NDArray[np.int64],
     total: NDArray[np.float64],
     scatter: NDArray[np.float64],
-) -> float:
-    """Fill in sums and scatter of some CSR rows; return the least share of a square that is left.
+    left: NDArray[np.float64],
+) -> None:
+    """Fill in the sums and scatters of groups of CSR rows, and the share of squares left of them.
 
     Columns must be sorted in each row, and none given twice. Every sum runs in the order of
-    ``rows``, so that its bits do not depend on what else is in the matrix. ``total`` and
-    ``scatter`` are zero before. The share tells how many digits the difference of the sum of
-    squares and the square of the mean has lost.
+    ``rows``, so that its bits do not depend on what else is in the matrix. ``count`` (a group's
+    rows), ``total`` and ``scatter`` are zero before. The least share of a square that is left
+    tells how many digits the difference of the sum of squares and the square of the mean has lost.
     """
-    p = len(total)
-    for row in rows:
-        first, last = indptr[row], indptr[row + 1]
+    for r in range(len(rows)):
+        group, first, last = groups[r], indptr[rows[r]], indptr[rows[r] + 1]
+        count[group] += 1
         for a in range(first, last):
             value, j = data[a], indices[a]
-            total[j] += value
+            total[group, j] += value
             for b in range(a, last):
-                scatter[j, indices[b]] += value * data[b]
-    least = 1.0
-    for j in range(p):
-        mean = total[j] / len(rows)
-        square = scatter[j, j]
-        for k in range(j, p):
-            scatter[j, k] -= mean * total[k]
-            scatter[k, j] = scatter[j, k]
-        if square > 0:
-            least = min(least, scatter[j, j] / square)
-    return least
+                scatter[group, j, indices[b]] += value * data[b]
+    for group in range(len(count)):
+        left[group] = 1.0
+        for j in range(total.shape[1]):
+            mean = total[group, j] / max(count[group], 1)
+            square = scatter[group, j, j]
+            for k in range(j, total.shape[1]):
+                scatter[group, j, k] -= mean * total[group, k]
+                scatter[group, k, j] = scatter[group, j, k]
+            if square > 0:
+                left[group] = min(left[group], scatter[group, j, j] / square)

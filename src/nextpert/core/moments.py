@@ -74,7 +74,9 @@ class Moments:
             message = f"Cells must be a matrix (n_cells, n_nodes), but its shape is {block.shape}."
             raise ValueError(message)
         if sp.issparse(block):
-            return sparse_moments(canonical_csr(block), np.arange(block.shape[0]))
+            n = block.shape[0]
+            every, same = np.arange(n), np.zeros(n, dtype=np.int64)
+            return sparse_moments(canonical_csr(block), every, same, 1)[0]
         n, p = block.shape
         if n == 0:
             return cls.zeros(p)
@@ -168,25 +170,33 @@ def canonical_csr(x: Any) -> sp.csr_array:
     return cells
 
 
-def sparse_moments(x: sp.csr_array, rows: NDArray[np.int64]) -> Moments:
-    """Return the moments of some rows of a :func:`canonical_csr`, taken in the order given.
+def sparse_moments(
+    x: sp.csr_array, rows: NDArray[np.int64], groups: NDArray[np.int64], n_groups: int
+) -> list[Moments]:
+    """Return the moments of groups of rows of a :func:`canonical_csr`, in the order of ``rows``.
+
+    ``groups`` has the group of each of ``rows``. All groups are summed in one pass over the rows.
 
     Raises
     ------
     ValueError
         If a value is NaN or infinite; the columns are named.
     """
-    n, p = len(rows), x.shape[1]
-    if n == 0:
-        return Moments.zeros(p)
-    total, scatter = np.zeros(p), np.zeros((p, p))
-    left = sparse_scatter(x.data, x.indices, x.indptr, rows, total, scatter)
+    p = x.shape[1]
+    count, left = np.zeros(n_groups, np.int64), np.empty(n_groups)
+    total, scatter = np.zeros((n_groups, p)), np.zeros((n_groups, p, p))
+    sparse_scatter(x.data, x.indices, x.indptr, rows, groups, count, total, scatter, left)
     if not np.isfinite(total).all():
-        raise not_finite(~np.isfinite(total))
-    if left < _LOST_DIGITS:
-        # A mean far above the spread: centre the cells before squares are taken.
-        return Moments.from_array(x[rows].toarray())
-    return Moments(n, total / n, scatter)
+        raise not_finite(np.asarray(~np.isfinite(total).all(axis=0)))
+    result = []
+    for group in range(n_groups):
+        n = int(count[group])
+        if left[group] < _LOST_DIGITS:
+            # A mean far above the spread: centre the cells before squares are taken.
+            result.append(Moments.from_array(x[rows[groups == group]].toarray()))
+        else:
+            result.append(Moments(n, total[group] / max(n, 1), scatter[group]))
+    return result
 
 
 def not_finite(bad: NDArray[np.bool_]) -> ValueError:
