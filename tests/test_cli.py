@@ -134,7 +134,7 @@ def test_every_option_reaches_its_function(screen, tmp_path, monkeypatch):
         "--score", "bge", "--penalty", 1.5, "--n-bootstraps", 3,
         "--n-jobs", 1, "--seed", 9,
         "--shift", tmp_path / "shift.csv", "--perturbations", "MYC", "STK3", "--separator", "+",
-        "--prior-scale", 2, "--noise-var", 0.5, "--no-intercept",
+        "--prior-scale", 2, "--prior-units", "noise", "--noise-var", 0.5, "--no-intercept",
         "--acquisition", "cv", "--candidates", "MYC", "MYC+STK3", "--candidate-shift", "knockout",
         "--n-cells", 7, "--n-samples", 11,
         target=("--target-mean", "MYC=1.5", "STK3=0"),
@@ -151,7 +151,8 @@ def test_every_option_reaches_its_function(screen, tmp_path, monkeypatch):
     assert {key: learn[key] for key in expected} == expected
     assert fit["perturbations"] == ["MYC", "STK3"]
     assert fit["shift"].loc["STK3"].tolist() == [0.0, -0.5]
-    assert (fit["prior_scale"], fit["noise_var"], fit["intercept"]) == (2.0, 0.5, False)
+    assert (fit["prior_scale"], fit["prior_units"]) == (2.0, "noise")
+    assert (fit["noise_var"], fit["intercept"]) == (0.5, False)
     assert design["args"] == ({"MYC": 1.5, "STK3": 0.0},)
     assert design["candidates"] == ["MYC", "MYC+STK3"]
     assert (design["acquisition"], design["shift"]) == ("cv", "knockout")

@@ -221,3 +221,18 @@ def test_a_new_graph_after_the_fit_is_pointed_out(screen, arcs):
     npt.tl.learn_dag(screen, method="given", dag=arcs[1:], genes=genes)
     with pytest.warns(UserWarning, match="has changed since"):
         npt.tl.design_interventions(screen, "MYC")
+
+
+@quiet
+def test_units_of_the_prior_reach_the_posterior(screen):
+    expected = {(None, "evidence"): "noise", (None, 1.0): "data", ("noise", 1.0): "noise"}
+    fits = []
+    for (units, scale), found in expected.items():
+        npt.tl.fit_dag_blr(screen, prior_scale=scale, prior_units=units)
+        stored = screen.uns["dag_blr"]
+        assert stored["params"]["prior_units"] == found
+        assert stored["posterior"]["prior_units"] == found
+        fits.append(screen.varp["dag_blr_mean"].toarray())
+    assert np.abs(fits[1] - fits[2]).max() > 1e-9
+    with pytest.raises(ValueError, match="prior_units"):
+        npt.tl.fit_dag_blr(screen, prior_units="cells")
