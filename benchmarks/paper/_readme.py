@@ -170,11 +170,11 @@ def _kinds(table: pd.DataFrame) -> str:
     """Say which kind of wrong arcs costs CIV most, at the largest number of them."""
     last = table[(table["round"] == table["round"].max()) & (table["criterion"] == "civ")]
     at = last.set_index(["prior", "setting"])
-    settings = FIGURES["ed6"].settings if len(last) > 4 else FIGURES["ed6"].quick().settings
-    ends = [s.name for s in settings if s.name.startswith("20 ")]
+    right, *wrong = dict.fromkeys(last["setting"])
+    ends = [name for name in wrong if name.startswith("20 ")]
     lines = []
     for prior in dict.fromkeys(last["prior"]):
-        rows = {name: at.loc[(prior, name)] for name in (settings[0].name, *ends)}
+        rows = {name: at.loc[(prior, name)] for name in (right, *ends)}
         shown = [f"{name} {value(row['mean'], row['sem'])}" for name, row in rows.items()]
         worst = max(ends, key=lambda name: rows[name]["mean"])
         lines.append(f"{prior} prior: {', '.join(shown)}; {worst} cost most")
@@ -237,6 +237,7 @@ def _summary(folder: Path, made: list[str]) -> list[str]:
         )  # fmt: skip
     header = [
         "criterion", *keys, "dense graphs", "sparse graphs", "all settings", "median",
+        "settings that get there",
     ]  # fmt: skip
     compared = [key for key in FIGURES if key in made]
     counted = pd.concat(
@@ -254,7 +255,7 @@ def _summary(folder: Path, made: list[str]) -> list[str]:
         "gets there counts as 50. Dense graphs are the complete and the chordal ones: there the "
         "noise variances of standardised nodes differ most, ten thousandfold in Fig. 5, and M = I "
         "is far off; in sparse and small graphs it is about right, and there is little to save.",
-        markdown([*header, "settings that get there"], rows),
+        markdown(header, rows),
         f"Criteria against each other after the last round, all settings of {', '.join(compared)}:",
         pairs_counted(counted),
         *(["Where the first is farther, and by how much:", names] if names else []),

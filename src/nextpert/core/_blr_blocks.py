@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 def fill_blocks(blr: DagBlr) -> dict[str, Vector]:
     """Return the blocks under the prior the posterior asks for, learned where it is to be."""
-    known = blr.known_noise_var
-    if blr.prior_units == "data":
-        return solve_blocks(blr, _column_precision(blr, None))
-    if known is None:
-        # Noise variances are not known before the fit: a first one, in units of the data.
-        # Taken is 1 / E[1 / sigma^2], which is finite for any prior.
-        first = solve_blocks(blr, _column_precision(blr, None))
-        known = (blr.prior_rate + first["residual"] / 2) / (blr.prior_shape + blr.cells / 2)
-    return solve_blocks(blr, _column_precision(blr, known))
+    noise_var = blr.known_noise_var
+    if noise_var is None or blr.prior_units == "data":
+        plain = solve_blocks(blr, _column_precision(blr, None))
+        if blr.prior_units == "data":
+            return plain
+        # Noise variances are not known before the fit: those of a first one, in units of the
+        # data. Taken is 1 / E[1 / sigma^2], which is finite for any prior.
+        noise_var = (blr.prior_rate + plain["residual"] / 2) / blr.shape
+    return solve_blocks(blr, _column_precision(blr, noise_var))
 
 
 def _column_precision(blr: DagBlr, units: Vector | None) -> Vector:
