@@ -34,17 +34,15 @@ def fitted(parents, environments, **options):
     return blr
 
 
-def design(i, parents, environments, intercept):
-    x = np.vstack([x for x, _ in environments])
-    y = np.concatenate([x[:, i] - shift[i] for x, shift in environments])
-    columns = x[:, sorted(parents[i])]
-    return (np.column_stack([np.ones(len(x)), columns]) if intercept else columns), y
+def rows_of(dense, parents, environments, intercept):
+    """Design and response of every node."""
+    data = [(x, shift, ()) for x, shift in environments]
+    return dense(parents, intercept=intercept).regressions(data)
 
 
-def assert_dense(blr, parents, environments, scale, units):
+def assert_dense(blr, rows, parents, scale, units):
     """Compare mean and covariance of every node with the normal equations, written out."""
-    for i in range(len(parents)):
-        x, y = design(i, parents, environments, blr.intercept)
+    for i, (x, y) in enumerate(rows):
         own = units[sorted(parents[i])] / scale
         prior = np.diag([*[1e-6] * blr.intercept, *own])
         cov = np.linalg.inv(prior + x.T @ x)
@@ -55,37 +53,37 @@ def assert_dense(blr, parents, environments, scale, units):
 
 
 @pytest.mark.parametrize("graph", ["complete", "sparse", "in_star"])
-def test_known_noise_is_the_dense_posterior(graph, graphs, cells, intercept):
+def test_known_noise_is_the_dense_posterior(graph, graphs, cells, dense, intercept):
     parents = graphs[graph]
     p, cut = len(parents), simulated(cells, parents)
     noise = SD[:p] ** 2
     options = {"noise_var": noise, "prior_units": "noise", "intercept": intercept}
     blr = fitted(parents, cut, prior_scale=0.7, **options)
-    assert_dense(blr, parents, cut, 0.7, noise)
+    rows = rows_of(dense, parents, cut, intercept)
+    assert_dense(blr, rows, parents, 0.7, noise)
     # The marginal density of the cells, without any of the algebra of the posterior.
     expected = 0.0
-    for i in range(p):
-        x, y = design(i, parents, cut, intercept)
+    for i, (x, y) in enumerate(rows):
         prior = np.array([*[1e6] * intercept, *(0.7 / noise[sorted(parents[i])])])
         cov = noise[i] * (np.eye(len(y)) + (x * prior) @ x.T)
         expected += stats.multivariate_normal.logpdf(y, np.zeros(len(y)), cov)
     assert blr.log_evidence() == pytest.approx(expected, rel=1e-7)
 
 
-def test_unknown_noise_is_taken_from_a_fit_in_units_of_the_data(graphs, environments):
+def test_unknown_noise_is_taken_from_a_fit_in_units_of_the_data(graphs, environments, dense):
     parents = graphs["complete"]
     plain = fitted(parents, environments, prior_scale=2.0)
     blr = fitted(parents, environments, prior_scale=2.0, prior_units="noise")
     shape = 2.0 + sum(len(x) for x, _ in environments) / 2
     estimated = np.empty(len(parents))
-    for i in range(len(parents)):
-        x, y = design(i, parents, environments, True)
+    rows = rows_of(dense, parents, environments, True)
+    for i, (x, y) in enumerate(rows):
         prior = np.diag([1e-6, *[0.5] * len(parents[i])])
         mean = np.linalg.solve(prior + x.T @ x, x.T @ y)
         rate = 1e-3 + (((y - x @ mean) ** 2).sum() + mean @ prior @ mean) / 2
         estimated[i] = rate / shape
     np.testing.assert_allclose(plain.noise_var, estimated * shape / (shape - 1), rtol=1e-6)
-    assert_dense(blr, parents, environments, 2.0, estimated)
+    assert_dense(blr, rows, parents, 2.0, estimated)
 
 
 @pytest.mark.parametrize("pooled", [True, False])
