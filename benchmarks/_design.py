@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks._dense_civ import DenseCiv, DensePosterior
 from benchmarks._measure import Timed, Work
 from nextpert.core import Civ, Dag, DagBlr, LinearScm, Moments, Optimum, Pool, Sphere, campaign
-from nextpert.core import random_scm as draw_scm
+from nextpert.core.simulate import random_scm as draw_scm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks._measure import Work
-from nextpert.core import Dag, Moments, random_scm
-from nextpert.core.structure import boss, causaldag_gsp, gsp
+from nextpert.core import Dag, Moments, boss, causaldag_gsp, gsp, random_scm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

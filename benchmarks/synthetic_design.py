@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert.core import DagBlr, LinearScm, random_scm
-from nextpert.core.campaigns import campaigns
+from nextpert.core.loop.campaigns import campaigns
 
 CRITERIA = ("civ", "civ_ow", "target_mean_variance", "cv", "greedy", "maxv", "random")
 

@@ -10,8 +10,8 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._cli.report import format_ranking
 from nextpert.cli import main
+from nextpert.cli._report import format_ranking
 
 FILES = {
     "annotated.h5ad", "cpca_density.png", "dag.png", "design.png", "ranking.csv", "trace.csv",
@@ -80,7 +80,7 @@ def test_demo_finds_the_unseen_knockout_and_writes_everything(tmp_path, capsys):
 
 
 def test_the_target_of_the_demo_is_the_truth():
-    from nextpert._cli.run import _unseen_target
+    from nextpert.cli._run import _unseen_target
     from nextpert.core import LinearScm
 
     adata = npt.datasets.simulated_screen(n_control=20, n_perturbed=2)
@@ -163,7 +163,7 @@ def test_every_parameter_of_the_functions_has_an_option():
     """A new parameter of a function must not be forgotten here."""
     import inspect
 
-    source = (Path(npt.__file__).parent / "_cli" / "run.py").read_text()
+    source = (Path(npt.__file__).parent / "cli" / "_run.py").read_text()
     keys = {"key_added", "dag_key", "posterior_key", "copy", "adata", "target"}
     for name in ("learn_dag", "fit_dag_blr", "design_interventions"):
         for parameter in set(inspect.signature(getattr(npt.tl, name)).parameters) - keys:
@@ -356,7 +356,7 @@ def test_table_of_the_ranking(screen):
 
 
 def test_the_report_says_what_speaks_for_the_first(screen, capsys):
-    from nextpert._cli.report import _why
+    from nextpert.cli._report import _why
 
     for name, expected in (("greedy", "nearest to the estimated optimum"), ("random", "at random")):
         assert _design(screen, "--acquisition", name) == 0

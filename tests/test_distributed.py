@@ -18,9 +18,9 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert._adata import _grouped, environment_moments
 from nextpert.core import DagBlr, Moments, gsp, random_scm
-from nextpert.core.campaigns import campaigns
-from nextpert.core.structure._resamples import arc_frequencies
-from nextpert.tl import _dag_search
+from nextpert.core.loop.campaigns import campaigns
+from nextpert.core.search._resamples import arc_frequencies
+from nextpert.tl._learn_dag import search as _dag_search
 
 dask = pytest.importorskip("dask", reason="the extra dask is not installed")
 da = pytest.importorskip("dask.array", reason="the extra dask is not installed")

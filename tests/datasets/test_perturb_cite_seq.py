@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nextpert._adata.known_panels import ZHANG2023
 from nextpert.datasets import perturb_cite_seq
 from nextpert.datasets._portal_standin import write_portal_standin
-from nextpert.pp._panels import ZHANG2023
 
 
 def read(folder, **options):

@@ -104,7 +104,7 @@ def test_texts_do_not_overlap(replayed, overlaps, tick_labels):
 
 
 def test_every_criterion_has_a_style_of_its_own():
-    from nextpert.core.build_acquisition import CRITERIA
+    from nextpert.core.acquisition.build_acquisition import CRITERIA
     from nextpert.pl._replay import _STYLES
 
     assert {*CRITERIA, "no_model"} <= set(_STYLES)

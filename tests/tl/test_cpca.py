@@ -96,7 +96,7 @@ def test_separation_is_the_hotelling_lawley_trace(adata):
 
 
 def test_the_best_candidate_is_taken_wherever_it_stands(adata, monkeypatch):
-    from nextpert.tl._contrastive import CovarianceCpca
+    from nextpert.tl._cpca.contrastive import CovarianceCpca
 
     taken = []
     for candidates in ([0.01, 3.0], [3.0, 0.01]):

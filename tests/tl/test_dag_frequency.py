@@ -9,8 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert.core import Moments
-from nextpert.core.structure import bootstrap_dag, boss
+from nextpert.core import Moments, bootstrap_dag, boss
 
 
 def control_cells(adata):

@@ -11,8 +11,8 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert.tl._design_tables import ranking_table
-from nextpert.tl._shifts import Interventions
+from nextpert._adata.shifts import Interventions
+from nextpert.tl._design_interventions.tables import ranking_table
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 LABELS = ["MYC", "MYC+OXR1", "OXR1", "STK3"]

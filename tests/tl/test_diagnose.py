@@ -14,8 +14,8 @@ from scipy.stats import skew
 
 import nextpert as npt
 from nextpert.core import DagBlr, LinearScm, Moments, random_scm
-from nextpert.core.leave_one_out import leave_one_out
-from nextpert.core.predictive_means import predictive_means
+from nextpert.core.predict.leave_one_out import leave_one_out
+from nextpert.core.predict.predictive_means import predictive_means
 
 quiet = pytest.mark.filterwarnings("ignore:Perturbations left out")
 

@@ -14,9 +14,8 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert._adata import read
-from nextpert.core import Dag, Moments, random_scm
-from nextpert.core.structure import boss, gsp, minimal_imap
-from nextpert.tl._dag_search import warn_if_not_sparsest
+from nextpert.core import Dag, Moments, boss, gsp, minimal_imap, random_scm
+from nextpert.tl._learn_dag.search import warn_if_not_sparsest
 
 
 def arcs_of(adata, key="dag"):

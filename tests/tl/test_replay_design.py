@@ -11,10 +11,10 @@ from scipy.stats import ttest_rel
 
 import nextpert as npt
 from nextpert.core import Moments
-from nextpert.core.replay import replay
-from nextpert.tl import _replay_run as running
-from nextpert.tl._replay_setup import _goal
-from nextpert.tl._replay_tables import holm, in_words
+from nextpert.core.loop.replay import replay
+from nextpert.tl._replay_design import run as running
+from nextpert.tl._replay_design.setup import _goal
+from nextpert.tl._replay_design.tables import holm, in_words
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 SMALL = {"n_rounds": 3, "n_repeats": 4, "n_warmup": 30}

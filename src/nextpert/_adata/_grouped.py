@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert.core.moments import Moments, not_finite, sparse_moments
+from nextpert.core.cells.moments import Moments, not_finite, sparse_moments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

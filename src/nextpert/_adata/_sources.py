@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert._adata._pick import pick_rows
-from nextpert.core.moments import canonical_csr
+from nextpert.core.cells.moments import canonical_csr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from nextpert._adata.eager import eager
 from nextpert._adata.panel import list_names, resolve_panel
-from nextpert.core.dag import CycleError, Dag
+from nextpert.core.graph.dag import CycleError, Dag
 
 if TYPE_CHECKING:
     import anndata as ad

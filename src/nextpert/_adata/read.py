@@ -12,7 +12,7 @@ from nextpert._adata._grouped import add_parts, block_rows, grouped_moments, req
 from nextpert._adata._lazy import LazyBlocks, is_lazy
 from nextpert._adata._sources import open_source
 from nextpert._adata.panel import closest, list_names
-from nextpert.core.moments import Moments
+from nextpert.core.cells.moments import Moments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,47 +1,44 @@
 """The array core: moments, graphs, posterior, acquisitions, domains; no AnnData here."""
 
-from nextpert.core.acquisition import (
-    Acquisition,
-    CausalVariance,
-    Civ,
-    CivOw,
-    ExpectedImprovementInt,
-    Greedy,
-    LookaheadAcquisition,
-    MaxVariance,
-    MutualInformationInt,
-    Random,
-    TargetMeanVariance,
-    UpperConfidenceInt,
-)
-from nextpert.core.build_acquisition import build_acquisition
-from nextpert.core.campaign import CampaignResult, campaign
-from nextpert.core.campaign_rows import campaign_rows
-from nextpert.core.campaigns import campaigns
-from nextpert.core.dag import CycleError, Dag
-from nextpert.core.dag_blr import DagBlr
-from nextpert.core.domain import Box, Domain, Optimum, Pool, Sparse, Sphere
-from nextpert.core.gap_variance import gap_variance
-from nextpert.core.moments import Moments
-from nextpert.core.perturb_dag import perturb_dag
-from nextpert.core.random_dag import random_dag
-from nextpert.core.random_scm import random_scm
-from nextpert.core.random_target import random_target
-from nextpert.core.scm import LinearScm
-from nextpert.core.shd import shd
-from nextpert.core.structure import (
-    BossResult,
-    GspResult,
-    PriorKnowledge,
-    bootstrap_dag,
-    boss,
-    causaldag_gsp,
-    fisher_z_threshold,
-    gsp,
-    minimal_imap,
-    partial_correlation,
-)
-from nextpert.core.target_distance import target_distance
+from nextpert.core.acquisition.base import Acquisition, LookaheadAcquisition
+from nextpert.core.acquisition.build_acquisition import build_acquisition
+from nextpert.core.acquisition.causal_variance import CausalVariance
+from nextpert.core.acquisition.civ import Civ
+from nextpert.core.acquisition.civ_ow import CivOw
+from nextpert.core.acquisition.domain.base import Domain, Optimum
+from nextpert.core.acquisition.domain.box import Box
+from nextpert.core.acquisition.domain.pool import Pool
+from nextpert.core.acquisition.domain.sparse import Sparse
+from nextpert.core.acquisition.domain.sphere import Sphere
+from nextpert.core.acquisition.expected_improvement import ExpectedImprovementInt
+from nextpert.core.acquisition.gap_variance import gap_variance
+from nextpert.core.acquisition.greedy import Greedy
+from nextpert.core.acquisition.max_variance import MaxVariance
+from nextpert.core.acquisition.mutual_information import MutualInformationInt
+from nextpert.core.acquisition.random import Random
+from nextpert.core.acquisition.target_mean_variance import TargetMeanVariance
+from nextpert.core.acquisition.upper_confidence import UpperConfidenceInt
+from nextpert.core.cells.moments import Moments
+from nextpert.core.graph.dag import CycleError, Dag
+from nextpert.core.graph.perturb_dag import perturb_dag
+from nextpert.core.graph.random_dag import random_dag
+from nextpert.core.graph.shd import shd
+from nextpert.core.loop.campaign import CampaignResult, campaign
+from nextpert.core.loop.campaign_rows import campaign_rows
+from nextpert.core.loop.campaigns import campaigns
+from nextpert.core.posterior.dag_blr import DagBlr
+from nextpert.core.predict.target_distance import target_distance
+from nextpert.core.search.bootstrap import bootstrap_dag
+from nextpert.core.search.boss import BossResult, boss
+from nextpert.core.search.causaldag_gsp import causaldag_gsp
+from nextpert.core.search.fisher_z_threshold import fisher_z_threshold
+from nextpert.core.search.gsp import GspResult, gsp
+from nextpert.core.search.minimal_imap import minimal_imap
+from nextpert.core.search.partial_correlation import partial_correlation
+from nextpert.core.search.prior_knowledge import PriorKnowledge
+from nextpert.core.simulate.random_scm import random_scm
+from nextpert.core.simulate.random_target import random_target
+from nextpert.core.simulate.scm import LinearScm
 
 __all__ = [
     "Acquisition",

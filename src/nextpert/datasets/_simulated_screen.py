@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
+from nextpert._adata.known_panels import ZHANG2023 as PANEL
 from nextpert.core._checks import as_rng, require_count
-from nextpert.pp._panels import ZHANG2023 as PANEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 from nextpert import _adata
-from nextpert.pp import _guides
-from nextpert.pp._options import require_known
+from nextpert.pp._steps import guides as _guides
+from nextpert.pp._steps.options import require_known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -11,11 +11,11 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata import subset
 from nextpert.core._checks import require_count
-from nextpert.pp._bookkeeping import Bookkeeping, tally
-from nextpert.pp._guides import TARGETING, GuideSets, cell_guides
-from nextpert.pp._labels import CellTargets
-from nextpert.pp._options import ScreenOptions, require_known
-from nextpert.pp._screen import finish, prepare
+from nextpert.pp._steps.bookkeeping import Bookkeeping, tally
+from nextpert.pp._steps.guides import TARGETING, GuideSets, cell_guides
+from nextpert.pp._steps.labels import CellTargets
+from nextpert.pp._steps.options import ScreenOptions, require_known
+from nextpert.pp._steps.screen import finish, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -8,10 +8,10 @@ import numpy as np
 
 from nextpert import _adata
 from nextpert._adata import subset
-from nextpert.pp._bookkeeping import Bookkeeping, tally
-from nextpert.pp._labels import CellTargets
-from nextpert.pp._options import ScreenOptions
-from nextpert.pp._screen import finish, prepare
+from nextpert.pp._steps.bookkeeping import Bookkeeping, tally
+from nextpert.pp._steps.labels import CellTargets
+from nextpert.pp._steps.options import ScreenOptions
+from nextpert.pp._steps.screen import finish, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

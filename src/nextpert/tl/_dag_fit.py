@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
+from nextpert._adata.environments import require_varying
 from nextpert.core._checks import as_rng, require_count
-from nextpert.core.matched_random_dag import matched_random_dag
-from nextpert.core.moments import Moments
-from nextpert.core.parent_fit import parent_fit
-from nextpert.tl._environments import require_varying
+from nextpert.core.cells.moments import Moments
+from nextpert.core.graph.matched_random_dag import matched_random_dag
+from nextpert.core.predict.parent_fit import parent_fit
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -62,7 +62,7 @@ def dag_fit(
         Number of folds, at least 2.
     n_random
         Number of random graphs, at least 2; see
-        :func:`nextpert.core.matched_random_dag.matched_random_dag`.
+        :func:`nextpert.core.graph.matched_random_dag.matched_random_dag`.
     layer
         Layer to read; ``None`` stands for ``adata.X``.
     rng

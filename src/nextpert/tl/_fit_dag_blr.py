@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
+from nextpert._adata import environments
+from nextpert._adata import shifts as _shifts
 from nextpert.core import DagBlr
-from nextpert.tl import _environments as environments
-from nextpert.tl import _shifts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert.core.distance_difference import distance_difference
-from nextpert.core.mean_distance import MeanDistance, mean_distance
+from nextpert.core.cells.distance_difference import distance_difference
+from nextpert.core.cells.mean_distance import MeanDistance, mean_distance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -58,9 +58,9 @@ def target_distances(
         - \operatorname{tr} \Sigma^* / n^*
 
     is unbiased, and has a score interval from the same moments; see
-    :func:`nextpert.core.mean_distance.mean_distance`. The difference to the control cells'
+    :func:`nextpert.core.cells.mean_distance.mean_distance`. The difference to the control cells'
     distance has an interval of its own, in which the noise of the target's mean cancels; see
-    :func:`nextpert.core.distance_difference.distance_difference`. Draw them with
+    :func:`nextpert.core.cells.distance_difference.distance_difference`. Draw them with
     :func:`nextpert.pl.target_distances`.
 
     Parameters

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.dag_blr import DagBlr
+    from nextpert.core.posterior.dag_blr import DagBlr
 
     Vector = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nextpert.core.dag_blr import DagBlr
+    from nextpert.core.posterior.dag_blr import DagBlr
 
 
 def settle_by_noise(posterior: DagBlr, n_cells: float) -> NDArray[np.float64]:

@@ -15,8 +15,8 @@ from nextpert.core.acquisition._noise_aware import settle_by_noise
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.dag_blr import DagBlr
-    from nextpert.core.domain.base import Domain
+    from nextpert.core.acquisition.domain.base import Domain
+    from nextpert.core.posterior.dag_blr import DagBlr
 
     Vector = NDArray[np.float64]
 

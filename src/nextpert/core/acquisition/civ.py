@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert.core.acquisition.base import LookaheadAcquisition
-from nextpert.core.domain.sphere import Sphere
+from nextpert.core.acquisition.domain.sphere import Sphere
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.dag_blr import DagBlr
-    from nextpert.core.domain.base import Domain
+    from nextpert.core.acquisition.domain.base import Domain
+    from nextpert.core.posterior.dag_blr import DagBlr
 
 
 class Civ(LookaheadAcquisition):

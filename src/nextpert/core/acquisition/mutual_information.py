@@ -12,7 +12,7 @@ from nextpert.core.acquisition._drawn import DrawnAcquisition
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from nextpert.core.dag_blr import DagBlr
+    from nextpert.core.posterior.dag_blr import DagBlr
 
 
 class MutualInformationInt(DrawnAcquisition):

@@ -12,7 +12,7 @@ from nextpert.core.acquisition.base import Acquisition
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.domain.base import Domain
+    from nextpert.core.acquisition.domain.base import Domain
 
     Vector = NDArray[np.float64]
 

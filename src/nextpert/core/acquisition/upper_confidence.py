@@ -13,7 +13,7 @@ from nextpert.core.acquisition.base import Acquisition
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.dag_blr import DagBlr
+    from nextpert.core.posterior.dag_blr import DagBlr
 
     Vector = NDArray[np.float64]
 

@@ -1,0 +1,182 @@
+"""Which perturbations a fit uses, which it leaves out and why, and the shift of each."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from nextpert._adata import shifts as _shifts
+from nextpert._adata.labels import parse_label
+from nextpert._adata.panel import closest, list_names
+from nextpert._adata.shifts import Interventions
+from nextpert._adata.write import strings
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from nextpert._adata.labels import LabelTable
+    from nextpert.core import Moments
+
+Reasons = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The perturbations to use and those left out, with the reason of each."""
+
+    names: list[str]
+    targets: list[list[str]]
+    left_out: Reasons
+    table: Interventions | None
+
+
+def plan_environments(
+    labels: LabelTable,
+    genes: Sequence[str],
+    *,
+    measured: Collection[str],
+    perturbations: Sequence[str] | None,
+    shift: Any,
+    separator: str,
+    control: str,
+) -> Plan:
+    """Choose the labels whose shift is known on the panel.
+
+    Raises
+    ------
+    ValueError
+        If a label of ``perturbations``, or a row of the table of shifts, is borne by no cell.
+    """
+    wanted = _wanted(labels, perturbations, control)
+    if not isinstance(shift, str):
+        table = _shifts.read_table(shift, genes)
+        labels.require(table.names, "Perturbations of the table of shifts")
+        rows = {name: row for row, name in enumerate(table.names)}
+        used = [name for name in wanted if name in rows]
+        left = [(name, "no row in the table of shifts") for name in wanted if name not in rows]
+        return Plan(used, [table.targets[rows[name]] for name in used], left, table)
+    panel = set(genes)
+    names, targets, left_out = [], [], []
+    for name in wanted:
+        inside, outside = parse_label(name, panel, separator=separator, control=control)
+        if outside or not inside:
+            left_out.append((name, _reason(outside or [name], measured)))
+        else:
+            names.append(name)
+            targets.append(inside)
+    return Plan(names, targets, left_out, None)
+
+
+def _reason(outside: Sequence[str], measured: Collection[str]) -> str:
+    absent = [gene for gene in outside if gene not in measured]
+    if absent:
+        return f"not measured: {list_names(absent)}"
+    return f"measured but outside the panel: {list_names(outside)}"
+
+
+def _wanted(labels: LabelTable, perturbations: Sequence[str] | None, control: str) -> list[str]:
+    if perturbations is None:
+        return [name for name in labels.names if name != control]
+    if isinstance(perturbations, str):
+        message = f"perturbations must be a list of labels: use [{perturbations!r}]."
+        raise TypeError(message)
+    chosen = list(dict.fromkeys(str(name) for name in perturbations))
+    labels.require(chosen, "Perturbations")
+    if control in chosen:
+        message = f"perturbations holds {control!r}, the label of the controls: leave it out."
+        raise ValueError(message)
+    return chosen
+
+
+def shift_environments(
+    plan: Plan,
+    shift: Any,
+    genes: Sequence[str],
+    control: Moments,
+    perturbed: Sequence[Moments],
+) -> Interventions:
+    """Return the shift of every perturbation of the plan."""
+    shifts = np.zeros((len(plan.names), len(genes)))
+    if plan.table is not None:
+        row = {name: i for i, name in enumerate(plan.table.names)}
+        shifts = plan.table.shifts[[row[name] for name in plan.names]]
+        return Interventions(plan.names, plan.targets, shifts, ["table"] * len(plan.names))
+    for i, (targets, moments) in enumerate(zip(plan.targets, perturbed, strict=True)):
+        shifts[i] = (
+            _shifts.knockout(targets, genes, control.mean)
+            if shift == "knockout"
+            else _shifts.observed(targets, genes, control.mean, moments.mean)
+        )
+    return Interventions(plan.names, plan.targets, shifts, [str(shift)] * len(plan.names))
+
+
+def require_varying(control: Moments, genes: Sequence[str]) -> None:
+    """Raise if a gene of the panel is constant among the control cells."""
+    constant = [genes[i] for i in control.constant_nodes()]
+    if constant:
+        message = (
+            f"Genes constant among the {control.n} control cells: {list_names(constant)}. "
+            f"Leave them out of the panel, or check that the layer holds expression."
+        )
+        raise ValueError(message)
+
+
+def warn_left_out(plan: Plan) -> None:
+    """Warn of every label that was left out, by name."""
+    if plan.left_out:
+        shown = list_names((f"{name} ({reason})" for name, reason in plan.left_out), limit=40)
+        message = f"Perturbations left out of the fit: {shown}."
+        warnings.warn(message, UserWarning, stacklevel=3)
+
+
+def warn_hardly_expressed(used: Interventions, control: Moments, genes: Sequence[str]) -> None:
+    """Warn of knockouts whose target is hardly expressed in the control cells, by name."""
+    targets = {
+        gene
+        for names, source in zip(used.targets, used.sources, strict=True)
+        for gene in names
+        if source == "knockout"
+    }
+    weak = [gene for gene in _shifts.hardly_expressed(control, genes) if gene in targets]
+    if weak:
+        warnings.warn(_shifts.hardly_expressed_message(weak), UserWarning, stacklevel=3)
+
+
+def environment_table(
+    used: Interventions, genes: Sequence[str], n_cells: Sequence[int]
+) -> pd.DataFrame:
+    """Return one row a perturbation: label, target genes, shift, its source, cells."""
+    return pd.DataFrame(
+        {
+            "perturbation": strings(used.names),
+            "target_genes": strings(", ".join(targets) for targets in used.targets),
+            "shift": strings(used.readable(genes)),
+            "shift_source": strings(used.sources),
+            "n_cells": np.array(n_cells, dtype=np.int64),
+        },
+        index=pd.Index(np.arange(len(used.names))),
+    )
+
+
+def left_out_table(plan: Plan, labels: LabelTable) -> pd.DataFrame:
+    """Return one row a label that was left out: label, cells, reason."""
+    return pd.DataFrame(
+        {
+            "perturbation": strings(name for name, _ in plan.left_out),
+            "n_cells": np.array([labels.n_cells(name) for name, _ in plan.left_out], np.int64),
+            "reason": strings(reason for _, reason in plan.left_out),
+        },
+        index=pd.Index(np.arange(len(plan.left_out))),
+    )
+
+
+def unknown_genes(label: str, outside: Sequence[str], genes: Sequence[str]) -> str:
+    """Return the message about a label that names a gene outside the panel."""
+    return (
+        f"{label!r} names genes outside the panel of the posterior: {list_names(outside)}."
+        f"{closest(outside, genes)}"
+    )

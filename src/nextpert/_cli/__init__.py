@@ -1,1 +1,0 @@
-"""The command ``nextpert``: its options, its steps and its report."""

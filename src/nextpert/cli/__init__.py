@@ -1,0 +1,5 @@
+"""The command ``nextpert``."""
+
+from nextpert.cli.main import main
+
+__all__ = ["main"]

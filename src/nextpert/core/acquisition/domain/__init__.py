@@ -1,0 +1,1 @@
+"""Domains: where interventions may lie, each able to find its best point."""

@@ -1,0 +1,141 @@
+"""Shifts that touch few nodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core._checks import as_rng, require_count, require_positive
+from nextpert.core.acquisition.domain.base import Domain, Optimum
+from nextpert.core.acquisition.domain.sphere import search_sphere
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.acquisition.base import Acquisition
+
+    Vector = NDArray[np.float64]
+
+
+class Sparse(Domain):
+    """All shifts of norm ``radius`` with at most ``k`` nodes shifted.
+
+    The best single node is found by trying all; further nodes are added one at a time, each time
+    the one whose addition lowers the criterion most, with the shift searched anew, and exchanged
+    while that helps.
+
+    Parameters
+    ----------
+    k
+        Largest number of nodes shifted.
+    radius
+        Norm of the shifts, units of the data.
+
+    Raises
+    ------
+    ValueError
+        If ``k`` is below 1 or the radius not above 0.
+
+    Examples
+    --------
+    >>> from nextpert.core import Sparse
+    >>> Sparse(1).project([0.5, -3.0, 1.0]).tolist()
+    [0.0, -1.0, 0.0]
+    """
+
+    def __init__(self, k: int, radius: float = 1.0) -> None:
+        self.k = require_count(k, "k")
+        self.radius = require_positive(radius, "radius")
+
+    def __repr__(self) -> str:
+        return f"Sparse(k={self.k}, radius={self.radius:g})"
+
+    def moments(self, n_nodes: int) -> tuple[Vector, Vector]:
+        """Return zero means and ``radius^2 / n_nodes``: any support is as likely as any other."""
+        return np.zeros(n_nodes), np.full(n_nodes, self.radius**2 / n_nodes)
+
+    def project(self, shift: ArrayLike) -> Vector:
+        """Return the k largest entries, scaled to norm ``radius``."""
+        vector = np.array(shift, dtype=np.float64)
+        keep = np.argsort(-np.abs(vector), kind="stable")[: self.k]
+        if not np.any(vector):
+            vector[keep[0]] = 1.0
+        result = np.zeros(len(vector))
+        result[keep] = self.radius * vector[keep] / np.linalg.norm(vector[keep])
+        return result
+
+    def sample(self, n: int, n_nodes: int, rng: int | np.random.Generator | None = None) -> Vector:
+        """Draw supports and directions uniformly, shape ``(n, n_nodes)``."""
+        generator = as_rng(rng)
+        size = min(self.k, n_nodes)
+        shifts = np.zeros((n, n_nodes))
+        for row in shifts:
+            entries = generator.standard_normal(size)
+            support = generator.choice(n_nodes, size, replace=False)
+            row[support] = self.radius * entries / np.linalg.norm(entries)
+        return shifts
+
+    def _search(self, acquisition: Acquisition, starts: list[Vector]) -> Optimum:
+        p = acquisition.n_nodes
+        singles = self.radius * np.vstack([np.eye(p), -np.eye(p)])
+        values = acquisition.values(singles)
+        best = singles[int(values.argmin())]
+        least = float(values.min())
+        support = np.zeros(p, dtype=np.bool_)
+        support[np.flatnonzero(best)] = True
+        for _ in range(min(self.k, p) - 1):
+            best, least, support = self._extend(acquisition, best, least, support, starts)
+        for _ in range(p if self.k > 1 else 0):
+            found = self._exchange(acquisition, best, least, support, starts)
+            if found is None:
+                break
+            best, least, support = found
+        return Optimum(best, least)
+
+    def _bound(self, acquisition: Acquisition) -> float:
+        bound = getattr(acquisition, "lower_bound", None)
+        return bound(self.radius) if bound else float("nan")
+
+    def _on(
+        self, acquisition: Acquisition, support: NDArray[np.bool_], starts: list[Vector]
+    ) -> tuple[Vector, float]:
+        even = support / np.sqrt(support.sum())
+        return search_sphere(acquisition, self.radius, support, [*starts, even])
+
+    def _extend(
+        self,
+        acquisition: Acquisition,
+        best: Vector,
+        least: float,
+        support: NDArray[np.bool_],
+        starts: list[Vector],
+    ) -> tuple[Vector, float, NDArray[np.bool_]]:
+        found, lowest, chosen = best, np.inf, support
+        for node in np.flatnonzero(~support):
+            wider = support.copy()
+            wider[node] = True
+            nudged = best.copy()
+            nudged[node] = 0.1 * self.radius
+            shift, value = self._on(acquisition, wider, [nudged, *starts])
+            if value < lowest:
+                found, lowest, chosen = shift, value, wider
+        # A wider support holds the shift so far: keep it where no search got below it.
+        return (found, lowest, chosen) if lowest < least else (best, least, chosen)
+
+    def _exchange(
+        self,
+        acquisition: Acquisition,
+        best: Vector,
+        least: float,
+        support: NDArray[np.bool_],
+        starts: list[Vector],
+    ) -> tuple[Vector, float, NDArray[np.bool_]] | None:
+        for gone in np.flatnonzero(support):
+            for node in np.flatnonzero(~support):
+                other = support.copy()
+                other[gone], other[node] = False, True
+                shift, value = self._on(acquisition, other, starts)
+                if value < least - 1e-9 * abs(least):
+                    return shift, value, other
+        return None

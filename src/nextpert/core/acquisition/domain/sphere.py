@@ -1,0 +1,129 @@
+"""Shifts of a given norm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import ive
+
+from nextpert.core._checks import as_rng, require_positive
+from nextpert.core.acquisition.domain.base import Domain, Optimum
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.acquisition.base import Acquisition
+
+    Vector = NDArray[np.float64]
+
+
+class Sphere(Domain):
+    """All shifts of norm ``radius``, as in the paper's simulations.
+
+    A criterion that looks ahead never rises with the norm where the model has no intercept, so
+    the best point of the ball lies on the sphere too.
+
+    Parameters
+    ----------
+    radius
+        Norm of the shifts, units of the data.
+
+    Raises
+    ------
+    ValueError
+        If the radius is not above 0.
+
+    Examples
+    --------
+    >>> from nextpert.core import Sphere
+    >>> Sphere(2.0).project([3.0, 4.0]).tolist()
+    [1.2, 1.6]
+    """
+
+    def __init__(self, radius: float = 1.0) -> None:
+        self.radius = require_positive(radius, "radius")
+
+    def __repr__(self) -> str:
+        return f"Sphere(radius={self.radius:g})"
+
+    def moments(self, n_nodes: int) -> tuple[Vector, Vector]:
+        """Return zero means and ``radius^2 / n_nodes``."""
+        return np.zeros(n_nodes), np.full(n_nodes, self.radius**2 / n_nodes)
+
+    def project(self, shift: ArrayLike) -> Vector:
+        """Return ``radius shift / |shift|``; the first axis for a shift of zero."""
+        vector = np.array(shift, dtype=np.float64)
+        norm = float(np.linalg.norm(vector))
+        if norm == 0:
+            vector[0] = norm = 1.0
+        return self.radius * vector / norm
+
+    def sample(self, n: int, n_nodes: int, rng: int | np.random.Generator | None = None) -> Vector:
+        """Draw shifts uniformly on the sphere, shape ``(n, n_nodes)``."""
+        normals = as_rng(rng).standard_normal((n, n_nodes))
+        return self.radius * normals / np.linalg.norm(normals, axis=1, keepdims=True)
+
+    def output_weighted_square(self, b: Vector, kappa: float | None = None) -> Vector:
+        """Return ``E(a_i - b_i)^2`` under the output weights (see :class:`CivOw`)."""
+        p, norm = len(b), np.linalg.norm(b)
+        if norm == 0 or p == 1:
+            return b**2 + self.radius**2 / p
+        tau = 1 / 3
+        if kappa is not None:
+            # Mean square cosine under von Mises-Fisher; ive scales both Bessel functions alike.
+            tau = 1 - (p - 1) / kappa * ive(p / 2, kappa) / ive(p / 2 - 1, kappa)
+        share = (b / norm) ** 2
+        return b**2 + self.radius**2 * (tau * share + (1 - tau) * (1 - share) / (p - 1))
+
+    def _search(self, acquisition: Acquisition, starts: list[Vector]) -> Optimum:
+        mask = np.ones(acquisition.n_nodes, dtype=np.bool_)
+        shift, value = search_sphere(acquisition, self.radius, mask, starts)
+        return Optimum(shift, value)
+
+    def _bound(self, acquisition: Acquisition) -> float:
+        bound = getattr(acquisition, "lower_bound", None)
+        return bound(self.radius) if bound else float("nan")
+
+
+def search_sphere(
+    acquisition: Acquisition, radius: float, mask: NDArray[np.bool_], starts: list[Vector]
+) -> tuple[Vector, float]:
+    """Return the best shift of norm ``radius`` supported on ``mask``, over all starts."""
+    best, least = None, np.inf
+    for start in starts:
+        if not np.any(start[mask]):
+            continue
+        shift, value = _descend(acquisition, radius, mask, start)
+        if value < least:
+            best, least = shift, value
+    if best is None:
+        start = mask.astype(np.float64)
+        best, least = _descend(acquisition, radius, mask, start)
+    return best, least
+
+
+def _descend(
+    acquisition: Acquisition, radius: float, mask: NDArray[np.bool_], start: Vector
+) -> tuple[Vector, float]:
+    problem = getattr(acquisition, "problem", None)
+    if problem is not None:
+        from nextpert.core.acquisition._sphere_search import minimise_on_sphere
+
+        shift, excess, _ = minimise_on_sphere(problem, radius, mask, start, 500, 1e-7)
+        return shift, acquisition.floor + float(excess)
+
+    def objective(z: Vector) -> tuple[float, Vector]:
+        # The shift is radius z / |z|; only the gradient across z counts.
+        norm = np.linalg.norm(z)
+        unit = np.zeros(len(mask))
+        unit[mask] = z / norm
+        value, grad = acquisition.value_and_grad(radius * unit)
+        inner = grad @ unit
+        return value, radius * (grad - inner * unit)[mask] / norm
+
+    found = minimize(objective, start[mask], jac=True, method="L-BFGS-B")
+    shift = np.zeros(len(mask))
+    shift[mask] = radius * found.x / np.linalg.norm(found.x)
+    return shift, float(found.fun)

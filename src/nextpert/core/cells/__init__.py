@@ -1,0 +1,1 @@
+"""Cells as statistics: moments of environments, and distances between their means."""

@@ -1,0 +1,147 @@
+"""How far the mean of some cells lies from a target: unbiased, with a confidence interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core._checks import as_vector
+from nextpert.core.cells.moments import Moments
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MeanDistance:
+    """A squared distance of means, in squared units of the data.
+
+    Parameters
+    ----------
+    estimate
+        Unbiased estimate; below 0 now and then where the distance is about nothing.
+    sd
+        Its standard deviation.
+    low, high
+        Bounds of the confidence interval, 0 or more.
+    plug_in
+        Squared distance of the two sample means, which is too large by ``noise`` on average.
+    noise
+        The sum of the variances of both means over all nodes.
+    """
+
+    estimate: float
+    sd: float
+    low: float
+    high: float
+    plug_in: float
+    noise: float
+
+
+def mean_distance(
+    cells: Moments, target: Moments | ArrayLike, *, confidence: float = 0.95
+) -> MeanDistance:
+    r"""Estimate the squared distance between the mean of some cells and a target mean.
+
+    With sample means that differ by ``d``, and ``V`` the estimated covariance of ``d`` (the
+    cells' covariance over their number, plus the same of the target), the estimate is
+
+    .. math:: \hat\theta = |d|^2 - \operatorname{tr} V,
+
+    as :math:`E|d|^2` exceeds the true :math:`\theta` by the variance of both means. Its variance
+    is :math:`4 r \theta + 2 \operatorname{tr} V^2`, where ``r`` is the variance of ``d`` along
+    itself. The interval holds all :math:`\theta \ge 0` from which the estimate lies within that
+    many standard deviations: a score interval, which is of use near 0 too, where the estimate is
+    not normal and bootstrapped squared distances are too large by the noise once more.
+
+    Parameters
+    ----------
+    cells
+        Moments of at least 2 cells.
+    target
+        Moments of at least 2 other cells, or a mean known without error, shape ``(n_nodes,)``.
+    confidence
+        Coverage of the interval, above 0 and below 1.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 2 cells on a side, the nodes differ in number, or ``confidence``
+        is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Moments
+    >>> from nextpert.core.cells.mean_distance import mean_distance
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = (Moments.from_array(rng.normal(m, 1, (40, 30))) for m in (0.0, 0.2))
+    >>> found = mean_distance(a, b)  # the truth is 30 * 0.2**2 = 1.2
+    >>> round(found.plug_in, 1), found.low < 1.2 < found.high
+    (3.1, True)
+    """
+    require_confidence(confidence)
+    sides = [cells, target] if isinstance(target, Moments) else [cells]
+    wanted = (
+        target.mean if isinstance(target, Moments) else as_vector(target, cells.n_nodes, "target")
+    )
+    if len(wanted) != cells.n_nodes:
+        message = f"The cells have {cells.n_nodes} nodes, but the target has {len(wanted)}."
+        raise ValueError(message)
+    covariances = [covariance_of_mean(side) for side in sides]
+    d = cells.mean - wanted
+    variance = sum(covariances[1:], start=covariances[0])
+    plug_in, noise = float(d @ d), float(np.trace(variance))
+    traces = [squared_trace(v, side.n) for v, side in zip(covariances, sides, strict=True)]
+    if len(sides) == 2:
+        traces.append(2 * float(np.sum(covariances[0] * covariances[1])))
+    spread = 2 * sum(traces)
+    along = float(d @ variance @ d) / plug_in if plug_in > 0 else 0.0
+    estimate = plug_in - noise
+    sd = float(np.sqrt(4 * along * max(estimate, 0.0) + spread))
+    low, high = _score_interval(estimate, along, spread, confidence)
+    return MeanDistance(estimate, sd, low, high, plug_in, noise)
+
+
+def require_confidence(confidence: float) -> None:
+    """Raise unless ``confidence`` lies between 0 and 1."""
+    if not 0 < confidence < 1:
+        message = f"confidence must lie between 0 and 1, both excluded, but is {confidence!r}."
+        raise ValueError(message)
+
+
+def covariance_of_mean(cells: Moments) -> Matrix:
+    """Return the estimated covariance of the cells' mean."""
+    if cells.n < 2:
+        message = f"A mean of {cells.n} cells has no known variance: at least 2 are needed."
+        raise ValueError(message)
+    return cells.scatter / (cells.n - 1) / cells.n
+
+
+def squared_trace(covariance: Matrix, n_cells: int) -> float:
+    """Return ``tr V^2`` for the covariance ``V`` of a mean, given its estimate.
+
+    The trace of a squared estimate is too large, by far where cells are fewer than nodes; the
+    correction is exact for normal cells.
+    """
+    n, trace, squares = n_cells, float(np.trace(covariance)), float(np.sum(covariance**2))
+    least = trace**2 / len(covariance)  # by Cauchy and Schwarz
+    if n > 2:
+        squares = (n - 1) ** 2 / ((n - 2) * (n + 1)) * (squares - trace**2 / (n - 1))
+    return max(squares, least)
+
+
+def _score_interval(
+    estimate: float, along: float, spread: float, confidence: float
+) -> tuple[float, float]:
+    """Solve ``(estimate - t)^2 = z^2 (4 along t + spread)`` for ``t``."""
+    z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
+    centre = estimate + 2 * along * z2
+    under = z2 * (4 * along * (estimate + along * z2) + spread)
+    half = float(np.sqrt(max(under, 0.0)))
+    return max(centre - half, 0.0), max(centre + half, 0.0)

@@ -1,0 +1,211 @@
+"""First and second moments of the cells of one environment, all that a fit needs of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from nextpert.core.cells._sparse_gram import sparse_scatter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import TypeAlias
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Block: TypeAlias = NDArray[Any] | sp.sparray | sp.spmatrix
+
+# Sparse squares are summed about zero; where the scatter is a smaller share, they are not enough.
+_LOST_DIGITS = 1e-3
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Number of cells, mean and scatter of an environment (the cells under one intervention).
+
+    The scatter about the mean is kept rather than the raw sum of ``x x'``: the two carry the
+    same information, but differences of large raw sums lose digits where means are far from
+    zero. Raw sums are at hand as :attr:`total` and :attr:`gram`.
+
+    Parameters
+    ----------
+    n
+        Number of cells.
+    mean
+        Mean of every node, shape ``(n_nodes,)``, in the units of the data.
+    scatter
+        Sum over cells of ``(x - mean)(x - mean)'``, shape ``(n_nodes, n_nodes)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Moments
+    >>> x = np.random.default_rng(0).normal(size=(100, 3))
+    >>> whole = Moments.from_array(x)
+    >>> parts = Moments.from_array(x[:40]) + Moments.from_array(x[40:])
+    >>> whole.n, bool(np.allclose(whole.scatter, parts.scatter))
+    (100, True)
+    """
+
+    n: int
+    mean: NDArray[np.float64]
+    scatter: NDArray[np.float64]
+
+    @classmethod
+    def zeros(cls, n_nodes: int) -> Moments:
+        """Return the moments of no cells."""
+        return cls(0, np.zeros(n_nodes), np.zeros((n_nodes, n_nodes)))
+
+    @classmethod
+    def from_array(cls, x: Block | ArrayLike) -> Moments:
+        """Return the moments of cells ``x``, shape ``(n_cells, n_nodes)``, dense or sparse.
+
+        Raises
+        ------
+        ValueError
+            If ``x`` is not two-dimensional, or holds NaN or infinite values; the message names
+            the columns.
+        """
+        block: Any = x if sp.issparse(x) else np.asarray(x)
+        if block.ndim != 2:
+            message = f"Cells must be a matrix (n_cells, n_nodes), but its shape is {block.shape}."
+            raise ValueError(message)
+        if sp.issparse(block):
+            n = block.shape[0]
+            every, same = np.arange(n), np.zeros(n, dtype=np.int64)
+            return sparse_moments(canonical_csr(block), every, same, 1)[0]
+        n, p = block.shape
+        if n == 0:
+            return cls.zeros(p)
+        dense = np.asarray(block, dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # inf - inf: named below
+            mean = dense.mean(axis=0)
+        if not np.isfinite(mean).all():
+            raise not_finite(~np.isfinite(mean))
+        centred = dense - mean
+        return cls(n, mean, _symmetric(centred.T @ centred))
+
+    @classmethod
+    def from_blocks(cls, blocks: Iterable[Block], n_nodes: int) -> Moments:
+        """Return the moments of all cells of ``blocks``, each read once and then let go."""
+        moments = cls.zeros(n_nodes)
+        for block in blocks:
+            moments = moments + cls.from_array(block)
+        return moments
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes (genes)."""
+        return len(self.mean)
+
+    @property
+    def total(self) -> NDArray[np.float64]:
+        """Sum over cells of ``x``, shape ``(n_nodes,)``."""
+        return self.n * self.mean
+
+    @property
+    def gram(self) -> NDArray[np.float64]:
+        """Sum over cells of ``x x'``, shape ``(n_nodes, n_nodes)``."""
+        return self.scatter + self.n * np.outer(self.mean, self.mean)
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """Maximum-likelihood variance of each node, shape ``(n_nodes,)``."""
+        return np.diag(self.scatter) / max(self.n, 1)
+
+    def correlation(self) -> NDArray[np.float64]:
+        """Return the correlation matrix, shape ``(n_nodes, n_nodes)``.
+
+        Raises
+        ------
+        ValueError
+            If a node is constant; the message gives its index.
+        """
+        constant = self.constant_nodes()
+        if len(constant):
+            message = f"Nodes {constant.tolist()} are constant: correlations are undefined."
+            raise ValueError(message)
+        scale = np.sqrt(np.diag(self.scatter))
+        correlation = self.scatter / np.outer(scale, scale)
+        np.fill_diagonal(correlation, 1.0)
+        return correlation
+
+    def constant_nodes(self) -> NDArray[np.int64]:
+        """Return the indices of nodes that do not vary, up to rounding."""
+        spread = np.diag(self.scatter)
+        rounding = 1e-13 * self.n * np.maximum(self.mean**2, np.finfo(np.float64).tiny)
+        return np.flatnonzero(spread <= rounding)
+
+    def __add__(self, other: Moments) -> Moments:
+        if self.n_nodes != other.n_nodes:
+            message = f"Moments of {self.n_nodes} and of {other.n_nodes} nodes cannot be added."
+            raise ValueError(message)
+        n = self.n + other.n
+        if n == 0:
+            return self
+        step = other.mean - self.mean
+        mean = self.mean + step * (other.n / n)
+        between = np.outer(step, step) * (self.n * other.n / n)
+        return Moments(n, mean, self.scatter + other.scatter + between)
+
+    def subset(self, nodes: ArrayLike) -> Moments:
+        """Return the moments of some nodes, in the order given."""
+        index = np.asarray(nodes, dtype=np.int64)
+        return Moments(self.n, self.mean[index], self.scatter[np.ix_(index, index)])
+
+    def centre(self, origin: ArrayLike) -> Moments:
+        """Return the moments of ``x - origin``; use one origin for all environments."""
+        return Moments(self.n, self.mean - np.asarray(origin, dtype=np.float64), self.scatter)
+
+
+def canonical_csr(x: Any) -> sp.csr_array:
+    """Return ``x`` as CSR of floats, columns sorted and given once; ``x`` stays as it is."""
+    cells = sp.csr_array(x, dtype=np.float64)
+    if not cells.has_canonical_format:
+        cells = cells.copy()
+        cells.sum_duplicates()
+    return cells
+
+
+def sparse_moments(
+    x: sp.csr_array, rows: NDArray[np.int64], groups: NDArray[np.int64], n_groups: int
+) -> list[Moments]:
+    """Return the moments of groups of rows of a :func:`canonical_csr`, in the order of ``rows``.
+
+    ``groups`` has the group of each of ``rows``. All groups are summed in one pass over the rows.
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN or infinite; the columns are named.
+    """
+    p = x.shape[1]
+    count, left = np.zeros(n_groups, np.int64), np.empty(n_groups)
+    total, scatter = np.zeros((n_groups, p)), np.zeros((n_groups, p, p))
+    sparse_scatter(x.data, x.indices, x.indptr, rows, groups, count, total, scatter, left)
+    if not np.isfinite(total).all():
+        raise not_finite(np.asarray(~np.isfinite(total).all(axis=0)))
+    result = []
+    for group in range(n_groups):
+        n = int(count[group])
+        if left[group] < _LOST_DIGITS:
+            # A mean far above the spread: centre the cells before squares are taken.
+            result.append(Moments.from_array(x[rows[groups == group]].toarray()))
+        else:
+            result.append(Moments(n, total[group] / max(n, 1), scatter[group]))
+    return result
+
+
+def not_finite(bad: NDArray[np.bool_]) -> ValueError:
+    """Return the error about columns with NaN or infinite values; they are its ``columns``."""
+    columns = np.flatnonzero(bad)
+    error = ValueError(f"Columns {columns[:10].tolist()} hold NaN or infinite values: remove them.")
+    error.columns = columns  # type: ignore[attr-defined]  # lets callers name the genes
+    return error
+
+
+def _symmetric(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (matrix + matrix.T) / 2

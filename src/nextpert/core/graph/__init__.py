@@ -1,0 +1,1 @@
+"""Directed acyclic graphs: the type, random families, perturbed graphs, distances."""

@@ -1,0 +1,1 @@
+"""Campaigns: propose, observe, update, on simulated cells or a screen replayed."""

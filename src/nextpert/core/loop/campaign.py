@@ -1,0 +1,182 @@
+"""The closed loop: propose a shift, observe its cells, update, propose again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from nextpert.core._checks import as_rng, as_vector, require_count
+from nextpert.core.acquisition.build_acquisition import CRITERIA, build_acquisition
+from nextpert.core.acquisition.domain.sphere import Sphere
+from nextpert.core.cells.moments import Moments
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.acquisition.domain.base import Domain
+    from nextpert.core.posterior.dag_blr import DagBlr
+
+    Vector = NDArray[np.float64]
+
+
+class Source(Protocol):
+    """Where cells come from: a :class:`LinearScm`, or anything that answers alike."""
+
+    def sample(
+        self, n_cells: int, shift: ArrayLike, *, rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Return cells under a shift, ``(n_cells, n_nodes)``."""
+
+    def mean(self, shift: ArrayLike) -> Vector:
+        """Return the true mean under a shift, ``(n_nodes,)``; for scoring only."""
+
+
+@dataclass(frozen=True)
+class CampaignResult:
+    """What a campaign did, round by round.
+
+    Parameters
+    ----------
+    shifts
+        Shift tried in each round, shape ``(n_rounds, n_nodes)``.
+    values
+        The criterion at that shift, shape ``(n_rounds,)``; NaN in the rounds of the warm-up.
+    distance
+        Relative squared distance ``|mu_t - mu*|^2 / |mu* - mu_0|^2`` of the mean reached by the
+        recommended shift after 0, 1, ... rounds, shape ``(n_rounds + 1,)``; ``mu_0`` is the
+        control mean.
+    posterior
+        The posterior after the last round.
+    recommended
+        The shift recommended after 0, 1, ... rounds, shape ``(n_rounds + 1, n_nodes)``.
+    seconds
+        Wall time each round took to propose its shift, shape ``(n_rounds,)``, in seconds; the
+        only part that differs from run to run.
+    """
+
+    shifts: NDArray[np.float64]
+    values: Vector
+    distance: Vector
+    posterior: DagBlr
+    recommended: NDArray[np.float64]
+    seconds: Vector
+
+
+def campaign(
+    source: Source,
+    posterior: DagBlr,
+    target_mean: ArrayLike,
+    criterion: str = "civ",
+    *,
+    domain: Domain | None = None,
+    n_rounds: int = 50,
+    n_cells: int = 1,
+    n_random: int = 0,
+    n_warmup: int = 0,
+    recommend: str = "ideal",
+    rng: int | np.random.Generator | None = None,
+) -> CampaignResult:
+    """Run a campaign: propose, observe, update, for a number of rounds.
+
+    Searches start, as in Zhang et al. 2023, from the last shift and the current estimate, plus
+    ``n_random`` random points. The noise of the cells, the random starts and the warm-up come
+    from separate streams, so that campaigns of different criteria with one seed see the same
+    noise and the same warm-up. Expected improvement has to beat the smallest squared distance to
+    the target of the mean of any earlier round's cells.
+
+    Parameters
+    ----------
+    source
+        Where cells come from, and the truth for scoring.
+    posterior
+        The posterior before the first round.
+    target_mean
+        The wanted mean, shape ``(n_nodes,)``, units of the data.
+    criterion
+        Name of the criterion, see :func:`build_acquisition`.
+    domain
+        Where shifts may lie; the unit sphere by default.
+    n_rounds, n_cells
+        Number of rounds, and of cells a round.
+    n_random
+        Number of random starts of each search.
+    n_warmup
+        How many of the rounds, the first ones, try random shifts of the domain, the same for
+        every criterion.
+    recommend
+        The shift that is scored: ``"ideal"`` (default), the estimated ideal shift itself, or
+        ``"domain"``, the point of the domain nearest to it (of a pool, a candidate).
+    rng
+        Seed or generator.
+
+    Returns
+    -------
+    CampaignResult
+
+    Raises
+    ------
+    ValueError
+        For an unknown criterion or recommendation, a target of the wrong length, or a warm-up
+        longer than the campaign.
+
+    Examples
+    --------
+    >>> from nextpert.core import DagBlr, campaign, random_scm
+    >>> scm = random_scm(5, rng=0)
+    >>> blr = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False)
+    >>> result = campaign(scm, blr, scm.mean([0, 0, 0, 0.6, 0.8]), n_rounds=20, rng=0)
+    >>> bool(result.distance[-1] < result.distance[0])
+    True
+    """
+    rounds, cells = require_count(n_rounds, "n_rounds", least=0), require_count(n_cells, "n_cells")
+    warm = _check_options(n_warmup, rounds, criterion, recommend)
+    p = posterior.n_nodes
+    target = as_vector(target_mean, p, "target_mean")
+    where = Sphere(1.0) if domain is None else domain
+    noise, search = as_rng(rng).spawn(2)
+    scale = float(((target - source.mean(np.zeros(p))) ** 2).sum()) or 1.0
+    shifts, recommended = np.empty((rounds, p)), np.empty((rounds + 1, p))
+    values, seconds, distance = np.full(rounds, np.nan), np.zeros(rounds), np.empty(rounds + 1)
+
+    def score(t: int) -> None:
+        ideal = posterior.ideal_shift(target)
+        recommended[t] = ideal if recommend == "ideal" else where.project(ideal)
+        distance[t] = ((source.mean(recommended[t]) - target) ** 2).sum() / scale
+
+    score(0)
+    shifts[:warm] = where.sample(warm, p, search.spawn(1)[0])
+    nearest = np.inf
+    for t in range(rounds):
+        if t >= warm:
+            start = time.perf_counter()
+            acquisition = build_acquisition(
+                criterion, posterior, target, domain=where, n_cells=cells, best=nearest, rng=search
+            )
+            best = where.minimise(
+                acquisition, starts=list(shifts[max(t - 1, 0) : t]), n_random=n_random, rng=search
+            )
+            shifts[t], values[t] = best.shift, best.value
+            seconds[t] = time.perf_counter() - start
+        seen = Moments.from_array(source.sample(cells, shifts[t], rng=noise))
+        nearest = min(nearest, float(((seen.mean - target) ** 2).sum()))
+        posterior = posterior.update(seen, shifts[t], inplace=t > 0)
+        score(t + 1)
+    return CampaignResult(shifts, values, distance, posterior, recommended, seconds)
+
+
+def _check_options(n_warmup: int, rounds: int, criterion: str, recommend: str) -> int:
+    """Return the length of the warm-up; a wrong name is found before cells are drawn."""
+    warm = require_count(n_warmup, "n_warmup", least=0)
+    if warm > rounds:
+        message = f"n_warmup is {warm}, but there are {rounds} rounds: warm-up rounds count too."
+        raise ValueError(message)
+    if criterion not in CRITERIA:
+        message = f"Unknown acquisition {criterion!r}: choose one of {', '.join(CRITERIA)}."
+        raise ValueError(message)
+    if recommend not in ("ideal", "domain"):
+        message = f"recommend must be 'ideal' or 'domain', but is {recommend!r}."
+        raise ValueError(message)
+    return warm

@@ -1,0 +1,1 @@
+"""DAG-BLR: the posterior over the weights of a graph."""

@@ -1,0 +1,1 @@
+"""What a posterior says of means, distances and environments it has not seen."""

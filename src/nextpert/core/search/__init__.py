@@ -1,0 +1,1 @@
+"""Structure searches: the moments of control cells in, a graph out."""

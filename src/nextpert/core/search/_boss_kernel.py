@@ -1,0 +1,214 @@
+"""The compiled best-order search: one node after the other goes to its best place in the order.
+
+What a move changes. For every node the search keeps the set it grew to and the set of branches it
+passed over. Putting v into the prefix of w changes the parents of w only if v was passed over,
+taking it out only if it was grown: all other scores stand without a look at the tree.
+"""
+
+# mypy: disable-error-code="no-untyped-def,assignment"
+# (compiled functions: numba finds the types)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from nextpert.core._compile import entry, spliced
+from nextpert.core.search._bits import (
+    flip,
+    has,
+    random_below,
+)
+from nextpert.core.search._grow_shrink import plant, shrink, trace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class State(NamedTuple):
+    """The order, and for every node its score and the sets grown and passed over."""
+
+    order: NDArray[np.int64]
+    place: NDArray[np.int64]
+    score: NDArray[np.float64]
+    grown: NDArray[np.uint64]
+    passed: NDArray[np.uint64]
+    prefix: NDArray[np.uint64]  # (words,) scratch
+    trial: NDArray[np.uint64]  # (2, words) scratch: sets grown and passed over
+    own: NDArray[np.uint64]  # (2, words) the same for the node that moves
+    gain: NDArray[np.float64]  # (p,) scratch
+    roots: NDArray[np.int64]  # (p,) the vertex at which each tree begins
+    queue: NDArray[np.int64]  # (p,) the nodes in the order in which this sweep moves them
+    progress: NDArray[np.int64]  # nodes of the queue done, nodes moved in this sweep, sweeps
+
+    @classmethod
+    def start(cls, order: NDArray[np.int64], words: int) -> State:
+        """Return the state before any score is known."""
+        p = len(order)
+        return cls(
+            order=order.copy(),
+            place=np.argsort(order),
+            score=np.zeros(p),
+            grown=np.zeros((p, words), np.uint64),
+            passed=np.zeros((p, words), np.uint64),
+            prefix=np.zeros(words, np.uint64),
+            trial=np.zeros((2, words), np.uint64),
+            own=np.zeros((2, words), np.uint64),
+            gain=np.zeros(p),
+            roots=np.zeros(p, np.int64),
+            queue=np.arange(p),
+            progress=np.array([p, 0, 0]),
+        )
+
+
+@spliced
+def _settle(problem, forest, growth, scratch, state, node):
+    """Bring score and sets of a node up to date with ``prefix``; return whether there was room."""
+    vertex = trace(problem, forest, growth, scratch, state.roots[node], state.prefix, state.trial)
+    if vertex < 0:
+        return False
+    state.score[node] = forest.score[vertex]
+    for w in range(state.prefix.shape[0]):
+        state.grown[node, w] = state.trial[0, w]
+        state.passed[node, w] = state.trial[1, w]
+    return True
+
+
+@spliced
+def _settle_all(problem, forest, growth, scratch, state):
+    """Score the whole order; return whether there was room."""
+    for w in range(state.prefix.shape[0]):
+        state.prefix[w] = np.uint64(0)
+    for m in range(state.order.shape[0]):
+        if not _settle(problem, forest, growth, scratch, state, state.order[m]):
+            return False
+        flip(state.prefix, state.order[m])
+    return True
+
+
+@spliced
+def _weigh(problem, forest, growth, scratch, state, v, low, high):
+    """Fill ``gain[j]``, by how much the score rises if v stands at place j; False if no room."""
+    a = state.place[v]
+    prefix, gain = state.prefix, state.gain
+    for w in range(prefix.shape[0]):
+        prefix[w] = np.uint64(0)
+    for m in range(low):  # v stands at low or later, so that it is not among these
+        flip(prefix, state.order[m])
+    root = state.roots[v]
+    vertex = trace(problem, forest, growth, scratch, root, prefix, state.own)
+    if vertex < 0:
+        return False
+    shift = 0.0  # of all others together, as v moves on from place low
+    gain[low] = forest.score[vertex]
+    for j in range(low, high):
+        node = state.order[j] if j < a else state.order[j + 1]
+        touched = has(state.passed[node], v) if j < a else has(state.grown[node], v)
+        if touched:
+            if j < a:
+                flip(prefix, v)
+            other = trace(problem, forest, growth, scratch, state.roots[node], prefix, state.trial)
+            if j < a:
+                flip(prefix, v)
+            if other < 0:
+                return False
+            change = forest.score[other] - state.score[node]
+            shift += -change if j < a else change
+        flip(prefix, node)
+        if has(state.own[1], node):
+            vertex = trace(problem, forest, growth, scratch, root, prefix, state.own)
+            if vertex < 0:
+                return False
+        gain[j + 1] = forest.score[vertex] + shift
+    here = gain[a]
+    for j in range(low, high + 1):
+        gain[j] -= here
+    return True
+
+
+@spliced
+def _move(problem, forest, growth, scratch, state, v, target):
+    """Put v at place ``target`` and score anew what it touches; return whether there was room."""
+    a = state.place[v]
+    step = 1 if target > a else -1
+    for m in range(a, target, step):
+        state.order[m] = state.order[m + step]
+        state.place[state.order[m]] = m
+    state.order[target] = v
+    state.place[v] = target
+    for w in range(state.prefix.shape[0]):
+        state.prefix[w] = np.uint64(0)
+    for m in range(max(a, target) + 1):
+        node = state.order[m]
+        if m >= min(a, target):
+            touched = has(state.grown[node], v) if step > 0 else has(state.passed[node], v)
+            if (node == v or touched) and not _settle(
+                problem, forest, growth, scratch, state, node
+            ):
+                return False
+        flip(state.prefix, node)
+    return True
+
+
+@spliced
+def _limits(before, after, state, v):
+    """Return the first and the last place at which v agrees with the orders known before."""
+    low, high = np.int64(0), state.order.shape[0] - 1
+    for m in range(state.order.shape[0]):
+        node = state.order[m]
+        if has(before[v], node):
+            low = m + 1
+        elif has(after[v], node):
+            return low, m - 1
+    return low, high
+
+
+@spliced
+def _improve(problem, forest, growth, scratch, state, random):
+    """Move one node after the other to its best place until none gains; False if no room."""
+    p = state.order.shape[0]
+    progress = state.progress
+    while True:
+        while progress[0] < p:
+            v = state.queue[progress[0]]
+            low, high = _limits(problem.before, problem.after, state, v)
+            if not _weigh(problem, forest, growth, scratch, state, v, low, high):
+                return False
+            best, gain = state.place[v], 1e-6 + 1e-11 * problem.weight[0]  # more than rounding
+            for j in range(low, high + 1):
+                if state.gain[j] > gain:
+                    best, gain = j, state.gain[j]
+            if best != state.place[v]:
+                progress[1] += 1
+                if not _move(problem, forest, growth, scratch, state, v, best):
+                    return False
+            progress[0] += 1
+        if progress[2] > 0 and progress[1] == 0:
+            return True
+        for k in range(p - 1, 0, -1):  # a new sweep, in a new order of nodes
+            other = random_below(random, k + 1)
+            state.queue[k], state.queue[other] = state.queue[other], state.queue[k]
+        progress[0], progress[1] = 0, 0
+        progress[2] += 1
+
+
+@entry
+def climb(problem, forest, growth, scratch, state, random, parents):
+    """Search from the order in ``state`` until no move gains; write the parents as bit sets.
+
+    Returns False where the forest is full. Called again with a larger or an emptied one, it goes
+    on where it stood.
+    """
+    if forest.used[0] == 0:
+        growth.last[growth.last.shape[0] - 1] = -1
+        if not plant(problem.required, forest, state.roots):
+            return False
+    if not _settle_all(problem, forest, growth, scratch, state):
+        return False
+    if not _improve(problem, forest, growth, scratch, state, random):
+        return False
+    for i in range(parents.shape[0]):
+        for w in range(parents.shape[1]):
+            parents[i, w] = state.grown[i, w] | problem.required[i, w]
+        shrink(problem, parents[i], i, scratch)
+    return True

@@ -1,0 +1,347 @@
+"""Compiled grow-shrink trees: the best parents of a node in a prefix of the order, remembered.
+
+Grow-shrink. The parents of a node in a given prefix of the order are found by adding, again and
+again, the node of the prefix that raises the score most, and then dropping those without which the
+score is higher. Every state of growing is a vertex of the node's tree: its branches are all nodes
+that raise the score there, best first. A prefix follows the first branch it has, so that a branch
+passed over is known not to be in the prefix, and deeper vertices leave it out.
+
+Scores are ``constant[d] - half * log|C_P| - weight[d] * log var(v | P)`` for d parents P, where C
+is a covariance scaled to a unit diagonal: BIC and BGe are both of that form.
+"""
+
+# mypy: disable-error-code="no-untyped-def,assignment"
+# (compiled functions: numba finds the types)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from nextpert.core._compile import entry, fast, inner, spliced
+from nextpert.core.search._bits import flip, has, members
+from nextpert.core.search._imap import add_family
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_LEAST_VARIANCE = 1e-9
+
+
+class ScoreProblem(NamedTuple):
+    """A decomposable score (see the head of this file) and prior knowledge as bit sets.
+
+    ``required[i]`` and ``forbidden[i]`` are parents of ``i``; ``before[i]`` and ``after[i]`` are
+    the nodes that must stand before and after ``i``.
+    """
+
+    matrix: NDArray[np.float64]  # (p, p), unit diagonal
+    constant: NDArray[np.float64]  # (p + 1,) by number of parents
+    weight: NDArray[np.float64]  # (p + 1,) by number of parents
+    half: float
+    required: NDArray[np.uint64]
+    forbidden: NDArray[np.uint64]
+    before: NDArray[np.uint64]
+    after: NDArray[np.uint64]
+
+
+class Forest(NamedTuple):
+    """All trees: vertices (arrays of one length) and branches (of another)."""
+
+    node: NDArray[np.int32]  # the node added here; for a root, its owner
+    up: NDArray[np.int32]  # the vertex above, -1 for a root
+    rank: NDArray[np.int32]  # place among the branches of the vertex above
+    depth: NDArray[np.int32]
+    first: NDArray[np.int64]  # where its branches begin, -1 before they are known
+    count: NDArray[np.int32]
+    score: NDArray[np.float64]  # after shrinking, nan before it is known
+    branch: NDArray[np.int32]  # node of every branch
+    vertex: NDArray[np.int32]  # vertex of every branch, -1 before it is made
+    used: NDArray[np.int64]  # numbers of vertices and of branches
+
+    @classmethod
+    def empty(cls, n_vertices: int, n_branches: int) -> Forest:
+        """Return a forest without trees (zeros: memory is taken only as they grow)."""
+        return cls(
+            node=np.zeros(n_vertices, np.int32),
+            up=np.zeros(n_vertices, np.int32),
+            rank=np.zeros(n_vertices, np.int32),
+            depth=np.zeros(n_vertices, np.int32),
+            first=np.zeros(n_vertices, np.int64),
+            count=np.zeros(n_vertices, np.int32),
+            score=np.zeros(n_vertices),
+            branch=np.zeros(n_branches, np.int32),
+            vertex=np.zeros(n_branches, np.int32),
+            used=np.zeros(2, np.int64),
+        )
+
+    def enlarged(self) -> Forest:
+        """Return the same trees with room for twice as many vertices and branches."""
+        larger = Forest.empty(2 * len(self.node), 2 * len(self.branch))
+        for name in self._fields:
+            old = getattr(self, name)
+            getattr(larger, name)[: len(old)] = old
+        return larger
+
+
+class Growth(NamedTuple):
+    """Scratch: residuals of all nodes given the nodes on the path to the last vertex."""
+
+    path: NDArray[np.int64]  # (p,) vertices from below the root on
+    last: NDArray[np.int64]  # (p + 2,) the path whose residuals are at hand, owner, length
+    rows: NDArray[np.float64]  # (depth, p) rows of the Cholesky factor
+    variance: NDArray[np.float64]  # (depth, p) of every node, given the path so far
+    covariance: NDArray[np.float64]  # (depth, p) of every node with the owner
+    key: NDArray[np.float64]  # (p,)
+    found: NDArray[np.int64]  # (p,)
+    barred: NDArray[np.bool_]  # (p,)
+
+    @classmethod
+    def empty(cls, p: int) -> Growth:
+        """Return scratch for ``p`` nodes."""
+        return cls(
+            path=np.zeros(p + 1, np.int64),
+            last=np.full(p + 2, -1, np.int64),
+            rows=np.zeros((p + 1, p)),
+            variance=np.zeros((p + 1, p)),
+            covariance=np.zeros((p + 1, p)),
+            key=np.zeros(p),
+            found=np.zeros(p, np.int64),
+            barred=np.zeros(p, np.bool_),
+        )
+
+
+@entry
+def local_score(problem, row, child, scratch):
+    """Return the score of a node with the parents in ``row``."""
+    m, residual = add_family(problem.matrix, row, child, scratch)
+    log_volume = 0.0
+    for k in range(m):
+        log_volume -= 2.0 * np.log(scratch.factor[k, k])
+    return problem.constant[m] - problem.half * log_volume - problem.weight[m] * np.log(residual)
+
+
+@inner
+def shrink(problem, row, child, scratch):
+    """Drop parents while the score rises, the best first; return the score."""
+    current = local_score(problem, row, child, scratch)
+    while True:
+        m = members(row, scratch.sequence)
+        if m == 0:
+            return current
+        factor, sums, sequence = scratch.factor, scratch.sums, scratch.sequence
+        residual = 1.0 / (factor[m, m] * factor[m, m])
+        best, place = 0.0, np.int64(-1)
+        for i in range(m):
+            share = factor[m, i] * factor[m, i] / sums[i]  # squared partial correlation
+            inside = sums[i] - factor[m, i] * factor[m, i]  # precision among the parents
+            gain = problem.constant[m - 1] - problem.constant[m] - problem.half * np.log(inside)
+            gain -= problem.weight[m - 1] * (np.log(residual) - np.log1p(-share))
+            gain += problem.weight[m] * np.log(residual)
+            if gain > best and not has(problem.required[child], sequence[i]):
+                best, place = gain, i
+        if place < 0:
+            return current
+        flip(row, sequence[place])
+        current = local_score(problem, row, child, scratch)
+
+
+@inner
+def new_vertex(forest, node, up, rank):
+    """Add a vertex to the forest; return it, or -1 where there is no room."""
+    made = forest.used[0]
+    if made >= forest.node.shape[0]:
+        return np.int64(-1)
+    forest.used[0] = made + 1
+    forest.node[made] = node
+    forest.up[made] = up
+    forest.rank[made] = rank
+    forest.depth[made] = 0 if up < 0 else forest.depth[up] + 1
+    forest.first[made] = -1
+    forest.score[made] = np.nan
+    return made
+
+
+@spliced
+def _climb(forest, vertex, path):
+    """Write the vertices from below the root down to ``vertex``; return how many, and the owner."""
+    depth = forest.depth[vertex]
+    for k in range(depth - 1, -1, -1):
+        path[k] = vertex
+        vertex = np.int64(forest.up[vertex])
+    return depth, np.int64(forest.node[vertex])
+
+
+@fast
+def _condition(matrix, growth, k, node, owner):
+    """Take the node out of the residuals at depth ``k``, which gives those at ``k + 1``."""
+    p = matrix.shape[0]
+    row = growth.rows[k]
+    for u in range(p):
+        row[u] = matrix[node, u]
+    for earlier in range(k):
+        above = growth.rows[earlier]
+        step = above[node]
+        for u in range(p):
+            row[u] -= step * above[u]
+    scale = 1.0 / np.sqrt(row[node])
+    for u in range(p):
+        row[u] *= scale
+    step = row[owner]
+    variance, covariance = growth.variance[k], growth.covariance[k]
+    new_variance, new_covariance = growth.variance[k + 1], growth.covariance[k + 1]
+    for u in range(p):
+        new_variance[u] = variance[u] - row[u] * row[u]
+        new_covariance[u] = covariance[u] - step * row[u]
+
+
+@spliced
+def _residuals(problem, forest, growth, vertex):
+    """Bring the residuals up to those at ``vertex``; return its depth and owner."""
+    depth, owner = _climb(forest, vertex, growth.path)
+    p = problem.matrix.shape[0]
+    known = growth.last[p + 1]
+    common = 0
+    if known >= 0 and growth.last[p] == owner:
+        while common < min(known, depth) and growth.last[common] == growth.path[common]:
+            common += 1
+    else:
+        for u in range(p):
+            growth.variance[0, u] = 1.0
+            growth.covariance[0, u] = problem.matrix[owner, u]
+    for k in range(common, depth):
+        _condition(problem.matrix, growth, k, forest.node[growth.path[k]], owner)
+        growth.last[k] = growth.path[k]
+    growth.last[p] = owner
+    growth.last[p + 1] = depth
+    return depth, owner
+
+
+@spliced
+def _bar(forbidden, forest, growth, depth, owner):
+    """Mark the nodes that cannot be branches of the vertex at the end of the path."""
+    for u in range(growth.barred.shape[0]):
+        growth.barred[u] = has(forbidden, u)
+    growth.barred[owner] = True
+    for k in range(depth):
+        vertex = growth.path[k]
+        growth.barred[forest.node[vertex]] = True
+        first = forest.first[forest.up[vertex]]
+        for c in range(forest.rank[vertex]):
+            growth.barred[forest.branch[first + c]] = True
+
+
+@inner
+def _sort_descending(key, item, n):
+    gap = 1
+    while gap < n:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for i in range(gap, n):
+            k, it, j = key[i], item[i], i
+            while j >= gap and key[j - gap] < k:
+                key[j], item[j] = key[j - gap], item[j - gap]
+                j -= gap
+            key[j], item[j] = k, it
+        gap //= 3
+
+
+@spliced
+def _branch_out(problem, forest, growth, vertex):
+    """Find the branches of a vertex; return whether there was room for them."""
+    depth, owner = _residuals(problem, forest, growth, vertex)
+    _bar(problem.forbidden[owner], forest, growth, depth, owner)
+    variance, covariance = growth.variance[depth], growth.covariance[depth]
+    residual, weight = variance[owner], problem.weight[depth + 1]
+    fixed = problem.constant[depth + 1] - problem.constant[depth]
+    fixed += (problem.weight[depth] - weight) * np.log(residual)
+    plain = problem.half == 0.0  # the share of variance orders the branches: no logarithm is needed
+    bound = -np.expm1(fixed / weight)
+    n = 0
+    for u in range(problem.matrix.shape[0]):
+        if growth.barred[u] or variance[u] < _LEAST_VARIANCE or residual < _LEAST_VARIANCE:
+            continue
+        share = covariance[u] * covariance[u] / (variance[u] * residual)
+        if plain:
+            gain = share - bound
+        else:
+            gain = fixed - problem.half * np.log(variance[u]) - weight * np.log1p(-share)
+        if gain > 0.0:
+            growth.key[n] = gain
+            growth.found[n] = u
+            n += 1
+    first = forest.used[1]
+    if first + n > forest.branch.shape[0]:
+        return False
+    _sort_descending(growth.key, growth.found, n)
+    for c in range(n):
+        forest.branch[first + c] = growth.found[c]
+        forest.vertex[first + c] = -1
+    forest.first[vertex] = first
+    forest.count[vertex] = n
+    forest.used[1] = first + n
+    return True
+
+
+@inner
+def trace(problem, forest, growth, scratch, root, prefix, sets):
+    """Grow and shrink the parents of a root's owner in a prefix; return the vertex reached.
+
+    ``sets`` gets what was grown and what was passed over. Returns -1 where the forest is full.
+    """
+    vertex = root
+    grown, passed = sets[0], sets[1]
+    for w in range(prefix.shape[0]):
+        grown[w] = np.uint64(0)
+        passed[w] = np.uint64(0)
+    while True:
+        if forest.first[vertex] < 0 and not _branch_out(problem, forest, growth, vertex):
+            return np.int64(-1)
+        below = np.int64(-1)
+        first = forest.first[vertex]
+        for c in range(forest.count[vertex]):
+            node = forest.branch[first + c]
+            if has(prefix, node):
+                flip(grown, node)
+                below = np.int64(forest.vertex[first + c])
+                if below < 0:
+                    below = new_vertex(forest, np.int64(node), vertex, np.int64(c))
+                    if below < 0:
+                        return below
+                    forest.vertex[first + c] = below
+                break
+            flip(passed, node)
+        if below < 0:
+            break
+        vertex = below
+    if np.isnan(forest.score[vertex]):
+        owner = np.int64(forest.node[root])
+        row = grown.copy()
+        for w in range(row.shape[0]):
+            row[w] |= problem.required[owner, w]
+        forest.score[vertex] = shrink(problem, row, owner, scratch)
+    return vertex
+
+
+@spliced
+def plant(required, forest, roots):
+    """Make the roots: a vertex for every node, with one below it for each required parent."""
+    p = roots.shape[0]
+    parents = np.empty(p, np.int64)
+    n_required = 0
+    for i in range(p):
+        n_required += members(required[i], parents)
+    if p + n_required > forest.node.shape[0] or n_required > forest.branch.shape[0]:
+        return False
+    for i in range(p):
+        roots[i] = new_vertex(forest, np.int64(i), np.int64(-1), np.int64(0))
+        for k in range(members(required[i], parents)):
+            above = roots[i]
+            branch = forest.used[1]
+            forest.used[1] += 1
+            forest.first[above] = branch
+            forest.count[above] = 1
+            forest.branch[branch] = parents[k]
+            roots[i] = new_vertex(forest, parents[k], above, np.int64(0))
+            forest.vertex[branch] = roots[i]
+    return True

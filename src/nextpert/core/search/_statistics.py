@@ -1,0 +1,97 @@
+"""Checked inputs of the searches: correlations, thresholds and prior knowledge as bit sets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core.search._bits import pack_rows
+from nextpert.core.search._imap import Problem
+from nextpert.core.search.fisher_z_threshold import fisher_z_threshold
+from nextpert.core.search.prior_knowledge import PriorKnowledge
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.cells.moments import Moments
+
+# Least share of its variance that a node may keep given others: below, correlations of rank one
+# less are indistinguishable from rounding errors of the sums they were made of.
+_LEAST_RESIDUAL = 1e-9
+
+
+def checked_correlation(moments: Moments) -> NDArray[np.float64]:
+    """Return the correlation matrix, or raise where it is undefined, singular or too noisy.
+
+    The ``columns`` of an error that is about some nodes are their indices, so that callers can
+    name the genes.
+    """
+    p = moments.n_nodes
+    if moments.n < p + 2:
+        message = (
+            f"{moments.n} cells are too few to test {p} nodes given one another: at least "
+            f"{p + 2} are needed. Take more cells or fewer genes."
+        )
+        raise ValueError(message)
+    constant = moments.constant_nodes()
+    if len(constant):
+        message = f"Nodes {constant.tolist()} are constant in these cells: remove them."
+        raise _about(constant, message)
+    correlation = moments.correlation()
+    _refuse_singular(correlation)
+    return correlation
+
+
+def checked_prior(prior: PriorKnowledge | None, n_nodes: int) -> PriorKnowledge:
+    """Return the prior knowledge, none where it is None, or raise if it is about other nodes."""
+    known = PriorKnowledge(n_nodes) if prior is None else prior
+    if known.n_nodes != n_nodes:
+        message = (
+            f"The prior knowledge is about {known.n_nodes} nodes, but the cells have {n_nodes}."
+        )
+        raise ValueError(message)
+    return known
+
+
+def make_problem(moments: Moments, alpha: float, prior: PriorKnowledge | None) -> Problem:
+    """Return the input of the compiled searches."""
+    p = moments.n_nodes
+    known = checked_prior(prior, p)
+    correlation = checked_correlation(moments)
+    thresholds = fisher_z_threshold(moments.n, np.arange(max(p - 1, 1)), alpha)
+    return Problem(
+        corr=correlation,
+        precision=np.asarray(np.linalg.inv(correlation), np.float64),
+        threshold=np.asarray(thresholds, np.float64) ** 2,
+        required=pack_rows(known.required.T),
+        forbidden=pack_rows(known.forbidden.T),
+        before=pack_rows(known.before.T),
+        after=pack_rows(known.before),
+        ordered=bool(known.before.any()),
+    )
+
+
+def _refuse_singular(correlation: NDArray[np.float64]) -> None:
+    twins = np.argwhere(np.triu(1.0 - correlation**2 <= _LEAST_RESIDUAL, 1))
+    if len(twins):
+        i, j = twins[0]
+        message = f"Nodes {i} and {j} are copies of each other (correlation ±1): remove one."
+        raise _about([i, j], message)
+    try:
+        least = np.linalg.cholesky(correlation).diagonal().min() ** 2
+    except np.linalg.LinAlgError:
+        least = 0.0
+    if least <= _LEAST_RESIDUAL:
+        involved = np.flatnonzero(np.abs(np.linalg.eigh(correlation)[1][:, 0]) > 1e-3)
+        message = (
+            f"Nodes {involved.tolist()} are linearly dependent, so that partial correlations are "
+            "undefined: remove one of them."
+        )
+        raise _about(involved, message)
+
+
+def _about(columns: ArrayLike, message: str) -> ValueError:
+    error = ValueError(message)
+    error.columns = np.asarray(columns)  # type: ignore[attr-defined]
+    return error

@@ -1,0 +1,197 @@
+"""Best-order score search: a graph from the cells of one environment."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from nextpert.core._checks import as_rng, require_count
+from nextpert.core.graph.dag import Dag
+from nextpert.core.search._backward import backward
+from nextpert.core.search._bits import unpack_rows
+from nextpert.core.search._boss_kernel import State, climb
+from nextpert.core.search._grow_shrink import Forest, Growth, ScoreProblem, local_score
+from nextpert.core.search._imap import Problem, Scratch, sparse_order
+from nextpert.core.search._scores import make_score_problem
+from nextpert.core.search.prior_knowledge import PriorKnowledge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from nextpert.core.cells.moments import Moments
+
+logger = logging.getLogger(__name__)
+
+_N_SLACKS = 4  # starts after the first take nodes of up to 0..3 more than the least degree
+_VERTICES, _BRANCHES = 1 << 18, 1 << 22  # room in the trees at first; doubled when they are full
+_MOST_BRANCHES = 1 << 25  # 270 MB; trees that outgrow it are emptied and grown again as needed
+
+
+@dataclass(frozen=True)
+class BossResult:
+    """What :func:`boss` found.
+
+    Parameters
+    ----------
+    dag
+        The graph of the highest score of all starts.
+    order
+        A topological order of it that agrees with the prior knowledge, shape ``(n_nodes,)``.
+    score
+        Its score, as :func:`boss` defines it.
+    scores
+        Score of the order at the end of every start, shape ``(n_starts,)``.
+    best_start
+        The start that found ``dag``.
+    criterion
+        ``"bic"`` or ``"bge"``.
+    n_cells
+        Number of cells.
+    """
+
+    dag: Dag
+    order: NDArray[np.int64]
+    score: float
+    scores: NDArray[np.float64]
+    best_start: int
+    criterion: str
+    n_cells: int
+
+
+def boss(
+    moments: Moments,
+    *,
+    score: str = "bic",
+    penalty: float = 2.0,
+    n_starts: int = 1,
+    backward_search: bool = True,
+    prior: PriorKnowledge | None = None,
+    rng: int | np.random.Generator | None = None,
+    n_jobs: int | None = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> BossResult:
+    """Search for the order of the highest score (BOSS), the better choice for larger panels.
+
+    Andrews et al. 2023 (arXiv:2310.17679). One node after the other is put at its best place in
+    the order, until no move gains; the parents of a node in a given order are found by adding the
+    best one again and again and then dropping those it is better without. A backward equivalence
+    search deletes arcs at the end.
+
+    The score of a node with the parents P is, up to constants, with ``BIC``
+    ``-n/2 log var(x | P) - penalty/2 log(n) |P|``, or the log marginal likelihood ``BGe`` of
+    standardised nodes (Geiger & Heckerman 2002, corrected by Kuipers et al. 2014,
+    doi:10.1214/14-AOS1217) with ``alpha_mu = 1`` and ``alpha_w = n_nodes + 2``.
+
+    Parameters
+    ----------
+    moments
+        Moments of the (control) cells.
+    score
+        ``"bic"`` or ``"bge"``.
+    penalty
+        Factor on the penalty of the BIC; 1 is the BIC proper, higher gives fewer arcs.
+    n_starts
+        Number of starts: the first from the sparsest minimum-degree order, as in :func:`gsp`, the
+        others from randomised ones.
+    backward_search
+        Whether to end with a backward equivalence search; left out with prior knowledge, which
+        equivalent graphs may contradict.
+    prior
+        Orders, required and forbidden arcs.
+    rng
+        Seed or generator. Every start gets a seed drawn from it, so the result does not depend on
+        the number of workers.
+    n_jobs
+        Number of threads; ``None`` leaves it to joblib's context.
+    progress
+        Called with the number of starts done and of all starts.
+
+    Raises
+    ------
+    ValueError
+        If ``score`` is unknown, ``penalty`` not above 0, ``n_starts`` below 1, the prior knowledge
+        is of another number of nodes, or there are fewer than ``n_nodes + 2`` cells, constant
+        nodes, copies or linearly dependent nodes (they are named).
+
+    Examples
+    --------
+    >>> from nextpert.core import Moments, random_scm
+    >>> from nextpert.core import boss
+    >>> cells = random_scm(4, "in_star", rng=0).sample(2000, rng=1)
+    >>> boss(Moments.from_array(cells), rng=2).dag.edges()
+    [(0, 3), (1, 3), (2, 3)]
+    """
+    n_starts = require_count(n_starts, "n_starts")
+    problem = make_score_problem(moments, score, penalty, prior)
+    seeds = as_rng(rng).integers(0, 2**64, n_starts, dtype=np.uint64)
+    fewest = _order_problem(problem, moments.n, penalty)
+    workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
+    scores = np.empty(n_starts)
+    best, best_parents = -1, problem.before
+    tasks = (delayed(_start)(problem, fewest, seed, k > 0) for k, seed in enumerate(seeds))
+    for k, (total, parents) in enumerate(workers(tasks)):
+        scores[k] = total
+        if best < 0 or total > scores[best] + 1e-6:
+            best, best_parents = k, parents
+        if progress is not None:
+            progress(k + 1, n_starts)
+    dag = Dag.from_matrix(unpack_rows(best_parents, moments.n_nodes).T)
+    known = PriorKnowledge(moments.n_nodes) if prior is None else prior
+    if backward_search and not (known.before.any() or known.forbidden.any()):
+        dag = backward(problem, dag)
+    total = _total(problem, dag)
+    logger.info("BOSS: %d arcs, score %.6g, start %d of %d", dag.n_edges, total, best, n_starts)
+    return BossResult(dag, known.order_of(dag), total, scores, best, score, moments.n)
+
+
+def _order_problem(problem: ScoreProblem, n_cells: int, penalty: float) -> Problem:
+    """Return what the starting orders are drawn from: dependent is what the BIC would join."""
+    p = len(problem.matrix)
+    return Problem(
+        corr=problem.matrix,
+        precision=np.asarray(np.linalg.inv(problem.matrix), np.float64),
+        threshold=np.full(p, -np.expm1(-penalty * np.log(n_cells) / n_cells)),
+        required=problem.required,
+        forbidden=problem.forbidden,
+        before=problem.before,
+        after=problem.after,
+        ordered=bool(problem.before.any()),
+    )
+
+
+def _start(
+    problem: ScoreProblem, fewest: Problem, seed: np.uint64, randomised: bool
+) -> tuple[float, NDArray[np.uint64]]:
+    """Climb from one order; return the score and the parent sets."""
+    p, words = problem.before.shape
+    random = np.array([seed], np.uint64)
+    slack = int(np.random.default_rng(int(seed)).integers(_N_SLACKS)) if randomised else 0
+    order = np.empty(p, np.int64)
+    sparse_order(fewest, slack, random, np.empty((p, p)), np.empty(p, np.int64), order)
+    state, growth, scratch = State.start(order, words), Growth.empty(p), Scratch.empty(p)
+    forest = Forest.empty(max(_VERTICES, 4 * p), _BRANCHES)
+    parents = np.zeros((p, words), np.uint64)
+    emptied_at = None
+    while not climb(problem, forest, growth, scratch, state, random, parents):
+        here = (int(state.progress[2]), int(state.progress[0]))
+        if len(forest.branch) < _MOST_BRANCHES or emptied_at == here:
+            forest = forest.enlarged()
+        else:
+            forest.used[:] = 0
+            emptied_at = here
+    return float(state.score.sum()), parents
+
+
+def _total(problem: ScoreProblem, dag: Dag) -> float:
+    """Return the score of a graph."""
+    scratch = Scratch.empty(dag.n_nodes)
+    rows = np.zeros_like(problem.before)
+    for parent, child in dag.edges():
+        rows[child, parent >> 6] |= np.uint64(1 << (parent & 63))
+    return float(sum(local_score(problem, row, i, scratch) for i, row in enumerate(rows)))

@@ -1,0 +1,174 @@
+"""What is known of a graph before any cell is seen: orders, tiers, required and forbidden arcs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+from nextpert.core._checks import require_count
+from nextpert.core.graph.dag import CycleError, Dag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Pairs = Iterable[Sequence[int]]
+
+
+class PriorKnowledge:
+    """Orders among nodes, and arcs that must or must not be in the graph.
+
+    Parameters
+    ----------
+    n_nodes
+        Number of nodes.
+    before
+        Pairs ``(a, b)``: ``a`` stands before ``b`` in the topological order, so that no directed
+        path leads from ``b`` to ``a``. An arc between them is not implied.
+    tiers
+        Lists of nodes, earliest first: every node of a tier stands before every node of a later
+        one. Nodes in no tier are free.
+    required
+        Arcs ``(parent, child)`` that must be in the graph; they imply the order.
+    forbidden
+        Arcs ``(parent, child)`` that must not be; give both directions to keep two nodes apart.
+
+    Attributes
+    ----------
+    before : numpy.ndarray
+        The orders with all that follows from them (transitive closure), shape
+        ``(n_nodes, n_nodes)``; ``before[a, b]`` is true where ``a`` stands before ``b``.
+    required, forbidden : numpy.ndarray
+        Arcs, shape ``(n_nodes, n_nodes)``, row = parent.
+
+    Raises
+    ------
+    CycleError
+        If the orders run in a circle; the nodes of a circle are named.
+    ValueError
+        If a node lies outside ``0..n_nodes - 1`` or in two tiers, or an arc is both required and
+        forbidden.
+
+    Examples
+    --------
+    >>> from nextpert.core import PriorKnowledge
+    >>> prior = PriorKnowledge(4, before=[(0, 1)], required=[(1, 2)])
+    >>> prior.n_orders, bool(prior.before[0, 2]), prior.allows_order([3, 0, 1, 2])
+    (3, True, True)
+    """
+
+    def __init__(
+        self,
+        n_nodes: int,
+        *,
+        before: Pairs = (),
+        tiers: Sequence[Iterable[int]] | None = None,
+        required: Pairs = (),
+        forbidden: Pairs = (),
+    ) -> None:
+        self.n_nodes = require_count(n_nodes, "n_nodes")
+        self.required: NDArray[np.bool_] = self._pairs(required, "required")
+        self.forbidden: NDArray[np.bool_] = self._pairs(forbidden, "forbidden")
+        both = np.argwhere(self.required & self.forbidden)
+        if len(both):
+            parent, child = both[0]
+            message = f"The arc {parent} -> {child} is required and forbidden: drop one of the two."
+            raise ValueError(message)
+        orders = self._pairs(before, "before") | self.required | self._tier_orders(tiers)
+        self.before: NDArray[np.bool_] = _closure(orders)
+        for matrix in (self.required, self.forbidden, self.before):
+            matrix.flags.writeable = False
+
+    @property
+    def n_orders(self) -> int:
+        """Number of ordered pairs, with those that follow from others."""
+        return int(self.before.sum())
+
+    def allows_order(self, order: ArrayLike) -> bool:
+        """Whether a permutation of all nodes agrees with every order."""
+        return self.first_conflict(order) is None
+
+    def first_conflict(self, order: ArrayLike) -> tuple[int, int] | None:
+        """Return a pair ``(a, b)`` that should stand ``a`` before ``b`` but does not, or None."""
+        place = np.empty(self.n_nodes, np.int64)
+        place[np.asarray(order, np.int64)] = np.arange(self.n_nodes)
+        wrong = np.argwhere(self.before & (place[:, None] > place[None, :]))
+        return (int(wrong[0, 0]), int(wrong[0, 1])) if len(wrong) else None
+
+    def allows(self, dag: Dag) -> bool:
+        """Whether a graph has all required and no forbidden arcs and agrees with every order."""
+        arcs = dag.to_matrix().toarray() != 0
+        if (self.required & ~arcs).any() or (self.forbidden & arcs).any():
+            return False
+        return not _on_cycle(arcs | self.before).any()
+
+    def order_of(self, dag: Dag) -> NDArray[np.int64]:
+        """Return a topological order of the graph that agrees with every order known before.
+
+        Raises
+        ------
+        CycleError
+            If there is none.
+        """
+        return Dag.from_matrix((dag.to_matrix().toarray() != 0) | self.before).order
+
+    def __repr__(self) -> str:
+        return (
+            f"PriorKnowledge(n_nodes={self.n_nodes}, n_orders={self.n_orders}, "
+            f"n_required={self.required.sum()}, n_forbidden={self.forbidden.sum()})"
+        )
+
+    def _pairs(self, pairs: Pairs, name: str) -> NDArray[np.bool_]:
+        matrix = np.zeros((self.n_nodes, self.n_nodes), dtype=bool)
+        for pair in pairs:
+            if len(pair) != 2 or not all(0 <= node < self.n_nodes for node in pair):
+                message = (
+                    f"{name} holds {tuple(pair)}, but each entry must be a pair of nodes "
+                    f"in 0..{self.n_nodes - 1}."
+                )
+                raise ValueError(message)
+            matrix[pair[0], pair[1]] = True
+        return matrix
+
+    def _tier_orders(self, tiers: Sequence[Iterable[int]] | None) -> NDArray[np.bool_]:
+        orders = np.zeros((self.n_nodes, self.n_nodes), dtype=bool)
+        tier_of = np.full(self.n_nodes, -1)
+        for number, tier in enumerate(tiers or ()):
+            for node in tier:
+                if not 0 <= node < self.n_nodes:
+                    message = f"Tier {number} names node {node}, outside 0..{self.n_nodes - 1}."
+                    raise ValueError(message)
+                if tier_of[node] not in (-1, number):
+                    message = (
+                        f"Node {node} is in tiers {tier_of[node]} and {number}: keep it in one."
+                    )
+                    raise ValueError(message)
+                tier_of[node] = number
+        listed = tier_of >= 0
+        orders[np.ix_(listed, listed)] = tier_of[listed][:, None] < tier_of[listed][None, :]
+        return orders
+
+
+def _on_cycle(orders: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which nodes lie on a directed cycle, self-loops included."""
+    _, component = connected_components(csr_array(orders), directed=True, connection="strong")
+    several = np.bincount(component)[component] > 1
+    return several | np.diag(orders)
+
+
+def _closure(orders: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the transitive closure, or raise with the nodes of a cycle."""
+    circular = np.flatnonzero(_on_cycle(orders))
+    if len(circular):
+        try:
+            Dag.from_matrix(orders[np.ix_(circular, circular)])
+        except CycleError as error:
+            raise CycleError([int(circular[i]) for i in error.cycle]) from None
+    closure = orders.copy()
+    for node in Dag.from_matrix(orders).order[::-1]:
+        closure[node] |= closure[orders[node]].any(axis=0)
+    return closure

@@ -1,0 +1,1 @@
+"""Linear causal models with known truth, and random ones."""

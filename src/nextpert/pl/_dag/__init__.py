@@ -1,0 +1,5 @@
+"""``pl.dag`` and its helpers."""
+
+from nextpert.pl._dag.dag import dag
+
+__all__ = ["dag"]

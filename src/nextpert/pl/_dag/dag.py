@@ -1,0 +1,280 @@
+"""The learned graph as an arc diagram."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from nextpert._adata import list_names, read_graph
+from nextpert.pl._dag.modules import draw_modules, read_modules
+from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, ORANGE, finish
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from nextpert.core import Dag
+
+    Vector = NDArray[np.float64]
+    Nodes = NDArray[np.int64]
+
+_THINNEST, _THICKEST = 0.3, 3.5
+
+
+def dag(
+    adata: AnnData,
+    *,
+    key: str = "dag",
+    posterior_key: str | None = "dag_blr",
+    genes: Sequence[str] | None = None,
+    highlight: Sequence[str] = (),
+    modules: str | Mapping[str, str] | pd.Series | None = None,
+    min_weight: float = 0.0,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+    save: str | os.PathLike[str] | None = None,
+) -> Figure | Axes | None:
+    """Draw the graph as an arc diagram: genes in topological order, causes left of effects.
+
+    Every arc runs from left to right, so it needs no arrowhead. With a posterior, positive
+    weights are blue and lie above the names, negative ones orange and below, and width grows with
+    the absolute weight (posterior mean: change of the child per unit of the parent,
+    log-normalised expression). Without, all arcs are grey and lie above. Shaded bands mark
+    topological layers (the longest path that leads to a gene); genes without arcs come last.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, after :func:`nextpert.tl.learn_dag`.
+    key
+        The ``key_added`` of :func:`nextpert.tl.learn_dag`.
+    posterior_key
+        The ``key_added`` of :func:`nextpert.tl.fit_dag_blr`; ignored if it was not run, or if
+        ``None``.
+    genes
+        Genes to draw, with the arcs between them; by default the panel.
+    highlight
+        Genes to set in bold, such as the chosen targets.
+    modules
+        Modules to colour the genes by: a column of ``adata.var``, or a mapping gene -> module.
+        Genes without a module (missing, or not in the mapping) stay white.
+    min_weight
+        Leave out arcs of smaller absolute weight.
+    ax
+        Axes to draw on.
+    show
+        Whether to show the figure; by default as scanpy is set up.
+    return_fig
+        Whether to return the figure.
+    save
+        File to save the figure to.
+
+    Returns
+    -------
+    ~matplotlib.figure.Figure or ~matplotlib.axes.Axes or None
+        The figure, with ``return_fig``; ``None`` once shown; else the axes.
+
+    Raises
+    ------
+    ValueError
+        If there is no graph (run :func:`nextpert.tl.learn_dag` first), a gene is not in it, or
+        ``modules`` names no column, none of the genes drawn, or more than 32 modules.
+    TypeError
+        If ``modules`` is neither a column's name nor a mapping.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(n_control=100, perturbed=0)
+    >>> npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STAT1"), ("STAT1", "B2M")])
+    >>> figure = npt.pl.dag(adata, return_fig=True)
+    >>> figure.axes[0].get_title()
+    '3 genes, 2 arcs'
+    """
+    names, columns, graph = read_graph(adata, key)
+    drawn = _chosen(names, genes, key)
+    _chosen(names, highlight, key)
+    adjacency = sp.csr_array(graph.to_matrix())[drawn][:, drawn]
+    shown = [names[i] for i in drawn]
+    member = None if modules is None else read_modules(adata, modules, shown)
+    weights = _weights(adata, posterior_key, columns[drawn])
+    order, layer = _order(type(graph).from_matrix(adjacency))
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    parent, child = adjacency.nonzero()
+    weight = None if weights is None else weights[parent, child]
+    if weight is not None:
+        keep = np.abs(weight) >= min_weight
+        parent, child, weight = parent[keep], child[keep], weight[keep]
+    figure, panel = _axes(ax, len(order))
+    _draw_layers(panel, layer[order])
+    ranked = [shown[i] for i in order]
+    _draw_names(panel, ranked, set(map(str, highlight)))
+    band, handles = _draw_arcs(panel, place[parent], place[child], weight)
+    if member is not None:
+        handles += draw_modules(panel, ranked, member, band)
+    _legend(panel, handles)
+    panel.set_title(f"{len(order)} genes, {len(parent)} arcs", fontsize=10)
+    return finish(figure, panel, show=show, return_fig=return_fig, save=save, own=ax is None)
+
+
+def _chosen(names: list[str], genes: Sequence[str] | None, key: str) -> Nodes:
+    if genes is None:
+        return np.arange(len(names))
+    wanted = list(dict.fromkeys([genes] if isinstance(genes, str) else map(str, genes)))
+    absent = [gene for gene in wanted if gene not in names]
+    if absent:
+        message = (
+            f"Genes not in the graph {key!r}: {list_names(absent)}. It holds {list_names(names)}."
+        )
+        raise ValueError(message)
+    return np.array([names.index(gene) for gene in wanted], dtype=np.int64)
+
+
+def _weights(adata: AnnData, posterior_key: str | None, columns: Nodes) -> Vector | None:
+    """Return posterior mean weights (row = parent), or ``None`` where there are none."""
+    if posterior_key is None or f"{posterior_key}_mean" not in adata.varp:
+        return None
+    matrix = sp.csr_array(adata.varp[f"{posterior_key}_mean"])
+    return np.asarray(matrix[columns][:, columns].todense(), dtype=np.float64)
+
+
+def _order(graph: Dag) -> tuple[Nodes, Nodes]:
+    """Return the genes from left to right, and the layer of each (-1: without arcs).
+
+    Within a layer genes stand in the order of their parents' mean place, which keeps arcs short.
+    """
+    layer = np.zeros(graph.n_nodes, dtype=np.int64)
+    for node in graph.order:
+        parents = graph.parents(int(node))
+        layer[node] = layer[parents].max() + 1 if len(parents) else 0
+    busy = graph.in_degree > 0
+    busy[graph.indices] = True
+    place = np.zeros(graph.n_nodes)
+    order: list[int] = []
+    for level in range(int(layer.max(initial=0)) + 1):
+        members = [int(i) for i in np.flatnonzero((layer == level) & busy)]
+        pull = {i: place[graph.parents(i)].mean() if level else -_degree(graph, i) for i in members}
+        for node in sorted(members, key=pull.__getitem__):
+            place[node] = len(order)
+            order.append(node)
+    layer[~busy] = -1
+    return np.array(order + np.flatnonzero(~busy).tolist(), dtype=np.int64), layer
+
+
+def _degree(graph: Dag, node: int) -> int:
+    return int((graph.indices == node).sum())
+
+
+def _axes(ax: Axes | None, n_genes: int) -> tuple[Figure, Axes]:
+    import matplotlib.pyplot as plt
+
+    if ax is not None:
+        return ax.get_figure(root=True), ax  # type: ignore[return-value]
+    width = min(max(2.0 + 0.21 * n_genes, 4.0), 24.0)
+    return plt.subplots(figsize=(width, min(max(0.5 * width, 3.4), 9.0)), layout="constrained")
+
+
+def _draw_layers(panel: Axes, layer: Nodes) -> None:
+    edges = np.flatnonzero(np.diff(layer, prepend=-2, append=-2))
+    for shade, (start, stop) in enumerate(itertools.pairwise(edges)):
+        if shade % 2 == 0 and layer[start] >= 0:
+            panel.axvspan(start - 0.5, stop - 0.5, color=LIGHT, alpha=0.6, linewidth=0, zorder=0)
+
+
+def _draw_names(panel: Axes, names: list[str], bold: set[str]) -> None:
+    size = _font_size(len(names))
+    for place, name in enumerate(names):
+        strong = name in bold
+        panel.text(
+            place,
+            0,
+            name,
+            rotation=90,
+            ha="center",
+            va="center",
+            fontsize=size,
+            color=BLACK,
+            fontweight="bold" if strong else "normal",
+            zorder=3,
+        )
+
+
+def _font_size(n_genes: int) -> int:
+    return 8 if n_genes <= 75 else 5
+
+
+def _band(panel: Axes, tallest: float, sides: int) -> float:
+    """Return half the height of the band that holds the names, in units of the y axis."""
+    longest = max(len(text.get_text()) for text in panel.texts)
+    inches = 0.66 * _font_size(len(panel.texts)) / 72 * (longest + 1.5)
+    figure = panel.get_figure(root=True)
+    height = panel.get_window_extent().height / figure.dpi  # type: ignore[union-attr]
+    share = min(inches / height, 0.6)
+    return sides * tallest * share / (1 - share) / 2
+
+
+def _draw_arcs(
+    panel: Axes, start: Nodes, stop: Nodes, weight: Vector | None
+) -> tuple[float, list[Any]]:
+    """Draw the arcs; return half the height of the band of names, and the legend's entries."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import to_rgba_array
+
+    span = (stop - start).astype(float)
+    tallest = float((span**0.75).max(initial=1.0)) * 1.03
+    below = np.zeros(len(span), dtype=bool) if weight is None else weight < 0
+    band = _band(panel, tallest, 1 + int(below.any()))
+    t = np.linspace(0, np.pi, 80)
+    x = (start + stop)[:, None] / 2 - span[:, None] / 2 * np.cos(t)
+    y = band + span[:, None] ** 0.75 * np.sin(t)
+    y[below] *= -1
+    strength = np.full(len(span), 0.5)
+    colours = to_rgba_array([GREY] * len(span))
+    handles: list[Any] = []
+    if weight is not None:
+        largest = float(np.abs(weight).max(initial=0.0)) or 1.0
+        strength = np.abs(weight) / largest
+        colours = to_rgba_array(np.where(below, ORANGE, BLUE).tolist())
+        handles = _weight_handles(largest)
+    if len(span):
+        colours[:, 3] = 0.45 + 0.4 * strength  # weak arcs step back
+    width = _THINNEST + (_THICKEST - _THINNEST) * strength if weight is not None else 0.8
+    lines = np.stack([x, y], axis=-1)
+    panel.add_collection(LineCollection(list(lines), linewidths=width, colors=colours, zorder=2))
+    low = -band - tallest if below.any() else -band
+    panel.set(xlim=(-0.9, len(panel.texts) - 0.1), ylim=(low, band + tallest), xticks=[], yticks=[])
+    panel.set_xlabel("genes in topological order: causes left, effects right", fontsize=9)
+    for side in panel.spines.values():
+        side.set_visible(False)
+    return band, handles
+
+
+def _weight_handles(largest: float) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=BLUE, linewidth=2, label="raises (above)"),
+        Line2D([], [], color=ORANGE, linewidth=2, label="lowers (below)"),
+    ]
+    for size in (largest, largest / 4):
+        width = _THINNEST + (_THICKEST - _THINNEST) * size / largest
+        handles.append(Line2D([], [], color=GREY, linewidth=width, label=f"weight {size:.2g}"))
+    return handles
+
+
+def _legend(panel: Axes, handles: list[Any]) -> None:
+    if handles:
+        panel.legend(
+            handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8
+        )

@@ -1,0 +1,110 @@
+"""The diagnosis of a screen at a glance."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from nextpert.core._checks import require_count
+from nextpert.pl._diagnose import panels
+from nextpert.pl._figure import finish
+
+if TYPE_CHECKING:
+    import os
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def diagnose(
+    adata: AnnData,
+    *,
+    key: str = "diagnosis",
+    n_top: int = 30,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+    save: str | os.PathLike[str] | None = None,
+) -> Figure | list[Axes] | Axes | None:
+    """Draw whether the model is worth trusting on a screen.
+
+    Above, one row a perturbation, held out and predicted from the others, those best predicted
+    relative to "nothing changes" on top: the squared error of the model beside those of two
+    predictions without one, and of a perfect one (sampling noise); the correlation of predicted
+    effect and observed change over the genes, without and with the target genes; the change of
+    the perturbation's own target with two standard errors, open where it is weak. Below: every
+    gene's correlation with its prediction from its parents, beside random graphs (mean and two
+    standard deviations); the coverage of the predicted intervals; and skewness of residuals and
+    share of zeros by gene. The verdict is the title.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, after :func:`nextpert.tl.diagnose`.
+    key
+        Its ``key_added``.
+    n_top
+        Most perturbations to draw, those with most cells.
+    ax
+        Axes to draw the squared errors on; the other panels are left out then.
+    show
+        Whether to show the figure; by default as scanpy is set up.
+    return_fig
+        Whether to return the figure.
+    save
+        File to save the figure to.
+
+    Returns
+    -------
+    ~matplotlib.figure.Figure, ~matplotlib.axes.Axes, list of them, or None
+        The figure, with ``return_fig``; ``None`` once shown; else the axes.
+
+    Raises
+    ------
+    ValueError
+        If there is no diagnosis (run :func:`nextpert.tl.diagnose` first), or ``n_top`` is no
+        whole number of at least 1.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(n_genes=12, n_control=500, expected_degree=4)
+    >>> npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
+    >>> npt.tl.diagnose(adata)
+    >>> figure = npt.pl.diagnose(adata, return_fig=True)
+    >>> len(figure.axes)
+    6
+    """
+    require_count(n_top, "n_top")
+    stored = adata.uns.get(key)
+    if not hasattr(stored, "get") or "perturbations" not in stored:
+        message = f"adata.uns has no diagnosis {key!r}: run tl.diagnose first."
+        raise ValueError(message)
+    table = panels.rows_to_draw(stored["perturbations"], n_top)
+    n_all = len(stored["perturbations"])
+    if ax is not None:
+        panels.draw_errors(ax, table, n_all)
+        figure: Any = ax.get_figure(root=True)
+        return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
+    figure, axes = _figure(len(table))
+    panels.draw_errors(axes[0], table, n_all)
+    panels.draw_correlations(axes[1], table)
+    panels.draw_strength(axes[2], table)
+    panels.draw_parents(axes[3], stored["genes"], stored["summary"])
+    panels.draw_calibration(axes[4], stored["calibration"])
+    panels.draw_residuals(axes[5], stored["genes"])
+    figure.suptitle("\n".join(textwrap.wrap(str(stored["verdict"]), 135)), fontsize=9, ha="center")
+    return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=True)
+
+
+def _figure(n_rows: int) -> tuple[Any, list[Axes]]:
+    import matplotlib.pyplot as plt
+
+    top = max(2.6, 1.0 + 0.2 * n_rows)
+    figure = plt.figure(figsize=(11, top + 3.9), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.06)  # type: ignore[call-arg,union-attr]
+    grid = figure.add_gridspec(2, 3, height_ratios=[top, 2.9])
+    first = figure.add_subplot(grid[0, 0])
+    others = [figure.add_subplot(grid[0, column], sharey=first) for column in (1, 2)]
+    return figure, [first, *others, *(figure.add_subplot(grid[1, column]) for column in range(3))]

@@ -1,0 +1,314 @@
+"""From what the cells carry to a screen of one panel, with the books kept."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from nextpert import _adata
+from nextpert._adata import subset
+from nextpert._adata.known_panels import MODULE_OF, PROGRAM_OF
+from nextpert._adata.shifts import _ABOUT_NOTHING, hardly_expressed_message
+from nextpert.pp._steps import expression
+from nextpert.pp._steps.bookkeeping import tally
+from nextpert.pp._steps.genes import gene_names, read_panel, seen_share
+from nextpert.pp._steps.labels import CONTROL, label_cells, perturbation_table
+
+if TYPE_CHECKING:
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from nextpert.pp._steps.bookkeeping import Bookkeeping
+    from nextpert.pp._steps.genes import GeneNames
+    from nextpert.pp._steps.labels import CellTargets, PanelLabels
+    from nextpert.pp._steps.options import ScreenOptions
+
+logger = logging.getLogger(__name__)
+
+LABELS = "perturbation"
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """What the matrix holds, and every cell's counts where they are known or needed."""
+
+    kind: str
+    depth: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The genes of the analysis, and the share of control cells that show a measured gene."""
+
+    genes: list[str]
+    columns: NDArray[np.int64]
+    seen: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A screen of one panel, not yet put in the place of the whole."""
+
+    adata: ad.AnnData
+    tables: dict[str, Any]
+    warnings: list[str]
+
+
+def prepare(
+    adata: ad.AnnData, found: CellTargets, book: Bookkeeping, options: ScreenOptions
+) -> Prepared:
+    """Choose cells and genes, normalise and label them; ``adata`` stays as it is."""
+    _adata.require_layer(adata, options.layer)
+    matrix = _read_matrix(adata, book, options)
+    if matrix.depth is not None and (options.min_depth > 0 or matrix.kind == "counts"):
+        _drop_shallow(book, matrix.depth, options.min_depth)
+    _require_controls(found, book)
+    names = gene_names(adata, options.aliases)
+    panel = _choose_panel(adata, np.flatnonzero(book.kept & found.cells("control")), names, options)
+    named = label_cells(found, panel.genes, names, options)
+    n_found = np.bincount(found.codes[book.kept], minlength=len(found.names))
+    reason = partial(_reason, names=names, seen=panel.seen)
+    _drop_by_targets(found, named, book, options)
+    n_kept = np.bincount(found.codes[book.kept], minlength=len(found.names))
+    table = perturbation_table(named, n_found, n_kept, reason)
+    cells = np.flatnonzero(book.kept)
+    new = subset.take(adata, cells, panel.columns)
+    target_sum = _normalise(new, matrix, cells, options)
+    _write_labels(new, found.codes[cells], named, options)
+    weak, constant = _write_genes(new, options)
+    table["hardly_expressed"] = [
+        bool(kept) and not weak.isdisjoint(str(genes).split(", "))
+        for kept, genes in zip(table["kept"], table["target_genes"], strict=True)
+    ]
+    tables: dict[str, Any] = {
+        "steps": book.table(),
+        "perturbations": table,
+        "n_control_cells": int((new.obs[LABELS] == CONTROL).sum()),
+        "params": options.params() | {"values": matrix.kind},
+    }
+    if target_sum is not None:
+        tables["params"]["target_sum"] = target_sum
+    if names.used:
+        tables["aliases"] = names.table()
+        logger.info("Aliases: %s.", ", ".join(f"{a} -> {b}" for a, b in names.used.items()))
+    return Prepared(new, tables, _messages(table, weak, constant, names.measured, options))
+
+
+def finish(
+    adata: ad.AnnData, prepared: Prepared, tables: dict[str, Any], key: str, *, copy: bool
+) -> ad.AnnData | None:
+    """Store the books and put the screen in the place of ``adata``, or return it."""
+    prepared.adata.uns[key] = tables
+    for message in prepared.warnings:
+        warnings.warn(message, UserWarning, stacklevel=3)
+    if copy:
+        return prepared.adata
+    subset.replace(adata, prepared.adata)
+    return None
+
+
+def _read_matrix(adata: ad.AnnData, book: Bookkeeping, options: ScreenOptions) -> Matrix:
+    kind = options.normalise
+    cells = np.flatnonzero(book.kept)
+    if kind == "auto":
+        kind = "counts" if expression.is_counts(adata, cells, options.layer) else options.kinds
+        what = {"none": "log-normalised expression", "log_tpm": "ln(1 + TPM)"}.get(kind, kind)
+        logger.info("The matrix is taken to hold %s.", what)
+    if options.depth_key is not None:
+        return Matrix(kind, expression.read_depth(adata, options.depth_key))
+    if kind == "counts":
+        return Matrix(kind, expression.total_counts(adata, cells, options.layer))
+    if options.min_depth > 0 or (kind == "log_tpm" and options.target_sum == "median"):
+        message = (
+            "The depth of the cells is needed (min_depth, or target_sum='median'), but the matrix "
+            "holds no counts: name the column of every cell's total counts with depth_key."
+        )
+        raise ValueError(message)
+    return Matrix(kind, None)
+
+
+def _drop_shallow(book: Bookkeeping, depth: NDArray[np.float64], least: float) -> None:
+    why = f"total counts below {least:g}" if least > 0 else "no counts"
+    book.keep("depth", (depth >= least) & (depth > 0), why)
+
+
+def _require_controls(found: CellTargets, book: Bookkeeping) -> None:
+    if not (book.kept & found.cells("control")).any():
+        steps = book.table()
+        at = steps.loc[steps["n_cells_dropped"] > 0, "step"]
+        message = (
+            f"No control cells are left (after the steps {_adata.list_names(at) or 'none'}): name "
+            f"other controls, or loosen these steps."
+        )
+        raise ValueError(message)
+
+
+def _choose_panel(
+    adata: ad.AnnData, controls: NDArray[np.int64], names: GeneNames, options: ScreenOptions
+) -> Panel:
+    genes, columns = _adata.resolve_panel(adata, read_panel(options.panel, names))
+    if options.panel is not None:
+        return Panel(genes, columns, {})
+    share = seen_share(adata, columns, controls, options.layer)
+    keep = share >= max(options.min_seen, 1e-12)
+    if not keep.any():
+        message = (
+            f"No gene is seen in {options.min_seen:.0%} of the {len(controls)} control cells: "
+            f"lower min_seen, or name the genes with panel."
+        )
+        raise ValueError(message)
+    logger.info(
+        "Genes: %d of %d are seen in at least %g %% of %d control cells.",
+        keep.sum(), len(genes), 100 * options.min_seen, len(controls),
+    )  # fmt: skip
+    seen = dict(zip(genes, share.tolist(), strict=True))
+    return Panel([g for g, k in zip(genes, keep, strict=True) if k], columns[keep], seen)
+
+
+def _reason(target: str, names: GeneNames, seen: dict[str, float]) -> str:
+    if target not in names.measured:
+        return "not measured"
+    if target in seen:
+        return f"outside the panel: seen in {seen[target]:.1%} of control cells"
+    return "outside the panel"
+
+
+def _drop_by_targets(
+    found: CellTargets,
+    named: PanelLabels,
+    book: Bookkeeping,
+    options: ScreenOptions,
+) -> None:
+    if options.combinations == "drop":
+        several = (named.n_targets > 1)[found.codes]
+        counts = tally([f"{n} targets" for n in named.n_targets[found.codes[book.kept & several]]])
+        book.keep("combinations", ~several, f"more than one target: {counts}")
+    usable = np.array(named.usable, dtype=bool)
+    labels = np.array(named.labels, dtype=object)
+    gone = tally(labels[found.codes[book.dropping(usable[found.codes])]])
+    book.keep("panel", usable[found.codes], f"targets outside the panel or not measured: {gone}")
+    number, names = pd.factorize(labels)
+    number = number[found.codes]
+    n_cells = np.bincount(number[book.kept], minlength=len(names))
+    enough = (n_cells >= options.min_cells) | (names == CONTROL)
+    gone = tally(names[number[book.dropping(enough[number])]])
+    book.keep("min_cells", enough[number], f"fewer than {options.min_cells} cells: {gone}")
+
+
+def _normalise(
+    new: ad.AnnData, matrix: Matrix, cells: NDArray[np.int64], options: ScreenOptions
+) -> float | None:
+    """Put log-normalised expression in X and what it came from in a layer.
+
+    Return the counts a cell is scaled to; ``None`` where the values are left as they are.
+    """
+    values = new.X if options.layer is None else new.layers[options.layer]
+    _require_finite(values, new.var_names)
+    depth = None if matrix.depth is None else matrix.depth[cells]
+    if matrix.kind == "none":
+        new.X = values
+        return None
+    if matrix.kind == "counts":
+        expression.check_counts(values)
+    else:
+        expression.check_log_tpm(values, depth)
+    wanted = np.median(depth) if depth is not None and options.target_sum == "median" else None
+    target_sum = float(options.target_sum if wanted is None else wanted)
+    counted = depth if matrix.kind == "counts" else None
+    new.X = expression.log_normalise(values, matrix.kind, counted, target_sum)
+    if new.X is not values and matrix.kind not in new.layers:
+        new.layers[matrix.kind] = values
+    logger.info("Expression: ln(1 + counts per %g), from %s.", target_sum, matrix.kind)
+    return target_sum
+
+
+def _require_finite(values: Any, names: pd.Index) -> None:
+    stored = values.data if sp.issparse(values) else np.asarray(values)
+    finite = np.isfinite(stored)
+    if not finite.all():
+        columns = values.tocoo().col[~finite] if sp.issparse(values) else np.nonzero(~finite)[1]
+        message = (
+            f"Genes with NaN or infinite values: {_adata.list_names(names[np.unique(columns)])}. "
+            f"Remove these genes or cells, or fill the values, before the call."
+        )
+        raise ValueError(message)
+
+
+def _write_labels(
+    new: ad.AnnData, codes: NDArray[np.int64], named: PanelLabels, options: ScreenOptions
+) -> None:
+    others = np.array([options.separator.join(other) for other in named.others], dtype=object)
+    new.obs[LABELS] = pd.Categorical(np.array(named.labels, dtype=object)[codes])
+    new.obs["n_targets"] = named.n_targets[codes]
+    new.obs["other_targets"] = pd.Categorical(others[codes])
+
+
+def _write_genes(new: ad.AnnData, options: ScreenOptions) -> tuple[set[str], list[str]]:
+    """Describe the genes in var; return those hardly expressed in controls, and the constant."""
+    controls = new.X[(new.obs[LABELS] == CONTROL).to_numpy()]
+    n = controls.shape[0]
+    mean = np.asarray(controls.mean(axis=0, dtype=np.float64)).ravel()
+    squares = controls.multiply(controls) if sp.issparse(controls) else controls * controls
+    square = np.asarray(squares.mean(axis=0, dtype=np.float64)).ravel()
+    sd = np.sqrt(np.maximum(square - mean**2, 0) * n / max(n - 1, 1))
+    new.var["control_mean"] = mean
+    new.var["control_sd"] = sd
+    new.var["seen_in_control"] = np.asarray((controls != 0).sum(axis=0)).ravel() / n
+    if options.panel == "zhang2023":
+        for column, group in {"module": MODULE_OF, "program": PROGRAM_OF}.items():
+            new.var[column] = pd.Categorical([group.get(gene) for gene in new.var_names])
+    names = new.var_names.to_numpy()
+    lowest, highest = (
+        f.toarray().ravel() if sp.issparse(f) else np.asarray(f)
+        for f in (controls.min(axis=0), controls.max(axis=0))
+    )
+    return set(names[np.abs(mean) <= _ABOUT_NOTHING * sd]), list(names[lowest == highest])
+
+
+def _messages(
+    table: pd.DataFrame,
+    weak: set[str],
+    constant: list[str],
+    measured: frozenset[str],
+    options: ScreenOptions,
+) -> list[str]:
+    """Return the warnings of a screen, and log what needs none."""
+    out = []
+    kept = table[table["kept"]]
+    targets = sorted({gene for genes in kept["target_genes"] for gene in genes.split(", ")})
+    hardly = [gene for gene in targets if gene in weak]
+    if hardly:
+        out.append(hardly_expressed_message(hardly))
+    if constant:
+        out.append(
+            f"Genes constant among the control cells: {_adata.list_names(constant, limit=30)}. "
+            f"tl.learn_dag refuses them: leave them out of its genes."
+        )
+    gone = table[~table["kept"]]
+    named = [f"{row.perturbation} ({row.reason})" for row in gone.itertuples()]
+    absent = gone.loc[gone["reason"] == "not measured", "perturbation"].to_list()
+    if absent:
+        message = (
+            f"Perturbations left out, as their targets are not measured: "
+            f"{_adata.list_names(absent, limit=30)}.{_adata.closest(absent, measured)} "
+            f"Give the gene of a target that goes by another name in aliases."
+        )
+        # With a panel, genes may have been left out on purpose as the file was read.
+        if options.panel is None:
+            out.append(message)
+        else:
+            logger.warning(message)
+    if named:
+        logger.info("Perturbations left out: %s.", _adata.list_names(named, limit=30))
+    if kept.empty:
+        out.append(
+            "No perturbed cells are left, the controls alone: see uns for what dropped them."
+        )
+    return out

@@ -1,0 +1,257 @@
+"""Contrastive PCA: what varies among perturbed cells and not among controls."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert._adata import (
+    check_key,
+    check_writable,
+    environment_moments,
+    list_names,
+    read_blocks,
+    read_labels,
+    require_control,
+    require_layer,
+    resolve_panel,
+    strings,
+    write_results,
+)
+from nextpert.core._checks import as_rng, require_count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from nextpert._adata import LabelTable
+    from nextpert.core import Moments
+    from nextpert.tl._cpca.contrastive import CovarianceCpca
+
+    Array = NDArray[np.float64]
+
+_MANY_GENES = 1000
+
+
+def cpca(
+    adata: AnnData,
+    *,
+    genes: Iterable[str] | None = None,
+    perturbation_key: str = "perturbation",
+    control: str = "control",
+    groups: Sequence[str] | None = None,
+    n_components: int = 2,
+    alpha: float | str = "auto",
+    layer: str | None = None,
+    standardize: bool = False,
+    rng: int | np.random.Generator | None = 0,
+    key_added: str = "cpca",
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Contrastive PCA with control cells as background and perturbed cells as foreground.
+
+    The components are the leading eigenvectors of
+
+    .. math:: C_{\text{perturbed}} - \alpha\, C_{\text{control}},
+
+    the difference of two covariances (Abid et al. 2018, doi:10.1038/s41467-018-04608-8): they
+    show what perturbations add to the variation that cells have anyway. As in the paper's
+    Fig. 6a (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0), draw them with
+    :func:`nextpert.pl.cpca_density`.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, log-normalised expression, dense or sparse.
+    genes
+        The genes to use; by default all.
+    perturbation_key
+        Column of ``.obs`` with each cell's perturbation.
+    control
+        Its label for control cells, the background.
+    groups
+        Labels of the foreground; by default all but ``control`` (so name them where some, such
+        as ``"unassigned"``, are no perturbation). Cells without a label belong to neither.
+    n_components
+        Number of components.
+    alpha
+        Weight of the background, 0 (plain PCA of the perturbed cells) or more. ``"auto"`` takes
+        the candidates that the package ``contrastive`` finds by spectral clustering (up to the
+        alpha beyond which no eigenvalue is positive), and among them the one in whose components
+        the groups and controls stand furthest apart (largest ratio of variance between them to
+        variance within, the Hotelling-Lawley trace).
+    layer
+        Layer to read instead of ``.X``.
+    standardize
+        Whether to divide every gene by its standard deviation in control cells.
+    rng
+        Seed or generator of the search for ``alpha``.
+    key_added
+        Where results go, see below. For another key than ``"cpca"`` the loadings go to
+        ``varm[f"{key_added}_cPCs"]``.
+    copy
+        Whether to write to a copy and return that.
+
+    Returns
+    -------
+    ~anndata.AnnData or None
+        ``None``, or the copy. Fields written:
+
+        - ``obsm["X_cpca"]``: scores of all cells, shape ``(n_cells, n_components)``, log-normalised
+          expression; the mean of control cells lies at the origin.
+        - ``varm["cPCs"]``: loadings, shape ``(n_vars, n_components)``, zero outside ``genes``. The
+          largest entry of each is positive.
+        - ``uns["cpca"]``: ``alpha``, ``alphas`` (the candidates) and their ``separation``,
+          ``eigenvalues``, ``genes``, ``groups`` and ``params``.
+
+    Raises
+    ------
+    ValueError
+        If there are no control cells, no perturbed cells, unknown labels, absent or duplicated
+        genes, NaN or infinite values, fewer genes than components, a gene constant among the
+        controls (with ``standardize``), or a negative ``alpha``.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(n_control=500, n_perturbed=50)
+    >>> npt.tl.cpca(adata, alpha=1.0)
+    >>> adata.obsm["X_cpca"].shape, adata.varm["cPCs"].shape
+    ((1700, 2), (36, 2))
+    """
+    check_key(key_added)
+    check_writable(adata, copy=copy)
+    require_layer(adata, layer)
+    require_count(n_components, "n_components")
+    chosen = _check_alpha(alpha)
+    names, columns = resolve_panel(adata, genes, least=max(2, n_components))
+    if len(names) > _MANY_GENES:
+        message = (
+            f"Contrastive PCA of {len(names)} genes solves eigenproblems of that size and may take "
+            "long: pass fewer with `genes`, such as the highly variable ones."
+        )
+        warnings.warn(message, UserWarning, stacklevel=2)
+    labels = read_labels(adata, perturbation_key)
+    require_control(labels, control)
+    foreground = _foreground(labels, control, groups)
+    codes = labels.groups([control, *foreground])
+    moments = environment_moments(adata, columns, codes, len(foreground) + 1, layer=layer)
+    scale = _scale(moments[0], names, standardize=standardize)
+    engine = _engine(moments, scale, n_components)
+    result = _result(engine, moments, scale, chosen, as_rng(rng))
+    loadings, eigenvalues = engine.directions(result["alpha"])
+    loadings, eigenvalues = loadings[:, :n_components], eigenvalues[:n_components]
+    mapping = loadings / scale[:, None]
+    scores = np.zeros((adata.n_obs, n_components))
+    for cells, block in read_blocks(adata, columns, np.arange(adata.n_obs), layer=layer):
+        scores[cells] = block @ mapping
+    scores -= moments[0].mean @ mapping
+    params: dict[str, Any] = {
+        "perturbation_key": perturbation_key,
+        "control": control,
+        "alpha": alpha if isinstance(alpha, str) else float(alpha),
+        "n_components": int(n_components),
+        "standardize": bool(standardize),
+    }
+    if layer is not None:
+        params["layer"] = layer
+    result |= {
+        "eigenvalues": eigenvalues,
+        "genes": strings(names),
+        "groups": strings(foreground),
+        "params": params,
+    }
+    written = write_results(adata, uns={key_added: result}, copy=copy)
+    target = adata if written is None else written
+    target.obsm[f"X_{key_added}"] = scores
+    all_loadings = np.zeros((adata.n_vars, n_components))
+    all_loadings[columns] = loadings
+    target.varm["cPCs" if key_added == "cpca" else f"{key_added}_cPCs"] = all_loadings
+    return written
+
+
+def _check_alpha(alpha: float | str) -> float | None:
+    """Return alpha as a number, ``None`` for the automatic choice."""
+    if isinstance(alpha, str):
+        if alpha == "auto":
+            return None
+        message = f'alpha must be "auto" or a number of 0 or more, but is {alpha!r}.'
+        raise ValueError(message)
+    if not np.isfinite(alpha) or alpha < 0:
+        message = f'alpha must be "auto" or a finite number of 0 or more, but is {alpha!r}.'
+        raise ValueError(message)
+    return float(alpha)
+
+
+def _foreground(labels: LabelTable, control: str, groups: Sequence[str] | None) -> list[str]:
+    if groups is None:
+        found = [name for name in labels.names if name != control]
+    else:
+        found = list(dict.fromkeys([groups] if isinstance(groups, str) else map(str, groups)))
+        labels.require(found, "Groups")
+    if control in found:
+        message = f"groups names the controls, {control!r}: leave them out."
+        raise ValueError(message)
+    if not found:
+        message = (
+            f"No perturbed cells: adata.obs[{labels.key!r}] holds only {control!r}. "
+            "Contrastive PCA needs cells of at least one other label."
+        )
+        raise ValueError(message)
+    return found
+
+
+def _scale(controls: Moments, names: list[str], *, standardize: bool) -> Array:
+    if controls.n < 2:
+        message = "There is only one control cell: a background covariance needs at least two."
+        raise ValueError(message)
+    if not standardize:
+        return np.ones(len(names))
+    constant = controls.constant_nodes()
+    if len(constant):
+        message = (
+            f"Genes constant among the control cells: {list_names(names[i] for i in constant)}. "
+            "Leave them out of `genes`, or pass standardize=False."
+        )
+        raise ValueError(message)
+    return np.sqrt(np.diag(controls.scatter) / (controls.n - 1))
+
+
+def _engine(moments: list[Moments], scale: Array, n_components: int) -> CovarianceCpca:
+    from nextpert.tl._cpca.contrastive import CovarianceCpca
+
+    total = sum(moments[2:], start=moments[1])
+    if total.n < 2:
+        message = "There is only one perturbed cell: a foreground covariance needs at least two."
+        raise ValueError(message)
+    units = np.outer(scale, scale)
+    background = moments[0].scatter / (moments[0].n - 1) / units
+    return CovarianceCpca(total.scatter / (total.n - 1) / units, background, n_components)
+
+
+def _result(
+    engine: CovarianceCpca,
+    moments: list[Moments],
+    scale: Array,
+    alpha: float | None,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Return the alpha in use and the candidates it was chosen from."""
+    candidates = engine.candidate_alphas(rng) if alpha is None else np.array([alpha])
+    separation = [_separation(engine.directions(a)[0], moments, scale) for a in candidates]
+    best = float(candidates[int(np.argmax(separation))])
+    return {"alpha": best, "alphas": candidates, "separation": np.array(separation)}
+
+
+def _separation(loadings: Array, moments: list[Moments], scale: Array) -> float:
+    """Return the Hotelling-Lawley trace of groups and controls in the projection."""
+    mapping = loadings / scale[:, None]
+    n_cells = sum(group.n for group in moments)
+    grand = sum(group.n * group.mean for group in moments) / n_cells
+    means = np.array([np.sqrt(group.n) * (group.mean - grand) for group in moments]) @ mapping
+    within = mapping.T @ sum(group.scatter for group in moments) @ mapping
+    return float(np.trace(np.linalg.pinv(within, hermitian=True) @ (means.T @ means)))

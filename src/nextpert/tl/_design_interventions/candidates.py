@@ -1,0 +1,187 @@
+"""The candidates of a design: interventions that a lab could do next, with their shifts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from nextpert._adata import environment_moments, list_names, parse_label, read_labels
+from nextpert._adata import shifts as _shifts
+from nextpert._adata.environments import unknown_genes
+from nextpert._adata.shifts import Interventions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from nextpert._adata import FittedPosterior
+
+
+def read_candidates(
+    adata: ad.AnnData, candidates: Any, shift: Any, fit: FittedPosterior, perturbation_key: str
+) -> Interventions:
+    """Return the candidates with the shift of each.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or one names a gene outside the panel (close matches are given).
+    """
+    if isinstance(candidates, (pd.DataFrame, Mapping)):
+        return _require_some(_shifts.read_table(candidates, fit.genes))
+    names = _names(candidates, fit)
+    targets = [_targets(name, fit) for name in names]
+    if shift is None:
+        return _as_fitted(adata, names, targets, fit, perturbation_key)
+    _shifts.check_shift(shift)
+    if isinstance(shift, str):
+        return _modelled(adata, names, targets, shift, fit, perturbation_key)
+    table = _shifts.read_table(shift, fit.genes)
+    missing = [name for name in names if name not in table.names]
+    if missing:
+        message = f"The table of shifts has no row for the candidates {list_names(missing)}."
+        raise ValueError(message)
+    rows = [table.names.index(name) for name in names]
+    chosen = [table.targets[row] for row in rows]
+    return Interventions(names, chosen, table.shifts[rows], ["table"] * len(names))
+
+
+def _names(candidates: Any, fit: FittedPosterior) -> list[str]:
+    used = [str(name) for name in fit.environments["perturbation"]]
+    if candidates is None:
+        names = used
+    elif isinstance(candidates, str):
+        if candidates != "genes":
+            message = (
+                f"candidates must be None, 'genes', a list of labels or a table of shifts, but "
+                f"is {candidates!r}: for this one label use [{candidates!r}]."
+            )
+            raise ValueError(message)
+        names = used + [gene for gene in fit.genes if gene not in used]
+    else:
+        names = list(dict.fromkeys(str(name) for name in candidates))
+    if not names:
+        message = (
+            "There are no candidates: "
+            + ("the list is empty" if candidates is not None else "the fit used no perturbation")
+            + '. Give labels such as ["MYC", "MYC+STK3"], or "genes" for every gene of the panel.'
+        )
+        raise ValueError(message)
+    return names
+
+
+def _require_some(table: Interventions) -> Interventions:
+    if not table.names:
+        message = "There are no candidates: the table of shifts is empty. Give it a row for each."
+        raise ValueError(message)
+    return table
+
+
+def _targets(name: str, fit: FittedPosterior) -> list[str]:
+    used = fit.environments["perturbation"].astype(str).to_numpy() == name
+    if used.any():
+        stored = str(fit.environments["target_genes"].to_numpy()[used][0])
+        return [gene for gene in stored.split(", ") if gene]
+    inside, outside = parse_label(
+        name,
+        set(fit.genes),
+        separator=str(fit.params["separator"]),
+        control=str(fit.params["control"]),
+    )
+    if outside or not inside:
+        message = unknown_genes(name, outside or [name], fit.genes)
+        raise ValueError(message)
+    return inside
+
+
+def _as_fitted(
+    adata: ad.AnnData,
+    names: list[str],
+    targets: list[list[str]],
+    fit: FittedPosterior,
+    perturbation_key: str,
+) -> Interventions:
+    row = {str(name): i for i, name in enumerate(fit.environments["perturbation"])}
+    kind = str(fit.params["shift"])
+    unseen = [i for i, name in enumerate(names) if name not in row]
+    shifts, sources = np.zeros((len(names), len(fit.genes))), [""] * len(names)
+    for i, name in enumerate(names):
+        if name in row:
+            shifts[i] = fit.shifts[row[name]]
+            sources[i] = str(fit.environments["shift_source"].iloc[row[name]])
+    if unseen:
+        # A table says nothing of labels it has no row for.
+        new = _modelled(
+            adata,
+            [names[i] for i in unseen],
+            [targets[i] for i in unseen],
+            "knockout" if kind == "table" else kind,
+            fit,
+            perturbation_key,
+            warn_of_all=kind == "table",
+        )
+        shifts[unseen] = new.shifts
+        for i, source in zip(unseen, new.sources, strict=True):
+            sources[i] = source
+    return Interventions(names, targets, shifts, sources)
+
+
+def _modelled(
+    adata: ad.AnnData,
+    names: list[str],
+    targets: list[list[str]],
+    kind: str,
+    fit: FittedPosterior,
+    perturbation_key: str,
+    *,
+    warn_of_all: bool = False,
+) -> Interventions:
+    means: dict[str, NDArray[np.float64]] = {}
+    if kind == "observed":
+        singles = [gene for genes in targets for gene in genes]
+        means = _measured_means(adata, [*names, *singles], fit, perturbation_key)
+    shifts, sources = np.zeros((len(names), len(fit.genes))), []
+    for i, (name, genes) in enumerate(zip(names, targets, strict=True)):
+        if name in means:
+            shifts[i] = _shifts.observed(genes, fit.genes, fit.control_mean, means[name])
+            sources.append("observed")
+        elif kind == "observed" and all(gene in means for gene in genes):
+            for gene in genes:
+                shifts[i] += _shifts.observed([gene], fit.genes, fit.control_mean, means[gene])
+            sources.append("observed singles")
+        else:
+            shifts[i] = _shifts.knockout(genes, fit.genes, fit.control_mean)
+            sources.append("knockout")
+    fallen = [
+        name
+        for name, source in zip(names, sources, strict=True)
+        if source == "knockout" and (warn_of_all or kind != "knockout")
+    ]
+    if fallen:
+        message = (
+            f"No shift is known for the candidates {list_names(fallen)}: they are modelled as "
+            f"knockouts (minus the control mean of every target)."
+        )
+        warnings.warn(message, UserWarning, stacklevel=5)
+    return Interventions(names, targets, shifts, sources)
+
+
+def _measured_means(
+    adata: ad.AnnData, names: Sequence[str], fit: FittedPosterior, perturbation_key: str
+) -> dict[str, NDArray[np.float64]]:
+    labels = read_labels(adata, perturbation_key)
+    measured = [name for name in dict.fromkeys(names) if name in labels.names]
+    moments = environment_moments(
+        adata,
+        fit.columns,
+        labels.groups(measured),
+        len(measured),
+        layer=fit.params.get("layer"),
+    )
+    return {name: m.mean for name, m in zip(measured, moments, strict=True)}

@@ -1,0 +1,242 @@
+"""``tl.design_interventions``: which perturbation to try next."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert import _adata, core
+from nextpert.core._checks import require_count
+from nextpert.tl._design_interventions import tables
+from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.tl._design_interventions.target import read_target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import anndata as ad
+    import pandas as pd
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+ACQUISITIONS = ("civ", "civ_ow", "cv", "maxv", "target_mean_variance", "greedy", "random")
+
+
+def design_interventions(
+    adata: ad.AnnData,
+    target: str | tuple[str, str] | Mapping[str, float] | pd.Series,
+    *,
+    acquisition: str = "civ",
+    candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
+    shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] | None = None,
+    n_cells: int = 100,
+    noise_aware: bool = True,
+    posterior_key: str = "dag_blr",
+    perturbation_key: str | None = None,
+    n_samples: int = 400,
+    rng: int | np.random.Generator | None = 0,
+    key_added: str = "design",
+    copy: bool = False,
+) -> ad.AnnData | None:
+    """Rank the perturbations to try next so that cells reach a wanted state.
+
+    The default criterion is CIV, the causal integrated variance: how uncertain the distance of
+    every candidate to the optimum would stay after ``n_cells`` more cells of this one, averaged
+    over the candidates (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0, eqs. 12 and 13).
+    Beside it stands the predicted squared Euclidean distance of the reached mean to the target,
+    ``|(I - B)^-1 (c + a) - mu*|^2``, with its posterior standard deviation.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes with a posterior from :func:`fit_dag_blr`.
+    target
+        The wanted state: a perturbation label (the mean of its cells); a group, as a tuple
+        ``(obs key, value)``; or a mapping gene -> wanted mean, log-normalised expression, in
+        which unlisted genes of the panel keep their control mean.
+    acquisition
+        ``"civ"`` (default), ``"civ_ow"`` (output-weighted CIV), ``"cv"`` (causal variance),
+        ``"maxv"`` (largest variance), ``"target_mean_variance"`` (variance of the reached mean),
+        ``"greedy"`` (distance to the estimated optimal shift) or ``"random"``.
+    candidates
+        ``None`` (default): every perturbation the fit used. ``"genes"``: those and a knockout of
+        every gene of the panel. Or a list of labels, unseen combinations such as ``"MYC+STK3"``
+        included, or a table of shifts as in :func:`fit_dag_blr`.
+    shift
+        Shift of the candidates: ``None`` (default) as fitted, or one of the options of
+        :func:`fit_dag_blr`. With ``"observed"``, an unseen combination of genes that were each
+        perturbed alone gets the sum of their measured shifts; other unseen candidates are
+        modelled as knockouts, with a warning. The column ``shift_source`` says which.
+    n_cells
+        Number of cells planned for the next perturbation.
+    noise_aware
+        Whether the look ahead counts what the scatter of the planned cells teaches (default), or
+        puts them all at their mean, as the paper does.
+    posterior_key
+        Posterior in ``adata.uns``.
+    perturbation_key
+        Column of labels in ``adata.obs``; ``None`` (default) takes that of the fit.
+    n_samples
+        Number of posterior draws for the predicted distance.
+    rng
+        Seed or generator. A seed is joined with the number of the round, so that rounds differ
+        and a repeated analysis does not.
+    key_added
+        Name of the results.
+    copy
+        Whether to return a copy instead of writing to ``adata``.
+
+    Returns
+    -------
+    ~anndata.AnnData or None
+        ``None``, or the copy. Writes ``uns["design"]`` with:
+
+        - ``ranking``: a table, best candidate first: ``rank``, ``perturbation``,
+          ``target_genes``, ``shift`` (one value a target gene, log-normalised expression),
+          ``shift_source``, ``acquisition`` (lower is better), ``uncertainty_removed`` (the share of
+          the criterion's uncertainty about the weights that ``n_cells`` cells are expected to
+          remove; NaN for greedy and random), ``predicted_distance`` and
+          ``predicted_distance_sd`` (squared units of expression), ``relative_distance`` (as a
+          share of the distance from control to target) and ``n_cells_seen``.
+        - ``trace``: a table with one row a call, those of earlier calls included: ``round``,
+          ``chosen``, ``criterion``, ``value``, ``target``, ``predicted_distance`` with its sd,
+          the data used (``n_control_cells``, ``n_perturbed_cells``, ``n_perturbations``) and
+          ``n_cells`` planned.
+        - ``shifts``: those of the ranking's rows, CSR ``(n_candidates, n_genes)``;
+          ``target_mean``, shape ``(n_genes,)``; ``genes``; ``params``.
+
+    Raises
+    ------
+    ValueError
+        If there is no posterior or it belongs to another gene panel, the target, a candidate or
+        a gene is unknown (close matches are given), there are no candidates, or the entry holds
+        the rounds of another panel. Nothing is written then.
+
+    Examples
+    --------
+    >>> import anndata as ad, numpy as np, pandas as pd, nextpert as npt
+    >>> rng = np.random.default_rng(0)
+    >>> a = 2 + rng.normal(size=600) - 2 * np.repeat([0, 1], 300)
+    >>> x = np.column_stack([a, 1 + 0.5 * a + rng.normal(size=600)])
+    >>> obs = pd.DataFrame({"perturbation": ["control"] * 300 + ["A"] * 300})
+    >>> adata = ad.AnnData(x, obs.set_index(obs.index.astype(str)), pd.DataFrame(index=["A", "B"]))
+    >>> npt.tl.learn_dag(adata, method="given", dag=[("A", "B")])
+    >>> npt.tl.fit_dag_blr(adata)
+    >>> npt.tl.design_interventions(adata, "A", candidates="genes", acquisition="greedy")
+    >>> adata.uns["design"]["ranking"][["rank", "perturbation", "target_genes"]]
+       rank perturbation target_genes
+    0     1            A            A
+    1     2            B            B
+    """
+    _adata.check_key(key_added)
+    _adata.check_writable(adata, copy=copy)
+    _check_acquisition(acquisition)
+    planned = require_count(n_cells, "n_cells")
+    fit = _adata.posterior_from(adata, posterior_key)
+    trace = tables.read_trace(adata, key_added, fit.genes)
+    key = str(fit.params["perturbation_key"]) if perturbation_key is None else perturbation_key
+    pool = read_candidates(adata, candidates, shift, fit, key)
+    wanted = read_target(adata, target, fit, key)
+    this_round = 1 if trace is None else int(trace["round"].max()) + 1
+    generator = _generator(rng, this_round)
+    build = partial(
+        core.build_acquisition,
+        acquisition,
+        fit.blr,
+        wanted.mean,
+        domain=core.Pool(pool.shifts),
+        n_cells=planned,
+        rng=generator,
+    )
+    values = build(noise_aware=noise_aware).values(pool.shifts)
+    removed = _removed(build(noise_aware=True), pool.shifts)
+    distance = core.target_distance(
+        fit.blr, pool.shifts, wanted.mean, n_samples=n_samples, rng=generator
+    )
+    start = float(((fit.control_mean - wanted.mean) ** 2).sum())
+    ranking, order = tables.ranking_table(pool, values, removed, distance, start, fit)
+    best = ranking.iloc[0]
+    row = {
+        "round": this_round,
+        "chosen": str(best["perturbation"]),
+        "criterion": acquisition,
+        "value": float(best["acquisition"]),
+        "target": wanted.name,
+        "predicted_distance": float(best["predicted_distance"]),
+        "predicted_distance_sd": float(best["predicted_distance_sd"]),
+        "n_control_cells": fit.n_control_cells,
+        "n_perturbed_cells": int(fit.environments["n_cells"].sum()),
+        "n_perturbations": len(fit.environments),
+        "n_cells": planned,
+    }
+    stored = {
+        "ranking": ranking,
+        "trace": tables.extend_trace(trace, row),
+        "shifts": _adata.as_stored_csr(pool.shifts[order]),
+        "target_mean": wanted.mean,
+        "genes": _adata.strings(fit.genes),
+        "params": {
+            "acquisition": acquisition,
+            "target": wanted.name,
+            "candidates": _word(candidates, "fitted"),
+            "shift": _word(shift, "fitted"),
+            "n_cells": planned,
+            "noise_aware": int(noise_aware),
+            "n_samples": int(n_samples),
+            "posterior_key": posterior_key,
+            "perturbation_key": key,
+        },
+    }
+    written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
+    logger.info(
+        "Round %d: of %d candidates towards %s, try %s next (shift of %s: %s); %s = %.4g, "
+        "predicted distance %.3g +- %.2g, %.0f %% of that of control cells.",
+        this_round, len(ranking), wanted.name, best["perturbation"], best["target_genes"],
+        best["shift"], acquisition, best["acquisition"], best["predicted_distance"],
+        best["predicted_distance_sd"], 100 * best["relative_distance"],
+    )  # fmt: skip
+    _say_if_flat(acquisition, removed, planned)
+    return written
+
+
+def _removed(criterion: core.Acquisition, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of the criterion's uncertainty that is expected to go; NaN where it has none."""
+    if isinstance(criterion, core.LookaheadAcquisition):
+        return criterion.removed(shifts)
+    return np.full(len(shifts), np.nan)
+
+
+def _say_if_flat(acquisition: str, removed: NDArray[np.float64], n_cells: int) -> None:
+    if len(removed) > 1 and np.ptp(removed) < 0.01:
+        logger.warning(
+            "%d cells of any candidate are expected to remove %.2g to %.2g %% of the uncertainty "
+            "left (%s): for the model, one is as good as another. Go by predicted_distance.",
+            n_cells, 100 * removed.min(), 100 * removed.max(), acquisition,
+        )  # fmt: skip
+
+
+def _check_acquisition(acquisition: str) -> None:
+    if acquisition not in ACQUISITIONS:
+        message = (
+            f"acquisition must be one of {', '.join(ACQUISITIONS)}, but is {acquisition!r}."
+            f"{_adata.closest([str(acquisition)], ACQUISITIONS)}"
+        )
+        raise ValueError(message)
+
+
+def _generator(rng: int | np.random.Generator | None, this_round: int) -> np.random.Generator:
+    if rng is None or isinstance(rng, np.random.Generator):
+        return np.random.default_rng(rng)
+    return np.random.default_rng([int(rng), this_round])
+
+
+def _word(option: Any, default: str) -> str:
+    if option is None:
+        return default
+    if isinstance(option, str):
+        return option
+    return "table" if hasattr(option, "items") else "list"

@@ -1,0 +1,157 @@
+"""Every perturbation predicted from all others: changes, scores, and ranks in the prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from nextpert.core.predict.leave_one_out import leave_one_out
+from nextpert.core.predict.predictive_means import predictive_means
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nextpert._adata.shifts import Interventions
+    from nextpert.core import DagBlr, Moments
+
+    Array = NDArray[np.float64]
+
+# A change of this many standard errors is more than noise, also among some hundred genes.
+CLEAR = 3.0
+# Correlations over fewer genes say nothing.
+_FEWEST_GENES = 3
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What was seen and predicted of every perturbation, shapes ``(n_perturbations, n_genes)``.
+
+    Parameters
+    ----------
+    is_target
+        Whether the perturbation targets the gene.
+    observed
+        Change of the mean, perturbed minus control, log-normalised expression.
+    error
+        Its standard error.
+    effect
+        Predicted effect ``(I - B)^-1 a``, in the same units, cells of the perturbation held out.
+    predicted
+        Predicted mean ``(I - B)^-1 (c + a)`` minus the control mean.
+    mean_change
+        Mean change over the other perturbations that do not target the gene.
+    rank
+        Share of the draws of the posterior predictive that lie below the observed mean.
+    """
+
+    is_target: NDArray[np.bool_]
+    observed: Array
+    error: Array
+    effect: Array
+    predicted: Array
+    mean_change: Array
+    rank: Array
+
+
+def predict_held_out(
+    start: DagBlr,
+    control: Moments,
+    perturbed: list[Moments],
+    used: Interventions,
+    genes: list[str],
+    *,
+    n_samples: int,
+    rng: np.random.Generator,
+) -> HeldOut:
+    """Predict every perturbation from the controls and all other perturbations.
+
+    ``start`` is the posterior after the control cells.
+    """
+    place = {gene: i for i, gene in enumerate(genes)}
+    is_target = np.zeros((len(perturbed), len(genes)), dtype=bool)
+    for row, targets in zip(is_target, used.targets, strict=True):
+        row[[place[gene] for gene in targets]] = True
+    means = np.array([cells.mean for cells in perturbed])
+    observed = means - control.mean
+    effect, predicted, rank = np.empty((3, *observed.shape))
+    environments = list(zip(perturbed, used.shifts, strict=True))
+    posteriors = leave_one_out(start, environments)
+    bar = tqdm(posteriors, "Held-out perturbations", len(perturbed), leave=False, delay=5)
+    for k, blr in enumerate(bar):
+        shift = used.shifts[k]
+        effect[k] = blr.solve(shift[:, None])[:, 0]
+        predicted[k] = blr.predict_mean(shift) - control.mean
+        # A measured shift holds the scatter of the target's own mean already.
+        measured = is_target[k] if used.sources[k] == "observed" else np.zeros(len(genes), bool)
+        known = {int(i): float(means[k, i]) for i in np.flatnonzero(measured)}
+        draws = predictive_means(
+            blr, shift, perturbed[k].n, known=known, n_samples=n_samples, rng=rng
+        )
+        rank[k] = ((draws < means[k]).sum(axis=0) + 0.5) / (n_samples + 1)
+    return HeldOut(
+        is_target, observed, _standard_errors(control, perturbed), effect, predicted,
+        _mean_of_others(observed, is_target), rank,
+    )  # fmt: skip
+
+
+def _standard_errors(control: Moments, perturbed: list[Moments]) -> Array:
+    """Return the standard error of every change; that of a single cell uses the controls."""
+    own = [
+        np.diag(cells.scatter) / (cells.n - 1) if cells.n > 1 else control.variance
+        for cells in perturbed
+    ]
+    share = [variance / cells.n for variance, cells in zip(own, perturbed, strict=True)]
+    return np.sqrt(np.array(share) + control.variance / control.n)
+
+
+def _mean_of_others(observed: Array, is_target: NDArray[np.bool_]) -> Array:
+    """Return the mean change over the other rows in which the gene is no target; else 0."""
+    counted = np.where(is_target, 0.0, observed)
+    total = counted.sum(axis=0) - counted
+    n = (~is_target).sum(axis=0) - ~is_target
+    return np.divide(total, n, out=np.zeros_like(total), where=n > 0)
+
+
+def own_strength(held_out: HeldOut) -> tuple[NDArray[np.int64], Array, Array]:
+    """Return of each perturbation its weakest target, that one's change, and its z-score.
+
+    -1 and NaN for a perturbation without any target.
+    """
+    z = held_out.observed / held_out.error
+    weakest = np.where(held_out.is_target, np.abs(z), np.inf).argmin(axis=1)
+    rows, has = np.arange(len(z)), held_out.is_target.any(axis=1)
+    change = np.where(has, held_out.observed[rows, weakest], np.nan)
+    return np.where(has, weakest, -1), change, np.where(has, z[rows, weakest], np.nan)
+
+
+def correlation(one: Array, two: Array) -> float:
+    """Return Pearson's correlation; NaN where one side is constant or values are few."""
+    if len(one) < _FEWEST_GENES or np.ptp(one) == 0 or np.ptp(two) == 0:
+        return float("nan")
+    return float(np.corrcoef(one, two)[0, 1])
+
+
+def sign_accuracy(effect: Array, observed: Array, error: Array) -> tuple[float, int]:
+    """Return the share of clear changes whose sign was predicted, and how many are clear.
+
+    A predicted effect of exactly nothing counts as half, as a coin would.
+    """
+    clear = np.abs(observed) >= CLEAR * error
+    if not clear.any():
+        return float("nan"), 0
+    right = np.sign(effect[clear]) * np.sign(observed[clear])
+    return float((0.5 + 0.5 * right).mean()), int(clear.sum())
+
+
+def gain(baseline: Array, predicted: Array, observed: Array) -> tuple[float, float]:
+    """Return by how much less the mean squared error is than the baseline's, with its error.
+
+    The standard error is over genes, of the paired difference.
+    """
+    difference = (baseline - observed) ** 2 - (predicted - observed) ** 2
+    n = len(difference)
+    error = float(difference.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+    return float(difference.mean()) if n else float("nan"), error

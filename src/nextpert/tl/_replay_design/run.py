@@ -1,0 +1,125 @@
+"""All campaigns of a replay, in parallel over targets and repeats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from tqdm import tqdm
+
+from nextpert.core import DagBlr, Moments
+from nextpert.core.loop.replay import replay
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nextpert.core import Dag
+    from nextpert.core.loop.replay import CellPool
+
+    Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How every campaign of a replay is run."""
+
+    criteria: tuple[str, ...]
+    n_warmup: int
+    n_rounds: int
+    n_cells: int
+    n_repeats: int
+    noise_aware: bool
+    prior_scale: float | str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One target: its mean, and the candidates of each reading."""
+
+    target_mean: NDArray[np.float64]
+    candidates: list[Index]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What all campaigns did.
+
+    Parameters
+    ----------
+    distance
+        Squared distance of the recommended perturbation's mean to the target, shape
+        ``(n_targets, n_readings, n_criteria, n_repeats, n_rounds + 1)``.
+    recommended
+        Number of the recommended candidate, of the same shape.
+    chosen
+        Number of the candidate whose cells were drawn, -1 for none; one round less.
+    """
+
+    distance: NDArray[np.float64]
+    recommended: NDArray[np.int64]
+    chosen: NDArray[np.int64]
+
+
+def run_all(
+    pool: CellPool,
+    dag: Dag,
+    tasks: list[Task],
+    options: Options,
+    rng: np.random.Generator,
+    *,
+    n_jobs: int | None,
+    show_progress: bool,
+) -> Runs:
+    """Run every criterion on every target, reading and repeat.
+
+    A target and repeat has one stream of random numbers, fixed before the first campaign
+    starts: its criteria and readings share the warm-up cells, the order in which the cells of
+    every perturbation come up, and the seed of the criterion.
+    """
+    streams = [stream.spawn(options.n_repeats) for stream in rng.spawn(len(tasks))]
+    jobs = (
+        delayed(_one)(pool, dag, task, options, stream)
+        for task, own in zip(tasks, streams, strict=True)
+        for stream in own
+    )
+    total = len(tasks) * options.n_repeats
+    done = []
+    workers = Parallel(n_jobs=n_jobs, return_as="generator")
+    with tqdm(total=total, desc="Replay", unit="repeat", disable=not show_progress) as bar:
+        for result in workers(jobs):
+            done.append(result)
+            bar.update()
+    stacked = [np.stack(part) for part in zip(*done, strict=True)]
+    by_target = [x.reshape(len(tasks), options.n_repeats, *x.shape[1:]) for x in stacked]
+    return Runs(*(np.ascontiguousarray(np.moveaxis(x, 1, 3)) for x in by_target))
+
+
+def _one(
+    pool: CellPool, dag: Dag, task: Task, options: Options, stream: np.random.Generator
+) -> tuple[NDArray[np.float64], Index, Index]:
+    """Run all readings and criteria of one target and repeat."""
+    order, search = stream.spawn(2)
+    seed: Any = search.bit_generator.seed_seq  # the same for every criterion
+    shape = (len(task.candidates), len(options.criteria), options.n_rounds)
+    distance = np.empty((*shape[:2], options.n_rounds + 1))
+    recommended, chosen = np.empty(distance.shape, np.int64), np.empty(shape, np.int64)
+    # Small matrices: threads would only wait for each other, and could change the last bits.
+    with threadpool_limits(1):
+        deal = pool.deal(options.n_warmup, order)
+        warm = DagBlr(dag, prior_scale=options.prior_scale).update(
+            Moments.from_array(pool.control[deal.warmup])
+        )
+        for r, candidates in enumerate(task.candidates):
+            for c, criterion in enumerate(options.criteria):
+                result = replay(
+                    pool, warm, task.target_mean, criterion,
+                    deal=deal, candidates=candidates, n_rounds=options.n_rounds,
+                    n_cells=options.n_cells, noise_aware=options.noise_aware,
+                    rng=np.random.default_rng(seed),
+                )  # fmt: skip
+                distance[r, c] = result.distance
+                recommended[r, c], chosen[r, c] = result.recommended, result.chosen
+    return distance, recommended, chosen

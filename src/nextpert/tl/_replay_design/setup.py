@@ -1,0 +1,176 @@
+"""What a replay needs of a screen: its cells, the pool of perturbations, the states to reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from nextpert import _adata
+from nextpert._adata import environments
+from nextpert.core.cells.moments import Moments
+from nextpert.core.loop.replay import CellPool
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from nextpert._adata import LabelTable
+    from nextpert._adata.shifts import Interventions
+    from nextpert.core import Dag
+
+    Vector = NDArray[np.float64]
+    Parts = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A state to reach: the mean of a perturbation's cells, or of a mixture of two, half each.
+
+    ``apart`` and ``sampling`` belong to the candidates: the squared distance of each one's mean
+    to the goal, and how much of it the sampling of cells adds on average; ``own`` are the
+    candidates that make up the goal. ``control`` and ``control_sampling`` are the same two
+    numbers for the control cells.
+    """
+
+    name: str
+    mean: Vector
+    own: list[int]
+    apart: Vector
+    sampling: Vector
+    control: float
+    control_sampling: float
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A screen made ready for replays."""
+
+    genes: list[str]
+    dag: Dag
+    pool: CellPool
+    used: Interventions
+    plan: environments.Plan
+    labels: LabelTable
+    goals: list[Goal]
+
+
+def read_setup(
+    adata: ad.AnnData,
+    targets: Sequence[str | tuple[str, str]] | None,
+    candidates: Sequence[str] | None,
+    shift: Any,
+    *,
+    mixtures: bool,
+    dag_key: str,
+    perturbation_key: str,
+    control: str,
+    separator: str,
+    layer: str | None,
+) -> Setup:
+    """Read graph, labels and cells.
+
+    Raises
+    ------
+    ValueError
+        If a label is unknown or there are fewer than two candidates.
+    """
+    genes, columns, dag = _adata.read_graph(adata, dag_key)
+    labels = _adata.read_labels(adata, perturbation_key)
+    _adata.require_control(labels, control)
+    plan = environments.plan_environments(
+        labels,
+        genes,
+        measured=set(map(str, adata.var_names)),
+        perturbations=candidates,
+        shift=shift,
+        separator=separator,
+        control=control,
+    )
+    if len(plan.names) < 2:
+        message = (
+            f"A replay needs at least two candidates whose shift is known on the panel, but there "
+            f"are {len(plan.names)} ({_adata.list_names(plan.names) or 'none'}): widen the panel "
+            f"or the list of candidates."
+        )
+        raise ValueError(message)
+    wanted = _wanted(targets, plan.names, labels, control, mixtures=mixtures)
+    names = list(dict.fromkeys([control, *plan.names, *(label for g in wanted for label in g)]))
+    cells = _read_cells(adata, columns, labels, names, layer)
+    moments = {name: Moments.from_array(x) for name, x in cells.items()}
+    environments.require_varying(moments[control], genes)
+    perturbed = [moments[name] for name in plan.names]
+    used = environments.shift_environments(plan, shift, genes, moments[control], perturbed)
+    environments.warn_left_out(plan)
+    environments.warn_hardly_expressed(used, moments[control], genes)
+    pool = CellPool(cells[control], [cells[name] for name in plan.names], used.shifts)
+    goals = [_goal(parts, plan.names, control, moments) for parts in wanted]
+    return Setup(genes, dag, pool, used, plan, labels, goals)
+
+
+def _wanted(
+    targets: Any, candidates: Sequence[str], labels: LabelTable, control: str, *, mixtures: bool
+) -> list[Parts]:
+    """Return the labels of every target: one, or the two of a mixture."""
+    if isinstance(targets, str):
+        message = f"targets must be a list of labels or of pairs of labels: use [{targets!r}]."
+        raise TypeError(message)
+    given = list(candidates if targets is None else targets)
+    wanted = [(t,) if isinstance(t, str) else tuple(map(str, t)) for t in given]
+    odd = [parts for parts in wanted if len(set(parts)) != len(parts) or len(parts) > 2]
+    if odd or not wanted:
+        shown = f"{odd[0]!r} is neither" if odd else "there is none"
+        message = f"A target is a label or a pair of two labels (a mixture), but {shown}."
+        raise ValueError(message)
+    labels.require(sorted({label for parts in wanted for label in parts}), "Targets")
+    if any(control in parts for parts in wanted):
+        message = f"targets holds {control!r}, the control state itself: leave it out."
+        raise ValueError(message)
+    if mixtures:
+        singles = [parts[0] for parts in wanted if len(parts) == 1]
+        wanted += list(combinations(singles, 2))
+    unique: dict[frozenset[str], Parts] = {}
+    for parts in wanted:
+        unique.setdefault(frozenset(parts), parts)
+    return list(unique.values())
+
+
+def _read_cells(
+    adata: ad.AnnData, columns: Any, labels: LabelTable, names: list[str], layer: str | None
+) -> dict[str, Vector]:
+    """Return the cells of every label, dense, each in the order of ``adata``."""
+    codes = labels.groups(names)
+    rows = np.flatnonzero(codes >= 0)
+    place = np.full(len(codes), -1)
+    place[rows] = np.arange(len(rows))
+    cells = np.empty((len(rows), len(columns)))
+    for which, values in _adata.read_blocks(adata, columns, rows, layer=layer):
+        dense: Any = values.toarray() if isinstance(values, sp.csr_array) else values
+        cells[place[which]] = dense
+    return {name: cells[codes[rows] == i] for i, name in enumerate(names)}
+
+
+def _goal(parts: Parts, candidates: list[str], control: str, moments: dict[str, Moments]) -> Goal:
+    share = 1 / len(parts)
+    mean = share * np.sum([moments[label].mean for label in parts], axis=0)
+    apart, sampling = [], []
+    for name in [control, *candidates]:
+        apart.append(float(((moments[name].mean - mean) ** 2).sum()))
+        weights = dict.fromkeys(parts, -share)
+        weights[name] = weights.get(name, 0.0) + 1
+        sampling.append(sum(w**2 * _variance_of_mean(moments[k]) for k, w in weights.items()))
+    own = [candidates.index(label) for label in parts if label in candidates]
+    name, of = " & ".join(parts), (apart[0], sampling[0])
+    return Goal(name, mean, own, np.array(apart[1:]), np.array(sampling[1:]), *of)
+
+
+def _variance_of_mean(cells: Moments) -> float:
+    """Return the summed variance of the mean of all genes; NaN for a single cell."""
+    if cells.n < 2:
+        return float("nan")
+    return float(np.trace(cells.scatter)) / (cells.n * (cells.n - 1))

@@ -1,0 +1,299 @@
+"""BOSS: local scores, grow-shrink, moves and the final order, each against plain brute force."""
+
+import importlib
+import itertools
+
+import numpy as np
+import pytest
+from scipy.special import gammaln
+
+from nextpert.core import Dag, LinearScm, Moments, PriorKnowledge, boss, gsp
+from nextpert.core.search._bits import pack_rows, unpack_rows
+from nextpert.core.search._boss_kernel import State, climb
+from nextpert.core.search._grow_shrink import Forest, Growth, local_score
+from nextpert.core.search._imap import Scratch
+from nextpert.core.search._scores import make_score_problem
+
+PENALTY = 1.5
+
+
+def _bic(moments, child, parents):
+    """The BIC of one regression, by least squares on the scatter."""
+    k = sorted(parents)
+    scatter = moments.scatter
+    rest = scatter[child, child] - (
+        scatter[child, k] @ np.linalg.solve(scatter[np.ix_(k, k)], scatter[k, child]) if k else 0
+    )
+    share = rest / scatter[child, child]
+    return -0.5 * moments.n * np.log(share) - 0.5 * PENALTY * np.log(moments.n) * len(k)
+
+
+def _bge(moments, child, parents):
+    """The BGe score as a ratio of two marginal likelihoods (Kuipers et al. 2014, eq. 6 and 7)."""
+    n, p = moments.n, moments.n_nodes
+    alpha_w, t = p + 2.0, 0.5
+    r = t * np.eye(p) + n * moments.correlation()
+
+    def subset(nodes):
+        size = len(nodes)
+        alpha = alpha_w - p + size
+        value = 0.5 * size * np.log(1 / (1 + n)) - 0.5 * size * n * np.log(np.pi)
+        for j in range(1, size + 1):
+            value += gammaln((n + alpha + 1 - j) / 2) - gammaln((alpha + 1 - j) / 2)
+        value += 0.5 * alpha * size * np.log(t)
+        return value - 0.5 * (n + alpha) * np.linalg.slogdet(r[np.ix_(nodes, nodes)])[1]
+
+    return subset(sorted({child, *parents})) - subset(sorted(parents))
+
+
+PLAIN = {"bic": _bic, "bge": _bge}
+
+
+def _grow_shrink(score, child, prefix):
+    parents, current = set(), score(child, set())
+    while True:
+        gains = {k: score(child, parents | {k}) for k in set(prefix) - parents}
+        best = max(gains, key=gains.get, default=None)
+        if best is None or gains[best] <= current:
+            break
+        parents, current = parents | {best}, gains[best]
+    while parents:
+        gains = {k: score(child, parents - {k}) for k in parents}
+        best = max(gains, key=gains.get)
+        if gains[best] <= current:
+            break
+        parents, current = parents - {best}, gains[best]
+    return parents, current
+
+
+def _plain_score(moments, criterion):
+    known = {}
+
+    def score(child, parents):
+        key = (child, frozenset(parents))
+        if key not in known:
+            known[key] = PLAIN[criterion](moments, child, parents)
+        return known[key]
+
+    return score
+
+
+@pytest.mark.parametrize("criterion", ["bic", "bge"])
+def test_local_score_by_regression_and_by_marginal_likelihood(simulated, criterion):
+    _, moments = simulated(9, 4, seed=0, n_cells=60)
+    problem = make_score_problem(moments, criterion, PENALTY, None)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        nodes = rng.permutation(9)
+        child, parents = int(nodes[0]), nodes[1 : 1 + rng.integers(0, 9)].tolist()
+        row = np.zeros((1, 9), dtype=bool)
+        row[0, parents] = True
+        found = local_score(problem, pack_rows(row)[0], child, Scratch.empty(9))
+        assert found == pytest.approx(PLAIN[criterion](moments, child, parents), abs=1e-8)
+
+
+@pytest.mark.parametrize("criterion", ["bic", "bge"])
+def test_ends_where_no_move_of_a_node_gains(simulated, criterion):
+    """Scores, parents and gains of all moves, from plain grow-shrink over plain scores."""
+    for seed in range(4):
+        _, moments = simulated(9, 4, seed=seed, n_cells=150)
+        problem = make_score_problem(moments, criterion, PENALTY, None)
+        score = _plain_score(moments, criterion)
+        order = np.random.default_rng(seed).permutation(9)
+        state = State.start(order, 1)
+        parents = np.zeros((9, 1), np.uint64)
+        random = np.array([seed], np.uint64)
+        forest, growth = Forest.empty(10_000, 100_000), Growth.empty(9)
+        assert climb(problem, forest, growth, Scratch.empty(9), state, random, parents)
+
+        def total(nodes, score=score):
+            return sum(_grow_shrink(score, v, nodes[:m])[1] for m, v in enumerate(nodes))
+
+        final = state.order.tolist()
+        assert final != order.tolist()
+        for m, v in enumerate(final):
+            expected, value = _grow_shrink(score, v, final[:m])
+            assert set(np.flatnonzero(unpack_rows(parents, 9)[v])) == expected
+            assert state.score[v] == pytest.approx(value, abs=1e-7)
+        best = total(final)
+        for v in final:
+            rest = [other for other in final if other != v]
+            for place in range(9):
+                assert total([*rest[:place], v, *rest[place:]]) <= best + 2e-6
+
+
+@pytest.mark.parametrize("criterion", ["bic", "bge"])
+@pytest.mark.parametrize("seed", range(3))
+def test_finds_the_best_of_all_orders(simulated, criterion, seed):
+    _, moments = simulated(5, 3, seed=seed, n_cells=300)
+    score = _plain_score(moments, criterion)
+
+    def best_parents(child, prefix):
+        sizes = range(len(prefix) + 1)
+        sets = itertools.chain.from_iterable(itertools.combinations(prefix, d) for d in sizes)
+        return max(score(child, parents) for parents in sets)
+
+    best = max(
+        sum(best_parents(v, order[:m]) for m, v in enumerate(order))
+        for order in itertools.permutations(range(5))
+    )
+    found = boss(moments, score=criterion, penalty=PENALTY, n_starts=5, rng=0)
+    assert found.score == pytest.approx(best, abs=1e-6)
+    own = sum(score(i, found.dag.parents(i).tolist()) for i in range(5))
+    assert own == pytest.approx(best, abs=1e-6)
+
+
+def test_equivalent_graphs_have_the_same_score(simulated):
+    _, moments = simulated(6, 3, seed=0, n_cells=100)
+    for criterion in ("bic", "bge"):
+        problem = make_score_problem(moments, criterion, PENALTY, None)
+
+        def total(arcs, problem=problem):
+            matrix = np.zeros((6, 6), dtype=bool)
+            for parent, child in arcs:
+                matrix[child, parent] = True
+            rows = pack_rows(matrix)
+            return sum(local_score(problem, rows[i], i, Scratch.empty(6)) for i in range(6))
+
+        one, two = [(0, 1), (1, 2), (0, 2), (2, 3)], [(2, 1), (1, 0), (2, 0), (3, 2)]
+        assert total(one) == pytest.approx(total(two), abs=1e-8)
+        assert abs(total(one) - total([(0, 2), (1, 2), (3, 2)])) > 1e-3
+
+
+def test_recovers_a_large_graph(simulated, equivalence_class):
+    scm, moments = simulated(100, 6, seed=3)
+    truth = equivalence_class(scm.dag)[0]
+
+    def f1(dag):
+        skeleton = equivalence_class(dag)[0]
+        return 2 * len(skeleton & truth) / (len(skeleton) + len(truth))
+
+    assert f1(boss(moments, rng=0).dag) > max(0.97, f1(gsp(moments, n_runs=20, rng=0).dag))
+
+
+def test_same_result_for_any_number_of_workers(simulated):
+    _, moments = simulated(30, 6, seed=1, n_cells=500)
+    one = boss(moments, n_starts=6, rng=7)
+    two = boss(moments, n_starts=6, rng=np.random.default_rng(7), n_jobs=2)
+    assert one.dag == two.dag
+    assert np.array_equal(one.scores, two.scores)
+    assert one.scores[one.best_start] == one.scores.max() <= one.score + 1e-6
+    assert len(set(one.scores.round(6))) > 1  # starts differ
+
+
+@pytest.mark.parametrize("most", [1, 1 << 25])
+def test_full_trees_are_enlarged_or_emptied_and_change_nothing(simulated, monkeypatch, most):
+    _, moments = simulated(30, 6, seed=2)
+    plain = boss(moments, n_starts=3, rng=0)
+    module = importlib.import_module("nextpert.core.search.boss")
+    monkeypatch.setattr(module, "_VERTICES", 8)
+    monkeypatch.setattr(module, "_BRANCHES", 8)
+    monkeypatch.setattr(module, "_MOST_BRANCHES", most)
+    small = boss(moments, n_starts=3, rng=0)
+    assert small.dag == plain.dag
+    assert np.allclose(small.scores, plain.scores, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("criterion", ["bic", "bge"])
+def test_residuals_of_earlier_trees_are_not_used_again(simulated, criterion):
+    """Empty trees start anew, whatever search left its residuals behind in the scratch."""
+    one, two = (
+        make_score_problem(simulated(12, 4, seed=seed)[1], criterion, PENALTY, None)
+        for seed in (0, 1)
+    )
+
+    def trees(problem, first, growth):
+        order = np.array([first, *(v for v in range(12) if v != first)])
+        state, parents = State.start(order, 1), np.zeros((12, 1), np.uint64)
+        random, forest = np.array([1], np.uint64), Forest.empty(10_000, 100_000)
+        assert climb(problem, forest, growth, Scratch.empty(12), state, random, parents)
+        return forest
+
+    growth = Growth.empty(12)
+    trees(one, 0, growth)
+    owner = int(growth.last[12])  # the node whose residuals are at hand
+    for used, fresh in zip(
+        trees(two, owner, growth), trees(two, owner, Growth.empty(12)), strict=True
+    ):
+        np.testing.assert_array_equal(used, fresh)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_prior_knowledge_is_kept(simulated, seed):
+    _, moments = simulated(70 if seed == 0 else 20, 4, seed=seed)
+    p = moments.n_nodes
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(p)
+    pairs = [(order[a], order[b]) for a, b in rng.integers(0, p, (2 * p, 2)) if a < b]
+    free = boss(moments, rng=0).dag
+    required = [(order[a], order[-1]) for a in range(3)]
+    forbidden = [arc for arc in free.edges() if arc not in required][:5]
+    prior = PriorKnowledge(p, before=pairs, required=required, forbidden=forbidden)
+    found = boss(moments, prior=prior, n_starts=2, rng=0)
+    assert prior.allows(found.dag)
+    assert prior.allows_order(found.order)
+    assert not prior.allows(free)
+
+
+def test_a_full_order_gives_its_best_parents(simulated):
+    _, moments = simulated(8, 4, seed=0, n_cells=200)
+    order = np.random.default_rng(0).permutation(8).tolist()
+    prior = PriorKnowledge(8, tiers=[[i] for i in order])
+    found = boss(moments, penalty=PENALTY, prior=prior, rng=0)
+    score = _plain_score(moments, "bic")
+    for m, v in enumerate(order):
+        assert set(found.dag.parents(v).tolist()) == _grow_shrink(score, v, order[:m])[0]
+
+
+def test_orders_of_the_paper_are_kept(simulated, consistent_orders):
+    prior = PriorKnowledge(36, before=consistent_orders)
+    _, moments = simulated(36, 5, seed=9)
+    assert prior.allows(boss(moments, prior=prior, rng=1).dag)
+    assert not prior.allows(boss(moments, rng=1).dag)
+
+
+def test_penalty_thins_the_graph(simulated):
+    _, moments = simulated(30, 5, seed=0, n_cells=300)
+    arcs = [boss(moments, penalty=penalty, rng=0).dag.n_edges for penalty in (0.5, 2, 20)]
+    assert arcs[0] > arcs[1] > arcs[2]
+
+
+def test_weak_and_strong_effects_of_a_large_sample():
+    weights = np.zeros((5, 5))
+    weights[2, 0], weights[2, 1], weights[3, 2], weights[4, 3] = 0.5, -0.5, 0.7, 0.05
+    moments = Moments.from_array(LinearScm(weights, np.ones(5)).sample(100_000, rng=0))
+    assert boss(moments, rng=0).dag == Dag.from_edges(5, [(0, 2), (1, 2), (2, 3), (3, 4)])
+
+
+def test_reports_progress(simulated):
+    _, moments = simulated(6, 2, seed=0)
+    seen = []
+    boss(moments, n_starts=3, rng=0, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"score": "aic"}, "Unknown score 'aic': choose 'bic' or 'bge'"),
+        ({"penalty": 0.0}, "penalty must be a finite number above 0"),
+        ({"n_starts": 0}, "n_starts must be a whole number of at least 1"),
+        ({"prior": PriorKnowledge(3)}, "prior knowledge is about 3 nodes, but the cells have 6"),
+    ],
+)
+def test_bad_options_are_refused(simulated, wrong, message):
+    _, moments = simulated(6, 2, seed=0)
+    with pytest.raises(ValueError, match=message):
+        boss(moments, **wrong)
+
+
+def test_copies_are_refused():
+    x = np.random.default_rng(0).normal(size=(50, 4))
+    with pytest.raises(ValueError, match="Nodes 0 and 4 are copies"):
+        boss(Moments.from_array(np.column_stack([x, 3 * x[:, 0]])))
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_the_smallest_panels(p):
+    x = np.random.default_rng(0).normal(size=(100, p)).cumsum(axis=1)
+    assert boss(Moments.from_array(x), n_starts=2, rng=0).dag.n_edges == p - 1

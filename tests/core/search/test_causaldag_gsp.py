@@ -1,0 +1,116 @@
+"""Agreement with the lab's own GSP, where the extra is installed."""
+
+import random
+import sys
+
+import numpy as np
+import pytest
+
+from nextpert.core import Dag, Moments, PriorKnowledge, causaldag_gsp, gsp, minimal_imap
+
+REASON = "the extra is not installed: pip install 'nextpert[causaldag]'"
+
+
+@pytest.fixture(scope="module")
+def peer():
+    """The peer's function from a permutation, moments and its own alpha to arcs."""
+    pytest.importorskip("conditional_independence", reason=REASON)
+    learning = pytest.importorskip("graphical_model_learning", reason=REASON)
+    tests = sys.modules["conditional_independence"]
+
+    def imap(moments, order, alpha):
+        precision = np.linalg.inv(moments.correlation())
+        tester = tests.MemoizedCI_Tester(
+            tests.partial_correlation_test, {"P": precision, "n": moments.n}, alpha=alpha
+        )
+        from graphical_model_learning.algorithms.dag import permutation2dag
+
+        return permutation2dag(order, tester).arcs
+
+    assert learning.gsp
+    return imap
+
+
+def _assert_imaps_agree(moments, peer):
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        order = rng.permutation(moments.n_nodes).tolist()
+        ours = minimal_imap(moments, order, alpha=2e-3)
+        theirs = peer(moments, order, 1e-3)
+        assert set(ours.edges()) == {(int(k), int(i)) for k, i in theirs}
+
+
+def test_imaps_of_random_permutations_agree(simulated, peer):
+    _assert_imaps_agree(simulated(36, 5, seed=0)[1], peer)
+
+
+@pytest.mark.screen
+def test_imaps_of_random_permutations_agree_on_tapseq(tapseq_controls, peer):
+    assert (tapseq_controls.n, tapseq_controls.n_nodes) == (7760, 62)
+    _assert_imaps_agree(tapseq_controls, peer)
+
+
+@pytest.mark.usefixtures("peer")
+@pytest.mark.parametrize(
+    ("degree", "standardise"), [(3, True), (5, True), (5, False), (8, True), (8, False)]
+)
+def test_never_more_arcs_than_the_peer(simulated, degree, standardise):
+    _, moments = simulated(36, degree, seed=degree, standardise=standardise)
+    theirs = causaldag_gsp(moments, n_runs=100, rng=0)
+    for seed in range(3):
+        assert gsp(moments, n_runs=100, rng=seed).dag.n_edges <= theirs.n_edges
+
+
+@pytest.mark.usefixtures("peer")
+@pytest.mark.screen
+def test_never_more_arcs_than_the_peer_on_tapseq(tapseq_controls):
+    theirs = causaldag_gsp(tapseq_controls, n_runs=100, rng=0)
+    assert gsp(tapseq_controls, n_runs=100, rng=0).dag.n_edges <= theirs.n_edges
+
+
+@pytest.mark.usefixtures("peer")
+def test_peer_is_seeded_and_leaves_the_global_state(simulated):
+    _, moments = simulated(15, 4, seed=0)
+    random.seed(3)
+    np.random.seed(4)  # noqa: NPY002
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002
+    one = causaldag_gsp(moments, n_runs=3, rng=5)
+    after = random.getstate(), np.random.get_state()  # noqa: NPY002
+    assert before[0] == after[0]
+    assert before[1][0] == after[1][0]
+    assert np.array_equal(before[1][1], after[1][1])
+    assert before[1][2:] == after[1][2:]
+    random.seed(99)
+    assert causaldag_gsp(moments, n_runs=3, rng=5) == one
+
+
+@pytest.mark.usefixtures("peer")
+def test_peer_keeps_a_full_order(simulated):
+    _, moments = simulated(10, 3, seed=0)
+    prior = PriorKnowledge(10, tiers=[[i] for i in range(10)])
+    dag = causaldag_gsp(moments, n_runs=5, prior=prior, rng=0)
+    assert prior.allows(dag)
+
+
+def test_peer_refuses_what_it_would_disregard(simulated):
+    _, moments = simulated(5, 2, seed=0)
+    prior = PriorKnowledge(5, forbidden=[(0, 1)])
+    with pytest.raises(ValueError, match="disregards required and forbidden arcs"):
+        causaldag_gsp(moments, prior=prior)
+
+
+def test_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "conditional_independence", None)
+    moments = Moments.from_array(np.random.default_rng(0).normal(size=(50, 3)))
+    state = random.getstate()
+    with pytest.raises(ImportError, match=r"pip install 'nextpert\[causaldag\]'"):
+        causaldag_gsp(moments, rng=0)
+    assert random.getstate() == state
+
+
+@pytest.mark.usefixtures("peer")
+def test_peer_returns_our_graph_type(simulated):
+    _, moments = simulated(6, 2, seed=0)
+    dag = causaldag_gsp(moments, n_runs=2, rng=0)
+    assert isinstance(dag, Dag)
+    assert dag.n_nodes == 6

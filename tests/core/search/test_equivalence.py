@@ -1,0 +1,70 @@
+"""Classes of graphs against all graphs on four nodes; backward search from graphs too dense."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from nextpert.core import CycleError, Dag, LinearScm, Moments
+from nextpert.core.graph._equivalence import Pdag
+from nextpert.core.search._backward import backward
+from nextpert.core.search._scores import make_score_problem
+
+
+@pytest.fixture(scope="module")
+def classes(equivalence_class):
+    """All graphs on four nodes, grouped by skeleton and colliders."""
+    groups = {}
+    pairs = list(itertools.combinations(range(4), 2))
+    for choice in itertools.product((None, 0, 1), repeat=len(pairs)):
+        arcs = [
+            pair[::-1] if way else pair
+            for pair, way in zip(pairs, choice, strict=True)
+            if way is not None
+        ]
+        try:
+            dag = Dag.from_edges(4, arcs)
+        except CycleError:
+            continue
+        skeleton, colliders = equivalence_class(dag)
+        groups.setdefault((frozenset(skeleton), frozenset(colliders)), []).append(dag)
+    return groups
+
+
+def test_number_of_graphs_and_classes(classes):
+    assert sum(map(len, classes.values())) == 543
+    assert len(classes) == 185
+
+
+def test_directed_is_what_the_whole_class_agrees_on(classes):
+    for members in classes.values():
+        shared = set.intersection(*(set(dag.edges()) for dag in members))
+        for dag in members:
+            graph = Pdag.of_class(dag)
+            directed = {(x, y) for y in range(4) for x in graph.parents[y]}
+            joined = {frozenset((x, y)) for y in range(4) for x in graph.neighbours[y]}
+            assert directed == shared
+            assert joined == {frozenset(arc) for arc in set(dag.edges()) - shared}
+            assert graph.to_dag() in members
+
+
+def test_directions_without_a_graph_are_refused():
+    square = Pdag([set()] * 4, [{1, 3}, {0, 2}, {1, 3}, {0, 2}])  # no graph without a collider
+    with pytest.raises(ValueError, match="No graph has the directions"):
+        square.to_dag()
+
+
+@pytest.mark.parametrize("criterion", ["bic", "bge"])
+@pytest.mark.parametrize("seed", range(4))
+def test_backward_search_from_the_complete_graph(equivalence_class, criterion, seed):
+    rng = np.random.default_rng(seed)
+    weights = np.zeros((6, 6))
+    for parent, child in itertools.combinations(range(6), 2):
+        if rng.random() < 0.4:
+            weights[child, parent] = rng.choice([-1, 1]) * rng.uniform(0.4, 0.8)
+    scm = LinearScm(weights, np.ones(6))
+    moments = Moments.from_array(scm.sample(50_000, rng=rng))
+    problem = make_score_problem(moments, criterion, 2.0, None)
+    found = backward(problem, Dag.complete(rng.permutation(6)))
+    assert equivalence_class(found) == equivalence_class(scm.dag)
+    assert backward(problem, found) == found

@@ -1,0 +1,204 @@
+"""GSP against the exhaustive search, with prior knowledge, and on bad input."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+
+from nextpert.core import Dag, LinearScm, Moments, PriorKnowledge, gsp, minimal_imap
+from nextpert.core.search._bits import unpack_rows
+from nextpert.core.search._statistics import make_problem
+from nextpert.core.search.gsp import _run_chunk
+
+# A screen's worth of graphs on five nodes: collider, fork, diamond, dense, with an isolated node.
+SMALL = {
+    "collider": [(0, 2), (1, 2), (2, 3)],
+    "fork": [(4, 0), (4, 1), (4, 2), (4, 3)],
+    "diamond": [(0, 1), (0, 2), (1, 3), (2, 3), (3, 4)],
+    "dense": [(a, b) for a in range(4) for b in range(a + 1, 4)] + [(3, 4), (0, 4)],
+    "two parts": [(0, 1), (2, 3)],
+}
+
+
+def _moments(arcs, seed, n_cells=200_000):
+    rng = np.random.default_rng(seed)
+    weights = np.zeros((5, 5))
+    for parent, child in arcs:
+        weights[child, parent] = rng.choice([-1, 1]) * rng.uniform(0.4, 0.9)
+    return Moments.from_array(LinearScm(weights, np.ones(5)).sample(n_cells, rng=rng))
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("seed", range(2))
+def test_finds_the_sparsest_permutation_and_the_true_class(equivalence_class, name, seed):
+    moments = _moments(SMALL[name], seed)
+    sparsest = min(
+        minimal_imap(moments, order, alpha=1e-4).n_edges
+        for order in itertools.permutations(range(5))
+    )
+    found = gsp(moments, alpha=1e-4, n_runs=20, rng=0)
+    assert found.dag.n_edges == sparsest == min(found.n_edges)
+    truth = Dag.from_edges(5, SMALL[name])
+    assert equivalence_class(found.dag) == equivalence_class(truth)
+
+
+def test_every_arc_is_significant_and_every_gap_is_not(simulated, p_value):
+    _, moments = simulated(15, 4, seed=2)
+    found = gsp(moments, n_runs=30, rng=0)
+    place = np.argsort(found.order)
+    for child in range(15):
+        parents = found.dag.parents(child).tolist()
+        assert all(place[k] < place[child] for k in parents)
+        for k in parents:
+            given = [other for other in parents if other != k]
+            assert p_value(moments, k, child, given) < 1e-3
+
+
+def test_depth_reaches_what_single_turns_do_not(simulated):
+    ends = {depth: [] for depth in (0, 1, 4)}
+    for seed in range(6):
+        _, moments = simulated(20, 6, seed=seed)
+        for depth, counts in ends.items():
+            counts.append(gsp(moments, depth=depth, n_runs=20, rng=0).n_edges)
+    means = {depth: np.mean(counts) for depth, counts in ends.items()}
+    assert means[4] < means[1] < means[0]
+
+
+def test_same_result_for_any_number_of_workers(simulated):
+    _, moments = simulated(36, 6, seed=0)
+    one = gsp(moments, n_runs=350, rng=7)
+    two = gsp(moments, n_runs=350, rng=np.random.default_rng(7), n_jobs=2)
+    assert one.dag == two.dag
+    assert one.best_run == two.best_run
+    assert np.array_equal(one.n_edges, two.n_edges)
+    assert one.n_edges[one.best_run] == one.n_edges.min() == one.dag.n_edges
+    other = gsp(moments, n_runs=350, rng=8)
+    assert not np.array_equal(one.n_edges, other.n_edges)
+
+
+@pytest.mark.parametrize(("n_nodes", "degree", "seed"), [(20, 6, 1), (20, 6, 2), (25, 5, 2)])
+def test_equals_are_told_apart_by_likelihood(simulated, n_nodes, degree, seed):
+    _, moments = simulated(n_nodes, degree, seed=seed, n_cells=500)
+    found = gsp(moments, n_runs=100, rng=0)
+    seeds = np.random.default_rng(0).integers(0, 2**64, 100, dtype=np.uint64)
+    problem = make_problem(moments, 1e-3, None)
+    fits = {}
+    for run in np.flatnonzero(found.n_edges == found.n_edges.min()).tolist():
+        parents = unpack_rows(_run_chunk(problem, 4, seeds[run : run + 1])[2], n_nodes)
+        fits[run] = _fit(moments, Dag.from_matrix(parents.T))
+    best = min(fits.values())
+    assert max(fits.values()) > best + 1e-3  # there is something to tell apart
+    assert _fit(moments, found.dag) == pytest.approx(best, abs=1e-6)
+    assert found.best_run == next(run for run, fit in fits.items() if fit < best + 1e-6)
+
+
+def _fit(moments, dag):
+    total = 0.0
+    scatter = moments.correlation()
+    for i in range(dag.n_nodes):
+        k = dag.parents(i)
+        gain = scatter[i, k] @ np.linalg.solve(scatter[np.ix_(k, k)], scatter[k, i])
+        total += np.log(scatter[i, i] - gain)
+    return total
+
+
+def test_more_than_64_nodes(simulated, equivalence_class):
+    scm, moments = simulated(80, 2, seed=0, n_cells=20_000)
+    found = gsp(moments, alpha=1e-5, n_runs=10, rng=0)
+    skeleton, truth = equivalence_class(found.dag)[0], equivalence_class(scm.dag)[0]
+    assert len(skeleton ^ truth) <= 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_prior_knowledge_is_kept(simulated, seed):
+    _, moments = simulated(20, 4, seed=seed)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(20)
+    pairs = [(order[a], order[b]) for a, b in rng.integers(0, 20, (40, 2)) if a < b]
+    free = gsp(moments, n_runs=20, rng=0).dag
+    required = [(order[0], order[-1])]
+    forbidden = [arc for arc in free.edges() if arc != required[0]][:5]
+    prior = PriorKnowledge(20, before=pairs, required=required, forbidden=forbidden)
+    found = gsp(moments, n_runs=60, prior=prior, rng=0)
+    assert prior.allows(found.dag)
+    assert prior.allows_order(found.order)
+    assert not prior.allows(free)
+
+
+def test_a_full_order_gives_its_pruned_imap(simulated, p_value):
+    _, moments = simulated(12, 4, seed=0)
+    order = np.random.default_rng(0).permutation(12)
+    prior = PriorKnowledge(12, tiers=[[i] for i in order])
+    found = gsp(moments, n_runs=3, prior=prior, rng=0)
+    assert found.order.tolist() == order.tolist()
+    imap = set(minimal_imap(moments, order).edges())
+    assert set(found.dag.edges()) <= imap
+    for parent, child in imap - set(found.dag.edges()):
+        others = set(found.dag.parents(child).tolist())
+        assert p_value(moments, parent, child, others) > 1e-4  # near the threshold at most
+    assert len(set(found.n_edges)) == 1
+
+
+def test_orders_of_the_paper_are_kept(simulated, consistent_orders):
+    prior = PriorKnowledge(36, before=consistent_orders)
+    _, moments = simulated(36, 5, seed=9)
+    assert prior.allows(gsp(moments, n_runs=30, prior=prior, rng=1).dag)
+    assert not prior.allows(gsp(moments, n_runs=30, rng=1).dag)
+
+
+def test_reports_progress(simulated):
+    _, moments = simulated(6, 2, seed=0)
+    seen = []
+    gsp(moments, n_runs=250, rng=0, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(100, 250), (200, 250), (250, 250)]
+
+
+def test_global_random_state_is_left_alone(simulated):
+    _, moments = simulated(6, 2, seed=0)
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    gsp(moments, n_runs=5)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"alpha": 0.0}, "alpha must lie between 0 and 1"),
+        ({"alpha": 1.0}, "alpha must lie between 0 and 1"),
+        ({"depth": -1}, "depth must be a whole number of at least 0"),
+        ({"n_runs": 0}, "n_runs must be a whole number of at least 1"),
+        ({"prior": PriorKnowledge(3)}, "prior knowledge is about 3 nodes, but the cells have 6"),
+    ],
+)
+def test_bad_options_are_refused(simulated, wrong, message):
+    _, moments = simulated(6, 2, seed=0)
+    with pytest.raises(ValueError, match=message):
+        gsp(moments, **wrong)
+
+
+def test_cells_that_allow_no_test_are_refused():
+    x = np.random.default_rng(0).normal(size=(50, 5))
+    with pytest.raises(ValueError, match=r"6 cells are too few to test 5 nodes.*at least 7"):
+        gsp(Moments.from_array(x[:6]))
+    gsp(Moments.from_array(x[:7]), n_runs=2, rng=0)
+    constant = x.copy()
+    constant[:, 3] = 2.5
+    with pytest.raises(ValueError, match=r"Nodes \[3\] are constant") as caught:
+        gsp(Moments.from_array(constant))
+    assert caught.value.columns.tolist() == [3]
+    twins = np.column_stack([x, -2 * x[:, 1] + 7])
+    with pytest.raises(ValueError, match="Nodes 1 and 5 are copies") as caught:
+        gsp(Moments.from_array(twins))
+    assert caught.value.columns.tolist() == [1, 5]
+    dependent = np.column_stack([x, x[:, 0] + x[:, 2]])
+    with pytest.raises(ValueError, match=r"Nodes \[0, 2, 5\] are linearly dependent"):
+        gsp(Moments.from_array(dependent))
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_the_smallest_panels(p):
+    x = np.random.default_rng(0).normal(size=(100, p)).cumsum(axis=1)
+    assert gsp(Moments.from_array(x), n_runs=2, rng=0).dag.n_edges == p - 1

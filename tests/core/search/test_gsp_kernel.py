@@ -1,0 +1,137 @@
+"""The compiled parts of GSP, one by one, against single tests by regression."""
+
+import numpy as np
+import pytest
+
+from nextpert.core import PriorKnowledge
+from nextpert.core.search._bits import pack_rows, unpack_rows
+from nextpert.core.search._gsp_kernel import Space, _falling, log_residuals
+from nextpert.core.search._imap import Scratch, imap_of_order, prune, sparse_order
+from nextpert.core.search._statistics import make_problem
+from nextpert.core.search.gsp import _run_chunk, gsp
+
+ALPHA = 0.02
+
+
+@pytest.fixture(params=[12, 70])
+def model(simulated, request):
+    """Moments and problem with few cells, so that tests fall on either side of the threshold."""
+    p = request.param
+    _, moments = simulated(p, 5, seed=p, n_cells=4 * p)
+    rng = np.random.default_rng(0)
+    arcs = [tuple(pair) for pair in rng.integers(0, p, (p, 2)) if pair[0] < pair[1]]
+    return moments, make_problem(moments, ALPHA, PriorKnowledge(p, required=arcs[::2])), arcs[::2]
+
+
+def test_bit_sets_survive_packing():
+    matrix = np.random.default_rng(0).random((5, 130)) < 0.3
+    assert np.array_equal(unpack_rows(pack_rows(matrix), 130), matrix)
+
+
+def test_what_falls_when_an_arc_is_turned(model, p_value):
+    moments, problem, required = model
+    p = moments.n_nodes
+    rng = np.random.default_rng(1)
+    space, scratch = Space.empty(p, problem.before.shape[1], 1), Scratch.empty(p)
+    total = 0
+    for _ in range(30):
+        nodes = rng.permutation(p)
+        a, b, shared = int(nodes[0]), int(nodes[1]), nodes[2 : 2 + rng.integers(0, 7)].tolist()
+        parents = np.zeros((p, p), dtype=bool)
+        parents[a, shared] = parents[b, [*shared, a]] = True
+        space.parents[:] = pack_rows(parents)
+        count = _falling(problem, scratch, space, a, b)
+        fall = [np.flatnonzero(row).tolist() for row in unpack_rows(space.fall, p)]
+        for child, extra, found in ((b, [], fall[0]), (a, [b], fall[1])):
+            expected = [
+                k
+                for k in sorted(shared)
+                if p_value(moments, child, k, [*set(shared) - {k}, *extra]) > ALPHA
+                and (k, child) not in required
+            ]
+            assert found == expected
+        assert count == len(fall[0]) + len(fall[1])
+        total += count
+    assert total > 20
+
+
+def test_pruning_takes_the_weakest_parent_first(model, p_value):
+    moments, problem, required = model
+    p = moments.n_nodes
+    chosen = np.tril(np.random.default_rng(2).random((p, p)) < min(0.7, 8 / p), -1)
+    sets = pack_rows(chosen)
+    dropped = prune(problem, Scratch.empty(p), sets)
+    found = unpack_rows(sets, p)
+    assert chosen.sum() - found.sum() == dropped > 5
+    for child in range(p):
+        parents = np.flatnonzero(chosen[child]).tolist()
+        while True:
+            values = {k: p_value(moments, child, k, set(parents) - {k}) for k in parents}
+            loose = {k: v for k, v in values.items() if (k, child) not in required and v > ALPHA}
+            if not loose:
+                break
+            # Degrees of freedom are the same for all, so the largest p-value is the weakest.
+            parents.remove(max(loose, key=loose.get))
+        assert np.flatnonzero(found[child]).tolist() == parents
+
+
+@pytest.mark.parametrize("slack", [0, 3])
+def test_drawn_orders_have_the_arcs_they_are_said_to_have(model, slack):
+    moments, problem, required = model
+    p = moments.n_nodes
+    free = problem._replace(required=np.zeros_like(problem.required))
+    parents = np.zeros_like(problem.before)
+    random = np.array([7], np.uint64)
+    orders = set()
+    for _ in range(5):
+        order = np.empty(p, np.int64)
+        count = sparse_order(problem, slack, random, np.empty((p, p)), np.empty(p, np.int64), order)
+        assert sorted(order) == list(range(p))
+        place = np.argsort(order)
+        assert all(place[a] < place[b] for a, b in required)
+        assert imap_of_order(free, order, Scratch.empty(p), parents) == count
+        orders.add(tuple(order))
+    assert len(orders) > 1
+
+
+def test_log_residuals_by_regression(model):
+    moments, problem, _ = model
+    p = moments.n_nodes
+    parents = np.tril(np.random.default_rng(2).random((p, p)) < 4 / p, -1)
+    corr, total = moments.correlation(), 0.0
+    for i in range(p):
+        k = np.flatnonzero(parents[i])
+        total += np.log(1 - corr[i, k] @ np.linalg.solve(corr[np.ix_(k, k)], corr[k, i]))
+    assert log_residuals(problem, Scratch.empty(p), pack_rows(parents)) == pytest.approx(total)
+
+
+def test_tables_shared_by_runs_change_nothing(simulated):
+    _, moments = simulated(25, 5, seed=1, n_cells=500)
+    problem = make_problem(moments, 0.01, None)
+    seeds = np.arange(1, 101, dtype=np.uint64)
+    together = _run_chunk(problem, 4, seeds)[3]
+    alone = [_run_chunk(problem, 4, seeds[r : r + 1])[3][0] for r in range(100)]
+    assert together.tolist() == alone
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_search_is_complete_to_its_depth(simulated, p_value, seed):
+    """No sequence of up to two covered turns before the last, tried one by one, drops an arc."""
+    _, moments = simulated(9, 4, seed=seed, n_cells=300)
+    found = gsp(moments, alpha=0.05, depth=2, n_runs=1, rng=3)
+
+    def turns(parents):
+        return [(a, b) for b, above in parents.items() for a in above if parents[a] == above - {a}]
+
+    def falls(parents, a, b):
+        shared = parents[a]
+        into_b = any(p_value(moments, b, k, shared - {k}) >= 0.05 for k in shared)
+        return into_b or any(p_value(moments, a, k, (shared - {k}) | {b}) >= 0.05 for k in shared)
+
+    def explore(parents, left):
+        for a, b in turns(parents):
+            assert not falls(parents, a, b)
+            if left:
+                explore(parents | {b: parents[b] - {a}, a: parents[a] | {b}}, left - 1)
+
+    explore({i: set(found.dag.parents(i).tolist()) for i in range(9)}, 2)

@@ -1,0 +1,86 @@
+"""Minimal I-map, threshold and partial correlation against one regression a test."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from nextpert.core import (
+    Moments,
+    PriorKnowledge,
+    fisher_z_threshold,
+    minimal_imap,
+    partial_correlation,
+)
+
+
+@pytest.mark.parametrize(("n_nodes", "n_cells"), [(1, 50), (2, 50), (12, 300), (70, 900)])
+@pytest.mark.parametrize("alpha", [1e-3, 0.2])
+def test_equals_one_test_at_a_time(simulated, brute_imap, n_nodes, n_cells, alpha):
+    _, moments = simulated(n_nodes, 4, seed=n_nodes, n_cells=n_cells)
+    rng = np.random.default_rng(0)
+    for _ in range(2 if n_nodes > 50 else 10):
+        order = rng.permutation(n_nodes).tolist()
+        assert minimal_imap(moments, order, alpha=alpha) == brute_imap(moments, order, alpha)
+
+
+def test_units_and_means_do_not_matter(simulated):
+    scm, _ = simulated(10, 4, seed=3)
+    cells = scm.sample(500, rng=1)
+    scale, mean = np.geomspace(1e-3, 1e3, 10), np.linspace(-5, 50, 10)
+    one = minimal_imap(Moments.from_array(cells), range(10))
+    assert minimal_imap(Moments.from_array(cells * scale + mean), range(10)) == one
+
+
+def test_prior_arcs_are_put_in_and_left_out(simulated, brute_imap):
+    _, moments = simulated(8, 3, seed=1)
+    plain = set(brute_imap(moments, range(8), 1e-3).edges())
+    absent = next((a, b) for a in range(8) for b in range(a + 1, 8) if (a, b) not in plain)
+    present = min(plain)
+    prior = PriorKnowledge(8, required=[absent], forbidden=[present])
+    changed = set(minimal_imap(moments, range(8), prior=prior).edges())
+    assert changed == plain - {present} | {absent}
+
+
+def test_permutation_is_checked(simulated):
+    _, moments = simulated(4, 2, seed=0)
+    for wrong in ([0, 1, 2], [0, 1, 2, 2], [0, 1, 2, 4], [[0, 1, 2, 3]]):
+        with pytest.raises(ValueError, match="permutation must name each"):
+            minimal_imap(moments, wrong)
+    prior = PriorKnowledge(4, before=[(3, 0)])
+    with pytest.raises(ValueError, match="puts node 0 before 3"):
+        minimal_imap(moments, [0, 1, 2, 3], prior=prior)
+
+
+@pytest.mark.parametrize("alpha", [1e-6, 1e-3, 0.3])
+def test_threshold_is_where_the_p_value_is_alpha(alpha):
+    given = np.array([0, 5, 90])
+    z = np.sqrt(200 - given - 3) * np.arctanh(fisher_z_threshold(200, given, alpha))
+    assert np.allclose(2 * norm.sf(z), alpha, rtol=1e-9)
+
+
+def test_threshold_needs_cells_and_alpha():
+    with pytest.raises(ValueError, match="10 cells are too few to test given 7 nodes"):
+        fisher_z_threshold(10, 7)
+    for alpha in (0, 1, -0.1, np.nan):
+        with pytest.raises(ValueError, match="alpha must lie between 0 and 1"):
+            fisher_z_threshold(100, 3, alpha)
+
+
+def test_partial_correlation_by_residuals():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(200, 6)) @ rng.normal(size=(6, 6)) + 3
+    design = np.column_stack([np.ones(200), x[:, [0, 2, 5]]])
+    residual = x - design @ np.linalg.lstsq(design, x, rcond=None)[0]
+    expected = np.corrcoef(residual[:, 4], residual[:, 1])[0, 1]
+    moments = Moments.from_array(x)
+    assert partial_correlation(moments, 4, 1, [0, 2, 5]) == pytest.approx(expected, abs=1e-12)
+    assert partial_correlation(moments, 4, 1) == pytest.approx(np.corrcoef(x.T)[1, 4], abs=1e-12)
+
+
+def test_partial_correlation_refuses_twins():
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    moments = Moments.from_array(np.column_stack([x, x[:, 0] - x[:, 1]]))
+    with pytest.raises(ValueError, match="linearly dependent"):
+        partial_correlation(moments, 0, 2, [1, 3])
+    with pytest.raises(ValueError, match="name one of them twice"):
+        partial_correlation(moments, 0, 2, [0])
