@@ -25,7 +25,8 @@ from statistics import median
 
 from benchmarks._growth import SERIES
 from benchmarks._measure import Measured
-from benchmarks._rows import ROWS, Row
+from benchmarks._row import Row
+from benchmarks._rows import ROWS
 from benchmarks._table import as_markdown, duration, line, series_line, write_csv
 from benchmarks._worker import run_apart
 

@@ -12,9 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks._dense_civ import DenseCiv, DensePosterior
-from benchmarks._measure import Timed, Work
-from nextpert.core import Civ, Dag, DagBlr, LinearScm, Moments, Optimum, Pool, Sphere, campaign
-from nextpert.core.simulate import random_scm as draw_scm
+from benchmarks._row import Timed, Work
+from nextpert.core import (
+    Civ,
+    Dag,
+    DagBlr,
+    LinearScm,
+    Moments,
+    Optimum,
+    Pool,
+    Sphere,
+    campaign,
+    random_scm,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,7 +66,7 @@ def draw_state(n_genes: int, n_parents: int | None, seed: int, n_rounds: int = 1
         graph = Dag.from_parents(
             [rng.choice(i, min(i, n_parents), replace=False) if i else [] for i in range(n_genes)]
         )
-    scm = draw_scm(n_genes, graph, rng=rng)
+    scm = random_scm(n_genes, graph, rng=rng)
     ideal = np.zeros(n_genes)
     ideal[-10:] = rng.uniform(0.25, 1, len(ideal[-10:])) * rng.choice([-1, 1], len(ideal[-10:]))
     target = scm.mean(ideal / np.linalg.norm(ideal))

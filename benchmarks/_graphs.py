@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks._measure import Work
+from benchmarks._row import Work
 from nextpert.core import Dag, Moments, boss, causaldag_gsp, gsp, random_scm
 
 if TYPE_CHECKING:

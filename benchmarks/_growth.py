@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks._rows import Row
+from benchmarks._row import Row
 
 
 @dataclass(frozen=True)

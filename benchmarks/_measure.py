@@ -12,36 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from benchmarks._row import Timed
 
-    from benchmarks._rows import Row
+if TYPE_CHECKING:
+    from benchmarks._row import Row
 
 _ENOUGH = 0.02  # seconds; shorter work is repeated within one timing
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a row runs. ``ours`` and ``peer`` take the number of the run and return a result.
-
-    ``report`` gets the results of both sides and returns a remark and whether they agree with
-    what the row demands. ``setup_peer`` makes what only the peer holds; ``peer_once`` stands for
-    ``peer`` where its memory is measured and one whole run takes too long.
-    """
-
-    ours: Callable[[int], Any]
-    peer: Callable[[int], Any] | None = None
-    report: Callable[[list[Any], list[Any]], tuple[str, bool]] = lambda ours, peers: ("", True)
-    setup_peer: Callable[[], object] = lambda: None
-    peer_once: Callable[[], Any] | None = None
-
-
-@dataclass(frozen=True)
-class Timed:
-    """A result that brings its own time, where that is not the time of the call."""
-
-    seconds: float
-    result: Any
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from benchmarks._measure import Work
+from benchmarks._row import Work
 from nextpert import _adata
 from nextpert.core import Moments
 

@@ -2,77 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from benchmarks._measure import Work
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a row is to reach; ``None``: nothing is asked."""
-
-    faster: float | None = None  # times, peer over ours
-    seconds: float | None = None
-    megabytes: float | None = None  # in all
-    also: str = ""  # what the row's own report checks
-
-    def __str__(self) -> str:
-        parts = []
-        if self.faster is not None:
-            parts.append(
-                f"≥ {self.faster:,.0f}x" if self.faster >= 1 else f"within {1 / self.faster:.0f}x"
-            )
-        if self.seconds is not None:
-            unit = (1e3, "ms") if self.seconds < 1 else (1, "s")
-            parts.append(f"< {self.seconds * unit[0]:g} {unit[1]}")
-        if self.megabytes is not None:
-            parts.append(f"< {self.megabytes:g} MB")
-        return ", ".join([*parts, *([self.also] if self.also else [])])
-
-
-@dataclass(frozen=True)
-class Row:
-    """One piece of work: ``make`` (module:function) called with the arguments of its size."""
-
-    name: str
-    title: str
-    make: str
-    full: dict[str, Any]
-    quick: dict[str, Any]
-    peer: str = ""
-    needs: str = ""  # distribution to install for the peer
-    module: str = ""  # by which it is found
-    repeats: int = 5
-    peer_repeats: int = 5
-    memory: bool = True
-    file: bool = False  # works on a file in the scratch folder
-    goal: Goal = field(default_factory=Goal)
-
-    @property
-    def absent(self) -> bool:
-        """Whether the peer is not installed."""
-        return bool(self.module) and find_spec(self.module) is None
-
-    def work(self, *, quick: bool, scratch: str) -> Work:
-        """Set the work up."""
-        module, function = self.make.split(":")
-        return getattr(import_module(f"benchmarks.{module}"), function)(
-            **self._arguments(quick, scratch)
-        )
-
-    def prepare(self, *, quick: bool, scratch: str) -> None:
-        """Write the files the row works on, at its size and at the size of the warm-up."""
-        from benchmarks._moments import screen_file
-
-        for size in {quick, True}:
-            screen_file(**self._arguments(size, scratch))
-
-    def _arguments(self, quick: bool, scratch: str) -> dict[str, Any]:
-        return (self.quick if quick else self.full) | ({"scratch": scratch} if self.file else {})
+from benchmarks._row import Goal, Row
 
 
 def _civ(name: str, title: str, n_genes: int, n_parents: int | None, **options: Any) -> Row:
@@ -173,11 +105,3 @@ ROWS: tuple[Row, ...] = (
         goal=Goal(seconds=10),
     ),
 )  # fmt: skip
-
-
-def find_row(name: str) -> Row:
-    """Return the row, or point of a series, of a name."""
-    from benchmarks._growth import SERIES
-
-    points = (row for series in SERIES for _, row in series.points)
-    return next(row for row in (*ROWS, *points) if row.name == name)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from benchmarks._growth import Series
     from benchmarks._measure import Measured
-    from benchmarks._rows import Row
+    from benchmarks._row import Row
 
 HEADER = (
     "work", "peer", "peer's time", "nextpert", "times faster (min to max)",

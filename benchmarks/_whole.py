@@ -12,7 +12,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 
-from benchmarks._measure import Timed, Work
+from benchmarks._row import Timed, Work
 from benchmarks.synthetic_design import instance
 from nextpert.core import DagBlr, campaign
 

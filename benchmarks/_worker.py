@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchmarks._rows import Row
+    from benchmarks._row import Row
 
 _ROOT = Path(__file__).resolve().parents[1]
 _LIBRARIES = ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB_MAXIMUM", "NUMEXPR")
@@ -41,10 +41,18 @@ def run_apart(row: Row, mode: str, *, quick: bool, scratch: str) -> dict[str, An
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def find_row(name: str) -> Row:
+    """Return the row, or point of a series, of a name."""
+    from benchmarks._growth import SERIES
+    from benchmarks._rows import ROWS
+
+    points = (row for series in SERIES for _, row in series.points)
+    return next(row for row in (*ROWS, *points) if row.name == name)
+
+
 def main() -> None:
     """Do the job named on the command line, and print its result as one line of JSON."""
     from benchmarks._measure import memory_of, time_row
-    from benchmarks._rows import find_row
 
     job = json.loads(sys.argv[1])
     row, mode = find_row(job["row"]), job["mode"]

@@ -19,11 +19,22 @@ ROOT = Path(__file__).parents[1]
 def bench(monkeypatch):
     """Import the package of the benchmarks, which lies beside ``src`` and is not installed."""
     monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks import _dense_civ, _design, _graphs, _growth, _measure, _moments, _rows, _table
+    from benchmarks import (
+        _dense_civ,
+        _design,
+        _graphs,
+        _growth,
+        _measure,
+        _moments,
+        _row,
+        _rows,
+        _table,
+        _worker,
+    )  # fmt: skip
 
     return SimpleNamespace(
         dense=_dense_civ, design=_design, graphs=_graphs, growth=_growth, measure=_measure,
-        moments=_moments, rows=_rows, table=_table,
+        moments=_moments, row=_row, rows=_rows, table=_table, worker=_worker,
     )  # fmt: skip
 
 
@@ -82,7 +93,7 @@ def names_of_all():
 
 @pytest.mark.parametrize("name", names_of_all())
 def test_every_row_runs_at_its_smallest_size(bench, name, tmp_path):
-    row = bench.rows.find_row(name)
+    row = bench.worker.find_row(name)
     measured = bench.measure.time_row(row, quick=True, scratch=str(tmp_path))
     assert measured.ok, measured.remark
     assert len(measured.ours) == 1
@@ -94,7 +105,7 @@ def test_every_row_runs_at_its_smallest_size(bench, name, tmp_path):
 
 
 def test_an_absent_peer_is_said(bench, tmp_path):
-    row = replace(bench.rows.find_row("gsp-36"), module="no_such_module_at_all")
+    row = replace(bench.worker.find_row("gsp-36"), module="no_such_module_at_all")
     measured = bench.measure.time_row(row, quick=True, scratch=str(tmp_path))
     cells = bench.table.line(row, measured)
     assert measured.peer == []
@@ -114,7 +125,7 @@ def test_an_absent_peer_is_said(bench, tmp_path):
     ],
 )
 def test_what_is_reached(bench, ours, peer, ok, total, expected):
-    goal = bench.rows.Goal(faster=30, seconds=0.05, megabytes=500, also="no worse")
+    goal = bench.row.Goal(faster=30, seconds=0.05, megabytes=500, also="no worse")
     row = replace(bench.rows.ROWS[0], goal=goal)
     measured = bench.measure.Measured(
         [ours] * 3, [] if peer is None else [peer], "", ok, {"extra": 1.0, "total": total}
@@ -131,7 +142,7 @@ def test_ratios_and_powers(bench):
 
 def test_memory_counts_what_a_run_holds(bench, tmp_path):
     size = {"n_cells": 200_000, "n_genes": 30}  # 46 MB of cells, and a centred copy
-    row = replace(bench.rows.find_row("moments-memory"), full=size)
+    row = replace(bench.worker.find_row("moments-memory"), full=size)
     peak = bench.measure.memory_of(row, side="ours", quick=False, scratch=str(tmp_path))
     assert 40 < peak["extra"] < 200
     assert peak["total"] > peak["extra"]

@@ -71,7 +71,7 @@ def bootstrap_dag(
 
     Examples
     --------
-    >>> from nextpert.core.simulate import random_scm
+    >>> from nextpert.core import random_scm
     >>> from nextpert.core import boss, bootstrap_dag
     >>> cells = random_scm(3, "in_star", rng=0).sample(2000, rng=1)
     >>> search = lambda moments, rng: boss(moments, rng=rng).dag

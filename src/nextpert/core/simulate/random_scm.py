@@ -58,7 +58,7 @@ def random_scm(
 
     Examples
     --------
-    >>> from nextpert.core.simulate import random_scm
+    >>> from nextpert.core import random_scm
     >>> scm = random_scm(5, "erdos_renyi", expected_degree=2, rng=0)
     >>> bool(abs(scm.covariance().diagonal() - 1).max() < 1e-12)
     True

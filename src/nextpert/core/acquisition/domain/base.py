@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
-
-    from nextpert.core.acquisition.base import Acquisition
 
     Vector = NDArray[np.float64]
 
@@ -42,6 +40,31 @@ class Optimum:
     lower_bound: float = float("nan")
 
 
+class Criterion(Protocol):
+    """What a domain asks of an acquisition to find its best shift; lower is better."""
+
+    n_nodes: int
+
+    @property
+    def floor(self) -> float:
+        """What of the criterion no shift can change."""
+
+    def value(self, shift: ArrayLike) -> float:
+        """Return the criterion at one shift."""
+
+    def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
+        """Return the criterion and its gradient at one shift."""
+
+    def values(self, shifts: ArrayLike) -> Vector:
+        """Return the criterion at every shift of a pool."""
+
+    def closed_form(self, domain: Domain, rng: np.random.Generator) -> Vector | None:
+        """Return the best shift of ``domain`` where it is known without a search."""
+
+    def starts(self) -> list[Vector]:
+        """Return good starting shifts for a search."""
+
+
 class Domain:
     """Base class: where interventions may lie."""
 
@@ -66,7 +89,7 @@ class Domain:
 
     def minimise(
         self,
-        acquisition: Acquisition,
+        acquisition: Criterion,
         *,
         starts: Sequence[ArrayLike] | None = None,
         n_random: int = 2,
@@ -107,11 +130,11 @@ class Domain:
         found = self._search(acquisition, usable)
         return replace(found, lower_bound=self._bound(acquisition)) if certify else found
 
-    def _bound(self, acquisition: Acquisition) -> float:
+    def _bound(self, acquisition: Criterion) -> float:
         return float("nan")
 
     def _index(self, shift: Vector) -> int | None:
         return None
 
-    def _search(self, acquisition: Acquisition, starts: list[Vector]) -> Optimum:
+    def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
         raise NotImplementedError

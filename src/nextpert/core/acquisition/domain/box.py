@@ -13,7 +13,7 @@ from nextpert.core.acquisition.domain.base import Domain, Optimum
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.acquisition.base import Acquisition
+    from nextpert.core.acquisition.domain.base import Criterion
 
     Vector = NDArray[np.float64]
 
@@ -73,13 +73,13 @@ class Box(Domain):
         """Draw shifts uniformly in the box, shape ``(n, n_nodes)``."""
         return as_rng(rng).uniform(*self._bounds(n_nodes), size=(n, n_nodes))
 
-    def _search(self, acquisition: Acquisition, starts: list[Vector]) -> Optimum:
+    def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
         found = [self._descend(acquisition, self.project(start)) for start in starts]
         values = [acquisition.value(shift) for shift in found]
         best = int(np.argmin(values))
         return Optimum(found[best], float(values[best]))
 
-    def _descend(self, acquisition: Acquisition, start: Vector) -> Vector:
+    def _descend(self, acquisition: Criterion, start: Vector) -> Vector:
         # In widths of the box and in shares of the part of the value that shifts can change, so
         # that tolerances mean the same in any units and however large the floor. The share is
         # taken anew where a descent ends, as it may end orders of magnitude below its start.

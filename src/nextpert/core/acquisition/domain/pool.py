@@ -12,7 +12,7 @@ from nextpert.core.acquisition.domain.base import Domain, Optimum
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.acquisition.base import Acquisition
+    from nextpert.core.acquisition.domain.base import Criterion
 
     Vector = NDArray[np.float64]
 
@@ -85,7 +85,7 @@ class Pool(Domain):
             raise ValueError(message)
         return self.output_weights(b) @ (self.shifts - b) ** 2
 
-    def minimise(self, acquisition: Acquisition, **kwargs: object) -> Optimum:
+    def minimise(self, acquisition: Criterion, **kwargs: object) -> Optimum:
         """Return the best candidate; the first of equals. Further options are not needed."""
         values = acquisition.values(self.shifts)
         index = int(np.argmin(values))

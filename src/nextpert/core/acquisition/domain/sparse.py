@@ -13,7 +13,7 @@ from nextpert.core.acquisition.domain.sphere import search_sphere
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.acquisition.base import Acquisition
+    from nextpert.core.acquisition.domain.base import Criterion
 
     Vector = NDArray[np.float64]
 
@@ -76,7 +76,7 @@ class Sparse(Domain):
             row[support] = self.radius * entries / np.linalg.norm(entries)
         return shifts
 
-    def _search(self, acquisition: Acquisition, starts: list[Vector]) -> Optimum:
+    def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
         p = acquisition.n_nodes
         singles = self.radius * np.vstack([np.eye(p), -np.eye(p)])
         values = acquisition.values(singles)
@@ -93,19 +93,19 @@ class Sparse(Domain):
             best, least, support = found
         return Optimum(best, least)
 
-    def _bound(self, acquisition: Acquisition) -> float:
+    def _bound(self, acquisition: Criterion) -> float:
         bound = getattr(acquisition, "lower_bound", None)
         return bound(self.radius) if bound else float("nan")
 
     def _on(
-        self, acquisition: Acquisition, support: NDArray[np.bool_], starts: list[Vector]
+        self, acquisition: Criterion, support: NDArray[np.bool_], starts: list[Vector]
     ) -> tuple[Vector, float]:
         even = support / np.sqrt(support.sum())
         return search_sphere(acquisition, self.radius, support, [*starts, even])
 
     def _extend(
         self,
-        acquisition: Acquisition,
+        acquisition: Criterion,
         best: Vector,
         least: float,
         support: NDArray[np.bool_],
@@ -125,7 +125,7 @@ class Sparse(Domain):
 
     def _exchange(
         self,
-        acquisition: Acquisition,
+        acquisition: Criterion,
         best: Vector,
         least: float,
         support: NDArray[np.bool_],
