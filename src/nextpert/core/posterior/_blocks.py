@@ -7,51 +7,56 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert.core.posterior import _kernels as kernels
-from nextpert.core.posterior import _storage as storage
+from nextpert.core.posterior._parts import BLOCKS
 from nextpert.core.posterior._prior_scale import learn_precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nextpert.core.posterior.dag_blr import DagBlr
+    from nextpert.core.posterior._parts import Layout, Prior, Statistics
 
     Vector = NDArray[np.float64]
 
 
-def fill_blocks(blr: DagBlr) -> dict[str, Vector]:
-    """Return the blocks under the prior the posterior asks for, learned where it is to be."""
-    noise_var = blr.known_noise_var
-    if noise_var is None or blr.prior_units == "data":
-        plain = solve_blocks(blr, _column_precision(blr, None))
-        if blr.prior_units == "data":
+def fill_blocks(layout: Layout, statistics: Statistics, prior: Prior) -> dict[str, Vector]:
+    """Return the blocks under the prior, whose scale is learned where it is to be."""
+    noise_var = prior.noise_var
+    if noise_var is None or prior.units == "data":
+        precision = _column_precision(layout, statistics, prior, None)
+        plain = solve_blocks(layout, statistics, precision)
+        if prior.units == "data":
             return plain
         # Noise variances are not known before the fit: those of a first one, in units of the
         # data. Taken is 1 / E[1 / sigma^2], which is finite for any prior.
-        noise_var = (blr.prior_rate + plain["residual"] / 2) / blr.shape
-    return solve_blocks(blr, _column_precision(blr, noise_var))
+        rate = prior.rate + plain["residual"] / 2
+        noise_var = rate / (prior.shape + statistics.cells / 2)
+    return solve_blocks(layout, statistics, _column_precision(layout, statistics, prior, noise_var))
 
 
-def _column_precision(blr: DagBlr, units: Vector | None) -> Vector:
+def _column_precision(
+    layout: Layout, statistics: Statistics, prior: Prior, units: Vector | None
+) -> Vector:
     """Return the prior precision of every design column over ``sigma_i^2``, shape ``(width,)``.
 
     ``lambda_i`` in units of the data, ``lambda_i sigma_k^2`` for parent ``k`` in units of the
     noise: the prior variance of ``B_ik`` is then ``sigma_i^2 / (lambda_i sigma_k^2)``.
     """
-    relative = np.ones(blr.vptr[-1])
+    vptr = layout.vptr
+    relative = np.ones(vptr[-1])
     if units is not None:
-        relative[blr.is_weight] = units[blr.dag.indices]
+        relative[layout.is_weight] = units[layout.indices]
     scale = (
-        learn_precision(blr, relative)
-        if blr.prior_scale == "evidence"
-        else np.full(blr.n_nodes, 1.0 / float(blr.prior_scale))
+        learn_precision(layout, statistics, prior, relative)
+        if prior.scale == "evidence"
+        else np.full(layout.n_nodes, 1.0 / float(prior.scale))
     )
-    precision = np.repeat(scale, np.diff(blr.vptr)) * relative
-    if blr.intercept:
-        precision[blr.vptr[:-1]] = blr.intercept_precision
+    precision = np.repeat(scale, np.diff(vptr)) * relative
+    if layout.intercept:
+        precision[vptr[:-1]] = prior.intercept_precision
     return precision
 
 
-def solve_blocks(blr: DagBlr, precision: Vector) -> dict[str, Vector]:
+def solve_blocks(layout: Layout, statistics: Statistics, precision: Vector) -> dict[str, Vector]:
     """Return the blocks for the prior precision of every design column (Lemma 1).
 
     Raises
@@ -59,11 +64,11 @@ def solve_blocks(blr: DagBlr, precision: Vector) -> dict[str, Vector]:
     ValueError
         If the parents of a node are collinear to working precision.
     """
-    cov, weights = np.empty(blr.mptr[-1]), np.empty(blr.vptr[-1])
-    residual, logdet = np.empty(blr.n_nodes), np.empty(blr.n_nodes)
-    kernels.posterior_blocks(
-        blr.vptr, blr.mptr, precision, blr.xtx, blr.xty, blr.yty, cov, weights, residual, logdet
-    )
+    vptr, mptr = layout.vptr, layout.mptr
+    cov, weights = np.empty(mptr[-1]), np.empty(vptr[-1])
+    residual, logdet = np.empty(layout.n_nodes), np.empty(layout.n_nodes)
+    sums = (statistics.xtx, statistics.xty, statistics.yty)
+    kernels.posterior_blocks(vptr, mptr, precision, *sums, cov, weights, residual, logdet)
     failed = np.flatnonzero(np.isnan(logdet))
     if len(failed):
         message = (
@@ -72,4 +77,4 @@ def solve_blocks(blr: DagBlr, precision: Vector) -> dict[str, Vector]:
         )
         raise ValueError(message)
     values = (cov, weights, residual, logdet, precision)
-    return dict(zip(storage.BLOCKS, values, strict=True))
+    return dict(zip(BLOCKS, values, strict=True))

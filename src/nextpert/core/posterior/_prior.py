@@ -32,10 +32,16 @@ def check_units(prior_units: str | None, prior_scale: float | str) -> str:
     return prior_units
 
 
-def check_rate(prior_rate: float) -> float:
-    """Return the rate if it is finite and 0 or above, or raise."""
+def check_rate(prior_rate: float, learned: bool) -> float:
+    """Return the rate if it is finite and 0 or above (``learned``: above 0), or raise."""
     if not (np.isfinite(prior_rate) and prior_rate >= 0):
         message = f"prior_rate must be a finite number, 0 or above, but is {prior_rate!r}."
+        raise ValueError(message)
+    if learned and prior_rate == 0:
+        message = (
+            "prior_rate=0 has no evidence to learn from: give prior_scale a number, and "
+            "prior_units='data'."
+        )
         raise ValueError(message)
     return float(prior_rate)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nextpert.core.posterior.dag_blr import DagBlr
+    from nextpert.core.posterior._parts import Layout, Prior, Statistics
 
 HYPER_SD = 3.0  # of log lambda about 0: weak, a factor of 20 either way is one standard deviation
 NODE_SD = 1.0  # of a node's log lambda about the common one
@@ -87,28 +87,29 @@ def _total_evidence(nodes, vptr, intercept, values, scores, rest, t, shape, rate
     return total
 
 
-def learn_precision(blr: DagBlr, relative: NDArray[np.float64]) -> NDArray[np.float64]:
+def learn_precision(
+    layout: Layout, statistics: Statistics, prior: Prior, relative: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return lambda of each node, shape ``(n_nodes,)``: shared, or drawn towards a shared value.
 
     ``relative``, shape ``(vptr[-1],)``, is the precision of each design column over lambda.
 
     Maximises the log evidence of DAG-BLR plus a weak log-normal hyperprior on lambda.
     """
-    p = blr.n_nodes
-    values, scores = np.zeros(blr.vptr[-1]), np.zeros(blr.vptr[-1])
+    p, vptr = layout.n_nodes, layout.vptr
+    values, scores = np.zeros(vptr[-1]), np.zeros(vptr[-1])
     rest = np.empty(p)
-    stats = (blr.xtx, blr.xty, blr.yty, blr.cells)
-    tau = blr.intercept_precision
-    _spectra(blr.vptr, blr.mptr, blr.intercept, tau, relative, *stats, values, scores, rest)
-    known = np.zeros(p) if blr.known_noise_var is None else blr.known_noise_var
-    shape, rate = np.full(p, blr.prior_shape), np.full(p, blr.prior_rate)
-    head = (blr.vptr, blr.intercept, values, scores, rest)
-    tail = (shape, rate, blr.cells / 2, known)
+    tau = prior.intercept_precision
+    _spectra(vptr, layout.mptr, layout.intercept, tau, relative, *statistics, values, scores, rest)
+    known = np.zeros(p) if prior.noise_var is None else prior.noise_var
+    shape, rate = np.full(p, prior.shape), np.full(p, prior.rate)
+    head = (vptr, layout.intercept, values, scores, rest)
+    tail = (shape, rate, statistics.cells / 2, known)
 
-    nodes = np.flatnonzero(blr.dag.in_degree)
+    nodes = np.flatnonzero(np.diff(vptr) > layout.intercept)
     common = _argmax(lambda t: _total_evidence(nodes, *head, t, *tail) - 0.5 * (t / HYPER_SD) ** 2)
     result = np.full(p, common)
-    if not blr.pooled:
+    if not prior.pooled:
         for i in nodes.tolist():
 
             def objective(t: float, i: int = i) -> float:

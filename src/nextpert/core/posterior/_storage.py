@@ -7,49 +7,53 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert.core.graph.dag import Dag
+from nextpert.core.posterior._parts import BLOCKS, Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nextpert.core.posterior.dag_blr import DagBlr
+    from numpy.typing import NDArray
 
-STATISTICS = ("xtx", "xty", "yty", "cells")
-BLOCKS = ("cov", "weights", "residual", "logdet", "precision")
+    from nextpert.core.posterior._parts import Prior
+
+    Vector = NDArray[np.float64]
 
 
-def pack(blr: DagBlr) -> dict[str, Any]:
+def pack(
+    dag: Dag, intercept: bool, prior: Prior, statistics: Statistics, blocks: Mapping[str, Vector]
+) -> dict[str, Any]:
     """Return everything a posterior is made of; keys and types are safe to save."""
     stored: dict[str, Any] = {}
-    stored |= {"indptr": blr.dag.indptr.copy(), "indices": blr.dag.indices.copy()}
-    stored |= {name: getattr(blr, name).copy() for name in STATISTICS}
-    stored |= {name: block.copy() for name, block in blr.blocks.items()}
-    if blr.known_noise_var is not None:
-        stored["known_noise_var"] = blr.known_noise_var.copy()
-    stored |= {"intercept": int(blr.intercept), "pooled": int(blr.pooled)}
+    stored |= {"indptr": dag.indptr.copy(), "indices": dag.indices.copy()}
+    stored |= {name: value.copy() for name, value in statistics._asdict().items()}
+    stored |= {name: block.copy() for name, block in blocks.items()}
+    if prior.noise_var is not None:
+        stored["known_noise_var"] = prior.noise_var.copy()
+    stored |= {"intercept": int(intercept), "pooled": int(prior.pooled)}
     return stored | {
-        "prior_scale": blr.prior_scale,
-        "prior_units": blr.prior_units,
-        "prior_shape": blr.prior_shape,
-        "prior_rate": blr.prior_rate,
+        "prior_scale": prior.scale,
+        "prior_units": prior.units,
+        "prior_shape": prior.shape,
+        "prior_rate": prior.rate,
     }
 
 
-def unpack(stored: Mapping[str, Any]) -> DagBlr:
-    """Rebuild a posterior from :func:`pack`."""
-    from nextpert.core.posterior.dag_blr import DagBlr
-
+def unpack(
+    stored: Mapping[str, Any],
+) -> tuple[Dag, dict[str, Any], Statistics, dict[str, Vector]]:
+    """Return graph, options, statistics and blocks of what :func:`pack` stored."""
     scale = stored["prior_scale"]
-    blr = DagBlr(
-        Dag(stored["indptr"], stored["indices"]),
-        noise_var=stored.get("known_noise_var"),
-        intercept=bool(stored["intercept"]),
-        prior_scale=scale if isinstance(scale, str) else float(scale),
-        prior_units=str(stored.get("prior_units", "data")),
-        pooled=bool(stored["pooled"]),
-        prior_shape=float(stored["prior_shape"]),
-        prior_rate=float(stored["prior_rate"]),
+    options = {
+        "noise_var": stored.get("known_noise_var"),
+        "intercept": bool(stored["intercept"]),
+        "prior_scale": scale if isinstance(scale, str) else float(scale),
+        "prior_units": str(stored.get("prior_units", "data")),
+        "pooled": bool(stored["pooled"]),
+        "prior_shape": float(stored["prior_shape"]),
+        "prior_rate": float(stored["prior_rate"]),
+    }
+    statistics = Statistics(
+        *(np.array(stored[name], dtype=np.float64) for name in Statistics._fields)
     )
-    for name in STATISTICS:
-        setattr(blr, name, np.array(stored[name], dtype=np.float64))
-    blr._blocks = {name: np.array(stored[name], dtype=np.float64) for name in BLOCKS}
-    return blr
+    blocks = {name: np.array(stored[name], dtype=np.float64) for name in BLOCKS}
+    return Dag(stored["indptr"], stored["indices"]), options, statistics, blocks

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.special import gammaln
 
 from nextpert.core._checks import (
     as_nodes,
@@ -21,7 +20,9 @@ from nextpert.core.graph.dag import Dag
 from nextpert.core.posterior import _kernels as kernels
 from nextpert.core.posterior import _storage as storage
 from nextpert.core.posterior._blocks import fill_blocks
-from nextpert.core.posterior._draws import draw_posterior
+from nextpert.core.posterior._draws import draw_noise_var, draw_weights
+from nextpert.core.posterior._evidence import gap_terms, log_evidence
+from nextpert.core.posterior._parts import Layout, Prior, Statistics
 from nextpert.core.posterior._prior import check_noise_var, check_rate, check_scale, check_units
 
 if TYPE_CHECKING:
@@ -105,18 +106,13 @@ class DagBlr:
         self.prior_scale = check_scale(prior_scale)
         self.prior_units = check_units(prior_units, self.prior_scale)
         self.prior_shape = require_positive(prior_shape, "prior_shape")
-        self.prior_rate = check_rate(prior_rate)
         self.known_noise_var = check_noise_var(noise_var, dag.n_nodes)
         learned = self.prior_scale == "evidence" or self.prior_units == "noise"
-        if self.known_noise_var is None and learned and prior_rate == 0:
-            message = (
-                "prior_rate=0 has no evidence to learn from: give prior_scale a number, and "
-                "prior_units='data'."
-            )
-            raise ValueError(message)
+        self.prior_rate = check_rate(prior_rate, learned and self.known_noise_var is None)
         width = dag.in_degree + self.intercept
         self.vptr: NDArray[np.int64] = np.concatenate([[0], np.cumsum(width)])
         self.mptr: NDArray[np.int64] = np.concatenate([[0], np.cumsum(width**2)])
+        self._layout = Layout(dag.indices, self.vptr, self.mptr, self.intercept)
         self.xtx, self.xty = np.zeros(self.mptr[-1]), np.zeros(self.vptr[-1])
         self.yty, self.cells = np.zeros(dag.n_nodes), np.zeros(dag.n_nodes)
         self._blocks: dict[str, Vector] | None = None
@@ -167,7 +163,7 @@ class DagBlr:
         rank_one = bool(moments.n == 1 and fixed and settled)
         new = self if inplace else self._copied(with_blocks=rank_one)
         layout = (self.dag.indptr, self.dag.indices, self.vptr, self.mptr)
-        statistics = [getattr(new, name) for name in storage.STATISTICS]
+        statistics = new._statistics
         if moments.n == 1:
             kernels.add_cell(*layout, moments.mean, offset, skip, *statistics)
         else:
@@ -183,11 +179,27 @@ class DagBlr:
 
     def _copied(self, *, with_blocks: bool) -> DagBlr:
         new = copy.copy(self)
-        for name in storage.STATISTICS:
-            setattr(new, name, getattr(self, name).copy())
+        for name, value in self._statistics._asdict().items():
+            setattr(new, name, value.copy())
         if with_blocks:
             new._blocks = {name: block.copy() for name, block in self.blocks.items()}
         return new
+
+    @property
+    def _statistics(self) -> Statistics:
+        return Statistics(self.xtx, self.xty, self.yty, self.cells)
+
+    @property
+    def _prior(self) -> Prior:
+        return Prior(
+            self.prior_scale,
+            self.prior_units,
+            self.pooled,
+            self.prior_shape,
+            self.prior_rate,
+            self.known_noise_var,
+            self.intercept_precision,
+        )
 
     @property
     def n_nodes(self) -> int:
@@ -205,16 +217,13 @@ class DagBlr:
     def blocks(self) -> dict[str, Vector]:
         """Flat arrays ``cov`` (M), ``weights`` (m), ``residual``, ``logdet``, ``precision``."""
         if self._blocks is None:
-            self._blocks = fill_blocks(self)
+            self._blocks = fill_blocks(self._layout, self._statistics, self._prior)
         return self._blocks
 
     @property
     def is_weight(self) -> NDArray[np.bool_]:
         """Which design columns are parents, not intercepts, shape ``(vptr[-1],)``."""
-        mask = np.ones(self.vptr[-1], dtype=np.bool_)
-        if self.intercept:
-            mask[self.vptr[:-1]] = False
-        return mask
+        return self._layout.is_weight
 
     def mean(self) -> sp.csr_array:
         """Return the posterior mean of B, sparse ``(n_nodes, n_nodes)``, row = child."""
@@ -265,29 +274,14 @@ class DagBlr:
         if self.known_noise_var is not None:
             return self.known_noise_var, 2 * self.known_noise_var**2
         alpha, beta = self.shape + extra_cells / 2, self.rate
-        if (alpha <= 2).any():
-            message = (
-                "The variance of the optimality gap is infinite while the noise variances have "
-                "shape <= 2: update with control cells first, or raise prior_shape above 2."
-            )
-            raise ValueError(message)
-        kappa = beta**2 * (2 * alpha - 1) / ((alpha - 1) ** 2 * (alpha - 2))
-        return beta / (alpha - 1), kappa
+        return gap_terms(alpha, beta)
 
     def log_evidence(self) -> float:
         """Return the log evidence (marginal likelihood) of all cells seen."""
-        blocks, n = self.blocks, self.cells
-        constant = -0.5 * n * np.log(2 * np.pi) + 0.5 * blocks["logdet"]
-        if self.known_noise_var is not None:
-            variance = self.known_noise_var
-            terms = constant - 0.5 * n * np.log(variance) - 0.5 * blocks["residual"] / variance
-            return float(terms.sum())
-        if self.prior_rate == 0:
-            message = "prior_rate=0 is improper: the evidence is undefined."
-            raise ValueError(message)
-        prior = self.prior_shape * np.log(self.prior_rate) - gammaln(self.prior_shape)
-        after = -self.shape * np.log(self.rate) + gammaln(self.shape)
-        return float((constant + prior + after).sum())
+        terms = log_evidence(
+            self._statistics.cells, self._prior, self.blocks["residual"], self.blocks["logdet"]
+        )
+        return float(terms.sum())
 
     def sample(
         self, n_samples: int, rng: int | np.random.Generator | None = None
@@ -302,7 +296,10 @@ class DagBlr:
         noise_var
             Noise variances, shape ``(n_samples, n_nodes)``.
         """
-        return draw_posterior(self, require_count(n_samples, "n_samples"), as_rng(rng))
+        count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
+        noise_var = draw_noise_var(self.shape, self.rate, self.known_noise_var, count, generator)
+        cov, weights = self.blocks["cov"], self.blocks["weights"]
+        return draw_weights(self._layout, cov, weights, noise_var, generator), noise_var
 
     # -- use ------------------------------------------------------------------------------------
 
@@ -335,9 +332,14 @@ class DagBlr:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as a flat dict of arrays, numbers and strings, safe to save."""
-        return storage.pack(self)
+        return storage.pack(self.dag, self.intercept, self._prior, self._statistics, self.blocks)
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> DagBlr:
         """Rebuild a posterior from :meth:`to_dict`, bit for bit."""
-        return storage.unpack(stored)
+        dag, options, statistics, blocks = storage.unpack(stored)
+        blr = cls(dag, **options)
+        for name, value in statistics._asdict().items():
+            setattr(blr, name, value)
+        blr._blocks = blocks
+        return blr
