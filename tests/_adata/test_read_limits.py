@@ -78,7 +78,7 @@ def test_only_what_is_needed_is_read(values):
 
     csc = sp.csc_array(values)
     data, indices = Watched(csc.data), Watched(csc.indices)
-    source = _sources.CscColumns((data, indices, csc.indptr), np.array([4, 7]))
+    source = _sources.CscColumns((data, indices, csc.indptr), N, np.array([4, 7]))
     for first in range(0, 140, 20):
         source.read(first, np.ones(20, dtype=bool))
     spans = [(csc.indptr[j], csc.indptr[j + 1]) for j in (4, 7)]

@@ -5,7 +5,8 @@ from nextpert._adata.graph import named_dag, panel_of, read_graph, to_all_genes
 from nextpert._adata.labels import LabelTable, parse_label, read_labels, require_control
 from nextpert._adata.panel import closest, list_names, panel_index, resolve_panel
 from nextpert._adata.posterior import FittedPosterior, posterior_from
-from nextpert._adata.read import environment_moments, read_blocks, require_layer
+from nextpert._adata.read import environment_moments, read_blocks, require_layer, seen_share
+from nextpert._adata.sound import require_sound_matrices
 from nextpert._adata.write import as_stored_csr, check_key, check_writable, strings, write_results
 
 __all__ = [
@@ -28,7 +29,9 @@ __all__ = [
     "read_labels",
     "require_control",
     "require_layer",
+    "require_sound_matrices",
     "resolve_panel",
+    "seen_share",
     "strings",
     "to_all_genes",
     "write_results",

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert._adata._grouped import add_parts, grouped_moments
+from nextpert.core.cells._sound import require_numbers, require_sound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +32,9 @@ class LazyBlocks:
 
     def __init__(self, matrix: Any, columns: NDArray[np.int64], n_rows: int) -> None:
         self._is_sparse = sp.issparse(matrix._meta)
-        panel = matrix[:, columns]
+        # Before columns are taken, by a kernel that a damaged chunk would crash.
+        checked = matrix.map_blocks(_sound, dtype=matrix.dtype, meta=matrix._meta)
+        panel = checked[:, columns]
         panel = panel.map_blocks(_dense, dtype=np.float64, meta=np.empty((0, 0)))
         self._blocks = panel.rechunk({0: n_rows, 1: -1}).to_delayed()[:, 0]
 
@@ -73,6 +76,12 @@ def _part(
 def _rows(block: NDArray[np.float64], rows: NDArray[np.int64], is_sparse: bool) -> Values:
     # Back to sparse values, so that sums are the same to the bit as from sparse cells in memory.
     return sp.csr_array(block[rows]) if is_sparse else block[rows]
+
+
+def _sound(chunk: Any) -> Any:
+    require_numbers(chunk)
+    require_sound(chunk)
+    return chunk
 
 
 def _dense(chunk: Any) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert._adata._pick import pick_rows
+from nextpert.core.cells._sound import damaged, require_sound_pointers
 from nextpert.core.cells.moments import canonical_csr
 
 if TYPE_CHECKING:
@@ -44,17 +45,23 @@ class Source(Protocol):
 def open_source(matrix: Any, columns: Index) -> Source:
     """Return the source of a matrix in memory, or of an h5py or zarr array or sparse group.
 
-    ``columns`` must be ascending.
+    ``columns`` must be ascending. What a damaged matrix holds is checked as it is read.
     """
     form = getattr(matrix, "format", None)
     if sp.issparse(matrix) and form not in ("csr", "csc"):
         matrix, form = sp.csr_array(matrix), "csr"
+    if form not in ("csr", "csc"):
+        return DenseRows(matrix, columns)
+    arrays = arrays_of(matrix)
+    n_rows, n_genes = matrix.shape
+    require_sound_pointers(arrays, n_rows if form == "csr" else n_genes)
     if form == "csr":
-        return CsrRows(_arrays(matrix), matrix.shape[1], columns)
-    return CscColumns(_arrays(matrix), columns) if form == "csc" else DenseRows(matrix, columns)
+        return CsrRows(arrays, n_genes, columns)
+    return CscColumns(arrays, n_rows, columns)
 
 
-def _arrays(matrix: Any) -> tuple[Any, Any, Any]:
+def arrays_of(matrix: Any) -> tuple[Any, Any, Any]:
+    """Return data, indices and pointers of a sparse matrix in memory or in a file."""
     # Straight from the group: slices of anndata's sparse dataset parse it again each time.
     group = getattr(matrix, "group", None)
     if group is None:
@@ -105,7 +112,7 @@ class CsrRows:
                 self._column_of, wanted[here], to_values, to_columns, counts[here],
             )  # fmt: skip
             if n < 0:
-                raise _damaged("column indices out of range")
+                raise damaged("column indices out of range")
             values.append(to_values[:n].copy())  # lets go of the rest
             columns.append(to_columns[:n].copy())
         indptr = np.concatenate([[0], np.cumsum(counts[wanted])])
@@ -122,8 +129,6 @@ class CsrRows:
             return
         begin, end = int(chosen[0]), int(chosen[-1]) + 1
         indptr = np.asarray(self._indptr[first + begin : first + end + 1]).astype(np.int64)
-        if (np.diff(indptr) < 0).any():
-            raise _damaged("row pointers that fall")
         start = begin
         while start < end:
             at = start - begin
@@ -134,7 +139,7 @@ class CsrRows:
                 low, high = int(pointers[0]), int(pointers[-1])
                 data, indices = self._data.read(low, high), self._indices.read(low, high)
                 if len(data) != high - low or len(indices) != high - low:
-                    raise _damaged("fewer values than its row pointers say")
+                    raise damaged("fewer values than its row pointers say")
                 yield start, pointers - low, data, indices
             start = stop
 
@@ -142,11 +147,11 @@ class CsrRows:
 class CscColumns:
     """Rows of a CSC matrix: every column of the panel is read on, a buffer at a time."""
 
-    def __init__(self, arrays: tuple[Any, Any, Any], columns: Index) -> None:
+    def __init__(self, arrays: tuple[Any, Any, Any], n_rows: int, columns: Index) -> None:
         data, indices, indptr = arrays
         ends = np.asarray(indptr[:]).astype(np.int64)
         size = max(_NONZEROS // max(len(columns), 1), 1)
-        self._columns = [Column(data, indices, ends[j], ends[j + 1], size) for j in columns]
+        self._columns = [Column(data, indices, ends[j], ends[j + 1], size, n_rows) for j in columns]
 
     def read(self, first: int, wanted: Mask) -> Values:
         """Return the panel's values of the wanted rows."""
@@ -167,16 +172,20 @@ class CscColumns:
 class Column:
     """One CSC column, read from front to back; in memory its indices may be in any order."""
 
-    def __init__(self, data: Any, indices: Any, first: int, stop: int, size: int) -> None:
+    def __init__(
+        self, data: Any, indices: Any, first: int, stop: int, size: int, n_rows: int
+    ) -> None:
         self._arrays = data, indices
         self._at, self._stop, self._size = int(first), int(stop), size
+        self._n_rows = n_rows
         self._data, self._rows = np.empty(0), np.empty(0, np.int64)
         self._last = -1  # the last row that was loaded
         if isinstance(indices, np.ndarray):
             self._data, self._rows, self._at = data[first:stop], indices[first:stop], self._stop
-            if (np.diff(self._rows) < 0).any():
+            if not _ascend(self._rows):
                 order = np.argsort(self._rows, kind="stable")
                 self._data, self._rows = self._data[order], self._rows[order]
+            self._require_rows()
 
     def read_to(self, first: int, stop: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """Yield values and rows of the entries from row ``first`` to row ``stop``."""
@@ -191,9 +200,19 @@ class Column:
             end = min(self._at + self._size, self._stop)
             self._data, self._rows = (np.asarray(a[self._at : end]) for a in self._arrays)
             self._at = end
-            if self._rows[0] < self._last or (np.diff(self._rows) < 0).any():
-                raise _damaged("row indices that are not sorted")
+            if self._rows[0] < self._last or not _ascend(self._rows):
+                raise damaged("row indices that are not sorted")
+            self._require_rows()
             self._last = int(self._rows[-1])
+
+    def _require_rows(self) -> None:
+        if len(self._rows) and (self._rows[0] < 0 or self._rows[-1] >= self._n_rows):
+            raise damaged("row indices out of range")
+
+
+def _ascend(rows: NDArray[Any]) -> bool:
+    # Not by differences, which unsigned integers wrap.
+    return not (rows[1:] < rows[:-1]).any()
 
 
 class Reader:
@@ -236,7 +255,3 @@ def _as(array: NDArray[Any], kind: str) -> NDArray[Any]:
     if array.dtype.name in known and array.dtype.isnative:
         return array
     return array.astype(known[1])
-
-
-def _damaged(what: str) -> ValueError:
-    return ValueError(f"The sparse matrix is damaged: it has {what}. Write the file anew.")

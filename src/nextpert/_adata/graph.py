@@ -9,6 +9,7 @@ import scipy.sparse as sp
 
 from nextpert._adata.eager import eager
 from nextpert._adata.panel import list_names, resolve_panel
+from nextpert.core.cells._sound import require_sound
 from nextpert.core.graph.dag import CycleError, Dag
 
 if TYPE_CHECKING:
@@ -48,7 +49,10 @@ def read_graph(adata: ad.AnnData, key: str) -> tuple[list[str], NDArray[np.int64
     if genes is not None:
         require_same_panel(adata, genes, f"uns[{key!r}]", "tl.learn_dag")
     names, columns = resolve_panel(adata, genes)
-    matrix = sp.csr_array(eager(adata.varp[key]))
+    stored_graph = eager(adata.varp[key])
+    require_sound(stored_graph, f"adata.varp[{key!r}]")
+    matrix = sp.csr_array(stored_graph, copy=True)
+    matrix.sum_duplicates()
     matrix.eliminate_zeros()
     if not np.isfinite(matrix.data).all():
         message = f"adata.varp[{key!r}] holds NaN or infinite values: use zeros where no arc is."

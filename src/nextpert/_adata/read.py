@@ -12,6 +12,7 @@ from nextpert._adata._grouped import add_parts, block_rows, grouped_moments, req
 from nextpert._adata._lazy import LazyBlocks, is_lazy
 from nextpert._adata._sources import open_source
 from nextpert._adata.panel import closest, list_names
+from nextpert.core.cells._sound import require_numbers
 from nextpert.core.cells.moments import Moments
 
 if TYPE_CHECKING:
@@ -119,6 +120,16 @@ def read_blocks(
         yield chosen[s], _tidy(values)[:, back]
 
 
+def seen_share(
+    adata: ad.AnnData, columns: Index, cells: Index, layer: str | None
+) -> NDArray[np.float64]:
+    """Return the share of ``cells`` in which each gene is seen (is not 0), shape ``(n_genes,)``."""
+    seen = np.zeros(len(columns))
+    for _, values in read_blocks(adata, columns, cells, layer=layer):
+        seen += np.asarray((values != 0).sum(axis=0)).ravel()
+    return seen / max(len(cells), 1)
+
+
 def require_layer(adata: ad.AnnData, layer: str | None) -> None:
     """Raise if the layer, or ``adata.X`` where ``layer`` is ``None``, is absent."""
     if layer is None:
@@ -150,6 +161,7 @@ def _locate(
     require_layer(adata, layer)
     source = _parent(adata)
     matrix = source.X if layer is None else source.layers[layer]
+    require_numbers(matrix, "adata.X" if layer is None else f"The layer {layer!r}")
     rows = cells
     if source is not adata:
         rows = np.arange(source.n_obs)[adata._oidx][cells]

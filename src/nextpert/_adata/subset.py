@@ -8,6 +8,7 @@ import numpy as np
 
 from nextpert._adata._lazy import is_lazy
 from nextpert._adata.read import _parent
+from nextpert._adata.sound import require_sound_matrices
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -27,6 +28,7 @@ def check_in_place(adata: ad.AnnData, *, copy: bool) -> None:
 
 def take(adata: ad.AnnData, cells: NDArray, genes: NDArray) -> ad.AnnData:
     """Return some cells and genes as an AnnData of its own, in memory."""
+    require_sound_matrices(adata)
     source = _parent(adata)
     if not adata.isbacked and not is_lazy(source.X):
         return adata[cells, genes].copy()

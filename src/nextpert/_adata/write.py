@@ -9,6 +9,8 @@ import anndata as ad
 import numpy as np
 import scipy.sparse as sp
 
+from nextpert._adata.sound import require_sound_matrices
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -23,13 +25,15 @@ def check_key(key: str) -> None:
 
 
 def check_writable(adata: ad.AnnData, *, copy: bool) -> None:
-    """Raise if results cannot be written to ``adata`` (a view of a backed file)."""
+    """Raise if results cannot be written to ``adata``: a view of a backed file, or damaged."""
     if adata.is_view and adata.isbacked and not copy:
         message = (
             "adata is a view of a backed file, which cannot hold results: "
             "call adata.to_memory() first, or pass copy=True."
         )
         raise ValueError(message)
+    if adata.is_view:  # it is copied as it is written to
+        require_sound_matrices(adata)
 
 
 def write_results(

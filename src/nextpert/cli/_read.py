@@ -18,6 +18,8 @@ def read_screen(path: Path) -> AnnData:
     """Return the screen in an h5ad file, or raise a ValueError that names the file."""
     import anndata as ad
 
+    from nextpert._adata import require_sound_matrices
+
     if not path.is_file():
         message = f"There is no file {str(path)!r}."
         raise FileNotFoundError(message)
@@ -26,6 +28,7 @@ def read_screen(path: Path) -> AnnData:
     except Exception as error:  # h5py and anndata raise many kinds for a file of another format
         message = f"{str(path)!r} cannot be read as h5ad ({type(error).__name__}): is it whole?"
         raise ValueError(message) from error
+    require_sound_matrices(adata)
     if not adata.var_names.is_unique:
         message = f"Gene names in {str(path)!r} are not unique: make them unique first."
         raise ValueError(message)

@@ -118,11 +118,11 @@ def _unseen_target(adata: AnnData) -> tuple[dict[str, float], str]:
 
 def _prepare(adata: AnnData, options: argparse.Namespace) -> list[str] | None:
     """Normalise if asked to, and return the panel (``None``: that of a given graph, or all)."""
-    from nextpert._adata import read_labels, require_control, require_layer, resolve_panel
+    from nextpert import _adata
 
-    labels = read_labels(adata, options.perturbation_key)
-    require_control(labels, options.control)
-    require_layer(adata, options.layer)
+    labels = _adata.read_labels(adata, options.perturbation_key)
+    _adata.require_control(labels, options.control)
+    _adata.require_layer(adata, options.layer)
     _normalise(adata, options)
     if options.genes is None and not options.min_fraction:
         if options.method != "given" and adata.n_vars > _MANY_GENES:
@@ -132,10 +132,9 @@ def _prepare(adata: AnnData, options: argparse.Namespace) -> list[str] | None:
             )
             warnings.warn(message, UserWarning, stacklevel=2)
         return None
-    names, columns = resolve_panel(adata, options.genes)
-    cells = labels.groups([options.control]) == 0
-    matrix = adata.X if options.layer is None else adata.layers[options.layer]
-    seen = np.asarray((matrix[cells][:, columns] > 0).mean(axis=0)).ravel()
+    names, columns = _adata.resolve_panel(adata, options.genes)
+    cells = np.flatnonzero(labels.groups([options.control]) == 0)
+    seen = _adata.seen_share(adata, columns, cells, options.layer)
     kept = [name for name, share in zip(names, seen, strict=True) if share > options.min_fraction]
     if len(kept) < 2:
         message = (

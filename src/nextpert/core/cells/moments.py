@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from nextpert.core.cells._sound import require_numbers, require_sound
 from nextpert.core.cells._sparse_gram import sparse_scatter
 
 if TYPE_CHECKING:
@@ -69,7 +70,9 @@ class Moments:
             If ``x`` is not two-dimensional, or holds NaN or infinite values; the message names
             the columns.
         """
-        block: Any = x if sp.issparse(x) else np.asarray(x)
+        block: Any = x if sp.issparse(x) else np.asanyarray(x)
+        require_numbers(block, "The matrix of cells")
+        require_sound(block)
         if block.ndim != 2:
             message = f"Cells must be a matrix (n_cells, n_nodes), but its shape is {block.shape}."
             raise ValueError(message)

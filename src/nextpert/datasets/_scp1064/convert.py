@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert._adata import closest, list_names
+from nextpert.core.cells._sound import require_sound
 from nextpert.datasets._scp1064.annotated import embeddings_of, gene_names, study_of
 from nextpert.datasets._scp1064.expression import GeneColumns
 from nextpert.datasets._scp1064.matrix import LARGEST
@@ -161,6 +162,7 @@ class _Values:
 
 def _blocks(matrix: Any) -> Iterator[tuple[NDArray, NDArray, NDArray[np.float64]]]:
     """Yield cells, genes and values of the entries of a matrix that are not zero."""
+    require_sound(matrix, "The matrix of the source")
     n_cells, n_genes = matrix.shape
     by_gene = getattr(matrix, "format", "") == "csc"
     length, width = (n_genes, n_cells) if by_gene else (n_cells, n_genes)
@@ -169,6 +171,7 @@ def _blocks(matrix: Any) -> Iterator[tuple[NDArray, NDArray, NDArray[np.float64]
         some = slice(start, min(start + step, length))
         block = matrix[:, some] if by_gene else matrix[some]
         block = block if sp.issparse(block) else sp.csr_matrix(np.asarray(block))
+        require_sound(block, "The matrix of the source")
         block = block.copy()
         block.sum_duplicates()
         major = np.repeat(np.arange(some.start, some.stop), np.diff(block.indptr))

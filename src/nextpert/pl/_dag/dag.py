@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert._adata import list_names, read_graph
+from nextpert.core.cells._sound import require_sound
 from nextpert.pl._dag.modules import draw_modules, read_modules
 from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, ORANGE, finish
 
@@ -145,7 +146,9 @@ def _weights(adata: AnnData, posterior_key: str | None, columns: Nodes) -> Vecto
     """Return posterior mean weights (row = parent), or ``None`` where there are none."""
     if posterior_key is None or f"{posterior_key}_mean" not in adata.varp:
         return None
-    matrix = sp.csr_array(adata.varp[f"{posterior_key}_mean"])
+    name = f"{posterior_key}_mean"
+    require_sound(adata.varp[name], f"adata.varp[{name!r}]")
+    matrix = sp.csr_array(adata.varp[name])
     return np.asarray(matrix[columns][:, columns].todense(), dtype=np.float64)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import anndata as ad
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -93,13 +92,3 @@ def read_panel(panel: str | Iterable[str] | None, names: GeneNames) -> list[str]
             raise ValueError(message)
         panel = PANELS[panel]
     return [names.find(str(name)) for name in panel]
-
-
-def seen_share(
-    adata: ad.AnnData, columns: NDArray[np.int64], cells: NDArray[Any], layer: str | None
-) -> NDArray[np.float64]:
-    """Return the share of ``cells`` in which each gene is seen (is not 0), shape ``(n_genes,)``."""
-    seen = np.zeros(len(columns))
-    for _, values in _adata.read_blocks(adata, columns, cells, layer=layer):
-        seen += np.asarray((values != 0).sum(axis=0)).ravel()
-    return seen / max(len(cells), 1)

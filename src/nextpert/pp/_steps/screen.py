@@ -18,7 +18,7 @@ from nextpert._adata.known_panels import MODULE_OF, PROGRAM_OF
 from nextpert._adata.shifts import _ABOUT_NOTHING, hardly_expressed_message
 from nextpert.pp._steps import expression
 from nextpert.pp._steps.bookkeeping import tally
-from nextpert.pp._steps.genes import gene_names, read_panel, seen_share
+from nextpert.pp._steps.genes import gene_names, read_panel
 from nextpert.pp._steps.labels import CONTROL, label_cells, perturbation_table
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def _choose_panel(
     genes, columns = _adata.resolve_panel(adata, read_panel(options.panel, names))
     if options.panel is not None:
         return Panel(genes, columns, {})
-    share = seen_share(adata, columns, controls, options.layer)
+    share = _adata.seen_share(adata, columns, controls, options.layer)
     keep = share >= max(options.min_seen, 1e-12)
     if not keep.any():
         message = (

@@ -10,6 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from nextpert._adata import list_names, named_dag, panel_index, resolve_panel
+from nextpert.core.cells._sound import require_sound
 from nextpert.core.graph.dag import CycleError, Dag
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def given_graph(
     if isinstance(dag, Dag) or sp.issparse(dag) or (isinstance(dag, np.ndarray) and _square(dag)):
         wanted, columns = resolve_panel(adata, genes)
         matrix = dag.to_matrix() if isinstance(dag, Dag) else dag
+        require_sound(matrix, "The graph")
         if matrix.shape != (len(wanted), len(wanted)):
             message = (
                 f"The graph has shape {matrix.shape}, but the panel has {len(wanted)} genes: "

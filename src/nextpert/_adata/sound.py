@@ -1,0 +1,66 @@
+"""Damaged sparse matrices anywhere in an AnnData, found before rows or columns are taken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert._adata._lazy import is_lazy
+from nextpert._adata._sources import arrays_of
+from nextpert.core.cells._sound import (
+    require_numbers,
+    require_sound,
+    require_sound_indices,
+    require_sound_pointers,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import anndata as ad
+
+_SLOTS = ("layers", "obsm", "varm", "obsp", "varp")
+
+
+def require_sound_matrices(adata: ad.AnnData) -> None:
+    """Raise if a sparse matrix of ``adata`` is damaged; of a view, those it is a view of.
+
+    A subset or a copy of a view goes through all of them by kernels that trust the indices.
+
+    Raises
+    ------
+    ValueError
+        If indices lie out of range, or pointers fall; the matrix is named.
+    """
+    for name, matrix in _matrices(adata):
+        if is_lazy(matrix):
+            _require_lazy(matrix, name)
+        elif getattr(matrix, "group", None) is not None and hasattr(matrix, "format"):
+            shape = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
+            arrays = arrays_of(matrix)
+            require_sound_pointers(arrays, shape[0], name)
+            require_sound_indices(arrays[1], shape[1], name)
+        else:
+            require_sound(matrix, name)
+
+
+def _matrices(adata: ad.AnnData) -> Iterator[tuple[str, Any]]:
+    whole = adata._adata_ref if adata.is_view and adata._adata_ref is not None else adata
+    yield "adata.X", whole.X
+    for slot in _SLOTS:
+        for key, matrix in getattr(whole, slot).items():
+            if key is not None:  # anndata 0.13 lists X as the layer None
+                yield f"adata.{slot}[{key!r}]", matrix
+    if whole.raw is not None:
+        yield "adata.raw.X", whole.raw.X
+
+
+def _require_lazy(matrix: Any, name: str) -> None:
+    def check(chunk: Any) -> Any:
+        require_numbers(chunk, name)
+        require_sound(chunk, name)
+        return np.zeros((1,) * chunk.ndim, dtype=bool)
+
+    chunks = tuple((1,) * n for n in matrix.numblocks)
+    matrix.map_blocks(check, dtype=bool, chunks=chunks, meta=np.empty((0,) * matrix.ndim)).compute()

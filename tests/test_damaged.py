@@ -1,0 +1,163 @@
+"""Damaged sparse matrices: a clear error everywhere, before a kernel trusts their indices."""
+
+from __future__ import annotations
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+from nextpert.cli import main
+from nextpert.core import Moments
+
+GENES = ["A", "B", "C", "D"]
+N = 240
+FORMS = {"csr": sp.csr_matrix, "csc": sp.csc_matrix}
+
+
+def cells(form):
+    rng = np.random.default_rng(0)
+    x = rng.normal(3, 1, (N, 4)) * (rng.random((N, 4)) < 0.7)
+    obs = pd.DataFrame({"perturbation": np.repeat(["control", "A", "B"], [160, 40, 40])})
+    obs.index = obs.index.astype(str)
+    adata = ad.AnnData(FORMS[form](x), obs, pd.DataFrame(index=GENES))
+    npt.tl.learn_dag(adata, method="given", dag=[("A", "B"), ("C", "B")], genes=GENES)
+    npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+def large(arrays):
+    arrays["indices"][::7] = 10**6
+
+
+def negative(arrays):
+    arrays["indices"][::7] = -3
+
+
+def falling(arrays):
+    arrays["indptr"][2] = arrays["indptr"][-1] + 1
+
+
+def beyond(arrays):
+    arrays["indptr"][-1] += 1000
+
+
+DAMAGES = {f.__name__: f for f in (large, negative, falling, beyond)}
+
+
+def broken(adata, damage):
+    """The cells with their matrix damaged in place."""
+    x = adata.X.copy()
+    parts = {"indices": x.indices, "indptr": x.indptr}
+    DAMAGES[damage](parts)
+    adata.X = x
+    return adata
+
+
+def in_file(adata, damage, path):
+    adata.write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        parts = {name: file["X"][name][:] for name in ("indices", "indptr")}
+        DAMAGES[damage](parts)
+        for name, array in parts.items():
+            file["X"][name][:] = array
+    return path
+
+
+CALLS = {
+    "learn": lambda a: npt.tl.learn_dag(a, method="boss", key_added="again"),
+    "fit": npt.tl.fit_dag_blr,
+    "diagnose": npt.tl.diagnose,
+    "distances": lambda a: npt.tl.target_distances(a, "A"),
+    "dag_fit": npt.tl.dag_fit,
+    "cpca": lambda a: npt.tl.cpca(a, alpha=1.0),
+    "design": lambda a: npt.tl.design_interventions(a, ("perturbation", "A")),
+    "replay": lambda a: npt.tl.replay_design(a),
+    "screen": lambda a: npt.pp.perturbation_screen(a, normalise="none", copy=True),
+    "panel": lambda a: npt.pp.perturbation_screen(a, panel=GENES, normalise="none", copy=True),
+    "shift": lambda a: npt.pl.expression_shift(a, show=False),
+    "guides": lambda a: npt.pp.assign_guides(a, guides=a, target_of=str, copy=True),
+}
+MESSAGE = r"is damaged: it has|index pointer|index values"
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("form", FORMS)
+def test_in_memory(form, damage, call):
+    adata = broken(cells(form), damage)
+    with pytest.raises(ValueError, match=r"is damaged: it has"):
+        CALLS[call](adata)
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("form", FORMS)
+def test_backed(form, damage, call, tmp_path):
+    backed = ad.read_h5ad(in_file(cells(form), damage, tmp_path / "x.h5ad"), backed="r")
+    with pytest.raises(ValueError, match=r"is damaged: it has"):
+        CALLS[call](backed)
+    backed.file.close()
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("form", FORMS)
+def test_lazy(form, damage, call, tmp_path):
+    pytest.importorskip("dask", reason="the extra dask is not installed")
+    adata = ad.experimental.read_lazy(in_file(cells(form), damage, tmp_path / "x.h5ad"))
+    with pytest.raises(ValueError, match=MESSAGE):
+        CALLS[call](adata)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("option", [["--genes", *GENES], ["--min-fraction", "0.1"]])
+def test_the_command(option, form, damage, tmp_path, capsys):
+    path = in_file(cells(form), damage, tmp_path / "x.h5ad")
+    out = tmp_path / "out"
+    assert main(["design", str(path), "--target", "A", "--out", str(out), "--quiet", *option]) == 2
+    error = capsys.readouterr().err
+    assert "is damaged" in error or "cannot be read as h5ad" in error
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_view_of_damaged_cells_is_not_copied(form):
+    adata = cells(form)
+    adata.layers["other"] = broken(adata.copy(), "large").X
+    view = adata[:200]
+    with pytest.raises(ValueError, match=r"adata\.layers\['other'\] is damaged"):
+        npt.tl.fit_dag_blr(view)
+    with pytest.raises(ValueError, match=r"adata\.layers\['other'\] is damaged"):
+        npt.pp.perturbation_screen(adata, normalise="none", copy=True)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_graphs_and_moments(form, damage):
+    adata = cells("csr")
+    graph = FORMS[form](adata.varp["dag"])
+    DAMAGES[damage]({"indices": graph.indices, "indptr": graph.indptr})
+    with pytest.raises(ValueError, match="The graph is damaged"):
+        npt.tl.learn_dag(adata, method="given", dag=graph)
+    adata.varp["dag"] = graph
+    with pytest.raises(ValueError, match=r"adata\.varp\['dag'\] is damaged"):
+        npt.tl.fit_dag_blr(adata)
+    with pytest.raises(ValueError, match="is damaged"):
+        Moments.from_array(broken(cells(form), damage).X)
+
+
+def test_reading_a_graph_leaves_it_as_it_is():
+    adata = cells("csr")
+    graph = sp.csr_matrix(([1.0, 0.0, 1.0, -1.0, 1.0], ([0, 0, 2, 3, 3], [1, 2, 1, 1, 1])), (4, 4))
+    graph = sp.csr_matrix((graph.data, graph.indices, graph.indptr), graph.shape)
+    adata.varp["dag"] = graph
+    before = [part.copy() for part in (graph.data, graph.indices, graph.indptr)]
+    npt.tl.fit_dag_blr(adata)
+    stored = adata.varp["dag"]
+    for part, was in zip((stored.data, stored.indices, stored.indptr), before, strict=True):
+        assert part.tobytes() == was.tobytes()
