@@ -18,7 +18,9 @@ from nextpert.core.acquisition.mutual_information import MutualInformationInt
 from nextpert.core.acquisition.random import Random
 from nextpert.core.acquisition.target_mean_variance import TargetMeanVariance
 from nextpert.core.acquisition.upper_confidence import UpperConfidenceInt
+from nextpert.core.cells.exogenous_moments import exogenous_moments
 from nextpert.core.cells.moments import Moments
+from nextpert.core.cells.screen_moments import ScreenMoments
 from nextpert.core.graph.dag import CycleError, Dag
 from nextpert.core.graph.perturb_dag import perturb_dag
 from nextpert.core.graph.random_dag import random_dag
@@ -64,6 +66,7 @@ __all__ = [
     "Pool",
     "PriorKnowledge",
     "Random",
+    "ScreenMoments",
     "Sparse",
     "Sphere",
     "TargetMeanVariance",
@@ -75,6 +78,7 @@ __all__ = [
     "campaign_rows",
     "campaigns",
     "causaldag_gsp",
+    "exogenous_moments",
     "fisher_z_threshold",
     "gap_variance",
     "gsp",

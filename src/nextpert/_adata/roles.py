@@ -1,0 +1,134 @@
+"""The roles of columns of a screen: said once, stored, and the defaults of every later call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nextpert._adata.eager import eager
+from nextpert._adata.panel import closest, list_names
+from nextpert._adata.write import strings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import anndata as ad
+
+KEY = "screen"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which column of ``obs`` plays which part in a screen; the fields of ``pp.setup_screen``."""
+
+    perturbation_key: str = "perturbation"
+    control: str = "control"
+    guide_key: str | None = None
+    batch_key: tuple[str, ...] = ()
+    covariates: tuple[str, ...] = ()
+    layer: str | None = None
+
+    def stored(self) -> dict[str, Any]:
+        """Return them as ``uns["screen"]``; what is not used is left out."""
+        out: dict[str, Any] = {
+            "format": FORMAT,
+            "perturbation_key": self.perturbation_key,
+            "control": self.control,
+        }
+        for name in ("guide_key", "layer"):
+            if getattr(self, name) is not None:
+                out[name] = getattr(self, name)
+        for name in ("batch_key", "covariates"):
+            if getattr(self, name):
+                out[name] = strings(getattr(self, name))
+        return out
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns of ``obs`` that have a role."""
+        guide = [] if self.guide_key is None else [self.guide_key]
+        return [self.perturbation_key, *guide, *self.batch_key, *self.covariates]
+
+
+def read_roles(
+    adata: ad.AnnData,
+    *,
+    perturbation_key: str | None = None,
+    control: str | None = None,
+    guide_key: str | None = None,
+    batch_key: str | Iterable[str] | None = None,
+    covariates: str | Iterable[str] | None = None,
+    layer: str | None = None,
+) -> Roles:
+    """Return the roles given, those of ``uns["screen"]`` where ``None``, or the plain defaults.
+
+    Raises
+    ------
+    ValueError
+        If ``uns["screen"]`` is damaged or of another version, or a column with a role is absent
+        or has two.
+    TypeError
+        If a name is none.
+    """
+    held = _held(adata)
+    roles = Roles(
+        perturbation_key=_name(perturbation_key, held, "perturbation_key", "perturbation"),
+        control=_name(control, held, "control", "control"),
+        guide_key=_optional(guide_key, held, "guide_key"),
+        batch_key=_names(batch_key, held, "batch_key"),
+        covariates=_names(covariates, held, "covariates"),
+        layer=_optional(layer, held, "layer"),
+    )
+    present = {str(column) for column in adata.obs.columns}
+    absent = [name for name in roles.columns[1:] if name not in present]
+    if absent:
+        message = (
+            f"adata.obs has no columns {list_names(absent)}.{closest(absent, present)} It holds "
+            f"{list_names(sorted(present)) or 'no column'}: correct guide_key, batch_key or "
+            f"covariates, or call pp.setup_screen again."
+        )
+        raise ValueError(message)
+    twice = sorted({name for name in roles.columns if roles.columns.count(name) > 1})
+    if twice:
+        message = (
+            f"Columns with more than one role: {list_names(twice)}. Name each once among "
+            f"perturbation_key, guide_key, batch_key and covariates."
+        )
+        raise ValueError(message)
+    return roles
+
+
+def _held(adata: ad.AnnData) -> dict[str, Any]:
+    stored = adata.uns.get(KEY)
+    if stored is None:
+        return {}
+    if not hasattr(stored, "get") or stored.get("format") != FORMAT:
+        message = (
+            f"adata.uns[{KEY!r}] is damaged or of another version of nextpert: call "
+            f"pp.setup_screen again."
+        )
+        raise ValueError(message)
+    return dict(stored)
+
+
+def _name(given: Any, held: dict[str, Any], what: str, default: str) -> str:
+    value = held.get(what, default) if given is None else given
+    if not isinstance(value, str) or not value:
+        message = f"{what} must be a non-empty string, but is {value!r}."
+        raise TypeError(message)
+    return str(value)
+
+
+def _optional(given: Any, held: dict[str, Any], what: str) -> str | None:
+    value = held.get(what) if given is None else given
+    return None if value is None else _name(value, held, what, "")
+
+
+def _names(given: Any, held: dict[str, Any], what: str) -> tuple[str, ...]:
+    value = eager(held.get(what, ())) if given is None else given
+    listed = [value] if isinstance(value, str) else value
+    if not hasattr(listed, "__iter__") or any(not isinstance(name, str) for name in listed):
+        message = f"{what} must be a column of adata.obs or a list of them, but is {value!r}."
+        raise TypeError(message)
+    return tuple(str(name) for name in listed)

@@ -1,0 +1,164 @@
+"""Sums of the environments that a block of cells holds, and how two such sums become one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from nextpert.core.cells.moments import not_finite, sparse_moments
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Sparse squares are summed about zero; where less than this share of them is left, digits are gone.
+_LOST_DIGITS = 1e-6
+# Above this share of non-zero values, dense products are faster than sparse ones.
+_DENSE_SHARE = 0.25
+
+
+class Part(NamedTuple):
+    """Some environments, ascending: cells, means and squares of each, one scatter of all.
+
+    ``squares`` are sums of squared deviations from the environment's own mean, ``scatter`` the
+    sum over all cells of the products of such deviations.
+    """
+
+    groups: NDArray[np.int64]  # (n_present,)
+    n: NDArray[np.int64]  # (n_present,)
+    mean: NDArray[np.float64]  # (n_present, p)
+    squares: NDArray[np.float64]  # (n_present, p)
+    scatter: NDArray[np.float64]  # (p, p)
+
+
+def empty_part(n_nodes: int) -> Part:
+    """Return the sums of no cells."""
+    none, flat = np.zeros(0, np.int64), np.zeros((0, n_nodes))
+    return Part(none, none, flat, flat, np.zeros((n_nodes, n_nodes)))
+
+
+def screen_part(
+    values: Any, groups: NDArray[np.int64], weights: NDArray[np.int64] | None = None
+) -> Part:
+    """Return the sums of a block of cells.
+
+    Parameters
+    ----------
+    values
+        Dense, or CSR with sorted columns given once, shape ``(n_cells, n_nodes)``.
+    groups
+        Environment of every cell, none below 0, shape ``(n_cells,)``.
+    weights
+        How often every cell counts, shape ``(n_cells,)``; ``None`` stands for once.
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN or infinite; the error's ``columns`` say where.
+    """
+    if weights is not None:
+        taken = np.flatnonzero(weights)
+        values, groups, weights = values[taken], groups[taken], weights[taken]
+    if values.shape[0] == 0:
+        return empty_part(values.shape[1])
+    present, place = np.unique(groups, return_inverse=True)
+    count = np.ones(len(groups)) if weights is None else weights.astype(np.float64)
+    members = sp.csr_array(
+        (count, (place, np.arange(len(place)))), shape=(len(present), len(place))
+    )
+    n = np.asarray(members.sum(axis=1)).astype(np.int64)
+    if sp.issparse(values):
+        if weights is None and values.nnz <= _DENSE_SHARE * values.shape[0] * values.shape[1]:
+            part = _sparse(values, present, n, members)
+            if part is not None:
+                return part
+        values = values.toarray()
+    return _dense(np.asarray(values, np.float64), present, n, members, place, count)
+
+
+def _dense(
+    values: NDArray[np.float64],
+    present: NDArray[np.int64],
+    n: NDArray[np.int64],
+    members: sp.csr_array,
+    place: NDArray[np.int64],
+    count: NDArray[np.float64],
+) -> Part:
+    with np.errstate(invalid="ignore"):  # inf - inf: named below
+        mean = (members @ values) / n[:, None]
+    if not np.isfinite(mean).all():
+        raise not_finite(np.asarray(~np.isfinite(values).all(axis=0)))
+    centred = values - mean[place]
+    squares = members @ (centred * centred)
+    centred *= np.sqrt(count)[:, None]
+    scatter = centred.T @ centred
+    return Part(present, n, mean, squares, (scatter + scatter.T) / 2)
+
+
+def _sparse(
+    values: sp.csr_array, present: NDArray[np.int64], n: NDArray[np.int64], members: sp.csr_array
+) -> Part | None:
+    """Sum sparse cells about zero; None where that loses digits."""
+    every = np.arange(values.shape[0])
+    whole = sparse_moments(values, every, np.zeros_like(every), 1)[0]
+    mean = (members @ values).toarray() / n[:, None]
+    square = (members @ values.multiply(values)).toarray()
+    squares = square - n[:, None] * mean**2
+    squares[n == 1] = 0.0
+    away = mean - whole.mean
+    scatter = whole.scatter - (away * n[:, None]).T @ away
+    lost = (squares < _LOST_DIGITS * square) & (square > 0) & (n > 1)[:, None]
+    if lost.any() or (np.diag(scatter) < _LOST_DIGITS * np.diag(whole.gram)).any():
+        return None
+    return Part(present, n, mean, squares, (scatter + scatter.T) / 2)
+
+
+def merge(first: Part, second: Part) -> Part:
+    """Return the sums of the cells of both."""
+    groups = np.union1d(first.groups, second.groups)
+    p = first.mean.shape[1]
+    n = np.zeros((2, len(groups)), np.int64)
+    mean, squares = np.zeros((2, len(groups), p)), np.zeros((len(groups), p))
+    for k, part in enumerate((first, second)):
+        rows = np.searchsorted(groups, part.groups)
+        n[k, rows], mean[k, rows] = part.n, part.mean
+        squares[rows] += part.squares
+    total = np.maximum(n.sum(axis=0), 1)
+    step = mean[1] - mean[0]
+    share = n[0] * n[1] / total
+    both = np.flatnonzero(share)  # an environment of one part alone adds nothing between
+    between = step[both] * share[both, None]
+    squares[both] += between * step[both]
+    between = between.T @ step[both]
+    scatter = first.scatter + second.scatter + (between + between.T) / 2
+    return Part(groups, n.sum(axis=0), mean[0] + step * (n[1] / total)[:, None], squares, scatter)
+
+
+class PairwiseSum:
+    """Parts added as a tree whose shape only their number fixes.
+
+    Added one after the other in their order; ``log2`` of their number are held at a time.
+    """
+
+    def __init__(self, n_nodes: int) -> None:
+        self._levels: list[Part | None] = []
+        self._empty = empty_part(n_nodes)
+
+    def add(self, part: Part) -> None:
+        """Add the next part."""
+        for level, held in enumerate(self._levels):
+            if held is None:
+                self._levels[level] = part
+                return
+            part = merge(held, part)
+            self._levels[level] = None
+        self._levels.append(part)
+
+    def total(self) -> Part:
+        """Return the sum of all parts added."""
+        total = self._empty
+        for held in self._levels:  # the later parts lie at the lower levels
+            if held is not None:
+                total = held if total is self._empty else merge(held, total)
+        return total

@@ -1,0 +1,176 @@
+"""All that graphs and fits need of a screen: every environment's mean, and one pooled scatter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from nextpert.core.cells._screen_part import Part, merge, screen_part
+from nextpert.core.cells.moments import Moments, canonical_csr
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class ScreenMoments:
+    """Cells, means and variances of environments, and the scatter within all of them pooled.
+
+    An environment is a group of cells that share perturbation, guide, batch and condition. The
+    scatter about the environments' own means is pooled, so that 10,000 environments of 1,000
+    genes take 168 MB where a matrix of each would take 80 GB.
+
+    Parameters
+    ----------
+    n
+        Number of cells of every environment, shape ``(n_environments,)``.
+    mean
+        Means, shape ``(n_environments, n_nodes)``, in the units of the data.
+    squares
+        Sums over an environment's cells of the squared deviation from its mean, shape
+        ``(n_environments, n_nodes)``.
+    scatter
+        Sum over all cells of ``(x - mean)(x - mean)'``, the mean that of the cell's environment,
+        shape ``(n_nodes, n_nodes)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> x = np.random.default_rng(0).normal(size=(100, 3))
+    >>> screen = ScreenMoments.from_array(x, np.arange(100) % 4, 4)
+    >>> screen.n.tolist(), screen.scatter.shape
+    ([25, 25, 25, 25], (3, 3))
+    """
+
+    n: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    scatter: NDArray[np.float64]
+
+    @classmethod
+    def from_array(cls, x: Any, groups: ArrayLike, n_groups: int) -> ScreenMoments:
+        """Return the moments of cells ``x``, shape ``(n_cells, n_nodes)``, dense or sparse.
+
+        ``groups`` has the environment of every cell, below ``n_groups``; cells with -1 are left
+        out.
+
+        Raises
+        ------
+        ValueError
+            If ``x`` is not a matrix of as many cells as ``groups``, or holds NaN or infinite
+            values.
+        """
+        codes = np.asarray(groups, np.int64)
+        values = canonical_csr(x) if sp.issparse(x) else np.asarray(x, np.float64)
+        if values.ndim != 2 or codes.shape != values.shape[:1]:
+            message = (
+                f"Cells must be a matrix (n_cells, n_nodes) with one group a cell, but the shapes "
+                f"are {values.shape} and {codes.shape}."
+            )
+            raise ValueError(message)
+        if len(codes) and codes.max() >= n_groups:
+            message = f"Group {codes.max()} is not below the number of groups, {n_groups}."
+            raise ValueError(message)
+        kept = codes >= 0
+        return cls.from_part(screen_part(values[kept], codes[kept]), n_groups)
+
+    @classmethod
+    def from_part(cls, part: Part, n_groups: int) -> ScreenMoments:
+        """Return the moments of ``n_groups`` environments from the sums of those with cells."""
+        p = len(part.scatter)
+        n = np.zeros(n_groups, np.int64)
+        mean, squares = np.zeros((n_groups, p)), np.zeros((n_groups, p))
+        n[part.groups], mean[part.groups], squares[part.groups] = part.n, part.mean, part.squares
+        return cls(n, mean, squares, part.scatter)
+
+    @property
+    def n_environments(self) -> int:
+        """Number of environments."""
+        return len(self.n)
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes (genes)."""
+        return len(self.scatter)
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """Variance within every environment, unbiased; nan below two cells."""
+        freedom = np.where(self.n > 1, self.n - 1, np.nan)
+        return self.squares / freedom[:, None]
+
+    def __add__(self, other: ScreenMoments) -> ScreenMoments:
+        """Add cells of the same environments."""
+        if self.mean.shape != other.mean.shape:
+            message = (
+                f"Screens of {self.mean.shape} and {other.mean.shape} environments x nodes cannot "
+                "be added."
+            )
+            raise ValueError(message)
+        every = np.arange(self.n_environments)
+        parts = (Part(every, s.n, s.mean, s.squares, s.scatter) for s in (self, other))
+        return self.from_part(merge(*parts), self.n_environments)
+
+    def subset(self, nodes: ArrayLike) -> ScreenMoments:
+        """Return the moments of some nodes, in the order given."""
+        index = np.asarray(nodes, np.int64)
+        scatter = self.scatter[np.ix_(index, index)]
+        return ScreenMoments(self.n, self.mean[:, index], self.squares[:, index], scatter)
+
+    def pool(self, groups: ArrayLike, n_groups: int) -> ScreenMoments:
+        """Return the moments of coarser environments: ``groups`` says which each becomes part of.
+
+        What the means of the parts differ by becomes scatter within.
+        """
+        codes = np.asarray(groups, np.int64)
+        members = _members(codes, n_groups)
+        n = np.asarray(members @ self.n, np.int64)
+        mean = members @ (self.n[:, None] * self.mean) / np.maximum(n, 1)[:, None]
+        away = self.mean - mean[codes]
+        weighted = away * self.n[:, None]
+        squares = members @ (self.squares + weighted * away)
+        between = weighted.T @ away
+        return ScreenMoments(n, mean, squares, self.scatter + (between + between.T) / 2)
+
+    def total(self) -> Moments:
+        """Return the moments of all cells, whatever their environment."""
+        one = self.pool(np.zeros(self.n_environments, np.int64), 1)
+        return Moments(int(one.n[0]), one.mean[0], one.scatter)
+
+    def without_fixed(self, fixed: ArrayLike, groups: ArrayLike) -> ScreenMoments:
+        """Return the moments with the effects of batches taken off the means.
+
+        The effects are those of the least squares fit of the environments' means by one mean a
+        group (perturbation) and the columns of ``fixed``, weighted by cells, so that batches may
+        be crossed with perturbations, guides and one another. Means are those at the average of
+        ``fixed`` over all cells. Columns that groups explain are left alone.
+
+        Parameters
+        ----------
+        fixed
+            Columns such as indicators of batches, shape ``(n_environments, n_fixed)``.
+        groups
+            Group of every environment, shape ``(n_environments,)``.
+        """
+        columns = np.asarray(fixed, np.float64)
+        codes = np.asarray(groups, np.int64)
+        members = _members(codes, int(codes.max(initial=-1)) + 1)
+        weight = self.n.astype(np.float64)
+        in_group = np.maximum(members @ weight, 1.0)[:, None]
+        root = np.sqrt(weight)[:, None]
+        inside = [
+            root * (table - (members @ (weight[:, None] * table) / in_group)[codes])
+            for table in (columns, self.mean)
+        ]
+        effect = np.linalg.lstsq(inside[0], inside[1], rcond=1e-10)[0]
+        centred = columns - np.average(columns, axis=0, weights=weight)
+        return ScreenMoments(self.n, self.mean - centred @ effect, self.squares, self.scatter)
+
+
+def _members(codes: NDArray[np.int64], n_groups: int) -> sp.csr_array:
+    ones = np.ones(len(codes))
+    return sp.csr_array((ones, (codes, np.arange(len(codes)))), shape=(n_groups, len(codes)))
