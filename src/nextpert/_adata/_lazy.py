@@ -42,6 +42,12 @@ class LazyBlocks:
         """Return some rows of a block."""
         return _rows(self._blocks[block].compute(), rows, self._is_sparse)
 
+    def delayed_rows(self, block: int, rows: NDArray[np.int64]) -> Any:
+        """Return the task that reads some rows of a block."""
+        from dask import delayed
+
+        return delayed(_rows, pure=False)(self._blocks[block], rows, self._is_sparse)
+
     def moments(
         self,
         moments: list[Moments],

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _SPARSE_SHARE = 0.05
 _WIDE_PANEL = 512
 # Fewer values than this are read before a bar could be seen.
-_LONG_READ = 2**26
+LONG_READ = 2**26
 
 
 def environment_moments(
@@ -69,11 +69,11 @@ def environment_moments(
     """
     codes = np.asarray(groups, dtype=np.int64)
     genes = np.asarray(columns, dtype=np.int64)
-    matrix, rows, panel, back, chosen = _locate(adata, np.flatnonzero(codes >= 0), genes, layer)
+    matrix, rows, panel, back, chosen = locate(adata, np.flatnonzero(codes >= 0), genes, layer)
     n_rows = block_rows(len(panel), n_groups)
     moments = [Moments.zeros(len(panel)) for _ in range(n_groups)]
-    blocks = _split(rows, n_rows)
-    hidden = not show_progress or len(rows) * matrix.shape[1] < _LONG_READ
+    blocks = split(rows, n_rows)
+    hidden = not show_progress or len(rows) * matrix.shape[1] < LONG_READ
     try:
         with tqdm(total=len(rows), desc="Cells", unit="cell", disable=hidden) as bar:
             if is_lazy(matrix):
@@ -83,11 +83,11 @@ def environment_moments(
             else:
                 source = open_source(matrix, panel)
                 for _, s in blocks:
-                    values = _take(source, rows[s])
+                    values = take(source, rows[s])
                     moments = add_parts(moments, grouped_moments(values, codes[chosen[s]]))
                     bar.update(s.stop - s.start)
     except ValueError as error:
-        raise _named(error, adata.var_names[genes], back) from error
+        raise named(error, adata.var_names[genes], back) from error
     return [m if np.array_equal(back, np.arange(m.n_nodes)) else m.subset(back) for m in moments]
 
 
@@ -107,16 +107,16 @@ def read_blocks(
     """
     genes = np.asarray(columns, dtype=np.int64)
     wanted = np.asarray(cells, dtype=np.int64)
-    matrix, rows, panel, back, chosen = _locate(adata, wanted, genes, layer)
+    matrix, rows, panel, back, chosen = locate(adata, wanted, genes, layer)
     n_rows = block_rows(len(panel), 1)
     lazy = LazyBlocks(matrix, panel, n_rows) if is_lazy(matrix) else None
     source = None if lazy else open_source(matrix, panel)
-    for b, s in _split(rows, n_rows):
+    for b, s in split(rows, n_rows):
         try:
-            values = lazy.read(b, rows[s] - b * n_rows) if lazy else _take(source, rows[s])
+            values = lazy.read(b, rows[s] - b * n_rows) if lazy else take(source, rows[s])
             require_finite(values)
         except ValueError as error:
-            raise _named(error, adata.var_names[genes], back) from error
+            raise named(error, adata.var_names[genes], back) from error
         yield chosen[s], _tidy(values)[:, back]
 
 
@@ -151,7 +151,7 @@ def _parent(adata: ad.AnnData) -> ad.AnnData:
     return adata._adata_ref if adata.is_view and adata._adata_ref is not None else adata
 
 
-def _locate(
+def locate(
     adata: ad.AnnData, cells: Index, columns: Index, layer: str | None
 ) -> tuple[Any, Index, Index, Index, Index]:
     """Return the matrix, its rows and columns ascending, and whose they are.
@@ -171,14 +171,14 @@ def _locate(
     return matrix, rows[by_row], panel, back, cells[by_row]
 
 
-def _split(rows: Index, n_rows: int) -> Iterator[tuple[int, slice]]:
+def split(rows: Index, n_rows: int) -> Iterator[tuple[int, slice]]:
     """Yield ``(block, which of the ascending rows lie in it)``; blocks without any are left out."""
     starts = np.flatnonzero(np.diff(rows // n_rows, prepend=-1))
     for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=False):
         yield int(rows[start]) // n_rows, slice(start, stop)
 
 
-def _take(source: Any, rows: Index) -> Any:
+def take(source: Any, rows: Index) -> Any:
     """Return the values of some ascending rows, which may hold a row several times."""
     first = int(rows[0])
     wanted = np.zeros(int(rows[-1]) - first + 1, dtype=bool)
@@ -197,7 +197,7 @@ def _tidy(values: Any) -> NDArray[np.floating] | sp.csr_array:
     return values if sparse else values.toarray()
 
 
-def _named(error: ValueError, names: Any, back: Index) -> ValueError:
+def named(error: ValueError, names: Any, back: Index) -> ValueError:
     bad = getattr(error, "columns", None)
     if bad is None:
         return error

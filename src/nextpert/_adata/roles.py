@@ -54,6 +54,7 @@ class Roles:
 def read_roles(
     adata: ad.AnnData,
     *,
+    stored: bool = True,
     perturbation_key: str | None = None,
     control: str | None = None,
     guide_key: str | None = None,
@@ -63,6 +64,8 @@ def read_roles(
 ) -> Roles:
     """Return the roles given, those of ``uns["screen"]`` where ``None``, or the plain defaults.
 
+    ``stored=False`` passes over ``uns["screen"]``.
+
     Raises
     ------
     ValueError
@@ -71,7 +74,7 @@ def read_roles(
     TypeError
         If a name is none.
     """
-    held = _held(adata)
+    held = _held(adata) if stored else {}
     roles = Roles(
         perturbation_key=_name(perturbation_key, held, "perturbation_key", "perturbation"),
         control=_name(control, held, "control", "control"),

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from nextpert._adata._fold import fold_blocks
 from nextpert._adata.labels import LabelTable, read_labels, require_control
 from nextpert._adata.panel import list_names
-from nextpert._adata.read import fold_blocks
 from nextpert.core.cells.screen_moments import ScreenMoments
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from nextpert.pp._assign_guides import assign_guides
     from nextpert.pp._perturb_cite_seq import perturb_cite_seq
     from nextpert.pp._perturbation_screen import perturbation_screen
+    from nextpert.pp._setup_screen import setup_screen
 
-__all__ = ["assign_guides", "perturb_cite_seq", "perturbation_screen"]
+__all__ = ["assign_guides", "perturb_cite_seq", "perturbation_screen", "setup_screen"]
 
 
 def __getattr__(name: str) -> Any:

@@ -76,12 +76,9 @@ def setup_screen(
     ('perturbation', 'control')
     """
     _adata.check_writable(adata, copy=copy)
-    bare = adata
-    if KEY in adata.uns:  # what was said before does not count
-        bare = _without(adata)
     roles = read_roles(
-        bare, perturbation_key=perturbation_key, control=control, guide_key=guide_key,
-        batch_key=batch_key, covariates=covariates, layer=layer,
+        adata, stored=False, perturbation_key=perturbation_key, control=control,
+        guide_key=guide_key, batch_key=batch_key, covariates=covariates, layer=layer,
     )  # fmt: skip
     _adata.require_layer(adata, layer)
     environments = read_environments(adata, roles)

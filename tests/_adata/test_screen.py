@@ -1,0 +1,153 @@
+"""Roles of columns, environments, and their moments from every kind of matrix."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+from nextpert._adata import _fold, _grouped
+from nextpert._adata.roles import Roles, read_roles
+from nextpert._adata.screen import read_environments, screen_moments
+from nextpert.core import ScreenMoments
+
+
+@pytest.fixture
+def screen():
+    """600 cells of 5 genes: 2 perturbations of 2 guides, two crossed batches, a depth, a dose."""
+    rng = np.random.default_rng(1)
+    pert = rng.choice(["NT", "A", "B+C"], 600)
+    obs = pd.DataFrame(
+        {
+            "pert": pert,
+            "guide": [f"{p}_{k}" for p, k in zip(pert, rng.integers(1, 3, 600), strict=True)],
+            "plate": rng.choice(["x", "y", "z"], 600),
+            "donor": rng.integers(0, 2, 600),
+            "depth": rng.normal(8, 1, 600),
+            "dose": pd.Categorical(rng.choice(["low", "high"], 600)),
+        },
+        index=[f"c{k}" for k in range(600)],
+    )
+    obs.loc["c5", "pert"] = np.nan
+    x = rng.poisson(0.4, (600, 5)) * rng.gamma(2, size=(600, 5))
+    return ad.AnnData(sp.csr_matrix(x), obs, pd.DataFrame(index=list("ABCDE")))
+
+
+ROLES = {
+    "perturbation_key": "pert", "control": "NT", "guide_key": "guide",
+    "batch_key": ["plate", "donor"], "covariates": ["depth", "dose"],
+}  # fmt: skip
+
+
+def test_roles_are_said_once_and_overridden(screen, tmp_path):
+    npt.pp.setup_screen(screen, **ROLES)
+    wanted = Roles("pert", "NT", "guide", ("plate", "donor"), ("depth", "dose"))
+    assert read_roles(screen) == wanted
+    assert read_roles(screen, guide_key="dose", covariates=[]).covariates == ()
+    screen.write_h5ad(tmp_path / "screen.h5ad")
+    assert read_roles(ad.read_h5ad(tmp_path / "screen.h5ad")) == wanted
+    npt.pp.setup_screen(screen, perturbation_key="pert", control="NT")
+    assert read_roles(screen) == Roles("pert", "NT")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"guide_key": "guides"}, ValueError, r"no columns guides. Close matches: guide"),
+        ({"batch_key": "pert"}, ValueError, "more than one role: pert"),
+        ({"control": ""}, TypeError, "control must be a non-empty string"),
+        ({"control": "nt"}, ValueError, "No control cells"),
+        ({"batch_key": 3}, TypeError, "batch_key must be a column"),
+        ({"layer": "nope"}, ValueError, "no layer 'nope'"),
+    ],
+)
+def test_wrong_roles_are_refused_and_nothing_written(screen, change, error, match):
+    with pytest.raises(error, match=match):
+        npt.pp.setup_screen(screen, **(ROLES | change))
+    assert "screen" not in screen.uns
+
+
+def test_stored_roles_of_another_version_are_refused(screen):
+    screen.uns["screen"] = {"format": 99}
+    with pytest.raises(ValueError, match=r"call pp\.setup_screen again"):
+        read_roles(screen)
+
+
+@pytest.mark.parametrize("column", ["plate", "depth"])
+def test_missing_batches_and_covariates_are_named(screen, column):
+    screen.obs.loc["c7", column] = np.nan
+    with pytest.raises(ValueError, match=f"{column}.* missing .*1 labelled cells"):
+        npt.pp.setup_screen(screen, **ROLES)
+
+
+def test_environments_are_the_combinations_that_occur(screen):
+    found = read_environments(screen, Roles("pert", "NT", "guide", ("plate", "donor"), ("dose",)))
+    keys = ["pert", "guide", "plate", "donor", "dose"]
+    count = screen.obs.dropna(subset="pert").astype(str).groupby(keys).size()
+    assert found.table.set_index(keys)["n_cells"].to_dict() == count.to_dict()
+    assert found.codes[5] == -1
+    cell = found.table.iloc[found.codes[9]]
+    assert cell[keys].tolist() == screen.obs.iloc[9][keys].astype(str).tolist()
+    assert found.perturbations() == ["A", "B+C"]
+    assert found.conditions()[0] == ["dose=low"]
+    names, batches = found.batches()
+    assert names == ["plate=y", "plate=z", "donor=1"]
+    assert batches.shape == (len(found.table), 3)
+    assert (batches[:, 2] == (found.table["donor"] == "1")).all()
+    kept = found.only(["A"])
+    assert set(kept.perturbation) == {"A"}
+    assert (kept.codes >= 0).sum() == (screen.obs["pert"] == "A").sum()
+
+
+def moments(adata, weights=None, **roles):
+    environments = read_environments(adata, Roles("pert", "NT", **roles))
+    return environments, screen_moments(adata, [3, 0, 1], environments, weights=weights)
+
+
+def test_moments_are_those_of_the_cells(screen):
+    found, got = moments(screen, guide_key="guide", covariates=("depth",))
+    x = np.c_[screen.X.toarray()[:, [3, 0, 1]], screen.obs["depth"]]
+    wanted = ScreenMoments.from_array(x, found.codes, len(found.table))
+    for name in ("n", "mean", "squares", "scatter"):
+        np.testing.assert_allclose(getattr(got, name), getattr(wanted, name), atol=1e-8)
+
+
+def same(one, other):
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name))
+        for name in ("n", "mean", "squares", "scatter")
+    )
+
+
+@pytest.mark.parametrize("layout", ["csr", "csc", "dense"])
+def test_the_same_bits_from_file_and_dask(screen, tmp_path, monkeypatch, layout):
+    da = pytest.importorskip("dask.array")
+    monkeypatch.setattr(_grouped, "_BLOCK_ENTRIES", 90)
+    monkeypatch.setattr(_grouped, "_CELLS_A_GROUP", 1)
+    monkeypatch.setattr(_fold, "_LEAVES", 4)
+    convert = {"csr": sp.csr_matrix, "csc": sp.csc_matrix, "dense": lambda x: x.toarray()}
+    screen.X = convert[layout](screen.X)
+    weights = np.random.default_rng(0).poisson(1.0, 600)
+    for w in (None, weights):
+        _, memory = moments(screen, w, batch_key=("plate",), covariates=("depth",))
+        screen.write_h5ad(tmp_path / "screen.h5ad")
+        backed = ad.read_h5ad(tmp_path / "screen.h5ad", backed="r")
+        assert same(moments(backed, w, batch_key=("plate",), covariates=("depth",))[1], memory)
+        backed.file.close()
+        if layout != "csc":
+            for chunk in (7, 250):
+                lazy = screen.copy()
+                lazy.X = da.from_array(screen.X.toarray() if layout == "csr" else screen.X, chunk)
+                if layout == "csr":
+                    lazy.X = lazy.X.map_blocks(sp.csr_matrix)
+                got = moments(lazy, w, batch_key=("plate",), covariates=("depth",))[1]
+                assert same(got, memory)
+
+
+def test_genes_that_are_not_finite_are_named(screen):
+    screen.X.data[3] = np.nan
+    gene = screen.var_names[screen.X.indices[3]]
+    environments = read_environments(screen, Roles("pert", "NT"))
+    with pytest.raises(ValueError, match=f"infinite values: {gene}"):
+        screen_moments(screen, np.arange(5), environments)
