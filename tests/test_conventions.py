@@ -50,7 +50,7 @@ def test_the_functions_of_the_plan_are_there():
         ("pp", "perturbation_screen"), ("tl", "replay_design"), ("pl", "replay"),
         ("tl", "diagnose"), ("pl", "diagnose"), ("tl", "dag_fit"), ("pl", "dag_fit"),
         ("tl", "target_distances"), ("pl", "target_distances"), ("pl", "expression_shift"),
-        ("pl", "perturbation_counts"),
+        ("pl", "perturbation_counts"), ("pp", "setup_screen"),
     } <= set(FUNCTIONS)  # fmt: skip
 
 
@@ -58,7 +58,8 @@ def test_the_functions_of_the_plan_are_there():
 def test_one_function_a_file_named_after_it(sub, name):
     public = function(sub, name)
     assert inspect.isfunction(public)
-    assert public.__module__ == f"nextpert.{sub}._{name}"
+    alone = f"nextpert.{sub}._{name}"  # or in a folder of that name, with its helpers beside it
+    assert public.__module__ in (alone, f"{alone}.{name}")
     tree = ast.parse(Path(inspect.getfile(public)).read_text())
     kinds = (ast.FunctionDef, ast.ClassDef)
     shown = [node.name for node in tree.body if isinstance(node, kinds) and node.name[0] != "_"]
@@ -90,7 +91,8 @@ def test_functions_that_write(sub, name):
     assert params["copy"].default is False
     returned = str(inspect.signature(function(sub, name)).return_annotation)
     assert returned.replace("ad.", "") == "AnnData | None"
-    assert isinstance(params["key_added"].default, str)
+    if name != "setup_screen":  # every later call looks for the roles in one place
+        assert isinstance(params["key_added"].default, str)
 
 
 @pytest.mark.parametrize(("sub", "name"), PLOTS, **IDS)
