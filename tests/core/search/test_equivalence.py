@@ -5,9 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from nextpert.core import CycleError, Dag, LinearScm, Moments
+from nextpert.core import CycleError, Dag, LinearScm, Moments, PriorKnowledge
 from nextpert.core.graph._equivalence import Pdag
 from nextpert.core.search._backward import backward
+from nextpert.core.search._bits import pack_rows
+from nextpert.core.search._grow_shrink import local_score
+from nextpert.core.search._imap import Scratch
 from nextpert.core.search._scores import make_score_problem
 
 
@@ -68,3 +71,49 @@ def test_backward_search_from_the_complete_graph(equivalence_class, criterion, s
     found = backward(problem, Dag.complete(rng.permutation(6)))
     assert equivalence_class(found) == equivalence_class(scm.dag)
     assert backward(problem, found) == found
+
+
+def test_the_member_that_agrees_is_found_where_there_is_one(classes):
+    rng = np.random.default_rng(0)
+    counts = {True: 0, False: 0}
+    for members in classes.values():
+        for _ in range(4):
+            order = rng.permutation(4)
+            before = [(order[a], order[b]) for a, b in rng.integers(0, 4, (3, 2)) if a < b]
+            forbidden = [tuple(rng.permutation(4)[:2]) for _ in range(2)]
+            prior = PriorKnowledge(4, before=before, forbidden=forbidden)
+            agree = [dag for dag in members if prior.allows(dag)]
+            graph = Pdag.of_class(members[0])
+            counts[bool(agree)] += 1
+            if agree:
+                assert graph.to_dag(prior.before, prior.forbidden) in agree
+            else:
+                with pytest.raises(ValueError, match="No graph has the directions"):
+                    graph.to_dag(prior.before, prior.forbidden)
+    assert min(counts.values()) > 100
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_backward_search_keeps_prior_knowledge(simulated, seed):
+    """From the densest graph that agrees: thinner, agreeing, and no arc that may go should go."""
+    scm, moments = simulated(8, 3, seed=seed)
+    order = scm.dag.order
+    barred = (order[0], order[1])
+    required = [(order[0], order[7]), (order[2], order[3])]
+    prior = PriorKnowledge(8, required=required, forbidden=[barred], before=[(order[4], order[5])])
+    dense = Dag.from_edges(8, [pair for pair in itertools.combinations(order, 2) if pair != barred])
+    problem = make_score_problem(moments, "bic", 2.0, prior)
+    thin = backward(problem, dense, prior)
+    assert prior.allows(dense)
+    assert prior.allows(thin)
+    assert thin.n_edges < dense.n_edges
+
+    def score(child, parents):
+        row = np.zeros((1, 8), dtype=bool)
+        row[0, list(parents)] = True
+        return local_score(problem, pack_rows(row)[0], child, Scratch.empty(8))
+
+    for parent, child in thin.edges():
+        if not prior.required[parent, child]:
+            above = set(thin.parents(child).tolist())
+            assert score(child, above) >= score(child, above - {parent}) - 1e-6

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nextpert.core.graph.dag import Dag
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 
 class Pdag:
@@ -69,27 +73,45 @@ class Pdag:
         self.parents[y].add(x)
         self.children[x].add(y)
 
-    def to_dag(self) -> Dag:
+    def copy(self) -> Pdag:
+        """Return a graph of its own."""
+        return Pdag(self.parents, self.neighbours)
+
+    def to_dag(
+        self, before: NDArray[np.bool_] | None = None, forbidden: NDArray[np.bool_] | None = None
+    ) -> Dag:
         """Return a graph with the same skeleton, directions and colliders (Dor & Tarsi 1992).
+
+        Node by node is taken out that can stand last among those left. With ``before`` (closed
+        under what follows, ``before[a, b]`` where ``a`` stands before ``b``) it must also have none
+        left that stands after it, with ``forbidden`` no arc into it that is barred: as before,
+        whichever of these nodes goes first, what is left has a graph if the whole had one.
 
         Raises
         ------
         ValueError
             If there is none.
         """
-        rest = Pdag(self.parents, self.neighbours)
+        rest = self.copy()
         parents: list[set[int]] = [set() for _ in range(self.n_nodes)]
         waiting = set(range(self.n_nodes))
+        after = [set(np.flatnonzero(row).tolist()) for row in before] if before is not None else []
         queue = list(range(self.n_nodes))
         while queue:
             node = queue.pop()
             if node not in waiting or not rest.can_be_last(node):
                 continue
-            waiting.discard(node)
             joined = rest.adjacent(node)
+            if before is not None and after[node] & waiting:
+                continue
+            if forbidden is not None and forbidden[sorted(joined), node].any():
+                continue
+            waiting.discard(node)
             parents[node] = joined
             for other in joined:
                 rest.drop(other, node)
+            if before is not None:
+                queue.extend(np.flatnonzero(before[:, node]).tolist())
             queue.extend(sorted(joined))
         if waiting:
             message = f"No graph has the directions given at nodes {sorted(waiting)[:10]}."

@@ -16,17 +16,19 @@ if TYPE_CHECKING:
 
     from nextpert.core.graph.dag import Dag
     from nextpert.core.search._grow_shrink import ScoreProblem
+    from nextpert.core.search.prior_knowledge import PriorKnowledge
 
 _MOST_SETS = 256  # looked at an arc; more only where an arc has nine common neighbours or more
 _LEAST_GAIN = 1e-6
 
 
-def backward(problem: ScoreProblem, dag: Dag) -> Dag:
+def backward(problem: ScoreProblem, dag: Dag, prior: PriorKnowledge | None = None) -> Dag:
     """Delete arcs while the score of the equivalence class rises, the best first.
 
     Chickering 2002 (JMLR 3), theorem 17: x and y (x -> y or x - y) are separated, and the
     neighbours of y that are adjacent to x, but for a clique T of them, become children of both.
-    The score rises by ``s(y, T + parents(y) - x) - s(y, T + parents(y) + x)``.
+    The score rises by ``s(y, T + parents(y) - x) - s(y, T + parents(y) + x)``. With prior
+    knowledge, an arc is deleted only where a member of the new class agrees with it.
     """
     known: dict[tuple[int, frozenset[int]], float] = {}
     scratch = Scratch.empty(dag.n_nodes)
@@ -43,24 +45,46 @@ def backward(problem: ScoreProblem, dag: Dag) -> Dag:
 
     while True:
         graph = Pdag.of_class(dag)
-        best: tuple[float, int, int, set[int]] | None = None
+        found: list[tuple[float, int, int, set[int]]] = []
         for y in range(dag.n_nodes):
             for x in sorted(graph.parents[y] | graph.neighbours[y]):
                 common = graph.neighbours[y] & graph.adjacent(x)
                 for kept in islice(_cliques(graph, sorted(common)), _MOST_SETS):
                     base = frozenset(kept | graph.parents[y]) - {x}
                     gain = score(y, base) - score(y, base | {x})
-                    if gain > (best[0] if best else _LEAST_GAIN):
-                        best = (gain, x, y, common - kept)
+                    if gain > _LEAST_GAIN:
+                        found.append((gain, x, y, common - kept))
+        found.sort(key=lambda deletion: -deletion[0])
+        thinned = (_without(graph, x, y, freed, prior) for _, x, y, freed in found)
+        best = next((thinner for thinner in thinned if thinner is not None), None)
         if best is None:
             return dag
-        _, x, y, freed = best
-        graph.drop(x, y)
-        for node in freed:
-            graph.direct(y, node)
-            if node in graph.neighbours[x]:
-                graph.direct(x, node)
-        dag = graph.to_dag()
+        dag = best
+
+
+def _without(
+    graph: Pdag, x: int, y: int, freed: set[int], prior: PriorKnowledge | None
+) -> Dag | None:
+    """Return a graph of the class after a deletion, None where all contradict what is known."""
+    if prior is not None and (prior.required[x, y] or prior.required[y, x]):
+        return None
+    thinner = graph.copy()
+    thinner.drop(x, y)
+    for node in freed:
+        thinner.direct(y, node)
+        if node in thinner.neighbours[x]:
+            thinner.direct(x, node)
+    if prior is None:
+        return thinner.to_dag()
+    return agreeing_dag(thinner, prior)
+
+
+def agreeing_dag(graph: Pdag, prior: PriorKnowledge) -> Dag | None:
+    """Return a graph of a class that agrees with orders and forbidden arcs, None without one."""
+    try:
+        return graph.to_dag(prior.before, prior.forbidden)
+    except ValueError:
+        return None
 
 
 def _cliques(graph: Pdag, nodes: list[int]) -> Iterator[set[int]]:

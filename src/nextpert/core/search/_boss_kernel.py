@@ -64,7 +64,8 @@ class State(NamedTuple):
 @spliced
 def _settle(problem, forest, growth, scratch, state, node):
     """Bring score and sets of a node up to date with ``prefix``; return whether there was room."""
-    vertex = trace(problem, forest, growth, scratch, state.roots[node], state.prefix, state.trial)
+    roots, prefix = state.roots, state.prefix
+    vertex = trace(problem, forest, growth, scratch, roots, node, prefix, state.trial)
     if vertex < 0:
         return False
     state.score[node] = forest.score[vertex]
@@ -95,8 +96,8 @@ def _weigh(problem, forest, growth, scratch, state, v, low, high):
         prefix[w] = np.uint64(0)
     for m in range(low):  # v stands at low or later, so that it is not among these
         flip(prefix, state.order[m])
-    root = state.roots[v]
-    vertex = trace(problem, forest, growth, scratch, root, prefix, state.own)
+    roots = state.roots
+    vertex = trace(problem, forest, growth, scratch, roots, v, prefix, state.own)
     if vertex < 0:
         return False
     shift = 0.0  # of all others together, as v moves on from place low
@@ -107,7 +108,7 @@ def _weigh(problem, forest, growth, scratch, state, v, low, high):
         if touched:
             if j < a:
                 flip(prefix, v)
-            other = trace(problem, forest, growth, scratch, state.roots[node], prefix, state.trial)
+            other = trace(problem, forest, growth, scratch, roots, node, prefix, state.trial)
             if j < a:
                 flip(prefix, v)
             if other < 0:
@@ -116,7 +117,7 @@ def _weigh(problem, forest, growth, scratch, state, v, low, high):
             shift += -change if j < a else change
         flip(prefix, node)
         if has(state.own[1], node):
-            vertex = trace(problem, forest, growth, scratch, root, prefix, state.own)
+            vertex = trace(problem, forest, growth, scratch, roots, v, prefix, state.own)
             if vertex < 0:
                 return False
         gain[j + 1] = forest.score[vertex] + shift
@@ -212,3 +213,70 @@ def climb(problem, forest, growth, scratch, state, random, parents):
             parents[i, w] = state.grown[i, w] | problem.required[i, w]
         shrink(problem, parents[i], i, scratch)
     return True
+
+
+@entry
+def move_blocks(problem, forest, growth, scratch, state):
+    """Move nodes together with those that may not be overtaken; return 1 if any gained, else 0.
+
+    On its way to either end of the order, a node takes along every node it may not pass, and the
+    others hop over this block one by one. Returns -1 where the forest is full. Scores and sets in
+    ``state`` must be up to date, and are at the end.
+    """
+    p, words = state.grown.shape
+    order, best_order = np.empty(p, np.int64), np.empty(p, np.int64)
+    score = np.empty(p)
+    sets = np.empty((2, p, words), np.uint64)
+    gained = 0
+    for task in range(2 * p):
+        v, step = task >> 1, 1 - 2 * (task & 1)
+        limits = problem.after[v] if step > 0 else problem.before[v]
+        some = np.uint64(0)
+        for w in range(words):
+            some |= limits[w]
+        if some == np.uint64(0):
+            continue
+        base = _store(state, order, score, sets)
+        near = far = state.place[v]  # the ends of the block
+        least = 1e-6 + 1e-11 * problem.weight[0]
+        most, room = least, True
+        while room and 0 <= near + step < p:
+            node = state.order[near + step]
+            if not has(limits, node):
+                room = _move(problem, forest, growth, scratch, state, node, far)
+                far += step
+                total = 0.0
+                for i in range(p):
+                    total += state.score[i]
+                if room and total - base > most:
+                    most = total - base
+                    for m in range(p):
+                        best_order[m] = state.order[m]
+            near += step
+        for m in range(p):
+            state.order[m] = best_order[m] if most > least else order[m]
+            state.place[state.order[m]] = m
+        if most > least:
+            gained = 1
+            state.progress[1] += 1  # single moves are to be tried again
+            room = room and _settle_all(problem, forest, growth, scratch, state)
+        else:
+            for i in range(p):
+                state.score[i] = score[i]
+                for w in range(words):
+                    state.grown[i, w], state.passed[i, w] = sets[0, i, w], sets[1, i, w]
+        if not room:
+            return -1
+    return gained
+
+
+@spliced
+def _store(state, order, score, sets):
+    """Copy the order, scores and sets; return the total score."""
+    total = 0.0
+    for i in range(order.shape[0]):
+        order[i], score[i] = state.order[i], state.score[i]
+        total += score[i]
+        for w in range(state.grown.shape[1]):
+            sets[0, i, w], sets[1, i, w] = state.grown[i, w], state.passed[i, w]
+    return total

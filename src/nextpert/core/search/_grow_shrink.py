@@ -284,12 +284,12 @@ def _branch_out(problem, forest, growth, vertex):
 
 
 @inner
-def trace(problem, forest, growth, scratch, root, prefix, sets):
-    """Grow and shrink the parents of a root's owner in a prefix; return the vertex reached.
+def trace(problem, forest, growth, scratch, roots, owner, prefix, sets):
+    """Grow and shrink the parents of a node in a prefix; return the vertex reached.
 
     ``sets`` gets what was grown and what was passed over. Returns -1 where the forest is full.
     """
-    vertex = root
+    vertex = roots[owner]
     grown, passed = sets[0], sets[1]
     for w in range(prefix.shape[0]):
         grown[w] = np.uint64(0)
@@ -315,7 +315,6 @@ def trace(problem, forest, growth, scratch, root, prefix, sets):
             break
         vertex = below
     if np.isnan(forest.score[vertex]):
-        owner = np.int64(forest.node[root])
         row = grown.copy()
         for w in range(row.shape[0]):
             row[w] |= problem.required[owner, w]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from joblib import Parallel, delayed
 
 from nextpert.core._checks import as_rng, require_count
+from nextpert.core.graph._equivalence import Pdag
 from nextpert.core.graph.dag import Dag
-from nextpert.core.search._backward import backward
+from nextpert.core.search._backward import agreeing_dag, backward
 from nextpert.core.search._bits import unpack_rows
-from nextpert.core.search._boss_kernel import State, climb
+from nextpert.core.search._boss_kernel import State, climb, move_blocks
 from nextpert.core.search._grow_shrink import Forest, Growth, ScoreProblem, local_score
 from nextpert.core.search._imap import Problem, Scratch, sparse_order
 from nextpert.core.search._scores import make_score_problem
@@ -100,10 +101,13 @@ def boss(
         Number of starts: the first from the sparsest minimum-degree order, as in :func:`gsp`, the
         others from randomised ones.
     backward_search
-        Whether to end with a backward equivalence search; left out with prior knowledge, which
-        equivalent graphs may contradict.
+        Whether to end with a backward equivalence search; with prior knowledge, only over classes
+        with a member that agrees with it.
     prior
-        Orders, required and forbidden arcs.
+        Orders, required and forbidden arcs. They bar many ways to the best order, so every start
+        searches twice: from its own order, and from where the search without prior knowledge ends
+        (a member of that class that agrees, if there is one). Nodes are also moved together with
+        those that they may not pass.
     rng
         Seed or generator. Every start gets a seed drawn from it, so the result does not depend on
         the number of workers.
@@ -131,20 +135,21 @@ def boss(
     problem = make_score_problem(moments, score, penalty, prior)
     seeds = as_rng(rng).integers(0, 2**64, n_starts, dtype=np.uint64)
     fewest = _order_problem(problem, moments.n, penalty)
+    bound = prior if prior is not None and _says_something(prior) else None
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
     scores = np.empty(n_starts)
     best, best_parents = -1, problem.before
-    tasks = (delayed(_start)(problem, fewest, seed, k > 0) for k, seed in enumerate(seeds))
+    tasks = (delayed(_start)(problem, fewest, bound, seed, k > 0) for k, seed in enumerate(seeds))
     for k, (total, parents) in enumerate(workers(tasks)):
         scores[k] = total
         if best < 0 or total > scores[best] + 1e-6:
             best, best_parents = k, parents
         if progress is not None:
             progress(k + 1, n_starts)
-    dag = Dag.from_matrix(unpack_rows(best_parents, moments.n_nodes).T)
+    dag = _to_dag(best_parents)
     known = PriorKnowledge(moments.n_nodes) if prior is None else prior
-    if backward_search and not (known.before.any() or known.forbidden.any()):
-        dag = backward(problem, dag)
+    if backward_search:
+        dag = backward(problem, dag, bound)
     total = _total(problem, dag)
     logger.info("BOSS: %d arcs, score %.6g, start %d of %d", dag.n_edges, total, best, n_starts)
     return BossResult(dag, known.order_of(dag), total, scores, best, score, moments.n)
@@ -166,32 +171,80 @@ def _order_problem(problem: ScoreProblem, n_cells: int, penalty: float) -> Probl
 
 
 def _start(
-    problem: ScoreProblem, fewest: Problem, seed: np.uint64, randomised: bool
+    problem: ScoreProblem,
+    fewest: Problem,
+    prior: PriorKnowledge | None,
+    seed: np.uint64,
+    randomised: bool,
 ) -> tuple[float, NDArray[np.uint64]]:
     """Climb from one order; return the score and the parent sets."""
+    slack = int(np.random.default_rng(int(seed)).integers(_N_SLACKS)) if randomised else 0
+    total, parents, _ = _climb(problem, fewest, slack, seed)
+    if prior is None:
+        return total, parents
+    none = np.zeros_like(problem.before)
+    known: dict[str, Any] = {"required": none, "forbidden": none, "before": none, "after": none}
+    freely = fewest._replace(**known, ordered=False)
+    _, free, order = _climb(problem._replace(**known), freely, slack, seed)
+    member = agreeing_dag(Pdag.of_class(_to_dag(free)), prior)
+    order = prior.nearest_order(order) if member is None else prior.order_of(member)
+    found = [(total, parents), _climb(problem, fewest, slack, seed, order)[:2]]
+    if member is not None and prior.allows(member):
+        found.append((_total(problem, member), _rows_of(problem, member)))
+    return max(found, key=lambda pair: pair[0])
+
+
+def _climb(
+    problem: ScoreProblem,
+    fewest: Problem,
+    slack: int,
+    seed: np.uint64,
+    order: NDArray[np.int64] | None = None,
+) -> tuple[float, NDArray[np.uint64], NDArray[np.int64]]:
+    """Climb from an order, a sparse one where none is given; return score, parent sets, order."""
     p, words = problem.before.shape
     random = np.array([seed], np.uint64)
-    slack = int(np.random.default_rng(int(seed)).integers(_N_SLACKS)) if randomised else 0
-    order = np.empty(p, np.int64)
-    sparse_order(fewest, slack, random, np.empty((p, p)), np.empty(p, np.int64), order)
+    if order is None:
+        order = np.empty(p, np.int64)
+        sparse_order(fewest, slack, random, np.empty((p, p)), np.empty(p, np.int64), order)
     state, growth, scratch = State.start(order, words), Growth.empty(p), Scratch.empty(p)
     forest = Forest.empty(max(_VERTICES, 4 * p), _BRANCHES)
     parents = np.zeros((p, words), np.uint64)
-    emptied_at = None
-    while not climb(problem, forest, growth, scratch, state, random, parents):
+    ordered, emptied_at = bool(problem.before.any()), None
+    while True:
+        full = not climb(problem, forest, growth, scratch, state, random, parents)
+        if not full:
+            gained = move_blocks(problem, forest, growth, scratch, state) if ordered else 0
+            if gained == 0:
+                return float(state.score.sum()), parents, state.order
+            full = gained < 0
+        if not full:
+            continue
         here = (int(state.progress[2]), int(state.progress[0]))
         if len(forest.branch) < _MOST_BRANCHES or emptied_at == here:
             forest = forest.enlarged()
         else:
             forest.used[:] = 0
             emptied_at = here
-    return float(state.score.sum()), parents
+
+
+def _says_something(prior: PriorKnowledge) -> bool:
+    return bool(prior.before.any() or prior.forbidden.any())
+
+
+def _to_dag(parents: NDArray[np.uint64]) -> Dag:
+    return Dag.from_matrix(unpack_rows(parents, len(parents)).T)
+
+
+def _rows_of(problem: ScoreProblem, dag: Dag) -> NDArray[np.uint64]:
+    """Return the parent sets of a graph."""
+    rows = np.zeros_like(problem.before)
+    for parent, child in dag.edges():
+        rows[child, parent >> 6] |= np.uint64(1 << (parent & 63))
+    return rows
 
 
 def _total(problem: ScoreProblem, dag: Dag) -> float:
     """Return the score of a graph."""
-    scratch = Scratch.empty(dag.n_nodes)
-    rows = np.zeros_like(problem.before)
-    for parent, child in dag.edges():
-        rows[child, parent >> 6] |= np.uint64(1 << (parent & 63))
+    rows, scratch = _rows_of(problem, dag), Scratch.empty(dag.n_nodes)
     return float(sum(local_score(problem, row, i, scratch) for i, row in enumerate(rows)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -115,6 +116,31 @@ class PriorKnowledge:
             If there is none.
         """
         return Dag.from_matrix((dag.to_matrix().toarray() != 0) | self.before).order
+
+    def nearest_order(self, order: ArrayLike) -> NDArray[np.int64]:
+        """Return an order that agrees, made by taking the first node of ``order`` that may come.
+
+        Examples
+        --------
+        >>> from nextpert.core import PriorKnowledge
+        >>> PriorKnowledge(4, before=[(3, 1)]).nearest_order([2, 1, 3, 0])
+        array([2, 3, 1, 0])
+        """
+        nodes = np.asarray(order, np.int64)
+        place = np.empty(self.n_nodes, np.int64)
+        place[nodes] = np.arange(self.n_nodes)
+        missing = self.before.sum(axis=0)
+        free = [int(place[node]) for node in np.flatnonzero(missing == 0)]
+        heapify(free)
+        found = []
+        while free:
+            node = nodes[heappop(free)]
+            found.append(node)
+            for after in np.flatnonzero(self.before[node]):
+                missing[after] -= 1
+                if missing[after] == 0:
+                    heappush(free, int(place[after]))
+        return np.array(found)
 
     def __repr__(self) -> str:
         return (
