@@ -10,13 +10,22 @@ and run no faster.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numba import njit
 
+from nextpert.core._cache import keep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _SHARED: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 _INNER: dict[str, Any] = {**_SHARED, "no_cpython_wrapper": True}
-entry = njit(**_SHARED, cache=True)
 inner = njit(**_INNER)
 spliced = njit(**_INNER, inline="always")
 fast = njit(**_INNER, fastmath={"reassoc", "contract"})
+
+
+def entry(function: Callable[..., Any]) -> Any:
+    """Compile a function that is called from Python, on first use, and keep it on disk."""
+    return keep(njit(**_SHARED)(function))

@@ -1,0 +1,109 @@
+"""Compiled code on disk: what cannot be kept runs uncached, what is damaged is compiled anew.
+
+numba's own cache raises where no directory can be written, as in read-only containers, and where
+a file of it was damaged or cut. Every file here ends in the digest of what stands before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import io
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.dispatcher import Dispatcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_DIGEST = 32
+_warned: list[bool] = []
+
+
+class _CheckedFile(IndexDataCacheFile):
+    """numba's index and data files with a digest at the end, which unpickling does not read."""
+
+    @contextmanager
+    def _open_for_write(self, filepath: str) -> Iterator[io.BytesIO]:
+        content = io.BytesIO()
+        yield content
+        with super()._open_for_write(filepath) as file:
+            file.write(content.getvalue() + hashlib.sha256(content.getvalue()).digest())
+
+    def _load_index(self) -> dict[Any, str]:
+        return super()._load_index() if _is_whole(self._index_path) else {}
+
+    def _load_data(self, name: str) -> Any:
+        if not _is_whole(self._data_path(name)):
+            message = f"{name} is damaged."
+            raise OSError(message)  # for numba a file that is gone: it compiles and saves anew
+        return super()._load_data(name)
+
+
+class KernelCache(FunctionCache):
+    """A function's compiled forms on disk, valid while the function and what it calls stay."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = _CheckedFile(
+            self._cache_path, self._impl.filename_base, _stamp(function)
+        )
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep the compiled form of a signature, where the disk lets us."""
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:  # full, or read-only since
+            self.disable()
+            _warn(error)
+
+
+def keep(dispatcher: Any) -> Any:
+    """Give a compiled function its cache, or warn that there is none; returns the function."""
+    try:
+        dispatcher._cache = KernelCache(dispatcher.py_func)
+    except (RuntimeError, OSError) as error:  # numba: no locator available
+        _warn(error)
+    return dispatcher
+
+
+def _is_whole(path: str) -> bool:
+    try:
+        content = Path(path).read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(content[:-_DIGEST]).digest() == content[-_DIGEST:]
+
+
+def _stamp(function: Callable[..., Any]) -> str:
+    """Digest of the sources a function is compiled from; numba's own leaves out what it calls."""
+    digest, seen, waiting = hashlib.sha256(), set(), [function]
+    while waiting:
+        one = waiting.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        digest.update(inspect.getsource(one).encode())
+        for name in one.__code__.co_names:
+            value = one.__globals__.get(name)
+            if isinstance(value, Dispatcher):
+                waiting.append(value.py_func)
+            elif isinstance(value, int | float):
+                digest.update(f"{name}={value!r}".encode())
+    return digest.hexdigest()
+
+
+def _warn(error: Exception) -> None:
+    """Warn, once, that compiled code cannot be kept."""
+    if not _warned:
+        _warned.append(True)
+        message = (
+            f"Compiled code cannot be kept on disk ({error}), so every session compiles it "
+            "again: set the environment variable NUMBA_CACHE_DIR to a directory that can be "
+            "written."
+        )
+        warnings.warn(message, UserWarning, stacklevel=2)

@@ -1,0 +1,97 @@
+"""Compiled code on disk: no directory to write, a full disk, damaged files, changed callees."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+KERNEL = """
+from nextpert.core._compile import entry, inner
+
+@inner
+def half(x):
+    return x / {by}
+
+@entry
+def twice(x):
+    return 4 * half(x)
+"""
+USE = "import kernel; print(kernel.twice(3.0), sum(kernel.twice.stats.cache_hits.values()))"
+
+
+def run(code, folder, **variables):
+    """Run code in a fresh interpreter; numba keeps its files in ``folder / "cache"``."""
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "cache"), **variables}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split(), done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a module of one kernel, compiled and kept."""
+    folder = tmp_path_factory.mktemp("kernel")
+    (folder / "kernel.py").write_text(KERNEL.format(by="2"))
+    assert run(USE, folder)[0] == ["6.0", "0"]
+    return folder
+
+
+def test_damaged_files_are_rebuilt(folder):
+    for ending in (".nbi", ".nbc"):
+        for damage in ("cut", "flipped", "zeros"):
+            (file,) = folder.glob(f"cache/*/kernel.twice*{ending}")
+            whole = bytearray(file.read_bytes())
+            if damage == "flipped":
+                whole[len(whole) // 2] ^= 1
+            kept = {"cut": len(whole) // 2, "zeros": 0}.get(damage, len(whole))
+            file.write_bytes(whole[:kept] + bytes(len(whole) if damage == "zeros" else 0))
+            assert run(USE, folder) == (["6.0", "0"], ""), (ending, damage)
+    assert run(USE, folder) == (["6.0", "1"], "")
+
+
+def test_what_a_kernel_calls_is_part_of_it(folder):
+    # In numba's own cache a kernel outlives a change of a callee in another file.
+    (folder / "parts.py").write_text(KERNEL.format(by="2"))
+    text = "from nextpert.core._compile import entry\nfrom parts import half\n"
+    (folder / "kernel.py").write_text(text + "@entry\ndef twice(x):\n    return 4 * half(x)\n")
+    assert run(USE, folder)[0] == ["6.0", "0"]
+    (folder / "parts.py").write_text(KERNEL.format(by="4"))
+    assert run(USE, folder)[0] == ["3.0", "0"]
+    assert run(USE, folder)[0] == ["3.0", "1"]
+
+
+# Root may write everywhere, so that folders without rights would test nothing there: a locator
+# that fits no file is what numba makes of them.
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from nextpert.core._compile import entry; f = entry(lambda x: x + 2.0); "
+        "g = entry(lambda x: x); print(f(g(3.0)))",
+        "import nextpert as npt; npt.tl.fit_dag_blr, npt.pp.assign_guides, print(5.0)",
+    ],
+)
+def test_without_a_place_to_write_all_runs_with_one_warning(tmp_path, code):
+    out, err = run(code, tmp_path, NUMBA_CACHE_LOCATOR_CLASSES="ZipCacheLocator")
+    assert out == ["5.0"]
+    assert err.count("UserWarning") == 1
+    assert "NUMBA_CACHE_DIR" in err
+
+
+def test_a_cache_that_fills_up_is_named_once(folder):
+    code = (
+        "import numba.core.caching as c\n"
+        "def full(*args): raise OSError(28, 'No space left on device')\n"
+        "c.IndexDataCacheFile.save = full\n" + USE + "; print(kernel.twice(3))"
+    )
+    (folder / "kernel.py").write_text(KERNEL.format(by="1"))
+    out, err = run(code, folder)
+    assert out == ["12.0", "0", "12.0"]
+    assert err.count("UserWarning") == 1
+    assert "No space left" in err
+    assert "NUMBA_CACHE_DIR" in err
