@@ -80,11 +80,11 @@ def test_demo_finds_the_unseen_knockout_and_writes_everything(tmp_path, capsys):
 
 
 def test_the_target_of_the_demo_is_the_truth():
-    from nextpert.cli._run import _unseen_target
+    from nextpert.cli._inputs import unseen_target
     from nextpert.core import LinearScm
 
     adata = npt.datasets.simulated_screen(n_control=20, n_perturbed=2)
-    target, hidden = _unseen_target(adata)
+    target, hidden = unseen_target(adata)
     truth = adata.uns["truth"]
     scm = LinearScm(truth["weights"], truth["noise_var"], truth["intercept"])
     shift = np.zeros(36)
@@ -237,99 +237,9 @@ def test_figures_of_a_screen_of_ones_own(screen):
     assert {p.name for p in out.iterdir()} == FILES
 
 
-ERRORS = [
-    (["design", "absent.h5ad", "--target", "MYC"], "no file 'absent.h5ad'"),
-    (["design", "SCREEN", "--target", "MYCC"], "MYCC"),
-    (["design", "SCREEN", "--target", "MYC", "--control", "ctrl"], "No control cells"),
-    (["design", "SCREEN", "--target", "MYC", "--perturbation-key", "guide"], "'guide'"),
-    (["design", "SCREEN", "--target", "MYC", "--layer", "log"], "'log'"),
-    (["design", "SCREEN", "--target", "MYC", "--genes", "MYC", "NOPE"], "NOPE"),
-    (["design", "SCREEN", "--target", "MYC", "--genes", "MYC", "MYC"], "more than once"),
-    (["design", "SCREEN", "--target", "MYC", "--alpha", "2"], "alpha"),
-    (["design", "SCREEN", "--target", "MYC", "--acquisition", "best"], "acquisition"),
-    (["design", "SCREEN", "--target", "MYC", "--shift", "half"], "shift"),
-    (["design", "SCREEN", "--target", "MYC", "--log-normalise"], "no raw counts"),
-    (["design", "SCREEN", "--target", "MYC", "--candidates", "NOPE"], "NOPE"),
-    (["design", "SCREEN", "--target", "MYC", "--dag", "absent.csv", "--method", "given"], "absent"),
-    (["design", "SCREEN", "--target-mean", "MYC"], "GENE=MEAN"),
-    (["design", "SCREEN", "--target-mean", "MYC=high"], "'high' is not a number"),
-    (["design", "SCREEN", "--target", "MYC", "--genes", "MYC", "--min-fraction", "0.5"], "Only 1"),
-    (["design", "SCREEN", "--target", "MYC", "--shift", "THREE"], "no table of shifts"),
-    (["design", "SCREEN", "--target", "MYC", "--before", "THREE"], "two columns, but has 3"),
-    (["design", "THREE", "--target", "MYC"], "cannot be read as h5ad"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "message"), ERRORS, ids=lambda value: str(value)[-40:])
-def test_errors_take_one_line_and_leave_nothing(screen, tmp_path, capsys, arguments, message):
-    three = tmp_path / "three.csv"
-    three.write_text("a,b,c\nx,y,z\n")
-    places = {"SCREEN": str(screen), "THREE": str(three)}
-    arguments = [places.get(word, word) for word in arguments]
-    out = tmp_path / "out"
-    assert main([*arguments, "--out", str(out), "--quiet", "--n-runs", "2"]) == 2
-    printed = capsys.readouterr()
-    errors = [line for line in printed.err.splitlines() if "error:" in line]
-    assert len(errors) == 1
-    assert message in errors[0]
-    assert errors[0].startswith("nextpert: error: ")
-    assert "Traceback" not in printed.err
-    assert printed.out == ""
-    assert not out.exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "demo | design"),
-        (["design", "x.h5ad"], "--target"),
-        (["demo", "--target", "MYC"], "--data"),
-        (["design", "x.h5ad", "--target", "MYC", "--target-group", "a", "b"], "not allowed"),
-        (["design", "x.h5ad", "--target", "MYC", "--min-fraction", "2"], "between 0 and 1"),
-        (["design", "x.h5ad", "--target", "MYC", "--show", "-1"], "--show"),
-        (["design", "x.h5ad", "--target", "MYC", "--alpha", "x"], "--alpha"),
-        (["design", "x.h5ad", "--target", "MYC", "--genes", "@absent.txt"], "absent.txt"),
-        (["dessign"], "dessign"),
-    ],
-)
-def test_wrong_usage_takes_one_line(capsys, arguments, message):
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    printed = capsys.readouterr().err
-    assert len(printed.splitlines()) == 1
-    assert message in printed
-
-
 def test_debug_shows_where_an_error_comes_from(screen):
     with pytest.raises(ValueError, match="MYCC"):
         _design(screen, "--debug", target=("--target", "MYCC"))
-
-
-def test_files_are_written_all_or_none(screen, monkeypatch, capsys):
-    assert _design(screen) == 0
-    out = screen.parent / "out"
-    before = {p.name: p.read_bytes() for p in out.iterdir()}
-
-    def fail(self, path, **options):
-        Path(path).write_text("half")
-        message = "No space left on device"
-        raise OSError(message)
-
-    monkeypatch.setattr(ad.AnnData, "write_h5ad", fail)
-    assert _design(screen, "--acquisition", "random") == 2
-    assert "No space left" in capsys.readouterr().err
-    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
-
-
-def test_interruption_leaves_nothing(screen, monkeypatch, capsys):
-    def interrupt(*args, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("nextpert.tl.fit_dag_blr", interrupt, raising=False)
-    assert _design(screen) == 130
-    assert "interrupted" in capsys.readouterr().err
-    assert not (screen.parent / "out").exists()
 
 
 def test_warnings_take_one_line(screen, capsys):

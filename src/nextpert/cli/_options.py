@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _DEMO = """\
 Run the main job: learn the graph, fit the posterior, rank what to try next. By default on a
 simulated screen whose truth is known: the wanted state is the mean under a knockout that was
 never seen, and the ranking can be compared with it."""
+# Those of tl.design_interventions, whose import takes a second.
+ACQUISITIONS = ("civ", "civ_ow", "cv", "maxv", "target_mean_variance", "greedy", "random")
 _DESIGN = """\
 Rank the perturbations to try next for a screen in an h5ad file. A list of names may be kept in a
 text file, one a line, and given as @FILE."""
@@ -60,12 +66,12 @@ def _add_options(parser: argparse.ArgumentParser, *, out: str, n_runs: int | Non
     group = parser.add_argument_group("output")
     group.add_argument("--out", type=Path, default=Path(out), help="folder of the results")
     group.add_argument(
-        "--show", type=int, default=15, metavar="N", help="rows of the table printed"
+        "--show", type=_whole(0), default=15, metavar="N", help="rows of the table printed"
     )
     group.add_argument("--no-figures", action="store_true", help="write no figures")
     group.add_argument("--quiet", action="store_true", help="no progress")
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    group.add_argument("--seed", type=int, default=0, help="seed of everything random")
+    group.add_argument("--seed", type=_whole(0), default=0, help="seed of everything random")
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
@@ -120,26 +126,30 @@ def _add_graph(parser: argparse.ArgumentParser, n_runs: int | None) -> None:
     group.add_argument(
         "--dag", type=Path, metavar="FILE.csv", help="arcs of your own: columns parent, child"
     )
-    group.add_argument("--alpha", type=float, default=1e-3, help="gsp: level of the tests")
-    group.add_argument("--depth", type=int, default=4, help="gsp: most arcs turned round at once")
+    group.add_argument("--alpha", type=_level, default=1e-3, help="gsp: level of the tests")
+    group.add_argument(
+        "--depth", type=_whole(0), default=4, help="gsp: most arcs turned round at once"
+    )
     group.add_argument("--score", choices=("bic", "bge"), default="bic", help="boss: what to raise")
-    group.add_argument("--penalty", type=float, default=2.0, help="boss: factor on that of the BIC")
+    group.add_argument(
+        "--penalty", type=_positive, default=2.0, help="boss: factor on that of the BIC"
+    )
     group.add_argument(
         "--n-runs",
-        type=int,
+        type=_whole(1),
         default=n_runs,
         help="restarts; None stands for 100 of gsp, 10 of boss (3 above 100 genes)",
     )
     group.add_argument(
         "--n-bootstraps",
-        type=int,
+        type=_whole(0),
         default=0,
         help="resamples of the control cells, for the frequency of every arc",
     )
     group.add_argument(
         "--backend", choices=("nextpert", "causaldag"), default="nextpert", help="implementation"
     )
-    group.add_argument("--n-jobs", type=int, default=1, help="threads")
+    group.add_argument("--n-jobs", type=_jobs, default=1, help="threads")
     for name, columns in (
         ("before", "earlier, later"),
         ("tiers", "gene, tier (a number)"),
@@ -158,6 +168,7 @@ def _add_posterior(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--shift",
+        type=_shift,
         default="knockout",
         metavar="knockout|observed|FILE.csv",
         help="what a perturbation does to its targets; a table has perturbations as rows",
@@ -169,13 +180,13 @@ def _add_posterior(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--prior-units", choices=("data", "noise"), help="what weights are measured in by the prior"
     )
-    group.add_argument("--noise-var", type=float, help="known noise variance of all genes")
+    group.add_argument("--noise-var", type=_positive, help="known noise variance of all genes")
     group.add_argument("--no-intercept", action="store_true", help="for data centred by controls")
 
 
 def _add_ranking(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the ranking (tl.design_interventions)")
-    group.add_argument("--acquisition", default="civ", help="criterion")
+    group.add_argument("--acquisition", choices=ACQUISITIONS, default="civ", help="criterion")
     group.add_argument(
         "--candidates",
         nargs="+",
@@ -185,11 +196,14 @@ def _add_ranking(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--candidate-shift",
+        type=_shift,
         metavar="knockout|observed|FILE.csv",
         help="shift of the candidates; by default as fitted",
     )
-    group.add_argument("--n-cells", type=int, default=100, help="cells planned for the next one")
-    group.add_argument("--n-samples", type=int, default=400, help="posterior draws")
+    group.add_argument(
+        "--n-cells", type=_whole(1), default=100, help="cells planned for the next one"
+    )
+    group.add_argument("--n-samples", type=_whole(2), default=400, help="posterior draws")
     group.add_argument(
         "--no-noise-aware",
         action="store_true",
@@ -197,16 +211,74 @@ def _add_ranking(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        message = f"must be a number, but is {text!r}"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
 def _share(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not 0 <= value < 1:
         message = f"must lie between 0 and 1, but is {text}"
         raise argparse.ArgumentTypeError(message)
     return value
 
 
+def _level(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < 1:
+        message = f"must lie between 0 and 1, both excluded, but is {text}"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if value <= 0:
+        message = f"must be above 0, but is {text}"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
 def _scale(text: str) -> str | float:
-    return text if text == "evidence" else float(text)
+    return text if text == "evidence" else _positive(text)
+
+
+def _shift(text: str) -> str:
+    if text not in ("knockout", "observed") and not text.endswith(".csv"):
+        message = f"must be knockout, observed or a FILE.csv, but is {text!r}"
+        raise argparse.ArgumentTypeError(message)
+    return text
+
+
+def _jobs(text: str) -> int:
+    value = _whole(-1)(text)
+    if value == 0:
+        message = "must be a number of threads, or -1 for all processors, but is 0"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    """Return what reads a whole number of at least ``least``."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            message = f"must be a whole number of at least {least}, but is {text!r}"
+            raise argparse.ArgumentTypeError(message)
+        return value
+
+    return read
 
 
 def parse(version: str, argv: list[str] | None) -> argparse.Namespace:
@@ -219,6 +291,14 @@ def parse(version: str, argv: list[str] | None) -> argparse.Namespace:
         parser.error("name the wanted state, such as with --target NAME")
     if options.file is None and named:
         parser.error("the simulated screen has its own target: give --data FILE.h5ad as well")
-    if options.show < 0:
-        parser.error(f"--show must be 0 or more, but is {options.show}")
+    _check_method(parser, options)
     return options
+
+
+def _check_method(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if (options.method == "given") != (options.dag is not None):
+        parser.error("--method given and --dag FILE.csv belong together: give both or neither")
+    if options.method == "given" and options.n_bootstraps:
+        parser.error("--n-bootstraps needs a graph that is learned: leave out --method given")
+    if options.method == "boss" and options.backend != "nextpert":
+        parser.error(f"--backend {options.backend} has no boss: use --method gsp with it")

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import sys
+import threading
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
 
 # What bad input raises, here and in the functions called; anything else is a fault of ours, and
 # shows its traceback.
@@ -25,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 2 after an error, which is told on one line; 130 if interrupted.
+        0; 2 after an error, which is told on one line; 130 if interrupted, 143 if terminated.
 
     Examples
     --------
@@ -38,28 +44,60 @@ def main(argv: Sequence[str] | None = None) -> int:
     from nextpert.cli._report import say
 
     options = parse(__version__, None if argv is None else list(argv))
+    options.written = False
     notes = _Notes(logging.WARNING)
     logger = logging.getLogger("nextpert")
     logger.addHandler(notes)
     try:
-        with warnings.catch_warnings():
+        with _stopped_by_signals(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = _show_warning
             from nextpert.cli._run import run
 
             run(options)
-    except KeyboardInterrupt:
-        say("interrupted, nothing written")
-        return 130
+    except (KeyboardInterrupt, _Stopped) as error:
+        number = error.args[0] if isinstance(error, _Stopped) else signal.SIGINT
+        what = "interrupted" if number == signal.SIGINT else "terminated"
+        say(f"{what}, {'results are written' if options.written else 'nothing written'}")
+        return 128 + int(number)
+    except BrokenPipeError:
+        # The reader of our output has gone, as with "| head"; Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0 if options.written else 2
     except _EXPECTED as error:
         if options.debug:
             raise
-        say(f"error: {_one_line(error)}")
+        say(f"error: {_tell(str(error)) or type(error).__name__}")
         return 2
     finally:
         logger.removeHandler(notes)
     return 0
+
+
+class _Stopped(BaseException):
+    """The process was told to end; carries the number of the signal."""
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into an exception, so that temporary files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for name in names:  # once is enough: tidying up is not to be cut short
+            signal.signal(name, signal.SIG_IGN)
+        raise _Stopped(number)
+
+    before = {name: signal.signal(name, stop) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 class _Notes(logging.Handler):
@@ -68,11 +106,14 @@ class _Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from nextpert.cli._report import say
 
-        say(f"note: {' '.join(record.getMessage().split())}")
+        say(f"note: {_tell(record.getMessage())}")
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _tell(message: str) -> str:
+    """Return a message on one line, in the words of the command."""
+    from nextpert.cli._words import as_options
+
+    return as_options(" ".join(message.split()))
 
 
 def _show_warning(
@@ -86,4 +127,4 @@ def _show_warning(
     from nextpert.cli._report import say
 
     if category is UserWarning:  # sub-classes are other packages' deprecations and the like
-        say(f"warning: {' '.join(str(message).split())}")
+        say(f"warning: {_tell(str(message))}")

@@ -1,0 +1,239 @@
+"""Everything the command is given, read and checked before the graph is learned."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert.cli import _read as read
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+    from nextpert._adata import LabelTable
+
+_MANY_GENES = 300
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The screen, and what the options name.
+
+    Parameters
+    ----------
+    adata
+        The screen, log-normalised.
+    genes
+        The panel; ``None`` for that of a given graph, or every gene.
+    target
+        The wanted state as :func:`nextpert.tl.design_interventions` takes it.
+    hidden
+        The unseen knockout behind the target of the simulated screen.
+    tables
+        What the csv files hold, and the candidates, by the name of their option.
+    """
+
+    adata: AnnData
+    genes: list[str] | None
+    target: Any
+    hidden: str | None
+    tables: dict[str, Any]
+
+
+def read_inputs(options: argparse.Namespace) -> Inputs:
+    """Return all inputs.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is absent.
+    ValueError
+        If a file cannot be read, or an option names what the screen does not hold.
+    """
+    tables = {
+        "dag": read.read_pairs(options.dag, "--dag"),
+        "before": read.read_pairs(options.before, "--before"),
+        "required": read.read_pairs(options.required, "--required"),
+        "forbidden": read.read_pairs(options.forbidden, "--forbidden"),
+        "tiers": read.read_numbers(options.tiers, "--tiers"),
+        "shift": read.read_shift(options.shift, "--shift"),
+        "candidate_shift": read.read_shift(options.candidate_shift, "--candidate-shift"),
+        "candidates": read.read_candidates(options.candidates),
+    }
+    target: Any
+    hidden = None
+    if options.file is None:
+        from nextpert.datasets import simulated_screen
+
+        adata = simulated_screen(rng=options.seed)
+        target, hidden = unseen_target(adata)
+        if options.candidates is None:
+            tables["candidates"] = "genes"
+    else:
+        target = read.read_target(options)
+        adata = read.read_screen(options.file)
+    genes = _prepare(adata, options)
+    if options.file is not None:
+        _check_names(adata, options, genes, target, tables)
+    return Inputs(adata, genes, target, hidden, tables)
+
+
+def unseen_target(adata: AnnData) -> tuple[dict[str, float], str]:
+    """Return the true mean under the strongest knockout that was not performed, and its name."""
+    truth = adata.uns["truth"]
+    mean, genes = truth["control_mean"], [str(gene) for gene in truth["genes"]]
+    effects = np.linalg.inv(np.eye(len(genes)) - truth["weights"].toarray())
+    change = -effects * mean  # one column a knockout
+    seen = set(adata.obs["perturbation"].astype(str))
+    unseen = [i for i, gene in enumerate(genes) if gene not in seen]
+    best = max(unseen, key=lambda i: float((change[:, i] ** 2).sum()))
+    wanted = mean + change[:, best]
+    return dict(zip(genes, wanted.tolist(), strict=True)), genes[best]
+
+
+def _prepare(adata: AnnData, options: argparse.Namespace) -> list[str] | None:
+    """Normalise if asked to, and return the panel (``None``: that of a given graph, or all)."""
+    from nextpert import _adata
+
+    labels = _adata.read_labels(adata, options.perturbation_key)
+    _adata.require_control(labels, options.control)
+    _adata.require_layer(adata, options.layer)
+    names, columns = _adata.resolve_panel(adata, options.genes)
+    _normalise(adata, options)
+    if not options.min_fraction:
+        if options.genes is None and options.method != "given" and adata.n_vars > _MANY_GENES:
+            message = (
+                f"The panel holds all {adata.n_vars} genes: learning its graph may take long. "
+                "Name fewer with --genes or --min-fraction."
+            )
+            warnings.warn(message, UserWarning, stacklevel=2)
+        return None if options.genes is None else names
+    cells = np.flatnonzero(labels.groups([options.control]) == 0)
+    seen = _adata.seen_share(adata, columns, cells, options.layer)
+    kept = [name for name, share in zip(names, seen, strict=True) if share > options.min_fraction]
+    if len(kept) < 2:
+        message = (
+            f"Only {len(kept)} of {len(names)} genes are seen in more than "
+            f"{options.min_fraction:.3g} of the control cells: lower --min-fraction."
+        )
+        raise ValueError(message)
+    return kept
+
+
+def _normalise(adata: AnnData, options: argparse.Namespace) -> None:
+    matrix = adata.X if options.layer is None else adata.layers[options.layer]
+    values = matrix.data if hasattr(matrix, "nnz") else np.asarray(matrix).ravel()
+    counts = bool((values >= 0).all() and (values == np.floor(values)).all())
+    where = "X" if options.layer is None else f"The layer {options.layer!r}"
+    if not options.log_normalise:
+        if counts and options.file is not None:
+            message = f"{where} holds whole numbers only: if they are counts, pass --log-normalise."
+            warnings.warn(message, UserWarning, stacklevel=2)
+        return
+    if not counts:
+        message = (
+            f"{where} holds no raw counts (values below 0 or not whole): leave out --log-normalise "
+            "for data that are normalised already."
+        )
+        raise ValueError(message)
+    import scanpy as sc
+
+    if "counts" not in adata.layers:
+        adata.layers["counts"] = matrix.copy()
+    as_floats = matrix.astype(np.float32)
+    if options.layer is None:
+        adata.X = as_floats
+    else:
+        adata.layers[options.layer] = as_floats
+    sc.pp.normalize_total(adata, layer=options.layer)
+    sc.pp.log1p(adata, layer=options.layer)
+
+
+def _check_names(
+    adata: AnnData,
+    options: argparse.Namespace,
+    genes: list[str] | None,
+    target: Any,
+    tables: dict[str, Any],
+) -> None:
+    """Raise where a target, perturbation, candidate or shift names what is not there."""
+    from nextpert._adata import read_labels
+    from nextpert._adata.shifts import read_table
+
+    labels = read_labels(adata, options.perturbation_key)
+    panel = _panel(adata, genes, tables["dag"])
+    _check_target(adata, options, labels, panel, target)
+    labels.require(options.perturbations or [], "--perturbations")
+    rows: dict[str, set[str]] = {}
+    for name in ("shift", "candidate_shift", "candidates"):
+        if hasattr(tables[name], "items"):
+            try:
+                rows[name] = set(read_table(tables[name], panel).names)
+            except ValueError as error:
+                message = f"--{name.replace('_', '-')}: {error}"
+                raise ValueError(message) from error
+    if isinstance(tables["candidates"], list):
+        known = rows.get("shift", set()) | rows.get("candidate_shift", set())
+        _check_candidates([c for c in tables["candidates"] if c not in known], options, panel)
+    _check_rounds(adata, options, panel)
+
+
+def _panel(adata: AnnData, genes: list[str] | None, dag: Any) -> list[str]:
+    measured = [str(name) for name in adata.var_names]
+    if genes is not None or not dag:
+        return measured if genes is None else genes
+    ends = {gene for arc in dag for gene in arc}
+    return [gene for gene in measured if gene in ends]
+
+
+def _check_target(
+    adata: AnnData, options: argparse.Namespace, labels: LabelTable, panel: list[str], target: Any
+) -> None:
+    from nextpert._adata import panel_index, read_labels
+
+    if isinstance(target, str):
+        labels.require([target], "--target")
+        if target == options.control:
+            message = f"--target {target} is the control state itself: nothing to reach."
+            raise ValueError(message)
+    elif isinstance(target, tuple):
+        groups = read_labels(adata, target[0], argument="--target-group")
+        groups.require([target[1]], "--target-group")
+    else:
+        option = "--target-file" if options.target_file is not None else "--target-mean"
+        panel_index(target, panel, option)
+
+
+def _check_candidates(
+    names: Sequence[str], options: argparse.Namespace, panel: Sequence[str]
+) -> None:
+    from nextpert._adata import parse_label
+    from nextpert._adata.environments import unknown_genes
+
+    for name in names:
+        inside, outside = parse_label(
+            name, set(panel), separator=options.separator, control=options.control
+        )
+        if outside or not inside:
+            message = f"--candidates: {unknown_genes(name, outside or [name], list(panel))}"
+            raise ValueError(message)
+
+
+def _check_rounds(adata: AnnData, options: argparse.Namespace, panel: list[str]) -> None:
+    from nextpert.tl._design_interventions.tables import read_trace
+
+    try:
+        read_trace(adata, "design", panel)
+    except ValueError as error:
+        message = (
+            f"{str(options.file)!r} holds earlier rounds that these cannot be added to, or "
+            f"something else in uns['design']: name the genes of those rounds with --genes, or "
+            f"begin with a file without that entry. ({error})"
+        )
+        raise ValueError(message) from error

@@ -1,0 +1,150 @@
+"""A command that is stopped, or finds no room: nothing is left by halves."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nextpert.cli import main
+
+FAST = ["--quiet", "--n-runs", "2", "--n-samples", "20", "--no-figures"]
+
+
+def _design(path, *options, out=None):
+    out = path.parent / "out" if out is None else out
+    return main(["design", str(path), "--target", "MYC", "--out", str(out), *FAST, *options])
+
+
+def _never(*args, **options):
+    raise AssertionError
+
+
+def test_files_are_written_all_or_none(screen, monkeypatch, capsys):
+    assert _design(screen) == 0
+    out = screen.parent / "out"
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+
+    def fail(adata, path):
+        path.write_text("half")
+        message = "No space left on device"
+        raise OSError(message)
+
+    monkeypatch.setattr("nextpert.cli._output._write_h5ad", fail)
+    assert _design(screen, "--acquisition", "random") == 2
+    assert "No space left" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    new = screen.parent / "new" / "below"
+    assert _design(screen, out=new) == 2
+    assert sorted(screen.parent.iterdir()) == [out, screen]
+
+
+def test_a_move_that_fails_leaves_no_folder(screen, monkeypatch):
+    def fail(*args):
+        raise OSError("no")
+
+    monkeypatch.setattr("nextpert.cli._output.os.replace", fail)
+    assert _design(screen, out=screen.parent / "new" / "below") == 2
+    assert list(screen.parent.iterdir()) == [screen]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, signal.SIGTERM, signal.SIGHUP])
+def test_interruption_leaves_nothing(error, screen, monkeypatch, capsys):
+    def interrupt(*args, **options):
+        if isinstance(error, signal.Signals):
+            signal.raise_signal(error)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("nextpert.cli._output._write_h5ad", interrupt)
+    code = 130 if error is KeyboardInterrupt else 128 + error
+    assert _design(screen) == code
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith("interrupted, nothing written" if code == 130 else "nothing written")
+    assert list(screen.parent.iterdir()) == [screen]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_during_the_report_says_that_results_are_there(screen, monkeypatch, capsys):
+    def stop(*args):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("nextpert.cli._run.print_report", stop)
+    assert _design(screen) == 143
+    assert "terminated, results are written" in capsys.readouterr().err
+    assert (screen.parent / "out" / "ranking.csv").is_file()
+
+
+def test_a_terminated_process_leaves_nothing(screen):
+    command = [sys.executable, "-m", "nextpert.cli", "design", str(screen), "--target", "MYC"]
+    command += ["--out", str(screen.parent / "out"), "--n-runs", "100000000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "Learning" in line:
+                process.terminate()
+                break
+        assert process.wait(120) == 143
+        assert process.stderr.read().splitlines()[-1] == "nextpert: terminated, nothing written"
+    assert list(screen.parent.iterdir()) == [screen]
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "out/dag.png"])
+def test_a_folder_that_cannot_be_is_found_early(place, screen, monkeypatch, capsys):
+    (screen.parent / "file").write_text("")
+    if place == "out/dag.png":
+        (screen.parent / place).mkdir(parents=True)
+        place = "out"
+    before = sorted(screen.parent.rglob("*"))
+    monkeypatch.setattr("nextpert.tl.learn_dag", _never, raising=False)
+    assert _design(screen, out=screen.parent / place) == 2
+    assert "with --out" in capsys.readouterr().err
+    assert sorted(screen.parent.rglob("*")) == before
+
+
+def test_a_folder_without_permission_is_found_early(screen, monkeypatch, capsys):
+    """The tests may run as root, to whom no folder is closed."""
+
+    def refuse(*args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("nextpert.cli._output.tempfile.TemporaryDirectory", refuse)
+    monkeypatch.setattr("nextpert.tl.learn_dag", _never, raising=False)
+    assert _design(screen) == 2
+    line = capsys.readouterr().err
+    assert "Permission denied" in line
+    assert "--out" in line
+
+
+def test_a_full_disk_is_found_early(screen, monkeypatch, capsys):
+    free = shutil.disk_usage(screen.parent)._replace(free=1000)
+    monkeypatch.setattr("nextpert.cli._output.shutil.disk_usage", lambda path: free)
+    monkeypatch.setattr("nextpert.tl.learn_dag", _never, raising=False)
+    assert _design(screen) == 2
+    assert "make room there, or name another folder with --out" in capsys.readouterr().err
+    assert list(screen.parent.iterdir()) == [screen]
+
+
+@pytest.mark.parametrize(("most", "late"), [(2**16, False), (2**21, True)])
+def test_a_disk_that_takes_no_more(most, late, screen, small_screen):
+    """A limit on the size of files stands for the disk: met at once, or only while writing."""
+    small_screen.obsm["large"] = np.random.default_rng(0).normal(size=(small_screen.n_obs, 700))
+    small_screen.write_h5ad(screen, compression="gzip")
+    command = [sys.executable, "-m", "nextpert.cli", "design", str(screen), "--target", "MYC"]
+    done = subprocess.run(
+        [*command, "--out", str(screen.parent / "out"), *FAST],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+    )
+    assert done.returncode == 2, done.stderr
+    assert "nextpert: error: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert ("make room there" in done.stderr) != late
+    assert len(done.stderr.splitlines()) <= 3, "HDF5 says nothing of its own"
+    assert list(screen.parent.iterdir()) == [screen]
