@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from nextpert._adata.eager import eager
 from nextpert._adata.panel import list_names, resolve_panel
-from nextpert.core.cells._sound import require_sound
+from nextpert.core.cells._sound import require_numbers, require_sound
 from nextpert.core.graph.dag import CycleError, Dag
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def read_graph(adata: ad.AnnData, key: str) -> tuple[list[str], NDArray[np.int64
         require_same_panel(adata, genes, f"uns[{key!r}]", "tl.learn_dag")
     names, columns = resolve_panel(adata, genes)
     stored_graph = eager(adata.varp[key])
+    require_numbers(stored_graph, f"adata.varp[{key!r}]")
     require_sound(stored_graph, f"adata.varp[{key!r}]")
     matrix = sp.csr_array(stored_graph, copy=True)
     matrix.sum_duplicates()

@@ -131,7 +131,7 @@ def seen_share(
 
 
 def require_layer(adata: ad.AnnData, layer: str | None) -> None:
-    """Raise if the layer, or ``adata.X`` where ``layer`` is ``None``, is absent."""
+    """Raise if the layer, or ``adata.X`` where ``layer`` is ``None``, is absent or no numbers."""
     if layer is None:
         if _parent(adata).X is None:
             message = "adata.X is empty: put log-normalised expression there, or name a layer."
@@ -144,6 +144,9 @@ def require_layer(adata: ad.AnnData, layer: str | None) -> None:
             f"It holds {list_names(names) or 'none'}."
         )
         raise ValueError(message)
+    source = _parent(adata)
+    matrix = source.X if layer is None else source.layers[layer]
+    require_numbers(matrix, "adata.X" if layer is None else f"adata.layers[{layer!r}]")
 
 
 def _parent(adata: ad.AnnData) -> ad.AnnData:
@@ -161,7 +164,6 @@ def locate(
     require_layer(adata, layer)
     source = _parent(adata)
     matrix = source.X if layer is None else source.layers[layer]
-    require_numbers(matrix, "adata.X" if layer is None else f"The layer {layer!r}")
     rows = cells
     if source is not adata:
         rows = np.arange(source.n_obs)[adata._oidx][cells]

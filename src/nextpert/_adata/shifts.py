@@ -82,7 +82,7 @@ def read_table(table: Any, genes: Sequence[str]) -> Interventions:
         names = [str(name) for name in table.index]
         columns = panel_index(map(str, table.columns), genes, "The table of shifts")
         shifts = np.zeros((len(names), len(genes)))
-        given = table.to_numpy(dtype=np.float64)
+        given = _numbers(table)
         shifts[:, columns] = np.where(np.isnan(given), 0.0, given)
         _require_unique(names, "Perturbations")
         _require_unique([str(gene) for gene in table.columns], "Genes")
@@ -102,6 +102,16 @@ def read_table(table: Any, genes: Sequence[str]) -> Interventions:
         raise ValueError(message)
     targets = [[genes[int(i)] for i in np.flatnonzero(row)] for row in shifts]
     return Interventions(names, targets, shifts, ["table"] * len(names))
+
+
+def _numbers(table: pd.DataFrame) -> NDArray[np.float64]:
+    try:
+        if any(dtype.kind == "c" for dtype in table.dtypes):
+            raise ValueError
+        return table.to_numpy(dtype=np.float64)
+    except (TypeError, ValueError):
+        message = "The table of shifts must hold real numbers alone, but some of its values do not."
+        raise ValueError(message) from None
 
 
 def knockout(targets: Sequence[str], genes: Sequence[str], control_mean: Vector) -> Vector:

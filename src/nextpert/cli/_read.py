@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
 
 if TYPE_CHECKING:
     import argparse
@@ -29,6 +30,9 @@ def read_screen(path: Path) -> AnnData:
         message = f"{str(path)!r} cannot be read as h5ad ({type(error).__name__}): is it whole?"
         raise ValueError(message) from error
     require_sound_matrices(adata)
+    for matrix in [adata.X, *adata.layers.values()]:
+        if sp.issparse(matrix):
+            matrix.sum_duplicates()  # counts are told, and their logarithms taken, of the sums
     if not adata.var_names.is_unique:
         message = f"Gene names in {str(path)!r} are not unique: make them unique first."
         raise ValueError(message)

@@ -124,7 +124,9 @@ def _build(counts_path: Path, guides_path: Path, min_umi: int) -> AnnData:
             )
             raise ValueError(message)
         guides = guides[counts.index]
-    called = sp.csr_matrix(sp.csr_matrix(guides.X) >= min_umi)
+    umi = sp.csr_matrix(guides.X, copy=True)
+    umi.sum_duplicates()
+    called = sp.csr_matrix(umi >= min_umi)
     called.sort_indices()
     obs = pd.DataFrame(index=counts.index)
     if "batch" in guides.obs:

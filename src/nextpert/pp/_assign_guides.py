@@ -11,6 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from nextpert import _adata
+from nextpert.core.cells._sound import require_numbers
 from nextpert.pp._steps import guides as _guides
 from nextpert.pp._steps.options import require_known
 
@@ -182,7 +183,9 @@ def _umi(adata: ad.AnnData, guides: Any) -> tuple[sp.csr_matrix, list[str]]:
             f"names of adata.obs_names."
         )
         raise ValueError(message)
+    require_numbers(values, "The table of guides")
     matrix = sp.csr_matrix(values)[rows]
+    matrix.sum_duplicates()  # before counts are compared with the threshold
     if matrix.data.dtype.kind not in "buif" or not bool((matrix.data >= 0).all()):
         message = "The table of guides must hold counts: some are negative, NaN or no numbers."
         raise ValueError(message)

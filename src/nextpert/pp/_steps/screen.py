@@ -210,6 +210,8 @@ def _normalise(
     Return the counts a cell is scaled to; ``None`` where the values are left as they are.
     """
     values = new.X if options.layer is None else new.layers[options.layer]
+    if sp.issparse(values):
+        values.sum_duplicates()  # the logarithm is that of the sum, not of its parts
     _require_finite(values, new.var_names)
     depth = None if matrix.depth is None else matrix.depth[cells]
     if matrix.kind == "none":

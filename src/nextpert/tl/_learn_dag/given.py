@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from nextpert._adata import list_names, named_dag, panel_index, resolve_panel
-from nextpert.core.cells._sound import require_sound
+from nextpert.core.cells._sound import require_numbers, require_sound
 from nextpert.core.graph.dag import CycleError, Dag
 
 if TYPE_CHECKING:
@@ -45,7 +45,11 @@ def given_graph(
     if isinstance(dag, Dag) or sp.issparse(dag) or (isinstance(dag, np.ndarray) and _square(dag)):
         wanted, columns = resolve_panel(adata, genes)
         matrix = dag.to_matrix() if isinstance(dag, Dag) else dag
+        require_numbers(matrix, "The graph")
         require_sound(matrix, "The graph")
+        if sp.issparse(matrix):
+            matrix = sp.csr_array(matrix, copy=True)
+            matrix.sum_duplicates()
         if matrix.shape != (len(wanted), len(wanted)):
             message = (
                 f"The graph has shape {matrix.shape}, but the panel has {len(wanted)} genes: "
@@ -87,7 +91,7 @@ def pairs_of_names(pairs: Any, what: str) -> list[tuple[str, str]]:
 
 
 def _square(matrix: NDArray[Any]) -> bool:
-    return matrix.ndim == 2 and matrix.dtype.kind in "bifu"
+    return matrix.ndim == 2 and matrix.dtype.kind in "bifuc"
 
 
 def _finite(matrix: Any) -> Any:

@@ -1,0 +1,145 @@
+"""Entries given twice, masks and complex numbers: summed first, or refused."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+from nextpert.cli import main
+from nextpert.core import Moments
+
+GENES = ["A", "B", "C"]
+N = 90
+
+
+@pytest.fixture
+def counts():
+    return np.random.default_rng(0).poisson(3, (N, 3)).astype(np.float32)
+
+
+def make(x):
+    obs = pd.DataFrame({"perturbation": np.repeat(["control", "A"], [60, 30])})
+    obs.index = obs.index.astype(str)
+    return ad.AnnData(x, obs, pd.DataFrame(index=GENES))
+
+
+def parts(x, form=sp.csr_matrix, small=0.0):
+    """Every entry given twice, ``x - small`` and ``small``, or as halves."""
+    one = form(x)
+    first = one.data - small if small else one.data / 2
+    return form(
+        (
+            np.column_stack([first, one.data - first]).ravel(),
+            np.repeat(one.indices, 2),
+            2 * one.indptr,
+        ),
+        one.shape,
+    )
+
+
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_matrix])
+@pytest.mark.parametrize("small", [0.0, 1.0])
+@pytest.mark.parametrize("panel", [None, GENES])
+def test_the_logarithm_is_that_of_the_sum(form, small, panel, counts):
+    twice = parts(counts, form, small)
+    before = twice.data.copy()
+    adata = make(twice)
+    options = {"panel": panel, "min_seen": 0.0, "copy": True}
+    found = npt.pp.perturbation_screen(adata, **options)
+    wanted = npt.pp.perturbation_screen(make(form(counts)), **options)
+    np.testing.assert_array_equal(found.X.toarray(), wanted.X.toarray())
+    np.testing.assert_array_equal(found.layers["counts"].toarray(), counts)
+    pd.testing.assert_frame_equal(found.var, wanted.var)
+    assert adata.X.data.tobytes() == before.tobytes()
+
+
+def test_guides_are_called_by_their_sum():
+    umi = np.array([[6.0, 0], [0, 4], [2, 5]], dtype=np.float32)
+    cells = pd.DataFrame(index=["a", "b", "c"])
+    guides = ad.AnnData(parts(umi), cells, pd.DataFrame(index=["MYC_1", "JUN_1"]))
+    found = npt.pp.assign_guides(ad.AnnData(obs=cells), guides=guides, copy=True)
+    assert found.obs["perturbation"].tolist() == ["MYC", "unassigned", "JUN"]
+
+
+def test_the_command_takes_the_logarithm_of_the_sum(counts, tmp_path):
+    options = ["--target", "A", "--log-normalise", "--no-figures", "--quiet", "--method", "boss"]
+    for name, x in {"twice": parts(counts), "once": sp.csr_matrix(counts)}.items():
+        make(x).write_h5ad(tmp_path / f"{name}.h5ad")
+        out = ["--out", str(tmp_path / name)]
+        assert main(["design", str(tmp_path / f"{name}.h5ad"), *options, *out]) == 0
+    twice, once = (
+        ad.read_h5ad(tmp_path / name / "annotated.h5ad").X.toarray() for name in ("twice", "once")
+    )
+    np.testing.assert_array_equal(twice, once)
+
+
+def test_arcs_that_cancel_are_none(counts):
+    graph = sp.csr_array(([1.0, 1.0, 1.0, -1.0], [1, 1, 2, 2], [0, 2, 4, 4]), (3, 3))
+    adata = make(counts)
+    npt.tl.learn_dag(adata, method="given", dag=graph)
+    assert adata.varp["dag"].toarray().tolist() == [[0, 1, 0], [0, 0, 0], [0, 0, 0]]
+
+
+CALLS = {
+    "learn": lambda a: npt.tl.learn_dag(a, method="boss"),
+    "distances": lambda a: npt.tl.target_distances(a, "A"),
+    "cpca": lambda a: npt.tl.cpca(a, alpha=1.0),
+    "screen": npt.pp.perturbation_screen,
+    "panel": lambda a: npt.pp.perturbation_screen(a, panel=GENES, normalise="none", target_sum=1.0),
+    "depth": lambda a: npt.pp.perturbation_screen(
+        a, panel=GENES, normalise="counts", depth_key="depth"
+    ),
+    "shift": lambda a: npt.pl.expression_shift(a, show=False),
+    "guides": lambda a: npt.pp.assign_guides(a, guides=a, target_of=str, copy=True),
+    "moments": lambda a: Moments.from_array(a.X),
+}
+BAD = {
+    "masked": (lambda x: np.ma.masked_greater(x, 5), "masked array"),
+    "complex": (lambda x: x + 1j, "complex numbers"),
+    "sparse complex": (lambda x: sp.csr_matrix(x + 1j), "complex numbers"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("bad", BAD)
+def test_masks_and_complex_numbers_are_refused(bad, call, counts):
+    change, message = BAD[bad]
+    adata = make(change(counts))
+    adata.obs["depth"] = 100.0
+    with pytest.raises(ValueError, match=message):
+        CALLS[call](adata)
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_masks_and_complex_numbers_in_layers_chunks_and_graphs(bad, counts):
+    change, message = BAD[bad]
+    adata = make(counts)
+    adata.layers["log"] = change(counts)
+    with pytest.raises(ValueError, match=r"adata\.layers\['log'\] .*" + message):
+        npt.tl.learn_dag(adata, method="boss", layer="log")
+    with pytest.raises(ValueError, match=message):
+        npt.tl.learn_dag(adata, method="given", dag=change(np.eye(3, k=1)))
+    adata.varp["dag"] = change(np.eye(3, k=1))
+    with pytest.raises(ValueError, match=message):
+        npt.tl.fit_dag_blr(adata)
+
+
+def test_masked_chunks_are_refused(counts):
+    da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
+    masked = da.from_array(counts, chunks=(30, 3)).map_blocks(
+        lambda block: np.ma.masked_greater(block, 5), meta=np.empty((0, 0))
+    )
+    with pytest.raises(ValueError, match="masked array"):
+        npt.tl.learn_dag(make(masked), method="boss")
+
+
+def test_a_complex_table_of_shifts_is_refused(counts):
+    adata = make(counts)
+    npt.tl.learn_dag(adata, method="given", dag=[("A", "B")], genes=GENES)
+    table = pd.DataFrame([[1 + 2j]], index=["A"], columns=["A"])
+    with pytest.raises(ValueError, match="table of shifts must hold real numbers"):
+        npt.tl.fit_dag_blr(adata, shift=table)
