@@ -17,6 +17,10 @@ def learn(adata):
     npt.tl.learn_dag(adata, n_runs=5, before=[("MYC", "UBR5")])
 
 
+def learn_in_full_order(adata):
+    npt.tl.learn_dag(adata, n_runs=5, tiers=[[gene] for gene in adata.var_names])
+
+
 def given(adata):
     npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STK3"), ("MYC", "GATA1")])
 
@@ -114,9 +118,9 @@ def target_distances(adata):
 
 
 CALLS = [
-    learn, given, no_arcs, fit, fit_observed_known_noise, fit_table, fit_controls_alone,
-    fit_layer, design, design_group, design_means, cpca, assign, screen, screen_alone, study,
-    diagnose, replay, dag_fit, target_distances,
+    learn, learn_in_full_order, given, no_arcs, fit, fit_observed_known_noise, fit_table,
+    fit_controls_alone, fit_layer, design, design_group, design_means, cpca, assign, screen,
+    screen_alone, study, diagnose, replay, dag_fit, target_distances,
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from nextpert.core.search._backward import backward
 from nextpert.core.search._bits import pack_rows
 from nextpert.core.search._grow_shrink import local_score
 from nextpert.core.search._imap import Scratch
+from nextpert.core.search._open_arcs import open_arcs
 from nextpert.core.search._scores import make_score_problem
 
 
@@ -117,3 +118,25 @@ def test_backward_search_keeps_prior_knowledge(simulated, seed):
         if not prior.required[parent, child]:
             above = set(thin.parents(child).tolist())
             assert score(child, above) >= score(child, above - {parent}) - 1e-6
+
+
+def test_open_arcs_are_those_that_another_member_turns(classes):
+    rng = np.random.default_rng(1)
+    some = 0
+    for members in classes.values():
+        dag = members[0]
+        turned = {
+            arc for arc in dag.edges() if any(arc[::-1] in other.edges() for other in members)
+        }
+        assert set(open_arcs(dag)) == turned
+        order = dag.order
+        before = [(order[a], order[b]) for a, b in rng.integers(0, 4, (2, 2)) if a < b]
+        barred = [tuple(rng.permutation(4)[:2]) for _ in range(2)]
+        prior = PriorKnowledge(
+            4, before=before, forbidden=[arc for arc in barred if arc not in dag.edges()]
+        )
+        agree = [other.edges() for other in members if prior.allows(other)]
+        wanted = {arc for arc in dag.edges() if any(arc[::-1] in arcs for arcs in agree)}
+        assert set(open_arcs(dag, prior)) == wanted
+        some += wanted != turned
+    assert some > 20

@@ -6,7 +6,8 @@ import random
 import numpy as np
 import pytest
 
-from nextpert.core import Dag, LinearScm, Moments, PriorKnowledge, gsp, minimal_imap
+from nextpert.core import Dag, LinearScm, Moments, PriorKnowledge, boss, gsp, minimal_imap
+from nextpert.core.graph._equivalence import Pdag
 from nextpert.core.search._bits import unpack_rows
 from nextpert.core.search._statistics import make_problem
 from nextpert.core.search.gsp import _run_chunk
@@ -147,6 +148,45 @@ def test_orders_of_the_paper_are_kept(simulated, consistent_orders):
     assert not prior.allows(gsp(moments, n_runs=30, rng=1).dag)
 
 
+def _class_distance(one, two):
+    """In how many pairs of nodes two equivalence classes differ (structural Hamming distance)."""
+
+    def marks(dag):
+        graph, p = Pdag.of_class(dag), dag.n_nodes
+        return np.array([[x in graph.parents[y] | graph.neighbours[y] for x in range(p)]
+                         for y in range(p)])  # fmt: skip
+
+    differs = marks(one) != marks(two)
+    return np.triu(differs | differs.T).sum()
+
+
+@pytest.mark.parametrize(("n_cells", "most"), [(5039, 2), (500, 7)])
+def test_from_the_order_of_boss_near_the_truth(simulated, n_cells, most):
+    """36 genes, some 110 arcs; the runs without it stay the same, so it costs no sparsity."""
+    distances = []
+    for seed in range(5):
+        scm, moments = simulated(36, 6.1, seed=seed, n_cells=n_cells)
+        order = boss(moments, n_starts=10, rng=0).order
+        alone = gsp(moments, n_runs=10, rng=0)
+        found = gsp(moments, n_runs=10, orders=order, rng=0)
+        assert found.n_edges[:-1].tolist() == alone.n_edges.tolist()
+        assert found.dag.n_edges == found.n_edges.min() <= alone.dag.n_edges
+        assert found.dag.n_edges <= minimal_imap(moments, order).n_edges
+        distances.append(_class_distance(found.dag, scm.dag))
+        assert _class_distance(alone.dag, scm.dag) >= distances[-1]
+    assert np.mean(distances) <= most
+
+
+def test_several_orders_each_make_a_run(simulated):
+    scm, moments = simulated(12, 3, seed=0)
+    orders = np.array([np.arange(12), scm.dag.order])
+    found = gsp(moments, n_runs=3, orders=orders, rng=0)
+    assert len(found.n_edges) == 5
+    for row, n_edges in zip(orders, found.n_edges[3:], strict=True):
+        assert n_edges <= minimal_imap(moments, row).n_edges
+        assert n_edges == gsp(moments, n_runs=3, orders=row, rng=1).n_edges[3]
+
+
 def test_reports_progress(simulated):
     _, moments = simulated(6, 2, seed=0)
     seen = []
@@ -171,6 +211,13 @@ def test_global_random_state_is_left_alone(simulated):
         ({"depth": -1}, "depth must be a whole number of at least 0"),
         ({"n_runs": 0}, "n_runs must be a whole number of at least 1"),
         ({"prior": PriorKnowledge(3)}, "prior knowledge is about 3 nodes, but the cells have 6"),
+        ({"orders": [0, 1, 2, 3, 4, 4]}, r"Each of orders must name each of the nodes 0\.\.5 once"),
+        ({"orders": [[0, 1]]}, r"Each of orders must name each of the nodes 0\.\.5 once"),
+        ({"orders": list("abcdef")}, r"Each of orders must name each of the nodes 0\.\.5 once"),
+        (
+            {"orders": [0, 1, 2, 3, 4, 5], "prior": PriorKnowledge(6, before=[(4, 1)])},
+            "One of orders puts node 1 before 4, against the prior",
+        ),
     ],
 )
 def test_bad_options_are_refused(simulated, wrong, message):

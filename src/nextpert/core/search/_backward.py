@@ -14,6 +14,8 @@ from nextpert.core.search._imap import Scratch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
     from nextpert.core.graph.dag import Dag
     from nextpert.core.search._grow_shrink import ScoreProblem
     from nextpert.core.search.prior_knowledge import PriorKnowledge
@@ -76,13 +78,15 @@ def _without(
             thinner.direct(x, node)
     if prior is None:
         return thinner.to_dag()
-    return agreeing_dag(thinner, prior)
+    return agreeing_dag(thinner, prior.before, prior.forbidden)
 
 
-def agreeing_dag(graph: Pdag, prior: PriorKnowledge) -> Dag | None:
+def agreeing_dag(
+    graph: Pdag, before: NDArray[np.bool_], forbidden: NDArray[np.bool_]
+) -> Dag | None:
     """Return a graph of a class that agrees with orders and forbidden arcs, None without one."""
     try:
-        return graph.to_dag(prior.before, prior.forbidden)
+        return graph.to_dag(before, forbidden)
     except ValueError:
         return None
 

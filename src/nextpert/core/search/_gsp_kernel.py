@@ -302,10 +302,11 @@ def log_residuals(problem, scratch, parents):
 
 
 @entry
-def run_seeds(problem, scratch, space, seeds, n_starts, n_slacks, n_arcs, best_parents):
+def run_seeds(problem, scratch, space, seeds, given, n_starts, n_slacks, n_arcs, best_parents):
     """Make one run a seed; fill ``n_arcs``; return the best run and its log residuals.
 
-    A run starts from the sparsest of ``n_starts`` permutations.
+    A run starts from its row of ``given``, or from the sparsest of ``n_starts`` permutations where
+    there is none.
     """
     p = best_parents.shape[0]
     work, left = np.empty((p, p)), np.empty(p, np.int64)
@@ -315,7 +316,10 @@ def run_seeds(problem, scratch, space, seeds, n_starts, n_slacks, n_arcs, best_p
     for r in range(seeds.shape[0]):
         random[0] = seeds[r]
         least = p * p
-        for _ in range(n_starts):
+        if r < given.shape[0]:
+            for i in range(p):
+                start[i] = given[r, i]
+        for _ in range(n_starts if r >= given.shape[0] else 0):
             slack = random_below(random, n_slacks)
             count = sparse_order(problem, slack, random, work, left, order)
             if count < least:

@@ -186,7 +186,7 @@ def _start(
     known: dict[str, Any] = {"required": none, "forbidden": none, "before": none, "after": none}
     freely = fewest._replace(**known, ordered=False)
     _, free, order = _climb(problem._replace(**known), freely, slack, seed)
-    member = agreeing_dag(Pdag.of_class(_to_dag(free)), prior)
+    member = agreeing_dag(Pdag.of_class(_to_dag(free)), prior.before, prior.forbidden)
     order = prior.nearest_order(order) if member is None else prior.order_of(member)
     found = [(total, parents), _climb(problem, fewest, slack, seed, order)[:2]]
     if member is not None and prior.allows(member):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -20,7 +20,7 @@ from nextpert.core.search.prior_knowledge import PriorKnowledge
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.cells.moments import Moments
 
@@ -42,7 +42,8 @@ class GspResult:
     order
         A topological order of it that agrees with the prior knowledge, shape ``(n_nodes,)``.
     n_edges
-        Arcs at the end of every run, shape ``(n_runs,)``.
+        Arcs at the end of every run, shape ``(n_runs + n_orders,)``: first the runs from
+        permutations of their own, then those from the ``orders`` given.
     best_run
         The run that found ``dag``.
     alpha
@@ -65,6 +66,7 @@ def gsp(
     alpha: float = 1e-3,
     depth: int = 4,
     n_runs: int = 100,
+    orders: ArrayLike | None = None,
     prior: PriorKnowledge | None = None,
     rng: int | np.random.Generator | None = None,
     n_jobs: int | None = 1,
@@ -93,6 +95,11 @@ def gsp(
         How many covered arcs may be turned in a row without any arc falling.
     n_runs
         Number of runs, each from permutations of its own.
+    orders
+        Orders of the nodes to start further runs from, shape ``(n_orders, n_nodes)`` or
+        ``(n_nodes,)``; such as that of :func:`boss`, which is often far sparser than any that is
+        drawn. They must agree with the prior knowledge. The other runs stay the same, so the
+        result is never less sparse for them.
     prior
         Orders, required and forbidden arcs.
     rng
@@ -107,9 +114,10 @@ def gsp(
     Raises
     ------
     ValueError
-        If ``alpha`` is not between 0 and 1, ``depth`` below 0, ``n_runs`` below 1, the prior
-        knowledge is of another number of nodes, or the moments do not allow all tests: fewer than
-        ``n_nodes + 2`` cells, constant nodes, copies, linearly dependent nodes (they are named).
+        If ``alpha`` is not between 0 and 1, ``depth`` below 0, ``n_runs`` below 1, a row of
+        ``orders`` does not name every node once or contradicts the prior knowledge, that is of
+        another number of nodes, or the moments do not allow all tests: fewer than ``n_nodes + 2``
+        cells, constant nodes, copies, linearly dependent nodes (they are named).
 
     Examples
     --------
@@ -124,13 +132,19 @@ def gsp(
     n_runs = require_count(n_runs, "n_runs")
     problem = make_problem(moments, alpha, prior)
     seeds = as_rng(rng).integers(0, 2**64, n_runs, dtype=np.uint64)
-    chunks = [seeds[first : first + _CHUNK] for first in range(0, n_runs, _CHUNK)]
+    known = PriorKnowledge(moments.n_nodes) if prior is None else prior
+    given = _checked_orders(orders, known)
+    chunks: list[tuple[NDArray[Any], ...]]
+    chunks = [(seeds[first : first + _CHUNK],) for first in range(0, n_runs, _CHUNK)]
+    if len(given):  # seeds of their own, so that the other runs are what they are without
+        chunks.append((np.arange(len(given), dtype=np.uint64), given))
+    n_all = n_runs + len(given)
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
-    n_edges = np.empty(n_runs, np.int64)
+    n_edges = np.empty(n_all, np.int64)
     best_run, best_fit, best_parents = -1, np.inf, problem.before
     done = 0
     for run, fit, parents, counts in workers(
-        delayed(_run_chunk)(problem, depth, chunk) for chunk in chunks
+        delayed(_run_chunk)(problem, depth, *chunk) for chunk in chunks
     ):
         n_edges[done : done + len(counts)] = counts
         fewer = best_run < 0 or counts[run] < n_edges[best_run]
@@ -139,22 +153,45 @@ def gsp(
             best_run, best_fit, best_parents = done + run, fit, parents
         done += len(counts)
         if progress is not None:
-            progress(done, n_runs)
+            progress(done, n_all)
     dag = Dag.from_matrix(unpack_rows(best_parents, moments.n_nodes).T)
-    known = PriorKnowledge(moments.n_nodes) if prior is None else prior
-    logger.info("GSP: %d arcs, best of %d runs (run %d)", dag.n_edges, n_runs, best_run)
+    logger.info("GSP: %d arcs, best of %d runs (run %d)", dag.n_edges, n_all, best_run)
     return GspResult(dag, known.order_of(dag), n_edges, best_run, float(alpha), moments.n)
 
 
+def _checked_orders(orders: ArrayLike | None, known: PriorKnowledge) -> NDArray[np.int64]:
+    p = known.n_nodes
+    rows = np.empty((0, p), np.int64) if orders is None else np.atleast_2d(np.asarray(orders))
+    shaped = rows.dtype.kind in "iu" and rows.ndim == 2 and rows.shape[1] == p
+    if not shaped or (np.sort(rows, axis=1) != np.arange(p)).any():
+        message = f"Each of orders must name each of the nodes 0..{p - 1} once, but is {orders!r}."
+        raise ValueError(message)
+    for row in rows:
+        conflict = known.first_conflict(row)
+        if conflict is not None:
+            message = (
+                f"One of orders puts node {conflict[1]} before {conflict[0]}, against the prior."
+            )
+            raise ValueError(message)
+    return np.ascontiguousarray(rows, np.int64)
+
+
 def _run_chunk(
-    problem: Problem, depth: int, seeds: NDArray[np.uint64]
+    problem: Problem,
+    depth: int,
+    seeds: NDArray[np.uint64],
+    given: NDArray[np.int64] | None = None,
 ) -> tuple[int, float, NDArray[np.uint64], NDArray[np.int64]]:
-    """Make one run a seed; return the best, its fit and parent sets, and the arcs of all."""
+    """Make one run a seed, from ``given`` or a drawn order.
+
+    Returns the best run, its fit and parent sets, and the arcs of all.
+    """
     p, words = problem.before.shape
     parents = np.zeros((p, words), np.uint64)
     counts = np.zeros(len(seeds), np.int64)
+    given = np.empty((0, p), np.int64) if given is None else given
     space = Space.empty(p, words, depth)
     best, fit = run_seeds(
-        problem, Scratch.empty(p), space, seeds, _N_STARTS, _N_SLACKS, counts, parents
+        problem, Scratch.empty(p), space, seeds, given, _N_STARTS, _N_SLACKS, counts, parents
     )
     return best, fit, parents, counts
