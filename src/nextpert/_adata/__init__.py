@@ -2,7 +2,13 @@
 
 from nextpert._adata.eager import eager
 from nextpert._adata.graph import named_dag, panel_of, read_graph, to_all_genes
-from nextpert._adata.labels import LabelTable, parse_label, read_labels, require_control
+from nextpert._adata.labels import (
+    LabelTable,
+    parse_label,
+    read_labels,
+    require_control,
+    require_label,
+)
 from nextpert._adata.panel import closest, list_names, panel_index, resolve_panel
 from nextpert._adata.posterior import FittedPosterior, posterior_from
 from nextpert._adata.read import environment_moments, read_blocks, require_layer, seen_share
@@ -28,6 +34,7 @@ __all__ = [
     "read_graph",
     "read_labels",
     "require_control",
+    "require_label",
     "require_layer",
     "require_sound_matrices",
     "resolve_panel",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -81,8 +81,18 @@ def read_labels(adata: ad.AnnData, key: str, *, argument: str = "perturbation_ke
     return LabelTable(str(key), [str(name) for name in names], codes)
 
 
+def require_label(value: Any, name: str = "control") -> None:
+    """Raise unless ``value`` can be a label: a string that is not empty."""
+    message = f"{name} must be a label, a string that is not empty, but is {value!r}."
+    if not isinstance(value, str):
+        raise TypeError(message)
+    if not value:
+        raise ValueError(message)
+
+
 def require_control(labels: LabelTable, control: str) -> None:
     """Raise if no cell bears the label of the controls."""
+    require_label(control)
     if control not in labels.names:
         message = (
             f"No control cells: no cell has adata.obs[{labels.key!r}] == {control!r}."

@@ -39,6 +39,7 @@ def check_writable(adata: ad.AnnData, *, copy: bool) -> None:
 def write_results(
     adata: ad.AnnData,
     *,
+    obs: Mapping[str, Any] | None = None,
     uns: Mapping[str, Any] | None = None,
     varp: Mapping[str, sp.csr_array] | None = None,
     obsm: Mapping[str, NDArray[np.floating]] | None = None,
@@ -55,6 +56,8 @@ def write_results(
     with warnings.catch_warnings():
         # A view turns into a copy on the first write, as everywhere in scanpy.
         warnings.simplefilter("ignore", ad.ImplicitModificationWarning)
+        for key, column in (obs or {}).items():
+            target.obs[key] = column
         for key, matrix in (varp or {}).items():
             target.varp[key] = as_stored_csr(matrix)
         for key, array in (obsm or {}).items():

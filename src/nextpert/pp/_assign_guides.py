@@ -105,6 +105,7 @@ def assign_guides(
     """
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
+    _adata.require_label(control)
     require_known("multiple", multiple, ("combine", "multi"))
     for name, value in {"separator": separator, "guide_separator": guide_separator}.items():
         if not value or not isinstance(value, str):
@@ -134,13 +135,9 @@ def assign_guides(
         "n_guides": sets.cells(sets.n_guides),
         "n_targets": sets.cells([len(targets) for targets in sets.targets]),
     }
-    written = _adata.write_results(adata, uns={"guides": table}, copy=copy)
-    target = adata if written is None else written
-    for name, column in columns.items():
-        target.obs[name] = column
-    logger.info(
-        "Guides: %s.", ", ".join(f"{k} {v}" for k, v in _summary(sets, labels, control).items())
-    )
+    summary = ", ".join(f"{k} {v}" for k, v in _summary(sets, labels, control).items())
+    written = _adata.write_results(adata, obs=columns, uns={"guides": table}, copy=copy)
+    logger.info("Guides: %s.", summary)
     return written
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -172,7 +172,11 @@ def _read_targets(
     options: ScreenOptions,
 ) -> CellTargets:
     labels = _adata.read_labels(adata, key)
-    controls = [control] if isinstance(control, str) else [str(name) for name in control]
+    listed = hasattr(control, "__iter__") and not isinstance(control, str)
+    controls: list[Any] = list(control) if listed else [control]
+    if not controls:
+        message = "control names no label: give that of the control cells."
+        raise ValueError(message)
     for name in controls:
         _adata.require_control(labels, name)
     unknown = {unassigned} if isinstance(unassigned, str) else {str(name) for name in unassigned}

@@ -120,6 +120,8 @@ def _control_names(
 
 def split_lists(lists: pd.Series, separator: str) -> tuple[NDArray[np.int64], list[list[str]]]:
     """Return for every cell the position of its list of guides, and the different lists."""
+    if hasattr(lists, "to_series"):  # obs of anndata.experimental.read_lazy
+        lists = lists.to_series()
     text = lists.astype(object).where(lists.notna(), "").astype(str)
     codes, found = pd.factorize(text.to_numpy(dtype=object), sort=True)
     parts = [[part.strip() for part in str(joined).split(separator)] for joined in found]

@@ -165,13 +165,16 @@ def cpca(
         "groups": strings(foreground),
         "params": params,
     }
-    written = write_results(adata, uns={key_added: result}, copy=copy)
-    target = adata if written is None else written
-    target.obsm[f"X_{key_added}"] = scores
     all_loadings = np.zeros((adata.n_vars, n_components))
     all_loadings[columns] = loadings
-    target.varm["cPCs" if key_added == "cpca" else f"{key_added}_cPCs"] = all_loadings
-    return written
+    in_varm = "cPCs" if key_added == "cpca" else f"{key_added}_cPCs"
+    return write_results(
+        adata,
+        uns={key_added: result},
+        obsm={f"X_{key_added}": scores},
+        varm={in_varm: all_loadings},
+        copy=copy,
+    )
 
 
 def _check_alpha(alpha: float | str) -> float | None:
