@@ -27,14 +27,18 @@ class Pdag:
                 self.children[parent].add(child)
 
     @classmethod
-    def of_class(cls, dag: Dag) -> Pdag:
+    def of_class(cls, dag: Dag, n_exogenous: int = 0) -> Pdag:
         """Return the class of a graph: an arc is directed where the whole class agrees on it.
 
-        Chickering 1995, arXiv:1302.4938, labels the arcs child by child along the order.
+        Chickering 1995, arXiv:1302.4938, labels the arcs child by child along the order. The last
+        ``n_exogenous`` nodes were set by experiment: their arcs are directed in all the class, as
+        if each had a cause that nothing else has.
         """
         place = {int(node): m for m, node in enumerate(dag.order)}
         above = [set(dag.parents(i).tolist()) for i in range(dag.n_nodes)]
         compelled: list[set[int]] = [set() for _ in above]
+        for x in range(dag.n_nodes - n_exogenous, dag.n_nodes):
+            compelled[x] = {-1}
         neighbours: list[set[int]] = [set() for _ in above]
         for y in dag.order.tolist():
             reversible: set[int] = set()
@@ -53,7 +57,7 @@ class Pdag:
             for x in reversible:
                 neighbours[x].add(y)
                 neighbours[y].add(x)
-        return cls(compelled, neighbours)
+        return cls([known - {-1} for known in compelled], neighbours)
 
     def adjacent(self, node: int) -> set[int]:
         """Return all nodes joined to ``node``."""

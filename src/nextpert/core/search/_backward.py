@@ -24,13 +24,19 @@ _MOST_SETS = 256  # looked at an arc; more only where an arc has nine common nei
 _LEAST_GAIN = 1e-6
 
 
-def backward(problem: ScoreProblem, dag: Dag, prior: PriorKnowledge | None = None) -> Dag:
+def backward(
+    problem: ScoreProblem,
+    dag: Dag,
+    prior: PriorKnowledge | None = None,
+    n_exogenous: int = 0,
+) -> Dag:
     """Delete arcs while the score of the equivalence class rises, the best first.
 
     Chickering 2002 (JMLR 3), theorem 17: x and y (x -> y or x - y) are separated, and the
     neighbours of y that are adjacent to x, but for a clique T of them, become children of both.
     The score rises by ``s(y, T + parents(y) - x) - s(y, T + parents(y) + x)``. With prior
-    knowledge, an arc is deleted only where a member of the new class agrees with it.
+    knowledge, an arc is deleted only where a member of the new class agrees with it. Directions
+    that the last ``n_exogenous`` nodes settle stay as they are.
     """
     known: dict[tuple[int, frozenset[int]], float] = {}
     scratch = Scratch.empty(dag.n_nodes)
@@ -46,7 +52,7 @@ def backward(problem: ScoreProblem, dag: Dag, prior: PriorKnowledge | None = Non
         return known[key]
 
     while True:
-        graph = Pdag.of_class(dag)
+        graph = Pdag.of_class(dag, n_exogenous)
         found: list[tuple[float, int, int, set[int]]] = []
         for y in range(dag.n_nodes):
             for x in sorted(graph.parents[y] | graph.neighbours[y]):

@@ -38,13 +38,14 @@ class State(NamedTuple):
     own: NDArray[np.uint64]  # (2, words) the same for the node that moves
     gain: NDArray[np.float64]  # (p,) scratch
     roots: NDArray[np.int64]  # (p,) the vertex at which each tree begins
-    queue: NDArray[np.int64]  # (p,) the nodes in the order in which this sweep moves them
+    queue: NDArray[np.int64]  # (n_moving,) the nodes in the order in which this sweep moves them
     progress: NDArray[np.int64]  # nodes of the queue done, nodes moved in this sweep, sweeps
 
     @classmethod
-    def start(cls, order: NDArray[np.int64], words: int) -> State:
-        """Return the state before any score is known."""
+    def start(cls, order: NDArray[np.int64], words: int, n_exogenous: int = 0) -> State:
+        """Return the state before any score is known; the first ones of the order stay there."""
         p = len(order)
+        n_moving = p - n_exogenous
         return cls(
             order=order.copy(),
             place=np.argsort(order),
@@ -56,8 +57,8 @@ class State(NamedTuple):
             own=np.zeros((2, words), np.uint64),
             gain=np.zeros(p),
             roots=np.zeros(p, np.int64),
-            queue=np.arange(p),
-            progress=np.array([p, 0, 0]),
+            queue=np.arange(n_moving),
+            progress=np.array([n_moving, 0, 0]),
         )
 
 
@@ -167,10 +168,10 @@ def _limits(before, after, state, v):
 @spliced
 def _improve(problem, forest, growth, scratch, state, random):
     """Move one node after the other to its best place until none gains; False if no room."""
-    p = state.order.shape[0]
+    n_moving = state.queue.shape[0]
     progress = state.progress
     while True:
-        while progress[0] < p:
+        while progress[0] < n_moving:
             v = state.queue[progress[0]]
             low, high = _limits(problem.before, problem.after, state, v)
             if not _weigh(problem, forest, growth, scratch, state, v, low, high):
@@ -186,7 +187,7 @@ def _improve(problem, forest, growth, scratch, state, random):
             progress[0] += 1
         if progress[2] > 0 and progress[1] == 0:
             return True
-        for k in range(p - 1, 0, -1):  # a new sweep, in a new order of nodes
+        for k in range(n_moving - 1, 0, -1):  # a new sweep, in a new order of nodes
             other = random_below(random, k + 1)
             state.queue[k], state.queue[other] = state.queue[other], state.queue[k]
         progress[0], progress[1] = 0, 0
@@ -228,7 +229,7 @@ def move_blocks(problem, forest, growth, scratch, state):
     score = np.empty(p)
     sets = np.empty((2, p, words), np.uint64)
     gained = 0
-    for task in range(2 * p):
+    for task in range(2 * state.queue.shape[0]):
         v, step = task >> 1, 1 - 2 * (task & 1)
         limits = problem.after[v] if step > 0 else problem.before[v]
         some = np.uint64(0)

@@ -8,9 +8,8 @@ import numpy as np
 from scipy.special import gammaln
 
 from nextpert.core._checks import require_positive
-from nextpert.core.search._bits import pack_rows
 from nextpert.core.search._grow_shrink import ScoreProblem
-from nextpert.core.search._statistics import checked_correlation, checked_prior
+from nextpert.core.search._statistics import checked_correlation, checked_prior, packed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,10 +38,7 @@ def make_score_problem(
         constant,
         weight,
         half,
-        required=pack_rows(known.required.T),
-        forbidden=pack_rows(known.forbidden.T),
-        before=pack_rows(known.before.T),
-        after=pack_rows(known.before),
+        **packed(known),
     )
 
 

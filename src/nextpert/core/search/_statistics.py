@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,6 +54,16 @@ def checked_prior(prior: PriorKnowledge | None, n_nodes: int) -> PriorKnowledge:
     return known
 
 
+def packed(known: PriorKnowledge) -> dict[str, Any]:
+    """Return the prior knowledge as bit sets, the fields of the compiled searches' input."""
+    return {
+        "required": pack_rows(known.required.T),
+        "forbidden": pack_rows(known.forbidden.T),
+        "before": pack_rows(known.before.T),
+        "after": pack_rows(known.before),
+    }
+
+
 def make_problem(moments: Moments, alpha: float, prior: PriorKnowledge | None) -> Problem:
     """Return the input of the compiled searches."""
     p = moments.n_nodes
@@ -64,10 +74,7 @@ def make_problem(moments: Moments, alpha: float, prior: PriorKnowledge | None) -
         corr=correlation,
         precision=np.asarray(np.linalg.inv(correlation), np.float64),
         threshold=np.asarray(thresholds, np.float64) ** 2,
-        required=pack_rows(known.required.T),
-        forbidden=pack_rows(known.forbidden.T),
-        before=pack_rows(known.before.T),
-        after=pack_rows(known.before),
+        **packed(known),
         ordered=bool(known.before.any()),
     )
 

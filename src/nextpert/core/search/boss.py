@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -18,6 +18,7 @@ from nextpert.core.search._boss_kernel import State, climb, move_blocks
 from nextpert.core.search._grow_shrink import Forest, Growth, ScoreProblem, local_score
 from nextpert.core.search._imap import Problem, Scratch, sparse_order
 from nextpert.core.search._scores import make_score_problem
+from nextpert.core.search._statistics import checked_prior, packed
 from nextpert.core.search.prior_knowledge import PriorKnowledge
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class BossResult:
     Parameters
     ----------
     dag
-        The graph of the highest score of all starts.
+        The graph of the highest score of all starts, over the nodes that are not exogenous.
     order
         A topological order of it that agrees with the prior knowledge, shape ``(n_nodes,)``.
     score
@@ -54,6 +55,8 @@ class BossResult:
         ``"bic"`` or ``"bge"``.
     n_cells
         Number of cells.
+    exogenous_arcs
+        Which nodes an exogenous node acts on directly, shape ``(n_exogenous, n_nodes)``.
     """
 
     dag: Dag
@@ -63,11 +66,13 @@ class BossResult:
     best_start: int
     criterion: str
     n_cells: int
+    exogenous_arcs: NDArray[np.bool_]
 
 
 def boss(
     moments: Moments,
     *,
+    n_exogenous: int = 0,
     score: str = "bic",
     penalty: float = 2.0,
     n_starts: int = 1,
@@ -92,7 +97,12 @@ def boss(
     Parameters
     ----------
     moments
-        Moments of the (control) cells.
+        Moments of the (control) cells, or of nodes and what the experiment set, as of
+        :func:`exogenous_moments`.
+    n_exogenous
+        Number of nodes, the last ones, that the experiment set. They have no parents; their arcs
+        into the others are chosen by the same score, and settle directions (joint causal
+        inference; Mooij et al. 2020, JMLR 21:99).
     score
         ``"bic"`` or ``"bge"``.
     penalty
@@ -104,10 +114,10 @@ def boss(
         Whether to end with a backward equivalence search; with prior knowledge, only over classes
         with a member that agrees with it.
     prior
-        Orders, required and forbidden arcs. They bar many ways to the best order, so every start
-        searches twice: from its own order, and from where the search without prior knowledge ends
-        (a member of that class that agrees, if there is one). Nodes are also moved together with
-        those that they may not pass.
+        Orders, required and forbidden arcs of the nodes that are not exogenous. They bar many ways
+        to the best order, so every start searches twice: from its own order, and from where the
+        search without prior knowledge ends (a member of that class that agrees, if there is one).
+        Nodes are also moved together with those that they may not pass.
     rng
         Seed or generator. Every start gets a seed drawn from it, so the result does not depend on
         the number of workers.
@@ -132,14 +142,14 @@ def boss(
     [(0, 3), (1, 3), (2, 3)]
     """
     n_starts = require_count(n_starts, "n_starts")
-    problem = make_score_problem(moments, score, penalty, prior)
+    known = checked_prior(prior, moments.n_nodes - n_exogenous)
+    bound = known if known.before.any() or known.forbidden.any() else None
+    task = _Task.make(moments, score, penalty, known, n_exogenous)
     seeds = as_rng(rng).integers(0, 2**64, n_starts, dtype=np.uint64)
-    fewest = _order_problem(problem, moments.n, penalty)
-    bound = prior if prior is not None and _says_something(prior) else None
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
     scores = np.empty(n_starts)
-    best, best_parents = -1, problem.before
-    tasks = (delayed(_start)(problem, fewest, bound, seed, k > 0) for k, seed in enumerate(seeds))
+    best, best_parents = -1, task.problem.before
+    tasks = (delayed(_start)(task, bound, seed, k > 0) for k, seed in enumerate(seeds))
     for k, (total, parents) in enumerate(workers(tasks)):
         scores[k] = total
         if best < 0 or total > scores[best] + 1e-6:
@@ -147,74 +157,105 @@ def boss(
         if progress is not None:
             progress(k + 1, n_starts)
     dag = _to_dag(best_parents)
-    known = PriorKnowledge(moments.n_nodes) if prior is None else prior
     if backward_search:
-        dag = backward(problem, dag, bound)
-    total = _total(problem, dag)
+        full = None if bound is None else bound.with_exogenous(n_exogenous)
+        dag = backward(task.problem, dag, full, n_exogenous)
+    total = _total(task.problem, dag)
+    arcs = dag.to_matrix().toarray() != 0
+    p = known.n_nodes
+    dag = Dag.from_matrix(arcs[:p, :p])
     logger.info("BOSS: %d arcs, score %.6g, start %d of %d", dag.n_edges, total, best, n_starts)
-    return BossResult(dag, known.order_of(dag), total, scores, best, score, moments.n)
+    order = known.order_of(dag)
+    return BossResult(dag, order, total, scores, best, score, moments.n, arcs[p:, :p])
 
 
-def _order_problem(problem: ScoreProblem, n_cells: int, penalty: float) -> Problem:
-    """Return what the starting orders are drawn from: dependent is what the BIC would join."""
-    p = len(problem.matrix)
-    return Problem(
-        corr=problem.matrix,
-        precision=np.asarray(np.linalg.inv(problem.matrix), np.float64),
-        threshold=np.full(p, -np.expm1(-penalty * np.log(n_cells) / n_cells)),
-        required=problem.required,
-        forbidden=problem.forbidden,
-        before=problem.before,
-        after=problem.after,
-        ordered=bool(problem.before.any()),
-    )
+class _Task(NamedTuple):
+    """What every start searches: with and without prior knowledge, and its order of nodes.
+
+    The starting orders are of the nodes that move, given those that do not.
+    """
+
+    problem: ScoreProblem
+    free: ScoreProblem
+    fewest: Problem
+    n_exogenous: int
+
+    @classmethod
+    def make(
+        cls, moments: Moments, score: str, penalty: float, known: PriorKnowledge, n_exogenous: int
+    ) -> _Task:
+        """Return the task; dependent, to the starting orders, is what the BIC would join."""
+        p, n = known.n_nodes, moments.n
+        padded = known.with_exogenous(n_exogenous) if n_exogenous else known
+        problem = make_score_problem(moments, score, penalty, padded)
+        nothing = PriorKnowledge(p).with_exogenous(n_exogenous)
+        free = problem._replace(**packed(nothing))
+        precision = np.asarray(np.linalg.inv(problem.matrix), np.float64)[:p, :p]
+        left = np.linalg.inv(precision) if n_exogenous else problem.matrix
+        scale = np.sqrt(np.diag(left))
+        fewest = Problem(
+            corr=np.asarray(left / np.outer(scale, scale)),
+            precision=precision * np.outer(scale, scale),
+            threshold=np.full(p, -np.expm1(-penalty * np.log(n) / n)),
+            **packed(known),
+            ordered=bool(known.before.any()),
+        )
+        return cls(problem, free, fewest, n_exogenous)
+
+    def order(self, slack: int, random: NDArray[np.uint64], bound: bool) -> NDArray[np.int64]:
+        """Return an order to start from, which agrees with the prior knowledge if ``bound``."""
+        p = len(self.fewest.corr)
+        fewest = self.fewest
+        if not bound:
+            fewest = fewest._replace(**packed(PriorKnowledge(p)), ordered=False)
+        found = np.empty(p, np.int64)
+        sparse_order(fewest, slack, random, np.empty((p, p)), np.empty(p, np.int64), found)
+        return np.concatenate([np.arange(p, p + self.n_exogenous), found])
 
 
 def _start(
-    problem: ScoreProblem,
-    fewest: Problem,
-    prior: PriorKnowledge | None,
-    seed: np.uint64,
-    randomised: bool,
+    task: _Task, prior: PriorKnowledge | None, seed: np.uint64, randomised: bool
 ) -> tuple[float, NDArray[np.uint64]]:
     """Climb from one order; return the score and the parent sets."""
     slack = int(np.random.default_rng(int(seed)).integers(_N_SLACKS)) if randomised else 0
-    total, parents, _ = _climb(problem, fewest, slack, seed)
+    random = np.array([seed], np.uint64)
+    n_exogenous = task.n_exogenous
+    order = task.order(slack, random, True)
+    total, parents, _ = _climb(task.problem, order, random, n_exogenous, prior is not None)
     if prior is None:
         return total, parents
-    none = np.zeros_like(problem.before)
-    known: dict[str, Any] = {"required": none, "forbidden": none, "before": none, "after": none}
-    freely = fewest._replace(**known, ordered=False)
-    _, free, order = _climb(problem._replace(**known), freely, slack, seed)
-    member = agreeing_dag(Pdag.of_class(_to_dag(free)), prior.before, prior.forbidden)
-    order = prior.nearest_order(order) if member is None else prior.order_of(member)
-    found = [(total, parents), _climb(problem, fewest, slack, seed, order)[:2]]
-    if member is not None and prior.allows(member):
-        found.append((_total(problem, member), _rows_of(problem, member)))
+    random = np.array([seed], np.uint64)
+    order = task.order(slack, random, False)
+    _, free, order = _climb(task.free, order, random, n_exogenous, False)
+    full = prior.with_exogenous(n_exogenous)
+    class_ = Pdag.of_class(_to_dag(free), n_exogenous)
+    member = agreeing_dag(class_, full.before, full.forbidden)
+    order = full.nearest_order(order) if member is None else full.order_of(member)
+    random = np.array([seed], np.uint64)
+    found = [(total, parents), _climb(task.problem, order, random, n_exogenous, True)[:2]]
+    if member is not None and full.allows(member):
+        found.append((_total(task.problem, member), _rows_of(task.problem, member)))
     return max(found, key=lambda pair: pair[0])
 
 
 def _climb(
     problem: ScoreProblem,
-    fewest: Problem,
-    slack: int,
-    seed: np.uint64,
-    order: NDArray[np.int64] | None = None,
+    order: NDArray[np.int64],
+    random: NDArray[np.uint64],
+    n_exogenous: int,
+    bound: bool,
 ) -> tuple[float, NDArray[np.uint64], NDArray[np.int64]]:
-    """Climb from an order, a sparse one where none is given; return score, parent sets, order."""
+    """Climb from an order; return score, parent sets and the order at the end."""
     p, words = problem.before.shape
-    random = np.array([seed], np.uint64)
-    if order is None:
-        order = np.empty(p, np.int64)
-        sparse_order(fewest, slack, random, np.empty((p, p)), np.empty(p, np.int64), order)
-    state, growth, scratch = State.start(order, words), Growth.empty(p), Scratch.empty(p)
+    state, growth = State.start(order, words, n_exogenous), Growth.empty(p)
+    scratch = Scratch.empty(p)
     forest = Forest.empty(max(_VERTICES, 4 * p), _BRANCHES)
     parents = np.zeros((p, words), np.uint64)
-    ordered, emptied_at = bool(problem.before.any()), None
+    emptied_at = None
     while True:
         full = not climb(problem, forest, growth, scratch, state, random, parents)
         if not full:
-            gained = move_blocks(problem, forest, growth, scratch, state) if ordered else 0
+            gained = move_blocks(problem, forest, growth, scratch, state) if bound else 0
             if gained == 0:
                 return float(state.score.sum()), parents, state.order
             full = gained < 0
@@ -226,10 +267,6 @@ def _climb(
         else:
             forest.used[:] = 0
             emptied_at = here
-
-
-def _says_something(prior: PriorKnowledge) -> bool:
-    return bool(prior.before.any() or prior.forbidden.any())
 
 
 def _to_dag(parents: NDArray[np.uint64]) -> Dag:

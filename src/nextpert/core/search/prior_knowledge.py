@@ -117,6 +117,28 @@ class PriorKnowledge:
         """
         return Dag.from_matrix((dag.to_matrix().toarray() != 0) | self.before).order
 
+    def with_exogenous(self, n_exogenous: int) -> PriorKnowledge:
+        """Return the same of nodes followed by some that nothing else is a cause of.
+
+        Examples
+        --------
+        >>> from nextpert.core import PriorKnowledge
+        >>> PriorKnowledge(2).with_exogenous(1).before.astype(int).tolist()
+        [[0, 0, 0], [0, 0, 0], [1, 1, 0]]
+        """
+        p = self.n_nodes
+        out = PriorKnowledge(p + n_exogenous)
+        for name in ("required", "forbidden", "before"):
+            matrix = np.zeros((out.n_nodes, out.n_nodes), np.bool_)
+            matrix[:p, :p] = getattr(self, name)
+            setattr(out, name, matrix)
+        out.before[p:, :p] = True
+        out.forbidden[:, p:] = True
+        np.fill_diagonal(out.forbidden, False)
+        for matrix in (out.required, out.forbidden, out.before):
+            matrix.flags.writeable = False
+        return out
+
     def nearest_order(self, order: ArrayLike) -> NDArray[np.int64]:
         """Return an order that agrees, made by taking the first node of ``order`` that may come.
 

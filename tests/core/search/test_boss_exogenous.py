@@ -1,0 +1,147 @@
+"""The search with nodes that the experiment set, against enumeration."""
+
+from itertools import combinations, permutations
+
+import numpy as np
+import pytest
+
+from nextpert.core import (
+    Dag,
+    Moments,
+    PriorKnowledge,
+    ScreenMoments,
+    boss,
+    exogenous_moments,
+    random_scm,
+)
+from nextpert.core.graph._equivalence import Pdag
+
+
+def screen(p, n_environments, seed, n_cells=300):
+    """Controls and environments that each shift one or two nodes of a random model."""
+    rng = np.random.default_rng(seed)
+    scm = random_scm(p, expected_degree=2.5, rng=rng)
+    shifts = np.zeros((n_environments + 1, p))
+    for e in range(1, n_environments + 1):
+        shifts[e, rng.choice(p, rng.integers(1, 3), replace=False)] = rng.normal(0, 2)
+    cells = [scm.sample(n_cells, shift=shift, rng=rng) for shift in shifts]
+    groups = np.repeat(np.arange(n_environments + 1), n_cells)
+    moments = ScreenMoments.from_array(np.vstack(cells), groups, n_environments + 1)
+    return scm, moments, np.eye(n_environments + 1)[:, 1:], np.vstack(cells), groups
+
+
+def best_score(cells, indicators, penalty):
+    """The highest score of all graphs: dense regressions, all orders, all sets of parents."""
+    n, p = cells.shape
+    q = indicators.shape[1]
+    columns = np.c_[cells, indicators]
+
+    def score(child, parents):
+        design = np.c_[np.ones(n), columns[:, list(parents)]]
+        y = columns[:, child] / columns[:, child].std()
+        left = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+        return -n / 2 * np.log(np.mean(left**2)) - penalty / 2 * np.log(n) * len(parents)
+
+    exogenous = range(p, p + q)
+    every = {
+        (i, s): score(i, s)
+        for i in range(p)
+        for k in range(p + q)
+        for s in combinations([j for j in range(p + q) if j != i], k)
+    }
+    best = -np.inf
+    for order in permutations(range(p)):
+        total = 0.0
+        for m, i in enumerate(order):
+            allowed = {*order[:m], *exogenous}
+            total += max(value for (j, s), value in every.items() if j == i and set(s) <= allowed)
+        best = max(best, total)
+    return best
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_best_of_all_graphs_is_found(seed):
+    p, q = (3, 4, 4)[seed % 3], (1, 2, 3)[seed % 3]
+    _, moments, indicators, cells, groups = screen(p, q, seed)
+    joint = exogenous_moments(moments, indicators)
+    found = boss(joint, n_exogenous=q, n_starts=5, rng=0)
+    assert found.score == pytest.approx(best_score(cells, indicators[groups], 2.0), abs=1e-6)
+    assert found.exogenous_arcs.shape == (q, p)
+    assert found.dag.n_nodes == p
+
+
+def test_prior_knowledge_holds_beside_exogenous_nodes():
+    _, moments, indicators, _, _ = screen(6, 3, 3)
+    prior = PriorKnowledge(6, required=[(5, 0)], before=[(4, 1)], forbidden=[(2, 3), (3, 2)])
+    found = boss(
+        exogenous_moments(moments, indicators), n_exogenous=3, prior=prior, n_starts=3, rng=0
+    )
+    assert prior.allows(found.dag)
+    assert prior.allows_order(found.order)
+
+
+def test_directions_come_from_the_interventions():
+    """A chain, whose controls leave all directions open, is oriented and stays so."""
+    rng = np.random.default_rng(0)
+    cells = []
+    for shift in ([0, 0, 0], [2, 0, 0], [0, 0, 2]):
+        a, b, c = rng.normal(size=(3, 400)) + np.array(shift)[:, None]
+        b += 0.8 * c
+        a += 0.8 * b
+        cells.append(np.c_[a, b, c])
+    moments = ScreenMoments.from_array(np.vstack(cells), np.repeat([0, 1, 2], 400), 3)
+    found = boss(exogenous_moments(moments, np.eye(3)[:, 1:]), n_exogenous=2, rng=0)
+    assert found.dag.edges() == [(1, 0), (2, 1)]
+    assert found.exogenous_arcs.astype(int).tolist() == [[1, 0, 0], [0, 0, 1]]
+
+
+def colliders(arcs):
+    adjacent = arcs | arcs.T
+    return {
+        (a, child, b)
+        for child in range(len(arcs))
+        for a, b in combinations(np.flatnonzero(arcs[:, child]), 2)
+        if not adjacent[a, b]
+    }
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_class_is_that_of_all_graphs_that_agree(seed):
+    """Directed where every graph of the same skeleton and colliders, exogenous first, agrees."""
+    rng = np.random.default_rng(seed)
+    p, q = 4, 2
+    arcs = np.triu(rng.random((p, p)) < 0.7, 1)
+    full = np.zeros((p + q, p + q), bool)
+    full[:p, :p] = arcs
+    full[p:, :p] = rng.random((q, p)) < 0.4
+    skeleton, wanted = full | full.T, colliders(full)
+    pairs = [(a, b) for a, b in combinations(range(p), 2) if skeleton[a, b]]
+    members = []
+    for choice in range(2 ** len(pairs)):
+        other = full.copy()
+        other[:p, :p] = False
+        for k, (a, b) in enumerate(pairs):
+            other[(a, b) if choice >> k & 1 else (b, a)] = True
+        try:
+            Dag.from_matrix(other)
+        except ValueError:
+            continue
+        if colliders(other) == wanted:
+            members.append(other)
+    agreed = np.all(members, axis=0)
+    found = Pdag.of_class(Dag.from_matrix(full), q)
+    got = np.zeros_like(full)
+    for child, parents in enumerate(found.parents):
+        got[sorted(parents), child] = True
+    assert np.array_equal(got, agreed)
+
+
+def test_more_environments_than_a_word_has_bits():
+    rng = np.random.default_rng(0)
+    many = rng.normal(size=(70 * 30, 5))
+    groups = np.repeat(np.arange(70), 30)
+    joint = exogenous_moments(ScreenMoments.from_array(many, groups, 70), np.eye(70)[:, 1:])
+    found = boss(joint, n_exogenous=69, rng=0)
+    assert found.exogenous_arcs.sum() <= 3  # noise
+    plain = Moments.from_array(many)
+    assert boss(plain, rng=0).exogenous_arcs.shape == (0, 5)
