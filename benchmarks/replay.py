@@ -37,7 +37,7 @@ def tapseq(folder: Path | None) -> ad.AnnData:
     share = np.asarray((counts > 0).mean(axis=0)).ravel()
     targeted = set(adata.obs["perturbation"])
     panel = [g for g, s in zip(adata.var_names, share, strict=True) if s > 0.1 or g in targeted]
-    npt.pp.perturbation_screen(adata, control=control, panel=panel)
+    npt.pp.perturbation_screen(adata, control=control, panel=panel, target_sum=1e4)
     return adata
 
 
@@ -48,7 +48,7 @@ def cropseq(folder: Path | None) -> ad.AnnData:
         message = f"{path} is not there: name its folder with --data or NEXTPERT_DATA."
         raise SystemExit(message)
     adata = ad.read_h5ad(path)
-    npt.pp.perturbation_screen(adata, depth_key="nUMI")
+    npt.pp.perturbation_screen(adata, depth_key="nUMI", target_sum=1e4)
     return adata
 
 

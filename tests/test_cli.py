@@ -219,6 +219,16 @@ def test_log_normalise_and_min_fraction(counts, capsys):
     assert "--log-normalise" in capsys.readouterr().err
 
 
+def test_cells_without_counts_are_left_out(counts, capsys):
+    raw = ad.read_h5ad(counts)
+    raw.X = raw.X.toarray()
+    raw.X[3:6] = 0
+    raw.write_h5ad(counts)
+    assert _design(counts, "--log-normalise") == 0
+    assert "3 cells without any counts are left out" in capsys.readouterr().err
+    assert _result(counts).n_obs == raw.n_obs - 3
+
+
 def test_rounds_add_up_and_normalised_data_are_not_normalised_again(counts, capsys):
     assert _design(counts, "--log-normalise") == 0
     first = counts.parent / "out" / "annotated.h5ad"

@@ -43,6 +43,9 @@ EARLY = [
     ((*MYC, "--genes", "MYC", "MYC"), "more than once: MYC"),
     ((*MYC, "--genes", "MYC", "--min-fraction", "0.5"), "Only 1", "--min-fraction"),
     ((*MYC, "--log-normalise"), "no raw counts", "--log-normalise"),
+    (("COUNTS", "--target", "MYC", "--log-normalise", "--depth-key", "x"), "'x'", "--depth-key."),
+    (("COUNTS", "--target", "MYC", "--log-normalise", "--depth-key", "batch"), "total counts"),
+    (("ZEROS", "--target", "MYC", "--log-normalise"), "no counts at all", "--depth-key"),
     ((*MYC, "--perturbations", "MYC", "NOPE"), "--perturbations not found", "NOPE"),
     ((*MYC, "--candidates", "NOPE"), "--candidates", "NOPE"),
     ((*MYC, "--candidates", "MYC", "HS2"), "--candidates", "'HS2'"),
@@ -90,6 +93,7 @@ USAGE = [
     (["design", *MYC, "--genes", "@absent.txt"], "absent.txt"),
     (["design", *MYC, "--method", "given"], "--dag"),
     (["design", *MYC, "--dag", "x.csv"], "--method given"),
+    (["design", *MYC, "--depth-key", "n"], "--log-normalise"),
     (["design", *MYC, "--method", "boss", "--backend", "causaldag"], "--backend"),
     (
         ["design", *MYC, "--method", "given", "--dag", "x.csv", "--n-bootstraps", "2"],
@@ -156,6 +160,8 @@ def _write(word, adata, path):
         adata.var_names = ["MYC", *adata.var_names[:-1]]
     elif word == "CONSTANT":
         adata.X[:, list(adata.var_names).index("UBR5")] = 1.5
+    elif word in ("COUNTS", "ZEROS"):
+        adata.X = np.round(np.abs(adata.X)) * (word == "COUNTS")
     elif word == "NAN":
         adata.X[3, list(adata.var_names).index("UBR5")] = np.nan
     else:
@@ -167,7 +173,7 @@ def _write(word, adata, path):
 
 
 def _places(files, words, adata, tmp_path):
-    for word in {"TWICE", "CONSTANT", "NAN", "ROUNDS"} & set(words):
+    for word in {"TWICE", "CONSTANT", "NAN", "ROUNDS", "COUNTS", "ZEROS"} & set(words):
         files[word] = _write(word, adata, tmp_path / "another.h5ad")
     return [str(files.get(word, word)) for word in words]
 

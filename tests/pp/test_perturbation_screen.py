@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
+import scipy.sparse as sp
 
 import nextpert as npt
+from nextpert.cli import main
 
 
 def read(screen_path, name):
@@ -48,7 +53,10 @@ def test_tapseq_goes_through_to_a_ranking(tapseq):
     assert table.loc["CCNE2", "reason"] == "outside the panel: seen in 4.4% of control cells"
     # As scanpy normalises, over all 72 genes.
     other = tapseq.copy()
-    sc.pp.normalize_total(other, target_sum=1e4)
+    kept = tapseq[adata.obs_names]
+    median = np.median(np.asarray(kept.X.sum(axis=1)))
+    assert adata.uns["preprocessing"]["params"]["target_sum"] == median
+    sc.pp.normalize_total(other, target_sum=median)
     sc.pp.log1p(other)
     same = other[adata.obs_names, adata.var_names].X.toarray()
     np.testing.assert_allclose(adata.X.toarray(), same, rtol=1e-5)
@@ -72,7 +80,8 @@ def test_cropseq_goes_through_to_a_ranking(cropseq):
     }  # fmt: skip
     assert adata.n_vars == table["kept"].sum() == 19
     raw = cropseq[adata.obs_names, adata.var_names]
-    expected = np.log1p(1e4 * raw.X.toarray() / raw.obs["nUMI"].to_numpy()[:, None])
+    depth = raw.obs["nUMI"].to_numpy()[:, None]
+    expected = np.log1p(np.median(depth) * raw.X.toarray() / depth)
     np.testing.assert_allclose(adata.X.toarray(), expected, rtol=1e-5)
     npt.tl.learn_dag(adata, n_runs=3)
     npt.tl.fit_dag_blr(adata)
@@ -125,3 +134,47 @@ def test_no_perturbed_cell_left_is_said(small_screen):
     with pytest.warns(UserWarning, match="No perturbed cells are left"):
         npt.pp.perturbation_screen(small_screen, panel=["MYC"], min_cells=1000)
     assert set(small_screen.obs["perturbation"]) == {"control"}
+
+
+def shallow_panel(n_genes=12, per_cell=25):
+    """Counts of a panel, about 25 a cell, and the cells' counts over all genes."""
+    rng = np.random.default_rng(3)
+    counts = rng.poisson(per_cell / n_genes, (300, n_genes)).astype(np.float32)
+    obs = pd.DataFrame({"perturbation": ["control"] * 200 + ["G0"] * 100})
+    obs["total"] = rng.integers(8000, 12000, len(obs))
+    adata = ad.AnnData(counts, obs.set_index("c" + obs.index.astype(str)))
+    adata.var_names = [f"G{i}" for i in range(n_genes)]
+    return adata
+
+
+def test_a_shallow_panel_is_not_blown_up_unsaid():
+    adata = shallow_panel()
+    depth = adata.X.sum(axis=1, keepdims=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        new = npt.pp.perturbation_screen(adata, copy=True)
+        npt.pp.perturbation_screen(adata, depth_key="total", target_sum=1e4, copy=True)
+    np.testing.assert_allclose(new.X, np.log1p(adata.X / depth * np.median(depth)), rtol=1e-6)
+    with pytest.warns(UserWarning, match=r"scaled to 10000.*adds 6\.0.*'median'.*depth_key"):
+        npt.pp.perturbation_screen(adata, target_sum=1e4)
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@pytest.mark.parametrize("key", [None, "total"])
+def test_the_command_normalises_in_the_same_way(kind, key, tmp_path):
+    adata = shallow_panel()
+    if kind == "sparse":
+        adata.X = sp.csr_matrix(adata.X)
+    adata.write_h5ad(tmp_path / "screen.h5ad")
+    options = [] if key is None else ["--depth-key", key]
+    command = ["design", str(tmp_path / "screen.h5ad"), "--target", "G0", "--log-normalise"]
+    fast = ["--quiet", "--no-figures", "--n-samples", "5", "--n-runs", "2"]
+    assert main([*command, *options, "--out", str(tmp_path / "out"), *fast]) == 0
+    result = ad.read_h5ad(tmp_path / "out" / "annotated.h5ad")
+    npt.pp.perturbation_screen(adata, depth_key=key)
+    for one, other in ((result.X, adata.X), (result.layers["counts"], adata.layers["counts"])):
+        assert type(one) is type(other)
+        assert np.array_equal(
+            np.asarray(one.todense()) if sp.issparse(one) else one,
+            np.asarray(other.todense()) if sp.issparse(other) else other,
+        )

@@ -78,7 +78,8 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
     else:
         target = read.read_target(options)
         adata = read.read_screen(options.file)
-    genes = _prepare(adata, options)
+    adata = _normalised(adata, options)
+    genes = _choose_panel(adata, options)
     if options.file is not None:
         _check_names(adata, options, genes, target, tables)
     return Inputs(adata, genes, target, hidden, tables)
@@ -97,15 +98,13 @@ def unseen_target(adata: AnnData) -> tuple[dict[str, float], str]:
     return dict(zip(genes, wanted.tolist(), strict=True)), genes[best]
 
 
-def _prepare(adata: AnnData, options: argparse.Namespace) -> list[str] | None:
-    """Normalise if asked to, and return the panel (``None``: that of a given graph, or all)."""
+def _choose_panel(adata: AnnData, options: argparse.Namespace) -> list[str] | None:
+    """Return the panel (``None``: that of a given graph, or all), and check the labels."""
     from nextpert import _adata
 
     labels = _adata.read_labels(adata, options.perturbation_key)
     _adata.require_control(labels, options.control)
-    _adata.require_layer(adata, options.layer)
     names, columns = _adata.resolve_panel(adata, options.genes)
-    _normalise(adata, options)
     if not options.min_fraction:
         if options.genes is None and options.method != "given" and adata.n_vars > _MANY_GENES:
             message = (
@@ -126,33 +125,46 @@ def _prepare(adata: AnnData, options: argparse.Namespace) -> list[str] | None:
     return kept
 
 
-def _normalise(adata: AnnData, options: argparse.Namespace) -> None:
+def _normalised(adata: AnnData, options: argparse.Namespace) -> AnnData:
+    """Return the screen, with ``--log-normalise`` as ``pp.perturbation_screen`` normalises it."""
+    from nextpert._adata import require_layer
+    from nextpert.pp._steps import expression
+
+    require_layer(adata, options.layer)
+    everything = np.arange(adata.n_obs)
     matrix = adata.X if options.layer is None else adata.layers[options.layer]
-    values = matrix.data if hasattr(matrix, "nnz") else np.asarray(matrix).ravel()
-    counts = bool((values >= 0).all() and (values == np.floor(values)).all())
     where = "X" if options.layer is None else f"The layer {options.layer!r}"
+    counts = expression.whole(matrix)
     if not options.log_normalise:
         if counts and options.file is not None:
             message = f"{where} holds whole numbers only: if they are counts, pass --log-normalise."
             warnings.warn(message, UserWarning, stacklevel=2)
-        return
+        return adata
     if not counts:
         message = (
             f"{where} holds no raw counts (values below 0 or not whole): leave out --log-normalise "
             "for data that are normalised already."
         )
         raise ValueError(message)
-    import scanpy as sc
-
-    if "counts" not in adata.layers:
-        adata.layers["counts"] = matrix.copy()
-    as_floats = matrix.astype(np.float32)
-    if options.layer is None:
-        adata.X = as_floats
+    if options.depth_key is None:
+        depth = expression.total_counts(adata, everything, options.layer)
     else:
-        adata.layers[options.layer] = as_floats
-    sc.pp.normalize_total(adata, layer=options.layer)
-    sc.pp.log1p(adata, layer=options.layer)
+        depth = expression.read_depth(adata, options.depth_key)
+    if not (depth > 0).any():
+        message = f"{where} holds no counts at all: name another with --layer, or --depth-key."
+        raise ValueError(message)
+    if not (depth > 0).all():
+        message = f"{(depth == 0).sum()} cells without any counts are left out."
+        warnings.warn(message, UserWarning, stacklevel=2)
+        adata, depth = adata[depth > 0].copy(), depth[depth > 0]
+        matrix = adata.X if options.layer is None else adata.layers[options.layer]
+    values = expression.log_normalise(matrix, "counts", depth, float(np.median(depth)))
+    adata.layers.setdefault("counts", matrix)
+    if options.layer is None:
+        adata.X = values
+    else:
+        adata.layers[options.layer] = values
+    return adata
 
 
 def _check_names(

@@ -103,7 +103,13 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--log-normalise",
         action="store_true",
-        help="X (or the layer) holds raw counts: scale cells to equal totals and take ln(1 + x)",
+        help="X (or the layer) holds raw counts: scale cells to their median total, take ln(1 + x)",
+    )
+    group.add_argument(
+        "--depth-key",
+        metavar="KEY",
+        help="column of obs with the cells' total counts over all genes, for --log-normalise of a "
+        "panel; by default the sums over the genes of the file",
     )
     group.add_argument("--genes", nargs="+", metavar="GENE", help="the panel; by default all genes")
     group.add_argument(
@@ -291,6 +297,8 @@ def parse(version: str, argv: list[str] | None) -> argparse.Namespace:
         parser.error("name the wanted state, such as with --target NAME")
     if options.file is None and named:
         parser.error("the simulated screen has its own target: give --data FILE.h5ad as well")
+    if options.depth_key is not None and not options.log_normalise:
+        parser.error("--depth-key is for raw counts: give --log-normalise as well")
     _check_method(parser, options)
     return options
 

@@ -182,7 +182,7 @@ def perturb_cite_seq(
     Examples
     --------
     >>> import anndata as ad, numpy as np, pandas as pd, nextpert as npt
-    >>> counts = np.random.default_rng(0).poisson(5, (100, 2)).astype(np.float32)
+    >>> counts = np.random.default_rng(0).poisson(500, (100, 2)).astype(np.float32)
     >>> guides = ["NO_SITE_7"] * 50 + ["MYC_1"] * 25 + ["MYC_1,MYC_3"] * 15 + [""] * 10
     >>> obs = pd.DataFrame({"guides": guides, "condition": "Control"})
     >>> adata = ad.AnnData(counts, obs.set_index("CELL_" + obs.index.astype(str)))

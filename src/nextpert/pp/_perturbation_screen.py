@@ -33,7 +33,7 @@ def perturbation_screen(
     aliases: Mapping[str, str] | None = None,
     min_seen: float = 0.1,
     normalise: str = "auto",
-    target_sum: float | str = 1e4,
+    target_sum: float | str = "median",
     depth_key: str | None = None,
     min_depth: float = 0.0,
     layer: str | None = None,
@@ -47,7 +47,8 @@ def perturbation_screen(
 
     .. math:: x_{cg} = \ln(1 + s\, n_{cg} / n_c),
 
-    with the ``target_sum`` ``s`` and all counts ``n_c`` of the cell. Every step logs and stores
+    with the ``target_sum`` ``s`` and all counts ``n_c`` of the cell; the commands ``nextpert
+    design`` and ``nextpert demo`` do the same with ``--log-normalise``. Every step logs and stores
     how many cells it kept and dropped, and why. Cells and genes are dropped in place, as by
     :func:`scanpy.pp.filter_cells`, and nothing changes where the call fails.
 
@@ -87,10 +88,14 @@ def perturbation_screen(
         ``"auto"`` (default) takes whole numbers for counts and keeps other values as they are;
         ``"counts"``; or ``"none"``.
     target_sum
-        Counts that a cell is scaled to, or ``"median"`` for the median of all cells kept.
+        Counts that a cell is scaled to: ``"median"`` (default), the median of the counts ``n_c``
+        of the cells kept, so that a typical cell stays as it is; or a number. One far above the
+        cells' own counts blows them up: of 25 counts scaled to 10,000, the first adds 6.0 and the
+        second 0.7, so that seen or not is all.
     depth_key
-        Column of ``adata.obs`` with all counts of a cell; needed where ``adata`` holds a few
-        genes of many. By default the sum over all genes of the matrix.
+        Column of ``adata.obs`` with all counts ``n_c`` of a cell, over the whole transcriptome;
+        needed where ``adata`` holds a few genes of many, whose sum moves with every one of them.
+        By default the sum over all genes of the matrix.
     min_depth
         Fewest counts of a cell; cells without any are dropped in any case.
     layer
@@ -123,7 +128,8 @@ def perturbation_screen(
     -----
     UserWarning
         Of targets that control cells hardly express, whose knockout is a shift of about nothing;
-        of genes constant among the controls; of targets that are not measured, unless a panel is
+        of genes constant among the controls; where ``target_sum`` is far above the counts of the
+        cells; of targets that are not measured, unless a panel is
         given; and if no perturbed cell is left.
 
     Raises

@@ -19,6 +19,8 @@ _PER_MILLION = 1e6
 # Cells looked at to tell counts from log-normalised expression.
 _PROBED = 1000
 _BLOCK = 2**20
+# Scaled by more than this, the first count of a gene tells five times what the second does.
+_BLOWN_UP = 20
 
 
 def is_counts(adata: ad.AnnData, cells: NDArray[Any], layer: str | None) -> bool:
@@ -93,6 +95,29 @@ def log_normalise(
     return out
 
 
+def blown_up_message(depth: NDArray[np.float64], target_sum: float) -> str | None:
+    """Return the warning about cells scaled to many times their counts, if they are.
+
+    Parameters
+    ----------
+    depth
+        Total counts of the cells kept.
+    target_sum
+        Counts a cell is scaled to.
+    """
+    typical = float(np.median(depth))
+    if target_sum <= _BLOWN_UP * typical:
+        return None
+    first = np.log1p(target_sum / typical)
+    second = np.log1p(2 * target_sum / typical) - first
+    return (
+        f"Cells hold {typical:.3g} counts (median) and are scaled to {target_sum:g}: the first "
+        f"count of a gene adds {first:.1f} and the second {second:.1f}, so that seen or not is "
+        f"nearly all that is left. Use target_sum='median', and where the matrix holds a panel of "
+        f"genes, name the cells' total counts over all genes with depth_key."
+    )
+
+
 def _entries(matrix: Any) -> Iterator[tuple[NDArray[Any], Any]]:
     """Yield blocks of the values, to be written to, and the row of each."""
     n_rows, n_columns = matrix.shape
@@ -109,7 +134,7 @@ def _entries(matrix: Any) -> Iterator[tuple[NDArray[Any], Any]]:
 
 def check_counts(values: Any) -> None:
     """Raise unless all values are whole numbers of 0 or more."""
-    if not _whole(_stored(values)):
+    if not whole(values):
         message = (
             "The matrix holds values that are no counts (whole numbers of 0 or more): pass "
             "normalise='none' if it holds log-normalised expression, or name the layer of counts."
@@ -141,6 +166,11 @@ def check_log_tpm(values: Any, depth: NDArray[np.float64] | None) -> None:
 
 def _stored(values: Any) -> NDArray[Any]:
     return values.data if sp.issparse(values) else np.asarray(values)
+
+
+def whole(matrix: Any) -> bool:
+    """Return whether all values, dense or sparse, are whole numbers of 0 or more."""
+    return _whole(_stored(matrix))
 
 
 def _whole(values: NDArray[Any]) -> bool:

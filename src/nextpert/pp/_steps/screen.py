@@ -98,7 +98,11 @@ def prepare(
     if names.used:
         tables["aliases"] = names.table()
         logger.info("Aliases: %s.", ", ".join(f"{a} -> {b}" for a, b in names.used.items()))
-    return Prepared(new, tables, _messages(table, weak, constant, names.measured, options))
+    messages = _messages(table, weak, constant, names.measured, options)
+    if target_sum is not None and matrix.kind == "counts" and matrix.depth is not None:
+        blown_up = expression.blown_up_message(matrix.depth[cells], target_sum)
+        messages += [blown_up] if blown_up else []
+    return Prepared(new, tables, messages)
 
 
 def finish(
