@@ -31,12 +31,12 @@ def diagnose(
 
     Above, one row a perturbation, held out and predicted from the others, those best predicted
     relative to "nothing changes" on top: the squared error of the model beside those of two
-    predictions without one, and of a perfect one (sampling noise); the correlation of predicted
-    effect and observed change over the genes, without and with the target genes; the change of
-    the perturbation's own target with two standard errors, open where it is weak. Below: every
-    gene's correlation with its prediction from its parents, beside random graphs (mean and two
-    standard deviations); the coverage of the predicted intervals; and skewness of residuals and
-    share of zeros by gene. The verdict is the title.
+    predictions without one, of a graph without arcs, and of a perfect one (sampling noise); the
+    correlation of predicted effect and observed change over the genes, without and with the
+    target genes; the change of the perturbation's own target with two standard errors, open where
+    it is weak. Below: every gene's correlation with its prediction from its parents, beside
+    random graphs (mean and two standard deviations); the coverage of the predicted intervals; and
+    skewness of residuals and share of zeros by gene. The verdict is the title.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ def rows_to_draw(table: pd.DataFrame, n_top: int) -> pd.DataFrame:
 def draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
     """Draw the squared error of the model and of the baselines, one row a perturbation."""
     place = np.arange(len(table))
-    columns = ["error", "error_nothing", "error_mean", "error_noise"]
+    columns = ["error", "error_nothing", "error_mean", "error_empty", "error_noise"]
     values = {name: table[name].to_numpy(dtype=float) for name in columns}
     panel.hlines(
         place, values["error"], values["error_nothing"], color=LIGHT, linewidth=2, zorder=0
@@ -36,6 +36,7 @@ def draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
     for name, marker, colour, face, label in (
         ("error_nothing", "o", GREY, "white", "nothing changes"),
         ("error_mean", "s", BLUE, BLUE, "mean perturbation"),
+        ("error_empty", "^", BLACK, "white", "empty graph"),
         ("error", "D", ORANGE, ORANGE, "model"),
     ):
         panel.scatter(
@@ -180,7 +181,7 @@ def _legend_above(panel: Axes) -> None:
         loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=7,
         borderaxespad=0.2, columnspacing=1.0, handletextpad=0.3,
     )  # fmt: skip
-    panel.set_title(panel.get_title(), pad=28)
+    panel.set_title(panel.get_title(), pad=38)
 
 
 def _legend(panel: Axes) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata import shifts as _shifts
-from nextpert.core import DagBlr
+from nextpert.core import Dag, DagBlr
 from nextpert.core._checks import as_rng, require_count
 from nextpert.tl._diagnose import genes as by_gene
 from nextpert.tl._diagnose import held_out as scores
@@ -51,7 +51,9 @@ def diagnose(
     doi:10.1038/s42256-023-00719-0, Definition 2): the effect :math:`(I - B)^{-1} a` and the mean
     :math:`(I - B)^{-1} (c + a)`. Predictions are compared with what the held-out cells did, and
     with two that need no model: nothing changes, and the mean change over the other
-    perturbations. Cells are read twice, whatever the number of perturbations.
+    perturbations; and with those of an empty graph (no arcs), fitted to the same cells with the
+    same shifts, which says what the graph adds. Cells are read twice, whatever the number of
+    perturbations.
 
     Parameters
     ----------
@@ -104,10 +106,12 @@ def diagnose(
           are no targets, ``r`` (correlation of predicted effect and observed change),
           ``r_with_target`` (over all genes), ``sign_accuracy`` among the ``n_changed`` genes that
           changed by 3 standard errors, the mean squared error of the predicted mean ``error``,
-          of the baselines (``error_nothing``, ``error_mean``) and of a perfect prediction
-          (``error_noise``), squared units of expression; what is gained on each baseline
+          of the baselines (``error_nothing``, ``error_mean``, ``error_empty``) and of a perfect
+          prediction (``error_noise``), squared units of expression; what is gained on each baseline
           (``gain_on_nothing``, ``gain_on_mean``, with ``_se`` over genes); ``coverage_50`` and
-          ``coverage_90``.
+          ``coverage_90``; and, with its mean as the target, the rank correlation over the other
+          perturbations of predicted and true squared distance to it (``distance_rank``, that
+          of the empty graph ``distance_rank_empty``).
         - ``genes``: a table, one row a gene: ``gene``, ``control_mean``, ``n_parents``,
           ``r_parents`` (regressed on its parents in control cells, correlated within perturbed
           ones), ``r_random_mean`` and ``r_random_sd`` (random graphs with as many parents),
@@ -128,12 +132,16 @@ def diagnose(
     Notes
     -----
     The rules. A perturbation is strong if each of its target genes changes by at least 3 standard
-    errors; with three or more strong ones, they alone are judged. The verdict is *do not trust*
-    if fewer than three are strong, the mean ``r`` is not above 0 by 2 standard errors, or the
-    squared error is, by the geometric mean of the ratios, no smaller than that of either
-    baseline. It is *trust* if besides both ratios lie below 1 by 2 standard errors, the graph's
-    ``r_parents`` is above that of all but 5 % of random graphs, and 90 % intervals hold at least
-    70 % of the held-out means. Between them it is *care*.
+    errors; with three or more strong ones, they alone are judged. *Clear* is what differs by 2
+    standard errors. The verdict is *do not trust* if fewer than three are strong, the mean ``r``
+    is not clearly above 0, the squared error is, by the geometric mean of the ratios, no smaller
+    than that of a baseline without a model, 90 % intervals hold less than half of the held-out
+    means, or *the graph adds nothing*: neither is the squared error clearly below that of the
+    empty graph and at most 0.9 of it, nor does ``distance_rank`` clearly gain, by at least 0.05.
+    It is *trust* if besides the mean ``r`` is at least 0.5, all three ratios of squared errors
+    are at most 0.8 and clearly below 1, ``distance_rank`` clearly gains on the empty graph's, the
+    graph's ``r_parents`` is above that of all but 5 % of random graphs, and 90 % intervals hold
+    at least 70 % of the held-out means. Between them it is *care*.
 
     A graph learned on the same control cells is not held out, and standard errors over
     perturbations take them as independent, although they share the controls. ``r`` uses the
@@ -172,9 +180,12 @@ def diagnose(
     cells, *perturbed = _adata.environment_moments(adata, columns, groups, n_groups, layer=layer)
     environments.require_varying(cells, genes)
     used = environments.shift_environments(plan, shift, genes, cells, perturbed)
-    start = DagBlr(dag, intercept=intercept, prior_scale=prior_scale).update(cells)
+    start, empty = (
+        DagBlr(graph, intercept=intercept, prior_scale=prior_scale).update(cells)
+        for graph in (dag, Dag.from_edges(dag.n_nodes, []))
+    )
     held_out = scores.predict_held_out(
-        start, cells, perturbed, used, genes, n_samples=n_samples, rng=generator
+        start, empty, cells, perturbed, used, genes, n_samples=n_samples, rng=generator
     )
     whole = start
     for moments, shifts in zip(perturbed, used.shifts, strict=True):

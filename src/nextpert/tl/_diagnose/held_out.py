@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.stats import rankdata
 from tqdm import tqdm
 
 from nextpert.core.predict.leave_one_out import leave_one_out
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 # A change of this many standard errors is more than noise, also among some hundred genes.
 CLEAR = 3.0
-# Correlations over fewer genes say nothing.
-_FEWEST_GENES = 3
+# Correlations over fewer genes, or perturbations, say nothing.
+_FEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class HeldOut:
         Predicted mean ``(I - B)^-1 (c + a)`` minus the control mean.
     mean_change
         Mean change over the other perturbations that do not target the gene.
+    empty
+        ``predicted`` of a graph without arcs, fitted to the same cells with the same shifts.
     rank
         Share of the draws of the posterior predictive that lie below the observed mean.
     """
@@ -53,11 +56,13 @@ class HeldOut:
     effect: Array
     predicted: Array
     mean_change: Array
+    empty: Array
     rank: Array
 
 
 def predict_held_out(
     start: DagBlr,
+    empty: DagBlr,
     control: Moments,
     perturbed: list[Moments],
     used: Interventions,
@@ -68,7 +73,7 @@ def predict_held_out(
 ) -> HeldOut:
     """Predict every perturbation from the controls and all other perturbations.
 
-    ``start`` is the posterior after the control cells.
+    ``start`` is the posterior after the control cells, ``empty`` that of a graph without arcs.
     """
     place = {gene: i for i, gene in enumerate(genes)}
     is_target = np.zeros((len(perturbed), len(genes)), dtype=bool)
@@ -91,9 +96,13 @@ def predict_held_out(
             blr, shift, perturbed[k].n, known=known, n_samples=n_samples, rng=rng
         )
         rank[k] = ((draws < means[k]).sum(axis=0) + 0.5) / (n_samples + 1)
+    without_arcs = [
+        blr.predict_mean(shift) - control.mean
+        for blr, shift in zip(leave_one_out(empty, environments), used.shifts, strict=True)
+    ]
     return HeldOut(
         is_target, observed, _standard_errors(control, perturbed), effect, predicted,
-        _mean_of_others(observed, is_target), rank,
+        _mean_of_others(observed, is_target), np.array(without_arcs), rank,
     )  # fmt: skip
 
 
@@ -129,7 +138,7 @@ def own_strength(held_out: HeldOut) -> tuple[NDArray[np.int64], Array, Array]:
 
 def correlation(one: Array, two: Array) -> float:
     """Return Pearson's correlation; NaN where one side is constant or values are few."""
-    if len(one) < _FEWEST_GENES or np.ptp(one) == 0 or np.ptp(two) == 0:
+    if len(one) < _FEWEST or np.ptp(one) == 0 or np.ptp(two) == 0:
         return float("nan")
     return float(np.corrcoef(one, two)[0, 1])
 
@@ -144,6 +153,22 @@ def sign_accuracy(effect: Array, observed: Array, error: Array) -> tuple[float, 
         return float("nan"), 0
     right = np.sign(effect[clear]) * np.sign(observed[clear])
     return float((0.5 + 0.5 * right).mean()), int(clear.sum())
+
+
+def distance_ranks(predicted: Array, observed: Array) -> Array:
+    """Return, with each perturbation's mean as the target, how well the others are ranked.
+
+    Spearman's correlation, over the others, of their predicted and their true squared distance
+    to it: what a design towards it goes by.
+    """
+    found = np.empty(len(observed))
+    for k, target in enumerate(observed):
+        others = np.arange(len(observed)) != k
+        seen, guessed = (
+            ((means[others] - target) ** 2).sum(axis=1) for means in (observed, predicted)
+        )
+        found[k] = correlation(rankdata(guessed), rankdata(seen))
+    return found
 
 
 def gain(baseline: Array, predicted: Array, observed: Array) -> tuple[float, float]:

@@ -42,6 +42,8 @@ def perturbation_table(
     )
     for name in scored.columns:
         table[name] = scored[name].to_numpy()
+    for name, predicted in (("", held_out.predicted), ("_empty", held_out.empty)):
+        table[f"distance_rank{name}"] = scores.distance_ranks(predicted, held_out.observed)
     return table
 
 
@@ -66,6 +68,7 @@ def _scores(held_out: HeldOut, k: int) -> dict[str, Any]:
         "error": mean((predicted - observed) ** 2),
         "error_nothing": mean(observed**2),
         "error_mean": mean((mean_change - observed) ** 2),
+        "error_empty": mean((held_out.empty[k, others] - observed) ** 2),
         "error_noise": mean(error**2),
         "gain_on_nothing": on_nothing,
         "gain_on_nothing_se": on_nothing_se,
