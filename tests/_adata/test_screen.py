@@ -7,7 +7,8 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata import _fold, _grouped
+from nextpert._adata import _fold, _grouped, resampled
+from nextpert._adata.resampled import resample_weights, resampled_screens
 from nextpert._adata.roles import Roles, read_roles
 from nextpert._adata.screen import read_environments, screen_moments
 from nextpert.core import ScreenMoments
@@ -151,3 +152,42 @@ def test_genes_that_are_not_finite_are_named(screen):
     environments = read_environments(screen, Roles("pert", "NT"))
     with pytest.raises(ValueError, match=f"infinite values: {gene}"):
         screen_moments(screen, np.arange(5), environments)
+
+
+def test_resamples_take_guides_whole_and_other_cells_one_by_one(screen):
+    rng = np.random.default_rng(2)
+    screen.obs["guide"] = [
+        f"{p}_{k}" for p, k in zip(screen.obs["pert"], rng.integers(1, 6, 600), strict=True)
+    ]
+    few = screen.obs["pert"] == "A"
+    screen.obs.loc[few, "guide"] = rng.choice(["A_1", "A_2"], few.sum())
+    found = read_environments(screen, Roles("pert", "NT", "guide"))
+    taken = np.array([resample_weights(found, np.uint64(seed)) for seed in range(60)])
+    assert (taken[:, found.codes < 0] == 0).all()
+    whole = (screen.obs["pert"] == "B+C").to_numpy()
+    for guide in screen.obs.loc[whole, "guide"].unique():
+        block = taken[:, whole & (screen.obs["guide"] == guide).to_numpy()]
+        assert (block == block[:, :1]).all()
+    guides = np.array([taken[:, (screen.obs["guide"] == f"B+C_{k}").to_numpy()][:, 0]
+                       for k in range(1, 6)])  # fmt: skip
+    assert (guides.sum(axis=0) == 5).all()
+    cells = taken[:, few.to_numpy()]
+    assert (cells != cells[:, :1]).any(axis=1).all()
+    assert abs(cells.mean() - 1) < 0.02
+
+
+def test_resampled_moments_are_those_of_the_repeated_cells(screen, monkeypatch):
+    found = read_environments(screen, Roles("pert", "NT", "guide", (), ("depth",)))
+    seeds = np.array([5, 6, 7], np.uint64)
+    together = list(resampled_screens(screen, [3, 0], found, seeds))
+    monkeypatch.setattr(resampled, "_MOST_ENTRIES", 1)
+    alone = list(resampled_screens(screen, [3, 0], found, seeds))
+    x = np.c_[screen.X.toarray()[:, [3, 0]], screen.obs["depth"]]
+    for seed, one, other in zip(seeds, together, alone, strict=True):
+        assert same(one, other)
+        weights = resample_weights(found, seed)
+        wanted = ScreenMoments.from_array(
+            np.repeat(x, weights, axis=0), np.repeat(found.codes, weights), len(found.table)
+        )
+        np.testing.assert_allclose(one.scatter, wanted.scatter, atol=1e-8)
+        np.testing.assert_allclose(one.mean, wanted.mean, atol=1e-10)

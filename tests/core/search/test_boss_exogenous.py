@@ -15,6 +15,7 @@ from nextpert.core import (
     random_scm,
 )
 from nextpert.core.graph._equivalence import Pdag
+from nextpert.core.search._open_arcs import settled_by
 
 
 def screen(p, n_environments, seed, n_cells=300):
@@ -145,3 +146,44 @@ def test_more_environments_than_a_word_has_bits():
     assert found.exogenous_arcs.sum() <= 3  # noise
     plain = Moments.from_array(many)
     assert boss(plain, rng=0).exogenous_arcs.shape == (0, 5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_settles_an_arc(seed):
+    """By brute force over all graphs of the class: without, with exogenous arcs, with an order."""
+    rng = np.random.default_rng(seed)
+    p, q = 4, 2
+    arcs = np.triu(rng.random((p, p)) < 0.8, 1)
+    given = rng.random((q, p)) < 0.3
+    prior = PriorKnowledge(p, before=[(0, 2)])
+
+    def agreed(exogenous, before):
+        full = np.zeros((p + q, p + q), bool)
+        full[:p, :p], full[p:, :p] = arcs, exogenous
+        pairs = np.argwhere(np.triu(arcs))
+        members = []
+        for choice in range(2 ** len(pairs)):
+            other = full.copy()
+            other[:p, :p] = False
+            for k, (a, b) in enumerate(pairs):
+                other[(a, b) if choice >> k & 1 else (b, a)] = True
+            try:
+                Dag.from_matrix(other[:p, :p] | before)
+            except ValueError:
+                continue
+            if colliders(other) == colliders(full):
+                members.append(other[:p, :p])
+        return np.all(members, axis=0)
+
+    nothing = np.zeros((p, p), bool)
+    cells = agreed(np.zeros((q, p), bool), nothing)
+    interventions = agreed(given, nothing)
+    known = agreed(given, prior.before)
+    for a, b, how in settled_by(Dag.from_matrix(arcs), given, prior):
+        wanted = (
+            "cells" if cells[a, b]
+            else "interventions" if interventions[a, b]
+            else "prior knowledge" if known[a, b]
+            else "open"
+        )  # fmt: skip
+        assert how == wanted, (a, b)
