@@ -11,7 +11,7 @@ from nextpert._adata.labels import (
 )
 from nextpert._adata.panel import closest, list_names, panel_index, resolve_panel
 from nextpert._adata.posterior import FittedPosterior, posterior_from
-from nextpert._adata.read import environment_moments, read_blocks, require_layer, seen_share
+from nextpert._adata.read import environment_moments, named, read_blocks, require_layer, seen_share
 from nextpert._adata.sound import require_sound_matrices
 from nextpert._adata.write import as_stored_csr, check_key, check_writable, strings, write_results
 
@@ -25,6 +25,7 @@ __all__ = [
     "eager",
     "environment_moments",
     "list_names",
+    "named",
     "named_dag",
     "panel_index",
     "panel_of",

@@ -203,8 +203,12 @@ def named(error: ValueError, names: Any, back: Index) -> ValueError:
     bad = getattr(error, "columns", None)
     if bad is None:
         return error
+    genes = list_names(names[np.isin(back, bad)])
+    if hasattr(error, "overflow"):
+        message = f"Genes with values too large to be squared: {genes}. Give them in smaller units."
+        return ValueError(message)
     message = (
-        f"Genes with NaN or infinite values: {list_names(names[np.isin(back, bad)])}. "
+        f"Genes with NaN or infinite values: {genes}. "
         f"Remove these genes or cells, or fill the values, before the call."
     )
     return ValueError(message)

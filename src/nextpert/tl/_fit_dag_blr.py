@@ -148,9 +148,13 @@ def fit_dag_blr(
         intercept=intercept,
         prior_scale=prior_scale,
         prior_units=prior_units,
-    ).update(cells)
-    for moments, shifts in zip(perturbed, used.shifts, strict=True):
-        blr = blr.update(moments, shifts)
+    )
+    try:
+        blr = blr.update(cells)
+        for moments, shifts in zip(perturbed, used.shifts, strict=True):
+            blr = blr.update(moments, shifts)
+    except ValueError as error:
+        raise _adata.named(error, np.array(genes), np.arange(len(genes))) from error
     params: dict[str, Any] = {
         "dag_key": dag_key,
         "perturbation_key": perturbation_key,

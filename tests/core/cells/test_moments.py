@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -151,3 +152,42 @@ def test_wrong_shapes_are_refused():
     for empty in (np.empty((0, 3)), sp.csr_array((0, 3))):
         assert Moments.from_array(empty).n == 0
         assert Moments.from_array(empty).n_nodes == 3
+
+
+@pytest.mark.parametrize("size", [1e155, 1e160, 1e300, 1e307])
+@pytest.mark.parametrize("form", ["array", "csr_array", "csc_matrix"])
+def test_values_too_large_to_be_squared_are_named(form, size):
+    x = np.random.default_rng(0).normal(size=(500, 4))
+    x[:, [1, 3]] *= size
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=r"\[1, 3\] hold values too large") as caught:
+            Moments.from_array(FORMS[form](x * (np.abs(x) > 0.5)))
+    assert caught.value.columns.tolist() == [1, 3]
+
+
+def test_an_overflow_of_added_cells_is_refused():
+    one = Moments(3, np.full(2, -1e160), np.eye(2))
+    with pytest.raises(ValueError, match="too large"):
+        one + Moments(3, np.full(2, 1e160), np.eye(2))
+    with pytest.raises(ValueError, match=r"\[1\] hold values too large"):
+        Moments(3, np.zeros(2), np.diag([1.0, np.inf]))
+    with pytest.raises(ValueError, match="NaN"):
+        Moments(3, np.array([0.0, np.nan]), np.eye(2))
+
+
+@pytest.mark.parametrize(
+    ("n", "mean", "scatter"),
+    [
+        (3, np.zeros(2), np.eye(3)),
+        (3, np.zeros((2, 1)), np.eye(2)),
+        (3, np.zeros(2), np.ones(4)),
+        (3, 0.0, 0.0),
+        (-1, np.zeros(2), np.eye(2)),
+        (2.5, np.zeros(2), np.eye(2)),
+        (np.nan, np.zeros(2), np.eye(2)),
+    ],
+)
+def test_moments_check_what_they_hold(n, mean, scatter):
+    with pytest.raises(ValueError, match=r"are needed|whole number"):
+        Moments(n, mean, scatter)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert.core.cells.moments import not_finite, sparse_moments
+from nextpert.core.cells.moments import not_finite, sparse_moments, too_large
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,14 +85,18 @@ def _dense(
     place: NDArray[np.int64],
     count: NDArray[np.float64],
 ) -> Part:
-    with np.errstate(invalid="ignore"):  # inf - inf: named below
+    with np.errstate(invalid="ignore", over="ignore"):  # named below
         mean = (members @ values) / n[:, None]
-    if not np.isfinite(mean).all():
-        raise not_finite(np.asarray(~np.isfinite(values).all(axis=0)))
-    centred = values - mean[place]
-    squares = members @ (centred * centred)
-    centred *= np.sqrt(count)[:, None]
-    scatter = centred.T @ centred
+        if not np.isfinite(mean).all():
+            bad = np.asarray(~np.isfinite(values).all(axis=0))
+            large = np.asarray(~np.isfinite(mean).all(axis=0))
+            raise not_finite(bad) if bad.any() else too_large(large)
+        centred = values - mean[place]
+        squares = members @ (centred * centred)
+        centred *= np.sqrt(count)[:, None]
+        scatter = centred.T @ centred
+    if not np.isfinite(scatter).all():
+        raise too_large(np.asarray(~np.isfinite(scatter).all(axis=0)))
     return Part(present, n, mean, squares, (scatter + scatter.T) / 2)
 
 

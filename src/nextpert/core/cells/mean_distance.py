@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     Matrix = NDArray[np.float64]
 
+_LARGEST = 1e140  # of a squared distance: its variance takes the square of that
+
 
 @dataclass(frozen=True)
 class MeanDistance:
@@ -71,8 +73,8 @@ def mean_distance(
     Raises
     ------
     ValueError
-        If there are fewer than 2 cells on a side, the nodes differ in number, or ``confidence``
-        is out of range.
+        If there are fewer than 2 cells on a side, the nodes differ in number, values are too
+        large to be squared twice, or ``confidence`` is out of range.
 
     Examples
     --------
@@ -96,7 +98,11 @@ def mean_distance(
     covariances = [covariance_of_mean(side) for side in sides]
     d = cells.mean - wanted
     variance = sum(covariances[1:], start=covariances[0])
-    plug_in, noise = float(d @ d), float(np.trace(variance))
+    with np.errstate(over="ignore"):
+        plug_in, noise = float(d @ d), float(np.trace(variance))
+    if not max(plug_in, noise) < _LARGEST:
+        message = "The cells' values are too large for squared distances: give smaller units."
+        raise ValueError(message)
     traces = [squared_trace(v, side.n) for v, side in zip(covariances, sides, strict=True)]
     if len(sides) == 2:
         traces.append(2 * float(np.sum(covariances[0] * covariances[1])))

@@ -40,6 +40,12 @@ class Moments:
     scatter
         Sum over cells of ``(x - mean)(x - mean)'``, shape ``(n_nodes, n_nodes)``.
 
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or a number is not finite: squares of values above about 1e150
+        overflow.
+
     Examples
     --------
     >>> import numpy as np
@@ -55,6 +61,25 @@ class Moments:
     mean: NDArray[np.float64]
     scatter: NDArray[np.float64]
 
+    def __post_init__(self) -> None:
+        for name in ("mean", "scatter"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
+        mean, scatter = self.mean, self.scatter
+        if mean.ndim != 1 or scatter.shape != (len(mean), len(mean)):
+            message = (
+                f"The mean has the shape {mean.shape} and the scatter {scatter.shape}, but "
+                "(n_nodes,) and (n_nodes, n_nodes) are needed."
+            )
+            raise ValueError(message)
+        if not self.n >= 0 or int(self.n) != self.n:
+            message = f"The number of cells must be a whole number, 0 or above, but is {self.n!r}."
+            raise ValueError(message)
+        if not np.isfinite(mean).all():
+            raise not_finite(~np.isfinite(mean))
+        if not np.isfinite(scatter).all():
+            # A pair may overflow where each square is just finite: all of its nodes are named.
+            raise too_large(np.asarray(~np.isfinite(scatter).all(axis=0)))
+
     @classmethod
     def zeros(cls, n_nodes: int) -> Moments:
         """Return the moments of no cells."""
@@ -67,8 +92,8 @@ class Moments:
         Raises
         ------
         ValueError
-            If ``x`` is not two-dimensional, or holds NaN or infinite values; the message names
-            the columns.
+            If ``x`` is not two-dimensional, or holds values that are NaN, infinite or too large
+            to be squared; the message names the columns.
         """
         block: Any = x if sp.issparse(x) else np.asanyarray(x)
         require_numbers(block, "The matrix of cells")
@@ -84,12 +109,13 @@ class Moments:
         if n == 0:
             return cls.zeros(p)
         dense = np.asarray(block, dtype=np.float64)
-        with np.errstate(invalid="ignore"):  # inf - inf: named below
+        with np.errstate(invalid="ignore", over="ignore"):  # named below
             mean = dense.mean(axis=0)
-        if not np.isfinite(mean).all():
-            raise not_finite(~np.isfinite(mean))
-        centred = dense - mean
-        return cls(n, mean, _symmetric(centred.T @ centred))
+            if not np.isfinite(mean).all():
+                bad = np.asarray(~np.isfinite(dense).all(axis=0))
+                raise not_finite(bad) if bad.any() else too_large(~np.isfinite(mean))
+            centred = dense - mean
+            return cls(n, mean, _symmetric(centred.T @ centred))
 
     @classmethod
     def from_blocks(cls, blocks: Iterable[Block], n_nodes: int) -> Moments:
@@ -149,10 +175,12 @@ class Moments:
         n = self.n + other.n
         if n == 0:
             return self
-        step = other.mean - self.mean
-        mean = self.mean + step * (other.n / n)
-        between = np.outer(step, step) * (self.n * other.n / n)
-        return Moments(n, mean, self.scatter + other.scatter + between)
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            step = other.mean - self.mean
+            mean = self.mean + step * (other.n / n)
+            between = np.outer(step, step) * (self.n * other.n / n)
+            scatter = self.scatter + other.scatter + between
+        return Moments(n, mean, scatter)
 
     def subset(self, nodes: ArrayLike) -> Moments:
         """Return the moments of some nodes, in the order given."""
@@ -183,14 +211,15 @@ def sparse_moments(
     Raises
     ------
     ValueError
-        If a value is NaN or infinite; the columns are named.
+        If a value is NaN, infinite or too large to be squared; the columns are named.
     """
     p = x.shape[1]
     count, left = np.zeros(n_groups, np.int64), np.empty(n_groups)
     total, scatter = np.zeros((n_groups, p)), np.zeros((n_groups, p, p))
     sparse_scatter(x.data, x.indices, x.indptr, rows, groups, count, total, scatter, left)
     if not np.isfinite(total).all():
-        raise not_finite(np.asarray(~np.isfinite(total).all(axis=0)))
+        bad = np.asarray(~np.isfinite(total).all(axis=0))
+        raise too_large(bad) if np.isfinite(x.data).all() else not_finite(bad)
     result = []
     for group in range(n_groups):
         n = int(count[group])
@@ -204,8 +233,20 @@ def sparse_moments(
 
 def not_finite(bad: NDArray[np.bool_]) -> ValueError:
     """Return the error about columns with NaN or infinite values; they are its ``columns``."""
+    return _about(bad, "hold NaN or infinite values: remove them.")
+
+
+def too_large(bad: NDArray[np.bool_]) -> ValueError:
+    """Return the error about columns whose squares overflow; they are its ``columns``."""
+    what = "hold values too large to be squared: give the cells in smaller units."
+    error = _about(bad, what)
+    error.overflow = True  # type: ignore[attr-defined]
+    return error
+
+
+def _about(bad: NDArray[np.bool_], what: str) -> ValueError:
     columns = np.flatnonzero(bad)
-    error = ValueError(f"Columns {columns[:10].tolist()} hold NaN or infinite values: remove them.")
+    error = ValueError(f"Columns {columns[:10].tolist()} {what}")
     error.columns = columns  # type: ignore[attr-defined]  # lets callers name the genes
     return error
 

@@ -62,14 +62,14 @@ def solve_blocks(layout: Layout, statistics: Statistics, precision: Vector) -> d
     Raises
     ------
     ValueError
-        If the parents of a node are collinear to working precision.
+        If the parents of a node are collinear to working precision, or a result overflows.
     """
     vptr, mptr = layout.vptr, layout.mptr
     cov, weights = np.empty(mptr[-1]), np.empty(vptr[-1])
     residual, logdet = np.empty(layout.n_nodes), np.empty(layout.n_nodes)
     sums = (statistics.xtx, statistics.xty, statistics.yty)
     kernels.posterior_blocks(vptr, mptr, precision, *sums, cov, weights, residual, logdet)
-    failed = np.flatnonzero(np.isnan(logdet))
+    failed = np.flatnonzero(~np.isfinite(logdet))
     if len(failed):
         message = (
             f"The parents of nodes {failed[:10].tolist()} are collinear to working precision: "
@@ -77,4 +77,10 @@ def solve_blocks(layout: Layout, statistics: Statistics, precision: Vector) -> d
         )
         raise ValueError(message)
     values = (cov, weights, residual, logdet, precision)
+    if not all(np.isfinite(value).all() for value in values):
+        message = (
+            "The posterior of the weights is not finite: the cells' values differ too much in "
+            "size for floating point numbers. Give the genes in comparable units."
+        )
+        raise ValueError(message)
     return dict(zip(BLOCKS, values, strict=True))

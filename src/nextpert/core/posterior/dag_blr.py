@@ -13,12 +13,12 @@ from nextpert.core._checks import (
     as_rng,
     as_vector,
     require_count,
-    require_finite,
     require_positive,
 )
 from nextpert.core.graph.dag import Dag
 from nextpert.core.posterior import _kernels as kernels
 from nextpert.core.posterior import _storage as storage
+from nextpert.core.posterior._add import add_cells, add_to_blocks, require_squares
 from nextpert.core.posterior._blocks import fill_blocks
 from nextpert.core.posterior._draws import draw_noise_var, draw_weights
 from nextpert.core.posterior._evidence import gap_terms, log_evidence
@@ -152,8 +152,8 @@ class DagBlr:
         if moments.n_nodes != p:
             message = f"The cells have {moments.n_nodes} nodes, but the graph has {p}."
             raise ValueError(message)
-        require_finite(moments.mean, "The cells' mean")
         offset = np.zeros(p) if shift is None else as_vector(shift, p, "shift")
+        require_squares(moments, offset)
         skip = np.zeros(p, dtype=np.bool_)
         skip[as_nodes(() if do is None else do, p, "do")] = True
         # The intercept's prior variance is large: taking the first cell off it would cost digits.
@@ -162,17 +162,9 @@ class DagBlr:
         fixed = self._blocks is not None and self.prior_scale != "evidence" and given
         rank_one = bool(moments.n == 1 and fixed and settled)
         new = self if inplace else self._copied(with_blocks=rank_one)
-        layout = (self.dag.indptr, self.dag.indices, self.vptr, self.mptr)
-        statistics = new._statistics
-        if moments.n == 1:
-            kernels.add_cell(*layout, moments.mean, offset, skip, *statistics)
-        else:
-            kernels.add_statistics(
-                *layout, moments.n, moments.mean, moments.scatter, offset, skip, *statistics
-            )
+        add_cells(self.dag, self._layout, new._statistics, moments, offset, skip)
         if rank_one:
-            changing = (new.blocks[k] for k in ("cov", "weights", "residual", "logdet"))
-            kernels.rank_one_update(*layout, moments.mean, offset, skip, *changing)
+            add_to_blocks(self.dag, self._layout, new.blocks, moments.mean, offset, skip)
         else:
             new._blocks = None
         return new
@@ -315,10 +307,13 @@ class DagBlr:
         reached = self.solve(np.ascontiguousarray((matrix + self.intercept_mean).T)).T
         return reached[0] if np.ndim(shifts) == 1 else reached
 
-    def solve(self, rhs: NDArray[np.float64]) -> NDArray[np.float64]:
+    def solve(self, rhs: ArrayLike) -> NDArray[np.float64]:
         """Return ``(I - B)^-1 rhs`` for ``rhs`` of shape ``(n_nodes, m)``, by substitution."""
-        weights = self.blocks["weights"]
-        dag = self.dag
+        rhs = np.asarray(rhs, dtype=np.float64)
+        if rhs.ndim != 2 or len(rhs) != self.n_nodes:
+            message = f"rhs has the shape {rhs.shape}, but ({self.n_nodes}, m) is needed."
+            raise ValueError(message)
+        weights, dag = self.blocks["weights"], self.dag
         return kernels.solve_forward(dag.indptr, dag.indices, dag.order, self.vptr, weights, rhs)
 
     def ideal_shift(self, target_mean: ArrayLike) -> Vector:
@@ -336,9 +331,18 @@ class DagBlr:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> DagBlr:
-        """Rebuild a posterior from :meth:`to_dict`, bit for bit."""
+        """Rebuild a posterior from :meth:`to_dict`, bit for bit.
+
+        Raises
+        ------
+        ValueError
+            If ``stored`` is damaged, cut or of another version.
+        """
         dag, options, statistics, blocks = storage.unpack(stored)
-        blr = cls(dag, **options)
+        try:
+            blr = cls(dag, **options)
+        except ValueError as error:
+            raise storage.damaged(str(error)) from None
         for name, value in statistics._asdict().items():
             setattr(blr, name, value)
         blr._blocks = blocks

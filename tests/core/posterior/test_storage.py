@@ -1,0 +1,103 @@
+"""A stored posterior that was damaged, cut or made by another version is refused by name."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from nextpert.core import Civ, DagBlr, Moments, random_scm
+
+
+@pytest.fixture(params=["known", "inferred"])
+def blr(request):
+    scm = random_scm(7, rng=1)
+    options = {"noise_var": 0.7, "prior_scale": 1.0} if request.param == "known" else {}
+    return DagBlr(scm.dag, **options).update(Moments.from_array(scm.sample(60, rng=2)))
+
+
+def damages(value, rng):
+    """What may have become of a stored value."""
+    yield from ("text", b"bytes", None, {"a": 1}, [[1, 2], [3]], np.array(["a"], dtype=object))
+    yield from (np.nan, np.inf, -1.0, 1j, -np.ones((2, 2)), np.array([]))
+    if not isinstance(value, np.ndarray):
+        return
+    n = len(value)
+    yield from (value[:-1], value[: n // 2], np.append(value, value[-1]), value[None], value[::2])
+    yield from (value.astype(str), value.astype(complex), value.astype(object) * 1j, value > 0)
+    for bad in (np.nan, np.inf, -np.inf):
+        broken = value.astype(np.float64)
+        broken[rng.integers(n)] = bad
+        yield broken
+    if value.dtype.kind == "i":
+        yield from (value + 0.5, value - 2, value + 1000, value[::-1] - 1, np.sort(value)[::-1] + 9)
+
+
+def test_every_damage_is_a_clear_error(blr):
+    rng, count = np.random.default_rng(0), 0
+    stored = blr.to_dict()
+    assert DagBlr.from_dict(stored).to_dict().keys() == stored.keys()
+    for name, value in stored.items():
+        if name != "known_noise_var":
+            count += refused({key: part for key, part in stored.items() if key != name}, name)
+        for damaged in damages(value, rng):
+            count += refused({**stored, name: damaged}, name)
+    for bad in (0.0, -1.0):
+        for name in ("precision", "cov", "yty", "residual", "cells"):
+            lower = stored[name].copy()
+            lower[rng.integers(len(lower))] = bad if name in ("precision", "cov") else -1.0
+            count += refused({**stored, name: lower}, name)
+    for format_ in (0, 2, 1.5):
+        count += refused({**stored, "format": format_}, "format")
+    assert count > 300
+
+
+def refused(stored, name):
+    with pytest.raises(ValueError, match="stored posterior is damaged or of another") as caught:
+        DagBlr.from_dict(stored)
+    assert re.search(r"fit it again \(tl\.fit_dag_blr\)", str(caught.value)), name
+    return 1
+
+
+def test_damages_of_the_graph_are_refused(blr):
+    stored = blr.to_dict()
+    rng = np.random.default_rng(3)
+    for _ in range(100):
+        indices, indptr = stored["indices"].copy(), stored["indptr"].copy()
+        indices[rng.integers(len(indices))] = rng.choice([-5, -1, 7, 10**12])
+        refused({**stored, "indices": indices}, "indices")
+        indptr[rng.integers(len(indptr))] = rng.choice([-5, -1, 99, 10**12])
+        refused({**stored, "indptr": indptr}, "indptr")
+
+
+@pytest.mark.parametrize("stored", [None, 5, "text", [1], {}])
+def test_what_is_no_posterior_is_refused(stored):
+    refused(stored, "all")
+
+
+def test_covariances_that_are_none_are_refused(blr):
+    stored = blr.to_dict()
+    wide = int(np.argmax(np.diff(blr.vptr)))
+    cov = stored["cov"].copy()
+    d = blr.vptr[wide + 1] - blr.vptr[wide]
+    cov[blr.mptr[wide] + 1] = cov[blr.mptr[wide] + d] = 10 * cov.max()
+    refused({**stored, "cov": cov}, "cov")
+    cov[blr.mptr[wide] + 1] = 0.0
+    refused({**stored, "cov": cov}, "cov")
+
+
+def test_what_was_read_is_as_good(blr):
+    again = DagBlr.from_dict(blr.to_dict())
+    ones = np.ones(7)
+    assert Civ(again, ones).value(ones) == Civ(blr, ones).value(ones)
+
+
+def test_solve_takes_whole_numbers_and_checks_shapes(blr):
+    whole = np.arange(14).reshape(7, 2)
+    np.testing.assert_array_equal(blr.solve(whole), blr.solve(whole.astype(np.float64)))
+    dense = np.linalg.solve(np.eye(7) - blr.mean().toarray(), whole)
+    np.testing.assert_allclose(blr.solve(whole), dense)
+    for bad in (np.ones(7), np.ones((6, 2)), np.ones((8, 1)), np.ones((7, 1, 1))):
+        with pytest.raises(ValueError, match=r"\(7, m\) is needed"):
+            blr.solve(bad)
