@@ -13,7 +13,15 @@ from nextpert._adata.panel import closest, list_names, panel_index, resolve_pane
 from nextpert._adata.posterior import FittedPosterior, posterior_from
 from nextpert._adata.read import environment_moments, named, read_blocks, require_layer, seen_share
 from nextpert._adata.sound import require_sound_matrices
-from nextpert._adata.write import as_stored_csr, check_key, check_writable, strings, write_results
+from nextpert._adata.write import (
+    as_stored_csr,
+    check_key,
+    check_writable,
+    read_lists,
+    stored_lists,
+    strings,
+    write_results,
+)
 
 __all__ = [
     "FittedPosterior",
@@ -34,12 +42,14 @@ __all__ = [
     "read_blocks",
     "read_graph",
     "read_labels",
+    "read_lists",
     "require_control",
     "require_label",
     "require_layer",
     "require_sound_matrices",
     "resolve_panel",
     "seen_share",
+    "stored_lists",
     "strings",
     "to_all_genes",
     "write_results",

@@ -11,6 +11,7 @@ import numpy as np
 from nextpert._adata.eager import eager
 from nextpert._adata.graph import panel_of, read_graph, require_same_panel
 from nextpert._adata.panel import list_names, resolve_panel
+from nextpert._adata.write import read_lists
 from nextpert.core import DagBlr
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class FittedPosterior:
         Mean expression of the control cells, shape ``(n_genes,)``, log-normalised.
     environments
         One row a perturbation the fit used: name, target genes, cells, shift, its source.
+    targets
+        Their target genes.
     shifts
         Their shifts, shape ``(n_environments, n_genes)``, log-normalised.
     n_control_cells
@@ -48,6 +51,7 @@ class FittedPosterior:
     columns: NDArray[np.int64]
     control_mean: NDArray[np.float64]
     environments: pd.DataFrame
+    targets: list[list[str]]
     shifts: NDArray[np.float64]
     n_control_cells: int
     params: dict[str, Any]
@@ -78,6 +82,9 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         columns=columns,
         control_mean=np.asarray(stored["control_mean"], dtype=np.float64),
         environments=stored["environments"],
+        targets=read_lists(
+            stored.get("targets"), len(stored["environments"]), f"adata.uns[{key!r}]['targets']"
+        ),
         shifts=np.asarray(stored["shifts"].todense(), dtype=np.float64),
         n_control_cells=int(stored["n_control_cells"]),
         params=params,

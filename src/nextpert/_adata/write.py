@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import scipy.sparse as sp
 from nextpert._adata.sound import require_sound_matrices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -83,3 +84,30 @@ def strings(values: Iterable[Any]) -> NDArray[np.object_]:
     out = np.empty(len(items), dtype=object)
     out[:] = items
     return out
+
+
+def stored_lists(lists: Iterable[Sequence[str]]) -> dict[str, NDArray[Any]]:
+    """Return lists of names as they are stored: one after the other, and where each begins.
+
+    Names may hold any character, so that no string joined from them could be taken apart again.
+
+    Examples
+    --------
+    >>> from nextpert._adata import read_lists, stored_lists
+    >>> read_lists(stored_lists([["A, B", "C"], [], ["C"]]), 3, "targets")
+    [['A, B', 'C'], [], ['C']]
+    """
+    every = [list(names) for names in lists]
+    offsets = np.cumsum([0, *map(len, every)], dtype=np.int64)
+    return {"names": strings(name for names in every for name in names), "offsets": offsets}
+
+
+def read_lists(stored: Any, n: int, where: str) -> list[list[str]]:
+    """Return ``n`` lists stored by :func:`stored_lists`; ``where`` names them in errors."""
+    held = stored if hasattr(stored, "get") else {}
+    offsets, names = (np.asarray(held.get(part, ())) for part in ("offsets", "names"))
+    whole = offsets.dtype.kind in "iu" and offsets.shape == (n + 1,) and names.ndim == 1
+    if not whole or offsets[0] != 0 or (np.diff(offsets) < 0).any() or offsets[-1] != len(names):
+        message = f"{where} is damaged or of an earlier version: run what wrote it again."
+        raise ValueError(message)
+    return [[str(x) for x in names[a:b]] for a, b in itertools.pairwise(offsets.tolist())]

@@ -96,12 +96,15 @@ def _draw(adata: AnnData, options: argparse.Namespace, folder: Path) -> None:
     import matplotlib.pyplot as plt
 
     from nextpert import pl, tl
+    from nextpert._adata import read_lists
 
     before = plt.get_backend()
     plt.switch_backend("agg")  # no window, and none needed
     try:
-        ranking = adata.uns["design"]["ranking"]
-        chosen = [gene for gene in str(ranking["target_genes"].iloc[0]).split(", ") if gene]
+        design = adata.uns["design"]
+        ranking = design["ranking"]
+        where = "adata.uns['design']['targets']"
+        chosen = read_lists(design["targets"], len(ranking), where)[0]
         pl.dag(adata, highlight=chosen, save=folder / "dag.png", show=False)
         pl.design(adata, save=folder / "design.png", show=False)
         fitted = [str(name) for name in adata.uns["dag_blr"]["environments"]["perturbation"]]

@@ -99,8 +99,9 @@ def fit_dag_blr(
         - ``uns["dag_blr"]``: ``posterior`` (all of it, ragged, see
           :meth:`nextpert.core.DagBlr.to_dict`); ``genes``; ``control_mean``, shape
           ``(n_genes,)``; ``n_control_cells``; ``environments`` (a table: perturbation, target
-          genes, shift, its source, cells) and their ``shifts``, CSR ``(n_environments,
-          n_genes)``; ``left_out`` (a table: label, cells, reason); ``log_evidence``; ``params``.
+          genes, shift, its source, cells), their ``targets`` (``names``, one list after the
+          other, and ``offsets``) and ``shifts``, CSR ``(n_environments, n_genes)``; ``left_out`` (a
+          table: label, cells, reason); ``log_evidence``; ``params``.
 
     Raises
     ------
@@ -173,6 +174,7 @@ def fit_dag_blr(
         "control_mean": cells.mean,
         "n_control_cells": cells.n,
         "environments": environments.environment_table(used, genes, [m.n for m in perturbed]),
+        "targets": _adata.stored_lists(used.targets),
         "shifts": _adata.as_stored_csr(used.shifts),
         "left_out": environments.left_out_table(plan, labels),
         "log_evidence": blr.log_evidence(),

@@ -83,9 +83,10 @@ def prepare(
     target_sum = _normalise(new, matrix, cells, options)
     _write_labels(new, found.codes[cells], named, options)
     weak, constant = _write_genes(new, options)
+    targets = dict(zip(named.labels, named.shown, strict=True))
     table["hardly_expressed"] = [
-        bool(kept) and not weak.isdisjoint(str(genes).split(", "))
-        for kept, genes in zip(table["kept"], table["target_genes"], strict=True)
+        bool(kept) and not weak.isdisjoint(targets[label])
+        for kept, label in zip(table["kept"], table["perturbation"], strict=True)
     ]
     tables: dict[str, Any] = {
         "steps": book.table(),
@@ -98,7 +99,7 @@ def prepare(
     if names.used:
         tables["aliases"] = names.table()
         logger.info("Aliases: %s.", ", ".join(f"{a} -> {b}" for a, b in names.used.items()))
-    messages = _messages(table, weak, constant, names.measured, options)
+    messages = _messages(table, targets, weak, constant, names.measured, options)
     if target_sum is not None and matrix.kind == "counts" and matrix.depth is not None:
         blown_up = expression.blown_up_message(matrix.depth[cells], target_sum)
         messages += [blown_up] if blown_up else []
@@ -280,6 +281,7 @@ def _write_genes(new: ad.AnnData, options: ScreenOptions) -> tuple[set[str], lis
 
 def _messages(
     table: pd.DataFrame,
+    targets: dict[str, list[str]],
     weak: set[str],
     constant: list[str],
     measured: frozenset[str],
@@ -288,8 +290,8 @@ def _messages(
     """Return the warnings of a screen, and log what needs none."""
     out = []
     kept = table[table["kept"]]
-    targets = sorted({gene for genes in kept["target_genes"] for gene in genes.split(", ")})
-    hardly = [gene for gene in targets if gene in weak]
+    aimed_at = sorted({gene for label in kept["perturbation"] for gene in targets[label]})
+    hardly = [gene for gene in aimed_at if gene in weak]
     if hardly:
         out.append(hardly_expressed_message(hardly))
     if constant:

@@ -86,8 +86,7 @@ def _require_some(table: Interventions) -> Interventions:
 def _targets(name: str, fit: FittedPosterior) -> list[str]:
     used = fit.environments["perturbation"].astype(str).to_numpy() == name
     if used.any():
-        stored = str(fit.environments["target_genes"].to_numpy()[used][0])
-        return [gene for gene in stored.split(", ") if gene]
+        return fit.targets[int(np.argmax(used))]
     inside, outside = parse_label(
         name,
         set(fit.genes),

@@ -106,8 +106,9 @@ def design_interventions(
           ``chosen``, ``criterion``, ``value``, ``target``, ``predicted_distance`` with its sd,
           the data used (``n_control_cells``, ``n_perturbed_cells``, ``n_perturbations``) and
           ``n_cells`` planned.
-        - ``shifts``: those of the ranking's rows, CSR ``(n_candidates, n_genes)``;
-          ``target_mean``, shape ``(n_genes,)``; ``genes``; ``params``.
+        - ``targets`` (``names``, the target genes of one row of the ranking after the other, and
+          ``offsets``) and ``shifts``, CSR ``(n_candidates, n_genes)``; ``target_mean``, shape
+          ``(n_genes,)``; ``genes``; ``params``.
 
     Raises
     ------
@@ -176,6 +177,7 @@ def design_interventions(
     stored = {
         "ranking": ranking,
         "trace": tables.extend_trace(trace, row),
+        "targets": _adata.stored_lists(pool.targets[i] for i in order),
         "shifts": _adata.as_stored_csr(pool.shifts[order]),
         "target_mean": wanted.mean,
         "genes": _adata.strings(fit.genes),
