@@ -59,7 +59,7 @@ def test_version_and_help(capsys):
 
 def test_demo_finds_the_unseen_knockout_and_writes_everything(tmp_path, capsys):
     out = tmp_path / "demo"
-    assert main(["demo", "--out", str(out), "--n-runs", "3"]) == 0
+    assert main(["demo", "--out", str(out), "--n-runs", "3", "--show", "36"]) == 0
     printed = capsys.readouterr()
     assert {p.name for p in out.iterdir()} == FILES
     adata = ad.read_h5ad(out / "annotated.h5ad")
@@ -73,14 +73,35 @@ def test_demo_finds_the_unseen_knockout_and_writes_everything(tmp_path, capsys):
     for step in ("Learning", "Fitting", "Ranking", "Drawing"):
         assert step in printed.err
     assert len(ranking) == 36
+    assert adata.uns["dag"]["params"]["method"] == "boss"
+    assert f"In truth closest (the screen is simulated): {hidden}, distance " in printed.out
+    header, *rows = printed.out[printed.out.index("rank  ") :].splitlines()[:37]
+    assert header.count("distance") == 2
+    place = header.index("true distance") + len("true distance")
+    truth = _true_distances(adata, hidden)
+    for line, (_, row) in zip(rows, ranking.iterrows(), strict=True):
+        shown = float(line[:place].split()[-1])
+        # A knockout is modelled as the loss of the measured control mean.
+        np.testing.assert_allclose(shown, truth[row["perturbation"]], rtol=0.01, atol=0.01)
     for name in ("dag.png", "design.png", "cpca_density.png"):
         assert (out / name).read_bytes()[:4] == b"\x89PNG"
     table = pd.read_csv(out / "ranking.csv")
     np.testing.assert_allclose(table["predicted_distance"], ranking["predicted_distance"])
 
 
+def _true_distances(adata, hidden):
+    """Distance of the true mean under every knockout to that under the hidden one."""
+    from nextpert.core import LinearScm
+
+    truth = adata.uns["truth"]
+    scm = LinearScm(truth["weights"], truth["noise_var"], truth["intercept"])
+    shifts = pd.DataFrame(-np.diag(truth["control_mean"]), adata.var_names, adata.var_names)
+    means = pd.DataFrame({gene: scm.mean(shift) for gene, shift in shifts.items()})
+    return ((means.T - means[hidden].to_numpy()) ** 2).sum(axis=1)
+
+
 def test_the_target_of_the_demo_is_the_truth():
-    from nextpert.cli._inputs import unseen_target
+    from nextpert.cli._simulated import unseen_target
     from nextpert.core import LinearScm
 
     adata = npt.datasets.simulated_screen(n_control=20, n_perturbed=2)
@@ -93,8 +114,8 @@ def test_the_target_of_the_demo_is_the_truth():
 
 
 def test_design_equals_the_functions(screen, small_screen):
-    assert _design(screen, "--seed", 4, "--acquisition", "greedy", "--alpha", 0.01) == 0
-    npt.tl.learn_dag(small_screen, alpha=0.01, n_runs=2, rng=4)
+    assert _design(screen, "--seed", 4, "--acquisition", "greedy", "--penalty", 1.5) == 0
+    npt.tl.learn_dag(small_screen, method="boss", penalty=1.5, n_runs=2, rng=4)
     npt.tl.fit_dag_blr(small_screen)
     npt.tl.design_interventions(small_screen, "MYC", acquisition="greedy", n_samples=20, rng=4)
     result = _result(screen)
@@ -108,7 +129,8 @@ def test_design_equals_the_functions(screen, small_screen):
     assert (result.varp["dag"] != small_screen.varp["dag"]).nnz == 0
 
 
-def test_every_option_reaches_its_function(screen, tmp_path, monkeypatch):
+@pytest.mark.parametrize("method", ["boss", "gsp"])
+def test_every_option_reaches_its_function(method, screen, tmp_path, monkeypatch):
     calls = {}
     for name in ("learn_dag", "fit_dag_blr", "design_interventions"):
         real = getattr(npt.tl, name)
@@ -127,11 +149,13 @@ def test_every_option_reaches_its_function(screen, tmp_path, monkeypatch):
         (tmp_path / f"{name}.csv").write_text(text)
         files += [f"--{name}", tmp_path / f"{name}.csv"]
     (tmp_path / "shift.csv").write_text("perturbation,MYC,STK3\nMYC,-1,\nSTK3,,-0.5\n")
+    given = {
+        "gsp": ("--alpha", 0.02, "--depth", 3), "boss": ("--score", "bge", "--penalty", 1.5),
+    }  # fmt: skip
     code = _design(
         screen,
         *files, "--genes", "MYC", "STK3", "GATA1", "OXR1",
-        "--alpha", 0.02, "--depth", 3, "--n-runs", 4,
-        "--score", "bge", "--penalty", 1.5, "--n-bootstraps", 3,
+        "--method", method, *given[method], "--n-runs", 4, "--n-bootstraps", 3,
         "--n-jobs", 1, "--seed", 9,
         "--shift", tmp_path / "shift.csv", "--perturbations", "MYC", "STK3", "--separator", "+",
         "--prior-scale", 2, "--prior-units", "noise", "--noise-var", 0.5, "--no-intercept",
@@ -142,11 +166,11 @@ def test_every_option_reaches_its_function(screen, tmp_path, monkeypatch):
     assert code == 0
     learn, fit, design = (calls[n] for n in ("learn_dag", "fit_dag_blr", "design_interventions"))
     expected = {
-        "genes": ["MYC", "STK3", "GATA1", "OXR1"], "alpha": 0.02, "depth": 3, "n_runs": 4,
-        "score": "bge", "penalty": 1.5, "n_bootstraps": 3,
+        "genes": ["MYC", "STK3", "GATA1", "OXR1"], "n_runs": 4, "n_bootstraps": 3,
         "rng": 9, "before": [("MYC", "STK3")], "required": [("MYC", "GATA1")],
         "forbidden": [("STK3", "MYC")], "tiers": {"MYC": 0.0, "STK3": 1.5}, "n_jobs": 1,
-        "backend": "nextpert", "method": "gsp", "dag": None,
+        "backend": "nextpert", "method": method, "dag": None,
+        **{given[method][i][2:]: given[method][i + 1] for i in (0, 2)},
     }  # fmt: skip
     assert {key: learn[key] for key in expected} == expected
     assert fit["perturbations"] == ["MYC", "STK3"]
@@ -172,9 +196,9 @@ def test_every_parameter_of_the_functions_has_an_option():
 
 
 def test_boss_and_frequencies(screen, small_screen):
-    """Left to itself, the number of runs depends on the method."""
+    """BOSS is the default, and the number of runs, left to itself, depends on the method."""
     out = screen.parent / "out"
-    options = ["--method", "boss", "--n-bootstraps", "4", "--n-samples", "20", "--no-figures"]
+    options = ["--n-bootstraps", "4", "--n-samples", "20", "--no-figures"]
     command = ["design", str(screen), "--target", "MYC", "--out", str(out), "--quiet", *options]
     assert main(command) == 0
     npt.tl.learn_dag(small_screen, method="boss", n_bootstraps=4)

@@ -69,6 +69,7 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
     target: Any
     hidden = None
     if options.file is None:
+        from nextpert.cli._simulated import unseen_target
         from nextpert.datasets import simulated_screen
 
         adata = simulated_screen(rng=options.seed)
@@ -83,19 +84,6 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
     if options.file is not None:
         _check_names(adata, options, genes, target, tables)
     return Inputs(adata, genes, target, hidden, tables)
-
-
-def unseen_target(adata: AnnData) -> tuple[dict[str, float], str]:
-    """Return the true mean under the strongest knockout that was not performed, and its name."""
-    truth = adata.uns["truth"]
-    mean, genes = truth["control_mean"], [str(gene) for gene in truth["genes"]]
-    effects = np.linalg.inv(np.eye(len(genes)) - truth["weights"].toarray())
-    change = -effects * mean  # one column a knockout
-    seen = set(adata.obs["perturbation"].astype(str))
-    unseen = [i for i, gene in enumerate(genes) if gene not in seen]
-    best = max(unseen, key=lambda i: float((change[:, i] ** 2).sum()))
-    wanted = mean + change[:, best]
-    return dict(zip(genes, wanted.tolist(), strict=True)), genes[best]
 
 
 def _choose_panel(adata: AnnData, options: argparse.Namespace) -> list[str] | None:

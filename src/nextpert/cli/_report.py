@@ -6,11 +6,15 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
+from nextpert.cli._simulated import true_distances
+
 if TYPE_CHECKING:
     import argparse
 
+    import numpy as np
     import pandas as pd
     from anndata import AnnData
+    from numpy.typing import NDArray
 
 
 def say(text: str) -> None:
@@ -29,16 +33,19 @@ def print_report(
     nearest = ranking.loc[ranking["predicted_distance"].idxmin()]
     graph = adata.uns["dag"]
     n_cells = int(stored["trace"]["n_cells"].iloc[-1])
+    truth = true_distances(adata) if hidden else None
     goal = f"the mean under a knockout of {hidden} (never seen)" if hidden else params["target"]
     lines = [
         f"Graph: {len(graph['genes'])} genes, {int(graph['n_edges'])} arcs. Target: {goal}.",
         f"Try next: {best['perturbation']} ({n_cells} cells), {_why(ranking, params)}.",
         f"Predicted closest to the target: {nearest['perturbation']}, distance "
         f"{_distance(nearest)}, {_share(nearest)} of that of control cells.",
-        "",
     ]
+    if truth is not None:
+        lines += [_against_the_truth(ranking, truth)]
+    lines += [""]
     if options.show:
-        lines += [format_ranking(ranking.head(options.show), params["acquisition"])]
+        lines += [format_ranking(ranking.head(options.show), params["acquisition"], truth)]
         if len(ranking) > options.show:
             lines += [f"... and {len(ranking) - options.show} more in ranking.csv"]
         lines += ["(distance: squared, in units of log-normalised expression)", ""]
@@ -60,11 +67,36 @@ def _why(ranking: pd.DataFrame, params: Any) -> str:
     return removes
 
 
-def format_ranking(ranking: pd.DataFrame, criterion: str) -> str:
+def _against_the_truth(ranking: pd.DataFrame, truth: NDArray[np.float64]) -> str:
+    """Say how the predicted distances compare with the true ones, known of simulated cells."""
+    from scipy.stats import spearmanr
+
+    predicted = ranking["predicted_distance"]
+    sd = ranking["predicted_distance_sd"]
+    closest = int(truth.argmin())
+    said = (
+        f"In truth closest (the screen is simulated): {ranking['perturbation'].iloc[closest]}, "
+        f"distance {truth[closest]:.3g}."
+    )
+    if len(truth) > 2:
+        order = float(spearmanr(predicted, truth).statistic)
+        within = int(((predicted - truth).abs() <= 2 * sd).sum())
+        said += (
+            f" Of {len(truth)} candidates, predicted and true distances have a rank correlation of "
+            f"{order:.2f}, and {within} of the true ones lie within two standard deviations."
+        )
+    return said
+
+
+def format_ranking(
+    ranking: pd.DataFrame, criterion: str, truth: NDArray[np.float64] | None = None
+) -> str:
     """Return the ranking as a table of text.
 
     A criterion that looks ahead is shown as the share of the uncertainty left it would remove.
+    ``truth``, where it is known, holds the true distances, and is shown beside the predicted ones.
     """
+    true = [] if truth is None else [[f"{value:.3g}"] for value in truth]
     rows = [
         [
             str(row["rank"]),
@@ -73,14 +105,15 @@ def format_ranking(ranking: pd.DataFrame, criterion: str) -> str:
             str(row["shift"]),
             _criterion(row),
             _distance(row),
+            *(true[i] if true else []),
             _share(row),
             str(row["n_cells_seen"]),
         ]
-        for _, row in ranking.iterrows()
+        for i, (_, row) in enumerate(ranking.iterrows())
     ]
     header = [
         "rank", "perturbation", "targets", "shift", _heading(ranking, criterion),
-        "predicted distance",
+        "predicted distance", *(["true distance"] if true else []),
         "of control's", "cells seen",
     ]  # fmt: skip
     table = [header, *rows]
