@@ -2,6 +2,7 @@
 
 Beside the file, ``NAME.part`` holds what has come so far, as the server stores it, and
 ``NAME.part.json`` the ETag, length and encoding by which it can be gone on with (no link).
+``NAME.part.lock`` keeps a second process from writing to the same part.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 from _http import DownloadError, PassingError, RangeError, get
+from _lock import alone
 from _state import Expected, State, start_of, state_of
 from tqdm import tqdm
 
@@ -63,9 +65,14 @@ def download(
     ------
     DownloadError
         If the file cannot be had, or is not the one expected; there is no file ``target`` then.
+        If another process is downloading it.
     """
-    expected = Expected() if expected is None else expected
     target.parent.mkdir(parents=True, exist_ok=True)
+    with alone(target):
+        _download(url, target, Expected() if expected is None else expected, tries, quiet=quiet)
+
+
+def _download(url: str, target: Path, expected: Expected, tries: int, *, quiet: bool) -> None:
     part = part_of(target)
     with tqdm(desc=target.name, unit="B", unit_scale=True, disable=True if quiet else None) as bar:
         retry(

@@ -6,6 +6,9 @@ import base64
 import gzip
 import hashlib
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -253,3 +256,45 @@ def test_redaction(scripts):
     assert redacted(f"https://[bad/a?{SECRET}") == "an address that cannot be read"
     link = scripts.portal.Link(f"https://example.org/a?{SECRET}", ("SCP1064", "a"))
     assert SECRET not in repr(link)
+
+
+def test_two_at_once_leave_no_holes(scripts, server, tmp_path, monkeypatch):
+    """The second is turned away while the first is at it, and finds nothing in its way later."""
+    server.add("a.csv", cuts=[100_000])
+    target, seen = tmp_path / "a.csv", []
+
+    def second(_):
+        with pytest.raises(scripts.http.DownloadError, match=r"a\.csv is being downloaded by an"):
+            scripts.download.download(server.url("a.csv"), target)
+        seen.append(scripts.download.size_of(scripts.download.part_of(target)))
+
+    monkeypatch.setattr(scripts.download, "_sleep", second)
+    scripts.download.download(server.url("a.csv"), target)
+    assert seen == [100_000]
+    assert target.read_bytes() == BODY
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_a_lock_that_was_left_behind_is_none(scripts, server, tmp_path):
+    server.add("a.csv")
+    (tmp_path / "a.csv.part.lock").touch()
+    scripts.download.download(server.url("a.csv"), tmp_path / "a.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_many_processes_at_once(scripts, server, tmp_path):
+    """Each ends with the whole file or is turned away; what stands under the name is whole."""
+    server.add("a.csv", np.random.default_rng(1).bytes(3_000_000))
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import _download;"
+        "_download._CHUNK = 1000; _download.download(sys.argv[2], Path(sys.argv[3]), quiet=True)"
+    )
+    folder, target = str(Path(scripts.download.__file__).parent), tmp_path / "a.csv"
+    command = [sys.executable, "-c", code, folder, server.url("a.csv"), str(target)]
+    runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    errors = [run.communicate(timeout=60)[1] for run in runs]
+    assert any(run.returncode == 0 for run in runs)
+    for run, error in zip(runs, errors, strict=True):
+        assert run.returncode == 0 or "is being downloaded by another process" in error
+    assert target.read_bytes() == server.files["a.csv"].body
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
