@@ -1,0 +1,88 @@
+"""What graphs, coexpression and other perturbations say of a perturbation that was left out.
+
+All take the statistics of the other cells, and return the effect on every gene per unit of the
+perturbation's own change (or, for the mean of the others, the effect itself).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core import Dag, PriorKnowledge, boss, exogenous_moments, gsp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from benchmarks._screens import Statistics
+    from nextpert.core import Moments
+
+Found = tuple[Dag, np.ndarray]  # a graph, and the genes each perturbation acts on directly
+
+
+def plain_moments(found: Statistics) -> Moments:
+    """Return the moments of all cells, batches taken off."""
+    return exogenous_moments(found.moments, found.indicators()[:, :0], fixed=found.fixed)
+
+
+def joint_moments(found: Statistics) -> Moments:
+    """Return the moments of genes and indicators of perturbations, batches taken off."""
+    return exogenous_moments(found.moments, found.indicators(), fixed=found.fixed)
+
+
+def search_controls(controls: Statistics, *, method: str = "boss", rng: int = 0) -> Dag:
+    """Return the graph of the control cells."""
+    moments = plain_moments(controls)
+    best = boss(moments, rng=rng)
+    return best.dag if method == "boss" else gsp(moments, orders=best.order, rng=rng).dag
+
+
+def search_all(
+    found: Statistics, first: Iterable[int] | None = None, *, penalty: float = 2.0, rng: int = 0
+) -> Found:
+    """Return the graph of all cells with indicators of perturbations, some genes first."""
+    joint = joint_moments(found)
+    p = found.moments.n_nodes
+    prior = None
+    if first is not None:
+        early = sorted(set(first))
+        prior = PriorKnowledge(p, tiers=[early, [i for i in range(p) if i not in set(early)]])
+    result = boss(joint, n_exogenous=joint.n_nodes - p, prior=prior, penalty=penalty, rng=rng)
+    return result.dag, result.exogenous_arcs
+
+
+def fit_weights(
+    found: Statistics, dag: Dag, arcs: np.ndarray | None, targets: Mapping[str, int]
+) -> np.ndarray:
+    """Return B of a graph, fitted to all cells: row = child, shape ``(p, p)``.
+
+    The regression of a gene has its parents, the indicators of the perturbations that act on it
+    by ``arcs`` (``None``: no others), and of those that target it.
+    """
+    joint, p = joint_moments(found), dag.n_nodes
+    names = found.perturbations
+    acts = np.zeros((len(names), p), bool) if arcs is None else arcs.copy()
+    for k, name in enumerate(names):
+        if name in targets:
+            acts[k, targets[name]] = True
+    weights = np.zeros((p, p))
+    for i in range(p):
+        parents = dag.parents(i)
+        columns = np.r_[parents, p + np.flatnonzero(acts[:, i])]
+        if len(parents):
+            gram = joint.scatter[np.ix_(columns, columns)]
+            solved = np.linalg.lstsq(gram, joint.scatter[columns, i], rcond=1e-12)[0]
+            weights[i, parents] = solved[: len(parents)]
+    return weights
+
+
+def total_effects(weights: np.ndarray) -> np.ndarray:
+    """Return effects of a unit change of each gene on all, column = the gene that changes."""
+    total = np.linalg.inv(np.eye(len(weights)) - weights)
+    return total / np.diag(total)
+
+
+def coexpression(moments: Moments, gene: int) -> np.ndarray:
+    """Return the slopes of all genes on one."""
+    return moments.scatter[:, gene] / moments.scatter[gene, gene]

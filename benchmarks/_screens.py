@@ -1,0 +1,217 @@
+"""Screens as the trials on graphs need them: normalised cells of a panel, labels, targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+import scipy.sparse as sp
+
+from nextpert._adata.roles import Roles
+from nextpert._adata.screen import Environments, read_environments, screen_moments
+from nextpert.core import ScreenMoments
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+UNASSIGNED = ("unassigned", "multi", "no_guide", "control_guide", "nan", "")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a screen lies and how it is read.
+
+    Parameters
+    ----------
+    path
+        File below the folder of the data.
+    roles
+        Roles of the columns; of the layer, too.
+    counts
+        Whether the matrix holds counts, to be normalised by the cell's total to the median total
+        and taken as ``log(1 + x)``.
+    depth_key
+        Column with the cell's total; by default the sum over the matrix.
+    """
+
+    path: str
+    roles: Roles
+    counts: bool = True
+    depth_key: str | None = None
+
+
+SOURCES = {
+    "papalexi": Source("papalexi_thp1/papalexi_lowmoi.h5ad", Roles()),
+    "tapseq": Source(
+        "schraivogel_tapseq/schraivogel_tapseq_umi5.h5ad", Roles(control="non-targeting")
+    ),
+    "hill": Source("hill2018_cropseq/hill2018_cropseq.h5ad", Roles(), depth_key="nUMI"),
+    "norman": Source("norman2019/norman_subset.h5ad", Roles(layer="lognorm"), counts=False),
+}
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Moments of environments, and what the experiment set in each.
+
+    Parameters
+    ----------
+    moments
+        Of all environments.
+    label
+        Perturbation of every environment.
+    control
+        Label of the controls.
+    fixed
+        Indicators of batches, shape ``(n_environments, n_fixed)``; ``None`` to ignore batches.
+    """
+
+    moments: ScreenMoments
+    label: np.ndarray
+    control: str
+    fixed: np.ndarray | None = None
+
+    @property
+    def perturbations(self) -> list[str]:
+        """All labels but the control's, sorted."""
+        return sorted(set(self.label) - {self.control})
+
+    def indicators(self) -> np.ndarray:
+        """Return the indicators of the perturbations, ``(n_environments, n_perturbations)``."""
+        names = np.array(self.perturbations, dtype=object)
+        return (self.label[:, None] == names).astype(float)
+
+    def means(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return means and numbers of cells by label, batches taken off."""
+        names, codes = np.unique(self.label.astype(str), return_inverse=True)
+        moments = self.moments
+        if self.fixed is not None and self.fixed.shape[1]:
+            moments = moments.without_fixed(self.fixed, codes)
+        pooled = moments.pool(codes, len(names))
+        found = zip(names, pooled.mean, pooled.n, strict=True)
+        return {name: mean for name, mean, _ in found}, dict(zip(names, pooled.n, strict=True))
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Cells of a panel, read once; statistics of any part of them."""
+
+    name: str
+    cells: ad.AnnData
+    environments: Environments
+    targets: dict[str, int]  # perturbation -> column of the gene it targets, where measured
+
+    @property
+    def control(self) -> str:
+        """Label of the controls."""
+        return self.environments.roles.control
+
+    def statistics(
+        self, perturbations: list[str], rng: np.random.Generator | None = None
+    ) -> Statistics:
+        """Return the statistics of the cells of some labels; of a resample of them with ``rng``.
+
+        A resample draws, within every environment, as many cells as it has.
+        """
+        kept = self.environments.only(perturbations)
+        weights = None if rng is None else resample_within(kept.codes, rng)
+        moments = screen_moments(self.cells, np.arange(self.cells.n_vars), kept, weights=weights)
+        return Statistics(moments, kept.perturbation, self.control, kept.batches()[1])
+
+
+def resample_within(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return how often a stratified resample takes every cell; cells with code -1 not at all."""
+    weights = np.zeros(len(codes), np.int64)
+    for code in range(codes.max(initial=-1) + 1):
+        members = np.flatnonzero(codes == code)
+        drawn = rng.integers(len(members), size=len(members))
+        weights[members] = np.bincount(drawn, minlength=len(members))
+    return weights
+
+
+def read_screen(
+    folder: Path,
+    source: Source,
+    *,
+    name: str = "screen",
+    n_variable: int = 100,
+    min_seen: float = 0.1,
+    min_cells: int = 20,
+) -> Screen:
+    """Read a screen, normalise it and choose the panel.
+
+    The panel is the ``n_variable`` genes that vary most among the controls, of those seen in more
+    than a share ``min_seen`` of them, and all measured targets that are seen in controls.
+    """
+    roles = source.roles
+    adata = ad.read_h5ad(folder / source.path)
+    label = adata.obs[roles.perturbation_key].astype(str)
+    sizes = label.value_counts()
+    kept = label.map(sizes).to_numpy() >= min_cells
+    kept &= ~label.isin(UNASSIGNED).to_numpy()
+    adata = adata[kept].copy()
+    label = label[kept]
+    adata.obs[roles.perturbation_key] = label
+    raw = adata.layers[roles.layer] if roles.layer else adata.X
+    x = sp.csr_array(raw, dtype=float)
+    if source.counts:
+        given = None if source.depth_key is None else adata.obs[source.depth_key]
+        total = np.asarray(x.sum(axis=1) if given is None else given, float).ravel()
+        scale = np.median(total[total > 0]) / np.maximum(total, 1)
+        x = sp.csr_array(sp.diags_array(scale) @ x)
+        x.data = np.log1p(x.data)
+    control = (label == roles.control).to_numpy()
+    seen = np.asarray((x[control] != 0).mean(axis=0)).ravel()
+    mean = np.asarray(x[control].mean(axis=0)).ravel()
+    variance = np.asarray(x[control].multiply(x[control]).mean(axis=0)).ravel() - mean**2
+    varying = np.flatnonzero(seen > min_seen)
+    panel = set(varying[np.argsort(-variance[varying], kind="stable")[:n_variable]].tolist())
+    place = {str(gene): k for k, gene in enumerate(adata.var_names)}
+    measured = {t: place[t] for t in sizes.index if t in place and seen[place[t]] > 0}
+    panel |= {k for t, k in measured.items() if t in set(label)}
+    columns = sorted(panel)
+    cells = ad.AnnData(x[:, columns].toarray(), adata.obs, adata.var.iloc[columns][[]])
+    environments = read_environments(cells, replace(roles, layer=None))
+    back = {column: k for k, column in enumerate(columns)}
+    targets = {t: back[k] for t, k in measured.items() if k in back and t in set(label)}
+    return Screen(name, cells, environments, targets)
+
+
+def add_arguments(parser: Any) -> None:
+    """Add what says how a screen of one's own is read."""
+    group = parser.add_argument_group("a screen of your own (or changes to a known one)")
+    group.add_argument("--file", help="h5ad file, in place of a known screen")
+    group.add_argument("--perturbation-key")
+    group.add_argument("--control")
+    group.add_argument("--batch-key", nargs="+", help="columns of batches")
+    group.add_argument("--layer", help="layer of log-normalised values, taken as they are")
+    group.add_argument("--normalised", action="store_true", help="X is log-normalised")
+    group.add_argument("--depth-key", help="column of all counts of a cell")
+    group.add_argument("--genes", type=int, default=100, help="variable genes in the panel")
+    group.add_argument("--min-seen", type=float, default=0.1)
+    group.add_argument("--min-cells", type=int, default=20)
+
+
+def sources_of(args: Any) -> dict[str, Source]:
+    """Return the screens asked for: those of ``--screens``, or ``--file``."""
+    named = {args.file: Source(args.file, Roles())} if args.file else {
+        name: SOURCES[name] for name in args.screens
+    }  # fmt: skip
+    said = {
+        key: getattr(args, key)
+        for key in ("perturbation_key", "control", "layer")
+        if getattr(args, key)
+    }
+    if args.batch_key:
+        said["batch_key"] = tuple(args.batch_key)
+    out = {}
+    for name, source in named.items():
+        changed = replace(source, roles=replace(source.roles, **said))
+        if args.layer or args.normalised:
+            changed = replace(changed, counts=False)
+        if args.depth_key:
+            changed = replace(changed, depth_key=args.depth_key)
+        out[name] = changed
+    return out

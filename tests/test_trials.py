@@ -1,0 +1,121 @@
+"""The trials of graphs on screens: what they predict from, and that the commands run."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from nextpert._adata.roles import Roles
+from nextpert.core import Dag
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """The modules of the benchmarks, which lie beside ``src`` and are not installed."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import _predictors, _screens, held_out
+
+    return SimpleNamespace(predictors=_predictors, screens=_screens, held_out=held_out)
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Counts of 8 genes in 2 plates: G0 moves G1 and G2; G3, and E that is not measured, others."""
+    rng = np.random.default_rng(0)
+    label = rng.choice(["NT", "G0", "G3", "E"], 1200, p=[0.4, 0.2, 0.2, 0.2])
+    plate = rng.choice(["x", "y"], 1200)
+    rate = np.full((1200, 8), 5.0)
+    rate[label == "G0", 0] = 1.0
+    rate[:, 1] = rate[:, 2] = 1 + rate[:, 0] * rng.gamma(20, 1 / 20, 1200)
+    rate[label == "G3", 3] = 1.0
+    rate[label == "E", 5] = 9.0
+    obs = pd.DataFrame({"perturbation": label, "plate": plate})
+    obs.loc[:5, "perturbation"] = "unassigned"
+    obs.index = obs.index.astype(str)
+    adata = ad.AnnData(sp.csr_matrix(rng.poisson(rate).astype(np.float32)), obs)
+    adata.var_names = [f"G{k}" for k in range(8)]
+    path = tmp_path / "screen.h5ad"
+    adata.write_h5ad(path)
+    return path
+
+
+@pytest.fixture
+def screen(bench, file):
+    roles = Roles(control="NT", batch_key=("plate",))
+    return bench.screens.read_screen(Path(), bench.screens.Source(str(file), roles), n_variable=6)
+
+
+def test_a_screen_is_normalised_and_its_panel_chosen(screen, file):
+    raw = ad.read_h5ad(file)
+    raw = raw[(raw.obs["perturbation"] != "unassigned").to_numpy()]
+    x = raw.X.toarray()
+    x = np.log1p(x / x.sum(axis=1, keepdims=True) * np.median(x.sum(axis=1)))
+    control = (raw.obs["perturbation"] == "NT").to_numpy()
+    most = np.argsort(-x[control].var(axis=0))[:6]
+    panel = [f"G{k}" for k in sorted({*most.tolist(), 0, 3})]
+    assert list(screen.cells.var_names) == panel
+    np.testing.assert_allclose(screen.cells.X, raw_columns(x, panel), rtol=1e-6)
+    assert screen.targets == {"G0": 0, "G3": panel.index("G3")}
+
+
+def raw_columns(x, panel):
+    return x[:, [int(gene[1:]) for gene in panel]]
+
+
+def test_weights_are_those_of_dense_regressions(bench, screen):
+    found = screen.statistics(["NT", "G0", "G3", "E"])
+    dag = Dag.from_edges(screen.cells.n_vars, [(0, 1), (0, 2), (1, 2), (3, 1)])
+    arcs = np.zeros((3, screen.cells.n_vars), bool)
+    arcs[0, 1] = True  # E acts on gene 1
+    got = bench.predictors.fit_weights(found, dag, arcs, screen.targets)
+    obs, x = screen.cells.obs, screen.cells.X
+    ones = np.ones(len(x))
+    plate = (obs["plate"] == "y").to_numpy(float)
+    acts = (obs["perturbation"] == "E").to_numpy(float)
+    one = np.linalg.lstsq(np.c_[x[:, [0, 3]], acts, ones, plate], x[:, 1], rcond=None)[0]
+    two = np.linalg.lstsq(np.c_[x[:, [0, 1]], ones, plate], x[:, 2], rcond=None)[0]
+    wanted = np.zeros_like(got)
+    wanted[1, [0, 3]], wanted[2, [0, 1]] = one[:2], two[:2]
+    np.testing.assert_allclose(got, wanted, atol=1e-9)
+    total = bench.predictors.total_effects(wanted)
+    assert total[2, 0] == pytest.approx(wanted[2, 0] + wanted[2, 1] * wanted[1, 0])
+
+
+def test_what_is_left_out_is_not_seen(bench, screen):
+    of_controls = bench.held_out.graphs_of_controls(screen, 1)
+    before = bench.held_out.predict(screen, "G0", of_controls, 1)
+    rng = np.random.default_rng(1)
+    left_out = (screen.cells.obs["perturbation"] == "G0").to_numpy()
+    screen.cells.X[left_out] = rng.normal(size=(left_out.sum(), screen.cells.n_vars))
+    after = bench.held_out.predict(screen, "G0", bench.held_out.graphs_of_controls(screen, 1), 1)
+    assert set(before) == {*bench.held_out.ROWS, *(
+        bench.held_out.averaged(row, 1) for row in bench.held_out.ROWS[2:6]
+    )}  # fmt: skip
+    for row, effect in before.items():
+        np.testing.assert_array_equal(effect, after[row], err_msg=row)
+
+
+def test_a_resample_keeps_the_size_of_every_environment(bench):
+    codes = np.array([0, 1, -1, 1, 0, 0, 2])
+    weights = bench.screens.resample_within(codes, np.random.default_rng(0))
+    assert weights[2] == 0
+    assert np.bincount(codes[codes >= 0], weights[codes >= 0]).tolist() == [3, 2, 1]
+
+
+def test_held_out_runs_on_any_file(bench, file, tmp_path, capsys):
+    out = tmp_path / "held_out.md"
+    bench.held_out.main([
+        "--file", str(file), "--control", "NT", "--batch-key", "plate", "--resamples", "2",
+        "--genes", "6", "--detail", "--save", str(out),
+    ])  # fmt: skip
+    text = capsys.readouterr().out
+    assert out.read_text().strip() == text.strip()
+    assert "2 of 3 perturbations left out" in text
+    assert "| no effect (an empty graph) | 0.000 | 0.000 | 1.00 |" in text
+    assert "batches plate as fixed effects" in text
