@@ -266,6 +266,30 @@ def test_arcs_that_cells_do_not_direct_are_stored_and_counted(many_controls, met
     assert many_controls.uns["dag"]["open_arcs"].shape == (0, 2)
 
 
+@pytest.mark.parametrize("method", ["gsp", "boss"])
+def test_as_many_genes_as_controls_with_one_warning(method):
+    """Learn, fit and diagnose 100 genes with 100 control cells and 12 perturbations."""
+    truth = random_scm(100, "erdos_renyi", expected_degree=2, rng=0)
+    names = [f"g{i}" for i in range(100)]
+    labels, cells = ["control"] * 100, [truth.sample(100, rng=1)]
+    for k in range(12):
+        shift = np.zeros(100)
+        shift[k] = -1.5
+        labels += [names[k]] * 30
+        cells.append(truth.sample(30, shift=shift, rng=k + 2))
+    obs = pd.DataFrame({"perturbation": labels}, index=np.arange(len(labels)).astype(str))
+    adata = ad.AnnData(np.vstack(cells), obs, pd.DataFrame(index=names))
+    with pytest.warns(UserWarning, match="Only 100 control cells for 100 genes") as caught:
+        npt.tl.learn_dag(adata, method=method, n_runs=2)
+    assert [str(one.message).endswith('use method="boss".') for one in caught] == [method == "gsp"]
+    assert caught[0].filename == __file__
+    true = {frozenset((names[k], names[i])) for k, i in truth.dag.edges()}
+    found = {frozenset(arc) for arc in arcs_of(adata)}
+    assert len(found & true) > (0.35 if method == "gsp" else 0.7) * len(true)
+    npt.tl.fit_dag_blr(adata, shift="observed")
+    npt.tl.diagnose(adata)
+
+
 BAD = [
     ({"method": "boss", "score": "aic"}, "score must be one of bic, bge, but is 'aic'"),
     ({"method": "boss", "penalty": 0}, "penalty"),

@@ -19,19 +19,29 @@ if TYPE_CHECKING:
 # Least share of its variance that a node may keep given others: below, correlations of rank one
 # less are indistinguishable from rounding errors of the sums they were made of.
 _LEAST_RESIDUAL = 1e-9
+# Cells of independent nodes that few cells are pooled with, in a conjugate prior's way. For 100
+# nodes and 20 to 100 cells, BOSS came within .03 of its best F1 over shares of .005 to .2 (.91 of
+# 110 arcs with 100 cells); with Ledoit and Wolf's share, made for the whole matrix, it found .29.
+_PSEUDO_CELLS = 5
+_LEAST_CELLS = 4  # Fisher's z needs one more than three
+
+
+def are_few(n_cells: int, n_nodes: int) -> bool:
+    """Whether the cells are too few to take their correlations as they are."""
+    return n_cells < n_nodes + 2
 
 
 def checked_correlation(moments: Moments) -> NDArray[np.float64]:
-    """Return the correlation matrix, or raise where it is undefined, singular or too noisy.
+    """Return the correlation matrix, shrunk if cells are few; raise if it is undefined or singular.
 
-    The ``columns`` of an error that is about some nodes are their indices, so that callers can
-    name the genes.
+    With fewer than ``n_nodes + 2`` cells, correlations are multiplied by ``n / (n + 5)``. The
+    ``columns`` of an error that is about some nodes are their indices, so that callers can name
+    the genes.
     """
-    p = moments.n_nodes
-    if moments.n < p + 2:
+    if moments.n < _LEAST_CELLS:
         message = (
-            f"{moments.n} cells are too few to test {p} nodes given one another: at least "
-            f"{p + 2} are needed. Take more cells or fewer genes."
+            f"{moments.n} cells are too few to learn a graph: at least {_LEAST_CELLS} are needed, "
+            f"and {moments.n_nodes + 2} or more to test {moments.n_nodes} nodes given one another."
         )
         raise ValueError(message)
     constant = moments.constant_nodes()
@@ -39,6 +49,10 @@ def checked_correlation(moments: Moments) -> NDArray[np.float64]:
         message = f"Nodes {constant.tolist()} are constant in these cells: remove them."
         raise _about(constant, message)
     correlation = moments.correlation()
+    _refuse_copies(correlation)
+    if are_few(moments.n, moments.n_nodes):
+        correlation *= moments.n / (moments.n + _PSEUDO_CELLS)
+        np.fill_diagonal(correlation, 1.0)
     _refuse_singular(correlation)
     return correlation
 
@@ -69,7 +83,10 @@ def make_problem(moments: Moments, alpha: float, prior: PriorKnowledge | None) -
     p = moments.n_nodes
     known = checked_prior(prior, p)
     correlation = checked_correlation(moments)
-    thresholds = fisher_z_threshold(moments.n, np.arange(max(p - 1, 1)), alpha)
+    given = np.arange(max(p - 1, 1))
+    if are_few(moments.n, p):  # shrunk, they lose no degree of freedom to the nodes given
+        given = np.zeros_like(given)
+    thresholds = fisher_z_threshold(moments.n, given, alpha)
     return Problem(
         corr=correlation,
         precision=np.asarray(np.linalg.inv(correlation), np.float64),
@@ -79,12 +96,15 @@ def make_problem(moments: Moments, alpha: float, prior: PriorKnowledge | None) -
     )
 
 
-def _refuse_singular(correlation: NDArray[np.float64]) -> None:
+def _refuse_copies(correlation: NDArray[np.float64]) -> None:
     twins = np.argwhere(np.triu(1.0 - correlation**2 <= _LEAST_RESIDUAL, 1))
     if len(twins):
         i, j = twins[0]
         message = f"Nodes {i} and {j} are copies of each other (correlation ±1): remove one."
         raise _about([i, j], message)
+
+
+def _refuse_singular(correlation: NDArray[np.float64]) -> None:
     try:
         least = np.linalg.cholesky(correlation).diagonal().min() ** 2
     except np.linalg.LinAlgError:

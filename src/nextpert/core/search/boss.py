@@ -94,6 +94,9 @@ def boss(
     standardised nodes (Geiger & Heckerman 2002, corrected by Kuipers et al. 2014,
     doi:10.1214/14-AOS1217) with ``alpha_mu = 1`` and ``alpha_w = n_nodes + 2``.
 
+    With fewer than ``n_nodes + 2`` cells, correlations are shrunk as if 5 cells of independent
+    nodes had been seen as well.
+
     Parameters
     ----------
     moments
@@ -130,8 +133,8 @@ def boss(
     ------
     ValueError
         If ``score`` is unknown, ``penalty`` not above 0, ``n_starts`` below 1, the prior knowledge
-        is of another number of nodes, or there are fewer than ``n_nodes + 2`` cells, constant
-        nodes, copies or linearly dependent nodes (they are named).
+        is of another number of nodes, or there are fewer than 4 cells, constant nodes,
+        copies or linearly dependent nodes (they are named).
 
     Examples
     --------

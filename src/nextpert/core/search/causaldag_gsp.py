@@ -12,7 +12,7 @@ import numpy as np
 
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.graph.dag import Dag
-from nextpert.core.search._statistics import make_problem
+from nextpert.core.search._statistics import are_few, make_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,8 +63,8 @@ def causaldag_gsp(
     ImportError
         If the extra ``causaldag`` is not installed.
     ValueError
-        As :func:`gsp`; and for prior knowledge with required or forbidden arcs, which
-        ``causaldag`` disregards.
+        As :func:`gsp`; with fewer than ``n_nodes + 2`` cells; and for prior knowledge with required
+        or forbidden arcs, which ``causaldag`` disregards.
 
     Warns
     -----
@@ -83,6 +83,12 @@ def causaldag_gsp(
         message = "causaldag disregards required and forbidden arcs: use gsp, or give orders only."
         raise ValueError(message)
     problem = make_problem(moments, alpha, prior)
+    if are_few(moments.n, moments.n_nodes):
+        message = (
+            f"causaldag needs at least {moments.n_nodes + 2} cells to test {moments.n_nodes} "
+            f"nodes, but there are {moments.n}: use gsp or boss, or fewer nodes."
+        )
+        raise ValueError(message)
     generator = as_rng(rng)
     options: dict[str, Any] = {"depth": depth, "nruns": n_runs}
     if prior is not None:

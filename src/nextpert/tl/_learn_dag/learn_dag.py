@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from nextpert import _adata
 from nextpert._adata.environments import require_varying
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.search._open_arcs import open_arcs
+from nextpert.core.search._statistics import are_few
 from nextpert.tl._learn_dag.given import given_graph
 from nextpert.tl._learn_dag.resample import resample
 from nextpert.tl._learn_dag.search import (
@@ -161,14 +163,15 @@ def learn_dag(
     Warns
     -----
     UserWarning
-        With ``backend="causaldag"``, if its graph is not the sparsest: the order found by BOSS has
+        With fewer control cells than genes (and two), for which correlations are shrunk; and with
+        ``backend="causaldag"``, if its graph is not the sparsest: the order found by BOSS has
         a minimal I-map of fewer arcs at the same ``alpha``.
 
     Raises
     ------
     ValueError
         If a gene is absent, given twice or constant among the control cells, a value is NaN or
-        infinite, there are no control cells or too few for the panel, the column of labels is
+        infinite, there are fewer than four control cells, the column of labels is
         absent, an option is unknown or out of range, or a gene is constant in a resample. Nothing
         is written then.
     nextpert.core.CycleError
@@ -208,7 +211,7 @@ def learn_dag(
         (cells,) = _adata.environment_moments(
             adata, columns, groups, 1, layer=layer, show_progress=show_progress
         )
-        _require_enough(cells, names)
+        _require_enough(cells, names, method)
         rng, workers = as_rng(rng), Workers(n_jobs, show_progress)
         found = search(cells, names, prior, options, rng, workers)
         graph, order = found.dag, found.order
@@ -285,12 +288,19 @@ def _check_bootstraps(n_bootstraps: int, method: str) -> int:
     return n_bootstraps
 
 
-def _require_enough(cells: Moments, genes: list[str]) -> None:
-    # Fisher's z of a pair given all other genes needs n - (p - 2) - 3 > 0.
-    if cells.n < len(genes) + 2:
+def _require_enough(cells: Moments, genes: list[str], method: str) -> None:
+    if cells.n < 4:
         message = (
-            f"Only {cells.n} control cells for {len(genes)} genes: learn the graph from fewer "
-            f"genes (genes=[...]) or from at least {len(genes) + 2} control cells."
+            f"Only {cells.n} control cells: a graph needs at least 4, and {len(genes) + 2} for "
+            f'{len(genes)} genes to be sound. Give your own graph (method="given") without them.'
         )
         raise ValueError(message)
     require_varying(cells, genes)
+    if are_few(cells.n, len(genes)):
+        hint = ' GSP finds few arcs in this way: use method="boss".' if method == "gsp" else ""
+        message = (
+            f"Only {cells.n} control cells for {len(genes)} genes: correlations are shrunk, as if "
+            f"5 cells of independent genes had been seen as well, and weak arcs are missed. Take "
+            f"fewer genes (genes=[...]) or {len(genes) + 2} control cells and more.{hint}"
+        )
+        warnings.warn(message, UserWarning, stacklevel=3)

@@ -1,0 +1,62 @@
+"""Searches with fewer cells than nodes: correlations are shrunk, as by five cells more."""
+
+import numpy as np
+import pytest
+
+from nextpert.core import Moments, boss, causaldag_gsp, fisher_z_threshold, gsp, minimal_imap
+from nextpert.core.search._statistics import checked_correlation, make_problem
+
+
+def _f1(dag, truth):
+    one, two = ({frozenset(arc) for arc in graph.edges()} for graph in (dag, truth))
+    return 2 * len(one & two) / (len(one) + len(two))
+
+
+def test_a_hundred_cells_of_a_hundred_nodes(simulated):
+    scm, moments = simulated(100, 2, seed=0, n_cells=100)
+    found = boss(moments, n_starts=2, rng=0)
+    assert _f1(found.dag, scm.dag) > 0.8
+    tested = gsp(moments, n_runs=3, orders=found.order, rng=0).dag
+    assert 0.5 < _f1(tested, scm.dag) < _f1(found.dag, scm.dag)
+    false = {frozenset(a) for a in tested.edges()} - {frozenset(a) for a in scm.dag.edges()}
+    assert len(false) <= 0.15 * tested.n_edges
+
+
+def test_bge_of_few_cells(simulated):
+    scm, moments = simulated(60, 2, seed=1, n_cells=40)
+    assert _f1(boss(moments, score="bge", n_starts=2, rng=0).dag, scm.dag) > 0.3
+
+
+@pytest.mark.parametrize(("n_cells", "few"), [(9, True), (10, False)])
+def test_shrunk_as_by_pseudo_cells_exactly_where_cells_are_few(n_cells, few):
+    x = np.random.default_rng(0).normal(size=(n_cells, 8))
+    moments = Moments.from_array(x)
+    z = (x - x.mean(axis=0)) / x.std(axis=0)
+    pooled = z.T @ z + 5 * np.eye(8)
+    scale = np.sqrt(np.diag(pooled))
+    expected = pooled / np.outer(scale, scale) if few else np.corrcoef(x.T)
+    np.testing.assert_allclose(checked_correlation(moments), expected, atol=1e-12)
+    given = np.zeros(7) if few else np.arange(7)
+    threshold = make_problem(moments, 1e-3, None).threshold
+    np.testing.assert_allclose(threshold, fisher_z_threshold(n_cells, given, 1e-3) ** 2)
+
+
+def test_the_moments_are_left_alone():
+    moments = Moments.from_array(np.random.default_rng(0).normal(size=(6, 8)))
+    before = moments.scatter.copy()
+    boss(moments, rng=0)
+    minimal_imap(moments, range(8))
+    np.testing.assert_array_equal(moments.scatter, before)
+
+
+def test_copies_are_refused_all_the_same():
+    x = np.random.default_rng(0).normal(size=(6, 8))
+    x[:, 5] = 2 * x[:, 1] - 1
+    with pytest.raises(ValueError, match="Nodes 1 and 5 are copies"):
+        boss(Moments.from_array(x))
+
+
+def test_causaldag_refuses_few_cells():
+    moments = Moments.from_array(np.random.default_rng(0).normal(size=(6, 8)))
+    with pytest.raises(ValueError, match="causaldag needs at least 10 cells to test 8 nodes"):
+        causaldag_gsp(moments)
