@@ -13,6 +13,7 @@ from nextpert._adata.panel import closest, list_names, panel_index, resolve_pane
 from nextpert._adata.posterior import FittedPosterior, posterior_from
 from nextpert._adata.read import environment_moments, named, read_blocks, require_layer, seen_share
 from nextpert._adata.sound import require_sound_matrices
+from nextpert._adata.stored import read_stored
 from nextpert._adata.write import (
     as_stored_csr,
     check_key,
@@ -43,6 +44,7 @@ __all__ = [
     "read_graph",
     "read_labels",
     "read_lists",
+    "read_stored",
     "require_control",
     "require_label",
     "require_layer",

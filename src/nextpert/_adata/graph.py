@@ -9,6 +9,7 @@ import scipy.sparse as sp
 
 from nextpert._adata.eager import eager
 from nextpert._adata.panel import list_names, resolve_panel
+from nextpert._adata.stored import read_stored
 from nextpert.core.cells._sound import require_numbers, require_sound
 from nextpert.core.graph.dag import CycleError, Dag
 
@@ -45,6 +46,8 @@ def read_graph(adata: ad.AnnData, key: str) -> tuple[list[str], NDArray[np.int64
         )
         raise ValueError(message)
     stored = adata.uns.get(key, {})
+    if hasattr(stored, "keys") and {"format", "contents", "genes"} & set(stored):
+        read_stored(adata, key, "tl.learn_dag")
     genes = panel_of(stored)
     if genes is not None:
         require_same_panel(adata, genes, f"uns[{key!r}]", "tl.learn_dag")
@@ -80,8 +83,10 @@ def named_dag(matrix: Any, names: list[str]) -> Dag:
 
 def panel_of(stored: Any) -> list[str] | None:
     """Return the genes of a stored result, or ``None`` where it holds none."""
-    genes = eager(stored.get("genes")) if hasattr(stored, "get") else None
-    return None if genes is None else [str(gene) for gene in genes]
+    genes: Any = eager(stored.get("genes")) if hasattr(stored, "get") else None
+    # A number or a mapping in their place is damage, which others report.
+    is_row = getattr(genes, "ndim", int(isinstance(genes, list))) == 1
+    return [str(gene) for gene in genes] if is_row else None
 
 
 def require_same_panel(adata: ad.AnnData, genes: list[str], where: str, function: str) -> None:

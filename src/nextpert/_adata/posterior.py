@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata.eager import eager
 from nextpert._adata.graph import panel_of, read_graph, require_same_panel
 from nextpert._adata.panel import list_names, resolve_panel
+from nextpert._adata.stored import read_stored
 from nextpert._adata.write import read_lists
 from nextpert.core import DagBlr
 
@@ -66,14 +66,19 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         If there is none, or if it belongs to another gene panel than ``adata``, or than the
         graph it was fitted on has by now; the genes are named.
     """
-    stored = eager(adata.uns.get(key))
-    genes = panel_of(stored)
-    if stored is None or genes is None or "posterior" not in stored:
+    if not hasattr(adata.uns.get(key), "keys") or "posterior" not in adata.uns[key]:
         message = f"adata.uns has no posterior {key!r}: run tl.fit_dag_blr first."
         raise ValueError(message)
+    stored = read_stored(adata, key, "tl.fit_dag_blr")
+    genes = [str(gene) for gene in stored["genes"]]
     require_same_panel(adata, genes, f"uns[{key!r}]", "tl.fit_dag_blr")
     _, columns = resolve_panel(adata, genes)
     blr = DagBlr.from_dict(dict(stored["posterior"]))
+    if blr.n_nodes != len(genes) or len(stored["environments"]) != stored["shifts"].shape[0]:
+        message = (
+            f"adata.uns[{key!r}] is damaged (its parts differ in size): run tl.fit_dag_blr again."
+        )
+        raise ValueError(message)
     params = {str(name): value for name, value in stored["params"].items()}
     _compare_with_graph(adata, key, genes, blr, str(params["dag_key"]))
     return FittedPosterior(

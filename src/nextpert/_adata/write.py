@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert._adata.sound import require_sound_matrices
+from nextpert._adata.stored import with_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -66,7 +67,7 @@ def write_results(
         for key, array in (varm or {}).items():
             target.varm[key] = array
         for key, value in (uns or {}).items():
-            target.uns[key] = value
+            target.uns[key] = with_format(value)
     return target if copy else None
 
 

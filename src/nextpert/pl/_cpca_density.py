@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import list_names, read_labels, require_control
+from nextpert._adata import list_names, read_labels, read_stored, require_control
 from nextpert.core._checks import as_rng, require_count
 from nextpert.pl._figure import BLUE, GREY, finish
 
@@ -99,13 +99,14 @@ def cpca_density(
     'MYC (40 cells)'
     """
     scores = _scores(adata, key, components)
-    params = adata.uns[key]["params"]
+    stored = read_stored(adata, key, "tl.cpca")
+    params = stored["params"]
     require_count(ncols, "ncols")
     labels = read_labels(adata, perturbation_key or str(params["perturbation_key"]))
     background = control or str(params["control"])
     require_control(labels, background)
     if groups is None:
-        wanted = [str(name) for name in adata.uns[key]["groups"]]
+        wanted = [str(name) for name in stored["groups"]]
     else:
         wanted = [groups] if isinstance(groups, str) else [str(name) for name in groups]
     labels.require(wanted, "Groups")
@@ -125,7 +126,7 @@ def cpca_density(
         _draw(panel, cells[i + 1], levels, limits, background=False)
         panel.set_title(f"{name} ({int((codes == i + 1).sum())} cells)", fontsize=10)
         panel.set(xlim=limits[0], ylim=limits[1])
-    _annotate(figure, axes, components, ax is None, background, adata.uns[key])
+    _annotate(figure, axes, components, ax is None, background, stored)
     return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=ax is None)
 
 

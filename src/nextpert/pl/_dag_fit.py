@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import list_names
+from nextpert._adata import list_names, read_stored
 from nextpert.pl._figure import BLUE, GREY, LIGHT, finish
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def dag_fit(
     if key not in adata.uns or "random_r" not in adata.uns[key]:
         message = f"adata.uns has no comparison {key!r}: run tl.dag_fit first."
         raise ValueError(message)
-    stored = adata.uns[key]
+    stored = read_stored(adata, key, "tl.dag_fit")
     rows = _rows(stored["table"], genes, key)
     if ax is not None:
         _draw_genes(ax, stored["table"].iloc[rows], stored["random_r"][:, rows])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextpert._adata import read_stored
 from nextpert.core._checks import require_count
 from nextpert.pl._figure import BLACK, BLUE, GREY, ORANGE, finish, logarithmic
 
@@ -82,7 +83,7 @@ def design(
     if key not in adata.uns or "ranking" not in adata.uns[key]:
         message = f"adata.uns has no design {key!r}: run tl.design_interventions first."
         raise ValueError(message)
-    stored = adata.uns[key]
+    stored = read_stored(adata, key, "tl.design_interventions")
     ranking = stored["ranking"].sort_values("rank")
     top = ranking.head(n_top)
     if ax is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextpert._adata import read_stored
 from nextpert.core._checks import require_count
 from nextpert.pl._figure import BLACK, BLUE, GREY, ORANGE, finish
 
@@ -105,7 +106,7 @@ def replay(
     if key not in adata.uns or "runs" not in adata.uns[key]:
         message = f"adata.uns has no replay {key!r}: run tl.replay_design first."
         raise ValueError(message)
-    table, lines = _chosen(adata.uns[key], targets, criteria, held_out)
+    table, lines = _chosen(read_stored(adata, key, "tl.replay_design"), targets, criteria, held_out)
     names = list(dict.fromkeys(table["target"]))
     if ax is not None:
         _draw(ax, table, lines, names[0] if len(names) == 1 else None)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextpert._adata import read_stored
 from nextpert.core._checks import require_count
 from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, finish
 
@@ -77,7 +78,7 @@ def target_distances(
     if key not in adata.uns or "table" not in adata.uns[key]:
         message = f"adata.uns has no distances {key!r}: run tl.target_distances first."
         raise ValueError(message)
-    stored = adata.uns[key]
+    stored = read_stored(adata, key, "tl.target_distances")
     table = stored["table"].sort_values("distance", kind="stable")
     top = table.head(n_top)
     control = str(stored["params"]["control"])

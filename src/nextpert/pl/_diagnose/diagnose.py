@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from nextpert._adata import read_stored
 from nextpert.core._checks import require_count
 from nextpert.pl._diagnose import panels
 from nextpert.pl._figure import finish
@@ -81,6 +82,7 @@ def diagnose(
     if not hasattr(stored, "get") or "perturbations" not in stored:
         message = f"adata.uns has no diagnosis {key!r}: run tl.diagnose first."
         raise ValueError(message)
+    stored = read_stored(adata, key, "tl.diagnose")
     table = panels.rows_to_draw(stored["perturbations"], n_top)
     n_all = len(stored["perturbations"])
     if ax is not None:

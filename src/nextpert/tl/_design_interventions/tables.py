@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import eager, list_names, panel_of, strings
+from nextpert._adata import eager, list_names, panel_of, read_stored, strings
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -85,6 +85,7 @@ def read_trace(adata: ad.AnnData, key: str, genes: list[str]) -> pd.DataFrame | 
     if before is None or not isinstance(trace, pd.DataFrame):
         message = f"adata.uns[{key!r}] is no design: choose another key_added."
         raise ValueError(message)
+    read_stored(adata, key, "tl.design_interventions with another key_added")
     differ = sorted(set(before) ^ set(genes))
     if differ:
         message = (
