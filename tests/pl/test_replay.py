@@ -6,6 +6,8 @@ import pytest
 
 import nextpert as npt
 
+EVERY = ["civ", "greedy", "no_model", "random", "empty_graph"]
+
 
 @pytest.fixture(scope="module")
 def _replayed(_designed):
@@ -38,8 +40,8 @@ def test_a_panel_a_target_and_their_mean_first(replayed):
     mean = table.groupby(["criterion", "round"], sort=False)["relative_mean"].mean()
     for panel, name in zip(figure.axes, [None, *names], strict=True):
         drawn = curves(panel)
-        assert len(drawn) == 4
-        for line, criterion in zip(drawn, ["civ", "greedy", "no_model", "random"], strict=True):
+        assert len(drawn) == 5
+        for line, criterion in zip(drawn, EVERY, strict=True):
             rows = table.query("target == @name and criterion == @criterion")
             expected = mean[criterion] if name is None else rows["relative_mean"]
             np.testing.assert_allclose(line.get_ydata(), expected)
@@ -74,7 +76,7 @@ def test_lines_of_reference(replayed):
         assert list(nothing.get_ydata()) == [1, 1]
         assert nearest.get_ydata()[0] == pytest.approx(best)
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["civ", "greedy", "no_model", "random", "doing nothing", "best candidate"]
+    assert legend == [*EVERY, "doing nothing", "best candidate"]
 
 
 def test_choose_targets_criteria_and_reading(replayed):
@@ -107,7 +109,7 @@ def test_every_criterion_has_a_style_of_its_own():
     from nextpert.core.acquisition.build_acquisition import CRITERIA
     from nextpert.pl._replay import _STYLES
 
-    assert {*CRITERIA, "no_model"} <= set(_STYLES)
+    assert {*CRITERIA, "no_model", "empty_graph"} <= set(_STYLES)
     assert len({(colour, str(dashes)) for colour, dashes in _STYLES.values()}) == len(_STYLES)
 
 

@@ -28,6 +28,7 @@ _STYLES: dict[str, tuple[str, Any]] = {
     "greedy": (ORANGE, "-"),
     "random": (BLACK, (0, (1, 1))),
     "no_model": (GREY, (0, (5, 1, 1, 1))),
+    "empty_graph": ("#7E2F8E", (0, (3, 1, 1, 1, 1, 1))),
     "target_mean_variance": ("#E69F00", (0, (4, 1.5))),
     "ei": ("#E69F00", "-"),
     "mi": ("#009E73", (0, (1, 1))),

@@ -120,21 +120,27 @@ def test_the_posterior_given_is_left_alone(pool, scm):
     assert np.array_equal(first.chosen, again.chosen)
 
 
-def test_no_model_recommends_the_nearest_mean_seen(pool, scm):
+def test_no_model_recommends_the_nearest_mean_seen_or_assumed(pool, scm):
     deal = pool.deal(10, rng=2)
-    target = pool.means[1]
-    found = replay(
-        pool, warm_up(pool, scm, deal), target, "no_model",
-        deal=deal, candidates=[0, 1, 3], n_rounds=6, n_cells=8, rng=4,
-    )  # fmt: skip
-    assert sorted(found.chosen[:3].tolist()) == [0, 1, 3]  # each once, before any twice
-    assert sorted(found.chosen[3:].tolist()) == [0, 1, 3]
-    for t in range(1, 7):
-        score = {}
-        for j in set(found.chosen[:t].tolist()):
-            x = pool.cells[deal.orders[j][: 8 * np.sum(found.chosen[:t] == j)]]
-            score[j] = ((x.mean(axis=0) - target) ** 2).sum() - x.var(axis=0, ddof=1).sum() / len(x)
-        assert found.recommended[t] == min(score, key=score.get)
+    control = pool.control[deal.warmup]
+    by_assumption = 0
+    for target in (pool.means[1], control.mean(axis=0) + pool.shifts[1]):
+        found = replay(
+            pool, warm_up(pool, scm, deal), target, "no_model",
+            deal=deal, candidates=[0, 1, 3], n_rounds=6, n_cells=8, rng=4,
+        )  # fmt: skip
+        assert sorted(found.chosen[:3].tolist()) == [0, 1, 3]  # each once, before any twice
+        assert sorted(found.chosen[3:].tolist()) == [0, 1, 3]
+        for t in range(7):
+            score = {}
+            for j in [0, 1, 3]:
+                x = pool.cells[deal.orders[j][: 8 * np.sum(found.chosen[:t] == j)]]
+                x = x if len(x) else control + pool.shifts[j]  # not tried yet
+                score[j] = ((x.mean(axis=0) - target) ** 2).sum()
+                score[j] -= x.var(axis=0, ddof=1).sum() / len(x)
+            assert found.recommended[t] == min(score, key=score.get)
+            by_assumption += found.recommended[t] not in found.chosen[:t]
+    assert by_assumption
 
 
 def test_the_distance_of_a_sample_is_unbiased():

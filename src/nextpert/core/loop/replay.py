@@ -159,7 +159,8 @@ def replay(
     criterion
         Name of the criterion, see :func:`build_acquisition`. Or ``"no_model"``, a baseline
         without a graph: the candidates are tried in random order, and the one is recommended
-        whose cells seen so far have the nearest mean (less what sampling adds to its distance).
+        whose mean is nearest: that of its cells seen so far, or else of the warm-up cells plus
+        its shift (less what sampling adds to the distance).
     deal
         The order of the cells, from :meth:`CellPool.deal`.
     candidates
@@ -199,9 +200,14 @@ def replay(
     rounds, batch = require_count(n_rounds, "n_rounds", least=0), require_count(n_cells, "n_cells")
     target = as_vector(target_mean, posterior.n_nodes, "target_mean")
     may = _candidates(pool, candidates)
-    campaign = _NoModel if criterion == NO_MODEL else _Modelled
-    options = {"n_cells": batch, "noise_aware": noise_aware, "rng": as_rng(rng)}
-    run = campaign(criterion, pool.shifts[may], posterior, target, options)
+    generator = as_rng(rng)
+    options = {"n_cells": batch, "noise_aware": noise_aware, "rng": generator}
+    run: _NoModel | _Modelled
+    if criterion == NO_MODEL:
+        warmup = Moments.from_array(pool.control[deal.warmup])
+        run = _NoModel(pool.shifts[may], warmup, target, generator)
+    else:
+        run = _Modelled(criterion, pool.shifts[may], posterior, target, options)
     left = pool.n_cells[may].copy()
     chosen, recommended = np.full(rounds, -1), np.empty(rounds + 1, dtype=np.int64)
     recommended[0] = may[run.recommend()]
@@ -252,13 +258,15 @@ class _Modelled:
 
 
 class _NoModel:
-    """Try the candidates in random order, recommend the nearest of those tried."""
+    """Try the candidates in random order, recommend the nearest mean, seen or assumed."""
 
     def __init__(
-        self, criterion: str, shifts: Vector, posterior: DagBlr, target: Vector, options: dict
+        self, shifts: Vector, control: Moments, target: Vector, rng: np.random.Generator
     ) -> None:
-        self.target, self.rng = target, options["rng"]
+        self.target, self.rng = target, rng
         self.seen = [Moments.zeros(len(target)) for _ in shifts]
+        # Until it is tried, a candidate moves the control cells by its shift and no more.
+        self.assumed = [unbiased_distance(control, target - shift) for shift in shifts]
 
     def propose(self, ready: Index) -> int:
         counts = np.array([self.seen[j].n for j in ready])
@@ -268,16 +276,20 @@ class _NoModel:
         self.seen[index] = self.seen[index] + cells
 
     def recommend(self) -> int:
-        tried = [j for j, cells in enumerate(self.seen) if cells.n > 1]
-        if not tried:
-            return int(self.rng.integers(len(self.seen)))
-        return min(tried, key=lambda j: unbiased_distance(self.seen[j], self.target))
+        distance = [
+            unbiased_distance(cells, self.target) if cells.n > 1 else assumed
+            for cells, assumed in zip(self.seen, self.assumed, strict=True)
+        ]
+        return int(np.argmin(distance))
 
 
 def unbiased_distance(cells: Moments, target_mean: Vector) -> float:
-    """Return ``|mean - target|^2`` less the part that sampling ``n > 1`` cells adds on average."""
+    """Return ``|mean - target|^2`` less the part that sampling the cells adds on average.
+
+    Of a single cell that part is not known, and stays in.
+    """
     apart = float(((cells.mean - target_mean) ** 2).sum())
-    return apart - float(np.trace(cells.scatter)) / (cells.n * (cells.n - 1))
+    return apart - float(np.trace(cells.scatter)) / max(cells.n * (cells.n - 1), 1)
 
 
 def _candidates(pool: CellPool, candidates: ArrayLike | None) -> Index:

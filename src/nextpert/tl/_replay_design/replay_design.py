@@ -15,7 +15,7 @@ from nextpert.core.acquisition.build_acquisition import CRITERIA
 from nextpert.core.loop.replay import NO_MODEL
 from nextpert.core.posterior._prior import check_scale
 from nextpert.tl._replay_design import run as running
-from nextpert.tl._replay_design import tables
+from nextpert.tl._replay_design import tables, words
 from nextpert.tl._replay_design.setup import Goal, Setup, read_setup
 
 if TYPE_CHECKING:
@@ -75,10 +75,13 @@ def replay_design(
         Labels that may be proposed; ``None`` (default) takes all whose shift is known on the
         panel.
     criteria
-        Names as in :func:`design_interventions`; ``"random"``, which the others are compared
-        with, is added where it is absent. ``"no_model"`` is a baseline without a graph: it tries
-        the candidates in random order and recommends the one whose cells seen so far have the
-        nearest mean.
+        Names as in :func:`design_interventions`. Two baselines are added where they are absent:
+        ``"random"``, which the others are compared with, and ``"empty_graph"``, which draws the
+        same cells as random and recommends by the same model with the same shifts on a graph
+        without arcs, so that it says what the graph adds. ``"no_model"`` does without a model:
+        it tries the candidates in random order and recommends the one with the nearest mean,
+        that of its cells seen so far or, until there are some, of the control cells plus its
+        shift.
     held_out
         ``False`` (default): the target's own perturbation is in the pool, as in the paper.
         ``True``: it is not (of a mixture, neither is), so that the best of the others must be
@@ -143,17 +146,21 @@ def replay_design(
           level 0.05.
         - ``overall``: one row a criterion, over all targets, with standard errors over targets
           (mixtures share their parts, so theirs are too small): ``relative_first`` after the
-          warm-up, ``relative_last`` after the last round, ``relative_difference`` to random, on
-          how many targets it is better or worse.
+          warm-up, ``relative_last`` after the last round, ``relative_difference`` to random with
+          ``p_value`` (t test over targets; of a single target, over repeats), ``p_adjusted``
+          (Holm, over criteria) and ``verdict``, on how many targets it is better or worse; the
+          same for the difference to the empty graph (``difference_to_empty``,
+          ``p_to_empty``, ``p_to_empty_adjusted``; NaN for what has no graph).
         - ``targets``: distance of the best candidate, of control cells (doing nothing) and, on
           average, of the pool (picking blindly). ``candidates``: ``distance`` of each one's mean
           to each target. The screen is taken for the whole population; where its cells are
           taken for a sample, ``control_sampling`` and ``sampling`` say how much of a distance
           sampling adds on average. ``environments`` and ``left_out`` as in :func:`fit_dag_blr`.
 
-        Further ``summary`` (what the tables say, in words), ``runs`` (``distance``,
-        ``recommended`` and ``chosen`` of every campaign, shape ``(n_targets, n_readings,
-        n_criteria, n_repeats, n_rounds + 1)``, numbers as in ``environments``), ``genes`` and
+        Further ``summary`` (what the tables say, in words, and whether the graph adds anything),
+        ``runs`` (``distance``, ``recommended`` and ``chosen`` of every campaign, shape
+        ``(n_targets, n_readings, n_criteria, n_repeats, n_rounds + 1)``, numbers as in
+        ``environments``), ``genes`` and
         ``params``.
 
     Raises
@@ -174,8 +181,8 @@ def replay_design(
     >>> npt.tl.learn_dag(adata, n_runs=2)
     >>> npt.tl.replay_design(adata, criteria=["greedy"], n_rounds=3, n_repeats=4)
     >>> table = adata.uns["replay"]["table"]
-    >>> len(table), sorted(set(table["criterion"]))  # 4 targets x 2 criteria x (1 + 3) rounds
-    (32, ['greedy', 'random'])
+    >>> len(table), sorted(set(table["criterion"]))  # 4 targets x 3 criteria x (1 + 3) rounds
+    (48, ['empty_graph', 'greedy', 'random'])
     """
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
@@ -229,7 +236,7 @@ def _criteria(criteria: Sequence[str]) -> tuple[str, ...]:
         message = f"criteria must be a list of names: use [{criteria!r}]."
         raise TypeError(message)
     names = list(dict.fromkeys(map(str, criteria)))
-    known = (*CRITERIA, NO_MODEL)
+    known = (*CRITERIA, NO_MODEL, running.EMPTY)
     unknown = [name for name in names if name not in known]
     if unknown:
         message = (
@@ -237,7 +244,8 @@ def _criteria(criteria: Sequence[str]) -> tuple[str, ...]:
             f"Choose from {', '.join(known)}."
         )
         raise ValueError(message)
-    return tuple(names) if tables.BASELINE in names else (*names, tables.BASELINE)
+    baselines = (tables.BASELINE, running.EMPTY)
+    return (*names, *(name for name in baselines if name not in names))
 
 
 def _readings(held_out: Any) -> list[bool]:
@@ -275,7 +283,7 @@ def _results(
     distance = runs.distance.reshape(-1, *runs.distance.shape[2:])
     table = tables.rounds_table(distance, targets, options.criteria, options.n_cells)
     comparison = tables.comparison_table(distance, targets, options.criteria)
-    overall = tables.overall_table(table, comparison, options.criteria)
+    overall = tables.overall_table(table, comparison, distance, targets, options.criteria)
     n_cells = [int(n) for n in pool.n_cells]
     return {
         "table": table,
@@ -285,7 +293,7 @@ def _results(
         "candidates": tables.candidates_table(setup.goals, names),
         "environments": environments.environment_table(setup.used, setup.genes, n_cells),
         "left_out": environments.left_out_table(setup.plan, setup.labels),
-        "summary": tables.in_words(overall, targets, options.n_rounds),
+        "summary": words.in_words(overall, targets, options.n_rounds),
         "runs": {
             "distance": runs.distance,
             "recommended": runs.recommended,

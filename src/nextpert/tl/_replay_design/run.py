@@ -10,16 +10,19 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm import tqdm
 
-from nextpert.core import DagBlr, Moments
+from nextpert.core import Dag, DagBlr, Moments
 from nextpert.core.loop.replay import replay
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nextpert.core import Dag
     from nextpert.core.loop.replay import CellPool
 
     Index = NDArray[np.int64]
+
+
+# A baseline: the same model and shifts on a graph without arcs, whose cells come from random.
+EMPTY = "empty_graph"
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,17 @@ def _one(
     # Small matrices: threads would only wait for each other, and could change the last bits.
     with threadpool_limits(1):
         deal = pool.deal(options.n_warmup, order)
-        warm = DagBlr(dag, prior_scale=options.prior_scale).update(
-            Moments.from_array(pool.control[deal.warmup])
+        cells = Moments.from_array(pool.control[deal.warmup])
+        warm, empty = (
+            DagBlr(graph, prior_scale=options.prior_scale).update(cells)
+            for graph in (dag, Dag.from_edges(dag.n_nodes, []))
         )
         for r, candidates in enumerate(task.candidates):
             for c, criterion in enumerate(options.criteria):
+                is_empty = criterion == EMPTY
                 result = replay(
-                    pool, warm, task.target_mean, criterion,
+                    pool, empty if is_empty else warm, task.target_mean,
+                    "random" if is_empty else criterion,
                     deal=deal, candidates=candidates, n_rounds=options.n_rounds,
                     n_cells=options.n_cells, noise_aware=options.noise_aware,
                     rng=np.random.default_rng(seed),

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from nextpert._adata import list_names, strings
+from nextpert._adata import strings
+from nextpert.core.loop.replay import NO_MODEL
+from nextpert.tl._replay_design.run import EMPTY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 LEVEL = 0.05
 BASELINE = "random"
+VERDICTS = {-1: "better than random", 0: "no difference seen", 1: "worse than random"}
 
 
 def targets_table(
@@ -111,10 +114,10 @@ def comparison_table(
     for c, criterion in enumerate(criteria):
         if c == baseline:
             continue
-        gaps = distance[:, c] - distance[:, baseline]
-        for i, gap in enumerate(gaps):
-            over, last = _paired(gap[:, 1:].mean(axis=1)), _paired(gap[:, -1])
+        for i, (ours, random) in enumerate(zip(distance[:, c], distance[:, baseline], strict=True)):
             control = float(targets["control_distance"].iloc[i])
+            gap = _gap(ours, random, control)
+            over, last = _paired(gap[:, 1:].mean(axis=1)), _paired(gap[:, -1])
             rows.append(
                 {
                     "target": targets["target"].iloc[i],
@@ -135,20 +138,34 @@ def comparison_table(
     by_family = table.groupby(["held_out", "criterion"], sort=False)["p_value"]
     adjusted = by_family.transform(lambda p: holm(p.to_numpy()))
     table["p_adjusted"] = adjusted.to_numpy(dtype=np.float64)
-    sign = np.where(table["p_adjusted"] < LEVEL, np.sign(table["difference"]), 0)
-    words = {-1: "better than random", 0: "no difference seen", 1: "worse than random"}
-    table["verdict"] = strings(words[int(s)] for s in sign)
+    table["verdict"] = _verdicts(table["difference"], table["p_adjusted"])
     return table
 
 
+def _verdicts(difference: pd.Series, p_adjusted: pd.Series) -> Any:
+    sign = np.where(p_adjusted < LEVEL, np.sign(difference), 0)
+    return strings(VERDICTS[int(s)] for s in sign)
+
+
 def overall_table(
-    table: pd.DataFrame, comparison: pd.DataFrame, criteria: Sequence[str]
+    table: pd.DataFrame,
+    comparison: pd.DataFrame,
+    distance: Vector,
+    targets: pd.DataFrame,
+    criteria: Sequence[str],
 ) -> pd.DataFrame:
-    """Return one row a reading and criterion: over all targets, each counted once."""
+    """Return one row a reading and criterion: over all targets, each counted once.
+
+    P-values are adjusted over the criteria of a reading by Holm's method.
+    """
     final, first = (table[table["round"] == t] for t in (table["round"].max(), 0))
     rows = []
     for held_out in dict.fromkeys(table["held_out"]):
-        for criterion in criteria:
+        here = targets["held_out"].to_numpy() == held_out
+        control = targets["control_distance"].to_numpy()[here, None, None]
+        # Mean over the rounds from the first on, shape (n_targets, n_criteria, n_repeats).
+        relative = distance[here][..., 1:].mean(axis=3) / control
+        for c, criterion in enumerate(criteria):
             last, start = (
                 part[(part["held_out"] == held_out) & (part["criterion"] == criterion)]
                 for part in (final, first)
@@ -159,23 +176,40 @@ def overall_table(
                 last["relative_mean"], last["relative_sem"]
             )
             row["share_best_last"] = last["share_best"].mean()
-            row |= _against(comparison, held_out, criterion)
-            rows.append(row)
-    return _frame(rows)
+            for names, baseline in ((_TO_RANDOM, BASELINE), (_TO_EMPTY, EMPTY)):
+                against = relative[:, list(criteria).index(baseline)]
+                row |= dict(zip(names, _over_targets(_gap(relative[:, c], against)), strict=True))
+                if criterion == BASELINE == baseline:
+                    row["p_value"] = np.nan  # no comparison
+            if criterion in (EMPTY, NO_MODEL):  # they have no graph
+                row |= dict.fromkeys(_TO_EMPTY, np.nan)
+            rows.append(row | _counts(comparison, held_out, criterion))
+    frame = _frame(rows)
+    for (_, _, p_value), to in ((_TO_RANDOM, "p_adjusted"), (_TO_EMPTY, "p_to_empty_adjusted")):
+        by_reading = frame.groupby("held_out", sort=False)[p_value]
+        frame[to] = by_reading.transform(lambda p: holm(p.to_numpy())).to_numpy(dtype=np.float64)
+    frame["verdict"] = _verdicts(frame["relative_difference"], frame["p_adjusted"])
+    return frame
 
 
-def _against(comparison: pd.DataFrame, held_out: bool, criterion: str) -> dict[str, Any]:
-    nothing = {"relative_difference": 0.0, "relative_difference_sem": 0.0}
-    if criterion == BASELINE:
-        return nothing | {"n_better": 0, "n_worse": 0}
+_TO_RANDOM = ("relative_difference", "relative_difference_sem", "p_value")
+_TO_EMPTY = ("difference_to_empty", "difference_to_empty_sem", "p_to_empty")
+
+
+def _over_targets(gap: Vector) -> tuple[float, float, float]:
+    """Return mean, standard error and p-value over targets; of a single one, over repeats."""
+    found = gap[0] if len(gap) == 1 else gap.mean(axis=1)
+    return _paired(found)
+
+
+def _counts(comparison: pd.DataFrame, held_out: bool, criterion: str) -> dict[str, int]:
+    if comparison.empty:
+        return {"n_better": 0, "n_worse": 0}
     is_one = (comparison["held_out"] == held_out) & (comparison["criterion"] == criterion)
-    gaps = comparison[is_one]
-    mean, sem = _over(gaps["relative_difference"], gaps["relative_difference_sem"])
+    found = comparison.loc[is_one, "verdict"]
     return {
-        "relative_difference": mean,
-        "relative_difference_sem": sem,
-        "n_better": int((gaps["verdict"] == "better than random").sum()),
-        "n_worse": int((gaps["verdict"] == "worse than random").sum()),
+        "n_better": int((found == VERDICTS[-1]).sum()),
+        "n_worse": int((found == VERDICTS[1]).sum()),
     }
 
 
@@ -187,74 +221,20 @@ def _over(values: pd.Series, alone: pd.Series) -> tuple[float, float]:
     return float(found.mean()), float(found.std(ddof=1)) / np.sqrt(len(found))
 
 
-def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int) -> str:
-    """Return two sentences a reading: who beats random, and what a recommendation is worth."""
-    return " ".join(
-        _reading_in_words(
-            overall[overall["held_out"] == held_out].set_index("criterion"),
-            targets[targets["held_out"] == held_out],
-            n_rounds,
-        )
-        for held_out in dict.fromkeys(overall["held_out"])
-    )
-
-
-def _reading_in_words(rows: pd.DataFrame, targets: pd.DataFrame, n_rounds: int) -> str:
-    n = len(targets)
-    where = "held out" if bool(targets["held_out"].iloc[0]) else "in the pool"
-    others = rows.drop(index=BASELINE).sort_values("relative_difference")
-    gap, sem = others["relative_difference"], others["relative_difference_sem"]
-    better, worse = others[gap < -2 * sem], others[gap > 2 * sem]
-    same = others.drop(index=[*better.index, *worse.index])
-    if not len(others):
-        said = ["nothing to compare random with"]
-    elif len(better):
-        said = [f"nearer than random over all targets: {_shown(better, n)}"]
-    else:
-        said = ["no criterion is nearer than random over all targets by two standard errors"]
-    if len(same):
-        said.append(f"not told apart from it: {_shown(same, n)}")
-    if len(worse):
-        said.append(f"further: {_shown(worse, n)}")
-    control = targets["control_distance"]
-    start = rows["relative_first"].to_dict()[BASELINE]
-    last = zip(rows.index.astype(str), rows["relative_last"], strict=True)
-    ends = ", ".join(f"{name} {value:.2f}" for name, value in last)
-    best = (targets["best_distance"] / control).mean()
-    blind = (targets["pool_distance"] / control).mean()
-    nearer = int((targets["best_distance"] < control).sum())
-    faint = int((control < 2 * targets["control_sampling"]).sum())
-    doubt = (
-        f" For {faint} of {n}, the target lies no further from the control cells than twice what "
-        f"the sampling of cells puts between equal states."
-    )
-    return (
-        f"Target {where} ({n} target{'s' * (n > 1)}): {'; '.join(said)} (mean over rounds, in "
-        f"shares of the control cells' distance, ± one standard error). "
-        f"After round {n_rounds} the recommendation stands at {ends}, random after the warm-up "
-        f"alone at {start:.2f}; the best candidate at {best:.2f} "
-        f"(nearer than doing nothing, 1, for {nearer} of {n}), one picked blindly at {blind:.2f}."
-    ) + (doubt if faint else "")
-
-
-def _shown(part: pd.DataFrame, n_targets: int) -> str:
-    said = []
-    for name, row in part.iterrows():
-        text = f"{name} {row['relative_difference']:+.3f} ± {row['relative_difference_sem']:.3f}"
-        counts = [("nearer", row["n_better"]), ("further", row["n_worse"])]
-        by_target = " and ".join(f"{word} on {int(k)}" for word, k in counts if k)
-        said.append(f"{text} ({by_target} of {n_targets})" if by_target else text)
-    return list_names(said, limit=len(said))
-
-
 def holm(p_values: Vector) -> Vector:
-    """Return p-values adjusted by Holm's step-down method, in the order given."""
-    order = np.argsort(p_values, kind="stable")
-    factors = len(p_values) - np.arange(len(p_values))
-    adjusted = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
-    out = np.empty(len(p_values))
-    out[order] = adjusted
+    """Return p-values adjusted by Holm's step-down method, in the order given; NaN are none."""
+    out = np.full(len(p_values), np.nan)
+    known = np.flatnonzero(np.isfinite(p_values))
+    order = known[np.argsort(p_values[known], kind="stable")]
+    factors = len(order) - np.arange(len(order))
+    out[order] = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
     return out
+
+
+def _gap(ours: Vector, others: Vector, scale: float = 1.0) -> Vector:
+    """Return the difference; one of rounding alone, beside the scale, is none."""
+    gap = ours - others
+    return np.where(np.abs(gap) < 1e-12 * scale, 0.0, gap)
 
 
 def _paired(gap: Vector) -> tuple[float, float, float]:
