@@ -19,9 +19,19 @@ ROOT = Path(__file__).parents[1]
 def bench(monkeypatch):
     """The modules of the benchmarks, which lie beside ``src`` and are not installed."""
     monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks import _predictors, _screens, held_out
+    from benchmarks import (
+        _peer_searches,
+        _predictors,
+        _screens,
+        _simulated,
+        held_out,
+        simulated_screens,
+    )  # fmt: skip
 
-    return SimpleNamespace(predictors=_predictors, screens=_screens, held_out=held_out)
+    return SimpleNamespace(
+        predictors=_predictors, screens=_screens, held_out=held_out, simulated=_simulated,
+        trial=simulated_screens, peers=_peer_searches,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -119,3 +129,58 @@ def test_held_out_runs_on_any_file(bench, file, tmp_path, capsys):
     assert "2 of 3 perturbations left out" in text
     assert "| no effect (an empty graph) | 0.000 | 0.000 | 1.00 |" in text
     assert "batches plate as fixed effects" in text
+
+
+def test_unexplained_is_nothing_for_the_truth_and_all_for_no_effect(bench):
+    setting = bench.simulated.Setting(4, n_control=2000, n_cells=400, unmeasured=True)
+    found = bench.simulated.simulate(setting, 0)
+    truth = np.linalg.inv(np.eye(36) - found.scm.weights)
+    assert bench.simulated.unexplained(found, truth) == 0
+    assert bench.simulated.unexplained(found, np.eye(36)) == 1
+    assert sorted([*found.seen, *found.unseen]) == list(range(36))
+    assert len(set(found.label)) == 1 + 18 + 6
+    control = found.cells[found.label == "control"]
+    np.testing.assert_allclose(control.std(axis=0), 1, atol=0.1)
+    gene = int(found.seen[0])  # a knockout does to the others what the truth says
+    change = found.cells[found.label == str(gene)].mean(axis=0) - control.mean(axis=0)
+    np.testing.assert_allclose(change, truth[:, gene] * found.change[gene], atol=0.3)
+    assert found.statistics(only="control").moments.n.sum() == 2000
+
+
+def test_batches_by_hand_and_as_fixed_effects_are_the_same_cells(bench):
+    setting = bench.simulated.Setting(4, n_control=3000, n_batches=3)
+    found = bench.simulated.simulate(setting, 1)
+    plain = bench.simulated.simulate(
+        bench.simulated.Setting(4, n_control=3000, n_batches=3, batch_sd=0.0), 1
+    )
+    scatter = [
+        bench.predictors.plain_moments(each).scatter
+        for each in (
+            plain.statistics(only="control"),
+            found.statistics(only="control"),
+            bench.trial.by_hand(found).statistics(only="control", batches=False),
+        )
+    ]
+    np.testing.assert_allclose(scatter[1], scatter[0], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(scatter[2], scatter[0], rtol=1e-6, atol=1e-6)
+
+
+def test_pairs_joined_differently(bench):
+    truth, other = np.zeros((2, 4, 4), bool)
+    truth[0, 1] = truth[1, 2] = True
+    other[1, 0] = other[1, 2] = other[2, 1] = other[0, 3] = True
+    assert bench.peers.distance(truth, truth) == 0
+    assert bench.peers.distance(other, truth) == 3
+
+
+def test_the_tables_of_simulated_screens(bench, tmp_path, capsys):
+    out = tmp_path / "simulated.md"
+    bench.trial.main(["--models", "1", "--settings", "1", "--save", str(out)])
+    text = capsys.readouterr().out
+    assert out.read_text().strip() == text.strip()
+    assert "over 1 settings" in text
+    tables = [block for block in text.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 3
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+    assert len(tables[1].splitlines()) == 2 + len(bench.peers.SEARCHES)

@@ -1,0 +1,92 @@
+"""Peers that search with interventions: GIES and UT-IGSP; ``pip install gies causaldag``."""
+
+from __future__ import annotations
+
+import random
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks._predictors import search_all
+
+if TYPE_CHECKING:
+    from benchmarks._simulated import Simulated
+
+_ALPHA = 1e-3  # of UT-IGSP's tests
+
+
+def _environments(found: Simulated) -> tuple[list[str], list[np.ndarray]]:
+    names = ["control", *sorted(set(found.label) - {"control"})]
+    return names, [found.cells[found.label == name] for name in names]
+
+
+def nextpert_boss(found: Simulated, seed: int) -> np.ndarray:
+    """BOSS with indicators: targets not told."""
+    return search_all(found.statistics(), rng=seed)[0].to_matrix().toarray() != 0
+
+
+def gies(found: Simulated, seed: int) -> np.ndarray:
+    """GIES with nextpert's penalty, targets told; it takes them for held, and drops their cells."""
+    names, cells = _environments(found)
+    targets = [[found.targets[name]] if name in found.targets else [] for name in names]
+    score = import_module("gies.scores.gauss_int_l0_pen").GaussIntL0Pen(
+        cells, targets, lmbda=np.log(len(found.label))
+    )
+    return import_module("gies").fit(score)[0] != 0
+
+
+def ut_igsp(found: Simulated, seed: int) -> np.ndarray:
+    """UT-IGSP of causaldag, targets not told, Gaussian tests at 0.001."""
+    tests, learning = (
+        import_module(name) for name in ("conditional_independence", "graphical_model_learning")
+    )
+    names, cells = _environments(found)
+    state = random.getstate(), np.random.get_state()  # noqa: NPY002 - it draws from them
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        independence = tests.MemoizedCI_Tester(
+            tests.partial_correlation_test,
+            tests.partial_correlation_suffstat(cells[0]),
+            alpha=_ALPHA,
+        )
+        invariance = tests.MemoizedInvarianceTester(
+            tests.gauss_invariance_test,
+            tests.gauss_invariance_suffstat(cells[0], cells[1:]),
+            alpha=_ALPHA,
+        )
+        settings = [{"known_interventions": []} for _ in names[1:]]
+        nodes = set(range(found.scm.n_nodes))
+        dag, _ = learning.unknown_target_igsp(settings, nodes, independence, invariance)
+    finally:
+        random.setstate(state[0])
+        np.random.set_state(state[1])  # noqa: NPY002
+    matrix = np.zeros((len(nodes), len(nodes)), bool)
+    for parent, child in dag.arcs:
+        matrix[parent, child] = True
+    return matrix
+
+
+SEARCHES = {
+    "nextpert: BOSS, all environments": (nextpert_boss, None),
+    "gies: GIES, targets told": (gies, "gies"),
+    "causaldag: UT-IGSP": (ut_igsp, "graphical_model_learning"),
+}
+
+
+def is_there(module: str | None) -> bool:
+    """Whether a peer can be imported."""
+    if module is None:
+        return True
+    try:
+        import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
+def distance(found: np.ndarray, truth: np.ndarray) -> int:
+    """Return the pairs that two graphs join differently; one left undirected is both ways."""
+    wrong = found != truth
+    return int(np.triu(wrong | wrong.T).sum())
