@@ -9,7 +9,7 @@ from nextpert._adata.labels import (
     require_control,
     require_label,
 )
-from nextpert._adata.panel import closest, list_names, panel_index, resolve_panel
+from nextpert._adata.panel import closest, in_order, list_names, panel_index, resolve_panel
 from nextpert._adata.posterior import FittedPosterior, posterior_from
 from nextpert._adata.read import environment_moments, named, read_blocks, require_layer, seen_share
 from nextpert._adata.sound import require_sound_matrices
@@ -33,6 +33,7 @@ __all__ = [
     "closest",
     "eager",
     "environment_moments",
+    "in_order",
     "list_names",
     "named",
     "named_dag",

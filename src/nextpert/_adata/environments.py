@@ -11,7 +11,7 @@ import pandas as pd
 
 from nextpert._adata import shifts as _shifts
 from nextpert._adata.labels import parse_label
-from nextpert._adata.panel import closest, list_names
+from nextpert._adata.panel import closest, in_order, list_names
 from nextpert._adata.shifts import Interventions
 from nextpert._adata.write import strings
 
@@ -84,7 +84,7 @@ def _wanted(labels: LabelTable, perturbations: Sequence[str] | None, control: st
     if isinstance(perturbations, str):
         message = f"perturbations must be a list of labels: use [{perturbations!r}]."
         raise TypeError(message)
-    chosen = list(dict.fromkeys(str(name) for name in perturbations))
+    chosen = list(dict.fromkeys(str(name) for name in in_order(perturbations)))
     labels.require(chosen, "Perturbations")
     if control in chosen:
         message = f"perturbations holds {control!r}, the label of the controls: leave it out."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,11 @@ def closest(names: Iterable[str], options: Iterable[str], n: int = 3) -> str:
         close = difflib.get_close_matches(str(name).lower(), list(by_lower), n=n, cutoff=0.6)
         found += [by_lower[match] for match in close if by_lower[match] not in found]
     return f" Close matches: {list_names(found)}." if found else ""
+
+
+def in_order(values: Iterable[Any]) -> list[Any]:
+    """Return values as a list, those of a set sorted: its own order hangs on the hash seed."""
+    return sorted(values, key=str) if isinstance(values, (set, frozenset)) else list(values)
 
 
 def resolve_panel(
@@ -91,4 +96,4 @@ def _as_names(genes: Iterable[str]) -> list[str]:
             f"genes must be a list of gene names, but is the string {genes!r}: use [{genes!r}]."
         )
         raise TypeError(message)
-    return [str(gene) for gene in genes]
+    return [str(gene) for gene in in_order(genes)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nextpert._adata.eager import eager
-from nextpert._adata.panel import closest, list_names
+from nextpert._adata.panel import closest, in_order, list_names
 from nextpert._adata.write import strings
 
 if TYPE_CHECKING:
@@ -134,4 +134,4 @@ def _names(given: Any, held: dict[str, Any], what: str) -> tuple[str, ...]:
     if not hasattr(listed, "__iter__") or any(not isinstance(name, str) for name in listed):
         message = f"{what} must be a column of adata.obs or a list of them, but is {value!r}."
         raise TypeError(message)
-    return tuple(str(name) for name in listed)
+    return tuple(str(name) for name in in_order(listed))

@@ -206,7 +206,7 @@ def _rows(
         chosen = labels.names
     else:
         chosen = [perturbations] if isinstance(perturbations, str) else perturbations  # type: ignore[assignment]
-        chosen = [str(name) for name in chosen]
+        chosen = [str(name) for name in _adata.in_order(chosen)]
         labels.require(chosen, "Perturbations")
     rows = [name for name in dict.fromkeys([control, *chosen]) if name != label]
     if not rows:

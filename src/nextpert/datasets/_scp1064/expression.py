@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from nextpert._adata import closest, list_names
+from nextpert._adata import closest, in_order, list_names
 from nextpert.datasets._scp1064.matrix import LARGEST
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class GeneColumns:
         if isinstance(wanted, str):
             message = f"genes must be a list of gene names, but is a string: use [{wanted!r}]."
             raise TypeError(message)
-        names = None if wanted is None else [str(name) for name in wanted]
+        names = None if wanted is None else [str(name) for name in in_order(wanted)]
         if names is not None and (not names or len(set(names)) < len(names)):
             message = f"genes must name some genes, each once, but is {list_names(names) or '[]'}."
             raise ValueError(message)

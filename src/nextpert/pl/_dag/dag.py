@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert._adata import list_names, read_graph
+from nextpert._adata import in_order, list_names, read_graph
 from nextpert.core.cells._sound import require_sound
 from nextpert.pl._dag.modules import draw_modules, read_modules
 from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, ORANGE, finish
@@ -132,7 +132,7 @@ def dag(
 def _chosen(names: list[str], genes: Sequence[str] | None, key: str) -> Nodes:
     if genes is None:
         return np.arange(len(names))
-    wanted = list(dict.fromkeys([genes] if isinstance(genes, str) else map(str, genes)))
+    wanted = list(dict.fromkeys([genes] if isinstance(genes, str) else map(str, in_order(genes))))
     absent = [gene for gene in wanted if gene not in names]
     if absent:
         message = (

@@ -91,4 +91,4 @@ def read_panel(panel: str | Iterable[str] | None, names: GeneNames) -> list[str]
             )
             raise ValueError(message)
         panel = PANELS[panel]
-    return [names.find(str(name)) for name in panel]
+    return [names.find(str(name)) for name in _adata.in_order(panel)]

@@ -11,6 +11,7 @@ from nextpert._adata import (
     check_key,
     check_writable,
     environment_moments,
+    in_order,
     list_names,
     read_blocks,
     read_labels,
@@ -194,7 +195,9 @@ def _foreground(labels: LabelTable, control: str, groups: Sequence[str] | None) 
     if groups is None:
         found = [name for name in labels.names if name != control]
     else:
-        found = list(dict.fromkeys([groups] if isinstance(groups, str) else map(str, groups)))
+        found = list(
+            dict.fromkeys([groups] if isinstance(groups, str) else map(str, in_order(groups)))
+        )
         labels.require(found, "Groups")
     if control in found:
         message = f"groups names the controls, {control!r}: leave them out."

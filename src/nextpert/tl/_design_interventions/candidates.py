@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import environment_moments, list_names, parse_label, read_labels
+from nextpert._adata import environment_moments, in_order, list_names, parse_label, read_labels
 from nextpert._adata import shifts as _shifts
 from nextpert._adata.environments import unknown_genes
 from nextpert._adata.shifts import Interventions
@@ -65,7 +65,7 @@ def _names(candidates: Any, fit: FittedPosterior) -> list[str]:
             raise ValueError(message)
         names = used + [gene for gene in fit.genes if gene not in used]
     else:
-        names = list(dict.fromkeys(str(name) for name in candidates))
+        names = list(dict.fromkeys(str(name) for name in in_order(candidates)))
     if not names:
         message = (
             "There are no candidates: "

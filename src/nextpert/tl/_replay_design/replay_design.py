@@ -235,7 +235,7 @@ def _criteria(criteria: Sequence[str]) -> tuple[str, ...]:
     if isinstance(criteria, str):
         message = f"criteria must be a list of names: use [{criteria!r}]."
         raise TypeError(message)
-    names = list(dict.fromkeys(map(str, criteria)))
+    names = list(dict.fromkeys(map(str, _adata.in_order(criteria))))
     known = (*CRITERIA, NO_MODEL, running.EMPTY)
     unknown = [name for name in names if name not in known]
     if unknown:

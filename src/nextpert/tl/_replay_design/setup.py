@@ -120,7 +120,7 @@ def _wanted(
     if isinstance(targets, str):
         message = f"targets must be a list of labels or of pairs of labels: use [{targets!r}]."
         raise TypeError(message)
-    given = list(candidates if targets is None else targets)
+    given = _adata.in_order(candidates if targets is None else targets)
     wanted = [(t,) if isinstance(t, str) else tuple(map(str, t)) for t in given]
     odd = [parts for parts in wanted if len(set(parts)) != len(parts) or len(parts) > 2]
     if odd or not wanted:
