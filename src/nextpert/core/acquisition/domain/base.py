@@ -106,7 +106,8 @@ class Domain:
             Where searches start, beside the acquisition's own starts (the current estimate);
             the paper adds the last intervention.
         n_random
-            Number of further random starts.
+            Number of further random starts; a box, where searches end in many places, takes
+            twelve times as many, the best of its draws.
         certify
             Whether to compute the lower bound too, where one is known (costs one small solve a
             node).
@@ -123,12 +124,17 @@ class Domain:
             as_vector(s, p, "A start", finite=False) for s in ([] if starts is None else starts)
         ]
         points += acquisition.starts()
-        points += list(self.sample(n_random, p, generator))
+        points += self._random_starts(acquisition, n_random, generator)
         usable = [s for s in points if np.isfinite(s).all() and np.any(s)]
         if not usable:
             usable = list(self.sample(1, p, generator))
         found = self._search(acquisition, usable)
         return replace(found, lower_bound=self._bound(acquisition)) if certify else found
+
+    def _random_starts(
+        self, acquisition: Criterion, n: int, rng: np.random.Generator
+    ) -> list[Vector]:
+        return list(self.sample(n, acquisition.n_nodes, rng))
 
     def _bound(self, acquisition: Criterion) -> float:
         return float("nan")

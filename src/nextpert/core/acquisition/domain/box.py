@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
+_DRAWS = 1024  # looked at before the searches, of which the best are starts
+_PER_START = 12  # searches for every random start asked for
+_STIRRED = 3  # of the places where searches end, how many are looked around
+_ROUND = 256  # draws of one look around
+
 
 class Box(Domain):
     """All shifts between ``low`` and ``high``, node by node.
@@ -73,11 +78,53 @@ class Box(Domain):
         """Draw shifts uniformly in the box, shape ``(n, n_nodes)``."""
         return as_rng(rng).uniform(*self._bounds(n_nodes), size=(n, n_nodes))
 
+    def _random_starts(
+        self, acquisition: Criterion, n: int, rng: np.random.Generator
+    ) -> list[Vector]:
+        """Return the best of many draws, half of them corners: a pool costs less than a search."""
+        p = acquisition.n_nodes
+        low, high = self._bounds(p)
+        half = _DRAWS // 2
+        corners = rng.uniform(size=(half, p)) < rng.uniform(size=(half, 1))
+        draws = np.vstack([self.sample(half, p, rng), np.where(corners, high, low)])
+        best = np.argsort(acquisition.values(draws), kind="stable")[: _PER_START * n]
+        return list(draws[best])
+
     def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
         found = [self._descend(acquisition, self.project(start)) for start in starts]
-        values = [acquisition.value(shift) for shift in found]
-        best = int(np.argmin(values))
-        return Optimum(found[best], float(values[best]))
+        values = np.array([acquisition.value(shift) for shift in found])
+        rng = np.random.default_rng(0)
+        ends = [
+            self._stir(acquisition, found[k], float(values[k]), rng)
+            for k in np.argsort(values, kind="stable")[:_STIRRED]
+        ]
+        shift, value = min(ends, key=lambda end: end[1])
+        return Optimum(shift, value)
+
+    def _stir(
+        self, acquisition: Criterion, shift: Vector, value: float, rng: np.random.Generator
+    ) -> tuple[Vector, float]:
+        """Look around the end of a search, near and far, and search on from what is better.
+
+        Criteria that are the largest of their nodes have kinks, at which a search stops early.
+        """
+        p, floor = len(shift), acquisition.floor
+        low, high = self._bounds(p)
+        for _ in range(20):
+            reach = 10 ** rng.uniform(-3, 0, size=(_ROUND, 1)) * (high - low)
+            moved = rng.uniform(size=(_ROUND, p)) < rng.uniform(size=(_ROUND, 1))
+            draws = shift + np.where(moved, reach * rng.standard_normal((_ROUND, p)), 0.0)
+            draws = np.clip(draws, low, high)
+            values = acquisition.values(draws)
+            best = int(values.argmin())
+            if not values[best] < value:
+                break
+            before = value
+            shift = self._descend(acquisition, draws[best])
+            value = acquisition.value(shift)
+            if not value < before - 1e-5 * abs(before - floor):
+                break
+        return shift, value
 
     def _descend(self, acquisition: Criterion, start: Vector) -> Vector:
         # In widths of the box and in shares of the part of the value that shifts can change, so
