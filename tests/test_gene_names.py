@@ -9,6 +9,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import read_lists, stored_lists
+from nextpert.cli import main
 
 GENES = ["A", "B", "A, B", "C"]
 
@@ -85,5 +86,146 @@ def test_damaged_lists_are_refused(damage):
 
 def test_damaged_targets_of_a_fit_are_refused(screen):
     del screen.uns["dag_blr"]["targets"]
-    with pytest.raises(ValueError, match="run what wrote it again"):
+    with pytest.raises(ValueError, match=r"lacks targets.*run tl\.fit_dag_blr again"):
         npt.tl.design_interventions(screen, "A+B")
+
+
+IDS = {"MYC": "ENSG00000136997", "STK3": "ENSG00000104375", "OXR1": "ENSG00000164830"}
+
+
+@pytest.fixture
+def by_symbol(small_screen):
+    """A screen with names for genes, and the same with Ensembl ids and a column of symbols."""
+    ids = small_screen.copy()
+    ids.var["symbol"] = [None if name == "NA" else name for name in small_screen.var_names]
+    ids.var_names = [IDS.get(name, f"ENSG{j:011d}") for j, name in enumerate(ids.var_names)]
+    return small_screen, ids
+
+
+@pytest.mark.filterwarnings("ignore:Perturbations left out")
+@pytest.mark.parametrize("kind", ["memory", "h5ad"])
+def test_symbols_give_what_names_give(kind, by_symbol, tmp_path, assert_same):
+    genes = ["OXR1", "MYC", "STK3"]
+    found = []
+    for adata, options in zip(by_symbol, [{}, {"gene_symbols": "symbol"}], strict=True):
+        npt.tl.learn_dag(adata, genes=genes, method="boss", **options)
+        npt.tl.fit_dag_blr(adata)
+        adata = through(adata, kind, tmp_path)
+        npt.tl.design_interventions(adata, {"MYC": 1.0}, candidates="genes", n_samples=20)
+        npt.tl.diagnose(adata, n_samples=100, n_random=20)
+        npt.tl.dag_fit(adata, n_random=5)
+        npt.tl.cpca(adata, genes=genes, alpha=1.0, **options)
+        npt.tl.target_distances(adata, {"MYC": 1.0}, **options)
+        npt.pl.dag(adata, show=False)
+        npt.pl.expression_shift(adata, genes=["MYC"], show=False, **options)
+        for key in adata.uns:
+            adata.uns[key].get("params", {}).pop("gene_symbols", None)
+            adata.uns[key].pop("contents", None)
+        found.append(adata)
+    one, two = found
+    assert_same({**one.uns}, {**two.uns})
+    assert (one.varp["dag_blr_mean"] != two.varp["dag_blr_mean"]).nnz == 0
+    np.testing.assert_array_equal(one.varm["cPCs"], two.varm["cPCs"])
+
+
+@pytest.mark.filterwarnings("ignore:Perturbations left out")
+def test_a_graph_by_ids_and_labels_by_symbols(by_symbol):
+    names, ids = by_symbol
+    npt.tl.learn_dag(names, method="given", dag=[("MYC", "STK3")])
+    npt.tl.learn_dag(ids, method="given", dag=[(IDS["MYC"], IDS["STK3"])])
+    npt.tl.fit_dag_blr(names)
+    npt.tl.fit_dag_blr(ids, gene_symbols="symbol")
+    assert ids.uns["dag_blr"]["genes"].tolist() == ["MYC", "STK3"]
+    assert (names.varp["dag_blr_mean"] != ids.varp["dag_blr_mean"]).nnz == 0
+    npt.tl.design_interventions(ids, {"MYC": 1.0}, n_samples=20)
+
+
+@pytest.mark.filterwarnings("ignore:Perturbations left out", "ignore:Genes constant")
+def test_preprocessing_by_symbols(by_symbol):
+    names, ids = by_symbol
+    options = {"normalise": "none", "combinations": "keep", "copy": True}
+    one = npt.pp.perturbation_screen(names, panel=["STK3", "MYC", "OXR1"], **options)
+    two = npt.pp.perturbation_screen(
+        ids, panel=["STK3", "MYC", "OXR1"], gene_symbols="symbol", **options
+    )
+    assert two.var_names.tolist() == [IDS[name] for name in one.var_names]
+    pd.testing.assert_frame_equal(one.obs, two.obs)
+    for table in ("steps", "perturbations"):
+        pd.testing.assert_frame_equal(
+            one.uns["preprocessing"][table], two.uns["preprocessing"][table]
+        )
+
+
+def test_symbols_that_are_absent_or_not_unique(by_symbol):
+    _, ids = by_symbol
+    with pytest.raises(ValueError, match=r"no column 'symbols'\. Close matches: symbol\."):
+        npt.tl.learn_dag(ids, gene_symbols="symbols", method="boss")
+    ids.var["symbol"] = "MYC"
+    with pytest.raises(ValueError, match=r"adata\.var\['symbol'\] holds these genes more than onc"):
+        npt.tl.learn_dag(ids, gene_symbols="symbol", genes=["MYC"], method="boss")
+    ids.var["symbol"] = ["MYC", None, ""] + ["x"] * (ids.n_vars - 3)
+    names = [str(name) for name in ids.var_names]
+    npt.tl.learn_dag(ids, gene_symbols="symbol", method="given", dag=[("MYC", names[1])])
+    assert ids.uns["dag"]["genes"].tolist() == ["MYC", names[1]]
+
+
+def test_ensembl_ids_are_hinted_at(by_symbol):
+    _, ids = by_symbol
+    with pytest.raises(ValueError, match=r"Genes not in .*MYC.*Ensembl ids: .*gene_symbols"):
+        npt.tl.learn_dag(ids, genes=["MYC", "STK3"])
+    npt.tl.learn_dag(ids, method="given", dag=[(IDS["MYC"], IDS["STK3"])])
+    with pytest.warns(UserWarning, match=r"not measured: MYC.*Ensembl ids: .*gene_symbols"):
+        npt.tl.fit_dag_blr(ids)
+    with pytest.warns(UserWarning, match=r"not measured: HS2, MYC.*Ensembl ids: .*gene_symbols"):
+        npt.pp.perturbation_screen(ids, normalise="none", copy=True)
+
+
+LABELS = [
+    "MYCg2",
+    "sgMYC",
+    "MYC_1",
+    "MYC-sg3",
+    "MYC_KO",
+    "MYC-KD",
+    "sgMYC_2",
+    "MYC_sgRNA1",
+    "MYC.2",
+]
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_labels_of_guides_are_hinted_at(label, small_screen):
+    labels = small_screen.obs["perturbation"].astype(object)
+    small_screen.obs["perturbation"] = labels.replace("MYC", label)
+    npt.tl.learn_dag(small_screen, method="given", dag=[("MYC", "STK3"), ("STK3", "OXR1")])
+    with pytest.warns(UserWarning, match=rf"{label} \(of MYC\).*pp\.assign_guides"):
+        npt.tl.fit_dag_blr(small_screen)
+
+
+def test_other_labels_are_not_hinted_at(small_screen):
+    npt.tl.learn_dag(small_screen, method="given", dag=[("MYC", "STK3"), ("STK3", "OXR1")])
+    with pytest.warns(UserWarning, match="HS2") as caught:
+        npt.tl.fit_dag_blr(small_screen)
+    text = str(caught[0].message)
+    assert "assign_guides" not in text
+    assert "Ensembl" not in text
+
+
+@pytest.mark.filterwarnings("ignore:Perturbations left out")
+def test_cells_without_a_label_are_counted_aloud(small_screen, caplog):
+    npt.tl.learn_dag(small_screen, method="given", dag=[("MYC", "STK3")])
+    npt.tl.fit_dag_blr(small_screen)
+    assert "10 of 680 cells have no label (missing in adata.obs['perturbation'])" in caplog.text
+
+
+def test_the_command_takes_symbols(by_symbol, tmp_path, capsys):
+    names, ids = by_symbol
+    options = ["--target", "MYC", "--genes", "MYC", "STK3", "OXR1", "--quiet", "--n-samples", "20"]
+    for name, adata, more in (("n", names, []), ("i", ids, ["--gene-symbols", "symbol"])):
+        adata.write_h5ad(tmp_path / f"{name}.h5ad")
+        out = ["--out", str(tmp_path / name), *more]
+        assert main(["design", str(tmp_path / f"{name}.h5ad"), *options, *out]) == 0
+    one, two = ((tmp_path / name / "ranking.csv").read_text() for name in "ni")
+    assert one == two
+    assert main(["design", str(tmp_path / "i.h5ad"), *options, "--out", str(tmp_path / "x")]) == 2
+    assert "with --gene-symbols" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """The only place that touches the slots of an AnnData: reading cells, labels, graphs, results."""
 
 from nextpert._adata.eager import eager
-from nextpert._adata.graph import named_dag, panel_of, read_graph, to_all_genes
+from nextpert._adata.graph import named_dag, panel_of, read_graph, symbols_of, to_all_genes
 from nextpert._adata.labels import (
     LabelTable,
     parse_label,
@@ -9,7 +9,16 @@ from nextpert._adata.labels import (
     require_control,
     require_label,
 )
-from nextpert._adata.panel import closest, in_order, list_names, panel_index, resolve_panel
+from nextpert._adata.panel import (
+    closest,
+    guide_hint,
+    id_hint,
+    in_order,
+    list_names,
+    measured_genes,
+    panel_index,
+    resolve_panel,
+)
 from nextpert._adata.posterior import FittedPosterior, posterior_from
 from nextpert._adata.read import environment_moments, named, read_blocks, require_layer, seen_share
 from nextpert._adata.sound import require_sound_matrices
@@ -33,8 +42,11 @@ __all__ = [
     "closest",
     "eager",
     "environment_moments",
+    "guide_hint",
+    "id_hint",
     "in_order",
     "list_names",
+    "measured_genes",
     "named",
     "named_dag",
     "panel_index",
@@ -54,6 +66,7 @@ __all__ = [
     "seen_share",
     "stored_lists",
     "strings",
+    "symbols_of",
     "to_all_genes",
     "write_results",
 ]

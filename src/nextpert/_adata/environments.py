@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import pandas as pd
 
 from nextpert._adata import shifts as _shifts
 from nextpert._adata.labels import parse_label
-from nextpert._adata.panel import closest, in_order, list_names
+from nextpert._adata.panel import closest, guide_hint, id_hint, in_order, list_names
 from nextpert._adata.shifts import Interventions
 from nextpert._adata.write import strings
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from nextpert._adata.labels import LabelTable
     from nextpert.core import Moments
+
+logger = logging.getLogger(__name__)
 
 Reasons = list[tuple[str, str]]
 
@@ -32,13 +35,14 @@ class Plan:
     targets: list[list[str]]
     left_out: Reasons
     table: Interventions | None
+    hint: str = ""
 
 
 def plan_environments(
     labels: LabelTable,
     genes: Sequence[str],
     *,
-    measured: Collection[str],
+    measured: Sequence[str],
     perturbations: Sequence[str] | None,
     shift: Any,
     separator: str,
@@ -52,6 +56,7 @@ def plan_environments(
         If a label of ``perturbations``, or a row of the table of shifts, is borne by no cell.
     """
     wanted = _wanted(labels, perturbations, control)
+    _say_unlabelled(labels)
     if not isinstance(shift, str):
         table = _shifts.read_table(shift, genes)
         labels.require(table.names, "Perturbations of the table of shifts")
@@ -59,16 +64,28 @@ def plan_environments(
         used = [name for name in wanted if name in rows]
         left = [(name, "no row in the table of shifts") for name in wanted if name not in rows]
         return Plan(used, [table.targets[rows[name]] for name in used], left, table)
-    panel = set(genes)
+    panel, known = set(genes), set(measured)
     names, targets, left_out = [], [], []
+    absent: list[str] = []
     for name in wanted:
         inside, outside = parse_label(name, panel, separator=separator, control=control)
         if outside or not inside:
-            left_out.append((name, _reason(outside or [name], measured)))
+            left_out.append((name, _reason(outside or [name], known)))
+            absent += [gene for gene in outside if gene not in known]
         else:
             names.append(name)
             targets.append(inside)
-    return Plan(names, targets, left_out, None)
+    hint = (guide_hint(absent, known) + id_hint(absent, measured)) if absent else ""
+    return Plan(names, targets, left_out, None, hint)
+
+
+def _say_unlabelled(labels: LabelTable) -> None:
+    n_cells = int((labels.codes < 0).sum())
+    if n_cells:
+        logger.warning(
+            "%d of %d cells have no label (missing in adata.obs[%r]): they are not used.",
+            n_cells, len(labels.codes), labels.key,
+        )  # fmt: skip
 
 
 def _reason(outside: Sequence[str], measured: Collection[str]) -> str:
@@ -129,7 +146,7 @@ def warn_left_out(plan: Plan) -> None:
     """Warn of every label that was left out, by name."""
     if plan.left_out:
         shown = list_names((f"{name} ({reason})" for name, reason in plan.left_out), limit=40)
-        message = f"Perturbations left out of the fit: {shown}."
+        message = f"Perturbations left out of the fit: {shown}.{plan.hint}"
         warnings.warn(message, UserWarning, stacklevel=3)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert._adata.eager import eager
-from nextpert._adata.panel import list_names, resolve_panel
+from nextpert._adata.panel import list_names, measured_genes, resolve_panel
 from nextpert._adata.stored import read_stored
 from nextpert.core.cells._sound import require_numbers, require_sound
 from nextpert.core.graph.dag import CycleError, Dag
@@ -25,11 +25,14 @@ def to_all_genes(matrix: Any, columns: NDArray[np.int64], n_vars: int) -> sp.csr
     return sp.csr_array((coo.data, (columns[row], columns[col])), shape=(n_vars, n_vars))
 
 
-def read_graph(adata: ad.AnnData, key: str) -> tuple[list[str], NDArray[np.int64], Dag]:
+def read_graph(
+    adata: ad.AnnData, key: str, gene_symbols: str | None = None
+) -> tuple[list[str], NDArray[np.int64], Dag]:
     """Return panel, columns and graph of ``adata.varp[key]`` (row = parent).
 
     The panel is the one stored in ``adata.uns[key]["genes"]``; where a graph was put into
-    ``.varp`` by hand and nothing is stored, it is every gene.
+    ``.varp`` by hand and nothing is stored, it is every gene. Genes are named as they were for
+    the graph, or by the column ``gene_symbols`` of ``adata.var``.
 
     Raises
     ------
@@ -48,10 +51,15 @@ def read_graph(adata: ad.AnnData, key: str) -> tuple[list[str], NDArray[np.int64
     stored = adata.uns.get(key, {})
     if hasattr(stored, "keys") and {"format", "contents", "genes"} & set(stored):
         read_stored(adata, key, "tl.learn_dag")
-    genes = panel_of(stored)
+    genes, before = panel_of(stored), symbols_of(stored)
     if genes is not None:
-        require_same_panel(adata, genes, f"uns[{key!r}]", "tl.learn_dag")
-    names, columns = resolve_panel(adata, genes)
+        require_same_panel(adata, genes, f"uns[{key!r}]", "tl.learn_dag", before)
+    names, columns = resolve_panel(adata, genes, gene_symbols=before)
+    if gene_symbols not in (None, before):
+        every = measured_genes(adata, gene_symbols)
+        names, columns = resolve_panel(
+            adata, [every[j] for j in columns], gene_symbols=gene_symbols
+        )
     stored_graph = eager(adata.varp[key])
     require_numbers(stored_graph, f"adata.varp[{key!r}]")
     require_sound(stored_graph, f"adata.varp[{key!r}]")
@@ -89,9 +97,18 @@ def panel_of(stored: Any) -> list[str] | None:
     return [str(gene) for gene in genes] if is_row else None
 
 
-def require_same_panel(adata: ad.AnnData, genes: list[str], where: str, function: str) -> None:
+def symbols_of(stored: Any) -> str | None:
+    """Return the column of ``adata.var`` that names the genes of a stored result, if one does."""
+    params: Any = stored.get("params") if hasattr(stored, "get") else None
+    symbols = params.get("gene_symbols") if hasattr(params, "get") else None
+    return None if symbols is None else str(symbols)
+
+
+def require_same_panel(
+    adata: ad.AnnData, genes: list[str], where: str, function: str, gene_symbols: str | None = None
+) -> None:
     """Raise if genes of a stored result are no longer among those of ``adata``."""
-    measured = set(map(str, adata.var_names))
+    measured = set(measured_genes(adata, gene_symbols))
     gone = [gene for gene in genes if gene not in measured]
     if gone:
         message = (

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Container, Iterable, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
+
+
+_ENSEMBL = re.compile(r"ENS[A-Z]*G\d{8,}")
+# How screens name guides and perturbations after their gene: sgMYC, MYC_2, MYCg2, MYC-sg1, MYC_KO.
+_PREFIX = re.compile(r"^sg(RNA)?[-_.]?", re.IGNORECASE)
+_SUFFIXES = (
+    re.compile(r"$"),
+    re.compile(r"[-_.]?(sg|g|gRNA|sgRNA|guide|grna)?[-_.]?\d+$"),
+    re.compile(r"[-_. ]?(ko|kd|oe|null|del|crispri|crispra|knockout|knockdown)$", re.IGNORECASE),
+)
 
 
 def list_names(names: Iterable[str], limit: int = 10) -> str:
@@ -37,32 +48,64 @@ def in_order(values: Iterable[Any]) -> list[Any]:
     return sorted(values, key=str) if isinstance(values, (set, frozenset)) else list(values)
 
 
+def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[str]:
+    """Return the names of all genes: those of ``adata.var_names``, or a column of ``adata.var``.
+
+    A gene without a symbol keeps its name in ``adata.var_names``.
+    """
+    names = [str(name) for name in adata.var_names]
+    if gene_symbols is None:
+        return names
+    if gene_symbols not in adata.var.columns:
+        columns = [str(column) for column in adata.var.columns]
+        message = (
+            f"adata.var has no column {gene_symbols!r}.{closest([str(gene_symbols)], columns)} It "
+            f"holds {list_names(columns) or 'no column'}: name the one of symbols with "
+            f"gene_symbols."
+        )
+        raise ValueError(message)
+    column = adata.var[gene_symbols]
+    if hasattr(column, "to_series"):  # var of anndata.experimental.read_lazy
+        column = column.to_series()
+    missing = column.isna() | (column.astype(str) == "")
+    symbols = column.astype(str)
+    return [
+        name if gone else symbol for name, symbol, gone in zip(names, symbols, missing, strict=True)
+    ]
+
+
 def resolve_panel(
-    adata: ad.AnnData, genes: Iterable[str] | None, *, least: int = 1
+    adata: ad.AnnData,
+    genes: Iterable[str] | None,
+    *,
+    least: int = 1,
+    gene_symbols: str | None = None,
 ) -> tuple[list[str], NDArray[np.int64]]:
     """Return the names of a panel and their columns; ``None`` stands for every gene.
+
+    ``gene_symbols`` is the column of ``adata.var`` with the names, as in scanpy.
 
     Raises
     ------
     ValueError
-        If genes are absent, given twice, not unique in ``adata.var_names``, or fewer than
-        ``least``.
+        If genes are absent, given twice, not unique among the names, or fewer than ``least``.
     """
-    measured = [str(name) for name in adata.var_names]
+    measured = measured_genes(adata, gene_symbols)
+    where = "adata.var_names" if gene_symbols is None else f"adata.var[{gene_symbols!r}]"
     names = measured if genes is None else _as_names(genes)
     counts = Counter(measured)
     absent = [name for name in names if name not in counts]
     if absent:
         message = (
-            f"Genes not in adata.var_names: {list_names(absent)}.{closest(absent, measured)} "
-            f"Correct the names or leave these genes out."
+            f"Genes not in {where}: {list_names(absent)}.{closest(absent, measured)} "
+            f"Correct the names or leave these genes out.{id_hint(absent, measured)}"
         )
         raise ValueError(message)
     unclear = sorted({name for name in names if counts[name] > 1})
     if unclear:
         message = (
-            f"adata.var_names holds these genes more than once: {list_names(unclear)}. "
-            f"Drop the copies, or call adata.var_names_make_unique() first."
+            f"{where} holds these genes more than once: {list_names(unclear)}. "
+            f"Drop the copies, or make the names unique first (adata.var_names_make_unique())."
         )
         raise ValueError(message)
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -74,6 +117,38 @@ def resolve_panel(
         raise ValueError(message)
     column = {name: j for j, name in enumerate(measured)}
     return names, np.array([column[name] for name in names], dtype=np.int64)
+
+
+def id_hint(names: Iterable[str], measured: Collection[str]) -> str:
+    """Return what to do where genes are measured under Ensembl ids, and ``names`` are none."""
+    ids = sum(_ENSEMBL.match(name) is not None for name in measured)
+    if 2 * ids <= len(measured) or all(_ENSEMBL.match(name) for name in names):
+        return ""
+    return (
+        " The genes are named by Ensembl ids: name the column of adata.var that holds their "
+        "symbols with gene_symbols."
+    )
+
+
+def guide_hint(names: Iterable[str], measured: Container[str]) -> str:
+    """Return what to do about labels that name guides or kinds of perturbation, if any do."""
+    genes = {name: _gene_of_guide(name, measured) for name in names}
+    found = [f"{name} (of {gene})" for name, gene in genes.items() if gene]
+    if not found:
+        return ""
+    return (
+        f" Labels of guides, or with a suffix: {list_names(found, limit=5)}. Label cells by gene "
+        f"first, see pp.assign_guides (target_of)."
+    )
+
+
+def _gene_of_guide(name: str, measured: Container[str]) -> str | None:
+    stripped = _PREFIX.sub("", name)
+    for pattern in _SUFFIXES:
+        gene = pattern.sub("", stripped)
+        if gene != name and gene in measured:
+            return gene
+    return None
 
 
 def panel_index(names: Iterable[str], genes: Sequence[str], what: str) -> list[int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata.graph import panel_of, read_graph, require_same_panel
+from nextpert._adata.graph import panel_of, read_graph, require_same_panel, symbols_of
 from nextpert._adata.panel import list_names, resolve_panel
 from nextpert._adata.stored import read_stored
 from nextpert._adata.write import read_lists
@@ -71,8 +71,9 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         raise ValueError(message)
     stored = read_stored(adata, key, "tl.fit_dag_blr")
     genes = [str(gene) for gene in stored["genes"]]
-    require_same_panel(adata, genes, f"uns[{key!r}]", "tl.fit_dag_blr")
-    _, columns = resolve_panel(adata, genes)
+    symbols = symbols_of(stored)
+    require_same_panel(adata, genes, f"uns[{key!r}]", "tl.fit_dag_blr", symbols)
+    _, columns = resolve_panel(adata, genes, gene_symbols=symbols)
     blr = DagBlr.from_dict(dict(stored["posterior"]))
     if blr.n_nodes != len(genes) or len(stored["environments"]) != stored["shifts"].shape[0]:
         message = (
@@ -80,7 +81,7 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         )
         raise ValueError(message)
     params = {str(name): value for name, value in stored["params"].items()}
-    _compare_with_graph(adata, key, genes, blr, str(params["dag_key"]))
+    _compare_with_graph(adata, key, genes, symbols, blr, str(params["dag_key"]))
     return FittedPosterior(
         blr=blr,
         genes=genes,
@@ -97,11 +98,14 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
 
 
 def _compare_with_graph(
-    adata: ad.AnnData, key: str, genes: list[str], blr: DagBlr, dag_key: str
+    adata: ad.AnnData, key: str, genes: list[str], symbols: str | None, blr: DagBlr, dag_key: str
 ) -> None:
-    now = panel_of(adata.uns.get(dag_key, {}))
+    stored = adata.uns.get(dag_key, {})
+    now = panel_of(stored)
     if now is None or dag_key not in adata.varp:
         return  # a graph put in by hand, or since deleted: nothing to compare with
+    if symbols != symbols_of(stored):
+        now, _, _ = read_graph(adata, dag_key, symbols)
     differ = sorted(set(now) ^ set(genes))
     if differ:
         message = (
@@ -110,7 +114,7 @@ def _compare_with_graph(
             f"Run tl.fit_dag_blr again."
         )
         raise ValueError(message)
-    names, _, dag = read_graph(adata, dag_key)
+    names, _, dag = read_graph(adata, dag_key, symbols)
     arcs = {(genes[k], genes[i]) for k, i in blr.dag.edges()}
     if arcs != {(names[k], names[i]) for k, i in dag.edges()}:
         message = (

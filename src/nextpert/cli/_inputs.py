@@ -92,7 +92,7 @@ def _choose_panel(adata: AnnData, options: argparse.Namespace) -> list[str] | No
 
     labels = _adata.read_labels(adata, options.perturbation_key)
     _adata.require_control(labels, options.control)
-    names, columns = _adata.resolve_panel(adata, options.genes)
+    names, columns = _adata.resolve_panel(adata, options.genes, gene_symbols=options.gene_symbols)
     if not options.min_fraction:
         if options.genes is None and options.method != "given" and adata.n_vars > _MANY_GENES:
             message = (
@@ -167,7 +167,7 @@ def _check_names(
     from nextpert._adata.shifts import read_table
 
     labels = read_labels(adata, options.perturbation_key)
-    panel = _panel(adata, genes, tables["dag"])
+    panel = _panel(adata, genes, tables["dag"], options.gene_symbols)
     _check_target(adata, options, labels, panel, target)
     labels.require(options.perturbations or [], "--perturbations")
     rows: dict[str, set[str]] = {}
@@ -184,8 +184,12 @@ def _check_names(
     _check_rounds(adata, options, panel)
 
 
-def _panel(adata: AnnData, genes: list[str] | None, dag: Any) -> list[str]:
-    measured = [str(name) for name in adata.var_names]
+def _panel(
+    adata: AnnData, genes: list[str] | None, dag: Any, gene_symbols: str | None
+) -> list[str]:
+    from nextpert._adata import measured_genes
+
+    measured = measured_genes(adata, gene_symbols)
     if genes is not None or not dag:
         return measured if genes is None else genes
     ends = {gene for arc in dag for gene in arc}

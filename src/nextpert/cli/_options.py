@@ -118,6 +118,11 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--genes", nargs="+", metavar="GENE", help="the panel; by default all genes")
     group.add_argument(
+        "--gene-symbols",
+        metavar="KEY",
+        help="column of var with the names of genes that labels use, where var_names holds ids",
+    )
+    group.add_argument(
         "--min-fraction",
         type=_share,
         default=0.0,

@@ -48,6 +48,7 @@ def _analyse(inputs: Inputs, options: argparse.Namespace) -> None:
         tl.learn_dag(
             adata,
             genes=inputs.genes,
+            gene_symbols=options.gene_symbols,
             method=options.method,
             dag=tables["dag"],
             alpha=options.alpha,
@@ -112,6 +113,7 @@ def _draw(adata: AnnData, options: argparse.Namespace, folder: Path) -> None:
             tl.cpca(
                 adata,
                 genes=adata.uns["dag"]["genes"],
+                gene_symbols=options.gene_symbols,
                 groups=fitted,
                 perturbation_key=options.perturbation_key,
                 control=options.control,

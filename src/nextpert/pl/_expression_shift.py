@@ -9,6 +9,7 @@ import numpy as np
 
 from nextpert._adata import (
     list_names,
+    measured_genes,
     parse_label,
     read_blocks,
     read_labels,
@@ -47,6 +48,7 @@ def expression_shift(
     adata: AnnData,
     *,
     genes: str | Sequence[str] | None = None,
+    gene_symbols: str | None = None,
     perturbation_key: str = "perturbation",
     control: str = "control",
     separator: str = "+",
@@ -73,6 +75,8 @@ def expression_shift(
     genes
         Target genes to draw; by default all that are measured and have cells of their own, that
         is cells whose label names this gene and no other.
+    gene_symbols
+        Column of ``adata.var`` with the names of genes, if not ``adata.var_names``.
     perturbation_key
         Column of ``adata.obs`` with the label of every cell.
     control
@@ -114,12 +118,12 @@ def expression_shift(
     require_count(ncols, "ncols")
     labels = read_labels(adata, perturbation_key)
     require_control(labels, control)
-    cells = _perturbed_cells(adata, labels, control, separator)
-    wanted = _wanted(adata, cells, genes, labels.key)
+    cells = _perturbed_cells(measured_genes(adata, gene_symbols), labels, control, separator)
+    wanted = _wanted(adata, cells, genes, labels.key, gene_symbols)
     if ax is not None and len(wanted) > 1:
         message = f"ax takes one gene, but there are {len(wanted)}: name one with `genes`."
         raise ValueError(message)
-    shown = _read(adata, wanted, labels.groups([control]) == 0, cells, layer)
+    shown = _read(adata, wanted, labels.groups([control]) == 0, cells, layer, gene_symbols)
     figure, axes = _panels(ax, len(shown), ncols)
     zeros = any((values == 0).any() for gene in shown for values in (gene.control, gene.perturbed))
     for panel, gene in zip(axes, shown, strict=True):
@@ -129,10 +133,10 @@ def expression_shift(
 
 
 def _perturbed_cells(
-    adata: AnnData, labels: LabelTable, control: str, separator: str
+    genes: Sequence[str], labels: LabelTable, control: str, separator: str
 ) -> dict[str, NDArray[np.bool_]]:
     """Return the cells of every measured gene that is the only target of some cells."""
-    measured = set(map(str, adata.var_names))
+    measured = set(genes)
     own: dict[str, list[str]] = {}
     for name in labels.names:
         inside, outside = parse_label(name, measured, separator=separator, control=control)
@@ -142,11 +146,15 @@ def _perturbed_cells(
 
 
 def _wanted(
-    adata: AnnData, cells: dict[str, Any], genes: str | Sequence[str] | None, key: str
+    adata: AnnData,
+    cells: dict[str, Any],
+    genes: str | Sequence[str] | None,
+    key: str,
+    gene_symbols: str | None,
 ) -> list[str]:
     if genes is not None:
         names = [genes] if isinstance(genes, str) else list(dict.fromkeys(map(str, genes)))
-        resolve_panel(adata, names)
+        resolve_panel(adata, names, gene_symbols=gene_symbols)
         without = [gene for gene in names if gene not in cells]
     else:
         names, without = list(cells), []
@@ -165,9 +173,10 @@ def _read(
     control: NDArray[np.bool_],
     cells: dict[str, NDArray[np.bool_]],
     layer: str | None,
+    gene_symbols: str | None,
 ) -> list[_Gene]:
     """Read the genes of all cells to draw in one pass."""
-    _, columns = resolve_panel(adata, genes)
+    _, columns = resolve_panel(adata, genes, gene_symbols=gene_symbols)
     rows = np.flatnonzero(np.any([control, *(cells[gene] for gene in genes)], axis=0))
     values = np.empty((len(rows), len(genes)))
     for here, block in read_blocks(adata, columns, rows, layer=layer):

@@ -25,6 +25,7 @@ def perturbation_screen(
     control: str | Sequence[str] = "control",
     *,
     panel: str | Iterable[str] | None = None,
+    gene_symbols: str | None = None,
     min_cells: int = 20,
     combinations: str = "drop",
     outside: str = "drop",
@@ -65,6 +66,10 @@ def perturbation_screen(
     panel
         Genes of the analysis: a list; ``"zhang2023"``, the paper's 36 genes; or ``None``
         (default), every gene seen in a share ``min_seen`` of the control cells.
+    gene_symbols
+        Column of ``adata.var`` with the names of genes that labels and ``panel`` use, where
+        ``adata.var_names`` holds others (Ensembl ids). Pass it to :func:`nextpert.tl.learn_dag`
+        as well.
     min_cells
         Fewest cells of a perturbation.
     combinations
@@ -159,6 +164,7 @@ def perturbation_screen(
         panel=panel, aliases=aliases, min_cells=min_cells, combinations=combinations,
         outside=outside, separator=separator, min_seen=min_seen, normalise=normalise,
         target_sum=target_sum, depth_key=depth_key, min_depth=min_depth, layer=layer,
+        gene_symbols=gene_symbols,
     )  # fmt: skip
     options.check()
     found = _read_targets(adata, perturbation_key, control, unassigned, options)
@@ -186,7 +192,7 @@ def _read_targets(
     for name in controls:
         _adata.require_control(labels, name)
     unknown = {unassigned} if isinstance(unassigned, str) else {str(name) for name in unassigned}
-    measured = {str(name) for name in adata.var_names}
+    measured = set(_adata.measured_genes(adata, options.gene_symbols))
     targets: list[tuple[str, ...]] = []
     roles = []
     for name in labels.names:

@@ -27,6 +27,7 @@ def fit_dag_blr(
     adata: ad.AnnData,
     *,
     dag_key: str = "dag",
+    gene_symbols: str | None = None,
     perturbation_key: str = "perturbation",
     control: str = "control",
     perturbations: Sequence[str] | None = None,
@@ -53,6 +54,9 @@ def fit_dag_blr(
         Cells x genes, log-normalised expression; dense or sparse, in memory or backed.
     dag_key
         Graph in ``adata.varp`` (row = parent), from :func:`learn_dag` or put there by hand.
+    gene_symbols
+        Column of ``adata.var`` with the names of genes that labels use, where ``adata.var_names``
+        holds others (Ensembl ids); ``None`` (default) takes them as the graph does.
     perturbation_key
         Column of ``adata.obs`` with the label of every cell.
     control
@@ -126,13 +130,14 @@ def fit_dag_blr(
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
     _shifts.check_shift(shift)
-    genes, columns, dag = _adata.read_graph(adata, dag_key)
+    genes, columns, dag = _adata.read_graph(adata, dag_key, gene_symbols)
+    symbols = gene_symbols or _adata.symbols_of(adata.uns.get(dag_key))
     labels = _adata.read_labels(adata, perturbation_key)
     _adata.require_control(labels, control)
     plan = environments.plan_environments(
         labels,
         genes,
-        measured=set(map(str, adata.var_names)),
+        measured=_adata.measured_genes(adata, symbols),
         perturbations=perturbations,
         shift=shift,
         separator=separator,
@@ -168,6 +173,8 @@ def fit_dag_blr(
     }
     if layer is not None:
         params["layer"] = layer
+    if symbols is not None:
+        params["gene_symbols"] = symbols
     stored = {
         "posterior": blr.to_dict(),
         "genes": _adata.strings(genes),

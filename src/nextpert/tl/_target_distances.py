@@ -39,6 +39,7 @@ def target_distances(
     target: str | tuple[str, str] | Mapping[str, float] | pd.Series,
     *,
     genes: Iterable[str] | None = None,
+    gene_symbols: str | None = None,
     perturbation_key: str = "perturbation",
     control: str = "control",
     perturbations: Sequence[str] | None = None,
@@ -73,6 +74,8 @@ def target_distances(
         only, not as cells of their perturbation.
     genes
         The genes to use; by default all.
+    gene_symbols
+        Column of ``adata.var`` with the names of genes, if not ``adata.var_names``.
     perturbation_key
         Column of ``adata.obs`` with the label of every cell.
     control
@@ -131,7 +134,7 @@ def target_distances(
     labels = _adata.read_labels(adata, perturbation_key)
     _adata.require_control(labels, control)
     goal = _read_target(adata, target, genes, perturbation_key)
-    names, columns = _adata.resolve_panel(adata, goal.genes)
+    names, columns = _adata.resolve_panel(adata, goal.genes, gene_symbols=gene_symbols)
     rows = _rows(labels, perturbations, control, goal.label)
     codes = labels.groups(rows)
     if goal.cells is not None:
@@ -155,6 +158,8 @@ def target_distances(
     }
     if layer is not None:
         params["layer"] = layer
+    if gene_symbols is not None:
+        params["gene_symbols"] = gene_symbols
     stored = {
         "table": _table([rows[i] for i in kept], counts[kept], distances, differences, control),
         "target": goal.name,

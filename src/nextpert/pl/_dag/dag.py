@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert._adata import in_order, list_names, read_graph
+from nextpert._adata import in_order, list_names, read_graph, symbols_of
 from nextpert.core.cells._sound import require_sound
 from nextpert.pl._dag.modules import draw_modules, read_modules
 from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, ORANGE, finish
@@ -107,7 +107,11 @@ def dag(
     _chosen(names, highlight, key)
     adjacency = sp.csr_array(graph.to_matrix())[drawn][:, drawn]
     shown = [names[i] for i in drawn]
-    member = None if modules is None else read_modules(adata, modules, shown)
+    member = (
+        None
+        if modules is None
+        else read_modules(adata, modules, shown, symbols_of(adata.uns.get(key)))
+    )
     weights = _weights(adata, posterior_key, columns[drawn])
     order, layer = _order(type(graph).from_matrix(adjacency))
     place = np.empty(len(order), dtype=np.int64)

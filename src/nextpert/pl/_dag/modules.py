@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from nextpert._adata import closest, list_names
+from nextpert._adata import closest, list_names, measured_genes
 from nextpert.pl._figure import PALETTE
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ _HATCHES = ("", "////", "....", "xxxx")
 _STRENGTH = 0.55
 
 
-def read_modules(adata: AnnData, modules: Any, genes: Sequence[str]) -> dict[str, str]:
+def read_modules(
+    adata: AnnData, modules: Any, genes: Sequence[str], gene_symbols: str | None = None
+) -> dict[str, str]:
     """Return the module of every gene that has one, out of ``genes``.
 
     Raises
@@ -40,7 +42,8 @@ def read_modules(adata: AnnData, modules: Any, genes: Sequence[str]) -> dict[str
                 f"{list_names(columns) or 'no column'}."
             )
             raise ValueError(message)
-        modules = adata.var[modules]
+        names = measured_genes(adata, gene_symbols)
+        modules = pd.Series(adata.var[modules].to_numpy(), names, dtype=object)
     elif not isinstance(modules, (Mapping, pd.Series)):
         message = (
             "modules must be a column of adata.var or a mapping {gene: module}, but is of type "

@@ -55,7 +55,9 @@ class GeneNames:
         )
 
 
-def gene_names(adata: ad.AnnData, aliases: Mapping[str, str] | None) -> GeneNames:
+def gene_names(
+    adata: ad.AnnData, aliases: Mapping[str, str] | None, gene_symbols: str | None = None
+) -> GeneNames:
     """Return the names of the genes of ``adata``.
 
     Raises
@@ -67,7 +69,7 @@ def gene_names(adata: ad.AnnData, aliases: Mapping[str, str] | None) -> GeneName
         message = f"aliases must be a mapping {{name: gene}}, but is a {type(aliases).__name__}."
         raise TypeError(message)
     given = {str(name): str(gene) for name, gene in (aliases or {}).items()}
-    measured = [str(name) for name in adata.var_names]
+    measured = _adata.measured_genes(adata, gene_symbols)
     names = GeneNames(frozenset(measured), given)
     absent = sorted({gene for gene in given.values() if gene not in names.measured})
     if absent:

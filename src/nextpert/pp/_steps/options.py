@@ -40,6 +40,7 @@ class ScreenOptions:
     min_depth: float
     layer: str | None
     kinds: str = "none"
+    gene_symbols: str | None = None
 
     def check(self) -> None:
         """Raise if a choice is unknown or out of range."""
@@ -85,6 +86,8 @@ class ScreenOptions:
             chosen["panel"] = "list"
         if self.layer is not None:
             chosen["layer"] = self.layer
+        if self.gene_symbols is not None:
+            chosen["gene_symbols"] = self.gene_symbols
         return chosen
 
 

@@ -70,7 +70,7 @@ def prepare(
     if matrix.depth is not None and (options.min_depth > 0 or matrix.kind == "counts"):
         _drop_shallow(book, matrix.depth, options.min_depth)
     _require_controls(found, book)
-    names = gene_names(adata, options.aliases)
+    names = gene_names(adata, options.aliases, options.gene_symbols)
     panel = _choose_panel(adata, np.flatnonzero(book.kept & found.cells("control")), names, options)
     named = label_cells(found, panel.genes, names, options)
     n_found = np.bincount(found.codes[book.kept], minlength=len(found.names))
@@ -80,9 +80,9 @@ def prepare(
     table = perturbation_table(named, n_found, n_kept, reason)
     cells = np.flatnonzero(book.kept)
     new = subset.take(adata, cells, panel.columns)
-    target_sum = _normalise(new, matrix, cells, options)
+    target_sum = _normalise(new, panel.genes, matrix, cells, options)
     _write_labels(new, found.codes[cells], named, options)
-    weak, constant = _write_genes(new, options)
+    weak, constant = _write_genes(new, panel.genes, options)
     targets = dict(zip(named.labels, named.shown, strict=True))
     table["hardly_expressed"] = [
         bool(kept) and not weak.isdisjoint(targets[label])
@@ -158,7 +158,9 @@ def _require_controls(found: CellTargets, book: Bookkeeping) -> None:
 def _choose_panel(
     adata: ad.AnnData, controls: NDArray[np.int64], names: GeneNames, options: ScreenOptions
 ) -> Panel:
-    genes, columns = _adata.resolve_panel(adata, read_panel(options.panel, names))
+    genes, columns = _adata.resolve_panel(
+        adata, read_panel(options.panel, names), gene_symbols=options.gene_symbols
+    )
     if options.panel is not None:
         return Panel(genes, columns, {})
     share = _adata.seen_share(adata, columns, controls, options.layer)
@@ -208,7 +210,11 @@ def _drop_by_targets(
 
 
 def _normalise(
-    new: ad.AnnData, matrix: Matrix, cells: NDArray[np.int64], options: ScreenOptions
+    new: ad.AnnData,
+    genes: list[str],
+    matrix: Matrix,
+    cells: NDArray[np.int64],
+    options: ScreenOptions,
 ) -> float | None:
     """Put log-normalised expression in X and what it came from in a layer.
 
@@ -217,7 +223,7 @@ def _normalise(
     values = new.X if options.layer is None else new.layers[options.layer]
     if sp.issparse(values):
         values.sum_duplicates()  # the logarithm is that of the sum, not of its parts
-    _require_finite(values, new.var_names)
+    _require_finite(values, np.array(genes, dtype=object))
     depth = None if matrix.depth is None else matrix.depth[cells]
     if matrix.kind == "none":
         new.X = values
@@ -236,7 +242,7 @@ def _normalise(
     return target_sum
 
 
-def _require_finite(values: Any, names: pd.Index) -> None:
+def _require_finite(values: Any, names: NDArray[np.object_]) -> None:
     stored = values.data if sp.issparse(values) else np.asarray(values)
     finite = np.isfinite(stored)
     if not finite.all():
@@ -257,7 +263,9 @@ def _write_labels(
     new.obs["other_targets"] = pd.Categorical(others[codes])
 
 
-def _write_genes(new: ad.AnnData, options: ScreenOptions) -> tuple[set[str], list[str]]:
+def _write_genes(
+    new: ad.AnnData, genes: list[str], options: ScreenOptions
+) -> tuple[set[str], list[str]]:
     """Describe the genes in var; return those hardly expressed in controls, and the constant."""
     controls = new.X[(new.obs[LABELS] == CONTROL).to_numpy()]
     n = controls.shape[0]
@@ -270,8 +278,8 @@ def _write_genes(new: ad.AnnData, options: ScreenOptions) -> tuple[set[str], lis
     new.var["seen_in_control"] = np.asarray((controls != 0).sum(axis=0)).ravel() / n
     if options.panel == "zhang2023":
         for column, group in {"module": MODULE_OF, "program": PROGRAM_OF}.items():
-            new.var[column] = pd.Categorical([group.get(gene) for gene in new.var_names])
-    names = new.var_names.to_numpy()
+            new.var[column] = pd.Categorical([group.get(gene) for gene in genes])
+    names = np.array(genes, dtype=object)
     lowest, highest = (
         f.toarray().ravel() if sp.issparse(f) else np.asarray(f)
         for f in (controls.min(axis=0), controls.max(axis=0))
@@ -307,6 +315,7 @@ def _messages(
             f"Perturbations left out, as their targets are not measured: "
             f"{_adata.list_names(absent, limit=30)}.{_adata.closest(absent, measured)} "
             f"Give the gene of a target that goes by another name in aliases."
+            f"{_adata.guide_hint(absent, measured)}{_adata.id_hint(absent, measured)}"
         )
         # With a panel, genes may have been left out on purpose as the file was read.
         if options.panel is None:

@@ -42,6 +42,7 @@ def cpca(
     adata: AnnData,
     *,
     genes: Iterable[str] | None = None,
+    gene_symbols: str | None = None,
     perturbation_key: str = "perturbation",
     control: str = "control",
     groups: Sequence[str] | None = None,
@@ -70,6 +71,8 @@ def cpca(
         Cells x genes, log-normalised expression, dense or sparse.
     genes
         The genes to use; by default all.
+    gene_symbols
+        Column of ``adata.var`` with the names of genes, if not ``adata.var_names``.
     perturbation_key
         Column of ``.obs`` with each cell's perturbation.
     control
@@ -129,7 +132,9 @@ def cpca(
     require_layer(adata, layer)
     require_count(n_components, "n_components")
     chosen = _check_alpha(alpha)
-    names, columns = resolve_panel(adata, genes, least=max(2, n_components))
+    names, columns = resolve_panel(
+        adata, genes, least=max(2, n_components), gene_symbols=gene_symbols
+    )
     if len(names) > _MANY_GENES:
         message = (
             f"Contrastive PCA of {len(names)} genes solves eigenproblems of that size and may take "
@@ -160,6 +165,8 @@ def cpca(
     }
     if layer is not None:
         params["layer"] = layer
+    if gene_symbols is not None:
+        params["gene_symbols"] = gene_symbols
     result |= {
         "eigenvalues": eigenvalues,
         "genes": strings(names),

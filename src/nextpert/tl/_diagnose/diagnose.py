@@ -168,7 +168,7 @@ def diagnose(
     plan = environments.plan_environments(
         labels,
         genes,
-        measured=set(map(str, adata.var_names)),
+        measured=_adata.measured_genes(adata, _adata.symbols_of(adata.uns.get(dag_key))),
         perturbations=perturbations,
         shift=shift,
         separator=separator,
@@ -232,6 +232,6 @@ def _require_two(plan: environments.Plan) -> None:
         why = _adata.list_names(f"{name} ({reason})" for name, reason in plan.left_out)
         message = (
             f"Only {len(plan.names)} perturbations can be used, but at least 2 are needed to "
-            f"predict one from the others. Left out: {why or 'none'}."
+            f"predict one from the others. Left out: {why or 'none'}.{plan.hint}"
         )
         raise ValueError(message)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from nextpert._adata import list_names, named_dag, panel_index, resolve_panel
+from nextpert._adata import list_names, measured_genes, named_dag, panel_index, resolve_panel
 from nextpert.core.cells._sound import require_numbers, require_sound
 from nextpert.core.graph.dag import CycleError, Dag
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def given_graph(
-    adata: ad.AnnData, dag: Any, genes: Sequence[str] | None
+    adata: ad.AnnData, dag: Any, genes: Sequence[str] | None, gene_symbols: str | None = None
 ) -> tuple[list[str], NDArray[np.int64], Dag]:
     """Return panel, columns and graph from arcs ``(parent, child)``, a matrix, a table or a Dag.
 
@@ -32,8 +32,10 @@ def given_graph(
         if list(dag.index) != list(dag.columns):
             message = "A graph as a table needs the same genes, in one order, as rows and columns."
             raise ValueError(message)
-        names, _ = resolve_panel(adata, dag.index)
-        wanted, columns = resolve_panel(adata, names if genes is None else genes)
+        names, _ = resolve_panel(adata, dag.index, gene_symbols=gene_symbols)
+        wanted, columns = resolve_panel(
+            adata, names if genes is None else genes, gene_symbols=gene_symbols
+        )
         left = sorted(set(names) - set(wanted))
         if left or set(wanted) - set(names):
             differ = left or sorted(set(wanted) - set(names))
@@ -43,7 +45,7 @@ def given_graph(
         place = panel_index(wanted, names, "genes")
         return wanted, columns, named_dag(_finite(matrix[np.ix_(place, place)]), wanted)
     if isinstance(dag, Dag) or sp.issparse(dag) or (isinstance(dag, np.ndarray) and _square(dag)):
-        wanted, columns = resolve_panel(adata, genes)
+        wanted, columns = resolve_panel(adata, genes, gene_symbols=gene_symbols)
         matrix = dag.to_matrix() if isinstance(dag, Dag) else dag
         require_numbers(matrix, "The graph")
         require_sound(matrix, "The graph")
@@ -57,18 +59,18 @@ def given_graph(
             )
             raise ValueError(message)
         return wanted, columns, named_dag(_finite(matrix), wanted)
-    return _from_arcs(adata, dag, genes)
+    return _from_arcs(adata, dag, genes, gene_symbols)
 
 
 def _from_arcs(
-    adata: ad.AnnData, dag: Any, genes: Sequence[str] | None
+    adata: ad.AnnData, dag: Any, genes: Sequence[str] | None, gene_symbols: str | None = None
 ) -> tuple[list[str], NDArray[np.int64], Dag]:
     arcs = pairs_of_names(dag, "dag")
     ends = {gene for arc in arcs for gene in arc}
     if genes is None:
-        resolve_panel(adata, sorted(ends))  # names the absent ones
-        genes = [str(name) for name in adata.var_names if str(name) in ends]
-    wanted, columns = resolve_panel(adata, genes)
+        resolve_panel(adata, sorted(ends), gene_symbols=gene_symbols)  # names the absent ones
+        genes = [name for name in measured_genes(adata, gene_symbols) if name in ends]
+    wanted, columns = resolve_panel(adata, genes, gene_symbols=gene_symbols)
     flat = panel_index([gene for arc in arcs for gene in arc], wanted, "dag")
     twice = [arc for arc, count in Counter(arcs).items() if count > 1]
     if twice:

@@ -46,6 +46,7 @@ def learn_dag(
     adata: ad.AnnData,
     *,
     genes: Iterable[str] | None = None,
+    gene_symbols: str | None = None,
     perturbation_key: str = "perturbation",
     control: str = "control",
     method: str = "gsp",
@@ -88,6 +89,9 @@ def learn_dag(
         Cells x genes, log-normalised expression; dense or sparse, in memory or backed.
     genes
         The panel; ``None`` (default) takes every gene, or those of the given graph.
+    gene_symbols
+        Column of ``adata.var`` with the names of genes that labels, ``genes`` and arcs use, where
+        ``adata.var_names`` holds others (Ensembl ids); later calls take it from the graph.
     perturbation_key
         Column of ``adata.obs`` with the label of every cell.
     control
@@ -197,11 +201,15 @@ def learn_dag(
     stored: dict[str, Any] = {}
     varp: dict[str, Any] = {}
     if method == "given":
-        panel = None if genes is None else _adata.resolve_panel(adata, genes)[0]
-        names, columns, graph = given_graph(adata, dag, panel)
+        panel = (
+            None
+            if genes is None
+            else _adata.resolve_panel(adata, genes, gene_symbols=gene_symbols)[0]
+        )
+        names, columns, graph = given_graph(adata, dag, panel, gene_symbols)
         order = graph.order
     else:
-        names, columns = _adata.resolve_panel(adata, genes, least=2)
+        names, columns = _adata.resolve_panel(adata, genes, least=2, gene_symbols=gene_symbols)
         runs = default_runs(method, len(names)) if n_runs is None else n_runs
         options = SearchOptions(method, alpha, depth, score, penalty, runs, backend)
         prior = read_prior(names, before, tiers, required, forbidden)
@@ -229,6 +237,8 @@ def learn_dag(
             params["n_bootstraps"] = n_bootstraps
             stored["frequency_key"] = f"{key_added}_frequency"
             varp[stored["frequency_key"]] = _adata.to_all_genes(share, columns, adata.n_vars)
+    if gene_symbols is not None:
+        params["gene_symbols"] = gene_symbols
     stored |= {
         "genes": _adata.strings(names),
         "n_edges": graph.n_edges,

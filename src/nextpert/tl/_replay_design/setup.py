@@ -86,7 +86,7 @@ def read_setup(
     plan = environments.plan_environments(
         labels,
         genes,
-        measured=set(map(str, adata.var_names)),
+        measured=_adata.measured_genes(adata, _adata.symbols_of(adata.uns.get(dag_key))),
         perturbations=candidates,
         shift=shift,
         separator=separator,
@@ -96,7 +96,7 @@ def read_setup(
         message = (
             f"A replay needs at least two candidates whose shift is known on the panel, but there "
             f"are {len(plan.names)} ({_adata.list_names(plan.names) or 'none'}): widen the panel "
-            f"or the list of candidates."
+            f"or the list of candidates.{plan.hint}"
         )
         raise ValueError(message)
     wanted = _wanted(targets, plan.names, labels, control, mixtures=mixtures)
