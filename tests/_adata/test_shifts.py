@@ -1,0 +1,103 @@
+"""Shifts by hand: signs, thresholds, what is read from a table, how they are shown."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nextpert._adata import shifts
+from nextpert._adata.shifts import Interventions
+from nextpert.core import Moments
+
+GENES = ["A", "B", "C"]
+CONTROL = np.array([2.0, -1.0, 0.5])
+
+
+def test_a_knockout_takes_the_control_mean_away():
+    found = shifts.knockout(["C", "A"], GENES, CONTROL)
+    assert found.tolist() == [-2.0, 0.0, -0.5]
+    # Whatever its sign: the mean that is reached is nothing.
+    assert (CONTROL + shifts.knockout(GENES, GENES, CONTROL)).tolist() == [0, 0, 0]
+    assert shifts.knockout([], GENES, CONTROL).tolist() == [0, 0, 0]
+
+
+def test_a_measured_change_is_perturbed_minus_control():
+    found = shifts.observed(["B", "C"], GENES, CONTROL, np.array([9.0, 3.0, 0.25]))
+    assert found.tolist() == [0.0, 4.0, -0.25]
+
+
+def with_mean(mean):
+    """Cells of variance 4, so of standard deviation 2, whose means are these."""
+    spread = 2 * np.sqrt(3 / 4) * np.array([-1.0, -1.0, 1.0, 1.0])
+    return Moments.from_array(spread[:, None] + np.asarray(mean))
+
+
+def test_hardly_expressed_is_less_than_a_tenth_of_a_standard_deviation():
+    cells = with_mean([0.19, -0.19, 0.21])
+    sd = np.sqrt(cells.variance)
+    np.testing.assert_allclose(sd, np.sqrt(cells.scatter.diagonal() / cells.n))
+    cells = with_mean([0.099 * sd[0], -0.099 * sd[1], 0.101 * sd[2]])
+    assert shifts.hardly_expressed(cells, GENES) == ["A", "B"]
+    cells = with_mean([-0.101 * sd[0], 5.0, 0.0])
+    assert shifts.hardly_expressed(cells, GENES) == ["C"]
+    said = shifts.hardly_expressed_message(["A", "B"])
+    assert "A, B" in said
+    assert "shift='observed'" in said
+
+
+def test_a_table_is_read_by_name():
+    frame = pd.DataFrame([[np.nan, 1.0], [-2.0, 0.0]], index=["p", "q"], columns=["C", "A"])
+    mapping = {"p": {"A": 1}, "q": pd.Series({"C": -2.0, "A": 0.0})}
+    for table in (frame, mapping):
+        found = shifts.read_table(table, GENES)
+        assert found.names == ["p", "q"]
+        assert found.shifts.tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, -2.0]]
+        assert found.targets == [["A"], ["C"]]  # a shift of nothing is no target
+        assert found.sources == ["table", "table"]
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_shifts_are_finite(bad):
+    with pytest.raises(ValueError, match="NaN or infinite values for q"):
+        shifts.read_table({"p": {"A": 1.0}, "q": {"A": bad}}, GENES)
+    if np.isinf(bad):
+        with pytest.raises(ValueError, match="NaN or infinite values for q"):
+            shifts.read_table(pd.DataFrame({"A": [1.0, bad]}, index=["p", "q"]), GENES)
+
+
+def test_every_name_once():
+    frame = pd.DataFrame(np.ones((3, 2)), index=["p", "q", "p"], columns=["A", "B"])
+    with pytest.raises(ValueError, match=r"Perturbations given more than once.*: p\."):
+        shifts.read_table(frame, GENES)
+    frame = pd.DataFrame(np.ones((1, 3)), index=["p"], columns=["A", "B", "A"])
+    with pytest.raises(ValueError, match=r"Genes given more than once.*: A\."):
+        shifts.read_table(frame, GENES)
+    with pytest.raises(ValueError, match="D"):
+        shifts.read_table({"p": {"D": 1.0}}, GENES)
+    with pytest.raises(ValueError, match=r"must be \{perturbation"):
+        shifts.read_table({"p": 1.0}, GENES)
+
+
+def test_words_and_tables_are_shifts():
+    for good in ("knockout", "observed", {}, pd.DataFrame()):
+        shifts.check_shift(good)
+    for bad in ("knockin", None, 1.0, ["knockout"]):
+        with pytest.raises(ValueError, match="shift must be 'knockout', 'observed'"):
+            shifts.check_shift(bad)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (-1.234, "-1.23"), (1.0, "+1.00"), (0.0, "+0.00"), (0.1, "+0.10"), (-0.1, "-0.10"),
+        (0.0999, "+0.1"), (-0.0123, "-0.012"), (0.00123, "+0.0012"), (12.345, "+12.35"),
+    ],
+)  # fmt: skip
+def test_small_shifts_are_shown_with_two_digits(value, shown):
+    row = np.array([[0.0, value, 7.0]])
+    found = Interventions(["p"], [["B"]], row, ["table"]).readable(GENES)
+    assert found == [shown]
+
+
+def test_shifts_are_shown_in_the_order_of_the_targets():
+    row = np.array([[1.0, 2.0, -3.0]])
+    assert Interventions(["p"], [["C", "A"]], row, [""]).readable(GENES) == ["-3.00, +1.00"]
