@@ -19,7 +19,7 @@ GRAPHS: dict[str, list[list[int]]] = {
 class Dense:
     """Normal-inverse-gamma posterior of every node, and one step ahead, by dense inverses."""
 
-    def __init__(self, parents, *, intercept, scale=1.0, noise_var=None, shape=2.0, rate=1e-3):
+    def __init__(self, parents, *, intercept, scale=1.0, noise_var=None, shape=2.0, rate=None):
         self.parents = [sorted(k) for k in parents]
         self.p = len(parents)
         self.intercept = intercept
@@ -60,7 +60,11 @@ class Dense:
             self.mean.append(mean)
             self.shape[i] = self.shape0 + len(y) / 2
             rest = ((y - x @ mean) ** 2).sum() + mean @ self.prior[i] @ mean
-            self.rate[i] = self.rate0 + rest / 2
+            prior = self.rate0
+            if prior is None:
+                about = y.mean() if self.intercept and len(y) else 0.0
+                prior = 1e-3 * np.mean((y - about) ** 2) if len(y) else 1e-3
+            self.rate[i] = prior + rest / 2
         return self
 
     @property

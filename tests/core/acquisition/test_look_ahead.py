@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from nextpert.core import (
     Civ,
     CivOw,
     MaxVariance,
+    Moments,
     Sphere,
     TargetMeanVariance,
 )
@@ -46,6 +49,33 @@ def test_noise_aware_look_ahead_foretells_w_with_unknown_variances(n_before, fit
     np.testing.assert_allclose(foretold, left, rtol=0.15 if n_before == 20 else 0.02)
 
 
+@pytest.mark.parametrize(("n_before", "n"), [(100, 100), (100, 1000), (20, 50)])
+def test_noise_aware_values_are_those_that_cells_leave_on_average(n_before, n, fit_twice, graphs):
+    plain, blr = fit_twice(graphs["sparse"], True, False, n=n_before)
+    rng = np.random.default_rng(1)
+    p, draws = plain.p, 600
+    shift, target = 0.1 * rng.normal(size=p), rng.normal(size=p)
+    off = plain.ideal(target) ** 2 + 1 / p
+    b, c, noise = plain.draw(draws, rng)
+    e, values = np.empty((draws, p)), np.empty(draws)
+    for r in range(draws):  # cells of a model drawn from the posterior, used as they come
+        source = rng.normal(size=(n, p)) * np.sqrt(noise[r]) + c[r] + shift
+        x = np.linalg.solve(np.eye(p) - b[r], source.T).T
+        after = blr.update(Moments.from_array(x), shift)
+        e[r], kappa = after.spread()
+        rows = [plain.design(target[None], i)[0] for i in range(p)]
+        blocks = [after.blocks["cov"][i:j] for i, j in pairwise(after.mptr)]
+        w = [q @ m.reshape(len(q), -1) @ q for q, m in zip(rows, blocks, strict=True)]
+        s = 1 / n + np.array(w)
+        values[r] = (kappa * s**2 + 4 * s * e[r] * off).sum()
+    civ = Civ(blr, target, n_cells=n, noise_aware=True)
+    error = e.std(axis=0) / np.sqrt(draws)
+    assert (np.abs(civ.spread_ahead()[0] - e.mean(axis=0)) < 4 * error).all()
+    bias = 0.1 if n_before == 20 else 0.03  # weights are not known when looking ahead
+    assert civ.value(shift) == pytest.approx(values.mean(), rel=bias)
+    assert Civ(blr, target, n_cells=n).value(shift) < (0.75 if n < 1000 else 0.3) * values.mean()
+
+
 @pytest.mark.parametrize("kind", LOOKAHEAD)
 def test_noise_aware_gradients_pools_and_bounds(fitted, kind):
     plain, blr = fitted
@@ -70,5 +100,7 @@ def test_noise_aware_gradients_pools_and_bounds(fitted, kind):
     assert bound <= least + 1e-10 * abs(bound)
     # seeing scatter too never leaves more than the paper's look ahead
     paper = kind(blr, acquisition.target_mean, n_cells=8)
+    same = {"quad": acquisition.problem.quad, "lin": acquisition.problem.lin}
+    paper.problem = paper.problem._replace(**same)  # the paper's expect the noise to shrink
     assert (acquisition.values(shifts) <= paper.values(shifts) * (1 + 1e-10)).all()
     assert acquisition.current() == pytest.approx(paper.current(), rel=1e-12)

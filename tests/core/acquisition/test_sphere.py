@@ -29,7 +29,8 @@ def instance(seed):
     p = [5, 9, 16][seed % 3]
     scm = random_scm(p, ["complete", "erdos_renyi"][seed % 2], rng=rng)
     noise = scm.noise_var if seed % 4 < 2 else None
-    blr = DagBlr(scm.dag, noise_var=noise, intercept=seed % 5 < 2, prior_scale=1.0)
+    options = {"prior_scale": 1.0, "prior_rate": 1e-3}
+    blr = DagBlr(scm.dag, noise_var=noise, intercept=seed % 5 < 2, **options)
     blr = blr.update(Moments.from_array(scm.sample([1, 6, 50][seed % 3], rng=rng)))
     shift = rng.normal(size=p)
     return blr, scm.mean(shift / np.linalg.norm(shift)), rng

@@ -67,6 +67,7 @@ def test_learned_precision_is_the_best_of_a_fine_grid(
             noise_var=noise,
             pooled=pooled,
             prior_units="data",
+            prior_rate=1e-3,
         )
         for x, a, do in data:
             blr = blr.update(Moments.from_array(x), a, do=do)

@@ -70,19 +70,23 @@ def test_known_noise_is_the_dense_posterior(graph, graphs, cells, dense, interce
     assert blr.log_evidence() == pytest.approx(expected, rel=1e-7)
 
 
-def test_unknown_noise_is_taken_from_a_fit_in_units_of_the_data(graphs, environments, dense):
+@pytest.mark.parametrize("rate", [None, 0.01])
+def test_unknown_noise_is_taken_from_a_fit_where_variances_of_cells_stand_for_it(
+    graphs, environments, dense, rate
+):
     parents = graphs["complete"]
-    plain = fitted(parents, environments, prior_scale=2.0)
-    blr = fitted(parents, environments, prior_scale=2.0, prior_units="noise")
+    options = {"prior_scale": 2.0, "prior_rate": rate}
+    blr = fitted(parents, environments, prior_units="noise", **options)
     shape = 2.0 + sum(len(x) for x, _ in environments) / 2
-    estimated = np.empty(len(parents))
     rows = rows_of(dense, parents, environments, True)
+    variance = np.array([y.var() for _, y in rows])
+    estimated = np.empty(len(parents))
     for i, (x, y) in enumerate(rows):
-        prior = np.diag([1e-6, *[0.5] * len(parents[i])])
+        prior = np.diag([1e-6, *(variance[sorted(parents[i])] / 2.0)])
         mean = np.linalg.solve(prior + x.T @ x, x.T @ y)
-        rate = 1e-3 + (((y - x @ mean) ** 2).sum() + mean @ prior @ mean) / 2
-        estimated[i] = rate / shape
-    np.testing.assert_allclose(plain.noise_var, estimated * shape / (shape - 1), rtol=1e-6)
+        before = 1e-3 * variance[i] if rate is None else rate
+        after = before + (((y - x @ mean) ** 2).sum() + mean @ prior @ mean) / 2
+        estimated[i] = after / shape
     assert_dense(blr, rows, parents, 2.0, estimated)
 
 
@@ -105,24 +109,36 @@ def test_learned_scale_has_the_best_evidence(graphs, environments, pooled):
 
 
 @pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("units", ["noise", "data"])
-def test_posterior_follows_the_units_of_the_genes(graphs, environments, units, known):
+@pytest.mark.parametrize("with_intercept", [True, False])
+@pytest.mark.parametrize(
+    "factor", [np.full(5, 1e-3), np.array([10.0, 0.2, 1.0, 3.0, 0.5])], ids=["all", "each"]
+)
+def test_posterior_follows_the_units_of_the_genes(
+    graphs, environments, known, with_intercept, factor
+):
     parents = graphs["complete"]
-    p = len(parents)
-    factor = np.array([10.0, 0.2, 1.0, 3.0, 0.5, 7.0])[:p]
     other = [(x * factor, shift * factor) for x, shift in environments]
-    noise = SD[:p] ** 2
-    options = {"prior_units": units, "intercept": False, "prior_rate": 1e-9}
+    noise = SD[:5] ** 2
+    options = {"intercept": with_intercept}
     one = fitted(parents, environments, noise_var=noise if known else None, **options)
     two = fitted(parents, other, noise_var=noise * factor**2 if known else None, **options)
-    mean = one.mean().toarray() * factor[:, None] / factor
-    distance = np.abs(two.mean().toarray() - mean).max() / np.abs(mean).max()
-    if units == "noise" and known:
-        assert distance < 1e-4  # the scale is refined to 1e-4
-    elif units == "noise":  # the first fit, that of the noise, is not invariant
-        assert distance < 0.05
-    else:
-        assert distance > 0.1
+    weights = one.mean().toarray() * factor[:, None] / factor
+    # Up to 1e-4, to which the scale of the prior is refined.
+    np.testing.assert_allclose(two.mean().toarray(), weights, atol=1e-4 * np.abs(weights).max())
+    np.testing.assert_allclose(two.noise_var, one.noise_var * factor**2, rtol=1e-4)
+    np.testing.assert_allclose(two.intercept_mean, one.intercept_mean * factor, rtol=1e-3)
+    cells = sum(len(x) for x, _ in environments)
+    change = -cells * np.log(factor).sum()
+    assert two.log_evidence() == pytest.approx(one.log_evidence() + change, abs=1e-3)
+
+
+@pytest.mark.parametrize("with_intercept", [True, False])
+def test_one_cell_or_cells_that_do_not_vary_give_a_rate_above_zero(graphs, with_intercept):
+    dag = Dag.from_parents(graphs["complete"])
+    for x in (np.zeros((3, 5)), np.full((4, 5), 7.0), np.arange(5.0)[None], np.empty((0, 5))):
+        blr = DagBlr(dag, intercept=with_intercept).update(Moments.from_array(x))
+        assert np.isfinite(blr.log_evidence())
+        assert (blr.noise_var > 0).all()
 
 
 def test_one_by_one_is_the_batch(graphs, environments):

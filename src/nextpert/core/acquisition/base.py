@@ -99,6 +99,10 @@ class LookaheadAcquisition(Acquisition):
         """Return the coefficients ``(quadratic, linear)`` of ``s_i = 1/n + w_i`` in the sum."""
         raise NotImplementedError
 
+    def spread_ahead(self) -> tuple[Vector, Vector]:
+        """Return ``e`` and ``kappa`` of every node after the hypothetical cells."""
+        return self.posterior.spread(self.n_cells, expected=self.noise_aware)
+
     def _build(self) -> lookahead.Problem:
         posterior, dag = self.posterior, self.posterior.dag
         self.cov = posterior.blocks["cov"]

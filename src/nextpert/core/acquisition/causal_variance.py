@@ -35,4 +35,4 @@ class CausalVariance(LookaheadAcquisition):
 
     def coefficients(self) -> tuple[Vector, Vector]:
         """Return zeros and ``e``."""
-        return np.zeros(self.n_nodes), self.posterior.spread(self.n_cells)[0]
+        return np.zeros(self.n_nodes), self.spread_ahead()[0]

@@ -74,5 +74,5 @@ class Civ(LookaheadAcquisition):
 
     def coefficients(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return ``kappa`` and ``4 e E(a - b)^2``."""
-        e, kappa = self.posterior.spread(self.n_cells)
+        e, kappa = self.spread_ahead()
         return kappa, 4 * e * self.mean_square()

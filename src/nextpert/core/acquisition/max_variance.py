@@ -37,7 +37,7 @@ class MaxVariance(LookaheadAcquisition):
 
     def coefficients(self) -> tuple[Vector, Vector]:
         """Return zeros and ``e``."""
-        return np.zeros(self.n_nodes), self.posterior.spread(self.n_cells)[0]
+        return np.zeros(self.n_nodes), self.spread_ahead()[0]
 
     def _eigen(self) -> tuple[Vector, Vector]:
         vptr = self.posterior.vptr

@@ -32,7 +32,7 @@ class TargetMeanVariance(LookaheadAcquisition):
 
     def coefficients(self) -> tuple[Vector, Vector]:
         """Return zeros and ``|A_.i|^2 e_i``."""
-        e, _ = self.posterior.spread(self.n_cells)
+        e, _ = self.spread_ahead()
         return np.zeros(self.n_nodes), (self._effects**2).sum(axis=0) * e
 
     @property

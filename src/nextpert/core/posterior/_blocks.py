@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert.core.posterior import _kernels as kernels
-from nextpert.core.posterior._parts import BLOCKS
+from nextpert.core.posterior._parts import BLOCKS, cell_variance
 from nextpert.core.posterior._prior_scale import learn_precision
 
 if TYPE_CHECKING:
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 def fill_blocks(layout: Layout, statistics: Statistics, prior: Prior) -> dict[str, Vector]:
     """Return the blocks under the prior, whose scale is learned where it is to be."""
     noise_var = prior.noise_var
-    if noise_var is None or prior.units == "data":
-        precision = _column_precision(layout, statistics, prior, None)
+    if prior.units == "data":
+        return solve_blocks(layout, statistics, _column_precision(layout, statistics, prior, None))
+    if noise_var is None:
+        # Noise variances are not known before the fit: those of a first one, where variances of
+        # the cells stand for them. Taken is 1 / E[1 / sigma^2], which is finite for any prior.
+        variance = cell_variance(layout, statistics)
+        precision = _column_precision(layout, statistics, prior, variance)
         plain = solve_blocks(layout, statistics, precision)
-        if prior.units == "data":
-            return plain
-        # Noise variances are not known before the fit: those of a first one, in units of the
-        # data. Taken is 1 / E[1 / sigma^2], which is finite for any prior.
-        rate = prior.rate + plain["residual"] / 2
+        rate = prior.rates(layout, statistics) + plain["residual"] / 2
         noise_var = rate / (prior.shape + statistics.cells / 2)
     return solve_blocks(layout, statistics, _column_precision(layout, statistics, prior, noise_var))
 

@@ -8,9 +8,11 @@ import numpy as np
 from scipy.special import gammaln
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
-    from nextpert.core.posterior._parts import Prior
+    from nextpert.core.posterior._parts import Layout, Prior, Statistics
 
     Vector = NDArray[np.float64]
 
@@ -33,7 +35,9 @@ def gap_terms(alpha: Vector, beta: Vector) -> tuple[Vector, Vector]:
     return beta / (alpha - 1), kappa
 
 
-def log_evidence(cells: Vector, prior: Prior, residual: Vector, logdet: Vector) -> Vector:
+def log_evidence(
+    layout: Layout, statistics: Statistics, prior: Prior, blocks: Mapping[str, Vector]
+) -> Vector:
     """Return the log evidence of every node, shape ``(n_nodes,)``.
 
     Raises
@@ -41,13 +45,15 @@ def log_evidence(cells: Vector, prior: Prior, residual: Vector, logdet: Vector) 
     ValueError
         If the prior of the noise variances is improper.
     """
-    constant = -0.5 * cells * np.log(2 * np.pi) + 0.5 * logdet
+    cells, residual = statistics.cells, blocks["residual"]
+    constant = -0.5 * cells * np.log(2 * np.pi) + 0.5 * blocks["logdet"]
     if prior.noise_var is not None:
         return constant - 0.5 * cells * np.log(prior.noise_var) - 0.5 * residual / prior.noise_var
     if prior.rate == 0:
         message = "prior_rate=0 is improper: the evidence is undefined."
         raise ValueError(message)
-    shape, rate = prior.shape + cells / 2, prior.rate + residual / 2
-    before = prior.shape * np.log(prior.rate) - gammaln(prior.shape)
+    before_rate = prior.rates(layout, statistics)
+    shape, rate = prior.shape + cells / 2, before_rate + residual / 2
+    before = prior.shape * np.log(before_rate) - gammaln(prior.shape)
     after = -shape * np.log(rate) + gammaln(shape)
     return constant + before + after

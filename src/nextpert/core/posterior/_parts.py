@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # M, m, y'y - m'X'y, log|M| over the prior's, and the prior precision of every design column.
 BLOCKS = ("cov", "weights", "residual", "logdet", "precision")
+RATE_SHARE = 1e-3  # the default rate of a noise variance, over the variance of the cells
 
 
 class Layout(NamedTuple):
@@ -54,6 +55,25 @@ class Prior(NamedTuple):
     units: str
     pooled: bool
     shape: float
-    rate: float
+    rate: float | None  # a share of the cells' variance where None
     noise_var: Vector | None  # known ones
     intercept_precision: float
+
+    def rates(self, layout: Layout, statistics: Statistics) -> Vector:
+        """Return the rate of every node's noise variance, shape ``(n_nodes,)``."""
+        if self.rate is None:
+            return RATE_SHARE * cell_variance(layout, statistics)
+        return np.full(layout.n_nodes, self.rate)
+
+
+def cell_variance(layout: Layout, statistics: Statistics) -> Vector:
+    """Return the variance of every node's cells less their shifts: a number in its units.
+
+    Above 0 throughout: the mean square where the cells do not vary, 1 where there are none.
+    """
+    cells, square = np.maximum(statistics.cells, 1), statistics.yty
+    variance = square.copy()
+    if layout.intercept:
+        variance -= statistics.xty[layout.vptr[:-1]] ** 2 / cells
+    variance = np.where(variance > 1e-12 * square, variance, square) / cells
+    return np.where(variance > 0, variance, 1.0)

@@ -32,8 +32,10 @@ def check_units(prior_units: str | None, prior_scale: float | str) -> str:
     return prior_units
 
 
-def check_rate(prior_rate: float, learned: bool) -> float:
+def check_rate(prior_rate: float | None, learned: bool) -> float | None:
     """Return the rate if it is finite and 0 or above (``learned``: above 0), or raise."""
+    if prior_rate is None:
+        return None
     if not (np.isfinite(prior_rate) and prior_rate >= 0):
         message = f"prior_rate must be a finite number, 0 or above, but is {prior_rate!r}."
         raise ValueError(message)

@@ -102,7 +102,7 @@ def learn_precision(
     tau = prior.intercept_precision
     _spectra(vptr, layout.mptr, layout.intercept, tau, relative, *statistics, values, scores, rest)
     known = np.zeros(p) if prior.noise_var is None else prior.noise_var
-    shape, rate = np.full(p, prior.shape), np.full(p, prior.rate)
+    shape, rate = np.full(p, prior.shape), prior.rates(layout, statistics)
     head = (vptr, layout.intercept, values, scores, rest)
     tail = (shape, rate, statistics.cells / 2, known)
 

@@ -38,7 +38,7 @@ def pack(
         "prior_scale": prior.scale,
         "prior_units": prior.units,
         "prior_shape": prior.shape,
-        "prior_rate": prior.rate,
+        "prior_rate": "cells" if prior.rate is None else prior.rate,
     }
 
 
@@ -64,6 +64,7 @@ def unpack(
     scale, known = stored.get("prior_scale"), None
     if _flag(stored, "noise_known"):
         known = _vector(stored, "known_noise_var", dag.n_nodes, above=0)
+    default = isinstance(stored.get("prior_rate"), str) and stored["prior_rate"] == "cells"
     options: dict[str, Any] = {
         "noise_var": known,
         "intercept": _flag(stored, "intercept"),
@@ -71,7 +72,7 @@ def unpack(
         "prior_units": str(stored.get("prior_units")),
         "pooled": _flag(stored, "pooled"),
         "prior_shape": _number(stored, "prior_shape"),
-        "prior_rate": _number(stored, "prior_rate"),
+        "prior_rate": None if default else _number(stored, "prior_rate"),
     }
     width = dag.in_degree + options["intercept"]
     squares, nodes = int((width**2).sum()), dag.n_nodes

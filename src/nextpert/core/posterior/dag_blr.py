@@ -61,13 +61,15 @@ class DagBlr:
         What one ``lambda`` stands for. ``"data"``: every weight of node ``i`` has the variance
         ``sigma_i^2 / lambda_i``, as in the paper. ``"noise"``: its weight on parent ``k`` has the
         variance ``sigma_i^2 / (lambda_i sigma_k^2)``, whatever the units of the genes; noise
-        variances of parents that are not known are estimated, by a first fit in units of the
-        data. ``None`` (default): ``"noise"`` where the scale is learned, else ``"data"``.
+        variances of parents that are not known are estimated, by a first fit in which the
+        variances of the cells stand for them. ``None`` (default): ``"noise"`` where the scale is
+        learned, else ``"data"``.
     pooled
         With ``"evidence"``: one lambda for all nodes (default), or one a node, drawn towards
         the common value.
     prior_shape, prior_rate
-        Prior of the noise variances. The paper's choice for cells is 2 and 0.
+        Prior of the noise variances. The paper's choice for cells is 2 and 0. ``None`` (default)
+        stands for a rate of a thousandth of the variance of the node's cells, whatever its units.
 
     Raises
     ------
@@ -98,7 +100,7 @@ class DagBlr:
         prior_units: str | None = None,
         pooled: bool = True,
         prior_shape: float = 2.0,
-        prior_rate: float = 1e-3,
+        prior_rate: float | None = None,
     ) -> None:
         self.dag = dag
         self.intercept = bool(intercept)
@@ -184,14 +186,9 @@ class DagBlr:
     @property
     def _prior(self) -> Prior:
         return Prior(
-            self.prior_scale,
-            self.prior_units,
-            self.pooled,
-            self.prior_shape,
-            self.prior_rate,
-            self.known_noise_var,
-            self.intercept_precision,
-        )
+            self.prior_scale, self.prior_units, self.pooled, self.prior_shape, self.prior_rate,
+            self.known_noise_var, self.intercept_precision,
+        )  # fmt: skip
 
     @property
     def n_nodes(self) -> int:
@@ -238,7 +235,7 @@ class DagBlr:
     @property
     def rate(self) -> Vector:
         """Posterior rate beta of the noise variances, shape ``(n_nodes,)``."""
-        return self.prior_rate + self.blocks["residual"] / 2
+        return self._prior.rates(self._layout, self._statistics) + self.blocks["residual"] / 2
 
     @property
     def noise_var(self) -> Vector:
@@ -252,11 +249,13 @@ class DagBlr:
 
     noise_var_mean = noise_var
 
-    def spread(self, extra_cells: float = 0.0) -> tuple[Vector, Vector]:
+    def spread(self, extra_cells: float = 0.0, *, expected: bool = False) -> tuple[Vector, Vector]:
         """Return ``e`` and ``kappa`` of every node: the terms of the variance of the gap.
 
         ``e = beta/(alpha - 1)`` and ``kappa = beta^2 (2 alpha - 1)/((alpha - 1)^2 (alpha - 2))``
         with ``alpha`` grown by ``extra_cells / 2``; known variance: ``sigma^2``, ``2 sigma^4``.
+        The paper leaves ``beta`` as it is; ``expected`` lets it grow by ``extra_cells / 2`` times
+        the noise variance believed now, as it will on average.
 
         Raises
         ------
@@ -266,13 +265,13 @@ class DagBlr:
         if self.known_noise_var is not None:
             return self.known_noise_var, 2 * self.known_noise_var**2
         alpha, beta = self.shape + extra_cells / 2, self.rate
+        if expected:
+            beta = beta + extra_cells / 2 * self.noise_var
         return gap_terms(alpha, beta)
 
     def log_evidence(self) -> float:
         """Return the log evidence (marginal likelihood) of all cells seen."""
-        terms = log_evidence(
-            self._statistics.cells, self._prior, self.blocks["residual"], self.blocks["logdet"]
-        )
+        terms = log_evidence(self._layout, self._statistics, self._prior, self.blocks)
         return float(terms.sum())
 
     def sample(
