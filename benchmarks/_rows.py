@@ -8,7 +8,7 @@ from benchmarks._row import Goal, Row
 
 
 def _civ(name: str, title: str, n_genes: int, n_parents: int | None, **options: Any) -> Row:
-    more = {k: options.pop(k) for k in ("peer", "estimate") if k in options}
+    more = {k: options.pop(k) for k in ("peer",) if k in options}
     size = {"n_genes": n_genes, "n_parents": n_parents, "n_states": 5}
     small = {"n_genes": 6, "n_parents": n_parents, "n_states": 1}
     has_peer = more.get("peer", True)
@@ -47,7 +47,7 @@ ROWS: tuple[Row, ...] = (
     _civ("30", "CIV step, 30 genes complete", 30, None, goal=Goal(faster=30, also="no worse")),
     _civ("100", "CIV step, 100 genes complete", 100, None, goal=Goal(faster=100, also="no worse")),
     _civ(
-        "200", "CIV step, 200 genes, 3 parents each", 200, 3, estimate=True, peer_repeats=1,
+        "200", "CIV step, 200 genes, 3 parents each", 200, 3, peer_repeats=1,
         goal=Goal(faster=5000, also="no worse"),
     ),
     _civ(

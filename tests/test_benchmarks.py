@@ -42,16 +42,16 @@ def absolute(x):
     return np.abs(x).max()
 
 
-@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("lean", [True, False])
 @pytest.mark.parametrize("n_cells", [1, 100])
 @pytest.mark.parametrize("n_parents", [None, 2])
-def test_the_dense_program_gives_the_same_criterion(bench, n_parents, n_cells, plain):
+def test_the_dense_program_gives_the_same_criterion(bench, n_parents, n_cells, lean):
     state = bench.design.draw_state(12, n_parents, seed=3, n_rounds=4)
     shifts = 0.7 * Sphere(1.0).sample(20, 12, rng=5)
     for domain in (Sphere(1.0), Pool(shifts)):
         ours = Civ(state.posterior, state.target, domain=domain, n_cells=n_cells)
         theirs = bench.dense.DenseCiv(
-            state.dense(), state.target, n_cells, area=domain.moments(12), plain=plain
+            state.dense(), state.target, n_cells, area=domain.moments(12), lean=lean
         )
         values = np.array([theirs.value(shift) for shift in shifts])
         assert np.ptp(values) > 1e-6 * values[0]
