@@ -142,6 +142,54 @@ def require_varying(control: Moments, genes: Sequence[str]) -> None:
         raise ValueError(message)
 
 
+def warn_values(
+    control: Moments, layer: str | None, graph: Any = None, *, stacklevel: int = 3
+) -> None:
+    """Warn of values that look like counts, or of another layer than the graph was learned on.
+
+    Parameters
+    ----------
+    control
+        Moments of the control cells.
+    layer
+        Layer they were read from.
+    graph
+        What is stored with the graph, ``adata.uns[dag_key]``.
+    """
+    params: Any = graph.get("params") if hasattr(graph, "get") else None
+    if hasattr(params, "get") and params.get("method", "given") != "given":
+        learned = params.get("layer")
+        if learned != layer:
+            message = (
+                f"The graph was learned on {_slot(learned)}, but this call reads {_slot(layer)}: "
+                f"pass the same layer to both, unless the two are meant to differ."
+            )
+            warnings.warn(message, UserWarning, stacklevel=stacklevel)
+    if looks_like_counts(control):
+        message = (
+            f"{_slot(layer)} holds whole numbers only: if they are counts, log-normalise them "
+            f"first (pp.perturbation_screen)."
+        )
+        warnings.warn(message, UserWarning, stacklevel=stacklevel)
+
+
+def looks_like_counts(cells: Moments) -> bool:
+    """Whether sums of the values and of their squares are whole numbers of 0 or more.
+
+    Sums of logarithms are so by chance alone: in one gene of many thousands.
+    """
+    sums = np.concatenate([cells.total, np.diag(cells.scatter) + cells.n * cells.mean**2])
+    off = np.abs(sums - np.round(sums))
+    varies = bool((np.diag(cells.scatter) > 0).any())
+    return varies and bool(
+        (sums >= 0).all() and (off <= np.minimum(1e-6 + 1e-9 * sums, 0.01)).all()
+    )
+
+
+def _slot(layer: str | None) -> str:
+    return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+
+
 def warn_left_out(plan: Plan) -> None:
     """Warn of every label that was left out, by name."""
     if plan.left_out:

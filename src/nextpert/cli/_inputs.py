@@ -127,6 +127,8 @@ def _normalised(adata: AnnData, options: argparse.Namespace) -> AnnData:
         if counts and options.file is not None:
             message = f"{where} holds whole numbers only: if they are counts, pass --log-normalise."
             warnings.warn(message, UserWarning, stacklevel=2)
+            # The functions say so too, in every step.
+            warnings.filterwarnings("ignore", r".* holds whole numbers only.*perturbation_screen")
         return adata
     if not counts:
         message = (

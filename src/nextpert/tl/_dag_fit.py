@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.environments import require_varying
+from nextpert._adata.environments import require_varying, warn_values
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.cells.moments import Moments
 from nextpert.core.graph.matched_random_dag import matched_random_dag
@@ -127,6 +127,7 @@ def dag_fit(
     folds = _adata.environment_moments(adata, columns, codes, n_folds, layer=layer)
     every = sum(folds[1:], start=folds[0])
     require_varying(every, genes)
+    warn_values(every, layer, adata.uns.get(dag_key))
     others = [
         sum((fold for g, fold in enumerate(folds) if g != f), start=Moments.zeros(len(genes)))
         for f in range(n_folds)

@@ -187,6 +187,7 @@ def fit_dag_blr(
         "log_evidence": blr.log_evidence(),
         "params": params,
     }
+    environments.warn_values(cells, layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)
     environments.warn_hardly_expressed(used, cells, genes)
     mean = _adata.to_all_genes(blr.mean().T, columns, adata.n_vars)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
+from nextpert._adata.environments import warn_values
 from nextpert.core.cells.distance_difference import distance_difference
 from nextpert.core.cells.mean_distance import MeanDistance, mean_distance
 
@@ -167,6 +168,8 @@ def target_distances(
         "genes": _adata.strings(names),
         "params": params,
     }
+    if control in rows:
+        warn_values(found[rows.index(control)], layer)
     _warn_left_out([rows[i] for i in range(len(rows)) if i not in set(kept)])
     return _adata.write_results(adata, uns={key_added: stored}, copy=copy)
 

@@ -21,6 +21,7 @@ from nextpert._adata import (
     strings,
     write_results,
 )
+from nextpert._adata.environments import warn_values
 from nextpert.core._checks import as_rng, require_count
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ def cpca(
     for cells, block in read_blocks(adata, columns, np.arange(adata.n_obs), layer=layer):
         scores[cells] = block @ mapping
     scores -= moments[0].mean @ mapping
+    warn_values(moments[0], layer)
     params: dict[str, Any] = {
         "perturbation_key": perturbation_key,
         "control": control,

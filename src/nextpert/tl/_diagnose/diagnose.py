@@ -221,6 +221,7 @@ def diagnose(
         }
         | ({} if layer is None else {"layer": layer}),
     }
+    environments.warn_values(cells, layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", verdict)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata
-from nextpert._adata.environments import require_varying
+from nextpert._adata.environments import require_varying, warn_values
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.search._open_arcs import open_arcs
 from nextpert.core.search._statistics import are_few
@@ -220,6 +220,7 @@ def learn_dag(
             adata, columns, groups, 1, layer=layer, show_progress=show_progress
         )
         _require_enough(cells, names, method)
+        warn_values(cells, layer)
         rng, workers = as_rng(rng), Workers(n_jobs, show_progress)
         found = search(cells, names, prior, options, rng, workers)
         graph, order = found.dag, found.order

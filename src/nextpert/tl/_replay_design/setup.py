@@ -106,6 +106,7 @@ def read_setup(
     environments.require_varying(moments[control], genes)
     perturbed = [moments[name] for name in plan.names]
     used = environments.shift_environments(plan, shift, genes, moments[control], perturbed)
+    environments.warn_values(moments[control], layer, adata.uns.get(dag_key), stacklevel=4)
     environments.warn_left_out(plan)
     environments.warn_hardly_expressed(used, moments[control], genes)
     pool = CellPool(cells[control], [cells[name] for name in plan.names], used.shifts)

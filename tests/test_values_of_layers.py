@@ -1,0 +1,119 @@
+"""Counts where log-normalised expression belongs, and layers that differ, are warned of."""
+
+from __future__ import annotations
+
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+from nextpert._adata.environments import looks_like_counts
+from nextpert.cli import main
+from nextpert.core import Moments
+
+GENES = ["A", "B", "C"]
+COUNTS = r"adata\.X holds whole numbers only.*pp\.perturbation_screen"
+
+
+@pytest.fixture
+def counts():
+    rng = np.random.default_rng(0)
+    x = rng.poisson(4, (300, 3)).astype(np.float32)
+    obs = pd.DataFrame({"perturbation": np.repeat(["control", "A", "B"], [200, 50, 50])})
+    adata = ad.AnnData(x, obs.set_index(obs.index.astype(str)), pd.DataFrame(index=GENES))
+    adata.layers["log"] = np.log1p(x)
+    return adata
+
+
+CALLS = {
+    "learn": lambda a, **o: npt.tl.learn_dag(a, method="boss", key_added="again", **o),
+    "fit": npt.tl.fit_dag_blr,
+    "diagnose": npt.tl.diagnose,
+    "dag_fit": npt.tl.dag_fit,
+    "cpca": lambda a, **o: npt.tl.cpca(a, alpha=1.0, **o),
+    "distances": lambda a, **o: npt.tl.target_distances(a, "A", **o),
+}
+
+
+def given(adata):
+    npt.tl.learn_dag(adata, method="given", dag=[("A", "B")], genes=GENES)
+
+
+def kinds(adata, kind, tmp_path):
+    if kind == "sparse":
+        adata.X = sp.csc_matrix(adata.X)
+    if kind == "backed":
+        adata.write_h5ad(tmp_path / "x.h5ad")
+        return ad.read_h5ad(tmp_path / "x.h5ad", backed="r")
+    return adata
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "backed"])
+@pytest.mark.parametrize("call", CALLS)
+def test_counts_are_warned_of(call, kind, counts, tmp_path):
+    given(counts)
+    adata = kinds(counts, kind, tmp_path)
+    with pytest.warns(UserWarning, match=COUNTS) as caught:
+        CALLS[call](adata)
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_logarithms_are_not(call, counts):
+    given(counts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        CALLS[call](counts, layer="log")
+
+
+def test_a_warning_taken_for_an_error_changes_nothing(counts, assert_same_adata):
+    given(counts)
+    before = counts.copy()
+    for call in CALLS.values():
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            with pytest.raises(UserWarning, match="whole numbers"):
+                call(counts)
+        assert_same_adata(counts, before)
+
+
+@pytest.mark.parametrize("call", ["fit", "diagnose", "dag_fit"])
+@pytest.mark.parametrize("learned", [None, "log"])
+def test_another_layer_than_the_graphs(call, learned, counts):
+    counts.X = np.log1p(counts.X) + 0.1
+    npt.tl.learn_dag(counts, method="boss", layer=learned)
+    given_arcs = [("A", "B"), ("B", "C")]
+    counts.varp["dag"] = sp.csr_matrix(np.eye(3, k=1))
+    read = "log" if learned is None else None
+    names = {None: r"adata\.X", "log": r"adata\.layers\['log'\]"}
+    message = rf"learned on {names[learned]}, but this call reads {names[read]}"
+    with pytest.warns(UserWarning, match=message):
+        CALLS[call](counts, layer=read)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        CALLS[call](counts, layer=learned)
+        npt.tl.learn_dag(counts, method="given", dag=given_arcs)
+        CALLS[call](counts, layer=read)
+
+
+@pytest.mark.parametrize("n", [1, 30, 100_000])
+@pytest.mark.parametrize("scale", [0.1, 50])
+def test_sums_tell_counts(n, scale):
+    rng = np.random.default_rng(n)
+    x = rng.poisson(scale, (n, 4)).astype(float)
+    assert looks_like_counts(Moments.from_array(x)) == bool(np.ptp(x, axis=0).any())
+    assert not looks_like_counts(Moments.from_array(np.log1p(x) + 1e-4))
+    assert not looks_like_counts(Moments.from_array(x - x.mean()))
+    assert not looks_like_counts(Moments.zeros(3))
+    assert not looks_like_counts(Moments.from_array(np.ones((n, 2))))
+
+
+def test_the_command_says_it_once(counts, tmp_path, capsys):
+    counts.write_h5ad(tmp_path / "x.h5ad")
+    out = ["--out", str(tmp_path / "out"), "--no-figures", "--quiet"]
+    assert main(["design", str(tmp_path / "x.h5ad"), "--target", "A", *out]) == 0
+    assert capsys.readouterr().err.count("whole numbers") == 1
