@@ -162,9 +162,9 @@ def test_the_summary_says_who_wins(replayed, caplog):
 @pytest.mark.parametrize(
     ("gap", "p_adjusted", "words"),
     [
-        ([-0.2, 0.0, 0.1], [0.01, 1, 1], "The graph helps: nearer than an empty graph with the "
+        ([-0.2, -0.1, 0.1], [0.01, 0.2, 1], "The graph helps: nearer than an empty graph with the "
          "same shifts: civ -0.200 ± 0.100."),
-        ([-0.2, 0.0, 0.1], [0.06, 1, 1], "The graph adds nothing clear here: with it, no"),
+        ([-0.2, 0.0, 0.1], [0.055, 1, 1], "The graph adds nothing clear here: with it, no"),
         ([0.2, 0.0, 0.1], [0.01, 1, 1], "The graph adds nothing here"),
         ([-0.009, 0.0, 0.1], [0.001, 1, 1], "by 1 % or more (civ -0.009 ± 0.100, greedy"),
         ([-0.01, -0.2, 0.1], [0.049, 0.04, 1], "shifts: greedy -0.200 ± 0.100, civ -0.010"),
@@ -216,3 +216,12 @@ def test_rounding_is_no_difference(replayed):
     found = comparison_table(distance, targets, criteria)
     assert found["verdict"].tolist() == ["no difference seen"] * 2
     assert found["p_value"].tolist() == [1.0] * 2
+
+
+def test_nearer_is_better_and_further_is_worse(replayed):
+    targets = replayed.uns["replay"]["targets"].query("not held_out").iloc[:2]
+    distance = np.full((2, 2, 4, 4), 3.0)
+    distance[0, 0] -= np.linspace(1.0, 1.1, 4)[:, None]
+    distance[1, 0] += np.linspace(1.0, 1.1, 4)[:, None]
+    found = comparison_table(distance, targets, ["civ", "random"])
+    assert found["verdict"].tolist() == ["better than random", "worse than random"]
