@@ -25,12 +25,13 @@ def bench(monkeypatch):
         _screens,
         _simulated,
         held_out,
+        scale,
         simulated_screens,
     )  # fmt: skip
 
     return SimpleNamespace(
         predictors=_predictors, screens=_screens, held_out=held_out, simulated=_simulated,
-        trial=simulated_screens, peers=_peer_searches,
+        trial=simulated_screens, scale=scale, peers=_peer_searches,
     )  # fmt: skip
 
 
@@ -184,3 +185,23 @@ def test_the_tables_of_simulated_screens(bench, tmp_path, capsys):
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
     assert len(tables[1].splitlines()) == 2 + len(bench.peers.SEARCHES)
+
+
+def test_statistics_take_what_their_shapes_say(bench):
+    row = bench.scale.sum_up(7, 5, 5000)  # two blocks
+    assert row.n_cells == 5000
+    assert row.megabytes == pytest.approx(8e-6 * (7 + 2 * 7 * 5 + 5 * 5))
+
+
+def test_the_search_at_scale_finds_targets_and_directions(bench):
+    row = bench.scale.search(25)
+    assert row.targets == 1
+    assert row.directed == 1
+    assert row.f1 > 0.98
+    assert row.directed_controls <= row.directed
+
+
+def test_the_command_on_scale(bench, tmp_path, capsys):
+    bench.scale.main(["--quick", "--plot", str(tmp_path / "p.png"), "--save", str(tmp_path / "t")])
+    assert capsys.readouterr().out == (tmp_path / "t").read_text()
+    assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
