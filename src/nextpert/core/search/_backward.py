@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert.core.graph._equivalence import Pdag
-from nextpert.core.search._grow_shrink import local_score
+from nextpert.core.search._best_member import best_member
 from nextpert.core.search._imap import Scratch
+from nextpert.core.search._local_score import local_score
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core.graph.dag import Dag
-    from nextpert.core.search._grow_shrink import ScoreProblem
+    from nextpert.core.search._local_score import ScoreProblem
     from nextpert.core.search.prior_knowledge import PriorKnowledge
 
 _MOST_SETS = 256  # looked at an arc; more only where an arc has nine common neighbours or more
@@ -36,7 +37,8 @@ def backward(
     neighbours of y that are adjacent to x, but for a clique T of them, become children of both.
     The score rises by ``s(y, T + parents(y) - x) - s(y, T + parents(y) + x)``. With prior
     knowledge, an arc is deleted only where a member of the new class agrees with it. Directions
-    that the last ``n_exogenous`` nodes settle stay as they are.
+    that the last ``n_exogenous`` nodes settle stay as they are. Where arcs have log-odds, graphs of
+    a class differ in score: an arc is deleted only if the best one found of the new class gains.
     """
     known: dict[tuple[int, frozenset[int]], float] = {}
     scratch = Scratch.empty(dag.n_nodes)
@@ -51,6 +53,9 @@ def backward(
             known[key] = local_score(problem, row, node, scratch)
         return known[key]
 
+    def total(graph: Dag) -> float:
+        return sum(score(i, frozenset(graph.parents(i).tolist())) for i in range(graph.n_nodes))
+
     while True:
         graph = Pdag.of_class(dag, n_exogenous)
         found: list[tuple[float, int, int, set[int]]] = []
@@ -64,6 +69,13 @@ def backward(
                         found.append((gain, x, y, common - kept))
         found.sort(key=lambda deletion: -deletion[0])
         thinned = (_without(graph, x, y, freed, prior) for _, x, y, freed in found)
+        if problem.log_odds.size:
+            turned = (
+                thinner and best_member(thinner, problem.log_odds, prior, n_exogenous)
+                for thinner in thinned
+            )
+            least = total(dag) + _LEAST_GAIN
+            thinned = (t if t is not None and total(t) > least else None for t in turned)
         best = next((thinner for thinner in thinned if thinner is not None), None)
         if best is None:
             return dag

@@ -5,9 +5,6 @@ again, the node of the prefix that raises the score most, and then dropping thos
 score is higher. Every state of growing is a vertex of the node's tree: its branches are all nodes
 that raise the score there, best first. A prefix follows the first branch it has, so that a branch
 passed over is known not to be in the prefix, and deeper vertices leave it out.
-
-Scores are ``constant[d] - half * log|C_P| - weight[d] * log var(v | P)`` for d parents P, where C
-is a covariance scaled to a unit diagonal: BIC and BGe are both of that form.
 """
 
 # mypy: disable-error-code="no-untyped-def,assignment"
@@ -18,31 +15,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core._compile import entry, fast, inner, spliced
+from nextpert.core._compile import fast, inner, spliced
 from nextpert.core.search._bits import flip, has, members
-from nextpert.core.search._imap import add_family
+from nextpert.core.search._local_score import shrink
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LEAST_VARIANCE = 1e-9
-
-
-class ScoreProblem(NamedTuple):
-    """A decomposable score (see the head of this file) and prior knowledge as bit sets.
-
-    ``required[i]`` and ``forbidden[i]`` are parents of ``i``; ``before[i]`` and ``after[i]`` are
-    the nodes that must stand before and after ``i``.
-    """
-
-    matrix: NDArray[np.float64]  # (p, p), unit diagonal
-    constant: NDArray[np.float64]  # (p + 1,) by number of parents
-    weight: NDArray[np.float64]  # (p + 1,) by number of parents
-    half: float
-    required: NDArray[np.uint64]
-    forbidden: NDArray[np.uint64]
-    before: NDArray[np.uint64]
-    after: NDArray[np.uint64]
 
 
 class Forest(NamedTuple):
@@ -109,41 +89,6 @@ class Growth(NamedTuple):
             found=np.zeros(p, np.int64),
             barred=np.zeros(p, np.bool_),
         )
-
-
-@entry
-def local_score(problem, row, child, scratch):
-    """Return the score of a node with the parents in ``row``."""
-    m, residual = add_family(problem.matrix, row, child, scratch)
-    log_volume = 0.0
-    for k in range(m):
-        log_volume -= 2.0 * np.log(scratch.factor[k, k])
-    return problem.constant[m] - problem.half * log_volume - problem.weight[m] * np.log(residual)
-
-
-@inner
-def shrink(problem, row, child, scratch):
-    """Drop parents while the score rises, the best first; return the score."""
-    current = local_score(problem, row, child, scratch)
-    while True:
-        m = members(row, scratch.sequence)
-        if m == 0:
-            return current
-        factor, sums, sequence = scratch.factor, scratch.sums, scratch.sequence
-        residual = 1.0 / (factor[m, m] * factor[m, m])
-        best, place = 0.0, np.int64(-1)
-        for i in range(m):
-            share = factor[m, i] * factor[m, i] / sums[i]  # squared partial correlation
-            inside = sums[i] - factor[m, i] * factor[m, i]  # precision among the parents
-            gain = problem.constant[m - 1] - problem.constant[m] - problem.half * np.log(inside)
-            gain -= problem.weight[m - 1] * (np.log(residual) - np.log1p(-share))
-            gain += problem.weight[m] * np.log(residual)
-            if gain > best and not has(problem.required[child], sequence[i]):
-                best, place = gain, i
-        if place < 0:
-            return current
-        flip(row, sequence[place])
-        current = local_score(problem, row, child, scratch)
 
 
 @inner
@@ -255,7 +200,9 @@ def _branch_out(problem, forest, growth, vertex):
     residual, weight = variance[owner], problem.weight[depth + 1]
     fixed = problem.constant[depth + 1] - problem.constant[depth]
     fixed += (problem.weight[depth] - weight) * np.log(residual)
-    plain = problem.half == 0.0  # the share of variance orders the branches: no logarithm is needed
+    weighed = problem.log_odds.shape[0] > 0
+    # The share of variance alone orders the branches where nothing else differs: no logarithms.
+    plain = problem.half == 0.0 and not weighed
     bound = -np.expm1(fixed / weight)
     n = 0
     for u in range(problem.matrix.shape[0]):
@@ -266,6 +213,8 @@ def _branch_out(problem, forest, growth, vertex):
             gain = share - bound
         else:
             gain = fixed - problem.half * np.log(variance[u]) - weight * np.log1p(-share)
+            if weighed:
+                gain += problem.log_odds[owner, u]
         if gain > 0.0:
             growth.key[n] = gain
             growth.found[n] = u

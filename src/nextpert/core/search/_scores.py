@@ -8,18 +8,22 @@ import numpy as np
 from scipy.special import gammaln
 
 from nextpert.core._checks import require_positive
-from nextpert.core.search._grow_shrink import ScoreProblem
+from nextpert.core.search._local_score import ScoreProblem
 from nextpert.core.search._statistics import checked_correlation, checked_prior, packed
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.cells.moments import Moments
     from nextpert.core.search.prior_knowledge import PriorKnowledge
 
 
 def make_score_problem(
-    moments: Moments, score: str, penalty: float, prior: PriorKnowledge | None
+    moments: Moments,
+    score: str,
+    penalty: float,
+    prior: PriorKnowledge | None,
+    log_odds: NDArray[np.float64] | None = None,
 ) -> ScoreProblem:
     """Return the input of the compiled best-order search."""
     known = checked_prior(prior, moments.n_nodes)
@@ -39,7 +43,28 @@ def make_score_problem(
         weight,
         half,
         **packed(known),
+        log_odds=np.zeros((0, 0)) if log_odds is None else log_odds,
     )
+
+
+def checked_log_odds(
+    log_odds: ArrayLike | None, n_nodes: int, n_exogenous: int
+) -> NDArray[np.float64] | None:
+    """Return log-odds of arcs with a row a child and none for exogenous arcs; None if all are 0."""
+    if log_odds is None:
+        return None
+    given = np.asarray(log_odds, np.float64)
+    if given.shape != (n_nodes, n_nodes) or not np.isfinite(given).all():
+        message = (
+            f"log_odds must be finite numbers of shape ({n_nodes}, {n_nodes}), a row a parent: "
+            f"for arcs that must or must not be, use required and forbidden ones."
+        )
+        raise ValueError(message)
+    if not given.any():
+        return None
+    full = np.zeros((n_nodes + n_exogenous, n_nodes + n_exogenous))
+    full[:n_nodes, :n_nodes] = given.T
+    return full
 
 
 def _bic(

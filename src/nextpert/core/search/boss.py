@@ -13,18 +13,20 @@ from nextpert.core._checks import as_rng, require_count
 from nextpert.core.graph._equivalence import Pdag
 from nextpert.core.graph.dag import Dag
 from nextpert.core.search._backward import agreeing_dag, backward
+from nextpert.core.search._best_member import best_member
 from nextpert.core.search._bits import unpack_rows
 from nextpert.core.search._boss_kernel import State, climb, move_blocks
-from nextpert.core.search._grow_shrink import Forest, Growth, ScoreProblem, local_score
+from nextpert.core.search._grow_shrink import Forest, Growth
 from nextpert.core.search._imap import Problem, Scratch, sparse_order
-from nextpert.core.search._scores import make_score_problem
+from nextpert.core.search._local_score import ScoreProblem, local_score
+from nextpert.core.search._scores import checked_log_odds, make_score_problem
 from nextpert.core.search._statistics import checked_prior, packed
 from nextpert.core.search.prior_knowledge import PriorKnowledge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.cells.moments import Moments
 
@@ -78,6 +80,7 @@ def boss(
     n_starts: int = 1,
     backward_search: bool = True,
     prior: PriorKnowledge | None = None,
+    log_odds: ArrayLike | None = None,
     rng: int | np.random.Generator | None = None,
     n_jobs: int | None = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -92,7 +95,8 @@ def boss(
     The score of a node with the parents P is, up to constants, with ``BIC``
     ``-n/2 log var(x | P) - penalty/2 log(n) |P|``, or the log marginal likelihood ``BGe`` of
     standardised nodes (Geiger & Heckerman 2002, corrected by Kuipers et al. 2014,
-    doi:10.1214/14-AOS1217) with ``alpha_mu = 1`` and ``alpha_w = n_nodes + 2``.
+    doi:10.1214/14-AOS1217) with ``alpha_mu = 1`` and ``alpha_w = n_nodes + 2``. To it the
+    ``log_odds`` of each parent are added.
 
     With fewer than ``n_nodes + 2`` cells, correlations are shrunk as if 5 cells of independent
     nodes had been seen as well.
@@ -121,6 +125,10 @@ def boss(
         to the best order, so every start searches twice: from its own order, and from where the
         search without prior knowledge ends (a member of that class that agrees, if there is one).
         Nodes are also moved together with those that they may not pass.
+    log_odds
+        What speaks for an arc, or against it if below 0, beside the cells: natural logarithms,
+        shape ``(n_nodes, n_nodes)`` over the nodes that are not exogenous, row = parent. They also
+        choose among the directions that cells cannot tell apart.
     rng
         Seed or generator. Every start gets a seed drawn from it, so the result does not depend on
         the number of workers.
@@ -133,8 +141,8 @@ def boss(
     ------
     ValueError
         If ``score`` is unknown, ``penalty`` not above 0, ``n_starts`` below 1, the prior knowledge
-        is of another number of nodes, or there are fewer than 4 cells, constant nodes,
-        copies or linearly dependent nodes (they are named).
+        or ``log_odds`` are of another number of nodes, ``log_odds`` not finite, or there are fewer
+        than 4 cells, constant nodes, copies or linearly dependent nodes (they are named).
 
     Examples
     --------
@@ -147,7 +155,8 @@ def boss(
     n_starts = require_count(n_starts, "n_starts")
     known = checked_prior(prior, moments.n_nodes - n_exogenous)
     bound = known if known.before.any() or known.forbidden.any() else None
-    task = _Task.make(moments, score, penalty, known, n_exogenous)
+    odds = checked_log_odds(log_odds, known.n_nodes, n_exogenous)
+    task = _Task.make(moments, score, penalty, known, n_exogenous, odds)
     seeds = as_rng(rng).integers(0, 2**64, n_starts, dtype=np.uint64)
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
     scores = np.empty(n_starts)
@@ -185,12 +194,18 @@ class _Task(NamedTuple):
 
     @classmethod
     def make(
-        cls, moments: Moments, score: str, penalty: float, known: PriorKnowledge, n_exogenous: int
+        cls,
+        moments: Moments,
+        score: str,
+        penalty: float,
+        known: PriorKnowledge,
+        n_exogenous: int,
+        log_odds: NDArray[np.float64] | None,
     ) -> _Task:
         """Return the task; dependent, to the starting orders, is what the BIC would join."""
         p, n = known.n_nodes, moments.n
         padded = known.with_exogenous(n_exogenous) if n_exogenous else known
-        problem = make_score_problem(moments, score, penalty, padded)
+        problem = make_score_problem(moments, score, penalty, padded, log_odds)
         nothing = PriorKnowledge(p).with_exogenous(n_exogenous)
         free = problem._replace(**packed(nothing))
         precision = np.asarray(np.linalg.inv(problem.matrix), np.float64)[:p, :p]
@@ -226,7 +241,7 @@ def _start(
     order = task.order(slack, random, True)
     total, parents, _ = _climb(task.problem, order, random, n_exogenous, prior is not None)
     if prior is None:
-        return total, parents
+        return _turned(task, None, total, parents)
     random = np.array([seed], np.uint64)
     order = task.order(slack, random, False)
     _, free, order = _climb(task.free, order, random, n_exogenous, False)
@@ -238,7 +253,29 @@ def _start(
     found = [(total, parents), _climb(task.problem, order, random, n_exogenous, True)[:2]]
     if member is not None and full.allows(member):
         found.append((_total(task.problem, member), _rows_of(task.problem, member)))
-    return max(found, key=lambda pair: pair[0])
+    return _turned(task, full, *max(found, key=lambda pair: pair[0]))
+
+
+def _turned(
+    task: _Task, prior: PriorKnowledge | None, total: float, parents: NDArray[np.uint64]
+) -> tuple[float, NDArray[np.uint64]]:
+    """Climb on from the graph of the same class with the highest log-odds, while that gains."""
+    problem, n_exogenous = task.problem, task.n_exogenous
+    known = prior or PriorKnowledge(len(problem.matrix) - n_exogenous).with_exogenous(n_exogenous)
+    while problem.log_odds.size:
+        dag = _to_dag(parents)
+        member = best_member(dag, problem.log_odds, prior, n_exogenous)
+        if member is dag:
+            break
+        random = np.array([0], np.uint64)
+        order = known.order_of(member)
+        higher = _climb(problem, order, random, n_exogenous, prior is not None)[:2]
+        here = (_total(problem, member), _rows_of(problem, member))
+        best = max(here, higher, key=lambda pair: pair[0])
+        if best[0] <= total + 1e-6:
+            break
+        total, parents = best
+    return total, parents
 
 
 def _climb(
