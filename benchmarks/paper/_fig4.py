@@ -15,7 +15,7 @@ from benchmarks.paper._files import read_csv, write_csv
 from benchmarks.paper._run import mean_and_error
 from benchmarks.paper._settings import PRIORS, Instance, Setting, instance, task
 from benchmarks.paper._tables import markdown, value
-from nextpert.core.loop import campaigns
+from nextpert.core import campaigns
 
 Array = np.ndarray
 SPARSE, DENSE = (

@@ -1,7 +1,12 @@
-"""Checks shared by the array core: every message names the thing and the remedy."""
+"""Checks shared by the array core: every message names the thing and the remedy.
+
+What has the wrong type is a TypeError, what has the wrong value a ValueError.
+"""
 
 from __future__ import annotations
 
+import reprlib
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +19,16 @@ if TYPE_CHECKING:
 
 def as_vector(value: ArrayLike, n: int, name: str, *, finite: bool = True) -> NDArray[np.float64]:
     """Return ``value`` as a float vector of length ``n``, or raise an error that names it."""
-    vector = np.array(value, dtype=np.float64)
+    try:
+        found = np.array(value)
+        # Texts and complex numbers would be read, or cut, without a word.
+        numeric = found.dtype.kind in "biufO"
+        vector = found.astype(np.float64) if numeric else np.empty(0)
+    except (TypeError, ValueError):
+        numeric = False
+    if not numeric:
+        message = f"{name} must hold one number for each of {n} nodes, but is {_shown(value)}."
+        raise TypeError(message)
     if vector.shape != (n,):
         message = f"{name} has shape {vector.shape}, but one value for each of {n} nodes is needed."
         raise ValueError(message)
@@ -34,30 +48,85 @@ def require_finite(value: NDArray[np.float64], name: str) -> None:
 
 def as_nodes(value: Iterable[int], n: int, name: str) -> list[int]:
     """Return ``value`` as a list of node numbers below ``n``, or raise an error that names it."""
-    nodes = [int(i) for i in value]
-    outside = [i for i in nodes if not 0 <= i < n]
+    try:
+        nodes = [_whole(node) for node in value]
+    except TypeError:
+        nodes = [None]
+    if None in nodes:
+        message = f"{name} must be a list of nodes (whole numbers), but is {_shown(value)}."
+        raise TypeError(message)
+    outside = [i for i in nodes if i is None or not 0 <= i < n]
     if outside:
         message = f"{name} holds nodes {outside[:10]}, but the graph's nodes are 0..{n - 1}."
         raise ValueError(message)
-    return nodes
+    return [i for i in nodes if i is not None]
+
+
+def is_pair(value: Any) -> bool:
+    """Whether a value holds two things that are single ones."""
+    try:
+        return np.shape(value) == (2,)
+    except ValueError:  # ragged
+        return False
 
 
 def as_rng(rng: int | np.random.Generator | None) -> np.random.Generator:
     """Return a generator; an integer seeds a new one, ``None`` draws fresh entropy."""
-    return np.random.default_rng(rng)
+    try:
+        if not isinstance(rng, bool | np.bool_):
+            return np.random.default_rng(rng)
+        error: type[Exception] = TypeError
+    except (TypeError, ValueError) as refused:
+        error = type(refused)
+    message = (
+        f"rng must be a whole number of at least 0, a numpy.random.Generator or None, but is "
+        f"{_shown(rng)}."
+    )
+    raise error(message)
 
 
 def require_positive(value: float, name: str) -> float:
-    """Return ``value`` if it is finite and above zero, or raise an error that names it."""
-    if not np.isfinite(value) or value <= 0:
-        message = f"{name} must be a finite number above 0, but is {value!r}."
+    """Return ``value`` if it is a finite number above zero, or raise an error that names it."""
+    number = _real(value)
+    message = f"{name} must be a finite number above 0, but is {_shown(value)}."
+    if number is None:
+        raise TypeError(message)
+    if not np.isfinite(number) or number <= 0:
         raise ValueError(message)
-    return float(value)
+    return number
 
 
 def require_count(value: Any, name: str, *, least: int = 1) -> int:
     """Return ``value`` if it is a whole number of at least ``least``, or raise."""
-    if isinstance(value, bool) or int(value) != value or value < least:
-        message = f"{name} must be a whole number of at least {least}, but is {value!r}."
+    number = _real(value)
+    message = f"{name} must be a whole number of at least {least}, but is {_shown(value)}."
+    if number is None:
+        raise TypeError(message)
+    whole = _whole(value)
+    if whole is None or whole < least:
         raise ValueError(message)
+    return whole
+
+
+def _real(value: Any) -> float | None:
+    """Return a number as a float; ``None`` for what is none, truth values among it."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
+
+
+def _whole(value: Any) -> int | None:
+    """Return a whole number (as ``2`` or ``2.0``) that fits a machine word, or ``None``."""
+    number = _real(value)
+    if number is None or not number.is_integer() or abs(number) >= 2**63:
+        return None
     return int(value)
+
+
+def _shown(value: Any) -> str:
+    return reprlib.repr(value)

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from nextpert.core.graph import random_dag
+from nextpert.core import random_dag
 from nextpert.core.graph._graph_families import FAMILIES
 
 

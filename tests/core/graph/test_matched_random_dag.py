@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from nextpert.core.graph import random_dag
+from nextpert.core import random_dag
 from nextpert.core.graph.matched_random_dag import matched_random_dag
 
 

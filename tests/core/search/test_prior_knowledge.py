@@ -70,7 +70,7 @@ def test_a_node_before_itself_is_a_circle():
         ({"before": [(0, 7)]}, r"before holds \(0, 7\)"),
         ({"forbidden": [(0, 1, 2)]}, "must be a pair"),
         ({"tiers": [[0], [1, 0]]}, "Node 0 is in tiers 0 and 1"),
-        ({"tiers": [[9]]}, "Tier 0 names node 9"),
+        ({"tiers": [[9]]}, "Tier 0 holds nodes"),
     ],
 )
 def test_bad_knowledge_is_refused(given, message):

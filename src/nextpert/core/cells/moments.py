@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from nextpert.core._checks import as_nodes, as_vector
 from nextpert.core.cells._sound import require_numbers, require_sound
 from nextpert.core.cells._sparse_gram import sparse_scatter
 
@@ -182,14 +183,14 @@ class Moments:
             scatter = self.scatter + other.scatter + between
         return Moments(n, mean, scatter)
 
-    def subset(self, nodes: ArrayLike) -> Moments:
+    def subset(self, nodes: Iterable[int]) -> Moments:
         """Return the moments of some nodes, in the order given."""
-        index = np.asarray(nodes, dtype=np.int64)
+        index = np.array(as_nodes(nodes, self.n_nodes, "nodes"), dtype=np.int64)
         return Moments(self.n, self.mean[index], self.scatter[np.ix_(index, index)])
 
     def centre(self, origin: ArrayLike) -> Moments:
         """Return the moments of ``x - origin``; use one origin for all environments."""
-        return Moments(self.n, self.mean - np.asarray(origin, dtype=np.float64), self.scatter)
+        return Moments(self.n, self.mean - as_vector(origin, self.n_nodes, "origin"), self.scatter)
 
 
 def canonical_csr(x: Any) -> sp.csr_array:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
+
+from nextpert.core._checks import is_pair, require_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,10 +20,14 @@ class CycleError(ValueError):
     """Raised for a graph, or an order, that runs in a circle; ``cycle`` lists its nodes."""
 
     def __init__(self, cycle: Sequence[int], names: Sequence[str] | None = None) -> None:
-        self.cycle = list(cycle)
+        self.cycle, self._names = list(cycle), names
         shown = [str(names[i]) if names is not None else str(i) for i in self.cycle]
         path = " -> ".join([*shown, shown[0]])
         super().__init__(f"The graph has a cycle, {path}: remove one of its arcs.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is pickled with its message as the only argument: workers would lose it.
+        return type(self), (self.cycle, self._names)
 
     def named(self, names: Sequence[str]) -> CycleError:
         """Return the same error with the nodes given by name."""
@@ -56,8 +62,8 @@ class Dag:
     """
 
     def __init__(self, indptr: ArrayLike, indices: ArrayLike) -> None:
-        self.indptr: NDArray[np.int64] = np.array(indptr, dtype=np.int64)
-        self.indices: NDArray[np.int64] = np.array(indices, dtype=np.int64)
+        self.indptr: NDArray[np.int64] = _whole_numbers(indptr, "indptr")
+        self.indices: NDArray[np.int64] = _whole_numbers(indices, "indices")
         self.n_nodes = len(self.indptr) - 1
         self._check()
         self.order: NDArray[np.int64] = self._topological_order()
@@ -74,20 +80,35 @@ class Dag:
     @classmethod
     def from_edges(cls, n_nodes: int, edges: Iterable[tuple[int, int]]) -> Dag:
         """Build from arcs ``(parent, child)``."""
-        parents: list[list[int]] = [[] for _ in range(n_nodes)]
-        for parent, child in edges:
-            if not (0 <= child < n_nodes):
-                message = f"Arc ({parent}, {child}) names a node outside 0..{n_nodes - 1}."
-                raise ValueError(message)
-            parents[child].append(int(parent))
-        return cls.from_parents(parents)
+        p = require_count(n_nodes, "n_nodes", least=0)
+        listed = list(edges)
+        wrong = [arc for arc in listed if not is_pair(arc)]
+        arcs = np.array([] if wrong else listed)
+        if wrong or (listed and arcs.dtype.kind not in "iu"):
+            message = f"Arcs must be pairs (parent, child) of nodes, unlike {(wrong or listed)[0]}."
+            raise ValueError(message)
+        arcs = arcs.astype(np.int64).reshape(-1, 2)
+        outside = arcs[((arcs < 0) | (arcs >= p)).any(axis=1)]
+        if len(outside):
+            message = f"Arc {tuple(outside[0].tolist())} names a node outside 0..{p - 1}."
+            raise ValueError(message)
+        parents, children = arcs[np.argsort(arcs[:, 1], kind="stable")].T
+        starts = np.concatenate([[0], np.cumsum(np.bincount(children, minlength=p))])
+        return cls(starts, parents)
 
     @classmethod
     def from_matrix(cls, matrix: ArrayLike | sp.sparray | sp.spmatrix) -> Dag:
         """Build from an adjacency matrix (row = parent, column = child), dense or sparse."""
-        coo = sp.coo_array(matrix)
+        stored: Any = matrix if sp.issparse(matrix) else np.asarray(matrix)
+        if stored.dtype.kind not in "biuf":
+            message = f"An adjacency matrix must hold numbers, but holds {stored.dtype}."
+            raise ValueError(message)
+        coo = sp.coo_array(stored)
         if coo.ndim != 2 or coo.shape[0] != coo.shape[1]:
             message = f"An adjacency matrix must be square, but its shape is {coo.shape}."
+            raise ValueError(message)
+        if np.isnan(coo.data).any():
+            message = "An adjacency matrix must hold numbers, but holds NaN: use 0 for no arc."
             raise ValueError(message)
         keep = coo.data != 0
         rows, cols = coo.coords
@@ -96,7 +117,10 @@ class Dag:
     @classmethod
     def complete(cls, order: ArrayLike) -> Dag:
         """Build the complete graph in which every node's parents are all nodes before it."""
-        sequence = np.asarray(order, dtype=np.int64)
+        sequence = _whole_numbers(order, "order")
+        if not np.array_equal(np.sort(sequence), np.arange(len(sequence))):
+            message = f"order must hold each of 0..{len(sequence) - 1} once."
+            raise ValueError(message)
         parents: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(sequence)
         for position, node in enumerate(sequence):
             parents[node] = sequence[:position]
@@ -114,6 +138,9 @@ class Dag:
 
     def parents(self, node: int) -> NDArray[np.int64]:
         """Return the parents of ``node`` in ascending order."""
+        if not 0 <= node < self.n_nodes:
+            message = f"The graph has no node {node}: its nodes are 0..{self.n_nodes - 1}."
+            raise ValueError(message)
         return self.indices[self.indptr[node] : self.indptr[node + 1]]
 
     def edges(self) -> list[tuple[int, int]]:
@@ -182,3 +209,12 @@ class Dag:
             path.append(node)
             node = next(int(k) for k in self.parents(node) if int(k) in rest)
         return path[path.index(node) :][::-1]
+
+
+def _whole_numbers(value: ArrayLike, name: str) -> NDArray[np.int64]:
+    """Return a copy of a vector of whole numbers, or raise an error that names it."""
+    array = np.array(value)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        message = f"{name} must be a vector of whole numbers, but is {array.dtype}{array.shape}."
+        raise ValueError(message)
+    return array.astype(np.int64)

@@ -55,7 +55,7 @@ def random_dag(
 
     Examples
     --------
-    >>> from nextpert.core.graph import random_dag
+    >>> from nextpert.core import random_dag
     >>> random_dag(4, "path").edges()
     [(0, 1), (1, 2), (2, 3)]
     >>> random_dag(30, "clique_tree", rng=0).in_degree.max()

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextpert.core._checks import as_nodes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -27,7 +29,7 @@ def partial_correlation(moments: Moments, i: int, j: int, given: Iterable[int] =
     Raises
     ------
     ValueError
-        If a node is named twice or is constant, or the nodes are linearly dependent.
+        If a node is absent, named twice or constant, or the nodes are linearly dependent.
 
     Examples
     --------
@@ -39,7 +41,7 @@ def partial_correlation(moments: Moments, i: int, j: int, given: Iterable[int] =
     >>> [round(partial_correlation(moments, 1, 2, given), 1) for given in ([], [0])]
     [0.5, 0.0]
     """
-    nodes = [i, j, *given]
+    nodes = as_nodes([i, j, *as_nodes(given, moments.n_nodes, "given")], moments.n_nodes, "i, j")
     if len(set(nodes)) < len(nodes):
         message = f"Nodes {nodes} name one of them twice: name each once."
         raise ValueError(message)

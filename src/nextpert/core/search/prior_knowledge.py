@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from nextpert.core._checks import require_count
+from nextpert.core._checks import as_nodes, is_pair, require_count
 from nextpert.core.graph.dag import CycleError, Dag
 
 if TYPE_CHECKING:
@@ -173,9 +173,11 @@ class PriorKnowledge:
     def _pairs(self, pairs: Pairs, name: str) -> NDArray[np.bool_]:
         matrix = np.zeros((self.n_nodes, self.n_nodes), dtype=bool)
         for pair in pairs:
-            if len(pair) != 2 or not all(0 <= node < self.n_nodes for node in pair):
+            if not is_pair(pair) or not all(
+                0 <= node < self.n_nodes and int(node) == node for node in pair
+            ):
                 message = (
-                    f"{name} holds {tuple(pair)}, but each entry must be a pair of nodes "
+                    f"{name} holds {pair!r}, but each entry must be a pair of nodes "
                     f"in 0..{self.n_nodes - 1}."
                 )
                 raise ValueError(message)
@@ -186,10 +188,7 @@ class PriorKnowledge:
         orders = np.zeros((self.n_nodes, self.n_nodes), dtype=bool)
         tier_of = np.full(self.n_nodes, -1)
         for number, tier in enumerate(tiers or ()):
-            for node in tier:
-                if not 0 <= node < self.n_nodes:
-                    message = f"Tier {number} names node {node}, outside 0..{self.n_nodes - 1}."
-                    raise ValueError(message)
+            for node in as_nodes(tier, self.n_nodes, f"Tier {number}"):
                 if tier_of[node] not in (-1, number):
                     message = (
                         f"Node {node} is in tiers {tier_of[node]} and {number}: keep it in one."
