@@ -118,5 +118,5 @@ def test_a_graph_without_arcs_is_drawn_as_such(designed):
 
 @pytest.mark.parametrize("n_top", [0, 1.5, True])
 def test_bad_n_top(designed, n_top):
-    with pytest.raises(ValueError, match="n_top must be a whole number of at least 1"):
+    with pytest.raises((ValueError, TypeError), match="n_top must be a whole number of at least 1"):
         diagnose(designed, n_top=n_top)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, StepPatch
 
 from nextpert.pl import expression_shift
@@ -98,7 +99,7 @@ def test_errors(screen):
     with pytest.raises(ValueError, match=r"No cell is perturbed in C alone.*: A, B"):
         expression_shift(screen, genes=["C"])
     with pytest.raises(ValueError, match="ax takes one gene"):
-        expression_shift(screen, ax=object())
+        expression_shift(screen, ax=Figure().subplots())
     screen.obs["perturbation"] = screen.obs["perturbation"].replace({"A": "X", "B": "X"})
     screen.obs["perturbation"] = screen.obs["perturbation"].replace({"A+control": "B+C"})
     with pytest.raises(ValueError, match="perturbed in a measured gene alone"):

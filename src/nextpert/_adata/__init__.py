@@ -1,5 +1,6 @@
 """The only place that touches the slots of an AnnData: reading cells, labels, graphs, results."""
 
+from nextpert._adata.arguments import check_arguments
 from nextpert._adata.eager import eager
 from nextpert._adata.graph import named_dag, panel_of, read_graph, symbols_of, to_all_genes
 from nextpert._adata.labels import (
@@ -37,6 +38,7 @@ __all__ = [
     "FittedPosterior",
     "LabelTable",
     "as_stored_csr",
+    "check_arguments",
     "check_key",
     "check_writable",
     "closest",

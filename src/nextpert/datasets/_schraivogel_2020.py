@@ -91,6 +91,9 @@ def schraivogel_2020(
     >>> adata.obs["perturbation"].value_counts()["non-targeting"]  # doctest: +SKIP
     7760
     """
+    from nextpert._adata import check_arguments
+
+    check_arguments(locals())
     require_count(min_umi, "min_umi")
     if folder is None:
         counts_path, guides_path = fetch(COUNTS, cache), fetch(GUIDES, cache)

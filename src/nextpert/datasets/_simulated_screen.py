@@ -79,6 +79,9 @@ def simulated_screen(
     >>> adata.obs["perturbation"].cat.categories.tolist()
     ['MYC', 'control']
     """
+    from nextpert._adata import check_arguments
+
+    check_arguments(locals())
     require_count(n_genes, "n_genes", least=2)
     require_count(n_control, "n_control", least=2)
     require_count(n_perturbed, "n_perturbed")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import list_names, read_labels, read_stored, require_control
+from nextpert._adata import check_arguments, list_names, read_labels, read_stored, require_control
 from nextpert.core._checks import as_rng, require_count
 from nextpert.pl._figure import BLUE, GREY, finish
 
@@ -98,6 +98,7 @@ def cpca_density(
     >>> figure.axes[0].get_title()
     'MYC (40 cells)'
     """
+    check_arguments(locals())
     scores = _scores(adata, key, components)
     stored = read_stored(adata, key, "tl.cpca")
     params = stored["params"]

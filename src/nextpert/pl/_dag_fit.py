@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import list_names, read_stored
+from nextpert._adata import check_arguments, list_names, read_stored
 from nextpert.pl._figure import BLUE, GREY, LIGHT, finish
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def dag_fit(
     >>> figure.axes[1].get_xlabel()
     'mean r over the genes'
     """
+    check_arguments(locals())
     if key not in adata.uns or "random_r" not in adata.uns[key]:
         message = f"adata.uns has no comparison {key!r}: run tl.dag_fit first."
         raise ValueError(message)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import read_stored
+from nextpert._adata import check_arguments, read_stored
 from nextpert.core._checks import require_count
 from nextpert.pl._figure import BLACK, BLUE, GREY, ORANGE, finish, logarithmic
 
@@ -79,6 +79,7 @@ def design(
     >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
     [...]
     """
+    check_arguments(locals())
     require_count(n_top, "n_top")
     if key not in adata.uns or "ranking" not in adata.uns[key]:
         message = f"adata.uns has no design {key!r}: run tl.design_interventions first."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._adata import (
+    check_arguments,
     list_names,
     measured_genes,
     parse_label,
@@ -115,6 +116,7 @@ def expression_shift(
     >>> figure.axes[0].get_title().splitlines()[0]
     'MYC (20 cells)'
     """
+    check_arguments(locals())
     require_count(ncols, "ncols")
     labels = read_labels(adata, perturbation_key)
     require_control(labels, control)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert._adata import parse_label, read_labels, require_control
+from nextpert._adata import check_arguments, parse_label, read_labels, require_control
 from nextpert.core._checks import require_count
 from nextpert.pl._figure import BLACK, BLUE, GREEN, ORANGE, PURPLE, finish
 
@@ -93,6 +93,7 @@ def perturbation_counts(
     >>> figure.axes[0].get_title().splitlines()
     ['1 perturbation, 20 cells', '100 cells control']
     """
+    check_arguments(locals())
     labels = read_labels(adata, perturbation_key)
     require_control(labels, control)
     left_out = [exclude] if isinstance(exclude, str) else [str(name) for name in exclude]

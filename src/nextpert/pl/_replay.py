@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import read_stored
+from nextpert._adata import check_arguments, read_stored
 from nextpert.core._checks import require_count
 from nextpert.pl._figure import BLACK, BLUE, GREY, ORANGE, finish
 
@@ -103,6 +103,7 @@ def replay(
     >>> len(figure.axes)  # the mean, and four targets
     5
     """
+    check_arguments(locals())
     require_count(n_cols, "n_cols")
     if key not in adata.uns or "runs" not in adata.uns[key]:
         message = f"adata.uns has no replay {key!r}: run tl.replay_design first."

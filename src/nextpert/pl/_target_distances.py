@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert._adata import read_stored
+from nextpert._adata import check_arguments, read_stored
 from nextpert.core._checks import require_count
 from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, finish
 
@@ -74,6 +74,7 @@ def target_distances(
     >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
     ['control (500 cells)', 'FOS (100 cells)']
     """
+    check_arguments(locals())
     require_count(n_top, "n_top")
     if key not in adata.uns or "table" not in adata.uns[key]:
         message = f"adata.uns has no distances {key!r}: run tl.target_distances first."

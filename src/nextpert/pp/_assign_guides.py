@@ -103,6 +103,7 @@ def assign_guides(
     >>> adata.obs["perturbation"].tolist()
     ['MYC', 'MYC', 'JUN', 'unassigned']
     """
+    _adata.check_arguments(locals())
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
     _adata.require_label(control)

@@ -197,6 +197,7 @@ def perturb_cite_seq(
     2      one     no_site       50
     3  several  one target       15
     """
+    _adata.check_arguments(locals())
     _adata.check_key(key_added)
     subset.check_in_place(adata, copy=copy)
     chosen = _choose(

@@ -158,6 +158,7 @@ def perturbation_screen(
     0  all cells           100
     1   assigned            80  multi 20
     """
+    _adata.check_arguments(locals())
     _adata.check_key(key_added)
     subset.check_in_place(adata, copy=copy)
     options = ScreenOptions(

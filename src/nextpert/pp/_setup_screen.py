@@ -75,6 +75,7 @@ def setup_screen(
     >>> adata.uns["screen"]["perturbation_key"], adata.uns["screen"]["control"]
     ('perturbation', 'control')
     """
+    _adata.check_arguments(locals())
     _adata.check_writable(adata, copy=copy)
     roles = read_roles(
         adata, stored=False, perturbation_key=perturbation_key, control=control,

@@ -109,6 +109,7 @@ def dag_fit(
     >>> bool(adata.uns["dag_fit"]["mean_r"] > adata.uns["dag_fit"]["random_mean_r"].max())
     True
     """
+    _adata.check_arguments(locals())
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
     n_folds = require_count(n_folds, "n_folds", least=2)

@@ -127,6 +127,7 @@ def fit_dag_blr(
     >>> round(float(adata.varp["dag_blr_mean"][0, 1]), 1)
     0.5
     """
+    _adata.check_arguments(locals())
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
     _shifts.check_shift(shift)

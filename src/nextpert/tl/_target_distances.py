@@ -130,6 +130,7 @@ def target_distances(
     >>> table[["perturbation", "n_cells"]].values.tolist()
     [['control', 500], ['FOS', 100]]
     """
+    _adata.check_arguments(locals())
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
     labels = _adata.read_labels(adata, perturbation_key)
@@ -213,8 +214,7 @@ def _rows(
     if perturbations is None:
         chosen = labels.names
     else:
-        chosen = [perturbations] if isinstance(perturbations, str) else perturbations  # type: ignore[assignment]
-        chosen = [str(name) for name in _adata.in_order(chosen)]
+        chosen = [str(name) for name in _adata.in_order(perturbations)]
         labels.require(chosen, "Perturbations")
     rows = [name for name in dict.fromkeys([control, *chosen]) if name != label]
     if not rows:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert._adata import in_order, list_names, read_graph, symbols_of
+from nextpert._adata import check_arguments, in_order, list_names, read_graph, symbols_of
 from nextpert.core.cells._sound import require_sound
 from nextpert.pl._dag.modules import draw_modules, read_modules
 from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, ORANGE, finish
@@ -102,6 +102,7 @@ def dag(
     >>> figure.axes[0].get_title()
     '3 genes, 2 arcs'
     """
+    check_arguments(locals())
     names, columns, graph = read_graph(adata, key)
     drawn = _chosen(names, genes, key)
     _chosen(names, highlight, key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from nextpert._adata import read_stored
+from nextpert._adata import check_arguments, read_stored
 from nextpert.core._checks import require_count
 from nextpert.pl._diagnose import panels
 from nextpert.pl._figure import finish
@@ -77,6 +77,7 @@ def diagnose(
     >>> len(figure.axes)
     6
     """
+    check_arguments(locals())
     require_count(n_top, "n_top")
     stored = adata.uns.get(key)
     if not hasattr(stored, "get") or "perturbations" not in stored:

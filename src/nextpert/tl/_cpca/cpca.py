@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._adata import (
+    check_arguments,
     check_key,
     check_writable,
     environment_moments,
@@ -128,6 +129,7 @@ def cpca(
     >>> adata.obsm["X_cpca"].shape, adata.varm["cPCs"].shape
     ((1700, 2), (36, 2))
     """
+    check_arguments(locals())
     check_key(key_added)
     check_writable(adata, copy=copy)
     require_layer(adata, layer)

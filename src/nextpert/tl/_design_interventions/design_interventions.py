@@ -133,6 +133,7 @@ def design_interventions(
     0     1            A            A
     1     2            B            B
     """
+    _adata.check_arguments(locals())
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
     _check_acquisition(acquisition)

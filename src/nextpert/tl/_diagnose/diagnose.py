@@ -156,6 +156,7 @@ def diagnose(
     >>> adata.uns["diagnosis"]["level"]
     'trust'
     """
+    _adata.check_arguments(locals())
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
     _shifts.check_shift(shift)

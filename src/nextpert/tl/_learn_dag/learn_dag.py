@@ -193,6 +193,7 @@ def learn_dag(
     >>> adata.varp["dag"].toarray().astype(int).tolist()
     [[0, 0, 1], [0, 0, 1], [0, 0, 0]]
     """
+    _adata.check_arguments(locals())
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
     _check_options({"method": method, "score": score, "backend": backend}, dag, alpha)
@@ -286,7 +287,7 @@ def _check_options(chosen: dict[str, str], dag: Any, alpha: float) -> None:
     if method == "boss" and backend != "nextpert":
         message = f'backend={backend!r} has no method="boss": use method="gsp" with it.'
         raise ValueError(message)
-    if not 0 < alpha < 1:
+    if isinstance(alpha, str) or not 0 < alpha < 1:
         message = f"alpha must lie between 0 and 1, both excluded, but is {alpha!r}."
         raise ValueError(message)
 

@@ -184,6 +184,7 @@ def replay_design(
     >>> len(table), sorted(set(table["criterion"]))  # 4 targets x 3 criteria x (1 + 3) rounds
     (48, ['empty_graph', 'greedy', 'random'])
     """
+    _adata.check_arguments(locals())
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
     _shifts.check_shift(shift)

@@ -1,0 +1,161 @@
+"""Every parameter of every public function, given what it cannot be."""
+
+from __future__ import annotations
+
+import inspect
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert._adata.arguments import CHECKS
+
+ROOMS = ("pp", "tl", "pl", "datasets")
+NAN = float("nan")
+TEXT = (3, "", b"control")
+FLAG = ("yes", 2, None)
+COUNT = ("ten", 0, 1.5, NAN, True, None, [3])
+NUMBER = ("big", NAN, float("inf"), [0.5], True)
+NAMES = (3, b"MYC", [None], [NAN], {"MYC": 1})
+PATH = (3, "", ["a.png"])
+WRONG = {
+    "adata": (None, 3, "screen.h5ad", np.zeros((3, 3)), pd.DataFrame({"MYC": [1.0]})),
+    **dict.fromkeys(("perturbation_key", "dag_key", "key", "condition_key", "guides_key"), TEXT),
+    **dict.fromkeys(("layer", "depth_key", "posterior_key", "guide_key", "guide_separator"), TEXT),
+    **dict.fromkeys(("method", "score", "backend", "acquisition"), ("best", 3, "", ["bic"])),
+    **dict.fromkeys(("combinations", "outside", "normalise", "multiple"), ("best", 3, "", ["a"])),
+    **dict.fromkeys(("preset", "controls", "prior_units"), ("best", 3, "", ["a"])),
+    "condition": (3, "", "Contrl"),
+    "gene_symbols": (*TEXT, "nope"),
+    "control": (3, "", "contrl", b"control", ["contrl"], [None]),
+    "separator": (3, None, b"+"),
+    "key_added": ("a/b", "", 3, None),
+    **dict.fromkeys(("copy", "show_progress", "intercept", "noise_aware", "mixtures"), FLAG),
+    **dict.fromkeys(("standardize", "return_fig", "verify", "counts"), FLAG),
+    "show": ("yes", 2),
+    "held_out": ("maybe", 2),
+    "protein": (3, None),
+    **dict.fromkeys(("n_cells", "n_components", "n_rounds", "n_repeats", "n_top"), COUNT),
+    **dict.fromkeys(("ncols", "n_cols", "levels", "max_cells", "n_perturbed", "min_umi"), COUNT),
+    **dict.fromkeys(("n_samples", "n_folds", "n_genes", "n_control"), (1, *COUNT)),
+    **dict.fromkeys(("n_random", "n_bootstraps", "depth", "n_warmup"), (-1, "ten", 1.5, True)),
+    **dict.fromkeys(("n_runs", "max_guides"), ("ten", 0, 1.5, True)),
+    "min_cells": (-1, "ten", 1.5, True),
+    **dict.fromkeys(("alpha", "penalty", "expected_degree", "prior_scale"), (-1.0, *NUMBER)),
+    **dict.fromkeys(("min_seen", "min_depth", "min_weight", "target_sum"), (-1.0, *NUMBER)),
+    "confidence": (0, 1, 95, *NUMBER),
+    "threshold": (-1, *NUMBER),
+    "n_jobs": (0, 1.5, "all", True),
+    "rng": (-1, 1.5, "seed", True, np.random.RandomState(0)),
+    **dict.fromkeys(("perturbations", "criteria"), (*NAMES, "MYC", ["NOPE"])),
+    "genes": (3, b"MYC", [None], {"MYC": 1}, ["NOPE"]),
+    **dict.fromkeys(("groups", "panel"), (3, [None], "NOPE", ["NOPE"])),
+    **dict.fromkeys(("highlight", "exclude", "targets"), (3, "MYC", [None], ["NOPE"])),
+    "unassigned": (3, [None]),
+    "control_guides": (3, [None], "NT"),
+    **dict.fromkeys(("batch_key", "covariates"), (3, ["nope"], "nope")),
+    **dict.fromkeys(("save", "cache", "folder", "backed"), PATH),
+    "ax": (3, "axes", []),
+    "target": (
+        3,
+        None,
+        "MYCC",
+        ("batch", "c"),
+        ("bach", "a"),
+        {},
+        {"MYC": NAN},
+        {"NOPE": 1},
+        [],
+        {"MYC": "high"},
+    ),
+    "shift": (3, "ko", [], {"MYC": 1}, {"NOPE": {"MYC": 1}}, {"MYC": {"NOPE": 1}}),
+    "candidates": (3, "NOPE", [], ["NOPE"], {}, {"MYC": {"NOPE": 1}}),
+    "dag": (3, "MYC", [("MYC",)], np.ones((2, 2)), [("MYC", "NOPE")], [("MYC", "MYC")]),
+    "tiers": (3, "MYC", [["NOPE"]], {"MYC": NAN}, [["MYC"], ["MYC"]]),
+    **dict.fromkeys(("before", "required", "forbidden"), (3, "MYC", [("MYC",)], [("MYC", "NO")])),
+    "noise_var": (0, -1, NAN, "known", {"MYC": 1.0}, [1.0]),
+    "guides": (3, None, "nope"),
+    "target_of": (3, "MYC"),
+    "aliases": (3, "MYC", [("MYC", "STK3")]),
+    "modules": (3, "nope"),
+    "components": (3, (1,), (0, 1), (1, 99), ("a", "b"), (1, 1.5)),
+    "source": (3, "absent", None),
+    "subset": (3, "NOPE"),
+    "perturbed": (-1, 1.5, 99, "NOPE", ["NOPE"], [None], ["MYC", "MYC"]),
+}
+# What is no error: the default, or of no consequence with the other arguments.
+FINE = {
+    ("tl.design_interventions", "perturbation_key", "None"),
+    ("pp.assign_guides", "threshold", "-1"),
+    ("pp.assign_guides", "control", "'contrl'"),
+    ("tl.learn_dag", "penalty", "-1.0"),  # of BOSS
+    # The source is looked for first; see tests/datasets for the rest.
+    ("datasets.perturb_cite_seq", "subset", "'NOPE'"),
+    ("datasets.perturb_cite_seq", "condition", "'Contrl'"),
+    ("datasets.perturb_cite_seq", "genes", "['NOPE']"),
+}
+ARGUMENTS = {
+    "tl.design_interventions": {"target": "MYC", "n_samples": 5},
+    "tl.target_distances": {"target": "MYC"},
+    "tl.replay_design": {"targets": ["MYC"], "n_repeats": 2, "n_rounds": 1, "criteria": ["random"]},
+    "tl.learn_dag": {"n_runs": 2},
+    "pp.assign_guides": {"guides": "called"},
+    "pp.perturb_cite_seq": {"normalise": "none"},
+    "datasets.perturb_cite_seq": {"source": "absent"},
+    "datasets.schraivogel_2020": {"folder": "absent"},
+}
+
+
+def told(value):
+    """How a message may name a bad value: as it is, or the first string in it."""
+    if isinstance(value, str):
+        return [value] if value else []
+    if isinstance(value, dict):
+        return told(next(iter(value.values()), None)) + told(next(iter(value), None))
+    return (
+        [word for item in value for word in told(item)] if isinstance(value, (list, tuple)) else []
+    )
+
+
+def functions():
+    return {
+        f"{room}.{name}": getattr(getattr(npt, room), name)
+        for room in ROOMS
+        for name in getattr(npt, room).__all__
+    }
+
+
+def cases():
+    for called, function in functions().items():
+        for name, parameter in inspect.signature(function).parameters.items():
+            for value in WRONG.get(name, ()):
+                shown = repr(value)[:40].replace("\n", " ")
+                optional = parameter.default is None and value is None
+                if not optional and (called, name, shown) not in FINE:
+                    yield pytest.param(called, name, value, id=f"{called}, {name}={shown}")
+
+
+def test_every_parameter_has_wrong_values():
+    """A new parameter must not be forgotten here, nor in the check that all functions share."""
+    names = {n for f in functions().values() for n in inspect.signature(f).parameters}
+    assert names - set(WRONG) == set()
+    assert set(CHECKS) - names == set()
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(("called", "name", "value"), cases())
+def test_wrong_arguments(called, name, value, full_screen, assert_refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    function = functions()[called]
+    arguments = {**ARGUMENTS.get(called, {}), name: value}
+    room = called.split(".")[0]
+    if room == "datasets" or name == "adata":
+        call, adata = (lambda _: function(**arguments)), None
+    else:
+        call, adata = (lambda adata: function(adata, **arguments)), full_screen
+    assert_refused(
+        call, adata, [], (ValueError, TypeError, FileNotFoundError), [name, *told(value)]
+    )
+    assert os.listdir(tmp_path) == []
