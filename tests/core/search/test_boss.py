@@ -11,8 +11,8 @@ from nextpert.core import Dag, LinearScm, Moments, PriorKnowledge, boss, gsp
 from nextpert.core.search._bits import pack_rows, unpack_rows
 from nextpert.core.search._boss_kernel import State, climb
 from nextpert.core.search._grow_shrink import Forest, Growth
-from nextpert.core.search._local_score import local_score
 from nextpert.core.search._imap import Scratch
+from nextpert.core.search._local_score import local_score
 from nextpert.core.search._scores import make_score_problem
 
 PENALTY = 1.5

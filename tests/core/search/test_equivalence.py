@@ -9,8 +9,8 @@ from nextpert.core import CycleError, Dag, LinearScm, Moments, PriorKnowledge
 from nextpert.core.graph._equivalence import Pdag
 from nextpert.core.search._backward import backward
 from nextpert.core.search._bits import pack_rows
-from nextpert.core.search._local_score import local_score
 from nextpert.core.search._imap import Scratch
+from nextpert.core.search._local_score import local_score
 from nextpert.core.search._open_arcs import open_arcs
 from nextpert.core.search._scores import make_score_problem
 
