@@ -261,6 +261,11 @@ def test_rounds_add_up_and_normalised_data_are_not_normalised_again(counts, caps
     assert not (counts.parent / "two").exists()
     assert _design(first, out=counts.parent / "two") == 0
     trace = pd.read_csv(counts.parent / "two" / "trace.csv")
+    assert trace["round"].tolist() == [1]  # the same cells, the same question
+    cells = ad.read_h5ad(first)
+    cells[:-1].copy().write_h5ad(first)
+    assert _design(first, out=counts.parent / "three") == 0
+    trace = pd.read_csv(counts.parent / "three" / "trace.csv")
     assert trace["round"].tolist() == [1, 2]
 
 

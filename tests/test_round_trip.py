@@ -161,7 +161,7 @@ def test_a_file_takes_up_where_the_session_ended(kind, small_screen, tmp_path, a
     for adata in (small_screen, back):
         npt.tl.design_interventions(adata, "STK3", candidates=["MYC", "STK3+MYC"])
     assert_same(small_screen.uns["design"], back.uns["design"])
-    assert back.uns["design"]["trace"]["round"].tolist() == [1, 2, 3, 4]
+    assert back.uns["design"]["trace"]["round"].tolist() == [1] * 4  # one fit
     npt.tl.fit_dag_blr(back)
     assert_same(small_screen.uns["dag_blr"], back.uns["dag_blr"])
 

@@ -141,8 +141,8 @@ def test_results_in_a_lazy_file_are_used(kind, small_screen, assert_same, tmp_pa
     getattr(small_screen, f"write_{kind}")(path)
     with h5py.File(path) if kind == "h5ad" else contextlib.nullcontext(path) as source:
         lazy = ad.experimental.read_lazy(source)
-        for adata in (small_screen, lazy):  # a second round, on what the first left in the file
-            npt.tl.design_interventions(adata, "MYC")
+        for adata in (small_screen, lazy):  # a second question, on what the first left in the file
+            npt.tl.design_interventions(adata, "STK3")
             with pytest.warns(UserWarning, match="HS2"):
                 npt.tl.fit_dag_blr(adata, key_added="again")
     assert len(lazy.uns["design"]["trace"]) == 2

@@ -118,9 +118,9 @@ def test_n_top_must_be_a_count(designed):
 @pytest.mark.parametrize("candidates", [["MYC", "B2M"], "genes"])
 def test_nothing_overlaps(designed, overlaps, tick_labels, n_rounds, candidates):
     del designed.uns["design"]
-    for _ in range(n_rounds):
+    for k in range(n_rounds):
         npt.tl.design_interventions(
-            designed, {"MYC": 1.0}, candidates=candidates, n_samples=5, acquisition="random"
+            designed, {"MYC": 1.0 + k}, candidates=candidates, n_samples=5, acquisition="random"
         )
     figure = design(designed, return_fig=True)
     figure.canvas.draw()

@@ -2,6 +2,7 @@
 
 from nextpert._adata.arguments import check_arguments
 from nextpert._adata.eager import eager
+from nextpert._adata.fingerprint import fingerprint
 from nextpert._adata.graph import named_dag, panel_of, read_graph, symbols_of, to_all_genes
 from nextpert._adata.labels import (
     LabelTable,
@@ -44,6 +45,7 @@ __all__ = [
     "closest",
     "eager",
     "environment_moments",
+    "fingerprint",
     "guide_hint",
     "id_hint",
     "in_order",

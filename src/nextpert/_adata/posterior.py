@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextpert._adata.fingerprint import changed_since
 from nextpert._adata.graph import panel_of, read_graph, require_same_panel, symbols_of
 from nextpert._adata.panel import list_names, resolve_panel
 from nextpert._adata.stored import read_stored
@@ -42,6 +43,8 @@ class FittedPosterior:
         Their shifts, shape ``(n_environments, n_genes)``, log-normalised.
     n_control_cells
         Number of control cells the fit used.
+    cells
+        Fingerprint of the cells of the fit; empty where none was stored.
     params
         Parameters of the fit.
     """
@@ -54,6 +57,7 @@ class FittedPosterior:
     targets: list[list[str]]
     shifts: NDArray[np.float64]
     n_control_cells: int
+    cells: str
     params: dict[str, Any]
 
 
@@ -82,6 +86,7 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         raise ValueError(message)
     params = {str(name): value for name, value in stored["params"].items()}
     _compare_with_graph(adata, key, genes, symbols, blr, str(params["dag_key"]))
+    _compare_with_cells(adata, key, stored.get("cells"), params, columns)
     return FittedPosterior(
         blr=blr,
         genes=genes,
@@ -93,6 +98,7 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         ),
         shifts=np.asarray(stored["shifts"].todense(), dtype=np.float64),
         n_control_cells=int(stored["n_control_cells"]),
+        cells=" ".join(map(str, dict(stored.get("cells", {})).values())),
         params=params,
     )
 
@@ -120,5 +126,21 @@ def _compare_with_graph(
         message = (
             f"The graph in adata.varp[{dag_key!r}] has changed since adata.uns[{key!r}] was "
             f"fitted: run tl.fit_dag_blr again to use the new one."
+        )
+        warnings.warn(message, UserWarning, stacklevel=4)
+
+
+def _compare_with_cells(
+    adata: ad.AnnData, key: str, before: Any, params: dict[str, Any], columns: NDArray[np.int64]
+) -> None:
+    if before is None:
+        return
+    label_key, layer = str(params["perturbation_key"]), params.get("layer")
+    changed = changed_since(adata, before, label_key, columns, layer)
+    if changed:
+        message = (
+            f"The cells ({' and '.join(changed)}) have changed since adata.uns[{key!r}] was fitted "
+            f"to adata.obs[{label_key!r}] and {'adata.X' if layer is None else f'layer {layer!r}'}"
+            f": run tl.fit_dag_blr again to use them."
         )
         warnings.warn(message, UserWarning, stacklevel=4)

@@ -102,7 +102,8 @@ def fit_dag_blr(
           gene ``k``, so the transpose of ``B``.
         - ``uns["dag_blr"]``: ``posterior`` (all of it, ragged, see
           :meth:`nextpert.core.DagBlr.to_dict`); ``genes``; ``control_mean``, shape
-          ``(n_genes,)``; ``n_control_cells``; ``environments`` (a table: perturbation, target
+          ``(n_genes,)``; ``n_control_cells``; ``cells``, a fingerprint of their labels and
+          values, so that a change is noticed later; ``environments`` (a table: perturbation, target
           genes, shift, its source, cells), their ``targets`` (``names``, one list after the
           other, and ``offsets``) and ``shifts``, CSR ``(n_environments, n_genes)``; ``left_out`` (a
           table: label, cells, reason); ``log_evidence``; ``params``.
@@ -181,6 +182,7 @@ def fit_dag_blr(
         "genes": _adata.strings(genes),
         "control_mean": cells.mean,
         "n_control_cells": cells.n,
+        "cells": _adata.fingerprint(adata, labels, columns, layer),
         "environments": environments.environment_table(used, genes, [m.n for m in perturbed]),
         "targets": _adata.stored_lists(used.targets),
         "shifts": _adata.as_stored_csr(used.shifts),

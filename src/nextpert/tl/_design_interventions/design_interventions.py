@@ -102,13 +102,14 @@ def design_interventions(
           remove; NaN for greedy and random), ``predicted_distance`` and
           ``predicted_distance_sd`` (squared units of expression), ``relative_distance`` (as a
           share of the distance from control to target) and ``n_cells_seen``.
-        - ``trace``: a table with one row a call, those of earlier calls included: ``round``,
-          ``chosen``, ``criterion``, ``value``, ``target``, ``predicted_distance`` with its sd,
-          the data used (``n_control_cells``, ``n_perturbed_cells``, ``n_perturbations``) and
-          ``n_cells`` planned.
+        - ``trace``: a table of this and all earlier rounds: ``round`` (it counts on once the
+          cells of the fit have changed; the same question, that is target and criterion, asked
+          again in a round replaces its row), ``chosen``, ``criterion``, ``value``, ``target``,
+          ``predicted_distance`` with its sd, the data used (``n_control_cells``,
+          ``n_perturbed_cells``, ``n_perturbations``) and ``n_cells`` planned.
         - ``targets`` (``names``, the target genes of one row of the ranking after the other, and
           ``offsets``) and ``shifts``, CSR ``(n_candidates, n_genes)``; ``target_mean``, shape
-          ``(n_genes,)``; ``genes``; ``params``.
+          ``(n_genes,)``; ``genes``; ``cells``, the fingerprint of the fit's cells; ``params``.
 
     Raises
     ------
@@ -143,7 +144,7 @@ def design_interventions(
     key = str(fit.params["perturbation_key"]) if perturbation_key is None else perturbation_key
     pool = read_candidates(adata, candidates, shift, fit, key)
     wanted = read_target(adata, target, fit, key)
-    this_round = 1 if trace is None else int(trace["round"].max()) + 1
+    this_round = tables.round_of(adata, key_added, trace, fit.cells)
     generator = _generator(rng, this_round)
     build = partial(
         core.build_acquisition,
@@ -182,6 +183,7 @@ def design_interventions(
         "shifts": _adata.as_stored_csr(pool.shifts[order]),
         "target_mean": wanted.mean,
         "genes": _adata.strings(fit.genes),
+        "cells": fit.cells,
         "params": {
             "acquisition": acquisition,
             "target": wanted.name,

@@ -96,9 +96,19 @@ def read_trace(adata: ad.AnnData, key: str, genes: list[str]) -> pd.DataFrame | 
     return trace
 
 
+def round_of(adata: ad.AnnData, key: str, trace: pd.DataFrame | None, cells: str) -> int:
+    """Return the number of this round: that of the last one if it saw the same cells."""
+    if trace is None or not len(trace):
+        return 1
+    same = bool(cells) and str(eager(adata.uns[key]).get("cells", "")) == cells
+    return int(trace["round"].max()) + (not same)
+
+
 def extend_trace(trace: pd.DataFrame | None, row: dict[str, Any]) -> pd.DataFrame:
-    """Return the trace with one more row."""
+    """Return the trace with one more row, last, in place of one that asked the same."""
     rows = [] if trace is None else trace[list(_TRACE_COLUMNS)].to_dict("records")
+    asked = ("round", "target", "criterion")
+    rows = [earlier for earlier in rows if any(earlier[name] != row[name] for name in asked)]
     columns: dict[str, Any] = {}
     for name in _TRACE_COLUMNS:
         column = [*(earlier[name] for earlier in rows), row[name]]

@@ -1,0 +1,182 @@
+"""A round is new cells: what adds a row to the trace, and whether a fit still fits its cells."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+
+import anndata as ad
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+from nextpert._adata import fingerprint, read_labels
+
+pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
+
+
+@pytest.fixture
+def fitted(small_screen, arcs):
+    npt.tl.learn_dag(small_screen, method="given", dag=arcs)
+    npt.tl.fit_dag_blr(small_screen)
+    return small_screen
+
+
+def rounds(adata):
+    return adata.uns["design"]["trace"]["round"].tolist()
+
+
+def silent(call, *args, **options):
+    """Call it, and fail on any warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return call(*args, **options)
+
+
+def test_designing_twice_on_the_same_cells_adds_no_round(fitted, assert_same):
+    npt.tl.design_interventions(fitted, "MYC")
+    first = fitted.uns["design"]
+    npt.tl.design_interventions(fitted, "MYC")
+    assert_same(fitted.uns["design"], first)  # nor does it draw other numbers
+    npt.tl.design_interventions(fitted, "MYC", n_cells=7)
+    assert fitted.uns["design"]["trace"][["round", "n_cells"]].to_numpy().tolist() == [[1, 7]]
+    npt.tl.fit_dag_blr(fitted, shift="observed")  # another model of the same cells
+    npt.tl.design_interventions(fitted, "MYC")
+    assert rounds(fitted) == [1]
+
+
+def test_another_question_is_another_row_of_the_same_round(fitted):
+    npt.tl.design_interventions(fitted, "MYC")
+    npt.tl.design_interventions(fitted, "STK3")
+    npt.tl.design_interventions(fitted, "MYC", acquisition="greedy")
+    npt.tl.design_interventions(fitted, "MYC")  # once more: its row comes last
+    trace = fitted.uns["design"]["trace"]
+    assert trace["target"].tolist() == ["STK3", "MYC", "MYC"]
+    assert trace["criterion"].tolist() == ["civ", "greedy", "civ"]
+    assert rounds(fitted) == [1, 1, 1]
+
+
+def test_new_cells_make_a_new_round(fitted):
+    npt.tl.design_interventions(fitted, "MYC")
+    fewer = fitted[10:].copy()
+    npt.tl.fit_dag_blr(fewer)
+    npt.tl.design_interventions(fewer, "MYC")
+    assert rounds(fewer) == [1, 2]
+    fewer.X[0, 0] += 1
+    npt.tl.fit_dag_blr(fewer)
+    npt.tl.design_interventions(fewer, "MYC")
+    npt.tl.design_interventions(fewer, "MYC")
+    assert rounds(fewer) == [1, 2, 3]
+
+
+def test_results_without_a_fingerprint_count_on(fitted):
+    del fitted.uns["dag_blr"]["cells"]
+    contents = json.loads(fitted.uns["dag_blr"]["contents"])
+    del contents["cells"]
+    fitted.uns["dag_blr"]["contents"] = json.dumps(contents)
+    for expected in ([1], [1, 2]):
+        silent(npt.tl.design_interventions, fitted, "MYC")
+        assert rounds(fitted) == expected
+
+
+def changed_value(adata):
+    adata.X[3, 2] += 1e-9
+
+
+def swapped_cells(adata):
+    rows = np.flatnonzero((adata.obs["perturbation"] == "MYC").to_numpy())[:2]
+    adata.X[rows] = adata.X[rows[::-1]]
+
+
+def swapped_labels(adata):
+    labels = adata.obs["perturbation"].astype(object).to_numpy(copy=True)
+    first, second = (np.flatnonzero(labels == name)[0] for name in ("MYC", "STK3"))
+    labels[[first, second]] = labels[[second, first]]
+    adata.obs["perturbation"] = labels
+
+
+def new_label(adata):
+    labels = adata.obs["perturbation"].astype(object).to_numpy(copy=True)
+    labels[0] = "GATA1"
+    adata.obs["perturbation"] = labels
+
+
+def no_labels(adata):
+    del adata.obs["perturbation"]
+
+
+CHANGES = {
+    "a value": (changed_value, r"\(values\)"),
+    "cells swapped": (swapped_cells, r"\(values\)"),
+    "labels swapped": (swapped_labels, r"\(labels\)"),
+    "a new label": (new_label, r"\(labels\)"),
+    "no labels": (no_labels, r"\(labels\)"),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_changed_cells_are_noticed(fitted, case):
+    silent(npt.tl.design_interventions, fitted, {"MYC": 0.5})
+    change, words = CHANGES[case]
+    change(fitted)
+    with pytest.warns(UserWarning, match=f"The cells {words} have changed since.*fit_dag_blr"):
+        npt.tl.design_interventions(fitted, {"MYC": 0.5})
+
+
+def test_fewer_cells_and_an_absent_layer_are_noticed(fitted):
+    with pytest.warns(UserWarning, match=r"\(labels and values\) have changed"):
+        npt.tl.design_interventions(fitted[1:].copy(), {"MYC": 0.5})
+    npt.tl.fit_dag_blr(fitted, layer="lognorm")
+    silent(npt.tl.design_interventions, fitted, {"MYC": 0.5})
+    del fitted.layers["lognorm"]
+    with pytest.warns(UserWarning, match=r"\(values\) have changed.*layer 'lognorm'"):
+        npt.tl.design_interventions(fitted, {"MYC": 0.5})
+
+
+def test_what_changes_nothing_for_the_fit_is_not_noticed(fitted):
+    fitted.obs["perturbation"] = fitted.obs["perturbation"].astype(object)
+    fitted.obs["perturbation"] = fitted.obs["perturbation"].astype("category")
+    fitted.obs["batch"] = "c"
+    fitted.layers["lognorm"][:] = 0
+    fitted.X = sp.csr_matrix(fitted.X)
+    silent(npt.tl.design_interventions, fitted, {"MYC": 0.5})
+
+
+def of(adata, columns=(3, 0, 5)):
+    return fingerprint(adata, read_labels(adata, "perturbation"), np.array(columns), None)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix, sp.csc_matrix])
+def test_the_fingerprint_does_not_hang_on_the_storage(small_screen, tmp_path, kind):
+    small_screen.X[:50, 0] = 0.0
+    expected = of(small_screen)
+    small_screen.X[:50, 0] = -0.0
+    small_screen.X = kind(small_screen.X)
+    assert of(small_screen) == expected
+    path = tmp_path / "cells.h5ad"
+    small_screen.write_h5ad(path)
+    backed = ad.read_h5ad(path, backed="r")
+    assert of(backed) == expected
+    backed.file.close()
+    order = np.random.default_rng(0).permutation(small_screen.n_obs)
+    view = small_screen[order]
+    assert of(view) == of(view.copy())
+    assert of(view) != expected
+
+
+def test_of_many_cells_some_are_read(small_screen, monkeypatch):
+    module = sys.modules["nextpert._adata.fingerprint"]
+    before = of(small_screen)
+    monkeypatch.setattr(module, "_MOST_CELLS", 250)
+    monkeypatch.setattr(module, "_RUN", 10)
+    labelled = np.flatnonzero(small_screen.obs["perturbation"].notna())
+    some = of(small_screen)
+    assert some["labels"] == before["labels"]
+    assert some["values"] != before["values"]
+    # 670 cells: every third run of ten is read.
+    for place, is_read in ((0, True), (9, True), (10, False), (29, False), (30, True)):
+        other = small_screen.copy()
+        other.X[labelled[place], 3] += 1
+        assert (of(other) != some) == is_read
