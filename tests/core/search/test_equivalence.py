@@ -140,3 +140,42 @@ def test_open_arcs_are_those_that_another_member_turns(classes):
         assert set(open_arcs(dag, prior)) == wanted
         some += wanted != turned
     assert some > 20
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_backward_search_takes_the_best_deletion_of_any_member(equivalence_class, seed):
+    """Against all members of a class, found by directing its skeleton along every order."""
+    rng = np.random.default_rng(seed)
+    moments = Moments.from_array(rng.normal(size=(60, 5)) @ rng.normal(size=(5, 5)))
+    problem = make_score_problem(moments, "bic", 2.0, None)
+
+    def score(child, parents):
+        row = np.zeros((1, 5), dtype=bool)
+        row[0, list(parents)] = True
+        return local_score(problem, pack_rows(row)[0], child, Scratch.empty(5))
+
+    def members(dag):
+        wanted = equivalence_class(dag)
+        for order in itertools.permutations(range(5)):
+            place = np.argsort(order)
+            turned = [arc if place[arc[0]] < place[arc[1]] else arc[::-1] for arc in dag.edges()]
+            member = Dag.from_edges(5, turned)
+            if equivalence_class(member) == wanted:
+                yield member
+
+    dag = dense = Dag.complete(rng.permutation(5))
+    while True:
+        gains = {}
+        for member in members(dag):
+            for parent, child in member.edges():
+                above = set(member.parents(child).tolist())
+                thinner = Dag.from_edges(5, [a for a in member.edges() if a != (parent, child)])
+                gains[thinner.edges().__repr__()] = (
+                    score(child, above - {parent}) - score(child, above), thinner
+                )  # fmt: skip
+        gain, thinner = max(gains.values(), key=lambda pair: pair[0], default=(0.0, dag))
+        if gain <= 1e-6:
+            break
+        dag = thinner
+    assert 0 < dag.n_edges < dense.n_edges
+    assert equivalence_class(backward(problem, dense)) == equivalence_class(dag)

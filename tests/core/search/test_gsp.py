@@ -1,5 +1,6 @@
 """GSP against the exhaustive search, with prior knowledge, and on bad input."""
 
+import importlib
 import itertools
 import random
 
@@ -79,7 +80,7 @@ def test_same_result_for_any_number_of_workers(simulated):
 
 
 @pytest.mark.parametrize(("n_nodes", "degree", "seed"), [(20, 6, 1), (20, 6, 2), (25, 5, 2)])
-def test_equals_are_told_apart_by_likelihood(simulated, n_nodes, degree, seed):
+def test_equals_are_told_apart_by_likelihood(simulated, n_nodes, degree, seed, monkeypatch):
     _, moments = simulated(n_nodes, degree, seed=seed, n_cells=500)
     found = gsp(moments, n_runs=100, rng=0)
     seeds = np.random.default_rng(0).integers(0, 2**64, 100, dtype=np.uint64)
@@ -92,6 +93,10 @@ def test_equals_are_told_apart_by_likelihood(simulated, n_nodes, degree, seed):
     assert max(fits.values()) > best + 1e-3  # there is something to tell apart
     assert _fit(moments, found.dag) == pytest.approx(best, abs=1e-6)
     assert found.best_run == next(run for run, fit in fits.items() if fit < best + 1e-6)
+    monkeypatch.setattr(importlib.import_module("nextpert.core.search.gsp"), "_CHUNK", 7)
+    apart = gsp(moments, n_runs=100, rng=0)  # runs of several chunks are compared alike
+    assert apart.dag == found.dag
+    assert apart.best_run == found.best_run
 
 
 def _fit(moments, dag):
