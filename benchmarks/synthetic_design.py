@@ -39,10 +39,12 @@ def instance(seed: int, n_nodes: int, n_targets: int) -> tuple[LinearScm, np.nda
 def task(seed: int, run_id: int, criterion: str, prior: str, args: argparse.Namespace) -> dict:
     """Return the arguments of one campaign."""
     scm, target = instance(seed, args.genes, args.targets)
-    scale = "evidence" if prior == "learned" else 1.0
+    scale, units = ("evidence", "noise") if prior == "learned" else (1.0, "data")
     return {
         "source": scm,
-        "posterior": DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False, prior_scale=scale),
+        "posterior": DagBlr(
+            scm.dag, noise_var=scm.noise_var, intercept=False, prior_scale=scale, prior_units=units
+        ),
         "target_mean": target,
         "criterion": criterion,
         "n_rounds": args.rounds,

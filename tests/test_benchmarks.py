@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nextpert.core import Civ, Moments, Pool, Sphere
+from nextpert.core import Civ, Moments, Pool, Sphere, random_scm
 
 ROOT = Path(__file__).parents[1]
 
@@ -205,3 +205,32 @@ def test_an_unknown_row_is_refused():
     )  # fmt: skip
     assert done.returncode == 2
     assert "no row begins with nothing" in done.stderr
+
+
+def test_internal_standardising_divides_every_node_as_it_is_made(bench):
+    from benchmarks import prior_units
+
+    rng = np.random.default_rng(0)
+    scm = random_scm(6, "complete", standardise=False, rng=rng)
+    found = prior_units.internally_standardised(scm)
+    x = np.zeros((400_000, 6))
+    for i in scm.dag.order:
+        x[:, i] = x @ scm.weights[i] + rng.normal(size=len(x)) * np.sqrt(scm.noise_var[i])
+        x[:, i] /= x[:, i].std()
+    np.testing.assert_allclose(found.covariance(), np.cov(x.T), atol=0.01)
+    np.testing.assert_allclose(found.covariance().diagonal(), 1)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_units_of_the_prior_are_compared_on_the_same_models(bench, known):
+    from benchmarks import prior_units
+
+    found = {
+        (generator, units): prior_units.distance(
+            generator, 5, "complete", units, 1, known=known, rounds=4
+        )
+        for generator in prior_units.GENERATORS
+        for units in prior_units.UNITS
+    }
+    assert all(0 < value < np.inf for value in found.values())
+    assert len(set(found.values())) > len(prior_units.GENERATORS)

@@ -37,7 +37,7 @@ class Variant:
 
 
 FIXED, DATA = {"prior_scale": 1.0}, {"prior_units": "data"}
-BASE, PAPER = "scale learned, units of the noise (default)", "M = I (the paper)"
+BASE, PAPER = "scale learned, units of the noise", "M = I (the paper)"
 MEAN_VARIANCE = {"criterion": "target_mean_variance"}
 VARIANTS = (
     Variant(PAPER, FIXED),
@@ -87,6 +87,7 @@ def distances(variant: Variant, setting: Setting, seed: int, run: int, rounds: i
 def _posterior(variant: Variant, setting: Setting, seed: int) -> DagBlr:
     drawn = instance(setting, seed)
     prior = {"prior_scale": "evidence", "noise_var": drawn.scm.noise_var, **variant.prior}
+    prior.setdefault("prior_units", "noise" if prior["prior_scale"] == "evidence" else "data")
     if prior["prior_scale"] == "true":
         arcs = drawn.scm.weights**2 / drawn.scm.noise_var[:, None]
         prior["prior_scale"] = float(arcs.sum() / drawn.scm.dag.n_edges)

@@ -44,9 +44,10 @@ are said only beyond two standard errors; with this many comparisons, one in twe
 different will look so.
 
 **Two priors.** *fixed* is the paper's `M = I`: every weight of node i has the prior variance
-sigma_i². *learned* is nextpert's default: the weight of parent k has the prior variance
+sigma_i². *learned* is `prior_units="noise"`: the weight of parent k has the prior variance
 sigma_i² / (lambda sigma_k²), that is, weights are counted in units of the noise, and their scale
-1 / lambda is learned by evidence as cells arrive.
+1 / lambda is learned by evidence as cells arrive; nextpert's default takes these units or
+those of the data, whichever has the higher evidence.
 
 **What differs from the paper.** Every instance is another model and another target (one seed
 each). The generator in the authors' code is reseeded with the same number for every instance, so

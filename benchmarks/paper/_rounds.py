@@ -20,7 +20,7 @@ VARIANTS = (
     Variant(PAPER, FIXED),
     Variant("learned, units of the data", DATA),
     Variant("units of the data, one scale a node", {**DATA, "pooled": False}),
-    Variant("learned, units of the noise (default)"),
+    Variant("learned, units of the noise"),
     Variant("default, one scale a node", {"pooled": False}),
 )
 RUNS, SHOWN = 5, (10, 20, 50)

@@ -81,6 +81,7 @@ def task(
             noise_var=drawn.scm.noise_var,
             intercept=False,
             prior_scale=PRIORS[prior],
+            prior_units="noise" if prior == "learned" else "data",
         ),
         "target_mean": drawn.target_mean,
         "criterion": criterion,

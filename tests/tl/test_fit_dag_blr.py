@@ -225,7 +225,7 @@ def test_a_new_graph_after_the_fit_is_pointed_out(screen, arcs):
 
 @quiet
 def test_units_of_the_prior_reach_the_posterior(screen):
-    expected = {(None, "evidence"): "noise", (None, 1.0): "data", ("noise", 1.0): "noise"}
+    expected = {(None, "evidence"): "evidence", (None, 1.0): "data", ("noise", 1.0): "noise"}
     fits = []
     for (units, scale), found in expected.items():
         npt.tl.fit_dag_blr(screen, prior_scale=scale, prior_units=units)

@@ -206,8 +206,10 @@ def _add_posterior(parser: argparse.ArgumentParser) -> None:
         "--prior-scale", type=_scale, default="evidence", metavar="evidence|NUMBER", help="learn it"
     )
     group.add_argument(
-        "--prior-units", choices=("data", "noise"), help="what weights are measured in by the prior"
-    )
+        "--prior-units",
+        choices=("data", "noise", "evidence"),
+        help="what weights are measured in by the prior",
+    )  # fmt: skip
     group.add_argument("--noise-var", type=_positive, help="known noise variance of all genes")
     group.add_argument("--no-intercept", action="store_true", help="for data centred by controls")
 

@@ -79,7 +79,8 @@ def fit_dag_blr(
     prior_units
         ``"noise"`` takes weights in units of the noise of child and parent, so that the posterior
         does not hang on how a gene is scaled; ``"data"`` takes them as they are, as the paper
-        does. ``None`` (default): ``"noise"`` where the scale is learned, else ``"data"``.
+        does; ``"evidence"`` whichever of the two explains the cells better. ``None`` (default):
+        ``"evidence"`` where the scale is learned, else ``"data"``.
     noise_var
         Known noise variances, one number or one a gene, in squared units of the data; ``None``
         (default) infers them.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nextpert.core import Dag, DagBlr, Moments
+from nextpert.core import Dag, DagBlr, LinearScm, Moments
 
 SD = np.array([1.0, 0.3, 4.0, 0.05, 2.0, 0.7])
 VALUES = ("weights", "cov", "residual", "logdet")
@@ -120,6 +120,8 @@ def test_posterior_follows_the_units_of_the_genes(
     other = [(x * factor, shift * factor) for x, shift in environments]
     noise = SD[:5] ** 2
     options = {"intercept": with_intercept}
+    if np.ptp(factor):  # the default follows a change of the unit of all genes alone
+        options["prior_units"] = "noise"
     one = fitted(parents, environments, noise_var=noise if known else None, **options)
     two = fitted(parents, other, noise_var=noise * factor**2 if known else None, **options)
     weights = one.mean().toarray() * factor[:, None] / factor
@@ -168,14 +170,40 @@ def test_saved_and_read_again(graphs, environments):
 
 def test_bad_units_are_refused(graphs):
     dag = Dag.from_parents(graphs["complete"])
-    with pytest.raises(ValueError, match="prior_units must be 'data', 'noise' or None"):
+    with pytest.raises(ValueError, match="prior_units must be 'evidence', 'data', 'noise' or None"):
         DagBlr(dag, prior_units="cells")
     with pytest.raises(ValueError, match="prior_units='data'"):
         DagBlr(dag, prior_units="noise", prior_scale=1.0, prior_rate=0)
 
 
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("kind", ["data", "noise"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_default_takes_the_units_of_higher_evidence(kind, known, seed):
+    """Weights of one size in the data, or in units of noise that spans two decades."""
+    rng = np.random.default_rng(seed)
+    sd = np.array([1.0, 0.1, 3.0, 0.3, 10.0, 0.5])
+    weights = np.tril(rng.normal(size=(6, 6)), -1) * (1 if kind == "data" else sd[:, None] / sd)
+    scm = LinearScm(weights, sd**2)
+    options = {"noise_var": scm.noise_var if known else None}
+    cells = Moments.from_array(scm.sample(40, rng=rng))
+    noise, data, default = (
+        DagBlr(scm.dag, prior_units=units, **options).update(cells)
+        for units in ("noise", "data", None)
+    )
+    assert (noise.log_evidence() > data.log_evidence()) == (kind == "noise")
+    expected, found = {"noise": noise, "data": data}[kind].mean(), default.mean()
+    np.testing.assert_allclose(found.toarray(), expected.toarray(), atol=0.03)
+    assert default.log_evidence() >= max(noise.log_evidence(), data.log_evidence()) - 0.1
+
+
+def test_units_by_evidence_need_a_learned_scale(graphs):
+    with pytest.raises(ValueError, match="prior_scale='evidence'"):
+        DagBlr(Dag.from_parents(graphs["complete"]), prior_units="evidence", prior_scale=1.0)
+
+
 def test_the_default_suits_the_scale(graphs):
     dag = Dag.from_parents(graphs["complete"])
-    assert DagBlr(dag).prior_units == "noise"
+    assert DagBlr(dag).prior_units == "evidence"
     assert DagBlr(dag, prior_scale=1.0).prior_units == "data"
     assert DagBlr(dag, prior_units="data").prior_units == "data"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert.core.posterior import _kernels as kernels
+from nextpert.core.posterior._evidence import log_evidence
 from nextpert.core.posterior._parts import BLOCKS, cell_variance
 from nextpert.core.posterior._prior_scale import learn_precision
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def fill_blocks(layout: Layout, statistics: Statistics, prior: Prior) -> dict[str, Vector]:
-    """Return the blocks under the prior, whose scale is learned where it is to be."""
+    """Return the blocks under the prior, whose scale and units are learned where they are to be."""
     noise_var = prior.noise_var
     if prior.units == "data":
         return solve_blocks(layout, statistics, _column_precision(layout, statistics, prior, None))
@@ -31,7 +32,18 @@ def fill_blocks(layout: Layout, statistics: Statistics, prior: Prior) -> dict[st
         plain = solve_blocks(layout, statistics, precision)
         rate = prior.rates(layout, statistics) + plain["residual"] / 2
         noise_var = rate / (prior.shape + statistics.cells / 2)
-    return solve_blocks(layout, statistics, _column_precision(layout, statistics, prior, noise_var))
+    by_noise = solve_blocks(
+        layout, statistics, _column_precision(layout, statistics, prior, noise_var)
+    )
+    if prior.units == "noise":
+        return by_noise
+    # One unit for all genes, in the middle of theirs, so that the scale's hyperprior means the
+    # same for both, in whatever units the data come.
+    middle = np.full(layout.n_nodes, np.exp(np.log(noise_var).mean()))
+    alike = solve_blocks(layout, statistics, _column_precision(layout, statistics, prior, middle))
+    gain = log_evidence(layout, statistics, prior, by_noise)
+    gain -= log_evidence(layout, statistics, prior, alike)
+    return by_noise if gain.sum() > 0 else alike
 
 
 def _column_precision(

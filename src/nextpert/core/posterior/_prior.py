@@ -23,11 +23,19 @@ def check_scale(prior_scale: float | str) -> float | str:
 
 
 def check_units(prior_units: str | None, prior_scale: float | str) -> str:
-    """Return ``"data"`` or ``"noise"``, by default what suits the scale, or raise."""
+    """Return ``"data"``, ``"noise"`` or ``"evidence"``, by default what suits, or raise."""
     if prior_units is None:
-        return "noise" if prior_scale == "evidence" else "data"
-    if prior_units not in ("data", "noise"):
-        message = f"prior_units must be 'data', 'noise' or None, but is {prior_units!r}."
+        return "evidence" if prior_scale == "evidence" else "data"
+    if prior_units not in ("data", "noise", "evidence"):
+        message = (
+            f"prior_units must be 'evidence', 'data', 'noise' or None, but is {prior_units!r}."
+        )
+        raise ValueError(message)
+    if prior_units == "evidence" and prior_scale != "evidence":
+        message = (
+            "prior_units='evidence' needs a scale that is learned: use prior_scale='evidence', or "
+            "prior_units='data' or 'noise'."
+        )
         raise ValueError(message)
     return prior_units
 

@@ -62,8 +62,9 @@ class DagBlr:
         ``sigma_i^2 / lambda_i``, as in the paper. ``"noise"``: its weight on parent ``k`` has the
         variance ``sigma_i^2 / (lambda_i sigma_k^2)``, whatever the units of the genes; noise
         variances of parents that are not known are estimated, by a first fit in which the
-        variances of the cells stand for them. ``None`` (default): ``"noise"`` where the scale is
-        learned, else ``"data"``.
+        variances of the cells stand for them. ``"evidence"``: whichever of the two has the higher
+        evidence, anew as data arrive; only ``"noise"`` is the same whatever the units of each
+        gene. ``None`` (default): ``"evidence"`` where the scale is learned, else ``"data"``.
     pooled
         With ``"evidence"``: one lambda for all nodes (default), or one a node, drawn towards
         the common value.
