@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextpert.core._blas import one_thread
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core.posterior.dag_blr import DagBlr
 
 
+@one_thread()
 def settle_by_noise(posterior: DagBlr, n_cells: float) -> NDArray[np.float64]:
     """Return ``(M^-1 + n Cov_P)^-1`` of every node, flat as the posterior's ``cov``.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from nextpert.core._blas import one_thread
 from nextpert.core.cells.moments import not_finite, sparse_moments, too_large
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def empty_part(n_nodes: int) -> Part:
     return Part(none, none, flat, flat, np.zeros((n_nodes, n_nodes)))
 
 
+@one_thread()
 def screen_part(
     values: Any, groups: NDArray[np.int64], weights: NDArray[np.int64] | None = None
 ) -> Part:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_nodes, as_vector
 from nextpert.core.cells._sound import require_numbers, require_sound
 from nextpert.core.cells._sparse_gram import sparse_scatter
@@ -87,6 +88,7 @@ class Moments:
         return cls(0, np.zeros(n_nodes), np.zeros((n_nodes, n_nodes)))
 
     @classmethod
+    @one_thread()
     def from_array(cls, x: Block | ArrayLike) -> Moments:
         """Return the moments of cells ``x``, shape ``(n_cells, n_nodes)``, dense or sparse.
 

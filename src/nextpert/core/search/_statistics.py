@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextpert.core._blas import one_thread
 from nextpert.core.search._bits import pack_rows
 from nextpert.core.search._imap import Problem
 from nextpert.core.search.fisher_z_threshold import fisher_z_threshold
@@ -78,6 +79,7 @@ def packed(known: PriorKnowledge) -> dict[str, Any]:
     }
 
 
+@one_thread()
 def make_problem(moments: Moments, alpha: float, prior: PriorKnowledge | None) -> Problem:
     """Return the input of the compiled searches."""
     p = moments.n_nodes

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
+from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_nodes, as_rng, as_vector, require_count, require_finite
 from nextpert.core.graph.dag import Dag
 
@@ -70,6 +71,7 @@ class LinearScm:
             zero if intercept is None else as_vector(intercept, self.n_nodes, "intercept")
         )
 
+    @one_thread()
     def _propagate(self, source: NDArray[np.float64], fixed: Mapping[int, float]) -> Vector:
         # One substitution along the topological order; columns are cells.
         as_nodes(fixed, self.n_nodes, "do")
@@ -106,11 +108,13 @@ class LinearScm:
         """Return the mean under a shift or do intervention, shape ``(n_nodes,)``."""
         return self._propagate(self._source(shift), do or {})
 
+    @one_thread()
     def covariance(self) -> NDArray[np.float64]:
         """Return the covariance of control cells (shifts do not change it)."""
         effects = self._propagate(np.eye(self.n_nodes), {})
         return (effects * self.noise_var) @ effects.T
 
+    @one_thread()
     def optimal_shift(self, target_mean: ArrayLike) -> Vector:
         """Return the shift ``(I - B) mu* - c`` whose mean is ``target_mean``."""
         target = as_vector(target_mean, self.n_nodes, "target_mean")

@@ -23,6 +23,7 @@ from nextpert._adata import (
     write_results,
 )
 from nextpert._adata.environments import warn_values
+from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng, require_count
 
 if TYPE_CHECKING:
@@ -150,14 +151,16 @@ def cpca(
     codes = labels.groups([control, *foreground])
     moments = environment_moments(adata, columns, codes, len(foreground) + 1, layer=layer)
     scale = _scale(moments[0], names, standardize=standardize)
-    engine = _engine(moments, scale, n_components)
-    result = _result(engine, moments, scale, chosen, as_rng(rng))
-    loadings, eigenvalues = engine.directions(result["alpha"])
+    with one_thread():
+        engine = _engine(moments, scale, n_components)
+        result = _result(engine, moments, scale, chosen, as_rng(rng))
+        loadings, eigenvalues = engine.directions(result["alpha"])
     loadings, eigenvalues = loadings[:, :n_components], eigenvalues[:n_components]
     mapping = loadings / scale[:, None]
     scores = np.zeros((adata.n_obs, n_components))
     for cells, block in read_blocks(adata, columns, np.arange(adata.n_obs), layer=layer):
-        scores[cells] = block @ mapping
+        with one_thread():
+            scores[cells] = block @ mapping
     scores -= moments[0].mean @ mapping
     warn_values(moments[0], layer)
     params: dict[str, Any] = {

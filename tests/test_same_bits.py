@@ -1,0 +1,76 @@
+"""The same bits for one and two BLAS threads, and for any hash seed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+# 600 genes: from some 500 on BLAS gives parts of a product to its threads.
+CODE = """
+import hashlib, sys, warnings
+import anndata as ad, numpy as np, pandas as pd, nextpert as npt
+from nextpert.core import Civ, DagBlr, Moments, Sphere, boss, minimal_imap, random_scm
+
+warnings.simplefilter("ignore")
+
+def digest(value):
+    if hasattr(value, "items") and not hasattr(value, "columns"):
+        return {str(k): digest(v) for k, v in sorted(value.items())}
+    if hasattr(value, "to_csv"):
+        value = value.to_csv()
+    value = value.tocsr().data if hasattr(value, "tocsr") else np.asarray(value)
+    text = repr(value.tolist()).encode() if value.dtype == object else value.tobytes()
+    return hashlib.sha256(text).hexdigest()
+
+p = int(sys.argv[1])
+scm = random_scm(p, "erdos_renyi", rng=0)
+cells = [scm.sample(2 * p, rng=1)]
+names = [f"g{i}" for i in range(p)]
+labels = ["control"] * (2 * p)
+for k in range(3):
+    cells.append(scm.sample(60, -1.5 * np.eye(p)[k], rng=2 + k))
+    labels += [names[k]] * 60
+x = np.vstack(cells)
+moments = Moments.from_array(cells[0])
+print(digest(x), digest(moments.scatter))
+print(digest(boss(moments, n_starts=1, rng=0).dag.indices))
+print(digest(minimal_imap(moments, range(p)).indices))
+blr = DagBlr(scm.dag).update(moments)
+civ = Civ(blr, x[-1], n_cells=50, noise_aware=True)
+print(digest(blr.to_dict()), digest(civ.values(x[:20])))
+print(digest(Sphere(1.0).minimise(civ, rng=0).shift))
+obs = pd.DataFrame({"perturbation": pd.Categorical(labels)}, index=[str(i) for i in range(len(x))])
+adata = ad.AnnData(x, obs=obs, var=pd.DataFrame(index=names))
+npt.tl.learn_dag(adata, method="given", dag=[(names[k], names[i]) for k, i in scm.dag.edges()])
+npt.tl.fit_dag_blr(adata)
+npt.tl.design_interventions(adata, "g0", n_samples=100, rng=0)
+npt.tl.target_distances(adata, "g0")
+npt.tl.cpca(adata, alpha=1.0, rng=0)
+npt.tl.dag_fit(adata, n_random=20, rng=0)
+for key in sorted(adata.uns):
+    print(key, digest(adata.uns[key]))
+print(digest(adata.obsm["X_cpca"]))
+"""
+
+
+def output(n_genes, **variables):
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    threads = dict.fromkeys(names, variables.pop("threads", "1"))
+    command = [sys.executable, "-c", CODE, str(n_genes)]
+    done = subprocess.run(
+        command, env={**os.environ, **threads, **variables}, capture_output=True, text=True,
+        check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_threads_and_hash_seeds_change_no_bit():
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("BLAS takes no second thread on one core")
+    first = output(600, PYTHONHASHSEED="0")
+    assert len(first) > 8
+    assert output(600, threads="2", PYTHONHASHSEED="1") == first
