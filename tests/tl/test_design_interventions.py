@@ -257,7 +257,7 @@ def test_equals_are_ordered_by_predicted_distance(fitted):
     pool = Interventions(list("abcd"), [["MYC"]] * 4, np.zeros((4, 8)), ["table"] * 4)
     distance = (np.array([3.0, 9.0, 1.0, 2.0]), np.ones(4))
     table, order = ranking_table(
-        pool, np.array([1.0, 0.0, 1.0, 1.0]), np.full(4, 0.5), distance, 2.0, fit
+        pool, np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.5, 0.6, 0.5, 0.5]), distance, 2.0, fit
     )
     assert table["perturbation"].tolist() == ["b", "c", "d", "a"]
     assert order.tolist() == [1, 2, 3, 0]

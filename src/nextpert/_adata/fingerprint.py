@@ -42,7 +42,7 @@ def fingerprint(
     for which, values in read_blocks(adata, columns, cells, layer=layer):
         dense: Any = values.toarray() if isinstance(values, sp.csr_array) else values
         bits = (np.asarray(dense, dtype=np.float64) + 0.0).view(np.uint64)  # -0.0 is 0.0
-        of_cell = (_stirred(bits) * weights).sum(axis=1, dtype=np.uint64)
+        of_cell = bits @ weights
         total += int((_stirred(of_cell) * _mixed(which)).sum(dtype=np.uint64))
     return {"labels": text.hexdigest()[:16], "values": f"{total % 2**64:016x}"}
 

@@ -27,6 +27,8 @@ def print_report(
     adata: AnnData, options: argparse.Namespace, written: list[str], hidden: str | None
 ) -> None:
     """Print what to try next and the head of the ranking."""
+    from nextpert.tl._design_interventions.tables import farther_in_words
+
     stored = adata.uns["design"]
     ranking, params = stored["ranking"], stored["params"]
     best = ranking.iloc[0]
@@ -35,7 +37,9 @@ def print_report(
     n_cells = int(stored["trace"]["n_cells"].iloc[-1])
     truth = true_distances(adata) if hidden else None
     goal = f"the mean under a knockout of {hidden} (never seen)" if hidden else params["target"]
+    farther = farther_in_words(ranking, "the target")
     lines = [
+        *([farther] if farther else []),
         f"Graph: {len(graph['genes'])} genes, {int(graph['n_edges'])} arcs. Target: {goal}.",
         f"Try next: {best['perturbation']} ({n_cells} cells), {_why(ranking, params)}.",
         f"Predicted closest to the target: {nearest['perturbation']}, distance "
@@ -55,6 +59,8 @@ def print_report(
 
 def _why(ranking: pd.DataFrame, params: Any) -> str:
     """Say what speaks for the first of the ranking."""
+    from nextpert.tl._design_interventions.tables import is_flat
+
     name = str(params["acquisition"])
     if name == "greedy":
         return "whose shift is nearest to the estimated optimum (greedy)"
@@ -62,8 +68,8 @@ def _why(ranking: pd.DataFrame, params: Any) -> str:
         return "drawn at random"
     share = 100 * ranking["uncertainty_removed"].to_numpy(dtype=float)
     removes = f"expected to remove {share[0]:.2g} % of the uncertainty left ({name})"
-    if len(share) > 1 and share.max() - share.min() < 1:
-        return f"{removes}, but no candidate differs by 1 %: go by the predicted distance"
+    if is_flat(share / 100):
+        return f"predicted closest: {removes}, but no candidate differs by 1 %"
     return removes
 
 

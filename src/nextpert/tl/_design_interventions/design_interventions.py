@@ -95,9 +95,10 @@ def design_interventions(
     ~anndata.AnnData or None
         ``None``, or the copy. Writes ``uns["design"]`` with:
 
-        - ``ranking``: a table, best candidate first: ``rank``, ``perturbation``,
-          ``target_genes``, ``shift`` (one value a target gene, log-normalised expression),
-          ``shift_source``, ``acquisition`` (lower is better), ``uncertainty_removed`` (the share of
+        - ``ranking``: a table, best candidate first (by the criterion; where the shares of
+          uncertainty removed differ by less than 1 %, by predicted distance): ``rank``,
+          ``perturbation``, ``target_genes``, ``shift`` (one value a target gene, log-normalised
+          expression), ``shift_source``, ``acquisition`` (lower is better), ``uncertainty_removed`` (the share of
           the criterion's uncertainty about the weights that ``n_cells`` cells are expected to
           remove; NaN for greedy and random), ``predicted_distance`` and
           ``predicted_distance_sd`` (squared units of expression), ``relative_distance`` (as a
@@ -197,6 +198,9 @@ def design_interventions(
         },
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
+    farther = tables.farther_in_words(ranking, wanted.name)
+    if farther:
+        logger.warning("%s", farther)
     logger.info(
         "Round %d: of %d candidates towards %s, try %s next (shift of %s: %s); %s = %.4g, "
         "predicted distance %.3g +- %.2g, %.0f %% of that of control cells.",
@@ -216,10 +220,11 @@ def _removed(criterion: core.Acquisition, shifts: NDArray[np.float64]) -> NDArra
 
 
 def _say_if_flat(acquisition: str, removed: NDArray[np.float64], n_cells: int) -> None:
-    if len(removed) > 1 and np.ptp(removed) < 0.01:
+    if tables.is_flat(removed):
         logger.warning(
             "%d cells of any candidate are expected to remove %.2g to %.2g %% of the uncertainty "
-            "left (%s): for the model, one is as good as another. Go by predicted_distance.",
+            "left (%s): for the model, one is as good as another, and they are ranked by "
+            "predicted_distance.",
             n_cells, 100 * removed.min(), 100 * removed.max(), acquisition,
         )  # fmt: skip
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
+FLAT = 0.01
 _TRACE_COLUMNS = (
     "round",
     "chosen",
@@ -42,7 +43,8 @@ def ranking_table(
     fit: FittedPosterior,
 ) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     """Return the ranking, best first, and the positions of its rows in the pool."""
-    order = np.lexsort((distance[0], values))  # equals by predicted distance
+    # Equals by predicted distance; and all of them where the criterion tells none apart.
+    order = np.lexsort((values, distance[0]) if is_flat(removed) else (distance[0], values))
     seen = {
         str(name): int(n)
         for name, n in zip(
@@ -67,6 +69,31 @@ def ranking_table(
         index=pd.Index(np.arange(len(order))),
     )
     return table, order
+
+
+def is_flat(removed: Vector) -> bool:
+    """Whether the shares of uncertainty that candidates would remove differ by less than 1 %."""
+    return len(removed) > 1 and bool(np.ptp(removed) < FLAT)
+
+
+def farther_in_words(ranking: pd.DataFrame, target: str) -> str:
+    """Return a sentence where the best candidate is farther than doing nothing, else nothing."""
+    share = ranking["relative_distance"].to_numpy(dtype=float)
+    if not (share[0] > 1 and np.isfinite(share[0])):
+        return ""
+    nearest = int(np.argmin(share))
+    names = ranking["perturbation"].astype(str)
+    if share[nearest] > 1:
+        return (
+            f"No candidate is predicted to come nearer to {target} than doing nothing: the "
+            f"nearest, {names.iloc[nearest]}, stays at {100 * share[nearest]:.0f} % of the control "
+            f"cells' distance."
+        )
+    return (
+        f"{names.iloc[0]}, the first of the ranking, is predicted farther from {target} than doing "
+        f"nothing ({100 * share[0]:.0f} % of the control cells' distance); the nearest is "
+        f"{names.iloc[nearest]} ({100 * share[nearest]:.0f} %)."
+    )
 
 
 def read_trace(adata: ad.AnnData, key: str, genes: list[str]) -> pd.DataFrame | None:

@@ -1,0 +1,106 @@
+"""What the ranking goes by, and what is said where no candidate is worth trying."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert.cli._report import print_report
+from nextpert.tl._design_interventions.tables import farther_in_words, is_flat
+
+pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
+
+
+@pytest.fixture
+def fitted(small_screen, arcs):
+    npt.tl.learn_dag(small_screen, method="given", dag=arcs)
+    npt.tl.fit_dag_blr(small_screen)
+    return small_screen
+
+
+def designed(adata, target, **options):
+    npt.tl.design_interventions(adata, target, **options)
+    return adata.uns["design"]["ranking"]
+
+
+def printed(adata, capsys):
+    options = argparse.Namespace(show=3, out="out")
+    print_report(adata, options, ["ranking.csv"], None)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_flat_criterion_does_not_sort(fitted, caplog, capsys):
+    with caplog.at_level(logging.WARNING, "nextpert"):
+        table = designed(fitted, "MYC", n_cells=1, candidates="genes")
+    assert "ranked by predicted_distance" in caplog.text
+    assert np.ptp(table["uncertainty_removed"]) < 0.01
+    assert table["predicted_distance"].is_monotonic_increasing
+    assert not table["acquisition"].is_monotonic_increasing
+    stored = fitted.uns["design"]
+    assert stored["trace"]["chosen"].iloc[-1] == table["perturbation"].iloc[0]
+    # The rows of the other parts follow the ranking.
+    myc = table.index[table["perturbation"] == "MYC"][0]
+    shift = stored["shifts"].toarray()[myc]
+    assert np.flatnonzero(shift).tolist() == [list(stored["genes"]).index("MYC")]
+    assert any("predicted closest: expected to remove" in line for line in printed(fitted, capsys))
+
+
+def test_a_criterion_that_tells_candidates_apart_sorts(fitted, caplog):
+    with caplog.at_level(logging.WARNING, "nextpert"):
+        table = designed(fitted, "MYC", n_cells=1000, candidates="genes")
+    assert np.ptp(table["uncertainty_removed"]) > 0.01
+    assert "predicted_distance" not in caplog.text
+    assert table["acquisition"].is_monotonic_increasing
+    for acquisition in ("greedy", "random"):
+        table = designed(fitted, "MYC", acquisition=acquisition, candidates="genes")
+        assert table["acquisition"].is_monotonic_increasing
+
+
+@pytest.mark.parametrize(
+    ("removed", "flat"),
+    [([0.5, 0.5099], True), ([0.5, 0.511], False), ([0.5], False), ([np.nan, np.nan], False)],
+)
+def test_flat_is_less_than_one_percent(removed, flat):
+    assert is_flat(np.array(removed)) == flat
+
+
+def test_no_candidate_nearer_than_doing_nothing_is_said_first(fitted, caplog, capsys):
+    with caplog.at_level(logging.INFO, "nextpert"):
+        table = designed(fitted, {"MYC": 1.2})  # controls are at 1: knockouts lead away
+    assert (table["relative_distance"] > 1).all()
+    nearest = table.loc[table["predicted_distance"].idxmin(), "perturbation"]
+    said = [r.getMessage() for r in caplog.records if r.name.startswith("nextpert.tl._design")]
+    words = "No candidate is predicted to come nearer to MYC=1.2 than doing nothing: the nearest, "
+    assert said[0].startswith(f"{words}{nearest}, stays at ")
+    first = printed(fitted, capsys)[0]
+    assert first.startswith("No candidate is predicted to come nearer to the target than doing")
+
+
+def test_nothing_is_said_of_a_good_candidate(fitted, caplog, capsys):
+    with caplog.at_level(logging.INFO, "nextpert"):
+        table = designed(fitted, "STK3", candidates=["STK3", "OXR1"], acquisition="greedy")
+    assert table["relative_distance"].iloc[0] < 1
+    assert "doing nothing" not in caplog.text
+    assert printed(fitted, capsys)[0].startswith("Graph: ")
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        ([0.99, 2.0], ""),
+        ([1.0, 0.5], ""),
+        ([np.inf, np.inf], ""),
+        ([1.5, 1.2], "No candidate is predicted to come nearer to T than doing nothing: the "
+         "nearest, B, stays at 120 % of the control cells' distance."),
+        ([1.5, 0.4], "A, the first of the ranking, is predicted farther from T than doing nothing "
+         "(150 % of the control cells' distance); the nearest is B (40 %)."),
+    ],
+)  # fmt: skip
+def test_words_for_what_is_farther(share, words):
+    table = pd.DataFrame({"perturbation": ["A", "B"], "relative_distance": share})
+    assert farther_in_words(table, "T") == words
