@@ -180,10 +180,8 @@ def looks_like_counts(cells: Moments) -> bool:
     """
     sums = np.concatenate([cells.total, np.diag(cells.scatter) + cells.n * cells.mean**2])
     off = np.abs(sums - np.round(sums))
-    varies = bool((np.diag(cells.scatter) > 0).any())
-    return varies and bool(
-        (sums >= 0).all() and (off <= np.minimum(1e-6 + 1e-9 * sums, 0.01)).all()
-    )
+    whole = (sums >= 0) & (off <= np.minimum(1e-6 + 1e-9 * sums, 0.01))
+    return bool(whole.all() and (np.diag(cells.scatter) > 0).any())
 
 
 def _slot(layer: str | None) -> str:
