@@ -161,3 +161,63 @@ def test_reading_a_graph_leaves_it_as_it_is():
     stored = adata.varp["dag"]
     for part, was in zip((stored.data, stored.indices, stored.indptr), before, strict=True):
         assert part.tobytes() == was.tobytes()
+
+
+def part_gone(x):
+    del x["indptr"]
+
+
+def pointers_of_text(x):
+    array = x["indptr"][:].astype("S5")
+    del x["indptr"]
+    x["indptr"] = array
+
+
+def pointers_of_floats(x):
+    array = x["indptr"][:] + 0.5
+    del x["indptr"]
+    x["indptr"] = array
+
+
+def another_shape(x):
+    shape = [100, 4] if x.attrs["encoding-type"] == "csr_matrix" else [N, 3]
+    x.attrs["shape"] = shape
+    array = x["indptr"][: (101 if shape[1] == 4 else 4)]
+    del x["indptr"]
+    x["indptr"] = array
+
+
+WRECKS = (part_gone, pointers_of_text, pointers_of_floats, another_shape)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("wreck", WRECKS)
+@pytest.mark.parametrize("form", FORMS)
+def test_files_whose_parts_do_not_fit(form, wreck, lazy, tmp_path):
+    path = tmp_path / "x.h5ad"
+    cells(form).write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        wreck(file["X"])
+    if lazy:
+        pytest.importorskip("dask", reason="the extra dask is not installed")
+        adata = ad.experimental.read_lazy(path)
+    else:
+        adata = ad.read_h5ad(path, backed="r")
+    for name in ("learn", "distances", "screen", "panel", "guides"):
+        with pytest.raises(ValueError, match=MESSAGE):
+            CALLS[name](adata)
+    if not lazy:
+        adata.file.close()
+
+
+def test_guides_in_a_lazy_file(tmp_path):
+    pytest.importorskip("dask", reason="the extra dask is not installed")
+    adata = cells("csr")
+    adata.X = abs(adata.X).ceil()
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    lazy = ad.experimental.read_lazy(tmp_path / "x.h5ad")
+    one, two = (
+        npt.pp.assign_guides(adata, guides=guides, target_of=str, threshold=2, copy=True)
+        for guides in (adata, lazy)
+    )
+    pd.testing.assert_frame_equal(one.obs, two.obs)

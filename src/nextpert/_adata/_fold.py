@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from tqdm import tqdm
 
 from nextpert._adata._grouped import block_rows
-from nextpert._adata._lazy import LazyBlocks, is_lazy
+from nextpert._adata._lazy import LazyBlocks, computed, is_lazy
 from nextpert._adata._sources import open_source
 from nextpert._adata.read import LONG_READ, locate, named, split, take
 from nextpert.core.cells._screen_part import PairwiseSum, merge, screen_part
@@ -109,7 +109,7 @@ def _fold_lazily(
         while len(level) > 1:  # the shape of PairwiseSum
             pairs = [add(level[k], level[k + 1]) for k in range(0, len(level) - 1, 2)]
             level = pairs + level[len(pairs) * 2 :]
-        total.add(level[0].compute())
+        total.add(computed(level[0]))
         bar.update(sum(len(here) for _, here, _ in some))
 
 

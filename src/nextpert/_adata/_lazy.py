@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert._adata._grouped import add_parts, grouped_moments
-from nextpert.core.cells._sound import require_numbers, require_sound
+from nextpert.core.cells._sound import damaged, require_numbers, require_sound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +27,15 @@ def is_lazy(matrix: Any) -> bool:
     return hasattr(matrix, "dask") and hasattr(matrix, "rechunk")
 
 
+def computed(task: Any) -> Any:
+    """Return the result of a task; a file whose parts do not fit is said to be damaged."""
+    try:
+        return task.compute()
+    except (IndexError, KeyError, TypeError) as error:
+        what = f"parts that cannot be read together ({error})"
+        raise damaged(what, "The matrix read lazily") from error
+
+
 class LazyBlocks:
     """The panel's columns of a Dask array in blocks of ``n_rows`` rows, whatever its chunks."""
 
@@ -40,7 +49,7 @@ class LazyBlocks:
 
     def read(self, block: int, rows: NDArray[np.int64]) -> Values:
         """Return some rows of a block."""
-        return _rows(self._blocks[block].compute(), rows, self._is_sparse)
+        return _rows(computed(self._blocks[block]), rows, self._is_sparse)
 
     def delayed_rows(self, block: int, rows: NDArray[np.int64]) -> Any:
         """Return the task that reads some rows of a block."""
@@ -65,7 +74,7 @@ class LazyBlocks:
             chain = delayed(moments, traverse=False)
             for block, rows, groups in some:
                 chain = add(chain, part(self._blocks[block], rows, groups, self._is_sparse))
-            moments = chain.compute()
+            moments = computed(chain)
             on_progress(sum(len(rows) for _, rows, _ in some))
         return moments
 

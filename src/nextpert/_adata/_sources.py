@@ -66,6 +66,9 @@ def arrays_of(matrix: Any) -> tuple[Any, Any, Any]:
     group = getattr(matrix, "group", None)
     if group is None:
         return matrix.data, matrix.indices, matrix.indptr
+    absent = [part for part in ("data", "indices", "indptr") if part not in group]
+    if absent:
+        raise damaged(f"no {absent[0]}")
     return group["data"], group["indices"], group["indptr"]
 
 

@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from nextpert._adata._grouped import add_parts, block_rows, grouped_moments, require_finite
 from nextpert._adata._lazy import LazyBlocks, is_lazy
-from nextpert._adata._sources import open_source
+from nextpert._adata._sources import arrays_of, open_source
 from nextpert._adata.panel import closest, list_names
-from nextpert.core.cells._sound import require_numbers
+from nextpert.core.cells._sound import require_numbers, require_shape
 from nextpert.core.cells.moments import Moments
 
 if TYPE_CHECKING:
@@ -146,7 +146,11 @@ def require_layer(adata: ad.AnnData, layer: str | None) -> None:
         raise ValueError(message)
     source = _parent(adata)
     matrix = source.X if layer is None else source.layers[layer]
-    require_numbers(matrix, "adata.X" if layer is None else f"adata.layers[{layer!r}]")
+    name = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    if getattr(matrix, "group", None) is not None and hasattr(matrix, "format"):
+        arrays_of(matrix)  # its parts are there
+    require_numbers(matrix, name)
+    require_shape(matrix, (source.n_obs, source.n_vars), name)
 
 
 def _parent(adata: ad.AnnData) -> ad.AnnData:

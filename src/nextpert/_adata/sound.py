@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata._lazy import is_lazy
+from nextpert._adata._lazy import computed, is_lazy
 from nextpert._adata._sources import arrays_of
 from nextpert.core.cells._sound import (
     require_numbers,
+    require_shape,
     require_sound,
     require_sound_indices,
     require_sound_pointers,
@@ -47,7 +48,9 @@ def require_sound_matrices(adata: ad.AnnData) -> None:
 
 def _matrices(adata: ad.AnnData) -> Iterator[tuple[str, Any]]:
     whole = adata._adata_ref if adata.is_view and adata._adata_ref is not None else adata
-    yield "adata.X", whole.X
+    if whole.X is not None:
+        require_shape(whole.X, (whole.n_obs, whole.n_vars), "adata.X")
+        yield "adata.X", whole.X
     for slot in _SLOTS:
         for key, matrix in getattr(whole, slot).items():
             if key is not None:  # anndata 0.13 lists X as the layer None
@@ -63,4 +66,5 @@ def _require_lazy(matrix: Any, name: str) -> None:
         return np.zeros((1,) * chunk.ndim, dtype=bool)
 
     chunks = tuple((1,) * n for n in matrix.numblocks)
-    matrix.map_blocks(check, dtype=bool, chunks=chunks, meta=np.empty((0,) * matrix.ndim)).compute()
+    meta = np.empty((0,) * matrix.ndim)
+    computed(matrix.map_blocks(check, dtype=bool, chunks=chunks, meta=meta))

@@ -158,7 +158,7 @@ def _umi(adata: ad.AnnData, guides: Any) -> tuple[sp.csr_matrix, list[str]]:
     table = adata.obsm[guides] if isinstance(guides, str) else guides
     if isinstance(table, ad.AnnData):
         _adata.require_sound_matrices(table)
-        cells, names, values = table.obs_names, table.var_names, table.X
+        cells, names, values = table.obs_names, table.var_names, _adata.eager(table.X)
     elif isinstance(table, pd.DataFrame):
         cells, names, values = table.index, table.columns, table.to_numpy()
     else:
