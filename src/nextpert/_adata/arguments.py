@@ -151,9 +151,11 @@ def _names(
 
 
 def _control(value: Any, name: str) -> None:
+    what = "a non-empty string, the label of the unperturbed cells"
     if isinstance(value, str) and not value:
-        what = "a non-empty string, the label of the unperturbed cells"
         _refuse(name, what, value, ValueError)
+    if isinstance(value, Real):
+        _refuse(name, what, value)
     _names(value, name, text=True)
 
 
