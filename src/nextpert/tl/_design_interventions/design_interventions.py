@@ -98,9 +98,10 @@ def design_interventions(
         - ``ranking``: a table, best candidate first (by the criterion; where the shares of
           uncertainty removed differ by less than 1 %, by predicted distance): ``rank``,
           ``perturbation``, ``target_genes``, ``shift`` (one value a target gene, log-normalised
-          expression), ``shift_source``, ``acquisition`` (lower is better), ``uncertainty_removed`` (the share of
-          the criterion's uncertainty about the weights that ``n_cells`` cells are expected to
-          remove; NaN for greedy and random), ``predicted_distance`` and
+          expression), ``shift_source``, ``acquisition`` (lower is better),
+          ``uncertainty_removed`` (the share of the criterion's uncertainty about the weights that
+          ``n_cells`` cells are expected to remove; NaN for greedy and random),
+          ``predicted_distance`` and
           ``predicted_distance_sd`` (squared units of expression), ``relative_distance`` (as a
           share of the distance from control to target) and ``n_cells_seen``.
         - ``trace``: a table of this and all earlier rounds: ``round`` (it counts on once the
