@@ -19,6 +19,17 @@ GENES = ("MYC", "STK3", "GATA1", "HLA-A", "OXR1", "RIPK2", "UBR5", "CPQ")
 ARCS = ((0, 1), (0, 2), (1, 3), (2, 3), (3, 5), (4, 5), (4, 6))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many bad inputs were given, over all tables and workers."""
+    stats = terminalreporter.stats
+    n_given, n_refused = (
+        sum(r.when == "call" and "bad_input" in r.keywords for kind in kinds for r in stats[kind])
+        for kinds in ([k for k in ("passed", "failed") if k in stats], stats.keys() & {"passed"})
+    )
+    if n_given:
+        terminalreporter.write_line(f"{n_refused} of {n_given} bad inputs refused clearly")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_blas_thread():
     """Small matrices on many threads only wait for each other."""

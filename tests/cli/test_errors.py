@@ -190,6 +190,7 @@ def _one_error(capsys):
     return errors[0]
 
 
+@pytest.mark.bad_input
 @pytest.mark.filterwarnings("ignore:Variable names are not unique")
 @pytest.mark.parametrize("case", EARLY, ids=lambda case: " ".join(case[0][-3:]))
 def test_errors_are_found_before_the_graph_is_learned(
@@ -210,6 +211,7 @@ def test_errors_are_found_before_the_graph_is_learned(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize("case", LATE, ids=lambda case: " ".join(case[0][-3:]))
 def test_errors_of_the_functions_name_options(case, files, small_screen, tmp_path, capsys):
     words, *expected = case
@@ -221,6 +223,7 @@ def test_errors_of_the_functions_name_options(case, files, small_screen, tmp_pat
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize(("arguments", "message"), USAGE, ids=lambda value: str(value)[-40:])
 def test_wrong_usage_takes_one_line(capsys, arguments, message):
     with pytest.raises(SystemExit) as stop:

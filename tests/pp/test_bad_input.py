@@ -142,6 +142,7 @@ case("guides twice", same, guide_counts(lambda t: t.iloc[:, [0, 0]]), "guides tw
 case("slash in a key, guides", same, assign(key_added="a/b"), "slash")
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input(case, small_study, assert_same_adata):
     prepare, call, error, words = CASES[case]

@@ -62,6 +62,28 @@ def as_nodes(value: Iterable[int], n: int, name: str) -> list[int]:
     return [i for i in nodes if i is not None]
 
 
+def as_numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Return ``value`` as an array of floats, or raise an error that names it."""
+    try:
+        found = np.array(value)
+        if found.dtype.kind in "biufO":  # neither text nor complex numbers
+            return found.astype(np.float64)
+    except (TypeError, ValueError):
+        pass
+    message = f"{name} must hold numbers alone, in rows of one length, but is {_shown(value)}."
+    raise TypeError(message)
+
+
+def require_kind(value: Any, kind: type, name: str) -> None:
+    """Raise unless ``value`` is an object of this class of the core."""
+    if not isinstance(value, kind):
+        message = (
+            f"{name} must be of the class nextpert.core.{kind.__name__}, but is of the class "
+            f"{type(value).__name__}."
+        )
+        raise TypeError(message)
+
+
 def is_pair(value: Any) -> bool:
     """Whether a value holds two things that are single ones."""
     try:

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert.core._blas import one_thread
-from nextpert.core._checks import as_nodes, as_vector
+from nextpert.core._checks import as_nodes, as_vector, require_count
 from nextpert.core.cells._sound import require_numbers, require_sound
 from nextpert.core.cells._sparse_gram import sparse_scatter
 
@@ -85,6 +85,7 @@ class Moments:
     @classmethod
     def zeros(cls, n_nodes: int) -> Moments:
         """Return the moments of no cells."""
+        n_nodes = require_count(n_nodes, "n_nodes", least=0)
         return cls(0, np.zeros(n_nodes), np.zeros((n_nodes, n_nodes)))
 
     @classmethod

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import require_positive
+from nextpert.core._checks import as_numbers, require_positive
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -60,7 +60,12 @@ def check_noise_var(noise_var: ArrayLike | None, n_nodes: int) -> NDArray[np.flo
     """Return known noise variances, one a node, or ``None`` where they are to be inferred."""
     if noise_var is None:
         return None
-    spread = np.broadcast_to(np.asarray(noise_var, dtype=np.float64), (n_nodes,))
+    given = as_numbers(noise_var, "noise_var")
+    if given.shape not in ((), (1,), (n_nodes,)):
+        message = f"noise_var has shape {given.shape}: give one number, or one for each of "
+        message += f"{n_nodes} nodes."
+        raise ValueError(message)
+    spread = np.broadcast_to(given, (n_nodes,))
     if not (np.isfinite(spread).all() and (spread > 0).all()):
         message = "noise_var must be finite and above 0 for every node."
         raise ValueError(message)

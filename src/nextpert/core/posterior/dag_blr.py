@@ -13,8 +13,10 @@ from nextpert.core._checks import (
     as_rng,
     as_vector,
     require_count,
+    require_kind,
     require_positive,
 )
+from nextpert.core.cells.moments import Moments
 from nextpert.core.graph.dag import Dag
 from nextpert.core.posterior import _kernels as kernels
 from nextpert.core.posterior import _storage as storage
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import ArrayLike, NDArray
-
-    from nextpert.core.cells.moments import Moments
 
     Vector = NDArray[np.float64]
 
@@ -103,6 +103,7 @@ class DagBlr:
         prior_shape: float = 2.0,
         prior_rate: float | None = None,
     ) -> None:
+        require_kind(dag, Dag, "dag")
         self.dag = dag
         self.intercept = bool(intercept)
         self.pooled = bool(pooled)
@@ -151,6 +152,7 @@ class DagBlr:
             If the number of nodes differs, a value is not finite, or a node of ``do`` is not in
             the graph. Nothing is changed then.
         """
+        require_kind(moments, Moments, "moments")
         p = self.n_nodes
         if moments.n_nodes != p:
             message = f"The cells have {moments.n_nodes} nodes, but the graph has {p}."

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert.core._blas import one_thread
+from nextpert.core._checks import require_kind
+from nextpert.core.cells.moments import Moments
 from nextpert.core.search._bits import pack_rows
 from nextpert.core.search._imap import Problem
 from nextpert.core.search.fisher_z_threshold import fisher_z_threshold
@@ -15,7 +17,6 @@ from nextpert.core.search.prior_knowledge import PriorKnowledge
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.cells.moments import Moments
 
 # Least share of its variance that a node may keep given others: below, correlations of rank one
 # less are indistinguishable from rounding errors of the sums they were made of.
@@ -82,6 +83,7 @@ def packed(known: PriorKnowledge) -> dict[str, Any]:
 @one_thread()
 def make_problem(moments: Moments, alpha: float, prior: PriorKnowledge | None) -> Problem:
     """Return the input of the compiled searches."""
+    require_kind(moments, Moments, "moments")
     p = moments.n_nodes
     known = checked_prior(prior, p)
     correlation = checked_correlation(moments)

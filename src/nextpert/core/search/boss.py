@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from joblib import Parallel, delayed
 
-from nextpert.core._checks import as_rng, require_count
+from nextpert.core._checks import as_rng, require_count, require_kind
+from nextpert.core.cells.moments import Moments
 from nextpert.core.graph._equivalence import Pdag
 from nextpert.core.graph.dag import Dag
 from nextpert.core.search._backward import agreeing_dag, backward
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.cells.moments import Moments
 
 logger = logging.getLogger(__name__)
 
@@ -152,6 +152,7 @@ def boss(
     >>> boss(Moments.from_array(cells), rng=2).dag.edges()
     [(0, 3), (1, 3), (2, 3)]
     """
+    require_kind(moments, Moments, "moments")
     n_starts = require_count(n_starts, "n_starts")
     known = checked_prior(prior, moments.n_nodes - n_exogenous)
     bound = known if known.before.any() or known.forbidden.any() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,7 +47,7 @@ def fisher_z_threshold(
     >>> print(fisher_z_threshold(5000, 10, alpha=0.05).round(4))
     0.0277
     """
-    if not 0 < alpha < 1:
+    if not isinstance(alpha, Real) or not 0 < alpha < 1:
         message = f"alpha must lie between 0 and 1, both excluded, but is {alpha!r}."
         raise ValueError(message)
     given = np.asarray(n_given, np.float64)

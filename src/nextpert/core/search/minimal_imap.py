@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextpert.core._checks import require_kind
+from nextpert.core.cells.moments import Moments
 from nextpert.core.graph.dag import Dag
 from nextpert.core.search._bits import unpack_rows
 from nextpert.core.search._imap import Scratch, imap_of_order
@@ -14,7 +16,6 @@ from nextpert.core.search._statistics import make_problem
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from nextpert.core.cells.moments import Moments
     from nextpert.core.search.prior_knowledge import PriorKnowledge
 
 
@@ -60,6 +61,7 @@ def minimal_imap(
     [(0, 1), (1, 2), (2, 3)]
     """
     order = np.array(permutation)
+    require_kind(moments, Moments, "moments")
     p = moments.n_nodes
     if order.shape != (p,) or not np.array_equal(np.sort(order), np.arange(p)):
         message = f"permutation must name each of the nodes 0..{p - 1} once, but is {order}."

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import as_nodes
+from nextpert.core._checks import as_nodes, require_kind
+from nextpert.core.cells.moments import Moments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from nextpert.core.cells.moments import Moments
 
 
 def partial_correlation(moments: Moments, i: int, j: int, given: Iterable[int] = ()) -> float:
@@ -41,6 +40,7 @@ def partial_correlation(moments: Moments, i: int, j: int, given: Iterable[int] =
     >>> [round(partial_correlation(moments, 1, 2, given), 1) for given in ([], [0])]
     [0.5, 0.0]
     """
+    require_kind(moments, Moments, "moments")
     nodes = as_nodes([i, j, *as_nodes(given, moments.n_nodes, "given")], moments.n_nodes, "i, j")
     if len(set(nodes)) < len(nodes):
         message = f"Nodes {nodes} name one of them twice: name each once."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from nextpert.core._checks import as_nodes, is_pair, require_count
 from nextpert.core.graph.dag import CycleError, Dag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -172,6 +173,7 @@ class PriorKnowledge:
 
     def _pairs(self, pairs: Pairs, name: str) -> NDArray[np.bool_]:
         matrix = np.zeros((self.n_nodes, self.n_nodes), dtype=bool)
+        _require_list(pairs, name)
         for pair in pairs:
             if not is_pair(pair) or not all(
                 0 <= node < self.n_nodes and int(node) == node for node in pair
@@ -187,7 +189,9 @@ class PriorKnowledge:
     def _tier_orders(self, tiers: Sequence[Iterable[int]] | None) -> NDArray[np.bool_]:
         orders = np.zeros((self.n_nodes, self.n_nodes), dtype=bool)
         tier_of = np.full(self.n_nodes, -1)
-        for number, tier in enumerate(tiers or ()):
+        tiers = () if tiers is None else tiers
+        _require_list(tiers, "tiers")
+        for number, tier in enumerate(tiers):
             for node in as_nodes(tier, self.n_nodes, f"Tier {number}"):
                 if tier_of[node] not in (-1, number):
                     message = (
@@ -198,6 +202,12 @@ class PriorKnowledge:
         listed = tier_of >= 0
         orders[np.ix_(listed, listed)] = tier_of[listed][:, None] < tier_of[listed][None, :]
         return orders
+
+
+def _require_list(value: object, name: str) -> None:
+    if not isinstance(value, Iterable):
+        message = f"{name} must be a list, but is of type {type(value).__name__}."
+        raise TypeError(message)
 
 
 def _on_cycle(orders: NDArray[np.bool_]) -> NDArray[np.bool_]:

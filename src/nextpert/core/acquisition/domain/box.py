@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import minimize
 
-from nextpert.core._checks import as_rng
+from nextpert.core._checks import as_numbers, as_rng
 from nextpert.core.acquisition.domain.base import Domain, Optimum
 
 if TYPE_CHECKING:
@@ -44,8 +44,11 @@ class Box(Domain):
     """
 
     def __init__(self, low: ArrayLike, high: ArrayLike) -> None:
-        self.low = np.array(low, dtype=np.float64)
-        self.high = np.array(high, dtype=np.float64)
+        self.low = as_numbers(low, "low")
+        self.high = as_numbers(high, "high")
+        if self.low.size != self.high.size and 1 not in (self.low.size, self.high.size):
+            message = f"low has shape {self.low.shape}, but high {self.high.shape}: give one size."
+            raise ValueError(message)
         if not (np.isfinite(self.low).all() and np.isfinite(self.high).all()):
             message = "The bounds of a box must be finite."
             raise ValueError(message)

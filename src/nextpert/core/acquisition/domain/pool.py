@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import as_rng, require_finite
+from nextpert.core._checks import as_numbers, as_rng, require_finite
 from nextpert.core.acquisition.domain.base import Domain, Optimum
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ class Pool(Domain):
     """
 
     def __init__(self, shifts: ArrayLike) -> None:
-        self.shifts = np.array(shifts, dtype=np.float64)
+        self.shifts = as_numbers(shifts, "shifts")
         if self.shifts.ndim != 2 or len(self.shifts) == 0:
             message = f"A pool needs at least one shift (n_shifts, n_nodes): {self.shifts.shape}."
             raise ValueError(message)
-        require_finite(self.shifts, "The pool")
+        require_finite(self.shifts, "shifts")
 
     def __repr__(self) -> str:
         return f"Pool(n_shifts={len(self.shifts)})"

@@ -1,0 +1,109 @@
+"""The array core, given what it cannot use: numbers, shapes, indices and graphs."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from nextpert import core
+
+NAN, INF = float("nan"), float("inf")
+RNG = np.random.default_rng(0)
+CELLS = RNG.normal(size=(50, 3))
+MOMENTS = core.Moments.from_array(CELLS)
+DAG = core.Dag.from_edges(3, [(0, 1), (1, 2)])
+BLR = core.DagBlr(DAG).update(MOMENTS)
+TARGET = np.ones(3)
+SCM = core.LinearScm(np.zeros((3, 3)), np.ones(3), np.zeros(3))
+POOL = core.Pool(np.eye(3))
+
+
+def acquire(criterion="civ", target=TARGET, n_cells=1):
+    return core.build_acquisition(criterion, BLR, target, domain=POOL, n_cells=n_cells)
+
+
+def scm(weights, noise_var=(1, 1)):
+    return core.LinearScm(weights, np.array(noise_var), np.zeros(2))
+
+
+def many(name, call, *values):
+    """One case for each wrong value of a parameter."""
+    return [(f"{name}={value!r}"[:60], lambda value=value: call(value), name) for value in values]
+
+
+CASES = [
+    *many("n_nodes", core.Moments.zeros, -1, 1.5, "three", None),
+    ("one dimension", lambda: core.Moments.from_array(np.ones(3)), "(3,)"),
+    ("NaN cells", lambda: core.Moments.from_array(np.full((4, 2), NAN)), "NaN"),
+    ("infinite cells", lambda: core.Moments.from_array(np.full((4, 2), INF)), "infinite"),
+    ("words as cells", lambda: core.Moments.from_array([["a", "b"]]), "numbers"),
+    ("moments of a list", lambda: core.Moments(2, [1.0], np.eye(2)), "mean"),
+    ("moments of other sizes", lambda: core.Moments(2, np.ones(3), np.eye(2)), "scatter"),
+    ("moments of -1 cells", lambda: core.Moments(-1, np.ones(2), np.eye(2)), "n"),
+    ("NaN scatter", lambda: core.Moments(9, np.ones(2), np.full((2, 2), NAN)), "values"),
+    *many("nodes", MOMENTS.subset, [-1], [3], ["a"]),
+    ("sum of sizes", lambda: MOMENTS + core.Moments.zeros(4), "nodes"),
+    ("negative size", lambda: core.Dag.from_edges(-1, []), "n_nodes"),
+    *many("rc", lambda e: core.Dag.from_edges(3, [e]), (0, 3), (-1, 0), (0,), ("a", "b"), 3),
+    ("loop", lambda: core.Dag.from_edges(3, [(1, 1)]), "1 -> 1"),
+    ("circle", lambda: core.Dag.from_edges(3, [(0, 1), (1, 0)]), "->"),
+    ("oblong matrix", lambda: core.Dag.from_matrix(np.zeros((2, 3))), "(2, 3)"),
+    ("NaN matrix", lambda: core.Dag.from_matrix(np.full((2, 2), NAN)), "NaN"),
+    *many("order", core.Dag.complete, -1, 1.5, "three"),
+    *many("alpha", lambda a: core.gsp(MOMENTS, alpha=a), 0, 1, 2, NAN, "low", None),
+    *many("depth", lambda d: core.gsp(MOMENTS, depth=d), -1, 1.5, "deep"),
+    *many("n_runs", lambda n: core.gsp(MOMENTS, n_runs=n), 0, 1.5, "ten", True),
+    *many("rng", lambda r: core.gsp(MOMENTS, rng=r), -1, "seed", 1.5),
+    ("cells for moments, gsp", lambda: core.gsp(CELLS), "Moments"),
+    ("cells for moments, boss", lambda: core.boss(CELLS), "Moments"),
+    *many("score", lambda s: core.boss(MOMENTS, score=s), "aic", 3, None),
+    *many("penalty", lambda p: core.boss(MOMENTS, penalty=p), 0, -1, NAN, "high"),
+    *many("n_starts", lambda n: core.boss(MOMENTS, n_starts=n), 0, 1.5, "ten"),
+    *many("permutation", partial(core.minimal_imap, MOMENTS), [0, 1], [0, 1, 1], [0, 1, 3], "abc"),
+    *many("ier", lambda t: core.PriorKnowledge(3, tiers=t), [[3]], [[-1]], [[0], [0]], 3),
+    *many("before", lambda b: core.PriorKnowledge(3, before=b), [(0, 3)], [(0,)], 3),
+    *many("required", lambda b: core.PriorKnowledge(3, required=b), [(0, 3)], [(0,)], 3),
+    *many("forbidden", lambda b: core.PriorKnowledge(3, forbidden=b), [(0, 3)], [(-1, 0)], "ab"),
+    ("partial correlation", lambda: core.partial_correlation(MOMENTS, 0, 3, []), "3"),
+    ("negative node", lambda: core.partial_correlation(MOMENTS, 0, -1, []), "-1"),
+    ("node given itself", lambda: core.partial_correlation(MOMENTS, 0, 1, [1]), "1"),
+    ("a list for a graph", lambda: core.DagBlr([(0, 1)]), "Dag"),
+    *many("prior_scale", lambda s: core.DagBlr(DAG, prior_scale=s), 0, -1, NAN, "learned"),
+    *many("prior_units", lambda u: core.DagBlr(DAG, prior_units=u), "cells", 3),
+    *many("noise_var", lambda v: core.DagBlr(DAG, noise_var=v), 0, -1, NAN, [1, 2], "known"),
+    ("cells for moments, update", lambda: BLR.update(CELLS), "Moments"),
+    ("moments of four nodes", lambda: BLR.update(core.Moments.from_array(np.eye(4))), "4"),
+    *many("shift", lambda s: BLR.update(MOMENTS, s), [1, 2], [NAN, 0, 0], "knockout", np.eye(3)),
+    *many("n_samples", lambda n: BLR.sample(n), 0, -1, 1.5, "ten"),
+    *many("expected_degree", lambda d: core.random_dag(5, expected_degree=d), -1, NAN),
+    ("family", lambda: core.random_dag(5, "ring"), "ring"),
+    *many("n_nodes", lambda n: core.random_dag(n, expected_degree=1), -1, 1.5, "a"),
+    ("weights of no square", lambda: scm(np.zeros((2, 3))), "square"),
+    ("weights in a circle", lambda: scm(np.ones((2, 2))), "->"),
+    ("noise below 0", lambda: scm(np.zeros((2, 2)), (-1, 1)), "noise_var"),
+    *many("shift", SCM.mean, [1, 2], [NAN, 0, 0], "knockout"),
+    *many("n", SCM.sample, -1, 1.5, "ten", None),
+    *many("acquisition", acquire, "best", 3, None),
+    ("target of two", lambda: acquire(target=[1, 2]), "target"),
+    ("NaN target", lambda: acquire(target=[NAN] * 3), "target"),
+    *many("n_cells", lambda n: acquire(n_cells=n), 0, "ten"),
+    *many("radius", lambda r: core.Sphere(r), 0, -1, NAN, "big"),
+    *many("shifts", core.Pool, np.zeros((0, 3)), np.full((2, 3), NAN), np.ones(3), "abc"),
+    ("box upside down", lambda: core.Box([1, 1], [0, 0]), "low"),
+    ("box of three sizes", lambda: core.Box([0, 0, 0], [1, 1]), "(3,)"),
+    ("NaN box", lambda: core.Box([NAN], [1]), "finite"),
+    ("distance of four", lambda: core.target_distance(BLR, np.eye(4), TARGET), "4"),
+    ("distance to two", lambda: core.target_distance(BLR, np.eye(3), [1, 2]), "target"),
+    *many("n_samples", lambda n: core.target_distance(BLR, np.eye(3), TARGET, n_samples=n), 0, "a"),
+    ("shd of sizes", lambda: core.shd(DAG, core.Dag.from_edges(2, [])), "nodes"),
+    ("posterior of nothing", lambda: core.DagBlr.from_dict({}), "posterior"),
+    ("posterior of a list", lambda: core.DagBlr.from_dict([1]), "list"),
+]  # fmt: skip
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(("name", "call", "word"), CASES, ids=[case[0] for case in CASES])
+def test_core(name, call, word, assert_refused):
+    assert_refused(lambda _: call(), None, [word])
