@@ -33,7 +33,7 @@ def results(screen: str | None, control: str) -> ad.AnnData:
         measured = [name for name in sizes.index if name in adata.var_names]
         target, targets = measured[0], measured[:2]
     npt.tl.learn_dag(adata, method="boss", rng=0, key_added="dag_boss")
-    npt.tl.learn_dag(adata, n_runs=20, rng=0, n_bootstraps=3)
+    npt.tl.learn_dag(adata, n_runs=20, rng=0, n_graphs=3)
     npt.tl.fit_dag_blr(adata, dag_key="dag_boss", key_added="boss_blr")
     npt.tl.fit_dag_blr(adata)
     npt.tl.design_interventions(adata, target, rng=0)

@@ -140,18 +140,18 @@ case("alpha above", same, learn(alpha=2.0), "alpha", "2.0")
 case("no runs", same, lambda a: npt.tl.learn_dag(a, n_runs=0), "n_runs")
 case("unknown method", same, learn(method="pc"), "'pc'", "gsp")
 case("given without a graph", same, learn(method="given"), "dag")
-case("unknown backend", same, learn(backend="r"), "'r'", "causaldag")
+case("all with gsp", same, learn(environments="all"), "all", "boss")
 case(
     "cycle among orders",
     same,
-    learn(before=[("MYC", "UBR5"), ("UBR5", "CPQ"), ("CPQ", "MYC")]),
+    learn(prior={"before": [("MYC", "UBR5"), ("UBR5", "CPQ"), ("CPQ", "MYC")]}),
     "MYC",
     "UBR5",
     "CPQ",
     "->",
 )
-case("unknown gene in orders", same, learn(before=[("MYC", "UBR6")]), "UBR6", "UBR5")
-case("pairs of no kind", same, learn(required=["MYC"]), "required", "pairs")
+case("unknown gene in orders", same, learn(prior={"before": [("MYC", "UBR6")]}), "UBR6", "UBR5")
+case("pairs of no kind", same, learn(prior={"required": ["MYC"]}), "required", "pairs")
 case(
     "cyclic arcs",
     same,

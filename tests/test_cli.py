@@ -115,7 +115,7 @@ def test_the_target_of_the_demo_is_the_truth():
 
 def test_design_equals_the_functions(screen, small_screen):
     assert _design(screen, "--seed", 4, "--acquisition", "greedy", "--penalty", 1.5) == 0
-    npt.tl.learn_dag(small_screen, method="boss", penalty=1.5, n_runs=2, rng=4)
+    npt.tl.learn_dag(small_screen, method="boss", environments="all", penalty=1.5, n_runs=2, rng=4)
     npt.tl.fit_dag_blr(small_screen)
     npt.tl.design_interventions(small_screen, "MYC", acquisition="greedy", n_samples=20, rng=4)
     result = _result(screen)
@@ -150,12 +150,12 @@ def test_every_option_reaches_its_function(method, screen, tmp_path, monkeypatch
         files += [f"--{name}", tmp_path / f"{name}.csv"]
     (tmp_path / "shift.csv").write_text("perturbation,MYC,STK3\nMYC,-1,\nSTK3,,-0.5\n")
     given = {
-        "gsp": ("--alpha", 0.02, "--depth", 3), "boss": ("--score", "bge", "--penalty", 1.5),
+        "gsp": ("--alpha", 0.02), "boss": ("--penalty", 1.5),
     }  # fmt: skip
     code = _design(
         screen,
         *files, "--genes", "MYC", "STK3", "GATA1", "OXR1",
-        "--method", method, *given[method], "--n-runs", 4, "--n-bootstraps", 3,
+        "--method", method, *given[method], "--n-runs", 4, "--n-graphs", 3,
         "--n-jobs", 1, "--seed", 9,
         "--shift", tmp_path / "shift.csv", "--perturbations", "MYC", "STK3", "--separator", "+",
         "--prior-scale", 2, "--prior-units", "noise", "--noise-var", 0.5, "--no-intercept",
@@ -166,11 +166,14 @@ def test_every_option_reaches_its_function(method, screen, tmp_path, monkeypatch
     assert code == 0
     learn, fit, design = (calls[n] for n in ("learn_dag", "fit_dag_blr", "design_interventions"))
     expected = {
-        "genes": ["MYC", "STK3", "GATA1", "OXR1"], "n_runs": 4, "n_bootstraps": 3,
-        "rng": 9, "before": [("MYC", "STK3")], "required": [("MYC", "GATA1")],
-        "forbidden": [("STK3", "MYC")], "tiers": {"MYC": 0.0, "STK3": 1.5}, "n_jobs": 1,
-        "backend": "nextpert", "method": method, "dag": None,
-        **{given[method][i][2:]: given[method][i + 1] for i in (0, 2)},
+        "genes": ["MYC", "STK3", "GATA1", "OXR1"], "n_runs": 4, "n_graphs": 3,
+        "rng": 9, "n_jobs": 1, "method": method, "dag": None, "targets_first": False,
+        "environments": {"boss": "all", "gsp": "control"}[method],
+        "prior": {
+            "before": [("MYC", "STK3")], "required": [("MYC", "GATA1")],
+            "forbidden": [("STK3", "MYC")], "tiers": {"MYC": 0.0, "STK3": 1.5},
+        },
+        given[method][0][2:]: given[method][1],
     }  # fmt: skip
     assert {key: learn[key] for key in expected} == expected
     assert fit["perturbations"] == ["MYC", "STK3"]
@@ -198,10 +201,10 @@ def test_every_parameter_of_the_functions_has_an_option():
 def test_boss_and_frequencies(screen, small_screen):
     """BOSS is the default, and the number of runs, left to itself, depends on the method."""
     out = screen.parent / "out"
-    options = ["--n-bootstraps", "4", "--n-samples", "20", "--no-figures"]
+    options = ["--n-graphs", "4", "--n-samples", "20", "--no-figures"]
     command = ["design", str(screen), "--target", "MYC", "--out", str(out), "--quiet", *options]
     assert main(command) == 0
-    npt.tl.learn_dag(small_screen, method="boss", n_bootstraps=4)
+    npt.tl.learn_dag(small_screen, method="boss", environments="all", n_graphs=4)
     result = _result(screen)
     assert result.uns["dag"]["params"]["n_runs"] == 10
     for key in ("dag", "dag_frequency"):

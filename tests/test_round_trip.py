@@ -14,11 +14,11 @@ import nextpert as npt
 
 
 def learn(adata):
-    npt.tl.learn_dag(adata, n_runs=5, before=[("MYC", "UBR5")])
+    npt.tl.learn_dag(adata, n_runs=5, prior={"before": [("MYC", "UBR5")]})
 
 
 def learn_in_full_order(adata):
-    npt.tl.learn_dag(adata, n_runs=5, tiers=[[gene] for gene in adata.var_names])
+    npt.tl.learn_dag(adata, n_runs=5, prior={"tiers": [[gene] for gene in adata.var_names]})
 
 
 def given(adata):

@@ -120,7 +120,7 @@ def test_from_a_lazy_file_to_a_ranking(kind, form, small_screen, assert_same, tm
         lazy = ad.experimental.read_lazy(source)
         assert hasattr(lazy.obs["perturbation"], "to_series")
         for adata in (small_screen, lazy):
-            npt.tl.learn_dag(adata, n_runs=5, n_bootstraps=3)
+            npt.tl.learn_dag(adata, n_runs=5, n_graphs=3)
             with pytest.warns(UserWarning, match=r"HS2 \(not measured: HS2\)"):
                 npt.tl.fit_dag_blr(adata)
             npt.tl.design_interventions(adata, "MYC+OXR1")

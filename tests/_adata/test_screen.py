@@ -71,7 +71,7 @@ def test_wrong_roles_are_refused_and_nothing_written(screen, change, error, matc
 
 def test_stored_roles_of_another_version_are_refused(screen):
     screen.uns["screen"] = {"format": 99}
-    with pytest.raises(ValueError, match=r"call pp\.setup_screen again"):
+    with pytest.raises(ValueError, match=r"run pp\.setup_screen again"):
         read_roles(screen)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nextpert._adata.eager import eager
 from nextpert._adata.panel import closest, in_order, list_names
+from nextpert._adata.stored import read_stored
 from nextpert._adata.write import strings
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import anndata as ad
 
 KEY = "screen"
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,6 @@ class Roles:
     def stored(self) -> dict[str, Any]:
         """Return them as ``uns["screen"]``; what is not used is left out."""
         out: dict[str, Any] = {
-            "format": FORMAT,
             "perturbation_key": self.perturbation_key,
             "control": self.control,
         }
@@ -103,16 +101,7 @@ def read_roles(
 
 
 def _held(adata: ad.AnnData) -> dict[str, Any]:
-    stored = adata.uns.get(KEY)
-    if stored is None:
-        return {}
-    if not hasattr(stored, "get") or stored.get("format") != FORMAT:
-        message = (
-            f"adata.uns[{KEY!r}] is damaged or of another version of nextpert: call "
-            f"pp.setup_screen again."
-        )
-        raise ValueError(message)
-    return dict(stored)
+    return read_stored(adata, KEY, "pp.setup_screen") if KEY in adata.uns else {}
 
 
 def _name(given: Any, held: dict[str, Any], what: str, default: str) -> str:
@@ -129,7 +118,7 @@ def _optional(given: Any, held: dict[str, Any], what: str) -> str | None:
 
 
 def _names(given: Any, held: dict[str, Any], what: str) -> tuple[str, ...]:
-    value = eager(held.get(what, ())) if given is None else given
+    value = held.get(what, ()) if given is None else given
     listed = [value] if isinstance(value, str) else value
     if not hasattr(listed, "__iter__") or any(not isinstance(name, str) for name in listed):
         message = f"{what} must be a column of adata.obs or a list of them, but is {value!r}."

@@ -19,9 +19,10 @@ never seen, and the true distance to it of every candidate is printed beside the
 ACQUISITIONS = ("civ", "civ_ow", "cv", "maxv", "target_mean_variance", "greedy", "random")
 # Options of one method alone, and their defaults.
 _ONLY: dict[str, dict[str, Any]] = {
-    "gsp": {"alpha": 1e-3, "depth": 4},
-    "boss": {"score": "bic", "penalty": 2.0},
+    "gsp": {"alpha": 1e-3},
+    "boss": {"penalty": 2.0, "targets_first": False},
 }
+_N_GRAPHS = 25
 _DESIGN = """\
 Rank the perturbations to try next for a screen in an h5ad file. A list of names may be kept in a
 text file, one a line, and given as @FILE."""
@@ -135,27 +136,16 @@ def _add_graph(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the graph (tl.learn_dag)")
     group.add_argument(
         "--method",
-        choices=("boss", "gsp", "given"),
+        choices=("boss", "gsp", "causaldag", "given"),
         default="boss",
-        help="how to get it: best-order score search, greedy sparsest permutation, or --dag",
+        help="how to get it: best-order score search, greedy sparsest permutation (ours, or "
+        "causaldag's, where it is installed), or --dag",
     )
     group.add_argument(
         "--dag", type=Path, metavar="FILE.csv", help="arcs of your own: columns parent, child"
     )
     group.add_argument(
         "--alpha", type=_level, default=_ONLY["gsp"]["alpha"], help="gsp: level of the tests"
-    )
-    group.add_argument(
-        "--depth",
-        type=_whole(0),
-        default=_ONLY["gsp"]["depth"],
-        help="gsp: most arcs turned round at once",
-    )
-    group.add_argument(
-        "--score",
-        choices=("bic", "bge"),
-        default=_ONLY["boss"]["score"],
-        help="boss: what to raise",
     )
     group.add_argument(
         "--penalty",
@@ -169,13 +159,20 @@ def _add_graph(parser: argparse.ArgumentParser) -> None:
         help="restarts; by default 10 of boss (3 above 100 genes), 100 of gsp",
     )
     group.add_argument(
-        "--n-bootstraps",
-        type=_whole(0),
-        default=0,
-        help="resamples of the control cells, for the frequency of every arc",
+        "--environments",
+        choices=("control", "all"),
+        help="cells to learn from; by default all with boss, control cells with gsp",
     )
     group.add_argument(
-        "--backend", choices=("nextpert", "causaldag"), default="nextpert", help="implementation"
+        "--targets-first",
+        action="store_true",
+        help="boss: the targets of all labels stand before all other genes",
+    )
+    group.add_argument(
+        "--n-graphs",
+        type=_whole(1),
+        default=_N_GRAPHS,
+        help="graphs of resampled cells, for the frequency of every arc; 1 for none",
     )
     group.add_argument("--n-jobs", type=_jobs, default=1, help="threads")
     for name, columns in (
@@ -330,11 +327,13 @@ def parse(version: str, argv: list[str] | None) -> argparse.Namespace:
 def _check_method(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if (options.method == "given") != (options.dag is not None):
         parser.error("--method given and --dag FILE.csv belong together: give both or neither")
-    if options.method == "given" and options.n_bootstraps:
-        parser.error("--n-bootstraps needs a graph that is learned: leave out --method given")
+    if options.environments is None:
+        options.environments = "all" if options.method == "boss" else "control"
+    if options.method == "given":
+        options.n_graphs = 1
     for method, defaults in _ONLY.items():
         for name, default in defaults.items():
-            if options.method != method and getattr(options, name) != default:
-                parser.error(f"--{name} is for --method {method}, not {options.method}")
-    if options.method == "boss" and options.backend != "nextpert":
-        parser.error(f"--backend {options.backend} has no boss: use --method gsp with it")
+            uses = {"causaldag": "gsp"}.get(options.method, options.method) == method
+            if not uses and getattr(options, name) != default:
+                option = name.replace("_", "-")
+                parser.error(f"--{option} is for --method {method}, not {options.method}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nextpert.cli._inputs import read_inputs
 from nextpert.cli._output import check_out, write_results
@@ -38,13 +38,20 @@ def run(options: argparse.Namespace) -> None:
     print_report(adata, options, written, inputs.hidden)
 
 
+def _prior(tables: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what is known of the graph before any cell is seen."""
+    kinds = ("before", "tiers", "required", "forbidden")
+    return {kind: tables[kind] for kind in kinds if tables[kind] is not None} or None
+
+
 def _analyse(inputs: Inputs, options: argparse.Namespace) -> None:
     from nextpert import tl
 
     adata, tables = inputs.adata, inputs.tables
     labels = {"perturbation_key": options.perturbation_key, "control": options.control}
     common = {**labels, "layer": options.layer}
-    with _step(options, "Learning the graph from control cells (a first run compiles code)"):
+    which = "control" if options.environments == "control" else "all"
+    with _step(options, f"Learning the graph from {which} cells (a first run compiles code)"):
         tl.learn_dag(
             adata,
             genes=inputs.genes,
@@ -52,16 +59,12 @@ def _analyse(inputs: Inputs, options: argparse.Namespace) -> None:
             method=options.method,
             dag=tables["dag"],
             alpha=options.alpha,
-            depth=options.depth,
-            score=options.score,
             penalty=options.penalty,
             n_runs=options.n_runs,
-            n_bootstraps=options.n_bootstraps,
-            before=tables["before"],
-            tiers=tables["tiers"],
-            required=tables["required"],
-            forbidden=tables["forbidden"],
-            backend=options.backend,
+            n_graphs=options.n_graphs,
+            environments=options.environments,
+            prior=_prior(tables),
+            targets_first=options.targets_first,
             rng=options.seed,
             n_jobs=options.n_jobs,
             show_progress=not options.quiet,

@@ -57,7 +57,7 @@ def setup_screen(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. ``uns["screen"]`` holds the roles and a ``format`` version.
+        ``None``, or the copy. ``uns["screen"]`` holds the roles.
 
     Raises
     ------

@@ -53,11 +53,6 @@ def settled_by(
     return out
 
 
-def open_arcs(dag: Dag, prior: PriorKnowledge | None = None) -> list[tuple[int, int]]:
-    """Return the arcs that no cells of one environment, and no prior knowledge, direct."""
-    return [(x, y) for x, y, how in settled_by(dag, None, prior) if how == OPEN]
-
-
 def _can_turn(graph: Pdag, x: int, y: int, prior: PriorKnowledge) -> bool:
     """Whether a member that agrees has y -> x: one that agrees when y must stand before x."""
     before = prior.before

@@ -1,0 +1,114 @@
+"""What the experiment set, as nodes beside the genes: perturbations, conditions, covariates."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from nextpert._adata import list_names, parse_label
+from nextpert.core import Moments, exogenous_moments
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from nextpert._adata.screen import Environments
+    from nextpert.core import ScreenMoments
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Exogenous:
+    """Names and values of the nodes that the experiment set, and of the batches.
+
+    Parameters
+    ----------
+    names
+        Of all exogenous nodes: numeric covariates, perturbations, conditions.
+    indicators
+        Those that are one number an environment (all but the numeric covariates), shape
+        ``(n_environments, n_indicators)``.
+    batches
+        Indicators of batches, shape ``(n_environments, n_batches)``.
+    """
+
+    names: list[str]
+    indicators: NDArray[np.float64]
+    batches: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, environments: Environments, genes: Sequence[str], *, separator: str) -> Exogenous:
+        """Return those of some environments; a combination sets what each of its members sets.
+
+        Members that are always set together are one node.
+        """
+        parts, rows = _members(environments, genes, separator)
+        names, indicators = environments.conditions()
+        merged, columns = _joined(parts + names, np.hstack([rows, indicators]))
+        return cls(environments.covariate_names + merged, columns, environments.batches()[1])
+
+
+class Joint(NamedTuple):
+    """Moments of the genes and then the exogenous nodes, and which of these are there."""
+
+    moments: Moments
+    present: NDArray[np.int64]  # indices of exogenous nodes
+
+    @classmethod
+    def of(cls, screen: ScreenMoments, n_genes: int, exogenous: Exogenous) -> Joint:
+        """Return them without batches, and without nodes that batches explain or no cell has."""
+        fixed = exogenous.batches if exogenous.batches.shape[1] else None
+        joint = exogenous_moments(screen, exogenous.indicators, fixed=fixed)
+        spread = np.diag(joint.scatter)[n_genes:]
+        present = np.flatnonzero(spread > 1e-12 * max(joint.n, 1))
+        return cls(joint.subset([*range(n_genes), *(present + n_genes)]), present)
+
+
+def warn_explained(exogenous: Exogenous, present: NDArray[np.int64]) -> None:
+    """Log the nodes that cannot be told from batches."""
+    gone = [name for k, name in enumerate(exogenous.names) if k not in set(present.tolist())]
+    if gone:
+        logger.warning(
+            "Not told apart from batches, and left out of the search: %s.", list_names(gone)
+        )
+
+
+def swept(moments: Moments, n_genes: int) -> Moments:
+    """Return the moments of the genes at fixed values of all nodes after them."""
+    if moments.n_nodes == n_genes:
+        return moments
+    inside = moments.scatter[n_genes:, n_genes:]
+    cross = moments.scatter[:n_genes, n_genes:]
+    left = moments.scatter[:n_genes, :n_genes] - cross @ np.linalg.lstsq(inside, cross.T)[0]
+    return Moments(moments.n, moments.mean[:n_genes], (left + left.T) / 2)
+
+
+def _members(
+    environments: Environments, genes: Sequence[str], separator: str
+) -> tuple[list[str], NDArray[np.float64]]:
+    control = environments.roles.control
+    sets: dict[str, list[str]] = {}
+    for label in environments.perturbations():
+        inside, outside = parse_label(label, set(genes), separator=separator, control=control)
+        sets[label] = [*inside, *outside] or [label]
+    names = sorted({part for parts in sets.values() for part in parts})
+    place = {name: k for k, name in enumerate(names)}
+    rows = np.zeros((len(environments.table), len(names)))
+    for row, label in enumerate(environments.perturbation):
+        rows[row, [place[part] for part in sets.get(label, [])]] = 1.0
+    return names, rows
+
+
+def _joined(
+    names: list[str], columns: NDArray[np.float64]
+) -> tuple[list[str], NDArray[np.float64]]:
+    groups: dict[bytes, list[int]] = {}
+    for k in range(len(names)):
+        groups.setdefault(columns[:, k].tobytes(), []).append(k)
+    merged = ["+".join(names[k] for k in group) for group in groups.values()]
+    return merged, columns[:, [group[0] for group in groups.values()]]

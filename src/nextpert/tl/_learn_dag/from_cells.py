@@ -1,0 +1,182 @@
+"""From the cells of a screen to its graph, its direct targets and what settles each arc."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from nextpert import _adata
+from nextpert._adata.environments import require_varying, warn_values
+from nextpert._adata.screen import describe, screen_moments
+from nextpert.core.search._settled import INTERVENTIONS, OPEN, settled_by
+from nextpert.core.search._statistics import are_few
+from nextpert.tl._learn_dag.exogenous import Exogenous, Joint, swept, warn_explained
+from nextpert.tl._learn_dag.graphs import ensemble
+from nextpert.tl._learn_dag.search import search, warn_if_not_sparsest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import anndata as ad
+    import scipy.sparse as sp
+    from numpy.typing import NDArray
+
+    from nextpert._adata.screen import Environments
+    from nextpert.core import Dag, Moments
+    from nextpert.tl._learn_dag.graphs import Ensemble
+    from nextpert.tl._learn_dag.search import Found, SearchOptions, Workers
+
+logger = logging.getLogger(__name__)
+
+SEPARATOR = "+"
+
+
+class Learned(NamedTuple):
+    """A graph, a topological order of it, what is stored of it, and how often its arcs occur."""
+
+    dag: Dag
+    order: NDArray[np.int64]
+    stored: dict[str, Any]
+    frequency: sp.csr_array | None
+
+
+def labelled_targets(environments: Environments, genes: Sequence[str]) -> list[str]:
+    """Return the genes of the panel that some perturbation targets."""
+    panel, control = set(genes), environments.roles.control
+    return sorted(
+        {
+            gene
+            for label in environments.perturbations()
+            for gene in _adata.parse_label(label, panel, separator=SEPARATOR, control=control)[0]
+        }
+    )
+
+
+def learn_from_cells(
+    adata: ad.AnnData,
+    columns: NDArray[np.int64],
+    genes: list[str],
+    environments: Environments,
+    n_graphs: int,
+    options: SearchOptions,
+    rng: np.random.Generator,
+    workers: Workers,
+) -> Learned:
+    """Return the graph of the environments, and with ``n_graphs`` above 1 of resamples of them.
+
+    Raises
+    ------
+    ValueError
+        If genes are constant or linearly dependent, or cells too few; the genes are named.
+    """
+    exogenous = Exogenous.of(environments, genes, separator=SEPARATOR)
+    screen = screen_moments(adata, columns, environments, show_progress=workers.show_progress)
+    joint = Joint.of(screen, len(genes), exogenous)
+    logger.info("%s.", describe(environments))
+    warn_explained(exogenous, joint.present)
+    is_control = environments.perturbation == environments.roles.control
+    what = "control cells" if is_control.all() else "cells"
+    _require_enough(joint.moments.subset(np.arange(len(genes))), genes, options.method, what)
+    whole = screen.subset(np.arange(len(genes))).total()
+    warn_values(whole, environments.roles.layer, stacklevel=4)
+    names = [exogenous.names[k] for k in joint.present]
+    found = search(joint.moments, genes, names, options, rng, workers)
+    if options.method == "causaldag":
+        cells = swept(joint.moments, len(genes))
+        warn_if_not_sparsest(cells, found.dag, options.prior, options.alpha)
+    many = None
+    if n_graphs > 1:
+        many = ensemble(
+            adata, columns, genes, environments, exogenous, n_graphs, options, rng, workers
+        )
+    stored = {
+        "n_control_cells": int(screen.n[is_control].sum()),
+        "n_cells": joint.moments.n,
+        "arcs": arc_table(genes, found, options, many),
+        **found.stored,
+    }
+    if names:
+        frequency = None if many is None else many.exogenous_frequency[joint.present]
+        stored["direct_targets"] = target_table(names, genes, found.exogenous_arcs, frequency)
+    if many is not None:
+        stored["graphs"] = many.stored()
+    return Learned(found.dag, found.order, stored, None if many is None else many.frequency)
+
+
+def arc_table(
+    genes: Sequence[str], found: Found, options: SearchOptions, many: Ensemble | None
+) -> pd.DataFrame:
+    """Return one row an arc: parent, child, what settles its direction, and how often it is found.
+
+    Of resamples, ``frequency`` has this direction and ``adjacency`` either.
+    """
+    arcs = settled_by(found.dag, found.exogenous_arcs, options.prior)
+    table = pd.DataFrame(
+        {
+            "parent": _adata.strings(genes[x] for x, _, _ in arcs),
+            "child": _adata.strings(genes[y] for _, y, _ in arcs),
+            "settled_by": _adata.strings(how for _, _, how in arcs),
+        }
+    )
+    if many is not None:
+        share = many.frequency.toarray()
+        table["frequency"] = np.array([share[x, y] for x, y, _ in arcs])
+        table["adjacency"] = np.array([share[x, y] + share[y, x] for x, y, _ in arcs])
+    return table
+
+
+def target_table(
+    names: Sequence[str],
+    genes: Sequence[str],
+    arcs: NDArray[np.bool_],
+    frequency: NDArray[np.float64] | None,
+) -> pd.DataFrame:
+    """Return one row a gene that something which the experiment set acts on directly."""
+    shown = arcs if frequency is None else arcs | (frequency >= 0.5)
+    rows, columns = (index.tolist() for index in np.nonzero(shown))
+    table = pd.DataFrame(
+        {
+            "perturbation": _adata.strings(names[k] for k in rows),
+            "gene": _adata.strings(genes[i] for i in columns),
+        }
+    )
+    if frequency is not None:
+        table["frequency"] = frequency[rows, columns]
+    return table
+
+
+def report(learned: Learned, environments: Environments, which: str, key: str) -> None:
+    """Log what settles the arcs, and what perturbed cells could settle."""
+    how = learned.stored["arcs"]["settled_by"]
+    n_open, n_settled = int((how == OPEN).sum()), int((how == INTERVENTIONS).sum())
+    logger.info(
+        "Directions of %d of these arcs are open, %d are settled by interventions "
+        "(uns[%r]['arcs']).", n_open, n_settled, key,
+    )  # fmt: skip
+    if which == "control" and n_open and environments.perturbations():
+        logger.info(
+            'The cells of %d perturbations were not read: method="boss", environments="all" '
+            "learns from them too, and settles directions.", len(environments.perturbations()),
+        )  # fmt: skip
+
+
+def _require_enough(cells: Moments, genes: list[str], method: str, what: str) -> None:
+    if cells.n < 4:
+        message = (
+            f"Only {cells.n} {what}: a graph needs at least 4, and {len(genes) + 2} for "
+            f'{len(genes)} genes to be sound. Give your own graph (method="given") without them.'
+        )
+        raise ValueError(message)
+    require_varying(cells, genes)
+    if are_few(cells.n, len(genes)):
+        hint = ' GSP finds few arcs in this way: use method="boss".' if method == "gsp" else ""
+        message = (
+            f"Only {cells.n} {what} for {len(genes)} genes: correlations are shrunk, as if 5 cells "
+            f"of independent genes had been seen as well, and weak arcs are missed. Take fewer "
+            f"genes (genes=[...]) or {len(genes) + 2} {what} and more.{hint}"
+        )
+        warnings.warn(message, UserWarning, stacklevel=4)

@@ -1,0 +1,125 @@
+"""Many graphs in place of one: the same search on resamples of the cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+from joblib import Parallel, delayed, parallel_config
+from tqdm import tqdm
+
+from nextpert._adata.resampled import resampled_screens
+from nextpert.core import Moments
+from nextpert.tl._learn_dag.exogenous import Joint
+from nextpert.tl._learn_dag.search import named, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from nextpert._adata.screen import Environments
+    from nextpert.tl._learn_dag.exogenous import Exogenous
+    from nextpert.tl._learn_dag.search import SearchOptions, Workers
+
+_WHERE = "in a resample of the cells"
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Graphs of resamples.
+
+    Parameters
+    ----------
+    arcs
+        A matrix a graph, CSR, row = parent, shape ``(n_genes, n_genes)``.
+    exogenous_frequency
+        Share of the graphs that have an arc from an exogenous node, ``(n_exogenous, n_genes)``.
+    """
+
+    arcs: list[sp.csr_array]
+    exogenous_frequency: NDArray[np.float64]
+
+    @property
+    def frequency(self) -> sp.csr_array:
+        """Share of the graphs that have an arc, row = parent."""
+        total = sum(self.arcs[1:], start=self.arcs[0])
+        return sp.csr_array(total / len(self.arcs))
+
+    def stored(self) -> dict[str, Any]:
+        """Return the graphs one below the other, as one CSR matrix over the panel."""
+        stacked = sp.csr_array(sp.vstack(self.arcs))
+        stacked.sort_indices()
+        return {
+            "n_graphs": len(self.arcs),
+            "indptr": stacked.indptr.astype(np.int64),
+            "indices": stacked.indices.astype(np.int64),
+        }
+
+
+def ensemble(
+    adata: ad.AnnData,
+    columns: NDArray[np.int64],
+    genes: Sequence[str],
+    environments: Environments,
+    exogenous: Exogenous,
+    n_graphs: int,
+    options: SearchOptions,
+    rng: np.random.Generator,
+    workers: Workers,
+) -> Ensemble:
+    """Return the graphs of resamples of the cells within environments, guides whole.
+
+    A gene that is seen in too few cells to vary in a resample has no arcs in its graph.
+
+    Raises
+    ------
+    ValueError
+        If genes are linearly dependent in a resample; they are named.
+    """
+    seeds = rng.integers(0, 2**64, n_graphs, dtype=np.uint64)
+    streams = rng.spawn(n_graphs)  # one a resample, whichever worker takes it
+    screens = resampled_screens(
+        adata, columns, environments, seeds, show_progress=workers.show_progress
+    )
+    joints = (_isolated(Joint.of(screen, len(genes), exogenous), len(genes)) for screen in screens)
+    # causaldag draws from Python's global generators.
+    n_jobs = 1 if options.method == "causaldag" else workers.n_jobs
+    pool = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
+    tasks: Iterator[Any] = (
+        delayed(_arcs)(joint, len(genes), options, stream)
+        for joint, stream in zip(joints, streams, strict=True)
+    )
+    arcs, counts = [], np.zeros((len(exogenous.names), len(genes)))
+    hidden = not workers.show_progress
+    try:
+        with tqdm(total=n_graphs, desc="Graphs", disable=hidden) as bar:
+            for found, present, direct in pool(tasks):
+                arcs.append(found)
+                counts[present] += direct
+                bar.update()
+    except ValueError as error:
+        raise named(error, genes, _WHERE) from error
+    return Ensemble(arcs, counts / n_graphs)
+
+
+def _isolated(joint: Joint, n_genes: int) -> Joint:
+    """Return the moments with genes constant in a resample as nodes that nothing is joined to."""
+    lost = [int(i) for i in joint.moments.constant_nodes() if i < n_genes]
+    if not lost:
+        return joint
+    scatter = joint.moments.scatter.copy()
+    scatter[lost] = scatter[:, lost] = 0.0
+    scatter[lost, lost] = joint.moments.n * (1 + joint.moments.mean[lost] ** 2)
+    return joint._replace(moments=Moments(joint.moments.n, joint.moments.mean, scatter))
+
+
+def _arcs(
+    joint: Joint, n_genes: int, options: SearchOptions, rng: np.random.Generator
+) -> tuple[sp.csr_array, NDArray[np.int64], NDArray[np.bool_]]:
+    with parallel_config("sequential"):  # no workers of workers
+        found = run(joint.moments, n_genes, options, rng)
+    return sp.csr_array(found.dag.to_matrix()), joint.present, found.exogenous_arcs

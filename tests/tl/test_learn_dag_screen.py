@@ -1,0 +1,142 @@
+"""``tl.learn_dag(environments="all")``: perturbed cells, batches, conditions and covariates."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+from nextpert.core import LinearScm
+
+
+def arcs_of(adata, key="dag"):
+    matrix = sp.coo_array(adata.varp[key])
+    names = np.asarray(adata.var_names)
+    return {(names[k], names[i]) for k, i in zip(*matrix.coords, strict=True)}
+
+
+GENES = ["A", "B", "C", "D"]
+WEIGHTS = np.zeros((4, 4))
+WEIGHTS[1, 0], WEIGHTS[2, 1], WEIGHTS[3, 2] = 0.8, -0.7, 0.9  # A -> B -> C -> D
+
+
+@pytest.fixture
+def chain():
+    """A chain, whose controls leave all directions open: knockouts, an enhancer, a double."""
+    rng = np.random.default_rng(0)
+    scm = LinearScm(WEIGHTS, np.ones(4))
+    shifts = {
+        "control": [0, 0, 0, 0], "A": [-1.5, 0, 0, 0], "enh": [0, 0, -1.5, 0],
+        "A+D": [-1.5, 0, 0, 2], "D": [0, 0, 0, 2],
+    }  # fmt: skip
+    n = {"control": 1500}
+    x = [scm.sample(n.get(k, 300), shift=np.array(s, float), rng=rng) for k, s in shifts.items()]
+    labels = np.repeat(list(shifts), [n.get(k, 300) for k in shifts])
+    obs = pd.DataFrame({"perturbation": labels}, index=np.arange(len(labels)).astype(str))
+    return ad.AnnData(np.vstack(x) + 5, obs, pd.DataFrame(index=GENES))
+
+
+def table(adata, columns=("perturbation", "gene")):
+    rows = adata.uns["dag"]["direct_targets"]
+    return set(rows[list(columns)].itertuples(index=False, name=None))
+
+
+def test_directions_and_direct_targets(chain):
+    npt.tl.learn_dag(chain, method="boss", environments="all")
+    assert arcs_of(chain) == {("A", "B"), ("B", "C"), ("C", "D")}
+    stored = chain.uns["dag"]
+    assert set(stored["arcs"]["settled_by"]) == {"interventions"}
+    assert table(chain) == {("A", "A"), ("D", "D"), ("enh", "C")}  # the double is its members
+    assert (stored["n_control_cells"], stored["n_cells"]) == (1500, 2700)
+    npt.tl.learn_dag(chain, method="boss")
+    assert set(chain.uns["dag"]["arcs"]["settled_by"]) == {"open"}
+    assert "direct_targets" not in chain.uns["dag"]
+
+
+def test_the_log_says_what_all_would_settle(chain, caplog):
+    with caplog.at_level("INFO", logger="nextpert"):
+        npt.tl.learn_dag(chain)
+    assert "Directions of 3 of these arcs are open" in caplog.text
+    assert "The cells of 4 perturbations were not read" in caplog.text
+
+
+def test_targets_first(chain):
+    npt.tl.learn_dag(chain, method="boss", targets_first=True)
+    assert chain.uns["dag"]["params"]["targets_first"].tolist() == ["A", "D"]
+    order = chain.uns["dag"]["order"].tolist()
+    assert set(order[:2]) == {"A", "D"}
+    npt.tl.learn_dag(chain, method="boss", targets_first=["C"])
+    assert chain.uns["dag"]["order"][0] == "C"
+    with pytest.raises(ValueError, match="targets_first names genes outside the panel: X"):
+        npt.tl.learn_dag(chain, targets_first=["X"])
+    with pytest.raises(TypeError, match=r"use \['C'\]"):
+        npt.tl.learn_dag(chain, targets_first="C")
+
+
+@pytest.mark.parametrize("environments", ["control", "all"])
+def test_batches_are_taken_out(chain, environments):
+    """Batches of sd 1 on every gene, crossed: as without them, where ignoring them is far off."""
+    rng = np.random.default_rng(1)
+    clean = chain.copy()
+    batches = rng.integers(0, 5, chain.n_obs)
+    chain.obs["plate"] = batches.astype(str)
+    chain.obs["donor"] = rng.integers(0, 2, chain.n_obs)
+    chain.X += rng.normal(size=(5, 4))[batches] + rng.normal(size=(2, 4))[chain.obs["donor"]]
+    npt.tl.learn_dag(clean, method="boss", environments=environments)
+    npt.tl.learn_dag(chain, method="boss", environments=environments, key_added="ignored")
+    npt.pp.setup_screen(chain, batch_key=["plate", "donor"])
+    npt.tl.learn_dag(chain, method="boss", environments=environments)
+    assert arcs_of(chain) == arcs_of(clean)
+    assert arcs_of(chain, "ignored") != arcs_of(clean)
+    assert chain.uns["dag"]["params"]["batch_key"].tolist() == ["plate", "donor"]
+
+
+def test_batches_of_gsp_are_centred_as_by_hand(chain):
+    rng = np.random.default_rng(1)
+    batch = rng.integers(0, 3, chain.n_obs)
+    chain.X += rng.normal(size=(3, 4))[batch]
+    chain.obs["plate"] = batch.astype(str)
+    by_hand = chain.copy()
+    controls = (chain.obs["perturbation"] == "control").to_numpy()
+    for level in range(3):
+        by_hand.X[controls & (batch == level)] -= by_hand.X[controls & (batch == level)].mean(0)
+    npt.pp.setup_screen(chain, batch_key="plate")
+    npt.tl.learn_dag(chain, n_runs=10)
+    npt.tl.learn_dag(by_hand, n_runs=10)
+    assert arcs_of(chain) == arcs_of(by_hand)
+
+
+def test_conditions_and_covariates_are_nodes(chain):
+    rng = np.random.default_rng(2)
+    depth, drug = rng.normal(size=chain.n_obs), rng.integers(0, 2, chain.n_obs)
+    chain.obs["depth"] = depth
+    chain.obs["drug"] = np.where(drug, "yes", "no")
+    chain.X += np.outer(depth, [1, 1, 1, 1]) + np.outer(drug, [0, 0, 0, 2])
+    npt.pp.setup_screen(chain, covariates=["depth", "drug"])
+    npt.tl.learn_dag(chain, method="boss", environments="all")
+    assert arcs_of(chain) == {("A", "B"), ("B", "C"), ("C", "D")}
+    assert {row for row in table(chain) if row[0] == "depth"} == {("depth", g) for g in GENES}
+    assert {row for row in table(chain) if row[0] == "drug=yes"} == {("drug=yes", "D")}
+    npt.tl.learn_dag(chain, n_runs=10)  # the tests of GSP hold them fixed
+    assert {frozenset(arc) for arc in arcs_of(chain)} == {
+        frozenset(arc) for arc in [("A", "B"), ("B", "C"), ("C", "D")]
+    }
+
+
+def test_a_perturbation_that_a_batch_explains_is_named(chain, caplog):
+    chain.obs["plate"] = np.where(chain.obs["perturbation"] == "enh", "p2", "p1")
+    npt.pp.setup_screen(chain, batch_key="plate")
+    npt.tl.learn_dag(chain, method="boss", environments="all")
+    assert "Not told apart from batches, and left out of the search: enh" in caplog.text
+    assert "enh" not in {name for name, _ in table(chain)}
+
+
+def test_frequencies_of_direct_targets(chain):
+    npt.tl.learn_dag(chain, method="boss", environments="all", n_graphs=10)
+    targets = chain.uns["dag"]["direct_targets"]
+    strong = targets.set_index(["perturbation", "gene"])["frequency"]
+    assert strong[("A", "A")] == strong[("enh", "C")] == 1.0
+    arcs = chain.uns["dag"]["arcs"]
+    assert (arcs["frequency"] <= arcs["adjacency"]).all()
+    assert (arcs["adjacency"] > 0.9).all()
