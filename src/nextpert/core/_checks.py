@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def as_vector(value: ArrayLike, n: int, name: str, *, finite: bool = True) -> NDArray[np.float64]:
     """Return ``value`` as a float vector of length ``n``, or raise an error that names it."""
+    refuse_mask(value, name)
     try:
         found = np.array(value)
         # Texts and complex numbers would be read, or cut, without a word.
@@ -35,6 +36,13 @@ def as_vector(value: ArrayLike, n: int, name: str, *, finite: bool = True) -> ND
     if finite:
         require_finite(vector, name)
     return vector
+
+
+def refuse_mask(value: Any, name: str) -> None:
+    """Raise for a masked array: what it masks would be read as numbers."""
+    if np.ma.isMaskedArray(value):
+        message = f"{name} is a masked array, whose mask would be lost: fill it first (.filled())."
+        raise ValueError(message)
 
 
 def require_finite(value: NDArray[np.float64], name: str) -> None:
@@ -64,6 +72,7 @@ def as_nodes(value: Iterable[int], n: int, name: str) -> list[int]:
 
 def as_numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:
     """Return ``value`` as an array of floats, or raise an error that names it."""
+    refuse_mask(value, name)
     try:
         found = np.array(value)
         if found.dtype.kind in "biufO":  # neither text nor complex numbers

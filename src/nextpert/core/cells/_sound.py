@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from nextpert.core._checks import refuse_mask
+
 # Indices looked at at once, of a matrix in memory or in a file.
 _AT_ONCE = 2**22
 
@@ -61,9 +63,7 @@ def require_shape(matrix: Any, shape: tuple[int, int], name: str) -> None:
 
 def require_numbers(values: Any, name: str = "The matrix") -> None:
     """Raise for values that a conversion to floats would change: masked, complex, no numbers."""
-    if np.ma.isMaskedArray(values):
-        message = f"{name} is a masked array, whose mask would be lost: fill it first (.filled())."
-        raise ValueError(message)
+    refuse_mask(values, name)
     kind = np.dtype(values.dtype).kind
     if kind not in "buif":
         what = "complex numbers" if kind == "c" else f"values of type {values.dtype}"

@@ -65,7 +65,9 @@ class Moments:
 
     def __post_init__(self) -> None:
         for name in ("mean", "scatter"):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
+            value = np.asanyarray(getattr(self, name))
+            require_numbers(value, f"The {name}")
+            object.__setattr__(self, name, np.asarray(value, dtype=np.float64))
         mean, scatter = self.mean, self.scatter
         if mean.ndim != 1 or scatter.shape != (len(mean), len(mean)):
             message = (

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert.core._checks import is_pair, require_count
+from nextpert.core.cells._sound import require_numbers, require_sound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -99,10 +100,12 @@ class Dag:
     @classmethod
     def from_matrix(cls, matrix: ArrayLike | sp.sparray | sp.spmatrix) -> Dag:
         """Build from an adjacency matrix (row = parent, column = child), dense or sparse."""
-        stored: Any = matrix if sp.issparse(matrix) else np.asarray(matrix)
+        stored: Any = matrix if sp.issparse(matrix) else np.asanyarray(matrix)
         if stored.dtype.kind not in "biuf":
             message = f"An adjacency matrix must hold numbers, but holds {stored.dtype}."
             raise ValueError(message)
+        require_numbers(stored, "The adjacency matrix")
+        require_sound(stored, "The adjacency matrix")
         coo = sp.coo_array(stored)
         if coo.ndim != 2 or coo.shape[0] != coo.shape[1]:
             message = f"An adjacency matrix must be square, but its shape is {coo.shape}."
