@@ -132,7 +132,7 @@ def civ_step(*, n_genes: int, n_parents: int | None, n_states: int, peer: bool =
             for (optimum, civ), peer in zip(found, peers, strict=False)
         ]
         mine, other = excess[0]
-        lean = median(_lean_step(state(k)) for k in range(n_states))
+        lean = median(_lean_step(state(k)) for k in range(min(n_states, len(peers))))
         remark = f"CIV above its floor: ours {mine:.4g}, peer {other:.4g}; "
         remark += f"peer keeping q'Mq too: {lean * 1e3:.3g} ms"
         return remark, all(mine <= other * (1 + 1e-9) for mine, other in excess)

@@ -254,22 +254,16 @@ def _max_gradient(problem, layout, i, x, row, y, z, vec, step, gx):
 
 @entry
 def evaluate_pool(problem, shifts, out):
-    """Fill the criterion, less its floor, at every shift of ``shifts`` (p, m), strip by strip."""
+    """Fill the sum or maximum, less its floor, at every shift of ``shifts`` (p, m), by strips."""
     p, m = shifts.shape
     strip = 128
-    widest = _widest(problem.vptr)
     x = np.empty((p, strip))
     d1, d2, part = np.empty(strip), np.empty(strip), np.empty(strip)
-    row, y, z, vec = np.empty(widest), np.empty(widest), np.empty(widest), np.empty(widest)
     for begin in range(0, m, strip):
         width = min(strip, m - begin)
         _reach_strip(problem, shifts, begin, width, x)
         for j in range(width):
             out[begin + j] = 0.0
-        if problem.kind == NORM:
-            for j in range(width):
-                out[begin + j] = _largest_norm(problem, x[:, j].copy(), row, y, z, vec)
-            continue
         for i in range(p):
             _node_strip(problem, i, width, x, d1, d2, part)
             for j in range(width):
@@ -281,18 +275,27 @@ def evaluate_pool(problem, shifts, out):
                     out[begin + j] = max(out[begin + j], problem.lin[i] * w)
 
 
-@inner
-def _largest_norm(problem, x, row, y, z, vec):
+@entry
+def norms_of_pool(problem, shifts, out):
+    """Fill the largest norm at every shift of ``shifts`` (p, m).
+
+    Apart from ``evaluate_pool``, so that criteria without norms do not wait for it to be compiled.
+    """
     layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
     k, inv_n, cov, u = problem.intercept, problem.inv_n, problem.cov, problem.u
     vptr, lin, eigval = problem.vptr, problem.lin, problem.eigval
-    value = 0.0
-    for i in range(len(x)):
-        d = vptr[i + 1] - vptr[i]
-        if d and lin[i] * eigval[vptr[i + 1] - 1] > value:
-            _, d2 = _node(layout, k, inv_n, cov, u, i, x, row, y)
-            value = max(value, lin[i] * _norm(problem, i, row, d2, z, vec))
-    return value
+    p, widest = len(shifts), _widest(vptr)
+    x = np.empty(p)
+    row, y, z, vec = np.empty(widest), np.empty(widest), np.empty(widest), np.empty(widest)
+    for j in range(shifts.shape[1]):
+        _reach(problem, shifts[:, j].copy(), x)
+        value = 0.0
+        for i in range(p):
+            d = vptr[i + 1] - vptr[i]
+            if d and lin[i] * eigval[vptr[i + 1] - 1] > value:
+                _, d2 = _node(layout, k, inv_n, cov, u, i, x, row, y)
+                value = max(value, lin[i] * _norm(problem, i, row, d2, z, vec))
+        out[j] = value
 
 
 @inner

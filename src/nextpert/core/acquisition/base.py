@@ -150,7 +150,8 @@ class LookaheadAcquisition(Acquisition):
     def excess(self, shifts: NDArray[np.float64]) -> Vector:
         """Return what of the criterion the weights' uncertainty makes, ``values - floor``."""
         out = np.empty(len(shifts))
-        lookahead.evaluate_pool(self.problem, np.ascontiguousarray(shifts.T), out)
+        fill = lookahead.norms_of_pool if self.kind == lookahead.NORM else lookahead.evaluate_pool
+        fill(self.problem, np.ascontiguousarray(shifts.T), out)
         return out
 
     @property
