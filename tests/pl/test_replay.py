@@ -32,7 +32,7 @@ def curves(panel):
 
 def test_a_panel_a_target_and_their_mean_first(replayed):
     figure = npt.pl.replay(replayed, held_out=True, return_fig=True)
-    table = replayed.uns["replay"]["table"].query("held_out")
+    table = replayed.uns["replay"]["table"].query("held_out", engine="python")
     names = list(dict.fromkeys(table["target"]))
     titles = [panel.get_title() for panel in figure.axes]
     assert titles[0] == "mean of 4 targets"
@@ -42,7 +42,7 @@ def test_a_panel_a_target_and_their_mean_first(replayed):
         drawn = curves(panel)
         assert len(drawn) == 5
         for line, criterion in zip(drawn, EVERY, strict=True):
-            rows = table.query("target == @name and criterion == @criterion")
+            rows = table.query("target == @name and criterion == @criterion", engine="python")
             expected = mean[criterion] if name is None else rows["relative_mean"]
             np.testing.assert_allclose(line.get_ydata(), expected)
             assert line.get_xdata().tolist() == [0, 1, 2, 3]
@@ -50,7 +50,9 @@ def test_a_panel_a_target_and_their_mean_first(replayed):
 
 def test_bands_are_standard_errors(replayed):
     figure = npt.pl.replay(replayed, criteria=["no_model"], return_fig=True)
-    table = replayed.uns["replay"]["table"].query("not held_out and criterion == 'no_model'")
+    table = replayed.uns["replay"]["table"].query(
+        "not held_out and criterion == 'no_model'", engine="python"
+    )
     by_round = table.groupby("round")["relative_mean"]
     first = table[table["target"] == table["target"].iloc[0]]
     expected = [(by_round.mean(), by_round.sem()), (first["relative_mean"], first["relative_sem"])]
@@ -68,7 +70,7 @@ def test_bands_are_standard_errors(replayed):
 
 
 def test_lines_of_reference(replayed):
-    rows = replayed.uns["replay"]["targets"].query("held_out")
+    rows = replayed.uns["replay"]["targets"].query("held_out", engine="python")
     share = (rows["best_distance"] / rows["control_distance"]).to_numpy()
     figure = npt.pl.replay(replayed, held_out=True, return_fig=True)
     for panel, best in zip(figure.axes, [share.mean(), *share], strict=True):

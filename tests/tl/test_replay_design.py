@@ -1,5 +1,7 @@
 """Replays of a screen: scores, pairing, tables, and the same bits for any number of workers."""
 
+import os
+import signal
 import warnings
 
 import anndata as ad
@@ -89,7 +91,11 @@ def test_tables_against_the_runs(both):
         for r, held_out in enumerate([False, True]):
             names = [n for n in LABELS if not (held_out and n in target.split(" & "))]
             truth = {name: truth_of(both, target, name) for name in names}
-            row = stored["targets"].query("target == @target and held_out == @held_out").iloc[0]
+            row = (
+                stored["targets"]
+                .query("target == @target and held_out == @held_out", engine="python")
+                .iloc[0]
+            )
             assert row["best"] == min(truth, key=truth.get)
             assert row["n_candidates"] == len(names)
             assert row["best_distance"] == pytest.approx(min(truth.values()), abs=1e-12)
@@ -115,7 +121,9 @@ def test_comparison_is_paired_by_repeat(both):
     stored = both.uns["replay"]
     runs, table = stored["runs"]["distance"], stored["comparison"]
     assert set(table["criterion"]) == {"civ", "greedy", "no_model", "empty_graph"}
-    found = table.query("target == 'MYC & STK3' and held_out and criterion == 'no_model'").iloc[0]
+    found = table.query(
+        "target == 'MYC & STK3' and held_out and criterion == 'no_model'", engine="python"
+    ).iloc[0]
     ours, random = runs[2, 1, 2], runs[2, 1, 3]
     gap = (ours - random)[:, 1:].mean(axis=1)
     assert np.ptp(gap) > 0
@@ -186,7 +194,7 @@ def test_mixtures_of_every_two(screen):
     # A pair given and made is one target; a target need not be a candidate.
     assert targets == ["MYC", "STK3", "STK3 & MYC", "HS2", "MYC & HS2", "STK3 & HS2"]
     table = screen.uns["replay"]["candidates"]
-    assert table.query("is_own")["perturbation"].tolist() == [
+    assert table.query("is_own", engine="python")["perturbation"].tolist() == [
         "MYC", "STK3", "MYC", "STK3", "MYC", "STK3",
     ]  # fmt: skip
     assert set(screen.uns["replay"]["comparison"]["criterion"]) == {"empty_graph"}
@@ -217,11 +225,15 @@ def test_the_best_is_found_where_the_model_holds():
     )
     npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
     npt.tl.replay_design(adata, criteria=["civ"], held_out="both", n_repeats=6)
-    table = adata.uns["replay"]["table"].query("round == 10 and not held_out")
+    table = adata.uns["replay"]["table"].query("round == 10 and not held_out", engine="python")
     assert (table["share_best"] == 1).all()
     assert (table["mean"] == 0).all()
-    first = adata.uns["replay"]["table"].query("held_out and round == 0")["share_best"]
-    last = adata.uns["replay"]["table"].query("held_out and round == 10")["share_best"]
+    first = adata.uns["replay"]["table"].query("held_out and round == 0", engine="python")[
+        "share_best"
+    ]
+    last = adata.uns["replay"]["table"].query("held_out and round == 10", engine="python")[
+        "share_best"
+    ]
     assert last.mean() > 0.8
     assert last.mean() >= first.mean()
 
@@ -257,6 +269,10 @@ BAD = {
     "control as a target": ({"targets": ["control"]}, ValueError, "control state itself"),
     "no target": ({"targets": []}, ValueError, "there is none"),
     "a mixture of three": ({"targets": [("MYC", "STK3", "OXR1")]}, ValueError, "neither"),
+    "a mixture of none": ({"targets": [()]}, ValueError, r"\(\) is neither"),
+    "a list of none": ({"targets": ["MYC", []]}, TypeError, "targets must be a list"),
+    "a number as a target": ({"targets": [3]}, ValueError, "3 is neither"),
+    "a number in a pair": ({"targets": [("MYC", 3)]}, ValueError, "neither"),
     "a mixture of one": ({"targets": [("MYC", "MYC")]}, ValueError, "neither"),
     "one candidate": ({"candidates": ["MYC"]}, ValueError, r"two candidates.*1 \(MYC\)"),
     "nothing left": (
@@ -286,3 +302,20 @@ def test_bad_input_is_named_and_nothing_written(screen, case, assert_same_adata)
     with pytest.raises(kind, match=f"(?s){words}"):
         npt.tl.replay_design(screen, **SMALL | options)
     assert_same_adata(screen, before)
+
+
+def test_a_killed_worker_loses_nothing(screen, monkeypatch, assert_same):
+    npt.tl.replay_design(screen, ["MYC", "STK3"], criteria=["civ"], **SMALL)
+    expected = screen.uns["replay"]
+    one, parent = running._one, os.getpid()
+
+    def fragile(pool, dag, task, options, stream):
+        # The third of eight repeats kills its worker.
+        if os.getpid() != parent and stream.bit_generator.seed_seq.spawn_key[-2:] == (0, 2):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return one(pool, dag, task, options, stream)
+
+    monkeypatch.setattr(running, "_one", fragile)
+    with pytest.warns(UserWarning, match=r"A worker was killed.* of 8 tasks are kept"):
+        npt.tl.replay_design(screen, ["MYC", "STK3"], criteria=["civ"], n_jobs=2, **SMALL)
+    assert_same(screen.uns["replay"], expected)

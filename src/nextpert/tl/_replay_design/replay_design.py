@@ -120,8 +120,8 @@ def replay_design(
         Seed or generator. Each target and repeat has its own stream; within it all criteria see
         the same warm-up cells, and the same cells of a perturbation in the same order.
     n_jobs
-        Number of processes; the results are the same to the bit for any. ``None`` leaves it to
-        joblib's context.
+        Number of processes; the results are the same to the bit for any, and if one is killed
+        its share is done by the calling one. ``None`` leaves it to joblib's context.
     show_progress
         Whether to show a progress bar.
     key_added

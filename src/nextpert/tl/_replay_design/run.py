@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm import tqdm
 
 from nextpert.core import Dag, DagBlr, Moments
+from nextpert.core.loop._workers import run_tasks
 from nextpert.core.loop.replay import replay
 
 if TYPE_CHECKING:
@@ -83,19 +83,17 @@ def run_all(
     every perturbation come up, and the seed of the criterion.
     """
     streams = [stream.spawn(options.n_repeats) for stream in rng.spawn(len(tasks))]
-    jobs = (
-        delayed(_one)(pool, dag, task, options, stream)
+    jobs = [
+        (pool, dag, task, options, stream)
         for task, own in zip(tasks, streams, strict=True)
         for stream in own
-    )
-    total = len(tasks) * options.n_repeats
-    done = []
-    workers = Parallel(n_jobs=n_jobs, return_as="generator")
-    with tqdm(total=total, desc="Replay", unit="repeat", disable=not show_progress) as bar:
-        for result in workers(jobs):
-            done.append(result)
+    ]
+    done: dict[int, Any] = {}
+    with tqdm(total=len(jobs), desc="Replay", unit="repeat", disable=not show_progress) as bar:
+        for i, result in run_tasks(_one, jobs, n_jobs=n_jobs):
+            done[i] = result
             bar.update()
-    stacked = [np.stack(part) for part in zip(*done, strict=True)]
+    stacked = [np.stack(part) for part in zip(*(done[i] for i in range(len(jobs))), strict=True)]
     by_target = [x.reshape(len(tasks), options.n_repeats, *x.shape[1:]) for x in stacked]
     return Runs(*(np.ascontiguousarray(np.moveaxis(x, 1, 3)) for x in by_target))
 

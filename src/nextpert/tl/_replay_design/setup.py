@@ -122,12 +122,12 @@ def _wanted(
         message = f"targets must be a list of labels or of pairs of labels: use [{targets!r}]."
         raise TypeError(message)
     given = _adata.in_order(candidates if targets is None else targets)
-    wanted = [(t,) if isinstance(t, str) else tuple(map(str, t)) for t in given]
-    odd = [parts for parts in wanted if len(set(parts)) != len(parts) or len(parts) > 2]
-    if odd or not wanted:
+    odd = [target for target in given if not _is_target(target)]
+    if odd or not given:
         shown = f"{odd[0]!r} is neither" if odd else "there is none"
         message = f"A target is a label or a pair of two labels (a mixture), but {shown}."
         raise ValueError(message)
+    wanted = [(t,) if isinstance(t, str) else tuple(map(str, t)) for t in given]
     labels.require(sorted({label for parts in wanted for label in parts}), "Targets")
     if any(control in parts for parts in wanted):
         message = f"targets holds {control!r}, the control state itself: leave it out."
@@ -139,6 +139,16 @@ def _wanted(
     for parts in wanted:
         unique.setdefault(frozenset(parts), parts)
     return list(unique.values())
+
+
+def _is_target(target: Any) -> bool:
+    """Whether it is a label, or a sequence of one label or two different ones."""
+    if isinstance(target, str):
+        return True
+    is_sequence = isinstance(target, (tuple, list)) and len(target) in (1, 2)
+    return (
+        is_sequence and all(isinstance(t, str) for t in target) and len(set(target)) == len(target)
+    )
 
 
 def _read_cells(
