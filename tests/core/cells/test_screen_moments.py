@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from nextpert.core import Moments, ScreenMoments, exogenous_moments
+from nextpert.core.cells import _screen_part
 from nextpert.core.cells._screen_part import PairwiseSum, merge, screen_part
 
 
@@ -39,6 +40,20 @@ def test_sums_are_those_of_the_cells(cells, kind):
     assert (screen.mean[5] == 0).all()
     assert np.isnan(screen.variance[[5, 6]]).all()
     np.testing.assert_allclose(screen.variance[1], x[groups == 1].var(axis=0, ddof=1))
+
+
+def test_sparse_cells_of_many_environments_are_summed_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    x = sp.csr_array(rng.poisson(0.1, (600, 20)).astype(float))
+    tries = []
+    plain = _screen_part._sparse
+    monkeypatch.setattr(_screen_part, "_sparse", lambda *a: tries.append(1) or plain(*a))
+    few, many = rng.integers(0, 3, 600), rng.integers(0, 300, 600)
+    for groups, n in ((few, 1), (many, 1)):
+        part = screen_part(x, groups)
+        assert len(tries) == n
+        centred = np.vstack([brute(x.toarray(), groups, e) for e in np.unique(groups)])
+        np.testing.assert_allclose(part.scatter, centred.T @ centred, atol=1e-9)
 
 
 def test_sparse_cells_far_from_zero_keep_their_digits(cells):

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _LOST_DIGITS = 1e-6
 # Above this share of non-zero values, dense products are faster than sparse ones.
 _DENSE_SHARE = 0.25
+# Sparse sums need so many cells an environment: of fewer, some are alike in some gene, digits are
+# lost, and the block is summed twice.
+_CELLS_EACH = 8
 
 
 class Part(NamedTuple):
@@ -71,7 +74,9 @@ def screen_part(
     )
     n = np.asarray(members.sum(axis=1)).astype(np.int64)
     if sp.issparse(values):
-        if weights is None and values.nnz <= _DENSE_SHARE * values.shape[0] * values.shape[1]:
+        many = len(present) * _CELLS_EACH > values.shape[0]
+        full = values.nnz > _DENSE_SHARE * values.shape[0] * values.shape[1]
+        if weights is None and not many and not full:
             part = _sparse(values, present, n, members)
             if part is not None:
                 return part
