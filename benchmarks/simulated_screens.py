@@ -7,8 +7,9 @@ the line have measurement error or a hidden factor, for which no bar is set.
 
 ``peers``: every gene knocked out by a shift, so that the graph is identified. SHD to the true
 graph (an arc left undirected counts one) and time beside GIES and UT-IGSP (``pip install gies
-causaldag``); absent ones are said. GIES is made for targets that are held: it centres every
-environment and drops a target's own cells, so that shifts, which move means alone, tell it little.
+causaldag``); absent ones are said. GIES is made for targets that are held: its score drops a
+target's own cells and centres every environment, so that shifts, which move means alone, tell it
+little; "means kept" centres all at the controls instead, which suits shifts.
 
 ``batches``: batches with shifts of standard deviation 1 on every gene, crossed with the
 perturbations. F1 of the skeleton as fixed effects, centred by hand (on the controls of the

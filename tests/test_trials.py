@@ -188,7 +188,7 @@ def test_the_tables_of_simulated_screens(bench, tmp_path, capsys):
 
 
 def test_statistics_take_what_their_shapes_say(bench):
-    row = bench.scale.sum_up(7, 5, 5000)  # two blocks
+    row = bench.scale.sum_up(7, 5, 5000)
     assert row.n_cells == 5000
     assert row.megabytes == pytest.approx(8e-6 * (7 + 2 * 7 * 5 + 5 * 5))
 
