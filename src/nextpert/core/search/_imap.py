@@ -97,7 +97,10 @@ def add_family(corr, row, child, scratch):
 
 @entry
 def imap_of_order(problem, order, scratch, parents):
-    """Write the minimal I-map of a permutation to ``parents`` (bit sets); return its arcs."""
+    """Write the minimal I-map of a permutation to ``parents`` (bit sets); return its arcs.
+
+    Those are counted too that are forbidden this way round only.
+    """
     n_arcs = 0
     for m in range(order.shape[0]):
         child = order[m]
@@ -108,6 +111,8 @@ def imap_of_order(problem, order, scratch, parents):
             parent = order[i]
             dependent = scratch.factor[m, i] ** 2 > problem.threshold[m - 1] * scratch.sums[i]
             if has(problem.forbidden[child], parent):
+                # Left out, but counted where the other direction is free: the order is no I-map.
+                n_arcs += np.int64(dependent and not has(problem.forbidden[parent], child))
                 dependent = False
             if dependent or has(problem.required[child], parent):
                 flip(parents[child], parent)
