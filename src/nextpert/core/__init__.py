@@ -36,6 +36,7 @@ from nextpert.core.search.causaldag_gsp import causaldag_gsp
 from nextpert.core.search.fisher_z_threshold import fisher_z_threshold
 from nextpert.core.search.gsp import GspResult, gsp
 from nextpert.core.search.minimal_imap import minimal_imap
+from nextpert.core.search.network_belief import NetworkBelief, boss_with_network
 from nextpert.core.search.partial_correlation import partial_correlation
 from nextpert.core.search.prior_knowledge import PriorKnowledge
 from nextpert.core.simulate.random_scm import random_scm
@@ -62,6 +63,7 @@ __all__ = [
     "MaxVariance",
     "Moments",
     "MutualInformationInt",
+    "NetworkBelief",
     "Optimum",
     "Pool",
     "PriorKnowledge",
@@ -73,6 +75,7 @@ __all__ = [
     "UpperConfidenceInt",
     "bootstrap_dag",
     "boss",
+    "boss_with_network",
     "build_acquisition",
     "campaign",
     "campaign_rows",

@@ -1,0 +1,249 @@
+"""How much a network known before is believed, learned on the cells, and the search with it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize, minimize_scalar
+
+from nextpert.core._checks import as_rng
+from nextpert.core.search._arc_evidence import arc_evidence
+from nextpert.core.search.boss import boss
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.cells.moments import Moments
+    from nextpert.core.search.boss import BossResult
+
+logger = logging.getLogger(__name__)
+
+_PSEUDO_PAIRS = 4.0  # pairs of the network that are as any other
+_MOST = 15.0  # log-odds beyond which a belief is a certainty
+_N_ROUNDS = 3
+_CLOSE = 0.1  # log-odds of two rounds that are the same
+
+
+@dataclass(frozen=True)
+class NetworkBelief:
+    """How much the arcs of a network are believed.
+
+    Parameters
+    ----------
+    along
+        What an arc of the network, of mean weight, is given: its log-odds over those of any other
+        pair of nodes, or over those that the score gives any arc where these are higher.
+    against
+        The same of an arc that runs against one of the network.
+    evidence
+        Log-evidence of the cells that the network's pairs are unlike the others; where it is not
+        above 0, ``along`` and ``against`` are 0.
+    base
+        Share of the pairs outside the network that are joined, as the cells have it.
+    n_arcs, n_along, n_against
+        Number of the network's arcs, and of those that are in the graph as they are and turned.
+    log_odds
+        What the search added to the score of every arc, shape ``(n_nodes, n_nodes)``, row =
+        parent.
+    """
+
+    along: float
+    against: float
+    evidence: float
+    base: float
+    n_arcs: int
+    n_along: int
+    n_against: int
+    log_odds: NDArray[np.float64]
+
+
+def boss_with_network(
+    moments: Moments,
+    network: ArrayLike,
+    *,
+    rng: int | np.random.Generator | None = None,
+    **options: Any,
+) -> tuple[BossResult, NetworkBelief]:
+    """Search as :func:`boss` does, with a network believed as much as the cells bear it out.
+
+    A pair of nodes that the network joins is bound along it, against it or not at all, with
+    log-odds of their own over those of all other pairs. They are estimated by maximum likelihood
+    (empirical Bayes; drawn towards 0 by four pseudo-pairs) from the evidence of the cells for each
+    state of each pair, given the rest of the graph found without the network; the graph is then
+    learned anew, up to three times. Directions the cells leave open count for neither. The belief
+    is 0, and the graph that of :func:`boss`, unless the log-likelihood gains more than the
+    logarithm of the number of pairs (the BIC of two numbers).
+
+    The score gives any arc log-odds of its own, of the BIC ``-(penalty - 1)/2 log(n)``. Where the
+    pairs outside the network are joined less often than that, as when it holds nearly all arcs,
+    the excess over those log-odds is added, so that no arc is believed more than its share.
+
+    Parameters
+    ----------
+    moments
+        As in :func:`boss`.
+    network
+        Weights of the network's arcs, shape ``(n_nodes, n_nodes)`` over the nodes that are not
+        exogenous, row = parent, 0 where there is none; signs are not used. An arc's
+        log-odds over other pairs are in proportion to its weight.
+    rng
+        Seed or generator, as in :func:`boss`.
+    options
+        Those of :func:`boss`, without ``log_odds``.
+
+    Raises
+    ------
+    ValueError
+        If ``network`` has no arc, or is not finite or of another number of nodes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Moments, boss_with_network, random_scm
+    >>> scm = random_scm(12, "erdos_renyi", expected_degree=3, standardise=True, rng=0)
+    >>> cells = Moments.from_array(scm.sample(500, rng=1))
+    >>> found, belief = boss_with_network(cells, scm.dag.to_matrix().toarray(), rng=2)
+    >>> belief.along > 2 > 0 > belief.against
+    True
+    """
+    n_exogenous = options.get("n_exogenous", 0)
+    weights = _checked(network, moments.n_nodes - n_exogenous)
+    # Every search draws the same, so that nothing but the network makes a difference.
+    rng = as_rng(rng)
+    first = found = boss(moments, rng=copy.deepcopy(rng), **options)
+    learned = _NOTHING
+    for _ in range(_N_ROUNDS):
+        before = learned
+        evidence, score_odds = arc_evidence(moments, found, **options)
+        learned = estimate_belief(evidence, weights)
+        if learned.evidence <= 0:
+            found = first
+            break
+        if max(abs(learned.along - before.along), abs(learned.against - before.against)) < _CLOSE:
+            learned = before
+            break
+        added = _added(weights, learned, score_odds)
+        found = boss(moments, rng=copy.deepcopy(rng), log_odds=added, **options)
+    belief = _belief(found, weights, learned, score_odds)
+    logger.info(
+        "Prior network: %d arcs, log-odds %.2f along and %.2f against them, log-evidence %.1f; "
+        "%d are in the graph, %d turned.",
+        belief.n_arcs, belief.along, belief.against, belief.evidence, belief.n_along,
+        belief.n_against,
+    )  # fmt: skip
+    return found, belief
+
+
+def _checked(network: ArrayLike, n_nodes: int) -> NDArray[np.float64]:
+    """Return absolute weights of mean 1 over the arcs."""
+    weights = np.abs(np.array(network, np.float64))
+    if weights.shape != (n_nodes, n_nodes) or not np.isfinite(weights).all():
+        message = f"network must be finite weights of shape ({n_nodes}, {n_nodes}), a row a parent."
+        raise ValueError(message)
+    np.fill_diagonal(weights, 0.0)
+    if not weights.any():
+        message = "The network has no arc between two of the nodes: leave it out."
+        raise ValueError(message)
+    return weights / weights[weights > 0].mean()
+
+
+class Estimate(NamedTuple):
+    """Log-odds over those of the pairs outside the network, and the share of these joined."""
+
+    along: float
+    against: float
+    evidence: float
+    base: float
+
+    @property
+    def base_odds(self) -> float:
+        """Log-odds of one of the two arcs of a pair outside the network."""
+        return float(np.log(self.base / 2) - np.log1p(-self.base))
+
+
+_NOTHING = Estimate(0.0, 0.0, 0.0, 0.5)
+
+
+def _added(
+    weights: NDArray[np.float64], learned: Estimate, score_odds: float
+) -> NDArray[np.float64]:
+    """Return what the search adds to the score of every arc, row = parent."""
+    if learned.evidence <= 0:
+        return np.zeros_like(weights)
+    cut = max(score_odds - learned.base_odds, 0.0)
+    along = np.where(weights > 0, np.maximum(learned.along * weights - cut, 0.0), 0.0)
+    turned = np.where(weights > 0, 0.0, weights.T)
+    return along + np.where(turned > 0, learned.against * turned - cut, 0.0)
+
+
+def _belief(
+    found: BossResult, weights: NDArray[np.float64], learned: Estimate, score_odds: float
+) -> NetworkBelief:
+    arcs, inside = found.dag.to_matrix().toarray() != 0, weights > 0
+    mean = np.array([[0.0, 1.0], [0.0, 0.0]])  # one arc of mean weight
+    of_mean = _added(mean, learned, score_odds)
+    return NetworkBelief(
+        along=float(of_mean[0, 1]),
+        against=float(of_mean[1, 0]),
+        evidence=learned.evidence,
+        base=learned.base,
+        n_arcs=int(inside.sum()),
+        n_along=int((arcs & inside).sum()),
+        n_against=int((arcs & inside.T & ~inside).sum()),
+        log_odds=_added(weights, learned, score_odds),
+    )
+
+
+def estimate_belief(state: NDArray[np.float64], weights: NDArray[np.float64]) -> Estimate:
+    """Return the log-odds of largest likelihood, 0 where their log-evidence is not above 0.
+
+    ``state[i, j]`` is the log-evidence of the arc from i to j over no arc, minus infinity where
+    the rest of the graph rules it out, nan where the pair is not looked at.
+    """
+    a, b = np.nonzero(np.triu(~(np.isnan(state) | np.isnan(state.T)), 1))
+    joined = (weights[a, b] > 0) | (weights[b, a] > 0)
+    both = np.logaddexp(state[a, b], state[b, a])[~joined] - np.log(2)
+
+    def loss(share: float) -> float:
+        return -float(np.logaddexp(np.log1p(-share), np.log(share) + both).sum())
+
+    # Half a pair joined and half a pair not, so that the share is inside (0, 1).
+    base = float(
+        minimize_scalar(
+            lambda q: loss(q) - 0.5 * np.log(q) - 0.5 * np.log1p(-q),
+            bounds=(1e-6, 1 - 1e-6), method="bounded",
+        ).x
+    )  # fmt: skip
+    a, b = a[joined], b[joined]
+    if not len(a):
+        return Estimate(0.0, 0.0, 0.0, base)
+    ends = weights[a, b], weights[b, a]
+    lit = [(state[a, b], *ends), (state[b, a], *ends[::-1])]
+    start = np.log(base / 2) - np.log1p(-base)
+    shares = np.array([base / 2, base / 2, 1 - base])
+
+    def log_likelihood(theta: NDArray[np.float64]) -> float:
+        terms = [start + theta[0] * w + theta[1] * (w == 0) * v for _, w, v in lit]
+        evidence = [t + s for t, (s, _, _) in zip(terms, lit, strict=True)]
+        total = np.logaddexp(0.0, np.logaddexp(*evidence))
+        return float((total - np.logaddexp(0.0, np.logaddexp(*terms))).sum())
+
+    def objective(theta: NDArray[np.float64]) -> float:
+        logits = np.array([start + theta[0], start + theta[1], 0.0])
+        pseudo = shares @ (logits - np.logaddexp.reduce(logits))
+        return -log_likelihood(theta) - _PSEUDO_PAIRS * pseudo
+
+    bounds = [(-_MOST, _MOST)] * 2
+    fits = [
+        minimize(objective, x0, method="L-BFGS-B", bounds=bounds)
+        for x0 in (np.zeros(2), np.array([3.0, -1.0]))
+    ]
+    theta = min(fits, key=lambda fit: float(fit.fun)).x
+    gain = log_likelihood(theta) - log_likelihood(np.zeros(2)) - np.log(len(a))
+    if gain <= 0 or theta[0] <= 0:
+        return Estimate(0.0, 0.0, min(float(gain), 0.0), base)
+    return Estimate(float(theta[0]), float(theta[1]), float(gain), base)
