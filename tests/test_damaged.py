@@ -221,3 +221,12 @@ def test_guides_in_a_lazy_file(tmp_path):
         for guides in (adata, lazy)
     )
     pd.testing.assert_frame_equal(one.obs, two.obs)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_shifts_of_a_fit(damage):
+    adata = cells("csr")
+    shifts = adata.uns["dag_blr"]["shifts"]
+    DAMAGES[damage]({"indices": shifts.indices, "indptr": shifts.indptr})
+    with pytest.raises(ValueError, match=r"shifts is damaged.*run tl\.fit_dag_blr again"):
+        npt.tl.design_interventions(adata, "A")

@@ -11,6 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from nextpert._adata.eager import eager
+from nextpert.core.cells._sound import require_sound
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -66,7 +67,12 @@ def _compare(found: Any, wanted: Mapping[str, Any], where: str) -> str:
     for name, described in wanted.items():
         if name not in found:
             return f"it lacks {where}{name}"
-        value, now = found[name], _describe(found[name])
+        value = found[name]
+        try:
+            require_sound(value, f"{where}{name}")
+        except ValueError as error:
+            return str(error).split(": ")[0]
+        now = _describe(value)
         if not isinstance(described, dict):
             fault = "" if now == described else f"{where}{name} is {now} in place of {described}"
         elif not isinstance(now, dict) or now.keys() != described.keys():
