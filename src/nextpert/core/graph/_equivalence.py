@@ -86,9 +86,9 @@ class Pdag:
     ) -> Dag:
         """Return a graph with the same skeleton, directions and colliders (Dor & Tarsi 1992).
 
-        Node by node is taken out that can stand last among those left. With ``before`` (closed
-        under what follows, ``before[a, b]`` where ``a`` stands before ``b``) it must also have none
-        left that stands after it, with ``forbidden`` no arc into it that is barred: as before,
+        Node by node is taken out that can stand last among those left. With ``before``
+        (``before[a, b]`` where ``a`` stands before ``b``) it must also have none left that stands
+        after it, with ``forbidden`` no arc into it that is barred: as before,
         whichever of these nodes goes first, what is left has a graph if the whole had one.
 
         Raises

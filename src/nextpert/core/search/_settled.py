@@ -55,9 +55,6 @@ def settled_by(
 
 def _can_turn(graph: Pdag, x: int, y: int, prior: PriorKnowledge) -> bool:
     """Whether a member that agrees has y -> x: one that agrees when y must stand before x."""
-    before = prior.before
-    if before[x, y] or prior.forbidden[y, x]:
-        return False
-    above, below = before[:, y].copy(), before[x].copy()
-    above[y] = below[x] = True
-    return agreeing_dag(graph, before | np.outer(above, below), prior.forbidden) is not None
+    before = prior.before.copy()
+    before[y, x] = True
+    return agreeing_dag(graph, before, prior.forbidden) is not None
