@@ -246,5 +246,7 @@ def test_an_infinite_variance_is_refused_until_cells_arrive():
         _ = blr.noise_var
     with pytest.raises(ValueError, match="control cells"):
         blr.spread()
+    with pytest.raises(ValueError, match="shape <= 2"):
+        DagBlr(blr.dag, prior_scale=1.0, prior_shape=2.0).spread()
     with pytest.raises(ValueError, match="improper"):
         DagBlr(blr.dag, prior_scale=1.0, prior_rate=0.0).log_evidence()

@@ -123,3 +123,15 @@ def test_scale_is_learned_anew_as_cells_arrive(cells, graphs):
     assert fresh.n_cells == 0
     changed = many.blocks["precision"] != few.blocks["precision"]
     np.testing.assert_array_equal(changed, many.is_weight)
+
+
+@pytest.mark.parametrize(("unit", "low", "high"), [(1e3, 9.0, 14.5), (1e-3, -14.1, -9.0)])
+def test_scales_far_from_one_are_found(unit, low, high):
+    # 200 children of one gene whose weights are of the size of 1 / unit.
+    rng = np.random.default_rng(0)
+    parent = unit * rng.normal(size=300)
+    children = np.outer(parent, rng.normal(size=200) / unit) + rng.normal(size=(300, 200))
+    dag = Dag.from_edges(201, [(0, i) for i in range(1, 201)])
+    blr = DagBlr(dag, prior_units="data")
+    blr = blr.update(Moments.from_array(np.column_stack([parent, children])))
+    assert low < np.log(blr.blocks["precision"][blr.is_weight][0]) < high
