@@ -6,16 +6,17 @@ perturbation's own change (or, for the mean of the others, the effect itself).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import nextpert as npt
 from nextpert.core import Dag, PriorKnowledge, boss, exogenous_moments, gsp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from benchmarks._screens import Statistics
+    from benchmarks._screens import Screen, Statistics
     from nextpert.core import Moments
 
 Found = tuple[Dag, np.ndarray]  # a graph, and the genes each perturbation acts on directly
@@ -50,6 +51,25 @@ def search_all(
         prior = PriorKnowledge(p, tiers=[early, [i for i in range(p) if i not in set(early)]])
     result = boss(joint, n_exogenous=joint.n_nodes - p, prior=prior, penalty=penalty, rng=rng)
     return result.dag, result.exogenous_arcs
+
+
+def learn_all(found: Screen, perturbations: list[str], **options: Any) -> Found:
+    """Return the same by the public function: ``tl.learn_dag`` on the cells of some labels."""
+    roles = found.environments.roles
+    kept = found.cells.obs[roles.perturbation_key].isin(perturbations)
+    cells = found.cells[kept.to_numpy()].copy()
+    npt.pp.setup_screen(
+        cells, perturbation_key=roles.perturbation_key, control=roles.control,
+        batch_key=list(roles.batch_key),
+    )  # fmt: skip
+    npt.tl.learn_dag(cells, method="boss", environments="all", **options)
+    labels = sorted(set(perturbations) - {roles.control})
+    arcs = np.zeros((len(labels), cells.n_vars), bool)
+    table = cells.uns["dag"]["direct_targets"]
+    for name, gene in zip(table["perturbation"], table["gene"], strict=True):
+        acting = [name == label or name in label.split("+") for label in labels]
+        arcs[acting, cells.var_names.get_loc(gene)] = True
+    return Dag.from_matrix(cells.varp["dag"]), arcs
 
 
 def fit_weights(

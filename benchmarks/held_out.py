@@ -27,6 +27,7 @@ from joblib import Parallel, delayed
 from benchmarks._predictors import (
     coexpression,
     fit_weights,
+    learn_all,
     plain_moments,
     search_all,
     search_controls,
@@ -44,6 +45,7 @@ ROWS = (
     "coexpression, controls",
     "coexpression, all other cells",
     "mean of the other perturbations",
+    "indicators by tl.learn_dag (more starts)",
 )
 # The rows of graphs: the tier (None: no tier; True: the left-out gene in it; False: not in it).
 _TIERS = dict(zip(ROWS[3:6], (None, True, False), strict=True))
@@ -94,6 +96,8 @@ def predict(
         if resamples:
             every = [effects(*search_all(part, first)) for part in resamples]
             out[averaged(row, n_resamples)] = np.mean(every, axis=0)
+        if inside is None:
+            out[ROWS[9]] = effects(*learn_all(screen, others))
     out[ROWS[6]] = coexpression(plain_moments(screen.statistics([screen.control])), gene)
     out[ROWS[7]] = coexpression(plain_moments(rest), gene)
     means, _ = rest.means()

@@ -98,6 +98,16 @@ def test_weights_are_those_of_dense_regressions(bench, screen):
     assert total[2, 0] == pytest.approx(wanted[2, 0] + wanted[2, 1] * wanted[1, 0])
 
 
+def test_the_public_function_finds_the_same_graph(bench, screen):
+    labels = ["NT", "G0", "G3", "E"]
+    dag, arcs = bench.predictors.search_all(screen.statistics(labels))
+    public, public_arcs = bench.predictors.learn_all(screen, labels, n_runs=1)
+    assert dag.n_edges > 0
+    assert public == dag
+    assert arcs.any(axis=1).all()
+    np.testing.assert_array_equal(public_arcs, arcs)
+
+
 def test_what_is_left_out_is_not_seen(bench, screen):
     of_controls = bench.held_out.graphs_of_controls(screen, 1)
     before = bench.held_out.predict(screen, "G0", of_controls, 1)
