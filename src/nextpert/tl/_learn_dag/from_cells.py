@@ -16,6 +16,7 @@ from nextpert.core.search._settled import INTERVENTIONS, OPEN, settled_by
 from nextpert.core.search._statistics import are_few
 from nextpert.tl._learn_dag.exogenous import Exogenous, Joint, swept, warn_explained
 from nextpert.tl._learn_dag.graphs import ensemble
+from nextpert.tl._learn_dag.network import with_leanings
 from nextpert.tl._learn_dag.search import search, warn_if_not_sparsest
 
 if TYPE_CHECKING:
@@ -90,8 +91,9 @@ def learn_from_cells(
         warn_if_not_sparsest(cells, found.dag, options.prior, options.alpha)
     many = None
     if n_graphs > 1:
+        known = options.believing(found.log_odds)
         many = ensemble(
-            adata, columns, genes, environments, exogenous, n_graphs, options, rng, workers
+            adata, columns, genes, environments, exogenous, n_graphs, known, rng, workers
         )
     stored = {
         "n_control_cells": int(screen.n[is_control].sum()),
@@ -114,7 +116,8 @@ def arc_table(
 
     Of resamples, ``frequency`` has this direction and ``adjacency`` either.
     """
-    arcs = settled_by(found.dag, found.exogenous_arcs, options.prior)
+    known = with_leanings(options.prior, found.dag, found.log_odds)
+    arcs = settled_by(found.dag, found.exogenous_arcs, known)
     table = pd.DataFrame(
         {
             "parent": _adata.strings(genes[x] for x, _, _ in arcs),

@@ -16,6 +16,7 @@ from nextpert.tl._learn_dag.from_cells import (
     report,
 )
 from nextpert.tl._learn_dag.given import given_graph
+from nextpert.tl._learn_dag.network import read_network
 from nextpert.tl._learn_dag.prior import read_prior
 from nextpert.tl._learn_dag.search import SearchOptions, Workers, default_runs
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     import anndata as ad
     import numpy as np
+    import pandas as pd
 
     from nextpert._adata.screen import Environments
 
@@ -48,6 +50,7 @@ def learn_dag(
     n_runs: int | None = None,
     n_graphs: int = 1,
     prior: Mapping[str, Any] | None = None,
+    prior_network: pd.DataFrame | None = None,
     targets_first: bool | Iterable[str] = False,
     perturbation_key: str | None = None,
     control: str | None = None,
@@ -120,6 +123,13 @@ def learn_dag(
         first, or a mapping gene -> tier, no path leads from a later tier to an earlier one and
         genes in no tier are free; ``"required"``, ``"forbidden"``: arcs ``(parent, child)`` that
         the graph must, or must not, have.
+    prior_network
+        BOSS: arcs that are known elsewhere, a table with the columns ``source``, ``target`` and, if
+        there is one, ``weight``, as decoupler's ``op.collectri()`` gives it. Arcs of genes outside
+        the panel are not used. How much it is believed is learned on the cells: the score of an arc
+        gains the log-odds that they give arcs of the network, in proportion to the size of the
+        weight, and of one against it those of such arcs; nothing where they speak for no difference
+        (:func:`nextpert.core.boss_with_network`). Graphs of resamples take the belief of all cells.
     targets_first
         ``True`` puts the targets of all labels before all other genes; or a list of genes, such
         as the candidates of a design. ``False`` (default): leaving perturbations out, it predicted
@@ -158,8 +168,11 @@ def learn_dag(
           ``adjacency`` (either direction). With exogenous nodes ``direct_targets``, a table of what
           each acts on: ``perturbation``, ``gene`` and of resamples ``frequency``. With resamples
           ``frequency_key`` and ``graphs``, the graphs one below the other as one CSR matrix over
-          the panel. Of GSP ``run_n_edges`` (number of arcs at the end of every run, the one from
-          BOSS's order last), of BOSS ``score`` and ``run_scores``.
+          the panel. With ``prior_network`` a dictionary of that name: ``log_odds_along`` and
+          ``log_odds_against`` its arcs, the ``log_evidence`` for them over 0, ``share_elsewhere``
+          (of the other pairs that are joined), ``n_arcs`` used, of which ``n_along`` are in the
+          graph and ``n_against`` turned round. Of GSP ``run_n_edges`` (number of arcs at the end
+          of every run, the one from BOSS's order last), of BOSS ``score`` and ``run_scores``.
 
     Warns
     -----
@@ -190,6 +203,9 @@ def learn_dag(
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
     _check_options(method, environments, dag, alpha)
+    if prior_network is not None and method != "boss":
+        message = f'prior_network needs method="boss", but method is {method!r}.'
+        raise ValueError(message)
     n_graphs = require_count(n_graphs, "n_graphs")
     params: dict[str, Any] = {"method": method}
     if method == "given":
@@ -205,7 +221,9 @@ def learn_dag(
         found = read_environments(adata, roles)
         first = _first(targets_first, found, names)
         runs = default_runs(method, len(names)) if n_runs is None else n_runs
-        options = SearchOptions(method, alpha, penalty, runs, read_prior(names, prior, first))
+        network = read_network(prior_network, names)
+        known = read_prior(names, prior, first)
+        options = SearchOptions(method, alpha, penalty, runs, known, network)
         read = found if environments == "all" else found.only([roles.control])
         learned = learn_from_cells(
             adata, columns, names, read, n_graphs, options, as_rng(rng),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from nextpert._adata import list_names
-from nextpert.core import boss, causaldag_gsp, gsp, minimal_imap
+from nextpert.core import boss, boss_with_network, causaldag_gsp, gsp, minimal_imap
 from nextpert.tl._learn_dag.exogenous import swept
+from nextpert.tl._learn_dag.network import stored_belief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,13 +24,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Options of a search, as in ``tl.learn_dag``."""
+    """Options of a search, as in ``tl.learn_dag``.
+
+    A network is believed as much as the cells bear it out, or by ``log_odds`` that are known.
+    """
 
     method: str
     alpha: float
     penalty: float
     n_runs: int
     prior: PriorKnowledge | None
+    network: NDArray[np.float64] | None = None
+    log_odds: NDArray[np.float64] | None = None
+
+    def believing(self, log_odds: NDArray[np.float64] | None) -> SearchOptions:
+        """Return those of a search that learns no belief anew."""
+        return replace(self, network=None, log_odds=log_odds)
 
     def used(self) -> dict[str, Any]:
         """Return those that the method uses."""
@@ -48,12 +58,16 @@ class Workers(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """A graph, a topological order of it, arcs from exogenous nodes, what else is stored."""
+    """A graph, a topological order of it, arcs from exogenous nodes, what else is stored.
+
+    Where a network was known before, also the log-odds that it gave.
+    """
 
     dag: Dag
     order: NDArray[np.int64]
     exogenous_arcs: NDArray[np.bool_]
     stored: dict[str, Any]
+    log_odds: NDArray[np.float64] | None = None
 
 
 def default_runs(method: str, n_genes: int) -> int:
@@ -104,13 +118,19 @@ def run(
     The tests of GSP hold them fixed.
     """
     if options.method == "boss":
-        best = boss(
-            cells, n_exogenous=cells.n_nodes - n_genes, penalty=options.penalty,
-            n_starts=options.n_runs, prior=options.prior, rng=rng, n_jobs=n_jobs,
-            progress=progress,
-        )  # fmt: skip
-        stored = {"score": best.score, "run_scores": best.scores}
-        return Found(best.dag, best.order, best.exogenous_arcs, stored)
+        common: dict[str, Any] = {
+            "n_exogenous": cells.n_nodes - n_genes, "penalty": options.penalty,
+            "n_starts": options.n_runs, "prior": options.prior, "rng": rng, "n_jobs": n_jobs,
+            "progress": progress,
+        }  # fmt: skip
+        log_odds, known = options.log_odds, {}
+        if options.network is None:
+            best = boss(cells, log_odds=log_odds, **common)
+        else:
+            best, belief = boss_with_network(cells, options.network, **common)
+            log_odds, known = belief.log_odds, {"prior_network": stored_belief(belief)}
+        stored = {"score": best.score, "run_scores": best.scores, **known}
+        return Found(best.dag, best.order, best.exogenous_arcs, stored, log_odds)
     none = np.zeros((cells.n_nodes - n_genes, n_genes), np.bool_)
     cells = swept(cells, n_genes)
     shared: dict[str, Any] = {"prior": options.prior, "rng": rng}
