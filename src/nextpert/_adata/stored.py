@@ -51,8 +51,8 @@ def _fault(stored: Any) -> str:
     """Return what is wrong with a result, or an empty string."""
     if not hasattr(stored, "keys") or hasattr(stored, "columns"):
         return "it is no result"
-    version = np.asarray(stored.get("format"))
-    if version.ndim or version.dtype.kind not in "iu" or int(version) != FORMAT:
+    version = stored.get("format")
+    if _describe(version) != "numbers []" or version != FORMAT:
         return f"its format is not {FORMAT}"
     try:
         wanted = json.loads(str(stored.get("contents")))

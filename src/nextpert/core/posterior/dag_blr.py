@@ -157,7 +157,7 @@ class DagBlr:
         if moments.n_nodes != p:
             message = f"The cells have {moments.n_nodes} nodes, but the graph has {p}."
             raise ValueError(message)
-        offset = np.zeros(p) if shift is None else as_vector(shift, p, "shift")
+        offset = as_vector(np.zeros(p) if shift is None else shift, p, "shift")
         require_squares(moments, offset)
         skip = np.zeros(p, dtype=np.bool_)
         skip[as_nodes(() if do is None else do, p, "do")] = True
@@ -176,8 +176,7 @@ class DagBlr:
 
     def _copied(self, *, with_blocks: bool) -> DagBlr:
         new = copy.copy(self)
-        for name, value in self._statistics._asdict().items():
-            setattr(new, name, value.copy())
+        vars(new).update({k: value.copy() for k, value in self._statistics._asdict().items()})
         if with_blocks:
             new._blocks = {name: block.copy() for name, block in self.blocks.items()}
         return new
@@ -345,7 +344,6 @@ class DagBlr:
             blr = cls(dag, **options)
         except ValueError as error:
             raise storage.damaged(str(error)) from None
-        for name, value in statistics._asdict().items():
-            setattr(blr, name, value)
+        vars(blr).update(statistics._asdict())
         blr._blocks = blocks
         return blr
