@@ -94,7 +94,8 @@ USAGE = [
     (["design", *MYC, "--method", "given"], "--dag"),
     (["design", *MYC, "--dag", "x.csv"], "--method given"),
     (["design", *MYC, "--alpha", "0.1"], "--alpha is for --method gsp, not boss"),
-    (["design", *MYC, "--method", "gsp", "--score", "bge"], "--score is for --method boss"),
+    (["design", *MYC, "--method", "gsp", "--penalty", "3"], "--penalty is for --method boss"),
+    (["design", *MYC, "--method", "gsp", "--targets-first"], "--targets-first is for"),
     (["design", *MYC, "--depth-key", "n"], "--log-normalise"),
     (["design", *MYC, "--method", "boss", "--backend", "causaldag"], "--backend"),
     (

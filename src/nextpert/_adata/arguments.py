@@ -186,15 +186,29 @@ def _target(value: Any, name: str) -> None:
                 _refuse(f"{name}[{gene!r}]", "a number", mean)
 
 
+def _prior(value: Any, name: str) -> None:
+    _mapping(value, name, what="a mapping of what is known to lists, as {'tiers': [...]}")
+    for kind, known in (value or {}).items():
+        inside = f"{name}[{kind!r}]"
+        _tiers(known, inside) if kind == "tiers" else _pairs(known, inside)
+
+
+def _targets_first(value: Any, name: str) -> None:
+    if not isinstance(value, (bool, np.bool_)):
+        _names(value, name)
+
+
 def _by_gene(value: Any, name: str) -> None:
     if not isinstance(value, (Mapping, pd.Series)):
         _number(value, name, none=True)
 
 
-def _mapping(value: Any, name: str, *, function: bool = False) -> None:
+def _mapping(
+    value: Any, name: str, *, function: bool = False, what: str = "a mapping {name: name}"
+) -> None:
     if value is None or isinstance(value, Mapping) or (function and callable(value)):
         return
-    _refuse(name, "a mapping {name: name}" + (" or a function" if function else ""), value)
+    _refuse(name, what + (" or a function" if function else ""), value)
 
 
 def _perturbed(value: Any, name: str) -> None:
@@ -239,7 +253,7 @@ _any_names = partial(_names, text=True)
 CHECKS: dict[str, Callable[[Any, str], None]] = {
     "adata": _annadata,
     **_each(_text, "dag_key", "key", "condition_key", "guides_key", "guide_separator", "method"),
-    **_each(_text, "score", "backend", "outside", "normalise", "multiple"),
+    **_each(_text, "environments", "outside", "normalise", "multiple"),
     **_each(_text, "acquisition"),
     **_each(_maybe_text, "perturbation_key", "layer", "depth_key", "guide_key", "posterior_key"),
     **_each(_maybe_text, "gene_symbols", "preset", "controls", "prior_units"),
@@ -250,10 +264,20 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
     "show": partial(_flag, none=True),
     "held_out": partial(_flag, none=True, text=True),
     "protein": partial(_flag, text=True),
-    **_each(_whole, "n_cells", "n_components", "n_rounds", "n_repeats", "n_top", "ncols", "n_cols"),
-    **_each(_whole, "levels", "max_cells", "n_perturbed", "min_umi"),
+    **_each(
+        _whole,
+        "n_cells",
+        "n_graphs",
+        "n_components",
+        "n_rounds",
+        "n_repeats",
+        "n_top",
+        "ncols",
+        "n_cols",
+    ),
+    **_each(_whole, "n_graphs", "levels", "max_cells", "n_perturbed", "min_umi"),
     **_each(partial(_whole, least=2), "n_samples", "n_folds", "n_genes", "n_control"),
-    **_each(partial(_whole, least=0), "n_bootstraps", "depth", "n_random", "n_warmup"),
+    **_each(partial(_whole, least=0), "n_random", "n_warmup"),
     **_each(partial(_whole, none=True), "n_runs", "max_guides"),
     "min_cells": partial(_whole, least=0, none=True),
     **_each(_number, "penalty", "confidence", "min_seen", "expected_degree"),
@@ -271,8 +295,8 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
     "control": _control,
     **_each(_any_names, "subset", "condition"),
     "candidates": partial(_names, text=True, table=True),
-    **_each(_pairs, "before", "required", "forbidden"),
-    "tiers": _tiers,
+    "prior": _prior,
+    "targets_first": _targets_first,
     "aliases": _mapping,
     "target_of": partial(_mapping, function=True),
     "perturbed": _perturbed,
