@@ -132,6 +132,17 @@ def test_prior_knowledge_is_kept(simulated, seed):
     assert not prior.allows(free)
 
 
+def test_no_run_turns_to_a_forbidden_arc(simulated):
+    scm, moments = simulated(15, 5, seed=0, n_cells=500)
+    matrix = np.zeros((15, 15), dtype=bool)
+    matrix[tuple(np.transpose([arc[::-1] for arc in scm.dag.edges()]))] = True
+    problem = make_problem(moments, 1e-3, PriorKnowledge(15, forbidden=np.argwhere(matrix)))
+    for seed in np.arange(100, dtype=np.uint64):
+        arcs = unpack_rows(_run_chunk(problem, 4, np.array([seed]))[2], 15).T
+        assert arcs.any()
+        assert not (arcs & matrix).any()
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_direction_forbidden_keeps_the_arc_the_other_way(simulated, equivalence_class, seed):
     """Once, orders that left the arc out looked sparser, and it was lost."""
