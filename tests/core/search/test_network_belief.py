@@ -209,3 +209,9 @@ def test_networks_that_say_nothing_are_refused(simulated, network, message):
     _, moments = simulated(6, 2, seed=0, n_cells=100)
     with pytest.raises(ValueError, match=message):
         boss_with_network(moments, network)
+
+
+def test_log_odds_of_ones_own_are_refused(simulated):
+    _, moments = simulated(6, 2, seed=0, n_cells=100)
+    with pytest.raises(TypeError, match="use boss for log-odds of your own"):
+        boss_with_network(moments, np.ones((6, 6)), log_odds=np.ones((6, 6)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import gammaln
 
-from nextpert.core._checks import require_positive
+from nextpert.core._checks import as_numbers, require_positive
 from nextpert.core.search._local_score import ScoreProblem
 from nextpert.core.search._statistics import checked_correlation, checked_prior, packed
 
@@ -53,7 +53,7 @@ def checked_log_odds(
     """Return log-odds of arcs with a row a child and none for exogenous arcs; None if all are 0."""
     if log_odds is None:
         return None
-    given = np.asarray(log_odds, np.float64)
+    given = as_numbers(log_odds, "log_odds")
     if given.shape != (n_nodes, n_nodes) or not np.isfinite(given).all():
         message = (
             f"log_odds must be finite numbers of shape ({n_nodes}, {n_nodes}), a row a parent: "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
-from nextpert.core._checks import as_rng
+from nextpert.core._checks import as_numbers, as_rng
 from nextpert.core.search._arc_evidence import arc_evidence
 from nextpert.core.search.boss import boss
 
@@ -97,6 +97,8 @@ def boss_with_network(
 
     Raises
     ------
+    TypeError
+        If ``log_odds`` are given.
     ValueError
         If ``network`` has no arc, or is not finite or of another number of nodes.
 
@@ -110,6 +112,9 @@ def boss_with_network(
     >>> belief.along > 2 > 0 > belief.against
     True
     """
+    if "log_odds" in options:
+        message = "log_odds are what a network is given here: use boss for log-odds of your own."
+        raise TypeError(message)
     n_exogenous = options.get("n_exogenous", 0)
     weights = _checked(network, moments.n_nodes - n_exogenous)
     # Every search draws the same, so that nothing but the network makes a difference.
@@ -140,7 +145,7 @@ def boss_with_network(
 
 def _checked(network: ArrayLike, n_nodes: int) -> NDArray[np.float64]:
     """Return absolute weights of mean 1 over the arcs."""
-    weights = np.abs(np.array(network, np.float64))
+    weights = np.abs(as_numbers(network, "network"))
     if weights.shape != (n_nodes, n_nodes) or not np.isfinite(weights).all():
         message = f"network must be finite weights of shape ({n_nodes}, {n_nodes}), a row a parent."
         raise ValueError(message)
