@@ -1,11 +1,21 @@
 """The benchmark of prior networks: what it draws, the distance it shows, and its table."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nextpert.core import Dag, random_dag
+
+
+@pytest.fixture
+def prior_network(monkeypatch):
+    """The benchmark, which lies beside ``src`` and is not installed."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    from benchmarks import prior_network
+
+    return prior_network
 
 
 @pytest.mark.parametrize(("network", "right"), [("100 %", 1.0), ("70 %", 0.7), ("50 %", 0.5)])
