@@ -79,6 +79,7 @@ WRONG = {
         *({"tiers": {"MYC": NAN}}, {"tiers": [["MYC"], ["MYC"]]}, {"before": 3}),
         *({"before": "MYC"}, {"required": [("MYC",)]}, {"forbidden": [("MYC", "NOPE")]}),
     ),
+    "prior_network": (3, "MYC", [("MYC", "STK3")], pd.DataFrame({"source": ["MYC"]})),
     "targets_first": (3, "MYC", [None], ["NOPE"], {"MYC": 1}),
     "noise_var": (0, -1, NAN, "known", {"MYC": 1.0}, [1.0]),
     "guides": (3, None, "nope"),

@@ -66,6 +66,8 @@ EARLY = [
     ((*MYC, "--required", "absent.csv"), "--required", "no file"),
     ((*MYC, "--forbidden", "EMPTY"), "--forbidden", "header and two columns"),
     ((*MYC, "--tiers", "absent.csv"), "--tiers", "no file"),
+    ((*MYC, "--prior-network", "absent.csv"), "--prior-network", "no file"),
+    ((*MYC, "--prior-network", "PAIRS"), "--prior-network", "no column source"),
     ((*MYC, "--tiers", "PAIRS"), "--tiers MYC", "'STK3' is not a number"),
     ((*MYC, "--tiers", "AGAIN"), "--tiers names MYC more than once"),
     ((*MYC, "--dag", "absent.csv", "--method", "given"), "--dag", "no file 'absent.csv'"),

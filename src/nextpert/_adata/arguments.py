@@ -193,6 +193,11 @@ def _prior(value: Any, name: str) -> None:
         _tiers(known, inside) if kind == "tiers" else _pairs(known, inside)
 
 
+def _table(value: Any, name: str) -> None:
+    if value is not None and not isinstance(value, pd.DataFrame):
+        _refuse(name, "a table (pandas.DataFrame), or None", value)
+
+
 def _targets_first(value: Any, name: str) -> None:
     if not isinstance(value, (bool, np.bool_)):
         _names(value, name)
@@ -297,6 +302,7 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
     "candidates": partial(_names, text=True, table=True),
     "prior": _prior,
     "targets_first": _targets_first,
+    "prior_network": _table,
     "aliases": _mapping,
     "target_of": partial(_mapping, function=True),
     "perturbed": _perturbed,

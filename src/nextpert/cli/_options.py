@@ -20,7 +20,7 @@ ACQUISITIONS = ("civ", "civ_ow", "cv", "maxv", "target_mean_variance", "greedy",
 # Options of one method alone, and their defaults.
 _ONLY: dict[str, dict[str, Any]] = {
     "gsp": {"alpha": 1e-3},
-    "boss": {"penalty": 2.0, "targets_first": False},
+    "boss": {"penalty": 2.0, "targets_first": False, "prior_network": None},
 }
 _N_GRAPHS = 25
 _DESIGN = """\
@@ -173,6 +173,12 @@ def _add_graph(parser: argparse.ArgumentParser) -> None:
         type=_whole(1),
         default=_N_GRAPHS,
         help="graphs of resampled cells, for the frequency of every arc; 1 for none",
+    )
+    group.add_argument(
+        "--prior-network",
+        type=Path,
+        metavar="FILE.csv",
+        help="boss: arcs known elsewhere: columns source, target and, if there is one, weight",
     )
     group.add_argument("--n-jobs", type=_jobs, default=1, help="threads")
     for name, columns in (

@@ -54,6 +54,25 @@ def read_table(path: Path, option: str) -> pd.DataFrame:
         raise ValueError(message) from error
 
 
+def read_network(path: Path | None, option: str) -> pd.DataFrame | None:
+    """Return a network of arcs as :func:`nextpert.tl.learn_dag` takes it."""
+    import pandas as pd
+
+    if path is None:
+        return None
+    require_file(path, option)
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, pd.errors.ParserError) as error:
+        message = f"{option}: {str(path)!r} is no csv file with a header."
+        raise ValueError(message) from error
+    absent = [column for column in ("source", "target") if column not in table.columns]
+    if absent:
+        message = f"{option}: {str(path)!r} has no column {' and no column '.join(absent)}."
+        raise ValueError(message)
+    return table
+
+
 def read_pairs(path: Path | None, option: str) -> list[tuple[str, str]] | None:
     """Return the rows of a csv file with a header and two columns."""
     import pandas as pd

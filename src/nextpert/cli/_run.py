@@ -64,6 +64,7 @@ def _analyse(inputs: Inputs, options: argparse.Namespace) -> None:
             n_graphs=options.n_graphs,
             environments=options.environments,
             prior=_prior(tables),
+            prior_network=tables["prior_network"],
             targets_first=options.targets_first,
             rng=options.seed,
             n_jobs=options.n_jobs,
