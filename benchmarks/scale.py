@@ -4,7 +4,7 @@ Statistics: cells of 1,000 genes, as sparse blocks in random order of environmen
 once; the bytes are those of everything that is kept. Search: random graphs of mean degree 6,
 5,000 control cells, every gene knocked out (20 cells each, or 5), and BOSS over the genes and as
 many indicators of perturbations; beside it BOSS on the control cells alone. Times are of the
-processor, on one thread.
+processor, on one thread. Graphs of resamples are counted with their reading of the cells.
 
     python -m benchmarks.scale
     python -m benchmarks.scale --quick
@@ -14,14 +14,16 @@ processor, on one thread.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
+import nextpert as npt
 from benchmarks._graphs import skeleton, skeleton_f1
 from benchmarks._table import exponent
 from nextpert._adata._grouped import block_rows
@@ -56,6 +58,15 @@ class Searched(NamedTuple):
     others: int
 
 
+class Many(NamedTuple):
+    """An ensemble of graphs."""
+
+    n_genes: int
+    n_graphs: int
+    n_runs: int
+    seconds: float
+
+
 def sum_up(n_environments: int, n_genes: int, n_cells: int, seed: int = 0) -> Summed:
     """Make cells block by block and sum them up."""
     rng = np.random.default_rng(seed)
@@ -76,8 +87,8 @@ def sum_up(n_environments: int, n_genes: int, n_cells: int, seed: int = 0) -> Su
     return Summed(n_environments, int(screen.n.sum()), held / 1e6, seconds)
 
 
-def search(n_genes: int, n_cells: int = _CELLS, seed: int = 0) -> Searched:
-    """Search a screen in which every gene is knocked out."""
+def draw_cells(n_genes: int, n_cells: int, seed: int = 0) -> tuple[Dag, np.ndarray, np.ndarray]:
+    """Return graph, cells and labels (0: control) of a screen with all genes knocked out."""
     rng = np.random.default_rng(seed)
     scm = random_scm(n_genes, "erdos_renyi", expected_degree=_DEGREE, rng=rng)
     place = rng.permutation(n_genes)  # gene of each column; random graphs come in order
@@ -87,6 +98,12 @@ def search(n_genes: int, n_cells: int = _CELLS, seed: int = 0) -> Searched:
     shift = rng.uniform(-4, -2, n_genes)
     cells = np.ascontiguousarray(scm.sample(len(label), rng=rng)[:, place])
     cells[_CONTROLS:] += (effects * shift).T[label[_CONTROLS:] - 1]
+    return truth, cells, label
+
+
+def search(n_genes: int, n_cells: int = _CELLS) -> Searched:
+    """Search a screen with and without its perturbed cells."""
+    truth, cells, label = draw_cells(n_genes, n_cells)
     screen = ScreenMoments.from_array(cells, label, n_genes + 1)
     controls = Moments.from_array(cells[:_CONTROLS])
     begin = time.process_time()
@@ -101,6 +118,19 @@ def search(n_genes: int, n_cells: int = _CELLS, seed: int = 0) -> Searched:
         skeleton_f1(alone.dag, truth), directed(found.dag, truth), directed(alone.dag, truth),
         float(np.diag(arcs).mean()), int(arcs.sum() - np.diag(arcs).sum()),
     )  # fmt: skip
+
+
+def many_graphs(n_genes: int, n_graphs: int, n_runs: int) -> Many:
+    """Learn an ensemble by ``tl.learn_dag``, the cells in memory."""
+    _, cells, label = draw_cells(n_genes, _CELLS)
+    names = np.array(["control", *(f"G{k}" for k in range(n_genes))])
+    obs = pd.DataFrame({"perturbation": names[label]}, index=np.arange(len(label)).astype(str))
+    adata = ad.AnnData(cells, obs, pd.DataFrame(index=names[1:]))
+    begin = time.process_time()
+    npt.tl.learn_dag(
+        adata, method="boss", environments="all", n_graphs=n_graphs, n_runs=n_runs, rng=0
+    )
+    return Many(n_genes, n_graphs, n_runs, time.process_time() - begin)
 
 
 def directed(found: Dag, truth: Dag) -> float:
@@ -158,19 +188,23 @@ def draw(summed: list[Summed], searched: list[Searched], n_genes: int, path: str
         plt.close(figure)
 
 
-def tables(summed: list[Summed], searched: list[Searched], n_genes: int) -> str:
-    """Return both tables."""
-    lines = [
+def statistics_table(summed: list[Summed], n_genes: int) -> list[str]:
+    """Return the table of memory."""
+    head = [
         f"## Statistics of a screen of {n_genes:,} genes (wanted: under 200 MB at 10,000)", "",
         "| environments | cells | MB kept | MB of a matrix each | s to sum up |", "|---" * 5 + "|",
     ]  # fmt: skip
-    lines += [
+    return head + [
         f"| {row.n_environments:,} | {row.n_cells:,} | {row.megabytes:.0f} "
         f"| {8e-6 * row.n_environments * n_genes**2:,.0f} | {row.seconds:.1f} |"
         for row in summed
     ]
-    lines += [
-        "", "## BOSS over genes and as many perturbations (wanted: under 60 s at 1,000)", "",
+
+
+def search_table(searched: list[Searched]) -> list[str]:
+    """Return the table of searches."""
+    lines = [
+        "## BOSS over genes and as many perturbations (wanted: under 60 s at 1,000)", "",
         "| genes | cells each | all environments, s | controls only, s "
         "| skeleton F1 (controls only) "
         "| directed right (controls only) | targets found | other direct effects |",
@@ -185,11 +219,21 @@ def tables(summed: list[Summed], searched: list[Searched], n_genes: int) -> str:
     ]
     curve = [row for row in searched if row.n_cells == _CELLS]
     power = exponent([row.n_genes for row in curve], [row.seconds for row in curve])
-    lines += [
-        "",
-        f"At {_CELLS} cells the time grows as the number of genes to the power {power:.1f}.",
+    said = f"At {_CELLS} cells the time grows as the number of genes to the power {power:.1f}."
+    return [*lines, "", said]
+
+
+def graphs_table(many: list[Many]) -> list[str]:
+    """Return the table of ensembles."""
+    head = [
+        "## Graphs of resamples by tl.learn_dag (wanted: 50 of 100 genes in 10 s on two cores)",
+        "", "| genes | graphs | starts each | s | half of it |", "|---" * 5 + "|",
+    ]  # fmt: skip
+    return head + [
+        f"| {row.n_genes:,} | {row.n_graphs} | {row.n_runs} | {row.seconds:.1f} "
+        f"| {row.seconds / 2:.1f} |"
+        for row in many
     ]
-    return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -198,22 +242,28 @@ def main(arguments: list[str] | None = None) -> None:
         "python -m benchmarks.scale", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
+    names = ("statistics", "search", "graphs")
+    parser.add_argument("--tables", nargs="+", default=list(names), choices=names)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: a trial")
-    parser.add_argument("--plot", metavar="FILE", help="also draw the growth to this file")
+    parser.add_argument("--plot", metavar="FILE", help="draw memory and searches to this file")
     parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
-    genes, many, n_genes, share = (100, 300, 1000), (100, 1000, 10_000), 1000, 20
+    if args.plot and not {"statistics", "search"} <= set(args.tables):
+        parser.error("--plot needs the tables statistics and search")
+    genes, environments, n_genes, n_graphs = (100, 300, 1000), (100, 1000, 10_000), 1000, 50
     if args.quick:
-        genes, many, n_genes, share = (10, 20, 30), (5, 10, 20), 12, 3
+        genes, environments, n_genes, n_graphs = (10, 20, 30), (5, 10, 20), 12, 3
     search(10)  # compiles
-    summed, searched = [], []
-    for n in many:
-        summed.append(sum_up(n, n_genes, share * n))
-        print(summed[-1], file=sys.stderr, flush=True)
-    for n, n_cells in [*((n, _CELLS) for n in genes), (genes[-1], 5)]:
-        searched.append(search(n, n_cells))
-        print(searched[-1], file=sys.stderr, flush=True)
-    text = tables(summed, searched, n_genes)
+    summed, searched, parts = [], [], []
+    if "statistics" in args.tables:
+        summed = [sum_up(n, n_genes, 20 * n) for n in environments]
+        parts.append(statistics_table(summed, n_genes))
+    if "search" in args.tables:
+        searched = [search(n) for n in genes] + [search(genes[-1], 5)]
+        parts.append(search_table(searched))
+    if "graphs" in args.tables:
+        parts.append(graphs_table([many_graphs(genes[0], n_graphs, n) for n in (1, 10)]))
+    text = "\n\n".join("\n".join(part) for part in parts)
     print(text)
     if args.save:
         Path(args.save).write_text(text + "\n")
