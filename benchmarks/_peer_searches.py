@@ -22,8 +22,8 @@ def _environments(found: Simulated) -> tuple[list[str], list[np.ndarray]]:
 
 
 def nextpert_boss(found: Simulated, seed: int) -> np.ndarray:
-    """BOSS with indicators: targets not told."""
-    return search_all(found.statistics(), rng=seed)[0].to_matrix().toarray() != 0
+    """BOSS with indicators, as many starts as ``tl.learn_dag`` takes: targets not told."""
+    return search_all(found.statistics(), n_starts=10, rng=seed)[0].to_matrix().toarray() != 0
 
 
 def gies(found: Simulated, seed: int, *, means: bool = False) -> np.ndarray:

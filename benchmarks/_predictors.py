@@ -40,7 +40,7 @@ def search_controls(controls: Statistics, *, method: str = "boss", rng: int = 0)
 
 
 def search_all(
-    found: Statistics, first: Iterable[int] | None = None, *, penalty: float = 2.0, rng: int = 0
+    found: Statistics, first: Iterable[int] | None = None, *, n_starts: int = 1, rng: int = 0
 ) -> Found:
     """Return the graph of all cells with indicators of perturbations, some genes first."""
     joint = joint_moments(found)
@@ -49,7 +49,7 @@ def search_all(
     if first is not None:
         early = sorted(set(first))
         prior = PriorKnowledge(p, tiers=[early, [i for i in range(p) if i not in set(early)]])
-    result = boss(joint, n_exogenous=joint.n_nodes - p, prior=prior, penalty=penalty, rng=rng)
+    result = boss(joint, n_exogenous=joint.n_nodes - p, prior=prior, n_starts=n_starts, rng=rng)
     return result.dag, result.exogenous_arcs
 
 

@@ -2,8 +2,8 @@
 
 ``screens``: 36 genes; 18 are knocked out and 18 are not. The unexplained share of what knockouts
 of the unseen ones would do to the other genes (squared, true effects per change of the gene itself)
-by controls only and by all environments; weights of all graphs are fitted to all cells. Rows below
-the line have measurement error or a hidden factor, for which no bar is set.
+by controls only and by all environments, one start of each search; weights of all graphs are fitted
+to all cells. The last rows have measurement error or a hidden factor, for which no bar is set.
 
 ``peers``: every gene knocked out by a shift, so that the graph is identified. SHD to the true
 graph (an arc left undirected counts one) and time beside GIES and UT-IGSP (``pip install gies
