@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import nextpert as npt
-from nextpert.core import Dag, PriorKnowledge, boss, exogenous_moments, gsp
+from nextpert.core import Dag, Moments, PriorKnowledge, boss, exogenous_moments, gsp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from benchmarks._screens import Screen, Statistics
-    from nextpert.core import Moments
 
 Found = tuple[Dag, np.ndarray]  # a graph, and the genes each perturbation acts on directly
 
@@ -32,9 +31,18 @@ def joint_moments(found: Statistics) -> Moments:
     return exogenous_moments(found.moments, found.indicators(), fixed=found.fixed)
 
 
+def isolated(moments: Moments, n_genes: int) -> Moments:
+    """Return the moments with genes that do not vary in a resample as nodes joined to nothing."""
+    lost = [int(i) for i in moments.constant_nodes() if i < n_genes]
+    scatter = moments.scatter.copy()
+    scatter[lost] = scatter[:, lost] = 0.0
+    scatter[lost, lost] = moments.n * (1 + moments.mean[lost] ** 2)
+    return Moments(moments.n, moments.mean, scatter)
+
+
 def search_controls(controls: Statistics, *, method: str = "boss", rng: int = 0) -> Dag:
     """Return the graph of the control cells."""
-    moments = plain_moments(controls)
+    moments = isolated(plain_moments(controls), controls.moments.n_nodes)
     best = boss(moments, rng=rng)
     return best.dag if method == "boss" else gsp(moments, orders=best.order, rng=rng).dag
 
@@ -43,8 +51,8 @@ def search_all(
     found: Statistics, first: Iterable[int] | None = None, *, n_starts: int = 1, rng: int = 0
 ) -> Found:
     """Return the graph of all cells with indicators of perturbations, some genes first."""
-    joint = joint_moments(found)
     p = found.moments.n_nodes
+    joint = isolated(joint_moments(found), p)
     prior = None
     if first is not None:
         early = sorted(set(first))

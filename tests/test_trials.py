@@ -122,6 +122,17 @@ def test_what_is_left_out_is_not_seen(bench, screen):
         np.testing.assert_array_equal(effect, after[row], err_msg=row)
 
 
+def test_genes_that_do_not_vary_have_no_arcs(bench, screen):
+    controls = (screen.cells.obs["perturbation"] == "NT").to_numpy()
+    screen.cells.X[controls, 1] = 0.0
+    dag = bench.predictors.search_controls(screen.statistics(["NT"]), method="gsp")
+    assert not any(1 in arc for arc in dag.edges())
+    screen.cells.X[:, 1] = 2.0
+    dag, arcs = bench.predictors.search_all(screen.statistics(["NT", "G0", "G3", "E"]))
+    assert not any(1 in arc for arc in dag.edges())
+    assert not arcs[:, 1].any()
+
+
 def test_a_resample_keeps_the_size_of_every_environment(bench):
     codes = np.array([0, 1, -1, 1, 0, 0, 2])
     weights = bench.screens.resample_within(codes, np.random.default_rng(0))
