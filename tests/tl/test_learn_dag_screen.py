@@ -140,3 +140,13 @@ def test_frequencies_of_direct_targets(chain):
     arcs = chain.uns["dag"]["arcs"]
     assert (arcs["frequency"] <= arcs["adjacency"]).all()
     assert (arcs["adjacency"] > 0.9).all()
+
+
+def test_combinations_stand_for_members_that_cannot_be_told_apart(chain):
+    labels = chain.obs["perturbation"].replace({"A": "P+Q", "enh": "Q+R", "A+D": "R+S"})
+    chain.obs["perturbation"] = labels  # three combinations of four members; D as before
+    npt.tl.learn_dag(chain, method="boss", environments="all")
+    assert table(chain) == {("P+Q", "A"), ("Q+R", "C"), ("R+S", "A"), ("R+S", "D"), ("D", "D")}
+    chain.obs["perturbation"] = labels.replace({"D": "Q"})  # now all four are
+    npt.tl.learn_dag(chain, method="boss", environments="all")
+    assert {name for name, _ in table(chain)} <= {"P", "Q", "R", "S"}

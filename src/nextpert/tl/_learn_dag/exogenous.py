@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
 
 from nextpert._adata import list_names, parse_label
 from nextpert.core import Moments, exogenous_moments
@@ -45,7 +47,8 @@ class Exogenous:
     def of(cls, environments: Environments, genes: Sequence[str], *, separator: str) -> Exogenous:
         """Return those of some environments; a combination sets what each of its members sets.
 
-        Members that are always set together are one node.
+        Members that are always set together are one node; where members cannot be told apart
+        otherwise (more of them than combinations), the combinations are nodes in their place.
         """
         parts, rows = _members(environments, genes, separator)
         names, indicators = environments.conditions()
@@ -96,12 +99,36 @@ def _members(
     for label in environments.perturbations():
         inside, outside = parse_label(label, set(genes), separator=separator, control=control)
         sets[label] = [*inside, *outside] or [label]
+    sets = _told_apart(sets)
     names = sorted({part for parts in sets.values() for part in parts})
     place = {name: k for k, name in enumerate(names)}
     rows = np.zeros((len(environments.table), len(names)))
     for row, label in enumerate(environments.perturbation):
         rows[row, [place[part] for part in sets.get(label, [])]] = 1.0
     return names, rows
+
+
+def _told_apart(sets: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the members of every label; the label itself where its members are not told apart."""
+    names = sorted({part for parts in sets.values() for part in parts})
+    place = {name: k for k, name in enumerate(names)}
+    pairs = [(r, place[part]) for r, parts in enumerate(sets.values()) for part in set(parts)]
+    rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
+    holds = sp.csc_array((np.ones(len(rows)), (rows, columns)), shape=(len(sets), len(names)))
+    n_groups, group = connected_components(holds.T @ holds, directed=False)
+    labels = list(sets)
+    out = dict(sets)
+    for k in range(n_groups):
+        members = np.flatnonzero(group == k)
+        if len(members) < 2:
+            continue
+        part = holds[:, members]
+        present = np.flatnonzero(part.sum(axis=1))
+        distinct = np.unique(part.toarray()[present], axis=1)  # equal ones become one node
+        rank = np.linalg.matrix_rank(distinct.T @ distinct, hermitian=True)
+        if rank < distinct.shape[1]:
+            out.update({labels[row]: [labels[row]] for row in present})
+    return out
 
 
 def _joined(
