@@ -19,8 +19,8 @@ import nextpert as npt
 from nextpert._adata import _grouped, environment_moments
 from nextpert.core import DagBlr, Moments, gsp, random_scm
 from nextpert.core.loop.campaigns import campaigns
-from nextpert.core.search._resamples import arc_frequencies
-from nextpert.tl._learn_dag import search as _dag_search
+from nextpert.tl._learn_dag import from_cells
+from nextpert.tl._learn_dag.graphs import ensemble
 
 dask = pytest.importorskip("dask", reason="the extra dask is not installed")
 da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
@@ -151,9 +151,9 @@ def test_bootstraps(form, client, monkeypatch, assert_same):
 
     def killing(*args, **kwargs):
         with one_worker_killed(client):
-            return arc_frequencies(*args, **kwargs)
+            return ensemble(*args, **kwargs)
 
-    monkeypatch.setattr(_dag_search, "arc_frequencies", killing)
+    monkeypatch.setattr(from_cells, "ensemble", killing)
     with joblib.parallel_config(backend="dask"):
         npt.tl.learn_dag(found, **options)
     for key in ("dag", "dag_frequency"):

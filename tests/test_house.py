@@ -1,0 +1,108 @@
+"""The house: no import in a circle or upwards, and no AnnData, scanpy, pandas or plots in core."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src"
+
+# From the ground up; the rooms of one floor do not import one another.
+CORE = ["cells", "graph", "search", "posterior", "predict", "acquisition", "simulate", "loop"]
+FLOORS = [
+    {"nextpert._files", "nextpert.core._cache", "nextpert.core._blas"},
+    {"nextpert.core._checks", "nextpert.core._compile"},
+    *({f"nextpert.core.{room}"} for room in CORE),
+    {"nextpert.core"},
+    {"nextpert._adata"},
+    {f"nextpert.{room}" for room in ("pp", "tl", "pl", "datasets")},
+    {"nextpert.cli"},
+]
+NOT_IN_CORE = {"anndata", "scanpy", "pandas", "matplotlib", "seaborn"}
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the package and of the benchmarks, by its dotted name."""
+    found = {}
+    for base, folder in ((SOURCE, SOURCE), (ROOT, ROOT / "benchmarks")):
+        for path in folder.rglob("*.py"):
+            parts = list(path.relative_to(base).with_suffix("").parts)
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """What a file imports, also for types alone or inside a function; modules by full name."""
+    found = set()
+    examined = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    for node in examined:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in modules() else str(node.module) for name in whole}
+    return found
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    """The project's modules that each module imports."""
+    return {name: imports(path) & set(modules()) for name, path in modules().items()}
+
+
+def room(name: str) -> tuple[int, str]:
+    """The floor of a module and its room on it."""
+    fits = [
+        (floor, place)
+        for floor, places in enumerate(FLOORS)
+        for place in places
+        if name == place or name.startswith(f"{place}.")
+    ]
+    return max(fits, key=lambda fit: len(fit[1]))
+
+
+def circle(edges: dict[str, set[str]]) -> list[str]:
+    """The names of one circle of imports, or none."""
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        return [str(name) for name in error.args[1]]
+    return []
+
+
+def test_a_circle_is_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == ["b", "c", "b"]
+
+
+def test_no_file_imports_in_a_circle():
+    # The package's lazy table of names points at what asks it for its version.
+    edges = {name: targets for name, targets in graph().items() if name != "nextpert"}
+    assert circle(edges) == []
+
+
+@pytest.mark.parametrize("name", [n for n in modules() if n.startswith("nextpert.")])
+def test_nothing_is_imported_upwards(name):
+    floor, place = room(name)
+    for target in graph()[name] - {"nextpert"}:
+        its_floor, its_place = room(target)
+        assert its_floor < floor or its_place == place, f"{name} imports {target}"
+    if floor < len(FLOORS) - 1:
+        assert "nextpert" not in graph()[name], f"{name} imports the package that holds it"
+
+
+@pytest.mark.parametrize("name", [n for n in modules() if n.startswith("nextpert.core")])
+def test_core_knows_arrays_alone(name):
+    tops = {module.split(".")[0] for module in imports(modules()[name])}
+    assert not tops & NOT_IN_CORE
+
+
+@pytest.mark.parametrize("path", [*modules().values()], ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_file_is_long(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 350
