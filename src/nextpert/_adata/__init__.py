@@ -1,6 +1,7 @@
 """The only place that touches the slots of an AnnData: reading cells, labels, graphs, results."""
 
 from nextpert._adata.arguments import check_arguments
+from nextpert._adata.batches import Batches, group_moments, read_batches
 from nextpert._adata.eager import eager
 from nextpert._adata.fingerprint import fingerprint
 from nextpert._adata.graph import named_dag, panel_of, read_graph, symbols_of, to_all_genes
@@ -23,6 +24,7 @@ from nextpert._adata.panel import (
 )
 from nextpert._adata.posterior import FittedPosterior, posterior_from
 from nextpert._adata.read import environment_moments, named, read_blocks, require_layer, seen_share
+from nextpert._adata.roles import Roles, fitted_roles, read_roles
 from nextpert._adata.sound import require_sound_matrices
 from nextpert._adata.stored import read_stored
 from nextpert._adata.write import (
@@ -36,8 +38,10 @@ from nextpert._adata.write import (
 )
 
 __all__ = [
+    "Batches",
     "FittedPosterior",
     "LabelTable",
+    "Roles",
     "as_stored_csr",
     "check_arguments",
     "check_key",
@@ -46,6 +50,8 @@ __all__ = [
     "eager",
     "environment_moments",
     "fingerprint",
+    "fitted_roles",
+    "group_moments",
     "guide_hint",
     "id_hint",
     "in_order",
@@ -57,10 +63,12 @@ __all__ = [
     "panel_of",
     "parse_label",
     "posterior_from",
+    "read_batches",
     "read_blocks",
     "read_graph",
     "read_labels",
     "read_lists",
+    "read_roles",
     "read_stored",
     "require_control",
     "require_label",

@@ -100,6 +100,15 @@ def read_roles(
     return roles
 
 
+def fitted_roles(adata: ad.AnnData, params: Any) -> Roles:
+    """Return the roles that a stored result was made with, from its ``params``."""
+    return read_roles(
+        adata,
+        stored=False,
+        **{name: params[name] for name in Roles.__dataclass_fields__ if name in params},
+    )
+
+
 def _held(adata: ad.AnnData) -> dict[str, Any]:
     return read_stored(adata, KEY, "pp.setup_screen") if KEY in adata.uns else {}
 

@@ -14,6 +14,7 @@ from nextpert._adata import (
     parse_label,
     read_blocks,
     read_labels,
+    read_roles,
     require_control,
     resolve_panel,
 )
@@ -50,8 +51,8 @@ def expression_shift(
     *,
     genes: str | Sequence[str] | None = None,
     gene_symbols: str | None = None,
-    perturbation_key: str = "perturbation",
-    control: str = "control",
+    perturbation_key: str | None = None,
+    control: str | None = None,
     separator: str = "+",
     layer: str | None = None,
     ncols: int = 6,
@@ -79,9 +80,10 @@ def expression_shift(
     gene_symbols
         Column of ``adata.var`` with the names of genes, if not ``adata.var_names``.
     perturbation_key
-        Column of ``adata.obs`` with the label of every cell.
+        Column of ``adata.obs`` with the label of every cell; ``None`` stands for what
+        :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
     control
-        Label of the unperturbed cells.
+        Label of the unperturbed cells; ``None`` as above, or ``"control"``.
     separator
         What joins the targets of a label, as in ``"MYC+STK3"``.
     layer
@@ -118,6 +120,8 @@ def expression_shift(
     """
     check_arguments(locals())
     require_count(ncols, "ncols")
+    roles = read_roles(adata, perturbation_key=perturbation_key, control=control, layer=layer)
+    perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     labels = read_labels(adata, perturbation_key)
     require_control(labels, control)
     cells = _perturbed_cells(measured_genes(adata, gene_symbols), labels, control, separator)

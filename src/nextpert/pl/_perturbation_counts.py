@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert._adata import check_arguments, parse_label, read_labels, require_control
+from nextpert._adata import check_arguments, parse_label, read_labels, read_roles, require_control
 from nextpert.core._checks import require_count
 from nextpert.pl._figure import BLACK, BLUE, GREEN, ORANGE, PURPLE, finish
 
@@ -34,8 +34,8 @@ _COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 def perturbation_counts(
     adata: AnnData,
     *,
-    perturbation_key: str = "perturbation",
-    control: str = "control",
+    perturbation_key: str | None = None,
+    control: str | None = None,
     separator: str = "+",
     exclude: Sequence[str] = (),
     min_cells: int | None = None,
@@ -56,9 +56,11 @@ def perturbation_counts(
     adata
         Cells x genes, with labels.
     perturbation_key
-        Column of ``adata.obs`` with the label of every cell.
+        Column of ``adata.obs`` with the label of every cell; ``None`` stands for what
+        :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
     control
-        Label of the unperturbed cells, whose number stands in the title.
+        Label of the unperturbed cells, whose number stands in the title; ``None`` as
+        above, or ``"control"``.
     separator
         What joins the targets of a label, as in ``"MYC+STK3"``.
     exclude
@@ -94,6 +96,8 @@ def perturbation_counts(
     ['1 perturbation, 20 cells', '100 cells control']
     """
     check_arguments(locals())
+    roles = read_roles(adata, perturbation_key=perturbation_key, control=control)
+    perturbation_key, control = roles.perturbation_key, roles.control
     labels = read_labels(adata, perturbation_key)
     require_control(labels, control)
     left_out = [exclude] if isinstance(exclude, str) else [str(name) for name in exclude]

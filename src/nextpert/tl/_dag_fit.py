@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
+    from nextpert._adata import Roles
     from nextpert.core import Dag
 
     Array = NDArray[np.float64]
@@ -30,8 +31,8 @@ def dag_fit(
     adata: ad.AnnData,
     *,
     dag_key: str = "dag",
-    perturbation_key: str = "perturbation",
-    control: str = "control",
+    perturbation_key: str | None = None,
+    control: str | None = None,
     n_folds: int = 5,
     n_random: int = 100,
     layer: str | None = None,
@@ -55,9 +56,10 @@ def dag_fit(
     dag_key
         Graph in ``adata.varp`` (row = parent), from :func:`learn_dag` or put there by hand.
     perturbation_key
-        Column of ``adata.obs`` with the label of every cell.
+        Column of ``adata.obs`` with the label of every cell; ``None`` stands for what
+        :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
     control
-        Label of the cells to use, the unperturbed ones.
+        Label of the cells to use, the unperturbed ones; ``None`` as above, or ``"control"``.
     n_folds
         Number of folds, at least 2.
     n_random
@@ -112,6 +114,10 @@ def dag_fit(
     _adata.check_arguments(locals())
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
+    roles = _adata.read_roles(
+        adata, perturbation_key=perturbation_key, control=control, layer=layer
+    )
+    perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     n_folds = require_count(n_folds, "n_folds", least=2)
     n_random = require_count(n_random, "n_random", least=2)
     genes, columns, dag = _adata.read_graph(adata, dag_key)
@@ -125,7 +131,7 @@ def dag_fit(
     _require_enough(len(cells), n_folds, dag, genes)
     codes = np.full(adata.n_obs, -1, dtype=np.int64)
     codes[cells] = generator.permutation(np.arange(len(cells)) % n_folds)
-    folds = _adata.environment_moments(adata, columns, codes, n_folds, layer=layer)
+    folds = _adata.group_moments(adata, columns, codes, n_folds, roles)
     every = sum(folds[1:], start=folds[0])
     require_varying(every, genes)
     warn_values(every, layer, adata.uns.get(dag_key))
@@ -143,7 +149,7 @@ def dag_fit(
         "table": _table([genes[i] for i in nodes], dag.in_degree[nodes], r, np.array(in_sample)),
         "random_r": r[1:],
         "n_cells": len(cells),
-        "params": _params(dag_key, perturbation_key, control, n_folds, n_random, layer),
+        "params": _params(dag_key, roles, n_folds, n_random),
     }
     logger.info(
         "Mean r of %d genes with their parents: %.3f, in random graphs %.3f.",
@@ -192,17 +198,13 @@ def _table(genes: list[str], n_parents: NDArray[np.int64], r: Array, in_sample: 
 
 def _params(
     dag_key: str,
-    perturbation_key: str,
-    control: str,
+    roles: Roles,
     n_folds: int,
     n_random: int,
-    layer: str | None,
 ) -> dict[str, Any]:
-    params: dict[str, Any] = {
+    return {
         "dag_key": dag_key,
-        "perturbation_key": perturbation_key,
-        "control": control,
+        **roles.stored(),
         "n_folds": n_folds,
         "n_random": n_random,
     }
-    return params if layer is None else params | {"layer": layer}

@@ -28,8 +28,8 @@ def fit_dag_blr(
     *,
     dag_key: str = "dag",
     gene_symbols: str | None = None,
-    perturbation_key: str = "perturbation",
-    control: str = "control",
+    perturbation_key: str | None = None,
+    control: str | None = None,
     perturbations: Sequence[str] | None = None,
     shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] = "knockout",
     separator: str = "+",
@@ -58,9 +58,10 @@ def fit_dag_blr(
         Column of ``adata.var`` with the names of genes that labels use, where ``adata.var_names``
         holds others (Ensembl ids); ``None`` (default) takes them as the graph does.
     perturbation_key
-        Column of ``adata.obs`` with the label of every cell.
+        Column of ``adata.obs`` with the label of every cell; ``None`` stands for what
+        :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
     control
-        Label of the unperturbed cells.
+        Label of the unperturbed cells; ``None`` as above, or ``"control"``.
     perturbations
         Labels to use; ``None`` (default) uses every label but ``control``, ``[]`` the controls
         alone. Labels that name a gene outside the panel are left out, with a warning, and
@@ -132,6 +133,10 @@ def fit_dag_blr(
     _adata.check_arguments(locals())
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
+    roles = _adata.read_roles(
+        adata, perturbation_key=perturbation_key, control=control, layer=layer
+    )
+    perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     _shifts.check_shift(shift)
     genes, columns, dag = _adata.read_graph(adata, dag_key, gene_symbols)
     symbols = gene_symbols or _adata.symbols_of(adata.uns.get(dag_key))
@@ -148,7 +153,7 @@ def fit_dag_blr(
     )
     groups = labels.groups([control, *plan.names])
     n_groups = 1 + len(plan.names)
-    cells, *perturbed = _adata.environment_moments(adata, columns, groups, n_groups, layer=layer)
+    cells, *perturbed = _adata.group_moments(adata, columns, groups, n_groups, roles)
     environments.require_varying(cells, genes)
     used = environments.shift_environments(plan, shift, genes, cells, perturbed)
     blr = DagBlr(
@@ -166,16 +171,13 @@ def fit_dag_blr(
         raise _adata.named(error, np.array(genes), np.arange(len(genes))) from error
     params: dict[str, Any] = {
         "dag_key": dag_key,
-        "perturbation_key": perturbation_key,
-        "control": control,
+        **roles.stored(),
         "shift": shift if isinstance(shift, str) else "table",
         "separator": separator,
         "prior_scale": prior_scale,
         "prior_units": blr.prior_units,
         "intercept": bool(intercept),
     }
-    if layer is not None:
-        params["layer"] = layer
     if symbols is not None:
         params["gene_symbols"] = symbols
     stored = {

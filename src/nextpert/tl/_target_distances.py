@@ -41,8 +41,8 @@ def target_distances(
     *,
     genes: Iterable[str] | None = None,
     gene_symbols: str | None = None,
-    perturbation_key: str = "perturbation",
-    control: str = "control",
+    perturbation_key: str | None = None,
+    control: str | None = None,
     perturbations: Sequence[str] | None = None,
     confidence: float = 0.95,
     layer: str | None = None,
@@ -78,9 +78,10 @@ def target_distances(
     gene_symbols
         Column of ``adata.var`` with the names of genes, if not ``adata.var_names``.
     perturbation_key
-        Column of ``adata.obs`` with the label of every cell.
+        Column of ``adata.obs`` with the label of every cell; ``None`` stands for what
+        :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
     control
-        Label of the unperturbed cells.
+        Label of the unperturbed cells; ``None`` as above, or ``"control"``.
     perturbations
         Labels to measure beside ``control``; by default all.
     confidence
@@ -133,6 +134,10 @@ def target_distances(
     _adata.check_arguments(locals())
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
+    roles = _adata.read_roles(
+        adata, perturbation_key=perturbation_key, control=control, layer=layer
+    )
+    perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     labels = _adata.read_labels(adata, perturbation_key)
     _adata.require_control(labels, control)
     goal = _read_target(adata, target, genes, perturbation_key)
@@ -143,7 +148,7 @@ def target_distances(
         codes[goal.cells] = len(rows)
     counts = np.bincount(codes[codes >= 0], minlength=len(rows) + 1)
     _require_cells(counts, rows, control, goal)
-    found = _adata.environment_moments(adata, columns, codes, len(rows) + 1, layer=layer)
+    found = _adata.group_moments(adata, columns, codes, len(rows) + 1, roles)
     wanted: Any = found[-1] if goal.cells is not None else goal.mean
     kept = [i for i in range(len(rows)) if counts[i] >= 2]
     distances = [mean_distance(found[i], wanted, confidence=confidence) for i in kept]
@@ -154,12 +159,9 @@ def target_distances(
                 found[i], found[rows.index(control)], wanted, confidence=confidence
             )
     params: dict[str, Any] = {
-        "perturbation_key": perturbation_key,
-        "control": control,
+        **roles.stored(),
         "confidence": float(confidence),
     }
-    if layer is not None:
-        params["layer"] = layer
     if gene_symbols is not None:
         params["gene_symbols"] = gene_symbols
     stored = {

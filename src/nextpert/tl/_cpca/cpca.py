@@ -11,11 +11,13 @@ from nextpert._adata import (
     check_arguments,
     check_key,
     check_writable,
-    environment_moments,
+    group_moments,
     in_order,
     list_names,
+    read_batches,
     read_blocks,
     read_labels,
+    read_roles,
     require_control,
     require_layer,
     resolve_panel,
@@ -46,8 +48,8 @@ def cpca(
     *,
     genes: Iterable[str] | None = None,
     gene_symbols: str | None = None,
-    perturbation_key: str = "perturbation",
-    control: str = "control",
+    perturbation_key: str | None = None,
+    control: str | None = None,
     groups: Sequence[str] | None = None,
     n_components: int = 2,
     alpha: float | str = "auto",
@@ -77,9 +79,10 @@ def cpca(
     gene_symbols
         Column of ``adata.var`` with the names of genes, if not ``adata.var_names``.
     perturbation_key
-        Column of ``.obs`` with each cell's perturbation.
+        Column of ``.obs`` with each cell's perturbation; ``None`` stands for what
+        :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
     control
-        Its label for control cells, the background.
+        Its label for control cells, the background; ``None`` as above, or ``"control"``.
     groups
         Labels of the foreground; by default all but ``control`` (so name them where some, such
         as ``"unassigned"``, are no perturbation). Cells without a label belong to neither.
@@ -133,6 +136,8 @@ def cpca(
     check_arguments(locals())
     check_key(key_added)
     check_writable(adata, copy=copy)
+    roles = read_roles(adata, perturbation_key=perturbation_key, control=control, layer=layer)
+    perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     require_layer(adata, layer)
     require_count(n_components, "n_components")
     chosen = _check_alpha(alpha)
@@ -149,7 +154,8 @@ def cpca(
     require_control(labels, control)
     foreground = _foreground(labels, control, groups)
     codes = labels.groups([control, *foreground])
-    moments = environment_moments(adata, columns, codes, len(foreground) + 1, layer=layer)
+    batches = read_batches(adata, columns, roles)
+    moments = group_moments(adata, columns, codes, len(foreground) + 1, roles, batches=batches)
     scale = _scale(moments[0], names, standardize=standardize)
     with one_thread():
         engine = _engine(moments, scale, n_components)
@@ -161,17 +167,16 @@ def cpca(
     for cells, block in read_blocks(adata, columns, np.arange(adata.n_obs), layer=layer):
         with one_thread():
             scores[cells] = block @ mapping
+            if batches is not None:
+                scores[cells] -= batches.of_cells(cells) @ mapping
     scores -= moments[0].mean @ mapping
     warn_values(moments[0], layer)
     params: dict[str, Any] = {
-        "perturbation_key": perturbation_key,
-        "control": control,
+        **roles.stored(),
         "alpha": alpha if isinstance(alpha, str) else float(alpha),
         "n_components": int(n_components),
         "standardize": bool(standardize),
     }
-    if layer is not None:
-        params["layer"] = layer
     if gene_symbols is not None:
         params["gene_symbols"] = gene_symbols
     result |= {

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import environment_moments, in_order, list_names, parse_label, read_labels
+from nextpert._adata import (
+    fitted_roles,
+    group_moments,
+    in_order,
+    list_names,
+    parse_label,
+    read_labels,
+)
 from nextpert._adata import shifts as _shifts
 from nextpert._adata.environments import unknown_genes
 from nextpert._adata.shifts import Interventions
@@ -176,11 +183,7 @@ def _measured_means(
 ) -> dict[str, NDArray[np.float64]]:
     labels = read_labels(adata, perturbation_key)
     measured = [name for name in dict.fromkeys(names) if name in labels.names]
-    moments = environment_moments(
-        adata,
-        fit.columns,
-        labels.groups(measured),
-        len(measured),
-        layer=fit.params.get("layer"),
-    )
+    roles = fitted_roles(adata, fit.params)
+    groups = labels.groups(measured)
+    moments = group_moments(adata, fit.columns, groups, len(measured), roles)
     return {name: m.mean for name, m in zip(measured, moments, strict=True)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import environment_moments, list_names, panel_index, read_labels
+from nextpert._adata import fitted_roles, group_moments, list_names, panel_index, read_labels
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -63,8 +63,9 @@ def _group_mean(
 ) -> NDArray[np.float64]:
     labels = read_labels(adata, key, argument="target or perturbation_key")
     labels.require([value], "Target")
-    layer = fit.params.get("layer")
-    (moments,) = environment_moments(adata, fit.columns, labels.groups([value]), 1, layer=layer)
+    (moments,) = group_moments(
+        adata, fit.columns, labels.groups([value]), 1, fitted_roles(adata, fit.params)
+    )
     return moments.mean
 
 

@@ -30,8 +30,8 @@ def diagnose(
     adata: ad.AnnData,
     *,
     dag_key: str = "dag",
-    perturbation_key: str = "perturbation",
-    control: str = "control",
+    perturbation_key: str | None = None,
+    control: str | None = None,
     perturbations: Sequence[str] | None = None,
     shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] = "knockout",
     separator: str = "+",
@@ -62,9 +62,10 @@ def diagnose(
     dag_key
         Graph in ``adata.varp`` (row = parent), from :func:`learn_dag` or put there by hand.
     perturbation_key
-        Column of ``adata.obs`` with the label of every cell.
+        Column of ``adata.obs`` with the label of every cell; ``None`` stands for what
+        :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
     control
-        Label of the unperturbed cells.
+        Label of the unperturbed cells; ``None`` as above, or ``"control"``.
     perturbations
         Labels to use; ``None`` (default) uses every label but ``control``. Labels that name a
         gene outside the panel are left out, with a warning.
@@ -159,6 +160,10 @@ def diagnose(
     _adata.check_arguments(locals())
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
+    roles = _adata.read_roles(
+        adata, perturbation_key=perturbation_key, control=control, layer=layer
+    )
+    perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     _shifts.check_shift(shift)
     n_samples = require_count(n_samples, "n_samples", least=100)
     n_random = require_count(n_random, "n_random", least=20)
@@ -178,7 +183,10 @@ def diagnose(
     _require_two(plan)
     groups = labels.groups([control, *plan.names])
     n_groups = 1 + len(plan.names)
-    cells, *perturbed = _adata.environment_moments(adata, columns, groups, n_groups, layer=layer)
+    batches = _adata.read_batches(adata, columns, roles)
+    cells, *perturbed = _adata.group_moments(
+        adata, columns, groups, n_groups, roles, batches=batches
+    )
     environments.require_varying(cells, genes)
     used = environments.shift_environments(plan, shift, genes, cells, perturbed)
     start, empty = (
@@ -192,7 +200,9 @@ def diagnose(
     for moments, shifts in zip(perturbed, used.shifts, strict=True):
         whole = whole.update(moments, shifts)
     r = by_gene.parents_against_random(dag, cells, perturbed, n_random=n_random, rng=generator)
-    shape = by_gene.residual_shape(adata, columns, np.flatnonzero(groups == 0), whole, layer)
+    shape = by_gene.residual_shape(
+        adata, columns, np.flatnonzero(groups == 0), whole, layer, batches
+    )
     gene_table = by_gene.gene_table(genes, dag, r, *shape, cells.mean)
     table = tables.perturbation_table(held_out, used, genes, [m.n for m in perturbed])
     quantities = verdicts.summarise(table, gene_table, r)
@@ -211,16 +221,14 @@ def diagnose(
         "n_control_cells": cells.n,
         "params": {
             "dag_key": dag_key,
-            "perturbation_key": perturbation_key,
-            "control": control,
+            **roles.stored(),
             "shift": shift if isinstance(shift, str) else "table",
             "separator": separator,
             "prior_scale": prior_scale,
             "intercept": bool(intercept),
             "n_samples": n_samples,
             "n_random": n_random,
-        }
-        | ({} if layer is None else {"layer": layer}),
+        },
     }
     environments.warn_values(cells, layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)

@@ -51,15 +51,19 @@ def residual_shape(
     cells: NDArray[np.int64],
     blr: DagBlr,
     layer: str | None,
+    batches: _adata.Batches | None = None,
 ) -> tuple[Array, Array]:
     """Return the skewness of every gene's residuals and its share of zeros, in one pass."""
     sums = np.zeros((3, len(columns)))
     zeros = np.zeros(len(columns))
     weights, intercept = blr.mean().T, blr.intercept_mean
-    for _, values in _adata.read_blocks(adata, columns, cells, layer=layer):
+    for here, values in _adata.read_blocks(adata, columns, cells, layer=layer):
         fitted = values @ weights if sp.issparse(values) else (weights.T @ values.T).T
         x, predicted = _dense(values), _dense(fitted)
         residual = x - predicted - intercept
+        if batches is not None:
+            added = batches.of_cells(here)
+            residual -= added - added @ weights
         zeros += (x == 0).sum(axis=0)
         for power in range(3):
             sums[power] += (residual ** (power + 1)).sum(axis=0)

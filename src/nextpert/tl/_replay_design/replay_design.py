@@ -44,8 +44,8 @@ def replay_design(
     prior_scale: str | float = "evidence",
     noise_aware: bool = False,
     dag_key: str = "dag",
-    perturbation_key: str = "perturbation",
-    control: str = "control",
+    perturbation_key: str | None = None,
+    control: str | None = None,
     layer: str | None = None,
     rng: int | np.random.Generator | None = 0,
     n_jobs: int | None = 1,
@@ -111,9 +111,10 @@ def replay_design(
     dag_key
         Graph in ``adata.varp`` (row = parent).
     perturbation_key
-        Column of ``adata.obs`` with the label of every cell.
+        Column of ``adata.obs`` with the label of every cell; ``None`` stands for what
+        :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
     control
-        Label of the unperturbed cells.
+        Label of the unperturbed cells; ``None`` as above, or ``"control"``.
     layer
         Layer to read; ``None`` stands for ``adata.X``.
     rng
@@ -187,6 +188,10 @@ def replay_design(
     _adata.check_arguments(locals())
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
+    roles = _adata.read_roles(
+        adata, perturbation_key=perturbation_key, control=control, layer=layer
+    )
+    perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     _shifts.check_shift(shift)
     options = running.Options(
         criteria=_criteria(criteria),
@@ -200,7 +205,7 @@ def replay_design(
     readings = _readings(held_out)
     setup = read_setup(
         adata, targets, candidates, shift, mixtures=mixtures, dag_key=dag_key,
-        perturbation_key=perturbation_key, control=control, separator=separator, layer=layer,
+        roles=roles, separator=separator,
     )  # fmt: skip
     tasks = [_task(goal, readings, setup) for goal in setup.goals]
     if options.n_warmup > len(setup.pool.control):
@@ -220,12 +225,9 @@ def replay_design(
         "prior_scale": prior_scale,
         "noise_aware": int(noise_aware),
         "dag_key": dag_key,
-        "perturbation_key": perturbation_key,
-        "control": control,
+        **roles.stored(),
     }
     params |= {n: getattr(options, n) for n in ("n_warmup", "n_rounds", "n_cells", "n_repeats")}
-    if layer is not None:
-        params["layer"] = layer
     stored = _results(setup, readings, tasks, options, runs) | {"params": params}
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", stored["summary"])

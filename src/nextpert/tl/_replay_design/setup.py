@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata import LabelTable
+    from nextpert._adata import LabelTable, Roles
     from nextpert._adata.shifts import Interventions
     from nextpert.core import Dag
 
@@ -68,10 +68,8 @@ def read_setup(
     *,
     mixtures: bool,
     dag_key: str,
-    perturbation_key: str,
-    control: str,
+    roles: Roles,
     separator: str,
-    layer: str | None,
 ) -> Setup:
     """Read graph, labels and cells.
 
@@ -80,6 +78,7 @@ def read_setup(
     ValueError
         If a label is unknown or there are fewer than two candidates.
     """
+    perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     genes, columns, dag = _adata.read_graph(adata, dag_key)
     labels = _adata.read_labels(adata, perturbation_key)
     _adata.require_control(labels, control)
@@ -101,7 +100,7 @@ def read_setup(
         raise ValueError(message)
     wanted = _wanted(targets, plan.names, labels, control, mixtures=mixtures)
     names = list(dict.fromkeys([control, *plan.names, *(label for g in wanted for label in g)]))
-    cells = _read_cells(adata, columns, labels, names, layer)
+    cells = _read_cells(adata, columns, labels, names, roles)
     moments = {name: Moments.from_array(x) for name, x in cells.items()}
     environments.require_varying(moments[control], genes)
     perturbed = [moments[name] for name in plan.names]
@@ -152,17 +151,18 @@ def _is_target(target: Any) -> bool:
 
 
 def _read_cells(
-    adata: ad.AnnData, columns: Any, labels: LabelTable, names: list[str], layer: str | None
+    adata: ad.AnnData, columns: Any, labels: LabelTable, names: list[str], roles: Roles
 ) -> dict[str, Vector]:
-    """Return the cells of every label, dense, each in the order of ``adata``."""
+    """Return the cells of every label, without batches, dense, each in the order of ``adata``."""
     codes = labels.groups(names)
     rows = np.flatnonzero(codes >= 0)
     place = np.full(len(codes), -1)
     place[rows] = np.arange(len(rows))
     cells = np.empty((len(rows), len(columns)))
-    for which, values in _adata.read_blocks(adata, columns, rows, layer=layer):
+    batches = _adata.read_batches(adata, columns, roles)
+    for which, values in _adata.read_blocks(adata, columns, rows, layer=roles.layer):
         dense: Any = values.toarray() if isinstance(values, sp.csr_array) else values
-        cells[place[which]] = dense
+        cells[place[which]] = dense if batches is None else dense - batches.of_cells(which)
     return {name: cells[codes[rows] == i] for i, name in enumerate(names)}
 
 
