@@ -136,7 +136,7 @@ def cases():
     for called, function in functions().items():
         for name, parameter in inspect.signature(function).parameters.items():
             for value in WRONG.get(name, ()):
-                shown = repr(value)[:40].replace("\n", " ")
+                shown = repr(value)[:40].replace("\n", " ").split(" at 0x")[0]
                 optional = parameter.default is None and value is None
                 if not optional and (called, name, shown) not in FINE:
                     yield pytest.param(called, name, value, id=f"{called}, {name}={shown}")
@@ -150,7 +150,7 @@ def test_every_parameter_has_wrong_values():
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize(("called", "name", "value"), cases())
+@pytest.mark.parametrize(("called", "name", "value"), list(cases()))
 def test_wrong_arguments(called, name, value, full_screen, assert_refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     function = functions()[called]

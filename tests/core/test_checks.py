@@ -26,7 +26,12 @@ NO_NUMBERS = ["a", b"a", None, [1], (), {}, 1j, True, np.True_, np.ones(2), obje
 MOMENTS = Moments.from_array(np.random.default_rng(0).normal(size=(50, 4)))
 
 
-@pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
+def shown(value):
+    """Its words, without an address, which differs from worker to worker."""
+    return repr(value).split(" at 0x")[0]
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=shown)
 def test_what_is_no_number(value):
     with pytest.raises(TypeError, match=r"^n must be a whole number of at least 2, but is "):
         require_count(value, "n", least=2)
@@ -53,7 +58,7 @@ def test_numbers_of_every_kind_are_taken(value):
     assert (require_positive(value, "x"), type(require_positive(value, "x"))) == (3.0, float)
 
 
-@pytest.mark.parametrize("rng", ["a", 1.5, -1, True, {}, object(), [-1], np.nan, 1j], ids=repr)
+@pytest.mark.parametrize("rng", ["a", 1.5, -1, True, {}, object(), [-1], np.nan, 1j], ids=shown)
 def test_seeds_that_are_none(rng):
     with pytest.raises(CLEAR, match=r"^rng must be a whole number of at least 0, a numpy\.random"):
         as_rng(rng)
@@ -68,7 +73,7 @@ def test_seeds_that_are():
 
 
 @pytest.mark.parametrize(
-    "value", ["ab", None, [1, "a"], [1j, 2], {}, [[1], [2, 3]], b"ab"], ids=repr
+    "value", ["ab", None, [1, "a"], [1j, 2], {}, [[1], [2, 3]], b"ab"], ids=shown
 )
 def test_vectors_that_hold_no_numbers(value):
     with pytest.raises(CLEAR, match=r"^shift ") as caught:

@@ -310,7 +310,7 @@ BAD = [
     ({"environments": "some"}, "environments must be one of control, all, but is 'some'"),
     ({"environments": "all"}, 'environments="all" needs method="boss"'),
     ({"prior": {"require": []}}, r"prior holds require, but can hold .* Close matches: required"),
-    ({"prior": {"tiers": {"MYC": np.nan}}}, "whose tier is no number: MYC"),
+    ({"prior": {"tiers": {"MYC": np.nan}}}, r"prior\['tiers'\]\['MYC'\] must be finite"),
     ({"method": "boss", "penalty": 0}, "penalty"),
     ({"method": "boss", "penalty": np.nan}, "penalty"),
     ({"method": "boss", "n_runs": 0}, "n_starts|n_runs"),

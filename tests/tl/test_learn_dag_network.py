@@ -145,7 +145,7 @@ def test_bad_tables(controls, table, message, assert_same_adata):
 
 def test_other_kinds_and_methods_are_refused(controls):
     adata, _ = controls
-    with pytest.raises(TypeError, match="prior_network must be a DataFrame"):
+    with pytest.raises(TypeError, match=r"prior_network must be a table \(pandas\.DataFrame\)"):
         npt.tl.learn_dag(adata, method="boss", prior_network=[("G0", "G1")])
     for method in ("gsp", "given"):
         options = {"dag": [("G0", "G1")]} if method == "given" else {}

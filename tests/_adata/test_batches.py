@@ -1,0 +1,132 @@
+"""Batches taken off means and scatters, by every call, against the same screen without them."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert._adata import group_moments, read_batches, read_roles
+from nextpert.core import Moments
+
+
+@pytest.fixture
+def pair():
+    """A screen, and the same with five plates of sd 1 crossed with two donors and guides."""
+    clean = npt.datasets.simulated_screen(
+        n_genes=8, n_control=1500, n_perturbed=200, perturbed=5, expected_degree=3, rng=0
+    )
+    rng = np.random.default_rng(1)
+    mixed = clean.copy()
+    plate, donor = rng.integers(0, 5, mixed.n_obs), rng.integers(0, 2, mixed.n_obs)
+    mixed.obs["plate"], mixed.obs["donor"] = pd.Categorical(plate.astype(str)), donor
+    mixed.obs["guide"] = mixed.obs["perturbation"].astype(str) + rng.choice(list("ab"), len(plate))
+    added = rng.normal(size=(5, 8))[plate] + rng.normal(size=(2, 8))[donor]
+    mixed.X = mixed.X + added - added.mean(axis=0)  # a knockout goes to the same zero
+    npt.pp.setup_screen(mixed, guide_key="guide", batch_key=["plate", "donor"])
+    return clean, mixed
+
+
+def test_moments_are_those_of_cells_corrected_by_hand(pair):
+    _, mixed = pair
+    roles = read_roles(mixed)
+    labels, code = np.unique(mixed.obs["perturbation"], return_inverse=True)
+    plate = pd.get_dummies(mixed.obs["plate"]).to_numpy(float)[:, 1:]
+    donor = (mixed.obs["donor"] == 1).to_numpy(float)[:, None]
+    fixed = np.hstack([plate, donor])
+    design = np.hstack([np.eye(len(labels))[code], fixed])
+    effect = np.linalg.lstsq(design, mixed.X, rcond=None)[0][len(labels) :]
+    by_hand = mixed.X - (fixed - fixed.mean(axis=0)) @ effect
+    found = group_moments(mixed, np.arange(8), code, len(labels), roles)
+    for k, moments in enumerate(found):
+        wanted = Moments.from_array(by_hand[code == k])
+        assert moments.n == wanted.n
+        np.testing.assert_allclose(moments.mean, wanted.mean, atol=1e-8)
+        np.testing.assert_allclose(moments.scatter, wanted.scatter, rtol=1e-6, atol=1e-6)
+
+
+def run(adata):
+    npt.tl.learn_dag(adata, method="boss", environments="all")
+    npt.tl.fit_dag_blr(adata)
+    npt.tl.diagnose(adata, n_samples=200)
+    target = str(adata.uns["dag_blr"]["environments"]["perturbation"].iloc[0])
+    npt.tl.design_interventions(adata, target, n_samples=20)
+    npt.tl.target_distances(adata, target)
+    npt.tl.dag_fit(adata)
+    npt.tl.cpca(adata)
+
+
+def test_results_are_those_without_batches(pair):
+    clean, mixed = pair
+    ignored = mixed.copy()
+    npt.pp.setup_screen(ignored)
+    for adata in (clean, mixed):
+        run(adata)
+    npt.tl.learn_dag(ignored, method="boss", environments="all")
+    npt.tl.fit_dag_blr(ignored)
+    assert (clean.varp["dag"] != mixed.varp["dag"]).nnz == 0
+    assert clean.uns["diagnosis"]["level"] == mixed.uns["diagnosis"]["level"] == "trust"
+    weights = [a.varp["dag_blr_mean"].toarray() for a in (clean, mixed, ignored)]
+    assert np.abs(weights[0] - weights[1]).max() < 0.05
+    assert np.abs(weights[0] - weights[2]).max() > 0.1
+    tables = [a.uns["target_distances"]["table"].set_index("perturbation") for a in (clean, mixed)]
+    change = (tables[0]["distance"] - tables[1]["distance"]).abs()
+    assert (change < 4 * tables[0]["sd"]).all()
+    scores = [a.obsm["X_cpca"][:, 0] for a in (clean, mixed)]
+    assert abs(np.corrcoef(*scores)[0, 1]) > 0.9
+    fits = [a.uns["dag_fit"]["mean_r"] for a in (clean, mixed)]
+    assert fits[0] == pytest.approx(fits[1], abs=0.02)
+
+
+def test_a_replay_is_of_corrected_cells(pair):
+    clean, mixed = pair
+    found = []
+    for adata in (clean, mixed):
+        npt.tl.learn_dag(adata, method="boss", environments="all")
+        npt.tl.replay_design(
+            adata, n_repeats=2, n_rounds=2, n_warmup=50, n_cells=20, criteria=["civ"]
+        )
+        found.append(adata.uns["replay"]["targets"].set_index("target"))
+    np.testing.assert_allclose(found[0].iloc[:, 0], found[1].iloc[:, 0], rtol=0.5, atol=0.2)
+
+
+def test_cells_without_a_batch_and_batches_without_labels_are_refused(pair):
+    _, mixed = pair
+    roles = read_roles(mixed)
+    lost = mixed.copy()
+    lost.obs.loc[lost.obs_names[:3], "plate"] = np.nan
+    with pytest.raises(ValueError, match=r"plate.* is missing for 3 labelled cells"):
+        npt.tl.fit_dag_blr(npt_graph(lost))
+    lost.obs["perturbation"] = lost.obs["perturbation"].astype(object)
+    lost.obs.loc[lost.obs_names[:3], "perturbation"] = np.nan
+    batches = read_batches(lost, np.arange(8), roles)
+    with pytest.raises(ValueError, match="3 of the cells that are read have no batch"):
+        batches.of_cells(np.arange(5))
+    other = mixed.copy()
+    other.obs["plate"] = other.obs["plate"].astype(str)
+    other.obs.loc[other.obs_names[:3], "plate"] = "new"
+    other.obs["perturbation"] = other.obs["perturbation"].astype(object)
+    other.obs.loc[other.obs_names[:3], "perturbation"] = np.nan
+    with pytest.raises(ValueError, match="Batches without any labelled cell: new"):
+        read_batches(other, np.arange(8), roles).of_cells(np.arange(5))
+
+
+def npt_graph(adata):
+    npt.tl.learn_dag(adata, method="given", dag=[(adata.var_names[0], adata.var_names[1])])
+    return adata
+
+
+def test_roles_are_the_defaults_of_every_call(pair):
+    clean, _ = pair
+    clean.obs["label"] = clean.obs["perturbation"].astype(str).replace("control", "NT")
+    other = ad.AnnData(np.zeros(clean.shape), clean.obs[["label"]], clean.var)
+    other.layers["ln"] = clean.X
+    npt.pp.setup_screen(other, perturbation_key="label", control="NT", layer="ln")
+    for adata in (clean, other):
+        run(adata)
+        npt.pl.perturbation_counts(adata, show=False)
+        npt.pl.expression_shift(adata, show=False)
+    assert (clean.varp["dag_blr_mean"] != other.varp["dag_blr_mean"]).nnz == 0
+    assert other.uns["dag_blr"]["params"]["layer"] == "ln"
+    tables = [a.uns["design"]["ranking"]["predicted_distance"] for a in (clean, other)]
+    np.testing.assert_array_equal(*tables)
