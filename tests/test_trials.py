@@ -25,13 +25,14 @@ def bench(monkeypatch):
         _screens,
         _simulated,
         held_out,
+        out_of_core,
         scale,
         simulated_screens,
     )  # fmt: skip
 
     return SimpleNamespace(
         predictors=_predictors, screens=_screens, held_out=held_out, simulated=_simulated,
-        trial=simulated_screens, scale=scale, peers=_peer_searches,
+        trial=simulated_screens, scale=scale, out_of_core=out_of_core, peers=_peer_searches,
     )  # fmt: skip
 
 
@@ -226,3 +227,13 @@ def test_the_command_on_scale(bench, tmp_path, capsys):
     bench.scale.main(["--quick", "--plot", str(tmp_path / "p.png"), "--save", str(tmp_path / "t")])
     assert capsys.readouterr().out == (tmp_path / "t").read_text()
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_file_read_out_of_core_gives_the_sums_of_its_cells(bench, tmp_path, capsys):
+    bench.out_of_core.main([
+        "--cells", "60000", "--genes", "20", "--environments", "50", "--scratch", str(tmp_path)
+    ])  # fmt: skip
+    cells = capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")
+    assert cells[:3] == ["60,000", "20", "50"]
+    assert float(cells[-1]) < 1e-12
+    assert list(tmp_path.iterdir()) == []
