@@ -178,3 +178,30 @@ def test_the_command_normalises_in_the_same_way(kind, key, tmp_path):
             np.asarray(one.todense()) if sp.issparse(one) else one,
             np.asarray(other.todense()) if sp.issparse(other) else other,
         )
+
+
+def test_roles_are_said_for_later_calls():
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame(
+        {
+            "target": np.repeat(["NT", "MYC"], 60),
+            "sgrna": np.tile(["a", "b"], 60),
+            "lane": np.tile(["1", "2", "3"], 40),
+        },
+        index=[f"c{k}" for k in range(120)],
+    )
+    adata = ad.AnnData(rng.poisson(5, (120, 3)).astype(float), obs)
+    adata.var_names = ["MYC", "JUN", "FOS"]
+    lost = adata.copy()
+    npt.pp.perturbation_screen(adata, "target", "NT", guide_key="sgrna", batch_key="lane")
+    roles = adata.uns["screen"]
+    assert (roles["perturbation_key"], roles["control"]) == ("perturbation", "control")
+    assert (roles["guide_key"], roles["batch_key"].tolist()) == ("sgrna", ["lane"])
+    npt.tl.learn_dag(adata, method="boss", environments="all")
+    assert adata.uns["dag"]["params"]["batch_key"].tolist() == ["lane"]
+    lost.obs.loc["c3", "lane"] = None
+    before = lost.copy()
+    with pytest.raises(ValueError, match=r"lane.* is missing for 1"):
+        npt.pp.perturbation_screen(lost, "target", "NT", batch_key="lane")
+    assert lost.obs.equals(before.obs)
+    assert "screen" not in lost.uns

@@ -236,7 +236,7 @@ def perturb_cite_seq(
     prepared.tables["params"] |= {k: v for k, v in params.items() if v is not None}
     prepared.tables["params"]["controls"] = chosen["controls"]
     prepared.tables["guides"] = table
-    return finish(adata, prepared, prepared.tables, key_added, copy=copy)
+    return finish(adata, prepared, {key_added: prepared.tables}, copy=copy)
 
 
 def _choose(preset: str | None, **given: Any) -> dict[str, Any]:

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata
-from nextpert._adata import subset
+from nextpert._adata import Roles, read_roles, subset
+from nextpert._adata.roles import KEY
+from nextpert._adata.screen import read_environments
+from nextpert._adata.stored import with_format
 from nextpert.pp._steps.bookkeeping import Bookkeeping, tally
-from nextpert.pp._steps.labels import CellTargets
+from nextpert.pp._steps.labels import CONTROL, CellTargets
 from nextpert.pp._steps.options import ScreenOptions
-from nextpert.pp._steps.screen import finish, prepare
+from nextpert.pp._steps.screen import LABELS, finish, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -38,6 +41,9 @@ def perturbation_screen(
     depth_key: str | None = None,
     min_depth: float = 0.0,
     layer: str | None = None,
+    guide_key: str | None = None,
+    batch_key: str | Iterable[str] | None = None,
+    covariates: str | Iterable[str] | None = None,
     key_added: str = "preprocessing",
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -105,6 +111,9 @@ def perturbation_screen(
         Fewest counts of a cell; cells without any are dropped in any case.
     layer
         Layer to read; ``None`` stands for ``adata.X``.
+    guide_key, batch_key, covariates
+        Further columns of ``adata.obs`` and their roles, as of
+        :func:`nextpert.pp.setup_screen`, which is called with them.
     key_added
         Name of the books in ``adata.uns``.
     copy
@@ -128,6 +137,7 @@ def perturbation_screen(
           ``target_genes``, ``n_cells``, ``n_cells_found``, ``n_cells_with_other_targets``,
           ``kept``, ``reason``, ``hardly_expressed``), ``aliases`` (where some were used),
           ``n_control_cells`` and ``params``.
+        - ``uns["screen"]``: the roles of columns, as :func:`nextpert.pp.setup_screen` writes them.
 
     Warns
     -----
@@ -168,13 +178,21 @@ def perturbation_screen(
         gene_symbols=gene_symbols,
     )  # fmt: skip
     options.check()
+    told = read_roles(
+        adata, guide_key=guide_key, batch_key=batch_key, covariates=covariates,
+        perturbation_key=perturbation_key,
+    )  # fmt: skip
     found = _read_targets(adata, perturbation_key, control, unassigned, options)
     book = Bookkeeping(adata.n_obs)
     gone = np.array(found.names, dtype=object)[found.codes[found.cells("unassigned")]]
     book.keep("assigned", ~found.cells("unassigned"), tally(gone))
     prepared = prepare(adata, found, book, options)
     prepared.tables["params"]["perturbation_key"] = perturbation_key
-    return finish(adata, prepared, prepared.tables, key_added, copy=copy)
+    roles = Roles(LABELS, CONTROL, told.guide_key, told.batch_key, told.covariates)
+    if told.columns[1:]:
+        read_environments(prepared.adata, roles)  # raises where a kept cell lacks one
+    tables = {key_added: prepared.tables, KEY: with_format(roles.stored())}
+    return finish(adata, prepared, tables, copy=copy)
 
 
 def _read_targets(

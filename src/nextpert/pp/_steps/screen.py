@@ -107,10 +107,10 @@ def prepare(
 
 
 def finish(
-    adata: ad.AnnData, prepared: Prepared, tables: dict[str, Any], key: str, *, copy: bool
+    adata: ad.AnnData, prepared: Prepared, tables: dict[str, Any], *, copy: bool
 ) -> ad.AnnData | None:
-    """Store the books and put the screen in the place of ``adata``, or return it."""
-    prepared.adata.uns[key] = tables
+    """Store the tables in ``.uns`` and put the screen in the place of ``adata``, or return it."""
+    prepared.adata.uns.update(tables)
     for message in prepared.warnings:
         warnings.warn(message, UserWarning, stacklevel=3)
     if copy:
