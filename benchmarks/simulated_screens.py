@@ -1,4 +1,4 @@
-"""Simulated screens: what seeing perturbed cells does for the graph. Three tables.
+"""Simulated screens: what seeing perturbed cells does for the graph. Four tables.
 
 ``screens``: 36 genes; 18 are knocked out and 18 are not. The unexplained share of what knockouts
 of the unseen ones would do to the other genes (squared, true effects per change of the gene itself)
@@ -13,7 +13,8 @@ little; "means kept" centres all at the controls instead, which suits shifts.
 
 ``batches``: batches with shifts of standard deviation 1 on every gene, crossed with the
 perturbations. F1 of the skeleton as fixed effects, centred by hand (on the controls of the
-batch), and with batches ignored.
+batch), and with batches ignored. ``verdicts``: the same by the public calls, and what
+``tl.diagnose`` says in the end.
 
     python -m benchmarks.simulated_screens
     python -m benchmarks.simulated_screens --tables peers --models 5
@@ -23,18 +24,23 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from statistics import median
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 from joblib import Parallel, delayed
 
+import nextpert as npt
 from benchmarks._graphs import skeleton_f1
 from benchmarks._peer_searches import SEARCHES, distance, is_there
 from benchmarks._predictors import fit_weights, search_all, search_controls, total_effects
 from benchmarks._simulated import Setting, Simulated, simulate, unexplained
+from nextpert.core import Dag
 
 SCREENS = [
     Setting(degree, efficacy=efficacy, n_control=control, n_cells=cells, unmeasured=unmeasured)
@@ -177,13 +183,45 @@ def batches(settings: list[Setting], n_models: int, workers: int) -> list[str]:
     return lines
 
 
+def through_anndata(found: Simulated, batch_key: str | None) -> tuple[float, str]:
+    """Return the skeleton's F1 and the verdict of the public calls on a screen."""
+    names = np.array([f"G{k}" for k in range(found.scm.n_nodes)])
+    label = [f"G{name}" if name.isdigit() else name for name in found.label]
+    obs = pd.DataFrame({"perturbation": label, "batch": found.batch.astype(str)})
+    obs.index = obs.index.astype(str)
+    adata = ad.AnnData(found.cells, obs, pd.DataFrame(index=names))
+    npt.pp.setup_screen(adata, batch_key=batch_key)
+    npt.tl.learn_dag(adata, method="boss", environments="all")
+    npt.tl.fit_dag_blr(adata)
+    npt.tl.diagnose(adata, rng=0)
+    f1 = skeleton_f1(Dag.from_matrix(adata.varp["dag"]), found.scm.dag)
+    return f1, adata.uns["diagnosis"]["verdict"].split(":")[0]
+
+
+def verdicts(settings: list[Setting], n_models: int) -> list[str]:
+    """Return the table of verdicts by treatment of batches."""
+    lines = ["| degree | batches | treated | skeleton F1 | verdicts |", "|---" * 5 + "|"]
+    for setting in settings:
+        for treated, key in (("none there", None), ("batch_key", "batch"), ("ignored", None)):
+            here = replace(setting, batch_sd=0.0) if treated == "none there" else setting
+            found = [through_anndata(simulate(here, seed), key) for seed in range(n_models)]
+            said = Counter(verdict for _, verdict in found).most_common()
+            cells = [
+                f"{setting.degree}", f"{setting.n_batches}", treated,
+                f"{np.mean([f1 for f1, _ in found]):.3f}",
+                "; ".join(f"{verdict} ({count})" for verdict, count in said),
+            ]  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the tables asked for."""
     parser = argparse.ArgumentParser(
         "python -m benchmarks.simulated_screens", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    names = ("screens", "peers", "batches")
+    names = ("screens", "peers", "batches", "verdicts")
     parser.add_argument("--tables", nargs="+", default=list(names), choices=names)
     parser.add_argument("--models", type=int, default=20, help="models of every setting")
     parser.add_argument("--settings", type=int, help="only the first so many of every table")
@@ -195,6 +233,7 @@ def main(arguments: list[str] | None = None) -> None:
         "screens": lambda: screens([*SCREENS, *SPOILT][some], args.models, args.workers),
         "peers": lambda: peers(PEERS[some], args.models),
         "batches": lambda: batches(BATCHES[some], args.models, args.workers),
+        "verdicts": lambda: verdicts(BATCHES[some], args.models),
     }
     sections = []
     for name in args.tables:
