@@ -3,6 +3,7 @@
 from nextpert._adata.arguments import check_arguments
 from nextpert._adata.batches import Batches, group_moments, read_batches
 from nextpert._adata.eager import eager
+from nextpert._adata.ensemble import read_ensemble, read_graphs, stored_ensemble
 from nextpert._adata.fingerprint import fingerprint
 from nextpert._adata.graph import named_dag, panel_of, read_graph, symbols_of, to_all_genes
 from nextpert._adata.labels import (
@@ -65,7 +66,9 @@ __all__ = [
     "posterior_from",
     "read_batches",
     "read_blocks",
+    "read_ensemble",
     "read_graph",
+    "read_graphs",
     "read_labels",
     "read_lists",
     "read_roles",
@@ -76,6 +79,7 @@ __all__ = [
     "require_sound_matrices",
     "resolve_panel",
     "seen_share",
+    "stored_ensemble",
     "stored_lists",
     "strings",
     "symbols_of",

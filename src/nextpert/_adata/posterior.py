@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextpert._adata.ensemble import read_ensemble
 from nextpert._adata.fingerprint import changed_since
 from nextpert._adata.graph import panel_of, read_graph, require_same_panel, symbols_of
 from nextpert._adata.panel import list_names, resolve_panel
@@ -47,6 +48,8 @@ class FittedPosterior:
         Fingerprint of the cells of the fit; empty where none was stored.
     params
         Parameters of the fit.
+    ensemble
+        The posteriors on the graphs of resamples, of equal weight; empty where there is one graph.
     """
 
     blr: DagBlr
@@ -59,6 +62,7 @@ class FittedPosterior:
     n_control_cells: int
     cells: str
     params: dict[str, Any]
+    ensemble: list[DagBlr]
 
 
 def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
@@ -100,6 +104,9 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         n_control_cells=int(stored["n_control_cells"]),
         cells=" ".join(map(str, dict(stored.get("cells", {})).values())),
         params=params,
+        ensemble=read_ensemble(
+            stored.get("ensemble"), len(genes), f"adata.uns[{key!r}]['ensemble']"
+        ),
     )
 
 

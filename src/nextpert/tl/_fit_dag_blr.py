@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
+    from nextpert.core import Moments
+
 logger = logging.getLogger(__name__)
 
 
@@ -47,6 +49,10 @@ def fit_dag_blr(
     with the known shift ``a`` of the cell's perturbation and a normal-inverse-gamma prior
     (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0, Definition 2 and Lemma 1). The cells of
     one perturbation are one environment, read once, as moments.
+
+    Where :func:`learn_dag` left the graphs of resamples (``n_graphs``), the same cells are fitted
+    on each of them too, with the same prior, and the graphs count alike: by evidence, thousands of
+    cells would put all weight on one. :func:`design_interventions` takes them up.
 
     Parameters
     ----------
@@ -108,12 +114,13 @@ def fit_dag_blr(
           values, so that a change is noticed later; ``environments`` (a table: perturbation, target
           genes, shift, its source, cells), their ``targets`` (``names``, one list after the
           other, and ``offsets``) and ``shifts``, CSR ``(n_environments, n_genes)``; ``left_out`` (a
-          table: label, cells, reason); ``log_evidence``; ``params``.
+          table: label, cells, reason); ``log_evidence``; ``params``. With graphs of resamples
+          ``ensemble``, the posteriors on them, ``"0"``, ``"1"`` and so on, as ``posterior``.
 
     Raises
     ------
     ValueError
-        If the graph or the column of labels is absent, the graph has a cycle or belongs to
+        If the graph or the column of labels is absent, a graph has a cycle or belongs to
         another gene panel, there are no control cells, a gene is constant among them, a label
         is unknown, or a value is NaN or infinite. Nothing is written then.
 
@@ -139,6 +146,7 @@ def fit_dag_blr(
     perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     _shifts.check_shift(shift)
     genes, columns, dag = _adata.read_graph(adata, dag_key, gene_symbols)
+    graphs = _adata.read_graphs(adata, dag_key, genes, dag)
     symbols = gene_symbols or _adata.symbols_of(adata.uns.get(dag_key))
     labels = _adata.read_labels(adata, perturbation_key)
     _adata.require_control(labels, control)
@@ -156,17 +164,17 @@ def fit_dag_blr(
     cells, *perturbed = _adata.group_moments(adata, columns, groups, n_groups, roles)
     environments.require_varying(cells, genes)
     used = environments.shift_environments(plan, shift, genes, cells, perturbed)
-    blr = DagBlr(
-        dag,
-        noise_var=_noise_variances(noise_var, genes),
-        intercept=intercept,
-        prior_scale=prior_scale,
-        prior_units=prior_units,
-    )
+    options: dict[str, Any] = {
+        "noise_var": _noise_variances(noise_var, genes),
+        "intercept": intercept,
+        "prior_scale": prior_scale,
+        "prior_units": prior_units,
+    }
     try:
-        blr = blr.update(cells)
-        for moments, shifts in zip(perturbed, used.shifts, strict=True):
-            blr = blr.update(moments, shifts)
+        blr, *ensemble = [
+            _fitted(DagBlr(each, **options), cells, perturbed, used.shifts)
+            for each in (dag, *graphs)
+        ]
     except ValueError as error:
         raise _adata.named(error, np.array(genes), np.arange(len(genes))) from error
     params: dict[str, Any] = {
@@ -193,6 +201,8 @@ def fit_dag_blr(
         "log_evidence": blr.log_evidence(),
         "params": params,
     }
+    if ensemble:
+        stored["ensemble"] = _adata.stored_ensemble(ensemble)
     environments.warn_values(cells, layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)
     environments.warn_hardly_expressed(used, cells, genes)
@@ -204,6 +214,15 @@ def fit_dag_blr(
     return _adata.write_results(
         adata, uns={key_added: stored}, varp={f"{key_added}_mean": mean}, copy=copy
     )
+
+
+def _fitted(
+    blr: DagBlr, controls: Moments, perturbed: Sequence[Moments], shifts: NDArray[np.float64]
+) -> DagBlr:
+    blr = blr.update(controls)  # a copy; the rest is added in place
+    for moments, shift in zip(perturbed, shifts, strict=True):
+        blr.update(moments, shift, inplace=True)
+    return blr
 
 
 def _noise_variances(

@@ -1,0 +1,113 @@
+"""The graphs of resamples in fit and design, against one graph at a time."""
+
+from __future__ import annotations
+
+import copy
+
+import anndata as ad
+import numpy as np
+import pytest
+
+import nextpert as npt
+from nextpert._adata import posterior_from, read_graph, read_graphs
+
+pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
+N_GRAPHS = 6
+
+
+@pytest.fixture
+def many(small_screen):
+    options = {"method": "boss", "environments": "all", "n_runs": 1, "rng": 0}
+    npt.tl.learn_dag(small_screen, **options, n_graphs=N_GRAPHS)
+    npt.tl.fit_dag_blr(small_screen)
+    return small_screen
+
+
+def graphs_of(adata):
+    genes, _, dag = read_graph(adata, "dag")
+    return read_graphs(adata, "dag", genes, dag)
+
+
+def alone(adata):
+    """The same screen with the graph of all cells only."""
+    other = adata.copy()
+    npt.tl.learn_dag(other, method="given", dag=read_graph(adata, "dag")[2])
+    npt.tl.fit_dag_blr(other)
+    return other
+
+
+def test_graphs_are_read_back_as_they_were_counted(many):
+    share = sum(g.to_matrix().toarray() for g in graphs_of(many)) / N_GRAPHS
+    np.testing.assert_allclose(many.varp["dag_frequency"].toarray(), share, atol=1e-12)
+    assert ((share > 0) & (share < 1)).any()
+
+
+def test_every_graph_is_fitted_as_if_it_were_the_only_one(many):
+    fit, graphs = posterior_from(many), graphs_of(many)
+    assert len(fit.ensemble) == len(graphs) == N_GRAPHS
+    for found, graph in zip(fit.ensemble, graphs, strict=True):
+        other = many.copy()
+        other.varp["one"] = graph.to_matrix()
+        npt.tl.fit_dag_blr(other, dag_key="one", key_added="one_blr")
+        wanted = posterior_from(other, "one_blr")
+        assert not wanted.ensemble
+        assert np.array_equal(found.mean().toarray(), wanted.blr.mean().toarray())
+        assert np.array_equal(found.noise_var, wanted.blr.noise_var)
+    one = alone(many)
+    assert "ensemble" not in one.uns["dag_blr"]
+    assert (one.varp["dag_blr_mean"] != many.varp["dag_blr_mean"]).nnz == 0
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_the_ensemble_survives_files(many, kind, tmp_path):
+    getattr(many, f"write_{kind}")(tmp_path / "screen")
+    read = {"h5ad": ad.read_h5ad, "zarr": ad.read_zarr}[kind](tmp_path / "screen")
+    for before, after in zip(
+        posterior_from(many).ensemble, posterior_from(read).ensemble, strict=True
+    ):
+        assert np.array_equal(before.mean().toarray(), after.mean().toarray())
+    npt.tl.fit_dag_blr(read)  # the graphs, too
+    assert len(posterior_from(read).ensemble) == N_GRAPHS
+
+
+def damages(graphs, p):
+    yield "is gone", {k: v for k, v in graphs.items() if k != "indptr"}
+    yield "no whole numbers", {**graphs, "indices": graphs["indices"] + 0.5}
+    yield "pointers", {**graphs, "n_graphs": graphs["n_graphs"] + 1}
+    yield "pointers", {**graphs, "indptr": graphs["indptr"][::-1]}
+    yield "outside the panel", {**graphs, "indices": graphs["indices"] + p}
+    first = np.zeros(N_GRAPHS * p + 1, np.int64)
+    first[1], first[2:] = 1, 2
+    yield "cycle", {**graphs, "indptr": first, "indices": np.array([1, 0])}
+    first[1:] = 2
+    yield "twice", {**graphs, "indptr": first, "indices": np.array([1, 1])}
+
+
+def test_damaged_graphs_are_refused_with_the_remedy(many):
+    every = list(damages(dict(many.uns["dag"]["graphs"]), many.n_vars))
+    for what, damaged in every:
+        other = many.copy()
+        other.uns["dag"]["graphs"] = damaged
+        genes, _, dag = read_graph(many, "dag")
+        with pytest.raises(ValueError, match=rf"damaged.*{what}.*run tl\.learn_dag again"):
+            read_graphs(other, "dag", genes, dag)
+    with pytest.raises(ValueError, match=r"run tl\.learn_dag again"):
+        npt.tl.fit_dag_blr(other)
+
+
+def test_a_damaged_ensemble_is_refused_with_the_remedy(many):
+    stored = copy.deepcopy(dict(many.uns["dag_blr"]))
+    del stored["ensemble"]["3"]
+    many.uns["dag_blr"] = stored
+    with pytest.raises(ValueError, match=r"run tl\.fit_dag_blr again"):
+        posterior_from(many)
+
+
+def test_a_graph_changed_by_hand_stands_alone(many):
+    matrix = many.varp["dag"].copy().tolil()
+    parent, child = many.varp["dag"].nonzero()
+    matrix[parent[0], child[0]] = 0
+    many.varp["dag"] = matrix.tocsr()
+    with pytest.warns(UserWarning, match="graphs of resamples .* are not used"):
+        npt.tl.fit_dag_blr(many)
+    assert not posterior_from(many).ensemble
