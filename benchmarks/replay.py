@@ -8,7 +8,7 @@ squared distance of the mean of all its cells to the target. See ``tl.replay_des
 
     python benchmarks/replay.py
     python benchmarks/replay.py --quick
-    python benchmarks/replay.py --screens tapseq --mixtures --save replay
+    python benchmarks/replay.py --screens tapseq --save replay
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ def main() -> None:
     parser.add_argument("--screens", nargs="+", default=list(SCREENS), choices=list(SCREENS))
     parser.add_argument("--criteria", nargs="+", default=[*CRITERIA, "no_model"])
     parser.add_argument("--held-out", default="both", choices=["no", "yes", "both"])
-    parser.add_argument("--mixtures", action="store_true", help="also mixtures of two targets")
     parser.add_argument("--shift", default="knockout", choices=["knockout", "observed"])
-    parser.add_argument("--prior-scale", default="evidence", help="or a number (the paper: 1)")
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
@@ -112,7 +110,6 @@ def main() -> None:
     parser.add_argument("--save", metavar="NAME", help="write NAME_<screen>.h5ad and .png")
     args = parser.parse_args()
     repeats, rounds = (4, 3) if args.quick else (args.repeats, args.rounds)
-    scale = args.prior_scale if args.prior_scale == "evidence" else float(args.prior_scale)
     # Which labels are left out is part of the books of pp.perturbation_screen.
     warnings.filterwarnings("ignore", category=UserWarning, module="nextpert|__main__")
     logging.getLogger("nextpert").setLevel(logging.ERROR)
@@ -121,9 +118,9 @@ def main() -> None:
         npt.tl.learn_dag(adata)
         start = time.perf_counter()
         npt.tl.replay_design(
-            adata, criteria=args.criteria, mixtures=args.mixtures, shift=args.shift,
+            adata, criteria=args.criteria, shift=args.shift,
             held_out={"no": False, "yes": True, "both": "both"}[args.held_out],
-            n_repeats=repeats, n_rounds=rounds, prior_scale=scale, n_jobs=args.workers,
+            n_repeats=repeats, n_rounds=rounds, n_jobs=args.workers,
         )  # fmt: skip
         seconds = time.perf_counter() - start
         stored = adata.uns["replay"]

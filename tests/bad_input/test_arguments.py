@@ -32,7 +32,7 @@ WRONG = {
     "control": (3, "", "contrl", b"control", ["contrl"], [None]),
     "separator": (3, None, b"+"),
     "key_added": ("a/b", "", 3, None),
-    **dict.fromkeys(("copy", "show_progress", "intercept", "noise_aware", "mixtures"), FLAG),
+    **dict.fromkeys(("copy", "show_progress", "intercept", "noise_aware"), FLAG),
     **dict.fromkeys(("standardize", "return_fig", "verify", "counts"), FLAG),
     "show": ("yes", 2),
     "held_out": ("maybe", 2),

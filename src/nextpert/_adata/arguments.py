@@ -264,7 +264,7 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
     **_each(_maybe_text, "gene_symbols", "preset", "controls", "prior_units"),
     "combinations": _maybe_text,
     "separator": partial(_text, empty=True),
-    **_each(_flag, "copy", "show_progress", "intercept", "noise_aware", "mixtures", "standardize"),
+    **_each(_flag, "copy", "show_progress", "intercept", "noise_aware", "standardize"),
     **_each(_flag, "return_fig", "verify", "counts"),
     "show": partial(_flag, none=True),
     "held_out": partial(_flag, none=True, text=True),

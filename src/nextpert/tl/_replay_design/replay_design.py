@@ -13,7 +13,6 @@ from nextpert._adata import shifts as _shifts
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.acquisition.build_acquisition import CRITERIA
 from nextpert.core.loop.replay import NO_MODEL
-from nextpert.core.posterior._prior import check_scale
 from nextpert.tl._replay_design import run as running
 from nextpert.tl._replay_design import tables, words
 from nextpert.tl._replay_design.setup import Goal, Setup, read_setup
@@ -34,22 +33,17 @@ def replay_design(
     candidates: Sequence[str] | None = None,
     criteria: Sequence[str] = ("civ", "civ_ow", "cv", "maxv", "greedy", "random"),
     held_out: bool | str = False,
-    mixtures: bool = False,
     n_warmup: int = 100,
     n_rounds: int = 10,
     n_cells: int = 10,
     n_repeats: int = 50,
     shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] = "knockout",
-    separator: str = "+",
-    prior_scale: str | float = "evidence",
-    noise_aware: bool = False,
     dag_key: str = "dag",
     perturbation_key: str | None = None,
     control: str | None = None,
     layer: str | None = None,
     rng: int | np.random.Generator | None = 0,
     n_jobs: int | None = 1,
-    show_progress: bool = False,
     key_added: str = "replay",
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -70,7 +64,8 @@ def replay_design(
         replayed are held in memory, dense, on the panel.
     targets
         States to reach: labels (the mean of all cells of that perturbation), or pairs of labels
-        (a mixture, half each). ``None`` (default): every candidate in turn.
+        (a mixture, half each; ``itertools.combinations(labels, 2)`` gives every pair). ``None``
+        (default): every candidate in turn.
     candidates
         Labels that may be proposed; ``None`` (default) takes all whose shift is known on the
         panel.
@@ -86,8 +81,6 @@ def replay_design(
         ``False`` (default): the target's own perturbation is in the pool, as in the paper.
         ``True``: it is not (of a mixture, neither is), so that the best of the others must be
         found. ``"both"``: one after the other, on the same cells.
-    mixtures
-        Whether to add the mixture of every two of the targets.
     n_warmup
         Number of control cells of the warm-up, drawn anew in each repeat.
     n_rounds, n_cells
@@ -100,14 +93,8 @@ def replay_design(
         mean of its targets in all control cells, those the graph was learned from, too.
         ``"observed"`` takes the measured change of its targets from all of its cells: that leaks
         part of the answer into the model, and flatters it. Or a table as in
-        :func:`fit_dag_blr`, say from a pilot.
-    separator
-        What joins the targets of a label, as in ``"MYC+STK3"``.
-    prior_scale
-        ``"evidence"`` (default) learns the scale of the prior of the weights anew in each round;
-        a number fixes it (1 in the paper).
-    noise_aware
-        Whether the look ahead counts the scatter of the cells to come; the paper's does not.
+        :func:`fit_dag_blr`, say from a pilot, or for labels that join their targets by
+        something else than ``"+"``.
     dag_key
         Graph in ``adata.varp`` (row = parent).
     perturbation_key
@@ -123,8 +110,6 @@ def replay_design(
     n_jobs
         Number of processes; the results are the same to the bit for any, and if one is killed
         its share is done by the calling one. ``None`` leaves it to joblib's context.
-    show_progress
-        Whether to show a progress bar.
     key_added
         Name of the results.
     copy
@@ -199,14 +184,9 @@ def replay_design(
         n_rounds=require_count(n_rounds, "n_rounds"),
         n_cells=require_count(n_cells, "n_cells"),
         n_repeats=require_count(n_repeats, "n_repeats", least=2),
-        noise_aware=bool(noise_aware),
-        prior_scale=check_scale(prior_scale),
     )
     readings = _readings(held_out)
-    setup = read_setup(
-        adata, targets, candidates, shift, mixtures=mixtures, dag_key=dag_key,
-        roles=roles, separator=separator,
-    )  # fmt: skip
+    setup = read_setup(adata, targets, candidates, shift, dag_key=dag_key, roles=roles)
     tasks = [_task(goal, readings, setup) for goal in setup.goals]
     if options.n_warmup > len(setup.pool.control):
         message = (
@@ -214,16 +194,11 @@ def replay_design(
             f"labelled {control!r}: lower n_warmup."
         )
         raise ValueError(message)
-    runs = running.run_all(
-        setup.pool, setup.dag, tasks, options, as_rng(rng),
-        n_jobs=n_jobs, show_progress=show_progress,
-    )  # fmt: skip
+    runs = running.run_all(setup.pool, setup.dag, tasks, options, as_rng(rng), n_jobs=n_jobs)
     params: dict[str, Any] = {
         "criteria": _adata.strings(options.criteria),
         "held_out": np.array(readings),
         "shift": shift if isinstance(shift, str) else "table",
-        "prior_scale": prior_scale,
-        "noise_aware": int(noise_aware),
         "dag_key": dag_key,
         **roles.stored(),
     }

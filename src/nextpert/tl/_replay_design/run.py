@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-from tqdm import tqdm
 
 from nextpert.core import Dag, DagBlr, Moments
 from nextpert.core.loop._workers import run_tasks
@@ -34,8 +33,6 @@ class Options:
     n_rounds: int
     n_cells: int
     n_repeats: int
-    noise_aware: bool
-    prior_scale: float | str
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,6 @@ def run_all(
     rng: np.random.Generator,
     *,
     n_jobs: int | None,
-    show_progress: bool,
 ) -> Runs:
     """Run every criterion on every target, reading and repeat.
 
@@ -88,11 +84,7 @@ def run_all(
         for task, own in zip(tasks, streams, strict=True)
         for stream in own
     ]
-    done: dict[int, Any] = {}
-    with tqdm(total=len(jobs), desc="Replay", unit="repeat", disable=not show_progress) as bar:
-        for i, result in run_tasks(_one, jobs, n_jobs=n_jobs):
-            done[i] = result
-            bar.update()
+    done = dict(run_tasks(_one, jobs, n_jobs=n_jobs))
     stacked = [np.stack(part) for part in zip(*(done[i] for i in range(len(jobs))), strict=True)]
     by_target = [x.reshape(len(tasks), options.n_repeats, *x.shape[1:]) for x in stacked]
     return Runs(*(np.ascontiguousarray(np.moveaxis(x, 1, 3)) for x in by_target))
@@ -112,8 +104,7 @@ def _one(
         deal = pool.deal(options.n_warmup, order)
         cells = Moments.from_array(pool.control[deal.warmup])
         warm, empty = (
-            DagBlr(graph, prior_scale=options.prior_scale).update(cells)
-            for graph in (dag, Dag.from_edges(dag.n_nodes, []))
+            DagBlr(graph).update(cells) for graph in (dag, Dag.from_edges(dag.n_nodes, []))
         )
         for r, candidates in enumerate(task.candidates):
             for c, criterion in enumerate(options.criteria):
@@ -122,8 +113,7 @@ def _one(
                     pool, empty if is_empty else warm, task.target_mean,
                     "random" if is_empty else criterion,
                     deal=deal, candidates=candidates, n_rounds=options.n_rounds,
-                    n_cells=options.n_cells, noise_aware=options.noise_aware,
-                    rng=np.random.default_rng(seed),
+                    n_cells=options.n_cells, rng=np.random.default_rng(seed),
                 )  # fmt: skip
                 distance[r, c] = result.distance
                 recommended[r, c], chosen[r, c] = result.recommended, result.chosen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,10 +65,8 @@ def read_setup(
     candidates: Sequence[str] | None,
     shift: Any,
     *,
-    mixtures: bool,
     dag_key: str,
     roles: Roles,
-    separator: str,
 ) -> Setup:
     """Read graph, labels and cells.
 
@@ -88,7 +85,7 @@ def read_setup(
         measured=_adata.measured_genes(adata, _adata.symbols_of(adata.uns.get(dag_key))),
         perturbations=candidates,
         shift=shift,
-        separator=separator,
+        separator="+",
         control=control,
     )
     if len(plan.names) < 2:
@@ -98,7 +95,7 @@ def read_setup(
             f"or the list of candidates.{plan.hint}"
         )
         raise ValueError(message)
-    wanted = _wanted(targets, plan.names, labels, control, mixtures=mixtures)
+    wanted = _wanted(targets, plan.names, labels, control)
     names = list(dict.fromkeys([control, *plan.names, *(label for g in wanted for label in g)]))
     cells = _read_cells(adata, columns, labels, names, roles)
     moments = {name: Moments.from_array(x) for name, x in cells.items()}
@@ -114,7 +111,7 @@ def read_setup(
 
 
 def _wanted(
-    targets: Any, candidates: Sequence[str], labels: LabelTable, control: str, *, mixtures: bool
+    targets: Any, candidates: Sequence[str], labels: LabelTable, control: str
 ) -> list[Parts]:
     """Return the labels of every target: one, or the two of a mixture."""
     if isinstance(targets, str):
@@ -131,9 +128,6 @@ def _wanted(
     if any(control in parts for parts in wanted):
         message = f"targets holds {control!r}, the control state itself: leave it out."
         raise ValueError(message)
-    if mixtures:
-        singles = [parts[0] for parts in wanted if len(parts) == 1]
-        wanted += list(combinations(singles, 2))
     unique: dict[frozenset[str], Parts] = {}
     for parts in wanted:
         unique.setdefault(frozenset(parts), parts)
