@@ -298,3 +298,18 @@ def test_copies_are_refused():
 def test_the_smallest_panels(p):
     x = np.random.default_rng(0).normal(size=(100, p)).cumsum(axis=1)
     assert boss(Moments.from_array(x), n_starts=2, rng=0).dag.n_edges == p - 1
+
+
+def test_orders_given_are_started_from(simulated):
+    """From the order of the best graph its score is kept, whatever the other start finds."""
+    moments = simulated(30, 6, seed=3)[1]
+    best = boss(moments, n_starts=10, rng=0)
+    found = boss(moments, orders=best.order, rng=1)
+    assert found.score >= best.score - 1e-6
+    assert len(found.scores) == 2
+    assert found.scores[0] == boss(moments, rng=1).scores[0]  # its own start is what it was
+    with pytest.raises(ValueError, match="Each of orders must name each of the nodes"):
+        boss(moments, orders=[0, 1, 2])
+    prior = PriorKnowledge(30, before=[(int(best.order[3]), int(best.order[0]))])
+    with pytest.raises(ValueError, match="against the prior"):
+        boss(moments, orders=best.order, prior=prior)

@@ -70,6 +70,23 @@ def checked_prior(prior: PriorKnowledge | None, n_nodes: int) -> PriorKnowledge:
     return known
 
 
+def checked_orders(orders: ArrayLike | None, known: PriorKnowledge) -> NDArray[np.int64]:
+    p = known.n_nodes
+    rows = np.empty((0, p), np.int64) if orders is None else np.atleast_2d(np.asarray(orders))
+    shaped = rows.dtype.kind in "iu" and rows.ndim == 2 and rows.shape[1] == p
+    if not shaped or (np.sort(rows, axis=1) != np.arange(p)).any():
+        message = f"Each of orders must name each of the nodes 0..{p - 1} once, but is {orders!r}."
+        raise ValueError(message)
+    for row in rows:
+        conflict = known.first_conflict(row)
+        if conflict is not None:
+            message = (
+                f"One of orders puts node {conflict[1]} before {conflict[0]}, against the prior."
+            )
+            raise ValueError(message)
+    return np.ascontiguousarray(rows, np.int64)
+
+
 def packed(known: PriorKnowledge) -> dict[str, Any]:
     """Return the prior knowledge as bit sets, the fields of the compiled searches' input."""
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from nextpert.core.search._grow_shrink import Forest, Growth
 from nextpert.core.search._imap import Problem, Scratch, sparse_order
 from nextpert.core.search._local_score import ScoreProblem, local_score
 from nextpert.core.search._scores import checked_log_odds, make_score_problem
-from nextpert.core.search._statistics import checked_prior, packed
+from nextpert.core.search._statistics import checked_orders, checked_prior, packed
 from nextpert.core.search.prior_knowledge import PriorKnowledge
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class BossResult:
     score
         Its score, as :func:`boss` defines it.
     scores
-        Score of the order at the end of every start, shape ``(n_starts,)``.
+        Score of the order at the end of every start, shape ``(n_starts + n_orders,)``: first
+        those of orders of its own.
     best_start
         The start that found ``dag``.
     criterion
@@ -78,6 +80,7 @@ def boss(
     score: str = "bic",
     penalty: float = 2.0,
     n_starts: int = 1,
+    orders: ArrayLike | None = None,
     backward_search: bool = True,
     prior: PriorKnowledge | None = None,
     log_odds: ArrayLike | None = None,
@@ -117,6 +120,9 @@ def boss(
     n_starts
         Number of starts: the first from the sparsest minimum-degree order, as in :func:`gsp`, the
         others from randomised ones.
+    orders
+        Orders of the nodes that are not exogenous to start further runs from, shape
+        ``(n_orders, n_nodes)`` or ``(n_nodes,)``; they must agree with the prior knowledge.
     backward_search
         Whether to end with a backward equivalence search; with prior knowledge, only over classes
         with a member that agrees with it.
@@ -158,17 +164,23 @@ def boss(
     bound = known if known.before.any() or known.forbidden.any() else None
     odds = checked_log_odds(log_odds, known.n_nodes, n_exogenous)
     task = _Task.make(moments, score, penalty, known, n_exogenous, odds)
-    seeds = as_rng(rng).integers(0, 2**64, n_starts, dtype=np.uint64)
+    given = checked_orders(orders, known)
+    n_runs = n_starts + len(given)
+    seeds = as_rng(rng).integers(0, 2**64, n_runs, dtype=np.uint64)
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
-    scores = np.empty(n_starts)
+    scores = np.empty(n_runs)
     best, best_parents = -1, task.problem.before
-    tasks = (delayed(_start)(task, bound, seed, k > 0) for k, seed in enumerate(seeds))
+    own = (delayed(_start)(task, bound, seed, k > 0) for k, seed in enumerate(seeds[:n_starts]))
+    further = (
+        delayed(_go_on)(task, bound, s, o) for s, o in zip(seeds[n_starts:], given, strict=True)
+    )
+    tasks = chain(own, further)
     for k, (total, parents) in enumerate(workers(tasks)):
         scores[k] = total
         if best < 0 or total > scores[best] + 1e-6:
             best, best_parents = k, parents
         if progress is not None:
-            progress(k + 1, n_starts)
+            progress(k + 1, n_runs)
     dag = _to_dag(best_parents)
     if backward_search:
         full = None if bound is None else bound.with_exogenous(n_exogenous)
@@ -177,7 +189,7 @@ def boss(
     arcs = dag.to_matrix().toarray() != 0
     p = known.n_nodes
     dag = Dag.from_matrix(arcs[:p, :p])
-    logger.info("BOSS: %d arcs, score %.6g, start %d of %d", dag.n_edges, total, best, n_starts)
+    logger.info("BOSS: %d arcs, score %.6g, start %d of %d", dag.n_edges, total, best, n_runs)
     order = known.order_of(dag)
     return BossResult(dag, order, total, scores, best, score, moments.n, arcs[p:, :p])
 
@@ -255,6 +267,17 @@ def _start(
     if member is not None and full.allows(member):
         found.append((_total(task.problem, member), _rows_of(task.problem, member)))
     return _turned(task, full, *max(found, key=lambda pair: pair[0]))
+
+
+def _go_on(
+    task: _Task, prior: PriorKnowledge | None, seed: np.uint64, given: NDArray[np.int64]
+) -> tuple[float, NDArray[np.uint64]]:
+    """Climb from an order that is given; return the score and the parent sets."""
+    n_exogenous, random = task.n_exogenous, np.array([seed], np.uint64)
+    order = np.concatenate([np.arange(len(given), len(given) + n_exogenous), given])
+    total, parents, _ = _climb(task.problem, order, random, n_exogenous, prior is not None)
+    full = None if prior is None else prior.with_exogenous(n_exogenous)
+    return _turned(task, full, total, parents)
 
 
 def _turned(

@@ -14,7 +14,7 @@ from nextpert.core.graph.dag import Dag
 from nextpert.core.search._bits import unpack_rows
 from nextpert.core.search._gsp_kernel import Space, run_seeds
 from nextpert.core.search._imap import Problem, Scratch
-from nextpert.core.search._statistics import make_problem
+from nextpert.core.search._statistics import checked_orders, make_problem
 from nextpert.core.search.prior_knowledge import PriorKnowledge
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def gsp(
     problem = make_problem(moments, alpha, prior)
     seeds = as_rng(rng).integers(0, 2**64, n_runs, dtype=np.uint64)
     known = PriorKnowledge(moments.n_nodes) if prior is None else prior
-    given = _checked_orders(orders, known)
+    given = checked_orders(orders, known)
     chunks: list[tuple[NDArray[Any], ...]]
     chunks = [(seeds[first : first + _CHUNK],) for first in range(0, n_runs, _CHUNK)]
     if len(given):  # seeds of their own, so that the other runs are what they are without
@@ -163,23 +163,6 @@ def gsp(
     dag = Dag.from_matrix(unpack_rows(best_parents, moments.n_nodes).T)
     logger.info("GSP: %d arcs, best of %d runs (run %d)", dag.n_edges, n_all, best_run)
     return GspResult(dag, known.order_of(dag), n_edges, best_run, float(alpha), moments.n)
-
-
-def _checked_orders(orders: ArrayLike | None, known: PriorKnowledge) -> NDArray[np.int64]:
-    p = known.n_nodes
-    rows = np.empty((0, p), np.int64) if orders is None else np.atleast_2d(np.asarray(orders))
-    shaped = rows.dtype.kind in "iu" and rows.ndim == 2 and rows.shape[1] == p
-    if not shaped or (np.sort(rows, axis=1) != np.arange(p)).any():
-        message = f"Each of orders must name each of the nodes 0..{p - 1} once, but is {orders!r}."
-        raise ValueError(message)
-    for row in rows:
-        conflict = known.first_conflict(row)
-        if conflict is not None:
-            message = (
-                f"One of orders puts node {conflict[1]} before {conflict[0]}, against the prior."
-            )
-            raise ValueError(message)
-    return np.ascontiguousarray(rows, np.int64)
 
 
 def _run_chunk(

@@ -91,7 +91,7 @@ def learn_from_cells(
         warn_if_not_sparsest(cells, found.dag, options.prior, options.alpha)
     many = None
     if n_graphs > 1:
-        known = options.believing(found.log_odds)
+        known = options.after(found)
         many = ensemble(
             adata, columns, genes, environments, exogenous, n_graphs, known, rng, workers
         )

@@ -36,10 +36,17 @@ class SearchOptions:
     prior: PriorKnowledge | None
     network: NDArray[np.float64] | None = None
     log_odds: NDArray[np.float64] | None = None
+    order: NDArray[np.int64] | None = None
 
-    def believing(self, log_odds: NDArray[np.float64] | None) -> SearchOptions:
-        """Return those of a search that learns no belief anew."""
-        return replace(self, network=None, log_odds=log_odds)
+    def after(self, found: Found) -> SearchOptions:
+        """Return those of searches that start where one ended, and learn no belief anew.
+
+        BOSS starts from the order it found and once from one of its own.
+        """
+        n_runs = 1 if self.method == "boss" else self.n_runs
+        return replace(
+            self, network=None, log_odds=found.log_odds, order=found.order, n_runs=n_runs
+        )
 
     def used(self) -> dict[str, Any]:
         """Return those that the method uses."""
@@ -121,7 +128,7 @@ def run(
         common: dict[str, Any] = {
             "n_exogenous": cells.n_nodes - n_genes, "penalty": options.penalty,
             "n_starts": options.n_runs, "prior": options.prior, "rng": rng, "n_jobs": n_jobs,
-            "progress": progress,
+            "progress": progress, "orders": options.order,
         }  # fmt: skip
         log_odds, known = options.log_odds, {}
         if options.network is None:
