@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert._adata import check_arguments, in_order, list_names, read_graph, symbols_of
+from nextpert._adata import check_arguments, eager, in_order, list_names, read_graph, symbols_of
 from nextpert.core.cells._sound import require_sound
+from nextpert.pl._dag.arcs import draw_arcs, known_arcs
 from nextpert.pl._dag.modules import draw_modules, read_modules
-from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, ORANGE, finish
+from nextpert.pl._figure import BLACK, LIGHT, finish
 
 if TYPE_CHECKING:
     import os
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
     Nodes = NDArray[np.int64]
-
-_THINNEST, _THICKEST = 0.3, 3.5
 
 
 def dag(
@@ -50,8 +49,14 @@ def dag(
     Every arc runs from left to right, so it needs no arrowhead. With a posterior, positive
     weights are blue and lie above the names, negative ones orange and below, and width grows with
     the absolute weight (posterior mean: change of the child per unit of the parent,
-    log-normalised expression). Without, all arcs are grey and lie above. Shaded bands mark
-    topological layers (the longest path that leads to a gene); genes without arcs come last.
+    log-normalised expression). Without, all arcs lie above; they are grey, or coloured by what
+    settles their direction. Shaded bands mark topological layers (the longest path that leads to
+    a gene); genes without arcs come last.
+
+    Where :func:`nextpert.tl.learn_dag` learned the graph, an arc whose direction is open is
+    dashed: left to right is one choice of two. With graphs of resamples (``n_graphs``) an arc is
+    the darker, and without a posterior the wider, the more of them have it; in either direction,
+    if it is open.
 
     Parameters
     ----------
@@ -118,19 +123,28 @@ def dag(
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     parent, child = adjacency.nonzero()
+    if weights is not None:
+        keep = np.abs(weights[parent, child]) >= min_weight
+        parent, child = parent[keep], child[keep]
     weight = None if weights is None else weights[parent, child]
-    if weight is not None:
-        keep = np.abs(weight) >= min_weight
-        parent, child, weight = parent[keep], child[keep], weight[keep]
+    ends = [(shown[x], shown[y]) for x, y in zip(parent, child, strict=True)]
+    arcs = known_arcs(_table(adata, key, "arcs"), ends, weight)
     figure, panel = _axes(ax, len(order))
     _draw_layers(panel, layer[order])
     ranked = [shown[i] for i in order]
     _draw_names(panel, ranked, set(map(str, highlight)))
-    band, handles = _draw_arcs(panel, place[parent], place[child], weight)
+    below = np.zeros(len(parent), np.bool_) if weight is None else weight < 0
+    tallest = float((np.abs(place[child] - place[parent]) ** 0.75).max(initial=1.0)) * 1.03
+    band = _band(panel, tallest, 1 + int(below.any()))
+    handles = draw_arcs(panel, place[parent], place[child], below, band, arcs)
+    _frame(panel, -band - tallest * bool(below.any()), band + tallest)
     if member is not None:
         handles += draw_modules(panel, ranked, member, band)
     _legend(panel, handles)
-    panel.set_title(f"{len(order)} genes, {len(parent)} arcs", fontsize=10)
+    title = f"{len(order)} genes, {len(parent)} arcs"
+    if arcs.open.any():
+        title += f", {int(arcs.open.sum())} of open direction"
+    panel.set_title(title, fontsize=10)
     return finish(figure, panel, show=show, return_fig=return_fig, save=save, own=ax is None)
 
 
@@ -145,6 +159,12 @@ def _chosen(names: list[str], genes: Sequence[str] | None, key: str) -> Nodes:
         )
         raise ValueError(message)
     return np.array([names.index(gene) for gene in wanted], dtype=np.int64)
+
+
+def _table(adata: AnnData, key: str, name: str) -> pd.DataFrame | None:
+    """Return a table that is stored with the graph, or ``None`` where there is none."""
+    stored = adata.uns.get(key)
+    return eager(stored[name]) if hasattr(stored, "keys") and name in stored else None
 
 
 def _weights(adata: AnnData, posterior_key: str | None, columns: Nodes) -> Vector | None:
@@ -232,53 +252,11 @@ def _band(panel: Axes, tallest: float, sides: int) -> float:
     return sides * tallest * share / (1 - share) / 2
 
 
-def _draw_arcs(
-    panel: Axes, start: Nodes, stop: Nodes, weight: Vector | None
-) -> tuple[float, list[Any]]:
-    """Draw the arcs; return half the height of the band of names, and the legend's entries."""
-    from matplotlib.collections import LineCollection
-    from matplotlib.colors import to_rgba_array
-
-    span = (stop - start).astype(float)
-    tallest = float((span**0.75).max(initial=1.0)) * 1.03
-    below = np.zeros(len(span), dtype=bool) if weight is None else weight < 0
-    band = _band(panel, tallest, 1 + int(below.any()))
-    t = np.linspace(0, np.pi, 80)
-    x = (start + stop)[:, None] / 2 - span[:, None] / 2 * np.cos(t)
-    y = band + span[:, None] ** 0.75 * np.sin(t)
-    y[below] *= -1
-    strength = np.full(len(span), 0.5)
-    colours = to_rgba_array([GREY] * len(span))
-    handles: list[Any] = []
-    if weight is not None:
-        largest = float(np.abs(weight).max(initial=0.0)) or 1.0
-        strength = np.abs(weight) / largest
-        colours = to_rgba_array(np.where(below, ORANGE, BLUE).tolist())
-        handles = _weight_handles(largest)
-    if len(span):
-        colours[:, 3] = 0.45 + 0.4 * strength  # weak arcs step back
-    width = _THINNEST + (_THICKEST - _THINNEST) * strength if weight is not None else 0.8
-    lines = np.stack([x, y], axis=-1)
-    panel.add_collection(LineCollection(list(lines), linewidths=width, colors=colours, zorder=2))
-    low = -band - tallest if below.any() else -band
-    panel.set(xlim=(-0.9, len(panel.texts) - 0.1), ylim=(low, band + tallest), xticks=[], yticks=[])
+def _frame(panel: Axes, low: float, high: float) -> None:
+    panel.set(xlim=(-0.9, len(panel.texts) - 0.1), ylim=(low, high), xticks=[], yticks=[])
     panel.set_xlabel("genes in topological order: causes left, effects right", fontsize=9)
     for side in panel.spines.values():
         side.set_visible(False)
-    return band, handles
-
-
-def _weight_handles(largest: float) -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], color=BLUE, linewidth=2, label="raises (above)"),
-        Line2D([], [], color=ORANGE, linewidth=2, label="lowers (below)"),
-    ]
-    for size in (largest, largest / 4):
-        width = _THINNEST + (_THICKEST - _THINNEST) * size / largest
-        handles.append(Line2D([], [], color=GREY, linewidth=width, label=f"weight {size:.2g}"))
-    return handles
 
 
 def _legend(panel: Axes, handles: list[Any]) -> None:
