@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import pytest
 
@@ -53,6 +56,24 @@ def test_progress_and_order(task):
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert [len(result.shifts) for result in found] == [3, 1, 2]
     assert campaigns([]) == []
+
+
+def test_what_a_killed_worker_leaves_is_done_here(task):
+    scm, parent, seen = task["source"], os.getpid(), []
+
+    class Fragile:
+        n_nodes, mean = scm.n_nodes, scm.mean
+
+        def sample(self, *args, **options):
+            if os.getpid() != parent:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return scm.sample(*args, **options)
+
+    tasks = [task | {"source": Fragile() if k == 3 else scm} for k in range(6)]
+    with pytest.warns(UserWarning, match=r"A worker was killed.* of 6 tasks are kept"):
+        found = campaigns(tasks, rng=1, n_jobs=2, progress=lambda *done: seen.append(done))
+    assert_same(found, campaigns([task] * 6, rng=1))
+    assert seen == [(k, 6) for k in range(1, 7)]
 
 
 def test_wrong_arguments_are_named(task):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from nextpert.core._checks import as_rng
+from nextpert.core.loop._workers import run_tasks
 from nextpert.core.loop.campaign import CampaignResult, campaign
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def campaigns(
         Seed or generator for the tasks without one.
     n_jobs
         Number of processes; ``None`` leaves it to joblib's context (with its dask backend,
-        campaigns are spread over a cluster).
+        campaigns are spread over a cluster). If one is killed, the campaigns that are finished
+        are kept and the rest is run by the calling one, with a warning.
     progress
         ``True`` shows a progress bar; a function is called with the number of campaigns done and
         of all, after each.
@@ -78,12 +79,15 @@ def campaigns(
         own = task.get("rng")
         # Spawned here, in the order of the tasks: workers hold copies of a shared generator.
         task["rng"] = child if own is None else own.spawn(1)[0] if hasattr(own, "spawn") else own
-    workers = Parallel(n_jobs=n_jobs, return_as="generator")
-    results = []
+    results: dict[int, CampaignResult] = {}
     with tqdm(total=len(given), desc="Campaigns", disable=progress is not True) as bar:
-        for result in workers(delayed(campaign)(**task) for task in given):
-            results.append(result)
+        for i, result in run_tasks(_run, [(task,) for task in given], n_jobs=n_jobs):
+            results[i] = result
             bar.update()
             if callable(progress):
                 progress(len(results), len(given))
-    return results
+    return [results[i] for i in range(len(given))]
+
+
+def _run(task: Mapping[str, Any]) -> CampaignResult:
+    return campaign(**task)
