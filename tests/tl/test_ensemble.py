@@ -7,9 +7,13 @@ import copy
 import anndata as ad
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 import nextpert as npt
+from nextpert import core
 from nextpert._adata import posterior_from, read_graph, read_graphs
+from nextpert._adata.stored import with_format
+from nextpert.tl._learn_dag.graphs import Ensemble
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 N_GRAPHS = 6
@@ -21,6 +25,17 @@ def many(small_screen):
     npt.tl.learn_dag(small_screen, **options, n_graphs=N_GRAPHS)
     npt.tl.fit_dag_blr(small_screen)
     return small_screen
+
+
+@pytest.fixture
+def torn(many):
+    """The same with graphs that contradict one another: as learned, turned round, and empty."""
+    arcs = read_graph(many, "dag")[2].to_matrix().toarray()
+    graphs = [sp.csr_array(each) for each in (arcs, arcs.T, 0 * arcs)]
+    stored = {k: v for k, v in many.uns["dag"].items() if k not in ("format", "contents")}
+    many.uns["dag"] = with_format({**stored, "graphs": Ensemble(graphs, np.empty(0)).stored()})
+    npt.tl.fit_dag_blr(many)
+    return many
 
 
 def graphs_of(adata):
@@ -111,3 +126,48 @@ def test_a_graph_changed_by_hand_stands_alone(many):
     with pytest.warns(UserWarning, match="graphs of resamples .* are not used"):
         npt.tl.fit_dag_blr(many)
     assert not posterior_from(many).ensemble
+
+
+def designed(adata, **options):
+    npt.tl.design_interventions(adata, "MYC", candidates="genes", **options)
+    stored = adata.uns["design"]
+    return stored["ranking"].set_index("perturbation").sort_index(), stored
+
+
+@pytest.mark.parametrize("acquisition", ["civ", "civ_ow", "cv"])
+def test_a_design_ranks_by_the_variance_over_graphs(torn, acquisition):
+    table, stored = designed(torn, acquisition=acquisition)
+    fit, target = posterior_from(torn), stored["target_mean"]
+    shifts = stored["shifts"].toarray()
+    options = {"n_cells": 100, "noise_aware": True, "domain": core.Pool(shifts)}
+    wanted = core.ManyGraphs(acquisition, fit.ensemble, target, **options)
+    ranking = stored["ranking"]
+    np.testing.assert_allclose(ranking["acquisition"], wanted.values(shifts), rtol=1e-10)
+    np.testing.assert_allclose(ranking["uncertainty_removed"], wanted.removed(shifts), rtol=1e-8)
+    alone_table, _ = designed(alone(torn), acquisition=acquisition)
+    assert (table["acquisition"] > alone_table["acquisition"]).all()
+    assert stored["params"]["n_graphs"] == 3
+
+
+def test_distances_hold_what_is_not_known_of_the_graph(torn):
+    ensemble, stored = designed(torn, n_samples=6000, acquisition="greedy")
+    one, _ = designed(alone(torn), n_samples=6000, acquisition="greedy")
+    assert np.array_equal(ensemble["acquisition"], one["acquisition"])  # of varp["dag"] alone
+    ranking, shifts = stored["ranking"], stored["shifts"].toarray()
+    moments = np.array(
+        [
+            core.target_distance(blr, shifts, stored["target_mean"], n_samples=6000, rng=1)
+            for blr in posterior_from(torn).ensemble
+        ]
+    )
+    between = moments[:, 0].var(axis=0)
+    variance = (moments[:, 1] ** 2).mean(axis=0) + between
+    np.testing.assert_allclose(ranking["predicted_distance_sd"] ** 2, variance, rtol=0.15)
+    assert (between > 0.3 * variance).any()
+
+
+@pytest.mark.parametrize("acquisition", ["maxv", "target_mean_variance", "random"])
+def test_other_criteria_take_the_one_graph(torn, acquisition):
+    table, _ = designed(torn, acquisition=acquisition)
+    one, _ = designed(alone(torn), acquisition=acquisition)
+    assert np.array_equal(table["acquisition"], one["acquisition"], equal_nan=True)

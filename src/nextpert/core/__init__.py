@@ -13,6 +13,7 @@ from nextpert.core.acquisition.domain.sphere import Sphere
 from nextpert.core.acquisition.expected_improvement import ExpectedImprovementInt
 from nextpert.core.acquisition.gap_variance import gap_variance
 from nextpert.core.acquisition.greedy import Greedy
+from nextpert.core.acquisition.many_graphs import ManyGraphs
 from nextpert.core.acquisition.max_variance import MaxVariance
 from nextpert.core.acquisition.mutual_information import MutualInformationInt
 from nextpert.core.acquisition.random import Random
@@ -60,6 +61,7 @@ __all__ = [
     "GspResult",
     "LinearScm",
     "LookaheadAcquisition",
+    "ManyGraphs",
     "MaxVariance",
     "Moments",
     "MutualInformationInt",

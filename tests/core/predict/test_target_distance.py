@@ -75,3 +75,20 @@ def test_bad_input_is_refused():
             target_distance(blr, shifts, target)
     with pytest.raises(ValueError, match="n_samples"):
         target_distance(blr, np.ones((1, 2)), np.ones(2), n_samples=1)
+
+
+def test_several_graphs_add_the_variance_between_them():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3)) @ np.array([[1, 0.9, 0.5], [0, 1, 0.8], [0, 0, 1]])
+    graphs = [[(0, 1), (1, 2)], [(2, 1), (1, 0)], []]
+    blrs = [DagBlr(Dag.from_edges(3, g)).update(Moments.from_array(x)) for g in graphs]
+    shifts, target, count = np.eye(3), np.ones(3), 20_000
+    each = np.array([target_distance(b, shifts, target, n_samples=count, rng=1) for b in blrs])
+    mean, sd = target_distance(blrs, shifts, target, n_samples=3 * count, rng=2)
+    between = each[:, 0].var(axis=0)
+    variance = (each[:, 1] ** 2).mean(axis=0) + between
+    assert (between > 0.2 * variance).any()
+    np.testing.assert_allclose(mean, each[:, 0].mean(axis=0), rtol=0.02)
+    np.testing.assert_allclose(sd**2, variance, rtol=0.08)
+    with pytest.raises(ValueError, match="the same nodes"):
+        target_distance([blrs[0], DagBlr(Dag.from_edges(2, []))], shifts, target)

@@ -107,7 +107,7 @@ class LookaheadAcquisition(Acquisition):
         posterior, dag = self.posterior, self.posterior.dag
         self.cov = posterior.blocks["cov"]
         u, w0 = self._project()
-        self._w_now = w0
+        self.w_now = w0
         if self.noise_aware:
             self.cov = settle_by_noise(posterior, self.n_cells)
             u, w0 = self._project()
@@ -163,7 +163,7 @@ class LookaheadAcquisition(Acquisition):
 
     def current(self) -> float:
         """Return the criterion now, before any further cell (noise terms as for ``n_cells``)."""
-        return self._combine(self._w_now)
+        return self._combine(self.w_now)
 
     def removed(self, shifts: ArrayLike) -> Vector:
         """Return the share of the weights' part that the cells of each shift would remove.

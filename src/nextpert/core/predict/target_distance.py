@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import as_vector, require_count, require_finite
+from nextpert.core._checks import as_rng, as_vector, require_count, require_finite
 from nextpert.core.posterior import _kernels as kernels
+from nextpert.core.posterior.dag_blr import DagBlr
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from collections.abc import Sequence
 
-    from nextpert.core.posterior.dag_blr import DagBlr
+    from numpy.typing import ArrayLike, NDArray
 
 
 def target_distance(
-    posterior: DagBlr,
+    posterior: DagBlr | Sequence[DagBlr],
     shifts: ArrayLike,
     target_mean: ArrayLike,
     *,
@@ -31,13 +32,14 @@ def target_distance(
     Parameters
     ----------
     posterior
-        The posterior over the weights.
+        The posterior over the weights; or one on each of several graphs, which count alike: mean
+        and deviation are then over graphs and weights.
     shifts
         Shifts, shape ``(n_shifts, n_nodes)``, units of the data.
     target_mean
         The wanted mean, shape ``(n_nodes,)``, units of the data.
     n_samples
-        Number of posterior draws, at least 2.
+        Number of posterior draws, at least 2; as many from every graph, so up to one a graph more.
     rng
         Seed or generator.
 
@@ -58,17 +60,29 @@ def target_distance(
     >>> bool(mean[0] < mean[1])
     True
     """
-    p, count = posterior.n_nodes, require_count(n_samples, "n_samples", least=2)
+    posteriors = [posterior] if isinstance(posterior, DagBlr) else list(posterior)
+    sizes = sorted({each.n_nodes for each in posteriors})
+    if len(sizes) != 1:
+        message = f"Posteriors on the same nodes are needed, but they have {sizes} nodes."
+        raise ValueError(message)
+    p, count = sizes[0], require_count(n_samples, "n_samples", least=2)
     matrix = np.asarray(shifts, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[1] != p:
         message = f"Shifts must be (n_shifts, {p}), but their shape is {matrix.shape}."
         raise ValueError(message)
     require_finite(matrix, "shifts")
     target = as_vector(target_mean, p, "target_mean")
-    draws, _ = posterior.sample(count, rng)
-    dag = posterior.dag
-    distance = kernels.solve_draws(
-        dag.indptr, dag.indices, dag.order, posterior.vptr, posterior.intercept, draws,
-        np.ascontiguousarray(matrix.T), target,
-    )  # fmt: skip
+    generator = as_rng(rng)
+    columns, each_count = np.ascontiguousarray(matrix.T), -(-count // len(posteriors))
+    drawn = []
+    for each in posteriors:
+        draws, _ = each.sample(each_count, generator)
+        dag = each.dag
+        drawn.append(
+            kernels.solve_draws(
+                dag.indptr, dag.indices, dag.order, each.vptr, each.intercept, draws, columns,
+                target,
+            )
+        )  # fmt: skip
+    distance = np.concatenate(drawn)
     return distance.mean(axis=0), distance.std(axis=0, ddof=1)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from nextpert._adata import FittedPosterior
+
 logger = logging.getLogger(__name__)
 
 ACQUISITIONS = ("civ", "civ_ow", "cv", "maxv", "target_mean_variance", "greedy", "random")
@@ -49,6 +51,11 @@ def design_interventions(
     over the candidates (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0, eqs. 12 and 13).
     Beside it stands the predicted squared Euclidean distance of the reached mean to the target,
     ``|(I - B)^-1 (c + a) - mu*|^2``, with its posterior standard deviation.
+
+    Where the fit has the graphs of resamples (``learn_dag(n_graphs=...)``), distances are drawn
+    from all of them alike, so that their deviation holds what is not known of the graph, and
+    ``"civ"``, ``"civ_ow"`` and ``"cv"`` add the variance between graphs to that within
+    (:class:`nextpert.core.ManyGraphs`). The other criteria take ``varp["dag"]`` alone.
 
     Parameters
     ----------
@@ -100,7 +107,8 @@ def design_interventions(
           ``perturbation``, ``target_genes``, ``shift`` (one value a target gene, log-normalised
           expression), ``shift_source``, ``acquisition`` (lower is better),
           ``uncertainty_removed`` (the share of the criterion's uncertainty about the weights that
-          ``n_cells`` cells are expected to remove; NaN for greedy and random),
+          ``n_cells`` cells are expected to remove, with several graphs of that within them; NaN
+          for greedy and random),
           ``predicted_distance`` and
           ``predicted_distance_sd`` (squared units of expression), ``relative_distance`` (as a
           share of the distance from control to target) and ``n_cells_seen``.
@@ -148,19 +156,11 @@ def design_interventions(
     wanted = read_target(adata, target, fit, key)
     this_round = tables.round_of(adata, key_added, trace, fit.cells)
     generator = _generator(rng, this_round)
-    build = partial(
-        core.build_acquisition,
-        acquisition,
-        fit.blr,
-        wanted.mean,
-        domain=core.Pool(pool.shifts),
-        n_cells=planned,
-        rng=generator,
-    )
+    build = partial(_criterion, acquisition, fit, wanted.mean, pool.shifts, planned, generator)
     values = build(noise_aware=noise_aware).values(pool.shifts)
     removed = _removed(build(noise_aware=True), pool.shifts)
     distance = core.target_distance(
-        fit.blr, pool.shifts, wanted.mean, n_samples=n_samples, rng=generator
+        fit.ensemble or fit.blr, pool.shifts, wanted.mean, n_samples=n_samples, rng=generator
     )
     start = float(((fit.control_mean - wanted.mean) ** 2).sum())
     ranking, order = tables.ranking_table(pool, values, removed, distance, start, fit)
@@ -188,6 +188,7 @@ def design_interventions(
         "cells": fit.cells,
         "params": {
             "acquisition": acquisition,
+            "n_graphs": max(len(fit.ensemble), 1),
             "target": wanted.name,
             "candidates": _word(candidates, "fitted"),
             "shift": _word(shift, "fitted"),
@@ -213,9 +214,26 @@ def design_interventions(
     return written
 
 
+def _criterion(
+    acquisition: str,
+    fit: FittedPosterior,
+    target: NDArray[np.float64],
+    shifts: NDArray[np.float64],
+    n_cells: int,
+    rng: np.random.Generator,
+    *,
+    noise_aware: bool,
+) -> core.Acquisition:
+    domain = core.Pool(shifts)
+    ahead: dict[str, Any] = {"n_cells": n_cells, "noise_aware": noise_aware}
+    if fit.ensemble and acquisition in core.ManyGraphs.criteria:
+        return core.ManyGraphs(acquisition, fit.ensemble, target, domain=domain, **ahead)
+    return core.build_acquisition(acquisition, fit.blr, target, domain=domain, rng=rng, **ahead)
+
+
 def _removed(criterion: core.Acquisition, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Share of the criterion's uncertainty that is expected to go; NaN where it has none."""
-    if isinstance(criterion, core.LookaheadAcquisition):
+    if isinstance(criterion, (core.LookaheadAcquisition, core.ManyGraphs)):
         return criterion.removed(shifts)
     return np.full(len(shifts), np.nan)
 

@@ -1,0 +1,96 @@
+"""Criteria over several graphs: variance within and between, by dense formulas and by draws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nextpert.core import Civ, Dag, DagBlr, ManyGraphs, Moments, Pool
+
+GRAPHS = ([[], [0], [0, 1], [2]], [[1], [], [1], [0, 2]], [[3], [2], [], [2]])
+
+
+@pytest.fixture
+def three(dense):
+    """The same cells fitted on three graphs, dense and by the core, and a pool of candidates."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(200, 4)) @ np.triu(rng.normal(size=(4, 4))) + rng.normal(size=4)
+    plain = [dense(g, intercept=True).fit([(x, np.zeros(4), ())]) for g in GRAPHS]
+    cells = Moments.from_array(x)
+    blrs = [DagBlr(Dag.from_parents(g), prior_scale=1.0).update(cells) for g in GRAPHS]
+    pool, target = rng.normal(size=(7, 4)) - 0.5, rng.normal(size=4)
+    return plain, blrs, pool, target
+
+
+def expected_gap(plain, shifts, target, n):
+    """``E g`` of every candidate: dense, by the variance of every term and its mean."""
+    e, _ = plain.noise_moments()
+    return (e * (1 / n + plain.w(target))).sum() + ((shifts - plain.ideal(target)) ** 2).sum(axis=1)
+
+
+@pytest.mark.parametrize("criterion", ["civ", "civ_ow"])
+def test_within_and_between_graphs_by_dense_formulas(three, criterion):
+    plain, blrs, pool, target = three
+    n, weights = 50, np.full(len(pool), 1 / len(pool))
+    if criterion == "civ_ow":
+        ideal = np.mean([k.ideal(target) for k in plain], axis=0)
+        weights = Pool(pool).output_weights(ideal)
+    found = ManyGraphs(criterion, blrs, target, domain=Pool(pool), n_cells=n).values(pool)
+    for shift, value in zip(pool, found, strict=True):
+        later = [k.ahead(shift, n) for k in plain]
+        within = np.mean([k.gap_variance(pool, target, n) for k in later], axis=0)
+        between = np.var([expected_gap(k, pool, target, n) for k in later], axis=0)
+        assert value == pytest.approx(weights @ (within + between), rel=1e-8)
+        assert weights @ between > 0.1 * value  # so that it cannot be left out unseen
+
+
+def test_total_variance_is_that_of_gaps_drawn_from_all_graphs(three):
+    plain, blrs, pool, target = three
+    n, count, rng = 5, 200_000, np.random.default_rng(0)
+    found = ManyGraphs("civ", blrs, target, domain=Pool(pool), n_cells=n).values(pool[:2])
+    for shift, value in zip(pool, found, strict=False):
+        gaps = []
+        for k in plain:
+            b, c, noise = k.ahead(shift, n).draw(count, rng)
+            ideal = target - b @ target - c
+            off = rng.normal(size=noise.shape) * np.sqrt(noise / n) - ideal
+            gaps.append(((pool[:, None] + off) ** 2).sum(axis=2))
+        every = np.concatenate(gaps, axis=1)
+        square = ((every - every.mean(axis=1, keepdims=True)) ** 2).mean(axis=0)
+        error = square.std() / np.sqrt(len(square))
+        assert abs(square.mean() - value) < 5 * error
+        assert error < 0.02 * value
+
+
+@pytest.mark.parametrize("noise_aware", [False, True])
+def test_cv_over_graphs_is_the_largest_total_variance(three, noise_aware):
+    plain, blrs, pool, target = three
+    options = {"domain": Pool(pool), "n_cells": 5}
+    many = ManyGraphs("cv", blrs, target, **options, noise_aware=noise_aware)
+    found, ideal = many.values(pool), [k.ideal(target) for k in plain]
+    if not noise_aware:
+        for shift, value in zip(pool, found, strict=True):
+            later = [k.ahead(shift, 5) for k in plain]
+            within = np.mean([k.noise_moments()[0] * k.w(target) for k in later], axis=0)
+            assert value == pytest.approx((within + np.var(ideal, axis=0)).max(), rel=1e-8)
+    removed = many.removed(pool)
+    assert ((removed >= 0) & (removed <= 1)).all()
+
+
+@pytest.mark.parametrize("noise_aware", [False, True])
+def test_equal_graphs_are_one_graph(three, noise_aware):
+    _, blrs, pool, target = three
+    options = {"domain": Pool(pool), "n_cells": 5, "noise_aware": noise_aware}
+    many = ManyGraphs("civ", [blrs[0]] * 4, target, **options)
+    one = Civ(blrs[0], target, **options)
+    np.testing.assert_allclose(many.values(pool), one.values(pool), rtol=1e-10)
+    np.testing.assert_allclose(many.removed(pool), one.removed(pool), rtol=1e-10)
+
+
+def test_what_is_not_made_for_many_graphs_is_refused(three):
+    _, blrs, pool, target = three
+    with pytest.raises(ValueError, match="civ, civ_ow, cv are"):
+        ManyGraphs("maxv", blrs, target, domain=Pool(pool))
+    other = DagBlr(Dag.from_edges(2, []))
+    with pytest.raises(ValueError, match="the same nodes"):
+        ManyGraphs("civ", [*blrs, other], target, domain=Pool(pool))
