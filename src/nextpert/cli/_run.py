@@ -10,6 +10,7 @@ from nextpert.cli._inputs import read_inputs
 from nextpert.cli._output import check_out, write_results
 from nextpert.cli._read import require_file
 from nextpert.cli._report import print_report, say
+from nextpert.cli._warm import compiling_ahead
 
 if TYPE_CHECKING:
     import argparse
@@ -30,7 +31,8 @@ def run(options: argparse.Namespace) -> None:
     check_out(options)
     with _step(options, "Reading the screen"):
         inputs = read_inputs(options)
-    _analyse(inputs, options)
+    with compiling_ahead():
+        _analyse(inputs, options)
     with _step(options, "Drawing and writing"):
         adata = inputs.adata
         written = write_results(adata, options, lambda folder: _draw(adata, options, folder))
