@@ -45,6 +45,24 @@ def test_moments_are_those_of_cells_corrected_by_hand(pair):
         np.testing.assert_allclose(moments.scatter, wanted.scatter, rtol=1e-6, atol=1e-6)
 
 
+def test_conditions_and_covariates_stay_in_the_means(pair):
+    """A drug that two plates got more of: what it adds is not what the plates add."""
+    _, mixed = pair
+    rng = np.random.default_rng(3)
+    drug = rng.random(mixed.n_obs) < np.where(mixed.obs["plate"].isin(["0", "1"]), 0.8, 0.2)
+    mixed.X = mixed.X + 2.0 * drug[:, None]
+    mixed.obs["drug"], mixed.obs["depth"] = np.where(drug, "yes", "no"), rng.normal(size=len(drug))
+    npt.pp.setup_screen(mixed, batch_key=["plate", "donor"], covariates=["drug", "depth"])
+    batches = read_batches(mixed, np.arange(8), read_roles(mixed))
+    label = mixed.obs["perturbation"].astype(str) + mixed.obs["drug"]
+    columns = pd.get_dummies(mixed.obs["plate"]).to_numpy(float)[:, 1:]
+    fixed = np.column_stack([columns, mixed.obs["donor"]])
+    design = np.hstack([pd.get_dummies(label).to_numpy(float), fixed])
+    effect = np.linalg.lstsq(design, mixed.X, rcond=None)[0][-fixed.shape[1] :]
+    by_hand = (fixed - fixed.mean(axis=0)) @ effect
+    np.testing.assert_allclose(batches.of_cells(np.arange(mixed.n_obs)), by_hand, atol=1e-8)
+
+
 def run(adata):
     npt.tl.learn_dag(adata, method="boss", environments="all")
     npt.tl.fit_dag_blr(adata)

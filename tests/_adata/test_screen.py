@@ -101,6 +101,16 @@ def test_environments_are_the_combinations_that_occur(screen):
     assert (kept.codes >= 0).sum() == (screen.obs["pert"] == "A").sum()
 
 
+def test_flags_are_conditions_and_a_guide_may_be_missing(screen):
+    screen.obs["treated"] = np.arange(600) % 3 == 0
+    screen.obs.loc["c7", "guide"] = np.nan
+    found = read_environments(screen, Roles("pert", "NT", "guide", (), ("treated",)))
+    assert found.conditions()[0] == ["treated=True"]
+    assert found.covariate_names == []
+    assert found.table["guide"].iloc[found.codes[7]] == ""
+    assert found.table["n_cells"].sum() == 599
+
+
 def moments(adata, weights=None, **roles):
     environments = read_environments(adata, Roles("pert", "NT", **roles))
     return environments, screen_moments(adata, [3, 0, 1], environments, weights=weights)

@@ -8,6 +8,8 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert.core import LinearScm
+from nextpert.tl._learn_dag.exogenous import _joined, _told_apart
+from nextpert.tl._learn_dag.from_cells import target_table
 
 
 def arcs_of(adata, key="dag"):
@@ -59,6 +61,20 @@ def test_the_log_says_what_all_would_settle(chain, caplog):
         npt.tl.learn_dag(chain)
     assert "Directions of 3 of these arcs are open" in caplog.text
     assert "The cells of 4 perturbations were not read" in caplog.text
+    caplog.clear()
+    some = chain[chain.obs["perturbation"].isin(["control", "enh"])].copy()
+    with caplog.at_level("INFO", logger="nextpert"):
+        npt.tl.learn_dag(some, method="boss", environments="all")
+    assert "Directions of 1 of these arcs are open, 2 are settled" in caplog.text
+    assert "were not read" not in caplog.text  # all were
+
+
+@pytest.mark.parametrize(("environments", "n", "what"), [("control", 3, "control cells"),
+                                                         ("all", 1, "cells")])  # fmt: skip
+def test_three_cells_are_refused_as_what_they_are(chain, environments, n, what):
+    few = chain[np.r_[:n, 1500 : 1500 + 3 - n]].copy()
+    with pytest.raises(ValueError, match=f"^Only 3 {what}: a graph needs at least 4"):
+        npt.tl.learn_dag(few, method="boss", environments=environments)
 
 
 def test_targets_first(chain):
@@ -130,6 +146,43 @@ def test_a_perturbation_that_a_batch_explains_is_named(chain, caplog):
     npt.tl.learn_dag(chain, method="boss", environments="all")
     assert "Not told apart from batches, and left out of the search: enh" in caplog.text
     assert "enh" not in {name for name, _ in table(chain)}
+
+
+def test_frequencies_go_with_their_node_where_a_batch_explains_another(chain):
+    chain.obs["plate"] = np.where(chain.obs["perturbation"].isin(["A", "A+D"]), "p2", "p1")
+    npt.pp.setup_screen(chain, batch_key="plate")
+    npt.tl.learn_dag(chain, method="boss", environments="all", n_graphs=5)
+    frequency = chain.uns["dag"]["direct_targets"].set_index(["perturbation", "gene"])["frequency"]
+    assert frequency[("D", "D")] == frequency[("enh", "C")] == 1.0
+    assert "A" not in frequency
+
+
+def test_a_target_of_half_the_graphs_is_shown():
+    frequency = np.array([[1.0, 0.5], [0.4, 0.0]])
+    arcs = np.array([[True, False], [False, False]])
+    rows = target_table(["P", "Q"], ["A", "B"], arcs, frequency)
+    assert rows.to_numpy().tolist() == [["P", "A", 1.0], ["P", "B", 0.5]]
+    assert len(target_table(["P", "Q"], ["A", "B"], arcs, None)) == 1
+
+
+def test_members_that_are_always_set_together_are_one_node():
+    sets = {"P+Q": ["P", "Q"], "P+Q+R": ["P", "Q", "R"], "R": ["R"]}
+    assert _told_apart(sets) == sets
+    alike = np.array([[0.0, 0, 0], [1, 1, 0], [1, 1, 1]])
+    names, columns = _joined(["P", "Q", "R"], alike)
+    assert names == ["P+Q", "R"]
+    np.testing.assert_array_equal(columns, alike[:, [0, 2]])
+
+
+def test_adjacency_counts_both_directions(chain):
+    npt.tl.learn_dag(chain, n_runs=2, n_graphs=8)
+    arcs = chain.uns["dag"]["arcs"]
+    share = chain.varp["dag_frequency"]
+    for row in arcs.itertuples():
+        k, i = GENES.index(row.parent), GENES.index(row.child)
+        assert row.frequency == share[k, i]
+        assert row.adjacency == share[k, i] + share[i, k]
+    assert (arcs["frequency"] < arcs["adjacency"]).any()
 
 
 def test_frequencies_of_direct_targets(chain):

@@ -62,6 +62,41 @@ def test_box(seed, unit):
     np.testing.assert_allclose(found.shift, exact.x, atol=1e-3 * unit)
 
 
+@pytest.mark.parametrize("floor", [0.0, 1e7])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_single_descent_in_a_box_ends_at_the_best_point(seed, floor):
+    """By itself: draws and looks around would hide a wrong gradient, scale or floor."""
+
+    class Raised(Quadratic):
+        floor = 0.0
+
+        def value_and_grad(self, shift):
+            value, grad = super().value_and_grad(shift)
+            return value - 5 + self.floor, grad
+
+    plain, rng = instance(seed)
+    acquisition = Raised(plain.root, plain.centre)
+    acquisition.floor = floor
+    low = plain.centre - rng.uniform(0.1, 2, 5) * [1, 30, 1, 0.1, 1]
+    high = low + rng.uniform(0.1, 2, 5) * [1, 30, 1, 0.1, 1]
+    exact = lsq_linear(plain.root, plain.root @ plain.centre, (low, high), tol=1e-14).x
+    found = Box(low, high)._descend(acquisition, low)
+    np.testing.assert_allclose(found, exact, atol=1e-3 * (high - low).max())
+    gap, best = (plain.root @ (a - plain.centre) for a in (found, exact))
+    assert gap @ gap <= best @ best * (1 + 1e-6) + 1e-6
+    # Nothing is left to gain where a search starts at the best point of all.
+    wide = Box(plain.centre - 1, plain.centre + 1)
+    np.testing.assert_array_equal(wide._descend(acquisition, plain.centre), plain.centre)
+
+
+def test_searches_in_a_box_start_from_the_best_of_many_draws():
+    acquisition, rng = instance(0)
+    box = Box(-2.0, 2.0)
+    starts = acquisition.values(box._random_starts(acquisition, 2, rng))
+    assert len(starts) == 24
+    assert starts.max() < np.quantile(acquisition.values(box.sample(4000, 5, rng)), 0.1)
+
+
 @pytest.mark.parametrize("radius", [0.2, 1.0, 3.0])
 @pytest.mark.parametrize("seed", range(4))
 def test_sphere(seed, radius):

@@ -179,3 +179,4 @@ def test_greedy_needs_no_search():
     found = Sphere(1.0).minimise(Greedy(blr, target))
     b = blr.ideal_shift(target)
     np.testing.assert_allclose(found.shift, b / np.linalg.norm(b))
+    assert found.value == found.lower_bound == Greedy(blr, target).value(found.shift)
