@@ -10,12 +10,14 @@ import numpy as np
 from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata import shifts as _shifts
+from nextpert._adata.eager import eager
 from nextpert.core import Dag, DagBlr
 from nextpert.core._checks import as_rng, require_count
 from nextpert.tl._diagnose import genes as by_gene
 from nextpert.tl._diagnose import held_out as scores
 from nextpert.tl._diagnose import tables
 from nextpert.tl._diagnose import verdict as verdicts
+from nextpert.tl._learn_dag.held_out import has_seen_perturbed, held_out_dags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,6 +42,8 @@ def diagnose(
     layer: str | None = None,
     n_samples: int = 400,
     n_random: int = 100,
+    n_folds: int = 10,
+    n_jobs: int = 1,
     rng: int | np.random.Generator | None = 0,
     key_added: str = "diagnosis",
     copy: bool = False,
@@ -54,6 +58,11 @@ def diagnose(
     perturbations; and with those of an empty graph (no arcs), fitted to the same cells with the
     same shifts, which says what the graph adds. Cells are read twice, whatever the number of
     perturbations.
+
+    A graph that :func:`learn_dag` learned with ``environments="all"`` has seen the perturbations.
+    It is then learned anew, with the same options, once for each of ``n_folds`` folds of them,
+    without any cell of the fold, and each perturbation is predicted by the graph that has not
+    seen it. Cells are read once more for that.
 
     Parameters
     ----------
@@ -85,6 +94,11 @@ def diagnose(
         Number of posterior draws for the intervals, at least 100.
     n_random
         Number of random graphs, at least 20.
+    n_folds
+        Of a graph learned from perturbed cells: number of folds of perturbations, each left out
+        of one search; no more than there are perturbations.
+    n_jobs
+        Number of threads for these searches; the result does not depend on it.
     rng
         Seed or generator.
     key_added
@@ -144,7 +158,7 @@ def diagnose(
     graph's ``r_parents`` is above that of all but 5 % of random graphs, and 90 % intervals hold
     at least 70 % of the held-out means. Between them it is *care*.
 
-    A graph learned on the same control cells is not held out, and standard errors over
+    A graph learned on the same control cells is not held out from these, and standard errors over
     perturbations take them as independent, although they share the controls. ``r`` uses the
     effect alone, since predicted and observed means share the noise of the control mean.
 
@@ -189,12 +203,22 @@ def diagnose(
     )
     environments.require_varying(cells, genes)
     used = environments.shift_environments(plan, shift, genes, cells, perturbed)
-    start, empty = (
+    graphs, folds = [dag], [list(range(len(plan.names)))]
+    params: dict[str, Any] = {}
+    stored_graph = eager(adata.uns.get(dag_key))
+    if has_seen_perturbed(stored_graph):
+        params["n_folds"] = n_folds = min(n_folds, len(plan.names))
+        folds = [list(range(k, len(plan.names), n_folds)) for k in range(n_folds)]
+        graphs = held_out_dags(
+            adata, columns, genes, stored_graph, roles,
+            [[plan.names[k] for k in fold] for fold in folds], rng=generator, n_jobs=n_jobs,
+        )  # fmt: skip
+    start, empty, *starts = (
         DagBlr(graph, intercept=intercept, prior_scale=prior_scale).update(cells)
-        for graph in (dag, Dag.from_edges(dag.n_nodes, []))
+        for graph in (dag, Dag.from_edges(dag.n_nodes, []), *graphs)
     )
     held_out = scores.predict_held_out(
-        start, empty, cells, perturbed, used, genes, n_samples=n_samples, rng=generator
+        starts, folds, empty, cells, perturbed, used, genes, n_samples=n_samples, rng=generator
     )
     whole = start
     for moments, shifts in zip(perturbed, used.shifts, strict=True):
@@ -228,9 +252,10 @@ def diagnose(
             "intercept": bool(intercept),
             "n_samples": n_samples,
             "n_random": n_random,
+            **params,
         },
     }
-    environments.warn_values(cells, layer, adata.uns.get(dag_key))
+    environments.warn_values(cells, layer, stored_graph)
     environments.warn_left_out(plan)
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", verdict)

@@ -13,6 +13,8 @@ from nextpert.core.predict.leave_one_out import leave_one_out
 from nextpert.core.predict.predictive_means import predictive_means
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from nextpert._adata.shifts import Interventions
@@ -61,7 +63,8 @@ class HeldOut:
 
 
 def predict_held_out(
-    start: DagBlr,
+    starts: list[DagBlr],
+    folds: list[list[int]],
     empty: DagBlr,
     control: Moments,
     perturbed: list[Moments],
@@ -73,7 +76,8 @@ def predict_held_out(
 ) -> HeldOut:
     """Predict every perturbation from the controls and all other perturbations.
 
-    ``start`` is the posterior after the control cells, ``empty`` that of a graph without arcs.
+    ``starts`` are posteriors after the control cells, each on the graph for the perturbations of
+    one of ``folds``; ``empty`` is that of a graph without arcs.
     """
     place = {gene: i for i, gene in enumerate(genes)}
     is_target = np.zeros((len(perturbed), len(genes)), dtype=bool)
@@ -83,9 +87,9 @@ def predict_held_out(
     observed = means - control.mean
     effect, predicted, rank = np.empty((3, *observed.shape))
     environments = list(zip(perturbed, used.shifts, strict=True))
-    posteriors = leave_one_out(start, environments)
+    posteriors = _posteriors(starts, folds, environments)
     bar = tqdm(posteriors, "Held-out perturbations", len(perturbed), leave=False, delay=5)
-    for k, blr in enumerate(bar):
+    for k, blr in bar:
         shift = used.shifts[k]
         effect[k] = blr.solve(shift[:, None])[:, 0]
         predicted[k] = blr.predict_mean(shift) - control.mean
@@ -104,6 +108,18 @@ def predict_held_out(
         is_target, observed, _standard_errors(control, perturbed), effect, predicted,
         _mean_of_others(observed, is_target), np.array(without_arcs), rank,
     )  # fmt: skip
+
+
+def _posteriors(
+    starts: list[DagBlr], folds: list[list[int]], environments: list[tuple[Moments, Array]]
+) -> Iterator[tuple[int, DagBlr]]:
+    """Yield every perturbation of every fold, with the posterior after all others."""
+    for start, fold in zip(starts, folds, strict=True):
+        posterior, members = start, set(fold)
+        for k, (cells, shift) in enumerate(environments):
+            if k not in members:
+                posterior = posterior.update(cells, shift)
+        yield from zip(fold, leave_one_out(posterior, [environments[k] for k in fold]), strict=True)
 
 
 def _standard_errors(control: Moments, perturbed: list[Moments]) -> Array:

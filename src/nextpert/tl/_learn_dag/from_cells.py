@@ -17,6 +17,7 @@ from nextpert.core.search._statistics import are_few
 from nextpert.tl._learn_dag.exogenous import Exogenous, Joint, swept, warn_explained
 from nextpert.tl._learn_dag.graphs import ensemble
 from nextpert.tl._learn_dag.network import with_leanings
+from nextpert.tl._learn_dag.prior import stored_knowledge
 from nextpert.tl._learn_dag.search import search, warn_if_not_sparsest
 
 if TYPE_CHECKING:
@@ -101,6 +102,9 @@ def learn_from_cells(
         "arcs": arc_table(genes, found, options, many),
         **found.stored,
     }
+    knowledge = stored_knowledge(options.prior, found.log_odds)
+    if knowledge:
+        stored["prior"] = knowledge
     if names:
         frequency = None if many is None else many.exogenous_frequency[joint.present]
         stored["direct_targets"] = target_table(names, genes, found.exogenous_arcs, frequency)

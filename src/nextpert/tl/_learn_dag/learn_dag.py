@@ -172,8 +172,10 @@ def learn_dag(
           the panel. With ``prior_network`` a dictionary of that name: ``log_odds_along`` and
           ``log_odds_against`` its arcs, the ``log_evidence`` for them over 0, ``share_elsewhere``
           (of the other pairs that are joined), ``n_arcs`` used, of which ``n_along`` are in the
-          graph and ``n_against`` turned round. Of GSP ``run_n_edges`` (number of arcs at the end
-          of every run, the one from BOSS's order last), of BOSS ``score`` and ``run_scores``.
+          graph and ``n_against`` turned round. Where something was known before, ``prior``: orders,
+          arcs and log-odds of arcs, as rows of the panel. Of GSP ``run_n_edges`` (number of arcs at
+          the end of every run, the one from BOSS's order last), of BOSS ``score`` and
+          ``run_scores``.
 
     Warns
     -----

@@ -15,7 +15,10 @@ from nextpert.tl._learn_dag.given import pairs_of_names
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from numpy.typing import NDArray
+
 Arcs = list[tuple[int, int]]
+ARCS_OF = ("before", "required", "forbidden")
 KINDS = ("before", "tiers", "required", "forbidden")
 
 
@@ -58,6 +61,34 @@ def read_prior(
         return PriorKnowledge(len(genes), tiers=_tiers(said.get("tiers"), genes), **arcs)
     except CycleError as error:
         raise error.named(genes) from None
+
+
+def stored_knowledge(
+    prior: PriorKnowledge | None, log_odds: NDArray[np.float64] | None
+) -> dict[str, NDArray[Any]]:
+    """Return what was known before as rows of the panel, for searches on other cells of it."""
+    kept: dict[str, NDArray[Any]] = {}
+    if prior is not None:
+        kept = {kind: np.argwhere(getattr(prior, kind)) for kind in ARCS_OF}
+    if log_odds is not None:
+        kept["log_odds_arcs"] = np.argwhere(log_odds)
+        kept["log_odds"] = log_odds[log_odds != 0]
+    return kept
+
+
+def read_knowledge(
+    stored: Any, n_genes: int
+) -> tuple[PriorKnowledge | None, NDArray[np.float64] | None]:
+    """Return prior knowledge and log-odds from what :func:`stored_knowledge` gave."""
+    if not stored:
+        return None, None
+    arcs = {kind: np.asarray(stored[kind]).tolist() for kind in ARCS_OF if kind in stored}
+    log_odds = None
+    if "log_odds" in stored:
+        log_odds = np.zeros((n_genes, n_genes))
+        rows = np.asarray(stored["log_odds_arcs"], np.int64).reshape(-1, 2)
+        log_odds[rows[:, 0], rows[:, 1]] = stored["log_odds"]
+    return PriorKnowledge(n_genes, **arcs) if arcs else None, log_odds
 
 
 def _checked(prior: Any) -> dict[str, Any]:
