@@ -81,6 +81,7 @@ WRONG = {
     ),
     "prior_network": (3, "MYC", [("MYC", "STK3")], pd.DataFrame({"source": ["MYC"]})),
     "targets_first": (3, "MYC", [None], ["NOPE"], {"MYC": 1}),
+    "direct_targets": (3, "MYC", [None], ["NOPE"], {"MYC": 1}),
     "noise_var": (0, -1, NAN, "known", {"MYC": 1.0}, [1.0]),
     "guides": (3, None, "nope"),
     "target_of": (3, "MYC"),

@@ -198,7 +198,7 @@ def _table(value: Any, name: str) -> None:
         _refuse(name, "a table (pandas.DataFrame), or None", value)
 
 
-def _targets_first(value: Any, name: str) -> None:
+def _flag_or_names(value: Any, name: str) -> None:
     if not isinstance(value, (bool, np.bool_)):
         _names(value, name)
 
@@ -301,7 +301,7 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
     **_each(_any_names, "subset", "condition"),
     "candidates": partial(_names, text=True, table=True),
     "prior": _prior,
-    "targets_first": _targets_first,
+    **_each(_flag_or_names, "targets_first", "direct_targets"),
     "prior_network": _table,
     "aliases": _mapping,
     "target_of": partial(_mapping, function=True),

@@ -76,18 +76,19 @@ def draw_arcs(
     panel: Axes,
     start: Nodes,
     stop: Nodes,
-    below: NDArray[np.bool_],
+    below: NDArray[np.bool_] | None,
     band: float,
     arcs: Arcs,
 ) -> list[Any]:
-    """Draw the arcs above or below the band of names; return the legend's entries."""
+    """Draw the arcs above the band of names, some of them below; return the legend's entries."""
     from matplotlib.collections import LineCollection
 
     span = (stop - start).astype(float)
     t = np.linspace(0, np.pi, 80)
     x = (start + stop)[:, None] / 2 - span[:, None] / 2 * np.cos(t)
     y = band + span[:, None] ** 0.75 * np.sin(t)
-    y[below] *= -1
+    if below is not None:
+        y[below] *= -1
     width, colours = _style(arcs, len(span))
     dashed = arcs.open if arcs.settled_by is not None else np.zeros(len(span), np.bool_)
     styles = [dashes(w) if d else "solid" for w, d in zip(width, dashed, strict=True)]
@@ -101,7 +102,7 @@ def draw_arcs(
             zorder=2,
         )
     )
-    return _handles(arcs)
+    return _handles(arcs, two_sided=below is not None)
 
 
 def dashes(width: float) -> tuple[float, tuple[float, float]]:
@@ -142,7 +143,7 @@ def _largest(weight: Vector) -> float:
     return float(np.abs(weight).max(initial=0.0)) or 1.0
 
 
-def _handles(arcs: Arcs) -> list[Any]:
+def _handles(arcs: Arcs, *, two_sided: bool) -> list[Any]:
     from matplotlib.lines import Line2D
 
     handles: list[Any] = []
@@ -151,8 +152,9 @@ def _handles(arcs: Arcs) -> list[Any]:
         handles.append(Line2D([], [], label=label, **style))
 
     if arcs.weight is not None:
-        entry("raises (above)", color=BLUE, linewidth=2)
-        entry("lowers (below)", color=ORANGE, linewidth=2)
+        above, under = (" (above)", " (below)") if two_sided else ("", "")
+        entry("raises" + above, color=BLUE, linewidth=2)
+        entry("lowers" + under, color=ORANGE, linewidth=2)
         largest = _largest(arcs.weight)
         for size in (largest, largest / 4):
             width = _THINNEST + (_THICKEST - _THINNEST) * size / largest

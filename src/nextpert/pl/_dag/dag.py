@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from nextpert._adata import check_arguments, eager, in_order, list_names, read_graph, symbols_of
 from nextpert.core.cells._sound import require_sound
 from nextpert.pl._dag.arcs import draw_arcs, known_arcs
+from nextpert.pl._dag.direct_targets import draw_direct_targets, read_direct_targets
 from nextpert.pl._dag.modules import draw_modules, read_modules
 from nextpert.pl._figure import BLACK, LIGHT, finish
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
     Nodes = NDArray[np.int64]
 
+_LINES = 0.7  # height of the lines between perturbations and genes, in inches
+
 
 def dag(
     adata: AnnData,
@@ -39,6 +42,7 @@ def dag(
     highlight: Sequence[str] = (),
     modules: str | Mapping[str, str] | pd.Series | None = None,
     min_weight: float = 0.0,
+    direct_targets: bool | Sequence[str] = False,
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool = False,
@@ -76,6 +80,12 @@ def dag(
         Genes without a module (missing, or not in the mapping) stay white.
     min_weight
         Leave out arcs of smaller absolute weight.
+    direct_targets
+        Whether to draw perturbations, and all else that the experiment set, as squares below the
+        genes with lines to what each acts on directly (``uns["dag"]["direct_targets"]``), the
+        darker the more resamples have them; or the perturbations to draw. Lines to genes other
+        than those that the label names (off-targets, perhaps) stand out. All arcs between genes
+        lie above then.
     ax
         Axes to draw on.
     show
@@ -93,8 +103,9 @@ def dag(
     Raises
     ------
     ValueError
-        If there is no graph (run :func:`nextpert.tl.learn_dag` first), a gene is not in it, or
-        ``modules`` names no column, none of the genes drawn, or more than 32 modules.
+        If there is no graph (run :func:`nextpert.tl.learn_dag` first), a gene is not in it,
+        ``modules`` names no column, none of the genes drawn, or more than 32 modules, or there
+        are no direct targets, or none of a perturbation.
     TypeError
         If ``modules`` is neither a column's name nor a mapping.
 
@@ -129,15 +140,24 @@ def dag(
     weight = None if weights is None else weights[parent, child]
     ends = [(shown[x], shown[y]) for x, y in zip(parent, child, strict=True)]
     arcs = known_arcs(_table(adata, key, "arcs"), ends, weight)
-    figure, panel = _axes(ax, len(order))
+    targets = read_direct_targets(
+        _table(adata, key, "direct_targets"), direct_targets, names, shown, key
+    )
+    squares = [] if targets is None else targets.names
+    figure, panel = _axes(ax, max(len(order), len(squares)), _inches_below(squares))
     _draw_layers(panel, layer[order])
     ranked = [shown[i] for i in order]
     _draw_names(panel, ranked, set(map(str, highlight)))
-    below = np.zeros(len(parent), np.bool_) if weight is None else weight < 0
+    below = None if targets is not None or weight is None else weight < 0
+    two = below is not None and bool(below.any())
     tallest = float((np.abs(place[child] - place[parent]) ** 0.75).max(initial=1.0)) * 1.03
-    band = _band(panel, tallest, 1 + int(below.any()))
+    band, room = _heights(panel, tallest, 1 + two, _inches_below(squares))
     handles = draw_arcs(panel, place[parent], place[child], below, band, arcs)
-    _frame(panel, -band - tallest * bool(below.any()), band + tallest)
+    _frame(panel, -band - room - tallest * two, band + tallest)
+    if targets is not None:
+        row = -band - room * _LINES / max(_inches_below(squares), _LINES)
+        size = _font_size(len(squares))
+        handles += draw_direct_targets(panel, targets, ranked, (-band, row), size)
     if member is not None:
         handles += draw_modules(panel, ranked, member, band)
     _legend(panel, handles)
@@ -204,13 +224,14 @@ def _degree(graph: Dag, node: int) -> int:
     return int((graph.indices == node).sum())
 
 
-def _axes(ax: Axes | None, n_genes: int) -> tuple[Figure, Axes]:
+def _axes(ax: Axes | None, n_columns: int, inches_below: float) -> tuple[Figure, Axes]:
     import matplotlib.pyplot as plt
 
     if ax is not None:
         return ax.get_figure(root=True), ax  # type: ignore[return-value]
-    width = min(max(2.0 + 0.21 * n_genes, 4.0), 24.0)
-    return plt.subplots(figsize=(width, min(max(0.5 * width, 3.4), 9.0)), layout="constrained")
+    width = min(max(2.0 + 0.21 * n_columns, 4.0), 24.0)
+    height = min(max(0.5 * width, 3.4), 9.0) + inches_below
+    return plt.subplots(figsize=(width, height), layout="constrained")
 
 
 def _draw_layers(panel: Axes, layer: Nodes) -> None:
@@ -242,14 +263,25 @@ def _font_size(n_genes: int) -> int:
     return 8 if n_genes <= 75 else 5
 
 
-def _band(panel: Axes, tallest: float, sides: int) -> float:
-    """Return half the height of the band that holds the names, in units of the y axis."""
-    longest = max(len(text.get_text()) for text in panel.texts)
-    inches = 0.66 * _font_size(len(panel.texts)) / 72 * (longest + 1.5)
+def _inches(names: Sequence[str], size: int) -> float:
+    """Return the height of upright names."""
+    return 0.66 * size / 72 * (max(map(len, names), default=0) + 1.5)
+
+
+def _inches_below(squares: Sequence[str]) -> float:
+    """Return the height of lines to squares and of the names of these, below the genes."""
+    return _LINES + _inches(squares, _font_size(len(squares))) if squares else 0.0
+
+
+def _heights(panel: Axes, tallest: float, sides: int, inches_below: float) -> tuple[float, float]:
+    """Return half the height of the band of names, and that below it, in units of the y axis."""
+    texts = [text.get_text() for text in panel.texts]
+    names = _inches(texts, _font_size(len(texts)))
     figure = panel.get_figure(root=True)
     height = panel.get_window_extent().height / figure.dpi  # type: ignore[union-attr]
-    share = min(inches / height, 0.6)
-    return sides * tallest * share / (1 - share) / 2
+    share = min((names + inches_below) / height, 0.6)
+    unit = sides * tallest * share / (1 - share) / (names + inches_below)  # of one inch
+    return names * unit / 2, inches_below * unit
 
 
 def _frame(panel: Axes, low: float, high: float) -> None:
