@@ -144,7 +144,7 @@ def test_a_perturbation_that_a_batch_explains_is_named(chain, caplog):
     chain.obs["plate"] = np.where(chain.obs["perturbation"] == "enh", "p2", "p1")
     npt.pp.setup_screen(chain, batch_key="plate")
     npt.tl.learn_dag(chain, method="boss", environments="all")
-    assert "Not told apart from batches, and left out of the search: enh" in caplog.text
+    assert "left out of the search: enh" in caplog.text
     assert "enh" not in {name for name, _ in table(chain)}
 
 
@@ -183,6 +183,20 @@ def test_adjacency_counts_both_directions(chain):
         assert row.frequency == share[k, i]
         assert row.adjacency == share[k, i] + share[i, k]
     assert (arcs["frequency"] < arcs["adjacency"]).any()
+
+
+def test_a_plate_without_controls_costs_one_of_its_perturbations(chain, caplog):
+    """Its perturbations add up to the plate: as many nodes are left as can be told apart."""
+    chain = chain[chain.obs["perturbation"] != "A+D"].copy()
+    other = chain.obs["perturbation"].isin(["enh", "D"])
+    chain.obs["plate"] = np.where(other, "p2", "p1")
+    npt.pp.setup_screen(chain, batch_key="plate")
+    npt.tl.learn_dag(chain, method="boss", environments="all")
+    assert "other perturbations, and left out of the search: enh" in caplog.text
+    assert arcs_of(chain) == {("A", "B"), ("B", "C"), ("C", "D")}
+    names = {name for name, _ in table(chain)}
+    assert "A" in names
+    assert "enh" not in names
 
 
 def test_frequencies_of_direct_targets(chain):

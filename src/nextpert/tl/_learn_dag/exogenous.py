@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_LEAST = 1e-8  # share of its variance that a node keeps given the earlier ones
+
 
 @dataclass(frozen=True)
 class Exogenous:
@@ -64,21 +66,46 @@ class Joint(NamedTuple):
 
     @classmethod
     def of(cls, screen: ScreenMoments, n_genes: int, exogenous: Exogenous) -> Joint:
-        """Return them without batches, and without nodes that batches explain or no cell has."""
+        """Return them without batches, and without nodes that these and earlier ones explain."""
         fixed = exogenous.batches if exogenous.batches.shape[1] else None
         joint = exogenous_moments(screen, exogenous.indicators, fixed=fixed)
         spread = np.diag(joint.scatter)[n_genes:]
         present = np.flatnonzero(spread > 1e-12 * max(joint.n, 1))
+        scale = np.sqrt(spread[present])
+        scatter = joint.scatter[np.ix_(present + n_genes, present + n_genes)]
+        present = present[_independent(scatter / np.outer(scale, scale))]
         return cls(joint.subset([*range(n_genes), *(present + n_genes)]), present)
 
 
 def warn_explained(exogenous: Exogenous, present: NDArray[np.int64]) -> None:
-    """Log the nodes that cannot be told from batches."""
+    """Log the nodes that cannot be told from batches and other nodes.
+
+    So are the perturbations of a plate without controls: one of them stands for the plate.
+    """
     gone = [name for k, name in enumerate(exogenous.names) if k not in set(present.tolist())]
     if gone:
         logger.warning(
-            "Not told apart from batches, and left out of the search: %s.", list_names(gone)
+            "Not told apart from batches and other perturbations, and left out of the search: %s.",
+            list_names(gone),
         )
+
+
+def _independent(correlation: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the nodes that the earlier ones do not explain (their variance's share that is left).
+
+    The usual case, none explained, costs one Cholesky decomposition.
+    """
+    try:
+        if not len(correlation) or np.linalg.cholesky(correlation).diagonal().min() ** 2 > _LEAST:
+            return np.arange(len(correlation))
+    except np.linalg.LinAlgError:
+        pass
+    left, kept = correlation.copy(), []
+    for k in range(len(left)):
+        if left[k, k] > _LEAST:
+            kept.append(k)
+            left[k + 1 :, k + 1 :] -= np.outer(left[k + 1 :, k], left[k, k + 1 :]) / left[k, k]
+    return np.array(kept, np.int64)
 
 
 def swept(moments: Moments, n_genes: int) -> Moments:
