@@ -8,6 +8,7 @@ import pytest
 from nextpert.core import (
     CausalVariance,
     Civ,
+    Dag,
     DagBlr,
     MaxVariance,
     Moments,
@@ -108,3 +109,6 @@ def test_removed_lies_between_nothing_and_all():
         assert (many > one).all()
         assert (many < 1).all()
         assert (many > 0.8).all()
+    known = DagBlr(Dag.from_edges(6, []), noise_var=1.0, intercept=False)  # nothing to learn
+    for kind in (CausalVariance, TargetMeanVariance, Civ):
+        np.testing.assert_array_equal(kind(known, target).removed(pool), np.zeros(50))

@@ -56,13 +56,33 @@ def test_sparse_cells_of_many_environments_are_summed_once(monkeypatch):
         np.testing.assert_allclose(part.scatter, centred.T @ centred, atol=1e-9)
 
 
-def test_sparse_cells_far_from_zero_keep_their_digits(cells):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_thin_sparse_cells_are_summed_as_dense_ones(weighted):
+    rng = np.random.default_rng(0)
+    x = rng.poisson(0.1, (600, 20)) * rng.gamma(2.0, size=(600, 20))
+    groups = rng.integers(0, 3, 600)
+    groups[17] = 4  # alone
+    weights = rng.poisson(1.0, 600) if weighted else None
+    taken = np.repeat(np.arange(600), 1 if weights is None else weights)
+    part = screen_part(sp.csr_array(x), groups, weights)
+    x, groups = x[taken], groups[taken]
+    centred = [brute(x, groups, e) for e in np.unique(groups)]
+    assert part.n.tolist() == [len(c) for c in centred]
+    for k, e in enumerate(part.groups):
+        np.testing.assert_allclose(part.mean[k], x[groups == e].mean(axis=0), atol=1e-12)
+        np.testing.assert_allclose(part.squares[k], (centred[k] ** 2).sum(axis=0), atol=1e-9)
+    every = np.vstack(centred)
+    np.testing.assert_allclose(part.scatter, every.T @ every, atol=1e-9)
+
+
+@pytest.mark.parametrize("spread", [1e-5, 1e-2])
+def test_sparse_cells_far_from_zero_keep_their_digits(cells, spread):
     x, groups = cells
-    far = sp.csr_array(x[:, :1] * 1e-5 + 1e4)
+    far = sp.csr_array(x[:, :1] * spread + 1e4)
     mixed = sp.csr_array(np.hstack([far.toarray(), np.zeros((500, 9))]))
     screen = ScreenMoments.from_array(mixed, groups, 7)
     centred = np.vstack([brute(mixed.toarray(), groups, e) for e in np.unique(groups)])
-    np.testing.assert_allclose(screen.scatter[0, 0], (centred[:, 0] ** 2).sum(), rtol=1e-6)
+    np.testing.assert_allclose(screen.scatter[0, 0], (centred[:, 0] ** 2).sum(), rtol=1e-9)
 
 
 def test_cells_left_out_and_weights(cells):
@@ -179,6 +199,10 @@ def test_batch_effects_come_off_the_means():
     wanted = ScreenMoments.from_array(by_hand, groups, len(codes))
     np.testing.assert_allclose(clean.mean, wanted.mean, atol=1e-9)
     np.testing.assert_allclose(clean.scatter, wanted.scatter, atol=1e-8)
+    # A perturbation that no cell bears, as in a resample, changes nothing.
+    empty = ScreenMoments.from_array(x, groups, len(codes) + 1)
+    lone = empty.without_fixed(np.vstack([design, [1, 0]]), np.append(codes[:, 0], 4))
+    np.testing.assert_allclose(lone.mean[:-1], clean.mean, atol=1e-9)
 
 
 def test_wrong_cells_are_refused(cells):
