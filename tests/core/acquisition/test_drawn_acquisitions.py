@@ -8,13 +8,18 @@ from scipy.integrate import quad
 
 from nextpert.core import (
     Box,
+    CausalVariance,
+    Civ,
+    CivOw,
     Dag,
     DagBlr,
     ExpectedImprovementInt,
+    MaxVariance,
     MutualInformationInt,
     Pool,
     Sparse,
     Sphere,
+    TargetMeanVariance,
     UpperConfidenceInt,
     build_acquisition,
 )
@@ -229,6 +234,27 @@ def test_names_seeds_and_options(fit_twice, graphs):
     assert abs(best.value(shift) - 1e-9) < 1e-20
     more = [MutualInformationInt(blr, target, n_cells=n, rng=0).value(shift) for n in (1, 50)]
     assert more[1] < more[0] < 0
+
+
+def test_every_option_reaches_the_criterion_of_a_name(fit_twice, graphs):
+    plain, blr = fit_twice(graphs["complete"], True, True)
+    target, shift, domain = np.ones(plain.p), np.full(plain.p, 0.4), Sphere(2.5)
+    ahead = {"n_cells": 7, "noise_aware": True}
+    mine = {
+        "maxv": MaxVariance(blr, target, **ahead),
+        "cv": CausalVariance(blr, target, **ahead),
+        "target_mean_variance": TargetMeanVariance(blr, target, **ahead),
+        "civ": Civ(blr, target, domain=domain, **ahead),
+        "civ_ow": CivOw(blr, target, domain=domain, **ahead),
+        "mi": MutualInformationInt(blr, target, n_cells=7, rng=3),
+        "ei": ExpectedImprovementInt(blr, target, best=2.0, rng=3),
+    }
+    options = {"domain": domain, "best": 2.0, "rng": 3, **ahead}
+    for name, criterion in mine.items():
+        made = build_acquisition(name, blr, target, **options)
+        assert made.value(shift) == criterion.value(shift), name
+        if name not in ("mi", "ei"):  # the options matter here
+            assert made.value(shift) != type(criterion)(blr, target).value(shift)
 
 
 def test_bad_options_are_refused(pair):
