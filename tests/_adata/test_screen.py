@@ -157,6 +157,15 @@ def test_the_same_bits_from_file_and_dask(screen, tmp_path, monkeypatch, layout)
                 assert same(got, memory)
 
 
+def test_only_long_reads_show_progress(screen, monkeypatch, capsys):
+    environments = read_environments(screen, Roles("pert", "NT"))
+    screen_moments(screen, np.arange(5), environments, show_progress=True)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(_fold, "LONG_READ", 1)
+    screen_moments(screen, np.arange(5), environments, show_progress=True)
+    assert "599/599" in capsys.readouterr().err
+
+
 def test_genes_that_are_not_finite_are_named(screen):
     screen.X.data[3] = np.nan
     gene = screen.var_names[screen.X.indices[3]]
