@@ -83,6 +83,7 @@ def test_sparse_cells_far_from_zero_keep_their_digits(cells, spread):
     screen = ScreenMoments.from_array(mixed, groups, 7)
     centred = np.vstack([brute(mixed.toarray(), groups, e) for e in np.unique(groups)])
     np.testing.assert_allclose(screen.scatter[0, 0], (centred[:, 0] ** 2).sum(), rtol=1e-9)
+    np.testing.assert_allclose(screen.squares[:, 0].sum(), (centred[:, 0] ** 2).sum(), rtol=1e-9)
 
 
 def test_cells_left_out_and_weights(cells):
