@@ -101,7 +101,9 @@ def test_the_target_of_the_demo_is_the_truth():
 
 def test_design_equals_the_functions(screen, small_screen):
     assert _design(screen, "--seed", 4, "--acquisition", "greedy", "--penalty", 1.5) == 0
-    npt.tl.learn_dag(small_screen, method="boss", environments="all", penalty=1.5, n_runs=2, rng=4)
+    npt.tl.learn_dag(
+        small_screen, method="boss", environments="all", penalty=1.5, n_runs=2, rng=4, n_graphs=25
+    )
     npt.tl.fit_dag_blr(small_screen)
     npt.tl.design_interventions(small_screen, "MYC", acquisition="greedy", n_samples=20, rng=4)
     result = _result(screen)

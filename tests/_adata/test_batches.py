@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert._adata import group_moments, read_batches, read_roles
+from nextpert._adata import group_moments, pooled_moments, read_batches, read_roles
 from nextpert.core import Moments
 
 
@@ -148,3 +148,20 @@ def test_roles_are_the_defaults_of_every_call(pair):
     assert other.uns["dag_blr"]["params"]["layer"] == "ln"
     tables = [a.uns["design"]["ranking"]["predicted_distance"] for a in (clean, other)]
     np.testing.assert_array_equal(*tables)
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_pooled_moments_add_up_to_those_of_the_groups(pair, batches):
+    clean, mixed = pair
+    adata = mixed if batches else clean
+    roles = read_roles(adata)
+    labels, code = np.unique(adata.obs["perturbation"].astype(str), return_inverse=True)
+    code[code == 2] = -1
+    offsets = read_batches(adata, np.arange(8), roles)
+    pooled = pooled_moments(adata, np.arange(8), code, len(labels), roles, batches=offsets)
+    apart = group_moments(adata, np.arange(8), code, len(labels), roles)
+    for one, other in zip(pooled, apart, strict=True):
+        assert one.n == other.n
+        np.testing.assert_allclose(one.mean, other.mean, atol=1e-10)
+    sums = [sum(m.scatter for m in moments) for moments in (pooled, apart)]
+    np.testing.assert_allclose(sums[0], sums[1], rtol=1e-9, atol=1e-7)

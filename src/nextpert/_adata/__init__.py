@@ -1,7 +1,13 @@
 """The only place that touches the slots of an AnnData: reading cells, labels, graphs, results."""
 
 from nextpert._adata.arguments import check_arguments
-from nextpert._adata.batches import Batches, group_moments, read_batches
+from nextpert._adata.batches import (
+    Batches,
+    PooledMoments,
+    group_moments,
+    pooled_moments,
+    read_batches,
+)
 from nextpert._adata.eager import eager
 from nextpert._adata.ensemble import read_ensemble, read_graphs, stored_ensemble
 from nextpert._adata.fingerprint import fingerprint
@@ -42,6 +48,7 @@ __all__ = [
     "Batches",
     "FittedPosterior",
     "LabelTable",
+    "PooledMoments",
     "Roles",
     "as_stored_csr",
     "check_arguments",
@@ -63,6 +70,7 @@ __all__ = [
     "panel_index",
     "panel_of",
     "parse_label",
+    "pooled_moments",
     "posterior_from",
     "read_batches",
     "read_blocks",

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextpert._adata._fold import fold_blocks
 from nextpert._adata.labels import read_labels
 from nextpert._adata.panel import list_names
 from nextpert._adata.read import environment_moments
 from nextpert._adata.screen import read_environments, screen_moments
 from nextpert.core.cells.moments import Moments
+from nextpert.core.cells.screen_moments import ScreenMoments
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
 
@@ -117,15 +121,70 @@ def group_moments(
     if batches is None:
         return environment_moments(adata, columns, groups, n_groups, **options)
     codes = np.asarray(groups, np.int64)
-    cells = np.flatnonzero(codes >= 0)
-    batches.of_cells(cells)  # raises where a batch is not known
-    pairs, place = np.unique(
-        np.column_stack([codes[cells], batches.codes[cells]]), axis=0, return_inverse=True
-    )
-    of_pair = np.full(len(codes), -1, np.int64)
-    of_pair[cells] = place.ravel()
+    pairs, of_pair = _pairs(codes, batches)
     parts = environment_moments(adata, columns, of_pair, len(pairs), **options)
     out = [Moments.zeros(batches.offsets.shape[1]) for _ in range(n_groups)]
     for (group, batch), part in zip(pairs.tolist(), parts, strict=True):
         out[group] = out[group] + part.centre(batches.offsets[batch])
     return out
+
+
+@dataclass(frozen=True)
+class PooledMoments:
+    """Moments of groups whose scatter is kept once, for sums over groups such as a posterior's.
+
+    Every group is given its cells' share of the scatter within all groups, made as it is asked
+    for: the sums over groups are those of the cells, in the memory of one matrix.
+    """
+
+    screen: ScreenMoments
+
+    def __len__(self) -> int:
+        return self.screen.n_environments
+
+    def __getitem__(self, group: int) -> Moments:
+        n = int(self.screen.n[group])
+        share = n / max(int(self.screen.n.sum()), 1)
+        return Moments(n, self.screen.mean[group], self.screen.scatter * share)
+
+    def __iter__(self) -> Iterator[Moments]:
+        return (self[group] for group in range(len(self)))
+
+
+def pooled_moments(
+    adata: ad.AnnData,
+    columns: ArrayLike,
+    groups: ArrayLike,
+    n_groups: int,
+    roles: Roles,
+    *,
+    batches: Batches | None = None,
+) -> PooledMoments:
+    """Return the moments of groups of cells, without what batches add, their scatter pooled.
+
+    The arguments are those of :func:`group_moments`.
+    """
+    codes, genes = np.asarray(groups, np.int64), np.asarray(columns, np.int64)
+    none = np.zeros((len(codes), 0))
+    if batches is None:
+        part = fold_blocks(adata, genes, codes, n_groups, extra=none, layer=roles.layer)
+        return PooledMoments(ScreenMoments.from_part(part, n_groups))
+    pairs, of_pair = _pairs(codes, batches)
+    part = fold_blocks(adata, genes, of_pair, len(pairs), extra=none, layer=roles.layer)
+    found = ScreenMoments.from_part(part, len(pairs))
+    mean = found.mean - batches.offsets[pairs[:, 1]]
+    clean = ScreenMoments(found.n, mean, found.squares, found.scatter)
+    return PooledMoments(clean.pool(pairs[:, 0], n_groups))
+
+
+def _pairs(
+    codes: NDArray[np.int64], batches: Batches
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return all pairs of a group and a batch that occur, and the pair of every cell."""
+    cells = np.flatnonzero(codes >= 0)
+    batches.of_cells(cells)  # raises where a batch is not known
+    both = np.column_stack([codes[cells], batches.codes[cells]])
+    pairs, place = np.unique(both, axis=0, return_inverse=True)
+    of_pair = np.full(len(codes), -1, np.int64)
+    of_pair[cells] = place.ravel()
+    return pairs, of_pair

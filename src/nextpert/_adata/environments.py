@@ -17,7 +17,7 @@ from nextpert._adata.shifts import Interventions
 from nextpert._adata.write import strings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from nextpert._adata.labels import LabelTable
     from nextpert.core import Moments
@@ -114,7 +114,7 @@ def shift_environments(
     shift: Any,
     genes: Sequence[str],
     control: Moments,
-    perturbed: Sequence[Moments],
+    perturbed: Iterable[Moments],
 ) -> Interventions:
     """Return the shift of every perturbation of the plan."""
     shifts = np.zeros((len(plan.names), len(genes)))

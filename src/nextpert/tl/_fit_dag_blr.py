@@ -15,7 +15,7 @@ from nextpert._adata import shifts as _shifts
 from nextpert.core import DagBlr
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -159,9 +159,12 @@ def fit_dag_blr(
         separator=separator,
         control=control,
     )
-    groups = labels.groups([control, *plan.names])
-    n_groups = 1 + len(plan.names)
-    cells, *perturbed = _adata.group_moments(adata, columns, groups, n_groups, roles)
+    batches = _adata.read_batches(adata, columns, roles)
+    controls = labels.groups([control])
+    (cells,) = _adata.group_moments(adata, columns, controls, 1, roles, batches=batches)
+    perturbed = _adata.pooled_moments(
+        adata, columns, labels.groups(plan.names), len(plan.names), roles, batches=batches
+    )
     environments.require_varying(cells, genes)
     used = environments.shift_environments(plan, shift, genes, cells, perturbed)
     options: dict[str, Any] = {
@@ -194,7 +197,7 @@ def fit_dag_blr(
         "control_mean": cells.mean,
         "n_control_cells": cells.n,
         "cells": _adata.fingerprint(adata, labels, columns, layer),
-        "environments": environments.environment_table(used, genes, [m.n for m in perturbed]),
+        "environments": environments.environment_table(used, genes, perturbed.screen.n.tolist()),
         "targets": _adata.stored_lists(used.targets),
         "shifts": _adata.as_stored_csr(used.shifts),
         "left_out": environments.left_out_table(plan, labels),
@@ -209,7 +212,7 @@ def fit_dag_blr(
     mean = _adata.to_all_genes(blr.mean().T, columns, adata.n_vars)
     logger.info(
         "Fitted %d weights to %d control cells and %d cells of %d perturbations.",
-        dag.n_edges, cells.n, sum(m.n for m in perturbed), len(perturbed),
+        dag.n_edges, cells.n, perturbed.screen.n.sum(), len(perturbed),
     )  # fmt: skip
     return _adata.write_results(
         adata, uns={key_added: stored}, varp={f"{key_added}_mean": mean}, copy=copy
@@ -217,7 +220,7 @@ def fit_dag_blr(
 
 
 def _fitted(
-    blr: DagBlr, controls: Moments, perturbed: Sequence[Moments], shifts: NDArray[np.float64]
+    blr: DagBlr, controls: Moments, perturbed: Iterable[Moments], shifts: NDArray[np.float64]
 ) -> DagBlr:
     blr = blr.update(controls)  # a copy; the rest is added in place
     for moments, shift in zip(perturbed, shifts, strict=True):
