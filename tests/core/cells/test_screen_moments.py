@@ -183,6 +183,17 @@ def test_an_indicator_that_batches_explain_is_said_to_be():
     assert joint.constant_nodes().tolist() == [2]
 
 
+def test_what_batches_explain_but_for_rounding_is_exactly_zero():
+    rng = np.random.default_rng(4)
+    batch = np.eye(5)[rng.integers(0, 5, 40)][:, 1:] + 0.0
+    mixed = batch @ [0.3, -1.7, 2.9, 0.1] + 1 / 3
+    screen = ScreenMoments.from_array(rng.normal(size=(400, 3)), np.repeat(np.arange(40), 10), 40)
+    joint = exogenous_moments(screen, np.c_[mixed, rng.normal(size=40)], fixed=batch)
+    assert not joint.scatter[3].any()
+    assert not joint.scatter[:, 3].any()
+    assert joint.scatter[4, 4] > 1
+
+
 def test_batch_effects_come_off_the_means():
     """As by hand: least squares with one mean a perturbation and the batches, on the cells."""
     rng = np.random.default_rng(8)
