@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from nextpert.core import Dag, DagBlr, Moments
 from nextpert.core.loop._workers import run_tasks
@@ -84,7 +85,8 @@ def run_all(
         for task, own in zip(tasks, streams, strict=True)
         for stream in own
     ]
-    done = dict(run_tasks(_one, jobs, n_jobs=n_jobs))
+    results = run_tasks(_one, jobs, n_jobs=n_jobs)
+    done = dict(tqdm(results, "Replayed campaigns", len(jobs), leave=False, delay=5))
     stacked = [np.stack(part) for part in zip(*(done[i] for i in range(len(jobs))), strict=True)]
     by_target = [x.reshape(len(tasks), options.n_repeats, *x.shape[1:]) for x in stacked]
     return Runs(*(np.ascontiguousarray(np.moveaxis(x, 1, 3)) for x in by_target))
