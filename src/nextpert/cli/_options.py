@@ -172,7 +172,8 @@ def _add_graph(parser: argparse.ArgumentParser) -> None:
         "--n-graphs",
         type=_whole(1),
         default=_N_GRAPHS,
-        help="graphs of resampled cells, for the frequency of every arc; 1 for none",
+        help="graphs of resampled cells, for the frequency of every arc and for intervals of "
+        "distances that know of it; 1 for none",
     )
     group.add_argument(
         "--prior-network",

@@ -51,8 +51,9 @@ def fit_dag_blr(
     one perturbation are one environment, read once, as moments.
 
     Where :func:`learn_dag` left the graphs of resamples (``n_graphs``), the same cells are fitted
-    on each of them too, with the same prior, and the graphs count alike: by evidence, thousands of
-    cells would put all weight on one. :func:`design_interventions` takes them up.
+    on each of them too, with the same prior. :func:`design_interventions` takes them up. They count
+    alike: weighted by evidence, 90 % intervals held the truth less often on simulated screens
+    (``python -m benchmarks.ensemble_calibration``).
 
     Parameters
     ----------

@@ -116,8 +116,8 @@ def learn_dag(
         graph of all. BOSS starts on each from the order of that graph and from one of its own. A
         resample takes a cell ``w`` times, ``w`` Poisson of mean 1; the guides of a
         perturbation that has three or more are drawn whole, with replacement. A gene that does not
-        vary in a resample has no arcs there. The cells are read once for as many resamples as
-        1 GB holds the sums of.
+        vary in a resample has no arcs there. :func:`fit_dag_blr` fits them all. The cells are read
+        once for as many resamples as 1 GB holds the sums of.
     prior
         Prior knowledge, a mapping with some of ``"before"``: pairs ``(earlier, later)`` of genes,
         no path leads from the later to the earlier; ``"tiers"``: lists of genes, the most upstream
