@@ -165,11 +165,17 @@ def test_scores_against_a_brute_force(screen, graph, shift):
             np.mean([changes[n][g] for n in labels if n != held_out and g not in targets[n]])
             for g in others
         ])  # fmt: skip
+        own = targets[held_out]
+        centred = control - mu
+        slopes = np.linalg.lstsq(centred[:, own], centred, rcond=None)[0]
+        coexpression = (shifts[held_out][own] @ slopes)[others]
         row = table.loc[held_out]
         expected = {
             "error": np.mean((predicted - observed)[others] ** 2),
             "error_nothing": np.mean(observed[others] ** 2),
             "error_mean": np.mean((mean - observed[others]) ** 2),
+            "error_coexpression": np.mean((coexpression - observed[others]) ** 2),
+            "r_coexpression": np.corrcoef(coexpression, observed[others])[0, 1],
             "r_with_target": np.corrcoef(effect, observed)[0, 1],
             "r": np.corrcoef(effect[others], observed[others])[0, 1],
         }
@@ -199,6 +205,8 @@ def test_scores_against_a_brute_force(screen, graph, shift):
     value = found["summary"].set_index("quantity")["value"]
     ratio = table["error"] / table["error_nothing"]
     assert value["error_to_nothing"] == pytest.approx(np.exp(np.log(ratio).mean()))
+    ratio = table["error"] / table["error_coexpression"]
+    assert value["error_to_coexpression"] == pytest.approx(np.exp(np.log(ratio).mean()))
     assert value["r_with_target"] == pytest.approx(table["r_with_target"].mean())
 
 

@@ -31,8 +31,9 @@ def diagnose(
     """Draw whether the model is worth trusting on a screen.
 
     Above, one row a perturbation, held out and predicted from the others, those best predicted
-    relative to "nothing changes" on top: the squared error of the model beside those of two
-    predictions without one, of a graph without arcs, and of a perfect one (sampling noise); the
+    relative to "nothing changes" on top: the squared error of the model beside those of three
+    predictions without one (nothing changes, the mean perturbation, coexpression over the
+    controls), of a graph without arcs, and of a perfect one (sampling noise); the
     correlation of predicted effect and observed change over the genes, without and with the
     target genes; the change of the perturbation's own target with two standard errors, open where
     it is weak. Below: every gene's correlation with its prediction from its parents, beside

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, ORANGE, logarithmic
+from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, ORANGE, PURPLE, logarithmic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,8 @@ def rows_to_draw(table: pd.DataFrame, n_top: int) -> pd.DataFrame:
 def draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
     """Draw the squared error of the model and of the baselines, one row a perturbation."""
     place = np.arange(len(table))
-    columns = ["error", "error_nothing", "error_mean", "error_empty", "error_noise"]
+    columns = ["error", "error_nothing", "error_mean", "error_empty"]
+    columns += ["error_coexpression", "error_noise"]
     values = {name: table[name].to_numpy(dtype=float) for name in columns}
     panel.hlines(
         place, values["error"], values["error_nothing"], color=LIGHT, linewidth=2, zorder=0
@@ -36,6 +37,7 @@ def draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
     for name, marker, colour, face, label in (
         ("error_nothing", "o", GREY, "white", "nothing changes"),
         ("error_mean", "s", BLUE, BLUE, "mean perturbation"),
+        ("error_coexpression", "v", PURPLE, PURPLE, "coexpression, controls"),
         ("error_empty", "^", BLACK, "white", "empty graph"),
         ("error", "D", ORANGE, ORANGE, "model"),
     ):

@@ -54,10 +54,11 @@ def diagnose(
     perturbations, as :func:`fit_dag_blr` would fit it (Zhang et al. 2023,
     doi:10.1038/s42256-023-00719-0, Definition 2): the effect :math:`(I - B)^{-1} a` and the mean
     :math:`(I - B)^{-1} (c + a)`. Predictions are compared with what the held-out cells did, and
-    with two that need no model: nothing changes, and the mean change over the other
-    perturbations; and with those of an empty graph (no arcs), fitted to the same cells with the
-    same shifts, which says what the graph adds. Cells are read twice, whatever the number of
-    perturbations.
+    with three that need no model: nothing changes; the mean change over the other perturbations;
+    and coexpression, every gene regressed on the targets over the control cells, times the targets'
+    shifts. They are also compared with those of an empty graph (no arcs), fitted to the same cells
+    with the same shifts, which says what the graph adds. Cells are read twice, whatever the number
+    of perturbations.
 
     A graph that :func:`learn_dag` learned with ``environments="all"`` has seen the perturbations.
     It is then learned anew, with the same options, once for each of ``n_folds`` folds of them,
@@ -119,10 +120,11 @@ def diagnose(
           ``n_cells``; ``weakest_target`` with its change ``own_change`` (log-normalised
           expression), ``own_z`` (in standard errors) and ``is_strong``; then, over the genes that
           are no targets, ``r`` (correlation of predicted effect and observed change),
-          ``r_with_target`` (over all genes), ``sign_accuracy`` among the ``n_changed`` genes that
-          changed by 3 standard errors, the mean squared error of the predicted mean ``error``,
-          of the baselines (``error_nothing``, ``error_mean``, ``error_empty``) and of a perfect
-          prediction (``error_noise``), squared units of expression; what is gained on each baseline
+          ``r_with_target`` (over all genes), ``r_coexpression`` (of coexpression),
+          ``sign_accuracy`` among the ``n_changed`` genes that changed by 3 standard errors, the
+          mean squared error of the predicted mean ``error``, of the baselines
+          (``error_nothing``, ``error_mean``, ``error_coexpression``, ``error_empty``) and of a
+          perfect prediction (``error_noise``), squared units of expression; what is gained on two
           (``gain_on_nothing``, ``gain_on_mean``, with ``_se`` over genes); ``coverage_50`` and
           ``coverage_90``; and, with its mean as the target, the rank correlation over the other
           perturbations of predicted and true squared distance to it (``distance_rank``, that
@@ -153,10 +155,11 @@ def diagnose(
     than that of a baseline without a model, 90 % intervals hold less than half of the held-out
     means, or *the graph adds nothing*: neither is the squared error clearly below that of the
     empty graph and at most 0.9 of it, nor does ``distance_rank`` clearly gain, by at least 0.05.
-    It is *trust* if besides the mean ``r`` is at least 0.5, all three ratios of squared errors
+    It is *trust* if besides the mean ``r`` is at least 0.5, all four ratios of squared errors
     are at most 0.8 and clearly below 1, ``distance_rank`` clearly gains on the empty graph's, the
     graph's ``r_parents`` is above that of all but 5 % of random graphs, and 90 % intervals hold
-    at least 70 % of the held-out means. Between them it is *care*.
+    at least 70 % of the held-out means. Between them it is *care*. Where a baseline without a
+    model has less squared error than the model, the verdict names the best of them.
 
     A graph learned on the same control cells is not held out from these, and standard errors over
     perturbations take them as independent, although they share the controls. ``r`` uses the

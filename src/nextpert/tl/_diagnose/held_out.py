@@ -48,6 +48,8 @@ class HeldOut:
         Mean change over the other perturbations that do not target the gene.
     empty
         ``predicted`` of a graph without arcs, fitted to the same cells with the same shifts.
+    coexpression
+        Change by the regression of every gene on the targets over the control cells.
     rank
         Share of the draws of the posterior predictive that lie below the observed mean.
     """
@@ -59,6 +61,7 @@ class HeldOut:
     predicted: Array
     mean_change: Array
     empty: Array
+    coexpression: Array
     rank: Array
 
 
@@ -106,7 +109,8 @@ def predict_held_out(
     ]
     return HeldOut(
         is_target, observed, _standard_errors(control, perturbed), effect, predicted,
-        _mean_of_others(observed, is_target), np.array(without_arcs), rank,
+        _mean_of_others(observed, is_target), np.array(without_arcs),
+        coexpression(control, is_target, used.shifts), rank,
     )  # fmt: skip
 
 
@@ -138,6 +142,20 @@ def _mean_of_others(observed: Array, is_target: NDArray[np.bool_]) -> Array:
     total = counted.sum(axis=0) - counted
     n = (~is_target).sum(axis=0) - ~is_target
     return np.divide(total, n, out=np.zeros_like(total), where=n > 0)
+
+
+def coexpression(control: Moments, is_target: NDArray[np.bool_], shifts: Array) -> Array:
+    """Return the change that coexpression says: every gene regressed on the targets in controls.
+
+    The slopes, of all targets of a perturbation together, times the shifts of the targets.
+    """
+    change = np.zeros_like(shifts)
+    for row, targets, shift in zip(change, is_target, shifts, strict=True):
+        own = np.flatnonzero(targets)
+        if len(own):
+            slopes = np.linalg.lstsq(control.scatter[np.ix_(own, own)], control.scatter[own])[0]
+            row[:] = shift[own] @ slopes
+    return change
 
 
 def own_strength(held_out: HeldOut) -> tuple[NDArray[np.int64], Array, Array]:

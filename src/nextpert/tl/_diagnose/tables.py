@@ -52,6 +52,7 @@ def _scores(held_out: HeldOut, k: int) -> dict[str, Any]:
     observed, error = held_out.observed[k, others], held_out.error[k, others]
     effect, predicted = held_out.effect[k, others], held_out.predicted[k, others]
     mean_change = held_out.mean_change[k, others]
+    by_coexpression = held_out.coexpression[k, others]
     right, n_changed = scores.sign_accuracy(effect, observed, error)
     on_nothing, on_nothing_se = scores.gain(np.zeros_like(observed), predicted, observed)
     on_mean, on_mean_se = scores.gain(mean_change, predicted, observed)
@@ -63,12 +64,14 @@ def _scores(held_out: HeldOut, k: int) -> dict[str, Any]:
     return {
         "r": scores.correlation(effect, observed),
         "r_with_target": scores.correlation(held_out.effect[k], held_out.observed[k]),
+        "r_coexpression": scores.correlation(by_coexpression, observed),
         "sign_accuracy": right,
         "n_changed": n_changed,
         "error": mean((predicted - observed) ** 2),
         "error_nothing": mean(observed**2),
         "error_mean": mean((mean_change - observed) ** 2),
         "error_empty": mean((held_out.empty[k, others] - observed) ** 2),
+        "error_coexpression": mean((by_coexpression - observed) ** 2),
         "error_noise": mean(error**2),
         "gain_on_nothing": on_nothing,
         "gain_on_nothing_se": on_nothing_se,
