@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import anndata as ad
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +15,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert.core import Moments, boss
 from nextpert.core.search._resamples import poisson_weights
+from nextpert.tl._learn_dag import graphs
 
 
 def control_cells(adata):
@@ -127,3 +132,26 @@ def test_graphs_are_stored_whole(small_screen, tmp_path):
     mean = sum(graphs[8 * k : 8 * (k + 1)] for k in range(7)) / 7
     assert stored["n_graphs"] == 7
     np.testing.assert_allclose(mean.toarray(), small_screen.varp["dag_frequency"].toarray())
+
+
+def test_a_killed_worker_changes_no_graph(small_screen, monkeypatch):
+    """With joblib's processes: what is finished is kept, the rest is computed here."""
+    options = {"method": "boss", "n_runs": 1, "n_graphs": 6}
+    npt.tl.learn_dag(small_screen, **options)
+    expected = small_screen.uns["dag"]["graphs"]
+    parent, search = os.getpid(), graphs._arcs
+
+    def killed(*task):
+        if os.getpid() != parent and task[3].bit_generator.seed_seq.spawn_key[-1] % 6 == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return search(*task)
+
+    monkeypatch.setattr(graphs, "_arcs", killed)
+    with (
+        joblib.parallel_config("loky"),
+        pytest.warns(UserWarning, match="A worker was killed.*finished tasks are kept"),
+    ):
+        npt.tl.learn_dag(small_screen, **options, n_jobs=2)
+    found = small_screen.uns["dag"]["graphs"]
+    for part in ("indptr", "indices"):
+        np.testing.assert_array_equal(found[part], expected[part])

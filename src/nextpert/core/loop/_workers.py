@@ -1,42 +1,55 @@
-"""Tasks spread over processes; what a process that is killed leaves undone is done here."""
+"""Tasks spread over workers; what a process that is killed leaves undone is done here."""
 
 from __future__ import annotations
 
 import warnings
 from concurrent.futures import BrokenExecutor
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from joblib import Parallel, delayed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
 
 def run_tasks(
-    function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], *, n_jobs: int | None
+    function: Callable[..., Any],
+    tasks: Iterable[tuple[Any, ...]],
+    *,
+    n_jobs: int | None,
+    prefer: str | None = None,
 ) -> Iterator[tuple[int, Any]]:
-    """Yield ``(i, function(*tasks[i]))`` as they are finished, in any order.
+    """Yield ``(i, function(*task))`` of the i-th task as they are finished, in any order.
 
-    If a worker is killed (for its memory, say), what is finished is kept and the rest is run
-    here, one task after the other, with a warning.
+    Tasks are taken from an iterator as workers get free, and let go once they are done;
+    ``prefer`` is joblib's. If a worker is killed (for its memory, say), what is finished is kept
+    and the rest is run here, one task after the other, with a warning.
     """
-    left = set(range(len(tasks)))
-    workers = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+    numbered = enumerate(tasks)
+    waiting: dict[int, tuple[Any, ...]] = {}  # given to workers, and not finished
+
+    def given() -> Iterator[Any]:
+        for i, task in numbered:
+            waiting[i] = task
+            yield delayed(_numbered)(function, i, task)
+
+    workers = Parallel(n_jobs=n_jobs, prefer=prefer, return_as="generator_unordered")
+    n_done = 0
     try:
-        for i, result in workers(
-            delayed(_numbered)(function, i, task) for i, task in enumerate(tasks)
-        ):
-            left.remove(i)
+        for i, result in workers(given()):
+            del waiting[i]
+            n_done += 1
             yield i, result
     except BrokenExecutor as error:
         message = (
-            f"A worker was killed ({type(error).__name__}), perhaps for want of memory: "
-            f"{len(tasks) - len(left)} of {len(tasks)} tasks are kept, the other {len(left)} run "
-            f"in this process. A smaller n_jobs needs less memory."
+            f"A worker was killed ({type(error).__name__}), perhaps for want of memory: the "
+            f"{n_done} finished tasks are kept, the others run in this process. A smaller n_jobs "
+            f"needs less memory."
         )
         warnings.warn(message, UserWarning, stacklevel=3)
-    for i in sorted(left):
-        yield i, function(*tasks[i])
+    for i, task in chain(sorted(waiting.items()), numbered):
+        yield i, function(*task)
 
 
 def _numbered(function: Callable[..., Any], number: int, task: tuple[Any, ...]) -> tuple[int, Any]:

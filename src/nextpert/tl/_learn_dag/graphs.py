@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
-from joblib import Parallel, delayed, parallel_config
+from joblib import parallel_config
 from tqdm import tqdm
 
 from nextpert._adata.resampled import resampled_screens
 from nextpert.core import Moments
+from nextpert.core.loop._workers import run_tasks
 from nextpert.tl._learn_dag.exogenous import Joint
 from nextpert.tl._learn_dag.search import named, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -88,22 +89,20 @@ def ensemble(
     joints = (_isolated(Joint.of(screen, len(genes), exogenous), len(genes)) for screen in screens)
     # causaldag draws from Python's global generators.
     n_jobs = 1 if options.method == "causaldag" else workers.n_jobs
-    pool = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
-    tasks: Iterator[Any] = (
-        delayed(_arcs)(joint, len(genes), options, stream)
-        for joint, stream in zip(joints, streams, strict=True)
+    tasks = (
+        (joint, len(genes), options, stream) for joint, stream in zip(joints, streams, strict=True)
     )
-    arcs, counts = [], np.zeros((len(exogenous.names), len(genes)))
+    arcs, counts = {}, np.zeros((len(exogenous.names), len(genes)))
     hidden = not workers.show_progress
     try:
         with tqdm(total=n_graphs, desc="Graphs", disable=hidden) as bar:
-            for found, present, direct in pool(tasks):
-                arcs.append(found)
+            for i, found in run_tasks(_arcs, tasks, n_jobs=n_jobs, prefer="threads"):
+                arcs[i], present, direct = found
                 counts[present] += direct
                 bar.update()
     except ValueError as error:
         raise named(error, genes, _WHERE) from error
-    return Ensemble(arcs, counts / n_graphs)
+    return Ensemble([arcs[i] for i in range(n_graphs)], counts / n_graphs)
 
 
 def _isolated(joint: Joint, n_genes: int) -> Joint:
