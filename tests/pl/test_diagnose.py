@@ -34,7 +34,7 @@ def test_errors_of_model_and_baselines_best_predicted_on_top(designed):
     for label, column in {
         "model": "error", "nothing changes": "error_nothing",
         "mean perturbation": "error_mean", "sampling noise": "error_noise",
-        "empty graph": "error_empty",
+        "empty graph": "error_empty", "coexpression, controls": "error_coexpression",
     }.items():  # fmt: skip
         np.testing.assert_allclose(offsets(ax, label)[:, 0], table[column])
         np.testing.assert_array_equal(offsets(ax, label)[:, 1], np.arange(len(table)))

@@ -10,8 +10,9 @@ import pytest
 import nextpert as npt
 from nextpert._adata.roles import Roles
 from nextpert._adata.screen import read_environments, screen_moments
-from nextpert.core import Dag, DagBlr, Moments
+from nextpert.core import Dag, DagBlr, Moments, PriorKnowledge
 from nextpert.tl._learn_dag.held_out import without_folds
+from nextpert.tl._learn_dag.prior import read_knowledge, stored_knowledge
 
 LEARN = {"method": "boss", "environments": "all"}
 
@@ -148,6 +149,17 @@ def test_knowledge_of_before_survives_files(small_screen, tmp_path, assert_same)
     small_screen.write_h5ad(tmp_path / "screen.h5ad")
     back = ad.read_h5ad(tmp_path / "screen.h5ad")
     assert_same(diagnosed(back), expected)
+
+
+def test_knowledge_of_before_is_read_as_it_was_stored():
+    prior = PriorKnowledge(4, before=[(0, 3)], required=[(1, 2)], forbidden=[(2, 0)])
+    log_odds = np.random.default_rng(0).normal(size=(4, 4)) * (np.eye(4, k=1) + np.eye(4, k=-2))
+    known, odds = read_knowledge(stored_knowledge(prior, log_odds), 4)
+    for kind in ("before", "required", "forbidden"):
+        np.testing.assert_array_equal(getattr(known, kind), getattr(prior, kind))
+    np.testing.assert_array_equal(odds, log_odds)
+    assert read_knowledge(stored_knowledge(None, None), 4) == (None, None)
+    assert read_knowledge(stored_knowledge(None, log_odds), 4)[0] is None
 
 
 def test_labels_of_another_column_are_refused(small_screen):
