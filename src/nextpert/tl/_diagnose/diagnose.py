@@ -63,7 +63,9 @@ def diagnose(
     A graph that :func:`learn_dag` learned with ``environments="all"`` has seen the perturbations.
     It is then learned anew, with the same options, once for each of ``n_folds`` folds of them,
     without any cell of the fold, and each perturbation is predicted by the graph that has not
-    seen it. Cells are read once more for that.
+    seen it. What was known before (``prior``, ``targets_first``, how much a network is believed)
+    stays. Each cell is read once more for that; a chunk of a lazy matrix once for each fold that
+    has cells in it.
 
     Parameters
     ----------
