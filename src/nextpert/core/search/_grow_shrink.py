@@ -219,10 +219,14 @@ def _branch_out(problem, forest, growth, vertex):
             growth.key[n] = gain
             growth.found[n] = u
             n += 1
+    _sort_descending(growth.key, growth.found, n)
+    for c in range(n):
+        if has(problem.before[owner], growth.found[c]):  # in every prefix: none goes on past it
+            n = c + 1
+            break
     first = forest.used[1]
     if first + n > forest.branch.shape[0]:
         return False
-    _sort_descending(growth.key, growth.found, n)
     for c in range(n):
         forest.branch[first + c] = growth.found[c]
         forest.vertex[first + c] = -1
