@@ -24,7 +24,7 @@ COLUMNS = np.array([6, 1, 8])
 def _small_blocks(monkeypatch):
     monkeypatch.setattr(_grouped, "_BLOCK_ENTRIES", 17 * len(COLUMNS))
     monkeypatch.setattr(_grouped, "_CELLS_A_GROUP", 1)
-    monkeypatch.setattr(_lazy, "_BLOCKS_AT_ONCE", 4)
+    monkeypatch.setattr(_lazy, "_LEAVES", 4)
 
 
 @pytest.fixture(scope="module")

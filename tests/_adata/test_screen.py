@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata import _fold, _grouped, resampled
+from nextpert._adata import _fold, _grouped, _lazy, resampled
 from nextpert._adata.resampled import resample_weights, resampled_screens
 from nextpert._adata.roles import Roles, read_roles
 from nextpert._adata.screen import read_environments, screen_moments
@@ -134,10 +134,10 @@ def same(one, other):
 @pytest.mark.parametrize("layout", ["csr", "csc", "dense"])
 def test_the_same_bits_from_file_and_dask(screen, tmp_path, monkeypatch, layout):
     da = pytest.importorskip("dask.array")
-    assert _fold._LEAVES & (_fold._LEAVES - 1) == 0  # a power of two, as 4 is
+    assert _lazy._LEAVES & (_lazy._LEAVES - 1) == 0  # a power of two, as 4 is
     monkeypatch.setattr(_grouped, "_BLOCK_ENTRIES", 96)  # 19 blocks: the last tree is of three
     monkeypatch.setattr(_grouped, "_CELLS_A_GROUP", 1)
-    monkeypatch.setattr(_fold, "_LEAVES", 4)
+    monkeypatch.setattr(_lazy, "_LEAVES", 4)
     convert = {"csr": sp.csr_matrix, "csc": sp.csc_matrix, "dense": lambda x: x.toarray()}
     screen.X = convert[layout](screen.X)
     weights = np.random.default_rng(0).poisson(1.0, 600)

@@ -9,19 +9,17 @@ import scipy.sparse as sp
 from tqdm import tqdm
 
 from nextpert._adata._grouped import block_rows
-from nextpert._adata._lazy import LazyBlocks, computed, is_lazy
+from nextpert._adata._lazy import LazyBlocks, is_lazy
 from nextpert._adata._sources import open_source
 from nextpert._adata.read import LONG_READ, locate, named, split, take
-from nextpert.core.cells._screen_part import PairwiseSum, merge, screen_part
+from nextpert.core.cells._pairwise_sum import PairwiseSum
+from nextpert.core.cells._screen_part import empty_part, merge, screen_part
 
 if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.cells._screen_part import Part
-
-# Lazy blocks of one graph of tasks: a power of two, so that the whole is one tree all the same.
-_LEAVES = 1024
 
 
 def fold_blocks(
@@ -63,12 +61,14 @@ def fold_blocks(
                              None if weights is None else weights[cells[here]]))
         for block, here in split(rows, n_rows)
     ]  # fmt: skip
-    total = PairwiseSum(len(panel) + extra.shape[1])
+    total = PairwiseSum(empty_part(len(panel) + extra.shape[1]), merge)
     hidden = not show_progress or len(rows) * matrix.shape[1] < LONG_READ
     try:
         with tqdm(total=len(rows), desc="Cells", unit="cell", disable=hidden) as bar:
             if is_lazy(matrix):
-                _fold_lazily(LazyBlocks(matrix, panel, n_rows), n_rows, blocks, total, bar)
+                lazy = LazyBlocks(matrix, panel, n_rows)
+                tasks = [(b, here - b * n_rows, of_cells) for b, here, of_cells in blocks]
+                lazy.fold(tasks, _part, merge, total, bar.update)
             else:
                 source = open_source(matrix, panel)
                 for _, here, of_cells in blocks:
@@ -92,25 +92,6 @@ def _part(
             else np.hstack([values, extra])
         )
     return screen_part(values, codes, weights)
-
-
-def _fold_lazily(
-    lazy: LazyBlocks, n_rows: int, blocks: list[Any], total: PairwiseSum, bar: tqdm
-) -> None:
-    from dask import delayed
-
-    part, add = delayed(_part, pure=False), delayed(merge, pure=False)
-    for first in range(0, len(blocks), _LEAVES):
-        some = blocks[first : first + _LEAVES]
-        level = [
-            part(lazy.delayed_rows(block, here - block * n_rows), *of_cells)
-            for block, here, of_cells in some
-        ]
-        while len(level) > 1:  # the shape of PairwiseSum
-            pairs = [add(level[k], level[k + 1]) for k in range(0, len(level) - 1, 2)]
-            level = pairs + level[len(pairs) * 2 :]
-        total.add(computed(level[0]))
-        bar.update(sum(len(here) for _, here, _ in some))
 
 
 def _in_order(part: Part, back: NDArray[np.int64], n_extra: int) -> Part:

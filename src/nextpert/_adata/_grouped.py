@@ -85,9 +85,10 @@ def _dense_parts(values: NDArray[np.floating], groups: NDArray[np.int64]) -> Par
     return {group: Moments.from_array(values[members[group]]) for group in present}
 
 
-def add_parts(moments: list[Moments], parts: Parts) -> list[Moments]:
-    """Return the moments of all environments with those of one more block."""
-    return [m + parts[group] if group in parts else m for group, m in enumerate(moments)]
+def add_parts(first: Parts, second: Parts) -> Parts:
+    """Return the moments of the cells of both, by group."""
+    both = first.keys() & second.keys()
+    return first | second | {group: first[group] + second[group] for group in both}
 
 
 def require_finite(values: Values) -> None:

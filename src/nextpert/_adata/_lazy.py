@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert._adata._grouped import add_parts, grouped_moments
+from nextpert.core.cells._pairwise_sum import tree
 from nextpert.core.cells._sound import damaged, require_numbers, require_sound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from nextpert._adata._grouped import Parts, Values
-    from nextpert.core import Moments
+    from nextpert._adata._grouped import Values
+    from nextpert.core.cells._pairwise_sum import PairwiseSum
 
-# Blocks asked for at a time: bounds what a scheduler holds, and lets progress show.
-_BLOCKS_AT_ONCE = 64
+T = TypeVar("T")
+
+# Blocks of one graph of tasks: a power of two, so that the whole is one tree all the same. It
+# bounds what a scheduler holds, and lets progress show.
+_LEAVES = 1024
 
 
 def is_lazy(matrix: Any) -> bool:
@@ -51,41 +54,34 @@ class LazyBlocks:
         """Return some rows of a block."""
         return _rows(computed(self._blocks[block]), rows, self._is_sparse)
 
-    def delayed_rows(self, block: int, rows: NDArray[np.int64]) -> Any:
-        """Return the task that reads some rows of a block."""
-        from dask import delayed
-
-        return delayed(_rows, pure=False)(self._blocks[block], rows, self._is_sparse)
-
-    def moments(
+    def fold(
         self,
-        moments: list[Moments],
-        wanted: Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]],
+        tasks: Sequence[tuple[int, NDArray[np.int64], tuple[Any, ...]]],
+        part: Callable[..., T],
+        add: Callable[[T, T], T],
+        total: PairwiseSum[T],
         on_progress: Callable[[int], object],
-    ) -> list[Moments]:
-        """Return ``moments`` with those of ``(block, rows, groups)`` added in the order given."""
+    ) -> None:
+        """Add to ``total`` the ``part(values, *more)`` of every ``(block, rows, more)``.
+
+        Many blocks make one graph of tasks, a tree that ends where ``total`` goes on, so that the
+        sum is that of one worker, and workers wait for each other only between such graphs.
+        """
         from dask import delayed
 
-        part, add = delayed(_part, pure=False), delayed(add_parts, pure=False)
-        tasks = list(wanted)
-        for first in range(0, len(tasks), _BLOCKS_AT_ONCE):
-            some = tasks[first : first + _BLOCKS_AT_ONCE]
-            # A chain, not a tree: the order of the sums is that of one worker.
-            chain = delayed(moments, traverse=False)
-            for block, rows, groups in some:
-                chain = add(chain, part(self._blocks[block], rows, groups, self._is_sparse))
-            moments = computed(chain)
+        of_rows, joined = delayed(_part, pure=False), delayed(add, pure=False)
+        for first in range(0, len(tasks), _LEAVES):
+            some = tasks[first : first + _LEAVES]
+            leaves = [
+                of_rows(part, self._blocks[block], rows, self._is_sparse, *more)
+                for block, rows, more in some
+            ]
+            total.add(computed(tree(leaves, joined)))
             on_progress(sum(len(rows) for _, rows, _ in some))
-        return moments
 
 
-def _part(
-    block: NDArray[np.float64],
-    rows: NDArray[np.int64],
-    groups: NDArray[np.int64],
-    is_sparse: bool,
-) -> Parts:
-    return grouped_moments(_rows(block, rows, is_sparse), groups)
+def _part(part: Any, block: NDArray[np.float64], rows: Any, is_sparse: bool, *more: Any) -> Any:
+    return part(_rows(block, rows, is_sparse), *more)
 
 
 def _rows(block: NDArray[np.float64], rows: NDArray[np.int64], is_sparse: bool) -> Values:

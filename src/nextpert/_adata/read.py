@@ -12,6 +12,7 @@ from nextpert._adata._grouped import add_parts, block_rows, grouped_moments, req
 from nextpert._adata._lazy import LazyBlocks, is_lazy
 from nextpert._adata._sources import arrays_of, open_source
 from nextpert._adata.panel import closest, list_names
+from nextpert.core.cells._pairwise_sum import PairwiseSum
 from nextpert.core.cells._sound import require_numbers, require_shape
 from nextpert.core.cells.moments import Moments
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
+
+    from nextpert._adata._grouped import Parts
 
     Index = NDArray[np.int64]
 
@@ -41,10 +44,10 @@ def environment_moments(
 ) -> list[Moments]:
     """Return the moments of every environment, read in one pass over the cells.
 
-    Sums are taken in the order of the cells and in blocks that only the panel and the number of
-    environments fix, so the result is the same to the bit for any chunks of a file or Dask array,
-    and for any number of workers. Dask arrays run on the current ``dask.distributed`` client, if
-    there is one.
+    Sums are taken in blocks that only the panel and the number of environments fix, and added as a
+    tree in the order of the cells, so the result is the same to the bit for any chunks of a file or
+    Dask array, and for any number of workers. Dask arrays run on the current ``dask.distributed``
+    client, if there is one.
 
     Parameters
     ----------
@@ -71,23 +74,25 @@ def environment_moments(
     genes = np.asarray(columns, dtype=np.int64)
     matrix, rows, panel, back, chosen = locate(adata, np.flatnonzero(codes >= 0), genes, layer)
     n_rows = block_rows(len(panel), n_groups)
-    moments = [Moments.zeros(len(panel)) for _ in range(n_groups)]
+    total: PairwiseSum[Parts] = PairwiseSum({}, add_parts)
     blocks = split(rows, n_rows)
     hidden = not show_progress or len(rows) * matrix.shape[1] < LONG_READ
     try:
         with tqdm(total=len(rows), desc="Cells", unit="cell", disable=hidden) as bar:
             if is_lazy(matrix):
                 lazy = LazyBlocks(matrix, panel, n_rows)
-                tasks = ((b, rows[s] - b * n_rows, codes[chosen[s]]) for b, s in blocks)
-                moments = lazy.moments(moments, tasks, bar.update)
+                tasks = [(b, rows[s] - b * n_rows, (codes[chosen[s]],)) for b, s in blocks]
+                lazy.fold(tasks, grouped_moments, add_parts, total, bar.update)
             else:
                 source = open_source(matrix, panel)
                 for _, s in blocks:
                     values = take(source, rows[s])
-                    moments = add_parts(moments, grouped_moments(values, codes[chosen[s]]))
+                    total.add(grouped_moments(values, codes[chosen[s]]))
                     bar.update(s.stop - s.start)
     except ValueError as error:
         raise named(error, adata.var_names[genes], back) from error
+    parts, none = total.total(), Moments.zeros(len(panel))
+    moments = [parts.get(group, none) for group in range(n_groups)]
     return [m if np.array_equal(back, np.arange(m.n_nodes)) else m.subset(back) for m in moments]
 
 

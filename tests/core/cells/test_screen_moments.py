@@ -6,7 +6,8 @@ import scipy.sparse as sp
 
 from nextpert.core import Moments, ScreenMoments, exogenous_moments
 from nextpert.core.cells import _screen_part
-from nextpert.core.cells._screen_part import PairwiseSum, merge, screen_part
+from nextpert.core.cells._pairwise_sum import PairwiseSum, tree
+from nextpert.core.cells._screen_part import empty_part, merge, screen_part
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_cells_left_out_and_weights(cells):
 def test_parts_add_up_in_any_split(cells):
     x, groups = cells
     whole = ScreenMoments.from_array(x, groups, 7)
-    total = PairwiseSum(6)
+    total = PairwiseSum(empty_part(6), merge)
     for first in range(0, 500, 37):
         total.add(screen_part(x[first : first + 37], groups[first : first + 37]))
     split = ScreenMoments.from_part(total.total(), 7)
@@ -121,7 +122,7 @@ def test_parts_add_up_in_any_split(cells):
 def test_the_tree_has_the_order_of_the_parts(cells):
     x, groups = cells
     parts = [screen_part(x[k : k + 50], groups[k : k + 50]) for k in range(0, 250, 50)]
-    total = PairwiseSum(6)
+    total = PairwiseSum(empty_part(6), merge)
     for part in parts:
         total.add(part)
     by_hand = merge(merge(merge(*parts[:2]), merge(*parts[2:4])), parts[4])
@@ -231,3 +232,17 @@ def test_wrong_cells_are_refused(cells):
     one = ScreenMoments.from_array(x, groups, 7)
     with pytest.raises(ValueError, match="cannot be added"):
         one + one.subset([0, 1])
+
+
+@pytest.mark.parametrize("n", range(1, 40))
+def test_a_tree_of_tasks_has_the_shape_of_the_sum(n):
+    total = PairwiseSum("", lambda a, b: f"({a}{b})")
+    words = [f"{k} " for k in range(n)]
+    for word in words:
+        total.add(word)
+    assert tree(words, lambda a, b: f"({a}{b})") == total.total()
+    for leaves in (4, 8):  # some trees one after the other, each of a power of two but the last
+        chunks = PairwiseSum("", lambda a, b: f"({a}{b})")
+        for first in range(0, n, leaves):
+            chunks.add(tree(words[first : first + leaves], lambda a, b: f"({a}{b})"))
+        assert chunks.total() == total.total()

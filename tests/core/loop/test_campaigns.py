@@ -70,7 +70,7 @@ def test_what_a_killed_worker_leaves_is_done_here(task):
             return scm.sample(*args, **options)
 
     tasks = [task | {"source": Fragile() if k == 3 else scm} for k in range(6)]
-    with pytest.warns(UserWarning, match=r"A worker was killed.* of 6 tasks are kept"):
+    with pytest.warns(UserWarning, match=r"A worker was killed.* finished tasks are kept"):
         found = campaigns(tasks, rng=1, n_jobs=2, progress=lambda *done: seen.append(done))
     assert_same(found, campaigns([task] * 6, rng=1))
     assert seen == [(k, 6) for k in range(1, 7)]

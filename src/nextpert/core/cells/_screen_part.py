@@ -144,32 +144,3 @@ def merge(first: Part, second: Part) -> Part:
     between = between.T @ step[both]
     scatter = first.scatter + second.scatter + (between + between.T) / 2
     return Part(groups, n.sum(axis=0), mean[0] + step * (n[1] / total)[:, None], squares, scatter)
-
-
-class PairwiseSum:
-    """Parts added as a tree whose shape only their number fixes.
-
-    Added one after the other in their order; ``log2`` of their number are held at a time.
-    """
-
-    def __init__(self, n_nodes: int) -> None:
-        self._levels: list[Part | None] = []
-        self._empty = empty_part(n_nodes)
-
-    def add(self, part: Part) -> None:
-        """Add the next part."""
-        for level, held in enumerate(self._levels):
-            if held is None:
-                self._levels[level] = part
-                return
-            part = merge(held, part)
-            self._levels[level] = None
-        self._levels.append(part)
-
-    def total(self) -> Part:
-        """Return the sum of all parts added."""
-        total = self._empty
-        for held in self._levels:  # the later parts lie at the lower levels
-            if held is not None:
-                total = held if total is self._empty else merge(held, total)
-        return total
