@@ -28,7 +28,8 @@ from benchmarks._graphs import skeleton, skeleton_f1
 from benchmarks._table import exponent
 from nextpert._adata._grouped import block_rows
 from nextpert.core import Dag, Moments, ScreenMoments, boss, exogenous_moments, random_scm
-from nextpert.core.cells._screen_part import PairwiseSum, screen_part
+from nextpert.core.cells._pairwise_sum import PairwiseSum
+from nextpert.core.cells._screen_part import empty_part, merge, screen_part
 
 _DEGREE, _CONTROLS, _CELLS = 6, 5000, 20
 _SHARE = 0.15  # of a screen's entries that are not zero
@@ -70,7 +71,7 @@ class Many(NamedTuple):
 def sum_up(n_environments: int, n_genes: int, n_cells: int, seed: int = 0) -> Summed:
     """Make cells block by block and sum them up."""
     rng = np.random.default_rng(seed)
-    total, seconds = PairwiseSum(n_genes), 0.0
+    total, seconds = PairwiseSum(empty_part(n_genes), merge), 0.0
     rows = block_rows(n_genes, n_environments)  # as a screen is read
     for start in range(0, n_cells, rows):
         n = min(rows, n_cells - start)

@@ -200,7 +200,10 @@ def test_files_whose_parts_do_not_fit(form, wreck, lazy, tmp_path):
         wreck(file["X"])
     if lazy:
         pytest.importorskip("dask", reason="the extra dask is not installed")
-        adata = ad.experimental.read_lazy(path)
+        try:
+            adata = ad.experimental.read_lazy(path)
+        except ValueError:
+            return  # anndata 0.13 sees some of it on opening
     else:
         adata = ad.read_h5ad(path, backed="r")
     for name in ("learn", "distances", "screen", "panel", "guides"):
