@@ -228,7 +228,7 @@ def graphs_table(many: list[Many]) -> list[str]:
     """Return the table of ensembles."""
     head = [
         "## Graphs of resamples by tl.learn_dag (wanted: 50 of 100 genes in 10 s on two cores)",
-        "", "| genes | graphs | starts each | s | half of it |", "|---" * 5 + "|",
+        "", "| genes | graphs | starts of the whole | s | half of it |", "|---" * 5 + "|",
     ]  # fmt: skip
     return head + [
         f"| {row.n_genes:,} | {row.n_graphs} | {row.n_runs} | {row.seconds:.1f} "
