@@ -176,13 +176,13 @@ def test_sparse_blocks_of_wide_panels(kind, values, groups, monkeypatch):
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_sparse_and_dense_sums_agree(share, values, groups, monkeypatch):
-    monkeypatch.setattr(_grouped, "_DENSE_SHARE", share)
+    monkeypatch.setattr(_grouped, "DENSE_SHARE", share)
     check(environment_moments(make(sp.csr_matrix(values)), COLUMNS, groups, 3), values, groups)
 
 
 @pytest.mark.parametrize("offset", [10.0, 1e4, -1e6])
 def test_sparse_cells_far_from_zero(offset, monkeypatch):
-    monkeypatch.setattr(_grouped, "_DENSE_SHARE", 1.1)
+    monkeypatch.setattr(_grouped, "DENSE_SHARE", 1.1)
     x = np.random.default_rng(4).normal(size=(N, P)) + offset
     x[np.random.default_rng(5).random((N, P)) < 0.5] = 0
     x[:, 4] = np.random.default_rng(6).normal(size=N) + offset

@@ -165,7 +165,7 @@ def test_long_reads_show_progress(values, groups, monkeypatch, capsys):
     adata = make(sp.csr_matrix(values))
     environment_moments(adata, COLUMNS, groups, 3, show_progress=True)
     assert capsys.readouterr().err == ""  # too short to show
-    monkeypatch.setattr(read, "LONG_READ", 1)
+    monkeypatch.setattr(read, "_LONG_READ", 1)
     environment_moments(adata, COLUMNS, groups, 3)
     assert capsys.readouterr().err == ""
     environment_moments(adata, COLUMNS, groups, 3, show_progress=True)

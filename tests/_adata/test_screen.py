@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata import _fold, _grouped, _lazy, resampled
+from nextpert._adata import _grouped, _lazy, read, resampled
 from nextpert._adata.resampled import resample_weights, resampled_screens
 from nextpert._adata.roles import Roles, read_roles
 from nextpert._adata.screen import read_environments, screen_moments
@@ -161,7 +161,7 @@ def test_only_long_reads_show_progress(screen, monkeypatch, capsys):
     environments = read_environments(screen, Roles("pert", "NT"))
     screen_moments(screen, np.arange(5), environments, show_progress=True)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(_fold, "LONG_READ", 1)
+    monkeypatch.setattr(read, "_LONG_READ", 1)
     screen_moments(screen, np.arange(5), environments, show_progress=True)
     assert "599/599" in capsys.readouterr().err
 

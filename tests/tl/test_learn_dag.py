@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata import _fold
+from nextpert._adata import read
 from nextpert.core import Dag, Moments, boss, gsp, minimal_imap, random_scm
 from nextpert.tl._learn_dag.search import warn_if_not_sparsest
 
@@ -340,7 +340,7 @@ def test_progress_is_shown_on_request(small_screen, capsys, monkeypatch):
     assert "Graphs" in shown
     assert "4/4" in shown
     assert "Cells" not in shown  # read before a bar could be seen
-    monkeypatch.setattr(_fold, "LONG_READ", 1)
+    monkeypatch.setattr(read, "_LONG_READ", 1)
     npt.tl.learn_dag(small_screen, n_runs=5, show_progress=True)
     shown = capsys.readouterr().err
     assert "Cells" in shown

@@ -6,13 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
-from tqdm import tqdm
 
-from nextpert._adata._grouped import block_rows
-from nextpert._adata._lazy import LazyBlocks, is_lazy
-from nextpert._adata._sources import open_source
-from nextpert._adata.read import LONG_READ, locate, named, split, take
-from nextpert.core.cells._pairwise_sum import PairwiseSum
+from nextpert._adata.read import fold_cells
 from nextpert.core.cells._screen_part import empty_part, merge, screen_part
 
 if TYPE_CHECKING:
@@ -53,30 +48,21 @@ def fold_blocks(
     ValueError
         If a value that is read is NaN or infinite; the genes are named.
     """
-    genes = np.asarray(columns, np.int64)
-    matrix, rows, panel, back, cells = locate(adata, np.flatnonzero(codes >= 0), genes, layer)
-    n_rows = block_rows(len(panel), n_groups)
-    blocks = [
-        (block, rows[here], (codes[cells[here]], extra[cells[here]],
-                             None if weights is None else weights[cells[here]]))
-        for block, here in split(rows, n_rows)
-    ]  # fmt: skip
-    total = PairwiseSum(empty_part(len(panel) + extra.shape[1]), merge)
-    hidden = not show_progress or len(rows) * matrix.shape[1] < LONG_READ
-    try:
-        with tqdm(total=len(rows), desc="Cells", unit="cell", disable=hidden) as bar:
-            if is_lazy(matrix):
-                lazy = LazyBlocks(matrix, panel, n_rows)
-                tasks = [(b, here - b * n_rows, of_cells) for b, here, of_cells in blocks]
-                lazy.fold(tasks, _part, merge, total, bar.update)
-            else:
-                source = open_source(matrix, panel)
-                for _, here, of_cells in blocks:
-                    total.add(_part(take(source, here), *of_cells))
-                    bar.update(len(here))
-    except ValueError as error:
-        raise named(error, adata.var_names[genes], back) from error
-    return _in_order(total.total(), back, extra.shape[1])
+    n_columns = len(np.unique(np.asarray(columns, np.int64)))
+    part, back = fold_cells(
+        adata, columns, codes, n_groups, _part, merge, empty_part(n_columns + extra.shape[1]),
+        of_cells=(extra, weights), layer=layer, show_progress=show_progress,
+    )  # fmt: skip
+    return _in_order(part, back, extra.shape[1])
+
+
+def with_columns(values: Any, extra: NDArray[np.float64]) -> Any:
+    """Return a block, dense or CSR, with further columns of its cells after its own."""
+    if not extra.shape[1]:
+        return values
+    if sp.issparse(values):
+        return sp.csr_array(sp.hstack([values, sp.csr_array(extra)]))
+    return np.hstack([values, extra])
 
 
 def _part(
@@ -85,13 +71,7 @@ def _part(
     extra: NDArray[np.float64],
     weights: NDArray[np.int64] | None,
 ) -> Part:
-    if extra.shape[1]:
-        values = (
-            sp.csr_array(sp.hstack([values, sp.csr_array(extra)]))
-            if sp.issparse(values)
-            else np.hstack([values, extra])
-        )
-    return screen_part(values, codes, weights)
+    return screen_part(with_columns(values, extra), codes, weights)
 
 
 def _in_order(part: Part, back: NDArray[np.int64], n_extra: int) -> Part:

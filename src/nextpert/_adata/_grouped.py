@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import scipy.sparse as sp
 
+from nextpert.core.cells._screen_part import DENSE_SHARE
 from nextpert.core.cells.moments import Moments, not_finite, sparse_moments
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     Values: TypeAlias = Any  # NDArray[np.floating] | sp.csr_array, told apart by sp.issparse
     Parts: TypeAlias = dict[int, Moments]
 
-# Above this share of non-zero values, dense products are faster than sparse ones.
-_DENSE_SHARE = 0.25
 # Values of a block of the panel, and the same where blocks grow with the number of environments.
 _BLOCK_ENTRIES = 2**22
 _MOST_ENTRIES = 2**24
@@ -51,7 +50,7 @@ def grouped_moments(values: Values, groups: NDArray[np.int64]) -> Parts:
     ValueError
         If a value is NaN or infinite; the error's ``columns`` are those of the whole block.
     """
-    if sp.issparse(values) and values.nnz > _DENSE_SHARE * values.shape[0] * values.shape[1]:
+    if sp.issparse(values) and values.nnz > DENSE_SHARE * values.shape[0] * values.shape[1]:
         values = values.toarray()
     try:
         return (

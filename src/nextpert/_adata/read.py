@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,7 +17,7 @@ from nextpert.core.cells._sound import require_numbers, require_shape
 from nextpert.core.cells.moments import Moments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 
     Index = NDArray[np.int64]
 
+T = TypeVar("T")
+
 # Sparse values of wide panels stay sparse up to this share.
 _SPARSE_SHARE = 0.05
 _WIDE_PANEL = 512
 # Fewer values than this are read before a bar could be seen.
-LONG_READ = 2**26
+_LONG_READ = 2**26
 
 
 def environment_moments(
@@ -71,29 +73,75 @@ def environment_moments(
         If a cell that is read holds NaN or infinite values; the genes are named.
     """
     codes = np.asarray(groups, dtype=np.int64)
+    nothing: Parts = {}
+    parts, back = fold_cells(
+        adata, columns, codes, n_groups, grouped_moments, add_parts, nothing,
+        layer=layer, show_progress=show_progress,
+    )  # fmt: skip
+    none = Moments.zeros(int(back.max(initial=-1)) + 1)
+    moments = [parts.get(group, none) for group in range(n_groups)]
+    return [m if np.array_equal(back, np.arange(m.n_nodes)) else m.subset(back) for m in moments]
+
+
+def fold_cells(
+    adata: ad.AnnData,
+    columns: ArrayLike,
+    codes: Index,
+    n_groups: int,
+    part: Callable[..., T],
+    add: Callable[[T, T], T],
+    empty: T,
+    *,
+    of_cells: tuple[NDArray[Any] | None, ...] = (),
+    layer: str | None = None,
+    show_progress: bool = False,
+) -> tuple[T, Index]:
+    """Return the sum of ``part(values, codes, *of_cells)`` over blocks, and the order of columns.
+
+    Parameters
+    ----------
+    adata, columns, n_groups, layer, show_progress
+        As in :func:`environment_moments`.
+    codes
+        Environment of every cell, shape ``(n_cells,)``; cells with ``-1`` are not read.
+    part
+        Sums up a block: its values, ascending columns given once, the codes of its cells, and
+        what else is said of them.
+    add
+        Adds two sums, the earlier first.
+    empty
+        The sum of no cells.
+    of_cells
+        What else ``part`` gets of the cells of a block, arrays of one row a cell or ``None``.
+
+    Returns
+    -------
+    tuple
+        The sum, added as a tree whose shape the number of blocks fixes, and ``back``: the columns
+        asked for are numbers ``back`` of those that ``part`` saw.
+    """
     genes = np.asarray(columns, dtype=np.int64)
-    matrix, rows, panel, back, chosen = locate(adata, np.flatnonzero(codes >= 0), genes, layer)
+    matrix, rows, panel, back, cells = _locate(adata, np.flatnonzero(codes >= 0), genes, layer)
     n_rows = block_rows(len(panel), n_groups)
-    total: PairwiseSum[Parts] = PairwiseSum({}, add_parts)
-    blocks = split(rows, n_rows)
-    hidden = not show_progress or len(rows) * matrix.shape[1] < LONG_READ
+    tasks = []
+    for b, s in _split(rows, n_rows):
+        chosen = cells[s]
+        more = [None if values is None else values[chosen] for values in of_cells]
+        tasks.append((b, rows[s] - b * n_rows, (codes[chosen], *more)))
+    total = PairwiseSum(empty, add)
+    hidden = not show_progress or len(rows) * matrix.shape[1] < _LONG_READ
     try:
         with tqdm(total=len(rows), desc="Cells", unit="cell", disable=hidden) as bar:
             if is_lazy(matrix):
-                lazy = LazyBlocks(matrix, panel, n_rows)
-                tasks = [(b, rows[s] - b * n_rows, (codes[chosen[s]],)) for b, s in blocks]
-                lazy.fold(tasks, grouped_moments, add_parts, total, bar.update)
+                LazyBlocks(matrix, panel, n_rows).fold(tasks, part, add, total, bar.update)
             else:
                 source = open_source(matrix, panel)
-                for _, s in blocks:
-                    values = take(source, rows[s])
-                    total.add(grouped_moments(values, codes[chosen[s]]))
-                    bar.update(s.stop - s.start)
+                for b, here, said in tasks:
+                    total.add(part(_take(source, here + b * n_rows), *said))
+                    bar.update(len(here))
     except ValueError as error:
         raise named(error, adata.var_names[genes], back) from error
-    parts, none = total.total(), Moments.zeros(len(panel))
-    moments = [parts.get(group, none) for group in range(n_groups)]
-    return [m if np.array_equal(back, np.arange(m.n_nodes)) else m.subset(back) for m in moments]
+    return total.total(), back
 
 
 def read_blocks(
@@ -112,13 +160,13 @@ def read_blocks(
     """
     genes = np.asarray(columns, dtype=np.int64)
     wanted = np.asarray(cells, dtype=np.int64)
-    matrix, rows, panel, back, chosen = locate(adata, wanted, genes, layer)
+    matrix, rows, panel, back, chosen = _locate(adata, wanted, genes, layer)
     n_rows = block_rows(len(panel), 1)
     lazy = LazyBlocks(matrix, panel, n_rows) if is_lazy(matrix) else None
     source = None if lazy else open_source(matrix, panel)
-    for b, s in split(rows, n_rows):
+    for b, s in _split(rows, n_rows):
         try:
-            values = lazy.read(b, rows[s] - b * n_rows) if lazy else take(source, rows[s])
+            values = lazy.read(b, rows[s] - b * n_rows) if lazy else _take(source, rows[s])
             require_finite(values)
         except ValueError as error:
             raise named(error, adata.var_names[genes], back) from error
@@ -163,7 +211,7 @@ def _parent(adata: ad.AnnData) -> ad.AnnData:
     return adata._adata_ref if adata.is_view and adata._adata_ref is not None else adata
 
 
-def locate(
+def _locate(
     adata: ad.AnnData, cells: Index, columns: Index, layer: str | None
 ) -> tuple[Any, Index, Index, Index, Index]:
     """Return the matrix, its rows and columns ascending, and whose they are.
@@ -182,14 +230,14 @@ def locate(
     return matrix, rows[by_row], panel, back, cells[by_row]
 
 
-def split(rows: Index, n_rows: int) -> Iterator[tuple[int, slice]]:
+def _split(rows: Index, n_rows: int) -> Iterator[tuple[int, slice]]:
     """Yield ``(block, which of the ascending rows lie in it)``; blocks without any are left out."""
     starts = np.flatnonzero(np.diff(rows // n_rows, prepend=-1))
     for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=False):
         yield int(rows[start]) // n_rows, slice(start, stop)
 
 
-def take(source: Any, rows: Index) -> Any:
+def _take(source: Any, rows: Index) -> Any:
     """Return the values of some ascending rows, which may hold a row several times."""
     first = int(rows[0])
     wanted = np.zeros(int(rows[-1]) - first + 1, dtype=bool)
@@ -209,6 +257,7 @@ def _tidy(values: Any) -> NDArray[np.floating] | sp.csr_array:
 
 
 def named(error: ValueError, names: Any, back: Index) -> ValueError:
+    """Return an error about columns as one about genes."""
     bad = getattr(error, "columns", None)
     if bad is None:
         return error

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from nextpert._adata._fold import with_columns
 from nextpert._adata.read import read_blocks
 from nextpert.core.cells._screen_part import empty_part, merge, screen_part
 from nextpert.core.cells.screen_moments import ScreenMoments
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import anndata as ad
-    import scipy.sparse as sp
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert._adata.screen import Environments
@@ -76,19 +76,10 @@ def resampled_screens(
             some = [resample_weights(environments, seed) for seed in seeds[first:][:at_once]]
             totals = [empty_part(width) for _ in some]
             for here, values in read_blocks(adata, columns, cells, layer=environments.roles.layer):
-                block = _with_covariates(values, environments.covariates[here])
+                block = with_columns(values, environments.covariates[here])
                 for k, weights in enumerate(some):
                     part = screen_part(block, environments.codes[here], weights[here])
                     totals[k] = merge(totals[k], part)
             bar.update(len(some))
             for total in totals:
                 yield ScreenMoments.from_part(total, n_environments)
-
-
-def _with_covariates(
-    values: NDArray[np.floating] | sp.csr_array, covariates: NDArray[np.float64]
-) -> NDArray[np.floating] | sp.csr_array:
-    if not covariates.shape[1]:
-        return values
-    dense = values if isinstance(values, np.ndarray) else values.toarray()
-    return np.hstack([dense, covariates])

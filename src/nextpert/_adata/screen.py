@@ -62,10 +62,6 @@ class Environments:
         names = sorted(set(self.perturbation))
         return [name for name in names if name != self.roles.control]
 
-    def perturbed(self, names: Sequence[str]) -> NDArray[np.float64]:
-        """Return the indicator of each of ``names``, shape ``(n_environments, n_names)``."""
-        return (self.perturbation[:, None] == np.array(names, dtype=object)).astype(np.float64)
-
     def conditions(self) -> tuple[list[str], NDArray[np.float64]]:
         """Return names and indicators of all conditions but the first of each column."""
         return self._levels(self.condition_names)

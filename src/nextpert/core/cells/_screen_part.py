@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Sparse squares are summed about zero; where less than this share of them is left, digits are gone.
 _LOST_DIGITS = 1e-6
 # Above this share of non-zero values, dense products are faster than sparse ones.
-_DENSE_SHARE = 0.25
+DENSE_SHARE = 0.25
 # Sparse sums need so many cells an environment: of fewer, some are alike in some gene, digits are
 # lost, and the block is summed twice.
 _CELLS_EACH = 8
@@ -75,7 +75,7 @@ def screen_part(
     n = np.asarray(members.sum(axis=1)).astype(np.int64)
     if sp.issparse(values):
         many = len(present) * _CELLS_EACH > values.shape[0]
-        full = values.nnz > _DENSE_SHARE * values.shape[0] * values.shape[1]
+        full = values.nnz > DENSE_SHARE * values.shape[0] * values.shape[1]
         if weights is None and not many and not full:
             part = _sparse(values, present, n, members)
             if part is not None:
