@@ -1,0 +1,83 @@
+"""What is known of the shifts of perturbations, once their cells are seen and before that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.posterior.dag_blr import DagBlr
+
+    Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ShiftPosterior:
+    """Random shifts of perturbations, given the weights of a graph.
+
+    Perturbation ``j`` shifts node ``i`` by ``a_ij + u_ij``, where ``u_ij`` has mean 0. Given the
+    weights, ``u_ij`` has the mean ``share_ij (x_ij - a_ij - c_i - B_i x_j)``, a share of what the
+    cells' mean ``x_j`` differs by from the expectation, and the variance ``spare_ij sigma_i^2``.
+
+    Parameters
+    ----------
+    n
+        Cells of every perturbation that count (guides of one perturbation may count for fewer),
+        0 where none was measured, shape ``(n_perturbations,)``.
+    mean
+        Their mean, shape ``(n_perturbations, n_nodes)``, units of the data; any finite number
+        where there are no cells.
+    prior
+        Expected shift ``a``, same shape and units.
+    share
+        Share of a departure that is believed, 0 to 1, same shape; 0 where there are no cells.
+    spare
+        Variance that is left of ``u`` over the noise variance of the node, same shape: with a
+        prior variance ``sigma^2 tau^2`` it is ``tau^2 / (1 + n tau^2)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.posterior.shift_posterior import ShiftPosterior
+    >>> known = ShiftPosterior.exact([[1.0, 0.0]])
+    >>> known.n_perturbations, known.spare.tolist()
+    (1, [[0.0, 0.0]])
+    """
+
+    n: Array
+    mean: Array
+    prior: Array
+    share: Array
+    spare: Array
+
+    @classmethod
+    def exact(cls, shifts: ArrayLike) -> ShiftPosterior:
+        """Return shifts that are known exactly (the model of Zhang et al. 2023)."""
+        given = np.atleast_2d(np.asarray(shifts, np.float64))
+        nothing = np.zeros_like(given)
+        return cls(np.zeros(len(given)), nothing, given, nothing, nothing)
+
+    @property
+    def n_perturbations(self) -> int:
+        """Number of perturbations."""
+        return len(self.n)
+
+    def departure(self, posterior: DagBlr) -> Array:
+        """Return what the cells' mean differs by from expectation, ``x - a - c - B x``.
+
+        At the posterior mean of the weights, shape ``(n_perturbations, n_nodes)``.
+        """
+        fitted = posterior.mean() @ self.mean.T
+        return self.mean - self.prior - posterior.intercept_mean - fitted.T
+
+    def expected(self, posterior: DagBlr) -> Array:
+        """Return the expected shifts, cells seen: ``a + E[u]``, same shape."""
+        return self.prior + self.share * self.departure(posterior)
+
+    def states(self, posterior: DagBlr) -> Array:
+        """Return the expected means ``(I - B)^-1 (c + a + E[u])``, same shape."""
+        return posterior.predict_mean(self.expected(posterior))
