@@ -13,7 +13,17 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 
 # From the ground up; the rooms of one floor do not import one another.
-CORE = ["cells", "graph", "search", "posterior", "predict", "acquisition", "simulate", "loop"]
+CORE = [
+    "cells",
+    "graph",
+    "search",
+    "posterior",
+    "predict",
+    "effects",
+    "acquisition",
+    "simulate",
+    "loop",
+]
 FLOORS = [
     {"nextpert._files", "nextpert.core._cache", "nextpert.core._blas"},
     {"nextpert.core._checks", "nextpert.core._compile"},

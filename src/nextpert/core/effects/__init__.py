@@ -1,0 +1,1 @@
+"""Effects of perturbations: what is expected of them before their cells, and after."""
