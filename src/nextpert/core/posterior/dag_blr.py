@@ -249,8 +249,6 @@ class DagBlr:
             raise ValueError(message)
         return self.rate / (self.shape - 1)
 
-    noise_var_mean = noise_var
-
     def spread(self, extra_cells: float = 0.0, *, expected: bool = False) -> tuple[Vector, Vector]:
         """Return ``e`` and ``kappa`` of every node: the terms of the variance of the gap.
 

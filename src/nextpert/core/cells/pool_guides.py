@@ -1,0 +1,151 @@
+"""Guides of one perturbation pooled, so that no guide counts for more than the guides' spread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.stats import chi2
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.cells.screen_moments import ScreenMoments
+
+# Degrees of freedom with which the pooled variance speaks for that of an environment.
+_PRIOR_FREEDOM = 20.0
+
+
+@dataclass(frozen=True)
+class PooledGuides:
+    """Perturbations whose guides (replicates, donors) are pooled.
+
+    Parameters
+    ----------
+    n_cells
+        Cells of every perturbation, shape ``(n_groups,)``.
+    n
+        Cells that count: ``sum k_e`` with ``k_e = n_e / (1 + n_e tau_g^2)``, same shape.
+    mean
+        Means weighted by ``k_e``, shape ``(n_groups, n_nodes)``, units of the data.
+    scatter
+        Scatter within guides, and between the guides of a perturbation weighted by ``k_e``, shape
+        ``(n_nodes, n_nodes)``.
+    variance_ratio
+        Variance within the cells of a perturbation over that within all cells, drawn towards 1,
+        shape ``(n_groups, n_nodes)``. Perturbed cells scatter otherwise than controls.
+    """
+
+    n_cells: NDArray[np.int64]
+    n: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    scatter: NDArray[np.float64]
+    variance_ratio: NDArray[np.float64]
+
+    @property
+    def counted(self) -> NDArray[np.float64]:
+        """Cells that count, at the pooled variance of every node: ``n / variance_ratio``."""
+        return self.n[:, None] / self.variance_ratio
+
+
+def pool_guides(
+    screen: ScreenMoments, groups: ArrayLike, n_groups: int, *, guide_variance: float = 0.0
+) -> PooledGuides:
+    """Return the perturbations of a screen, their guides pooled.
+
+    A guide shifts the mean of its cells by its own ``v ~ N(0, sigma^2 tau_g^2)`` besides what the
+    perturbation does. Integrated out, a guide of ``n_e`` cells counts for
+    ``k_e = n_e / (1 + n_e tau_g^2)``, never for more than ``1 / tau_g^2``.
+
+    Parameters
+    ----------
+    screen
+        Moments of the environments, one a guide.
+    groups
+        Perturbation of every environment, shape ``(n_environments,)``.
+    n_groups
+        Number of perturbations.
+    guide_variance
+        ``tau_g^2``, over the noise variance; 0 where guides do not differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.cells.pool_guides import pool_guides
+    >>> x = np.random.default_rng(0).normal(size=(400, 2))
+    >>> screen = ScreenMoments.from_array(x, np.arange(400) % 4, 4)
+    >>> pool_guides(screen, [0, 0, 1, 1], 2, guide_variance=0.01).n.tolist()
+    [100.0, 100.0]
+    """
+    codes = np.asarray(groups, np.int64)
+    members = sp.csr_array(
+        (np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(n_groups, len(codes))
+    )
+    cells = screen.n.astype(np.float64)
+    counted = cells / (1.0 + cells * guide_variance)
+    n = members @ counted
+    mean = members @ (counted[:, None] * screen.mean) / np.maximum(n, 1e-300)[:, None]
+    away = (screen.mean - mean[codes]) * np.sqrt(counted)[:, None]
+    between = away.T @ away
+    scatter = screen.scatter + (between + between.T) / 2
+    return PooledGuides(
+        np.asarray(members @ screen.n, np.int64), n, mean, scatter, _ratio(screen, members)
+    )
+
+
+def _ratio(screen: ScreenMoments, members: sp.csr_array) -> NDArray[np.float64]:
+    freedom = np.maximum(screen.n - 1.0, 0.0)
+    pooled = screen.squares.sum(axis=0) / max(freedom.sum(), 1.0)
+    pooled = np.where(pooled > 0, pooled, 1.0)
+    own = members @ freedom
+    squares = members @ screen.squares
+    return (_PRIOR_FREEDOM + squares / pooled) / (_PRIOR_FREEDOM + own)[:, None]
+
+
+def guide_variance(screen: ScreenMoments, guides: ArrayLike) -> float:
+    """Return ``tau_g^2``: how far guides that do nothing scatter beyond sampling.
+
+    By the median over nodes of the mean square between guides over that within, which a few genes
+    that a guide does change do not move.
+
+    Parameters
+    ----------
+    screen
+        Moments of the environments, one a guide.
+    guides
+        Which of them are non-targeting guides, indices; with fewer than three nothing is learned.
+
+    Returns
+    -------
+    float
+        In units of the noise variance of a cell; 0 where guides differ by no more than sampling.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.cells.pool_guides import guide_variance
+    >>> rng = np.random.default_rng(0)
+    >>> guide = np.arange(4000) % 20
+    >>> x = rng.normal(size=(4000, 50)) + 0.2 * rng.normal(size=(20, 50))[guide]
+    >>> 0.02 < guide_variance(ScreenMoments.from_array(x, guide, 20), range(20)) < 0.06
+    True
+    """
+    index = np.asarray(guides, np.int64)
+    index = index[screen.n[index] > 1]
+    if len(index) < 3:
+        return 0.0
+    n = screen.n[index].astype(np.float64)
+    mean = np.average(screen.mean[index], axis=0, weights=n)
+    between = (n[:, None] * (screen.mean[index] - mean) ** 2).sum(axis=0) / (len(index) - 1)
+    within = screen.squares[index].sum(axis=0) / (n - 1).sum()
+    varies = within > 0
+    if not varies.any():
+        return 0.0
+    ratio = between[varies] / within[varies]
+    null = float(chi2.median(len(index) - 1) / (len(index) - 1))
+    size = (n.sum() - (n**2).sum() / n.sum()) / (len(index) - 1)
+    return float(max(np.median(ratio) / null - 1.0, 0.0) / size)

@@ -1,0 +1,129 @@
+"""Compiled loops over perturbations and nodes: departures from a graph, mixtures of variances."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nextpert.core._compile import entry
+from nextpert.core.posterior._kernels import fill_row
+
+
+@entry
+def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty):
+    """Add means of environments in place, ``count[j, i]`` cells of environment j at node i."""
+    row = np.ones(np.max(np.diff(vptr)))
+    for j in range(len(mean)):
+        for i in range(len(indptr) - 1):
+            k = count[j, i]
+            if k == 0.0:
+                continue
+            design = fill_row(indptr, indices, vptr, i, mean[j], row)
+            d = len(design)
+            response = mean[j, i] - shift[j, i]
+            for a in range(d):
+                xty[vptr[i] + a] += k * design[a] * response
+                line = mptr[i] + a * d
+                for b in range(d):
+                    xtx[line + b] += k * design[a] * design[b]
+            yty[i] += k * response * response
+
+
+@entry
+def departures(indptr, indices, vptr, mptr, weights, cov, mean, shift, away, leverage):
+    """Fill ``away = x_i - a_i - z'm`` and ``leverage = z'M z`` of every environment and node."""
+    row = np.ones(np.max(np.diff(vptr)))
+    for j in range(len(mean)):
+        for i in range(len(indptr) - 1):
+            design = fill_row(indptr, indices, vptr, i, mean[j], row)
+            away[j, i] = mean[j, i] - shift[j, i]
+            leverage[j, i] = 0.0
+            d = len(design)
+            for a in range(d):
+                away[j, i] -= design[a] * weights[vptr[i] + a]
+                line = mptr[i] + a * d
+                s = 0.0
+                for b in range(d):
+                    s += cov[line + b] * design[b]
+                leverage[j, i] += design[a] * s
+
+
+@entry
+def effect_leverage(indptr, indices, vptr, mptr, cov, mean, effect, share, leverage):
+    """Fill ``(d - w z)' M (d - w z)``: d the effect on the parents, z their means in cells."""
+    widest = np.max(np.diff(vptr))
+    row, change = np.ones(widest), np.empty(widest)
+    for j in range(len(mean)):
+        for i in range(len(indptr) - 1):
+            design = fill_row(indptr, indices, vptr, i, mean[j], row)
+            parents = indices[indptr[i] : indptr[i + 1]]
+            d, w = len(design), share[j, i]
+            k = d - len(parents)
+            if k:
+                change[0] = -w
+            for a in range(len(parents)):
+                change[k + a] = effect[j, parents[a]] - w * design[k + a]
+            total = 0.0
+            for a in range(d):
+                line = mptr[i] + a * d
+                s = 0.0
+                for b in range(d):
+                    s += cov[line + b] * change[b]
+                total += change[a] * s
+            leverage[j, i] = total
+
+
+@entry
+def mixture_step(square, n, tau2, weights, own, share, spare, counts):
+    """Fill what a mixture of prior variances says of shifts; return its part of the bound.
+
+    ``square`` is ``E[r^2 / sigma^2]``. ``own`` is the prior variance over ``sigma^2`` of those
+    whose prior is not the mixture, nan elsewhere; they do not enter ``counts``.
+    """
+    n_components = len(tau2)
+    log_r = np.empty(n_components)
+    bound = 0.0
+    for j in range(square.shape[0]):
+        log_weights = np.log(weights[j])
+        for i in range(square.shape[1]):
+            cells = n[j, i]
+            if not np.isnan(own[j, i]):
+                grown = 1.0 + cells * own[j, i]
+                share[j, i] = cells * own[j, i] / grown
+                spare[j, i] = own[j, i] / grown
+                bound -= 0.5 * np.log(grown) + 0.5 * square[j, i] * cells / grown
+                continue
+            top = -np.inf
+            for k in range(n_components):
+                grown = 1.0 + cells * tau2[k]
+                log_r[k] = log_weights[k] - 0.5 * np.log(grown) - 0.5 * square[j, i] * cells / grown
+                top = max(top, log_r[k])
+            total = 0.0
+            for k in range(n_components):
+                log_r[k] = np.exp(log_r[k] - top)
+                total += log_r[k]
+            w, s = 0.0, 0.0
+            for k in range(n_components):
+                r = log_r[k] / total
+                left = tau2[k] / (1.0 + cells * tau2[k])
+                w += r * cells * left
+                s += r * left
+                counts[j, k] += r
+            share[j, i], spare[j, i] = w, s
+            bound += top + np.log(total)
+    return bound
+
+
+@entry
+def add_within(indptr, indices, vptr, mptr, scatter, xtx, xty, yty):
+    """Add the scatter within environments in place: no means, so nothing for the intercept."""
+    for i in range(len(indptr) - 1):
+        first, last = indptr[i], indptr[i + 1]
+        d = vptr[i + 1] - vptr[i]
+        k = d - (last - first)
+        for a in range(last - first):
+            j = indices[first + a]
+            xty[vptr[i] + k + a] += scatter[j, i]
+            row = mptr[i] + (k + a) * d + k
+            for b in range(last - first):
+                xtx[row + b] += scatter[j, indices[first + b]]
+        yty[i] += scatter[i, i]

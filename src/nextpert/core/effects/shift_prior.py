@@ -1,0 +1,92 @@
+"""What is expected of shifts, and the cells that correct it: random shifts on any graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core.effects import _kernels as kernels
+from nextpert.core.posterior.shift_posterior import ShiftPosterior
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nextpert.core.posterior.dag_blr import DagBlr
+
+    Array = NDArray[np.float64]
+
+# Prior variances of a shift over the noise variance (Stephens 2017, doi:10.1093/biostatistics/
+# kxw041), apart by a factor of 2.
+TAU2: Array = np.concatenate([[0.0], 2.0 ** np.arange(-13, 6)])
+
+
+@dataclass(frozen=True)
+class ShiftPrior:
+    r"""Expected effects of perturbations, how far they may be off, and the means of their cells.
+
+    The effect of perturbation ``j`` is expected to be ``effect[j]``, whatever the graph; a graph
+    with weights ``B`` has the shift ``(I - B) effect[j] + u`` for it, with
+    :math:`u_{ij} \sim \sum_k \pi_{jk} N(0, \sigma_i^2 \tau_k^2)`, or the given variance.
+
+    Parameters
+    ----------
+    n
+        Cells of every perturbation that count, 0 where there are none, shape
+        ``(n_perturbations,)``.
+    mean
+        Means of its cells, shape ``(n_perturbations, n_nodes)``, units of the data.
+    ratio
+        Variance of its cells over that of all cells, same shape.
+    effect
+        Expected effect, mean less that of the controls, same shape and units as ``mean``.
+    own
+        Prior variance of ``u`` where it is not the mixture (the own gene, by the spread of
+        efficacies), squared units of the data; nan elsewhere; same shape.
+    weights
+        Weights of the prior variances ``TAU2``, shape ``(n_perturbations, n_components)``.
+    """
+
+    n: Array
+    mean: Array
+    ratio: Array
+    effect: Array
+    own: Array
+    weights: Array
+
+    @property
+    def n_perturbations(self) -> int:
+        """Number of perturbations."""
+        return len(self.n)
+
+    def shifts(self, posterior: DagBlr) -> Array:
+        """Return the expected shifts ``(I - B) effect`` on a graph, as ``mean``."""
+        return self.effect - (posterior.mean() @ self.effect.T).T
+
+    def counted(self) -> Array:
+        """Return the cells that count, at the pooled variance of every node, as ``mean``."""
+        return self.n[:, None] / self.ratio
+
+    def given(self, posterior: DagBlr) -> ShiftPosterior:
+        """Return the posterior of the shifts given the weights of a graph."""
+        prior = self.shifts(posterior)
+        square = departure_squares(posterior, self.mean, prior)
+        share, spare = np.empty((2, *self.mean.shape))
+        counts = np.zeros_like(self.weights)
+        own = self.own / posterior.noise_var
+        kernels.mixture_step(square, self.counted(), TAU2, self.weights, own, share, spare, counts)
+        return ShiftPosterior(self.n, self.mean, prior, share, spare)
+
+
+def departure_squares(posterior: DagBlr, mean: Array, shifts: Array) -> Array:
+    """Return ``E[r^2 / sigma^2]`` of what means depart by from a graph, as ``mean``."""
+    away, leverage = np.empty((2, *mean.shape))
+    blocks, dag = posterior.blocks, posterior.dag
+    kernels.departures(
+        dag.indptr, dag.indices, posterior.vptr, posterior.mptr, blocks["weights"], blocks["cov"],
+        np.ascontiguousarray(mean), np.ascontiguousarray(shifts), away, leverage,
+    )  # fmt: skip
+    known = posterior.known_noise_var
+    precision = posterior.shape / posterior.rate if known is None else 1.0 / known
+    return away**2 * precision + leverage
