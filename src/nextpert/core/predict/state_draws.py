@@ -1,0 +1,112 @@
+"""Draws of the mean that every perturbation reaches: weights, graphs and shifts uncertain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core._checks import as_rng, require_count
+from nextpert.core.posterior.pair_shifts import pair_shifts
+from nextpert.core.predict._state_kernel import reach_states
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from nextpert.core.posterior.dag_blr import DagBlr
+    from nextpert.core.posterior.shift_posterior import ShiftPosterior
+
+    Array = NDArray[np.float64]
+
+
+def state_draws(
+    posterior: DagBlr | Sequence[DagBlr],
+    shifts: ShiftPosterior | Sequence[ShiftPosterior],
+    *,
+    n_samples: int = 400,
+    nothing: bool = False,
+    rng: int | np.random.Generator | None = None,
+) -> Iterator[Array]:
+    """Yield draws of the mean reached by every perturbation, one draw after the other.
+
+    The mean is ``(I - B)^-1 (c + a + u)``. Weights and noise variances are drawn from the
+    posterior, the same for every perturbation; given them each ``u`` is drawn by itself. So where
+    cells are believed whole the draws scatter about the cells' mean, and where there are none
+    about the graph's prediction. Only one draw is held at a time.
+
+    Parameters
+    ----------
+    posterior
+        The posterior over the weights; or one on each of several graphs, which count alike.
+    shifts
+        What is known of the shifts; for several graphs the same for all, or one for each.
+    n_samples
+        Number of draws; as many from every graph, so up to one a graph more.
+    nothing
+        Whether the mean reached by no shift comes as a last row.
+    rng
+        Seed or generator. The weights drawn do not depend on the shifts.
+
+    Yields
+    ------
+    ndarray
+        Means, shape ``(n_perturbations, n_nodes)`` (one row more with ``nothing``), units of the
+        data.
+
+    Raises
+    ------
+    ValueError
+        If posteriors and shifts do not fit together, or hold an impossible value.
+
+    Examples
+    --------
+    >>> from nextpert.core import Dag, DagBlr
+    >>> from nextpert.core.posterior.shift_posterior import ShiftPosterior
+    >>> from nextpert.core.predict.state_draws import state_draws
+    >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
+    >>> [x.tolist() for x in state_draws(blr, ShiftPosterior.exact([[1.0, 2.0]]), n_samples=1)]
+    [[[1.0, 2.0]]]
+    """
+    count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
+    pairs = pair_shifts(posterior, shifts)
+    each_count = -(-count // len(pairs))
+    own = generator.spawn(1)[0]  # of the shifts, so that the weights do not depend on them
+    return (
+        state
+        for blr, known in pairs
+        for state in _draws_of_one(blr, known, each_count, nothing, generator, own)
+    )
+
+
+def _draws_of_one(
+    posterior: DagBlr,
+    shifts: ShiftPosterior,
+    count: int,
+    nothing: bool,
+    rng: np.random.Generator,
+    own: np.random.Generator,
+) -> Iterator[Array]:
+    # One column a perturbation, so that the kernel's inner loops run along memory.
+    mean, prior, share, spare = (
+        _columns(value, nothing)
+        for value in (shifts.mean, shifts.prior, shifts.share, shifts.spare)
+    )
+    root, uncertain = np.sqrt(spare), bool(spare.any())
+    weights, noise_var = posterior.sample(count, rng)
+    dag, rest = posterior.dag, np.zeros_like(root)
+    for draw, variance in zip(weights, noise_var, strict=True):
+        if uncertain:
+            rest = root * own.standard_normal(root.shape) * np.sqrt(variance)[:, None]
+        reached = np.empty_like(root)
+        reach_states(
+            dag.indptr, dag.indices, dag.order, posterior.vptr, posterior.intercept, draw,
+            mean, prior, share, rest, reached,
+        )  # fmt: skip
+        yield reached.T
+
+
+def _columns(value: Array, nothing: bool) -> Array:
+    rows = np.vstack([value, np.zeros((1, value.shape[1]))]) if nothing else value
+    return np.ascontiguousarray(rows.T, dtype=np.float64)
