@@ -71,7 +71,7 @@ def test_weights_shifts_and_evidence_are_those_of_all_cells(screen, monkeypatch)
     weights = np.zeros((2, len(TAU2)))
     weights[:, 0] = 1.0  # replaced by the variance given
     prior = ShiftPrior(
-        ascent.cells.n[1:], ascent.mean, np.ones((2, 4)), np.zeros((2, 4)),
+        ascent.cells.n[1:], ascent.mean, np.ones((2, 4)), shift[1:], np.zeros((2, 4)),
         TAU_2 * np.tile(blr.noise_var, (2, 1)), weights,
     )  # fmt: skip
     total = 0.0

@@ -50,7 +50,7 @@ class RandomShifts:
 def fit_random_shifts(
     posterior: DagBlr,
     cells: PooledGuides,
-    effect: Array,
+    shift: Array,
     *,
     own: Array | None = None,
     fixed: bool = False,
@@ -70,9 +70,9 @@ def fit_random_shifts(
         Before any cells: the graph and its priors.
     cells
         The controls, which have no shift, and then the perturbations of the screen.
-    effect
+    shift
         Expected shift of every perturbation, shape ``(n_perturbations, n_nodes)``, units of the
-        data, as effect of an empty graph (nothing is handed on).
+        data.
     own
         Prior variance of ``u`` where it is not the mixture, squared units of the data; nan
         elsewhere; same shape.
@@ -93,7 +93,7 @@ def fit_random_shifts(
     >>> (abs(learned) > 1).tolist()[0]
     [True, True, False, False, False, False, False, False]
     """
-    ascent = _Ascent(posterior, cells, effect, own, fixed=fixed)
+    ascent = _Ascent(posterior, cells, shift, own, fixed=fixed)
     if fixed:
         return ascent.result(ascent.weights[0], ([], []))
     first, common = ascent.learn(None)
@@ -103,8 +103,7 @@ def fit_random_shifts(
 
 def learn_mixtures(posterior: DagBlr, prior: ShiftPrior) -> ShiftPrior:
     """Return the prior with mixtures learned anew for its expected effects, weights as they are."""
-    ascent_shifts = prior.shifts(posterior)
-    square = departure_squares(posterior, prior.mean, ascent_shifts)
+    square = departure_squares(posterior, prior.mean, prior.shifts(posterior))
     weights = np.full_like(prior.weights, 1.0 / len(TAU2))
     share, spare = np.empty((2, *prior.mean.shape))
     own, n = prior.own / posterior.noise_var, prior.counted()
@@ -127,9 +126,10 @@ def learn_mixtures(posterior: DagBlr, prior: ShiftPrior) -> ShiftPrior:
     return replace(prior, weights=weights)
 
 
-def refit(posterior: DagBlr, cells: PooledGuides, effect: Array, like: RandomShifts) -> DagBlr:
-    """Return the posterior on another graph, with the mixtures of a fit; shifts as expected."""
-    ascent = _Ascent(posterior, cells, effect, like.prior.own, fixed=not like.bound[0])
+def refit(posterior: DagBlr, cells: PooledGuides, like: RandomShifts) -> DagBlr:
+    """Return the posterior on another graph, shifts and mixtures those of a fit."""
+    prior = like.prior
+    ascent = _Ascent(posterior, cells, prior.shift, prior.own, fixed=not like.bound[0])
     if like.bound[0]:
         ascent.weights = like.prior.weights
         for _ in range(3):
@@ -144,13 +144,13 @@ class _Ascent:
         self,
         posterior: DagBlr,
         cells: PooledGuides,
-        effect: Array,
+        shift: Array,
         own: Array | None,
         *,
         fixed: bool,
     ) -> None:
         self.start, self.cells = posterior, cells
-        self.shift = np.ascontiguousarray(effect)
+        self.shift = np.ascontiguousarray(shift)
         shape = self.shift.shape
         self.own = np.full(shape, np.nan) if own is None else own
         self.n = np.ascontiguousarray(cells.counted[1:])
@@ -214,7 +214,7 @@ class _Ascent:
     def result(self, common: Array, bound: tuple[list[float], list[float]]) -> RandomShifts:
         """Return what was found."""
         prior = ShiftPrior(
-            self.cells.n[1:], self.mean, self.cells.variance_ratio[1:], self.shift, self.own,
-            self.weights,
+            self.cells.n[1:], self.mean, self.cells.variance_ratio[1:], self.shift,
+            np.zeros_like(self.shift), self.own, self.weights,
         )  # fmt: skip
         return RandomShifts(self.blr, prior, common, bound)

@@ -11,7 +11,7 @@ from nextpert.core.effects import _kernels as kernels
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.posterior.dag_blr import DagBlr
 
@@ -26,9 +26,10 @@ TAU2: Array = np.concatenate([[0.0], 2.0 ** np.arange(-13, 6)])
 class ShiftPrior:
     r"""Expected effects of perturbations, how far they may be off, and the means of their cells.
 
-    The effect of perturbation ``j`` is expected to be ``effect[j]``, whatever the graph; a graph
-    with weights ``B`` has the shift ``(I - B) effect[j] + u`` for it, with
-    :math:`u_{ij} \sim \sum_k \pi_{jk} N(0, \sigma_i^2 \tau_k^2)`, or the given variance.
+    The effect of perturbation ``j`` is expected to be ``effect[j]``, whatever the graph, and what
+    follows on a graph from ``shift[j]``. With weights ``B`` its shift is
+    ``shift[j] + (I - B) effect[j] + u``,
+    :math:`u_{ij} \sim \sum_k \pi_{jk} N(0, \sigma_i^2 \tau_k^2)`, or of the given variance.
 
     Parameters
     ----------
@@ -39,8 +40,9 @@ class ShiftPrior:
         Means of its cells, shape ``(n_perturbations, n_nodes)``, units of the data.
     ratio
         Variance of its cells over that of all cells, same shape.
-    effect
-        Expected effect, mean less that of the controls, same shape and units as ``mean``.
+    shift, effect
+        Expected shift, and expected effect besides (mean less that of the controls), same shape
+        and units as ``mean``.
     own
         Prior variance of ``u`` where it is not the mixture (the own gene, by the spread of
         efficacies), squared units of the data; nan elsewhere; same shape.
@@ -51,9 +53,30 @@ class ShiftPrior:
     n: Array
     mean: Array
     ratio: Array
+    shift: Array
     effect: Array
     own: Array
     weights: Array
+
+    @classmethod
+    def exact(cls, shifts: ArrayLike) -> ShiftPrior:
+        """Return shifts that are known exactly (the model of Zhang et al. 2023)."""
+        given = np.atleast_2d(np.asarray(shifts, np.float64))
+        nothing, n = np.zeros_like(given), len(given)
+        weights = np.zeros((n, len(TAU2)))
+        weights[:, 0] = 1.0
+        unknown = np.full(given.shape, np.nan)
+        return cls(np.zeros(n), nothing, nothing + 1, given, nothing, unknown, weights)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether all shifts are known exactly."""
+        return bool((self.weights[:, 0] == 1).all() and np.isnan(self.own).all())
+
+    def rows(self, index: ArrayLike) -> ShiftPrior:
+        """Return some perturbations, in the order given."""
+        which = np.asarray(index, np.int64)
+        return ShiftPrior(*(getattr(self, field)[which] for field in self.__dataclass_fields__))
 
     @property
     def n_perturbations(self) -> int:
@@ -61,8 +84,8 @@ class ShiftPrior:
         return len(self.n)
 
     def shifts(self, posterior: DagBlr) -> Array:
-        """Return the expected shifts ``(I - B) effect`` on a graph, as ``mean``."""
-        return self.effect - (posterior.mean() @ self.effect.T).T
+        """Return the expected shifts ``shift + (I - B) effect`` on a graph, as ``mean``."""
+        return self.shift + self.effect - (posterior.mean() @ self.effect.T).T
 
     def counted(self) -> Array:
         """Return the cells that count, at the pooled variance of every node, as ``mean``."""
