@@ -1,0 +1,118 @@
+"""Averages over candidates in groups, and the variance between graphs under them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Vector = NDArray[np.float64]
+    Whole = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Candidates by what cells of others teach of them: all without cells alike (group 0).
+
+    Of the candidates with cells, each a group by itself, some may be left out of the average (group
+    -1); the others then stand for them.
+    """
+
+    weights: Vector  # of each candidate, sum 1
+    group: Whole
+    leaders: Whole  # a candidate of each group; -1 where group 0 is empty
+    measured: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        weights: Vector,
+        measured: NDArray[np.bool_],
+        n_average: int,
+        rng: np.random.Generator,
+    ) -> Groups:
+        """Group the candidates; at most ``n_average`` of those measured, drawn at random."""
+        with_cells, without = np.flatnonzero(measured), np.flatnonzero(~measured)
+        if len(with_cells) > n_average:
+            with_cells = np.sort(rng.choice(with_cells, n_average, replace=False))
+        group = np.where(measured, -1, 0)
+        group[with_cells] = 1 + np.arange(len(with_cells))
+        first = without[:1] if len(without) else [-1]
+        return cls(weights, group, np.concatenate([first, with_cells]).astype(np.int64), measured)
+
+    @property
+    def size(self) -> int:
+        """Number of candidates."""
+        return len(self.weights)
+
+    @property
+    def scale(self) -> float:
+        """What the groups after the first count for, for they stand for those left out too."""
+        chosen = self.group > 0
+        if (chosen == self.measured).all():
+            return 1.0
+        return float(self.weights[self.measured].sum() / self.weights[chosen].sum())
+
+    def average(self, values: Vector) -> float:
+        """Return the average of one value a candidate, ``(size,)``."""
+        weights = np.where(self.group > 0, self.scale, self.group == 0) * self.weights
+        return float(weights @ values)
+
+    def total(self, others: Vector, own: Vector) -> Vector:
+        """Return averages after cells of each candidate, ``(size,)``.
+
+        ``others`` (2, size) are weighted sums over group 0 and over the other groups; ``own`` is
+        what it takes from a candidate's own value that its shift is learned too.
+        """
+        return others[0] + self.scale * others[1] - self.weights * own
+
+
+class Between:
+    """The average over candidates of the variance between graphs of their expected gaps."""
+
+    def __init__(self, groups: Groups) -> None:
+        self.groups = groups
+        self._count = 0
+        self._mean: Vector = np.zeros((0, 0))  # of the groups' expected gaps over graphs so far
+        self._square: Vector = np.zeros((0, 0))
+        self._first: list[Vector] = []  # of group 0: what cells to come change
+        self._fixed: list[Vector] = []  # and what they do not
+        self._told: list[Vector] = []
+        self._untold: list[Vector] = []
+
+    def add(self, left: Vector, level: Vector, spare: Vector) -> None:
+        """Add a graph: ``left`` of the kernel, and each candidate's expected gap without it.
+
+        ``spare`` is the shift's own part of the gap, which ``left`` holds for j itself only.
+        """
+        own = self.groups.leaders[1:]
+        gap = left[1:-2] + (level + spare)[own, None]
+        if not self._count:
+            self._mean, self._square = np.zeros_like(gap), np.zeros_like(gap)
+        self._count += 1
+        change = gap - self._mean
+        self._mean += change / self._count
+        self._square += change * (gap - self._mean)
+        self._first.append(left[0].copy())
+        self._fixed.append(level + spare)
+        self._told.append(left[-2] + level)
+        self._untold.append(left[-1] + level)
+
+    def values(self) -> Vector:
+        """Return it after cells of each candidate, ``(size,)``; zeros for one graph alone."""
+        groups = self.groups
+        if self._count < 2:
+            return np.zeros(groups.size)
+        others = np.zeros((2, groups.size))
+        first, fixed = np.array(self._first), np.array(self._fixed)
+        weights = np.where(groups.group == 0, groups.weights, 0.0)
+        part = fixed @ weights
+        covariance = (part - part.mean()) @ (first - first.mean(axis=0)) / self._count
+        others[0] = weights @ fixed.var(axis=0) + 2 * covariance
+        others[0] += weights.sum() * first.var(axis=0)
+        others[1] = groups.weights[groups.leaders[1:]] @ self._square / self._count
+        return groups.total(others, np.var(self._untold, axis=0) - np.var(self._told, axis=0))

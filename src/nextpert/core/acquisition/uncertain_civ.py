@@ -1,0 +1,201 @@
+"""CIV over candidates whose shifts are not known, those with cells and those without."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from nextpert.core._checks import as_rng, as_vector, require_count, require_positive
+from nextpert.core.acquisition import _uncertain_kernel as kernel
+from nextpert.core.acquisition._noise_aware import settle_by_noise
+from nextpert.core.acquisition._uncertain_between import Between, Groups
+from nextpert.core.acquisition.domain.pool import Pool
+from nextpert.core.posterior.pair_shifts import pair_shifts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.posterior.dag_blr import DagBlr
+    from nextpert.core.posterior.shift_posterior import ShiftPosterior
+
+    Vector = NDArray[np.float64]
+
+
+class UncertainCiv:
+    """Causal integrated variance over candidates whose shifts are uncertain, cells seen or not.
+
+    Candidate ``j`` shifts node ``i`` by ``a_ij + u_ij``; its optimality gap is
+    ``g_j = sum_i (a_i + u_i + mean noise - (mu*_i - q'beta_i))^2`` with ``q = (1, mu*_P)``. Cells
+    seen tie ``u`` to the weights: with ``z = (1, mean of the cells)``, ``w`` the share believed and
+    ``t`` the spare variance, its terms have the variance ``e_i s_ij``,
+    ``s = 1/n + (q - w z)' M (q - w z) + t``, so that
+    ``Var g_j = sum_i kappa_i s^2 + 4 s e_i E[term]^2``. The criterion is the mean of that over the
+    candidates after ``n_cells`` cells of one of them, which teach of the weights and of its own
+    shift. Where shifts are exact it is :class:`Civ` on a :class:`Pool`, and over several graphs
+    :class:`ManyGraphs`: what lies between graphs, the mean over candidates of ``Var_k E_k[g_j]``,
+    is added.
+
+    Parameters
+    ----------
+    posterior
+        The posterior over the weights; or one on each of several graphs, which count alike.
+    shifts
+        The candidates; for several graphs the same for all, or one for each.
+    target_mean
+        The wanted mean, shape ``(n_nodes,)``, units of the data.
+    n_cells
+        Number of hypothetical cells (the next batch).
+    noise_aware
+        Whether the hypothetical cells' scatter teaches too (see :class:`LookaheadAcquisition`).
+    output_weighted
+        Whether candidates are weighted such that their expected gaps are spread evenly (CIV-OW).
+    n_average
+        Of more candidates with cells than this, at least 2, the average takes as many, drawn at
+        random. Every candidate is still valued, with what its cells teach of its own shift.
+    rng
+        Seed or generator of that choice.
+
+    Raises
+    ------
+    ValueError
+        If posteriors, shifts and target do not fit together, or the noise variances' shape is not
+        above 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Civ, Dag, DagBlr, Pool
+    >>> from nextpert.core.acquisition.uncertain_civ import UncertainCiv
+    >>> from nextpert.core.posterior.shift_posterior import ShiftPosterior
+    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
+    >>> known = ShiftPosterior.exact(np.eye(2))
+    >>> UncertainCiv(blr, known, [1.0, 0.0]).values().tolist()
+    [11.5, 16.0]
+    >>> Civ(blr, [1.0, 0.0], domain=Pool(np.eye(2))).values(np.eye(2)).tolist()
+    [11.5, 16.0]
+    """
+
+    def __init__(
+        self,
+        posterior: DagBlr | Sequence[DagBlr],
+        shifts: ShiftPosterior | Sequence[ShiftPosterior],
+        target_mean: ArrayLike,
+        *,
+        n_cells: float = 1,
+        noise_aware: bool = False,
+        output_weighted: bool = False,
+        n_average: int = 1000,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        self._pairs = pair_shifts(posterior, shifts)
+        blr, known = self._pairs[0]
+        if not known.n_perturbations:
+            message = "CIV averages over candidates: give at least one."
+            raise ValueError(message)
+        self.target_mean = as_vector(target_mean, blr.n_nodes, "target_mean")
+        self.n_cells = require_positive(n_cells, "n_cells")
+        self.noise_aware = bool(noise_aware)
+        weights = np.full(known.n_perturbations, 1 / known.n_perturbations)
+        if output_weighted:
+            gap = np.mean([self._expected_terms(*pair) for pair in self._pairs], axis=0)
+            weights = Pool(gap).output_weights(np.zeros(blr.n_nodes))
+        measured = np.any([each.share.any(axis=1) for _, each in self._pairs], axis=0)
+        least = require_count(n_average, "n_average", least=2)
+        self._groups = Groups.of(weights, measured, least, as_rng(rng))
+
+    def values(self) -> Vector:
+        """Return the criterion after cells of every candidate, ``(n_perturbations,)``."""
+        return self.floor + self._found.excess + self._found.between
+
+    def removed(self) -> Vector:
+        """Return the share of what cells may teach that those of every candidate would remove.
+
+        Between 0 (nothing learned) and 1 (weights and shifts known), ``(n_perturbations,)``; what
+        lies between graphs is not counted. Expected with ``noise_aware``, else as the paper looks
+        ahead.
+        """
+        before = self._found.before
+        return 1 - self._found.excess / before if before > 0 else np.zeros(self._groups.size)
+
+    @property
+    def floor(self) -> float:
+        """The part of the criterion that noise alone makes: weights, shifts and graph known."""
+        return self._found.floor
+
+    def gap_moments(self) -> tuple[Vector, Vector]:
+        """Return mean and variance of every candidate's gap as known now, ``(n_perturbations,)``.
+
+        The least mean is the greedy choice. Squared and fourth power of the units of the data.
+        """
+        means, variances = [], []
+        for blr, known in self._pairs:
+            gaps = self._gaps(blr, known, *blr.spread(), blr.blocks["cov"])
+            s = gaps.inv_n + _weights_part(gaps) + gaps.spare
+            means.append(gaps.e @ s + gaps.square.sum(axis=0))
+            variances.append(gaps.kappa @ s**2 + 4 * gaps.e @ (s * gaps.square))
+        return np.mean(means, axis=0), np.mean(variances, axis=0) + np.var(means, axis=0)
+
+    @cached_property
+    def _found(self) -> _Found:
+        groups, between = self._groups, Between(self._groups)
+        floors, befores, excesses = [], [], []
+        for blr, known in self._pairs:
+            e, kappa = blr.spread(self.n_cells, expected=self.noise_aware)
+            gaps = self._gaps(blr, known, e, kappa, blr.blocks["cov"])
+            r = _weights_part(gaps) + gaps.spare
+            slope, noise = 4 * e[:, None] * gaps.square, kappa[:, None] * gaps.inv_n
+            floors.append(gaps.inv_n * (groups.weights @ (noise + slope).sum(axis=0)))
+            each = (r * (kappa[:, None] * r + 2 * noise + slope)).sum(axis=0)
+            befores.append(groups.average(each))
+            if self.noise_aware:
+                gaps = gaps._replace(cov=settle_by_noise(blr, self.n_cells))
+            excesses.append(self._excess(gaps, between))
+        floor, before = float(np.mean(floors)), float(np.mean(befores))
+        return _Found(floor, before, np.mean(excesses, axis=0), between.values())
+
+    def _excess(self, gaps: kernel.Gaps, between: Between) -> Vector:
+        """Return the criterion within a graph, less its floor, and add the graph to ``between``."""
+        groups, several = self._groups, len(self._pairs) > 1
+        own, others = np.empty(groups.size), np.empty((2, groups.size))
+        rows = len(groups.leaders) + 2 if several else 0
+        left = np.empty((rows, groups.size))
+        kernel.look_ahead(gaps, groups.leaders, own, others, left)
+        if several:
+            level = gaps.inv_n * gaps.e.sum() + gaps.square.sum(axis=0)
+            between.add(left, level, gaps.e @ gaps.spare)
+        return groups.total(others, own)
+
+    def _expected_terms(self, blr: DagBlr, known: ShiftPosterior) -> Vector:
+        """Return what every candidate is expected to miss the ideal shift by, row a candidate."""
+        return known.expected(blr) - blr.ideal_shift(self.target_mean)
+
+    def _gaps(
+        self, blr: DagBlr, known: ShiftPosterior, e: Vector, kappa: Vector, cov: Vector
+    ) -> kernel.Gaps:
+        def columns(value: Vector) -> Vector:
+            return np.ascontiguousarray(value.T, dtype=np.float64)
+
+        return kernel.Gaps(
+            1 / self.n_cells, blr.dag.indptr, blr.dag.indices, blr.vptr, blr.mptr, cov,
+            self.target_mean, columns(known.mean), columns(known.states(blr)),
+            columns(known.share), columns(known.spare),
+            columns(self._expected_terms(blr, known) ** 2),
+            self._groups.weights, self._groups.group, e, kappa,
+        )  # fmt: skip
+
+
+class _Found(NamedTuple):
+    floor: float
+    before: float  # excess now, before any further cell
+    excess: Vector  # after cells of every candidate, within graphs, less the floor
+    between: Vector
+
+
+def _weights_part(gaps: kernel.Gaps) -> Vector:
+    out = np.empty_like(gaps.spare)
+    kernel.weights_part(gaps, out)
+    return out

@@ -1,0 +1,238 @@
+"""CIV with uncertain shifts: dense regressions, exact shifts, draws, graphs, large pools."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nextpert.core import Civ, CivOw, Dag, DagBlr, Greedy, ManyGraphs, Pool
+from nextpert.core.acquisition.uncertain_civ import UncertainCiv
+from nextpert.core.posterior.shift_posterior import ShiftPosterior
+
+TARGET = np.array([0.5, -0.3, 1.0, 0.2])
+
+
+def terms(model, covs, target, n):
+    """``s`` and the expected terms of every gap, (n_perturbations, p), by dense algebra."""
+    s, off = np.empty((2, len(model.n), model.p))
+    for i in range(model.p):
+        for j in range(len(model.n)):
+            h = model.row(target, i, j)
+            s[j, i] = 1 / n + h @ covs[i] @ h
+            off[j, i] = model.prior[j, i] + h @ model.mean[i] - target[i]
+    return s, off
+
+
+def states(model):
+    """Expected means of every perturbation by a dense inverse."""
+    b, source = np.zeros((model.p, model.p)), model.prior.copy()
+    for i, k in enumerate(model.parents):
+        b[i, k] = model.mean[i][1 : 1 + len(k)]
+        source[:, i] += model.mean[i][0] + model.mean[i][1 + len(k) :]
+    return source @ np.linalg.inv(np.eye(model.p) - b).T, b
+
+
+def ahead(model, j, n, noise_aware):
+    """Covariances of weights and shifts after ``n`` cells of perturbation ``j``."""
+    x, b = states(model)
+    effects = np.linalg.inv(np.eye(model.p) - b)
+    scatter = effects @ np.diag(model.rate / (model.shape - 1)) @ effects.T
+    covs = []
+    for i, k in enumerate(model.parents):
+        cov, noise = model.cov[i], np.zeros_like(model.cov[i])
+        if noise_aware:
+            noise[1 : 1 + len(k), 1 : 1 + len(k)] = n * scatter[np.ix_(k, k)]
+            cov = np.linalg.solve(np.eye(len(cov)) + cov @ noise, cov)
+        row = model.row(x[j], i, j)
+        covs.append(cov - np.outer(cov @ row, row @ cov) / (1 / n + row @ cov @ row))
+    return covs
+
+
+def noise_terms(model, n, noise_aware):
+    """``e`` and ``kappa`` after ``n`` cells, by the moments of an inverse gamma."""
+    shape = model.shape + n / 2
+    rate = model.rate + (n / 2 * model.rate / (model.shape - 1) if noise_aware else 0)
+    e = rate / (shape - 1)
+    variance = e**2 / (shape - 2)
+    return e, 2 * (e**2 + variance) + variance
+
+
+def dense_gaps(model, target, n, noise_aware, j=None):
+    """Mean and variance of every candidate's gap after cells of ``j``; now, for ``None``."""
+    covs = model.cov if j is None else ahead(model, j, n, noise_aware)
+    e, kappa = noise_terms(model, n, noise_aware)
+    s, off = terms(model, covs, target, n)
+    return (e * s + off**2).sum(axis=1), (kappa * s**2 + 4 * e * s * off**2).sum(axis=1)
+
+
+@pytest.mark.parametrize("n", [3, 100])
+@pytest.mark.parametrize("noise_aware", [False, True])
+def test_values_by_dense_regressions(n, noise_aware, uncertain):
+    model = uncertain(2)
+    found = UncertainCiv(model.blr, model.known, TARGET, n_cells=n, noise_aware=noise_aware)
+    wanted = [dense_gaps(model, TARGET, n, noise_aware, j)[1].mean() for j in range(5)]
+    np.testing.assert_allclose(found.values(), wanted, rtol=1e-8)
+    now = dense_gaps(model, TARGET, n, noise_aware)[1].mean()
+    removed = (now - np.array(wanted)) / (now - found.floor)
+    np.testing.assert_allclose(found.removed(), removed, rtol=1e-7)
+    assert (removed > 0).all()
+    assert np.ptp(removed) > 0.01
+
+
+def test_output_weights_are_those_of_the_expected_gaps(uncertain):
+    model = uncertain(2)
+    _, off = terms(model, model.cov, TARGET, 1)
+    weights = Pool(off).output_weights(np.zeros(4))
+    found = UncertainCiv(model.blr, model.known, TARGET, n_cells=5, output_weighted=True)
+    wanted = [weights @ dense_gaps(model, TARGET, 5, False, j)[1] for j in range(5)]
+    np.testing.assert_allclose(found.values(), wanted, rtol=1e-8)
+
+
+def test_moments_of_gaps_by_draws(uncertain):
+    model = uncertain(0)
+    n, count, rng = 4, 200_000, np.random.default_rng(0)
+    noise = 1 / rng.gamma(model.shape, 1 / model.rate, size=(count, 4))
+    gaps = np.zeros((count, 5))
+    for i in range(4):
+        draws = rng.multivariate_normal(np.zeros(len(model.mean[i])), model.cov[i], size=count)
+        draws = model.mean[i] + np.sqrt(noise[:, i : i + 1]) * draws
+        for j in range(5):
+            cells = np.sqrt(noise[:, i] / n) * rng.normal(size=count)
+            term = model.prior[j, i] - TARGET[i] + draws @ model.row(TARGET, i, j) + cells
+            gaps[:, j] += term**2
+    mean, variance = UncertainCiv(model.blr, model.known, TARGET, n_cells=n).gap_moments()
+    assert (np.abs(gaps.mean(axis=0) - mean) < 5 * gaps.std(axis=0) / np.sqrt(count)).all()
+    square = (gaps - gaps.mean(axis=0)) ** 2
+    error = square.std(axis=0) / np.sqrt(count)
+    assert (np.abs(square.mean(axis=0) - variance) < 5 * error).all()
+    assert (error < 0.05 * variance).all()
+
+
+@pytest.mark.parametrize("noise_aware", [False, True])
+@pytest.mark.parametrize("measured", [False, True])
+def test_exact_shifts_are_civ_over_a_pool(noise_aware, measured, fitted):
+    plain, blr = fitted
+    rng = np.random.default_rng(4)
+    pool, target = rng.normal(size=(6, plain.p)), rng.normal(size=plain.p)
+    known = ShiftPosterior.exact(pool)
+    if measured:  # cells of exact shifts say nothing of them
+        known = ShiftPosterior(np.full(6, 9.0), rng.normal(size=pool.shape), *_rest(known))
+    options = {"n_cells": 20, "noise_aware": noise_aware}
+    for weighted, kind in ((False, Civ), (True, CivOw)):
+        found = UncertainCiv(blr, known, target, output_weighted=weighted, **options)
+        wanted = kind(blr, target, domain=Pool(pool), **options)
+        np.testing.assert_allclose(found.values(), wanted.values(pool), rtol=1e-10)
+        np.testing.assert_allclose(found.removed(), wanted.removed(pool), rtol=1e-7, atol=1e-10)
+        assert found.floor == pytest.approx(wanted.floor, rel=1e-10)
+    gap = UncertainCiv(blr, known, target).gap_moments()[0]
+    greedy = Greedy(blr, target).values(pool)
+    np.testing.assert_allclose(gap - gap[0], greedy - greedy[0], rtol=1e-8, atol=1e-10)
+
+
+def _rest(known):
+    return known.prior, known.share, known.spare
+
+
+def several(uncertain, exact=False):
+    """The same candidates under three graphs, with shifts of their own."""
+    graphs = ([[], [0], [0, 1], [2]], [[1], [], [1], [0, 2]], [[3], [2], [], [2]])
+    return [uncertain(0, exact=exact, parents=parents) for parents in graphs]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_between_graphs_by_dense_regressions(weighted, uncertain):
+    models, n = several(uncertain), 6
+    found = UncertainCiv(
+        [m.blr for m in models], [m.known for m in models], TARGET, n_cells=n,
+        output_weighted=weighted,
+    )  # fmt: skip
+    off = np.mean([terms(m, m.cov, TARGET, n)[1] for m in models], axis=0)
+    weights = Pool(off).output_weights(np.zeros(4)) if weighted else np.full(5, 0.2)
+    for j, value in enumerate(found.values()):
+        means, variances = zip(*[dense_gaps(m, TARGET, n, False, j) for m in models], strict=True)
+        within, between = weights @ np.mean(variances, axis=0), weights @ np.var(means, axis=0)
+        assert value == pytest.approx(within + between, rel=1e-8)
+        assert between > 0.1 * value  # so that it cannot be left out unseen
+    moments = [UncertainCiv(m.blr, m.known, TARGET, n_cells=n).gap_moments() for m in models]
+    mean, variance = found.gap_moments()
+    np.testing.assert_allclose(mean, np.mean([m for m, _ in moments], axis=0))
+    between = np.var([m for m, _ in moments], axis=0)
+    np.testing.assert_allclose(variance, np.mean([v for _, v in moments], axis=0) + between)
+
+
+@pytest.mark.parametrize("criterion", ["civ", "civ_ow"])
+@pytest.mark.parametrize("noise_aware", [False, True])
+def test_exact_shifts_are_civ_over_many_graphs(criterion, noise_aware, uncertain):
+    blrs = [m.blr for m in several(uncertain, exact=True)]
+    pool = np.random.default_rng(0).normal(size=(7, 4))
+    options = {"n_cells": 8, "noise_aware": noise_aware}
+    many = ManyGraphs(criterion, blrs, TARGET, domain=Pool(pool), **options)
+    known, weighted = ShiftPosterior.exact(pool), criterion == "civ_ow"
+    found = UncertainCiv(blrs, known, TARGET, output_weighted=weighted, **options)
+    np.testing.assert_allclose(found.values(), many.values(pool), rtol=1e-10)
+    np.testing.assert_allclose(found.removed(), many.removed(pool), rtol=1e-8)
+
+
+def test_measuring_a_candidate_again_is_worth_what_its_shift_is_unknown(uncertain):
+    blr = uncertain().blr
+    prior, zero = np.zeros((3, 4)), np.zeros((3, 4))
+    spare = zero.copy()
+    spare[1] = 5.0
+    known = ShiftPosterior(np.zeros(3), zero, prior, zero, spare)
+    removed = UncertainCiv(blr, known, TARGET, n_cells=50).removed()
+    assert removed.argmax() == 1
+    assert removed[1] > 0.5 > 3 * removed[0]
+
+
+def _large(seed, n_measured=60, n_other=20):
+    """A posterior and a pool of candidates with cells and without."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(100, 3)) @ np.array([[1, 0.8, 0.3], [0, 1, 0.9], [0, 0, 1]])
+    from nextpert.core import Moments
+
+    blr = DagBlr(Dag.from_edges(3, [(0, 1), (0, 2), (1, 2)])).update(Moments.from_array(x))
+    m, n = n_measured + n_other, np.repeat([20.0, 0.0], [n_measured, n_other])[:, None]
+    tau2 = rng.uniform(0, 0.3, size=(m, 3))
+    spare = tau2 / (1 + n * tau2)
+    known = ShiftPosterior(
+        n[:, 0], rng.normal(size=(m, 3)), rng.normal(size=(m, 3)), n * spare, spare
+    )
+    return blr, known
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_of_a_large_pool_a_part_stands_for_the_rest_without_bias(several):
+    pairs = [_large(seed) for seed in range(2 if several else 1)]
+    blrs, known = [b for b, _ in pairs], [k for _, k in pairs]
+    target = np.array([0.3, 0.0, -0.5])
+    whole = UncertainCiv(blrs, known, target, n_cells=10)
+    parts = [
+        UncertainCiv(blrs, known, target, n_cells=10, n_average=15, rng=seed) for seed in range(300)
+    ]
+    values = np.array([part.values() for part in parts])
+    error = values.std(axis=0) / np.sqrt(len(values))
+    assert (np.abs(values.mean(axis=0) - whole.values()) < 5 * error).all()
+    assert (values.std(axis=0) > 0).all()
+    # what is left out shifts all candidates alike: the order is nearly that of the whole pool
+    order = [np.corrcoef(v, whole.values())[0, 1] for v in values]
+    assert np.mean(order) > 0.95
+    again = UncertainCiv(blrs, known, target, n_cells=10, n_average=15, rng=3).values()
+    np.testing.assert_array_equal(again, values[3])
+
+
+def test_bad_input_is_refused(uncertain):
+    model = uncertain()
+    none = ShiftPosterior.exact(np.empty((0, 4)))
+    for shifts, options, message in (
+        (none, {}, "at least one"),
+        (model.known, {"n_cells": 0}, "n_cells"),
+        (model.known, {"n_average": 1}, "n_average"),
+        (ShiftPosterior.exact(np.ones((1, 3))), {}, "has shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            UncertainCiv(model.blr, shifts, TARGET, **options)
+    with pytest.raises(ValueError, match="target_mean"):
+        UncertainCiv(model.blr, model.known, TARGET[:2])
+    fresh = DagBlr(Dag.from_edges(4, []), prior_scale=1.0, prior_rate=1.0)
+    with pytest.raises(ValueError, match="infinite"):
+        UncertainCiv(fresh, model.known, TARGET).gap_moments()
