@@ -226,15 +226,17 @@ class Uncertain:
     Joint posterior of weights and shifts of every node, and the same as the package has it.
 
     ``cells`` are those of the controls, then of each of ``n_perturbations`` (maybe none).
-    ``prior`` and ``tau2`` are (n_perturbations, p). Columns of node i: 1, parents, indicators.
+    ``prior``, ``tau2`` and ``effect`` are (n_perturbations, p); all is told of cells less their
+    effect. Columns of node i: 1, parents, indicators.
     """
 
-    def __init__(self, parents, cells, prior, tau2, *, scale=0.7, shape=2.0, rate=0.4):
+    def __init__(self, parents, cells, prior, tau2, effect, *, scale=0.7, shape=2.0, rate=0.4):
         self.parents, self.p = [sorted(k) for k in parents], len(parents)
-        self.prior, self.tau2 = np.asarray(prior, float), np.asarray(tau2, float)
+        self.prior, self.tau2, self.effect = prior, tau2, effect
         self.n = np.array([len(x) for x in cells[1:]])
         which = np.repeat(np.arange(len(cells)) - 1, [len(x) for x in cells])
         x, marks = np.vstack(cells), np.eye(len(self.n))
+        x = x - np.vstack([effect, np.zeros((1, self.p))])[which]
         self.cov, self.mean, self.shape, self.rate = [], [], shape + len(x) / 2, np.empty(self.p)
         self.prior_cov = []
         for i in range(self.p):
@@ -249,8 +251,8 @@ class Uncertain:
             self.cov.append(spread - gain @ columns @ spread)
             self.mean.append(gain @ y)
             self.rate[i] = rate + y @ np.linalg.solve(every, y) / 2
-        self.known = self._known(cells)
         self.blr = self._blr(len(x), scale, shape, rate)
+        self.known = self._known(cells)
 
     def _known(self, cells):
         from nextpert.core.posterior.shift_posterior import ShiftPosterior
@@ -258,7 +260,9 @@ class Uncertain:
         mean = np.array([x.mean(axis=0) if len(x) else np.zeros(self.p) for x in cells[1:]])
         n = self.n[:, None]
         spare = self.tau2 / (1 + n * self.tau2)
-        return ShiftPosterior(self.n.astype(float), mean, self.prior, n * spare, spare)
+        prior = self.prior + self.effect - (self.blr.mean() @ self.effect.T).T
+        effect = self.effect if self.effect.any() else None
+        return ShiftPosterior(self.n.astype(float), mean, prior, n * spare, spare, effect)
 
     def _blr(self, n_cells, scale, shape, rate):
         """Return the package's posterior with the weights of this one."""
@@ -279,6 +283,7 @@ class Uncertain:
 
     def row(self, x, i, j):
         """Row of the regression of node i for a cell at ``x`` under perturbation j."""
+        x = x - self.effect[j]
         return np.concatenate([[1.0], x[self.parents[i]], np.eye(len(self.n))[j]])
 
     def draw(self, count, rng):
@@ -290,11 +295,15 @@ class Uncertain:
             found = self.mean[i] + np.sqrt(noise[:, i : i + 1]) * z
             b[:, i, k] = found[:, 1 : 1 + len(k)]
             source[:, :, i] = found[:, :1] + self.prior[:, i] + found[:, 1 + len(k) :]
-        return noise, np.linalg.solve((np.eye(self.p) - b)[:, None], source[..., None])[..., 0]
+        reached = np.linalg.solve((np.eye(self.p) - b)[:, None], source[..., None])[..., 0]
+        return noise, reached + self.effect
 
 
-def random_shifts(seed=0, *, exact=False, parents=([], [0], [0, 1], [2])):
-    """Four nodes and five perturbations: many cells, few, one of them exact, and two without."""
+def random_shifts(seed=0, *, exact=False, effects=False, parents=([], [0], [0, 1], [2])):
+    """Four nodes and five perturbations: many cells, few, one of them exact, and two without.
+
+    With ``effects`` part of the expectation is told as effects on means.
+    """
     rng = np.random.default_rng(seed)
     p = len(parents)
     b = np.zeros((p, p))
@@ -310,7 +319,8 @@ def random_shifts(seed=0, *, exact=False, parents=([], [0], [0, 1], [2])):
     for n, j in zip(counts, range(-1, 5), strict=True):
         shift = prior[j] + np.sqrt(tau2[j]) * rng.normal(size=p) if j >= 0 else np.zeros(p)
         cells.append((rng.normal(size=(n, p)) + 0.5 + shift) @ np.linalg.inv(np.eye(p) - b).T)
-    return Uncertain(parents, cells, prior, tau2)
+    effect = rng.normal(size=(5, p)) * effects
+    return Uncertain(parents, cells, prior, tau2, effect)
 
 
 @pytest.fixture

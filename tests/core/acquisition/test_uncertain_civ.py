@@ -19,7 +19,8 @@ def terms(model, covs, target, n):
         for j in range(len(model.n)):
             h = model.row(target, i, j)
             s[j, i] = 1 / n + h @ covs[i] @ h
-            off[j, i] = model.prior[j, i] + h @ model.mean[i] - target[i]
+            wanted = target[i] - model.effect[j, i]
+            off[j, i] = model.prior[j, i] + h @ model.mean[i] - wanted
     return s, off
 
 
@@ -29,7 +30,7 @@ def states(model):
     for i, k in enumerate(model.parents):
         b[i, k] = model.mean[i][1 : 1 + len(k)]
         source[:, i] += model.mean[i][0] + model.mean[i][1 + len(k) :]
-    return source @ np.linalg.inv(np.eye(model.p) - b).T, b
+    return source @ np.linalg.inv(np.eye(model.p) - b).T + model.effect, b
 
 
 def ahead(model, j, n, noise_aware):
@@ -67,8 +68,9 @@ def dense_gaps(model, target, n, noise_aware, j=None):
 
 @pytest.mark.parametrize("n", [3, 100])
 @pytest.mark.parametrize("noise_aware", [False, True])
-def test_values_by_dense_regressions(n, noise_aware, uncertain):
-    model = uncertain(2)
+@pytest.mark.parametrize("effects", [False, True])
+def test_values_by_dense_regressions(n, noise_aware, effects, uncertain):
+    model = uncertain(2, effects=effects)
     found = UncertainCiv(model.blr, model.known, TARGET, n_cells=n, noise_aware=noise_aware)
     wanted = [dense_gaps(model, TARGET, n, noise_aware, j)[1].mean() for j in range(5)]
     np.testing.assert_allclose(found.values(), wanted, rtol=1e-8)

@@ -12,8 +12,9 @@ from nextpert.core.predict.ranked_distance import probability_nearest, ranked_di
 from nextpert.core.predict.state_draws import state_draws
 
 
-def test_the_marginal_posterior_is_that_of_all_cells(uncertain):
-    model = uncertain()
+@pytest.mark.parametrize("effects", [False, True])
+def test_the_marginal_posterior_is_that_of_all_cells(effects, uncertain):
+    model = uncertain(effects=effects)
     known, blr = model.known, model.blr
     np.testing.assert_allclose(blr.rate, model.rate)
     departure = known.share * known.departure(blr)
@@ -21,9 +22,9 @@ def test_the_marginal_posterior_is_that_of_all_cells(uncertain):
         np.testing.assert_allclose(departure[:, i], model.mean[i][1 + len(k) :], atol=1e-9)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_states_have_the_joint_distribution_of_dense_draws(seed, uncertain):
-    model = uncertain(seed)
+@pytest.mark.parametrize("effects", [False, True])
+def test_states_have_the_joint_distribution_of_dense_draws(effects, uncertain):
+    model = uncertain(1, effects=effects)
     count = 20_000
     _, wanted = model.draw(count, np.random.default_rng(1))
     found = np.array(list(state_draws(model.blr, model.known, n_samples=count, rng=2)))
@@ -139,12 +140,16 @@ def test_the_same_seed_draws_the_same(uncertain):
 def test_bad_input_is_refused(uncertain):
     model = uncertain()
     blr, known, other = model.blr, model.known, DagBlr(Dag.from_edges(2, []), noise_var=1.0)
+    spare = -np.ones((1, 4))
+    negative = ShiftPosterior(*[np.zeros((1, 4))] * 4, spare)
+    told = ShiftPosterior(*[np.zeros((1, 4))] * 5, np.zeros((1, 3)))
     wrong = {
+        "effect has shape": (blr, told),
         "same nodes": ([blr, other], known),
         "once, or once for each of 2": ([blr, blr], [known]),
         "mean has shape": (other, known),
         "between 0 and 1": (blr, ShiftPosterior(*[np.full((1, 4), 2.0)] * 5)),
-        "must not be negative": (blr, ShiftPosterior(*[np.zeros((1, 4))] * 4, -np.ones((1, 4)))),
+        "must not be negative": (blr, negative),
         "mean holds NaN": (blr, ShiftPosterior(*[np.full((1, 4), np.nan)] * 5)),
     }
     for message, (posterior, shifts) in wrong.items():

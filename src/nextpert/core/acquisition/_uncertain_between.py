@@ -16,33 +16,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Groups:
-    """Candidates by what cells of others teach of them: all without cells alike (group 0).
+    """Candidates by what cells of others teach of them: those without cells alike (group 0).
 
-    Of the candidates with cells, each a group by itself, some may be left out of the average (group
-    -1); the others then stand for them.
+    Of those alone, each a group by itself, some may be left out of the average (group -1); the
+    others then stand for them.
     """
 
     weights: Vector  # of each candidate, sum 1
     group: Whole
     leaders: Whole  # a candidate of each group; -1 where group 0 is empty
-    measured: NDArray[np.bool_]
+    alone: NDArray[np.bool_]
 
     @classmethod
     def of(
         cls,
         weights: Vector,
-        measured: NDArray[np.bool_],
+        alone: NDArray[np.bool_],
         n_average: int,
         rng: np.random.Generator,
     ) -> Groups:
-        """Group the candidates; at most ``n_average`` of those measured, drawn at random."""
-        with_cells, without = np.flatnonzero(measured), np.flatnonzero(~measured)
-        if len(with_cells) > n_average:
-            with_cells = np.sort(rng.choice(with_cells, n_average, replace=False))
-        group = np.where(measured, -1, 0)
-        group[with_cells] = 1 + np.arange(len(with_cells))
-        first = without[:1] if len(without) else [-1]
-        return cls(weights, group, np.concatenate([first, with_cells]).astype(np.int64), measured)
+        """Group the candidates; at most ``n_average`` of those alone, drawn at random."""
+        chosen, alike = np.flatnonzero(alone), np.flatnonzero(~alone)
+        if len(chosen) > n_average:
+            chosen = np.sort(rng.choice(chosen, n_average, replace=False))
+        group = np.where(alone, -1, 0)
+        group[chosen] = 1 + np.arange(len(chosen))
+        first = alike[:1] if len(alike) else [-1]
+        return cls(weights, group, np.concatenate([first, chosen]).astype(np.int64), alone)
 
     @property
     def size(self) -> int:
@@ -53,9 +53,9 @@ class Groups:
     def scale(self) -> float:
         """What the groups after the first count for, for they stand for those left out too."""
         chosen = self.group > 0
-        if (chosen == self.measured).all():
+        if (chosen == self.alone).all():
             return 1.0
-        return float(self.weights[self.measured].sum() / self.weights[chosen].sum())
+        return float(self.weights[self.alone].sum() / self.weights[chosen].sum())
 
     def average(self, values: Vector) -> float:
         """Return the average of one value a candidate, ``(size,)``."""

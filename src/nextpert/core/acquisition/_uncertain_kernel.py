@@ -7,8 +7,9 @@ the share of a departure that is believed, ``t`` the spare variance of its shift
 ``r_il`` falls by ``c^2 / d2`` with ``c = y_l'M v_j + [l = j] t_j`` and
 ``d2 = 1/n + v_j'M v_j + t_j``.
 
-Candidates without cells have the same ``y = q``. So sums run over groups of equal ``y``: one of all
-without cells (group 0), and each of the others by itself.
+Where an effect f of a candidate is expected whatever the weights, target, mean and state are less
+f. Candidates without cells and such effects have the same ``y = q``. So sums run over groups of
+equal ``y``: one of all these (group 0), and each of the others by itself.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class Gaps(NamedTuple):
     vptr: Whole
     mptr: Whole
     cov: Array  # M of each node, flat
-    target: Array  # (p,)
-    mean: Array  # z
-    state: Array  # x
+    target: Array  # mu*, (p, m), or (p, 1) where it is the same for all
+    mean: Array  # of the cells
+    state: Array  # expected
     share: Array  # w
     spare: Array  # t
     square: Array  # squared expected term of the gap
@@ -81,12 +82,11 @@ def _multiply(gaps: Any, i: int, rows: Array, product: Array, square: Array) -> 
 @entry
 def weights_part(gaps: Any, out: Array) -> None:
     """Fill ``y'My`` of every node and candidate, (p, m)."""
-    target = gaps.target.copy().reshape(-1, 1)
     p, m = out.shape
     for i in range(p):
         d = gaps.vptr[i + 1] - gaps.vptr[i]
         rows, product = np.empty((d, m)), np.empty((d, m))
-        _direction(gaps, i, target, rows)
+        _direction(gaps, i, gaps.target, rows)
         _multiply(gaps, i, rows, product, out[i])
 
 
@@ -122,7 +122,6 @@ def look_ahead(gaps: Any, leaders: Whole, own: Array, others: Array, left: Array
     """
     p, m = gaps.spare.shape
     n_groups = len(leaders)
-    target = gaps.target.copy().reshape(-1, 1)
     sums, cross = np.empty((5, n_groups)), np.empty(m)
     own[:], others[:], left[:] = 0.0, 0.0, 0.0
     now, d2 = np.empty(m), np.empty(m)
@@ -130,7 +129,7 @@ def look_ahead(gaps: Any, leaders: Whole, own: Array, others: Array, left: Array
         d = gaps.vptr[i + 1] - gaps.vptr[i]
         e, kappa = gaps.e[i], gaps.kappa[i]
         rows, taught, product = np.empty((d, m)), np.empty((d, m)), np.empty((d, m))
-        _direction(gaps, i, target, rows)
+        _direction(gaps, i, gaps.target, rows)
         _multiply(gaps, i, rows, product, now)
         _direction(gaps, i, gaps.state, taught)
         _multiply(gaps, i, taught, product, d2)

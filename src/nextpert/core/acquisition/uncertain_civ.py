@@ -54,8 +54,9 @@ class UncertainCiv:
     output_weighted
         Whether candidates are weighted such that their expected gaps are spread evenly (CIV-OW).
     n_average
-        Of more candidates with cells than this, at least 2, the average takes as many, drawn at
-        random. Every candidate is still valued, with what its cells teach of its own shift.
+        Of more candidates with cells, or with effects told as such, than this (at least 2), the
+        average takes as many, drawn at random. Every candidate is still valued, with what its
+        cells teach of its own shift.
     rng
         Seed or generator of that choice.
 
@@ -103,9 +104,9 @@ class UncertainCiv:
         if output_weighted:
             gap = np.mean([self._expected_terms(*pair) for pair in self._pairs], axis=0)
             weights = Pool(gap).output_weights(np.zeros(blr.n_nodes))
-        measured = np.any([each.share.any(axis=1) for _, each in self._pairs], axis=0)
-        least = require_count(n_average, "n_average", least=2)
-        self._groups = Groups.of(weights, measured, least, as_rng(rng))
+        alone = np.any([_is_alone(each) for _, each in self._pairs], axis=0)
+        most = require_count(n_average, "n_average", least=2)
+        self._groups = Groups.of(weights, alone, most, as_rng(rng))
 
     def values(self) -> Vector:
         """Return the criterion after cells of every candidate, ``(n_perturbations,)``."""
@@ -179,9 +180,11 @@ class UncertainCiv:
         def columns(value: Vector) -> Vector:
             return np.ascontiguousarray(value.T, dtype=np.float64)
 
+        mean, _, effect = known.about_effect(blr)
+        target = self.target_mean - (effect if effect.any() else np.zeros((1, blr.n_nodes)))
         return kernel.Gaps(
             1 / self.n_cells, blr.dag.indptr, blr.dag.indices, blr.vptr, blr.mptr, cov,
-            self.target_mean, columns(known.mean), columns(known.states(blr)),
+            columns(target), columns(mean), columns(known.states(blr) - effect),
             columns(known.share), columns(known.spare),
             columns(self._expected_terms(blr, known) ** 2),
             self._groups.weights, self._groups.group, e, kappa,
@@ -193,6 +196,12 @@ class _Found(NamedTuple):
     before: float  # excess now, before any further cell
     excess: Vector  # after cells of every candidate, within graphs, less the floor
     between: Vector
+
+
+def _is_alone(known: ShiftPosterior) -> NDArray[np.bool_]:
+    """Return the candidates whose gaps depend on the weights in a way of their own."""
+    told = known.share if known.effect is None else known.share + np.abs(known.effect)
+    return np.any(told > 0, axis=1)
 
 
 def _weights_part(gaps: kernel.Gaps) -> Vector:

@@ -99,7 +99,8 @@ class ShiftPrior:
         counts = np.zeros_like(self.weights)
         own = self.own / posterior.noise_var
         kernels.mixture_step(square, self.counted(), TAU2, self.weights, own, share, spare, counts)
-        return ShiftPosterior(self.n, self.mean, prior, share, spare)
+        effect = self.effect if self.effect.any() else None
+        return ShiftPosterior(self.n, self.mean, prior, share, spare, effect)
 
 
 def departure_squares(posterior: DagBlr, mean: Array, shifts: Array) -> Array:

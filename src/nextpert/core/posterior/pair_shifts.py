@@ -57,8 +57,10 @@ def pair_shifts(
 
 
 def _check(shifts: ShiftPosterior, wanted: tuple[int, int]) -> None:
-    for name in ("mean", "prior", "share", "spare"):
+    for name in ("mean", "prior", "share", "spare", "effect"):
         value = getattr(shifts, name)
+        if value is None:
+            continue
         if value.shape != wanted:
             message = f"The shifts' {name} has shape {value.shape}, but {wanted} is needed."
             raise ValueError(message)

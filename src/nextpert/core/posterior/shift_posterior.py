@@ -38,6 +38,10 @@ class ShiftPosterior:
     spare
         Variance that is left of ``u`` over the noise variance of the node, same shape: with a
         prior variance ``sigma^2 tau^2`` it is ``tau^2 / (1 + n tau^2)``.
+    effect
+        What of the expectation was told as an effect ``f`` on means, whatever the weights; same
+        shape and units as ``mean``. The expected shift ``a`` holds ``(I - B) f`` at the posterior
+        mean of the weights, and moves with them. ``None`` (default): nothing.
 
     Examples
     --------
@@ -53,6 +57,7 @@ class ShiftPosterior:
     prior: Array
     share: Array
     spare: Array
+    effect: Array | None = None
 
     @classmethod
     def exact(cls, shifts: ArrayLike) -> ShiftPosterior:
@@ -65,6 +70,17 @@ class ShiftPosterior:
     def n_perturbations(self) -> int:
         """Number of perturbations."""
         return len(self.n)
+
+    def about_effect(self, posterior: DagBlr) -> tuple[Array, Array, Array]:
+        """Return cells' means and expected shifts, less what was told as effects, and these.
+
+        About its effect a perturbation is one whose expected shift does not move with the weights.
+        Each of shape ``(n_perturbations, n_nodes)``, units of the data.
+        """
+        if self.effect is None:
+            return self.mean, self.prior, np.zeros_like(self.prior)
+        moving = self.effect - (posterior.mean() @ self.effect.T).T
+        return self.mean - self.effect, self.prior - moving, self.effect
 
     def departure(self, posterior: DagBlr) -> Array:
         """Return what the cells' mean differs by from expectation, ``x - a - c - B x``.

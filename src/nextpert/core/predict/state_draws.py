@@ -89,9 +89,9 @@ def _draws_of_one(
     own: np.random.Generator,
 ) -> Iterator[Array]:
     # One column a perturbation, so that the kernel's inner loops run along memory.
-    mean, prior, share, spare = (
-        _columns(value, nothing)
-        for value in (shifts.mean, shifts.prior, shifts.share, shifts.spare)
+    told = shifts.about_effect(posterior)
+    mean, prior, effect, share, spare = (
+        _columns(value, nothing) for value in (*told, shifts.share, shifts.spare)
     )
     root, uncertain = np.sqrt(spare), bool(spare.any())
     weights, noise_var = posterior.sample(count, rng)
@@ -104,7 +104,7 @@ def _draws_of_one(
             dag.indptr, dag.indices, dag.order, posterior.vptr, posterior.intercept, draw,
             mean, prior, share, rest, reached,
         )  # fmt: skip
-        yield reached.T
+        yield (reached + effect).T
 
 
 def _columns(value: Array, nothing: bool) -> Array:
