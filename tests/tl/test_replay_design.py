@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 import nextpert as npt
-from nextpert.core import Moments
+from nextpert.core.cells.sample import Sample
 from nextpert.core.loop.replay import replay
 from nextpert.tl._replay_design import run as running
 from nextpert.tl._replay_design.setup import _goal
@@ -211,9 +211,9 @@ def test_what_sampling_adds_to_a_distance():
     rng, found = np.random.default_rng(0), []
     for _ in range(800):
         groups = {"A": 5, "B": 9, "C": 4, "none": 7}
-        moments = {k: Moments.from_array(rng.normal(size=(n, 3))) for k, n in groups.items()}
+        samples = {k: Sample.of(rng.normal(size=(n, 3))) for k, n in groups.items()}
         for parts in [("A",), ("A", "B"), ("B", "C")]:
-            goal = _goal(parts, ["A", "C"], "none", moments)
+            goal = _goal(parts, ["A", "C"], "none", samples)
             of = [*goal.apart, goal.control], [*goal.sampling, goal.control_sampling]
             found.append(of)
     apart, sampling = np.array(found).reshape(-1, 3, 2, 3).transpose(2, 1, 3, 0)

@@ -3,7 +3,6 @@
 from nextpert._adata.arguments import check_arguments
 from nextpert._adata.batches import (
     Batches,
-    PooledMoments,
     group_moments,
     pooled_moments,
     read_batches,
@@ -48,7 +47,6 @@ __all__ = [
     "Batches",
     "FittedPosterior",
     "LabelTable",
-    "PooledMoments",
     "Roles",
     "as_stored_csr",
     "check_arguments",

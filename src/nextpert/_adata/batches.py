@@ -16,8 +16,6 @@ from nextpert.core.cells.moments import Moments
 from nextpert.core.cells.screen_moments import ScreenMoments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
 
@@ -129,28 +127,6 @@ def group_moments(
     return out
 
 
-@dataclass(frozen=True)
-class PooledMoments:
-    """Moments of groups whose scatter is kept once, for sums over groups such as a posterior's.
-
-    Every group is given its cells' share of the scatter within all groups, made as it is asked
-    for: the sums over groups are those of the cells, in the memory of one matrix.
-    """
-
-    screen: ScreenMoments
-
-    def __len__(self) -> int:
-        return self.screen.n_environments
-
-    def __getitem__(self, group: int) -> Moments:
-        n = int(self.screen.n[group])
-        share = n / max(int(self.screen.n.sum()), 1)
-        return Moments(n, self.screen.mean[group], self.screen.scatter * share)
-
-    def __iter__(self) -> Iterator[Moments]:
-        return (self[group] for group in range(len(self)))
-
-
 def pooled_moments(
     adata: ad.AnnData,
     columns: ArrayLike,
@@ -159,22 +135,23 @@ def pooled_moments(
     roles: Roles,
     *,
     batches: Batches | None = None,
-) -> PooledMoments:
+) -> ScreenMoments:
     """Return the moments of groups of cells, without what batches add, their scatter pooled.
 
-    The arguments are those of :func:`group_moments`.
+    The memory is that of one matrix, however many groups there are. The arguments are those of
+    :func:`group_moments`.
     """
     codes, genes = np.asarray(groups, np.int64), np.asarray(columns, np.int64)
     none = np.zeros((len(codes), 0))
     if batches is None:
         part = fold_blocks(adata, genes, codes, n_groups, extra=none, layer=roles.layer)
-        return PooledMoments(ScreenMoments.from_part(part, n_groups))
+        return ScreenMoments.from_part(part, n_groups)
     pairs, of_pair = _pairs(codes, batches)
     part = fold_blocks(adata, genes, of_pair, len(pairs), extra=none, layer=roles.layer)
     found = ScreenMoments.from_part(part, len(pairs))
     mean = found.mean - batches.offsets[pairs[:, 1]]
     clean = ScreenMoments(found.n, mean, found.squares, found.scatter)
-    return PooledMoments(clean.pool(pairs[:, 0], n_groups))
+    return clean.pool(pairs[:, 0], n_groups)
 
 
 def _pairs(

@@ -17,7 +17,9 @@ from nextpert._adata.shifts import Interventions
 from nextpert._adata.write import strings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Sequence
+
+    from numpy.typing import NDArray
 
     from nextpert._adata.labels import LabelTable
     from nextpert.core import Moments
@@ -114,19 +116,19 @@ def shift_environments(
     shift: Any,
     genes: Sequence[str],
     control: Moments,
-    perturbed: Iterable[Moments],
+    means: NDArray[np.float64],
 ) -> Interventions:
-    """Return the shift of every perturbation of the plan."""
+    """Return the shift of every perturbation of the plan, whose cells have ``means``."""
     shifts = np.zeros((len(plan.names), len(genes)))
     if plan.table is not None:
         row = {name: i for i, name in enumerate(plan.table.names)}
         shifts = plan.table.shifts[[row[name] for name in plan.names]]
         return Interventions(plan.names, plan.targets, shifts, ["table"] * len(plan.names))
-    for i, (targets, moments) in enumerate(zip(plan.targets, perturbed, strict=True)):
+    for i, (targets, mean) in enumerate(zip(plan.targets, means, strict=True)):
         shifts[i] = (
             _shifts.knockout(targets, genes, control.mean)
             if shift == "knockout"
-            else _shifts.observed(targets, genes, control.mean, moments.mean)
+            else _shifts.observed(targets, genes, control.mean, mean)
         )
     return Interventions(plan.names, plan.targets, shifts, [str(shift)] * len(plan.names))
 

@@ -13,14 +13,13 @@ from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata import shifts as _shifts
 from nextpert.core import DagBlr
+from nextpert.core.posterior.add_screen import add_screen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
-
-    from nextpert.core import Moments
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +166,7 @@ def fit_dag_blr(
         adata, columns, labels.groups(plan.names), len(plan.names), roles, batches=batches
     )
     environments.require_varying(cells, genes)
-    used = environments.shift_environments(plan, shift, genes, cells, perturbed)
+    used = environments.shift_environments(plan, shift, genes, cells, perturbed.mean)
     options: dict[str, Any] = {
         "noise_var": _noise_variances(noise_var, genes),
         "intercept": intercept,
@@ -176,7 +175,7 @@ def fit_dag_blr(
     }
     try:
         blr, *ensemble = [
-            _fitted(DagBlr(each, **options), cells, perturbed, used.shifts)
+            add_screen(DagBlr(each, **options).update(cells), perturbed, used.shifts)
             for each in (dag, *graphs)
         ]
     except ValueError as error:
@@ -198,7 +197,7 @@ def fit_dag_blr(
         "control_mean": cells.mean,
         "n_control_cells": cells.n,
         "cells": _adata.fingerprint(adata, labels, columns, layer),
-        "environments": environments.environment_table(used, genes, perturbed.screen.n.tolist()),
+        "environments": environments.environment_table(used, genes, perturbed.n.tolist()),
         "targets": _adata.stored_lists(used.targets),
         "shifts": _adata.as_stored_csr(used.shifts),
         "left_out": environments.left_out_table(plan, labels),
@@ -213,20 +212,11 @@ def fit_dag_blr(
     mean = _adata.to_all_genes(blr.mean().T, columns, adata.n_vars)
     logger.info(
         "Fitted %d weights to %d control cells and %d cells of %d perturbations.",
-        dag.n_edges, cells.n, perturbed.screen.n.sum(), len(perturbed),
+        dag.n_edges, cells.n, perturbed.n.sum(), perturbed.n_environments,
     )  # fmt: skip
     return _adata.write_results(
         adata, uns={key_added: stored}, varp={f"{key_added}_mean": mean}, copy=copy
     )
-
-
-def _fitted(
-    blr: DagBlr, controls: Moments, perturbed: Iterable[Moments], shifts: NDArray[np.float64]
-) -> DagBlr:
-    blr = blr.update(controls)  # a copy; the rest is added in place
-    for moments, shift in zip(perturbed, shifts, strict=True):
-        blr.update(moments, shift, inplace=True)
-    return blr
 
 
 def _noise_variances(

@@ -11,6 +11,7 @@ from nextpert.core._checks import as_rng, as_vector, require_count, require_fini
 from nextpert.core.acquisition.build_acquisition import build_acquisition
 from nextpert.core.acquisition.domain.pool import Pool
 from nextpert.core.cells.moments import Moments
+from nextpert.core.cells.sample import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -204,7 +205,7 @@ def replay(
     options = {"n_cells": batch, "noise_aware": noise_aware, "rng": generator}
     run: _NoModel | _Modelled
     if criterion == NO_MODEL:
-        warmup = Moments.from_array(pool.control[deal.warmup])
+        warmup = Sample.of(pool.control[deal.warmup])
         run = _NoModel(pool.shifts[may], warmup, target, generator)
     else:
         run = _Modelled(criterion, pool.shifts[may], posterior, target, options)
@@ -217,7 +218,7 @@ def replay(
             best = run.propose(ready)
             order, seen = deal.orders[may[best]], pool.n_cells[may[best]] - left[best]
             rows = order[seen : seen + batch]
-            run.observe(best, Moments.from_array(pool.cells[rows]))
+            run.observe(best, pool.cells[rows])
             left[best] -= len(rows)
             chosen[t] = may[best]
         recommended[t + 1] = may[run.recommend()]
@@ -246,11 +247,11 @@ class _Modelled:
         values = acquisition.values(self.domain.shifts[ready])
         return int(ready[np.argmin(values)])
 
-    def observe(self, index: int, cells: Moments) -> None:
-        shift = self.domain.shifts[index]
-        self.posterior = self.posterior.update(cells, shift, inplace=self.is_own)
+    def observe(self, index: int, cells: Vector) -> None:
+        shift, moments = self.domain.shifts[index], Moments.from_array(cells)
+        self.posterior = self.posterior.update(moments, shift, inplace=self.is_own)
         self.is_own = True
-        self.nearest = min(self.nearest, float(((cells.mean - self.target) ** 2).sum()))
+        self.nearest = min(self.nearest, float(((moments.mean - self.target) ** 2).sum()))
 
     def recommend(self) -> int:
         reached = self.posterior.predict_mean(self.domain.shifts)
@@ -261,35 +262,26 @@ class _NoModel:
     """Try the candidates in random order, recommend the nearest mean, seen or assumed."""
 
     def __init__(
-        self, shifts: Vector, control: Moments, target: Vector, rng: np.random.Generator
+        self, shifts: Vector, control: Sample, target: Vector, rng: np.random.Generator
     ) -> None:
         self.target, self.rng = target, rng
-        self.seen = [Moments.zeros(len(target)) for _ in shifts]
+        self.seen = [Sample.of(np.empty((0, len(target)))) for _ in shifts]
         # Until it is tried, a candidate moves the control cells by its shift and no more.
-        self.assumed = [unbiased_distance(control, target - shift) for shift in shifts]
+        self.assumed = [control.distance(target - shift) for shift in shifts]
 
     def propose(self, ready: Index) -> int:
         counts = np.array([self.seen[j].n for j in ready])
         return int(self.rng.choice(ready[counts == counts.min()]))
 
-    def observe(self, index: int, cells: Moments) -> None:
-        self.seen[index] = self.seen[index] + cells
+    def observe(self, index: int, cells: Vector) -> None:
+        self.seen[index] = self.seen[index] + Sample.of(cells)
 
     def recommend(self) -> int:
         distance = [
-            unbiased_distance(cells, self.target) if cells.n > 1 else assumed
+            cells.distance(self.target) if cells.n > 1 else assumed
             for cells, assumed in zip(self.seen, self.assumed, strict=True)
         ]
         return int(np.argmin(distance))
-
-
-def unbiased_distance(cells: Moments, target_mean: Vector) -> float:
-    """Return ``|mean - target|^2`` less the part that sampling the cells adds on average.
-
-    Of a single cell that part is not known, and stays in.
-    """
-    apart = float(((cells.mean - target_mean) ** 2).sum())
-    return apart - float(np.trace(cells.scatter)) / max(cells.n * (cells.n - 1), 1)
 
 
 def _candidates(pool: CellPool, candidates: ArrayLike | None) -> Index:

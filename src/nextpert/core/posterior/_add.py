@@ -12,9 +12,10 @@ from nextpert.core.posterior import _kernels as kernels
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.cells.moments import Moments
+    from nextpert.core.cells.screen_moments import ScreenMoments
     from nextpert.core.graph.dag import Dag
     from nextpert.core.posterior._parts import Layout, Statistics
 
@@ -24,11 +25,15 @@ if TYPE_CHECKING:
 _LARGEST = 1e290
 
 
-def require_squares(moments: Moments, shift: Vector) -> None:
-    """Raise, by node, where squares of the cells would not be finite numbers."""
-    with np.errstate(over="ignore"):
-        largest = moments.n * (np.abs(moments.mean) + np.abs(shift)) ** 2
-    bad = ~(np.maximum(largest, np.diag(moments.scatter)) < _LARGEST)
+def require_squares(n: ArrayLike, means: Vector, scatter: Vector, shifts: Vector) -> None:
+    """Raise, by node, where squares of the cells would not be finite numbers.
+
+    Of one environment, or of several, ``n`` then a column.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # 0 cells times infinity
+        squares = np.asarray(n, np.float64) * (np.abs(means) + np.abs(shifts)) ** 2
+        largest = np.atleast_2d(squares).sum(axis=0)
+    bad = ~(np.maximum(largest, np.diag(scatter)) < _LARGEST)
     if bad.any():
         raise too_large(bad)
 
@@ -46,8 +51,26 @@ def add_cells(
     if moments.n == 1:
         kernels.add_cell(*place, moments.mean, shift, skip, *statistics)
     else:
-        cells = (moments.n, moments.mean, moments.scatter)
+        cells = (moments.n, moments.mean, moments.scatter, 1.0)
         kernels.add_statistics(*place, *cells, shift, skip, *statistics)
+
+
+def add_environments(
+    dag: Dag,
+    layout: Layout,
+    statistics: Statistics,
+    screen: ScreenMoments,
+    chosen: NDArray[np.int64],
+    shifts: NDArray[np.float64],
+) -> None:
+    """Add the cells of some environments of a screen, with their share of its scatter."""
+    place = (dag.indptr, dag.indices, layout.vptr, layout.mptr)
+    n, nothing = screen.n[chosen].astype(np.float64), np.zeros(dag.n_nodes)
+    share = float(n.sum()) / max(int(screen.n.sum()), 1)
+    scatter = (0, nothing, screen.scatter, share)
+    kernels.add_statistics(*place, *scatter, nothing, nothing.astype(np.bool_), *statistics)
+    means, offsets = (np.ascontiguousarray(table[chosen].T) for table in (screen.mean, shifts))
+    kernels.add_means(*place, n, means, offsets, *statistics)
 
 
 def add_to_blocks(

@@ -158,7 +158,7 @@ class DagBlr:
             message = f"The cells have {moments.n_nodes} nodes, but the graph has {p}."
             raise ValueError(message)
         offset = as_vector(np.zeros(p) if shift is None else shift, p, "shift")
-        require_squares(moments, offset)
+        require_squares(moments.n, moments.mean, moments.scatter, offset)
         skip = np.zeros(p, dtype=np.bool_)
         skip[as_nodes(() if do is None else do, p, "do")] = True
         # The intercept's prior variance is large: taking the first cell off it would cost digits.

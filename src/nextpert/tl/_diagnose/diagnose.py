@@ -13,10 +13,12 @@ from nextpert._adata import shifts as _shifts
 from nextpert._adata.eager import eager
 from nextpert.core import Dag, DagBlr
 from nextpert.core._checks import as_rng, require_count
+from nextpert.core.posterior.add_screen import add_screen
 from nextpert.tl._diagnose import genes as by_gene
 from nextpert.tl._diagnose import held_out as scores
 from nextpert.tl._diagnose import tables
 from nextpert.tl._diagnose import verdict as verdicts
+from nextpert.tl._diagnose.folds import read_folds
 from nextpert.tl._learn_dag.held_out import has_seen_perturbed, held_out_dags
 
 if TYPE_CHECKING:
@@ -57,15 +59,16 @@ def diagnose(
     with three that need no model: nothing changes; the mean change over the other perturbations;
     and coexpression, every gene regressed on the targets over the control cells, times the targets'
     shifts. They are also compared with those of an empty graph (no arcs), fitted to the same cells
-    with the same shifts, which says what the graph adds. Cells are read twice, whatever the number
-    of perturbations.
+    with the same shifts, which says what the graph adds. The scatter within perturbations is
+    pooled, as in :func:`fit_dag_blr`, over those of the other ``n_folds - 1`` folds, so that
+    nothing of a perturbation's own cells is in its prediction and no matrix is kept of each.
+    Cells are read twice; a chunk of a lazy matrix once for each fold that has cells in it.
 
     A graph that :func:`learn_dag` learned with ``environments="all"`` has seen the perturbations.
-    It is then learned anew, with the same options, once for each of ``n_folds`` folds of them,
-    without any cell of the fold, and each perturbation is predicted by the graph that has not
-    seen it. What was known before (``prior``, ``targets_first``, how much a network is believed)
-    stays. Each cell is read once more for that; a chunk of a lazy matrix once for each fold that
-    has cells in it.
+    It is then learned anew, with the same options, once for each fold, without any cell of the
+    fold, and each perturbation is predicted by the graph that has not seen it. What was known
+    before (``prior``, ``targets_first``, how much a network is believed) stays. Each cell is read
+    once more for that.
 
     Parameters
     ----------
@@ -98,10 +101,11 @@ def diagnose(
     n_random
         Number of random graphs, at least 20.
     n_folds
-        Of a graph learned from perturbed cells: number of folds of perturbations, each left out
-        of one search; no more than there are perturbations.
+        Number of folds of perturbations, no more than there are perturbations. The scatter
+        within the perturbations of a fold is left out together and so is, where the graph was
+        learned from perturbed cells, the fold from one search.
     n_jobs
-        Number of threads for these searches; the result does not depend on it.
+        Number of threads for the searches; the result does not depend on it.
     rng
         Seed or generator.
     key_added
@@ -200,40 +204,34 @@ def diagnose(
         control=control,
     )
     _require_two(plan)
-    groups = labels.groups([control, *plan.names])
-    n_groups = 1 + len(plan.names)
+    controls = labels.groups([control])
     batches = _adata.read_batches(adata, columns, roles)
-    cells, *perturbed = _adata.group_moments(
-        adata, columns, groups, n_groups, roles, batches=batches
-    )
+    (cells,) = _adata.group_moments(adata, columns, controls, 1, roles, batches=batches)
+    folds = read_folds(adata, columns, labels, plan.names, roles, batches, n_folds=n_folds)
+    perturbed = folds.whole
     environments.require_varying(cells, genes)
-    used = environments.shift_environments(plan, shift, genes, cells, perturbed)
-    graphs, folds = [dag], [list(range(len(plan.names)))]
-    params: dict[str, Any] = {}
+    used = environments.shift_environments(plan, shift, genes, cells, perturbed.mean)
+    graphs = [dag] * len(folds.members)
     stored_graph = eager(adata.uns.get(dag_key))
     if has_seen_perturbed(stored_graph):
-        params["n_folds"] = n_folds = min(n_folds, len(plan.names))
-        folds = [list(range(k, len(plan.names), n_folds)) for k in range(n_folds)]
         graphs = held_out_dags(
             adata, columns, genes, stored_graph, roles,
-            [[plan.names[k] for k in fold] for fold in folds], rng=generator, n_jobs=n_jobs,
+            [[plan.names[k] for k in fold] for fold in folds.members], rng=generator, n_jobs=n_jobs,
         )  # fmt: skip
     start, empty, *starts = (
         DagBlr(graph, intercept=intercept, prior_scale=prior_scale).update(cells)
         for graph in (dag, Dag.from_edges(dag.n_nodes, []), *graphs)
     )
     held_out = scores.predict_held_out(
-        starts, folds, empty, cells, perturbed, used, genes, n_samples=n_samples, rng=generator
+        starts, folds, empty, cells, used, genes, n_samples=n_samples, rng=generator
     )
-    whole = start
-    for moments, shifts in zip(perturbed, used.shifts, strict=True):
-        whole = whole.update(moments, shifts)
+    whole = add_screen(start, perturbed, used.shifts)
     r = by_gene.parents_against_random(dag, cells, perturbed, n_random=n_random, rng=generator)
     shape = by_gene.residual_shape(
-        adata, columns, np.flatnonzero(groups == 0), whole, layer, batches
+        adata, columns, np.flatnonzero(controls == 0), whole, layer, batches
     )
     gene_table = by_gene.gene_table(genes, dag, r, *shape, cells.mean)
-    table = tables.perturbation_table(held_out, used, genes, [m.n for m in perturbed])
+    table = tables.perturbation_table(held_out, used, genes, perturbed.n.tolist())
     quantities = verdicts.summarise(table, gene_table, r)
     level, verdict = verdicts.judge(quantities, table)
     stored: dict[str, Any] = {
@@ -257,7 +255,7 @@ def diagnose(
             "intercept": bool(intercept),
             "n_samples": n_samples,
             "n_random": n_random,
-            **params,
+            "n_folds": len(folds.members),
         },
     }
     environments.warn_values(cells, layer, stored_graph)

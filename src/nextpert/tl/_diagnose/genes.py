@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert.core import Dag, DagBlr
+    from nextpert.core import Dag, DagBlr, ScreenMoments
 
     Array = NDArray[np.float64]
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def parents_against_random(
     dag: Dag,
     control: Moments,
-    perturbed: list[Moments],
+    perturbed: ScreenMoments,
     *,
     n_random: int,
     rng: np.random.Generator,
@@ -37,8 +37,7 @@ def parents_against_random(
     """
     graphs = [dag, *(matched_random_dag(dag.in_degree, rng=rng) for _ in range(n_random))]
     # Only the scatter counts, so that cells of all perturbations are one fold about their means.
-    scatter = sum((cells.scatter for cells in perturbed), start=np.zeros_like(control.scatter))
-    within = Moments(sum(cells.n for cells in perturbed), control.mean, scatter)
+    within = Moments(int(perturbed.n.sum()), control.mean, perturbed.scatter)
     r = np.full((len(graphs), dag.n_nodes), np.nan)
     for i in np.flatnonzero(dag.in_degree).tolist():
         r[:, i] = parent_fit([control], [within], i, [graph.parents(i) for graph in graphs])

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import rankdata
 from tqdm import tqdm
 
+from nextpert.core.posterior.add_screen import add_screen
 from nextpert.core.predict.leave_one_out import leave_one_out
 from nextpert.core.predict.predictive_means import predictive_means
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata.shifts import Interventions
-    from nextpert.core import DagBlr, Moments
+    from nextpert.core import DagBlr, Moments, ScreenMoments
+    from nextpert.tl._diagnose.folds import Folds
 
     Array = NDArray[np.float64]
 
@@ -67,10 +69,9 @@ class HeldOut:
 
 def predict_held_out(
     starts: list[DagBlr],
-    folds: list[list[int]],
+    folds: Folds,
     empty: DagBlr,
     control: Moments,
-    perturbed: list[Moments],
     used: Interventions,
     genes: list[str],
     *,
@@ -82,16 +83,16 @@ def predict_held_out(
     ``starts`` are posteriors after the control cells, each on the graph for the perturbations of
     one of ``folds``; ``empty`` is that of a graph without arcs.
     """
+    perturbed = folds.whole
     place = {gene: i for i, gene in enumerate(genes)}
-    is_target = np.zeros((len(perturbed), len(genes)), dtype=bool)
+    is_target = np.zeros((perturbed.n_environments, len(genes)), dtype=bool)
     for row, targets in zip(is_target, used.targets, strict=True):
         row[[place[gene] for gene in targets]] = True
-    means = np.array([cells.mean for cells in perturbed])
+    means = perturbed.mean
     observed = means - control.mean
     effect, predicted, rank = np.empty((3, *observed.shape))
-    environments = list(zip(perturbed, used.shifts, strict=True))
-    posteriors = _posteriors(starts, folds, environments)
-    bar = tqdm(posteriors, "Held-out perturbations", len(perturbed), leave=False, delay=5)
+    posteriors = _posteriors(starts, folds, used.shifts)
+    bar = tqdm(posteriors, "Held-out perturbations", len(means), leave=False, delay=5)
     for k, blr in bar:
         shift = used.shifts[k]
         effect[k] = blr.solve(shift[:, None])[:, 0]
@@ -100,12 +101,14 @@ def predict_held_out(
         measured = is_target[k] if used.sources[k] == "observed" else np.zeros(len(genes), bool)
         known = {int(i): float(means[k, i]) for i in np.flatnonzero(measured)}
         draws = predictive_means(
-            blr, shift, perturbed[k].n, known=known, n_samples=n_samples, rng=rng
+            blr, shift, int(perturbed.n[k]), known=known, n_samples=n_samples, rng=rng
         )
         rank[k] = ((draws < means[k]).sum(axis=0) + 0.5) / (n_samples + 1)
     without_arcs = [
         blr.predict_mean(shift) - control.mean
-        for blr, shift in zip(leave_one_out(empty, environments), used.shifts, strict=True)
+        for blr, shift in zip(
+            leave_one_out(empty, perturbed, used.shifts), used.shifts, strict=True
+        )
     ]
     return HeldOut(
         is_target, observed, _standard_errors(control, perturbed), effect, predicted,
@@ -114,26 +117,20 @@ def predict_held_out(
     )  # fmt: skip
 
 
-def _posteriors(
-    starts: list[DagBlr], folds: list[list[int]], environments: list[tuple[Moments, Array]]
-) -> Iterator[tuple[int, DagBlr]]:
+def _posteriors(starts: list[DagBlr], folds: Folds, shifts: Array) -> Iterator[tuple[int, DagBlr]]:
     """Yield every perturbation of every fold, with the posterior after all others."""
-    for start, fold in zip(starts, folds, strict=True):
-        posterior, members = start, set(fold)
-        for k, (cells, shift) in enumerate(environments):
-            if k not in members:
-                posterior = posterior.update(cells, shift)
-        yield from zip(fold, leave_one_out(posterior, [environments[k] for k in fold]), strict=True)
+    for k, (start, fold) in enumerate(zip(starts, folds.members, strict=True)):
+        perturbed = folds.unseen(k)
+        others = np.setdiff1d(np.arange(perturbed.n_environments), fold)
+        posterior = add_screen(start, perturbed, shifts, others)
+        yield from zip(fold, leave_one_out(posterior, perturbed, shifts, fold), strict=True)
 
 
-def _standard_errors(control: Moments, perturbed: list[Moments]) -> Array:
+def _standard_errors(control: Moments, perturbed: ScreenMoments) -> Array:
     """Return the standard error of every change; that of a single cell uses the controls."""
-    own = [
-        np.diag(cells.scatter) / (cells.n - 1) if cells.n > 1 else control.variance
-        for cells in perturbed
-    ]
-    share = [variance / cells.n for variance, cells in zip(own, perturbed, strict=True)]
-    return np.sqrt(np.array(share) + control.variance / control.n)
+    n = perturbed.n[:, None]
+    own = np.where(n > 1, perturbed.variance, control.variance)
+    return np.sqrt(own / n + control.variance / control.n)
 
 
 def _mean_of_others(observed: Array, is_target: NDArray[np.bool_]) -> Array:

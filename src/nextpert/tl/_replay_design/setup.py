@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from nextpert import _adata
 from nextpert._adata import environments
 from nextpert.core.cells.moments import Moments
+from nextpert.core.cells.sample import Sample
 from nextpert.core.loop.replay import CellPool
 
 if TYPE_CHECKING:
@@ -98,15 +99,16 @@ def read_setup(
     wanted = _wanted(targets, plan.names, labels, control)
     names = list(dict.fromkeys([control, *plan.names, *(label for g in wanted for label in g)]))
     cells = _read_cells(adata, columns, labels, names, roles)
-    moments = {name: Moments.from_array(x) for name, x in cells.items()}
-    environments.require_varying(moments[control], genes)
-    perturbed = [moments[name] for name in plan.names]
-    used = environments.shift_environments(plan, shift, genes, moments[control], perturbed)
-    environments.warn_values(moments[control], layer, adata.uns.get(dag_key), stacklevel=4)
+    controls = Moments.from_array(cells[control])
+    samples = {name: Sample.of(x) for name, x in cells.items()}
+    environments.require_varying(controls, genes)
+    means = np.array([samples[name].mean for name in plan.names])
+    used = environments.shift_environments(plan, shift, genes, controls, means)
+    environments.warn_values(controls, layer, adata.uns.get(dag_key), stacklevel=4)
     environments.warn_left_out(plan)
-    environments.warn_hardly_expressed(used, moments[control], genes)
+    environments.warn_hardly_expressed(used, controls, genes)
     pool = CellPool(cells[control], [cells[name] for name in plan.names], used.shifts)
-    goals = [_goal(parts, plan.names, control, moments) for parts in wanted]
+    goals = [_goal(parts, plan.names, control, samples) for parts in wanted]
     return Setup(genes, dag, pool, used, plan, labels, goals)
 
 
@@ -160,22 +162,15 @@ def _read_cells(
     return {name: cells[codes[rows] == i] for i, name in enumerate(names)}
 
 
-def _goal(parts: Parts, candidates: list[str], control: str, moments: dict[str, Moments]) -> Goal:
+def _goal(parts: Parts, candidates: list[str], control: str, samples: dict[str, Sample]) -> Goal:
     share = 1 / len(parts)
-    mean = share * np.sum([moments[label].mean for label in parts], axis=0)
+    mean = share * np.sum([samples[label].mean for label in parts], axis=0)
     apart, sampling = [], []
     for name in [control, *candidates]:
-        apart.append(float(((moments[name].mean - mean) ** 2).sum()))
+        apart.append(float(((samples[name].mean - mean) ** 2).sum()))
         weights = dict.fromkeys(parts, -share)
         weights[name] = weights.get(name, 0.0) + 1
-        sampling.append(sum(w**2 * _variance_of_mean(moments[k]) for k, w in weights.items()))
+        sampling.append(sum(w**2 * samples[k].variance_of_mean for k, w in weights.items()))
     own = [candidates.index(label) for label in parts if label in candidates]
     name, of = " & ".join(parts), (apart[0], sampling[0])
     return Goal(name, mean, own, np.array(apart[1:]), np.array(sampling[1:]), *of)
-
-
-def _variance_of_mean(cells: Moments) -> float:
-    """Return the summed variance of the mean of all genes; NaN for a single cell."""
-    if cells.n < 2:
-        return float("nan")
-    return float(np.trace(cells.scatter)) / (cells.n * (cells.n - 1))
