@@ -76,6 +76,7 @@ def effect_leverage(indptr, indices, vptr, mptr, cov, mean, effect, share, lever
 def mixture_step(square, n, tau2, weights, own, share, spare, counts):
     """Fill what a mixture of prior variances says of shifts; return its part of the bound.
 
+    ``share`` is the mean over the components; ``spare`` holds the variance within and between them.
     ``square`` is ``E[r^2 / sigma^2]``. ``own`` is the prior variance over ``sigma^2`` of those
     whose prior is not the mixture, nan elsewhere; they do not enter ``counts``.
     """
@@ -101,14 +102,15 @@ def mixture_step(square, n, tau2, weights, own, share, spare, counts):
             for k in range(n_components):
                 log_r[k] = np.exp(log_r[k] - top)
                 total += log_r[k]
-            w, s = 0.0, 0.0
+            w, ww, s = 0.0, 0.0, 0.0
             for k in range(n_components):
                 r = log_r[k] / total
                 left = tau2[k] / (1.0 + cells * tau2[k])
                 w += r * cells * left
+                ww += r * (cells * left) ** 2
                 s += r * left
                 counts[j, k] += r
-            share[j, i], spare[j, i] = w, s
+            share[j, i], spare[j, i] = w, s + max(ww - w * w, 0.0) * square[j, i]
             bound += top + np.log(total)
     return bound
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nextpert.core.effects import _kernels as kernels
+from nextpert.core.effects._component_kernel import draw_components
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
 
 if TYPE_CHECKING:
@@ -100,7 +102,16 @@ class ShiftPrior:
         own = self.own / posterior.noise_var
         kernels.mixture_step(square, self.counted(), TAU2, self.weights, own, share, spare, counts)
         effect = self.effect if self.effect.any() else None
-        return ShiftPosterior(self.n, self.mean, prior, share, spare, effect)
+        components = partial(_draw_components, square, self.counted(), self.weights, own)
+        return ShiftPosterior(self.n, self.mean, prior, share, spare, effect, components)
+
+
+def _draw_components(
+    square: Array, counted: Array, weights: Array, own: Array, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    share, spare = np.empty((2, *square.shape))
+    draw_components(square, counted, TAU2, weights, own, rng.random(square.shape), share, spare)
+    return share, spare
 
 
 def departure_squares(posterior: DagBlr, mean: Array, shifts: Array) -> Array:

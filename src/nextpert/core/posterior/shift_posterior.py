@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.posterior.dag_blr import DagBlr
@@ -42,6 +44,9 @@ class ShiftPosterior:
         What of the expectation was told as an effect ``f`` on means, whatever the weights; same
         shape and units as ``mean``. The expected shift ``a`` holds ``(I - B) f`` at the posterior
         mean of the weights, and moves with them. ``None`` (default): nothing.
+    components
+        Where ``u`` is not normal but a mixture of normals: draws share and spare variance of one
+        component each, given a generator. ``share`` and ``spare`` then are those of the whole.
 
     Examples
     --------
@@ -58,6 +63,7 @@ class ShiftPosterior:
     share: Array
     spare: Array
     effect: Array | None = None
+    components: Callable[[np.random.Generator], tuple[Array, Array]] | None = None
 
     @classmethod
     def exact(cls, shifts: ArrayLike) -> ShiftPosterior:

@@ -32,7 +32,8 @@ def state_draws(
     """Yield draws of the mean reached by every perturbation, one draw after the other.
 
     The mean is ``(I - B)^-1 (c + a + u)``. Weights and noise variances are drawn from the
-    posterior, the same for every perturbation; given them each ``u`` is drawn by itself. So where
+    posterior, the same for every perturbation; given them each ``u`` is drawn by itself, from a
+    component of its own where it is a mixture. So where
     cells are believed whole the draws scatter about the cells' mean, and where there are none
     about the graph's prediction. Only one draw is held at a time.
 
@@ -93,13 +94,15 @@ def _draws_of_one(
     mean, prior, effect, share, spare = (
         _columns(value, nothing) for value in (*told, shifts.share, shifts.spare)
     )
-    root, uncertain = np.sqrt(spare), bool(spare.any())
+    uncertain = bool(spare.any())
     weights, noise_var = posterior.sample(count, rng)
-    dag, rest = posterior.dag, np.zeros_like(root)
+    dag, rest = posterior.dag, np.zeros_like(spare)
     for draw, variance in zip(weights, noise_var, strict=True):
+        if shifts.components is not None:
+            share, spare = (_columns(value, nothing) for value in shifts.components(own))
         if uncertain:
-            rest = root * own.standard_normal(root.shape) * np.sqrt(variance)[:, None]
-        reached = np.empty_like(root)
+            rest = np.sqrt(spare * variance[:, None]) * own.standard_normal(spare.shape)
+        reached = np.empty_like(spare)
         reach_states(
             dag.indptr, dag.indices, dag.order, posterior.vptr, posterior.intercept, draw,
             mean, prior, share, rest, reached,
