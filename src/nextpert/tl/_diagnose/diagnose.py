@@ -70,6 +70,10 @@ def diagnose(
     before (``prior``, ``targets_first``, how much a network is believed) stays. Each cell is read
     once more for that.
 
+    Graphs of resamples (``n_graphs`` of :func:`learn_dag`) that have not seen the perturbations
+    are all used, as by :func:`fit_dag_blr`: predictions are means over them, and intervals hold
+    draws from each. Those that have seen them are not: the graph of a fold is a single one.
+
     Parameters
     ----------
     adata
@@ -211,17 +215,20 @@ def diagnose(
     perturbed = folds.whole
     environments.require_varying(cells, genes)
     used = environments.shift_environments(plan, shift, genes, cells, perturbed.mean)
-    graphs = [dag] * len(folds.members)
     stored_graph = eager(adata.uns.get(dag_key))
+    graphs = [_adata.read_graphs(adata, dag_key, genes, dag) or [dag]]
     if has_seen_perturbed(stored_graph):
-        graphs = held_out_dags(
+        unseen = held_out_dags(
             adata, columns, genes, stored_graph, roles,
             [[plan.names[k] for k in fold] for fold in folds.members], rng=generator, n_jobs=n_jobs,
         )  # fmt: skip
-    start, empty, *starts = (
-        DagBlr(graph, intercept=intercept, prior_scale=prior_scale).update(cells)
-        for graph in (dag, Dag.from_edges(dag.n_nodes, []), *graphs)
+        graphs = [[graph] for graph in unseen]
+    (start, empty), *starts = (
+        [DagBlr(g, intercept=intercept, prior_scale=prior_scale).update(cells) for g in some]
+        for some in ([dag, Dag.from_edges(dag.n_nodes, [])], *graphs)
     )
+    if len(starts) == 1:
+        starts *= len(folds.members)
     held_out = scores.predict_held_out(
         starts, folds, empty, cells, used, genes, n_samples=n_samples, rng=generator
     )
@@ -256,6 +263,7 @@ def diagnose(
             "n_samples": n_samples,
             "n_random": n_random,
             "n_folds": len(folds.members),
+            "n_graphs": len(starts[0]),
         },
     }
     environments.warn_values(cells, layer, stored_graph)

@@ -68,7 +68,7 @@ class HeldOut:
 
 
 def predict_held_out(
-    starts: list[DagBlr],
+    starts: list[list[DagBlr]],
     folds: Folds,
     empty: DagBlr,
     control: Moments,
@@ -80,8 +80,9 @@ def predict_held_out(
 ) -> HeldOut:
     """Predict every perturbation from the controls and all other perturbations.
 
-    ``starts`` are posteriors after the control cells, each on the graph for the perturbations of
-    one of ``folds``; ``empty`` is that of a graph without arcs.
+    ``starts`` are posteriors after the control cells, for every one of ``folds`` on the graphs for
+    its perturbations; ``empty`` is that of a graph without arcs. Predictions are means over
+    graphs, and graphs share the draws.
     """
     perturbed = folds.whole
     place = {gene: i for i, gene in enumerate(genes)}
@@ -93,17 +94,21 @@ def predict_held_out(
     effect, predicted, rank = np.empty((3, *observed.shape))
     posteriors = _posteriors(starts, folds, used.shifts)
     bar = tqdm(posteriors, "Held-out perturbations", len(means), leave=False, delay=5)
-    for k, blr in bar:
+    for k, many in bar:
         shift = used.shifts[k]
-        effect[k] = blr.solve(shift[:, None])[:, 0]
-        predicted[k] = blr.predict_mean(shift) - control.mean
+        effect[k] = np.mean([blr.solve(shift[:, None])[:, 0] for blr in many], axis=0)
+        predicted[k] = np.mean([blr.predict_mean(shift) for blr in many], axis=0) - control.mean
         # A measured shift holds the scatter of the target's own mean already.
         measured = is_target[k] if used.sources[k] == "observed" else np.zeros(len(genes), bool)
         known = {int(i): float(means[k, i]) for i in np.flatnonzero(measured)}
-        draws = predictive_means(
-            blr, shift, int(perturbed.n[k]), known=known, n_samples=n_samples, rng=rng
-        )
-        rank[k] = ((draws < means[k]).sum(axis=0) + 0.5) / (n_samples + 1)
+        below = np.full(len(genes), 0.5)
+        for blr, share in zip(many, _shares(n_samples, len(many)), strict=True):
+            if share:
+                draws = predictive_means(
+                    blr, shift, int(perturbed.n[k]), known=known, n_samples=share, rng=rng
+                )
+                below += (draws < means[k]).sum(axis=0)
+        rank[k] = below / (n_samples + 1)
     without_arcs = [
         blr.predict_mean(shift) - control.mean
         for blr, shift in zip(
@@ -117,13 +122,23 @@ def predict_held_out(
     )  # fmt: skip
 
 
-def _posteriors(starts: list[DagBlr], folds: Folds, shifts: Array) -> Iterator[tuple[int, DagBlr]]:
-    """Yield every perturbation of every fold, with the posterior after all others."""
-    for k, (start, fold) in enumerate(zip(starts, folds.members, strict=True)):
+def _posteriors(
+    starts: list[list[DagBlr]], folds: Folds, shifts: Array
+) -> Iterator[tuple[int, tuple[DagBlr, ...]]]:
+    """Yield every perturbation of every fold, with the posteriors after all others."""
+    for k, (many, fold) in enumerate(zip(starts, folds.members, strict=True)):
         perturbed = folds.unseen(k)
         others = np.setdiff1d(np.arange(perturbed.n_environments), fold)
-        posterior = add_screen(start, perturbed, shifts, others)
-        yield from zip(fold, leave_one_out(posterior, perturbed, shifts, fold), strict=True)
+        posteriors = (add_screen(start, perturbed, shifts, others) for start in many)
+        left_out = (leave_one_out(blr, perturbed, shifts, fold) for blr in posteriors)
+        yield from zip(fold, zip(*left_out, strict=True), strict=True)
+
+
+def _shares(n_samples: int, n_graphs: int) -> list[int]:
+    """Return how many of the draws each graph has."""
+    return [
+        (n_samples * (k + 1)) // n_graphs - (n_samples * k) // n_graphs for k in range(n_graphs)
+    ]
 
 
 def _standard_errors(control: Moments, perturbed: ScreenMoments) -> Array:
