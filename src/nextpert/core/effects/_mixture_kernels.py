@@ -1,0 +1,194 @@
+"""Compiled loops over effects: mixtures over the prior variances, their quantiles and signs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from nextpert.core._compile import entry, inner
+from nextpert.core.posterior._kernels import fill_row
+
+_SMALL = 1e-4  # components of less weight are skipped
+_ROOT_HALF = math.sqrt(0.5)
+_ROOT_2PI = math.sqrt(2.0 * math.pi)
+
+
+@inner
+def responsibilities(square, cells, tau2, weights, chance):
+    """Fill the weights of the prior variances, given a departure's square over the noise."""
+    top = -np.inf
+    for k in range(len(tau2)):
+        grown = 1.0 + cells * tau2[k]
+        chance[k] = np.log(weights[k]) - 0.5 * np.log(grown) - 0.5 * square * cells / grown
+        top = max(top, chance[k])
+    total = 0.0
+    for k in range(len(tau2)):
+        chance[k] = np.exp(chance[k] - top)
+        total += chance[k]
+    for k in range(len(tau2)):
+        chance[k] /= total
+
+
+@entry
+def own_terms(
+    indptr, indices, vptr, mptr, coefficients, cov, noise_var, precision, tau2, weights, own, n,
+    mean, shift, effect, chance, centre, spread, total,
+):  # fmt: skip
+    """Fill what every node's own equation adds to the effect on it, as a mixture.
+
+    ``chance`` are the weights of the components, ``centre`` their means less that of all, and
+    ``spread`` their variances ``sigma^2 ((d - w z)' M (d - w z) + tau^2 / (1 + n tau^2))``: d the
+    effect on the parents, z their means in cells, w the share that is believed. ``total`` is the
+    variance of all together. A given prior variance, ``own``, is the first component.
+    """
+    widest, n_components = np.max(np.diff(vptr)), len(tau2)
+    row, change = np.ones(widest), np.empty(widest)
+    for j in range(len(mean)):
+        for i in range(len(indptr) - 1):
+            design = fill_row(indptr, indices, vptr, i, mean[j], row)
+            parents = indices[indptr[i] : indptr[i + 1]]
+            d = len(design)
+            first = d - len(parents)
+            if first:
+                change[0] = 0.0
+            for a in range(len(parents)):
+                change[first + a] = effect[j, parents[a]]
+            away = mean[j, i] - shift[j, i]
+            dd, dz, zz = 0.0, 0.0, 0.0
+            for a in range(d):
+                away -= design[a] * coefficients[vptr[i] + a]
+                line = mptr[i] + a * d
+                by_design, by_change = 0.0, 0.0
+                for b in range(d):
+                    by_design += cov[line + b] * design[b]
+                    by_change += cov[line + b] * change[b]
+                dd += change[a] * by_change
+                dz += change[a] * by_design
+                zz += design[a] * by_design
+            cells, given = n[j, i], not np.isnan(own[j, i])
+            if given:
+                chance[j, i] = 0.0
+                chance[j, i, 0] = 1.0
+            else:
+                square = away * away * precision[i] + zz
+                responsibilities(square, cells, tau2, weights[j], chance[j, i])
+            share = 0.0
+            for k in range(n_components):
+                prior = own[j, i] / noise_var[i] if given else tau2[k]
+                share += chance[j, i, k] * cells * prior / (1.0 + cells * prior)
+            total[j, i] = 0.0
+            for k in range(n_components):
+                prior = own[j, i] / noise_var[i] if given else tau2[k]
+                left = prior / (1.0 + cells * prior)
+                w = cells * left
+                off = (w - share) * away
+                variance = noise_var[i] * max(dd - 2.0 * w * dz + w * w * zz + left, 0.0)
+                centre[j, i, k], spread[j, i, k] = off, variance
+                total[j, i] += chance[j, i, k] * (variance + off * off)
+
+
+@entry
+def add_mixture(chance, centre, spread, effect, rest, sum_chance, sum_centre, sum_spread):
+    """Add a graph's mixture in place, component by component with its mean and variance."""
+    for j in range(chance.shape[0]):
+        for i in range(chance.shape[1]):
+            for k in range(chance.shape[2]):
+                r = chance[j, i, k]
+                if r == 0.0:
+                    continue
+                sum_chance[j, i, k] += r
+                part = r / sum_chance[j, i, k]
+                off = effect[j, i] + centre[j, i, k] - sum_centre[j, i, k]
+                sum_centre[j, i, k] += part * off
+                now = spread[j, i, k] + rest[j, i] + (1.0 - part) * off * off
+                sum_spread[j, i, k] += part * (now - sum_spread[j, i, k])
+
+
+@inner
+def cumulative(x, weight, mean, sd, m):
+    """Return ``P(X <= x)`` and the density of a mixture; with ``sd`` 0 a component is a point."""
+    below, density = 0.0, 0.0
+    for k in range(m):
+        if sd[k] == 0.0:
+            if x >= mean[k]:
+                below += weight[k]
+            continue
+        z = (x - mean[k]) / sd[k]
+        below += weight[k] * 0.5 * math.erfc(-z * _ROOT_HALF)
+        density += weight[k] * math.exp(-0.5 * z * z) / (sd[k] * _ROOT_2PI)
+    return below, density
+
+
+@inner
+def quantile(q, z, weight, mean, sd, m, start, tolerance):
+    """Return where a mixture reaches ``q``, the normal quantile of which is ``z``."""
+    low, high = np.inf, -np.inf
+    for k in range(m):
+        low, high = min(low, mean[k] + z * sd[k]), max(high, mean[k] + z * sd[k])
+    for k in range(m):
+        if sd[k] == 0.0 and low <= mean[k] <= high:
+            at = cumulative(mean[k], weight, mean, sd, m)[0]
+            if at < q:
+                low = mean[k]
+            elif at - weight[k] < q:
+                return mean[k]
+            else:
+                high = mean[k]
+    x = min(max(start, low), high)
+    last = high - low
+    for _ in range(100):
+        if high - low <= tolerance:
+            break
+        below, density = cumulative(x, weight, mean, sd, m)
+        if below < q:
+            low = x
+        else:
+            high = x
+        step = (q - below) / density if density > 0.0 else np.inf
+        if not (low < x + step < high) or 2.0 * abs(step) > last:
+            step = 0.5 * (low + high) - x
+        x += step
+        last = abs(step)
+        if last <= tolerance:
+            break
+    return x
+
+
+@entry
+def summarise(chance, centre, spread, q, z, mean, sd, lower, upper, lfsr):
+    """Fill mean, sd, the quantiles ``q`` and ``1 - q``, and the local false sign rate."""
+    n_components = chance.shape[2]
+    weight, at, scale = np.empty(n_components), np.empty(n_components), np.empty(n_components)
+    for j in range(chance.shape[0]):
+        for i in range(chance.shape[1]):
+            total, first, second = 0.0, 0.0, 0.0
+            for k in range(n_components):
+                total += chance[j, i, k]
+                first += chance[j, i, k] * centre[j, i, k]
+            first /= total
+            for k in range(n_components):
+                off = centre[j, i, k] - first
+                second += chance[j, i, k] * (spread[j, i, k] + off * off)
+            mean[j, i], sd[j, i] = first, math.sqrt(second / total)
+            m, kept = 0, 0.0
+            for k in range(n_components):
+                if chance[j, i, k] > _SMALL * total:
+                    weight[m], at[m] = chance[j, i, k], centre[j, i, k]
+                    scale[m] = math.sqrt(spread[j, i, k])
+                    kept += weight[m]
+                    m += 1
+            negative, positive = 0.0, 0.0
+            for k in range(m):
+                weight[k] /= kept
+                if scale[k] == 0.0:
+                    negative += weight[k] * (at[k] <= 0.0)
+                    positive += weight[k] * (at[k] >= 0.0)
+                else:
+                    up = 0.5 * math.erfc(-at[k] / scale[k] * _ROOT_HALF)
+                    positive += weight[k] * up
+                    negative += weight[k] * (1.0 - up)
+            lfsr[j, i] = min(negative, positive)
+            reach, tolerance = z * sd[j, i], 1e-5 * sd[j, i]
+            lower[j, i] = quantile(q, z, weight, at, scale, m, first + reach, tolerance)
+            upper[j, i] = quantile(1.0 - q, -z, weight, at, scale, m, first - reach, tolerance)

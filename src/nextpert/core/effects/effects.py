@@ -1,0 +1,184 @@
+"""Effects of perturbations: what graph and cells say together, with intervals and signs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import ndtri
+
+from nextpert.core.effects import _mixture_kernels as kernels
+from nextpert.core.effects.random_shifts import fit_random_shifts
+from nextpert.core.effects.shift_prior import TAU2
+from nextpert.core.graph.dag import Dag
+from nextpert.core.posterior.dag_blr import DagBlr
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from nextpert.core.cells.pool_guides import PooledGuides
+    from nextpert.core.effects.shift_prior import ShiftPrior
+    from nextpert.core.posterior.shift_posterior import ShiftPosterior
+
+    Array = NDArray[np.float64]
+
+_BLOCK = 2_000_000  # numbers in a table of components, of which a block of perturbations needs 6
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Effects of perturbations on genes, all of shape ``(n_perturbations, n_nodes)``.
+
+    Parameters
+    ----------
+    mean
+        Expected effect: the mean of perturbed cells less that of controls, units of the data.
+    sd
+        Its standard deviation.
+    lower, upper
+        Ends of its interval.
+    lfsr
+        Local false sign rate: the probability that its sign is not that of most of its
+        distribution (Stephens 2017); an effect of exactly 0 has neither sign.
+    direct
+        What of it is direct: the expected shift of the gene itself on the main graph.
+    share_from_cells
+        Share of what the cells differ by from the expectation that is believed, 0 to 1.
+    """
+
+    mean: Array
+    sd: Array
+    lower: Array
+    upper: Array
+    lfsr: Array
+    direct: Array
+    share_from_cells: Array
+
+
+def perturbation_effects(
+    posteriors: Sequence[DagBlr], prior: ShiftPrior, *, level: float = 0.9
+) -> Effects:
+    r"""Return the effects of perturbations, cells seen, and how sure they are.
+
+    The effect is ``T (a + u)`` with ``T = (I - B)^-1``. To first order about the posterior mean,
+    the equation of node ``i`` adds ``T_gi^2 sigma_i^2 ((d - w z)' M (d - w z) + tau^2/(1 + n
+    tau^2))`` to its variance on gene ``g``: ``d`` the effect on the parents, ``z`` their means in
+    cells (both less what was told as an effect, which no weight moves), ``w`` the share of the
+    departure that is believed (weights and shifts are correlated).
+    The distribution of an effect is a mixture over the prior variances of the gene's own shift,
+    with what comes from other genes as a normal; over several graphs, each component has the mean
+    and variance of all of them (law of total variance).
+
+    Parameters
+    ----------
+    posteriors
+        Posteriors over the weights, the main graph first, then those of resamples if any; all
+        count alike.
+    prior
+        What is expected of the shifts, and the cells. Rows without cells keep the expectation.
+    level
+        Probability inside ``lower`` to ``upper``.
+
+    Raises
+    ------
+    ValueError
+        If ``level`` is not between 0 and 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Dag, DagBlr, ScreenMoments
+    >>> from nextpert.core.cells.pool_guides import pool_guides
+    >>> from nextpert.core.effects.effects import perturbation_effects
+    >>> from nextpert.core.effects.random_shifts import fit_random_shifts
+    >>> rng, group = np.random.default_rng(0), np.repeat([0, 1], [500, 50])
+    >>> x = rng.normal(size=(550, 8)) + 2.0 * (group == 1)[:, None] * (np.arange(8) < 2)
+    >>> cells = pool_guides(ScreenMoments.from_array(x, group, 2), [0, 1], 2)
+    >>> fit = fit_random_shifts(DagBlr(Dag.from_edges(8, [])), cells, np.zeros((1, 8)))
+    >>> found = perturbation_effects([fit.posterior], fit.prior)
+    >>> (found.lfsr < 0.05).tolist()[0]
+    [True, True, False, False, False, False, False, False]
+    """
+    if not 0.0 < level < 1.0:
+        message = f"level must be between 0 and 1, but it is {level}."
+        raise ValueError(message)
+    shape = (prior.n_perturbations, posteriors[0].n_nodes)
+    tables = {name: np.empty(shape) for name in Effects.__dataclass_fields__}
+    spreading = [_squares_of_total_effects(each) for each in posteriors]
+    step = max(1, _BLOCK // (shape[1] * len(TAU2)))
+    for first in range(0, shape[0], step):
+        rows = np.arange(first, min(first + step, shape[0]))
+        block = {name: table[first : first + step] for name, table in tables.items()}
+        _fill(posteriors, spreading, prior.rows(rows), level, block)
+    return Effects(**tables)
+
+
+def effects_outside(cells: PooledGuides, *, level: float = 0.9) -> Effects:
+    """Return the effects on genes that no graph holds: the same shrinkage, each gene by itself.
+
+    Of the scatter only the diagonal is read, so ``np.broadcast_to(squares, (p, p))`` will do.
+
+    Parameters
+    ----------
+    cells
+        The controls, and then the perturbations.
+    level
+        As in :func:`perturbation_effects`.
+    """
+    n_groups, p = cells.mean.shape
+    empty = DagBlr(Dag.from_edges(p, []))
+    fit = fit_random_shifts(empty, cells, np.zeros((n_groups - 1, p)))
+    return perturbation_effects([fit.posterior], fit.prior, level=level)
+
+
+def _squares_of_total_effects(posterior: DagBlr) -> Array:
+    """Return the squares of ``(I - B)^-1``, column = child, without a gene's effect on itself."""
+    total = posterior.solve(np.eye(posterior.n_nodes))
+    np.fill_diagonal(total, 0.0)
+    return total.T**2
+
+
+def _fill(
+    posteriors: Sequence[DagBlr],
+    spreading: Sequence[Array],
+    prior: ShiftPrior,
+    level: float,
+    out: dict[str, Array],
+) -> None:
+    """Fill the effects of a block of perturbations."""
+    sums = np.zeros((3, *prior.mean.shape, len(TAU2)))
+    chance, centre, spread = np.empty_like(sums)
+    own_variance = np.empty_like(prior.mean)
+    out["share_from_cells"][:] = 0.0
+    for g, (posterior, squares) in enumerate(zip(posteriors, spreading, strict=True)):
+        known = prior.given(posterior)
+        shifts = known.expected(posterior)
+        if g == 0:
+            out["direct"][:] = shifts
+        out["share_from_cells"] += known.share / len(posteriors)
+        effect = np.ascontiguousarray(posterior.solve(np.ascontiguousarray(shifts.T)).T)
+        _terms(posterior, prior, known, effect, (chance, centre, spread, own_variance))
+        kernels.add_mixture(chance, centre, spread, effect, own_variance @ squares, *sums)
+    names = ("mean", "sd", "lower", "upper", "lfsr")
+    q = (1.0 - level) / 2.0
+    kernels.summarise(*sums, q, float(ndtri(q)), *(out[name] for name in names))
+
+
+def _terms(
+    posterior: DagBlr,
+    prior: ShiftPrior,
+    shifts: ShiftPosterior,
+    effect: Array,
+    out: tuple[Array, ...],
+) -> None:
+    mean, shift, told = shifts.about_effect(posterior)
+    dag, blocks, known = posterior.dag, posterior.blocks, posterior.known_noise_var
+    precision = posterior.shape / posterior.rate if known is None else 1.0 / known
+    kernels.own_terms(
+        dag.indptr, dag.indices, posterior.vptr, posterior.mptr, blocks["weights"], blocks["cov"],
+        posterior.noise_var, precision, TAU2, prior.weights, prior.own, prior.counted(),
+        *map(np.ascontiguousarray, (mean, shift, effect - told)), *out,
+    )  # fmt: skip
