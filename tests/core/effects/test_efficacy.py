@@ -19,7 +19,7 @@ def by_quadrature(mu, change, se, direction, prior):
     rho0, sd0, scale = prior
     rho = np.linspace(rho0 - 5 * sd0, rho0 + 5 * sd0, 121)[:, None]
     s = (np.arange(160) + 0.5) / 160 * 5 * scale
-    nodes = np.linspace(-8, 8, 1601)
+    nodes = np.linspace(-7, 7, 1001)
     density = normal(rho, rho0, sd0) * np.exp(-0.5 * (s / scale) ** 2)
     moments = []
     for m, y, e in zip(mu, change, se, strict=True):

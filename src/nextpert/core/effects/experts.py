@@ -1,0 +1,318 @@
+"""What several experts expect of a perturbation whose own cells they have not seen.
+
+The own genes of a perturbation are the matter of its efficacy: every expert leaves them at 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core._checks import as_nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.cells.screen_moments import ScreenMoments
+
+    Array = NDArray[np.float64]
+
+_POOLED_CELLS = 10  # the pooled variance counts as so many cells in a perturbation's own
+
+
+@dataclass(frozen=True)
+class Expert:
+    """Effects that one expert expects.
+
+    Parameters
+    ----------
+    name
+        Such as ``"graph"``.
+    effects
+        Expected effect of every perturbation on every gene, its own cells left out, shape
+        ``(n_perturbations, n_genes)``, units of the data; 0 for the perturbation's own genes, and
+        where the expert has nothing to say.
+    shared
+        Covariance of these numbers with the sampling error of the observed effects, same shape:
+        the controls are common to all effects, and an own change that was measured errs together
+        with the genes coexpressed with it. Unless it is taken off, an expert is believed for
+        predicting noise. ``None`` for none.
+    """
+
+    name: str
+    effects: Array
+    shared: Array | None = None
+
+
+@dataclass(frozen=True)
+class Perturbations:
+    """Perturbations of a screen, measured or only planned, and their own genes.
+
+    Parameters
+    ----------
+    moments
+        One environment for each perturbation and one for the controls, batches taken off
+        (:meth:`nextpert.core.ScreenMoments.without_fixed`, then ``pool``).
+    control
+        Environment of the controls.
+    members
+        Environment of every perturbation, -1 where it has no cells, shape
+        ``(n_perturbations,)``.
+    targets
+        Measured own genes of every perturbation; none for enhancers, drugs and genes outside the
+        panel.
+    change
+        Change of the own genes that experts start from, shape ``(n_perturbations, n_genes)``, of
+        which other genes are not read; ``None`` stands for the observed one. Give the change
+        expected from the efficacy where there are no cells.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, an environment or a gene does not exist, or there are no controls.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.effects.experts import Perturbations, coexpression_expert
+    >>> rng, knocked = np.random.default_rng(0), np.repeat([0, 1, 2], 500)
+    >>> x = rng.normal(size=(1500, 3)) - 3 * np.outer(knocked == 1, [1, 0, 0])
+    >>> x[:, 1] += x[:, 0]
+    >>> screen = ScreenMoments.from_array(x, knocked, 3)
+    >>> found = Perturbations(screen, 0, [1, 2], [[0], []])
+    >>> coexpression_expert(found).effects.round(0) + 0.0
+    array([[ 0., -3.,  0.],
+           [ 0.,  0.,  0.]])
+    """
+
+    moments: ScreenMoments
+    control: int
+    members: ArrayLike
+    targets: Sequence[Sequence[int]]
+    change: ArrayLike | None = None
+
+    def __post_init__(self) -> None:
+        rows, total = self.rows, self.moments.n_environments
+        if rows.shape != (len(self.targets),):
+            message = f"There are {len(rows)} perturbations with {len(self.targets)} targets."
+            raise ValueError(message)
+        if len(rows) and not (rows.min() >= -1 and rows.max() < total):
+            message = f"members must lie between -1 and {total - 1}, the last environment."
+            raise ValueError(message)
+        if not 0 <= self.control < total or self.moments.n[self.control] < 2:
+            message = "control must be an environment with two cells or more."
+            raise ValueError(message)
+        for genes in self.targets:
+            as_nodes(genes, self.moments.n_nodes, "targets")
+        shape = (len(rows), self.moments.n_nodes)
+        if self.change is not None and np.shape(self.change) != shape:
+            message = f"change has shape {np.shape(self.change)}, but {shape} is needed."
+            raise ValueError(message)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Environment of every perturbation, -1 for none."""
+        return np.asarray(self.members, np.int64)
+
+    @property
+    def n(self) -> NDArray[np.int64]:
+        """Cells of every perturbation."""
+        return np.where(self.rows >= 0, self.moments.n[self.rows], 0)
+
+    @property
+    def observed(self) -> Array:
+        """Means less the controls' mean, ``(n_perturbations, n_genes)``; 0 without cells."""
+        effects = self.moments.mean[self.rows] - self.moments.mean[self.control]
+        return np.where(self.n[:, None] > 0, effects, 0.0)
+
+    @property
+    def variance(self) -> Array:
+        """Sampling variance of :attr:`observed`, the controls' included; infinite without cells."""
+        return self.own_variance() + self.control_variance
+
+    @property
+    def control_variance(self) -> Array:
+        """Sampling variance of the controls' mean, ``(n_genes,)``, common to all effects."""
+        return self.sd**2 / self.moments.n[self.control]
+
+    @property
+    def sd(self) -> Array:
+        """Standard deviation of every gene among the controls, ``(n_genes,)``."""
+        return np.sqrt(self.moments.variance[self.control])
+
+    def own_variance(self) -> Array:
+        """Return the sampling variance of the perturbations' own means.
+
+        From the cells' own scatter, drawn to the pooled one by ten cells' worth.
+        """
+        n = self.n[:, None]
+        pooled = np.diag(self.covariance())
+        freedom = np.maximum(n - 1, 0) + _POOLED_CELLS
+        spread = (self.moments.squares[self.rows] + _POOLED_CELLS * pooled) / freedom
+        return np.where(n > 0, spread / np.maximum(n, 1), np.inf)
+
+    def covariance(self) -> Array:
+        """Return the covariance within environments, ``(n_genes, n_genes)``."""
+        freedom = self.moments.n.sum() - np.count_nonzero(self.moments.n)
+        return self.moments.scatter / max(int(freedom), 1)
+
+    def own(self) -> NDArray[np.bool_]:
+        """Whether a gene is the perturbation's own, ``(n_perturbations, n_genes)``."""
+        mask = np.zeros((len(self.targets), self.moments.n_nodes), bool)
+        for row, genes in zip(mask, self.targets, strict=True):
+            row[list(genes)] = True
+        return mask
+
+    def scored(self) -> NDArray[np.bool_]:
+        """Whether a stack learns from an effect: measured, the gene neither own nor constant."""
+        return (self.n[:, None] > 0) & ~self.own() & (self.sd > 0)
+
+
+def graph_expert(perturbations: Perturbations, weights: Array | Sequence[Array]) -> Expert:
+    """Return the effects that a graph transmits: total effects of own genes times own changes.
+
+    Parameters
+    ----------
+    perturbations
+        The perturbations.
+    weights
+        ``B``, row = child, shape ``(n_genes, n_genes)``; or one such matrix a perturbation,
+        learned without its cells. With a single one that has seen them, nothing is left out.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another.
+    """
+    n, p = len(perturbations.targets), perturbations.moments.n_nodes
+    single = np.ndim(weights[0]) == 1
+    if not single and len(weights) != n:
+        message = f"{len(weights)} weights were given for {n} perturbations."
+        raise ValueError(message)
+    slopes, known = [], {}
+    if single:
+        every = sorted({k for genes in perturbations.targets for k in genes})
+        known = dict(zip(every, _total_effects(np.asarray(weights), every, p).T, strict=True))
+    for j, genes in enumerate(perturbations.targets):
+        if not genes:
+            slopes.append(np.zeros((p, 0)))
+        elif single:
+            slopes.append(np.array([known[k] for k in genes]).T)
+        else:
+            slopes.append(_total_effects(weights[j], list(genes), p))
+    return _by_slopes(perturbations, "graph", slopes)
+
+
+def _total_effects(matrix: Array, genes: list[int], p: int) -> Array:
+    """Return the effects of a unit change of some genes on all, ``(p, n)``."""
+    if matrix.shape != (p, p):
+        message = f"weights have shape {matrix.shape}, but {(p, p)} is needed."
+        raise ValueError(message)
+    total = np.linalg.solve(np.eye(p) - matrix, np.eye(p)[:, genes])
+    return np.asarray(total / total[genes, np.arange(len(genes))])
+
+
+def coexpression_expert(perturbations: Perturbations) -> Expert:
+    """Return effects by coexpression: every gene regressed on the own gene, in all other cells.
+
+    The means of the other perturbations and of the controls join the regression, that of the
+    perturbation itself is taken out. The scatter within environments is pooled, so its cells stay
+    in that; it says nothing of their mean.
+    """
+    moments = perturbations.moments
+    n = moments.n.astype(np.float64)
+    away = moments.mean - n @ moments.mean / n.sum()
+    every = sorted({k for genes in perturbations.targets for k in genes})
+    place = {k: i for i, k in enumerate(every)}
+    scatter = moments.scatter[:, every] + (n[:, None] * away).T @ away[:, every]
+    slopes = []
+    for row, genes in zip(perturbations.rows, perturbations.targets, strict=True):
+        columns = scatter[:, [place[k] for k in genes]]
+        if row >= 0 and 0 < n[row] < n.sum():
+            factor = n[row] * n.sum() / (n.sum() - n[row])
+            columns = columns - factor * np.outer(away[row], away[row, list(genes)])
+        spread = columns[list(genes), np.arange(len(genes))]
+        rounding = 1e-12 * n.sum() * (moments.mean[:, list(genes)] ** 2).max(axis=0)
+        varies = spread > rounding
+        slopes.append(np.where(varies, columns / np.where(varies, spread, 1.0), 0.0))
+    return _by_slopes(perturbations, "coexpression", slopes)
+
+
+def mean_expert(perturbations: Perturbations) -> Expert:
+    """Return the mean effect of the other perturbations, whatever the perturbation.
+
+    The others are weighted by ``1 / (t^2 + v)``, ``v`` the sampling variance of a mean and ``t^2``
+    the variance of effects about their mean beyond sampling, in units of a gene's variance, one
+    number for the screen (a random-effects mean): those of few cells count for less. Own genes of
+    the others are left out.
+    """
+    sd = np.where(perturbations.sd > 0, perturbations.sd, 1.0)
+    used = perturbations.scored()
+    effects = np.where(used, perturbations.observed / sd, 0.0)
+    noise = np.where(used, perturbations.own_variance() / sd**2, 0.0)
+    count = used.sum(axis=0)
+    centre = effects.sum(axis=0) / np.maximum(count, 1)
+    spread = np.where(used, (effects - centre) ** 2, 0.0).sum()
+    many = np.where(count > 1, count - 1, 0).sum()
+    share = np.where(count > 1, (count - 1) / np.maximum(count, 1), 0.0)
+    between = max((spread - (noise * share).sum()) / max(many, 1), 0.0)
+    floor = np.finfo(np.float64).tiny
+    weight = np.where(used, 1 / np.maximum(between + noise, floor), 0.0)
+    total = weight.sum(axis=0) - weight
+    # Differences of sums: what is left by rounding where there is no other is no weight.
+    others = count - used > 0
+    mean = ((weight * effects).sum(axis=0) - weight * effects) / np.where(others, total, 1.0)
+    says = others & ~perturbations.own()
+    shared = np.where(says, perturbations.control_variance, 0.0)
+    return Expert("mean perturbation", np.where(says, mean * sd, 0.0), shared)
+
+
+def given_expert(perturbations: Perturbations, effects: ArrayLike, name: str) -> Expert:
+    """Return effects that are known from elsewhere, such as another screen of these perturbations.
+
+    Parameters
+    ----------
+    perturbations
+        The perturbations.
+    effects
+        Effects on every gene, shape ``(n_perturbations, n_genes)``, units of the data; NaN where
+        nothing is known.
+    name
+        Name of the expert.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another, or an effect is infinite.
+    """
+    known = np.array(effects, dtype=np.float64)
+    own = perturbations.own()
+    if known.shape != own.shape or np.isinf(known).any():
+        message = (
+            f"The effects of {name!r} must be finite or NaN and of shape {own.shape}, but their "
+            f"shape is {known.shape}."
+        )
+        raise ValueError(message)
+    return Expert(name, np.where(own | np.isnan(known), 0.0, known))
+
+
+def _by_slopes(perturbations: Perturbations, name: str, slopes: Sequence[Array]) -> Expert:
+    """Return slopes times own changes, summed over own genes; ``slopes[j]`` is genes x own."""
+    given = perturbations.change
+    change = perturbations.observed if given is None else np.asarray(given, np.float64)
+    effects, shared = np.zeros((2, *change.shape))
+    within, n = perturbations.covariance(), perturbations.n
+    n_control = perturbations.moments.n[perturbations.control]
+    for j, (genes, slope) in enumerate(zip(perturbations.targets, slopes, strict=True)):
+        effects[j] = slope @ change[j, list(genes)]
+        if given is None and n[j]:
+            error = (1 / n[j] + 1 / n_control) * within[:, list(genes)]
+            shared[j] = np.einsum("ik,ik->i", slope, error)
+    own = perturbations.own()
+    effects[own] = shared[own] = 0.0
+    return Expert(name, effects, shared)

@@ -1,0 +1,199 @@
+"""Experts against cells, loops and repeated screens."""
+
+import numpy as np
+import pytest
+
+from nextpert.core import ScreenMoments
+from nextpert.core.effects.experts import (
+    Expert,
+    Perturbations,
+    coexpression_expert,
+    given_expert,
+    graph_expert,
+    mean_expert,
+)
+
+N_GENES = 6
+TARGETS = [[0], [1], [0, 2], [], [3]]  # of environments 1 to 5; 0 holds the controls
+SIZES = [60, 40, 25, 30, 50, 20]
+
+
+@pytest.fixture
+def cells():
+    """Cells of five perturbations, expression correlated, one gene constant."""
+    rng = np.random.default_rng(5)
+    groups = np.repeat(np.arange(6), SIZES)
+    mix = rng.normal(size=(N_GENES, N_GENES))
+    x = 4 + rng.normal(size=(len(groups), N_GENES)) @ mix
+    x += rng.normal(size=(6, N_GENES))[groups] * (groups > 0)[:, None]
+    x[:, 5] = 3.0
+    return x, groups
+
+
+@pytest.fixture
+def screen(cells):
+    return Perturbations(ScreenMoments.from_array(*cells, 6), 0, [1, 2, 3, 4, 5], TARGETS)
+
+
+def test_observed_effects_and_their_variance(cells, screen):
+    x, groups = cells
+    means = np.array([x[groups == e].mean(axis=0) for e in range(6)])
+    np.testing.assert_allclose(screen.observed, means[1:] - means[0])
+    within = x - means[groups]
+    pooled = (within**2).sum(axis=0) / (len(x) - 6)
+    own = np.array([(within[groups == e] ** 2).sum(axis=0) for e in range(1, 6)])
+    n = np.array(SIZES[1:])[:, None]
+    spread = (own + 10 * pooled) / (n + 9)
+    control = x[groups == 0].var(axis=0, ddof=1) / 60
+    np.testing.assert_allclose(screen.variance, spread / n + control)
+    scored = np.ones((5, N_GENES), bool)
+    scored[0, 0] = scored[1, 1] = scored[2, [0, 2]] = scored[4, 3] = scored[:, 5] = False
+    assert (screen.scored() == scored).all()
+
+
+def test_graph_moves_what_a_shift_of_the_own_gene_moves(screen):
+    rng = np.random.default_rng(0)
+    graphs = np.tril(rng.normal(size=(5, N_GENES, N_GENES)), -1)
+    one = graph_expert(screen, graphs[0])
+    each = graph_expert(screen, list(graphs))
+    for j, genes in enumerate(TARGETS):
+        for found, b in ((one, graphs[0]), (each, graphs[j])):
+            wanted = np.zeros(N_GENES)
+            for k in genes:  # the gene's equation is replaced by its change, the others run on
+                moved = np.zeros(N_GENES)
+                for i in range(N_GENES):
+                    moved[i] = screen.observed[j, k] if i == k else b[i] @ moved
+                wanted += moved
+            wanted[genes] = 0
+            np.testing.assert_allclose(found.effects[j], wanted, atol=1e-12)
+
+
+def test_coexpression_is_the_regression_over_all_other_cells(cells, screen):
+    x, groups = cells
+    found = coexpression_expert(screen).effects
+    for j, genes in enumerate(TARGETS):
+        # The perturbation's cells keep their scatter, at the mean of the others.
+        other = groups != j + 1
+        moved = x.copy()
+        moved[~other] += x[other].mean(axis=0) - x[~other].mean(axis=0)
+        wanted = np.zeros(N_GENES)
+        for k in genes:
+            slope = [np.polyfit(moved[:, k], moved[:, i], 1)[0] for i in range(N_GENES)]
+            wanted += np.array(slope) * screen.observed[j, k]
+        wanted[genes] = 0
+        np.testing.assert_allclose(found[j], wanted, atol=1e-9)
+
+
+def test_mean_of_the_others_leaves_their_own_genes_and_the_perturbation_out(screen):
+    found = mean_expert(screen)
+    scored, sd = screen.scored(), np.where(screen.sd > 0, screen.sd, 1)
+    z, v = screen.observed / sd, screen.own_variance() / sd**2
+    genes = [i for i in range(N_GENES) if scored[:, i].any()]
+    left = freedom = 0.0
+    for i in genes:
+        rows = np.flatnonzero(scored[:, i])
+        left += ((z[rows, i] - z[rows, i].mean()) ** 2).sum()
+        left -= v[rows, i].sum() * (len(rows) - 1) / len(rows)
+        freedom += len(rows) - 1
+    between = left / freedom
+    assert between > 0
+    for j in range(5):
+        for i in range(N_GENES):
+            rows = [q for q in range(5) if q != j and scored[q, i]]
+            wanted = 0.0
+            if i in genes and i not in TARGETS[j]:
+                weight = [1 / (between + v[q, i]) for q in rows]
+                wanted = np.average([screen.observed[q, i] for q in rows], weights=weight)
+            assert found.effects[j, i] == pytest.approx(wanted, abs=1e-12)
+
+
+def test_few_cells_count_for_less_in_the_mean():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(4), [4000, 2000, 2000, 4])
+    x = rng.normal(size=(len(groups), 40)) + np.array([0, 1, 1, 1])[groups, None]
+    screen = Perturbations(ScreenMoments.from_array(x, groups, 4), 0, [1, 2, 3], [[], [], []])
+    assert ((mean_expert(screen).effects[0] - 1) ** 2).mean() < 0.02  # alone: 1 / 4 + 1 / 4000
+
+
+def test_perturbations_without_cells_are_expected_by_the_change_given(screen):
+    change = np.zeros((7, N_GENES))
+    change[5, 1], change[6, 4] = -2.0, 1.5
+    members, targets = [1, 2, 3, 4, 5, -1, -1], [*TARGETS, [1], []]
+    wider = Perturbations(screen.moments, 0, members, targets, change)
+    assert not wider.scored()[5:].any()
+    assert np.isinf(wider.variance[5:]).all()
+    b = np.tril(np.ones((N_GENES, N_GENES)), -1)
+    seen = graph_expert(wider, b).effects
+    np.testing.assert_allclose(seen[5], [0, 0, -2, -4, -8, -16])
+    assert (seen[[0, 6]] == 0).all()
+    mean = mean_expert(wider).effects
+    np.testing.assert_allclose(mean[:5], mean_expert(screen).effects)
+    assert np.abs(mean[6, :5]).min() > 0
+    assert (coexpression_expert(wider).shared == 0).all()  # no change of it was measured
+
+
+def test_known_effects_of_another_screen(screen):
+    known = np.arange(30.0).reshape(5, 6)
+    known[3] = np.nan
+    found = given_expert(screen, known, "replicate 1").effects
+    assert (found[3] == 0).all()
+    assert found[2].tolist() == [0, 13, 0, 15, 16, 17]
+
+
+def test_covariance_with_sampling_error_is_that_of_repeated_screens():
+    """Of 6,000 screens, drawn by means and a scatter that is known."""
+    rng = np.random.default_rng(3)
+    n, mix = np.array([50, 20, 30, 40]), np.tril(rng.normal(size=(4, 4)))
+    covariance = mix @ mix.T
+    truth = rng.normal(size=(4, 4))
+    b = np.tril(rng.normal(size=(4, 4)), -1)
+    targets, got, errors = [[0], [1], []], [], []
+    squares = (n - 1)[:, None] * np.diag(covariance)
+    scatter = (n.sum() - 4) * covariance
+    for _ in range(6000):
+        mean = truth + rng.normal(size=(4, 4)) @ mix.T / np.sqrt(n)[:, None]
+        screen = Perturbations(ScreenMoments(n, mean, squares, scatter), 0, [1, 2, 3], targets)
+        experts = [graph_expert(screen, b), mean_expert(screen)]
+        got.append([e.effects for e in experts])
+        errors.append(screen.observed - (truth[1:] - truth[0]))
+    got, errors = np.array(got), np.array(errors)
+    found = ((got - got.mean(axis=0)) * (errors - errors.mean(axis=0))[:, None]).mean(axis=0)
+    spread = got.std(axis=0) * errors.std(axis=0)
+    for k, expert in enumerate(experts):
+        assert np.abs(expert.shared).max() > 0.01
+        assert (np.abs(found[k] - expert.shared) <= 0.04 * spread[k]).all()
+
+
+def test_coexpression_shares_the_error_of_the_own_change(screen):
+    found = coexpression_expert(screen)
+    within = screen.moments.scatter / (sum(SIZES) - 6)
+    slope = found.effects[0] / screen.observed[0, 0]
+    np.testing.assert_allclose(found.shared[0], slope * within[0] * (1 / 40 + 1 / 60), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"control": 6}, "control must be"),
+        ({"members": [1, 2]}, "2 perturbations with 5"),
+        ({"members": [1, 2, 3, 4, 9]}, "members must lie"),
+        ({"targets": [[9], [], [], [], []]}, "targets holds nodes"),
+        ({"change": np.zeros((2, 2))}, "change has shape"),
+    ],
+)
+def test_errors_of_perturbations(screen, change, message):
+    options = {
+        "moments": screen.moments, "control": 0, "members": [1, 2, 3, 4, 5], "targets": TARGETS,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        Perturbations(**(options | change))
+
+
+def test_errors_of_experts(screen):
+    with pytest.raises(ValueError, match="weights have shape"):
+        graph_expert(screen, np.zeros((3, 3)))
+    with pytest.raises(ValueError, match="2 weights were given for 5"):
+        graph_expert(screen, np.zeros((2, N_GENES, N_GENES)))
+    with pytest.raises(ValueError, match="The effects of 'other'"):
+        given_expert(screen, np.zeros((2, 2)), "other")
+    assert Expert("silent", np.zeros((5, 6))).shared is None
