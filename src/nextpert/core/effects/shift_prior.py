@@ -102,7 +102,8 @@ class ShiftPrior:
         own = self.own / posterior.noise_var
         kernels.mixture_step(square, self.counted(), TAU2, self.weights, own, share, spare, counts)
         effect = self.effect if self.effect.any() else None
-        components = partial(_draw_components, square, self.counted(), self.weights, own)
+        draw = partial(_draw_components, square, self.counted(), self.weights, own)
+        components = None if self.is_exact else draw
         return ShiftPosterior(self.n, self.mean, prior, share, spare, effect, components)
 
 
