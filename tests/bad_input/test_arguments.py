@@ -57,7 +57,7 @@ WRONG = {
     "unassigned": (3, [None]),
     "control_guides": (3, [None], "NT"),
     **dict.fromkeys(("batch_key", "covariates"), (3, ["nope"], "nope")),
-    **dict.fromkeys(("save", "cache", "folder", "backed"), PATH),
+    **dict.fromkeys(("save", "cache", "folder", "backed", "checkpoint"), PATH),
     "ax": (3, "axes", []),
     "target": (
         3,

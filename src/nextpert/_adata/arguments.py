@@ -308,6 +308,6 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
     "perturbed": _perturbed,
     "components": _components,
     "source": _source,
-    **_each(_path, "save", "cache", "folder", "backed"),
+    **_each(_path, "save", "cache", "folder", "backed", "checkpoint"),
     "ax": _axes,
 }

@@ -175,6 +175,8 @@ def _add_graph(parser: argparse.ArgumentParser) -> None:
         help="graphs of resampled cells, for the frequency of every arc and for intervals of "
         "distances that know of it; 1 for none",
     )
+    text = "keeps finished graphs, taken up again by the same command after an interruption"
+    group.add_argument("--checkpoint", type=Path, metavar="FILE", help=text)
     group.add_argument(
         "--prior-network",
         type=Path,

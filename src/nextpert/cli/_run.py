@@ -64,6 +64,7 @@ def _analyse(inputs: Inputs, options: argparse.Namespace) -> None:
             penalty=options.penalty,
             n_runs=options.n_runs,
             n_graphs=options.n_graphs,
+            checkpoint=options.checkpoint,
             environments=options.environments,
             prior=_prior(tables),
             prior_network=tables["prior_network"],

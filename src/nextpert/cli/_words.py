@@ -12,7 +12,7 @@ _OPTIONS = {
         "environments", "penalty", "n_runs", "n_graphs", "targets_first", "n_jobs", "before",
         "tiers", "required", "forbidden", "perturbations", "shift", "separator", "prior_scale",
         "prior_units", "noise_var", "acquisition", "candidates", "target", "n_cells", "n_samples",
-        "depth_key", "gene_symbols", "prior_network",
+        "depth_key", "gene_symbols", "prior_network", "checkpoint",
     )
 } | {"intercept": "--no-intercept", "noise_aware": "--no-noise-aware", "rng": "--seed"}  # fmt: skip
 _ANY = "|".join(sorted(_OPTIONS, key=len, reverse=True))

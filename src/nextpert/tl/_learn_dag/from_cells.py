@@ -14,6 +14,7 @@ from nextpert._adata.environments import require_varying, warn_values
 from nextpert._adata.screen import describe, screen_moments
 from nextpert.core.search._settled import INTERVENTIONS, OPEN, settled_by
 from nextpert.core.search._statistics import are_few
+from nextpert.tl._learn_dag.checkpoint import Checkpoint, digest_of, open_checkpoint
 from nextpert.tl._learn_dag.exogenous import Exogenous, Joint, swept, warn_explained
 from nextpert.tl._learn_dag.graphs import ensemble
 from nextpert.tl._learn_dag.network import with_leanings
@@ -85,6 +86,10 @@ def learn_from_cells(
     _require_enough(joint.moments.subset(np.arange(len(genes))), genes, options.method, what)
     whole = screen.subset(np.arange(len(genes))).total()
     warn_values(whole, environments.roles.layer, stacklevel=4)
+    kept = Checkpoint(None, "", {})
+    if workers.checkpoint is not None:
+        given = (genes, environments, screen, n_graphs, options, rng)
+        kept = open_checkpoint(workers.checkpoint, digest_of(adata, columns, *given), len(genes))
     names = [exogenous.names[k] for k in joint.present]
     found = search(joint.moments, genes, names, options, rng, workers)
     if options.method == "causaldag":
@@ -94,7 +99,7 @@ def learn_from_cells(
     if n_graphs > 1:
         known = options.after(found)
         many = ensemble(
-            adata, columns, genes, environments, exogenous, n_graphs, known, rng, workers
+            adata, columns, genes, environments, exogenous, n_graphs, known, rng, workers, kept
         )
     stored = {
         "n_control_cells": int(screen.n[is_control].sum()),

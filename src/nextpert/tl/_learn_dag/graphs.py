@@ -13,6 +13,7 @@ from tqdm import tqdm
 from nextpert._adata.resampled import resampled_screens
 from nextpert.core import Moments
 from nextpert.core.loop._workers import run_tasks
+from nextpert.tl._learn_dag.checkpoint import Finished
 from nextpert.tl._learn_dag.exogenous import Joint
 from nextpert.tl._learn_dag.search import named, run
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata.screen import Environments
+    from nextpert.tl._learn_dag.checkpoint import Checkpoint
     from nextpert.tl._learn_dag.exogenous import Exogenous
     from nextpert.tl._learn_dag.search import SearchOptions, Workers
 
@@ -71,10 +73,12 @@ def ensemble(
     options: SearchOptions,
     rng: np.random.Generator,
     workers: Workers,
+    kept: Checkpoint,
 ) -> Ensemble:
     """Return the graphs of resamples of the cells within environments, guides whole.
 
-    A gene that is seen in too few cells to vary in a resample has no arcs in its graph.
+    A gene that is seen in too few cells to vary in a resample has no arcs in its graph. Those of
+    ``kept`` are taken as they are, and the others added to it as they are finished.
 
     Raises
     ------
@@ -83,26 +87,28 @@ def ensemble(
     """
     seeds = rng.integers(0, 2**64, n_graphs, dtype=np.uint64)
     streams = rng.spawn(n_graphs)  # one a resample, whichever worker takes it
+    missing = [i for i in range(n_graphs) if i not in kept.done]
     screens = resampled_screens(
-        adata, columns, environments, seeds, show_progress=workers.show_progress
+        adata, columns, environments, seeds[missing], show_progress=workers.show_progress
     )
     joints = (_isolated(Joint.of(screen, len(genes), exogenous), len(genes)) for screen in screens)
     # causaldag draws from Python's global generators.
     n_jobs = 1 if options.method == "causaldag" else workers.n_jobs
     tasks = (
-        (joint, len(genes), options, stream) for joint, stream in zip(joints, streams, strict=True)
+        (joint, len(genes), options, streams[i]) for joint, i in zip(joints, missing, strict=True)
     )
-    arcs, counts = {}, np.zeros((len(exogenous.names), len(genes)))
     hidden = not workers.show_progress
     try:
-        with tqdm(total=n_graphs, desc="Graphs", disable=hidden) as bar:
-            for i, found in run_tasks(_arcs, tasks, n_jobs=n_jobs, prefer="threads"):
-                arcs[i], present, direct = found
-                counts[present] += direct
+        with tqdm(total=n_graphs, desc="Graphs", disable=hidden, initial=len(kept.done)) as bar:
+            for k, found in run_tasks(_arcs, tasks, n_jobs=n_jobs, prefer="threads"):
+                kept.add(missing[k], found)
                 bar.update()
     except ValueError as error:
         raise named(error, genes, _WHERE) from error
-    return Ensemble([arcs[i] for i in range(n_graphs)], counts / n_graphs)
+    counts = np.zeros((len(exogenous.names), len(genes)))
+    for graph in kept.done.values():
+        counts[graph.present] += graph.direct
+    return Ensemble([kept.done[i].arcs for i in range(n_graphs)], counts / n_graphs)
 
 
 def _isolated(joint: Joint, n_genes: int) -> Joint:
@@ -116,9 +122,7 @@ def _isolated(joint: Joint, n_genes: int) -> Joint:
     return joint._replace(moments=Moments(joint.moments.n, joint.moments.mean, scatter))
 
 
-def _arcs(
-    joint: Joint, n_genes: int, options: SearchOptions, rng: np.random.Generator
-) -> tuple[sp.csr_array, NDArray[np.int64], NDArray[np.bool_]]:
+def _arcs(joint: Joint, n_genes: int, options: SearchOptions, rng: np.random.Generator) -> Finished:
     with parallel_config("sequential"):  # no workers of workers
         found = run(joint.moments, n_genes, options, rng)
-    return sp.csr_array(found.dag.to_matrix()), joint.present, found.exogenous_arcs
+    return Finished(sp.csr_array(found.dag.to_matrix()), joint.present, found.exogenous_arcs)

@@ -9,6 +9,7 @@ from nextpert import _adata
 from nextpert._adata.roles import read_roles
 from nextpert._adata.screen import read_environments
 from nextpert.core._checks import as_rng, require_count
+from nextpert.tl._learn_dag.checkpoint import close_checkpoint
 from nextpert.tl._learn_dag.from_cells import (
     Learned,
     labelled_targets,
@@ -21,6 +22,7 @@ from nextpert.tl._learn_dag.prior import read_prior
 from nextpert.tl._learn_dag.search import SearchOptions, Workers, default_runs
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Mapping
 
     import anndata as ad
@@ -58,6 +60,7 @@ def learn_dag(
     rng: int | np.random.Generator | None = 0,
     n_jobs: int = 1,
     show_progress: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
     key_added: str = "dag",
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -147,6 +150,10 @@ def learn_dag(
         (``joblib.parallel_config("dask")``) runs and graphs are spread over a cluster.
     show_progress
         Whether to show a progress bar.
+    checkpoint
+        With ``n_graphs`` above 1: a file in which finished graphs of resamples are kept, so that
+        the same call takes them up again after it was interrupted, and ends with the same bits.
+        The graph of all cells is searched anew. The file is removed in the end.
     key_added
         Name of the results.
     copy
@@ -189,7 +196,8 @@ def learn_dag(
     ValueError
         If a gene is absent, given twice or constant among the cells, a value is NaN or infinite,
         there are no control cells or fewer than four cells, a column is absent, an option is
-        unknown or out of range. Nothing is written then.
+        unknown or out of range, or ``checkpoint`` is a file of another call. Nothing is written
+        then.
     nextpert.core.CycleError
         If the given graph, or the prior knowledge, runs in a circle; its genes are named.
 
@@ -210,6 +218,11 @@ def learn_dag(
         message = f'prior_network needs method="boss", but method is {method!r}.'
         raise ValueError(message)
     n_graphs = require_count(n_graphs, "n_graphs")
+    if checkpoint is not None and n_graphs == 1:
+        message = (
+            "checkpoint keeps the graphs of resamples: give n_graphs above 1, or leave it out."
+        )
+        raise ValueError(message)
     params: dict[str, Any] = {"method": method}
     if method == "given":
         _refuse_with_given(n_graphs, prior, targets_first)
@@ -230,7 +243,7 @@ def learn_dag(
         read = found if environments == "all" else found.only([roles.control])
         learned = learn_from_cells(
             adata, columns, names, read, n_graphs, options, as_rng(rng),
-            Workers(n_jobs, show_progress),
+            Workers(n_jobs, show_progress, checkpoint),
         )  # fmt: skip
         params = options.used() | {"environments": environments, "n_graphs": n_graphs}
         params |= roles.stored()
@@ -252,7 +265,9 @@ def learn_dag(
     logger.info("Graph of %d genes with %d arcs (%s).", len(names), learned.dag.n_edges, method)
     if method != "given":
         report(learned, found, environments, key_added)
-    return _write(adata, key_added, stored, varp, copy=copy)
+    written = _write(adata, key_added, stored, varp, copy=copy)
+    close_checkpoint(checkpoint)
+    return written
 
 
 def _first(targets_first: bool | Iterable[str], found: Environments, names: list[str]) -> list[str]:

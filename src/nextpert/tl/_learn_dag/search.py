@@ -15,6 +15,7 @@ from nextpert.tl._learn_dag.exogenous import swept
 from nextpert.tl._learn_dag.network import stored_belief
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
@@ -61,6 +62,7 @@ class Workers(NamedTuple):
 
     n_jobs: int
     show_progress: bool
+    checkpoint: str | os.PathLike[str] | None = None
 
 
 @dataclass(frozen=True)
