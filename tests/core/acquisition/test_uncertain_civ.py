@@ -35,7 +35,12 @@ def states(model):
 
 def ahead(model, j, n, noise_aware):
     """Covariances of weights and shifts after ``n`` cells of perturbation ``j``."""
-    x, b = states(model)
+    return told(model, settled(model, n, noise_aware), j, n)
+
+
+def settled(model, n, noise_aware):
+    """Covariances of weights and shifts after the scatter of ``n`` cells, if it is to count."""
+    _, b = states(model)
     effects = np.linalg.inv(np.eye(model.p) - b)
     scatter = effects @ np.diag(model.rate / (model.shape - 1)) @ effects.T
     covs = []
@@ -44,6 +49,15 @@ def ahead(model, j, n, noise_aware):
         if noise_aware:
             noise[1 : 1 + len(k), 1 : 1 + len(k)] = n * scatter[np.ix_(k, k)]
             cov = np.linalg.solve(np.eye(len(cov)) + cov @ noise, cov)
+        covs.append(cov)
+    return covs
+
+
+def told(model, before, j, n):
+    """Covariances of weights and shifts after the mean of ``n`` cells of perturbation ``j``."""
+    x, _ = states(model)
+    covs = []
+    for i, cov in enumerate(before):
         row = model.row(x[j], i, j)
         covs.append(cov - np.outer(cov @ row, row @ cov) / (1 / n + row @ cov @ row))
     return covs
@@ -184,6 +198,45 @@ def test_measuring_a_candidate_again_is_worth_what_its_shift_is_unknown(uncertai
     removed = UncertainCiv(blr, known, TARGET, n_cells=50).removed()
     assert removed.argmax() == 1
     assert removed[1] > 0.5 > 3 * removed[0]
+
+
+@pytest.mark.parametrize("noise_aware", [False, True])
+@pytest.mark.parametrize("effects", [False, True])
+def test_a_plate_by_dense_regressions(noise_aware, effects, uncertain):
+    models, n = [uncertain(seed, effects=effects) for seed in (3, 4)], 15
+    civ = UncertainCiv(
+        [m.blr for m in models], [m.known for m in models], TARGET, n_cells=n,
+        noise_aware=noise_aware,
+    )  # fmt: skip
+    chosen, removed = civ.plate(4)
+    assert len(set(chosen.tolist())) == 4
+    for k in range(4):
+        values, left = np.full(5, np.inf), np.empty(5)
+        total = n * (k + 1)
+        for j in set(range(5)) - set(chosen[:k].tolist()):
+            means, variances = [], []
+            for m in models:
+                covs = settled(m, total, noise_aware)
+                for old in [*chosen[:k], j]:
+                    covs = told(m, covs, old, n)
+                e, kappa = noise_terms(m, total, noise_aware)
+                s, off = terms(m, covs, TARGET, n)
+                means.append((e * s + off**2).sum(axis=1))
+                variances.append((kappa * s**2 + 4 * e * s * off**2).sum(axis=1))
+            values[j] = np.mean(np.mean(variances, axis=0) + np.var(means, axis=0))
+            left[j] = np.mean(variances)
+        assert values.argmin() == chosen[k]
+        now, floor = 0.0, 0.0
+        for m in models:
+            e, kappa = noise_terms(m, total, noise_aware)
+            s, off = terms(m, m.cov, TARGET, n)
+            now += (kappa * s**2 + 4 * e * s * off**2).sum(axis=1).mean() / 2
+            floor += (kappa / n**2 + 4 * e / n * off**2).sum(axis=1).mean() / 2
+        wanted = (now - left[chosen[k]]) / (now - floor)
+        assert removed[k] == pytest.approx(wanted, rel=1e-7)
+    assert (np.diff(removed) > 0).all()
+    assert civ.plate(9)[0].tolist()[:4] == chosen.tolist()
+    np.testing.assert_array_equal(civ.values(), civ.values())  # the plate left nothing behind
 
 
 def _large(seed, n_measured=60, n_other=20):

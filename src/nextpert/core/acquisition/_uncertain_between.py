@@ -44,6 +44,16 @@ class Groups:
         first = alike[:1] if len(alike) else [-1]
         return cls(weights, group, np.concatenate([first, chosen]).astype(np.int64), alone)
 
+    def with_alone(self, j: int) -> Groups:
+        """Return the groups once candidate ``j`` has cells, hypothetical ones."""
+        if self.group[j] > 0:
+            return self
+        group, leaders, alone = self.group.copy(), self.leaders.copy(), self.alone.copy()
+        group[j], alone[j] = len(leaders), True
+        rest = np.flatnonzero(group == 0)
+        leaders[0] = rest[0] if len(rest) else -1
+        return Groups(self.weights, group, np.append(leaders, j), alone)
+
     @property
     def size(self) -> int:
         """Number of candidates."""

@@ -38,6 +38,7 @@ class Gaps(NamedTuple):
     mean: Array  # of the cells
     state: Array  # expected
     share: Array  # w
+    again: Array  # share believed of hypothetical cells at the state, of what w leaves
     spare: Array  # t
     square: Array  # squared expected term of the gap
     weight: Array  # of each candidate in the average, (m,)
@@ -48,17 +49,23 @@ class Gaps(NamedTuple):
 
 @inner
 def _direction(gaps: Any, i: int, base: Array, rows: Array) -> None:
-    """Fill ``rows`` (d, m) with ``(1, base) - w z``; ``base`` is (p, m) or (p, 1)."""
+    """Fill ``rows`` (d, m) with ``(1, base) - w z``; ``base`` is (p, m) or (p, 1).
+
+    After hypothetical cells ``w z`` is ``(1 - again) w z + again x``.
+    """
     first = gaps.indptr[i]
     degree = gaps.indptr[i + 1] - first
     k = gaps.vptr[i + 1] - gaps.vptr[i] - degree
     step = 1 if base.shape[1] > 1 else 0
     for j in range(rows.shape[1]):
+        again = gaps.again[i, j]
+        share = (1.0 - again) * gaps.share[i, j]
         if k:
-            rows[0, j] = 1.0 - gaps.share[i, j]
+            rows[0, j] = 1.0 - share - again
         for a in range(degree):
             node = gaps.indices[first + a]
-            rows[k + a, j] = base[node, step * j] - gaps.share[i, j] * gaps.mean[node, j]
+            rows[k + a, j] = base[node, step * j] - share * gaps.mean[node, j]
+            rows[k + a, j] -= again * gaps.state[node, j]
 
 
 @inner
@@ -88,6 +95,27 @@ def weights_part(gaps: Any, out: Array) -> None:
         rows, product = np.empty((d, m)), np.empty((d, m))
         _direction(gaps, i, gaps.target, rows)
         _multiply(gaps, i, rows, product, out[i])
+
+
+@entry
+def observe(gaps: Any, one: Any, j: int) -> None:
+    """Take in hypothetical cells of candidate j: ``cov``, ``again`` and ``spare``, in place.
+
+    ``one`` are the same gaps with candidate j alone.
+    """
+    for i in range(len(gaps.vptr) - 1):
+        d, start = gaps.vptr[i + 1] - gaps.vptr[i], gaps.mptr[i]
+        rows, product, square = np.empty((d, 1)), np.empty((d, 1)), np.empty(1)
+        _direction(one, i, one.state, rows)
+        _multiply(gaps, i, rows, product, square)
+        t = gaps.spare[i, j]
+        d2 = gaps.inv_n + t + square[0]
+        for a in range(d):
+            for b in range(d):
+                gaps.cov[start + a * d + b] -= product[a, 0] * product[b, 0] / d2
+        told = t / (t + gaps.inv_n)
+        gaps.again[i, j] += told * (1.0 - gaps.again[i, j])
+        gaps.spare[i, j] = t * (1.0 - told)
 
 
 @inner

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -122,6 +122,31 @@ class UncertainCiv:
         before = self._found.before
         return 1 - self._found.excess / before if before > 0 else np.zeros(self._groups.size)
 
+    def plate(self, size: int) -> tuple[NDArray[np.int64], Vector]:
+        """Return candidates for one plate, each the best one given the cells of those before.
+
+        Parameters
+        ----------
+        size
+            Number of different candidates, ``n_cells`` cells each; where there are fewer, all.
+
+        Returns
+        -------
+        chosen, removed
+            Indices in the order chosen, and the share of what cells may teach that would be
+            removed up to each (as :meth:`removed`).
+        """
+        chosen: list[int] = []
+        removed: list[float] = []
+        for _ in range(min(require_count(size, "size"), self._groups.size)):
+            found = self._look(chosen) if chosen else self._found
+            values = found.excess + found.between
+            values[chosen] = np.inf
+            chosen.append(int(values.argmin()))
+            left = float(found.excess[chosen[-1]])
+            removed.append(1 - left / found.before if found.before > 0 else 0.0)
+        return np.array(chosen, dtype=np.int64), np.array(removed)
+
     @property
     def floor(self) -> float:
         """The part of the criterion that noise alone makes: weights, shifts and graph known."""
@@ -142,25 +167,34 @@ class UncertainCiv:
 
     @cached_property
     def _found(self) -> _Found:
-        groups, between = self._groups, Between(self._groups)
+        return self._look([])
+
+    def _look(self, chosen: Sequence[int]) -> _Found:
+        """Look ahead to cells of every candidate after those of some that are chosen already."""
+        groups, n_ahead = self._groups, self.n_cells * (1 + len(chosen))
+        for j in chosen:
+            groups = groups.with_alone(j)
+        between = Between(groups)
         floors, befores, excesses = [], [], []
         for blr, known in self._pairs:
-            e, kappa = blr.spread(self.n_cells, expected=self.noise_aware)
+            e, kappa = blr.spread(n_ahead, expected=self.noise_aware)
             gaps = self._gaps(blr, known, e, kappa, blr.blocks["cov"])
             r = _weights_part(gaps) + gaps.spare
             slope, noise = 4 * e[:, None] * gaps.square, kappa[:, None] * gaps.inv_n
             floors.append(gaps.inv_n * (groups.weights @ (noise + slope).sum(axis=0)))
             each = (r * (kappa[:, None] * r + 2 * noise + slope)).sum(axis=0)
             befores.append(groups.average(each))
-            if self.noise_aware:
-                gaps = gaps._replace(cov=settle_by_noise(blr, self.n_cells))
-            excesses.append(self._excess(gaps, between))
+            cov = settle_by_noise(blr, n_ahead) if self.noise_aware else gaps.cov.copy()
+            gaps = gaps._replace(cov=cov, group=groups.group)
+            for j in chosen:
+                kernel.observe(gaps, _only(gaps, j), j)
+            excesses.append(self._excess(gaps, groups, between))
         floor, before = float(np.mean(floors)), float(np.mean(befores))
         return _Found(floor, before, np.mean(excesses, axis=0), between.values())
 
-    def _excess(self, gaps: kernel.Gaps, between: Between) -> Vector:
+    def _excess(self, gaps: kernel.Gaps, groups: Groups, between: Between) -> Vector:
         """Return the criterion within a graph, less its floor, and add the graph to ``between``."""
-        groups, several = self._groups, len(self._pairs) > 1
+        several = len(self._pairs) > 1
         own, others = np.empty(groups.size), np.empty((2, groups.size))
         rows = len(groups.leaders) + 2 if several else 0
         left = np.empty((rows, groups.size))
@@ -185,7 +219,7 @@ class UncertainCiv:
         return kernel.Gaps(
             1 / self.n_cells, blr.dag.indptr, blr.dag.indices, blr.vptr, blr.mptr, cov,
             columns(target), columns(mean), columns(known.states(blr) - effect),
-            columns(known.share), columns(known.spare),
+            columns(known.share), np.zeros_like(columns(known.share)), columns(known.spare),
             columns(self._expected_terms(blr, known) ** 2),
             self._groups.weights, self._groups.group, e, kappa,
         )  # fmt: skip
@@ -202,6 +236,13 @@ def _is_alone(known: ShiftPosterior) -> NDArray[np.bool_]:
     """Return the candidates whose gaps depend on the weights in a way of their own."""
     told = known.share if known.effect is None else known.share + np.abs(known.effect)
     return np.any(told > 0, axis=1)
+
+
+def _only(gaps: kernel.Gaps, j: int) -> kernel.Gaps:
+    """Return the gaps of one candidate alone, as they are now."""
+    names = ("mean", "state", "share", "again", "spare", "square")
+    one: dict[str, Any] = {name: getattr(gaps, name)[:, j : j + 1].copy() for name in names}
+    return gaps._replace(**one)
 
 
 def _weights_part(gaps: kernel.Gaps) -> Vector:
