@@ -11,7 +11,6 @@ from nextpert.core import (
     Civ,
     DagBlr,
     Moments,
-    bootstrap_dag,
     boss,
     gsp,
     minimal_imap,
@@ -76,11 +75,6 @@ def test_a_huge_mean_or_shift_is_refused():
         blr.update(Moments.from_array(X), shift, inplace=True)
     for name, part in blr.to_dict().items():
         np.testing.assert_array_equal(part, before[name])
-
-
-def test_a_bootstrap_of_huge_values_is_refused():
-    with pytest.raises(ValueError, match="too large"):
-        bootstrap_dag(1e200 * X, lambda cells, rng: boss(cells, rng=rng).dag, n_bootstraps=2, rng=0)
 
 
 def test_a_distance_of_huge_means_is_refused():

@@ -31,7 +31,6 @@ from nextpert.core.loop.campaign_rows import campaign_rows
 from nextpert.core.loop.campaigns import campaigns
 from nextpert.core.posterior.dag_blr import DagBlr
 from nextpert.core.predict.target_distance import target_distance
-from nextpert.core.search.bootstrap import bootstrap_dag
 from nextpert.core.search.boss import BossResult, boss
 from nextpert.core.search.causaldag_gsp import causaldag_gsp
 from nextpert.core.search.fisher_z_threshold import fisher_z_threshold
@@ -75,7 +74,6 @@ __all__ = [
     "Sphere",
     "TargetMeanVariance",
     "UpperConfidenceInt",
-    "bootstrap_dag",
     "boss",
     "boss_with_network",
     "build_acquisition",
