@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--screens", nargs="+", default=list(SCREENS), choices=list(SCREENS))
     parser.add_argument("--criteria", nargs="+", default=[*CRITERIA, "no_model"])
     parser.add_argument("--held-out", default="both", choices=["no", "yes", "both"])
-    parser.add_argument("--shift", default="knockout", choices=["knockout", "observed"])
+    parser.add_argument("--shift", default="knockout", choices=["knockout", "activation"])
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--workers", type=int, default=os.cpu_count())

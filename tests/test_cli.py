@@ -233,7 +233,7 @@ def test_debug_shows_where_an_error_comes_from(screen):
 
 
 def test_warnings_take_one_line(screen, capsys):
-    assert _design(screen) == 0
+    assert _design(screen, "--shift-sd", "0") == 0
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith("nextpert: warning: ") and "HS2" in line for line in lines)
     assert all(line.startswith("nextpert: ") for line in lines)
@@ -286,7 +286,7 @@ def test_what_functions_log_takes_one_line(screen, monkeypatch, capsys):
 
 def test_rows_shown(screen, capsys):
     assert _design(screen, "--show", 1) == 0
-    assert "... and 3 more in ranking.csv" in capsys.readouterr().out
+    assert "... and 4 more in ranking.csv" in capsys.readouterr().out
     assert _design(screen, "--show", 0) == 0
     assert "rank" not in capsys.readouterr().out.split("Written")[0]
 
@@ -304,14 +304,13 @@ def test_on_the_tap_seq_screen(screen_path, tmp_path, capsys):
     code = main(
         [
             "design", str(path), "--target", "RIPK2", "--control", "non-targeting",
-            "--log-normalise", "--min-fraction", "0.1", "--shift", "observed",
-            "--out", str(tmp_path / "out"), *FAST,
+            "--log-normalise", "--min-fraction", "0.1", "--out", str(tmp_path / "out"), *FAST,
         ]
     )  # fmt: skip
     assert code == 0
     adata = ad.read_h5ad(tmp_path / "out" / "annotated.h5ad")
     assert len(adata.uns["dag"]["genes"]) == 62
     ranking = adata.uns["design"]["ranking"]
-    assert len(ranking) == 11
+    assert len(ranking) == 14
     assert ranking.loc[ranking["predicted_distance"].idxmin(), "perturbation"] == "RIPK2"
     assert "closest to the target: RIPK2" in capsys.readouterr().out

@@ -34,8 +34,8 @@ def fit(adata, **options):
     npt.tl.fit_dag_blr(adata, **options)
 
 
-def fit_observed_known_noise(adata):
-    fit(adata, shift="observed", noise_var=0.2, prior_scale=1.0, intercept=False)
+def fit_exact_known_noise(adata):
+    fit(adata, shift_sd=0, noise_var=0.2, prior_scale=1.0, intercept=False)
 
 
 def fit_table(adata):
@@ -58,7 +58,7 @@ def design(adata):
 
 def design_group(adata):
     fit(adata)
-    npt.tl.design_interventions(adata, ("batch", "a"), shift="observed")
+    npt.tl.design_interventions(adata, ("batch", "a"), shift="activation")
 
 
 def design_means(adata):
@@ -119,7 +119,7 @@ def target_distances(adata):
 
 
 CALLS = [
-    learn, learn_in_full_order, given, no_arcs, fit, fit_observed_known_noise, fit_table,
+    learn, learn_in_full_order, given, no_arcs, fit, fit_exact_known_noise, fit_table,
     fit_controls_alone, fit_layer, design, design_group, design_means, cpca, assign, screen,
     screen_alone, study, diagnose, replay, dag_fit, target_distances,
 ]  # fmt: skip

@@ -13,16 +13,15 @@ CONTROL = np.array([2.0, -1.0, 0.5])
 
 
 def test_a_knockout_takes_the_control_mean_away():
-    found = shifts.knockout(["C", "A"], GENES, CONTROL)
+    found = shifts.in_full(["C", "A"], GENES, "knockout", CONTROL)
     assert found.tolist() == [-2.0, 0.0, -0.5]
     # Whatever its sign: the mean that is reached is nothing.
-    assert (CONTROL + shifts.knockout(GENES, GENES, CONTROL)).tolist() == [0, 0, 0]
-    assert shifts.knockout([], GENES, CONTROL).tolist() == [0, 0, 0]
+    assert (CONTROL + shifts.in_full(GENES, GENES, "knockout", CONTROL)).tolist() == [0, 0, 0]
+    assert shifts.in_full([], GENES, "knockout", CONTROL).tolist() == [0, 0, 0]
 
 
-def test_a_measured_change_is_perturbed_minus_control():
-    found = shifts.observed(["B", "C"], GENES, CONTROL, np.array([9.0, 3.0, 0.25]))
-    assert found.tolist() == [0.0, 4.0, -0.25]
+def test_an_activation_raises_the_targets_by_one_unit():
+    assert shifts.in_full(["C"], GENES, "activation", CONTROL).tolist() == [0.0, 0.0, 1.0]
 
 
 def with_mean(mean):
@@ -41,7 +40,7 @@ def test_hardly_expressed_is_less_than_a_tenth_of_a_standard_deviation():
     assert shifts.hardly_expressed(cells, GENES) == ["C"]
     said = shifts.hardly_expressed_message(["A", "B"])
     assert "A, B" in said
-    assert "shift='observed'" in said
+    assert "shift_sd='learned'" in said
 
 
 def test_a_table_is_read_by_name():
@@ -78,10 +77,10 @@ def test_every_name_once():
 
 
 def test_words_and_tables_are_shifts():
-    for good in ("knockout", "observed", {}, pd.DataFrame()):
+    for good in ("knockout", "activation", {}, pd.DataFrame()):
         shifts.check_shift(good)
     for bad in ("knockin", None, 1.0, ["knockout"]):
-        with pytest.raises(ValueError, match="shift must be 'knockout', 'observed'"):
+        with pytest.raises(ValueError, match="shift must be 'knockout', 'activation'"):
             shifts.check_shift(bad)
 
 

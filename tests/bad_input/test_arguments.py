@@ -71,6 +71,7 @@ WRONG = {
         [],
         {"MYC": "high"},
     ),
+    "shift_sd": (NAN, -1, "exact", 0.5, True, None),
     "shift": (3, "ko", [], {"MYC": 1}, {"NOPE": {"MYC": 1}}, {"MYC": {"NOPE": 1}}),
     "candidates": (3, "NOPE", [], ["NOPE"], {}, {"MYC": {"NOPE": 1}}),
     "dag": (3, "MYC", [("MYC",)], np.ones((2, 2)), [("MYC", "NOPE")], [("MYC", "MYC")]),

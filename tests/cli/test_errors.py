@@ -252,7 +252,7 @@ def test_the_acquisitions_are_those_of_the_function():
         ),
         ("use fewer genes (genes=[...])", "use fewer genes (--genes NAME ...)"),
         ("shift must be 'knockout'.", "--shift must be 'knockout'."),
-        ("use shift='observed', or", "use --shift observed, or"),
+        ("use shift='activation', or", "use --shift activation, or"),
         ("adata.obs['control'] of control cells", "adata.obs['control'] of control cells"),
         ("the target genes of a shift", "the target genes of a shift"),
         ("Name it with perturbation_key.", "Name it with --perturbation-key."),

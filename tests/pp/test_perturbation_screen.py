@@ -61,7 +61,7 @@ def test_tapseq_goes_through_to_a_ranking(tapseq):
     same = other[adata.obs_names, adata.var_names].X.toarray()
     np.testing.assert_allclose(adata.X.toarray(), same, rtol=1e-5)
     npt.tl.learn_dag(adata, n_runs=3)
-    npt.tl.fit_dag_blr(adata, shift="observed")
+    npt.tl.fit_dag_blr(adata)
     npt.tl.design_interventions(adata, "RIPK2")
     ranking = adata.uns["design"]["ranking"]
     assert ranking.loc[ranking["predicted_distance"].idxmin(), "perturbation"] == "RIPK2"

@@ -217,7 +217,7 @@ def test_strength_and_coverage_by_hand():
 
 
 @pytest.mark.filterwarnings("ignore:Perturbations left out")
-@pytest.mark.parametrize("shift", ["knockout", "observed"])
+@pytest.mark.parametrize("shift", ["knockout"])
 def test_the_empty_graph_against_a_brute_force(small_screen, arcs, shift):
     npt.tl.learn_dag(small_screen, method="given", dag=arcs, genes=list(small_screen.var_names))
     npt.tl.diagnose(small_screen, shift=shift)

@@ -23,7 +23,7 @@ N_GRAPHS = 6
 def many(small_screen):
     options = {"method": "boss", "environments": "all", "n_runs": 1, "rng": 0}
     npt.tl.learn_dag(small_screen, **options, n_graphs=N_GRAPHS)
-    npt.tl.fit_dag_blr(small_screen)
+    npt.tl.fit_dag_blr(small_screen, shift_sd=0)
     return small_screen
 
 
@@ -34,7 +34,7 @@ def torn(many):
     graphs = [sp.csr_array(each) for each in (arcs, arcs.T, 0 * arcs)]
     stored = {k: v for k, v in many.uns["dag"].items() if k not in ("format", "contents")}
     many.uns["dag"] = with_format({**stored, "graphs": Ensemble(graphs, np.empty(0)).stored()})
-    npt.tl.fit_dag_blr(many)
+    npt.tl.fit_dag_blr(many, shift_sd=0)
     return many
 
 
@@ -47,7 +47,7 @@ def alone(adata):
     """The same screen with the graph of all cells only."""
     other = adata.copy()
     npt.tl.learn_dag(other, method="given", dag=read_graph(adata, "dag")[2])
-    npt.tl.fit_dag_blr(other)
+    npt.tl.fit_dag_blr(other, shift_sd=0)
     return other
 
 
@@ -63,7 +63,7 @@ def test_every_graph_is_fitted_as_if_it_were_the_only_one(many):
     for found, graph in zip(fit.ensemble, graphs, strict=True):
         other = many.copy()
         other.varp["one"] = graph.to_matrix()
-        npt.tl.fit_dag_blr(other, dag_key="one", key_added="one_blr")
+        npt.tl.fit_dag_blr(other, shift_sd=0, dag_key="one", key_added="one_blr")
         wanted = posterior_from(other, "one_blr")
         assert not wanted.ensemble
         assert np.array_equal(found.mean().toarray(), wanted.blr.mean().toarray())
@@ -81,7 +81,7 @@ def test_the_ensemble_survives_files(many, kind, tmp_path):
         posterior_from(many).ensemble, posterior_from(read).ensemble, strict=True
     ):
         assert np.array_equal(before.mean().toarray(), after.mean().toarray())
-    npt.tl.fit_dag_blr(read)  # the graphs, too
+    npt.tl.fit_dag_blr(read, shift_sd=0)  # the graphs, too
     assert len(posterior_from(read).ensemble) == N_GRAPHS
 
 
@@ -107,7 +107,7 @@ def test_damaged_graphs_are_refused_with_the_remedy(many):
         with pytest.raises(ValueError, match=rf"damaged.*{what}.*run tl\.learn_dag again"):
             read_graphs(other, "dag", genes, dag)
     with pytest.raises(ValueError, match=r"run tl\.learn_dag again"):
-        npt.tl.fit_dag_blr(other)
+        npt.tl.fit_dag_blr(other, shift_sd=0)
 
 
 def test_a_damaged_ensemble_is_refused_with_the_remedy(many):
@@ -124,7 +124,7 @@ def test_a_graph_changed_by_hand_stands_alone(many):
     matrix[parent[0], child[0]] = 0
     many.varp["dag"] = matrix.tocsr()
     with pytest.warns(UserWarning, match="graphs of resamples .* are not used"):
-        npt.tl.fit_dag_blr(many)
+        npt.tl.fit_dag_blr(many, shift_sd=0)
     assert not posterior_from(many).ensemble
 
 

@@ -50,7 +50,7 @@ def knockouts(adata, labels=("MYC", "STK3", "OXR1", "MYC+OXR1")):
 
 @quiet
 def test_means_equal_the_normal_equations(screen, graph):
-    npt.tl.fit_dag_blr(screen, prior_scale=1.0)
+    npt.tl.fit_dag_blr(screen, shift_sd=0, prior_scale=1.0)
     wanted = normal_equations(screen, graph, knockouts(screen))
     np.testing.assert_allclose(screen.varp["dag_blr_mean"].toarray(), wanted, atol=1e-8)
 
@@ -65,7 +65,7 @@ def test_true_weights_are_found(screen, truth):
 
 @quiet
 def test_table_of_environments(screen):
-    npt.tl.fit_dag_blr(screen)
+    npt.tl.fit_dag_blr(screen, shift_sd=0)
     stored = screen.uns["dag_blr"]
     table = stored["environments"]
     assert table["perturbation"].tolist() == ["MYC", "MYC+OXR1", "OXR1", "STK3"]
@@ -82,7 +82,7 @@ def test_table_of_environments(screen):
 
 def test_left_out_labels_are_named_and_kept(screen):
     with pytest.warns(UserWarning, match=r"left out of the fit: HS2 \(not measured: HS2\)"):
-        npt.tl.fit_dag_blr(screen)
+        npt.tl.fit_dag_blr(screen, shift_sd=0)
     table = screen.uns["dag_blr"]["left_out"]
     assert table.to_dict("list") == {
         "perturbation": ["HS2"], "n_cells": [30], "reason": ["not measured: HS2"],
@@ -92,25 +92,11 @@ def test_left_out_labels_are_named_and_kept(screen):
 def test_measured_genes_outside_the_panel_get_their_own_reason(small_screen):
     npt.tl.learn_dag(small_screen, method="given", dag=[("STK3", "OXR1")])
     with pytest.warns(UserWarning, match="left out") as caught:
-        npt.tl.fit_dag_blr(small_screen)
+        npt.tl.fit_dag_blr(small_screen, shift_sd=0)
     assert "MYC (measured but outside the panel: MYC)" in str(caught[0].message)
     left = small_screen.uns["dag_blr"]["left_out"]
     assert left["perturbation"].tolist() == ["HS2", "MYC", "MYC+OXR1"]
     assert small_screen.uns["dag_blr"]["genes"].tolist() == ["STK3", "OXR1"]
-
-
-@quiet
-def test_observed_shifts_are_measured_changes_of_the_targets(screen, graph):
-    npt.tl.fit_dag_blr(screen, shift="observed", prior_scale=1.0)
-    control = cells_of(screen, "control").mean(axis=0)
-    shifts = {"control": np.zeros(8)}
-    for label in ("MYC", "MYC+OXR1", "OXR1", "STK3"):
-        change = cells_of(screen, label).mean(axis=0) - control
-        shifts[label] = np.where(np.isin(screen.var_names, label.split("+")), change, 0)
-    stored = screen.uns["dag_blr"]["shifts"].toarray()
-    np.testing.assert_allclose(stored, np.array(list(shifts.values()))[1:], atol=1e-12)
-    wanted = normal_equations(screen, graph, shifts)
-    np.testing.assert_allclose(screen.varp["dag_blr_mean"].toarray(), wanted, atol=1e-8)
 
 
 @pytest.mark.parametrize("kind", ["mapping", "frame"])
@@ -119,7 +105,7 @@ def test_table_of_shifts(kind, screen, graph):
     table = {"HS2": {"MYC": -0.4, "CPQ": 0.25}, "STK3": {"STK3": -1.0}}
     given = pd.DataFrame(table).T if kind == "frame" else table
     with pytest.warns(UserWarning, match=r"MYC \(no row in the table of shifts\)"):
-        npt.tl.fit_dag_blr(screen, shift=given, prior_scale=1.0)
+        npt.tl.fit_dag_blr(screen, shift=given, shift_sd=0, prior_scale=1.0)
     shifts = {"control": np.zeros(8), "HS2": np.zeros(8), "STK3": np.zeros(8)}
     shifts["HS2"][[0, 7]] = -0.4, 0.25
     shifts["STK3"][1] = -1.0
@@ -134,10 +120,10 @@ def test_table_of_shifts(kind, screen, graph):
 def test_some_perturbations_or_none(screen, graph):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        npt.tl.fit_dag_blr(screen, perturbations=["OXR1"], prior_scale=1.0)
+        npt.tl.fit_dag_blr(screen, perturbations=["OXR1"], shift_sd=0, prior_scale=1.0)
         wanted = normal_equations(screen, graph, knockouts(screen, ["OXR1"]))
         np.testing.assert_allclose(screen.varp["dag_blr_mean"].toarray(), wanted, atol=1e-8)
-        npt.tl.fit_dag_blr(screen, perturbations=[], prior_scale=1.0)
+        npt.tl.fit_dag_blr(screen, perturbations=[], shift_sd=0, prior_scale=1.0)
     wanted = normal_equations(screen, graph, knockouts(screen, []))
     np.testing.assert_allclose(screen.varp["dag_blr_mean"].toarray(), wanted, atol=1e-8)
     assert len(screen.uns["dag_blr"]["environments"]) == 0
@@ -148,11 +134,12 @@ def test_targets_that_are_hardly_expressed_are_named(screen):
     rare = np.where(np.arange(is_control.sum()) % 300 == 0, 1.0, 0.0)
     screen.X[is_control, 4] = rare
     with pytest.warns(UserWarning, match="Control mean about nothing.*: OXR1"):
-        npt.tl.fit_dag_blr(screen, perturbations=["OXR1", "MYC"])
+        npt.tl.fit_dag_blr(screen, perturbations=["OXR1", "MYC"], shift_sd=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        npt.tl.fit_dag_blr(screen, perturbations=["OXR1"], shift="observed")
-        npt.tl.fit_dag_blr(screen, perturbations=["MYC"])
+        npt.tl.fit_dag_blr(screen, perturbations=["OXR1"], shift="activation")
+        npt.tl.fit_dag_blr(screen, perturbations=["OXR1", "MYC"])
+        npt.tl.fit_dag_blr(screen, perturbations=["MYC"], shift_sd=0)
 
 
 @quiet
@@ -191,7 +178,7 @@ def test_any_matrix_gives_the_same_fit(kind, screen, tmp_path):
 @quiet
 def test_graph_put_in_by_hand(small_screen, graph):
     small_screen.varp["mine"] = graph.to_matrix().toarray()
-    npt.tl.fit_dag_blr(small_screen, dag_key="mine", prior_scale=1.0)
+    npt.tl.fit_dag_blr(small_screen, dag_key="mine", shift_sd=0, prior_scale=1.0)
     wanted = normal_equations(small_screen, graph, knockouts(small_screen))
     np.testing.assert_allclose(small_screen.varp["dag_blr_mean"].toarray(), wanted, atol=1e-8)
 

@@ -302,7 +302,7 @@ def test_as_many_genes_as_controls_with_one_warning(method):
     true = {frozenset((names[k], names[i])) for k, i in truth.dag.edges()}
     found = {frozenset(arc) for arc in arcs_of(adata)}
     assert len(found & true) > (0.35 if method == "gsp" else 0.7) * len(true)
-    npt.tl.fit_dag_blr(adata, shift="observed")
+    npt.tl.fit_dag_blr(adata)
     npt.tl.diagnose(adata)
 
 

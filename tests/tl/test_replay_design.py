@@ -254,13 +254,13 @@ def test_options_reach_the_campaigns(screen):
     assert npt.tl.replay_design(screen, copy=True, criteria=["cv"], **SMALL).uns["replay"]
     assert "replay" not in screen.uns
     npt.tl.replay_design(
-        screen, ["MYC"], candidates=["MYC", "STK3"], shift="observed",
+        screen, ["MYC"], candidates=["MYC", "STK3"], shift="activation",
         layer="lognorm", criteria=["ei", "target_mean_variance"],
         key_added="mine", **SMALL,
     )  # fmt: skip
     stored = screen.uns["mine"]
     assert stored["environments"]["perturbation"].tolist() == ["MYC", "STK3"]
-    assert stored["environments"]["shift_source"].tolist() == ["observed"] * 2
+    assert stored["environments"]["shift_source"].tolist() == ["activation"] * 2
     assert stored["params"]["layer"] == "lognorm"
     table = {"MYC": {"MYC": -1.0}, "OXR1": {"OXR1": -2.0}}
     npt.tl.replay_design(screen, shift=table, criteria=["civ"], **SMALL)

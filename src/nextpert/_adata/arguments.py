@@ -287,6 +287,7 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
     "min_cells": partial(_whole, least=0, none=True),
     **_each(_number, "penalty", "confidence", "min_seen", "expected_degree"),
     **_each(partial(_number, least=0), "min_weight", "min_depth", "threshold"),
+    "shift_sd": partial(_number, word="learned", least=0),
     "noise_var": _by_gene,
     "target": _target,
     "alpha": partial(_number, word="auto"),

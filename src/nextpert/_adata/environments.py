@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from nextpert._adata import shifts as _shifts
-from nextpert._adata.labels import parse_label
+from nextpert._adata.labels import NO_PERTURBATION, parse_label
 from nextpert._adata.panel import closest, guide_hint, id_hint, in_order, list_names
 from nextpert._adata.shifts import Interventions
 from nextpert._adata.write import strings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-
-    from numpy.typing import NDArray
 
     from nextpert._adata.labels import LabelTable
     from nextpert.core import Moments
@@ -31,13 +29,17 @@ Reasons = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Plan:
-    """The perturbations to use and those left out, with the reason of each."""
+    """The perturbations to use and those left out, with the reason of each.
+
+    ``unmeasured`` are those used of which a target is not on the panel, and why.
+    """
 
     names: list[str]
     targets: list[list[str]]
     left_out: Reasons
     table: Interventions | None
     hint: str = ""
+    unmeasured: Reasons = field(default_factory=list)
 
 
 def plan_environments(
@@ -49,8 +51,9 @@ def plan_environments(
     shift: Any,
     separator: str,
     control: str,
+    every: bool = False,
 ) -> Plan:
-    """Choose the labels whose shift is known on the panel.
+    """Choose the labels whose shift is known on the panel; with ``every`` the others too.
 
     Raises
     ------
@@ -59,26 +62,34 @@ def plan_environments(
     """
     wanted = _wanted(labels, perturbations, control)
     _say_unlabelled(labels)
+    left_out: Reasons = []
+    if every and perturbations is None:
+        left_out = [(name, "no perturbation") for name in wanted if name in NO_PERTURBATION]
+        wanted = [name for name in wanted if name not in NO_PERTURBATION]
     if not isinstance(shift, str):
         table = _shifts.read_table(shift, genes)
         labels.require(table.names, "Perturbations of the table of shifts")
         rows = {name: row for row, name in enumerate(table.names)}
-        used = [name for name in wanted if name in rows]
-        left = [(name, "no row in the table of shifts") for name in wanted if name not in rows]
-        return Plan(used, [table.targets[rows[name]] for name in used], left, table)
+        used = [name for name in wanted if every or name in rows]
+        left_out += [(name, "no row in the table of shifts") for name in wanted if name not in used]
+        targets = [table.targets[rows[name]] if name in rows else [] for name in used]
+        return Plan(used, targets, left_out, table)
     panel, known = set(genes), set(measured)
-    names, targets, left_out = [], [], []
+    names: list[str] = []
+    aims: list[list[str]] = []
     absent: list[str] = []
+    unmeasured: Reasons = []
     for name in wanted:
         inside, outside = parse_label(name, panel, separator=separator, control=control)
         if outside or not inside:
-            left_out.append((name, _reason(outside or [name], known)))
+            reasons = unmeasured if every else left_out
+            reasons.append((name, _reason(outside or [name], known)))
             absent += [gene for gene in outside if gene not in known]
-        else:
+        if every or not (outside or not inside):
             names.append(name)
-            targets.append(inside)
+            aims.append(inside)
     hint = (guide_hint(absent, known) + id_hint(absent, measured)) if absent else ""
-    return Plan(names, targets, left_out, None, hint)
+    return Plan(names, aims, left_out, None, hint, unmeasured)
 
 
 def _say_unlabelled(labels: LabelTable) -> None:
@@ -112,25 +123,20 @@ def _wanted(labels: LabelTable, perturbations: Sequence[str] | None, control: st
 
 
 def shift_environments(
-    plan: Plan,
-    shift: Any,
-    genes: Sequence[str],
-    control: Moments,
-    means: NDArray[np.float64],
+    plan: Plan, shift: Any, genes: Sequence[str], control: Moments
 ) -> Interventions:
-    """Return the shift of every perturbation of the plan, whose cells have ``means``."""
+    """Return the shift of every perturbation of the plan, taken in full."""
     shifts = np.zeros((len(plan.names), len(genes)))
     if plan.table is not None:
         row = {name: i for i, name in enumerate(plan.table.names)}
-        shifts = plan.table.shifts[[row[name] for name in plan.names]]
+        for name, kept in zip(plan.names, shifts, strict=True):
+            if name in row:
+                kept[:] = plan.table.shifts[row[name]]
         return Interventions(plan.names, plan.targets, shifts, ["table"] * len(plan.names))
-    for i, (targets, mean) in enumerate(zip(plan.targets, means, strict=True)):
-        shifts[i] = (
-            _shifts.knockout(targets, genes, control.mean)
-            if shift == "knockout"
-            else _shifts.observed(targets, genes, control.mean, mean)
-        )
-    return Interventions(plan.names, plan.targets, shifts, [str(shift)] * len(plan.names))
+    for targets, row_ in zip(plan.targets, shifts, strict=True):
+        row_[:] = _shifts.in_full(targets, genes, str(shift), control.mean)
+    sources = [str(shift) if targets else "not measured" for targets in plan.targets]
+    return Interventions(plan.names, plan.targets, shifts, sources)
 
 
 def require_varying(control: Moments, genes: Sequence[str]) -> None:
@@ -196,6 +202,17 @@ def warn_left_out(plan: Plan) -> None:
         shown = list_names((f"{name} ({reason})" for name, reason in plan.left_out), limit=40)
         message = f"Perturbations left out of the fit: {shown}.{plan.hint}"
         warnings.warn(message, UserWarning, stacklevel=3)
+
+
+def say_unmeasured(plan: Plan) -> None:
+    """Say which perturbations have a target that is not measured; warn where a name looks wrong."""
+    if not plan.unmeasured:
+        return
+    shown = list_names((f"{name} ({reason})" for name, reason in plan.unmeasured), limit=40)
+    message = f"Shifts learned from cells alone, for want of a target on the panel: {shown}."
+    logger.info("%s", message)
+    if plan.hint:
+        warnings.warn(message + plan.hint, UserWarning, stacklevel=3)
 
 
 def warn_hardly_expressed(used: Interventions, control: Moments, genes: Sequence[str]) -> None:

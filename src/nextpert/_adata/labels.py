@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+# Labels of cells that no guide, or more than one, was found in.
+NO_PERTURBATION = ("unassigned", "multi", "no_guide", "control_guide")
+
+
 @dataclass(frozen=True)
 class LabelTable:
     """The labels of one column of ``.obs``.

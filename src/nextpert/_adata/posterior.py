@@ -12,6 +12,7 @@ from nextpert._adata.ensemble import read_ensemble
 from nextpert._adata.fingerprint import changed_since
 from nextpert._adata.graph import panel_of, read_graph, require_same_panel, symbols_of
 from nextpert._adata.panel import list_names, resolve_panel
+from nextpert._adata.shift_prior import read_shift_prior
 from nextpert._adata.stored import read_stored
 from nextpert._adata.write import read_lists
 from nextpert.core import DagBlr
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
     from numpy.typing import NDArray
+
+    from nextpert.core.effects.shift_prior import ShiftPrior
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class FittedPosterior:
         Parameters of the fit.
     ensemble
         The posteriors on the graphs of resamples, of equal weight; empty where there is one graph.
+    shift_prior
+        What was expected of the shift of every perturbation, and the means of its cells.
     """
 
     blr: DagBlr
@@ -63,6 +68,7 @@ class FittedPosterior:
     cells: str
     params: dict[str, Any]
     ensemble: list[DagBlr]
+    shift_prior: ShiftPrior
 
 
 def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
@@ -88,6 +94,7 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
             f"adata.uns[{key!r}] is damaged (its parts differ in size): run tl.fit_dag_blr again."
         )
         raise ValueError(message)
+    shifts = np.asarray(stored["shifts"].todense(), dtype=np.float64)
     params = {str(name): value for name, value in stored["params"].items()}
     _compare_with_graph(adata, key, genes, symbols, blr, str(params["dag_key"]))
     _compare_with_cells(adata, key, stored.get("cells"), params, columns)
@@ -100,12 +107,15 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         targets=read_lists(
             stored.get("targets"), len(stored["environments"]), f"adata.uns[{key!r}]['targets']"
         ),
-        shifts=np.asarray(stored["shifts"].todense(), dtype=np.float64),
+        shifts=shifts,
         n_control_cells=int(stored["n_control_cells"]),
         cells=" ".join(map(str, dict(stored.get("cells", {})).values())),
         params=params,
         ensemble=read_ensemble(
             stored.get("ensemble"), len(genes), f"adata.uns[{key!r}]['ensemble']"
+        ),
+        shift_prior=read_shift_prior(
+            stored.get("shift_prior"), shifts, f"adata.uns[{key!r}]['shift_prior']"
         ),
     )
 

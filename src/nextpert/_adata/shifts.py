@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
-KINDS = ("knockout", "observed")
+KINDS = ("knockout", "activation")
 # A control mean below this share of its standard deviation cannot be told from nothing in the
 # hundred or so cells of one perturbation.
 _ABOUT_NOTHING = 0.1
@@ -39,7 +39,7 @@ class Interventions:
     shifts
         Shift of every gene, shape ``(n_interventions, n_genes)``, log-normalised expression.
     sources
-        Where each shift comes from: ``"knockout"``, ``"observed"``, ``"table"``.
+        Where each shift comes from: ``"knockout"``, ``"activation"``, ``"table"``.
     """
 
     names: list[str]
@@ -61,7 +61,7 @@ def check_shift(shift: Any) -> None:
     if isinstance(shift, (pd.DataFrame, Mapping)) or (isinstance(shift, str) and shift in KINDS):
         return
     message = (
-        f"shift must be 'knockout', 'observed', a DataFrame (perturbations x genes) or a mapping "
+        f"shift must be 'knockout', 'activation', a DataFrame (perturbations x genes) or a mapping "
         f"{{perturbation: {{gene: shift}}}}, but is {shift!r}."
     )
     raise ValueError(message)
@@ -114,21 +114,22 @@ def _numbers(table: pd.DataFrame) -> NDArray[np.float64]:
         raise ValueError(message) from None
 
 
-def knockout(targets: Sequence[str], genes: Sequence[str], control_mean: Vector) -> Vector:
-    """Return the shift that takes the mean of each target from the control mean to nothing."""
-    shift = np.zeros(len(genes))
-    place = panel_index(targets, genes, "A perturbation")
-    shift[place] = -control_mean[place]
-    return shift
+def own_shift(kind: str, control_mean: Vector) -> Vector:
+    """Return the shift of every gene that is itself perturbed in full, shape ``(n_genes,)``.
+
+    A knockout takes the mean from that of the controls to nothing; an activation raises it by one
+    unit of log-normalised expression.
+    """
+    return -control_mean if kind == "knockout" else np.ones_like(control_mean)
 
 
-def observed(
-    targets: Sequence[str], genes: Sequence[str], control_mean: Vector, perturbed_mean: Vector
+def in_full(
+    targets: Sequence[str], genes: Sequence[str], kind: str, control_mean: Vector
 ) -> Vector:
-    """Return the measured change of the mean of each target, perturbed minus control."""
+    """Return the shift that perturbs each target in full and leaves the other genes alone."""
     shift = np.zeros(len(genes))
     place = panel_index(targets, genes, "A perturbation")
-    shift[place] = perturbed_mean[place] - control_mean[place]
+    shift[place] = own_shift(kind, control_mean)[place]
     return shift
 
 
@@ -142,8 +143,8 @@ def hardly_expressed_message(genes: Sequence[str]) -> str:
     """Return the warning about knockouts of genes that are hardly expressed."""
     return (
         f"Control mean about nothing, so a knockout is a shift of about nothing: "
-        f"{list_names(genes, limit=30)}. Leave these perturbations out, use shift='observed', or "
-        f"give a table of shifts."
+        f"{list_names(genes, limit=30)}. Leave these perturbations out, learn how far "
+        f"shifts are to be believed (shift_sd='learned'), or give a table of shifts."
     )
 
 

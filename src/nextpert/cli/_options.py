@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from nextpert.cli._types import jobs, level, positive, scale, share, shift, shift_sd, whole
 
 _DEMO = """\
 Run the main job: learn the graph, fit the posterior, rank what to try next. By default on a
@@ -72,12 +70,12 @@ def _add_options(parser: argparse.ArgumentParser, *, out: str) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--out", type=Path, default=Path(out), help="folder of the results")
     group.add_argument(
-        "--show", type=_whole(0), default=15, metavar="N", help="rows of the table printed"
+        "--show", type=whole(0), default=15, metavar="N", help="rows of the table printed"
     )
     group.add_argument("--no-figures", action="store_true", help="write no figures")
     group.add_argument("--quiet", action="store_true", help="no progress")
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    group.add_argument("--seed", type=_whole(0), default=0, help="seed of everything random")
+    group.add_argument("--seed", type=whole(0), default=0, help="seed of everything random")
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +123,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--min-fraction",
-        type=_share,
+        type=share,
         default=0.0,
         metavar="SHARE",
         help="leave out genes seen in no more than this share of the control cells",
@@ -145,17 +143,17 @@ def _add_graph(parser: argparse.ArgumentParser) -> None:
         "--dag", type=Path, metavar="FILE.csv", help="arcs of your own: columns parent, child"
     )
     group.add_argument(
-        "--alpha", type=_level, default=_ONLY["gsp"]["alpha"], help="gsp: level of the tests"
+        "--alpha", type=level, default=_ONLY["gsp"]["alpha"], help="gsp: level of the tests"
     )
     group.add_argument(
         "--penalty",
-        type=_positive,
+        type=positive,
         default=_ONLY["boss"]["penalty"],
         help="boss: factor on that of the BIC",
     )
     group.add_argument(
         "--n-runs",
-        type=_whole(1),
+        type=whole(1),
         help="restarts; by default 10 of boss (3 above 100 genes), 100 of gsp",
     )
     group.add_argument(
@@ -170,7 +168,7 @@ def _add_graph(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--n-graphs",
-        type=_whole(1),
+        type=whole(1),
         default=_N_GRAPHS,
         help="graphs of resampled cells, for the frequency of every arc and for intervals of "
         "distances that know of it; 1 for none",
@@ -183,7 +181,7 @@ def _add_graph(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.csv",
         help="boss: arcs known elsewhere: columns source, target and, if there is one, weight",
     )
-    group.add_argument("--n-jobs", type=_jobs, default=1, help="threads")
+    group.add_argument("--n-jobs", type=jobs, default=1, help="threads")
     for name, columns in (
         ("before", "earlier, later"),
         ("tiers", "gene, tier (a number)"),
@@ -202,21 +200,29 @@ def _add_posterior(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--shift",
-        type=_shift,
+        type=shift,
         default="knockout",
-        metavar="knockout|observed|FILE.csv",
-        help="what a perturbation does to its targets; a table has perturbations as rows",
+        metavar="knockout|activation|FILE.csv",
+        help="what a perturbation is expected to do; a table has perturbations as rows",
     )
+    group.add_argument(
+        "--shift-sd",
+        type=shift_sd,
+        default="learned",
+        metavar="learned|0",
+        help="how far shifts are to be believed: learned, or 0 for exact ones as in the paper",
+    )
+    group.add_argument("--guide-key", metavar="COLUMN", help="column with the guide of every cell")
     group.add_argument("--separator", default="+", help="what joins the targets in a label")
     group.add_argument(
-        "--prior-scale", type=_scale, default="evidence", metavar="evidence|NUMBER", help="learn it"
+        "--prior-scale", type=scale, default="evidence", metavar="evidence|NUMBER", help="learn it"
     )
     group.add_argument(
         "--prior-units",
         choices=("data", "noise", "evidence"),
         help="what weights are measured in by the prior",
     )  # fmt: skip
-    group.add_argument("--noise-var", type=_positive, help="known noise variance of all genes")
+    group.add_argument("--noise-var", type=positive, help="known noise variance of all genes")
     group.add_argument("--no-intercept", action="store_true", help="for data centred by controls")
 
 
@@ -232,89 +238,19 @@ def _add_ranking(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--candidate-shift",
-        type=_shift,
-        metavar="knockout|observed|FILE.csv",
+        type=shift,
+        metavar="knockout|activation|FILE.csv",
         help="shift of the candidates; by default as fitted",
     )
     group.add_argument(
-        "--n-cells", type=_whole(1), default=100, help="cells planned for the next one"
+        "--n-cells", type=whole(1), default=100, help="cells planned for the next one"
     )
-    group.add_argument("--n-samples", type=_whole(2), default=400, help="posterior draws")
+    group.add_argument("--n-samples", type=whole(2), default=400, help="posterior draws")
     group.add_argument(
         "--no-noise-aware",
         action="store_true",
         help="look ahead as the paper does, all planned cells at their mean",
     )
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        message = f"must be a number, but is {text!r}"
-        raise argparse.ArgumentTypeError(message)
-    return value
-
-
-def _share(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value < 1:
-        message = f"must lie between 0 and 1, but is {text}"
-        raise argparse.ArgumentTypeError(message)
-    return value
-
-
-def _level(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < 1:
-        message = f"must lie between 0 and 1, both excluded, but is {text}"
-        raise argparse.ArgumentTypeError(message)
-    return value
-
-
-def _positive(text: str) -> float:
-    value = _number(text)
-    if value <= 0:
-        message = f"must be above 0, but is {text}"
-        raise argparse.ArgumentTypeError(message)
-    return value
-
-
-def _scale(text: str) -> str | float:
-    return text if text == "evidence" else _positive(text)
-
-
-def _shift(text: str) -> str:
-    if text not in ("knockout", "observed") and not text.endswith(".csv"):
-        message = f"must be knockout, observed or a FILE.csv, but is {text!r}"
-        raise argparse.ArgumentTypeError(message)
-    return text
-
-
-def _jobs(text: str) -> int:
-    value = _whole(-1)(text)
-    if value == 0:
-        message = "must be a number of threads, or -1 for all processors, but is 0"
-        raise argparse.ArgumentTypeError(message)
-    return value
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    """Return what reads a whole number of at least ``least``."""
-
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            message = f"must be a whole number of at least {least}, but is {text!r}"
-            raise argparse.ArgumentTypeError(message)
-        return value
-
-    return read
 
 
 def parse(version: str, argv: list[str] | None) -> argparse.Namespace:

@@ -79,6 +79,8 @@ def _analyse(inputs: Inputs, options: argparse.Namespace) -> None:
             adata,
             perturbations=options.perturbations,
             shift=tables["shift"],
+            shift_sd=options.shift_sd,
+            guide_key=options.guide_key,
             separator=options.separator,
             prior_scale=options.prior_scale,
             prior_units=options.prior_units,

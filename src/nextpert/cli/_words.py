@@ -10,9 +10,10 @@ _OPTIONS = {
     for name in (
         "perturbation_key", "control", "layer", "genes", "method", "dag", "alpha",
         "environments", "penalty", "n_runs", "n_graphs", "targets_first", "n_jobs", "before",
-        "tiers", "required", "forbidden", "perturbations", "shift", "separator", "prior_scale",
-        "prior_units", "noise_var", "acquisition", "candidates", "target", "n_cells", "n_samples",
-        "depth_key", "gene_symbols", "prior_network", "checkpoint",
+        "tiers", "required", "forbidden", "perturbations", "shift", "shift_sd", "guide_key",
+        "separator", "prior_scale", "prior_units", "noise_var", "acquisition", "candidates",
+        "target", "n_cells", "n_samples", "depth_key", "gene_symbols", "prior_network",
+        "checkpoint",
     )
 } | {"intercept": "--no-intercept", "noise_aware": "--no-noise-aware", "rng": "--seed"}  # fmt: skip
 _ANY = "|".join(sorted(_OPTIONS, key=len, reverse=True))

@@ -8,6 +8,7 @@ import numpy as np
 
 from nextpert import _adata
 from nextpert._adata import Roles, read_roles, subset
+from nextpert._adata.labels import NO_PERTURBATION
 from nextpert._adata.roles import KEY
 from nextpert._adata.screen import read_environments
 from nextpert._adata.stored import with_format
@@ -31,8 +32,8 @@ def perturbation_screen(
     gene_symbols: str | None = None,
     min_cells: int = 20,
     combinations: str = "drop",
-    outside: str = "drop",
-    unassigned: Sequence[str] = ("unassigned", "multi", "no_guide", "control_guide"),
+    outside: str = "keep",
+    unassigned: Sequence[str] = NO_PERTURBATION,
     separator: str = "+",
     aliases: Mapping[str, str] | None = None,
     min_seen: float = 0.1,
@@ -83,8 +84,8 @@ def perturbation_screen(
         names them by their targets in the panel alone: ``A+X`` with ``X`` outside the panel
         becomes ``A``, and ``obs["other_targets"]`` says ``X``.
     outside
-        Cells whose label names a target that is outside the panel or not measured: ``"drop"``
-        (default), or ``"keep"``, as target states for example.
+        Cells whose label names a target that is outside the panel or not measured: ``"keep"``
+        (default), for their shift is learned from the cells; or ``"drop"``.
     unassigned
         Labels of cells whose perturbation is not known. Missing labels count among them.
     separator

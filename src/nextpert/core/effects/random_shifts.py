@@ -10,6 +10,7 @@ import numpy as np
 
 from nextpert.core.effects import _kernels as kernels
 from nextpert.core.effects.shift_prior import TAU2, ShiftPrior, departure_squares
+from nextpert.core.posterior._add import require_squares
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,6 +46,11 @@ class RandomShifts:
     prior: ShiftPrior
     common: Array
     bound: tuple[list[float], list[float]]
+
+    @property
+    def log_evidence(self) -> float:
+        """Log evidence of all cells; where shifts are learned a lower bound of it."""
+        return self.bound[0][-1] if self.bound[0] else self.posterior.log_evidence()
 
 
 def fit_random_shifts(
@@ -95,7 +101,7 @@ def fit_random_shifts(
     """
     ascent = _Ascent(posterior, cells, shift, own, fixed=fixed)
     if fixed:
-        return ascent.result(ascent.weights[0], ([], []))
+        return ascent.result(np.eye(len(TAU2))[0], ([], []))
     first, common = ascent.learn(None)
     second, _ = ascent.learn(common)
     return ascent.result(common, (first, second))
@@ -151,6 +157,7 @@ class _Ascent:
     ) -> None:
         self.start, self.cells = posterior, cells
         self.shift = np.ascontiguousarray(shift)
+        require_squares(cells.n_cells[1:, None], cells.mean[1:], cells.scatter, self.shift)
         shape = self.shift.shape
         self.own = np.full(shape, np.nan) if own is None else own
         self.n = np.ascontiguousarray(cells.counted[1:])

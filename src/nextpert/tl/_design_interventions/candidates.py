@@ -9,30 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import (
-    fitted_roles,
-    group_moments,
-    in_order,
-    list_names,
-    parse_label,
-    read_labels,
-)
+from nextpert._adata import in_order, list_names, parse_label
 from nextpert._adata import shifts as _shifts
 from nextpert._adata.environments import unknown_genes
 from nextpert._adata.shifts import Interventions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import anndata as ad
-    from numpy.typing import NDArray
-
     from nextpert._adata import FittedPosterior
 
 
-def read_candidates(
-    adata: ad.AnnData, candidates: Any, shift: Any, fit: FittedPosterior, perturbation_key: str
-) -> Interventions:
+def read_candidates(candidates: Any, shift: Any, fit: FittedPosterior) -> Interventions:
     """Return the candidates with the shift of each.
 
     Raises
@@ -45,10 +31,10 @@ def read_candidates(
     names = _names(candidates, fit)
     targets = [_targets(name, fit) for name in names]
     if shift is None:
-        return _as_fitted(adata, names, targets, fit, perturbation_key)
+        return _as_fitted(names, targets, fit)
     _shifts.check_shift(shift)
     if isinstance(shift, str):
-        return _modelled(adata, names, targets, shift, fit, perturbation_key)
+        return _modelled(names, targets, shift, fit)
     table = _shifts.read_table(shift, fit.genes)
     missing = [name for name in names if name not in table.names]
     if missing:
@@ -106,13 +92,7 @@ def _targets(name: str, fit: FittedPosterior) -> list[str]:
     return inside
 
 
-def _as_fitted(
-    adata: ad.AnnData,
-    names: list[str],
-    targets: list[list[str]],
-    fit: FittedPosterior,
-    perturbation_key: str,
-) -> Interventions:
+def _as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior) -> Interventions:
     row = {str(name): i for i, name in enumerate(fit.environments["perturbation"])}
     kind = str(fit.params["shift"])
     unseen = [i for i, name in enumerate(names) if name not in row]
@@ -123,15 +103,16 @@ def _as_fitted(
             sources[i] = str(fit.environments["shift_source"].iloc[row[name]])
     if unseen:
         # A table says nothing of labels it has no row for.
+        if kind == "table":
+            message = (
+                f"No shift is known for the candidates {list_names(names[i] for i in unseen)}: "
+                f"they are modelled as knockouts (minus the control mean of every target)."
+            )
+            warnings.warn(message, UserWarning, stacklevel=4)
         new = _modelled(
-            adata,
-            [names[i] for i in unseen],
-            [targets[i] for i in unseen],
-            "knockout" if kind == "table" else kind,
-            fit,
-            perturbation_key,
-            warn_of_all=kind == "table",
-        )
+            [names[i] for i in unseen], [targets[i] for i in unseen],
+            "knockout" if kind == "table" else kind, fit,
+        )  # fmt: skip
         shifts[unseen] = new.shifts
         for i, source in zip(unseen, new.sources, strict=True):
             sources[i] = source
@@ -139,51 +120,7 @@ def _as_fitted(
 
 
 def _modelled(
-    adata: ad.AnnData,
-    names: list[str],
-    targets: list[list[str]],
-    kind: str,
-    fit: FittedPosterior,
-    perturbation_key: str,
-    *,
-    warn_of_all: bool = False,
+    names: list[str], targets: list[list[str]], kind: str, fit: FittedPosterior
 ) -> Interventions:
-    means: dict[str, NDArray[np.float64]] = {}
-    if kind == "observed":
-        singles = [gene for genes in targets for gene in genes]
-        means = _measured_means(adata, [*names, *singles], fit, perturbation_key)
-    shifts, sources = np.zeros((len(names), len(fit.genes))), []
-    for i, (name, genes) in enumerate(zip(names, targets, strict=True)):
-        if name in means:
-            shifts[i] = _shifts.observed(genes, fit.genes, fit.control_mean, means[name])
-            sources.append("observed")
-        elif kind == "observed" and all(gene in means for gene in genes):
-            for gene in genes:
-                shifts[i] += _shifts.observed([gene], fit.genes, fit.control_mean, means[gene])
-            sources.append("observed singles")
-        else:
-            shifts[i] = _shifts.knockout(genes, fit.genes, fit.control_mean)
-            sources.append("knockout")
-    fallen = [
-        name
-        for name, source in zip(names, sources, strict=True)
-        if source == "knockout" and (warn_of_all or kind != "knockout")
-    ]
-    if fallen:
-        message = (
-            f"No shift is known for the candidates {list_names(fallen)}: they are modelled as "
-            f"knockouts (minus the control mean of every target)."
-        )
-        warnings.warn(message, UserWarning, stacklevel=5)
-    return Interventions(names, targets, shifts, sources)
-
-
-def _measured_means(
-    adata: ad.AnnData, names: Sequence[str], fit: FittedPosterior, perturbation_key: str
-) -> dict[str, NDArray[np.float64]]:
-    labels = read_labels(adata, perturbation_key)
-    measured = [name for name in dict.fromkeys(names) if name in labels.names]
-    roles = fitted_roles(adata, fit.params)
-    groups = labels.groups(measured)
-    moments = group_moments(adata, fit.columns, groups, len(measured), roles)
-    return {name: m.mean for name, m in zip(measured, moments, strict=True)}
+    full = [_shifts.in_full(genes, fit.genes, kind, fit.control_mean) for genes in targets]
+    return Interventions(names, targets, np.array(full), [kind] * len(names))

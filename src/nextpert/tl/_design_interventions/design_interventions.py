@@ -75,9 +75,8 @@ def design_interventions(
         included, or a table of shifts as in :func:`fit_dag_blr`.
     shift
         Shift of the candidates: ``None`` (default) as fitted, or one of the options of
-        :func:`fit_dag_blr`. With ``"observed"``, an unseen combination of genes that were each
-        perturbed alone gets the sum of their measured shifts; other unseen candidates are
-        modelled as knockouts, with a warning. The column ``shift_source`` says which.
+        :func:`fit_dag_blr`. Candidates that a table has no row for are modelled as knockouts,
+        with a warning. The column ``shift_source`` says which.
     n_cells
         Number of cells planned for the next perturbation.
     noise_aware
@@ -152,7 +151,7 @@ def design_interventions(
     fit = _adata.posterior_from(adata, posterior_key)
     trace = tables.read_trace(adata, key_added, fit.genes)
     key = str(fit.params["perturbation_key"]) if perturbation_key is None else perturbation_key
-    pool = read_candidates(adata, candidates, shift, fit, key)
+    pool = read_candidates(candidates, shift, fit)
     wanted = read_target(adata, target, fit, key)
     this_round = tables.round_of(adata, key_added, trace, fit.cells)
     generator = _generator(rng, this_round)

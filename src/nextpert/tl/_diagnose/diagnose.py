@@ -89,9 +89,8 @@ def diagnose(
         Labels to use; ``None`` (default) uses every label but ``control``. Labels that name a
         gene outside the panel are left out, with a warning.
     shift
-        ``"knockout"`` (default), ``"observed"`` or a table, as in :func:`fit_dag_blr`. With
-        ``"observed"`` the change of the target genes is measured in the held-out cells
-        themselves, and only the other genes are predicted.
+        ``"knockout"`` (default), ``"activation"`` or a table, as in :func:`fit_dag_blr`; taken
+        as exact.
     separator
         What joins the targets of a label, as in ``"MYC+STK3"``.
     prior_scale
@@ -214,7 +213,7 @@ def diagnose(
     folds = read_folds(adata, columns, labels, plan.names, roles, batches, n_folds=n_folds)
     perturbed = folds.whole
     environments.require_varying(cells, genes)
-    used = environments.shift_environments(plan, shift, genes, cells, perturbed.mean)
+    used = environments.shift_environments(plan, shift, genes, cells)
     stored_graph = eager(adata.uns.get(dag_key))
     graphs = [_adata.read_graphs(adata, dag_key, genes, dag) or [dag]]
     if has_seen_perturbed(stored_graph):

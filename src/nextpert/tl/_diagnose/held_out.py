@@ -98,15 +98,10 @@ def predict_held_out(
         shift = used.shifts[k]
         effect[k] = np.mean([blr.solve(shift[:, None])[:, 0] for blr in many], axis=0)
         predicted[k] = np.mean([blr.predict_mean(shift) for blr in many], axis=0) - control.mean
-        # A measured shift holds the scatter of the target's own mean already.
-        measured = is_target[k] if used.sources[k] == "observed" else np.zeros(len(genes), bool)
-        known = {int(i): float(means[k, i]) for i in np.flatnonzero(measured)}
         below = np.full(len(genes), 0.5)
         for blr, share in zip(many, _shares(n_samples, len(many)), strict=True):
             if share:
-                draws = predictive_means(
-                    blr, shift, int(perturbed.n[k]), known=known, n_samples=share, rng=rng
-                )
+                draws = predictive_means(blr, shift, int(perturbed.n[k]), n_samples=share, rng=rng)
                 below += (draws < means[k]).sum(axis=0)
         rank[k] = below / (n_samples + 1)
     without_arcs = [

@@ -91,10 +91,8 @@ def replay_design(
     shift
         What is known of a perturbation before it is tried. ``"knockout"`` (default): minus the
         mean of its targets in all control cells, those the graph was learned from, too.
-        ``"observed"`` takes the measured change of its targets from all of its cells: that leaks
-        part of the answer into the model, and flatters it. Or a table as in
-        :func:`fit_dag_blr`, say from a pilot, or for labels that join their targets by
-        something else than ``"+"``.
+        ``"activation"``: one unit up. Or a table as in :func:`fit_dag_blr`, say from a pilot, or
+        for labels that join their targets by something else than ``"+"``.
     dag_key
         Graph in ``adata.varp`` (row = parent).
     perturbation_key

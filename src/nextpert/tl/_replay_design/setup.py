@@ -102,8 +102,7 @@ def read_setup(
     controls = Moments.from_array(cells[control])
     samples = {name: Sample.of(x) for name, x in cells.items()}
     environments.require_varying(controls, genes)
-    means = np.array([samples[name].mean for name in plan.names])
-    used = environments.shift_environments(plan, shift, genes, controls, means)
+    used = environments.shift_environments(plan, shift, genes, controls)
     environments.warn_values(controls, layer, adata.uns.get(dag_key), stacklevel=4)
     environments.warn_left_out(plan)
     environments.warn_hardly_expressed(used, controls, genes)

@@ -13,7 +13,15 @@ from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata import shifts as _shifts
 from nextpert.core import DagBlr
-from nextpert.core.posterior.add_screen import add_screen
+from nextpert.core.effects.random_shifts import fit_random_shifts, refit
+from nextpert.tl._fit_dag_blr.cells import read_fit_cells
+from nextpert.tl._fit_dag_blr.expected import (
+    check_shift_sd,
+    efficacy_in_words,
+    efficacy_record,
+    exact_shifts,
+    expected_shifts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +39,10 @@ def fit_dag_blr(
     gene_symbols: str | None = None,
     perturbation_key: str | None = None,
     control: str | None = None,
+    guide_key: str | None = None,
     perturbations: Sequence[str] | None = None,
     shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] = "knockout",
+    shift_sd: str | float = "learned",
     separator: str = "+",
     prior_scale: str | float = "evidence",
     prior_units: str | None = None,
@@ -45,9 +55,13 @@ def fit_dag_blr(
     """Fit the posterior over the weights of a graph to control and perturbed cells (DAG-BLR).
 
     Every gene is modelled as ``x_i = c_i + sum_k B_ik x_k + a_i + noise`` over its parents ``k``,
-    with the known shift ``a`` of the cell's perturbation and a normal-inverse-gamma prior
-    (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0, Definition 2 and Lemma 1). The cells of
-    one perturbation are one environment, read once, as moments.
+    with a normal-inverse-gamma prior (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0,
+    Definition 2 and Lemma 1). The shift ``a`` of a perturbation is not taken as known: a knockdown
+    may be partial, hit other genes, or the graph miss arcs. What it is expected to be is the mean
+    of a prior, and how far perturbations of this screen depart from that is learned, by adaptive
+    shrinkage (Stephens 2017, doi:10.1093/biostatistics/kxw041). So a perturbation whose target is
+    not measured (a weakly expressed gene, an enhancer, a drug) takes part like any other, and
+    where cells are many they have the last word. Cells are read once.
 
     Where :func:`learn_dag` left the graphs of resamples (``n_graphs``), the same cells are fitted
     on each of them too, with the same prior. :func:`design_interventions` takes them up. They count
@@ -68,16 +82,23 @@ def fit_dag_blr(
         :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
     control
         Label of the unperturbed cells; ``None`` as above, or ``"control"``.
+    guide_key
+        Column with the guide (or replicate, donor, clone) of every cell; ``None`` as above. How
+        far guides scatter beyond sampling is learned from those of the controls, and no guide
+        counts for more cells than that allows.
     perturbations
         Labels to use; ``None`` (default) uses every label but ``control``, ``[]`` the controls
-        alone. Labels that name a gene outside the panel are left out, with a warning, and
-        listed in ``.uns``.
+        alone.
     shift
-        ``"knockout"`` (default): minus the control mean of every target gene. ``"observed"``:
-        the measured change of the target genes' means, perturbed minus control, the choice for
-        CRISPRi or CRISPRa. Or a table of your own, as a DataFrame (perturbations x genes) or
-        ``{perturbation: {gene: shift}}``, in units of the data; the perturbations without a row
-        are left out.
+        What shift is expected: ``"knockout"`` (default) minus the control mean of every target
+        gene, ``"activation"`` one unit up, both times an efficacy that the screen's own genes
+        show; or a table of your own, as a DataFrame (perturbations x genes) or
+        ``{perturbation: {gene: shift}}``, in units of the data. Perturbations without a row, or
+        without a measured target, are expected to shift nothing.
+    shift_sd
+        ``"learned"`` (default) learns from the screen how far shifts are to be believed. ``0``
+        takes them as exact, as the paper does; labels that name a gene outside the panel, or
+        without a row of the table, are left out then, with a warning, and listed in ``.uns``.
     separator
         What joins the targets of a label, as in ``"MYC+STK3"``.
     prior_scale
@@ -114,7 +135,11 @@ def fit_dag_blr(
           values, so that a change is noticed later; ``environments`` (a table: perturbation, target
           genes, shift, its source, cells), their ``targets`` (``names``, one list after the
           other, and ``offsets``) and ``shifts``, CSR ``(n_environments, n_genes)``; ``left_out`` (a
-          table: label, cells, reason); ``log_evidence``; ``params``. With graphs of resamples
+          table: label, cells, reason); ``log_evidence`` (a lower bound where shifts are learned);
+          ``params``. With shifts learned: ``shift_prior``, what was expected of every
+          perturbation and the mean of its cells; ``guide_variance``, over the noise variance;
+          ``efficacy`` (``mean``, ``sd`` of that of a new perturbation, ``spread``,
+          ``n_measured``). With graphs of resamples
           ``ensemble``, the posteriors on them, ``"0"``, ``"1"`` and so on, as ``posterior``.
 
     Raises
@@ -141,15 +166,16 @@ def fit_dag_blr(
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
     roles = _adata.read_roles(
-        adata, perturbation_key=perturbation_key, control=control, layer=layer
-    )
-    perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
+        adata, perturbation_key=perturbation_key, control=control, layer=layer,
+        guide_key=guide_key,
+    )  # fmt: skip
+    exact = check_shift_sd(shift_sd)
     _shifts.check_shift(shift)
     genes, columns, dag = _adata.read_graph(adata, dag_key, gene_symbols)
     graphs = _adata.read_graphs(adata, dag_key, genes, dag)
     symbols = gene_symbols or _adata.symbols_of(adata.uns.get(dag_key))
-    labels = _adata.read_labels(adata, perturbation_key)
-    _adata.require_control(labels, control)
+    labels = _adata.read_labels(adata, roles.perturbation_key)
+    _adata.require_control(labels, roles.control)
     plan = environments.plan_environments(
         labels,
         genes,
@@ -157,33 +183,33 @@ def fit_dag_blr(
         perturbations=perturbations,
         shift=shift,
         separator=separator,
-        control=control,
+        control=roles.control,
+        every=not exact,
     )
-    batches = _adata.read_batches(adata, columns, roles)
-    controls = labels.groups([control])
-    (cells,) = _adata.group_moments(adata, columns, controls, 1, roles, batches=batches)
-    perturbed = _adata.pooled_moments(
-        adata, columns, labels.groups(plan.names), len(plan.names), roles, batches=batches
-    )
-    environments.require_varying(cells, genes)
-    used = environments.shift_environments(plan, shift, genes, cells, perturbed.mean)
+    cells = read_fit_cells(adata, columns, labels, plan.names, roles, exact=exact)
+    environments.require_varying(cells.control, genes)
+    exact = exact or not plan.names
+    expected = (exact_shifts if exact else expected_shifts)(plan, shift, genes, cells)
     options: dict[str, Any] = {
         "noise_var": _noise_variances(noise_var, genes),
         "intercept": intercept,
         "prior_scale": prior_scale,
         "prior_units": prior_units,
     }
+    used = expected.used
     try:
-        blr, *ensemble = [
-            add_screen(DagBlr(each, **options).update(cells), perturbed, used.shifts)
-            for each in (dag, *graphs)
-        ]
+        found = fit_random_shifts(
+            DagBlr(dag, **options), cells.pooled, used.shifts, own=expected.own, fixed=exact
+        )
+        ensemble = [refit(DagBlr(each, **options), cells.pooled, found) for each in graphs]
     except ValueError as error:
         raise _adata.named(error, np.array(genes), np.arange(len(genes))) from error
+    blr = found.posterior
     params: dict[str, Any] = {
         "dag_key": dag_key,
         **roles.stored(),
         "shift": shift if isinstance(shift, str) else "table",
+        "shift_sd": shift_sd if isinstance(shift_sd, str) else 0.0,
         "separator": separator,
         "prior_scale": prior_scale,
         "prior_units": blr.prior_units,
@@ -194,25 +220,33 @@ def fit_dag_blr(
     stored = {
         "posterior": blr.to_dict(),
         "genes": _adata.strings(genes),
-        "control_mean": cells.mean,
-        "n_control_cells": cells.n,
-        "cells": _adata.fingerprint(adata, labels, columns, layer),
-        "environments": environments.environment_table(used, genes, perturbed.n.tolist()),
+        "control_mean": cells.control.mean,
+        "n_control_cells": cells.control.n,
+        "cells": _adata.fingerprint(adata, labels, columns, roles.layer),
+        "environments": environments.environment_table(used, genes, cells.n_cells.tolist()),
         "targets": _adata.stored_lists(used.targets),
         "shifts": _adata.as_stored_csr(used.shifts),
         "left_out": environments.left_out_table(plan, labels),
-        "log_evidence": blr.log_evidence(),
+        "log_evidence": found.log_evidence,
         "params": params,
     }
+    if not exact:
+        stored["shift_prior"] = _adata.stored_shift_prior(found.prior)
+        stored["guide_variance"] = cells.guide_variance
+    if expected.efficacy is not None:
+        stored["efficacy"] = efficacy_record(expected.efficacy)
     if ensemble:
         stored["ensemble"] = _adata.stored_ensemble(ensemble)
-    environments.warn_values(cells, layer, adata.uns.get(dag_key))
+    environments.warn_values(cells.control, roles.layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)
-    environments.warn_hardly_expressed(used, cells, genes)
+    environments.say_unmeasured(plan)
+    if exact:
+        environments.warn_hardly_expressed(used, cells.control, genes)
     mean = _adata.to_all_genes(blr.mean().T, columns, adata.n_vars)
     logger.info(
-        "Fitted %d weights to %d control cells and %d cells of %d perturbations.",
-        dag.n_edges, cells.n, perturbed.n.sum(), perturbed.n_environments,
+        "Fitted %d weights to %d control cells and %d cells of %d perturbations.%s",
+        dag.n_edges, cells.control.n, cells.n_cells.sum(), len(plan.names),
+        "" if expected.efficacy is None else efficacy_in_words(expected.efficacy),
     )  # fmt: skip
     return _adata.write_results(
         adata, uns={key_added: stored}, varp={f"{key_added}_mean": mean}, copy=copy

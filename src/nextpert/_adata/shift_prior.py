@@ -1,0 +1,75 @@
+"""What a fit expects of shifts, and the means of cells that correct it, as they are stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from nextpert._adata.write import as_stored_csr
+from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+_DENSE = ("mean", "ratio", "effect")
+
+
+def stored_shift_prior(prior: ShiftPrior) -> dict[str, Any]:
+    """Return the prior as it is stored; shifts and variances of own genes are sparse."""
+    known = ~np.isnan(prior.own)
+    rows, columns = np.nonzero(known)
+    own = sp.csr_array((prior.own[known], (rows, columns)), shape=prior.own.shape)
+    return {
+        "n": prior.n,
+        **{name: np.ascontiguousarray(getattr(prior, name)) for name in _DENSE},
+        "shift": as_stored_csr(sp.csr_array(prior.shift)),
+        "own": as_stored_csr(own),
+        "tau2": TAU2,
+        "weights": prior.weights,
+    }
+
+
+def read_shift_prior(stored: Any, shifts: Array, where: str) -> ShiftPrior:
+    """Return the prior stored by :func:`stored_shift_prior`; exact ``shifts`` where there is none.
+
+    Raises
+    ------
+    ValueError
+        If a part is absent, of another shape, or holds what no fit writes.
+    """
+    if stored is None:
+        return ShiftPrior.exact(shifts)
+    shape = shifts.shape
+    parts = {name: np.asarray(stored.get(name), np.float64) for name in ("n", "tau2", "weights")}
+    dense = {name: np.asarray(stored.get(name), np.float64) for name in _DENSE}
+    sparse = {name: stored.get(name) for name in ("shift", "own")}
+    sound = (
+        parts["n"].shape == shape[:1]
+        and np.array_equal(parts["tau2"], TAU2)
+        and parts["weights"].shape == (shape[0], len(TAU2))
+        and all(value.shape == shape for value in dense.values())
+        and all(sp.issparse(value) and value.shape == shape for value in sparse.values())
+    )
+    if not sound:
+        raise _damaged(where, "its parts differ in size")
+    own = np.full(shape, np.nan)
+    given = sparse["own"].tocoo()
+    own[given.row, given.col] = given.data
+    shift = np.asarray(sparse["shift"].todense(), np.float64)
+    finite = (*parts.values(), *dense.values(), given.data, shift)
+    if not all(np.isfinite(value).all() for value in finite):
+        raise _damaged(where, "it holds values that are not finite")
+    positive = (parts["n"], parts["weights"], given.data)
+    if any((value < 0).any() for value in positive) or (dense["ratio"] <= 0).any():
+        raise _damaged(where, "it holds numbers of cells or variances below 0")
+    return ShiftPrior(
+        parts["n"], dense["mean"], dense["ratio"], shift, dense["effect"], own, parts["weights"]
+    )
+
+
+def _damaged(where: str, what: str) -> ValueError:
+    return ValueError(f"{where} is damaged ({what}): run tl.fit_dag_blr again.")

@@ -1,0 +1,89 @@
+"""The cells of a fit: controls and perturbations, one environment a guide, read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert import _adata
+from nextpert.core import Moments, ScreenMoments
+from nextpert.core.cells.pool_guides import PooledGuides, guide_variance, pool_guides
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from nextpert._adata import LabelTable, Roles
+
+
+@dataclass(frozen=True)
+class FitCells:
+    """Cells of the controls (first) and of perturbations, without what batches add.
+
+    Parameters
+    ----------
+    control
+        Moments of the controls; of their scatter the diagonal alone.
+    pooled
+        Controls and perturbations, guides pooled.
+    guide_variance
+        Spread of guides over the noise variance.
+    n_guides
+        Number of guides of the controls, 0 where none are named.
+    """
+
+    control: Moments
+    pooled: PooledGuides
+    guide_variance: float
+    n_guides: int
+
+    @property
+    def n_cells(self) -> NDArray[np.int64]:
+        """Cells of every perturbation."""
+        return self.pooled.n_cells[1:]
+
+
+def read_fit_cells(
+    adata: ad.AnnData,
+    columns: NDArray[np.int64],
+    labels: LabelTable,
+    names: Sequence[str],
+    roles: Roles,
+    *,
+    exact: bool,
+) -> FitCells:
+    """Read the cells of the controls and of some perturbations.
+
+    With ``exact`` shifts guides do not differ, and all cells scatter alike, as in the paper.
+    """
+    group = labels.groups([roles.control, *names])
+    guided = roles.guide_key is not None and not exact
+    guide = np.zeros(len(group), np.int64)
+    if guided:
+        guide = _adata.read_labels(adata, str(roles.guide_key), argument="guide_key").codes
+    used = np.flatnonzero(group >= 0)
+    pairs, place = np.unique(
+        np.column_stack([group[used], guide[used]]), axis=0, return_inverse=True
+    )
+    of_pair = np.full(len(group), -1, np.int64)
+    of_pair[used] = place.ravel()
+    batches = _adata.read_batches(adata, columns, roles)
+    screen = _adata.pooled_moments(adata, columns, of_pair, len(pairs), roles, batches=batches)
+    of_group = pairs[:, 0]
+    spread = guide_variance(screen, np.flatnonzero(of_group == 0)) if guided else 0.0
+    pooled = pool_guides(screen, of_group, 1 + len(names), guide_variance=spread)
+    if exact:
+        pooled = replace(pooled, variance_ratio=np.ones_like(pooled.variance_ratio))
+    control = _control(screen, of_group == 0)
+    return FitCells(control, pooled, spread, int((of_group == 0).sum()) if guided else 0)
+
+
+def _control(screen: ScreenMoments, which: NDArray[np.bool_]) -> Moments:
+    nothing = np.zeros_like(screen.scatter)
+    own = ScreenMoments(screen.n[which], screen.mean[which], screen.squares[which], nothing)
+    one = own.pool(np.zeros(int(which.sum()), np.int64), 1)
+    return Moments(int(one.n[0]), one.mean[0], np.diag(one.squares[0]))
