@@ -8,38 +8,52 @@ from numpy.typing import NDArray
 from nextpert.core._compile import entry
 
 Array = NDArray[np.float64]
+Single = NDArray[np.float32]
+
+
+@entry
+def fill_chances(
+    square: Array, n: Array, tau2: Array, weights: Array, own: Array, below: Single
+) -> None:
+    """Fill the chance of each prior variance and all smaller ones, cells seen.
+
+    ``square`` is ``E[r^2 / sigma^2]``; it, ``n`` and ``own`` are (n_perturbations, p), ``below``
+    has one row a component more. Where a variance is given in ``own`` nothing is filled.
+    """
+    n_components = len(tau2)
+    logs = np.empty(n_components)
+    for j in range(square.shape[0]):
+        log_weights = np.log(weights[j])
+        for i in range(square.shape[1]):
+            if not np.isnan(own[j, i]):
+                continue
+            cells, top = n[j, i], -np.inf
+            for k in range(n_components):
+                grown = 1.0 + cells * tau2[k]
+                logs[k] = log_weights[k] - 0.5 * np.log(grown)
+                logs[k] -= 0.5 * square[j, i] * cells / grown
+                top = max(top, logs[k])
+            total = 0.0
+            for k in range(n_components):
+                total += np.exp(logs[k] - top)
+                below[j, i, k] = total
+            for k in range(n_components):
+                below[j, i, k] /= total
 
 
 @entry
 def draw_components(
-    square: Array, n: Array, tau2: Array, weights: Array, own: Array, uniform: Array,
-    share: Array, spare: Array,
-) -> None:  # fmt: skip
-    """Fill share and spare of one prior variance a perturbation and node, drawn by ``uniform``.
-
-    ``square`` is ``E[r^2 / sigma^2]``, all but ``tau2`` and ``weights`` are (n_perturbations, p).
-    """
-    n_components = len(tau2)
-    chance = np.empty(n_components)
-    for j in range(square.shape[0]):
-        log_weights = np.log(weights[j])
-        for i in range(square.shape[1]):
-            cells, variance = n[j, i], own[j, i]
+    below: Single, n: Array, tau2: Array, own: Array, uniform: Array, share: Array, spare: Array
+) -> None:
+    """Fill share and spare variance of one component a perturbation and node, by ``uniform``."""
+    last = len(tau2) - 1
+    for j in range(n.shape[0]):
+        for i in range(n.shape[1]):
+            variance = own[j, i]
             if np.isnan(variance):
-                top = -np.inf
-                for k in range(n_components):
-                    grown = 1.0 + cells * tau2[k]
-                    chance[k] = log_weights[k] - 0.5 * np.log(grown)
-                    chance[k] -= 0.5 * square[j, i] * cells / grown
-                    top = max(top, chance[k])
-                total = 0.0
-                for k in range(n_components):
-                    chance[k] = np.exp(chance[k] - top)
-                    total += chance[k]
-                left, k = uniform[j, i] * total - chance[0], 0
-                while left >= 0.0 and k < n_components - 1:
+                k = 0
+                while k < last and uniform[j, i] >= below[j, i, k]:
                     k += 1
-                    left -= chance[k]
                 variance = tau2[k]
-            spare[j, i] = variance / (1.0 + cells * variance)
-            share[j, i] = cells * spare[j, i]
+            spare[j, i] = variance / (1.0 + n[j, i] * variance)
+            share[j, i] = n[j, i] * spare[j, i]

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert.core.effects import _kernels as kernels
-from nextpert.core.effects._component_kernel import draw_components
+from nextpert.core.effects._component_kernel import draw_components, fill_chances
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.posterior.dag_blr import DagBlr
@@ -109,10 +111,13 @@ class ShiftPrior:
 
 def _draw_components(
     square: Array, counted: Array, weights: Array, own: Array, rng: np.random.Generator
-) -> tuple[Array, Array]:
-    share, spare = np.empty((2, *square.shape))
-    draw_components(square, counted, TAU2, weights, own, rng.random(square.shape), share, spare)
-    return share, spare
+) -> Iterator[tuple[Array, Array]]:
+    below = np.empty((*square.shape, len(TAU2)), np.float32)
+    fill_chances(square, counted, TAU2, weights, own, below)
+    while True:
+        share, spare = np.empty((2, *square.shape))
+        draw_components(below, counted, TAU2, own, rng.random(square.shape), share, spare)
+        yield share, spare
 
 
 def departure_squares(posterior: DagBlr, mean: Array, shifts: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -45,8 +45,9 @@ class ShiftPosterior:
         shape and units as ``mean``. The expected shift ``a`` holds ``(I - B) f`` at the posterior
         mean of the weights, and moves with them. ``None`` (default): nothing.
     components
-        Where ``u`` is not normal but a mixture of normals: draws share and spare variance of one
-        component each, given a generator. ``share`` and ``spare`` then are those of the whole.
+        Where ``u`` is not normal but a mixture of normals: given a generator, yields share and
+        spare variance of components drawn, one after the other and without end. ``share`` and
+        ``spare`` then are those of the whole.
 
     Examples
     --------
@@ -63,7 +64,7 @@ class ShiftPosterior:
     share: Array
     spare: Array
     effect: Array | None = None
-    components: Callable[[np.random.Generator], tuple[Array, Array]] | None = None
+    components: Callable[[np.random.Generator], Iterator[tuple[Array, Array]]] | None = None
 
     @classmethod
     def exact(cls, shifts: ArrayLike) -> ShiftPosterior:

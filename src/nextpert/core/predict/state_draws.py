@@ -97,9 +97,10 @@ def _draws_of_one(
     uncertain = bool(spare.any())
     weights, noise_var = posterior.sample(count, rng)
     dag, rest = posterior.dag, np.zeros_like(spare)
+    drawn = None if shifts.components is None else shifts.components(own)
     for draw, variance in zip(weights, noise_var, strict=True):
-        if shifts.components is not None:
-            share, spare = (_columns(value, nothing) for value in shifts.components(own))
+        if drawn is not None:
+            share, spare = (_columns(value, nothing) for value in next(drawn))
         if uncertain:
             rest = np.sqrt(spare * variance[:, None]) * own.standard_normal(spare.shape)
         reached = np.empty_like(spare)
