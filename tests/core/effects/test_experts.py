@@ -130,6 +130,13 @@ def test_perturbations_without_cells_are_expected_by_the_change_given(screen):
     np.testing.assert_allclose(mean[:5], mean_expert(screen).effects)
     assert np.abs(mean[6, :5]).min() > 0
     assert (coexpression_expert(wider).shared == 0).all()  # no change of it was measured
+    change[:5] = np.nan  # as observed
+    mixed = Perturbations(screen.moments, 0, members, targets, change)
+    found, wanted = coexpression_expert(mixed), coexpression_expert(screen)
+    np.testing.assert_allclose(found.effects[:5], wanted.effects)
+    np.testing.assert_allclose(found.shared[:5], wanted.shared)
+    assert (found.shared[5:] == 0).all()
+    np.testing.assert_allclose(graph_expert(mixed, b).effects[5:], seen[5:])
 
 
 def test_known_effects_of_another_screen(screen):

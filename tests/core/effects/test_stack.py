@@ -152,7 +152,7 @@ def test_noise_of_few_cells_has_little_say():
         found = learn_stack(observed, noise, [expert], full, sd=np.ones(40))
         errors.append(found.weights[0] - 1)
     assert np.abs(errors).max() < 0.15  # weighted alike, it strays by .4
-    assert found.residual_variance < 1.0
+    assert found.residual_variance < 0.1
 
 
 def test_noise_that_all_effects_share_is_not_taken_for_knowledge():

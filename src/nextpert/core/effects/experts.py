@@ -67,8 +67,8 @@ class Perturbations:
         panel.
     change
         Change of the own genes that experts start from, shape ``(n_perturbations, n_genes)``, of
-        which other genes are not read; ``None`` stands for the observed one. Give the change
-        expected from the efficacy where there are no cells.
+        which other genes are not read; NaN, or ``None`` for all, stands for the observed one. Give
+        the change expected from the efficacy where there are no cells.
 
     Raises
     ------
@@ -303,16 +303,20 @@ def given_expert(perturbations: Perturbations, effects: ArrayLike, name: str) ->
 
 def _by_slopes(perturbations: Perturbations, name: str, slopes: Sequence[Array]) -> Expert:
     """Return slopes times own changes, summed over own genes; ``slopes[j]`` is genes x own."""
-    given = perturbations.change
-    change = perturbations.observed if given is None else np.asarray(given, np.float64)
+    change, n = perturbations.observed, perturbations.n
+    error = np.broadcast_to(n[:, None] > 0, change.shape)  # whether a change was measured
+    if perturbations.change is not None:
+        given = np.asarray(perturbations.change, np.float64)
+        error = error & np.isnan(given)
+        change = np.where(np.isnan(given), change, given)
     effects, shared = np.zeros((2, *change.shape))
-    within, n = perturbations.covariance(), perturbations.n
-    n_control = perturbations.moments.n[perturbations.control]
+    within = perturbations.covariance()
+    of_control = 1 / perturbations.moments.n[perturbations.control]
     for j, (genes, slope) in enumerate(zip(perturbations.targets, slopes, strict=True)):
-        effects[j] = slope @ change[j, list(genes)]
-        if given is None and n[j]:
-            error = (1 / n[j] + 1 / n_control) * within[:, list(genes)]
-            shared[j] = np.einsum("ik,ik->i", slope, error)
+        k = list(genes)
+        effects[j] = slope @ change[j, k]
+        each = np.where(error[j, k], 1 / max(int(n[j]), 1) + of_control, 0.0)
+        shared[j] = np.einsum("ik,ik->i", slope, each * within[:, k])
     own = perturbations.own()
     effects[own] = shared[own] = 0.0
     return Expert(name, effects, shared)
