@@ -1,0 +1,260 @@
+"""Unseen perturbations: what single experts say of them, and a stack that learned whom to believe.
+
+Each perturbation is left out of everything: of the graph, of what every expert learns from, and of
+the weights of the stack, which leaves the others out in turn. Its effect on the other genes is
+then predicted from its measured change of its own gene. Perturbations without a measured target
+are left out too; only the mean of the others speaks of them. The tables have the mean correlation
+(0 where a prediction is constant), the total squared error over that of "no effect", the same with
+sampling error taken out of both (the error the true effects would show; an expert that shares
+the controls' error with the measured effects predicts that error, too), and the mean weights.
+
+Rows: a stack takes the graph learned without the outer perturbation for the inner ones too, which
+its graph has seen; "left out two by two" learns a graph without either. "Own change expected" does
+not know the change of the own gene, but expects it by the efficacy of the others.
+
+    python -m benchmarks.unseen_perturbations
+    python -m benchmarks.unseen_perturbations --file mine.h5ad --control NT --layer lognorm
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from benchmarks._predictors import fit_weights, search_all
+from benchmarks._screens import SOURCES, Screen, Statistics, add_arguments, read_screen, sources_of
+from nextpert.core.effects.efficacy import learn_efficacy
+from nextpert.core.effects.experts import (
+    Expert,
+    Perturbations,
+    coexpression_expert,
+    graph_expert,
+    mean_expert,
+)
+from nextpert.core.effects.stack import learn_stack
+
+PLAIN, FIRST = "graph", "graph, targets first"
+SINGLE = (PLAIN, FIRST, "coexpression, all other cells", "mean of the other perturbations")
+STACKS = {  # row of a stack: its experts among SINGLE
+    "stack": (0, 2, 3),
+    "stack, targets first": (1, 2, 3),
+    "stack without a graph": (2, 3),
+    "stack, graphs left out two by two": (0, 2, 3),
+    "stack, own change expected": (0, 2, 3),
+}
+TWO_BY_TWO, EXPECTED = tuple(STACKS)[3:]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is said of one perturbation: effects, shared error and weights, by row."""
+
+    effects: dict[str, np.ndarray]
+    shared: dict[str, np.ndarray]
+    weights: dict[str, np.ndarray]
+
+
+def perturbations_of(
+    screen: Screen, found: Statistics, unseen: str | None = None, change: np.ndarray | None = None
+) -> Perturbations:
+    """Return the perturbations of some statistics, and one without cells whose change is given."""
+    names, codes = np.unique(found.label.astype(str), return_inverse=True)
+    moments = found.moments
+    if found.fixed is not None and found.fixed.shape[1]:
+        moments = moments.without_fixed(found.fixed, codes)
+    pooled = moments.pool(codes, len(names))
+    place = {str(name): k for k, name in enumerate(names)}
+    every = [*found.perturbations, *([] if unseen is None else [unseen])]
+    targets = [[screen.targets[q]] if q in screen.targets else [] for q in every]
+    changes = np.full((len(every), pooled.n_nodes), np.nan)
+    if change is not None:
+        changes[-1] = change
+    members = [place.get(q, -1) for q in every]
+    return Perturbations(pooled, place[found.control], members, targets, changes)
+
+
+def graph_without(screen: Screen, left: set[str], first: bool) -> np.ndarray:
+    """Return the weights of a graph learned and fitted without some perturbations."""
+    kept = [screen.control, *(q for q in screen.environments.perturbations() if q not in left)]
+    rest = screen.statistics(kept)
+    tier = set(screen.targets.values()) if first else None
+    return fit_weights(rest, *search_all(rest, tier), screen.targets)
+
+
+def predict(
+    screen: Screen, name: str, everything: Perturbations, pairs: dict[frozenset[str], np.ndarray]
+) -> Found:
+    """Return what the experts and the stacks say of a perturbation that was left out."""
+    others = [q for q in screen.environments.perturbations() if q not in (name, screen.control)]
+    rest = screen.statistics([screen.control, *others])
+    row = sorted([*others, name]).index(name)
+    here = perturbations_of(screen, rest, name, everything.observed[row])
+    # A graph without the perturbation; nothing follows from one whose target is not measured.
+    graphs = [graph_without(screen, {name}, first) for first in (False, True)]
+    graph = graphs[0]
+    single = [*(graph_expert(here, g) for g in graphs), coexpression_expert(here)]
+    single.append(mean_expert(here))
+    effects = {label: e.effects[-1] for label, e in zip(SINGLE, single, strict=True)}
+    # Sampling error that the prediction shares with what it is compared with, its change measured.
+    measured = Perturbations(
+        everything.moments, everything.control, everything.members, everything.targets
+    )
+    sharing = [*(graph_expert(measured, g) for g in graphs), coexpression_expert(measured)]
+    sharing.append(mean_expert(measured))
+    shared = {label: np.asarray(e.shared)[row] for label, e in zip(SINGLE, sharing, strict=True)}
+    weights = {}
+    for label, chosen in STACKS.items():
+        experts = [single[k] for k in chosen]
+        if label == TWO_BY_TWO:
+            inner = [pairs.get(frozenset((name, q)), graph) for q in others]
+            experts[0] = graph_expert(here, [*inner, graph])
+        weights[label] = weigh(here, experts)
+        said = [e.effects[-1] for e in experts]
+        own = [shared[SINGLE[k]] for k in chosen]
+        if label == EXPECTED:
+            said = [e.effects[-1] for e in with_expected_change(here, screen, rest, graph)]
+            own = [own[0] * 0, own[1] * 0, own[2]]
+        effects[label], shared[label] = weights[label] @ said, weights[label] @ own
+    return Found(effects, shared, weights)
+
+
+def weigh(here: Perturbations, experts: list[Expert]) -> np.ndarray:
+    """Return the weights of a stack."""
+    return learn_stack(here.observed, here.variance, experts, here.scored(), sd=here.sd).weights
+
+
+def with_expected_change(
+    here: Perturbations, screen: Screen, rest: Statistics, graph: np.ndarray
+) -> list[Expert]:
+    """Return the experts where the last one's own change is that expected by efficacy."""
+    known = [(j, genes[0]) for j, genes in enumerate(here.targets[:-1]) if genes]
+    control = here.moments.mean[here.control]
+    change = np.array([here.observed[j, k] for j, k in known])
+    se = np.sqrt([here.variance[j, k] for j, k in known])
+    # A screen by activation has risen targets, all in all.
+    direction = 1 if len(change) and change.sum() > 0 else -1
+    mu = control[[k for _, k in known]]
+    efficacy = learn_efficacy(mu, change, se, direction=direction)
+    name = next(q for q in screen.environments.perturbations() if q not in rest.label)
+    expected = efficacy.expected_change(control)[0]
+    unseen = perturbations_of(screen, rest, name, expected)
+    return [graph_expert(unseen, graph), coexpression_expert(unseen), mean_expert(unseen)]
+
+
+def score(found: dict[str, Found], everything: Perturbations) -> dict[str, np.ndarray]:
+    """Return r, error, shared error, noise and size of the effect by row: ``(n, 5)``."""
+    sd = np.where(everything.sd > 0, everything.sd, 1.0)
+    out: dict[str, list[tuple[float, ...]]] = {}
+    for j, part in enumerate(found.values()):
+        used = everything.scored()[j]
+        truth = (everything.observed[j] / sd)[used]
+        noise = (everything.variance[j] / sd**2)[used].sum()
+        rows = {"no effect": np.zeros(len(sd))} | part.effects
+        for row, effects in rows.items():
+            guess = (effects / sd)[used]
+            shared = (part.shared.get(row, np.zeros(len(sd))) / sd**2)[used].sum()
+            r = np.corrcoef(guess, truth)[0, 1] if np.ptp(guess) > 0 else 0.0
+            out.setdefault(row, []).append(
+                (r, ((guess - truth) ** 2).sum(), shared, noise, (truth**2).sum())
+            )
+    return {row: np.array(values) for row, values in out.items()}
+
+
+def table(
+    scores: dict[str, np.ndarray], weights: dict[str, np.ndarray], chosen: np.ndarray
+) -> list[str]:
+    """Return the table over some of the perturbations."""
+    lines = [
+        "| prediction | mean r | ± | error / no effect | sampling error taken out | "
+        "weight of graph | of coexpression | of the mean |",
+        "|---" * 8 + "|",
+    ]
+    for row, values in scores.items():
+        r, error, shared, noise, size = values[chosen].T
+        sem = r.std(ddof=1) / np.sqrt(len(r)) if len(r) > 1 else np.nan
+        true_size = (size - noise).sum()
+        clean = (error + 2 * shared - noise).sum() / true_size if true_size > 0 else np.nan
+        shown = [""] * 3
+        if row in weights:
+            mean = weights[row][chosen].mean(axis=0)
+            shown = ["-"] * (3 - len(mean)) + [f"{w:.2f}" for w in mean]
+        lines.append(
+            f"| {row} | {r.mean():.3f} | {sem:.3f} | {error.sum() / size.sum():.3f} | "
+            f"{clean:.2f} | {' | '.join(shown)} |"
+        )
+    return lines
+
+
+def run(screen: Screen, workers: int) -> str:
+    """Return the section of one screen."""
+    start = time.perf_counter()
+    whole = screen.statistics([screen.control, *screen.environments.perturbations()])
+    everything = perturbations_of(screen, whole)
+    names = whole.perturbations
+    targeted = sorted(screen.targets)
+    # Left out two by two; a perturbation of an unmeasured gene is no matter to the experts' graph.
+    both = [frozenset((a, b)) for a in names for b in targeted if a != b]
+    both = sorted(set(both), key=sorted)
+    both = [pair for pair in both if any(q in screen.targets for q in pair)]
+    graphs = Parallel(n_jobs=workers)(
+        delayed(graph_without)(screen, set(pair), False) for pair in both
+    )
+    pairs = dict(zip(both, graphs, strict=True))
+    results = Parallel(n_jobs=workers)(
+        delayed(predict)(screen, name, everything, pairs) for name in names
+    )
+    found = dict(zip(names, results, strict=True))
+    scores = score(found, everything)
+    weights = {row: np.array([f.weights[row] for f in results]) for row in STACKS}
+    with_target = np.array([name in screen.targets for name in names])
+    lines = [
+        f"## {screen.name}: {len(names)} perturbations left out one by one, {with_target.sum()} "
+        f"with a measured target, {screen.cells.n_vars} genes, {whole.moments.n.sum():,} cells",
+    ]
+    for title, chosen in (
+        ("Those with a measured target", with_target), ("All", np.ones(len(names), bool)),
+    ):  # fmt: skip
+        lines += ["", f"{title}:", "", *table(scores, weights, chosen)]
+    graph = weights["stack"][:, 0]
+    lines += [
+        "",
+        f"The stack's weight of the graph, over those left out: {graph.min():.2f} to "
+        f"{graph.max():.2f}, 0 in {(graph == 0).sum()} of {len(graph)}.",
+    ]
+    print(f"{screen.name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the screens asked for and print their tables."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.unseen_perturbations", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--screens", nargs="+", default=list(SOURCES), choices=list(SOURCES))
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
+    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
+    add_arguments(parser)
+    args = parser.parse_args(arguments)
+    sections = []
+    for name, source in sources_of(args).items():
+        screen = read_screen(
+            Path(args.data), source, name=name, n_variable=args.genes, min_seen=args.min_seen,
+            min_cells=args.min_cells,
+        )  # fmt: skip
+        sections.append(run(screen, args.workers))
+        print(sections[-1], flush=True)
+    if args.save:
+        Path(args.save).write_text("\n".join(sections))
+
+
+if __name__ == "__main__":
+    main()
