@@ -28,11 +28,13 @@ def bench(monkeypatch):
         out_of_core,
         scale,
         simulated_screens,
+        unseen_perturbations,
     )  # fmt: skip
 
     return SimpleNamespace(
         predictors=_predictors, screens=_screens, held_out=held_out, simulated=_simulated,
         trial=simulated_screens, scale=scale, out_of_core=out_of_core, peers=_peer_searches,
+        unseen=unseen_perturbations,
     )  # fmt: skip
 
 
@@ -123,6 +125,48 @@ def test_what_is_left_out_is_not_seen(bench, screen):
         np.testing.assert_array_equal(effect, after[row], err_msg=row)
 
 
+def test_what_is_unseen_is_not_seen_but_for_its_own_change(bench, screen):
+    whole = screen.statistics(["NT", "G0", "G3", "E"])
+    everything = bench.unseen.perturbations_of(screen, whole)
+    before = bench.unseen.predict(screen, "G0", everything, {})
+    rng = np.random.default_rng(1)
+    left_out = (screen.cells.obs["perturbation"] == "G0").to_numpy()
+    screen.cells.X[left_out] = rng.normal(size=(left_out.sum(), screen.cells.n_vars))
+    after = bench.unseen.predict(screen, "G0", everything, {})
+    assert set(before.effects) == {*bench.unseen.SINGLE, *bench.unseen.STACKS}
+    for row, effect in before.effects.items():
+        np.testing.assert_array_equal(effect, after.effects[row], err_msg=row)
+    for row, weights in before.weights.items():
+        np.testing.assert_array_equal(weights, after.weights[row], err_msg=row)
+    # The own change is the measured one, and a graph transmits it.
+    graph = bench.unseen.graph_without(screen, {"G0"}, first=False)
+    wanted = bench.predictors.total_effects(graph)[:, 0] * everything.observed[1, 0]
+    np.testing.assert_allclose(before.effects["graph"][1:], wanted[1:], atol=1e-12)
+
+
+def test_scores_take_sampling_error_out(bench, screen):
+    whole = screen.statistics(["NT", "G0", "G3", "E"])
+    everything = bench.unseen.perturbations_of(screen, whole)
+    used = everything.scored()[1]
+    guess = np.where(used, 0.1, 0.0)
+    shared = everything.control_variance
+    found = bench.unseen.Found({"a": guess}, {"a": shared}, {})
+    scores = bench.unseen.score({"E": found, "G0": found}, everything)
+    truth, sd = everything.observed, everything.sd
+    for j in (0, 1):
+        mine = everything.scored()[j]
+        error = (((guess - truth[j]) / sd)[mine] ** 2).sum()
+        size = ((truth[j] / sd)[mine] ** 2).sum()
+        noise = (everything.variance[j] / sd**2)[mine].sum()
+        both = mine.sum() / everything.moments.n[everything.control]
+        np.testing.assert_allclose(scores["a"][j, 1:], [error, both, noise, size])
+        np.testing.assert_allclose(scores["no effect"][j, 1:], [size, 0, noise, size])
+    lines = bench.unseen.table(scores, {}, np.array([True, True]))
+    _, error, shared, noise, size = scores["a"].sum(axis=0)
+    clean = (error + 2 * shared - noise) / (size - noise)
+    assert f"{clean:.2f}" in lines[-1]
+
+
 def test_genes_that_do_not_vary_have_no_arcs(bench, screen):
     controls = (screen.cells.obs["perturbation"] == "NT").to_numpy()
     screen.cells.X[controls, 1] = 0.0
@@ -152,6 +196,19 @@ def test_held_out_runs_on_any_file(bench, file, tmp_path, capsys):
     assert "2 of 3 perturbations left out" in text
     assert "| no effect (an empty graph) | 0.000 | 0.000 | 1.00 |" in text
     assert "batches plate as fixed effects" in text
+
+
+def test_unseen_runs_on_any_file(bench, file, tmp_path, capsys):
+    out = tmp_path / "unseen.md"
+    bench.unseen.main([
+        "--file", str(file), "--control", "NT", "--batch-key", "plate", "--genes", "6",
+        "--save", str(out),
+    ])  # fmt: skip
+    text = capsys.readouterr().out
+    assert out.read_text().strip() == text.strip()
+    assert "3 perturbations left out one by one, 2 with a measured target" in text
+    assert text.count("| no effect | 0.000 | 0.000 | 1.000 | 1.00 |") == 2
+    assert text.count("| stack, graphs left out two by two |") == 2
 
 
 def test_unexplained_is_nothing_for_the_truth_and_all_for_no_effect(bench):
