@@ -34,18 +34,23 @@ class Source:
         and taken as ``log(1 + x)``.
     depth_key
         Column with the cell's total; by default the sum over the matrix.
+    guide_key
+        Column with the guide of every cell, for benchmarks that tell guides apart.
     """
 
     path: str
     roles: Roles
     counts: bool = True
     depth_key: str | None = None
+    guide_key: str | None = None
 
 
 SOURCES = {
-    "papalexi": Source("papalexi_thp1/papalexi_lowmoi.h5ad", Roles()),
+    "papalexi": Source("papalexi_thp1/papalexi_lowmoi.h5ad", Roles(), guide_key="grna"),
     "tapseq": Source(
-        "schraivogel_tapseq/schraivogel_tapseq_umi5.h5ad", Roles(control="non-targeting")
+        "schraivogel_tapseq/schraivogel_tapseq_umi5.h5ad",
+        Roles(control="non-targeting"),
+        guide_key="guides",
     ),
     "hill": Source("hill2018_cropseq/hill2018_cropseq.h5ad", Roles(), depth_key="nUMI"),
     "norman": Source("norman2019/norman_subset.h5ad", Roles(layer="lognorm"), counts=False),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nextpert.pl._diagnose.diagnose import diagnose
     from nextpert.pl._expression_shift import expression_shift
     from nextpert.pl._perturbation_counts import perturbation_counts
+    from nextpert.pl._perturbation_effects.perturbation_effects import perturbation_effects
     from nextpert.pl._replay import replay
     from nextpert.pl._target_distances import target_distances
 
@@ -24,6 +25,7 @@ __all__ = [
     "diagnose",
     "expression_shift",
     "perturbation_counts",
+    "perturbation_effects",
     "replay",
     "target_distances",
 ]

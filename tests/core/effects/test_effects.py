@@ -193,6 +193,9 @@ def test_graphs_add_the_variance_of_their_means():
     np.testing.assert_allclose(found.mean, means.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(found.sd**2, variance, rtol=1e-10)
     np.testing.assert_allclose(found.direct, each[0].direct, rtol=1e-12)
+    posteriors = [posterior for posterior, _ in fits]
+    told = perturbation_effects(posteriors, prior, main=posteriors[1])
+    np.testing.assert_allclose(told.direct, each[1].direct, rtol=1e-12)
 
 
 def test_quantiles_of_mixtures_with_points_and_spikes():

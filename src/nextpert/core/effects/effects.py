@@ -59,7 +59,11 @@ class Effects:
 
 
 def perturbation_effects(
-    posteriors: Sequence[DagBlr], prior: ShiftPrior, *, level: float = 0.9
+    posteriors: Sequence[DagBlr],
+    prior: ShiftPrior,
+    *,
+    level: float = 0.9,
+    main: DagBlr | None = None,
 ) -> Effects:
     r"""Return the effects of perturbations, cells seen, and how sure they are.
 
@@ -75,12 +79,14 @@ def perturbation_effects(
     Parameters
     ----------
     posteriors
-        Posteriors over the weights, the main graph first, then those of resamples if any; all
+        Posteriors over the weights of one graph or several, such as those of resamples, which
         count alike.
     prior
         What is expected of the shifts, and the cells. Rows without cells keep the expectation.
     level
         Probability inside ``lower`` to ``upper``.
+    main
+        Posterior on the graph that says what is direct; by default the first.
 
     Raises
     ------
@@ -106,13 +112,16 @@ def perturbation_effects(
         message = f"level must be between 0 and 1, but it is {level}."
         raise ValueError(message)
     shape = (prior.n_perturbations, posteriors[0].n_nodes)
+    main = posteriors[0] if main is None else main
     tables = {name: np.empty(shape) for name in Effects.__dataclass_fields__}
     spreading = [_squares_of_total_effects(each) for each in posteriors]
     step = max(1, _BLOCK // (shape[1] * len(TAU2)))
     for first in range(0, shape[0], step):
         rows = np.arange(first, min(first + step, shape[0]))
         block = {name: table[first : first + step] for name, table in tables.items()}
-        _fill(posteriors, spreading, prior.rows(rows), level, block)
+        part = prior.rows(rows)
+        block["direct"][:] = part.given(main).expected(main)
+        _fill(posteriors, spreading, part, level, block)
     return Effects(**tables)
 
 
@@ -153,11 +162,9 @@ def _fill(
     chance, centre, spread = np.empty_like(sums)
     own_variance = np.empty_like(prior.mean)
     out["share_from_cells"][:] = 0.0
-    for g, (posterior, squares) in enumerate(zip(posteriors, spreading, strict=True)):
+    for posterior, squares in zip(posteriors, spreading, strict=True):
         known = prior.given(posterior)
         shifts = known.expected(posterior)
-        if g == 0:
-            out["direct"][:] = shifts
         out["share_from_cells"] += known.share / len(posteriors)
         effect = np.ascontiguousarray(posterior.solve(np.ascontiguousarray(shifts.T)).T)
         _terms(posterior, prior, known, effect, (chance, centre, spread, own_variance))

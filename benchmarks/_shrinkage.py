@@ -1,0 +1,44 @@
+"""Estimates of effects from means of few cells, as published elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def james_stein(effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Return effects drawn to 0 by the positive part of James and Stein, a perturbation a row.
+
+    ``variance`` is that of the effects, same shape.
+    """
+    q = (effect**2 / variance).sum(axis=1, keepdims=True)
+    return np.maximum(0.0, 1.0 - (effect.shape[1] - 2) / q) * effect
+
+
+def ash(effect: np.ndarray, se: np.ndarray, *, null_weight: float = 10.0) -> np.ndarray:
+    """Return posterior means of adaptive shrinkage of one perturbation, shape ``(n_genes,)``.
+
+    As Stephens 2017 (doi:10.1093/biostatistics/kxw041) and the R package ashr by default with
+    ``mixcompdist = "normal"``: normals about 0 with standard deviations apart by the root of 2, a
+    point at 0, weights by EM with a prior of ``null_weight`` on the point.
+    """
+    largest = 2.0 * np.sqrt(max((effect**2 - se**2).max(), (se.min() / 4.0) ** 2))
+    smallest = se.min() / 10.0
+    steps = int(np.ceil(2.0 * np.log2(largest / smallest)))
+    sd = np.r_[0.0, largest * 2.0 ** (-0.5 * np.arange(max(steps, 0), -1, -1))]
+    spread = sd**2 + (se**2)[:, None]
+    logs = -0.5 * np.log(spread) - 0.5 * (effect**2)[:, None] / spread
+    like = np.exp(logs - logs.max(axis=1, keepdims=True))
+    prior = np.r_[null_weight - 1.0, np.zeros(len(sd) - 1)]
+    weights = np.full(len(sd), 1.0 / len(sd))
+    for _ in range(2000):
+        chance = weights * like
+        chance /= chance.sum(axis=1, keepdims=True)
+        new = chance.sum(axis=0) + prior
+        new /= new.sum()
+        done = np.abs(new - weights).max() < 1e-7
+        weights = new
+        if done:
+            break
+    chance = weights * like
+    chance /= chance.sum(axis=1, keepdims=True)
+    return effect * (chance * sd**2 / spread).sum(axis=1)

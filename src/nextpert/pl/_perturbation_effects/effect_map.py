@@ -1,0 +1,64 @@
+"""Effects of many perturbations as a map, rows and columns in the order of a clustering."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.cluster.hierarchy import leaves_list, linkage
+
+from nextpert.pl._figure import BLACK, BLUE, ORANGE
+from nextpert.pl._perturbation_effects.intervals import CLEAR, with_cells
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+
+def draw_map(
+    panel: Axes, stored: dict[str, Any], rows: NDArray[Any], columns: NDArray[Any], n_all: int
+) -> None:
+    """Draw the map of some perturbations (of ``n_all``) and genes, with its colour bar."""
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.ticker import MaxNLocator
+
+    effect = stored["mean"][np.ix_(rows, columns)]
+    down, right = _order(effect), _order(effect.T)
+    effect, rows, columns = effect[np.ix_(down, right)], rows[down], columns[right]
+    clear = stored["lfsr"][np.ix_(rows, columns)] < CLEAR
+    # A few genes (mostly own ones) move far more than all others, which are to be seen, too.
+    limit = max(float(np.quantile(np.abs(effect), 0.98)), 1e-12)
+    colours = LinearSegmentedColormap.from_list("effects", [BLUE, "white", ORANGE])
+    image = panel.imshow(
+        effect, cmap=colours, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest"
+    )
+    y, x = np.nonzero(clear)
+    dark = np.abs(effect[y, x]) > 0.7 * limit
+    panel.scatter(x, y, s=5, c=np.where(dark, "white", BLACK), linewidths=0, zorder=3)
+    panel.set_yticks(range(len(rows)), [with_cells(stored, j) for j in rows], fontsize=7)
+    names = [str(stored["genes"][i]) for i in columns]
+    panel.set_xticks(range(len(columns)), names, rotation=90, fontsize=7)
+    panel.tick_params(length=0)
+    panel.spines[:].set_visible(False)
+    n_genes, n_rows = len(stored["genes"]), len(rows)
+    parts = [
+        f"{n_rows} of {n_all} perturbations" if n_rows < n_all else f"{n_rows} perturbations",
+        f"{len(columns)} of {n_genes} genes" if len(columns) < n_genes else f"{n_genes} genes",
+    ]
+    panel.set_title(f"effects of {' on '.join(parts)}\n(dot: sign clear, lfsr < {CLEAR:g})",
+                    fontsize=9)  # fmt: skip
+    beside = panel.inset_axes((1.02, 0.0, 0.16 / (0.19 * len(columns)), 1.0))
+    beyond = "both" if np.abs(effect).max() > limit else "neither"
+    bar = panel.get_figure(root=True).colorbar(image, cax=beside, extend=beyond)
+    bar.set_label("effect\n(log-normalised expression)", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(5))
+    bar.outline.set_visible(False)  # type: ignore[operator]
+
+
+def _order(effect: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the order of rows that a clustering puts side by side."""
+    if len(effect) < 3:
+        return np.arange(len(effect))
+    tree = linkage(effect, method="average", optimal_ordering=True)
+    return np.asarray(leaves_list(tree), np.int64)

@@ -1,0 +1,95 @@
+"""The benchmark of effects from few cells: its estimates, and that its intervals are tested."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import few_cells
+
+    return few_cells
+
+
+@pytest.fixture
+def shrinkage(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import _shrinkage
+
+    return _shrinkage
+
+
+def simulated(few, guide_sd=0.0):
+    """Cells of 8 perturbations, 4 guides each, 8 of controls; of 30 genes few move."""
+    rng = np.random.default_rng(0)
+    code = np.repeat(np.arange(9), [800, *[160] * 8])
+    guide = np.where(code, 4 + code * 4 + np.arange(len(code)) % 4, np.arange(len(code)) % 8)
+    effect = rng.normal(size=(9, 30)) * (rng.random((9, 30)) < 1 / 6) * (np.arange(9) > 0)[:, None]
+    mean = effect[code] + guide_sd * rng.normal(size=(40, 30))[guide]
+    x = 2.0 + mean + rng.normal(size=(len(code), 30))
+    names, guides = [f"p{j}" for j in range(9)], [f"g{g}" for g in range(40)]
+    return few.Cells(x, code, names, guide, guides, [-1] * 9, False)
+
+
+def test_shrinkage_beats_means_and_its_intervals_hold(few):
+    errors, holds, used = few.few(simulated(few), 20, 0)
+    assert len(used.names) == 9
+    shrunken = errors[few.SHRUNKEN]
+    assert shrunken < 0.6 * errors["means of the cells"]
+    assert shrunken < 0.6 * errors["no effect"]
+    assert 0.85 < holds[few.SHRUNKEN].mean() < 0.95
+    # The means are scored on other cells: as wrong as their variance, and not as that of both.
+    assert 0.8 < errors["means of the cells"] / (30 / 20) < 1.2
+
+
+def test_perturbations_with_too_few_cells_are_left_out(few):
+    cells = simulated(few)
+    kept = (cells.code != 3) | (np.cumsum(cells.code == 3) <= 35)
+    parts = {name: getattr(cells, name)[kept] for name in ("x", "code", "guide")}
+    assert "p3" not in few.few(cells._replace(**parts), 20, 0)[2].names
+
+
+def test_guides_that_differ_need_their_spread(few):
+    found = few.left_out_guides(simulated(few, guide_sd=0.3), 0)
+    added, spread = found["spread between guides added"]
+    without, nothing = found["not"]
+    assert 0.05 < spread < 0.15
+    assert nothing == 0.0
+    assert without.mean() < 0.8 < 0.85 < added.mean() < 0.95
+
+
+def test_ash_is_the_posterior_mean_of_its_mixture(shrinkage):
+    rng = np.random.default_rng(1)
+    truth = np.where(np.arange(400) < 80, rng.normal(size=400) * 2.0, 0.0)
+    se = np.full(400, 0.5)
+    found = shrinkage.ash(truth + se * rng.normal(size=400), se)
+    assert ((found - truth) ** 2).sum() < 0.5 * 400 * 0.25
+    noise = 0.5 * rng.normal(size=400)
+    assert (shrinkage.ash(noise, se) ** 2).sum() < 0.1 * (noise**2).sum()
+    # One effect that was seen among many alike: by quadrature over the prior that made them.
+    many = 1.5 * rng.normal(size=3000)
+    seen = many + 0.5 * rng.normal(size=3000)
+    found = shrinkage.ash(seen, np.full(3000, 0.5))
+
+    def weighted(power):
+        def value(t):
+            return t**power * stats.norm.pdf(t, 0, 1.5) * stats.norm.pdf(seen[0], t, 0.5)
+
+        return integrate.quad(value, -10, 10)[0]
+
+    assert abs(found[0] - weighted(1) / weighted(0)) < 0.15
+
+
+def test_james_stein_draws_noise_to_nothing(shrinkage):
+    rng = np.random.default_rng(2)
+    effect = rng.normal(size=(50, 60))
+    found = shrinkage.james_stein(effect, np.ones_like(effect))
+    assert (found**2).sum(axis=1).mean() < 6
+    strong = shrinkage.james_stein(effect + 10.0, np.ones_like(effect))
+    np.testing.assert_allclose(strong, effect + 10.0, rtol=0.02)
