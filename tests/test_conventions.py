@@ -51,6 +51,7 @@ def test_the_functions_of_the_plan_are_there():
         ("tl", "diagnose"), ("pl", "diagnose"), ("tl", "dag_fit"), ("pl", "dag_fit"),
         ("tl", "target_distances"), ("pl", "target_distances"), ("pl", "expression_shift"),
         ("pl", "perturbation_counts"), ("pp", "setup_screen"),
+        ("tl", "perturbation_effects"), ("pl", "perturbation_effects"),
     } <= set(FUNCTIONS)  # fmt: skip
 
 

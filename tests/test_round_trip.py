@@ -118,10 +118,15 @@ def target_distances(adata):
     npt.tl.target_distances(adata, "MYC")
 
 
+def effects(adata):
+    fit(adata)
+    npt.tl.perturbation_effects(adata, candidates="genes")
+
+
 CALLS = [
     learn, learn_in_full_order, given, no_arcs, fit, fit_exact_known_noise, fit_table,
     fit_controls_alone, fit_layer, design, design_group, design_means, cpca, assign, screen,
-    screen_alone, study, diagnose, replay, dag_fit, target_distances,
+    screen_alone, study, diagnose, replay, dag_fit, target_distances, effects,
 ]  # fmt: skip
 
 

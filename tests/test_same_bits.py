@@ -48,6 +48,7 @@ npt.tl.learn_dag(adata, method="given", dag=[(names[k], names[i]) for k, i in sc
 npt.tl.fit_dag_blr(adata)
 npt.tl.design_interventions(adata, "g0", n_samples=100, rng=0)
 npt.tl.target_distances(adata, "g0")
+npt.tl.perturbation_effects(adata)
 npt.tl.cpca(adata, alpha=1.0, rng=0)
 npt.tl.dag_fit(adata, n_random=20, rng=0)
 for key in sorted(adata.uns):

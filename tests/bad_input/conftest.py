@@ -29,6 +29,7 @@ def _full_screen(_small_screen, arcs):
         npt.tl.diagnose(adata, n_samples=100, n_random=20)
         npt.tl.cpca(adata)
         npt.tl.target_distances(adata, "MYC")
+        npt.tl.perturbation_effects(adata)
         npt.tl.replay_design(
             adata, ["MYC"], criteria=["greedy", "random"], n_rounds=2, n_repeats=2, n_warmup=20
         )

@@ -21,6 +21,7 @@ def _designed():
     npt.tl.dag_fit(adata, n_random=30)
     npt.tl.diagnose(adata)
     npt.tl.target_distances(adata, str(adata.uns["cpca"]["groups"][0]))
+    npt.tl.perturbation_effects(adata)
     npt.tl.replay_design(adata, criteria=["greedy"], n_rounds=2, n_repeats=2)
     return adata
 

@@ -20,6 +20,7 @@ PLOTS = [
     npt.pl.diagnose,
     npt.pl.expression_shift,
     npt.pl.perturbation_counts,
+    npt.pl.perturbation_effects,
     npt.pl.replay,
     npt.pl.target_distances,
 ]
@@ -126,6 +127,7 @@ def test_a_failed_save_leaves_the_old_file(designed, tmp_path, monkeypatch):
         (npt.pl.dag_fit, "uns", "dag_fit", "tl.dag_fit"),
         (npt.pl.design, "uns", "design", "tl.design_interventions"),
         (npt.pl.diagnose, "uns", "diagnosis", "tl.diagnose"),
+        (npt.pl.perturbation_effects, "uns", "perturbation_effects", "tl.perturbation_effects"),
         (npt.pl.replay, "uns", "replay", "tl.replay_design"),
         (npt.pl.target_distances, "uns", "target_distances", "tl.target_distances"),
     ],

@@ -49,11 +49,12 @@ def draw_map(
                     fontsize=9)  # fmt: skip
     beside = panel.inset_axes((1.02, 0.0, 0.16 / (0.19 * len(columns)), 1.0))
     beyond = "both" if np.abs(effect).max() > limit else "neither"
-    bar = panel.get_figure(root=True).colorbar(image, cax=beside, extend=beyond)
+    figure: Any = panel.get_figure(root=True)
+    bar = figure.colorbar(image, cax=beside, extend=beyond)
     bar.set_label("effect\n(log-normalised expression)", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     bar.ax.yaxis.set_major_locator(MaxNLocator(5))
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def _order(effect: NDArray[np.float64]) -> NDArray[np.int64]:

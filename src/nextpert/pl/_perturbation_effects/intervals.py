@@ -44,6 +44,7 @@ def draw_intervals(panel: Axes, stored: dict[str, Any], row: int, columns: NDArr
         zorder=2,
     )  # fmt: skip
     panel.set_yticks(places, [str(stored["genes"][i]) for i in columns], fontsize=7)
+    panel.tick_params(axis="x", labelsize=8)
     panel.set_ylim(len(columns) - 0.4, -0.6)
     panel.spines[["top", "right"]].set_visible(False)
     level = f"{100 * float(stored['params']['level']):g} %"
@@ -73,7 +74,15 @@ def _legend(panel: Axes, *, any_cells: bool) -> None:
     ]  # fmt: skip
     if any_cells:
         handles.append(
-            Line2D([], [], color=GREY, marker="|", ls="", markersize=7, label="of the cells' means")
+            Line2D(
+                [],
+                [],
+                color=GREY,
+                marker="|",
+                ls="",
+                markersize=7,
+                label="difference of the cells' means",
+            )
         )
     panel.legend(
         handles=handles, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0),

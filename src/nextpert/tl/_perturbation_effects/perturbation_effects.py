@@ -71,8 +71,8 @@ def perturbation_effects(
           ``direct`` (what of the effect is the perturbation's own shift of the gene, and does not
           come by way of other genes, as far as the graph is right), ``share_from_cells`` (0 to 1,
           what share of the cells' departure from the expectation is believed) and ``cells_mean``
-          (plain difference of means; NaN without cells). Also ``perturbations``, ``genes``,
-          ``n_cells`` and ``params``.
+          (plain difference of means; NaN without cells, and with exact shifts). Also
+          ``perturbations``, ``genes``, ``n_cells`` and ``params``.
 
     Raises
     ------

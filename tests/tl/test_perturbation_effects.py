@@ -1,0 +1,151 @@
+"""Effects of perturbations on an AnnData: what is written, candidates, graphs of resamples."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert._adata import posterior_from
+from nextpert.core.effects.effects import perturbation_effects as core_effects
+
+
+@pytest.fixture(scope="module")
+def _fitted():
+    adata = npt.datasets.simulated_screen(
+        n_control=800, n_perturbed=60, perturbed=["MYC", "FOS", "CDK4"], rng=1
+    )
+    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
+    npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+@pytest.fixture
+def fitted(_fitted):
+    """A simulated screen, fitted on its true graph."""
+    return _fitted.copy()
+
+
+def test_tables_are_those_of_the_core(fitted):
+    npt.tl.perturbation_effects(fitted, level=0.8)
+    found = fitted.uns["perturbation_effects"]
+    fit = posterior_from(fitted)
+    wanted = core_effects([fit.blr], fit.shift_prior, level=0.8)
+    for name, table in vars(wanted).items():
+        np.testing.assert_array_equal(found[name], table)
+    assert list(found["perturbations"]) == ["CDK4", "FOS", "MYC"]
+    assert list(found["genes"]) == fit.genes
+    assert found["n_cells"].tolist() == [60, 60, 60]
+    x, label = fitted.X, fitted.obs["perturbation"].to_numpy()
+    plain = x[label == "FOS"].mean(axis=0) - x[label == "control"].mean(axis=0)
+    np.testing.assert_allclose(found["cells_mean"][1], plain, atol=1e-5)
+    assert found["params"]["level"] == 0.8
+
+
+def test_effects_are_nearer_the_truth_than_the_cells(fitted):
+    npt.tl.perturbation_effects(fitted)
+    found = fitted.uns["perturbation_effects"]
+    b = fitted.uns["truth"]["weights"]
+    total = np.linalg.inv(np.eye(fitted.n_vars) - b.toarray())
+    fit = posterior_from(fitted)
+    changed = {name: fitted.var_names.get_loc(name) for name in found["perturbations"]}
+    x, label = fitted.X, fitted.obs["perturbation"].to_numpy()
+    errors = []
+    for j, (name, gene) in enumerate(changed.items()):
+        own = x[label == name][:, gene].mean() - fit.control_mean[gene]
+        truth = total[:, gene] / total[gene, gene] * own
+        errors.append([((found[k][j] - truth) ** 2).sum() for k in ("mean", "cells_mean")])
+        assert np.argmax(np.abs(found["direct"][j])) == gene
+    assert np.sum(errors, axis=0)[0] < 0.5 * np.sum(errors, axis=0)[1]
+
+
+def test_candidates_without_cells_have_what_is_expected(fitted):
+    names = ["MYC", "STAT3", "FOS+STAT3"]
+    npt.tl.perturbation_effects(fitted, candidates=names)
+    found = fitted.uns["perturbation_effects"]
+    assert list(found["perturbations"]) == names
+    assert found["n_cells"].tolist() == [60, 0, 0]
+    fit, own = posterior_from(fitted), fitted.var_names.get_loc("STAT3")
+    efficacy = fitted.uns["dag_blr"]["efficacy"]
+    shift = np.zeros((2, fitted.n_vars))
+    shift[:, own] = -efficacy["mean"] * fit.control_mean[own]
+    other = fitted.var_names.get_loc("FOS")
+    shift[1, other] = -efficacy["mean"] * fit.control_mean[other]
+    wanted = fit.blr.predict_mean(shift) - fit.blr.predict_mean(np.zeros(fitted.n_vars))
+    np.testing.assert_allclose(found["mean"][1:], wanted, atol=1e-10)
+    np.testing.assert_allclose(found["direct"][1:], shift, atol=1e-10)
+    assert (found["share_from_cells"][1:] == 0).all()
+    assert found["share_from_cells"][0].max() > 0
+    assert np.isnan(found["cells_mean"][1:]).all()
+    npt.tl.perturbation_effects(fitted, key_added="seen")
+    row = list(fitted.uns["seen"]["perturbations"]).index("MYC")
+    np.testing.assert_allclose(found["mean"][0], fitted.uns["seen"]["mean"][row])
+    # Without cells, the own gene is as uncertain as the efficacy: of the variance, its equation's.
+    sd = efficacy["sd"] * fit.control_mean[own]
+    assert found["sd"][1, own] >= 0.99 * sd
+
+
+def test_every_gene_and_tables_of_shifts(fitted):
+    npt.tl.perturbation_effects(fitted, candidates="genes")
+    found = fitted.uns["perturbation_effects"]
+    assert len(found["perturbations"]) == fitted.n_vars
+    table = pd.DataFrame({"MYC": [-1.0], "STAT3": [0.5]}, index=["mine"])
+    npt.tl.perturbation_effects(fitted, candidates=table)
+    found = fitted.uns["perturbation_effects"]
+    places = fitted.var_names.get_indexer(["MYC", "STAT3"])
+    np.testing.assert_allclose(found["direct"][0, places], [-1.0, 0.5], atol=1e-10)
+    assert found["n_cells"].tolist() == [0]
+
+
+def test_exact_shifts_are_certain_but_for_the_weights(fitted):
+    npt.tl.fit_dag_blr(fitted, shift_sd=0)
+    npt.tl.perturbation_effects(fitted, candidates=["MYC", "STAT3"])
+    found = fitted.uns["perturbation_effects"]
+    fit = posterior_from(fitted)
+    for j, gene in enumerate(["MYC", "STAT3"]):
+        own = fitted.var_names.get_loc(gene)
+        np.testing.assert_allclose(found["direct"][j, own], -fit.control_mean[own])
+    assert (found["share_from_cells"] == 0).all()
+    assert found["n_cells"].tolist() == [60, 0]
+
+
+def test_as_an_anndata_of_its_own(fitted, tmp_path):
+    before = set(fitted.uns)
+    effects = npt.tl.perturbation_effects(fitted, as_anndata=True)
+    assert set(fitted.uns) == before
+    npt.tl.perturbation_effects(fitted)
+    found = fitted.uns["perturbation_effects"]
+    np.testing.assert_array_equal(effects.X, found["mean"])
+    for name in ("sd", "lower", "upper", "lfsr", "direct", "share_from_cells", "cells_mean"):
+        np.testing.assert_array_equal(effects.layers[name], found[name])
+    assert effects.obs["n_cells"].tolist() == [60, 60, 60]
+    assert effects.var_names.tolist() == list(found["genes"])
+    effects.write_h5ad(tmp_path / "effects.h5ad")
+    back = ad.read_h5ad(tmp_path / "effects.h5ad")
+    np.testing.assert_array_equal(back.layers["lfsr"], found["lfsr"])
+
+
+def test_graphs_of_resamples_are_averaged(small_screen):
+    npt.tl.learn_dag(small_screen, method="boss", n_graphs=3, rng=0)
+    npt.tl.fit_dag_blr(small_screen)
+    fit = posterior_from(small_screen)
+    assert len(fit.ensemble) == 3
+    npt.tl.perturbation_effects(small_screen)
+    found = small_screen.uns["perturbation_effects"]
+    each = [core_effects([blr], fit.shift_prior).mean for blr in fit.ensemble]
+    np.testing.assert_allclose(found["mean"], np.mean(each, axis=0), atol=1e-12)
+    alone = core_effects([fit.blr], fit.shift_prior)
+    np.testing.assert_allclose(found["direct"], alone.direct, atol=1e-12)
+    assert found["params"]["n_graphs"] == 3
+
+
+def test_what_is_wrong_is_said(fitted):
+    with pytest.raises(ValueError, match=r"NOPE"):
+        npt.tl.perturbation_effects(fitted, candidates=["NOPE"])
+    with pytest.raises(ValueError, match="level must be between 0 and 1"):
+        npt.tl.perturbation_effects(fitted, level=1.5)
+    with pytest.raises(ValueError, match=r"run tl\.fit_dag_blr first"):
+        npt.tl.perturbation_effects(fitted, posterior_key="mine")
+    assert "perturbation_effects" not in fitted.uns
