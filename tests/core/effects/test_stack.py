@@ -172,6 +172,20 @@ def test_noise_that_all_effects_share_is_not_taken_for_knowledge():
     assert np.mean(without) > 0.8
 
 
+@pytest.mark.parametrize(("same", "low", "high"), [(1.0, 0.8, 1.0), (0.5, 0.35, 0.65), (0, 0, 0.1)])
+def test_another_screen_is_believed_for_what_it_shares(same, low, high):
+    """Effects of the same perturbations in another cell line, all, half or none of them alike."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(10):
+        here, other = rng.normal(size=(2, 20, 50))
+        alike = rng.random((20, 1)) < same
+        there = np.where(alike, here, other) + 0.3 * rng.normal(size=here.shape)
+        observed = here + rng.normal(size=here.shape)
+        found.append(learn(observed, [there], noise=1.0).weights[0])
+    assert low <= np.mean(found) <= high
+
+
 def test_error_is_that_of_the_true_effects():
     rng = np.random.default_rng(0)
     got, wanted = [], []

@@ -182,7 +182,8 @@ def graph_expert(perturbations: Perturbations, weights: Array | Sequence[Array])
         The perturbations.
     weights
         ``B``, row = child, shape ``(n_genes, n_genes)``; or one such matrix a perturbation,
-        learned without its cells. With a single one that has seen them, nothing is left out.
+        learned without its cells. With a single one that has seen them nothing is left out, and
+        a stack believes it too much.
 
     Raises
     ------
@@ -197,7 +198,7 @@ def graph_expert(perturbations: Perturbations, weights: Array | Sequence[Array])
     slopes, known = [], {}
     if single:
         every = sorted({k for genes in perturbations.targets for k in genes})
-        known = dict(zip(every, _total_effects(np.asarray(weights), every, p).T, strict=True))
+        known = dict(zip(every, _total_effects(weights, every, p).T, strict=True))
     for j, genes in enumerate(perturbations.targets):
         if not genes:
             slopes.append(np.zeros((p, 0)))
@@ -208,8 +209,9 @@ def graph_expert(perturbations: Perturbations, weights: Array | Sequence[Array])
     return _by_slopes(perturbations, "graph", slopes)
 
 
-def _total_effects(matrix: Array, genes: list[int], p: int) -> Array:
+def _total_effects(weights: ArrayLike, genes: list[int], p: int) -> Array:
     """Return the effects of a unit change of some genes on all, ``(p, n)``."""
+    matrix = np.asarray(weights, np.float64)
     if matrix.shape != (p, p):
         message = f"weights have shape {matrix.shape}, but {(p, p)} is needed."
         raise ValueError(message)
@@ -261,8 +263,7 @@ def mean_expert(perturbations: Perturbations) -> Expert:
     many = np.where(count > 1, count - 1, 0).sum()
     share = np.where(count > 1, (count - 1) / np.maximum(count, 1), 0.0)
     between = max((spread - (noise * share).sum()) / max(many, 1), 0.0)
-    floor = np.finfo(np.float64).tiny
-    weight = np.where(used, 1 / np.maximum(between + noise, floor), 0.0)
+    weight = np.where(used, 1 / np.maximum(between + noise, 1e-12), 0.0)
     total = weight.sum(axis=0) - weight
     # Differences of sums: what is left by rounding where there is no other is no weight.
     others = count - used > 0
