@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _N_SLACKS = 4  # starts after the first take nodes of up to 0..3 more than the least degree
 _VERTICES, _BRANCHES = 1 << 18, 1 << 22  # room in the trees at first; doubled when they are full
-_MOST_BRANCHES = 1 << 25  # 270 MB; trees that outgrow it are emptied and grown again as needed
+_MOST_BRANCHES = 1 << 26  # 540 MB; trees that outgrow it are emptied and grown again as needed
 
 
 class Task(NamedTuple):

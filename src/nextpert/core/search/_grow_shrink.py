@@ -72,6 +72,7 @@ class Growth(NamedTuple):
     rows: NDArray[np.float64]  # (depth, p) rows of the Cholesky factor
     variance: NDArray[np.float64]  # (depth, p) of every node, given the path so far
     covariance: NDArray[np.float64]  # (depth, p) of every node with the owner
+    share: NDArray[np.float64]  # (p,)
     key: NDArray[np.float64]  # (p,)
     found: NDArray[np.int64]  # (p,)
     barred: NDArray[np.bool_]  # (p,)
@@ -85,6 +86,7 @@ class Growth(NamedTuple):
             rows=np.zeros((p + 1, p)),
             variance=np.zeros((p + 1, p)),
             covariance=np.zeros((p + 1, p)),
+            share=np.zeros(p),
             key=np.zeros(p),
             found=np.zeros(p, np.int64),
             barred=np.zeros(p, np.bool_),
@@ -162,18 +164,23 @@ def _residuals(problem, forest, growth, vertex):
     return depth, owner
 
 
-@spliced
-def _bar(forbidden, forest, growth, depth, owner):
-    """Mark the nodes that cannot be branches of the vertex at the end of the path."""
-    for u in range(growth.barred.shape[0]):
-        growth.barred[u] = has(forbidden, u)
-    growth.barred[owner] = True
+@inner
+def _bar(forest, growth, depth, owner, barred):
+    """Mark (or unmark) the nodes that the path to a vertex has taken or passed over."""
+    growth.barred[owner] = barred
     for k in range(depth):
         vertex = growth.path[k]
-        growth.barred[forest.node[vertex]] = True
+        growth.barred[forest.node[vertex]] = barred
         first = forest.first[forest.up[vertex]]
         for c in range(forest.rank[vertex]):
-            growth.barred[forest.branch[first + c]] = True
+            growth.barred[forest.branch[first + c]] = barred
+
+
+@inner
+def _shares(variance, covariance, residual, share):
+    """Fill in the share of the owner's residual variance that each node explains."""
+    for u in range(share.shape[0]):  # no branches, so that it runs on vectors
+        share[u] = covariance[u] * covariance[u] / (variance[u] * residual)
 
 
 @inner
@@ -195,7 +202,6 @@ def _sort_descending(key, item, n):
 def _branch_out(problem, forest, growth, vertex):
     """Find the branches of a vertex; return whether there was room for them."""
     depth, owner = _residuals(problem, forest, growth, vertex)
-    _bar(problem.forbidden[owner], forest, growth, depth, owner)
     variance, covariance = growth.variance[depth], growth.covariance[depth]
     residual, weight = variance[owner], problem.weight[depth + 1]
     fixed = problem.constant[depth + 1] - problem.constant[depth]
@@ -204,11 +210,17 @@ def _branch_out(problem, forest, growth, vertex):
     # The share of variance alone orders the branches where nothing else differs: no logarithms.
     plain = problem.half == 0.0 and not weighed
     bound = -np.expm1(fixed / weight)
+    _bar(forest, growth, depth, owner, True)
+    _shares(variance, covariance, residual, growth.share)
     n = 0
     for u in range(problem.matrix.shape[0]):
+        share = growth.share[u]
+        if plain and not share > bound:  # most nodes
+            continue
         if growth.barred[u] or variance[u] < _LEAST_VARIANCE or residual < _LEAST_VARIANCE:
             continue
-        share = covariance[u] * covariance[u] / (variance[u] * residual)
+        if has(problem.forbidden[owner], u):
+            continue
         if plain:
             gain = share - bound
         else:
@@ -219,6 +231,7 @@ def _branch_out(problem, forest, growth, vertex):
             growth.key[n] = gain
             growth.found[n] = u
             n += 1
+    _bar(forest, growth, depth, owner, False)
     _sort_descending(growth.key, growth.found, n)
     for c in range(n):
         if has(problem.before[owner], growth.found[c]):  # in every prefix: none goes on past it
