@@ -1,0 +1,68 @@
+"""Expectations by a stack: the graph's part as a shift, the rest as an effect; sums of members."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nextpert.core import Dag, DagBlr, Moments, ScreenMoments, random_scm
+from nextpert.core.effects.experts import Expert, Perturbations, graph_expert
+from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
+from nextpert.core.effects.stacked import by_name, sum_expert, with_expectation
+
+
+def screen(rng, shifts, scm, n=50):
+    label = np.repeat(np.arange(len(shifts)), n)
+    return ScreenMoments.from_array(
+        np.concatenate([scm.sample(n, a, rng=rng) for a in shifts]), label, len(shifts)
+    )
+
+
+def test_states_are_those_of_the_stack():
+    rng = np.random.default_rng(0)
+    scm = random_scm(6, expected_degree=3, rng=1)
+    shifts = np.vstack([np.zeros(6), -np.eye(6)[:4]])
+    found = Perturbations(screen(rng, shifts, scm), 0, [1, 2, 3, 4], [[0], [1], [2], [3]])
+    blr = DagBlr(scm.dag).update(Moments.from_array(scm.sample(300, rng=rng)))
+    own = np.where(found.own(), found.observed, 0.0)
+    graph = graph_expert(found, blr.mean().toarray())
+    other = Expert("other", np.where(found.own(), 0.0, rng.normal(size=(4, 6))))
+    weights = np.column_stack([[0.3, 0.0, 1.0, 0.5], [0.2, 0.4, 0.0, 0.6]])
+    wanted = own + weights[:, :1] * graph.effects + weights[:, 1:] * other.effects
+    # Own genes may be moved by the graph as well: the shift that reaches the own change exactly.
+    exact = ShiftPrior.exact(np.zeros((4, 6)))
+    prior = with_expectation(exact, own, [graph, other], weights)
+    total = np.linalg.inv(np.eye(6) - blr.mean().toarray())
+    reached = prior.given(blr).states(blr) - blr.predict_mean(np.zeros(6))
+    np.testing.assert_allclose(total.diagonal(), 1.0)
+    np.testing.assert_allclose(reached, wanted, atol=1e-10)
+
+
+def test_sums_of_members():
+    rng = np.random.default_rng(0)
+    scm = random_scm(5, expected_degree=2, rng=1)
+    shifts = np.array([[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 2, 0, 0, 0], [1, 2, 0, 0, 0]])
+    found = Perturbations(screen(rng, shifts, scm), 0, [1, 2, 3], [[0], [1], [0, 1]])
+    expert = sum_expert(found, [[], [], [0, 1]])
+    assert not expert.effects[:2].any()
+    wanted = found.observed[0] + found.observed[1]
+    wanted[:2] = 0  # own genes are not its matter
+    np.testing.assert_allclose(expert.effects[2], wanted)
+    np.testing.assert_allclose(expert.shared[2, 2:], 2 * found.control_variance[2:])
+
+
+def test_names_known_elsewhere():
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    found = Perturbations(ScreenMoments.from_array(x, np.arange(60) % 3, 3), 0, [1, 2], [[0], []])
+    expert = by_name(found, ["A", "B"], {"A": np.arange(3.0), "C": np.ones(3)}, "other screen")
+    assert expert.effects.tolist() == [[0.0, 1.0, 2.0], [0.0, 0.0, 0.0]]
+
+
+def test_nothing_is_expected_by_weights_of_nothing():
+    own = np.diag([-1.0, -2.0])
+    prior = ShiftPrior.exact(np.zeros((2, 2)))
+    prior = with_expectation(prior, own, [Expert("graph", np.ones((2, 2)))], np.zeros((2, 1)))
+    blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False).update(
+        Moments.from_array(np.random.default_rng(0).normal(size=(9, 2)))
+    )
+    np.testing.assert_allclose(prior.given(blr).states(blr), own, atol=1e-12)
+    assert prior.weights.shape == (2, len(TAU2))
