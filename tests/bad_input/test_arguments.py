@@ -71,6 +71,7 @@ WRONG = {
         [],
         {"MYC": "high"},
     ),
+    "prior_effects": (3, "other.h5ad", [1.0]),
     "shift_sd": (NAN, -1, "exact", 0.5, True, None),
     "shift": (3, "ko", [], {"MYC": 1}, {"NOPE": {"MYC": 1}}, {"MYC": {"NOPE": 1}}),
     "candidates": (3, "NOPE", [], ["NOPE"], {}, {"MYC": {"NOPE": 1}}),

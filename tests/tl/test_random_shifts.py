@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 import nextpert as npt
@@ -88,6 +90,91 @@ def test_guides_that_differ_count_for_fewer_cells(screen):
     n = screen.uns["dag_blr"]["shift_prior"]["n"]
     assert (n < 0.7 * screen.uns["alike"]["shift_prior"]["n"]).all()
     assert screen.uns["dag_blr"]["params"]["guide_key"] == "guide"
+
+
+def simulated(n_genes=12, **options):
+    adata = npt.datasets.simulated_screen(
+        n_genes=n_genes, n_control=1000, expected_degree=4, **options
+    )
+    truth = adata.uns["truth"]["weights"]
+    npt.tl.learn_dag(adata, method="given", dag=truth.T, genes=list(adata.var_names))
+    return adata
+
+
+def test_the_true_graph_earns_its_weight_and_a_wrong_one_does_not():
+    adata = simulated()
+    npt.tl.fit_dag_blr(adata)
+    weights = stack_of(adata)
+    assert weights["graph"] > 0.9
+    assert weights["coexpression"] < 0.1
+    assert adata.uns["dag_blr"]["stack"]["error"] < 0.1
+    # The last arc's end is perturbed to do what the first's does: no graph of such arcs transmits.
+    wrong = adata.uns["truth"]["weights"][::-1, ::-1]
+    npt.tl.learn_dag(adata, method="given", dag=wrong, genes=list(adata.var_names))
+    npt.tl.fit_dag_blr(adata)
+    assert stack_of(adata)["graph"] < 0.5
+
+
+def stack_of(adata):
+    stack = adata.uns["dag_blr"]["stack"]
+    return dict(zip(stack["experts"], stack["weights"], strict=True))
+
+
+def test_another_screen_is_believed_as_far_as_it_is_right():
+    adata = simulated()
+    names = sorted(set(adata.obs["perturbation"]) - {"control"})
+    labels = adata.obs["perturbation"].to_numpy()
+    control = adata.X[labels == "control"].mean(axis=0)
+    effects = np.array([adata.X[labels == name].mean(axis=0) - control for name in names])
+    effects += 0.02 * np.random.default_rng(0).normal(size=effects.shape)
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+    found = []
+    for order in (np.arange(len(names)), np.roll(np.arange(len(names)), 1)):
+        other = ad.AnnData(effects[order], pd.DataFrame(index=names), adata.var[[]])
+        npt.tl.fit_dag_blr(adata, prior_effects=other)
+        found.append(stack_of(adata)["other screen"])
+    assert found[0] > 0.9
+    assert found[1] < 0.2
+
+
+def test_what_is_expected_without_cells_is_read_back(screen):
+    npt.tl.fit_dag_blr(screen)
+    expectation = posterior_from(screen).expectation
+    own = np.zeros((1, 8))
+    own[0, 1] = -1.0
+    prior = expectation.prior(["STK3"], [[1]], own, own * np.nan, np.zeros((1, 8)))
+    assert prior.n.tolist() == [0.0]
+    total = prior.shift + prior.effect
+    assert total[0, 1] == -1.0
+    known = posterior_from(screen).shift_prior
+    np.testing.assert_allclose(prior.weights[0], known.weights.mean(axis=0))
+
+
+@pytest.mark.parametrize("part", ["n", "mean", "squares", "scatter"])
+def test_a_damaged_screen_is_refused(part, screen):
+    npt.tl.fit_dag_blr(screen)
+    held = screen.uns["dag_blr"]["screen"]
+    held[part] = held[part][1:]
+    with pytest.raises(ValueError, match=r"run tl\.fit_dag_blr again"):
+        posterior_from(screen)
+
+
+BAD_EFFECTS = {
+    "twice": (["A", "A"], ["MYC", "STK3"], 1.0, "perturbations more than once"),
+    "other genes": (["A", "B"], ["X1", "X2"], 1.0, "no gene of the panel"),
+    "not finite": (["A", "B"], ["MYC", "STK3"], np.nan, "NaN or infinite"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_EFFECTS)
+def test_effects_that_cannot_be_used_are_refused(bad, screen):
+    names, genes, value, match = BAD_EFFECTS[bad]
+    other = ad.AnnData(np.full((2, 2), value))
+    other.obs_names, other.var_names = names, genes
+    before = set(screen.uns)
+    with pytest.raises(ValueError, match=match):
+        npt.tl.fit_dag_blr(screen, prior_effects=other)
+    assert set(screen.uns) == before
 
 
 DAMAGES = {

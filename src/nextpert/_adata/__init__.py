@@ -8,6 +8,7 @@ from nextpert._adata.batches import (
     read_batches,
 )
 from nextpert._adata.eager import eager
+from nextpert._adata.effects import read_effects, stored_effects, stored_screen
 from nextpert._adata.ensemble import read_ensemble, read_graphs, stored_ensemble
 from nextpert._adata.fingerprint import fingerprint
 from nextpert._adata.graph import named_dag, panel_of, read_graph, symbols_of, to_all_genes
@@ -73,6 +74,7 @@ __all__ = [
     "posterior_from",
     "read_batches",
     "read_blocks",
+    "read_effects",
     "read_ensemble",
     "read_graph",
     "read_graphs",
@@ -87,8 +89,10 @@ __all__ = [
     "require_sound_matrices",
     "resolve_panel",
     "seen_share",
+    "stored_effects",
     "stored_ensemble",
     "stored_lists",
+    "stored_screen",
     "stored_shift_prior",
     "strings",
     "symbols_of",

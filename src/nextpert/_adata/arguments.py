@@ -68,6 +68,11 @@ def _annadata(value: Any, name: str) -> None:
         raise TypeError(message)
 
 
+def _maybe_annadata(value: Any, name: str) -> None:
+    if value is not None and not isinstance(value, ad.AnnData):
+        _refuse(name, "an AnnData of perturbations x genes, or None", value)
+
+
 def _text(value: Any, name: str, *, none: bool = False, empty: bool = False) -> None:
     if none and value is None:
         return
@@ -257,6 +262,7 @@ _maybe_text = partial(_text, none=True)
 _any_names = partial(_names, text=True)
 CHECKS: dict[str, Callable[[Any, str], None]] = {
     "adata": _annadata,
+    "prior_effects": _maybe_annadata,
     **_each(_text, "dag_key", "key", "condition_key", "guides_key", "guide_separator", "method"),
     **_each(_text, "environments", "outside", "normalise", "multiple"),
     **_each(_text, "acquisition"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._adata.ensemble import read_ensemble
+from nextpert._adata.expectation import Expectation, read_expectation
 from nextpert._adata.fingerprint import changed_since
 from nextpert._adata.graph import panel_of, read_graph, require_same_panel, symbols_of
 from nextpert._adata.panel import list_names, resolve_panel
@@ -55,6 +56,8 @@ class FittedPosterior:
         The posteriors on the graphs of resamples, of equal weight; empty where there is one graph.
     shift_prior
         What was expected of the shift of every perturbation, and the means of its cells.
+    expectation
+        What to expect of perturbations without cells; ``None`` where nothing was learned of it.
     """
 
     blr: DagBlr
@@ -69,6 +72,7 @@ class FittedPosterior:
     params: dict[str, Any]
     ensemble: list[DagBlr]
     shift_prior: ShiftPrior
+    expectation: Expectation | None
 
 
 def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
@@ -114,6 +118,7 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         ensemble=read_ensemble(
             stored.get("ensemble"), len(genes), f"adata.uns[{key!r}]['ensemble']"
         ),
+        expectation=read_expectation(stored, len(genes), f"adata.uns[{key!r}]"),
         shift_prior=read_shift_prior(
             stored.get("shift_prior"), shifts, f"adata.uns[{key!r}]['shift_prior']"
         ),

@@ -13,7 +13,7 @@ from nextpert.core.effects.shift_prior import TAU2, ShiftPrior, departure_square
 from nextpert.core.posterior._add import require_squares
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.cells.pool_guides import PooledGuides
     from nextpert.core.posterior.dag_blr import DagBlr
@@ -132,14 +132,24 @@ def learn_mixtures(posterior: DagBlr, prior: ShiftPrior) -> ShiftPrior:
     return replace(prior, weights=weights)
 
 
-def refit(posterior: DagBlr, cells: PooledGuides, like: RandomShifts) -> DagBlr:
-    """Return the posterior on another graph, shifts and mixtures those of a fit."""
+def refit(
+    posterior: DagBlr,
+    cells: PooledGuides,
+    like: RandomShifts,
+    *,
+    without: ArrayLike | None = None,
+) -> DagBlr:
+    """Return the posterior on another graph, shifts and mixtures those of a fit.
+
+    The means of perturbations ``without`` are left out; their cells' scatter, which says nothing
+    of their effects, stays.
+    """
     prior = like.prior
+    left_out: ArrayLike = [] if without is None else without
     ascent = _Ascent(posterior, cells, prior.shift, prior.own, fixed=not like.bound[0])
-    if like.bound[0]:
-        ascent.weights = like.prior.weights
-        for _ in range(3):
-            ascent.step()
+    ascent.weights = like.prior.weights
+    for _ in range(3 if like.bound[0] else 1):
+        ascent.step(left_out)
     return ascent.blr
 
 
@@ -188,7 +198,7 @@ class _Ascent:
         blr.cells += float(cells.n_cells.sum())
         return blr
 
-    def step(self) -> float:
+    def step(self, without: ArrayLike = ()) -> float:
         """Take one step of the ascent, all but the mixtures' weights; return the bound."""
         square = departure_squares(self.blr, self.mean, self.shift)
         own = self.own / self.blr.noise_var
@@ -197,6 +207,7 @@ class _Ascent:
             square, self.n, TAU2, self.weights, own, self.share, self.spare, self.counts
         )
         local += 0.5 * float((square * self.n * (1.0 - self.share)).sum())
+        self.share[np.asarray(without, np.int64)] = 1.0
         self.blr = self._fitted()
         return self.blr.log_evidence() + local
 

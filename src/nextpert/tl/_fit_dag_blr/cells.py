@@ -30,6 +30,8 @@ class FitCells:
         Moments of the controls; of their scatter the diagonal alone.
     pooled
         Controls and perturbations, guides pooled.
+    screen
+        Moments of controls and perturbations, guides not told apart.
     guide_variance
         Spread of guides over the noise variance.
     n_guides
@@ -38,6 +40,7 @@ class FitCells:
 
     control: Moments
     pooled: PooledGuides
+    screen: ScreenMoments
     guide_variance: float
     n_guides: int
 
@@ -79,7 +82,9 @@ def read_fit_cells(
     if exact:
         pooled = replace(pooled, variance_ratio=np.ones_like(pooled.variance_ratio))
     control = _control(screen, of_group == 0)
-    return FitCells(control, pooled, spread, int((of_group == 0).sum()) if guided else 0)
+    n_guides = int((of_group == 0).sum()) if guided else 0
+    whole = screen.pool(of_group, 1 + len(names))
+    return FitCells(control, pooled, whole, spread, n_guides)
 
 
 def _control(screen: ScreenMoments, which: NDArray[np.bool_]) -> Moments:

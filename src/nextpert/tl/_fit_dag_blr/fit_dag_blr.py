@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from nextpert.tl._fit_dag_blr.expected import (
     exact_shifts,
     expected_shifts,
 )
+from nextpert.tl._fit_dag_blr.stack import Problem, stack_in_words, stack_record, stacked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +45,7 @@ def fit_dag_blr(
     perturbations: Sequence[str] | None = None,
     shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] = "knockout",
     shift_sd: str | float = "learned",
+    prior_effects: ad.AnnData | None = None,
     separator: str = "+",
     prior_scale: str | float = "evidence",
     prior_units: str | None = None,
@@ -99,6 +102,10 @@ def fit_dag_blr(
         ``"learned"`` (default) learns from the screen how far shifts are to be believed. ``0``
         takes them as exact, as the paper does; labels that name a gene outside the panel, or
         without a row of the table, are left out then, with a warning, and listed in ``.uns``.
+    prior_effects
+        Effects of the same perturbations in another cell line, condition or study: perturbations
+        x genes, effects in ``X`` (as :func:`perturbation_effects` returns them), genes and
+        perturbations by name. How far they are believed is learned.
     separator
         What joins the targets of a label, as in ``"MYC+STK3"``.
     prior_scale
@@ -190,18 +197,26 @@ def fit_dag_blr(
     environments.require_varying(cells.control, genes)
     exact = exact or not plan.names
     expected = (exact_shifts if exact else expected_shifts)(plan, shift, genes, cells)
-    options: dict[str, Any] = {
-        "noise_var": _noise_variances(noise_var, genes),
-        "intercept": intercept,
-        "prior_scale": prior_scale,
-        "prior_units": prior_units,
-    }
-    used = expected.used
+    posterior = partial(
+        DagBlr,
+        noise_var=_noise_variances(noise_var, genes),
+        intercept=intercept,
+        prior_scale=prior_scale,
+        prior_units=prior_units,
+    )
+    used, stack = expected.used, None
+    other = _adata.read_effects(prior_effects, genes)
     try:
         found = fit_random_shifts(
-            DagBlr(dag, **options), cells.pooled, used.shifts, own=expected.own, fixed=exact
+            posterior(dag), cells.pooled, used.shifts, own=expected.own, fixed=exact
         )
-        ensemble = [refit(DagBlr(each, **options), cells.pooled, found) for each in graphs]
+        prior = found.prior
+        ensemble = [refit(posterior(each), cells.pooled, found) for each in graphs]
+        if not exact:
+            problem = Problem(
+                adata, columns, genes, dag, dag_key, roles, separator, posterior, other
+            )
+            prior, stack = stacked(problem, cells, expected, found)
     except ValueError as error:
         raise _adata.named(error, np.array(genes), np.arange(len(genes))) from error
     blr = found.posterior
@@ -231,10 +246,15 @@ def fit_dag_blr(
         "params": params,
     }
     if not exact:
-        stored["shift_prior"] = _adata.stored_shift_prior(found.prior)
+        stored["shift_prior"] = _adata.stored_shift_prior(prior)
         stored["guide_variance"] = cells.guide_variance
     if expected.efficacy is not None:
         stored["efficacy"] = efficacy_record(expected.efficacy)
+    if stack is not None:
+        stored["stack"] = stack_record(stack)
+        stored["screen"] = _adata.stored_screen(cells.screen)
+        if other:
+            stored["prior_effects"] = _adata.stored_effects(other)
     if ensemble:
         stored["ensemble"] = _adata.stored_ensemble(ensemble)
     environments.warn_values(cells.control, roles.layer, adata.uns.get(dag_key))
@@ -242,6 +262,8 @@ def fit_dag_blr(
     environments.say_unmeasured(plan)
     if exact:
         environments.warn_hardly_expressed(used, cells.control, genes)
+    if stack is not None:
+        logger.info("%s", stack_in_words(stack))
     mean = _adata.to_all_genes(blr.mean().T, columns, adata.n_vars)
     logger.info(
         "Fitted %d weights to %d control cells and %d cells of %d perturbations.%s",

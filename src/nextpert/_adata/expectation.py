@@ -1,0 +1,117 @@
+"""What a fit learned to expect of perturbations without cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert._adata.effects import read_stored_effects, read_stored_screen
+from nextpert.core.effects.experts import (
+    Expert,
+    Perturbations,
+    coexpression_expert,
+    mean_expert,
+)
+from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
+from nextpert.core.effects.stacked import GRAPH, SUM, by_name, with_expectation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from nextpert.core import ScreenMoments
+
+    Array = NDArray[np.float64]
+
+OTHER_SCREEN = "other screen"
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Weights of experts, and the screen they speak from.
+
+    Parameters
+    ----------
+    weights
+        Weight of every expert, by name.
+    screen
+        Moments of the controls and the perturbations of the fit.
+    other
+        Effects in another screen, by perturbation.
+    common
+        Weights of the prior variances of a perturbation without cells, shape
+        ``(n_components,)``.
+    """
+
+    weights: Mapping[str, float]
+    screen: ScreenMoments
+    other: Mapping[str, Array]
+    common: Array
+
+    def prior(
+        self,
+        names: Sequence[str],
+        targets: Sequence[Sequence[int]],
+        own: Array,
+        own_variance: Array,
+        sums: Array,
+    ) -> ShiftPrior:
+        """Return the prior of perturbations without cells.
+
+        Parameters
+        ----------
+        names, targets
+            Their labels, and the genes of the panel that they target.
+        own, own_variance
+            Expected change of own genes and its variance, 0 and nan elsewhere, shape
+            ``(n_perturbations, n_genes)``.
+        sums
+            For combinations whose members were measured alone the sum of their effects, 0 for the
+            others, same shape.
+        """
+        told = Perturbations(self.screen, 0, np.full(len(names), -1), targets, own)
+        nothing = np.zeros_like(own)
+        makers = {
+            GRAPH: lambda: Expert(GRAPH, nothing),
+            "coexpression": lambda: coexpression_expert(told),
+            "mean perturbation": lambda: mean_expert(told),
+            SUM: lambda: Expert(SUM, np.where(told.own(), 0.0, sums)),
+            OTHER_SCREEN: lambda: by_name(told, names, self.other, OTHER_SCREEN),
+        }
+        experts = [makers[name]() for name in self.weights]
+        rows = np.tile(list(self.weights.values()), (len(names), 1))
+        empty = ShiftPrior(
+            np.zeros(len(names)), nothing, nothing + 1, nothing, nothing, own_variance,
+            np.tile(self.common, (len(names), 1)),
+        )  # fmt: skip
+        return with_expectation(empty, own, experts, rows)
+
+
+def read_expectation(stored: Mapping[str, Any], n_genes: int, where: str) -> Expectation | None:
+    """Return what a fit stored of it; ``None`` where it learned nothing.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
+    if "stack" not in stored:
+        return None
+    names = [str(name) for name in np.atleast_1d(stored["stack"].get("experts"))]
+    weights = np.asarray(stored["stack"].get("weights"), np.float64)
+    screen = read_stored_screen(
+        stored.get("screen"), 1 + len(stored["environments"]), n_genes, f"{where}['screen']"
+    )
+    other = read_stored_effects(stored.get("prior_effects"), n_genes, f"{where}['prior_effects']")
+    known = {GRAPH, "coexpression", "mean perturbation", SUM, OTHER_SCREEN}
+    sound = weights.shape == (len(names),) and np.isfinite(weights).all() and set(names) <= known
+    if not sound or screen is None or (weights < 0).any():
+        message = f"{where}['stack'] is damaged: run tl.fit_dag_blr again."
+        raise ValueError(message)
+    mixtures = np.asarray(stored["shift_prior"]["weights"], np.float64)
+    common = mixtures.mean(axis=0) if len(mixtures) else np.eye(len(TAU2))[0]
+    by = dict(zip(names, weights.tolist(), strict=True))
+    return Expectation(by, screen, other, common)

@@ -1,0 +1,160 @@
+"""How far graph, coexpression, other perturbations and other screens are believed on this one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert import _adata
+from nextpert._adata.eager import eager
+from nextpert._adata.roles import fitted_roles
+from nextpert.core.effects.experts import (
+    Expert,
+    Perturbations,
+    coexpression_expert,
+    graph_expert,
+    mean_expert,
+)
+from nextpert.core.effects.random_shifts import learn_mixtures, refit
+from nextpert.core.effects.stack import Stack, learn_stack
+from nextpert.core.effects.stacked import by_name, sum_expert, with_expectation
+from nextpert.tl._learn_dag.held_out import has_seen_perturbed, held_out_dags
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from nextpert._adata import Roles
+    from nextpert.core import Dag, DagBlr
+    from nextpert.core.effects.random_shifts import RandomShifts
+    from nextpert.core.effects.shift_prior import ShiftPrior
+    from nextpert.tl._fit_dag_blr.cells import FitCells
+    from nextpert.tl._fit_dag_blr.expected import Expected
+
+    Array = NDArray[np.float64]
+
+OTHER_SCREEN = "other screen"
+_FEWEST = 3  # perturbations, to learn from
+_FOLDS = 5  # of perturbations, each left out of one graph
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a stack is learned from, beside the cells in ``adata``."""
+
+    adata: ad.AnnData
+    columns: NDArray[np.int64]
+    genes: list[str]
+    dag: Dag
+    dag_key: str
+    roles: Roles
+    separator: str
+    posterior: Callable[[Dag], DagBlr]  # before any cells
+    other: Mapping[str, Array]  # effects in another screen, by perturbation
+
+
+def stacked(
+    problem: Problem, cells: FitCells, expected: Expected, found: RandomShifts
+) -> tuple[ShiftPrior, Stack | None]:
+    """Return the prior of shifts by a stack of experts, and the stack.
+
+    With fewer than three perturbations there is nothing to learn it from: the graph is believed.
+    """
+    names = expected.used.names
+    if len(names) < _FEWEST:
+        return found.prior, None
+    place = {gene: i for i, gene in enumerate(problem.genes)}
+    targets = [[place[gene] for gene in some] for some in expected.used.targets]
+    members = np.arange(1, len(names) + 1)
+    seen = Perturbations(cells.screen, 0, members, targets)
+    experts = [_held_out_graph(problem, cells, expected, found, seen), coexpression_expert(seen)]
+    common = [mean_expert(seen)]
+    alone = _members(names, problem.separator)
+    if any(alone):
+        common.append(sum_expert(seen, alone))
+    if problem.other:
+        common.append(by_name(seen, names, problem.other, OTHER_SCREEN))
+    stack = learn_stack(
+        seen.observed, seen.variance, [*experts, *common], seen.scored(), sd=seen.sd
+    )
+    # What is expected starts from own changes as far as they are believed, not as they came out.
+    change = None if expected.efficacy is None else expected.change
+    told = Perturbations(cells.screen, 0, members, targets, change)
+    weights = found.posterior.mean().toarray()
+    again = [graph_expert(told, weights), coexpression_expert(told), *common]
+    prior = with_expectation(found.prior, expected.used.shifts, again, stack.left_out)
+    return learn_mixtures(found.posterior, prior), stack
+
+
+def _members(names: Sequence[str], separator: str) -> list[list[int]]:
+    """Return the single perturbations that each combination is made of, if all were measured."""
+    place = {name: j for j, name in enumerate(names)}
+    out: list[list[int]] = []
+    for name in names:
+        parts = [part.strip() for part in name.split(separator)] if separator else [name]
+        known = [place[part] for part in parts if part in place and part != name]
+        out.append(known if len(parts) > 1 and len(known) == len(parts) else [])
+    return out
+
+
+def _held_out_graph(
+    problem: Problem, cells: FitCells, expected: Expected, found: RandomShifts, seen: Perturbations
+) -> Expert:
+    """Return what graphs transmit that have not seen the perturbations, in folds."""
+    n = len(seen.targets)
+    folds = [np.arange(k, n, _FOLDS) for k in range(min(_FOLDS, n))]
+    effects, shared = np.zeros((2, *seen.observed.shape))
+    for fold, dag in zip(folds, _graphs(problem, expected.used.names, folds), strict=True):
+        blr = refit(problem.posterior(dag), cells.pooled, found, without=fold)
+        targets = [seen.targets[j] for j in fold.tolist()]
+        some = Perturbations(cells.screen, 0, fold + 1, targets)
+        expert = graph_expert(some, blr.mean().toarray())
+        effects[fold] = expert.effects
+        if expert.shared is not None:
+            shared[fold] = expert.shared
+    return Expert("graph", effects, shared)
+
+
+def _graphs(
+    problem: Problem, names: Sequence[str], folds: Sequence[NDArray[np.int64]]
+) -> Sequence[Dag]:
+    """Return a graph a fold; the graph itself where it has seen no perturbed cell."""
+    stored = eager(problem.adata.uns.get(problem.dag_key))
+    if not has_seen_perturbed(stored):
+        return [problem.dag] * len(folds)
+    own = fitted_roles(problem.adata, stored["params"])
+    if (own.perturbation_key, own.control) != (
+        problem.roles.perturbation_key,
+        problem.roles.control,
+    ):
+        return [problem.dag] * len(folds)
+    return held_out_dags(
+        problem.adata, problem.columns, problem.genes, stored, problem.roles,
+        [[names[j] for j in fold] for fold in folds], rng=np.random.default_rng(0), n_jobs=1,
+    )  # fmt: skip
+
+
+def stack_record(stack: Stack) -> dict[str, Any]:
+    """Return the stack as it is stored."""
+    return {
+        "experts": _adata.strings(stack.names),
+        "weights": stack.weights,
+        "error_alone": np.nan_to_num(stack.alone, nan=1.0),
+        "error": float(np.nan_to_num(stack.error, nan=1.0)),
+        "residual_variance": stack.residual_variance,
+    }
+
+
+def stack_in_words(stack: Stack) -> str:
+    """Return the weights for the log line."""
+    shares = ", ".join(
+        f"{name} {weight:.2f}" for name, weight in zip(stack.names, stack.weights, strict=True)
+    )
+    return (
+        f"Weights of what is expected of a perturbation without cells: {shares} (left-out error "
+        f"{stack.error:.2f} of that of no effect)."
+    )
