@@ -64,6 +64,9 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
         "tiers": read.read_numbers(options.tiers, "--tiers"),
         "shift": read.read_shift(options.shift, "--shift"),
         "candidate_shift": read.read_shift(options.candidate_shift, "--candidate-shift"),
+        "prior_effects": None
+        if options.prior_effects is None
+        else read.read_screen(options.prior_effects),
         "prior_network": read.read_network(options.prior_network, "--prior-network"),
         "candidates": read.read_candidates(options.candidates),
     }

@@ -212,6 +212,12 @@ def _add_posterior(parser: argparse.ArgumentParser) -> None:
         metavar="learned|0",
         help="how far shifts are to be believed: learned, or 0 for exact ones as in the paper",
     )
+    group.add_argument(
+        "--prior-effects",
+        type=Path,
+        metavar="FILE.h5ad",
+        help="effects in another screen, perturbations x genes",
+    )
     group.add_argument("--guide-key", metavar="COLUMN", help="column with the guide of every cell")
     group.add_argument("--separator", default="+", help="what joins the targets in a label")
     group.add_argument(

@@ -81,6 +81,7 @@ def _analyse(inputs: Inputs, options: argparse.Namespace) -> None:
             shift=tables["shift"],
             shift_sd=options.shift_sd,
             guide_key=options.guide_key,
+            prior_effects=tables["prior_effects"],
             separator=options.separator,
             prior_scale=options.prior_scale,
             prior_units=options.prior_units,

@@ -13,7 +13,7 @@ _OPTIONS = {
         "tiers", "required", "forbidden", "perturbations", "shift", "shift_sd", "guide_key",
         "separator", "prior_scale", "prior_units", "noise_var", "acquisition", "candidates",
         "target", "n_cells", "n_samples", "depth_key", "gene_symbols", "prior_network",
-        "checkpoint",
+        "checkpoint", "prior_effects",
     )
 } | {"intercept": "--no-intercept", "noise_aware": "--no-noise-aware", "rng": "--seed"}  # fmt: skip
 _ANY = "|".join(sorted(_OPTIONS, key=len, reverse=True))
