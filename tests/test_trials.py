@@ -24,6 +24,7 @@ def bench(monkeypatch):
         _predictors,
         _screens,
         _simulated,
+        another_screen,
         held_out,
         out_of_core,
         scale,
@@ -34,7 +35,7 @@ def bench(monkeypatch):
     return SimpleNamespace(
         predictors=_predictors, screens=_screens, held_out=held_out, simulated=_simulated,
         trial=simulated_screens, scale=scale, out_of_core=out_of_core, peers=_peer_searches,
-        unseen=unseen_perturbations,
+        unseen=unseen_perturbations, another=another_screen,
     )  # fmt: skip
 
 
@@ -209,6 +210,27 @@ def test_unseen_runs_on_any_file(bench, file, tmp_path, capsys):
     assert "3 perturbations left out one by one, 2 with a measured target" in text
     assert text.count("| no effect | 0.000 | 0.000 | 1.000 | 1.00 |") == 2
     assert text.count("| stack, graphs left out two by two |") == 2
+
+
+def test_batches_come_off_the_moments_of_another_screen(bench):
+    rng = np.random.default_rng(0)
+    code, batch = rng.integers(0, 3, 600), rng.integers(0, 2, 600)
+    x = rng.normal(size=(600, 4)) + code[:, None] * np.arange(4)
+    kept = rng.random(600) < 0.7
+    found = bench.another.without_batches(x, code, batch, kept, 3)
+    design = np.c_[code == 0, code == 1, code == 2, batch == 1].astype(float)[kept]
+    wanted = np.linalg.lstsq(design, x[kept], rcond=None)[0]
+    np.testing.assert_allclose(found.mean[1:] - found.mean[0], wanted[1:3] - wanted[0], atol=1e-9)
+
+
+def test_another_screen_helps_where_effects_are_alike(bench, tmp_path):
+    out = tmp_path / "another.md"
+    bench.another.main(["--draws", "2", "--simulated", "--save", str(out)])
+    parts = out.read_text().split("## ")[1:]
+    rows = [dict(x.split("|")[1:3] for x in part.splitlines()[2:] if x) for part in parts]
+    none, _, every = (float(row[" with it "]) for row in rows)
+    assert none == pytest.approx(1.0, abs=0.05)
+    assert every < 0.05
 
 
 def test_unexplained_is_nothing_for_the_truth_and_all_for_no_effect(bench):
