@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtri
 
+from nextpert.core._blas import one_thread
 from nextpert.core.effects import _mixture_kernels as kernels
 from nextpert.core.effects.random_shifts import fit_random_shifts
 from nextpert.core.effects.shift_prior import TAU2
@@ -58,6 +59,7 @@ class Effects:
     share_from_cells: Array
 
 
+@one_thread()
 def perturbation_effects(
     posteriors: Sequence[DagBlr],
     prior: ShiftPrior,
