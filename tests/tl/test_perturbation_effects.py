@@ -141,9 +141,66 @@ def test_graphs_of_resamples_are_averaged(small_screen):
     assert found["params"]["n_graphs"] == 3
 
 
+@pytest.fixture
+def narrow(_fitted):
+    """The same cells, with half of the genes in the panel; FOS and a constant gene are not."""
+    adata = _fitted.copy()
+    adata.X[:, adata.var_names.get_loc("B2M")] = 0.5
+    panel = [gene for gene in adata.var_names[::2] if gene not in ("FOS", "B2M")]
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=[*{*panel, "MYC", "CDK4", "STAT3"}])
+    npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+def test_genes_outside_the_panel_are_shrunken_alone(narrow):
+    npt.tl.perturbation_effects(narrow, key_added="panel")
+    npt.tl.perturbation_effects(narrow, genes="all", candidates=["FOS", "MYC", "STAT3"])
+    found, panel = narrow.uns["perturbation_effects"], narrow.uns["panel"]
+    assert list(found["genes"]) == list(narrow.var_names)
+    assert set(found["genes"][found["in_graph"]]) == set(panel["genes"])
+    rows = [list(panel["perturbations"]).index(name) for name in ("FOS", "MYC")]
+    columns = [list(found["genes"]).index(gene) for gene in panel["genes"]]
+    for name in ("mean", "sd", "lfsr", "direct", "cells_mean"):
+        np.testing.assert_allclose(found[name][:2][:, columns], panel[name][rows])
+    outside = np.flatnonzero(~found["in_graph"])
+    assert np.isnan(found["direct"][:, outside]).all()
+    x, label = narrow.X, narrow.obs["perturbation"].to_numpy()
+    control = x[label == "control"].mean(axis=0)
+    for j, name in enumerate(["FOS", "MYC"]):
+        plain = x[label == name].mean(axis=0) - control
+        np.testing.assert_allclose(found["cells_mean"][j, outside], plain[outside], atol=1e-5)
+        assert (np.abs(found["mean"][j, outside]) <= np.abs(plain[outside]) + 0.3).all()
+    assert (found["mean"][2, outside] == 0).all()  # STAT3 has no cells
+    own = narrow.var_names.get_loc("FOS")
+    assert found["lfsr"][0, own] < 1e-3
+    assert abs(found["mean"][0, own] / found["cells_mean"][0, own] - 1) < 0.2
+    constant = narrow.var_names.get_loc("B2M")
+    assert (found["mean"][:, constant] == 0).all()
+    assert (found["lfsr"][:, constant] == 1).all()
+
+
+def test_some_genes_in_the_order_given(narrow):
+    npt.tl.perturbation_effects(narrow, genes="all", key_added="all")
+    npt.tl.perturbation_effects(narrow, genes=["MYC", "FOS"])
+    found, every = narrow.uns["perturbation_effects"], narrow.uns["all"]
+    assert list(found["genes"]) == ["MYC", "FOS"]
+    np.testing.assert_array_equal(
+        found["mean"][:, 0], every["mean"][:, narrow.var_names.get_loc("MYC")]
+    )
+
+
+def test_chunks_of_genes_change_nothing(narrow, monkeypatch):
+    effects = npt.tl.perturbation_effects(narrow, genes="all", as_anndata=True)
+    monkeypatch.setattr("nextpert.tl._perturbation_effects.outside._AT_ONCE", 3)
+    again = npt.tl.perturbation_effects(narrow, genes="all", as_anndata=True)
+    np.testing.assert_allclose(again.X, effects.X, atol=1e-10)
+
+
 def test_what_is_wrong_is_said(fitted):
     with pytest.raises(ValueError, match=r"NOPE"):
         npt.tl.perturbation_effects(fitted, candidates=["NOPE"])
+    with pytest.raises(ValueError, match=r"Genes not in .*: NOPE"):
+        npt.tl.perturbation_effects(fitted, genes=["NOPE"])
     with pytest.raises(ValueError, match="level must be between 0 and 1"):
         npt.tl.perturbation_effects(fitted, level=1.5)
     with pytest.raises(ValueError, match=r"run tl\.fit_dag_blr first"):

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from nextpert.core import Dag, DagBlr, ScreenMoments, random_scm
 from nextpert.core.cells.pool_guides import pool_guides
 from nextpert.core.effects import _mixture_kernels as kernels
-from nextpert.core.effects.effects import effects_outside, perturbation_effects
+from nextpert.core.effects.effects import fit_without_graph, perturbation_effects
 from nextpert.core.effects.random_shifts import _Ascent, fit_random_shifts
 from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
 
@@ -262,13 +262,25 @@ def test_genes_outside_are_shrunken_alone():
     effect = 1.5 * (rng.random((9, 40)) < 0.1) * (np.arange(9) > 0)[:, None]
     x = rng.normal(size=(len(group), 40)) + effect[group]
     cells = pool_guides(ScreenMoments.from_array(x, group, 9), np.arange(9), 9)
-    full = effects_outside(cells)
+
+    def effects(cells, **options):
+        fit = fit_without_graph(cells, **options)
+        return perturbation_effects([fit.posterior], fit.prior)
+
+    full = effects(cells)
     squares = np.diag(cells.scatter).copy()
     diagonal = type(cells)(**{**vars(cells), "scatter": np.broadcast_to(squares, (40, 40))})
-    for name, table in vars(effects_outside(diagonal)).items():
+    for name, table in vars(effects(diagonal)).items():
         np.testing.assert_array_equal(table, getattr(full, name))
     plain = cells.mean[1:] - cells.mean[0]
     assert ((full.mean - effect[1:]) ** 2).sum() < 0.5 * ((plain - effect[1:]) ** 2).sum()
+    own = np.full((8, 40), np.nan)
+    own[2, 3] = 0.04
+    shift = np.where(np.isnan(own), 0.0, -1.0)
+    told = effects(cells, shift=shift, own=own)
+    n = cells.counted[3, 3]
+    share = n * 0.04 / (n * 0.04 + 1.0)
+    np.testing.assert_allclose(told.mean[2, 3], plain[2, 3] * share - (1 - share), atol=0.05)
 
 
 def test_a_level_outside_0_and_1_is_refused():

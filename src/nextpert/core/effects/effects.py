@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.sparse as sp
 from scipy.special import ndtri
 
 from nextpert.core._blas import one_thread
 from nextpert.core.effects import _mixture_kernels as kernels
-from nextpert.core.effects.random_shifts import fit_random_shifts
+from nextpert.core.effects.random_shifts import RandomShifts, fit_random_shifts
 from nextpert.core.effects.shift_prior import TAU2
 from nextpert.core.graph.dag import Dag
 from nextpert.core.posterior.dag_blr import DagBlr
@@ -101,7 +102,7 @@ def perturbation_effects(
     >>> from nextpert.core import Dag, DagBlr, ScreenMoments
     >>> from nextpert.core.cells.pool_guides import pool_guides
     >>> from nextpert.core.effects.effects import perturbation_effects
-    >>> from nextpert.core.effects.random_shifts import fit_random_shifts
+    >>> from nextpert.core.effects.random_shifts import RandomShifts, fit_random_shifts
     >>> rng, group = np.random.default_rng(0), np.repeat([0, 1], [500, 50])
     >>> x = rng.normal(size=(550, 8)) + 2.0 * (group == 1)[:, None] * (np.arange(8) < 2)
     >>> cells = pool_guides(ScreenMoments.from_array(x, group, 2), [0, 1], 2)
@@ -127,8 +128,10 @@ def perturbation_effects(
     return Effects(**tables)
 
 
-def effects_outside(cells: PooledGuides, *, level: float = 0.9) -> Effects:
-    """Return the effects on genes that no graph holds: the same shrinkage, each gene by itself.
+def fit_without_graph(
+    cells: PooledGuides, shift: Array | None = None, own: Array | None = None
+) -> RandomShifts:
+    """Fit the same shrinkage where there is no graph, each gene by itself.
 
     Of the scatter only the diagonal is read, so ``np.broadcast_to(squares, (p, p))`` will do.
 
@@ -136,17 +139,19 @@ def effects_outside(cells: PooledGuides, *, level: float = 0.9) -> Effects:
     ----------
     cells
         The controls, and then the perturbations.
-    level
-        As in :func:`perturbation_effects`.
+    shift, own
+        As in :func:`~nextpert.core.effects.random_shifts.fit_random_shifts`; by default no shift
+        is expected of any.
     """
-    n_groups, p = cells.mean.shape
-    empty = DagBlr(Dag.from_edges(p, []))
-    fit = fit_random_shifts(empty, cells, np.zeros((n_groups - 1, p)))
-    return perturbation_effects([fit.posterior], fit.prior, level=level)
+    expected = np.zeros_like(cells.mean[1:]) if shift is None else shift
+    empty = DagBlr(Dag.from_edges(cells.mean.shape[1], []))
+    return fit_random_shifts(empty, cells, expected, own=own)
 
 
-def _squares_of_total_effects(posterior: DagBlr) -> Array:
+def _squares_of_total_effects(posterior: DagBlr) -> Array | sp.csr_array:
     """Return the squares of ``(I - B)^-1``, column = child, without a gene's effect on itself."""
+    if posterior.dag.n_edges == 0:
+        return sp.csr_array((posterior.n_nodes, posterior.n_nodes))
     total = posterior.solve(np.eye(posterior.n_nodes))
     np.fill_diagonal(total, 0.0)
     return total.T**2
@@ -154,7 +159,7 @@ def _squares_of_total_effects(posterior: DagBlr) -> Array:
 
 def _fill(
     posteriors: Sequence[DagBlr],
-    spreading: Sequence[Array],
+    spreading: Sequence[Array | sp.csr_array],
     prior: ShiftPrior,
     level: float,
     out: dict[str, Array],

@@ -58,10 +58,12 @@ def read_fit_cells(
     roles: Roles,
     *,
     exact: bool,
+    spread: float | None = None,
 ) -> FitCells:
     """Read the cells of the controls and of some perturbations.
 
     With ``exact`` shifts guides do not differ, and all cells scatter alike, as in the paper.
+    ``spread`` is the variance of guides where it is known from other genes.
     """
     group = labels.groups([roles.control, *names])
     guided = roles.guide_key is not None and not exact
@@ -77,7 +79,8 @@ def read_fit_cells(
     batches = _adata.read_batches(adata, columns, roles)
     screen = _adata.pooled_moments(adata, columns, of_pair, len(pairs), roles, batches=batches)
     of_group = pairs[:, 0]
-    spread = guide_variance(screen, np.flatnonzero(of_group == 0)) if guided else 0.0
+    if spread is None or not guided:
+        spread = guide_variance(screen, np.flatnonzero(of_group == 0)) if guided else 0.0
     pooled = pool_guides(screen, of_group, 1 + len(names), guide_variance=spread)
     if exact:
         pooled = replace(pooled, variance_ratio=np.ones_like(pooled.variance_ratio))

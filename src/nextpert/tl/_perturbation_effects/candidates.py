@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,24 +21,58 @@ if TYPE_CHECKING:
     from nextpert._adata import FittedPosterior
 
 
-def wanted_shifts(
-    candidates: Any, fit: FittedPosterior, efficacy: Mapping[str, Any] | None
-) -> tuple[list[str], NDArray[np.int64], ShiftPrior]:
-    """Return names and cells of the perturbations, and what is known of their shifts.
+@dataclass(frozen=True)
+class Wanted:
+    """Perturbations of which effects are wanted: rows of the fit, and others without cells.
 
-    Those without cells have the shift that the screen's ``efficacy`` (mean and sd of the part of a
-    full knockout or activation) leads to expect, and the mixture of the average perturbation; with
-    exact shifts the full one, exactly. Those of a table are without cells, whatever their names.
+    Parameters
+    ----------
+    names
+        Labels.
+    n_cells
+        Cells of each, 0 for those that are not of the fit.
+    place
+        Row of each: of the fit, or from its number of rows on one of those without cells.
+    without
+        What is expected of the shifts of those without cells, on the panel.
+    efficacy
+        Mean and sd of the part of a full knockout or activation that perturbations achieve.
+    guide_variance
+        Spread of guides over the noise variance.
+    """
+
+    names: list[str]
+    n_cells: NDArray[np.int64]
+    place: NDArray[np.int64]
+    without: ShiftPrior
+    efficacy: Mapping[str, Any] | None
+    guide_variance: float
+
+    def rows_of(self, prior: ShiftPrior, without: ShiftPrior | None = None) -> ShiftPrior:
+        """Return the rows wanted of the perturbations of a fit and of those without cells."""
+        every = zip(vars(prior).values(), vars(without or self.without).values(), strict=True)
+        return ShiftPrior(*(np.concatenate(pair) for pair in every)).rows(self.place)
+
+
+def read_wanted(candidates: Any, fit: FittedPosterior, stored: Mapping[str, Any]) -> Wanted:
+    """Return the perturbations of which effects are wanted, of a fit that is ``stored`` so.
+
+    Those without cells have the shift that the screen's ``efficacy`` leads to expect, and the
+    mixture of the average perturbation; with exact shifts the full one, exactly. Those of a table
+    are without cells, whatever their names.
 
     Raises
     ------
     ValueError
         If a candidate names a gene outside the panel.
     """
+    efficacy = stored.get("efficacy")
+    learned = (efficacy, float(stored.get("guide_variance", 0.0)))
     row = {str(name): j for j, name in enumerate(fit.environments["perturbation"])}
     cells = fit.environments["n_cells"].to_numpy(np.int64)
     if candidates is None:
-        return list(row), cells, fit.shift_prior
+        nothing = ShiftPrior.exact(np.zeros((0, len(fit.genes))))
+        return Wanted(list(row), cells, np.arange(len(row)), nothing, *learned)
     chosen = read_candidates(candidates, None, fit)
     told = isinstance(candidates, (pd.DataFrame, Mapping))
     place = np.array([-1 if told else row.get(name, -1) for name in chosen.names])
@@ -46,21 +80,16 @@ def wanted_shifts(
     place[unseen] = len(row) + np.arange(len(unseen))
     prior = ShiftPrior.exact(chosen.shifts[unseen])
     if not fit.shift_prior.is_exact:
-        prior = _uncertain(prior, fit)
+        prior = as_uncertain(prior, fit.shift_prior)
         if efficacy is not None and not told:
             prior = _by_efficacy(prior, [chosen.targets[k] for k in unseen], fit, efficacy)
-    every = zip(vars(fit.shift_prior).values(), vars(prior).values(), strict=True)
-    joined = ShiftPrior(*(np.concatenate(pair) for pair in every))
-    return (
-        chosen.names,
-        np.append(cells, np.zeros(len(unseen), np.int64))[place],
-        joined.rows(place),
-    )
+    n_cells = np.append(cells, np.zeros(len(unseen), np.int64))[place]
+    return Wanted(chosen.names, n_cells, place, prior, *learned)
 
 
-def _uncertain(prior: ShiftPrior, fit: FittedPosterior) -> ShiftPrior:
-    """Return shifts as uncertain as those of the average perturbation of the fit."""
-    average = fit.shift_prior.weights.mean(axis=0)
+def as_uncertain(prior: ShiftPrior, like: ShiftPrior) -> ShiftPrior:
+    """Return shifts as uncertain as those of the average perturbation of another prior."""
+    average = like.weights.mean(axis=0)
     return replace(prior, weights=np.tile(average, (prior.n_perturbations, 1)))
 
 

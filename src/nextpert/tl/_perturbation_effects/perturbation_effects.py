@@ -10,12 +10,13 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert.core.effects.effects import perturbation_effects as core_effects
-from nextpert.tl._perturbation_effects.candidates import wanted_shifts
+from nextpert.tl._perturbation_effects.candidates import Wanted, read_wanted
+from nextpert.tl._perturbation_effects.outside import outside_tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_TABLES = ("mean", "sd", "lower", "upper", "lfsr", "direct", "share_from_cells")
+    from numpy.typing import NDArray
 
 
 def perturbation_effects(
@@ -23,12 +24,13 @@ def perturbation_effects(
     *,
     posterior_key: str = "dag_blr",
     candidates: str | Sequence[str] | pd.DataFrame | Mapping[str, Any] | None = None,
+    genes: str | Sequence[str] | None = None,
     level: float = 0.9,
     key_added: str = "perturbation_effects",
     as_anndata: bool = False,
     copy: bool = False,
 ) -> ad.AnnData | None:
-    r"""Estimate the effect of every perturbation on every gene of the panel, with intervals.
+    r"""Estimate the effect of every perturbation on every gene, with intervals.
 
     The effect is the mean of perturbed cells less that of the controls. It is expected to be what
     follows on the graph from the perturbation's shift, and the cells correct that: the fewer they
@@ -42,7 +44,7 @@ def perturbation_effects(
     Parameters
     ----------
     adata
-        Cells x genes, after :func:`fit_dag_blr`. Cells are not read anew.
+        Cells x genes, after :func:`fit_dag_blr`.
     posterior_key
         Its ``key_added``.
     candidates
@@ -50,6 +52,10 @@ def perturbation_effects(
         gene of the panel, or a list of labels (``"+"`` joins the genes of a combination), or a
         table of shifts as in :func:`fit_dag_blr`. Those without cells have ``n_cells`` 0, and
         effects that are expected of the efficacy of the screen's perturbations.
+    genes
+        The genes: ``None`` (default) takes those of the panel, ``"all"`` every gene of ``adata``,
+        or a list. Genes outside the panel get the same shrinkage, each by itself, without a
+        graph; the cells are read for them.
     level
         Probability that an effect lies within its interval.
     key_added
@@ -69,16 +75,17 @@ def perturbation_effects(
           expression: ``mean``, ``sd``, ``lower`` and ``upper`` (the interval), ``lfsr`` (local
           false sign rate: the probability that the sign is another one; below .05 it is clear),
           ``direct`` (what of the effect is the perturbation's own shift of the gene, and does not
-          come by way of other genes, as far as the graph is right), ``share_from_cells`` (0 to 1,
-          what share of the cells' departure from the expectation is believed) and ``cells_mean``
-          (plain difference of means; NaN without cells, and with exact shifts). Also
-          ``perturbations``, ``genes``, ``n_cells`` and ``params``.
+          come by way of other genes, as far as the graph is right; NaN outside the panel),
+          ``share_from_cells`` (0 to 1, what share of the cells' departure from the expectation is
+          believed) and ``cells_mean`` (plain difference of means; NaN without cells, and with
+          exact shifts). Also ``perturbations``, ``genes``, ``in_graph`` (whether a gene is of the
+          panel), ``n_cells`` and ``params``.
 
     Raises
     ------
     ValueError
-        If there is no posterior, a candidate names a gene outside the panel, or ``level`` is not
-        between 0 and 1. Nothing is written then.
+        If there is no posterior, a candidate names a gene outside the panel, a gene is unknown, or
+        ``level`` is not between 0 and 1. Nothing is written then.
 
     Examples
     --------
@@ -96,45 +103,77 @@ def perturbation_effects(
     if not as_anndata:
         _adata.check_writable(adata, copy=copy)
     fit = _adata.posterior_from(adata, posterior_key)
-    efficacy = adata.uns[posterior_key].get("efficacy")
-    names, n_cells, prior = wanted_shifts(candidates, fit, efficacy)
-    found = core_effects(fit.ensemble or [fit.blr], prior, level=level, main=fit.blr)
-    measured = (prior.n > 0)[:, None]
-    tables = {name: getattr(found, name) for name in _TABLES}
-    tables["cells_mean"] = np.where(measured, prior.mean - fit.control_mean, np.nan)
+    wanted = read_wanted(candidates, fit, adata.uns[posterior_key])
+    symbols = fit.params.get("gene_symbols")
+    chosen, columns = _genes(adata, genes, fit.genes, symbols)
+    tables = _panel_tables(fit, wanted, level)
+    in_graph = np.isin(chosen, fit.genes)
+    outside, every = np.flatnonzero(~in_graph), list(fit.genes)
+    if len(outside):
+        names = [chosen[i] for i in outside]
+        more = outside_tables(adata, names, columns[outside], fit, wanted, level=level)
+        tables = {name: np.hstack([table, more[name]]) for name, table in tables.items()}
+        every += names
+    place = {gene: i for i, gene in enumerate(every)}
+    order = [place[gene] for gene in chosen]
+    tables = {name: np.ascontiguousarray(table[:, order]) for name, table in tables.items()}
     params: dict[str, Any] = {
         "posterior_key": posterior_key,
         "level": float(level),
         "n_graphs": max(len(fit.ensemble), 1),
         "control": str(fit.params["control"]),
     }
-    if fit.params.get("gene_symbols") is not None:
-        params["gene_symbols"] = str(fit.params["gene_symbols"])
+    if symbols is not None:
+        params["gene_symbols"] = str(symbols)
     if as_anndata:
-        return _as_anndata(tables, names, fit.genes, n_cells, params)
+        return _as_anndata(tables, wanted, chosen, in_graph, params)
     stored = {
         **tables,
-        "perturbations": _adata.strings(names),
-        "genes": _adata.strings(fit.genes),
-        "n_cells": n_cells,
+        "perturbations": _adata.strings(wanted.names),
+        "genes": _adata.strings(chosen),
+        "in_graph": in_graph,
+        "n_cells": wanted.n_cells,
         "params": params,
     }
     return _adata.write_results(adata, uns={key_added: stored}, copy=copy)
 
 
+def _genes(
+    adata: ad.AnnData, genes: str | Sequence[str] | None, panel: list[str], symbols: Any
+) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the genes whose effects are wanted, and their columns."""
+    if genes is None:
+        return _adata.resolve_panel(adata, panel, gene_symbols=symbols)
+    if isinstance(genes, str) and genes == "all":
+        return _adata.resolve_panel(adata, None, gene_symbols=symbols)
+    listed = [genes] if isinstance(genes, str) else genes
+    return _adata.resolve_panel(adata, listed, gene_symbols=symbols)
+
+
+def _panel_tables(
+    fit: _adata.FittedPosterior, wanted: Wanted, level: float
+) -> dict[str, NDArray[np.float64]]:
+    """Return the tables of the genes of the panel."""
+    prior = wanted.rows_of(fit.shift_prior)
+    found = core_effects(fit.ensemble or [fit.blr], prior, level=level, main=fit.blr)
+    measured = (prior.n > 0)[:, None]
+    plain = np.where(measured, prior.mean - fit.control_mean, np.nan)
+    return {**vars(found), "cells_mean": plain}
+
+
 def _as_anndata(
-    tables: dict[str, np.ndarray],
-    names: Sequence[str],
+    tables: dict[str, NDArray[np.float64]],
+    wanted: Wanted,
     genes: Sequence[str],
-    n_cells: np.ndarray,
+    in_graph: NDArray[np.bool_],
     params: dict[str, Any],
 ) -> ad.AnnData:
     """Return the effects as an AnnData of perturbations x genes."""
-    obs = pd.DataFrame({"n_cells": n_cells}, index=pd.Index(list(names), name="perturbation"))
+    names = pd.Index(wanted.names, name="perturbation")
     return ad.AnnData(
         tables["mean"],
-        obs,
-        pd.DataFrame(index=list(genes)),
+        pd.DataFrame({"n_cells": wanted.n_cells}, index=names),
+        pd.DataFrame({"in_graph": in_graph}, index=list(genes)),
         layers={name: table for name, table in tables.items() if name != "mean"},
         uns={"params": params},
     )

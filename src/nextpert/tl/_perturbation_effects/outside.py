@@ -1,0 +1,126 @@
+"""Effects on genes outside the panel: the same shrinkage, without a graph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert import _adata
+from nextpert._adata.shifts import own_shift
+from nextpert.core.cells.pool_guides import PooledGuides
+from nextpert.core.effects.effects import Effects, fit_without_graph, perturbation_effects
+from nextpert.core.effects.shift_prior import ShiftPrior
+from nextpert.tl._fit_dag_blr.cells import read_fit_cells
+from nextpert.tl._perturbation_effects.candidates import Wanted, as_uncertain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from nextpert._adata import FittedPosterior
+
+    Array = NDArray[np.float64]
+
+# Below this share of its standard deviation a control mean says nothing of a knockout's size.
+_ABOUT_NOTHING = 0.1
+_AT_ONCE = 500  # genes; their scatter, of which the diagonal alone is used, is quadratic in them
+
+
+def outside_tables(
+    adata: ad.AnnData,
+    genes: Sequence[str],
+    columns: NDArray[np.int64],
+    fit: FittedPosterior,
+    wanted: Wanted,
+    *,
+    level: float,
+) -> dict[str, Array]:
+    """Return the tables of genes that the panel does not hold, (n_perturbations, n_genes).
+
+    A perturbation of one of them is expected to change it by the efficacy of the screen. What of
+    an effect is direct cannot be told without a graph: nan.
+    """
+    names = [str(name) for name in fit.environments["perturbation"]]
+    pooled = _read(adata, columns, fit, names, wanted.guide_variance)
+    shape = (len(wanted.names), len(genes))
+    tables = {name: np.zeros(shape) for name in (*Effects.__dataclass_fields__, "cells_mean")}
+    tables["lfsr"][:], tables["direct"][:] = 1.0, np.nan
+    varies = np.flatnonzero(pooled.scatter[0] > 0)
+    if len(varies):
+        some = _some_genes(pooled, varies)
+        found = fit_without_graph(
+            some, *_own_genes([genes[int(i)] for i in varies], names, fit, wanted.efficacy, some)
+        )
+        nothing = ShiftPrior.exact(np.zeros((wanted.without.n_perturbations, len(varies))))
+        prior = wanted.rows_of(found.prior, as_uncertain(nothing, found.prior))
+        effects = perturbation_effects([found.posterior], prior, level=level)
+        for name, table in vars(effects).items():
+            if name != "direct":
+                tables[name][:, varies] = table
+    plain = pooled.mean[1:] - pooled.mean[0]
+    seen = wanted.n_cells > 0
+    tables["cells_mean"][:] = np.nan
+    tables["cells_mean"][seen] = plain[wanted.place[seen]]
+    return tables
+
+
+def _read(
+    adata: ad.AnnData,
+    columns: NDArray[np.int64],
+    fit: FittedPosterior,
+    names: Sequence[str],
+    spread: float,
+) -> PooledGuides:
+    """Read cells of the controls and perturbations, some genes at a time."""
+    roles = _adata.fitted_roles(adata, fit.params)
+    labels = _adata.read_labels(adata, roles.perturbation_key)
+    parts = [
+        read_fit_cells(
+            adata, columns[first : first + _AT_ONCE], labels, names, roles, exact=False,
+            spread=spread,
+        ).pooled
+        for first in range(0, len(columns), _AT_ONCE)
+    ]  # fmt: skip
+    squares = np.concatenate([part.scatter.diagonal() for part in parts])
+    return PooledGuides(
+        parts[0].n_cells, parts[0].n, np.hstack([part.mean for part in parts]),
+        np.broadcast_to(squares, (len(squares), len(squares))),
+        np.hstack([part.variance_ratio for part in parts]),
+    )  # fmt: skip
+
+
+def _some_genes(pooled: PooledGuides, index: NDArray[np.int64]) -> PooledGuides:
+    squares = pooled.scatter[0, index]
+    return replace(
+        pooled, mean=pooled.mean[:, index], variance_ratio=pooled.variance_ratio[:, index],
+        scatter=np.broadcast_to(squares, (len(index), len(index))),
+    )  # fmt: skip
+
+
+def _own_genes(
+    genes: Sequence[str],
+    names: Sequence[str],
+    fit: FittedPosterior,
+    efficacy: Mapping[str, Any] | None,
+    pooled: PooledGuides,
+) -> tuple[Array, Array]:
+    """Return expected shifts of own genes and their variances, nan elsewhere."""
+    shift = np.zeros((len(names), len(genes)))
+    own = np.full(shift.shape, np.nan)
+    if efficacy is None:
+        return shift, own
+    full = own_shift(str(fit.params["shift"]), pooled.mean[0])
+    noise = np.sqrt(pooled.scatter[0] / pooled.n_cells.sum())
+    place = {gene: i for i, gene in enumerate(genes) if abs(full[i]) > _ABOUT_NOTHING * noise[i]}
+    for j, name in enumerate(names):
+        inside, _ = _adata.parse_label(
+            name, place, separator=str(fit.params["separator"]), control=str(fit.params["control"])
+        )
+        index = [place[gene] for gene in inside]
+        shift[j, index] = float(efficacy["mean"]) * full[index]
+        own[j, index] = (float(efficacy["sd"]) * full[index]) ** 2
+    return shift, own
