@@ -50,6 +50,10 @@ def test_distances_by_dense_draws(uncertain):
     np.testing.assert_allclose(found.sd[:-1], wanted.std(axis=0), rtol=0.05)
     ends = np.quantile(wanted, [0.05, 0.95], axis=0)
     np.testing.assert_allclose([found.low[:-1], found.high[:-1]], ends, rtol=0.05, atol=0.05)
+    centre = ((states.mean(axis=0) - target) ** 2).sum(axis=1)
+    np.testing.assert_allclose(found.centre[:-1], centre, rtol=0.05, atol=0.05)
+    spread = found.mean[:-1] - found.centre[:-1]
+    np.testing.assert_allclose(spread, states.var(axis=0).sum(axis=1), rtol=0.1, atol=0.02)
     best = np.eye(5)[wanted.argmin(axis=1)].mean(axis=0)
     assert (np.abs(found.nearest[:-1] - best) < 5 * np.sqrt(0.5 / count)).all()
     assert found.nearest[:-1].sum() == pytest.approx(1)
@@ -118,6 +122,8 @@ def test_a_noisy_target_leaves_distances_unbiased_and_intervals_honest(matrix):
     assert found[0].floor == pytest.approx(np.trace(covariance))
     means = np.array([f.mean for f in found])
     error = means.std(axis=0) / np.sqrt(400)
+    centres = np.array([f.centre for f in found])
+    assert (np.abs(centres.mean(axis=0) - truth) < 5 * error).all()
     assert (np.abs(means.mean(axis=0) - truth) < 5 * error).all()
     inside = np.mean([(f.low <= truth) & (truth <= f.high) for f in found], axis=0)
     assert (inside > 0.85).all()
@@ -128,7 +134,7 @@ def test_ties_are_split_and_no_perturbation_is_no_error():
     assert probability_nearest(np.array([[1.0, 1.0]])).tolist() == [0.5, 0.5]
     blr = DagBlr(Dag.from_edges(1, []), noise_var=1.0, intercept=False)
     found = ranked_distance(blr, ShiftPosterior.exact(np.empty((0, 1))), [2.0], n_samples=2)
-    assert found.mean.tolist() == [4.0]
+    assert found.mean.tolist() == found.centre.tolist() == [4.0]
 
 
 def test_the_same_seed_draws_the_same(uncertain):
