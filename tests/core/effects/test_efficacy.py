@@ -44,8 +44,8 @@ def by_quadrature(mu, change, se, direction, prior):
 @pytest.mark.parametrize(
     ("direction", "prior", "mu", "rho"),
     [
-        (-1, (0.7, 0.3, 0.3), [1.5, 0.8, 2.4, 0.3, 0.02], [0.2, 0.7, 0.6, 0.9, 0.5]),
-        (-1, (0.7, 0.3, 0.3), [1.5], [0.1]),
+        (-1, (0.5, 0.3, 0.3), [1.5, 0.8, 2.4, 0.3, 0.02], [0.2, 0.7, 0.6, 0.9, 0.5]),
+        (-1, (0.5, 0.3, 0.3), [1.5], [0.1]),
         (1, (1.0, 1.0, 1.0), [1.0, 2.0, 0.5], [2.0, 0.4, 3.0]),
     ],
 )
@@ -75,7 +75,7 @@ def test_many_measured_changes_give_the_screen_its_own_efficacy():
 
 def test_nothing_measured_leaves_the_prior():
     found = learn_efficacy([1.0, 2.0], [np.nan, np.nan], [np.nan, np.nan])
-    np.testing.assert_allclose([found.mean, found.spread], [0.7, 0.3], rtol=1e-3)
+    np.testing.assert_allclose([found.mean, found.spread], [0.5, 0.3], rtol=1e-3)
     np.testing.assert_allclose(found.posterior_sd, np.sqrt(0.3**2 + 0.3**2), rtol=1e-3)
     assert found.n_measured == 0
 
