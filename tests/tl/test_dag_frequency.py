@@ -15,7 +15,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert.core import Moments, boss
 from nextpert.core.search._resamples import poisson_weights
-from nextpert.tl._learn_dag import graphs
+from nextpert.tl._learn_dag import graphs, search
 
 
 def control_cells(adata):
@@ -155,3 +155,18 @@ def test_a_killed_worker_changes_no_graph(small_screen, monkeypatch):
     found = small_screen.uns["dag"]["graphs"]
     for part in ("indptr", "indices"):
         np.testing.assert_array_equal(found[part], expected[part])
+
+
+def test_resamples_of_many_genes_start_from_the_order_of_all_cells_alone(small_screen, monkeypatch):
+    starts = []
+
+    def spied(cells, **options):
+        starts.append((options["n_starts"], options["orders"] is not None))
+        return boss(cells, **options)
+
+    monkeypatch.setattr(search, "boss", spied)
+    options = {"method": "boss", "environments": "all", "n_runs": 2, "n_graphs": 2}
+    npt.tl.learn_dag(small_screen, **options)
+    monkeypatch.setattr(search, "_MOST_GENES", small_screen.n_vars - 1)
+    npt.tl.learn_dag(small_screen, **options)
+    assert starts == [(2, False), (1, True), (1, True), (2, False), (0, True), (0, True)]

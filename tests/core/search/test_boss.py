@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import gammaln
 
-from nextpert.core import Dag, LinearScm, Moments, PriorKnowledge, boss, gsp
+from nextpert.core import Dag, LinearScm, Moments, PriorKnowledge, boss, gsp, random_scm
 from nextpert.core.search._bits import pack_rows, unpack_rows
 from nextpert.core.search._boss_kernel import State, climb
 from nextpert.core.search._grow_shrink import Forest, Growth
@@ -313,3 +313,14 @@ def test_orders_given_are_started_from(simulated):
     prior = PriorKnowledge(30, before=[(int(best.order[3]), int(best.order[0]))])
     with pytest.raises(ValueError, match="against the prior"):
         boss(moments, orders=best.order, prior=prior)
+
+
+def test_orders_alone_may_be_starts():
+    moments = Moments.from_array(random_scm(8, expected_degree=3, rng=0).sample(500, rng=1))
+    order = np.arange(8)[::-1]
+    both, alone = (boss(moments, n_starts=n, orders=order, rng=0) for n in (1, 0))
+    assert alone.scores.shape == (1,)
+    assert both.scores.shape == (2,)
+    assert alone.scores[0] == pytest.approx(both.scores[1], rel=0.02)  # other sweeps
+    with pytest.raises(ValueError, match="n_starts must be a whole number of at least 1"):
+        boss(moments, n_starts=0, orders=np.empty((0, 8), int))

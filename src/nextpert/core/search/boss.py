@@ -109,7 +109,7 @@ def boss(
         Factor on the penalty of the BIC; 1 is the BIC proper, higher gives fewer arcs.
     n_starts
         Number of starts: the first from the sparsest minimum-degree order, as in :func:`gsp`, the
-        others from randomised ones.
+        others from randomised ones. May be 0 where ``orders`` are given.
     orders
         Orders of the nodes that are not exogenous to start further runs from, shape
         ``(n_orders, n_nodes)`` or ``(n_nodes,)``; they must agree with the prior knowledge.
@@ -136,7 +136,7 @@ def boss(
     Raises
     ------
     ValueError
-        If ``score`` is unknown, ``penalty`` not above 0, ``n_starts`` below 1, the prior knowledge
+        If ``score`` is unknown, ``penalty`` not above 0, ``n_starts`` too small, prior knowledge
         or ``log_odds`` are of another number of nodes, ``log_odds`` not finite, or there are fewer
         than 4 cells, constant nodes, copies or linearly dependent nodes (they are named).
 
@@ -149,12 +149,12 @@ def boss(
     [(0, 3), (1, 3), (2, 3)]
     """
     require_kind(moments, Moments, "moments")
-    n_starts = require_count(n_starts, "n_starts")
     known = checked_prior(prior, moments.n_nodes - n_exogenous)
     bound = known if known.before.any() or known.forbidden.any() else None
     odds = checked_log_odds(log_odds, known.n_nodes, n_exogenous)
     task = Task.make(moments, score, penalty, known, n_exogenous, odds)
     given = checked_orders(orders, known)
+    n_starts = require_count(n_starts, "n_starts", least=0 if len(given) else 1)
     n_runs = n_starts + len(given)
     seeds = as_rng(rng).integers(0, 2**64, n_runs, dtype=np.uint64)
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")

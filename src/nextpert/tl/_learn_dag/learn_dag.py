@@ -116,8 +116,8 @@ def learn_dag(
         BOSS ended with 3 to 63 % more arcs than are true; the best of 10 did in none.
     n_graphs
         With more than 1: an ensemble, the graphs of so many resamples of the cells, besides the
-        graph of all. BOSS starts on each from the order of that graph and from one of its own. A
-        resample takes a cell ``w`` times, ``w`` Poisson of mean 1; the guides of a
+        graph of all. BOSS starts on each from the order of that graph and, up to 300 genes, one of
+        its own. A resample takes a cell ``w`` times, ``w`` Poisson of mean 1; the guides of a
         perturbation that has three or more are drawn whole, with replacement. A gene that does not
         vary in a resample has no arcs there. :func:`fit_dag_blr` fits them all. The cells are read
         once for as many resamples as 1 GB holds the sums of.
