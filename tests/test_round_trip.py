@@ -120,7 +120,7 @@ def target_distances(adata):
 
 def effects(adata):
     fit(adata)
-    npt.tl.perturbation_effects(adata, candidates="genes")
+    npt.tl.perturbation_effects(adata, candidates="genes", genes="all")
 
 
 CALLS = [

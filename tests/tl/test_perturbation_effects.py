@@ -147,7 +147,7 @@ def narrow(_fitted):
     adata = _fitted.copy()
     adata.X[:, adata.var_names.get_loc("B2M")] = 0.5
     panel = [gene for gene in adata.var_names[::2] if gene not in ("FOS", "B2M")]
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=[*{*panel, "MYC", "CDK4", "STAT3"}])
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=sorted({*panel, "MYC", "CDK4", "STAT3"}))
     npt.tl.fit_dag_blr(adata)
     return adata
 
