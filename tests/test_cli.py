@@ -52,7 +52,7 @@ def test_demo_finds_the_unseen_knockout_and_writes_everything(tmp_path, capsys):
     ranking = adata.uns["design"]["ranking"]
     hidden = re.search(r"knockout of (\S+) \(never seen\)", printed.out).group(1)
     assert hidden not in set(adata.obs["perturbation"])
-    nearest = ranking.loc[ranking["predicted_distance"].idxmin(), "perturbation"]
+    nearest = ranking.loc[ranking["state_distance"].idxmin(), "perturbation"]
     assert nearest == hidden
     assert f"Predicted closest to the target: {hidden}" in printed.out
     assert f"Try next: {ranking['perturbation'].iloc[0]} " in printed.out
@@ -288,7 +288,7 @@ def test_rows_shown(screen, capsys):
     assert _design(screen, "--show", 1) == 0
     assert "... and 4 more in ranking.csv" in capsys.readouterr().out
     assert _design(screen, "--show", 0) == 0
-    assert "rank" not in capsys.readouterr().out.split("Written")[0]
+    assert "rank  perturbation" not in capsys.readouterr().out.split("Written")[0]
 
 
 def test_the_installed_command_runs():
@@ -312,5 +312,5 @@ def test_on_the_tap_seq_screen(screen_path, tmp_path, capsys):
     assert len(adata.uns["dag"]["genes"]) == 62
     ranking = adata.uns["design"]["ranking"]
     assert len(ranking) == 14
-    assert ranking.loc[ranking["predicted_distance"].idxmin(), "perturbation"] == "RIPK2"
+    assert ranking.loc[ranking["state_distance"].idxmin(), "perturbation"] == "RIPK2"
     assert "closest to the target: RIPK2" in capsys.readouterr().out

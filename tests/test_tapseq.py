@@ -41,7 +41,7 @@ def nearest(adata, **options):
     for target in adata.uns["dag_blr"]["environments"]["perturbation"]:
         npt.tl.design_interventions(adata, target)
         ranking = adata.uns["design"]["ranking"]
-        found[target] = ranking.loc[ranking["predicted_distance"].idxmin(), "perturbation"]
+        found[target] = ranking.loc[ranking["state_distance"].idxmin(), "perturbation"]
     return found
 
 

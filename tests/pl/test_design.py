@@ -52,9 +52,7 @@ def test_the_chosen_one_is_marked(designed):
 
 def test_the_distance_of_control_cells_is_drawn(designed):
     stored = designed.uns["design"]
-    panel = designed.var_names.get_indexer(stored["genes"])
-    controls = designed.X[(designed.obs["perturbation"] == "control").to_numpy()][:, panel]
-    expected = ((controls.astype(float).mean(0) - stored["target_mean"]) ** 2).sum()
+    expected = stored["do_nothing"]["predicted_distance"]
     ax = design(designed, show=False)[0]
     dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
     assert dashed[0].get_xdata()[0] == pytest.approx(expected, rel=1e-5)
@@ -97,16 +95,19 @@ def test_scale_follows_the_spread(designed):
     ranking = designed.uns["design"]["ranking"]
     ranking["predicted_distance"] = np.linspace(1, 2, len(ranking))
     ranking["relative_distance"] = ranking["predicted_distance"]
+    ranking["measured_distance"] = np.nan
+    designed.uns["design"]["do_nothing"]["predicted_distance"] = 2.0
     assert design(designed, show=False)[0].get_xscale() == "linear"
     ranking["predicted_distance"] = np.geomspace(1, 1e4, len(ranking))
     assert design(designed, show=False)[0].get_xscale() == "log"
 
 
-def test_a_target_that_controls_have_already(designed):
-    """Then relative distances are infinite, and no line can be drawn for the controls."""
-    designed.uns["design"]["ranking"]["relative_distance"] = np.inf
+def test_measured_distances_are_marked_where_there_are_cells(designed):
+    ranking = designed.uns["design"]["ranking"].head(30)
     ax = design(designed, show=False)[0]
-    assert not [line for line in ax.lines if line.get_linestyle() == "--"]
+    marks = ax.collections[-1].get_offsets()
+    known = ranking["measured_distance"].to_numpy()
+    np.testing.assert_allclose(marks[:, 0], known[np.isfinite(known) & (known > 0)])
 
 
 def test_n_top_must_be_a_count(designed):

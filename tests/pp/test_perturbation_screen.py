@@ -42,7 +42,7 @@ def books(adata):
 def test_tapseq_goes_through_to_a_ranking(tapseq):
     adata = tapseq.copy()
     with pytest.warns(UserWarning, match="not measured: HS2"):
-        npt.pp.perturbation_screen(adata, control="non-targeting")
+        npt.pp.perturbation_screen(adata, control="non-targeting", outside="drop")
     steps, table = books(adata)
     assert steps["n_cells_kept"].to_dict() == {
         "all cells": 21_977, "assigned": 19_060, "depth": 19_060, "combinations": 19_060,
@@ -64,15 +64,30 @@ def test_tapseq_goes_through_to_a_ranking(tapseq):
     npt.tl.fit_dag_blr(adata)
     npt.tl.design_interventions(adata, "RIPK2")
     ranking = adata.uns["design"]["ranking"]
-    assert ranking.loc[ranking["predicted_distance"].idxmin(), "perturbation"] == "RIPK2"
+    assert ranking.loc[ranking["state_distance"].idxmin(), "perturbation"] == "RIPK2"
     assert len(adata.uns["dag_blr"]["left_out"]) == 0
+
+
+@pytest.mark.screen
+def test_perturbations_of_unmeasured_targets_go_through_to_a_ranking(tapseq):
+    adata = tapseq.copy()
+    npt.pp.perturbation_screen(adata, control="non-targeting")
+    assert adata.shape == (19_060, 62)
+    npt.tl.learn_dag(adata, n_runs=3)
+    npt.tl.fit_dag_blr(adata)
+    npt.tl.design_interventions(adata, "HS2")
+    ranking = adata.uns["design"]["ranking"].set_index("perturbation")
+    assert ranking["state_distance"].idxmin() == "HS2"
+    assert ranking.loc["HS2", "probability_best"] > 0.9
+    assert ranking.loc["HS2", "target_genes"] == ""
+    assert len(ranking) == 14
 
 
 @pytest.mark.screen
 def test_cropseq_goes_through_to_a_ranking(cropseq):
     adata = cropseq.copy()
     with pytest.warns(UserWarning, match="not measured: MLL2, MLL3"):
-        npt.pp.perturbation_screen(adata, depth_key="nUMI")
+        npt.pp.perturbation_screen(adata, depth_key="nUMI", outside="drop")
     steps, table = books(adata)
     assert steps["n_cells_kept"].to_dict() == {
         "all cells": 6229, "assigned": 4063, "depth": 4063, "combinations": 4063, "panel": 2915,
@@ -106,7 +121,7 @@ def test_log_normalised_values_stay_as_they_are(small_screen):
     before = small_screen.to_df()
     n = small_screen.obs["perturbation"].value_counts()
     with pytest.warns(UserWarning, match="not measured: HS2"):
-        npt.pp.perturbation_screen(small_screen, combinations="keep")
+        npt.pp.perturbation_screen(small_screen, combinations="keep", outside="drop")
     assert np.array_equal(small_screen.to_df(), before.loc[small_screen.obs_names])
     now = small_screen.obs["perturbation"].value_counts().to_dict()
     assert now == n.drop("HS2").to_dict()
@@ -121,7 +136,7 @@ def test_combinations_and_several_control_labels(small_screen):
     small_screen.obs.loc[small_screen.obs["mine"] == "OXR1", "mine"] = "NT"
     npt.pp.perturbation_screen(
         small_screen, "mine", ["control", "NT"], panel=["MYC", "STK3"],
-        combinations="panel_only", layer="lognorm",
+        combinations="panel_only", outside="drop", layer="lognorm",
     )  # fmt: skip
     now = small_screen.obs["perturbation"].value_counts().to_dict()
     assert now == {"control": 460, "MYC": 120, "STK3": 60}

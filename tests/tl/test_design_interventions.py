@@ -12,14 +12,19 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert._adata.shifts import Interventions
+from nextpert.core.predict.ranked_distance import RankedDistance
+from nextpert.tl._design_interventions.candidates import Candidates
 from nextpert.tl._design_interventions.tables import ranking_table
+from nextpert.tl._design_interventions.target import Target
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 LABELS = ["MYC", "MYC+OXR1", "OXR1", "STK3"]
 COLUMNS = [
     "rank", "perturbation", "target_genes", "shift", "shift_source", "acquisition",
-    "uncertainty_removed", "predicted_distance", "predicted_distance_sd", "relative_distance",
-    "n_cells_seen",
+    "uncertainty_removed", "state_distance", "predicted_distance", "predicted_distance_sd",
+    "predicted_low",
+    "predicted_high", "relative_distance", "probability_best", "probability_better",
+    "measured_distance", "share_from_cells", "n_cells_seen",
 ]  # fmt: skip
 
 
@@ -80,13 +85,23 @@ def test_greedy_and_predicted_distance_by_dense_inverse(fitted):
     target, control = mean_of(fitted, "MYC+OXR1"), mean_of(fitted, "control")
     shifts = fitted.uns["design"]["shifts"].toarray()
     b = (np.eye(8) - weights) @ target - c
-    np.testing.assert_allclose(table["acquisition"], ((shifts - b) ** 2).sum(axis=1))
+    # The expected squared distance: what is not known of the ideal shift adds to each alike.
+    plain = ((shifts - b) ** 2).sum(axis=1)
+    value = table["acquisition"].to_numpy()
+    np.testing.assert_allclose(value - value[0], plain - plain[0], rtol=1e-9, atol=1e-9)
+    assert 0 < value[0] - plain[0] < 0.2
     reached = np.linalg.solve(np.eye(8) - weights, (c + shifts).T).T
-    plug_in = ((reached - target) ** 2).sum(axis=1)
+    cells = fitted.X[(fitted.obs["perturbation"] == "MYC+OXR1").to_numpy()]
+    sampling = cells.var(axis=0).sum() / (len(cells) - 1)  # of the target's mean, taken out
+    plug_in = ((reached - target) ** 2).sum(axis=1) - sampling
     spread = table["predicted_distance_sd"].to_numpy()
     assert (np.abs(table["predicted_distance"] - plug_in) < spread).all()
-    relative = table["predicted_distance"] / ((control - target) ** 2).sum()
+    nothing = fitted.uns["design"]["do_nothing"]
+    relative = table["predicted_distance"] / nothing["predicted_distance"]
     np.testing.assert_allclose(table["relative_distance"], relative)
+    apart = ((control - target) ** 2).sum() - sampling
+    np.testing.assert_allclose(nothing["predicted_distance"], apart, rtol=0.1)
+    np.testing.assert_allclose(nothing["floor"], sampling)
     np.testing.assert_allclose(fitted.uns["design"]["target_mean"], target)
 
 
@@ -233,10 +248,12 @@ def test_first_choice_is_logged(fitted, caplog):
 def test_equals_are_ordered_by_predicted_distance(fitted):
     fit = posterior_from(fitted)
     pool = Interventions(list("abcd"), [["MYC"]] * 4, np.zeros((4, 8)), ["table"] * 4)
-    distance = (np.array([3.0, 9.0, 1.0, 2.0]), np.ones(4))
-    table, order = ranking_table(
-        pool, np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.5, 0.6, 0.5, 0.5]), distance, 2.0, fit
-    )
+    mean, ones = np.array([3.0, 9.0, 1.0, 2.0, 2.0]), np.ones(5)
+    distance = RankedDistance(mean, ones, ones, ones, mean, ones, ones, 0.0, mean[None])
+    candidates = Candidates.exact(pool)
+    values, removed = np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.5, 0.6, 0.5, 0.5])
+    known, target = fit.known(candidates.prior), Target("goal", np.zeros(8))
+    table, order = ranking_table(candidates, values, removed, distance, known, target, fit)
     assert table["perturbation"].tolist() == ["b", "c", "d", "a"]
     assert order.tolist() == [1, 2, 3, 0]
     assert table["relative_distance"].tolist() == [4.5, 0.5, 1.0, 1.5]

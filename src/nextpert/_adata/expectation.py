@@ -81,8 +81,12 @@ class Expectation:
             SUM: lambda: Expert(SUM, np.where(told.own(), 0.0, sums)),
             OTHER_SCREEN: lambda: by_name(told, names, self.other, OTHER_SCREEN),
         }
-        experts = [makers[name]() for name in self.weights]
-        rows = np.tile(list(self.weights.values()), (len(names), 1))
+        weights = {SUM: 0.0, **self.weights}
+        experts = [makers[name]() for name in weights]
+        rows = np.tile(list(weights.values()), (len(names), 1))
+        if SUM not in self.weights:  # no combination was seen: what members do adds up
+            combined = sums.any(axis=1)
+            rows[combined] = [name == SUM for name in weights]
         empty = ShiftPrior(
             np.zeros(len(names)), nothing, nothing + 1, nothing, nothing, own_variance,
             np.tile(self.common, (len(names), 1)),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core.effects.shift_prior import ShiftPrior
+    from nextpert.core.posterior.shift_posterior import ShiftPosterior
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class FittedPosterior:
         What was expected of the shift of every perturbation, and the means of its cells.
     expectation
         What to expect of perturbations without cells; ``None`` where nothing was learned of it.
+    efficacy
+        Mean and standard deviation of what part of a full shift a new perturbation achieves;
+        ``None`` where shifts are exact or a table.
     """
 
     blr: DagBlr
@@ -73,6 +77,16 @@ class FittedPosterior:
     ensemble: list[DagBlr]
     shift_prior: ShiftPrior
     expectation: Expectation | None
+    efficacy: tuple[float, float] | None
+
+    @property
+    def posteriors(self) -> list[DagBlr]:
+        """The posteriors on all graphs, which count alike."""
+        return self.ensemble or [self.blr]
+
+    def known(self, prior: ShiftPrior) -> list[ShiftPosterior]:
+        """Return what is known of shifts on each of these graphs."""
+        return [prior.given(blr) for blr in self.posteriors]
 
 
 def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
@@ -119,10 +133,21 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
             stored.get("ensemble"), len(genes), f"adata.uns[{key!r}]['ensemble']"
         ),
         expectation=read_expectation(stored, len(genes), f"adata.uns[{key!r}]"),
+        efficacy=_efficacy(stored.get("efficacy"), key),
         shift_prior=read_shift_prior(
             stored.get("shift_prior"), shifts, f"adata.uns[{key!r}]['shift_prior']"
         ),
     )
+
+
+def _efficacy(stored: Any, key: str) -> tuple[float, float] | None:
+    if stored is None:
+        return None
+    mean, sd = (float(stored.get(name, np.nan)) for name in ("mean", "sd"))
+    if not (np.isfinite(mean) and np.isfinite(sd) and sd >= 0):
+        message = f"adata.uns[{key!r}]['efficacy'] is damaged: run tl.fit_dag_blr again."
+        raise ValueError(message)
+    return mean, sd
 
 
 def _compare_with_graph(

@@ -14,7 +14,10 @@ Run the main job: learn the graph, fit the posterior, rank what to try next. By 
 simulated screen whose truth is known: the wanted state is the mean under a knockout that was
 never seen, and the true distance to it of every candidate is printed beside the predicted one."""
 # Those of tl.design_interventions, whose import takes a second.
-ACQUISITIONS = ("civ", "civ_ow", "cv", "maxv", "target_mean_variance", "greedy", "random")
+ACQUISITIONS = (
+    "civ", "civ_ow", "ei", "probability", "thompson", "greedy", "cv", "maxv",
+    "target_mean_variance", "random",
+)  # fmt: skip
 # Options of one method alone, and their defaults.
 _ONLY: dict[str, dict[str, Any]] = {
     "gsp": {"alpha": 1e-3},

@@ -32,7 +32,7 @@ def print_report(
     stored = adata.uns["design"]
     ranking, params = stored["ranking"], stored["params"]
     best = ranking.iloc[0]
-    nearest = ranking.loc[ranking["predicted_distance"].idxmin()]
+    nearest = ranking.loc[ranking["state_distance"].idxmin()]
     graph = adata.uns["dag"]
     n_cells = int(stored["trace"]["n_cells"].iloc[-1])
     truth = true_distances(adata) if hidden else None

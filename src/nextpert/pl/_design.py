@@ -38,8 +38,8 @@ def design(
     From left to right: the predicted squared distance of every candidate's mean to the target,
     with its posterior standard deviation, best candidate on top; the criterion that ranks them;
     and, from the second round on, the distance predicted for the one chosen in each. The chosen one
-    is orange; open circles are candidates of which no cell has been seen; the dashed line is the
-    distance of control cells.
+    is orange; open circles are candidates of which no cell has been seen; a stroke marks the
+    distance that the cells themselves have; the dashed line is the distance of doing nothing.
 
     Parameters
     ----------
@@ -88,11 +88,11 @@ def design(
     ranking = stored["ranking"].sort_values("rank")
     top = ranking.head(n_top)
     if ax is not None:
-        _draw_distances(ax, top, len(ranking), stored["params"])
+        _draw_distances(ax, top, len(ranking), stored)
         figure: Any = ax.get_figure(root=True)
         return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
     figure, axes = _figure(len(top), len(stored["trace"]))
-    _draw_distances(axes[0], top, len(ranking), stored["params"])
+    _draw_distances(axes[0], top, len(ranking), stored)
     _draw_criterion(axes[1], top, str(stored["params"]["acquisition"]))
     if len(axes) > 2:
         _draw_trace(axes[2], stored["trace"])
@@ -115,12 +115,13 @@ def _figure(n_candidates: int, n_rounds: int) -> tuple[Figure, list[Axes]]:
     return figure, [first, figure.add_subplot(grid[1], sharey=first), figure.add_subplot(grid[2])]
 
 
-def _draw_distances(panel: Axes, top: pd.DataFrame, n_all: int, params: Any) -> None:
+def _draw_distances(panel: Axes, top: pd.DataFrame, n_all: int, stored: Any) -> None:
     mean = top["predicted_distance"].to_numpy(dtype=float)
     deviation = top["predicted_distance_sd"].to_numpy(dtype=float)
     seen = top["n_cells_seen"].to_numpy(dtype=int)
-    control = _control_distance(top)
-    values = np.append(mean, control) if control is not None else mean
+    control = float(stored["do_nothing"]["predicted_distance"])
+    measured = top["measured_distance"].to_numpy(dtype=float)
+    values = np.append(mean, control)
     is_wide = values.min() > 0 and values.max() > _WIDE * values.min()
     if is_wide:
         logarithmic(panel, values.max() / values.min())
@@ -139,8 +140,9 @@ def _draw_distances(panel: Axes, top: pd.DataFrame, n_all: int, params: Any) -> 
             elinewidth=1.2,
             capsize=2,
         )
-    if control is not None:
-        panel.axvline(control, color=GREY, linestyle="--", linewidth=1, zorder=0)
+    panel.axvline(control, color=GREY, linestyle="--", linewidth=1, zorder=0)
+    shown = np.isfinite(measured) & ((measured > 0) | (not is_wide))
+    panel.scatter(measured[shown], np.flatnonzero(shown), marker="|", s=60, color=BLACK, zorder=3)
     names = [
         f"{name} ({n} cells)" if n else f"{name} (no cells yet)"
         for name, n in zip(top["perturbation"], seen, strict=True)
@@ -149,22 +151,13 @@ def _draw_distances(panel: Axes, top: pd.DataFrame, n_all: int, params: Any) -> 
     panel.get_yticklabels()[0].set_fontweight("bold")
     panel.set_ylim(len(top) - 0.5, -0.5)
     panel.set_xlabel(_DISTANCE, fontsize=9)
-    shown = (
+    count = (
         f"first {len(top)} of {n_all} candidates" if len(top) < n_all else f"all {n_all} candidates"
     )
     if float(top["relative_distance"].iloc[0]) > 1:
-        shown += "\nthe chosen one is predicted farther than control cells"
-    panel.set_title(f"towards {_goal(str(params['target']))}\n{shown}", fontsize=9)
+        count += "\nthe chosen one is predicted farther than control cells"
+    panel.set_title(f"towards {_goal(str(stored['params']['target']))}\n{count}", fontsize=9)
     _legend(panel)
-
-
-def _control_distance(top: pd.DataFrame) -> float | None:
-    """Return the distance of control cells, which the relative distances are shares of."""
-    share = top["relative_distance"].to_numpy(dtype=float)
-    known = np.isfinite(share) & (share > 0)
-    if not known.any():
-        return None
-    return float(top["predicted_distance"].to_numpy(dtype=float)[known][0] / share[known][0])
 
 
 def _goal(target: str) -> str:
@@ -186,14 +179,15 @@ def _legend(panel: Axes) -> None:
         dot(ORANGE, ORANGE, "chosen"),
         dot(BLUE, BLUE, "cells seen"),
         dot(BLUE, "white", "no cells yet"),
-        Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="control cells"),
+        Line2D([], [], color=BLACK, marker="|", ls="", label="measured"),
+        Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="doing nothing"),
     ]
     figure: Any = panel.get_figure(root=True)
     if len(figure.axes) == 1:
         panel.legend(handles=handles, frameon=False, fontsize=8)
     else:
         figure.legend(
-            handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=8
+            handles=handles, loc="outside upper center", ncols=5, frameon=False, fontsize=8
         )
 
 

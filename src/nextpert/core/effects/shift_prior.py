@@ -82,6 +82,11 @@ class ShiftPrior:
         which = np.asarray(index, np.int64)
         return ShiftPrior(*(getattr(self, field)[which] for field in self.__dataclass_fields__))
 
+    def joined(self, other: ShiftPrior) -> ShiftPrior:
+        """Return these perturbations and then those of another prior on the same nodes."""
+        fields = self.__dataclass_fields__
+        return ShiftPrior(*(np.concatenate([getattr(self, f), getattr(other, f)]) for f in fields))
+
     @property
     def n_perturbations(self) -> int:
         """Number of perturbations."""

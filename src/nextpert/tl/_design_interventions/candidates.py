@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +14,30 @@ from nextpert._adata import in_order, list_names, parse_label
 from nextpert._adata import shifts as _shifts
 from nextpert._adata.environments import unknown_genes
 from nextpert._adata.shifts import Interventions
+from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from nextpert._adata import FittedPosterior
 
+    Vector = NDArray[np.float64]
 
-def read_candidates(candidates: Any, shift: Any, fit: FittedPosterior) -> Interventions:
+
+@dataclass(frozen=True)
+class Candidates:
+    """Interventions to choose from, and what is expected and known of the shift of each."""
+
+    interventions: Interventions
+    prior: ShiftPrior
+
+    @classmethod
+    def exact(cls, interventions: Interventions) -> Candidates:
+        """Return candidates whose shifts are taken as they are."""
+        return cls(interventions, ShiftPrior.exact(interventions.shifts))
+
+
+def read_candidates(candidates: Any, shift: Any, fit: FittedPosterior) -> Candidates:
     """Return the candidates with the shift of each.
 
     Raises
@@ -27,14 +46,17 @@ def read_candidates(candidates: Any, shift: Any, fit: FittedPosterior) -> Interv
         If there are none, or one names a gene outside the panel (close matches are given).
     """
     if isinstance(candidates, (pd.DataFrame, Mapping)):
-        return _require_some(_shifts.read_table(candidates, fit.genes))
+        return Candidates.exact(_require_some(_shifts.read_table(candidates, fit.genes)))
     names = _names(candidates, fit)
     targets = [_targets(name, fit) for name in names]
     if shift is None:
-        return _as_fitted(names, targets, fit)
+        found = _as_fitted(names, targets, fit)
+        if fit.params["shift_sd"] != "learned":
+            return Candidates.exact(found)
+        return Candidates(found, _learned(found, fit))
     _shifts.check_shift(shift)
     if isinstance(shift, str):
-        return _modelled(names, targets, shift, fit)
+        return Candidates.exact(_modelled(names, targets, shift, fit))
     table = _shifts.read_table(shift, fit.genes)
     missing = [name for name in names if name not in table.names]
     if missing:
@@ -42,7 +64,50 @@ def read_candidates(candidates: Any, shift: Any, fit: FittedPosterior) -> Interv
         raise ValueError(message)
     rows = [table.names.index(name) for name in names]
     chosen = [table.targets[row] for row in rows]
-    return Interventions(names, chosen, table.shifts[rows], ["table"] * len(names))
+    given = Interventions(names, chosen, table.shifts[rows], ["table"] * len(names))
+    return Candidates.exact(given)
+
+
+def _learned(found: Interventions, fit: FittedPosterior) -> ShiftPrior:
+    """Return the prior of candidates: as fitted where cells were seen, by experts elsewhere."""
+    row = {str(name): i for i, name in enumerate(fit.environments["perturbation"])}
+    new = [i for i, name in enumerate(found.names) if name not in row]
+    names = [found.names[i] for i in new]
+    place = {gene: i for i, gene in enumerate(fit.genes)}
+    own = found.shifts[new]
+    variance = np.full(own.shape, np.nan)
+    if fit.efficacy is not None:
+        # Shifts without cells are full times the mean efficacy: its spread is in proportion.
+        mean, sd = fit.efficacy
+        spread = sd / max(abs(mean), 1e-12) * np.abs(own)
+        variance = np.where(spread > 0, spread**2, np.nan)
+    sums = np.array([_sum_of_members(name, row, fit) for name in names]).reshape(own.shape)
+    if fit.expectation is None:
+        weights = fit.shift_prior.weights.mean(axis=0) if row else np.eye(len(TAU2))[0]
+        nothing = np.zeros_like(own)
+        unseen = ShiftPrior(
+            np.zeros(len(new)), nothing, nothing + 1, own, sums, variance,
+            np.tile(weights, (len(new), 1)),
+        )  # fmt: skip
+    else:
+        targets = [[place[gene] for gene in found.targets[i]] for i in new]
+        unseen = fit.expectation.prior(names, targets, own, variance, sums)
+    both = fit.shift_prior.joined(unseen)
+    after = {name: len(row) + k for k, name in enumerate(names)}
+    return both.rows([row[name] if name in row else after[name] for name in found.names])
+
+
+def _sum_of_members(name: str, row: Mapping[str, int], fit: FittedPosterior) -> Vector:
+    """Return the summed effects of a combination's members, if all were measured alone."""
+    separator = str(fit.params["separator"])
+    parts = [part.strip() for part in name.split(separator)] if separator else [name]
+    if len(parts) < 2 or not all(part in row for part in parts):
+        return np.zeros(len(fit.genes))
+    prior = fit.shift_prior.rows([row[part] for part in parts])
+    total = np.zeros(len(fit.genes))
+    for blr, known in zip(fit.posteriors, fit.known(prior), strict=True):
+        total += (known.states(blr) - blr.predict_mean(np.zeros(len(total)))).sum(axis=0)
+    return total / len(fit.posteriors)
 
 
 def _names(candidates: Any, fit: FittedPosterior) -> list[str]:
@@ -86,6 +151,11 @@ def _targets(name: str, fit: FittedPosterior) -> list[str]:
         separator=str(fit.params["separator"]),
         control=str(fit.params["control"]),
     )
+    parts = name.split(str(fit.params["separator"])) if fit.params["separator"] else [name]
+    seen = set(fit.environments["perturbation"].astype(str))
+    known_elsewhere = fit.expectation is not None and name in fit.expectation.other
+    if known_elsewhere or (len(parts) > 1 and {part.strip() for part in parts} <= seen):
+        return inside
     if outside or not inside:
         message = unknown_genes(name, outside or [name], fit.genes)
         raise ValueError(message)
@@ -113,7 +183,8 @@ def _as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior)
             [names[i] for i in unseen], [targets[i] for i in unseen],
             "knockout" if kind == "table" else kind, fit,
         )  # fmt: skip
-        shifts[unseen] = new.shifts
+        efficacy = 1.0 if fit.efficacy is None else fit.efficacy[0]
+        shifts[unseen] = efficacy * new.shifts
         for i, source in zip(unseen, new.sources, strict=True):
             sources[i] = source
     return Interventions(names, targets, shifts, sources)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert import _adata, core
+from nextpert import _adata
 from nextpert.core._checks import require_count
+from nextpert.core.predict.ranked_distance import ranked_distance
 from nextpert.tl._design_interventions import tables
 from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.tl._design_interventions.criteria import ACQUISITIONS, criterion_values
 from nextpert.tl._design_interventions.target import read_target
 
 if TYPE_CHECKING:
@@ -21,11 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from nextpert._adata import FittedPosterior
 
 logger = logging.getLogger(__name__)
-
-ACQUISITIONS = ("civ", "civ_ow", "cv", "maxv", "target_mean_variance", "greedy", "random")
 
 
 def design_interventions(
@@ -155,14 +153,16 @@ def design_interventions(
     wanted = read_target(adata, target, fit, key)
     this_round = tables.round_of(adata, key_added, trace, fit.cells)
     generator = _generator(rng, this_round)
-    build = partial(_criterion, acquisition, fit, wanted.mean, pool.shifts, planned, generator)
-    values = build(noise_aware=noise_aware).values(pool.shifts)
-    removed = _removed(build(noise_aware=True), pool.shifts)
-    distance = core.target_distance(
-        fit.ensemble or fit.blr, pool.shifts, wanted.mean, n_samples=n_samples, rng=generator
-    )
-    start = float(((fit.control_mean - wanted.mean) ** 2).sum())
-    ranking, order = tables.ranking_table(pool, values, removed, distance, start, fit)
+    known = fit.known(pool.prior)
+    values, removed = criterion_values(
+        acquisition, fit, known, wanted, n_cells=planned, noise_aware=noise_aware,
+        n_samples=n_samples, rng=generator,
+    )  # fmt: skip
+    distance = ranked_distance(
+        fit.posteriors, known, wanted.mean, target_variance=wanted.variance,
+        n_samples=n_samples, rng=generator,
+    )  # fmt: skip
+    ranking, order = tables.ranking_table(pool, values, removed, distance, known, wanted, fit)
     best = ranking.iloc[0]
     row = {
         "round": this_round,
@@ -180,14 +180,15 @@ def design_interventions(
     stored = {
         "ranking": ranking,
         "trace": tables.extend_trace(trace, row),
-        "targets": _adata.stored_lists(pool.targets[i] for i in order),
-        "shifts": _adata.as_stored_csr(pool.shifts[order]),
+        "targets": _adata.stored_lists(pool.interventions.targets[i] for i in order),
+        "shifts": _adata.as_stored_csr(pool.interventions.shifts[order]),
+        "do_nothing": tables.do_nothing(distance),
         "target_mean": wanted.mean,
         "genes": _adata.strings(fit.genes),
         "cells": fit.cells,
         "params": {
             "acquisition": acquisition,
-            "n_graphs": max(len(fit.ensemble), 1),
+            "n_graphs": len(fit.posteriors),
             "target": wanted.name,
             "candidates": _word(candidates, "fitted"),
             "shift": _word(shift, "fitted"),
@@ -211,30 +212,6 @@ def design_interventions(
     )  # fmt: skip
     _say_if_flat(acquisition, removed, planned)
     return written
-
-
-def _criterion(
-    acquisition: str,
-    fit: FittedPosterior,
-    target: NDArray[np.float64],
-    shifts: NDArray[np.float64],
-    n_cells: int,
-    rng: np.random.Generator,
-    *,
-    noise_aware: bool,
-) -> core.Acquisition:
-    domain = core.Pool(shifts)
-    ahead: dict[str, Any] = {"n_cells": n_cells, "noise_aware": noise_aware}
-    if fit.ensemble and acquisition in core.ManyGraphs.criteria:
-        return core.ManyGraphs(acquisition, fit.ensemble, target, domain=domain, **ahead)
-    return core.build_acquisition(acquisition, fit.blr, target, domain=domain, rng=rng, **ahead)
-
-
-def _removed(criterion: core.Acquisition, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of the criterion's uncertainty that is expected to go; NaN where it has none."""
-    if isinstance(criterion, (core.LookaheadAcquisition, core.ManyGraphs)):
-        return criterion.removed(shifts)
-    return np.full(len(shifts), np.nan)
 
 
 def _say_if_flat(acquisition: str, removed: NDArray[np.float64], n_cells: int) -> None:

@@ -10,15 +10,21 @@ import pandas as pd
 from nextpert._adata import eager, list_names, panel_of, read_stored, strings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import anndata as ad
     from numpy.typing import NDArray
 
     from nextpert._adata import FittedPosterior
-    from nextpert._adata.shifts import Interventions
+    from nextpert.core.posterior.shift_posterior import ShiftPosterior
+    from nextpert.core.predict.ranked_distance import RankedDistance
+    from nextpert.tl._design_interventions.candidates import Candidates
+    from nextpert.tl._design_interventions.target import Target
 
     Vector = NDArray[np.float64]
 
 FLAT = 0.01
+_TINY = 1e-300
 _TRACE_COLUMNS = (
     "round",
     "chosen",
@@ -35,40 +41,83 @@ _TRACE_COLUMNS = (
 
 
 def ranking_table(
-    pool: Interventions,
+    pool: Candidates,
     values: Vector,
     removed: Vector,
-    distance: tuple[Vector, Vector],
-    start: float,
+    distance: RankedDistance,
+    known: Sequence[ShiftPosterior],
+    target: Target,
     fit: FittedPosterior,
 ) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     """Return the ranking, best first, and the positions of its rows in the pool."""
-    # Equals by predicted distance; and all of them where the criterion tells none apart.
-    order = np.lexsort((values, distance[0]) if is_flat(removed) else (distance[0], values))
+    mean, centre = distance.mean[:-1], np.maximum(distance.centre[:-1], 0.0)
+    # Equals by the distance of the expected state, by which a state is found more often than by
+    # the mean distance; and all of them where the criterion tells none apart.
+    order = np.lexsort((values, centre) if is_flat(removed) else (centre, values))
     seen = {
         str(name): int(n)
         for name, n in zip(
             fit.environments["perturbation"], fit.environments["n_cells"], strict=True
         )
     }
-    readable = pool.readable(fit.genes)
+    given = pool.interventions
+    readable = given.readable(fit.genes)
+    shares = np.mean([each.share for each in known], axis=(0, 2))
     table = pd.DataFrame(
         {
             "rank": np.arange(1, len(order) + 1),
-            "perturbation": strings(pool.names[i] for i in order),
-            "target_genes": strings(", ".join(pool.targets[i]) for i in order),
+            "perturbation": strings(given.names[i] for i in order),
+            "target_genes": strings(", ".join(given.targets[i]) for i in order),
             "shift": strings(readable[i] for i in order),
-            "shift_source": strings(pool.sources[i] for i in order),
+            "shift_source": strings(given.sources[i] for i in order),
             "acquisition": values[order],
             "uncertainty_removed": removed[order],
-            "predicted_distance": distance[0][order],
-            "predicted_distance_sd": distance[1][order],
-            "relative_distance": distance[0][order] / start,
-            "n_cells_seen": np.array([seen.get(pool.names[i], 0) for i in order], np.int64),
+            "state_distance": centre[order],
+            "predicted_distance": np.maximum(mean, 0.0)[order],
+            "predicted_distance_sd": distance.sd[order],
+            "predicted_low": distance.low[order],
+            "predicted_high": distance.high[order],
+            "relative_distance": np.maximum(mean, 0.0)[order] / max(distance.mean[-1], _TINY),
+            "probability_best": distance.nearest[order],
+            "probability_better": distance.nearer[order],
+            "measured_distance": _measured(pool, known[0], target, fit)[order],
+            "share_from_cells": shares[order],
+            "n_cells_seen": np.array([seen.get(given.names[i], 0) for i in order], np.int64),
         },
         index=pd.Index(np.arange(len(order))),
     )
     return table, order
+
+
+def _measured(
+    pool: Candidates, known: ShiftPosterior, target: Target, fit: FittedPosterior
+) -> Vector:
+    """Return squared distances of the cells' own means, less what sampling adds; else NaN."""
+    apart = ((known.mean - target.mean) ** 2).sum(axis=1)
+    noise = 0.0 if target.variance is None else float(target.variance.sum())
+    sampled = np.array([_sampling(name, fit) for name in pool.interventions.names])
+    return np.where(known.n > 0, np.maximum(apart - noise - sampled, 0.0), np.nan)
+
+
+def _sampling(name: str, fit: FittedPosterior) -> float:
+    """Return the summed sampling variance of the mean of a perturbation's cells."""
+    names = fit.environments["perturbation"].astype(str).tolist()
+    if fit.expectation is None or name not in names:
+        return 0.0
+    screen, row = fit.expectation.screen, 1 + names.index(name)
+    n = int(screen.n[row])
+    return float(screen.squares[row].sum()) / max(n * (n - 1), 1)
+
+
+def do_nothing(distance: RankedDistance) -> dict[str, float]:
+    """Return the predicted distance of doing nothing, and the floor below which none is told."""
+    return {
+        "predicted_distance": float(max(distance.mean[-1], 0.0)),
+        "predicted_distance_sd": float(distance.sd[-1]),
+        "predicted_low": float(distance.low[-1]),
+        "predicted_high": float(distance.high[-1]),
+        "floor": float(distance.floor),
+    }
 
 
 def is_flat(removed: Vector) -> bool:

@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """A wanted state: how the user called it, and its mean, shape ``(n_genes,)``."""
+    """A wanted state: how the user called it, its mean, and the sampling variance of that.
+
+    Both of shape ``(n_genes,)``; no variance where the mean was given.
+    """
 
     name: str
     mean: NDArray[np.float64]
+    variance: NDArray[np.float64] | None = None
 
 
 def read_target(
@@ -40,12 +44,12 @@ def read_target(
         If ``target`` is none of the three.
     """
     if isinstance(target, str):
-        found = Target(target, _group_mean(adata, fit, perturbation_key, target))
+        found = Target(target, *_group_mean(adata, fit, perturbation_key, target))
     elif isinstance(target, (Mapping, pd.Series)):
         found = _as_given(target, fit)
     elif isinstance(target, tuple) and len(target) == 2:
         key, value = map(str, target)
-        found = Target(f"{key}={value}", _group_mean(adata, fit, key, value))
+        found = Target(f"{key}={value}", *_group_mean(adata, fit, key, value))
     else:
         message = (
             "target must be a perturbation label, a pair (obs key, value), or a mapping "
@@ -60,13 +64,15 @@ def read_target(
 
 def _group_mean(
     adata: ad.AnnData, fit: FittedPosterior, key: str, value: str
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     labels = read_labels(adata, key, argument="target or perturbation_key")
     labels.require([value], "Target")
     (moments,) = group_moments(
         adata, fit.columns, labels.groups([value]), 1, fitted_roles(adata, fit.params)
     )
-    return moments.mean
+    if moments.n < 2:
+        return moments.mean, None
+    return moments.mean, moments.scatter.diagonal() / (moments.n * (moments.n - 1))
 
 
 def _as_given(target: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> Target:

@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._adata.shifts import own_shift
 from nextpert.core.effects.shift_prior import ShiftPrior
 from nextpert.tl._design_interventions.candidates import read_candidates
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from nextpert._adata import FittedPosterior
@@ -57,9 +54,7 @@ class Wanted:
 def read_wanted(candidates: Any, fit: FittedPosterior, stored: Mapping[str, Any]) -> Wanted:
     """Return the perturbations of which effects are wanted, of a fit that is ``stored`` so.
 
-    Those without cells have the shift that the screen's ``efficacy`` leads to expect, and the
-    mixture of the average perturbation; with exact shifts the full one, exactly. Those of a table
-    are without cells, whatever their names.
+    Those of a table are without cells, whatever their names.
 
     Raises
     ------
@@ -74,37 +69,19 @@ def read_wanted(candidates: Any, fit: FittedPosterior, stored: Mapping[str, Any]
         nothing = ShiftPrior.exact(np.zeros((0, len(fit.genes))))
         return Wanted(list(row), cells, np.arange(len(row)), nothing, *learned)
     chosen = read_candidates(candidates, None, fit)
+    names = chosen.interventions.names
     told = isinstance(candidates, (pd.DataFrame, Mapping))
-    place = np.array([-1 if told else row.get(name, -1) for name in chosen.names])
+    place = np.array([-1 if told else row.get(name, -1) for name in names])
     unseen = np.flatnonzero(place < 0)
     place[unseen] = len(row) + np.arange(len(unseen))
-    prior = ShiftPrior.exact(chosen.shifts[unseen])
-    if not fit.shift_prior.is_exact:
+    prior = chosen.prior.rows(unseen)
+    if told and not fit.shift_prior.is_exact:
         prior = as_uncertain(prior, fit.shift_prior)
-        if efficacy is not None and not told:
-            prior = _by_efficacy(prior, [chosen.targets[k] for k in unseen], fit, efficacy)
     n_cells = np.append(cells, np.zeros(len(unseen), np.int64))[place]
-    return Wanted(chosen.names, n_cells, place, prior, *learned)
+    return Wanted(names, n_cells, place, prior, *learned)
 
 
 def as_uncertain(prior: ShiftPrior, like: ShiftPrior) -> ShiftPrior:
     """Return shifts as uncertain as those of the average perturbation of another prior."""
     average = like.weights.mean(axis=0)
     return replace(prior, weights=np.tile(average, (prior.n_perturbations, 1)))
-
-
-def _by_efficacy(
-    prior: ShiftPrior,
-    targets: Sequence[Sequence[str]],
-    fit: FittedPosterior,
-    efficacy: Mapping[str, Any],
-) -> ShiftPrior:
-    """Return shifts of own genes by the efficacy of the screen's perturbations."""
-    full = own_shift(str(fit.params["shift"]), fit.control_mean)
-    place = {gene: i for i, gene in enumerate(fit.genes)}
-    shift, own = np.zeros_like(prior.shift), np.full(prior.own.shape, np.nan)
-    for j, genes in enumerate(targets):
-        index = [place[gene] for gene in genes]
-        shift[j, index] = float(efficacy["mean"]) * full[index]
-        own[j, index] = (float(efficacy["sd"]) * full[index]) ** 2
-    return replace(prior, shift=shift, own=own)
