@@ -1,0 +1,191 @@
+"""The cells of a screen as a pool that campaigns draw from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core._checks import as_rng, require_count, require_finite
+from nextpert.core.cells.distance_difference import distance_difference
+from nextpert.core.cells.mean_distance import mean_distance
+from nextpert.core.cells.moments import Moments
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[np.float64]
+    Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Deal:
+    """Which cells a campaign may see, and in which order they come up.
+
+    Parameters
+    ----------
+    warmup
+        Rows of the control cells for the warm-up, shape ``(n_warmup,)``.
+    orders
+        For every perturbation its rows in random order; of the target's those alone that the
+        target's mean was not taken from.
+    target_mean
+        Mean of half of the target's cells, shape ``(n_nodes,)``, units of the data.
+    first
+        All perturbations in random order, in which those are tried that nothing tells apart.
+    """
+
+    warmup: Index
+    orders: list[Index]
+    target_mean: Array
+    first: Index
+
+
+@dataclass(frozen=True)
+class Truth:
+    """How far perturbations lie from a target, by all of their cells.
+
+    Parameters
+    ----------
+    distance, sd
+        Unbiased squared distance of the means and its standard deviation, shape
+        ``(n_perturbations,)``, squared units of the data; 0 for the target itself.
+    control, control_sd
+        The same of the control cells.
+    """
+
+    distance: Array
+    sd: Array
+    control: float
+    control_sd: float
+
+
+class CellPool:
+    """Real cells: controls, and those of every perturbation that may be proposed.
+
+    Parameters
+    ----------
+    control
+        Control cells, shape ``(n_control, n_nodes)``, units of the data.
+    perturbed
+        Cells of each perturbation, arrays of shape ``(n_cells_j, n_nodes)``, at least 4 each.
+    full_shift
+        Change of own genes by a full knockout (or activation), 0 for all other genes, shape
+        ``(n_perturbations, n_nodes)``.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, a perturbation has too few cells, or a value is NaN or infinite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.loop.cell_pool import CellPool
+    >>> rng = np.random.default_rng(0)
+    >>> cells = [rng.normal(mean, size=(20, 2)) for mean in (1.0, 5.0)]
+    >>> pool = CellPool(rng.normal(size=(50, 2)), cells, np.zeros((2, 2)))
+    >>> pool.n_cells.tolist(), len(pool.deal(0, 30, rng=0).orders[0])
+    ([20, 20], 10)
+    >>> pool.truth(1).distance.round().tolist()
+    [38.0, 0.0]
+    """
+
+    def __init__(
+        self, control: ArrayLike, perturbed: Sequence[ArrayLike], full_shift: ArrayLike
+    ) -> None:
+        self.control = _cells(control, "The control cells", 2)
+        groups = [_cells(x, f"The cells of perturbation {j}", 4) for j, x in enumerate(perturbed)]
+        self.full_shift = np.array(full_shift, dtype=np.float64)
+        p = self.control.shape[1]
+        widths = {p, *(x.shape[1] for x in groups), *self.full_shift.shape[1:]}
+        if self.full_shift.ndim != 2 or len(self.full_shift) != len(groups) or len(widths) != 1:
+            message = (
+                f"{len(groups)} perturbations and controls of {p} nodes need as many shifts, all "
+                f"of the same nodes, but theirs have shape {self.full_shift.shape}."
+            )
+            raise ValueError(message)
+        require_finite(self.full_shift, "full_shift")
+        # One array rather than a list: workers then share its pages.
+        self.cells = np.concatenate([np.empty((0, p)), *groups])
+        self.n_cells = np.array([len(x) for x in groups], dtype=np.int64)
+        self.start = np.concatenate([[0], np.cumsum(self.n_cells)])
+
+    @property
+    def n_perturbations(self) -> int:
+        """Number of perturbations."""
+        return len(self.n_cells)
+
+    def moments(self, perturbation: int) -> Moments:
+        """Return the moments of all cells of a perturbation."""
+        return Moments.from_array(
+            self.cells[self.start[perturbation] : self.start[perturbation + 1]]
+        )
+
+    def deal(
+        self, target: int, n_warmup: int, rng: int | np.random.Generator | None = None
+    ) -> Deal:
+        """Shuffle controls and cells; half of the target's say where it lies and are not dealt.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than ``n_warmup`` control cells.
+        """
+        wanted = require_count(n_warmup, "n_warmup", least=2)
+        if wanted > len(self.control):
+            message = f"n_warmup is {wanted}, but there are {len(self.control)} control cells."
+            raise ValueError(message)
+        generator = as_rng(rng)
+        warmup = generator.choice(len(self.control), wanted, replace=False)
+        orders = [self.start[j] + generator.permutation(int(n)) for j, n in enumerate(self.n_cells)]
+        half = len(orders[target]) // 2
+        mean = self.cells[orders[target][:half]].mean(axis=0)
+        orders[target] = orders[target][half:]
+        return Deal(warmup, orders, mean, generator.permutation(self.n_perturbations))
+
+    def truth(self, target: int) -> Truth:
+        """Return how far every perturbation and the controls lie from a target."""
+        wanted = self.moments(target)
+        found = [
+            (0.0, 0.0) if j == target else _apart(self.moments(j), wanted)
+            for j in range(self.n_perturbations)
+        ]
+        distance, sd = np.array(found).T
+        return Truth(distance, sd, *_apart(Moments.from_array(self.control), wanted))
+
+    def as_good(self, target: int, candidates: ArrayLike) -> NDArray[np.bool_]:
+        """Return which candidates are not told apart from the best, by all cells at 95 %.
+
+        Shape ``(n_candidates,)``.
+        """
+        may, truth = np.asarray(candidates, np.int64), self.truth(target)
+        best = int(may[np.argmin(truth.distance[may])])
+        if best == target:
+            return truth.distance[may] <= 1.96 * truth.sd[may]
+        wanted, of_best = self.moments(target), self.moments(best)
+        return np.array(
+            [
+                j == best or distance_difference(self.moments(j), of_best, wanted)[1] <= 0
+                for j in may
+            ]
+        )
+
+
+def _apart(cells: Moments, target: Moments) -> tuple[float, float]:
+    found = mean_distance(cells, target)
+    return found.estimate, found.sd
+
+
+def _cells(value: ArrayLike, what: str, least: int) -> Array:
+    cells = np.asarray(value, dtype=np.float64)
+    if cells.ndim != 2 or len(cells) < least:
+        message = (
+            f"{what} must be a matrix with at least {least} rows, but have shape {cells.shape}."
+        )
+        raise ValueError(message)
+    require_finite(cells, what)
+    return cells

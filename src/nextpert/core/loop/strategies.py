@@ -1,0 +1,244 @@
+"""How plates are chosen in a replay, and which perturbation is recommended after each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from nextpert.core.acquisition.uncertain_civ import UncertainCiv
+from nextpert.core.acquisition.uncertain_values import kept_distance, thompson_plate
+from nextpert.core.cells.pool_guides import PooledGuides, pool_guides
+from nextpert.core.cells.screen_moments import ScreenMoments
+from nextpert.core.effects.efficacy import learn_efficacy
+from nextpert.core.effects.random_shifts import fit_random_shifts
+from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
+from nextpert.core.posterior.dag_blr import DagBlr
+from nextpert.core.predict.ranked_distance import ranked_distance
+from nextpert.core.predict.state_draws import state_draws
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nextpert.core.graph.dag import Dag
+    from nextpert.core.posterior.shift_posterior import ShiftPosterior
+
+    Array = NDArray[np.float64]
+    Index = NDArray[np.int64]
+
+# Shifts learned; shifts taken as exact, as in Zhang et al. 2023; no model.
+LEARNED = ("thompson", "ei", "civ", "random")
+EXACT = ("exact_greedy", "exact_civ")
+NO_MODEL = ("means_in_turn", "means_thompson")
+STRATEGIES = (*LEARNED, *EXACT, *NO_MODEL)
+
+_DRAWS = 40
+
+
+class Strategy(Protocol):
+    """Cells in, plates and recommendations out; candidates by their number in the campaign."""
+
+    def see(self, screen: ScreenMoments) -> None:
+        """Take up the moments of controls (first) and candidates, all cells seen so far."""
+
+    def plate(self, ready: Index, size: int) -> Index:
+        """Return up to ``size`` different ones of the candidates that have cells left."""
+
+    def recommend(self) -> int:
+        """Return the candidate expected nearest to the target."""
+
+
+def build_strategy(
+    name: str,
+    target_mean: Array,
+    full_shift: Array,
+    dag: Dag,
+    n_cells: int,
+    rng: np.random.Generator,
+) -> Strategy:
+    """Return a strategy by its name, one of ``STRATEGIES``.
+
+    Parameters
+    ----------
+    name
+        ``"thompson"``, ``"ei"`` (expected improvement), ``"civ"`` and ``"random"`` choose by random
+        shifts that are learned from the cells (DAG-BLR); ``"exact_greedy"`` and ``"exact_civ"`` by
+        shifts taken as the full ones; ``"means_in_turn"`` and ``"means_thompson"`` by the cells'
+        means alone.
+    target_mean
+        The wanted mean, shape ``(n_nodes,)``.
+    full_shift
+        Change of own genes by a full knockout or activation, ``(n_candidates, n_nodes)``.
+    dag
+        Graph of the model.
+    n_cells
+        Cells of a perturbation on a plate.
+    rng
+        Generator of the draws.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
+    if name not in STRATEGIES:
+        message = f"Unknown criterion {name!r}: choose from {', '.join(STRATEGIES)}."
+        raise ValueError(message)
+    if name in NO_MODEL:
+        return _Means(name, target_mean, rng)
+    return _Modelled(name, target_mean, full_shift, dag, n_cells, rng)
+
+
+class _Modelled:
+    """DAG-BLR: fitted anew to all cells after each plate."""
+
+    posterior: DagBlr
+    prior: ShiftPrior
+    known: ShiftPosterior
+
+    def __init__(
+        self,
+        name: str,
+        target: Array,
+        full_shift: Array,
+        dag: Dag,
+        n_cells: int,
+        rng: np.random.Generator,
+    ) -> None:
+        self.exact, self.criterion = name in EXACT, name.removeprefix("exact_")
+        self.target, self.full_shift, self.dag = target, full_shift, dag
+        self.n_cells, self.rng = n_cells, rng
+
+    def see(self, screen: ScreenMoments) -> None:
+        every = np.arange(screen.n_environments)
+        pooled = pool_guides(screen, every, len(every))
+        if self.exact:
+            pooled = replace(pooled, variance_ratio=np.ones_like(pooled.variance_ratio))
+        shift, own = self._expected(pooled)
+        seen = np.flatnonzero(pooled.n_cells[1:])
+        fixed = self.exact or not len(seen)
+        found = fit_random_shifts(
+            DagBlr(self.dag), _rows(pooled, np.append(0, seen + 1)), shift[seen],
+            own=own[seen], fixed=fixed,
+        )  # fmt: skip
+        weights = np.tile(found.common, (len(shift), 1))
+        if not fixed:
+            weights[seen] = found.prior.weights
+        elif not self.exact:
+            weights[:] = 1.0 / len(TAU2)
+        nothing = np.zeros_like(shift)
+        self.posterior = found.posterior
+        self.prior = ShiftPrior(
+            pooled.n[1:], pooled.mean[1:], pooled.variance_ratio[1:], shift, nothing, own, weights
+        )
+        self.known = self.prior.given(self.posterior)
+
+    def _expected(self, cells: PooledGuides) -> tuple[Array, Array]:
+        """Return expected shifts, and their variance where it is not the mixture."""
+        unknown = np.full_like(self.full_shift, np.nan)
+        rows, genes = np.nonzero(self.full_shift)
+        if self.exact or not len(rows):
+            return self.full_shift, unknown
+        full = self.full_shift[rows, genes]
+        direction = 1 if full.sum() > 0 else -1
+        freedom = max(int(cells.n_cells.sum()) - int((cells.n_cells > 0).sum()), 1)
+        noise = cells.scatter.diagonal()[genes] / freedom
+        n = cells.n[1:][rows]
+        error = np.sqrt(noise * (1 / np.maximum(n, 1) + 1 / cells.n[0]))
+        change = np.where(n > 0, cells.mean[1:][rows, genes] - cells.mean[0, genes], np.nan)
+        found = learn_efficacy(direction * full, change, error, direction=direction)
+        shift = np.zeros_like(self.full_shift)
+        shift[rows, genes], sd = found.expected_change(direction * full)
+        unknown[rows, genes] = sd**2
+        return shift, unknown
+
+    def plate(self, ready: Index, size: int) -> Index:
+        if self.criterion == "random":
+            return self.rng.choice(ready, min(size, len(ready)), replace=False)
+        if self.criterion == "thompson":
+            return ready[thompson_plate(self._draws()[:, ready], size, self.rng)]
+        if self.criterion in ("civ", "greedy"):
+            civ = UncertainCiv(self.posterior, self.known, self.target, n_cells=self.n_cells)
+            if self.criterion == "greedy":
+                return ready[np.argsort(civ.gap_moments()[0][ready], kind="stable")[:size]]
+            spent = len(self.full_shift) - len(ready)
+            return np.array([j for j in civ.plate(size + spent)[0] if j in ready][:size])
+        found = ranked_distance(
+            self.posterior, self.known, self.target, n_samples=100, rng=self.rng
+        )
+        kept = kept_distance(found, self.known.n > 0)[ready]
+        return ready[np.argsort(kept, kind="stable")[:size]]
+
+    def _centre(self) -> Array:
+        """Return the squared distances of the expected states."""
+        return ((self.known.states(self.posterior) - self.target) ** 2).sum(axis=1)
+
+    def _draws(self) -> Array:
+        """Return draws of squared distances, about those of the expected states.
+
+        By itself a draw lies farther by the variance of all genes, so that of many genes hardly
+        any would have a little known perturbation the nearest.
+        """
+        states = state_draws(self.posterior, self.known, n_samples=_DRAWS, rng=self.rng)
+        draws = np.array([((state - self.target) ** 2).sum(axis=1) for state in states])
+        return draws - draws.mean(axis=0) + self._centre()
+
+    def recommend(self) -> int:
+        centre = self._centre()
+        measured = self.known.n > 0
+        if not self.exact and measured.any():
+            centre[~measured] = np.inf
+        return int(centre.argmin())
+
+
+class _Means:
+    """The cells' means, each gene and perturbation by itself."""
+
+    screen: ScreenMoments
+    noise: Array  # variance of a cell, within perturbations
+
+    def __init__(self, name: str, target: Array, rng: np.random.Generator) -> None:
+        self.in_turn, self.target, self.rng = name == "means_in_turn", target, rng
+
+    def see(self, screen: ScreenMoments) -> None:
+        self.screen = screen
+        freedom = np.maximum(screen.n - 1, 0).sum()
+        self.noise = screen.squares.sum(axis=0) / freedom
+
+    def plate(self, ready: Index, size: int) -> Index:
+        if self.in_turn:
+            counts = self.screen.n[1:][ready]
+            return ready[np.argsort(counts, kind="stable")[:size]]
+        mean, variance = self._posterior()
+        drawn = self.rng.standard_normal((_DRAWS, *mean.shape))
+        states = mean + np.sqrt(variance) * drawn
+        draws = ((states - self.target) ** 2).sum(axis=2)
+        return ready[thompson_plate(draws[:, ready], size, self.rng)]
+
+    def _posterior(self) -> tuple[Array, Array]:
+        """Return mean and variance of states: normal about the controls, spread pooled."""
+        n, control = self.screen.n[1:], self.screen.mean[0]
+        seen = n > 0
+        tau2 = 1.0
+        if seen.any():
+            varies = self.noise > 0
+            square = (self.screen.mean[1:][seen] - control)[:, varies] ** 2 / self.noise[varies]
+            extra = square.mean(axis=1) - 1 / n[seen] - 1 / self.screen.n[0]
+            tau2 = max(float(extra.mean()), 1e-3)
+        share = (n * tau2 / (1 + n * tau2))[:, None]
+        mean = control + share * (self.screen.mean[1:] - control)
+        return mean, (1 - share) * tau2 * self.noise
+
+    def recommend(self) -> int:
+        n = self.screen.n[1:]
+        apart = ((self.screen.mean[1:] - self.target) ** 2).sum(axis=1)
+        unbiased = apart - self.noise.sum() / np.maximum(n, 1)
+        return int(np.where(n > 0, unbiased, np.inf).argmin())
+
+
+def _rows(cells: PooledGuides, index: Index) -> PooledGuides:
+    return replace(
+        cells, n_cells=cells.n_cells[index], n=cells.n[index], mean=cells.mean[index],
+        variance_ratio=cells.variance_ratio[index],
+    )  # fmt: skip
