@@ -192,7 +192,7 @@ def through_anndata(found: Simulated, batch_key: str | None) -> tuple[float, str
     adata = ad.AnnData(found.cells, obs, pd.DataFrame(index=names))
     npt.pp.setup_screen(adata, batch_key=batch_key)
     npt.tl.learn_dag(adata, method="boss", environments="all")
-    npt.tl.fit_dag_blr(adata)
+    npt.tl.fit_dag_blr(adata, shift_sd=0)
     npt.tl.diagnose(adata, rng=0)
     f1 = skeleton_f1(Dag.from_matrix(adata.varp["dag"]), found.scm.dag)
     return f1, adata.uns["diagnosis"]["verdict"].split(":")[0]

@@ -242,11 +242,13 @@ def test_warnings_take_one_line(screen, capsys):
 def test_table_of_the_ranking(screen):
     assert _design(screen) == 0
     ranking = _result(screen).uns["design"]["ranking"]
-    lines = format_ranking(ranking, "civ").splitlines()
+    nothing = _result(screen).uns["design"]["do_nothing"]
+    lines = format_ranking(ranking, "civ", nothing=nothing).splitlines()
+    assert lines.pop().split()[0] == "(nothing)"
     assert len(lines) == len(ranking) + 1
     assert lines[0].split() == [
         "rank", "perturbation", "targets", "shift", "uncertainty", "removed", "predicted",
-        "distance", "of", "control's", "cells", "seen",
+        "distance", "of", "doing", "nothing", "best", "cells", "seen",
     ]  # fmt: skip
     for line, (_, row) in zip(lines[1:], ranking.iterrows(), strict=True):
         assert line.split()[:2] == [str(row["rank"]), row["perturbation"]]

@@ -49,7 +49,11 @@ def print_report(
         lines += [_against_the_truth(ranking, truth)]
     lines += [""]
     if options.show:
-        lines += [format_ranking(ranking.head(options.show), params["acquisition"], truth)]
+        lines += [
+            format_ranking(
+                ranking.head(options.show), params["acquisition"], truth, stored["do_nothing"]
+            )
+        ]
         if len(ranking) > options.show:
             lines += [f"... and {len(ranking) - options.show} more in ranking.csv"]
         lines += ["(distance: squared, in units of log-normalised expression)", ""]
@@ -66,6 +70,9 @@ def _why(ranking: pd.DataFrame, params: Any) -> str:
         return "whose shift is nearest to the estimated optimum (greedy)"
     if name == "random":
         return "drawn at random"
+    if name in ("ei", "probability", "thompson"):
+        best = 100 * float(ranking["probability_best"].iloc[0])
+        return f"the nearest with a probability of {best:.0f} % ({name})"
     share = 100 * ranking["uncertainty_removed"].to_numpy(dtype=float)
     removes = f"expected to remove {share[0]:.2g} % of the uncertainty left ({name})"
     if is_flat(share / 100):
@@ -95,12 +102,16 @@ def _against_the_truth(ranking: pd.DataFrame, truth: NDArray[np.float64]) -> str
 
 
 def format_ranking(
-    ranking: pd.DataFrame, criterion: str, truth: NDArray[np.float64] | None = None
+    ranking: pd.DataFrame,
+    criterion: str,
+    truth: NDArray[np.float64] | None = None,
+    nothing: Any = None,
 ) -> str:
     """Return the ranking as a table of text.
 
     A criterion that looks ahead is shown as the share of the uncertainty left it would remove.
-    ``truth``, where it is known, holds the true distances, and is shown beside the predicted ones.
+    ``truth``, where it is known, holds the true distances, and is shown beside the predicted ones;
+    ``nothing``, what is predicted of doing nothing, is the last row.
     """
     true = [] if truth is None else [[f"{value:.3g}"] for value in truth]
     rows = [
@@ -113,14 +124,18 @@ def format_ranking(
             _distance(row),
             *(true[i] if true else []),
             _share(row),
+            f"{100 * row['probability_best']:.0f} %",
             str(row["n_cells_seen"]),
         ]
         for i, (_, row) in enumerate(ranking.iterrows())
     ]
+    if nothing is not None:
+        distance = f"{nothing['predicted_distance']:.3g} ± {nothing['predicted_distance_sd']:.1g}"
+        rows += [["", "(nothing)", "", "", "", distance, *([""] if true else []), "100 %", "", ""]]
     header = [
         "rank", "perturbation", "targets", "shift", _heading(ranking, criterion),
         "predicted distance", *(["true distance"] if true else []),
-        "of control's", "cells seen",
+        "of doing nothing", "best", "cells seen",
     ]  # fmt: skip
     table = [header, *rows]
     widths = [max(len(row[j]) for row in table) for j in range(len(header))]

@@ -46,14 +46,15 @@ def design_interventions(
 
     The default criterion is CIV, the causal integrated variance: how uncertain the distance of
     every candidate to the optimum would stay after ``n_cells`` more cells of this one, averaged
-    over the candidates (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0, eqs. 12 and 13).
-    Beside it stands the predicted squared Euclidean distance of the reached mean to the target,
-    ``|(I - B)^-1 (c + a) - mu*|^2``, with its posterior standard deviation.
+    over the candidates (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0, eqs. 12 and 13), the
+    uncertainty of their shifts included. Beside it stands how far the mean that each reaches is
+    predicted to stay from the target, with what its cells say and what was expected of it, by
+    draws of weights, graphs and shifts; and how probably it is the nearest. Candidates with cells
+    and without are ranked together.
 
-    Where the fit has the graphs of resamples (``learn_dag(n_graphs=...)``), distances are drawn
-    from all of them alike, so that their deviation holds what is not known of the graph, and
-    ``"civ"``, ``"civ_ow"`` and ``"cv"`` add the variance between graphs to that within
-    (:class:`nextpert.core.ManyGraphs`). The other criteria take ``varp["dag"]`` alone.
+    Where the fit has the graphs of resamples (``learn_dag(n_graphs=...)``), they count alike, and
+    what is not known of the graph is part of all of it. ``"maxv"`` and ``"target_mean_variance"``
+    take ``varp["dag"]`` alone; these two and ``"cv"`` take shifts as they are expected.
 
     Parameters
     ----------
@@ -64,9 +65,11 @@ def design_interventions(
         ``(obs key, value)``; or a mapping gene -> wanted mean, log-normalised expression, in
         which unlisted genes of the panel keep their control mean.
     acquisition
-        ``"civ"`` (default), ``"civ_ow"`` (output-weighted CIV), ``"cv"`` (causal variance),
-        ``"maxv"`` (largest variance), ``"target_mean_variance"`` (variance of the reached mean),
-        ``"greedy"`` (distance to the estimated optimal shift) or ``"random"``.
+        To learn: ``"civ"`` (default), ``"civ_ow"`` (output-weighted CIV), ``"cv"`` (causal
+        variance), ``"maxv"`` (largest variance), ``"target_mean_variance"`` (variance of the
+        reached mean). To reach the target: ``"ei"`` (expected improvement on the nearest measured
+        candidate), ``"probability"`` (of being the nearest), ``"thompson"`` (nearest under one
+        draw), ``"greedy"`` (expected distance to the ideal shift). Or ``"random"``.
     candidates
         ``None`` (default): every perturbation the fit used. ``"genes"``: those and a knockout of
         every gene of the panel. Or a list of labels, unseen combinations such as ``"MYC+STK3"``
@@ -100,15 +103,21 @@ def design_interventions(
         ``None``, or the copy. Writes ``uns["design"]`` with:
 
         - ``ranking``: a table, best candidate first (by the criterion; where the shares of
-          uncertainty removed differ by less than 1 %, by predicted distance): ``rank``,
-          ``perturbation``, ``target_genes``, ``shift`` (one value a target gene, log-normalised
-          expression), ``shift_source``, ``acquisition`` (lower is better),
-          ``uncertainty_removed`` (the share of the criterion's uncertainty about the weights that
-          ``n_cells`` cells are expected to remove, with several graphs of that within them; NaN
-          for greedy and random),
-          ``predicted_distance`` and
-          ``predicted_distance_sd`` (squared units of expression), ``relative_distance`` (as a
-          share of the distance from control to target) and ``n_cells_seen``.
+          uncertainty removed differ by less than 1 %, by ``state_distance``): ``rank``,
+          ``perturbation``, ``target_genes``, ``shift`` (expected, one value a target gene,
+          log-normalised expression), ``shift_source``, ``acquisition`` (lower is better),
+          ``uncertainty_removed`` (the share of what cells may teach that ``n_cells`` cells are
+          expected to; NaN for criteria that do not look ahead). Then squared distances to the
+          target, in squared units of expression, less what the sampling of the target's mean
+          adds: ``state_distance`` of the expected state; ``predicted_distance``, its mean over
+          all that is not known, with ``predicted_distance_sd`` and the 90 % interval
+          ``predicted_low`` to ``predicted_high``; ``relative_distance`` (over that of doing
+          nothing); ``probability_best`` (of being the nearest), ``probability_better`` (than
+          doing nothing); ``measured_distance`` of the cells themselves, less what their sampling
+          adds (NaN without cells); ``share_from_cells`` (of the shift, mean over genes) and
+          ``n_cells_seen``.
+        - ``do_nothing``: predicted distance of the control state, with sd and interval, and the
+          ``floor``, the squared distance that the sampling of the target's mean makes by itself.
         - ``trace``: a table of this and all earlier rounds: ``round`` (it counts on once the
           cells of the fit have changed; the same question, that is target and criterion, asked
           again in a round replaces its row), ``chosen``, ``criterion``, ``value``, ``target``,
@@ -219,7 +228,7 @@ def _say_if_flat(acquisition: str, removed: NDArray[np.float64], n_cells: int) -
         logger.warning(
             "%d cells of any candidate are expected to remove %.2g to %.2g %% of the uncertainty "
             "left (%s): for the model, one is as good as another, and they are ranked by "
-            "predicted_distance.",
+            "state_distance.",
             n_cells, 100 * removed.min(), 100 * removed.max(), acquisition,
         )  # fmt: skip
 
