@@ -1,0 +1,88 @@
+"""Cost of fit and effects of a large screen: seconds, and the peak memory of the process.
+
+A made screen: sparse random graph (given), controls and perturbations of 20 cells each, half of the
+genes knocked out and the others perturbations of genes that are not measured.
+
+    python -m benchmarks.fit_cost                     # 10,000 x 1,000: some minutes, 2 GB
+    python -m benchmarks.fit_cost --perturbations 1000
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+import nextpert as npt
+from nextpert.core import random_dag
+
+N_CELLS, N_CONTROL = 20, 5000
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.fit_cost", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--perturbations", type=int, default=10_000)
+    parser.add_argument("--genes", type=int, default=1_000)
+    args = parser.parse_args(arguments)
+    adata = screen(args.perturbations, args.genes)
+    print(f"{args.perturbations:,} perturbations x {args.genes:,} genes, {adata.n_obs:,} cells\n")
+    print("| step | wall s | CPU s | peak memory, GB |\n|---|---|---|---|")
+    print(f"| (cells made) | | | {_peak():.2f} |", flush=True)
+    for name, step in (
+        ("tl.fit_dag_blr", npt.tl.fit_dag_blr),
+        ("tl.perturbation_effects", npt.tl.perturbation_effects),
+    ):
+        wall, cpu = time.perf_counter(), time.process_time()
+        step(adata)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        print(f"| {name} | {wall:.0f} | {cpu:.0f} | {_peak():.2f} |", flush=True)
+
+
+def screen(n_perturbations: int, n_genes: int) -> ad.AnnData:
+    """Return cells in single precision, with a graph that is given."""
+    rng = np.random.default_rng(0)
+    dag = random_dag(n_genes, expected_degree=5, rng=rng)
+    parents, children = np.array(dag.edges()).T
+    size = rng.choice([-1, 1], len(parents)) * rng.uniform(0.2, 0.6, len(parents))
+    weights = sp.csr_array((size, (children, parents)), shape=(n_genes, n_genes)).toarray()
+    total = np.linalg.inv(np.eye(n_genes) - weights).astype(np.float32)
+    n = N_CONTROL + n_perturbations * N_CELLS
+    x = np.empty((n, n_genes), np.float32)
+    for start in range(0, n, 10_000):
+        noise = rng.standard_normal((min(10_000, n - start), n_genes), dtype=np.float32)
+        x[start : start + 10_000] = noise @ total.T + 3
+    names = []
+    for j in range(n_perturbations):
+        shift = np.zeros(n_genes, np.float32)
+        shift[rng.choice(n_genes, 5, replace=False)] = rng.normal(size=5)
+        knocked = j < n_genes // 2
+        if knocked:
+            shift[j] = -2.0
+        names.append(f"G{j}" if knocked else f"E{j}")
+        first = N_CONTROL + j * N_CELLS
+        x[first : first + N_CELLS] += total @ shift
+    label = np.repeat(["control", *names], [N_CONTROL, *[N_CELLS] * n_perturbations])
+    obs = pd.DataFrame({"perturbation": pd.Categorical(label)})
+    obs.index = obs.index.astype(str)
+    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"G{i}" for i in range(n_genes)]))
+    npt.tl.learn_dag(adata, method="given", dag=weights.T, genes=list(adata.var_names))
+    return adata
+
+
+def _peak() -> float:
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size / (1e9 if sys.platform == "darwin" else 1e6)
+
+
+if __name__ == "__main__":
+    main()
