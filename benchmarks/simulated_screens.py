@@ -195,7 +195,7 @@ def through_anndata(found: Simulated, batch_key: str | None) -> tuple[float, str
     npt.tl.fit_dag_blr(adata, shift_sd=0)
     npt.tl.diagnose(adata, rng=0)
     f1 = skeleton_f1(Dag.from_matrix(adata.varp["dag"]), found.scm.dag)
-    return f1, adata.uns["diagnosis"]["verdict"].split(":")[0]
+    return f1, adata.uns["diagnosis"]["level"]
 
 
 def verdicts(settings: list[Setting], n_models: int) -> list[str]:

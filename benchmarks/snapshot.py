@@ -40,7 +40,7 @@ def results(screen: str | None, control: str) -> ad.AnnData:
     npt.tl.design_interventions(
         adata, target, acquisition="civ_ow", posterior_key="boss_blr", key_added="ow", rng=0
     )
-    npt.tl.diagnose(adata, n_samples=100, n_random=20, rng=0)
+    npt.tl.diagnose(adata, rng=0)
     npt.tl.replay_design(adata, targets, n_rounds=2, n_repeats=3, rng=0)
     npt.tl.cpca(adata, rng=0)
     return adata

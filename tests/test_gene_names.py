@@ -112,7 +112,7 @@ def test_symbols_give_what_names_give(kind, by_symbol, tmp_path, assert_same):
         npt.tl.fit_dag_blr(adata)
         adata = through(adata, kind, tmp_path)
         npt.tl.design_interventions(adata, {"MYC": 1.0}, candidates="genes", n_samples=20)
-        npt.tl.diagnose(adata, n_samples=100, n_random=20)
+        npt.tl.diagnose(adata)
         npt.tl.dag_fit(adata, n_random=5)
         npt.tl.cpca(adata, genes=genes, alpha=1.0, **options)
         npt.tl.target_distances(adata, {"MYC": 1.0}, **options)

@@ -16,7 +16,6 @@ SLOTS = {"obs", "var", "obsm", "varm", "obsp", "varp", "uns", "layers", "X"}
 CALLS = {
     "learn": npt.tl.learn_dag,
     "fit": npt.tl.fit_dag_blr,
-    "diagnose": npt.tl.diagnose,
     "distances": lambda a, **options: npt.tl.target_distances(a, "MYC", **options),
     "dag_fit": npt.tl.dag_fit,
     "cpca": npt.tl.cpca,

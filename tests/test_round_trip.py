@@ -98,8 +98,8 @@ def study(adata):
 
 
 def diagnose(adata):
-    learn(adata)
-    npt.tl.diagnose(adata, n_samples=100, n_random=20)
+    fit(adata)
+    npt.tl.diagnose(adata)
 
 
 def replay(adata):

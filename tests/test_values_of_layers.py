@@ -32,7 +32,6 @@ def counts():
 CALLS = {
     "learn": lambda a, **o: npt.tl.learn_dag(a, method="boss", key_added="again", **o),
     "fit": npt.tl.fit_dag_blr,
-    "diagnose": npt.tl.diagnose,
     "dag_fit": npt.tl.dag_fit,
     "cpca": lambda a, **o: npt.tl.cpca(a, alpha=1.0, **o),
     "distances": lambda a, **o: npt.tl.target_distances(a, "A", **o),
@@ -81,7 +80,7 @@ def test_a_warning_taken_for_an_error_changes_nothing(counts, assert_same_adata)
         assert_same_adata(counts, before)
 
 
-@pytest.mark.parametrize("call", ["fit", "diagnose", "dag_fit"])
+@pytest.mark.parametrize("call", ["fit", "dag_fit"])
 @pytest.mark.parametrize("learned", [None, "log"])
 def test_another_layer_than_the_graphs(call, learned, counts):
     counts.X = np.log1p(counts.X) + 0.1

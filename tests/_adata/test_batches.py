@@ -66,7 +66,7 @@ def test_conditions_and_covariates_stay_in_the_means(pair):
 def run(adata):
     npt.tl.learn_dag(adata, method="boss", environments="all")
     npt.tl.fit_dag_blr(adata)
-    npt.tl.diagnose(adata, n_samples=200)
+    npt.tl.diagnose(adata)
     target = str(adata.uns["dag_blr"]["environments"]["perturbation"].iloc[0])
     npt.tl.design_interventions(adata, target, n_samples=20)
     npt.tl.target_distances(adata, target)

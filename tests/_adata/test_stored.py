@@ -31,7 +31,7 @@ def analysed(tmp_path_factory):
     npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
     npt.tl.fit_dag_blr(adata)
     npt.tl.design_interventions(adata, "CDK4", n_samples=100, rng=0)
-    npt.tl.diagnose(adata, n_samples=100, n_random=20, rng=0)
+    npt.tl.diagnose(adata, rng=0)
     npt.tl.dag_fit(adata, n_random=20, rng=0)
     npt.tl.target_distances(adata, "CDK4")
     npt.tl.perturbation_effects(adata)

@@ -26,7 +26,7 @@ def _full_screen(_small_screen, arcs):
         npt.tl.fit_dag_blr(adata)
         npt.tl.design_interventions(adata, "MYC", n_samples=10)
         npt.tl.dag_fit(adata, n_random=20)
-        npt.tl.diagnose(adata, n_samples=100, n_random=20)
+        npt.tl.diagnose(adata)
         npt.tl.cpca(adata)
         npt.tl.target_distances(adata, "MYC")
         npt.tl.perturbation_effects(adata)

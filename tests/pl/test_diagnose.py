@@ -2,9 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-import nextpert as npt
 from nextpert.pl import diagnose
-from nextpert.pl._figure import ORANGE
 
 
 @pytest.fixture
@@ -14,9 +12,9 @@ def many(designed):
     wide = table.loc[np.arange(40) % len(table)].reset_index(drop=True)
     wide["perturbation"] = [f"LONGNAME{i}" for i in range(40)]
     wide["n_cells"] = np.arange(40)
-    wide["error"] *= np.random.default_rng(0).uniform(0.5, 2, 40)
-    wide.loc[20:25, "is_strong"] = False
-    wide.loc[22:30, "r"] = np.nan
+    wide["error_half"] *= np.random.default_rng(0).uniform(0.5, 2, 40)
+    wide.loc[20:25, "own_z"] = 1.0
+    wide.loc[22:30, "r_all"] = np.nan
     designed.uns["diagnosis"]["perturbations"] = wide
     return designed
 
@@ -26,44 +24,45 @@ def offsets(ax, label):
     return np.asarray(points.get_offsets())
 
 
-def test_errors_of_model_and_baselines_best_predicted_on_top(designed):
+def test_errors_of_effects_from_half_of_the_cells_the_largest_on_top(designed):
     table = designed.uns["diagnosis"]["perturbations"]
-    ratio = table["error"] / table["error_nothing"]
-    table = table.loc[ratio.sort_values(kind="stable").index]
+    table = table.sort_values("squared_distance", ascending=False, kind="stable")
     ax = diagnose(designed, show=False)[0]
-    for label, column in {
-        "model": "error", "nothing changes": "error_nothing",
-        "mean perturbation": "error_mean", "sampling noise": "error_noise",
-        "empty graph": "error_empty", "coexpression, controls": "error_coexpression",
-    }.items():  # fmt: skip
-        np.testing.assert_allclose(offsets(ax, label)[:, 0], table[column])
-        np.testing.assert_array_equal(offsets(ax, label)[:, 1], np.arange(len(table)))
+    columns = {
+        "shrunken": "error_half", "no effect": "error_half_nothing",
+        "cells' means": "error_half_cells",
+    }  # fmt: skip
+    least = 1e-3 * table[list(columns.values())].to_numpy().max()
+    for label, column in columns.items():
+        drawn = offsets(ax, label)
+        np.testing.assert_allclose(drawn[:, 0], np.maximum(table[column], least))
+        np.testing.assert_array_equal(drawn[:, 1], np.arange(len(table)))
     assert [t.get_text() for t in ax.get_yticklabels()] == table["perturbation"].tolist()
     low, high = ax.get_ylim()
     assert low > high
-    assert ax.get_title() == f"held-out prediction, all {len(table)} perturbations"
+    assert ax.get_title() == f"effects from half of the cells, all {len(table)}"
 
 
 def test_the_perturbations_with_most_cells_are_drawn(many):
     axes = diagnose(many, n_top=12, show=False)
     names = [t.get_text() for t in axes[0].get_yticklabels()]
     assert sorted(names) == sorted(f"LONGNAME{i}" for i in range(28, 40))
-    assert axes[0].get_title() == "held-out prediction, 12 of 40 perturbations"
+    assert axes[0].get_title() == "effects from half of the cells, 12 of 40"
 
 
-def test_correlations_and_strength_share_the_rows(many):
+def test_correlations_and_own_genes_share_the_rows(many):
     table = many.uns["diagnosis"]["perturbations"].set_index("perturbation")
     axes = diagnose(many, n_top=40, show=False)
     rows = [t.get_text() for t in axes[0].get_yticklabels()]
-    without = offsets(axes[1], "without them")
-    np.testing.assert_allclose(without[:, 0], table.loc[rows, "r"])
-    crossed = offsets(axes[1], "no effect predicted but on them")
-    assert {rows[int(y)] for y in crossed[:, 1]} == {f"LONGNAME{i}" for i in range(22, 31)} | {
-        name for name in rows if np.isnan(table.loc[name, "r"])
-    }
-    weak = next(c for c in axes[2].containers if c.get_label() == "weak")
+    for label, column in {
+        "all experts": "r_all", "graph": "r_graph", "coexpression": "r_coexpression",
+        "mean perturbation": "r_mean_perturbation",
+    }.items():  # fmt: skip
+        drawn = offsets(axes[1], label)
+        np.testing.assert_allclose(drawn[:, 0], table.loc[rows, column])
+    weak = next(c for c in axes[2].containers if c.get_label() == "unclear")
     line, _, (bars,) = weak
-    assert {rows[int(y)] for y in line.get_ydata()} == set(table.index[~table["is_strong"]])
+    assert {rows[int(y)] for y in line.get_ydata()} == set(table.index[table["own_z"].abs() < 3])
     assert to_hex(line.get_markerfacecolor()) == "#ffffff"
     for y, segment in zip(line.get_ydata(), bars.get_segments(), strict=True):
         row = table.loc[rows[int(y)]]
@@ -71,28 +70,36 @@ def test_correlations_and_strength_share_the_rows(many):
         assert np.ptp(segment[:, 0]) == pytest.approx(width)
 
 
-def test_graph_calibration_and_residuals(designed):
+def points(ax):
+    return [float(c[0].get_xdata()[0]) for c in ax.containers]
+
+
+def test_experts_shares_and_coverage(designed):
     stored = designed.uns["diagnosis"]
     axes = diagnose(designed, show=False)
-    genes = stored["genes"][stored["genes"]["r_parents"].notna()]
-    drawn = offsets(axes[3], "this graph")
-    np.testing.assert_allclose(drawn[:, 1], np.sort(genes["r_parents"]))
-    assert to_hex(axes[3].collections[-1].get_facecolor()[0]).upper() == ORANGE
-    covered = axes[4].containers[0][0]
-    np.testing.assert_allclose(covered.get_ydata(), 100 * stored["calibration"]["coverage"])
-    np.testing.assert_allclose(covered.get_xdata(), np.arange(10, 100, 10))
-    points = np.asarray(axes[5].collections[0].get_offsets())
-    np.testing.assert_allclose(points[:, 0], 100 * stored["genes"]["share_of_zeros"])
-    np.testing.assert_allclose(points[:, 1], stored["genes"]["residual_skewness"])
+    experts = stored["experts"]
+    np.testing.assert_allclose(points(axes[3]), experts["error_to_nothing"])
+    names = [t.get_text() for t in axes[3].get_yticklabels()]
+    assert names[0] == f"graph\n(weight {experts['weight'][0]:.2f})"
+    assert names[-1] == "all together"
+    value = stored["summary"].set_index(["part", "quantity"])["value"]
+    shares = [value["shrinkage", f"error_to_{name}"] for name in ("cells", "nothing")]
+    np.testing.assert_allclose(points(axes[4]), shares)
+    covered = [100 * value[part, "coverage_90"] for part in ("shrinkage", "unseen perturbations")]
+    np.testing.assert_allclose(points(axes[5]), covered)
+    assert [t.get_text() for t in axes[5].get_yticklabels()] == ["cells", "perturbations"]
 
 
 def test_the_verdict_is_the_title_and_units_are_on_the_axes(designed):
     axes = diagnose(designed, show=False)
     title = axes[0].figure.get_suptitle().replace("\n", " ")
     assert title == designed.uns["diagnosis"]["verdict"]
+    lines = axes[0].figure.get_suptitle().split("\n")
+    for part in designed.uns["diagnosis"]["parts"]["verdict"]:
+        assert any(part.startswith(line) for line in lines)  # each part on a line of its own
     assert "expression²" in axes[0].get_xlabel()
     assert "log-normalised" in axes[2].get_xlabel()
-    assert all("%" in label for label in (axes[4].get_xlabel(), axes[4].get_ylabel()))
+    assert "%" in axes[5].get_xlabel()
 
 
 def test_texts_do_not_overlap(many, overlaps, tick_labels):
@@ -108,12 +115,12 @@ def test_texts_do_not_overlap(many, overlaps, tick_labels):
     assert not overlaps([t for t in texts if id(t) not in hidden], figure)
 
 
-def test_a_graph_without_arcs_is_drawn_as_such(designed):
-    npt.tl.learn_dag(designed, method="given", dag=[], genes=list(designed.var_names))
-    npt.tl.diagnose(designed)
+def test_nothing_known_is_drawn_as_such(designed):
+    stored = designed.uns["diagnosis"]
+    stored["experts"]["error_to_nothing"] = np.nan
+    stored["perturbations"]["own_z"] = np.nan
     axes = diagnose(designed, show=False)
-    assert [t.get_text() for t in axes[3].texts] == ["the graph has no arcs"]
-    assert axes[3].get_title() == "graph"
+    assert [t.get_text() for t in axes[2].texts] == ["no own gene on the panel"]
 
 
 @pytest.mark.parametrize("n_top", [0, 1.5, True])

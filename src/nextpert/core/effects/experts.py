@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+MEAN = "mean perturbation"
 _POOLED_CELLS = 10  # the pooled variance counts as so many cells in a perturbation's own
 
 
@@ -270,7 +271,7 @@ def mean_expert(perturbations: Perturbations) -> Expert:
     mean = ((weight * effects).sum(axis=0) - weight * effects) / np.where(others, total, 1.0)
     says = others & ~perturbations.own()
     shared = np.where(says, perturbations.control_variance, 0.0)
-    return Expert("mean perturbation", np.where(says, mean * sd, 0.0), shared)
+    return Expert(MEAN, np.where(says, mean * sd, 0.0), shared)
 
 
 def given_expert(perturbations: Perturbations, effects: ArrayLike, name: str) -> Expert:

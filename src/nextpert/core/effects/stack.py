@@ -45,6 +45,10 @@ class Stack:
     residual_variance
         Mean squared effect that the experts leave, sampling error taken out, in units of a gene's
         variance.
+    sums
+        The squared errors of every perturbation, weighted as the weights' own: of "no effect", of
+        the left-out expectations and of every expert, shape ``(2 + n_experts,
+        n_perturbations)``; ``error`` and ``alone`` are ratios of their totals.
     """
 
     names: tuple[str, ...]
@@ -54,6 +58,7 @@ class Stack:
     error: float
     alone: Array
     residual_variance: float
+    sums: Array
 
     def expected(self, experts: Sequence[Expert]) -> Array:
         """Return the expected effects, ``(n_perturbations, n_genes)``, units of the experts.
@@ -142,14 +147,14 @@ def learn_stack(
     for b in range(n_blocks):
         kept = np.arange(n_blocks) != b
         rows[blocks == b] = _calibrated(gram[kept], cross[kept])[0]
-    nothing = _mean(y**2 - noise, left)
-    risk = np.einsum("jk,kjg->jg", rows, x), np.einsum("jk,kjg->jg", rows, shared)
-    error = _mean((y - risk[0]) ** 2 - noise + 2 * risk[1], left)
-    alone = [_mean((y - e) ** 2 - noise + 2 * s, left) for e, s in zip(x, shared, strict=True)]
-    by = nothing if nothing > 0 else np.nan
+    guess, off = np.einsum("jk,kjg->jg", rows, x), np.einsum("jk,kjg->jg", rows, shared)
+    guesses = [(0.0, 0.0), (guess, off), *zip(x, shared, strict=True)]
+    sums = np.array([(((y - e) ** 2 - noise + 2 * s) * left).sum(axis=1) for e, s in guesses])
+    nothing, *totals = sums.sum(axis=1)
+    alone = np.array(totals) / (nothing if nothing > 0 else np.nan)
     return Stack(
-        tuple(e.name for e in experts), weights, rows, slope, error / by, np.array(alone) / by,
-        beyond,
+        tuple(e.name for e in experts), weights, rows, slope, float(alone[0]), alone[1:], beyond,
+        sums,
     )  # fmt: skip
 
 

@@ -28,17 +28,15 @@ def diagnose(
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | list[Axes] | Axes | None:
-    """Draw whether the model is worth trusting on a screen.
+    """Draw which parts of a fit are worth trusting on a screen.
 
-    Above, one row a perturbation, held out and predicted from the others, those best predicted
-    relative to "nothing changes" on top: the squared error of the model beside those of three
-    predictions without one (nothing changes, the mean perturbation, coexpression over the
-    controls), of a graph without arcs, and of a perfect one (sampling noise); the
-    correlation of predicted effect and observed change over the genes, without and with the
-    target genes; the change of the perturbation's own target with two standard errors, open where
-    it is weak. Below: every gene's correlation with its prediction from its parents, beside
-    random graphs (mean and two standard deviations); the coverage of the predicted intervals; and
-    skewness of residuals and share of zeros by gene. The verdict is the title.
+    Above, one row a perturbation, the largest effects on top: the squared error of effects learned
+    from half of the cells on the other half, shrunken, as the cells' means are, and of "no effect";
+    the correlation over genes of its effect with what was expected of it, left out, by all experts
+    together and by each of the first three; the change of its own gene with two standard errors.
+    Below: the squared error of every expert on left-out perturbations, with its weight; that of
+    effects on cells, guides and batches held out; and what 90 % intervals hold. The verdict is the
+    title, part by part.
 
     Parameters
     ----------
@@ -73,6 +71,7 @@ def diagnose(
     >>> import nextpert as npt
     >>> adata = npt.datasets.simulated_screen(n_genes=12, n_control=500, expected_degree=4)
     >>> npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
+    >>> npt.tl.fit_dag_blr(adata)
     >>> npt.tl.diagnose(adata)
     >>> figure = npt.pl.diagnose(adata, return_fig=True)
     >>> len(figure.axes)
@@ -95,10 +94,13 @@ def diagnose(
     panels.draw_errors(axes[0], table, n_all)
     panels.draw_correlations(axes[1], table)
     panels.draw_strength(axes[2], table)
-    panels.draw_parents(axes[3], stored["genes"], stored["summary"])
-    panels.draw_calibration(axes[4], stored["calibration"])
-    panels.draw_residuals(axes[5], stored["genes"])
-    figure.suptitle("\n".join(textwrap.wrap(str(stored["verdict"]), 135)), fontsize=9, ha="center")
+    panels.draw_experts(axes[3], stored["experts"])
+    panels.draw_shares(axes[4], stored["summary"])
+    panels.draw_coverage(axes[5], stored["summary"])
+    parts = [str(words) for words in stored["parts"]["verdict"]]
+    first = str(stored["verdict"]).removesuffix(" ".join(parts)).strip()
+    lines = [line for part in (first, *parts) for line in textwrap.wrap(part, 165)]
+    figure.suptitle("\n".join(lines), fontsize=8.5, x=0.02, ha="left")
     return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=True)
 
 
@@ -106,9 +108,9 @@ def _figure(n_rows: int) -> tuple[Any, list[Axes]]:
     import matplotlib.pyplot as plt
 
     top = max(2.6, 1.0 + 0.2 * n_rows)
-    figure = plt.figure(figsize=(11, top + 3.9), layout="constrained")
+    figure = plt.figure(figsize=(11, top + 4.6), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.08, w_pad=0.06)  # type: ignore[call-arg,union-attr]
-    grid = figure.add_gridspec(2, 3, height_ratios=[top, 2.9])
+    grid = figure.add_gridspec(2, 3, height_ratios=[top, 2.4])
     first = figure.add_subplot(grid[0, 0])
     others = [figure.add_subplot(grid[0, column], sharey=first) for column in (1, 2)]
     return figure, [first, *others, *(figure.add_subplot(grid[1, column]) for column in range(3))]

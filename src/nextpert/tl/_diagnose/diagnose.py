@@ -1,31 +1,22 @@
-"""``tl.diagnose``: whether the model is worth trusting on this screen."""
+"""``tl.diagnose``: which parts of a fit are worth trusting on this screen."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from nextpert import _adata
 from nextpert._adata import environments
-from nextpert._adata import shifts as _shifts
-from nextpert._adata.eager import eager
-from nextpert.core import Dag, DagBlr
-from nextpert.core._checks import as_rng, require_count
-from nextpert.core.posterior.add_screen import add_screen
-from nextpert.tl._diagnose import genes as by_gene
-from nextpert.tl._diagnose import held_out as scores
-from nextpert.tl._diagnose import tables
+from nextpert.core._checks import as_rng
+from nextpert.tl._diagnose import judged, tables
+from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose import verdict as verdicts
-from nextpert.tl._diagnose.folds import read_folds
-from nextpert.tl._learn_dag.held_out import has_seen_perturbed, held_out_dags
+from nextpert.tl._diagnose.halves import read_halves
+from nextpert.tl._diagnose.model import read_model
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     import anndata as ad
-    import pandas as pd
+    import numpy as np
 
 logger = logging.getLogger(__name__)
 
@@ -33,84 +24,44 @@ logger = logging.getLogger(__name__)
 def diagnose(
     adata: ad.AnnData,
     *,
-    dag_key: str = "dag",
-    perturbation_key: str | None = None,
-    control: str | None = None,
-    perturbations: Sequence[str] | None = None,
-    shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] = "knockout",
-    separator: str = "+",
-    prior_scale: str | float = "evidence",
-    intercept: bool = True,
-    layer: str | None = None,
-    n_samples: int = 400,
-    n_random: int = 100,
-    n_folds: int = 10,
+    posterior_key: str = "dag_blr",
     n_jobs: int = 1,
     rng: int | np.random.Generator | None = 0,
     key_added: str = "diagnosis",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    r"""Say whether the model is worth trusting on a screen, before cells are spent on it.
+    r"""Say which parts of a fit to trust on this screen, before cells are spent on a ranking.
 
-    Each perturbation is predicted by a posterior that has seen the controls and all *other*
-    perturbations, as :func:`fit_dag_blr` would fit it (Zhang et al. 2023,
-    doi:10.1038/s42256-023-00719-0, Definition 2): the effect :math:`(I - B)^{-1} a` and the mean
-    :math:`(I - B)^{-1} (c + a)`. Predictions are compared with what the held-out cells did, and
-    with three that need no model: nothing changes; the mean change over the other perturbations;
-    and coexpression, every gene regressed on the targets over the control cells, times the targets'
-    shifts. They are also compared with those of an empty graph (no arcs), fitted to the same cells
-    with the same shifts, which says what the graph adds. The scatter within perturbations is
-    pooled, as in :func:`fit_dag_blr`, over those of the other ``n_folds - 1`` folds, so that
-    nothing of a perturbation's own cells is in its prediction and no matrix is kept of each.
-    Cells are read twice; a chunk of a lazy matrix once for each fold that has cells in it.
+    Each part is judged by what it says of cells, guides, batches or perturbations that it has not
+    seen, beside what needs no model:
 
-    A graph that :func:`learn_dag` learned with ``environments="all"`` has seen the perturbations.
-    It is then learned anew, with the same options, once for each fold, without any cell of the
-    fold, and each perturbation is predicted by the graph that has not seen it. What was known
-    before (``prior``, ``targets_first``, how much a network is believed) stays. Each cell is read
-    once more for that.
+    - *cells*: how many perturbations differ from the controls, and from one another.
+    - *shrinkage*: effects learned from one half of the cells of every perturbation and guide,
+      scored on the means of the other half, beside the cells' means and "no effect". Of guides
+      only sampling is judged here.
+    - *unseen perturbations*: what the experts (graph, coexpression, the mean perturbation, sums of
+      members, another screen) expect of perturbations that were left out of them and of their
+      weights, as in :func:`fit_dag_blr`. A graph that :func:`learn_dag` learned with
+      ``environments="all"`` is learned anew without them, in five folds.
+    - *graph*: its weight among the experts, and what the others do without it. An empty graph
+      expects no effect on other genes.
+    - *guides*, where ``guide_key`` was told: effects learned without one guide of every
+      perturbation and half of those of the controls, on that guide. *Batches*, where ``batch_key``
+      was: effects learned without a batch, on it.
 
-    Graphs of resamples (``n_graphs`` of :func:`learn_dag`) that have not seen the perturbations
-    are all used, as by :func:`fit_dag_blr`: predictions are means over them, and intervals hold
-    draws from each. Those that have seen them are not: the graph of a fold is a single one.
+    Shifts are judged as learned, also where the fit took them as exact, and the graph as a single
+    one. Cells are read once, and once more where the graph is learned anew.
 
     Parameters
     ----------
     adata
-        Cells x genes, log-normalised expression; dense or sparse, in memory or backed.
-    dag_key
-        Graph in ``adata.varp`` (row = parent), from :func:`learn_dag` or put there by hand.
-    perturbation_key
-        Column of ``adata.obs`` with the label of every cell; ``None`` stands for what
-        :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
-    control
-        Label of the unperturbed cells; ``None`` as above, or ``"control"``.
-    perturbations
-        Labels to use; ``None`` (default) uses every label but ``control``. Labels that name a
-        gene outside the panel are left out, with a warning.
-    shift
-        ``"knockout"`` (default), ``"activation"`` or a table, as in :func:`fit_dag_blr`; taken
-        as exact.
-    separator
-        What joins the targets of a label, as in ``"MYC+STK3"``.
-    prior_scale
-        ``"evidence"`` (default) learns the scale of the prior of the weights; a number fixes it.
-    intercept
-        Whether genes have an intercept. Turn it off only for data centred by the controls.
-    layer
-        Layer to read; ``None`` stands for ``adata.X``.
-    n_samples
-        Number of posterior draws for the intervals, at least 100.
-    n_random
-        Number of random graphs, at least 20.
-    n_folds
-        Number of folds of perturbations, no more than there are perturbations. The scatter
-        within the perturbations of a fold is left out together and so is, where the graph was
-        learned from perturbed cells, the fold from one search.
+        Cells x genes, after :func:`fit_dag_blr` with three perturbations or more.
+    posterior_key
+        Its ``key_added``.
     n_jobs
         Number of threads for the searches; the result does not depend on it.
     rng
-        Seed or generator.
+        Seed or generator, which splits the cells.
     key_added
         Name of the results.
     copy
@@ -122,63 +73,68 @@ def diagnose(
         ``None``, or the copy. Writes ``uns["diagnosis"]`` with:
 
         - ``verdict``, in words, and ``level``: ``"trust"``, ``"care"`` or ``"do not trust"``.
-        - ``summary``: a table, one row a ``quantity``: ``value``, ``standard_error`` (over
-          perturbations), ``n``, ``rule``, whether it ``passed`` (``"yes"``, ``"no"`` or empty),
-          ``meaning``.
+        - ``parts``: a table, one row a ``part``: ``level``, ``verdict``.
+        - ``summary``: a table, one row a ``quantity`` of a ``part``: ``value``,
+          ``standard_error`` (over perturbations), ``n``, ``rule``, whether it ``passed``
+          (``"yes"``, ``"no"`` or empty), ``meaning``.
+        - ``experts``: a table, one row an ``expert``, the last one all together: ``weight``,
+          ``error_to_nothing`` (squared error on left-out perturbations over that of "no effect",
+          sampling error taken out of both; genes in units of their standard deviation), ``r``.
         - ``perturbations``: a table, one row each: ``perturbation``, ``target_genes``,
-          ``n_cells``; ``weakest_target`` with its change ``own_change`` (log-normalised
-          expression), ``own_z`` (in standard errors) and ``is_strong``; then, over the genes that
-          are no targets, ``r`` (correlation of predicted effect and observed change),
-          ``r_with_target`` (over all genes), ``r_coexpression`` (of coexpression),
-          ``sign_accuracy`` among the ``n_changed`` genes that changed by 3 standard errors, the
-          mean squared error of the predicted mean ``error``, of the baselines
-          (``error_nothing``, ``error_mean``, ``error_coexpression``, ``error_empty``) and of a
-          perfect prediction (``error_noise``), squared units of expression; what is gained on two
-          (``gain_on_nothing``, ``gain_on_mean``, with ``_se`` over genes); ``coverage_50`` and
-          ``coverage_90``; and, with its mean as the target, the rank correlation over the other
-          perturbations of predicted and true squared distance to it (``distance_rank``, that
-          of the empty graph ``distance_rank_empty``).
-        - ``genes``: a table, one row a gene: ``gene``, ``control_mean``, ``n_parents``,
-          ``r_parents`` (regressed on its parents in control cells, correlated within perturbed
-          ones), ``r_random_mean`` and ``r_random_sd`` (random graphs with as many parents),
-          ``residual_skewness`` and ``share_of_zeros`` in control cells.
-        - ``calibration``: a table: ``level`` of the intervals, ``coverage`` over the judged
-          perturbations, its ``standard_error``.
-        - ``observed_change``, ``predicted_effect``, shape ``(n_perturbations, n_genes)``;
-          ``panel`` (the genes); ``left_out``; ``n_control_cells``; ``params``.
+          ``n_cells``; ``squared_distance`` from the controls without bias (squared log-normalised
+          expression), ``q_value`` and ``is_clear``; against the mean of the others
+          ``q_value_from_others`` and ``is_distinct`` (clear, and unlike the others);
+          ``weakest_target`` with its change ``own_change`` (log-normalised expression), ``own_z``
+          (in standard errors);
+          ``reliability`` (correlation of the halves, stepped up to all cells);
+          ``error_half`` of shrunken effects, ``error_half_cells``, ``error_half_no_graph`` (on an
+          empty graph), ``error_half_alone`` (without experts, too), ``error_half_nothing``
+          (squared error on the other half, sums over genes, sampling error
+          taken out, squared units of expression), ``coverage_half``; of left-out perturbations
+          ``error_unseen``, ``error_unseen_nothing``, ``r_all`` and that of each expert,
+          ``coverage_unseen``; with guides or batches ``error_guides``, ``error_guides_nothing``,
+          ``coverage_guides`` and the same of ``batches``. Coverage is that of 90 % intervals; NaN
+          stands for what was not judged.
+        - ``params``.
 
     Raises
     ------
     ValueError
-        If the graph or the column of labels is absent, the graph has a cycle or belongs to
-        another gene panel, there are no control cells, fewer than two perturbations can be used,
-        a gene is constant among the controls, a label is unknown, an option is out of range, or a
-        value is NaN or infinite. Nothing is written then.
+        If there is no fit, it has fewer than three perturbations, or a value is NaN or infinite.
+        Nothing is written then.
 
     Notes
     -----
-    The rules. A perturbation is strong if each of its target genes changes by at least 3 standard
-    errors; with three or more strong ones, they alone are judged. *Clear* is what differs by 2
-    standard errors. The verdict is *do not trust* if fewer than three are strong, the mean ``r``
-    is not clearly above 0, the squared error is, by the geometric mean of the ratios, no smaller
-    than that of a baseline without a model, 90 % intervals hold less than half of the held-out
-    means, or *the graph adds nothing*: neither is the squared error clearly below that of the
-    empty graph and at most 0.9 of it, nor does ``distance_rank`` clearly gain, by at least 0.05.
-    It is *trust* if besides the mean ``r`` is at least 0.5, all four ratios of squared errors
-    are at most 0.8 and clearly below 1, ``distance_rank`` clearly gains on the empty graph's, the
-    graph's ``r_parents`` is above that of all but 5 % of random graphs, and 90 % intervals hold
-    at least 70 % of the held-out means. Between them it is *care*. Where a baseline without a
-    model has less squared error than the model, the verdict names the best of them.
+    The rules. *Clear* is what differs by 2 standard errors; of perturbations, at a false discovery
+    rate of 5 %.
 
-    A graph learned on the same control cells is not held out from these, and standard errors over
-    perturbations take them as independent, although they share the controls. ``r`` uses the
-    effect alone, since predicted and observed means share the noise of the control mean.
+    - Cells: *trust* with three or more perturbations that differ from the controls and from the
+      mean of the others; *do not trust* with none.
+    - Shrinkage: *do not trust* where the squared error is no smaller than that of "no effect", or
+      90 % intervals hold less than half; *trust* where it is clearly smaller and at most 1.1 of
+      that of the cells' means, and intervals hold 70 %.
+    - Unseen perturbations: *do not trust* where the error is more than 0.95 of that of "no effect"
+      or of the mean perturbation, or below it by less than a standard error; *trust* where it is
+      clearly below both, at most 0.8 of that of "no effect", and intervals hold 70 %.
+    - Graph: *do not trust* where its weight is below 0.05 or the other experts do as well without
+      it; *trust* where they do at least 5 % better with it, it is clearly better than "no effect"
+      alone, and it adds no more than a tenth of the error of the cells' means to that of measured
+      effects.
+    - Guides, batches: as shrinkage, against "no effect".
+
+    All together it is *do not trust* where cells or shrinkage are, *trust* where all parts are,
+    else *care*: what to use is said part by part.
+
+    Standard errors over perturbations take them as independent, although they share the controls.
+    The half that is scored on has been seen by the graph's arcs where these were learned from all
+    cells.
 
     Examples
     --------
     >>> import nextpert as npt
     >>> adata = npt.datasets.simulated_screen(n_genes=12, n_control=1000, expected_degree=4)
     >>> npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
+    >>> npt.tl.fit_dag_blr(adata)
     >>> npt.tl.diagnose(adata)
     >>> adata.uns["diagnosis"]["level"]
     'trust'
@@ -186,97 +142,44 @@ def diagnose(
     _adata.check_arguments(locals())
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
-    roles = _adata.read_roles(
-        adata, perturbation_key=perturbation_key, control=control, layer=layer
-    )
-    perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
-    _shifts.check_shift(shift)
-    n_samples = require_count(n_samples, "n_samples", least=100)
-    n_random = require_count(n_random, "n_random", least=20)
     generator = as_rng(rng)
-    genes, columns, dag = _adata.read_graph(adata, dag_key)
-    labels = _adata.read_labels(adata, perturbation_key)
-    _adata.require_control(labels, control)
-    plan = environments.plan_environments(
-        labels,
-        genes,
-        measured=_adata.measured_genes(adata, _adata.symbols_of(adata.uns.get(dag_key))),
-        perturbations=perturbations,
-        shift=shift,
-        separator=separator,
-        control=control,
-    )
-    _require_two(plan)
-    controls = labels.groups([control])
-    batches = _adata.read_batches(adata, columns, roles)
-    (cells,) = _adata.group_moments(adata, columns, controls, 1, roles, batches=batches)
-    folds = read_folds(adata, columns, labels, plan.names, roles, batches, n_folds=n_folds)
-    perturbed = folds.whole
-    environments.require_varying(cells, genes)
-    used = environments.shift_environments(plan, shift, genes, cells)
-    stored_graph = eager(adata.uns.get(dag_key))
-    graphs = [_adata.read_graphs(adata, dag_key, genes, dag) or [dag]]
-    if has_seen_perturbed(stored_graph):
-        unseen = held_out_dags(
-            adata, columns, genes, stored_graph, roles,
-            [[plan.names[k] for k in fold] for fold in folds.members], rng=generator, n_jobs=n_jobs,
-        )  # fmt: skip
-        graphs = [[graph] for graph in unseen]
-    (start, empty), *starts = (
-        [DagBlr(g, intercept=intercept, prior_scale=prior_scale).update(cells) for g in some]
-        for some in ([dag, Dag.from_edges(dag.n_nodes, [])], *graphs)
-    )
-    if len(starts) == 1:
-        starts *= len(folds.members)
-    held_out = scores.predict_held_out(
-        starts, folds, empty, cells, used, genes, n_samples=n_samples, rng=generator
-    )
-    whole = add_screen(start, perturbed, used.shifts)
-    r = by_gene.parents_against_random(dag, cells, perturbed, n_random=n_random, rng=generator)
-    shape = by_gene.residual_shape(
-        adata, columns, np.flatnonzero(controls == 0), whole, layer, batches
-    )
-    gene_table = by_gene.gene_table(genes, dag, r, *shape, cells.mean)
-    table = tables.perturbation_table(held_out, used, genes, perturbed.n.tolist())
-    quantities = verdicts.summarise(table, gene_table, r)
-    level, verdict = verdicts.judge(quantities, table)
+    fit = _adata.posterior_from(adata, posterior_key)
+    roles = _adata.fitted_roles(adata, fit.params)
+    model = read_model(adata, fit, posterior_key, roles, n_jobs=n_jobs)
+    halves = read_halves(adata, fit.columns, model.names, roles, generator)
+    cells = halves.pool(halves.whole, by_guide=True)
+    environments.require_varying(cells.control, fit.genes)
+    unseen = judged.judge_unseen(model, cells, *model.start(cells))
+    weights = unseen.stack.left_out
+    on_halves = judged.judge_halves(model, halves, weights)
+    table = tables.perturbation_table(model, cells, on_halves, unseen)
+    rows = [
+        *q.cells_rows(table),
+        *q.halves_rows(on_halves, table["is_distinct"].to_numpy(bool)),
+        *q.unseen_rows(unseen),
+        *q.graph_rows(unseen, on_halves),
+    ]
+    guides = judged.judge_guides(model, halves, weights, cells.guide_variance)
+    if guides is not None:
+        rows += [q.spread_row(cells.guide_variance, cells.n_guides)]
+        rows += q.left_out_rows(q.GUIDES, guides, "guide")
+        tables.with_left_out(table, "guides", guides)
+    batches = judged.judge_batches(model, halves, weights)
+    if batches is not None:
+        rows += q.left_out_rows(q.BATCHES, batches, "batch")
+        tables.with_left_out(table, "batches", batches)
+    experts = q.expert_table(unseen)
+    parts = verdicts.judge(rows, experts)
+    level, verdict = verdicts.overall(parts)
     stored: dict[str, Any] = {
         "verdict": verdict,
         "level": level,
-        "summary": verdicts.summary_table(quantities),
+        "parts": verdicts.part_table(parts),
+        "summary": q.summary_table(rows),
+        "experts": experts,
         "perturbations": table,
-        "genes": gene_table,
-        "calibration": tables.calibration_table(held_out, verdicts.which_judged(table)),
-        "observed_change": held_out.observed,
-        "predicted_effect": held_out.effect,
-        "panel": _adata.strings(genes),
-        "left_out": environments.left_out_table(plan, labels),
-        "n_control_cells": cells.n,
-        "params": {
-            "dag_key": dag_key,
-            **roles.stored(),
-            "shift": shift if isinstance(shift, str) else "table",
-            "separator": separator,
-            "prior_scale": prior_scale,
-            "intercept": bool(intercept),
-            "n_samples": n_samples,
-            "n_random": n_random,
-            "n_folds": len(folds.members),
-            "n_graphs": len(starts[0]),
-        },
+        "params": {"posterior_key": posterior_key},
     }
-    environments.warn_values(cells, layer, stored_graph)
-    environments.warn_left_out(plan)
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", verdict)
     return written
-
-
-def _require_two(plan: environments.Plan) -> None:
-    if len(plan.names) < 2:
-        why = _adata.list_names(f"{name} ({reason})" for name, reason in plan.left_out)
-        message = (
-            f"Only {len(plan.names)} perturbations can be used, but at least 2 are needed to "
-            f"predict one from the others. Left out: {why or 'none'}.{plan.hint}"
-        )
-        raise ValueError(message)

@@ -1,99 +1,111 @@
-"""The tables of a diagnosis: perturbations, and the coverage of intervals by level."""
+"""The table of a diagnosis with one row a perturbation."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from nextpert._adata import strings
-from nextpert.tl._diagnose import held_out as scores
-from nextpert.tl._diagnose.verdict import mean_and_error
+from nextpert.core.effects.scores import SquaredSize, squared_size
+from nextpert.tl._diagnose.judged import ALONE, MEANS, NO_GRAPH, NOTHING, SHRUNKEN
+from nextpert.tl._diagnose.quantities import CLEAR
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
-    from nextpert._adata.shifts import Interventions
-    from nextpert.tl._diagnose.held_out import HeldOut
+    from nextpert.tl._diagnose.judged import OnHalves, Scored, Unseen
+    from nextpert.tl._diagnose.model import Model
+    from nextpert.tl._fit_dag_blr.cells import FitCells
 
-LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    Array = NDArray[np.float64]
 
 
 def perturbation_table(
-    held_out: HeldOut, used: Interventions, genes: Sequence[str], n_cells: Sequence[int]
+    model: Model, cells: FitCells, halves: OnHalves, unseen: Unseen
 ) -> pd.DataFrame:
-    """Return one row a perturbation: its strength, and how well it was predicted."""
-    weakest, change, z = scores.own_strength(held_out)
-    scored = pd.DataFrame([_scores(held_out, k) for k in range(len(n_cells))])
-    table = pd.DataFrame(
+    """Return one row a perturbation: what its cells show, and how well that was predicted."""
+    from_controls, from_others = sizes(cells)
+    clear = from_controls.q_value < CLEAR
+    weakest, change, z = own_changes(model, cells)
+    r = np.maximum(halves.r, 0.0)
+    nothing = unseen.stack.sums[0]
+    errors = {
+        "error_half": halves.scored.errors[SHRUNKEN],
+        "error_half_cells": halves.scored.errors[MEANS],
+        "error_half_no_graph": halves.scored.errors[NO_GRAPH],
+        "error_half_alone": halves.scored.errors[ALONE],
+        "error_half_nothing": halves.scored.errors[NOTHING],
+    }
+    named = dict(zip(("all", *unseen.stack.names), unseen.r, strict=True))
+    return pd.DataFrame(
         {
-            "perturbation": strings(used.names),
-            "target_genes": strings(", ".join(targets) for targets in used.targets),
-            "n_cells": np.array(n_cells, dtype=np.int64),
-            "weakest_target": strings(genes[i] if i >= 0 else "" for i in weakest),
+            "perturbation": strings(model.names),
+            "target_genes": strings(", ".join(genes) for genes in model.plan.targets),
+            "n_cells": cells.n_cells,
+            "squared_distance": from_controls.estimate,
+            "q_value": from_controls.q_value,
+            "is_clear": clear,
+            "q_value_from_others": from_others.q_value,
+            "is_distinct": clear & (from_others.q_value < CLEAR),
+            "weakest_target": strings(weakest),
             "own_change": change,
             "own_z": z,
-            "is_strong": np.abs(z) >= scores.CLEAR,
+            "reliability": 2 * r / (1 + r),
+            **errors,
+            "coverage_half": halves.scored.coverage,
+            "error_unseen": unseen.stack.sums[1],
+            "error_unseen_nothing": nothing,
+            **{f"r_{name.replace(' ', '_')}": each for name, each in named.items()},
+            "coverage_unseen": unseen.coverage,
         },
-        index=pd.Index(np.arange(len(n_cells))),
+        index=pd.Index(np.arange(len(model.names))),
     )
-    for name in scored.columns:
-        table[name] = scored[name].to_numpy()
-    for name, predicted in (("", held_out.predicted), ("_empty", held_out.empty)):
-        table[f"distance_rank{name}"] = scores.distance_ranks(predicted, held_out.observed)
-    return table
 
 
-def _scores(held_out: HeldOut, k: int) -> dict[str, Any]:
-    others = ~held_out.is_target[k]
-    observed, error = held_out.observed[k, others], held_out.error[k, others]
-    effect, predicted = held_out.effect[k, others], held_out.predicted[k, others]
-    mean_change = held_out.mean_change[k, others]
-    by_coexpression = held_out.coexpression[k, others]
-    right, n_changed = scores.sign_accuracy(effect, observed, error)
-    on_nothing, on_nothing_se = scores.gain(np.zeros_like(observed), predicted, observed)
-    on_mean, on_mean_se = scores.gain(mean_change, predicted, observed)
-    inside = np.abs(held_out.rank[k, others] - 0.5)
-
-    def mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> float:
-        return float(values.mean()) if len(values) else float("nan")
-
-    return {
-        "r": scores.correlation(effect, observed),
-        "r_with_target": scores.correlation(held_out.effect[k], held_out.observed[k]),
-        "r_coexpression": scores.correlation(by_coexpression, observed),
-        "sign_accuracy": right,
-        "n_changed": n_changed,
-        "error": mean((predicted - observed) ** 2),
-        "error_nothing": mean(observed**2),
-        "error_mean": mean((mean_change - observed) ** 2),
-        "error_empty": mean((held_out.empty[k, others] - observed) ** 2),
-        "error_coexpression": mean((by_coexpression - observed) ** 2),
-        "error_noise": mean(error**2),
-        "gain_on_nothing": on_nothing,
-        "gain_on_nothing_se": on_nothing_se,
-        "gain_on_mean": on_mean,
-        "gain_on_mean_se": on_mean_se,
-        "coverage_50": mean(inside <= 0.25),
-        "coverage_90": mean(inside <= 0.45),
-    }
+def with_left_out(table: pd.DataFrame, name: str, found: Scored) -> None:
+    """Add what was found with a guide or batch left out."""
+    table[f"error_{name}"] = found.errors[SHRUNKEN]
+    table[f"error_{name}_nothing"] = found.errors[NOTHING]
+    table[f"coverage_{name}"] = found.coverage
 
 
-def calibration_table(held_out: HeldOut, judged: NDArray[np.bool_]) -> pd.DataFrame:
-    """Return, by level, the share of held-out means of the judged inside their intervals."""
-    rank = np.where(held_out.is_target, np.nan, held_out.rank)[judged]
-    known = np.isfinite(rank)
-    rows = []
-    for level in LEVELS:
-        inside = (np.abs(rank - 0.5) <= level / 2).sum(axis=1)
-        n = known.sum(axis=1)
-        share = np.divide(inside, n, out=np.full(len(n), np.nan), where=n > 0)
-        rows.append(mean_and_error(share)[:2])
-    coverage, error = np.array(rows).T
-    return pd.DataFrame(
-        {"level": np.array(LEVELS), "coverage": coverage, "standard_error": error},
-        index=pd.Index(np.arange(len(LEVELS))),
+def sizes(cells: FitCells) -> tuple[SquaredSize, SquaredSize]:
+    """Return how far perturbations lie from the controls, and from the mean of the others."""
+    pooled = cells.pooled
+    covariance = pooled.scatter / max(int(pooled.n_cells.sum()) - len(pooled.n), 1)
+    counted = pooled.counted
+    mean, n = pooled.mean[1:], counted[1:]
+    has = n > 0
+    counts = np.where(has, n, 1.0)
+    whole, weighted = n.sum(axis=0), (n * mean).sum(axis=0)
+    rest = np.maximum(whole - n, 1e-300)
+    others = (weighted - n * mean) / rest
+    return tuple(  # type: ignore[return-value]
+        squared_size(mean - from_, np.where(has, 1 / (1 / counts + 1 / m), 0.0), covariance)
+        for from_, m in ((pooled.mean[0], counted[0]), (others, rest))
     )
+
+
+def own_changes(model: Model, cells: FitCells) -> tuple[list[str], Array, Array]:
+    """Return of each perturbation its weakest own gene, that one's change, and its z-score.
+
+    ``""`` and NaN for a perturbation without any.
+    """
+    place = {gene: i for i, gene in enumerate(model.problem.genes)}
+    pooled = cells.pooled
+    noise = pooled.scatter.diagonal() / max(int(pooled.n_cells.sum()) - len(pooled.n), 1)
+    names, found = [], np.full((2, len(model.names)), np.nan)
+    for j, genes in enumerate(model.plan.targets):
+        index = [place[gene] for gene in genes]
+        if not index or not pooled.n_cells[1 + j]:
+            names.append("")
+            continue
+        change = pooled.mean[1 + j, index] - pooled.mean[0, index]
+        error = noise[index] * (1 / pooled.counted[1 + j, index] + 1 / pooled.counted[0, index])
+        z = change / np.sqrt(np.maximum(error, 1e-300))
+        k = int(np.argmin(np.abs(z)))
+        names.append(genes[k])
+        found[:, j] = change[k], z[k]
+    return names, found[0], found[1]

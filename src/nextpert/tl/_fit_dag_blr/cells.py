@@ -78,16 +78,32 @@ def read_fit_cells(
     of_pair[used] = place.ravel()
     batches = _adata.read_batches(adata, columns, roles)
     screen = _adata.pooled_moments(adata, columns, of_pair, len(pairs), roles, batches=batches)
-    of_group = pairs[:, 0]
+    return pool_cells(
+        screen, pairs[:, 0], 1 + len(names), guided=guided, exact=exact, spread=spread
+    )
+
+
+def pool_cells(
+    screen: ScreenMoments,
+    of_group: NDArray[np.int64],
+    n_groups: int,
+    *,
+    guided: bool,
+    exact: bool = False,
+    spread: float | None = None,
+) -> FitCells:
+    """Pool the guides of the controls (group 0) and of every perturbation.
+
+    ``guided`` says whether environments are guides, whose spread is learned unless it is given.
+    """
     if spread is None or not guided:
         spread = guide_variance(screen, np.flatnonzero(of_group == 0)) if guided else 0.0
-    pooled = pool_guides(screen, of_group, 1 + len(names), guide_variance=spread)
+    pooled = pool_guides(screen, of_group, n_groups, guide_variance=spread)
     if exact:
         pooled = replace(pooled, variance_ratio=np.ones_like(pooled.variance_ratio))
     control = _control(screen, of_group == 0)
     n_guides = int((of_group == 0).sum()) if guided else 0
-    whole = screen.pool(of_group, 1 + len(names))
-    return FitCells(control, pooled, whole, spread, n_guides)
+    return FitCells(control, pooled, screen.pool(of_group, n_groups), spread, n_guides)
 
 
 def _control(screen: ScreenMoments, which: NDArray[np.bool_]) -> Moments:

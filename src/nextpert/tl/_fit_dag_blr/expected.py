@@ -95,7 +95,8 @@ def _own_changes(
     pooled = cells.pooled
     within = pooled.scatter.diagonal() / max(pooled.n_cells.sum() - len(pooled.n), 1)
     change = pooled.mean[1:][rows, columns] - pooled.mean[0, columns]
-    counted = 1 / pooled.counted[1:][rows, columns] + 1 / pooled.counted[0, columns]
+    some = np.maximum(pooled.counted[1:][rows, columns], 1e-12)  # 0 where there are no cells
+    counted = 1 / some + 1 / pooled.counted[0, columns]
     error = np.sqrt(within[columns] * counted)
     seen = speaks[columns] & (pooled.n_cells[1:][rows] > 0)
     return np.abs(full)[columns], np.where(seen, change, np.nan), error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 OTHER_SCREEN = "other screen"
-_FEWEST = 3  # perturbations, to learn from
+FEWEST = 3  # perturbations, to learn from
 _FOLDS = 5  # of perturbations, each left out of one graph
 
 
@@ -55,6 +55,7 @@ class Problem:
     separator: str
     posterior: Callable[[Dag], DagBlr]  # before any cells
     other: Mapping[str, Array]  # effects in another screen, by perturbation
+    n_jobs: int = 1
 
 
 def stacked(
@@ -64,30 +65,53 @@ def stacked(
 
     With fewer than three perturbations there is nothing to learn it from: the graph is believed.
     """
-    names = expected.used.names
-    if len(names) < _FEWEST:
+    if len(expected.used.names) < FEWEST:
         return found.prior, None
+    seen, experts = held_out_experts(problem, cells, expected, found)
+    stack = learn_stack(seen.observed, seen.variance, experts, seen.scored(), sd=seen.sd)
+    prior = expected_by(problem, cells, expected, found, stack.left_out)
+    return learn_mixtures(found.posterior, prior), stack
+
+
+def held_out_experts(
+    problem: Problem, cells: FitCells, expected: Expected, found: RandomShifts
+) -> tuple[Perturbations, list[Expert]]:
+    """Return the perturbations, and what experts say of each that have not seen it."""
+    seen = _perturbations(problem, cells, expected)
+    graph = _held_out_graph(problem, cells, expected, found, seen)
+    return seen, [graph, coexpression_expert(seen), *_common(problem, expected, seen)]
+
+
+def expected_by(
+    problem: Problem, cells: FitCells, expected: Expected, found: RandomShifts, weights: Array
+) -> ShiftPrior:
+    """Return the prior of shifts with what the experts expect at given weights.
+
+    What is expected starts from own changes as far as they are believed, not as they came out.
+    ``weights`` have the shape ``(n_perturbations, n_experts)``.
+    """
+    seen = _perturbations(problem, cells, expected)
+    told = seen if expected.efficacy is None else replace(seen, change=expected.change)
+    experts = [graph_expert(told, found.posterior.mean().toarray()), coexpression_expert(told)]
+    experts += _common(problem, expected, seen)
+    return with_expectation(found.prior, expected.used.shifts, experts, weights)
+
+
+def _perturbations(problem: Problem, cells: FitCells, expected: Expected) -> Perturbations:
     place = {gene: i for i, gene in enumerate(problem.genes)}
     targets = [[place[gene] for gene in some] for some in expected.used.targets]
-    members = np.arange(1, len(names) + 1)
-    seen = Perturbations(cells.screen, 0, members, targets)
-    experts = [_held_out_graph(problem, cells, expected, found, seen), coexpression_expert(seen)]
-    common = [mean_expert(seen)]
-    alone = _members(names, problem.separator)
+    return Perturbations(cells.screen, 0, np.arange(1, len(targets) + 1), targets)
+
+
+def _common(problem: Problem, expected: Expected, seen: Perturbations) -> list[Expert]:
+    """Return the experts that do not ask for the change of the own gene."""
+    names = expected.used.names
+    experts, alone = [mean_expert(seen)], _members(names, problem.separator)
     if any(alone):
-        common.append(sum_expert(seen, alone))
+        experts.append(sum_expert(seen, alone))
     if problem.other:
-        common.append(by_name(seen, names, problem.other, OTHER_SCREEN))
-    stack = learn_stack(
-        seen.observed, seen.variance, [*experts, *common], seen.scored(), sd=seen.sd
-    )
-    # What is expected starts from own changes as far as they are believed, not as they came out.
-    change = None if expected.efficacy is None else expected.change
-    told = Perturbations(cells.screen, 0, members, targets, change)
-    weights = found.posterior.mean().toarray()
-    again = [graph_expert(told, weights), coexpression_expert(told), *common]
-    prior = with_expectation(found.prior, expected.used.shifts, again, stack.left_out)
-    return learn_mixtures(found.posterior, prior), stack
+        experts.append(by_name(seen, names, problem.other, OTHER_SCREEN))
+    return experts
 
 
 def _members(names: Sequence[str], separator: str) -> list[list[int]]:
@@ -134,7 +158,8 @@ def _graphs(
         return [problem.dag] * len(folds)
     return held_out_dags(
         problem.adata, problem.columns, problem.genes, stored, problem.roles,
-        [[names[j] for j in fold] for fold in folds], rng=np.random.default_rng(0), n_jobs=1,
+        [[names[j] for j in fold] for fold in folds], rng=np.random.default_rng(0),
+        n_jobs=problem.n_jobs,
     )  # fmt: skip
 
 

@@ -1,0 +1,278 @@
+"""The quantities of a diagnosis: part by part, with the rule that each is held to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from nextpert._adata import strings
+from nextpert.core.effects.scores import mean_with_error, ratio_with_error
+from nextpert.core.effects.stacked import GRAPH
+from nextpert.tl._diagnose.judged import ALONE, MEANS, NO_GRAPH, NOTHING, SHRUNKEN
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nextpert.tl._diagnose.judged import OnHalves, Scored, Unseen
+
+    Array = NDArray[np.float64]
+
+CELLS, SHRINKAGE, UNSEEN, GRAPH_PART = "cells", "shrinkage", "unseen perturbations", "graph"
+GUIDES, BATCHES = "guides", "batches"
+FEWEST = 3  # perturbations that can be told apart
+SURE = 2.0  # standard errors
+CLEAR = 0.05  # false discovery rate
+# Sizes, since with many perturbations a gain of no use is significant too: what it takes to be
+# trusted, and what is hopeless.
+LARGEST_RATIO = 0.8  # of squared errors
+LEAST_COVERAGE, HOPELESS_COVERAGE = 0.7, 0.5  # of intervals that should hold 0.9
+NOT_WORSE = 1.1  # of squared errors
+LARGEST_SHARE = 0.95  # the same, of what is a gain
+LEAST_WEIGHT = 0.05  # of the graph
+LARGEST_HARM = 0.1  # of the graph to measured effects, over the error of the cells' means
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One row of the summary; ``passed`` is ``None`` where no rule applies."""
+
+    part: str
+    name: str
+    value: float
+    error: float
+    n: int
+    meaning: str
+    rule: str = ""
+    passed: bool | None = None
+
+    @property
+    def is_below_one(self) -> bool:
+        """Whether a ratio lies below 1 by 2 standard errors; without an error, at all."""
+        return bool(self.value + SURE * np.nan_to_num(self.error) < 1)
+
+    @property
+    def is_no_gain(self) -> bool:
+        """Whether a ratio is about 1 or more, or lies below by less than its standard error."""
+        return not (self.value <= LARGEST_SHARE and self.value + np.nan_to_num(self.error) < 1)
+
+
+def cells_rows(table: pd.DataFrame) -> list[Quantity]:
+    """Return what cells alone say."""
+    nan, out = float("nan"), []
+    for name, column, rule, meaning in (
+        ("n_clear", "is_clear", f"at least {FEWEST}", "perturbations whose cells differ from the "
+         f"controls (false discovery rate {CLEAR:g}); n is all of them"),
+        ("n_distinct", "is_distinct", f"at least {FEWEST}", "those of them that also differ from "
+         "the mean of the others"),
+    ):  # fmt: skip
+        n = int(table[column].sum())
+        passed = n >= FEWEST
+        out.append(Quantity(CELLS, name, n, nan, len(table), meaning, rule, passed))
+    own = table["own_z"].to_numpy(float)
+    known = np.isfinite(own)
+    meaning = "perturbations whose own genes change by 3 standard errors or more; n is those with "
+    meaning += "own genes on the panel"
+    n_own = int((np.abs(own[known]) >= 3).sum())
+    out.append(Quantity(CELLS, "n_own", n_own, nan, int(known.sum()), meaning))
+    meaning = "correlation over genes of a perturbation's effect in one half of its cells and in "
+    meaning += "the other, stepped up to all cells"
+    value, error = mean_with_error(table["reliability"])
+    return [*out, Quantity(CELLS, "reliability", value, error, len(table), meaning)]
+
+
+def halves_rows(found: OnHalves, distinct: NDArray[np.bool_]) -> list[Quantity]:
+    """Return what shrinkage adds to the cells' means."""
+    errors = found.scored.errors
+    meaning = "squared error of effects learned from half of the cells on the other half, sampling "
+    meaning += "error taken out, as a share of that of "
+    out = [
+        _ratio(SHRINKAGE, "error_to_cells", errors[SHRUNKEN], errors[MEANS],
+               f"{meaning}the cells' means", f"at most {NOT_WORSE:g}", "worse"),
+        _ratio(SHRINKAGE, "error_to_nothing", errors[SHRUNKEN], errors[NOTHING],
+               f"{meaning}'no effect'", "below 1 by 2 standard errors", "below"),
+        _ratio(SHRINKAGE, "error_alone_to_cells", errors[ALONE], errors[MEANS],
+               "the same as error_to_cells, shrunken to nothing: without graph and experts"),
+        _coverage(SHRINKAGE, found.scored.coverage, "means of the other half"),
+    ]  # fmt: skip
+    meaning = "how often a distinct perturbation's own state, as seen in one half of the cells, is "
+    meaning += "found among all perturbations from the other half, by "
+    for name, key, by in (
+        ("own_state_first", SHRUNKEN, "shrunken effects"),
+        ("own_state_first_by_cells", MEANS, "the cells' means"),
+    ):
+        values = found.first[key][distinct]
+        value, error = mean_with_error(values)
+        n = int(np.isfinite(values).sum())
+        out.append(Quantity(SHRINKAGE, name, value, error, n, f"{meaning}{by}"))
+    return out
+
+
+def unseen_rows(found: Unseen) -> list[Quantity]:
+    """Return how well perturbations without cells are predicted."""
+    nothing, stack = found.stack.sums[:2]
+    meaning = "squared error of effects on other genes expected of perturbations that were left "
+    meaning += "out, their own change known, as a share of that of 'no effect'"
+    rule = f"at most {LARGEST_RATIO:g}, and below 1 by 2 standard errors"
+    out = [_ratio(UNSEEN, "error_to_nothing", stack, nothing, meaning, rule, "small")]
+    meaning = "the same as a share of that of the mean perturbation, believed as far as the screen "
+    meaning += "says, which tells no perturbations apart"
+    out.append(
+        _gain(UNSEEN, "error_to_mean", stack, found.mean_alone.sums[1], nothing, meaning,
+              "below 1 by 2 standard errors", "below")
+    )  # fmt: skip
+    out.append(_mean_r(UNSEEN, found.r[0], "what is expected"))
+    return [*out, _coverage(UNSEEN, found.coverage, "effects on other genes")]
+
+
+def graph_rows(found: Unseen, on_halves: OnHalves) -> list[Quantity]:
+    """Return what the graph adds."""
+    nothing, stack = found.stack.sums[:2]
+    k = found.stack.names.index(GRAPH)
+    weight = float(found.stack.weights[k])
+    spread = found.stack.left_out[:, k]
+    meaning = "how far what follows on the graph is believed of perturbations without cells; the "
+    meaning += "error is the spread over those left out"
+    rule = f"at least {LEAST_WEIGHT:g}"
+    passed = weight >= LEAST_WEIGHT
+    out = [
+        Quantity(
+            GRAPH_PART, "weight", weight, float(spread.std()), len(spread), meaning, rule, passed
+        )
+    ]
+    meaning = "squared error of what follows on the graph, believed as it is, as a share of that "
+    meaning += "of 'no effect', which is what an empty graph says"
+    out.append(_ratio(GRAPH_PART, "error_alone", found.stack.sums[2 + k], nothing, meaning))
+    out.append(_mean_r(GRAPH_PART, found.r[1 + k], "what follows on the graph"))
+    meaning = "squared error of all experts together as a share of that of all but the graph"
+    out.append(
+        _gain(GRAPH_PART, "error_to_no_graph", stack, found.without_graph.sums[1], nothing,
+              meaning, f"at most {LARGEST_SHARE:g}", "share")
+    )  # fmt: skip
+    meaning = (
+        "what the graph adds to the squared error of shrunken effects from half of the cells, "
+    )
+    meaning += "as a share of that of the cells' means; below 0 it helps"
+    errors = on_halves.scored.errors
+    value, error = ratio_with_error(errors[SHRUNKEN] - errors[NO_GRAPH], errors[MEANS])
+    n, rule = int(np.isfinite(errors[MEANS]).sum()), f"at most {LARGEST_HARM:g}"
+    passed = not value > LARGEST_HARM
+    out.append(Quantity(GRAPH_PART, "error_half_added", value, error, n, meaning, rule, passed))
+    return out
+
+
+def left_out_rows(part: str, found: Scored, what: str) -> list[Quantity]:
+    """Return how well effects learned without a guide or batch are those in it."""
+    errors = found.errors
+    meaning = f"squared error of effects learned without a {what} on its means, sampling error "
+    meaning += "taken out, as a share of that of "
+    return [
+        _ratio(part, "error_to_nothing", errors[SHRUNKEN], errors[NOTHING],
+               f"{meaning}'no effect'", "below 1 by 2 standard errors", "below"),
+        _ratio(part, "error_to_cells", errors[SHRUNKEN], errors[MEANS],
+               f"{meaning}the cells' means"),
+        _coverage(part, found.coverage, f"means of the {what} left out"),
+    ]  # fmt: skip
+
+
+def spread_row(variance: float, n_guides: int) -> Quantity:
+    """Return how far guides scatter beyond sampling."""
+    meaning = "standard deviation between guides that target nothing, over that of a cell's noise"
+    return Quantity(GUIDES, "spread", float(np.sqrt(variance)), float("nan"), n_guides, meaning)
+
+
+def expert_table(found: Unseen) -> pd.DataFrame:
+    """Return one row an expert, the stack of them last."""
+    stack = found.stack
+    nothing, whole, *alone = stack.sums
+    ratios = [ratio_with_error(each, nothing) for each in (*alone, whole)]
+    r = [mean_with_error(each) for each in (*found.r[1:], found.r[0])]
+    return pd.DataFrame(
+        {
+            "expert": strings([*stack.names, "all together"]),
+            "weight": np.append(stack.weights, np.nan),
+            "error_to_nothing": np.array([value for value, _ in ratios]),
+            "error_to_nothing_se": np.array([error for _, error in ratios]),
+            "r": np.array([value for value, _ in r]),
+            "r_se": np.array([error for _, error in r]),
+        },
+        index=pd.Index(np.arange(len(ratios))),
+    )
+
+
+def summary_table(quantities: list[Quantity]) -> pd.DataFrame:
+    """Return the summary as a table; ``passed`` is ``"yes"``, ``"no"`` or empty."""
+    word = {True: "yes", False: "no", None: ""}
+    return pd.DataFrame(
+        {
+            "part": strings(q.part for q in quantities),
+            "quantity": strings(q.name for q in quantities),
+            "value": np.array([q.value for q in quantities], dtype=np.float64),
+            "standard_error": np.array([q.error for q in quantities], dtype=np.float64),
+            "n": np.array([q.n for q in quantities], dtype=np.int64),
+            "rule": strings(q.rule for q in quantities),
+            "passed": strings(word[q.passed] for q in quantities),
+            "meaning": strings(q.meaning for q in quantities),
+        },
+        index=pd.Index(np.arange(len(quantities))),
+    )
+
+
+def _ratio(
+    part: str, name: str, over: Array, under: Array, meaning: str, rule: str = "", kind: str = ""
+) -> Quantity:
+    value, error = ratio_with_error(over, under)
+    n = int(np.isfinite(over).sum())
+    return _held_to(Quantity(part, name, value, error, n, meaning, rule), kind)
+
+
+def _gain(
+    part: str,
+    name: str,
+    over: Array,
+    under: Array,
+    scale: Array,
+    meaning: str,
+    rule: str,
+    kind: str,
+) -> Quantity:
+    """Return the ratio of two errors that may both be about 0; of nothing to nothing it is 1."""
+    known = np.isfinite(over) & np.isfinite(under)
+    little = 0.01 * max(float(np.nansum(scale)), 0.0)
+    if little == 0:
+        return Quantity(part, name, 1.0, float("nan"), int(known.sum()), meaning, rule, False)
+    value = (max(over[known].sum(), 0.0) + little) / (max(under[known].sum(), 0.0) + little)
+    # By how much the totals differ, over the one below.
+    n, difference = int(known.sum()), (over - under)[known]
+    error = float(np.sqrt(n) * difference.std(ddof=1)) if n > 1 else float("nan")
+    error /= max(under[known].sum(), 0.0) + little
+    return _held_to(Quantity(part, name, float(value), float(error), n, meaning, rule), kind)
+
+
+def _held_to(found: Quantity, kind: str) -> Quantity:
+    value = found.value
+    passed = {
+        "": None,
+        "worse": bool(value <= NOT_WORSE),
+        "share": bool(value <= LARGEST_SHARE),
+        "below": found.is_below_one,
+        "small": found.is_below_one and bool(value <= LARGEST_RATIO),
+    }[kind]
+    return replace(found, passed=passed)
+
+
+def _mean_r(part: str, r: Array, what: str) -> Quantity:
+    value, error = mean_with_error(r)
+    meaning = f"correlation of {what} and observed effects on other genes"
+    return Quantity(part, "r", value, error, int(np.isfinite(r).sum()), meaning)
+
+
+def _coverage(part: str, covered: Array, what: str) -> Quantity:
+    value, error = mean_with_error(covered)
+    meaning = f"share of {what} inside their 90 % intervals"
+    return Quantity(
+        part, "coverage_90", value, error, int(np.isfinite(covered).sum()), meaning,
+        f"at least {LEAST_COVERAGE:g}", bool(value >= LEAST_COVERAGE),
+    )  # fmt: skip
