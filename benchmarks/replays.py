@@ -1,0 +1,168 @@
+"""Real screens replayed in plates: does a model find a state sooner than the cells' means do.
+
+Each perturbation above noise (squared distance to the controls above three standard errors) is the
+target once, in the pool of candidates and held out of it. Half of its cells, drawn anew in each
+repeat, give the state to reach; the rest of the screen is drawn from, in plates of 4 perturbations
+x 10 cells after 100 controls. After each plate the recommended perturbation is scored by the
+squared distance of the mean of all its cells to that of all the target's, less what sampling adds,
+as a share of the controls' distance. ``good`` says that it is not told apart from the best.
+
+All strategies see the same deals. Differences are averaged over targets, and over plates 1 to 10;
+p-values are those of paired t tests over repeats, by Holm's method for all comparisons of a
+screen. Models have no graph, but for ``exact``: a graph learned from the controls and shifts taken
+as full knockouts (activation: one unit), as in Zhang et al. 2023.
+
+    python -m benchmarks.replays
+    python -m benchmarks.replays --screens papalexi --repeats 3 --strategies thompson ei
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import ttest_1samp
+
+from benchmarks._screens import SOURCES, read_screen
+from benchmarks.few_cells import Cells, read_cells, table
+from benchmarks.own_state import above_noise
+from nextpert.core import Dag, Moments, boss
+from nextpert.core.loop._workers import run_tasks
+from nextpert.core.loop.cell_pool import CellPool
+from nextpert.core.loop.plates import replay_plates
+from nextpert.core.loop.strategies import EXACT, STRATEGIES
+from nextpert.tl._replay_design.tables import holm
+
+SCREENS = ("papalexi", "tapseq", "norman")
+OURS = "thompson"
+CHOSEN = (OURS, "random", "exact_greedy", "exact_civ", "means_in_turn", "means_thompson")
+ROUNDS, WARMUP = 10, 100
+
+
+def as_pool(cells: Cells) -> CellPool:
+    """Return the cells of a screen as a pool."""
+    groups = [cells.x[cells.code == j] for j in range(len(cells.names))]
+    full = np.zeros((len(groups) - 1, cells.x.shape[1]))
+    for j, gene in enumerate(cells.own[1:]):
+        if gene >= 0:
+            full[j, gene] = 1.0 if cells.activation else -groups[0][:, gene].mean()
+    return CellPool(groups[0], groups[1:], full)
+
+
+def campaigns(
+    pool: CellPool, graph: Dag, target: int, repeat: int, strategies: list[str]
+) -> np.ndarray:
+    """Return what is recommended, shape ``(2, n_strategies, n_rounds + 1)``: in the pool or not."""
+    every, empty = np.arange(pool.n_perturbations), Dag.from_edges(graph.n_nodes, [])
+    deal = pool.deal(target, min(WARMUP, len(pool.control)), rng=[target, repeat])
+    return np.array([
+        [
+            replay_plates(
+                pool, deal, graph if name in EXACT else empty, name, candidates=may,
+                n_rounds=ROUNDS, rng=np.random.default_rng([target, repeat, 1]),
+            ).recommended
+            for name in strategies
+        ]
+        for may in (every, np.delete(every, target))
+    ])  # fmt: skip
+
+
+def replayed(
+    cells: Cells, strategies: list[str], n_repeats: int, n_jobs: int
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Return distance and whether it is good, ``(2, targets, strategies, repeats, rounds + 1)``."""
+    pool, targets = as_pool(cells), [j - 1 for j in above_noise(cells)]
+    graph = boss(Moments.from_array(pool.control), rng=0).dag
+    tasks = [(pool, graph, t, r, strategies) for t, r in product(targets, range(n_repeats))]
+    done = dict(run_tasks(campaigns, tasks, n_jobs=n_jobs))
+    found = np.array([done[i] for i in range(len(tasks))])
+    found = found.reshape(len(targets), n_repeats, 2, len(strategies), ROUNDS + 1)
+    distance, good = np.empty(found.shape), np.empty(found.shape, bool)
+    for i, t in enumerate(targets):
+        truth, every = pool.truth(t), np.arange(pool.n_perturbations)
+        distance[i] = truth.distance[found[i]] / truth.control
+        for held, may in enumerate((every, np.delete(every, t))):
+            is_good = np.isin(every, may[pool.as_good(t, may)])
+            good[i, :, held] = is_good[found[i, :, held]]
+    return (*(np.moveaxis(x, (2, 0, 3, 1), (0, 1, 2, 3)) for x in (distance, good)), targets)
+
+
+def plates_needed(good: np.ndarray) -> np.ndarray:
+    """Return the plates after which recommendations stay good; one more than all where never."""
+    stays = np.logical_and.accumulate(good[..., ::-1], axis=-1)
+    return good.shape[-1] - stays.sum(axis=-1)
+
+
+def run(name: str, cells: Cells, strategies: list[str], n_repeats: int, n_jobs: int) -> str:
+    """Return the section of one screen."""
+    start = time.perf_counter()
+    distance, good, targets = replayed(cells, strategies, n_repeats, n_jobs)
+    plates = plates_needed(good)
+    parts = [
+        f"## {name}: {len(targets)} targets, {len(cells.names) - 1} perturbations, "
+        f"{cells.x.shape[1]} genes, {n_repeats} repeats"
+    ]
+    own, others = strategies.index(OURS), [s for s in strategies if s != OURS]
+    over = distance[..., 1:].mean(axis=-1)
+    gaps = {
+        (held, s, what): (values[held, :, own] - values[held, :, strategies.index(s)]).mean(axis=0)
+        for held in (0, 1) for s in others
+        for what, values in (("distance", over), ("plates", plates))
+    }  # fmt: skip
+    p = holm(np.array([ttest_1samp(gap, 0).pvalue for gap in gaps.values()]))
+    for held, where in enumerate(("In the pool", "Held out")):
+        rows = {}
+        for k, s in enumerate(strategies):
+            mean, is_good = distance[held, :, k].mean(axis=(0, 1)), good[held, :, k].mean((0, 1))
+            rows[s] = [
+                *(f"{mean[t]:.2f} ({is_good[t]:.0%})" for t in (0, 1, 2, 3, 5, 7, 10)),
+                f"{mean[1:].mean():.3f}", f"{is_good[1:].mean():.1%}",
+                f"{plates[held, :, k].mean():.1f}",
+            ]  # fmt: skip
+        parts.append(f"{where}: distance over that of doing nothing (share good), by plates seen:")
+        seen = [str(t) for t in (0, 1, 2, 3, 5, 7, 10)]
+        parts.append(table(["", *seen, "mean 1 to 10", "good", "plates until good"], rows))
+    rows = {}
+    for (held, s, what), adjusted in zip(gaps, p, strict=True):
+        gap = gaps[held, s, what]
+        sem = gap.std(ddof=1) / np.sqrt(n_repeats)
+        head = f"{OURS} less {s}, {('in the pool', 'held out')[held]}"
+        rows.setdefault(head, []).append(f"{gap.mean():+.3f} ± {sem:.3f} (p {adjusted:.2g})")
+    parts.append("Differences (below 0: nearer, sooner), p-values by Holm:")
+    parts.append(table(["", "distance", "plates until good"], rows))
+    print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    return "\n\n".join(parts) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Replay the screens asked for and print their tables."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.replays", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--screens", nargs="+", default=list(SCREENS), choices=SOURCES)
+    parser.add_argument("--strategies", nargs="+", default=list(CHOSEN), choices=STRATEGIES)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
+    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
+    args = parser.parse_args(arguments)
+    strategies = [OURS, *(s for s in args.strategies if s != OURS)]
+    sections = []
+    for name in args.screens:
+        least = 0.0 if name == "norman" else 0.1
+        screen = read_screen(Path(args.data), SOURCES[name], name=name, min_seen=least)
+        cells = read_cells(screen, None)
+        sections.append(run(name, cells, strategies, args.repeats, args.workers))
+        print(sections[-1], flush=True)
+        if args.save:
+            Path(args.save).write_text("\n".join(sections))
+
+
+if __name__ == "__main__":
+    main()
