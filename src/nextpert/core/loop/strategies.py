@@ -191,11 +191,7 @@ class _Modelled:
 
     def recommend(self) -> int:
         spread = (self.known.spare * self.posterior.noise_var).sum(axis=1)
-        apart = self._centre() + _DOUBT * spread
-        measured = self.known.n > 0
-        if not self.exact and measured.any():
-            apart[~measured] = np.inf
-        return int(apart.argmin())
+        return int((self._centre() + _DOUBT * spread).argmin())
 
 
 class _Means:

@@ -1,0 +1,56 @@
+"""The benchmarks of states found: own states, and replays in plates."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _path(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def simulated():
+    """Cells of 5 perturbations of 12 genes; the last does nothing, the first two are alike."""
+    from benchmarks.few_cells import Cells
+
+    rng = np.random.default_rng(0)
+    code = np.repeat(np.arange(6), [300, *[200] * 5])
+    effect = 0.8 * rng.normal(size=(6, 12))
+    effect[[0, 5]] = 0.0
+    effect[2] = effect[1]
+    x = 2.0 + effect[code] + rng.normal(size=(len(code), 12))
+    return Cells(x, code, ["none", *"abcde"], np.full(len(code), -1), [], [-1] * 6, False)
+
+
+def test_own_states_come_first_but_of_those_alike():
+    from benchmarks import own_state
+
+    cells = simulated()
+    targets = own_state.above_noise(cells)
+    assert targets == [1, 2, 3, 4]
+    found = own_state.split(cells, targets, 80, seed=0)
+    for values in found.values():
+        for j, value in values.items():
+            assert value.argmin() in ((0, 1) if j < 3 else (j - 1,))
+    chance = -found["nearest, no graph"][1]
+    assert min(chance[:2]) > 0.02
+    assert chance[:2].sum() > 0.9
+
+
+def test_plates_until_good():
+    from benchmarks.replays import plates_needed
+
+    good = np.array([[0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 0]], bool)
+    assert plates_needed(good).tolist() == [3, 4, 0, 4]
+
+
+def test_a_section_has_every_strategy():
+    from benchmarks.replays import run
+
+    text = run("made up", simulated(), ["thompson", "means_in_turn"], 2, 1)
+    assert "made up: 4 targets, 5 perturbations, 12 genes, 2 repeats" in text
+    assert "thompson less means_in_turn, held out" in text
