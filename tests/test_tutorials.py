@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.ipynb"))
-NAMES = ("tapseq_design", "quickstart", "perturb_cite_seq", "synthetic_design")
+NAMES = ("quickstart", "perturb_cite_seq", "synthetic_design")
 
 
 def test_there_are_tutorials():
