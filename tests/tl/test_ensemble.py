@@ -156,12 +156,12 @@ def test_distances_hold_what_is_not_known_of_the_graph(torn):
     one, _ = designed(alone(torn), goal, n_samples=6000, acquisition="greedy")
     assert not np.array_equal(ensemble["acquisition"], one["acquisition"])
     ranking, shifts = stored["ranking"], stored["shifts"].toarray()
-    moments = np.array(
-        [
-            core.target_distance(blr, shifts, stored["target_mean"], n_samples=6000, rng=1)
-            for blr in posterior_from(torn).ensemble
-        ]
-    )
+    known, fits = core.ShiftPosterior.exact(shifts), posterior_from(torn).ensemble
+    alone_each = [
+        core.ranked_distance(blr, known, stored["target_mean"], n_samples=6000, rng=1)
+        for blr in fits
+    ]
+    moments = np.array([(found.mean[:-1], found.sd[:-1]) for found in alone_each])
     between = moments[:, 0].var(axis=0)
     variance = (moments[:, 1] ** 2).mean(axis=0) + between
     np.testing.assert_allclose(ranking["predicted_distance_sd"] ** 2, variance, rtol=0.15)

@@ -18,10 +18,15 @@ from nextpert.core.acquisition.max_variance import MaxVariance
 from nextpert.core.acquisition.mutual_information import MutualInformationInt
 from nextpert.core.acquisition.random import Random
 from nextpert.core.acquisition.target_mean_variance import TargetMeanVariance
+from nextpert.core.acquisition.uncertain_civ import UncertainCiv
+from nextpert.core.acquisition.uncertain_values import uncertain_values
 from nextpert.core.acquisition.upper_confidence import UpperConfidenceInt
 from nextpert.core.cells.exogenous_moments import exogenous_moments
 from nextpert.core.cells.moments import Moments
+from nextpert.core.cells.pool_guides import PooledGuides, guide_variance, pool_guides
 from nextpert.core.cells.screen_moments import ScreenMoments
+from nextpert.core.effects.random_shifts import RandomShifts, fit_random_shifts
+from nextpert.core.effects.shift_prior import ShiftPrior
 from nextpert.core.graph.dag import CycleError, Dag
 from nextpert.core.graph.perturb_dag import perturb_dag
 from nextpert.core.graph.random_dag import random_dag
@@ -30,7 +35,8 @@ from nextpert.core.loop.campaign import CampaignResult, campaign
 from nextpert.core.loop.campaign_rows import campaign_rows
 from nextpert.core.loop.campaigns import campaigns
 from nextpert.core.posterior.dag_blr import DagBlr
-from nextpert.core.predict.target_distance import target_distance
+from nextpert.core.posterior.shift_posterior import ShiftPosterior
+from nextpert.core.predict.ranked_distance import RankedDistance, ranked_distance
 from nextpert.core.search.boss import BossResult, boss
 from nextpert.core.search.causaldag_gsp import causaldag_gsp
 from nextpert.core.search.fisher_z_threshold import fisher_z_threshold
@@ -67,12 +73,18 @@ __all__ = [
     "NetworkBelief",
     "Optimum",
     "Pool",
+    "PooledGuides",
     "PriorKnowledge",
     "Random",
+    "RandomShifts",
+    "RankedDistance",
     "ScreenMoments",
+    "ShiftPosterior",
+    "ShiftPrior",
     "Sparse",
     "Sphere",
     "TargetMeanVariance",
+    "UncertainCiv",
     "UpperConfidenceInt",
     "boss",
     "boss_with_network",
@@ -83,14 +95,18 @@ __all__ = [
     "causaldag_gsp",
     "exogenous_moments",
     "fisher_z_threshold",
+    "fit_random_shifts",
     "gap_variance",
     "gsp",
+    "guide_variance",
     "minimal_imap",
     "partial_correlation",
     "perturb_dag",
+    "pool_guides",
     "random_dag",
     "random_scm",
     "random_target",
+    "ranked_distance",
     "shd",
-    "target_distance",
+    "uncertain_values",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nextpert.core import Dag, DagBlr, target_distance
+from nextpert.core import Dag, DagBlr
 from nextpert.core.posterior.pair_shifts import pair_shifts
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
 from nextpert.core.predict.ranked_distance import probability_nearest, ranked_distance
@@ -72,17 +72,6 @@ def test_doing_nothing_reaches_the_controls(uncertain):
     np.testing.assert_allclose(ranked.draws, other, rtol=1e-12)
     np.testing.assert_allclose(ranked.nearer, (other < other[:, -1:]).mean(axis=0))
     assert ranked.nearest[-1] == ranked.nearer[-1] == 0
-
-
-@pytest.mark.parametrize("graphs", [1, 3])
-def test_exact_shifts_are_the_model_of_known_ones(graphs, uncertain):
-    model = uncertain(exact=True)
-    blrs = [uncertain(seed, exact=True).blr for seed in range(graphs)]
-    target = np.ones(4)
-    found = ranked_distance(blrs, model.known, target, n_samples=200, rng=5)
-    mean, sd = target_distance(blrs, model.prior, target, n_samples=200, rng=5)
-    np.testing.assert_allclose(found.mean[:-1], mean, rtol=1e-10)
-    np.testing.assert_allclose(found.sd[:-1], sd, rtol=1e-10)
 
 
 def test_cells_believed_whole_have_the_last_word(uncertain):

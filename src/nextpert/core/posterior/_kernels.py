@@ -238,30 +238,3 @@ def ideal_shift(indptr, indices, vptr, intercept, weights, target):
         for a in range(indptr[i + 1] - indptr[i]):
             b[i] -= weights[v + a] * target[indices[indptr[i] + a]]
     return b
-
-
-@entry
-def solve_draws(indptr, indices, order, vptr, intercept, draws, shifts, target):
-    """Squared distance to ``target`` of the mean reached by each shift (m), under each draw (s)."""
-    p, m = shifts.shape
-    s = draws.shape[0]
-    distance = np.zeros((s, m))
-    x = np.empty((p, m))
-    for r in range(s):
-        for t in range(p):
-            i = order[t]
-            first = indptr[i]
-            degree = indptr[i + 1] - first
-            start = vptr[i + 1] - degree
-            offset = draws[r, vptr[i]] if intercept else 0.0
-            for j in range(m):
-                x[i, j] = shifts[i, j] + offset
-            for a in range(degree):
-                weight = draws[r, start + a]
-                k = indices[first + a]
-                for j in range(m):
-                    x[i, j] += weight * x[k, j]
-            for j in range(m):
-                gap = x[i, j] - target[i]
-                distance[r, j] += gap * gap
-    return distance
