@@ -92,9 +92,10 @@ def diagnose(
           (squared error on the other half, sums over genes, sampling error
           taken out, squared units of expression), ``coverage_half``; of left-out perturbations
           ``error_unseen``, ``error_unseen_nothing``, ``r_all`` and that of each expert,
-          ``coverage_unseen``; with guides or batches ``error_guides``, ``error_guides_nothing``,
-          ``coverage_guides`` and the same of ``batches``. Coverage is that of 90 % intervals; NaN
-          stands for what was not judged.
+          ``coverage_unseen`` and, of effects of 3 standard errors or more alone,
+          ``coverage_unseen_clear``; with guides or batches ``error_guides``,
+          ``error_guides_nothing``, ``coverage_guides`` and the same of ``batches``. Coverage is
+          that of 90 % intervals; NaN stands for what was not judged.
         - ``params``.
 
     Raises

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 LEFT = 20  # cells of a guide or batch to score on, at least
+_CLEAR = 3.0  # standard errors
 _FOLDS = 4  # of guides
 _MOST_BATCHES = 5
 SHRUNKEN, MEANS, NOTHING = "shrunken", "cells", "nothing"
@@ -76,8 +77,9 @@ class Unseen:
     r
         Correlations over the other genes by expert, the first of them the stack's, shape
         ``(1 + n_experts, n_perturbations)``; nan where nothing is predicted.
-    coverage
-        Share of the other genes whose 90 % interval holds the effect.
+    coverage, coverage_clear
+        Share of the other genes whose 90 % interval holds the effect; of those alone whose effect
+        is 3 standard errors or more, for intervals about 0 hold the many effects that are nothing.
     """
 
     stack: Stack
@@ -85,6 +87,7 @@ class Unseen:
     mean_alone: Stack
     r: Array
     coverage: Array
+    coverage_clear: Array
 
 
 def judge_unseen(model: Model, cells: FitCells, expected: Expected, found: RandomShifts) -> Unseen:
@@ -115,7 +118,9 @@ def judge_unseen(model: Model, cells: FitCells, expected: Expected, found: Rando
     )  # fmt: skip
     effects = perturbation_effects([found.posterior], unseen)
     inside = scores.holds(effects, seen.observed, np.where(used, seen.variance, 0.0))
-    return Unseen(stack, without, mean, r, _share(inside, used))
+    clear = used & (np.abs(seen.observed) >= _CLEAR * np.sqrt(seen.variance))
+    share, of_clear = (_share(inside, which) for which in (used, clear))
+    return Unseen(stack, without, mean, r, share, of_clear)
 
 
 def judge_halves(model: Model, halves: Halves, weights: Array) -> OnHalves:

@@ -124,7 +124,11 @@ def unseen_rows(found: Unseen) -> list[Quantity]:
               "below 1 by 2 standard errors", "below")
     )  # fmt: skip
     out.append(_mean_r(UNSEEN, found.r[0], "what is expected"))
-    return [*out, _coverage(UNSEEN, found.coverage, "effects on other genes")]
+    out.append(_coverage(UNSEEN, found.coverage, "effects on other genes"))
+    value, error = mean_with_error(found.coverage_clear)
+    n = int(np.isfinite(found.coverage_clear).sum())
+    meaning = "the same of effects of 3 standard errors or more"
+    return [*out, Quantity(UNSEEN, "coverage_90_clear", value, error, n, meaning)]
 
 
 def graph_rows(found: Unseen, on_halves: OnHalves) -> list[Quantity]:

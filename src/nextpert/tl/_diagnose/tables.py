@@ -59,6 +59,7 @@ def perturbation_table(
             "error_unseen_nothing": nothing,
             **{f"r_{name.replace(' ', '_')}": each for name, each in named.items()},
             "coverage_unseen": unseen.coverage,
+            "coverage_unseen_clear": unseen.coverage_clear,
         },
         index=pd.Index(np.arange(len(model.names))),
     )

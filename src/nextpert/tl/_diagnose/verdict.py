@@ -91,6 +91,11 @@ def _shrinkage(rows: _Rows) -> Part:
         f"from half of the cells they err by {_number(cells)} of the squared error of the cells' "
         f"means and {_number(nothing)} of that of no effect; {_intervals(covered)}."
     )
+    first, plain = (rows[f"own_state_first{by}"] for by in ("", "_by_cells"))
+    if first.n:
+        found, by_cells = (f"{100 * row.value:.0f} %" for row in (first, plain))
+        words = f"{words[:-1]}; a distinct perturbation's own state is found {found} of the time "
+        words += f"({by_cells} by the cells' means)."
     if cells.value - alone.value > q.LARGEST_HARM:
         words += f" Shrunken to nothing, without graph and experts, they would by {_number(alone)} "
         words += "of that of the cells' means."
@@ -115,11 +120,13 @@ def _unseen(rows: _Rows, experts: pd.DataFrame) -> Part:
         for name, weight in zip(single["expert"], single["weight"], strict=True)
         if weight > 0
     ]
+    clear = rows["coverage_90_clear"]
+    of_clear = f" of the effects, {100 * clear.value:.0f} % of the clear ones" if clear.n else ""
     alone = f"{max(best['error_to_nothing'], 0.0):.2f}"
     words = (
         f"all experts together err by {_number(error)} of the squared error of no effect (best "
         f"alone: {best['expert']}, {alone}; weights: {', '.join(used) or 'none'}); "
-        f"{_intervals(covered)}."
+        f"{_intervals(covered)}{of_clear}."
     )
     if not np.isfinite(error.value):
         words = f"there is no effect to predict; {_intervals(covered)}."
