@@ -214,3 +214,23 @@ def test_what_is_wrong_is_said(fitted):
     with pytest.raises(ValueError, match=r"run tl\.fit_dag_blr first"):
         npt.tl.perturbation_effects(fitted, posterior_key="mine")
     assert "perturbation_effects" not in fitted.uns
+
+
+@pytest.mark.parametrize("n_alone", [2, 4])
+def test_own_genes_of_combinations_do_what_they_did_alone(n_alone):
+    rng, names = np.random.default_rng(0), ["A", "B", "C", "D"][:n_alone]
+    label = np.repeat(["control", *names], [800, *[400] * n_alone])
+    x = 3 + rng.normal(size=(len(label), 8))
+    fallen = dict(zip(names, [2.9, 0.3, 1.5, 1.5], strict=False))
+    for k, (name, by) in enumerate(fallen.items()):
+        x[label == name, k] -= by
+        x[label == name, 4 + k] += 1
+    obs = pd.DataFrame({"perturbation": label}, index=[f"c{i}" for i in range(len(label))])
+    adata = ad.AnnData(x, obs, pd.DataFrame(index=[*"ABCD", *"efgh"]))
+    npt.tl.learn_dag(adata, method="given", dag=[("A", "h")], genes=list(adata.var_names))
+    npt.tl.fit_dag_blr(adata)
+    npt.tl.perturbation_effects(adata, candidates=["A", "B", "A+B"])
+    mean = adata.uns["perturbation_effects"]["mean"]
+    place = [list(adata.uns["perturbation_effects"]["genes"]).index(gene) for gene in "ABef"]
+    np.testing.assert_allclose(mean[2, place], (mean[0] + mean[1])[place], atol=0.02)
+    np.testing.assert_allclose(mean[2, place], [-2.9, -0.3, 1, 1], atol=0.25)

@@ -41,7 +41,7 @@ class Expectation:
         Moments of the controls and the perturbations of the fit.
     other
         Effects in another screen, by perturbation.
-    common
+    unseen
         Weights of the prior variances of a perturbation without cells, shape
         ``(n_components,)``.
     """
@@ -49,7 +49,7 @@ class Expectation:
     weights: Mapping[str, float]
     screen: ScreenMoments
     other: Mapping[str, Array]
-    common: Array
+    unseen: Array
 
     def prior(
         self,
@@ -89,7 +89,7 @@ class Expectation:
             rows[combined] = [name == SUM for name in weights]
         empty = ShiftPrior(
             np.zeros(len(names)), nothing, nothing + 1, nothing, nothing, own_variance,
-            np.tile(self.common, (len(names), 1)),
+            np.tile(self.unseen, (len(names), 1)),
         )  # fmt: skip
         return with_expectation(empty, own, experts, rows)
 
@@ -111,11 +111,14 @@ def read_expectation(stored: Mapping[str, Any], n_genes: int, where: str) -> Exp
     )
     other = read_stored_effects(stored.get("prior_effects"), n_genes, f"{where}['prior_effects']")
     known = {GRAPH, "coexpression", "mean perturbation", SUM, OTHER_SCREEN}
-    sound = weights.shape == (len(names),) and np.isfinite(weights).all() and set(names) <= known
-    if not sound or screen is None or (weights < 0).any():
+    unseen = np.asarray(stored["stack"].get("unseen"), np.float64)
+    sound = weights.shape == (len(names),) and unseen.shape == TAU2.shape and set(names) <= known
+    if (
+        not sound
+        or screen is None
+        or not all(((w >= 0) & np.isfinite(w)).all() for w in (weights, unseen))
+    ):
         message = f"{where}['stack'] is damaged: run tl.fit_dag_blr again."
         raise ValueError(message)
-    mixtures = np.asarray(stored["shift_prior"]["weights"], np.float64)
-    common = mixtures.mean(axis=0) if len(mixtures) else np.eye(len(TAU2))[0]
     by = dict(zip(names, weights.tolist(), strict=True))
-    return Expectation(by, screen, other, common)
+    return Expectation(by, screen, other, unseen)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from nextpert.core import Dag, DagBlr, Moments, ScreenMoments, random_scm
+from nextpert.core.cells.pool_guides import pool_guides
+from nextpert.core.effects.effects import perturbation_effects
 from nextpert.core.effects.experts import Expert, Perturbations, graph_expert
+from nextpert.core.effects.random_shifts import fit_random_shifts
 from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
-from nextpert.core.effects.stacked import by_name, sum_expert, with_expectation
+from nextpert.core.effects.stacked import by_name, sum_expert, unseen_mixture, with_expectation
 
 
 def screen(rng, shifts, scm, n=50):
@@ -66,3 +71,24 @@ def test_nothing_is_expected_by_weights_of_nothing():
     )
     np.testing.assert_allclose(prior.given(blr).states(blr), own, atol=1e-12)
     assert prior.weights.shape == (2, len(TAU2))
+
+
+def test_unseen_effects_spread_as_those_left_out_do_whatever_the_graph():
+    # Shifts along one programme: effects add up, where shifts drawn gene by gene would cancel.
+    rng = np.random.default_rng(0)
+    scm = random_scm(20, expected_degree=4, rng=1)
+    truth = rng.normal(size=(40, 1)) * np.sqrt(scm.covariance().diagonal())
+    shifts = truth @ (np.eye(20) - scm.weights).T
+    label = np.repeat(np.arange(41), [4000, *[100] * 40])
+    x = [scm.sample(4000, rng=rng), *(scm.sample(100, shift, rng=rng) for shift in shifts)]
+    moments = ScreenMoments.from_array(np.concatenate(x), label, 41)
+    cells = pool_guides(moments, np.arange(41), 41)
+    found = fit_random_shifts(DagBlr(scm.dag), cells, np.zeros((40, 20)))
+    sd = np.sqrt(moments.scatter.diagonal() / moments.n.sum())
+    for part in (1.0, 0.5):
+        weights = unseen_mixture(cells, found, (1 - part) * truth)
+        wanted = part**2 * ((truth / sd) ** 2).mean()
+        np.testing.assert_allclose(weights @ TAU2, wanted, rtol=0.15)
+        new = replace(ShiftPrior.exact(np.zeros((1, 20))), weights=weights[None])
+        told = perturbation_effects([found.posterior], new).sd[0] / sd
+        np.testing.assert_allclose((told**2).mean(), wanted, rtol=0.15)

@@ -5,7 +5,7 @@ The own genes of a perturbation are the matter of its efficacy: every expert lea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -146,6 +146,13 @@ class Perturbations:
         """Standard deviation of every gene among the controls, ``(n_genes,)``."""
         return np.sqrt(self.moments.variance[self.control])
 
+    def some(self, index: ArrayLike) -> Perturbations:
+        """Return some of the perturbations, in the order given."""
+        which = np.asarray(index, np.int64)
+        targets = [self.targets[j] for j in which.tolist()]
+        change = None if self.change is None else np.asarray(self.change, np.float64)[which]
+        return replace(self, members=self.rows[which], targets=targets, change=change)
+
     def own_variance(self) -> Array:
         """Return the sampling variance of the perturbations' own means.
 
@@ -164,14 +171,19 @@ class Perturbations:
 
     def own(self) -> NDArray[np.bool_]:
         """Whether a gene is the perturbation's own, ``(n_perturbations, n_genes)``."""
-        mask = np.zeros((len(self.targets), self.moments.n_nodes), bool)
-        for row, genes in zip(mask, self.targets, strict=True):
-            row[list(genes)] = True
-        return mask
+        return own_genes(self.targets, self.moments.n_nodes)
 
     def scored(self) -> NDArray[np.bool_]:
         """Whether a stack learns from an effect: measured, the gene neither own nor constant."""
         return (self.n[:, None] > 0) & ~self.own() & (self.sd > 0)
+
+
+def own_genes(targets: Sequence[Sequence[int]], n_genes: int) -> NDArray[np.bool_]:
+    """Return whether a gene is a perturbation's own, ``(n_perturbations, n_genes)``."""
+    mask = np.zeros((len(targets), n_genes), bool)
+    for row, genes in zip(mask, targets, strict=True):
+        row[list(genes)] = True
+    return mask
 
 
 def graph_expert(perturbations: Perturbations, weights: Array | Sequence[Array]) -> Expert:

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert.core.effects.experts import Expert, Perturbations, given_expert
+from nextpert.core.effects.random_shifts import RandomShifts, learn_mixtures, refit
+from nextpert.core.graph.dag import Dag
+from nextpert.core.posterior.dag_blr import DagBlr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from nextpert.core.cells.pool_guides import PooledGuides
     from nextpert.core.effects.shift_prior import ShiftPrior
 
     Array = NDArray[np.float64]
@@ -75,6 +79,30 @@ def with_expectation(
             effect += weight[:, None] * expert.effects
     shift = by_graph[:, None] * own
     return replace(prior, shift=shift, effect=effect + own - shift)
+
+
+def unseen_mixture(cells: PooledGuides, found: RandomShifts, expected: Array) -> Array:
+    """Return the weights of the prior variances for perturbations without cells.
+
+    They are learned from what perturbations differ by from the effects expected without their
+    cells, in units of a gene's variance and on no graph. So the error of the graph and of other
+    experts, own changes that are not known, and shifts of many genes together are all in them. A
+    shift of each gene ``i`` with the variance ``tau^2 sigma_i^2`` is one of ``tau^2`` times the
+    variance of cells in every effect, whatever the graph: they serve as weights for shifts.
+
+    Parameters
+    ----------
+    cells
+        The controls, and then the perturbations.
+    found
+        The fit to them.
+    expected
+        Effect expected of every perturbation without its cells, shape
+        ``(n_perturbations, n_nodes)``, units of the data.
+    """
+    empty = DagBlr(Dag.from_edges(cells.mean.shape[1], []))
+    prior = replace(found.prior, shift=expected, effect=np.zeros_like(expected))
+    return learn_mixtures(refit(empty, cells, found), prior).weights.mean(axis=0)
 
 
 def by_name(

@@ -14,6 +14,7 @@ from nextpert._adata import in_order, list_names, parse_label
 from nextpert._adata import shifts as _shifts
 from nextpert._adata.environments import unknown_genes
 from nextpert._adata.shifts import Interventions
+from nextpert.core.effects.experts import own_genes
 from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
 
 if TYPE_CHECKING:
@@ -82,15 +83,19 @@ def _learned(found: Interventions, fit: FittedPosterior) -> ShiftPrior:
         spread = sd / max(abs(mean), 1e-12) * np.abs(own)
         variance = np.where(spread > 0, spread**2, np.nan)
     sums = np.array([_sum_of_members(name, row, fit) for name in names]).reshape(own.shape)
+    # Own genes of combinations do what their members did to them, not what efficacy expects.
+    combined = sums.any(axis=1, keepdims=True)
+    variance = np.where(combined, np.nan, variance)
+    targets = [[place[gene] for gene in found.targets[i]] for i in new]
     if fit.expectation is None:
         weights = fit.shift_prior.weights.mean(axis=0) if row else np.eye(len(TAU2))[0]
         nothing = np.zeros_like(own)
         unseen = ShiftPrior(
-            np.zeros(len(new)), nothing, nothing + 1, own, sums, variance,
+            np.zeros(len(new)), nothing, nothing + 1, np.where(combined, 0.0, own), sums, variance,
             np.tile(weights, (len(new), 1)),
         )  # fmt: skip
     else:
-        targets = [[place[gene] for gene in found.targets[i]] for i in new]
+        own = np.where(combined & own_genes(targets, own.shape[1]), sums, own)
         unseen = fit.expectation.prior(names, targets, own, variance, sums)
     both = fit.shift_prior.joined(unseen)
     after = {name: len(row) + k for k, name in enumerate(names)}

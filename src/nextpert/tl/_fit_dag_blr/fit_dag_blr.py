@@ -263,7 +263,7 @@ def fit_dag_blr(
     if exact:
         environments.warn_hardly_expressed(used, cells.control, genes)
     if stack is not None:
-        logger.info("%s", stack_in_words(stack))
+        logger.info("%s", stack_in_words(stack.stack))
     mean = _adata.to_all_genes(blr.mean().T, columns, adata.n_vars)
     logger.info(
         "Fitted %d weights to %d control cells and %d cells of %d perturbations.%s",

@@ -19,7 +19,7 @@ from nextpert.core.effects.experts import (
 )
 from nextpert.core.effects.random_shifts import learn_mixtures, refit
 from nextpert.core.effects.stack import Stack, learn_stack
-from nextpert.core.effects.stacked import by_name, sum_expert, with_expectation
+from nextpert.core.effects.stacked import by_name, sum_expert, unseen_mixture, with_expectation
 from nextpert.tl._learn_dag.held_out import has_seen_perturbed, held_out_dags
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from nextpert.tl._fit_dag_blr.expected import Expected
 
     Array = NDArray[np.float64]
+    Graphs = Sequence[tuple[NDArray[np.int64], Array]]  # folds of perturbations, weights without
 
 OTHER_SCREEN = "other screen"
 FEWEST = 3  # perturbations, to learn from
@@ -58,19 +59,42 @@ class Problem:
     n_jobs: int = 1
 
 
+@dataclass(frozen=True)
+class Stacked:
+    """A stack, and what it leaves of the effects of perturbations without cells.
+
+    Parameters
+    ----------
+    stack
+        The stack.
+    unseen
+        Weights of the prior variances ``TAU2`` for a perturbation without cells, shape
+        ``(n_components,)``.
+    """
+
+    stack: Stack
+    unseen: Array
+
+
 def stacked(
     problem: Problem, cells: FitCells, expected: Expected, found: RandomShifts
-) -> tuple[ShiftPrior, Stack | None]:
+) -> tuple[ShiftPrior, Stacked | None]:
     """Return the prior of shifts by a stack of experts, and the stack.
 
     With fewer than three perturbations there is nothing to learn it from: the graph is believed.
     """
     if len(expected.used.names) < FEWEST:
         return found.prior, None
-    seen, experts = held_out_experts(problem, cells, expected, found)
+    graphs = _held_out_weights(problem, cells, expected, found)
+    seen = _perturbations(problem, cells, expected)
+    experts = _left_out(problem, expected, seen, graphs)
     stack = learn_stack(seen.observed, seen.variance, experts, seen.scored(), sd=seen.sd)
     prior = expected_by(problem, cells, expected, found, stack.left_out)
-    return learn_mixtures(found.posterior, prior), stack
+    # Of a perturbation without cells the change of the own gene is not known either.
+    own = expected.used.shifts
+    experts = _left_out(problem, expected, replace(seen, change=own), graphs)
+    unseen = unseen_mixture(cells.pooled, found, own + stack.expected(experts))
+    return learn_mixtures(found.posterior, prior), Stacked(stack, unseen)
 
 
 def held_out_experts(
@@ -78,8 +102,15 @@ def held_out_experts(
 ) -> tuple[Perturbations, list[Expert]]:
     """Return the perturbations, and what experts say of each that have not seen it."""
     seen = _perturbations(problem, cells, expected)
-    graph = _held_out_graph(problem, cells, expected, found, seen)
-    return seen, [graph, coexpression_expert(seen), *_common(problem, expected, seen)]
+    graphs = _held_out_weights(problem, cells, expected, found)
+    return seen, _left_out(problem, expected, seen, graphs)
+
+
+def _left_out(
+    problem: Problem, expected: Expected, perturbations: Perturbations, graphs: Graphs
+) -> list[Expert]:
+    graph, coexpression = _graph_by_folds(perturbations, graphs), coexpression_expert(perturbations)
+    return [graph, coexpression, *_common(problem, expected, perturbations)]
 
 
 def expected_by(
@@ -125,18 +156,24 @@ def _members(names: Sequence[str], separator: str) -> list[list[int]]:
     return out
 
 
-def _held_out_graph(
-    problem: Problem, cells: FitCells, expected: Expected, found: RandomShifts, seen: Perturbations
-) -> Expert:
-    """Return what graphs transmit that have not seen the perturbations, in folds."""
-    n = len(seen.targets)
+def _held_out_weights(
+    problem: Problem, cells: FitCells, expected: Expected, found: RandomShifts
+) -> Graphs:
+    """Return folds of perturbations, and weights of graphs that have not seen them."""
+    n = len(expected.used.names)
     folds = [np.arange(k, n, _FOLDS) for k in range(min(_FOLDS, n))]
-    effects, shared = np.zeros((2, *seen.observed.shape))
-    for fold, dag in zip(folds, _graphs(problem, expected.used.names, folds), strict=True):
-        blr = refit(problem.posterior(dag), cells.pooled, found, without=fold)
-        targets = [seen.targets[j] for j in fold.tolist()]
-        some = Perturbations(cells.screen, 0, fold + 1, targets)
-        expert = graph_expert(some, blr.mean().toarray())
+    graphs = _graphs(problem, expected.used.names, folds)
+    return [
+        (fold, refit(problem.posterior(dag), cells.pooled, found, without=fold).mean().toarray())
+        for fold, dag in zip(folds, graphs, strict=True)
+    ]
+
+
+def _graph_by_folds(perturbations: Perturbations, graphs: Graphs) -> Expert:
+    """Return what graphs transmit that have not seen the perturbations."""
+    effects, shared = np.zeros((2, *perturbations.observed.shape))
+    for fold, weights in graphs:
+        expert = graph_expert(perturbations.some(fold), weights)
         effects[fold] = expert.effects
         if expert.shared is not None:
             shared[fold] = expert.shared
@@ -163,14 +200,16 @@ def _graphs(
     )  # fmt: skip
 
 
-def stack_record(stack: Stack) -> dict[str, Any]:
+def stack_record(stacked: Stacked) -> dict[str, Any]:
     """Return the stack as it is stored."""
+    stack = stacked.stack
     return {
         "experts": _adata.strings(stack.names),
         "weights": stack.weights,
         "error_alone": np.nan_to_num(stack.alone, nan=1.0),
         "error": float(np.nan_to_num(stack.error, nan=1.0)),
         "residual_variance": stack.residual_variance,
+        "unseen": stacked.unseen,
     }
 
 
