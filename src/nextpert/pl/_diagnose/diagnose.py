@@ -99,7 +99,9 @@ def diagnose(
     panels.draw_coverage(axes[5], stored["summary"])
     parts = [str(words) for words in stored["parts"]["verdict"]]
     first = str(stored["verdict"]).removesuffix(" ".join(parts)).strip()
-    lines = [line for part in (first, *parts) for line in textwrap.wrap(part, 165)]
+    # A number and its % stay together.
+    whole = (part.replace(" %", "\u00a0%") for part in (first, *parts))
+    lines = [line.replace("\u00a0", " ") for part in whole for line in textwrap.wrap(part, 165)]
     figure.suptitle("\n".join(lines), fontsize=8.5, x=0.02, ha="left")
     return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=True)
 

@@ -97,8 +97,8 @@ def _shrinkage(rows: _Rows) -> Part:
         words = f"{words[:-1]}; a distinct perturbation's own state is found {found} of the time "
         words += f"({by_cells} by the cells' means)."
     if cells.value - alone.value > q.LARGEST_HARM:
-        words += f" Shrunken to nothing, without graph and experts, they would by {_number(alone)} "
-        words += "of that of the cells' means."
+        words += " Shrunken to nothing, without graph and experts, they would err by "
+        words += f"{_number(alone)} of that of the cells' means."
     if not nothing.value < 1 or not covered.value >= q.HOPELESS_COVERAGE:
         return Part(q.SHRINKAGE, NOT, f"Effects: believe none; {words}")
     if not cells.passed:
