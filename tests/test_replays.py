@@ -41,13 +41,6 @@ def test_own_states_come_first_but_of_those_alike():
     assert chance[:2].sum() > 0.9
 
 
-def test_plates_until_good():
-    from benchmarks.replays import plates_needed
-
-    good = np.array([[0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 0]], bool)
-    assert plates_needed(good).tolist() == [3, 4, 0, 4]
-
-
 def test_a_section_has_every_strategy():
     from benchmarks.replays import run
 

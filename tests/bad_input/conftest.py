@@ -31,7 +31,12 @@ def _full_screen(_small_screen, arcs):
         npt.tl.target_distances(adata, "MYC")
         npt.tl.perturbation_effects(adata)
         npt.tl.replay_design(
-            adata, ["MYC"], criteria=["greedy", "random"], n_rounds=2, n_repeats=2, n_warmup=20
+            adata,
+            ["MYC"],
+            criteria=["exact_greedy", "random"],
+            n_rounds=2,
+            n_repeats=2,
+            n_warmup=20,
         )
     return adata
 

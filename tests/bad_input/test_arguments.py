@@ -38,6 +38,7 @@ WRONG = {
     "held_out": ("maybe", 2),
     "protein": (3, None),
     **dict.fromkeys(("n_cells", "n_components", "n_rounds", "n_repeats", "n_top"), COUNT),
+    "n_perturbations": COUNT,
     **dict.fromkeys(("ncols", "n_cols", "levels", "max_cells", "n_perturbed", "min_umi"), COUNT),
     "n_graphs": COUNT,
     **dict.fromkeys(("n_samples", "n_folds", "n_genes", "n_control"), (1, *COUNT)),

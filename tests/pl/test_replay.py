@@ -6,14 +6,14 @@ import pytest
 
 import nextpert as npt
 
-EVERY = ["civ", "greedy", "no_model", "random", "empty_graph"]
+EVERY = ["thompson", "exact_greedy", "random", "means_in_turn"]
 
 
 @pytest.fixture(scope="module")
 def _replayed(_designed):
     adata = _designed.copy()
     npt.tl.replay_design(
-        adata, criteria=["civ", "greedy", "no_model"], held_out="both", n_rounds=3, n_repeats=4
+        adata, criteria=EVERY[:3], held_out="both", n_rounds=3, n_repeats=4, n_perturbations=2
     )
     return adata
 
@@ -40,7 +40,7 @@ def test_a_panel_a_target_and_their_mean_first(replayed):
     mean = table.groupby(["criterion", "round"], sort=False)["relative_mean"].mean()
     for panel, name in zip(figure.axes, [None, *names], strict=True):
         drawn = curves(panel)
-        assert len(drawn) == 5
+        assert len(drawn) == 4
         for line, criterion in zip(drawn, EVERY, strict=True):
             rows = table.query("target == @name and criterion == @criterion", engine="python")
             expected = mean[criterion] if name is None else rows["relative_mean"]
@@ -49,9 +49,9 @@ def test_a_panel_a_target_and_their_mean_first(replayed):
 
 
 def test_bands_are_standard_errors(replayed):
-    figure = npt.pl.replay(replayed, criteria=["no_model"], return_fig=True)
+    figure = npt.pl.replay(replayed, criteria=["means_in_turn"], return_fig=True)
     table = replayed.uns["replay"]["table"].query(
-        "not held_out and criterion == 'no_model'", engine="python"
+        "not held_out and criterion == 'means_in_turn'", engine="python"
     )
     by_round = table.groupby("round")["relative_mean"]
     first = table[table["target"] == table["target"].iloc[0]]
@@ -83,7 +83,7 @@ def test_lines_of_reference(replayed):
 
 def test_choose_targets_criteria_and_reading(replayed):
     names = list(dict.fromkeys(replayed.uns["replay"]["table"]["target"]))
-    figure = npt.pl.replay(replayed, targets=names[1:3], criteria=["civ"], return_fig=True)
+    figure = npt.pl.replay(replayed, targets=names[1:3], criteria=["thompson"], return_fig=True)
     assert len(figure.axes) == 3
     assert all(len(curves(panel)) == 1 for panel in figure.axes)
     _, ax = plt.subplots()
@@ -103,28 +103,28 @@ def test_texts_do_not_overlap(replayed, overlaps, tick_labels):
     texts += [panel.xaxis.label for panel in figure.axes if panel.get_xlabel()]
     texts += figure.legends[0].get_texts()
     assert not overlaps(texts, figure)
-    # Below each column of panels stands the number of the round.
+    # Below each column of panels stands the number of plates.
     assert [bool(panel.get_xlabel()) for panel in figure.axes] == [False] * 2 + [True] * 3
 
 
 def test_every_criterion_has_a_style_of_its_own():
-    from nextpert.core.acquisition.build_acquisition import CRITERIA
+    from nextpert.core.loop.strategies import STRATEGIES
     from nextpert.pl._replay import _STYLES
 
-    assert {*CRITERIA, "no_model", "empty_graph"} <= set(_STYLES)
+    assert set(STRATEGIES) == set(_STYLES)
     assert len({(colour, str(dashes)) for colour, dashes in _STYLES.values()}) == len(_STYLES)
 
 
 def test_errors_name_what_there_is(replayed):
     with pytest.raises(ValueError, match=r"no target nope.*It holds"):
         npt.pl.replay(replayed, targets=["nope"])
-    with pytest.raises(ValueError, match=r"no criterion cv.*civ, greedy"):
+    with pytest.raises(ValueError, match=r"no criterion cv.*thompson"):
         npt.pl.replay(replayed, criteria=["cv"])
     with pytest.raises(TypeError, match=r"\['civ'\]"):
         npt.pl.replay(replayed, criteria="civ")
     with pytest.raises(ValueError, match="n_cols"):
         npt.pl.replay(replayed, n_cols=0)
-    npt.tl.replay_design(replayed, criteria=["greedy"], n_rounds=1, n_repeats=2)
+    npt.tl.replay_design(replayed, criteria=["random"], n_rounds=1, n_repeats=2)
     with pytest.raises(ValueError, match=r"held_out=True.*'both'"):
         npt.pl.replay(replayed, held_out=True)
     assert not plt.get_fignums()

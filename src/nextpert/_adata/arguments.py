@@ -134,9 +134,7 @@ def _rng(value: Any, name: str) -> None:
         _refuse(name, what, value, ValueError)
 
 
-def _names(
-    value: Any, name: str, *, text: bool = False, pairs: bool = False, table: bool = False
-) -> None:
+def _names(value: Any, name: str, *, text: bool = False, table: bool = False) -> None:
     """Check a list of names; iterators are not used up."""
     if value is None or (table and isinstance(value, (Mapping, pd.DataFrame))):
         return
@@ -149,8 +147,7 @@ def _names(
     if isinstance(value, (bytes, Mapping)) or not isinstance(value, Iterable):
         _refuse(name, what, value)
     if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
-        allowed: tuple[type, ...] = (str, Real, tuple) if pairs else (str, Real)
-        bad = [item for item in value if not isinstance(item, allowed) or item != item]
+        bad = [item for item in value if not isinstance(item, (str, Real)) or item != item]
         if bad:
             _refuse(name, f"{what}, with names in it", bad[0])
 
@@ -278,6 +275,7 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
     **_each(
         _whole,
         "n_cells",
+        "n_perturbations",
         "n_graphs",
         "n_components",
         "n_rounds",
@@ -301,8 +299,9 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
     "target_sum": partial(_number, word="median", none=True),
     "n_jobs": _jobs,
     "rng": _rng,
-    **_each(_names, "perturbations", "criteria", "highlight", "exclude", "control_guides"),
-    "targets": partial(_names, pairs=True),
+    **_each(
+        _names, "perturbations", "criteria", "targets", "highlight", "exclude", "control_guides"
+    ),
     **_each(_any_names, "genes", "groups", "panel", "unassigned"),
     "control": _control,
     **_each(_any_names, "subset", "condition"),

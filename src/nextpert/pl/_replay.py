@@ -1,4 +1,4 @@
-"""The rounds of a replay, target by target."""
+"""The plates of a replay, target by target."""
 
 from __future__ import annotations
 
@@ -21,18 +21,14 @@ if TYPE_CHECKING:
 
 # Colour and dashes of each criterion; curves that lie on each other show by their dashes.
 _STYLES: dict[str, tuple[str, Any]] = {
-    "civ": (BLUE, "-"),
-    "civ_ow": ("#56B4E9", (0, (4, 1.5))),
-    "cv": ("#009E73", "-"),
-    "maxv": ("#CC79A7", (0, (4, 1.5))),
-    "greedy": (ORANGE, "-"),
+    "thompson": (BLUE, "-"),
+    "ei": ("#56B4E9", (0, (4, 1.5))),
+    "civ": ("#009E73", "-"),
     "random": (BLACK, (0, (1, 1))),
-    "no_model": (GREY, (0, (5, 1, 1, 1))),
-    "empty_graph": ("#7E2F8E", (0, (3, 1, 1, 1, 1, 1))),
-    "target_mean_variance": ("#E69F00", (0, (4, 1.5))),
-    "ei": ("#E69F00", "-"),
-    "mi": ("#009E73", (0, (1, 1))),
-    "ucb": ("#CC79A7", (0, (1, 1))),
+    "exact_greedy": ("#CC79A7", (0, (4, 1.5))),
+    "exact_civ": ("#7E2F8E", (0, (3, 1, 1, 1, 1, 1))),
+    "means_in_turn": (ORANGE, "-"),
+    "means_thompson": ("#E69F00", (0, (4, 1.5))),
 }
 
 
@@ -49,7 +45,7 @@ def replay(
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | list[Axes] | Axes | None:
-    """Draw how near to each target the recommended perturbation lies, round by round.
+    """Draw how near to each target the recommended perturbation lies, plate by plate.
 
     One panel a target, the mean over all of them first: the squared distance of the recommended
     perturbation's true mean to the target, as a share of that of the control cells, with one
@@ -63,7 +59,7 @@ def replay(
     key
         Its ``key_added``.
     targets
-        Targets to draw, as named in the tables (a mixture is ``"A & B"``); all by default.
+        Targets to draw; all by default.
     criteria
         Criteria to draw; all by default.
     held_out
@@ -98,7 +94,7 @@ def replay(
     ...     n_genes=6, n_control=300, n_perturbed=60, perturbed=4, expected_degree=3
     ... )
     >>> npt.tl.learn_dag(adata, n_runs=2)
-    >>> npt.tl.replay_design(adata, criteria=["greedy"], n_rounds=3, n_repeats=4)
+    >>> npt.tl.replay_design(adata, criteria=["thompson"], n_rounds=3, n_repeats=4)
     >>> figure = npt.pl.replay(adata, return_fig=True)
     >>> len(figure.axes)  # the mean, and four targets
     5
@@ -112,7 +108,7 @@ def replay(
     names = list(dict.fromkeys(table["target"]))
     if ax is not None:
         _draw(ax, table, lines, names[0] if len(names) == 1 else None)
-        ax.set_xlabel("round", fontsize=9)
+        ax.set_xlabel("plates", fontsize=9)
         ax.set_ylabel(_label(), fontsize=9)
         ax.legend(handles=_handles(table), frameon=False, fontsize=8)
         figure: Any = ax.get_figure(root=True)
@@ -175,7 +171,7 @@ def _figure(
         if i + columns < len(panels):
             panel.tick_params(labelbottom=False)
         else:
-            panel.set_xlabel("round", fontsize=9)
+            panel.set_xlabel("plates", fontsize=9)
     figure.supylabel(_label(), fontsize=9)
     handles = _handles(table)
     figure.legend(

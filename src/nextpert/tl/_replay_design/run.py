@@ -9,20 +9,19 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm import tqdm
 
-from nextpert.core import Dag, DagBlr, Moments
 from nextpert.core.loop._workers import run_tasks
-from nextpert.core.loop.replay import replay
+from nextpert.core.loop.plates import replay_plates
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nextpert.core.loop.replay import CellPool
+    from nextpert.core import Dag
+    from nextpert.core.loop.cell_pool import CellPool
 
     Index = NDArray[np.int64]
 
 
-# A baseline: the same model and shifts on a graph without arcs, whose cells come from random.
-EMPTY = "empty_graph"
+COUNTS = ("n_warmup", "n_rounds", "n_perturbations", "n_cells", "n_repeats")
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,16 @@ class Options:
     criteria: tuple[str, ...]
     n_warmup: int
     n_rounds: int
+    n_perturbations: int
     n_cells: int
     n_repeats: int
 
 
 @dataclass(frozen=True)
 class Task:
-    """One target: its mean, and the candidates of each reading."""
+    """One target: its number in the pool, and the candidates of each reading."""
 
-    target_mean: NDArray[np.float64]
+    target: int
     candidates: list[Index]
 
 
@@ -50,18 +50,16 @@ class Runs:
 
     Parameters
     ----------
-    distance
-        Squared distance of the recommended perturbation's mean to the target, shape
-        ``(n_targets, n_readings, n_criteria, n_repeats, n_rounds + 1)``.
     recommended
-        Number of the recommended candidate, of the same shape.
+        Number of the recommended candidate, shape ``(n_targets, n_readings, n_criteria,
+        n_repeats, n_rounds + 1)``.
     chosen
-        Number of the candidate whose cells were drawn, -1 for none; one round less.
+        Numbers of the candidates on every plate, -1 for none, shape ``(n_targets, n_readings,
+        n_criteria, n_repeats, n_rounds, n_perturbations)``.
     """
 
-    distance: NDArray[np.float64]
-    recommended: NDArray[np.int64]
-    chosen: NDArray[np.int64]
+    recommended: Index
+    chosen: Index
 
 
 def run_all(
@@ -76,8 +74,9 @@ def run_all(
     """Run every criterion on every target, reading and repeat.
 
     A target and repeat has one stream of random numbers, fixed before the first campaign
-    starts: its criteria and readings share the warm-up cells, the order in which the cells of
-    every perturbation come up, and the seed of the criterion.
+    starts: its criteria and readings share the half of the target's cells that are held back, the
+    warm-up cells, the order in which the cells of every perturbation come up, and the seed of the
+    criterion.
     """
     streams = [stream.spawn(options.n_repeats) for stream in rng.spawn(len(tasks))]
     jobs = [
@@ -94,29 +93,24 @@ def run_all(
 
 def _one(
     pool: CellPool, dag: Dag, task: Task, options: Options, stream: np.random.Generator
-) -> tuple[NDArray[np.float64], Index, Index]:
+) -> tuple[Index, Index]:
     """Run all readings and criteria of one target and repeat."""
     order, search = stream.spawn(2)
-    seed: Any = search.bit_generator.seed_seq  # the same for every criterion
+    seed: Any = search.bit_generator.seed_seq
     shape = (len(task.candidates), len(options.criteria), options.n_rounds)
-    distance = np.empty((*shape[:2], options.n_rounds + 1))
-    recommended, chosen = np.empty(distance.shape, np.int64), np.empty(shape, np.int64)
+    recommended = np.empty((*shape[:2], options.n_rounds + 1), np.int64)
+    chosen = np.empty((*shape, options.n_perturbations), np.int64)
     # Small matrices: threads would only wait for each other, and could change the last bits.
     with threadpool_limits(1):
-        deal = pool.deal(options.n_warmup, order)
-        cells = Moments.from_array(pool.control[deal.warmup])
-        warm, empty = (
-            DagBlr(graph).update(cells) for graph in (dag, Dag.from_edges(dag.n_nodes, []))
-        )
+        deal = pool.deal(task.target, options.n_warmup, order)
         for r, candidates in enumerate(task.candidates):
             for c, criterion in enumerate(options.criteria):
-                is_empty = criterion == EMPTY
-                result = replay(
-                    pool, empty if is_empty else warm, task.target_mean,
-                    "random" if is_empty else criterion,
-                    deal=deal, candidates=candidates, n_rounds=options.n_rounds,
-                    n_cells=options.n_cells, rng=np.random.default_rng(seed),
+                # The same for every criterion; a copy, as a sequence counts what it has spawned.
+                own = np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key)
+                result = replay_plates(
+                    pool, deal, dag, criterion, candidates=candidates, n_rounds=options.n_rounds,
+                    n_perturbations=options.n_perturbations, n_cells=options.n_cells,
+                    rng=np.random.default_rng(own),
                 )  # fmt: skip
-                distance[r, c] = result.distance
                 recommended[r, c], chosen[r, c] = result.recommended, result.chosen
-    return distance, recommended, chosen
+    return recommended, chosen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +11,7 @@ import scipy.sparse as sp
 from nextpert import _adata
 from nextpert._adata import environments
 from nextpert.core.cells.moments import Moments
-from nextpert.core.cells.sample import Sample
-from nextpert.core.loop.replay import CellPool
+from nextpert.core.loop.cell_pool import CellPool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,33 +22,26 @@ if TYPE_CHECKING:
     from nextpert._adata import LabelTable, Roles
     from nextpert._adata.shifts import Interventions
     from nextpert.core import Dag
+    from nextpert.core.loop.cell_pool import Truth
 
     Vector = NDArray[np.float64]
-    Parts = tuple[str, ...]
+
+_FEWEST = 4  # cells of a perturbation: half of a target's are held back
+_CLEAR = 3.0  # standard errors that a target lies off the controls, unless it was asked for
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A state to reach: the mean of a perturbation's cells, or of a mixture of two, half each.
-
-    ``apart`` and ``sampling`` belong to the candidates: the squared distance of each one's mean
-    to the goal, and how much of it the sampling of cells adds on average; ``own`` are the
-    candidates that make up the goal. ``control`` and ``control_sampling`` are the same two
-    numbers for the control cells.
-    """
+    """A state to reach: that of a perturbation, by its number in the pool."""
 
     name: str
-    mean: Vector
-    own: list[int]
-    apart: Vector
-    sampling: Vector
-    control: float
-    control_sampling: float
+    index: int
+    truth: Truth
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A screen made ready for replays."""
+    """A screen made ready for replays; the first ``n_candidates`` of the pool may be proposed."""
 
     genes: list[str]
     dag: Dag
@@ -58,11 +50,12 @@ class Setup:
     plan: environments.Plan
     labels: LabelTable
     goals: list[Goal]
+    n_candidates: int
 
 
 def read_setup(
     adata: ad.AnnData,
-    targets: Sequence[str | tuple[str, str]] | None,
+    targets: Sequence[str] | None,
     candidates: Sequence[str] | None,
     shift: Any,
     *,
@@ -74,75 +67,100 @@ def read_setup(
     Raises
     ------
     ValueError
-        If a label is unknown or there are fewer than two candidates.
+        If a label is unknown, there are fewer than two candidates, or no target.
     """
-    perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     genes, columns, dag = _adata.read_graph(adata, dag_key)
-    labels = _adata.read_labels(adata, perturbation_key)
-    _adata.require_control(labels, control)
+    labels = _adata.read_labels(adata, roles.perturbation_key)
+    _adata.require_control(labels, roles.control)
+    wanted = _wanted(targets, labels, roles.control)
     plan = environments.plan_environments(
         labels,
         genes,
         measured=_adata.measured_genes(adata, _adata.symbols_of(adata.uns.get(dag_key))),
-        perturbations=candidates,
+        perturbations=None if candidates is None else [*_chosen(candidates), *wanted],
         shift=shift,
         separator="+",
-        control=control,
+        control=roles.control,
+        every=True,
     )
-    if len(plan.names) < 2:
+    cells = _read_cells(adata, columns, labels, [roles.control, *plan.names], roles)
+    plan = _with_cells(plan, cells)
+    chosen = plan.names if candidates is None else _chosen(candidates)
+    order = sorted(range(len(plan.names)), key=lambda j: plan.names[j] not in chosen)
+    plan = _rows(plan, order)
+    n_candidates = sum(name in chosen for name in plan.names)
+    if n_candidates < 2:
         message = (
-            f"A replay needs at least two candidates whose shift is known on the panel, but there "
-            f"are {len(plan.names)} ({_adata.list_names(plan.names) or 'none'}): widen the panel "
-            f"or the list of candidates.{plan.hint}"
+            f"A replay needs at least two candidates of {_FEWEST} cells or more, but there are "
+            f"{n_candidates} ({_adata.list_names(plan.names[:n_candidates]) or 'none'}): widen the "
+            f"list of candidates."
         )
         raise ValueError(message)
-    wanted = _wanted(targets, plan.names, labels, control)
-    names = list(dict.fromkeys([control, *plan.names, *(label for g in wanted for label in g)]))
-    cells = _read_cells(adata, columns, labels, names, roles)
-    controls = Moments.from_array(cells[control])
-    samples = {name: Sample.of(x) for name, x in cells.items()}
+    controls = Moments.from_array(cells[roles.control])
     environments.require_varying(controls, genes)
     used = environments.shift_environments(plan, shift, genes, controls)
-    environments.warn_values(controls, layer, adata.uns.get(dag_key), stacklevel=4)
+    environments.warn_values(controls, roles.layer, adata.uns.get(dag_key), stacklevel=4)
     environments.warn_left_out(plan)
-    environments.warn_hardly_expressed(used, controls, genes)
-    pool = CellPool(cells[control], [cells[name] for name in plan.names], used.shifts)
-    goals = [_goal(parts, plan.names, control, samples) for parts in wanted]
-    return Setup(genes, dag, pool, used, plan, labels, goals)
+    pool = CellPool(cells[roles.control], [cells[name] for name in plan.names], used.shifts)
+    goals = _goals(wanted, plan.names, pool)
+    return Setup(genes, dag, pool, used, plan, labels, goals, n_candidates)
 
 
-def _wanted(
-    targets: Any, candidates: Sequence[str], labels: LabelTable, control: str
-) -> list[Parts]:
-    """Return the labels of every target: one, or the two of a mixture."""
-    if isinstance(targets, str):
-        message = f"targets must be a list of labels or of pairs of labels: use [{targets!r}]."
+def _chosen(candidates: Sequence[str]) -> list[str]:
+    if isinstance(candidates, str):
+        message = f"candidates must be a list of labels: use [{candidates!r}]."
         raise TypeError(message)
-    given = _adata.in_order(candidates if targets is None else targets)
-    odd = [target for target in given if not _is_target(target)]
-    if odd or not given:
-        shown = f"{odd[0]!r} is neither" if odd else "there is none"
-        message = f"A target is a label or a pair of two labels (a mixture), but {shown}."
+    return list(dict.fromkeys(map(str, _adata.in_order(candidates))))
+
+
+def _wanted(targets: Any, labels: LabelTable, control: str) -> list[str]:
+    if targets is None:
+        return []
+    if isinstance(targets, str):
+        message = f"targets must be a list of labels: use [{targets!r}]."
+        raise TypeError(message)
+    wanted = list(dict.fromkeys(map(str, _adata.in_order(targets))))
+    if not wanted:
+        message = "targets is empty: name a label, or leave it at None for all clear ones."
         raise ValueError(message)
-    wanted = [(t,) if isinstance(t, str) else tuple(map(str, t)) for t in given]
-    labels.require(sorted({label for parts in wanted for label in parts}), "Targets")
-    if any(control in parts for parts in wanted):
+    labels.require(wanted, "Targets")
+    if control in wanted:
         message = f"targets holds {control!r}, the control state itself: leave it out."
         raise ValueError(message)
-    unique: dict[frozenset[str], Parts] = {}
-    for parts in wanted:
-        unique.setdefault(frozenset(parts), parts)
-    return list(unique.values())
+    return wanted
 
 
-def _is_target(target: Any) -> bool:
-    """Whether it is a label, or a sequence of one label or two different ones."""
-    if isinstance(target, str):
-        return True
-    is_sequence = isinstance(target, (tuple, list)) and len(target) in (1, 2)
-    return (
-        is_sequence and all(isinstance(t, str) for t in target) and len(set(target)) == len(target)
-    )
+def _with_cells(plan: environments.Plan, cells: dict[str, Vector]) -> environments.Plan:
+    """Leave out what has too few cells to be told from anything."""
+    few = [name for name in plan.names if len(cells[name]) < _FEWEST]
+    kept = [j for j, name in enumerate(plan.names) if name not in few]
+    reasons = [*plan.left_out, *((name, f"fewer than {_FEWEST} cells") for name in few)]
+    return replace(_rows(plan, kept), left_out=reasons)
+
+
+def _rows(plan: environments.Plan, order: list[int]) -> environments.Plan:
+    names = [plan.names[j] for j in order]
+    return replace(plan, names=names, targets=[plan.targets[j] for j in order])
+
+
+def _goals(wanted: list[str], names: list[str], pool: CellPool) -> list[Goal]:
+    absent = [name for name in wanted if name not in names]
+    if absent:
+        message = f"Targets of fewer than {_FEWEST} cells: {_adata.list_names(absent)}."
+        raise ValueError(message)
+    every = [
+        Goal(name, names.index(name), pool.truth(names.index(name))) for name in wanted or names
+    ]
+    if wanted:
+        return every
+    clear = [goal for goal in every if goal.truth.control > _CLEAR * goal.truth.control_sd]
+    if not clear:
+        message = (
+            f"No perturbation lies {_CLEAR:g} standard errors off the controls, so there is no "
+            f"state to find: name targets yourself, or widen the panel."
+        )
+        raise ValueError(message)
+    return clear
 
 
 def _read_cells(
@@ -159,17 +177,3 @@ def _read_cells(
         dense: Any = values.toarray() if isinstance(values, sp.csr_array) else values
         cells[place[which]] = dense if batches is None else dense - batches.of_cells(which)
     return {name: cells[codes[rows] == i] for i, name in enumerate(names)}
-
-
-def _goal(parts: Parts, candidates: list[str], control: str, samples: dict[str, Sample]) -> Goal:
-    share = 1 / len(parts)
-    mean = share * np.sum([samples[label].mean for label in parts], axis=0)
-    apart, sampling = [], []
-    for name in [control, *candidates]:
-        apart.append(float(((samples[name].mean - mean) ** 2).sum()))
-        weights = dict.fromkeys(parts, -share)
-        weights[name] = weights.get(name, 0.0) + 1
-        sampling.append(sum(w**2 * samples[k].variance_of_mean for k, w in weights.items()))
-    own = [candidates.index(label) for label in parts if label in candidates]
-    name, of = " & ".join(parts), (apart[0], sampling[0])
-    return Goal(name, mean, own, np.array(apart[1:]), np.array(sampling[1:]), *of)

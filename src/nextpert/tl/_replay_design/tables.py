@@ -1,4 +1,4 @@
-"""The tables of a replay, and what they say in words."""
+"""The tables of a replay."""
 
 from __future__ import annotations
 
@@ -9,58 +9,65 @@ import pandas as pd
 from scipy.stats import t as student
 
 from nextpert._adata import strings
-from nextpert.core.loop.replay import NO_MODEL
-from nextpert.tl._replay_design.run import EMPTY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from nextpert.core.loop.cell_pool import CellPool
+    from nextpert.tl._replay_design.run import Task
     from nextpert.tl._replay_design.setup import Goal
 
     Vector = NDArray[np.float64]
 
 LEVEL = 0.05
-BASELINE = "random"
-VERDICTS = {-1: "better than random", 0: "no difference seen", 1: "worse than random"}
+BASELINE = "means_in_turn"
+VERDICTS = {-1: "nearer", 0: "no difference seen", 1: "further"}
 
 
 def targets_table(
     goals: Sequence[Goal],
     readings: Sequence[bool],
-    pools: Sequence[Sequence[Any]],
+    tasks: Sequence[Task],
+    pool: CellPool,
     names: Sequence[str],
-) -> pd.DataFrame:
-    """Return one row a target and reading: the best candidate, and what trying nothing gives."""
-    rows = []
-    for goal, own in zip(goals, pools, strict=True):
-        for held_out, may in zip(readings, own, strict=True):
-            best = may[int(np.argmin(goal.apart[may]))]
+) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+    """Return one row a target and reading, and which perturbations are as good as the best.
+
+    The latter of shape ``(n_targets, n_readings, n_perturbations)``.
+    """
+    rows, good = [], np.zeros((len(goals), len(readings), len(names)), bool)
+    for i, (goal, task) in enumerate(zip(goals, tasks, strict=True)):
+        for r, (held_out, may) in enumerate(zip(readings, task.candidates, strict=True)):
+            truth = goal.truth
+            best = may[int(np.argmin(truth.distance[may]))]
+            good[i, r, may] = pool.as_good(goal.index, may)
             rows.append(
                 {
                     "target": goal.name,
                     "held_out": held_out,
                     "n_candidates": len(may),
                     "best": names[best],
-                    "best_distance": goal.apart[best],
-                    "control_distance": goal.control,
-                    "control_sampling": goal.control_sampling,
-                    "pool_distance": goal.apart[may].mean(),
+                    "n_good": int(good[i, r].sum()),
+                    "best_distance": truth.distance[best],
+                    "control_distance": truth.control,
+                    "control_sd": truth.control_sd,
+                    "pool_distance": truth.distance[may].mean(),
                 }
             )
-    return _frame(rows)
+    return _frame(rows), good
 
 
 def candidates_table(goals: Sequence[Goal], names: Sequence[str]) -> pd.DataFrame:
-    """Return one row a target and candidate: its true distance, and sampling's part of it."""
+    """Return one row a target and candidate: its true distance, and how well it is known."""
     rows = [
         {
             "target": goal.name,
             "perturbation": name,
-            "is_own": j in goal.own,
-            "distance": goal.apart[j],
-            "sampling": goal.sampling[j],
+            "is_own": j == goal.index,
+            "distance": goal.truth.distance[j],
+            "sd": goal.truth.sd[j],
         }
         for goal in goals
         for j, name in enumerate(names)
@@ -69,20 +76,22 @@ def candidates_table(goals: Sequence[Goal], names: Sequence[str]) -> pd.DataFram
 
 
 def rounds_table(
-    distance: Vector, targets: pd.DataFrame, criteria: Sequence[str], n_cells: int
+    distance: Vector,
+    is_good: NDArray[np.bool_],
+    targets: pd.DataFrame,
+    criteria: Sequence[str],
+    n_cells: int,
 ) -> pd.DataFrame:
     """Return one row a target, reading, criterion and round.
 
-    ``distance`` has shape ``(n_targets * n_readings, n_criteria, n_repeats, n_rounds + 1)``.
+    ``distance`` and ``is_good`` have shape ``(n_targets * n_readings, n_criteria, n_repeats,
+    n_rounds + 1)``; ``n_cells`` are those of a plate.
     """
     n_repeats = distance.shape[2]
     mean, sem = distance.mean(axis=2), distance.std(axis=2, ddof=1) / np.sqrt(n_repeats)
     control = targets["control_distance"].to_numpy()[:, None, None]
-    best = targets["best_distance"].to_numpy()[:, None, None, None]
-    is_best = (distance <= best * (1 + 1e-12)).mean(axis=2)
     heads = targets[["target", "held_out"]]
-    shape = mean.shape
-    which, criterion, number = (x.ravel() for x in np.indices(shape))
+    which, criterion, number = (x.ravel() for x in np.indices(mean.shape))
     return pd.DataFrame(
         {
             "target": heads["target"].to_numpy()[which],
@@ -94,29 +103,34 @@ def rounds_table(
             "sem": sem.ravel(),
             "relative_mean": (mean / control).ravel(),
             "relative_sem": (sem / control).ravel(),
-            "share_best": is_best.ravel(),
+            "share_good": is_good.mean(axis=2).ravel(),
         },
         index=pd.Index(np.arange(mean.size)),
     )
 
 
+def plates_until_good(is_good: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the plates after which recommendations stay good; one more than all where never."""
+    stays = np.logical_and.accumulate(is_good[..., ::-1], axis=-1)
+    return np.asarray(is_good.shape[-1] - stays.sum(axis=-1), np.int64)
+
+
 def comparison_table(
     distance: Vector, targets: pd.DataFrame, criteria: Sequence[str]
 ) -> pd.DataFrame:
-    """Return one row a target, reading and criterion: the paired difference to random.
+    """Return one row a target, reading and criterion: the paired difference to the baseline.
 
-    The difference is averaged over the rounds from the first on; below 0 is nearer than random.
-    P-values of the paired t test are adjusted over the targets of one criterion and reading by
-    Holm's method.
+    The difference is averaged over the rounds from the first on; below 0 is nearer. P-values of
+    the paired t test are adjusted over the targets of one criterion and reading by Holm's method.
     """
     baseline = list(criteria).index(BASELINE)
     rows = []
     for c, criterion in enumerate(criteria):
         if c == baseline:
             continue
-        for i, (ours, random) in enumerate(zip(distance[:, c], distance[:, baseline], strict=True)):
+        for i, (ours, others) in enumerate(zip(distance[:, c], distance[:, baseline], strict=True)):
             control = float(targets["control_distance"].iloc[i])
-            gap = _gap(ours, random, control)
+            gap = ours - others
             over, last = _paired(gap[:, 1:].mean(axis=1)), _paired(gap[:, -1])
             rows.append(
                 {
@@ -148,77 +162,61 @@ def _verdicts(difference: pd.Series, p_adjusted: pd.Series) -> Any:
 
 
 def overall_table(
-    table: pd.DataFrame,
-    comparison: pd.DataFrame,
     distance: Vector,
+    is_good: NDArray[np.bool_],
     targets: pd.DataFrame,
+    comparison: pd.DataFrame,
     criteria: Sequence[str],
 ) -> pd.DataFrame:
-    """Return one row a reading and criterion: over all targets, each counted once.
+    """Return one row a reading and criterion: the mean over all targets, each counted once.
 
-    P-values are adjusted over the criteria of a reading by Holm's method.
+    Standard errors and paired t tests are over repeats; p-values are adjusted over the criteria of
+    a reading, distance and plates together, by Holm's method.
     """
-    final, first = (table[table["round"] == t] for t in (table["round"].max(), 0))
     rows = []
-    for held_out in dict.fromkeys(table["held_out"]):
+    baseline = list(criteria).index(BASELINE)
+    for held_out in dict.fromkeys(targets["held_out"]):
         here = targets["held_out"].to_numpy() == held_out
-        control = targets["control_distance"].to_numpy()[here, None, None]
-        # Mean over the rounds from the first on, shape (n_targets, n_criteria, n_repeats).
-        relative = distance[here][..., 1:].mean(axis=3) / control
+        control = targets["control_distance"].to_numpy()[here, None, None, None]
+        relative = (distance[here] / control).mean(axis=0)  # (n_criteria, n_repeats, n_rounds + 1)
+        good = is_good[here]
+        plates = plates_until_good(good).mean(axis=0)
         for c, criterion in enumerate(criteria):
-            last, start = (
-                part[(part["held_out"] == held_out) & (part["criterion"] == criterion)]
-                for part in (final, first)
-            )
-            row = {"held_out": held_out, "criterion": criterion, "n_targets": len(last)}
-            row["relative_first"] = start["relative_mean"].mean()
-            row["relative_last"], row["relative_last_sem"] = _over(
-                last["relative_mean"], last["relative_sem"]
-            )
-            row["share_best_last"] = last["share_best"].mean()
-            for names, baseline in ((_TO_RANDOM, BASELINE), (_TO_EMPTY, EMPTY)):
-                against = relative[:, list(criteria).index(baseline)]
-                row |= dict(zip(names, _over_targets(_gap(relative[:, c], against)), strict=True))
-                if criterion == BASELINE == baseline:
-                    row["p_value"] = np.nan  # no comparison
-            if criterion in (EMPTY, NO_MODEL):  # they have no graph
-                row |= dict.fromkeys(_TO_EMPTY, np.nan)
+            gap = _paired((relative[c] - relative[baseline])[:, 1:].mean(axis=1))
+            sooner = _paired(plates[c] - plates[baseline])
+            row = {"held_out": held_out, "criterion": criterion, "n_targets": int(here.sum())}
+            row |= {
+                "plates": plates[c].mean(),
+                "share_good_last": good[:, c, :, -1].mean(),
+                "relative_first": relative[c, :, 0].mean(),
+                "relative_last": relative[c, :, -1].mean(),
+                "relative_last_sem": _paired(relative[c, :, -1])[1],
+            }
+            names = ("relative_difference", "relative_difference_sem", "p_value")
+            row |= dict(zip(names, gap, strict=True))
+            names = ("plates_difference", "plates_difference_sem", "p_plates")
+            row |= dict(zip(names, sooner, strict=True))
+            if c == baseline:  # no comparison
+                row |= {"p_value": np.nan, "p_plates": np.nan}
             rows.append(row | _counts(comparison, held_out, criterion))
     frame = _frame(rows)
-    for (_, _, p_value), to in ((_TO_RANDOM, "p_adjusted"), (_TO_EMPTY, "p_to_empty_adjusted")):
-        by_reading = frame.groupby("held_out", sort=False)[p_value]
-        frame[to] = by_reading.transform(lambda p: holm(p.to_numpy())).to_numpy(dtype=np.float64)
+    for _, part in frame.groupby("held_out", sort=False):
+        both = holm(part[["p_value", "p_plates"]].to_numpy().ravel()).reshape(-1, 2)
+        frame.loc[part.index, "p_adjusted"] = both[:, 0]
+        frame.loc[part.index, "p_plates_adjusted"] = both[:, 1]
     frame["verdict"] = _verdicts(frame["relative_difference"], frame["p_adjusted"])
     return frame
 
 
-_TO_RANDOM = ("relative_difference", "relative_difference_sem", "p_value")
-_TO_EMPTY = ("difference_to_empty", "difference_to_empty_sem", "p_to_empty")
-
-
-def _over_targets(gap: Vector) -> tuple[float, float, float]:
-    """Return mean, standard error and p-value over targets; of a single one, over repeats."""
-    found = gap[0] if len(gap) == 1 else gap.mean(axis=1)
-    return _paired(found)
-
-
 def _counts(comparison: pd.DataFrame, held_out: bool, criterion: str) -> dict[str, int]:
     if comparison.empty:
-        return {"n_better": 0, "n_worse": 0}
+        return {"n_nearer": 0, "n_further": 0}
     is_one = (comparison["held_out"] == held_out) & (comparison["criterion"] == criterion)
     found = comparison.loc[is_one, "verdict"]
     return {
-        "n_better": int((found == VERDICTS[-1]).sum()),
-        "n_worse": int((found == VERDICTS[1]).sum()),
+        "n_nearer": int((found == VERDICTS[-1]).sum()),
+        "n_further": int((found == VERDICTS[1]).sum()),
     }
-
-
-def _over(values: pd.Series, alone: pd.Series) -> tuple[float, float]:
-    """Return mean and standard error over targets; a single target has that of its repeats."""
-    found = values.to_numpy(dtype=np.float64)
-    if len(found) == 1:
-        return float(found[0]), float(alone.iloc[0])
-    return float(found.mean()), float(found.std(ddof=1)) / np.sqrt(len(found))
 
 
 def holm(p_values: Vector) -> Vector:
@@ -229,12 +227,6 @@ def holm(p_values: Vector) -> Vector:
     factors = len(order) - np.arange(len(order))
     out[order] = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
     return out
-
-
-def _gap(ours: Vector, others: Vector, scale: float = 1.0) -> Vector:
-    """Return the difference; one of rounding alone, beside the scale, is none."""
-    gap = ours - others
-    return np.where(np.abs(gap) < 1e-12 * scale, 0.0, gap)
 
 
 def _paired(gap: Vector) -> tuple[float, float, float]:
