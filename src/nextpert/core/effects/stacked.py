@@ -26,10 +26,13 @@ GRAPH = "graph"
 SUM = "sum of members"
 
 
-def sum_expert(perturbations: Perturbations, members: Sequence[Sequence[int]]) -> Expert:
+def sum_expert(
+    perturbations: Perturbations, members: Sequence[Sequence[int]], found: RandomShifts
+) -> Expert:
     """Return the sum of what the members of a combination do alone; nothing for the others.
 
-    Its weight is how far effects add up: below 1 where they saturate.
+    Its weight is how far effects add up: below 1 where they saturate. Members do what the fit says
+    of them: by the means of their cells, which err, the weight would be too small.
 
     Parameters
     ----------
@@ -38,13 +41,16 @@ def sum_expert(perturbations: Perturbations, members: Sequence[Sequence[int]]) -
     members
         Numbers of the measured perturbations that each one is a combination of; none for those
         that are no combination, or whose members were not all measured alone.
+    found
+        The fit to all perturbations.
     """
     effects, shared = np.zeros((2, *perturbations.observed.shape))
-    observed = perturbations.observed
+    blr, known = found.posterior, found.prior.given(found.posterior)
+    does = known.states(blr) - blr.predict_mean(np.zeros(blr.n_nodes))
     for j, alone in enumerate(members):
         if alone:
-            effects[j] = observed[list(alone)].sum(axis=0)
-            shared[j] = len(alone) * perturbations.control_variance
+            effects[j] = does[list(alone)].sum(axis=0)
+            shared[j] = known.share[list(alone)].sum(axis=0) * perturbations.control_variance
     own = perturbations.own()
     effects[own] = shared[own] = 0.0
     return Expert(SUM, effects, shared)

@@ -19,7 +19,13 @@ from nextpert.core.effects.experts import (
 )
 from nextpert.core.effects.random_shifts import learn_mixtures, refit
 from nextpert.core.effects.stack import Stack, learn_stack
-from nextpert.core.effects.stacked import by_name, sum_expert, unseen_mixture, with_expectation
+from nextpert.core.effects.stacked import (
+    GRAPH,
+    by_name,
+    sum_expert,
+    unseen_mixture,
+    with_expectation,
+)
 from nextpert.tl._learn_dag.held_out import has_seen_perturbed, held_out_dags
 
 if TYPE_CHECKING:
@@ -87,14 +93,18 @@ def stacked(
         return found.prior, None
     graphs = _held_out_weights(problem, cells, expected, found)
     seen = _perturbations(problem, cells, expected)
-    experts = _left_out(problem, expected, seen, graphs)
+    experts = _left_out(problem, expected, found, seen, graphs)
     stack = learn_stack(seen.observed, seen.variance, experts, seen.scored(), sd=seen.sd)
     prior = expected_by(problem, cells, expected, found, stack.left_out)
-    # Of a perturbation without cells the change of the own gene is not known either.
+    prior = learn_mixtures(found.posterior, prior)
+    # Of a perturbation without cells the change of the own gene is not known either. As far as the
+    # graph is believed, what is left are shifts on it; beyond that, effects as they are.
     own = expected.used.shifts
-    experts = _left_out(problem, expected, replace(seen, change=own), graphs)
+    experts = _left_out(problem, expected, found, replace(seen, change=own), graphs)
     unseen = unseen_mixture(cells.pooled, found, own + stack.expected(experts))
-    return learn_mixtures(found.posterior, prior), Stacked(stack, unseen)
+    believed = min(dict(zip(stack.names, stack.weights.tolist(), strict=True))[GRAPH], 1.0)
+    unseen = believed * prior.weights.mean(axis=0) + (1.0 - believed) * unseen
+    return prior, Stacked(stack, unseen)
 
 
 def held_out_experts(
@@ -103,14 +113,18 @@ def held_out_experts(
     """Return the perturbations, and what experts say of each that have not seen it."""
     seen = _perturbations(problem, cells, expected)
     graphs = _held_out_weights(problem, cells, expected, found)
-    return seen, _left_out(problem, expected, seen, graphs)
+    return seen, _left_out(problem, expected, found, seen, graphs)
 
 
 def _left_out(
-    problem: Problem, expected: Expected, perturbations: Perturbations, graphs: Graphs
+    problem: Problem,
+    expected: Expected,
+    found: RandomShifts,
+    perturbations: Perturbations,
+    graphs: Graphs,
 ) -> list[Expert]:
     graph, coexpression = _graph_by_folds(perturbations, graphs), coexpression_expert(perturbations)
-    return [graph, coexpression, *_common(problem, expected, perturbations)]
+    return [graph, coexpression, *_common(problem, expected, found, perturbations)]
 
 
 def expected_by(
@@ -124,7 +138,7 @@ def expected_by(
     seen = _perturbations(problem, cells, expected)
     told = seen if expected.efficacy is None else replace(seen, change=expected.change)
     experts = [graph_expert(told, found.posterior.mean().toarray()), coexpression_expert(told)]
-    experts += _common(problem, expected, seen)
+    experts += _common(problem, expected, found, seen)
     return with_expectation(found.prior, expected.used.shifts, experts, weights)
 
 
@@ -134,12 +148,14 @@ def _perturbations(problem: Problem, cells: FitCells, expected: Expected) -> Per
     return Perturbations(cells.screen, 0, np.arange(1, len(targets) + 1), targets)
 
 
-def _common(problem: Problem, expected: Expected, seen: Perturbations) -> list[Expert]:
+def _common(
+    problem: Problem, expected: Expected, found: RandomShifts, seen: Perturbations
+) -> list[Expert]:
     """Return the experts that do not ask for the change of the own gene."""
     names = expected.used.names
     experts, alone = [mean_expert(seen)], _members(names, problem.separator)
     if any(alone):
-        experts.append(sum_expert(seen, alone))
+        experts.append(sum_expert(seen, alone, found))
     if problem.other:
         experts.append(by_name(seen, names, problem.other, OTHER_SCREEN))
     return experts
