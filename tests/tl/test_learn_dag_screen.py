@@ -217,3 +217,21 @@ def test_combinations_stand_for_members_that_cannot_be_told_apart(chain):
     chain.obs["perturbation"] = labels.replace({"D": "Q"})  # now all four are
     npt.tl.learn_dag(chain, method="boss", environments="all")
     assert {name for name, _ in table(chain)} <= {"P", "Q", "R", "S"}
+
+
+def test_guides_that_scatter_are_not_taken_for_direct_targets(chain):
+    rng = np.random.default_rng(1)
+    label = chain.obs["perturbation"].astype(str)
+    chain.obs["guide"] = [f"{a}_{rng.integers(6)}" for a in label]
+    codes = chain.obs["guide"].astype("category").cat.codes.to_numpy()
+    chain.X = chain.X + 0.25 * rng.normal(size=(codes.max() + 1, 4))[codes]
+    found = []
+    for guide_key in (None, "guide"):
+        npt.pp.setup_screen(chain, guide_key=guide_key)
+        npt.tl.learn_dag(chain, method="boss", environments="all")
+        found.append(table(chain))
+    true = {("A", "A"), ("enh", "C"), ("D", "D")}
+    assert true <= found[0]
+    assert true <= found[1]
+    assert len(found[1]) < len(found[0])
+    assert len(found[1] - true) <= 2

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def exogenous_moments(
-    screen: ScreenMoments, indicators: ArrayLike, *, fixed: ArrayLike | None = None
+    screen: ScreenMoments,
+    indicators: ArrayLike,
+    *,
+    fixed: ArrayLike | None = None,
+    guide_variance: float = 0.0,
 ) -> Moments:
     """Return the moments over all cells of the nodes of a screen and of indicators.
 
@@ -33,6 +37,10 @@ def exogenous_moments(
     fixed
         Columns to take out of everything, such as indicators of batches, shape
         ``(n_environments, n_fixed)``.
+    guide_variance
+        How far environments (guides) scatter beyond sampling, over the noise variance of a node
+        (:func:`guide_variance`): one of ``n`` cells counts for ``n / (1 + n guide_variance)``
+        between environments, as in generalised least squares.
 
     Returns
     -------
@@ -51,7 +59,7 @@ def exogenous_moments(
     True
     """
     columns = np.asarray(indicators, np.float64)
-    weight = screen.n.astype(np.float64)
+    weight = screen.n / (1.0 + screen.n * guide_variance)
     n, p = int(screen.n.sum()), screen.n_nodes
     rows = np.hstack([screen.mean, columns])
     mean = np.average(rows, axis=0, weights=weight) if n else np.zeros(rows.shape[1])

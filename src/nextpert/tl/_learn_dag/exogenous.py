@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
 from nextpert._adata import list_names, parse_label
-from nextpert.core import Moments, exogenous_moments
+from nextpert.core import Moments, ScreenMoments, exogenous_moments, guide_variance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata.screen import Environments
-    from nextpert.core import ScreenMoments
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +38,18 @@ class Exogenous:
         ``(n_environments, n_indicators)``.
     batches
         Indicators of batches, shape ``(n_environments, n_batches)``.
+    group
+        Perturbation of every environment, as a number.
+    control_guide
+        Number of the controls' guide of every environment, -1 for perturbed cells and where no
+        column of guides is named.
     """
 
     names: list[str]
     indicators: NDArray[np.float64]
     batches: NDArray[np.float64]
+    group: NDArray[np.int64]
+    control_guide: NDArray[np.int64]
 
     @classmethod
     def of(cls, environments: Environments, genes: Sequence[str], *, separator: str) -> Exogenous:
@@ -55,7 +61,29 @@ class Exogenous:
         parts, rows = _members(environments, genes, separator)
         names, indicators = environments.conditions()
         merged, columns = _joined(parts + names, np.hstack([rows, indicators]))
-        return cls(environments.covariate_names + merged, columns, environments.batches()[1])
+        label, roles = environments.perturbation, environments.roles
+        guide = np.full(len(label), -1)
+        if roles.guide_key is not None:
+            is_control = label == roles.control
+            own = environments.table[roles.guide_key].to_numpy(dtype=object)[is_control]
+            guide[is_control] = np.unique(own.astype(str), return_inverse=True)[1]
+        group = np.unique(label.astype(str), return_inverse=True)[1]
+        batches = environments.batches()[1]
+        return cls(environments.covariate_names + merged, columns, batches, group, guide)
+
+    def guide_variance(self, screen: ScreenMoments, n_genes: int) -> float:
+        """Return how far the controls' guides scatter beyond sampling, batches taken off."""
+        n_guides = int(self.control_guide.max(initial=-1)) + 1
+        if n_guides < 3:
+            return 0.0
+        genes = screen.subset(np.arange(n_genes))
+        if self.batches.shape[1]:
+            genes = genes.without_fixed(self.batches, self.group)
+        own = self.control_guide >= 0
+        nothing = np.zeros_like(genes.scatter)
+        controls = ScreenMoments(genes.n[own], genes.mean[own], genes.squares[own], nothing)
+        pooled = controls.pool(self.control_guide[own], n_guides)
+        return guide_variance(pooled, np.arange(n_guides))
 
 
 class Joint(NamedTuple):
@@ -68,7 +96,10 @@ class Joint(NamedTuple):
     def of(cls, screen: ScreenMoments, n_genes: int, exogenous: Exogenous) -> Joint:
         """Return them without batches, and without nodes that these and earlier ones explain."""
         fixed = exogenous.batches if exogenous.batches.shape[1] else None
-        joint = exogenous_moments(screen, exogenous.indicators, fixed=fixed)
+        joint = exogenous_moments(
+            screen, exogenous.indicators, fixed=fixed,
+            guide_variance=exogenous.guide_variance(screen, n_genes),
+        )  # fmt: skip
         spread = np.diag(joint.scatter)[n_genes:]
         present = np.flatnonzero(spread > 1e-12 * max(joint.n, 1))
         scale = np.sqrt(spread[present])

@@ -70,8 +70,9 @@ def learn_dag(
     open; perturbed cells settle them. What the experiment set (perturbations, conditions, numeric
     covariates) are nodes without parents, whose arcs into genes are chosen by the same score (joint
     causal inference; Mooij et al. 2020, JMLR 21:99), so that perturbations of genes that are not
-    measured, of enhancers and by drugs take part. Batches are fixed effects of everything. Their
-    columns, and those of guides, are said by :func:`nextpert.pp.setup_screen`.
+    measured, of enhancers and by drugs take part. Batches are fixed effects of everything; guides
+    count for no more cells than the scatter between the controls' guides allows. Their columns are
+    said by :func:`nextpert.pp.setup_screen`.
 
     The bare call is that of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): the greedy sparsest
     permutation algorithm (GSP) on control cells, which looks for the order of genes whose minimal
