@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
         "python -m benchmarks.unseen_coverage", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--screens", nargs="+", default=["papalexi", "tapseq"])
+    parser.add_argument("--screens", nargs="+", default=["papalexi", "tapseq", "hill"])
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
     add_arguments(parser)
