@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
-N_MODELS = 12
+N_MODELS = 24
 
 
 @pytest.fixture(scope="module")

@@ -130,3 +130,13 @@ def test_nothing_overlaps(designed, overlaps, tick_labels, n_rounds, candidates)
         texts += [ax.title, ax.xaxis.label, ax.yaxis.label]
         texts += tick_labels(ax.xaxis) + tick_labels(ax.yaxis)
     assert overlaps(texts, figure) == []
+
+
+def test_the_probability_is_drawn_as_such(designed):
+    designed = designed.copy()
+    designed.uns["design"]["params"]["acquisition"] = "probability"
+    panel = design(designed, show=False)[1]
+    ranking = designed.uns["design"]["ranking"].head(30)
+    drawn = panel.collections[0].get_offsets()[:, 0]
+    np.testing.assert_allclose(drawn, 100 * ranking["probability_best"])
+    assert "probability" in panel.get_xlabel()

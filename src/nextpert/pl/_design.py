@@ -196,7 +196,10 @@ def _draw_criterion(panel: Axes, top: pd.DataFrame, criterion: str) -> None:
 
     removed = top["uncertainty_removed"].to_numpy(dtype=float)
     colours = [ORANGE, *[BLUE] * (len(top) - 1)]
-    if np.isnan(removed).all():
+    if criterion == "probability":
+        values = 100 * top["probability_best"].to_numpy(dtype=float)
+        label = "probability of being\nthe nearest, %"
+    elif np.isnan(removed).all():
         values = top["acquisition"].to_numpy(dtype=float)
         label = f"{criterion}\n(low is good)"
     else:

@@ -95,7 +95,8 @@ def replay_design(
         part of it the screen's perturbations achieve is learned, but with ``"exact_"``.
     dag_key
         Graph in ``adata.varp`` (row = parent). It may have been learned from the very cells that
-        are replayed; one without arcs (``method="given"``, ``dag=[]``) leaves shrinkage alone.
+        are replayed; one without arcs (``method="given"``, ``dag=[]``, and ``genes``) leaves
+        shrinkage alone.
     perturbation_key
         Column of ``adata.obs`` with the label of every cell; ``None`` stands for what
         :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
