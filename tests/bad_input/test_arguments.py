@@ -32,8 +32,10 @@ WRONG = {
     "control": (3, "", "contrl", b"control", ["contrl"], [None]),
     "separator": (3, None, b"+"),
     "key_added": ("a/b", "", 3, None),
-    **dict.fromkeys(("copy", "show_progress", "intercept", "noise_aware"), FLAG),
-    **dict.fromkeys(("standardize", "return_fig", "verify", "counts", "as_anndata"), FLAG),
+    **dict.fromkeys(("copy", "show_progress", "intercept", "noise_aware", "simulated"), FLAG),
+    **dict.fromkeys(
+        ("standardize", "return_fig", "verify", "counts", "as_anndata", "simulated"), FLAG
+    ),
     "show": ("yes", 2),
     "held_out": ("maybe", 2),
     "protein": (3, None),

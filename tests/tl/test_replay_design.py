@@ -12,7 +12,9 @@ import pytest
 from scipy.stats import ttest_rel
 
 import nextpert as npt
+from nextpert.core import LinearScm
 from nextpert.tl._replay_design import run as running
+from nextpert.tl._replay_design.simulated import simulate_like
 from nextpert.tl._replay_design.tables import holm, overall_table, plates_until_good
 from nextpert.tl._replay_design.words import in_words
 
@@ -199,7 +201,7 @@ def test_same_bits_for_any_number_of_workers(screen, assert_same):
 
 
 def test_the_signature_can_be_read():
-    assert len(signature(npt.tl.replay_design).parameters) <= 19
+    assert len(signature(npt.tl.replay_design).parameters) <= 20
 
 
 def test_targets_by_themselves_are_those_off_the_controls(screen):
@@ -298,3 +300,32 @@ def test_a_killed_worker_loses_nothing(screen, monkeypatch, assert_same):
     with pytest.warns(UserWarning, match=r"A worker was killed.* finished tasks are kept"):
         npt.tl.replay_design(screen, ["MYC", "STK3"], criteria=["civ"], n_jobs=2, **SMALL)
     assert_same(screen.uns["replay"], expected)
+
+
+def test_simulated_cells_copy_the_screen():
+    rng = np.random.default_rng(0)
+    weights = np.zeros((4, 4))
+    weights[1, 0], weights[2, 1] = 0.8, -0.6
+    scm = LinearScm(weights, np.array([1.0, 0.5, 2.0, 1.0]), [2.0, 1.0, 3.0, 0.0])
+    shifts = np.array([[-2.0, 0, 0, 0], [0, 0, 1.5, 0.5], [0, 0, 0, 0]])
+    names = ["control", "a", "b", "c"]
+    every = np.vstack([np.zeros(4), shifts])
+    sizes = [4000, 2000, 2000, 50]
+    cells = {k: scm.sample(n, a, rng=rng) for k, n, a in zip(names, sizes, every, strict=True)}
+    found = simulate_like(cells, scm.dag, np.zeros((3, 4)), rng)
+    assert [len(x) for x in found.values()] == sizes
+    for name, shift in zip(names[:3], every, strict=False):
+        np.testing.assert_allclose(found[name].mean(axis=0), scm.mean(shift), atol=0.2)
+        np.testing.assert_allclose(np.cov(found[name].T), scm.covariance(), atol=0.3)
+        assert not np.array_equal(found[name], cells[name])
+
+
+def test_a_simulated_replay_is_its_own_and_repeats(screen):
+    npt.tl.replay_design(screen, criteria=["thompson"], simulated=True, **SMALL)
+    one = screen.uns["replay"]
+    npt.tl.replay_design(screen, criteria=["thompson"], simulated=True, key_added="two", **SMALL)
+    npt.tl.replay_design(screen, criteria=["thompson"], key_added="cells", **SMALL)
+    runs = [stored["runs"]["distance"] for stored in (one, screen.uns["two"], screen.uns["cells"])]
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert runs[0].shape != runs[2].shape or not np.array_equal(runs[0], runs[2])
+    assert one["params"]["simulated"]

@@ -268,7 +268,7 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
     "combinations": _maybe_text,
     "separator": partial(_text, empty=True),
     **_each(_flag, "copy", "show_progress", "intercept", "noise_aware", "standardize"),
-    **_each(_flag, "return_fig", "verify", "counts", "as_anndata"),
+    **_each(_flag, "return_fig", "verify", "counts", "as_anndata", "simulated"),
     "show": partial(_flag, none=True),
     "held_out": partial(_flag, none=True, text=True),
     "protein": partial(_flag, text=True),

@@ -38,6 +38,7 @@ def replay_design(
     n_cells: int = 10,
     n_repeats: int = 20,
     shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] = "knockout",
+    simulated: bool = False,
     dag_key: str = "dag",
     perturbation_key: str | None = None,
     control: str | None = None,
@@ -93,6 +94,10 @@ def replay_design(
         What a full perturbation does to its targets: ``"knockout"`` (default) minus their mean in
         all control cells, ``"activation"`` one unit up; or a table as in :func:`fit_dag_blr`. What
         part of it the screen's perturbations achieve is learned, but with ``"exact_"``.
+    simulated
+        Whether cells are drawn from a fit to the screen (its graph, noise, learned shifts and
+        number of cells a perturbation) in place of its own. There the model holds, so that what
+        it gains on the screen's own cells beside is what can be believed.
     dag_key
         Graph in ``adata.varp`` (row = parent). It may have been learned from the very cells that
         are replayed; one without arcs (``method="given"``, ``dag=[]``, and ``genes``) leaves
@@ -185,7 +190,11 @@ def replay_design(
         n_repeats=require_count(n_repeats, "n_repeats", least=2),
     )
     readings = _readings(held_out)
-    setup = read_setup(adata, targets, candidates, shift, dag_key=dag_key, roles=roles)
+    generator = as_rng(rng)
+    setup = read_setup(
+        adata, targets, candidates, shift, dag_key=dag_key, roles=roles,
+        simulation=generator.spawn(1)[0] if simulated else None,
+    )  # fmt: skip
     tasks = [_task(goal, readings, setup) for goal in setup.goals]
     if options.n_warmup > len(setup.pool.control):
         message = (
@@ -193,11 +202,12 @@ def replay_design(
             f"labelled {roles.control!r}: lower n_warmup."
         )
         raise ValueError(message)
-    runs = running.run_all(setup.pool, setup.dag, tasks, options, as_rng(rng), n_jobs=n_jobs)
+    runs = running.run_all(setup.pool, setup.dag, tasks, options, generator, n_jobs=n_jobs)
     params: dict[str, Any] = {
         "criteria": _adata.strings(options.criteria),
         "held_out": np.array(readings),
         "shift": shift if isinstance(shift, str) else "table",
+        "simulated": bool(simulated),
         "dag_key": dag_key,
         **roles.stored(),
     }

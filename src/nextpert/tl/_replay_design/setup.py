@@ -12,6 +12,7 @@ from nextpert import _adata
 from nextpert._adata import environments
 from nextpert.core.cells.moments import Moments
 from nextpert.core.loop.cell_pool import CellPool
+from nextpert.tl._replay_design.simulated import simulate_like
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,8 +62,9 @@ def read_setup(
     *,
     dag_key: str,
     roles: Roles,
+    simulation: np.random.Generator | None,
 ) -> Setup:
-    """Read graph, labels and cells.
+    """Read graph, labels and cells; with ``simulation`` draw cells that copy these.
 
     Raises
     ------
@@ -101,6 +103,9 @@ def read_setup(
     used = environments.shift_environments(plan, shift, genes, controls)
     environments.warn_values(controls, roles.layer, adata.uns.get(dag_key), stacklevel=4)
     environments.warn_left_out(plan)
+    if simulation is not None:
+        own = {name: cells[name] for name in (roles.control, *plan.names)}
+        cells = simulate_like(own, dag, used.shifts, simulation)
     pool = CellPool(cells[roles.control], [cells[name] for name in plan.names], used.shifts)
     goals = _goals(wanted, plan.names, pool)
     return Setup(genes, dag, pool, used, plan, labels, goals, n_candidates)
