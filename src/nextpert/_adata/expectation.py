@@ -15,7 +15,7 @@ from nextpert.core.effects.experts import (
     mean_expert,
 )
 from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
-from nextpert.core.effects.stacked import GRAPH, SUM, by_name, with_expectation
+from nextpert.core.effects.stacked import GRAPH, OTHER_SCREEN, SUM, by_name, with_expectation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from nextpert.core import ScreenMoments
 
     Array = NDArray[np.float64]
-
-OTHER_SCREEN = "other screen"
 
 
 @dataclass(frozen=True)

@@ -48,31 +48,6 @@ def departures(indptr, indices, vptr, mptr, weights, cov, mean, shift, away, lev
 
 
 @entry
-def effect_leverage(indptr, indices, vptr, mptr, cov, mean, effect, share, leverage):
-    """Fill ``(d - w z)' M (d - w z)``: d the effect on the parents, z their means in cells."""
-    widest = np.max(np.diff(vptr))
-    row, change = np.ones(widest), np.empty(widest)
-    for j in range(len(mean)):
-        for i in range(len(indptr) - 1):
-            design = fill_row(indptr, indices, vptr, i, mean[j], row)
-            parents = indices[indptr[i] : indptr[i + 1]]
-            d, w = len(design), share[j, i]
-            k = d - len(parents)
-            if k:
-                change[0] = -w
-            for a in range(len(parents)):
-                change[k + a] = effect[j, parents[a]] - w * design[k + a]
-            total = 0.0
-            for a in range(d):
-                line = mptr[i] + a * d
-                s = 0.0
-                for b in range(d):
-                    s += cov[line + b] * change[b]
-                total += change[a] * s
-            leverage[j, i] = total
-
-
-@entry
 def mixture_step(square, n, tau2, weights, own, share, spare, counts):
     """Fill what a mixture of prior variances says of shifts; return its part of the bound.
 

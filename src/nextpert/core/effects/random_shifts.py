@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -114,18 +113,17 @@ def learn_mixtures(posterior: DagBlr, prior: ShiftPrior) -> ShiftPrior:
     share, spare = np.empty((2, *prior.mean.shape))
     own, n = prior.own / posterior.noise_var, prior.counted()
     common = weights[0]
-    for stage in (None, _PSEUDO_COUNT):
+    for shared in (True, False):
         before = -np.inf
         for _ in range(_MAX_STEPS):
             counts = np.zeros_like(weights)
             bound = kernels.mixture_step(square, n, TAU2, weights, own, share, spare, counts)
-            if stage is None:
-                common = counts.sum(axis=0) / max(counts.sum(), 1e-300)
+            if shared:
+                common = _shared(counts)
                 weights[:] = common
             else:
-                bound += stage * float((common * np.log(np.maximum(weights, 1e-300))).sum())
-                weights = counts + stage * common
-                weights /= weights.sum(axis=1, keepdims=True)
+                bound += _log_prior(weights, common)
+                weights = _own(counts, common)
             if bound - before < _TOLERANCE * square.size:
                 break
             before = bound
@@ -151,6 +149,23 @@ def refit(
     for _ in range(3 if like.bound[0] else 1):
         ascent.step(left_out)
     return ascent.blr
+
+
+def _shared(counts: Array) -> Array:
+    """Return the weights common to all perturbations, from the genes counted in each component."""
+    total = counts.sum(axis=0)
+    return total / max(total.sum(), 1e-300)
+
+
+def _own(counts: Array, common: Array) -> Array:
+    """Return each perturbation's weights, the common ones held as a prior."""
+    grown = counts + _PSEUDO_COUNT * common
+    return grown / grown.sum(axis=1, keepdims=True)
+
+
+def _log_prior(weights: Array, common: Array) -> float:
+    """Return what that prior adds to the bound."""
+    return _PSEUDO_COUNT * float((common * np.log(np.maximum(weights, 1e-300))).sum())
 
 
 class _Ascent:
@@ -185,8 +200,7 @@ class _Ascent:
     def _fitted(self) -> DagBlr:
         """Return the posterior of the weights, given how far each mean is believed."""
         start, cells = self.start, self.cells
-        blr = copy.copy(start)
-        vars(blr).update({k: value.copy() for k, value in start._statistics._asdict().items()})
+        blr = start._copied(with_blocks=False)
         blr._blocks = None
         place = (blr.dag.indptr, blr.dag.indices, blr.vptr, blr.mptr)
         sums = (blr.xtx, blr.xty, blr.yty)
@@ -217,13 +231,10 @@ class _Ascent:
         for _ in range(_MAX_STEPS):
             bound = self.step()
             if common is None:
-                total = self.counts.sum(axis=0)
-                self.weights[:] = total / max(total.sum(), 1e-300)
+                self.weights[:] = _shared(self.counts)
             else:
-                logs = np.log(np.maximum(self.weights, 1e-300))
-                bound += _PSEUDO_COUNT * float((common * logs).sum())
-                grown = self.counts + _PSEUDO_COUNT * common
-                self.weights = grown / grown.sum(axis=1, keepdims=True)
+                bound += _log_prior(self.weights, common)
+                self.weights = _own(self.counts, common)
             bounds.append(bound)
             if len(bounds) > 1 and bounds[-1] - bounds[-2] < _TOLERANCE * self.shift.size:
                 break

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 GRAPH = "graph"
 SUM = "sum of members"
+OTHER_SCREEN = "other screen"
 
 
 def sum_expert(

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.cells.moments import Moments
-    from nextpert.core.cells.screen_moments import ScreenMoments
     from nextpert.core.graph.dag import Dag
     from nextpert.core.posterior._parts import Layout, Statistics
 
@@ -51,26 +50,8 @@ def add_cells(
     if moments.n == 1:
         kernels.add_cell(*place, moments.mean, shift, skip, *statistics)
     else:
-        cells = (moments.n, moments.mean, moments.scatter, 1.0)
+        cells = (moments.n, moments.mean, moments.scatter)
         kernels.add_statistics(*place, *cells, shift, skip, *statistics)
-
-
-def add_environments(
-    dag: Dag,
-    layout: Layout,
-    statistics: Statistics,
-    screen: ScreenMoments,
-    chosen: NDArray[np.int64],
-    shifts: NDArray[np.float64],
-) -> None:
-    """Add the cells of some environments of a screen, with their share of its scatter."""
-    place = (dag.indptr, dag.indices, layout.vptr, layout.mptr)
-    n, nothing = screen.n[chosen].astype(np.float64), np.zeros(dag.n_nodes)
-    share = float(n.sum()) / max(int(screen.n.sum()), 1)
-    scatter = (0, nothing, screen.scatter, share)
-    kernels.add_statistics(*place, *scatter, nothing, nothing.astype(np.bool_), *statistics)
-    means, offsets = (np.ascontiguousarray(table[chosen].T) for table in (screen.mean, shifts))
-    kernels.add_means(*place, n, means, offsets, *statistics)
 
 
 def add_to_blocks(

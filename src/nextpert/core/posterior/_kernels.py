@@ -14,12 +14,9 @@ from nextpert.core._compile import entry, inner
 
 @entry
 def add_statistics(
-    indptr, indices, vptr, mptr, n, mean, scatter, share, shift, skip, xtx, xty, yty, cells
+    indptr, indices, vptr, mptr, n, mean, scatter, shift, skip, xtx, xty, yty, cells
 ):
-    """Add the sufficient statistics of one environment in place (math: DAG-BLR, Definition 2).
-
-    ``share`` of the scatter is counted.
-    """
+    """Add the sufficient statistics of one environment in place (math: DAG-BLR, Definition 2)."""
     p = len(indptr) - 1
     for i in range(p):
         if skip[i]:
@@ -38,51 +35,13 @@ def add_statistics(
                 xtx[m + (1 + a) * d] += s
         for a in range(last - first):
             j = indices[first + a]
-            xty[v + k + a] += share * scatter[j, i] + n * mean[j] * response_mean
+            xty[v + k + a] += scatter[j, i] + n * mean[j] * response_mean
             row = m + (k + a) * d + k
             for b in range(last - first):
                 other = indices[first + b]
-                xtx[row + b] += share * scatter[j, other] + n * mean[j] * mean[other]
-        yty[i] += share * scatter[i, i] + n * response_mean * response_mean
+                xtx[row + b] += scatter[j, other] + n * mean[j] * mean[other]
+        yty[i] += scatter[i, i] + n * response_mean * response_mean
         cells[i] += n
-
-
-@entry
-def add_means(indptr, indices, vptr, mptr, n, means, shifts, xtx, xty, yty, cells):
-    """Add what many environments give if no cell differs from its environment's mean, in place.
-
-    ``means`` and ``shifts`` have one row a node: ``(n_nodes, n_environments)``.
-    """
-    count = len(n)
-    widest = np.max(np.diff(vptr))
-    design, weighted = np.ones((widest, count)), np.empty(count)
-    for i in range(len(indptr) - 1):
-        first, last = indptr[i], indptr[i + 1]
-        d = vptr[i + 1] - vptr[i]
-        k = d - (last - first)
-        for a in range(last - first):
-            for e in range(count):
-                design[k + a, e] = means[indices[first + a], e]
-        if k == 1:
-            for e in range(count):
-                design[0, e] = 1.0
-        for a in range(d):
-            sums = 0.0
-            for e in range(count):
-                weighted[e] = n[e] * design[a, e]
-                sums += weighted[e] * (means[i, e] - shifts[i, e])
-            xty[vptr[i] + a] += sums
-            for b in range(a + 1):
-                square = 0.0
-                for e in range(count):
-                    square += weighted[e] * design[b, e]
-                xtx[mptr[i] + a * d + b] += square
-                if b < a:
-                    xtx[mptr[i] + b * d + a] += square
-        for e in range(count):
-            response = means[i, e] - shifts[i, e]
-            yty[i] += n[e] * response * response
-            cells[i] += n[e]
 
 
 @entry

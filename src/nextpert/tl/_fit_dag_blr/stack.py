@@ -21,6 +21,7 @@ from nextpert.core.effects.random_shifts import learn_mixtures, refit
 from nextpert.core.effects.stack import Stack, learn_stack
 from nextpert.core.effects.stacked import (
     GRAPH,
+    OTHER_SCREEN,
     by_name,
     sum_expert,
     unseen_mixture,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Graphs = Sequence[tuple[NDArray[np.int64], Array]]  # folds of perturbations, weights without
 
-OTHER_SCREEN = "other screen"
 FEWEST = 3  # perturbations, to learn from
 _FOLDS = 5  # of perturbations, each left out of one graph
 
@@ -193,7 +193,7 @@ def _graph_by_folds(perturbations: Perturbations, graphs: Graphs) -> Expert:
         effects[fold] = expert.effects
         if expert.shared is not None:
             shared[fold] = expert.shared
-    return Expert("graph", effects, shared)
+    return Expert(GRAPH, effects, shared)
 
 
 def _graphs(
