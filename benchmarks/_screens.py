@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -14,7 +15,7 @@ from nextpert._adata.screen import Environments, read_environments, screen_momen
 from nextpert.core import ScreenMoments
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 UNASSIGNED = ("unassigned", "multi", "no_guide", "control_guide", "nan", "")
 
@@ -220,3 +221,12 @@ def sources_of(args: Any) -> dict[str, Source]:
             changed = replace(changed, depth_key=args.depth_key)
         out[name] = changed
     return out
+
+
+def screens_of(args: Any) -> Iterator[tuple[Source, Screen]]:
+    """Yield the screens asked for, read from ``args.data`` as the arguments say."""
+    for name, source in sources_of(args).items():
+        yield source, read_screen(
+            Path(args.data), source, name=name, n_variable=args.genes, min_seen=args.min_seen,
+            min_cells=args.min_cells,
+        )  # fmt: skip

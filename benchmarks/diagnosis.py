@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import nextpert as npt
-from benchmarks._screens import SOURCES, add_arguments, read_screen, sources_of
+from benchmarks._screens import SOURCES, add_arguments, screens_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,11 +63,8 @@ def simulated() -> Iterator[tuple[str, ad.AnnData]]:
 
 def real(args: argparse.Namespace) -> Iterator[tuple[str, ad.AnnData]]:
     """Yield the real screens asked for, fitted."""
-    for name, source in sources_of(args).items():
-        adata = read_screen(
-            Path(args.data), source, name=name, n_variable=args.genes, min_seen=args.min_seen,
-            min_cells=args.min_cells,
-        ).cells  # fmt: skip
+    for source, screen in screens_of(args):
+        name, adata = screen.name, screen.cells
         roles = source.roles
         npt.pp.setup_screen(
             adata, perturbation_key=roles.perturbation_key, control=roles.control,

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from benchmarks._screens import SOURCES, add_arguments, read_screen, sources_of
+from benchmarks._screens import SOURCES, add_arguments, screens_of
 from benchmarks._shrinkage import ash, james_stein
 from nextpert.core import Dag, DagBlr, ScreenMoments, boss, exogenous_moments
 from nextpert.core.cells.pool_guides import PooledGuides, guide_variance, pool_guides
@@ -275,11 +275,7 @@ def main(arguments: list[str] | None = None) -> None:
     add_arguments(parser)
     args = parser.parse_args(arguments)
     sections = []
-    for name, source in sources_of(args).items():
-        screen = read_screen(
-            Path(args.data), source, name=name, n_variable=args.genes, min_seen=args.min_seen,
-            min_cells=args.min_cells,
-        )  # fmt: skip
+    for source, screen in screens_of(args):
         largest = screen.cells.obs[source.roles.perturbation_key].astype(str).value_counts()
         largest = largest.drop(screen.control).max()
         sizes = [n for n in args.cells if n + LEFT <= largest]

@@ -33,7 +33,7 @@ from benchmarks._predictors import (
     search_controls,
     total_effects,
 )
-from benchmarks._screens import SOURCES, Screen, Statistics, add_arguments, read_screen, sources_of
+from benchmarks._screens import SOURCES, Screen, Statistics, add_arguments, screens_of
 
 ROWS = (
     "no effect (an empty graph)",
@@ -182,13 +182,9 @@ def main(arguments: list[str] | None = None) -> None:
     add_arguments(parser)
     args = parser.parse_args(arguments)
     sections = []
-    for name, source in sources_of(args).items():
-        screen = read_screen(
-            Path(args.data), source, name=name, n_variable=args.genes, min_seen=args.min_seen,
-            min_cells=args.min_cells,
-        )  # fmt: skip
+    for _, screen in screens_of(args):
         if not screen.targets:
-            sections.append(f"## {name}: no target is measured, so none can be left out\n")
+            sections.append(f"## {screen.name}: no target is measured, so none can be left out\n")
         else:
             sections.append(
                 run(screen, n_resamples=args.resamples, detail=args.detail, workers=args.workers)

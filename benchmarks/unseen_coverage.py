@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import norm
 
 import nextpert as npt
-from benchmarks._screens import Screen, add_arguments, read_screen, sources_of
+from benchmarks._screens import Screen, add_arguments, screens_of
 
 LEVEL = 0.9
 
@@ -39,15 +39,11 @@ def main(arguments: list[str] | None = None) -> None:
         "| screen | perturbations | coverage, all genes | coverage, changed genes | error |",
         "|---|---|---|---|---|",
     ]
-    for name, source in sources_of(args).items():
-        screen = read_screen(
-            Path(args.data), source, name=name, n_variable=args.genes, min_seen=args.min_seen,
-            min_cells=args.min_cells,
-        )  # fmt: skip
+    for _, screen in screens_of(args):
         rows = [left_out(screen, target) for target in sorted(screen.targets)]
         inside, changed, error, nothing = (np.concatenate(part) for part in zip(*rows, strict=True))
         lines.append(
-            f"| {name} | {len(rows)} | {100 * inside.mean():.1f} % | "
+            f"| {screen.name} | {len(rows)} | {100 * inside.mean():.1f} % | "
             f"{100 * inside[changed].mean():.1f} % of {changed.sum()} | "
             f"{error.sum() / nothing.sum():.2f} |"
         )

@@ -29,7 +29,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from benchmarks._predictors import fit_weights, search_all
-from benchmarks._screens import SOURCES, Screen, Statistics, add_arguments, read_screen, sources_of
+from benchmarks._screens import SOURCES, Screen, Statistics, add_arguments, screens_of
 from nextpert.core.effects.efficacy import learn_efficacy
 from nextpert.core.effects.experts import (
     Expert,
@@ -245,11 +245,7 @@ def main(arguments: list[str] | None = None) -> None:
     add_arguments(parser)
     args = parser.parse_args(arguments)
     sections = []
-    for name, source in sources_of(args).items():
-        screen = read_screen(
-            Path(args.data), source, name=name, n_variable=args.genes, min_seen=args.min_seen,
-            min_cells=args.min_cells,
-        )  # fmt: skip
+    for _, screen in screens_of(args):
         sections.append(run(screen, args.workers))
         print(sections[-1], flush=True)
     if args.save:
