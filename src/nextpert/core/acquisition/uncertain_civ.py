@@ -119,8 +119,18 @@ class UncertainCiv:
         lies between graphs is not counted. Expected with ``noise_aware``, else as the paper looks
         ahead.
         """
-        before = self._found.before
-        return 1 - self._found.excess / before if before > 0 else np.zeros(self._groups.size)
+        return self.removed_after([])
+
+    def removed_after(self, chosen: Sequence[int]) -> Vector:
+        """Return the share removed by cells of those chosen and of every candidate besides.
+
+        Parameters
+        ----------
+        chosen
+            Indices of candidates, ``n_cells`` cells each; one twice has twice as many.
+        """
+        found = self._look(chosen) if len(chosen) else self._found
+        return 1 - found.excess / found.before if found.before > 0 else np.zeros(self._groups.size)
 
     def plate(self, size: int) -> tuple[NDArray[np.int64], Vector]:
         """Return candidates for one plate, each the best one given the cells of those before.
