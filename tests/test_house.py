@@ -21,6 +21,7 @@ CORE = [
     "predict",
     "effects",
     "acquisition",
+    "plan",
     "simulate",
     "loop",
 ]
