@@ -48,12 +48,12 @@ def test_one_sample_by_quadrature():
 
 def test_power_against_simulation_with_guides():
     rng, n_draws = np.random.default_rng(0), 20000
-    layout, of_control = Layout(2, guide_variance=0.05), Layout(4, guide_variance=0.05)
+    layout, of_control = (Layout(4, guide_variance=0.05) for _ in range(2))
     plan = EffectPrecision([1.5], [0.7], 200, layout, of_control)
     for n in (8, 40):
         means, squares = [], []
         for sd2, where, size, effect in (
-            (1.5, layout, n, 0.6),
+            (1.5, layout, n, 1.2),
             (0.7, of_control, 200, 0.0),
         ):
             g = where.n_guides
@@ -67,7 +67,7 @@ def test_power_against_simulation_with_guides():
         statistic = np.abs(means[0] - means[1]) / np.sqrt(a + b)
         share = (statistic > student.ppf(0.975, freedom)).mean()
         error = np.sqrt(share * (1 - share) / n_draws)
-        assert abs(share - plan.power([n], 0.6)[0, 0]) < 4 * error + 0.005  # Satterthwaite's
+        assert abs(share - plan.power([n], 1.2)[0, 0]) < 4 * error + 0.005  # Satterthwaite's
 
 
 def test_cells_are_the_least_that_do():
@@ -114,26 +114,26 @@ def drawn_means(rng, n_draws, mean, cell, spread):
     return mean + rng.multivariate_normal(np.zeros(len(mean)), cell * spread, n_draws)
 
 
-@pytest.mark.parametrize("n", [10, 200])
+@pytest.mark.parametrize("n", [4, 200])
 def test_variance_of_distances_against_simulation(n):
     rng, p, n_draws = np.random.default_rng(1), 8, 40000
     of_a, of_b, of_goal = (covariance(rng, p) for _ in range(3))
     layout = Layout(2, guide_variance=0.02)
     a, b, k = rng.normal(size=p) * 0.3, rng.normal(size=p) * 0.4, float(layout.spread(n))
-    goal = drawn_means(rng, n_draws, np.zeros(p), of_goal, 1 / 50)
+    goal = drawn_means(rng, n_draws, np.zeros(p), of_goal, 1 / 3)
     to_a = drawn_means(rng, n_draws, a, of_a, k) - goal
     to_b = drawn_means(rng, n_draws, b, of_b, k) - goal
     squares = [(d**2).sum(axis=1) for d in (to_a, to_b)]
-    one = DistancePrecision.of_distance(a, of_a, target_covariance=of_goal / 50, layout=layout)
+    one = DistancePrecision.of_distance(a, of_a, target_covariance=of_goal / 3, layout=layout)
     two = DistancePrecision.of_difference(
-        (a, b), (of_a, of_b), target_covariance=of_goal / 50, layout=layout
+        (a, b), (of_a, of_b), target_covariance=of_goal / 3, layout=layout
     )
-    noise = [np.trace(c) * k + np.trace(of_goal) / 50 for c in (of_a, of_b)]
+    noise = [np.trace(c) * k + np.trace(of_goal) / 3 for c in (of_a, of_b)]
     for plan, found, truth in (
         (one, squares[0] - noise[0], a @ a),
         (two, squares[0] - squares[1] - noise[0] + noise[1], a @ a - b @ b),
     ):
-        np.testing.assert_allclose(plan.sd(n), found.std(), rtol=0.03)
+        np.testing.assert_allclose(plan.sd(n), found.std(), rtol=0.015)
         np.testing.assert_allclose(found.mean(), truth, atol=4 * found.std() / np.sqrt(n_draws))
     right = (squares[0] - noise[0] < squares[1] - noise[1]).mean()
     assert abs(right - two.chance(n, b @ b - a @ a)) < 0.02
