@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.stats import chi2
+
+from nextpert.core.cells.spread_within import spread_within
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -108,8 +109,7 @@ def _ratio(screen: ScreenMoments, members: sp.csr_array) -> NDArray[np.float64]:
 def guide_variance(screen: ScreenMoments, guides: ArrayLike) -> float:
     """Return ``tau_g^2``: how far guides that do nothing scatter beyond sampling.
 
-    By the median over nodes of the mean square between guides over that within, which a few genes
-    that a guide does change do not move.
+    See :func:`~nextpert.core.cells.spread_within.spread_within`.
 
     Parameters
     ----------
@@ -138,14 +138,6 @@ def guide_variance(screen: ScreenMoments, guides: ArrayLike) -> float:
     index = index[screen.n[index] > 1]
     if len(index) < 3:
         return 0.0
-    n = screen.n[index].astype(np.float64)
-    mean = np.average(screen.mean[index], axis=0, weights=n)
-    between = (n[:, None] * (screen.mean[index] - mean) ** 2).sum(axis=0) / (len(index) - 1)
-    within = screen.squares[index].sum(axis=0) / (n - 1).sum()
-    varies = within > 0
-    if not varies.any():
-        return 0.0
-    ratio = between[varies] / within[varies]
-    null = float(chi2.median(len(index) - 1) / (len(index) - 1))
-    size = (n.sum() - (n**2).sum() / n.sum()) / (len(index) - 1)
-    return float(max(np.median(ratio) / null - 1.0, 0.0) / size)
+    block = np.full(screen.n_environments, -1)
+    block[index] = 0
+    return spread_within(screen, block)
