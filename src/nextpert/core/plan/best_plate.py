@@ -1,0 +1,51 @@
+"""The plate that most probably holds the best candidate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core._checks import require_count
+from nextpert.core.predict.ranked_distance import probability_nearest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+
+def probable_plate(draws: Array, size: int) -> NDArray[np.int64]:
+    """Return the candidates that together most probably hold the nearest one.
+
+    Of different candidates at most one is the nearest, so the probability that a plate holds it
+    is the sum of theirs, and the plate that makes it largest takes the most probable ones.
+    Draws must be joint: what is unknown of all candidates alike then tells none of them apart.
+
+    Parameters
+    ----------
+    draws
+        Squared distances under joint draws, shape ``(n_draws, n_candidates)``.
+    size
+        Number of candidates; where there are fewer, all.
+
+    Returns
+    -------
+    ndarray
+        Indices, the most probable first. Of equally probable ones (most are the nearest in no
+        draw) the one with the least mean distance comes first.
+
+    Raises
+    ------
+    ValueError
+        If ``size`` is below 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.plan.best_plate import probable_plate
+    >>> probable_plate(np.array([[1.0, 2.0, 3.0, 9.0], [4.0, 5.0, 3.0, 9.0]]), 3).tolist()
+    [0, 2, 1]
+    """
+    wanted = require_count(size, "size")
+    return np.lexsort((draws.mean(axis=0), -probability_nearest(draws)))[:wanted]
