@@ -123,10 +123,16 @@ def effects(adata):
     npt.tl.perturbation_effects(adata, candidates="genes", genes="all")
 
 
+def plan(adata):
+    fit(adata)
+    npt.tl.plan_screen(adata, "MYC", pending=["STK3"], candidates="genes", n_samples=20)
+
+
 CALLS = [
     learn, learn_in_full_order, given, no_arcs, fit, fit_exact_known_noise, fit_table,
     fit_controls_alone, fit_layer, design, design_group, design_means, cpca, assign, screen,
     screen_alone, study, diagnose, replay, dag_fit, target_distances, effects,
+    plan,
 ]  # fmt: skip
 
 

@@ -24,7 +24,7 @@ WRONG = {
     "adata": (None, 3, "screen.h5ad", np.zeros((3, 3)), pd.DataFrame({"MYC": [1.0]})),
     **dict.fromkeys(("perturbation_key", "dag_key", "key", "condition_key", "guides_key"), TEXT),
     **dict.fromkeys(("layer", "depth_key", "posterior_key", "guide_key", "guide_separator"), TEXT),
-    **dict.fromkeys(("method", "environments", "acquisition"), ("best", 3, "", ["bic"])),
+    **dict.fromkeys(("method", "environments", "acquisition", "aim"), ("best", 3, "", ["bic"])),
     **dict.fromkeys(("combinations", "outside", "normalise", "multiple"), ("best", 3, "", ["a"])),
     **dict.fromkeys(("preset", "controls", "prior_units"), ("best", 3, "", ["a"])),
     "condition": (3, "", "Contrl"),
@@ -40,7 +40,17 @@ WRONG = {
     "held_out": ("maybe", 2),
     "protein": (3, None),
     **dict.fromkeys(("n_cells", "n_components", "n_rounds", "n_repeats", "n_top"), COUNT),
-    "n_perturbations": COUNT,
+    **dict.fromkeys(("n_perturbations", "n_guides", "least_cells"), COUNT),
+    "plate_format": (12, *COUNT),
+    **dict.fromkeys(("most_new", "n_controls"), (-1, "ten", 1.5, True)),
+    "must": (*NAMES[:3], "MYC", ["NOPE"]),
+    "never": (*NAMES[:3], "MYC", ["NOPE"]),
+    "pending": (3, b"MYC", [None], ["NOPE"], {"MYC": 0}, {"NOPE": 3}, {"MYC": "few"}),
+    "costs": (
+        *(3, "MYC", {"budget": 0}, {"cell": 1}, {"budget": 9, "cel": 1}),
+        *({"budget": 9, "cell": NAN}, {"budget": 9, "perturbation": {"MYC": 1}}),
+    ),
+    "replay_key": (3, ""),
     **dict.fromkeys(("ncols", "n_cols", "levels", "max_cells", "n_perturbed", "min_umi"), COUNT),
     "n_graphs": COUNT,
     **dict.fromkeys(("n_samples", "n_folds", "n_genes", "n_control"), (1, *COUNT)),
@@ -100,6 +110,7 @@ WRONG = {
 # What is no error: the default, or of no consequence with the other arguments.
 FINE = {
     ("tl.design_interventions", "perturbation_key", "None"),
+    ("tl.plan_screen", "aim", "'best'"),
     ("pp.assign_guides", "threshold", "-1"),
     ("pp.assign_guides", "control", "'contrl'"),
     # The source is looked for first; see tests/datasets for the rest.
@@ -109,6 +120,7 @@ FINE = {
 }
 ARGUMENTS = {
     "tl.design_interventions": {"target": "MYC", "n_samples": 5},
+    "tl.plan_screen": {"target": "MYC", "n_samples": 5},
     "tl.target_distances": {"target": "MYC"},
     "tl.replay_design": {"targets": ["MYC"], "n_repeats": 2, "n_rounds": 1, "criteria": ["random"]},
     "tl.learn_dag": {"n_runs": 2, "method": "boss"},

@@ -95,6 +95,21 @@ def test_values_by_dense_regressions(n, noise_aware, effects, uncertain):
     assert np.ptp(removed) > 0.01
 
 
+def test_weights_of_candidates(uncertain):
+    model = uncertain(2)
+    weights = np.array([0.0, 2.0, 0.0, 1.0, 1.0])
+    found = UncertainCiv(model.blr, model.known, TARGET, n_cells=3, weights=weights)
+    gaps = [dense_gaps(model, TARGET, 3, False, j)[1] for j in range(5)]
+    np.testing.assert_allclose(found.values(), np.array(gaps) @ weights / 4, rtol=1e-8)
+    few = UncertainCiv(
+        model.blr, model.known, TARGET, n_cells=3, weights=weights, n_average=3, rng=0
+    )
+    np.testing.assert_allclose(few.values(), found.values(), rtol=1e-8)
+    for bad in ([0.0] * 5, [-1.0, 1, 1, 1, 1]):
+        with pytest.raises(ValueError, match="weights of candidates must be 0 or more"):
+            UncertainCiv(model.blr, model.known, TARGET, weights=bad)
+
+
 def test_output_weights_are_those_of_the_expected_gaps(uncertain):
     model = uncertain(2)
     _, off = terms(model, model.cov, TARGET, 1)

@@ -79,6 +79,16 @@ def test_costs(cover):
         fill_plate(gains, 1, allowed=EVERY, must=[0, 1])
 
 
+def test_few_new_ones(cover):
+    gains = {"a": lambda _: np.array([0.6, 0.5, 0.4, 0.3, 0.2, 0.1])}
+    new = np.array([True, True, True, False, False, True])
+    plate = fill_plate(gains, 6, allowed=EVERY, new=new, most_new=2)
+    assert plate.chosen == [0, 1, 3, 4]
+    assert fill_plate(gains, 2, allowed=EVERY, new=new, most_new=0).chosen == [3, 4]
+    with pytest.raises(ValueError, match="new than most_new=1"):
+        fill_plate(gains, 3, allowed=EVERY, must=[0, 5], new=new, most_new=1)
+
+
 def test_share_removed_after_some_is_that_of_the_plate():
     rng = np.random.default_rng(1)
     blr = DagBlr(Dag.from_edges(3, [(0, 1), (1, 2)]), noise_var=1.0, intercept=False)

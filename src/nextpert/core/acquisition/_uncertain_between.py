@@ -37,6 +37,9 @@ class Groups:
     ) -> Groups:
         """Group the candidates; at most ``n_average`` of those alone, drawn at random."""
         chosen, alike = np.flatnonzero(alone), np.flatnonzero(~alone)
+        if len(chosen) > n_average:  # those that count for nothing are left out first
+            chosen = chosen[np.argsort(weights[chosen] == 0, kind="stable")]
+            chosen = chosen[: max(n_average, int((weights[chosen] > 0).sum()))]
         if len(chosen) > n_average:
             chosen = np.sort(rng.choice(chosen, n_average, replace=False))
         group = np.where(alone, -1, 0)

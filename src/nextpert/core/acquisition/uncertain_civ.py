@@ -53,6 +53,9 @@ class UncertainCiv:
         Whether the hypothetical cells' scatter teaches too (see :class:`LookaheadAcquisition`).
     output_weighted
         Whether candidates are weighted such that their expected gaps are spread evenly (CIV-OW).
+    weights
+        What every candidate counts for in the average, shape ``(n_perturbations,)``, none
+        negative; they are scaled to a sum of 1. Alike by default.
     n_average
         Of more candidates with cells, or with effects told as such, than this (at least 2), the
         average takes as many, drawn at random. Every candidate is still valued, with what its
@@ -89,6 +92,7 @@ class UncertainCiv:
         n_cells: float = 1,
         noise_aware: bool = False,
         output_weighted: bool = False,
+        weights: ArrayLike | None = None,
         n_average: int = 1000,
         rng: int | np.random.Generator | None = None,
     ) -> None:
@@ -100,13 +104,14 @@ class UncertainCiv:
         self.target_mean = as_vector(target_mean, blr.n_nodes, "target_mean")
         self.n_cells = require_positive(n_cells, "n_cells")
         self.noise_aware = bool(noise_aware)
-        weights = np.full(known.n_perturbations, 1 / known.n_perturbations)
+        count = _counting(weights, known.n_perturbations)
         if output_weighted:
             gap = np.mean([self._expected_terms(*pair) for pair in self._pairs], axis=0)
-            weights = Pool(gap).output_weights(np.zeros(blr.n_nodes))
+            count = count * Pool(gap).output_weights(np.zeros(blr.n_nodes))
+            count = count / count.sum()
         alone = np.any([_is_alone(each) for _, each in self._pairs], axis=0)
         most = require_count(n_average, "n_average", least=2)
-        self._groups = Groups.of(weights, alone, most, as_rng(rng))
+        self._groups = Groups.of(count, alone, most, as_rng(rng))
 
     def values(self) -> Vector:
         """Return the criterion after cells of every candidate, ``(n_perturbations,)``."""
@@ -240,6 +245,16 @@ class _Found(NamedTuple):
     before: float  # excess now, before any further cell
     excess: Vector  # after cells of every candidate, within graphs, less the floor
     between: Vector
+
+
+def _counting(weights: ArrayLike | None, n: int) -> Vector:
+    if weights is None:
+        return np.full(n, 1 / n)
+    given = as_vector(weights, n, "weights")
+    if given.min() < 0 or given.sum() == 0:
+        message = "weights of candidates must be 0 or more, and one of them above."
+        raise ValueError(message)
+    return given / given.sum()
 
 
 def _is_alone(known: ShiftPosterior) -> NDArray[np.bool_]:

@@ -33,6 +33,8 @@ def fill_plate(
     pending: Sequence[int] = (),
     cost: Vector | None = None,
     budget: float = np.inf,
+    new: NDArray[np.bool_] | None = None,
+    most_new: int | None = None,
 ) -> FilledPlate:
     """Choose the candidates of a plate greedily, for one aim or several.
 
@@ -59,12 +61,15 @@ def fill_plate(
         Cost of a well of every candidate, cells included, shape ``(n_candidates,)``.
     budget
         Most to be spent.
+    new, most_new
+        Candidates that have to be made first, shape ``(n_candidates,)``, and most of them on the
+        plate.
 
     Raises
     ------
     ValueError
-        If the candidates that must be chosen are more than the wells, or cost more than the
-        budget.
+        If the candidates that must be chosen are more than the wells or, those that are new, more
+        than ``most_new``, or cost more than the budget.
 
     Examples
     --------
@@ -86,11 +91,16 @@ def fill_plate(
     if spent > budget:
         message = f"The candidates that must be on the plate cost {spent:g} of {budget:g}."
         raise ValueError(message)
+    fresh = np.zeros(len(allowed), dtype=np.bool_) if new is None else new
+    room = np.inf if most_new is None else most_new - fresh[list(must)].sum()
+    if room < 0:
+        message = f"More candidates that must be on the plate are new than most_new={most_new}."
+        raise ValueError(message)
     plate = FilledPlate(list(must), ["must"] * len(must), [np.nan] * len(must))
     left = allowed.copy()
     left[list(must)] = False
     while len(plate.chosen) < size:
-        usable = left & (price <= budget - spent)
+        usable = left & (price <= budget - spent) & (~fresh if room < 1 else True)
         if not usable.any():
             break
         before = [*pending, *plate.chosen]
@@ -102,4 +112,5 @@ def fill_plate(
         plate.gains.append(float(gains[aim, best]))
         left[best] = False
         spent += float(price[best])
+        room -= fresh[best]
     return plate

@@ -1,0 +1,234 @@
+"""``tl.plan_screen``: which perturbations share the next plate, and how many cells each gets."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert import _adata
+from nextpert.core._checks import as_rng
+from nextpert.core.predict.ranked_distance import ranked_distance
+from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.tl._design_interventions.target import read_target
+from nextpert.tl._plan_screen.constraints import read_constraints
+from nextpert.tl._plan_screen.tables import FORMATS, best_known, pending_table, plate_table
+from nextpert.tl._plan_screen.wells import AIMS, choose_wells, split_cells
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import anndata as ad
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+
+def plan_screen(
+    adata: ad.AnnData,
+    target: str | tuple[str, str] | Mapping[str, float] | pd.Series,
+    *,
+    n_perturbations: int = 8,
+    n_cells: int = 2000,
+    aim: str = "both",
+    candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
+    must: Iterable[str] | None = None,
+    never: Iterable[str] | None = None,
+    pending: Iterable[str] | Mapping[str, int] | None = None,
+    costs: Mapping[str, Any] | None = None,
+    least_cells: int = 20,
+    most_new: int | None = None,
+    n_controls: int | None = None,
+    n_guides: int = 1,
+    plate_format: int = 96,
+    posterior_key: str = "dag_blr",
+    n_samples: int = 1000,
+    rng: int | np.random.Generator | None = 0,
+    key_added: str = "plan",
+    copy: bool = False,
+) -> ad.AnnData | None:
+    """Plan the next plate: perturbations, cells of each and controls, within a budget.
+
+    Wells are filled one by one. One aim is to find the best: a candidate gains the probability
+    that it is the nearest to the target, so that the plate is the one that most probably holds
+    the nearest. The other is to learn the way: a candidate gains the share of what cells may
+    teach (causal integrated variance, Zhang et al. 2023, doi:10.1038/s42256-023-00719-0) that its
+    cells are expected to remove beyond those of the wells before. With both, each well goes where
+    the larger share is to be gained, that of finding the best times the probability that no
+    measured candidate is known to be it.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes with a posterior from :func:`fit_dag_blr`.
+    target
+        The wanted state, as in :func:`design_interventions`.
+    n_perturbations
+        Most perturbations on the plate.
+    n_cells
+        Cells in all, controls included.
+    aim
+        ``"both"`` (default), ``"best"`` or ``"learn"``.
+    candidates
+        As in :func:`design_interventions`: ``None`` (default), every perturbation the fit used;
+        ``"genes"``; a list of labels, combinations included; or a table of shifts.
+    must
+        Candidates that have to be on the plate.
+    never
+        Candidates that cannot be, or genes that no candidate may target.
+    pending
+        Candidates under way or in the freezer, counted as if measured: labels (with as many cells
+        as a well of this plate), or a mapping of labels to numbers of cells.
+    costs
+        ``None`` (default): wells and cells are what is counted. Or a mapping with ``"budget"``,
+        ``"perturbation"`` (cost of one, or a mapping of candidates to costs) and ``"cell"``, in
+        any currency: the wells are then chosen by what they gain per cost.
+    least_cells
+        Least cells of a perturbation. There are fewer perturbations where cells do not suffice.
+    most_new
+        Most perturbations on the plate of which no cell was seen (new guides to be made);
+        ``None`` for any number.
+    n_controls
+        Control cells on the plate, of ``n_cells``. ``None`` (default): as many as make the
+        differences between ``k`` perturbations and their controls most precise, the square root
+        of ``k`` times the cells of a perturbation (Dunnett 1955, doi:10.2307/2281208).
+    n_guides
+        Guides of a perturbation, which share its cells.
+    plate_format
+        Wells of a plate, 8, 96 or 384, for the names of the wells.
+    posterior_key
+        Posterior in ``adata.uns``.
+    n_samples
+        Number of posterior draws.
+    rng
+        Seed or generator.
+    key_added
+        Name of the results.
+    copy
+        Whether to return a copy instead of writing to ``adata``.
+
+    Returns
+    -------
+    ~anndata.AnnData or None
+        ``None``, or the copy. Writes ``uns["plan"]`` with:
+
+        - ``plate``: a table, one row a well in the order chosen, controls last: ``well``,
+          ``perturbation``, ``target_genes``, ``n_guides``, ``n_cells``, ``n_cells_seen``,
+          ``aim`` (that chose it), ``why`` (in words), ``probability_best`` (of being the nearest
+          of all candidates), ``probability_covered`` (that the nearest is on the plate up to this
+          well or under way), ``uncertainty_removed`` (expected, by the cells up to this well),
+          ``predicted_distance`` with its 90 % interval ``predicted_low`` to ``predicted_high``
+          (as in :func:`design_interventions`) and ``cost``.
+        - ``summary``: ``n_cells``, ``n_controls``, ``cost``, ``probability_covered`` and
+          ``uncertainty_removed`` of the whole plate; and ``best_known``, the measured candidate
+          (of at least ``least_cells`` cells) that most probably is the nearest of all, with its
+          ``probability_known``: 1 says that no plate is needed to find the best.
+        - ``pending``: a table of what was counted as under way; ``genes``; ``cells``, the
+          fingerprint of the fit's cells; ``params``.
+
+        ``uns["plan"]["plate"].to_csv("plate.csv")`` is what goes to the bench.
+
+    Raises
+    ------
+    ValueError
+        If there is no posterior, a name is unknown (close matches are given), constraints
+        contradict each other, or cells or budget do not suffice for one perturbation. Nothing is
+        written then.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(
+    ...     n_genes=6, n_control=300, n_perturbed=40, perturbed=4, expected_degree=2
+    ... )
+    >>> npt.tl.learn_dag(adata, n_runs=2)
+    >>> npt.tl.fit_dag_blr(adata)
+    >>> target = adata.obs["perturbation"].unique()[1]
+    >>> npt.tl.plan_screen(adata, target, n_perturbations=2, n_cells=200, candidates="genes")
+    >>> plate = adata.uns["plan"]["plate"]
+    >>> plate["well"].tolist(), int(plate["n_cells"].sum())
+    (['A1', 'B1', 'C1'], 200)
+    """
+    _adata.check_arguments(locals())
+    _adata.check_key(key_added)
+    _adata.check_writable(adata, copy=copy)
+    _check_words(aim, plate_format)
+    fit = _adata.posterior_from(adata, posterior_key)
+    pool = read_candidates(candidates, None, fit)
+    wanted = read_target(adata, target, fit, str(fit.params["perturbation_key"]))
+    wells = split_cells(n_cells, n_perturbations, n_controls, least_cells)
+    limits = read_constraints(
+        pool.interventions, must=must, never=never, pending=pending, costs=costs,
+        cells_each=wells.each,
+    )  # fmt: skip
+    generator = as_rng(rng)
+    known = fit.known(pool.prior)
+    distance = ranked_distance(
+        fit.posteriors, known, wanted.mean, target_variance=wanted.variance,
+        n_samples=n_samples, rng=generator,
+    )  # fmt: skip
+    plan = choose_wells(
+        fit.posteriors, known, wanted, distance, limits, wells, aim=aim,
+        most_new=most_new, fixed_controls=n_controls, rng=generator,
+    )  # fmt: skip
+    plate = plate_table(pool, plan, n_guides, plate_format, distance, fit)
+    under_way = np.flatnonzero(limits.pending)
+    stored = {
+        "plate": plate,
+        "summary": {
+            "n_cells": int(plate["n_cells"].sum()),
+            "n_controls": int(plan.n_controls),
+            "cost": float(plan.cost.sum() + plan.control_cost),
+            "probability_covered": float(plan.covered[-1]),
+            "uncertainty_removed": float(plan.removed[-1]),
+            **best_known(pool, distance, known[0].n, least_cells),
+        },
+        "pending": pending_table(
+            [pool.interventions.names[i] for i in under_way], limits.pending[under_way]
+        ),
+        "target_mean": wanted.mean,
+        "genes": _adata.strings(fit.genes),
+        "cells": fit.cells,
+        "params": {
+            "target": wanted.name,
+            "aim": aim,
+            "n_perturbations": int(n_perturbations),
+            "n_cells": int(n_cells),
+            "n_candidates": len(pool.interventions.names),
+            "least_cells": int(least_cells),
+            "n_guides": int(n_guides),
+            "plate_format": int(plate_format),
+            "n_samples": int(n_samples),
+            "posterior_key": posterior_key,
+        },
+    }
+    written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
+    _say(stored, len(plan.chosen))
+    return written
+
+
+def _say(stored: dict[str, Any], n_chosen: int) -> None:
+    table, summary = stored["plate"], stored["summary"]
+    first = table["perturbation"].head(min(n_chosen, 8)).astype(str)
+    logger.info(
+        "Plate of %d perturbations (%d cells, %d of them controls) towards %s: %s%s. It holds the "
+        "nearest of %d candidates with probability %.2f and is expected to remove %.2g %% of what "
+        "cells may teach. Best so far: %s, the nearest with probability %.2f.",
+        n_chosen, summary["n_cells"], summary["n_controls"], stored["params"]["target"],
+        ", ".join(first), ", …" if n_chosen > 8 else "", stored["params"]["n_candidates"],
+        summary["probability_covered"], 100 * summary["uncertainty_removed"],
+        summary["best_known"] or "none", summary["probability_known"],
+    )  # fmt: skip
+
+
+def _check_words(aim: str, plate_format: int) -> None:
+    if aim not in AIMS:
+        message = (
+            f"aim must be one of {', '.join(AIMS)}, but is {aim!r}."
+            f"{_adata.closest([str(aim)], AIMS)}"
+        )
+        raise ValueError(message)
+    if plate_format not in FORMATS:
+        message = f"plate_format must be 8, 96 or 384 wells, but is {plate_format}."
+        raise ValueError(message)

@@ -1,0 +1,121 @@
+"""The table of a plate, as it is handed to the bench."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from nextpert._adata import strings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from nextpert._adata import FittedPosterior
+    from nextpert.core.predict.ranked_distance import RankedDistance
+    from nextpert.tl._design_interventions.candidates import Candidates
+    from nextpert.tl._plan_screen.wells import Plan
+
+    Vector = NDArray[np.float64]
+
+# Rows of the plates that are sold, by their number of wells.
+FORMATS = {8: 8, 96: 8, 384: 16}
+
+
+def well_names(n: int, plate_format: int) -> list[str]:
+    """Return the names of the first wells, column by column as a multichannel pipette fills them.
+
+    Wells of further plates bear the number of the plate: ``2-A1``.
+
+    Examples
+    --------
+    >>> from nextpert.tl._plan_screen.tables import well_names
+    >>> well_names(9, 8)[-2:], well_names(10, 96)[-2:], well_names(17, 384)[-1]
+    (['H1', '2-A1'], ['A2', 'B2'], 'A2')
+    """
+    rows = FORMATS[plate_format]
+    names = []
+    for i in range(n):
+        plate, place = divmod(i, plate_format)
+        column, row = divmod(place, rows)
+        first = f"{plate + 1}-" if plate else ""
+        names.append(f"{first}{chr(ord('A') + row)}{column + 1}")
+    return names
+
+
+def plate_table(
+    pool: Candidates,
+    plan: Plan,
+    n_guides: int,
+    plate_format: int,
+    distance: RankedDistance,
+    fit: FittedPosterior,
+) -> pd.DataFrame:
+    """Return one row a well, in the order chosen, the controls last."""
+    given, index = pool.interventions, np.array(plan.chosen, dtype=np.int64)
+    names = fit.environments["perturbation"].astype(str)
+    seen = dict(zip(names, fit.environments["n_cells"].astype(int), strict=True))
+    columns: dict[str, Any] = {
+        "perturbation": [given.names[i] for i in index],
+        "target_genes": [", ".join(given.targets[i]) for i in index],
+        "n_guides": np.full(len(index), n_guides),
+        "n_cells": plan.cells,
+        "n_cells_seen": [seen.get(given.names[i], 0) for i in index],
+        "aim": plan.aims,
+        "why": [
+            _why(aim, gain, distance.nearest[i])
+            for aim, gain, i in zip(plan.aims, plan.gains, index, strict=True)
+        ],
+        "probability_best": distance.nearest[index],
+        "probability_covered": plan.covered,
+        "uncertainty_removed": plan.removed,
+        "predicted_distance": np.maximum(distance.mean[index], 0.0),
+        "predicted_low": distance.low[index],
+        "predicted_high": distance.high[index],
+        "cost": plan.cost,
+    }
+    table = pd.DataFrame(columns)
+    if plan.n_controls:
+        table.loc[len(table)] = [
+            str(fit.params["control"]), "", 0, plan.n_controls, fit.n_control_cells, "control",
+            "what the others are compared with", 0.0, plan.covered[-1], plan.removed[-1],
+            max(distance.mean[-1], 0.0), distance.low[-1], distance.high[-1], plan.control_cost,
+        ]  # fmt: skip
+    table.insert(0, "well", well_names(len(table), plate_format))
+    for name in ("well", "perturbation", "target_genes", "aim", "why"):
+        table[name] = strings(table[name])
+    for name in ("n_guides", "n_cells", "n_cells_seen"):
+        table[name] = table[name].astype(np.int64)
+    return table
+
+
+def pending_table(names: Sequence[str], cells: Vector) -> pd.DataFrame:
+    """Return the candidates counted as under way, with their cells."""
+    return pd.DataFrame(
+        {"perturbation": strings(names), "n_cells": cells}, index=pd.Index(np.arange(len(names)))
+    )
+
+
+def best_known(
+    pool: Candidates, distance: RankedDistance, n_cells: Vector, least: int
+) -> dict[str, str | float]:
+    """Return the measured candidate that most probably is the nearest, and how probably."""
+    known = np.where(n_cells >= least, distance.nearest[:-1], -1.0)
+    best = int(known.argmax())
+    if known[best] < 0:
+        return {"best_known": "", "probability_known": 0.0}
+    return {
+        "best_known": pool.interventions.names[best],
+        "probability_known": float(known[best]),
+    }
+
+
+def _why(aim: str, gain: float, nearest: float) -> str:
+    if aim == "best":
+        return f"the nearest with probability {nearest:.2g}"
+    if aim == "learn":
+        return f"removes {100 * gain:.2g} % more of what cells may teach"
+    return "has to be on the plate"

@@ -1,0 +1,68 @@
+"""The figure of a plate: every well, its cells, and the replay beside it."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import nextpert as npt
+from nextpert.pl import plan_screen
+
+
+@pytest.fixture(scope="module")
+def _planned():
+    adata = npt.datasets.simulated_screen(
+        n_genes=8, n_control=300, n_perturbed=60, perturbed=4, expected_degree=2, rng=0
+    )
+    npt.tl.learn_dag(adata, n_runs=2)
+    npt.tl.fit_dag_blr(adata)
+    npt.tl.plan_screen(adata, str(adata.obs["perturbation"].iloc[-1]), candidates="genes")
+    return adata
+
+
+@pytest.fixture
+def planned(_planned):
+    return _planned.copy()
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    plt.close("all")
+
+
+def test_every_well_is_drawn(planned):
+    table = planned.uns["plan"]["plate"]
+    axes = plan_screen(planned, show=False)
+    names = [label.get_text() for label in axes[0].get_yticklabels()]
+    assert [name.split()[1] for name in names] == table["perturbation"].tolist()
+    assert [name.endswith("(new)") for name in names] == (table["n_cells_seen"] == 0).tolist()
+    marks = [line for line in axes[0].lines if line.get_marker() != "None"]
+    drawn = [line.get_xdata()[0] for line in marks]
+    np.testing.assert_allclose(drawn, table["predicted_distance"])
+    spans = [line.get_xdata() for line in axes[0].lines if line.get_linestyle() == "-"]
+    np.testing.assert_allclose(spans, table[["predicted_low", "predicted_high"]])
+    assert [bar.get_width() for bar in axes[1].patches] == table["n_cells"].tolist()
+    assert f"{table['n_cells'].sum()} cells" in axes[1].get_title()
+
+
+def test_worth_grows_by_the_wells(planned):
+    wells = planned.uns["plan"]["plate"].query("aim != 'control'")
+    covered, removed = plan_screen(planned, show=False)[2].lines
+    np.testing.assert_allclose(covered.get_xdata(), 100 * wells["probability_covered"])
+    np.testing.assert_allclose(removed.get_xdata(), 100 * wells["uncertainty_removed"])
+
+
+def test_a_replay_is_drawn_beside_it(planned):
+    npt.tl.replay_design(planned, criteria=["thompson"], n_rounds=2, n_repeats=2)
+    assert len(plan_screen(planned, show=False)) == 4
+    assert len(plan_screen(planned, replay_key=None, show=False)) == 3
+
+
+def test_axes_of_ones_own_and_no_plan(planned):
+    _, ax = plt.subplots()
+    assert plan_screen(planned, ax=ax) is ax
+    assert ax.get_legend() is not None
+    with pytest.raises(ValueError, match="no plan 'other': run tl"):
+        plan_screen(planned, key="other")

@@ -1,0 +1,157 @@
+"""The next plate: what is on it, its cells and costs, and what constraints do."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+import nextpert as npt
+from nextpert.core.predict.ranked_distance import ranked_distance
+from nextpert.tl._plan_screen.wells import split_cells
+
+
+@pytest.fixture(scope="module")
+def _fitted():
+    adata = npt.datasets.simulated_screen(
+        n_control=600, n_perturbed=40, perturbed=["MYC", "FOS", "CDK4", "B2M", "CD58"], rng=1
+    )
+    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
+    npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+@pytest.fixture
+def fitted(_fitted):
+    """A simulated screen, fitted on its true graph."""
+    return _fitted.copy()
+
+
+def planned(adata, target="MYC", **options):
+    """Return the wells of perturbations, the controls, and all that was stored."""
+    npt.tl.plan_screen(adata, target, **{"n_samples": 200, **options})
+    stored = adata.uns["plan"]
+    table = stored["plate"]
+    return table[table["aim"] != "control"], table[table["aim"] == "control"], stored
+
+
+def test_a_plate_has_the_wells_and_cells_asked_for(fitted):
+    wells, controls, stored = planned(
+        fitted, n_perturbations=6, n_cells=700, candidates="genes", n_guides=3
+    )
+    assert len(wells) == 6
+    assert wells["perturbation"].is_unique
+    assert stored["plate"]["n_cells"].sum() == 700
+    assert np.ptp(wells["n_cells"]) <= 1
+    assert controls["n_cells"].item() == pytest.approx(6**0.5 * wells["n_cells"].mean(), rel=0.02)
+    assert (wells["n_guides"] == 3).all()
+    assert stored["plate"]["well"].tolist() == ["A1", "B1", "C1", "D1", "E1", "F1", "G1"]
+    assert wells["uncertainty_removed"].is_monotonic_increasing
+    assert wells["probability_covered"].is_monotonic_increasing
+    assert stored["summary"]["probability_covered"] == wells["probability_covered"].iloc[-1]
+
+
+def test_the_best_are_those_that_most_probably_are_the_nearest(fitted):
+    wells, _, _ = planned(fitted, aim="best", n_perturbations=3, candidates="genes", rng=5)
+    fit = npt._adata.posterior_from(fitted)
+    pool = npt.tl._design_interventions.candidates.read_candidates("genes", None, fit)
+    wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
+    nearest = ranked_distance(
+        fit.posteriors, fit.known(pool.prior), wanted.mean, target_variance=wanted.variance,
+        n_samples=200, rng=5,
+    ).nearest[:-1]  # fmt: skip
+    order = np.argsort(-nearest, kind="stable")[:3]
+    assert wells["perturbation"].tolist() == [pool.interventions.names[i] for i in order]
+    np.testing.assert_allclose(wells["probability_covered"], np.cumsum(nearest[order]))
+    assert (wells["aim"] == "best").all()
+
+
+def test_where_the_best_is_known_wells_go_to_learning(fitted):
+    _, _, stored = planned(fitted, candidates="genes")
+    assert stored["summary"]["best_known"] == "MYC"
+    assert stored["summary"]["probability_known"] == 1.0
+    assert set(planned(fitted, candidates="genes")[0]["aim"]) == {"learn"}
+
+
+def test_learning_removes_more_than_other_plates(fitted):
+    best, _, _ = planned(fitted, aim="learn", n_perturbations=2, candidates="genes")
+    rng = np.random.default_rng(0)
+    genes = [str(gene) for gene in fitted.uns["dag_blr"]["genes"]]
+    for _ in range(5):
+        pair = rng.choice(genes, 2, replace=False).tolist()
+        other, _, _ = planned(fitted, aim="learn", n_perturbations=2, candidates="genes", must=pair)
+        removed = other["uncertainty_removed"].iloc[-1]
+        assert removed <= best["uncertainty_removed"].iloc[-1] + 1e-12
+
+
+def test_names(fitted):
+    wells, _, stored = planned(
+        fitted, must=["FOS"], never=["CDK4"], pending={"B2M": 50}, candidates="genes",
+        n_perturbations=36,
+    )  # fmt: skip
+    assert wells["perturbation"].iloc[0] == "FOS"
+    assert wells["why"].iloc[0] == "has to be on the plate"
+    assert not {"CDK4", "B2M"} & set(wells["perturbation"])
+    assert len(wells) == 34
+    assert stored["pending"].to_dict("list") == {"perturbation": ["B2M"], "n_cells": [50.0]}
+    # A forbidden gene is forbidden in combinations too.
+    wells, _, _ = planned(fitted, candidates=["MYC", "MYC+FOS", "CD58"], never=["FOS"])
+    assert set(wells["perturbation"]) == {"MYC", "CD58"}
+
+
+def test_few_new_ones(fitted):
+    wells, _, _ = planned(fitted, candidates="genes", n_perturbations=4, most_new=1, aim="learn")
+    assert (wells["n_cells_seen"] == 0).sum() <= 1
+    assert len(wells) == 4
+
+
+def test_costs(fitted):
+    price = {"MYC": 10.0, "FOS": 10.0, "CDK4": 500.0, "B2M": 10.0, "CD58": 10.0}
+    costs = {"budget": 200, "perturbation": price, "cell": 0.1}
+    wells, controls, stored = planned(fitted, costs=costs, n_cells=1000, n_perturbations=5)
+    assert "CDK4" not in set(wells["perturbation"])
+    spent = (
+        sum(price[name] for name in wells["perturbation"]) + 0.1 * stored["plate"]["n_cells"].sum()
+    )
+    assert stored["summary"]["cost"] == pytest.approx(spent)
+    assert spent <= 200
+    assert controls["cost"].item() == pytest.approx(0.1 * controls["n_cells"].item())
+    with pytest.raises(ValueError, match="the budget of 11 does not pay for one"):
+        planned(fitted, costs={**costs, "budget": 11}, n_cells=1000)
+    # A budget too small for wells of that many cells pays for smaller ones.
+    wells, _, stored = planned(
+        fitted, costs={**costs, "budget": 20}, n_cells=1000, n_controls=10, n_perturbations=2
+    )
+    assert len(wells) == 1
+    assert wells["n_cells"].item() == 90
+    assert stored["summary"]["cost"] <= 20
+
+
+def test_cells_that_do_not_suffice():
+    assert split_cells(100, 8, 0, 20).size == 5
+    with pytest.raises(ValueError, match="20 cells do not suffice for a perturbation of at least"):
+        split_cells(20, 3, 10, 20)
+
+
+def test_contradictions_write_nothing(fitted):
+    for options, words in (
+        ({"must": ["MYC"], "never": ["MYC"]}, "both in must and in never"),
+        ({"must": ["MYC"], "pending": ["MYC"]}, "both in must and in pending"),
+        ({"must": ["MCY"]}, "Close matches: MYC"),
+        ({"never": ["MYC", "FOS", "CDK4", "B2M", "CD58"]}, "No candidate is left"),
+        ({"plate_format": 12}, "plate_format must be 8, 96 or 384"),
+        ({"aim": "bst"}, "Close matches: best"),
+        ({"must": ["STAT1"], "candidates": "genes", "most_new": 0}, "most_new=0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            npt.tl.plan_screen(fitted, "MYC", **options)
+    assert "plan" not in fitted.uns
+
+
+def test_the_same_seed_gives_the_same_plate_and_it_is_told(fitted, caplog):
+    with caplog.at_level(logging.INFO, "nextpert"):
+        first = planned(fitted, rng=3)[2]["plate"]
+    assert "Best so far: MYC" in caplog.text
+    copied = npt.tl.plan_screen(fitted, "MYC", n_samples=200, rng=3, copy=True)
+    assert copied.uns["plan"]["plate"].equals(first)
