@@ -57,11 +57,12 @@ def test_the_best_are_those_that_most_probably_are_the_nearest(fitted):
     fit = npt._adata.posterior_from(fitted)
     pool = npt.tl._design_interventions.candidates.read_candidates("genes", None, fit)
     wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
-    nearest = ranked_distance(
+    found = ranked_distance(
         fit.posteriors, fit.known(pool.prior), wanted.mean, target_variance=wanted.variance,
         n_samples=200, rng=5,
-    ).nearest[:-1]  # fmt: skip
-    order = np.argsort(-nearest, kind="stable")[:3]
+    )  # fmt: skip
+    nearest = found.nearest[:-1]
+    order = np.lexsort((found.mean[:-1], -nearest))[:3]
     assert wells["perturbation"].tolist() == [pool.interventions.names[i] for i in order]
     np.testing.assert_allclose(wells["probability_covered"], np.cumsum(nearest[order]))
     assert (wells["aim"] == "best").all()

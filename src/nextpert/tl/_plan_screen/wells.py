@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
 
 AIMS = ("both", "best", "learn")
+_TIE = 1e-9
 
 
 class Wells(NamedTuple):
@@ -105,7 +106,9 @@ def choose_wells(
     # What may be gained by looking for the best is what is not yet known of it: where a measured
     # candidate is the nearest for sure, wells go to what else is to be learned.
     doubt = 1 - nearest[known[0].n >= wells.least].max(initial=0.0) if aim == "both" else 1.0
-    aims = {"best": lambda _: doubt * nearest, "learn": learned.gains}
+    # Of equals, most of which are the nearest in no draw, the one nearest on average.
+    closeness = np.argsort(np.argsort(-distance.mean[:-1], kind="stable")) / len(nearest)
+    aims = {"best": lambda _: doubt * (nearest + _TIE * closeness), "learn": learned.gains}
     filled = FilledPlate([], [], [])
     for each in (wells.total / wells.size, wells.least):
         price = limits.cost + limits.cell_cost * each
