@@ -22,7 +22,7 @@ from nextpert.core import (
     Optimum,
     Pool,
     Sphere,
-    campaign,
+    design_loop,
     random_scm,
 )  # fmt: skip
 
@@ -72,7 +72,7 @@ def draw_state(n_genes: int, n_parents: int | None, seed: int, n_rounds: int = 1
     ideal[-10:] = rng.uniform(0.25, 1, len(ideal[-10:])) * rng.choice([-1, 1], len(ideal[-10:]))
     target = scm.mean(ideal / np.linalg.norm(ideal))
     prior = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False, prior_scale=1.0)
-    done = campaign(scm, prior, target, n_rounds=n_rounds, rng=rng)
+    done = design_loop(scm, prior, target, n_rounds=n_rounds, rng=rng)
     last = done.shifts[-1]
     _ = done.posterior.blocks  # a step starts from a posterior at hand
     return State(scm, done.posterior, target, last, scm.sample(1, last, rng=rng))

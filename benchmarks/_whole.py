@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks._row import Timed, Work
 from benchmarks.synthetic_design import instance
-from nextpert.core import DagBlr, campaign
+from nextpert.core import DagBlr, design_loop
 
 CRITERIA = ("random", "greedy", "maxv", "cv", "civ", "civ_ow")
 
@@ -37,7 +37,9 @@ def _campaign(seed: int, run: int, criterion: str, n_genes: int, n_rounds: int) 
     scm, target = instance(seed, n_genes, min(10, n_genes))
     prior = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False, prior_scale=1.0)
     rng = np.random.default_rng([seed, run])
-    return float(campaign(scm, prior, target, criterion, n_rounds=n_rounds, rng=rng).distance[-1])
+    return float(
+        design_loop(scm, prior, target, criterion, n_rounds=n_rounds, rng=rng).distance[-1]
+    )
 
 
 def campaigns(*, n_genes: int, n_rounds: int, n_instances: int, n_runs: int, n_jobs: int) -> Work:

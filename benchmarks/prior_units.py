@@ -19,7 +19,7 @@ import argparse
 import numpy as np
 from joblib import Parallel, delayed
 
-from nextpert.core import DagBlr, LinearScm, campaign, random_scm, random_target
+from nextpert.core import DagBlr, LinearScm, design_loop, random_scm, random_target
 
 GENERATORS = ("standardised", "internally standardised", "equal noise")
 GRAPHS = ((30, "complete"), (30, "erdos_renyi"), (10, "complete"))
@@ -55,7 +55,7 @@ def distance(
     # A shape of 2 would leave the variance of the gap infinite before the first cell.
     noise = {"noise_var": scm.noise_var} if known else {"prior_shape": 2.5}
     prior = DagBlr(scm.dag, intercept=False, prior_units=units, **noise)
-    found = campaign(scm, prior, target, n_rounds=rounds, rng=[seed, 1])
+    found = design_loop(scm, prior, target, n_rounds=rounds, rng=[seed, 1])
     return float(np.sqrt(found.distance[-1] / (target @ target)))
 
 

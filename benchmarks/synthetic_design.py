@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert.core import DagBlr, LinearScm, random_scm
-from nextpert.core.loop.campaigns import campaigns
+from nextpert.core.loop.design_loops import design_loops
 
 CRITERIA = ("civ", "civ_ow", "target_mean_variance", "cv", "greedy", "maxv", "random")
 
@@ -76,7 +76,7 @@ def main() -> None:
         for r in range(args.runs)
     ]
     start = time.perf_counter()
-    results = campaigns([task(*t, args) for t in tasks], n_jobs=args.workers)
+    results = design_loops([task(*t, args) for t in tasks], n_jobs=args.workers)
     elapsed = time.perf_counter() - start
     curves = [np.sqrt(result.distance) for result in results]
     table = pd.DataFrame(tasks, columns=["instance", "run", "criterion", "prior"])

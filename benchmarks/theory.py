@@ -30,7 +30,7 @@ import argparse
 import numpy as np
 import pandas as pd
 
-from nextpert.core import Civ, DagBlr, LinearScm, Moments, campaign, random_scm, random_target
+from nextpert.core import Civ, DagBlr, LinearScm, Moments, design_loop, random_scm, random_target
 
 Array = np.ndarray
 
@@ -52,7 +52,7 @@ def decay(seed: int, rounds: list[int], n_nodes: int = 10) -> pd.DataFrame:
     scm, posterior, ideal, target = setting(seed, n_nodes)
     rows, done = [], 0
     for t in rounds:
-        result = campaign(scm, posterior, target, n_rounds=t - done, rng=[seed, 2, done])
+        result = design_loop(scm, posterior, target, n_rounds=t - done, rng=[seed, 2, done])
         posterior, done = result.posterior, t
         civ = Civ(posterior, target)
         _, grad = civ.value_and_grad(ideal)
@@ -152,7 +152,7 @@ def first_theorem(
     sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
     rows, done = [], 0
     for t in rounds:
-        posterior = campaign(
+        posterior = design_loop(
             scm, posterior, target, "random", n_rounds=t - done, rng=[seed, 4, done]
         ).posterior
         done = t

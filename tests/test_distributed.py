@@ -18,7 +18,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert._adata import _grouped, environment_moments
 from nextpert.core import DagBlr, Moments, gsp, random_scm
-from nextpert.core.loop.campaigns import campaigns
+from nextpert.core.loop.design_loops import design_loops
 from nextpert.tl._learn_dag import from_cells
 from nextpert.tl._learn_dag.graphs import ensemble
 
@@ -164,15 +164,15 @@ def test_resamples(form, client, monkeypatch, assert_same):
 
 
 @pytest.mark.parametrize("n_jobs", [None, 1])
-def test_campaigns(n_jobs, client):
+def test_design_loops(n_jobs, client):
     scm = random_scm(12, rng=0)
     blr = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False)
     target = scm.mean(np.r_[np.zeros(9), 0.4, -0.6, 0.7])
     task = {"source": scm, "posterior": blr, "target_mean": target, "n_rounds": 40}
     tasks = [task | {"criterion": name} for name in ("civ", "civ_ow", "cv", "greedy") * 4]
-    alone = campaigns(tasks, rng=5)
+    alone = design_loops(tasks, rng=5)
     with one_worker_killed(client), joblib.parallel_config(backend="dask"):
-        found = campaigns(tasks, rng=5, n_jobs=n_jobs)
+        found = design_loops(tasks, rng=5, n_jobs=n_jobs)
     for one, two in zip(found, alone, strict=True):
         assert one.shifts.tobytes() == two.shifts.tobytes()
         assert one.distance.tobytes() == two.distance.tobytes()

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nextpert.core import DagBlr, campaign, shd
+from nextpert.core import DagBlr, design_loop, shd
 
 ROOT = Path(__file__).parents[1]
 
@@ -107,11 +107,11 @@ def test_the_density_of_the_output_is_that_of_draws(paper):
     assert paper.fig3.check(3, 4000, 3.0)["tau"] == pytest.approx(0.5522, abs=0.02)
 
 
-def test_the_loop_of_the_ablations_is_the_campaign(paper):
+def test_the_loop_of_the_ablations_is_that_of_the_core(paper):
     arguments = paper.settings.task(
         paper.settings.Setting("x", 6, n_targets=2), 0, 0, "civ", "learned", 6
     )
-    plain = np.sqrt(campaign(**arguments).distance)
+    plain = np.sqrt(design_loop(**arguments).distance)
     ours = paper.ablations.look_ahead_with_noise(**arguments, noise_aware=False)
     np.testing.assert_array_equal(ours, plain)
     aware = paper.ablations.look_ahead_with_noise(**arguments)

@@ -16,7 +16,7 @@ from benchmarks.paper._files import read_csv, write_csv
 from benchmarks.paper._run import first_below, mean_and_error
 from benchmarks.paper._settings import Setting, instance, task
 from benchmarks.paper._tables import markdown, value, verdict
-from nextpert.core import DagBlr, LinearScm, Moments, Sphere, build_acquisition, campaign
+from nextpert.core import DagBlr, LinearScm, Moments, Sphere, build_acquisition, design_loop
 from nextpert.core.posterior import _prior_scale as learning
 
 Array = np.ndarray
@@ -79,7 +79,7 @@ def distances(variant: Variant, setting: Setting, seed: int, run: int, rounds: i
         learning.HYPER_SD = before if variant.hyper_sd is None else variant.hyper_sd
         if variant.noise_aware:
             return look_ahead_with_noise(**arguments)  # type: ignore[arg-type]
-        return np.sqrt(campaign(**arguments).distance)  # type: ignore[arg-type]
+        return np.sqrt(design_loop(**arguments).distance)  # type: ignore[arg-type]
     finally:
         learning.HYPER_SD = before
 
@@ -104,7 +104,7 @@ def look_ahead_with_noise(
     *,
     noise_aware: bool = True,
 ) -> Array:
-    """Run :func:`campaign` with the noise-aware look-ahead, which it has no option for."""
+    """Run :func:`design_loop` with the noise-aware look-ahead, which it has no option for."""
     domain, p = Sphere(1.0), posterior.n_nodes
     noise, search = np.random.default_rng(rng).spawn(2)
     search.spawn(1)  # the stream of the warm-up

@@ -15,7 +15,7 @@ from benchmarks.paper._files import read_csv, write_csv
 from benchmarks.paper._run import mean_and_error
 from benchmarks.paper._settings import PRIORS, Instance, Setting, instance, task
 from benchmarks.paper._tables import markdown, value
-from nextpert.core import campaigns
+from nextpert.core import design_loops
 
 Array = np.ndarray
 SPARSE, DENSE = (
@@ -56,7 +56,7 @@ def run(folder: Path, *, quick: bool, workers: int) -> None:
     for setting, prior, criterion in product((SPARSE, DENSE), PRIORS, CRITERIA):
         keys = list(product(range(instances), range(runs)))
         tasks = [task(setting, seed, r, criterion, prior, rounds) for seed, r in keys]
-        results = campaigns(tasks, n_jobs=workers)
+        results = design_loops(tasks, n_jobs=workers)
         tried = np.array([r.shifts for r in results]).reshape(instances, runs, rounds, -1)
         drawn = [instance(setting, seed) for seed in range(instances)]
         found = [measures(shifts, one) for shifts, one in zip(tried, drawn, strict=True)]

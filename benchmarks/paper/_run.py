@@ -11,7 +11,7 @@ import pandas as pd
 
 from benchmarks.paper._figures import PAIRS, Figure
 from benchmarks.paper._settings import PRIORS, Setting, instance, task
-from nextpert.core import campaign, campaigns
+from nextpert.core import design_loop, design_loops
 
 Array = np.ndarray
 Curves = dict[tuple[str, str, str], Array]  # (setting, prior, criterion) -> (instances, rounds + 1)
@@ -29,7 +29,7 @@ def curves(figure: Figure, workers: int) -> Curves:
             for run in range(figure.runs)
         ]
         # One criterion at a time: results carry their posteriors, and only distances are kept.
-        distance = np.array([r.distance for r in campaigns(tasks, n_jobs=workers)])
+        distance = np.array([r.distance for r in design_loops(tasks, n_jobs=workers)])
         by_run = np.sqrt(distance).reshape(figure.instances, figure.runs, -1)
         found[setting.name, prior, criterion] = by_run.mean(axis=1)
         took = time.perf_counter() - start
@@ -110,7 +110,7 @@ def runtime(setting: Setting, figure: Figure, *, repeats: int = 5) -> pd.DataFra
             arguments = task(setting, max(seed, 0), 0, criterion, prior, figure.rounds)
             instance(setting, max(seed, 0))
             start = time.process_time()
-            campaign(**arguments)  # type: ignore[arg-type]
+            design_loop(**arguments)  # type: ignore[arg-type]
             if seed >= 0:  # the first one compiles
                 spent.append(1e3 * (time.process_time() - start) / figure.rounds)
         rows.append((prior, criterion, np.median(spent), min(spent), max(spent)))

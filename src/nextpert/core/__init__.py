@@ -31,9 +31,9 @@ from nextpert.core.graph.dag import CycleError, Dag
 from nextpert.core.graph.perturb_dag import perturb_dag
 from nextpert.core.graph.random_dag import random_dag
 from nextpert.core.graph.shd import shd
-from nextpert.core.loop.campaign import CampaignResult, campaign
-from nextpert.core.loop.campaign_rows import campaign_rows
-from nextpert.core.loop.campaigns import campaigns
+from nextpert.core.loop.design_loop import DesignLoopResult, design_loop
+from nextpert.core.loop.design_loop_rows import design_loop_rows
+from nextpert.core.loop.design_loops import design_loops
 from nextpert.core.posterior.dag_blr import DagBlr
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
 from nextpert.core.predict.ranked_distance import RankedDistance, ranked_distance
@@ -53,13 +53,13 @@ __all__ = [
     "Acquisition",
     "BossResult",
     "Box",
-    "CampaignResult",
     "CausalVariance",
     "Civ",
     "CivOw",
     "CycleError",
     "Dag",
     "DagBlr",
+    "DesignLoopResult",
     "Domain",
     "ExpectedImprovementInt",
     "Greedy",
@@ -89,10 +89,10 @@ __all__ = [
     "boss",
     "boss_with_network",
     "build_acquisition",
-    "campaign",
-    "campaign_rows",
-    "campaigns",
     "causaldag_gsp",
+    "design_loop",
+    "design_loop_rows",
+    "design_loops",
     "exogenous_moments",
     "fisher_z_threshold",
     "fit_random_shifts",

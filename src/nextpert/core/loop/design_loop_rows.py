@@ -1,4 +1,4 @@
-"""Results of campaigns as columns of one tidy table."""
+"""Results of loops as columns of one tidy table."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nextpert.core.loop.campaign import CampaignResult
+    from nextpert.core.loop.design_loop import DesignLoopResult
 
 COLUMNS = ("round", "distance", "value", "seconds")
 
 
-def campaign_rows(
-    results: Sequence[CampaignResult], labels: Sequence[Mapping[str, Any]]
+def design_loop_rows(
+    results: Sequence[DesignLoopResult], labels: Sequence[Mapping[str, Any]]
 ) -> dict[str, NDArray[Any]]:
-    """Return one row for every round of every campaign, column by column.
+    """Return one row for every round of every loop, column by column.
 
     Plain columns of numbers and strings: they save as they are (``numpy.savez``), and
-    ``pandas.DataFrame(campaign_rows(...))`` is a table. Distances are those of Zhang et al. 2023
+    ``pandas.DataFrame(design_loop_rows(...))`` is a table. Distances are those of Zhang et al. 2023
     (doi:10.1038/s42256-023-00719-0), squared.
 
     Parameters
     ----------
     results
-        What campaigns did, from :func:`campaigns`.
+        What loops did, from :func:`design_loops`.
     labels
-        What tells them apart (criterion, instance, run ...), one mapping a campaign, all with the
+        What tells them apart (criterion, instance, run ...), one mapping a loop, all with the
         same keys.
 
     Returns
@@ -48,13 +48,14 @@ def campaign_rows(
 
     Examples
     --------
-    >>> from nextpert.core import DagBlr, campaign_rows, campaigns, random_scm
+    >>> from nextpert.core import DagBlr, design_loop_rows, design_loops, random_scm
     >>> scm = random_scm(4, rng=0)
     >>> blr = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False)
     >>> task = {"source": scm, "posterior": blr, "target_mean": scm.mean([0, 0, 0.6, 0.8])}
     >>> names = ["civ", "greedy"]
-    >>> results = campaigns([task | {"criterion": name, "n_rounds": 2, "rng": 0} for name in names])
-    >>> rows = campaign_rows(results, [{"criterion": name} for name in names])
+    >>> tasks = [task | {"criterion": name, "n_rounds": 2, "rng": 0} for name in names]
+    >>> results = design_loops(tasks)
+    >>> rows = design_loop_rows(results, [{"criterion": name} for name in names])
     >>> rows["criterion"].tolist()
     ['civ', 'civ', 'civ', 'greedy', 'greedy', 'greedy']
     >>> rows["round"].tolist()

@@ -1,4 +1,4 @@
-"""One campaign: warm-up, common noise, the best state seen, recommendations, rows of a table."""
+"""One loop: warm-up, common noise, the best state seen, recommendations, rows of a table."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 
 from nextpert.core import (
-    CampaignResult,
     DagBlr,
+    DesignLoopResult,
     Moments,
     Pool,
     Sphere,
-    campaign,
-    campaign_rows,
-    campaigns,
+    design_loop,
+    design_loop_rows,
+    design_loops,
     random_scm,
     random_target,
 )
@@ -51,7 +51,7 @@ def test_criteria_share_warm_up_and_noise(model):
     found, noise = {}, {}
     for criterion in CRITERIA:
         source = Recorder(scm)
-        found[criterion] = campaign(
+        found[criterion] = design_loop(
             source, blr, target, criterion, n_rounds=7, n_warmup=4, n_cells=2, rng=3
         )
         noise[criterion] = np.array(source.noise)
@@ -68,14 +68,14 @@ def test_criteria_share_warm_up_and_noise(model):
         if criterion != "random":
             assert np.abs(other.shifts[4:] - one.shifts[4:]).max() > 0.01
     with pytest.raises(ValueError, match="n_warmup is 8, but there are 7 rounds"):
-        campaign(scm, blr, target, n_rounds=7, n_warmup=8)
+        design_loop(scm, blr, target, n_rounds=7, n_warmup=8)
 
 
 def test_no_warm_up_is_as_before(model):
-    # A campaign by hand, with the two streams that campaigns have always had.
+    # A loop by hand, with the two streams that loops have always had.
     scm, blr, _, target = model
     noise, search = np.random.default_rng(9).spawn(2)
-    found = campaign(scm, blr, target, "random", n_rounds=5, rng=9)
+    found = design_loop(scm, blr, target, "random", n_rounds=5, rng=9)
     for t in range(5):
         shift = Sphere().sample(1, 6, search)[0]
         search.random()
@@ -87,7 +87,7 @@ def test_no_warm_up_is_as_before(model):
 @pytest.mark.parametrize("n_warmup", [0, 3])
 def test_expected_improvement_keeps_the_best_state_seen(model, monkeypatch, n_warmup):
     scm, blr, _, target = model
-    module = sys.modules["nextpert.core.loop.campaign"]
+    module = sys.modules["nextpert.core.loop.design_loop"]
     real, given = module.build_acquisition, []
 
     def build(*args, **kwargs):
@@ -96,7 +96,7 @@ def test_expected_improvement_keeps_the_best_state_seen(model, monkeypatch, n_wa
 
     monkeypatch.setattr(module, "build_acquisition", build)
     source = Recorder(scm)
-    campaign(source, blr, target, "ei", n_rounds=12, n_warmup=n_warmup, n_cells=3, rng=0)
+    design_loop(source, blr, target, "ei", n_rounds=12, n_warmup=n_warmup, n_cells=3, rng=0)
     seen = [((x.mean(axis=0) - target) ** 2).sum() for x in source.cells]
     wanted = [min([np.inf, *seen[:t]]) for t in range(n_warmup, 12)]
     np.testing.assert_allclose(given, wanted)
@@ -107,7 +107,7 @@ def test_recommendations_are_scored(model):
     scm, blr, _, target = model
     pool = Pool(np.vstack([np.eye(6), -np.eye(6)]))
     for recommend in ("ideal", "domain"):
-        found = campaign(
+        found = design_loop(
             scm, blr, target, "greedy", domain=pool, n_rounds=6, recommend=recommend, rng=1
         )
         before = ((scm.mean(np.zeros(6)) - target) ** 2).sum()
@@ -119,14 +119,14 @@ def test_recommendations_are_scored(model):
             ideal = pool.shifts[nearest]
         np.testing.assert_array_equal(found.recommended[-1], ideal)
     with pytest.raises(ValueError, match="recommend must be"):
-        campaign(scm, blr, target, recommend="best")
+        design_loop(scm, blr, target, recommend="best")
 
 
 def test_names_are_checked_before_cells_are_drawn(model):
     scm, blr, _, target = model
     source = Recorder(scm)
     with pytest.raises(ValueError, match="Unknown acquisition 'best': choose one of random"):
-        campaign(source, blr, target, "best", n_rounds=4, n_warmup=2)
+        design_loop(source, blr, target, "best", n_rounds=4, n_warmup=2)
     assert source.cells == []
 
 
@@ -135,7 +135,7 @@ def test_new_criteria_learn_and_are_the_same_for_any_number_of_workers(model, cr
     scm, blr, _, target = model
     task = {"source": scm, "posterior": blr, "target_mean": target, "criterion": criterion}
     tasks = [task | {"n_rounds": 20, "n_warmup": 2}] * 4
-    one, two = (campaigns(tasks, rng=5, n_jobs=n) for n in (1, 2))
+    one, two = (design_loops(tasks, rng=5, n_jobs=n) for n in (1, 2))
     for a, b in zip(one, two, strict=True):
         for name in ("shifts", "values", "distance", "recommended"):
             assert getattr(a, name).tobytes() == getattr(b, name).tobytes()
@@ -146,20 +146,20 @@ def test_new_criteria_learn_and_are_the_same_for_any_number_of_workers(model, cr
 def test_a_progress_bar(model, capsys):
     scm, blr, _, target = model
     task = {"source": scm, "posterior": blr, "target_mean": target, "n_rounds": 1}
-    campaigns([task] * 3, rng=0)
+    design_loops([task] * 3, rng=0)
     assert capsys.readouterr().err == ""
-    campaigns([task] * 3, rng=0, progress=True)
-    assert "Campaigns: 100%" in capsys.readouterr().err
+    design_loops([task] * 3, rng=0, progress=True)
+    assert "Design loops: 100%" in capsys.readouterr().err
 
 
 def test_rows_are_a_tidy_table(tmp_path):
     def result(n, start):
         empty = np.empty((n, 0))
         values, distance = np.arange(n) + start, np.arange(n + 1) * start
-        return CampaignResult(empty, values, distance, None, empty, np.full(n, 0.5))
+        return DesignLoopResult(empty, values, distance, None, empty, np.full(n, 0.5))
 
     labels = [{"criterion": "civ", "seed": 4}, {"criterion": "greedy", "seed": 7}]
-    columns = campaign_rows([result(2, 1.0), result(1, 10.0)], labels)
+    columns = design_loop_rows([result(2, 1.0), result(1, 10.0)], labels)
     table = pd.DataFrame(columns)
     wanted = pd.DataFrame(
         {
@@ -176,12 +176,12 @@ def test_rows_are_a_tidy_table(tmp_path):
     with np.load(tmp_path / "rows.npz") as stored:  # no pickle
         for name, column in columns.items():
             np.testing.assert_array_equal(stored[name], column)
-    empty = campaign_rows([], [])
+    empty = design_loop_rows([], [])
     assert list(empty) == ["round", "distance", "value", "seconds"]
     assert all(column.shape == (0,) for column in empty.values())
     with pytest.raises(ValueError, match="1 results, but 2 labels"):
-        campaign_rows([result(1, 1.0)], labels)
+        design_loop_rows([result(1, 1.0)], labels)
     with pytest.raises(ValueError, match="Label 1 has the keys"):
-        campaign_rows([result(1, 1.0)] * 2, [{"a": 1}, {"b": 1}])
+        design_loop_rows([result(1, 1.0)] * 2, [{"a": 1}, {"b": 1}])
     with pytest.raises(ValueError, match="must not be called round"):
-        campaign_rows([result(1, 1.0)], [{"round": 1}])
+        design_loop_rows([result(1, 1.0)], [{"round": 1}])

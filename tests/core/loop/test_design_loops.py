@@ -1,4 +1,4 @@
-"""Many campaigns: the same results for any number of workers, and as one by one."""
+"""Many loops: the same results for any number of workers, and as one by one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import signal
 import numpy as np
 import pytest
 
-from nextpert.core import DagBlr, campaign, random_scm
-from nextpert.core.loop.campaigns import campaigns
+from nextpert.core import DagBlr, design_loop, random_scm
+from nextpert.core.loop.design_loops import design_loops
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +26,10 @@ def assert_same(one, two):
         assert a.distance.tobytes() == b.distance.tobytes()
 
 
-def test_seeds_give_what_single_campaigns_give(task):
+def test_seeds_give_what_single_loops_give(task):
     seeds = [7, [1, 2], 3]
-    found = campaigns([task | {"rng": seed} for seed in seeds])
-    assert_same(found, [campaign(**task, rng=seed) for seed in seeds])
+    found = design_loops([task | {"rng": seed} for seed in seeds])
+    assert_same(found, [design_loop(**task, rng=seed) for seed in seeds])
 
 
 @pytest.mark.parametrize("own", ["none", "shared", "mixed"])
@@ -38,7 +38,7 @@ def test_the_number_of_workers_does_not_matter(own, task):
         shared = np.random.default_rng(4)
         rngs = {"none": [None] * 5, "shared": [shared] * 5, "mixed": [None, shared, 3, None, 3]}
         tasks = ({**task, "rng": rng, "criterion": "random"} for rng in rngs[own])
-        return campaigns(tasks, rng=8, n_jobs=n_jobs)
+        return design_loops(tasks, rng=8, n_jobs=n_jobs)
 
     one, two = run(1), run(2)
     assert_same(one, two)
@@ -48,14 +48,14 @@ def test_the_number_of_workers_does_not_matter(own, task):
 
 def test_progress_and_order(task):
     seen = []
-    found = campaigns(
+    found = design_loops(
         [task | {"n_rounds": n} for n in (3, 1, 2)],
         rng=0,
         progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert [len(result.shifts) for result in found] == [3, 1, 2]
-    assert campaigns([]) == []
+    assert design_loops([]) == []
 
 
 def test_what_a_killed_worker_leaves_is_done_here(task):
@@ -71,14 +71,14 @@ def test_what_a_killed_worker_leaves_is_done_here(task):
 
     tasks = [task | {"source": Fragile() if k == 3 else scm} for k in range(6)]
     with pytest.warns(UserWarning, match=r"A worker was killed.* finished tasks are kept"):
-        found = campaigns(tasks, rng=1, n_jobs=2, progress=lambda *done: seen.append(done))
-    assert_same(found, campaigns([task] * 6, rng=1))
+        found = design_loops(tasks, rng=1, n_jobs=2, progress=lambda *done: seen.append(done))
+    assert_same(found, design_loops([task] * 6, rng=1))
     assert seen == [(k, 6) for k in range(1, 7)]
 
 
 def test_wrong_arguments_are_named(task):
     with pytest.raises(ValueError, match="Task 1 has the unknown argument n_round:"):
-        campaigns([task, task | {"n_round": 3}])
+        design_loops([task, task | {"n_round": 3}])
     del (lacking := dict(task))["source"]
     with pytest.raises(ValueError, match="Task 0 lacks source:"):
-        campaigns([lacking])
+        design_loops([lacking])

@@ -35,8 +35,8 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class CampaignResult:
-    """What a campaign did, round by round.
+class DesignLoopResult:
+    """What a loop did, round by round.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class CampaignResult:
     seconds: Vector
 
 
-def campaign(
+def design_loop(
     source: Source,
     posterior: DagBlr,
     target_mean: ArrayLike,
@@ -78,12 +78,12 @@ def campaign(
     n_warmup: int = 0,
     recommend: str = "ideal",
     rng: int | np.random.Generator | None = None,
-) -> CampaignResult:
-    """Run a campaign: propose, observe, update, for a number of rounds.
+) -> DesignLoopResult:
+    """Run a simulated loop: propose, observe, update, for a number of rounds.
 
     Searches start, as in Zhang et al. 2023, from the last shift and the current estimate, plus
     ``n_random`` random points. The noise of the cells, the random starts and the warm-up come
-    from separate streams, so that campaigns of different criteria with one seed see the same
+    from separate streams, so that loops of different criteria with one seed see the same
     noise and the same warm-up. Expected improvement has to beat the smallest squared distance to
     the target of the mean of any earlier round's cells.
 
@@ -114,20 +114,20 @@ def campaign(
 
     Returns
     -------
-    CampaignResult
+    DesignLoopResult
 
     Raises
     ------
     ValueError
         For an unknown criterion or recommendation, a target of the wrong length, or a warm-up
-        longer than the campaign.
+        longer than the loop.
 
     Examples
     --------
-    >>> from nextpert.core import DagBlr, campaign, random_scm
+    >>> from nextpert.core import DagBlr, design_loop, random_scm
     >>> scm = random_scm(5, rng=0)
     >>> blr = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False)
-    >>> result = campaign(scm, blr, scm.mean([0, 0, 0, 0.6, 0.8]), n_rounds=20, rng=0)
+    >>> result = design_loop(scm, blr, scm.mean([0, 0, 0, 0.6, 0.8]), n_rounds=20, rng=0)
     >>> bool(result.distance[-1] < result.distance[0])
     True
     """
@@ -164,7 +164,7 @@ def campaign(
         nearest = min(nearest, float(((seen.mean - target) ** 2).sum()))
         posterior = posterior.update(seen, shifts[t], inplace=t > 0)
         score(t + 1)
-    return CampaignResult(shifts, values, distance, posterior, recommended, seconds)
+    return DesignLoopResult(shifts, values, distance, posterior, recommended, seconds)
 
 
 def _check_options(n_warmup: int, rounds: int, criterion: str, recommend: str) -> int:
