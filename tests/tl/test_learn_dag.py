@@ -131,51 +131,6 @@ def test_copies_are_named(small_screen):
         npt.tl.learn_dag(small_screen)
 
 
-GIVEN = {
-    "arcs": lambda dag, names: [(names[k], names[i]) for k, i in dag.edges()],
-    "arcs as an array": lambda dag, names: np.array([(names[k], names[i]) for k, i in dag.edges()]),
-    "Dag": lambda dag, names: dag,
-    "array": lambda dag, names: dag.to_matrix().toarray(),
-    "weights": lambda dag, names: -0.3 * dag.to_matrix().toarray(),
-    "csr": lambda dag, names: dag.to_matrix(),
-    "csc": lambda dag, names: sp.csc_matrix(dag.to_matrix()),
-    "table": lambda dag, names: pd.DataFrame(dag.to_matrix().toarray(), names, names),
-    "shuffled table": lambda dag, names: pd.DataFrame(
-        dag.to_matrix().toarray(), names, names
-    ).loc[names[::-1], names[::-1]],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", GIVEN)
-def test_given_graphs(kind, small_screen, graph, arcs):
-    names = list(small_screen.var_names)
-    small_screen.X[:] = np.nan  # no cell is read
-    npt.tl.learn_dag(
-        small_screen, method="given", dag=GIVEN[kind](graph, names), genes=names, key_added="mine"
-    )
-    assert arcs_of(small_screen, "mine") == set(arcs)
-    assert small_screen.uns["mine"]["genes"].tolist() == names
-    assert "n_control_cells" not in small_screen.uns["mine"]
-
-
-def test_panel_of_a_given_graph(small_screen):
-    npt.tl.learn_dag(small_screen, method="given", dag=[("CPQ", "MYC"), ("CPQ", "UBR5")])
-    assert small_screen.uns["dag"]["genes"].tolist() == ["MYC", "UBR5", "CPQ"]
-    assert small_screen.uns["dag"]["order"].tolist() == ["CPQ", "MYC", "UBR5"]
-    npt.tl.learn_dag(
-        small_screen, method="given", dag=np.array([[0, 1], [0, 0]]), genes=["UBR5", "STK3"]
-    )
-    assert arcs_of(small_screen) == {("UBR5", "STK3")}
-    with pytest.raises(ValueError, match=r"outside the panel: CPQ\."):
-        npt.tl.learn_dag(small_screen, method="given", dag=[("CPQ", "MYC")], genes=["MYC", "STK3"])
-    table = pd.DataFrame(np.zeros((2, 2)), ["MYC", "STK3"], ["MYC", "STK3"])
-    with pytest.raises(ValueError, match="differ in OXR1"):
-        npt.tl.learn_dag(small_screen, method="given", dag=table, genes=["MYC", "STK3", "OXR1"])
-    with pytest.raises(ValueError, match="as rows and columns"):
-        npt.tl.learn_dag(small_screen, method="given", dag=table[["STK3", "MYC"]])
-    assert isinstance(Dag.from_matrix(small_screen.varp["dag"]), Dag)
-
-
 def control_cells(adata):
     return adata.X[(adata.obs["perturbation"] == "control").to_numpy()]
 

@@ -26,7 +26,7 @@ def given_graph(
     """Return panel, columns and graph from arcs ``(parent, child)``, a matrix, a table or a Dag.
 
     Without ``genes`` the panel is that of the table, of the arcs (in the order of
-    ``adata.var_names``), or every gene.
+    ``adata.var_names``), or every gene, as for a graph without arcs.
     """
     if isinstance(dag, pd.DataFrame):
         if list(dag.index) != list(dag.columns):
@@ -67,7 +67,7 @@ def _from_arcs(
 ) -> tuple[list[str], NDArray[np.int64], Dag]:
     arcs = pairs_of_names(dag, "dag")
     ends = {gene for arc in arcs for gene in arc}
-    if genes is None:
+    if genes is None and ends:
         resolve_panel(adata, sorted(ends), gene_symbols=gene_symbols)  # names the absent ones
         genes = [name for name in measured_genes(adata, gene_symbols) if name in ends]
     wanted, columns = resolve_panel(adata, genes, gene_symbols=gene_symbols)

@@ -92,7 +92,7 @@ def learn_dag(
     adata
         Cells x genes, log-normalised expression; dense or sparse, in memory, backed or lazy.
     genes
-        The panel; ``None`` (default) takes every gene, or those of the given graph.
+        The panel; ``None`` (default) takes every gene, or those of the given graph if it has arcs.
     gene_symbols
         Column of ``adata.var`` with the names of genes that labels, ``genes`` and arcs use, where
         ``adata.var_names`` holds others (Ensembl ids); later calls take it from the graph.

@@ -1,0 +1,114 @@
+"""What ``tl.diagnose`` says of guides and batches held out."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+
+
+def diagnosed(adata):
+    npt.tl.fit_dag_blr(adata)
+    npt.tl.diagnose(adata)
+    return adata.uns["diagnosis"]
+
+
+def levels(found):
+    return found["parts"].set_index("part")["level"].to_dict()
+
+
+def values(found):
+    return found["summary"].set_index(["part", "quantity"])["value"]
+
+
+def guided(effect_of_guide, batch_effect=0.0, rng=0):
+    """Six perturbations of three guides each in two batches, sixteen guides of the controls."""
+    rng, parts, obs = np.random.default_rng(rng), [], []
+    effects = 1.5 * rng.normal(size=(7, 12)) * (rng.random((7, 12)) < 0.4)
+    effects[0] = 0
+    for j in range(7):
+        for k in range(16 if j == 0 else 3):
+            own = effects[j] + effect_of_guide * rng.normal(size=12)
+            for batch in ("a", "b"):
+                shift = own + (batch == "b") * batch_effect * rng.normal(size=12)
+                parts.append(3 + shift + rng.normal(size=(40, 12)))
+                obs += [("control" if j == 0 else f"P{j}", f"{j}_{k}", batch)] * 40
+    table = pd.DataFrame(obs, columns=["perturbation", "guide", "batch"])
+    table.index = table.index.astype(str)
+    adata = ad.AnnData(np.vstack(parts), table, pd.DataFrame(index=[f"g{k}" for k in range(12)]))
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+    return adata
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_guides_held_out_lie_in_intervals_with_their_spread_added(spread):
+    adata = guided(spread)
+    npt.pp.setup_screen(adata, guide_key="guide")
+    found = diagnosed(adata)
+    value = values(found)
+    assert value["guides", "spread"] == pytest.approx(spread, abs=0.1)
+    assert value["guides", "coverage_90"] == pytest.approx(0.9, abs=0.06)
+    assert levels(found)["guides"] == "trust"
+    # What a guide does besides is no one else's to tell.
+    assert value["guides", "error_to_nothing"] < (0.05 if spread == 0 else 0.4)
+    assert "Guides: effects learned without a guide" in found["verdict"]
+
+
+def test_guides_that_contradict_one_another_are_said_to():
+    adata = guided(0.0)
+    x, guide = np.array(adata.X), adata.obs["guide"].to_numpy()
+    for j in range(1, 7):
+        for k in range(3):
+            rows = guide == f"{j}_{k}"
+            x[rows] += 2 * np.random.default_rng(10 * j + k).normal(size=12)
+    adata.X = x
+    npt.pp.setup_screen(adata, guide_key="guide")
+    found = diagnosed(adata)
+    assert levels(found)["guides"] == "do not trust"
+    assert "Guides: they disagree" in found["verdict"]
+
+
+@pytest.mark.parametrize(("spread", "level"), [(0.0, "trust"), (2.0, "do not trust")])
+def test_batches_held_out(spread, level):
+    adata = guided(0.0, spread)
+    adata.X[adata.obs["batch"].to_numpy() == "b"] += 2.0  # what all cells share is taken off
+    npt.pp.setup_screen(adata, batch_key="batch")
+    found = diagnosed(adata)
+    assert levels(found)["batches"] == level
+    table = found["perturbations"]
+    assert table["coverage_batches"].notna().all()
+    if spread == 0:
+        assert values(found)["batches", "coverage_90"] > 0.8
+        assert values(found)["batches", "error_to_nothing"] < 0.1
+
+
+@pytest.mark.parametrize("key", ["guide", "batch"])
+def test_what_was_seen_in_one_guide_or_batch_is_not_judged_by_another(key):
+    adata = guided(0.0)
+    labels, column = adata.obs["perturbation"], adata.obs[key]
+    adata = adata[(labels != "P1") | (column == column[labels == "P1"].iloc[0])].copy()
+    npt.pp.setup_screen(adata, **{f"{key}_key": key})
+    table = diagnosed(adata)["perturbations"].set_index("perturbation")
+    name = "guides" if key == "guide" else "batches"
+    unjudged = table[f"coverage_{name}"].isna()
+    assert unjudged["P1"]
+    assert unjudged.sum() == 1
+    assert table.loc["P1", "error_half"] < table.loc["P1", "error_half_nothing"]
+
+
+def test_batches_that_hold_unlike_shares_of_perturbations_are_taken_off():
+    adata = guided(0.0)
+    rare = (adata.obs["perturbation"] == "P1") & (adata.obs["batch"] == "b")
+    rare &= np.arange(adata.n_obs) % 4 > 0
+    adata = adata[~rare].copy()
+    shifted = adata.copy()
+    shifted.X[(adata.obs["batch"] == "b").to_numpy()] += 2.0
+    found = []
+    for each in (adata, shifted):
+        npt.pp.setup_screen(each, batch_key="batch")
+        table = diagnosed(each)["perturbations"]
+        found.append(table[["squared_distance", "error_half", "error_batches"]])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-3)
