@@ -36,6 +36,7 @@ from nextpert.core.loop.design_loop_rows import design_loop_rows
 from nextpert.core.loop.design_loops import design_loops
 from nextpert.core.posterior.dag_blr import DagBlr
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
+from nextpert.core.predict.goal import Goal
 from nextpert.core.predict.ranked_distance import RankedDistance, ranked_distance
 from nextpert.core.search.boss import BossResult, boss
 from nextpert.core.search.causaldag_gsp import causaldag_gsp
@@ -62,6 +63,7 @@ __all__ = [
     "DesignLoopResult",
     "Domain",
     "ExpectedImprovementInt",
+    "Goal",
     "Greedy",
     "GspResult",
     "LinearScm",

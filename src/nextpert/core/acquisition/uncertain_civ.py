@@ -9,10 +9,12 @@ import numpy as np
 
 from nextpert.core._checks import as_rng, as_vector, require_count, require_positive
 from nextpert.core.acquisition import _uncertain_kernel as kernel
+from nextpert.core.acquisition._goal_gap import goal_gap
 from nextpert.core.acquisition._noise_aware import settle_by_noise
 from nextpert.core.acquisition._uncertain_between import Between, Groups
 from nextpert.core.acquisition.domain.pool import Pool
 from nextpert.core.posterior.pair_shifts import pair_shifts
+from nextpert.core.predict.goal import as_goal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 
     from nextpert.core.posterior.dag_blr import DagBlr
     from nextpert.core.posterior.shift_posterior import ShiftPosterior
+    from nextpert.core.predict.goal import Goal
 
     Vector = NDArray[np.float64]
+    _Spread = tuple[Vector, Vector]
 
 
 class UncertainCiv:
@@ -45,8 +49,10 @@ class UncertainCiv:
         The posterior over the weights; or one on each of several graphs, which count alike.
     shifts
         The candidates; for several graphs the same for all, or one for each.
-    target_mean
-        The wanted mean, shape ``(n_nodes,)``, units of the data.
+    target
+        The wanted mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind, for which
+        a wanted mean stands in and weights of the terms (see
+        :func:`~nextpert.core.acquisition._goal_gap.goal_gap`).
     n_cells
         Number of hypothetical cells (the next batch).
     noise_aware
@@ -87,7 +93,7 @@ class UncertainCiv:
         self,
         posterior: DagBlr | Sequence[DagBlr],
         shifts: ShiftPosterior | Sequence[ShiftPosterior],
-        target_mean: ArrayLike,
+        target: ArrayLike | Goal,
         *,
         n_cells: float = 1,
         noise_aware: bool = False,
@@ -101,12 +107,14 @@ class UncertainCiv:
         if not known.n_perturbations:
             message = "CIV averages over candidates: give at least one."
             raise ValueError(message)
-        self.target_mean = as_vector(target_mean, blr.n_nodes, "target_mean")
+        goal = as_goal(target, blr.n_nodes)
+        self.target_mean, self._node = goal_gap(self._pairs, goal)
         self.n_cells = require_positive(n_cells, "n_cells")
         self.noise_aware = bool(noise_aware)
         count = _counting(weights, known.n_perturbations)
         if output_weighted:
             gap = np.mean([self._expected_terms(*pair) for pair in self._pairs], axis=0)
+            gap *= np.sqrt(self._node)
             count = count * Pool(gap).output_weights(np.zeros(blr.n_nodes))
             count = count / count.sum()
         alone = np.any([_is_alone(each) for _, each in self._pairs], axis=0)
@@ -174,7 +182,7 @@ class UncertainCiv:
         """
         means, variances = [], []
         for blr, known in self._pairs:
-            gaps = self._gaps(blr, known, *blr.spread(), blr.blocks["cov"])
+            gaps = self._gaps(blr, known, *self._spread(blr), blr.blocks["cov"])
             s = gaps.inv_n + _weights_part(gaps) + gaps.spare
             means.append(gaps.e @ s + gaps.square.sum(axis=0))
             variances.append(gaps.kappa @ s**2 + 4 * gaps.e @ (s * gaps.square))
@@ -192,7 +200,7 @@ class UncertainCiv:
         between = Between(groups)
         floors, befores, excesses = [], [], []
         for blr, known in self._pairs:
-            e, kappa = blr.spread(n_ahead, expected=self.noise_aware)
+            e, kappa = self._spread(blr, n_ahead, expected=self.noise_aware)
             gaps = self._gaps(blr, known, e, kappa, blr.blocks["cov"])
             r = _weights_part(gaps) + gaps.spare
             slope, noise = 4 * e[:, None] * gaps.square, kappa[:, None] * gaps.inv_n
@@ -223,6 +231,10 @@ class UncertainCiv:
         """Return what every candidate is expected to miss the ideal shift by, row a candidate."""
         return known.expected(blr) - blr.ideal_shift(self.target_mean)
 
+    def _spread(self, blr: DagBlr, n_cells: float = 0, *, expected: bool = False) -> _Spread:
+        e, kappa = blr.spread(n_cells, expected=expected)
+        return self._node * e, self._node**2 * kappa
+
     def _gaps(
         self, blr: DagBlr, known: ShiftPosterior, e: Vector, kappa: Vector, cov: Vector
     ) -> kernel.Gaps:
@@ -235,7 +247,7 @@ class UncertainCiv:
             1 / self.n_cells, blr.dag.indptr, blr.dag.indices, blr.vptr, blr.mptr, cov,
             columns(target), columns(mean), columns(known.states(blr) - effect),
             columns(known.share), np.zeros_like(columns(known.share)), columns(known.spare),
-            columns(self._expected_terms(blr, known) ** 2),
+            columns(self._node * self._expected_terms(blr, known) ** 2),
             self._groups.weights, self._groups.group, e, kappa,
         )  # fmt: skip
 

@@ -9,7 +9,8 @@ import numpy as np
 from nextpert.core._checks import as_rng
 from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.posterior.pair_shifts import pair_shifts
-from nextpert.core.predict.ranked_distance import ranked_distance
+from nextpert.core.predict.goal import Goal
+from nextpert.core.predict.ranked_distance import expected_states, ranked_distance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,7 @@ def uncertain_values(
     criterion: str,
     posterior: DagBlr | Sequence[DagBlr],
     shifts: ShiftPosterior | Sequence[ShiftPosterior],
-    target_mean: ArrayLike,
+    target: ArrayLike | Goal,
     *,
     n_cells: float = 1,
     noise_aware: bool = False,
@@ -53,12 +54,14 @@ def uncertain_values(
         The posterior over the weights; or one on each of several graphs, which count alike.
     shifts
         The candidates; for several graphs the same for all, or one for each.
-    target_mean
-        The wanted mean, shape ``(n_nodes,)``, units of the data.
+    target
+        The wanted mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind, which
+        criteria on draws measure as it is, ``"greedy"`` by the distance of the expected state, and
+        ``"civ"`` and ``"civ_ow"`` by a gap that stands in for it (see :class:`UncertainCiv`).
     n_cells, noise_aware
         Hypothetical cells of CIV, and whether their scatter teaches too.
     target_variance
-        Sampling variance of the wanted mean, for criteria on draws.
+        Sampling variance of a wanted mean, for criteria on draws.
     n_samples
         Number of draws, at least 2.
     rng
@@ -92,15 +95,18 @@ def uncertain_values(
     generator = as_rng(rng)
     if criterion == "random":
         return generator.random(pair_shifts(posterior, shifts)[0][1].n_perturbations)
+    if criterion == "greedy" and isinstance(target, Goal) and not target.is_plain:
+        states = expected_states(pair_shifts(posterior, shifts))
+        return target.distance(states[:-1], states[-1])
     if criterion in ("civ", "civ_ow", "greedy"):
         civ = UncertainCiv(
-            posterior, shifts, target_mean, n_cells=n_cells, noise_aware=noise_aware,
+            posterior, shifts, target, n_cells=n_cells, noise_aware=noise_aware,
             output_weighted=criterion == "civ_ow", rng=generator,
         )  # fmt: skip
         return civ.gap_moments()[0] if criterion == "greedy" else civ.values()
     few = criterion == "thompson"
     found = ranked_distance(
-        posterior, shifts, target_mean, target_variance=target_variance,
+        posterior, shifts, target, target_variance=target_variance,
         n_samples=2 if few else n_samples, rng=generator,
     )  # fmt: skip
     if criterion == "thompson":

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import as_numbers, as_rng, as_vector, require_count, require_finite
+from nextpert.core._checks import as_rng, require_count
 from nextpert.core.cells.mean_distance import require_confidence
 from nextpert.core.posterior.pair_shifts import pair_shifts
+from nextpert.core.predict.goal import as_goal
 from nextpert.core.predict.state_draws import state_draws
 
 if TYPE_CHECKING:
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 
     from nextpert.core.posterior.dag_blr import DagBlr
     from nextpert.core.posterior.shift_posterior import ShiftPosterior
+    from nextpert.core.predict.goal import Goal
 
     Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class RankedDistance:
-    """Squared distances to a target, in squared units of the data.
+    """Squared distances to a target, in squared units of the data, or as the goal measures.
 
     Every array but ``draws`` has the shape ``(n_perturbations + 1,)``; the last entry is that of
     doing nothing.
@@ -66,7 +68,7 @@ class RankedDistance:
 def ranked_distance(
     posterior: DagBlr | Sequence[DagBlr],
     shifts: ShiftPosterior | Sequence[ShiftPosterior],
-    target_mean: ArrayLike,
+    target: ArrayLike | Goal,
     *,
     target_variance: ArrayLike | None = None,
     confidence: float = 0.9,
@@ -79,7 +81,10 @@ def ranked_distance(
     they share them (:func:`~nextpert.core.predict.state_draws.state_draws`). Where the target is
     the mean of some cells, its error is drawn too and what it adds to a squared distance, the
     trace of its covariance ``V``, is taken out: once for the error in the mean given, once for
-    that drawn. So the mean is unbiased, as that of :func:`nextpert.tl.target_distances`.
+    that drawn. So the mean is unbiased, as that of :func:`nextpert.tl.target_distances`. Of a goal
+    that is so for its wanted states, by weights and shares; from bounds, signatures, margins and
+    angles nothing is taken out. What these start from is the state of doing nothing of the same
+    draw.
 
     Parameters
     ----------
@@ -87,11 +92,13 @@ def ranked_distance(
         The posterior over the weights; or one on each of several graphs, which count alike.
     shifts
         What is known of the shifts; for several graphs the same for all, or one for each.
-    target_mean
-        The wanted mean, shape ``(n_nodes,)``, units of the data.
+    target
+        The wanted mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind (see
+        :class:`~nextpert.core.predict.goal.Goal`).
     target_variance
-        Sampling variance of that mean: of every node, shape ``(n_nodes,)``, or its covariance,
-        ``(n_nodes, n_nodes)``; squared units of the data. ``None`` (default): known without error.
+        Sampling variance of a wanted mean: of every node, shape ``(n_nodes,)``, or its covariance,
+        ``(n_nodes, n_nodes)``; squared units of the data. ``None`` (default): known without error,
+        or as the goal says.
     confidence
         Coverage of the intervals, above 0 and below 1.
     n_samples
@@ -119,22 +126,21 @@ def ranked_distance(
     require_count(n_samples, "n_samples", least=2)
     pairs, generator = pair_shifts(posterior, shifts), as_rng(rng)
     p = pairs[0][0].n_nodes
-    target = as_vector(target_mean, p, "target_mean")
-    root, floor = _root(target_variance, p)
+    goal = as_goal(target, p, target_variance)
     states = state_draws(posterior, shifts, n_samples=n_samples, nothing=True, rng=generator)
     own = generator.spawn(1)[0]  # of the target's error
     rows = []
     for state in states:
-        wanted = target if floor == 0 else target + root @ own.standard_normal(p)
-        rows.append(((state - wanted) ** 2).sum(axis=1) - 2 * floor)
+        rows.append(goal.distance(state, state[-1], goal.draw_errors(own)) - 2 * goal.floor)
     draws = np.array(rows)
     ends = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     low, high = np.maximum(ends, 0.0)
     nearer = (draws < draws[:, -1:]).mean(axis=0)
     nearest = np.append(probability_nearest(draws[:, :-1]), 0.0)
     mean, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
-    centre = ((_expected(pairs) - target) ** 2).sum(axis=1) - floor
-    return RankedDistance(mean, sd, low, high, centre, nearest, nearer, floor, draws)
+    expected = expected_states(pairs)
+    centre = goal.distance(expected, expected[-1]) - goal.floor
+    return RankedDistance(mean, sd, low, high, centre, nearest, nearer, goal.floor, draws)
 
 
 def probability_nearest(draws: Array) -> Array:
@@ -151,27 +157,10 @@ def probability_nearest(draws: Array) -> Array:
     return (least / np.maximum(least.sum(axis=1, keepdims=True), 1)).mean(axis=0)
 
 
-def _expected(pairs: list[tuple[DagBlr, ShiftPosterior]]) -> Array:
+def expected_states(pairs: list[tuple[DagBlr, ShiftPosterior]]) -> Array:
     """Return the expected states over graphs, weights at their mean; that of no shift last."""
     each = [
         np.vstack([known.states(blr), blr.predict_mean(np.zeros((1, blr.n_nodes)))])
         for blr, known in pairs
     ]
     return np.mean(each, axis=0)
-
-
-def _root(variance: ArrayLike | None, p: int) -> tuple[Array, float]:
-    """Return a matrix whose square is the covariance, and its trace."""
-    if variance is None:
-        return np.zeros((p, p)), 0.0
-    given = as_numbers(variance, "target_variance")
-    if given.shape not in ((p,), (p, p)):
-        message = f"target_variance must be ({p},) or ({p}, {p}), but its shape is {given.shape}."
-        raise ValueError(message)
-    require_finite(given, "target_variance")
-    values, vectors = (given, np.eye(p)) if given.ndim == 1 else np.linalg.eigh(given)
-    if values.min(initial=0.0) < -1e-9 * max(values.max(initial=0.0), 0.0):
-        message = "target_variance must not be negative: give variances, or a covariance."
-        raise ValueError(message)
-    values = np.maximum(values, 0.0)
-    return vectors * np.sqrt(values), float(values.sum())
