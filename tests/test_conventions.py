@@ -52,6 +52,7 @@ def test_the_functions_of_the_plan_are_there():
         ("tl", "target_distances"), ("pl", "target_distances"), ("pl", "expression_shift"),
         ("pl", "perturbation_counts"), ("pp", "setup_screen"),
         ("tl", "perturbation_effects"), ("pl", "perturbation_effects"),
+        ("tl", "plan_cells"), ("pl", "plan_cells"),
         ("tl", "plan_screen"), ("pl", "plan_screen"),
     } <= set(FUNCTIONS)  # fmt: skip
 

@@ -128,11 +128,16 @@ def plan(adata):
     npt.tl.plan_screen(adata, "MYC", pending=["STK3"], candidates="genes", n_samples=20)
 
 
+def plan_cells(adata):
+    fit(adata)
+    npt.tl.plan_cells(adata, "MYC", n_guides=2)
+
+
 CALLS = [
     learn, learn_in_full_order, given, no_arcs, fit, fit_exact_known_noise, fit_table,
     fit_controls_alone, fit_layer, design, design_group, design_means, cpca, assign, screen,
     screen_alone, study, diagnose, replay, dag_fit, target_distances, effects,
-    plan,
+    plan, plan_cells,
 ]  # fmt: skip
 
 

@@ -50,6 +50,7 @@ npt.tl.design_interventions(adata, "g0", n_samples=100, rng=0)
 npt.tl.plan_screen(adata, "g0", candidates="genes", n_samples=100, rng=0)
 npt.tl.target_distances(adata, "g0")
 npt.tl.perturbation_effects(adata)
+npt.tl.plan_cells(adata, "g0")
 npt.tl.cpca(adata, alpha=1.0, rng=0)
 npt.tl.dag_fit(adata, n_random=20, rng=0)
 for key in sorted(adata.uns):

@@ -19,6 +19,7 @@ READERS = {
     "dag_fit": lambda a: npt.pl.dag_fit(a, show=False),
     "target_distances": lambda a: npt.pl.target_distances(a, show=False),
     "perturbation_effects": lambda a: npt.pl.perturbation_effects(a, show=False),
+    "plan_cells": lambda a: npt.pl.plan_cells(a, show=False),
     "cpca": lambda a: npt.pl.cpca_density(a, show=False),
     "replay": lambda a: npt.pl.replay(a, show=False),
 }
@@ -35,6 +36,7 @@ def analysed(tmp_path_factory):
     npt.tl.dag_fit(adata, n_random=20, rng=0)
     npt.tl.target_distances(adata, "CDK4")
     npt.tl.perturbation_effects(adata)
+    npt.tl.plan_cells(adata, "CDK4")
     npt.tl.cpca(adata, alpha=1.0)
     npt.tl.replay_design(adata, ["CDK4"], n_rounds=2, n_repeats=2, rng=0)
     path = tmp_path_factory.mktemp("stored") / "screen.h5ad"

@@ -30,6 +30,7 @@ def _full_screen(_small_screen, arcs):
         npt.tl.cpca(adata)
         npt.tl.target_distances(adata, "MYC")
         npt.tl.perturbation_effects(adata)
+        npt.tl.plan_cells(adata, "MYC")
         npt.tl.replay_design(
             adata,
             ["MYC"],

@@ -21,6 +21,7 @@ PLOTS = [
     npt.pl.expression_shift,
     npt.pl.perturbation_counts,
     npt.pl.perturbation_effects,
+    npt.pl.plan_cells,
     npt.pl.replay,
     npt.pl.target_distances,
 ]
@@ -128,6 +129,7 @@ def test_a_failed_save_leaves_the_old_file(designed, tmp_path, monkeypatch):
         (npt.pl.design, "uns", "design", "tl.design_interventions"),
         (npt.pl.diagnose, "uns", "diagnosis", "tl.diagnose"),
         (npt.pl.perturbation_effects, "uns", "perturbation_effects", "tl.perturbation_effects"),
+        (npt.pl.plan_cells, "uns", "plan_cells", "tl.plan_cells"),
         (npt.pl.replay, "uns", "replay", "tl.replay_design"),
         (npt.pl.target_distances, "uns", "target_distances", "tl.target_distances"),
     ],

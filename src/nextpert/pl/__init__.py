@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nextpert.pl._expression_shift import expression_shift
     from nextpert.pl._perturbation_counts import perturbation_counts
     from nextpert.pl._perturbation_effects.perturbation_effects import perturbation_effects
+    from nextpert.pl._plan_cells import plan_cells
     from nextpert.pl._plan_screen import plan_screen
     from nextpert.pl._replay import replay
     from nextpert.pl._target_distances import target_distances
@@ -27,6 +28,7 @@ __all__ = [
     "expression_shift",
     "perturbation_counts",
     "perturbation_effects",
+    "plan_cells",
     "plan_screen",
     "replay",
     "target_distances",

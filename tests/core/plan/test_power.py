@@ -60,8 +60,10 @@ def test_power_against_simulation_with_guides():
             guides = rng.normal(effect, np.sqrt(0.05 * sd2), (n_draws, g, 1))
             x = guides + rng.normal(0, np.sqrt(sd2), (n_draws, g, size // g))
             means.append(x.mean(axis=(1, 2)))
-            within = ((x - x.mean(axis=2, keepdims=True)) ** 2).sum(axis=(1, 2)) / (size - g)
-            squares.append((within * where.spread(size), size - g))
+            # That of a cell, out of guides and cells.
+            part = 1 + 0.05 * (size - size / g) / (size - 1)
+            of_cell = x.reshape(n_draws, -1).var(axis=1, ddof=1) / part
+            squares.append((of_cell * where.spread(size), size - 1))
         (a, f_a), (b, f_b) = squares
         freedom = (a + b) ** 2 / (a**2 / f_a + b**2 / f_b)
         statistic = np.abs(means[0] - means[1]) / np.sqrt(a + b)
@@ -82,7 +84,7 @@ def test_cells_are_the_least_that_do():
         for gene in range(3):
             if np.isfinite(cells[gene]):
                 assert value([cells[gene]])[0, gene] >= 0
-                assert cells[gene] == 4 or value([cells[gene] - 1])[0, gene] < 0
+                assert cells[gene] == 3 or value([cells[gene] - 1])[0, gene] < 0
             else:
                 assert value([1e12])[0, gene] < 0
     assert np.isinf(plan.cells_for_width(0.2)[2])
@@ -95,6 +97,20 @@ def test_guides_bound_what_cells_reach():
     more = EffectPrecision([1.0], [1.0], np.inf, Layout(8, guide_variance=0.1))
     assert np.isfinite(more.cells_for_power(0.5))
     np.testing.assert_allclose(plan.sd([1e12]), np.sqrt(0.1), rtol=1e-6)
+
+
+def test_guides_for_power_are_the_least_that_do():
+    variance, effect = np.array([1.0, 3.0, 1.0]), np.array([0.4, 0.4, 0.05])
+    options = {"variance": variance, "control_variance": variance, "n_control": 1000}
+    plan = EffectPrecision(**options, layout=Layout(1, guide_variance=0.1))
+    guides = plan.guides_for_power(effect, 0.8)
+    assert np.isinf(guides[2])
+    for gene in (0, 1):
+        limits = [
+            EffectPrecision(**options, layout=Layout(g, guide_variance=0.1)).limit(effect)[gene]
+            for g in (int(guides[gene]) - 1, int(guides[gene]))
+        ]
+        assert limits[0] < 0.8 < limits[1]
 
 
 def test_extremes_are_no_nan():
@@ -191,9 +207,9 @@ def test_cells_for_a_distance():
         n = float(plan.cells_for(sd))
         assert plan.sd(n) <= sd < plan.sd(n - 1)
     assert np.isinf(plan.cells_for(0.1))  # guides
-    assert layout.guides_for(plan.spread_for(0.17)) > 1
+    assert plan.guides_for(0.17) > 2
     assert plan.spread_for(0.05) == -np.inf  # the target's own error
     chance = DistancePrecision.of_difference(([1.0, 0.0], [1.0, 0.5]), (np.eye(2), np.eye(2)))
-    n = float(chance.cells_for_chance(0.25, 0.9))
+    n = float(chance.cells_for(0.25 / norm.ppf(0.9)))
     assert chance.chance(n, 0.25) >= 0.9 > chance.chance(n - 1, 0.25)
-    assert np.isinf(chance.cells_for_chance(0.0, 0.9))
+    assert np.isinf(chance.cells_for(0.0))

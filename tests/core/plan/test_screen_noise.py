@@ -39,7 +39,7 @@ def test_variances_of_guides_and_replicates_are_found():
     np.testing.assert_allclose(noise.perturbed_variance, own, rtol=1e-9)
 
 
-def test_error_is_that_of_the_means():
+def test_spread_is_that_of_the_means():
     rng, away = np.random.default_rng(1), []
     for _ in range(40):
         screen, (group, guide, batch) = simulated(rng, p=10)
@@ -47,7 +47,7 @@ def test_error_is_that_of_the_means():
         away.append((noise.pooled.mean[3] - 3) ** 2)
     stated = noise.layout(3).spread(480)
     np.testing.assert_allclose(np.mean(away), stated, rtol=0.25)
-    np.testing.assert_allclose(noise.error(3).diagonal(), noise.variance(3) * stated, rtol=1e-9)
+    np.testing.assert_allclose(noise.spread(3), stated, rtol=1e-9)
 
 
 def test_no_spread_is_found_where_there_is_none_and_few_guides_are_no_evidence():

@@ -73,8 +73,7 @@ class Layout:
     def cells_for(self, spread: ArrayLike) -> Array:
         """Return the least cells that bring the spread so low; infinite where none do."""
         spare = np.asarray(spread, np.float64) - self.floor
-        with np.errstate(divide="ignore"):
-            cells = np.ceil(1 / np.maximum(spare, 0.0) * (1 - 1e-12))
+        cells = np.ceil(1 / np.where(spare > 0, spare, 1.0) * (1 - 1e-12))
         return np.where(spare > 0, np.maximum(cells, 1.0), np.inf)
 
     def guides_for(self, spread: ArrayLike) -> Array:
@@ -83,6 +82,5 @@ class Layout:
         Infinite where the replicates by themselves exceed it.
         """
         spare = np.asarray(spread, np.float64) - self.replicate_variance / self.n_replicates
-        with np.errstate(divide="ignore"):
-            guides = np.floor(self.guide_variance / np.maximum(spare, 0.0)) + 1
+        guides = np.floor(self.guide_variance / np.where(spare > 0, spare, 1.0)) + 1
         return np.where(spare > 0, guides, np.inf)

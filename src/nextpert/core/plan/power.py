@@ -29,9 +29,9 @@ class EffectPrecision:
     r"""Precision and power of differences of means, perturbed cells less controls.
 
     The variance of a difference is :math:`s^2 k(n) + s_0^2 k_0`, with ``k`` the spread of a
-    :class:`~nextpert.core.plan.layout.Layout`. Variances of cells are taken to be estimated from
-    the cells of both sides, within guides, so that tests are Welch's, with Satterthwaite's degrees
-    of freedom; those between guides and replicates are known from the screen.
+    :class:`~nextpert.core.plan.layout.Layout`. The variance of a cell is taken to be estimated from
+    the cells of each side, so that tests are Welch's, with Satterthwaite's degrees of freedom; how
+    far guides and replicates scatter is known from the screen.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class EffectPrecision:
         Variance of a perturbed cell and of a control cell, for every node, shape ``(n_nodes,)``;
         squared units of the data.
     n_control
-        Number of control cells, at least 2 more than their guides; may be infinite.
+        Number of control cells, at least 2; may be infinite.
     layout, control_layout
         Guides and replicates of the perturbation and of the controls.
 
@@ -97,6 +97,20 @@ class EffectPrecision:
         require_confidence(confidence)
         return self._least(lambda n: self._power(n, effect, confidence) >= power)
 
+    def guides_for_power(
+        self, effect: ArrayLike, power: float = 0.8, confidence: float = 0.95
+    ) -> Array:
+        """Return the least guides with which some number of cells finds an effect, ``(n_nodes,)``.
+
+        By normal quantiles. Infinite where replicates or controls do not allow it.
+        """
+        require_confidence(confidence)
+        reach = norm.ppf((1 + confidence) / 2) + norm.ppf(power)
+        _, other = self._parts(np.array([1.0])[:, None])
+        own = (np.asarray(effect, np.float64) / reach) ** 2 - other[0]
+        variance = np.maximum(np.asarray(self.variance, np.float64), np.finfo(float).tiny)
+        return self.layout.guides_for(own / variance)
+
     def limit(self, effect: ArrayLike, confidence: float = 0.95) -> Array:
         """Return the power that no number of cells exceeds, shape ``(n_nodes,)``."""
         return self.power([_MOST], effect, confidence)[0]
@@ -109,8 +123,7 @@ class EffectPrecision:
 
     def _freedom(self, n: Array) -> Array:
         own, other = self._parts(n)
-        of_own = np.maximum(n - self.layout.n_guides, 1.0)
-        of_other = max(self.n_control - self.control_layout.n_guides, 1.0)
+        of_own, of_other = np.maximum(n - 1, 1.0), max(self.n_control - 1, 1.0)
         total = np.maximum(own + other, np.finfo(float).tiny)
         return 1 / np.maximum(
             (own / total) ** 2 / of_own + (other / total) ** 2 / of_other, 1 / (2 * _MOST)
@@ -133,8 +146,8 @@ class EffectPrecision:
     def _least(self, enough: Callable[[Array], NDArray[np.bool_]]) -> Array:
         """Return the least cells that are enough, by halving; infinite where none are."""
         nodes = np.broadcast_shapes(np.shape(self.variance), np.shape(self.control_variance))
-        # A cell a guide and one more, to have a variance.
-        few = np.full(nodes, float(self.layout.n_guides))
+        # A cell a guide, and two to have a variance.
+        few = np.full(nodes, max(float(self.layout.n_guides) - 1, 1.0))
         many = np.full(nodes, _MOST)
         never = ~np.broadcast_to(enough(many), nodes)
         while np.any(many - few > 1):
@@ -251,7 +264,7 @@ class DistancePrecision:
 
     def sd(self, n_cells: ArrayLike) -> Array:
         """Return the standard deviation with so many cells of each."""
-        return self._sd(self.layout.spread(n_cells))
+        return self.sd_at(self.layout.spread(n_cells))
 
     def half_width(self, n_cells: ArrayLike, confidence: float = 0.95) -> Array:
         """Return half the width of confidence intervals (normal) with so many cells of each."""
@@ -267,16 +280,15 @@ class DistancePrecision:
         return np.asarray(norm.cdf(np.abs(np.asarray(difference, np.float64)) / sd))
 
     def cells_for(self, sd: ArrayLike) -> Array:
-        """Return the least cells of each that bring the standard deviation so low."""
+        """Return the least cells of each that bring the standard deviation so low.
+
+        Infinite where guides, replicates or the target's own error do not allow it.
+        """
         return self.layout.cells_for(self.spread_for(sd))
 
-    def cells_for_chance(self, difference: ArrayLike, chance: float = 0.8) -> Array:
-        """Return the least cells of each with which the nearer comes out so probably.
-
-        Infinite where they are at the same distance, or guides, replicates or the target's own
-        error do not allow it.
-        """
-        return self.cells_for(np.abs(np.asarray(difference, np.float64)) / norm.ppf(chance))
+    def guides_for(self, sd: ArrayLike) -> Array:
+        """Return the least guides of each with which some number of cells does that."""
+        return self.layout.guides_for(self.spread_for(sd))
 
     def spread_for(self, sd: ArrayLike) -> Array:
         """Return the largest spread of a mean with which the standard deviation is so low.
@@ -289,9 +301,11 @@ class DistancePrecision:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(rest > 0, 2 * rest / (b + root), -np.inf)
 
-    def _sd(self, k: Array) -> Array:
-        return np.sqrt(np.asarray(self.constant) + np.asarray(self.linear) * k
-                       + np.asarray(self.square) * k**2)  # fmt: skip
+    def sd_at(self, spread: ArrayLike) -> Array:
+        """Return the standard deviation where means scatter so far, over the variance of a cell."""
+        k = np.asarray(spread, np.float64)
+        b, c = np.asarray(self.linear, np.float64), np.asarray(self.square, np.float64)
+        return np.sqrt(np.asarray(self.constant, np.float64) + b * k + c * k**2)
 
 
 def _beyond(reach: Array, freedom: Array, away: Array) -> Array:

@@ -72,10 +72,10 @@ class ScreenNoise:
             self.replicate_variance,
         )
 
-    def error(self, group: int) -> Array:
-        """Return the covariance of the mean of a group, as it is in the screen."""
+    def spread(self, group: int) -> float:
+        """Return the variance of the mean of a group in the screen, over that of its cells."""
         replicates = self.replicate_variance / max(int(self.n_replicates[group]), 1)
-        return self.cell_covariance(group) * (1 / self.pooled.n[group] + replicates)
+        return 1 / max(float(self.pooled.n[group]), 1e-300) + replicates
 
 
 def screen_noise(

@@ -1,0 +1,201 @@
+"""``tl.plan_cells``: how many cells, guides and replicates a perturbation takes."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert import _adata
+from nextpert.core._checks import require_positive
+from nextpert.core.cells.mean_distance import require_confidence
+from nextpert.tl._design_interventions.target import read_target
+from nextpert.tl._plan_cells.distances import distances_table, read_distances
+from nextpert.tl._plan_cells.screen import Measured, read_measured
+from nextpert.tl._plan_cells.tables import curves_table, genes_table
+from nextpert.tl._plan_cells.words import distances_in_words, effects_in_words
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import anndata as ad
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+
+def plan_cells(
+    adata: ad.AnnData,
+    target: str | tuple[str, str] | Mapping[str, float] | pd.Series | None = None,
+    *,
+    posterior_key: str = "dag_blr",
+    effect: float = 0.2,
+    tolerance: float = 0.1,
+    power: float = 0.8,
+    confidence: float = 0.95,
+    n_guides: int | None = None,
+    n_replicates: int | None = None,
+    key_added: str = "plan_cells",
+    copy: bool = False,
+) -> ad.AnnData | None:
+    r"""Say how many cells, guides and replicates a perturbation takes, by the screen's own noise.
+
+    The mean of ``n`` cells in ``g`` guides and ``r`` replicates scatters by
+    :math:`\sigma^2 (1/n + \tau_g^2/g + \tau_r^2/r)`, with the variance of a cell, of guides and
+    of replicates (batches, once what they do to all cells alike is taken off) as this screen shows
+    them. So where guides differ, cells alone do not get below :math:`\tau_g^2/g`, and the plan
+    says that it takes more guides. From that follow, without simulation:
+
+    - the power to find an effect on a gene, by Welch's test against the controls there are;
+    - the precision of the squared distance to a target
+      (:func:`~nextpert.core.cells.mean_distance.mean_distance`);
+    - the probability that the nearest perturbation comes out nearer than another
+      (:func:`~nextpert.core.cells.distance_difference.distance_difference`).
+
+    All of it is about means of cells. Shrinkage (:func:`perturbation_effects`) needs fewer cells
+    for the same error, so that these numbers are on the safe side. Draw the curves with
+    :func:`nextpert.pl.plan_cells`.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, after :func:`fit_dag_blr`, whose panel, labels, guides and batches are used.
+    target
+        A perturbation label, a pair ``(obs key, value)``, or a mapping gene -> wanted mean, as in
+        :func:`design_interventions`. ``None`` (default) plans for effects alone.
+    posterior_key
+        The ``key_added`` of the fit.
+    effect
+        Size of an effect on a gene that should be found, in units of the data: with natural
+        logarithms, 0.2 is a change by a fifth of a well expressed gene.
+    tolerance
+        Wanted precision of distances, as a share of the controls' distance: half the width of the
+        interval.
+    power
+        Wanted probability of finding the effect, and of telling the nearest from another, above
+        .5.
+    confidence
+        One less the level of the tests, each on its own, and the coverage of intervals. For ``m``
+        tests in one, ``1 - 0.05 / m``.
+    n_guides, n_replicates
+        Guides and replicates of each perturbation to plan for; ``None`` (default): as many as the
+        perturbations of the screen have (median).
+    key_added
+        Name of the results.
+    copy
+        Whether to return a copy instead of writing to ``adata``.
+
+    Returns
+    -------
+    ~anndata.AnnData or None
+        ``None``, or the copy. Fields written:
+
+        - ``uns["plan_cells"]``: ``genes``, one row a gene: ``cell_sd`` (of a perturbed cell),
+          ``half_width`` and ``power`` (with the median number of cells there is now),
+          ``cells_needed`` (infinite where guides, replicates or controls do not allow it),
+          ``guides_needed`` (the least with which some cells do), ``highest_power`` (that no number
+          of cells exceeds), ``cells_for_half`` (for an interval of ± half the effect).
+          ``curves``: by ``n_guides`` and ``n_cells``, ``half_width`` of the median gene and
+          ``power``, the share of genes in which the effect is found; with a target
+          ``distance_half_width`` of the nearest (share of the controls' distance) and
+          ``right_choice``, the probability that it comes out nearer than the second.
+          ``distances`` (with a target), one row a perturbation, nearest first: ``distance``
+          (unbiased, squared units), ``sd``, ``relative_distance``, ``cells_needed`` and
+          ``guides_needed`` for ``tolerance``, ``difference`` to the nearest (of the nearest, to
+          the second) and ``cells_to_tell``, ``guides_to_tell``: those of each with which it is
+          told, if the difference is as measured.
+          ``noise``: ``guide_variance`` and ``replicate_variance`` (over that of a cell),
+          ``control_guide_variance``, ``n_guides``, ``n_replicates``, ``n_cells`` (medians),
+          ``n_control_cells``. ``verdict``, all of it in words; and ``params``.
+
+    Raises
+    ------
+    ValueError
+        If there is no fit, it has no perturbed cells, the target is unknown, or a number is out
+        of range. Nothing is written then.
+    TypeError
+        If ``target`` is none of the three.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(perturbed=["MYC", "FOS"], n_control=500)
+    >>> npt.tl.learn_dag(adata)
+    >>> npt.tl.fit_dag_blr(adata)
+    >>> npt.tl.plan_cells(adata, {"MYC": 1.0})
+    >>> plan = adata.uns["plan_cells"]
+    >>> bool(plan["genes"]["cells_needed"].median() < 100)
+    True
+    >>> plan["distances"]["perturbation"].tolist()
+    ['MYC', 'FOS']
+    """
+    _adata.check_arguments(locals())
+    _adata.check_key(key_added)
+    _adata.check_writable(adata, copy=copy)
+    wanted_size = {
+        "effect": require_positive(effect, "effect"),
+        "power": _require_power(power),
+        "confidence": float(confidence),
+    }
+    require_confidence(confidence)
+    require_positive(tolerance, "tolerance")
+    fit = _adata.posterior_from(adata, posterior_key)
+    goal = None
+    if target is not None:
+        goal = read_target(adata, target, fit, str(fit.params["perturbation_key"]))
+    measured = read_measured(adata, fit, n_guides, n_replicates)
+    found = None if goal is None else read_distances(measured, goal)
+    genes = genes_table(fit.genes, measured, **wanted_size)
+    stored: dict[str, Any] = {
+        "genes": genes,
+        "curves": curves_table(
+            measured, found, effect=wanted_size["effect"], confidence=float(confidence)
+        ),
+        "noise": _noise(measured),
+    }
+    said = [
+        effects_in_words(
+            genes, measured.layout, effect=wanted_size["effect"], power=wanted_size["power"]
+        )
+    ]
+    params: dict[str, Any] = {
+        **wanted_size,
+        "tolerance": float(tolerance),
+        "n_guides": measured.layout.n_guides,
+        "n_replicates": measured.layout.n_replicates,
+        "posterior_key": posterior_key,
+    }
+    if goal is not None:
+        params["target"] = goal.name
+    if goal is not None and found is not None:
+        options = {"tolerance": float(tolerance), "power": wanted_size["power"]}
+        stored["distances"] = distances_table(found, confidence=float(confidence), **options)
+        said.append(distances_in_words(stored["distances"], goal.name, measured.layout, **options))
+    stored |= {"verdict": " ".join(said), "params": params}
+    written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
+    logger.info("%s", stored["verdict"])
+    return written
+
+
+def _require_power(power: float) -> float:
+    if not 0.5 < power < 1:
+        message = f"power must lie between 0.5 and 1, both excluded, but is {power!r}."
+        raise ValueError(message)
+    return float(power)
+
+
+def _noise(measured: Measured) -> dict[str, Any]:
+    noise = measured.noise
+    medians = {
+        "n_guides": noise.n_guides[1:],
+        "n_replicates": noise.n_replicates[1:],
+        "n_cells": measured.n_cells,
+    }
+    return {
+        "guide_variance": noise.guide_variance,
+        "control_guide_variance": noise.control_guide_variance,
+        "replicate_variance": noise.replicate_variance,
+        "n_control_cells": int(noise.pooled.n_cells[0]),
+        **{name: float(np.median(counts)) for name, counts in medians.items()},
+    }

@@ -1,0 +1,100 @@
+"""What a plan of cells takes from a screen: its noise, states, and guides and replicates now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert import _adata
+from nextpert._adata.screen import read_environments, screen_moments
+from nextpert.core.plan.layout import Layout
+from nextpert.core.plan.power import EffectPrecision
+from nextpert.core.plan.screen_noise import ScreenNoise, screen_noise
+
+if TYPE_CHECKING:
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from nextpert._adata import FittedPosterior
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The noise of a screen and the perturbations of its fit.
+
+    Parameters
+    ----------
+    names
+        Perturbations; row ``j`` is group ``j + 1`` of ``noise``.
+    noise
+        Of controls (group 0) and perturbations.
+    layout
+        Guides and replicates planned for.
+    """
+
+    names: list[str]
+    noise: ScreenNoise
+    layout: Layout
+
+    @property
+    def n_cells(self) -> NDArray[np.int64]:
+        """Cells of every perturbation."""
+        return self.noise.pooled.n_cells[1:]
+
+    def effects(self, layout: Layout | None = None) -> EffectPrecision:
+        """Return the precision of effects on every gene, with the controls there are."""
+        noise = self.noise
+        n_control = float(noise.pooled.n_cells[0])
+        return EffectPrecision(
+            noise.perturbed_variance,
+            noise.variance(0),
+            n_control,
+            layout or self.layout,
+            noise.layout(0),
+        )
+
+
+def read_measured(
+    adata: ad.AnnData, fit: FittedPosterior, n_guides: int | None, n_replicates: int | None
+) -> Measured:
+    """Read the noise of the cells of a fit: one pass over them.
+
+    Raises
+    ------
+    ValueError
+        If the fit has no perturbation, or one of its columns is gone.
+    """
+    names = [str(name) for name in fit.environments["perturbation"]]
+    if not names:
+        message = "The fit has no perturbed cells: how these scatter cannot be told."
+        raise ValueError(message)
+    roles = _adata.fitted_roles(adata, fit.params)
+    groups = [roles.control, *names]
+    # Conditions would split guides into more than there are.
+    environments = read_environments(adata, replace(roles, covariates=())).only(groups)
+    screen = screen_moments(adata, fit.columns, environments)
+    place = {name: j for j, name in enumerate(groups)}
+    group = np.array([place[name] for name in environments.perturbation])
+    guide = batch = np.zeros(len(group), np.int64)
+    if roles.guide_key is not None:
+        guide = np.unique(environments.table[roles.guide_key], return_inverse=True)[1]
+    batches = _adata.read_batches(adata, fit.columns, roles)
+    if batches is not None:
+        codes, first = np.unique(environments.codes, return_index=True)
+        batch = batches.codes[first[codes >= 0]]
+        screen = replace(screen, mean=screen.mean - batches.offsets[batch])
+    noise = screen_noise(screen, group, guide, batch, len(groups))
+    planned = Layout(
+        _usual(noise.n_guides) if n_guides is None else n_guides,
+        _usual(noise.n_replicates) if n_replicates is None else n_replicates,
+        noise.guide_variance,
+        noise.replicate_variance,
+    )
+    return Measured(names, noise, planned)
+
+
+def _usual(counts: NDArray[np.int64]) -> int:
+    """Return the median over perturbations."""
+    return max(round(float(np.median(counts[1:]))), 1)

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+import nextpert as npt
+from nextpert.pl import plan_cells
+
+
+def test_curves_and_what_is_wanted(designed):
+    stored = designed.uns["plan_cells"]
+    axes = plan_cells(designed, show=False)
+    assert len(axes) == 4
+    columns = ("power", "half_width", "distance_half_width", "right_choice")
+    wanted = (0.8, 0.1, 0.1, 0.8)
+    for ax, column, level in zip(axes, columns, wanted, strict=True):
+        curve, line = ax.lines  # guides are not told apart: one curve
+        np.testing.assert_allclose(curve.get_ydata(), stored["curves"][column])
+        np.testing.assert_allclose(curve.get_xdata(), stored["curves"]["n_cells"])
+        assert line.get_ydata()[0] == pytest.approx(level)
+        assert ax.get_xscale() == "log"
+        assert ax.get_xlabel() == "cells a perturbation"
+    assert "change of 0.2" in axes[0].get_ylabel()
+    first, second = stored["distances"]["perturbation"][:2]
+    assert f"{first}\ncomes out nearer than {second}" in axes[3].get_ylabel()
+
+
+def test_without_a_target(designed):
+    npt.tl.plan_cells(designed)
+    assert len(plan_cells(designed, show=False)) == 2
+
+
+def test_a_line_for_every_number_of_guides(designed):
+    labels = designed.obs["perturbation"].astype(str)
+    rng = np.random.default_rng(0)
+    guide = rng.integers(3, size=designed.n_obs)
+    names = labels + "-" + guide.astype(str)
+    designed.obs["guide"] = names
+    away = {name: 0.3 * rng.normal(size=designed.n_vars) for name in sorted(set(names))}
+    designed.X = designed.X + np.array([away[name] for name in names])
+    npt.tl.fit_dag_blr(designed, guide_key="guide")
+    npt.tl.plan_cells(designed)
+    axes = plan_cells(designed, show=False)
+    assert len(axes[0].lines) == 5 + 1
+    texts = [text.get_text() for text in axes[0].get_legend().get_texts()]
+    assert texts == ["1 guide", "2 guides", "3 guides", "4 guides", "8 guides", "wanted"]
+    colours = [line.get_color() for line in axes[0].lines]
+    assert len(set(colours)) == 6
+
+
+def test_names_do_not_overlap(designed, overlaps):
+    figure = plan_cells(designed, return_fig=True)
+    figure.canvas.draw()
+    texts = [t for ax in figure.axes for t in (ax.xaxis.label, ax.yaxis.label)]
+    assert overlaps(texts, figure) == []

@@ -1,0 +1,229 @@
+"""Plans of cells on an AnnData: noise, tables, words, guides and replicates, what is refused."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm
+
+import nextpert as npt
+from nextpert._adata import posterior_from
+from nextpert.core.cells.distance_difference import distance_difference
+from nextpert.core.cells.mean_distance import mean_distance
+from nextpert.core.cells.moments import Moments
+from nextpert.core.plan.layout import Layout
+from nextpert.core.plan.power import EffectPrecision
+
+
+@pytest.fixture(scope="module")
+def _fitted():
+    adata = npt.datasets.simulated_screen(
+        n_genes=12, n_control=600, n_perturbed=300, perturbed=["CDK4", "B2M", "CD58"], rng=1
+    )
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+    npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+@pytest.fixture
+def fitted(_fitted):
+    """A simulated screen of one guide and one batch, without a graph."""
+    return _fitted.copy()
+
+
+def guided(guide_sd, batch_sd=0.0, *, response=0.0, seed=0):
+    """Four perturbations of four guides in two batches, whose guides scatter on every gene."""
+    rng = np.random.default_rng(seed)
+    rows, cells = [], []
+    shift = rng.normal(0, batch_sd, (2, 40))
+    for name in ("control", "A", "B", "C", "D"):
+        own = rng.normal(0, response, (2, 40)) if name != "control" else np.zeros((2, 40))
+        for k in range(4):
+            guide = rng.normal(0, guide_sd, 40)
+            for batch in range(2):
+                n = 60
+                rows += [(name, f"{name}-{k}", f"b{batch}")] * n
+                mean = 2.0 + 0.3 * (name == "A") + guide + shift[batch] + own[batch]
+                cells.append(mean + rng.normal(size=(n, 40)))
+    obs = pd.DataFrame(rows, columns=["perturbation", "guide", "batch"])
+    obs.index = [f"c{i}" for i in range(len(obs))]
+    adata = ad.AnnData(np.concatenate(cells), obs, pd.DataFrame(index=[f"g{i}" for i in range(40)]))
+    npt.pp.setup_screen(adata, guide_key="guide", batch_key="batch")
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+    npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+def cells_of(adata, name):
+    return np.asarray(adata.X[(adata.obs["perturbation"] == name).to_numpy()], float)
+
+
+def test_genes_are_those_of_the_core_with_the_screens_noise(fitted):
+    npt.tl.plan_cells(fitted, effect=0.3, power=0.9, confidence=0.99)
+    found = fitted.uns["plan_cells"]
+    table = found["genes"]
+    assert table["gene"].tolist() == list(fitted.var_names)
+    control, *others = (cells_of(fitted, name) for name in ("control", "CDK4", "B2M", "CD58"))
+    within = np.mean([x.var(axis=0, ddof=1) for x in others], axis=0)
+    np.testing.assert_allclose(table["cell_sd"], np.sqrt(within), rtol=0.02)
+    plan = EffectPrecision(
+        table["cell_sd"].to_numpy() ** 2, control.var(axis=0, ddof=1), 600, Layout()
+    )
+    np.testing.assert_allclose(table["power"], plan.power([300], 0.3, 0.99)[0], rtol=1e-3)
+    wanted = plan.cells_for_power(0.3, 0.9, 0.99)
+    np.testing.assert_allclose(table["cells_needed"], wanted, atol=3, rtol=0.02)
+    width = plan.cells_for_width(0.15, 0.99)
+    assert np.array_equal(np.isinf(table["cells_for_half"]), np.isinf(width))
+    assert "distances" not in found
+    assert set(found["curves"]) == {"n_guides", "n_cells", "half_width", "power"}
+    assert found["params"]["effect"] == 0.3
+    assert "A change of 0.3 is found with probability 90 %" in found["verdict"]
+
+
+def test_distances_and_their_precision_are_those_of_the_estimators(fitted):
+    goal = {"CDK4": 1.0, "B2M": 0.5}
+    npt.tl.plan_cells(fitted, goal, tolerance=0.2)
+    table = fitted.uns["plan_cells"]["distances"].set_index("perturbation")
+    wanted = posterior_from(fitted).control_mean.copy()
+    wanted[[fitted.var_names.get_loc(gene) for gene in goal]] = list(goal.values())
+    moments = {
+        name: Moments.from_array(cells_of(fitted, name))
+        for name in ("control", "CDK4", "B2M", "CD58")
+    }
+    nothing = mean_distance(moments["control"], wanted).estimate
+    for name, row in table.iterrows():
+        found = mean_distance(moments[name], wanted)
+        np.testing.assert_allclose(row["distance"], found.estimate, rtol=0.02)
+        np.testing.assert_allclose(row["sd"], found.sd, rtol=0.1)
+        np.testing.assert_allclose(row["relative_distance"], row["distance"] / nothing, rtol=0.02)
+        # The sd falls as one over the root of the cells where the distance is large.
+        width = 1.96 * found.sd * np.sqrt(300 / row["cells_needed"])
+        np.testing.assert_allclose(width, 0.2 * nothing, rtol=0.12)
+    assert table["distance"].is_monotonic_increasing
+    first, second = table.index[:2]
+    difference, low, high = distance_difference(moments[second], moments[first], wanted)
+    np.testing.assert_allclose(table.loc[second, "difference"], difference, rtol=0.02)
+    assert table.loc[first, "difference"] == table.loc[second, "difference"]
+    sd = (high - low) / (2 * 1.96)
+    cells = 300 * (sd * norm.ppf(0.8) / difference) ** 2
+    np.testing.assert_allclose(table.loc[second, "cells_to_tell"], cells, rtol=0.2, atol=2)
+
+
+def test_the_target_itself_is_not_measured_and_its_error_counts(fitted):
+    npt.tl.plan_cells(fitted, "CDK4")
+    found = fitted.uns["plan_cells"]
+    assert set(found["distances"]["perturbation"]) == {"B2M", "CD58"}
+    exact = {g: float(v) for g, v in zip(
+        fitted.var_names, cells_of(fitted, "CDK4").mean(axis=0), strict=True
+    )}  # fmt: skip
+    npt.tl.plan_cells(fitted, exact, key_added="known")
+    known = fitted.uns["known"]["distances"].set_index("perturbation")
+    for _, row in found["distances"].iterrows():
+        assert row["sd"] > 1.1 * known.loc[row["perturbation"], "sd"]
+    assert "B2M" in found["verdict"]
+
+
+def test_what_noise_adds_to_few_cells_is_taken_off():
+    """Distances are those of tl.target_distances, also with a handful of cells a perturbation."""
+    few = guided(0.0)
+    labels = few.obs["perturbation"].to_numpy()
+    kept = [np.flatnonzero(labels == name)[::40] for name in "ABC"]
+    few = few[np.concatenate([np.flatnonzero(labels == "control"), *kept])].copy()
+    del few.uns["screen"]
+    npt.tl.fit_dag_blr(few)
+    npt.tl.plan_cells(few, "C")
+    npt.tl.target_distances(few, "C")
+    wanted = few.uns["target_distances"]["table"].set_index("perturbation")
+    found = few.uns["plan_cells"]["distances"].set_index("perturbation")
+    assert list(found.index) == ["B", "A"]
+    for name, row in found.iterrows():
+        bias = wanted.loc[name, "plug_in_distance"] - wanted.loc[name, "distance"]
+        np.testing.assert_allclose(row["distance"], wanted.loc[name, "distance"], atol=0.1 * bias)
+        np.testing.assert_allclose(row["sd"], wanted.loc[name, "sd"], rtol=0.2)
+
+
+def test_guides_that_scatter_ask_for_more_guides():
+    adata = guided(0.3)
+    npt.tl.plan_cells(adata, effect=0.6)
+    found = adata.uns["plan_cells"]
+    np.testing.assert_allclose(found["noise"]["guide_variance"], 0.09, rtol=0.4)
+    assert found["noise"]["n_guides"] == 4
+    assert found["params"]["n_guides"] == 4
+    assert sorted(set(found["curves"]["n_guides"])) == [1, 2, 4, 8]
+    last = found["curves"].groupby("n_guides")["power"].last()
+    assert last.is_monotonic_increasing
+    npt.tl.plan_cells(adata, effect=0.6, n_guides=1)
+    one = adata.uns["plan_cells"]
+    table = one["genes"]
+    assert np.isinf(table["cells_needed"]).all()
+    assert (table["guides_needed"] > 1).all()
+    assert "it takes more guides, not more cells" in one["verdict"]
+    # With that many guides some number of cells is enough.
+    npt.tl.plan_cells(adata, effect=0.6, n_guides=int(table["guides_needed"].max()) + 1)
+    assert np.isfinite(adata.uns["plan_cells"]["genes"]["cells_needed"]).all()
+
+
+def test_batches_cancel_but_for_what_perturbations_do_otherwise_in_them():
+    alike = guided(0.0, 1.0)
+    npt.tl.plan_cells(alike)
+    noise = alike.uns["plan_cells"]["noise"]
+    assert noise["replicate_variance"] < 0.01
+    assert noise["guide_variance"] < 0.01
+    assert noise["n_replicates"] == 2
+    other = guided(0.0, 1.0, response=0.3)
+    npt.tl.plan_cells(other)
+    found = other.uns["plan_cells"]
+    np.testing.assert_allclose(found["noise"]["replicate_variance"], 0.07, rtol=0.5)
+    npt.tl.plan_cells(other, n_replicates=50, key_added="many")
+    assert other.uns["many"]["genes"]["power"].mean() > found["genes"]["power"].mean()
+
+
+def test_power_is_that_of_a_screen_of_that_noise():
+    """The planned share of tests that find an effect, in screens simulated anew."""
+    adata = guided(0.2)
+    npt.tl.plan_cells(adata, effect=0.5, n_guides=2)
+    plan = adata.uns["plan_cells"]
+    curves = plan["curves"]
+    curve = curves[curves["n_guides"] == 2].set_index("n_cells")["power"]
+    rng, n_draws = np.random.default_rng(1), 40000
+    for n in (10, 50):
+        own = rng.normal(0, 0.2, (n_draws, 2)).mean(axis=1) + rng.normal(0, n**-0.5, n_draws)
+        other = rng.normal(0, 0.2, (n_draws, 4)).mean(axis=1) + rng.normal(0, 480**-0.5, n_draws)
+        known = np.sqrt(0.04 / 2 + 1 / n + 0.04 / 4 + 1 / 480)
+        share = (np.abs(0.5 + own - other) > 1.96 * known).mean()
+        # Noise of the screen's guides (16 + 4), and the t distribution at ten cells.
+        assert abs(curve.loc[n] - share) < 0.06
+
+
+def test_copy_and_key(fitted):
+    copied = npt.tl.plan_cells(fitted, key_added="other", copy=True)
+    assert "other" in copied.uns
+    assert "other" not in fitted.uns
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "message"),
+    [
+        ("CDK5", {}, "Close matches: CDK4"),
+        ({"NOPE": 1.0}, {}, "NOPE"),
+        (None, {"effect": 0.0}, "effect must be a finite number above 0"),
+        (None, {"power": 0.4}, "power must lie between 0.5 and 1"),
+        (None, {"confidence": 1.0}, "confidence must lie between 0 and 1"),
+        (None, {"tolerance": -0.1}, "tolerance"),
+        (None, {"n_guides": 0}, "n_guides must be a whole number of at least 1"),
+        (None, {"posterior_key": "nope"}, "run tl.fit_dag_blr first"),
+    ],
+)
+def test_errors_write_nothing(fitted, target, options, message):
+    before = set(fitted.uns)
+    with pytest.raises(ValueError, match=message):
+        npt.tl.plan_cells(fitted, target, **options)
+    assert set(fitted.uns) == before
+
+
+def test_a_fit_of_controls_alone_is_refused(fitted):
+    npt.tl.fit_dag_blr(fitted, perturbations=[])
+    with pytest.raises(ValueError, match="no perturbed cells"):
+        npt.tl.plan_cells(fitted)
