@@ -55,7 +55,7 @@ WRONG = {
     "n_graphs": COUNT,
     **dict.fromkeys(("n_samples", "n_folds", "n_genes", "n_control"), (1, *COUNT)),
     **dict.fromkeys(("n_random", "n_warmup"), (-1, "ten", 1.5, True)),
-    **dict.fromkeys(("n_runs", "max_guides", "n_guides", "n_replicates"), ("ten", 0, 1.5, True)),
+    **dict.fromkeys(("n_runs", "max_guides", "n_replicates"), ("ten", 0, 1.5, True)),
     "min_cells": (-1, "ten", 1.5, True),
     **dict.fromkeys(("alpha", "penalty", "expected_degree", "prior_scale"), (-1.0, *NUMBER)),
     **dict.fromkeys(("min_seen", "min_depth", "min_weight", "target_sum"), (-1.0, *NUMBER)),

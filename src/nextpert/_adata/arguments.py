@@ -285,7 +285,6 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
         "ncols",
         "n_cols",
         "least_cells",
-        "n_guides",
         "plate_format",
     ),
     **_each(_whole, "n_graphs", "levels", "max_cells", "n_perturbed", "min_umi"),

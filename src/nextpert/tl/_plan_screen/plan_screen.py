@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata
-from nextpert.core._checks import as_rng
+from nextpert.core._checks import as_rng, require_count
 from nextpert.core.predict.ranked_distance import ranked_distance
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.target import read_target
@@ -154,6 +154,7 @@ def plan_screen(
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
     _check_words(aim, plate_format)
+    require_count(n_guides, "n_guides")
     fit = _adata.posterior_from(adata, posterior_key)
     pool = read_candidates(candidates, None, fit)
     wanted = read_target(adata, target, fit, str(fit.params["perturbation_key"]))
