@@ -89,7 +89,7 @@ class Between:
 
     def __init__(self, groups: Groups) -> None:
         self.groups = groups
-        self._count = 0
+        self._shares: list[float] = []
         self._mean: Vector = np.zeros((0, 0))  # of the groups' expected gaps over graphs so far
         self._square: Vector = np.zeros((0, 0))
         self._first: list[Vector] = []  # of group 0: what cells to come change
@@ -97,19 +97,19 @@ class Between:
         self._told: list[Vector] = []
         self._untold: list[Vector] = []
 
-    def add(self, left: Vector, level: Vector, spare: Vector) -> None:
-        """Add a graph: ``left`` of the kernel, and each candidate's expected gap without it.
+    def add(self, left: Vector, level: Vector, spare: Vector, share: float) -> None:
+        """Add a graph of some weight: ``left`` of the kernel, and expected gaps without it.
 
         ``spare`` is the shift's own part of the gap, which ``left`` holds for j itself only.
         """
         own = self.groups.leaders[1:]
         gap = left[1:-2] + (level + spare)[own, None]
-        if not self._count:
+        if not self._shares:
             self._mean, self._square = np.zeros_like(gap), np.zeros_like(gap)
-        self._count += 1
+        self._shares.append(share)
         change = gap - self._mean
-        self._mean += change / self._count
-        self._square += change * (gap - self._mean)
+        self._mean += change * (share / sum(self._shares))
+        self._square += share * change * (gap - self._mean)
         self._first.append(left[0].copy())
         self._fixed.append(level + spare)
         self._told.append(left[-2] + level)
@@ -118,14 +118,21 @@ class Between:
     def values(self) -> Vector:
         """Return it after cells of each candidate, ``(size,)``; zeros for one graph alone."""
         groups = self.groups
-        if self._count < 2:
+        if len(self._shares) < 2:
             return np.zeros(groups.size)
         others = np.zeros((2, groups.size))
         first, fixed = np.array(self._first), np.array(self._fixed)
         weights = np.where(groups.group == 0, groups.weights, 0.0)
+        shares = np.array(self._shares) / sum(self._shares)
         part = fixed @ weights
-        covariance = (part - part.mean()) @ (first - first.mean(axis=0)) / self._count
-        others[0] = weights @ fixed.var(axis=0) + 2 * covariance
-        others[0] += weights.sum() * first.var(axis=0)
-        others[1] = groups.weights[groups.leaders[1:]] @ self._square / self._count
-        return groups.total(others, np.var(self._untold, axis=0) - np.var(self._told, axis=0))
+        covariance = (shares * (part - shares @ part)) @ (first - shares @ first)
+        others[0] = weights @ _variance(fixed, shares) + 2 * covariance
+        others[0] += weights.sum() * _variance(first, shares)
+        others[1] = groups.weights[groups.leaders[1:]] @ self._square / sum(self._shares)
+        own = _variance(np.array(self._untold), shares) - _variance(np.array(self._told), shares)
+        return groups.total(others, own)
+
+
+def _variance(values: Vector, shares: Vector) -> Vector:
+    """Return the variance over graphs, the first axis."""
+    return shares @ (values - shares @ values) ** 2

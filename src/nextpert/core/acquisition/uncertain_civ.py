@@ -13,7 +13,7 @@ from nextpert.core.acquisition._goal_gap import goal_gap
 from nextpert.core.acquisition._noise_aware import settle_by_noise
 from nextpert.core.acquisition._uncertain_between import Between, Groups
 from nextpert.core.acquisition.domain.pool import Pool
-from nextpert.core.posterior.pair_shifts import pair_shifts
+from nextpert.core.posterior.pair_shifts import pair_shifts, weights_of
 from nextpert.core.predict.goal import as_goal
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ class UncertainCiv:
     Parameters
     ----------
     posterior
-        The posterior over the weights; or one on each of several graphs, which count alike.
+        The posterior over the weights; or one on each of several graphs, which count by the
+        weight of their shifts.
     shifts
         The candidates; for several graphs the same for all, or one for each.
     target
@@ -103,6 +104,7 @@ class UncertainCiv:
         rng: int | np.random.Generator | None = None,
     ) -> None:
         self._pairs = pair_shifts(posterior, shifts)
+        self._shares = weights_of(self._pairs)
         blr, known = self._pairs[0]
         if not known.n_perturbations:
             message = "CIV averages over candidates: give at least one."
@@ -113,7 +115,7 @@ class UncertainCiv:
         self.noise_aware = bool(noise_aware)
         count = _counting(weights, known.n_perturbations)
         if output_weighted:
-            gap = np.mean([self._expected_terms(*pair) for pair in self._pairs], axis=0)
+            gap = self._mean([self._expected_terms(*pair) for pair in self._pairs])
             gap *= np.sqrt(self._node)
             count = count * Pool(gap).output_weights(np.zeros(blr.n_nodes))
             count = count / count.sum()
@@ -186,7 +188,12 @@ class UncertainCiv:
             s = gaps.inv_n + _weights_part(gaps) + gaps.spare
             means.append(gaps.e @ s + gaps.square.sum(axis=0))
             variances.append(gaps.kappa @ s**2 + 4 * gaps.e @ (s * gaps.square))
-        return np.mean(means, axis=0), np.mean(variances, axis=0) + np.var(means, axis=0)
+        mean = self._mean(means)
+        return mean, self._mean(variances) + self._mean((np.array(means) - mean) ** 2)
+
+    def _mean(self, values: ArrayLike) -> Vector:
+        """Return the mean over graphs, the first axis."""
+        return np.average(values, axis=0, weights=self._shares)
 
     @cached_property
     def _found(self) -> _Found:
@@ -199,7 +206,7 @@ class UncertainCiv:
             groups = groups.with_alone(j)
         between = Between(groups)
         floors, befores, excesses = [], [], []
-        for blr, known in self._pairs:
+        for (blr, known), share in zip(self._pairs, self._shares, strict=True):
             e, kappa = self._spread(blr, n_ahead, expected=self.noise_aware)
             gaps = self._gaps(blr, known, e, kappa, blr.blocks["cov"])
             r = _weights_part(gaps) + gaps.spare
@@ -211,11 +218,13 @@ class UncertainCiv:
             gaps = gaps._replace(cov=cov, group=groups.group)
             for j in chosen:
                 kernel.observe(gaps, _only(gaps, j), j)
-            excesses.append(self._excess(gaps, groups, between))
-        floor, before = float(np.mean(floors)), float(np.mean(befores))
-        return _Found(floor, before, np.mean(excesses, axis=0), between.values())
+            excesses.append(self._excess(gaps, groups, between, float(share)))
+        floor, before = float(self._mean(floors)), float(self._mean(befores))
+        return _Found(floor, before, self._mean(excesses), between.values())
 
-    def _excess(self, gaps: kernel.Gaps, groups: Groups, between: Between) -> Vector:
+    def _excess(
+        self, gaps: kernel.Gaps, groups: Groups, between: Between, share: float
+    ) -> Vector:
         """Return the criterion within a graph, less its floor, and add the graph to ``between``."""
         several = len(self._pairs) > 1
         own, others = np.empty(groups.size), np.empty((2, groups.size))
@@ -224,7 +233,7 @@ class UncertainCiv:
         kernel.look_ahead(gaps, groups.leaders, own, others, left)
         if several:
             level = gaps.inv_n * gaps.e.sum() + gaps.square.sum(axis=0)
-            between.add(left, level, gaps.e @ gaps.spare)
+            between.add(left, level, gaps.e @ gaps.spare, share)
         return groups.total(others, own)
 
     def _expected_terms(self, blr: DagBlr, known: ShiftPosterior) -> Vector:

@@ -51,7 +51,8 @@ def uncertain_values(
         ``"thompson"``, the squared distance under a single draw, so that the best of it is a
         candidate drawn by its probability of being the nearest. ``"random"``: uniform numbers.
     posterior
-        The posterior over the weights; or one on each of several graphs, which count alike.
+        The posterior over the weights; or one on each of several graphs, which count by the
+        weight of their shifts.
     shifts
         The candidates; for several graphs the same for all, or one for each.
     target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,17 +12,16 @@ from scipy.special import ndtri
 from nextpert.core._blas import one_thread
 from nextpert.core.effects import _mixture_kernels as kernels
 from nextpert.core.effects.random_shifts import RandomShifts, fit_random_shifts
-from nextpert.core.effects.shift_prior import TAU2
+from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
 from nextpert.core.graph.dag import Dag
 from nextpert.core.posterior.dag_blr import DagBlr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.cells.pool_guides import PooledGuides
-    from nextpert.core.effects.shift_prior import ShiftPrior
     from nextpert.core.posterior.shift_posterior import ShiftPosterior
 
     Array = NDArray[np.float64]
@@ -63,8 +62,9 @@ class Effects:
 @one_thread()
 def perturbation_effects(
     posteriors: Sequence[DagBlr],
-    prior: ShiftPrior,
+    prior: ShiftPrior | Sequence[ShiftPrior],
     *,
+    weights: ArrayLike | None = None,
     level: float = 0.9,
     main: DagBlr | None = None,
 ) -> Effects:
@@ -82,14 +82,17 @@ def perturbation_effects(
     Parameters
     ----------
     posteriors
-        Posteriors over the weights of one graph or several, such as those of resamples, which
-        count alike.
+        Posteriors over the weights of one graph or several, such as those of resamples.
     prior
-        What is expected of the shifts, and the cells. Rows without cells keep the expectation.
+        What is expected of the shifts, and the cells; the same for all graphs, or one for each.
+        Rows without cells keep the expectation.
+    weights
+        What each posterior counts for, shape ``(n_posteriors,)``; by default all alike.
     level
         Probability inside ``lower`` to ``upper``.
     main
-        Posterior on the graph that says what is direct; by default the first.
+        Posterior on the graph that says what is direct, with the first prior; by default the first
+        posterior.
 
     Raises
     ------
@@ -114,17 +117,22 @@ def perturbation_effects(
     if not 0.0 < level < 1.0:
         message = f"level must be between 0 and 1, but it is {level}."
         raise ValueError(message)
-    shape = (prior.n_perturbations, posteriors[0].n_nodes)
+    priors = [prior] * len(posteriors) if isinstance(prior, ShiftPrior) else prior
+    shares = np.ones(len(posteriors)) if weights is None else np.asarray(weights, np.float64)
+    shape = (priors[0].n_perturbations, posteriors[0].n_nodes)
     main = posteriors[0] if main is None else main
     tables = {name: np.empty(shape) for name in Effects.__dataclass_fields__}
-    spreading = [_squares_of_total_effects(each) for each in posteriors]
+    members = [
+        _Member(blr, _squares_of_total_effects(blr), each, share)
+        for blr, each, share in zip(posteriors, priors, shares / shares.sum(), strict=True)
+        if share > 0
+    ]
     step = max(1, _BLOCK // (shape[1] * len(TAU2)))
     for first in range(0, shape[0], step):
         rows = np.arange(first, min(first + step, shape[0]))
         block = {name: table[first : first + step] for name, table in tables.items()}
-        part = prior.rows(rows)
-        block["direct"][:] = part.given(main).expected(main)
-        _fill(posteriors, spreading, part, level, block)
+        block["direct"][:] = priors[0].rows(rows).given(main).expected(main)
+        _fill([each._replace(prior=each.prior.rows(rows)) for each in members], level, block)
     return Effects(**tables)
 
 
@@ -157,24 +165,27 @@ def _squares_of_total_effects(posterior: DagBlr) -> Array | sp.csr_array:
     return total.T**2
 
 
-def _fill(
-    posteriors: Sequence[DagBlr],
-    spreading: Sequence[Array | sp.csr_array],
-    prior: ShiftPrior,
-    level: float,
-    out: dict[str, Array],
-) -> None:
+class _Member(NamedTuple):
+    posterior: DagBlr
+    squares: Array | sp.csr_array
+    prior: ShiftPrior
+    weight: float
+
+
+def _fill(members: Sequence[_Member], level: float, out: dict[str, Array]) -> None:
     """Fill the effects of a block of perturbations."""
-    sums = np.zeros((3, *prior.mean.shape, len(TAU2)))
+    shape = out["mean"].shape
+    sums = np.zeros((3, *shape, len(TAU2)))
     chance, centre, spread = np.empty_like(sums)
-    own_variance = np.empty_like(prior.mean)
+    own_variance = np.empty(shape)
     out["share_from_cells"][:] = 0.0
-    for posterior, squares in zip(posteriors, spreading, strict=True):
+    for posterior, squares, prior, weight in members:
         known = prior.given(posterior)
         shifts = known.expected(posterior)
-        out["share_from_cells"] += known.share / len(posteriors)
+        out["share_from_cells"] += weight * known.share
         effect = np.ascontiguousarray(posterior.solve(np.ascontiguousarray(shifts.T)).T)
         _terms(posterior, prior, known, effect, (chance, centre, spread, own_variance))
+        chance *= weight
         kernels.add_mixture(chance, centre, spread, effect, own_variance @ squares, *sums)
     names = ("mean", "sd", "lower", "upper", "lfsr")
     q = (1.0 - level) / 2.0

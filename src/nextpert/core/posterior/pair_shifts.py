@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nextpert.core._checks import require_finite
 from nextpert.core.posterior.dag_blr import DagBlr
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
@@ -11,11 +13,13 @@ from nextpert.core.posterior.shift_posterior import ShiftPosterior
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
 
 def pair_shifts(
     posterior: DagBlr | Sequence[DagBlr], shifts: ShiftPosterior | Sequence[ShiftPosterior]
 ) -> list[tuple[DagBlr, ShiftPosterior]]:
-    """Return the posterior on every graph with its shifts.
+    """Return the posterior on every graph with its shifts; those of weight 0 are left out.
 
     Parameters
     ----------
@@ -27,7 +31,8 @@ def pair_shifts(
     Raises
     ------
     ValueError
-        If they differ in number, nodes or perturbations, or hold an impossible value.
+        If they differ in number, nodes or perturbations, hold an impossible value, or no weight
+        is above 0.
 
     Examples
     --------
@@ -53,7 +58,18 @@ def pair_shifts(
         raise ValueError(message)
     for each in known:
         _check(each, (known[0].n_perturbations, sizes[0]))
-    return list(zip(posteriors, known * len(posteriors) if shared else known, strict=True))
+    every = zip(posteriors, known * len(posteriors) if shared else known, strict=True)
+    pairs = [(blr, each) for blr, each in every if each.weight > 0]
+    if not pairs:
+        message = "The shifts' weights are 0 on every graph: give one a weight above 0."
+        raise ValueError(message)
+    return pairs
+
+
+def weights_of(pairs: Sequence[tuple[DagBlr, ShiftPosterior]]) -> NDArray[np.float64]:
+    """Return what each of these counts for, of sum 1, shape ``(n_pairs,)``."""
+    weights = np.array([known.weight for _, known in pairs], np.float64)
+    return weights / weights.sum()
 
 
 def _check(shifts: ShiftPosterior, wanted: tuple[int, int]) -> None:
@@ -67,6 +83,9 @@ def _check(shifts: ShiftPosterior, wanted: tuple[int, int]) -> None:
         require_finite(value, f"The shifts' {name}")
     if ((shifts.share < 0) | (shifts.share > 1)).any():
         message = "The shifts' share of what cells say must lie between 0 and 1."
+        raise ValueError(message)
+    if not (np.isfinite(shifts.weight) and shifts.weight >= 0):
+        message = f"The shifts' weight must be 0 or more, but it is {shifts.weight}."
         raise ValueError(message)
     if (shifts.spare < 0).any():
         message = "The shifts' spare variance must not be negative."

@@ -48,6 +48,8 @@ class ShiftPosterior:
         Where ``u`` is not normal but a mixture of normals: given a generator, yields share and
         spare variance of components drawn, one after the other and without end. ``share`` and
         ``spare`` then are those of the whole.
+    weight
+        What this account counts for beside those on other graphs.
 
     Examples
     --------
@@ -65,6 +67,7 @@ class ShiftPosterior:
     spare: Array
     effect: Array | None = None
     components: Callable[[np.random.Generator], Iterator[tuple[Array, Array]]] | None = None
+    weight: float = 1.0
 
     @classmethod
     def exact(cls, shifts: ArrayLike) -> ShiftPosterior:

@@ -9,7 +9,7 @@ import numpy as np
 
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.cells.mean_distance import require_confidence
-from nextpert.core.posterior.pair_shifts import pair_shifts
+from nextpert.core.posterior.pair_shifts import pair_shifts, weights_of
 from nextpert.core.predict.goal import as_goal
 from nextpert.core.predict.state_draws import state_draws
 
@@ -89,7 +89,8 @@ def ranked_distance(
     Parameters
     ----------
     posterior
-        The posterior over the weights; or one on each of several graphs, which count alike.
+        The posterior over the weights; or one on each of several graphs, which count by the
+        weight of their shifts.
     shifts
         What is known of the shifts; for several graphs the same for all, or one for each.
     target
@@ -163,4 +164,4 @@ def expected_states(pairs: list[tuple[DagBlr, ShiftPosterior]]) -> Array:
         np.vstack([known.states(blr), blr.predict_mean(np.zeros((1, blr.n_nodes)))])
         for blr, known in pairs
     ]
-    return np.mean(each, axis=0)
+    return np.average(each, axis=0, weights=weights_of(pairs))

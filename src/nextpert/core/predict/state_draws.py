@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert.core._checks import as_rng, require_count
-from nextpert.core.posterior.pair_shifts import pair_shifts
+from nextpert.core.posterior.pair_shifts import pair_shifts, weights_of
 from nextpert.core.predict._state_kernel import reach_states
 
 if TYPE_CHECKING:
@@ -40,11 +40,12 @@ def state_draws(
     Parameters
     ----------
     posterior
-        The posterior over the weights; or one on each of several graphs, which count alike.
+        The posterior over the weights; or one on each of several graphs, which count by the
+        weight of their shifts.
     shifts
         What is known of the shifts; for several graphs the same for all, or one for each.
     n_samples
-        Number of draws; as many from every graph, so up to one a graph more.
+        Number of draws; from graphs of the same weight as many of each, so up to one a graph more.
     nothing
         Whether the mean reached by no shift comes as a last row.
     rng
@@ -72,13 +73,21 @@ def state_draws(
     """
     count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
     pairs = pair_shifts(posterior, shifts)
-    each_count = -(-count // len(pairs))
+    counts = _counts(weights_of(pairs), count, generator)
     own = generator.spawn(1)[0]  # of the shifts, so that the weights do not depend on them
     return (
         state
-        for blr, known in pairs
-        for state in _draws_of_one(blr, known, each_count, nothing, generator, own)
+        for (blr, known), n in zip(pairs, counts, strict=True)
+        for state in _draws_of_one(blr, known, n, nothing, generator, own)
     )
+
+
+def _counts(weights: Array, count: int, rng: np.random.Generator) -> list[int]:
+    """Return how many draws are taken of each graph, in expectation by its weight."""
+    if (weights == weights[0]).all():
+        return [-(-count // len(weights))] * len(weights)
+    ends = np.floor(np.cumsum(weights)[:-1] * count + rng.random()).astype(int)
+    return np.diff(np.concatenate([[0], ends, [count]])).tolist()
 
 
 def _draws_of_one(
@@ -95,6 +104,8 @@ def _draws_of_one(
         _columns(value, nothing) for value in (*told, shifts.share, shifts.spare)
     )
     uncertain = bool(spare.any())
+    if not count:
+        return
     weights, noise_var = posterior.sample(count, rng)
     dag, rest = posterior.dag, np.zeros_like(spare)
     drawn = None if shifts.components is None else shifts.components(own)

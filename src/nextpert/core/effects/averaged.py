@@ -1,0 +1,200 @@
+"""Several models of the same perturbations, weighted by how well they estimate what cells show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core._blas import one_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.effects.shift_prior import ShiftPrior
+    from nextpert.core.posterior.dag_blr import DagBlr
+    from nextpert.core.posterior.shift_posterior import ShiftPosterior
+
+    Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One account of a screen: posteriors on graphs, which count alike, and a prior of shifts."""
+
+    posteriors: Sequence[DagBlr]
+    prior: ShiftPrior
+    weight: float = 1.0
+
+    @property
+    def has_arcs(self) -> bool:
+        """Whether any of its graphs has arcs."""
+        return any(blr.dag.n_edges for blr in self.posteriors)
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """The perturbations of a screen by several models; the first is on the graph.
+
+    Parameters
+    ----------
+    models
+        The models, of the same perturbations, with the weight of each.
+    """
+
+    models: tuple[Model, ...]
+
+    @property
+    def posteriors(self) -> list[DagBlr]:
+        """The posteriors of all models, one after the other."""
+        return [blr for model in self.models for blr in model.posteriors]
+
+    @property
+    def priors(self) -> list[ShiftPrior]:
+        """The prior of shifts that goes with each."""
+        return [model.prior for model in self.models for _ in model.posteriors]
+
+    @property
+    def weights(self) -> Array:
+        """The weight of each."""
+        each = [[m.weight / len(m.posteriors)] * len(m.posteriors) for m in self.models]
+        return np.concatenate(each)
+
+    @property
+    def main(self) -> ShiftPrior:
+        """The prior of shifts on the graph."""
+        return self.models[0].prior
+
+    def known(self) -> list[ShiftPosterior]:
+        """Return what is known of the shifts with each of the posteriors."""
+        every = zip(self.posteriors, self.priors, self.weights.tolist(), strict=True)
+        return [replace(prior.given(blr), weight=weight) for blr, prior, weight in every]
+
+    def rows(self, index: ArrayLike) -> Averaged:
+        """Return some perturbations, in the order given."""
+        return Averaged(tuple(replace(m, prior=m.prior.rows(index)) for m in self.models))
+
+    def joined(self, unseen: ShiftPrior) -> Averaged:
+        """Return these perturbations and then others, of which all models expect the same.
+
+        What follows of their shifts on the graph is told as an effect where there is none.
+        """
+        told = as_effects(unseen, self.models[0].posteriors)
+        return Averaged(
+            tuple(
+                replace(m, prior=m.prior.joined(unseen if m.has_arcs else told))
+                for m in self.models
+            )
+        )
+
+    def on_graph(self, prior: ShiftPrior) -> Averaged:
+        """Return perturbations whose shifts were told: these act on the graph, that is given."""
+        first, *others = (replace(m, prior=prior, weight=0.0) for m in self.models)
+        return Averaged((replace(first, weight=1.0), *others))
+
+
+def as_effects(prior: ShiftPrior, posteriors: Sequence[DagBlr]) -> ShiftPrior:
+    """Return the prior with what is expected to follow on graphs told as an effect."""
+    shift = np.ascontiguousarray(prior.shift.T)
+    follows = np.mean([blr.solve(shift).T for blr in posteriors], axis=0)
+    return replace(prior, shift=np.zeros_like(prior.shift), effect=prior.effect + follows)
+
+
+@one_thread()
+def learn_average(models: Sequence[Model], covariance: ArrayLike) -> Array:
+    r"""Return weights of models, at least 0 and of sum 1, that make the error of means least.
+
+    The means of all perturbations are estimated by :math:`\sum_k w_k m_k(x)`, ``m_k`` those that a
+    model makes of the cells' means ``x``. Stein's unbiased estimate of the squared error (Stein
+    1981, doi:10.1214/aos/1176345632) is ``|x - m|^2 + 2 tr(dm/dx Cov(x))`` less a constant: how far
+    the estimate is from the cells, and how far it follows their noise. No cells are held out, and
+    nothing of a model need be true: the evidence prefers a graph that copies how the noise of genes
+    is correlated, even where it is wrong of effects.
+
+    With ``T = (I - B)^-1``, ``dm/dx = T diag(n spare) (I - B)``: the slope of a shift's posterior
+    mean on what cells depart by is its posterior variance over that of the noise. What weights and
+    mixtures learn of a perturbation's own mean, one of many, is left out.
+
+    Parameters
+    ----------
+    models
+        Models of the same perturbations; their ``weight`` is not read.
+    covariance
+        Covariance of cells within perturbations, shape ``(n_nodes, n_nodes)``, squared units of
+        the data.
+
+    Returns
+    -------
+    ndarray
+        Weights, shape ``(n_models,)``; all on the first where no perturbation has cells.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Dag, DagBlr, ScreenMoments
+    >>> from nextpert.core.cells.pool_guides import pool_guides
+    >>> from nextpert.core.effects.averaged import Model, learn_average
+    >>> from nextpert.core.effects.random_shifts import fit_random_shifts
+    >>> rng, group = np.random.default_rng(0), np.repeat(np.arange(41), [1000, *[20] * 40])
+    >>> x = rng.normal(size=(1800, 8))
+    >>> x[:, 0] += np.append(0.0, rng.normal(size=40))[group]
+    >>> x[:, 1:] += x[:, :1]  # gene 0 regulates all others, and is what is perturbed
+    >>> cells = pool_guides(ScreenMoments.from_array(x, group, 41), range(41), 41)
+    >>> graphs = ([(0, i) for i in range(1, 8)], [(i, 0) for i in range(1, 8)])
+    >>> fits = [
+    ...     fit_random_shifts(DagBlr(Dag.from_edges(8, arcs)), cells, np.zeros((40, 8)))
+    ...     for arcs in graphs
+    ... ]
+    >>> models = [Model([fit.posterior], fit.prior) for fit in fits]
+    >>> learn_average(models, cells.scatter / (1800 - 41)).round(1).tolist()
+    [1.0, 0.0]
+    """
+    seen = np.flatnonzero(models[0].prior.n > 0)
+    if not len(seen):
+        return np.eye(len(models))[0]
+    within = np.asarray(covariance, np.float64)
+    found = [_estimated(replace(m, prior=m.prior.rows(seen)), within) for m in models]
+    x = models[0].prior.mean[seen]
+    away = np.array([(mean - x).ravel() for mean, _ in found])
+    return _least_on_simplex(away @ away.T, np.array([follows for _, follows in found]))
+
+
+def _estimated(model: Model, within: Array) -> tuple[Array, float]:
+    """Return the means by a model, and the trace of their covariance with the cells' means."""
+    prior = model.prior
+    counted = prior.counted()
+    mean, follows = np.zeros_like(prior.mean), 0.0
+    for blr in model.posteriors:
+        known = prior.given(blr)
+        mean += known.states(blr) / len(model.posteriors)
+        slope = counted * known.spare
+        if blr.dag.n_edges:
+            total = blr.solve(np.eye(len(within)))
+            passed = slope @ (total.T * (within - blr.mean() @ within))
+        else:
+            passed = slope * within.diagonal()
+        follows += float((passed / counted).sum())
+    return mean, follows / len(model.posteriors)
+
+
+def _least_on_simplex(gram: Array, follows: Array) -> Array:
+    """Return the ``w >= 0`` of sum 1 with the least ``w'Gw + 2 w'f``, by trying all supports."""
+    k = len(follows)
+    best, least = np.eye(k)[0], np.inf
+    for size in range(1, k + 1):
+        for some in map(list, combinations(range(k), size)):
+            system = np.ones((size + 1, size + 1))
+            system[:-1, :-1], system[-1, -1] = gram[np.ix_(some, some)], 0.0
+            part = np.linalg.lstsq(system, np.append(-follows[some], 1.0), rcond=1e-12)[0][:-1]
+            if (part < 0).any():
+                continue
+            weights = np.zeros(k)
+            weights[some] = part / part.sum()
+            value = float(weights @ gram @ weights + 2 * weights @ follows)
+            if value < least - 1e-12 * abs(least) if np.isfinite(least) else True:
+                best, least = weights, value
+    return best
