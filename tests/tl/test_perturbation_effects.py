@@ -33,7 +33,8 @@ def test_tables_are_those_of_the_core(fitted):
     npt.tl.perturbation_effects(fitted, level=0.8)
     found = fitted.uns["perturbation_effects"]
     fit = posterior_from(fitted)
-    wanted = core_effects([fit.blr], fit.shift_prior, level=0.8)
+    every = fit.averaged
+    wanted = core_effects(every.posteriors, every.priors, weights=every.weights, level=0.8)
     for name, table in vars(wanted).items():
         np.testing.assert_array_equal(found[name], table)
     assert list(found["perturbations"]) == ["CDK4", "FOS", "MYC"]
@@ -142,8 +143,11 @@ def test_graphs_of_resamples_are_averaged(small_screen):
     assert len(fit.ensemble) == 3
     npt.tl.perturbation_effects(small_screen)
     found = small_screen.uns["perturbation_effects"]
-    each = [core_effects([blr], fit.shift_prior).mean for blr in fit.ensemble]
-    np.testing.assert_allclose(found["mean"], np.mean(each, axis=0), atol=1e-12)
+    every = zip(fit.averaged.posteriors, fit.averaged.priors, strict=True)
+    each = [core_effects([blr], prior).mean for blr, prior in every]
+    expected = np.average(each, axis=0, weights=fit.averaged.weights)
+    np.testing.assert_allclose(found["mean"], expected, atol=1e-12)
+    assert len(set(fit.averaged.weights[:3])) == 1
     alone = core_effects([fit.blr], fit.shift_prior)
     np.testing.assert_allclose(found["direct"], alone.direct, atol=1e-12)
     assert found["params"]["n_graphs"] == 3

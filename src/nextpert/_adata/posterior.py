@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextpert._adata.averaging import read_averaging
 from nextpert._adata.ensemble import read_ensemble
 from nextpert._adata.expectation import Expectation, read_expectation
 from nextpert._adata.fingerprint import changed_since
@@ -17,6 +18,7 @@ from nextpert._adata.shift_prior import read_shift_prior
 from nextpert._adata.stored import read_stored
 from nextpert._adata.write import read_lists
 from nextpert.core import DagBlr
+from nextpert.core.effects.averaged import Averaged
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -59,6 +61,8 @@ class FittedPosterior:
         What was expected of the shift of every perturbation, and the means of its cells.
     expectation
         What to expect of perturbations without cells; ``None`` where nothing was learned of it.
+    averaged
+        The perturbations by the models that what is measured is averaged over.
     efficacy
         Mean and standard deviation of what part of a full shift a new perturbation achieves;
         ``None`` where shifts are exact or a table.
@@ -77,16 +81,19 @@ class FittedPosterior:
     ensemble: list[DagBlr]
     shift_prior: ShiftPrior
     expectation: Expectation | None
+    averaged: Averaged
     efficacy: tuple[float, float] | None
 
     @property
     def posteriors(self) -> list[DagBlr]:
-        """The posteriors on all graphs, which count alike."""
-        return self.ensemble or [self.blr]
+        """The posteriors on all graphs, the empty one among them where it has a weight."""
+        return self.averaged.posteriors
 
-    def known(self, prior: ShiftPrior) -> list[ShiftPosterior]:
-        """Return what is known of shifts on each of these graphs."""
-        return [prior.given(blr) for blr in self.posteriors]
+    def known(self, prior: Averaged | ShiftPrior) -> list[ShiftPosterior]:
+        """Return what is known of shifts on each of these graphs, and what each counts for."""
+        if isinstance(prior, Averaged):
+            return prior.known()
+        return self.averaged.on_graph(prior).known()
 
 
 def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
@@ -113,6 +120,10 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         )
         raise ValueError(message)
     shifts = np.asarray(stored["shifts"].todense(), dtype=np.float64)
+    ensemble = read_ensemble(stored.get("ensemble"), len(genes), f"adata.uns[{key!r}]['ensemble']")
+    prior = read_shift_prior(
+        stored.get("shift_prior"), shifts, f"adata.uns[{key!r}]['shift_prior']"
+    )
     params = {str(name): value for name, value in stored["params"].items()}
     _compare_with_graph(adata, key, genes, symbols, blr, str(params["dag_key"]))
     _compare_with_cells(adata, key, stored.get("cells"), params, columns)
@@ -129,13 +140,16 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         n_control_cells=int(stored["n_control_cells"]),
         cells=" ".join(map(str, dict(stored.get("cells", {})).values())),
         params=params,
-        ensemble=read_ensemble(
-            stored.get("ensemble"), len(genes), f"adata.uns[{key!r}]['ensemble']"
-        ),
+        ensemble=ensemble,
         expectation=read_expectation(stored, len(genes), f"adata.uns[{key!r}]"),
         efficacy=_efficacy(stored.get("efficacy"), key),
-        shift_prior=read_shift_prior(
-            stored.get("shift_prior"), shifts, f"adata.uns[{key!r}]['shift_prior']"
+        shift_prior=prior,
+        averaged=read_averaging(
+            stored.get("averaging"),
+            ensemble or [blr],
+            prior,
+            shifts,
+            f"adata.uns[{key!r}]['averaging']",
         ),
     )
 

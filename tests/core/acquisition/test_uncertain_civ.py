@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -189,6 +191,24 @@ def test_between_graphs_by_dense_regressions(weighted, uncertain):
     np.testing.assert_allclose(mean, np.mean([m for m, _ in moments], axis=0))
     between = np.var([m for m, _ in moments], axis=0)
     np.testing.assert_allclose(variance, np.mean([v for _, v in moments], axis=0) + between)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n_average", [1000, 2])
+def test_a_weight_of_two_is_a_graph_that_comes_twice(weighted, n_average, uncertain):
+    first, second = several(uncertain)[:2]
+    heavy = replace(first.known, weight=2.0)
+    options = {"n_cells": 6, "output_weighted": weighted, "n_average": n_average, "rng": 0}
+    found = UncertainCiv([first.blr, second.blr], [heavy, second.known], TARGET, **options)
+    twice = UncertainCiv(
+        [m.blr for m in (first, first, second)], [m.known for m in (first, first, second)],
+        TARGET, **options,
+    )  # fmt: skip
+    np.testing.assert_allclose(found.values(), twice.values(), rtol=1e-10)
+    np.testing.assert_allclose(found.removed(), twice.removed(), rtol=1e-8)
+    for mine, other in zip(found.gap_moments(), twice.gap_moments(), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-10)
+    np.testing.assert_array_equal(found.plate(3)[0], twice.plate(3)[0])
 
 
 @pytest.mark.parametrize("criterion", ["civ", "civ_ow"])

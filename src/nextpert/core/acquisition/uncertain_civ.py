@@ -191,9 +191,9 @@ class UncertainCiv:
         mean = self._mean(means)
         return mean, self._mean(variances) + self._mean((np.array(means) - mean) ** 2)
 
-    def _mean(self, values: ArrayLike) -> Vector:
+    def _mean(self, values: Sequence[float] | Sequence[Vector] | Vector) -> Vector:
         """Return the mean over graphs, the first axis."""
-        return np.average(values, axis=0, weights=self._shares)
+        return np.asarray(np.average(np.asarray(values), axis=0, weights=self._shares))
 
     @cached_property
     def _found(self) -> _Found:
@@ -222,9 +222,7 @@ class UncertainCiv:
         floor, before = float(self._mean(floors)), float(self._mean(befores))
         return _Found(floor, before, self._mean(excesses), between.values())
 
-    def _excess(
-        self, gaps: kernel.Gaps, groups: Groups, between: Between, share: float
-    ) -> Vector:
+    def _excess(self, gaps: kernel.Gaps, groups: Groups, between: Between, share: float) -> Vector:
         """Return the criterion within a graph, less its floor, and add the graph to ``between``."""
         several = len(self._pairs) > 1
         own, others = np.empty(groups.size), np.empty((2, groups.size))

@@ -14,6 +14,7 @@ from nextpert._adata import in_order, list_names, parse_label
 from nextpert._adata import shifts as _shifts
 from nextpert._adata.environments import unknown_genes
 from nextpert._adata.shifts import Interventions
+from nextpert.core.effects.averaged import Averaged
 from nextpert.core.effects.experts import own_genes
 from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
 
@@ -30,7 +31,12 @@ class Candidates:
     """Interventions to choose from, and what is expected and known of the shift of each."""
 
     interventions: Interventions
-    prior: ShiftPrior
+    prior: ShiftPrior | Averaged
+
+    @property
+    def on_graph(self) -> ShiftPrior:
+        """The prior of the shifts on the graph."""
+        return self.prior if isinstance(self.prior, ShiftPrior) else self.prior.main
 
     @classmethod
     def exact(cls, interventions: Interventions) -> Candidates:
@@ -69,7 +75,7 @@ def read_candidates(candidates: Any, shift: Any, fit: FittedPosterior) -> Candid
     return Candidates.exact(given)
 
 
-def _learned(found: Interventions, fit: FittedPosterior) -> ShiftPrior:
+def _learned(found: Interventions, fit: FittedPosterior) -> Averaged:
     """Return the prior of candidates: as fitted where cells were seen, by experts elsewhere."""
     row = {str(name): i for i, name in enumerate(fit.environments["perturbation"])}
     new = [i for i, name in enumerate(found.names) if name not in row]
@@ -97,7 +103,7 @@ def _learned(found: Interventions, fit: FittedPosterior) -> ShiftPrior:
     else:
         own = np.where(combined & own_genes(targets, own.shape[1]), sums, own)
         unseen = fit.expectation.prior(names, targets, own, variance, sums)
-    both = fit.shift_prior.joined(unseen)
+    both = fit.averaged.joined(unseen)
     after = {name: len(row) + k for k, name in enumerate(names)}
     return both.rows([row[name] if name in row else after[name] for name in found.names])
 
@@ -108,11 +114,12 @@ def _sum_of_members(name: str, row: Mapping[str, int], fit: FittedPosterior) -> 
     parts = [part.strip() for part in name.split(separator)] if separator else [name]
     if len(parts) < 2 or not all(part in row for part in parts):
         return np.zeros(len(fit.genes))
-    prior = fit.shift_prior.rows([row[part] for part in parts])
+    alone = fit.averaged.rows([row[part] for part in parts])
     total = np.zeros(len(fit.genes))
-    for blr, known in zip(fit.posteriors, fit.known(prior), strict=True):
-        total += (known.states(blr) - blr.predict_mean(np.zeros(len(total)))).sum(axis=0)
-    return total / len(fit.posteriors)
+    for blr, known in zip(alone.posteriors, alone.known(), strict=True):
+        does = known.states(blr) - blr.predict_mean(np.zeros(len(total)))
+        total += known.weight * does.sum(axis=0)
+    return total
 
 
 def _names(candidates: Any, fit: FittedPosterior) -> list[str]:

@@ -60,9 +60,10 @@ def criterion_values(
             n_cells=n_cells, noise_aware=noise_aware, n_samples=n_samples, rng=rng,
         )  # fmt: skip
         return values, nothing
-    shifts = np.mean(
-        [each.expected(blr) for blr, each in zip(fit.posteriors, known, strict=True)], axis=0
-    )
+    shifts = np.average(
+        [each.expected(blr) for blr, each in zip(fit.posteriors, known, strict=True)], axis=0,
+        weights=[each.weight for each in known],
+    )  # fmt: skip
     options: dict[str, Any] = {"n_cells": n_cells, "domain": core.Pool(shifts)}
 
     def build(scatter: bool) -> core.Acquisition:

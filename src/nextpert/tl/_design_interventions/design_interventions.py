@@ -197,7 +197,7 @@ def design_interventions(
         "cells": fit.cells,
         "params": {
             "acquisition": acquisition,
-            "n_graphs": len(fit.posteriors),
+            "n_graphs": max(len(fit.ensemble), 1),
             "target": wanted.name,
             "candidates": _word(candidates, "fitted"),
             "shift": _word(shift, "fitted"),

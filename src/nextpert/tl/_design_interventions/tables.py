@@ -62,7 +62,9 @@ def ranking_table(
     }
     given = pool.interventions
     readable = given.readable(fit.genes)
-    shares = np.mean([each.share for each in known], axis=(0, 2))
+    shares = np.average(
+        [each.share.mean(axis=1) for each in known], axis=0, weights=[each.weight for each in known]
+    )
     table = pd.DataFrame(
         {
             "rank": np.arange(1, len(order) + 1),

@@ -15,6 +15,7 @@ from nextpert._adata.shifts import Interventions
 from nextpert.core import Dag, DagBlr
 from nextpert.core.effects.effects import Effects, perturbation_effects
 from nextpert.core.effects.random_shifts import RandomShifts, fit_random_shifts, learn_mixtures
+from nextpert.tl._fit_dag_blr.averaging import averaged
 from nextpert.tl._fit_dag_blr.expected import Expected, expected_shifts
 from nextpert.tl._fit_dag_blr.stack import FEWEST, Problem, expected_by
 
@@ -61,7 +62,9 @@ class Model:
         """
         expected, found = self.start(cells, empty=empty)
         prior = expected_by(self.problem, cells, expected, found, weights)
-        return perturbation_effects([found.posterior], learn_mixtures(found.posterior, prior))
+        prior = learn_mixtures(found.posterior, prior)
+        _, each = averaged(self.problem, cells, expected, found, prior, [found.posterior])
+        return perturbation_effects(each.posteriors, each.priors, weights=each.weights)
 
     def effects_alone(self, cells: FitCells) -> Effects:
         """Return effects without graph and experts, but for own genes drawn to nothing."""

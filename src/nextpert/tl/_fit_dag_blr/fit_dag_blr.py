@@ -15,6 +15,7 @@ from nextpert._adata import environments
 from nextpert._adata import shifts as _shifts
 from nextpert.core import DagBlr
 from nextpert.core.effects.random_shifts import fit_random_shifts, refit
+from nextpert.tl._fit_dag_blr.averaging import averaged, averaging_in_words, averaging_record
 from nextpert.tl._fit_dag_blr.cells import read_fit_cells
 from nextpert.tl._fit_dag_blr.expected import (
     check_shift_sd,
@@ -146,7 +147,9 @@ def fit_dag_blr(
           ``params``. With shifts learned: ``shift_prior``, what was expected of every
           perturbation and the mean of its cells; ``guide_variance``, over the noise variance;
           ``efficacy`` (``mean``, ``sd`` of that of a new perturbation, ``spread``,
-          ``n_measured``). With graphs of resamples
+          ``n_measured``); ``averaging``, the models that measured effects are averaged over:
+          their names (``models``), ``weights`` of sum 1, the ``mixtures`` of prior variances of
+          each, and ``no_graph``, the posterior without arcs. With graphs of resamples
           ``ensemble``, the posteriors on them, ``"0"``, ``"1"`` and so on, as ``posterior``.
 
     Raises
@@ -204,7 +207,7 @@ def fit_dag_blr(
         prior_scale=prior_scale,
         prior_units=prior_units,
     )
-    used, stack = expected.used, None
+    used, stack, average = expected.used, None, None
     other = _adata.read_effects(prior_effects, genes)
     try:
         found = fit_random_shifts(
@@ -217,6 +220,8 @@ def fit_dag_blr(
                 adata, columns, genes, dag, dag_key, roles, separator, posterior, other
             )
             prior, stack = stacked(problem, cells, expected, found)
+            on_graphs = ensemble or [found.posterior]
+            average = averaged(problem, cells, expected, found, prior, on_graphs)
     except ValueError as error:
         raise _adata.named(error, np.array(genes), np.arange(len(genes))) from error
     blr = found.posterior
@@ -248,6 +253,8 @@ def fit_dag_blr(
     if not exact:
         stored["shift_prior"] = _adata.stored_shift_prior(prior)
         stored["guide_variance"] = cells.guide_variance
+    if average is not None:
+        stored["averaging"] = averaging_record(*average)
     if expected.efficacy is not None:
         stored["efficacy"] = efficacy_record(expected.efficacy)
     if stack is not None:
@@ -264,6 +271,8 @@ def fit_dag_blr(
         environments.warn_hardly_expressed(used, cells.control, genes)
     if stack is not None:
         logger.info("%s", stack_in_words(stack.stack))
+    if average is not None:
+        logger.info("%s", averaging_in_words(*average))
     mean = _adata.to_all_genes(blr.mean().T, columns, adata.n_vars)
     logger.info(
         "Fitted %d weights to %d control cells and %d cells of %d perturbations.%s",

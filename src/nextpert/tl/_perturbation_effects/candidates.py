@@ -74,7 +74,7 @@ def read_wanted(candidates: Any, fit: FittedPosterior, stored: Mapping[str, Any]
     place = np.array([-1 if told else row.get(name, -1) for name in names])
     unseen = np.flatnonzero(place < 0)
     place[unseen] = len(row) + np.arange(len(unseen))
-    prior = chosen.prior.rows(unseen)
+    prior = chosen.on_graph.rows(unseen)
     if told and not fit.shift_prior.is_exact:
         prior = as_uncertain(prior, fit.shift_prior)
     n_cells = np.append(cells, np.zeros(len(unseen), np.int64))[place]

@@ -154,8 +154,11 @@ def _panel_tables(
     fit: _adata.FittedPosterior, wanted: Wanted, level: float
 ) -> dict[str, NDArray[np.float64]]:
     """Return the tables of the genes of the panel."""
-    prior = wanted.rows_of(fit.shift_prior)
-    found = core_effects(fit.ensemble or [fit.blr], prior, level=level, main=fit.blr)
+    every = fit.averaged.joined(wanted.without).rows(wanted.place)
+    prior = every.main
+    found = core_effects(
+        every.posteriors, every.priors, weights=every.weights, level=level, main=fit.blr
+    )
     measured = (prior.n > 0)[:, None]
     plain = np.where(measured, prior.mean - fit.control_mean, np.nan)
     return {**vars(found), "cells_mean": plain}

@@ -1,0 +1,117 @@
+"""Graph and experts earn their weight in measured effects, or have none."""
+
+from __future__ import annotations
+
+import logging
+
+import anndata as ad
+import numpy as np
+import pytest
+
+import nextpert as npt
+from nextpert._adata import posterior_from
+from nextpert.core.effects.effects import perturbation_effects as core_effects
+
+
+@pytest.fixture(scope="module")
+def screen():
+    """Cells of 13 perturbations, 20 of each to learn from; the effects that all of them show."""
+    every = npt.datasets.simulated_screen(n_genes=20, n_control=2000, expected_degree=5, rng=4)
+    label = every.obs["perturbation"].astype(str).to_numpy()
+    taken, effects = label == "control", {}
+    control = every.X[taken].mean(axis=0)
+    for name in sorted({*label} - {"control"}):
+        mine = np.flatnonzero(label == name)
+        taken[mine[:20]] = True
+        effects[name] = every.X[mine[20:]].mean(axis=0) - control
+    return every[taken].copy(), effects
+
+
+def fitted(screen, *, turned):
+    adata, weights = screen[0].copy(), screen[0].uns["truth"]["weights"]
+    npt.tl.learn_dag(adata, method="given", dag=weights if turned else weights.T)
+    npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+def error(screen, table, names):
+    return ((table - np.array([screen[1][name] for name in names])) ** 2).sum()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_graph_counts_in_measured_effects_as_far_as_it_is_right(screen, turned, caplog):
+    with caplog.at_level(logging.INFO, logger="nextpert"):
+        adata = fitted(screen, turned=turned)
+    stored = adata.uns["dag_blr"]["averaging"]
+    weights = dict(zip(stored["models"], stored["weights"], strict=True))
+    np.testing.assert_allclose(stored["weights"].sum(), 1)
+    graph = weights["graph"] + weights["graph and experts"]
+    assert graph < 0.1 if turned else graph > 0.8
+    assert f"the graph counts for {graph:.2f}" in caplog.text
+    effects = npt.tl.perturbation_effects(adata, as_anndata=True)
+    names = effects.obs_names
+    by_cells = error(screen, effects.layers["cells_mean"], names)
+    assert error(screen, effects.X, names) < 0.7 * by_cells
+    fit = posterior_from(adata)
+    believed = error(screen, core_effects([fit.blr], fit.shift_prior).mean, names)
+    assert believed > by_cells if turned else believed < 0.5 * by_cells
+
+
+def test_the_ranking_counts_models_as_effects_do(screen):
+    adata = fitted(screen, turned=True)
+    fit = posterior_from(adata)
+    weights = [known.weight for known in fit.known(fit.averaged)]
+    np.testing.assert_allclose(weights, fit.averaged.weights)
+    npt.tl.design_interventions(adata, "FOS", acquisition="greedy")
+    found = adata.uns["design"]["ranking"].set_index("perturbation")["state_distance"]
+    effects = npt.tl.perturbation_effects(adata, as_anndata=True)
+    target = adata[adata.obs["perturbation"] == "FOS"].X.mean(axis=0) - fit.control_mean
+    apart = ((effects.X - target) ** 2).sum(axis=1)
+    named = dict(zip(effects.obs_names, apart, strict=True))
+    shift = [found[name] - named[name] for name in found.index]
+    assert np.std(shift) < 0.02 * np.std(apart)  # but for the target's own error, the same for all
+
+
+def test_perturbations_without_cells_are_expected_as_experts_say(screen):
+    """Their weights were learned on perturbations left out; those of models are not in it."""
+    adata = fitted(screen, turned=False)
+    fit = posterior_from(adata)
+    unseen = [gene for gene in fit.genes if gene not in screen[1]][:2]
+    effects = npt.tl.perturbation_effects(adata, candidates=unseen, as_anndata=True)
+    del adata.uns["dag_blr"]["averaging"]
+    adata.uns["dag_blr"].pop("contents")
+    adata.uns["dag_blr"]["contents"] = "{}"
+    alone = npt.tl.perturbation_effects(adata, candidates=unseen, as_anndata=True)
+    np.testing.assert_allclose(effects.X, alone.X, rtol=1e-8, atol=1e-10)
+
+
+def test_shifts_taken_as_exact_are_not_averaged(screen):
+    adata = fitted(screen, turned=False)
+    npt.tl.fit_dag_blr(adata, shift_sd=0)
+    assert "averaging" not in adata.uns["dag_blr"]
+    assert len(posterior_from(adata).posteriors) == 1
+
+
+def test_models_survive_a_file_and_damage_is_told(screen, tmp_path):
+    adata = fitted(screen, turned=True)
+    adata.write_h5ad(tmp_path / "fit.h5ad")
+    back = ad.read_h5ad(tmp_path / "fit.h5ad")
+    first, second = posterior_from(adata).averaged, posterior_from(back).averaged
+    np.testing.assert_array_equal(first.weights, second.weights)
+    for one, other in zip(first.priors, second.priors, strict=True):
+        np.testing.assert_array_equal(one.weights, other.weights)
+    adata.uns["dag_blr"]["averaging"]["weights"][0] = -1.0
+    with pytest.raises(ValueError, match=r"averaging.*damaged"):
+        posterior_from(adata)
+
+
+def test_a_graph_without_arcs_and_few_perturbations(screen):
+    adata = screen[0].copy()
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+    npt.tl.fit_dag_blr(adata)
+    assert adata.uns["dag_blr"]["averaging"]["models"].tolist() == ["experts", "neither"]
+    npt.tl.fit_dag_blr(adata, perturbations=sorted(screen[1])[:2])
+    assert adata.uns["dag_blr"]["averaging"]["models"].tolist() == ["neither"]
+    few = fitted(screen, turned=False)
+    npt.tl.fit_dag_blr(few, perturbations=sorted(screen[1])[:2])
+    assert few.uns["dag_blr"]["averaging"]["models"].tolist() == ["graph", "neither"]
