@@ -111,4 +111,4 @@ def test_batches_that_hold_unlike_shares_of_perturbations_are_taken_off():
         npt.pp.setup_screen(each, batch_key="batch")
         table = diagnosed(each)["perturbations"]
         found.append(table[["squared_distance", "error_half", "error_batches"]])
-    np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=3e-3)

@@ -65,6 +65,11 @@ class Averaged:
         return np.concatenate(each)
 
     @property
+    def graph_weight(self) -> float:
+        """What models on graphs with arcs count for together, 0 to 1."""
+        return sum(model.weight for model in self.models if model.has_arcs)
+
+    @property
     def main(self) -> ShiftPrior:
         """The prior of shifts on the graph."""
         return self.models[0].prior

@@ -158,7 +158,7 @@ def diagnose(
         *q.cells_rows(table),
         *q.halves_rows(on_halves, table["is_distinct"].to_numpy(bool)),
         *q.unseen_rows(unseen),
-        *q.graph_rows(unseen, on_halves),
+        *q.graph_rows(unseen, on_halves, fit.averaged.graph_weight),
     ]
     guides = judged.judge_guides(model, halves, weights, cells.guide_variance)
     if guides is not None:

@@ -131,8 +131,8 @@ def unseen_rows(found: Unseen) -> list[Quantity]:
     return [*out, Quantity(UNSEEN, "coverage_90_clear", value, error, n, meaning)]
 
 
-def graph_rows(found: Unseen, on_halves: OnHalves) -> list[Quantity]:
-    """Return what the graph adds."""
+def graph_rows(found: Unseen, on_halves: OnHalves, measured: float) -> list[Quantity]:
+    """Return what the graph adds; ``measured`` is what it counts for in measured effects."""
     nothing, stack = found.stack.sums[:2]
     k = found.stack.names.index(GRAPH)
     weight = float(found.stack.weights[k])
@@ -155,6 +155,10 @@ def graph_rows(found: Unseen, on_halves: OnHalves) -> list[Quantity]:
         _gain(GRAPH_PART, "error_to_no_graph", stack, found.without_graph.sums[1], nothing,
               meaning, f"at most {LARGEST_SHARE:g}", "share")
     )  # fmt: skip
+    meaning = "what the graph counts for in measured effects, 0 to 1, by the estimated error"
+    out.append(
+        Quantity(GRAPH_PART, "weight_measured", measured, float("nan"), len(spread), meaning)
+    )
     meaning = (
         "what the graph adds to the squared error of shrunken effects from half of the cells, "
     )

@@ -148,6 +148,8 @@ def _graph(rows: _Rows) -> Part:
         f"weight {weight.value:.2f}, alone {_number(alone)} of the squared error of no effect, all "
         f"experts {share.value:.2f} of that without it."
     )
+    measured = rows["weight_measured"].value
+    said += f" In measured effects it counts for {measured:.2f}."
     if not halves.passed:
         said += " Measured effects are worse for it, by "
         said += f"{halves.value:.2f} of the squared error of the cells' means: fit an empty graph."
