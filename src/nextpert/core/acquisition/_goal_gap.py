@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextpert.core.posterior.pair_shifts import weights_of
 from nextpert.core.predict.goal import Quadratic
 from nextpert.core.predict.ranked_distance import expected_states
 
@@ -37,5 +38,6 @@ def goal_gap(pairs: list[tuple[DagBlr, ShiftPosterior]], goal: Goal) -> Quadrati
     if np.array_equal(weights, goal.scale):
         return Quadratic(point, weights)
     p = goal.n_nodes
-    moved = np.mean([blr.solve(np.eye(p)) ** 2 for blr, _ in pairs], axis=0)
+    each = [blr.solve(np.eye(p)) ** 2 for blr, _ in pairs]
+    moved = np.average(each, axis=0, weights=weights_of(pairs))
     return Quadratic(point, goal.scale * (weights @ moved) / (goal.scale @ moved))
