@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from nextpert.core.effects.efficacy import learn_efficacy
+from nextpert.core import ScreenMoments
+from nextpert.core.cells.pool_guides import pool_guides
+from nextpert.core.effects.efficacy import (
+    learn_efficacy,
+    screen_efficacy,
+    speaks_of_knockouts,
+)
 
 
 def normal(x, mean, sd):
@@ -110,3 +116,24 @@ def test_one_gene_that_rises_when_knocked_out_does_not_set_the_efficacy():
 def test_errors_name_the_argument(arguments, direction, message):
     with pytest.raises(ValueError, match=message):
         learn_efficacy(*arguments, direction=direction)
+
+
+def test_efficacy_of_a_screen_is_that_of_its_changes_and_their_errors():
+    rng = np.random.default_rng(0)
+    mu, group = np.array([2.0, 0.01, 3.0]), np.repeat([0, 1, 2, 3], [80, 20, 10, 0])
+    x = rng.normal(mu, 0.5, (110, 3)) - 1.5 * (group == 1)[:, None] * [1, 0, 0]
+    x -= 2.0 * (group == 2)[:, None] * [0, 1, 0]  # hardly there, so this says nothing
+    cells = pool_guides(ScreenMoments.from_array(x, group, 4), np.arange(4), 4)
+    speaks = speaks_of_knockouts(mu, np.full(3, 0.5))
+    assert speaks.tolist() == [True, False, True]
+    pairs = (np.array([0, 1, 2]), np.array([0, 1, 2]))
+    found = screen_efficacy(cells, *pairs, mu, speaks, direction=-1)
+    parts = [x[group == j] for j in range(3)]
+    within = sum(((part - part.mean(axis=0)) ** 2).sum(axis=0) for part in parts) / (110 - 3)
+    counted = [(20 + (len(part) - 1) * part.var(axis=0, ddof=1) / within) for part in parts]
+    counted = [len(p) / (c / (20 + len(p) - 1)) for p, c in zip(parts, counted, strict=True)]
+    change = (parts[1].mean(axis=0) - parts[0].mean(axis=0))[0]
+    error = np.sqrt(within * (1 / counted[1] + 1 / counted[0]))[0]
+    by_hand = learn_efficacy([2.0], [change], [error])
+    assert found.n_measured == 1
+    np.testing.assert_allclose([found.mean, found.sd], [by_hand.mean, by_hand.sd])

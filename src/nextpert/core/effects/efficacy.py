@@ -12,7 +12,10 @@ from nextpert.core._checks import as_vector
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from nextpert.core.cells.pool_guides import PooledGuides
+
     Array = NDArray[np.float64]
+    Index = NDArray[np.int64]
 
 # Weak priors: mean and sd of the screen's mean efficacy, and scale of the half-normal of the
 # spread. Of the messenger, knockouts took .38 off in THP-1 (spread .25) and .14 in a shallow screen
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 _PRIOR = {-1: (0.5, 0.3, 0.3), 1: (1.0, 1.0, 1.0)}
 _LIMIT = 3.0  # standard deviations of the prior that a single change may speak with
 _SPREADS = 512  # points of the quadrature over the spread, up to 5 scales of its prior
+# Below this share of its standard deviation a control mean says nothing of a knockout's size.
+_ABOUT_NOTHING = 0.1
 
 
 @dataclass(frozen=True)
@@ -147,3 +152,45 @@ def learn_efficacy(
         mean, float(np.sqrt(spread2)), float(np.sqrt(new)), int(seen.sum()), int(direction),
         posterior, np.sqrt(posterior_var),
     )  # fmt: skip
+
+
+def screen_efficacy(
+    cells: PooledGuides, rows: Index, genes: Index, full: Array, speaks: Array, *, direction: int
+) -> Efficacy:
+    """Learn the efficacy of a screen from the cells of its perturbations.
+
+    Parameters
+    ----------
+    cells
+        The controls, and then the perturbations of the screen.
+    rows, genes
+        Perturbation and own gene of every pair of them, shape ``(n_pairs,)``; ``rows`` count from
+        the first perturbation.
+    full
+        Size of a full knockout or activation of the own gene, same shape, units of the data.
+    speaks
+        Whether the own gene says anything of the efficacy (see :func:`speaks_of_knockouts`), same
+        shape.
+    direction
+        -1 for knockouts and knockdowns, 1 for activation.
+    """
+    n_groups = int((cells.n_cells > 0).sum())
+    within = cells.scatter.diagonal() / max(int(cells.n_cells.sum()) - n_groups, 1)
+    change = cells.mean[1:][rows, genes] - cells.mean[0, genes]
+    some = np.maximum(cells.counted[1:][rows, genes], 1e-12)  # 0 where there are no cells
+    error = np.sqrt(within[genes] * (1 / some + 1 / cells.counted[0, genes]))
+    seen = speaks & (cells.n_cells[1:][rows] > 0)
+    return learn_efficacy(full, np.where(seen, change, np.nan), error, direction=direction)
+
+
+def speaks_of_knockouts(control_mean: Array, control_sd: Array) -> NDArray[np.bool_]:
+    """Return which genes are there enough in the controls for a knockout to show.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.effects.efficacy import speaks_of_knockouts
+    >>> speaks_of_knockouts(np.array([2.0, 0.01]), np.array([0.5, 0.3])).tolist()
+    [True, False]
+    """
+    return control_mean > _ABOUT_NOTHING * control_sd

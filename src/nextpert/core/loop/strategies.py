@@ -11,9 +11,9 @@ from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.acquisition.uncertain_values import kept_distance, thompson_plate
 from nextpert.core.cells.pool_guides import PooledGuides, pool_guides
 from nextpert.core.cells.screen_moments import ScreenMoments
-from nextpert.core.effects.efficacy import learn_efficacy
+from nextpert.core.effects.efficacy import screen_efficacy, speaks_of_knockouts
 from nextpert.core.effects.random_shifts import fit_random_shifts
-from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
+from nextpert.core.effects.shift_prior import UNSEEN_WEIGHTS, ShiftPrior
 from nextpert.core.posterior.dag_blr import DagBlr
 from nextpert.core.predict.ranked_distance import ranked_distance
 from nextpert.core.predict.state_draws import state_draws
@@ -131,7 +131,7 @@ class _Modelled:
         if not fixed:
             weights[seen] = found.prior.weights
         elif not self.exact:
-            weights[:] = 1.0 / len(TAU2)
+            weights[:] = UNSEEN_WEIGHTS
         nothing = np.zeros_like(shift)
         self.posterior = found.posterior
         self.prior = ShiftPrior(
@@ -147,15 +147,17 @@ class _Modelled:
             return self.full_shift, unknown
         full = self.full_shift[rows, genes]
         direction = 1 if full.sum() > 0 else -1
-        freedom = max(int(cells.n_cells.sum()) - int((cells.n_cells > 0).sum()), 1)
-        noise = cells.scatter.diagonal()[genes] / freedom
-        n = cells.n[1:][rows]
-        error = np.sqrt(noise * (1 / np.maximum(n, 1) + 1 / cells.n[0]))
-        change = np.where(n > 0, cells.mean[1:][rows, genes] - cells.mean[0, genes], np.nan)
-        found = learn_efficacy(direction * full, change, error, direction=direction)
+        size, speaks = direction * full, np.ones(len(rows), np.bool_)
+        if direction == -1:
+            freedom = int(cells.n_cells.sum()) - int((cells.n_cells > 0).sum())
+            noise = cells.scatter.diagonal()[genes] / max(freedom, 1)
+            speaks = speaks_of_knockouts(
+                np.abs(full), np.sqrt(noise * cells.variance_ratio[0, genes])
+            )
+        found = screen_efficacy(cells, rows, genes, size, speaks, direction=direction)
         shift = np.zeros_like(self.full_shift)
-        shift[rows, genes], sd = found.expected_change(direction * full)
-        unknown[rows, genes] = sd**2
+        shift[rows, genes], sd = found.expected_change(size)
+        unknown[rows[speaks], genes[speaks]] = sd[speaks] ** 2
         return shift, unknown
 
     def plate(self, ready: Index, size: int) -> Index:

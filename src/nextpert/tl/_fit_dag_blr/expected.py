@@ -9,7 +9,7 @@ import numpy as np
 
 from nextpert._adata import environments
 from nextpert._adata.shifts import Interventions, own_shift
-from nextpert.core.effects.efficacy import Efficacy, learn_efficacy
+from nextpert.core.effects.efficacy import Efficacy, screen_efficacy, speaks_of_knockouts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from nextpert.tl._fit_dag_blr.cells import FitCells
 
     Array = NDArray[np.float64]
-
-# Below this share of its standard deviation a control mean says nothing of a knockout's size.
-_ABOUT_NOTHING = 0.1
 
 
 @dataclass(frozen=True)
@@ -67,39 +64,19 @@ def expected_shifts(
     rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
     full, speaks = own_shift(shift, cells.control.mean), np.ones(len(genes), bool)
     if shift == "knockout":
-        speaks = cells.control.mean > _ABOUT_NOTHING * np.sqrt(cells.control.variance)
+        speaks = speaks_of_knockouts(cells.control.mean, np.sqrt(cells.control.variance))
     direction = 1 if shift == "activation" else -1
-    efficacy = learn_efficacy(
-        *_own_changes(cells, rows, columns, full, speaks), direction=direction
-    )
-    mean, sd = efficacy.expected_change(np.abs(full)[columns])
+    size, known = np.abs(full)[columns], speaks[columns]
+    efficacy = screen_efficacy(cells.pooled, rows, columns, size, known, direction=direction)
+    mean, sd = efficacy.expected_change(size)
     shifts, own, change = np.zeros((3, *exact.own.shape))
     own[:] = np.nan
     shifts[rows, columns] = mean
-    change[rows, columns] = direction * efficacy.posterior_mean * np.abs(full)[columns]
-    known = speaks[columns]
+    change[rows, columns] = direction * efficacy.posterior_mean * size
     own[rows[known], columns[known]] = sd[known] ** 2
     return Expected(
         Interventions(plan.names, plan.targets, shifts, exact.used.sources), own, change, efficacy
     )
-
-
-def _own_changes(
-    cells: FitCells,
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    full: Array,
-    speaks: NDArray[np.bool_],
-) -> tuple[Array, Array, Array]:
-    """Return size of a full change, measured change and its standard error of own genes."""
-    pooled = cells.pooled
-    within = pooled.scatter.diagonal() / max(pooled.n_cells.sum() - len(pooled.n), 1)
-    change = pooled.mean[1:][rows, columns] - pooled.mean[0, columns]
-    some = np.maximum(pooled.counted[1:][rows, columns], 1e-12)  # 0 where there are no cells
-    counted = 1 / some + 1 / pooled.counted[0, columns]
-    error = np.sqrt(within[columns] * counted)
-    seen = speaks[columns] & (pooled.n_cells[1:][rows] > 0)
-    return np.abs(full)[columns], np.where(seen, change, np.nan), error
 
 
 def efficacy_record(efficacy: Efficacy) -> dict[str, Any]:
