@@ -7,6 +7,8 @@ import numpy as np
 from nextpert.core._compile import entry
 from nextpert.core.posterior._kernels import fill_row
 
+_SMALL = 1e-250  # a sum of chances below this is not exact
+
 
 @entry
 def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty):
@@ -56,10 +58,9 @@ def mixture_step(square, n, tau2, weights, own, share, spare, counts):
     whose prior is not the mixture, nan elsewhere; they do not enter ``counts``.
     """
     n_components = len(tau2)
-    log_r = np.empty(n_components)
+    chance, part = np.empty(n_components), np.empty(n_components)
     bound = 0.0
     for j in range(square.shape[0]):
-        log_weights = np.log(weights[j])
         for i in range(square.shape[1]):
             cells = n[j, i]
             if not np.isnan(own[j, i]):
@@ -68,19 +69,26 @@ def mixture_step(square, n, tau2, weights, own, share, spare, counts):
                 spare[j, i] = own[j, i] / grown
                 bound -= 0.5 * np.log(grown) + 0.5 * square[j, i] * cells / grown
                 continue
-            top = -np.inf
+            # The widest component has the least negative exponent: over it none is above 0.
+            half = 0.5 * square[j, i] * cells
+            least = 1.0 / (1.0 + cells * tau2[n_components - 1])
+            top, total = -half * least, 0.0
             for k in range(n_components):
-                grown = 1.0 + cells * tau2[k]
-                log_r[k] = log_weights[k] - 0.5 * np.log(grown) - 0.5 * square[j, i] * cells / grown
-                top = max(top, log_r[k])
-            total = 0.0
-            for k in range(n_components):
-                log_r[k] = np.exp(log_r[k] - top)
-                total += log_r[k]
+                part[k] = 1.0 / (1.0 + cells * tau2[k])
+                chance[k] = weights[j, k] * np.sqrt(part[k]) * np.exp(-half * (part[k] - least))
+                total += chance[k]
+            if total < _SMALL:  # the widest has next to no weight: by logarithms
+                top, total = -np.inf, 0.0
+                for k in range(n_components):
+                    chance[k] = np.log(weights[j, k]) + 0.5 * np.log(part[k]) - half * part[k]
+                    top = max(top, chance[k])
+                for k in range(n_components):
+                    chance[k] = np.exp(chance[k] - top)
+                    total += chance[k]
             w, ww, s = 0.0, 0.0, 0.0
             for k in range(n_components):
-                r = log_r[k] / total
-                left = tau2[k] / (1.0 + cells * tau2[k])
+                r = chance[k] / total
+                left = tau2[k] * part[k]
                 w += r * cells * left
                 ww += r * (cells * left) ** 2
                 s += r * left
