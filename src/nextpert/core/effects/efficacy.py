@@ -155,7 +155,13 @@ def learn_efficacy(
 
 
 def screen_efficacy(
-    cells: PooledGuides, rows: Index, genes: Index, full: Array, speaks: Array, *, direction: int
+    cells: PooledGuides,
+    rows: Index,
+    genes: Index,
+    full: Array,
+    speaks: NDArray[np.bool_],
+    *,
+    direction: int,
 ) -> Efficacy:
     """Learn the efficacy of a screen from the cells of its perturbations.
 

@@ -14,6 +14,7 @@ from nextpert.core.cells.screen_moments import ScreenMoments
 from nextpert.core.effects.efficacy import screen_efficacy, speaks_of_knockouts
 from nextpert.core.effects.random_shifts import fit_random_shifts
 from nextpert.core.effects.shift_prior import UNSEEN_WEIGHTS, ShiftPrior
+from nextpert.core.plan.best_plate import best_plate
 from nextpert.core.posterior.dag_blr import DagBlr
 from nextpert.core.predict.ranked_distance import ranked_distance
 from nextpert.core.predict.state_draws import state_draws
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
 
 # Shifts learned; shifts taken as exact, as in Zhang et al. 2023; no model.
-LEARNED = ("thompson", "ei", "civ", "random")
+LEARNED = ("best", "thompson", "ei", "civ", "random")
 EXACT = ("exact_greedy", "exact_civ")
 NO_MODEL = ("means_in_turn", "means_thompson")
 STRATEGIES = (*LEARNED, *EXACT, *NO_MODEL)
@@ -67,8 +68,9 @@ def build_strategy(
     Parameters
     ----------
     name
-        ``"thompson"``, ``"ei"`` (expected improvement), ``"civ"`` and ``"random"`` choose by random
-        shifts that are learned from the cells (DAG-BLR); ``"exact_greedy"`` and ``"exact_civ"`` by
+        ``"best"`` (see :func:`~nextpert.core.plan.best_plate.best_plate`), ``"thompson"``,
+        ``"ei"`` (expected improvement), ``"civ"`` and ``"random"`` choose by random shifts that
+        are learned from the cells (DAG-BLR); ``"exact_greedy"`` and ``"exact_civ"`` by
         shifts taken as the full ones; ``"means_in_turn"`` and ``"means_thompson"`` by the cells'
         means alone.
     target_mean
@@ -163,6 +165,8 @@ class _Modelled:
     def plate(self, ready: Index, size: int) -> Index:
         if self.criterion == "random":
             return self.rng.choice(ready, min(size, len(ready)), replace=False)
+        if self.criterion == "best":
+            return ready[best_plate(self._centre()[ready], self._draws()[:, ready], size)]
         if self.criterion == "thompson":
             return ready[thompson_plate(self._draws()[:, ready], size, self.rng)]
         if self.criterion in ("civ", "greedy"):

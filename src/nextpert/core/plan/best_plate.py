@@ -49,3 +49,46 @@ def probable_plate(draws: Array, size: int) -> NDArray[np.int64]:
     """
     wanted = require_count(size, "size")
     return np.lexsort((draws.mean(axis=0), -probability_nearest(draws)))[:wanted]
+
+
+def best_plate(expected: Array, draws: Array, size: int) -> NDArray[np.int64]:
+    """Return candidates for finding the nearest one: half by expectation, half by probability.
+
+    Half of the wells (rounded up) take the candidates of least expected distance, the others
+    those of the rest that are the most probably nearest (:func:`probable_plate`). Under draws a
+    candidate whose state is hardly known is the nearest now and then by chance alone, and many
+    such together crowd out those that a measured own gene or first cells point to.
+
+    Parameters
+    ----------
+    expected
+        Squared distances of the expected states, shape ``(n_candidates,)``.
+    draws
+        Squared distances under joint draws, shape ``(n_draws, n_candidates)``.
+    size
+        Number of candidates; where there are fewer, all.
+
+    Returns
+    -------
+    ndarray
+        Indices, those by expectation first.
+
+    Raises
+    ------
+    ValueError
+        If ``size`` is below 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.plan.best_plate import best_plate
+    >>> draws = np.array([[2.0, 3.0, 1.0, 9.0], [2.0, 3.0, 6.0, 9.0], [2.0, 3.0, 9.0, 9.0]])
+    >>> best_plate(draws.mean(axis=0), draws, 2).tolist()
+    [0, 2]
+    """
+    wanted = require_count(size, "size")
+    first = np.argsort(expected, kind="stable")[: -(-wanted // 2)]
+    rest = np.setdiff1d(np.arange(len(expected)), first)
+    if wanted == 1 or not len(rest):
+        return first
+    return np.append(first, rest[probable_plate(draws[:, rest], wanted - len(first))])
