@@ -15,6 +15,8 @@ from nextpert.core.cells.mean_distance import mean_distance
 from nextpert.core.cells.moments import Moments
 from nextpert.core.plan.layout import Layout
 from nextpert.core.plan.power import EffectPrecision
+from nextpert.core.plan.stopping import stopping
+from nextpert.core.predict.ranked_distance import ranked_distance
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +197,49 @@ def test_power_is_that_of_a_screen_of_that_noise():
         share = (np.abs(0.5 + own - other) > 1.96 * known).mean()
         # Noise of the screen's guides (16 + 4), and the t distribution at ten cells.
         assert abs(curve.loc[n] - share) < 0.06
+
+
+def test_stopping_is_that_of_the_core(fitted):
+    wanted = cells_of(fitted, "CDK4").mean(axis=0)
+    goal = {gene: float(v) for gene, v in zip(fitted.var_names, wanted, strict=True)}
+    npt.tl.plan_cells(fitted, goal, tolerance=0.05, n_samples=200, rng=3)
+    found = fitted.uns["plan_cells"]["stopping"]
+    fit = posterior_from(fitted)
+    draws = ranked_distance(
+        fit.posteriors, fit.known(fit.shift_prior), wanted, n_samples=200, rng=3
+    )  # fmt: skip
+    said = stopping(draws, [True] * 3, tolerance=0.05, confidence=0.9)
+    names = ["B2M", "CD58", "CDK4"]
+    assert found["candidates"].tolist() == names
+    assert found["best_known"] == [*names, "doing nothing"][said.chosen] == "CDK4"
+    assert (found["gap"], found["good_enough"]) == (said.gap, said.good_enough)
+    assert found["stop"] == 1
+    assert (
+        "Stop: with probability 100 % none of 3 candidates" in fitted.uns["plan_cells"]["verdict"]
+    )
+
+
+def test_candidates_never_tried_are_a_reason_to_go_on(fitted):
+    gene = next(g for g in fitted.var_names if g not in ("CDK4", "B2M", "CD58"))
+    npt.tl.plan_cells(fitted, {gene: 0.1}, candidates="genes")
+    found = fitted.uns["plan_cells"]
+    assert len(found["stopping"]["candidates"]) == fitted.n_vars
+    assert found["stopping"]["stop"] == 0
+    assert found["stopping"]["relative_gap"] > 0.05
+    assert "Go on: only with probability" in found["verdict"]
+    npt.tl.plan_cells(fitted, {gene: 0.1})
+    assert fitted.uns["plan_cells"]["stopping"]["best_known"] == "doing nothing"
+
+
+def test_a_target_is_no_candidate_for_itself(fitted):
+    for candidates in (None, "genes"):
+        npt.tl.plan_cells(fitted, "CDK4", candidates=candidates)
+        assert "CDK4" not in fitted.uns["plan_cells"]["stopping"]["candidates"]
+    npt.tl.plan_cells(fitted, "CDK4", candidates=["CDK4", "B2M"])
+    assert fitted.uns["plan_cells"]["stopping"]["best_known"] == "CDK4"
+    npt.tl.fit_dag_blr(fitted, perturbations=["CDK4"])
+    with pytest.raises(ValueError, match="no perturbation but the target, CDK4"):
+        npt.tl.plan_cells(fitted, "CDK4")
 
 
 def test_copy_and_key(fitted):

@@ -13,14 +13,17 @@ from nextpert.core.cells.mean_distance import require_confidence
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_cells.distances import distances_table, read_distances
 from nextpert.tl._plan_cells.screen import Measured, read_measured
+from nextpert.tl._plan_cells.stop import ask, stop_in_words
 from nextpert.tl._plan_cells.tables import curves_table, genes_table
 from nextpert.tl._plan_cells.words import distances_in_words, effects_in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import anndata as ad
     import pandas as pd
+
+STOP_AT = 0.9  # probability of being good enough at which a campaign stops
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,9 @@ def plan_cells(
     confidence: float = 0.95,
     n_guides: int | None = None,
     n_replicates: int | None = None,
+    candidates: str | Sequence[str] | pd.DataFrame | Mapping[str, Any] | None = None,
+    n_samples: int = 1000,
+    rng: int | np.random.Generator | None = 0,
     key_added: str = "plan_cells",
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -53,8 +59,12 @@ def plan_cells(
     - the probability that the nearest perturbation comes out nearer than another
       (:func:`~nextpert.core.cells.distance_difference.distance_difference`).
 
-    All of it is about means of cells. Shrinkage (:func:`perturbation_effects`) needs fewer cells
-    for the same error, so that these numbers are on the safe side. Draw the curves with
+    With a target it also says whether to stop, by the fit: whether the best perturbation known is,
+    with probability .9, within ``tolerance`` of the best candidate there is
+    (:func:`~nextpert.core.plan.stopping.stopping`).
+
+    Power and precision are those of means of cells. Shrinkage (:func:`perturbation_effects`) needs
+    fewer cells for the same error, so that these numbers are on the safe side. Draw the curves with
     :func:`nextpert.pl.plan_cells`.
 
     Parameters
@@ -71,7 +81,7 @@ def plan_cells(
         logarithms, 0.2 is a change by a fifth of a well expressed gene.
     tolerance
         Wanted precision of distances, as a share of the controls' distance: half the width of the
-        interval.
+        interval, and for the stopping rule what need not be gained any more.
     power
         Wanted probability of finding the effect, and of telling the nearest from another, above
         .5.
@@ -81,6 +91,12 @@ def plan_cells(
     n_guides, n_replicates
         Guides and replicates of each perturbation to plan for; ``None`` (default): as many as the
         perturbations of the screen have (median).
+    candidates
+        What could still be tried, for the stopping rule, as in :func:`design_interventions`:
+        ``None`` (default) stands for the perturbations of the fit, ``"genes"`` for all genes of the
+        panel, too; the target's own is left out of both.
+    n_samples, rng
+        Number of draws of the distances for the stopping rule, and seed or generator.
     key_added
         Name of the results.
     copy
@@ -105,6 +121,10 @@ def plan_cells(
           ``guides_needed`` for ``tolerance``, ``difference`` to the nearest (of the nearest, to
           the second) and ``cells_to_tell``, ``guides_to_tell``: those of each with which it is
           told, if the difference is as measured.
+          ``stopping`` (with a target): ``best_known`` (of the least expected distance), ``gap``
+          (expected squared distance by which the best candidate is nearer), ``relative_gap``
+          (share of that of doing nothing), ``good_enough`` (probability that none is nearer by
+          more than ``tolerance``), ``stop`` (1 or 0) and ``candidates``.
           ``noise``: ``guide_variance`` and ``replicate_variance`` (over that of a cell),
           ``control_guide_variance``, ``n_guides``, ``n_replicates``, ``n_cells`` (medians),
           ``n_control_cells``. ``verdict``, all of it in words; and ``params``.
@@ -112,8 +132,8 @@ def plan_cells(
     Raises
     ------
     ValueError
-        If there is no fit, it has no perturbed cells, the target is unknown, or a number is out
-        of range. Nothing is written then.
+        If there is no fit, it has no perturbed cells, the target or a candidate is unknown, or a
+        number is out of range. Nothing is written then.
     TypeError
         If ``target`` is none of the three.
 
@@ -172,6 +192,12 @@ def plan_cells(
         options = {"tolerance": float(tolerance), "power": wanted_size["power"]}
         stored["distances"] = distances_table(found, confidence=float(confidence), **options)
         said.append(distances_in_words(stored["distances"], goal.name, measured.layout, **options))
+    if goal is not None:
+        stored["stopping"] = ask(
+            fit, goal, candidates, tolerance=float(tolerance), confidence=STOP_AT,
+            n_samples=n_samples, rng=rng,
+        )  # fmt: skip
+        said.append(stop_in_words(stored["stopping"], goal.name, tolerance=float(tolerance)))
     stored |= {"verdict": " ".join(said), "params": params}
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", stored["verdict"])

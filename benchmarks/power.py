@@ -1,0 +1,208 @@
+"""Plans of cells against simulation: power, precision, the right choice, and stopping too early.
+
+*Power*: the share of simulated tests that find an effect, beside that planned from the same noise,
+with one and several guides; without guides also beside the textbook's formula (two-sample t test,
+noncentral t). *Real cells*: n control cells of a screen, moved by an effect, tested by Welch's test
+against the other controls, gene by gene; planned from the controls' variance. *Distances*: standard
+deviation of the unbiased squared distance and how often the nearer of two comes out nearer.
+
+*Stopping*: simulated campaigns in plates of 4 perturbations x 10 cells after 100 controls: 36
+genes, 24 candidates with strong and weak off-target effects besides their own gene, towards the
+true state of a perturbation that is one of them, or is held out. After each plate the rule is
+asked; it stops too early where a candidate is nearer than the best known by more than the tolerance
+(a share of the distance of doing nothing).
+
+    python -m benchmarks.power                            # about 15 minutes; data: NEXTPERT_DATA
+    python -m benchmarks.power --tables power distances   # half a minute
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import nct, ttest_ind_from_stats
+from scipy.stats import t as student
+
+from benchmarks._screens import SOURCES, read_screen
+from benchmarks._stopping import CHANCES, TOLERANCES, campaign, rule_rows
+from benchmarks.few_cells import table
+from nextpert.core.plan.layout import Layout
+from nextpert.core.plan.power import DistancePrecision, EffectPrecision
+
+TABLES = ("power", "real", "distances", "stopping")
+DRAWS = 40000
+
+
+def simulated_share(
+    rng: np.random.Generator, n: int, n_control: int, guides: int, tau2: float, effect: float
+) -> float:
+    """Return how often Welch's test finds an effect; guides' spread known, cells' estimated."""
+    means, squares = [], []
+    for size, g, shift in ((n, guides, effect), (n_control, 4 * guides, 0.0)):
+        own = shift + np.sqrt(tau2 + g / size) * rng.normal(size=(DRAWS, g))
+        within = rng.chisquare(size - g, DRAWS) if size > g else np.zeros(DRAWS)
+        total = within + size / g * ((own - own.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
+        of_cell = total / (size - 1 + tau2 * (size - size / g))
+        means.append(own.mean(axis=1))
+        squares.append(of_cell * (1 / size + tau2 / g))
+    a, b = squares
+    freedom = (a + b) ** 2 / (a**2 / (n - 1) + b**2 / (n_control - 1))
+    statistic = np.abs(means[0] - means[1]) / np.sqrt(a + b)
+    return float((statistic > student.ppf(0.975, freedom)).mean())
+
+
+def textbook(n: int, n_control: int, effect: float) -> float:
+    """Return the power of the two-sample t test, variances alike and pooled."""
+    freedom, away = n + n_control - 2, effect / np.sqrt(1 / n + 1 / n_control)
+    reach = student.ppf(0.975, freedom)
+    return float(nct.sf(reach, freedom, away) + nct.cdf(-reach, freedom, away))
+
+
+def power_table() -> str:
+    """Return planned and simulated power, by cells, guides and their spread."""
+    rng, rows, worst, off_book = np.random.default_rng(0), {}, 0.0, 0.0
+    for n, (guides, tau2), effect in product(
+        (8, 16, 48, 96, 200), ((1, 0.0), (1, 0.02), (4, 0.02), (4, 0.1)), (0.2, 0.5, 1.0)
+    ):
+        layouts = (Layout(guides, guide_variance=tau2), Layout(4 * guides, guide_variance=tau2))
+        plan = EffectPrecision([1.0], [1.0], 500, *layouts)
+        planned = float(plan.power([n], effect)[0, 0])
+        found = simulated_share(rng, n, 500, guides, tau2, effect)
+        worst = max(worst, abs(planned - found))
+        name = f"{n} cells, {guides} guide{'s' * (guides > 1)}, tau2 {tau2:g}"
+        rows.setdefault(name, []).append(f"{100 * planned:.1f} / {100 * found:.1f}")
+    for n, effect in product((5, 20, 64, 394), (0.2, 0.5, 0.8)):
+        same = float(EffectPrecision([1.0], [1.0], n).power([n], effect)[0, 0])
+        off_book = max(off_book, abs(same - textbook(n, n, effect)))
+    return "\n\n".join([
+        f"## Power, planned / simulated in %, 500 controls, {DRAWS:,} draws",
+        table(["", "effect .2 sd", ".5", "1"], rows),
+        f"Largest difference {100 * worst:.2f} points. With as many controls as cells and no "
+        f"guides, {100 * off_book:.4f} points at most off the textbook's two-sample formula.",
+    ])  # fmt: skip
+
+
+def real_table(folder: Path, n_draws: int) -> str:
+    """Return planned power and that on control cells of real screens moved by an effect."""
+    rng, rows = np.random.default_rng(1), {}
+    for name in ("papalexi", "tapseq"):
+        screen = read_screen(folder, SOURCES[name], name=name)
+        label = screen.cells.obs[screen.environments.roles.perturbation_key].astype(str)
+        x = np.asarray(screen.cells.X)[(label == screen.control).to_numpy()]
+        variance = x.var(axis=0, ddof=1)
+        for n, effect in product((10, 30, 100), (0.2, 0.4)):
+            hits = np.zeros(x.shape[1])
+            for _ in range(n_draws):
+                order = rng.permutation(len(x))
+                own, other = x[order[:n]] + effect, x[order[n:]]
+                stats = [f(part) for part in (own, other) for f in (_mean, _sd)]
+                p = ttest_ind_from_stats(
+                    stats[0], stats[1], n, stats[2], stats[3], len(other), equal_var=False
+                ).pvalue
+                hits += p < 0.05
+            found = hits / n_draws
+            planned = EffectPrecision(variance, variance, len(x) - n).power([n], effect)[0]
+            gap = planned - found
+            rows[f"{name}, {n} cells, effect {effect:g}"] = [
+                f"{100 * planned.mean():.1f} / {100 * found.mean():.1f}",
+                f"{100 * np.median(np.abs(gap)):.1f}", f"{100 * np.abs(gap).max():.1f}",
+            ]  # fmt: skip
+    return "\n\n".join([
+        f"## Power on real control cells, planned / found in %, {n_draws} draws",
+        table(["", "mean over genes", "median difference of a gene", "largest"], rows),
+    ])  # fmt: skip
+
+
+def _mean(x: np.ndarray) -> np.ndarray:
+    return np.mean(x, axis=0)
+
+
+def _sd(x: np.ndarray) -> np.ndarray:
+    return np.std(x, axis=0, ddof=1)
+
+
+def distances_table() -> str:
+    """Return planned and simulated precision of distances and chance of the right choice."""
+    rng, rows = np.random.default_rng(2), {}
+    p = 50
+    root = rng.normal(size=(p, 3))
+    cell = np.eye(p) + root @ root.T / 3  # three programs besides each gene's own noise
+    a, b = 0.25 * rng.normal(size=p), 0.3 * rng.normal(size=p)
+    half = np.linalg.cholesky(cell)
+    for n, guides, tau2 in product((10, 30, 100, 300), (1, 4), (0.0, 0.02)):
+        layout = Layout(guides, guide_variance=tau2)
+        k = float(layout.spread(n))
+        goal = cell / 400
+        draws = rng.normal(size=(3, 8000, p)) @ half.T
+        wanted = draws[2] / 20
+        to = [m + np.sqrt(k) * x - wanted for m, x in zip((a, b), draws, strict=False)]
+        size = [(d**2).sum(axis=1) - np.trace(cell) * k - np.trace(goal) for d in to]
+        one = DistancePrecision.of_distance(a, cell, target_covariance=goal, layout=layout)
+        two = DistancePrecision.of_difference(
+            (a, b), (cell, cell), target_covariance=goal, layout=layout
+        )
+        right = float(two.chance(n, b @ b - a @ a))
+        rows[f"{n} cells, {guides} guide{'s' * (guides > 1)}, tau2 {tau2:g}"] = [
+            f"{float(one.sd(n)):.3f} / {size[0].std():.3f}",
+            f"{100 * right:.1f} / {100 * (size[0] < size[1]).mean():.1f}",
+        ]
+    return "\n\n".join([
+        "## Distances, planned / simulated: 50 genes, target of 400 cells, 8,000 draws",
+        table(["", "sd of the squared distance", "nearer one found, %"], rows),
+    ])  # fmt: skip
+
+
+def stopping_table(n_campaigns: int) -> str:
+    """Return how often the rule stops, when, and how often too early."""
+    parts = [
+        f"## Stopping, {n_campaigns} campaigns of at most 10 plates: stopped too early (of those "
+        "stopped), stopped, plates until then"
+    ]
+    for held_out in (False, True):
+        start = time.perf_counter()
+        found = np.array([campaign(seed, held_out=held_out) for seed in range(n_campaigns)])
+        where = "The target's own perturbation held out" if held_out else "In the pool"
+        print(f"{where}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+        heads = [f"tolerance {tolerance:g}" for tolerance in TOLERANCES]
+        parts += [f"{where}:", table(["rule", *heads], rule_rows(found))]
+    parts.append(
+        f"Rules: the best known is within the tolerance of the best with probability "
+        f"{', '.join(f'{c:g}' for c in CHANCES)} or more; or the expected gap is below it."
+    )
+    return "\n\n".join(parts)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the tables asked for."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.power", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=TABLES)
+    parser.add_argument("--campaigns", type=int, default=100)
+    parser.add_argument("--draws", type=int, default=1000, help="of real cells")
+    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
+    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
+    args = parser.parse_args(arguments)
+    made = {
+        "power": power_table,
+        "real": lambda: real_table(Path(args.data), args.draws),
+        "distances": distances_table,
+        "stopping": lambda: stopping_table(args.campaigns),
+    }
+    sections = []
+    for name in args.tables:
+        sections.append(made[name]())
+        print(sections[-1] + "\n", flush=True)
+        if args.save:
+            Path(args.save).write_text("\n\n".join(sections) + "\n")
+
+
+if __name__ == "__main__":
+    main()
