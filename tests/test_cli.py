@@ -11,6 +11,7 @@ import pytest
 import nextpert as npt
 from nextpert.cli import main
 from nextpert.cli._report import format_ranking
+from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
 
 FILES = {
     "annotated.h5ad", "cpca_density.png", "dag.png", "design.png", "ranking.csv", "trace.csv",
@@ -49,7 +50,7 @@ def test_demo_finds_the_unseen_knockout_and_writes_everything(tmp_path, capsys):
     printed = capsys.readouterr()
     assert {p.name for p in out.iterdir()} == FILES
     adata = ad.read_h5ad(out / "annotated.h5ad")
-    ranking = adata.uns["design"]["ranking"]
+    ranking = candidates_of(adata.uns["design"]["ranking"])
     hidden = re.search(r"knockout of (\S+) \(never seen\)", printed.out).group(1)
     assert hidden not in set(adata.obs["perturbation"])
     nearest = ranking.loc[ranking["state_distance"].idxmin(), "perturbation"]
@@ -72,7 +73,8 @@ def test_demo_finds_the_unseen_knockout_and_writes_everything(tmp_path, capsys):
     for name in ("dag.png", "design.png", "cpca_density.png"):
         assert (out / name).read_bytes()[:4] == b"\x89PNG"
     table = pd.read_csv(out / "ranking.csv")
-    np.testing.assert_allclose(table["predicted_distance"], ranking["predicted_distance"])
+    assert table["is_control"].tolist() == [False] * 36 + [True]
+    np.testing.assert_allclose(table["predicted_distance"][:36], ranking["predicted_distance"])
 
 
 def _true_distances(adata, hidden):
@@ -241,8 +243,8 @@ def test_warnings_take_one_line(screen, capsys):
 
 def test_table_of_the_ranking(screen):
     assert _design(screen) == 0
-    ranking = _result(screen).uns["design"]["ranking"]
-    nothing = _result(screen).uns["design"]["do_nothing"]
+    table = _result(screen).uns["design"]["ranking"]
+    ranking, nothing = candidates_of(table), nothing_of(table)
     lines = format_ranking(ranking, "civ", nothing=nothing).splitlines()
     assert lines.pop().split()[0] == "(nothing)"
     assert len(lines) == len(ranking) + 1
@@ -312,7 +314,7 @@ def test_on_the_tap_seq_screen(screen_path, tmp_path, capsys):
     assert code == 0
     adata = ad.read_h5ad(tmp_path / "out" / "annotated.h5ad")
     assert len(adata.uns["dag"]["genes"]) == 62
-    ranking = adata.uns["design"]["ranking"]
+    ranking = candidates_of(adata.uns["design"]["ranking"])
     assert len(ranking) == 14
     assert ranking.loc[ranking["state_distance"].idxmin(), "perturbation"] == "RIPK2"
     assert "closest to the target: RIPK2" in capsys.readouterr().out

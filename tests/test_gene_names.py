@@ -10,6 +10,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata import read_lists, stored_lists
 from nextpert.cli import main
+from nextpert.tl._design_interventions.tables import candidates_of
 
 GENES = ["A", "B", "A, B", "C"]
 
@@ -43,7 +44,7 @@ def test_a_knockout_of_a_gene_with_a_comma(kind, screen, tmp_path):
     npt.tl.design_interventions(adata, "A+B", shift="knockout", n_samples=20)
     adata = through(adata, kind, tmp_path)
     design = adata.uns["design"]
-    ranking = design["ranking"]
+    ranking = candidates_of(design["ranking"])
     targets = read_lists(design["targets"], len(ranking), "targets")
     shifts = np.asarray(design["shifts"].todense())
     wanted = {"A, B": ["A, B"], "A+B": ["A", "B"], "A, B+C": ["A, B", "C"]}

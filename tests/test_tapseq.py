@@ -9,6 +9,7 @@ import scanpy as sc
 
 import nextpert as npt
 from nextpert._adata import posterior_from
+from nextpert.tl._design_interventions.tables import candidates_of
 
 pytestmark = [pytest.mark.screen, pytest.mark.filterwarnings("ignore:Perturbations left out")]
 CONTROL = "non-targeting"
@@ -40,7 +41,7 @@ def nearest(adata, **options):
     found = {}
     for target in adata.uns["dag_blr"]["environments"]["perturbation"]:
         npt.tl.design_interventions(adata, target)
-        ranking = adata.uns["design"]["ranking"]
+        ranking = candidates_of(adata.uns["design"]["ranking"])
         found[target] = ranking.loc[ranking["state_distance"].idxmin(), "perturbation"]
     return found
 

@@ -6,6 +6,7 @@ from matplotlib.colors import to_hex
 import nextpert as npt
 from nextpert.pl import design
 from nextpert.pl._figure import BLUE, ORANGE
+from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
 
 
 def _bars(ax):
@@ -18,16 +19,16 @@ def _bars(ax):
     return found
 
 
-def test_distances_with_deviation_for_every_candidate(designed):
-    ranking = designed.uns["design"]["ranking"]
+def test_distances_with_their_interval_for_every_candidate(designed):
+    ranking = candidates_of(designed.uns["design"]["ranking"])
     axes = design(designed, n_top=50, show=False)
     bars = _bars(axes[0])
     assert len(bars) == len(ranking) == 36
     for (line, segment), (_, row) in zip(bars, ranking.iterrows(), strict=True):
-        mean, sd = row["predicted_distance"], row["predicted_distance_sd"]
+        mean, low, high = row[["predicted_distance", "predicted_low", "predicted_high"]]
         assert line.get_xdata()[0] == pytest.approx(mean)
         assert line.get_ydata()[0] == row["rank"] - 1
-        np.testing.assert_allclose(segment[:, 0], [mean - min(sd, 0.9 * mean), mean + sd])
+        np.testing.assert_allclose(segment[:, 0], [max(low, 0.1 * mean), high])
         is_open = to_hex(line.get_markerfacecolor()) == "#ffffff"
         assert is_open == (row["n_cells_seen"] == 0)
     names = [t.get_text() for t in axes[0].get_yticklabels()]
@@ -52,7 +53,7 @@ def test_the_chosen_one_is_marked(designed):
 
 def test_the_distance_of_control_cells_is_drawn(designed):
     stored = designed.uns["design"]
-    expected = stored["do_nothing"]["predicted_distance"]
+    expected = nothing_of(stored["ranking"])["predicted_distance"]
     ax = design(designed, show=False)[0]
     dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
     assert dashed[0].get_xdata()[0] == pytest.approx(expected, rel=1e-5)
@@ -96,7 +97,6 @@ def test_scale_follows_the_spread(designed):
     ranking["predicted_distance"] = np.linspace(1, 2, len(ranking))
     ranking["relative_distance"] = ranking["predicted_distance"]
     ranking["measured_distance"] = np.nan
-    designed.uns["design"]["do_nothing"]["predicted_distance"] = 2.0
     assert design(designed, show=False)[0].get_xscale() == "linear"
     ranking["predicted_distance"] = np.geomspace(1, 1e4, len(ranking))
     assert design(designed, show=False)[0].get_xscale() == "log"

@@ -14,7 +14,7 @@ from nextpert._adata import posterior_from
 from nextpert._adata.shifts import Interventions
 from nextpert.core.predict.ranked_distance import RankedDistance
 from nextpert.tl._design_interventions.candidates import Candidates
-from nextpert.tl._design_interventions.tables import ranking_table
+from nextpert.tl._design_interventions.tables import candidates_of, nothing_of, ranking_table
 from nextpert.tl._design_interventions.target import Target
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
@@ -24,7 +24,7 @@ COLUMNS = [
     "uncertainty_removed", "state_distance", "predicted_distance", "predicted_distance_sd",
     "predicted_low",
     "predicted_high", "relative_distance", "probability_best", "probability_better",
-    "measured_distance", "share_from_cells", "n_cells_seen",
+    "measured_distance", "share_from_cells", "n_cells_seen", "is_control",
 ]  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def mean_of(adata, label):
 
 def ranking(adata, *args, **options):
     npt.tl.design_interventions(adata, *args, **options)
-    return adata.uns["design"]["ranking"].set_index("perturbation", drop=False)
+    return candidates_of(adata.uns["design"]["ranking"]).set_index("perturbation", drop=False)
 
 
 def civ_by_hand(blr, target, shifts, n):
@@ -96,12 +96,12 @@ def test_greedy_and_predicted_distance_by_dense_inverse(fitted):
     plug_in = ((reached - target) ** 2).sum(axis=1) - sampling
     spread = table["predicted_distance_sd"].to_numpy()
     assert (np.abs(table["predicted_distance"] - plug_in) < spread).all()
-    nothing = fitted.uns["design"]["do_nothing"]
+    nothing = nothing_of(fitted.uns["design"]["ranking"])
     relative = table["predicted_distance"] / nothing["predicted_distance"]
     np.testing.assert_allclose(table["relative_distance"], relative)
     apart = ((control - target) ** 2).sum() - sampling
     np.testing.assert_allclose(nothing["predicted_distance"], apart, rtol=0.1)
-    np.testing.assert_allclose(nothing["floor"], sampling)
+    np.testing.assert_allclose(fitted.uns["design"]["floor"], sampling)
     np.testing.assert_allclose(fitted.uns["design"]["target_mean"], target)
 
 
@@ -121,6 +121,26 @@ def test_ranking_reads_well(fitted):
     assert table.loc["MYC+OXR1", "target_genes"] == "MYC, OXR1"
     assert table.loc["MYC+OXR1", "shift"] == f"{-control[0]:+.2f}, {-control[4]:+.2f}"
     assert set(table["n_cells_seen"]) == {60}
+
+
+@pytest.mark.parametrize("target", ["MYC", {"MYC": 1.2}])
+def test_doing_nothing_is_the_last_row_and_no_candidate(target, fitted):
+    npt.tl.fit_dag_blr(fitted)
+    npt.tl.design_interventions(fitted, target, candidates="genes")
+    stored = fitted.uns["design"]
+    table = stored["ranking"]
+    assert table["is_control"].tolist() == [False] * (len(table) - 1) + [True]
+    row = table.iloc[-1]
+    assert (row["perturbation"], row["rank"], row["relative_distance"]) == ("control", 0, 1.0)
+    assert row["n_cells_seen"] == (fitted.obs["perturbation"] == "control").sum()
+    assert np.isnan(row[["acquisition", "probability_best", "share_from_cells"]].tolist()).all()
+    cells = fitted.X[(fitted.obs["perturbation"] == "control").to_numpy()]
+    apart = ((cells.mean(axis=0) - stored["target_mean"]) ** 2).sum() - stored["floor"]
+    apart -= cells.var(axis=0).sum() / (len(cells) - 1)
+    assert row["measured_distance"] == pytest.approx(max(apart, 0), abs=1e-6)
+    assert row["predicted_low"] <= row["predicted_distance"] <= row["predicted_high"]
+    assert stored["shifts"].shape[0] == len(table) - 1
+    assert stored["trace"]["chosen"].iloc[-1] == table["perturbation"].iloc[0] != "control"
 
 
 @pytest.mark.parametrize(
@@ -172,7 +192,8 @@ def test_seeds_reproduce_and_rounds_differ(fitted):
             adata.X[0, 0] += n
             npt.tl.fit_dag_blr(adata, shift_sd=0)
             npt.tl.design_interventions(adata, "MYC", acquisition="random", candidates="genes")
-            picks[-1].append(adata.uns["design"]["ranking"]["perturbation"].tolist())
+            ranked = candidates_of(adata.uns["design"]["ranking"])
+            picks[-1].append(ranked["perturbation"].tolist())
     assert picks[0] == picks[1]
     assert len({tuple(order) for order in picks[0]}) > 1
     state = np.random.get_state()[1].tolist()  # noqa: NPY002
@@ -254,6 +275,7 @@ def test_equals_are_ordered_by_predicted_distance(fitted):
     values, removed = np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.5, 0.6, 0.5, 0.5])
     known, target = fit.known(candidates.prior), Target("goal", np.zeros(8))
     table, order = ranking_table(candidates, values, removed, distance, known, target, fit)
+    table = candidates_of(table)
     assert table["perturbation"].tolist() == ["b", "c", "d", "a"]
     assert order.tolist() == [1, 2, 3, 0]
     assert table["relative_distance"].tolist() == [4.5, 0.5, 1.0, 1.5]

@@ -11,9 +11,13 @@ import pytest
 
 import nextpert as npt
 from nextpert.cli._report import print_report
-from nextpert.tl._design_interventions.tables import farther_in_words, is_flat
+from nextpert.tl._design_interventions.tables import candidates_of, farther_in_words, is_flat
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
+
+NOTHING = pd.DataFrame(
+    [{"perturbation": "control", "relative_distance": 1.0, "is_control": True}], index=[2]
+)
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ def fitted(small_screen, arcs):
 
 def designed(adata, target, **options):
     npt.tl.design_interventions(adata, target, **options)
-    return adata.uns["design"]["ranking"]
+    return candidates_of(adata.uns["design"]["ranking"])
 
 
 def printed(adata, capsys):
@@ -103,4 +107,5 @@ def test_nothing_is_said_of_a_good_candidate(fitted, caplog, capsys):
 )  # fmt: skip
 def test_words_for_what_is_farther(share, words):
     table = pd.DataFrame({"perturbation": ["A", "B"], "relative_distance": share})
+    table = pd.concat([table.assign(is_control=False), NOTHING])
     assert farther_in_words(table, "T") == words

@@ -13,6 +13,7 @@ import nextpert as npt
 from nextpert import core
 from nextpert._adata import posterior_from, read_graph, read_graphs
 from nextpert._adata.stored import with_format
+from nextpert.tl._design_interventions.tables import candidates_of
 from nextpert.tl._learn_dag.graphs import Ensemble
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
@@ -131,7 +132,7 @@ def test_a_graph_changed_by_hand_stands_alone(many):
 def designed(adata, target="MYC", **options):
     npt.tl.design_interventions(adata, target, candidates="genes", **options)
     stored = adata.uns["design"]
-    return stored["ranking"].set_index("perturbation").sort_index(), stored
+    return candidates_of(stored["ranking"]).set_index("perturbation").sort_index(), stored
 
 
 @pytest.mark.parametrize("acquisition", ["civ", "civ_ow", "cv"])
@@ -141,7 +142,7 @@ def test_a_design_ranks_by_the_variance_over_graphs(torn, acquisition):
     shifts = stored["shifts"].toarray()
     options = {"n_cells": 100, "noise_aware": True, "domain": core.Pool(shifts)}
     wanted = core.ManyGraphs(acquisition, fit.ensemble, target, **options)
-    ranking = stored["ranking"]
+    ranking = candidates_of(stored["ranking"])
     np.testing.assert_allclose(ranking["acquisition"], wanted.values(shifts), rtol=1e-10)
     np.testing.assert_allclose(ranking["uncertainty_removed"], wanted.removed(shifts), rtol=1e-8)
     alone_table, _ = designed(alone(torn), acquisition=acquisition)
@@ -155,7 +156,7 @@ def test_distances_hold_what_is_not_known_of_the_graph(torn):
     ensemble, stored = designed(torn, goal, n_samples=6000, acquisition="greedy")
     one, _ = designed(alone(torn), goal, n_samples=6000, acquisition="greedy")
     assert not np.array_equal(ensemble["acquisition"], one["acquisition"])
-    ranking, shifts = stored["ranking"], stored["shifts"].toarray()
+    ranking, shifts = candidates_of(stored["ranking"]), stored["shifts"].toarray()
     known, fits = core.ShiftPosterior.exact(shifts), posterior_from(torn).ensemble
     alone_each = [
         core.ranked_distance(blr, known, stored["target_mean"], n_samples=6000, rng=1)

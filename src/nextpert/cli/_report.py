@@ -27,12 +27,12 @@ def print_report(
     adata: AnnData, options: argparse.Namespace, written: list[str], hidden: str | None
 ) -> None:
     """Print what to try next and the head of the ranking."""
-    from nextpert.tl._design_interventions.tables import farther_in_words
+    from nextpert.tl._design_interventions.tables import candidates_of, farther_in_words, nothing_of
 
     stored = adata.uns["design"]
-    ranking, params = stored["ranking"], stored["params"]
+    ranking, params = candidates_of(stored["ranking"]), stored["params"]
     best = ranking.iloc[0]
-    nearest = ranking.loc[ranking["state_distance"].idxmin()]
+    nearest = ranking.iloc[int(ranking["state_distance"].to_numpy(dtype=float).argmin())]
     graph = adata.uns["dag"]
     n_cells = int(stored["trace"]["n_cells"].iloc[-1])
     truth = true_distances(adata) if hidden else None
@@ -51,7 +51,10 @@ def print_report(
     if options.show:
         lines += [
             format_ranking(
-                ranking.head(options.show), params["acquisition"], truth, stored["do_nothing"]
+                ranking.head(options.show),
+                params["acquisition"],
+                truth,
+                nothing_of(stored["ranking"]),
             )
         ]
         if len(ranking) > options.show:
@@ -105,13 +108,13 @@ def format_ranking(
     ranking: pd.DataFrame,
     criterion: str,
     truth: NDArray[np.float64] | None = None,
-    nothing: Any = None,
+    nothing: pd.Series | None = None,
 ) -> str:
     """Return the ranking as a table of text.
 
     A criterion that looks ahead is shown as the share of the uncertainty left it would remove.
     ``truth``, where it is known, holds the true distances, and is shown beside the predicted ones;
-    ``nothing``, what is predicted of doing nothing, is the last row.
+    ``nothing``, the row of doing nothing, is the last.
     """
     true = [] if truth is None else [[f"{value:.3g}"] for value in truth]
     rows = [
@@ -130,8 +133,8 @@ def format_ranking(
         for i, (_, row) in enumerate(ranking.iterrows())
     ]
     if nothing is not None:
-        distance = f"{nothing['predicted_distance']:.3g} ± {nothing['predicted_distance_sd']:.1g}"
-        rows += [["", "(nothing)", "", "", "", distance, *([""] if true else []), "100 %", "", ""]]
+        cells = [_distance(nothing), *([""] if true else []), "100 %", "", ""]
+        rows += [["", "(nothing)", "", "", "", *cells]]
     header = [
         "rank", "perturbation", "targets", "shift", _heading(ranking, criterion),
         "predicted distance", *(["true distance"] if true else []),

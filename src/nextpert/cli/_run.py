@@ -108,12 +108,13 @@ def _draw(adata: AnnData, options: argparse.Namespace, folder: Path) -> None:
 
     from nextpert import pl, tl
     from nextpert._adata import read_lists
+    from nextpert.tl._design_interventions.tables import candidates_of
 
     before = plt.get_backend()
     plt.switch_backend("agg")  # no window, and none needed
     try:
         design = adata.uns["design"]
-        ranking = design["ranking"]
+        ranking = candidates_of(design["ranking"])
         where = "adata.uns['design']['targets']"
         chosen = read_lists(design["targets"], len(ranking), where)[0]
         pl.dag(adata, highlight=chosen, save=folder / "dag.png", show=False)

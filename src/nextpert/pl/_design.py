@@ -36,7 +36,7 @@ def design(
     """Draw the ranking of candidate perturbations and the trace of all rounds.
 
     From left to right: the predicted squared distance of every candidate's mean to the target,
-    with its posterior standard deviation, best candidate on top; the criterion that ranks them;
+    with the 90 % interval, best candidate on top; the criterion that ranks them;
     and, from the second round on, the distance predicted for the one chosen in each. The chosen one
     is orange; open circles are candidates of which no cell has been seen; a stroke marks the
     distance that the cells themselves have; the dashed line is the distance of doing nothing.
@@ -85,14 +85,17 @@ def design(
         message = f"adata.uns has no design {key!r}: run tl.design_interventions first."
         raise ValueError(message)
     stored = read_stored(adata, key, "tl.design_interventions")
-    ranking = stored["ranking"].sort_values("rank")
+    table = stored["ranking"].sort_values("rank")
+    is_control = table["is_control"].to_numpy(dtype=bool)
+    ranking, control = table[~is_control], table[is_control]
     top = ranking.head(n_top)
+    nothing, goal = float(control["predicted_distance"].iloc[0]), str(stored["params"]["target"])
     if ax is not None:
-        _draw_distances(ax, top, len(ranking), stored)
+        _draw_distances(ax, top, len(ranking), nothing, goal)
         figure: Any = ax.get_figure(root=True)
         return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
     figure, axes = _figure(len(top), len(stored["trace"]))
-    _draw_distances(axes[0], top, len(ranking), stored)
+    _draw_distances(axes[0], top, len(ranking), nothing, goal)
     _draw_criterion(axes[1], top, str(stored["params"]["acquisition"]))
     if len(axes) > 2:
         _draw_trace(axes[2], stored["trace"])
@@ -115,11 +118,10 @@ def _figure(n_candidates: int, n_rounds: int) -> tuple[Figure, list[Axes]]:
     return figure, [first, figure.add_subplot(grid[1], sharey=first), figure.add_subplot(grid[2])]
 
 
-def _draw_distances(panel: Axes, top: pd.DataFrame, n_all: int, stored: Any) -> None:
+def _draw_distances(panel: Axes, top: pd.DataFrame, n_all: int, control: float, goal: str) -> None:
     mean = top["predicted_distance"].to_numpy(dtype=float)
-    deviation = top["predicted_distance_sd"].to_numpy(dtype=float)
+    low, high = (top[name].to_numpy(dtype=float) for name in ("predicted_low", "predicted_high"))
     seen = top["n_cells_seen"].to_numpy(dtype=int)
-    control = float(stored["do_nothing"]["predicted_distance"])
     measured = top["measured_distance"].to_numpy(dtype=float)
     values = np.append(mean, control)
     is_wide = values.min() > 0 and values.max() > _WIDE * values.min()
@@ -127,12 +129,13 @@ def _draw_distances(panel: Axes, top: pd.DataFrame, n_all: int, stored: Any) -> 
         logarithmic(panel, values.max() / values.min())
     for place in range(len(top)):
         colour = ORANGE if place == 0 else BLUE
-        # A bar that would cross zero on a logarithmic axis stops at a tenth of the mean.
-        down = min(deviation[place], 0.9 * mean[place]) if is_wide else deviation[place]
+        # A bar that would reach zero on a logarithmic axis stops at a tenth of the mean. The mean
+        # itself may lie outside where the draws are skew.
+        down = mean[place] - (max(low[place], 0.1 * mean[place]) if is_wide else low[place])
         panel.errorbar(
             mean[place],
             place,
-            xerr=[[down], [deviation[place]]],
+            xerr=[[max(down, 0.0)], [max(high[place] - mean[place], 0.0)]],
             fmt="o",
             color=colour,
             markersize=7 if place == 0 else 5,
@@ -156,7 +159,7 @@ def _draw_distances(panel: Axes, top: pd.DataFrame, n_all: int, stored: Any) -> 
     )
     if float(top["relative_distance"].iloc[0]) > 1:
         count += "\nthe chosen one is predicted farther than control cells"
-    panel.set_title(f"towards {_goal(str(stored['params']['target']))}\n{count}", fontsize=9)
+    panel.set_title(f"towards {_goal(goal)}\n{count}", fontsize=9)
     _legend(panel)
 
 
@@ -179,6 +182,7 @@ def _legend(panel: Axes) -> None:
         dot(ORANGE, ORANGE, "chosen"),
         dot(BLUE, BLUE, "cells seen"),
         dot(BLUE, "white", "no cells yet"),
+        Line2D([], [], color=GREY, label="90 % interval"),
         Line2D([], [], color=BLACK, marker="|", ls="", label="measured"),
         Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="doing nothing"),
     ]
@@ -187,7 +191,7 @@ def _legend(panel: Axes) -> None:
         panel.legend(handles=handles, frameon=False, fontsize=8)
     else:
         figure.legend(
-            handles=handles, loc="outside upper center", ncols=5, frameon=False, fontsize=8
+            handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize=8
         )
 
 

@@ -116,8 +116,9 @@ def design_interventions(
           doing nothing); ``measured_distance`` of the cells themselves, less what their sampling
           adds (NaN without cells); ``share_from_cells`` (of the shift, mean over genes) and
           ``n_cells_seen``.
-        - ``do_nothing``: predicted distance of the control state, with sd and interval, and the
-          ``floor``, the squared distance that the sampling of the target's mean makes by itself.
+          The last row, under the label of the controls and with ``is_control``, is doing nothing,
+          for reference: no candidate, of rank 0, and NaN where a column has no meaning for it.
+        - ``floor``: the squared distance that the sampling of the target's mean makes by itself.
         - ``trace``: a table of this and all earlier rounds: ``round`` (it counts on once the
           cells of the fit have changed; the same question, that is target and criterion, asked
           again in a round replaces its row), ``chosen``, ``criterion``, ``value``, ``target``,
@@ -149,6 +150,7 @@ def design_interventions(
        rank perturbation target_genes
     0     1            A            A
     1     2            B            B
+    2     0      control
     """
     _adata.check_arguments(locals())
     _adata.check_key(key_added)
@@ -191,7 +193,7 @@ def design_interventions(
         "trace": tables.extend_trace(trace, row),
         "targets": _adata.stored_lists(pool.interventions.targets[i] for i in order),
         "shifts": _adata.as_stored_csr(pool.interventions.shifts[order]),
-        "do_nothing": tables.do_nothing(distance),
+        "floor": float(distance.floor),
         "target_mean": wanted.mean,
         "genes": _adata.strings(fit.genes),
         "cells": fit.cells,
@@ -215,7 +217,7 @@ def design_interventions(
     logger.info(
         "Round %d: of %d candidates towards %s, try %s next (shift of %s: %s); %s = %.4g, "
         "predicted distance %.3g +- %.2g, %.0f %% of that of control cells.",
-        this_round, len(ranking), wanted.name, best["perturbation"], best["target_genes"],
+        this_round, len(order), wanted.name, best["perturbation"], best["target_genes"],
         best["shift"], acquisition, best["acquisition"], best["predicted_distance"],
         best["predicted_distance_sd"], 100 * best["relative_distance"],
     )  # fmt: skip

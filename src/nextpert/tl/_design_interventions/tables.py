@@ -49,7 +49,10 @@ def ranking_table(
     target: Target,
     fit: FittedPosterior,
 ) -> tuple[pd.DataFrame, NDArray[np.int64]]:
-    """Return the ranking, best first, and the positions of its rows in the pool."""
+    """Return the ranking, best first, and the positions of its rows in the pool.
+
+    The last row, beyond those of the pool, is that of doing nothing.
+    """
     mean, centre = distance.mean[:-1], np.maximum(distance.centre[:-1], 0.0)
     # Equals by the distance of the expected state, by which a state is found more often than by
     # the mean distance; and all of them where the criterion tells none apart.
@@ -85,10 +88,45 @@ def ranking_table(
             "measured_distance": _measured(pool, known[0], target, fit)[order],
             "share_from_cells": shares[order],
             "n_cells_seen": np.array([seen.get(given.names[i], 0) for i in order], np.int64),
+            "is_control": np.zeros(len(order), bool),
         },
         index=pd.Index(np.arange(len(order))),
     )
-    return table, order
+    return pd.concat([table, _nothing(distance, target, fit)], ignore_index=True), order
+
+
+def candidates_of(ranking: pd.DataFrame) -> pd.DataFrame:
+    """Return the ranking without the row of doing nothing, which is no candidate."""
+    return ranking[~ranking["is_control"].to_numpy(dtype=bool)]
+
+
+def nothing_of(ranking: pd.DataFrame) -> pd.Series:
+    """Return the row of doing nothing."""
+    return ranking[ranking["is_control"].to_numpy(dtype=bool)].iloc[0]
+
+
+def _nothing(distance: RankedDistance, target: Target, fit: FittedPosterior) -> pd.DataFrame:
+    """Return the row of doing nothing, for reference; what has no meaning there is NaN."""
+    apart = float(((fit.control_mean - target.mean) ** 2).sum()) - _noise(target)
+    if fit.expectation is not None:
+        apart -= _sampled(fit, 0)
+    row = {
+        "rank": 0,
+        "perturbation": str(fit.params["control"]),
+        "target_genes": "",
+        "shift": "",
+        "shift_source": "none",
+        "state_distance": max(float(distance.centre[-1]), 0.0),
+        "predicted_distance": max(float(distance.mean[-1]), 0.0),
+        "predicted_distance_sd": float(distance.sd[-1]),
+        "predicted_low": float(distance.low[-1]),
+        "predicted_high": float(distance.high[-1]),
+        "relative_distance": 1.0,
+        "measured_distance": max(apart, 0.0),
+        "n_cells_seen": fit.n_control_cells,
+        "is_control": True,
+    }
+    return pd.DataFrame([row])
 
 
 def _measured(
@@ -96,7 +134,7 @@ def _measured(
 ) -> Vector:
     """Return squared distances of the cells' own means, less what sampling adds; else NaN."""
     apart = ((known.mean - target.mean) ** 2).sum(axis=1)
-    noise = 0.0 if target.variance is None else float(target.variance.sum())
+    noise = _noise(target)
     sampled = np.array([_sampling(name, fit) for name in pool.interventions.names])
     return np.where(known.n > 0, np.maximum(apart - noise - sampled, 0.0), np.nan)
 
@@ -106,20 +144,18 @@ def _sampling(name: str, fit: FittedPosterior) -> float:
     names = fit.environments["perturbation"].astype(str).tolist()
     if fit.expectation is None or name not in names:
         return 0.0
-    screen, row = fit.expectation.screen, 1 + names.index(name)
+    return _sampled(fit, 1 + names.index(name))
+
+
+def _sampled(fit: FittedPosterior, row: int) -> float:
+    assert fit.expectation is not None
+    screen = fit.expectation.screen
     n = int(screen.n[row])
     return float(screen.squares[row].sum()) / max(n * (n - 1), 1)
 
 
-def do_nothing(distance: RankedDistance) -> dict[str, float]:
-    """Return the predicted distance of doing nothing, and the floor below which none is told."""
-    return {
-        "predicted_distance": float(max(distance.mean[-1], 0.0)),
-        "predicted_distance_sd": float(distance.sd[-1]),
-        "predicted_low": float(distance.low[-1]),
-        "predicted_high": float(distance.high[-1]),
-        "floor": float(distance.floor),
-    }
+def _noise(target: Target) -> float:
+    return 0.0 if target.variance is None else float(target.variance.sum())
 
 
 def is_flat(removed: Vector) -> bool:
@@ -129,6 +165,7 @@ def is_flat(removed: Vector) -> bool:
 
 def farther_in_words(ranking: pd.DataFrame, target: str) -> str:
     """Return a sentence where the best candidate is farther than doing nothing, else nothing."""
+    ranking = candidates_of(ranking)
     share = ranking["relative_distance"].to_numpy(dtype=float)
     if not (share[0] > 1 and np.isfinite(share[0])):
         return ""
