@@ -32,6 +32,7 @@ FLOORS = [
     {"nextpert.core"},
     {"nextpert._adata"},
     {f"nextpert.{room}" for room in ("pp", "tl", "pl", "datasets")},
+    {"nextpert.campaign"},
     {"nextpert.cli"},
 ]
 NOT_IN_CORE = {"anndata", "scanpy", "pandas", "matplotlib", "seaborn"}

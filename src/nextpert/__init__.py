@@ -2,25 +2,27 @@
 
 Sub-packages follow scanpy: :mod:`~nextpert.pp` (preprocessing), :mod:`~nextpert.tl` (tools),
 :mod:`~nextpert.pl` (plots), :mod:`~nextpert.datasets`, and :mod:`~nextpert.core`, the array core
-without AnnData. They load on first use, so ``import nextpert`` stays light.
+without AnnData. :class:`Campaign` is the loop of a lab. They load on first use, so ``import
+nextpert`` stays light.
 """
 
 from __future__ import annotations
 
 import importlib
 from importlib.metadata import version as _version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from nextpert import core, datasets, pl, pp, tl
+    from nextpert.campaign import Campaign
 
-__all__ = ["core", "datasets", "pl", "pp", "tl"]
+__all__ = ["Campaign", "core", "datasets", "pl", "pp", "tl"]
 __version__ = _version("nextpert")
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
+    if name == "Campaign":
+        return importlib.import_module("nextpert.campaign").Campaign
     if name in __all__:
         return importlib.import_module(f"nextpert.{name}")
     message = f"module 'nextpert' has no attribute {name!r}"

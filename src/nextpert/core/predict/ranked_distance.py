@@ -64,6 +64,11 @@ class RankedDistance:
     floor: float
     draws: Array
 
+    @property
+    def gap(self) -> Array:
+        """How much nearer the nearest perturbation is expected to be than each."""
+        return self.mean - self.draws[:, :-1].min(axis=1, initial=np.inf).mean()
+
 
 def ranked_distance(
     posterior: DagBlr | Sequence[DagBlr],

@@ -113,8 +113,9 @@ def design_interventions(
           all that is not known, with ``predicted_distance_sd`` and the 90 % interval
           ``predicted_low`` to ``predicted_high``; ``relative_distance`` (over that of doing
           nothing); ``probability_best`` (of being the nearest), ``probability_better`` (than
-          doing nothing); ``measured_distance`` of the cells themselves, less what their sampling
-          adds (NaN without cells); ``share_from_cells`` (of the shift, mean over genes) and
+          doing nothing); ``expected_gap``, how much nearer the nearest candidate is expected to
+          be; ``measured_distance`` of the cells themselves, less what their sampling adds (NaN
+          without cells); ``share_from_cells`` (of the shift, mean over genes) and
           ``n_cells_seen``.
           The last row, under the label of the controls and with ``is_control``, is doing nothing,
           for reference: no candidate, of rank 0, and NaN where a column has no meaning for it.

@@ -85,6 +85,7 @@ def ranking_table(
             "relative_distance": np.maximum(mean, 0.0)[order] / max(distance.mean[-1], _TINY),
             "probability_best": distance.nearest[order],
             "probability_better": distance.nearer[order],
+            "expected_gap": distance.gap[:-1][order],
             "measured_distance": _measured(pool, known[0], target, fit)[order],
             "share_from_cells": shares[order],
             "n_cells_seen": np.array([seen.get(given.names[i], 0) for i in order], np.int64),

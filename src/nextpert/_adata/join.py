@@ -1,0 +1,139 @@
+"""Cells of several rounds as one AnnData: only the columns, genes and matrix that are needed."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+from nextpert._adata.eager import eager
+from nextpert._adata.panel import closest, list_names
+from nextpert._adata.sound import require_sound_matrices
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+logger = logging.getLogger(__name__)
+
+
+def kept_cells(
+    adata: ad.AnnData,
+    columns: Sequence[str],
+    layer: str | None,
+    *,
+    numbers: Sequence[str] = (),
+    genes: Sequence[str] | None = None,
+) -> ad.AnnData:
+    """Return a copy in memory of one matrix of cells, some columns of ``obs``, and ``var``.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes.
+    columns
+        Columns of ``obs`` to keep, as text.
+    layer
+        The matrix to keep, under the same name; ``None`` stands for ``adata.X``.
+    numbers
+        Those of the columns that stay numbers where they are.
+    genes
+        Genes in the order wanted; ``None`` for all of them.
+    """
+    require_sound_matrices(adata)
+    obs = pd.DataFrame(
+        {name: _plain(adata.obs[name], number=name in numbers) for name in columns},
+        index=pd.Index([str(name) for name in adata.obs_names]),
+    )
+    matrix, var = _in_memory(adata.X if layer is None else adata.layers[layer]), eager(adata.var)
+    if genes is not None:
+        place = {str(gene): i for i, gene in enumerate(adata.var_names)}
+        which = [place[gene] for gene in genes]
+        matrix, var = matrix[:, which], var.iloc[which]
+    return _build(matrix, obs, var.copy(), layer)
+
+
+def joined_cells(
+    before: ad.AnnData, after: ad.AnnData, layer: str | None, suffix: str
+) -> ad.AnnData:
+    """Return the cells of both, made by :func:`kept_cells`; those of ``after`` come last.
+
+    Genes are those of ``after``, all of which ``before`` has. Cells of ``after`` whose name is
+    taken bear the ``suffix``.
+    """
+    parts = []
+    for part in (kept_cells(before, [], layer, genes=list(after.var_names)), after):
+        parts.append(part.X if layer is None else part.layers[layer])
+    if all(sp.issparse(part) for part in parts):
+        matrix: Any = sp.vstack(parts, format="csr")
+    else:
+        matrix = np.vstack([part.toarray() if sp.issparse(part) else part for part in parts])
+    taken = set(before.obs_names)
+    own = [f"{name}{suffix}" if name in taken else name for name in after.obs_names]
+    obs = pd.concat([before.obs, after.obs.set_axis(own)])
+    out = _build(matrix, obs, before.var.loc[list(after.var_names)].copy(), layer)
+    out.obs_names_make_unique()
+    return out
+
+
+def require_genes(adata: ad.AnnData, panel: Sequence[str], genes: Sequence[str]) -> list[str]:
+    """Return those of ``genes`` that ``adata`` has, in this order.
+
+    Raises
+    ------
+    ValueError
+        If one of the ``panel`` is absent, or a gene occurs twice; they are named.
+    """
+    there = [str(gene) for gene in adata.var_names]
+    twice = [gene for gene, n in Counter(there).items() if n > 1]
+    if twice:
+        message = f"Genes that occur twice among the new cells: {list_names(twice)}."
+        raise ValueError(message)
+    has = set(there)
+    absent = [gene for gene in panel if gene not in has]
+    if absent:
+        message = (
+            f"The new cells lack {len(absent)} genes of the panel: {list_names(absent)}."
+            f"{closest(absent, there)} Measure them, or start a campaign on the genes that all "
+            f"cells have."
+        )
+        raise ValueError(message)
+    out = [gene for gene in genes if gene in has]
+    gone = [gene for gene in genes if gene not in has]
+    if gone:
+        logger.info("Left out, as the new cells lack them: genes %s.", list_names(gone))
+    return out
+
+
+def _in_memory(matrix: Any) -> Any:
+    """Return a copy: CSR with sorted indices, or an array."""
+    held = eager(matrix)
+    if not isinstance(held, np.ndarray) and not sp.issparse(held):
+        held = held[:]  # of a file
+    if not sp.issparse(held):
+        return np.array(held)
+    out = sp.csr_matrix(held, copy=True)
+    out.sort_indices()
+    return out
+
+
+def _plain(column: Any, *, number: bool) -> Any:
+    series = column.to_series() if hasattr(column, "to_series") else column
+    if number and is_numeric_dtype(series) and not is_bool_dtype(series):
+        return series.to_numpy(dtype=np.float64, na_value=np.nan)
+    text = np.array([str(value) for value in series], dtype=object)
+    text[series.isna().to_numpy()] = None
+    return text
+
+
+def _build(matrix: Any, obs: pd.DataFrame, var: pd.DataFrame, layer: str | None) -> ad.AnnData:
+    for name in obs.columns[~np.array([is_numeric_dtype(obs[name]) for name in obs.columns], bool)]:
+        obs[name] = pd.Categorical(obs[name])  # as it comes back from a file
+    if layer is None:
+        return ad.AnnData(matrix, obs, var)
+    return ad.AnnData(None, obs, var, layers={layer: matrix})

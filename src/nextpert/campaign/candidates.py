@@ -1,0 +1,86 @@
+"""Candidates of a campaign, those under way, and those that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from nextpert import _adata
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import anndata as ad
+
+
+def candidate_names(cells: ad.AnnData, given: Any) -> list[str] | None:
+    """Return the candidates by name; ``None`` where they are rows of a table of shifts."""
+    if isinstance(given, (Mapping, pd.DataFrame)):
+        return None
+    measured = _measured(cells)
+    if given is None:
+        return measured
+    if isinstance(given, str):
+        return list(dict.fromkeys([*measured, *_genes(cells)]))
+    return list(dict.fromkeys(str(name) for name in given))
+
+
+def plate_options(
+    cells: ad.AnnData,
+    plan: Mapping[str, Any],
+    pending: Mapping[str, int],
+    failed: Iterable[str],
+) -> dict[str, Any]:
+    """Return the options of the next plate: nothing twice, nothing that failed."""
+    options = dict(plan)
+    names = _names(cells, plan)
+    if candidate_names(cells, plan.get("candidates")) is not None:
+        names = list(dict.fromkeys([*names, *pending]))
+        options["candidates"] = names
+    options["pending"] = {name: n for name, n in pending.items() if name in names} or None
+    targeted = set(names) | {gene for name in names for gene in _targets(cells, name)}
+    never = [*(plan.get("never") or []), *(name for name in failed if name in targeted)]
+    options["never"] = list(dict.fromkeys(never)) or None
+    out = {*pending, *failed}
+    options["must"] = [name for name in plan.get("must") or [] if name not in out] or None
+    return options
+
+
+def require_known(cells: ad.AnnData, names: Iterable[str], plan: Mapping[str, Any]) -> None:
+    """Raise if a name is no perturbation that could be on a plate; close matches are given."""
+    known = {*_measured(cells), *_genes(cells), *_names(cells, plan)}
+    unknown = [name for name in names if name not in known and not _targets(cells, name)]
+    if unknown:
+        message = (
+            f"Neither measured, nor candidates, nor genes of the panel: "
+            f"{_adata.list_names(unknown)}.{_adata.closest(unknown, known)}"
+        )
+        raise ValueError(message)
+
+
+def _names(cells: ad.AnnData, plan: Mapping[str, Any]) -> list[str]:
+    given = plan.get("candidates")
+    names = candidate_names(cells, given)
+    if names is None:
+        rows: Any = given.index if isinstance(given, pd.DataFrame) else given
+        return [str(name) for name in rows]
+    return names
+
+
+def _measured(cells: ad.AnnData) -> list[str]:
+    return [str(name) for name in cells.uns["dag_blr"]["environments"]["perturbation"]]
+
+
+def _genes(cells: ad.AnnData) -> list[str]:
+    return [str(gene) for gene in cells.uns["dag_blr"]["genes"]]
+
+
+def _targets(cells: ad.AnnData, name: str) -> list[str]:
+    """Return the genes of the panel that a label names; none where a part of it is unknown."""
+    params = cells.uns["dag_blr"]["params"]
+    inside, outside = _adata.parse_label(
+        name, set(_genes(cells)), separator=str(params["separator"]), control=str(params["control"])
+    )
+    return [] if outside else inside

@@ -1,0 +1,182 @@
+"""One file of a campaign: written whole or not at all, by one at a time, never over another's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import anndata as ad
+
+from nextpert.campaign.digest import attributes, contents_digest, opened
+from nextpert.campaign.history import now
+from nextpert.campaign.lock import alone
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FORMAT = 1
+_STAMP = "nextpert_campaign"
+
+
+class Stamp(NamedTuple):
+    """What a file says of itself: how often it was saved, when, and a digest of all it holds."""
+
+    revision: int
+    saved: str
+    digest: str
+
+
+def write_campaign(adata: ad.AnnData, path: Path, known: Sequence[Stamp]) -> Stamp:
+    """Write a campaign, if the file is not there, or is one of those that are ``known``.
+
+    Returns its stamp.
+
+    Raises
+    ------
+    ValueError
+        If the file holds anything else, or is being written to.
+    """
+    _require_ending(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path):
+        _recover(path)
+        if path.exists():
+            _require_known(path, known)
+        part = _beside(path, "part")
+        _remove(part)
+        _write(adata, part)
+        with opened(part, "a") as group:
+            revision = 1 + max((stamp.revision for stamp in known), default=0)
+            stamp = Stamp(revision, now(), contents_digest(group, _STAMP))
+            group.attrs[_STAMP] = json.dumps({"format": FORMAT, **stamp._asdict()})
+        _flush(part)
+        _put(part, path)
+    return stamp
+
+
+def read_campaign(path: Path) -> tuple[ad.AnnData, Stamp]:
+    """Return what a file holds, and its stamp.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If it is no campaign, of another version, cut, or damaged anywhere.
+    """
+    _require_ending(path)
+    if not path.exists() and not _beside(path, "before").exists():
+        message = f"There is no campaign {str(path)!r}: save one there first."
+        raise FileNotFoundError(message)
+    with alone(path):
+        _recover(path)
+        stamp = _read_stamp(path, whole=True)
+        try:
+            adata = ad.read_zarr(path) if path.suffix == ".zarr" else ad.read_h5ad(path)
+        except Exception as error:
+            raise _damaged(path, "it cannot be read") from error
+    return adata, stamp
+
+
+def _read_stamp(path: Path, *, whole: bool) -> Stamp:
+    """Return the stamp of a file; ``whole`` compares it with what the file holds."""
+    # A damaged file may raise anything in the libraries that read it.
+    try:
+        with opened(path, "r") as group:
+            found = attributes(group).get(_STAMP)
+            digest = contents_digest(group, _STAMP) if whole and found is not None else None
+    except Exception as error:
+        raise _damaged(path, "it is cut or garbled") from error
+    try:
+        told = {} if found is None else dict(json.loads(str(found)))
+    except (ValueError, TypeError) as error:
+        raise _damaged(path, "its stamp is garbled") from error
+    if not told:
+        message = f"{str(path)!r} holds no campaign: name a file that Campaign.save wrote."
+        raise ValueError(message)
+    if told.pop("format", None) != FORMAT or set(told) != set(Stamp._fields):
+        message = (
+            f"{str(path)!r} is the campaign of another version of nextpert: open it with that one."
+        )
+        raise ValueError(message)
+    stamp = Stamp(**told)
+    if digest is not None and digest != stamp.digest:
+        raise _damaged(path, "what it holds is not what was written")
+    return stamp
+
+
+def _require_known(path: Path, known: Sequence[Stamp]) -> None:
+    there = _read_stamp(path, whole=False)
+    if there.digest in {stamp.digest for stamp in known}:
+        return
+    ours = "and this one was never there"
+    if known:
+        ours = f"and this one comes from revision {known[-1].revision} of {known[-1].saved}"
+    message = (
+        f"{str(path)!r} holds a campaign of {there.saved} (revision {there.revision}), {ours}: "
+        f"nothing is written over. Load it again with Campaign.load and repeat what you did "
+        f"since, or save elsewhere."
+    )
+    raise ValueError(message)
+
+
+def _damaged(path: Path, how: str) -> ValueError:
+    message = f"The campaign {str(path)!r} is damaged ({how}): take it from a copy."
+    return ValueError(message)
+
+
+def _require_ending(path: Path) -> None:
+    if path.suffix not in (".h5ad", ".zarr"):
+        message = f"A campaign is one file that ends in .h5ad or .zarr, but path is {str(path)!r}."
+        raise ValueError(message)
+
+
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f".{path.stem}.{what}{path.suffix}")
+
+
+def _write(adata: ad.AnnData, part: Path) -> None:
+    if part.suffix == ".h5ad":
+        adata.write_h5ad(part, compression="gzip")
+        return
+    with warnings.catch_warnings():  # either version of zarr does
+        warnings.filterwarnings("ignore", message="Writing zarr v2")
+        adata.write_zarr(part)
+
+
+def _put(part: Path, path: Path) -> None:
+    """Move a finished file to its place: one step, or of folders two that can be undone."""
+    if path.is_dir():
+        before = _beside(path, "before")
+        os.replace(path, before)
+        os.replace(part, path)
+        _remove(before)
+    else:
+        os.replace(part, path)
+
+
+def _recover(path: Path) -> None:
+    """Undo what a process that was stopped between the two steps left."""
+    before = _beside(path, "before")
+    if not path.exists() and before.exists():
+        os.replace(before, path)
+    _remove(before)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have a file on the disk before it takes the place of another."""
+    for each in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if each.is_file():
+            with each.open("rb+") as file:
+                os.fsync(file.fileno())

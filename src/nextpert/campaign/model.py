@@ -1,0 +1,92 @@
+"""What a campaign runs on its cells: graph, posterior, and how far the best perturbation is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from nextpert import pp, tl
+from nextpert.campaign.candidates import candidate_names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import anndata as ad
+
+    from nextpert._adata import Roles
+
+NOTHING = "doing nothing"
+_TINY = 1e-300
+
+
+class Standing(NamedTuple):
+    """The best known perturbation after a fit; distances as shares of that of doing nothing.
+
+    Parameters
+    ----------
+    best
+        The measured perturbation of the least predicted distance, or doing nothing.
+    measured_distance, predicted_distance
+        Squared distance of the mean of its cells, and predicted.
+    probability_best
+        Probability that it is the nearest of all candidates.
+    expected_gap
+        How much nearer the nearest candidate is expected to be.
+    good_enough
+        Probability that no candidate is nearer by more than a tenth of that of doing nothing.
+    n_cells
+        Cells behind the fit.
+    """
+
+    best: str
+    measured_distance: float
+    predicted_distance: float
+    probability_best: float
+    expected_gap: float
+    good_enough: float
+    n_cells: int
+
+
+def set_up(cells: ad.AnnData, roles: Roles, options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Learn the graph and fit the posterior."""
+    pp.setup_screen(
+        cells,
+        perturbation_key=roles.perturbation_key,
+        control=roles.control,
+        guide_key=roles.guide_key,
+        batch_key=list(roles.batch_key) or None,
+        covariates=list(roles.covariates) or None,
+        layer=roles.layer,
+    )
+    tl.learn_dag(cells, **options["learn"])
+    tl.fit_dag_blr(cells, **options["fit"])
+
+
+def standing(cells: ad.AnnData, target: Any, plan: Mapping[str, Any]) -> Standing:
+    """Return how near the best known perturbation is, and what is left to gain."""
+    given = plan.get("candidates")
+    names = candidate_names(cells, given)
+    options = {
+        "candidates": given if names is None else names, "n_samples": plan.get("n_samples", 1000)
+    }  # fmt: skip
+    tl.design_interventions(cells, target, acquisition="probability", **options)
+    ranking = cells.uns["design"]["ranking"]
+    fitted = cells.uns["dag_blr"]
+    n_cells = int(fitted["n_control_cells"] + fitted["environments"]["n_cells"].sum())
+    if not len(fitted["environments"]):  # controls alone: nothing is known of any other
+        return Standing(NOTHING, 1.0, 1.0, 0.0, np.nan, np.nan, n_cells)
+    tl.plan_cells(cells, target, **options)
+    left = cells.uns["plan_cells"]["stopping"]
+    control = ranking[ranking["is_control"].to_numpy(bool)].iloc[0]
+    best = str(left["best_known"])
+    row = control if best == NOTHING else ranking[ranking["perturbation"] == best].iloc[0]
+    return Standing(
+        best,
+        float(row["measured_distance"]) / max(float(control["measured_distance"]), _TINY),
+        float(row["relative_distance"]),
+        0.0 if best == NOTHING else float(row["probability_best"]),
+        float(left["relative_gap"]),
+        float(left["good_enough"]),
+        n_cells,
+    )

@@ -1,0 +1,62 @@
+"""What a campaign has come to, round by round."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from nextpert.campaign.history import names_of
+
+if TYPE_CHECKING:
+    from nextpert.campaign.state import State
+
+SHARES = (
+    "measured_distance",
+    "predicted_distance",
+    "probability_best",
+    "expected_gap",
+    "good_enough",
+)
+
+
+def summary_table(state: State, control: str) -> pd.DataFrame:
+    """Return one row a round; 0 is what the campaign started from."""
+    rows = []
+    for this_round in range(state.round + 1):
+        at = state.history[state.history["round"] == this_round]
+        so_far = state.standings[state.standings["round"] <= this_round].iloc[-1]
+        observed = at[at["action"].isin(["started", "observed"])]
+        rows.append(
+            {
+                "round": this_round,
+                "proposed": ", ".join(names_of(state.history, this_round, "proposed")),
+                "n_observed": len(set(observed["perturbation"]) - {control}),
+                "n_cells": int(observed["n_cells"].sum()),
+                "failed": ", ".join(names_of(state.history, this_round, "failed")),
+                "best": str(so_far["best"]),
+                **{name: float(so_far[name]) for name in SHARES},
+            }
+        )
+    return pd.DataFrame(rows).set_index("round")
+
+
+def in_words(state: State, target: str) -> str:
+    """Return a line or two about a campaign."""
+    last = state.standings.iloc[-1]
+    best = (
+        f"Best so far {last['best']}, predicted at {last['predicted_distance']:.2f} of the "
+        f"distance of doing nothing. None is nearer by more than a tenth of that with "
+        f"probability {last['good_enough']:.2f}"
+    )
+    return (
+        f"Campaign towards {target}: {state.round} plates proposed, {len(state.pending)} "
+        f"perturbations pending, {len(state.failed)} failed, {last['n_cells']} cells. {best}"
+    )
+
+
+def as_html(state: State, control: str, target: str) -> str:
+    """Return the same, and the table, for a notebook."""
+    table = summary_table(state, control).to_html(float_format="{:.2g}".format, na_rep="")
+    return f"<p>{escape(in_words(state, target))}.</p>{table}"

@@ -1,0 +1,179 @@
+"""The loop of a lab: what is proposed, what counts as under way, and what is written down."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+
+import numpy as np
+import pytest
+
+import nextpert as npt
+
+
+def test_the_whole_loop_finds_the_state(campaign, parts):
+    plate = campaign.propose(3, 200, aim="best")
+    assert plate["perturbation"].iloc[0] == "CDK4"
+    assert list(campaign.pending) == plate["perturbation"].tolist()[:3]
+    before = campaign.summarize()
+    campaign.observe(parts[1], batch="same")
+    assert "CDK4" not in campaign.pending
+    table = campaign.summarize()
+    assert table.index.tolist() == [0, 1]
+    assert table["best"].iloc[1] == "CDK4"
+    assert table["n_observed"].tolist() == [3, 1]
+    assert table["n_cells"].tolist() == [parts[0].n_obs, parts[1].n_obs]
+    assert table["predicted_distance"].iloc[1] < 0.1 < before["predicted_distance"].iloc[0]
+    assert table["expected_gap"].iloc[1] < before["expected_gap"].iloc[0]
+    assert table["probability_best"].iloc[1] > 0.9
+    assert table["proposed"].tolist() == ["", ", ".join(plate["perturbation"][:3])]
+
+
+def test_nothing_under_way_is_proposed_again(campaign):
+    first = set(campaign.propose(3, 200)["perturbation"][:3])
+    second = set(campaign.propose(3, 200)["perturbation"][:3])
+    assert not first & second
+    assert set(campaign.pending) == first | second
+    assert campaign.history["round"].max() == 2
+
+
+def test_what_failed_comes_back_by_retry_alone(campaign):
+    assert campaign.propose(1, 100, aim="best")["perturbation"].iloc[0] == "CDK4"
+    campaign.mark_failed(["CDK4"], reason="no cell survived")
+    assert campaign.failed == {"CDK4": "no cell survived"}
+    assert not campaign.pending
+    assert "CDK4" not in set(campaign.propose(1, 100, aim="best")["perturbation"])
+    campaign.retry(["CDK4"])
+    assert campaign.propose(1, 100, aim="best")["perturbation"].iloc[0] == "CDK4"
+    assert campaign.history["action"].tolist()[-5:] == [
+        "proposed", "failed", "proposed", "retried", "proposed",
+    ]  # fmt: skip
+    assert campaign.summarize()["failed"].tolist() == ["", "CDK4", "", ""]
+
+
+def test_a_gene_that_failed_is_in_no_combination(parts, target, given):
+    plan = {"candidates": ["CDK4", "CDK4+B2M", "B2M+CD59"], "n_samples": 50}
+    campaign = npt.Campaign(parts[0], target, learn=given, plan=plan)
+    campaign.mark_failed(["CDK4"])
+    assert campaign.propose(3, 300)["perturbation"].tolist()[:-1] == ["B2M+CD59"]
+
+
+def test_what_must_be_on_the_plate_is_left_out_while_it_is_under_way(parts, target, given):
+    plan = {"must": ["B2M"], "n_samples": 50}
+    campaign = npt.Campaign(parts[0], target, learn=given, plan=plan)
+    campaign.mark_pending(["B2M"], n_cells=30)
+    assert "B2M" not in set(campaign.propose(1, 100)["perturbation"])
+    assert campaign.pending["B2M"] == 30
+
+
+def test_pending_ones_outside_the_candidates_are_counted(parts, target, given):
+    campaign = npt.Campaign(parts[0], target, learn=given, plan={"n_samples": 50})
+    campaign.mark_pending(["CDK4"])
+    plate = campaign.propose(2, 200)
+    assert campaign.adata.uns["plan"]["pending"]["perturbation"].tolist() == ["CDK4"]
+    assert "CDK4" not in set(plate["perturbation"])
+
+
+def test_candidates_as_a_table(parts, target, given):
+    table = {"one": {"CDK4": -1.0}, "two": {"B2M": -1.0}, "three": {"CD59": -1.0}}
+    campaign = npt.Campaign(
+        parts[0], target, learn=given, plan={"candidates": table, "n_samples": 50}
+    )
+    campaign.mark_failed(["two"])
+    campaign.mark_pending(["one"])
+    assert campaign.propose(3, 300)["perturbation"].tolist()[:-1] == ["three"]
+
+
+def test_a_plate_is_written_down_so_that_it_can_be_made_again(campaign):
+    plate = campaign.propose(2, 200, aim="learn", rng=np.random.default_rng(3))
+    rows = campaign.history.query("action == 'proposed'")
+    assert rows["perturbation"].tolist() == plate["perturbation"].tolist()[:2]
+    assert rows["why"].tolist() == plate["why"].tolist()[:2]
+    assert rows["n_cells"].tolist() == plate["n_cells"].tolist()[:2]
+    assert json.loads(rows["options"].iloc[0]) == {
+        "n_perturbations": 2, "n_cells": 200, "aim": "learn",
+    }  # fmt: skip
+    assert all(f"nextpert {npt.__version__}" in said for said in rows["versions"])
+    assert rows["when"].str.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ").all()
+    seed = int(rows["seed"].iloc[0])
+    again = campaign.adata.copy()
+    npt.tl.plan_screen(
+        again, campaign.target, n_perturbations=2, n_cells=200, aim="learn", candidates="genes",
+        n_samples=200, rng=np.random.default_rng([seed, 1]),
+    )  # fmt: skip
+    assert again.uns["plan"]["plate"].equals(plate)
+
+
+def test_equal_campaigns_propose_equal_plates(campaign):
+    other = copy.deepcopy(campaign)
+    assert campaign.propose(3, 200).equals(other.propose(3, 200))
+    assert campaign.propose(3, 200).equals(other.propose(3, 200))
+    assert campaign.history["seed"].equals(other.history["seed"])
+    campaign.propose(1, 100, rng=None)
+    assert int(campaign.history["seed"].iloc[-1]) >= 0
+
+
+def test_the_cells_given_are_left_alone(parts, target, given, assert_same_adata):
+    cells = parts[0].copy()
+    campaign = npt.Campaign(cells, target, learn=given)
+    campaign.observe(parts[1], batch="same")
+    assert_same_adata(cells, parts[0])
+
+
+def test_it_says_where_it_stands(campaign):
+    campaign.propose(2, 200)
+    assert "1 plates proposed, 2 perturbations pending" in repr(campaign)
+    page = campaign._repr_html_()
+    assert "<table" in page
+    assert "expected_gap" in page
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learn": {"metod": "boss"}}, r"learn holds metod.*Close matches: method"),
+        ({"learn": {"checkpoint": "x"}}, "learn holds checkpoint"),
+        ({"fit": {"layer": "counts"}}, "fit holds layer"),
+        ({"plan": {"pending": ["CDK4"]}}, "plan holds pending"),
+        ({"plan": {"never": ["NOPE"]}}, "never holds names"),
+    ],
+)
+def test_options_that_are_none(options, message, parts, target, given):
+    with pytest.raises(ValueError, match=message):
+        npt.Campaign(parts[0], target, **({"learn": given} | options)).propose(1, 100)
+
+
+def test_options_that_no_file_keeps(parts, target):
+    with pytest.raises(TypeError, match=r"options\['learn'\]\['dag'\] is of type"):
+        npt.Campaign(parts[0], target, learn={"method": "given", "dag": object()})
+
+
+def test_names_that_nobody_knows(campaign):
+    before = campaign.history
+    for mark in (campaign.mark_pending, campaign.mark_failed, campaign.retry):
+        with pytest.raises(ValueError, match=r"Neither measured.*CDK44.*Close matches: CDK4"):
+            mark(["CDK44"])
+        with pytest.raises(TypeError, match="must be a list of names"):
+            mark("CDK4")
+    with pytest.raises(ValueError, match="Did not fail: CDK4"):
+        campaign.retry(["CDK4"])
+    assert campaign.history.equals(before)
+    assert not campaign.pending
+    assert not campaign.failed
+
+
+def test_a_plate_that_cannot_be_changes_nothing(campaign, assert_same_adata):
+    cells, before = campaign.adata.copy(), campaign.history
+    with pytest.raises(ValueError, match="do not suffice"):
+        campaign.propose(4, 10)
+    with pytest.raises(ValueError, match="aim must be"):
+        campaign.propose(2, 200, aim="wurst")
+    assert_same_adata(campaign.adata, cells)
+    assert campaign.history.equals(before)
+
+
+def test_it_is_logged_what_was_never_proposed(campaign, parts, caplog):
+    with caplog.at_level(logging.INFO, "nextpert"):
+        campaign.observe(parts[1], batch="same")
+    assert "Observed, though never proposed: CDK4." in caplog.text
