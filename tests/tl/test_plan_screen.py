@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import nextpert as npt
+from nextpert.core.plan.best_plate import best_plate
 from nextpert.core.predict.ranked_distance import ranked_distance
 from nextpert.tl._plan_screen.wells import split_cells
 
@@ -52,8 +53,8 @@ def test_a_plate_has_the_wells_and_cells_asked_for(fitted):
     assert stored["summary"]["probability_covered"] == wells["probability_covered"].iloc[-1]
 
 
-def test_the_best_are_those_that_most_probably_are_the_nearest(fitted):
-    wells, _, _ = planned(fitted, aim="best", n_perturbations=3, candidates="genes", rng=5)
+def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
+    wells, _, _ = planned(fitted, aim="best", n_perturbations=4, candidates="genes", rng=5)
     fit = npt._adata.posterior_from(fitted)
     pool = npt.tl._design_interventions.candidates.read_candidates("genes", None, fit)
     wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
@@ -61,10 +62,10 @@ def test_the_best_are_those_that_most_probably_are_the_nearest(fitted):
         fit.posteriors, fit.known(pool.prior), wanted.mean, target_variance=wanted.variance,
         n_samples=200, rng=5,
     )  # fmt: skip
-    nearest = found.nearest[:-1]
-    order = np.lexsort((found.mean[:-1], -nearest))[:3]
+    draws = found.draws[:, :-1] - found.mean[:-1] + found.centre[:-1]
+    order = best_plate(found.centre[:-1], draws, 4)
     assert wells["perturbation"].tolist() == [pool.interventions.names[i] for i in order]
-    np.testing.assert_allclose(wells["probability_covered"], np.cumsum(nearest[order]))
+    np.testing.assert_allclose(wells["probability_covered"], np.cumsum(found.nearest[order]))
     assert (wells["aim"] == "best").all()
 
 

@@ -52,6 +52,11 @@ class Constraints:
     cell_cost: float
     budget: float
 
+    @property
+    def under_way(self) -> list[int]:
+        """Candidates with cells under way."""
+        return np.flatnonzero(self.pending).tolist()
+
 
 def read_constraints(
     given: Interventions,

@@ -50,13 +50,14 @@ def plan_screen(
 ) -> ad.AnnData | None:
     """Plan the next plate: perturbations, cells of each and controls, within a budget.
 
-    Wells are filled one by one. One aim is to find the best: a candidate gains the probability
-    that it is the nearest to the target, so that the plate is the one that most probably holds
-    the nearest. The other is to learn the way: a candidate gains the share of what cells may
-    teach (causal integrated variance, Zhang et al. 2023, doi:10.1038/s42256-023-00719-0) that its
-    cells are expected to remove beyond those of the wells before. With both, each well goes where
-    the larger share is to be gained, that of finding the best times the probability that no
-    measured candidate is known to be it.
+    Wells have two aims. To find the best: half of them (rounded up) hold the candidates expected
+    nearest to the target, the others those that most probably are the nearest of all, as replays
+    of screens favour. To learn the way: one by one the candidate whose cells are expected to
+    remove most, beyond those of the wells before, of what is not known of the distances of all
+    candidates that may come nearer than doing nothing (causal integrated variance, Zhang et al.
+    2023, doi:10.1038/s42256-023-00719-0). ``aim="both"`` splits the wells by what remains to be
+    gained: the probability that no measured candidate is the nearest, against the share of the
+    uncertainty that this plate can remove.
 
     Parameters
     ----------
@@ -174,7 +175,7 @@ def plan_screen(
         most_new=most_new, fixed_controls=n_controls, rng=generator,
     )  # fmt: skip
     plate = plate_table(pool, plan, n_guides, plate_format, distance, fit)
-    under_way = np.flatnonzero(limits.pending)
+    under_way = limits.under_way
     stored = {
         "plate": plate,
         "summary": {

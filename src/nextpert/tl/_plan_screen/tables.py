@@ -65,10 +65,7 @@ def plate_table(
         "n_cells": plan.cells,
         "n_cells_seen": [seen.get(given.names[i], 0) for i in index],
         "aim": plan.aims,
-        "why": [
-            _why(aim, gain, distance.nearest[i])
-            for aim, gain, i in zip(plan.aims, plan.gains, index, strict=True)
-        ],
+        "why": _why(plan, distance.nearest),
         "probability_best": distance.nearest[index],
         "probability_covered": plan.covered,
         "uncertainty_removed": plan.removed,
@@ -113,9 +110,14 @@ def best_known(
     }
 
 
-def _why(aim: str, gain: float, nearest: float) -> str:
-    if aim == "best":
-        return f"the nearest with probability {nearest:.2g}"
-    if aim == "learn":
-        return f"removes {100 * gain:.2g} % more of what cells may teach"
-    return "has to be on the plate"
+def _why(plan: Plan, nearest: Vector) -> list[str]:
+    words, before = [], 0.0
+    for i, aim, removed in zip(plan.chosen, plan.aims, plan.removed, strict=True):
+        if aim == "best":
+            words.append(f"expected near; the nearest with probability {nearest[i]:.2g}")
+        elif aim == "learn":
+            words.append(f"removes {100 * (removed - before):.2g} % more of what cells may teach")
+        else:
+            words.append("has to be on the plate")
+        before = removed
+    return words

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from nextpert.core.acquisition.uncertain_civ import UncertainCiv
-from nextpert.core.plan.fill_plate import FilledPlate, fill_plate
+from nextpert.core.plan.best_plate import best_plate, probable_plate
+from nextpert.core.plan.fill_plate import fill_plate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
 
 AIMS = ("both", "best", "learn")
-_TIE = 1e-9
 
 
 class Wells(NamedTuple):
@@ -42,7 +43,6 @@ class Plan(NamedTuple):
 
     chosen: list[int]
     aims: list[str]
-    gains: list[float]
     cells: Index
     cost: Vector
     covered: Vector
@@ -93,56 +93,92 @@ def choose_wells(
     fixed_controls: int | None,
     rng: np.random.Generator,
 ) -> Plan:
-    """Return the plate."""
+    """Return the plate: what must be on it, what finds the best, and what teaches most."""
     # Only what matters for candidates that may come nearer than doing nothing is worth learning.
-    nearer = distance.nearer[:-1]
+    nearer, nearest = distance.nearer[:-1], distance.nearest[:-1]
     civ = UncertainCiv(
         posteriors, known, target.mean, n_cells=wells.each, noise_aware=True,
         weights=nearer if nearer.any() else None, rng=rng,
     )  # fmt: skip
-    nearest = distance.nearest[:-1]
-    pending = np.flatnonzero(limits.pending).tolist()
     learned = _Learned(civ)
-    # What may be gained by looking for the best is what is not yet known of it: where a measured
-    # candidate is the nearest for sure, wells go to what else is to be learned.
-    doubt = 1 - nearest[known[0].n >= wells.least].max(initial=0.0) if aim == "both" else 1.0
-    # Of equals, most of which are the nearest in no draw, the one nearest on average.
-    closeness = np.argsort(np.argsort(-distance.mean[:-1], kind="stable")) / len(nearest)
-    aims = {"best": lambda _: doubt * (nearest + _TIE * closeness), "learn": learned.gains}
-    filled = FilledPlate([], [], [])
-    for each in (wells.total / wells.size, wells.least):
+    doubt = 1 - nearest[known[0].n >= wells.least].max(initial=0.0)
+    chosen: list[int] = []
+    aims: list[str] = []
+    for each in (wells.total / wells.size, wells.least):  # smaller wells where money is short
         price = limits.cost + limits.cell_cost * each
         if each > wells.least and price[limits.must].sum() > limits.budget:
             continue
-        filled = fill_plate(
-            {name: aims[name] for name in aims if aim in (name, "both")},
-            wells.size,
-            allowed=limits.allowed,
-            must=limits.must,
-            pending=pending,
-            cost=price,
-            budget=limits.budget,
-            new=known[0].n == 0,
-            most_new=most_new,
-        )
-        if filled.chosen:
+        fill = partial(
+            fill_plate, allowed=limits.allowed, pending=limits.under_way, cost=price,
+            budget=limits.budget, new=known[0].n == 0, most_new=most_new,
+        )  # fmt: skip
+        chosen, aims = _fill(fill, learned, distance, limits, wells.size, aim, doubt)
+        if chosen:
             break
-    filled, cells, n_controls = _cells(filled, limits, wells, fixed_controls)
-    order = [*pending, *filled.chosen]
-    removed = np.array([learned.removed(order[: k + 1]) for k in range(len(pending), len(order))])
-    covered = nearest[pending].sum() + np.cumsum(nearest[filled.chosen])
-    cost = limits.cost[filled.chosen] + limits.cell_cost * cells
-    control_cost = limits.cell_cost * n_controls
-    return Plan(*filled, cells, cost, covered, removed, n_controls, control_cost)
+    cells, n_controls = _cells(chosen, limits, wells, fixed_controls)
+    chosen, before = chosen[: len(cells)], limits.under_way
+    removed = [learned.removed([*before, *chosen[: i + 1]]) for i in range(len(chosen))]
+    covered = nearest[before].sum() + np.cumsum(nearest[chosen])
+    return Plan(
+        chosen, aims[: len(cells)], cells, limits.cost[chosen] + limits.cell_cost * cells,
+        covered, np.array(removed), n_controls, limits.cell_cost * n_controls,
+    )  # fmt: skip
+
+
+def _fill(
+    fill: Callable[..., list[int]],
+    learned: _Learned,
+    distance: RankedDistance,
+    limits: Constraints,
+    size: int,
+    aim: str,
+    doubt: float,
+) -> tuple[list[int], list[str]]:
+    """Return candidates for the wells, and the aim of each."""
+    chosen = list(limits.must)
+    n_best = {"best": size, "learn": 0}.get(aim)
+    if n_best is None:
+        most = fill(learned.after, size, must=chosen)
+        n_best = _share(doubt, learned.removed([*limits.under_way, *most]), size - len(chosen))
+    aims = ["must"] * len(chosen)
+    if n_best:
+        rank = _to_find_the_best(distance, limits.allowed, n_best)
+        until = min(len(chosen) + n_best, size)
+        chosen = fill(lambda _: rank, until, must=chosen, per_cost=False)
+        aims += ["best"] * (len(chosen) - len(aims))
+    if aim != "best":
+        chosen = fill(learned.after, size, must=chosen)
+        aims += ["learn"] * (len(chosen) - len(aims))
+    return chosen, aims
+
+
+def _share(doubt: float, teachable: float, size: int) -> int:
+    """Return the wells that go to finding the best, by what remains to be gained of each aim."""
+    both = doubt + teachable
+    return round(size * doubt / both) if both > 0 else 0
+
+
+def _to_find_the_best(distance: RankedDistance, allowed: NDArray[np.bool_], size: int) -> Vector:
+    """Return a rank of every candidate, the higher the sooner it is to be tried."""
+    some = np.flatnonzero(allowed)
+    expected = distance.centre[:-1][some]
+    # A draw lies farther by the variance of all genes, so that of many genes hardly any would
+    # have a little known candidate the nearest: they are taken about the expected states.
+    draws = distance.draws[:, :-1][:, some]
+    draws = draws - draws.mean(axis=0) + expected
+    first = best_plate(expected, draws, size)
+    order = np.append(first, np.setdiff1d(probable_plate(draws, len(some)), first))
+    rank = np.full(len(allowed), -np.inf)
+    rank[some[order]] = -np.arange(len(some))
+    return rank
 
 
 class _Learned:
     """Shares removed by the cells of sets of candidates, each set looked at once."""
 
     def __init__(self, civ: UncertainCiv) -> None:
-        self.civ, self._seen = civ, {}
-
-    _seen: dict[tuple[int, ...], Vector]
+        self.civ = civ
+        self._seen: dict[tuple[int, ...], Vector] = {}
 
     def after(self, chosen: Sequence[int]) -> Vector:
         key = tuple(chosen)
@@ -153,24 +189,20 @@ class _Learned:
     def removed(self, chosen: Sequence[int]) -> float:
         return float(self.after(chosen[:-1])[chosen[-1]]) if len(chosen) else 0.0
 
-    def gains(self, chosen: Sequence[int]) -> Vector:
-        return self.after(chosen) - self.removed(chosen)
-
 
 def _cells(
-    filled: FilledPlate, limits: Constraints, wells: Wells, fixed_controls: int | None
-) -> tuple[FilledPlate, Index, int]:
-    """Return the wells that cells and budget suffice for, cells of each, and control cells."""
-    for k in range(len(filled.chosen), 0, -1):
-        kept = FilledPlate(filled.chosen[:k], filled.aims[:k], filled.gains[:k])
+    chosen: Sequence[int], limits: Constraints, wells: Wells, fixed_controls: int | None
+) -> tuple[Index, int]:
+    """Return the cells of as many wells as cells and budget suffice for, and control cells."""
+    for k in range(len(chosen), 0, -1):
         total = wells.total
         if limits.cell_cost > 0 and np.isfinite(limits.budget):
-            spare = limits.budget - limits.cost[kept.chosen].sum()
+            spare = limits.budget - limits.cost[chosen[:k]].sum()
             total = min(total, int(spare / limits.cell_cost))
         controls = dunnett_controls(total, k) if fixed_controls is None else fixed_controls
         each, more = divmod(total - controls, k)
         if each >= wells.least:
-            return kept, each + (np.arange(k) < more).astype(np.int64), controls
+            return each + (np.arange(k) < more).astype(np.int64), controls
     message = (
         f"No perturbation fits: the budget of {limits.budget:g} does not pay for one of at least "
         f"{wells.least} cells and its controls, or most_new leaves none."
