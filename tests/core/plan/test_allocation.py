@@ -6,45 +6,11 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from nextpert.core import Dag, DagBlr, Moments
 from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.plan import allocation
 from nextpert.core.plan._plate_criterion import PlateCriterion
 from nextpert.core.plan.allocation import allocate_cells
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
-
-
-def random_pool(seed):
-    """Return a posterior, candidates of all kinds, a target, and the generator."""
-    rng = np.random.default_rng(seed)
-    p, m = int(rng.integers(2, 7)), int(rng.integers(2, 10))
-    edges = [(a, b) for a in range(p) for b in range(a + 1, p) if rng.random() < 0.5]
-    weights = np.zeros((p, p))
-    for a, b in edges:
-        weights[b, a] = rng.normal()
-    cells = np.linalg.solve(np.eye(p) - weights, rng.normal(size=(p, 50)) + 1).T
-    blr = DagBlr(Dag.from_edges(p, edges)).update(Moments.from_array(cells))
-    n = np.where(rng.random(m) < 0.4, rng.integers(5, 100, m), 0).astype(float)
-    tau2 = 10 ** rng.uniform(-3, 1, size=(m, p))
-    spare = tau2 / (1 + n[:, None] * tau2)
-    prior = rng.normal(size=(m, p)) * (rng.random((m, p)) < 0.4)
-    effect = np.where(rng.random((m, 1)) < 0.4, rng.normal(size=(m, p)), 0.0)
-    prior += effect - (blr.mean() @ effect.T).T
-    mean = 2 * rng.normal(size=(m, p))
-    known = ShiftPosterior(n, mean, prior, n[:, None] * spare, spare, effect)
-    return blr, known, rng.normal(size=p), rng
-
-
-def several_graphs(seed):
-    blr, known, target, rng = random_pool(seed)
-    other = DagBlr(Dag.from_edges(blr.n_nodes, [(0, 1)]))
-    other = other.update(Moments.from_array(rng.normal(size=(60, blr.n_nodes))))
-    return [blr, other], known, target, rng
-
-
-def look(criterion, cells):
-    working = criterion.work_on(np.flatnonzero(cells))
-    return working.look(cells[working.columns])
 
 
 def by_slsqp(criterion, n_cells, scale, low, high):
@@ -68,28 +34,28 @@ def by_slsqp(criterion, n_cells, scale, low, high):
     return working.look(cells(found.x) * n_cells / cells(found.x).sum()).value
 
 
-@pytest.mark.parametrize("make", [random_pool, several_graphs])
+@pytest.mark.parametrize("make", ["one", "several"])
 @pytest.mark.parametrize("seed", range(3))
-def test_criterion_is_that_of_cells_taken_one_well_after_the_other(seed, make):
-    blr, known, target, _ = make(seed)
+def test_criterion_is_that_of_cells_taken_one_well_after_the_other(seed, make, pools):
+    blr, known, target, _ = getattr(pools, make)(seed)
     civ = UncertainCiv(blr, known, target, n_cells=20, noise_aware=True)
     criterion = PlateCriterion(blr, known, target, 80, gap_cells=20)
     removed = civ.removed_after([0, 1, 0])
     for j in range(criterion.size):
         cells = 20.0 * np.bincount([0, 1, 0, j], minlength=criterion.size)
-        found = 1 - look(criterion, cells).value / criterion.before()
+        found = 1 - pools.look(criterion, cells).value / criterion.before()
         np.testing.assert_allclose(found, removed[j], rtol=1e-9)
 
 
-@pytest.mark.parametrize("make", [random_pool, several_graphs])
+@pytest.mark.parametrize("make", ["one", "several"])
 @pytest.mark.parametrize("seed", range(4))
-def test_slopes_and_curvatures_by_finite_differences(seed, make):
-    blr, known, target, rng = make(seed)
+def test_slopes_and_curvatures_by_finite_differences(seed, make, pools):
+    blr, known, target, rng = getattr(pools, make)(seed)
     criterion = PlateCriterion(blr, known, target, 100)
     every = np.arange(criterion.size)
     cells = 10 * rng.random(criterion.size)
     cells[rng.random(criterion.size) < 0.3] = 0
-    found, working = look(criterion, cells).all_slopes(), criterion.work_on(every)
+    found, working = pools.look(criterion, cells).all_slopes(), criterion.work_on(every)
 
     def value(j, h):
         return working.look(cells + h * (every == j)).value
@@ -108,8 +74,8 @@ def test_slopes_and_curvatures_by_finite_differences(seed, make):
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_no_solver_finds_better_and_the_certificate_holds(seed):
-    blr, known, target, rng = (several_graphs if seed % 5 == 4 else random_pool)(seed)
+def test_no_solver_finds_better_and_the_certificate_holds(seed, pools):
+    blr, known, target, rng = (pools.several if seed % 5 == 4 else pools.one)(seed)
     m, n_cells = known.n_perturbations, float(10 ** rng.uniform(1, 4))
     low, high = np.zeros(m), np.full(m, n_cells)
     if seed % 3 == 2:
@@ -124,7 +90,7 @@ def test_no_solver_finds_better_and_the_certificate_holds(seed):
     assert (plate.cells <= high).all()
     assert plate.within < 1e-6
     criterion = PlateCriterion(blr, known, target, n_cells, pending=pending)
-    np.testing.assert_allclose(look(criterion, plate.cells).value, plate.value, rtol=1e-9)
+    np.testing.assert_allclose(pools.look(criterion, plate.cells).value, plate.value, rtol=1e-9)
     best = by_slsqp(criterion, n_cells, plate.value, low, high)
     assert plate.value < best * (1 + 1e-6)
     # Wherever the steps end, nothing is better than the certificate allows.
@@ -135,19 +101,19 @@ def test_no_solver_finds_better_and_the_certificate_holds(seed):
     assert early.value >= plate.value * (1 - 1e-9)
 
 
-def test_costs_buy_fewer_cells():
-    blr, known, target, rng = random_pool(1)
+def test_costs_buy_fewer_cells(pools):
+    blr, known, target, rng = pools.one(1)
     m = known.n_perturbations
     costs = rng.uniform(0.5, 3, m)
     plate = allocate_cells(blr, known, target, 200, costs=costs, tolerance=1e-8)
     np.testing.assert_allclose(costs @ plate.cells, 200)
     criterion = PlateCriterion(blr, known, target, 200)
     for share in rng.dirichlet(np.full(m, 0.5), size=200):
-        assert look(criterion, 200 * share / costs).value >= plate.value
+        assert pools.look(criterion, 200 * share / costs).value >= plate.value
 
 
-def test_impossible_bounds_are_refused():
-    blr, known, target, _ = random_pool(2)
+def test_impossible_bounds_are_refused(pools):
+    blr, known, target, _ = pools.one(2)
     m = known.n_perturbations
     with pytest.raises(ValueError, match="least cells of all candidates cost"):
         allocate_cells(blr, known, target, 10, least=11)
@@ -162,8 +128,8 @@ def test_impossible_bounds_are_refused():
 
 
 @pytest.mark.parametrize(("spare", "n_cells"), [(0.0, 50), (0.3, 2000)])
-def test_many_candidates_by_scaling_and_by_newton_steps(spare, n_cells, monkeypatch):
-    blr, _, target, rng = random_pool(5)
+def test_many_candidates_by_scaling_and_by_newton_steps(spare, n_cells, pools, monkeypatch):
+    blr, _, target, rng = pools.one(5)
     prior = rng.normal(size=(400, blr.n_nodes))
     known = ShiftPosterior.exact(prior)
     known = ShiftPosterior(known.n, known.mean, prior, known.share, np.full(prior.shape, spare))

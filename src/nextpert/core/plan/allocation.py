@@ -167,8 +167,12 @@ def allocate(
     cells, power, bound, last = limits.scaled(1 / limits.cost), 0.9, -np.inf, np.inf
     before = criterion.before()
     step, traces = 0, criterion.size > _FEW
+    used = cells > 0
+    working = criterion.work_on(np.flatnonzero(used))
     while True:
-        working = criterion.work_on(np.flatnonzero(cells > 0))
+        if not np.array_equal(cells > 0, used):
+            used = cells > 0
+            working = criterion.work_on(np.flatnonzero(used))
         look = working.look(cells[working.columns])
         slopes = look.all_slopes()
         gap = float(slopes @ (cells - limits.cheapest(slopes)))

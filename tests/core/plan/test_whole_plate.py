@@ -1,0 +1,111 @@
+"""Whole wells and cells against exhaustive search, greedy choice by hand, and constraints."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from nextpert.core.acquisition.uncertain_civ import UncertainCiv
+from nextpert.core.plan._plate_criterion import PlateCriterion
+from nextpert.core.plan.allocation import allocate_cells
+from nextpert.core.plan.whole_plate import fill_wells, whole_plate
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_changes_and_their_bounds_by_looking_at_each(seed, pools):
+    blr, known, target, rng = (pools.several if seed % 2 else pools.one)(seed)
+    m = known.n_perturbations
+    criterion = PlateCriterion(blr, known, target, 100)
+    cells = 10.0 * (rng.random(m) < 0.4)
+    now = pools.look(criterion, cells)
+    every = np.arange(m)
+    wanted = [pools.look(criterion, cells + 7 * (every == j)).value - now.value for j in every]
+    scale = np.abs(wanted).max()
+    np.testing.assert_allclose(now.changes(every, 7), wanted, rtol=1e-6, atol=1e-9 * scale)
+    bounds = now.lower_bounds(7)
+    assert (bounds <= np.array(wanted) + 1e-9 * scale).all()
+    if known.n.max() == 0 and not cells.any() and not known.effect.any():
+        np.testing.assert_allclose(bounds, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_wells_are_the_best_one_after_the_other(seed, pools):
+    blr, known, target, _ = (pools.several if seed % 5 == 4 else pools.one)(seed)
+    m = known.n_perturbations
+    criterion = PlateCriterion(blr, known, target, 60)
+    chosen = []
+    for _ in range(min(3, m)):
+        values = [
+            np.inf
+            if j in chosen
+            else pools.look(criterion, 20.0 * np.bincount([*chosen, j], minlength=m)).value
+            for j in range(m)
+        ]
+        chosen.append(int(np.argmin(values)))
+    allowed = np.ones(m, dtype=bool)
+    assert fill_wells(criterion, [], allowed, min(3, m), 20) == chosen
+
+
+def test_first_well_is_that_of_the_acquisition(pools):
+    blr, known, target, _ = pools.one(3)
+    plate = whole_plate(blr, known, target, 1, 20)
+    civ = UncertainCiv(blr, known, target, n_cells=20, noise_aware=True)
+    assert plate.chosen.tolist() == [int(civ.values().argmin())]
+    np.testing.assert_allclose(plate.removed, civ.removed().max(), rtol=1e-9)
+    assert plate.cells.tolist() == [20]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 6, 9])
+def test_close_to_exhaustive_search_and_within_the_bound(seed, pools):
+    blr, known, target, rng = pools.one(seed)
+    m, n_cells = known.n_perturbations, int(10 ** rng.uniform(1.5, 3))
+    k = min(3, m)
+    plate = whole_plate(blr, known, target, k, n_cells, least=5)
+    best = np.inf
+    for chosen in itertools.combinations(range(m), k):
+        low, high = np.zeros(m), np.zeros(m)
+        low[list(chosen)], high[list(chosen)] = 5, n_cells
+        found = allocate_cells(blr, known, target, n_cells, least=low, most=high, tolerance=1e-6)
+        best = min(best, found.value)
+    assert plate.bound <= best * (1 + 1e-6)
+    assert best * (1 - 1e-6) <= plate.value <= best * 1.01
+    assert plate.cells.sum() == n_cells
+    assert plate.cells.min() >= 5
+    criterion = PlateCriterion(blr, known, target, n_cells)
+    cells = np.zeros(m)
+    cells[plate.chosen] = plate.cells
+    np.testing.assert_allclose(pools.look(criterion, cells).value, plate.value, rtol=1e-9)
+
+
+def test_constraints(pools):
+    blr, known, target, _ = pools.one(5)
+    m = known.n_perturbations
+    free = whole_plate(blr, known, target, 2, 100)
+    other = next(j for j in range(m) if j not in free.chosen)
+    plate = whole_plate(
+        blr, known, target, 2, 100, must=[other], never=[int(free.chosen[0])], least=50, most=50
+    )
+    assert plate.chosen[0] == other
+    assert free.chosen[0] not in plate.chosen
+    assert plate.cells.tolist() == [50, 50]
+    assert plate.within >= 0
+    # Cells under way of the best candidate leave less to be had from it.
+    pending = np.zeros(m)
+    pending[free.chosen[0]] = 1e5
+    later = whole_plate(blr, known, target, 1, 100, pending=pending)
+    assert later.chosen[0] != free.chosen[0]
+    assert whole_plate(blr, known, target, m + 5, 100).chosen.size == m
+
+
+def test_contradictions_are_refused(pools):
+    blr, known, target, _ = pools.one(3)
+    for wanted, options in {
+        r"\[1\] both must and must never": {"must": [1], "never": [1]},
+        "must be on a plate of 1": {"must": [0, 1]},
+        "do not suffice for 1 wells of 30": {"least": 30},
+        "hold fewer than 20": {"most": 5},
+    }.items():
+        with pytest.raises(ValueError, match=wanted):
+            whole_plate(blr, known, target, 1, 20, **options)
