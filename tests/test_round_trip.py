@@ -67,6 +67,19 @@ def design_means(adata):
     npt.tl.design_interventions(adata, {"MYC": 2.0}, candidates=table, key_added="mine")
 
 
+def design_goal(adata):
+    fit(adata)
+    wanted = npt.Target(
+        state=["MYC", ("batch", "a")], shares=[2, 1], signature={"MYC": -1, "STK3": 0.5},
+        at_least={"GATA1": 0.0}, at_most={"GATA1": 1.0}, away_from="STK3",
+        weights=["MYC", "STK3", "GATA1"], distance="noise",
+    )  # fmt: skip
+    npt.tl.design_interventions(adata, wanted, acquisition="ei")
+    npt.tl.plan_screen(adata, wanted, n_perturbations=1)
+    directed = npt.Target(signature=pd.Series({"MYC": -1.0}), distance="cosine")
+    npt.tl.design_interventions(adata, directed, key_added="directed")
+
+
 def cpca(adata):
     npt.tl.cpca(adata, alpha=1.0)
 
@@ -135,8 +148,8 @@ def plan_cells(adata):
 
 CALLS = [
     learn, learn_in_full_order, given, no_arcs, fit, fit_exact_known_noise, fit_table,
-    fit_controls_alone, fit_layer, design, design_group, design_means, cpca, assign, screen,
-    screen_alone, study, diagnose, replay, dag_fit, target_distances, effects,
+    fit_controls_alone, fit_layer, design, design_group, design_means, design_goal, cpca, assign,
+    screen, screen_alone, study, diagnose, replay, dag_fit, target_distances, effects,
     plan, plan_cells,
 ]  # fmt: skip
 

@@ -2,8 +2,8 @@
 
 Sub-packages follow scanpy: :mod:`~nextpert.pp` (preprocessing), :mod:`~nextpert.tl` (tools),
 :mod:`~nextpert.pl` (plots), :mod:`~nextpert.datasets`, and :mod:`~nextpert.core`, the array core
-without AnnData. :class:`Campaign` is the loop of a lab. They load on first use, so ``import
-nextpert`` stays light.
+without AnnData. :class:`Campaign` is the loop of a lab, and :class:`Target` says what is wanted of
+cells. They load on first use, so ``import nextpert`` stays light.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nextpert import core, datasets, pl, pp, tl
+    from nextpert._adata.target import Target
     from nextpert.campaign import Campaign
 
-__all__ = ["Campaign", "core", "datasets", "pl", "pp", "tl"]
+__all__ = ["Campaign", "Target", "core", "datasets", "pl", "pp", "tl"]
 __version__ = _version("nextpert")
+_CLASSES = {"Campaign": "nextpert.campaign", "Target": "nextpert._adata.target"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Campaign":
-        return importlib.import_module("nextpert.campaign").Campaign
+    if name in _CLASSES:
+        return getattr(importlib.import_module(_CLASSES[name]), name)
     if name in __all__:
         return importlib.import_module(f"nextpert.{name}")
     message = f"module 'nextpert' has no attribute {name!r}"

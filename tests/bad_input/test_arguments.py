@@ -85,6 +85,7 @@ WRONG = {
         {"NOPE": 1},
         [],
         {"MYC": "high"},
+        npt.Target(at_most={"NOPE": 1}),
     ),
     "prior_effects": (3, "other.h5ad", [1.0]),
     "shift_sd": (NAN, -1, "exact", 0.5, True, None),

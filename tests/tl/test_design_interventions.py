@@ -12,10 +12,11 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert._adata.shifts import Interventions
+from nextpert.core.predict.goal import Goal
 from nextpert.core.predict.ranked_distance import RankedDistance
 from nextpert.tl._design_interventions.candidates import Candidates
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of, ranking_table
-from nextpert.tl._design_interventions.target import Target
+from nextpert.tl._design_interventions.target import Wanted
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 LABELS = ["MYC", "MYC+OXR1", "OXR1", "STK3"]
@@ -273,7 +274,7 @@ def test_equals_are_ordered_by_predicted_distance(fitted):
     distance = RankedDistance(mean, ones, ones, ones, mean, ones, ones, 0.0, mean[None])
     candidates = Candidates.exact(pool)
     values, removed = np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.5, 0.6, 0.5, 0.5])
-    known, target = fit.known(candidates.prior), Target("goal", np.zeros(8))
+    known, target = fit.known(candidates.prior), Wanted("goal", Goal.point(np.zeros(8)))
     table, order = ranking_table(candidates, values, removed, distance, known, target, fit)
     table = candidates_of(table)
     assert table["perturbation"].tolist() == ["b", "c", "d", "a"]

@@ -113,6 +113,27 @@ def test_distances_and_their_precision_are_those_of_the_estimators(fitted):
     np.testing.assert_allclose(table.loc[second, "cells_to_tell"], cells, rtol=0.2, atol=2)
 
 
+def test_weights_are_units_in_which_genes_are_measured(fitted):
+    genes, weights = list(fitted.var_names), np.linspace(0, 2, 12)
+    sd = cells_of(fitted, "control").std(axis=0, ddof=1)
+    target = npt.Target(
+        state="CDK4", weights=dict(zip(genes, weights, strict=True)), distance="noise"
+    )
+    npt.tl.plan_cells(fitted, target)
+    table = fitted.uns["plan_cells"]["distances"].set_index("perturbation")
+    assert set(table.index) == {"B2M", "CD58"}  # without that of the target itself
+    root = np.sqrt(weights) / sd
+    wanted = Moments.from_array(cells_of(fitted, "CDK4") * root)
+    for name, row in table.iterrows():
+        found = mean_distance(Moments.from_array(cells_of(fitted, name) * root), wanted)
+        np.testing.assert_allclose(row["distance"], found.estimate, rtol=0.02)
+        np.testing.assert_allclose(row["sd"], found.sd, rtol=0.1)
+    npt.tl.plan_cells(fitted, npt.Target(at_most={"CDK4": 1.0}))
+    found = fitted.uns["plan_cells"]
+    assert "distances" not in found  # of bounds there is no closed form, but when to stop is told
+    assert found["stopping"]["best_known"] == "CDK4"
+
+
 def test_the_target_itself_is_not_measured_and_its_error_counts(fitted):
     npt.tl.plan_cells(fitted, "CDK4")
     found = fitted.uns["plan_cells"]

@@ -59,7 +59,7 @@ def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
     pool = npt.tl._design_interventions.candidates.read_candidates("genes", None, fit)
     wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
     found = ranked_distance(
-        fit.posteriors, fit.known(pool.prior), wanted.mean, target_variance=wanted.variance,
+        fit.posteriors, fit.known(pool.prior), wanted.goal,
         n_samples=200, rng=5,
     )  # fmt: skip
     draws = found.draws[:, :-1] - found.mean[:-1] + found.centre[:-1]

@@ -178,7 +178,7 @@ def _tiers(value: Any, name: str) -> None:
             _number(tier, f"{name}[{gene!r}]")
 
 
-def _target(value: Any, name: str) -> None:
+def _target(value: Any, name: str) -> None:  # a nextpert.Target checks itself
     if isinstance(value, (Mapping, pd.Series)):
         if len(value) == 0:
             message = f"{name} must name at least one gene and its wanted mean, but is empty."

@@ -8,7 +8,7 @@ import numpy as np
 
 from nextpert._adata import check_arguments, read_stored
 from nextpert.core._checks import require_count
-from nextpert.pl._figure import BLACK, BLUE, GREY, ORANGE, finish, logarithmic
+from nextpert.pl._figure import BLACK, BLUE, GREY, ORANGE, finish, logarithmic, unit_of_distance
 
 if TYPE_CHECKING:
     import os
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_DISTANCE = "predicted distance to the target\n(squared, log-normalised expression²)"
 # Distances that spread wider than this are drawn on a logarithmic axis.
 _WIDE = 30
 
@@ -89,16 +88,16 @@ def design(
     is_control = table["is_control"].to_numpy(dtype=bool)
     ranking, control = table[~is_control], table[is_control]
     top = ranking.head(n_top)
-    nothing, goal = float(control["predicted_distance"].iloc[0]), str(stored["params"]["target"])
+    nothing = float(control["predicted_distance"].iloc[0])
     if ax is not None:
-        _draw_distances(ax, top, len(ranking), nothing, goal)
+        _draw_distances(ax, top, len(ranking), nothing, stored)
         figure: Any = ax.get_figure(root=True)
         return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
     figure, axes = _figure(len(top), len(stored["trace"]))
-    _draw_distances(axes[0], top, len(ranking), nothing, goal)
+    _draw_distances(axes[0], top, len(ranking), nothing, stored)
     _draw_criterion(axes[1], top, str(stored["params"]["acquisition"]))
     if len(axes) > 2:
-        _draw_trace(axes[2], stored["trace"])
+        _draw_trace(axes[2], stored)
     return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=True)
 
 
@@ -118,7 +117,9 @@ def _figure(n_candidates: int, n_rounds: int) -> tuple[Figure, list[Axes]]:
     return figure, [first, figure.add_subplot(grid[1], sharey=first), figure.add_subplot(grid[2])]
 
 
-def _draw_distances(panel: Axes, top: pd.DataFrame, n_all: int, control: float, goal: str) -> None:
+def _draw_distances(
+    panel: Axes, top: pd.DataFrame, n_all: int, control: float, stored: Any
+) -> None:
     mean = top["predicted_distance"].to_numpy(dtype=float)
     low, high = (top[name].to_numpy(dtype=float) for name in ("predicted_low", "predicted_high"))
     seen = top["n_cells_seen"].to_numpy(dtype=int)
@@ -153,14 +154,18 @@ def _draw_distances(panel: Axes, top: pd.DataFrame, n_all: int, control: float, 
     panel.set_yticks(range(len(top)), names, fontsize=8)
     panel.get_yticklabels()[0].set_fontweight("bold")
     panel.set_ylim(len(top) - 0.5, -0.5)
-    panel.set_xlabel(_DISTANCE, fontsize=9)
+    panel.set_xlabel(_label(stored), fontsize=9)
     count = (
         f"first {len(top)} of {n_all} candidates" if len(top) < n_all else f"all {n_all} candidates"
     )
     if float(top["relative_distance"].iloc[0]) > 1:
         count += "\nthe chosen one is predicted farther than control cells"
-    panel.set_title(f"towards {_goal(goal)}\n{count}", fontsize=9)
+    panel.set_title(f"towards {_goal(str(stored['params']['target']))}\n{count}", fontsize=9)
     _legend(panel)
+
+
+def _label(stored: Any) -> str:
+    return f"predicted distance to the target\n({unit_of_distance(stored)})"
 
 
 def _goal(target: str) -> str:
@@ -217,7 +222,8 @@ def _draw_criterion(panel: Axes, top: pd.DataFrame, criterion: str) -> None:
     panel.set_title("criterion", fontsize=9)
 
 
-def _draw_trace(panel: Axes, trace: pd.DataFrame) -> None:
+def _draw_trace(panel: Axes, stored: Any) -> None:
+    trace = stored["trace"]
     rounds = np.arange(len(trace))
     panel.errorbar(
         rounds,
@@ -238,5 +244,5 @@ def _draw_trace(panel: Axes, trace: pd.DataFrame) -> None:
     panel.set_xticks(rounds, labels, rotation=90, fontsize=8)
     panel.set_xlim(-0.6, len(trace) - 0.4)
     panel.set_xlabel("round: chosen (criterion)", fontsize=9)
-    panel.set_ylabel(_DISTANCE, fontsize=9)
+    panel.set_ylabel(_label(stored), fontsize=9)
     panel.set_title("trace", fontsize=9)

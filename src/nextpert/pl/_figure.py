@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nextpert._adata.target import DISTANCES
 from nextpert._files import whole_file
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ def finish(
         plt.show()
         return None
     return axes
+
+
+def unit_of_distance(stored: Any) -> str:
+    """Return what the distances of a stored result are measured in."""
+    return DISTANCES[str(stored["params"].get("distance", "squared"))]
 
 
 def logarithmic(panel: Axes, ratio: float) -> None:

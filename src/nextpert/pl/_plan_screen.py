@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._adata import check_arguments, read_stored
-from nextpert.pl._figure import BLUE, GREEN, GREY, ORANGE, finish
+from nextpert.pl._figure import BLUE, GREEN, GREY, ORANGE, finish, unit_of_distance
 from nextpert.pl._replay import replay
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _draw_distances(panel: Axes, table: pd.DataFrame, stored: Any) -> None:
     panel.set_ylim(len(table) - 0.5, -0.5)
     panel.set_xlim(left=0)
     panel.set_xlabel(
-        "predicted distance to the target, 90 % interval\n(squared, log-normalised expression²)",
+        f"predicted distance to the target, 90 % interval\n({unit_of_distance(stored)})",
         fontsize=9,
     )
     target = str(stored["params"]["target"])

@@ -131,7 +131,8 @@ class Goal:
             raise ValueError(message)
         found = [read.sampling_root(variance, p) for variance in given]
         self._roots = [root for root, _ in found]
-        self.floor = float(self.shares @ [self.excess(each) for _, each in found])
+        self.variances = np.array([each for _, each in found]).reshape(-1, p)
+        self.floor = float(self.shares @ [self.excess(each) for each in self.variances])
 
     @classmethod
     def point(cls, mean: ArrayLike, variance: ArrayLike | None = None) -> Goal:
@@ -157,11 +158,15 @@ class Goal:
         return len(self.origin)
 
     @property
+    def is_state(self) -> bool:
+        """Whether it is the squared distance to one state and nothing beside, weights or not."""
+        beside = self.signature is not None or self._bounded.any() or len(self.away_from) > 0
+        return len(self.states) == 1 and not self.direction_only and not beside
+
+    @property
     def is_plain(self) -> bool:
         """Whether it is the squared distance to one state, all nodes alike."""
-        beside = self.signature is not None or self._bounded.any() or len(self.away_from) > 0
-        one = len(self.states) == 1 and not self.direction_only and not beside
-        return bool(one and (self.weights == 1).all() and (self.scale == 1).all())
+        return bool(self.is_state and (self.weights == 1).all() and (self.scale == 1).all())
 
     def distance(
         self, states: ArrayLike, origin: ArrayLike | None = None, errors: Array | None = None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from nextpert._adata import FittedPosterior
     from nextpert.core.posterior.shift_posterior import ShiftPosterior
-    from nextpert.tl._design_interventions.target import Target
+    from nextpert.tl._design_interventions.target import Wanted
 
     Vector = NDArray[np.float64]
 
@@ -31,7 +31,7 @@ def criterion_values(
     acquisition: str,
     fit: FittedPosterior,
     known: Sequence[ShiftPosterior],
-    target: Target,
+    target: Wanted,
     *,
     n_cells: int,
     noise_aware: bool,
@@ -48,7 +48,7 @@ def criterion_values(
         seed = int(rng.integers(2**63))  # one choice of the average for both
         civ, counted = (
             UncertainCiv(
-                fit.posteriors, known, target.mean, n_cells=n_cells, noise_aware=scatter,
+                fit.posteriors, known, target.goal, n_cells=n_cells, noise_aware=scatter,
                 output_weighted=acquisition == "civ_ow", rng=seed,
             )
             for scatter in (noise_aware, True)
@@ -56,8 +56,8 @@ def criterion_values(
         return civ.values(), counted.removed()
     if acquisition in UNCERTAIN_CRITERIA:
         values = uncertain_values(
-            acquisition, fit.posteriors, known, target.mean, target_variance=target.variance,
-            n_cells=n_cells, noise_aware=noise_aware, n_samples=n_samples, rng=rng,
+            acquisition, fit.posteriors, known, target.goal, n_cells=n_cells,
+            noise_aware=noise_aware, n_samples=n_samples, rng=rng,
         )  # fmt: skip
         return values, nothing
     shifts = np.average(

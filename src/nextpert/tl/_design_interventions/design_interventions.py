@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from nextpert._adata.target import Target
+
 
 logger = logging.getLogger(__name__)
 
 
 def design_interventions(
     adata: ad.AnnData,
-    target: str | tuple[str, str] | Mapping[str, float] | pd.Series,
+    target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Target,
     *,
     acquisition: str = "civ",
     candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
@@ -63,7 +65,12 @@ def design_interventions(
     target
         The wanted state: a perturbation label (the mean of its cells); a group, as a tuple
         ``(obs key, value)``; or a mapping gene -> wanted mean, log-normalised expression, in
-        which unlisted genes of the panel keep their control mean.
+        which unlisted genes of the panel keep their control mean. Or a :class:`nextpert.Target`:
+        a signature, bounds, several states, what to stay away from, weights of genes, distances
+        in units of noise or by direction. Criteria on draws (``"ei"``, ``"probability"``,
+        ``"thompson"``) measure it as it is; CIV by a quadratic that stands in for it near the best
+        state expected (see :class:`nextpert.core.UncertainCiv`); ``"greedy"`` by the distance of
+        the expected state; the other criteria by the nearest point to control, genes alike.
     acquisition
         To learn: ``"civ"`` (default), ``"civ_ow"`` (output-weighted CIV), ``"cv"`` (causal
         variance), ``"maxv"`` (largest variance), ``"target_mean_variance"`` (variance of the
@@ -108,13 +115,14 @@ def design_interventions(
           log-normalised expression), ``shift_source``, ``acquisition`` (lower is better),
           ``uncertainty_removed`` (the share of what cells may teach that ``n_cells`` cells are
           expected to; NaN for criteria that do not look ahead). Then squared distances to the
-          target, in squared units of expression, less what the sampling of the target's mean
-          adds: ``state_distance`` of the expected state; ``predicted_distance``, its mean over
-          all that is not known, with ``predicted_distance_sd`` and the 90 % interval
-          ``predicted_low`` to ``predicted_high``; ``relative_distance`` (over that of doing
-          nothing); ``probability_best`` (of being the nearest), ``probability_better`` (than
-          doing nothing); ``expected_gap``, how much nearer the nearest candidate is expected to
-          be; ``measured_distance`` of the cells themselves, less what their sampling adds (NaN
+          target, in squared units of expression (or as the target measures), less what the
+          sampling of wanted states' means adds: ``state_distance`` of the expected state;
+          ``predicted_distance``, its mean over all that is not known, with
+          ``predicted_distance_sd`` and the 90 % interval ``predicted_low`` to
+          ``predicted_high``; ``relative_distance`` (over that of doing nothing);
+          ``probability_best`` (of being the nearest), ``probability_better`` (than doing
+          nothing); ``expected_gap``, how much nearer the nearest candidate is expected to be;
+          ``measured_distance`` of the cells themselves, less what their sampling adds (NaN
           without cells); ``share_from_cells`` (of the shift, mean over genes) and
           ``n_cells_seen``.
           The last row, under the label of the controls and with ``is_control``, is doing nothing,
@@ -171,9 +179,8 @@ def design_interventions(
         n_samples=n_samples, rng=generator,
     )  # fmt: skip
     distance = ranked_distance(
-        fit.posteriors, known, wanted.mean, target_variance=wanted.variance,
-        n_samples=n_samples, rng=generator,
-    )  # fmt: skip
+        fit.posteriors, known, wanted.goal, n_samples=n_samples, rng=generator
+    )
     ranking, order = tables.ranking_table(pool, values, removed, distance, known, wanted, fit)
     best = ranking.iloc[0]
     row = {
@@ -202,6 +209,7 @@ def design_interventions(
             "acquisition": acquisition,
             "n_graphs": max(len(fit.ensemble), 1),
             "target": wanted.name,
+            "distance": wanted.distance,
             "candidates": _word(candidates, "fitted"),
             "shift": _word(shift, "fitted"),
             "n_cells": planned,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nextpert.core.posterior.shift_posterior import ShiftPosterior
     from nextpert.core.predict.ranked_distance import RankedDistance
     from nextpert.tl._design_interventions.candidates import Candidates
-    from nextpert.tl._design_interventions.target import Target
+    from nextpert.tl._design_interventions.target import Wanted
 
     Vector = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ def ranking_table(
     removed: Vector,
     distance: RankedDistance,
     known: Sequence[ShiftPosterior],
-    target: Target,
+    target: Wanted,
     fit: FittedPosterior,
 ) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     """Return the ranking, best first, and the positions of its rows in the pool.
@@ -106,11 +106,11 @@ def nothing_of(ranking: pd.DataFrame) -> pd.Series:
     return ranking[ranking["is_control"].to_numpy(dtype=bool)].iloc[0]
 
 
-def _nothing(distance: RankedDistance, target: Target, fit: FittedPosterior) -> pd.DataFrame:
+def _nothing(distance: RankedDistance, target: Wanted, fit: FittedPosterior) -> pd.DataFrame:
     """Return the row of doing nothing, for reference; what has no meaning there is NaN."""
-    apart = float(((fit.control_mean - target.mean) ** 2).sum()) - _noise(target)
+    apart = float(target.goal.distance(fit.control_mean[None])[0]) - target.goal.floor
     if fit.expectation is not None:
-        apart -= _sampled(fit, 0)
+        apart -= target.goal.excess(_sampled(fit, 0))
     row = {
         "rank": 0,
         "perturbation": str(fit.params["control"]),
@@ -131,32 +131,30 @@ def _nothing(distance: RankedDistance, target: Target, fit: FittedPosterior) -> 
 
 
 def _measured(
-    pool: Candidates, known: ShiftPosterior, target: Target, fit: FittedPosterior
+    pool: Candidates, known: ShiftPosterior, target: Wanted, fit: FittedPosterior
 ) -> Vector:
     """Return squared distances of the cells' own means, less what sampling adds; else NaN."""
-    apart = ((known.mean - target.mean) ** 2).sum(axis=1)
-    noise = _noise(target)
-    sampled = np.array([_sampling(name, fit) for name in pool.interventions.names])
-    return np.where(known.n > 0, np.maximum(apart - noise - sampled, 0.0), np.nan)
+    apart = target.goal.distance(known.mean)
+    sampled = np.array(
+        [target.goal.excess(_sampling(name, fit)) for name in pool.interventions.names]
+    )
+    measured = np.maximum(apart - target.goal.floor - sampled, 0.0)
+    return np.where(known.n > 0, measured, np.nan)
 
 
-def _sampling(name: str, fit: FittedPosterior) -> float:
-    """Return the summed sampling variance of the mean of a perturbation's cells."""
+def _sampling(name: str, fit: FittedPosterior) -> Vector:
+    """Return the sampling variance of the mean of a perturbation's cells, ``(n_genes,)``."""
     names = fit.environments["perturbation"].astype(str).tolist()
     if fit.expectation is None or name not in names:
-        return 0.0
+        return np.zeros(len(fit.genes))
     return _sampled(fit, 1 + names.index(name))
 
 
-def _sampled(fit: FittedPosterior, row: int) -> float:
+def _sampled(fit: FittedPosterior, row: int) -> Vector:
     assert fit.expectation is not None
     screen = fit.expectation.screen
     n = int(screen.n[row])
-    return float(screen.squares[row].sum()) / max(n * (n - 1), 1)
-
-
-def _noise(target: Target) -> float:
-    return 0.0 if target.variance is None else float(target.variance.sum())
+    return screen.squares[row] / max(n * (n - 1), 1)
 
 
 def is_flat(removed: Vector) -> bool:

@@ -15,7 +15,7 @@ from nextpert.core.plan.power import DistancePrecision
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nextpert.tl._design_interventions.target import Target
+    from nextpert.tl._design_interventions.target import Wanted
     from nextpert.tl._plan_cells.screen import Measured
 
     Array = NDArray[np.float64]
@@ -59,26 +59,30 @@ class Distances:
         return beyond
 
 
-def read_distances(measured: Measured, target: Target) -> Distances | None:
-    """Return distances and their precision; ``None`` where no perturbation is left to measure."""
-    noise = measured.noise
+def read_distances(measured: Measured, target: Wanted) -> Distances | None:
+    """Return distances and their precision; ``None`` where no perturbation is left to measure.
+
+    Weights of genes count as units in which they are measured.
+    """
+    noise, root = measured.noise, np.sqrt(target.goal.weights)
+    both = np.outer(root, root)
     own = [
         j for j, name in enumerate(measured.names, start=1)
-        if name != target.name and noise.pooled.n_cells[j] > 1
+        if name != target.label and noise.pooled.n_cells[j] > 1
     ]  # fmt: skip
     if not own:
         return None
-    goal = _covariance(noise.covariance, target)
-    away = noise.pooled.mean - target.mean
+    goal = both * _covariance(noise.covariance, target)
+    away = root * (noise.pooled.mean - target.goal.states[0])
     every = np.array([
-        away[j] @ away[j] - noise.spread(j) * noise.variance(j).sum() - np.trace(goal)
+        away[j] @ away[j] - noise.spread(j) * (root**2 @ noise.variance(j)) - np.trace(goal)
         for j in range(len(away))
     ])  # fmt: skip
     rows = np.array(own)[np.argsort(every[own], kind="stable")]
     found, apart, sd = [], [], []
     for row, j in enumerate(rows):
         k = rows[0] if row else rows[min(1, len(rows) - 1)]
-        cells = noise.cell_covariance(j), noise.cell_covariance(k)
+        cells = both * noise.cell_covariance(j), both * noise.cell_covariance(k)
         errors = cells[0] * noise.spread(j), cells[1] * noise.spread(k)
         plan = measured.layout
         one = DistancePrecision.of_distance(
@@ -121,10 +125,8 @@ def distances_table(
     )
 
 
-def _covariance(cell: Array, target: Target) -> Array:
+def _covariance(cell: Array, target: Wanted) -> Array:
     """Return the covariance of the target's mean: its variances, and the cells' correlations."""
-    if target.variance is None:
-        return np.zeros_like(cell)
     own = np.maximum(cell.diagonal(), np.finfo(float).tiny)
-    root = np.sqrt(np.asarray(target.variance) / own)
+    root = np.sqrt(target.goal.variances[0] / own)
     return cell * np.outer(root, root)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
 
+    from nextpert._adata.target import Target
+
 STOP_AT = 0.9  # probability of being good enough at which a campaign stops
 
 logger = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 def plan_cells(
     adata: ad.AnnData,
-    target: str | tuple[str, str] | Mapping[str, float] | pd.Series | None = None,
+    target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Target | None = None,
     *,
     posterior_key: str = "dag_blr",
     effect: float = 0.2,
@@ -72,8 +74,10 @@ def plan_cells(
     adata
         Cells x genes, after :func:`fit_dag_blr`, whose panel, labels, guides and batches are used.
     target
-        A perturbation label, a pair ``(obs key, value)``, or a mapping gene -> wanted mean, as in
-        :func:`design_interventions`. ``None`` (default) plans for effects alone.
+        A perturbation label, a pair ``(obs key, value)``, a mapping gene -> wanted mean, or a
+        :class:`nextpert.Target`, as in :func:`design_interventions`; of one that is more than a
+        state, with weights or in units of noise, only when to stop is told. ``None``
+        (default) plans for effects alone.
     posterior_key
         The ``key_added`` of the fit.
     effect
@@ -116,7 +120,7 @@ def plan_cells(
           ``power``, the share of genes in which the effect is found; with a target
           ``distance_half_width`` of the nearest (share of the controls' distance) and
           ``right_choice``, the probability that it comes out nearer than the second.
-          ``distances`` (with a target), one row a perturbation, nearest first: ``distance``
+          ``distances`` (with a wanted state), one row a perturbation, nearest first: ``distance``
           (unbiased, squared units), ``sd``, ``relative_distance``, ``cells_needed`` and
           ``guides_needed`` for ``tolerance``, ``difference`` to the nearest (of the nearest, to
           the second) and ``cells_to_tell``, ``guides_to_tell``: those of each with which it is
@@ -135,7 +139,7 @@ def plan_cells(
         If there is no fit, it has no perturbed cells, the target or a candidate is unknown, or a
         number is out of range. Nothing is written then.
     TypeError
-        If ``target`` is none of the three.
+        If ``target`` is none of its forms.
 
     Examples
     --------
@@ -165,7 +169,9 @@ def plan_cells(
     if target is not None:
         goal = read_target(adata, target, fit, str(fit.params["perturbation_key"]))
     measured = read_measured(adata, fit, n_guides, n_replicates)
-    found = None if goal is None else read_distances(measured, goal)
+    # Of other goals no closed form of the precision is known.
+    closed = None if goal is None or not goal.goal.is_state else goal
+    found = None if closed is None else read_distances(measured, closed)
     genes = genes_table(fit.genes, measured, **wanted_size)
     stored: dict[str, Any] = {
         "genes": genes,
@@ -187,7 +193,7 @@ def plan_cells(
         "posterior_key": posterior_key,
     }
     if goal is not None:
-        params["target"] = goal.name
+        params |= {"target": goal.name, "distance": goal.distance}
     if goal is not None and found is not None:
         options = {"tolerance": float(tolerance), "power": wanted_size["power"]}
         stored["distances"] = distances_table(found, confidence=float(confidence), **options)

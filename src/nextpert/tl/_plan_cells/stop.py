@@ -13,14 +13,14 @@ from nextpert.tl._design_interventions.candidates import read_candidates
 
 if TYPE_CHECKING:
     from nextpert._adata import FittedPosterior
-    from nextpert.tl._design_interventions.target import Target
+    from nextpert.tl._design_interventions.target import Wanted
 
 NOTHING = "doing nothing"
 
 
 def ask(
     fit: FittedPosterior,
-    target: Target,
+    target: Wanted,
     candidates: Any,
     *,
     tolerance: float,
@@ -38,7 +38,7 @@ def ask(
     pool = read_candidates(candidates, None, fit)
     names, prior = pool.interventions.names, pool.prior
     if candidates is None or isinstance(candidates, str):
-        kept = [j for j, name in enumerate(names) if name != target.name]
+        kept = [j for j, name in enumerate(names) if name != target.label]
         names, prior = [names[j] for j in kept], prior.rows(kept)
     if not names:
         message = (
@@ -50,9 +50,8 @@ def ask(
     told = hasattr(candidates, "items")  # a table of shifts, whatever the names
     measured = [name in seen and not told for name in names]
     found = ranked_distance(
-        fit.posteriors, fit.known(prior), target.mean, target_variance=target.variance,
-        n_samples=n_samples, rng=rng,
-    )  # fmt: skip
+        fit.posteriors, fit.known(prior), target.goal, n_samples=n_samples, rng=rng
+    )
     said: Stopping = stopping(found, measured, tolerance=tolerance, confidence=confidence)
     return {
         "best_known": [*names, NOTHING][said.chosen],

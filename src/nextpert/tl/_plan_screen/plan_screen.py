@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
 
+    from nextpert._adata.target import Target
+
 logger = logging.getLogger(__name__)
 
 
 def plan_screen(
     adata: ad.AnnData,
-    target: str | tuple[str, str] | Mapping[str, float] | pd.Series,
+    target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Target,
     *,
     n_perturbations: int = 8,
     n_cells: int = 2000,
@@ -167,9 +169,8 @@ def plan_screen(
     generator = as_rng(rng)
     known = fit.known(pool.prior)
     distance = ranked_distance(
-        fit.posteriors, known, wanted.mean, target_variance=wanted.variance,
-        n_samples=n_samples, rng=generator,
-    )  # fmt: skip
+        fit.posteriors, known, wanted.goal, n_samples=n_samples, rng=generator
+    )
     plan = choose_wells(
         fit.posteriors, known, wanted, distance, limits, wells, aim=aim,
         most_new=most_new, fixed_controls=n_controls, rng=generator,
@@ -194,6 +195,7 @@ def plan_screen(
         "cells": fit.cells,
         "params": {
             "target": wanted.name,
+            "distance": wanted.distance,
             "aim": aim,
             "n_perturbations": int(n_perturbations),
             "n_cells": int(n_cells),

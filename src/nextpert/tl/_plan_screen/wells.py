@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nextpert.core import DagBlr
     from nextpert.core.posterior.shift_posterior import ShiftPosterior
     from nextpert.core.predict.ranked_distance import RankedDistance
-    from nextpert.tl._design_interventions.target import Target
+    from nextpert.tl._design_interventions.target import Wanted
     from nextpert.tl._plan_screen.constraints import Constraints
 
     Vector = NDArray[np.float64]
@@ -83,7 +83,7 @@ def split_cells(total: int, size: int, n_controls: int | None, least: int) -> We
 def choose_wells(
     posteriors: Sequence[DagBlr],
     known: Sequence[ShiftPosterior],
-    target: Target,
+    target: Wanted,
     distance: RankedDistance,
     limits: Constraints,
     wells: Wells,
@@ -97,7 +97,7 @@ def choose_wells(
     # Only what matters for candidates that may come nearer than doing nothing is worth learning.
     nearer, nearest = distance.nearer[:-1], distance.nearest[:-1]
     civ = UncertainCiv(
-        posteriors, known, target.mean, n_cells=wells.each, noise_aware=True,
+        posteriors, known, target.goal, n_cells=wells.each, noise_aware=True,
         weights=nearer if nearer.any() else None, rng=rng,
     )  # fmt: skip
     learned = _Learned(civ)

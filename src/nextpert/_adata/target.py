@@ -1,0 +1,251 @@
+"""``nextpert.Target``: what a lab wants of cells, in its own words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nextpert._adata.panel import closest, in_order, list_names
+
+State = str | tuple[str, str] | Mapping[str, float] | pd.Series
+Numbers = Mapping[str, float] | pd.Series
+
+# How distances are measured, and in what, as axes say it.
+DISTANCES = {
+    "squared": "squared, log-normalised expression²",
+    "noise": "squared, variances of control cells",
+    "cosine": "1 - cosine of the angle",
+}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Target:
+    """What is wanted of cells: states, a signature, bounds, what to stay away from.
+
+    Everything given counts, and the distances are added up, so that 0 says that all of it is
+    reached. See :class:`nextpert.core.Goal` for the formula. Wherever a function takes a
+    ``target``, a plain label, pair or mapping stands for ``Target(state=...)``.
+
+    Parameters
+    ----------
+    state
+        The wanted state: a perturbation label (the mean of its cells); a group, as a tuple
+        ``(obs key, value)``; or a mapping gene -> wanted mean, log-normalised expression, in
+        which unlisted genes of the panel keep their control mean. A list holds several; of
+        squared distances the sum is that to their mean by ``shares``, and a constant.
+    shares
+        What each of several states counts for; alike by default.
+    signature
+        Mapping gene -> wanted change from the control mean, up above 0 and down below,
+        log-normalised expression (standard deviations with ``distance="noise"``). The distance is
+        what the change lacks of it along its direction: genes make up for each other as in a
+        score, and more does no harm.
+    at_least, at_most
+        Mappings gene -> least and most mean wanted; both of a gene for a range. Genes do not make
+        up for each other.
+    away_from
+        A state to stay away from, or a list of them, as toxicity; in the forms of ``state``.
+    margin
+        How far to stay away, as a distance that is not squared. ``None`` (default): as far as
+        control cells are.
+    weights
+        What genes count for: ``None`` (default), all alike; a list of genes, a program, of which
+        each counts for 1 and all others for nothing; or a mapping gene -> weight.
+    penalty
+        What bounds and margins count for beside state and signature.
+    distance
+        ``"squared"`` (default): squared differences of log-normalised expression. ``"noise"``:
+        in units of the variance of control cells, gene by gene. Correlations of genes are left
+        out on purpose: their inverse would weigh most what no cell ever differs by, and takes
+        far more cells than genes. ``"cosine"``: the direction from the control cells alone,
+        one minus the cosine of the angle to the wanted change, 0 to 2; for ``state`` or
+        ``signature``, with ``weights``.
+
+    Raises
+    ------
+    ValueError
+        If nothing is wanted, a word is unknown, a number impossible, or parts exclude each other.
+    TypeError
+        If a part is of a wrong type.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> npt.Target(signature={"STAT1": -1, "IRF1": -0.5}, distance="noise")
+    Target(signature={'STAT1': -1, 'IRF1': -0.5}, distance='noise')
+    >>> npt.Target(state=("cell_type", "memory"), at_most={"MYC": 1.2}, away_from="TOX")
+    Target(state=('cell_type', 'memory'), at_most={'MYC': 1.2}, away_from='TOX')
+    """
+
+    state: State | list[Any] | None = None
+    shares: Iterable[float] | None = None
+    signature: Numbers | None = None
+    at_least: Numbers | None = None
+    at_most: Numbers | None = None
+    away_from: State | list[Any] | None = None
+    margin: float | None = None
+    weights: Numbers | Iterable[str] | None = None
+    penalty: float = 1.0
+    distance: str = "squared"
+
+    def __post_init__(self) -> None:
+        if self.distance not in DISTANCES:
+            message = (
+                f"distance must be one of {', '.join(DISTANCES)}, but is {self.distance!r}."
+                f"{closest([str(self.distance)], DISTANCES)}"
+            )
+            raise ValueError(message)
+        for name in ("signature", "at_least", "at_most"):
+            _require_numbers(getattr(self, name), name)
+        if isinstance(self.weights, (Mapping, pd.Series)):
+            _require_numbers(self.weights, "weights", least=0)
+            if not any(weight for _, weight in self.weights.items()):
+                message = "weights are all 0: give a gene that counts."
+                raise ValueError(message)
+        elif self.weights is not None:
+            object.__setattr__(self, "weights", _names(self.weights))
+        if self.shares is not None:
+            object.__setattr__(self, "shares", _shares(self.shares))
+        _require_number(self.penalty, "penalty")
+        if self.margin is not None:
+            _require_number(self.margin, "margin")
+        for name in ("state", "away_from"):
+            _require_states(getattr(self, name), name)
+        self._require_parts()
+
+    def _require_parts(self) -> None:
+        pulls = self.state is not None or self.signature is not None
+        bounds = self.at_least is not None or self.at_most is not None
+        message = ""
+        if not pulls and not bounds:
+            message = "A Target wants something: give state, signature, at_least or at_most."
+        elif self.margin is not None and self.away_from is None:
+            message = "margin is how far to stay away: give away_from too."
+        elif self.shares is not None and not (
+            isinstance(self.state, list) and len(self.state) == len(list(self.shares))
+        ):
+            message = "shares are of several states: give state as a list, and one share for each."
+        elif self.distance == "cosine":
+            both = self.state is not None and self.signature is not None
+            if not pulls or both or bounds or self.away_from is not None:
+                message = (
+                    "distance='cosine' takes state or signature, and weights: leave the others out."
+                )
+        if message:
+            raise ValueError(message)
+
+    def __repr__(self) -> str:
+        told = (
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in fields(self)
+            if not _is_default(getattr(self, field.name), field.default)
+        )
+        return f"Target({', '.join(told)})"
+
+
+def as_target(target: Any) -> Target:
+    """Return a target as it is, and a label, pair or mapping as the target of that state.
+
+    Raises
+    ------
+    TypeError
+        If it is none of them.
+
+    Examples
+    --------
+    >>> from nextpert._adata.target import as_target
+    >>> as_target("STAT1")
+    Target(state='STAT1')
+    """
+    if isinstance(target, Target):
+        return target
+    if not is_state(target):
+        message = (
+            "target must be a perturbation label, a pair (obs key, value), a mapping "
+            f"{{gene: wanted mean}}, or a nextpert.Target, but is of type {type(target).__name__}."
+        )
+        raise TypeError(message)
+    return Target(state=target)
+
+
+def is_state(value: Any) -> bool:
+    """Whether a value is a state in one of its forms."""
+    pair = isinstance(value, tuple) and len(value) == 2
+    return pair or isinstance(value, (str, Mapping, pd.Series))
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    return value is default or (isinstance(value, (str, Real)) and value == default)
+
+
+def _require_states(value: Any, name: str) -> None:
+    for state in value if isinstance(value, list) else [value]:
+        if state is not None and not is_state(state):
+            message = (
+                f"{name} must be a perturbation label, a pair (obs key, value), a mapping {{gene: "
+                f"mean}}, or a list of these, but holds {state!r}."
+            )
+            raise TypeError(message)
+    if isinstance(value, list) and (not value or None in value):
+        message = f"{name} is a list without states, or with None in it: name each of them."
+        raise ValueError(message)
+
+
+def _names(value: Any) -> list[str]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        message = f"weights must be genes, or a mapping of genes to numbers, but is {value!r}."
+        raise TypeError(message)
+    names = [str(gene) for gene in in_order(value)]
+    if not names or len(set(names)) < len(names):
+        message = "weights must name at least one gene, and every gene once."
+        raise ValueError(message)
+    return names
+
+
+def _shares(value: Any) -> list[float]:
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
+        message = f"shares must be a list of numbers, but is {value!r}."
+        raise TypeError(message)
+    found = list(value)
+    for share in found:
+        _require_number(share, "shares")
+    if not any(found):
+        message = "shares are all 0: give a state that counts."
+        raise ValueError(message)
+    return found
+
+
+def _require_numbers(value: Any, name: str, least: float = -np.inf) -> None:
+    if value is None:
+        return
+    if not isinstance(value, (Mapping, pd.Series)):
+        message = f"{name} must be a mapping {{gene: number}}, but is {value!r}."
+        raise TypeError(message)
+    genes = [str(gene) for gene, _ in value.items()]
+    if not genes or len(set(genes)) < len(genes):
+        message = f"{name} must name at least one gene, and every gene once."
+        raise ValueError(message)
+    for gene, number in value.items():
+        if isinstance(number, bool) or not isinstance(number, Real):
+            message = f"{name}[{gene!r}] must be a number, but is {number!r}."
+            raise TypeError(message)
+    bad = [gene for gene, number in value.items() if not np.isfinite(number) or number < least]
+    if bad:
+        what = "finite numbers" if least == -np.inf else f"finite numbers of at least {least:g}"
+        message = f"{name} must hold {what}, but does not for {list_names(map(str, bad))}."
+        raise ValueError(message)
+
+
+def _require_number(value: Any, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        message = f"{name} must be a number, but is {value!r}."
+        raise TypeError(message)
+    if not math.isfinite(value) or value < 0:
+        message = f"{name} must be a finite number of at least 0, but is {value!r}."
+        raise ValueError(message)

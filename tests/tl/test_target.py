@@ -1,0 +1,197 @@
+"""``nextpert.Target`` against the same distances worked out from the cells, and its errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert._adata import posterior_from
+from nextpert.core.predict.ranked_distance import ranked_distance
+from nextpert.tl._design_interventions.target import read_target
+
+pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
+
+
+@pytest.fixture
+def fitted(small_screen, arcs):
+    npt.tl.learn_dag(small_screen, method="given", dag=arcs, genes=list(small_screen.var_names))
+    npt.tl.fit_dag_blr(small_screen)
+    return small_screen
+
+
+def cells(adata, label):
+    return np.asarray(adata.X[(adata.obs["perturbation"] == label).to_numpy()])
+
+
+def read(adata, **parts):
+    return read_target(adata, npt.Target(**parts), posterior_from(adata), "perturbation")
+
+
+def ranking(adata, target, **options):
+    npt.tl.design_interventions(adata, target, **options)
+    return adata.uns["design"]["ranking"].set_index("perturbation")
+
+
+POINTS = np.random.default_rng(0).normal(2, 1, size=(20, 8))
+
+
+def test_a_target_of_one_state_is_the_state(fitted):
+    for state in ("MYC", {"MYC": 1.0}, ("perturbation", "OXR1"), pd.Series({"STK3": 0.0})):
+        for acquisition in ("civ", "greedy", "ei"):
+            plain = ranking(fitted, state, acquisition=acquisition)
+            target = fitted.uns["design"]["params"]["target"]
+            same = ranking(fitted, npt.Target(state=state), acquisition=acquisition)
+            pd.testing.assert_frame_equal(same, plain)
+            assert fitted.uns["design"]["params"]["target"] == target
+            assert len(fitted.uns["design"]["trace"]) < 4 * 3 + 1
+
+
+def test_parts_are_read_from_the_cells(fitted):
+    genes = list(fitted.var_names)
+    myc, stk3, control = (cells(fitted, label) for label in ("MYC", "STK3", "control"))
+    c, sd = control.mean(axis=0), control.std(axis=0, ddof=1)
+    two = read(fitted, state=["MYC", "STK3"], shares=[3, 1])
+    wanted = sum(
+        share * ((POINTS - x.mean(axis=0)) ** 2).sum(axis=1)
+        for share, x in ((0.75, myc), (0.25, stk3))
+    )
+    np.testing.assert_allclose(two.goal.distance(POINTS), wanted)
+    floor = sum(
+        share * (x.var(axis=0, ddof=1) / len(x)).sum() for share, x in ((0.75, myc), (0.25, stk3))
+    )
+    assert two.goal.floor == pytest.approx(floor)
+    assert two.name == "3 x MYC, 1 x STK3"
+    noise = read(fitted, state="MYC", distance="noise")
+    wanted = (((POINTS - myc.mean(axis=0)) / sd) ** 2).sum(axis=1)
+    np.testing.assert_allclose(noise.goal.distance(POINTS), wanted)
+    assert noise.name == "MYC; in units of noise"
+    a, b = genes[1], genes[4]
+    change = read(fitted, signature={a: -2, b: 1}, distance="noise")
+    z = (POINTS - c) / sd
+    lacking = np.maximum(np.sqrt(5) - (-2 * z[:, 1] + z[:, 4]) / np.sqrt(5), 0)
+    np.testing.assert_allclose(change.goal.distance(POINTS), lacking**2)
+    np.testing.assert_allclose((change.mean - c)[[1, 4]], [-2 * sd[1], sd[4]])
+    assert change.name == f"change of {a} -2, {b} +1; in units of noise"
+    turned = read(fitted, signature={a: -2, b: 1}, distance="cosine", weights=[a, b])
+    d = (POINTS - c)[:, [1, 4]]
+    wanted = 1 - d @ [-2, 1] / np.sqrt(5) / np.linalg.norm(d, axis=1)
+    np.testing.assert_allclose(turned.goal.distance(POINTS), wanted)
+    bound = read(fitted, at_least={a: 9, b: 0}, at_most={b: 0.5}, weights={a: 2, b: 1}, penalty=3)
+    over = np.maximum(np.maximum(POINTS[:, 4] - 0.5, -POINTS[:, 4]), 0) ** 2
+    np.testing.assert_allclose(
+        bound.goal.distance(POINTS), 3 * (2 * np.maximum(9 - POINTS[:, 1], 0) ** 2 + over)
+    )
+    apart = read(fitted, state="MYC", away_from=["STK3", {a: 0.0}], margin=4)
+    given = np.where(np.arange(8) == 1, 0, c)
+    wanted = ((POINTS - myc.mean(axis=0)) ** 2).sum(axis=1)
+    for state in (stk3.mean(axis=0), given):
+        wanted += np.maximum(4 - np.linalg.norm(POINTS - state, axis=1), 0) ** 2
+    np.testing.assert_allclose(apart.goal.distance(POINTS), wanted)
+    away = read(fitted, state="MYC", away_from="STK3").goal.margins[0]
+    assert away == pytest.approx(np.linalg.norm(c - stk3.mean(axis=0)))
+
+
+def test_the_ranking_measures_as_the_target_says(fitted):
+    genes = list(fitted.var_names)
+    target = npt.Target(state="STK3", weights=genes[:3], distance="noise")
+    table = ranking(fitted, target, acquisition="ei")
+    stored = fitted.uns["design"]
+    assert stored["params"]["distance"] == "noise"
+    wanted, x = cells(fitted, "STK3"), cells(fitted, "OXR1")
+    scale = (1 / cells(fitted, "control").var(axis=0, ddof=1))[:3]
+    apart = (scale * ((x.mean(axis=0) - wanted.mean(axis=0)) ** 2)[:3]).sum()
+    for each in (x, wanted):
+        apart -= (scale * each.var(axis=0, ddof=1)[:3] / len(each)).sum()
+    assert table.loc["OXR1", "measured_distance"] == pytest.approx(apart)
+    fit = posterior_from(fitted)
+    known = fit.known(fit.averaged)
+    goal = read_target(fitted, target, fit, "perturbation").goal
+    found = ranked_distance(fit.posteriors, known, goal, n_samples=4000, rng=1)
+    names = fit.environments["perturbation"].astype(str)
+    np.testing.assert_allclose(table.loc[names, "state_distance"], np.maximum(found.centre[:-1], 0))
+    near = np.abs(table.loc[names, "predicted_distance"] - np.maximum(found.mean[:-1], 0))
+    assert (near < 5 * found.sd[:-1] / np.sqrt(400) + 1e-9).all()
+
+
+def test_what_is_wanted_decides_what_is_best(fitted):
+    low = cells(fitted, "MYC").mean(axis=0)
+    genes, c = list(fitted.var_names), cells(fitted, "control").mean(axis=0)
+    moved = {g: float(d) for g, d in zip(genes, low - c, strict=True) if abs(d) > 0.2}
+    for options in ({}, {"distance": "noise"}, {"distance": "cosine", "weights": genes}):
+        for acquisition in ("ei", "greedy"):
+            table = ranking(
+                fitted, npt.Target(signature=moved, **options), acquisition=acquisition,
+                candidates=["MYC", "OXR1", "STK3"],
+            )  # fmt: skip
+            assert table.index[0] == "MYC"
+    halfway = {"MYC": float((c[genes.index("MYC")] + low[genes.index("MYC")]) / 2)}
+    table = ranking(fitted, npt.Target(at_most=halfway))
+    assert set(table.index[table["probability_best"] > 0.01]) <= {"MYC", "MYC+OXR1"}
+    apart = npt.Target(at_most=halfway, away_from="MYC", penalty=10)
+    assert ranking(fitted, apart, acquisition="ei").index[0] == "MYC+OXR1"
+
+
+def test_plans_take_a_target(fitted):
+    target = npt.Target(signature={"MYC": -1.0}, distance="cosine")
+    npt.tl.plan_screen(fitted, target, n_perturbations=1, n_cells=200, aim="best")
+    plan = fitted.uns["plan"]
+    assert plan["params"]["distance"] == "cosine"
+    assert "MYC" in plan["plate"]["perturbation"].iloc[0]
+    assert "1 - cosine" in npt.pl.plan_screen(fitted, return_fig=True).axes[0].get_xlabel()
+    npt.tl.design_interventions(fitted, npt.Target(state="MYC", distance="noise"))
+    assert "variances of control" in npt.pl.design(fitted, return_fig=True).axes[0].get_xlabel()
+
+
+def test_bad_targets_are_refused_and_nothing_is_written(fitted):
+    before = set(fitted.uns)
+    wrong = {
+        "wants something": {},
+        "at_most of target names genes outside the panel": {"at_most": {"MYCC": 1}},
+        "signature of target names genes outside the panel: NOPE": {"signature": {"NOPE": 1}},
+        "weights of target names genes outside": {"state": "MYC", "weights": ["MYCC"]},
+        "close": {"state": "MYCC"},
+        "Close matches: squared": {"state": "MYC", "distance": "square"},
+        "at_least is above at_most for MYC": {"at_least": {"MYC": 2}, "at_most": {"MYC": 1}},
+        "count for nothing by weights": {"at_least": {"MYC": 2}, "weights": ["STK3"]},
+        "reached by the control cells already": {"at_least": {"MYC": -9}},
+        "control state itself": {"state": "control"},
+        "give a margin above 0": {"state": "MYC", "away_from": "control"},
+        "give away_from too": {"state": "MYC", "margin": 1},
+        "give state as a list": {"state": "MYC", "shares": [1]},
+        "one share for each": {"state": ["MYC", "STK3"], "shares": [1]},
+        "shares are all 0": {"state": ["MYC", "STK3"], "shares": [0, 0]},
+        "list without states": {"state": []},
+        "takes state or signature": {"at_least": {"MYC": 2}, "distance": "cosine"},
+        "weights are all 0": {"state": "MYC", "weights": {"MYC": 0}},
+        "weights must hold finite numbers of at least 0": {"state": "MYC", "weights": {"MYC": -1}},
+        "must hold finite numbers": {"signature": {"MYC": np.nan}},
+        "at least one gene": {"signature": {}},
+        "penalty must be a finite": {"state": "MYC", "penalty": -1},
+        "asks for no change": {"signature": {"MYC": 0.0}},
+    }
+    for message, parts in wrong.items():
+        with pytest.raises(ValueError, match=f"(?i){message}"):
+            npt.tl.design_interventions(fitted, npt.Target(**parts))
+    kinds = {
+        "signature must be a mapping": {"signature": ["MYC"]},
+        r"at_most\['MYC'\] must be a number": {"at_most": {"MYC": "high"}},
+        "weights must be genes": {"state": "MYC", "weights": "MYC"},
+        "state must be a perturbation label": {"state": 3},
+        "shares must be": {"state": ["MYC", "STK3"], "shares": "ab"},
+        "penalty must be a number": {"state": "MYC", "penalty": "much"},
+    }
+    for message, parts in kinds.items():
+        with pytest.raises(TypeError, match=message):
+            npt.Target(**parts)
+    fitted.X[(fitted.obs["perturbation"] == "control").to_numpy(), 2] = 1.0
+    with pytest.warns(UserWarning, match="changed"), pytest.raises(ValueError, match="do not vary"):
+        npt.tl.design_interventions(fitted, npt.Target(state="MYC", distance="noise"))
+    assert set(fitted.uns) == before
+
+
+def test_a_target_reads_well():
+    target = npt.Target(at_least={"A": 1}, weights={"A", "B"}, penalty=2)
+    assert repr(target) == "Target(at_least={'A': 1}, weights=['A', 'B'], penalty=2)"
+    assert "npt.Target" not in repr(npt.Target(state="A", penalty=1))
