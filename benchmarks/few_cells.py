@@ -5,7 +5,9 @@ the remaining cells: the squared error summed over genes, less the sampling vari
 it is scored on, the mean over perturbations and repeats. Perturbations with fewer than n + 20
 cells are left out at that n. The graph is learned from the same cells, with indicators of the
 perturbations. "Own genes expected": the change of the perturbed gene is expected by the efficacy of
-the screen's perturbations; else all shifts are expected to be 0.
+the screen's perturbations; else all shifts are expected to be 0. "Averaged": over the models with
+and without the graph, weighted by Stein's estimate of their error, as ``tl.fit_dag_blr`` does; the
+same with the learned graph turned round, wrong on purpose. "Weight" is that of the graph.
 
 Intervals are those of effects, from fits without half of the controls (the graph as before). They
 have to hold the mean of the remaining cells less that of the other controls, whose sampling
@@ -33,6 +35,7 @@ from benchmarks._screens import SOURCES, add_arguments, screens_of
 from benchmarks._shrinkage import ash, james_stein
 from nextpert.core import Dag, DagBlr, ScreenMoments, boss, exogenous_moments
 from nextpert.core.cells.pool_guides import PooledGuides, guide_variance, pool_guides
+from nextpert.core.effects.averaged import Averaged, Model, learn_average
 from nextpert.core.effects.effects import perturbation_effects
 from nextpert.core.effects.efficacy import learn_efficacy
 from nextpert.core.effects.random_shifts import RandomShifts, fit_random_shifts
@@ -44,6 +47,8 @@ CELLS = (10, 25, 50, 100, 200)
 LEFT = 20  # cells to score on, at least
 SHRUNKEN = "adaptive shrinkage, no graph"
 OWN, LEARNED = f"{SHRUNKEN}, own genes expected", "the same, learned graph"
+AVERAGED = "averaged over both"
+TURNED, AVERAGED_TURNED = "learned graph turned round", "averaged over that and no graph"
 Z = 1.6449  # of a 90 % interval
 
 
@@ -104,14 +109,23 @@ def fit(dag: Dag, pooled: PooledGuides, cells: Cells | None = None) -> RandomShi
     return fit_random_shifts(DagBlr(dag), pooled, shift, own=own)
 
 
-def fits(dag: Dag, pooled: PooledGuides, cells: Cells) -> dict[str, RandomShifts]:
+def fits(dag: Dag, pooled: PooledGuides, cells: Cells) -> dict[str, Averaged]:
     """Return the fits by the name of their row."""
-    empty = Dag.from_edges(dag.n_nodes, [])
-    return {
-        SHRUNKEN: fit(empty, pooled),
-        OWN: fit(empty, pooled, cells),
-        LEARNED: fit(dag, pooled, cells),
-    }
+    p = dag.n_nodes
+    turned = Dag.from_edges(p, [(child, parent) for parent, child in dag.edges()])
+    empty = Dag.from_edges(p, [])
+    alone, own, learned, wrong = (
+        Model([found.posterior], found.prior)
+        for found in (
+            fit(empty, pooled), *(fit(each, pooled, cells) for each in (empty, dag, turned))
+        )
+    )  # fmt: skip
+    within = pooled.scatter / (pooled.n_cells.sum() - len(pooled.n))
+    out = {SHRUNKEN: (alone,), OWN: (own,), LEARNED: (learned,), TURNED: (wrong,)}
+    for name, models in ((AVERAGED, (learned, own)), (AVERAGED_TURNED, (wrong, own))):
+        weights = learn_average(models, within).tolist()
+        out[name] = tuple(replace(m, weight=w) for m, w in zip(models, weights, strict=True))
+    return {name: Averaged(models) for name, models in out.items()}
 
 
 def pool(found: ScreenMoments) -> PooledGuides:
@@ -120,16 +134,18 @@ def pool(found: ScreenMoments) -> PooledGuides:
     return pool_guides(found, np.arange(n), n)
 
 
-def inside(shown: RandomShifts, truth: np.ndarray, noise: np.ndarray) -> np.ndarray:
+def inside(shown: Averaged, truth: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Return which intervals hold means of other cells, their sampling variance added."""
-    found = perturbation_effects([shown.posterior], shown.prior)
+    found = perturbation_effects(shown.posteriors, shown.priors, weights=shown.weights)
     low = found.mean - np.sqrt((found.mean - found.lower) ** 2 + Z**2 * noise)
     high = found.mean + np.sqrt((found.upper - found.mean) ** 2 + Z**2 * noise)
     return (low <= truth) & (truth <= high)
 
 
-def estimates(found: ScreenMoments, dag: Dag, cells: Cells) -> dict[str, np.ndarray]:
-    """Return the states of all perturbations by each way."""
+def estimates(
+    found: ScreenMoments, dag: Dag, cells: Cells
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Return the states of all perturbations by each way, and weights of the graph."""
     control, effect = found.mean[0], found.mean[1:] - found.mean[0]
     freedom = np.maximum(found.n - 1, 0).sum()
     variance = found.squares.sum(axis=0) / freedom
@@ -142,9 +158,13 @@ def estimates(found: ScreenMoments, dag: Dag, cells: Cells) -> dict[str, np.ndar
         "ash as published": np.array([ash(*pair) for pair in zip(effect, se, strict=True)]),
     }
     out = {name: control + value for name, value in out.items()}
+    weights = {}
     for name, shown in fits(dag, pool(found), cells).items():
-        out[name] = shown.prior.given(shown.posterior).states(shown.posterior)
-    return out
+        every = zip(shown.posteriors, shown.known(), strict=True)
+        out[name] = sum(known.weight * known.states(blr) for blr, known in every)
+        if len(shown.models) > 1:
+            weights[f"weight, {name}"] = shown.models[0].weight
+    return out, weights
 
 
 def few(cells: Cells, n: int, seed: int) -> tuple[dict[str, float], dict[str, np.ndarray], Cells]:
@@ -165,7 +185,7 @@ def few(cells: Cells, n: int, seed: int) -> tuple[dict[str, float], dict[str, np
     found, held = moments(part, train), moments(part, ~train)
     truth, noise = held.mean[1:], held.variance[1:] / held.n[1:, None]
     dag = learn(found)
-    states = estimates(found, dag, part)
+    states, weights = estimates(found, dag, part)
     errors = {
         name: float(((state - truth) ** 2 - noise).sum(axis=1).mean())
         for name, state in states.items()
@@ -177,7 +197,7 @@ def few(cells: Cells, n: int, seed: int) -> tuple[dict[str, float], dict[str, np
         name: inside(shown, truth - other.mean[0], noise)
         for name, shown in fits(dag, less, part).items()
     }
-    return errors, holds, part
+    return errors | weights, holds, part
 
 
 def left_out_guides(cells: Cells, fold: int) -> dict[str, tuple[np.ndarray, float]]:
@@ -209,8 +229,8 @@ def left_out_guides(cells: Cells, fold: int) -> dict[str, tuple[np.ndarray, floa
         count = every.n[controls] / (1.0 + every.n[controls] * tau2)
         zero = np.average(every.mean[controls], axis=0, weights=count)
         noise = every.variance[tested] / every.n[tested, None] + e * (tau2 + 1.0 / count.sum())
-        shown = replace(shown, prior=shown.prior.rows(owner[tested] - 1))
-        out[name] = (inside(shown, every.mean[tested] - zero, noise), tau2)
+        chosen = Averaged((Model([shown.posterior], shown.prior),)).rows(owner[tested] - 1)
+        out[name] = (inside(chosen, every.mean[tested] - zero, noise), tau2)
     return out
 
 
@@ -240,7 +260,7 @@ def run(screen: Screen, guide_key: str | None, sizes: list[int], repeats: int) -
     parts = [
         f"## {screen.name}: {len(cells.names) - 1} perturbations, {cells.x.shape[1]} genes, "
         f"{int((cells.code == 0).sum()):,} controls, {repeats} repeats",
-        "Squared error (number of perturbations with enough cells):",
+        "Squared error (number of perturbations with enough cells), weights of the graph last:",
         table(["", *head], errors),
         "Coverage of 90 % intervals of effects: on average, of the least covered perturbation, and "
         "of own genes:",

@@ -104,6 +104,14 @@ def test_weights_are_those_of_a_general_optimiser(seed):
     np.testing.assert_allclose(value(found), best.fun, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [1e-12, 1e9])
+def test_units_do_not_matter(size):
+    rng = np.random.default_rng(0)
+    away, follows = rng.normal(size=(3, 30)), rng.normal(size=3)
+    found = _least_on_simplex(size * away @ away.T, size * follows)
+    np.testing.assert_allclose(found, _least_on_simplex(away @ away.T, follows), atol=1e-9)
+
+
 def test_equal_models_share_no_harm():
     gram = np.ones((3, 3))
     assert _least_on_simplex(gram, np.zeros(3)).sum() == pytest.approx(1)

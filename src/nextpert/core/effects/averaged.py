@@ -189,10 +189,13 @@ def _estimated(model: Model, within: Array) -> tuple[Array, float]:
 def _least_on_simplex(gram: Array, follows: Array) -> Array:
     """Return the ``w >= 0`` of sum 1 with the least ``w'Gw + 2 w'f``, by trying all supports."""
     k = len(follows)
+    size = max(float(np.trace(gram)), float(np.abs(follows).max()))
+    if size > 0:  # so that units do not matter beside the sum of the weights
+        gram, follows = gram / size, follows / size
     best, least = np.eye(k)[0], np.inf
-    for size in range(1, k + 1):
-        for some in map(list, combinations(range(k), size)):
-            system = np.ones((size + 1, size + 1))
+    for count in range(1, k + 1):
+        for some in map(list, combinations(range(k), count)):
+            system = np.ones((count + 1, count + 1))
             system[:-1, :-1], system[-1, -1] = gram[np.ix_(some, some)], 0.0
             part = np.linalg.lstsq(system, np.append(-follows[some], 1.0), rcond=1e-12)[0][:-1]
             if (part < 0).any():
