@@ -211,6 +211,20 @@ def test_a_weight_of_two_is_a_graph_that_comes_twice(weighted, n_average, uncert
     np.testing.assert_array_equal(found.plate(3)[0], twice.plate(3)[0])
 
 
+def test_gaps_with_and_without_arcs_are_not_compared(uncertain):
+    first, second = several(uncertain)[:2]
+    empty = DagBlr(Dag.from_edges(4, []), noise_var=1.0)
+    alone = replace(first.known, effect=None, weight=0.5)
+    both = UncertainCiv([first.blr, second.blr], [first.known, second.known], TARGET, n_cells=6)
+    found = UncertainCiv(
+        [first.blr, second.blr, empty],
+        [replace(m.known, weight=0.25) for m in (first, second)] + [alone], TARGET, n_cells=6,
+    )  # fmt: skip
+    single = UncertainCiv(empty, alone, TARGET, n_cells=6)
+    expected = (both.values() + single.values()) / 2
+    np.testing.assert_allclose(found.values(), expected, rtol=1e-10)
+
+
 @pytest.mark.parametrize("criterion", ["civ", "civ_ow"])
 @pytest.mark.parametrize("noise_aware", [False, True])
 def test_exact_shifts_are_civ_over_many_graphs(criterion, noise_aware, uncertain):

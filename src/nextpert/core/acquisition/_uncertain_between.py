@@ -97,6 +97,11 @@ class Between:
         self._told: list[Vector] = []
         self._untold: list[Vector] = []
 
+    @property
+    def share(self) -> float:
+        """What its graphs count for together."""
+        return sum(self._shares)
+
     def add(self, left: Vector, level: Vector, spare: Vector, share: float) -> None:
         """Add a graph of some weight: ``left`` of the kernel, and expected gaps without it.
 

@@ -41,7 +41,7 @@ class UncertainCiv:
     candidates after ``n_cells`` cells of one of them, which teach of the weights and of its own
     shift. Where shifts are exact it is :class:`Civ` on a :class:`Pool`, and over several graphs
     :class:`ManyGraphs`: what lies between graphs, the mean over candidates of ``Var_k E_k[g_j]``,
-    is added.
+    is added, among those with arcs and among those without.
 
     Parameters
     ----------
@@ -204,7 +204,8 @@ class UncertainCiv:
         groups, n_ahead = self._groups, self.n_cells * (1 + len(chosen))
         for j in chosen:
             groups = groups.with_alone(j)
-        between = Between(groups)
+        # Gaps are measured in shifts, which without arcs are the effects: not to be compared.
+        between = {has_arcs: Between(groups) for has_arcs in (True, False)}
         floors, befores, excesses = [], [], []
         for (blr, known), share in zip(self._pairs, self._shares, strict=True):
             e, kappa = self._spread(blr, n_ahead, expected=self.noise_aware)
@@ -218,9 +219,13 @@ class UncertainCiv:
             gaps = gaps._replace(cov=cov, group=groups.group)
             for j in chosen:
                 kernel.observe(gaps, _only(gaps, j), j)
-            excesses.append(self._excess(gaps, groups, between, float(share)))
+            among = between[blr.dag.n_edges > 0]
+            excesses.append(self._excess(gaps, groups, among, float(share)))
         floor, before = float(self._mean(floors)), float(self._mean(befores))
-        return _Found(floor, before, self._mean(excesses), between.values())
+        apart = sum(
+            (each.share * each.values() for each in between.values()), np.zeros(groups.size)
+        )
+        return _Found(floor, before, self._mean(excesses), apart)
 
     def _excess(self, gaps: kernel.Gaps, groups: Groups, between: Between, share: float) -> Vector:
         """Return the criterion within a graph, less its floor, and add the graph to ``between``."""
