@@ -68,7 +68,7 @@ def test_the_ranking_counts_models_as_effects_do(screen):
     target = adata[adata.obs["perturbation"] == "FOS"].X.mean(axis=0) - fit.control_mean
     apart = ((effects.X - target) ** 2).sum(axis=1)
     named = dict(zip(effects.obs_names, apart, strict=True))
-    shift = [found[name] - named[name] for name in found.index]
+    shift = [found[name] - named[name] for name in named]
     assert np.std(shift) < 0.02 * np.std(apart)  # but for the target's own error, the same for all
 
 
