@@ -14,7 +14,7 @@ of them: from all cells) and shifts taken as full knockouts (activation: one uni
 al. 2023.
 
     python -m benchmarks.replays
-    python -m benchmarks.replays --screens papalexi --repeats 3 --strategies thompson ei
+    python -m benchmarks.replays --screens papalexi --repeats 3 --strategies best ei
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from nextpert.core.loop.strategies import EXACT, STRATEGIES
 from nextpert.tl._replay_design.tables import holm, plates_until_good
 
 SCREENS = ("papalexi", "tapseq", "norman")
-OURS = "thompson"
-CHOSEN = (OURS, "random", "exact_greedy", "exact_civ", "means_in_turn", "means_thompson")
+OURS = "best"
+CHOSEN = (OURS, "thompson", "ei", "random", "exact_greedy", "means_in_turn", "means_thompson")
 ROUNDS, WARMUP = 10, 100
 
 

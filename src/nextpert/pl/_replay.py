@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 # Colour and dashes of each criterion; curves that lie on each other show by their dashes.
 _STYLES: dict[str, tuple[str, Any]] = {
-    "thompson": (BLUE, "-"),
+    "best": (BLUE, "-"),
+    "thompson": (BLUE, (0, (4, 1.5))),
     "ei": ("#56B4E9", (0, (4, 1.5))),
     "civ": ("#009E73", "-"),
     "random": (BLACK, (0, (1, 1))),

@@ -41,7 +41,7 @@ def replay_plates(
     pool: CellPool,
     deal: Deal,
     dag: Dag,
-    strategy: str = "thompson",
+    strategy: str = "best",
     *,
     candidates: ArrayLike | None = None,
     n_rounds: int = 10,

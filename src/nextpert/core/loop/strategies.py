@@ -186,14 +186,16 @@ class _Modelled:
         return ((self.known.states(self.posterior) - self.target) ** 2).sum(axis=1)
 
     def _draws(self) -> Array:
-        """Return draws of squared distances, about those of the expected states.
+        """Return draws of squared distances, to first order about the expected states.
 
-        By itself a draw lies farther by the variance of all genes, so that of many genes hardly
-        any would have a little known perturbation the nearest.
+        What is left out, the squares of what a draw departs by, has heavy tails: summed over many
+        genes it hides what sets candidates apart, and most of all of those not yet seen.
         """
+        expected = self.known.states(self.posterior)
+        gap = expected - self.target
         states = state_draws(self.posterior, self.known, n_samples=_DRAWS, rng=self.rng)
-        draws = np.array([((state - self.target) ** 2).sum(axis=1) for state in states])
-        return draws - draws.mean(axis=0) + self._centre()
+        away = np.array([(gap * (state - expected)).sum(axis=1) for state in states])
+        return self._centre() + 2.0 * away
 
     def recommend(self) -> int:
         spread = (self.known.spare * self.posterior.noise_var).sum(axis=1)

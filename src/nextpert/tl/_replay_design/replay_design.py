@@ -30,7 +30,7 @@ def replay_design(
     targets: Sequence[str] | None = None,
     *,
     candidates: Sequence[str] | None = None,
-    criteria: Sequence[str] = ("thompson", "random", "means_thompson", "means_in_turn"),
+    criteria: Sequence[str] = ("best", "random", "means_thompson", "means_in_turn"),
     held_out: bool | str = False,
     n_warmup: int = 100,
     n_rounds: int = 10,
@@ -72,8 +72,10 @@ def replay_design(
         their targets measured or not.
     criteria
         How plates are chosen. With shifts learned from the cells, as by :func:`fit_dag_blr`, on
-        the graph: ``"thompson"`` (each perturbation the nearest under a draw of the posterior),
-        ``"ei"`` (expected improvement), ``"civ"`` (causal integrated variance) or ``"random"``.
+        the graph: ``"best"`` (half of a plate those expected nearest, half the most probably
+        nearest of the others), ``"thompson"`` (each perturbation the nearest under a draw of the
+        posterior), ``"ei"`` (expected improvement), ``"civ"`` (causal integrated variance) or
+        ``"random"``. Experts of perturbations without cells take no part.
         With shifts taken as known and full, as in the paper: ``"exact_greedy"``, ``"exact_civ"``.
         Without a model: ``"means_in_turn"``, one perturbation after the other, recommending the
         nearest mean of cells, less what sampling adds; it is added where it is absent, and the
@@ -168,11 +170,11 @@ def replay_design(
     ... )
     >>> npt.tl.learn_dag(adata, n_runs=2)
     >>> npt.tl.replay_design(
-    ...     adata, criteria=["thompson"], n_perturbations=2, n_rounds=3, n_repeats=4
+    ...     adata, criteria=["best"], n_perturbations=2, n_rounds=3, n_repeats=4
     ... )
     >>> table = adata.uns["replay"]["table"]
     >>> len(table), sorted(set(table["criterion"]))  # 4 targets x 2 criteria x (1 + 3) rounds
-    (32, ['means_in_turn', 'thompson'])
+    (32, ['best', 'means_in_turn'])
     """
     _adata.check_arguments(locals())
     _adata.check_key(key_added)
