@@ -108,14 +108,16 @@ def test_in_turn_against_the_same_written_out(pool):
 
 @pytest.mark.parametrize("strategy", LEARNED)
 def test_strategies_find_a_target_that_stands_out(strategy):
-    pool = make_pool(200, size=4.0, seed=1)
-    found = [
-        replay_plates(
-            pool, pool.deal(t, 100, rng=t), EMPTY, strategy, n_rounds=4, n_perturbations=2, rng=t
-        ).recommended[-1]
-        == t
-        for t in range(J)
-    ]
+    # Two pools: any way of choosing misses one or two of the seven targets of one.
+    found = []
+    for seed in (1, 2):
+        pool = make_pool(200, size=4.0, seed=seed)
+        for t in range(J):
+            deal = pool.deal(t, 100, rng=t)
+            result = replay_plates(
+                pool, deal, EMPTY, strategy, n_rounds=4, n_perturbations=2, rng=t
+            )
+            found.append(result.recommended[-1] == t)
     assert np.mean(found) > 0.8
 
 
