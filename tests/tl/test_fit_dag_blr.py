@@ -223,3 +223,23 @@ def test_units_of_the_prior_reach_the_posterior(screen):
     assert np.abs(fits[1] - fits[2]).max() > 1e-9
     with pytest.raises(ValueError, match="prior_units"):
         npt.tl.fit_dag_blr(screen, prior_units="cells")
+
+
+@quiet
+def test_two_names_of_the_same_targets_are_warned_of(screen):
+    labels = screen.obs["perturbation"].astype(object)
+    rows = np.flatnonzero(labels == "MYC+OXR1")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        npt.tl.fit_dag_blr(screen)
+    assert not any("Labels of the same targets" in str(each.message) for each in said)
+    labels.iloc[rows[::2]] = "OXR1 + MYC"
+    labels.iloc[np.flatnonzero(labels == "STK3")[::2]] = "control+STK3"
+    screen.obs["perturbation"] = labels
+    words = r"same targets: MYC\+OXR1 and OXR1 \+ MYC, STK3 and control\+STK3\. Each"
+    with pytest.warns(UserWarning, match=words):
+        npt.tl.fit_dag_blr(screen)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        npt.tl.fit_dag_blr(screen, separator="")
+    assert not any("Labels of the same targets" in str(each.message) for each in said)

@@ -204,6 +204,23 @@ def warn_left_out(plan: Plan) -> None:
         warnings.warn(message, UserWarning, stacklevel=3)
 
 
+def warn_one_in_two_names(plan: Plan, separator: str, control: str) -> None:
+    """Warn of labels that join the same targets, such as ``"A+B"`` and ``"B+A"``, by name."""
+    if not separator:
+        return
+    same: dict[tuple[str, ...], list[str]] = {}
+    for name in plan.names:
+        parts = {part.strip() for part in name.split(separator)} - {"", control}
+        same.setdefault(tuple(sorted(parts)), []).append(name)
+    found = [" and ".join(names) for names in same.values() if len(names) > 1]
+    if found:
+        message = (
+            f"Labels of the same targets: {list_names(found)}. Each is fitted by its own cells "
+            f"alone: give them one label in adata.obs, unless they are meant to differ."
+        )
+        warnings.warn(message, UserWarning, stacklevel=3)
+
+
 def say_unmeasured(plan: Plan) -> None:
     """Say which perturbations have a target that is not measured; warn where a name looks wrong."""
     if not plan.unmeasured:

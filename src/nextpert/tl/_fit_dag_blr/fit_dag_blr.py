@@ -114,7 +114,8 @@ def fit_dag_blr(
         x genes, effects in ``X`` (as :func:`perturbation_effects` returns them), genes and
         perturbations by name. How far they are believed is learned.
     separator
-        What joins the targets of a label, as in ``"MYC+STK3"``.
+        What joins the targets of a label, as in ``"MYC+STK3"``. ``"STK3+MYC"`` beside it is
+        warned of: the two are not pooled.
     prior_scale
         ``"evidence"`` (default) learns the scale of the prior of the weights; a number fixes it
         (1 in the paper).
@@ -272,6 +273,7 @@ def fit_dag_blr(
         stored["ensemble"] = _adata.stored_ensemble(ensemble)
     environments.warn_values(cells.control, roles.layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)
+    environments.warn_one_in_two_names(plan, separator, roles.control)
     environments.say_unmeasured(plan)
     if exact:
         environments.warn_hardly_expressed(used, cells.control, genes)

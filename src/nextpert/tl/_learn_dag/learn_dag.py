@@ -145,7 +145,9 @@ def learn_dag(
         layer to read; ``None`` stands for what :func:`nextpert.pp.setup_screen` was told, or
         ``"perturbation"``, ``"control"`` and ``adata.X``.
     rng
-        Seed or generator.
+        Seed or generator. The graph of all cells does not depend on their order, but where two
+        graphs score alike to rounding; resamples go by the place of a cell, so the same cells in
+        another order make other ones.
     n_jobs
         Number of threads; the result does not depend on it. With joblib's dask backend
         (``joblib.parallel_config("dask")``) runs and graphs are spread over a cluster.
