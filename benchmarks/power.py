@@ -161,7 +161,7 @@ def distances_table() -> str:
 def stopping_table(n_campaigns: int) -> str:
     """Return how often the rule stops, when, and how often too early."""
     parts = [
-        f"## Stopping, {n_campaigns} campaigns of at most 10 plates: stopped too early (of those "
+        f"## Stopping, {n_campaigns} campaigns of at most 12 plates: stopped too early (of those "
         "stopped), stopped, plates until then"
     ]
     for held_out in (False, True):

@@ -5,12 +5,13 @@ from nextpert.core import RankedDistance
 from nextpert.core.plan.stopping import stopping
 
 
-def ranked(draws):
-    """Distances of which only the draws and their means matter."""
+def ranked(draws, noise=0.0):
+    """Distances of which only the draws matter, their means, and by how much these are too far."""
     draws = np.asarray(draws, float)
     none = np.zeros(draws.shape[1])
+    centre = draws.mean(axis=0) - noise
     return RankedDistance(
-        draws.mean(axis=0), none, none, none, none, none, none, 0.0, draws
+        draws.mean(axis=0), none, none, none, centre, none, none, 0.0, draws
     )  # fmt: skip
 
 
@@ -25,6 +26,16 @@ def test_by_hand():
     assert result.stop
     assert not stopping(found, [True, False], tolerance=0.1, confidence=0.8).stop
     assert stopping(found, [True, True]).chosen == 1
+
+
+def test_draws_are_taken_about_the_expected_states():
+    draws = [[2, 5, 10], [2, 7, 10], [2, 6, 10]]
+    assert stopping(ranked(draws), [True, False]).good_enough == 1
+    # The second is of unknown state, and farther in the draws by 5 for that alone.
+    found = stopping(ranked(draws, [0.0, 5.0, 0.0]), [True, False], tolerance=0.15)
+    assert found.chosen == 0
+    assert found.good_enough == pytest.approx(2 / 3)
+    assert found.gap == pytest.approx((2 + 0 + 1) / 3)
 
 
 def test_doing_nothing_is_chosen_where_nothing_was_tried():
