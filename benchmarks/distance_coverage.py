@@ -1,0 +1,148 @@
+"""Intervals of predicted distances against distances of cells held out, on real screens.
+
+The cells of every perturbation are split in three: one third gives the states to reach, one the
+means to hold, and of the last n cells (1,000: at most all of them) with all controls are what
+graph, fit and ranking know; or none at all, a perturbation left out of everything. Towards the
+states of the strongest perturbations: how often the 90 % interval of the ranking holds the distance
+of the mean held out (less what its sampling adds). The interval is about the true mean, so it is
+asked twice: as it stands, and with the sampling of the mean held out added to both ends. The target
+is taken as given, so that its error is on neither side. Median half width of the interval and 1.64
+standard errors of the distance held out, in units of the distance of doing nothing.
+
+    python -m benchmarks.distance_coverage                  # some minutes; data: NEXTPERT_DATA
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import nextpert as npt
+from benchmarks._screens import Screen, Source, add_arguments, screens_of
+from nextpert.core import Moments
+from nextpert.core.cells.mean_distance import mean_distance
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+SIZES = (10, 100, 1000)
+Z = 1.6449  # of a 90 % interval
+HEAD = (
+    "screen", "cells of each", "distances", "as it stands", "sampling of the mean held out added",
+    "half width", "1.64 se held out",
+)  # fmt: skip
+
+
+class Thirds:
+    """A screen's cells, those of every perturbation in thirds: to reach, to hold, to know."""
+
+    def __init__(self, screen: Screen, source: Source, n_targets: int, seed: int) -> None:
+        roles = screen.environments.roles
+        self.cells, self.roles, self.guide_key = screen.cells, roles, source.guide_key
+        self.shift = "activation" if screen.name == "norman" else "knockout"
+        self.measured = sorted(screen.targets)
+        self.label = screen.cells.obs[roles.perturbation_key].astype(str).to_numpy()
+        rng, x = np.random.default_rng(seed), np.asarray(screen.cells.X)
+        self.known: dict[str, np.ndarray] = {}
+        self.held: dict[str, Moments] = {}
+        states: dict[str, Moments] = {}
+        for name in sorted(set(self.label) - {roles.control}):
+            parts = np.array_split(rng.permutation(np.flatnonzero(self.label == name)), 3)
+            if len(parts[-1]) < max(SIZES[0], 2):
+                continue
+            states[name], self.held[name] = (Moments.from_array(x[part]) for part in parts[:2])
+            self.known[name] = parts[2]
+        zero = x[self.label == roles.control].mean(axis=0)
+        away = {name: mean_distance(each, zero).estimate for name, each in states.items()}
+        strongest = sorted(away, key=lambda name: -away[name])[:n_targets]
+        genes = list(screen.cells.var_names)
+        self.states = {
+            name: dict(zip(genes, states[name].mean.tolist(), strict=True)) for name in strongest
+        }
+
+    def fit(self, n_cells: int, *, without: str | None = None) -> ad.AnnData:
+        """Return controls and ``n_cells`` of each perturbation, fitted."""
+        kept = [np.flatnonzero(self.label == self.roles.control)]
+        kept += [rows[:n_cells] for name, rows in self.known.items() if name != without]
+        adata = self.cells[np.concatenate(kept)].copy()
+        npt.pp.setup_screen(
+            adata, perturbation_key=self.roles.perturbation_key, control=self.roles.control,
+            guide_key=self.guide_key,
+        )  # fmt: skip
+        npt.tl.learn_dag(adata, method="boss", environments="all")
+        npt.tl.fit_dag_blr(adata, shift=self.shift)
+        return adata
+
+    def asked(self, adata: ad.AnnData, names: list[str]) -> list[tuple[float, ...]]:
+        """Return predicted distance and interval, that held out and its error, over nothing's."""
+        rows = []
+        for target, state in self.states.items():
+            others = [name for name in names if name != target]
+            if not others:
+                continue
+            npt.tl.design_interventions(adata, state, candidates=others)
+            table = adata.uns["design"]["ranking"].set_index("perturbation").loc[others]
+            goal = np.array(list(state.values()))
+            shown = table[["predicted_distance", "predicted_low", "predicted_high"]].to_numpy(float)
+            unit = float((table["predicted_distance"] / table["relative_distance"]).iloc[0])
+            for name, row in zip(others, shown, strict=True):
+                found = mean_distance(self.held[name], goal)
+                rows.append((*(row / unit), found.estimate / unit, found.sd / unit))
+        return rows
+
+
+def shown(name: str, n: str, rows: list[tuple[float, ...]]) -> str:
+    """Return a row of the table."""
+    mean, low, high, truth, error = np.array(rows).T
+    plain = (low <= truth) & (truth <= high)
+    wide_low = mean - np.hypot(mean - low, Z * error)
+    wide_high = mean + np.hypot(high - mean, Z * error)
+    added = (wide_low <= truth) & (truth <= wide_high)
+    width = np.median((high - low) / 2)
+    return (
+        f"| {name} | {n} | {len(rows)} | {100 * plain.mean():.0f} % | {100 * added.mean():.0f} % | "
+        f"{width:.3f} | {Z * np.median(error):.3f} |"
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.distance_coverage", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--screens", nargs="+", default=["papalexi", "tapseq", "norman"])
+    parser.add_argument("--cells", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--targets", type=int, default=6)
+    parser.add_argument("--left-out", type=int, default=6, help="perturbations left out, at most")
+    parser.add_argument("--splits", type=int, default=2)
+    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
+    parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
+    add_arguments(parser)
+    args = parser.parse_args(arguments)
+    warnings.simplefilter("ignore")
+    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+    for source, screen in screens_of(args):
+        parts = [Thirds(screen, source, args.targets, seed) for seed in range(args.splits)]
+        for n in args.cells:
+            rows = [row for each in parts for row in each.asked(each.fit(n), list(each.known))]
+            lines.append(shown(screen.name, str(n), rows))
+            print(lines[-1], flush=True)
+        one = parts[0]
+        absent = [name for name in one.measured if name in one.known][: args.left_out]
+        rows = [row for name in absent for row in one.asked(one.fit(10**9, without=name), [name])]
+        lines.append(shown(screen.name, "left out", rows))
+        print(lines[-1], flush=True)
+    text = "\n".join(lines) + "\n"
+    if args.save:
+        Path(args.save).write_text(text)
+    print("\n" + text)
+
+
+if __name__ == "__main__":
+    main()
