@@ -58,8 +58,8 @@ def stopping(
 
     Draws are taken about the distances of the expected states. By itself a draw lies farther by the
     variance of all nodes, so that no draw of a candidate without cells comes near a target of many
-    nodes: for the model none was made for it, while who asks looks for one that was. In simulated
-    campaigns the rule on the draws as they are stopped too early in a third of them
+    nodes: for the model none was made for it, while who asks looks for one that was. On the draws
+    as they are the rule stopped too early in a fifth to a half of simulated campaigns
     (``python -m benchmarks.power``).
 
     Parameters
