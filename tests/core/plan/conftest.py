@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,9 @@ from nextpert.core.posterior.shift_posterior import ShiftPosterior
 @pytest.fixture(scope="session")
 def pools():
     """Makers of pools from a seed, and the criterion after cells."""
-    return SimpleNamespace(one=random_pool, several=several_graphs, look=look)
+    return SimpleNamespace(
+        one=random_pool, several=several_graphs, weighted=weighted_graphs, look=look
+    )
 
 
 def random_pool(seed):
@@ -44,6 +47,12 @@ def several_graphs(seed):
     other = DagBlr(Dag.from_edges(blr.n_nodes, [(0, 1)]))
     other = other.update(Moments.from_array(rng.normal(size=(60, blr.n_nodes))))
     return [blr, other], known, target, rng
+
+
+def weighted_graphs(seed):
+    """The same, one graph of more weight than the other."""
+    blrs, known, target, rng = several_graphs(seed)
+    return blrs, [replace(known, weight=0.3), replace(known, weight=0.7)], target, rng
 
 
 def look(criterion, cells):

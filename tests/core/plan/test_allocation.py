@@ -34,7 +34,7 @@ def by_slsqp(criterion, n_cells, scale, low, high):
     return working.look(cells(found.x) * n_cells / cells(found.x).sum()).value
 
 
-@pytest.mark.parametrize("make", ["one", "several"])
+@pytest.mark.parametrize("make", ["one", "several", "weighted"])
 @pytest.mark.parametrize("seed", range(3))
 def test_criterion_is_that_of_cells_taken_one_well_after_the_other(seed, make, pools):
     blr, known, target, _ = getattr(pools, make)(seed)
@@ -47,7 +47,7 @@ def test_criterion_is_that_of_cells_taken_one_well_after_the_other(seed, make, p
         np.testing.assert_allclose(found, removed[j], rtol=1e-9)
 
 
-@pytest.mark.parametrize("make", ["one", "several"])
+@pytest.mark.parametrize("make", ["one", "several", "weighted"])
 @pytest.mark.parametrize("seed", range(4))
 def test_slopes_and_curvatures_by_finite_differences(seed, make, pools):
     blr, known, target, rng = getattr(pools, make)(seed)

@@ -16,7 +16,7 @@ from nextpert.core.plan._plate_node import (
     slopes_within,
 )
 from nextpert.core.plan._promise_kernel import promise
-from nextpert.core.posterior.pair_shifts import pair_shifts
+from nextpert.core.posterior.pair_shifts import pair_shifts, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,7 +38,8 @@ class PlateCriterion:
     ----------
     posterior, shifts, target_mean, weights
         As in :class:`UncertainCiv`, whose criterion it is, noise-aware. Over several graphs it is
-        the mean of theirs; what lies between graphs is not convex in the cells and left out.
+        the mean of theirs by their weights; what lies between graphs is not convex in the cells and
+        left out.
     n_cells
         Cells of the whole plate.
     gap_cells
@@ -73,6 +74,7 @@ class PlateCriterion:
         self.weights = average_weights(weights, self.size)
         gap = require_positive(n_cells if gap_cells is None else gap_cells, "gap_cells")
         self.parts = [GraphPart(*pair, target, self.weights, gap) for pair in pairs]
+        self.shares = weights_of(pairs).tolist()
         for part in self.parts:
             part.settle(self.n_cells + self.pending.sum())
         alone = np.any([part.alone for part in self.parts], axis=0)
@@ -82,12 +84,12 @@ class PlateCriterion:
     def before(self) -> float:
         """Return the criterion as things are now, without any cells to come."""
         value = 0.0
-        for part in self.parts:
+        for part, share in zip(self.parts, self.shares, strict=True):
             for i, node in enumerate(part.nodes(self.alone)):
                 none = np.zeros(len(self.alone))
                 cov = part.block(part.now, i)
-                value += part.look(i, node, self.weights[self.alone], none, cov).value
-        return value / len(self.parts)
+                value += share * part.look(i, node, self.weights[self.alone], none, cov).value
+        return value
 
     def work_on(self, columns: Index) -> WorkingSet:
         """Return the criterion with no cells but of these candidates (and those under way)."""
@@ -104,11 +106,16 @@ class WorkingSet:
         self.pending = whole.pending[columns]
         self.nodes = [part.nodes(columns) for part in whole.parts]
 
-    def zip(self, found: list[list[NodeLook]]) -> Iterator[tuple[GraphPart, int, Node, NodeLook]]:
-        """Yield graph, number, node and what was found of it, of every node of every graph."""
-        for part, nodes, graph in zip(self.whole.parts, self.nodes, found, strict=True):
+    def zip(
+        self, found: list[list[NodeLook]]
+    ) -> Iterator[tuple[float, GraphPart, int, Node, NodeLook]]:
+        """Yield weight, graph, number, node and what was found of it, of all nodes and graphs."""
+        whole = self.whole
+        for share, part, nodes, graph in zip(
+            whole.shares, whole.parts, self.nodes, found, strict=True
+        ):
             for i, (node, look) in enumerate(zip(nodes, graph, strict=True)):
-                yield part, i, node, look
+                yield share, part, i, node, look
 
     @one_thread()
     def look(self, cells: Vector) -> Look:
@@ -129,13 +136,16 @@ class Look:
 
     def __init__(self, working: WorkingSet, found: list[list[NodeLook]]) -> None:
         self.working, self.found = working, found
-        self.value = sum(each.value for graph in found for each in graph) / len(found)
+        self.shares = working.whole.shares
+        every = zip(self.shares, found, strict=True)
+        self.value = sum(share * each.value for share, graph in every for each in graph)
 
     @one_thread()
     def slopes(self) -> Vector:
         """Return slopes in the cells of the candidates of the set, (c,)."""
-        parts = [slopes_within(each) for graph in self.found for each in graph]
-        return np.sum(parts, axis=0) / len(self.found)
+        every = zip(self.shares, self.found, strict=True)
+        parts = [share * slopes_within(each) for share, graph in every for each in graph]
+        return np.sum(parts, axis=0)
 
     @one_thread()
     def all_slopes(self) -> Vector:
@@ -150,24 +160,27 @@ class Look:
         out = self._promise(1 / cells)
         parts = self.working.zip(self.found)
         within = [
-            change_within(look, node, part.kappa[i], self.working.weights, cells)
-            for part, i, node, look in parts
+            share * change_within(look, node, part.kappa[i], self.working.weights, cells)
+            for share, part, i, node, look in parts
         ]
-        out[self.working.columns] = np.sum(within, axis=0) / len(self.found)
+        out[self.working.columns] = np.sum(within, axis=0)
         return out
 
     def _promise(self, inv_cells: float) -> Vector:
         whole = self.working.whole
         out = np.zeros(whole.size)
-        for part, nodes, graph in zip(whole.parts, self.working.nodes, self.found, strict=True):
+        every = zip(self.shares, whole.parts, self.working.nodes, self.found, strict=True)
+        for share, part, nodes, graph in every:
+            mine = np.zeros(whole.size)
             product = [each.cov @ node.ideal for each, node in zip(graph, nodes, strict=True)]
             level = [node.ideal @ each for each, node in zip(product, nodes, strict=True)]
             promise(
                 part.pool, _flat([each.cov for each in graph]),
                 _flat([each.cov @ each.middle @ each.cov for each in graph]),
-                _flat([*product, np.array(level)]), nodes[0].sums[0], inv_cells, out,
+                _flat([*product, np.array(level)]), nodes[0].sums[0], inv_cells, mine,
             )  # fmt: skip
-        return out / len(self.found)
+            out += share * mine
+        return out
 
     @one_thread()
     def changes(self, candidates: Index, cells: float) -> Vector:
@@ -176,20 +189,20 @@ class Look:
         place = np.minimum(np.searchsorted(columns, candidates), max(len(columns) - 1, 0))
         inside = columns[place] == candidates if len(columns) else np.zeros(len(candidates), bool)
         out = np.zeros(len(candidates))
-        for part, i, node, look in self.working.zip(self.found):
-            out += change(
+        for share, part, i, node, look in self.working.zip(self.found):
+            out += share * change(
                 part, i, node, look, self.working.weights, candidates,
                 np.where(inside, place, -1), cells,
             )  # fmt: skip
-        return out / len(self.found)
+        return out
 
     @one_thread()
     def curvature(self, free: Index) -> Vector:
         """Return second derivatives in the cells of those ``free`` in the set, (f, f)."""
         out = np.zeros((len(free), len(free)))
-        for part, i, node, look in self.working.zip(self.found):
-            out += curvature(look, node, part.kappa[i], self.working.weights, free)
-        return out / len(self.found)
+        for share, part, i, node, look in self.working.zip(self.found):
+            out += share * curvature(look, node, part.kappa[i], self.working.weights, free)
+        return out
 
 
 def average_weights(weights: ArrayLike | None, size: int) -> Vector:
