@@ -104,6 +104,42 @@ def test_hyperparameters_have_the_largest_density(screen):
         assert density(mode, found.member_sd, found.rest_sd * factor) < best
 
 
+@pytest.mark.parametrize("mixture", [False, True])
+def test_left_out_is_what_the_others_say(screen, mixture):
+    found = learn_interactions(*screen)
+    found = found if mixture else at(found, 0.7)
+    mean, variance = found.left_out()
+    for c, some in enumerate(PAIRS):
+        rest = np.arange(len(PAIRS)) != c
+        fewer = replace(
+            found, measured=tuple(np.array(found.measured, object)[rest]),
+            effects=found.effects[rest], noise=found.noise[rest],
+        )  # fmt: skip
+        logs = [
+            sum(dense(part, s, d, [(0,)])[2] for d in range(3))
+            for part in (fewer, found)
+            for s in found.strengths
+        ]
+        before, after = np.array(logs).reshape(2, -1)
+        log = np.log(found.chances) + before - after
+        chances = np.exp(log - log.max()) / np.exp(log - log.max()).sum()
+        wanted = replace(fewer, chances=chances).predict([some])
+        np.testing.assert_allclose(mean[c], wanted[0][0], atol=1e-9)
+        np.testing.assert_allclose(variance[c], wanted[1][0], atol=1e-9)
+
+
+def test_many_dimensions_are_learned_from_some(screen):
+    alone, variance, pairs, effects, noise = screen
+    many = [np.repeat(table, 128, axis=1) for table in (alone, variance, effects, noise)]
+    found = learn_interactions(many[0], many[1], pairs, many[2], many[3])
+    every = [table[:, ::3] for table in many]
+    fewer = learn_interactions(
+        every[0], every[1], pairs, every[2], every[3], scale=found.scale[::3]
+    )
+    assert found.strength == pytest.approx(fewer.strength)
+    assert found.predict(ASKED)[0].shape == (len(ASKED), 384)
+
+
 def test_draws_have_the_covariance_of_dense_algebra(screen):
     found = at(learn_interactions(*screen), 0.7)
     draws = found.draw(ASKED, 40_000, rng=1)

@@ -110,22 +110,21 @@ class Solved:
         ``table`` holds the members of each sum, filled up by ``n_members``.
         """
         n_dims, n = self.start.shape
-        inverse = np.linalg.solve(
-            self.factor, np.broadcast_to(np.eye(len(self.used)), self.factor.shape)
-        )
-        inverse = inverse * self.spread[:, None, self.used]
-        covariance = np.pad(np.swapaxes(inverse, 1, 2) @ inverse, ((0, 0), (0, 1), (0, 1)))
-        loose = np.pad(self.spread**2, ((0, 0), (0, 1)))
-        loose[:, self.used] = 0.0
         place = np.full(n + 1, len(self.used))
         place[self.used] = np.arange(len(self.used))
+        loose = np.pad(self.spread**2, ((0, 0), (0, 1)))
+        loose[:, self.used] = 0.0
         mean = np.pad(self.mean(), ((0, 0), (0, 1)))
         total, variance = np.zeros((2, n_dims, len(table)))
         for column in table.T:
             total += mean[:, column]
             variance += loose[:, column]
-            for other in table.T:
-                variance += covariance[:, place[column], place[other]]
+        for d, factor in enumerate(self.factor):  # one at a time, for memory
+            root = np.linalg.solve(factor, np.diag(self.spread[d, self.used]))
+            covariance = np.pad(root.T @ root, (0, 1))
+            for column in place[table.T]:
+                for other in place[table.T]:
+                    variance[d] += covariance[column, other]
         return total, variance
 
     def draw(self, n: int, rng: np.random.Generator) -> Array:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.polynomial.hermite_e import hermegauss
-from scipy.optimize import minimize
 
+from nextpert.core.effects._interaction_evidence import learned
 from nextpert.core.effects._member_algebra import Measured, canonical, padded
 
 if TYPE_CHECKING:
@@ -19,13 +18,6 @@ if TYPE_CHECKING:
     from nextpert.core.effects._member_algebra import Solved
 
     Array = NDArray[np.float64]
-
-# Weak priors. Strength: effects add up, give or take .3. Standard deviations of v and rest, in
-# units of the scale: log-normal about .3, by a factor of 2. They speak where little is measured.
-_STRENGTH = (1.0, 0.3)
-_SD = (float(np.log(0.3)), float(np.log(2.0)))
-_BOUNDS = ((-0.5, 2.5), (-6.0, 3.0), (-6.0, 3.0))  # of the strength and the logarithms
-_NODES = 5  # of the quadrature over the strength
 
 
 @dataclass(frozen=True)
@@ -106,6 +98,32 @@ class Interactions:
             first += chance * total
             second += chance * (spread + total**2)
         return first * self.scale, np.maximum(second - first**2, 0.0) * self.scale**2
+
+    def left_out(self) -> tuple[Array, Array]:
+        """Return mean and variance of each measured combination, its own measurement left out.
+
+        Shape ``(n_combinations, n_dims)``. The two standard deviations stay those of all.
+        """
+        table = padded(self.measured, len(self.alone))
+        total = self.rest_sd**2 + self.noise / self.scale**2
+        logs, moments = [], []
+        for solved in self._solved():
+            mean, variance = (part.T for part in solved.sums(table))
+            # As in any regression: residuals and variances grow by one less the leverage.
+            kept = 1.0 - variance / total
+            mean = self.effects / self.scale - (self.effects / self.scale - mean) / kept
+            variance = variance / kept
+            spread = variance + total
+            off = (self.effects / self.scale - mean) ** 2 / spread
+            logs.append(-0.5 * (np.log(spread) + off).sum(axis=1))
+            moments.append((mean, variance + self.rest_sd**2))
+        log = np.log(self.chances)[:, None] - np.array(logs)
+        chance = np.exp(log - log.max(axis=0))
+        chance = (chance / chance.sum(axis=0))[..., None]
+        means, variances = (np.array(part) for part in zip(*moments, strict=True))
+        first = (chance * means).sum(axis=0)
+        second = (chance * (variances + (means - first) ** 2)).sum(axis=0)
+        return first * self.scale, second * self.scale**2
 
     def draw(
         self,
@@ -209,7 +227,8 @@ def learn_interactions(
     Strength and the standard deviations of ``v`` and ``r`` (see :class:`Interactions`) have the
     largest evidence under weak priors: effects add up, give or take .3, and what departs from
     that has .3 of the size of single effects, by a factor of 2. So the first combination already
-    speaks, and without any the priors do.
+    speaks, and without any the priors do. Of more than 128 dimensions that many are learned from,
+    evenly apart.
 
     Parameters
     ----------
@@ -263,33 +282,10 @@ def learn_interactions(
         message = "combinations must each have two members or more and be given once: pool them."
         raise ValueError(message)
     data = Measured.in_units(size, means, spread, members, **tables)
-    member_sd, rest_sd, strengths, chances = _learned(data)
+    member_sd, rest_sd, strengths, chances = learned(data)
     return Interactions(
         means, spread, size, member_sd, rest_sd, strengths, chances, members, **tables
     )
-
-
-def _learned(data: Measured) -> tuple[float, float, Array, Array]:
-    """Return the two standard deviations, and nodes and weights of the strength."""
-
-    def density(strength: float, member: float, rest: float) -> float:
-        prior = ((strength - _STRENGTH[0]) / _STRENGTH[1]) ** 2
-        prior += ((member - _SD[0]) / _SD[1]) ** 2 + ((rest - _SD[0]) / _SD[1]) ** 2
-        evidence = data.solved(strength, float(np.exp(member)), float(np.exp(rest))).log_evidence
-        return evidence - 0.5 * prior
-
-    start = np.array([_STRENGTH[0], _SD[0], _SD[0]])
-    best = minimize(lambda at: -density(*at), start, method="L-BFGS-B", bounds=_BOUNDS)
-    mode, member, rest = (float(x) for x in best.x)
-    step = 1e-3
-    sides = density(mode + step, member, rest) + density(mode - step, member, rest)
-    curvature = max((2 * density(mode, member, rest) - sides) / step**2, _STRENGTH[1] ** -2)
-    nodes, weights = hermegauss(_NODES)
-    strengths = mode + nodes / np.sqrt(curvature)
-    log = np.array([density(s, member, rest) for s in strengths.tolist()])
-    log += np.log(weights) + nodes**2 / 2
-    chances = np.exp(log - log.max())
-    return float(np.exp(member)), float(np.exp(rest)), strengths, chances / chances.sum()
 
 
 def _known(
