@@ -7,6 +7,7 @@ import json
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import nextpert as npt
@@ -83,6 +84,22 @@ def test_candidates_as_a_table(parts, target, given):
     campaign.mark_failed(["two"])
     campaign.mark_pending(["one"])
     assert campaign.propose(3, 300)["perturbation"].tolist()[:-1] == ["three"]
+
+
+def test_a_target_of_many_parts_is_kept(parts, given, tmp_path):
+    cells = parts[0].copy()
+    cells.obs["day"] = ["late" if name == "B2M" else "early" for name in cells.obs["perturbation"]]
+    target = npt.Target(
+        state=[("day", "late"), {"CD58": 1.0}], shares=[2, 1], at_most=pd.Series({"CD59": 2.0}),
+        weights=["CD58", "CD59", "B2M"], distance="noise",
+    )  # fmt: skip
+    campaign = npt.Campaign(cells, target, learn=given)
+    campaign.save(tmp_path / "screen.h5ad")
+    again = npt.Campaign.load(tmp_path / "screen.h5ad")
+    assert repr(again.target) == repr(campaign.target)
+    assert again.target.shares == [2, 1]
+    assert again.propose(2, 200).equals(campaign.propose(2, 200))
+    assert campaign.adata.uns["design"]["params"]["distance"] == "noise"
 
 
 def test_a_plate_is_written_down_so_that_it_can_be_made_again(campaign):

@@ -141,11 +141,7 @@ class Target:
             raise ValueError(message)
 
     def __repr__(self) -> str:
-        told = (
-            f"{field.name}={getattr(self, field.name)!r}"
-            for field in fields(self)
-            if not _is_default(getattr(self, field.name), field.default)
-        )
+        told = (f"{name}={value!r}" for name, value in parts_of(self).items())
         return f"Target({', '.join(told)})"
 
 
@@ -172,6 +168,31 @@ def as_target(target: Any) -> Target:
         )
         raise TypeError(message)
     return Target(state=target)
+
+
+def parts_of(target: Target) -> dict[str, Any]:
+    """Return what was said of a target, by name, so that ``Target(**parts)`` is it again."""
+    said = {field.name: getattr(target, field.name) for field in fields(target)}
+    given = {field.name: field.default for field in fields(target)}
+    return {name: value for name, value in said.items() if not _is_default(value, given[name])}
+
+
+def columns_of(target: Any) -> list[str]:
+    """Return the columns of ``obs`` that the groups of a target are in.
+
+    Examples
+    --------
+    >>> from nextpert._adata.target import Target, columns_of
+    >>> columns_of(Target(state=["STAT1", ("cell_type", "memory")], away_from=("day", 7)))
+    ['cell_type', 'day']
+    """
+    given = as_target(target)
+    states = [
+        each
+        for part in (given.state, given.away_from)
+        for each in (part if isinstance(part, list) else [part])
+    ]
+    return list(dict.fromkeys(str(each[0]) for each in states if isinstance(each, tuple)))
 
 
 def is_state(value: Any) -> bool:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from nextpert._adata.target import Target
+
 
 class Campaign:
     """The loop of a lab: propose a plate, observe its cells, propose the next.
@@ -95,7 +97,7 @@ class Campaign:
     def __init__(
         self,
         adata: ad.AnnData,
-        target: str | tuple[str, str] | Mapping[str, float] | pd.Series,
+        target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Target,
         *,
         learn: Mapping[str, Any] | None = None,
         fit: Mapping[str, Any] | None = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nextpert import _adata
 from nextpert._adata.join import joined_cells, kept_cells, require_genes
 from nextpert._adata.roles import Roles, read_roles
+from nextpert._adata.target import columns_of
 from nextpert.campaign.batches import with_batches
 
 if TYPE_CHECKING:
@@ -24,9 +25,10 @@ def first_cells(adata: ad.AnnData, target: Any) -> tuple[ad.AnnData, Roles]:
     _adata.require_layer(adata, roles.layer)
     _adata.require_control(_adata.read_labels(adata, roles.perturbation_key), roles.control)
     columns = roles.columns
-    if isinstance(target, tuple) and len(target) == 2 and target[0] not in columns:
-        _adata.read_labels(adata, str(target[0]), argument="target")
-        columns = [*columns, str(target[0])]
+    for column in columns_of(target):
+        if column not in columns:
+            _adata.read_labels(adata, column, argument="target")
+            columns = [*columns, column]
     return kept_cells(adata, columns, roles.layer, numbers=roles.covariates), roles
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata, tl
+from nextpert._adata.target import Target, parts_of
 
 # What the campaign says itself, or `pp.setup_screen` does.
 _ROLES = {"perturbation_key", "control", "guide_key", "layer"}
@@ -87,6 +88,8 @@ def _encode(value: Any, what: str, tables: dict[str, Any]) -> Any:
         if isinstance(value, sort):
             tables[str(len(tables))] = pack(value)
             return {kind: str(len(tables) - 1)}
+    if isinstance(value, Target):
+        return {"target": _encode(parts_of(value), what, tables)}
     if isinstance(value, Mapping):
         pairs = [[_key(name, what), _encode(part, f"{what}[{name!r}]", tables)]
                  for name, part in value.items()]  # fmt: skip
@@ -115,6 +118,8 @@ def _decode(coded: Any, tables: Mapping[str, Any]) -> Any:
         return {name: _decode(part, tables) for name, part in content}
     if kind == "tuple":
         return tuple(_decode(part, tables) for part in content)
+    if kind == "target":
+        return Target(**_decode(content, tables))
     return _TABLES[kind][2](tables[content])
 
 
