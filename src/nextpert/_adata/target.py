@@ -6,12 +6,19 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from nextpert._adata.panel import closest, in_order, list_names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from nextpert.core.cells.moments import Moments
 
 State = str | tuple[str, str] | Mapping[str, float] | pd.Series
 Numbers = Mapping[str, float] | pd.Series
@@ -45,7 +52,8 @@ class Target:
         Mapping gene -> wanted change from the control mean, up above 0 and down below,
         log-normalised expression (standard deviations with ``distance="noise"``). The distance is
         what the change lacks of it along its direction: genes make up for each other as in a
-        score, and more does no harm.
+        score, and more does no harm. So all that reach it are at 0 alike: ask for more than any
+        does to rank them by the score.
     at_least, at_most
         Mappings gene -> least and most mean wanted; both of a gene for a range. Genes do not make
         up for each other.
@@ -65,7 +73,8 @@ class Target:
         out on purpose: their inverse would weigh most what no cell ever differs by, and takes
         far more cells than genes. ``"cosine"``: the direction from the control cells alone,
         one minus the cosine of the angle to the wanted change, 0 to 2; for ``state`` or
-        ``signature``, with ``weights``.
+        ``signature``, with ``weights``. A weak effect has a direction too, if by chance: look at
+        the interval of its distance, and the size of the effect.
 
     Raises
     ------
@@ -193,6 +202,51 @@ def columns_of(target: Any) -> list[str]:
         for each in (part if isinstance(part, list) else [part])
     ]
     return list(dict.fromkeys(str(each[0]) for each in states if isinstance(each, tuple)))
+
+
+def cell_variance(
+    control: Moments, genes: Sequence[str], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the variance of control cells, gene by gene, 1 where a gene does not count.
+
+    Raises
+    ------
+    ValueError
+        If it is 0 for a gene that counts.
+    """
+    variance = np.asarray(control.scatter.diagonal() / max(control.n - 1, 1))
+    flat = [genes[int(i)] for i in np.flatnonzero((variance <= 0) & (weights > 0))]
+    if flat:
+        message = (
+            f"distance='noise' divides by the variance of control cells, but they do not vary in "
+            f"{list_names(flat)}: leave these genes out of weights, or use distance='squared'."
+        )
+        raise ValueError(message)
+    return np.where(variance > 0, variance, 1.0)
+
+
+def how_measured(target: Target) -> list[str]:
+    """Return weights and kind of distance in words; nothing where they are the plain ones.
+
+    Examples
+    --------
+    >>> from nextpert._adata.target import Target, how_measured
+    >>> how_measured(Target(state="STAT1", weights=["IRF1"], distance="noise"))
+    ['in IRF1', 'in units of noise']
+    """
+    words = []
+    if isinstance(target.weights, (Mapping, pd.Series)):
+        words.append(f"weights {numbers_in_words(target.weights, ' ')}")
+    elif target.weights is not None:
+        words.append(f"in {list_names(target.weights, limit=5)}")
+    if target.distance != "squared":
+        words.append({"noise": "in units of noise", "cosine": "direction only"}[target.distance])
+    return words
+
+
+def numbers_in_words(values: Numbers, between: str, sign: str = "") -> str:
+    """Return ``"A=1, B=2"``, with what is to stand between name and number."""
+    return list_names((f"{g}{between}{float(v):{sign}.3g}" for g, v in values.items()), limit=5)
 
 
 def is_state(value: Any) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from nextpert._adata import check_arguments, read_stored
 from nextpert.core._checks import require_count
-from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, finish
+from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, finish, unit_of_distance
 
 if TYPE_CHECKING:
     import os
@@ -88,7 +88,7 @@ def target_distances(
     _draw_distances(panel, top, control)
     percent = f"{100 * float(stored['params']['confidence']):g} %"
     panel.set_xlabel(
-        f"squared distance to the target's mean\n(log-normalised expression², {percent} intervals)",
+        f"distance to the target's mean\n({unit_of_distance(stored)}; {percent} intervals)",
         fontsize=9,
     )
     n_genes = len(stored["genes"])

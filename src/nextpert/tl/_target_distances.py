@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +12,10 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata.environments import warn_values
+from nextpert._adata.target import as_target, cell_variance, how_measured, parts_of
 from nextpert.core.cells.distance_difference import distance_difference
 from nextpert.core.cells.mean_distance import MeanDistance, mean_distance
+from nextpert.core.cells.moments import Moments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,22 +24,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import LabelTable
+    from nextpert._adata.target import Target
 
 
 @dataclass(frozen=True)
 class _Goal:
-    """The target: its name, genes, cells (a mask) or else mean, and label where it is one."""
+    """The target: its name, genes, cells (a mask) or else mean, and label where it is one.
+
+    ``weights`` of genes by name, ``None`` for all alike; ``distance``, how it is measured.
+    """
 
     name: str
     genes: Iterable[str] | None
     cells: NDArray[np.bool_] | None = None
     mean: NDArray[np.float64] | None = None
     label: str | None = None
+    weights: Mapping[str, float] | None = None
+    distance: str = "squared"
 
 
 def target_distances(
     adata: ad.AnnData,
-    target: str | tuple[str, str] | Mapping[str, float] | pd.Series,
+    target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Target,
     *,
     genes: Iterable[str] | None = None,
     gene_symbols: str | None = None,
@@ -72,7 +80,8 @@ def target_distances(
     target
         A perturbation label, a pair ``(obs key, value)``, or a mapping gene -> wanted mean, known
         without error; the distance is then over its genes. Cells of a group count as target
-        only, not as cells of their perturbation.
+        only, not as cells of their perturbation. A :class:`nextpert.Target` of one state gives
+        weights to genes, or measures in units of the variance of control cells.
     genes
         The genes to use; by default all.
     gene_symbols
@@ -102,7 +111,8 @@ def target_distances(
         - ``uns["target_distances"]``: ``table``, one row a perturbation, nearest first:
           ``perturbation``, ``n_cells``, ``distance`` (unbiased, so below 0 now and then where
           the truth is about 0), ``sd``, ``low`` and ``high`` (bounds of the interval),
-          ``plug_in_distance`` (of the sample means, too large) in squared units of the data,
+          ``plug_in_distance`` (of the sample means, too large) in squared units of the data
+          (or as the target measures),
           ``relative_distance`` (share of that of ``control``; NaN where that is not above 0),
           ``difference`` (to the distance of ``control``, below 0 where nearer; unbiased),
           ``difference_low`` and ``difference_high``, NaN for ``control`` itself.
@@ -117,10 +127,11 @@ def target_distances(
     ------
     ValueError
         If a label, gene or column is unknown, there are no control cells, the target has fewer
-        than 2 cells or a mean that is not finite, ``genes`` is given beside a mapping, or a value
-        is NaN or infinite. Nothing is written then.
+        than 2 cells or a mean that is not finite, ``genes`` is given beside a mapping, a value
+        is NaN or infinite, or a :class:`nextpert.Target` asks for more than one state. Nothing is
+        written then.
     TypeError
-        If ``target`` is none of the three.
+        If ``target`` is none of its forms.
 
     Examples
     --------
@@ -140,7 +151,7 @@ def target_distances(
     perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     labels = _adata.read_labels(adata, perturbation_key)
     _adata.require_control(labels, control)
-    goal = _read_target(adata, target, genes, perturbation_key)
+    goal = _read_goal(adata, as_target(target), genes, perturbation_key)
     names, columns = _adata.resolve_panel(adata, goal.genes, gene_symbols=gene_symbols)
     rows = _rows(labels, perturbations, control, goal.label)
     codes = labels.groups(rows)
@@ -149,7 +160,10 @@ def target_distances(
     counts = np.bincount(codes[codes >= 0], minlength=len(rows) + 1)
     _require_cells(counts, rows, control, goal)
     found = _adata.group_moments(adata, columns, codes, len(rows) + 1, roles)
-    wanted: Any = found[-1] if goal.cells is not None else goal.mean
+    control_moments = found[rows.index(control)] if control in rows else None
+    units = _units(goal, names, control_moments)
+    found = [_in_units(each, units) for each in found]
+    wanted: Any = found[-1] if goal.mean is None else units * goal.mean
     kept = [i for i in range(len(rows)) if counts[i] >= 2]
     distances = [mean_distance(found[i], wanted, confidence=confidence) for i in kept]
     differences = np.full((len(kept), 3), np.nan)
@@ -161,6 +175,7 @@ def target_distances(
     params: dict[str, Any] = {
         **roles.stored(),
         "confidence": float(confidence),
+        "distance": goal.distance,
     }
     if gene_symbols is not None:
         params["gene_symbols"] = gene_symbols
@@ -171,36 +186,72 @@ def target_distances(
         "genes": _adata.strings(names),
         "params": params,
     }
-    if control in rows:
-        warn_values(found[rows.index(control)], layer)
+    if control_moments is not None:
+        warn_values(control_moments, layer)
     _warn_left_out([rows[i] for i in range(len(rows)) if i not in set(kept)])
     return _adata.write_results(adata, uns={key_added: stored}, copy=copy)
 
 
-def _read_target(adata: ad.AnnData, target: Any, genes: Any, perturbation_key: str) -> _Goal:
+def _read_goal(adata: ad.AnnData, target: Target, genes: Any, perturbation_key: str) -> _Goal:
+    """Return the target, its state with weights and the way it is measured."""
+    several = isinstance(target.state, list) or not {"state"} <= set(parts_of(target))
+    beside = set(parts_of(target)) - {"state", "weights", "distance", "penalty"}
+    if beside or several or target.distance == "cosine":
+        message = (
+            "tl.target_distances measures the squared distance to one state, which is known "
+            "without bias: give a Target with state, weights and distance 'squared' or 'noise' "
+            "alone."
+        )
+        raise ValueError(message)
+    weights = target.weights
+    if weights is not None and not hasattr(weights, "items"):
+        weights = dict.fromkeys(weights, 1.0)
+    read = _read_state(adata, target.state, genes, perturbation_key)
+    if weights is not None:
+        weights = {str(gene): float(weight) for gene, weight in weights.items()}
+    name = "; ".join([read.name, *how_measured(target)])
+    return replace(read, name=name, distance=target.distance, weights=weights)
+
+
+def _units(goal: _Goal, names: list[str], control: Moments | None) -> NDArray[np.float64]:
+    """Return what every gene is multiplied by, so that squared distances are as wanted."""
+    weights = np.ones(len(names))
+    if goal.weights is not None:
+        weights = np.zeros(len(names))
+        place = _adata.panel_index(goal.weights, names, "weights of target")
+        weights[place] = list(goal.weights.values())
+    if goal.distance == "noise":
+        if control is None:
+            message = "distance='noise' needs control cells that are not the target."
+            raise ValueError(message)
+        weights = weights / cell_variance(control, names, weights)
+    return np.sqrt(weights)
+
+
+def _in_units(moments: Moments, units: NDArray[np.float64]) -> Moments:
+    if (units == 1).all():
+        return moments
+    return Moments(moments.n, units * moments.mean, np.outer(units, units) * moments.scatter)
+
+
+def _read_state(adata: ad.AnnData, target: Any, genes: Any, perturbation_key: str) -> _Goal:
     if isinstance(target, str):
         return _Goal(target, genes, _cells(adata, perturbation_key, target), label=target)
-    if isinstance(target, tuple) and len(target) == 2:
+    if isinstance(target, tuple):
         key, value = map(str, target)
         label = value if key == perturbation_key else None
         return _Goal(f"{key}={value}", genes, _cells(adata, key, value), label=label)
-    if isinstance(target, (Mapping, pd.Series)):
-        if genes is not None:
-            message = "A mapping names the genes of the distance itself: leave out genes."
-            raise ValueError(message)
-        names = [str(gene) for gene, _ in target.items()]
-        mean = np.array([float(value) for _, value in target.items()])
-        bad = [gene for gene, value in zip(names, mean, strict=True) if not np.isfinite(value)]
-        if bad:
-            message = f"target holds NaN or infinite means for {_adata.list_names(bad)}."
-            raise ValueError(message)
-        shown = (f"{gene}={value:.3g}" for gene, value in zip(names, mean, strict=True))
-        return _Goal(_adata.list_names(shown, limit=5), names, mean=mean)
-    message = (
-        "target must be a perturbation label, a pair (obs key, value), or a mapping "
-        f"{{gene: wanted mean}}, but is of type {type(target).__name__}."
-    )
-    raise TypeError(message)
+    if genes is not None:
+        message = "A mapping names the genes of the distance itself: leave out genes."
+        raise ValueError(message)
+    names = [str(gene) for gene, _ in target.items()]
+    mean = np.array([float(value) for _, value in target.items()])
+    bad = [gene for gene, value in zip(names, mean, strict=True) if not np.isfinite(value)]
+    if bad:
+        message = f"target holds NaN or infinite means for {_adata.list_names(bad)}."
+        raise ValueError(message)
+    shown = (f"{gene}={value:.3g}" for gene, value in zip(names, mean, strict=True))
+    return _Goal(_adata.list_names(shown, limit=5), names, mean=mean)
 
 
 def _cells(adata: ad.AnnData, key: str, value: str) -> NDArray[np.bool_]:

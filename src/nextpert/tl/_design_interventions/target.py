@@ -10,7 +10,13 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import fitted_roles, group_moments, list_names, panel_index, read_labels
-from nextpert._adata.target import Target, as_target
+from nextpert._adata.target import (
+    Target,
+    as_target,
+    cell_variance,
+    how_measured,
+    numbers_in_words,
+)
 from nextpert.core.predict.goal import Goal
 
 if TYPE_CHECKING:
@@ -160,7 +166,7 @@ def _as_given(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> _
         raise ValueError(message)
     mean = fit.control_mean.copy()
     mean[place] = values
-    return _Read(_numbers(state, "="), mean, None)
+    return _Read(numbers_in_words(state, "="), mean, None)
 
 
 def _weights(given: Target, fit: FittedPosterior) -> Vector:
@@ -175,15 +181,7 @@ def _noise(adata: ad.AnnData, fit: FittedPosterior, weights: Vector) -> Vector:
     """Return the variance of control cells, gene by gene."""
     key, control = str(fit.params["perturbation_key"]), str(fit.params["control"])
     moments = _moments(adata, fit, key, control)
-    variance = np.asarray(moments.scatter.diagonal() / max(moments.n - 1, 1))
-    flat = [fit.genes[i] for i in np.flatnonzero((variance <= 0) & (weights > 0))]
-    if flat:
-        message = (
-            f"distance='noise' divides by the variance of control cells, but they do not vary in "
-            f"{list_names(flat)}: leave these genes out of weights, or use distance='squared'."
-        )
-        raise ValueError(message)
-    return np.where(variance > 0, variance, 1.0)
+    return cell_variance(moments, fit.genes, weights)
 
 
 def _signature(
@@ -238,23 +236,12 @@ def _in_words(given: Target, states: list[_Read], away: list[_Read]) -> str:
             names = [f"{s:g} x {name}" for s, name in zip(given.shares, names, strict=True)]
         parts.append(list_names(names, limit=5) if len(names) > 1 else names[0])
     if given.signature is not None:
-        parts.append(f"change of {_numbers(given.signature, ' ', sign='+')}")
+        parts.append(f"change of {numbers_in_words(given.signature, ' ', sign='+')}")
     for name, sign in (("at_least", " >= "), ("at_most", " <= ")):
         bound = getattr(given, name)
         if bound is not None:
-            parts.append(_numbers(bound, sign))
+            parts.append(numbers_in_words(bound, sign))
     if away:
         by = "" if given.margin is None else f" by {given.margin:g}"
         parts.append(f"away from {list_names((state.name for state in away), limit=5)}{by}")
-    if given.weights is not None:
-        if isinstance(given.weights, (Mapping, pd.Series)):
-            parts.append(f"weights {_numbers(given.weights, ' ')}")
-        else:
-            parts.append(f"in {list_names(given.weights, limit=5)}")
-    if given.distance != "squared":
-        parts.append({"noise": "in units of noise", "cosine": "direction only"}[given.distance])
-    return "; ".join(parts)
-
-
-def _numbers(values: Mapping[str, float] | pd.Series, between: str, sign: str = "") -> str:
-    return list_names((f"{g}{between}{float(v):{sign}.3g}" for g, v in values.items()), limit=5)
+    return "; ".join([*parts, *how_measured(given)])
