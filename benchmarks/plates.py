@@ -1,0 +1,203 @@
+"""Plates: the certificate of continuous ones, whole wells against exhaustive search, and size.
+
+*Certificate*: random pools of 2 to 9 candidates over 2 to 6 genes, measured and not, with effects
+told and not, cells from 10 to 10,000, bounds and cells under way in a third each. It holds if
+neither the best plate found nor that of a general solver (SLSQP, every tenth pool) is better than
+value less gap, for plates from which the steps are taken away early, and for the best ones.
+*Exhaustive*: whole plates of 3 candidates against all triples, each with its best split of cells.
+*Size*: 200 genes of 3 parents, 10,000 single and double knockouts, 96 wells.
+
+    python -m benchmarks.plates            # some minutes
+    python -m benchmarks.plates --quick
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import resource
+import time
+
+import numpy as np
+from scipy.optimize import minimize
+
+from nextpert.core import Dag, DagBlr, Moments
+from nextpert.core.plan._plate_criterion import PlateCriterion
+from nextpert.core.plan.allocation import allocate_cells
+from nextpert.core.plan.whole_plate import whole_plate
+from nextpert.core.posterior.shift_posterior import ShiftPosterior
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run all three and print them."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.plates", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--cases", type=int, default=1000)
+    parser.add_argument("--pools", type=int, default=50)
+    parser.add_argument("--measured", type=int, nargs="+", default=[0, 200])
+    parser.add_argument("--quick", action="store_true", help="a trial")
+    args = parser.parse_args(arguments)
+    if args.quick:
+        args.cases, args.pools, args.measured = 20, 3, []
+    print("| genes | candidates | shifts | wells | CPU s | peak MB (before) | bound within "
+          "| removed | best possible |")  # fmt: skip
+    print("|---" * 9 + "|")
+    for measured in args.measured:
+        print(size(measured), flush=True)
+    if not args.quick:
+        print(size(0, exact=True), flush=True)
+    print("\n" + certificates(args.cases), flush=True)
+    for exact in (False, True):
+        print("\n" + exhaustive(args.pools, exact=exact), flush=True)
+
+
+def certificates(n_cases: int) -> str:
+    """Return how often the certificate held, and how tight it was."""
+    early, late, worse, solved = 0, 0, [], 0
+    gaps = []
+    for seed in range(n_cases):
+        blr, known, target, rng = pool(seed)
+        m, n_cells = known.n_perturbations, float(10 ** rng.uniform(1, 4))
+        low, high = np.zeros(m), np.full(m, n_cells)
+        if seed % 3 == 2:
+            low = rng.random(m) * n_cells / m / 2
+            high = low + rng.uniform(1, 2, m) * n_cells / m
+        pending = rng.integers(0, 50, m) * (rng.random(m) < 0.3) * (seed % 3 == 1)
+        options = {"least": low, "most": high, "pending": pending}
+        best = allocate_cells(blr, known, target, n_cells, tolerance=1e-8, **options)
+        first = allocate_cells(
+            blr, known, target, n_cells, tolerance=1e-8, max_steps=seed % 2, **options
+        )
+        early += first.value - first.gap <= best.value * (1 + 1e-9)
+        gaps.append(best.within)
+        if seed % 10 == 0:
+            criterion = PlateCriterion(blr, known, target, n_cells, pending=pending)
+            other = by_slsqp(criterion, n_cells, best.value, low, high)
+            late += best.value - best.gap <= other * (1 + 1e-9)
+            worse.append(best.value / other - 1)
+            solved += 1
+    return (
+        f"Certificates: early ones held in {early} of {n_cases} pools, those of the best plate "
+        f"against SLSQP in {late} of {solved}. Gap at the end, share of the value: at most "
+        f"{max(gaps):.1e}. Value over that of SLSQP: at most {max(worse):+.1e}, "
+        f"at least {min(worse):+.1e}."
+    )
+
+
+def by_slsqp(
+    criterion: PlateCriterion, n_cells: float, scale: float, low: np.ndarray, high: np.ndarray
+) -> float:
+    """Return the least value of a general solver."""
+    working = criterion.work_on(np.arange(criterion.size))
+
+    def cells(z: np.ndarray) -> np.ndarray:
+        return np.clip(z, low / n_cells, high / n_cells) * n_cells
+
+    start = low + (n_cells - low.sum()) * (high - low) / (high - low).sum()
+    found = minimize(
+        lambda z: working.look(cells(z)).value / scale, start / n_cells,
+        jac=lambda z: working.look(cells(z)).slopes() * n_cells / scale,
+        bounds=list(zip(low / n_cells, high / n_cells, strict=True)),
+        constraints={"type": "eq", "fun": lambda z: z.sum() - 1, "jac": np.ones_like},
+        method="SLSQP", options={"ftol": 1e-14, "maxiter": 500},
+    )  # fmt: skip
+    return float(working.look(cells(found.x) * n_cells / cells(found.x).sum()).value)
+
+
+def exhaustive(n_pools: int, *, exact: bool = False) -> str:
+    """Return what greedy wells lose against the best triple, and against the bound."""
+    losses, within = [], []
+    for seed in range(n_pools):
+        blr, known, target, rng = pool(seed, 9)
+        known = ShiftPosterior.exact(known.prior) if exact else known
+        n_cells = int(10 ** rng.uniform(1.5, 3))
+        plate = whole_plate(blr, known, target, 3, n_cells, least=5)
+        best = np.inf
+        for chosen in itertools.combinations(range(9), 3):
+            low, high = np.zeros(9), np.zeros(9)
+            low[list(chosen)], high[list(chosen)] = 5, n_cells
+            found = allocate_cells(blr, known, target, n_cells, least=low, most=high)
+            best = min(best, found.value - found.gap)
+        losses.append(plate.value / best - 1)
+        within.append(plate.within)
+    share = np.mean(np.array(losses) < 1e-3)
+    return (
+        f"Whole plates of 3 of 9 candidates, shifts {'known' if exact else 'uncertain'}, {n_pools} "
+        f"pools, over the best triple with its best "
+        f"split: median {np.median(losses):.1e}, at most {max(losses):.1e}, below 0.1 % in "
+        f"{100 * share:.0f} %. Bound by the continuous plate: median {np.median(within):.2g}."
+    )
+
+
+def size(measured: int, *, exact: bool = False) -> str:
+    """Return time and memory of a large plate."""
+    blr, known, target = large(200, 10_000, measured)
+    known = ShiftPosterior.exact(known.prior) if exact else known
+    shifts = "known" if exact else f"uncertain, {measured} measured"
+    tiny = large(10, 40, 2)
+    whole_plate(*tiny, 4, 400)  # compiled once
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    start = time.process_time()
+    plate = whole_plate(blr, known, target, 96, 9600, least=20)
+    seconds = time.process_time() - start
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    best = 1 - (1 - plate.removed) * plate.bound / plate.value
+    continuous = allocate_cells(blr, known, target, 9600, tolerance=1e-3)
+    return (
+        f"| 200 | 10,000 | {shifts} | 96 | {seconds:.1f} | {after:.0f} ({peak:.0f}) "
+        f"| {100 * continuous.within:.2f} % | {100 * plate.removed:.2f} % | {100 * best:.2f} % |"
+    )
+
+
+def pool(
+    seed: int, m: int | None = None
+) -> tuple[DagBlr, ShiftPosterior, np.ndarray, np.random.Generator]:
+    """Return a small pool: posterior, candidates of all kinds, target, and the generator."""
+    rng = np.random.default_rng(seed)
+    p, m = int(rng.integers(2, 7)), m or int(rng.integers(2, 10))
+    edges = [(a, b) for a in range(p) for b in range(a + 1, p) if rng.random() < 0.5]
+    weights = np.zeros((p, p))
+    for a, b in edges:
+        weights[b, a] = rng.normal()
+    cells = np.linalg.solve(np.eye(p) - weights, rng.normal(size=(p, 50)) + 1).T
+    blr = DagBlr(Dag.from_edges(p, edges)).update(Moments.from_array(cells))
+    n = np.where(rng.random(m) < 0.4, rng.integers(5, 100, m), 0).astype(float)
+    tau2 = 10 ** rng.uniform(-3, 1, size=(m, p))
+    spare = tau2 / (1 + n[:, None] * tau2)
+    prior = rng.normal(size=(m, p)) * (rng.random((m, p)) < 0.4)
+    effect = np.where(rng.random((m, 1)) < 0.4, rng.normal(size=(m, p)), 0.0)
+    prior += effect - (blr.mean() @ effect.T).T
+    mean = 2 * rng.normal(size=(m, p))
+    known = ShiftPosterior(n, mean, prior, n[:, None] * spare, spare, effect)
+    return blr, known, rng.normal(size=p), rng
+
+
+def large(p: int, m: int, measured: int) -> tuple[DagBlr, ShiftPosterior, np.ndarray]:
+    """Return single and double knockouts, of which the first are measured with 50 cells each."""
+    rng = np.random.default_rng(0)
+    edges = [(int(a), b) for b in range(1, p) for a in rng.choice(b, min(b, 3), replace=False)]
+    weights = np.zeros((p, p))
+    for a, b in edges:
+        weights[b, a] = rng.uniform(0.2, 0.6) * rng.choice([-1, 1])
+    reached = np.linalg.inv(np.eye(p) - weights)
+    cells = rng.normal(size=(1000, p)) @ reached.T
+    blr = DagBlr(Dag.from_edges(p, edges)).update(Moments.from_array(cells))
+    doubles = rng.permutation(np.array(list(itertools.combinations(range(p), 2))))
+    pairs = np.vstack([np.column_stack([np.arange(p)] * 2), doubles])[:m]
+    level, rows = rng.uniform(0.5, 3, p), np.arange(len(pairs))
+    prior, tau2 = np.zeros((len(pairs), p)), np.full((len(pairs), p), 0.02)
+    for k in (0, 1):
+        prior[rows, pairs[:, k]] = -level[pairs[:, k]]
+        tau2[rows, pairs[:, k]] = 0.3
+    n = np.where(rows < measured, 50.0, 0.0)
+    spare = tau2 / (1 + n[:, None] * tau2)
+    mean = prior @ reached.T + 0.2 * rng.normal(size=prior.shape)
+    known = ShiftPosterior(n, mean, prior, n[:, None] * spare, spare)
+    blr.blocks  # noqa: B018  # the posterior is not what is timed
+    return blr, known, reached @ prior[-1]
+
+
+if __name__ == "__main__":
+    main()
