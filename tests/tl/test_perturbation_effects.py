@@ -71,20 +71,23 @@ def test_candidates_without_cells_have_what_is_expected(fitted):
     assert found["n_cells"].tolist() == [60, 0, 0]
     fit, own = posterior_from(fitted), fitted.var_names.get_loc("STAT3")
     efficacy = fitted.uns["dag_blr"]["efficacy"]
-    shift = np.zeros((2, fitted.n_vars))
-    shift[:, own] = -efficacy["mean"] * fit.control_mean[own]
-    other = fitted.var_names.get_loc("FOS")
-    shift[1, other] = -efficacy["mean"] * fit.control_mean[other]
+    shift = np.zeros((1, fitted.n_vars))
+    shift[0, own] = -efficacy["mean"] * fit.control_mean[own]
     # By the weights of the experts: the graph's, and what the others say of each gene.
     weight = fit.expectation.weights
     graph = fit.blr.predict_mean(shift) - fit.blr.predict_mean(np.zeros(fitted.n_vars))
-    is_own = shift != 0
-    told = Perturbations(fit.expectation.screen, 0, [-1, -1], [[own], [own, other]], shift)
+    told = Perturbations(fit.expectation.screen, 0, [-1], [[own]], shift)
     wanted = weight["coexpression"] * coexpression_expert(told).effects
     wanted += weight["mean perturbation"] * mean_expert(told).effects
     wanted = wanted + weight["graph"] * graph + (1 - weight["graph"]) * shift
-    np.testing.assert_allclose(found["mean"][1:], wanted, atol=1e-10)
-    np.testing.assert_allclose(found["direct"][1:][is_own], shift[is_own], rtol=0.5)
+    np.testing.assert_allclose(found["mean"][1], wanted[0], atol=1e-10)
+    assert found["direct"][1, own] == pytest.approx(shift[0, own], rel=0.5)
+    # A combination does what its measured member does, and what is expected of the other.
+    npt.tl.perturbation_effects(fitted, candidates=["FOS", "STAT3+FOS"], key_added="both")
+    both = fitted.uns["both"]
+    assert both["n_cells"].tolist() == [60, 0]
+    np.testing.assert_allclose(found["mean"][2], both["mean"][0] + wanted[0], atol=1e-10)
+    np.testing.assert_allclose(found["mean"][2], both["mean"][1], atol=1e-10)
     assert (found["share_from_cells"][1:] == 0).all()
     assert found["share_from_cells"][0].max() > 0
     assert np.isnan(found["cells_mean"][1:]).all()

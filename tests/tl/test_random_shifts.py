@@ -142,7 +142,7 @@ def test_what_is_expected_without_cells_is_read_back(screen):
     expectation = posterior_from(screen).expectation
     own = np.zeros((1, 8))
     own[0, 1] = -1.0
-    prior = expectation.prior(["STK3"], [[1]], own, own * np.nan, np.zeros((1, 8)))
+    prior = expectation.prior(["STK3"], [[1]], own, own * np.nan)
     assert prior.n.tolist() == [0.0]
     total = prior.shift + prior.effect
     assert total[0, 1] == -1.0

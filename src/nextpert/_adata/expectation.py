@@ -15,7 +15,7 @@ from nextpert.core.effects.experts import (
     mean_expert,
 )
 from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
-from nextpert.core.effects.stacked import GRAPH, OTHER_SCREEN, SUM, by_name, with_expectation
+from nextpert.core.effects.stacked import GRAPH, OTHER_SCREEN, TOGETHER, by_name, with_expectation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from nextpert.core import ScreenMoments
 
     Array = NDArray[np.float64]
+
+_TABLES = ("strengths", "chances", "scale", "member_sd", "rest_sd")
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,15 @@ class Expectation:
     unseen
         Weights of the prior variances of a perturbation without cells, shape
         ``(n_components,)``.
+    interactions
+        What was learned of interactions, as stored; empty where there were no combinations.
     """
 
     weights: Mapping[str, float]
     screen: ScreenMoments
     other: Mapping[str, Array]
     unseen: Array
+    interactions: Mapping[str, Any]
 
     def prior(
         self,
@@ -55,7 +60,6 @@ class Expectation:
         targets: Sequence[Sequence[int]],
         own: Array,
         own_variance: Array,
-        sums: Array,
     ) -> ShiftPrior:
         """Return the prior of perturbations without cells.
 
@@ -66,9 +70,6 @@ class Expectation:
         own, own_variance
             Expected change of own genes and its variance, 0 and nan elsewhere, shape
             ``(n_perturbations, n_genes)``.
-        sums
-            For combinations whose members were measured alone the sum of their effects, 0 for the
-            others, same shape.
         """
         told = Perturbations(self.screen, 0, np.full(len(names), -1), targets, own)
         nothing = np.zeros_like(own)
@@ -76,15 +77,11 @@ class Expectation:
             GRAPH: lambda: Expert(GRAPH, nothing),
             "coexpression": lambda: coexpression_expert(told),
             "mean perturbation": lambda: mean_expert(told),
-            SUM: lambda: Expert(SUM, np.where(told.own(), 0.0, sums)),
+            TOGETHER: lambda: Expert(TOGETHER, nothing),  # told apart from these
             OTHER_SCREEN: lambda: by_name(told, names, self.other, OTHER_SCREEN),
         }
-        weights = {SUM: 0.0, **self.weights}
-        experts = [makers[name]() for name in weights]
-        rows = np.tile(list(weights.values()), (len(names), 1))
-        if SUM not in self.weights:  # no combination was seen: what members do adds up
-            combined = sums.any(axis=1)
-            rows[combined] = [name == SUM for name in weights]
+        experts = [makers[name]() for name in self.weights]
+        rows = np.tile(list(self.weights.values()), (len(names), 1))
         empty = ShiftPrior(
             np.zeros(len(names)), nothing, nothing + 1, nothing, nothing, own_variance,
             np.tile(self.unseen, (len(names), 1)),
@@ -108,7 +105,7 @@ def read_expectation(stored: Mapping[str, Any], n_genes: int, where: str) -> Exp
         stored.get("screen"), 1 + len(stored["environments"]), n_genes, f"{where}['screen']"
     )
     other = read_stored_effects(stored.get("prior_effects"), n_genes, f"{where}['prior_effects']")
-    known = {GRAPH, "coexpression", "mean perturbation", SUM, OTHER_SCREEN}
+    known = {GRAPH, "coexpression", "mean perturbation", TOGETHER, OTHER_SCREEN}
     unseen = np.asarray(stored["stack"].get("unseen"), np.float64)
     sound = weights.shape == (len(names),) and unseen.shape == TAU2.shape and set(names) <= known
     if (
@@ -119,4 +116,23 @@ def read_expectation(stored: Mapping[str, Any], n_genes: int, where: str) -> Exp
         message = f"{where}['stack'] is damaged: run tl.fit_dag_blr again."
         raise ValueError(message)
     by = dict(zip(names, weights.tolist(), strict=True))
-    return Expectation(by, screen, other, unseen)
+    return Expectation(by, screen, other, unseen, _interactions(stored["stack"], n_genes, where))
+
+
+def _interactions(stack: Mapping[str, Any], n_genes: int, where: str) -> dict[str, Any]:
+    """Return strengths, their weights, standard deviations and scale; nothing if not stored."""
+    if "interactions" not in stack:
+        return {}
+    stored = stack["interactions"]
+    tables = {name: np.asarray(stored.get(name), np.float64) for name in _TABLES}
+    positive = [tables[name] for name in ("scale", "member_sd", "rest_sd")]
+    if (
+        tables["scale"].shape != (n_genes,)
+        or tables["strengths"].shape != tables["chances"].shape
+        or not all(np.isfinite(table).all() for table in tables.values())
+        or not all((table > 0).all() for table in positive)
+        or not np.isclose(tables["chances"].sum(), 1.0)
+    ):
+        message = f"{where}['stack']['interactions'] is damaged: run tl.fit_dag_blr again."
+        raise ValueError(message)
+    return {name: float(t) if t.ndim == 0 else t for name, t in tables.items()}

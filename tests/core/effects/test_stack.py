@@ -73,6 +73,25 @@ def test_weights_are_those_of_refits(screen):
     assert found.alone[0] == pytest.approx((first**2).sum() / (y**2).sum())
 
 
+def test_settled_experts_are_believed_and_change_no_other_weight(screen):
+    observed, tables, used, sd = screen
+    pairs = np.vstack([observed[:3] + 1, observed])
+    silent = [np.vstack([np.zeros((3, 30)), t]) for t in tables]
+    said = np.vstack([observed[:3] + 0.9, np.zeros((9, 30))])
+    experts = [Expert(str(k), t) for k, t in enumerate(silent)]
+    experts.insert(1, Expert("settled", said, settled=True))
+    noise = np.zeros(pairs.shape)
+    used = np.vstack([np.ones((3, 30), bool), used])
+    found = learn_stack(pairs, noise, experts, used, sd=sd)
+    assert found.weights[1] == 1
+    assert (found.left_out[:, 1] == 1).all()
+    np.testing.assert_allclose(found.expected(experts)[:3], said[:3])
+    fewer = learn_stack(observed, noise[3:], [Expert("", t) for t in tables], used[3:], sd=sd)
+    np.testing.assert_allclose(found.weights[[0, 2, 3]], fewer.weights, atol=1e-7)
+    np.testing.assert_allclose(found.left_out[3:][:, [0, 2, 3]], fewer.left_out, atol=1e-7)
+    assert found.error < fewer.error
+
+
 def draw(rng, n, kinds, noise):
     """True and observed effects of heavy-tailed size, and experts of some kinds."""
     size = np.exp(1.2 * rng.normal(size=(n, 1)))

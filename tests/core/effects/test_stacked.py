@@ -1,4 +1,4 @@
-"""Expectations by a stack: the graph's part as a shift, the rest as an effect; sums of members."""
+"""Expectations by a stack: the graph's part as a shift, the rest as an effect; members together."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from nextpert.core.effects.effects import perturbation_effects
 from nextpert.core.effects.experts import Expert, Perturbations, graph_expert
 from nextpert.core.effects.random_shifts import fit_random_shifts
 from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
-from nextpert.core.effects.stack import learn_stack
-from nextpert.core.effects.stacked import by_name, sum_expert, unseen_mixture, with_expectation
+from nextpert.core.effects.stacked import Together, by_name, unseen_mixture, with_expectation
 
 
 def screen(rng, shifts, scm, n=50):
@@ -43,38 +42,31 @@ def test_states_are_those_of_the_stack():
     np.testing.assert_allclose(reached, wanted, atol=1e-10)
 
 
-def test_sums_of_members():
+def test_what_members_do_together_is_told_own_genes_included():
     rng = np.random.default_rng(0)
     scm = random_scm(5, expected_degree=2, rng=1)
     shifts = np.array([[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 2, 0, 0, 0], [1, 2, 0, 0, 0]])
     moments = screen(rng, shifts, scm)
     seen = Perturbations(moments, 0, [1, 2, 3], [[0], [1], [0, 1]])
-    found = fit_random_shifts(DagBlr(scm.dag), pool_guides(moments, range(4), 4), np.zeros((3, 5)))
-    expert = sum_expert(seen, [[], [], [0, 1]], found)
+    mean, variance = rng.normal(size=(1, 5)), rng.gamma(1.0, size=(1, 5))
+    together = Together(np.array([2]), mean, variance, np.full((1, 5), 0.5))
+    expert = together.expert(seen)
+    assert expert.settled
     assert not expert.effects[:2].any()
-    effects = perturbation_effects([found.posterior], found.prior)
-    wanted = effects.mean[0] + effects.mean[1]
-    wanted[:2] = 0  # own genes are not its matter
-    np.testing.assert_allclose(expert.effects[2], wanted, atol=1e-12)
-    share = effects.share_from_cells[:2].sum(axis=0)
-    np.testing.assert_allclose(expert.shared[2, 2:], (share * seen.control_variance)[2:])
-
-
-def test_sums_of_few_cells_are_believed_as_those_of_many():
-    rng = np.random.default_rng(0)
-    n, p, cells = 16, 60, 20
-    alone = rng.normal(size=(n, p)) * (rng.random((n, p)) < 0.15)
-    pairs = [[2 * k, 2 * k + 1] for k in range(n // 2)]
-    effects = np.vstack([np.zeros(p), alone, [alone[pair].sum(axis=0) for pair in pairs]])
-    label = np.repeat(np.arange(len(effects)), [400, *[cells] * (len(effects) - 1)])
-    x = effects[label] + rng.normal(size=(len(label), p))
-    moments = ScreenMoments.from_array(x, label, len(effects))
-    seen = Perturbations(moments, 0, np.arange(1, len(effects)), [[]] * (len(effects) - 1))
-    pooled = pool_guides(moments, np.arange(len(effects)), len(effects))
-    found = fit_random_shifts(DagBlr(Dag.from_edges(p, [])), pooled, np.zeros((n + n // 2, p)))
-    expert = sum_expert(seen, [[]] * n + pairs, found)
-    stack = learn_stack(seen.observed, seen.variance, [expert], seen.scored(), sd=seen.sd)
-    assert 0.85 < stack.weights[0] < 1.15
+    np.testing.assert_array_equal(expert.effects[2], [0, 0, *mean[0, 2:]])
+    np.testing.assert_allclose(expert.shared[2, 2:], 0.5 * seen.control_variance[2:])
+    other = together.silenced(Expert("other", np.ones((3, 5)), np.ones((3, 5))))
+    assert other.effects[:2].all()
+    assert not other.effects[2].any()
+    assert not other.shared[2].any()
+    found = fit_random_shifts(DagBlr(scm.dag), pool_guides(moments, range(4), 4), np.zeros((3, 5)))
+    blr, ratio = found.posterior, rng.gamma(1.0, size=5)
+    prior = together.told(found.prior, ratio)
+    unseen = replace(prior, n=np.zeros(3)).given(blr)
+    reached = unseen.states(blr) - blr.predict_mean(np.zeros(5))
+    np.testing.assert_allclose(reached[2], mean[0], atol=1e-10)
+    np.testing.assert_allclose(unseen.spare[2] * blr.noise_var, variance[0] * ratio)
+    np.testing.assert_array_equal(prior.effect[:2], found.prior.effect[:2])
 
 
 def test_names_known_elsewhere():

@@ -25,7 +25,7 @@ _NODES = 5  # of the quadrature over the strength
 _MOST_DIMS = 128  # dimensions that are learned from
 
 
-def learned(data: Measured) -> tuple[float, float, Array, Array]:
+def by_evidence(data: Measured) -> tuple[float, float, Array, Array]:
     """Return the two standard deviations, and nodes and weights of the strength."""
     step = -(-len(data.alone) // _MOST_DIMS)
     parts = ("alone", "variance", "effects", "noise")

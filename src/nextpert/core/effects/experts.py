@@ -42,11 +42,14 @@ class Expert:
         the controls are common to all effects, and an own change that was measured errs together
         with the genes coexpressed with it. Unless it is taken off, an expert is believed for
         predicting noise. ``None`` for none.
+    settled
+        Whether the effects are believed as they are (weight 1), where others are silent.
     """
 
     name: str
     effects: Array
     shared: Array | None = None
+    settled: bool = False
 
 
 @dataclass(frozen=True)

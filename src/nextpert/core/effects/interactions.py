@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core.effects._interaction_evidence import learned
+from nextpert.core.effects._interaction_evidence import by_evidence
 from nextpert.core.effects._member_algebra import Measured, canonical, padded
 
 if TYPE_CHECKING:
@@ -221,6 +221,7 @@ def learn_interactions(
     noise: ArrayLike,
     *,
     scale: ArrayLike | None = None,
+    learned: tuple[float, float, Array, Array] | None = None,
 ) -> Interactions:
     """Learn from measured combinations what any combination of these members will do.
 
@@ -245,6 +246,9 @@ def learn_interactions(
         Size of effects of single perturbations, shape ``(n_dims,)``, units of the data; by default
         the root mean square of those measured, drawn to that of all dimensions by the worth of
         one perturbation.
+    learned
+        ``member_sd``, ``rest_sd``, ``strengths`` and ``chances`` as learned before, to be taken as
+        they are; by default they are learned.
 
     Raises
     ------
@@ -281,11 +285,9 @@ def learn_interactions(
     if len(set(members)) < len(members) or min(map(len, members), default=2) < 2:
         message = "combinations must each have two members or more and be given once: pool them."
         raise ValueError(message)
-    data = Measured.in_units(size, means, spread, members, **tables)
-    member_sd, rest_sd, strengths, chances = learned(data)
-    return Interactions(
-        means, spread, size, member_sd, rest_sd, strengths, chances, members, **tables
-    )
+    if learned is None:
+        learned = by_evidence(Measured.in_units(size, means, spread, members, **tables))
+    return Interactions(means, spread, size, *learned, members, tables["effects"], tables["noise"])
 
 
 def _known(

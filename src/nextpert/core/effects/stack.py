@@ -85,7 +85,7 @@ def learn_stack(
     doi:10.1002/sim.4780091109). A perturbation enters that slope by what the others' weights
     expect of it, so that experts which fail on those left out are drawn to nothing, and there is
     no strength to choose. What is made small is the total squared error: strong perturbations say
-    most.
+    most. Experts that are settled (:attr:`Expert.settled`) have the weight 1.
 
     An effect counts by ``1 / (t^2 + variance)``, ``t^2`` what the experts leave beyond sampling,
     so that noise of perturbations with few cells has little say. Where an expert shares sampling
@@ -130,10 +130,12 @@ def learn_stack(
     [2.0, 0.0]
     """
     used = np.asarray(scored, bool)
+    free = np.array([not e.settled for e in experts], bool)
     y, x, shared, noise = _standardised(observed, variance, experts, used, sd)
     blocks = _blocks(used)
     n_blocks = int(blocks.max(initial=-1)) + 1
-    weights, left = np.zeros(len(experts)), used.astype(np.float64)
+    weights, left = np.where(free, 0.0, 1.0), used.astype(np.float64)
+    settled = x[~free].sum(axis=0)
     beyond, tiny = 0.0, np.finfo(np.float64).tiny
     for _ in range(_ROUNDS):
         fit = np.einsum("k,kjg->jg", weights, x)
@@ -141,12 +143,12 @@ def learn_stack(
         beyond = max(_mean((y - fit) ** 2 - noise + off, left**2), 0.0)
         left = np.where(used, 1 / np.maximum(beyond + noise, tiny), 0.0)
         left /= max(left.max(initial=0.0), tiny)
-        gram, cross = _sums(x, y, shared, left, blocks, n_blocks)
-        weights, slope = _calibrated(gram, cross)
+        gram, cross = _sums(x[free], y - settled, shared[free], left, blocks, n_blocks)
+        weights[free], slope = _calibrated(gram, cross)
     rows = np.tile(weights, (len(used), 1))
     for b in range(n_blocks):
         kept = np.arange(n_blocks) != b
-        rows[blocks == b] = _calibrated(gram[kept], cross[kept])[0]
+        rows[np.ix_(blocks == b, free)] = _calibrated(gram[kept], cross[kept])[0]
     guess, off = np.einsum("jk,kjg->jg", rows, x), np.einsum("jk,kjg->jg", rows, shared)
     guesses = [(0.0, 0.0), (guess, off), *zip(x, shared, strict=True)]
     sums = np.array([(((y - e) ** 2 - noise + 2 * s) * left).sum(axis=1) for e, s in guesses])

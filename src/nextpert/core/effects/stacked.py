@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,38 +23,59 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 GRAPH = "graph"
-SUM = "sum of members"
+TOGETHER = "members together"
 OTHER_SCREEN = "other screen"
 
 
-def sum_expert(
-    perturbations: Perturbations, members: Sequence[Sequence[int]], found: RandomShifts
-) -> Expert:
-    """Return the sum of what the members of a combination do alone; nothing for the others.
-
-    Its weight is how far effects add up: below 1 where they saturate. Members do what the fit says
-    of them: by the means of their cells, which err, the weight would be too small.
+@dataclass(frozen=True)
+class Together:
+    """What members do together, for some of the perturbations: mean and variance of the effect.
 
     Parameters
     ----------
-    perturbations
-        The perturbations.
-    members
-        Numbers of the measured perturbations that each one is a combination of; none for those
-        that are no combination, or whose members were not all measured alone.
-    found
-        The fit to all perturbations.
+    rows
+        Numbers of the combinations among the perturbations.
+    mean, variance
+        Effects expected of them and their variances, shape ``(len(rows), n_nodes)``, units of
+        the data and their square.
+    shared
+        Share of the control mean's sampling error in ``mean``, shape ``(len(rows), n_nodes)``.
     """
-    effects, shared = np.zeros((2, *perturbations.observed.shape))
-    blr, known = found.posterior, found.prior.given(found.posterior)
-    does = known.states(blr) - blr.predict_mean(np.zeros(blr.n_nodes))
-    for j, alone in enumerate(members):
-        if alone:
-            effects[j] = does[list(alone)].sum(axis=0)
-            shared[j] = known.share[list(alone)].sum(axis=0) * perturbations.control_variance
-    own = perturbations.own()
-    effects[own] = shared[own] = 0.0
-    return Expert(SUM, effects, shared)
+
+    rows: NDArray[np.int64]
+    mean: Array
+    variance: Array
+    shared: Array
+
+    def expert(self, perturbations: Perturbations) -> Expert:
+        """Return what members do together as an expert that is settled; nothing for others."""
+        effects, shared = np.zeros((2, *perturbations.observed.shape))
+        effects[self.rows] = self.mean
+        shared[self.rows] = self.shared * perturbations.control_variance
+        own = perturbations.own()
+        effects[own] = shared[own] = 0.0
+        return Expert(TOGETHER, effects, shared, settled=True)
+
+    def silenced(self, expert: Expert) -> Expert:
+        """Return another expert that has nothing to say of combinations."""
+        effects = expert.effects.copy()
+        effects[self.rows] = 0.0
+        shared = None if expert.shared is None else expert.shared.copy()
+        if shared is not None:
+            shared[self.rows] = 0.0
+        return replace(expert, effects=effects, shared=shared)
+
+    def told(self, prior: ShiftPrior, ratio: Array) -> ShiftPrior:
+        """Return the prior with the effects of combinations, own genes included.
+
+        ``ratio`` of the noise variance of every node to the variance of its cells, shape
+        ``(n_nodes,)``: a shift of each gene with ``tau^2`` of its noise is one of ``tau^2`` of
+        the variance of cells in every effect, whatever the graph.
+        """
+        shift, effect, own = prior.shift.copy(), prior.effect.copy(), prior.own.copy()
+        shift[self.rows], effect[self.rows] = 0.0, self.mean
+        own[self.rows] = self.variance * ratio
+        return replace(prior, shift=shift, effect=effect, own=own)
 
 
 def with_expectation(
@@ -88,7 +109,9 @@ def with_expectation(
     return replace(prior, shift=shift, effect=effect + own - shift)
 
 
-def unseen_mixture(cells: PooledGuides, found: RandomShifts, expected: Array) -> Array:
+def unseen_mixture(
+    cells: PooledGuides, found: RandomShifts, expected: Array, together: Together | None = None
+) -> Array:
     """Return the weights of the prior variances for perturbations without cells.
 
     They are learned from what perturbations differ by from the effects expected without their
@@ -106,10 +129,17 @@ def unseen_mixture(cells: PooledGuides, found: RandomShifts, expected: Array) ->
     expected
         Effect expected of every perturbation without its cells, shape
         ``(n_perturbations, n_nodes)``, units of the data.
+    together
+        What is expected of combinations, which are no matter of the mixture.
     """
     empty = DagBlr(Dag.from_edges(cells.mean.shape[1], []))
     prior = replace(found.prior, shift=expected, effect=np.zeros_like(expected))
-    return learn_mixtures(refit(empty, cells, found), prior).weights.mean(axis=0)
+    single = np.ones(len(expected), bool)
+    if together is not None:
+        prior = together.told(prior, np.ones(expected.shape[1]))
+        single[together.rows] = False
+    weights = learn_mixtures(refit(empty, cells, found), prior).weights
+    return weights[single if single.any() else ~single].mean(axis=0)
 
 
 def by_name(

@@ -15,8 +15,12 @@ from nextpert._adata import shifts as _shifts
 from nextpert._adata.environments import unknown_genes
 from nextpert._adata.shifts import Interventions
 from nextpert.core.effects.averaged import Averaged
-from nextpert.core.effects.experts import own_genes
 from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
+from nextpert.tl._design_interventions.combined import (
+    members_by_label,
+    members_seen,
+    with_combinations,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,6 +80,16 @@ def read_candidates(candidates: Any, shift: Any, fit: FittedPosterior) -> Candid
 
 
 def _learned(found: Interventions, fit: FittedPosterior) -> Averaged:
+    """Return the prior of candidates; combinations without cells do what members do together."""
+
+    def expect(members: list[str]) -> Averaged:
+        inside = [[name] if name in fit.genes else [] for name in members]
+        return _expected(_as_fitted(members, inside, fit), fit)
+
+    return with_combinations(_expected(found, fit), found.names, fit, expect)
+
+
+def _expected(found: Interventions, fit: FittedPosterior) -> Averaged:
     """Return the prior of candidates: as fitted where cells were seen, by experts elsewhere."""
     row = {str(name): i for i, name in enumerate(fit.environments["perturbation"])}
     new = [i for i, name in enumerate(found.names) if name not in row]
@@ -88,38 +102,19 @@ def _learned(found: Interventions, fit: FittedPosterior) -> Averaged:
         mean, sd = fit.efficacy
         spread = sd / max(abs(mean), 1e-12) * np.abs(own)
         variance = np.where(spread > 0, spread**2, np.nan)
-    sums = np.array([_sum_of_members(name, row, fit) for name in names]).reshape(own.shape)
-    # Own genes of combinations do what their members did to them, not what efficacy expects.
-    combined = sums.any(axis=1, keepdims=True)
-    variance = np.where(combined, np.nan, variance)
     targets = [[place[gene] for gene in found.targets[i]] for i in new]
     if fit.expectation is None:
         weights = fit.shift_prior.weights.mean(axis=0) if row else np.eye(len(TAU2))[0]
         nothing = np.zeros_like(own)
         unseen = ShiftPrior(
-            np.zeros(len(new)), nothing, nothing + 1, np.where(combined, 0.0, own), sums, variance,
+            np.zeros(len(new)), nothing, nothing + 1, own, nothing, variance,
             np.tile(weights, (len(new), 1)),
         )  # fmt: skip
     else:
-        own = np.where(combined & own_genes(targets, own.shape[1]), sums, own)
-        unseen = fit.expectation.prior(names, targets, own, variance, sums)
+        unseen = fit.expectation.prior(names, targets, own, variance)
     both = fit.averaged.joined(unseen)
     after = {name: len(row) + k for k, name in enumerate(names)}
     return both.rows([row[name] if name in row else after[name] for name in found.names])
-
-
-def _sum_of_members(name: str, row: Mapping[str, int], fit: FittedPosterior) -> Vector:
-    """Return the summed effects of a combination's members, if all were measured alone."""
-    separator = str(fit.params["separator"])
-    parts = [part.strip() for part in name.split(separator)] if separator else [name]
-    if len(parts) < 2 or not all(part in row for part in parts):
-        return np.zeros(len(fit.genes))
-    alone = fit.averaged.rows([row[part] for part in parts])
-    total = np.zeros(len(fit.genes))
-    for blr, known in zip(alone.posteriors, alone.known(), strict=True):
-        does = known.states(blr) - blr.predict_mean(np.zeros(len(total)))
-        total += known.weight * does.sum(axis=0)
-    return total
 
 
 def _names(candidates: Any, fit: FittedPosterior) -> list[str]:
@@ -135,7 +130,11 @@ def _names(candidates: Any, fit: FittedPosterior) -> list[str]:
             raise ValueError(message)
         names = used + [gene for gene in fit.genes if gene not in used]
     else:
-        names = list(dict.fromkeys(str(name) for name in in_order(candidates)))
+        asked = [str(name) for name in in_order(candidates)]
+        same = {members_by_label(name, fit): name for name in reversed(used)}
+        # A+B is B+A.
+        named = (x if x in used else same.get(members_by_label(x, fit), x) for x in asked)
+        names = list(dict.fromkeys(named))
     if not names:
         message = (
             "There are no candidates: "
@@ -163,10 +162,9 @@ def _targets(name: str, fit: FittedPosterior) -> list[str]:
         separator=str(fit.params["separator"]),
         control=str(fit.params["control"]),
     )
-    parts = name.split(str(fit.params["separator"])) if fit.params["separator"] else [name]
-    seen = set(fit.environments["perturbation"].astype(str))
+    members = set(members_by_label(name, fit))
     known_elsewhere = fit.expectation is not None and name in fit.expectation.other
-    if known_elsewhere or (len(parts) > 1 and {part.strip() for part in parts} <= seen):
+    if known_elsewhere or (len(members) > 1 and members - set(fit.genes) <= members_seen(fit)):
         return inside
     if outside or not inside:
         message = unknown_genes(name, outside or [name], fit.genes)

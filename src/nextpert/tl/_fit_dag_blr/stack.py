@@ -9,6 +9,7 @@ import numpy as np
 
 from nextpert import _adata
 from nextpert._adata.eager import eager
+from nextpert._adata.members import members_of
 from nextpert._adata.roles import fitted_roles
 from nextpert.core.effects.experts import (
     Expert,
@@ -23,10 +24,10 @@ from nextpert.core.effects.stacked import (
     GRAPH,
     OTHER_SCREEN,
     by_name,
-    sum_expert,
     unseen_mixture,
     with_expectation,
 )
+from nextpert.tl._fit_dag_blr.together import interactions_record, learn_together
 from nextpert.tl._learn_dag.held_out import has_seen_perturbed, held_out_dags
 
 if TYPE_CHECKING:
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
 
     from nextpert._adata import Roles
     from nextpert.core import Dag, DagBlr
+    from nextpert.core.effects.interactions import Interactions
     from nextpert.core.effects.random_shifts import RandomShifts
     from nextpert.core.effects.shift_prior import ShiftPrior
+    from nextpert.core.effects.stacked import Together
     from nextpert.tl._fit_dag_blr.cells import FitCells
     from nextpert.tl._fit_dag_blr.expected import Expected
 
@@ -76,10 +79,13 @@ class Stacked:
     unseen
         Weights of the prior variances ``TAU2`` for a perturbation without cells, shape
         ``(n_components,)``.
+    interactions
+        What the members of combinations do together; ``None`` where there are no combinations.
     """
 
     stack: Stack
     unseen: Array
+    interactions: Interactions | None
 
 
 def stacked(
@@ -93,18 +99,20 @@ def stacked(
         return found.prior, None
     graphs = _held_out_weights(problem, cells, expected, found)
     seen = _perturbations(problem, cells, expected)
-    experts = _left_out(problem, expected, found, seen, graphs)
+    both = learn_together(_members(problem, expected), found, seen)
+    known, together = (None, None) if both is None else both
+    experts = _left_out(problem, expected, seen, graphs, together)
     stack = learn_stack(seen.observed, seen.variance, experts, seen.scored(), sd=seen.sd)
-    prior = expected_by(problem, cells, expected, found, stack.left_out)
+    prior = _told(problem, expected, found, seen, stack.left_out, together)
     prior = learn_mixtures(found.posterior, prior)
     # Of a perturbation without cells the change of the own gene is not known either. As far as the
     # graph is believed, what is left are shifts on it; beyond that, effects as they are.
     own = expected.used.shifts
-    experts = _left_out(problem, expected, found, replace(seen, change=own), graphs)
-    unseen = unseen_mixture(cells.pooled, found, own + stack.expected(experts))
+    experts = _left_out(problem, expected, replace(seen, change=own), graphs, together)
+    unseen = unseen_mixture(cells.pooled, found, own + stack.expected(experts), together)
     believed = min(dict(zip(stack.names, stack.weights.tolist(), strict=True))[GRAPH], 1.0)
     unseen = believed * prior.weights.mean(axis=0) + (1.0 - believed) * unseen
-    return prior, Stacked(stack, unseen)
+    return prior, Stacked(stack, unseen, known)
 
 
 def held_out_experts(
@@ -113,18 +121,19 @@ def held_out_experts(
     """Return the perturbations, and what experts say of each that have not seen it."""
     seen = _perturbations(problem, cells, expected)
     graphs = _held_out_weights(problem, cells, expected, found)
-    return seen, _left_out(problem, expected, found, seen, graphs)
+    both = learn_together(_members(problem, expected), found, seen)
+    return seen, _left_out(problem, expected, seen, graphs, None if both is None else both[1])
 
 
 def _left_out(
     problem: Problem,
     expected: Expected,
-    found: RandomShifts,
     perturbations: Perturbations,
     graphs: Graphs,
+    together: Together | None,
 ) -> list[Expert]:
     graph, coexpression = _graph_by_folds(perturbations, graphs), coexpression_expert(perturbations)
-    return [graph, coexpression, *_common(problem, expected, found, perturbations)]
+    return _common(problem, expected, perturbations, [graph, coexpression], together)
 
 
 def expected_by(
@@ -136,10 +145,26 @@ def expected_by(
     ``weights`` have the shape ``(n_perturbations, n_experts)``.
     """
     seen = _perturbations(problem, cells, expected)
+    both = learn_together(_members(problem, expected), found, seen)
+    return _told(problem, expected, found, seen, weights, None if both is None else both[1])
+
+
+def _told(
+    problem: Problem,
+    expected: Expected,
+    found: RandomShifts,
+    seen: Perturbations,
+    weights: Array,
+    together: Together | None,
+) -> ShiftPrior:
     told = seen if expected.efficacy is None else replace(seen, change=expected.change)
     experts = [graph_expert(told, found.posterior.mean().toarray()), coexpression_expert(told)]
-    experts += _common(problem, expected, found, seen)
-    return with_expectation(found.prior, expected.used.shifts, experts, weights)
+    experts = _common(problem, expected, seen, experts, together)
+    prior = with_expectation(found.prior, expected.used.shifts, experts, weights)
+    if together is None:
+        return prior
+    within = np.maximum(seen.covariance().diagonal(), np.finfo(np.float64).tiny)
+    return together.told(prior, found.posterior.noise_var / within)
 
 
 def _perturbations(problem: Problem, cells: FitCells, expected: Expected) -> Perturbations:
@@ -148,28 +173,31 @@ def _perturbations(problem: Problem, cells: FitCells, expected: Expected) -> Per
     return Perturbations(cells.screen, 0, np.arange(1, len(targets) + 1), targets)
 
 
+def _members(problem: Problem, expected: Expected) -> list[tuple[str, ...]]:
+    genes, control = set(problem.genes), problem.roles.control
+    return [
+        members_of(name, genes, separator=problem.separator, control=control)
+        for name in expected.used.names
+    ]
+
+
 def _common(
-    problem: Problem, expected: Expected, found: RandomShifts, seen: Perturbations
+    problem: Problem,
+    expected: Expected,
+    seen: Perturbations,
+    experts: list[Expert],
+    together: Together | None,
 ) -> list[Expert]:
-    """Return the experts that do not ask for the change of the own gene."""
-    names = expected.used.names
-    experts, alone = [mean_expert(seen)], _members(names, problem.separator)
-    if any(alone):
-        experts.append(sum_expert(seen, alone, found))
+    """Return experts and those that do not ask for the change of the own gene.
+
+    Of combinations whose members are known none of these speaks but the members.
+    """
+    experts = [*experts, mean_expert(seen)]
     if problem.other:
-        experts.append(by_name(seen, names, problem.other, OTHER_SCREEN))
-    return experts
-
-
-def _members(names: Sequence[str], separator: str) -> list[list[int]]:
-    """Return the single perturbations that each combination is made of, if all were measured."""
-    place = {name: j for j, name in enumerate(names)}
-    out: list[list[int]] = []
-    for name in names:
-        parts = [part.strip() for part in name.split(separator)] if separator else [name]
-        known = [place[part] for part in parts if part in place and part != name]
-        out.append(known if len(parts) > 1 and len(known) == len(parts) else [])
-    return out
+        experts.append(by_name(seen, expected.used.names, problem.other, OTHER_SCREEN))
+    if together is None:
+        return experts
+    return [*(together.silenced(e) for e in experts), together.expert(seen)]
 
 
 def _held_out_weights(
@@ -219,7 +247,7 @@ def _graphs(
 def stack_record(stacked: Stacked) -> dict[str, Any]:
     """Return the stack as it is stored."""
     stack = stacked.stack
-    return {
+    record: dict[str, Any] = {
         "experts": _adata.strings(stack.names),
         "weights": stack.weights,
         "error_alone": np.nan_to_num(stack.alone, nan=1.0),
@@ -227,6 +255,9 @@ def stack_record(stacked: Stacked) -> dict[str, Any]:
         "residual_variance": stack.residual_variance,
         "unseen": stacked.unseen,
     }
+    if stacked.interactions is not None:
+        record["interactions"] = interactions_record(stacked.interactions)
+    return record
 
 
 def stack_in_words(stack: Stack) -> str:

@@ -1,0 +1,132 @@
+"""What is expected of combinations without cells: their members, and interactions as learned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert._adata.members import effects_alone, members_of, numbered
+from nextpert.core.effects.averaged import Averaged
+from nextpert.core.effects.experts import Perturbations
+from nextpert.core.effects.interactions import learn_interactions
+from nextpert.core.effects.stacked import Together
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from nextpert._adata import FittedPosterior
+    from nextpert.core.effects.interactions import Interactions
+
+    Array = NDArray[np.float64]
+
+
+def members_by_label(label: str, fit: FittedPosterior) -> tuple[str, ...]:
+    """Return the members that a label names, as the fit reads labels."""
+    separator, control = str(fit.params["separator"]), str(fit.params["control"])
+    return members_of(label, set(fit.genes), separator=separator, control=control)
+
+
+def members_seen(fit: FittedPosterior) -> set[str]:
+    """Return all members that some perturbation of the fit holds, alone or in a combination."""
+    labels = fit.environments["perturbation"].astype(str)
+    return {member for label in labels for member in members_by_label(label, fit)}
+
+
+def with_combinations(
+    prior: Averaged,
+    names: Sequence[str],
+    fit: FittedPosterior,
+    expect: Callable[[list[str]], Averaged],
+) -> Averaged:
+    """Return the prior with combinations that have no cells as their members do together.
+
+    Parameters
+    ----------
+    prior
+        Prior of the perturbations.
+    names
+        Their labels.
+    fit
+        The fit.
+    expect
+        Returns the prior of members without cells of their own.
+    """
+    used = [str(name) for name in fit.environments["perturbation"]]
+    members = [members_by_label(name, fit) for name in names]
+    rows = [i for i, some in enumerate(members) if len(some) > 1 and names[i] not in used]
+    if not rows:
+        return prior
+    within = fit.blr.noise_var
+    if fit.expectation is not None:
+        screen = fit.expectation.screen
+        within = Perturbations(screen, 0, [], []).covariance().diagonal()
+        within = np.maximum(within, np.finfo(np.float64).tiny)
+    known = _interactions([members[i] for i in rows], used, fit, within, expect)
+    labels = _labels([members[i] for i in rows], used, fit)[0]
+    place = {label: k for k, label in enumerate(labels)}
+    mean, variance = known.predict([[place[m] for m in members[i]] for i in rows])
+    together = Together(np.array(rows), mean, variance, np.zeros_like(mean))
+    return Averaged(
+        tuple(
+            replace(m, prior=together.told(m.prior, m.posteriors[0].noise_var / within))
+            for m in prior.models
+        )
+    )
+
+
+def _labels(
+    wanted: Sequence[tuple[str, ...]], used: Sequence[str], fit: FittedPosterior
+) -> tuple[list[str], list[int], list[tuple[int, ...]]]:
+    """Return all members, and rows of the fit and members of its measured combinations."""
+    measured = {members_by_label(name, fit): j for j, name in reversed(list(enumerate(used)))}
+    several = {some: j for some, j in measured.items() if len(some) > 1}
+    if fit.expectation is None or not fit.expectation.interactions:
+        several = {}
+    labels, numbers = numbered([*several, *wanted])
+    return labels, list(several.values()), numbers[: len(several)]
+
+
+def _interactions(
+    wanted: Sequence[tuple[str, ...]],
+    used: Sequence[str],
+    fit: FittedPosterior,
+    within: Array,
+    expect: Callable[[list[str]], Averaged],
+) -> Interactions:
+    """Return the interactions of the fit, with all members of the combinations wanted."""
+    labels, rows, combined = _labels(wanted, used, fit)
+    single = {
+        some[0]: j for j, name in enumerate(used) if len(some := members_by_label(name, fit)) == 1
+    }
+    other = {} if fit.expectation is None else fit.expectation.other
+    alone, variance = np.full((2, len(labels), len(fit.genes)), np.nan)
+    cells = [k for k, label in enumerate(labels) if label in single]
+    without = [
+        k for k, label in enumerate(labels)
+        if label not in single and (label in fit.genes or label in other)
+    ]  # fmt: skip
+    if cells:
+        seen = fit.averaged.rows([single[labels[k]] for k in cells])
+        alone[cells], variance[cells] = effects_alone(seen.posteriors, seen.known(), within)
+    if without:
+        unseen = expect([labels[k] for k in without])
+        alone[without], variance[without] = effects_alone(unseen.posteriors, unseen.known(), within)
+    effects, noise = np.zeros((2, len(rows), len(fit.genes)))
+    stored = {} if fit.expectation is None else fit.expectation.interactions
+    if fit.expectation is not None and rows:
+        found = Perturbations(fit.expectation.screen, 0, 1 + np.array(rows), [()] * len(rows))
+        effects, noise = found.observed, found.variance
+    scale: Array | None = None if cells else np.sqrt(within)
+    learned = None
+    if stored:
+        scale = stored["scale"]
+        learned = (
+            stored["member_sd"], stored["rest_sd"], stored["strengths"], stored["chances"],
+        )  # fmt: skip
+    return learn_interactions(
+        alone, variance, combined, effects, noise, scale=scale, learned=learned
+    )

@@ -1,0 +1,128 @@
+"""Combinations of a screen: what their members do together, learned by the fit."""
+
+import itertools
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert._adata import posterior_from
+from nextpert.core.effects.interactions import learn_interactions
+
+SINGLES, GENES = ["A", "B", "C", "D", "E", "F"], 30
+PAIRS = ["A+B", "D+C", "E+F", "A+C", "B+D", "E+G"]
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """Effects alone, and by pair: saturated by .6, and departures of members."""
+    rng = np.random.default_rng(0)
+    alone = dict(zip([*SINGLES, "G"], rng.normal(size=(7, GENES)), strict=True))
+    does = dict(alone)
+    member = dict(zip(alone, 0.3 * rng.normal(size=(7, GENES)), strict=True))
+    for a, b in itertools.permutations(alone, 2):
+        does[f"{a}+{b}"] = 0.6 * (alone[a] + alone[b]) + member[a] + member[b]
+    return does
+
+
+@pytest.fixture(scope="module")
+def _fitted(truth):
+    rng, names = np.random.default_rng(1), [*SINGLES, *PAIRS]
+    label = np.repeat(["control", *names], [600, *[150] * len(names)])
+    zero = {"control": np.zeros(GENES)}
+    x = (
+        3
+        + np.array([(truth | zero)[name] for name in label])
+        + rng.normal(size=(len(label), GENES))
+    )
+    obs = pd.DataFrame({"perturbation": label}, index=[f"c{i}" for i in range(len(label))])
+    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"g{i}" for i in range(GENES)]))
+    npt.tl.learn_dag(adata, method="given", dag=[("g0", "g1")], genes=list(adata.var_names))
+    npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+@pytest.fixture
+def fitted(_fitted):
+    """A screen of singles and pairs, one member of which has no cells of its own."""
+    return _fitted.copy()
+
+
+def effects(adata, candidates):
+    npt.tl.perturbation_effects(adata, candidates=candidates, key_added="found")
+    return adata.uns["found"]
+
+
+def test_unseen_combinations_are_better_and_surer_than_sums(fitted, truth):
+    unseen = ["A+D", "C+B", "F+A", "G+A"]
+    found = effects(fitted, unseen)
+    assert found["n_cells"].tolist() == [0] * 4
+    wanted = np.array([truth[name] for name in unseen])
+    error = ((found["mean"] - wanted) ** 2).mean(axis=1)
+    sums = np.array([truth[a] + truth[b] for a, b in (name.split("+") for name in unseen)])
+    assert (error < 0.3 * ((sums - wanted) ** 2).mean(axis=1)).all()
+    assert 0.8 < ((found["lower"] <= wanted) & (wanted <= found["upper"])).mean() < 0.98
+    record = fitted.uns["dag_blr"]["stack"]["interactions"]
+    assert record["strength"] == pytest.approx(0.6, abs=0.1)
+    assert record["n_combinations"] == 6
+    # Surer than a perturbation of which nothing is known.
+    assert found["sd"].mean() < 0.5 * np.std([truth[name] for name in SINGLES])
+
+
+def test_unseen_combinations_are_those_of_the_core(fitted):
+    fit, names = posterior_from(fitted), [*SINGLES, "G"]
+    alone = np.full((2, 7, GENES), np.nan)
+    row = {str(name): i for i, name in enumerate(fit.environments["perturbation"])}
+    (known,) = fit.known(fit.shift_prior)
+    does = known.states(fit.blr) - fit.blr.predict_mean(np.zeros(GENES))
+    screen = fit.expectation.screen
+    within = screen.scatter.diagonal() / (screen.n.sum() - len(screen.n))
+    for k, name in enumerate(SINGLES):
+        alone[:, k] = does[row[name]], known.spare[row[name]] * within
+    mean = screen.mean[1:] - screen.mean[0]
+    rows = [row[name] for name in PAIRS]
+    noise = (screen.squares[1:][rows] + 10 * within) / (149 + 10) / 150
+    noise = noise + screen.variance[0] / 600
+    members = [[names.index(part) for part in name.split("+")] for name in PAIRS]
+    stored = fit.expectation.interactions
+    learned = [stored[name] for name in ("member_sd", "rest_sd", "strengths", "chances")]
+    wanted = learn_interactions(
+        *alone, members, mean[rows], noise, scale=stored["scale"], learned=learned
+    ).predict([(0, 3), (6, 0)])
+    found = effects(fitted, ["A+D", "A+G"])
+    np.testing.assert_allclose(found["mean"], wanted[0], atol=1e-8)
+    some = [g for g in range(GENES) if g > 1]  # no arc
+    np.testing.assert_allclose(found["sd"][:, some] ** 2, wanted[1][:, some], rtol=0.15)
+
+
+def test_order_of_members_is_of_no_matter(fitted):
+    turned = effects(fitted, ["D+A", "B+A"])
+    assert list(turned["perturbations"]) == ["D+A", "A+B"]  # as the screen has it
+    assert turned["n_cells"].tolist() == [0, 150]
+    mean = turned["mean"].copy()
+    np.testing.assert_allclose(effects(fitted, ["A+D", "A+B"])["mean"], mean, atol=1e-12)
+
+
+def test_combinations_come_back_from_a_file(fitted, tmp_path):
+    wanted = effects(fitted, ["A+D"])["mean"].copy()
+    fitted.write_h5ad(tmp_path / "screen.h5ad")
+    again = ad.read_h5ad(tmp_path / "screen.h5ad")
+    np.testing.assert_array_equal(effects(again, ["A+D"])["mean"], wanted)
+    again.uns["dag_blr"]["stack"]["interactions"]["chances"] *= 2
+    with pytest.raises(ValueError, match=r"interactions'\] is damaged"):
+        posterior_from(again)
+
+
+def test_a_member_that_nothing_tells_of_is_refused(fitted):
+    with pytest.raises(ValueError, match="H"):
+        effects(fitted, ["A+H"])
+
+
+def test_distances_rank_an_unseen_combination_towards_its_state(fitted, truth):
+    goal = dict(zip(fitted.var_names, 3 + truth["A+D"], strict=True))
+    npt.tl.design_interventions(fitted, goal, candidates=[*SINGLES, *PAIRS, "A+D", "C+F"])
+    ranking = fitted.uns["design"]["ranking"]
+    nearest = ranking.sort_values("predicted_distance")["perturbation"].iloc[0]
+    assert nearest == "A+D"
