@@ -87,6 +87,15 @@ def test_learning_removes_more_than_other_plates(fitted):
         assert removed <= best["uncertainty_removed"].iloc[-1] + 1e-12
 
 
+def test_cells_go_where_they_teach_most_with_a_certificate(fitted):
+    wells, _, stored = planned(fitted, aim="learn", n_perturbations=5, candidates="genes")
+    assert wells["n_cells"].min() >= 20
+    assert np.ptp(wells["n_cells"]) > 10
+    assert stored["plate"]["n_cells"].sum() == 2000
+    alike = planned(fitted, n_perturbations=5, candidates="genes")[2]["summary"]["within"]
+    assert 0 <= stored["summary"]["within"] < alike < 1
+
+
 def test_names(fitted):
     wells, _, stored = planned(
         fitted, must=["FOS"], never=["CDK4"], pending={"B2M": 50}, candidates="genes",

@@ -11,6 +11,7 @@ from nextpert.core.plan import allocation
 from nextpert.core.plan._plate_criterion import PlateCriterion
 from nextpert.core.plan.allocation import allocate_cells
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
+from nextpert.core.predict.goal import Goal
 
 
 def by_slsqp(criterion, n_cells, scale, low, high):
@@ -45,6 +46,22 @@ def test_criterion_is_that_of_cells_taken_one_well_after_the_other(seed, make, p
         cells = 20.0 * np.bincount([0, 1, 0, j], minlength=criterion.size)
         found = 1 - pools.look(criterion, cells).value / criterion.before()
         np.testing.assert_allclose(found, removed[j], rtol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_criterion_of_a_goal_that_is_no_point(seed, pools):
+    blr, known, target, rng = pools.weighted(seed)
+    low = np.full(len(target), -np.inf)
+    low[:2] = 1.0
+    goal = Goal(np.zeros(len(target)), low=low, weights=rng.random(len(target)) + 0.1)
+    civ = UncertainCiv(blr, known, goal, n_cells=20, noise_aware=True)
+    criterion = PlateCriterion(blr, known, goal, 40, gap_cells=20)
+    removed, plain = civ.removed_after([0]), PlateCriterion(blr, known, target, 40, gap_cells=20)
+    for j in range(criterion.size):
+        cells = 20.0 * np.bincount([0, j], minlength=criterion.size)
+        found = 1 - pools.look(criterion, cells).value / criterion.before()
+        np.testing.assert_allclose(found, removed[j], rtol=1e-9)
+    assert plain.before() != pytest.approx(criterion.before())
 
 
 @pytest.mark.parametrize("make", ["one", "several", "weighted"])

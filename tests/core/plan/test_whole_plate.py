@@ -109,3 +109,22 @@ def test_contradictions_are_refused(pools):
     }.items():
         with pytest.raises(ValueError, match=wanted):
             whole_plate(blr, known, target, 1, 20, **options)
+
+
+def test_candidates_chosen_before_are_held_against_every_other_plate(pools):
+    blr, known, target, _ = pools.one(5)
+    m = known.n_perturbations
+    free = whole_plate(blr, known, target, 2, 60, least=5)
+    worst = sorted(set(range(m)) - set(free.chosen.tolist()))[:2]
+    given = whole_plate(blr, known, target, 2, 60, least=5, chosen=worst)
+    assert given.chosen.tolist() == worst
+    assert given.bound == pytest.approx(free.bound, rel=1e-3)
+    assert given.value >= free.value
+    assert given.within >= free.within
+    same = whole_plate(blr, known, target, 2, 60, least=5, chosen=free.chosen.tolist())
+    assert same.cells.tolist() == free.cells.tolist()
+    for bad in ([0], [0, 0], [0, m]):
+        with pytest.raises(ValueError, match="chosen must be 2 candidates"):
+            whole_plate(blr, known, target, 2, 60, chosen=bad)
+    with pytest.raises(ValueError, match="chosen must be 2 candidates"):
+        whole_plate(blr, known, target, 2, 60, chosen=[0, 1], never=[1])

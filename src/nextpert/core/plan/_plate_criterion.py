@@ -8,6 +8,7 @@ import numpy as np
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_vector, require_positive
+from nextpert.core.acquisition._goal_gap import goal_gap
 from nextpert.core.plan._plate_node import (
     GraphPart,
     change,
@@ -17,6 +18,7 @@ from nextpert.core.plan._plate_node import (
 )
 from nextpert.core.plan._promise_kernel import promise
 from nextpert.core.posterior.pair_shifts import pair_shifts, weights_of
+from nextpert.core.predict.goal import as_goal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from nextpert.core.plan._plate_node import Node, NodeLook
     from nextpert.core.posterior.dag_blr import DagBlr
     from nextpert.core.posterior.shift_posterior import ShiftPosterior
+    from nextpert.core.predict.goal import Goal
 
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
@@ -36,7 +39,7 @@ class PlateCriterion:
 
     Parameters
     ----------
-    posterior, shifts, target_mean, weights
+    posterior, shifts, target, weights
         As in :class:`UncertainCiv`, whose criterion it is, noise-aware. Over several graphs it is
         the mean of theirs by their weights; what lies between graphs is not convex in the cells and
         left out.
@@ -53,7 +56,7 @@ class PlateCriterion:
         self,
         posterior: DagBlr | Sequence[DagBlr],
         shifts: ShiftPosterior | Sequence[ShiftPosterior],
-        target_mean: ArrayLike,
+        target: ArrayLike | Goal,
         n_cells: float,
         *,
         gap_cells: float | None = None,
@@ -63,7 +66,7 @@ class PlateCriterion:
         pairs = pair_shifts(posterior, shifts)
         blr, known = pairs[0]
         self.size = known.n_perturbations
-        target = as_vector(target_mean, blr.n_nodes, "target_mean")
+        point, counts = goal_gap(pairs, as_goal(target, blr.n_nodes))
         self.n_cells = require_positive(n_cells, "n_cells")
         self.pending = np.zeros(self.size)
         if pending is not None:
@@ -73,7 +76,7 @@ class PlateCriterion:
                 raise ValueError(message)
         self.weights = average_weights(weights, self.size)
         gap = require_positive(n_cells if gap_cells is None else gap_cells, "gap_cells")
-        self.parts = [GraphPart(*pair, target, self.weights, gap) for pair in pairs]
+        self.parts = [GraphPart(*pair, point, counts, self.weights, gap) for pair in pairs]
         self.shares = weights_of(pairs).tolist()
         for part in self.parts:
             part.settle(self.n_cells + self.pending.sum())

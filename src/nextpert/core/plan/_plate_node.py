@@ -58,19 +58,27 @@ class GraphPart:
     """The criterion on one graph."""
 
     def __init__(
-        self, blr: DagBlr, known: ShiftPosterior, target: Vector, weights: Vector, gap_cells: float
+        self,
+        blr: DagBlr,
+        known: ShiftPosterior,
+        target: Vector,
+        counts: Vector,
+        weights: Vector,
+        gap_cells: float,
     ) -> None:
         self.blr, self.weights, self.inv_n = blr, weights, 1 / gap_cells
         mean, _, effect = known.about_effect(blr)
         self.target, self.effect = target, effect
         self.mean, self.share, self.spare = _rows(mean), _rows(known.share), _rows(known.spare)
         self.state = _rows(known.states(blr) - effect)
-        self.square = _rows((known.expected(blr) - blr.ideal_shift(target)) ** 2)
+        self.counts = counts  # of each node in the gap
+        self.square = _rows(counts * (known.expected(blr) - blr.ideal_shift(target)) ** 2)
         self.alone = np.any((known.share > 0) | (effect != 0), axis=1)
 
     def settle(self, n_cells: float) -> None:
         """Set the noise of ``n_cells`` cells in all, and what their scatter tells."""
-        self.e, self.kappa = self.blr.spread(n_cells, expected=True)
+        e, kappa = self.blr.spread(n_cells, expected=True)
+        self.e, self.kappa = self.counts * e, self.counts**2 * kappa
         self.now, self.settled = self.blr.blocks["cov"], settle_by_noise(self.blr, n_cells)
         every = np.arange(len(self.weights))
         self.totals = _sums(self.weights, self.spare, self.slopes(every))

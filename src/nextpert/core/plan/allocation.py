@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nextpert.core.plan._plate_criterion import Look, WorkingSet
     from nextpert.core.posterior.dag_blr import DagBlr
     from nextpert.core.posterior.shift_posterior import ShiftPosterior
+    from nextpert.core.predict.goal import Goal
 
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
@@ -85,7 +86,7 @@ class Limits(NamedTuple):
 def allocate_cells(
     posterior: DagBlr | Sequence[DagBlr],
     shifts: ShiftPosterior | Sequence[ShiftPosterior],
-    target_mean: ArrayLike,
+    target: ArrayLike | Goal,
     n_cells: float,
     *,
     costs: ArrayLike | None = None,
@@ -114,7 +115,7 @@ def allocate_cells(
         is the mean of theirs; what lies between graphs is not convex in the cells, and left out.
     shifts
         The candidates; for several graphs the same for all, or one for each.
-    target_mean
+    target
         The wanted mean, shape ``(n_nodes,)``, units of the data.
     n_cells
         Cells in all.
@@ -153,7 +154,7 @@ def allocate_cells(
     ([10.0, 0.0, 0.0], True)
     """
     criterion = PlateCriterion(
-        posterior, shifts, target_mean, n_cells,
+        posterior, shifts, target, n_cells,
         gap_cells=gap_cells, weights=weights, pending=pending,
     )  # fmt: skip
     limits = read_limits(criterion.size, criterion.n_cells, costs, least, most)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from nextpert.core.posterior.dag_blr import DagBlr
     from nextpert.core.posterior.shift_posterior import ShiftPosterior
+    from nextpert.core.predict.goal import Goal
 
 
 class ControlShare(NamedTuple):
@@ -39,7 +40,7 @@ class ControlShare(NamedTuple):
 def control_share(
     posterior: DagBlr | Sequence[DagBlr],
     shifts: ShiftPosterior | Sequence[ShiftPosterior],
-    target_mean: ArrayLike,
+    target: ArrayLike | Goal,
     n_cells: float,
     chosen: Iterable[int],
     *,
@@ -62,7 +63,7 @@ def control_share(
 
     Parameters
     ----------
-    posterior, shifts, target_mean, n_cells, weights, gap_cells
+    posterior, shifts, target, n_cells, weights, gap_cells
         As in :func:`allocate_cells`; controls are none of the shifts.
     chosen
         Indices of the candidates on the plate.
@@ -96,7 +97,7 @@ def control_share(
         raise ValueError(message)
     total = require_positive(n_cells, "n_cells")
     criterion = PlateCriterion(
-        [blr for blr, _ in pairs], [_with_controls(known) for _, known in pairs], target_mean,
+        [blr for blr, _ in pairs], [_with_controls(known) for _, known in pairs], target,
         total, gap_cells=gap_cells, weights=np.append(average_weights(weights, size), 0.0),
     )  # fmt: skip
 

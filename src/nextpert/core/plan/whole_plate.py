@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nextpert.core.plan.allocation import Limits
     from nextpert.core.posterior.dag_blr import DagBlr
     from nextpert.core.posterior.shift_posterior import ShiftPosterior
+    from nextpert.core.predict.goal import Goal
 
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
@@ -49,7 +50,7 @@ class WholePlate(NamedTuple):
 def whole_plate(
     posterior: DagBlr | Sequence[DagBlr],
     shifts: ShiftPosterior | Sequence[ShiftPosterior],
-    target_mean: ArrayLike,
+    target: ArrayLike | Goal,
     n_wells: int,
     n_cells: int,
     *,
@@ -58,6 +59,7 @@ def whole_plate(
     pending: ArrayLike | None = None,
     least: int = 1,
     most: int | None = None,
+    chosen: Sequence[int] | None = None,
     weights: ArrayLike | None = None,
     gap_cells: float | None = None,
     tolerance: float = 1e-3,
@@ -70,7 +72,7 @@ def whole_plate(
 
     Parameters
     ----------
-    posterior, shifts, target_mean, pending, weights, gap_cells
+    posterior, shifts, target, pending, weights, gap_cells
         As in :func:`allocate_cells`.
     n_wells
         Number of different candidates; where there are fewer, all.
@@ -81,6 +83,9 @@ def whole_plate(
     least, most
         Bounds of the cells of each candidate on the plate. Where both are the same, all have
         as many.
+    chosen
+        Candidates of the wells where they are chosen already, those that have to be among them:
+        their cells are split, and they are held against every other plate.
     tolerance
         How near the bound is to be to the best continuous plate, as a share of its value.
 
@@ -102,7 +107,7 @@ def whole_plate(
     ([0, 2], [15, 5])
     """
     criterion = PlateCriterion(
-        posterior, shifts, target_mean, require_count(n_cells, "n_cells"),
+        posterior, shifts, target, require_count(n_cells, "n_cells"),
         gap_cells=gap_cells, weights=weights, pending=pending,
     )  # fmt: skip
     size = criterion.size
@@ -110,13 +115,16 @@ def whole_plate(
     allowed = np.ones(size, dtype=np.bool_)
     allowed[barred] = False
     n_wells = min(require_count(n_wells, "n_wells"), int(allowed.sum()))
+    if chosen is not None:
+        _check_chosen(list(chosen), list(first), allowed, n_wells)
     _check(allowed, list(first), n_wells, n_cells, least, most)
     limits = read_limits(size, float(n_cells), None, 0.0, np.where(allowed, most or n_cells, 0.0))
     best = np.zeros(size)
     best[first] = least
     free = allocate(criterion, limits._replace(least=best), tolerance)
-    chosen = fill_wells(criterion, list(first), allowed, n_wells, n_cells / n_wells)
-    return _split(criterion, limits, chosen, least, free.value - free.gap)
+    if chosen is None:
+        chosen = fill_wells(criterion, list(first), allowed, n_wells, n_cells / n_wells)
+    return _split(criterion, limits, list(chosen), least, free.value - free.gap)
 
 
 def fill_wells(
@@ -176,6 +184,18 @@ def _whole(cells: Vector, total: int, most: Vector) -> Index:
     rest = np.where(down < most, cells - down, -np.inf)
     down[np.argsort(-rest, kind="stable")[: total - int(down.sum())]] += 1
     return down.astype(np.int64)
+
+
+def _check_chosen(
+    chosen: list[int], must: list[int], allowed: NDArray[np.bool_], n_wells: int
+) -> None:
+    sound = len(set(chosen)) == n_wells == len(chosen) and set(must) <= set(chosen)
+    if not sound or not all(0 <= j < len(allowed) and allowed[j] for j in chosen):
+        message = (
+            f"chosen must be {n_wells} candidates, those of must among them and those of never "
+            f"not, but is {chosen}."
+        )
+        raise ValueError(message)
 
 
 def _check(

@@ -88,7 +88,8 @@ def plan_screen(
         ``"perturbation"`` (cost of one, or a mapping of candidates to costs) and ``"cell"``, in
         any currency: the wells are then chosen by what they gain per cost.
     least_cells
-        Least cells of a perturbation. There are fewer perturbations where cells do not suffice.
+        Least cells of a perturbation. With ``aim="learn"`` cells go where they teach most, else
+        all wells have as many. There are fewer perturbations where cells do not suffice.
     most_new
         Most perturbations on the plate of which no cell was seen (new guides to be made);
         ``None`` for any number.
@@ -124,7 +125,10 @@ def plan_screen(
           ``predicted_distance`` with its 90 % interval ``predicted_low`` to ``predicted_high``
           (as in :func:`design_interventions`) and ``cost``.
         - ``summary``: ``n_cells``, ``n_controls``, ``cost``, ``probability_covered`` and
-          ``uncertainty_removed`` of the whole plate; and ``best_known``, the measured candidate
+          ``uncertainty_removed`` of the whole plate; ``within``, the certificate: no other plate
+          of as many cells, fractions of wells and cells allowed, leaves less of what is to be
+          learned by more than this share (what is put on the plate to find the best, and
+          ``least_cells``, cost something here); and ``best_known``, the measured candidate
           (of at least ``least_cells`` cells) that most probably is the nearest of all, with its
           ``probability_known``: 1 says that no plate is needed to find the best.
         - ``pending``: a table of what was counted as under way; ``genes``; ``cells``, the
@@ -185,6 +189,7 @@ def plan_screen(
             "cost": float(plan.cost.sum() + plan.control_cost),
             "probability_covered": float(plan.covered[-1]),
             "uncertainty_removed": float(plan.removed[-1]),
+            "within": float(plan.within),
             **best_known(pool, distance, known[0].n, least_cells),
         },
         "pending": pending_table(

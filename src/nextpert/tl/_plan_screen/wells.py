@@ -10,6 +10,7 @@ import numpy as np
 from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.plan.best_plate import best_plate, probable_plate
 from nextpert.core.plan.fill_plate import fill_plate
+from nextpert.core.plan.whole_plate import whole_plate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,6 +50,7 @@ class Plan(NamedTuple):
     removed: Vector
     n_controls: int
     control_cost: float
+    within: float
 
 
 def split_cells(total: int, size: int, n_controls: int | None, least: int) -> Wells:
@@ -96,9 +98,10 @@ def choose_wells(
     """Return the plate: what must be on it, what finds the best, and what teaches most."""
     # Only what matters for candidates that may come nearer than doing nothing is worth learning.
     nearer, nearest = distance.nearer[:-1], distance.nearest[:-1]
+    weights = nearer if nearer.any() else None
     civ = UncertainCiv(
-        posteriors, known, target.goal, n_cells=wells.each, noise_aware=True,
-        weights=nearer if nearer.any() else None, rng=rng,
+        posteriors, known, target.goal, n_cells=wells.each, noise_aware=True, weights=weights,
+        rng=rng,
     )  # fmt: skip
     learned = _Learned(civ)
     doubt = 1 - nearest[known[0].n >= wells.least].max(initial=0.0)
@@ -117,11 +120,20 @@ def choose_wells(
             break
     cells, n_controls = _cells(chosen, limits, wells, fixed_controls)
     chosen, before = chosen[: len(cells)], limits.under_way
+    # To learn, cells go where they teach most; to find the best, all are given the same chance.
+    alike = None if aim == "learn" else int(cells.min())
+    split = whole_plate(
+        posteriors, known, target.goal, len(chosen),
+        int(cells.sum()) if alike is None else alike * len(chosen),
+        chosen=chosen, must=limits.must, never=np.flatnonzero(~limits.allowed),
+        pending=limits.pending, least=alike or wells.least, most=alike, weights=weights,
+    )  # fmt: skip
+    cells = split.cells if alike is None else cells
     removed = [learned.removed([*before, *chosen[: i + 1]]) for i in range(len(chosen))]
     covered = nearest[before].sum() + np.cumsum(nearest[chosen])
     return Plan(
         chosen, aims[: len(cells)], cells, limits.cost[chosen] + limits.cell_cost * cells,
-        covered, np.array(removed), n_controls, limits.cell_cost * n_controls,
+        covered, np.array(removed), n_controls, limits.cell_cost * n_controls, split.within,
     )  # fmt: skip
 
 
