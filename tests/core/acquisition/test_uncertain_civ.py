@@ -211,10 +211,10 @@ def test_a_weight_of_two_is_a_graph_that_comes_twice(weighted, n_average, uncert
     np.testing.assert_array_equal(found.plate(3)[0], twice.plate(3)[0])
 
 
-def test_gaps_with_and_without_arcs_are_not_compared(uncertain):
+def test_gaps_of_other_groups_are_not_compared(uncertain):
     first, second = several(uncertain)[:2]
     empty = DagBlr(Dag.from_edges(4, []), noise_var=1.0)
-    alone = replace(first.known, effect=None, weight=0.5)
+    alone = replace(first.known, effect=None, weight=0.5, group=1)
     both = UncertainCiv([first.blr, second.blr], [first.known, second.known], TARGET, n_cells=6)
     found = UncertainCiv(
         [first.blr, second.blr, empty],

@@ -41,7 +41,7 @@ class UncertainCiv:
     candidates after ``n_cells`` cells of one of them, which teach of the weights and of its own
     shift. Where shifts are exact it is :class:`Civ` on a :class:`Pool`, and over several graphs
     :class:`ManyGraphs`: what lies between graphs, the mean over candidates of ``Var_k E_k[g_j]``,
-    is added, among those with arcs and among those without.
+    is added, within each group of them.
 
     Parameters
     ----------
@@ -204,8 +204,7 @@ class UncertainCiv:
         groups, n_ahead = self._groups, self.n_cells * (1 + len(chosen))
         for j in chosen:
             groups = groups.with_alone(j)
-        # Gaps are measured in shifts, which without arcs are the effects: not to be compared.
-        between = {has_arcs: Between(groups) for has_arcs in (True, False)}
+        between = {known.group: Between(groups) for _, known in self._pairs}
         floors, befores, excesses = [], [], []
         for (blr, known), share in zip(self._pairs, self._shares, strict=True):
             e, kappa = self._spread(blr, n_ahead, expected=self.noise_aware)
@@ -219,7 +218,7 @@ class UncertainCiv:
             gaps = gaps._replace(cov=cov, group=groups.group)
             for j in chosen:
                 kernel.observe(gaps, _only(gaps, j), j)
-            among = between[blr.dag.n_edges > 0]
+            among = between[known.group]
             excesses.append(self._excess(gaps, groups, among, float(share)))
         floor, before = float(self._mean(floors)), float(self._mean(befores))
         apart = sum(

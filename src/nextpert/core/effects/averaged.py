@@ -76,8 +76,15 @@ class Averaged:
 
     def known(self) -> list[ShiftPosterior]:
         """Return what is known of the shifts with each of the posteriors."""
-        every = zip(self.posteriors, self.priors, self.weights.tolist(), strict=True)
-        return [replace(prior.given(blr), weight=weight) for blr, prior, weight in every]
+        return [
+            replace(
+                model.prior.given(blr),
+                weight=model.weight / len(model.posteriors),
+                group=int(not model.has_arcs),
+            )
+            for model in self.models
+            for blr in model.posteriors
+        ]
 
     def rows(self, index: ArrayLike) -> Averaged:
         """Return some perturbations, in the order given."""

@@ -50,6 +50,9 @@ class ShiftPosterior:
         ``spare`` then are those of the whole.
     weight
         What this account counts for beside those on other graphs.
+    group
+        Gaps are compared among accounts of the same group: measured in shifts, they are other
+        quantities where no graph is believed.
 
     Examples
     --------
@@ -68,6 +71,7 @@ class ShiftPosterior:
     effect: Array | None = None
     components: Callable[[np.random.Generator], Iterator[tuple[Array, Array]]] | None = None
     weight: float = 1.0
+    group: int = 0
 
     @classmethod
     def exact(cls, shifts: ArrayLike) -> ShiftPosterior:
