@@ -23,14 +23,14 @@ def learn_together(
     """Return the interactions of a screen, and what they expect of its combinations.
 
     Each is expected by its members and the other combinations. Members without cells of their own
-    are told of by combinations alone. ``None`` where no combination was measured.
+    are told of by combinations alone. ``None`` where there is no combination.
     """
     first = {some: j for j, some in reversed(list(enumerate(members)))}
-    rows = [j for some, j in first.items() if len(some) > 1 and seen.n[j] > 0]
-    if not rows:
+    rows = np.array(sorted(j for some, j in first.items() if len(some) > 1), np.int64)
+    if not len(rows):
         return None
-    rows = sorted(rows)
-    labels, combined = numbered(members[j] for j in rows)
+    labels, combined = numbered(members[j] for j in rows.tolist())
+    has = seen.n[rows] > 0
     within = seen.covariance().diagonal()
     shifts = found.prior.given(found.posterior)
     mean, variance = effects_alone([found.posterior], [shifts], within)
@@ -39,9 +39,16 @@ def learn_together(
         if (label,) in first:
             j = first[label,]
             alone[k], spread[k], common[k] = mean[j], variance[j], shifts.share[j]
-    known = learn_interactions(alone, spread, combined, seen.observed[rows], seen.variance[rows])
+    measured = [some for some, cells in zip(combined, has, strict=True) if cells]
+    told = has.any() or not np.isnan(alone).all()
+    known = learn_interactions(
+        alone, spread, measured, seen.observed[rows[has]], seen.variance[rows[has]],
+        scale=None if told else np.sqrt(within),
+    )  # fmt: skip
+    expected = np.array(known.predict(combined))
+    expected[:, has] = known.left_out()
     shared = known.strength * np.array([np.nansum(common[list(c)], axis=0) for c in combined])
-    return known, Together(np.array(rows), *known.left_out(), shared)
+    return known, Together(rows, expected[0], expected[1], shared)
 
 
 def interactions_record(known: Interactions) -> dict[str, Any]:
