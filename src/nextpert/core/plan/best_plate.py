@@ -82,7 +82,7 @@ def best_plate(expected: Array, draws: Array, size: int) -> NDArray[np.int64]:
     --------
     >>> import numpy as np
     >>> from nextpert.core.plan.best_plate import best_plate
-    >>> draws = np.array([[2.0, 3.0, 1.0, 9.0], [2.0, 3.0, 6.0, 9.0], [2.0, 3.0, 9.0, 9.0]])
+    >>> draws = np.array([[2.0, 3.0, 1.0, 9.0], [2.0, 3.0, 1.0, 9.0], [2.0, 3.0, 9.0, 9.0]])
     >>> best_plate(draws.mean(axis=0), draws, 2).tolist()
     [0, 2]
     """
