@@ -165,7 +165,7 @@ def allocate(
     criterion: PlateCriterion, limits: Limits, tolerance: float = 1e-4, max_steps: int = 200
 ) -> Allocation:
     """Return the best allocation (see :func:`allocate_cells`)."""
-    cells, power, bound, last = limits.scaled(1 / limits.cost), 0.9, -np.inf, np.inf
+    cells, power, bound, last = limits.scaled(1 / limits.cost), 0.6, -np.inf, np.inf
     before = criterion.before()
     step, traces = 0, criterion.size > _FEW
     used = cells > 0
@@ -189,7 +189,9 @@ def allocate(
                 cells, traces = limits.scaled(np.where(main, cells, 0.0)), False
             cells = _newton(criterion, limits, cells, slopes, gap)
         else:
-            power, last = (power if look.value < last else max(power / 2, 0.5)), look.value
+            # Where slopes are much alike a larger power gets there sooner.
+            power = 1.5 * power if look.value < last else max(power / 4, 0.5)
+            last = look.value
             cells = limits.scaled(cells * np.maximum(-slopes / limits.cost, 0.0) ** power)
         step += 1
 
