@@ -23,6 +23,7 @@ def _designed():
     npt.tl.target_distances(adata, str(adata.uns["cpca"]["groups"][0]))
     npt.tl.perturbation_effects(adata)
     npt.tl.plan_cells(adata, str(adata.uns["cpca"]["groups"][0]))
+    npt.tl.plan_screen(adata, {"MYC": 1.0}, candidates="genes")
     npt.tl.replay_design(adata, criteria=["exact_greedy"], n_rounds=2, n_repeats=2)
     return adata
 
