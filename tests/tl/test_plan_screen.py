@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import nextpert as npt
+from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.plan.best_plate import best_plate
+from nextpert.core.predict.first_order import first_order_distances
 from nextpert.core.predict.ranked_distance import ranked_distance
 from nextpert.tl._plan_screen.wells import split_cells
 
@@ -58,12 +60,14 @@ def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
     fit = npt._adata.posterior_from(fitted)
     pool = npt.tl._design_interventions.candidates.read_candidates("genes", None, fit)
     wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
-    found = ranked_distance(
-        fit.posteriors, fit.known(pool.prior), wanted.goal,
-        n_samples=200, rng=5,
-    )  # fmt: skip
-    draws = found.draws[:, :-1] - found.mean[:-1] + found.centre[:-1]
-    order = best_plate(found.centre[:-1], draws, 4)
+    known = fit.known(pool.prior)
+    rng = np.random.default_rng(5)
+    found = ranked_distance(fit.posteriors, known, wanted.goal, n_samples=200, rng=rng)
+    UncertainCiv(fit.posteriors, known, wanted.goal, rng=rng)
+    expected, draws = first_order_distances(
+        fit.posteriors, known, wanted.goal, n_samples=len(found.draws), rng=rng
+    )
+    order = best_plate(expected, draws, 4)
     assert wells["perturbation"].tolist() == [pool.interventions.names[i] for i in order]
     np.testing.assert_allclose(wells["probability_covered"], np.cumsum(found.nearest[order]))
     assert (wells["aim"] == "best").all()
@@ -109,6 +113,17 @@ def test_names(fitted):
     # A forbidden gene is forbidden in combinations too.
     wells, _, _ = planned(fitted, candidates=["MYC", "MYC+FOS", "CD58"], never=["FOS"])
     assert set(wells["perturbation"]) == {"MYC", "CD58"}
+
+
+def test_where_the_first_cannot_be_had_the_next_most_probable_is_taken(fitted):
+    every, _, _ = planned(fitted, aim="best", n_perturbations=36, candidates="genes")
+    names = every["perturbation"].tolist()
+    some, _, _ = planned(
+        fitted, aim="best", n_perturbations=3, candidates="genes", never=names[:2], most_new=0
+    )
+    seen = set(every[every["n_cells_seen"] > 0]["perturbation"]) - set(names[:2])
+    assert set(some["perturbation"]) <= seen
+    assert len(some) == min(3, len(seen))
 
 
 def test_few_new_ones(fitted):

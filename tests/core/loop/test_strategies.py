@@ -28,7 +28,7 @@ def run():
 
 def test_draws_have_the_variance_of_the_states_along_the_gap(run, monkeypatch):
     monkeypatch.setattr(strategies, "_DRAWS", 20_000)
-    draws = run._draws()
+    _, draws = run._distances()
     known, posterior = run.known, run.posterior
     gap = known.states(posterior) - run.target
     np.testing.assert_allclose(run._centre(), (gap**2).sum(axis=1))

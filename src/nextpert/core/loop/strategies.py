@@ -16,8 +16,8 @@ from nextpert.core.effects.random_shifts import fit_random_shifts
 from nextpert.core.effects.shift_prior import UNSEEN_WEIGHTS, ShiftPrior
 from nextpert.core.plan.best_plate import best_plate
 from nextpert.core.posterior.dag_blr import DagBlr
+from nextpert.core.predict.first_order import first_order_distances
 from nextpert.core.predict.ranked_distance import ranked_distance
-from nextpert.core.predict.state_draws import state_draws
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -166,9 +166,10 @@ class _Modelled:
         if self.criterion == "random":
             return self.rng.choice(ready, min(size, len(ready)), replace=False)
         if self.criterion == "best":
-            return ready[best_plate(self._centre()[ready], self._draws()[:, ready], size)]
+            expected, draws = self._distances()
+            return ready[best_plate(expected[ready], draws[:, ready], size)]
         if self.criterion == "thompson":
-            return ready[thompson_plate(self._draws()[:, ready], size, self.rng)]
+            return ready[thompson_plate(self._distances()[1][:, ready], size, self.rng)]
         if self.criterion in ("civ", "greedy"):
             civ = UncertainCiv(self.posterior, self.known, self.target, n_cells=self.n_cells)
             if self.criterion == "greedy":
@@ -185,17 +186,10 @@ class _Modelled:
         """Return the squared distances of the expected states."""
         return ((self.known.states(self.posterior) - self.target) ** 2).sum(axis=1)
 
-    def _draws(self) -> Array:
-        """Return draws of squared distances, to first order about the expected states.
-
-        What is left out, the squares of what a draw departs by, has heavy tails: summed over many
-        genes it hides what sets candidates apart, and most of all of those not yet seen.
-        """
-        expected = self.known.states(self.posterior)
-        gap = expected - self.target
-        states = state_draws(self.posterior, self.known, n_samples=_DRAWS, rng=self.rng)
-        away = np.array([(gap * (state - expected)).sum(axis=1) for state in states])
-        return self._centre() + 2.0 * away
+    def _distances(self) -> tuple[Array, Array]:
+        return first_order_distances(
+            self.posterior, self.known, self.target, n_samples=_DRAWS, rng=self.rng
+        )
 
     def recommend(self) -> int:
         spread = (self.known.spare * self.posterior.noise_var).sum(axis=1)

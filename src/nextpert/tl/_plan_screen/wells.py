@@ -11,6 +11,7 @@ from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.plan.best_plate import best_plate, probable_plate
 from nextpert.core.plan.fill_plate import fill_plate
 from nextpert.core.plan.whole_plate import whole_plate
+from nextpert.core.predict.first_order import first_order_distances
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -104,6 +105,9 @@ def choose_wells(
         rng=rng,
     )  # fmt: skip
     learned = _Learned(civ)
+    distances = first_order_distances(
+        posteriors, known, target.goal, n_samples=len(distance.draws), rng=rng
+    )
     doubt = 1 - nearest[known[0].n >= wells.least].max(initial=0.0)
     chosen: list[int] = []
     aims: list[str] = []
@@ -115,7 +119,7 @@ def choose_wells(
             fill_plate, allowed=limits.allowed, pending=limits.under_way, cost=price,
             budget=limits.budget, new=known[0].n == 0, most_new=most_new,
         )  # fmt: skip
-        chosen, aims = _fill(fill, learned, distance, limits, wells.size, aim, doubt)
+        chosen, aims = _fill(fill, learned, distances, limits, wells.size, aim, doubt)
         if chosen:
             break
     cells, n_controls = _cells(chosen, limits, wells, fixed_controls)
@@ -140,7 +144,7 @@ def choose_wells(
 def _fill(
     fill: Callable[..., list[int]],
     learned: _Learned,
-    distance: RankedDistance,
+    distances: tuple[Vector, Vector],
     limits: Constraints,
     size: int,
     aim: str,
@@ -154,7 +158,7 @@ def _fill(
         n_best = _share(doubt, learned.removed([*limits.under_way, *most]), size - len(chosen))
     aims = ["must"] * len(chosen)
     if n_best:
-        rank = _to_find_the_best(distance, limits.allowed, n_best)
+        rank = _to_find_the_best(*distances, limits, n_best)
         until = min(len(chosen) + n_best, size)
         chosen = fill(lambda _: rank, until, must=chosen, per_cost=False)
         aims += ["best"] * (len(chosen) - len(aims))
@@ -170,17 +174,13 @@ def _share(doubt: float, teachable: float, size: int) -> int:
     return round(size * doubt / both) if both > 0 else 0
 
 
-def _to_find_the_best(distance: RankedDistance, allowed: NDArray[np.bool_], size: int) -> Vector:
+def _to_find_the_best(expected: Vector, draws: Vector, limits: Constraints, size: int) -> Vector:
     """Return a rank of every candidate, the higher the sooner it is to be tried."""
-    some = np.flatnonzero(allowed)
-    expected = distance.centre[:-1][some]
-    # A draw lies farther by the variance of all genes, so that of many genes hardly any would
-    # have a little known candidate the nearest: they are taken about the expected states.
-    draws = distance.draws[:, :-1][:, some]
-    draws = draws - draws.mean(axis=0) + expected
-    first = best_plate(expected, draws, size)
-    order = np.append(first, np.setdiff1d(probable_plate(draws, len(some)), first))
-    rank = np.full(len(allowed), -np.inf)
+    some = np.flatnonzero(limits.allowed)
+    first = best_plate(expected[some], draws[:, some], size)
+    then = probable_plate(draws[:, some], len(some))
+    order = np.append(first, then[~np.isin(then, first)])
+    rank = np.full(len(limits.allowed), -np.inf)
     rank[some[order]] = -np.arange(len(some))
     return rank
 
