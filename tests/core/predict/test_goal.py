@@ -171,15 +171,15 @@ def test_wanted_states_known_with_error_leave_distances_unbiased(matrix):
         np.vstack([states, np.zeros(3)])
     )
     found = []
-    for _ in range(400):
+    for _ in range(250):
         seen = [c + r @ rng.normal(size=3) for c, r in zip(centres, roots, strict=True)]
         goal = Goal(np.zeros(3), states=seen, shares=shares, variances=spread, weights=weights)
-        found.append(ranked_distance(blr, known, goal, n_samples=100, rng=rng))
+        found.append(ranked_distance(blr, known, goal, n_samples=60, rng=rng))
     floor = sum(s * weights @ np.diag(r @ r.T) for s, r in zip(shares, roots, strict=True))
     assert found[0].floor == pytest.approx(floor)
     for name in ("mean", "centre"):
         values = np.array([getattr(f, name) for f in found])
-        error = values.std(axis=0) / np.sqrt(400)
+        error = values.std(axis=0) / np.sqrt(250)
         assert (np.abs(values.mean(axis=0) - truth) < 5 * error).all()
 
 
