@@ -40,7 +40,7 @@ WRONG = {
     "held_out": ("maybe", 2),
     "protein": (3, None),
     **dict.fromkeys(("n_cells", "n_components", "n_rounds", "n_repeats", "n_top"), COUNT),
-    **dict.fromkeys(("n_perturbations", "n_guides", "least_cells"), COUNT),
+    **dict.fromkeys(("n_perturbations", "n_guides", "least_cells", "most_combined"), COUNT),
     "plate_format": (12, *COUNT),
     **dict.fromkeys(("most_new", "n_controls"), (-1, "ten", 1.5, True)),
     "must": (*NAMES[:3], "MYC", ["NOPE"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.plan.best_plate import best_plate
 from nextpert.core.predict.first_order import first_order_distances
 from nextpert.core.predict.ranked_distance import ranked_distance
+from nextpert.tl._design_interventions import candidates, combined
 from nextpert.tl._plan_screen.wells import split_cells
 
 
@@ -124,6 +126,43 @@ def test_where_the_first_cannot_be_had_the_next_most_probable_is_taken(fitted):
     seen = set(every[every["n_cells_seen"] > 0]["perturbation"]) - set(names[:2])
     assert set(some["perturbation"]) <= seen
     assert len(some) == min(3, len(seen))
+
+
+def test_combinations_join_the_candidates(fitted):
+    truth = fitted.uns["truth"]
+    names = [str(gene) for gene in fitted.var_names]
+    pair = [names.index("FOS"), names.index("CDK4")]
+    effect = np.linalg.inv(np.eye(len(names)) - truth["weights"].toarray())
+    control = np.asarray(fitted[fitted.obs["perturbation"] == "control"].X.mean(axis=0)).ravel()
+    target = dict(zip(names, control - effect[:, pair] @ control[pair], strict=True))
+    wells, _, stored = planned(fitted, target, aim="best", most_combined=2, n_perturbations=3)
+    assert "CDK4+FOS" in set(wells["perturbation"])
+    assert stored["params"]["n_candidates"] == 5 + 10
+    assert (wells[wells["perturbation"].str.contains("+", regex=False)]["n_cells_seen"] == 0).all()
+    assert stored["summary"]["teaches_interactions"].count("+") == 1
+    wells, _, _ = planned(fitted, target, aim="best", most_combined=3, n_perturbations=30)
+    assert "CDK4+FOS+MYC" in set(wells["perturbation"])
+    assert len(wells) == 5 + 10 + 10
+    with pytest.raises(ValueError, match="at least two single candidates"):
+        planned(fitted, candidates=["MYC"], most_combined=2)
+
+
+def test_most_is_learned_of_interactions_where_effects_are_large(fitted):
+    fit = npt._adata.posterior_from(fitted)
+    names = ["MYC+FOS", "CD58+B2M", "MYC", "MYC+CD58"]
+    expect = partial(candidates.expected_members, fit=fit)
+    told = combined.information_on_interactions(names, fit, expect, 100)
+    assert set(told) == set(names) - {"MYC"}
+    assert min(told.values()) > 0
+    npt.tl.perturbation_effects(fitted)
+    found = fitted.uns["perturbation_effects"]
+    size = dict(
+        zip(found["perturbations"], (np.asarray(found["mean"]) ** 2).sum(axis=1), strict=True)
+    )
+    largest = max(told, key=lambda name: sum(size[each] for each in name.split("+")))
+    assert max(told, key=told.get) == largest
+    few = combined.information_on_interactions(names, fit, expect, 5)
+    assert all(few[name] < told[name] for name in told)
 
 
 def test_few_new_ones(fitted):

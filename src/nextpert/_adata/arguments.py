@@ -286,6 +286,7 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
         "n_cols",
         "least_cells",
         "plate_format",
+        "most_combined",
     ),
     **_each(_whole, "n_graphs", "levels", "max_cells", "n_perturbed", "min_umi"),
     **_each(partial(_whole, least=2), "n_samples", "n_folds", "n_genes", "n_control"),

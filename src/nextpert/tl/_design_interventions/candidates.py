@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,12 +82,15 @@ def read_candidates(candidates: Any, shift: Any, fit: FittedPosterior) -> Candid
 
 def _learned(found: Interventions, fit: FittedPosterior) -> Averaged:
     """Return the prior of candidates; combinations without cells do what members do together."""
+    return with_combinations(
+        _expected(found, fit), found.names, fit, partial(expected_members, fit=fit)
+    )
 
-    def expect(members: list[str]) -> Averaged:
-        inside = [[name] if name in fit.genes else [] for name in members]
-        return _expected(_as_fitted(members, inside, fit), fit)
 
-    return with_combinations(_expected(found, fit), found.names, fit, expect)
+def expected_members(members: list[str], fit: FittedPosterior) -> Averaged:
+    """Return the prior of members without cells of their own."""
+    inside = [[name] if name in fit.genes else [] for name in members]
+    return _expected(_as_fitted(members, inside, fit), fit)
 
 
 def _expected(found: Interventions, fit: FittedPosterior) -> Averaged:

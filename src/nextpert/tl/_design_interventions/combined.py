@@ -55,20 +55,12 @@ def with_combinations(
     expect
         Returns the prior of members without cells of their own.
     """
-    used = [str(name) for name in fit.environments["perturbation"]]
-    members = [members_by_label(name, fit) for name in names]
-    rows = [i for i, some in enumerate(members) if len(some) > 1 and names[i] not in used]
+    rows, members = _without_cells(names, fit)
     if not rows:
         return prior
-    within = fit.blr.noise_var
-    if fit.expectation is not None:
-        screen = fit.expectation.screen
-        within = Perturbations(screen, 0, [], []).covariance().diagonal()
-        within = np.maximum(within, np.finfo(np.float64).tiny)
-    known = _interactions([members[i] for i in rows], used, fit, within, expect)
-    labels = _labels([members[i] for i in rows], used, fit)[0]
-    place = {label: k for k, label in enumerate(labels)}
-    mean, variance = known.predict([[place[m] for m in members[i]] for i in rows])
+    within = _within(fit)
+    known, numbers = _interactions(members, fit, within, expect)
+    mean, variance = known.predict(numbers)
     together = Together(np.array(rows), mean, variance, np.zeros_like(mean))
     return Averaged(
         tuple(
@@ -76,6 +68,55 @@ def with_combinations(
             for m in prior.models
         )
     )
+
+
+def information_on_interactions(
+    names: Sequence[str],
+    fit: FittedPosterior,
+    expect: Callable[[list[str]], Averaged],
+    n_cells: int,
+) -> dict[str, float]:
+    """Return what cells of each combination without cells would tell of interactions, in nats.
+
+    That is of what is not known of how far effects add up and of what its members do in company,
+    against its own rest and the cells' noise, summed over genes.
+
+    Parameters
+    ----------
+    names, fit, expect
+        As in :func:`with_combinations`.
+    n_cells
+        Cells of a combination.
+    """
+    rows, members = _without_cells(names, fit)
+    if not rows:
+        return {}
+    within = _within(fit)
+    known, numbers = _interactions(members, fit, within, expect)
+    _, variance = known.predict(numbers)
+    rest = (known.rest_sd * known.scale) ** 2
+    alone = np.array([known.variance[list(some)].sum(axis=0) for some in numbers])
+    shared = np.maximum(variance - rest - known.strength**2 * alone, 0.0)
+    told = 0.5 * np.log1p(shared / (rest + within / n_cells)).sum(axis=1)
+    return {names[i]: float(nats) for i, nats in zip(rows, told, strict=True)}
+
+
+def _without_cells(
+    names: Sequence[str], fit: FittedPosterior
+) -> tuple[list[int], list[tuple[str, ...]]]:
+    """Return the places of combinations without cells, and their members."""
+    used = {str(name) for name in fit.environments["perturbation"]}
+    every = [members_by_label(name, fit) for name in names]
+    rows = [i for i, some in enumerate(every) if len(some) > 1 and names[i] not in used]
+    return rows, [every[i] for i in rows]
+
+
+def _within(fit: FittedPosterior) -> Array:
+    """Return the variance of cells of one perturbation, ``(n_genes,)``."""
+    if fit.expectation is None:
+        return fit.blr.noise_var
+    variance = Perturbations(fit.expectation.screen, 0, [], []).covariance().diagonal()
+    return np.maximum(variance, np.finfo(np.float64).tiny)
 
 
 def _labels(
@@ -92,12 +133,12 @@ def _labels(
 
 def _interactions(
     wanted: Sequence[tuple[str, ...]],
-    used: Sequence[str],
     fit: FittedPosterior,
     within: Array,
     expect: Callable[[list[str]], Averaged],
-) -> Interactions:
-    """Return the interactions of the fit, with all members of the combinations wanted."""
+) -> tuple[Interactions, list[list[int]]]:
+    """Return the interactions of the fit, and the members of the combinations wanted in it."""
+    used = [str(name) for name in fit.environments["perturbation"]]
     labels, rows, combined = _labels(wanted, used, fit)
     single = {
         some[0]: j for j, name in enumerate(used) if len(some := members_by_label(name, fit)) == 1
@@ -127,6 +168,8 @@ def _interactions(
         learned = (
             stored["member_sd"], stored["rest_sd"], stored["strengths"], stored["chances"],
         )  # fmt: skip
-    return learn_interactions(
+    known = learn_interactions(
         alone, variance, combined, effects, noise, scale=scale, learned=learned
     )
+    place = {label: k for k, label in enumerate(labels)}
+    return known, [[place[member] for member in some] for some in wanted]

@@ -12,6 +12,7 @@ from nextpert.core._checks import as_rng, require_count
 from nextpert.core.predict.ranked_distance import ranked_distance
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.target import read_target
+from nextpert.tl._plan_screen.combined import teaches_interactions, with_combinations
 from nextpert.tl._plan_screen.constraints import read_constraints
 from nextpert.tl._plan_screen.tables import FORMATS, best_known, pending_table, plate_table
 from nextpert.tl._plan_screen.wells import AIMS, choose_wells, split_cells
@@ -35,6 +36,7 @@ def plan_screen(
     n_cells: int = 2000,
     aim: str = "both",
     candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
+    most_combined: int = 1,
     must: Iterable[str] | None = None,
     never: Iterable[str] | None = None,
     pending: Iterable[str] | Mapping[str, int] | None = None,
@@ -76,6 +78,10 @@ def plan_screen(
     candidates
         As in :func:`design_interventions`: ``None`` (default), every perturbation the fit used;
         ``"genes"``; a list of labels, combinations included; or a table of shifts.
+    most_combined
+        Most perturbations combined in one well. Above 1 those combinations of the candidates join
+        them that are expected nearest to the target (200 of each size), tried before or not: all
+        pairs are looked at, and of three and more those that a beam search reaches.
     must
         Candidates that have to be on the plate.
     never
@@ -128,7 +134,9 @@ def plan_screen(
           ``uncertainty_removed`` of the whole plate; ``within``, the certificate: no other plate
           of as many cells, fractions of wells and cells allowed, leaves less of what is to be
           learned by more than this share (what is put on the plate to find the best, and
-          ``least_cells``, cost something here); and ``best_known``, the measured candidate
+          ``least_cells``, cost something here); ``teaches_interactions``, the combination among
+          the candidates whose cells would tell most of how far effects add up and of what members
+          do in company, empty without one; and ``best_known``, the measured candidate
           (of at least ``least_cells`` cells) that most probably is the nearest of all, with its
           ``probability_known``: 1 says that no plate is needed to find the best.
         - ``pending``: a table of what was counted as under way; ``genes``; ``cells``, the
@@ -165,6 +173,8 @@ def plan_screen(
     fit = _adata.posterior_from(adata, posterior_key)
     pool = read_candidates(candidates, None, fit)
     wanted = read_target(adata, target, fit, str(fit.params["perturbation_key"]))
+    if most_combined > 1:
+        pool = with_combinations(pool, fit, wanted, most_combined)
     wells = split_cells(n_cells, n_perturbations, n_controls, least_cells)
     limits = read_constraints(
         pool.interventions, must=must, never=never, pending=pending, costs=costs,
@@ -190,6 +200,7 @@ def plan_screen(
             "probability_covered": float(plan.covered[-1]),
             "uncertainty_removed": float(plan.removed[-1]),
             "within": float(plan.within),
+            "teaches_interactions": teaches_interactions(pool, fit, wells.each),
             **best_known(pool, distance, known[0].n, least_cells),
         },
         "pending": pending_table(
@@ -204,6 +215,7 @@ def plan_screen(
             "aim": aim,
             "n_perturbations": int(n_perturbations),
             "n_cells": int(n_cells),
+            "most_combined": int(most_combined),
             "n_candidates": len(pool.interventions.names),
             "least_cells": int(least_cells),
             "n_guides": int(n_guides),
