@@ -71,7 +71,8 @@ class Target:
         ``"squared"`` (default): squared differences of log-normalised expression. ``"noise"``:
         in units of the variance of control cells, gene by gene. Correlations of genes are left
         out on purpose: their inverse would weigh most what no cell ever differs by, and takes
-        far more cells than genes. ``"cosine"``: the direction from the control cells alone,
+        far more cells than genes. Genes that hardly vary weigh much: leave those out of
+        ``weights`` that matter to nobody. ``"cosine"``: the direction from the control cells alone,
         one minus the cosine of the angle to the wanted change, 0 to 2; for ``state`` or
         ``signature``, with ``weights``. A weak effect has a direction too, if by chance: look at
         the interval of its distance, and the size of the effect.
