@@ -45,7 +45,7 @@ WRONG = {
     **dict.fromkeys(("most_new", "n_controls"), (-1, "ten", 1.5, True)),
     "must": (*NAMES[:3], "MYC", ["NOPE"]),
     "never": (*NAMES[:3], "MYC", ["NOPE"]),
-    "pending": (3, b"MYC", [None], ["NOPE"], {"MYC": 0}, {"NOPE": 3}, {"MYC": "few"}),
+    "pending": (3, b"MYC", "MYC", [None], ["NOPE"], {"MYC": 0}, {"NOPE": 3}, {"MYC": "few"}),
     "costs": (
         *(3, "MYC", {"budget": 0}, {"cell": 1}, {"budget": 9, "cel": 1}),
         *({"budget": 9, "cell": NAN}, {"budget": 9, "perturbation": {"MYC": 1}}),

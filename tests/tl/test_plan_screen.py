@@ -220,3 +220,20 @@ def test_the_same_seed_gives_the_same_plate_and_it_is_told(fitted, caplog):
     assert "Best so far: MYC" in caplog.text
     copied = npt.tl.plan_screen(fitted, "MYC", n_samples=200, rng=3, copy=True)
     assert copied.uns["plan"]["plate"].equals(first)
+
+
+def test_why_says_no_more_than_is_known(fitted):
+    wells, _, _ = planned(fitted, aim="best", candidates="genes", rng=5)
+    for why, chance in zip(wells["why"], wells["probability_best"], strict=True):
+        said = f"{chance:.2g}" if chance >= 0.01 else "below 0.01"
+        assert why.endswith(f"by expected distance; the nearest with probability {said}")
+    # The first half is chosen by expectation.
+    n = len(npt._adata.posterior_from(fitted).genes)
+    places = [f"place {i} of {n} " for i in range(1, 5)]
+    assert all(map(str.startswith, wells["why"].head(4), places))
+    wells, _, _ = planned(fitted, aim="learn", candidates="genes", n_perturbations=30)
+    gained = np.diff(wells["uncertainty_removed"], prepend=0)
+    small = wells["why"] == "removes below 0.1 % more of what cells may teach"
+    np.testing.assert_array_equal(small, gained < 1e-3)
+    assert small.any()
+    assert not small.all()

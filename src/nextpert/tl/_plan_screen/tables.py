@@ -65,7 +65,7 @@ def plate_table(
         "n_cells": plan.cells,
         "n_cells_seen": [seen.get(given.names[i], 0) for i in index],
         "aim": plan.aims,
-        "why": _why(plan, distance.nearest),
+        "why": _why(plan, distance),
         "probability_best": distance.nearest[index],
         "probability_covered": plan.covered,
         "uncertainty_removed": plan.removed,
@@ -110,14 +110,25 @@ def best_known(
     }
 
 
-def _why(plan: Plan, nearest: Vector) -> list[str]:
+def _why(plan: Plan, distance: RankedDistance) -> list[str]:
+    """Say why each is on the plate."""
+    expected = distance.centre[:-1].argsort().argsort() + 1
     words, before = [], 0.0
     for i, aim, removed in zip(plan.chosen, plan.aims, plan.removed, strict=True):
         if aim == "best":
-            words.append(f"expected near; the nearest with probability {nearest[i]:.2g}")
+            chance = _at_least(distance.nearest[i], 0.01)
+            words.append(
+                f"place {expected[i]} of {len(expected)} by expected distance; the nearest with "
+                f"probability {chance}"
+            )
         elif aim == "learn":
-            words.append(f"removes {100 * (removed - before):.2g} % more of what cells may teach")
+            more = _at_least(100 * (removed - before), 0.1)
+            words.append(f"removes {more} % more of what cells may teach")
         else:
             words.append("has to be on the plate")
         before = removed
     return words
+
+
+def _at_least(value: float, least: float) -> str:
+    return f"{value:.2g}" if value >= least else f"below {least:g}"

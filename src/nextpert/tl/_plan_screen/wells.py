@@ -134,7 +134,7 @@ def choose_wells(
     )  # fmt: skip
     cells = split.cells if alike is None else cells
     removed = [learned.removed([*before, *chosen[: i + 1]]) for i in range(len(chosen))]
-    covered = nearest[before].sum() + np.cumsum(nearest[chosen])
+    covered = np.minimum(nearest[before].sum() + np.cumsum(nearest[chosen]), 1.0)
     return Plan(
         chosen, aims[: len(cells)], cells, limits.cost[chosen] + limits.cell_cost * cells,
         covered, np.array(removed), n_controls, limits.cell_cost * n_controls, split.within,
