@@ -98,6 +98,8 @@ def plan_screen(
         return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
     replayed = replay_key is not None and replay_key in adata.uns
     figure, axes = _figure(len(table), replayed)
+    for panel in axes[:3]:
+        panel.tick_params(labelsize=8)
     _draw_distances(axes[0], table, stored)
     _draw_cells(axes[1], table)
     _draw_worth(axes[2], table)
