@@ -34,7 +34,7 @@ def by_evidence(data: Measured) -> tuple[float, float, Array, Array]:
     def density(strength: float, member: float, rest: float) -> float:
         prior = ((strength - _STRENGTH[0]) / _STRENGTH[1]) ** 2
         prior += ((member - _SD[0]) / _SD[1]) ** 2 + ((rest - _SD[0]) / _SD[1]) ** 2
-        evidence = some.solved(strength, float(np.exp(member)), float(np.exp(rest))).log_evidence
+        evidence = some.solved(strength, float(np.exp(member)), float(np.exp(rest))).log_evidence()
         return evidence - 0.5 * prior
 
     start = np.array([_STRENGTH[0], _SD[0], _SD[0]])

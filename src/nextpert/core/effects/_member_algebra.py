@@ -9,14 +9,16 @@ dimensions first; all is in units of the scale.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from nextpert.core._checks import as_nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -65,82 +67,101 @@ class Measured:
         return cls(used, design, alone.T / by, variance.T / by**2, effects.T / by, noise.T / by**2)
 
     def solved(self, strength: float, member_sd: float, rest_sd: float) -> Solved:
-        """Return the posterior of the members' ``w``, and the log evidence."""
+        """Return the posterior of the members' ``w``."""
         start, spread = strength * self.alone, np.sqrt(strength**2 * self.variance + member_sd**2)
-        root = spread[:, self.used]
         total = rest_sd**2 + self.noise
-        left = self.effects - start[:, self.used] @ self.design.T
-        # A = I + P^1/2 Z'R^-1 Z P^1/2 is well conditioned where members vary little.
-        n = len(self.used)
-        matrix = np.empty((len(root), n, n))
-        for d, row in enumerate(root):
-            weighted = self.design * row
-            matrix[d] = (weighted.T / total[d]) @ weighted
-        matrix[:, np.arange(n), np.arange(n)] += 1.0
-        factor = np.linalg.cholesky(matrix).astype(np.float64)
-        right: Array = ((left / total) @ self.design) * root
-        half = np.linalg.solve(factor, right[..., None])[..., 0].astype(np.float64)
-        log = -0.5 * (np.log(2 * np.pi * total).sum() + (left**2 / total).sum())
-        log += 0.5 * (half**2).sum() - np.log(np.diagonal(factor, axis1=1, axis2=2)).sum()
-        return Solved(self.used, factor, half, spread, start, float(log))
+        return Solved(
+            self, start, spread, total, self.effects - start[:, self.used] @ self.design.T
+        )
+
+    @cached_property
+    def together(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Entries of a matrix of used members, flat, that each pair in a combination falls on.
+
+        And the combination; a member with itself is a pair, too.
+        """
+        owner, member = np.nonzero(self.design)
+        rows = [member[owner == k] for k in range(len(self.design))]
+        flat = [np.add.outer(some * len(self.used), some).ravel() for some in rows]
+        return np.concatenate([np.zeros(0, np.int64), *flat]), np.repeat(
+            np.arange(len(rows)), [len(some) for some in flat]
+        )
 
 
 @dataclass(frozen=True)
 class Solved:
     """Posterior of ``w``, given strength and standard deviations.
 
-    Of used members it is ``start + spread * A^-1 right``, ``A = LL'`` and ``half = L^-1 right``,
-    with the covariance ``spread A^-1 spread``; of the others what they start from.
+    Of used members it is ``start + spread * A^-1 right``, ``A = I + spread Z'R^-1 Z spread = LL'``
+    and ``right = spread Z'R^-1 left``, with the covariance ``spread A^-1 spread``; of the others
+    what they start from. ``A`` is well conditioned where members vary little. It is made one
+    dimension at a time, for memory.
     """
 
-    used: NDArray[np.int64]
-    factor: Array
-    half: Array
-    spread: Array
+    data: Measured
     start: Array
-    log_evidence: float
+    spread: Array
+    total: Array
+    left: Array
 
-    def mean(self) -> Array:
-        """Return the mean of ``w``, ``(n_dims, n_members)``."""
-        return self._with(self.half[None])[0]
+    def _dims(self) -> Iterator[tuple[Array, Array]]:
+        """Yield ``L`` and ``L^-1 right`` of each dimension."""
+        used, (flat, owner) = self.data.used, self.data.together
+        n = len(used)
+        right = ((self.left / self.total) @ self.data.design) * self.spread[:, used]
+        for root, total, side in zip(self.spread[:, used], self.total, right, strict=True):
+            # Combinations hold few members each: pairs are counted, zeros not multiplied.
+            counted = np.bincount(flat, (1.0 / total)[owner], n * n)
+            matrix = counted.reshape(n, n) * (root[:, None] * root)
+            matrix[np.arange(n), np.arange(n)] += 1.0
+            factor = np.linalg.cholesky(matrix)
+            yield factor, solve_triangular(factor, side, lower=True, check_finite=False)
+
+    def log_evidence(self) -> float:
+        """Return the log density of the measured effects."""
+        log = -0.5 * (np.log(2 * np.pi * self.total).sum() + (self.left**2 / self.total).sum())
+        for factor, half in self._dims():
+            log += 0.5 * (half @ half) - np.log(factor.diagonal()).sum()
+        return float(log)
 
     def sums(self, table: NDArray[np.int64]) -> tuple[Array, Array]:
         """Return mean and variance of sums of ``w``, ``(n_dims, n_sums)``.
 
         ``table`` holds the members of each sum, filled up by ``n_members``.
         """
+        used = self.data.used
         n_dims, n = self.start.shape
-        place = np.full(n + 1, len(self.used))
-        place[self.used] = np.arange(len(self.used))
+        place = np.full(n + 1, len(used))
+        place[used] = np.arange(len(used))
         loose = np.pad(self.spread**2, ((0, 0), (0, 1)))
-        loose[:, self.used] = 0.0
-        mean = np.pad(self.mean(), ((0, 0), (0, 1)))
+        loose[:, used] = 0.0
+        start = np.pad(self.start, ((0, 0), (0, 1)))
         total, variance = np.zeros((2, n_dims, len(table)))
         for column in table.T:
-            total += mean[:, column]
+            total += start[:, column]
             variance += loose[:, column]
-        for d, factor in enumerate(self.factor):  # one at a time, for memory
-            root = np.linalg.solve(factor, np.diag(self.spread[d, self.used]))
-            covariance = np.pad(root.T @ root, (0, 1))
+        for d, (factor, half) in enumerate(self._dims()):
+            root = solve_triangular(
+                factor, np.diag(self.spread[d, used]), lower=True, check_finite=False
+            )
+            mean, covariance = np.append(half @ root, 0.0), np.pad(root.T @ root, (0, 1))
             for column in place[table.T]:
+                total[d] += mean[column]
                 for other in place[table.T]:
                     variance[d] += covariance[column, other]
         return total, variance
 
     def draw(self, n: int, rng: np.random.Generator) -> Array:
         """Return draws of ``w``, ``(n, n_dims, n_members)``."""
-        drawn = self._with(self.half + rng.normal(size=(n, *self.half.shape)))
-        others = np.ones(self.start.shape[1], bool)
-        others[self.used] = False
-        noise = rng.normal(size=(n, len(self.start), int(others.sum())))
-        drawn[:, :, others] += self.spread[:, others] * noise
-        return drawn
-
-    def _with(self, half: Array) -> Array:
-        """Return ``w`` where ``L' x`` is ``half``, for each of its rows."""
-        solved = np.linalg.solve(np.swapaxes(self.factor, 1, 2), np.moveaxis(half, 0, -1))
-        out = np.repeat(self.start[None], len(half), axis=0)
-        out[:, :, self.used] += self.spread[:, self.used] * np.moveaxis(solved, -1, 0)
+        used = self.data.used
+        normal = rng.normal(size=(n, *self.start.shape))
+        out = self.start + self.spread * normal
+        for d, (factor, half) in enumerate(self._dims()):
+            solved = solve_triangular(
+                factor, half[:, None] + normal[:, d, used].T, trans=1, lower=True,
+                check_finite=False,
+            )  # fmt: skip
+            out[:, d, used] = self.start[d, used] + self.spread[d, used] * solved.T
         return out
 
 

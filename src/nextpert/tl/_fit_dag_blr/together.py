@@ -45,8 +45,9 @@ def learn_together(
         alone, spread, measured, seen.observed[rows[has]], seen.variance[rows[has]],
         scale=None if told else np.sqrt(within),
     )  # fmt: skip
-    expected = np.array(known.predict(combined))
+    expected = np.zeros((2, len(rows), len(within)))
     expected[:, has] = known.left_out()
+    expected[:, ~has] = known.predict([combined[k] for k in np.flatnonzero(~has)])
     shared = known.strength * np.array([np.nansum(common[list(c)], axis=0) for c in combined])
     return known, Together(rows, expected[0], expected[1], shared)
 
