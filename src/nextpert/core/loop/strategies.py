@@ -119,7 +119,10 @@ class _Modelled:
 
     def see(self, screen: ScreenMoments) -> None:
         every = np.arange(screen.n_environments)
-        pooled = pool_guides(screen, every, len(every))
+        self.take(pool_guides(screen, every, len(every)))
+
+    def take(self, pooled: PooledGuides) -> None:
+        """Take up controls (first) and candidates whose guides are pooled already."""
         if self.exact:
             pooled = replace(pooled, variance_ratio=np.ones_like(pooled.variance_ratio))
         shift, own = self._expected(pooled)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def simulate_like(
     cells: Mapping[str, Array], dag: Dag, shifts: Array, rng: np.random.Generator
 ) -> dict[str, Array]:
-    """Return cells drawn from a fit to those of a screen.
+    """Return cells drawn from a fit to those of a screen, as many as it has.
 
     Parameters
     ----------
@@ -34,6 +34,18 @@ def simulate_like(
     rng
         Source of the draws: of shifts as far as their cells leave them open, and of cells.
     """
+    scm, drawn = model_like(cells, dag, shifts, rng)
+    every = np.vstack([np.zeros(dag.n_nodes), drawn])
+    return {
+        name: scm.sample(len(x), shift, rng=rng)
+        for (name, x), shift in zip(cells.items(), every, strict=True)
+    }
+
+
+def model_like(
+    cells: Mapping[str, Array], dag: Dag, shifts: Array, rng: np.random.Generator
+) -> tuple[LinearScm, Array]:
+    """Return the model of :func:`simulate_like` and its shifts, ``(n_perturbations, n_genes)``."""
     codes = np.repeat(np.arange(len(cells)), [len(x) for x in cells.values()])
     screen = ScreenMoments.from_array(np.concatenate(list(cells.values())), codes, len(cells))
     found = fit_random_shifts(
@@ -42,9 +54,4 @@ def simulate_like(
     blr, known = found.posterior, found.prior.given(found.posterior)
     noise = np.sqrt(known.spare * blr.noise_var)
     drawn = known.expected(blr) + noise * rng.standard_normal(noise.shape)
-    scm = LinearScm(blr.mean().toarray(), blr.noise_var, blr.intercept_mean)
-    every = np.vstack([np.zeros(blr.n_nodes), drawn])
-    return {
-        name: scm.sample(len(x), shift, rng=rng)
-        for (name, x), shift in zip(cells.items(), every, strict=True)
-    }
+    return LinearScm(blr.mean().toarray(), blr.noise_var, blr.intercept_mean), drawn
