@@ -175,8 +175,7 @@ def _remove(path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Have a file on the disk before it takes the place of another."""
-    for each in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if each.is_file():
-            with each.open("rb+") as file:
-                os.fsync(file.fileno())
+    """Have a file on the disk before it takes the place of another; of a folder that takes long."""
+    if path.is_file():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-WAIT = 10.0  # seconds
+WAIT = 60.0  # seconds
 
 
 @contextmanager

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, KeysView, Mapping, ValuesView
 from numbers import Integral, Real
 from typing import Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from nextpert import _adata, tl
 from nextpert._adata.target import Target, parts_of
@@ -19,6 +20,7 @@ from nextpert._adata.target import Target, parts_of
 _ROLES = {"perturbation_key", "control", "guide_key", "layer"}
 _OWN = {"adata", "target", "key_added", "copy", "dag_key", "posterior_key", "show_progress"}
 _OF_A_PLATE = {"n_perturbations", "n_cells", "aim", "pending", "rng"}
+_LISTS = (list, tuple, set, frozenset, Iterator, KeysView, ValuesView, pd.Index)
 _LEARN = {"method": "boss", "environments": "all"}
 
 
@@ -94,7 +96,7 @@ def _encode(value: Any, what: str, tables: dict[str, Any]) -> Any:
         pairs = [[_key(name, what), _encode(part, f"{what}[{name!r}]", tables)]
                  for name, part in value.items()]  # fmt: skip
         return {"mapping": pairs}
-    if isinstance(value, Iterable) and not isinstance(value, bytes):
+    if isinstance(value, _LISTS):
         parts = [_encode(part, what, tables) for part in _adata.in_order(value)]
         return {"tuple": parts} if isinstance(value, tuple) else parts
     message = f"{what} is of type {type(value).__name__}, which a campaign's file cannot keep."
@@ -132,6 +134,7 @@ def _text_index(table: pd.DataFrame) -> pd.DataFrame:
 _TABLES: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "table": (pd.DataFrame, _text_index, _text_index),
     "series": (pd.Series, lambda s: _text_index(s.to_frame("value")), lambda t: t["value"]),
+    "sparse": ((sp.spmatrix, sp.sparray), _adata.as_stored_csr, _adata.as_stored_csr),
     "array": (np.ndarray, np.array, np.array),
     "anndata": (ad.AnnData, lambda a: a.to_memory() if a.isbacked else a.copy(), ad.AnnData.copy),
 }

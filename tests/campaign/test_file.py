@@ -1,0 +1,235 @@
+"""The file of a campaign: whole or not at all, one writer at a time, damage of any kind told."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import threading
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert.campaign import file as campaign_file
+from nextpert.campaign import lock
+from nextpert.campaign.options import from_stored, to_stored
+
+ENDINGS = ("h5ad", "zarr")
+
+
+def same(one, two):
+    """Whether two campaigns know the same and propose the same."""
+    tables = [c.history.drop(columns="when") for c in (one, two)]
+    assert tables[0].equals(tables[1])
+    assert one.summarize().equals(two.summarize())
+    assert one.pending == two.pending
+    assert one.failed == two.failed
+    assert copy.deepcopy(one).propose(2, 200).equals(copy.deepcopy(two).propose(2, 200))
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_round_trip(ending, campaign, parts, tmp_path, assert_same_adata):
+    campaign.propose(2, 200)
+    campaign.mark_pending(["CTSA"], n_cells=12)
+    campaign.mark_failed(["CD58"], reason="die Zellen starben")
+    path = tmp_path / f"screen.{ending}"
+    campaign.save(path)
+    loaded = npt.Campaign.load(path)
+    assert_same_adata(loaded.adata, campaign.adata)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    same(loaded, campaign)
+    for each in (loaded, campaign):
+        each.observe(parts[1], batch="same")
+    same(loaded, campaign)
+    loaded.save(path)
+    same(npt.Campaign.load(path), campaign)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_options_of_every_kind_come_back(ending, parts, given, tmp_path):
+    effects = ad.AnnData(
+        np.ones((1, 2)), pd.DataFrame(index=["CDK4"]), pd.DataFrame(index=["B2M", "CD59"])
+    )
+    table = pd.DataFrame({"B2M": [-1.0, 0.0], "CD59": [0.0, -1.0]}, index=["one", "two"])
+    campaign = npt.Campaign(
+        parts[0], pd.Series({"B2M": 1.0, "CD59": 0.5}),
+        learn=given,
+        fit={"prior_effects": effects, "noise_var": pd.Series(0.1, parts[0].var_names)},
+        plan={"candidates": table, "must": {"one"}, "n_samples": 50},
+    )  # fmt: skip
+    campaign.save(tmp_path / f"screen.{ending}")
+    loaded = npt.Campaign.load(tmp_path / f"screen.{ending}")
+    same(loaded, campaign)
+    for each in (loaded, campaign):
+        each.observe(parts[1], batch="same")
+    same(loaded, campaign)
+
+
+def test_values_come_back_as_they_were():
+    value = {"a": None, "b": (1, 2.5, "x"), "c": [True, ["y"]], "d": {"mapping": {}, "tuple": []}}
+    assert from_stored(to_stored(value, "options")) == value
+    number = 0.1 + 0.2
+    assert from_stored(to_stored(np.float64(number), "x")) == number
+    with pytest.raises(TypeError, match="must have strings as names"):
+        to_stored({1: 2}, "options")
+    with pytest.raises(TypeError, match=r"options\['a'\] is of type bytes"):
+        to_stored({"a": b"x"}, "options")
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_stale_campaign_is_not_written_over_another(ending, campaign, tmp_path):
+    path = tmp_path / f"screen.{ending}"
+    campaign.save(path)
+    mine, theirs = npt.Campaign.load(path), npt.Campaign.load(path)
+    theirs.mark_failed(["CD58"])
+    theirs.save(path)
+    mine.propose(2, 200)
+    with pytest.raises(ValueError, match=r"revision 2\), and this one comes from revision 1.*Load"):
+        mine.save(path)
+    assert npt.Campaign.load(path).failed == {"CD58": ""}
+    mine.save(tmp_path / f"mine.{ending}")
+    assert len(npt.Campaign.load(tmp_path / f"mine.{ending}").pending) == 2
+    with pytest.raises(ValueError, match="revision 2"):  # still not there
+        mine.save(path)
+    theirs.save(tmp_path / f"copy.{ending}")  # and back
+    theirs.save(path)
+
+
+def test_files_that_are_something_else(campaign, parts, tmp_path):
+    parts[0].write_h5ad(tmp_path / "cells.h5ad")
+    for call in (campaign.save, npt.Campaign.load):
+        with pytest.raises(ValueError, match="holds no campaign"):
+            call(tmp_path / "cells.h5ad")
+        with pytest.raises(ValueError, match=r"ends in \.h5ad or \.zarr"):
+            call(tmp_path / "cells.csv")
+    with pytest.raises(FileNotFoundError, match="There is no campaign"):
+        npt.Campaign.load(tmp_path / "nowhere.h5ad")
+    campaign.save(tmp_path / "new.h5ad")
+    campaign._stamps.clear()
+    with pytest.raises(ValueError, match="this one was never there"):
+        campaign.save(tmp_path / "new.h5ad")
+
+
+def test_another_version(campaign, tmp_path):
+    path = tmp_path / "screen.h5ad"
+    campaign.save(path)
+    with h5py.File(path, "a") as file:
+        told = json.loads(file.attrs["nextpert_campaign"]) | {"format": 2}
+        file.attrs["nextpert_campaign"] = json.dumps(told)
+    with pytest.raises(ValueError, match="another version of nextpert"):
+        npt.Campaign.load(path)
+
+
+def test_an_h5ad_cut_anywhere_is_refused(campaign, tmp_path):
+    whole, path = tmp_path / "whole.h5ad", tmp_path / "cut.h5ad"
+    campaign.save(whole)
+    content = whole.read_bytes()
+    for end in np.linspace(0, len(content) - 1, 50).astype(int):
+        path.write_bytes(content[:end])
+        with pytest.raises(ValueError, match=r"cut\.h5ad' is damaged|holds no campaign"):
+            npt.Campaign.load(path)
+
+
+def test_an_h5ad_garbled_anywhere_is_refused_or_the_same(campaign, tmp_path):
+    whole, path = tmp_path / "whole.h5ad", tmp_path / "bad.h5ad"
+    campaign.save(whole)
+    content = np.frombuffer(whole.read_bytes(), np.uint8)
+    rng = np.random.default_rng(0)
+    told = []
+    for start in rng.integers(0, len(content) - 64, 12):
+        bad = content.copy()
+        bad[start : start + 64] ^= 0x5A
+        path.write_bytes(bad.tobytes())
+        try:
+            loaded = npt.Campaign.load(path)
+        except ValueError as error:
+            told.append(str(error))
+        else:  # bytes that belong to nothing
+            assert loaded.history.equals(campaign.history)
+            assert np.array_equal(loaded.adata.X, campaign.adata.X)
+    assert all("damaged" in text or "campaign" in text for text in told)
+    assert len(told) > 5
+
+
+def test_a_zarr_cut_anywhere_is_refused(campaign, tmp_path):
+    whole, path = tmp_path / "whole.zarr", tmp_path / "cut.zarr"
+    campaign.save(whole)
+    files = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file())
+    # Consolidated metadata stand beside the others, which are read.
+    files = [name for name in files if name.name != ".zmetadata"]
+    for name in files[:: len(files) // 10]:
+        shutil.copytree(whole, path)
+        content = (path / name).read_bytes()
+        (path / name).write_bytes(content[: len(content) // 2])
+        with pytest.raises(ValueError, match=r"cut\.zarr' is damaged|holds no campaign"):
+            npt.Campaign.load(path)
+        shutil.rmtree(path)
+
+
+def test_two_at_once_lose_nothing(campaign, tmp_path):
+    path = tmp_path / "screen.h5ad"
+    campaign.save(path)
+    names = ["CD58", "CDK6", "CTSA", "CCR10"]
+    refused = []
+
+    def work(name):
+        while True:  # load again and repeat, as the error says
+            mine = npt.Campaign.load(path)
+            mine.mark_failed([name])
+            try:
+                mine.save(path)
+            except ValueError as error:
+                refused.append(str(error))
+            else:
+                return
+
+    threads = [threading.Thread(target=work, args=[name]) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(npt.Campaign.load(path).failed) == set(names)
+    assert all("Load it again" in message for message in refused)
+
+
+def test_who_waits_too_long_is_told(campaign, tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "WAIT", 0.1)
+    path = tmp_path / "screen.h5ad"
+    with lock.alone(path), pytest.raises(ValueError, match="by another process"):
+        campaign.save(path)
+    assert not path.exists()
+    campaign.save(path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_save_that_fails_leaves_the_file(ending, campaign, tmp_path, monkeypatch):
+    path = tmp_path / f"screen.{ending}"
+    campaign.save(path)
+    before = npt.Campaign.load(path)
+    campaign.mark_failed(["CD58"])
+
+    def fails(part):
+        message = "disk full"
+        raise OSError(message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(campaign_file, "_flush", fails)
+        with pytest.raises(OSError, match="disk full"):
+            campaign.save(path)
+    same(npt.Campaign.load(path), before)
+    campaign.save(path)
+    assert npt.Campaign.load(path).failed == {"CD58": ""}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_zarr_between_two_names_is_found_again(ending, campaign, tmp_path):
+    path = tmp_path / f"screen.{ending}"
+    campaign.save(path)
+    shutil.move(path, tmp_path / f".screen.before.{ending}")
+    same(npt.Campaign.load(path), campaign)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]

@@ -1,0 +1,221 @@
+"""New cells: other gene orders, new batches, columns that lack, and what they leave behind."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import anndata as ad
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+
+
+def fitted(campaign):
+    """Graph, posterior and what was found, without times."""
+    uns = campaign.adata.uns
+    return {name: uns[name] for name in ("dag", "dag_blr", "design", "plan_cells")}
+
+
+def labelled(adata, *names):
+    """The cells of some perturbations."""
+    return adata[adata.obs["perturbation"].isin(names).to_numpy()].copy()
+
+
+def test_cells_observed_later_count_as_if_they_had_been_there(
+    parts, target, given, assert_same, campaign
+):
+    options = {"candidates": "genes", "n_samples": 200}
+    at_once = npt.Campaign(ad.concat(parts), target, learn=given, plan=options)
+    campaign.observe(parts[1], batch="same")
+    assert_same(fitted(campaign), fitted(at_once))
+    assert campaign.propose(3, 200).equals(at_once.propose(3, 200))
+
+
+def test_in_two_parts_or_one(campaign, parts, assert_same):
+    other, later = copy.deepcopy(campaign), parts[1]
+    campaign.observe(later, batch="same")
+    other.observe(later[:15].copy(), batch="same")
+    other.observe(later[15:].copy(), batch="same")
+    assert_same(fitted(campaign), fitted(other))
+
+
+def test_the_order_of_genes_and_the_kind_of_matrix_do_not_matter(campaign, parts, assert_same):
+    other, later = copy.deepcopy(campaign), parts[1][:, ::-1].copy()
+    later = ad.AnnData(
+        sp.csc_matrix(np.column_stack([later.X, np.ones(later.n_obs)])), later.obs,
+        {"gene": [*later.var_names, "NEW"]},
+    )  # fmt: skip
+    later.var_names = later.var["gene"].to_numpy()
+    campaign.observe(parts[1], batch="same")
+    other.observe(later, batch="same")
+    assert_same(fitted(campaign), fitted(other))
+    assert "NEW" not in other.adata.var_names
+
+
+def test_a_gene_of_the_panel_that_lacks_is_named(campaign, parts):
+    before = campaign.history
+    with pytest.raises(ValueError, match=r"lack 1 genes of the panel: CDK6"):
+        campaign.observe(parts[1][:, parts[1].var_names != "CDK6"].copy(), batch="same")
+    assert campaign.history.equals(before)
+
+
+def test_other_genes_that_lack_are_left_out(parts, target, caplog):
+    panel = [gene for gene in parts[0].var_names if gene != "CTSA"]
+    wanted = {gene: target[gene] for gene in panel}
+    campaign = npt.Campaign(
+        parts[0], wanted, learn={"method": "given", "dag": [], "genes": panel},
+        plan={"n_samples": 50},
+    )  # fmt: skip
+    assert "CTSA" in campaign.adata.var_names
+    with caplog.at_level(logging.INFO, "nextpert"):
+        campaign.observe(parts[1][:, panel].copy(), batch="same")
+    assert "Left out, as the new cells lack them: genes CTSA." in caplog.text
+    assert "CTSA" not in campaign.adata.var_names
+
+
+@pytest.fixture
+def shifted(parts):
+    """The later cells and half of the controls, both 3 units higher in all genes."""
+    first, later = parts
+    control = np.flatnonzero((first.obs["perturbation"] == "control").to_numpy())
+    moved = ad.concat([later, first[control[::2]].copy()])
+    moved.X = moved.X + 3
+    kept = np.setdiff1d(np.arange(first.n_obs), control[::2])
+    return first[kept].copy(), moved
+
+
+def test_a_new_batch_is_lined_up_by_its_own_controls(shifted, target, given):
+    first, later = shifted
+    for batch, name in ((None, "observed 1"), ("May", "May")):
+        campaign = npt.Campaign(first, target, learn=given, plan={"candidates": "genes"})
+        campaign.observe(later, batch=batch)
+        assert campaign.adata.obs["campaign_batch"].unique().tolist() == ["start", name]
+        assert campaign.summarize()["best"].iloc[-1] == "CDK4"
+        assert campaign.summarize()["predicted_distance"].iloc[-1] < 0.1
+    wrong = npt.Campaign(first, target, learn=given, plan={"candidates": "genes"})
+    wrong.observe(later, batch="same")
+    assert wrong.summarize()["predicted_distance"].iloc[-1] > 0.5
+
+
+def test_a_new_batch_needs_controls(campaign, parts, assert_same_adata):
+    cells, before = campaign.adata.copy(), campaign.history
+    with pytest.raises(ValueError, match=r"'observed 1' has no control cells.*batch='same'"):
+        campaign.observe(parts[1])
+    assert_same_adata(campaign.adata, cells)
+    assert campaign.history.equals(before)
+
+
+def test_few_controls_are_warned_of(campaign, parts, caplog):
+    control = labelled(parts[0], "control")[:5]
+    campaign.observe(ad.concat([parts[1], control], index_unique="-"))
+    assert "lined up by 5 control cells only" in caplog.text
+
+
+def with_batches(adata, names):
+    out = adata.copy()
+    out.obs["batch"] = np.resize(names, out.n_obs)
+    return out
+
+
+def test_columns_of_batches(parts, target, given):
+    first = with_batches(parts[0], ["a", "b"])
+    npt.pp.setup_screen(first, batch_key="batch")
+    campaign = npt.Campaign(first, target, learn=given, plan={"n_samples": 50})
+    assert campaign.adata.obs["batch"].unique().tolist() == ["a", "b"]
+    with pytest.raises(ValueError, match=r"could be any of the batches a, b"):
+        campaign.observe(parts[1], batch="same")
+    with pytest.raises(ValueError, match="'c' has no control cells"):
+        campaign.observe(with_batches(parts[1], ["b", "c"]))
+    with pytest.raises(ValueError, match="'observed 1' has no control cells"):
+        campaign.observe(parts[1])
+    other = copy.deepcopy(campaign)
+    campaign.observe(with_batches(parts[1], ["b"]))
+    other.observe(parts[1], batch="b")
+    assert campaign.adata.obs["batch"].iloc[-40:].unique().tolist() == ["b"]
+    assert fitted(campaign)["dag_blr"]["log_evidence"] == fitted(other)["dag_blr"]["log_evidence"]
+
+
+def test_columns_with_a_role_must_be_there(parts, target, given):
+    first = parts[0].copy()
+    first.obs["guide"] = first.obs["perturbation"].astype(str) + "_1"
+    npt.pp.setup_screen(first, guide_key="guide")
+    campaign = npt.Campaign(first, target, learn=given, plan={"n_samples": 50})
+    with pytest.raises(ValueError, match=r"no columns guide, which have a role"):
+        campaign.observe(parts[1], batch="same")
+
+
+def test_a_layer_is_all_that_is_kept(parts, target, given):
+    first, later = (part.copy() for part in parts)
+    for part in (first, later):
+        part.layers["lognorm"], part.X = part.X, np.zeros(part.shape)
+    npt.pp.setup_screen(first, layer="lognorm")
+    campaign = npt.Campaign(first, target, learn=given, plan={"n_samples": 50})
+    campaign.observe(later, batch="same")
+    assert campaign.adata.X is None
+    assert campaign.summarize()["best"].iloc[-1] == "CDK4"
+    with pytest.raises(ValueError, match="no layer 'lognorm'"):
+        campaign.observe(parts[1], batch="same")
+
+
+def test_the_same_cells_are_not_counted_twice(campaign, parts):
+    with pytest.raises(ValueError, match=r"observed before .* round 0"):
+        campaign.observe(parts[0], batch="same")
+    campaign.observe(parts[1], batch="same")
+    with pytest.raises(ValueError, match=r"observed before"):
+        campaign.observe(parts[1], batch="same")
+
+
+def test_a_perturbation_that_nobody_knew(campaign, parts, caplog):
+    later = parts[1].copy()
+    later.obs["perturbation"] = "drug X"
+    with caplog.at_level(logging.INFO, "nextpert"):
+        campaign.observe(later, batch="same")
+    assert "never proposed: drug X" in caplog.text
+    assert campaign.summarize()["best"].iloc[-1] == "drug X"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.obs.drop(columns="perturbation", inplace=True), "no columns perturbation"),
+        (lambda a: a.obs.update({"perturbation": [None] * a.n_obs}), None),
+        (lambda a: setattr(a, "X", np.full(a.shape, np.nan)), "NaN"),
+        (lambda a: setattr(a, "var_names", ["CDK4", *a.var_names[1:]]), "twice"),
+    ],
+)
+def test_bad_cells_change_nothing(change, message, campaign, parts, assert_same_adata):
+    later = parts[1].copy()
+    later.obs["perturbation"] = later.obs["perturbation"].astype(object)
+    if message is None:
+        later.obs["perturbation"], message = None, "No new cell has a label"
+    else:
+        change(later)
+    cells, before = campaign.adata.copy(), campaign.history
+    with pytest.raises(ValueError, match=message):
+        campaign.observe(later, batch="same")
+    assert_same_adata(campaign.adata, cells)
+    assert campaign.history.equals(before)
+
+
+def test_names_of_cells_stay_unique(campaign, parts):
+    later = parts[1].copy()
+    later.obs_names = parts[0].obs_names[: later.n_obs]
+    campaign.observe(later, batch="same")
+    assert campaign.adata.obs_names.is_unique
+    assert campaign.adata.obs_names[-1] == f"{later.obs_names[-1]}-1"
+
+
+def test_cells_of_a_file(parts, target, given, tmp_path, assert_same):
+    for name, part in zip(("first", "later"), parts, strict=True):
+        part.write_h5ad(tmp_path / f"{name}.h5ad")
+    files = [ad.read_h5ad(tmp_path / f"{name}.h5ad", backed="r") for name in ("first", "later")]
+    one = npt.Campaign(files[0], target, learn=given, plan={"n_samples": 50})
+    two = npt.Campaign(parts[0], target, learn=given, plan={"n_samples": 50})
+    one.observe(files[1], batch="same")
+    two.observe(parts[1], batch="same")
+    assert_same(fitted(one), fitted(two))
+    for file in files:
+        file.file.close()
