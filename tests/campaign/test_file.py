@@ -152,22 +152,22 @@ def test_an_h5ad_garbled_anywhere_is_refused_or_the_same(campaign, tmp_path):
             assert loaded.history.equals(campaign.history)
             assert np.array_equal(loaded.adata.X, campaign.adata.X)
     assert all("damaged" in text or "campaign" in text for text in told)
-    assert len(told) > 5
+    assert len(told) > 2
 
 
 def test_a_zarr_cut_anywhere_is_refused(campaign, tmp_path):
-    whole, path = tmp_path / "whole.zarr", tmp_path / "cut.zarr"
+    whole = tmp_path / "whole.zarr"
     campaign.save(whole)
     files = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file())
     # Consolidated metadata stand beside the others, which are read.
     files = [name for name in files if name.name != ".zmetadata"]
-    for name in files[:: len(files) // 10]:
-        shutil.copytree(whole, path)
-        content = (path / name).read_bytes()
-        (path / name).write_bytes(content[: len(content) // 2])
-        with pytest.raises(ValueError, match=r"cut\.zarr' is damaged|holds no campaign"):
-            npt.Campaign.load(path)
-        shutil.rmtree(path)
+    for name in files[:: len(files) // 8]:
+        content = (whole / name).read_bytes()
+        (whole / name).write_bytes(content[: len(content) // 2])
+        with pytest.raises(ValueError, match=r"whole\.zarr' is damaged|holds no campaign"):
+            npt.Campaign.load(whole)
+        (whole / name).write_bytes(content)
+    npt.Campaign.load(whole)
 
 
 def test_two_at_once_lose_nothing(campaign, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
+from nextpert.campaign.goal import lined_up
 
 
 def fitted(campaign):
@@ -97,7 +98,23 @@ def test_a_new_batch_is_lined_up_by_its_own_controls(shifted, target, given):
         assert campaign.summarize()["predicted_distance"].iloc[-1] < 0.1
     wrong = npt.Campaign(first, target, learn=given, plan={"candidates": "genes"})
     wrong.observe(later, batch="same")
-    assert wrong.summarize()["predicted_distance"].iloc[-1] > 0.5
+    assert wrong.summarize()["predicted_distance"].iloc[-1] > 0.3
+
+
+def test_wanted_means_move_with_the_units_of_lined_up_cells(shifted, target, given):
+    first, later = shifted
+    campaign = npt.Campaign(first, target, learn=given, plan={"candidates": "genes"})
+    campaign.observe(later)
+    moved = 3 * later.n_obs / (first.n_obs + later.n_obs)  # on average nothing over all cells
+    given_as = npt.Target(
+        state=[{"B2M": 1.0}, "CDK4"], at_least={"CD58": 2.0}, signature={"CDK6": 1.0}
+    )  # fmt: skip
+    found = lined_up(given_as, campaign.adata, first.n_obs)
+    assert found.state[0]["B2M"] == pytest.approx(1 + moved, abs=0.1)
+    assert found.at_least["CD58"] == pytest.approx(2 + moved, abs=0.1)
+    assert found.state[1] == "CDK4"
+    assert found.signature == {"CDK6": 1.0}
+    assert campaign.target == target
 
 
 def test_a_new_batch_needs_controls(campaign, parts, assert_same_adata):

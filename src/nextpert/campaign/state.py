@@ -51,6 +51,11 @@ class State:
             self.history["round"].max()
         )
 
+    @property
+    def n_start(self) -> int:
+        """Number of labelled cells that the campaign started from."""
+        return int(self.history.loc[self.history["action"] == "started", "n_cells"].sum())
+
     def stored(self) -> dict[str, Any]:
         """Return it as a mapping that h5ad and zarr keep."""
         return {

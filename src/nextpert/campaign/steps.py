@@ -12,6 +12,7 @@ import numpy as np
 from nextpert import _adata, tl
 from nextpert.campaign import history as _history
 from nextpert.campaign.candidates import plate_options
+from nextpert.campaign.goal import lined_up
 from nextpert.campaign.model import set_up, standing
 from nextpert.campaign.observe import (
     digest,
@@ -38,8 +39,8 @@ def started(adata: ad.AnnData, target: Any, options: Options) -> tuple[ad.AnnDat
     wanted = kept_value(target, "target")
     cells, roles = first_cells(adata, target)
     set_up(cells, roles, options)
-    found = standing(cells, wanted, options["plan"])
     counts = labels_and_cells(cells, roles)
+    found = standing(cells, lined_up(wanted, cells, sum(counts.values())), options["plan"])
     history = _history.add_rows(
         _history.empty(), 0, "started", list(counts), n_cells=list(counts.values()),
         options={"cells": digest(cells, roles, panel_of(cells))},
@@ -58,8 +59,9 @@ def proposed(
     """Plan a plate and return the state in which it is under way."""
     seed, this_round = _seed(rng), state.round + 1
     options = plate_options(cells, state.options["plan"], state.pending, state.failed)
+    wanted = lined_up(state.target, cells, state.n_start)
     tl.plan_screen(
-        cells, state.target, n_perturbations=n_perturbations, n_cells=n_cells, aim=aim,
+        cells, wanted, n_perturbations=n_perturbations, n_cells=n_cells, aim=aim,
         rng=np.random.default_rng([seed, this_round]), **options,
     )  # fmt: skip
     plate = cells.uns["plan"]["plate"]
@@ -86,7 +88,8 @@ def observed(
     seen = digest(new, roles, panel)
     _require_unseen(state, seen)
     set_up(joined, roles, state.options)
-    found = standing(joined, state.target, state.options["plan"])
+    wanted = lined_up(state.target, joined, state.n_start)
+    found = standing(joined, wanted, state.options["plan"])
     counts = labels_and_cells(new, roles)
     unplanned = set(counts) - set(state.history["perturbation"])
     if unplanned:
