@@ -55,4 +55,4 @@ def _moved(state: Any, added: Mapping[str, float]) -> Any:
         return [_moved(each, added) for each in state]
     if not isinstance(state, (Mapping, pd.Series)):
         return state
-    return {gene: mean - added.get(gene, 0.0) for gene, mean in state.items()}
+    return {str(gene): mean - added.get(str(gene), 0.0) for gene, mean in state.items()}
