@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.ipynb"))
-NAMES = ("quickstart", "perturb_cite_seq", "synthetic_design")
+NAMES = ("quickstart", "plan_a_plate", "perturb_cite_seq", "synthetic_design")
 
 
 def test_there_are_tutorials():
