@@ -126,3 +126,88 @@ def test_distances_rank_an_unseen_combination_towards_its_state(fitted, truth):
     ranking = fitted.uns["design"]["ranking"]
     nearest = ranking.sort_values("predicted_distance")["perturbation"].iloc[0]
     assert nearest == "A+D"
+
+
+def labelled(truth, names, genes=GENES, rng=1):
+    """Return a screen of cells of some labels; 'A+A' and 'A+control' do what A does."""
+    rng = np.random.default_rng(rng)
+    label = np.repeat(["control", *names], [600, *[150] * len(names)])
+
+    def does(name):
+        parts = sorted(set(name.split("+")) - {"control"})
+        return truth["+".join(parts)] if parts else np.zeros(genes)
+
+    x = 3 + np.array([does(name) for name in label]) + rng.normal(size=(len(label), genes))
+    obs = pd.DataFrame({"perturbation": label}, index=[f"c{i}" for i in range(len(label))])
+    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"g{i}" for i in range(genes)]))
+    npt.tl.learn_dag(adata, method="given", dag=[("g0", "g1")], genes=list(adata.var_names))
+    return adata
+
+
+def test_a_member_without_cells_of_its_own_is_known_by_combinations(truth):
+    company = ["E+G", "A+G", "C+G", "F+G"]
+    adata = labelled(truth, [*SINGLES, "A+B", "C+D", *company])
+    npt.tl.fit_dag_blr(adata)
+    found = effects(adata, ["G", "G+B"])
+    assert found["n_cells"].tolist() == [0, 0]
+    assert ((found["mean"][0] - truth["G"]) ** 2).mean() < 0.5 * (truth["G"] ** 2).mean()
+    inside = (found["lower"][0] <= truth["G"]) & (truth["G"] <= found["upper"][0])
+    assert inside.mean() > 0.75
+    npt.tl.design_interventions(adata, "E+G", candidates=["G", "A", "E+G"])
+    assert "G" in set(adata.uns["design"]["ranking"]["perturbation"])
+    with pytest.raises(ValueError, match="'H' names genes outside the panel"):
+        effects(adata, ["H"])
+
+
+@pytest.mark.filterwarnings("ignore:Labels of the same targets")
+def test_both_labels_of_the_same_members_are_told_by_these(truth):
+    adata = labelled(truth, [*SINGLES, *PAIRS])
+    rows = np.flatnonzero(adata.obs["perturbation"] == "A+B")
+    npt.tl.fit_dag_blr(adata)
+    wanted = effects(adata, ["A+D", "F+A"])["mean"].copy()
+    adata.obs.iloc[rows[::2], 0] = "B+A"
+    npt.tl.fit_dag_blr(adata)
+    np.testing.assert_allclose(effects(adata, ["A+D", "F+A"])["mean"], wanted, atol=0.1)
+    record = adata.uns["dag_blr"]["stack"]["interactions"]
+    assert record["n_combinations"] == len(PAIRS)
+    prior = adata.uns["dag_blr"]["shift_prior"]["effect"]
+    names = list(adata.uns["dag_blr"]["environments"]["perturbation"])
+    np.testing.assert_array_equal(prior[names.index("A+B")], prior[names.index("B+A")])
+    assert effects(adata, ["A+B", "B+A"])["n_cells"].tolist() == [75, 75]
+
+
+@pytest.mark.filterwarnings("ignore:Labels of the same targets")
+@pytest.mark.parametrize(
+    "names",
+    [
+        [*SINGLES, "A+B"],  # one combination
+        PAIRS,  # no singles
+        ["A+B"],
+        ["A+A", "B+B+B", "C", "A+B", "A+C"],  # members repeated
+        ["A+control", "control+B", "A", "B", "C", "A+B"],
+        [*SINGLES, "A+B", "A+B+C", "B+D+E", "C+D+E"],
+    ],
+)
+def test_unusual_sets_of_combinations_are_fitted(truth, names):
+    does = dict(truth)
+    for some in itertools.combinations(SINGLES, 3):
+        does["+".join(some)] = 0.5 * sum(truth[name] for name in some)
+    adata = labelled(does, names)
+    npt.tl.fit_dag_blr(adata)
+    asked = ["A+C+D"] if len(names) > 9 else ["A+B"]
+    found = effects(adata, asked)
+    wanted = does[asked[0]]
+    assert ((found["mean"][0] - wanted) ** 2).mean() < 0.3 * (wanted**2).mean()
+    assert np.isfinite(found["sd"]).all()
+
+
+def test_order_of_cells_and_members_changes_nothing(truth):
+    adata = labelled(truth, [*SINGLES, *PAIRS])
+    turned = adata[np.random.default_rng(0).permutation(adata.n_obs)].copy()
+    label = turned.obs["perturbation"].astype(str)
+    turned.obs["perturbation"] = ["+".join(reversed(name.split("+"))) for name in label]
+    means = []
+    for screen in (adata, turned):
+        npt.tl.fit_dag_blr(screen)
+        means.append(effects(screen, ["A+D", "F+A", "G+A"])["mean"])
+    np.testing.assert_allclose(*means, atol=1e-5)

@@ -215,8 +215,8 @@ def warn_one_in_two_names(plan: Plan, separator: str, control: str) -> None:
     found = [" and ".join(names) for names in same.values() if len(names) > 1]
     if found:
         message = (
-            f"Labels of the same targets: {list_names(found)}. Each is fitted by its own cells "
-            f"alone: give them one label in adata.obs, unless they are meant to differ."
+            f"Labels of the same targets: {list_names(found)}. Each has effects by its own "
+            f"cells: give them one label in adata.obs, unless they are meant to differ."
         )
         warnings.warn(message, UserWarning, stacklevel=3)
 

@@ -107,7 +107,10 @@ def fit_random_shifts(
 
 
 def learn_mixtures(posterior: DagBlr, prior: ShiftPrior) -> ShiftPrior:
-    """Return the prior with mixtures learned anew for its expected effects, weights as they are."""
+    """Return the prior with mixtures learned anew for its expected effects, weights as they are.
+
+    Where no shift is the mixture's (all are of combinations) it stays.
+    """
     square = departure_squares(posterior, prior.mean, prior.shifts(posterior))
     weights = np.full_like(prior.weights, 1.0 / len(TAU2))
     share, spare = np.empty((2, *prior.mean.shape))
@@ -118,6 +121,8 @@ def learn_mixtures(posterior: DagBlr, prior: ShiftPrior) -> ShiftPrior:
         for _ in range(_MAX_STEPS):
             counts = np.zeros_like(weights)
             bound = kernels.mixture_step(square, n, TAU2, weights, own, share, spare, counts)
+            if not counts.any():
+                return prior
             if shared:
                 common = _shared(counts)
                 weights[:] = common

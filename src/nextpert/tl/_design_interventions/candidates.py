@@ -20,6 +20,7 @@ from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
 from nextpert.tl._design_interventions.combined import (
     members_by_label,
     members_seen,
+    told_in_company,
     with_combinations,
 )
 
@@ -168,7 +169,8 @@ def _targets(name: str, fit: FittedPosterior) -> list[str]:
     )
     members = set(members_by_label(name, fit))
     known_elsewhere = fit.expectation is not None and name in fit.expectation.other
-    if known_elsewhere or (len(members) > 1 and members - set(fit.genes) <= members_seen(fit)):
+    told = len(members) > 1 and members - set(fit.genes) <= members_seen(fit)
+    if known_elsewhere or told or told_in_company(name, fit):
         return inside
     if outside or not inside:
         message = unknown_genes(name, outside or [name], fit.genes)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert._adata.members import effects_alone, members_of, numbered
+from nextpert._adata.members import effects_alone, members_of, numbered, pooled
 from nextpert.core.effects.averaged import Averaged
 from nextpert.core.effects.experts import Perturbations
 from nextpert.core.effects.interactions import learn_interactions
@@ -36,6 +36,16 @@ def members_seen(fit: FittedPosterior) -> set[str]:
     return {member for label in labels for member in members_by_label(label, fit)}
 
 
+def told_in_company(label: str, fit: FittedPosterior) -> bool:
+    """Return whether a label is of one member, of which measured combinations tell."""
+    if fit.expectation is None or not fit.expectation.interactions:
+        return False
+    labels = fit.environments["perturbation"].astype(str)
+    several = (some for x in labels if len(some := members_by_label(x, fit)) > 1)
+    members = members_by_label(label, fit)
+    return len(members) == 1 and any(members[0] in some for some in several)
+
+
 def with_combinations(
     prior: Averaged,
     names: Sequence[str],
@@ -43,6 +53,8 @@ def with_combinations(
     expect: Callable[[list[str]], Averaged],
 ) -> Averaged:
     """Return the prior with combinations that have no cells as their members do together.
+
+    And with single members that have cells in combinations only, by what these say of them.
 
     Parameters
     ----------
@@ -55,7 +67,7 @@ def with_combinations(
     expect
         Returns the prior of members without cells of their own.
     """
-    rows, members = _without_cells(names, fit)
+    rows, members = _without_cells(names, fit, company=True)
     if not rows:
         return prior
     within = _within(fit)
@@ -102,12 +114,19 @@ def information_on_interactions(
 
 
 def _without_cells(
-    names: Sequence[str], fit: FittedPosterior
+    names: Sequence[str], fit: FittedPosterior, *, company: bool = False
 ) -> tuple[list[int], list[tuple[str, ...]]]:
-    """Return the places of combinations without cells, and their members."""
+    """Return the places of combinations without cells, and their members.
+
+    With ``company`` of members, too, that have cells in combinations alone.
+    """
     used = {str(name) for name in fit.environments["perturbation"]}
     every = [members_by_label(name, fit) for name in names]
-    rows = [i for i, some in enumerate(every) if len(some) > 1 and names[i] not in used]
+    rows = [
+        i for i, some in enumerate(every)
+        if names[i] not in used
+        and (len(some) > 1 or (company and told_in_company(names[i], fit)))
+    ]  # fmt: skip
     return rows, [every[i] for i in rows]
 
 
@@ -123,12 +142,12 @@ def _labels(
     wanted: Sequence[tuple[str, ...]], used: Sequence[str], fit: FittedPosterior
 ) -> tuple[list[str], list[int], list[tuple[int, ...]]]:
     """Return all members, and rows of the fit and members of its measured combinations."""
-    measured = {members_by_label(name, fit): j for j, name in reversed(list(enumerate(used)))}
-    several = {some: j for some, j in measured.items() if len(some) > 1}
+    measured = [members_by_label(name, fit) for name in used]
+    rows = [j for j, some in enumerate(measured) if len(some) > 1]
     if fit.expectation is None or not fit.expectation.interactions:
-        several = {}
-    labels, numbers = numbered([*several, *wanted])
-    return labels, list(several.values()), numbers[: len(several)]
+        rows = []
+    labels, numbers = numbered([*(measured[j] for j in rows), *wanted])
+    return labels, rows, numbers[: len(rows)]
 
 
 def _interactions(
@@ -160,7 +179,7 @@ def _interactions(
     stored = {} if fit.expectation is None else fit.expectation.interactions
     if fit.expectation is not None and rows:
         found = Perturbations(fit.expectation.screen, 0, 1 + np.array(rows), [()] * len(rows))
-        effects, noise = found.observed, found.variance
+        combined, effects, noise, _ = pooled(combined, found.observed, found.variance)
     scale: Array | None = None if cells else np.sqrt(within)
     learned = None
     if stored:

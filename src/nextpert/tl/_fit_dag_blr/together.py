@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata.members import effects_alone, numbered
+from nextpert._adata.members import effects_alone, numbered, pooled
 from nextpert.core.effects.interactions import Interactions, learn_interactions
 from nextpert.core.effects.stacked import Together
 
@@ -22,11 +22,12 @@ def learn_together(
 ) -> tuple[Interactions, Together] | None:
     """Return the interactions of a screen, and what they expect of its combinations.
 
-    Each is expected by its members and the other combinations. Members without cells of their own
-    are told of by combinations alone. ``None`` where there is no combination.
+    Each is expected by its members and the other combinations; labels of the same members are one
+    of these. Members without cells of their own are told of by combinations alone. ``None`` where
+    there is no combination.
     """
     first = {some: j for j, some in reversed(list(enumerate(members)))}
-    rows = np.array(sorted(j for some, j in first.items() if len(some) > 1), np.int64)
+    rows = np.array([j for j, some in enumerate(members) if len(some) > 1], np.int64)
     if not len(rows):
         return None
     labels, combined = numbered(members[j] for j in rows.tolist())
@@ -39,14 +40,16 @@ def learn_together(
         if (label,) in first:
             j = first[label,]
             alone[k], spread[k], common[k] = mean[j], variance[j], shifts.share[j]
-    measured = [some for some, cells in zip(combined, has, strict=True) if cells]
+    measured, effects, noise, place = pooled(
+        [some for some, cells in zip(combined, has, strict=True) if cells],
+        seen.observed[rows[has]], seen.variance[rows[has]],
+    )  # fmt: skip
     told = has.any() or not np.isnan(alone).all()
     known = learn_interactions(
-        alone, spread, measured, seen.observed[rows[has]], seen.variance[rows[has]],
-        scale=None if told else np.sqrt(within),
-    )  # fmt: skip
+        alone, spread, measured, effects, noise, scale=None if told else np.sqrt(within)
+    )
     expected = np.zeros((2, len(rows), len(within)))
-    expected[:, has] = known.left_out()
+    expected[:, has] = np.array(known.left_out())[:, place]
     expected[:, ~has] = known.predict([combined[k] for k in np.flatnonzero(~has)])
     shared = known.strength * np.array([np.nansum(common[list(c)], axis=0) for c in combined])
     return known, Together(rows, expected[0], expected[1], shared)
