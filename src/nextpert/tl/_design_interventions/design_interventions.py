@@ -79,8 +79,10 @@ def design_interventions(
         draw), ``"greedy"`` (expected distance to the ideal shift). Or ``"random"``.
     candidates
         ``None`` (default): every perturbation the fit used. ``"genes"``: those and a knockout of
-        every gene of the panel. Or a list of labels, unseen combinations such as ``"MYC+STK3"``
-        included, or a table of shifts as in :func:`fit_dag_blr`.
+        every gene of the panel. Or a list of labels, or a table of shifts as in
+        :func:`fit_dag_blr`. Combinations without cells, such as ``"MYC+STK3"``, may be among the
+        labels, and members that have cells in combinations alone: they are expected by what the
+        screen's combinations say of how far effects add up and of each member.
     shift
         Shift of the candidates: ``None`` (default) as fitted, or one of the options of
         :func:`fit_dag_blr`. Candidates that a table has no row for are modelled as knockouts,

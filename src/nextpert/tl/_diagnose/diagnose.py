@@ -39,8 +39,8 @@ def diagnose(
     - *shrinkage*: effects learned from one half of the cells of every perturbation and guide,
       scored on the means of the other half, beside the cells' means and "no effect". Of guides
       only sampling is judged here.
-    - *unseen perturbations*: what the experts (graph, coexpression, the mean perturbation, sums of
-      members, another screen) expect of perturbations that were left out of them and of their
+    - *unseen perturbations*: what the experts (graph, coexpression, the mean perturbation, members
+      together, another screen) expect of perturbations that were left out of them and of their
       weights, as in :func:`fit_dag_blr`. A graph that :func:`learn_dag` learned with
       ``environments="all"`` is learned anew without them, in five folds.
     - *graph*: its weight among the experts, and what the others do without it. An empty graph

@@ -67,6 +67,11 @@ def fit_dag_blr(
     not measured (a weakly expressed gene, an enhancer, a drug) takes part like any other, and
     where cells are many they have the last word. Cells are read once.
 
+    A combination (``"MYC+STK3"``) is expected to do what its members do together. How far effects
+    add up, what each member does otherwise in company, and how large a combination's own rest is,
+    are learned from the screen's combinations, each predicted from the others and the members
+    alone. Members without cells of their own are told of by the combinations they are in.
+
     Graph and experts have to earn their weight in measured effects too. These are averaged over
     models with and without each, weighted such that Stein's unbiased estimate of their squared
     error (Stein 1981, doi:10.1214/aos/1176345632) is least, so that a wrong graph or expectation
@@ -115,7 +120,8 @@ def fit_dag_blr(
         perturbations by name. How far they are believed is learned.
     separator
         What joins the targets of a label, as in ``"MYC+STK3"``. ``"STK3+MYC"`` beside it is
-        warned of: the two are not pooled.
+        warned of: each has effects by its own cells, but what is learned of combinations takes
+        them as one.
     prior_scale
         ``"evidence"`` (default) learns the scale of the prior of the weights; a number fixes it
         (1 in the paper).
@@ -156,8 +162,11 @@ def fit_dag_blr(
           ``efficacy`` (``mean``, ``sd`` of that of a new perturbation, ``spread``,
           ``n_measured``); ``averaging``, the models that measured effects are averaged over:
           their names (``models``), ``weights`` of sum 1, the ``mixtures`` of prior variances of
-          each, and ``no_graph``, the posterior without arcs. With graphs of resamples
-          ``ensemble``, the posteriors on them, ``"0"``, ``"1"`` and so on, as ``posterior``.
+          each, and ``no_graph``, the posterior without arcs; ``stack``, the weights of the experts
+          and, with combinations, ``interactions`` (``strength``, 1 where effects add up, and
+          ``strength_sd``; ``member_sd`` and ``rest_sd`` in units of ``scale``, the size of single
+          effects; ``n_combinations``). With graphs of resamples ``ensemble``, the posteriors on
+          them, ``"0"``, ``"1"`` and so on, as ``posterior``.
 
     Raises
     ------

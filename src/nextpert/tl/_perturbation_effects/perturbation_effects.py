@@ -51,7 +51,9 @@ def perturbation_effects(
         The perturbations: ``None`` (default) takes those of the fit, ``"genes"`` also every other
         gene of the panel, or a list of labels (``"+"`` joins the genes of a combination), or a
         table of shifts as in :func:`fit_dag_blr`. Those without cells have ``n_cells`` 0, and
-        effects that are expected of the efficacy of the screen's perturbations.
+        effects that are expected: of a gene by the efficacy of the screen's perturbations and the
+        experts, of a combination by what its members do alone and together in others, and of a
+        label outside the panel by the combinations that it is in.
     genes
         The genes: ``None`` (default) takes those of the panel, ``"all"`` every gene of ``adata``,
         or a list. Genes outside the panel get the same shrinkage, each by itself, without a
