@@ -123,6 +123,30 @@ def test_docstring(sub, name):
         assert re.search(r"``[^`]*\b(?:uns|obs|obsm|varp)\[", found["Returns"])
 
 
+CLASSES = [name for name in npt.__all__ if inspect.isclass(getattr(npt, name))]
+
+
+def test_the_classes_of_the_plan_are_there():
+    assert {"Campaign", "Target"} <= set(CLASSES)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_classes(name):
+    public = getattr(npt, name)
+    assert {"Summary", "Parameters", "Raises", "Examples"} <= set(sections(public.__doc__))
+    assert ">>> " in sections(public.__doc__)["Examples"]
+    for each, method in inspect.getmembers(public, inspect.isroutine):
+        if each[0] == "_" or each not in vars(public):
+            continue
+        found = sections(method.__doc__)
+        params = [p for p in inspect.signature(method).parameters if p != "self"]
+        assert inspect.cleandoc(method.__doc__).splitlines()[0].endswith("."), each
+        for param in params:
+            assert re.search(rf"^(?:\w+, *)*{param}\b", found["Parameters"], re.M), (each, param)
+        hints = inspect.signature(method)
+        assert hints.return_annotation is not inspect.Signature.empty, each
+
+
 def test_the_core_knows_nothing_of_tables_and_plots():
     banned = {"anndata", "scanpy", "pandas", "matplotlib", "seaborn"}
     for path in (SOURCE / "core").rglob("*.py"):
@@ -148,6 +172,7 @@ def test_slots_are_touched_in_one_place_only():
     ("statement", "banned"),
     [
         ("import nextpert", ["numpy", "pandas", "anndata", "scanpy", "matplotlib", "numba"]),
+        ("import nextpert; nextpert.Campaign", ["scanpy", "matplotlib", "seaborn"]),
         ("import nextpert; nextpert.core", ["anndata", "scanpy", "pandas", "matplotlib"]),
         ("import nextpert; nextpert.tl.fit_dag_blr", ["scanpy", "matplotlib", "seaborn"]),
     ],

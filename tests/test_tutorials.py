@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.ipynb"))
-NAMES = ("quickstart", "plan_a_plate", "perturb_cite_seq", "synthetic_design")
+NAMES = (
+    "quickstart",
+    "plan_a_plate",
+    "a_campaign_in_three_rounds",
+    "perturb_cite_seq",
+    "synthetic_design",
+)
 
 
 def test_there_are_tutorials():
