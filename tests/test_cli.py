@@ -318,3 +318,10 @@ def test_on_the_tap_seq_screen(screen_path, tmp_path, capsys):
     assert len(ranking) == 14
     assert ranking.loc[ranking["state_distance"].idxmin(), "perturbation"] == "RIPK2"
     assert "closest to the target: RIPK2" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_candidate_that_cells_alone_tell_of(screen):
+    assert _design(screen, "--candidates", "MYC", "HS2", "HS2+STK3") == 0
+    ranking = candidates_of(_result(screen).uns["design"]["ranking"])
+    assert set(ranking["perturbation"]) == {"MYC", "HS2", "HS2+STK3"}

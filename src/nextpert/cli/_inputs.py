@@ -186,7 +186,8 @@ def _check_names(
                 raise ValueError(message) from error
     if isinstance(tables["candidates"], list):
         known = rows.get("shift", set()) | rows.get("candidate_shift", set())
-        _check_candidates([c for c in tables["candidates"] if c not in known], options, panel)
+        given = [c for c in tables["candidates"] if c not in known]
+        _check_candidates(given, options, panel, options.perturbations or labels.names)
     _check_rounds(adata, options, panel)
 
 
@@ -221,12 +222,25 @@ def _check_target(
 
 
 def _check_candidates(
-    names: Sequence[str], options: argparse.Namespace, panel: Sequence[str]
+    names: Sequence[str],
+    options: argparse.Namespace,
+    panel: Sequence[str],
+    used: Sequence[str],
 ) -> None:
     from nextpert._adata import parse_label
     from nextpert._adata.environments import unknown_genes
+    from nextpert._adata.labels import NO_PERTURBATION
+    from nextpert._adata.members import members_of
 
+    by = {"separator": options.separator, "control": options.control}
+    # Where shifts are learned, cells tell of labels outside the panel, alone or in combinations.
+    told: set[str] = set()
+    if options.shift_sd == "learned":
+        told = {m for x in used if x not in NO_PERTURBATION for m in members_of(x, panel, **by)}
     for name in names:
+        members = set(members_of(name, panel, **by))
+        if members and members - set(panel) <= told:
+            continue
         inside, outside = parse_label(
             name, set(panel), separator=options.separator, control=options.control
         )
