@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+_STEPS = 40  # of the grid of weights, from 0 to 1
+_LEAST = 0.02  # the weight that a model has to have
+
 
 @dataclass(frozen=True)
 class Model:
@@ -118,14 +121,21 @@ def as_effects(prior: ShiftPrior, posteriors: Sequence[DagBlr]) -> ShiftPrior:
 
 @one_thread()
 def learn_average(models: Sequence[Model], covariance: ArrayLike) -> Array:
-    r"""Return weights of models, at least 0 and of sum 1, that make the error of means least.
+    r"""Return expected weights of models, at least 0 and of sum 1, by the error of their means.
 
     The means of all perturbations are estimated by :math:`\sum_k w_k m_k(x)`, ``m_k`` those that a
     model makes of the cells' means ``x``. Stein's unbiased estimate of the squared error (Stein
-    1981, doi:10.1214/aos/1176345632) is ``|x - m|^2 + 2 tr(dm/dx Cov(x))`` less a constant: how far
-    the estimate is from the cells, and how far it follows their noise. No cells are held out, and
-    nothing of a model need be true: the evidence prefers a graph that copies how the noise of genes
-    is correlated, even where it is wrong of effects.
+    1981, doi:10.1214/aos/1176345632) is ``Q(w) = |x - m|^2 + 2 tr(dm/dx Cov(x))`` less a constant:
+    how far the estimate is from the cells, and how far it follows their noise. No cells are held
+    out, and nothing of a model need be true: the evidence prefers a graph that copies how the noise
+    of genes is correlated, even where it is wrong of effects.
+
+    ``Q`` itself is noisy: where few perturbations have few cells, the weights that make it least
+    are those of a lucky model as often as not, and a model that is too sure may get all. Between
+    two models that differ by ``d`` their sampling variance is :math:`\lambda / |d|^2`,
+    :math:`\lambda = d' Cov(x) d / |d|^2`; so :math:`\exp(-Q(w) / 2 \lambda)` is the likelihood of
+    the best weights. All weights are as likely before, and their expectation is returned. For
+    more models ``lambda`` is that of all their differences.
 
     With ``T = (I - B)^-1``, ``dm/dx = T diag(n spare) (I - B)``: the slope of a shift's posterior
     mean on what cells depart by is its posterior variance over that of the noise. What weights and
@@ -142,7 +152,8 @@ def learn_average(models: Sequence[Model], covariance: ArrayLike) -> Array:
     Returns
     -------
     ndarray
-        Weights, shape ``(n_models,)``; all on the first where no perturbation has cells.
+        Weights, shape ``(n_models,)``; all on the first where no perturbation has cells. A model
+        of less than a fiftieth is left out.
 
     Examples
     --------
@@ -170,9 +181,16 @@ def learn_average(models: Sequence[Model], covariance: ArrayLike) -> Array:
         return np.eye(len(models))[0]
     within = np.asarray(covariance, np.float64)
     found = [_estimated(replace(m, prior=m.prior.rows(seen)), within) for m in models]
-    x = models[0].prior.mean[seen]
-    away = np.array([(mean - x).ravel() for mean, _ in found])
-    return _least_on_simplex(away @ away.T, np.array([follows for _, follows in found]))
+    x, n = models[0].prior.mean[seen], models[0].prior.n[seen]
+    means = np.array([mean for mean, _ in found])
+    away, apart = means - x, means - means.mean(axis=0)
+    noise = float(((apart @ within) * apart / n[:, None]).sum())
+    between = float((apart**2).sum())
+    if between <= 1e-20 * float((away**2).sum()):  # they say the same: none is better
+        return np.full(len(models), 1.0 / len(models))
+    away = away.reshape(len(models), -1)
+    follows = np.array([follows for _, follows in found])
+    return _expected_weights(away @ away.T, follows, noise / between)
 
 
 def _estimated(model: Model, within: Array) -> tuple[Array, float]:
@@ -193,23 +211,18 @@ def _estimated(model: Model, within: Array) -> tuple[Array, float]:
     return mean, follows / len(model.posteriors)
 
 
-def _least_on_simplex(gram: Array, follows: Array) -> Array:
-    """Return the ``w >= 0`` of sum 1 with the least ``w'Gw + 2 w'f``, by trying all supports."""
-    k = len(follows)
-    size = max(float(np.trace(gram)), float(np.abs(follows).max()))
-    if size > 0:  # so that units do not matter beside the sum of the weights
-        gram, follows = gram / size, follows / size
-    best, least = np.eye(k)[0], np.inf
-    for count in range(1, k + 1):
-        for some in map(list, combinations(range(k), count)):
-            system = np.ones((count + 1, count + 1))
-            system[:-1, :-1], system[-1, -1] = gram[np.ix_(some, some)], 0.0
-            part = np.linalg.lstsq(system, np.append(-follows[some], 1.0), rcond=1e-12)[0][:-1]
-            if (part < 0).any():
-                continue
-            weights = np.zeros(k)
-            weights[some] = part / part.sum()
-            value = float(weights @ gram @ weights + 2 * weights @ follows)
-            if value < least - 1e-12 * abs(least) if np.isfinite(least) else True:
-                best, least = weights, value
-    return best
+def _expected_weights(gram: Array, follows: Array, noise: float) -> Array:
+    """Return the mean of ``w`` of density ``exp(-(w'Gw + 2 w'f) / 2 noise)`` on the simplex."""
+    every = _simplex(len(follows))
+    value = ((every @ gram) * every).sum(axis=1) + 2.0 * every @ follows
+    chance = np.exp(-0.5 * (value - value.min()) / max(noise, 1e-300))
+    weights = chance @ every / chance.sum()
+    weights[weights < _LEAST] = 0.0
+    return weights / weights.sum()
+
+
+def _simplex(k: int) -> Array:
+    """Return an even grid of weights of ``k`` models, shape ``(n, k)``."""
+    bars = np.array(list(combinations(range(_STEPS + k - 1), k - 1)), np.int64)
+    ends = np.pad(bars, ((0, 0), (1, 1)), constant_values=((0, 0), (-1, _STEPS + k - 1)))
+    return (np.diff(ends, axis=1) - 1) / _STEPS
