@@ -7,7 +7,8 @@ states of the strongest perturbations: how often the 90 % interval of the rankin
 of the mean held out (less what its sampling adds). The interval is about the true mean, so it is
 asked twice: as it stands, and with the sampling of the mean held out added to both ends. The target
 is taken as given, so that its error is on neither side. Median half width of the interval and 1.64
-standard errors of the distance held out, in units of the distance of doing nothing.
+standard errors of the distance held out, in units of the distance of doing nothing. After ± the
+standard error over splits, of the same cells, so too small for another screen.
 
     python -m benchmarks.distance_coverage                  # some minutes; data: NEXTPERT_DATA
 """
@@ -96,18 +97,24 @@ class Thirds:
         return rows
 
 
-def shown(name: str, n: str, rows: list[tuple[float, ...]]) -> str:
-    """Return a row of the table."""
-    mean, low, high, truth, error = np.array(rows).T
-    plain = (low <= truth) & (truth <= high)
-    wide_low = mean - np.hypot(mean - low, Z * error)
-    wide_high = mean + np.hypot(high - mean, Z * error)
-    added = (wide_low <= truth) & (truth <= wide_high)
-    width = np.median((high - low) / 2)
-    return (
-        f"| {name} | {n} | {len(rows)} | {100 * plain.mean():.0f} % | {100 * added.mean():.0f} % | "
-        f"{width:.3f} | {Z * np.median(error):.3f} |"
-    )
+def shown(name: str, n: str, splits: list[list[tuple[float, ...]]]) -> str:
+    """Return a row of the table, from the distances of every split."""
+    held = []
+    for rows in splits:
+        mean, low, high, truth, error = np.array(rows).T
+        plain = (low <= truth) & (truth <= high)
+        wide_low = mean - np.hypot(mean - low, Z * error)
+        wide_high = mean + np.hypot(high - mean, Z * error)
+        added = (wide_low <= truth) & (truth <= wide_high)
+        held.append((100 * plain.mean(), 100 * added.mean()))
+    every = np.concatenate([np.array(rows) for rows in splits])
+    width, error = np.median((every[:, 2] - every[:, 1]) / 2), Z * np.median(every[:, 4])
+    spread = np.std(held, axis=0, ddof=1) / np.sqrt(len(held)) if len(held) > 1 else None
+    shares = [f"{share:.0f}" for share in np.mean(held, axis=0)]
+    if spread is not None:
+        shares = [f"{share} ± {se:.0f}" for share, se in zip(shares, spread, strict=True)]
+    cells = f"| {name} | {n} | {len(every)} | {' | '.join(f'{share} %' for share in shares)} |"
+    return f"{cells} {width:.3f} | {error:.3f} |"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -120,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cells", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--targets", type=int, default=6)
     parser.add_argument("--left-out", type=int, default=6, help="perturbations left out, at most")
-    parser.add_argument("--splits", type=int, default=2)
+    parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
     add_arguments(parser)
@@ -130,13 +137,13 @@ def main(arguments: list[str] | None = None) -> None:
     for source, screen in screens_of(args):
         parts = [Thirds(screen, source, args.targets, seed) for seed in range(args.splits)]
         for n in args.cells:
-            rows = [row for each in parts for row in each.asked(each.fit(n), list(each.known))]
-            lines.append(shown(screen.name, str(n), rows))
+            splits = [each.asked(each.fit(n), list(each.known)) for each in parts]
+            lines.append(shown(screen.name, str(n), splits))
             print(lines[-1], flush=True)
         one = parts[0]
         absent = [name for name in one.measured if name in one.known][: args.left_out]
         rows = [row for name in absent for row in one.asked(one.fit(10**9, without=name), [name])]
-        lines.append(shown(screen.name, "left out", rows))
+        lines.append(shown(screen.name, "left out", [rows]))
         print(lines[-1], flush=True)
     text = "\n".join(lines) + "\n"
     if args.save:

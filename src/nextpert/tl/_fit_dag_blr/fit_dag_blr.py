@@ -73,10 +73,11 @@ def fit_dag_blr(
     alone. Members without cells of their own are told of by the combinations they are in.
 
     Graph and experts have to earn their weight in measured effects too. These are averaged over
-    models with and without each, weighted such that Stein's unbiased estimate of their squared
-    error (Stein 1981, doi:10.1214/aos/1176345632) is least, so that a wrong graph or expectation
-    does no harm where there are cells; :func:`perturbation_effects`,
-    :func:`design_interventions` and :func:`diagnose` take the same average.
+    models with and without each, weighted by Stein's unbiased estimate of their squared error
+    (Stein 1981, doi:10.1214/aos/1176345632) as far as it can tell them apart, and alike where it
+    cannot. So a wrong graph or expectation does little harm where there are cells;
+    :func:`perturbation_effects`, :func:`design_interventions` and :func:`diagnose` take the same
+    average.
 
     Where :func:`learn_dag` left the graphs of resamples (``n_graphs``), the same cells are fitted
     on each of them too, with the same prior. :func:`design_interventions` takes them up. They count
