@@ -15,12 +15,12 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
 def test_nothing_is_lost():
     # In a process of its own, for it forks: zarr has threads in this one.
-    command = [sys.executable, "-m", "benchmarks.campaigns", "--files", "h5ad", "--points", "4"]
+    command = [sys.executable, "-m", "benchmarks.campaigns", "--files", "h5ad", "--points", "3"]
     done = subprocess.run(
-        [*command, "--cuts", "5", "--writers", "3"],
+        [*command, "--cuts", "3", "--writers", "2"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     rows = [line.split("|")[1:-1] for line in done.stdout.splitlines()[2:]]
     assert len(rows) == 4
     for what, _, tried, good in rows:
-        assert int(tried) == int(good) > 2, what
+        assert int(tried) == int(good) > 1, what

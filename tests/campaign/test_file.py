@@ -18,8 +18,6 @@ from nextpert.campaign import file as campaign_file
 from nextpert.campaign import lock
 from nextpert.campaign.options import from_stored, to_stored
 
-ENDINGS = ("h5ad", "zarr")
-
 
 def same(one, two):
     """Whether two campaigns know the same and propose the same."""
@@ -31,7 +29,7 @@ def same(one, two):
     assert copy.deepcopy(one).propose(2, 200).equals(copy.deepcopy(two).propose(2, 200))
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", ["h5ad", "zarr"])
 def test_round_trip(ending, campaign, parts, tmp_path, assert_same_adata):
     campaign.propose(2, 200)
     campaign.mark_pending(["CTSA"], n_cells=12)
@@ -49,8 +47,7 @@ def test_round_trip(ending, campaign, parts, tmp_path, assert_same_adata):
     same(npt.Campaign.load(path), campaign)
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_options_of_every_kind_come_back(ending, parts, given, tmp_path):
+def test_options_of_every_kind_come_back(parts, given, tmp_path):
     effects = ad.AnnData(
         np.ones((1, 2)), pd.DataFrame(index=["CDK4"]), pd.DataFrame(index=["B2M", "CD59"])
     )
@@ -61,8 +58,8 @@ def test_options_of_every_kind_come_back(ending, parts, given, tmp_path):
         fit={"prior_effects": effects, "noise_var": pd.Series(0.1, parts[0].var_names)},
         plan={"candidates": table, "must": {"one"}, "n_samples": 50},
     )  # fmt: skip
-    campaign.save(tmp_path / f"screen.{ending}")
-    loaded = npt.Campaign.load(tmp_path / f"screen.{ending}")
+    campaign.save(tmp_path / "screen.h5ad")
+    loaded = npt.Campaign.load(tmp_path / "screen.h5ad")
     same(loaded, campaign)
     for each in (loaded, campaign):
         each.observe(parts[1], batch="same")
@@ -80,9 +77,8 @@ def test_values_come_back_as_they_were():
         to_stored({"a": b"x"}, "options")
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_a_stale_campaign_is_not_written_over_another(ending, campaign, tmp_path):
-    path = tmp_path / f"screen.{ending}"
+def test_a_stale_campaign_is_not_written_over_another(campaign, tmp_path):
+    path = tmp_path / "screen.h5ad"
     campaign.save(path)
     mine, theirs = npt.Campaign.load(path), npt.Campaign.load(path)
     theirs.mark_failed(["CD58"])
@@ -91,11 +87,11 @@ def test_a_stale_campaign_is_not_written_over_another(ending, campaign, tmp_path
     with pytest.raises(ValueError, match=r"revision 2\), and this one comes from revision 1.*Load"):
         mine.save(path)
     assert npt.Campaign.load(path).failed == {"CD58": ""}
-    mine.save(tmp_path / f"mine.{ending}")
-    assert len(npt.Campaign.load(tmp_path / f"mine.{ending}").pending) == 2
+    mine.save(tmp_path / "mine.h5ad")
+    assert len(npt.Campaign.load(tmp_path / "mine.h5ad").pending) == 2
     with pytest.raises(ValueError, match="revision 2"):  # still not there
         mine.save(path)
-    theirs.save(tmp_path / f"copy.{ending}")  # and back
+    theirs.save(tmp_path / "copy.h5ad")  # and back
     theirs.save(path)
 
 
@@ -161,7 +157,7 @@ def test_a_zarr_cut_anywhere_is_refused(campaign, tmp_path):
     files = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file())
     # Consolidated metadata stand beside the others, which are read.
     files = [name for name in files if name.name != ".zmetadata"]
-    for name in files[:: len(files) // 8]:
+    for name in files[:: len(files) // 5]:
         content = (whole / name).read_bytes()
         (whole / name).write_bytes(content[: len(content) // 2])
         with pytest.raises(ValueError, match=r"whole\.zarr' is damaged|holds no campaign"):
@@ -206,9 +202,8 @@ def test_who_waits_too_long_is_told(campaign, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_a_save_that_fails_leaves_the_file(ending, campaign, tmp_path, monkeypatch):
-    path = tmp_path / f"screen.{ending}"
+def test_a_save_that_fails_leaves_the_file(campaign, tmp_path, monkeypatch):
+    path = tmp_path / "screen.h5ad"
     campaign.save(path)
     before = npt.Campaign.load(path)
     campaign.mark_failed(["CD58"])
@@ -226,10 +221,9 @@ def test_a_save_that_fails_leaves_the_file(ending, campaign, tmp_path, monkeypat
     assert npt.Campaign.load(path).failed == {"CD58": ""}
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_a_zarr_between_two_names_is_found_again(ending, campaign, tmp_path):
-    path = tmp_path / f"screen.{ending}"
+def test_a_zarr_between_two_names_is_found_again(campaign, tmp_path):
+    path = tmp_path / "screen.zarr"
     campaign.save(path)
-    shutil.move(path, tmp_path / f".screen.before.{ending}")
+    shutil.move(path, tmp_path / ".screen.before.zarr")
     same(npt.Campaign.load(path), campaign)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
