@@ -76,7 +76,7 @@ def test_the_model_is_trusted_where_it_is_right(right):
     assert value["graph", "weight"] == pytest.approx(1, abs=0.05)
     assert value["unseen perturbations", "error_to_nothing"] < 0.05
     assert value["graph", "error_half_added"] < 0
-    assert value["graph", "weight_measured"] > 0.9
+    assert value["graph", "weight_measured"] > 0.8  # an expectation, all of it at a corner
     for part in ("shrinkage", "unseen perturbations"):
         assert 0.85 < value[part, "coverage_90"] < 0.96
     assert value["unseen perturbations", "coverage_90_clear"] > 0.85
