@@ -1,0 +1,258 @@
+"""Unseen combinations: members together, as the fit expects them, against sums.
+
+Norman: every double of the subset of cells is left out of everything, and
+``tl.perturbation_effects`` is asked for it as a combination without cells. It is compared with the
+means of its cells less those of a half of the controls; fit and sums have the other half, and
+halves change places, so that nothing shares its sampling error. Squared errors have sampling taken
+out and are given over those of "no effect"; 90 % intervals are widened by the sampling of what they
+are compared with. Genes count in units of their spread over cells; those constant in a half of the
+controls are left out. In the eight axes of ``combinations.py``, means of all 131 doubles taken as
+exact, each is left out and the interactions of the others learned.
+
+Simulated: 20 perturbations of 60 genes, 100 cells each and 500 controls (noise 1, effects normal,
+sd .5); 40 of the 190 pairs are measured, and 60 others are compared with the truth:
+``strength * (s_a + s_b) + v_a + v_b + rest``, ``v`` and the rest in units of effects. Screens
+differ in the seed; sums are of members with cells of their own; the standard error of the learned
+strength is over screens.
+
+    python -m benchmarks.unseen_combinations                # 2 minutes; data: NEXTPERT_DATA
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+import nextpert as npt
+from benchmarks._screens import SOURCES, Screen, read_screen
+from benchmarks.combinations import read_doubles
+from nextpert.core.effects.interactions import learn_interactions
+
+LEVEL = 0.9
+OURS, SUM, CELLS = "ours", "sum of posteriors", "sum of cells' means"
+ROWS = (OURS, SUM, CELLS)
+N_MEMBERS, N_GENES, N_MEASURED, N_ASKED, SIZE = 20, 60, 40, 60, 0.5
+SIMULATED = {
+    # title: strength, sd of v, sd of the rest, share of members that are measured alone
+    "members add up": (1.0, 0.0, 0.0, 1.0),
+    "saturated": (0.6, 0.0, 0.0, 1.0),
+    "saturated, members differ": (0.6, 0.3, 0.1, 1.0),
+    "members add up, large rest": (1.0, 0.0, 0.5, 1.0),
+    "rest alone": (0.0, 0.0, 0.5, 1.0),
+    "saturated, members differ, half alone": (0.6, 0.3, 0.1, 0.5),
+}
+
+
+@dataclass
+class Scores:
+    """Squared errors and sizes by row, and what intervals hold."""
+
+    errors: dict[str, list[float]] = field(default_factory=lambda: {row: [] for row in ROWS})
+    sizes: dict[str, list[float]] = field(default_factory=lambda: {row: [] for row in ROWS})
+    inside: list[np.ndarray] = field(default_factory=list)
+    clear: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, guesses: dict[str, np.ndarray], truth: np.ndarray, variance: np.ndarray) -> None:
+        """Add what is said of one combination; all in units of the genes' spread."""
+        for row, guess in guesses.items():
+            self.errors[row].append(float(((guess - truth) ** 2 - variance).sum()))
+            self.sizes[row].append(float((truth**2 - variance).sum()))
+
+    def error(self, row: str) -> str:
+        """Return the error over that of no effect; a dash where nothing was said."""
+        if not self.sizes[row]:
+            return "-"
+        return f"{sum(self.errors[row]) / sum(self.sizes[row]):.3f}"
+
+    def holds(self) -> tuple[str, str]:
+        """Return the share inside of all and of the clearly changed, in percent."""
+        inside, clear = np.concatenate(self.inside), np.concatenate(self.clear)
+        some = f"{100 * inside[clear].mean():.0f} of {clear.sum()}" if clear.any() else "-"
+        return f"{100 * inside.mean():.1f}", some
+
+
+def asked(adata: ad.AnnData, names: list[str]) -> dict[str, np.ndarray]:
+    """Return what the fit says of candidates; the graph has no arcs of any use."""
+    genes = list(adata.var_names)
+    npt.tl.learn_dag(adata, method="given", dag=[(genes[0], genes[1])], genes=genes)
+    npt.tl.fit_dag_blr(adata, shift="activation")
+    npt.tl.perturbation_effects(adata, candidates=names, level=LEVEL)
+    found: dict[str, np.ndarray] = adata.uns["perturbation_effects"]
+    return found
+
+
+def norman(screen: Screen) -> dict[str, Scores]:
+    """Return scores of the doubles whose members were both measured alone, and of others."""
+    roles = screen.environments.roles
+    label = screen.cells.obs[roles.perturbation_key].astype(str).to_numpy()
+    x = np.asarray(
+        screen.cells.X.todense() if hasattr(screen.cells.X, "todense") else screen.cells.X
+    )
+    controls = np.random.default_rng(0).permutation(np.flatnonzero(label == roles.control))
+    halves = controls[: len(controls) // 2], controls[len(controls) // 2 :]
+    varies = np.all([x[half].std(axis=0) > 0 for half in halves], axis=0)
+    panel, x = screen.cells[:, varies], x[:, varies]
+    spread = x.std(axis=0)
+    out = {"both members alone": Scores(), "one member alone": Scores(), "neither": Scores()}
+    for name in [str(n) for n in np.unique(label) if "+" in n]:
+        others = {part for n in np.unique(label[label != name]) for part in str(n).split("+")}
+        parts = name.split("+")
+        alone = [part for part in parts if part in label]
+        if not set(parts) <= others:
+            continue  # nothing tells of a member
+        scores = out[("neither", "one member alone", "both members alone")[len(alone)]]
+        for fitted, left in (halves, halves[::-1]):
+            cells = x[label == name]
+            change = (cells.mean(axis=0) - x[left].mean(axis=0)) / spread
+            variance = cells.var(axis=0) / len(cells) + x[left].var(axis=0) / len(left)
+            variance = variance / spread**2
+            kept = label != name
+            kept[left] = False
+            adata = panel[kept].copy()
+            npt.pp.setup_screen(
+                adata, perturbation_key=roles.perturbation_key, control=roles.control
+            )
+            found = asked(adata, [name, *alone])
+            said = {k: found[k] / spread for k in ("mean", "lower", "upper")}
+            guesses = {OURS: said["mean"][0]}
+            if len(alone) == len(parts):
+                guesses[SUM] = said["mean"][1:].sum(axis=0)
+                means = sum(
+                    x[label == part].mean(axis=0) - x[fitted].mean(axis=0) for part in parts
+                )
+                guesses[CELLS] = means / spread
+            scores.add(guesses, change, variance)
+            # Both ends move out as far as the sampling of the means adds to the width.
+            z = norm.ppf((1 + LEVEL) / 2)
+            mean = said["mean"][0]
+            low = mean - np.hypot(mean - said["lower"][0], z * np.sqrt(variance))
+            high = mean + np.hypot(said["upper"][0] - mean, z * np.sqrt(variance))
+            scores.inside.append((low <= change) & (change <= high))
+            scores.clear.append(np.abs(change) > 3 * np.sqrt(variance))
+    return out
+
+
+def axes(folder: str) -> Scores:
+    """Return scores of all doubles of Norman in eight axes, their means taken as exact."""
+    doubles, scores = read_doubles(folder), Scores()
+    exact = np.zeros_like(doubles.alone)
+    size = np.sqrt((doubles.effects**2).mean(axis=0))
+    for k, pair in enumerate(doubles.pairs):
+        others = [j for j in range(len(doubles.pairs)) if j != k]
+        known = learn_interactions(
+            doubles.alone, exact, [doubles.pairs[j] for j in others], doubles.effects[others],
+            exact[:1].repeat(len(others), axis=0),
+        )  # fmt: skip
+        mean, variance = known.predict([pair])
+        total = doubles.alone[list(pair)].sum(axis=0)
+        truth = doubles.effects[k]
+        scores.add({OURS: mean[0] / size, SUM: total / size}, truth / size, 0 * size)
+        reach = norm.ppf((1 + LEVEL) / 2) * np.sqrt(variance[0])
+        scores.inside.append(np.abs(mean[0] - truth) <= reach)
+        scores.clear.append(np.abs(truth) > size)
+    return scores
+
+
+def simulated(
+    strength: float, member_sd: float, rest_sd: float, share: float, seed: int, scores: Scores
+) -> float:
+    """Add the scores of one simulated screen, and return the strength that was learned."""
+    rng = np.random.default_rng(seed)
+    names = [f"P{i:02d}" for i in range(N_MEMBERS)]
+    alone = SIZE * rng.normal(size=(N_MEMBERS, N_GENES))
+    member = SIZE * member_sd * rng.normal(size=alone.shape)
+    pairs = list(itertools.combinations(range(N_MEMBERS), 2))
+    chosen = [pairs[k] for k in rng.permutation(len(pairs))]
+    measured, unseen = chosen[:N_MEASURED], chosen[N_MEASURED : N_MEASURED + N_ASKED]
+    told = {k for pair in measured for k in pair}
+    single = list(range(round(share * N_MEMBERS)))
+    unseen = [pair for pair in unseen if set(pair) <= told | set(single)]
+
+    def does(pair: tuple[int, ...]) -> np.ndarray:
+        a, b = pair
+        rest = SIZE * rest_sd * rng.normal(size=N_GENES)
+        out: np.ndarray = strength * (alone[a] + alone[b]) + member[a] + member[b] + rest
+        return out
+
+    effects = {names[k]: alone[k] for k in single}
+    effects |= {f"{names[a]}+{names[b]}": does((a, b)) for a, b in measured}
+    wanted = np.array([does(pair) for pair in unseen])
+    label = np.repeat(["control", *effects], [500, *[100] * len(effects)])
+    shift = {"control": np.zeros(N_GENES)} | effects
+    x = 3 + np.array([shift[name] for name in label]) + rng.normal(size=(len(label), N_GENES))
+    obs = pd.DataFrame({"perturbation": label}, index=[f"c{i}" for i in range(len(label))])
+    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"g{i}" for i in range(N_GENES)]))
+    asks = [f"{names[a]}+{names[b]}" for a, b in unseen]
+    found = asked(adata, [*asks, *(names[k] for k in single)])
+    mean = found["mean"]
+    row = {names[k]: len(asks) + i for i, k in enumerate(single)}
+    means = {n: x[label == n].mean(axis=0) - x[label == "control"].mean(axis=0) for n in effects}
+    for i, ask in enumerate(asks):
+        guesses, parts = {OURS: mean[i]}, ask.split("+")
+        if all(part in row for part in parts):
+            guesses[SUM] = sum(mean[row[part]] for part in parts)
+            guesses[CELLS] = sum(means[part] for part in parts)
+        scores.add(guesses, wanted[i], np.zeros(N_GENES))
+    k = len(asks)
+    scores.inside.append(((found["lower"][:k] <= wanted) & (wanted <= found["upper"][:k])).ravel())
+    scores.clear.append(np.abs(wanted).ravel() > SIZE)
+    return float(adata.uns["dag_blr"]["stack"]["interactions"]["strength"])
+
+
+def line(title: str, count: int, scores: Scores, *more: str) -> str:
+    """Return one row of a table."""
+    cells = [title, str(count), *(scores.error(row) for row in ROWS), *scores.holds(), *more]
+    return f"| {' | '.join(cells)} |"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.unseen_combinations", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
+    parser.add_argument("--seeds", type=int, default=5, help="simulated screens of each kind")
+    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
+    args = parser.parse_args(arguments)
+    warnings.simplefilter("ignore")
+    header = f"combinations | {' | '.join(ROWS)} | intervals hold, % | of clear effects, %"
+    screen = read_screen(Path(args.data), SOURCES["norman"], name="norman", min_seen=0.0)
+    lines = [
+        "## Norman: doubles left out one by one", "",
+        f"| members | {header} |", "|---" * 7 + "|",
+    ]  # fmt: skip
+    lines += [
+        line(title, len(s.sizes[OURS]) // 2, s) for title, s in norman(screen).items() if s.inside
+    ]
+    all_doubles = axes(args.data)
+    lines.append(line("both, 8 axes", len(all_doubles.inside), all_doubles))
+    print("\n".join(lines), file=sys.stderr, flush=True)
+    lines += [
+        "", f"## Simulated: {N_MEASURED} pairs of {N_MEMBERS} measured, {args.seeds} screens each",
+        "", f"| truth | {header} | strength | learned | ± |", "|---" * 10 + "|",
+    ]  # fmt: skip
+    for title, truth in SIMULATED.items():
+        scores = Scores()
+        learned = [simulated(*truth, seed, scores) for seed in range(args.seeds)]
+        error = np.std(learned, ddof=1) / np.sqrt(len(learned)) if len(learned) > 1 else np.nan
+        more = (f"{truth[0]:.1f}", f"{np.mean(learned):.2f}", f"{error:.2f}")
+        lines.append(line(title, len(scores.sizes[OURS]), scores, *more))
+        print(lines[-1], file=sys.stderr, flush=True)
+    print("\n".join(lines))
+    if args.save:
+        Path(args.save).write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
