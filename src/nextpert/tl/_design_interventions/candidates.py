@@ -61,7 +61,8 @@ def read_candidates(candidates: Any, shift: Any, fit: FittedPosterior) -> Candid
     if isinstance(candidates, (pd.DataFrame, Mapping)):
         return Candidates.exact(_require_some(_shifts.read_table(candidates, fit.genes)))
     names = _names(candidates, fit)
-    targets = [_targets(name, fit) for name in names]
+    seen, company = members_seen(fit), told_in_company(fit)
+    targets = [_targets(name, fit, seen, company) for name in names]
     if shift is None:
         found = _as_fitted(names, targets, fit)
         if fit.params["shift_sd"] != "learned":
@@ -157,7 +158,9 @@ def _require_some(table: Interventions) -> Interventions:
     return table
 
 
-def _targets(name: str, fit: FittedPosterior) -> list[str]:
+def _targets(
+    name: str, fit: FittedPosterior, seen: set[str], company: set[tuple[str, ...]]
+) -> list[str]:
     used = fit.environments["perturbation"].astype(str).to_numpy() == name
     if used.any():
         return fit.targets[int(np.argmax(used))]
@@ -167,10 +170,10 @@ def _targets(name: str, fit: FittedPosterior) -> list[str]:
         separator=str(fit.params["separator"]),
         control=str(fit.params["control"]),
     )
-    members = set(members_by_label(name, fit))
+    members = members_by_label(name, fit)
     known_elsewhere = fit.expectation is not None and name in fit.expectation.other
-    told = len(members) > 1 and members - set(fit.genes) <= members_seen(fit)
-    if known_elsewhere or told or told_in_company(name, fit):
+    told = len(members) > 1 and set(members) - set(fit.genes) <= seen
+    if known_elsewhere or told or members in company:
         return inside
     if outside or not inside:
         message = unknown_genes(name, outside or [name], fit.genes)

@@ -36,14 +36,13 @@ def members_seen(fit: FittedPosterior) -> set[str]:
     return {member for label in labels for member in members_by_label(label, fit)}
 
 
-def told_in_company(label: str, fit: FittedPosterior) -> bool:
-    """Return whether a label is of one member, of which measured combinations tell."""
+def told_in_company(fit: FittedPosterior) -> set[tuple[str, ...]]:
+    """Return the members that measured combinations tell of, each as the members of a label."""
     if fit.expectation is None or not fit.expectation.interactions:
-        return False
+        return set()
     labels = fit.environments["perturbation"].astype(str)
     several = (some for x in labels if len(some := members_by_label(x, fit)) > 1)
-    members = members_by_label(label, fit)
-    return len(members) == 1 and any(members[0] in some for some in several)
+    return {(member,) for some in several for member in some}
 
 
 def with_combinations(
@@ -122,10 +121,10 @@ def _without_cells(
     """
     used = {str(name) for name in fit.environments["perturbation"]}
     every = [members_by_label(name, fit) for name in names]
+    told = told_in_company(fit) if company else set()
     rows = [
         i for i, some in enumerate(every)
-        if names[i] not in used
-        and (len(some) > 1 or (company and told_in_company(names[i], fit)))
+        if names[i] not in used and (len(some) > 1 or some in told)
     ]  # fmt: skip
     return rows, [every[i] for i in rows]
 
