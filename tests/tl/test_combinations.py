@@ -73,14 +73,17 @@ def test_unseen_combinations_are_better_and_surer_than_sums(fitted, truth):
 
 def test_unseen_combinations_are_those_of_the_core(fitted):
     fit, names = posterior_from(fitted), [*SINGLES, "G"]
-    alone = np.full((2, 7, GENES), np.nan)
+    alone = np.zeros((2, 7, GENES))
+    alone[:, 6] = np.nan  # G
     row = {str(name): i for i, name in enumerate(fit.environments["perturbation"])}
-    (known,) = fit.known(fit.shift_prior)
-    does = known.states(fit.blr) - fit.blr.predict_mean(np.zeros(GENES))
     screen = fit.expectation.screen
     within = screen.scatter.diagonal() / (screen.n.sum() - len(screen.n))
-    for k, name in enumerate(SINGLES):
-        alone[:, k] = does[row[name]], known.spare[row[name]] * within
+    for blr, known in zip(fit.averaged.posteriors, fit.averaged.known(), strict=True):
+        does = known.states(blr) - blr.predict_mean(np.zeros(GENES))
+        for k, name in enumerate(SINGLES):
+            alone[:, k] += known.weight * np.array(
+                [does[row[name]], known.spare[row[name]] * within]
+            )
     mean = screen.mean[1:] - screen.mean[0]
     rows = [row[name] for name in PAIRS]
     noise = (screen.squares[1:][rows] + 10 * within) / (149 + 10) / 150
