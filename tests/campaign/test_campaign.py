@@ -194,3 +194,25 @@ def test_it_is_logged_what_was_never_proposed(campaign, parts, caplog):
     with caplog.at_level(logging.INFO, "nextpert"):
         campaign.observe(parts[1], batch="same")
     assert "Observed, though never proposed: CDK4." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c: npt.Campaign(3, "CDK4"), "adata must be an AnnData"),
+        (lambda c: npt.Campaign(c.adata, "CDK4", learn=["boss"]), "learn must be a mapping"),
+        (lambda c: npt.Campaign(c.adata, None), "target must be"),
+        (lambda c: c.propose("ten"), "n_perturbations must be a whole number"),
+        (lambda c: c.propose(2, 1.5), "n_cells must be a whole number"),
+        (lambda c: c.propose(2, 200, rng="x"), "rng must be a seed"),
+        (lambda c: c.observe(3), "cells must be an AnnData"),
+        (lambda c: c.observe(c.adata, batch=3), "batch must be a string"),
+        (lambda c: c.mark_pending(["CDK4"], n_cells=0), "n_cells must be a whole number"),
+        (lambda c: c.mark_failed(["CDK4"], reason=3), "reason must be a string"),
+        (lambda c: c.save(None), "path must be the path of a file, but"),
+        (lambda c: npt.Campaign.load(""), "path must be the path of a file, but"),
+    ],
+)
+def test_bad_input(call, message, campaign):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call(campaign)

@@ -237,13 +237,14 @@ def _source(value: Any, name: str) -> None:
         _refuse(name, "the path of the study's folder or h5ad file, or an AnnData", value)
 
 
-def _path(value: Any, name: str) -> None:
-    if value is None:
+def _path(value: Any, name: str, *, none: bool = True) -> None:
+    if none and value is None:
         return
+    what = "the path of a file" + (", or None" if none else "")
     if not isinstance(value, _PATHS):
-        _refuse(name, "the path of a file, or None", value)
+        _refuse(name, what, value)
     if not os.fspath(value):
-        _refuse(name, "the path of a file, or None", value, ValueError)
+        _refuse(name, what, value, ValueError)
 
 
 def _axes(value: Any, name: str) -> None:
@@ -323,6 +324,8 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
     "perturbed": _perturbed,
     "components": _components,
     "source": _source,
-    **_each(_path, "save", "cache", "folder", "backed", "checkpoint", "path"),
+    **_each(_path, "save", "cache", "folder", "backed", "checkpoint"),
+    "path": partial(_path, none=False),
+    "cells": _annadata,
     "ax": _axes,
 }

@@ -196,7 +196,7 @@ class Campaign:
             If genes of the panel, columns, labels or the controls of a new batch are absent, or
             the same cells were observed before. The campaign stays as it was then.
         """
-        _adata.check_arguments({"adata": cells, "batch": batch})
+        _adata.check_arguments({"cells": cells, "batch": batch})
         self._cells, self._state = observed(self._cells, self._state, cells, batch)
 
     def mark_pending(self, perturbations: Iterable[str], n_cells: int = 100) -> None:
