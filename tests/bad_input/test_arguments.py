@@ -168,6 +168,9 @@ def test_every_parameter_has_wrong_values():
     """A new parameter must not be forgotten here, nor in the check that all functions share."""
     names = {n for f in functions().values() for n in inspect.signature(f).parameters}
     assert names - set(WRONG) == set()
+    methods = inspect.getmembers(npt.Campaign, inspect.isroutine)  # tests/campaign/test_campaign.py
+    of_methods = [method for name, method in methods if name in vars(npt.Campaign)]
+    names |= {n for method in of_methods for n in inspect.signature(method).parameters}
     assert set(CHECKS) - names == set()
 
 
