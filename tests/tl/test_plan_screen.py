@@ -35,7 +35,7 @@ def fitted(_fitted):
 
 def planned(adata, target="MYC", **options):
     """Return the wells of perturbations, the controls, and all that was stored."""
-    npt.tl.plan_screen(adata, target, **{"n_samples": 200, **options})
+    npt.tl.plan_screen(adata, target, **{"n_samples": 200, "aim": "both", **options})
     stored = adata.uns["plan"]
     table = stored["plate"]
     return table[table["aim"] != "control"], table[table["aim"] == "control"], stored
@@ -218,7 +218,7 @@ def test_the_same_seed_gives_the_same_plate_and_it_is_told(fitted, caplog):
     with caplog.at_level(logging.INFO, "nextpert"):
         first = planned(fitted, rng=3)[2]["plate"]
     assert "Best so far: MYC" in caplog.text
-    copied = npt.tl.plan_screen(fitted, "MYC", n_samples=200, rng=3, copy=True)
+    copied = npt.tl.plan_screen(fitted, "MYC", n_samples=200, aim="both", rng=3, copy=True)
     assert copied.uns["plan"]["plate"].equals(first)
 
 

@@ -146,7 +146,7 @@ class Campaign:
         n_perturbations: int = 8,
         n_cells: int = 2000,
         *,
-        aim: str = "both",
+        aim: str = "best",
         rng: int | np.random.Generator | None = 0,
     ) -> pd.DataFrame:
         """Propose the next plate; its perturbations are pending from now on.

@@ -34,7 +34,7 @@ def plan_screen(
     *,
     n_perturbations: int = 8,
     n_cells: int = 2000,
-    aim: str = "both",
+    aim: str = "best",
     candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
     most_combined: int = 1,
     must: Iterable[str] | None = None,
@@ -74,7 +74,7 @@ def plan_screen(
     n_cells
         Cells in all, controls included.
     aim
-        ``"both"`` (default), ``"best"`` or ``"learn"``.
+        ``"best"`` (default), ``"learn"`` or ``"both"``.
     candidates
         As in :func:`design_interventions`: ``None`` (default), every perturbation the fit used;
         ``"genes"``; a list of labels, combinations included; or a table of shifts.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
 
-AIMS = ("both", "best", "learn")
+AIMS = ("best", "learn", "both")
 
 
 class Wells(NamedTuple):
