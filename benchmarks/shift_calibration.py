@@ -144,7 +144,8 @@ def held(
     unseen = [n for n in shifts if n not in names]
     rho = np.array([-shifts[n][int(n[1:])] / scm.mean()[int(n[1:])] for n in unseen])
     npt.tl.design_interventions(adata, target, candidates=[*names, *unseen])
-    table = adata.uns["design"]["ranking"].set_index("perturbation")
+    ranking = adata.uns["design"]["ranking"]
+    table = ranking[~ranking["is_control"]].set_index("perturbation")
     reached = np.array([((scm.mean(shifts[n]) - goal) ** 2).sum() for n in table.index])
     within = (table["predicted_low"] <= reached) & (reached <= table["predicted_high"])
     return [
