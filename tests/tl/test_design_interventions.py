@@ -24,7 +24,7 @@ COLUMNS = [
     "rank", "perturbation", "target_genes", "shift", "shift_source", "acquisition",
     "uncertainty_removed", "state_distance", "predicted_distance", "predicted_distance_sd",
     "predicted_low",
-    "predicted_high", "relative_distance", "probability_best", "probability_better",
+    "predicted_high", "relative_distance", "probability_best", "probability_better", "expected_gap",
     "measured_distance", "share_from_cells", "n_cells_seen", "is_control",
 ]  # fmt: skip
 
