@@ -56,7 +56,12 @@ def test_worth_grows_by_the_wells(planned):
 
 def test_a_replay_is_drawn_beside_it(planned):
     npt.tl.replay_design(planned, criteria=["thompson"], n_rounds=2, n_repeats=2)
-    assert len(plan_screen(planned, show=False)) == 4
+    axes = plan_screen(planned, show=False)
+    assert len(axes) == 4
+    row = planned.uns["replay"]["overall"].iloc[0]
+    told = axes[3].get_legend().get_texts()[0].get_text()
+    assert told == f"thompson: {row['plates']:.1f} ± {row['plates_sem']:.1f}"
+    assert row["plates_sem"] >= 0
     assert len(plan_screen(planned, replay_key=None, show=False)) == 3
 
 

@@ -159,6 +159,7 @@ def test_overall_is_paired_over_repeats():
     expected = holm(np.array([ours["p_value"], ours["p_plates"]]))
     np.testing.assert_allclose(ours[["p_adjusted", "p_plates_adjusted"]].astype(float), expected)
     assert overall["plates"].tolist() == [1.0, 3.0]
+    assert overall["plates_sem"].tolist() == [0.0, 0.0]  # as many in every repeat
     assert np.isnan(overall["p_value"][1])
 
 

@@ -44,7 +44,8 @@ def plan_screen(
     nothing; the cells of every well; what the plate is worth up to each well, that is the
     probability that it holds the nearest of all candidates, and the share of what cells may teach
     that it is expected to remove; and, where the screen was replayed, how near each strategy came
-    plate by plate (see :func:`replay`).
+    plate by plate, and how many plates it took to find the best, ± a standard error (see
+    :func:`replay`).
 
     Parameters
     ----------
@@ -105,7 +106,7 @@ def plan_screen(
     _draw_worth(axes[2], table)
     if replayed:
         replay(adata, key=str(replay_key), ax=axes[3], show=False)
-        axes[3].set_title("replayed on this screen", fontsize=9)
+        _tell_plates(axes[3], read_stored(adata, str(replay_key), "tl.replay_design"))
     figure.legend(
         handles=_handles(table), loc="outside upper center", ncols=5, frameon=False, fontsize=8
     )
@@ -189,6 +190,20 @@ def _draw_worth(panel: Axes, table: pd.DataFrame) -> None:
     panel.set_xlabel("%, by the wells so far", fontsize=9)
     panel.set_title("what the plate is worth", fontsize=9)
     panel.legend(frameon=False, fontsize=7, loc="lower center")
+
+
+def _tell_plates(panel: Axes, replayed: Any) -> None:
+    """Write beside every strategy how many plates it took to find the best, ± a standard error."""
+    panel.set_title("replayed on this screen: plates to the best", fontsize=9)
+    table = replayed["overall"]
+    reading = bool(replayed["params"]["held_out"][0])  # that which is drawn
+    rows = table[table["held_out"] == reading].set_index("criterion")
+    legend = panel.get_legend()
+    for text in [] if legend is None else legend.get_texts():
+        name = text.get_text()
+        if name in rows.index:
+            row = rows.loc[name]
+            text.set_text(f"{name}: {row['plates']:.1f} ± {row['plates_sem']:.1f}")
 
 
 def _handles(table: pd.DataFrame) -> list[Any]:

@@ -129,7 +129,8 @@ def replay_design(
 
         - ``overall``: one row a ``held_out`` and criterion, the mean over all targets: ``plates``
           until the recommendation is as good as the best (not told apart from it by all cells, at
-          95 %) and stays so, one more than all standing for never; ``share_good_last``;
+          95 %) and stays so, one more than all standing for never, with ``plates_sem`` (over
+          repeats); ``share_good_last``;
           ``relative_first`` and ``relative_last``, the distance before the first and after the
           last plate as a share of the control cells'; ``relative_difference`` to the means in
           turn, averaged over plates 1 to the last (below 0 is nearer), and

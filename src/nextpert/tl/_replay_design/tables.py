@@ -187,6 +187,7 @@ def overall_table(
             row = {"held_out": held_out, "criterion": criterion, "n_targets": int(here.sum())}
             row |= {
                 "plates": plates[c].mean(),
+                "plates_sem": _paired(plates[c])[1],
                 "share_good_last": good[:, c, :, -1].mean(),
                 "relative_first": relative[c, :, 0].mean(),
                 "relative_last": relative[c, :, -1].mean(),
