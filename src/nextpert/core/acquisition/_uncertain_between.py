@@ -7,11 +7,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextpert.core._checks import as_vector
+
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     Vector = NDArray[np.float64]
     Whole = NDArray[np.int64]
+
+
+def average_weights(weights: ArrayLike | None, size: int) -> Vector:
+    """Return what each candidate counts for in the average, sum 1."""
+    if weights is None:
+        return np.full(size, 1 / size)
+    given = as_vector(weights, size, "weights")
+    if given.min() < 0 or given.sum() == 0:
+        message = "weights of candidates must be 0 or more, and one of them above."
+        raise ValueError(message)
+    return given / given.sum()
 
 
 @dataclass(frozen=True)

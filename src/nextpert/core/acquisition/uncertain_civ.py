@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nextpert.core._checks import as_rng, as_vector, require_count, require_positive
+from nextpert.core._checks import as_rng, require_count, require_positive
 from nextpert.core.acquisition import _uncertain_kernel as kernel
 from nextpert.core.acquisition._goal_gap import goal_gap
 from nextpert.core.acquisition._noise_aware import settle_by_noise
-from nextpert.core.acquisition._uncertain_between import Between, Groups
+from nextpert.core.acquisition._uncertain_between import Between, Groups, average_weights
 from nextpert.core.acquisition.domain.pool import Pool
 from nextpert.core.posterior.pair_shifts import pair_shifts, weights_of
 from nextpert.core.predict.goal import as_goal
@@ -113,7 +113,7 @@ class UncertainCiv:
         self.target_mean, self._node = goal_gap(self._pairs, goal)
         self.n_cells = require_positive(n_cells, "n_cells")
         self.noise_aware = bool(noise_aware)
-        count = _counting(weights, known.n_perturbations)
+        count = average_weights(weights, known.n_perturbations)
         if output_weighted:
             gap = self._mean([self._expected_terms(*pair) for pair in self._pairs])
             gap *= np.sqrt(self._node)
@@ -268,16 +268,6 @@ class _Found(NamedTuple):
     before: float  # excess now, before any further cell
     excess: Vector  # after cells of every candidate, within graphs, less the floor
     between: Vector
-
-
-def _counting(weights: ArrayLike | None, n: int) -> Vector:
-    if weights is None:
-        return np.full(n, 1 / n)
-    given = as_vector(weights, n, "weights")
-    if given.min() < 0 or given.sum() == 0:
-        message = "weights of candidates must be 0 or more, and one of them above."
-        raise ValueError(message)
-    return given / given.sum()
 
 
 def _is_alone(known: ShiftPosterior) -> NDArray[np.bool_]:

@@ -9,6 +9,7 @@ import numpy as np
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_vector, require_positive
 from nextpert.core.acquisition._goal_gap import goal_gap
+from nextpert.core.acquisition._uncertain_between import average_weights
 from nextpert.core.plan._plate_node import (
     GraphPart,
     change,
@@ -206,17 +207,6 @@ class Look:
         for share, part, i, node, look in self.working.zip(self.found):
             out += share * curvature(look, node, part.kappa[i], self.working.weights, free)
         return out
-
-
-def average_weights(weights: ArrayLike | None, size: int) -> Vector:
-    """Return what each candidate counts for in the average, sum 1."""
-    if weights is None:
-        return np.full(size, 1 / size)
-    given = as_vector(weights, size, "weights")
-    if given.min() < 0 or given.sum() == 0:
-        message = "weights of candidates must be 0 or more, and one of them above."
-        raise ValueError(message)
-    return given / given.sum()
 
 
 def _flat(blocks: Sequence[Vector]) -> Vector:
