@@ -108,17 +108,25 @@ def control_share(
         found = allocate(criterion, read_limits(size + 1, total, None, low, high), 1e-6)
         return float(found.cells[-1]) / total, found.removed
 
-    differences = _differences(total, len(place), seen)
+    differences = dunnett_controls(total, len(place), seen)
     learning, removed = split(0.0, total)
     _, without = split(0.0, 0.0)
     _, between = split(differences, differences)
     return ControlShare(learning, differences / total, removed, without, between)
 
 
-def _differences(total: float, k: int, seen: float) -> float:
-    """Return the control cells beside those seen that make ``k`` differences most precise."""
-    each = (total + seen) / (k + k**0.5)
-    return float(max(k**0.5 * each - seen, 0.0))
+def dunnett_controls(total: float, k: int, seen: float = 0.0) -> float:
+    """Return the control cells beside those seen that make ``k`` differences most precise.
+
+    Each mean is of ``n`` cells and that of the controls of ``sqrt(k) n`` (Dunnett 1955).
+
+    Examples
+    --------
+    >>> from nextpert.core.plan.control_share import dunnett_controls
+    >>> dunnett_controls(1200, 4)
+    400.0
+    """
+    return float(max((total + seen) * k**0.5 / (k + k**0.5) - seen, 0.0))
 
 
 def _with_controls(known: ShiftPosterior) -> ShiftPosterior:

@@ -9,6 +9,7 @@ import numpy as np
 
 from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.plan.best_plate import best_plate, probable_plate
+from nextpert.core.plan.control_share import dunnett_controls
 from nextpert.core.plan.fill_plate import fill_plate
 from nextpert.core.plan.whole_plate import whole_plate
 from nextpert.core.predict.first_order import first_order_distances
@@ -71,7 +72,7 @@ def split_cells(total: int, size: int, n_controls: int | None, least: int) -> We
     4
     """
     for k in range(size, 0, -1):
-        wanted = dunnett_controls(total, k) if n_controls is None else n_controls
+        wanted = round(dunnett_controls(total, k)) if n_controls is None else n_controls
         each = (total - wanted) // k
         if each >= least:
             return Wells(k, each, wanted, total, least)
@@ -211,7 +212,8 @@ def _cells(
         if limits.cell_cost > 0 and np.isfinite(limits.budget):
             spare = limits.budget - limits.cost[chosen[:k]].sum()
             total = min(total, int(spare / limits.cell_cost))
-        controls = dunnett_controls(total, k) if fixed_controls is None else fixed_controls
+        wanted = dunnett_controls(total, k)
+        controls = round(wanted) if fixed_controls is None else fixed_controls
         each, more = divmod(total - controls, k)
         if each >= wells.least:
             return each + (np.arange(k) < more).astype(np.int64), controls
@@ -220,17 +222,3 @@ def _cells(
         f"{wells.least} cells and its controls, or most_new leaves none."
     )
     raise ValueError(message)
-
-
-def dunnett_controls(total: int, k: int) -> int:
-    """Return the control cells that make ``k`` differences to them most precise.
-
-    Each mean is of ``n`` cells and that of the controls of ``sqrt(k) n`` (Dunnett 1955).
-
-    Examples
-    --------
-    >>> from nextpert.tl._plan_screen.wells import dunnett_controls
-    >>> dunnett_controls(1200, 4)
-    400
-    """
-    return round(total * k**0.5 / (k + k**0.5))
