@@ -106,9 +106,11 @@ def choose_wells(
         rng=rng,
     )  # fmt: skip
     learned = _Learned(civ)
-    distances = first_order_distances(
-        posteriors, known, target.goal, n_samples=len(distance.draws), rng=rng
-    )
+    distances = None
+    if aim != "learn":
+        distances = first_order_distances(
+            posteriors, known, target.goal, n_samples=len(distance.draws), rng=rng
+        )
     doubt = 1 - nearest[known[0].n >= wells.least].max(initial=0.0)
     chosen: list[int] = []
     aims: list[str] = []
@@ -145,7 +147,7 @@ def choose_wells(
 def _fill(
     fill: Callable[..., list[int]],
     learned: _Learned,
-    distances: tuple[Vector, Vector],
+    distances: tuple[Vector, Vector] | None,
     limits: Constraints,
     size: int,
     aim: str,
@@ -158,7 +160,7 @@ def _fill(
         most = fill(learned.after, size, must=chosen)
         n_best = _share(doubt, learned.removed([*limits.under_way, *most]), size - len(chosen))
     aims = ["must"] * len(chosen)
-    if n_best:
+    if n_best and distances is not None:
         rank = _to_find_the_best(*distances, limits, n_best)
         until = min(len(chosen) + n_best, size)
         chosen = fill(lambda _: rank, until, must=chosen, per_cost=False)
