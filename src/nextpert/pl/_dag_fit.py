@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import check_arguments, list_names, read_stored
-from nextpert.pl._figure import BLUE, GREY, LIGHT, finish
+from nextpert._adata import check_arguments, list_names
+from nextpert.pl._figure import BLUE, GREY, LIGHT, finish, read_to_draw
 
 if TYPE_CHECKING:
     import os
@@ -76,10 +76,7 @@ def dag_fit(
     'mean r over the genes'
     """
     check_arguments(locals())
-    if key not in adata.uns or "random_r" not in adata.uns[key]:
-        message = f"adata.uns has no comparison {key!r}: run tl.dag_fit first."
-        raise ValueError(message)
-    stored = read_stored(adata, key, "tl.dag_fit")
+    stored = read_to_draw(adata, key, "tl.dag_fit", what="comparison", part="random_r")
     rows = _rows(stored["table"], genes, key)
     if ax is not None:
         _draw_genes(ax, stored["table"].iloc[rows], stored["random_r"][:, rows])

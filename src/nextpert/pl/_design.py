@@ -6,9 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import check_arguments, read_stored
+from nextpert._adata import check_arguments
 from nextpert.core._checks import require_count
-from nextpert.pl._figure import BLACK, BLUE, GREY, ORANGE, finish, logarithmic, unit_of_distance
+from nextpert.pl._figure import (
+    BLACK,
+    BLUE,
+    GREY,
+    ORANGE,
+    finish,
+    logarithmic,
+    read_to_draw,
+    unit_of_distance,
+)
 
 if TYPE_CHECKING:
     import os
@@ -80,10 +89,7 @@ def design(
     """
     check_arguments(locals())
     require_count(n_top, "n_top")
-    if key not in adata.uns or "ranking" not in adata.uns[key]:
-        message = f"adata.uns has no design {key!r}: run tl.design_interventions first."
-        raise ValueError(message)
-    stored = read_stored(adata, key, "tl.design_interventions")
+    stored = read_to_draw(adata, key, "tl.design_interventions", what="design", part="ranking")
     table = stored["ranking"].sort_values("rank")
     is_control = table["is_control"].to_numpy(dtype=bool)
     ranking, control = table[~is_control], table[is_control]

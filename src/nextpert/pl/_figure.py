@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nextpert._adata import read_stored
 from nextpert._adata.target import DISTANCES
 from nextpert._files import whole_file
 
 if TYPE_CHECKING:
     import os
 
+    from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -53,6 +55,34 @@ def finish(
         plt.show()
         return None
     return axes
+
+
+def read_to_draw(
+    adata: AnnData, key: str, function: str, *, what: str, part: str
+) -> dict[str, Any]:
+    """Return the result in ``adata.uns[key]`` that a plot draws.
+
+    Parameters
+    ----------
+    adata, key
+        Where it lies.
+    function
+        The function that writes it, such as ``"tl.plan_screen"``.
+    what
+        What it is called, such as ``"plan"``.
+    part
+        A part that every such result has.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or it is damaged.
+    """
+    stored = adata.uns.get(key)
+    if not hasattr(stored, "keys") or part not in stored:
+        message = f"adata.uns has no {what} {key!r}: run {function} first."
+        raise ValueError(message)
+    return read_stored(adata, key, function)
 
 
 def unit_of_distance(stored: Any) -> str:

@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nextpert._adata import check_arguments, read_stored
-from nextpert.pl._figure import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, finish, logarithmic
+from nextpert._adata import check_arguments
+from nextpert.pl._figure import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    finish,
+    logarithmic,
+    read_to_draw,
+)
 
 if TYPE_CHECKING:
     import os
@@ -91,10 +101,7 @@ def plan_cells(
     4
     """
     check_arguments(locals())
-    if key not in adata.uns or "curves" not in adata.uns[key]:
-        message = f"adata.uns has no plan of cells {key!r}: run tl.plan_cells first."
-        raise ValueError(message)
-    stored = read_stored(adata, key, "tl.plan_cells")
+    stored = read_to_draw(adata, key, "tl.plan_cells", what="plan of cells", part="curves")
     panels = _panels(stored)
     if ax is not None:
         _draw(ax, panels[0], stored)

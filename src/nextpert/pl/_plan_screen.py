@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._adata import check_arguments, read_stored
-from nextpert.pl._figure import BLUE, GREEN, GREY, ORANGE, finish, unit_of_distance
+from nextpert.pl._figure import BLUE, GREEN, GREY, ORANGE, finish, read_to_draw, unit_of_distance
 from nextpert.pl._replay import replay
 
 if TYPE_CHECKING:
@@ -87,10 +87,7 @@ def plan_screen(
     3
     """
     check_arguments(locals())
-    if key not in adata.uns or "plate" not in adata.uns[key]:
-        message = f"adata.uns has no plan {key!r}: run tl.plan_screen first."
-        raise ValueError(message)
-    stored = read_stored(adata, key, "tl.plan_screen")
+    stored = read_to_draw(adata, key, "tl.plan_screen", what="plan", part="plate")
     table = stored["plate"]
     if ax is not None:
         _draw_distances(ax, table, stored)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import check_arguments, read_stored
+from nextpert._adata import check_arguments
 from nextpert.core._checks import require_count
-from nextpert.pl._figure import BLACK, BLUE, GREY, ORANGE, finish
+from nextpert.pl._figure import BLACK, BLUE, GREY, ORANGE, finish, read_to_draw
 
 if TYPE_CHECKING:
     import os
@@ -102,10 +102,12 @@ def replay(
     """
     check_arguments(locals())
     require_count(n_cols, "n_cols")
-    if key not in adata.uns or "runs" not in adata.uns[key]:
-        message = f"adata.uns has no replay {key!r}: run tl.replay_design first."
-        raise ValueError(message)
-    table, lines = _chosen(read_stored(adata, key, "tl.replay_design"), targets, criteria, held_out)
+    table, lines = _chosen(
+        read_to_draw(adata, key, "tl.replay_design", what="replay", part="runs"),
+        targets,
+        criteria,
+        held_out,
+    )
     names = list(dict.fromkeys(table["target"]))
     if ax is not None:
         _draw(ax, table, lines, names[0] if len(names) == 1 else None)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert._adata import check_arguments, read_stored
+from nextpert._adata import check_arguments
 from nextpert.core._checks import require_count
-from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, finish, unit_of_distance
+from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, finish, read_to_draw, unit_of_distance
 
 if TYPE_CHECKING:
     import os
@@ -76,10 +76,7 @@ def target_distances(
     """
     check_arguments(locals())
     require_count(n_top, "n_top")
-    if key not in adata.uns or "table" not in adata.uns[key]:
-        message = f"adata.uns has no distances {key!r}: run tl.target_distances first."
-        raise ValueError(message)
-    stored = read_stored(adata, key, "tl.target_distances")
+    stored = read_to_draw(adata, key, "tl.target_distances", what="distances", part="table")
     table = stored["table"].sort_values("distance", kind="stable")
     top = table.head(n_top)
     control = str(stored["params"]["control"])

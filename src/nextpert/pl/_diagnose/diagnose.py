@@ -5,10 +5,10 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from nextpert._adata import check_arguments, read_stored
+from nextpert._adata import check_arguments
 from nextpert.core._checks import require_count
 from nextpert.pl._diagnose import panels
-from nextpert.pl._figure import finish
+from nextpert.pl._figure import finish, read_to_draw
 
 if TYPE_CHECKING:
     import os
@@ -79,11 +79,7 @@ def diagnose(
     """
     check_arguments(locals())
     require_count(n_top, "n_top")
-    stored = adata.uns.get(key)
-    if not hasattr(stored, "get") or "perturbations" not in stored:
-        message = f"adata.uns has no diagnosis {key!r}: run tl.diagnose first."
-        raise ValueError(message)
-    stored = read_stored(adata, key, "tl.diagnose")
+    stored = read_to_draw(adata, key, "tl.diagnose", what="diagnosis", part="perturbations")
     table = panels.rows_to_draw(stored["perturbations"], n_top)
     n_all = len(stored["perturbations"])
     if ax is not None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import check_arguments, closest, in_order, list_names, read_stored
+from nextpert._adata import check_arguments, closest, in_order, list_names
 from nextpert.core._checks import require_count
-from nextpert.pl._figure import finish
+from nextpert.pl._figure import finish, read_to_draw
 from nextpert.pl._perturbation_effects.effect_map import draw_map
 from nextpert.pl._perturbation_effects.intervals import draw_intervals
 
@@ -85,10 +85,7 @@ def perturbation_effects(
     """
     check_arguments(locals())
     require_count(n_top, "n_top")
-    if key not in adata.uns or "lfsr" not in adata.uns[key]:
-        message = f"adata.uns has no effects {key!r}: run tl.perturbation_effects first."
-        raise ValueError(message)
-    stored = read_stored(adata, key, "tl.perturbation_effects")
+    stored = read_to_draw(adata, key, "tl.perturbation_effects", what="effects", part="lfsr")
     rows = _rows(stored, perturbations, key)
     if len(rows) == 1:
         genes = _strongest(stored["mean"][rows[0]][None], n_top, axis=1)
