@@ -1,0 +1,88 @@
+"""A save killed at any change to its files leaves the campaign before it, or the new one."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import os
+import shutil
+from contextlib import suppress
+
+import anndata as ad
+import h5py
+import numpy as np
+import pytest
+
+from nextpert.campaign import lock
+from nextpert.campaign.file import read_campaign, write_campaign
+
+CHANGES = [
+    *((os, name) for name in ("mkdir", "remove", "rename", "replace", "rmdir", "unlink")),
+    *((h5py.Group, name) for name in ("create_dataset", "create_group")),
+    (h5py.AttributeManager, "create"), (io, "open"), (builtins, "open"),
+]  # fmt: skip
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+class Process:
+    """Counts changes to files; from the ``last`` on none happens any more, as in a dead process."""
+
+    def __init__(self, patch, last=None):
+        self.last, self.count = last, 0
+        for owner, name in CHANGES:
+            patch.setattr(owner, name, self.watched(getattr(owner, name), name))
+
+    def watched(self, change, name):
+        def watch(*args, **options):
+            mode = str(options.get("mode", args[1] if len(args) > 1 else "r"))
+            if name != "open" or set(mode) & set("wax+"):
+                self.count += 1
+                if self.last is not None and self.count >= self.last:
+                    raise Killed
+            return change(*args, **options)
+
+        return watch
+
+
+def cells(step):
+    return ad.AnnData(uns={"step": step})
+
+
+def killed_at(last, path, monkeypatch, known):
+    """Save step 2 and die before a change; return the number of changes if there are fewer."""
+    held, taken = [], lock._taken
+    with monkeypatch.context() as patch:
+        patch.setattr(lock, "_taken", lambda file: held.append(taken(file)) or held[-1])
+        process = Process(patch, last)
+        with suppress(Killed):
+            write_campaign(cells(2), path, known)
+    for handle in held:  # as the system does for a dead process
+        handle.close()
+    return process.count
+
+
+@pytest.mark.parametrize("ending", ["h5ad", "zarr"])
+def test_a_save_killed_anywhere(ending, tmp_path, monkeypatch):
+    before = tmp_path / "before" / f"a.{ending}"
+    known = [write_campaign(cells(1), before, [])]
+
+    def ready(name):
+        return shutil.copytree(before.parent, tmp_path / name) / before.name
+
+    n = killed_at(None, ready("counted"), monkeypatch, known)
+    # Among them all of the last, where the new file takes the place of the old one.
+    points = {*np.linspace(1, n - 10, 10).astype(int).tolist(), *range(n - 9, n + 1)}
+    assert len(points) >= 20
+    left = []
+    for last in sorted(points):
+        path = ready(str(last))
+        assert killed_at(last, path, monkeypatch, known) >= last
+        adata, stamp = read_campaign(path)
+        left.append(int(adata.uns["step"]))
+        write_campaign(cells(3), path, [stamp])
+        assert [each.name for each in path.parent.iterdir()] == [path.name]
+    assert left == sorted(left)  # the old one up to a point, and the new one from there
+    assert set(left) == {1, 2}
