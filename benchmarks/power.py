@@ -33,10 +33,11 @@ from benchmarks._screens import SOURCES, read_screen
 from benchmarks._stopping import CHANCES, TOLERANCES, campaign, rule_rows
 from benchmarks.few_cells import table
 from nextpert.core.plan.layout import Layout
+from nextpert.core.plan.nearer_chance import NearerChance, draw_noise
 from nextpert.core.plan.power import DistancePrecision, EffectPrecision
 
 TABLES = ("power", "real", "distances", "stopping")
-DRAWS = 40000
+DRAWS, PAIRS = 40000, 20000
 
 
 def simulated_share(
@@ -134,26 +135,24 @@ def distances_table() -> str:
     root = rng.normal(size=(p, 3))
     cell = np.eye(p) + root @ root.T / 3  # three programs besides each gene's own noise
     a, b = 0.25 * rng.normal(size=p), 0.3 * rng.normal(size=p)
-    half = np.linalg.cholesky(cell)
+    half, noise = np.linalg.cholesky(cell), draw_noise(cell, rng)
     for n, guides, tau2 in product((10, 30, 100, 300), (1, 4), (0.0, 0.02)):
         layout = Layout(guides, guide_variance=tau2)
         k = float(layout.spread(n))
         goal = cell / 400
-        draws = rng.normal(size=(3, 8000, p)) @ half.T
+        draws = rng.normal(size=(3, PAIRS, p)) @ half.T
         wanted = draws[2] / 20
         to = [m + np.sqrt(k) * x - wanted for m, x in zip((a, b), draws, strict=False)]
         size = [(d**2).sum(axis=1) - np.trace(cell) * k - np.trace(goal) for d in to]
         one = DistancePrecision.of_distance(a, cell, target_covariance=goal, layout=layout)
-        two = DistancePrecision.of_difference(
-            (a, b), (cell, cell), target_covariance=goal, layout=layout
-        )
-        right = float(two.chance(n, b @ b - a @ a))
+        pair = NearerChance.of_draws((a, b), noise, scales=(1.0, 1.0, 1 / 20), layout=layout)
+        right = float(pair.chance(n))
         rows[f"{n} cells, {guides} guide{'s' * (guides > 1)}, tau2 {tau2:g}"] = [
             f"{float(one.sd(n)):.3f} / {size[0].std():.3f}",
             f"{100 * right:.1f} / {100 * (size[0] < size[1]).mean():.1f}",
         ]
     return "\n\n".join([
-        "## Distances, planned / simulated: 50 genes, target of 400 cells, 8,000 draws",
+        f"## Distances, planned / simulated: 50 genes, target of 400 cells, {PAIRS:,} draws",
         table(["", "sd of the squared distance", "nearer one found, %"], rows),
     ])  # fmt: skip
 

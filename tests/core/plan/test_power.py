@@ -4,7 +4,6 @@ from scipy.integrate import quad
 from scipy.stats import chi2, nct, norm
 from scipy.stats import t as student
 
-from nextpert.core.cells.distance_difference import distance_difference
 from nextpert.core.cells.mean_distance import mean_distance
 from nextpert.core.cells.moments import Moments
 from nextpert.core.plan.layout import Layout
@@ -133,68 +132,39 @@ def drawn_means(rng, n_draws, mean, cell, spread):
 @pytest.mark.parametrize("n", [4, 200])
 def test_variance_of_distances_against_simulation(n):
     rng, p, n_draws = np.random.default_rng(1), 8, 40000
-    of_a, of_b, of_goal = (covariance(rng, p) for _ in range(3))
+    cell, of_goal = (covariance(rng, p) for _ in range(2))
     layout = Layout(2, guide_variance=0.02)
-    a, b, k = rng.normal(size=p) * 0.3, rng.normal(size=p) * 0.4, float(layout.spread(n))
+    a, k = rng.normal(size=p) * 0.3, float(layout.spread(n))
     goal = drawn_means(rng, n_draws, np.zeros(p), of_goal, 1 / 3)
-    to_a = drawn_means(rng, n_draws, a, of_a, k) - goal
-    to_b = drawn_means(rng, n_draws, b, of_b, k) - goal
-    squares = [(d**2).sum(axis=1) for d in (to_a, to_b)]
-    one = DistancePrecision.of_distance(a, of_a, target_covariance=of_goal / 3, layout=layout)
-    two = DistancePrecision.of_difference(
-        (a, b), (of_a, of_b), target_covariance=of_goal / 3, layout=layout
-    )
-    noise = [np.trace(c) * k + np.trace(of_goal) / 3 for c in (of_a, of_b)]
-    for plan, found, truth in (
-        (one, squares[0] - noise[0], a @ a),
-        (two, squares[0] - squares[1] - noise[0] + noise[1], a @ a - b @ b),
-    ):
-        np.testing.assert_allclose(plan.sd(n), found.std(), rtol=0.015)
-        np.testing.assert_allclose(found.mean(), truth, atol=4 * found.std() / np.sqrt(n_draws))
-    right = (squares[0] - noise[0] < squares[1] - noise[1]).mean()
-    assert abs(right - two.chance(n, b @ b - a @ a)) < 0.02
+    squares = ((drawn_means(rng, n_draws, a, cell, k) - goal) ** 2).sum(axis=1)
+    found = squares - np.trace(cell) * k - np.trace(of_goal) / 3
+    plan = DistancePrecision.of_distance(a, cell, target_covariance=of_goal / 3, layout=layout)
+    np.testing.assert_allclose(plan.sd(n), found.std(), rtol=0.015)
+    np.testing.assert_allclose(found.mean(), a @ a, atol=4 * found.std() / np.sqrt(n_draws))
 
 
-def test_the_variance_is_that_which_the_estimators_state():
-    """With all cells seen, planned for as many cells: the sd of the estimators themselves."""
+def test_the_variance_is_that_which_the_estimator_states():
+    """With all cells seen, planned for as many cells: the sd of the estimator itself."""
     rng, p, n = np.random.default_rng(2), 6, 4000
-    cells, others, goal = (
+    cells, goal = (
         Moments.from_array(rng.multivariate_normal(rng.normal(size=p), covariance(rng, p), n))
-        for _ in range(3)
+        for _ in range(2)
     )
-    of = [m.scatter / (n - 1) for m in (cells, others, goal)]
-    a, b = cells.mean - goal.mean, others.mean - goal.mean
-    plan = DistancePrecision.of_distance(a, of[0], target_covariance=of[2] / n)
+    of = [m.scatter / (n - 1) for m in (cells, goal)]
+    plan = DistancePrecision.of_distance(cells.mean - goal.mean, of[0], target_covariance=of[1] / n)
     np.testing.assert_allclose(plan.sd(n), mean_distance(cells, goal).sd, rtol=0.01)
-    plan = DistancePrecision.of_difference((a, b), (of[0], of[1]), target_covariance=of[2] / n)
-    _, low, high = distance_difference(cells, others, goal)
-    np.testing.assert_allclose(plan.half_width(n), (high - low) / 2, rtol=0.01)
 
 
-def test_what_noise_adds_to_measured_departures_is_taken_off():
+def test_what_noise_adds_to_a_measured_departure_is_taken_off():
     rng, p, n = np.random.default_rng(3), 5, 30
-    of_a, of_b, of_goal = (covariance(rng, p) for _ in range(3))
-    a, b = np.full(p, 0.8), np.full(p, -0.9)
-    truth = DistancePrecision.of_difference((a, b), (of_a, of_b), target_covariance=of_goal / 20)
-    found = []
-    for _ in range(3000):
-        goal = rng.multivariate_normal(np.zeros(p), of_goal / 20)
-        pair = [rng.multivariate_normal(m, c / n) - goal for m, c in ((a, of_a), (b, of_b))]
-        found.append(
-            DistancePrecision.of_difference(
-                (pair[0], pair[1]), (of_a, of_b), target_covariance=of_goal / 20,
-                errors=(of_a / n, of_b / n),
-            )
-        )  # fmt: skip
-    mean = np.mean([f.linear for f in found])
-    np.testing.assert_allclose(mean, truth.linear, rtol=0.05)
+    cell, a = covariance(rng, p), np.full(p, 0.8)
     measured = np.mean([
         DistancePrecision.of_distance(
-            rng.multivariate_normal(a, of_a / n), of_a, error=of_a / n
+            rng.multivariate_normal(a, cell / n), cell, error=cell / n
         ).linear
         for _ in range(3000)
     ])  # fmt: skip
-    np.testing.assert_allclose(measured, DistancePrecision.of_distance(a, of_a).linear, rtol=0.08)
+    np.testing.assert_allclose(measured, DistancePrecision.of_distance(a, cell).linear, rtol=0.08)
 
 
 def test_cells_for_a_distance():
@@ -209,7 +179,3 @@ def test_cells_for_a_distance():
     assert np.isinf(plan.cells_for(0.1))  # guides
     assert plan.guides_for(0.17) > 2
     assert plan.spread_for(0.05) == -np.inf  # the target's own error
-    chance = DistancePrecision.of_difference(([1.0, 0.0], [1.0, 0.5]), (np.eye(2), np.eye(2)))
-    n = float(chance.cells_for(0.25 / norm.ppf(0.9)))
-    assert chance.chance(n, 0.25) >= 0.9 > chance.chance(n - 1, 0.25)
-    assert np.isinf(chance.cells_for(0.0))

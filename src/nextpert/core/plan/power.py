@@ -1,4 +1,4 @@
-"""How well a number of cells tells an effect, a distance to a target, or the better of two."""
+"""How well a number of cells tells an effect, or a distance to a target."""
 
 from __future__ import annotations
 
@@ -159,11 +159,10 @@ class EffectPrecision:
 
 @dataclass(frozen=True)
 class DistancePrecision:
-    r"""Precision of unbiased squared distances to a target, or of their differences.
+    r"""Precision of unbiased squared distances to a target.
 
-    With the covariance of the means of cells :math:`k(n) \Sigma`, the variance of the estimators
-    :func:`~nextpert.core.cells.mean_distance.mean_distance` and
-    :func:`~nextpert.core.cells.distance_difference.distance_difference` is a quadratic in ``k``:
+    With the covariance of the means of cells :math:`k(n) \Sigma`, the variance of the estimator
+    :func:`~nextpert.core.cells.mean_distance.mean_distance` is a quadratic in ``k``:
 
     .. math:: c_0 + c_1 k(n) + c_2 k(n)^2.
 
@@ -218,47 +217,9 @@ class DistancePrecision:
         goal = _matrix(target_covariance, len(d))
         wrong = _matrix(error, len(d))
         return cls(
-            4 * _form(d, goal, wrong) + 2 * float(np.sum(goal**2)),
-            4 * _form(d, cell, wrong) + 4 * float(np.sum(cell * goal)),
+            4 * quadratic_form(d, goal, wrong) + 2 * float(np.sum(goal**2)),
+            4 * quadratic_form(d, cell, wrong) + 4 * float(np.sum(cell * goal)),
             2 * float(np.sum(cell**2)),
-            layout or Layout(),
-        )
-
-    @classmethod
-    def of_difference(
-        cls,
-        departures: tuple[ArrayLike, ArrayLike],
-        covariances: tuple[ArrayLike, ArrayLike],
-        *,
-        target_covariance: ArrayLike | None = None,
-        errors: tuple[ArrayLike, ArrayLike] | None = None,
-        layout: Layout | None = None,
-    ) -> DistancePrecision:
-        """Return the precision of the difference of two perturbations' squared distances.
-
-        Parameters
-        ----------
-        departures, covariances
-            Of both, as in :meth:`of_distance`; each has as many cells, guides and replicates.
-        target_covariance
-            Covariance of the target's mean, the same for both.
-        errors
-            Covariance of the error of both means, that of the target's not in it.
-        layout
-            Guides and replicates.
-        """
-        (a, b), (of_a, of_b) = (
-            [np.asarray(x, np.float64) for x in pair] for pair in (departures, covariances)
-        )
-        goal = _matrix(target_covariance, len(a))
-        in_a, in_b = (_matrix(x, len(a)) for x in (errors or (None, None)))
-        # A target's error is part of the error of a and of b only where they were measured.
-        shared = goal if errors else np.zeros_like(goal)
-        along = _form(a, of_a, in_a + shared) + _form(b, of_b, in_b + shared)
-        return cls(
-            4 * _form(a - b, goal, in_a + in_b),
-            4 * along + 4 * float(np.sum(goal * (of_a + of_b))),
-            2 * float(np.sum(of_a**2) + np.sum(of_b**2)),
             layout or Layout(),
         )
 
@@ -270,14 +231,6 @@ class DistancePrecision:
         """Return half the width of confidence intervals (normal) with so many cells of each."""
         require_confidence(confidence)
         return norm.ppf((1 + confidence) / 2) * self.sd(n_cells)
-
-    def chance(self, n_cells: ArrayLike, difference: ArrayLike) -> Array:
-        """Return the probability that the nearer comes out nearer.
-
-        ``difference``: that of the two true squared distances.
-        """
-        sd = np.maximum(self.sd(n_cells), np.finfo(float).tiny)
-        return np.asarray(norm.cdf(np.abs(np.asarray(difference, np.float64)) / sd))
 
     def cells_for(self, sd: ArrayLike) -> Array:
         """Return the least cells of each that bring the standard deviation so low.
@@ -324,6 +277,6 @@ def _matrix(value: ArrayLike | None, n: int) -> Array:
     return np.zeros((n, n)) if value is None else np.asarray(value, np.float64)
 
 
-def _form(d: Array, matrix: Array, error: Array) -> float:
+def quadratic_form(d: Array, matrix: Array, error: Array) -> float:
     """Return ``d' matrix d`` without what the error of ``d`` adds to it, not below 0."""
     return max(float(d @ matrix @ d - np.sum(matrix * error)), 0.0)

@@ -10,9 +10,12 @@ import pandas as pd
 from scipy.stats import norm
 
 from nextpert import _adata
-from nextpert.core.plan.power import DistancePrecision
+from nextpert.core.plan.nearer_chance import NearerChance, draw_noise
+from nextpert.core.plan.power import DistancePrecision, quadratic_form
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from nextpert.tl._design_interventions.target import Wanted
@@ -40,7 +43,8 @@ class Distances:
     own
         Precision of each distance, with guides and replicates as planned.
     apart
-        Precision of each one's difference to the nearest; of the nearest itself, to the second.
+        Of a row: the chance that it comes out as it is, farther than the nearest; of the nearest
+        itself, nearer than the second.
     """
 
     names: list[str]
@@ -49,7 +53,7 @@ class Distances:
     sd: Array
     nothing: float
     own: list[DistancePrecision]
-    apart: list[DistancePrecision]
+    apart: Callable[[int], NearerChance]
 
     @property
     def differences(self) -> Array:
@@ -59,45 +63,61 @@ class Distances:
         return beyond
 
 
-def read_distances(measured: Measured, target: Wanted) -> Distances | None:
+def read_distances(
+    measured: Measured, target: Wanted, rng: int | np.random.Generator | None
+) -> Distances | None:
     """Return distances and their precision; ``None`` where no perturbation is left to measure.
 
     Weights of genes count as units in which they are measured.
     """
     noise, root = measured.noise, np.sqrt(target.goal.weights)
-    both = np.outer(root, root)
     own = [
         j for j, name in enumerate(measured.names, start=1)
         if name != target.label and noise.pooled.n_cells[j] > 1
     ]  # fmt: skip
     if not own:
         return None
-    goal = both * _covariance(noise.covariance, target)
+    of_goal = root * _scale(noise.covariance, target)
+    goal = noise.covariance * np.outer(of_goal, of_goal)
     away = root * (noise.pooled.mean - target.goal.states[0])
     every = np.array([
         away[j] @ away[j] - noise.spread(j) * (root**2 @ noise.variance(j)) - np.trace(goal)
         for j in range(len(away))
     ])  # fmt: skip
     rows = np.array(own)[np.argsort(every[own], kind="stable")]
-    found, apart, sd = [], [], []
-    for row, j in enumerate(rows):
-        k = rows[0] if row else rows[min(1, len(rows) - 1)]
-        cells = both * noise.cell_covariance(j), both * noise.cell_covariance(k)
-        errors = cells[0] * noise.spread(j), cells[1] * noise.spread(k)
-        plan = measured.layout
-        one = DistancePrecision.of_distance(
-            away[j], cells[0], target_covariance=goal, error=errors[0] + goal, layout=plan
-        )
-        found.append(one)
-        sd.append(float(one.sd_at(noise.spread(j))))
-        apart.append(
-            DistancePrecision.of_difference(
-                (away[j], away[k]), cells, target_covariance=goal, errors=errors, layout=plan
+    plans = []
+    for j in rows:
+        cells = np.outer(root, root) * noise.cell_covariance(j)
+        plans.append(
+            DistancePrecision.of_distance(
+                away[j], cells, target_covariance=goal,
+                error=cells * noise.spread(j) + goal, layout=measured.layout,
             )
-        )
+        )  # fmt: skip
+    sd = [float(plan.sd_at(noise.spread(j))) for plan, j in zip(plans, rows, strict=True)]
+    draws = draw_noise(noise.covariance, rng)
+
+    def apart(row: int) -> NearerChance:
+        pair = rows[row], rows[0] if row else rows[min(1, len(rows) - 1)]
+        a, b = (away[j] for j in pair)
+        scales = [root * np.sqrt(noise.pooled.variance_ratio[j]) for j in pair]
+        cells = [noise.covariance * np.outer(scale, scale) for scale in scales]
+        wrong = [cell * noise.spread(j) for cell, j in zip(cells, pair, strict=True)]
+        return NearerChance.of_draws(
+            (a, b), draws,
+            scales=(scales[0], scales[1], of_goal),
+            difference=every[pair[0]] - every[pair[1]],
+            variances=(
+                quadratic_form(a, cells[0], wrong[0] + goal),
+                quadratic_form(b, cells[1], wrong[1] + goal),
+                quadratic_form(a - b, goal, wrong[0] + wrong[1]),
+            ),
+            layout=measured.layout,
+        )  # fmt: skip
+
     names = [measured.names[j - 1] for j in rows]
     n_cells = noise.pooled.n_cells[rows]
-    return Distances(names, n_cells, every[rows], np.array(sd), float(every[0]), found, apart)
+    return Distances(names, n_cells, every[rows], np.array(sd), float(every[0]), plans, apart)
 
 
 def distances_table(
@@ -107,8 +127,10 @@ def distances_table(
     nothing = found.nothing if found.nothing > 0 else np.nan
     sd = tolerance * nothing / norm.ppf((1 + confidence) / 2)
     beyond = found.differences
-    tell = np.abs(beyond) / norm.ppf(power)
-    pairs = list(zip(found.apart, tell, strict=True))
+    told = np.array([
+        (pair.cells_for(power), pair.guides_for(power))
+        for pair in map(found.apart, range(len(found.names)))
+    ])  # fmt: skip
     return pd.DataFrame(
         {
             "perturbation": _adata.strings(found.names),
@@ -119,14 +141,13 @@ def distances_table(
             "cells_needed": np.array([float(plan.cells_for(sd)) for plan in found.own]),
             "guides_needed": np.array([float(plan.guides_for(sd)) for plan in found.own]),
             "difference": beyond,
-            "cells_to_tell": np.array([float(plan.cells_for(s)) for plan, s in pairs]),
-            "guides_to_tell": np.array([float(plan.guides_for(s)) for plan, s in pairs]),
+            "cells_to_tell": told[:, 0],
+            "guides_to_tell": told[:, 1],
         }
     )
 
 
-def _covariance(cell: Array, target: Wanted) -> Array:
-    """Return the covariance of the target's mean: its variances, and the cells' correlations."""
+def _scale(cell: Array, target: Wanted) -> Array:
+    """Return the sd of the target's mean over that of a cell; its correlations are the cells'."""
     own = np.maximum(cell.diagonal(), np.finfo(float).tiny)
-    root = np.sqrt(target.goal.variances[0] / own)
-    return cell * np.outer(root, root)
+    return np.asarray(np.sqrt(target.goal.variances[0] / own))

@@ -53,13 +53,13 @@ def plan_cells(
     :math:`\sigma^2 (1/n + \tau_g^2/g + \tau_r^2/r)`, with the variance of a cell, of guides and
     of replicates (batches, once what they do to all cells alike is taken off) as this screen shows
     them. So where guides differ, cells alone do not get below :math:`\tau_g^2/g`, and the plan
-    says that it takes more guides. From that follow, without simulation:
+    says that it takes more guides. From that follow:
 
     - the power to find an effect on a gene, by Welch's test against the controls there are;
     - the precision of the squared distance to a target
       (:func:`~nextpert.core.cells.mean_distance.mean_distance`);
     - the probability that the nearest perturbation comes out nearer than another
-      (:func:`~nextpert.core.cells.distance_difference.distance_difference`).
+      (:class:`~nextpert.core.plan.nearer_chance.NearerChance`, by draws of the means' errors).
 
     With a target it also says whether to stop, by the fit: whether the best perturbation known is,
     with probability .9, within ``tolerance`` of the best candidate there is
@@ -100,7 +100,8 @@ def plan_cells(
         ``None`` (default) stands for the perturbations of the fit, ``"genes"`` for all genes of the
         panel, too; the target's own is left out of both.
     n_samples, rng
-        Number of draws of the distances for the stopping rule, and seed or generator.
+        Number of draws of the distances for the stopping rule; and seed or generator, of these and
+        of the draws that tell the nearest from another.
     key_added
         Name of the results.
     copy
@@ -171,7 +172,7 @@ def plan_cells(
     measured = read_measured(adata, fit, n_guides, n_replicates)
     # Of other goals no closed form of the precision is known.
     closed = None if goal is None or not goal.goal.is_state else goal
-    found = None if closed is None else read_distances(measured, closed)
+    found = None if closed is None else read_distances(measured, closed, rng)
     genes = genes_table(fit.genes, measured, **wanted_size)
     stored: dict[str, Any] = {
         "genes": genes,

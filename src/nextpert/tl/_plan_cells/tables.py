@@ -44,7 +44,7 @@ def curves_table(
     """Return one row a number of guides and cells: precision, power, chance of the right choice."""
     planned = measured.layout
     guides = {planned.n_guides, *(GUIDES if planned.guide_variance > 0 else ())}
-    parts = []
+    parts, apart = [], None if found is None else found.apart(0)
     for g in sorted(guides):
         layout = replace(planned, n_guides=g)
         cells = np.array([n for n in CELLS if n >= g])
@@ -55,11 +55,10 @@ def curves_table(
             "half_width": np.median(plan.half_width(cells, confidence), axis=1),
             "power": plan.power(cells, effect, confidence).mean(axis=1),
         }
-        if found is not None:
+        if found is not None and apart is not None:
             nothing = found.nothing if found.nothing > 0 else np.nan
             width = replace(found.own[0], layout=layout).half_width(cells, confidence)
             part["distance_half_width"] = width / nothing
-            apart = replace(found.apart[0], layout=layout)
-            part["right_choice"] = apart.chance(cells, found.differences[0])
+            part["right_choice"] = replace(apart, layout=layout).chance(cells)
         parts.append(pd.DataFrame(part))
     return pd.concat(parts, ignore_index=True)
