@@ -86,7 +86,7 @@ class Thirds:
             others = [name for name in names if name != target]
             if not others:
                 continue
-            npt.tl.design_interventions(adata, state, candidates=others)
+            npt.tl.design_interventions(adata, state, acquisition="civ", candidates=others)
             table = adata.uns["design"]["ranking"].set_index("perturbation").loc[others]
             goal = np.array(list(state.values()))
             shown = table[["predicted_distance", "predicted_low", "predicted_high"]].to_numpy(float)

@@ -158,7 +158,7 @@ def plates(
             summary["uncertainty_removed"],
         )  # fmt: skip
     out["no plate, best known"] = score([summary["best_known"]], summary["probability_known"])
-    npt.tl.design_interventions(adata, state, candidates=asked, n_samples=500)
+    npt.tl.design_interventions(adata, state, acquisition="civ", candidates=asked, n_samples=500)
     ranking = adata.uns["design"]["ranking"]
     ranking = ranking[ranking["perturbation"] != halves.roles.control]
     out["greedy, least predicted"] = score(

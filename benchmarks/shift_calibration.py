@@ -143,7 +143,7 @@ def held(
     mean, sd = fit.efficacy or (np.nan, np.nan)
     unseen = [n for n in shifts if n not in names]
     rho = np.array([-shifts[n][int(n[1:])] / scm.mean()[int(n[1:])] for n in unseen])
-    npt.tl.design_interventions(adata, target, candidates=[*names, *unseen])
+    npt.tl.design_interventions(adata, target, acquisition="civ", candidates=[*names, *unseen])
     ranking = adata.uns["design"]["ranking"]
     table = ranking[~ranking["is_control"]].set_index("perturbation")
     reached = np.array([((scm.mean(shifts[n]) - goal) ** 2).sum() for n in table.index])

@@ -36,7 +36,7 @@ def results(screen: str | None, control: str) -> ad.AnnData:
     npt.tl.learn_dag(adata, n_runs=20, rng=0, n_graphs=3)
     npt.tl.fit_dag_blr(adata, dag_key="dag_boss", key_added="boss_blr")
     npt.tl.fit_dag_blr(adata)
-    npt.tl.design_interventions(adata, target, rng=0)
+    npt.tl.design_interventions(adata, target, acquisition="civ", rng=0)
     npt.tl.design_interventions(
         adata, target, acquisition="civ_ow", posterior_key="boss_blr", key_added="ow", rng=0
     )

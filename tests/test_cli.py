@@ -242,7 +242,7 @@ def test_warnings_take_one_line(screen, capsys):
 
 
 def test_table_of_the_ranking(screen):
-    assert _design(screen) == 0
+    assert _design(screen, "--acquisition", "civ") == 0
     table = _result(screen).uns["design"]["ranking"]
     ranking, nothing = candidates_of(table), nothing_of(table)
     lines = format_ranking(ranking, "civ", nothing=nothing).splitlines()

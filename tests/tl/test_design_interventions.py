@@ -71,7 +71,8 @@ def civ_by_hand(blr, target, shifts, n):
 
 
 def test_civ_equals_the_formulas(fitted):
-    table = ranking(fitted, "STK3", candidates="genes", n_cells=40, noise_aware=False)
+    options = {"candidates": "genes", "n_cells": 40, "noise_aware": False}
+    table = ranking(fitted, "STK3", acquisition="civ", **options)
     fit = posterior_from(fitted)
     shifts = fitted.uns["design"]["shifts"].toarray()
     wanted = civ_by_hand(fit.blr, mean_of(fitted, "STK3"), shifts, 40)
@@ -163,7 +164,7 @@ def test_criteria_differ(fitted):
 
 
 def test_three_questions_three_rows(fitted):
-    npt.tl.design_interventions(fitted, "MYC", n_cells=10)
+    npt.tl.design_interventions(fitted, "MYC", acquisition="civ", n_cells=10)
     first = fitted.uns["design"]["trace"].copy()
     npt.tl.design_interventions(fitted, ("batch", "b"), acquisition="greedy", n_cells=20)
     npt.tl.design_interventions(fitted, {"STK3": 0.5}, acquisition="random")
@@ -283,14 +284,15 @@ def test_equals_are_ordered_by_predicted_distance(fitted):
 
 
 def test_uncertainty_removed_grows_with_the_cells_and_has_no_say_in_greedy(fitted):
-    few = ranking(fitted, "STK3", candidates="genes", n_cells=10)
-    many = ranking(fitted, "STK3", candidates="genes", n_cells=1000)
+    options = {"acquisition": "civ", "candidates": "genes"}
+    few = ranking(fitted, "STK3", n_cells=10, **options)
+    many = ranking(fitted, "STK3", n_cells=1000, **options)
     few, many = (t.set_index("perturbation")["uncertainty_removed"] for t in (few, many))
     assert few.is_monotonic_decreasing  # the criterion falls as more is removed
     assert (few > 0).all()
     assert (many > few[many.index]).all()
     assert (many < 1).all()
-    plain = ranking(fitted, "STK3", candidates="genes", n_cells=10, noise_aware=False)
+    plain = ranking(fitted, "STK3", n_cells=10, noise_aware=False, **options)
     again = plain.set_index("perturbation")["uncertainty_removed"]
     pd.testing.assert_series_equal(again[few.index], few)  # always told with the noise
     greedy = ranking(fitted, "STK3", acquisition="greedy")
@@ -301,7 +303,7 @@ def test_a_criterion_that_cannot_tell_says_so(fitted, caplog):
     npt.tl.design_interventions(fitted, "MYC", acquisition="greedy")
     assert "Go by predicted_distance" not in caplog.text
     near = {"a": {"MYC": -1.0}, "b": {"MYC": -1.0001}}
-    npt.tl.design_interventions(fitted, "STK3", candidates=near)
+    npt.tl.design_interventions(fitted, "STK3", acquisition="civ", candidates=near)
     removed = 100 * fitted.uns["design"]["ranking"]["uncertainty_removed"]
     told = f"expected to remove {removed.min():.2g} to {removed.max():.2g} %"
     assert f"100 cells of any candidate are {told}" in caplog.text

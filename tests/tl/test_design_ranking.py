@@ -38,9 +38,22 @@ def printed(adata, capsys):
     return capsys.readouterr().out.splitlines()
 
 
+def test_by_default_the_most_probably_nearest_comes_first(fitted, caplog, capsys):
+    with caplog.at_level(logging.INFO, "nextpert"):
+        table = designed(fitted, "STK3", candidates="genes", n_cells=10)
+    assert table["acquisition"].tolist() == (-table["probability_best"]).tolist()
+    assert table["acquisition"].is_monotonic_increasing
+    never = table[table["probability_best"] == 0]
+    assert len(never) > 2
+    assert never["state_distance"].is_monotonic_increasing
+    assert table["perturbation"].iloc[0] == "STK3"
+    assert table["relative_distance"].iloc[0] < 1
+    assert printed(fitted, capsys)[1].startswith("Try next: STK3 (10 cells), the nearest with a")
+
+
 def test_a_flat_criterion_does_not_sort(fitted, caplog, capsys):
     with caplog.at_level(logging.WARNING, "nextpert"):
-        table = designed(fitted, "MYC", n_cells=1, candidates="genes")
+        table = designed(fitted, "MYC", acquisition="civ", n_cells=1, candidates="genes")
     assert "ranked by state_distance" in caplog.text
     assert np.ptp(table["uncertainty_removed"]) < 0.01
     assert table["state_distance"].is_monotonic_increasing
@@ -56,7 +69,7 @@ def test_a_flat_criterion_does_not_sort(fitted, caplog, capsys):
 
 def test_a_criterion_that_tells_candidates_apart_sorts(fitted, caplog):
     with caplog.at_level(logging.WARNING, "nextpert"):
-        table = designed(fitted, "MYC", n_cells=1000, candidates="genes")
+        table = designed(fitted, "MYC", acquisition="civ", n_cells=1000, candidates="genes")
     assert np.ptp(table["uncertainty_removed"]) > 0.01
     assert "state_distance" not in caplog.text
     assert table["acquisition"].is_monotonic_increasing

@@ -15,7 +15,7 @@ simulated screen whose truth is known: the wanted state is the mean under a knoc
 never seen, and the true distance to it of every candidate is printed beside the predicted one."""
 # Those of tl.design_interventions, whose import takes a second.
 ACQUISITIONS = (
-    "civ", "civ_ow", "ei", "probability", "thompson", "greedy", "cv", "maxv",
+    "probability", "ei", "thompson", "civ", "civ_ow", "greedy", "cv", "maxv",
     "target_mean_variance", "random",
 )  # fmt: skip
 # Options of one method alone, and their defaults.
@@ -237,7 +237,9 @@ def _add_posterior(parser: argparse.ArgumentParser) -> None:
 
 def _add_ranking(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the ranking (tl.design_interventions)")
-    group.add_argument("--acquisition", choices=ACQUISITIONS, default="civ", help="criterion")
+    group.add_argument(
+        "--acquisition", choices=ACQUISITIONS, default=ACQUISITIONS[0], help="criterion"
+    )
     group.add_argument(
         "--candidates",
         nargs="+",

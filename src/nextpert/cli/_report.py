@@ -75,7 +75,8 @@ def _why(ranking: pd.DataFrame, params: Any) -> str:
         return "drawn at random"
     if name in ("ei", "probability", "thompson"):
         best = 100 * float(ranking["probability_best"].iloc[0])
-        return f"the nearest with a probability of {best:.0f} % ({name})"
+        by = "" if name == "probability" else f" ({name})"
+        return f"the nearest with a probability of {best:.0f} %{by}"
     share = 100 * ranking["uncertainty_removed"].to_numpy(dtype=float)
     removes = f"expected to remove {share[0]:.2g} % of the uncertainty left ({name})"
     if is_flat(share / 100):
@@ -112,18 +113,20 @@ def format_ranking(
 ) -> str:
     """Return the ranking as a table of text.
 
-    A criterion that looks ahead is shown as the share of the uncertainty left it would remove.
+    A criterion that looks ahead is shown as the share of the uncertainty left it would remove;
+    that of being the nearest has its column anyway.
     ``truth``, where it is known, holds the true distances, and is shown beside the predicted ones;
     ``nothing``, the row of doing nothing, is the last.
     """
     true = [] if truth is None else [[f"{value:.3g}"] for value in truth]
+    shown = criterion != "probability"
     rows = [
         [
             str(row["rank"]),
             str(row["perturbation"]),
             str(row["target_genes"]),
             str(row["shift"]),
-            _criterion(row),
+            *([_criterion(row)] if shown else []),
             _distance(row),
             *(true[i] if true else []),
             _share(row),
@@ -134,9 +137,10 @@ def format_ranking(
     ]
     if nothing is not None:
         cells = [_distance(nothing), *([""] if true else []), "100 %", "", ""]
-        rows += [["", "(nothing)", "", "", "", *cells]]
+        rows += [["", "(nothing)", "", "", *([""] if shown else []), *cells]]
     header = [
-        "rank", "perturbation", "targets", "shift", _heading(ranking, criterion),
+        "rank", "perturbation", "targets", "shift",
+        *([_heading(ranking, criterion)] if shown else []),
         "predicted distance", *(["true distance"] if true else []),
         "of doing nothing", "best", "cells seen",
     ]  # fmt: skip

@@ -8,7 +8,12 @@ import numpy as np
 
 from nextpert import core
 from nextpert.core.acquisition.uncertain_civ import UncertainCiv
-from nextpert.core.acquisition.uncertain_values import UNCERTAIN_CRITERIA, uncertain_values
+from nextpert.core.acquisition.uncertain_values import (
+    UNCERTAIN_CRITERIA,
+    kept_distance,
+    uncertain_values,
+)
+from nextpert.core.predict.ranked_distance import ranked_distance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,17 +22,18 @@ if TYPE_CHECKING:
 
     from nextpert._adata import FittedPosterior
     from nextpert.core.posterior.shift_posterior import ShiftPosterior
+    from nextpert.core.predict.ranked_distance import RankedDistance
     from nextpert.tl._design_interventions.target import Wanted
 
     Vector = NDArray[np.float64]
 
 ACQUISITIONS = (
-    "civ", "civ_ow", "ei", "probability", "thompson", "greedy", "cv", "maxv",
+    "probability", "ei", "thompson", "civ", "civ_ow", "greedy", "cv", "maxv",
     "target_mean_variance", "random",
 )  # fmt: skip
 
 
-def criterion_values(
+def ranked_by(
     acquisition: str,
     fit: FittedPosterior,
     known: Sequence[ShiftPosterior],
@@ -37,13 +43,38 @@ def criterion_values(
     noise_aware: bool,
     n_samples: int,
     rng: np.random.Generator,
-) -> tuple[Vector, Vector]:
-    """Return the criterion of every candidate, and the share of uncertainty cells would remove.
+) -> tuple[Vector, Vector, RankedDistance]:
+    """Return the criterion of every candidate, the uncertainty cells would remove, and distances.
 
-    The share is NaN for criteria that do not look ahead.
+    The share of uncertainty is NaN for criteria that do not look ahead.
     """
-    n = known[0].n_perturbations
-    nothing = np.full(n, np.nan)
+
+    def draw() -> RankedDistance:
+        return ranked_distance(fit.posteriors, known, target.goal, n_samples=n_samples, rng=rng)
+
+    if acquisition in ("ei", "probability"):  # by the very draws that are reported
+        found = draw()
+        measured = np.asarray(known[0].n) > 0
+        best = acquisition == "probability"
+        values = 0.0 - found.nearest[:-1] if best else kept_distance(found, measured)
+        return values, np.full(len(values), np.nan), found
+    values, removed = _criterion_values(
+        acquisition, fit, known, target, n_cells=n_cells, noise_aware=noise_aware, rng=rng
+    )
+    return values, removed, draw()
+
+
+def _criterion_values(
+    acquisition: str,
+    fit: FittedPosterior,
+    known: Sequence[ShiftPosterior],
+    target: Wanted,
+    *,
+    n_cells: int,
+    noise_aware: bool,
+    rng: np.random.Generator,
+) -> tuple[Vector, Vector]:
+    nothing = np.full(known[0].n_perturbations, np.nan)
     if acquisition in ("civ", "civ_ow"):
         seed = int(rng.integers(2**63))  # one choice of the average for both
         civ, counted = (
@@ -57,7 +88,7 @@ def criterion_values(
     if acquisition in UNCERTAIN_CRITERIA:
         values = uncertain_values(
             acquisition, fit.posteriors, known, target.goal, n_cells=n_cells,
-            noise_aware=noise_aware, n_samples=n_samples, rng=rng,
+            noise_aware=noise_aware, rng=rng,
         )  # fmt: skip
         return values, nothing
     shifts = np.average(

@@ -9,10 +9,9 @@ import numpy as np
 
 from nextpert import _adata
 from nextpert.core._checks import require_count
-from nextpert.core.predict.ranked_distance import ranked_distance
 from nextpert.tl._design_interventions import tables
 from nextpert.tl._design_interventions.candidates import read_candidates
-from nextpert.tl._design_interventions.criteria import ACQUISITIONS, criterion_values
+from nextpert.tl._design_interventions.criteria import ACQUISITIONS, ranked_by
 from nextpert.tl._design_interventions.target import read_target
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def design_interventions(
     adata: ad.AnnData,
     target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Target,
     *,
-    acquisition: str = "civ",
+    acquisition: str = "probability",
     candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
     shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] | None = None,
     n_cells: int = 100,
@@ -46,13 +45,15 @@ def design_interventions(
 ) -> ad.AnnData | None:
     """Rank the perturbations to try next so that cells reach a wanted state.
 
-    The default criterion is CIV, the causal integrated variance: how uncertain the distance of
-    every candidate to the optimum would stay after ``n_cells`` more cells of this one, averaged
-    over the candidates (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0, eqs. 12 and 13), the
-    uncertainty of their shifts included. Beside it stands how far the mean that each reaches is
-    predicted to stay from the target, with what its cells say and what was expected of it, by
-    draws of weights, graphs and shifts; and how probably it is the nearest. Candidates with cells
-    and without are ranked together.
+    The default criterion is the probability of being the nearest of all candidates, by draws of
+    weights, graphs and shifts; equals, such as those that are the nearest in no draw, follow by
+    the distance of the expected state. The criterion of the paper, to learn most, is CIV, the
+    causal integrated variance: how uncertain the distance of every candidate to the optimum would
+    stay after ``n_cells`` more cells of this one, averaged over the candidates (Zhang et al. 2023,
+    doi:10.1038/s42256-023-00719-0, eqs. 12 and 13), the uncertainty of their shifts included: the
+    first may well be one that leads away. Beside the criterion stands how far the mean that each
+    reaches is predicted to stay from the target, with what its cells say and what was expected of
+    it. Candidates with cells and without are ranked together.
 
     Where the fit has the graphs of resamples (``learn_dag(n_graphs=...)``), they count alike, and
     what is not known of the graph is part of all of it. ``"maxv"`` and ``"target_mean_variance"``
@@ -72,11 +73,11 @@ def design_interventions(
         state expected (see :class:`nextpert.core.UncertainCiv`); ``"greedy"`` by the distance of
         the expected state; the other criteria by the nearest point to control, genes alike.
     acquisition
-        To learn: ``"civ"`` (default), ``"civ_ow"`` (output-weighted CIV), ``"cv"`` (causal
-        variance), ``"maxv"`` (largest variance), ``"target_mean_variance"`` (variance of the
-        reached mean). To reach the target: ``"ei"`` (expected improvement on the nearest measured
-        candidate), ``"probability"`` (of being the nearest), ``"thompson"`` (nearest under one
-        draw), ``"greedy"`` (expected distance to the ideal shift). Or ``"random"``.
+        To reach the target: ``"probability"`` (default, of being the nearest), ``"ei"`` (expected
+        improvement on the nearest measured candidate), ``"thompson"`` (nearest under one draw),
+        ``"greedy"`` (expected distance to the ideal shift). To learn: ``"civ"``, ``"civ_ow"``
+        (output-weighted CIV), ``"cv"`` (causal variance), ``"maxv"`` (largest variance),
+        ``"target_mean_variance"`` (variance of the reached mean). Or ``"random"``.
     candidates
         ``None`` (default): every perturbation the fit used. ``"genes"``: those and a knockout of
         every gene of the panel. Or a list of labels, or a table of shifts as in
@@ -88,7 +89,7 @@ def design_interventions(
         :func:`fit_dag_blr`. Candidates that a table has no row for are modelled as knockouts,
         with a warning. The column ``shift_source`` says which.
     n_cells
-        Number of cells planned for the next perturbation.
+        Number of cells planned for the next perturbation, for criteria that learn.
     noise_aware
         Whether the look ahead counts what the scatter of the planned cells teaches (default), or
         puts them all at their mean, as the paper does.
@@ -97,7 +98,7 @@ def design_interventions(
     perturbation_key
         Column of labels in ``adata.obs``; ``None`` (default) takes that of the fit.
     n_samples
-        Number of posterior draws for the predicted distance.
+        Number of posterior draws for predicted distance and probabilities.
     rng
         Seed or generator. A seed is joined with the number of the round, so that rounds differ
         and a repeated analysis does not.
@@ -176,13 +177,10 @@ def design_interventions(
     this_round = tables.round_of(adata, key_added, trace, fit.cells)
     generator = _generator(rng, this_round)
     known = fit.known(pool.prior)
-    values, removed = criterion_values(
+    values, removed, distance = ranked_by(
         acquisition, fit, known, wanted, n_cells=planned, noise_aware=noise_aware,
         n_samples=n_samples, rng=generator,
     )  # fmt: skip
-    distance = ranked_distance(
-        fit.posteriors, known, wanted.goal, n_samples=n_samples, rng=generator
-    )
     ranking, order = tables.ranking_table(pool, values, removed, distance, known, wanted, fit)
     best = ranking.iloc[0]
     row = {
@@ -226,10 +224,11 @@ def design_interventions(
     if farther:
         logger.warning("%s", farther)
     logger.info(
-        "Round %d: of %d candidates towards %s, try %s next (shift of %s: %s); %s = %.4g, "
-        "predicted distance %.3g +- %.2g, %.0f %% of that of control cells.",
-        this_round, len(order), wanted.name, best["perturbation"], best["target_genes"],
-        best["shift"], acquisition, best["acquisition"], best["predicted_distance"],
+        "Round %d: of %d candidates towards %s, try %s next by %s (shift of %s: %s). It is "
+        "the nearest with probability %.2f; predicted distance %.3g +- %.2g, "
+        "%.0f %% of that of control cells.",
+        this_round, len(order), wanted.name, best["perturbation"], acquisition,
+        best["target_genes"], best["shift"], best["probability_best"], best["predicted_distance"],
         best["predicted_distance_sd"], 100 * best["relative_distance"],
     )  # fmt: skip
     _say_if_flat(acquisition, removed, planned)
