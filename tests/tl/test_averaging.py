@@ -6,6 +6,7 @@ import logging
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 import nextpert as npt
@@ -115,3 +116,27 @@ def test_a_graph_without_arcs_and_few_perturbations(screen):
     few = fitted(screen, turned=False)
     npt.tl.fit_dag_blr(few, perturbations=sorted(screen[1])[:2])
     assert few.uns["dag_blr"]["averaging"]["models"].tolist() == ["graph", "neither"]
+
+
+def test_without_experts_a_combination_is_held_back_by_no_word_of_its_members():
+    """A gene that only the combination moves: nobody expects it, yet all its cells show it."""
+    rng = np.random.default_rng(0)
+    sizes = {"control": 300, "A": 40, "B": 40, "C": 40, "A+B": 40, "A+C": 40, "B+C": 40}
+    label = np.repeat(list(sizes), list(sizes.values()))
+    x = 3 + rng.normal(size=(len(label), 12)) * 0.5
+    for gene in "ABC":
+        x[np.char.find(label, gene) >= 0, "ABC".index(gene)] -= 2
+    x[label == "A+C", -1] += 4
+    genes = [*"ABC", *(f"g{i}" for i in range(9))]
+    obs = pd.DataFrame({"perturbation": label}, index=np.arange(len(label)).astype(str))
+    adata = ad.AnnData(x, obs, pd.DataFrame(index=genes))
+    npt.tl.learn_dag(adata, method="given", dag=[("A", "g0")], genes=genes)
+    npt.tl.fit_dag_blr(adata)
+    fit = posterior_from(adata)
+    row = [str(name) for name in fit.environments["perturbation"]].index("A+C")
+    alone = fit.averaged.models[-1].prior
+    measured = ~np.isnan(fit.averaged.main.own[row])
+    assert measured.all()  # by its members, where they are asked
+    assert (~np.isnan(alone.own[row])).nonzero()[0].tolist() == [0, 2]  # its own genes
+    effects = npt.tl.perturbation_effects(adata, as_anndata=True)
+    assert effects["A+C"].X[0, -1] > 3.5

@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
 
+from nextpert._adata.shift_prior import read_own
 from nextpert.core import DagBlr
 from nextpert.core.effects.averaged import Averaged, Model
 
@@ -51,20 +53,27 @@ def read_averaging(
     weights = np.asarray(stored["weights"], np.float64)
     mixtures = np.asarray(stored["mixtures"], np.float64)
     alone = DagBlr.from_dict(dict(stored["no_graph"]))
+    # What members do together is an expert's word, and so is its variance.
+    own = stored.get("own", sp.csr_array(shifts.shape))
     sound = (
         weights.shape == (len(names),)
         and mixtures.shape == (len(names), *prior.weights.shape)
         and set(names) <= {GRAPH_AND_EXPERTS, GRAPH, EXPERTS, NEITHER}
         and alone.n_nodes == shifts.shape[1]
+        and sp.issparse(own)
+        and own.shape == shifts.shape
     )
-    if not sound or not all((np.isfinite(x) & (x >= 0)).all() for x in (weights, mixtures)):
+    if not sound or not all(
+        (np.isfinite(x) & (x >= 0)).all() for x in (weights, mixtures, own.data)
+    ):
         message = f"{where} is damaged: run tl.fit_dag_blr again."
         raise ValueError(message)
+    without = replace(prior, shift=shifts, effect=np.zeros_like(shifts))
+    if "own" in stored:
+        without = replace(without, own=read_own(own))
     models = [Model(posteriors, prior, weights[0])]
     for name, weight, mixture in zip(names[1:], weights[1:], mixtures[1:], strict=True):
         if weight > 0:
-            used = replace(prior, weights=mixture)
-            if name != EXPERTS:
-                used = replace(used, shift=shifts, effect=np.zeros_like(shifts))
+            used = replace(prior if name == EXPERTS else without, weights=mixture)
             models.append(Model(posteriors if name == GRAPH else [alone], used, weight))
     return Averaged(tuple(models))

@@ -20,17 +20,28 @@ _DENSE = ("mean", "ratio", "effect")
 
 def stored_shift_prior(prior: ShiftPrior) -> dict[str, Any]:
     """Return the prior as it is stored; shifts and variances of own genes are sparse."""
-    known = ~np.isnan(prior.own)
-    rows, columns = np.nonzero(known)
-    own = sp.csr_array((prior.own[known], (rows, columns)), shape=prior.own.shape)
     return {
         "n": prior.n,
         **{name: np.ascontiguousarray(getattr(prior, name)) for name in _DENSE},
         "shift": as_stored_csr(sp.csr_array(prior.shift)),
-        "own": as_stored_csr(own),
+        "own": stored_own(prior),
         "tau2": TAU2,
         "weights": prior.weights,
     }
+
+
+def stored_own(prior: ShiftPrior) -> sp.csr_matrix:
+    """Return the variances of shifts that are not the mixture's, as they are stored."""
+    known = ~np.isnan(prior.own)
+    rows, columns = np.nonzero(known)
+    return as_stored_csr(sp.csr_array((prior.own[known], (rows, columns)), shape=prior.own.shape))
+
+
+def read_own(stored: Any) -> Array:
+    """Return what :func:`stored_own` stored: nan where the variance is the mixture's."""
+    own, given = np.full(stored.shape, np.nan), stored.tocoo()
+    own[given.row, given.col] = given.data
+    return own
 
 
 def read_shift_prior(stored: Any, shifts: Array, where: str) -> ShiftPrior:
@@ -56,19 +67,17 @@ def read_shift_prior(stored: Any, shifts: Array, where: str) -> ShiftPrior:
     )
     if not sound:
         raise _damaged(where, "its parts differ in size")
-    own = np.full(shape, np.nan)
-    given = sparse["own"].tocoo()
-    own[given.row, given.col] = given.data
     shift = np.asarray(sparse["shift"].todense(), np.float64)
-    finite = (*parts.values(), *dense.values(), given.data, shift)
+    finite = (*parts.values(), *dense.values(), sparse["own"].data, shift)
     if not all(np.isfinite(value).all() for value in finite):
         raise _damaged(where, "it holds values that are not finite")
-    positive = (parts["n"], parts["weights"], given.data)
+    positive = (parts["n"], parts["weights"], sparse["own"].data)
     if any((value < 0).any() for value in positive) or (dense["ratio"] <= 0).any():
         raise _damaged(where, "it holds numbers of cells or variances below 0")
     return ShiftPrior(
-        parts["n"], dense["mean"], dense["ratio"], shift, dense["effect"], own, parts["weights"]
-    )
+        parts["n"], dense["mean"], dense["ratio"], shift, dense["effect"],
+        read_own(sparse["own"]), parts["weights"],
+    )  # fmt: skip
 
 
 def _damaged(where: str, what: str) -> ValueError:

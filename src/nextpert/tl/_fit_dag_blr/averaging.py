@@ -82,6 +82,7 @@ def averaging_record(names: Sequence[str], found: Averaged) -> dict[str, Any]:
         "models": _adata.strings(names),
         "weights": np.array([model.weight for model in models]),
         "mixtures": np.array([model.prior.weights for model in models]),
+        "own": _adata.stored_own(models[-1].prior),
     }
     return {**record, "no_graph": models[-1].posteriors[0].to_dict()}
 

@@ -163,11 +163,12 @@ def fit_dag_blr(
           ``efficacy`` (``mean``, ``sd`` of that of a new perturbation, ``spread``,
           ``n_measured``); ``averaging``, the models that measured effects are averaged over:
           their names (``models``), ``weights`` of sum 1, the ``mixtures`` of prior variances of
-          each, and ``no_graph``, the posterior without arcs; ``stack``, the weights of the experts
-          and, with combinations, ``interactions`` (``strength``, 1 where effects add up, and
-          ``strength_sd``; ``member_sd`` and ``rest_sd`` in units of ``scale``, the size of single
-          effects; ``n_combinations``). With graphs of resamples ``ensemble``, the posteriors on
-          them, ``"0"``, ``"1"`` and so on, as ``posterior``.
+          each, ``own``, the variances of shifts where no expert is asked, and ``no_graph``, the
+          posterior without arcs; ``stack``, the weights of the experts and, with combinations,
+          ``interactions`` (``strength``, 1 where effects add up, and ``strength_sd``;
+          ``member_sd`` and ``rest_sd`` in units of ``scale``, the size of single effects;
+          ``n_combinations``). With graphs of resamples ``ensemble``, the posteriors on them,
+          ``"0"``, ``"1"`` and so on, as ``posterior``.
 
     Raises
     ------
