@@ -45,6 +45,8 @@ from nextpert.core import Moments
 from nextpert.core.cells.mean_distance import mean_distance
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import anndata as ad
     import pandas as pd
 
@@ -195,8 +197,8 @@ def printed(plan: dict[str, Any]) -> str:
     return f"{table(list(COLUMNS), rows)}\n\n{summary}."
 
 
-def run(screen: Screen, guide_key: str | None, args: argparse.Namespace) -> str:
-    """Return the section of one screen."""
+def run(screen: Screen, guide_key: str | None, args: argparse.Namespace) -> Iterator[str]:
+    """Yield the section of one screen, after every split as it stands by then."""
     start, targets = time.perf_counter(), above_noise(screen)
     found: dict[str, dict[str, list[Scored]]] = {case: defaultdict(list) for case in CASES}
     examples: list[str] = []
@@ -214,20 +216,24 @@ def run(screen: Screen, guide_key: str | None, args: argparse.Namespace) -> str:
             print(f"{seed} {target}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
         if seed == 0:
             examples = example(halves, every, args)
+        title = f"## {screen.name}: {len(targets)} of {len(halves.names)} perturbations above noise"
+        graph = "a learned graph" if args.graph else "no graph"
+        title += f", {seed + 1} splits, plates of {args.wells}, {graph}"
+        yield "\n\n".join([title, *shown(found), *examples])
+
+
+def shown(found: dict[str, dict[str, list[Scored]]]) -> list[str]:
+    """Return what was found, in words and as a table."""
     said = np.array([
         one[3:] for case in CASES for aim in AIMS for one in found[case][f"plan_screen, aim {aim}"]
     ])  # fmt: skip
     head = ["", *(f"{case}: {each}" for case in CASES for each in ("held", "said", "left"))]
     sizes = ", ".join(f"{len(found[case]['random'])} {case}" for case in CASES)
-    graph = "a learned graph" if args.graph else "no graph"
-    return "\n\n".join([
-        f"## {screen.name}: {len(targets)} of {len(halves.names)} perturbations above noise, "
-        f"{args.splits} splits, plates of {args.wells}, {graph}",
+    within = (
         f"Plates: {sizes}. Certificates: the median plate is within {np.median(said[:, 0]):.1%} of "
-        f"the best, the worst within {said[:, 0].max():.1%}.",
-        table(head, rows_of(found)),
-        *examples,
-    ])  # fmt: skip
+        f"the best, the worst within {said[:, 0].max():.1%}."
+    )
+    return [within, table(head, rows_of(found))]
 
 
 def example(halves: Halves, every: ad.AnnData, args: argparse.Namespace) -> list[str]:
@@ -263,7 +269,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--graph", action="store_true", help="learn a graph")
     parser.add_argument("--figures", metavar="FOLDER", help="also draw the plates printed")
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
-    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
+    parser.add_argument(
+        "--save", metavar="FILE", help="also write the tables to it, after every split"
+    )
     args = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     logging.getLogger("nextpert").setLevel(logging.ERROR)
@@ -271,10 +279,12 @@ def main(arguments: list[str] | None = None) -> None:
     for name in args.screens:
         source = SOURCES[name]
         screen = read_screen(Path(args.data), source, name=name)
-        sections.append(run(screen, source.guide_key, args))
+        sections.append("")
+        for section in run(screen, source.guide_key, args):
+            sections[-1] = section
+            if args.save:
+                Path(args.save).write_text("\n\n".join(sections) + "\n")
         print(sections[-1], flush=True)
-        if args.save:
-            Path(args.save).write_text("\n\n".join(sections) + "\n")
 
 
 if __name__ == "__main__":
