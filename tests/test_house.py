@@ -26,7 +26,7 @@ CORE = [
     "loop",
 ]
 FLOORS = [
-    {"nextpert._files", "nextpert.core._cache", "nextpert.core._blas"},
+    {"nextpert._files", "nextpert._lock", "nextpert.core._cache", "nextpert.core._blas"},
     {"nextpert.core._checks", "nextpert.core._compile"},
     *({f"nextpert.core.{room}"} for room in CORE),
     {"nextpert.core"},

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from nextpert.campaign import lock
+from nextpert import _lock
 from nextpert.campaign.file import read_campaign, write_campaign
 
 CHANGES = [
@@ -53,9 +53,9 @@ def cells(step):
 
 def killed_at(last, path, monkeypatch, known):
     """Save step 2 and die before a change; return the number of changes if there are fewer."""
-    held, taken = [], lock._taken
+    held, taken = [], _lock._taken
     with monkeypatch.context() as patch:
-        patch.setattr(lock, "_taken", lambda file: held.append(taken(file)) or held[-1])
+        patch.setattr(_lock, "_taken", lambda *its: held.append(taken(*its)) or held[-1])
         process = Process(patch, last)
         with suppress(Killed):
             write_campaign(cells(2), path, known)
