@@ -17,7 +17,7 @@ from nextpert.core.plan._plate_node import (
     curvature,
     slopes_within,
 )
-from nextpert.core.plan._promise_kernel import promise
+from nextpert.core.plan._promise_kernel import first_falls, promise
 from nextpert.core.posterior.pair_shifts import pair_shifts, weights_of
 from nextpert.core.predict.goal import as_goal
 
@@ -122,6 +122,22 @@ class WorkingSet:
                 yield share, part, i, node, look
 
     @one_thread()
+    def look_told(self, told: Vector) -> Look:
+        """Return the criterion after cells that tell ``told``, (P, c): its slopes are in k.
+
+        P are the nodes of every graph, one graph after the other.
+        """
+        rows, found = iter(told), []
+        for part, nodes in zip(self.whole.parts, self.nodes, strict=True):
+            graph = []
+            for i, node in enumerate(nodes):
+                k, cov = next(rows), part.block(part.settled, i)
+                left = 1 - k * node.spare
+                graph.append(part.look_told(i, node, self.weights, k, left, cov))
+            found.append(graph)
+        return Look(self, found)
+
+    @one_thread()
     def look(self, cells: Vector) -> Look:
         """Return the criterion after ``cells`` of the candidates of this set, (c,)."""
         total = cells + self.pending
@@ -144,24 +160,41 @@ class Look:
         every = zip(self.shares, found, strict=True)
         self.value = sum(share * each.value for share, graph in every for each in graph)
 
-    @one_thread()
     def slopes(self) -> Vector:
         """Return slopes in the cells of the candidates of the set, (c,)."""
-        every = zip(self.shares, self.found, strict=True)
-        parts = [share * slopes_within(each) for share, graph in every for each in graph]
-        return np.sum(parts, axis=0)
+        return np.sum(self.node_slopes(), axis=0)
 
     @one_thread()
+    def node_slopes(self) -> Vector:
+        """Return the slopes of every node of every graph, (P, c)."""
+        every = zip(self.shares, self.found, strict=True)
+        return np.array([share * slopes_within(each) for share, graph in every for each in graph])
+
     def all_slopes(self) -> Vector:
         """Return slopes in the cells of every candidate, ``(n_candidates,)``."""
-        out = self._promise(0.0)
-        out[self.working.columns] = self.slopes()
-        return out
+        return np.sum(self.all_node_slopes(), axis=0)
+
+    @one_thread()
+    def all_node_slopes(self) -> Vector:
+        """Return the slopes of every node of every graph, ``(P, n_candidates)``."""
+        whole, out = self.working.whole, []
+        for share, part, flat, _ in self._flat():
+            falls = np.empty((part.blr.n_nodes, whole.size))
+            first_falls(part.pool, *flat, falls)
+            out.append(-share * falls)
+        slopes = np.vstack(out)
+        slopes[:, self.working.columns] = self.node_slopes()
+        return slopes
 
     @one_thread()
     def lower_bounds(self, cells: float) -> Vector:
         """Return bounds below the changes of the criterion by ``cells`` more of each candidate."""
-        out = self._promise(1 / cells)
+        whole = self.working.whole
+        out = np.zeros(whole.size)
+        for share, part, flat, others in self._flat():
+            mine = np.zeros(whole.size)
+            promise(part.pool, *flat, others, 1 / cells, mine)
+            out += share * mine
         parts = self.working.zip(self.found)
         within = [
             share * change_within(look, node, part.kappa[i], self.working.weights, cells)
@@ -170,21 +203,19 @@ class Look:
         out[self.working.columns] = np.sum(within, axis=0)
         return out
 
-    def _promise(self, inv_cells: float) -> Vector:
+    def _flat(self) -> Iterator[tuple[float, GraphPart, tuple[Vector, Vector, Vector], float]]:
+        """Yield of every graph what the compiled sums over candidates take."""
         whole = self.working.whole
-        out = np.zeros(whole.size)
         every = zip(self.shares, whole.parts, self.working.nodes, self.found, strict=True)
         for share, part, nodes, graph in every:
-            mine = np.zeros(whole.size)
             product = [each.cov @ node.ideal for each, node in zip(graph, nodes, strict=True)]
             level = [node.ideal @ each for each, node in zip(product, nodes, strict=True)]
-            promise(
-                part.pool, _flat([each.cov for each in graph]),
+            flat = (
+                _flat([each.cov for each in graph]),
                 _flat([each.cov @ each.middle @ each.cov for each in graph]),
-                _flat([*product, np.array(level)]), nodes[0].sums[0], inv_cells, mine,
-            )  # fmt: skip
-            out += share * mine
-        return out
+                _flat([*product, np.array(level)]),
+            )
+            yield share, part, flat, nodes[0].sums[0]
 
     @one_thread()
     def changes(self, candidates: Index, cells: float) -> Vector:

@@ -127,17 +127,26 @@ class GraphPart:
 
     def look(self, i: int, node: Node, weights: Vector, cells: Vector, cov: Vector) -> NodeLook:
         """Return node i after ``cells`` (c,) of the candidates one by one; none of others."""
-        kappa = self.kappa[i]
-        used = cells > 0
         left = 1 / (1 + cells * node.spare)  # of a shift, not told by its own cells
+        look = self.look_told(i, node, weights, cells * left, left, cov)
+        return look._replace(taught=left * node.taught, spare=node.spare * left)
+
+    def look_told(
+        self, i: int, node: Node, weights: Vector, told: Vector, left: Vector, cov: Vector
+    ) -> NodeLook:
+        """Return node i after cells that tell ``told`` (c,), k; ``left`` is ``1 - k t``.
+
+        The criterion is convex in k too. What is returned teaches per k, not per cell.
+        """
+        kappa = self.kappa[i]
+        used = told > 0
         if used.any():
             taught = node.taught[:, used]
-            gram = (taught * (cells * left)[used]) @ taught.T
+            gram = (taught * told[used]) @ taught.T
             solved = np.linalg.solve(np.eye(len(cov)) + cov @ gram, cov)
             cov = 0.5 * (solved + solved.T)
         own = node.own - (1 - left) * node.taught
-        spare = node.spare * left
-        r = np.einsum("ac,ac->c", own, cov @ own) + spare
+        r = np.einsum("ac,ac->c", own, cov @ own) + node.spare * left
         q = float(node.ideal @ cov @ node.ideal)
         weight, t, t2, slope, slope_t = node.sums
         value = weights @ (r * (kappa * r + node.slope))
@@ -145,7 +154,7 @@ class GraphPart:
         pull = weights * (2 * kappa * r + node.slope)
         rest = 2 * kappa * (q * weight + t) + slope
         middle = (own * pull) @ own.T + rest * np.outer(node.ideal, node.ideal)
-        return NodeLook(float(value), cov, own, left * node.taught, spare, pull, rest, middle)
+        return NodeLook(float(value), cov, own, node.taught, node.spare, pull, rest, middle)
 
 
 def slopes_within(look: NodeLook) -> Vector:

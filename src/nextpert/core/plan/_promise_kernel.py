@@ -68,11 +68,10 @@ def promise(
 ) -> None:
     """Add what the criterion falls by, to ``out`` (m,), with the sign of a fall.
 
-    ``inv_cells`` above 0: after so many cells of each candidate, all but what those taken one by
-    one add in the fourth power, which is never negative: a lower bound. Else: for each cell, at the
-    first one (the slope). ``cov`` is M of each node, ``middle`` M C M with the sum C of pulls,
-    ``tells`` M q, and after them q'Mq of each node; ``others`` is the weight of all those without
-    cells and effects.
+    That is after ``1 / inv_cells`` cells of each candidate, all but what those taken one by one add
+    in the fourth power, which is never negative: a lower bound. ``cov`` is M of each node,
+    ``middle`` M C M with the sum C of pulls, ``tells`` M q, and after them q'Mq of each node;
+    ``others`` is the weight of all those without cells and effects.
     """
     m = len(pool.weight)
     taken, width, cross = np.empty(m), np.empty(m), np.empty(m)
@@ -84,10 +83,22 @@ def promise(
             t, k, weight = pool.spare[i, j], cross[j], pool.weight[j]
             pull = 2.0 * kappa * (q + t + inv_n) + 4.0 * e * pool.square[i, j]
             fall = taken[j] + weight * pull * t * (2.0 * k + t)
-            if inv_cells > 0.0:
-                d2 = inv_cells + width[j] + t
-                both = (k + t) * (k + t)
-                fourth = others * k**4 + weight * (both * both - k**4)
-                out[j] += kappa * fourth / (d2 * d2) - fall / d2
-            else:
-                out[j] -= fall
+            d2 = inv_cells + width[j] + t
+            both = (k + t) * (k + t)
+            fourth = others * k**4 + weight * (both * both - k**4)
+            out[j] += kappa * fourth / (d2 * d2) - fall / d2
+
+
+@entry
+def first_falls(pool: Pool, cov: Array, middle: Array, tells: Array, out: Array) -> None:
+    """Fill ``out`` (p, m) with what a node's part falls by per cell, at a candidate's first one."""
+    m = len(pool.weight)
+    taken, width, cross = np.empty(m), np.empty(m), np.empty(m)
+    for i in range(len(pool.vptr) - 1):
+        _quadratics(pool, i, cov, middle, tells, width, taken, cross)
+        kappa, e, inv_n = pool.kappa[i], pool.e[i], pool.inv_n
+        q = tells[pool.vptr[-1] + i]
+        for j in range(m):
+            t = pool.spare[i, j]
+            pull = 2.0 * kappa * (q + t + inv_n) + 4.0 * e * pool.square[i, j]
+            out[i, j] = taken[j] + pool.weight[j] * pull * t * (2.0 * cross[j] + t)

@@ -1,4 +1,4 @@
-"""Whole wells and whole cells: a plate by exact greedy choice, beside the best continuous one."""
+"""Whole wells and whole cells: a plate by exact greedy choice, with a certificate."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from nextpert.core._checks import as_nodes, require_count
 from nextpert.core.plan._plate_criterion import PlateCriterion
 from nextpert.core.plan.allocation import allocate, read_limits
+from nextpert.core.plan.whole_bound import Wells, bound_plates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,9 +31,9 @@ _EXACT = 32  # candidates valued exactly at a time
 class WholePlate(NamedTuple):
     """Candidates in the order chosen, cells of each, and how near the best plate that comes.
 
-    ``value`` is the criterion after the cells, above its floor; that of no plate, fractions of
-    wells and cells allowed, is below ``bound``. ``removed`` is the share of the criterion now that
-    the cells are expected to remove.
+    ``value`` is the criterion after the cells, above its floor; that of no plate of as many wells
+    and cells is below ``bound`` (:func:`~nextpert.core.plan.whole_bound.bound_plates`).
+    ``removed`` is the share of the criterion now that the cells are expected to remove.
     """
 
     chosen: Index
@@ -87,7 +88,7 @@ def whole_plate(
         Candidates of the wells where they are chosen already, those that have to be among them:
         their cells are split, and they are held against every other plate.
     tolerance
-        How near the bound is to be to the best continuous plate, as a share of its value.
+        How near the bound is to be to the best mixture of plates, as a share of its value.
 
     Raises
     ------
@@ -119,12 +120,16 @@ def whole_plate(
         _check_chosen(list(chosen), list(first), allowed, n_wells)
     _check(allowed, list(first), n_wells, n_cells, least, most)
     limits = read_limits(size, float(n_cells), None, 0.0, np.where(allowed, most or n_cells, 0.0))
-    best = np.zeros(size)
-    best[first] = least
-    free = allocate(criterion, limits._replace(least=best), tolerance)
     if chosen is None:
         chosen = fill_wells(criterion, list(first), allowed, n_wells, n_cells / n_wells)
-    return _split(criterion, limits, list(chosen), least, free.value - free.gap)
+    place = np.array(chosen, dtype=np.int64)
+    cells, value = _split(criterion, limits, place, least)
+    on_plate = np.zeros(size)
+    on_plate[place] = cells
+    wells = Wells(n_wells, float(n_cells), float(least), limits.most, list(first))
+    bound, before = bound_plates(criterion, wells, on_plate, tolerance), criterion.before()
+    removed = 1 - value / before if before > 0 else 0.0
+    return WholePlate(place, cells, value, bound, removed)
 
 
 def fill_wells(
@@ -162,20 +167,17 @@ def _best(look: Look, candidates: Index, cells: float) -> int:
 
 
 def _split(
-    criterion: PlateCriterion, limits: Limits, chosen: list[int], least: int, bound: float
-) -> WholePlate:
-    """Split the cells among the chosen, in whole cells."""
-    place = np.array(chosen, dtype=np.int64)
+    criterion: PlateCriterion, limits: Limits, chosen: Index, least: int
+) -> tuple[Index, float]:
+    """Split the cells among the chosen, in whole cells; return them and what they leave."""
     low, high = np.zeros(criterion.size), np.zeros(criterion.size)
-    low[place], high[place] = least, limits.most[place]
+    low[chosen], high[chosen] = least, limits.most[chosen]
     found = allocate(criterion, limits._replace(least=low, most=high), 1e-6)
-    cells = _whole(found.cells[place], round(limits.budget), high[place])
+    cells = _whole(found.cells[chosen], round(limits.budget), high[chosen])
     all_cells = np.zeros(criterion.size)
-    all_cells[place] = cells
-    working = criterion.work_on(place)
-    value = working.look(all_cells[working.columns]).value
-    before = criterion.before()
-    return WholePlate(place, cells, value, bound, 1 - value / before if before > 0 else 0.0)
+    all_cells[chosen] = cells
+    working = criterion.work_on(chosen)
+    return cells, working.look(all_cells[working.columns]).value
 
 
 def _whole(cells: Vector, total: int, most: Vector) -> Index:

@@ -132,13 +132,13 @@ def plan_screen(
           (as in :func:`design_interventions`) and ``cost``.
         - ``summary``: ``n_cells``, ``n_controls``, ``cost``, ``probability_covered`` and
           ``uncertainty_removed`` of the whole plate; ``within``, the certificate: no other plate
-          of as many cells, fractions of wells and cells allowed, leaves less of what is to be
-          learned by more than this share (what is put on the plate to find the best, and
-          ``least_cells``, cost something here); ``teaches_interactions``, the combination among
-          the candidates whose cells would tell most of how far effects add up and of what members
-          do in company, empty without one; and ``best_known``, the measured candidate
-          (of at least ``least_cells`` cells) that most probably is the nearest of all, with its
-          ``probability_known``: 1 says that no plate is needed to find the best.
+          of as many wells and cells (split alike, unless ``aim="learn"``) leaves less of what is
+          to be learned by more than this share; what is put on the plate to find the best costs
+          something here; ``teaches_interactions``, the combination among the candidates whose
+          cells would tell most of how far effects add up and of what members do in company, empty
+          without one; and ``best_known``, the measured candidate (of at least ``least_cells``
+          cells) that most probably is the nearest of all, with its ``probability_known``: 1 says
+          that no plate is needed to find the best.
         - ``pending``: a table of what was counted as under way; ``genes``; ``cells``, the
           fingerprint of the fit's cells; ``params``.
 
