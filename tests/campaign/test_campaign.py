@@ -208,6 +208,7 @@ def test_it_is_logged_what_was_never_proposed(campaign, parts, caplog):
         (lambda c: c.observe(3), "cells must be an AnnData"),
         (lambda c: c.observe(c.adata, batch=3), "batch must be a string"),
         (lambda c: c.mark_pending(["CDK4"], n_cells=0), "n_cells must be a whole number"),
+        (lambda c: c.mark_pending(["control"]), "'control' are the controls, on every plate"),
         (lambda c: c.mark_failed(["CDK4"], reason=3), "reason must be a string"),
         (lambda c: c.save(None), "path must be the path of a file, but"),
         (lambda c: npt.Campaign.load(""), "path must be the path of a file, but"),

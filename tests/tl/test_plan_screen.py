@@ -6,6 +6,7 @@ import logging
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import nextpert as npt
@@ -209,10 +210,29 @@ def test_contradictions_write_nothing(fitted):
         ({"plate_format": 12}, "plate_format must be 8, 96 or 384"),
         ({"aim": "bst"}, "Close matches: best"),
         ({"must": ["STAT1"], "candidates": "genes", "most_new": 0}, "most_new=0"),
+        ({"candidates": ["MYC", "control"]}, "candidates holds 'control', the controls: doing"),
+        ({"must": iter(["control"])}, "must holds 'control', the controls: these are no candidate"),
+        ({"never": ["control"]}, "never holds 'control', the controls"),
+        ({"pending": ["control"]}, "pending holds 'control', the controls"),
+        ({"pending": {"control": 50}}, "pending holds 'control', the controls"),
     ):
         with pytest.raises(ValueError, match=words):
             npt.tl.plan_screen(fitted, "MYC", **options)
     assert "plan" not in fitted.uns
+
+
+def test_as_many_guides_as_the_screen_has(fitted):
+    assert (planned(fitted)[0]["n_guides"] == 1).all()  # none are known
+    guided = fitted.copy()
+    label = guided.obs["perturbation"].astype(str)
+    n = label.map({"MYC": 1, "FOS": 2, "CDK4": 4, "B2M": 4, "CD58": 5, "control": 9}).to_numpy()
+    guide = label + "-" + pd.Series(np.arange(len(n)) % n, label.index).astype(str)
+    guided.obs["guide"] = guide.mask(guide == "FOS-0")
+    npt.tl.fit_dag_blr(guided, guide_key="guide")
+    wells, _, stored = planned(guided)
+    assert (wells["n_guides"] == 4).all()  # the median of 1, 1, 4, 4, 5
+    assert stored["params"]["n_guides"] == 4
+    assert (planned(guided, n_guides=2)[0]["n_guides"] == 2).all()
 
 
 def test_the_same_seed_gives_the_same_plate_and_it_is_told(fitted, caplog):

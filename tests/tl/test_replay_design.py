@@ -330,3 +330,11 @@ def test_a_simulated_replay_is_its_own_and_repeats(screen):
     np.testing.assert_array_equal(runs[0], runs[1])
     assert runs[0].shape != runs[2].shape or not np.array_equal(runs[0], runs[2])
     assert one["params"]["simulated"]
+
+
+def test_a_progress_bar_where_it_is_asked_for(screen, capsys):
+    options = {"criteria": ["random"], "n_rounds": 1, "n_repeats": 2}
+    npt.tl.replay_design(screen, ["MYC"], **options)
+    assert "Replayed campaigns" not in capsys.readouterr().err
+    npt.tl.replay_design(screen, ["MYC"], show_progress=True, **options)
+    assert "Replayed campaigns" in capsys.readouterr().err

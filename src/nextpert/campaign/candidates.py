@@ -10,7 +10,7 @@ import pandas as pd
 from nextpert import _adata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     import anndata as ad
 
@@ -48,9 +48,13 @@ def plate_options(
     return options
 
 
-def require_known(cells: ad.AnnData, names: Iterable[str], plan: Mapping[str, Any]) -> None:
+def require_known(cells: ad.AnnData, names: Collection[str], plan: Mapping[str, Any]) -> None:
     """Raise if a name is no perturbation that could be on a plate; close matches are given."""
     known = {*_measured(cells), *_genes(cells), *_names(cells, plan)}
+    control = str(cells.uns["dag_blr"]["params"]["control"])
+    if control in names:
+        message = f"{control!r} are the controls, on every plate: name perturbations alone."
+        raise ValueError(message)
     unknown = [name for name in names if name not in known and not _targets(cells, name)]
     if unknown:
         message = (

@@ -137,6 +137,13 @@ def _names(candidates: Any, fit: FittedPosterior) -> list[str]:
         names = used + [gene for gene in fit.genes if gene not in used]
     else:
         asked = [str(name) for name in in_order(candidates)]
+        control = str(fit.params["control"])
+        if control in asked:
+            message = (
+                f"candidates holds {control!r}, the controls: doing nothing is what all are "
+                f"compared with, and no candidate. Leave it out."
+            )
+            raise ValueError(message)
         same = {members_by_label(name, fit): name for name in reversed(used)}
         # A+B is B+A.
         named = (x if x in used else same.get(members_by_label(x, fit), x) for x in asked)

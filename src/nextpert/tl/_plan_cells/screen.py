@@ -95,6 +95,19 @@ def read_measured(
     return Measured(names, noise, planned)
 
 
+def usual_guides(adata: ad.AnnData, fit: FittedPosterior) -> int:
+    """Return the guides that the median perturbation of a fit has, 1 where none are known."""
+    roles = _adata.fitted_roles(adata, fit.params)
+    names = [str(name) for name in fit.environments["perturbation"]]
+    if roles.guide_key is None or not names:
+        return 1
+    group = _adata.read_labels(adata, roles.perturbation_key).groups(names)
+    guide = _adata.read_labels(adata, roles.guide_key, argument="guide_key").codes
+    told = (group >= 0) & (guide >= 0)
+    pairs = np.unique(np.column_stack([group[told], guide[told]]), axis=0)
+    return _usual(np.bincount(1 + pairs[:, 0], minlength=1 + len(names)))
+
+
 def _usual(counts: NDArray[np.int64]) -> int:
     """Return the median over perturbations."""
     return max(round(float(np.median(counts[1:]))), 1)

@@ -13,7 +13,7 @@ import numpy as np
 from nextpert._adata import closest, in_order, list_names
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -66,6 +66,7 @@ def read_constraints(
     pending: Any,
     costs: Mapping[str, Any] | None,
     cells_each: float,
+    control: str,
 ) -> Constraints:
     """Return the constraints on candidates.
 
@@ -73,14 +74,15 @@ def read_constraints(
     ------
     ValueError
         If a name is not among the candidates (close matches are given), one must and must not be
-        on the plate, nothing is left to choose from, or a cost is unknown, missing or negative.
+        on the plate, nothing is left to choose from, the controls are named, or a cost is unknown,
+        missing or negative.
     """
     names = given.names
     place = {name: i for i, name in enumerate(names)}
-    wanted = _known(must, place, "must")
-    cells = _pending(pending, place, cells_each)
+    wanted = _known(must, place, "must", control)
+    cells = _pending(pending, place, cells_each, control)
     allowed = cells == 0
-    forbidden = _forbidden(never, given)
+    forbidden = _forbidden(never, given, control)
     allowed &= ~forbidden
     for word, mask in (("never", forbidden), ("pending", cells > 0)):
         both = [names[i] for i in wanted if mask[i]]
@@ -94,8 +96,9 @@ def read_constraints(
     return Constraints(allowed, wanted, cells, cost, cell_cost, budget)
 
 
-def _known(given: Any, place: Mapping[str, int], what: str) -> list[int]:
+def _known(given: Any, place: Mapping[str, int], what: str, control: str) -> list[int]:
     names = list(dict.fromkeys(str(name) for name in in_order(given))) if given is not None else []
+    _require_no_control(names, what, control)
     unknown = [name for name in names if name not in place]
     if unknown:
         message = (
@@ -106,9 +109,19 @@ def _known(given: Any, place: Mapping[str, int], what: str) -> list[int]:
     return [place[name] for name in names]
 
 
-def _forbidden(never: Any, given: Interventions) -> NDArray[np.bool_]:
+def _require_no_control(names: Collection[str], what: str, control: str) -> None:
+    if control in names:
+        message = (
+            f"{what} holds {control!r}, the controls: these are no candidate, and on every plate. "
+            f"Leave it out; n_controls says how many."
+        )
+        raise ValueError(message)
+
+
+def _forbidden(never: Any, given: Interventions, control: str) -> NDArray[np.bool_]:
     """Return the candidates that bear a forbidden name, or target a forbidden gene."""
     names = {str(name) for name in in_order(never)} if never is not None else set()
+    _require_no_control(names, "never", control)
     known = {*given.names, *(gene for genes in given.targets for gene in genes)}
     unknown = sorted(names - known)
     if unknown:
@@ -126,13 +139,13 @@ def _forbidden(never: Any, given: Interventions) -> NDArray[np.bool_]:
     )
 
 
-def _pending(pending: Any, place: Mapping[str, int], cells_each: float) -> Vector:
+def _pending(pending: Any, place: Mapping[str, int], cells_each: float, control: str) -> Vector:
     cells = np.zeros(len(place))
     if isinstance(pending, Mapping):
-        for index, name in zip(_known(pending, place, "pending"), pending, strict=True):
+        for index, name in zip(_known(pending, place, "pending", control), pending, strict=True):
             cells[index] = _amount(pending[name], f"pending[{name!r}]", positive=True)
     else:
-        cells[_known(pending, place, "pending")] = cells_each
+        cells[_known(pending, place, "pending", control)] = cells_each
     return cells
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata
-from nextpert.core._checks import as_rng, require_count
+from nextpert.core._checks import as_rng
 from nextpert.core.predict.ranked_distance import ranked_distance
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.target import read_target
+from nextpert.tl._plan_cells.screen import usual_guides
 from nextpert.tl._plan_screen.combined import teaches_interactions, with_combinations
 from nextpert.tl._plan_screen.constraints import read_constraints
 from nextpert.tl._plan_screen.tables import FORMATS, best_known, pending_table, plate_table
@@ -44,7 +45,7 @@ def plan_screen(
     least_cells: int = 20,
     most_new: int | None = None,
     n_controls: int | None = None,
-    n_guides: int = 1,
+    n_guides: int | None = None,
     plate_format: int = 96,
     posterior_key: str = "dag_blr",
     n_samples: int = 1000,
@@ -104,7 +105,8 @@ def plan_screen(
         differences between ``k`` perturbations and their controls most precise, the square root
         of ``k`` times the cells of a perturbation (Dunnett 1955, doi:10.2307/2281208).
     n_guides
-        Guides of a perturbation, which share its cells.
+        Guides of a perturbation, which share its cells. ``None`` (default): as many as one of the
+        screen's has (the median), or 1 where guides are not known.
     plate_format
         Wells of a plate, 8, 96 or 384, for the names of the wells.
     posterior_key
@@ -169,7 +171,6 @@ def plan_screen(
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
     _check_words(aim, plate_format)
-    require_count(n_guides, "n_guides")
     fit = _adata.posterior_from(adata, posterior_key)
     pool = read_candidates(candidates, None, fit)
     wanted = read_target(adata, target, fit, str(fit.params["perturbation_key"]))
@@ -178,7 +179,7 @@ def plan_screen(
     wells = split_cells(n_cells, n_perturbations, n_controls, least_cells)
     limits = read_constraints(
         pool.interventions, must=must, never=never, pending=pending, costs=costs,
-        cells_each=wells.each,
+        cells_each=wells.each, control=str(fit.params["control"]),
     )  # fmt: skip
     generator = as_rng(rng)
     known = fit.known(pool.prior)
@@ -189,7 +190,8 @@ def plan_screen(
         fit.posteriors, known, wanted, distance, limits, wells, aim=aim,
         most_new=most_new, fixed_controls=n_controls, rng=generator,
     )  # fmt: skip
-    plate = plate_table(pool, plan, n_guides, plate_format, distance, fit)
+    guides = usual_guides(adata, fit) if n_guides is None else n_guides
+    plate = plate_table(pool, plan, guides, plate_format, distance, fit)
     under_way = limits.under_way
     stored = {
         "plate": plate,
@@ -218,7 +220,7 @@ def plan_screen(
             "most_combined": int(most_combined),
             "n_candidates": len(pool.interventions.names),
             "least_cells": int(least_cells),
-            "n_guides": int(n_guides),
+            "n_guides": int(guides),
             "plate_format": int(plate_format),
             "n_samples": int(n_samples),
             "posterior_key": posterior_key,

@@ -45,6 +45,7 @@ def replay_design(
     layer: str | None = None,
     rng: int | np.random.Generator | None = 0,
     n_jobs: int | None = 1,
+    show_progress: bool = False,
     key_added: str = "replay",
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -117,6 +118,8 @@ def replay_design(
     n_jobs
         Number of processes; the results are the same to the bit for any, and if one is killed
         its share is done by the calling one. ``None`` leaves it to joblib's context.
+    show_progress
+        Whether to show a progress bar.
     key_added
         Name of the results.
     copy
@@ -205,7 +208,10 @@ def replay_design(
             f"labelled {roles.control!r}: lower n_warmup."
         )
         raise ValueError(message)
-    runs = running.run_all(setup.pool, setup.dag, tasks, options, generator, n_jobs=n_jobs)
+    runs = running.run_all(
+        setup.pool, setup.dag, tasks, options, generator, n_jobs=n_jobs,
+        show_progress=show_progress,
+    )  # fmt: skip
     params: dict[str, Any] = {
         "criteria": _adata.strings(options.criteria),
         "held_out": np.array(readings),

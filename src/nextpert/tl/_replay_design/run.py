@@ -70,6 +70,7 @@ def run_all(
     rng: np.random.Generator,
     *,
     n_jobs: int | None,
+    show_progress: bool = False,
 ) -> Runs:
     """Run every criterion on every target, reading and repeat.
 
@@ -85,7 +86,7 @@ def run_all(
         for stream in own
     ]
     results = run_tasks(_one, jobs, n_jobs=n_jobs)
-    done = dict(tqdm(results, "Replayed campaigns", len(jobs), leave=False, delay=5))
+    done = dict(tqdm(results, "Replayed campaigns", len(jobs), disable=not show_progress))
     stacked = [np.stack(part) for part in zip(*(done[i] for i in range(len(jobs))), strict=True)]
     by_target = [x.reshape(len(tasks), options.n_repeats, *x.shape[1:]) for x in stacked]
     return Runs(*(np.ascontiguousarray(np.moveaxis(x, 1, 3)) for x in by_target))
