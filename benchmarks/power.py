@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from itertools import product
 from pathlib import Path
 
@@ -30,13 +29,15 @@ from scipy.stats import nct, ttest_ind_from_stats
 from scipy.stats import t as student
 
 from benchmarks._screens import SOURCES, read_screen
-from benchmarks._stopping import CHANCES, TOLERANCES, campaign, rule_rows
-from benchmarks.few_cells import table
+from benchmarks._stopping import CHANCES, FIRST_SEED, TOLERANCES, drawn, rule_rows, simulated
+from benchmarks.few_cells import read_cells, table
+from benchmarks.own_state import above_noise
+from benchmarks.replays import as_pool
 from nextpert.core.plan.layout import Layout
 from nextpert.core.plan.nearer_chance import NearerChance, draw_noise
 from nextpert.core.plan.power import DistancePrecision, EffectPrecision
 
-TABLES = ("power", "real", "distances", "stopping")
+TABLES = ("power", "real", "distances", "stopping", "stopping_real")
 DRAWS, PAIRS = 40000, 20000
 
 
@@ -158,23 +159,46 @@ def distances_table() -> str:
 
 
 def stopping_table(n_campaigns: int) -> str:
-    """Return how often the rule stops, when, and how often too early."""
+    """Return how often the rule stops, when, and how often too early, in simulated worlds."""
     parts = [
-        f"## Stopping, {n_campaigns} campaigns of at most 12 plates: stopped too early (of those "
-        "stopped), stopped, plates until then"
+        f"## Stopping, {n_campaigns} simulated campaigns of at most 12 plates: stopped too early "
+        "(of those stopped), stopped, plates until then"
     ]
-    for held_out in (False, True):
-        start = time.perf_counter()
-        found = np.array([campaign(seed, held_out=held_out) for seed in range(n_campaigns)])
+    for world, held_out in (("as modelled", False), ("as modelled", True), ("programs", True)):
+        seeds = range(FIRST_SEED, FIRST_SEED + n_campaigns)
         where = "The target's own perturbation held out" if held_out else "In the pool"
-        print(f"{where}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-        heads = [f"tolerance {tolerance:g}" for tolerance in TOLERANCES]
-        parts += [f"{where}:", table(["rule", *heads], rule_rows(found))]
+        found = np.array([simulated(world, seed, held_out=held_out) for seed in seeds])
+        parts += _rules(f"{where}; {world}", found)
     parts.append(
         f"Rules: the best known is within the tolerance of the best with probability "
         f"{', '.join(f'{c:g}' for c in CHANCES)} or more; or the expected gap is below it."
     )
     return "\n\n".join(parts)
+
+
+def stopping_real_table(folder: Path, n_repeats: int) -> str:
+    """Return the same of campaigns that draw the cells of real screens."""
+    parts = [
+        f"## Stopping on real screens, {n_repeats} repeats of every target above noise, at most 12 "
+        "plates"
+    ]
+    for name in ("papalexi", "tapseq"):
+        cells = read_cells(read_screen(folder, SOURCES[name], name=name), None)
+        pool, targets = as_pool(cells), [j - 1 for j in above_noise(cells)]
+        for held_out in (False, True):
+            where = "held out" if held_out else "in the pool"
+            found = np.array([
+                drawn(pool, target, repeat, held_out=held_out)
+                for target, repeat in product(targets, range(n_repeats))
+            ])  # fmt: skip
+            parts += _rules(f"{name}, {len(targets)} targets, {where}", found)
+    return "\n\n".join(parts)
+
+
+def _rules(title: str, found: np.ndarray) -> list[str]:
+    print(f"{title}: done", file=sys.stderr, flush=True)
+    heads = [f"tolerance {tolerance:g}" for tolerance in TOLERANCES]
+    return [f"{title}:", table(["rule", *heads], rule_rows(found))]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -184,7 +208,8 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=TABLES)
-    parser.add_argument("--campaigns", type=int, default=100)
+    parser.add_argument("--campaigns", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=5, help="of every target of a real screen")
     parser.add_argument("--draws", type=int, default=1000, help="of real cells")
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
@@ -194,6 +219,7 @@ def main(arguments: list[str] | None = None) -> None:
         "real": lambda: real_table(Path(args.data), args.draws),
         "distances": distances_table,
         "stopping": lambda: stopping_table(args.campaigns),
+        "stopping_real": lambda: stopping_real_table(Path(args.data), args.repeats),
     }
     sections = []
     for name in args.tables:
