@@ -80,11 +80,9 @@ def test_plates_hold_what_they_should(halves):
 def test_a_section_has_every_way_and_the_plates_in_full(halves):
     from benchmarks.plan_plate import run
 
-    args = Namespace(splits=2, wells=2, cells=200, graph=False, figures=None)
-    every = run(halves.screen, None, args)
-    text = next(every)
+    args = Namespace(splits=1, wells=2, cells=200, graph=False, figures=None)
+    (text,) = run(halves.screen, None, args)
     assert "screen: 4 of 5 perturbations above noise, 1 splits, plates of 2, no graph" in text
     assert "Plates: 4 measured, 4 others, 4 never tried." in text
     assert text.count("probability_covered") == 4
     assert text.count("| A1 |") == 2
-    assert "2 splits" in next(every)
