@@ -131,6 +131,18 @@ def test_distances_rank_an_unseen_combination_towards_its_state(fitted, truth):
     assert nearest == "A+D"
 
 
+def test_a_plan_takes_interactions_as_the_fit_learned_them(fitted, truth, monkeypatch):
+    def learns(data):
+        pytest.fail("learned again")
+
+    monkeypatch.setattr("nextpert.core.effects.interactions.by_evidence", learns)
+    goal = dict(zip(fitted.var_names, 3 + truth["A+D"], strict=True))
+    npt.tl.plan_screen(fitted, goal, n_perturbations=4, n_cells=200, most_combined=2, n_samples=50)
+    plan = fitted.uns["plan"]
+    assert "A+D" in set(plan["plate"]["perturbation"])
+    assert plan["summary"]["teaches_interactions"].count("+") == 1
+
+
 def labelled(truth, names, genes=GENES, rng=1):
     """Return a screen of cells of some labels; 'A+A' and 'A+control' do what A does."""
     rng = np.random.default_rng(rng)
