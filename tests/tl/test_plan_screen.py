@@ -80,7 +80,14 @@ def test_where_the_best_is_known_wells_go_to_learning(fitted):
     _, _, stored = planned(fitted, candidates="genes")
     assert stored["summary"]["best_known"] == "MYC"
     assert stored["summary"]["probability_known"] == 1.0
-    assert set(planned(fitted, candidates="genes")[0]["aim"]) == {"learn"}
+    wells, _, _ = planned(fitted, candidates="genes")
+    assert wells["aim"].tolist() == ["best", *["learn"] * 7]
+    assert wells["perturbation"].iloc[0] == "MYC"
+    # One that has to be there, or is under way, needs no other well.
+    wells, _, _ = planned(fitted, candidates="genes", must=["MYC"])
+    assert wells["aim"].tolist() == ["must", *["learn"] * 7]
+    wells, _, _ = planned(fitted, candidates="genes", pending=["MYC"])
+    assert set(wells["aim"]) == {"learn"}
 
 
 def test_learning_removes_more_than_other_plates(fitted):

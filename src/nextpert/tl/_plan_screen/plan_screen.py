@@ -60,9 +60,8 @@ def plan_screen(
     of screens favour. To learn the way: one by one the candidate whose cells are expected to
     remove most, beyond those of the wells before, of what is not known of the distances of all
     candidates that may come nearer than doing nothing (causal integrated variance, Zhang et al.
-    2023, doi:10.1038/s42256-023-00719-0). ``aim="both"`` splits the wells by what remains to be
-    gained: the probability that no measured candidate is the nearest, against the share of the
-    uncertainty that this plate can remove.
+    2023, doi:10.1038/s42256-023-00719-0). ``aim="both"`` gives wells to finding the best until
+    the plate holds it with probability 0.95, as far as is known now, and the others to learning.
 
     Parameters
     ----------

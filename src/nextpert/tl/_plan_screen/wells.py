@@ -13,6 +13,7 @@ from nextpert.core.plan.control_share import dunnett_controls
 from nextpert.core.plan.fill_plate import fill_plate
 from nextpert.core.plan.whole_plate import whole_plate
 from nextpert.core.predict.first_order import first_order_distances
+from nextpert.core.predict.ranked_distance import probability_nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
 
 AIMS = ("best", "learn", "both")
+# Probability of holding the nearest with which a plate of both aims turns to learning.
+SURE = 0.95
 
 
 class Wells(NamedTuple):
@@ -111,7 +114,6 @@ def choose_wells(
         distances = first_order_distances(
             posteriors, known, target.goal, n_samples=len(distance.draws), rng=rng
         )
-    doubt = 1 - nearest[known[0].n >= wells.least].max(initial=0.0)
     chosen: list[int] = []
     aims: list[str] = []
     for each in (wells.total / wells.size, wells.least):  # smaller wells where money is short
@@ -122,7 +124,7 @@ def choose_wells(
             fill_plate, allowed=limits.allowed, pending=limits.under_way, cost=price,
             budget=limits.budget, new=known[0].n == 0, most_new=most_new,
         )  # fmt: skip
-        chosen, aims = _fill(fill, learned, distances, limits, wells.size, aim, doubt)
+        chosen, aims = _fill(fill, learned, distances, limits, wells.size, aim)
         if chosen:
             break
     cells, n_controls = _cells(chosen, limits, wells, fixed_controls)
@@ -151,14 +153,12 @@ def _fill(
     limits: Constraints,
     size: int,
     aim: str,
-    doubt: float,
 ) -> tuple[list[int], list[str]]:
     """Return candidates for the wells, and the aim of each."""
     chosen = list(limits.must)
-    n_best = {"best": size, "learn": 0}.get(aim)
-    if n_best is None:
-        most = fill(learned.after, size, must=chosen)
-        n_best = _share(doubt, learned.removed([*limits.under_way, *most]), size - len(chosen))
+    n_best = size if aim == "best" else 0
+    if aim == "both" and distances is not None:
+        n_best = _enough(*distances, limits, size - len(chosen))
     aims = ["must"] * len(chosen)
     if n_best and distances is not None:
         rank = _to_find_the_best(*distances, limits, n_best)
@@ -171,10 +171,16 @@ def _fill(
     return chosen, aims
 
 
-def _share(doubt: float, teachable: float, size: int) -> int:
-    """Return the wells that go to finding the best, by what remains to be gained of each aim."""
-    both = doubt + teachable
-    return round(size * doubt / both) if both > 0 else 0
+def _enough(expected: Vector, draws: Vector, limits: Constraints, size: int) -> int:
+    """Return the wells, at most ``size``, that surely enough hold the nearest of all."""
+    nearest = probability_nearest(draws)
+    elsewhere = nearest[[*limits.must, *limits.under_way]].sum()
+    for n in range(size):
+        rank = _to_find_the_best(expected, draws, limits, max(n, 1))
+        rank[limits.must] = -np.inf
+        if elsewhere + nearest[np.argsort(-rank, kind="stable")[:n]].sum() >= SURE:
+            return n
+    return size
 
 
 def _to_find_the_best(expected: Vector, draws: Vector, limits: Constraints, size: int) -> Vector:
