@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -84,6 +85,28 @@ def test_candidates_as_a_table(parts, target, given):
     campaign.mark_failed(["two"])
     campaign.mark_pending(["one"])
     assert campaign.propose(3, 300)["perturbation"].tolist()[:-1] == ["three"]
+
+
+def test_members_that_combinations_alone_tell_of_are_known():
+    rng = np.random.default_rng(0)
+    names = ["A", "B", "C", "A+B", "B+C", "A+G", "C+G"]
+    does = {name: rng.normal(size=12) for name in "ABCG"}
+    label = np.repeat(["control", *names], [300, *[60] * len(names)])
+    mean = [
+        sum((does.get(m, np.zeros(12)) for m in name.split("+")), np.zeros(12)) for name in label
+    ]
+    cells = ad.AnnData(3 + np.array(mean) + rng.normal(size=(len(label), 12)))
+    cells.var_names = [f"g{i}" for i in range(12)]
+    cells.obs["perturbation"] = label
+    wanted = dict(zip(cells.var_names, 3 + does["B"] + does["G"], strict=True))
+    given = {"method": "given", "dag": [("g0", "g1")], "genes": list(cells.var_names)}
+    campaign = npt.Campaign(cells, wanted, learn=given, plan={"n_samples": 50})
+    campaign.mark_pending(["G", "B+G"], n_cells=40)
+    campaign.propose(2, 100)
+    assert campaign.adata.uns["plan"]["pending"]["perturbation"].tolist() == ["G", "B+G"]
+    for unknown in ("H", "A+H"):
+        with pytest.raises(ValueError, match=f"Neither measured, .* {unknown.replace('+', '.')}"):
+            campaign.mark_pending([unknown])
 
 
 def test_a_target_of_many_parts_is_kept(parts, given, tmp_path):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nextpert import _adata
+from nextpert.tl._design_interventions.candidates import can_be_candidate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -50,12 +51,13 @@ def plate_options(
 
 def require_known(cells: ad.AnnData, names: Collection[str], plan: Mapping[str, Any]) -> None:
     """Raise if a name is no perturbation that could be on a plate; close matches are given."""
+    fit = _adata.posterior_from(cells)
     known = {*_measured(cells), *_genes(cells), *_names(cells, plan)}
     control = str(cells.uns["dag_blr"]["params"]["control"])
     if control in names:
         message = f"{control!r} are the controls, on every plate: name perturbations alone."
         raise ValueError(message)
-    unknown = [name for name in names if name not in known and not _targets(cells, name)]
+    unknown = [name for name in names if name not in known and not can_be_candidate(name, fit)]
     if unknown:
         message = (
             f"Neither measured, nor candidates, nor genes of the panel: "

@@ -82,6 +82,15 @@ def read_candidates(candidates: Any, shift: Any, fit: FittedPosterior) -> Candid
     return Candidates.exact(given)
 
 
+def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
+    """Whether a label can be among the candidates, by its own cells, its genes or its members."""
+    try:
+        _targets(name, fit, members_seen(fit), told_in_company(fit))
+    except ValueError:
+        return False
+    return True
+
+
 def _learned(found: Interventions, fit: FittedPosterior) -> Averaged:
     """Return the prior of candidates; combinations without cells do what members do together."""
     return with_combinations(
