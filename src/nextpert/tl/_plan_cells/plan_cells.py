@@ -55,7 +55,9 @@ def plan_cells(
     them. So where guides differ, cells alone do not get below :math:`\tau_g^2/g`, and the plan
     says that it takes more guides. From that follow:
 
-    - the power to find an effect on a gene, by Welch's test against the controls there are;
+    - the power to find an effect on a gene, by Welch's test against the controls there are (in
+      the curves, up to 100 cells, by draws of these, as logarithms of counts are not normal:
+      :func:`~nextpert.core.plan.drawn_power.drawn_power`);
     - the precision of the squared distance to a target
       (:func:`~nextpert.core.cells.mean_distance.mean_distance`);
     - the probability that the nearest perturbation comes out nearer than another
@@ -177,7 +179,7 @@ def plan_cells(
     stored: dict[str, Any] = {
         "genes": genes,
         "curves": curves_table(
-            measured, found, effect=wanted_size["effect"], confidence=float(confidence)
+            measured, found, effect=wanted_size["effect"], confidence=float(confidence), rng=rng
         ),
         "noise": _noise(measured),
     }
