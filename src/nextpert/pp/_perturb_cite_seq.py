@@ -81,21 +81,21 @@ def perturb_cite_seq(
     (doi:10.1038/s42256-023-00719-0), each of which an argument given beside it replaces. Ours
     differ from them:
 
-    ============  ===================  ==================  =======================================
-    choice        paper                default             why
-    ============  ===================  ==================  =======================================
-    controls      ``"no_guide"``       ``"control_guide"`` cells were selected for a guide, so one
-                                                           without was most likely missed, and 9 of
-                                                           10 guides perturb
-    max_guides    1                    ``None``            two guides of one gene, or one beside a
-                                                           control guide, are one perturbation
-    target_sum    1e6 (ln(1 + TPM))    1e4                 of a cell with 10,000 counts, one count
-                                                           is 4.6 and a second adds 0.7 in
-                                                           ln(1 + TPM), so that seen or not is all;
-                                                           at 1e4 it is 0.7 and 0.4
-    min_cells     1                    20                  a mean of fewer is mostly noise
-    panel         ``"zhang2023"``      ``None``            every gene seen in 10 % of the controls
-    ============  ===================  ==================  =======================================
+    ============  ===================  ===================  =======================================
+    choice        paper                default              why
+    ============  ===================  ===================  =======================================
+    controls      ``"no_guide"``       ``"control_guide"``  cells were selected for a guide, so one
+                                                            without was most likely missed, and 9 of
+                                                            10 guides perturb
+    max_guides    1                    ``None``             two guides of one gene, or one beside a
+                                                            control guide, are one perturbation
+    target_sum    1e6 (ln(1 + TPM))    1e4                  of a cell with 10,000 counts, one count
+                                                            is 4.6 and a second adds 0.7 in
+                                                            ln(1 + TPM), so that seen or not is all;
+                                                            at 1e4 it is 0.7 and 0.4
+    min_cells     1                    20                   a mean of fewer is mostly noise
+    panel         ``"zhang2023"``      ``None``             every gene seen in 10 % of the controls
+    ============  ===================  ===================  =======================================
 
     In the TAP-seq screen of Schraivogel et al. 2020, the mean of the 662 cells without a guide lies
     as far from that of cells with a non-targeting guide (6.1 squared units at 1e4 counts a cell)

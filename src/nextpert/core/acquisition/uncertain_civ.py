@@ -53,7 +53,7 @@ class UncertainCiv:
     target
         The wanted mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind, for which
         a wanted mean stands in and weights of the terms (see
-        :func:`~nextpert.core.acquisition._goal_gap.goal_gap`).
+        ``nextpert.core.acquisition._goal_gap``).
     n_cells
         Number of hypothetical cells (the next batch).
     noise_aware

@@ -45,9 +45,9 @@ def uncertain_values(
     criterion
         ``"civ"`` or ``"civ_ow"``: see :class:`UncertainCiv`. ``"greedy"``: the expected squared
         distance to the ideal shift. On draws of the states (see
-        :func:`~nextpert.core.predict.ranked_distance.ranked_distance`): ``"ei"``, the expected
+        :func:`~nextpert.core.ranked_distance`): ``"ei"``, the expected
         squared distance to the target if the better is kept of the candidate and the incumbent
-        (see :func:`kept_distance`); ``"probability"``, minus the probability of being the nearest;
+        (see ``kept_distance``); ``"probability"``, minus the probability of being the nearest;
         ``"thompson"``, the squared distance under a single draw, so that the best of it is a
         candidate drawn by its probability of being the nearest. ``"random"``: uniform numbers.
     posterior

@@ -24,7 +24,8 @@ def matched_random_dag(
     Parameters
     ----------
     in_degree
-        Number of parents of every node, shape ``(n_nodes,)``, as :attr:`Dag.in_degree`.
+        Number of parents of every node, shape ``(n_nodes,)``, as
+        :attr:`~nextpert.core.Dag.in_degree`.
     rng
         Seed or generator.
 

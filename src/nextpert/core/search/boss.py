@@ -60,7 +60,7 @@ class BossResult:
     best_start: int
     criterion: str
     n_cells: int
-    exogenous_arcs: NDArray[np.bool_]
+    exogenous_arcs: NDArray[np.bool]
 
 
 def boss(

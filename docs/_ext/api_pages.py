@@ -1,0 +1,100 @@
+"""API: one page a public function or class, listed from the packages' own tables of names."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import nextpert
+
+GALLERY = Path(__file__).parents[1] / "_static" / "gallery"
+PACKAGES = {
+    "pp": ("Preprocessing", "From counts and guides to a screen that the tools understand."),
+    "tl": ("Tools", "Learn the graph, fit the posterior, tell effects, rank, plan, judge."),
+    "pl": ("Plots", "One for each result; all of them are in the [gallery](../gallery.md)."),
+    "datasets": ("Data sets", "Real screens, fetched once, and simulated ones."),
+}
+ROOMS = {
+    "cells": "Cells",
+    "graph": "Graphs",
+    "search": "Searches",
+    "posterior": "Posterior",
+    "predict": "Predictions",
+    "effects": "Effects",
+    "acquisition": "Criteria and domains",
+    "plan": "Plans",
+    "simulate": "Models with a known truth",
+    "loop": "Campaigns on a known truth",
+}
+# Beneath them, told of in what is said of the names above.
+PARTS = (
+    "cells.distance_difference.distance_difference",
+    "cells.mean_distance.mean_distance",
+    "cells.spread_within.spread_within",
+    "graph.matched_random_dag.matched_random_dag",
+    "plan.stopping.stopping",
+    "predict.state_draws.state_draws",
+)
+TOP = """# API
+
+Import as `import nextpert as npt`. Functions take an AnnData first, write their results into it,
+and return nothing, unless `copy=True`; an error leaves it as it was. The page of each function says
+which fields it writes and which kinds of arrays it reads.
+
+## The loop of a lab, and what is wanted
+
+"""
+CORE = """# The array core
+
+`nextpert.core` has the mathematics on plain arrays: no AnnData, no pandas, no plots. Use it to put
+together what the tools do not offer; for screens, the [tools](index.md) are the shorter way.
+
+"""
+
+
+def listing(module: str, names: list[str]) -> str:
+    """Return an autosummary of some names, with a page for each."""
+    rows = "\n".join(f"   {name}" for name in names)
+    return (
+        f"```{{eval-rst}}\n.. currentmodule:: {module}\n\n"
+        f".. autosummary::\n   :toctree: generated\n   :nosignatures:\n\n{rows}\n```\n\n"
+    )
+
+
+def pages() -> dict[str, str]:
+    """Return the pages that list all public names."""
+    packages = {name for name in nextpert.__all__ if inspect.ismodule(getattr(nextpert, name))}
+    text = TOP + listing("nextpert", sorted(set(nextpert.__all__) - packages))
+    for name, (title, words) in PACKAGES.items():
+        module = getattr(nextpert, name)
+        text += f"## {title}: `{name}`\n\n{words}\n\n" + listing(
+            module.__name__, list(module.__all__)
+        )
+    text += "## The array core: `core`\n\n```{toctree}\n:maxdepth: 1\n\ncore\n```\n"
+    return {"index.md": text, "core.md": CORE + core()}
+
+
+def core() -> str:
+    """Return the core's names, room by room."""
+    rooms: dict[str, list[str]] = {room: [] for room in ROOMS}
+    for name in nextpert.core.__all__:
+        rooms[getattr(nextpert.core, name).__module__.split(".")[2]].append(name)
+    text = "".join(
+        f"## {ROOMS[room]}\n\n" + listing("nextpert.core", names)
+        for room, names in rooms.items()
+        if names
+    )
+    return text + "## Parts beneath\n\n" + listing("nextpert.core", list(PARTS))
+
+
+def add_to_docstring(
+    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Put the picture to a plot."""
+    _, sub, *rest = [*name.split("."), ""]
+    if what == "function" and sub == "pl" and (GALLERY / f"{rest[0]}.png").exists():
+        picture = ["", f".. image:: /_static/gallery/{rest[0]}.png", "   :alt: what it draws", ""]
+        # Below the summary.
+        end = lines.index("") if "" in lines else len(lines)
+        lines[end:end] = picture

@@ -1,0 +1,60 @@
+"""Benchmarks: the tables of ``benchmarks/``, each with the command that makes it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEAD = """# Benchmarks
+
+Every number that nextpert promises is made by a command of the repository, run in a clone with the
+package installed. The tables below are what these commands wrote; where something was not reached,
+they say so.
+
+"""
+SPEED = "[speed, memory and growth](speed.md) beside peers"
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy tables and pictures, and put titles and commands to those without."""
+    shutil.rmtree(target, ignore_errors=True)
+    readme = (source / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`python .*?`) \| (.*) \|$", readme, re.MULTILINE)
+    rows.insert(0, ("`python -m benchmarks --plot benchmarks/scaling.png`", SPEED))
+    for path in sorted(source.rglob("*")):
+        if path.suffix in (".md", ".png", ".csv"):
+            name = path.relative_to(source)
+            copied = target / ("speed.md" if str(name) == "README.md" else name)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copied)
+            if path.suffix == ".md" and path.parent.name == "results":
+                copied.write_text(with_head(path, rows), encoding="utf-8")
+    (target / "index.md").write_text(HEAD + listed(rows), encoding="utf-8")
+
+
+def with_head(path: Path, rows: list[tuple[str, str]]) -> str:
+    """Return a table with a title, and a line on the command that makes it."""
+    text = path.read_text(encoding="utf-8")
+    found = [
+        (command, label)
+        for command, words in rows
+        for label in re.findall(rf"\[([^\]]*)\]\(results/{path.name}\)", words)
+    ]
+    if not text.startswith("# "):
+        title = found[0][1] if found else path.stem.replace("_", " ")
+        text = f"# {title[0].upper()}{title[1:]}\n\n{text}"
+    commands = [command for command, _ in found if command.strip("`") not in text]
+    return text + "".join(f"\n*Made by {command}.*\n" for command in commands)
+
+
+def listed(rows: list[tuple[str, str]]) -> str:
+    """Return the table of all commands and the tree of pages."""
+    table = ["| table | command |", "|---|---|"]
+    table += [f"| {words} | {command} |" for command, words in rows]
+    tree = ["```{toctree}", ":hidden:", ":glob:", "", "speed", "paper/README", "results/*"]
+    papers = ["paper/results/*", "```"]
+    return "\n".join([*table, "", *tree, *papers, ""])

@@ -1,0 +1,61 @@
+"""Makes the pages that follow from the rest of the repository, before Sphinx looks for pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import api_pages
+import benchmark_pages
+import gallery_page
+import house
+import llms
+import tutorial_pages
+from sphinx.util.matching import patfilter
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+DOCS = Path(__file__).parents[1]
+ROOT = DOCS.parent
+
+
+def write(path: Path, text: str) -> None:
+    """Write a page, unless it says the same already: Sphinx reads again what is newer."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def make(app: Sphinx, config: Any) -> None:
+    """Make all pages."""
+    for folder, pages in (
+        ("api", api_pages.pages()),
+        ("", gallery_page.pages(DOCS)),
+        ("_static", {"house.svg": house.drawing(ROOT)}),
+    ):
+        for name, text in pages.items():
+            write(DOCS / folder / name, text)
+    benchmark_pages.copy(ROOT / "benchmarks", DOCS / "benchmarks")
+    tutorial_pages.copy(ROOT / "tutorials", DOCS / "tutorials")
+
+
+def without_empty_globs(app: Sphinx, name: str, source: list[str]) -> None:
+    """Take patterns that no page fits yet out of the tree of ``index``."""
+    if name == "index":
+        found = app.env.found_docs
+        source[0] = "".join(
+            line
+            for line in source[0].splitlines(keepends=True)
+            if "*" not in line or patfilter(found, line.strip())
+        )
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Connect the steps to Sphinx."""
+    app.connect("config-inited", make)
+    # After napoleon, which turns numpydoc sections into fields.
+    app.connect("autodoc-process-docstring", api_pages.add_to_docstring, priority=900)
+    app.connect("source-read", without_empty_globs)
+    app.connect("build-finished", llms.write)
+    return {"parallel_read_safe": True}
