@@ -10,7 +10,7 @@ import pytest
 from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.plan._plate_criterion import PlateCriterion
 from nextpert.core.plan.allocation import allocate_cells
-from nextpert.core.plan.whole_plate import fill_wells, whole_plate
+from nextpert.core.plan.whole_plate import fill_wells, removed_by_wells, whole_plate
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -128,3 +128,27 @@ def test_candidates_chosen_before_are_held_against_every_other_plate(pools):
             whole_plate(blr, known, target, 2, 60, chosen=bad)
     with pytest.raises(ValueError, match="chosen must be 2 candidates"):
         whole_plate(blr, known, target, 2, 60, chosen=[0, 1], never=[1])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_shares_removed_are_those_of_the_acquisition_where_cells_are_alike(seed, pools):
+    blr, known, target, _ = (pools.several if seed % 2 else pools.one)(seed)
+    chosen = list(range(min(known.n_perturbations, 3)))
+    civ = UncertainCiv(blr, known, target, n_cells=20, noise_aware=True)
+    wanted = [civ.removed_after(chosen[:i])[j] for i, j in enumerate(chosen)]
+    found = removed_by_wells(blr, known, target, chosen, [20] * len(chosen), gap_cells=20)
+    np.testing.assert_allclose(found, wanted, rtol=1e-9)
+
+
+def test_shares_removed_are_those_of_the_cells_given(pools):
+    blr, known, target, _ = pools.one(5)
+    plate = whole_plate(blr, known, target, 2, 60, least=5)
+    found = removed_by_wells(blr, known, target, plate.chosen, plate.cells)
+    assert found[1] == pytest.approx(plate.removed)
+    assert found[0] < found[1]
+    pending = np.zeros(known.n_perturbations)
+    pending[plate.chosen[0]] = plate.cells[0]
+    later = removed_by_wells(
+        blr, known, target, plate.chosen[1:], plate.cells[1:], pending=pending, gap_cells=60
+    )
+    assert later[0] == pytest.approx(plate.removed)

@@ -79,10 +79,15 @@ class PlateCriterion:
         gap = require_positive(n_cells if gap_cells is None else gap_cells, "gap_cells")
         self.parts = [GraphPart(*pair, point, counts, self.weights, gap) for pair in pairs]
         self.shares = weights_of(pairs).tolist()
-        for part in self.parts:
-            part.settle(self.n_cells + self.pending.sum())
+        self.settle(self.n_cells)
         alone = np.any([part.alone for part in self.parts], axis=0)
         self.alone = np.flatnonzero(alone | (self.pending > 0))
+
+    @one_thread()
+    def settle(self, n_cells: float) -> None:
+        """Reckon noise as after so many cells, and those under way."""
+        for part in self.parts:
+            part.settle(n_cells + self.pending.sum())
 
     @one_thread()
     def before(self) -> float:

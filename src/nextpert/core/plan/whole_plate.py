@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core._checks import as_nodes, require_count
+from nextpert.core._checks import as_nodes, as_vector, require_count
 from nextpert.core.plan._plate_criterion import PlateCriterion
 from nextpert.core.plan.allocation import allocate, read_limits
 from nextpert.core.plan.whole_bound import Wells, bound_plates
@@ -130,6 +130,53 @@ def whole_plate(
     bound, before = bound_plates(criterion, wells, on_plate, tolerance), criterion.before()
     removed = 1 - value / before if before > 0 else 0.0
     return WholePlate(place, cells, value, bound, removed)
+
+
+def removed_by_wells(
+    posterior: DagBlr | Sequence[DagBlr],
+    shifts: ShiftPosterior | Sequence[ShiftPosterior],
+    target: ArrayLike | Goal,
+    chosen: Sequence[int],
+    cells: ArrayLike,
+    *,
+    pending: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    gap_cells: float | None = None,
+) -> Vector:
+    """Return the shares of CIV that the first well of a plate, the first two and so on remove.
+
+    Parameters
+    ----------
+    posterior, shifts, target, pending, weights, gap_cells
+        As in :func:`allocate_cells`; what cells under way remove is counted too.
+    chosen, cells
+        Candidates in the order of the wells, and cells of each.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Dag, DagBlr
+    >>> from nextpert.core.plan.whole_plate import removed_by_wells
+    >>> from nextpert.core.posterior.shift_posterior import ShiftPosterior
+    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
+    >>> known = ShiftPosterior.exact([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+    >>> removed_by_wells(blr, known, [1.0, 0.0], [0, 2], [15, 5]).round(3).tolist()
+    [0.99, 0.991]
+    """
+    wells, cells = np.array(chosen, dtype=np.int64), as_vector(cells, len(chosen), "cells")
+    criterion = PlateCriterion(
+        posterior, shifts, target, float(cells.sum()),
+        gap_cells=gap_cells, weights=weights, pending=pending,
+    )  # fmt: skip
+    on_plate, removed = np.zeros(criterion.size), []
+    for j, n in zip(wells, cells, strict=True):
+        on_plate[j] += n
+        criterion.settle(float(on_plate.sum()))
+        working = criterion.work_on(wells)
+        before = criterion.before()
+        value = working.look(on_plate[working.columns]).value
+        removed.append(1 - value / before if before > 0 else 0.0)
+    return np.array(removed)
 
 
 def fill_wells(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.plan.best_plate import best_plate, probable_plate
 from nextpert.core.plan.control_share import dunnett_controls
 from nextpert.core.plan.fill_plate import fill_plate
-from nextpert.core.plan.whole_plate import whole_plate
+from nextpert.core.plan.whole_plate import removed_by_wells, whole_plate
 from nextpert.core.predict.first_order import first_order_distances
 from nextpert.core.predict.ranked_distance import probability_nearest
 
@@ -129,20 +129,24 @@ def choose_wells(
             break
     cells, n_controls = _cells(chosen, limits, wells, fixed_controls)
     chosen, before = chosen[: len(cells)], limits.under_way
+    # As the wells were chosen: by the gap of the mean of a well.
+    options: dict[str, Any] = {
+        "pending": limits.pending, "weights": weights, "gap_cells": wells.each,
+    }  # fmt: skip
     # To learn, cells go where they teach most; to find the best, all are given the same chance.
     alike = None if aim == "learn" else int(cells.min())
     split = whole_plate(
         posteriors, known, target.goal, len(chosen),
         int(cells.sum()) if alike is None else alike * len(chosen),
         chosen=chosen, must=limits.must, never=np.flatnonzero(~limits.allowed),
-        pending=limits.pending, least=alike or wells.least, most=alike, weights=weights,
+        least=alike or wells.least, most=alike, **options,
     )  # fmt: skip
     cells = split.cells if alike is None else cells
-    removed = [learned.removed([*before, *chosen[: i + 1]]) for i in range(len(chosen))]
+    removed = removed_by_wells(posteriors, known, target.goal, chosen, cells, **options)
     covered = np.minimum(nearest[before].sum() + np.cumsum(nearest[chosen]), 1.0)
     return Plan(
         chosen, aims[: len(cells)], cells, limits.cost[chosen] + limits.cell_cost * cells,
-        covered, np.array(removed), n_controls, limits.cell_cost * n_controls, split.within,
+        covered, removed, n_controls, limits.cell_cost * n_controls, split.within,
     )  # fmt: skip
 
 
