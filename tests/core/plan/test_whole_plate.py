@@ -11,6 +11,7 @@ from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.plan._plate_criterion import PlateCriterion
 from nextpert.core.plan.allocation import allocate_cells
 from nextpert.core.plan.whole_plate import fill_wells, removed_by_wells, whole_plate
+from nextpert.core.posterior.shift_posterior import ShiftPosterior
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -152,3 +153,25 @@ def test_shares_removed_are_those_of_the_cells_given(pools):
         blr, known, target, plate.chosen[1:], plate.cells[1:], pending=pending, gap_cells=60
     )
     assert later[0] == pytest.approx(plate.removed)
+
+
+def test_exchanges_find_what_equal_wells_miss(pools):
+    gains = []
+    for seed in (3, 4, 26, 33, 43, 45, 51):
+        blr, known, target, _ = pools.one(seed)
+        known = ShiftPosterior.exact(known.prior)
+        m = known.n_perturbations
+        k = min(2, m - 1)
+        criterion = PlateCriterion(blr, known, target, 200)
+        greedy = fill_wells(criterion, [], np.ones(m, dtype=bool), k, 200 / k)
+        alone = whole_plate(blr, known, target, k, 200, least=5, chosen=greedy)
+        plate = whole_plate(blr, known, target, k, 200, least=5)
+        assert plate.value <= alone.value
+        assert plate.cells.sum() == 200
+        assert plate.bound <= plate.value * (1 + 1e-9)
+        gains.append(1 - plate.value / alone.value)
+        if plate.value < alone.value:
+            must = [greedy[-1]]
+            held = whole_plate(blr, known, target, k, 200, least=5, must=must)
+            assert held.chosen[0] == must[0]
+    assert sum(gain > 0.01 for gain in gains) >= 3

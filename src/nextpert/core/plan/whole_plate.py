@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
 
 _EXACT = 32  # candidates valued exactly at a time
+_PASSES = 3  # over the wells, each given to the best candidate for it
 
 
 class WholePlate(NamedTuple):
@@ -69,7 +70,8 @@ def whole_plate(
 
     Wells are filled one by one, all with as many cells, each with the candidate that takes most
     from the criterion given those before (exactly, not by slopes). The cells are then split anew
-    among the chosen (:func:`allocate_cells`) and rounded.
+    among the chosen (:func:`allocate_cells`) and rounded. Where the certificate leaves room, each
+    well is given once more to the candidate that is best beside the others.
 
     Parameters
     ----------
@@ -120,16 +122,21 @@ def whole_plate(
         _check_chosen(list(chosen), list(first), allowed, n_wells)
     _check(allowed, list(first), n_wells, n_cells, least, most)
     limits = read_limits(size, float(n_cells), None, 0.0, np.where(allowed, most or n_cells, 0.0))
+    filled = chosen is None
     if chosen is None:
         chosen = fill_wells(criterion, list(first), allowed, n_wells, n_cells / n_wells)
-    place = np.array(chosen, dtype=np.int64)
-    cells, value = _split(criterion, limits, place, least)
-    on_plate = np.zeros(size)
-    on_plate[place] = cells
+    plate = _split(criterion, limits, np.array(chosen, dtype=np.int64), least)
     wells = Wells(n_wells, float(n_cells), float(least), limits.most, list(first))
-    bound, before = bound_plates(criterion, wells, on_plate, tolerance), criterion.before()
-    removed = 1 - value / before if before > 0 else 0.0
-    return WholePlate(place, cells, value, bound, removed)
+    bound = bound_plates(criterion, wells, plate.cells_of(size), tolerance)
+    if filled and plate.value - bound > tolerance * plate.value:
+        better = _exchange(criterion, limits, plate, allowed, list(first), least)
+        if better.value < plate.value:
+            plate = better
+            again = bound_plates(criterion, wells, plate.cells_of(size), tolerance)
+            bound = max(bound, again)
+    before = criterion.before()
+    removed = 1 - plate.value / before if before > 0 else 0.0
+    return WholePlate(plate.chosen, plate.cells, plate.value, bound, removed)
 
 
 def removed_by_wells(
@@ -213,18 +220,60 @@ def _best(look: Look, candidates: Index, cells: float) -> int:
     return best
 
 
-def _split(
-    criterion: PlateCriterion, limits: Limits, chosen: Index, least: int
-) -> tuple[Index, float]:
-    """Split the cells among the chosen, in whole cells; return them and what they leave."""
+class _Split(NamedTuple):
+    """Wells, their cells, and what they leave of the criterion."""
+
+    chosen: Index
+    cells: Index
+    value: float
+
+    def cells_of(self, size: int) -> Vector:
+        """Return the cells of every candidate."""
+        cells = np.zeros(size)
+        cells[self.chosen] = self.cells
+        return cells
+
+
+def _split(criterion: PlateCriterion, limits: Limits, chosen: Index, least: int) -> _Split:
+    """Split the cells among the chosen, in whole cells."""
     low, high = np.zeros(criterion.size), np.zeros(criterion.size)
     low[chosen], high[chosen] = least, limits.most[chosen]
     found = allocate(criterion, limits._replace(least=low, most=high), 1e-6)
     cells = _whole(found.cells[chosen], round(limits.budget), high[chosen])
-    all_cells = np.zeros(criterion.size)
-    all_cells[chosen] = cells
-    working = criterion.work_on(chosen)
-    return cells, working.look(all_cells[working.columns]).value
+    split, working = _Split(chosen, cells, np.inf), criterion.work_on(chosen)
+    return split._replace(value=working.look(split.cells_of(criterion.size)[working.columns]).value)
+
+
+def _exchange(
+    criterion: PlateCriterion,
+    limits: Limits,
+    plate: _Split,
+    allowed: NDArray[np.bool_],
+    must: Sequence[int],
+    least: int,
+) -> _Split:
+    """Give each well in turn to the candidate that its cells are worth most with, while it gains.
+
+    Greedy choice reckons with as many cells in each well; here they are as they were split.
+    """
+    for _ in range(_PASSES):
+        before = plate.value
+        for place in range(len(must), len(plate.chosen)):
+            others, each = np.delete(plate.chosen, place), float(plate.cells[place])
+            cells = plate.cells_of(criterion.size)
+            cells[plate.chosen[place]] = 0.0
+            left = allowed.copy()
+            left[others] = False
+            working = criterion.work_on(others)
+            best = _best(working.look(cells[working.columns]), np.flatnonzero(left), each)
+            if best != plate.chosen[place]:
+                chosen = plate.chosen.copy()
+                chosen[place] = best
+                other = _split(criterion, limits, chosen, least)
+                plate = other if other.value < plate.value * (1 - 1e-9) else plate
+        if plate.value == before:
+            break
+    return plate
 
 
 def _whole(cells: Vector, total: int, most: Vector) -> Index:
