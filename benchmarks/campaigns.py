@@ -15,6 +15,7 @@ import argparse
 import logging
 import os
 import pickle
+import shutil
 import sys
 import tempfile
 import traceback
@@ -82,13 +83,14 @@ class Lab:
     def __init__(self, folder: Path, start: npt.Campaign, later: ad.AnnData) -> None:
         self.root, self.start, self.later = folder, start, later
 
-    def work(self, path: Path) -> Found:
+    def work(self, path: Path, saved: Callable[[], object] = lambda: None) -> Found:
         """Do what is left to do, by what the file says; return the plan and what was noted."""
         campaign = self.start
         if path.exists() or path.with_name(f".{path.stem}.before{path.suffix}").exists():
             campaign = npt.Campaign.load(path)
         else:
             campaign.save(path)
+            saved()
         steps: list[Callable[[], object]] = [
             lambda: campaign.propose(2, 200),
             lambda: campaign.mark_failed(["CD58"], reason="no cells"),
@@ -99,6 +101,7 @@ class Lab:
         for step in steps[len(happened) - 1 :]:
             step()
             campaign.save(path)
+            saved()
         return {
             "plate": campaign.adata.uns["plan"]["plate"].to_csv(),
             "history": campaign.history.drop(columns="when").to_csv(),
@@ -106,20 +109,35 @@ class Lab:
         }
 
     def killed(self, ending: str, points: int) -> tuple[int, int]:
-        """Return the number of kills, and after how many the same plan came out."""
+        """Return the number of kills, and after how many the same plan came out.
+
+        A trial starts from the file as it was after the last save before the kill.
+        """
         path = self.fresh(ending)
 
-        def counted() -> Found:
-            changes = Changes(path.parent)
-            return {**self.work(path), "n": changes.count}
+        def kept(n_saves: int) -> Path:
+            return self.root / f"{ending} after {n_saves}"
 
-        whole = self.ask(counted)
-        n = whole.pop("n")
+        def followed() -> Found:
+            changes, marks = Changes(path.parent), [0]
+
+            def keep() -> None:
+                shutil.copytree(path.parent, kept(len(marks)))
+                marks.append(changes.count)
+
+            return {**self.work(path, keep), "marks": marks}
+
+        whole = self.ask(followed)
+        marks = whole.pop("marks")
         n_killed = n_good = 0
-        for last in np.unique(np.linspace(1, n, points).astype(int)).tolist():
-            path = self.fresh(ending)
-            n_killed += self.ask(lambda: (Changes(path.parent, last), self.work(path))) is None  # noqa: B023
-            n_good += self.ask(lambda: self.work(path)) == whole  # noqa: B023
+        for last in np.unique(np.linspace(1, marks[-1], points).astype(int)).tolist():
+            n_saves = int(np.searchsorted(marks, last)) - 1
+            trial = self.fresh(ending)
+            if n_saves:
+                shutil.copytree(kept(n_saves), trial.parent, dirs_exist_ok=True)
+            at = last - marks[n_saves]
+            n_killed += self.ask(lambda: (Changes(trial.parent, at), self.work(trial))) is None  # noqa: B023
+            n_good += self.ask(lambda: self.work(trial)) == whole  # noqa: B023
         return n_killed, n_good
 
     def cut(self, ending: str, cuts: int) -> tuple[int, int]:
