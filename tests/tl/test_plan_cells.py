@@ -13,12 +13,10 @@ from nextpert._adata import posterior_from
 from nextpert.core.cells.distance_difference import distance_difference
 from nextpert.core.cells.mean_distance import mean_distance
 from nextpert.core.cells.moments import Moments
-from nextpert.core.plan.drawn_power import drawn_power
 from nextpert.core.plan.layout import Layout
 from nextpert.core.plan.power import EffectPrecision
 from nextpert.core.plan.stopping import stopping
 from nextpert.core.predict.ranked_distance import ranked_distance
-from nextpert.tl._plan_cells.screen import read_measured
 
 
 @pytest.fixture(scope="module")
@@ -84,22 +82,6 @@ def test_genes_are_those_of_the_core_with_the_screens_noise(fitted):
     assert set(found["curves"]) == {"n_guides", "n_cells", "half_width", "power"}
     assert found["params"]["effect"] == 0.3
     assert "A change of 0.3 is found with probability 90 %" in found["verdict"]
-
-
-def test_power_of_few_cells_is_by_draws_of_the_controls(fitted):
-    control = (fitted.obs["perturbation"] == "control").to_numpy()
-    rare = (np.random.default_rng(0).random(control.sum()) < 0.1) * 2.0
-    fitted.X[control, 0] = rare  # seen in few of the cells
-    npt.tl.fit_dag_blr(fitted)
-    npt.tl.plan_cells(fitted, effect=0.5)
-    curve = fitted.uns["plan_cells"]["curves"].set_index("n_cells")["power"]
-    plan = read_measured(fitted, posterior_from(fitted), None, None).effects()
-    for n in (5, 30):
-        drawn = drawn_power(plan, cells_of(fitted, "control"), [n], 0.5, rng=1).mean()
-        np.testing.assert_allclose(curve[n], drawn, atol=0.03)
-    np.testing.assert_allclose(curve[500], plan.power([500], 0.5).mean(), rtol=1e-9)
-    closed = [plan.power([n], 0.5).mean() for n in (5, 7, 10)]
-    assert np.abs(curve[[5, 7, 10]] - closed).max() > 0.01
 
 
 def test_distances_and_their_precision_are_those_of_the_estimators(fitted):

@@ -68,6 +68,9 @@ def stopping(
     while who asks looks for one that was. With all draws about expected states the best known
     gained as well, and it was chosen for looking near.
 
+    The rule cannot know what few cells hide: a candidate of strong effect whose 10 cells were taken
+    to do little, by shrinkage, counts as tried (``python -m benchmarks.power``).
+
     Candidates never tried may hold more than the model expects of them: so they are taken, too, to
     be like those measured, and the chance that one of them is nearer by more than the tolerance is
     :func:`record_chance`. No candidate comes nearer than the target, so that a best known that is

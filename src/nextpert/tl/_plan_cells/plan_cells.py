@@ -55,17 +55,16 @@ def plan_cells(
     them. So where guides differ, cells alone do not get below :math:`\tau_g^2/g`, and the plan
     says that it takes more guides. From that follow:
 
-    - the power to find an effect on a gene, by Welch's test against the controls there are (in
-      the curves, up to 100 cells, by draws of these, as logarithms of counts are not normal:
-      :func:`~nextpert.core.plan.drawn_power.drawn_power`);
+    - the power to find an effect on a gene, by Welch's test against the controls there are;
     - the precision of the squared distance to a target
       (:func:`~nextpert.core.cells.mean_distance.mean_distance`);
     - the probability that the nearest perturbation comes out nearer than another
       (:class:`~nextpert.core.plan.nearer_chance.NearerChance`, by draws of the means' errors).
 
     With a target it also says whether to stop, by the fit: whether the best perturbation known is,
-    with probability .9, within ``tolerance`` of the best candidate there is
-    (:func:`~nextpert.core.plan.stopping.stopping`).
+    with probability .9, within ``tolerance`` of the best candidate there is, those never tried
+    taken to be like those tried (:func:`~nextpert.core.plan.stopping.stopping`). Power counts rises
+    and falls alike; of few cells one of the two is found more often, as counts are skewed.
 
     Power and precision are those of means of cells. Shrinkage (:func:`perturbation_effects`) needs
     fewer cells for the same error, so that these numbers are on the safe side. Draw the curves with
@@ -179,7 +178,7 @@ def plan_cells(
     stored: dict[str, Any] = {
         "genes": genes,
         "curves": curves_table(
-            measured, found, effect=wanted_size["effect"], confidence=float(confidence), rng=rng
+            measured, found, effect=wanted_size["effect"], confidence=float(confidence)
         ),
         "noise": _noise(measured),
     }

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from nextpert._adata import FittedPosterior
 
-_CONTROLS = 2000  # control cells that are read to draw from
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -34,14 +32,11 @@ class Measured:
         Of controls (group 0) and perturbations.
     layout
         Guides and replicates planned for.
-    control
-        Some of the control cells, less what their batches add, shape ``(n_cells, n_genes)``.
     """
 
     names: list[str]
     noise: ScreenNoise
     layout: Layout
-    control: NDArray[np.float64]
 
     @property
     def n_cells(self) -> NDArray[np.int64]:
@@ -97,11 +92,7 @@ def read_measured(
         noise.guide_variance,
         noise.replicate_variance,
     )
-    every = np.flatnonzero(environments.codes >= 0)
-    own = np.array(environments.perturbation) == roles.control
-    control = every[own[environments.codes[every]]]
-    some = control[:: max(len(control) // _CONTROLS, 1)][:_CONTROLS]
-    return Measured(names, noise, planned, _values(adata, fit, roles.layer, some, batches))
+    return Measured(names, noise, planned)
 
 
 def usual_guides(adata: ad.AnnData, fit: FittedPosterior) -> int:
@@ -115,21 +106,6 @@ def usual_guides(adata: ad.AnnData, fit: FittedPosterior) -> int:
     told = (group >= 0) & (guide >= 0)
     pairs = np.unique(np.column_stack([group[told], guide[told]]), axis=0)
     return _usual(np.bincount(1 + pairs[:, 0], minlength=1 + len(names)))
-
-
-def _values(
-    adata: ad.AnnData,
-    fit: FittedPosterior,
-    layer: str | None,
-    cells: NDArray[np.int64],
-    batches: _adata.Batches | None,
-) -> NDArray[np.float64]:
-    """Return the values of some cells, less what their batches add."""
-    parts = []
-    for rows, values in _adata.read_blocks(adata, fit.columns, cells, layer=layer):
-        dense = values if isinstance(values, np.ndarray) else values.toarray()
-        parts.append(dense - (0.0 if batches is None else batches.of_cells(rows)))
-    return np.concatenate(parts)
 
 
 def _usual(counts: NDArray[np.int64]) -> int:

@@ -9,18 +9,13 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert.core.plan.drawn_power import drawn_power
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from nextpert.core.plan.power import EffectPrecision
     from nextpert.tl._plan_cells.distances import Distances
     from nextpert.tl._plan_cells.screen import Measured
 
 CELLS = (5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000)
 GUIDES = (1, 2, 4, 8)
-FEW = 100  # cells up to which power comes by draws
 
 
 def genes_table(
@@ -44,12 +39,7 @@ def genes_table(
 
 
 def curves_table(
-    measured: Measured,
-    found: Distances | None,
-    *,
-    effect: float,
-    confidence: float,
-    rng: int | np.random.Generator | None,
+    measured: Measured, found: Distances | None, *, effect: float, confidence: float
 ) -> pd.DataFrame:
     """Return one row a number of guides and cells: precision, power, chance of the right choice."""
     planned = measured.layout
@@ -63,7 +53,7 @@ def curves_table(
             "n_guides": np.full(len(cells), g, np.int64),
             "n_cells": cells.astype(np.int64),
             "half_width": np.median(plan.half_width(cells, confidence), axis=1),
-            "power": _power(plan, measured, cells, effect, confidence, rng).mean(axis=1),
+            "power": plan.power(cells, effect, confidence).mean(axis=1),
         }
         if found is not None and apart is not None:
             nothing = found.nothing if found.nothing > 0 else np.nan
@@ -72,18 +62,3 @@ def curves_table(
             part["right_choice"] = replace(apart, layout=layout).chance(cells)
         parts.append(pd.DataFrame(part))
     return pd.concat(parts, ignore_index=True)
-
-
-def _power(
-    plan: EffectPrecision,
-    measured: Measured,
-    cells: NDArray[np.int64],
-    effect: float,
-    confidence: float,
-    rng: int | np.random.Generator | None,
-) -> NDArray[np.float64]:
-    """Return the power by numbers of cells and genes: of few cells by draws of the controls."""
-    found, few = plan.power(cells, effect, confidence), cells <= FEW
-    if few.any():
-        found[few] = drawn_power(plan, measured.control, cells[few], effect, confidence, rng=rng)
-    return found
