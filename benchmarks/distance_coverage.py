@@ -5,10 +5,10 @@ means to hold, and of the last n cells (1,000: at most all of them) with all con
 graph, fit and ranking know; or none at all, a perturbation left out of everything. Towards the
 states of the strongest perturbations: how often the 90 % interval of the ranking holds the distance
 of the mean held out (less what its sampling adds). The interval is about the true mean, so it is
-asked twice: as it stands, and with the sampling of the mean held out added to both ends. The target
-is taken as given, so that its error is on neither side. Median half width of the interval and 1.64
-standard errors of the distance held out, in units of the distance of doing nothing. After ± the
-standard error over splits, of the same cells, so too small for another screen.
+asked twice: as it stands, and as the interval of what such a mean will show, its sampling added to
+every draw. The target is taken as given, so that its error is on neither side. Median half width of
+the interval and 1.64 standard errors of the distance held out, in units of the distance of doing
+nothing. After ± the standard error over splits, of the same cells, so too small for another screen.
 
     python -m benchmarks.distance_coverage                  # some minutes; data: NEXTPERT_DATA
 """
@@ -25,8 +25,10 @@ import numpy as np
 
 import nextpert as npt
 from benchmarks._screens import Screen, Source, add_arguments, screens_of
-from nextpert.core import Moments
+from nextpert._adata import posterior_from
+from nextpert.core import Moments, ranked_distance
 from nextpert.core.cells.mean_distance import mean_distance
+from nextpert.tl._design_interventions.candidates import read_candidates
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -80,20 +82,21 @@ class Thirds:
         return adata
 
     def asked(self, adata: ad.AnnData, names: list[str]) -> list[tuple[float, ...]]:
-        """Return predicted distance and interval, that held out and its error, over nothing's."""
-        rows = []
+        """Return both intervals, the distance held out and its error, over that of nothing."""
+        fit, rng, rows = posterior_from(adata), np.random.default_rng(0), []
         for target, state in self.states.items():
             others = [name for name in names if name != target]
             if not others:
                 continue
-            npt.tl.design_interventions(adata, state, acquisition="civ", candidates=others)
-            table = adata.uns["design"]["ranking"].set_index("perturbation").loc[others]
+            known = fit.known(read_candidates(others, None, fit).prior)
             goal = np.array(list(state.values()))
-            shown = table[["predicted_distance", "predicted_low", "predicted_high"]].to_numpy(float)
-            unit = float((table["predicted_distance"] / table["relative_distance"]).iloc[0])
-            for name, row in zip(others, shown, strict=True):
+            drawn = ranked_distance(fit.posteriors, known, goal, rng=0)
+            unit = float(drawn.mean[-1])
+            for k, name in enumerate(others):
                 found = mean_distance(self.held[name], goal)
-                rows.append((*(row / unit), found.estimate / unit, found.sd / unit))
+                seen = drawn.draws[:, k] + found.sd * rng.standard_normal(len(drawn.draws))
+                ends = (drawn.low[k], drawn.high[k], *np.quantile(seen, [0.05, 0.95]))
+                rows.append(tuple(x / unit for x in (*ends, found.estimate, found.sd)))
         return rows
 
 
@@ -101,14 +104,12 @@ def shown(name: str, n: str, splits: list[list[tuple[float, ...]]]) -> str:
     """Return a row of the table, from the distances of every split."""
     held = []
     for rows in splits:
-        mean, low, high, truth, error = np.array(rows).T
+        low, high, wide_low, wide_high, truth, _ = np.array(rows).T
         plain = (low <= truth) & (truth <= high)
-        wide_low = mean - np.hypot(mean - low, Z * error)
-        wide_high = mean + np.hypot(high - mean, Z * error)
         added = (wide_low <= truth) & (truth <= wide_high)
         held.append((100 * plain.mean(), 100 * added.mean()))
     every = np.concatenate([np.array(rows) for rows in splits])
-    width, error = np.median((every[:, 2] - every[:, 1]) / 2), Z * np.median(every[:, 4])
+    width, error = np.median((every[:, 1] - every[:, 0]) / 2), Z * np.median(every[:, 5])
     spread = np.std(held, axis=0, ddof=1) / np.sqrt(len(held)) if len(held) > 1 else None
     shares = [f"{share:.0f}" for share in np.mean(held, axis=0)]
     if spread is not None:

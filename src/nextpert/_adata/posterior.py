@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,13 +19,17 @@ from nextpert._adata.shift_prior import read_shift_prior
 from nextpert._adata.stored import read_stored
 from nextpert._adata.write import read_lists
 from nextpert.core import DagBlr
+from nextpert.core.effects.alike import effects_alike
 from nextpert.core.effects.averaged import Averaged
+from nextpert.core.posterior.pair_shifts import pair_shifts
+from nextpert.core.predict.ranked_distance import expected_states
 
 if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
     from numpy.typing import NDArray
 
+    from nextpert.core.effects.alike import Alike
     from nextpert.core.effects.shift_prior import ShiftPrior
     from nextpert.core.posterior.shift_posterior import ShiftPosterior
 
@@ -91,9 +96,23 @@ class FittedPosterior:
 
     def known(self, prior: Averaged | ShiftPrior) -> list[ShiftPosterior]:
         """Return what is known of shifts on each of these graphs, and what each counts for."""
-        if isinstance(prior, Averaged):
-            return prior.known()
-        return self.averaged.on_graph(prior).known()
+        asked = prior if isinstance(prior, Averaged) else self.averaged.on_graph(prior)
+        known, alike = asked.known(), self._alike
+        if alike is None:
+            return known
+        pairs = zip(known, asked.posteriors, strict=True)
+        return [alike.told(each, blr) for each, blr in pairs]
+
+    @cached_property
+    def _alike(self) -> Alike | None:
+        """How effects go together; ``None`` where fewer than three perturbations tell of it."""
+        seen = np.flatnonzero(self.averaged.main.n > 0)
+        if len(seen) < 3 or self.averaged.main.is_exact:
+            return None
+        models = self.averaged.rows(seen)
+        states = expected_states(pair_shifts(models.posteriors, models.known()))
+        sd = np.sqrt(models.posteriors[-1].noise_var)
+        return effects_alike(states[:-1] - states[-1], sd)
 
 
 def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:

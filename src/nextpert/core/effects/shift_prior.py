@@ -126,7 +126,10 @@ def _draw_components(
     fill_chances(square, counted, TAU2, weights, own, below)
     while True:
         share, spare = np.empty((2, *square.shape))
-        draw_components(below, counted, TAU2, own, rng.random(square.shape), share, spare)
+        # One number for all genes of a perturbation: if its shifts are larger than was thought,
+        # they are larger together. Each gene's own mixture is what it was.
+        uniform = np.broadcast_to(rng.random((len(square), 1)), square.shape)
+        draw_components(below, counted, TAU2, own, uniform, share, spare)
         yield share, spare
 
 

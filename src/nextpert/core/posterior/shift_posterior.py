@@ -48,6 +48,10 @@ class ShiftPosterior:
         Where ``u`` is not normal but a mixture of normals: given a generator, yields share and
         spare variance of components drawn, one after the other and without end. ``share`` and
         ``spare`` then are those of the whole.
+    loadings, rest
+        How what is left of ``u`` goes together: in its draws nodes are correlated as in a
+        covariance ``loadings loadings' + diag(rest)``, shapes ``(n_nodes, n_factors)`` and
+        ``(n_nodes,)``, of which only the correlations count. ``None`` (default): they are not.
     weight
         What this account counts for beside those on other graphs.
     group
@@ -70,6 +74,8 @@ class ShiftPosterior:
     spare: Array
     effect: Array | None = None
     components: Callable[[np.random.Generator], Iterator[tuple[Array, Array]]] | None = None
+    loadings: Array | None = None
+    rest: Array | None = None
     weight: float = 1.0
     group: int = 0
 

@@ -32,10 +32,10 @@ def state_draws(
     """Yield draws of the mean reached by every perturbation, one draw after the other.
 
     The mean is ``(I - B)^-1 (c + a + u)``. Weights and noise variances are drawn from the
-    posterior, the same for every perturbation; given them each ``u`` is drawn by itself, from a
-    component of its own where it is a mixture. So where
-    cells are believed whole the draws scatter about the cells' mean, and where there are none
-    about the graph's prediction. Only one draw is held at a time.
+    posterior, the same for every perturbation; given them ``u`` is drawn, its nodes going together
+    as the shifts say, from components where it is a mixture. So where cells are believed whole the
+    draws scatter about the cells' mean, and where there are none about the graph's prediction.
+    Only one draw is held at a time.
 
     Parameters
     ----------
@@ -113,13 +113,24 @@ def _draws_of_one(
         if drawn is not None:
             share, spare = (_columns(value, nothing) for value in next(drawn))
         if uncertain:
-            rest = np.sqrt(spare * variance[:, None]) * own.standard_normal(spare.shape)
+            rest = np.sqrt(spare * variance[:, None]) * _alike(shifts, spare.shape, own)
         reached = np.empty_like(spare)
         reach_states(
             dag.indptr, dag.indices, dag.order, posterior.vptr, posterior.intercept, draw,
             mean, prior, share, rest, reached,
         )  # fmt: skip
         yield (reached + effect).T
+
+
+def _alike(shifts: ShiftPosterior, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Return standard normals, one column a perturbation, correlated as its shifts are."""
+    drawn = rng.standard_normal(shape)
+    if shifts.loadings is None or shifts.rest is None:
+        return drawn
+    common = rng.standard_normal((shifts.loadings.shape[1], shape[1]))
+    variance = (shifts.loadings**2).sum(axis=1) + shifts.rest
+    own, shared = np.sqrt(shifts.rest / variance), shifts.loadings / np.sqrt(variance)[:, None]
+    return own[:, None] * drawn + shared @ common
 
 
 def _columns(value: Array, nothing: bool) -> Array:
