@@ -259,6 +259,9 @@ BAD = {
     "unknown target": ({"targets": ["MIC"]}, ValueError, "Targets not found.*MIC.*MYC"),
     "targets as a string": ({"targets": "MYC"}, TypeError, r"\['MYC'\]"),
     "control as a target": ({"targets": ["control"]}, ValueError, "control state itself"),
+    "unknown state": ({"targets": [npt.Target(state="MIC")]}, ValueError, "MIC.*MYC"),
+    "gene of a target": ({"targets": [npt.Target(at_least={"X": 1})]}, ValueError, "X"),
+    "reached": ({"targets": [npt.Target(at_least={"MYC": -9})]}, ValueError, "reached"),
     "no target": ({"targets": []}, ValueError, "targets is empty"),
     "a pair": ({"targets": [("MYC", "STK3")]}, TypeError, "targets must be a list of names"),
     "one candidate": ({"candidates": ["MYC"]}, ValueError, r"two candidates.*1 \(MYC\)"),
@@ -332,9 +335,40 @@ def test_a_simulated_replay_is_its_own_and_repeats(screen):
     assert one["params"]["simulated"]
 
 
-def test_a_progress_bar_where_it_is_asked_for(screen, capsys):
+def test_a_target_of_many_parts(screen):
+    own = npt.Target(state="STK3", weights=["MYC", "STK3"])
+    up = npt.Target(at_least={"STK3": 2.0}, at_most={"OXR1": 1.0})
+    targets = [npt.Target(state="MYC"), own, up, npt.Target(state=("batch", "b"))]
+    npt.tl.replay_design(screen, targets, held_out="both", criteria=["best"], **SMALL)
+    stored = screen.uns["replay"]
+    heads = stored["targets"].drop_duplicates("target")
+    said = ["MYC", "STK3; in MYC, STK3", "STK3 >= 2; OXR1 <= 1", "batch=b"]
+    assert heads["target"].tolist() == said
+    assert stored["runs"]["distance"].shape == (4, 2, 2, 4, 4)
+    names = list(stored["environments"]["perturbation"])
+    table = stored["candidates"].set_index(["target", "perturbation"])
+    assert table.loc[(said[1], "STK3"), "is_own"]
+    assert not table.loc[said[2], "is_own"].any()
+    for name in names:
+        mean = dict(
+            zip(screen.uns["dag"]["genes"], cells_of(screen, name).mean(axis=0), strict=True)
+        )
+        wanted = max(2 - mean["STK3"], 0) ** 2 + max(mean["OXR1"] - 1, 0) ** 2
+        assert table.loc[(said[2], name), "distance"] == pytest.approx(wanted)
+    # What is held out is the state that is wanted, where it is one of a perturbation.
+    held = stored["targets"].set_index(["target", "held_out"])["n_candidates"]
+    assert [held[name, True] - held[name, False] for name in said] == [-1, -1, 0, 0]
+    npt.tl.replay_design(
+        screen, ["MYC"], held_out="both", criteria=["best"], key_added="plain", **SMALL
+    )
+    plain = screen.uns["plain"]["runs"]["distance"]
+    np.testing.assert_array_equal(plain[0], stored["runs"]["distance"][0])
+
+
+def test_a_progress_bar_in_a_terminal_alone(screen, capsys, monkeypatch):
     options = {"criteria": ["random"], "n_rounds": 1, "n_repeats": 2}
     npt.tl.replay_design(screen, ["MYC"], **options)
-    assert "Replayed campaigns" not in capsys.readouterr().err
-    npt.tl.replay_design(screen, ["MYC"], show_progress=True, **options)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    npt.tl.replay_design(screen, ["MYC"], **options)
     assert "Replayed campaigns" in capsys.readouterr().err

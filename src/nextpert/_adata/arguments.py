@@ -13,6 +13,8 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
+from nextpert._adata.target import Target
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -258,6 +260,13 @@ def _each(check: Callable[[Any, str], None], *names: str) -> dict[str, Callable[
 
 _maybe_text = partial(_text, none=True)
 _any_names = partial(_names, text=True)
+
+
+def _targets(value: Any, name: str) -> None:  # names, or any nextpert.Target
+    several = isinstance(value, (list, tuple))
+    _names([each for each in value if not isinstance(each, Target)] if several else value, name)
+
+
 CHECKS: dict[str, Callable[[Any, str], None]] = {
     "adata": _annadata,
     "prior_effects": _maybe_annadata,
@@ -305,9 +314,8 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
     "target_sum": partial(_number, word="median", none=True),
     "n_jobs": _jobs,
     "rng": _rng,
-    **_each(
-        _names, "perturbations", "criteria", "targets", "highlight", "exclude", "control_guides"
-    ),
+    **_each(_names, "perturbations", "criteria", "highlight", "exclude", "control_guides"),
+    "targets": _targets,
     **_each(_any_names, "genes", "groups", "panel", "unassigned"),
     "control": _control,
     **_each(_any_names, "subset", "condition"),

@@ -30,7 +30,7 @@ def test_draws_have_the_variance_of_the_states_along_the_gap(run, monkeypatch):
     monkeypatch.setattr(strategies, "_DRAWS", 20_000)
     _, draws = run._distances()
     known, posterior = run.known, run.posterior
-    gap = known.states(posterior) - run.target
+    gap = known.states(posterior) - run.target.states[0]
     np.testing.assert_allclose(run._centre(), (gap**2).sum(axis=1))
     # No arcs: a state is what the cells' mean, the intercept and the shift's rest add up to.
     intercept = posterior.blocks["cov"] * posterior.noise_var

@@ -11,6 +11,8 @@ from nextpert.core._checks import as_rng, require_count, require_finite
 from nextpert.core.cells.distance_difference import distance_difference
 from nextpert.core.cells.mean_distance import mean_distance
 from nextpert.core.cells.moments import Moments
+from nextpert.core.loop.pool_goal import PoolGoal
+from nextpert.core.predict.goal import Goal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,16 +34,21 @@ class Deal:
     orders
         For every perturbation its rows in random order; of the target's those alone that the
         target's mean was not taken from.
-    target_mean
-        Mean of half of the target's cells, shape ``(n_nodes,)``, units of the data.
+    target
+        What is wanted: the mean of half of the target's cells, or a goal with such means.
     first
         All perturbations in random order, in which those are tried that nothing tells apart.
     """
 
     warmup: Index
     orders: list[Index]
-    target_mean: Array
+    target: Goal
     first: Index
+
+    @property
+    def target_mean(self) -> Array:
+        """Mean of half of the target's cells, shape ``(n_nodes,)``, units of the data."""
+        return self.target.states[0]
 
 
 @dataclass(frozen=True)
@@ -126,9 +133,11 @@ class CellPool:
         )
 
     def deal(
-        self, target: int, n_warmup: int, rng: int | np.random.Generator | None = None
+        self, target: int | PoolGoal, n_warmup: int, rng: int | np.random.Generator | None = None
     ) -> Deal:
         """Shuffle controls and cells; half of the target's say where it lies and are not dealt.
+
+        A goal has as many targets as states that are means of the pool's cells.
 
         Raises
         ------
@@ -142,10 +151,16 @@ class CellPool:
         generator = as_rng(rng)
         warmup = generator.choice(len(self.control), wanted, replace=False)
         orders = [self.start[j] + generator.permutation(int(n)) for j, n in enumerate(self.n_cells)]
-        half = len(orders[target]) // 2
-        mean = self.cells[orders[target][:half]].mean(axis=0)
-        orders[target] = orders[target][half:]
-        return Deal(warmup, orders, mean, generator.permutation(self.n_perturbations))
+        means = {}
+        for j in target.used if isinstance(target, PoolGoal) else [target]:
+            half = len(orders[j]) // 2
+            means[j] = self.cells[orders[j][:half]].mean(axis=0)
+            orders[j] = orders[j][half:]
+        if isinstance(target, PoolGoal):
+            goal = target.with_means(means)
+        else:
+            goal = Goal.point(means[target])
+        return Deal(warmup, orders, goal, generator.permutation(self.n_perturbations))
 
     def truth(self, target: int) -> Truth:
         """Return how far every perturbation and the controls lie from a target."""

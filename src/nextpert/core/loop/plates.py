@@ -101,7 +101,7 @@ def replay_plates(
     )
     # In the order of the deal, so that the first of those that are alike is a random one.
     may = deal.first[np.isin(deal.first, _candidates(pool.n_perturbations, candidates))]
-    run = build_strategy(strategy, deal.target_mean, pool.full_shift[may], dag, batch, as_rng(rng))
+    run = build_strategy(strategy, deal.target, pool.full_shift[may], dag, batch, as_rng(rng))
     n_groups = len(may) + 1
     warmup = pool.control[deal.warmup]
     screen = ScreenMoments.from_array(warmup, np.zeros(len(warmup)), n_groups)

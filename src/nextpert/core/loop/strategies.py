@@ -17,6 +17,7 @@ from nextpert.core.effects.shift_prior import UNSEEN_WEIGHTS, ShiftPrior
 from nextpert.core.plan.best_plate import best_plate
 from nextpert.core.posterior.dag_blr import DagBlr
 from nextpert.core.predict.first_order import first_order_distances
+from nextpert.core.predict.goal import as_goal
 from nextpert.core.predict.ranked_distance import ranked_distance
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from nextpert.core.graph.dag import Dag
     from nextpert.core.posterior.shift_posterior import ShiftPosterior
+    from nextpert.core.predict.goal import Goal
 
     Array = NDArray[np.float64]
     Index = NDArray[np.int64]
@@ -57,7 +59,7 @@ class Strategy(Protocol):
 
 def build_strategy(
     name: str,
-    target_mean: Array,
+    target: Array | Goal,
     full_shift: Array,
     dag: Dag,
     n_cells: int,
@@ -73,8 +75,8 @@ def build_strategy(
         are learned from the cells (DAG-BLR); ``"exact_greedy"`` and ``"exact_civ"`` by
         shifts taken as the full ones; ``"means_in_turn"`` and ``"means_thompson"`` by the cells'
         means alone.
-    target_mean
-        The wanted mean, shape ``(n_nodes,)``.
+    target
+        The wanted mean, shape ``(n_nodes,)``; or a goal of any kind.
     full_shift
         Change of own genes by a full knockout or activation, ``(n_candidates, n_nodes)``.
     dag
@@ -92,9 +94,10 @@ def build_strategy(
     if name not in STRATEGIES:
         message = f"Unknown criterion {name!r}: choose from {', '.join(STRATEGIES)}."
         raise ValueError(message)
+    goal = as_goal(target, dag.n_nodes)
     if name in NO_MODEL:
-        return _Means(name, target_mean, rng)
-    return _Modelled(name, target_mean, full_shift, dag, n_cells, rng)
+        return _Means(name, goal, rng)
+    return _Modelled(name, goal, full_shift, dag, n_cells, rng)
 
 
 class _Modelled:
@@ -107,7 +110,7 @@ class _Modelled:
     def __init__(
         self,
         name: str,
-        target: Array,
+        target: Goal,
         full_shift: Array,
         dag: Dag,
         n_cells: int,
@@ -187,7 +190,8 @@ class _Modelled:
 
     def _centre(self) -> Array:
         """Return the squared distances of the expected states."""
-        return ((self.known.states(self.posterior) - self.target) ** 2).sum(axis=1)
+        nothing = self.posterior.predict_mean(np.zeros(self.posterior.n_nodes))
+        return self.target.distance(self.known.states(self.posterior), nothing)
 
     def _distances(self) -> tuple[Array, Array]:
         return first_order_distances(
@@ -195,7 +199,8 @@ class _Modelled:
         )
 
     def recommend(self) -> int:
-        spread = (self.known.spare * self.posterior.noise_var).sum(axis=1)
+        noise = self.known.spare * self.posterior.noise_var
+        spread = np.array([self.target.excess(variance) for variance in noise])
         return int((self._centre() + _DOUBT * spread).argmin())
 
 
@@ -205,7 +210,7 @@ class _Means:
     screen: ScreenMoments
     noise: Array  # variance of a cell, within perturbations
 
-    def __init__(self, name: str, target: Array, rng: np.random.Generator) -> None:
+    def __init__(self, name: str, target: Goal, rng: np.random.Generator) -> None:
         self.in_turn, self.target, self.rng = name == "means_in_turn", target, rng
 
     def see(self, screen: ScreenMoments) -> None:
@@ -220,7 +225,8 @@ class _Means:
         mean, variance = self._posterior()
         drawn = self.rng.standard_normal((_DRAWS, *mean.shape))
         states = mean + np.sqrt(variance) * drawn
-        draws = ((states - self.target) ** 2).sum(axis=2)
+        flat = self.target.distance(states.reshape(-1, mean.shape[1]), self.screen.mean[0])
+        draws = flat.reshape(states.shape[:2])
         return ready[thompson_plate(draws[:, ready], size, self.rng)]
 
     def _posterior(self) -> tuple[Array, Array]:
@@ -239,8 +245,8 @@ class _Means:
 
     def recommend(self) -> int:
         n = self.screen.n[1:]
-        apart = ((self.screen.mean[1:] - self.target) ** 2).sum(axis=1)
-        unbiased = apart - self.noise.sum() / np.maximum(n, 1)
+        apart = self.target.distance(self.screen.mean[1:], self.screen.mean[0])
+        unbiased = apart - self.target.excess(self.noise) / np.maximum(n, 1)
         return int(np.where(n > 0, unbiased, np.inf).argmin())
 
 

@@ -14,7 +14,7 @@ from nextpert.core._checks import as_rng, require_count
 from nextpert.core.loop.strategies import STRATEGIES
 from nextpert.tl._replay_design import run as running
 from nextpert.tl._replay_design import tables, words
-from nextpert.tl._replay_design.setup import Goal, Setup, read_setup
+from nextpert.tl._replay_design.setup import read_setup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,12 +22,16 @@ if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
 
+    from nextpert._adata.target import Target
+    from nextpert.tl._replay_design.goals import Goal
+    from nextpert.tl._replay_design.setup import Setup
+
 logger = logging.getLogger(__name__)
 
 
 def replay_design(
     adata: ad.AnnData,
-    targets: Sequence[str] | None = None,
+    targets: Sequence[str | Target] | None = None,
     *,
     candidates: Sequence[str] | None = None,
     criteria: Sequence[str] = ("best", "random", "means_thompson", "means_in_turn"),
@@ -45,7 +49,6 @@ def replay_design(
     layer: str | None = None,
     rng: int | np.random.Generator | None = 0,
     n_jobs: int | None = 1,
-    show_progress: bool = False,
     key_added: str = "replay",
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -66,8 +69,11 @@ def replay_design(
         Cells x genes, log-normalised expression, with a graph from :func:`learn_dag`. The cells
         replayed are held in memory, dense, on the panel.
     targets
-        Perturbations whose states are to be reached, as labels. ``None`` (default): every
-        candidate that lies three standard errors or more off the control cells.
+        What is to be reached: perturbations, as labels, for the state of each; or
+        :class:`nextpert.Target` of any kind (cells of other groups, signatures, bounds, what to
+        stay away from). States of perturbations in it are those of half of their cells, too, and
+        all cells tell the truth. ``None`` (default): every candidate that lies three standard
+        errors or more off the control cells.
     candidates
         Labels that may be proposed; ``None`` (default) takes all perturbations of 4 cells or more,
         their targets measured or not.
@@ -118,8 +124,6 @@ def replay_design(
     n_jobs
         Number of processes; the results are the same to the bit for any, and if one is killed
         its share is done by the calling one. ``None`` leaves it to joblib's context.
-    show_progress
-        Whether to show a progress bar.
     key_added
         Name of the results.
     copy
@@ -208,10 +212,7 @@ def replay_design(
             f"labelled {roles.control!r}: lower n_warmup."
         )
         raise ValueError(message)
-    runs = running.run_all(
-        setup.pool, setup.dag, tasks, options, generator, n_jobs=n_jobs,
-        show_progress=show_progress,
-    )  # fmt: skip
+    runs = running.run_all(setup.pool, setup.dag, tasks, options, generator, n_jobs=n_jobs)
     params: dict[str, Any] = {
         "criteria": _adata.strings(options.criteria),
         "held_out": np.array(readings),
@@ -253,9 +254,8 @@ def _readings(held_out: Any) -> list[bool]:
 
 def _task(goal: Goal, readings: list[bool], setup: Setup) -> running.Task:
     every = np.arange(setup.n_candidates)
-    return running.Task(
-        goal.index, [every[every != goal.index] if held_out else every for held_out in readings]
-    )
+    others = every[~np.isin(every, goal.own)]
+    return running.Task(goal.wanted, [others if held_out else every for held_out in readings])
 
 
 def _results(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from nextpert.core import Dag
     from nextpert.core.loop.cell_pool import CellPool
+    from nextpert.core.loop.pool_goal import PoolGoal
 
     Index = NDArray[np.int64]
 
@@ -38,9 +39,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Task:
-    """One target: its number in the pool, and the candidates of each reading."""
+    """One target: its number in the pool, or a goal, and the candidates of each reading."""
 
-    target: int
+    target: int | PoolGoal
     candidates: list[Index]
 
 
@@ -70,7 +71,6 @@ def run_all(
     rng: np.random.Generator,
     *,
     n_jobs: int | None,
-    show_progress: bool = False,
 ) -> Runs:
     """Run every criterion on every target, reading and repeat.
 
@@ -86,7 +86,8 @@ def run_all(
         for stream in own
     ]
     results = run_tasks(_one, jobs, n_jobs=n_jobs)
-    done = dict(tqdm(results, "Replayed campaigns", len(jobs), disable=not show_progress))
+    # A bar where there is a terminal to see it.
+    done = dict(tqdm(results, "Replayed campaigns", len(jobs), leave=False, disable=None))
     stacked = [np.stack(part) for part in zip(*(done[i] for i in range(len(jobs))), strict=True)]
     by_target = [x.reshape(len(tasks), options.n_repeats, *x.shape[1:]) for x in stacked]
     return Runs(*(np.ascontiguousarray(np.moveaxis(x, 1, 3)) for x in by_target))

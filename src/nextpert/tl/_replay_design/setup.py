@@ -12,6 +12,16 @@ from nextpert import _adata
 from nextpert._adata import environments
 from nextpert.core.cells.moments import Moments
 from nextpert.core.loop.cell_pool import CellPool
+from nextpert.tl._replay_design.goals import (
+    FEWEST,
+    Panel,
+    clear_goals,
+    label_goal,
+    labels_of,
+    read_wanted,
+    require_cells,
+    target_goal,
+)
 from nextpert.tl._replay_design.simulated import simulate_like
 
 if TYPE_CHECKING:
@@ -22,22 +32,11 @@ if TYPE_CHECKING:
 
     from nextpert._adata import LabelTable, Roles
     from nextpert._adata.shifts import Interventions
+    from nextpert._adata.target import Target
     from nextpert.core import Dag
-    from nextpert.core.loop.cell_pool import Truth
+    from nextpert.tl._replay_design.goals import Goal
 
     Vector = NDArray[np.float64]
-
-_FEWEST = 4  # cells of a perturbation: half of a target's are held back
-_CLEAR = 3.0  # standard errors that a target lies off the controls, unless it was asked for
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A state to reach: that of a perturbation, by its number in the pool."""
-
-    name: str
-    index: int
-    truth: Truth
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Setup:
 
 def read_setup(
     adata: ad.AnnData,
-    targets: Sequence[str] | None,
+    targets: Sequence[str | Target] | None,
     candidates: Sequence[str] | None,
     shift: Any,
     *,
@@ -74,12 +73,13 @@ def read_setup(
     genes, columns, dag = _adata.read_graph(adata, dag_key)
     labels = _adata.read_labels(adata, roles.perturbation_key)
     _adata.require_control(labels, roles.control)
-    wanted = _wanted(targets, labels, roles.control)
+    wanted = read_wanted(targets, labels, roles.control)
+    named = [label for each in wanted for label in labels_of(each, roles)]
     plan = environments.plan_environments(
         labels,
         genes,
         measured=_adata.measured_genes(adata, _adata.symbols_of(adata.uns.get(dag_key))),
-        perturbations=None if candidates is None else [*_chosen(candidates), *wanted],
+        perturbations=None if candidates is None else [*_chosen(candidates), *named],
         shift=shift,
         separator="+",
         control=roles.control,
@@ -93,7 +93,7 @@ def read_setup(
     n_candidates = sum(name in chosen for name in plan.names)
     if n_candidates < 2:
         message = (
-            f"A replay needs at least two candidates of {_FEWEST} cells or more, but there are "
+            f"A replay needs at least two candidates of {FEWEST} cells or more, but there are "
             f"{n_candidates} ({_adata.list_names(plan.names[:n_candidates]) or 'none'}): widen the "
             f"list of candidates."
         )
@@ -107,7 +107,14 @@ def read_setup(
         own = {name: cells[name] for name in (roles.control, *plan.names)}
         cells = simulate_like(own, dag, used.shifts, simulation)
     pool = CellPool(cells[roles.control], [cells[name] for name in plan.names], used.shifts)
-    goals = _goals(wanted, plan.names, pool)
+    require_cells(named, plan.names)
+    panel = Panel(genes, columns, controls.mean, roles.stored())
+    goals = [
+        label_goal(each, plan.names, pool)
+        if isinstance(each, str)
+        else target_goal(adata, each, pool, plan.names, panel, roles)
+        for each in wanted
+    ] or clear_goals(plan.names, pool)
     return Setup(genes, dag, pool, used, plan, labels, goals, n_candidates)
 
 
@@ -118,54 +125,17 @@ def _chosen(candidates: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(map(str, _adata.in_order(candidates))))
 
 
-def _wanted(targets: Any, labels: LabelTable, control: str) -> list[str]:
-    if targets is None:
-        return []
-    if isinstance(targets, str):
-        message = f"targets must be a list of labels: use [{targets!r}]."
-        raise TypeError(message)
-    wanted = list(dict.fromkeys(map(str, _adata.in_order(targets))))
-    if not wanted:
-        message = "targets is empty: name a label, or leave it at None for all clear ones."
-        raise ValueError(message)
-    labels.require(wanted, "Targets")
-    if control in wanted:
-        message = f"targets holds {control!r}, the control state itself: leave it out."
-        raise ValueError(message)
-    return wanted
-
-
 def _with_cells(plan: environments.Plan, cells: dict[str, Vector]) -> environments.Plan:
     """Leave out what has too few cells to be told from anything."""
-    few = [name for name in plan.names if len(cells[name]) < _FEWEST]
+    few = [name for name in plan.names if len(cells[name]) < FEWEST]
     kept = [j for j, name in enumerate(plan.names) if name not in few]
-    reasons = [*plan.left_out, *((name, f"fewer than {_FEWEST} cells") for name in few)]
+    reasons = [*plan.left_out, *((name, f"fewer than {FEWEST} cells") for name in few)]
     return replace(_rows(plan, kept), left_out=reasons)
 
 
 def _rows(plan: environments.Plan, order: list[int]) -> environments.Plan:
     names = [plan.names[j] for j in order]
     return replace(plan, names=names, targets=[plan.targets[j] for j in order])
-
-
-def _goals(wanted: list[str], names: list[str], pool: CellPool) -> list[Goal]:
-    absent = [name for name in wanted if name not in names]
-    if absent:
-        message = f"Targets of fewer than {_FEWEST} cells: {_adata.list_names(absent)}."
-        raise ValueError(message)
-    every = [
-        Goal(name, names.index(name), pool.truth(names.index(name))) for name in wanted or names
-    ]
-    if wanted:
-        return every
-    clear = [goal for goal in every if goal.truth.control > _CLEAR * goal.truth.control_sd]
-    if not clear:
-        message = (
-            f"No perturbation lies {_CLEAR:g} standard errors off the controls, so there is no "
-            f"state to find: name targets yourself, or widen the panel."
-        )
-        raise ValueError(message)
-    return clear
 
 
 def _read_cells(

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core.loop.cell_pool import CellPool
+    from nextpert.tl._replay_design.goals import Goal
     from nextpert.tl._replay_design.run import Task
-    from nextpert.tl._replay_design.setup import Goal
 
     Vector = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ def targets_table(
         for r, (held_out, may) in enumerate(zip(readings, task.candidates, strict=True)):
             truth = goal.truth
             best = may[int(np.argmin(truth.distance[may]))]
-            good[i, r, may] = pool.as_good(goal.index, may)
+            good[i, r, may] = goal.as_good(pool, may)
             rows.append(
                 {
                     "target": goal.name,
@@ -65,7 +65,7 @@ def candidates_table(goals: Sequence[Goal], names: Sequence[str]) -> pd.DataFram
         {
             "target": goal.name,
             "perturbation": name,
-            "is_own": j == goal.index,
+            "is_own": j in goal.own,
             "distance": goal.truth.distance[j],
             "sd": goal.truth.sd[j],
         }
