@@ -13,7 +13,7 @@ perturbation above noise (squared distance to the controls above three standard 
   among them (targets of measured genes only). Held: its own gene is on the plate.
 
 Beside each aim of ``tl.plan_screen``: the best candidate known before any plate, as the plan
-names it (what is known takes no wells with aim "both"); the 8 of least predicted distance
+names it; the 8 of least predicted distance
 (greedy); the first 8 by CIV of a single step (both as ``tl.design_interventions`` ranks); the 8
 whose means of the known cells are nearest (no model); and random ones. "said" is the plan's own
 probability that it holds the nearest of all candidates, on average, and "left" the true distance
@@ -245,8 +245,8 @@ def example(halves: Halves, every: ad.AnnData, args: argparse.Namespace) -> list
     parts = []
     for case, adata in (("measured", every), ("never tried", halves.fit(without=target))):
         npt.tl.plan_screen(
-            adata, halves.state(target), n_perturbations=args.wells, n_cells=args.cells,
-            candidates="genes" if case == "never tried" else None,
+            adata, halves.state(target), aim="both", n_perturbations=args.wells,
+            n_cells=args.cells, candidates="genes" if case == "never tried" else None,
         )  # fmt: skip
         parts.append(f"A plate towards {target}, {case} (aim both, first split):")
         parts.append(printed(adata.uns["plan"]))
