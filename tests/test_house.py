@@ -33,6 +33,7 @@ FLOORS = [
     {"nextpert._adata"},
     {f"nextpert.{room}" for room in ("pp", "tl", "pl", "datasets")},
     {"nextpert.campaign"},
+    {"nextpert._report"},
     {"nextpert.cli"},
 ]
 NOT_IN_CORE = {"anndata", "scanpy", "pandas", "matplotlib", "seaborn"}

@@ -2,8 +2,9 @@
 
 Sub-packages follow scanpy: :mod:`~nextpert.pp` (preprocessing), :mod:`~nextpert.tl` (tools),
 :mod:`~nextpert.pl` (plots), :mod:`~nextpert.datasets`, and :mod:`~nextpert.core`, the array core
-without AnnData. :class:`Campaign` is the loop of a lab, and :class:`Target` says what is wanted of
-cells. They load on first use, so ``import nextpert`` stays light.
+without AnnData. :class:`Campaign` is the loop of a lab, :class:`Target` says what is wanted of
+cells, and :func:`report` writes a page for the bench. They load on first use, so ``import
+nextpert`` stays light.
 """
 
 from __future__ import annotations
@@ -15,16 +16,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nextpert import core, datasets, pl, pp, tl
     from nextpert._adata.target import Target
+    from nextpert._report.report import report
     from nextpert.campaign import Campaign
 
-__all__ = ["Campaign", "Target", "core", "datasets", "pl", "pp", "tl"]
+__all__ = ["Campaign", "Target", "core", "datasets", "pl", "pp", "report", "tl"]
 __version__ = _version("nextpert")
-_CLASSES = {"Campaign": "nextpert.campaign", "Target": "nextpert._adata.target"}
+_HERE = {
+    "Campaign": "nextpert.campaign",
+    "Target": "nextpert._adata.target",
+    "report": "nextpert._report",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _CLASSES:
-        return getattr(importlib.import_module(_CLASSES[name]), name)
+    if name in _HERE:
+        return getattr(importlib.import_module(_HERE[name]), name)
     if name in __all__:
         return importlib.import_module(f"nextpert.{name}")
     message = f"module 'nextpert' has no attribute {name!r}"

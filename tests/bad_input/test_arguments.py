@@ -171,6 +171,7 @@ def test_every_parameter_has_wrong_values():
     methods = inspect.getmembers(npt.Campaign, inspect.isroutine)  # tests/campaign/test_campaign.py
     of_methods = [method for name, method in methods if name in vars(npt.Campaign)]
     names |= {n for method in of_methods for n in inspect.signature(method).parameters}
+    names |= set(inspect.signature(npt.report).parameters)  # tests/report/test_report.py
     assert set(CHECKS) - names == set()
 
 

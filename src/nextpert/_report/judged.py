@@ -1,0 +1,203 @@
+"""Sections on what to believe and how the page was made: cells, replay, diagnostics, making."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from nextpert._report.blocks import Section
+from nextpert._report.numbers import count, number, percent
+from nextpert._report.results import FIT, KINDS
+from nextpert._report.tables import Column, make_table, plain
+from nextpert._report.verdict import LEVELS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+
+    Found = Mapping[str, dict[str, Any]]
+
+_PACKAGES = ("nextpert", "numpy", "scipy", "pandas", "anndata", "numba", "scanpy", "matplotlib")
+
+
+def cells_section(found: Found) -> Section | None:
+    """Say how many cells the next perturbations take."""
+    if "plan_cells" not in found:
+        return None
+    stored = found["plan_cells"]
+    tables = []
+    if "distances" in stored:
+        tables.append(
+            make_table(
+                "cells",
+                "Perturbations, nearest first, and the cells it takes (∞: no number suffices)",
+                stored["distances"],
+                [
+                    Column("Perturbation", "perturbation", is_head=True),
+                    Column("Cells", "n_cells", count),
+                    Column("Distance", "distance", number),
+                    Column("Of doing nothing", "relative_distance", percent),
+                    Column("Cells to know it", "cells_needed", count),
+                    Column("Cells to tell it from the nearest", "cells_to_tell", count),
+                ],
+                download=stored["distances"],
+                in_print=0,
+            )
+        )
+    return Section("cells", "Number of cells", [str(stored["verdict"])], tables=tables)
+
+
+def replay_section(found: Found) -> Section | None:
+    """Compare ways to choose on cells that are there already."""
+    if "replay" not in found:
+        return None
+    stored = found["replay"]
+    overall = stored["overall"].assign(
+        where=["held out" if x else "in the pool" for x in stored["overall"]["held_out"]]
+    )
+    table = make_table(
+        "replay",
+        "Ways to choose, replayed on the cells of this screen, over all targets",
+        overall,
+        [
+            Column("Target", "where"),
+            Column("Way to choose", "criterion", is_head=True),
+            Column("Plates to the best", "plates", lambda x: number(x, 2)),
+            Column("± standard error", "plates_sem", lambda x: number(x, 2)),
+            Column("Found in the end", "share_good_last", percent),
+            Column("Distance in the end", "relative_last", percent),
+            Column("Verdict", "verdict"),
+        ],
+        download=stored["overall"],
+        in_print=6,
+    )
+    return Section("replay", "Replay", [str(stored["summary"])], tables=[table])
+
+
+def diagnosis_section(found: Found) -> Section | None:
+    """Say part by part what to trust."""
+    if "diagnosis" not in found:
+        return None
+    stored = found["diagnosis"]
+    parts = stored["parts"].assign(
+        level=[_level(str(level)) for level in stored["parts"]["level"]],
+        verdict=[_without_name(str(words)) for words in stored["parts"]["verdict"]],
+    )
+    tables = [
+        make_table(
+            "parts",
+            "Every part of the model, judged by what it had not seen",
+            parts,
+            [
+                Column("Part", "part", is_head=True),
+                Column("Level", "level"),
+                Column("Why", "verdict", is_long=True),
+            ],
+            in_print=8,
+        ),
+        make_table(
+            "checks",
+            "What was measured, and the rule each is held to",
+            stored["summary"],
+            [
+                Column("Part", "part"),
+                Column("Quantity", "quantity", is_head=True),
+                Column("Value", "value", number),
+                Column("± standard error", "standard_error", lambda x: number(x, 2)),
+                Column("Rule", "rule"),
+                Column("Passed", "passed"),
+                Column("Meaning", "meaning", is_long=True),
+            ],
+            download=stored["summary"],
+            in_print=0,
+        ),
+    ]
+    return Section("diagnostics", "Diagnostics", [], tables=tables)
+
+
+def _level(level: str) -> str:
+    words, sign = LEVELS.get(level, (level, "?"))
+    return f"{sign} {words}"
+
+
+def _without_name(words: str) -> str:
+    """Return the verdict on a part without its name, which stands in its own column."""
+    words = words.split(": ", 1)[-1]
+    return words[:1].upper() + words[1:]
+
+
+def made_section(
+    adata: AnnData, found: Found, keys: Mapping[str, str], command: str | None
+) -> Section:
+    """Say what the page was made from: cells, options, versions, command."""
+    words = [_cells_in_words(adata, found.get(FIT))]
+    tables = []
+    left = found.get(FIT, {}).get("left_out")
+    if left is not None and len(left):
+        tables.append(
+            make_table(
+                "left-out",
+                "Labels left out of the fit",
+                left,
+                [
+                    Column("Label", left.columns[0], is_head=True),
+                    Column("Cells", "n_cells", count),
+                    Column("Reason", "reason"),
+                ],
+                in_print=3,
+            )
+        )
+    tables += [
+        make_table(
+            "options",
+            "Options of every result on this page, as stored with it",
+            _options_table(found, keys),
+            [
+                Column("Function", "function", is_head=True),
+                Column("Stored in", "key"),
+                Column("Options", "said", is_long=True),
+            ],
+            in_print=0,
+        ),
+    ]
+    words.append(f"This page was written by {_versions()}.")
+    if command is None:
+        words.append("The command was not told.")
+    return Section("made", "How this was made", words, tables=tables, code=command or "")
+
+
+def _cells_in_words(adata: AnnData, fit: Mapping[str, Any] | None) -> str:
+    words = f"{count(adata.n_obs)} cells, {count(adata.n_vars)} genes."
+    if fit is None:
+        return words
+    table = fit["environments"]
+    return (
+        f"{words} Fitted to {count(fit['n_control_cells'])} control cells "
+        f"({fit['params']['control']}) and {count(table['n_cells'].sum())} cells of "
+        f"{len(table)} perturbations, over {count(len(fit['genes']))} genes."
+    )
+
+
+def _options_table(found: Found, keys: Mapping[str, str]) -> pd.DataFrame:
+    rows = []
+    for name in [FIT, *KINDS]:
+        if name not in found:
+            continue
+        function = KINDS[name].function if name in KINDS else "tl.fit_dag_blr"
+        said = [f"{k} = {plain(v)}" for k, v in sorted(found[name].get("params", {}).items())]
+        row = {"function": function, "key": f'uns["{keys[name]}"]', "said": "; ".join(said)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _versions() -> str:
+    said = [f"Python {platform.python_version()}"]
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            said.append(f"{name} {version(name)}")
+    return ", ".join(said)

@@ -1,0 +1,271 @@
+"""Sections on what was measured and learned: distances, effects, graph, densities."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from nextpert import pl
+from nextpert._adata import eager, list_names, read_graph
+from nextpert._adata.target import DISTANCES
+from nextpert._report.blocks import Section
+from nextpert._report.figures import MOST_PANELS, busiest, draw
+from nextpert._report.numbers import count, number, percent, rate
+from nextpert._report.tables import MOST_ROWS, Column, Table, make_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+
+    Found = Mapping[str, dict[str, Any]]
+    Keys = Mapping[str, str]
+
+_CLEAR = 0.05  # local false sign rate below which a sign is said to be clear
+
+
+def distances_section(found: Found) -> Section | None:
+    """List how far the cells of every perturbation lie from the target."""
+    if "target_distances" not in found:
+        return None
+    stored = found["target_distances"]
+    table, params = stored["table"], stored["params"]
+    control = table.loc[table["perturbation"].astype(str) == str(params["control"]), "distance"]
+    unit = DISTANCES[str(params["distance"])]
+    words = [
+        f"Distances of the cells themselves to {stored['target']} ({unit}), without a model and "
+        f"without bias, over {count(len(stored['genes']))} genes."
+    ]
+    level = f"{100 * float(params['confidence']):g} %"
+    columns = [
+        Column("Perturbation", "perturbation", is_head=True),
+        Column("Cells", "n_cells", count),
+        Column(
+            "Distance",
+            ("distance", "low", "high"),
+            reference=float(control.iloc[0]) if len(control) else float("nan"),
+        ),
+        Column("Of control cells", "relative_distance", percent),
+        Column(
+            "Less that of controls",
+            ("difference", "difference_low", "difference_high"),
+            reference=0.0,
+        ),
+    ]
+    shown = make_table(
+        "distances",
+        f"Measured distances, nearest first, with {level} intervals; the dashed line is control "
+        f"cells, or no difference to them",
+        table,
+        columns,
+        download=table,
+        in_print=8,
+    )
+    return Section("distances", "Measured distances", words, tables=[shown])
+
+
+def effects_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
+    """List the strongest effects, and draw the map of them."""
+    if "perturbation_effects" not in found:
+        return None
+    stored = found["perturbation_effects"]
+    level = f"{100 * float(stored['params']['level']):g} %"
+    control = str(stored["params"]["control"])
+    long = _long(stored)
+    by = make_table(
+        "perturbations",
+        "Perturbations: genes with an effect of clear sign, and the largest of them",
+        _by_perturbation(stored),
+        [
+            Column("Perturbation", "perturbation", is_head=True),
+            Column("Cells", "n_cells", count),
+            Column("Clear effects", "n_clear", count),
+            Column("Most raised", "raised"),
+            Column("Most lowered", "lowered"),
+        ],
+        in_print=8,
+    )
+    strongest = make_table(
+        "effects",
+        f"Effects of clear sign, the strongest first, with {level} intervals "
+        f"(log-normalised expression); the dashed line is no effect",
+        long[long["lfsr"] < _CLEAR],
+        [
+            Column("Perturbation", "perturbation", is_head=True),
+            Column("Gene", "gene"),
+            Column("Effect", ("mean", "lower", "upper"), reference=0.0),
+            Column("False sign rate", "lfsr", rate),
+            Column("Direct part", "direct", number),
+            Column("Difference of means", "cells_mean", number),
+            Column("Cells", "n_cells", count),
+        ],
+        download=long,
+        in_print=0,
+    )
+    words = [
+        f"An effect is the mean of perturbed cells less that of {control}. Its sign is called "
+        f"clear where it is another one with a probability (local false sign rate) below "
+        f"{_CLEAR:g}. {_clear_in_words(long, stored)}"
+    ]
+    figures = []
+    if len(stored["perturbations"]):
+        figures = [
+            draw(
+                lambda: pl.perturbation_effects(
+                    adata, key=keys["perturbation_effects"], show=False, return_fig=True
+                ),
+                f"Map of the strongest effects. {_strongest_in_words(long)}",
+                "The strongest effects, in the order of a clustering.",
+            )
+        ]
+    return Section("effects", "Effects", words, figures=figures, tables=[by, strongest])
+
+
+def _long(stored: Mapping[str, Any]) -> pd.DataFrame:
+    """Return one row an effect, the strongest first."""
+    names, genes = (np.asarray(stored[x]).astype(str) for x in ("perturbations", "genes"))
+    shape = (len(names), len(genes))
+    table = pd.DataFrame(
+        {
+            "perturbation": np.repeat(names, shape[1]),
+            "gene": np.tile(genes, shape[0]),
+            **{
+                part: np.asarray(stored[part], float).reshape(shape).ravel()
+                for part in ("mean", "lower", "upper", "lfsr", "direct", "cells_mean")
+            },
+            "n_cells": np.repeat(np.asarray(stored["n_cells"]), shape[1]),
+        }
+    )
+    return table.iloc[np.argsort(-table["mean"].abs().to_numpy(), kind="stable")]
+
+
+def _by_perturbation(stored: Mapping[str, Any]) -> pd.DataFrame:
+    genes, mean, clear = stored["genes"], stored["mean"], stored["lfsr"] < _CLEAR
+
+    def largest(sign: int) -> list[str]:
+        signed = np.where(clear, sign * mean, 0.0)
+        best = signed.argmax(axis=1) if len(genes) else np.zeros(len(mean), int)
+        return [
+            f"{genes[j]} ({mean[i, j]:+.2g})" if signed[i, j] > 0 else ""
+            for i, j in enumerate(best)
+        ]
+
+    return pd.DataFrame(
+        {
+            "perturbation": np.asarray(stored["perturbations"]).astype(str),
+            "n_cells": stored["n_cells"],
+            "n_clear": clear.sum(axis=1),
+            "raised": largest(1),
+            "lowered": largest(-1),
+        }
+    ).sort_values("n_clear", ascending=False, kind="stable")
+
+
+def _clear_in_words(long: pd.DataFrame, stored: Mapping[str, Any]) -> str:
+    n = int((long["lfsr"] < _CLEAR).sum())
+    more = f" The {MOST_ROWS} strongest are listed." if n > MOST_ROWS else ""
+    return (
+        f"{count(n)} of {count(len(long))} effects of {len(stored['perturbations'])} perturbations "
+        f"on {count(len(stored['genes']))} genes are clear.{more}"
+    )
+
+
+def _strongest_in_words(long: pd.DataFrame) -> str:
+    rows = long.head(5).itertuples()
+    return f"The largest: {', '.join(f'{r.perturbation} on {r.gene} {r.mean:+.2g}' for r in rows)}."
+
+
+def graph_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
+    """Draw the graph, and list its arcs."""
+    if "dag" not in found or keys["dag"] not in adata.varp:
+        return None
+    key, stored = keys["dag"], found["dag"]
+    names, columns, graph = read_graph(adata, key)
+    adjacency = sp.csr_array(graph.to_matrix())
+    method = str(stored["params"]["method"])
+    how = "given" if method == "given" else f"learned by {method}"
+    words = [f"{count(len(names))} genes, {count(graph.n_edges)} arcs, {how}."]
+    if not graph.n_edges:
+        words.append("A graph without arcs says nothing of how genes act on one another.")
+        return Section("graph", "Graph", words)
+    is_fitted = "dag_blr" in found and str(found["dag_blr"]["params"]["dag_key"]) == key
+    posterior = keys["dag_blr"] if is_fitted else None
+    drawn = busiest(names, adjacency)
+    if drawn is not None:
+        words.append(f"Drawn are the {len(drawn)} genes with most arcs.")
+    arcs = _arcs_table(adata, stored, names, columns, adjacency, posterior)
+    figure = draw(
+        lambda: pl.dag(
+            adata, key=key, posterior_key=posterior, genes=drawn, show=False, return_fig=True
+        ),
+        f"Arc diagram of the graph, causes left of effects: {words[0]} The table of arcs lists "
+        f"what it shows.",
+        "Genes in topological order: causes left, effects right.",
+    )
+    return Section("graph", "Graph", words, figures=[figure], tables=[arcs])
+
+
+def _arcs_table(
+    adata: AnnData,
+    stored: Mapping[str, Any],
+    names: list[str],
+    columns: Any,
+    adjacency: Any,
+    posterior: str | None,
+) -> Table:
+    parent, child = adjacency.nonzero()
+    table = pd.DataFrame({"parent": [names[i] for i in parent], "child": [names[i] for i in child]})
+    shown = [Column("Cause", "parent", is_head=True), Column("Effect", "child")]
+    if posterior is not None and f"{posterior}_mean" in adata.varp:
+        weights = sp.csr_array(eager(adata.varp[f"{posterior}_mean"]))
+        table["weight"] = np.asarray(weights[columns[parent], columns[child]]).ravel()
+        shown.append(Column("Weight", "weight", number))
+        table = table.iloc[np.argsort(-table["weight"].abs().to_numpy(), kind="stable")]
+    if "arcs" in stored:
+        table = table.merge(stored["arcs"], how="left", on=["parent", "child"])
+        if "settled_by" in table:
+            shown.append(Column("Direction settled by", "settled_by"))
+        if "frequency" in table:
+            shown.append(Column("In resamples", "frequency", percent))
+    caption = "Arcs, the strongest first (weight: change of the effect a unit of the cause)"
+    return make_table(
+        "arcs", caption if "weight" in table else "Arcs", table, shown, download=table, in_print=0
+    )
+
+
+def densities_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
+    """Draw where perturbed cells lie beside controls."""
+    key = keys["cpca"]
+    if "cpca" not in found or f"X_{key}" not in adata.obsm:
+        return None
+    stored = found["cpca"]
+    column = str(stored["params"]["perturbation_key"])
+    if column not in adata.obs or np.shape(adata.obsm[f"X_{key}"])[1] < 2:
+        return None
+    groups = _groups([str(name) for name in stored["groups"]], found)
+    n_all = len(stored["groups"])
+    which = "all groups" if len(groups) == n_all else f"{len(groups)} of {n_all} groups"
+    figure = draw(
+        lambda: pl.cpca_density(
+            adata, groups=groups, key=key, ncols=3, show=False, return_fig=True
+        ),
+        f"Densities of cells in two contrastive components, one panel a perturbation, beside "
+        f"those of control cells: {list_names(groups)}.",
+        "Control cells are grey areas, perturbed cells blue lines.",
+    )
+    words = [f"Where cells lie in two contrastive components, {which}: {list_names(groups)}."]
+    return Section("densities", "Densities", words, figures=[figure])
+
+
+def _groups(names: list[str], found: Found) -> list[str]:
+    """Return the groups to draw: those on the plate, then the best ranked, then any."""
+    first: list[str] = []
+    if "plan" in found:
+        first += found["plan"]["plate"]["perturbation"].astype(str).tolist()
+    if "design" in found:
+        first += found["design"]["ranking"]["perturbation"].astype(str).tolist()
+    order = [name for name in dict.fromkeys([*first, *names]) if name in names]
+    return order[:MOST_PANELS]

@@ -1,0 +1,98 @@
+"""``nextpert.report``: one self-contained page for the bench."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nextpert import _adata
+from nextpert._files import whole_file
+from nextpert._report.page import render
+from nextpert._report.results import keys_of, read_all
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+
+logger = logging.getLogger(__name__)
+
+
+def report(
+    adata: AnnData,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    title: str | None = None,
+    command: str | None = None,
+    keys: Mapping[str, str] | None = None,
+) -> Path:
+    """Write one HTML page for the bench from all results that ``adata`` holds.
+
+    What to do next and how far to trust it comes first, in plain sentences; then the target, the
+    plate (a map of its wells), the ranking with intervals, measured distances, effects, the graph,
+    densities, the number of cells, a replay, diagnostics, and how all of it was made. Tables are
+    sorted by a click or key on their heading, searched, and downloaded as csv. Results that are
+    not there are left out, with the function that makes them.
+
+    The file needs no network and nothing beside it: send it by mail, or print it on two or three
+    pages (long tables show their first rows there). The same ``adata`` gives the same bits.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes with results of :mod:`nextpert.tl`; it is not changed.
+    path
+        The file; ``None`` (default) for ``nextpert_report.html`` in the working folder.
+    title
+        Its title; ``None`` (default) names the target.
+    command
+        What the results were made by, to be shown letter by letter.
+    keys
+        Mapping of results to their ``key_added``, where it is not the usual one, as
+        ``{"plan": "second_plate"}``.
+
+    Returns
+    -------
+    ~pathlib.Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If there is no result, one that ``keys`` names is absent, or one is damaged. Nothing is
+        written then.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(n_control=200, n_perturbed=20, perturbed=["MYC"])
+    >>> npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STAT1"), ("STAT1", "B2M")])
+    >>> npt.tl.fit_dag_blr(adata)
+    >>> npt.tl.plan_screen(adata, {"B2M": 3.0}, candidates="genes", n_perturbations=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = npt.report(adata, f"{folder}/plate.html").read_text()
+    >>> page.startswith("<!doctype html>")
+    True
+    """
+    _adata.check_arguments({"adata": adata, "title": title, "command": command, "keys": keys})
+    file = "nextpert_report.html" if path is None else path
+    _adata.check_arguments({"path": file})
+    used = keys_of(keys)
+    found = read_all(adata, used, keys or {})
+    page = render(adata, found, used, _title(found) if title is None else title, command)
+    with whole_file(file) as temporary:
+        temporary.write_text(page, encoding="utf-8", newline="\n")
+    logger.info("Report written to %s (%.1f MB).", file, len(page.encode()) / 1e6)
+    return Path(file)
+
+
+def _title(found: Mapping[str, dict[str, object]]) -> str:
+    for name in ("plan", "design"):
+        if name in found:
+            params: dict[str, object] = found[name]["params"]  # type: ignore[assignment]
+            target = str(params["target"])
+            return f"Towards {target}" if len(target) <= 60 else "Towards the wanted state"
+    return "Perturbation screen"

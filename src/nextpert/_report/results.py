@@ -1,0 +1,97 @@
+"""The results that a report can show, read from the slots of an AnnData."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nextpert._adata import closest, eager, list_names, read_stored
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+
+    Stored = dict[str, Any]
+
+
+class Kind(NamedTuple):
+    """A kind of result: what it is called, what writes it, and a part that each has."""
+
+    title: str
+    function: str
+    part: str
+
+
+# By the key each has unless told otherwise, in the order of the page.
+KINDS = {
+    "plan": Kind("Next plate", "tl.plan_screen", "plate"),
+    "design": Kind("Ranking", "tl.design_interventions", "ranking"),
+    "target_distances": Kind("Measured distances", "tl.target_distances", "table"),
+    "perturbation_effects": Kind("Effects", "tl.perturbation_effects", "lfsr"),
+    "dag": Kind("Graph", "tl.learn_dag", "n_edges"),
+    "cpca": Kind("Densities", "tl.cpca", "eigenvalues"),
+    "plan_cells": Kind("Number of cells", "tl.plan_cells", "verdict"),
+    "replay": Kind("Replay", "tl.replay_design", "overall"),
+    "diagnosis": Kind("Diagnostics", "tl.diagnose", "parts"),
+}
+FIT = "dag_blr"  # no section of its own, but it says what the others were made from
+
+
+def keys_of(given: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the key in ``.uns`` of every kind of result.
+
+    Raises
+    ------
+    ValueError
+        If a name is none of those known (close matches are given).
+
+    Examples
+    --------
+    >>> from nextpert._report.results import keys_of
+    >>> keys_of({"plan": "second_plate"})["plan"]
+    'second_plate'
+    """
+    known = [*KINDS, FIT]
+    named = {str(name): str(key) for name, key in (given or {}).items()}
+    unknown = [name for name in named if name not in known]
+    if unknown:
+        message = (
+            f"keys names no result: {list_names(unknown)}.{closest(unknown, known)} "
+            f"Choose from {list_names(known, limit=len(known))}."
+        )
+        raise ValueError(message)
+    return {name: named.get(name, name) for name in known}
+
+
+def read_all(
+    adata: AnnData, keys: Mapping[str, str], named: Mapping[str, str]
+) -> dict[str, Stored]:
+    """Return every result that is there, by its usual key.
+
+    Raises
+    ------
+    ValueError
+        If there is none at all, one that was ``named`` is absent, or one is damaged.
+    """
+    found = {}
+    for name, key in keys.items():
+        function = KINDS[name].function if name in KINDS else "tl.fit_dag_blr"
+        part = KINDS[name].part if name in KINDS else "environments"
+        stored = adata.uns.get(key)
+        if hasattr(stored, "keys") and ("contents" in stored or part in stored):
+            found[name] = eager(read_stored(adata, key, function))
+        elif name in named:
+            message = f"adata.uns has no {name} {key!r}: run {function} first, or leave it out."
+            raise ValueError(message)
+    if not set(found) & set(KINDS):
+        message = (
+            "adata.uns holds no result to report: run tl.perturbation_effects, "
+            "tl.design_interventions or tl.plan_screen first."
+        )
+        raise ValueError(message)
+    return found
+
+
+def absent(found: Mapping[str, Stored]) -> list[tuple[str, str]]:
+    """Return title and function of the results that are not there."""
+    return [(kind.title, kind.function) for name, kind in KINDS.items() if name not in found]

@@ -1,0 +1,178 @@
+"""What to do next and how far to trust it, in a sentence or two."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nextpert._adata import list_names
+from nextpert._report.numbers import count, percent
+from nextpert.tl._design_interventions.tables import candidates_of, farther_in_words
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Found = Mapping[str, dict[str, Any]]
+
+UNKNOWN = "not judged"
+# Words and sign of every level of trust, for those who see no colour.
+LEVELS = {
+    "trust": ("Trust", "✔"),
+    "care": ("Trust with care", "!"),
+    "do not trust": ("Do not trust", "✖"),
+    UNKNOWN: ("Not judged", "?"),
+}
+_START = {
+    "trust": "The checks on this screen bear the model out.",
+    "care": "Trust this with care.",
+    "do not trust": (
+        "Do not trust the model on this screen: go by the measured cells, and choose new "
+        "perturbations at random."
+    ),
+    UNKNOWN: "How far to trust this was not judged: run tl.diagnose.",
+}
+_PARTS = {"trust": "to be trusted", "care": "with care", "do not trust": "not to be trusted"}
+
+
+class Verdict(NamedTuple):
+    """What to do, how far to trust it, and what to mind."""
+
+    level: str
+    next: str
+    trust: str
+    notes: list[str]
+
+
+def verdict_of(found: Found) -> Verdict:
+    """Return the verdict on all results together."""
+    level = str(found["diagnosis"]["level"]) if "diagnosis" in found else UNKNOWN
+    return Verdict(level, _next(found), _trust(found, level), _notes(found))
+
+
+def _next(found: Found) -> str:
+    stop = _stop(found)
+    if "plan" in found:
+        return stop + _plate(found["plan"], goes_on=bool(stop))
+    if "design" in found:
+        return stop + _first(found["design"])
+    if stop:
+        return stop
+    if "perturbation_effects" in found:
+        stored = found["perturbation_effects"]
+        n = int((stored["lfsr"] < 0.05).any(axis=1).sum())
+        return (
+            f"{n} of {len(stored['perturbations'])} perturbations have an effect of clear sign. "
+            f"What to try next was not asked: run tl.plan_screen."
+        )
+    return "What to try next was not asked: run tl.plan_screen."
+
+
+def _stop(found: Found) -> str:
+    stopping = found.get("plan_cells", {}).get("stopping")
+    if not stopping or not int(stopping["stop"]):
+        return ""
+    params = found["plan_cells"]["params"]
+    return (
+        f"You may stop: {stopping['best_known']} is, with probability "
+        f"{percent(stopping['good_enough'])}, as near to {params['target']} as any of "
+        f"{len(stopping['candidates'])} candidates, to {percent(params['tolerance'])} of the "
+        f"distance of doing nothing. "
+    )
+
+
+def _plate(plan: Mapping[str, Any], *, goes_on: bool) -> str:
+    table, summary = plan["plate"], plan["summary"]
+    names = table.loc[table["aim"].astype(str) != "control", "perturbation"].astype(str).tolist()
+    controls = int(summary["n_controls"])
+    beside = f", {count(controls)} of them controls" if controls else ""
+    start = "If you go on, perturb" if goes_on else "Perturb"
+    return (
+        f"{start} {list_names(names, limit=8)} next, in {count(summary['n_cells'])} cells{beside}. "
+        f"With probability {percent(summary['probability_covered'])} this plate holds, of "
+        f"{count(plan['params']['n_candidates'])} candidates, the one nearest to "
+        f"{plan['params']['target']}."
+    )
+
+
+def _first(design: Mapping[str, Any]) -> str:
+    target = str(design["params"]["target"])
+    best = candidates_of(design["ranking"]).iloc[0]
+    return (
+        f"Perturb {best['perturbation']} next: of {len(design['ranking']) - 1} candidates it is, "
+        f"with probability {percent(best['probability_best'])}, the nearest to {target}, and is "
+        f"predicted at {percent(best['relative_distance'])} of the distance of doing nothing."
+    )
+
+
+def _trust(found: Found, level: str) -> str:
+    words = _START.get(level, _START[UNKNOWN])
+    if "diagnosis" not in found:
+        return words
+    parts = found["diagnosis"]["parts"]
+    said = []
+    for each, start in (
+        ("trust", "well borne out"),
+        ("care", "with care"),
+        ("do not trust", "not"),
+    ):
+        names = parts.loc[parts["level"].astype(str) == each, "part"].astype(str).tolist()
+        if names:
+            said.append(f"{start}: {', '.join(names)}")
+    return f"{words} Part by part: {'; '.join(said)}."
+
+
+def _notes(found: Found) -> list[str]:
+    notes = []
+    if "design" in found:
+        design = found["design"]
+        farther = farther_in_words(design["ranking"], str(design["params"]["target"]))
+        if farther:
+            notes.append(farther)
+    notes += _unseen(found)
+    targets = {
+        str(found[name]["params"]["target"])
+        for name in ("plan", "design")
+        if name in found
+    }  # fmt: skip
+    if len(targets) > 1:
+        notes.append("Plate and ranking have different targets: see both sections.")
+    notes += _stale(found)
+    return notes
+
+
+def _unseen(found: Found) -> list[str]:
+    """Say how many wells rest on predictions alone, and whether these were borne out."""
+    if "plan" not in found:
+        return []
+    table = found["plan"]["plate"]
+    wells = table[table["aim"].astype(str) != "control"]
+    n = int((wells["n_cells_seen"] == 0).sum())
+    if not n:
+        return []
+    said = f"{n} of {len(wells)} perturbations on the plate have no cells yet: they are predicted."
+    if "diagnosis" in found:
+        parts = found["diagnosis"]["parts"].set_index("part")["level"].astype(str)
+        level = parts.get("unseen perturbations", UNKNOWN)
+        said += {
+            "trust": " Such predictions are borne out on this screen.",
+            "care": " On this screen such predictions are to be taken with care.",
+            "do not trust": (
+                " On this screen such predictions are no better than guesses: their places in the "
+                "order mean little."
+            ),
+        }.get(str(level), "")
+    return [said]
+
+
+def _stale(found: Found) -> list[str]:
+    """Name the results that were made from other cells than the fit that is there."""
+    if "dag_blr" not in found:
+        return []
+    fitted = " ".join(str(part) for part in dict(found["dag_blr"].get("cells", {})).values())
+    old = [
+        {"plan": "the plate", "design": "the ranking"}[name]
+        for name in ("plan", "design")
+        if name in found and str(found[name].get("cells", fitted)) != fitted
+    ]
+    if not old:
+        return []
+    return [f"Made from other cells than the present fit, so run again: {' and '.join(old)}."]

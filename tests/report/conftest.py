@@ -1,0 +1,49 @@
+"""A small screen with every result that a report shows, and its page."""
+
+from __future__ import annotations
+
+import pytest
+
+import nextpert as npt
+
+
+def with_results(adata, target):
+    """Write every result that a report shows."""
+    weights = adata.uns["truth"]["weights"].T
+    npt.tl.learn_dag(adata, method="given", dag=weights)
+    npt.tl.fit_dag_blr(adata)
+    npt.tl.perturbation_effects(adata)
+    npt.tl.target_distances(adata, target)
+    npt.tl.design_interventions(adata, target, candidates="genes", n_samples=200)
+    npt.tl.plan_screen(
+        adata, target, candidates="genes", n_perturbations=3, n_cells=400, n_samples=200
+    )
+    npt.tl.plan_cells(adata, target)
+    npt.tl.cpca(adata, alpha=1.0)
+    npt.tl.diagnose(adata)
+    npt.tl.replay_design(
+        adata, criteria=["best"], n_perturbations=2, n_rounds=2, n_repeats=2, targets=[target]
+    )
+    return adata
+
+
+@pytest.fixture(scope="session")
+def _adata():
+    screen = npt.datasets.simulated_screen(
+        n_genes=10, n_control=300, n_perturbed=40, perturbed=4, expected_degree=3, rng=1
+    )
+    return with_results(screen, screen.obs["perturbation"].unique()[1])
+
+
+@pytest.fixture
+def adata(_adata):
+    """The screen; a new copy for every test."""
+    return _adata.copy()
+
+
+@pytest.fixture(scope="session")
+def page(_adata, tmp_path_factory):
+    """The file of its report."""
+    return npt.report(
+        _adata, tmp_path_factory.mktemp("page") / "report.html", command="nextpert demo --seed 0"
+    )

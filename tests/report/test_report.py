@@ -1,0 +1,323 @@
+"""What the page says, and that it is whole, safe and the same again."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+from html import unescape
+from html.parser import HTMLParser
+
+import anndata as ad
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert._adata.stored import with_format
+from nextpert._report.results import KINDS
+
+TITLES = [
+    "Verdict", "Target", "Next plate", "Ranking", "Measured distances", "Effects", "Graph",
+    "Densities", "Number of cells", "Replay", "Diagnostics", "How this was made",
+]  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Tags in their order, rows of every table by its id, and text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.tables, self.text, self.table, self.sound = [], {}, [], None, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append((tag, attrs))
+        if tag == "table":
+            self.table = self.tables.setdefault(attrs.get("id", "map"), [])
+        if tag == "tr":
+            self.table.append([])
+        if tag in ("td", "th"):
+            self.table[-1].append("")
+
+    def handle_endtag(self, tag):
+        if tag == "table":
+            self.table = None
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if self.table and self.table[-1] and data.strip():
+            self.table[-1][-1] += data
+
+
+def read(path):
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def seen(page):
+    return Page(read(page))
+
+
+def words(page):
+    return re.sub(r"\s+", " ", unescape("".join(page.text)))
+
+
+def headings(text):
+    return [unescape(t) for t in re.findall(r"<h2[^>]*>([^<]+?) ?[<]", text)]
+
+
+def download(text, name):
+    link = re.search(rf'download="{name}\.csv" href="data:text/csv[^,]*,([^"]+)"', text)[1]
+    return list(csv.DictReader(io.StringIO(base64.b64decode(link).decode("utf-8"))))
+
+
+def test_sections_stand_in_order_with_the_verdict_first(page):
+    assert headings(read(page)) == TITLES
+
+
+def test_the_verdict_says_what_to_do_and_how_far_to_trust_it(adata, seen):
+    said, plan = words(seen), adata.uns["plan"]
+    names = plan["plate"]["perturbation"].tolist()[:3]
+    assert f"erturb {', '.join(names)} next, in 400 cells, " in said
+    level = {"trust": "Trust", "care": "Trust with care", "do not trust": "Do not trust"}
+    assert level[adata.uns["diagnosis"]["level"]] in said
+    assert said.index("erturb ") < said.index("Wanted: ")
+
+
+def test_every_well_is_on_the_map_once(adata, seen):
+    plate = adata.uns["plan"]["plate"]
+    rows = seen.tables["map"]
+    assert [len(row) for row in rows] == [13] * 9
+    for row in plate.itertuples():
+        cell = rows[" ABCDEFGH".index(row.well[0])][int(row.well[1:])]
+        assert cell.startswith(row.perturbation)
+        assert str(row.n_cells) in cell
+    assert sum(bool(cell) for row in rows[1:] for cell in row[1:]) == len(plate)
+
+
+@pytest.mark.parametrize(("form", "shape"), [(8, (9, 2)), (96, (9, 13)), (384, (17, 25))])
+def test_maps_of_every_format(adata, tmp_path, form, shape):
+    target = adata.uns["plan"]["params"]["target"]
+    npt.tl.plan_screen(
+        adata, target, candidates="genes", n_perturbations=9, n_cells=900, plate_format=form
+    )
+    adata.uns = {"plan": adata.uns["plan"]}
+    page = Page(read(npt.report(adata, tmp_path / "page.html")))
+    maps = sum(("class", f"plate columns-{shape[1] - 1}") in a.items() for _, a in page.tags)
+    assert maps == (2 if form == 8 else 1)
+    assert len(page.tables["map"]) == maps * shape[0]
+    assert {len(row) for row in page.tables["map"]} == {shape[1]}
+
+
+def test_the_ranking_holds_every_candidate_and_its_interval(adata, page, seen):
+    ranking = adata.uns["design"]["ranking"].query("not is_control")
+    rows = seen.tables["ranking-table"][1:]
+    assert [row[1] for row in rows] == ranking["perturbation"].tolist()
+    first = ranking.iloc[0]
+    low, high = re.search(r"\((\S+) to (\S+)\)", rows[0][2]).groups()
+    assert float(low) == pytest.approx(first["predicted_low"], rel=0.06, abs=1e-3)
+    assert float(high) == pytest.approx(first["predicted_high"], rel=0.06)
+    assert len(download(read(page), "ranking")) == len(adata.uns["design"]["ranking"])
+
+
+def test_files_hold_what_the_results_hold(adata, page):
+    wells = download(read(page), "plate")
+    plate = adata.uns["plan"]["plate"]
+    assert [row["perturbation"] for row in wells] == plate["perturbation"].tolist()
+    assert [int(row["n_cells"]) for row in wells] == plate["n_cells"].tolist()
+    effects = download(read(page), "effects")
+    stored = adata.uns["perturbation_effects"]
+    assert len(effects) == stored["mean"].size
+    row = effects[0]
+    i = list(stored["perturbations"]).index(row["perturbation"])
+    j = list(stored["genes"]).index(row["gene"])
+    assert float(row["mean"]) == pytest.approx(stored["mean"][i, j], rel=1e-5)
+    assert abs(stored["mean"]).max() == pytest.approx(abs(float(row["mean"])), rel=1e-5)
+
+
+def test_what_it_was_made_of_is_told(seen):
+    said = words(seen)
+    assert "nextpert demo --seed 0" in said
+    for name in ("nextpert", "numpy", "anndata"):
+        assert re.search(rf"{name} \d", said)
+    options = {row[0]: row[2] for row in seen.tables["options-table"][1:]}
+    assert set(options) == {"tl.fit_dag_blr", *(kind.function for kind in KINDS.values())}
+    assert "n_perturbations = 3" in options["tl.plan_screen"]
+
+
+def test_results_that_are_absent_are_named_with_their_function(adata, tmp_path):
+    for key in ("replay", "diagnosis", "cpca", "plan", "dag", "perturbation_effects"):
+        del adata.uns[key]
+    text = read(npt.report(adata, tmp_path / "page.html"))
+    said = words(Page(text))
+    for function in ("tl.replay_design", "tl.diagnose", "tl.cpca", "tl.plan_screen"):
+        assert f"run nextpert.{function}" in said
+    assert "was not judged: run tl.diagnose" in said
+    assert not {"Replay", "Diagnostics", "Densities", "Next plate"} & set(headings(text))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_result_makes_a_page_alone(adata, tmp_path, name):
+    adata.uns = {name: adata.uns[name]}
+    page = npt.report(adata, tmp_path / "page.html")
+    assert len(headings(read(page))) >= 3
+
+
+def test_nothing_to_report_is_an_error_and_writes_nothing(adata, tmp_path):
+    adata.uns = {"dag_blr": adata.uns["dag_blr"], "plan": "tomorrow", "design": {"of": "others"}}
+    with pytest.raises(ValueError, match=r"no result to report: run tl\.perturbation_effects"):
+        npt.report(adata, tmp_path / "page.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_keys_name_other_results(adata, tmp_path):
+    adata.uns = {"second": adata.uns["plan"], "design": adata.uns["design"]}
+    without = npt.report(adata, tmp_path / "a.html")
+    assert "Next plate" not in headings(read(without))
+    page = npt.report(adata, tmp_path / "b.html", keys={"plan": "second"})
+    assert "Next plate" in headings(read(page))
+    with pytest.raises(ValueError, match=r"no plan 'third': run tl\.plan_screen"):
+        npt.report(adata, tmp_path / "c.html", keys={"plan": "third"})
+    with pytest.raises(ValueError, match=r"no result: plann\. Close matches: plan"):
+        npt.report(adata, tmp_path / "c.html", keys={"plann": "third"})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [({"title": 3}, TypeError), ({"command": b"x"}, TypeError), ({"keys": ["plan"]}, TypeError),
+     ({"path": 3}, TypeError), ({"path": ""}, ValueError)],
+)  # fmt: skip
+def test_wrong_arguments(adata, tmp_path, monkeypatch, wrong, kind):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(kind, match=next(iter(wrong))):
+        npt.report(adata, **wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_result_is_an_error(adata, tmp_path):
+    del adata.uns["plan"]["summary"]
+    with pytest.raises(ValueError, match=r"damaged.*run tl\.plan_screen again"):
+        npt.report(adata, tmp_path / "page.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_are_text_wherever_they_stand(adata, tmp_path):
+    evil = "<script>alert('x')</script>\"&'"
+    gene = str(adata.uns["plan"]["plate"]["target_genes"].iloc[0])
+    label = str(adata.uns["plan"]["plate"]["perturbation"].iloc[0])
+
+    def renamed(value):
+        if isinstance(value, dict):
+            return {k: v if k == "contents" else renamed(v) for k, v in value.items()}
+        if hasattr(value, "columns"):
+            return value.replace({gene: evil, label: evil})
+        if isinstance(value, np.ndarray) and value.dtype == object:
+            return np.array([evil if x in (gene, label) else x for x in value], dtype=object)
+        return value
+
+    uns = {key: renamed(value) for key, value in adata.uns.items()}
+    adata.var_names = [evil if name == gene else name for name in adata.var_names]
+    adata.obs["perturbation"] = [evil if x == label else x for x in adata.obs["perturbation"]]
+    adata.uns = uns
+    text = read(npt.report(adata, tmp_path / "page.html", title=evil, command=evil))
+    assert text.count("<script>") == 1
+    assert text.count(evil) == 0
+    page = Page(text)
+    assert page.tables["plate-table"][1][1] == evil
+    assert [tag for tag, _ in page.tags].count("script") == 1
+
+
+def test_the_same_results_give_the_same_bits(adata, page, tmp_path):
+    with mpl.rc_context({"font.size": 20, "axes.facecolor": "red"}):  # the user's own style
+        again = npt.report(adata, tmp_path / "b.html", command="nextpert demo --seed 0")
+    assert again.read_bytes() == page.read_bytes()
+
+
+def test_the_cells_are_not_changed_and_no_figure_stays_open(adata, tmp_path):
+    before = adata.copy()
+    plt.close("all")
+    npt.report(adata, tmp_path / "page.html")
+    assert plt.get_fignums() == []
+    assert list(adata.uns) == list(before.uns)
+    assert adata.obs.equals(before.obs)
+
+
+def test_a_file_on_disk_gives_the_same_page(adata, page, tmp_path):
+    adata.write_h5ad(tmp_path / "screen.h5ad")
+    backed = ad.read_h5ad(tmp_path / "screen.h5ad", backed="r")
+    again = npt.report(backed, tmp_path / "b.html", command="nextpert demo --seed 0")
+    assert again.read_bytes() == page.read_bytes()
+
+
+def test_a_failure_leaves_the_old_file(adata, tmp_path, monkeypatch):
+    path = tmp_path / "page.html"
+    path.write_text("old")
+
+    def failing(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("pathlib.Path.write_text", failing)
+    with pytest.raises(OSError, match="no space"):
+        npt.report(adata, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+    assert path.read_bytes() == b"old"
+
+
+def test_without_a_path_it_lies_in_the_working_folder(adata, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    adata.uns = {"plan": adata.uns["plan"]}
+    assert npt.report(adata).name == "nextpert_report.html"
+    assert (tmp_path / "nextpert_report.html").is_file()
+
+
+def test_nothing_is_loaded_from_elsewhere(page, seen):
+    for tag, attrs in seen.tags:
+        for name in ("src", "href"):
+            link = attrs.get(name, "#")
+            assert link.startswith(("#", "data:")), (tag, link)
+    text = read(page)
+    policy = next(a["content"] for t, a in seen.tags if a.get("http-equiv"))
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_it_is_built_for_ears_too(seen):
+    tags = [tag for tag, _ in seen.tags]
+    assert [tags.count(t) for t in ("h1", "main", "nav", "header", "footer")] == [1] * 5
+    for i, (tag, attrs) in enumerate(seen.tags):
+        if tag == "table":
+            assert tags[i + 1] == "caption"
+        if tag == "th":
+            assert attrs["scope"] in ("col", "row")
+        if tag == "img":
+            assert len(attrs["alt"]) > 30
+        if tag == "svg":
+            assert attrs["aria-hidden"] == "true"  # the numbers stand beside it
+
+
+def test_large_results_stay_below_3_mb(adata, tmp_path):
+    design, plain = adata.uns["design"], adata.uns["perturbation_effects"]
+    ranking = pd.concat([design["ranking"].iloc[:-1]] * 400).reset_index(drop=True)
+    ranking["rank"] = np.arange(1, len(ranking) + 1)
+    design["ranking"] = pd.concat([ranking, design["ranking"].iloc[-1:]], ignore_index=True)
+    n, p = 400, 1000
+    big = {x: np.resize(plain[x], (n, p)) for x in plain if np.ndim(plain[x]) == 2}
+    big |= {
+        "perturbations": np.array([f"KO{i}" for i in range(n)], dtype=object),
+        "genes": np.array([f"GENE{i}" for i in range(p)], dtype=object),
+        "in_graph": np.ones(p, bool),
+        "n_cells": np.full(n, 50),
+        "params": plain["params"],
+    }
+    adata.uns["perturbation_effects"] = with_format(big)
+    page = npt.report(adata, tmp_path / "page.html")
+    assert page.stat().st_size < 3e6
+    text = read(page)
+    assert f"The first 300 of {len(ranking)} rows" in text
+    assert re.search(r"Download csv \(first \d+ rows\)", text)
