@@ -86,6 +86,7 @@ html_theme_options = {
     "use_issues_button": True,
     "show_toc_level": 2,
     "home_page_in_toc": False,
+    "navbar_persistent": [],  # the search field of the sidebar is enough
 }
 html_copy_source = False
 html_show_sourcelink = False

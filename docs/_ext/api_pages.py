@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
+
+import array_types
 
 import nextpert
 
@@ -40,7 +43,7 @@ TOP = """# API
 
 Import as `import nextpert as npt`. Functions take an AnnData first, write their results into it,
 and return nothing, unless `copy=True`; an error leaves it as it was. The page of each function says
-which fields it writes and which kinds of arrays it reads.
+which fields it writes and which [kinds of arrays](array_types.md) it reads.
 
 ## The loop of a lab, and what is wanted
 
@@ -71,8 +74,8 @@ def pages() -> dict[str, str]:
         text += f"## {title}: `{name}`\n\n{words}\n\n" + listing(
             module.__name__, list(module.__all__)
         )
-    text += "## The array core: `core`\n\n```{toctree}\n:maxdepth: 1\n\ncore\n```\n"
-    return {"index.md": text, "core.md": CORE + core()}
+    text += "## Beneath\n\n```{toctree}\n:maxdepth: 1\n\ncore\narray_types\n```\n"
+    return {"index.md": text, "core.md": CORE + core(), "array_types.md": array_types.page()}
 
 
 def core() -> str:
@@ -91,10 +94,16 @@ def core() -> str:
 def add_to_docstring(
     app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """Put the picture to a plot."""
+    """Add to a function its picture and the arrays it takes, and say what it returns once."""
     _, sub, *rest = [*name.split("."), ""]
+    # What is returned stands in "Returns", better than the signature says it.
+    app.env.current_document.autodoc_annotations.get(name, {}).pop("return", None)
+    lines[:] = [re.sub(r"^(:returns?:.*?)~[\w.]*\.(\w+)", r"\1\2", line) for line in lines]
     if what == "function" and sub == "pl" and (GALLERY / f"{rest[0]}.png").exists():
         picture = ["", f".. image:: /_static/gallery/{rest[0]}.png", "   :alt: what it draws", ""]
         # Below the summary.
         end = lines.index("") if "" in lines else len(lines)
         lines[end:end] = picture
+    if what == "function" and f"{sub}.{rest[0]}" in array_types.FUNCTIONS:
+        place = next((i for i, line in enumerate(lines) if "rubric:: Examples" in line), len(lines))
+        lines[place:place] = array_types.of_function(f"{sub}.{rest[0]}")

@@ -73,7 +73,7 @@ def stopping(
 
     Candidates never tried may hold more than the model expects of them: so they are taken, too, to
     be like those measured, and the chance that one of them is nearer by more than the tolerance is
-    :func:`record_chance`. No candidate comes nearer than the target, so that a best known that is
+    ``record_chance``. No candidate comes nearer than the target, so that a best known that is
     there already is good enough at once.
 
     Parameters

@@ -193,7 +193,7 @@ def _weights(adata: AnnData, posterior_key: str | None, columns: Nodes) -> Vecto
         return None
     name = f"{posterior_key}_mean"
     require_sound(adata.varp[name], f"adata.varp[{name!r}]")
-    matrix = sp.csr_array(adata.varp[name])
+    matrix = sp.csr_array(eager(adata.varp[name]))
     return np.asarray(matrix[columns][:, columns].todense(), dtype=np.float64)
 
 
