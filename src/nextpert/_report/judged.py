@@ -65,7 +65,7 @@ def replay_section(found: Found) -> Section | None:
         "Ways to choose, replayed on the cells of this screen, over all targets",
         overall,
         [
-            Column("Target", "where"),
+            *([Column("Target", "where")] if len(set(overall["where"])) > 1 else []),
             Column("Way to choose", "criterion", is_head=True),
             Column("Plates to the best", "plates", lambda x: number(x, 2)),
             Column("± standard error", "plates_sem", lambda x: number(x, 2)),
@@ -122,7 +122,7 @@ def diagnosis_section(found: Found) -> Section | None:
 
 def _level(level: str) -> str:
     words, sign = LEVELS.get(level, (level, "?"))
-    return f"{sign} {words}"
+    return f"{sign} {words}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _without_name(words: str) -> str:

@@ -15,6 +15,7 @@ from nextpert._report.blocks import Section
 from nextpert._report.figures import MOST_PANELS, busiest, draw
 from nextpert._report.numbers import count, number, percent, rate
 from nextpert._report.tables import MOST_ROWS, Column, Table, make_table
+from nextpert._report.verdict import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,8 +37,8 @@ def distances_section(found: Found) -> Section | None:
     control = table.loc[table["perturbation"].astype(str) == str(params["control"]), "distance"]
     unit = DISTANCES[str(params["distance"])]
     words = [
-        f"Distances of the cells themselves to {stored['target']} ({unit}), without a model and "
-        f"without bias, over {count(len(stored['genes']))} genes."
+        f"Distances of the cells themselves to {name_of(stored['target'])} ({unit}), without a "
+        f"model and without bias, over {count(len(stored['genes']))} genes."
     ]
     level = f"{100 * float(params['confidence']):g} %"
     columns = [
@@ -62,7 +63,7 @@ def distances_section(found: Found) -> Section | None:
         table,
         columns,
         download=table,
-        in_print=8,
+        in_print=6,
     )
     return Section("distances", "Measured distances", words, tables=[shown])
 
@@ -86,7 +87,7 @@ def effects_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
             Column("Most raised", "raised"),
             Column("Most lowered", "lowered"),
         ],
-        in_print=8,
+        in_print=7,
     )
     strongest = make_table(
         "effects",

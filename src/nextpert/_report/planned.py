@@ -12,6 +12,7 @@ from nextpert._report.blocks import Section
 from nextpert._report.numbers import count, number, percent
 from nextpert._report.plate import legend_of, plates_of
 from nextpert._report.tables import Column, make_table
+from nextpert._report.verdict import name_of
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def target_section(found: Found) -> Section | None:
                 ],
                 most=8,
                 download=table,
-                in_print=5,
+                in_print=4,
             )
         ]
     return Section("target", "Target", words, tables=tables)
@@ -120,8 +121,8 @@ def plan_section(found: Found) -> Section | None:
         Column("Guides", "n_guides", count),
         Column("Cells", "n_cells", count),
         Column("Cells seen", "n_cells_seen", count),
-        Column("Aim", "aim"),
-        Column("Chance to be nearest", "probability_best", percent),
+        Column("Aim", "aim", on_paper=False),
+        Column("Chance to be nearest", "probability_best", percent, on_paper=False),
         Column("Predicted distance", PREDICTED, reference=nothing),
         Column("Why", "why", is_long=True),
     ]
@@ -146,14 +147,14 @@ def ranking_section(found: Found) -> Section | None:
     ranking, nothing = candidates_of(design["ranking"]), nothing_of(design["ranking"])
     params = design["params"]
     words = [
-        f"{count(len(ranking))} candidates towards {params['target']}, ranked by "
+        f"{count(len(ranking))} candidates towards {name_of(params['target'])}, ranked by "
         f"{_criterion(str(params['acquisition']))}. Doing nothing leaves a distance of "
         f"{number(nothing['predicted_distance'])}."
     ]
     table = make_table(
         "ranking",
-        f"Candidates, best first. Distance to {params['target']}, {_unit(params)}, with 90 % "
-        f"interval; the dashed line is doing nothing",
+        f"Candidates, best first. Distance to {name_of(params['target'])}, {_unit(params)}, with "
+        f"90 % interval; the dashed line is doing nothing",
         ranking,
         [
             Column("Rank", "rank", count),
@@ -167,7 +168,7 @@ def ranking_section(found: Found) -> Section | None:
             Column("Cells seen", "n_cells_seen", count),
         ],
         download=design["ranking"],
-        in_print=12,
+        in_print=10,
     )
     tables = [table]
     trace = design["trace"]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nextpert import _adata
 from nextpert._files import whole_file
 from nextpert._report.page import render
 from nextpert._report.results import keys_of, read_all
+from nextpert._report.verdict import name_of
 
 if TYPE_CHECKING:
     import os
@@ -89,10 +90,9 @@ def report(
     return Path(file)
 
 
-def _title(found: Mapping[str, dict[str, object]]) -> str:
+def _title(found: Mapping[str, dict[str, Any]]) -> str:
     for name in ("plan", "design"):
         if name in found:
-            params: dict[str, object] = found[name]["params"]  # type: ignore[assignment]
-            target = str(params["target"])
-            return f"Towards {target}" if len(target) <= 60 else "Towards the wanted state"
+            params: Any = found[name]["params"]
+            return f"Towards {name_of(params['target'])}"
     return "Perturbation screen"

@@ -26,7 +26,8 @@ class Column(NamedTuple):
 
     ``show`` makes text of a value; without it the value is text. ``name`` holds three columns,
     value and ends of an interval, where that is to be drawn. ``is_head`` says that a column names
-    its row, ``is_long`` that it holds sentences. ``reference`` is marked in what is drawn.
+    its row, ``is_long`` that it holds sentences, ``on_paper`` that it is printed. ``reference`` is
+    marked in what is drawn.
     """
 
     head: str
@@ -35,11 +36,23 @@ class Column(NamedTuple):
     is_head: bool = False
     is_long: bool = False
     reference: float = float("nan")
+    on_paper: bool = True
 
     @property
     def is_interval(self) -> bool:
         """Whether it is drawn."""
         return isinstance(self.name, tuple)
+
+    @property
+    def classes(self) -> str:
+        """What it is, for the style sheet."""
+        kinds = {
+            "interval": self.is_interval,
+            "number": self.is_number and not self.is_interval,
+            "long": self.is_long,
+            "on-screen": not self.on_paper,
+        }
+        return " ".join(name for name, is_so in kinds.items() if is_so)
 
     @property
     def is_number(self) -> bool:

@@ -30,7 +30,28 @@ _START = {
     ),
     UNKNOWN: "How far to trust this was not judged: run tl.diagnose.",
 }
-_PARTS = {"trust": "to be trusted", "care": "with care", "do not trust": "not to be trusted"}
+_PARTS = {"trust": "To be trusted", "care": "with care", "do not trust": "not to be trusted"}
+# Parts of a diagnosis in the words of the bench.
+_PLAIN = {
+    "cells": "that perturbations differ",
+    "shrinkage": "effects of measured perturbations",
+    "unseen perturbations": "predictions of perturbations without cells",
+    "graph": "the graph",
+    "guides": "agreement of guides",
+    "batches": "agreement of batches",
+}
+
+
+def name_of(target: Any) -> str:
+    """Return a target's name, but not a long list of wanted means.
+
+    Examples
+    --------
+    >>> from nextpert._report.verdict import name_of
+    >>> name_of("STAT1"), name_of("IRF1=0.2, " * 9)
+    ('STAT1', 'the wanted state')
+    """
+    return str(target) if len(str(target)) <= 60 else "the wanted state"
 
 
 class Verdict(NamedTuple):
@@ -73,7 +94,7 @@ def _stop(found: Found) -> str:
     params = found["plan_cells"]["params"]
     return (
         f"You may stop: {stopping['best_known']} is, with probability "
-        f"{percent(stopping['good_enough'])}, as near to {params['target']} as any of "
+        f"{percent(stopping['good_enough'])}, as near to {name_of(params['target'])} as any of "
         f"{len(stopping['candidates'])} candidates, to {percent(params['tolerance'])} of the "
         f"distance of doing nothing. "
     )
@@ -89,12 +110,12 @@ def _plate(plan: Mapping[str, Any], *, goes_on: bool) -> str:
         f"{start} {list_names(names, limit=8)} next, in {count(summary['n_cells'])} cells{beside}. "
         f"With probability {percent(summary['probability_covered'])} this plate holds, of "
         f"{count(plan['params']['n_candidates'])} candidates, the one nearest to "
-        f"{plan['params']['target']}."
+        f"{name_of(plan['params']['target'])}."
     )
 
 
 def _first(design: Mapping[str, Any]) -> str:
-    target = str(design["params"]["target"])
+    target = name_of(design["params"]["target"])
     best = candidates_of(design["ranking"]).iloc[0]
     return (
         f"Perturb {best['perturbation']} next: of {len(design['ranking']) - 1} candidates it is, "
@@ -109,22 +130,18 @@ def _trust(found: Found, level: str) -> str:
         return words
     parts = found["diagnosis"]["parts"]
     said = []
-    for each, start in (
-        ("trust", "well borne out"),
-        ("care", "with care"),
-        ("do not trust", "not"),
-    ):
-        names = parts.loc[parts["level"].astype(str) == each, "part"].astype(str).tolist()
-        if names:
-            said.append(f"{start}: {', '.join(names)}")
-    return f"{words} Part by part: {'; '.join(said)}."
+    for each, start in _PARTS.items():
+        names = parts.loc[parts["level"].astype(str) == each, "part"].astype(str)
+        if len(names):
+            said.append(f"{start}: {', '.join(_PLAIN.get(name, name) for name in names)}")
+    return f"{words} {'; '.join(said)}."
 
 
 def _notes(found: Found) -> list[str]:
     notes = []
     if "design" in found:
         design = found["design"]
-        farther = farther_in_words(design["ranking"], str(design["params"]["target"]))
+        farther = farther_in_words(design["ranking"], name_of(design["params"]["target"]))
         if farther:
             notes.append(farther)
     notes += _unseen(found)

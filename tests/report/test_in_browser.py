@@ -1,0 +1,183 @@
+"""The page as a browser shows it: nothing cut off, no request, and what is clicked works."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium of the system without a window."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"no browser on this machine: none of {', '.join(BROWSERS)}")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, page):
+    """Open the report; what it asked for and complained of is in ``asked`` and ``said``."""
+    contexts = []
+
+    def opened(width=1280, scheme="light", **options):
+        size = {"width": width, "height": 900}
+        contexts.append(browser.new_context(viewport=size, color_scheme=scheme, **options))
+        shown = contexts[-1].new_page()
+        shown.asked, shown.said = [], []
+        shown.on("request", lambda request: shown.asked.append(request.url))
+        shown.on("console", lambda message: shown.said.append(message.text))
+        shown.on("pageerror", lambda error: shown.said.append(str(error)))
+        shown.goto(page.as_uri())
+        return shown
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+def values(shown, table, number):
+    rows = f"#{table}-table tbody tr"
+    return shown.eval_on_selector_all(
+        rows, f"rows => rows.map(row => row.cells[{number - 1}].dataset.v)"
+    )
+
+
+def test_it_asks_for_nothing_and_complains_of_nothing(open_page, page):
+    shown = open_page()
+    shown.wait_for_load_state("networkidle")
+    assert [url for url in shown.asked if not url.startswith("data:")] == [page.as_uri()]
+    assert shown.said == []
+    assert shown.eval_on_selector_all("img", "all => all.every(i => i.naturalWidth > 100)")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_cut_off(open_page, width):
+    shown = open_page(width)
+    assert shown.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    beyond = shown.evaluate(
+        """() => [...document.querySelectorAll("body *")]
+            .filter(e => !e.closest(".scroll > *") && !e.matches(".skip")
+                && (e.getBoundingClientRect().right > window.innerWidth + 0.5
+                    || (e.scrollWidth > e.clientWidth + 1 && e.clientWidth
+                        && !e.matches(".scroll, html, body"))))
+            .map(e => e.outerHTML.slice(0, 80))"""
+    )
+    assert beyond == []
+    inside = "wells => wells.filter(w => w.scrollWidth > w.clientWidth + 1).length"
+    assert shown.eval_on_selector_all(".well", inside) == 0
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_it_can_be_read_by_ear_and_by_weak_eyes(open_page, width, scheme):
+    shown = open_page(width, scheme)
+    found = axe.Axe().run(shown)
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_tables_are_sorted_by_click_and_by_key(open_page):
+    shown = open_page()
+    head = shown.locator("#ranking-table thead th", has_text="Measured distance")
+    number = 1 + head.evaluate("th => th.cellIndex")
+    head.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    found = values(shown, "ranking", number)
+    seen = [float(x) for x in found if x]
+    assert len(seen) > 1
+    assert seen == sorted(seen)
+    assert found[: len(seen)] == [x for x in found if x]  # what has no value comes last
+    head.get_by_role("button").focus()
+    shown.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    assert [float(x) for x in values(shown, "ranking", number) if x] == seen[::-1]
+    other = shown.locator("#ranking-table thead th", has_text="Perturbation")
+    other.get_by_role("button").click()
+    names = shown.locator("#ranking-table tbody th").all_inner_texts()
+    assert names == sorted(names, key=str.lower)
+    assert head.get_attribute("aria-sort") is None
+
+
+def test_tables_are_searched(open_page, adata):
+    shown = open_page()
+    ranking = adata.uns["design"]["ranking"].query("not is_control")
+    name = ranking["perturbation"].iloc[-1]
+    box = shown.locator("#ranking").get_by_role("searchbox").first
+    box.fill(name.lower())
+    rows = shown.locator("#ranking-table tbody tr:visible")
+    assert name in rows.all_inner_texts()[0]
+    assert rows.count() < len(ranking)
+    told = shown.locator("#ranking .count").first.inner_text()
+    assert told == f"{rows.count()} of {len(ranking)} rows"
+    shown.emulate_media(media="print")  # what was searched is what is printed
+    assert shown.locator("#ranking-table tbody tr:visible").count() == 1
+    shown.emulate_media(media="screen")
+    box.fill("")
+    assert rows.count() == len(ranking)
+
+
+@pytest.mark.parametrize("name", ["plate", "ranking", "effects"])
+def test_tables_are_downloaded(open_page, adata, tmp_path, name):
+    shown = open_page()
+    with shown.expect_download() as waiting:
+        shown.get_by_role("link", name=f"Download {name}.csv").click()
+    assert waiting.value.suggested_filename == f"{name}.csv"
+    waiting.value.save_as(tmp_path / "table.csv")
+    with open(tmp_path / "table.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    stored = adata.uns["perturbation_effects"]["mean"].size
+    tables = {"plate": adata.uns["plan"]["plate"], "ranking": adata.uns["design"]["ranking"]}
+    assert len(rows) == (len(tables[name]) if name in tables else stored)
+    if name == "plate":
+        assert [row["well"] for row in rows] == tables[name]["well"].tolist()
+
+
+def test_it_prints_on_three_pages(open_page):
+    shown = open_page(scheme="dark")
+    pages = shown.pdf(prefer_css_page_size=True)
+    assert 1 <= len(re.findall(rb"/Type\s*/Page\b", pages)) <= 3
+    box = re.search(rb"/MediaBox\s*\[0 0 ([\d.]+) ([\d.]+)\]", pages)
+    assert [round(float(x)) for x in box.groups()] == [595, 842]
+    shown.emulate_media(media="print", color_scheme="dark")
+    ink = "e => getComputedStyle(e).color"
+    assert shown.locator("h1").evaluate(ink) == "rgb(27, 32, 38)"  # black on white
+
+
+def test_light_and_dark(open_page):
+    shown = open_page(scheme="dark")
+    paper = "getComputedStyle(document.body).backgroundColor"
+    dark = shown.evaluate(paper)
+    toggle = shown.get_by_role("button", name="Dark")
+    assert toggle.get_attribute("aria-pressed") == "true"
+    toggle.click()
+    assert toggle.get_attribute("aria-pressed") == "false"
+    assert shown.evaluate(paper) == "rgb(255, 255, 255)" != dark
+    assert open_page(scheme="light").evaluate(paper) == "rgb(255, 255, 255)"
+
+
+def test_it_is_whole_without_scripts(open_page, adata):
+    shown = open_page(java_script_enabled=False)
+    plate = adata.uns["plan"]["plate"]
+    assert shown.locator("#plate-table tbody tr:visible").count() == len(plate)
+    assert shown.locator("#theme:visible, input:visible").count() == 0
+    assert shown.get_by_role("link", name="Download plate.csv").is_visible()
+
+
+def test_it_is_walked_by_key(open_page):
+    shown = open_page()
+    shown.keyboard.press("Tab")
+    assert shown.evaluate("document.activeElement.textContent") == "Skip to the verdict"
+    assert shown.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    for _ in range(12):
+        shown.keyboard.press("Tab")
+        assert shown.evaluate(outline) == "solid"
