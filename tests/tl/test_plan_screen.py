@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from nextpert.core.plan.best_plate import best_plate
 from nextpert.core.predict.first_order import first_order_distances
 from nextpert.core.predict.ranked_distance import ranked_distance
 from nextpert.tl._design_interventions import candidates, combined
+from nextpert.tl._plan_screen import tables
 from nextpert.tl._plan_screen.wells import split_cells
 
 
@@ -88,6 +90,18 @@ def test_where_the_best_is_known_wells_go_to_learning(fitted):
     assert wells["aim"].tolist() == ["must", *["learn"] * 7]
     wells, _, _ = planned(fitted, candidates="genes", pending=["MYC"])
     assert set(wells["aim"]) == {"learn"}
+
+
+def test_of_known_ones_that_never_are_the_nearest_the_one_expected_nearest_is_named():
+    pool = SimpleNamespace(interventions=SimpleNamespace(names=["a", "b", "c", "d"]))
+    distance = SimpleNamespace(
+        nearest=np.array([0.0, 0.0, 1.0, 0.0, 0.0]), centre=np.array([3.0, 2.0, 1.0, 0.5, 4.0])
+    )
+    told = tables.best_known(pool, distance, np.array([20, 20, 0, 19]), 20)
+    assert told == {"best_known": "b", "probability_known": 0.0}
+    told = tables.best_known(pool, distance, np.array([20, 20, 20, 0]), 20)
+    assert told == {"best_known": "c", "probability_known": 1.0}
+    assert tables.best_known(pool, distance, np.zeros(4), 20)["best_known"] == ""
 
 
 def test_learning_removes_more_than_other_plates(fitted):

@@ -99,14 +99,18 @@ def pending_table(names: Sequence[str], cells: Vector) -> pd.DataFrame:
 def best_known(
     pool: Candidates, distance: RankedDistance, n_cells: Vector, least: int
 ) -> dict[str, str | float]:
-    """Return the measured candidate that most probably is the nearest, and how probably."""
-    known = np.where(n_cells >= least, distance.nearest[:-1], -1.0)
-    best = int(known.argmax())
-    if known[best] < 0:
+    """Return the measured candidate that most probably is the nearest, and how probably.
+
+    Of those that are as probable, as where none ever is, the one expected nearest.
+    """
+    known = np.flatnonzero(n_cells >= least)
+    if not len(known):
         return {"best_known": "", "probability_known": 0.0}
+    chance, centre = distance.nearest[:-1][known], distance.centre[:-1][known]
+    best = int(known[np.lexsort((centre, -chance))[0]])
     return {
         "best_known": pool.interventions.names[best],
-        "probability_known": float(known[best]),
+        "probability_known": float(distance.nearest[best]),
     }
 
 
