@@ -14,6 +14,7 @@ NAMES = (
     "quickstart",
     "plan_a_plate",
     "a_campaign_in_three_rounds",
+    "combinations",
     "perturb_cite_seq",
     "synthetic_design",
 )
