@@ -115,11 +115,13 @@ def test_lazy(form, damage, call, tmp_path):
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("option", [["--genes", *GENES], ["--min-fraction", "0.1"]])
-def test_the_command(option, form, damage, tmp_path, capsys):
+@pytest.mark.parametrize("command", [["learn", "--genes", *GENES], ["preprocess"], ["demo"]])
+def test_the_command(command, form, damage, tmp_path, capsys):
     path = in_file(cells(form), damage, tmp_path / "x.h5ad")
-    out = tmp_path / "out"
-    assert main(["design", str(path), "--target", "A", "--out", str(out), "--quiet", *option]) == 2
+    out = tmp_path / "out.h5ad"
+    name, *options = command
+    given = ["--data", str(path), "--target", "A"] if name == "demo" else [str(path)]
+    assert main([name, *given, *options, "--out", str(out), "--quiet"]) == 2
     error = capsys.readouterr().err
     assert "is damaged" in error or "cannot be read as h5ad" in error
     assert not out.exists()

@@ -221,12 +221,17 @@ def test_cells_without_a_label_are_counted_aloud(small_screen, caplog):
 
 def test_the_command_takes_symbols(by_symbol, tmp_path, capsys):
     names, ids = by_symbol
-    options = ["--target", "MYC", "--genes", "MYC", "STK3", "OXR1", "--quiet", "--n-samples", "20"]
+    options = ["--panel", "MYC", "STK3", "OXR1", "--quiet"]
     for name, adata, more in (("n", names, []), ("i", ids, ["--gene-symbols", "symbol"])):
-        adata.write_h5ad(tmp_path / f"{name}.h5ad")
-        out = ["--out", str(tmp_path / name), *more]
-        assert main(["design", str(tmp_path / f"{name}.h5ad"), *options, *out]) == 0
-    one, two = ((tmp_path / name / "ranking.csv").read_text() for name in "ni")
+        path, out = tmp_path / f"{name}.h5ad", tmp_path / f"{name}.out.h5ad"
+        adata.write_h5ad(path)
+        assert main(["preprocess", str(path), *options, *more, "--out", str(out)]) == 0
+        assert main(["learn", str(out), *more, "--n-graphs", "2", "--quiet"]) == 0
+        assert main(["fit", str(out.with_name(f"{name}.out.learn.h5ad")), "--quiet"]) == 0
+        design = ["design", str(out.with_name(f"{name}.out.fit.h5ad")), "--target", "MYC"]
+        assert main([*design, "--table", str(tmp_path / f"{name}.csv"), "--quiet"]) == 0
+    one, two = ((tmp_path / f"{name}.csv").read_text() for name in "ni")
     assert one == two
-    assert main(["design", str(tmp_path / "i.h5ad"), *options, "--out", str(tmp_path / "x")]) == 2
+    capsys.readouterr()
+    assert main(["preprocess", str(tmp_path / "i.h5ad"), *options]) == 2
     assert "with --gene-symbols" in capsys.readouterr().err

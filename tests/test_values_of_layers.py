@@ -113,6 +113,5 @@ def test_sums_tell_counts(n, scale):
 
 def test_the_command_says_it_once(counts, tmp_path, capsys):
     counts.write_h5ad(tmp_path / "x.h5ad")
-    out = ["--out", str(tmp_path / "out"), "--no-figures", "--quiet"]
-    assert main(["design", str(tmp_path / "x.h5ad"), "--target", "A", *out]) == 0
+    assert main(["learn", str(tmp_path / "x.h5ad"), "--n-graphs", "2", "--quiet"]) == 0
     assert capsys.readouterr().err.count("whole numbers") == 1

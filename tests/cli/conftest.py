@@ -1,8 +1,12 @@
-"""A screen in a file, as the command reads it."""
+"""A screen in a file, as the command reads it, and the same after the first steps."""
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
+
+import nextpert as npt
 
 
 @pytest.fixture
@@ -11,3 +15,21 @@ def screen(small_screen, tmp_path):
     path = tmp_path / "screen.h5ad"
     small_screen.write_h5ad(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def _fitted(_small_screen, tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "screen.fit.h5ad"
+    adata = _small_screen.copy()
+    options = {"method": "boss", "environments": "all", "n_runs": 2, "n_graphs": 2}
+    npt.tl.learn_dag(adata, **options)
+    npt.tl.fit_dag_blr(adata)
+    adata.strings_to_categoricals()
+    adata.write_h5ad(path)
+    return path
+
+
+@pytest.fixture
+def fitted(_fitted, tmp_path):
+    """The small screen with a graph and a posterior, in a file."""
+    return shutil.copy(_fitted, tmp_path / "screen.fit.h5ad")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import signal
@@ -13,12 +14,14 @@ import pytest
 
 from nextpert.cli import main
 
-FAST = ["--quiet", "--n-runs", "2", "--n-samples", "20", "--no-figures"]
+FAST = ["--quiet", "--n-runs", "2", "--n-samples", "20", "--no-figures", "--n-graphs", "2"]
+KEEP = ["--combinations", "keep"]
 
 
-def _design(path, *options, out=None):
+def _demo(path, *options, out=None):
     out = path.parent / "out" if out is None else out
-    return main(["design", str(path), "--target", "MYC", "--out", str(out), *FAST, *options])
+    data = ["--data", str(path), "--target", "MYC", *KEEP]
+    return main(["demo", *data, "--out", str(out), *FAST, *options])
 
 
 def _never(*args, **options):
@@ -26,7 +29,7 @@ def _never(*args, **options):
 
 
 def test_files_are_written_all_or_none(screen, monkeypatch, capsys):
-    assert _design(screen) == 0
+    assert _demo(screen) == 0
     out = screen.parent / "out"
     before = {p.name: p.read_bytes() for p in out.iterdir()}
 
@@ -35,12 +38,12 @@ def test_files_are_written_all_or_none(screen, monkeypatch, capsys):
         message = "No space left on device"
         raise OSError(message)
 
-    monkeypatch.setattr("nextpert.cli._output._write_h5ad", fail)
-    assert _design(screen, "--acquisition", "random") == 2
+    monkeypatch.setattr("nextpert.cli._demo.write_screen", fail)
+    assert _demo(screen, "--acquisition", "random") == 2
     assert "No space left" in capsys.readouterr().err
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     new = screen.parent / "new" / "below"
-    assert _design(screen, out=new) == 2
+    assert _demo(screen, out=new) == 2
     assert sorted(screen.parent.iterdir()) == [out, screen]
 
 
@@ -49,7 +52,7 @@ def test_a_move_that_fails_leaves_no_folder(screen, monkeypatch):
         raise OSError("no")
 
     monkeypatch.setattr("nextpert.cli._output.os.replace", fail)
-    assert _design(screen, out=screen.parent / "new" / "below") == 2
+    assert _demo(screen, out=screen.parent / "new" / "below") == 2
     assert list(screen.parent.iterdir()) == [screen]
 
 
@@ -61,9 +64,9 @@ def test_interruption_leaves_nothing(error, screen, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("nextpert.cli._output._write_h5ad", interrupt)
+    monkeypatch.setattr("nextpert.cli._demo.write_screen", interrupt)
     code = 130 if error is KeyboardInterrupt else 128 + error
-    assert _design(screen) == code
+    assert _demo(screen) == code
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.endswith("interrupted, nothing written" if code == 130 else "nothing written")
     assert list(screen.parent.iterdir()) == [screen]
@@ -74,8 +77,8 @@ def test_a_signal_during_the_report_says_that_results_are_there(screen, monkeypa
     def stop(*args):
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("nextpert.cli._run.print_report", stop)
-    assert _design(screen) == 143
+    monkeypatch.setattr("nextpert.cli._demo.describe_ranking", stop)
+    assert _demo(screen) == 143
     assert "terminated, results are written" in capsys.readouterr().err
     assert (screen.parent / "out" / "ranking.csv").is_file()
 
@@ -85,7 +88,7 @@ def test_a_terminated_process_leaves_nothing(screen):
         "import sys, time; from nextpert import tl; from nextpert.cli import main; "
         "tl.learn_dag = lambda *args, **options: time.sleep(300); sys.exit(main(sys.argv[1:]))"
     )
-    command = [sys.executable, "-c", code, "design", str(screen), "--target", "MYC"]
+    command = [sys.executable, "-c", code, "demo", "--data", str(screen), "--target", "MYC"]
     command += ["--out", str(screen.parent / "out")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
@@ -97,15 +100,15 @@ def test_a_terminated_process_leaves_nothing(screen):
     assert list(screen.parent.iterdir()) == [screen]
 
 
-@pytest.mark.parametrize("place", ["file", "file/below", "out/dag.png"])
+@pytest.mark.parametrize("place", ["file", "file/below", "out/ranking.csv"])
 def test_a_folder_that_cannot_be_is_found_early(place, screen, monkeypatch, capsys):
     (screen.parent / "file").write_text("")
-    if place == "out/dag.png":
+    if place == "out/ranking.csv":
         (screen.parent / place).mkdir(parents=True)
         place = "out"
     before = sorted(screen.parent.rglob("*"))
     monkeypatch.setattr("nextpert.tl.learn_dag", _never, raising=False)
-    assert _design(screen, out=screen.parent / place) == 2
+    assert _demo(screen, out=screen.parent / place) == 2
     assert "with --out" in capsys.readouterr().err
     assert sorted(screen.parent.rglob("*")) == before
 
@@ -118,7 +121,7 @@ def test_a_folder_without_permission_is_found_early(screen, monkeypatch, capsys)
 
     monkeypatch.setattr("nextpert.cli._output.tempfile.TemporaryDirectory", refuse)
     monkeypatch.setattr("nextpert.tl.learn_dag", _never, raising=False)
-    assert _design(screen) == 2
+    assert _demo(screen) == 2
     line = capsys.readouterr().err
     assert "Permission denied" in line
     assert "--out" in line
@@ -128,8 +131,8 @@ def test_a_full_disk_is_found_early(screen, monkeypatch, capsys):
     free = shutil.disk_usage(screen.parent)._replace(free=1000)
     monkeypatch.setattr("nextpert.cli._output.shutil.disk_usage", lambda path: free)
     monkeypatch.setattr("nextpert.tl.learn_dag", _never, raising=False)
-    assert _design(screen) == 2
-    assert "make room there, or name another folder with --out" in capsys.readouterr().err
+    assert _demo(screen) == 2
+    assert "make room there, or name another with --out" in capsys.readouterr().err
     assert list(screen.parent.iterdir()) == [screen]
 
 
@@ -138,7 +141,16 @@ def test_a_disk_that_takes_no_more(most, late, screen, small_screen):
     """A limit on the size of files stands for the disk: met at once, or only while writing."""
     small_screen.obsm["large"] = np.random.default_rng(0).normal(size=(small_screen.n_obs, 700))
     small_screen.write_h5ad(screen, compression="gzip")
-    command = [sys.executable, "-m", "nextpert.cli", "design", str(screen), "--target", "MYC"]
+    command = [
+        sys.executable,
+        "-m",
+        "nextpert.cli",
+        "demo",
+        "--data",
+        str(screen),
+        "--target",
+        "MYC",
+    ]
     done = subprocess.run(
         [*command, "--out", str(screen.parent / "out"), *FAST],
         capture_output=True,
@@ -152,3 +164,43 @@ def test_a_disk_that_takes_no_more(most, late, screen, small_screen):
     assert ("make room there" in done.stderr) != late
     assert len(done.stderr.splitlines()) <= 3, "HDF5 says nothing of its own"
     assert list(screen.parent.iterdir()) == [screen]
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_a_step_writes_all_or_none(kind, fitted, monkeypatch, capsys):
+    out, table = fitted.parent / "new" / f"x.{kind}", fitted.parent / "tables" / "x.csv"
+    command = ["effects", str(fitted), "--out", str(out), "--table", str(table), "--quiet"]
+    before = sorted(fitted.parent.iterdir())
+    real = os.replace
+
+    def fail(source, target):
+        if str(target).endswith(".toml"):
+            raise OSError("no")
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nextpert.cli._output.os.replace", fail)
+        assert main(command) == 2
+    assert sorted(fitted.parent.iterdir()) == before
+    assert main(command) == 0
+    files = {path for path in out.parent.rglob("*") if path.is_file()}
+    kept = {path: path.read_bytes() for path in files}
+
+    def stop(*args):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("nextpert.cli._run.write_table", stop)
+    assert main(command) == 143
+    assert capsys.readouterr().err.splitlines()[-1].endswith("terminated, nothing written")
+    assert {path: path.read_bytes() for path in files} == kept
+    assert {path.name for path in out.parent.iterdir()} == {out.name, f"{out.name}.toml"}
+
+
+def test_the_screen_itself_is_never_written_over(fitted, monkeypatch, capsys):
+    before = fitted.read_bytes()
+    monkeypatch.chdir(fitted.parent)
+    for out in (str(fitted), fitted.name, f"../{fitted.parent.name}/{fitted.name}"):
+        assert main(["effects", fitted.name, "--out", out, "--quiet"]) == 2
+        assert "is the screen itself" in capsys.readouterr().err
+    assert main(["effects", fitted.name, "--table", "screen.csv", "--quiet"]) == 0
+    assert fitted.read_bytes() == before

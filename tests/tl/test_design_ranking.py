@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert.cli._report import print_report
+from nextpert.cli._report import describe_ranking
 from nextpert.tl._design_interventions.tables import candidates_of, farther_in_words, is_flat
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
@@ -32,12 +31,6 @@ def designed(adata, target, **options):
     return candidates_of(adata.uns["design"]["ranking"])
 
 
-def printed(adata, capsys):
-    options = argparse.Namespace(show=3, out="out")
-    print_report(adata, options, ["ranking.csv"], None)
-    return capsys.readouterr().out.splitlines()
-
-
 def test_by_default_the_most_probably_nearest_comes_first(fitted, caplog, capsys):
     with caplog.at_level(logging.INFO, "nextpert"):
         table = designed(fitted, "STK3", candidates="genes", n_cells=10)
@@ -48,7 +41,7 @@ def test_by_default_the_most_probably_nearest_comes_first(fitted, caplog, capsys
     assert never["state_distance"].is_monotonic_increasing
     assert table["perturbation"].iloc[0] == "STK3"
     assert table["relative_distance"].iloc[0] < 1
-    assert printed(fitted, capsys)[1].startswith("Try next: STK3 (10 cells), the nearest with a")
+    assert describe_ranking(fitted)[1].startswith("Try next: STK3 (10 cells), the nearest with a")
 
 
 def test_a_flat_criterion_does_not_sort(fitted, caplog, capsys):
@@ -64,7 +57,7 @@ def test_a_flat_criterion_does_not_sort(fitted, caplog, capsys):
     myc = table.index[table["perturbation"] == "MYC"][0]
     shift = stored["shifts"].toarray()[myc]
     assert np.flatnonzero(shift).tolist() == [list(stored["genes"]).index("MYC")]
-    assert any("predicted closest: expected to remove" in line for line in printed(fitted, capsys))
+    assert any("predicted closest: expected to remove" in line for line in describe_ranking(fitted))
 
 
 def test_a_criterion_that_tells_candidates_apart_sorts(fitted, caplog):
@@ -94,7 +87,7 @@ def test_no_candidate_nearer_than_doing_nothing_is_said_first(fitted, caplog, ca
     said = [r.getMessage() for r in caplog.records if r.name.startswith("nextpert.tl._design")]
     words = "No candidate is predicted to come nearer to MYC=1.2 than doing nothing: the nearest, "
     assert said[0].startswith(f"{words}{nearest}, stays at ")
-    first = printed(fitted, capsys)[0]
+    first = describe_ranking(fitted)[0]
     assert first.startswith("No candidate is predicted to come nearer to the target than doing")
 
 
@@ -103,7 +96,7 @@ def test_nothing_is_said_of_a_good_candidate(fitted, caplog, capsys):
         table = designed(fitted, "STK3", candidates=["STK3", "OXR1"], acquisition="greedy")
     assert table["relative_distance"].iloc[0] < 1
     assert "doing nothing" not in caplog.text
-    assert printed(fitted, capsys)[0].startswith("Graph: ")
+    assert describe_ranking(fitted)[0].startswith("Graph: ")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The folder of results: found writable before anything is computed, filled whole or not at all."""
+"""The files of a run: found writable before anything is computed, written all or none."""
 
 from __future__ import annotations
 
@@ -7,99 +7,137 @@ import os
 import shutil
 import signal
 import tempfile
-from contextlib import contextmanager
+import warnings
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    import pandas as pd
     from anndata import AnnData
 
-FIGURES = ("cpca_density.png", "dag.png", "design.png")
-TABLES = ("annotated.h5ad", "ranking.csv", "trace.csv")
-# A disk with less room than this is full; the annotated screen is compressed, rarely to a quarter
-# of the file it came from.
+# A disk with less room than this is full; a screen is compressed, rarely to a quarter of the file
+# it came from.
 _PROBE = 2**20
 _COMPRESSED = 4
 
 
-def check_out(options: argparse.Namespace) -> None:
-    """Raise unless the results can be written to ``--out``; nothing is left there.
+def check_outputs(option: str, paths: Iterable[Path], source: Path | None) -> None:
+    """Raise unless all files that an option names can be written; none is left there.
 
     Raises
     ------
     ValueError
-        If the folder is a file, cannot be written to, holds a folder by the name of a result, or
-        its disk has too little room.
+        If a file is the one that is read, stands where a folder is, cannot be written, or its disk
+        has too little room.
     """
-    out: Path = options.out.absolute()
-    place = _existing(out)
-    taken = [name for name in FIGURES + TABLES if (out / name).is_dir()]
-    if not place.is_dir() or taken:
-        what = f"{out / taken[0]} is a folder" if taken else f"{place} is no folder"
-        message = f"Cannot write to {str(out)!r}: {what}. Name another folder with --out."
+    places = {}
+    for path in paths:
+        _check_name(option, path, source)
+        places[existing(path.absolute().parent)] = path
+    for place, path in places.items():
+        _check_room(option, path, place, source)
+
+
+def _check_name(option: str, path: Path, source: Path | None) -> None:
+    if source is not None and source.exists() and path.resolve() == source.resolve():
+        message = f"{str(path)!r} is the screen itself, which is kept: name another with {option}."
         raise ValueError(message)
-    needed = _PROBE + (options.file.stat().st_size // _COMPRESSED if options.file else 0)
+    place = existing(path.absolute().parent)
+    taken = path.is_dir() and path.suffix != ".zarr"
+    if not place.is_dir() or taken:
+        what = f"{path} is a folder" if taken else f"{place} is no folder"
+        message = f"Cannot write to {str(path)!r}: {what}. Name another with {option}."
+        raise ValueError(message)
+
+
+def _check_room(option: str, path: Path, place: Path, source: Path | None) -> None:
+    needed = _PROBE + (source.stat().st_size // _COMPRESSED if source and source.is_file() else 0)
     try:
         with tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place) as folder:
             (Path(folder) / "room").write_bytes(bytes(_PROBE))
             free = shutil.disk_usage(folder).free
     except OSError as error:
         message = (
-            f"Cannot write to {str(out)!r} ({error.strerror or error}): make room there, or name "
-            f"another folder with --out."
+            f"Cannot write to {str(path)!r} ({error.strerror or error}): make room there, or name "
+            f"another with {option}."
         )
         raise ValueError(message) from error
     if free < needed:
         message = (
-            f"Only {free / 1e6:.0f} MB are free at {str(out)!r}, but the results need about "
-            f"{needed / 1e6:.0f} MB: make room there, or name another folder with --out."
+            f"Only {free / 1e6:.0f} MB are free at {str(path)!r}, but the results need about "
+            f"{needed / 1e6:.0f} MB: make room there, or name another with {option}."
         )
         raise ValueError(message)
 
 
-def write_results(
-    adata: AnnData, options: argparse.Namespace, draw: Callable[[Path], None]
-) -> list[str]:
-    """Write all results to a hidden folder beside the final one, then move them there at once."""
-    out: Path = options.out.absolute()
-    place = _existing(out)
-    with tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place) as temporary:
-        folder = Path(temporary)
-        if not options.no_figures:
-            draw(folder)
-        design = adata.uns["design"]
-        design["ranking"].to_csv(folder / "ranking.csv", index=False)
-        design["trace"].to_csv(folder / "trace.csv", index=False)
-        _write_h5ad(adata, folder / "annotated.h5ad")
-        names = sorted(path.name for path in folder.iterdir())
+def write_all(writers: Mapping[Path, Callable[[Path], None]]) -> None:
+    """Write files to hidden folders beside their places, then move them all there at once."""
+    with ExitStack() as stack:
+        ready: dict[Path, Path] = {}
+        folders: dict[Path, Path] = {}
+        for path, write in writers.items():
+            place = existing(path.absolute().parent)
+            if place not in folders:
+                new = tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place)
+                folders[place] = Path(stack.enter_context(new))
+            ready[path] = folders[place] / f"{len(ready)}_{path.name}"
+            write(ready[path])
         with _undisturbed():
-            try:
-                out.mkdir(parents=True, exist_ok=True)
-                for name in names:
-                    os.replace(folder / name, out / name)
-            except OSError:
-                if out != place:  # all of it is ours
-                    shutil.rmtree(place / out.relative_to(place).parts[0], ignore_errors=True)
-                raise
-    return names
+            _move(ready)
 
 
-def _write_h5ad(adata: AnnData, path: Path) -> None:
+def _move(ready: Mapping[Path, Path]) -> None:
+    made: list[Path] = []
+    before: dict[Path, Path] = {}
+    try:
+        for path, temporary in ready.items():
+            parent = path.absolute().parent
+            place = existing(parent)
+            if place != parent:  # all below is ours
+                made += [place / parent.relative_to(place).parts[0]]
+                parent.mkdir(parents=True)
+            if path.is_dir():  # a zarr that is written anew
+                before[path] = temporary.with_name(f"old_{temporary.name}")
+                os.replace(path, before[path])
+            os.replace(temporary, path)
+    except OSError:
+        for folder in made:
+            shutil.rmtree(folder, ignore_errors=True)
+        for path, old in before.items():
+            if not path.exists():
+                os.replace(old, path)
+        raise
+
+
+def write_screen(adata: AnnData, path: Path) -> None:
     """Write the screen; on a full disk HDF5 itself would crash, so it writes to memory first."""
     import anndata as ad
     import h5py  # type: ignore[import-untyped]
 
     adata.strings_to_categoricals()
+    if path.suffix == ".zarr":
+        with warnings.catch_warnings():  # either version of zarr does
+            warnings.filterwarnings("ignore", message="Writing zarr v2")
+            adata.write_zarr(path)
+        return
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
         ad.io.write_elem(file, "/", adata, dataset_kwargs={"compression": "gzip"})
     path.write_bytes(image.getbuffer())
 
 
-def _existing(path: Path) -> Path:
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as csv, or as parquet where the name ends so."""
+    if path.suffix == ".parquet":
+        table.to_parquet(path, index=False)
+    else:
+        table.to_csv(path, index=False)
+
+
+def existing(path: Path) -> Path:
     """Return the path, or the nearest folder above it that is there."""
     path = path.absolute()
     while not path.exists() and path != path.parent:

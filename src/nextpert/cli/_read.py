@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 
 if TYPE_CHECKING:
-    import argparse
     from pathlib import Path
 
     import pandas as pd
     from anndata import AnnData
 
 
-def read_screen(path: Path) -> AnnData:
-    """Return the screen in an h5ad file, or raise a ValueError that names the file."""
+def read_screen(path: Path, option: str = "") -> AnnData:
+    """Return the screen in an h5ad or zarr, or raise a ValueError that names the file."""
     import anndata as ad
 
     from nextpert._adata import require_sound_matrices
 
-    require_file(path)
+    zarr = path.suffix == ".zarr"
+    if not zarr or not path.is_dir():
+        require_file(path, option)
     try:
-        adata = ad.read_h5ad(path)
+        adata = ad.read_zarr(path) if zarr else ad.read_h5ad(path)
     except MemoryError:
         raise
     except Exception as error:  # h5py and anndata raise many kinds for a file of another format
-        message = f"{str(path)!r} cannot be read as h5ad ({type(error).__name__}): is it whole?"
+        what = "zarr" if zarr else "h5ad"
+        message = f"{str(path)!r} cannot be read as {what} ({type(error).__name__}): is it whole?"
         raise ValueError(message) from error
     require_sound_matrices(adata)
     for matrix in [adata.X, *adata.layers.values()]:
@@ -94,48 +96,7 @@ def read_pairs(path: Path | None, option: str) -> list[tuple[str, str]] | None:
 def read_numbers(path: Path | None, option: str) -> dict[str, float] | None:
     """Return the rows of a csv file with a header and the columns name, number."""
     pairs = read_pairs(path, option)
-    return None if pairs is None else _by_name(pairs, option)
-
-
-def read_target(options: argparse.Namespace) -> str | tuple[str, str] | dict[str, float]:
-    """Return the wanted state as :func:`nextpert.tl.design_interventions` takes it."""
-    if options.target is not None:
-        return str(options.target)
-    if options.target_group is not None:
-        key, value = options.target_group
-        return key, value
-    if options.target_file is not None:
-        means = read_numbers(options.target_file, "--target-file")
-        if not means:
-            message = f"--target-file: {str(options.target_file)!r} names no gene: give it rows."
-            raise ValueError(message)
-        return means
-    pairs = []
-    for part in options.target_mean:
-        gene, sign, value = part.rpartition("=")
-        if not sign or not gene:
-            message = f"--target-mean takes GENE=MEAN, but found {part!r}."
-            raise ValueError(message)
-        pairs.append((gene, value))
-    return _by_name(pairs, "--target-mean")
-
-
-def read_shift(word: str | None, option: str) -> Any:
-    """Return a shift as the functions take it: a word, or the table of a csv file."""
-    from pathlib import Path
-
-    if word is None or not word.endswith(".csv"):
-        return word
-    return read_table(Path(word), option)
-
-
-def read_candidates(words: list[str] | None) -> Any:
-    """Return candidates as the function takes them."""
-    if words is None or words == ["fitted"]:
-        return None
-    if len(words) == 1 and (words[0] == "genes" or words[0].endswith(".csv")):
-        return read_shift(words[0], "--candidates")
-    return words
+    return None if pairs is None else by_name(pairs, option)
 
 
 def require_file(path: Path, option: str = "") -> None:
@@ -146,7 +107,8 @@ def require_file(path: Path, option: str = "") -> None:
         raise FileNotFoundError(message)
 
 
-def _by_name(pairs: list[tuple[str, str]], option: str) -> dict[str, float]:
+def by_name(pairs: list[tuple[str, str]], option: str) -> dict[str, float]:
+    """Return a number for every name, or raise where one is named twice or has none."""
     names = [name for name, _ in pairs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

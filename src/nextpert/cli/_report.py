@@ -1,33 +1,25 @@
-"""What the command prints: progress to standard error, results to standard output."""
+"""The ranking in words and as a table of text."""
 
 from __future__ import annotations
 
 import math
-import sys
 from typing import TYPE_CHECKING, Any
 
 from nextpert.cli._simulated import true_distances
 
 if TYPE_CHECKING:
-    import argparse
-
     import numpy as np
     import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 
 
-def say(text: str) -> None:
-    """Print a line of progress, a warning or an error."""
-    sys.stderr.write(f"nextpert: {text}\n")
-    sys.stderr.flush()
+def describe_ranking(adata: AnnData, hidden: str | None = None) -> list[str]:
+    """Return what to try next and what is expected of it, line by line.
 
-
-def print_report(
-    adata: AnnData, options: argparse.Namespace, written: list[str], hidden: str | None
-) -> None:
-    """Print what to try next and the head of the ranking."""
-    from nextpert.tl._design_interventions.tables import candidates_of, farther_in_words, nothing_of
+    ``hidden`` names the unseen knockout behind the target of a simulated screen.
+    """
+    from nextpert.tl._design_interventions.tables import candidates_of, farther_in_words
 
     stored = adata.uns["design"]
     ranking, params = candidates_of(stored["ranking"]), stored["params"]
@@ -35,7 +27,6 @@ def print_report(
     nearest = ranking.iloc[int(ranking["state_distance"].to_numpy(dtype=float).argmin())]
     graph = adata.uns["dag"]
     n_cells = int(stored["trace"]["n_cells"].iloc[-1])
-    truth = true_distances(adata) if hidden else None
     goal = f"the mean under a knockout of {hidden} (never seen)" if hidden else params["target"]
     farther = farther_in_words(ranking, "the target")
     lines = [
@@ -45,23 +36,26 @@ def print_report(
         f"Predicted closest to the target: {nearest['perturbation']}, distance "
         f"{_distance(nearest)}, {_share(nearest)} of that of control cells.",
     ]
-    if truth is not None:
-        lines += [_against_the_truth(ranking, truth)]
-    lines += [""]
-    if options.show:
-        lines += [
-            format_ranking(
-                ranking.head(options.show),
-                params["acquisition"],
-                truth,
-                nothing_of(stored["ranking"]),
-            )
-        ]
-        if len(ranking) > options.show:
-            lines += [f"... and {len(ranking) - options.show} more in ranking.csv"]
-        lines += ["(distance: squared, in units of log-normalised expression)", ""]
-    lines += [f"Written to {options.out}: {', '.join(written)}"]
-    sys.stdout.write("\n".join(lines) + "\n")
+    return lines + ([_against_the_truth(ranking, true_distances(adata))] if hidden else [])
+
+
+def show_ranking(adata: AnnData, n: int, *, truth: bool = False, file: str) -> str:
+    """Return the head of the ranking as text; ``file`` is where the rest is."""
+    from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
+
+    stored = adata.uns["design"]
+    ranking = candidates_of(stored["ranking"])
+    lines = [
+        format_ranking(
+            ranking.head(n),
+            stored["params"]["acquisition"],
+            true_distances(adata) if truth else None,
+            nothing_of(stored["ranking"]),
+        )
+    ]
+    if len(ranking) > n:
+        lines += [f"... and {len(ranking) - n} more in {file}"]
+    return "\n".join([*lines, "(distance: squared, in units of log-normalised expression)"])
 
 
 def _why(ranking: pd.DataFrame, params: Any) -> str:

@@ -1,150 +1,242 @@
-"""The steps of the command: read, learn, fit, rank, draw, write."""
+"""One step of the pipeline: read, call, write, tell."""
 
 from __future__ import annotations
 
+import json
+import logging
+import sys
 import time
+import warnings
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextpert.cli._inputs import read_inputs
-from nextpert.cli._output import check_out, write_results
-from nextpert.cli._read import require_file
-from nextpert.cli._report import print_report, say
-from nextpert.cli._warm import compiling_ahead
+from nextpert.cli._output import check_outputs, write_all, write_screen, write_table
+from nextpert.cli._read import read_screen, require_file
+from nextpert.cli._report import show_ranking
+from nextpert.cli._results import summary_of, table_of, verdict_of
+from nextpert.cli._settings import settings
+from nextpert.cli._steps import STEPS
+from nextpert.cli._values import arguments_from
+from nextpert.cli._words import say
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
+    import pandas as pd
     from anndata import AnnData
 
-    from nextpert.cli._inputs import Inputs
+    from nextpert.cli._app import Job
 
-_MOST_PANELS = 12
-
-
-def run(options: argparse.Namespace) -> None:
-    """Run the command; ``options.written`` says once the results are there."""
-    if options.file is not None:
-        require_file(options.file)
-    check_out(options)
-    with _step(options, "Reading the screen"):
-        inputs = read_inputs(options)
-    with compiling_ahead():
-        _analyse(inputs, options)
-    with _step(options, "Drawing and writing"):
-        adata = inputs.adata
-        written = write_results(adata, options, lambda folder: _draw(adata, options, folder))
-        options.written = True
-    print_report(adata, options, written, inputs.hidden)
+_KINDS = (".h5ad", ".zarr")
+_MANY_GENES = 300
+# Options of one method alone.
+_ONLY = {
+    "gsp": ("alpha",),
+    "boss": ("penalty", "targets_first", "prior_network"),
+}
 
 
-def _prior(tables: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what is known of the graph before any cell is seen."""
-    kinds = ("before", "tiers", "required", "forbidden")
-    return {kind: tables[kind] for kind in kinds if tables[kind] is not None} or None
+def run_step(job: Job) -> None:
+    """Run a step; ``job.written`` says once the results are there."""
+    step, options = job.step, job.options
+    check_show(options)
+    screen: Path = options["screen"]
+    if screen.suffix != ".zarr" or not screen.is_dir():
+        require_file(screen)
+    out = _out(step.name, screen, options["out"])
+    table_file: Path | None = options["table"]
+    check_outputs("--out", [out], screen)
+    check_outputs("--table", [table_file] if table_file else [], screen)
+    _check_table(table_file)
+    arguments = arguments_from(step, settled(step.name, options))
+    with stage(options, "Reading the screen"):
+        from nextpert import _adata
+
+        _adata.check_arguments(arguments)
+        adata = read_screen(screen)
+    with stage(options, step.doing()):
+        said = call(step.function, adata, arguments, options)
+    kept = options | {"out": out}
+    written = write_results(adata, out, kept, step.name, table_file)
+    job.written = True
+    verdict = verdict_of(step.name, adata, said)
+    if options["json"]:
+        tell_json(step.name, options, verdict, summary_of(step.name, adata), written)
+        return
+    sys.stdout.write(f"{verdict}\n")
+    show_table(step.name, adata, options["show"])
+    sys.stdout.write(f"Written: {', '.join(map(str, written))}\n")
 
 
-def _analyse(inputs: Inputs, options: argparse.Namespace) -> None:
-    from nextpert import tl
+def settled(step: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a step with those settled that others decide.
 
-    adata, tables = inputs.adata, inputs.tables
-    labels = {"perturbation_key": options.perturbation_key, "control": options.control}
-    common = {**labels, "layer": options.layer}
-    which = "control" if options.environments == "control" else "all"
-    with _step(options, f"Learning the graph from {which} cells (a first run compiles code)"):
-        tl.learn_dag(
-            adata,
-            genes=inputs.genes,
-            gene_symbols=options.gene_symbols,
-            method=options.method,
-            dag=tables["dag"],
-            alpha=options.alpha,
-            penalty=options.penalty,
-            n_runs=options.n_runs,
-            n_graphs=options.n_graphs,
-            checkpoint=options.checkpoint,
-            environments=options.environments,
-            prior=_prior(tables),
-            prior_network=tables["prior_network"],
-            targets_first=options.targets_first,
-            rng=options.seed,
-            n_jobs=options.n_jobs,
-            show_progress=not options.quiet,
-            **common,
-        )
-    with _step(options, "Fitting the posterior over its weights"):
-        tl.fit_dag_blr(
-            adata,
-            perturbations=options.perturbations,
-            shift=tables["shift"],
-            shift_sd=options.shift_sd,
-            guide_key=options.guide_key,
-            prior_effects=tables["prior_effects"],
-            separator=options.separator,
-            prior_scale=options.prior_scale,
-            prior_units=options.prior_units,
-            noise_var=options.noise_var,
-            intercept=not options.no_intercept,
-            **common,
-        )
-    with _step(options, "Ranking what to try next"):
-        tl.design_interventions(
-            adata,
-            inputs.target,
-            acquisition=options.acquisition,
-            candidates=tables["candidates"],
-            shift=tables["candidate_shift"],
-            n_cells=options.n_cells,
-            n_samples=options.n_samples,
-            noise_aware=not options.no_noise_aware,
-            rng=options.seed,
-        )
+    Raises
+    ------
+    ValueError
+        If options do not belong together.
+    """
+    out = dict(options)
+    if step != "learn":
+        return out
+    method = options["method"]
+    if (method == "given") != (options["dag"] is not None):
+        message = "--method given and --dag FILE.csv belong together: give both or neither."
+        raise ValueError(message)
+    known = STEPS["learn"].function
+    from nextpert.cli._signature import arguments_of
+
+    for owner, names in _ONLY.items():
+        for name in names:
+            uses = {"causaldag": "gsp"}.get(method, method) == owner
+            if not uses and options[name] != arguments_of(known)[name].default:
+                option = name.replace("_", "-")
+                message = f"--{option} is for --method {owner}, not {method}."
+                raise ValueError(message)
+    if out["environments"] is None:
+        out["environments"] = "all" if method == "boss" else "control"
+    if out["n_graphs"] is None:
+        out["n_graphs"] = 1 if method == "given" else 25
+    return out
 
 
-def _draw(adata: AnnData, options: argparse.Namespace, folder: Path) -> None:
-    import matplotlib.pyplot as plt
+def call(
+    function: str, adata: AnnData, arguments: Mapping[str, Any], options: Mapping[str, Any]
+) -> list[str]:
+    """Call a function on the screen, and return what it logged."""
+    import nextpert
 
-    from nextpert import pl, tl
-    from nextpert._adata import read_lists
-    from nextpert.tl._design_interventions.tables import candidates_of
+    place, name = function.split(".")
+    found = getattr(getattr(nextpert, place), name)
+    extra: dict[str, Any] = {}
+    if name == "learn_dag":
+        extra["show_progress"] = not options["quiet"]
+        if arguments.get("genes") is None and arguments["method"] != "given":
+            _warn_of_many(adata)
+    with _listening() as said:
+        found(adata, **arguments, **extra)
+    return said
 
-    before = plt.get_backend()
-    plt.switch_backend("agg")  # no window, and none needed
-    try:
-        design = adata.uns["design"]
-        ranking = candidates_of(design["ranking"])
-        where = "adata.uns['design']['targets']"
-        chosen = read_lists(design["targets"], len(ranking), where)[0]
-        pl.dag(adata, highlight=chosen, save=folder / "dag.png", show=False)
-        pl.design(adata, save=folder / "design.png", show=False)
-        fitted = [str(name) for name in adata.uns["dag_blr"]["environments"]["perturbation"]]
-        if fitted:
-            tl.cpca(
-                adata,
-                genes=adata.uns["dag"]["genes"],
-                gene_symbols=options.gene_symbols,
-                groups=fitted,
-                perturbation_key=options.perturbation_key,
-                control=options.control,
-                layer=options.layer,
-                rng=options.seed,
-            )
-            ranked = [name for name in ranking["perturbation"] if name in fitted]
-            groups = list(dict.fromkeys(ranked + fitted))[:_MOST_PANELS]
-            pl.cpca_density(adata, groups=groups, save=folder / "cpca_density.png", show=False)
-        plt.close("all")
-    finally:
-        plt.switch_backend(before)
+
+def write_results(
+    adata: AnnData, out: Path, options: dict[str, Any], step: str, table_file: Path | None
+) -> list[Path]:
+    """Write the screen, its settings beside it and the table; return their names."""
+    from nextpert import __version__
+
+    text = settings(step, options, __version__)
+    writers: dict[Path, Callable[[Path], None]] = {
+        out: lambda path: write_screen(adata, path),
+        out.with_name(f"{out.name}.toml"): lambda path: _write_text(text, path),
+    }
+    if table_file is not None:
+        writers[table_file] = lambda path: write_table(table_of(step, adata), path)
+    with stage(options, "Writing"):
+        write_all(writers)
+    return list(writers)
+
+
+def tell_json(
+    step: str, options: Mapping[str, Any], verdict: str, summary: dict[str, Any], files: list[Path]
+) -> None:
+    """Print one JSON object, and nothing else."""
+    from nextpert import __version__
+
+    told = {"step": step, "verdict": verdict, "summary": summary, "files": [str(f) for f in files]}
+    told |= {"seed": options["rng"]} if "rng" in options else {}
+    sys.stdout.write(json.dumps(told | {"nextpert": __version__}, ensure_ascii=False) + "\n")
+
+
+def show_table(step: str, adata: AnnData, n: int) -> None:
+    """Print the head of the table."""
+    if n == 0:
+        return
+    if step == "design":
+        sys.stdout.write(f"\n{show_ranking(adata, n, file='--table FILE.csv')}\n\n")
+        return
+    table: pd.DataFrame = table_of(step, adata)
+    sys.stdout.write(table.head(n).to_string(index=False, max_colwidth=40) + "\n")
+    if len(table) > n:
+        sys.stdout.write(f"... and {len(table) - n} more: --table FILE.csv\n")
 
 
 @contextmanager
-def _step(options: argparse.Namespace, what: str) -> Iterator[None]:
+def stage(options: Mapping[str, Any], what: str) -> Iterator[None]:
     """Say what is being done, and how long it took."""
     started = time.perf_counter()
-    if not options.quiet:
+    if not options["quiet"]:
         say(f"{what} ...")
     yield
-    if not options.quiet:
+    if not options["quiet"]:
         say(f"{what}: done in {time.perf_counter() - started:.1f} s")
+
+
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    """Collect what the functions log of their results."""
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno == logging.INFO and not record.name.startswith("nextpert.core"):
+                said.append(" ".join(record.getMessage().split()))
+
+    said: list[str] = []
+    logger, ear = logging.getLogger("nextpert"), Ear(logging.INFO)
+    before = logger.level
+    logger.addHandler(ear)
+    logger.setLevel(logging.INFO)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(ear)
+        logger.setLevel(before)
+
+
+def check_show(options: Mapping[str, Any]) -> None:
+    """Raise unless some rows, or none, can be shown."""
+    if options["show"] < 0:
+        message = f"--show must be 0 or more rows, but is {options['show']}."
+        raise ValueError(message)
+
+
+def _out(step: str, screen: Path, out: Path | None) -> Path:
+    """Return where to write: the name of the screen with that of the step for its last step."""
+    if out is None:
+        stem = screen.stem
+        for name in STEPS:
+            stem = stem.removesuffix(f".{name}")
+        kind = screen.suffix if screen.suffix in _KINDS else ".h5ad"
+        return screen.with_name(f"{stem}.{step}{kind}")
+    if out.suffix not in _KINDS:
+        message = f"--out must end in .h5ad or .zarr, but is {str(out)!r}."
+        raise ValueError(message)
+    return out
+
+
+def _check_table(path: Path | None) -> None:
+    """Raise unless a table can be written in the format of its name."""
+    if path is None:
+        return
+    if path.suffix not in (".csv", ".parquet"):
+        message = f"--table must end in .csv or .parquet, but is {str(path)!r}."
+        raise ValueError(message)
+    if path.suffix == ".parquet":
+        from importlib.util import find_spec
+
+        if find_spec("pyarrow") is None:
+            message = "--table FILE.parquet needs pyarrow: pip install pyarrow, or name a FILE.csv."
+            raise ImportError(message)
+
+
+def _warn_of_many(adata: AnnData) -> None:
+    if adata.n_vars > _MANY_GENES:
+        message = (
+            f"The panel holds all {adata.n_vars} genes: learning its graph may take long. "
+            "Name fewer with --genes."
+        )
+        warnings.warn(message, UserWarning, stacklevel=2)
+
+
+def _write_text(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,40 +1,27 @@
-"""Messages of the functions in the words of the command: options for Python's arguments."""
+"""What is said on standard error; messages of the functions with options for arguments."""
 
 from __future__ import annotations
 
 import re
-from functools import partial
+import sys
+from functools import cache, partial
 
-_OPTIONS = {
-    name: f"--{name.replace('_', '-')}"
-    for name in (
-        "perturbation_key", "control", "layer", "genes", "method", "dag", "alpha",
-        "environments", "penalty", "n_runs", "n_graphs", "targets_first", "n_jobs", "before",
-        "tiers", "required", "forbidden", "perturbations", "shift", "shift_sd", "guide_key",
-        "separator", "prior_scale", "prior_units", "noise_var", "acquisition", "candidates",
-        "target", "n_cells", "n_samples", "depth_key", "gene_symbols", "prior_network",
-        "checkpoint", "prior_effects",
-    )
-} | {"intercept": "--no-intercept", "noise_aware": "--no-noise-aware", "rng": "--seed"}  # fmt: skip
-_ANY = "|".join(sorted(_OPTIONS, key=len, reverse=True))
-_LONG = "|".join(name for name in _OPTIONS if "_" in name)
-# Words such as "control" are arguments only where the sentence uses them as one.
-_PATTERNS = (
-    (re.compile(rf"(?<![\w.-])({_ANY})=\[.*?\]"), r"{} NAME ..."),
-    (re.compile(rf"(?<![\w.-])({_ANY})=([\"']?)([\w.+-]+)\2"), r"{} \3"),
-    (re.compile(rf"(?<![\w.'\"-])({_LONG})(?![\w'\"])"), r"{}"),
-    (
-        re.compile(
-            rf"((?:^|[.:;,(] ?)(?:or )?)({_ANY})(?= (?:must|names?|has|holds?|needs|is|and)\b)"
-        ),
-        r"\1{}",
-    ),
-    (re.compile(rf"(\b(?:with|in) )({_ANY})(?=[.,;:)]|$)"), r"\1{}"),
-)
+from nextpert.cli._signature import EXPANDED
+from nextpert.cli._steps import STEPS
+
+# What is no option by its own name.
+_OTHERS = {"rng": "--seed", "intercept": "--no-intercept", "noise_aware": "--no-noise-aware"}
+_FUNCTION = re.compile(r"(?:nextpert\.)?\b(?:tl|pp)\.\w+")
+
+
+def say(text: str) -> None:
+    """Print a line of progress, a warning or an error."""
+    sys.stderr.write(f"nextpert: {text}\n")
+    sys.stderr.flush()
 
 
 def as_options(message: str) -> str:
-    """Return a message with options in the place of the arguments of Python functions.
+    """Return a message with options and commands in the place of Python's arguments and functions.
 
     Examples
     --------
@@ -43,12 +30,48 @@ def as_options(message: str) -> str:
     'No control cells: name the label of the unperturbed cells with --control.'
     >>> as_options('n_runs must be a whole number of at least 1, or use method="boss".')
     '--n-runs must be a whole number of at least 1, or use --method boss.'
+    >>> as_options("adata.uns has no posterior 'dag_blr': run tl.fit_dag_blr first.")
+    "adata.uns has no posterior 'dag_blr': run nextpert fit first."
     """
-    for pattern, template in _PATTERNS:
-        message = pattern.sub(partial(_fill, template=template), message)
-    return message
+    options, patterns = _patterns()
+    for pattern, template in patterns:
+        message = pattern.sub(partial(_fill, options=options, template=template), message)
+    return _FUNCTION.sub(_as_command, message)
 
 
-def _fill(found: re.Match[str], template: str) -> str:
-    option = next(_OPTIONS[group] for group in found.groups() if group in _OPTIONS)
+@cache
+def _patterns() -> tuple[dict[str, str], tuple[tuple[re.Pattern[str], str], ...]]:
+    """Return the option of every argument, and how sentences name arguments."""
+    names = {
+        name
+        for step in STEPS.values()
+        for argument in step.arguments()
+        for name in EXPANDED.get(argument.name, (argument.name,))
+    }
+    options = {name: f"--{name.replace('_', '-')}" for name in names} | _OTHERS
+    every = "|".join(sorted(options, key=len, reverse=True))
+    several = "|".join(sorted((name for name in options if "_" in name), key=len, reverse=True))
+    # Words such as "control" are arguments only where the sentence uses them as one.
+    return options, (
+        (re.compile(rf"(?<![\w.-])({every})=\[.*?\]"), r"{} NAME ..."),
+        (re.compile(rf"(?<![\w.-])({every})=([\"']?)([\w.+-]+)\2"), r"{} \3"),
+        (re.compile(rf"(?<![\w.'\"-])({several})(?![\w'\"])"), r"{}"),
+        (
+            re.compile(
+                rf"((?:^|[.:;,(] ?)(?:or )?)({every})(?= (?:must|names?|has|holds?|needs|is|and)\b)"
+            ),
+            r"\1{}",
+        ),
+        (re.compile(rf"(\b(?:with|in) )({every})(?=[.,;:)]|$)"), r"\1{}"),
+    )
+
+
+def _fill(found: re.Match[str], options: dict[str, str], template: str) -> str:
+    option = next(options[group] for group in found.groups() if group in options)
     return found.expand(template.replace("{}", option))
+
+
+def _as_command(found: re.Match[str]) -> str:
+    name = found.group().removeprefix("nextpert.")
+    steps = [step.name for step in STEPS.values() if step.function == name]
+    return f"nextpert {steps[0]}" if steps else found.group()

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
 
+    from nextpert.cli._app import Job
+
 # What bad input raises, here and in the functions called; anything else is a fault of ours, and
 # shows its traceback.
 _EXPECTED = (ValueError, TypeError, OSError, ImportError, MemoryError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``nextpert demo`` or ``nextpert design`` and return the exit code.
+    """Run a step of the pipeline, or ``nextpert demo``, and return the exit code.
 
     Parameters
     ----------
@@ -36,15 +38,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     Examples
     --------
     >>> from nextpert.cli import main
-    >>> main(["design", "absent.h5ad", "--target", "MYC", "--quiet"])
+    >>> main(["fit", "absent.h5ad", "--quiet"])
     2
     """
-    from nextpert import __version__
-    from nextpert.cli._options import parse
-    from nextpert.cli._report import say
+    from cyclopts import CycloptsError
 
-    options = parse(__version__, None if argv is None else list(argv))
-    options.written = False
+    from nextpert import __version__
+    from nextpert.cli._app import parse
+    from nextpert.cli._words import say
+
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        job = parse(__version__, argv or ["--help"])
+    except (CycloptsError, OSError) as error:
+        known = f"{argv[0]} " if argv[0].isalpha() else ""
+        say(f"error: {' '.join(str(error).split())} (see nextpert {known}--help)")
+        return 2
+    if job is None:  # help, or the version, is printed
+        return 0
     notes = _Notes(logging.WARNING)
     logger = logging.getLogger("nextpert")
     logger.addHandler(notes)
@@ -53,26 +64,35 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = _show_warning
-            from nextpert.cli._run import run
-
-            run(options)
+            _run(job)
     except (KeyboardInterrupt, _Stopped) as error:
         number = error.args[0] if isinstance(error, _Stopped) else signal.SIGINT
         what = "interrupted" if number == signal.SIGINT else "terminated"
-        say(f"{what}, {'results are written' if options.written else 'nothing written'}")
+        say(f"{what}, {'results are written' if job.written else 'nothing written'}")
         return 128 + int(number)
     except BrokenPipeError:
         # The reader of our output has gone, as with "| head"; Python would complain at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0 if options.written else 2
+        return 0 if job.written else 2
     except _EXPECTED as error:
-        if options.debug:
+        if job.options["debug"]:
             raise
         say(f"error: {_tell(str(error)) or type(error).__name__}")
         return 2
     finally:
         logger.removeHandler(notes)
     return 0
+
+
+def _run(job: Job) -> None:
+    if job.step.name == "demo":
+        from nextpert.cli._demo import run_demo
+
+        run_demo(job)
+    else:
+        from nextpert.cli._run import run_step
+
+        run_step(job)
 
 
 class _Stopped(BaseException):
@@ -104,7 +124,7 @@ class _Notes(logging.Handler):
     """Tells what the functions log as a warning, on one line."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from nextpert.cli._report import say
+        from nextpert.cli._words import say
 
         say(f"note: {_tell(record.getMessage())}")
 
@@ -124,7 +144,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    from nextpert.cli._report import say
+    from nextpert.cli._words import say
 
     if category is UserWarning:  # sub-classes are other packages' deprecations and the like
         say(f"warning: {_tell(str(message))}")

@@ -55,8 +55,7 @@ def perturbation_screen(
 
     .. math:: x_{cg} = \ln(1 + s\, n_{cg} / n_c),
 
-    with the ``target_sum`` ``s`` and all counts ``n_c`` of the cell; the commands ``nextpert
-    design`` and ``nextpert demo`` do the same with ``--log-normalise``. Every step logs and stores
+    with the ``target_sum`` ``s`` and all counts ``n_c`` of the cell. Every step logs and stores
     how many cells it kept and dropped, and why. Cells and genes are dropped in place, as by
     :func:`scanpy.pp.filter_cells`, and nothing changes where the call fails.
 

@@ -1,0 +1,201 @@
+"""All steps in one, on a simulated screen or one of your own."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nextpert.cli._output import check_outputs, write_all, write_screen, write_table
+from nextpert.cli._read import read_screen, require_file
+from nextpert.cli._report import describe_ranking, show_ranking
+from nextpert.cli._results import summary_of, table_of
+from nextpert.cli._run import call, check_show, stage, tell_json
+from nextpert.cli._settings import settings
+from nextpert.cli._values import read_target, value
+from nextpert.cli._warm import compiling_ahead
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from anndata import AnnData
+
+    from nextpert.cli._app import Job
+
+_MOST_PANELS = 12
+FIGURES = ("cpca_density.png", "dag.png", "design.png")
+
+
+def run_demo(job: Job) -> None:
+    """Run all steps; ``job.written`` says once the results are there."""
+    options = job.options
+    check_show(options)
+    out: Path = options["out"]
+    data: Path | None = options["data"]
+    if data is not None and (data.suffix != ".zarr" or not data.is_dir()):
+        require_file(data)
+    names = ["annotated.h5ad", "demo.toml", "effects.csv", "ranking.csv", "trace.csv"]
+    names += FIGURES if options["figures"] else ()
+    check_outputs("--out", [out / name for name in names], data)
+    with stage(options, "Reading the screen"):
+        adata, target, hidden = _read(job)
+    with compiling_ahead():
+        _analyse(adata, target, options, hidden)
+    with stage(options, "Drawing and writing"):
+        written = _write(adata, out, options, names)
+        job.written = True
+    said = describe_ranking(adata, hidden)
+    if options["json"]:
+        tell_json("demo", options, " ".join(said), summary_of("design", adata), written)
+        return
+    if options["show"]:
+        truth = hidden is not None
+        said += ["", show_ranking(adata, options["show"], truth=truth, file="ranking.csv"), ""]
+    said += [f"Written to {out}: {', '.join(sorted(path.name for path in written))}"]
+    sys.stdout.write("\n".join(said) + "\n")
+
+
+def _read(job: Job) -> tuple[AnnData, Any, str | None]:
+    """Return the screen, the wanted state, and the unseen knockout behind it if simulated."""
+    options = job.options
+    named = [options[x] for x in ("target", "target_group", "target_mean", "target_file")]
+    if options["data"] is None:
+        from nextpert.cli._simulated import unseen_target
+        from nextpert.datasets import simulated_screen
+
+        if any(x is not None for x in named):
+            message = "The simulated screen has its own target: give --data FILE.h5ad as well."
+            raise ValueError(message)
+        adata = simulated_screen(rng=options["rng"])
+        return adata, *unseen_target(adata)
+    target = read_target(options)
+    adata = read_screen(options["data"])
+    given = {
+        name: value(name, options[name])
+        for name in dict(job.step.picked)["pp.perturbation_screen"]  # type: ignore[attr-defined]
+        if options[name] is not None
+    }
+    if "preprocessing" in adata.uns:
+        _refuse_again(job, given)
+    else:
+        call("pp.perturbation_screen", adata, given, options)
+    _check_target(adata, target, options)
+    return adata, target, None
+
+
+def _refuse_again(job: Job, given: dict[str, Any]) -> None:
+    """Raise where options of preprocessing are given for a screen that has gone through it."""
+    from nextpert.cli._app import options_of
+
+    defaults = options_of(job.step)
+    told = [name for name in given if job.options[name] != defaults[name].default]
+    if told:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in told)
+        message = f"{str(job.options['data'])!r} is preprocessed already: leave out {flags}."
+        raise ValueError(message)
+
+
+def _check_target(adata: AnnData, target: Any, options: dict[str, Any]) -> None:
+    """Raise where the target is not of this screen, before the graph is learned."""
+    from nextpert import _adata
+    from nextpert._adata import read_roles
+
+    roles = read_roles(adata)
+    if isinstance(target, str):
+        _adata.read_labels(adata, roles.perturbation_key).require([target], "--target")
+        if target == roles.control:
+            message = f"--target {target} is the control state itself: nothing to reach."
+            raise ValueError(message)
+    elif isinstance(target, tuple):
+        groups = _adata.read_labels(adata, target[0], argument="--target-group")
+        groups.require([target[1]], "--target-group")
+    else:
+        option = "--target-file" if options["target_file"] is not None else "--target-mean"
+        panel = _adata.measured_genes(adata, options["gene_symbols"])
+        _adata.panel_index(target, panel, option)
+
+
+def _analyse(adata: AnnData, target: Any, options: dict[str, Any], hidden: str | None) -> None:
+    common = {"rng": options["rng"]}
+    symbols = {"gene_symbols": options["gene_symbols"]}
+    learn = {"method": "boss", "environments": "all"} | symbols | common
+    learn |= {name: options[name] for name in ("n_runs", "n_graphs", "n_jobs")}
+    candidates = options["candidates"]
+    if candidates is None and hidden is not None:
+        candidates = ["genes"]
+    design = {name: options[name] for name in ("acquisition", "n_cells", "n_samples")} | common
+    if candidates is not None:
+        design["candidates"] = value("candidates", candidates)
+    with stage(options, "Learning the graph from all cells (a first run compiles code)"):
+        call("tl.learn_dag", adata, learn, options)
+    with stage(options, "Fitting the posterior over its weights"):
+        call("tl.fit_dag_blr", adata, {}, options)
+        call("tl.perturbation_effects", adata, {}, options)
+    with stage(options, "Ranking what to try next"):
+        call("tl.design_interventions", adata, {"target": target} | design, options)
+
+
+def _write(adata: AnnData, out: Path, options: dict[str, Any], names: list[str]) -> list[Path]:
+    from nextpert import __version__
+
+    text = settings("demo", options, __version__)
+    writers: dict[str, Callable[[Path], Any]] = {
+        "annotated.h5ad": lambda path: write_screen(adata, path),
+        "demo.toml": lambda path: path.write_text(text, encoding="utf-8"),
+        "effects.csv": lambda path: write_table(table_of("effects", adata), path),
+        "ranking.csv": lambda path: write_table(adata.uns["design"]["ranking"], path),
+        "trace.csv": lambda path: write_table(adata.uns["design"]["trace"], path),
+    }
+    with _figures(adata, options) as drawn:
+        write_all({out / name: (writers | drawn)[name] for name in names})
+    return [out / name for name in names]
+
+
+@contextmanager
+def _figures(adata: AnnData, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what draws each figure, without a window."""
+    import matplotlib.pyplot as plt
+
+    from nextpert import pl
+
+    before = plt.get_backend()
+    plt.switch_backend("agg")
+    try:
+        yield {
+            "dag.png": lambda path: pl.dag(adata, highlight=_targets(adata), save=path, show=False),
+            "design.png": lambda path: pl.design(adata, save=path, show=False),
+            "cpca_density.png": lambda path: _draw_densities(adata, options, path),
+        }
+        plt.close("all")
+    finally:
+        plt.switch_backend(before)
+
+
+def _targets(adata: AnnData) -> list[str]:
+    """Return the target genes of the first of the ranking."""
+    from nextpert._adata import read_lists
+    from nextpert.tl._design_interventions.tables import candidates_of
+
+    design = adata.uns["design"]
+    n = len(candidates_of(design["ranking"]))
+    return [str(x) for x in read_lists(design["targets"], n, "adata.uns['design']['targets']")[0]]
+
+
+def _draw_densities(adata: AnnData, options: dict[str, Any], path: Path) -> None:
+    """Draw the first two contrastive components of the perturbations, the best of them first."""
+    from nextpert import pl, tl
+
+    fitted = [str(name) for name in adata.uns["dag_blr"]["environments"]["perturbation"]]
+    if not fitted:
+        return
+    tl.cpca(
+        adata,
+        genes=adata.uns["dag"]["genes"],
+        gene_symbols=options["gene_symbols"],
+        groups=fitted,
+        rng=options["rng"],
+    )
+    ranked = [name for name in adata.uns["design"]["ranking"]["perturbation"] if name in fitted]
+    groups = list(dict.fromkeys(ranked + fitted))[:_MOST_PANELS]
+    pl.cpca_density(adata, groups=groups, save=path, show=False)

@@ -1,0 +1,49 @@
+"""The settings of a run in a TOML file, from which it is done again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# How a run speaks is no part of what it does.
+_NOT_KEPT = ("config", "json", "quiet", "debug", "show")
+
+
+def settings(step: str, options: Mapping[str, Any], version: str) -> str:
+    """Return all options of a run as TOML, a comment for those that were left open.
+
+    Examples
+    --------
+    >>> from nextpert.cli._settings import settings
+    >>> print(settings("fit", {"screen": "a.h5ad", "shift_sd": 0.0, "layer": None}, "0.2"))
+    # nextpert 0.2; the same run again: nextpert fit --config THIS.toml
+    [fit]
+    screen = "a.h5ad"
+    shift-sd = 0.0
+    # layer
+    <BLANKLINE>
+    """
+    lines = [f"# nextpert {version}; the same run again: nextpert {step} --config THIS.toml"]
+    lines += [f"[{step}]"]
+    for name, value in options.items():
+        if name not in _NOT_KEPT:
+            key = "seed" if name == "rng" else name.replace("_", "-")
+            lines += [f"# {key}" if value is None else f"{key} = {_toml(value)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    text = str(value)
+    if isinstance(value, Path):
+        text = value.as_posix()
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,175 @@
+"""All steps in one: on the simulated screen, whose truth is known, and on one of one's own."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+from nextpert.cli import main
+from nextpert.tl._design_interventions.tables import candidates_of
+
+FIGURES = {"cpca_density.png", "dag.png", "design.png"}
+FILES = {"annotated.h5ad", "demo.toml", "effects.csv", "ranking.csv", "trace.csv"}
+FAST = ["--n-runs", "2", "--n-graphs", "2", "--n-samples", "20", "--quiet"]
+
+
+def _demo(path, *options, out=None, target=("--target", "MYC")):
+    out = path.parent / "out" if out is None else out
+    data = ["--data", str(path), *target, "--out", str(out)]
+    return main(["demo", *data, "--no-figures", *FAST, *map(str, options)])
+
+
+def _result(path):
+    return ad.read_h5ad(path.parent / "out" / "annotated.h5ad")
+
+
+def test_demo_finds_the_unseen_knockout_and_writes_everything(tmp_path, capsys):
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out), "--n-runs", "3", "--show", "36"]) == 0
+    printed = capsys.readouterr()
+    assert {p.name for p in out.iterdir()} == FILES | FIGURES
+    adata = ad.read_h5ad(out / "annotated.h5ad")
+    ranking = candidates_of(adata.uns["design"]["ranking"])
+    hidden = re.search(r"knockout of (\S+) \(never seen\)", printed.out).group(1)
+    assert hidden not in set(adata.obs["perturbation"])
+    nearest = ranking.loc[ranking["state_distance"].idxmin(), "perturbation"]
+    assert nearest == hidden
+    assert f"Predicted closest to the target: {hidden}" in printed.out
+    assert f"Try next: {ranking['perturbation'].iloc[0]} " in printed.out
+    for step in ("Learning", "Fitting", "Ranking", "Drawing"):
+        assert step in printed.err
+    assert len(ranking) == 36
+    assert adata.uns["dag"]["params"]["method"] == "boss"
+    assert f"In truth closest (the screen is simulated): {hidden}, distance " in printed.out
+    header, *rows = printed.out[printed.out.index("rank  ") :].splitlines()[:37]
+    assert header.count("distance") == 2
+    place = header.index("true distance") + len("true distance")
+    truth = _true_distances(adata, hidden)
+    for line, (_, row) in zip(rows, ranking.iterrows(), strict=True):
+        shown = float(line[:place].split()[-1])
+        # A knockout is modelled as the loss of the measured control mean.
+        np.testing.assert_allclose(shown, truth[row["perturbation"]], rtol=0.01, atol=0.01)
+    for name in ("dag.png", "design.png", "cpca_density.png"):
+        assert (out / name).read_bytes()[:4] == b"\x89PNG"
+    table = pd.read_csv(out / "ranking.csv")
+    assert table["is_control"].tolist() == [False] * 36 + [True]
+    np.testing.assert_allclose(table["predicted_distance"][:36], ranking["predicted_distance"])
+
+
+def _true_distances(adata, hidden):
+    """Distance of the true mean under every knockout to that under the hidden one."""
+    from nextpert.core import LinearScm
+
+    truth = adata.uns["truth"]
+    scm = LinearScm(truth["weights"], truth["noise_var"], truth["intercept"])
+    shifts = pd.DataFrame(-np.diag(truth["control_mean"]), adata.var_names, adata.var_names)
+    means = pd.DataFrame({gene: scm.mean(shift) for gene, shift in shifts.items()})
+    return ((means.T - means[hidden].to_numpy()) ** 2).sum(axis=1)
+
+
+def test_the_target_of_the_demo_is_the_truth():
+    from nextpert.cli._simulated import unseen_target
+    from nextpert.core import LinearScm
+
+    adata = npt.datasets.simulated_screen(n_control=20, n_perturbed=2)
+    target, hidden = unseen_target(adata)
+    truth = adata.uns["truth"]
+    scm = LinearScm(truth["weights"], truth["noise_var"], truth["intercept"])
+    shift = np.zeros(36)
+    shift[adata.var_names.get_loc(hidden)] = -truth["control_mean"][adata.var_names == hidden][0]
+    np.testing.assert_allclose([target[g] for g in adata.var_names], scm.mean(shift), atol=1e-9)
+
+
+def test_demo_equals_the_functions(screen, small_screen, assert_same):
+    options = ("--seed", 4, "--acquisition", "greedy", "--combinations", "keep")
+    assert _demo(screen, *options) == 0
+    npt.pp.perturbation_screen(small_screen, combinations="keep")
+    npt.tl.learn_dag(small_screen, method="boss", environments="all", n_runs=2, rng=4, n_graphs=2)
+    npt.tl.fit_dag_blr(small_screen)
+    npt.tl.perturbation_effects(small_screen)
+    npt.tl.design_interventions(small_screen, "MYC", acquisition="greedy", n_samples=20, rng=4)
+    small_screen.strings_to_categoricals()
+    small_screen.write_h5ad(screen.parent / "expected.h5ad")
+    expected = ad.read_h5ad(screen.parent / "expected.h5ad")
+    for key in ("dag", "dag_blr", "perturbation_effects", "design"):
+        assert_same(_result(screen).uns[key], expected.uns[key])
+
+
+def test_targets_given_as_group_and_file(screen, tmp_path):
+    assert _demo(screen, target=("--target-group", "batch", "a")) == 0
+    grouped = _result(screen).uns["design"]
+    assert "batch" in grouped["params"]["target"]
+    (tmp_path / "means.csv").write_text("gene,mean\nMYC,0.5\n")
+    assert _demo(screen, target=("--target-file", str(tmp_path / "means.csv"))) == 0
+    stored = _result(screen).uns["design"]
+    wanted = dict(zip(stored["genes"], stored["target_mean"], strict=True))
+    assert wanted["MYC"] == 0.5
+
+
+def test_figures_of_a_screen_of_ones_own(screen):
+    out = screen.parent / "out"
+    assert main(["demo", "--data", str(screen), "--target", "STK3", *FAST, "--out", str(out)]) == 0
+    assert {p.name for p in out.iterdir()} == FILES | FIGURES
+
+
+def test_it_repeats_itself_from_its_settings(screen, capsys):
+    out = screen.parent / "out"
+    assert _demo(screen, "--seed", 3, "--combinations", "keep", "--json") == 0
+    told = capsys.readouterr().out
+    assert json.loads(told)["summary"]["perturbation"] == "MYC"
+    first = {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / "demo.toml").rename(screen.parent / "again.toml")
+    for path in out.iterdir():
+        path.unlink()
+    again = ["demo", "--config", str(screen.parent / "again.toml"), "--json", "--quiet"]
+    assert main(again) == 0
+    assert capsys.readouterr().out == told
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == first
+
+
+@pytest.fixture
+def counts(small_screen, tmp_path):
+    """A screen of raw counts, sparse."""
+    rate = np.exp(np.asarray(small_screen.X)[:, :6] / 2)
+    adata = small_screen[:, :6].copy()
+    adata.X = sp.csr_matrix(np.random.default_rng(0).poisson(rate).astype(np.int32))
+    adata.X[:, 5] = 0
+    adata.X[0, 5] = 1
+    path = tmp_path / "counts.h5ad"
+    adata.write_h5ad(path)
+    return path
+
+
+def test_counts_are_normalised_once_and_rounds_add_up(counts, capsys):
+    assert _demo(counts) == 0
+    result = _result(counts)
+    assert result.uns["dag"]["genes"].tolist() == ad.read_h5ad(counts).var_names[:5].tolist()
+    totals = result.layers["counts"].toarray().sum(1)  # of the genes kept: the sixth has one count
+    expected = np.log1p(result.layers["counts"].toarray() / totals[:, None] * np.median(totals))
+    np.testing.assert_allclose(result.X.toarray(), expected, atol=0.3)
+    first = counts.parent / "out" / "annotated.h5ad"
+    assert _demo(first, out=counts.parent / "two") == 0
+    two = ad.read_h5ad(counts.parent / "two" / "annotated.h5ad")
+    np.testing.assert_array_equal(two.X.toarray(), result.X.toarray())
+    assert pd.read_csv(counts.parent / "two" / "trace.csv")["round"].tolist() == [1]
+    ad.read_h5ad(first)[:-1].copy().write_h5ad(first)
+    assert _demo(first, out=counts.parent / "three") == 0
+    assert pd.read_csv(counts.parent / "three" / "trace.csv")["round"].tolist() == [1, 2]
+
+
+def test_cells_without_counts_are_left_out(counts, capsys):
+    raw = ad.read_h5ad(counts)
+    raw.X = raw.X.toarray()
+    raw.X[3:6] = 0
+    raw.write_h5ad(counts)
+    assert main(["preprocess", str(counts), "--quiet"]) == 0
+    book = ad.read_h5ad(counts.parent / "counts.preprocess.h5ad").uns["preprocessing"]["steps"]
+    dropped = book.set_index("step")["n_cells_dropped"]
+    assert dropped["depth"] == 3

@@ -1,0 +1,374 @@
+"""Every step: the function's result in the file, its table, and what is told."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert.cli import main
+from nextpert.cli._app import options_of
+from nextpert.cli._report import format_ranking
+from nextpert.cli._steps import STEPS
+from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
+
+# Options of a quick run, and columns of the table.
+QUICK = {
+    "preprocess": ([], ["perturbation", "n_cells"]),
+    "learn": (["--n-runs", "2", "--n-graphs", "2"], ["parent", "child", "frequency"]),
+    "fit": ([], ["perturbation", "shift", "n_cells"]),
+    "effects": ([], ["perturbation", "gene", "mean", "lower", "upper", "lfsr"]),
+    "design": (["--target", "MYC", "--n-samples", "20"], ["rank", "perturbation"]),
+    "plan": (
+        ["--target", "MYC", "--n-perturbations", "2", "--n-cells", "200", "--n-samples", "50"],
+        ["well", "perturbation", "n_cells", "why"],
+    ),
+    "replay": (
+        ["--n-rounds", "1", "--n-repeats", "2", "--criteria", "means_in_turn"],
+        ["criterion", "plates"],
+    ),
+    "diagnose": ([], ["part", "quantity", "value"]),
+}
+
+
+def run(step, path, *options):
+    return main([step, str(path), "--quiet", *map(str, options)])
+
+
+def test_all_steps_are_here():
+    assert set(QUICK) == set(STEPS)
+
+
+@pytest.mark.parametrize("step", QUICK)
+def test_a_run_tells_its_results_and_repeats_itself(step, fitted, capsys):
+    """The file of settings alone gives the same bits: the screen, the table, what is told."""
+    options, columns = QUICK[step]
+    out, table = fitted.parent / f"{step}.h5ad", fitted.parent / f"{step}.csv"
+    seed = ["--seed", 3] if "rng" in options_of(STEPS[step]) else []
+    files = ["--out", out, "--table", table]
+    assert run(step, fitted, *options, *files, *seed, "--json") == 0
+    told = capsys.readouterr().out
+    first = {path: path.read_bytes() for path in (out, table)}
+    assert set(columns) <= set(pd.read_csv(table).columns)
+    found = json.loads(told)
+    assert found["step"] == step
+    assert found["verdict"]
+    assert found["files"] == [str(out), f"{out}.toml", str(table)]
+    assert found["nextpert"] == npt.__version__
+    settings = fitted.parent / "settings.toml"
+    (out.with_name(f"{out.name}.toml")).rename(settings)
+    for path in first:
+        path.unlink()
+    assert main([step, "--config", str(settings), "--json", "--quiet"]) == 0
+    assert capsys.readouterr().out == told
+    assert {path: path.read_bytes() for path in first} == first
+    assert out.with_name(f"{out.name}.toml").read_bytes() == settings.read_bytes()
+
+
+CALLS = {
+    "preprocess": (
+        ["--min-cells", "5", "--combinations", "keep", "--aliases", "HS2=CPQ", "--batch-key",
+         "batch"],
+        {"min_cells": 5, "combinations": "keep", "aliases": {"HS2": "CPQ"}, "batch_key": "batch"},
+    ),
+    "learn": (
+        ["--n-runs", "2", "--n-graphs", "2", "--seed", "4", "--penalty", "1.5"],
+        {"method": "boss", "environments": "all", "n_runs": 2, "n_graphs": 2, "rng": 4,
+         "penalty": 1.5},
+    ),
+    "fit": (
+        ["--perturbations", "MYC", "STK3", "--prior-scale", "2", "--noise-var", "0.5",
+         "--shift-sd", "0", "--no-intercept", "--prior-units", "noise"],
+        {"perturbations": ["MYC", "STK3"], "prior_scale": 2.0, "noise_var": 0.5, "shift_sd": 0.0,
+         "intercept": False, "prior_units": "noise"},
+    ),
+    "effects": (
+        ["--candidates", "genes", "--genes", "all", "--level", "0.8"],
+        {"candidates": "genes", "genes": "all", "level": 0.8},
+    ),
+    "design": (
+        ["--target-mean", "MYC=1.5", "STK3=0", "--candidates", "MYC", "HS2", "HS2+STK3",
+         "--acquisition", "cv", "--n-cells", "7", "--n-samples", "11", "--seed", "9",
+         "--no-noise-aware"],
+        {"target": {"MYC": 1.5, "STK3": 0.0}, "candidates": ["MYC", "HS2", "HS2+STK3"],
+         "acquisition": "cv", "n_cells": 7, "n_samples": 11, "rng": 9, "noise_aware": False},
+    ),
+    "plan": (
+        ["--target-group", "batch", "a", "--candidates", "genes", "--n-perturbations", "2",
+         "--n-cells", "200", "--n-samples", "50", "--pending", "OXR1=20", "--never", "CPQ",
+         "--costs", "budget=900", "perturbation=100", "cell=1", "--aim", "both"],
+        {"target": ("batch", "a"), "candidates": "genes", "n_perturbations": 2, "n_cells": 200,
+         "n_samples": 50, "pending": {"OXR1": 20}, "never": ["CPQ"], "aim": "both",
+         "costs": {"budget": 900.0, "perturbation": 100.0, "cell": 1.0}},
+    ),
+    "replay": (
+        ["--targets", "MYC", "--n-rounds", "1", "--n-repeats", "2", "--criteria", "random",
+         "means_in_turn", "--held-out", "both"],
+        {"targets": ["MYC"], "n_rounds": 1, "n_repeats": 2, "held_out": "both",
+         "criteria": ["random", "means_in_turn"]},
+    ),
+    "diagnose": (["--seed", "2"], {"rng": 2}),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Perturbations left out", "ignore:Variances")
+@pytest.mark.parametrize("step", CALLS)
+def test_options_reach_the_function(step, fitted, assert_same_adata):
+    options, arguments = CALLS[step]
+    expected = ad.read_h5ad(fitted)
+    out = fitted.parent / "found.h5ad"
+    assert run(step, fitted, *options, "--out", out) == 0
+    place, name = STEPS[step].function.split(".")
+    getattr(getattr(npt, place), name)(expected, **arguments)
+    expected.strings_to_categoricals()
+    expected.write_h5ad(fitted.parent / "expected.h5ad")
+    assert_same_adata(ad.read_h5ad(out), ad.read_h5ad(fitted.parent / "expected.h5ad"))
+
+
+def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
+    texts = {
+        "before": "earlier,later\nMYC,STK3\n", "required": "parent,child\nMYC,GATA1\n",
+        "forbidden": "parent,child\nSTK3,MYC\n", "tiers": "gene,tier\nMYC,0\nSTK3,1.5\n",
+        "prior-network": "source,target,weight\nMYC,GATA1,2\n",
+    }  # fmt: skip
+    (tmp_path / "genes.txt").write_text("MYC\nSTK3\n\nGATA1\n")
+    files = []
+    for name, text in texts.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+        files += [f"--{name}", tmp_path / f"{name}.csv"]
+    got = {}
+    real = npt.tl.learn_dag
+
+    def record(adata, **options):
+        got.update(options)
+        return real(adata, **options)
+
+    monkeypatch.setattr("nextpert.tl.learn_dag", record, raising=False)
+    quick = ["--n-runs", "2", "--n-graphs", "2"]
+    genes = ["--genes", f"@{tmp_path / 'genes.txt'}", "OXR1"]
+    assert run("learn", screen, *files, *quick, *genes) == 0
+    assert got["genes"] == ["MYC", "STK3", "GATA1", "OXR1"]
+    assert got["prior"] == {
+        "before": [("MYC", "STK3")], "required": [("MYC", "GATA1")],
+        "forbidden": [("STK3", "MYC")], "tiers": {"MYC": 0.0, "STK3": 1.5},
+    }  # fmt: skip
+    assert got["prior_network"].to_numpy().tolist() == [["MYC", "GATA1", 2]]
+
+
+def test_shifts_and_effects_in_files(fitted, tmp_path):
+    (tmp_path / "shift.csv").write_text("perturbation,MYC,STK3\nMYC,-1,\nSTK3,,-0.5\n")
+    other = ad.read_h5ad(fitted)
+    npt.tl.perturbation_effects(other, as_anndata=True).write_h5ad(tmp_path / "other.h5ad")
+    options = ["--shift", tmp_path / "shift.csv", "--prior-effects", tmp_path / "other.h5ad"]
+    again = tmp_path / "again.h5ad"
+    assert run("fit", fitted, *options, "--out", again) == 0
+    table = ad.read_h5ad(again).uns["dag_blr"]["environments"].set_index("perturbation")
+    assert table.loc[["MYC", "STK3"], "shift_source"].tolist() == ["table", "table"]
+    (tmp_path / "costs.csv").write_text("perturbation,cost\nMYC,5\nSTK3,100\nOXR1,100\n")
+    (tmp_path / "means.csv").write_text("gene,mean\nMYC,0.5\n")
+    costs = ["--costs", "budget=250", f"perturbation={tmp_path / 'costs.csv'}", "cell=1"]
+    plan = ["--target-file", tmp_path / "means.csv", "--candidates", "MYC", "STK3", "OXR1"]
+    few = ["--n-cells", "100", "--n-perturbations", "2", "--n-samples", "20"]
+    table = tmp_path / "plate.csv"
+    assert run("plan", again, *plan, *costs, *few, "--table", table) == 0
+    plate = pd.read_csv(table).set_index("perturbation")
+    assert plate.loc["MYC", "cost"] == pytest.approx(5 + plate.loc["MYC", "n_cells"])
+
+
+def test_a_given_graph_and_boss_by_default(screen, tmp_path):
+    (tmp_path / "dag.csv").write_text("parent,child\nMYC,STK3\nSTK3,OXR1\n")
+    table = tmp_path / "arcs.csv"
+    given = ["--method", "given", "--dag", tmp_path / "dag.csv", "--table", table]
+    assert run("learn", screen, *given) == 0
+    graph = ad.read_h5ad(tmp_path / "screen.learn.h5ad").uns["dag"]
+    assert graph["genes"].tolist() == ["MYC", "STK3", "OXR1"]
+    arcs = pd.read_csv(table)[["parent", "child"]]
+    assert sorted(arcs.itertuples(index=False, name=None)) == [("MYC", "STK3"), ("STK3", "OXR1")]
+    assert run("learn", screen, "--method", "gsp", "--n-runs", 2, "--n-graphs", 2) == 0
+    params = ad.read_h5ad(tmp_path / "screen.learn.h5ad").uns["dag"]["params"]
+    assert (params["method"], params["environments"]) == ("gsp", "control")
+
+
+def test_zarr_in_and_out(fitted, assert_same_adata):
+    folder = fitted.parent
+    one = ad.read_h5ad(fitted)
+    one.write_zarr(folder / "copy.fit.zarr")
+    for _ in range(2):  # the second takes the place of the first
+        assert run("effects", folder / "copy.fit.zarr") == 0
+    assert run("effects", fitted) == 0
+    results = (
+        ad.read_zarr(folder / "copy.effects.zarr"),
+        ad.read_h5ad(folder / "screen.effects.h5ad"),
+    )
+    pairs = [x.uns["perturbation_effects"] for x in results]
+    np.testing.assert_array_equal(*(pair["mean"] for pair in pairs))
+    assert run("effects", folder / "copy.fit.zarr", "--out", folder / "x.h5ad") == 0
+    assert_same_adata(ad.read_h5ad(folder / "x.h5ad"), results[1])
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_settings_of_several_steps_in_one_file(fitted, capsys):
+    config = fitted.parent / "config.toml"
+    config.write_text(
+        '[design]\ntarget = "MYC"\nn_samples = 20\n[plan]\ntarget-mean = ["MYC=1"]\n'
+        "n-cells = 150\nn-samples = 20\n"
+    )
+    assert run("plan", fitted, "--config", config, "--n-perturbations", "1") == 0
+    params = ad.read_h5ad(fitted.parent / "screen.plan.h5ad").uns["plan"]["params"]
+    assert (params["n_cells"], params["n_perturbations"]) == (150, 1)
+    assert run("design", fitted, "--config", config, "--n-samples", "30", "--show", "0") == 0
+    params = ad.read_h5ad(fitted.parent / "screen.design.h5ad").uns["design"]["params"]
+    assert params["n_samples"] == 30
+    capsys.readouterr()
+    config.write_text("[design]\ntargget = 3\n")
+    assert run("design", fitted, "--config", config) == 2
+    assert "targget" in capsys.readouterr().err
+
+
+def test_a_parquet_needs_pyarrow(fitted, capsys, monkeypatch):
+    table = fitted.parent / "table.parquet"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run("effects", fitted, "--table", table) == 2
+    assert "pip install pyarrow" in capsys.readouterr().err
+
+
+def test_parquet(fitted):
+    pytest.importorskip("pyarrow")
+    table = fitted.parent / "table.parquet"
+    assert run("effects", fitted, "--table", table, "--json") == 0
+    assert set(QUICK["effects"][1]) <= set(pd.read_parquet(table).columns)
+
+
+def test_the_name_of_the_last_step_gives_way(screen, capsys):
+    folder = screen.parent
+    assert run("preprocess", screen, "--min-cells", "5") == 0
+    assert run("learn", folder / "screen.preprocess.h5ad", *QUICK["learn"][0]) == 0
+    assert (folder / "screen.learn.h5ad.toml").is_file()
+    assert "Written: " in capsys.readouterr().out.splitlines()[-1]
+    assert run("learn", folder / "screen.learn.h5ad") == 2
+    assert "is the screen itself" in capsys.readouterr().err
+
+
+def test_rounds_add_up(fitted, tmp_path):
+    quick = ["--target", "MYC", "--n-samples", "20"]
+    first, again, more = (tmp_path / f"{name}.h5ad" for name in ("first", "again", "more"))
+    assert run("design", fitted, *quick, "--out", first) == 0
+    assert run("design", first, *quick, "--out", again) == 0
+    rounds = ad.read_h5ad(again).uns["design"]["trace"]["round"]
+    assert rounds.tolist() == [1]  # the same cells, the same question
+    cells = ad.read_h5ad(first)[:-1].copy()
+    npt.tl.fit_dag_blr(cells)
+    cells.strings_to_categoricals()
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    assert run("design", tmp_path / "cells.h5ad", *quick, "--out", more) == 0
+    assert ad.read_h5ad(more).uns["design"]["trace"]["round"].tolist() == [1, 2]
+
+
+def test_debug_shows_where_an_error_comes_from(fitted):
+    with pytest.raises(ValueError, match="MYCC"):
+        run("design", fitted, "--target", "MYCC", "--debug")
+
+
+def test_warnings_take_one_line(fitted, capsys):
+    assert run("fit", fitted, "--shift-sd", "0", "--out", fitted.parent / "x.h5ad") == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("nextpert: warning: ") and "HS2" in line for line in lines)
+    assert all(line.startswith("nextpert: ") for line in lines)
+
+
+def test_what_functions_log_takes_one_line(fitted, monkeypatch, capsys):
+    real = npt.tl.diagnose
+
+    def log(*args, **options):
+        logging.getLogger("nextpert.tl.anything").warning("two\nlines of %s", "it")
+        return real(*args, **options)
+
+    monkeypatch.setattr("nextpert.tl.diagnose", log, raising=False)
+    assert run("diagnose", fitted) == 0
+    printed = capsys.readouterr()
+    assert "nextpert: note: two lines of it" in printed.err.splitlines()
+    assert printed.out.startswith("Trust") or printed.out.startswith("Do not trust")
+    assert not logging.getLogger("nextpert").handlers
+
+
+def test_progress_goes_to_standard_error(fitted, capsys):
+    assert main(["diagnose", str(fitted), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["summary"]["level"] in ("trust", "care", "do not trust")
+    assert "nextpert: Say which parts of the fit to trust: done in" in printed.err
+
+
+def test_the_installed_command_runs():
+    command = [sys.executable, "-m", "nextpert.cli", "design", "a", "--target", "b"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "nextpert: error: There is no file 'a'."
+
+
+def test_rows_shown(fitted, capsys):
+    quick = ["--target", "MYC", "--n-samples", "20"]
+    assert run("design", fitted, *quick, "--show", 1) == 0
+    assert "... and 4 more in --table FILE.csv" in capsys.readouterr().out
+    assert run("design", fitted, *quick, "--show", 0) == 0
+    assert "rank  perturbation" not in capsys.readouterr().out
+    assert run("effects", fitted, "--show", 2) == 0
+    assert "... and 38 more: --table FILE.csv" in capsys.readouterr().out
+
+
+def test_table_of_the_ranking(fitted):
+    quick = ["--target", "MYC", "--n-samples", "20"]
+    assert run("design", fitted, *quick, "--acquisition", "civ") == 0
+    table = ad.read_h5ad(fitted.parent / "screen.design.h5ad").uns["design"]["ranking"]
+    ranking, nothing = candidates_of(table), nothing_of(table)
+    lines = format_ranking(ranking, "civ", nothing=nothing).splitlines()
+    assert lines.pop().split()[0] == "(nothing)"
+    assert len(lines) == len(ranking) + 1
+    assert lines[0].split() == [
+        "rank", "perturbation", "targets", "shift", "uncertainty", "removed", "predicted",
+        "distance", "of", "doing", "nothing", "best", "cells", "seen",
+    ]  # fmt: skip
+    for line, (_, row) in zip(lines[1:], ranking.iterrows(), strict=True):
+        assert line.split()[:2] == [str(row["rank"]), row["perturbation"]]
+        assert f"{row['predicted_distance']:.3g} ± {row['predicted_distance_sd']:.1g}" in line
+        assert f" {100 * row['uncertainty_removed']:.3g} % " in line
+        assert line.endswith(f" {row['n_cells_seen']}")
+
+
+def test_the_ranking_says_what_speaks_for_the_first(fitted, capsys):
+    from nextpert.cli._report import _why
+
+    quick = ["--target", "MYC", "--n-samples", "20"]
+    for name, expected in (("greedy", "nearest to the estimated optimum"), ("random", "at random")):
+        assert run("design", fitted, *quick, "--acquisition", name) == 0
+        assert expected in capsys.readouterr().out
+    for removed, expected in (
+        ([0.5, 0.2], "expected to remove 50 % of the uncertainty left (civ)"),
+        ([0.5, 0.495], "no candidate differs by 1 %"),
+    ):
+        ranking = pd.DataFrame({"uncertainty_removed": removed})
+        assert expected in _why(ranking, {"acquisition": "civ"})
+
+
+@pytest.mark.screen
+def test_on_the_tap_seq_screen(screen_path, tmp_path, capsys):
+    path = screen_path / "schraivogel_tapseq" / "schraivogel_tapseq_umi5.h5ad"
+    first = tmp_path / "tap.preprocess.h5ad"
+    assert run("preprocess", path, "--control", "non-targeting", "--out", first) == 0
+    assert run("learn", first, "--n-graphs", "2") == 0
+    assert run("fit", tmp_path / "tap.learn.h5ad") == 0
+    capsys.readouterr()
+    table = tmp_path / "ranking.csv"
+    assert run("design", tmp_path / "tap.fit.h5ad", "--target", "RIPK2", "--table", table) == 0
+    adata = ad.read_h5ad(tmp_path / "tap.design.h5ad")
+    assert len(adata.uns["dag"]["genes"]) == 62
+    ranking = candidates_of(adata.uns["design"]["ranking"])
+    assert len(ranking) == 14
+    assert ranking.loc[ranking["state_distance"].idxmin(), "perturbation"] == "RIPK2"
+    assert "closest to the target: RIPK2" in capsys.readouterr().out
