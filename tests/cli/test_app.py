@@ -41,6 +41,7 @@ def test_signatures_are_read_as_python_reads_them(step):
             assert found[name].default == default
         assert found[name].text
         assert "``" not in found[name].text
+        assert ".." not in found[name].text.replace("...", "")
 
 
 @pytest.mark.parametrize("step", STEPS.values(), **BY_NAME)

@@ -16,6 +16,7 @@ from nextpert.cli._read import read_screen, require_file
 from nextpert.cli._report import show_ranking
 from nextpert.cli._results import summary_of, table_of, verdict_of
 from nextpert.cli._settings import settings
+from nextpert.cli._signature import arguments_of
 from nextpert.cli._steps import STEPS
 from nextpert.cli._values import arguments_from
 from nextpert.cli._words import say
@@ -85,8 +86,6 @@ def settled(step: str, options: Mapping[str, Any]) -> dict[str, Any]:
         message = "--method given and --dag FILE.csv belong together: give both or neither."
         raise ValueError(message)
     known = STEPS["learn"].function
-    from nextpert.cli._signature import arguments_of
-
     for owner, names in _ONLY.items():
         for name in names:
             uses = {"causaldag": "gsp"}.get(method, method) == owner
@@ -110,10 +109,10 @@ def call(
     place, name = function.split(".")
     found = getattr(getattr(nextpert, place), name)
     extra: dict[str, Any] = {}
-    if name == "learn_dag":
+    if "show_progress" in arguments_of(function):
         extra["show_progress"] = not options["quiet"]
-        if arguments.get("genes") is None and arguments["method"] != "given":
-            _warn_of_many(adata)
+    if name == "learn_dag" and arguments.get("genes") is None and arguments["method"] != "given":
+        _warn_of_many(adata)
     with _listening() as said:
         found(adata, **arguments, **extra)
     return said

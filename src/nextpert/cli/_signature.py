@@ -31,6 +31,7 @@ _KINDS: dict[str, Any] = {
     "rng": int,
     "shift": str,
     "target": str,
+    "targets": list[str],
     "target_group": tuple[str, str],
     "target_mean": list[str],
     "target_file": Path,
@@ -42,7 +43,7 @@ _KINDS: dict[str, Any] = {
 }
 # How docstrings say things, and how a command does.
 _WORDS = (
-    (re.compile(r"[:,;]? ?``None`` \(default\):? "), ". By default "),
+    (re.compile(r"[:,;.]? ?``None`` \(default\):? "), ". By default "),
     (re.compile(r"[;,.] (?:or )?``None`` (?:stands )?(?:for )?"), ". By default "),
     (re.compile(r"^\. B"), "B"),
     (re.compile(r" \(default\)|, default"), ""),
