@@ -21,6 +21,7 @@ from nextpert._adata.write import read_lists
 from nextpert.core import DagBlr
 from nextpert.core.effects.alike import effects_alike
 from nextpert.core.effects.averaged import Averaged
+from nextpert.core.effects.together import learn_together
 from nextpert.core.posterior.pair_shifts import pair_shifts
 from nextpert.core.predict.ranked_distance import expected_states
 
@@ -100,19 +101,25 @@ class FittedPosterior:
         known, alike = asked.known(), self._alike
         if alike is None:
             return known
-        pairs = zip(known, asked.posteriors, strict=True)
-        return [alike.told(each, blr) for each, blr in pairs]
+        effects, together = alike
+        triples = zip(known, asked.posteriors, together, strict=True)
+        return [effects.told(*each) for each in triples]
 
     @cached_property
-    def _alike(self) -> Alike | None:
-        """How effects go together; ``None`` where fewer than three perturbations tell of it."""
+    def _alike(self) -> tuple[Alike, list[float]] | None:
+        """How effects go together, and how far sizes of shifts do on each graph.
+
+        ``None`` where fewer than three perturbations tell of it.
+        """
         seen = np.flatnonzero(self.averaged.main.n > 0)
         if len(seen) < 3 or self.averaged.main.is_exact:
             return None
         models = self.averaged.rows(seen)
         states = expected_states(pair_shifts(models.posteriors, models.known()))
         sd = np.sqrt(models.posteriors[-1].noise_var)
-        return effects_alike(states[:-1] - states[-1], sd)
+        pairs = zip(models.priors, models.posteriors, strict=True)
+        together = [learn_together(prior, blr) for prior, blr in pairs]
+        return effects_alike(states[:-1] - states[-1], sd), together
 
 
 def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:

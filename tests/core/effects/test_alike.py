@@ -38,15 +38,16 @@ def test_no_effect_at_all_is_no_correlation():
     np.testing.assert_array_equal(found.loadings, 0.0)
 
 
+@pytest.mark.parametrize("together", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("arcs", [[], [(0, 1), (1, 2)]])
-def test_draws_go_together_as_told_and_keep_their_variances(arcs):
+def test_draws_go_together_as_told_and_keep_their_variances(arcs, together):
     rng = np.random.default_rng(1)
     blr = DagBlr(Dag.from_edges(3, arcs), noise_var=[1.0, 4.0, 0.25], intercept=False)
     blr = blr.update(Moments.from_array(rng.normal(size=(100_000, 3))))
     nothing, spare = np.zeros((1, 3)), np.array([[0.5, 0.2, 0.9]])
     known = ShiftPosterior(np.zeros(1), nothing, nothing, nothing, spare)
     effects = rng.normal(size=(5, 1)) @ np.array([[1.0, -2.0, 0.5]])
-    told = effects_alike(effects, np.ones(3)).told(known, blr)
+    told = effects_alike(effects, np.ones(3)).told(known, blr, together)
     slope = np.eye(3) - blr.mean().toarray()
     states = np.array([x[0] for x in state_draws(blr, told, n_samples=40_000, rng=2)])
     shifts = states @ slope.T
@@ -54,7 +55,8 @@ def test_draws_go_together_as_told_and_keep_their_variances(arcs):
     wanted = (slope @ effects.T) @ (slope @ effects.T).T / 5
     wanted += np.diag(slope**2 @ np.full(3, 3 / 5 * (effects**2).sum() / 15))
     sd = np.sqrt(np.diagonal(wanted))
-    np.testing.assert_allclose(np.corrcoef(shifts.T), wanted / sd / sd[:, None], atol=0.02)
+    wanted = together * wanted / sd / sd[:, None] + (1.0 - together) * np.eye(3)
+    np.testing.assert_allclose(np.corrcoef(shifts.T), wanted, atol=0.02)
 
 
 def test_sizes_of_the_shifts_of_one_perturbation_go_together():
@@ -63,7 +65,7 @@ def test_sizes_of_the_shifts_of_one_perturbation_go_together():
     prior = replace(ShiftPrior.exact(np.zeros((2, 4))), weights=even)
     draw = prior.given(blr).components
     assert draw is not None
-    drawn = draw(np.random.default_rng(0))
+    drawn = draw(np.random.default_rng(0), 1.0)
     spares = np.array([next(drawn)[1] for _ in range(4000)])
     assert (spares == spares[:, :, :1]).all()  # alike in every gene, which have the same prior
     assert np.corrcoef(spares[:, 0, 0], spares[:, 1, 0])[0, 1] < 0.1  # perturbations are not

@@ -57,3 +57,21 @@ def draw_components(
                 variance = tau2[k]
             spare[j, i] = variance / (1.0 + n[j, i] * variance)
             share[j, i] = n[j, i] * spare[j, i]
+
+
+@entry
+def add_scores(below: Single, own: Array, middle: Array, sums: Array, squares: Array) -> None:
+    """Add the score of every shift to the sum of its perturbation, its square to that of its node.
+
+    The score is the mean over the components of ``middle``, by their chances ``below``.
+    """
+    for j in range(below.shape[0]):
+        for i in range(below.shape[1]):
+            if not np.isnan(own[j, i]):
+                continue
+            score, before = 0.0, 0.0
+            for k in range(len(middle)):
+                score += middle[k] * (below[j, i, k] - before)
+                before = below[j, i, k]
+            sums[j] += score
+            squares[i] += score**2

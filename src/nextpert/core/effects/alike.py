@@ -42,12 +42,18 @@ class Alike:
     loadings: Array
     rest: Array
 
-    def told(self, shifts: ShiftPosterior, posterior: DagBlr) -> ShiftPosterior:
-        """Return shifts whose draws go together as these effects do, ``(I - B)`` times each."""
+    def told(self, shifts: ShiftPosterior, posterior: DagBlr, together: float) -> ShiftPosterior:
+        """Return shifts whose draws go together as these effects do, ``(I - B)`` times each.
+
+        ``together``, 0 to 1, is how far: all correlations are multiplied by it, and the sizes of
+        a perturbation's shifts are drawn together as far.
+        """
         weights = posterior.mean()
         loadings = self.loadings - weights @ self.loadings
         rest = self.rest + weights.power(2) @ self.rest
-        return replace(shifts, loadings=loadings, rest=rest)
+        rest += (1.0 - together) * (loadings**2).sum(axis=1)
+        loadings *= np.sqrt(together)
+        return replace(shifts, loadings=loadings, rest=rest, together=together)
 
 
 @one_thread()

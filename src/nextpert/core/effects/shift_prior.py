@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import ndtr
 
 from nextpert.core.effects import _kernels as kernels
 from nextpert.core.effects._component_kernel import draw_components, fill_chances
@@ -120,15 +121,21 @@ class ShiftPrior:
 
 
 def _draw_components(
-    square: Array, counted: Array, weights: Array, own: Array, rng: np.random.Generator
+    square: Array,
+    counted: Array,
+    weights: Array,
+    own: Array,
+    rng: np.random.Generator,
+    together: float,
 ) -> Iterator[tuple[Array, Array]]:
     below = np.empty((*square.shape, len(TAU2)), np.float32)
     fill_chances(square, counted, TAU2, weights, own, below)
     while True:
         share, spare = np.empty((2, *square.shape))
-        # One number for all genes of a perturbation: if its shifts are larger than was thought,
-        # they are larger together. Each gene's own mixture is what it was.
-        uniform = np.broadcast_to(rng.random((len(square), 1)), square.shape)
+        # If shifts of a perturbation are larger than was thought, they are larger together, as far
+        # as they go together at all. Each gene's own mixture is what it was.
+        common = np.sqrt(together) * rng.standard_normal((len(square), 1))
+        uniform = ndtr(common + np.sqrt(1.0 - together) * rng.standard_normal(square.shape))
         draw_components(below, counted, TAU2, own, uniform, share, spare)
         yield share, spare
 

@@ -45,13 +45,16 @@ class ShiftPosterior:
         shape and units as ``mean``. The expected shift ``a`` holds ``(I - B) f`` at the posterior
         mean of the weights, and moves with them. ``None`` (default): nothing.
     components
-        Where ``u`` is not normal but a mixture of normals: given a generator, yields share and
-        spare variance of components drawn, one after the other and without end. ``share`` and
-        ``spare`` then are those of the whole.
+        Where ``u`` is not normal but a mixture of normals: given a generator and ``together``,
+        yields share and spare variance of components drawn, one after the other and without end.
+        ``share`` and ``spare`` then are those of the whole.
     loadings, rest
         How what is left of ``u`` goes together: in its draws nodes are correlated as in a
         covariance ``loadings loadings' + diag(rest)``, shapes ``(n_nodes, n_factors)`` and
         ``(n_nodes,)``, of which only the correlations count. ``None`` (default): they are not.
+    together
+        How far components of nodes are drawn together, 0 to 1: the correlation of the normals that
+        pick them.
     weight
         What this account counts for beside those on other graphs.
     group
@@ -73,9 +76,10 @@ class ShiftPosterior:
     share: Array
     spare: Array
     effect: Array | None = None
-    components: Callable[[np.random.Generator], Iterator[tuple[Array, Array]]] | None = None
+    components: Callable[[np.random.Generator, float], Iterator[tuple[Array, Array]]] | None = None
     loadings: Array | None = None
     rest: Array | None = None
+    together: float = 0.0
     weight: float = 1.0
     group: int = 0
 

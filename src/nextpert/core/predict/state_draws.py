@@ -108,7 +108,7 @@ def _draws_of_one(
         return
     weights, noise_var = posterior.sample(count, rng)
     dag, rest = posterior.dag, np.zeros_like(spare)
-    drawn = None if shifts.components is None else shifts.components(own)
+    drawn = None if shifts.components is None else shifts.components(own, shifts.together)
     for draw, variance in zip(weights, noise_var, strict=True):
         if drawn is not None:
             share, spare = (_columns(value, nothing) for value in next(drawn))
