@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,19 +20,23 @@ SPEED = "[speed, memory and growth](speed.md) beside peers"
 
 def copy(source: Path, target: Path) -> None:
     """Copy tables and pictures, and put titles and commands to those without."""
-    shutil.rmtree(target, ignore_errors=True)
     readme = (source / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`python .*?`) \| (.*) \|$", readme, re.MULTILINE)
     rows.insert(0, ("`python -m benchmarks --plot benchmarks/scaling.png`", SPEED))
+    pages = {target / "index.md": (HEAD + listed(rows)).encode()}
     for path in sorted(source.rglob("*")):
         if path.suffix in (".md", ".png", ".csv"):
-            name = path.relative_to(source)
-            copied = target / ("speed.md" if str(name) == "README.md" else name)
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copied)
-            if path.suffix == ".md" and path.parent.name == "results":
-                copied.write_text(with_head(path, rows), encoding="utf-8")
-    (target / "index.md").write_text(HEAD + listed(rows), encoding="utf-8")
+            name = str(path.relative_to(source))
+            is_result = path.suffix == ".md" and path.parent.name == "results"
+            text = with_head(path, rows).encode() if is_result else path.read_bytes()
+            pages[target / ("speed.md" if name == "README.md" else name)] = text
+    for path in target.rglob("*.*"):
+        if path not in pages:
+            path.unlink()
+    for path, text in pages.items():
+        if not path.exists() or path.read_bytes() != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text)
 
 
 def with_head(path: Path, rows: list[tuple[str, str]]) -> str:
@@ -45,7 +48,8 @@ def with_head(path: Path, rows: list[tuple[str, str]]) -> str:
         for label in re.findall(rf"\[([^\]]*)\]\(results/{path.name}\)", words)
     ]
     if not text.startswith("# "):
-        title = found[0][1] if found else path.stem.replace("_", " ")
+        name = re.sub(r"^fig(?=\d)", "Fig. ", path.stem.replace("_", " "))
+        title = found[0][1] if found else name
         text = f"# {title[0].upper()}{title[1:]}\n\n{text}"
     commands = [command for command, _ in found if command.strip("`") not in text]
     return text + "".join(f"\n*Made by {command}.*\n" for command in commands)

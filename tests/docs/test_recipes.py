@@ -1,0 +1,110 @@
+"""The recipes for developers work, and quote the sources as they are."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from nextpert.core import CausalVariance, Dag, DagBlr, LinearScm, Moments, random_scm
+
+ROOT = Path(__file__).parents[2]
+RECIPES = ROOT / "docs" / "developer"
+FILE = re.compile(r"^```python\n# (src/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+QUOTE = re.compile(r"^```\{code-block\} python\n:caption: (\S+)\n(.*?)^```$", re.M | re.DOTALL)
+
+
+def the_file(recipe):
+    """Where the recipe's file goes, and its text."""
+    ((path, code),) = FILE.findall((RECIPES / f"{recipe}.md").read_text(encoding="utf-8"))
+    return path, code
+
+
+def made(recipe):
+    """The names that the recipe's file defines."""
+    path, code = the_file(recipe)
+    space = {"__name__": path.removeprefix("src/").removesuffix(".py").replace("/", ".")}
+    exec(compile(code, path, "exec"), space)
+    return space
+
+
+def house():
+    spec = importlib.util.spec_from_file_location("house", ROOT / "tests" / "test_house.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("recipe", ["criterion", "search", "plot"])
+def test_a_recipe_keeps_to_the_house(recipe, tmp_path):
+    rules, (path, code) = house(), the_file(recipe)
+    assert not (ROOT / path).exists()
+    (tmp_path / "new.py").write_text(code, encoding="utf-8")
+    name = path.removeprefix("src/").removesuffix(".py").replace("/", ".")
+    floor, place = rules.room(name)
+    for target in rules.imports(tmp_path / "new.py"):
+        if target.startswith("nextpert."):
+            its_floor, its_place = rules.room(target)
+            assert its_floor < floor or its_place == place, target
+    assert ast.get_docstring(ast.parse(code))
+
+
+@pytest.mark.parametrize("recipe", ["criterion", "search", "plot"])
+def test_sources_are_quoted_as_they_are(recipe):
+    quotes = QUOTE.findall((RECIPES / f"{recipe}.md").read_text(encoding="utf-8"))
+    assert quotes
+    for path, lines in quotes:
+        assert lines in (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_the_criterion():
+    criterion = made("criterion")["ChosenGenesVariance"]
+    truth = random_scm(5, "complete", rng=0)
+    posterior = DagBlr(truth.dag, noise_var=truth.noise_var)
+    posterior.update(Moments.from_array(truth.sample(40, rng=1)), np.zeros(5))
+    target, shift = np.linspace(-1, 1, 5), np.linspace(0.5, -0.2, 5)
+
+    def value(chosen, at=shift):
+        return criterion(posterior, target, chosen=chosen, n_cells=10).value(at)
+
+    one_by_one = [value([i]) for i in range(5)]
+    np.testing.assert_allclose(value([0, 2, 4]), sum(one_by_one[::2]), rtol=1e-12)
+    # The same terms, of which CV takes the largest; the floor is not in it.
+    floors = [criterion(posterior, target, chosen=[i], n_cells=10).floor for i in range(5)]
+    largest = CausalVariance(posterior, target, n_cells=10).value(shift)
+    np.testing.assert_allclose(max(np.subtract(one_by_one, floors)), largest, rtol=1e-9)
+    _, grad = criterion(posterior, target, chosen=[1, 3], n_cells=10).value_and_grad(shift)
+    step = 1e-6 * np.eye(5)
+    wanted = [(value([1, 3], shift + h) - value([1, 3], shift - h)) / 2e-6 for h in step]
+    np.testing.assert_allclose(grad, wanted, rtol=1e-4, atol=1e-9)
+
+
+def test_the_search():
+    search = made("search")["by_variance"]
+    weights = np.diag([0.9, 0.9, 0.9], -1)
+    cells = LinearScm(weights, np.ones(4), np.zeros(4)).sample(5000, rng=0)
+    shuffle = [2, 0, 3, 1]
+    found = search(Moments.from_array(cells[:, shuffle]))
+    arcs = sorted((shuffle[k], shuffle[i]) for k, i in found.edges())
+    assert arcs == Dag.from_edges(4, [(0, 1), (1, 2), (2, 3)]).edges()
+
+
+def test_the_plot(small_screen, arcs):
+    import nextpert as npt
+
+    plot = made("plot")["efficacy"]
+    with pytest.raises(ValueError, match=r"tl\.fit_dag_blr"):
+        plot(small_screen)
+    npt.tl.learn_dag(small_screen, method="given", dag=arcs)
+    npt.tl.fit_dag_blr(small_screen)
+    axes = plot(small_screen, show=False)
+    stored = small_screen.uns["dag_blr"]["efficacy"]
+    assert axes.lines[0].get_xdata()[0] == stored["mean"]
+    assert inspect.signature(plot).parameters["ax"].default is None
+    plt.close("all")
