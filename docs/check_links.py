@@ -35,7 +35,9 @@ def broken_links(folder: Path) -> list[str]:
     """Return ``page: link`` for every link of the folder's pages that leads nowhere."""
     folder = folder.resolve()
     pages = {
-        path: _Page(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.html"))
+        path: _Page(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.rglob("*.html"))
+        if "_static" not in path.relative_to(folder).parts  # templates of the theme
     }
     broken = []
     for path, page in pages.items():

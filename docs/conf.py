@@ -84,6 +84,7 @@ html_theme_options = {
     "path_to_docs": "docs",
     "use_repository_button": True,
     "use_issues_button": True,
+    "use_download_button": False,
     "show_toc_level": 2,
     "home_page_in_toc": False,
     "navbar_persistent": [],  # the search field of the sidebar is enough

@@ -41,7 +41,7 @@ PARTS = (
 )
 TOP = """# API
 
-Import as `import nextpert as npt`. Functions take an AnnData first, write their results into it,
+{module}Import as `import nextpert as npt`. Functions take an AnnData first, write their results into it,
 and return nothing, unless `copy=True`; an error leaves it as it was. The page of each function says
 which fields it writes and which [kinds of arrays](array_types.md) it reads.
 
@@ -56,11 +56,16 @@ together what the tools do not offer; for screens, the [tools](index.md) are the
 """
 
 
-def listing(module: str, names: list[str]) -> str:
+def module(name: str) -> str:
+    """Return the place that links to a package lead to."""
+    return f"```{{eval-rst}}\n.. module:: {name}\n```\n\n"
+
+
+def listing(package: str, names: list[str]) -> str:
     """Return an autosummary of some names, with a page for each."""
     rows = "\n".join(f"   {name}" for name in names)
     return (
-        f"```{{eval-rst}}\n.. currentmodule:: {module}\n\n"
+        f"```{{eval-rst}}\n.. currentmodule:: {package}\n\n"
         f".. autosummary::\n   :toctree: generated\n   :nosignatures:\n\n{rows}\n```\n\n"
     )
 
@@ -68,14 +73,19 @@ def listing(module: str, names: list[str]) -> str:
 def pages() -> dict[str, str]:
     """Return the pages that list all public names."""
     packages = {name for name in nextpert.__all__ if inspect.ismodule(getattr(nextpert, name))}
-    text = TOP + listing("nextpert", sorted(set(nextpert.__all__) - packages))
+    text = TOP.format(module=module("nextpert")) + listing(
+        "nextpert", sorted(set(nextpert.__all__) - packages)
+    )
     for name, (title, words) in PACKAGES.items():
-        module = getattr(nextpert, name)
-        text += f"## {title}: `{name}`\n\n{words}\n\n" + listing(
-            module.__name__, list(module.__all__)
-        )
+        package = f"nextpert.{name}"
+        text += f"## {title}: `{name}`\n\n{module(package)}{words}\n\n"
+        text += listing(package, list(getattr(nextpert, name).__all__))
     text += "## Beneath\n\n```{toctree}\n:maxdepth: 1\n\ncore\narray_types\n```\n"
-    return {"index.md": text, "core.md": CORE + core(), "array_types.md": array_types.page()}
+    return {
+        "index.md": text,
+        "core.md": CORE + module("nextpert.core") + core(),
+        "array_types.md": array_types.page(),
+    }
 
 
 def core() -> str:

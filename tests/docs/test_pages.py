@@ -20,7 +20,7 @@ BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(text):
-    """The Python blocks of a page, with the number of lines before each, so that an error tells its own."""
+    """The Python blocks of a page, each with the number of lines before it."""
     for found in BLOCK.finditer(text):
         indent = found.group(1)
         lines = [line.removeprefix(indent) for line in found.group(2).splitlines()]
