@@ -41,9 +41,9 @@ PARTS = (
 )
 TOP = """# API
 
-{module}Import as `import nextpert as npt`. Functions take an AnnData first, write their results into it,
-and return nothing, unless `copy=True`; an error leaves it as it was. The page of each function says
-which fields it writes and which [kinds of arrays](array_types.md) it reads.
+{module}Import as `import nextpert as npt`. Functions take an AnnData first, write their results
+into it, and return nothing, unless `copy=True`; an error leaves it as it was. The page of each
+function says which fields it writes and which [kinds of arrays](array_types.md) it reads.
 
 ## The loop of a lab, and what is wanted
 
