@@ -1,0 +1,182 @@
+"""Draws the pictures of ``model/in_pictures.md``: ``python docs/draw_model.py``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FOLDER = Path(__file__).parent / "_static" / "model"
+# Okabe and Ito's colours, which the colour-blind tell apart.
+GREY, BLUE, ORANGE, GREEN, PINK = "0.55", "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+GENES = {"A": (0, 1), "B": (1, 1.6), "C": (1, 0.4), "D": (2, 1), "E": (3, 1)}
+ARCS = [("A", "B"), ("A", "C"), ("B", "D"), ("C", "D"), ("D", "E")]
+
+
+def bare(ax: Axes, title: str) -> None:
+    """Leave a title and nothing else around an axes."""
+    ax.set_title(title, fontsize=10, loc="left")
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+
+
+def graph(ax: Axes, moved: dict[str, float], shifted: dict[str, float]) -> None:
+    """Draw the genes: filled as far as they moved, an arrow down where they are shifted."""
+    for parent, child in ARCS:
+        (x, y), (to_x, to_y) = GENES[parent], GENES[child]
+        arrow = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 13, "shrinkB": 13}
+        ax.annotate("", (to_x, to_y), (x, y), arrowprops=arrow)
+    for gene, (x, y) in GENES.items():
+        share = moved.get(gene, 0.0)
+        ax.scatter(x, y, s=480, color="white", edgecolor=GREY, zorder=2)
+        ax.scatter(x, y, s=480, color=BLUE, alpha=share, linewidth=0, zorder=3)
+        ax.text(x, y, gene, ha="center", va="center", zorder=4)
+        if gene in shifted:
+            arrow = {"arrowstyle": "-|>", "color": ORANGE, "linewidth": 1 + 3 * shifted[gene]}
+            ax.annotate("", (x, y + 0.28), (x, y + 0.85), arrowprops=arrow)
+    ax.set(xlim=(-0.5, 3.5), ylim=(-0.1, 2.5))
+
+
+def shift() -> Figure:
+    """Draw a graph, a shift with what follows, and the less tidy shift of a screen."""
+    figure, axes = plt.subplots(1, 3, figsize=(9, 2.5), layout="constrained")
+    graph(axes[0], {}, {})
+    bare(axes[0], "1. Genes act on genes")
+    graph(axes[1], {"A": 0.9, "B": 0.55, "C": 0.4, "D": 0.35, "E": 0.2}, {"A": 1.0})
+    bare(axes[1], "2. A perturbation shifts its gene;\n    what is downstream follows")
+    graph(axes[2], {"A": 0.5, "B": 0.3, "C": 0.65, "D": 0.4, "E": 0.25}, {"A": 0.5, "C": 0.35})
+    bare(axes[2], "3. In a screen the shift is partial,\n    and may hit other genes")
+    return figure
+
+
+def believed(seen: np.ndarray, n: int) -> np.ndarray:
+    """Return the mean of an effect, given the difference of means of n cells (noise sd 1)."""
+    variances = np.r_[0.0, 2.0 ** np.arange(-9, 3)]
+    weights = np.r_[0.7, np.full(len(variances) - 1, 0.3 / (len(variances) - 1))]
+    total = variances[:, None] + 1 / n
+    density = weights[:, None] * np.exp(-(seen**2) / (2 * total)) / np.sqrt(total)
+    return (density * variances[:, None] / total).sum(0) / density.sum(0) * seen
+
+
+def shrinkage() -> Figure:
+    """Draw what is believed of a difference of means, by the number of cells."""
+    figure, ax = plt.subplots(figsize=(4.6, 3.2), layout="constrained")
+    seen = np.linspace(0, 1.6, 400)
+    ax.plot(seen, seen, color=GREY, linestyle=":", label="the difference itself")
+    styles = ((250, BLUE, "-"), (50, GREEN, "--"), (10, ORANGE, "-."))
+    for n, colour, style in styles:
+        ax.plot(seen, believed(seen, n), color=colour, linestyle=style, label=f"{n} cells")
+    ax.set(xlabel="difference of means (sd of a cell)", ylabel="effect believed in (sd)")
+    ax.legend(frameon=False)
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def last_word() -> Figure:
+    """Draw expectation, cells, and what is made of both."""
+    figure, ax = plt.subplots(figsize=(5.4, 3.2), layout="constrained")
+    rows = [("few cells, they agree", -0.8, 0.45, -0.95, 0.3, -0.85, 0.22)]
+    rows += [("few cells, they disagree", -0.8, 0.45, 0.5, 0.3, 0.05, 0.3)]
+    rows += [("many cells, they disagree", -0.8, 0.45, 0.5, 0.08, 0.48, 0.08)]
+    rows += [("no cells", -0.8, 0.45, np.nan, 0, -0.8, 0.45)]
+    kinds = (("expected", GREY, "s"), ("the cells", BLUE, "o"), ("both", ORANGE, "D"))
+    for row, (_, *numbers) in enumerate(rows):
+        for place, (label, colour, marker) in enumerate(kinds):
+            ax.errorbar(
+                numbers[2 * place], 3.0 - row + 0.22 * (1 - place), xerr=numbers[2 * place + 1],
+                color=colour, marker=marker, linestyle="", label=label if row == 0 else None,
+            )  # fmt: skip
+    ax.axvline(0, color="0.8", linewidth=1, zorder=0)
+    ax.set(yticks=[3, 2, 1, 0], yticklabels=[row[0] for row in rows], xlabel="effect on a gene")
+    ax.legend(frameon=False, loc="lower right")
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    return figure
+
+
+def distance() -> Figure:
+    """Draw candidates around a wanted state, with what is not known of each."""
+    figure, (plane, line) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    rng = np.random.default_rng(3)
+    wanted, start = np.array([2.0, 1.2]), np.array([0.0, 0.0])
+    states = {"P": ((1.5, 0.7), 0.08), "Q": ((1.4, 1.3), 0.35), "R": ((0.7, -0.9), 0.15)}
+    plane.scatter(*start, color=GREY, s=70, zorder=3)
+    plane.annotate("control", start, (-8, -14), textcoords="offset points", color="0.3")
+    plane.scatter(*wanted, marker="*", s=220, color=GREEN, zorder=3)
+    plane.annotate("wanted", wanted, (8, 4), textcoords="offset points", color=GREEN)
+    edge = wanted + np.hypot(*wanted) * np.column_stack(
+        [np.cos(np.linspace(0, 7, 200)), np.sin(np.linspace(0, 7, 200))]
+    )
+    plane.plot(*edge.T, color=GREY, linestyle=":", linewidth=1)
+    colours = dict(zip(states, (BLUE, ORANGE, PINK), strict=True))
+    for row, (name, (mean, sd)) in enumerate(states.items()):
+        draws = np.array(mean) + sd * rng.normal(size=(100, 2))
+        plane.scatter(*draws.T, s=4, alpha=0.35, color=colours[name], linewidth=0)
+        plane.annotate(name, mean, ha="center", va="center", weight="bold")
+        squared = ((draws - wanted) ** 2).sum(1)
+        low, high = np.quantile(squared, [0.05, 0.95])
+        line.plot([low, high], [row, row], color=colours[name], linewidth=3)
+        line.plot(squared.mean(), row, "o", color=colours[name], markersize=9)
+    line.axvline((wanted**2).sum(), color=GREY, linestyle="--", linewidth=1)
+    line.text((wanted**2).sum() + 0.1, 0.4, "doing nothing", color="0.3")
+    line.set(yticks=range(3), yticklabels=states, ylim=(2.5, -0.5), xlim=(0, 8.5))
+    line.set_xlabel("squared distance to the wanted state")
+    line.spines[["top", "right"]].set_visible(False)
+    plane.set(xlim=(-0.7, 3), ylim=(-1.5, 2.2), aspect="equal")
+    bare(plane, "Two genes; a dot is one draw")
+    line.set_title("The ranking: mean and 90 % interval", fontsize=10, loc="left")
+    return figure
+
+
+def plate() -> Figure:
+    """Draw the loop: cells, fit, plate, bench."""
+    figure, ax = plt.subplots(figsize=(9, 1.8), layout="constrained")
+    steps = ["cells\nof all rounds", "graphs", "weights\nand shifts", "ranking", "next plate"]
+    calls = ["Campaign.observe", "learn_dag", "fit_dag_blr", "design_interventions", "plan_screen"]
+    for place, (step, call) in enumerate(zip(steps, calls, strict=True)):
+        colour = BLUE if place in (0, 4) else GREY
+        box = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": colour}
+        ax.text(2 * place, 1, step, ha="center", va="center", bbox=box)
+        ax.text(2 * place, 0.3, call, ha="center", va="center", fontsize=8, color="0.35")
+        if place:
+            arrow = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 30, "shrinkB": 34}
+            ax.annotate("", (2 * place, 1), (2 * place - 2, 1), arrowprops=arrow)
+    back = {"arrowstyle": "-|>", "color": BLUE, "connectionstyle": "bar,fraction=0.09"}
+    back |= {"shrinkA": 22, "shrinkB": 22}
+    ax.annotate("", (0, 1), (8, 1), arrowprops=back)
+    ax.text(4, 2.02, "the bench", ha="center", va="bottom", color=BLUE)
+    ax.set(xlim=(-1, 9), ylim=(0, 2.5))
+    ax.axis("off")
+    return figure
+
+
+PICTURES = {
+    "shift": shift,
+    "last_word": last_word,
+    "shrinkage": shrinkage,
+    "distance": distance,
+    "plate": plate,
+}
+
+
+def draw(folder: Path) -> list[str]:
+    """Write all pictures into a folder, and return their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context({"svg.hashsalt": "nextpert", "font.size": 9}):
+        for name, picture in PICTURES.items():
+            figure = picture()
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+            plt.close(figure)
+    return [f"{name}.svg" for name in PICTURES]
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)

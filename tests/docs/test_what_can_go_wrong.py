@@ -1,0 +1,180 @@
+"""Every message that the page of troubles shows is one that the package gives."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "what_can_go_wrong.md"
+ROW = re.compile(r"^\| `([^`]*…[^`]*)` \|", re.MULTILINE)
+FIRST, SECOND, THIRD = "CD58", "CD59", "CDH19"
+
+
+def screen(**columns):
+    """Return a small screen, with further columns."""
+    adata = npt.datasets.simulated_screen(
+        n_genes=5, n_control=60, n_perturbed=25, perturbed=3, expected_degree=2, rng=0
+    )
+    label = adata.obs["perturbation"].astype(str)
+    adata.obs["perturbation"] = label
+    for name, make in columns.items():
+        adata.obs[name] = make(label)
+    return adata
+
+
+def fit(adata):
+    """Learn and fit."""
+    npt.tl.learn_dag(adata, method="boss", environments="all", n_runs=1)
+    npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fit(screen())
+
+
+def changed(adata, change):
+    """Return a copy that was changed."""
+    adata = adata.copy()
+    change(adata)
+    return adata
+
+
+def set_x(cells, gene, value):
+    """Return what sets one gene in some cells."""
+
+    def change(adata):
+        adata.X[adata.obs["perturbation"].to_numpy() == cells, gene] = value
+
+    return change
+
+
+def counts():
+    """Return a screen of counts."""
+    adata = screen()
+    adata.X = np.round(np.abs(adata.X) * 3).astype(np.float32)
+    return adata
+
+
+def rename(**names):
+    """Return a screen with other labels."""
+    return screen(perturbation=lambda label: label.replace(names))
+
+
+def copied():
+    """Return a screen in which a gene is there twice."""
+    adata = screen()
+    adata.X[:, 1] = adata.X[:, 0]
+    return adata
+
+
+def one_name_twice():
+    """Return a screen in which two genes have one name."""
+    adata = screen()
+    adata.var_names = ["B2M", "B2M", "CCR10", "CD58", "CD59"]
+    return adata
+
+
+def in_a_batch_of_its_own():
+    """Return a screen in which a batch has no control cells."""
+    adata = screen(batch=lambda label: np.where(label == FIRST, "B", "A"))
+    npt.pp.setup_screen(adata, batch_key="batch")
+    return adata
+
+
+def campaign():
+    """Return a campaign, and cells that it has not seen."""
+    adata = screen()
+    new = (adata.obs["perturbation"] == THIRD).to_numpy()
+    plan = {"candidates": [FIRST, SECOND, THIRD]}
+    learn = {"method": "boss", "environments": "all", "n_runs": 1}
+    return npt.Campaign(adata[~new].copy(), FIRST, learn=learn, plan=plan), adata[new].copy()
+
+
+def saved_by_another(folder):
+    """Save a campaign that somebody else has saved since."""
+    mine, _ = campaign()
+    mine.save(folder / "campaign.h5ad")
+    theirs = npt.Campaign.load(folder / "campaign.h5ad")
+    theirs.mark_failed([FIRST])
+    theirs.save(folder / "campaign.h5ad")
+    mine.save(folder / "campaign.h5ad")
+
+
+def troubles(fitted, folder):
+    """Return calls that go wrong, in the order of the page."""
+    plan = {"candidates": [FIRST, SECOND, THIRD]}
+    network = pd.DataFrame({"source": ["Myc"], "target": ["Jun"]})
+    lacking = campaign()
+    return [
+        lambda: npt.tl.learn_dag(screen(), control="NT"),
+        lambda: npt.pp.setup_screen(screen(), perturbation_key="gene"),
+        lambda: npt.tl.design_interventions(fitted, "TP53"),
+        lambda: npt.pp.setup_screen(
+            screen(batch=lambda label: label.where(label == FIRST)), batch_key="batch"
+        ),
+        lambda: fit(rename(CD58="CD58+CD59", CDH19="CD59+CD58")),
+        lambda: npt.tl.learn_dag(screen(), genes=["CD5", "B2M"]),
+        lambda: fit(rename(CD58="HS2")),
+        lambda: npt.tl.learn_dag(changed(screen(), set_x("control", 0, 0))),
+        lambda: npt.tl.learn_dag(copied()),
+        lambda: npt.tl.learn_dag(one_name_twice()),
+        lambda: npt.tl.design_interventions(fitted, FIRST, candidates=["TP53"]),
+        lambda: npt.tl.learn_dag(screen(), method="boss", prior_network=network),
+        lambda: npt.tl.learn_dag(counts()),
+        lambda: npt.pp.perturbation_screen(counts(), target_sum=10000),
+        lambda: npt.tl.learn_dag(changed(screen(), set_x("control", 1, np.nan))),
+        lambda: npt.tl.learn_dag(screen()[:6].copy()),
+        lambda: npt.tl.fit_dag_blr(screen()),
+        lambda: npt.tl.design_interventions(screen(), FIRST),
+        lambda: npt.tl.design_interventions(fitted[5:].copy(), FIRST),
+        lambda: npt.tl.design_interventions(
+            changed(fitted, lambda adata: npt.tl.learn_dag(adata, method="given", dag=[])), FIRST
+        ),
+        lambda: npt.tl.design_interventions(fitted[:, 1:].copy(), FIRST),
+        lambda: npt.tl.learn_dag(screen(), environments="all"),
+        lambda: npt.tl.plan_screen(fitted, FIRST, never=plan["candidates"], **plan),
+        lambda: npt.tl.plan_screen(fitted, FIRST, n_cells=10, **plan),
+        lambda: npt.tl.plan_screen(fitted, FIRST, costs={"budget": 1, "cell": 1}, **plan),
+        lambda: lacking[0].observe(lacking[1]),
+        lambda: lacking[0].observe(lacking[1][:, 1:].copy(), batch="same"),
+        lambda: saved_by_another(folder),
+        lambda: npt.report(screen(), folder / "page.html"),
+        lambda: npt.tl.design_interventions(fitted.copy(), FIRST, candidates=[SECOND, THIRD]),
+        lambda: fit(in_a_batch_of_its_own()),
+    ]
+
+
+def said(call, caplog):
+    """Return all that a call says: error, warnings, log."""
+    caplog.clear()
+    words = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            call()
+        except ValueError as error:
+            words.append(str(error))
+    return (
+        words + [str(one.message) for one in caught] + [one.getMessage() for one in caplog.records]
+    )
+
+
+def test_all_messages_are_those_of_the_package(fitted, tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="nextpert")
+    shown = ROW.findall(PAGE.read_text(encoding="utf-8"))
+    calls = troubles(fitted, tmp_path)
+    assert len(shown) == len(calls)
+    for pattern, call in zip(shown, calls, strict=True):
+        expected = ".*".join(re.escape(part.strip(" ")) for part in pattern.split("…"))
+        words = said(call, caplog)
+        assert any(re.fullmatch(f"{expected}.*", one, re.DOTALL) for one in words), (pattern, words)
