@@ -13,13 +13,15 @@ import nextpert as npt
 from nextpert.cli import main
 from nextpert.cli._app import options_of, parse
 from nextpert.cli._signature import EXPANDED, arguments_of
-from nextpert.cli._steps import DEMO, STEPS
+from nextpert.cli._steps import DEMO, REPORT, STEPS
 
-ALL = [*STEPS.values(), DEMO]
+CALLING = [*STEPS.values(), REPORT]
+ALL = [*CALLING, DEMO]
 BY_NAME = {"ids": lambda step: step.name}
 # Said by the file, by the command, or of no use in one.
 NO_OPTION = {
     "adata", "copy", "key_added", "dag_key", "posterior_key", "show_progress", "as_anndata",
+    "path", "command",
 }  # fmt: skip
 
 
@@ -28,7 +30,7 @@ def function(step):
     return getattr(importlib.import_module(f"nextpert.{place}"), name)
 
 
-@pytest.mark.parametrize("step", STEPS.values(), **BY_NAME)
+@pytest.mark.parametrize("step", CALLING, **BY_NAME)
 def test_signatures_are_read_as_python_reads_them(step):
     found = arguments_of(step.function)
     wanted = dict(inspect.signature(function(step)).parameters)
@@ -44,7 +46,7 @@ def test_signatures_are_read_as_python_reads_them(step):
         assert ".." not in found[name].text.replace("...", "")
 
 
-@pytest.mark.parametrize("step", STEPS.values(), **BY_NAME)
+@pytest.mark.parametrize("step", CALLING, **BY_NAME)
 def test_every_parameter_has_an_option_and_its_default(step):
     options = options_of(step)
     for name, parameter in inspect.signature(function(step)).parameters.items():

@@ -16,7 +16,9 @@ from nextpert.cli import main
 from nextpert.tl._design_interventions.tables import candidates_of
 
 FIGURES = {"cpca_density.png", "dag.png", "design.png"}
-FILES = {"annotated.h5ad", "demo.toml", "effects.csv", "ranking.csv", "trace.csv"}
+FILES = {"annotated.h5ad", "demo.toml", "effects.csv", "ranking.csv"} | {
+    "report.html", "trace.csv",
+}  # fmt: skip
 FAST = ["--n-runs", "2", "--n-graphs", "2", "--n-samples", "20", "--quiet"]
 
 

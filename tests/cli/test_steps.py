@@ -129,7 +129,10 @@ def test_options_reach_the_function(step, fitted, assert_same_adata):
     getattr(getattr(npt, place), name)(expected, **arguments)
     expected.strings_to_categoricals()
     expected.write_h5ad(fitted.parent / "expected.h5ad")
-    assert_same_adata(ad.read_h5ad(out), ad.read_h5ad(fitted.parent / "expected.h5ad"))
+    found = ad.read_h5ad(out)
+    command = f"nextpert {step} {fitted} --out {out} "
+    assert found.uns.pop("commands").tolist()[0].startswith(command)
+    assert_same_adata(found, ad.read_h5ad(fitted.parent / "expected.h5ad"))
 
 
 def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
@@ -210,8 +213,56 @@ def test_zarr_in_and_out(fitted, assert_same_adata):
     pairs = [x.uns["perturbation_effects"] for x in results]
     np.testing.assert_array_equal(*(pair["mean"] for pair in pairs))
     assert run("effects", folder / "copy.fit.zarr", "--out", folder / "x.h5ad") == 0
-    assert_same_adata(ad.read_h5ad(folder / "x.h5ad"), results[1])
+    found = ad.read_h5ad(folder / "x.h5ad")
+    for adata in (found, results[1]):
+        del adata.uns["commands"]
+    assert_same_adata(found, results[1])
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_the_page_joins_the_results_of_files_of_one_fit(fitted, capsys):
+    folder = fitted.parent
+    target = ["--target", "MYC", "--n-samples", "20"]
+    assert run("effects", fitted) == 0
+    assert run("design", fitted, *target) == 0
+    assert run("plan", fitted, *QUICK["plan"][0]) == 0
+    names = [f"screen.{x}.h5ad" for x in ("plan", "effects", "design")]
+    files = [folder / name for name in names]
+    capsys.readouterr()
+    options = ["--also", *files[1:], "--title", "Plate <1>"]
+    assert run("report", files[0], *options, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    page = folder / "screen.report.html"
+    assert told["files"] == [str(page), f"{page}.toml"]
+    assert "MYC" in told["verdict"]
+    text = page.read_text()
+    assert "Plate &lt;1&gt;" in text
+    for name in ("plan", "effects", "design"):
+        assert f"nextpert {name} {fitted}" in text
+    settings = folder / "page.toml"
+    page.with_name(f"{page.name}.toml").rename(settings)
+    page.unlink()
+    assert main(["report", "--config", str(settings), "--quiet"]) == 0
+    assert page.read_text() == text
+
+
+def test_the_page_takes_no_other_fit(fitted, screen, capsys):
+    folder = fitted.parent
+    assert run("effects", fitted) == 0
+    other = folder / "other.h5ad"
+    assert run("fit", fitted, "--shift-sd", "0", "--out", other) == 0
+    cells = ad.read_h5ad(fitted)[:-1].copy()
+    cells.write_h5ad(folder / "cells.h5ad")
+    capsys.readouterr()
+    before = sorted(folder.iterdir())
+    for path, word in ((other, "fit"), (folder / "cells.h5ad", "cells"), (screen, "fit")):
+        assert run("report", folder / "screen.effects.h5ad", "--also", path) == 2
+        line = capsys.readouterr().err
+        assert word in line
+        assert path.name in line
+    assert run("report", screen) == 2
+    assert "result" in capsys.readouterr().err
+    assert sorted(folder.iterdir()) == before
 
 
 def test_settings_of_several_steps_in_one_file(fitted, capsys):

@@ -11,7 +11,7 @@ from cyclopts import App, Group, Parameter
 from cyclopts.config import Toml
 
 from nextpert.cli._signature import EXPANDED, Argument
-from nextpert.cli._steps import DEMO, STEPS
+from nextpert.cli._steps import DEMO, REPORT, STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,6 +49,8 @@ _SAYS = {
     "costs": "budget=NUMBER perturbation=NUMBER cell=NUMBER: wells are then chosen by what they "
     "gain per cost; perturbation=FILE.csv for one each (perturbation, cost).",
     "aliases": "NAME=GENE ...: targets or genes that go by another name in the file.",
+    "title": "Title of the page; by default the target.",
+    "keys": "RESULT=KEY ...: results that are not stored by their usual name.",
     "noise_var": "Known noise variance of all genes; by default inferred.",
     "rng": "Seed of everything random.",
     "targets_first": "BOSS: the targets of all labels stand before all other genes.",
@@ -97,7 +99,7 @@ class Option:
     def parameter(self) -> inspect.Parameter:
         """Return it as cyclopts takes it."""
         flag = "seed" if self.name == "rng" else self.name.replace("_", "-")
-        several = self.kind == list[str]
+        several = self.kind in (list[str], list[Path])
         shown = Parameter(
             name=f"--{flag}",
             help=self.text,
@@ -192,7 +194,7 @@ def build_app(version: str) -> App:
         exit_on_error=False,
         print_error=False,
     )
-    for i, step in enumerate((*STEPS.values(), DEMO)):
+    for i, step in enumerate((*STEPS.values(), REPORT, DEMO)):
         app.command(command(step, i))
     app.register_install_completion_command()
     return app

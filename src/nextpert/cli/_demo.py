@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextpert.cli._output import check_outputs, write_all, write_screen, write_table
-from nextpert.cli._read import read_screen, require_file
+from nextpert.cli._output import check_outputs, write_all, write_screen, write_table, write_text
+from nextpert.cli._read import read_screen, require_screen
 from nextpert.cli._report import describe_ranking, show_ranking
 from nextpert.cli._results import summary_of, table_of
-from nextpert.cli._run import call, check_show, stage, tell_json
+from nextpert.cli._run import COMMANDS, call, check_show, note_command, stage, tell_json
 from nextpert.cli._settings import settings
 from nextpert.cli._values import read_target, value
 from nextpert.cli._warm import compiling_ahead
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nextpert.cli._app import Job
 
 _MOST_PANELS = 12
+_FEWEST_JUDGED = 3  # perturbations
 FIGURES = ("cpca_density.png", "dag.png", "design.png")
 
 
@@ -33,19 +34,23 @@ def run_demo(job: Job) -> None:
     check_show(options)
     out: Path = options["out"]
     data: Path | None = options["data"]
-    if data is not None and (data.suffix != ".zarr" or not data.is_dir()):
-        require_file(data)
-    names = ["annotated.h5ad", "demo.toml", "effects.csv", "ranking.csv", "trace.csv"]
+    if data is not None:
+        require_screen(data)
+    names = ["annotated.h5ad", "demo.toml", "effects.csv", "ranking.csv", "report.html"]
+    names += ["trace.csv"]
     names += FIGURES if options["figures"] else ()
     check_outputs("--out", [out / name for name in names], data)
     with stage(options, "Reading the screen"):
         adata, target, hidden = _read(job)
     with compiling_ahead():
         _analyse(adata, target, options, hidden)
+    note_command(adata, job)
     with stage(options, "Drawing and writing"):
         written = _write(adata, out, options, names)
         job.written = True
     said = describe_ranking(adata, hidden)
+    if "diagnosis" in adata.uns:
+        said += [str(adata.uns["diagnosis"]["verdict"])]
     if options["json"]:
         tell_json("demo", options, " ".join(said), summary_of("design", adata), written)
         return
@@ -134,26 +139,35 @@ def _analyse(adata: AnnData, target: Any, options: dict[str, Any], hidden: str |
         call("tl.perturbation_effects", adata, {}, options)
     with stage(options, "Ranking what to try next"):
         call("tl.design_interventions", adata, {"target": target} | design, options)
+    fitted = _fitted(adata)
+    if len(fitted) >= _FEWEST_JUDGED:
+        with stage(options, "Judging how far to trust it"):
+            call("tl.diagnose", adata, common, options)
+    if fitted:
+        known = {"genes": adata.uns["dag"]["genes"], "groups": fitted} | symbols | common
+        call("tl.cpca", adata, known, options)
 
 
 def _write(adata: AnnData, out: Path, options: dict[str, Any], names: list[str]) -> list[Path]:
-    from nextpert import __version__
+    from nextpert import __version__, report
 
     text = settings("demo", options, __version__)
+    commands = "\n".join(map(str, adata.uns[COMMANDS]))
     writers: dict[str, Callable[[Path], Any]] = {
         "annotated.h5ad": lambda path: write_screen(adata, path),
-        "demo.toml": lambda path: path.write_text(text, encoding="utf-8"),
+        "demo.toml": lambda path: write_text(text, path),
         "effects.csv": lambda path: write_table(table_of("effects", adata), path),
         "ranking.csv": lambda path: write_table(adata.uns["design"]["ranking"], path),
+        "report.html": lambda path: report(adata, path, command=commands),
         "trace.csv": lambda path: write_table(adata.uns["design"]["trace"], path),
     }
-    with _figures(adata, options) as drawn:
+    with _figures(adata) as drawn:
         write_all({out / name: (writers | drawn)[name] for name in names})
     return [out / name for name in names]
 
 
 @contextmanager
-def _figures(adata: AnnData, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _figures(adata: AnnData) -> Iterator[dict[str, Any]]:
     """Yield what draws each figure, without a window."""
     import matplotlib.pyplot as plt
 
@@ -165,11 +179,15 @@ def _figures(adata: AnnData, options: dict[str, Any]) -> Iterator[dict[str, Any]
         yield {
             "dag.png": lambda path: pl.dag(adata, highlight=_targets(adata), save=path, show=False),
             "design.png": lambda path: pl.design(adata, save=path, show=False),
-            "cpca_density.png": lambda path: _draw_densities(adata, options, path),
+            "cpca_density.png": lambda path: _draw_densities(adata, path),
         }
         plt.close("all")
     finally:
         plt.switch_backend(before)
+
+
+def _fitted(adata: AnnData) -> list[str]:
+    return [str(name) for name in adata.uns["dag_blr"]["environments"]["perturbation"]]
 
 
 def _targets(adata: AnnData) -> list[str]:
@@ -182,20 +200,13 @@ def _targets(adata: AnnData) -> list[str]:
     return [str(x) for x in read_lists(design["targets"], n, "adata.uns['design']['targets']")[0]]
 
 
-def _draw_densities(adata: AnnData, options: dict[str, Any], path: Path) -> None:
+def _draw_densities(adata: AnnData, path: Path) -> None:
     """Draw the first two contrastive components of the perturbations, the best of them first."""
-    from nextpert import pl, tl
+    from nextpert import pl
 
-    fitted = [str(name) for name in adata.uns["dag_blr"]["environments"]["perturbation"]]
+    fitted = _fitted(adata)
     if not fitted:
         return
-    tl.cpca(
-        adata,
-        genes=adata.uns["dag"]["genes"],
-        gene_symbols=options["gene_symbols"],
-        groups=fitted,
-        rng=options["rng"],
-    )
     ranked = [name for name in adata.uns["design"]["ranking"]["perturbation"] if name in fitted]
     groups = list(dict.fromkeys(ranked + fitted))[:_MOST_PANELS]
     pl.cpca_density(adata, groups=groups, save=path, show=False)

@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -73,7 +73,7 @@ def _check_room(option: str, path: Path, place: Path, source: Path | None) -> No
         raise ValueError(message)
 
 
-def write_all(writers: Mapping[Path, Callable[[Path], None]]) -> None:
+def write_all(writers: Mapping[Path, Callable[[Path], Any]]) -> None:
     """Write files to hidden folders beside their places, then move them all there at once."""
     with ExitStack() as stack:
         ready: dict[Path, Path] = {}
@@ -135,6 +135,11 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         table.to_parquet(path, index=False)
     else:
         table.to_csv(path, index=False)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write text."""
+    path.write_text(text, encoding="utf-8")
 
 
 def existing(path: Path) -> Path:

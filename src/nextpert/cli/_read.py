@@ -20,9 +20,8 @@ def read_screen(path: Path, option: str = "") -> AnnData:
 
     from nextpert._adata import require_sound_matrices
 
+    require_screen(path, option)
     zarr = path.suffix == ".zarr"
-    if not zarr or not path.is_dir():
-        require_file(path, option)
     try:
         adata = ad.read_zarr(path) if zarr else ad.read_h5ad(path)
     except MemoryError:
@@ -97,6 +96,12 @@ def read_numbers(path: Path | None, option: str) -> dict[str, float] | None:
     """Return the rows of a csv file with a header and the columns name, number."""
     pairs = read_pairs(path, option)
     return None if pairs is None else by_name(pairs, option)
+
+
+def require_screen(path: Path, option: str = "") -> None:
+    """Raise unless there is such a file, or folder for a zarr."""
+    if path.suffix != ".zarr" or not path.is_dir():
+        require_file(path, option)
 
 
 def require_file(path: Path, option: str = "") -> None:

@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextpert.cli._output import check_outputs, write_all, write_screen, write_table
-from nextpert.cli._read import read_screen, require_file
+import numpy as np
+
+from nextpert.cli._output import check_outputs, write_all, write_screen, write_table, write_text
+from nextpert.cli._read import read_screen, require_screen
 from nextpert.cli._report import show_ranking
 from nextpert.cli._results import summary_of, table_of, verdict_of
-from nextpert.cli._settings import settings
+from nextpert.cli._settings import command_of, settings
 from nextpert.cli._signature import arguments_of
 from nextpert.cli._steps import STEPS
 from nextpert.cli._values import arguments_from
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 
     from nextpert.cli._app import Job
 
-_KINDS = (".h5ad", ".zarr")
+# The commands that a screen has gone through, in uns.
+COMMANDS = "commands"
 _MANY_GENES = 300
 # Options of one method alone.
 _ONLY = {
@@ -43,9 +46,8 @@ def run_step(job: Job) -> None:
     step, options = job.step, job.options
     check_show(options)
     screen: Path = options["screen"]
-    if screen.suffix != ".zarr" or not screen.is_dir():
-        require_file(screen)
-    out = _out(step.name, screen, options["out"])
+    require_screen(screen)
+    out = out_of(step.name, screen, options["out"])
     table_file: Path | None = options["table"]
     check_outputs("--out", [out], screen)
     check_outputs("--table", [table_file] if table_file else [], screen)
@@ -58,6 +60,7 @@ def run_step(job: Job) -> None:
         adata = read_screen(screen)
     with stage(options, step.doing()):
         said = call(step.function, adata, arguments, options)
+    note_command(adata, job)
     kept = options | {"out": out}
     written = write_results(adata, out, kept, step.name, table_file)
     job.written = True
@@ -118,6 +121,17 @@ def call(
     return said
 
 
+def note_command(adata: AnnData, job: Job) -> None:
+    """Add the command to those that the screen has gone through, for the report."""
+    from nextpert import _adata
+    from nextpert.cli._app import options_of
+
+    defaults = {option.name: option.default for option in options_of(job.step).values()}
+    command = command_of(job.step.name, job.options, defaults)
+    before = [str(x) for x in np.ravel(adata.uns.get(COMMANDS, []))]
+    adata.uns[COMMANDS] = _adata.strings([*before, command])
+
+
 def write_results(
     adata: AnnData, out: Path, options: dict[str, Any], step: str, table_file: Path | None
 ) -> list[Path]:
@@ -127,7 +141,7 @@ def write_results(
     text = settings(step, options, __version__)
     writers: dict[Path, Callable[[Path], None]] = {
         out: lambda path: write_screen(adata, path),
-        out.with_name(f"{out.name}.toml"): lambda path: _write_text(text, path),
+        out.with_name(f"{out.name}.toml"): lambda path: write_text(text, path),
     }
     if table_file is not None:
         writers[table_file] = lambda path: write_table(table_of(step, adata), path)
@@ -199,16 +213,19 @@ def check_show(options: Mapping[str, Any]) -> None:
         raise ValueError(message)
 
 
-def _out(step: str, screen: Path, out: Path | None) -> Path:
+def out_of(
+    step: str, screen: Path, out: Path | None, kinds: tuple[str, ...] = (".h5ad", ".zarr")
+) -> Path:
     """Return where to write: the name of the screen with that of the step for its last step."""
     if out is None:
         stem = screen.stem
         for name in STEPS:
             stem = stem.removesuffix(f".{name}")
-        kind = screen.suffix if screen.suffix in _KINDS else ".h5ad"
-        return screen.with_name(f"{stem}.{step}{kind}")
-    if out.suffix not in _KINDS:
-        message = f"--out must end in .h5ad or .zarr, but is {str(out)!r}."
+        return screen.with_name(
+            f"{stem}.{step}{screen.suffix if screen.suffix in kinds else kinds[0]}"
+        )
+    if out.suffix not in kinds:
+        message = f"--out must end in {' or '.join(kinds)}, but is {str(out)!r}."
         raise ValueError(message)
     return out
 
@@ -235,7 +252,3 @@ def _warn_of_many(adata: AnnData) -> None:
             "Name fewer with --genes."
         )
         warnings.warn(message, UserWarning, stacklevel=2)
-
-
-def _write_text(text: str, path: Path) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -1,8 +1,9 @@
-"""The settings of a run in a TOML file, from which it is done again."""
+"""The settings of a run: in a TOML file, from which it is done again, and as a command."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,29 @@ def settings(step: str, options: Mapping[str, Any], version: str) -> str:
             key = "seed" if name == "rng" else name.replace("_", "-")
             lines += [f"# {key}" if value is None else f"{key} = {_toml(value)}"]
     return "\n".join(lines) + "\n"
+
+
+def command_of(step: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """Return the command of a run, with the options that differ from the defaults.
+
+    Examples
+    --------
+    >>> from nextpert.cli._settings import command_of
+    >>> options = {"screen": "my screen.h5ad", "rng": 3, "genes": ["A", "B"], "intercept": False}
+    >>> command_of("learn", options, {"rng": 0, "intercept": True})
+    "nextpert learn 'my screen.h5ad' --seed 3 --genes A B --no-intercept"
+    """
+    words = ["nextpert", step]
+    for name, value in options.items():
+        if name in _NOT_KEPT or value is None or value == defaults.get(name):
+            continue
+        flag = "seed" if name == "rng" else name.replace("_", "-")
+        if isinstance(value, bool):
+            words += [f"--{flag}" if value else f"--no-{flag}"]
+        else:
+            words += [] if name == "screen" else [f"--{flag}"]
+            words += map(str, value) if isinstance(value, list | tuple) else [str(value)]
+    return shlex.join(words)
 
 
 def _toml(value: Any) -> str:

@@ -23,6 +23,7 @@ _KINDS: dict[str, Any] = {
     "candidates": list[str],
     "costs": list[str],
     "dag": Path,
+    "keys": list[str],
     "held_out": Literal["false", "true", "both"],
     "noise_var": float,
     "pending": list[str],
@@ -105,7 +106,7 @@ def arguments_of(function: str) -> dict[str, Argument]:
 def _find(function: str) -> ast.FunctionDef:
     place, name = function.split(".")
     folder = Path(__file__).parents[1] / place
-    files = (folder / f"_{name}.py", folder / f"_{name}" / f"{name}.py")
+    files = (folder / f"_{name}.py", folder / f"_{name}" / f"{name}.py", folder / f"{name}.py")
     tree = ast.parse(next(f for f in files if f.is_file()).read_text(encoding="utf-8"))
     return next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name)
 

@@ -40,6 +40,8 @@ class Step:
     defaults
         Where those of the command are others than those of the function; ``None`` is settled by
         the other options.
+    left_out
+        Arguments that become no options.
     """
 
     name: str
@@ -49,10 +51,11 @@ class Step:
     example: str
     table: str = ""
     defaults: dict[str, Any] = field(default_factory=dict)
+    left_out: frozenset[str] = _LEFT_OUT
 
     def arguments(self) -> list[Argument]:
         """Return the arguments that become options."""
-        return [a for name, a in arguments_of(self.function).items() if name not in _LEFT_OUT]
+        return [a for name, a in arguments_of(self.function).items() if name not in self.left_out]
 
     def files(self) -> Iterator[tuple[str, Any, Any, str]]:
         """Yield the options that name files: name, type, default, help."""
@@ -73,6 +76,17 @@ class Step:
         """Return the text above the options."""
         does = self.does[0].upper() + self.does[1:]
         return f"{does}.\n\n{self.about}\n\nExample: nextpert {self.name} {self.example}"
+
+
+@dataclass(frozen=True)
+class Report(Step):
+    """The command that writes the page for the bench."""
+
+    def files(self) -> Iterator[tuple[str, Any, Any, str]]:
+        """Yield the options that name files: name, type, default, help."""
+        yield "screen", Path, None, "A screen with results, h5ad or zarr."
+        yield "also", list[Path], None, "More files of the same fit, whose results join the page."
+        yield "out", Path, None, "The page; by default SCREEN.report.html."
 
 
 @dataclass(frozen=True)
@@ -173,14 +187,24 @@ STEPS = {
     )
 }
 
+REPORT = Report(
+    "report",
+    "_report.report",
+    "write one page for the bench",
+    "The last step. Reads a screen with results (effects, design, plan, diagnose: as many as were "
+    "made, in one file or several); writes one HTML page: verdict, plate, ranking, effects, graph, "
+    "checks.",
+    "screen.plan.h5ad --also screen.effects.h5ad screen.design.h5ad",
+    left_out=frozenset({"path", "command"}),
+)
 DEMO = Demo(
     "demo",
     "",
     "all steps on a simulated screen, or on your own",
     "By default on a simulated screen whose truth is known: the wanted state is the mean under a "
     "knockout that was never seen, and the true distance to it of every candidate is printed "
-    "beside the predicted one. A screen of your own is preprocessed first, unless it was; each "
-    "step by itself has more options.",
+    "beside the predicted one; report.html tells all of it. A screen of your own is preprocessed "
+    "first, unless it was; each step by itself has more options.",
     "--data screen.h5ad --target MYC --control non-targeting",
     "the ranking",
     {"n_graphs": 25},

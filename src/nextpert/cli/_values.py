@@ -135,6 +135,7 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
     "costs": _costs,
     "dag": read.read_pairs,
     "held_out": _held_out,
+    "keys": lambda words, option: dict(_split(words, option, "KEY")),
     "pending": _pending,
     "prior_effects": lambda path, option: read.read_screen(path, option),
     "prior_network": read.read_network,

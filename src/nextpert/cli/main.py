@@ -89,6 +89,10 @@ def _run(job: Job) -> None:
         from nextpert.cli._demo import run_demo
 
         run_demo(job)
+    elif job.step.name == "report":
+        from nextpert.cli._page import run_report
+
+        run_report(job)
     else:
         from nextpert.cli._run import run_step
 
