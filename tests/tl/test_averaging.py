@@ -12,6 +12,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.effects.effects import perturbation_effects as core_effects
+from nextpert.core.effects.together import learn_together
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +141,14 @@ def test_without_experts_a_combination_is_held_back_by_no_word_of_its_members():
     assert (~np.isnan(alone.own[row])).nonzero()[0].tolist() == [0, 2]  # its own genes
     effects = npt.tl.perturbation_effects(adata, as_anndata=True)
     assert effects["A+C"].X[0, -1] > 3.5
+
+
+def test_shifts_are_drawn_together_as_far_as_each_graph_shows(screen, tmp_path):
+    adata = fitted(screen, turned=False)
+    fit = posterior_from(adata)
+    pairs = zip(fit.averaged.priors, fit.averaged.posteriors, strict=True)
+    wanted = [learn_together(prior, blr) for prior, blr in pairs]
+    adata.write_h5ad(tmp_path / "fitted.h5ad")
+    for each in (fit, posterior_from(ad.read_h5ad(tmp_path / "fitted.h5ad"))):
+        assert [known.together for known in each.known(each.averaged)] == wanted
+    assert 0 < min(wanted) < max(wanted) < 1
