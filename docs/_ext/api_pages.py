@@ -108,7 +108,10 @@ def add_to_docstring(
     _, sub, *rest = [*name.split("."), ""]
     # What is returned stands in "Returns", better than the signature says it.
     app.env.current_document.autodoc_annotations.get(name, {}).pop("return", None)
-    lines[:] = [re.sub(r"^(:returns?:.*?)~[\w.]*\.(\w+)", r"\1\2", line) for line in lines]
+    lines[:] = [
+        re.sub(r"(?<![`\w])~[\w.]*\.(\w+)", r"\1", line) if line.startswith(":return") else line
+        for line in lines
+    ]
     if what == "function" and sub == "pl" and (GALLERY / f"{rest[0]}.png").exists():
         picture = ["", f".. image:: /_static/gallery/{rest[0]}.png", "   :alt: what it draws", ""]
         # Below the summary.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 # What is in a room; a room without words here is drawn with its name alone.
 WORDS = {
     "nextpert.cli": "the command",
-    "nextpert.report": "one page for the wet lab",
+    "nextpert._report": "one page for the wet lab",
     "nextpert.campaign": "the loop of a lab",
     "nextpert.pp": "guides, cells and genes",
     "nextpert.tl": "learn, fit, rank, plan",

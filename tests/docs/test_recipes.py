@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import importlib.util
 import inspect
 import re
@@ -53,6 +54,21 @@ def test_a_recipe_keeps_to_the_house(recipe, tmp_path):
             its_floor, its_place = rules.room(target)
             assert its_floor < floor or its_place == place, target
     assert ast.get_docstring(ast.parse(code))
+
+
+@pytest.mark.parametrize("recipe", ["criterion", "search", "plot"])
+def test_examples_run(recipe):
+    path, code = the_file(recipe)
+    texts = [
+        ast.get_docstring(node) or ""
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+    ]
+    found = doctest.DocTestParser().get_doctest("\n\n".join(texts), made(recipe), recipe, path, 0)
+    results = doctest.DocTestRunner().run(found)
+    assert results.attempted > 1
+    assert not results.failed
+    plt.close("all")
 
 
 @pytest.mark.parametrize("recipe", ["criterion", "search", "plot"])
