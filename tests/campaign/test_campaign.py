@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import re
 
 import anndata as ad
 import numpy as np
@@ -167,6 +168,18 @@ def test_it_says_where_it_stands(campaign):
     page = campaign._repr_html_()
     assert "<table" in page
     assert "expected_gap" in page
+    assert ", ".join(campaign.pending) in page
+    campaign.mark_failed(["B2M"], reason="<b>")
+    assert ">B2M</td>" in campaign._repr_html_()
+
+
+def test_what_a_notebook_shows_is_text(campaign, monkeypatch):
+    monkeypatch.setitem(campaign.adata.uns["design"]["params"], "target", "<script>x</script>")
+    campaign._state.history.loc[0, "perturbation"] = "<b>"
+    campaign._state.standings["best"] = "<i>CDK4</i>"
+    page = campaign._repr_html_()
+    assert not {"<script>", "<b>", "<i>"} & set(re.findall(r"<\w+>", page))
+    assert "&lt;i&gt;CDK4&lt;/i&gt;" in page
 
 
 @pytest.mark.parametrize(

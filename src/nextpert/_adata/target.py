@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from nextpert._adata.html import card
 from nextpert._adata.panel import closest, in_order, list_names
 
 if TYPE_CHECKING:
@@ -154,6 +155,14 @@ class Target:
         told = (f"{name}={value!r}" for name, value in parts_of(self).items())
         return f"Target({', '.join(told)})"
 
+    def _repr_html_(self) -> str:
+        facts = {
+            name.replace("_", " ").capitalize(): _in_a_line(value)
+            for name, value in parts_of(self).items()
+            if name != "distance"
+        }
+        return card("Target", {**facts, "Distances": DISTANCES[self.distance]})
+
 
 def as_target(target: Any) -> Target:
     """Return a target as it is, and a label, pair or mapping as the target of that state.
@@ -248,6 +257,17 @@ def how_measured(target: Target) -> list[str]:
 def numbers_in_words(values: Numbers, between: str, sign: str = "") -> str:
     """Return ``"A=1, B=2"``, with what is to stand between name and number."""
     return list_names((f"{g}{between}{float(v):{sign}.3g}" for g, v in values.items()), limit=5)
+
+
+def _in_a_line(value: Any) -> str:
+    """Return a part of a target as one line of text."""
+    if isinstance(value, (Mapping, pd.Series)):
+        return numbers_in_words(value, " = ")
+    if isinstance(value, tuple):
+        return " = ".join(map(str, value))
+    if isinstance(value, list):
+        return list_names(map(_in_a_line, value), limit=5)
+    return f"{value:g}" if isinstance(value, Real) else str(value)
 
 
 def is_state(value: Any) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from nextpert._adata import list_names
+from nextpert._adata.html import card
 from nextpert.campaign.history import names_of
 
 if TYPE_CHECKING:
@@ -58,5 +59,20 @@ def in_words(state: State, target: str) -> str:
 
 def as_html(state: State, control: str, target: str) -> str:
     """Return the same, and the table, for a notebook."""
-    table = summary_table(state, control).to_html(float_format="{:.2g}".format, na_rep="")
-    return f"<p>{escape(in_words(state, target))}.</p>{table}"
+    last = state.standings.iloc[-1]
+    facts = {
+        "Best so far": (
+            f"{last['best']}, predicted at {last['predicted_distance']:.2f} of the distance of "
+            f"doing nothing"
+        ),
+        "Good enough": (
+            f"None is nearer by more than a tenth of that with probability "
+            f"{last['good_enough']:.2f}"
+        ),
+        "Plates": f"{state.round} proposed, {last['n_cells']} cells so far",
+        "Pending": list_names(state.pending),
+        "Failed": list_names(state.failed),
+    }
+    table = summary_table(state, control)
+    shown = table.to_html(float_format="{:.2g}".format, na_rep="", border=0)
+    return card(f"Campaign towards {target}", facts, shown)

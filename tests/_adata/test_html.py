@@ -1,0 +1,60 @@
+"""What objects show of themselves in a notebook."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+import pytest
+
+import nextpert as npt
+
+
+def facts(target):
+    rows = re.findall(r"<th[^>]*>(.*?)</th><td[^>]*>(.*?)</td>", target._repr_html_())
+    return dict(rows)
+
+
+@pytest.mark.parametrize(
+    ("parts", "shown"),
+    [
+        ({"state": "STAT1"}, {"State": "STAT1"}),
+        ({"state": ("cell_type", "memory")}, {"State": "cell_type = memory"}),
+        (
+            {"state": ["STAT1", ("day", "7")], "shares": [1, 0.5]},
+            {"State": "STAT1, day = 7", "Shares": "1, 0.5"},
+        ),
+        (
+            {"signature": {"IRF1": -0.5, "MYC": 1}, "weights": ["IRF1", "MYC"], "penalty": 2},
+            {"Signature": "IRF1 = -0.5, MYC = 1", "Weights": "IRF1, MYC", "Penalty": "2"},
+        ),
+        (
+            {"at_least": pd.Series({"MYC": 1.0}), "away_from": "TOX", "margin": 0.3},
+            {"At least": "MYC = 1", "Away from": "TOX", "Margin": "0.3"},
+        ),
+    ],
+)
+def test_a_target_shows_what_was_said_of_it(parts, shown):
+    measured = {"Distances": "squared, log-normalised expression²"}
+    assert facts(npt.Target(**parts)) == shown | measured
+
+
+def test_how_distances_are_measured_is_shown_once():
+    shown = facts(npt.Target(state="STAT1", distance="noise"))
+    assert shown == {"State": "STAT1", "Distances": "squared, variances of control cells"}
+
+
+def test_long_states_are_cut():
+    shown = facts(npt.Target(state={f"G{i}": 1.0 for i in range(40)}))
+    assert shown["State"].endswith("and 35 more")
+
+
+def test_names_are_text():
+    page = npt.Target(state="<script>x</script>")._repr_html_()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_it_takes_the_colours_around_it():
+    page = npt.Target(state="STAT1")._repr_html_()
+    assert not re.search(r"#[0-9a-f]{3,6}\b|(?<!s)rgb|(?<!-)color:", page)
