@@ -145,7 +145,9 @@ def test_what_it_was_made_of_is_told(seen):
     assert "nextpert demo --seed 0" in said
     for name in ("nextpert", "numpy", "anndata"):
         assert re.search(rf"{name} \d", said)
-    options = {row[0]: row[2] for row in seen.tables["options-table"][1:]}
+    assert "Seed of all that was drawn at random: 0." in said
+    options = {row[0]: row[4] for row in seen.tables["options-table"][1:]}
+    assert {row[2] for row in seen.tables["options-table"][1:]} == {npt.__version__}
     assert set(options) == {"tl.fit_dag_blr", *(kind.function for kind in KINDS.values())}
     assert "n_perturbations = 3" in options["tl.plan_screen"]
 

@@ -62,7 +62,7 @@ def test_graph_of_the_controls_alone_in_the_columns_of_the_panel(small_screen):
     assert all(place[parent] < place[child] for parent, child in arcs_of(small_screen))
     assert stored["params"] == {
         "method": "gsp", "alpha": 1e-3, "n_runs": 20, "environments": "control", "n_graphs": 1,
-        "perturbation_key": "perturbation", "control": "control",
+        "perturbation_key": "perturbation", "control": "control", "rng": "4",
     }  # fmt: skip
 
 
@@ -154,7 +154,7 @@ def test_boss_of_the_controls(small_screen, options, wanted):
     n_runs = wanted.pop("n_starts")
     assert stored["params"] == wanted | {
         "method": "boss", "n_runs": n_runs, "perturbation_key": "perturbation",
-        "control": "control", "environments": "control", "n_graphs": 1,
+        "control": "control", "environments": "control", "n_graphs": 1, "rng": "4",
     }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from nextpert._adata.panel import (
 from nextpert._adata.posterior import FittedPosterior, posterior_from
 from nextpert._adata.read import environment_moments, named, read_blocks, require_layer, seen_share
 from nextpert._adata.roles import Roles, fitted_roles, read_roles
+from nextpert._adata.seed import seed_of
 from nextpert._adata.shift_prior import read_shift_prior, stored_own, stored_shift_prior
 from nextpert._adata.sound import require_sound_matrices
 from nextpert._adata.stored import read_stored
@@ -88,6 +89,7 @@ __all__ = [
     "require_layer",
     "require_sound_matrices",
     "resolve_panel",
+    "seed_of",
     "seen_share",
     "stored_effects",
     "stored_ensemble",

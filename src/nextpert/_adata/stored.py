@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +21,12 @@ FORMAT = 1  # of every result; others are refused
 
 
 def with_format(result: Any) -> Any:
-    """Return a result with its format version and a list of what it holds; others as they are."""
+    """Return a result with format, version and a list of what it holds; others as they are."""
     if not isinstance(result, Mapping) or "format" in result:
         return result
     contents = json.dumps({str(name): _describe(value) for name, value in result.items()})
-    return {**result, "format": FORMAT, "contents": contents}
+    made = {"format": FORMAT, "version": version("nextpert"), "contents": contents}
+    return {**result, **made}
 
 
 def read_stored(adata: ad.AnnData, key: str, function: str) -> dict[str, Any]:
@@ -51,8 +53,8 @@ def _fault(stored: Any) -> str:
     """Return what is wrong with a result, or an empty string."""
     if not hasattr(stored, "keys") or hasattr(stored, "columns"):
         return "it is no result"
-    version = stored.get("format")
-    if _describe(version) != "numbers []" or version != FORMAT:
+    its_format = stored.get("format")
+    if _describe(its_format) != "numbers []" or its_format != FORMAT:
         return f"its format is not {FORMAT}"
     try:
         wanted = json.loads(str(stored.get("contents")))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nextpert._report.blocks import Section
-from nextpert._report.numbers import count, number, percent
+from nextpert._report.numbers import NOTHING, count, number, percent
 from nextpert._report.results import FIT, KINDS
 from nextpert._report.tables import Column, make_table, plain
 from nextpert._report.verdict import LEVELS
@@ -152,20 +152,23 @@ def made_section(
                 in_print=3,
             )
         )
+    options = _options_table(found, keys)
     tables += [
         make_table(
             "options",
-            "Options of every result on this page, as stored with it",
-            _options_table(found, keys),
+            "What made every result on this page: version, seed and options, as stored with it",
+            options,
             [
                 Column("Function", "function", is_head=True),
                 Column("Stored in", "key"),
+                Column("nextpert", "version"),
+                Column("Seed", "seed"),
                 Column("Options", "said", is_long=True),
             ],
             in_print=0,
         ),
     ]
-    words.append(f"This page was written by {_versions()}.")
+    words += [_seeds_in_words(options), f"This page was written by {_versions()}."]
     if command is None:
         words.append("The command was not told.")
     return Section("made", "How this was made", words, tables=tables, code=command or "")
@@ -189,10 +192,29 @@ def _options_table(found: Found, keys: Mapping[str, str]) -> pd.DataFrame:
         if name not in found:
             continue
         function = KINDS[name].function if name in KINDS else "tl.fit_dag_blr"
-        said = [f"{k} = {plain(v)}" for k, v in sorted(found[name].get("params", {}).items())]
-        row = {"function": function, "key": f'uns["{keys[name]}"]', "said": "; ".join(said)}
-        rows.append(row)
+        params = dict(found[name].get("params", {}))
+        seed = str(params.pop("rng", NOTHING))
+        rows.append(
+            {
+                "function": function,
+                "key": f'uns["{keys[name]}"]',
+                "version": str(found[name].get("version", NOTHING)),
+                "seed": seed,
+                "said": "; ".join(f"{k} = {plain(v)}" for k, v in sorted(params.items())),
+            }
+        )
     return pd.DataFrame(rows)
+
+
+def _seeds_in_words(options: pd.DataFrame) -> str:
+    """Return the seeds of the results that drew at random."""
+    drawn = options[options["seed"] != NOTHING]
+    if not len(drawn):
+        return "No seed is stored with these results."
+    if len(set(drawn["seed"])) == 1:
+        return f"Seed of all that was drawn at random: {drawn['seed'].iloc[0]}."
+    said = (f"{f} {s}" for f, s in zip(drawn["function"], drawn["seed"], strict=True))
+    return f"Seeds: {', '.join(said)}."
 
 
 def _versions() -> str:

@@ -149,7 +149,7 @@ def dag_fit(
         "table": _table([genes[i] for i in nodes], dag.in_degree[nodes], r, np.array(in_sample)),
         "random_r": r[1:],
         "n_cells": len(cells),
-        "params": _params(dag_key, roles, n_folds, n_random),
+        "params": {**_params(dag_key, roles, n_folds, n_random), "rng": _adata.seed_of(rng)},
     }
     logger.info(
         "Mean r of %d genes with their parents: %.3f, in random graphs %.3f.",

@@ -21,6 +21,7 @@ from nextpert._adata import (
     require_control,
     require_layer,
     resolve_panel,
+    seed_of,
     strings,
     write_results,
 )
@@ -176,6 +177,7 @@ def cpca(
         "alpha": alpha if isinstance(alpha, str) else float(alpha),
         "n_components": int(n_components),
         "standardize": bool(standardize),
+        "rng": seed_of(rng),
     }
     if gene_symbols is not None:
         params["gene_symbols"] = gene_symbols

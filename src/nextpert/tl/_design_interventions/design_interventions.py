@@ -217,6 +217,7 @@ def design_interventions(
             "n_samples": int(n_samples),
             "posterior_key": posterior_key,
             "perturbation_key": key,
+            "rng": _adata.seed_of(rng),
         },
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)

@@ -179,7 +179,7 @@ def diagnose(
         "summary": q.summary_table(rows),
         "experts": experts,
         "perturbations": table,
-        "params": {"posterior_key": posterior_key},
+        "params": {"posterior_key": posterior_key, "rng": _adata.seed_of(rng)},
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", verdict)

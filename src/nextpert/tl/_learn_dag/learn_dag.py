@@ -249,7 +249,7 @@ def learn_dag(
             Workers(n_jobs, show_progress, checkpoint),
         )  # fmt: skip
         params = options.used() | {"environments": environments, "n_graphs": n_graphs}
-        params |= roles.stored()
+        params |= {**roles.stored(), "rng": _adata.seed_of(rng)}
         if first:
             params["targets_first"] = _adata.strings(first)
     if gene_symbols is not None:

@@ -193,6 +193,7 @@ def plan_cells(
         "n_guides": measured.layout.n_guides,
         "n_replicates": measured.layout.n_replicates,
         "posterior_key": posterior_key,
+        "rng": _adata.seed_of(rng),
     }
     if goal is not None:
         params |= {"target": goal.name, "distance": goal.distance}

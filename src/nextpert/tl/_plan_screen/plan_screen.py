@@ -223,6 +223,7 @@ def plan_screen(
             "plate_format": int(plate_format),
             "n_samples": int(n_samples),
             "posterior_key": posterior_key,
+            "rng": _adata.seed_of(rng),
         },
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)

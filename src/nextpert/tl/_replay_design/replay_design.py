@@ -220,6 +220,7 @@ def replay_design(
         "simulated": bool(simulated),
         "dag_key": dag_key,
         **roles.stored(),
+        "rng": _adata.seed_of(rng),
     }
     params |= {n: getattr(options, n) for n in running.COUNTS}
     stored = _results(setup, readings, tasks, options, runs) | {"params": params}
