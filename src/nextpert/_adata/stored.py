@@ -24,9 +24,9 @@ def with_format(result: Any) -> Any:
     """Return a result with format, version and a list of what it holds; others as they are."""
     if not isinstance(result, Mapping) or "format" in result:
         return result
-    contents = json.dumps({str(name): _describe(value) for name, value in result.items()})
-    made = {"format": FORMAT, "version": version("nextpert"), "contents": contents}
-    return {**result, **made}
+    made = {**result, "version": version("nextpert")}
+    contents = json.dumps({str(name): _describe(value) for name, value in made.items()})
+    return {**made, "format": FORMAT, "contents": contents}
 
 
 def read_stored(adata: ad.AnnData, key: str, function: str) -> dict[str, Any]:

@@ -1,0 +1,128 @@
+"""The sentences of the verdict, case by case."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from nextpert._report.results import keys_of, read_all
+from nextpert._report.verdict import verdict_of
+
+
+@pytest.fixture
+def found(_adata):
+    return copy.deepcopy(read_all(_adata, keys_of(None), {}))
+
+
+def only(found, *names):
+    return {name: found[name] for name in names}
+
+
+def test_of_a_plate(found):
+    summary, params = found["plan"]["summary"], found["plan"]["params"]
+    summary |= {"probability_covered": 0.614, "n_cells": 2400, "n_controls": 300}
+    params |= {"n_candidates": 1234, "target": "memory"}
+    found["plan"]["plate"]["perturbation"] = ["A", "B", "C", "NT"]
+    assert verdict_of(only(found, "plan")).next == (
+        "Perturb A, B, C next, in 2,400 cells, 300 of them controls. With probability 61 % this "
+        "plate holds, of 1,234 candidates, the one nearest to memory."
+    )
+
+
+def test_of_a_ranking(found):
+    ranking = found["design"]["ranking"]
+    ranking.loc[0, ["perturbation", "probability_best", "relative_distance"]] = ["A", 0.3, 0.25]
+    found["design"]["params"]["target"] = "memory"
+    assert verdict_of(only(found, "design")).next == (
+        f"Perturb A next: of {len(ranking) - 1} candidates it is, with probability 30 %, the "
+        "nearest to memory, and is predicted at 25 % of the distance of doing nothing."
+    )
+
+
+def test_of_effects_alone(found):
+    lfsr = found["perturbation_effects"]["lfsr"]
+    lfsr[:] = 0.5
+    lfsr[1, 2] = 0.049
+    said = verdict_of(only(found, "perturbation_effects")).next
+    assert said.startswith(f"1 of {len(lfsr)} perturbations have an effect of clear sign.")
+    assert said.endswith("run tl.plan_screen.")
+
+
+def test_that_one_may_stop_comes_first(found):
+    stopping = found["plan_cells"]["stopping"]
+    stopping |= {"stop": 0}
+    assert "stop" not in verdict_of(found).next
+    stopping |= {"stop": 1, "best_known": "A", "good_enough": 0.97}
+    n = len(stopping["candidates"])
+    target = found["plan_cells"]["params"]["target"]
+    start = (
+        f"You may stop: A is, with probability 97 %, as near to {target} as any of {n} "
+        "candidates, to 10 % of the distance of doing nothing."
+    )
+    assert verdict_of(found).next.startswith(f"{start} If you go on, perturb ")
+    assert verdict_of(only(found, "plan_cells")).next.strip() == start
+
+
+@pytest.mark.parametrize("level", ["trust", "care", "do not trust"])
+def test_trust_is_that_of_the_diagnosis(found, level):
+    found["diagnosis"]["level"] = level
+    found["diagnosis"]["parts"]["level"] = ["trust", "care", "do not trust", level]
+    verdict = verdict_of(found)
+    assert verdict.level == level
+    start = {
+        "trust": "The checks on this screen bear the model out.",
+        "care": "Trust this with care.",
+        "do not trust": "Do not trust the model on this screen",
+    }[level]
+    assert verdict.trust.startswith(start)
+    assert "that perturbations differ" in verdict.trust.split("with care: ")[0]
+    assert "not to be trusted: predictions of perturbations without cells" in verdict.trust
+
+
+def test_trust_that_nobody_judged(found):
+    del found["diagnosis"]
+    verdict = verdict_of(found)
+    assert verdict.level == "not judged"
+    assert "run tl.diagnose" in verdict.trust
+
+
+@pytest.mark.parametrize(
+    ("level", "said"),
+    [("trust", "are borne out"), ("care", "with care"), ("do not trust", "no better than guesses")],
+)
+def test_predicted_wells_are_counted_and_weighed(found, level, said):
+    plate, parts = found["plan"]["plate"], found["diagnosis"]["parts"]
+    wells = plate["aim"] != "control"
+    plate.loc[wells, "n_cells_seen"] = 30
+    assert not any("no cells yet" in note for note in verdict_of(found).notes)
+    plate.loc[0, "n_cells_seen"] = 0
+    parts.loc[parts["part"] == "unseen perturbations", "level"] = level
+    (note,) = (note for note in verdict_of(found).notes if "no cells yet" in note)
+    assert note.startswith("1 of 3 perturbations on the plate have no cells yet")
+    assert said in note
+    del found["diagnosis"]
+    (note,) = (note for note in verdict_of(found).notes if "no cells yet" in note)
+    assert note.endswith("they are predicted.")
+
+
+def test_results_of_other_cells_are_named(found):
+    assert not any("other cells" in note for note in verdict_of(found).notes)
+    found["design"]["cells"] = "earlier ones"
+    (note,) = (note for note in verdict_of(found).notes if "other cells" in note)
+    assert note.endswith("run again: the ranking.")
+    found["dag_blr"]["cells"] = {"labels": "x", "values": "y"}
+    (note,) = (note for note in verdict_of(found).notes if "other cells" in note)
+    assert note.endswith("run again: the plate and the ranking.")
+
+
+def test_two_targets_are_told(found):
+    assert not any("different targets" in note for note in verdict_of(found).notes)
+    found["plan"]["params"]["target"] = "another"
+    assert any("different targets" in note for note in verdict_of(found).notes)
+
+
+def test_candidates_that_do_harm_are_told(found):
+    found["design"]["ranking"].loc[0, "relative_distance"] = 1.4
+    found["design"]["ranking"].loc[1:, "relative_distance"] = 1.5
+    assert any("doing nothing" in note for note in verdict_of(found).notes)
