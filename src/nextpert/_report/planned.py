@@ -49,7 +49,7 @@ def target_section(found: Found) -> Section | None:
                 "wanted",
                 "Means of genes: of control cells, and wanted (log-normalised expression), the "
                 "largest change first",
-                table,
+                table[table["change"] != 0],
                 [
                     Column("Gene", "gene", is_head=True),
                     Column("Control cells", "control", number),
@@ -84,7 +84,7 @@ def _unit(params: Mapping[str, Any]) -> str:
 
 def _signed(value: Any) -> str:
     text = number(value)
-    return text if text.startswith(("-", "–")) else f"+{text}"
+    return f"+{text}" if float(value) > 0 else text
 
 
 def plan_section(found: Found) -> Section | None:
@@ -179,9 +179,12 @@ def ranking_section(found: Found) -> Section | None:
 
 def _target_genes(table: pd.DataFrame) -> list[Column]:
     """Return the column of target genes, where labels do not say them already."""
-    named = table["perturbation"].astype(str) == table["target_genes"].astype(str)
-    told = named | (table["target_genes"].astype(str) == "")
-    return [] if told.all() else [Column("Target genes", "target_genes")]
+    labels, targets = (table[name].astype(str) for name in ("perturbation", "target_genes"))
+    told = [
+        not genes or sorted(label.split("+")) == sorted(genes.split(", "))
+        for label, genes in zip(labels, targets, strict=True)
+    ]
+    return [] if all(told) else [Column("Target genes", "target_genes")]
 
 
 def _trace_table(trace: pd.DataFrame) -> Any:

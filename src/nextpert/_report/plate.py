@@ -17,6 +17,7 @@ AIMS = {
     "must": ("◆", "has to be on it"),
     "control": ("|", "controls"),
 }
+_JOINT = re.compile(r"(?<=[+_\-.,;:/|])")
 _WELL = re.compile(r"(?:(\d+)-)?([A-P])(\d+)")
 
 
@@ -28,6 +29,18 @@ class Well(NamedTuple):
     n_cells: int
     aim: str
     sign: str
+
+    @property
+    def parts(self) -> list[str]:
+        """The name in parts, after which a narrow well may break it.
+
+        Examples
+        --------
+        >>> from nextpert._report.plate import Well
+        >>> Well("A1", "MYC+STK3_2", 10, "best", "").parts
+        ['MYC+', 'STK3_', '2']
+        """
+        return [part for part in _JOINT.split(self.perturbation) if part]
 
 
 class Plate(NamedTuple):

@@ -158,7 +158,7 @@ def _sorted_by(value: float) -> str:
 
 def as_link(frame: pd.DataFrame) -> tuple[str, int]:
     """Return a table as csv in a link, and its number of rows: the first where it is long."""
-    n = len(frame)
+    n = min(len(frame), _MOST_CSV // 10)  # no row is shorter
     while True:
         text = frame.head(n).to_csv(index=False, float_format="%.6g", lineterminator="\r\n")
         if len(text) <= _MOST_CSV or n <= 1:
