@@ -29,6 +29,8 @@ def copy(source: Path, target: Path) -> None:
             name = str(path.relative_to(source))
             is_result = path.suffix == ".md" and path.parent.name == "results"
             text = with_head(path, rows).encode() if is_result else path.read_bytes()
+            if name == "paper/README.md":
+                text += b"\n" + tree("results/*").encode()
             pages[target / ("speed.md" if name == "README.md" else name)] = text
     for path in target.rglob("*.*"):
         if path not in pages:
@@ -59,6 +61,9 @@ def listed(rows: list[tuple[str, str]]) -> str:
     """Return the table of all commands and the tree of pages."""
     table = ["| table | command |", "|---|---|"]
     table += [f"| {words} | {command} |" for command, words in rows]
-    tree = ["```{toctree}", ":hidden:", ":glob:", "", "speed", "paper/README", "results/*"]
-    papers = ["paper/results/*", "```"]
-    return "\n".join([*table, "", *tree, *papers, ""])
+    return "\n".join([*table, "", tree("speed", "paper/README", "results/*")])
+
+
+def tree(*pages: str) -> str:
+    """Return the pages beneath a page."""
+    return "\n".join(["```{toctree}", ":hidden:", ":glob:", "", *pages, "```", ""])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ def without_empty_globs(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] = "".join(
             line
             for line in source[0].splitlines(keepends=True)
-            if "*" not in line or patfilter(found, line.strip())
+            if not re.fullmatch(r"[\w/]+\*\n", line) or patfilter(found, line.strip())
         )
 
 
