@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, Phase, settings
 
 # Parents of each node; node numbers are not in topological order on purpose.
 GRAPHS: dict[str, list[list[int]]] = {
@@ -14,6 +17,13 @@ GRAPHS: dict[str, list[list[int]]] = {
     "empty": [[], [], []],
     "single": [[]],
 }
+
+options = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
+# The same few examples at every run, not made smaller; HYPOTHESIS_PROFILE=thorough goes on.
+quick = {"max_examples": 5, "derandomize": True, "phases": [Phase.explicit, Phase.generate]}
+settings.register_profile("suite", **quick, **options)
+settings.register_profile("thorough", max_examples=300, **options)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
 class Dense:

@@ -178,12 +178,12 @@ def summarise(chance, centre, spread, q, z, mean, sd, lower, upper, lfsr):
                     scale[m] = math.sqrt(spread[j, i, k])
                     kept += weight[m]
                     m += 1
-            negative, positive = 0.0, 0.0
+            negative, positive, nil = 0.0, 0.0, 1e-9 * sd[j, i]
             for k in range(m):
                 weight[k] /= kept
-                if scale[k] == 0.0:
-                    negative += weight[k] * (at[k] <= 0.0)
-                    positive += weight[k] * (at[k] >= 0.0)
+                if scale[k] == 0.0:  # a point; what rounding leaves of 0 has no sign
+                    negative += weight[k] * (at[k] <= nil)
+                    positive += weight[k] * (at[k] >= -nil)
                 else:
                     up = 0.5 * math.erfc(-at[k] / scale[k] * _ROOT_HALF)
                     positive += weight[k] * up
