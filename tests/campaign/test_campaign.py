@@ -173,6 +173,13 @@ def test_it_says_where_it_stands(campaign):
     assert ">B2M</td>" in campaign._repr_html_()
 
 
+def test_the_report_of_a_campaign_shows_its_plate(campaign, tmp_path):
+    plate = campaign.propose(3, 200)
+    page = npt.report(campaign.adata, tmp_path / "plate.html").read_text(encoding="utf-8")
+    names = ", ".join(plate["perturbation"][:3])
+    assert f"Perturb {names} next, in 200 cells" in page
+
+
 def test_what_a_notebook_shows_is_text(campaign, monkeypatch):
     monkeypatch.setitem(campaign.adata.uns["design"]["params"], "target", "<script>x</script>")
     campaign._state.history.loc[0, "perturbation"] = "<b>"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nextpert._report.blocks import Section
-from nextpert._report.numbers import NOTHING, count, number, percent
+from nextpert._report.numbers import NOTHING, count, number, percent, share
 from nextpert._report.results import FIT, KINDS
 from nextpert._report.tables import Column, make_table, plain
 from nextpert._report.verdict import LEVELS
@@ -41,7 +41,7 @@ def cells_section(found: Found) -> Section | None:
                     Column("Perturbation", "perturbation", is_head=True),
                     Column("Cells", "n_cells", count),
                     Column("Distance", "distance", number),
-                    Column("Of doing nothing", "relative_distance", percent),
+                    Column("Of doing nothing", "relative_distance", share),
                     Column("Cells to know it", "cells_needed", count),
                     Column("Cells to tell it from the nearest", "cells_to_tell", count),
                 ],
@@ -70,7 +70,7 @@ def replay_section(found: Found) -> Section | None:
             Column("Plates to the best", "plates", lambda x: number(x, 2)),
             Column("± standard error", "plates_sem", lambda x: number(x, 2)),
             Column("Found in the end", "share_good_last", percent),
-            Column("Distance in the end", "relative_last", percent),
+            Column("Distance in the end", "relative_last", share),
             Column("Verdict", "verdict"),
         ],
         download=stored["overall"],

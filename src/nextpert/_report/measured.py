@@ -13,7 +13,7 @@ from nextpert._adata import eager, list_names, read_graph
 from nextpert._adata.target import DISTANCES
 from nextpert._report.blocks import Section
 from nextpert._report.figures import MOST_PANELS, busiest, draw
-from nextpert._report.numbers import count, number, percent, rate
+from nextpert._report.numbers import count, number, percent, rate, share
 from nextpert._report.tables import MOST_ROWS, Column, Table, make_table
 from nextpert._report.verdict import name_of
 
@@ -49,7 +49,7 @@ def distances_section(found: Found) -> Section | None:
             ("distance", "low", "high"),
             reference=float(control.iloc[0]) if len(control) else float("nan"),
         ),
-        Column("Of control cells", "relative_distance", percent),
+        Column("Of control cells", "relative_distance", share),
         Column(
             "Less that of controls",
             ("difference", "difference_low", "difference_high"),

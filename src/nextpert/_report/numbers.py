@@ -33,8 +33,23 @@ def count(value: Any) -> str:
     return f"{value:,.0f}" if math.isfinite(value) else number(value)
 
 
+def share(value: Any) -> str:
+    """Return a ratio of distances in per cent.
+
+    Examples
+    --------
+    >>> from nextpert._report.numbers import share
+    >>> share(0.004), share(0.99999), share(12.3)
+    ('below 1 %', '100 %', '1,230 %')
+    """
+    value = 100 * float(value)
+    if not math.isfinite(value):
+        return number(value)
+    return "below 1 %" if 0 < value < 1 else f"{value:,.0f} %"
+
+
 def percent(value: Any) -> str:
-    """Return a share in per cent.
+    """Return a probability in per cent; only what is certain is 0 or 100.
 
     Examples
     --------

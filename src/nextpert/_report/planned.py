@@ -9,7 +9,7 @@ import pandas as pd
 
 from nextpert._adata.target import DISTANCES
 from nextpert._report.blocks import Section
-from nextpert._report.numbers import count, number, percent
+from nextpert._report.numbers import count, number, percent, share
 from nextpert._report.plate import legend_of, plates_of
 from nextpert._report.tables import Column, make_table
 from nextpert._report.verdict import name_of
@@ -33,7 +33,7 @@ def target_section(found: Found) -> Section | None:
     if not asked:
         return None
     params = next(iter(asked.values()))
-    words = [f"Wanted: {params['target']}. Distances to it are {_unit(params)}."]
+    words = [f"Wanted: {params['target']}. Distances to it: {_unit(params)}."]
     words += [
         f"The {what} is towards another target: {other['target']}."
         for name, other in asked.items()
@@ -99,7 +99,7 @@ def plan_section(found: Found) -> Section | None:
         f"{count(summary['n_cells'])} cells, {count(summary['n_controls'])} of them controls. "
         f"This plate holds the nearest of {count(params['n_candidates'])} candidates with "
         f"probability {percent(summary['probability_covered'])}, and is expected to remove "
-        f"{percent(summary['uncertainty_removed'])} of what cells may teach."
+        f"{share(summary['uncertainty_removed'])} of what cells may teach."
     ]
     known = str(summary["best_known"])
     if known:
@@ -161,7 +161,7 @@ def ranking_section(found: Found) -> Section | None:
             Column("Perturbation", "perturbation", is_head=True),
             *_target_genes(ranking),
             Column("Predicted distance", PREDICTED, reference=float(nothing["predicted_distance"])),
-            Column("Of doing nothing", "relative_distance", percent),
+            Column("Of doing nothing", "relative_distance", share),
             Column("Chance to be nearest", "probability_best", percent),
             Column("Chance to help at all", "probability_better", percent),
             Column("Measured distance", "measured_distance", number),

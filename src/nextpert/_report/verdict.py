@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nextpert._adata import list_names
-from nextpert._report.numbers import count, percent
+from nextpert._report.numbers import count, percent, share
 from nextpert.tl._design_interventions.tables import candidates_of, farther_in_words
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _stop(found: Found) -> str:
     return (
         f"You may stop: {stopping['best_known']} is, with probability "
         f"{percent(stopping['good_enough'])}, as near to {name_of(params['target'])} as any of "
-        f"{len(stopping['candidates'])} candidates, to {percent(params['tolerance'])} of the "
+        f"{len(stopping['candidates'])} candidates, to {share(params['tolerance'])} of the "
         f"distance of doing nothing. "
     )
 
@@ -120,7 +120,7 @@ def _first(design: Mapping[str, Any]) -> str:
     return (
         f"Perturb {best['perturbation']} next: of {len(design['ranking']) - 1} candidates it is, "
         f"with probability {percent(best['probability_best'])}, the nearest to {target}, and is "
-        f"predicted at {percent(best['relative_distance'])} of the distance of doing nothing."
+        f"predicted at {share(best['relative_distance'])} of the distance of doing nothing."
     )
 
 
