@@ -1,0 +1,40 @@
+"""The pictures of the model are those that the page shows."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def load():
+    """Return the script as a module."""
+    spec = importlib.util.spec_from_file_location("draw_model", DOCS / "draw_model.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pictures_are_those_of_the_page(tmp_path):
+    names = load().draw(tmp_path)
+    page = (DOCS / "model" / "in_pictures.md").read_text(encoding="utf-8")
+    assert sorted(names) == sorted(re.findall(r"\{image\} \.\./_static/model/(\S+)", page))
+    assert sorted(path.name for path in (DOCS / "_static" / "model").iterdir()) == sorted(names)
+    assert all((tmp_path / name).stat().st_size > 1000 for name in names)
+
+
+def test_what_is_believed_is_the_mean_given_the_difference():
+    # By quadrature over the effect, with the point at nothing apart.
+    variances, n, seen = 2.0 ** np.arange(-9, 3), 10, 0.9
+    effect = np.linspace(-12, 12, 200_001)
+    step = effect[1] - effect[0]
+    prior = 0.3 / len(variances) * np.exp(-(effect**2) / (2 * variances[:, None]))
+    prior = (prior / np.sqrt(2 * np.pi * variances[:, None])).sum(0)
+    likelihood = np.exp(-n * (seen - effect) ** 2 / 2)
+    total = 0.7 * np.exp(-n * seen**2 / 2) + (prior * likelihood).sum() * step
+    mean = (effect * prior * likelihood).sum() * step / total
+    np.testing.assert_allclose(load().believed(np.array([seen]), n), mean, rtol=1e-6)
