@@ -332,7 +332,7 @@ def test_large_results_stay_below_3_mb(adata, tmp_path):
     ranking = pd.concat([design["ranking"].iloc[:-1]] * 100).reset_index(drop=True)
     ranking["rank"] = np.arange(1, len(ranking) + 1)
     design["ranking"] = pd.concat([ranking, design["ranking"].iloc[-1:]], ignore_index=True)
-    n, p = 200, 500
+    n, p = 400, 1000
     big = {x: np.resize(plain[x], (n, p)) for x in plain if np.ndim(plain[x]) == 2}
     big |= {
         "perturbations": np.array([f"KO{i}" for i in range(n)], dtype=object),
@@ -346,4 +346,9 @@ def test_large_results_stay_below_3_mb(adata, tmp_path):
     assert page.stat().st_size < 3e6
     text = read(page)
     assert f"The first 300 of {len(ranking)} rows" in text
-    assert re.search(r"Download csv \(first \d+ rows\)", text)
+    cut = re.search(r'download="effects.csv"[^>]*>Download csv \(first (\d+) rows\)', text)
+    rows = download(text, "effects")
+    assert len(rows) == int(cut[1]) > 500
+    largest = np.sort(np.abs(big["mean"]).ravel())[::-1][: len(rows)]
+    np.testing.assert_allclose([abs(float(r["mean"])) for r in rows], largest, rtol=1e-5)
+    assert f"The first 300 of {int((big['lfsr'] < 0.05).sum())} rows" in text

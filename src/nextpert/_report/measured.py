@@ -1,4 +1,4 @@
-"""Sections on what was measured and learned: distances, effects, graph, densities."""
+"""Sections on what was measured and learned: distances, graph, densities."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from nextpert._adata import eager, list_names, read_graph
 from nextpert._adata.target import DISTANCES
 from nextpert._report.blocks import Section
 from nextpert._report.figures import MOST_PANELS, busiest, draw
-from nextpert._report.numbers import count, number, percent, rate, share
-from nextpert._report.tables import MOST_ROWS, Column, Table, make_table
+from nextpert._report.numbers import count, number, percent, share
+from nextpert._report.tables import Column, Table, make_table
 from nextpert._report.verdict import name_of
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     Found = Mapping[str, dict[str, Any]]
     Keys = Mapping[str, str]
-
-_CLEAR = 0.05  # local false sign rate below which a sign is said to be clear
 
 
 def distances_section(found: Found) -> Section | None:
@@ -66,117 +64,6 @@ def distances_section(found: Found) -> Section | None:
         in_print=6,
     )
     return Section("distances", "Measured distances", words, tables=[shown])
-
-
-def effects_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
-    """List the strongest effects, and draw the map of them."""
-    if "perturbation_effects" not in found:
-        return None
-    stored = found["perturbation_effects"]
-    level = f"{100 * float(stored['params']['level']):g} %"
-    control = str(stored["params"]["control"])
-    long = _long(stored)
-    by = make_table(
-        "perturbations",
-        "Perturbations: genes with an effect of clear sign, and the largest of them",
-        _by_perturbation(stored),
-        [
-            Column("Perturbation", "perturbation", is_head=True),
-            Column("Cells", "n_cells", count),
-            Column("Clear effects", "n_clear", count),
-            Column("Most raised", "raised"),
-            Column("Most lowered", "lowered"),
-        ],
-        in_print=7,
-    )
-    strongest = make_table(
-        "effects",
-        f"Effects of clear sign, the strongest first, with {level} intervals "
-        f"(log-normalised expression); the dashed line is no effect",
-        long[long["lfsr"] < _CLEAR],
-        [
-            Column("Perturbation", "perturbation", is_head=True),
-            Column("Gene", "gene"),
-            Column("Effect", ("mean", "lower", "upper"), reference=0.0),
-            Column("False sign rate", "lfsr", rate),
-            Column("Direct part", "direct", number),
-            Column("Difference of means", "cells_mean", number),
-            Column("Cells", "n_cells", count),
-        ],
-        download=long,
-        in_print=0,
-    )
-    words = [
-        f"An effect is the mean of perturbed cells less that of {control}. Its sign is called "
-        f"clear where it is another one with a probability (local false sign rate) below "
-        f"{_CLEAR:g}. {_clear_in_words(long, stored)}"
-    ]
-    figures = []
-    if len(stored["perturbations"]):
-        figures = [
-            draw(
-                lambda: pl.perturbation_effects(
-                    adata, key=keys["perturbation_effects"], show=False, return_fig=True
-                ),
-                f"Map of the strongest effects. {_strongest_in_words(long)}",
-                "The strongest effects, in the order of a clustering.",
-            )
-        ]
-    return Section("effects", "Effects", words, figures=figures, tables=[by, strongest])
-
-
-def _long(stored: Mapping[str, Any]) -> pd.DataFrame:
-    """Return one row an effect, the strongest first."""
-    names, genes = (np.asarray(stored[x]).astype(str) for x in ("perturbations", "genes"))
-    shape = (len(names), len(genes))
-    table = pd.DataFrame(
-        {
-            "perturbation": np.repeat(names, shape[1]),
-            "gene": np.tile(genes, shape[0]),
-            **{
-                part: np.asarray(stored[part], float).reshape(shape).ravel()
-                for part in ("mean", "lower", "upper", "lfsr", "direct", "cells_mean")
-            },
-            "n_cells": np.repeat(np.asarray(stored["n_cells"]), shape[1]),
-        }
-    )
-    return table.iloc[np.argsort(-table["mean"].abs().to_numpy(), kind="stable")]
-
-
-def _by_perturbation(stored: Mapping[str, Any]) -> pd.DataFrame:
-    genes, mean, clear = stored["genes"], stored["mean"], stored["lfsr"] < _CLEAR
-
-    def largest(sign: int) -> list[str]:
-        signed = np.where(clear, sign * mean, 0.0)
-        best = signed.argmax(axis=1) if len(genes) else np.zeros(len(mean), int)
-        return [
-            f"{genes[j]} ({mean[i, j]:+.2g})" if signed[i, j] > 0 else ""
-            for i, j in enumerate(best)
-        ]
-
-    return pd.DataFrame(
-        {
-            "perturbation": np.asarray(stored["perturbations"]).astype(str),
-            "n_cells": stored["n_cells"],
-            "n_clear": clear.sum(axis=1),
-            "raised": largest(1),
-            "lowered": largest(-1),
-        }
-    ).sort_values("n_clear", ascending=False, kind="stable")
-
-
-def _clear_in_words(long: pd.DataFrame, stored: Mapping[str, Any]) -> str:
-    n = int((long["lfsr"] < _CLEAR).sum())
-    more = f" The {MOST_ROWS} strongest are listed." if n > MOST_ROWS else ""
-    return (
-        f"{count(n)} of {count(len(long))} effects of {len(stored['perturbations'])} perturbations "
-        f"on {count(len(stored['genes']))} genes are clear.{more}"
-    )
-
-
-def _strongest_in_words(long: pd.DataFrame) -> str:
-    rows = long.head(5).itertuples()
-    return f"The largest: {', '.join(f'{r.perturbation} on {r.gene} {r.mean:+.2g}' for r in rows)}."
 
 
 def graph_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:

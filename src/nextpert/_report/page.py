@@ -8,7 +8,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from nextpert._report import judged, measured, planned
+from nextpert._report import effects, judged, measured, planned
 from nextpert._report.intervals import WIDTH
 from nextpert._report.results import absent
 from nextpert._report.verdict import LEVELS, verdict_of
@@ -32,7 +32,7 @@ def sections_of(
         planned.plan_section(found),
         planned.ranking_section(found),
         measured.distances_section(found),
-        measured.effects_section(adata, found, keys),
+        effects.effects_section(adata, found, keys),
         measured.graph_section(adata, found, keys),
         measured.densities_section(adata, found, keys),
         judged.cells_section(found),

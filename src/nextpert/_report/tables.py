@@ -86,8 +86,8 @@ class Table:
         Scale of each column that is drawn, by position.
     csv
         Its file as a link that holds it; empty for none.
-    n_csv
-        Rows in that file.
+    n_csv, n_file
+        Rows in that file, and rows that it should hold.
     in_print
         Most rows on paper.
     """
@@ -100,6 +100,7 @@ class Table:
     scales: dict[int, Scale] = field(default_factory=dict)
     csv: str = ""
     n_csv: int = 0
+    n_file: int = 0
     in_print: int = 10
 
 
@@ -110,7 +111,9 @@ def make_table(
     columns: Sequence[Column],
     *,
     most: int = MOST_ROWS,
+    n_all: int | None = None,
     download: pd.DataFrame | None = None,
+    n_file: int | None = None,
     in_print: int = 10,
 ) -> Table:
     """Return a table of the first rows of a data frame.
@@ -123,8 +126,12 @@ def make_table(
         One row a row.
     most
         Most rows on the page.
+    n_all
+        Number of rows there are, if ``frame`` holds the first of them alone.
     download
         What the file holds; ``None`` for no file.
+    n_file
+        Number of rows of it, if ``download`` holds the first of them alone.
     """
     shown = frame.head(most)
     scales = {
@@ -138,7 +145,11 @@ def make_table(
         for row in shown.to_dict("records")
     ]
     csv, n_csv = ("", 0) if download is None else as_link(download)
-    return Table(name, caption, columns, rows, len(frame), scales, csv, n_csv, in_print)
+    whole = 0 if download is None else len(download)
+    return Table(
+        name, caption, columns, rows, len(frame) if n_all is None else n_all, scales, csv, n_csv,
+        whole if n_file is None else n_file, in_print,
+    )  # fmt: skip
 
 
 def _cell(column: Column, row: dict[Any, Any], scale: Scale | None) -> Cell:
