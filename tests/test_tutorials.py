@@ -15,6 +15,7 @@ NAMES = (
     "plan_a_plate",
     "a_campaign_in_three_rounds",
     "combinations",
+    "batches_and_guides",
     "perturb_cite_seq",
     "synthetic_design",
 )
