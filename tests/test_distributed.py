@@ -178,3 +178,22 @@ def test_design_loops(n_jobs, client):
         assert one.distance.tobytes() == two.distance.tobytes()
         assert one.posterior.mean().data.tobytes() == two.posterior.mean().data.tobytes()
     assert len({result.distance[-1] for result in alone}) > 8  # each has noise of its own
+
+
+def test_fit_of_lazy_cells(client, assert_same):
+    """Cells summed up and graphs learned by the workers: the fit has the bits of one process."""
+    alone = npt.datasets.simulated_screen(
+        n_genes=12, n_control=600, n_perturbed=40, perturbed=4, expected_degree=3
+    )
+    lazy = alone.copy()
+    lazy.X = da.from_array(alone.X, chunks=(97, alone.n_vars))
+    options = {"method": "boss", "environments": "all", "n_graphs": 6}
+    npt.tl.learn_dag(alone, **options)
+    with joblib.parallel_config(backend="dask"):
+        npt.tl.learn_dag(lazy, **options)
+        npt.tl.fit_dag_blr(lazy)
+    npt.tl.fit_dag_blr(alone)
+    assert_same(lazy.uns["dag_blr"], alone.uns["dag_blr"])
+    for adata in (alone, lazy):
+        npt.tl.perturbation_effects(adata)
+    assert_same(lazy.uns["perturbation_effects"], alone.uns["perturbation_effects"])

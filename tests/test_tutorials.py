@@ -72,3 +72,16 @@ def test_runs(path, screen_path, monkeypatch, tmp_path):
         if "image/png" in output.get("data", {})
     ]
     assert len(shown) >= 3
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_uses_what_is_public_silences_nothing_and_decides(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = "".join("".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "code")
+    assert not re.search(r"nextpert(\.\w+)*\._|npt(\.\w+)*\._|import _", code)
+    assert not re.search(r"warnings\.|simplefilter|filterwarnings|setLevel|logging\.disable", code)
+    assert "".join(cells[0]["source"]).startswith("# ")
+    assert f"/tutorials/{path.name})" in "".join(cells[0]["source"])  # opens itself on Colab
+    assert cells[1]["source"] == ["%pip install nextpert"]
+    assert cells[1]["metadata"]["tags"] == ["skip-execution"]
+    assert "## The decision" in "".join("".join(cell["source"]) + "\n" for cell in cells[-3:])

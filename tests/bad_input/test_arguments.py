@@ -131,6 +131,7 @@ ARGUMENTS = {
     "pp.assign_guides": {"guides": "called"},
     "pp.perturb_cite_seq": {"normalise": "none"},
     "datasets.perturb_cite_seq": {"source": "absent"},
+    "datasets.perturb_cite_seq_standin": {"folder": "made"},
     "datasets.schraivogel_2020": {"folder": "absent"},
 }
 

@@ -93,7 +93,9 @@ def held_out_dags(
         for (rest, screen), s in zip(parts, rng.spawn(len(folds)), strict=True)
     )
     pool = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
-    return list(tqdm(pool(tasks), "Held-out graphs", len(folds), leave=False, delay=5))
+    # A bar where there is a terminal to see it.
+    bar = {"leave": False, "delay": 5, "disable": None}
+    return list(tqdm(pool(tasks), "Held-out graphs", len(folds), **bar))
 
 
 def without_folds(
