@@ -26,12 +26,12 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinxcontrib.bibtex",
     "sphinx_copybutton",
     "sphinx_design",
     "made_pages",
+    "mathml",
 ]
 exclude_patterns = ["_build", "_ext", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
@@ -89,5 +89,6 @@ html_theme_options = {
     "home_page_in_toc": False,
     "navbar_persistent": [],  # the search field of the sidebar is enough
 }
+html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sourcelink = False
