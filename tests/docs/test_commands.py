@@ -1,0 +1,51 @@
+"""Commands and files that README and documentation name are there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [
+    ROOT / "README.md",
+    *(p for p in DOCS.rglob("*.md") if p.relative_to(DOCS).parts[0] not in ("_build", "tutorials")),
+]
+MODULE = re.compile(r"`(?:python -m )?(benchmarks(?:\.[a-z_]+)?)[` ]")
+SCRIPT = re.compile(r"`python ((?:benchmarks|docs)/[\w/]+\.py)")
+LINK = re.compile(r"\]\(([^):#]+)(?:#[^)]*)?\)")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_are_there(path):
+    text = path.read_text(encoding="utf-8")
+    for name in MODULE.findall(text):
+        place = ROOT / Path(*name.split("."))
+        assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), name
+    for name in SCRIPT.findall(text):
+        assert (ROOT / name).exists(), name
+
+
+def test_what_the_readme_links_to_is_there():
+    links = LINK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(links) > 15
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_promise_of_the_readme_has_its_command_and_number():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([A-Z][^|]*) \| ([^|]*) \| (`benchmarks[^|]*) \|$", text, re.MULTILINE)
+    assert len(rows) >= 12
+    wordless = [what for what, measured, _ in rows if not re.search(r"\d", measured)]
+    assert wordless == ["The paper"]  # it has a page of numbers
+
+
+def test_the_readme_is_a_screen_and_a_half():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 100
+    block = re.search(r"## Ten lines\n\n```python\n(.*?)```", "\n".join(lines), re.DOTALL)
+    code = [line for line in block[1].splitlines() if line.strip()]
+    assert len(code) == 10
+    compile(block[1], "README.md", "exec")
