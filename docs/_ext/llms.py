@@ -54,6 +54,8 @@ def first_sentence(page: nodes.document, most: int = 200) -> str:
             "document",
         ):
             text = " ".join(paragraph.astext().split())
+            if not re.search("[.:?!]", text):
+                continue  # a badge
             sentence = re.split(r"(?<=[.!?:]) (?=[A-Z])", text)[0]
             return sentence if len(sentence) <= most else sentence[: most - 1].rstrip() + "…"
     return ""
