@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +88,26 @@ def test_help_shows_the_pipeline(capsys):
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == npt.__version__
+
+
+def _commands():
+    examples = [f"nextpert {step.name} {step.example}" for step in ALL]
+    page = Path(__file__).parents[2] / "docs" / "guides" / "command_line.md"
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), re.S)
+    return examples + [line for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("line", _commands())
+def test_examples_are_commands(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "screen.plan.h5ad.toml").write_text('[plan]\nscreen = "screen.fit.h5ad"\n')
+    program, *words = shlex.split(line)
+    job = parse("1", words)
+    assert program == "nextpert"
+    assert job.step.name == words[0]
+    if words[0] in ("design", "plan") and "--config" not in words:
+        given = [job.options[x] for x in EXPANDED["target"] if job.options[x] is not None]
+        assert len(given) == 1
 
 
 def test_values_are_read():
