@@ -111,7 +111,7 @@ EARLY = [
     ((*DESIGN, "--candidates", "NOPE"), "'NOPE'", "panel"),
     ((*DESIGN, "--candidates", "MYC", "HS3"), "'HS3'"),
     ((*DESIGN, "--candidates", "MYC+NOPE"), "'MYC+NOPE'", "panel"),
-    ((*DESIGN, "--candidates", "control"), "'control'", "panel"),
+    ((*DESIGN, "--candidates", "control"), "--candidates", "'control'"),
     ((*DESIGN, "--candidates", "absent.csv"), "--candidates", "no file 'absent.csv'"),
     ((*DESIGN, "--candidates", "WORDS"), "--candidates", "no table of shifts"),
     ((*DESIGN, "--candidates", "FOREIGN"), "NOPE"),
@@ -169,34 +169,52 @@ USAGE = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def files(screen, fitted, tmp_path):
-    """Every word in capitals, and the file it stands for."""
-    texts = {
-        "THREE": "a,b,c\nx,y,z\n",
-        "EMPTY": "",
-        "HEADER": "gene,mean\n",
-        "PAIRS": "parent,child\nMYC,STK3\n",
-        "AGAIN": "gene,mean\nMYC,1\nMYC,2\n",
-        "ABSENT": "gene,mean\nNOPE,1\n",
-        "FOREIGNPAIRS": "a,b\nNOPE,MYC\n",
-        "CIRCLE": "a,b\nMYC,STK3\nSTK3,MYC\n",
-        "WORDS": "p,MYC\nMYC,low\n",
-        "FOREIGN": "p,NOPE\nMYC,-1\n",
-        "INFINITE": "p,MYC\nSTK3,-inf\n",
-        "ROWTWICE": "p,MYC\nSTK3,-1\nSTK3,-2\n",
-    }
-    places = {"SCREEN": screen, "FITTED": fitted, "NEW.h5ad": tmp_path / "new.h5ad"}
-    for word, text in texts.items():
-        places[word] = tmp_path / f"{word.lower()}.csv"
-        places[word].write_text(text)
-    places["CUT"] = tmp_path / "cut.h5ad"
-    places["CUT"].write_bytes(screen.read_bytes()[:3000])
-    return places
+TEXTS = {
+    "THREE": "a,b,c\nx,y,z\n",
+    "EMPTY": "",
+    "HEADER": "gene,mean\n",
+    "PAIRS": "parent,child\nMYC,STK3\n",
+    "AGAIN": "gene,mean\nMYC,1\nMYC,2\n",
+    "ABSENT": "gene,mean\nNOPE,1\n",
+    "FOREIGNPAIRS": "a,b\nNOPE,MYC\n",
+    "CIRCLE": "a,b\nMYC,STK3\nSTK3,MYC\n",
+    "WORDS": "p,MYC\nMYC,low\n",
+    "FOREIGN": "p,NOPE\nMYC,-1\n",
+    "INFINITE": "p,MYC\nSTK3,-inf\n",
+    "ROWTWICE": "p,MYC\nSTK3,-1\nSTK3,-2\n",
+}
+SCREENS = {"SCREEN", "TWICE", "CONSTANT", "NAN", "ROUNDS", "READY", "COUNTS", "ZEROS"}
+
+
+@pytest.fixture(scope="module")
+def places(_small_screen, _fitted, tmp_path_factory):
+    """What takes words for files, which are made once, as few are needed by many cases."""
+    folder = tmp_path_factory.mktemp("errors")
+    made = {"FITTED": _fitted, "NEW.h5ad": folder / "new.h5ad"}
+
+    def make(word):
+        if word in TEXTS:
+            path = folder / f"{word.lower()}.csv"
+            path.write_text(TEXTS[word])
+        elif word == "CUT":
+            path = folder / "cut.h5ad"
+            path.write_bytes(_fitted.read_bytes()[:3000])
+        else:
+            path = _write(word, _small_screen.copy(), folder / f"{word.lower()}.h5ad")
+        return path
+
+    def find(words):
+        for word in words:
+            if word not in made and word in {*TEXTS, *SCREENS, "CUT"}:
+                made[word] = make(word)
+        return [str(made.get(word, word)) for word in words]
+
+    find.folders = (folder, _fitted.parent)
+    return find
 
 
 def _write(word, adata, path):
-    """Write the screens that few cases need."""
+    """Write a screen."""
     if word == "TWICE":
         adata.var_names = ["MYC", *adata.var_names[:-1]]
     elif word == "CONSTANT":
@@ -207,7 +225,7 @@ def _write(word, adata, path):
         adata.X[3, list(adata.var_names).index("UBR5")] = np.nan
     elif word == "READY":
         npt.pp.perturbation_screen(adata, min_cells=5)
-    else:
+    elif word == "ROUNDS":
         npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STK3"), ("STK3", "GATA1")])
         npt.tl.fit_dag_blr(adata)
         npt.tl.design_interventions(adata, "MYC", acquisition="random", n_samples=2)
@@ -218,10 +236,8 @@ def _write(word, adata, path):
     return path
 
 
-def _places(files, words, adata, tmp_path):
-    for word in {"TWICE", "CONSTANT", "NAN", "ROUNDS", "READY", "COUNTS", "ZEROS"} & set(words):
-        files[word] = _write(word, adata, tmp_path / "another.h5ad")
-    return [str(files.get(word, word)) for word in words]
+def _there(places, tmp_path):
+    return [sorted(folder.iterdir()) for folder in (*places.folders, tmp_path)]
 
 
 def _one_error(capsys):
@@ -242,33 +258,30 @@ def _never(*args, **options):
 @pytest.mark.filterwarnings("ignore:Variable names are not unique", "ignore:Constant genes")
 @pytest.mark.filterwarnings("ignore:.*hardly express")
 @pytest.mark.parametrize("case", EARLY, ids=lambda case: " ".join(case[0][-4:]))
-def test_errors_take_one_line_before_the_work(
-    case, files, small_screen, tmp_path, capsys, monkeypatch
-):
+def test_errors_take_one_line_before_the_work(case, places, tmp_path, capsys, monkeypatch):
     words, *expected = case
-    monkeypatch.setattr("nextpert.tl._learn_dag.from_cells.search", _never, raising=False)
+    arguments = places(words)
+    monkeypatch.chdir(tmp_path)
     if words[0] == "demo":
-        arguments = _places(files, words, small_screen, tmp_path)
         monkeypatch.setattr("nextpert.tl.learn_dag", _never, raising=False)
         arguments += ["--out", str(tmp_path / "out" / "below")]
-    else:
-        arguments = _places(files, words, small_screen, tmp_path)
-    before = sorted(tmp_path.iterdir())
+    before = _there(places, tmp_path)
     assert main([*arguments, "--quiet"]) == 2
     line = _one_error(capsys)
     assert all(word in line for word in expected), line
-    assert sorted(tmp_path.iterdir()) == before
+    assert _there(places, tmp_path) == before
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(("arguments", "message"), USAGE, ids=lambda value: str(value)[-40:])
-def test_wrong_usage_takes_one_line(capsys, arguments, message, files, tmp_path):
-    before = sorted(tmp_path.iterdir())
-    assert main([*(str(files.get(word, word)) for word in arguments), "--quiet"]) == 2
+def test_wrong_usage_takes_one_line(capsys, arguments, message, places, tmp_path):
+    words = places(arguments)
+    before = _there(places, tmp_path)
+    assert main([*words, "--quiet"]) == 2
     printed = capsys.readouterr().err
     assert len([line for line in printed.splitlines() if "error:" in line]) == 1
     assert message in printed
-    assert sorted(tmp_path.iterdir()) == before
+    assert _there(places, tmp_path) == before
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,8 @@ QUICK = {
 }
 
 
-def run(step, path, *options):
-    return main([step, str(path), "--quiet", *map(str, options)])
+def run(step, *words):
+    return main([step, *map(str, words), "--quiet"])
 
 
 def test_all_steps_are_here():
@@ -199,25 +199,37 @@ def test_a_given_graph_and_boss_by_default(screen, tmp_path):
     assert (params["method"], params["environments"]) == ("gsp", "control")
 
 
-def test_zarr_in_and_out(fitted, assert_same_adata):
-    folder = fitted.parent
-    one = ad.read_h5ad(fitted)
-    one.write_zarr(folder / "copy.fit.zarr")
+@pytest.mark.filterwarnings("ignore:Writing zarr v2")
+def test_zarr_in_and_out(screen, small_screen, assert_same_adata):
+    folder = screen.parent
+    small_screen.write_zarr(folder / "copy.zarr")
     for _ in range(2):  # the second takes the place of the first
-        assert run("effects", folder / "copy.fit.zarr") == 0
-    assert run("effects", fitted) == 0
-    results = (
-        ad.read_zarr(folder / "copy.effects.zarr"),
-        ad.read_h5ad(folder / "screen.effects.h5ad"),
+        assert run("preprocess", folder / "copy.zarr", "--min-cells", 5) == 0
+    assert run("preprocess", screen, "--min-cells", 5) == 0
+    assert (
+        run("preprocess", folder / "copy.zarr", "--min-cells", 5, "--out", folder / "x.h5ad") == 0
     )
-    pairs = [x.uns["perturbation_effects"] for x in results]
-    np.testing.assert_array_equal(*(pair["mean"] for pair in pairs))
-    assert run("effects", folder / "copy.fit.zarr", "--out", folder / "x.h5ad") == 0
-    found = ad.read_h5ad(folder / "x.h5ad")
-    for adata in (found, results[1]):
+    results = [
+        ad.read_zarr(folder / "copy.preprocess.zarr"),
+        ad.read_h5ad(folder / "screen.preprocess.h5ad"),
+        ad.read_h5ad(folder / "x.h5ad"),
+    ]
+    for adata in results:
         del adata.uns["commands"]
-    assert_same_adata(found, results[1])
+    np.testing.assert_array_equal(results[0].X, results[1].X)
+    assert_same_adata(results[2], results[1])
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_run_without_a_name_for_its_result_repeats_itself(screen):
+    assert run("preprocess", screen, "--min-cells", "5") == 0
+    out = screen.parent / "screen.preprocess.h5ad"
+    first = out.read_bytes()
+    settings = out.with_name(f"{out.name}.toml")
+    assert run("preprocess", "--config", settings) == 0
+    assert out.read_bytes() == first
+    command = f"nextpert preprocess {screen} --min-cells 5"
+    assert ad.read_h5ad(out).uns["commands"].tolist() == [command]
 
 
 def test_the_page_joins_the_results_of_files_of_one_fit(fitted, capsys):

@@ -60,7 +60,7 @@ def run_step(job: Job) -> None:
         adata = read_screen(screen)
     with stage(options, step.doing()):
         said = call(step.function, adata, arguments, options)
-    note_command(adata, job)
+    note_command(adata, job, usual_out=out_of(step.name, screen, None))
     kept = options | {"out": out}
     written = write_results(adata, out, kept, step.name, table_file)
     job.written = True
@@ -121,12 +121,18 @@ def call(
     return said
 
 
-def note_command(adata: AnnData, job: Job) -> None:
-    """Add the command to those that the screen has gone through, for the report."""
+def note_command(adata: AnnData, job: Job, *, usual_out: Path | None = None) -> None:
+    """Add the command to those that the screen has gone through, for the report.
+
+    The number of workers changes no result, and no command.
+    """
     from nextpert import _adata
     from nextpert.cli._app import options_of
 
     defaults = {option.name: option.default for option in options_of(job.step).values()}
+    defaults |= {"n_jobs": job.options.get("n_jobs")}
+    if usual_out is not None:
+        defaults["out"] = usual_out
     command = command_of(job.step.name, job.options, defaults)
     before = [str(x) for x in np.ravel(adata.uns.get(COMMANDS, []))]
     adata.uns[COMMANDS] = _adata.strings([*before, command])
