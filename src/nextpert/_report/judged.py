@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nextpert._report.blocks import Section
-from nextpert._report.numbers import NOTHING, count, number, percent, share
+from nextpert._report.numbers import NOTHING, count, number, share
 from nextpert._report.results import FIT, KINDS
 from nextpert._report.tables import Column, make_table, plain
 from nextpert._report.verdict import LEVELS
@@ -69,7 +69,7 @@ def replay_section(found: Found) -> Section | None:
             Column("Way to choose", "criterion", is_head=True),
             Column("Plates to the best", "plates", lambda x: number(x, 2)),
             Column("± standard error", "plates_sem", lambda x: number(x, 2)),
-            Column("Found in the end", "share_good_last", percent),
+            Column("Found in the end", "share_good_last", share),
             Column("Distance in the end", "relative_last", share),
             Column("Verdict", "verdict"),
         ],

@@ -13,7 +13,7 @@ from nextpert._adata import eager, list_names, read_graph
 from nextpert._adata.target import DISTANCES
 from nextpert._report.blocks import Section
 from nextpert._report.figures import MOST_PANELS, busiest, draw
-from nextpert._report.numbers import count, number, percent, share
+from nextpert._report.numbers import count, number, share
 from nextpert._report.tables import Column, Table, make_table
 from nextpert._report.verdict import name_of
 
@@ -117,7 +117,7 @@ def _arcs_table(
         if "settled_by" in table:
             shown.append(Column("Direction settled by", "settled_by"))
         if "frequency" in table:
-            shown.append(Column("In resamples", "frequency", percent))
+            shown.append(Column("In resamples", "frequency", share))
     caption = "Arcs, the strongest first (weight: change of the effect a unit of the cause)"
     return make_table(
         "arcs", caption if "weight" in table else "Arcs", table, shown, download=table, in_print=0

@@ -40,31 +40,41 @@ def share(value: Any) -> str:
     --------
     >>> from nextpert._report.numbers import share
     >>> share(0.004), share(0.99999), share(12.3)
-    ('below 1 %', '100 %', '1,230 %')
+    ('< 1 %', '100 %', '1,230 %')
     """
     value = 100 * float(value)
     if not math.isfinite(value):
         return number(value)
-    return "below 1 %" if 0 < value < 1 else f"{value:,.0f} %"
+    return "< 1 %" if 0 < value < 1 else f"{value:,.0f} %"
 
 
 def percent(value: Any) -> str:
-    """Return a probability in per cent; only what is certain is 0 or 100.
+    """Return a probability in per cent, for sentences: by draws, none is certain.
 
     Examples
     --------
     >>> from nextpert._report.numbers import percent
-    >>> percent(0.004), percent(0.52), percent(1.0), percent(0.0), percent(0.9999)
-    ('below 1 %', '52 %', '100 %', '0 %', 'above 99 %')
+    >>> percent(0.004), percent(0.52), percent(1.0), percent(0.0)
+    ('below 1 %', '52 %', 'above 99 %', 'below 1 %')
     """
     value = 100 * float(value)
     if not math.isfinite(value):
         return number(value)
-    if 0 < value < 1:
+    if value < 1:
         return "below 1 %"
-    if 99 < value < 100:
-        return "above 99 %"
-    return f"{value:,.0f} %"
+    return "above 99 %" if value > 99 else f"{value:.0f} %"
+
+
+def chance(value: Any) -> str:
+    """Return the same for tables.
+
+    Examples
+    --------
+    >>> from nextpert._report.numbers import chance
+    >>> chance(0.004), chance(0.52), chance(1.0)
+    ('< 1 %', '52 %', '> 99 %')
+    """
+    return percent(value).replace("below", "<").replace("above", ">")
 
 
 def between(value: Any, low: Any, high: Any) -> str:

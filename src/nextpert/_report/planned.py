@@ -9,7 +9,7 @@ import pandas as pd
 
 from nextpert._adata.target import DISTANCES
 from nextpert._report.blocks import Section
-from nextpert._report.numbers import count, number, percent, share
+from nextpert._report.numbers import chance, count, number, percent, share
 from nextpert._report.plate import legend_of, plates_of
 from nextpert._report.tables import Column, make_table
 from nextpert._report.verdict import name_of
@@ -122,7 +122,7 @@ def plan_section(found: Found) -> Section | None:
         Column("Cells", "n_cells", count),
         Column("Cells seen", "n_cells_seen", count),
         Column("Aim", "aim", on_paper=False),
-        Column("Chance to be nearest", "probability_best", percent, on_paper=False),
+        Column("Chance to be nearest", "probability_best", chance, on_paper=False),
         Column("Predicted distance", PREDICTED, reference=nothing),
         Column("Why", "why", is_long=True),
     ]
@@ -162,8 +162,8 @@ def ranking_section(found: Found) -> Section | None:
             *_target_genes(ranking),
             Column("Predicted distance", PREDICTED, reference=float(nothing["predicted_distance"])),
             Column("Of doing nothing", "relative_distance", share),
-            Column("Chance to be nearest", "probability_best", percent),
-            Column("Chance to help at all", "probability_better", percent),
+            Column("Chance to be nearest", "probability_best", chance),
+            Column("Chance to help at all", "probability_better", chance),
             Column("Measured distance", "measured_distance", number),
             Column("Cells seen", "n_cells_seen", count),
         ],

@@ -117,10 +117,11 @@ def _plate(plan: Mapping[str, Any], *, goes_on: bool) -> str:
 def _first(design: Mapping[str, Any]) -> str:
     target = name_of(design["params"]["target"])
     best = candidates_of(design["ranking"]).iloc[0]
+    nearness = share(best["relative_distance"]).replace("<", "less than")
     return (
         f"Perturb {best['perturbation']} next: of {len(design['ranking']) - 1} candidates it is, "
         f"with probability {percent(best['probability_best'])}, the nearest to {target}, and is "
-        f"predicted at {share(best['relative_distance'])} of the distance of doing nothing."
+        f"predicted at {nearness} of the distance of doing nothing."
     )
 
 
