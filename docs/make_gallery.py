@@ -52,7 +52,7 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "perturbation_counts": ("Cells of every perturbation, ranked.", {"min_cells": 30}),
     "perturbation_effects": (
-        "Expected effect of every perturbation on every gene; a dot where the sign is clear.",
+        "Expected effect of every perturbation on every gene, + or − where its sign is clear.",
         {},
     ),
     "plan_cells": ("What a number of cells and guides will tell.", {}),

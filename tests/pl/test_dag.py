@@ -62,18 +62,42 @@ def test_a_part_of_the_genes_and_bold_names(designed):
     k, i = np.argwhere(designed.varp["dag"].toarray())[0]
     other = next(n for n in names if n not in (names[k], names[i]))
     ax = dag(designed, genes=[names[i], names[k], other], highlight=[names[k]], show=False)
-    assert {t.get_text() for t in ax.texts} == {names[i], names[k], other}
+    assert {t.get_text() for t in ax.texts} == {names[i], names[k]}
+    assert ax.get_xlabel().splitlines()[1] == f"1 gene without arcs: {other}"
     assert (names[k], names[i]) in _arcs(ax)
     assert [t.get_text() for t in ax.texts if t.get_fontweight() == "bold"] == [names[k]]
 
 
-def test_genes_without_arcs_come_last():
+def test_genes_without_arcs_are_named_below():
     adata = npt.datasets.simulated_screen(n_genes=5, n_control=10, perturbed=0)
     names = adata.var_names.tolist()
     arcs = [(names[1], names[0])]
     npt.tl.learn_dag(adata, method="given", dag=arcs, genes=names)
     ax = dag(adata, show=False)
-    assert [t.get_text() for t in ax.texts] == [names[1], names[0], *names[2:]]
+    assert [t.get_text() for t in ax.texts] == [names[1], names[0]]
+    below = f"3 genes without arcs: {', '.join(names[2:])}"
+    assert ax.get_xlabel().splitlines()[1:] == [below]
+    assert ax.get_title() == "5 genes, 1 arcs"
+    ax = dag(adata, highlight=[names[3]], show=False)
+    assert [t.get_text() for t in ax.texts] == [names[1], names[0], names[3]]
+    assert ax.get_xlabel().splitlines()[1] == f"2 genes without arcs: {names[2]}, {names[4]}"
+
+
+def test_a_long_list_of_genes_without_arcs_is_cut_short():
+    adata = npt.datasets.simulated_screen(n_genes=150, n_control=10, perturbed=0)
+    names = adata.var_names.tolist()
+    npt.tl.learn_dag(adata, method="given", dag=[(names[1], names[0])], genes=names)
+    figure = dag(adata, return_fig=True)
+    lines = figure.axes[0].get_xlabel().splitlines()
+    assert len(lines) == 7
+    told, rest = " ".join(lines[1:]).split(" and ")
+    assert told.startswith("148 genes without arcs: ")
+    assert told.count(",") + 1 + int(rest.removesuffix(" more")) == 148
+    figure.canvas.draw()
+    height = figure.get_window_extent().height
+    text = figure.axes[0].xaxis.label.get_window_extent()
+    assert text.y0 >= 0
+    assert text.height < 0.35 * height
 
 
 def test_a_graph_without_arcs(designed):

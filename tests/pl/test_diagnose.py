@@ -80,7 +80,7 @@ def test_experts_shares_and_coverage(designed):
     experts = stored["experts"]
     np.testing.assert_allclose(points(axes[3]), experts["error_to_nothing"])
     names = [t.get_text() for t in axes[3].get_yticklabels()]
-    assert names[0] == f"graph\n(weight {experts['weight'][0]:.2f})"
+    assert names[0] == f"graph ({experts['weight'][0]:.2f})"
     assert names[-1] == "all together"
     value = stored["summary"].set_index(["part", "quantity"])["value"]
     shares = [value["shrinkage", f"error_to_{name}"] for name in ("cells", "nothing")]

@@ -21,9 +21,11 @@ def test_map_of_all_perturbations(designed):
     np.testing.assert_array_equal(image.get_array(), found["mean"][index])
     low, high = image.get_clim()
     assert low == -high
-    dots = ax.collections[0].get_offsets()
-    wanted = np.argwhere(found["lfsr"][index] < 0.05)[:, ::-1]
-    np.testing.assert_array_equal(dots, wanted)
+    clear = found["lfsr"][index] < 0.05
+    for marks, sign in zip(ax.collections, (1, -1), strict=True):  # + and −
+        wanted = np.argwhere(clear & (sign * found["mean"][index] > 0))[:, ::-1]
+        assert len(wanted)
+        np.testing.assert_array_equal(marks.get_offsets(), wanted)
     assert "4 perturbations on 36 genes" in ax.get_title()
 
 

@@ -1,8 +1,11 @@
 """The plot of a replay: what is drawn where, and which lines stand for what."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 import nextpert as npt
 
@@ -81,6 +84,32 @@ def test_lines_of_reference(replayed):
     assert legend == [*EVERY, "doing nothing", "best candidate"]
 
 
+def test_curves_on_each_other_bear_markers_at_other_plates(replayed):
+    figure = npt.pl.replay(replayed, return_fig=True)
+    for panel in figure.axes:
+        marked = [set(range(4)[slice(start, None, step)])
+                  for start, step in (line.get_markevery() for line in curves(panel))]  # fmt: skip
+        assert all(marked)
+        assert len(set.union(*marked)) == sum(map(len, marked))  # no plate twice
+
+
+def test_names_at_the_ends_of_lines(replayed):
+    figure, ax = plt.subplots(layout="constrained")
+    npt.pl.replay(replayed, ax=ax)
+    assert sorted(t.get_text() for t in ax.texts) == sorted(
+        [*EVERY, "doing nothing", "best candidate"]
+    )
+    figure.canvas.draw()
+    boxes = sorted((Text.get_window_extent(text) for text in ax.texts), key=lambda box: box.y0)
+    assert all(one.y1 <= two.y0 + 1 for one, two in itertools.pairwise(boxes))
+    ends = {line.get_label(): line.get_ydata()[-1] for line in ax.get_lines()}
+    for text in ax.texts:
+        assert text.xy[1] == ends[text.get_text()]
+    order = sorted(ax.texts, key=lambda text: text.xyann[1])
+    assert np.all(np.diff([ends[text.get_text()] for text in order]) >= 0)
+    assert ax.get_legend() is None
+
+
 def test_choose_targets_criteria_and_reading(replayed):
     names = list(dict.fromkeys(replayed.uns["replay"]["table"]["target"]))
     figure = npt.pl.replay(replayed, targets=names[1:3], criteria=["thompson"], return_fig=True)
@@ -112,7 +141,8 @@ def test_every_criterion_has_a_style_of_its_own():
     from nextpert.pl._replay import _STYLES
 
     assert set(STRATEGIES) == set(_STYLES)
-    assert len({(colour, str(dashes)) for colour, dashes in _STYLES.values()}) == len(_STYLES)
+    assert len({marker for _, _, marker in _STYLES.values()}) == len(_STYLES)
+    assert len({(colour, str(dashes)) for colour, dashes, _ in _STYLES.values()}) == len(_STYLES)
 
 
 def test_errors_name_what_there_is(replayed):

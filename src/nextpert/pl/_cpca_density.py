@@ -8,7 +8,7 @@ import numpy as np
 
 from nextpert._adata import check_arguments, list_names, read_labels, read_stored, require_control
 from nextpert.core._checks import as_rng, require_count
-from nextpert.pl._figure import BLUE, GREY, finish
+from nextpert.pl._figure import BLUE, GREY, SMALL, TEXT, finish, panel_grid
 
 if TYPE_CHECKING:
     import os
@@ -34,7 +34,7 @@ def cpca_density(
     control: str | None = None,
     components: tuple[int, int] = (1, 2),
     key: str = "cpca",
-    ncols: int = 4,
+    ncols: int | None = None,
     levels: int = 6,
     max_cells: int = 2000,
     rng: int | np.random.Generator | None = 0,
@@ -62,7 +62,7 @@ def cpca_density(
     key
         The ``key_added`` of :func:`nextpert.tl.cpca`.
     ncols
-        Panels in a row.
+        Panels in a row; by default 4, or as many more as let the figure fit on a screen.
     levels
         Contours of a density.
     max_cells
@@ -102,7 +102,8 @@ def cpca_density(
     scores = _scores(adata, key, components)
     stored = read_stored(adata, key, "tl.cpca")
     params = stored["params"]
-    require_count(ncols, "ncols")
+    if ncols is not None:
+        require_count(ncols, "ncols")
     labels = read_labels(adata, perturbation_key or str(params["perturbation_key"]))
     background = control or str(params["control"])
     require_control(labels, background)
@@ -125,7 +126,7 @@ def cpca_density(
         else:  # the same cells again: copy the contours instead of estimating anew
             _copy_contours(axes[0].collections[0], panel)
         _draw(panel, cells[i + 1], levels, limits, background=False)
-        panel.set_title(f"{name} ({int((codes == i + 1).sum())} cells)", fontsize=10)
+        panel.set_title(f"{name} ({int((codes == i + 1).sum())} cells)", fontsize=TEXT)
         panel.set(xlim=limits[0], ylim=limits[1])
     _annotate(figure, axes, components, ax is None, background, stored)
     return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=ax is None)
@@ -164,17 +165,16 @@ def _limits(cells: list[Scores]) -> tuple[tuple[float, float], tuple[float, floa
     return (float(low[0]), float(high[0])), (float(low[1]), float(high[1]))
 
 
-def _panels(ax: Axes | None, n: int, ncols: int) -> tuple[Figure, list[Axes]]:
+def _panels(ax: Axes | None, n: int, ncols: int | None) -> tuple[Figure, list[Axes]]:
     import matplotlib.pyplot as plt
 
     if ax is not None:
         return ax.get_figure(root=True), [ax]  # type: ignore[return-value]
-    columns = min(ncols, n)
-    rows = -(-n // columns)
+    rows, columns, size = panel_grid(n, ncols, 4, (2.2, 2.2), (0.9, 1.2))
     figure, grid = plt.subplots(
         rows,
         columns,
-        figsize=(0.9 + 2.2 * columns, 1.2 + 2.2 * rows),
+        figsize=size,
         sharex=True,
         sharey=True,
         squeeze=False,
@@ -246,11 +246,12 @@ def _annotate(
     ]
     title = f"α = {float(result['alpha']):.3g}"
     if own:
-        figure.supxlabel(names[0], fontsize=10)
-        figure.supylabel(names[1], fontsize=10)
+        figure.supxlabel(names[0], fontsize=TEXT)
+        figure.supylabel(names[1], fontsize=TEXT)
         figure.legend(
-            handles=handles, title=title, loc="outside upper right", ncols=2, frameon=False
-        )
+            handles=handles, title=title, loc="outside upper right", ncols=2, frameon=False,
+            fontsize=SMALL, title_fontsize=SMALL,
+        )  # fmt: skip
     else:
         axes[0].set(xlabel=names[0], ylabel=names[1])
         axes[0].legend(handles=handles, title=title, frameon=False, fontsize=8)

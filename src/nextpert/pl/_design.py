@@ -14,8 +14,10 @@ from nextpert.pl._figure import (
     GREY,
     ORANGE,
     finish,
+    font_size,
     logarithmic,
     read_to_draw,
+    row_height,
     unit_of_distance,
 )
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 # Distances that spread wider than this are drawn on a logarithmic axis.
 _WIDE = 30
+_AROUND = 1.6  # inches above and below the rows
 
 
 def design(
@@ -110,7 +113,7 @@ def design(
 def _figure(n_candidates: int, n_rounds: int) -> tuple[Figure, list[Axes]]:
     import matplotlib.pyplot as plt
 
-    height = max(3.6, 1.4 + 0.24 * n_candidates)
+    height = max(3.6, _AROUND + n_candidates * row_height(n_candidates, 0.24, _AROUND))
     if n_rounds < 2:
         figure = plt.figure(figsize=(6.2, height), layout="constrained")
         grid = figure.add_gridspec(1, 2, width_ratios=[4.0, 2.2])
@@ -157,7 +160,8 @@ def _draw_distances(
         f"{name} ({n} cells)" if n else f"{name} (no cells yet)"
         for name, n in zip(top["perturbation"], seen, strict=True)
     ]
-    panel.set_yticks(range(len(top)), names, fontsize=8)
+    size = font_size(row_height(len(top), 0.24, _AROUND))
+    panel.set_yticks(range(len(top)), names, fontsize=size)
     panel.get_yticklabels()[0].set_fontweight("bold")
     panel.set_ylim(len(top) - 0.5, -0.5)
     panel.set_xlabel(_label(stored), fontsize=9)
@@ -222,7 +226,10 @@ def _draw_criterion(panel: Axes, top: pd.DataFrame, criterion: str) -> None:
         label = f"uncertainty removed,\n% ({criterion}; high is good)"
     panel.scatter(values, np.arange(len(top)), c=colours, s=22)
     panel.tick_params(labelleft=False, left=False)
-    panel.xaxis.set_major_locator(MaxNLocator(2))
+    panel.xaxis.set_major_locator(MaxNLocator(3))
+    if criterion == "probability":
+        panel.set_xlim(-6, 106)
+        panel.set_xticks([0, 50, 100])
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     panel.set_xlabel(label, fontsize=9)
     panel.set_title("criterion", fontsize=9)

@@ -19,7 +19,7 @@ from nextpert._adata import (
     resolve_panel,
 )
 from nextpert.core._checks import require_count
-from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, finish
+from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, finish, panel_grid
 
 if TYPE_CHECKING:
     import os
@@ -55,7 +55,7 @@ def expression_shift(
     control: str | None = None,
     separator: str = "+",
     layer: str | None = None,
-    ncols: int = 6,
+    ncols: int | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool = False,
@@ -89,7 +89,7 @@ def expression_shift(
     layer
         Layer to read; ``None`` stands for ``adata.X``.
     ncols
-        Panels in a row.
+        Panels in a row; by default 6, or as many more as let the figure fit on a screen.
     ax
         Axes to draw on, for a single gene.
     show
@@ -119,7 +119,8 @@ def expression_shift(
     'MYC (20 cells)'
     """
     check_arguments(locals())
-    require_count(ncols, "ncols")
+    if ncols is not None:
+        require_count(ncols, "ncols")
     roles = read_roles(adata, perturbation_key=perturbation_key, control=control, layer=layer)
     perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     labels = read_labels(adata, perturbation_key)
@@ -194,17 +195,17 @@ def _read(
     ]
 
 
-def _panels(ax: Axes | None, n: int, ncols: int) -> tuple[Figure, list[Axes]]:
+def _panels(ax: Axes | None, n: int, ncols: int | None) -> tuple[Figure, list[Axes]]:
     import matplotlib.pyplot as plt
 
     if ax is not None:
         return ax.get_figure(root=True), [ax]  # type: ignore[return-value]
-    columns = min(ncols, n)
-    rows = -(-n // columns)
+    rows, columns, size = panel_grid(n, ncols, 6, (1.7, 1.5), (0.4, 1.0))
+    beside = 1.8 if columns < 5 else 0.0  # for the legend
     figure, grid = plt.subplots(
         rows,
         columns,
-        figsize=(0.4 + 1.7 * columns + (1.8 if columns < 5 else 0.0), 1.0 + 1.5 * rows),
+        figsize=(size[0] + beside, size[1]),
         squeeze=False,
         layout="constrained",
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nextpert._adata import read_stored
 from nextpert._adata.target import DISTANCES
 from nextpert._files import whole_file
@@ -25,6 +27,11 @@ GREY = "#8A8A8A"
 LIGHT = "#E6E6E6"
 PALETTE = ("#E69F00", "#56B4E9", GREEN, "#F0E442", BLUE, ORANGE, PURPLE, "#999999")
 
+# Sizes of texts, in points, and the height of a figure that fits on a screen, in inches.
+TEXT, SMALL = 9.0, 8.0
+SCREEN = 8.0
+_LEAST_ROW = 0.1
+
 
 def finish(
     figure: Figure,
@@ -40,6 +47,8 @@ def finish(
     ``own`` says that the figure was made here, not given by the caller; one of the caller's is
     never shown unless asked for.
     """
+    for panel in axes if isinstance(axes, list) else [axes]:
+        _tidy(panel)
     if save is not None:
         with whole_file(save) as path:
             figure.savefig(path, dpi=150, bbox_inches="tight")
@@ -55,6 +64,53 @@ def finish(
         plt.show()
         return None
     return axes
+
+
+def _tidy(panel: Axes) -> None:
+    """Give an axes the look of all plots: no box, and texts of the same sizes."""
+    panel.spines[["top", "right"]].set_visible(False)
+    for text in (panel.title, panel.xaxis.label, panel.yaxis.label):
+        text.set_fontsize(min(text.get_fontsize(), TEXT))
+    for axis in (panel.xaxis, panel.yaxis):
+        sizes = [float(label.get_fontsize()) for label in axis.get_ticklabels()]
+        if max(sizes, default=0.0) > SMALL:
+            axis.set_tick_params(labelsize=SMALL)
+
+
+def row_height(n: int, widest: float, around: float) -> float:
+    """Return the height of ``n`` rows in inches: at most ``widest``, less to fit on a screen.
+
+    ``around`` is the height of all else. Rows too low to be read make the figure higher instead.
+    """
+    return float(np.clip((SCREEN - around) / max(n, 1), _LEAST_ROW, widest))
+
+
+def font_size(row: float, most: float = SMALL) -> float:
+    """Return the size of texts that do not touch in rows of a height, in points."""
+    return float(min(72 * row / 1.25, most))
+
+
+def panel_grid(
+    n: int, columns: int | None, usual: int, size: tuple[float, float], around: tuple[float, float]
+) -> tuple[int, int, tuple[float, float]]:
+    """Return rows, columns and the size of a figure of ``n`` panels that fits on a screen.
+
+    ``size`` is the width and height of a panel in inches, which shrinks to 0.6 of that where
+    they are many; ``usual`` is the number of columns where that fits, unless ``columns`` is given.
+    """
+    for scale in (1.0, 0.9, 0.8, 0.7, 0.6):
+        widest = 1.7 * SCREEN if scale > 0.6 else 2 * SCREEN
+        fit = max(int((SCREEN - around[1]) / (scale * size[1])), 1)
+        most = max(int(widest / (scale * size[0])), usual)
+        across = columns or min(max(usual, -(-n // fit)), most)
+        if -(-n // across) <= fit:
+            break
+    across = min(across, n)
+    rows = -(-n // across)
+    width, height = (
+        a + scale * k * s for a, k, s in zip(around, (across, rows), size, strict=True)
+    )
+    return rows, across, (width, height)
 
 
 def read_to_draw(

@@ -114,7 +114,7 @@ def perturbation_counts(
         panel.axhline(min_cells, color=BLACK, linestyle="--", linewidth=1, zorder=3)
     if legend:
         panel.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    panel.set_title(_title(counts, labels.n_cells(control), control, n_out), fontsize=10)
+    panel.set_title(_title(counts, labels.n_cells(control), control, n_out), fontsize=9)
     panel.set_ylabel("cells", fontsize=9)
     panel.spines[["top", "right"]].set_visible(False)
     return finish(figure, panel, show=show, return_fig=return_fig, save=save, own=ax is None)

@@ -120,7 +120,9 @@ def _panels(stored: dict[str, Any]) -> list[_Panel]:
     panels = [
         _Panel("power", f"share of genes in which\na change of {effect:g} is found", power),
         _Panel(
-            "half_width", f"half of the {percent}, median gene\n(units of the data)", effect / 2
+            "half_width",
+            f"half of the {percent}\nof the median gene (units of the data)",
+            effect / 2,
         ),
     ]
     if "distances" not in stored:

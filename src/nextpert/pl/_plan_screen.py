@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._adata import check_arguments, read_stored
-from nextpert.pl._figure import BLUE, GREEN, GREY, ORANGE, finish, read_to_draw, unit_of_distance
+from nextpert.pl._figure import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    finish,
+    font_size,
+    read_to_draw,
+    row_height,
+    unit_of_distance,
+)
 from nextpert.pl._replay import replay
 
 if TYPE_CHECKING:
@@ -18,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_AROUND = 1.6  # inches above and below the rows of wells
 # Colour, marker and words of every aim.
 _AIMS = {
     "best": (BLUE, "o", "to find the best"),
@@ -104,8 +115,9 @@ def plan_screen(
     if replayed:
         replay(adata, key=str(replay_key), ax=axes[3], show=False)
         _tell_plates(axes[3], read_stored(adata, str(replay_key), "tl.replay_design"))
+    handles = [*_handles(table), *axes[2].get_lines()]
     figure.legend(
-        handles=_handles(table), loc="outside upper center", ncols=5, frameon=False, fontsize=8
+        handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=8
     )
     return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=True)
 
@@ -114,7 +126,7 @@ def _figure(n_wells: int, replayed: bool) -> tuple[Figure, list[Axes]]:
     import matplotlib.pyplot as plt
 
     widths = [3.6, 1.5, 2.2, *([3.4] if replayed else [])]
-    height = max(3.4, 1.5 + 0.24 * n_wells)
+    height = max(3.4, _AROUND + n_wells * row_height(n_wells, 0.24, _AROUND))
     figure = plt.figure(figsize=(1.2 + sum(widths), height), layout="constrained")
     grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
     first = figure.add_subplot(grid[0])
@@ -142,7 +154,8 @@ def _draw_distances(panel: Axes, table: pd.DataFrame, stored: Any) -> None:
         f"{well}  {name}" + ("" if n else " (new)")
         for well, name, n in zip(table["well"], table["perturbation"], seen, strict=True)
     ]
-    panel.set_yticks(range(len(table)), names, fontsize=8)
+    size = font_size(row_height(len(table), 0.24, _AROUND))
+    panel.set_yticks(range(len(table)), names, fontsize=size)
     panel.set_ylim(len(table) - 0.5, -0.5)
     panel.set_xlim(left=0)
     panel.set_xlabel(
@@ -160,10 +173,12 @@ def _draw_cells(panel: Axes, table: pd.DataFrame) -> None:
     cells = table["n_cells"].to_numpy(dtype=int)
     colours = [_AIMS[aim][0] for aim in table["aim"].astype(str)]
     panel.barh(range(len(table)), cells, color=colours, height=0.6)
+    size = font_size(row_height(len(table), 0.24, _AROUND), 7)
     for place, n in enumerate(cells):
         panel.annotate(
-            str(n), (n, place), xytext=(2, 0), textcoords="offset points", va="center", fontsize=7
-        )
+            str(n), (n, place), xytext=(2, 0), textcoords="offset points", va="center",
+            fontsize=size,
+        )  # fmt: skip
     panel.set_xlim(0, 1.3 * cells.max())
     panel.xaxis.set_major_locator(MaxNLocator(3, integer=True))
     panel.tick_params(labelleft=False, left=False)
@@ -186,7 +201,6 @@ def _draw_worth(panel: Axes, table: pd.DataFrame) -> None:
     panel.tick_params(labelleft=False, left=False)
     panel.set_xlabel("%, by the wells so far", fontsize=9)
     panel.set_title("what the plate is worth", fontsize=9)
-    panel.legend(frameon=False, fontsize=7, loc="lower center")
 
 
 def _tell_plates(panel: Axes, replayed: Any) -> None:
@@ -195,8 +209,7 @@ def _tell_plates(panel: Axes, replayed: Any) -> None:
     table = replayed["overall"]
     reading = bool(replayed["params"]["held_out"][0])  # that which is drawn
     rows = table[table["held_out"] == reading].set_index("criterion")
-    legend = panel.get_legend()
-    for text in [] if legend is None else legend.get_texts():
+    for text in panel.texts:
         name = text.get_text()
         if name in rows.index:
             row = rows.loc[name]

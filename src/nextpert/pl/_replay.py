@@ -5,10 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from nextpert._adata import check_arguments
 from nextpert.core._checks import require_count
-from nextpert.pl._figure import BLACK, BLUE, GREY, ORANGE, finish, read_to_draw
+from nextpert.pl._figure import (
+    BLACK,
+    BLUE,
+    GREY,
+    ORANGE,
+    SMALL,
+    TEXT,
+    finish,
+    panel_grid,
+    read_to_draw,
+)
 
 if TYPE_CHECKING:
     import os
@@ -19,18 +30,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colour and dashes of each criterion; curves that lie on each other show by their dashes.
-_STYLES: dict[str, tuple[str, Any]] = {
-    "best": (BLUE, "-"),
-    "thompson": (BLUE, (0, (4, 1.5))),
-    "ei": ("#56B4E9", (0, (4, 1.5))),
-    "civ": ("#009E73", "-"),
-    "random": (BLACK, (0, (1, 1))),
-    "exact_greedy": ("#CC79A7", (0, (4, 1.5))),
-    "exact_civ": ("#7E2F8E", (0, (3, 1, 1, 1, 1, 1))),
-    "means_in_turn": (ORANGE, "-"),
-    "means_thompson": ("#E69F00", (0, (4, 1.5))),
+# Colour, dashes and marker of each criterion: told apart without colours as well. Criteria in
+# turn bear their markers at other plates, so that curves that lie on each other all show.
+_STYLES: dict[str, tuple[str, Any, str]] = {
+    "best": (BLUE, "-", "o"),
+    "thompson": (BLUE, (0, (4, 1.5)), "s"),
+    "ei": ("#56B4E9", (0, (4, 1.5)), "v"),
+    "civ": ("#009E73", "-", "^"),
+    "random": (BLACK, (0, (1, 1)), "X"),
+    "exact_greedy": ("#CC79A7", (0, (4, 1.5)), "P"),
+    "exact_civ": ("#7E2F8E", (0, (3, 1, 1, 1, 1, 1)), "p"),
+    "means_in_turn": (ORANGE, "-", "D"),
+    "means_thompson": ("#E69F00", (0, (4, 1.5)), "*"),
 }
+_NOTHING, _BEST = "doing nothing", "best candidate"
 
 
 def replay(
@@ -40,7 +53,7 @@ def replay(
     targets: Sequence[str] | None = None,
     criteria: Sequence[str] | None = None,
     held_out: bool | None = None,
-    n_cols: int = 4,
+    n_cols: int | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool = False,
@@ -67,9 +80,10 @@ def replay(
         Reading to draw: with the target's own perturbation held out, or in the pool. By default
         the first that was replayed.
     n_cols
-        Panels a row.
+        Panels a row; by default 4, or as many more as let the figure fit on a screen.
     ax
-        Axes to draw on: the mean over the targets, or the only one of ``targets``.
+        Axes to draw on: the mean over the targets, or the only one of ``targets``. Names stand
+        at the ends of the lines then.
     show
         Whether to show the figure; by default as scanpy is set up.
     return_fig
@@ -101,7 +115,8 @@ def replay(
     5
     """
     check_arguments(locals())
-    require_count(n_cols, "n_cols")
+    if n_cols is not None:
+        require_count(n_cols, "n_cols")
     table, lines = _chosen(
         read_to_draw(adata, key, "tl.replay_design", what="replay", part="runs"),
         targets,
@@ -111,9 +126,9 @@ def replay(
     names = list(dict.fromkeys(table["target"]))
     if ax is not None:
         _draw(ax, table, lines, names[0] if len(names) == 1 else None)
-        ax.set_xlabel("plates", fontsize=9)
-        ax.set_ylabel(_label(), fontsize=9)
-        ax.legend(handles=_handles(table), frameon=False, fontsize=8)
+        ax.set_xlabel("plates", fontsize=TEXT)
+        ax.set_ylabel(_label(), fontsize=TEXT)
+        _name_lines(ax)
         figure: Any = ax.get_figure(root=True)
         return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
     figure, axes = _figure(names, table, lines, n_cols)
@@ -156,69 +171,109 @@ def _chosen(
 
 
 def _figure(
-    names: list[str], table: pd.DataFrame, lines: pd.DataFrame, n_cols: int
+    names: list[str], table: pd.DataFrame, lines: pd.DataFrame, n_cols: int | None
 ) -> tuple[Figure, list[Axes]]:
     import matplotlib.pyplot as plt
 
     panels = [None, *names] if len(names) > 1 else list(names)
-    columns = min(n_cols, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = plt.figure(
-        figsize=(max(4.2, 0.6 + 2.3 * columns), 0.9 + 2.0 * rows), layout="constrained"
-    )
+    rows, columns, size = panel_grid(len(panels), n_cols, 4, (2.3, 2.0), (0.6, 0.9))
+    figure = plt.figure(figsize=(max(4.2, size[0]), size[1]), layout="constrained")
+    letters = int(32 * (size[0] - 0.6) / columns / 2.3)  # that fit above a panel
     axes = []
     for i, name in enumerate(panels):
         panel = figure.add_subplot(rows, columns, i + 1)
-        _draw(panel, table, lines, name)
+        _draw(panel, table, lines, name, letters)
         axes.append(panel)
         if i + columns < len(panels):
             panel.tick_params(labelbottom=False)
         else:
-            panel.set_xlabel("plates", fontsize=9)
-    figure.supylabel(_label(), fontsize=9)
+            panel.set_xlabel("plates", fontsize=TEXT)
+    figure.supylabel(_label(), fontsize=TEXT)
     handles = _handles(table)
     figure.legend(
         handles=handles,
         loc="outside upper center",
         ncols=min(len(handles), 1 + 2 * columns),
         frameon=False,
-        fontsize=8,
+        fontsize=SMALL,
     )
     return figure, axes
 
 
-def _draw(panel: Axes, table: pd.DataFrame, lines: pd.DataFrame, name: str | None) -> None:
+def _draw(
+    panel: Axes, table: pd.DataFrame, lines: pd.DataFrame, name: str | None, letters: int = 32
+) -> None:
     from matplotlib.ticker import MaxNLocator
 
     is_all = name is None
     rows = table if is_all else table[table["target"] == name]
     reference = lines if is_all else lines[lines["target"] == name]
     best = float((reference["best_distance"] / reference["control_distance"]).mean())
-    panel.axhline(1.0, color=GREY, linestyle="--", linewidth=1, zorder=0)
-    panel.axhline(best, color=GREY, linestyle=":", linewidth=1.4, zorder=0)
-    for criterion, curve in rows.groupby("criterion", sort=False):
+    panel.axhline(1.0, color=GREY, linestyle="--", linewidth=1, zorder=0, label=_NOTHING)
+    panel.axhline(best, color=GREY, linestyle=":", linewidth=1.4, zorder=0, label=_BEST)
+    curves = list(rows.groupby("criterion", sort=False))
+    for i, (criterion, curve) in enumerate(curves):
         by_round = curve.groupby("round")["relative_mean"]
         mean = by_round.mean().to_numpy()
         error = by_round.sem().to_numpy() if is_all else curve["relative_sem"].to_numpy()
-        colour, dashes = _style(str(criterion))
         number = np.arange(len(mean))
+        style = _style(str(criterion))
+        colour, every = style["color"], (i % len(mean), min(len(curves), len(mean)))
         panel.fill_between(number, mean - error, mean + error, color=colour, alpha=0.1, lw=0)
-        panel.plot(number, mean, color=colour, linestyle=dashes, linewidth=1.5)
+        panel.plot(number, mean, **style, linewidth=1.5, markevery=every, label=str(criterion))
     if is_all:
         title = f"mean of {len(reference)} targets"
     else:
         title = f"{name} (best: {reference['best'].iloc[0]})"
-    panel.set_title(title if len(title) < 32 else f"{title[:30]}…", fontsize=8.5)
-    # From 0, with room for the curves that lie on it or at the top.
-    top = max(panel.dataLim.y1, 1.0, best)
-    panel.set_ylim(-0.04 * top, 1.06 * top)
+    panel.set_title(title if len(title) < letters else f"{title[: letters - 2]}…", fontsize=SMALL)
+    # From 0 (or below: distances are unbiased), with room for the curves that lie at an edge.
+    low, top = min(panel.dataLim.y0, 0.0, best), max(panel.dataLim.y1, 1.0, best)
+    panel.set_ylim(low - 0.04 * (top - low), top + 0.06 * (top - low))
     panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panel.yaxis.set_major_locator(MaxNLocator(4))
     panel.tick_params(labelsize=8)
 
 
-def _style(criterion: str) -> tuple[str, Any]:
-    return _STYLES.get(criterion, (BLACK, "-"))
+def _style(criterion: str) -> dict[str, Any]:
+    colour, dashes, marker = _STYLES.get(criterion, (BLACK, "-", "o"))
+    face = colour if dashes == "-" else "white"
+    return {
+        "color": colour,
+        "linestyle": dashes,
+        "marker": marker,
+        "markersize": 4.5,
+        "markerfacecolor": face,
+    }
+
+
+def _name_lines(panel: Axes) -> None:
+    """Write the name of every line beside its end, apart from each other."""
+    figure: Any = panel.get_figure(root=True)
+    low, high = panel.get_ylim()
+    # Of lines of text, in units of the y axis.
+    inches = panel.get_window_extent().height / figure.dpi
+    apart = (SMALL / 72 + 0.05) * (high - low) / inches
+    lines = sorted(panel.get_lines(), key=lambda line: float(np.asarray(line.get_ydata())[-1]))
+    ends = np.array([np.asarray(line.get_ydata(), float)[-1] for line in lines])
+    steps = apart * np.arange(len(ends))
+    places = np.asarray(isotonic_regression(ends - steps).x)
+    top = max(high - steps[-1], low)  # names stay beside the panel where they fit
+    places = np.clip(places, low, top) + steps
+    right = max(float(np.asarray(line.get_xdata(), float)[-1]) for line in lines)
+    left, stop = panel.get_xlim()
+    panel.set_xlim(left, stop)
+    for line, end, place in zip(lines, ends, places, strict=True):
+        is_curve = line.get_label() not in (_NOTHING, _BEST)
+        panel.annotate(
+            str(line.get_label()),
+            (right if is_curve else stop, end),
+            (stop + 0.06 * (stop - left), place),
+            fontsize=SMALL, color=BLACK, va="center", annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-", "color": line.get_color(), "linewidth": 0.8, "shrinkA": 0,
+                "shrinkB": 0, "relpos": (0.0, 0.5),
+            },
+        )  # fmt: skip
 
 
 def _label() -> str:
@@ -229,10 +284,7 @@ def _handles(table: pd.DataFrame) -> list[Any]:
     from matplotlib.lines import Line2D
 
     shown = list(dict.fromkeys(table["criterion"].astype(str)))
-    handles = [
-        Line2D([], [], color=_style(name)[0], linestyle=_style(name)[1], label=name)
-        for name in shown
-    ]
-    handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="doing nothing"))
-    handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=1.4, label="best candidate"))
+    handles = [Line2D([], [], **_style(name), label=name) for name in shown]
+    handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=1, label=_NOTHING))
+    handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=1.4, label=_BEST))
     return handles

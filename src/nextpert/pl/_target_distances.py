@@ -8,7 +8,17 @@ import numpy as np
 
 from nextpert._adata import check_arguments
 from nextpert.core._checks import require_count
-from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, finish, read_to_draw, unit_of_distance
+from nextpert.pl._figure import (
+    BLACK,
+    BLUE,
+    GREY,
+    LIGHT,
+    finish,
+    font_size,
+    read_to_draw,
+    row_height,
+    unit_of_distance,
+)
 
 if TYPE_CHECKING:
     import os
@@ -17,6 +27,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_AROUND = 1.5  # inches above and below the rows
 
 
 def target_distances(
@@ -102,7 +114,8 @@ def _axes(ax: Axes | None, n: int) -> tuple[Figure, Axes]:
 
     if ax is not None:
         return ax.get_figure(root=True), ax  # type: ignore[return-value]
-    return plt.subplots(figsize=(5.6, max(2.6, 1.5 + 0.21 * n)), layout="constrained")
+    height = _AROUND + n * row_height(n, 0.21, _AROUND)
+    return plt.subplots(figsize=(5.6, max(2.6, height)), layout="constrained")
 
 
 def _goal(stored: dict[str, object]) -> str:
@@ -141,7 +154,7 @@ def _draw_distances(panel: Axes, top: pd.DataFrame, control: str) -> None:
         f"{name} ({n} cell{'s' * (n > 1)})"
         for name, n in zip(names, top["n_cells"].astype(int), strict=True)
     ]
-    panel.set_yticks(places, labels, fontsize=8)
+    panel.set_yticks(places, labels, fontsize=font_size(row_height(len(top), 0.21, _AROUND)))
     panel.set_ylim(len(top) - 0.4, -0.6)
     panel.set_xlim(left=min(0.0, *(1.05 * values["distance"])))
     panel.spines[["top", "right"]].set_visible(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from nextpert.core.cells._sound import require_sound
 from nextpert.pl._dag.arcs import draw_arcs, known_arcs
 from nextpert.pl._dag.direct_targets import draw_direct_targets, read_direct_targets
 from nextpert.pl._dag.modules import draw_modules, read_modules
-from nextpert.pl._figure import BLACK, LIGHT, finish
+from nextpert.pl._figure import BLACK, LIGHT, SCREEN, SMALL, TEXT, finish, font_size
 
 if TYPE_CHECKING:
     import os
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     Nodes = NDArray[np.int64]
 
 _LINES = 0.7  # height of the lines between perturbations and genes, in inches
+_LINE = 0.14  # height of a line of text, in inches
+_MOST_LINES = 6  # of text, for the names of genes without arcs
 
 
 def dag(
@@ -55,7 +58,8 @@ def dag(
     the absolute weight (posterior mean: change of the child per unit of the parent,
     log-normalised expression). Without, all arcs lie above; they are grey, or coloured by what
     settles their direction. Shaded bands mark topological layers (the longest path that leads to
-    a gene); genes without arcs come last.
+    a gene). Genes without arcs are named below, but for those of ``highlight`` and with a line of
+    ``direct_targets``, which come last.
 
     Where :func:`nextpert.tl.learn_dag` learned the graph, an arc whose direction is open is
     dashed: left to right is one choice of two. With graphs of resamples (``n_graphs``) an arc is
@@ -130,30 +134,39 @@ def dag(
         else read_modules(adata, modules, shown, symbols_of(adata.uns.get(key)))
     )
     weights = _weights(adata, posterior_key, columns[drawn])
-    order, layer = _order(type(graph).from_matrix(adjacency))
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
+    targets = read_direct_targets(
+        _table(adata, key, "direct_targets"), direct_targets, names, shown, key
+    )
     parent, child = adjacency.nonzero()
     if weights is not None:
         keep = np.abs(weights[parent, child]) >= min_weight
         parent, child = parent[keep], child[keep]
+    order, layer = _order(type(graph).from_matrix(adjacency))
+    wanted = {*map(str, highlight), *(() if targets is None else targets.gene)}
+    order, apart = _apart(order, {*parent.tolist(), *child.tolist()}, shown, wanted)
+    place = np.full(len(shown), -1, dtype=np.int64)
+    place[order] = np.arange(len(order))
     weight = None if weights is None else weights[parent, child]
     ends = [(shown[x], shown[y]) for x, y in zip(parent, child, strict=True)]
     arcs = known_arcs(_table(adata, key, "arcs"), ends, weight)
-    targets = read_direct_targets(
-        _table(adata, key, "direct_targets"), direct_targets, names, shown, key
-    )
     squares = [] if targets is None else targets.names
     figure, panel = _axes(ax, max(len(order), len(squares)), _inches_below(squares))
+    text = _text_below(panel, apart)
+    if ax is None:
+        height = figure.get_figheight() + _LINE * text.count("\n")
+        figure.set_figheight(min(height, SCREEN))
     _draw_layers(panel, layer[order])
     ranked = [shown[i] for i in order]
     _draw_names(panel, ranked, set(map(str, highlight)))
     below = None if targets is not None or weight is None else weight < 0
     two = below is not None and bool(below.any())
-    tallest = float((np.abs(place[child] - place[parent]) ** 0.75).max(initial=1.0)) * 1.03
-    band, room = _heights(panel, tallest, 1 + two, _inches_below(squares))
+    sides = np.zeros(len(parent), np.bool_) if below is None else below
+    tall = 1.03 * np.abs(place[child] - place[parent]) ** 0.75
+    up, down = (float(tall[side].max(initial=1.0)) for side in (~sides, sides))
+    down *= two
+    band, room = _heights(panel, up + down, text, _inches_below(squares))
     handles = draw_arcs(panel, place[parent], place[child], below, band, arcs)
-    _frame(panel, -band - room - tallest * two, band + tallest)
+    _frame(panel, -band - room - down, band + up, text)
     if targets is not None:
         row = -band - room * _LINES / max(_inches_below(squares), _LINES)
         size = _font_size(len(squares))
@@ -161,10 +174,10 @@ def dag(
     if member is not None:
         handles += draw_modules(panel, ranked, member, band)
     _legend(panel, handles)
-    title = f"{len(order)} genes, {len(parent)} arcs"
+    title = f"{len(shown)} genes, {len(parent)} arcs"
     if arcs.open.any():
         title += f", {int(arcs.open.sum())} of open direction"
-    panel.set_title(title, fontsize=10)
+    panel.set_title(title, fontsize=TEXT)
     return finish(figure, panel, show=show, return_fig=return_fig, save=save, own=ax is None)
 
 
@@ -179,6 +192,38 @@ def _chosen(names: list[str], genes: Sequence[str] | None, key: str) -> Nodes:
         )
         raise ValueError(message)
     return np.array([names.index(gene) for gene in wanted], dtype=np.int64)
+
+
+def _apart(
+    order: Nodes, linked: set[int], names: list[str], wanted: set[str]
+) -> tuple[Nodes, list[str]]:
+    """Return the genes to draw, and the names of those without arcs, which are only listed.
+
+    Without any arc all are drawn.
+    """
+    drawn = [i for i in order.tolist() if i in linked or names[i] in wanted]
+    if not drawn:
+        return order, []
+    apart = sorted(set(range(len(names))) - set(drawn))
+    return np.array(drawn, dtype=np.int64), [names[i] for i in apart]
+
+
+def _text_below(panel: Axes, apart: list[str]) -> str:
+    """Return what is said below the graph, in lines that fit."""
+    text = "genes in topological order: causes left, effects right"
+    if not apart:
+        return text
+    figure = panel.get_figure(root=True)
+    inches = max(panel.get_window_extent().width / figure.dpi, 3.6)  # type: ignore[union-attr]
+    letters = int(72 * inches / (0.56 * SMALL))
+    plural = "s" * (len(apart) > 1)
+    told, names = f"{len(apart)} gene{plural} without arcs: ", list(apart)
+    lines = textwrap.wrap(told + ", ".join(names), letters, break_on_hyphens=False)
+    while len(lines) > _MOST_LINES:
+        names.pop()
+        rest = f" and {len(apart) - len(names)} more"
+        lines = textwrap.wrap(told + ", ".join(names) + rest, letters, break_on_hyphens=False)
+    return "\n".join([text, *lines])
 
 
 def _table(adata: AnnData, key: str, name: str) -> pd.DataFrame | None:
@@ -229,8 +274,8 @@ def _axes(ax: Axes | None, n_columns: int, inches_below: float) -> tuple[Figure,
 
     if ax is not None:
         return ax.get_figure(root=True), ax  # type: ignore[return-value]
-    width = min(max(2.0 + 0.21 * n_columns, 4.0), 24.0)
-    height = min(max(0.5 * width, 3.4), 9.0) + inches_below
+    width = max(2.0 + _column(n_columns) * n_columns, 4.0)
+    height = min(max(0.5 * width, 3.4) + inches_below, SCREEN)
     return plt.subplots(figsize=(width, height), layout="constrained")
 
 
@@ -259,11 +304,16 @@ def _draw_names(panel: Axes, names: list[str], bold: set[str]) -> None:
         )
 
 
-def _font_size(n_genes: int) -> int:
-    return 8 if n_genes <= 75 else 5
+def _column(n_genes: int) -> float:
+    """Return the width of a gene, in inches: more than 90 stand closer."""
+    return float(np.clip(19.0 / max(n_genes, 1), 0.1, 0.21))
 
 
-def _inches(names: Sequence[str], size: int) -> float:
+def _font_size(n_genes: int) -> float:
+    return font_size(_column(n_genes))
+
+
+def _inches(names: Sequence[str], size: float) -> float:
     """Return the height of upright names."""
     return 0.66 * size / 72 * (max(map(len, names), default=0) + 1.5)
 
@@ -273,20 +323,21 @@ def _inches_below(squares: Sequence[str]) -> float:
     return _LINES + _inches(squares, _font_size(len(squares))) if squares else 0.0
 
 
-def _heights(panel: Axes, tallest: float, sides: int, inches_below: float) -> tuple[float, float]:
+def _heights(panel: Axes, arcs: float, text: str, inches_below: float) -> tuple[float, float]:
     """Return half the height of the band of names, and that below it, in units of the y axis."""
     texts = [text.get_text() for text in panel.texts]
     names = _inches(texts, _font_size(len(texts)))
     figure = panel.get_figure(root=True)
     height = panel.get_window_extent().height / figure.dpi  # type: ignore[union-attr]
+    height -= _LINE * text.count("\n")
     share = min((names + inches_below) / height, 0.6)
-    unit = sides * tallest * share / (1 - share) / (names + inches_below)  # of one inch
+    unit = arcs * share / (1 - share) / (names + inches_below)  # of one inch
     return names * unit / 2, inches_below * unit
 
 
-def _frame(panel: Axes, low: float, high: float) -> None:
+def _frame(panel: Axes, low: float, high: float, text: str) -> None:
     panel.set(xlim=(-0.9, len(panel.texts) - 0.1), ylim=(low, high), xticks=[], yticks=[])
-    panel.set_xlabel("genes in topological order: causes left, effects right", fontsize=9)
+    panel.set_xlabel(text, fontsize=SMALL)
     for side in panel.spines.values():
         side.set_visible(False)
 

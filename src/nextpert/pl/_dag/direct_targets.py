@@ -92,7 +92,7 @@ def draw_direct_targets(
     targets: DirectTargets,
     genes: Sequence[str],
     rows: tuple[float, float],
-    font_size: int,
+    font_size: float,
 ) -> list[Any]:
     """Draw squares and names below the genes, and lines between; return the legend's entries.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nextpert._adata import check_arguments
 from nextpert.core._checks import require_count
 from nextpert.pl._diagnose import panels
-from nextpert.pl._figure import finish, read_to_draw
+from nextpert.pl._figure import SCREEN, finish, read_to_draw, row_height
 
 if TYPE_CHECKING:
     import os
@@ -30,13 +30,13 @@ def diagnose(
 ) -> Figure | list[Axes] | Axes | None:
     """Draw which parts of a fit are worth trusting on a screen.
 
-    Above, one row a perturbation, the largest effects on top: the squared error of effects learned
-    from half of the cells on the other half, shrunken, as the cells' means are, and of "no effect";
-    the correlation over genes of its effect with what was expected of it, left out, by all experts
-    together and by each of the first three; the change of its own gene with two standard errors.
-    Below: the squared error of every expert on left-out perturbations, with its weight; that of
-    effects on cells, guides and batches held out; and what 90 % intervals hold. The verdict is the
-    title, part by part.
+    On the left, one row a perturbation, the largest effects on top: the squared error of effects
+    learned from half of the cells on the other half, shrunken, as the cells' means are, and of "no
+    effect"; the correlation over genes of its effect with what was expected of it, left out, by
+    all experts together and by each of the first three; the change of its own gene with two
+    standard errors. On the right: the squared error of every expert on left-out perturbations,
+    with its weight; that of effects on cells, guides and batches held out; and what 90 % intervals
+    hold. The verdict is the title, part by part.
 
     Parameters
     ----------
@@ -86,29 +86,35 @@ def diagnose(
         panels.draw_errors(ax, table, n_all)
         figure: Any = ax.get_figure(root=True)
         return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
-    figure, axes = _figure(len(table))
+    experts, shares, held = (
+        stored["experts"],
+        panels.shares_to_draw(stored["summary"]),
+        panels.coverage_to_draw(stored["summary"]),
+    )
+    figure, axes = _figure(len(table), (len(experts), 1.5 * len(shares), len(held)))
     panels.draw_errors(axes[0], table, n_all)
     panels.draw_correlations(axes[1], table)
     panels.draw_strength(axes[2], table)
-    panels.draw_experts(axes[3], stored["experts"])
-    panels.draw_shares(axes[4], stored["summary"])
-    panels.draw_coverage(axes[5], stored["summary"])
+    panels.draw_experts(axes[3], experts)
+    panels.draw_shares(axes[4], shares)
+    panels.draw_coverage(axes[5], held)
     parts = [str(words) for words in stored["parts"]["verdict"]]
     first = str(stored["verdict"]).removesuffix(" ".join(parts)).strip()
     # A number and its % stay together.
     whole = (part.replace(" %", "\u00a0%") for part in (first, *parts))
-    lines = [line.replace("\u00a0", " ") for part in whole for line in textwrap.wrap(part, 165)]
+    lines = [line.replace("\u00a0", " ") for part in whole for line in textwrap.wrap(part, 185)]
     figure.suptitle("\n".join(lines), fontsize=8.5, x=0.02, ha="left")
     return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=True)
 
 
-def _figure(n_rows: int) -> tuple[Any, list[Axes]]:
+def _figure(n_rows: int, sizes: tuple[float, ...]) -> tuple[Any, list[Axes]]:
     import matplotlib.pyplot as plt
 
-    top = max(2.6, 1.0 + 0.2 * n_rows)
-    figure = plt.figure(figsize=(11, top + 4.6), layout="constrained")
+    height = max(7.0, panels.AROUND + n_rows * row_height(n_rows, 0.2, panels.AROUND))
+    figure = plt.figure(figsize=(12.5, min(height, SCREEN)), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.08, w_pad=0.06)  # type: ignore[call-arg,union-attr]
-    grid = figure.add_gridspec(2, 3, height_ratios=[top, 2.4])
-    first = figure.add_subplot(grid[0, 0])
-    others = [figure.add_subplot(grid[0, column], sharey=first) for column in (1, 2)]
-    return figure, [first, *others, *(figure.add_subplot(grid[1, column]) for column in range(3))]
+    heights = [1.0 + max(size, 2.0) for size in sizes]
+    grid = figure.add_gridspec(3, 4, width_ratios=[1.0, 1.0, 0.9, 1.0], height_ratios=heights)
+    first = figure.add_subplot(grid[:, 0])
+    others = [figure.add_subplot(grid[:, column], sharey=first) for column in (1, 2)]
+    return figure, [first, *others, *(figure.add_subplot(grid[row, 3]) for row in range(3))]

@@ -6,13 +6,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, ORANGE, PURPLE, logarithmic
+from nextpert.pl._figure import (
+    BLACK,
+    BLUE,
+    GREY,
+    LIGHT,
+    ORANGE,
+    PURPLE,
+    SMALL,
+    TEXT,
+    font_size,
+    logarithmic,
+    row_height,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-_SMALL = 8
+AROUND = 2.9  # inches above and below the rows, the verdict among them
 _LEAST = 1e-3  # of the largest error: what is less is drawn there
 
 
@@ -43,7 +55,8 @@ def draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
             values[name], place, marker=marker, s=26, facecolors=face, edgecolors=colour,
             label=label,
         )  # fmt: skip
-    panel.set_yticks(place, table["perturbation"].tolist(), fontsize=_SMALL)
+    size = font_size(row_height(len(table), 0.2, AROUND))
+    panel.set_yticks(place, table["perturbation"].tolist(), fontsize=size)
     panel.set_ylim(len(table) - 0.5, -0.5)
     panel.set_xlabel("squared error on the other half of the cells\n(log-normalised expression²)")
     shown = f"{len(table)} of {n_all}" if len(table) < n_all else f"all {n_all}"
@@ -105,40 +118,46 @@ def draw_experts(panel: Axes, experts: pd.DataFrame) -> None:
     """Draw the squared error of every expert on left-out perturbations, and its weight."""
     weights = experts["weight"].to_numpy(dtype=float)
     names = [
-        f"{name}\n(weight {weight:.2f})" if np.isfinite(weight) else str(name)
+        f"{name} ({weight:.2f})" if np.isfinite(weight) else str(name)
         for name, weight in zip(experts["expert"], weights, strict=True)
     ]
     values = experts["error_to_nothing"].to_numpy(dtype=float)
     errors = experts["error_to_nothing_se"].to_numpy(dtype=float)
     _points(panel, names, values, errors, last=ORANGE)
     panel.set_xlabel("squared error over that of no effect (± 2 s.e.)")
-    panel.set_title("experts, perturbation left out")
+    panel.set_title("experts (weight), perturbation left out")
     _sizes(panel)
 
 
-def draw_shares(panel: Axes, summary: pd.DataFrame) -> None:
-    """Draw the squared error of effects on what was held out, over that without a model."""
-    names, rows = [], []
+def shares_to_draw(summary: pd.DataFrame) -> list[tuple[str, float, float]]:
+    """Return name, value and standard error of the errors of shrunken effects on parts held out."""
+    shares = []
     for part, held in (("shrinkage", "cells"), ("guides", "guide"), ("batches", "batch")):
         for quantity, beside in (("error_to_cells", "cells' means"),
                                  ("error_to_nothing", "no effect")):  # fmt: skip
             found = summary[(summary["part"] == part) & (summary["quantity"] == quantity)]
-            if len(found):
-                names.append(f"{held} held out,\nover {beside}")
-                rows.append(found.iloc[0])
-    values, errors = (
-        np.array([row[column] for row in rows], dtype=float)
-        for column in ("value", "standard_error")
-    )
+            for value, error in zip(found["value"], found["standard_error"], strict=True):
+                shares.append((f"{held} held out,\nover {beside}", float(value), float(error)))
+    return shares
+
+
+def draw_shares(panel: Axes, shares: list[tuple[str, float, float]]) -> None:
+    """Draw the squared error of effects on what was held out, over that without a model."""
+    names = [name for name, _, _ in shares]
+    values, errors = (np.array([row[i] for row in shares], dtype=float) for i in (1, 2))
     _points(panel, names, values, errors)
     panel.set_xlabel("squared error of shrunken effects (± 2 s.e.)")
     panel.set_title("what shrinkage and replication add")
     _sizes(panel)
 
 
-def draw_coverage(panel: Axes, summary: pd.DataFrame) -> None:
+def coverage_to_draw(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that say what 90 % intervals hold."""
+    return summary[summary["quantity"] == "coverage_90"]
+
+
+def draw_coverage(panel: Axes, rows: pd.DataFrame) -> None:
     """Draw what 90 % intervals hold of what was held out."""
-    rows = summary[summary["quantity"] == "coverage_90"]
     words = {"shrinkage": "cells", "unseen perturbations": "perturbations"}
     names = [words.get(part, part) for part in rows["part"]]
     values = 100 * rows["value"].to_numpy(dtype=float)
@@ -188,7 +207,10 @@ def _legend_above(panel: Axes) -> None:
 
 
 def _sizes(panel: Axes) -> None:
-    panel.title.set_fontsize(9)
+    panel.title.set_fontsize(TEXT)
     for text in (panel.xaxis.label, panel.yaxis.label):
-        text.set_fontsize(_SMALL)
-    panel.tick_params(labelsize=_SMALL)
+        text.set_fontsize(SMALL)
+    panel.tick_params(axis="x", labelsize=SMALL)
+    # Names of rows may be smaller already.
+    size = min([label.get_fontsize() for label in panel.get_yticklabels()], default=SMALL)
+    panel.tick_params(axis="y", labelsize=min(size, SMALL))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from nextpert.pl._figure import BLACK, BLUE, ORANGE
+from nextpert.pl._figure import BLACK, BLUE, ORANGE, font_size
 from nextpert.pl._perturbation_effects.intervals import CLEAR, with_cells
 
 if TYPE_CHECKING:
@@ -16,9 +16,18 @@ if TYPE_CHECKING:
 
 
 def draw_map(
-    panel: Axes, stored: dict[str, Any], rows: NDArray[Any], columns: NDArray[Any], n_all: int
+    panel: Axes,
+    stored: dict[str, Any],
+    rows: NDArray[Any],
+    columns: NDArray[Any],
+    *,
+    n_all: int,
+    cell: tuple[float, float],
 ) -> None:
-    """Draw the map of some perturbations (of ``n_all``) and genes, with its colour bar."""
+    """Draw the map of some perturbations (of ``n_all``) and genes, with its colour bar.
+
+    ``cell`` is the width and height of a field, in inches.
+    """
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.ticker import MaxNLocator
 
@@ -32,12 +41,16 @@ def draw_map(
     image = panel.imshow(
         effect, cmap=colours, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest"
     )
-    y, x = np.nonzero(clear)
-    dark = np.abs(effect[y, x]) > 0.7 * limit
-    panel.scatter(x, y, s=5, c=np.where(dark, "white", BLACK), linewidths=0, zorder=3)
-    panel.set_yticks(range(len(rows)), [with_cells(stored, j) for j in rows], fontsize=7)
+    # Signs, not dots alone: both ends of the colours are equally dark where there is no colour.
+    size = (0.3 * 72 * min(cell)) ** 2
+    for marker, sign in (("+", 1), ("_", -1)):
+        y, x = np.nonzero(clear & (np.sign(effect) == sign))
+        ink = np.where(np.abs(effect[y, x]) > 0.7 * limit, "white", BLACK)
+        panel.scatter(x, y, s=size, marker=marker, c=ink, linewidths=0.8, zorder=3)
+    down_size, right_size = (font_size(side, 7) for side in reversed(cell))
+    panel.set_yticks(range(len(rows)), [with_cells(stored, j) for j in rows], fontsize=down_size)
     names = [str(stored["genes"][i]) for i in columns]
-    panel.set_xticks(range(len(columns)), names, rotation=90, fontsize=7)
+    panel.set_xticks(range(len(columns)), names, rotation=90, fontsize=right_size)
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
     n_genes, n_rows = len(stored["genes"]), len(rows)
@@ -45,9 +58,9 @@ def draw_map(
         f"{n_rows} of {n_all} perturbations" if n_rows < n_all else f"{n_rows} perturbations",
         f"{len(columns)} of {n_genes} genes" if len(columns) < n_genes else f"{n_genes} genes",
     ]
-    panel.set_title(f"effects of {' on '.join(parts)}\n(dot: sign clear, lfsr < {CLEAR:g})",
+    panel.set_title(f"effects of {' on '.join(parts)}\n(+ or −: sign clear, lfsr < {CLEAR:g})",
                     fontsize=9)  # fmt: skip
-    beside = panel.inset_axes((1.02, 0.0, 0.16 / (0.19 * len(columns)), 1.0))
+    beside = panel.inset_axes((1.02, 0.0, 0.16 / (cell[0] * len(columns)), 1.0))
     beyond = "both" if np.abs(effect).max() > limit else "neither"
     figure: Any = panel.get_figure(root=True)
     bar = figure.colorbar(image, cax=beside, extend=beyond)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert.pl._figure import BLACK, BLUE, GREY, ORANGE
+from nextpert.pl._figure import BLACK, BLUE, GREY, ORANGE, font_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,8 +22,13 @@ def with_cells(stored: dict[str, Any], row: int) -> str:
     return f"{stored['perturbations'][row]} ({cells})"
 
 
-def draw_intervals(panel: Axes, stored: dict[str, Any], row: int, columns: NDArray[Any]) -> None:
-    """Draw the effects of one perturbation on some genes, the largest on top."""
+def draw_intervals(
+    panel: Axes, stored: dict[str, Any], row: int, columns: NDArray[Any], height: float
+) -> None:
+    """Draw the effects of one perturbation on some genes, the largest on top.
+
+    ``height`` is that of a row, in inches.
+    """
     columns = columns[np.argsort(-stored["mean"][row, columns], kind="stable")]
     values = {
         name: stored[name][row, columns]
@@ -43,7 +48,9 @@ def draw_intervals(panel: Axes, stored: dict[str, Any], row: int, columns: NDArr
         values["cells_mean"][measured], places[measured], marker="|", c=GREY, s=50, linewidth=1.2,
         zorder=2,
     )  # fmt: skip
-    panel.set_yticks(places, [str(stored["genes"][i]) for i in columns], fontsize=7)
+    panel.set_yticks(
+        places, [str(stored["genes"][i]) for i in columns], fontsize=font_size(height, 7)
+    )
     panel.tick_params(axis="x", labelsize=8)
     panel.set_ylim(len(columns) - 0.4, -0.6)
     panel.spines[["top", "right"]].set_visible(False)

@@ -8,7 +8,7 @@ import numpy as np
 
 from nextpert._adata import check_arguments, closest, in_order, list_names
 from nextpert.core._checks import require_count
-from nextpert.pl._figure import finish, read_to_draw
+from nextpert.pl._figure import SCREEN, finish, read_to_draw, row_height
 from nextpert.pl._perturbation_effects.effect_map import draw_map
 from nextpert.pl._perturbation_effects.intervals import draw_intervals
 
@@ -35,7 +35,7 @@ def perturbation_effects(
     """Draw the strongest effects of perturbations on genes; of a single one, with intervals.
 
     Of several perturbations, a map: a row each, a column a gene, both in the order of a clustering
-    of the effects. Colour is the expected effect; a dot marks those whose sign is clear (local
+    of the effects. Colour is the expected effect; + and − mark those whose sign is clear (local
     false sign rate below .05).
 
     Of one, a row a gene: the expected effect with its interval, filled where its sign is clear;
@@ -89,14 +89,16 @@ def perturbation_effects(
     rows = _rows(stored, perturbations, key)
     if len(rows) == 1:
         genes = _strongest(stored["mean"][rows[0]][None], n_top, axis=1)
-        figure, panel = _axes(ax, (5.6, max(2.6, 1.5 + 0.19 * len(genes))))
-        draw_intervals(panel, stored, rows[0], genes)
+        row = row_height(len(genes), 0.19, 1.5)
+        figure, panel = _axes(ax, (5.6, max(2.6, 1.5 + row * len(genes))))
+        draw_intervals(panel, stored, rows[0], genes, row)
     else:
         kept = rows[_strongest(stored["mean"][rows], n_top, axis=0)]
         genes = _strongest(stored["mean"][kept], n_top, axis=1)
-        size = (2.6 + 0.19 * len(genes), 1.9 + 0.19 * len(kept))
-        figure, panel = _axes(ax, size)
-        draw_map(panel, stored, kept, genes, len(rows))
+        # Of many genes, columns are narrower as well: two screens wide, at most.
+        cell = (row_height(len(genes), 0.19, 2.6 - SCREEN), row_height(len(kept), 0.19, 1.9))
+        figure, panel = _axes(ax, (2.6 + cell[0] * len(genes), 1.9 + cell[1] * len(kept)))
+        draw_map(panel, stored, kept, genes, n_all=len(rows), cell=cell)
     return finish(figure, panel, show=show, return_fig=return_fig, save=save, own=ax is None)
 
 
