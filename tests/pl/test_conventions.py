@@ -84,6 +84,14 @@ def test_returns_figure_axes_or_nothing(plot, designed, monkeypatch, autoshow):
 
 
 @pytest.mark.parametrize("plot", PLOTS, ids=names)
+def test_nothing_is_cut_off(plot, designed):
+    figure = plot(designed, return_fig=True)
+    figure.canvas.draw()
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.03, (box, width, height)
+
+
+@pytest.mark.parametrize("plot", PLOTS, ids=names)
 def test_draws_on_the_axes_given_and_does_not_show_them(plot, designed, monkeypatch, autoshow):
     monkeypatch.setattr(plt, "show", lambda: pytest.fail("shown"))
     autoshow(True)

@@ -47,6 +47,8 @@ def test_at_most_one_screen_high_and_names_apart(name, large, overlaps, tick_lab
     assert height <= SCREEN + 1e-9
     assert width < 3 * SCREEN
     figure.canvas.draw()
+    box = figure.get_tightbbox()
+    assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.03, box  # nothing cut off
     for panel in figure.axes:
         for axis in (panel.xaxis, panel.yaxis):
             assert overlaps(tick_labels(axis), figure) == []

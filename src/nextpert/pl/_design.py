@@ -119,6 +119,7 @@ def _figure(n_candidates: int, n_rounds: int) -> tuple[Figure, list[Axes]]:
         grid = figure.add_gridspec(1, 2, width_ratios=[4.0, 2.2])
         first = figure.add_subplot(grid[0])
         return figure, [first, figure.add_subplot(grid[1], sharey=first)]
+    height = max(height, 4.6)  # for the names below the trace
     last = min(max(2.0, 0.6 + 0.28 * n_rounds), 8.0)
     figure = plt.figure(figsize=(6.2 + last, height), layout="constrained")
     grid = figure.add_gridspec(1, 3, width_ratios=[4.0, 2.2, last])
@@ -169,7 +170,7 @@ def _draw_distances(
         f"first {len(top)} of {n_all} candidates" if len(top) < n_all else f"all {n_all} candidates"
     )
     if float(top["relative_distance"].iloc[0]) > 1:
-        count += "\nthe chosen one is predicted farther than control cells"
+        count += "\nthe chosen one is predicted\nfarther than control cells"
     panel.set_title(f"towards {_goal(str(stored['params']['target']))}\n{count}", fontsize=9)
     _legend(panel)
 
@@ -256,6 +257,6 @@ def _draw_trace(panel: Axes, stored: Any) -> None:
     ]
     panel.set_xticks(rounds, labels, rotation=90, fontsize=8)
     panel.set_xlim(-0.6, len(trace) - 0.4)
-    panel.set_xlabel("round: chosen (criterion)", fontsize=9)
+    panel.set_xlabel("round: chosen\n(criterion)", fontsize=9)
     panel.set_ylabel(_label(stored), fontsize=9)
     panel.set_title("trace", fontsize=9)

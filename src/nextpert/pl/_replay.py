@@ -178,7 +178,7 @@ def _figure(
     panels = [None, *names] if len(names) > 1 else list(names)
     rows, columns, size = panel_grid(len(panels), n_cols, 4, (2.3, 2.0), (0.6, 0.9))
     figure = plt.figure(figsize=(max(4.2, size[0]), size[1]), layout="constrained")
-    letters = int(32 * (size[0] - 0.6) / columns / 2.3)  # that fit above a panel
+    letters = int(30 * (size[0] - 0.6) / columns / 2.3)  # that fit above a panel
     axes = []
     for i, name in enumerate(panels):
         panel = figure.add_subplot(rows, columns, i + 1)

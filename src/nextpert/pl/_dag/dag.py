@@ -177,7 +177,8 @@ def dag(
     title = f"{len(shown)} genes, {len(parent)} arcs"
     if arcs.open.any():
         title += f", {int(arcs.open.sum())} of open direction"
-    panel.set_title(title, fontsize=TEXT)
+    # From the left: both may be wider than the genes.
+    panel.set_title(title, fontsize=TEXT, x=0.0, ha="left")
     return finish(figure, panel, show=show, return_fig=return_fig, save=save, own=ax is None)
 
 
@@ -337,7 +338,7 @@ def _heights(panel: Axes, arcs: float, text: str, inches_below: float) -> tuple[
 
 def _frame(panel: Axes, low: float, high: float, text: str) -> None:
     panel.set(xlim=(-0.9, len(panel.texts) - 0.1), ylim=(low, high), xticks=[], yticks=[])
-    panel.set_xlabel(text, fontsize=SMALL)
+    panel.set_xlabel(text, fontsize=SMALL, loc="left")
     for side in panel.spines.values():
         side.set_visible(False)
 

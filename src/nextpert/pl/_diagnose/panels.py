@@ -164,7 +164,7 @@ def draw_coverage(panel: Axes, rows: pd.DataFrame) -> None:
     errors = 100 * rows["standard_error"].to_numpy(dtype=float)
     _points(panel, names, values, errors, line=90.0)
     panel.set_xlim(min(45.0, np.nanmin(values, initial=90.0) - 5), 102)
-    panel.set_xlabel("held-out means inside 90 % intervals, % (± 2 s.e.)")
+    panel.set_xlabel("held-out means inside\n90 % intervals, % (± 2 s.e.)")
     panel.set_title("calibration, by what was held out")
     _sizes(panel)
 
