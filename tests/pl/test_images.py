@@ -1,0 +1,73 @@
+"""Every plot looks as it did: compared, with ``--mpl``, with the pictures in ``baseline``.
+
+After a change that is wanted, look at the new pictures that this writes:
+``pytest tests/pl/test_images.py --mpl-generate-path=tests/pl/baseline``
+"""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+import nextpert as npt
+
+# Other versions of matplotlib set texts a little differently.
+DRAWN_WITH = "3.11"
+pytestmark = pytest.mark.skipif(
+    not matplotlib.__version__.startswith(f"{DRAWN_WITH}."),
+    reason=f"the pictures were drawn with matplotlib {DRAWN_WITH}",
+)
+COMPARED = {
+    "baseline_dir": "baseline",
+    "style": "default",
+    "backend": "agg",
+    "tolerance": 2,
+    "savefig_kwargs": {"dpi": 60},
+    "deterministic": True,
+}
+OPTIONS = {"dag": {"n_genes": 14}, "design": {"n_top": 10}, "perturbation_effects": {"n_top": 20}}
+
+
+@pytest.mark.parametrize("name", npt.pl.__all__)
+@pytest.mark.mpl_image_compare(**COMPARED)
+def test_plot(name, designed):
+    options = dict(OPTIONS.get(name, {}))
+    if "n_genes" in options:
+        options["genes"] = list(designed.uns["dag"]["genes"])[: options.pop("n_genes")]
+    return getattr(npt.pl, name)(designed, return_fig=True, **options)
+
+
+@pytest.mark.mpl_image_compare(**COMPARED)
+def test_effects_of_one(designed):
+    name = str(designed.uns["perturbation_effects"]["perturbations"][0])
+    return npt.pl.perturbation_effects(designed, perturbations=[name], n_top=12, return_fig=True)
+
+
+@pytest.mark.mpl_image_compare(**COMPARED)
+def test_replay_with_names_at_the_lines(designed):
+    figure, ax = plt.subplots(figsize=(5, 3), layout="constrained")
+    npt.pl.replay(designed, ax=ax)
+    return figure
+
+
+@pytest.mark.mpl_image_compare(**COMPARED)
+def test_dag_of_resamples(designed):
+    """Directions that are open, arcs that few resamples have, and direct targets."""
+    genes = ["MYC", "STAT1", "B2M", "FOS", "CDK4", "HLA-A"]
+    arcs = pd.DataFrame({
+        "parent": ["MYC", "STAT1", "MYC", "FOS"],
+        "child": ["STAT1", "B2M", "B2M", "B2M"],
+        "settled_by": ["cells", "interventions", "open", "cells"],
+        "adjacency": [1.0, 0.9, 0.8, 0.3],
+        "frequency": [1.0, 0.8, 0.5, 0.2],
+    })  # fmt: skip
+    pairs = list(zip(arcs["parent"], arcs["child"], strict=True))
+    npt.tl.learn_dag(designed, method="given", dag=pairs, genes=genes)
+    designed.uns["dag"]["arcs"] = arcs
+    designed.uns["dag"]["direct_targets"] = pd.DataFrame(
+        [("MYC", "MYC", 1.0), ("MYC", "FOS", 0.5), ("HS2", "B2M", 0.9)],
+        columns=["perturbation", "gene", "frequency"],
+    )
+    return npt.pl.dag(
+        designed, posterior_key=None, direct_targets=True, highlight=["MYC"], return_fig=True
+    )
