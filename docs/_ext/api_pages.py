@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import array_types
+import gallery_page
 
 import nextpert
 
-GALLERY = Path(__file__).parents[1] / "_static" / "gallery"
+DOCS = Path(__file__).parents[1]
 PACKAGES = {
     "pp": ("Preprocessing", "From counts and guides to a screen that the tools understand."),
     "tl": ("Tools", "Learn the graph, fit the posterior, tell effects, rank, plan, judge."),
@@ -112,8 +113,10 @@ def add_to_docstring(
         re.sub(r"(?<![`\w])~[\w.]*\.(\w+)", r"\1", line) if line.startswith(":return") else line
         for line in lines
     ]
-    if what == "function" and sub == "pl" and (GALLERY / f"{rest[0]}.png").exists():
-        picture = ["", f".. image:: /_static/gallery/{rest[0]}.png", "   :alt: what it draws", ""]
+    captions = gallery_page.captions(DOCS) if what == "function" and sub == "pl" else {}
+    if rest[0] in captions:
+        place = f".. image:: /_static/gallery/{rest[0]}.png"
+        picture = ["", place, f"   :alt: {captions[rest[0]]}", ""]
         # Below the summary.
         end = lines.index("") if "" in lines else len(lines)
         lines[end:end] = picture
