@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import warnings
 
 import anndata as ad
@@ -110,6 +112,10 @@ def study(adata):
     npt.pp.perturb_cite_seq(adata, panel=["MYC", "STK3"], controls="both", aliases=aliases)
 
 
+def roles(adata):
+    npt.pp.setup_screen(adata, batch_key="batch", layer="lognorm")
+
+
 def diagnose(adata):
     fit(adata)
     npt.tl.diagnose(adata)
@@ -149,9 +155,15 @@ def plan_cells(adata):
 CALLS = [
     learn, learn_in_full_order, given, no_arcs, fit, fit_exact_known_noise, fit_table,
     fit_controls_alone, fit_layer, design, design_group, design_means, design_goal, cpca, assign,
-    screen, screen_alone, study, diagnose, replay, dag_fit, target_distances, effects,
+    screen, screen_alone, study, roles, diagnose, replay, dag_fit, target_distances, effects,
     plan, plan_cells,
 ]  # fmt: skip
+
+
+def test_results_of_every_function_are_walked():
+    source = "".join(inspect.getsource(call) for call in [*CALLS, fit])
+    called = set(re.findall(r"npt\.(?:tl|pp)\.(\w+)\(", source))
+    assert {*npt.tl.__all__, *npt.pp.__all__} <= called
 
 
 def write_and_read(adata, tmp_path, kind):

@@ -161,11 +161,13 @@ def perturb_cite_seq(
     -------
     ~anndata.AnnData or None
         ``None``, or the copy. Fields written as by :func:`perturbation_screen`:
-        ``obs["perturbation"]``, ``obs["n_targets"]``, ``obs["other_targets"]``, columns of ``var``,
-        and ``uns["preprocessing"]`` with the tables ``steps`` and ``perturbations``; beside them
-        ``guides``, a table of what the cells of the condition carry: ``guides`` (``none``,
-        ``one``, ``several``), ``kind``, ``n_cells`` and ``n_cells_kept``. ``layers["log_tpm"]``
-        or ``layers["counts"]`` keep the values that X held, where it was rescaled.
+        ``obs["perturbation"]``, ``obs["n_targets"]``, ``obs["other_targets"]``,
+        ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]``,
+        ``uns["screen"]`` and ``uns["preprocessing"]`` with the tables ``steps`` and
+        ``perturbations``, ``n_control_cells`` and ``params``; beside them ``guides``, a table of
+        what the cells of the condition carry: ``guides`` (``none``, ``one``, ``several``),
+        ``kind``, ``n_cells`` and ``n_cells_kept``. ``layers["log_tpm"]`` or ``layers["counts"]``
+        keep the values that X held, where it was rescaled.
 
     Warns
     -----

@@ -137,7 +137,8 @@ def perturbation_screen(
           ``target_genes``, ``n_cells``, ``n_cells_found``, ``n_cells_with_other_targets``,
           ``kept``, ``reason``, ``hardly_expressed``), ``aliases`` (where some were used),
           ``n_control_cells`` and ``params``.
-        - ``uns["screen"]``: the roles of columns, as :func:`nextpert.pp.setup_screen` writes them.
+        - ``uns["screen"]``: the roles of columns (``perturbation_key`` and others), as
+          :func:`nextpert.pp.setup_screen` writes them.
 
     Warns
     -----

@@ -57,7 +57,8 @@ def setup_screen(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. ``uns["screen"]`` holds the roles.
+        ``None``, or the copy. ``uns["screen"]`` holds the roles given, by the names of these
+        arguments (``perturbation_key``, ``control``, ``guide_key``, ``batch_key``, ...).
 
     Raises
     ------

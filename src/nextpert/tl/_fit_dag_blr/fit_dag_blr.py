@@ -167,8 +167,9 @@ def fit_dag_blr(
           posterior without arcs; ``stack``, the weights of the experts and, with combinations,
           ``interactions`` (``strength``, 1 where effects add up, and ``strength_sd``;
           ``member_sd`` and ``rest_sd`` in units of ``scale``, the size of single effects;
-          ``n_combinations``). With graphs of resamples ``ensemble``, the posteriors on them,
-          ``"0"``, ``"1"`` and so on, as ``posterior``.
+          ``n_combinations``), with ``screen``, the moments of the cells it was learned from, and
+          ``prior_effects``, those of another screen if given. With graphs of resamples
+          ``ensemble``, the posteriors on them, ``"0"``, ``"1"`` and so on, as ``posterior``.
 
     Raises
     ------

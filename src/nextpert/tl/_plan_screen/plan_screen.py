@@ -140,8 +140,8 @@ def plan_screen(
           without one; and ``best_known``, the measured candidate (of at least ``least_cells``
           cells) that most probably is the nearest of all, with its ``probability_known``: 1 says
           that no plate is needed to find the best.
-        - ``pending``: a table of what was counted as under way; ``genes``; ``cells``, the
-          fingerprint of the fit's cells; ``params``.
+        - ``pending``: a table of what was counted as under way; ``genes`` and the ``target_mean``
+          that stands for the target; ``cells``, the fingerprint of the fit's cells; ``params``.
 
         ``uns["plan"]["plate"].to_csv("plate.csv")`` is what goes to the bench.
 

@@ -1,0 +1,109 @@
+"""Every slot that a function writes, and every field of it, is named in its docstring."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+
+# What every stored result carries, as the developer's page says.
+STAMP = {"version", "format", "contents"}
+SLOTS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
+
+
+def study(adata):
+    """Make the screen look like the study of Perturb-CITE-seq: counts, conditions, guides."""
+    adata.X = np.abs(np.round(adata.X))
+    adata.obs["condition"] = pd.Categorical(["Control"] * adata.n_obs)
+    npt.pp.assign_guides(adata, guides=guide_counts(adata))
+
+
+def guide_counts(adata):
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 12, (adata.n_obs, 3))
+    return pd.DataFrame(counts, adata.obs_names, ["MYC_1", "STK3_1", "NO_SITE_1"])
+
+
+def graph(adata):
+    npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STK3"), ("MYC", "GATA1")])
+
+
+def fit(adata):
+    graph(adata)
+    npt.tl.fit_dag_blr(adata)
+
+
+# By function: what has to be there before, and the options of a call that writes all it can.
+CALLS = {
+    "pp.assign_guides": (None, lambda adata: {"guides": guide_counts(adata)}),
+    "pp.perturb_cite_seq": (study, lambda _: {"panel": ["MYC", "STK3"]}),
+    "pp.perturbation_screen": (None, lambda _: {"panel": ["MYC", "STK3"]}),
+    "pp.setup_screen": (None, lambda _: {"batch_key": "batch"}),
+    "tl.cpca": (None, lambda _: {"alpha": 1.0}),
+    "tl.dag_fit": (graph, lambda _: {"n_random": 5}),
+    "tl.design_interventions": (fit, lambda _: {"target": "MYC", "n_samples": 10}),
+    "tl.diagnose": (fit, lambda _: {}),
+    "tl.fit_dag_blr": (graph, lambda _: {}),
+    "tl.learn_dag": (
+        None,
+        lambda _: {"method": "boss", "environments": "all", "n_graphs": 3},
+    ),
+    "tl.perturbation_effects": (fit, lambda _: {}),
+    "tl.plan_cells": (fit, lambda _: {"target": "MYC"}),
+    "tl.plan_screen": (fit, lambda _: {"target": "MYC", "n_perturbations": 2, "n_samples": 20}),
+    "tl.replay_design": (
+        graph,
+        lambda _: {
+            "targets": ["MYC"], "criteria": ["exact_greedy"], "n_warmup": 30, "n_rounds": 2,
+            "n_repeats": 2,
+        },
+    ),
+    "tl.target_distances": (None, lambda _: {"target": "MYC"}),
+}  # fmt: skip
+
+
+def slots(adata):
+    return {(slot, str(key)) for slot in SLOTS for key in getattr(adata, slot) if key is not None}
+
+
+def test_every_function_that_writes_is_called():
+    public = {
+        f"{sub}.{name}"
+        for sub in ("pp", "tl")
+        for name in importlib.import_module(f"nextpert.{sub}").__all__
+    }
+    assert set(CALLS) == public
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_is_written_is_documented(name, small_screen):
+    before, options = CALLS[name]
+    sub, _, short = name.partition(".")
+    function = getattr(getattr(npt, sub), short)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if before is not None:
+            before(small_screen)
+        there = slots(small_screen)
+        function(small_screen, **options(small_screen))
+    text = inspect.cleandoc(function.__doc__)
+    returns = re.search(r"^Returns\n-+\n(.*?)(?=^\w[\w ]*\n-+\n)", text, re.M | re.S)[1]
+    documented = set(re.findall(r"(\w+)\[\"(\w+)\"\]", returns))
+    written = slots(small_screen) - there
+    assert written or name == "tl.learn_dag"
+    assert written <= documented
+    for slot, key in written:
+        value = small_screen.uns[key] if slot == "uns" else None
+        if isinstance(value, Mapping):
+            absent = [
+                field for field in value.keys() - STAMP if not re.search(rf"\b{field}\b", returns)
+            ]
+            assert not absent, f"{name} writes uns[{key!r}] with {absent}, which it does not name"
