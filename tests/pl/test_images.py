@@ -21,7 +21,7 @@ COMPARED = {
     "baseline_dir": "baseline",
     "style": "default",
     "backend": "agg",
-    "tolerance": 2,
+    "tolerance": 1,
     "savefig_kwargs": {"dpi": 60},
     "deterministic": True,
 }
