@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ import gallery_page
 import house
 import llms
 import tutorial_pages
-from sphinx.util.matching import patfilter
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -41,22 +39,10 @@ def make(app: Sphinx, config: Any) -> None:
     tutorial_pages.copy(ROOT / "tutorials", DOCS / "tutorials")
 
 
-def without_empty_globs(app: Sphinx, name: str, source: list[str]) -> None:
-    """Take patterns that no page fits yet out of the tree of ``index``."""
-    if name == "index":
-        found = app.env.found_docs
-        source[0] = "".join(
-            line
-            for line in source[0].splitlines(keepends=True)
-            if not re.fullmatch(r"[\w/]+\*\n", line) or patfilter(found, line.strip())
-        )
-
-
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the steps to Sphinx."""
     app.connect("config-inited", make)
     # After napoleon, which turns numpydoc sections into fields.
     app.connect("autodoc-process-docstring", api_pages.add_to_docstring, priority=900)
-    app.connect("source-read", without_empty_globs)
     app.connect("build-finished", llms.write)
     return {"parallel_read_safe": True}

@@ -6,7 +6,6 @@ import importlib
 import re
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -68,10 +67,3 @@ def test_every_public_name_is_listed():
         for name in getattr(npt, package).__all__:
             assert re.search(rf"^   {name}$", text, re.MULTILINE), name
     assert re.search(r"^   Campaign$", text, re.MULTILINE)
-
-
-def test_patterns_without_pages_leave_the_tree_and_no_text_does():
-    app = SimpleNamespace(env=SimpleNamespace(found_docs={"index", "start"}))
-    source = ["**Bold** words\n*Slanted* ones\nstart*\ngone*\nstart\n"]
-    load("made_pages").without_empty_globs(app, "index", source)
-    assert source == ["**Bold** words\n*Slanted* ones\nstart*\nstart\n"]
