@@ -126,8 +126,8 @@ EARLY = [
     ((*PLAN, "--costs", "budget=10", "perturbation=absent.csv"), "--costs", "absent.csv"),
 ]
 USAGE = [
-    (["dessign"], "dessign"),
-    (["design"], "--screen"),
+    (["dessign"], "(see nextpert --help)"),
+    (["design"], "--screen requires an argument. (see nextpert design --help)"),
     (["design", "x.h5ad", "--nope", "1"], "--nope"),
     (["design", "x.h5ad", "y.h5ad"], "y.h5ad"),
     (["learn", "x.h5ad", "--genes"], "--genes"),

@@ -185,7 +185,7 @@ def test_shifts_and_effects_in_files(fitted, tmp_path):
     assert plate.loc["MYC", "cost"] == pytest.approx(5 + plate.loc["MYC", "n_cells"])
 
 
-def test_a_given_graph_and_boss_by_default(screen, tmp_path):
+def test_a_given_graph_and_boss_by_default(screen, tmp_path, capsys):
     (tmp_path / "dag.csv").write_text("parent,child\nMYC,STK3\nSTK3,OXR1\n")
     table = tmp_path / "arcs.csv"
     given = ["--method", "given", "--dag", tmp_path / "dag.csv", "--table", table]
@@ -197,6 +197,7 @@ def test_a_given_graph_and_boss_by_default(screen, tmp_path):
     assert run("learn", screen, "--method", "gsp", "--n-runs", 2, "--n-graphs", 2) == 0
     params = ad.read_h5ad(tmp_path / "screen.learn.h5ad").uns["dag"]["params"]
     assert (params["method"], params["environments"]) == ("gsp", "control")
+    assert "--method boss, --environments all learns from them too" in capsys.readouterr().out
 
 
 @pytest.mark.filterwarnings("ignore:Writing zarr v2")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert.cli._report import describe_ranking
+from nextpert.cli._words import as_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +50,10 @@ def verdict_of(step: str, adata: AnnData, said: list[str]) -> str:
             f"{int((lfsr < 0.05).sum())} of {lfsr.size} effects have a clear sign (local false "
             f"sign rate below 0.05); {clear} of {len(lfsr)} perturbations have such an effect."
         )
-    return "\n".join(describe_ranking(adata)) if step == "design" else " ".join(said)
+    if step == "design":
+        return "\n".join(describe_ranking(adata))
+    told = " ".join(said)
+    return as_options(told) if step == "learn" else told  # it names what to try instead
 
 
 def summary_of(step: str, adata: AnnData) -> dict[str, Any]:

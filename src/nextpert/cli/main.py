@@ -45,13 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from nextpert import __version__
     from nextpert.cli._app import parse
+    from nextpert.cli._steps import DEMO, REPORT, STEPS
     from nextpert.cli._words import say
 
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         job = parse(__version__, argv or ["--help"])
     except (CycloptsError, OSError) as error:
-        known = f"{argv[0]} " if argv[0].isalpha() else ""
+        known = f"{argv[0]} " if argv[0] in {*STEPS, REPORT.name, DEMO.name} else ""
         say(f"error: {' '.join(str(error).split())} (see nextpert {known}--help)")
         return 2
     if job is None:  # help, or the version, is printed
