@@ -12,7 +12,7 @@ from nextpert import pl
 from nextpert._adata import eager, list_names, read_graph
 from nextpert._adata.target import DISTANCES
 from nextpert._report.blocks import Section
-from nextpert._report.figures import MOST_PANELS, busiest, draw
+from nextpert._report.figures import MOST_ARCS, MOST_GENES, MOST_PANELS, busiest, draw
 from nextpert._report.numbers import count, number, share
 from nextpert._report.tables import Column, Table, make_table
 from nextpert._report.verdict import name_of
@@ -81,46 +81,66 @@ def graph_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
         return Section("graph", "Graph", words)
     is_fitted = "dag_blr" in found and str(found["dag_blr"]["params"]["dag_key"]) == key
     posterior = keys["dag_blr"] if is_fitted else None
-    drawn = busiest(names, adjacency)
-    if drawn is not None:
-        words.append(f"Drawn are the {len(drawn)} genes with most arcs.")
-    arcs = _arcs_table(adata, stored, names, columns, adjacency, posterior)
+    arcs = _arcs(adata, stored, names, columns, adjacency, posterior)
+    genes, least = None, 0.0
+    if "weight" in arcs and len(arcs) > MOST_ARCS:
+        first = arcs.head(MOST_ARCS)
+        least = float(first["weight"].abs().min())
+        ends = set(first["parent"]) | set(first["child"])
+        genes = [name for name in names if name in ends]
+        words.append(f"Drawn are the {MOST_ARCS} strongest arcs, and the genes that they join.")
+    elif len(names) > MOST_GENES:
+        genes = busiest(names, adjacency)
+        words.append(f"Drawn are the {len(genes)} genes with most arcs.")
     figure = draw(
         lambda: pl.dag(
-            adata, key=key, posterior_key=posterior, genes=drawn, show=False, return_fig=True
+            adata, key=key, posterior_key=posterior, genes=genes, min_weight=least, show=False,
+            return_fig=True,
         ),
         f"Arc diagram of the graph, causes left of effects: {words[0]} The table of arcs lists "
         f"what it shows.",
         "Genes in topological order: causes left, effects right.",
-    )
-    return Section("graph", "Graph", words, figures=[figure], tables=[arcs])
+    )  # fmt: skip
+    tables = [_arcs_table(arcs)]
+    return Section("graph", "Graph", words, figures=[figure], tables=tables)
 
 
-def _arcs_table(
+def _arcs(
     adata: AnnData,
     stored: Mapping[str, Any],
     names: list[str],
     columns: Any,
     adjacency: Any,
     posterior: str | None,
-) -> Table:
+) -> pd.DataFrame:
+    """Return one row an arc, the strongest first where there is a posterior."""
     parent, child = adjacency.nonzero()
     table = pd.DataFrame({"parent": [names[i] for i in parent], "child": [names[i] for i in child]})
-    shown = [Column("Cause", "parent", is_head=True), Column("Effect", "child")]
     if posterior is not None and f"{posterior}_mean" in adata.varp:
         weights = sp.csr_array(eager(adata.varp[f"{posterior}_mean"]))
         table["weight"] = np.asarray(weights[columns[parent], columns[child]]).ravel()
-        shown.append(Column("Weight", "weight", number))
         table = table.iloc[np.argsort(-table["weight"].abs().to_numpy(), kind="stable")]
     if "arcs" in stored:
         table = table.merge(stored["arcs"], how="left", on=["parent", "child"])
-        if "settled_by" in table:
-            shown.append(Column("Direction settled by", "settled_by"))
-        if "frequency" in table:
-            shown.append(Column("In resamples", "frequency", share))
+    return table
+
+
+def _arcs_table(arcs: pd.DataFrame) -> Table:
+    shown = [
+        Column("Cause", "parent", is_head=True),
+        Column("Effect", "child"),
+        Column("Weight", "weight", number),
+        Column("Direction settled by", "settled_by"),
+        Column("In resamples", "frequency", share),
+    ]
     caption = "Arcs, the strongest first (weight: change of the effect a unit of the cause)"
     return make_table(
-        "arcs", caption if "weight" in table else "Arcs", table, shown, download=table, in_print=0
+        "arcs",
+        caption if "weight" in arcs else "Arcs",
+        arcs,
+        [column for column in shown if column.name in arcs],
+        download=arcs,
+        in_print=0,
     )
 
 
