@@ -221,3 +221,29 @@ def test_roles_are_said_for_later_calls():
         npt.pp.perturbation_screen(lost, "target", "NT", batch_key="lane")
     assert lost.obs.equals(before.obs)
     assert "screen" not in lost.uns
+
+
+@pytest.mark.parametrize(
+    ("labels", "genes", "said"),
+    [
+        (("MYC", "JUN"), ("ENSG00000136997", "ENSG00000177606"), "with gene_symbols"),
+        (("MYCg1", "MYCg2"), ("MYC", "JUN"), r"MYCg1 \(of MYC\), MYCg2 \(of MYC\)"),
+    ],
+)
+def test_targets_kept_unmeasured_by_a_slip_are_said(labels, genes, said):
+    counts = np.random.default_rng(0).poisson(5, (150, 2)).astype(np.float32)
+    target = ["control"] * 50 + [labels[0]] * 50 + [labels[1]] * 50
+    adata = ad.AnnData(counts, pd.DataFrame({"perturbation": target}, index=map(str, range(150))))
+    adata.var_names = list(genes)
+    with pytest.warns(UserWarning, match=said):
+        npt.pp.perturbation_screen(adata)
+
+
+def test_targets_outside_the_genes_without_a_slip_are_kept_in_silence():
+    counts = np.random.default_rng(0).poisson(5, (100, 2)).astype(np.float32)
+    target = ["control"] * 50 + ["STAT1"] * 50
+    adata = ad.AnnData(counts, pd.DataFrame({"perturbation": target}, index=map(str, range(100))))
+    adata.var_names = ["MYC", "JUN"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        npt.pp.perturbation_screen(adata)

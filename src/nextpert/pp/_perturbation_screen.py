@@ -145,8 +145,8 @@ def perturbation_screen(
     UserWarning
         Of targets that control cells hardly express, whose knockout is a shift of about nothing;
         of genes constant among the controls; where ``target_sum`` is far above the counts of the
-        cells; of targets that are not measured, unless a panel is
-        given; and if no perturbed cell is left.
+        cells; of targets left out as they are not measured, unless a panel is given, or kept where
+        labels name guides or genes go by ids; and if no perturbed cell is left.
 
     Raises
     ------

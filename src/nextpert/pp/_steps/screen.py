@@ -324,6 +324,13 @@ def _messages(
             logger.warning(message)
     if named:
         logger.info("Perturbations left out: %s.", _adata.list_names(named, limit=30))
+    unmeasured = [label for label in kept["perturbation"] if not measured & set(targets[label])]
+    hint = _adata.guide_hint(unmeasured, measured) + _adata.id_hint(unmeasured, measured)
+    if unmeasured and hint:  # a slip is likely; without one they are kept on purpose
+        out.append(
+            f"Targets not among the genes, their perturbations kept all the same: "
+            f"{_adata.list_names(unmeasured, limit=10)}.{hint}"
+        )
     if kept.empty:
         out.append(
             "No perturbed cells are left, the controls alone: see uns for what dropped them."
