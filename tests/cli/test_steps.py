@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 
@@ -434,3 +435,35 @@ def test_on_the_tap_seq_screen(screen_path, tmp_path, capsys):
     assert len(ranking) == 14
     assert ranking.loc[ranking["state_distance"].idxmin(), "perturbation"] == "RIPK2"
     assert "closest to the target: RIPK2" in capsys.readouterr().out
+
+
+def test_the_clearest_effects_come_first(fitted):
+    table = fitted.parent / "effects.csv"
+    assert run("effects", fitted, "--table", table) == 0
+    found = pd.read_csv(table)
+    clear = (found["lfsr"] < 0.05).to_numpy()
+    assert 0 < clear.sum() < len(clear)
+    assert clear[: clear.sum()].all()
+    for part in (found[clear], found[~clear]):
+        assert part["mean"].abs().is_monotonic_decreasing
+
+
+def test_a_report_tells_of_results_beside_it(fitted, capsys):
+    assert run("effects", fitted) == 0
+    assert run("plan", fitted, *QUICK["plan"][0]) == 0
+    capsys.readouterr()
+    assert run("report", fitted.parent / "screen.plan.h5ad") == 0
+    out, err = capsys.readouterr()
+    assert "note: screen.effects.h5ad of the same screen: --also" in err
+    assert "run nextpert diagnose" in out
+
+
+def test_an_absent_screen_is_named_beside_those_of_its_folder(fitted, capsys):
+    assert run("learn", fitted.parent / "screen.learn.fit.h5ad") == 2
+    assert "The folder holds screen.fit.h5ad." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_help_names_no_function_of_python(step):
+    for option in options_of(STEPS[step]).values():
+        assert not re.search(r"\b(tl|pp)\.\w|``", option.text), option

@@ -12,6 +12,7 @@ from cyclopts.config import Toml
 
 from nextpert.cli._signature import EXPANDED, Argument
 from nextpert.cli._steps import DEMO, REPORT, STEPS
+from nextpert.cli._words import as_commands
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -148,7 +149,8 @@ def _from_argument(given: Argument, step: Step) -> Iterator[Option]:
             default = float(default)
         groups = {"target": _TARGET, "rng": _RUN, "n_jobs": _RUN}
         group = groups.get(given.name, _OPTIONS)
-        yield Option(name, part.kind, default, _SAYS.get(name, part.text), group)
+        text = as_commands(_SAYS.get(name, part.text))
+        yield Option(name, part.kind, default, text, group)
 
 
 def _files(step: Step) -> Iterator[tuple[str, Any, Any, str, Group]]:

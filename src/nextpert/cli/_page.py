@@ -10,9 +10,10 @@ import numpy as np
 
 from nextpert.cli._output import check_outputs, write_all, write_text
 from nextpert.cli._read import read_screen, require_screen
-from nextpert.cli._run import COMMANDS, out_of, stage, tell_json
+from nextpert.cli._run import COMMANDS, out_of, stage, stem_of, tell_json
 from nextpert.cli._settings import settings
 from nextpert.cli._values import arguments_from
+from nextpert.cli._words import as_commands, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,8 @@ def run_report(job: Job) -> None:
         adata = read_screen(screens[0])
         for path in screens[1:]:
             _join(adata, read_screen(path), path)
+    if left := _beside(screens):
+        say(f"note: {', '.join(left)} of the same screen: --also takes them up in the page")
     commands = "\n".join(map(str, np.ravel(adata.uns.get(COMMANDS, []))))
     text = settings("report", options | {"out": out}, __version__)
     with stage(options, "Writing the page"):
@@ -53,7 +56,15 @@ def run_report(job: Job) -> None:
     if options["json"]:
         tell_json("report", options, verdict, {"n_cells": adata.n_obs}, files)
     else:
-        sys.stdout.write(f"{verdict}\nWritten: {', '.join(map(str, files))}\n")
+        sys.stdout.write(f"{as_commands(verdict)}\nWritten: {', '.join(map(str, files))}\n")
+
+
+def _beside(screens: list[Path]) -> list[str]:
+    """Return the files of results that lie beside the screens and are not named."""
+    first, named = screens[0], {path.name for path in screens}
+    steps = ("effects", "design", "plan", "replay", "diagnose")
+    names = [f"{stem_of(first)}.{step}{first.suffix}" for step in steps]
+    return [name for name in names if name not in named and first.with_name(name).exists()]
 
 
 def _join(adata: AnnData, other: AnnData, path: Path) -> None:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+# An effect whose local false sign rate lies below this has a clear sign.
+_CLEAR = 0.05
+
 
 def table_of(step: str, adata: AnnData) -> pd.DataFrame:
     """Return the table of a step's results."""
@@ -45,10 +48,10 @@ def verdict_of(step: str, adata: AnnData, said: list[str]) -> str:
         )
     if step == "effects":
         lfsr = np.asarray(adata.uns["perturbation_effects"]["lfsr"])
-        clear = int((lfsr < 0.05).any(axis=1).sum())
+        clear = int((lfsr < _CLEAR).any(axis=1).sum())
         return (
-            f"{int((lfsr < 0.05).sum())} of {lfsr.size} effects have a clear sign (local false "
-            f"sign rate below 0.05); {clear} of {len(lfsr)} perturbations have such an effect."
+            f"{int((lfsr < _CLEAR).sum())} of {lfsr.size} effects have a clear sign (local false "
+            f"sign rate below {_CLEAR}); {clear} of {len(lfsr)} perturbations have such an effect."
         )
     if step == "design":
         return "\n".join(describe_ranking(adata))
@@ -82,7 +85,7 @@ def _arcs(adata: AnnData) -> pd.DataFrame:
 
 
 def _effects(stored: Any) -> pd.DataFrame:
-    """Return one row a perturbation and gene."""
+    """Return one row a perturbation and gene: those of clear sign first, the largest at the top."""
     import pandas as pd
 
     columns = ("mean", "sd", "lower", "upper", "lfsr", "direct", "share_from_cells", "cells_mean")
@@ -93,7 +96,8 @@ def _effects(stored: Any) -> pd.DataFrame:
     for name in columns:
         if name in stored:
             out[name] = np.asarray(stored[name], float).ravel()
-    return out
+    order = np.lexsort((-out["mean"].abs().to_numpy(), out["lfsr"].to_numpy() >= _CLEAR))
+    return out.iloc[order].reset_index(drop=True)
 
 
 def _plain(value: Any) -> Any:

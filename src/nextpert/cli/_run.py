@@ -21,7 +21,7 @@ from nextpert.cli._settings import command_of, settings
 from nextpert.cli._signature import arguments_of
 from nextpert.cli._steps import STEPS
 from nextpert.cli._values import arguments_from
-from nextpert.cli._words import say
+from nextpert.cli._words import as_commands, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -68,7 +68,7 @@ def run_step(job: Job) -> None:
     if options["json"]:
         tell_json(step.name, options, verdict, summary_of(step.name, adata), written)
         return
-    sys.stdout.write(f"{verdict}\n")
+    sys.stdout.write(f"{as_commands(verdict)}\n")
     show_table(step.name, adata, options["show"])
     sys.stdout.write(f"Written: {', '.join(map(str, written))}\n")
 
@@ -224,16 +224,20 @@ def out_of(
 ) -> Path:
     """Return where to write: the name of the screen with that of the step for its last step."""
     if out is None:
-        stem = screen.stem
-        for name in STEPS:
-            stem = stem.removesuffix(f".{name}")
-        return screen.with_name(
-            f"{stem}.{step}{screen.suffix if screen.suffix in kinds else kinds[0]}"
-        )
+        suffix = screen.suffix if screen.suffix in kinds else kinds[0]
+        return screen.with_name(f"{stem_of(screen)}.{step}{suffix}")
     if out.suffix not in kinds:
         message = f"--out must end in {' or '.join(kinds)}, but is {str(out)!r}."
         raise ValueError(message)
     return out
+
+
+def stem_of(screen: Path) -> str:
+    """Return the name of a screen without those of steps."""
+    stem = screen.stem
+    for name in STEPS:
+        stem = stem.removesuffix(f".{name}")
+    return stem
 
 
 def _check_table(path: Path | None) -> None:

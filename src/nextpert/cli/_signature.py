@@ -49,6 +49,7 @@ _WORDS = (
     (re.compile(r"^\. B"), "B"),
     (re.compile(r" \(default\)|, default"), ""),
     (re.compile(r":(?:func|class|meth):`~?(?:nextpert\.)?([\w.]+)`"), r"\1"),
+    (re.compile(r"``adata``"), "the screen"),
     (re.compile(r"``(?:adata)?([^`]*)``"), r"\1"),
 )
 # A help of this many letters or so; the rest is for the documentation of the function.

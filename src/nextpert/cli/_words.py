@@ -36,6 +36,18 @@ def as_options(message: str) -> str:
     options, patterns = _patterns()
     for pattern, template in patterns:
         message = pattern.sub(partial(_fill, options=options, template=template), message)
+    return as_commands(message)
+
+
+def as_commands(message: str) -> str:
+    """Return a message with commands in the place of Python's functions.
+
+    Examples
+    --------
+    >>> from nextpert.cli._words import as_commands
+    >>> as_commands("How far to trust this was not judged: run tl.diagnose.")
+    'How far to trust this was not judged: run nextpert diagnose.'
+    """
     return _FUNCTION.sub(_as_command, message)
 
 
