@@ -137,3 +137,9 @@ def test_completion_is_made_for_every_command():
     for step in ALL:
         assert step.name in script
     assert "--target-mean" in script
+
+
+@pytest.mark.parametrize("step", CALLING, **BY_NAME)
+def test_help_names_no_function_of_python(step):
+    for option in options_of(step).values():
+        assert not re.search(r"\b(tl|pp)\.\w|``", option.text), option

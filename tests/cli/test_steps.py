@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import subprocess
 import sys
 
@@ -461,9 +460,3 @@ def test_a_report_tells_of_results_beside_it(fitted, capsys):
 def test_an_absent_screen_is_named_beside_those_of_its_folder(fitted, capsys):
     assert run("learn", fitted.parent / "screen.learn.fit.h5ad") == 2
     assert "The folder holds screen.fit.h5ad." in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_help_names_no_function_of_python(step):
-    for option in options_of(STEPS[step]).values():
-        assert not re.search(r"\b(tl|pp)\.\w|``", option.text), option
