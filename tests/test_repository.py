@@ -68,6 +68,19 @@ def test_files_that_a_workflow_names_are_there(path):
     assert [name for name in named if not (ROOT / name.rstrip("/")).exists()] == []
 
 
+def test_the_oldest_versions_are_those_stated():
+    stated = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dask"]
+    floors = dict(re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)", line).groups() for line in stated)
+    text = (ROOT / "constraints-oldest.txt").read_text()
+    pinned = dict(line.split("==") for line in text.splitlines() if line[:1] != "#")
+    assert pinned.keys() == floors.keys()
+    for name, floor in floors.items():
+        parts = len(floor.split("."))
+        numbers = [int(part) for part in pinned[name].split(".")]
+        assert numbers[:parts] == [int(part) for part in floor.split(".")], name
+        assert not any(numbers[parts:]), name
+
+
 def test_the_version_is_the_same_everywhere():
     version = PROJECT["version"]
     assert read("CITATION.cff")["version"] == version

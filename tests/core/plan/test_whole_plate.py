@@ -10,7 +10,7 @@ import pytest
 from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.plan._plate_criterion import PlateCriterion
 from nextpert.core.plan.allocation import allocate_cells
-from nextpert.core.plan.whole_plate import fill_wells, removed_by_wells, whole_plate
+from nextpert.core.plan.whole_plate import WholePlate, fill_wells, removed_by_wells, whole_plate
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
 
 
@@ -175,3 +175,10 @@ def test_exchanges_find_what_equal_wells_miss(pools):
             held = whole_plate(blr, known, target, k, 200, least=5, must=must)
             assert held.chosen[0] == must[0]
     assert sum(gain > 0.01 for gain in gains) >= 3
+
+
+def test_a_bound_above_the_value_by_rounding_leaves_nothing_to_gain():
+    nothing = np.empty(0, np.int64)
+    assert WholePlate(nothing, nothing, 1.0, 1 + 1e-12, 0.5).within == 0
+    assert WholePlate(nothing, nothing, 2.0, 1.5, 0.5).within == 0.25
+    assert WholePlate(nothing, nothing, 0.0, 0.0, 0.5).within == 0
