@@ -83,3 +83,11 @@ def test_one_block_is_the_spread_of_its_guides(n_guides):
     null = chi2.median(n_guides - 1) / (n_guides - 1)
     wanted = max(np.median(between / within) / null - 1, 0) / n
     np.testing.assert_allclose(spread_within(screen, block), wanted)
+
+
+def test_guides_of_one_cell_have_no_variance_and_no_nan():
+    x = np.random.default_rng(0).normal(size=(4, 3))
+    noise = screen_noise(
+        ScreenMoments.from_array(x, np.arange(4), 4), [0, 0, 1, 1], np.arange(4), [0] * 4, 2
+    )
+    assert noise.cell_covariance(1).tolist() == np.zeros((3, 3)).tolist()

@@ -215,11 +215,18 @@ def test_an_update_leaves_the_posterior_before_it_alone(cells, graphs):
         ({"prior_rate": 0.0}, "prior_rate"),
         ({"noise_var": [1.0, 0.0]}, "noise_var"),
         ({"noise_var": np.nan}, "noise_var"),
+        ({"noise_var": [1.0, 1.0, 1.0]}, "noise_var has shape"),
+        ({"noise_var": [[1.0, 1.0]]}, "noise_var has shape"),
     ],
 )
 def test_bad_settings_are_refused_by_name(settings, message):
     with pytest.raises(ValueError, match=message):
         DagBlr(Dag.from_edges(2, [(0, 1)]), **settings)
+
+
+@pytest.mark.parametrize("noise_var", [0.5, [0.5], [0.5, 0.5]])
+def test_known_noise_is_one_number_or_one_a_node(noise_var):
+    assert DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=noise_var).noise_var.tolist() == [0.5, 0.5]
 
 
 def test_bad_cells_and_shifts_are_refused():
