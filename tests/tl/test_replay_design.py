@@ -197,6 +197,7 @@ def test_same_bits_for_any_number_of_workers(screen, assert_same):
             screen, ["MYC"], criteria=["thompson"], n_jobs=n_jobs, rng=rng, **SMALL
         )
         found.append(screen.uns["replay"])
+    assert [result["params"].pop("rng") for result in found] == ["7", "generator", "8"]
     assert_same(*found[:2])
     assert not np.array_equal(found[0]["runs"]["chosen"], found[2]["runs"]["chosen"])
 
