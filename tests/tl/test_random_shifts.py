@@ -35,7 +35,7 @@ def test_every_perturbation_takes_part(screen, caplog):
     ]  # fmt: skip
     assert len(screen.uns["dag_blr"]["left_out"]) == 0
     assert "learned from cells alone" in caplog.text
-    assert "HS2 (not measured: HS2)" in caplog.text
+    assert "for want of a target on the panel: HS2." in caplog.text
     assert "from 5 own genes" in caplog.text
 
 

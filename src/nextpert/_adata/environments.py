@@ -225,7 +225,11 @@ def say_unmeasured(plan: Plan) -> None:
     """Say which perturbations have a target that is not measured; warn where a name looks wrong."""
     if not plan.unmeasured:
         return
-    shown = list_names((f"{name} ({reason})" for name, reason in plan.unmeasured), limit=40)
+    named = (  # the reason goes without saying where it says the name again
+        name if reason == f"not measured: {name}" else f"{name} ({reason})"
+        for name, reason in plan.unmeasured
+    )
+    shown = list_names(named, limit=40)
     message = f"Shifts learned from cells alone, for want of a target on the panel: {shown}."
     logger.info("%s", message)
     if plan.hint:
