@@ -136,7 +136,9 @@ def test_an_h5ad_garbled_anywhere_is_refused_or_the_same(campaign, tmp_path):
     content = np.frombuffer(whole.read_bytes(), np.uint8)
     rng = np.random.default_rng(0)
     told = []
-    for start in rng.integers(0, len(content) - 64, 12):
+    # Where bytes are not zero: how much of a file is empty space differs between versions of HDF5.
+    places = np.flatnonzero(content[:-64])
+    for start in rng.choice(places, 12):
         bad = content.copy()
         bad[start : start + 64] ^= 0x5A
         path.write_bytes(bad.tobytes())
