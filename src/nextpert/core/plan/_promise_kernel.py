@@ -62,6 +62,14 @@ def _quadratics(
                 taken[j] += two * product
 
 
+@inner
+def _fall(pool: Pool, i: int, j: int, q: float, taken: float, cross: float) -> float:
+    """Return what node i's part falls by per cell, at the first cell of candidate j."""
+    t = pool.spare[i, j]
+    pull = 2.0 * pool.kappa[i] * (q + t + pool.inv_n) + 4.0 * pool.e[i] * pool.square[i, j]
+    return taken + pool.weight[j] * pull * t * (2.0 * cross + t)
+
+
 @entry
 def promise(
     pool: Pool, cov: Array, middle: Array, tells: Array, others: float, inv_cells: float, out: Array
@@ -77,12 +85,10 @@ def promise(
     taken, width, cross = np.empty(m), np.empty(m), np.empty(m)
     for i in range(len(pool.vptr) - 1):
         _quadratics(pool, i, cov, middle, tells, width, taken, cross)
-        kappa, e, inv_n = pool.kappa[i], pool.e[i], pool.inv_n
-        q = tells[pool.vptr[-1] + i]
+        kappa, q = pool.kappa[i], tells[pool.vptr[-1] + i]
         for j in range(m):
             t, k, weight = pool.spare[i, j], cross[j], pool.weight[j]
-            pull = 2.0 * kappa * (q + t + inv_n) + 4.0 * e * pool.square[i, j]
-            fall = taken[j] + weight * pull * t * (2.0 * k + t)
+            fall = _fall(pool, i, j, q, taken[j], k)
             d2 = inv_cells + width[j] + t
             both = (k + t) * (k + t)
             fourth = others * k**4 + weight * (both * both - k**4)
@@ -96,9 +102,6 @@ def first_falls(pool: Pool, cov: Array, middle: Array, tells: Array, out: Array)
     taken, width, cross = np.empty(m), np.empty(m), np.empty(m)
     for i in range(len(pool.vptr) - 1):
         _quadratics(pool, i, cov, middle, tells, width, taken, cross)
-        kappa, e, inv_n = pool.kappa[i], pool.e[i], pool.inv_n
         q = tells[pool.vptr[-1] + i]
         for j in range(m):
-            t = pool.spare[i, j]
-            pull = 2.0 * kappa * (q + t + inv_n) + 4.0 * e * pool.square[i, j]
-            out[i, j] = taken[j] + pool.weight[j] * pull * t * (2.0 * cross[j] + t)
+            out[i, j] = _fall(pool, i, j, q, taken[j], cross[j])
