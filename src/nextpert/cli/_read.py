@@ -99,23 +99,20 @@ def read_numbers(path: Path | None, option: str) -> dict[str, float] | None:
 
 
 def require_screen(path: Path, option: str = "") -> None:
-    """Raise unless there is such a file, or folder for a zarr."""
+    """Raise unless there is such a file, or folder for a zarr; say which lie beside it."""
     if path.suffix == ".zarr" and path.is_dir():
         return
+    beside: list[str] = []
     if not path.is_file() and path.parent.is_dir():
         beside = sorted(f.name for f in path.parent.iterdir() if f.suffix in (".h5ad", ".zarr"))
-        what = f"{option}: there" if option else "There"
-        near = f" The folder holds {', '.join(beside[:10])}." if beside else ""
-        message = f"{what} is no file {str(path)!r}.{near}"
-        raise FileNotFoundError(message)
-    require_file(path, option)
+    require_file(path, option, f" The folder holds {', '.join(beside[:10])}." if beside else "")
 
 
-def require_file(path: Path, option: str = "") -> None:
-    """Raise unless there is such a file."""
+def require_file(path: Path, option: str = "", near: str = "") -> None:
+    """Raise unless there is such a file; ``near`` ends the message."""
     if not path.is_file():
         what = f"{option}: there" if option else "There"
-        message = f"{what} is no file {str(path)!r}."
+        message = f"{what} is no file {str(path)!r}.{near}"
         raise FileNotFoundError(message)
 
 
