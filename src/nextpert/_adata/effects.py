@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+CLEAR_SIGN = 0.05  # local false sign rate below which the sign of an effect is said to be clear
+
 
 def read_effects(effects: ad.AnnData | None, genes: Sequence[str]) -> dict[str, Array]:
     """Return the effects of another screen on the genes of the panel, by perturbation.

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import pl
+from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._report.blocks import Section
 from nextpert._report.figures import draw
 from nextpert._report.numbers import count, number, rate
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     Found = Mapping[str, dict[str, Any]]
     Index = NDArray[np.int64]
 
-_CLEAR = 0.05  # local false sign rate below which a sign is said to be clear
 _MOST_IN_FILE = 5000  # more than a file on the page may hold
 
 
@@ -34,13 +34,13 @@ def effects_section(adata: AnnData, found: Found, keys: Mapping[str, str]) -> Se
         return None
     stored = found["perturbation_effects"]
     control, names = str(stored["params"]["control"]), stored["perturbations"]
-    is_clear = np.asarray(stored["lfsr"]) < _CLEAR
+    is_clear = np.asarray(stored["lfsr"]) < CLEAR_SIGN
     n = int(is_clear.sum())
     words = (
         f"An effect is the mean of perturbed cells less that of {control}. Its sign is called "
         f"clear where it is another one with a probability (local false sign rate) below "
-        f"{_CLEAR:g}. {count(n)} of {count(is_clear.size)} effects of {len(names)} perturbations "
-        f"on {count(len(stored['genes']))} genes are clear."
+        f"{CLEAR_SIGN:g}. {count(n)} of {count(is_clear.size)} effects of {len(names)} "
+        f"perturbations on {count(len(stored['genes']))} genes are clear."
     )
     if n > MOST_ROWS:
         words += f" The {MOST_ROWS} strongest are listed."

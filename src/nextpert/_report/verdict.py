@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nextpert._adata import list_names
+from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._report.numbers import count, percent, share
 from nextpert.tl._design_interventions.tables import candidates_of, farther_in_words
 
@@ -79,7 +80,7 @@ def _next(found: Found) -> str:
         return stop
     if "perturbation_effects" in found:
         stored = found["perturbation_effects"]
-        n = int((stored["lfsr"] < 0.05).any(axis=1).sum())
+        n = int((stored["lfsr"] < CLEAR_SIGN).any(axis=1).sum())
         return (
             f"{n} of {len(stored['perturbations'])} perturbations have an effect of clear sign. "
             f"What to try next was not asked: run tl.plan_screen."

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-# An effect whose local false sign rate lies below this has a clear sign.
-_CLEAR = 0.05
-
 
 def table_of(step: str, adata: AnnData) -> pd.DataFrame:
     """Return the table of a step's results."""
@@ -47,11 +44,14 @@ def verdict_of(step: str, adata: AnnData, said: list[str]) -> str:
             "perturbations are kept."
         )
     if step == "effects":
+        from nextpert._adata.effects import CLEAR_SIGN
+
         lfsr = np.asarray(adata.uns["perturbation_effects"]["lfsr"])
-        clear = int((lfsr < _CLEAR).any(axis=1).sum())
+        clear = lfsr < CLEAR_SIGN
         return (
-            f"{int((lfsr < _CLEAR).sum())} of {lfsr.size} effects have a clear sign (local false "
-            f"sign rate below {_CLEAR}); {clear} of {len(lfsr)} perturbations have such an effect."
+            f"{int(clear.sum())} of {lfsr.size} effects have a clear sign (local false sign rate "
+            f"below {CLEAR_SIGN}); {int(clear.any(axis=1).sum())} of {len(lfsr)} perturbations "
+            "have such an effect."
         )
     if step == "design":
         return "\n".join(describe_ranking(adata))
@@ -88,6 +88,8 @@ def _effects(stored: Any) -> pd.DataFrame:
     """Return one row a perturbation and gene: those of clear sign first, the largest at the top."""
     import pandas as pd
 
+    from nextpert._adata.effects import CLEAR_SIGN
+
     columns = ("mean", "sd", "lower", "upper", "lfsr", "direct", "share_from_cells", "cells_mean")
     names, genes = (np.asarray(stored[x]).astype(str) for x in ("perturbations", "genes"))
     out = pd.DataFrame(
@@ -96,7 +98,7 @@ def _effects(stored: Any) -> pd.DataFrame:
     for name in columns:
         if name in stored:
             out[name] = np.asarray(stored[name], float).ravel()
-    order = np.lexsort((-out["mean"].abs().to_numpy(), out["lfsr"].to_numpy() >= _CLEAR))
+    order = np.lexsort((-out["mean"].abs().to_numpy(), out["lfsr"].to_numpy() >= CLEAR_SIGN))
     return out.iloc[order].reset_index(drop=True)
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 
+from nextpert._adata.effects import CLEAR_SIGN
 from nextpert.pl._figure import BLACK, BLUE, ORANGE, font_size
-from nextpert.pl._perturbation_effects.intervals import CLEAR, with_cells
+from nextpert.pl._perturbation_effects.intervals import with_cells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +35,7 @@ def draw_map(
     effect = stored["mean"][np.ix_(rows, columns)]
     down, right = _order(effect), _order(effect.T)
     effect, rows, columns = effect[np.ix_(down, right)], rows[down], columns[right]
-    clear = stored["lfsr"][np.ix_(rows, columns)] < CLEAR
+    clear = stored["lfsr"][np.ix_(rows, columns)] < CLEAR_SIGN
     # A few genes (mostly own ones) move far more than all others, which are to be seen, too.
     limit = max(float(np.quantile(np.abs(effect), 0.98)), 1e-12)
     colours = LinearSegmentedColormap.from_list("effects", [BLUE, "white", ORANGE])
@@ -58,7 +59,7 @@ def draw_map(
         f"{n_rows} of {n_all} perturbations" if n_rows < n_all else f"{n_rows} perturbations",
         f"{len(columns)} of {n_genes} genes" if len(columns) < n_genes else f"{n_genes} genes",
     ]
-    panel.set_title(f"effects of {' on '.join(parts)}\n(+ or −: sign clear, lfsr < {CLEAR:g})",
+    panel.set_title(f"effects of {' on '.join(parts)}\n(+ or −: sign clear, lfsr < {CLEAR_SIGN:g})",
                     fontsize=9)  # fmt: skip
     beside = panel.inset_axes((1.02, 0.0, 0.16 / (cell[0] * len(columns)), 1.0))
     beyond = "both" if np.abs(effect).max() > limit else "neither"

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextpert._adata.effects import CLEAR_SIGN
 from nextpert.pl._figure import BLACK, BLUE, GREY, ORANGE, font_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
-
-CLEAR = 0.05  # local false sign rate below which a sign is said to be clear
 
 
 def with_cells(stored: dict[str, Any], row: int) -> str:
@@ -37,7 +36,7 @@ def draw_intervals(
     places = np.arange(len(columns))
     panel.axvline(0.0, color=GREY, linestyle="--", linewidth=1, zorder=1)
     panel.hlines(places, values["lower"], values["upper"], colors=BLUE, linewidth=1.3, zorder=3)
-    face = np.where(values["lfsr"] < CLEAR, BLUE, "white")
+    face = np.where(values["lfsr"] < CLEAR_SIGN, BLUE, "white")
     panel.scatter(values["mean"], places, c=face, edgecolors=BLUE, s=22, zorder=4)
     panel.scatter(
         values["direct"], places, marker="D", c="none", edgecolors=ORANGE, s=18, linewidths=1,
@@ -74,7 +73,7 @@ def _legend(panel: Axes, *, any_cells: bool) -> None:
 
     dot: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 5}
     handles = [
-        Line2D([], [], **dot, label=f"effect, sign clear (lfsr < {CLEAR:g})"),
+        Line2D([], [], **dot, label=f"effect, sign clear (lfsr < {CLEAR_SIGN:g})"),
         Line2D([], [], **dot, markerfacecolor="white", label="sign not clear"),
         Line2D([], [], color=ORANGE, marker="D", ls="", markersize=4, markerfacecolor="none",
                label="direct part"),
