@@ -204,3 +204,46 @@ def test_the_screen_itself_is_never_written_over(fitted, monkeypatch, capsys):
         assert "is the screen itself" in capsys.readouterr().err
     assert main(["effects", fitted.name, "--table", "screen.csv", "--quiet"]) == 0
     assert fitted.read_bytes() == before
+
+
+def _into(words, place, unbuffered, **options):
+    """Run the command with its standard output somewhere."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        [sys.executable, "-m", "nextpert.cli", *map(str, words)],
+        env=env | ({"PYTHONUNBUFFERED": "1"} if unbuffered else {}),
+        stdout=place,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("unbuffered", [True, False])
+@pytest.mark.parametrize("words", [["--help"], ["learn", "--help"], ["--version"], ["effects"]])
+def test_a_reader_that_has_gone_or_none_is_no_error(words, unbuffered, fitted):
+    """As with "| head -1", which may end before anything is printed, and with ">&-"."""
+    words = [*words, fitted, "--quiet"] if words == ["effects"] else words
+    ours, theirs = os.pipe()
+    os.close(ours)
+    gone = _into(words, theirs, unbuffered)
+    os.close(theirs)
+    closed = _into(words, None, unbuffered, preexec_fn=lambda: os.close(1))
+    for done in (gone, closed):
+        assert (done.returncode, done.stderr) == (0, "")
+    assert "effects" not in words or (fitted.parent / "screen.effects.h5ad").is_file()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("unbuffered", [True, False])
+def test_output_that_is_lost_is_an_error(unbuffered):
+    with open("/dev/full", "w") as full:
+        done = _into(["--version"], full, unbuffered)
+    assert done.returncode == 2
+    assert done.stderr.count("No space left") == done.stderr.count("\n") == 1
+
+
+def test_an_error_is_an_error_with_nowhere_to_tell_it():
+    done = _into(["fit", "absent.h5ad"], None, False, preexec_fn=lambda: os.close(2))
+    assert done.returncode == 2

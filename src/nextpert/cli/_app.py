@@ -215,5 +215,8 @@ def _from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollectio
 
 def parse(version: str, argv: Sequence[str]) -> Job | None:
     """Return what the arguments ask for; ``None`` where help or the version was printed."""
-    found = build_app(version)(list(argv))
+    try:
+        found = build_app(version)(list(argv))
+    except SystemExit:  # so rich ends where the reader of the help has gone, as with "| head"
+        return None
     return found if isinstance(found, Job) else None

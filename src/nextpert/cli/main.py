@@ -45,44 +45,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from nextpert import __version__
     from nextpert.cli._app import parse
-    from nextpert.cli._steps import DEMO, REPORT, STEPS
     from nextpert.cli._words import say
 
+    _open_streams()
     argv = sys.argv[1:] if argv is None else list(argv)
+    job = None
     try:
         job = parse(__version__, argv or ["--help"])
-    except (CycloptsError, OSError) as error:
-        known = f"{argv[0]} " if argv[0] in {*STEPS, REPORT.name, DEMO.name} else ""
-        say(f"error: {' '.join(str(error).split())} (see nextpert {known}--help)")
-        return 2
-    if job is None:  # help, or the version, is printed
-        return 0
-    notes = _Notes(logging.WARNING)
-    logger = logging.getLogger("nextpert")
-    logger.addHandler(notes)
-    try:
-        with _stopped_by_signals(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = _show_warning
-            _run(job)
+        if job is not None:  # else help, or the version, is printed
+            with _stopped_by_signals(), _told_on_one_line():
+                _run(job)
+        sys.stdout.flush()
     except (KeyboardInterrupt, _Stopped) as error:
         number = error.args[0] if isinstance(error, _Stopped) else signal.SIGINT
         what = "interrupted" if number == signal.SIGINT else "terminated"
-        say(f"{what}, {'results are written' if job.written else 'nothing written'}")
+        say(f"{what}, {'results are written' if job and job.written else 'nothing written'}")
         return 128 + int(number)
-    except BrokenPipeError:
-        # The reader of our output has gone, as with "| head"; Python would complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0 if job.written else 2
-    except _EXPECTED as error:
-        if job.options["debug"]:
+    except BrokenPipeError:  # the reader of our output has gone, as with "| head"
+        return 0 if job is None or job.written else 2
+    except (CycloptsError, *_EXPECTED) as error:
+        if job is None:
+            say(f"error: {' '.join(str(error).split())} (see nextpert {_known(argv)}--help)")
+        elif job.options["debug"]:
             raise
-        say(f"error: {_tell(str(error)) or type(error).__name__}")
+        else:
+            say(f"error: {_tell(str(error)) or type(error).__name__}")
         return 2
     finally:
-        logger.removeHandler(notes)
+        _end_output()
     return 0
+
+
+def _known(argv: Sequence[str]) -> str:
+    """Return the command that is called, if there is such a one."""
+    from nextpert.cli._steps import DEMO, REPORT, STEPS
+
+    return f"{argv[0]} " if argv[0] in {*STEPS, REPORT.name, DEMO.name} else ""
 
 
 def _run(job: Job) -> None:
@@ -123,6 +121,36 @@ def _stopped_by_signals() -> Iterator[None]:
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
+
+
+def _open_streams() -> None:
+    """Open what was closed (``>&-``), so that it can be written to, and is no other file."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
+
+
+def _end_output() -> None:
+    """Print what is left, or drop it where nobody takes it; Python would complain at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def _told_on_one_line() -> Iterator[None]:
+    """Tell what the functions warn of and log, each on one line."""
+    notes, logger = _Notes(logging.WARNING), logging.getLogger("nextpert")
+    logger.addHandler(notes)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = _show_warning
+            yield
+    finally:
+        logger.removeHandler(notes)
 
 
 class _Notes(logging.Handler):
