@@ -127,7 +127,7 @@ def _open_streams() -> None:
     """Open what was closed (``>&-``), so that it can be written to, and is no other file."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
 
 
 def _end_output() -> None:
