@@ -104,6 +104,13 @@ def test_draws_on_the_axes_given_and_does_not_show_them(plot, designed, monkeypa
     assert ax.has_data() or ax.texts
 
 
+@pytest.mark.parametrize("plot", PLOTS, ids=names)
+def test_the_figure_of_a_part_is_the_whole(plot, designed):
+    whole = plt.figure()
+    ax = whole.subfigures(1, 2)[1].subplots()
+    assert _one(plot, designed, ax=ax, return_fig=True) is whole
+
+
 @pytest.mark.parametrize("suffix", ["png", "pdf"])
 @pytest.mark.parametrize("plot", PLOTS, ids=names)
 def test_saves_whole_files(plot, designed, tmp_path, suffix):

@@ -8,7 +8,7 @@ import numpy as np
 
 from nextpert._adata import check_arguments, list_names, read_labels, read_stored, require_control
 from nextpert.core._checks import as_rng, require_count
-from nextpert.pl._figure import BLUE, GREY, SMALL, TEXT, finish, panel_grid
+from nextpert.pl._figure import BLUE, GREY, SMALL, TEXT, finish, panel_grid, root_figure
 
 if TYPE_CHECKING:
     import os
@@ -169,7 +169,7 @@ def _panels(ax: Axes | None, n: int, ncols: int | None) -> tuple[Figure, list[Ax
     import matplotlib.pyplot as plt
 
     if ax is not None:
-        return ax.get_figure(root=True), [ax]  # type: ignore[return-value]
+        return root_figure(ax), [ax]
     rows, columns, size = panel_grid(n, ncols, 4, (2.2, 2.2), (0.9, 1.2))
     figure, grid = plt.subplots(
         rows,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._adata import check_arguments, list_names
-from nextpert.pl._figure import BLUE, GREY, LIGHT, finish, read_to_draw
+from nextpert.pl._figure import BLUE, GREY, LIGHT, finish, read_to_draw, root_figure
 
 if TYPE_CHECKING:
     import os
@@ -80,7 +80,7 @@ def dag_fit(
     rows = _rows(stored["table"], genes, key)
     if ax is not None:
         _draw_genes(ax, stored["table"].iloc[rows], stored["random_r"][:, rows])
-        figure: Any = ax.get_figure(root=True)
+        figure = root_figure(ax)
         return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
     figure, axes = _figure(len(rows))
     _draw_genes(axes[0], stored["table"].iloc[rows], stored["random_r"][:, rows])

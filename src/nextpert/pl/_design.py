@@ -17,6 +17,7 @@ from nextpert.pl._figure import (
     font_size,
     logarithmic,
     read_to_draw,
+    root_figure,
     row_height,
     unit_of_distance,
 )
@@ -100,7 +101,7 @@ def design(
     nothing = float(control["predicted_distance"].iloc[0])
     if ax is not None:
         _draw_distances(ax, top, len(ranking), nothing, stored)
-        figure: Any = ax.get_figure(root=True)
+        figure = root_figure(ax)
         return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
     figure, axes = _figure(len(top), len(stored["trace"]))
     _draw_distances(axes[0], top, len(ranking), nothing, stored)
@@ -202,7 +203,7 @@ def _legend(panel: Axes) -> None:
         Line2D([], [], color=BLACK, marker="|", ls="", label="measured"),
         Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="doing nothing"),
     ]
-    figure: Any = panel.get_figure(root=True)
+    figure = root_figure(panel)
     if len(figure.axes) == 1:
         panel.legend(handles=handles, frameon=False, fontsize=8)
     else:

@@ -19,7 +19,7 @@ from nextpert._adata import (
     resolve_panel,
 )
 from nextpert.core._checks import require_count
-from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, finish, panel_grid
+from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, finish, panel_grid, root_figure
 
 if TYPE_CHECKING:
     import os
@@ -199,7 +199,7 @@ def _panels(ax: Axes | None, n: int, ncols: int | None) -> tuple[Figure, list[Ax
     import matplotlib.pyplot as plt
 
     if ax is not None:
-        return ax.get_figure(root=True), [ax]  # type: ignore[return-value]
+        return root_figure(ax), [ax]
     rows, columns, size = panel_grid(n, ncols, 6, (1.7, 1.5), (0.4, 1.0))
     beside = 1.8 if columns < 5 else 0.0  # for the legend
     figure, grid = plt.subplots(

@@ -66,6 +66,12 @@ def finish(
     return axes
 
 
+def root_figure(panel: Axes) -> Figure:
+    """Return the figure that an axes is on, the whole one where that is a part (a subfigure)."""
+    # As `get_figure(root=True)`, which matplotlib has from 3.10 on.
+    return panel.figure.figure
+
+
 def _tidy(panel: Axes) -> None:
     """Give an axes the look of all plots: no box, and texts of the same sizes."""
     panel.spines[["top", "right"]].set_visible(False)

@@ -8,7 +8,7 @@ import numpy as np
 
 from nextpert._adata import check_arguments, parse_label, read_labels, read_roles, require_control
 from nextpert.core._checks import require_count
-from nextpert.pl._figure import BLACK, BLUE, GREEN, ORANGE, PURPLE, finish
+from nextpert.pl._figure import BLACK, BLUE, GREEN, ORANGE, PURPLE, finish, root_figure
 
 if TYPE_CHECKING:
     import os
@@ -146,7 +146,7 @@ def _axes(ax: Axes | None, n_labels: int, *, legend: bool) -> tuple[Figure, Axes
     import matplotlib.pyplot as plt
 
     if ax is not None:
-        return ax.get_figure(root=True), ax  # type: ignore[return-value]
+        return root_figure(ax), ax
     width = max(1.0 + 0.21 * n_labels, 3.6) if n_labels <= _MOST_NAMES else 5.0
     width += 2.4 * legend
     return plt.subplots(figsize=(width, 3.6), layout="constrained")

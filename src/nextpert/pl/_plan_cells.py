@@ -17,6 +17,7 @@ from nextpert.pl._figure import (
     finish,
     logarithmic,
     read_to_draw,
+    root_figure,
 )
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def plan_cells(
         _draw(ax, panels[0], stored)
         ax.set_xlabel("cells a perturbation", fontsize=9)
         _legend(ax, stored)
-        figure: Any = ax.get_figure(root=True)
+        figure = root_figure(ax)
         return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
     figure, axes = _figure(panels, stored)
     return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=True)

@@ -15,6 +15,7 @@ from nextpert.pl._figure import (
     finish,
     font_size,
     read_to_draw,
+    root_figure,
     row_height,
     unit_of_distance,
 )
@@ -103,7 +104,7 @@ def plan_screen(
     if ax is not None:
         _draw_distances(ax, table, stored)
         ax.legend(handles=_handles(table), frameon=False, fontsize=8)
-        figure: Any = ax.get_figure(root=True)
+        figure = root_figure(ax)
         return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
     replayed = replay_key is not None and replay_key in adata.uns
     figure, axes = _figure(len(table), replayed)

@@ -19,6 +19,7 @@ from nextpert.pl._figure import (
     finish,
     panel_grid,
     read_to_draw,
+    root_figure,
 )
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def replay(
         ax.set_xlabel("plates", fontsize=TEXT)
         ax.set_ylabel(_label(), fontsize=TEXT)
         _name_lines(ax)
-        figure: Any = ax.get_figure(root=True)
+        figure = root_figure(ax)
         return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
     figure, axes = _figure(names, table, lines, n_cols)
     return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=True)
@@ -248,7 +249,7 @@ def _style(criterion: str) -> dict[str, Any]:
 
 def _name_lines(panel: Axes) -> None:
     """Write the name of every line beside its end, apart from each other."""
-    figure: Any = panel.get_figure(root=True)
+    figure = root_figure(panel)
     low, high = panel.get_ylim()
     # Of lines of text, in units of the y axis.
     inches = panel.get_window_extent().height / figure.dpi

@@ -16,6 +16,7 @@ from nextpert.pl._figure import (
     finish,
     font_size,
     read_to_draw,
+    root_figure,
     row_height,
     unit_of_distance,
 )
@@ -113,7 +114,7 @@ def _axes(ax: Axes | None, n: int) -> tuple[Figure, Axes]:
     import matplotlib.pyplot as plt
 
     if ax is not None:
-        return ax.get_figure(root=True), ax  # type: ignore[return-value]
+        return root_figure(ax), ax
     height = _AROUND + n * row_height(n, 0.21, _AROUND)
     return plt.subplots(figsize=(5.6, max(2.6, height)), layout="constrained")
 

@@ -14,7 +14,7 @@ from nextpert.core.cells._sound import require_sound
 from nextpert.pl._dag.arcs import draw_arcs, known_arcs
 from nextpert.pl._dag.direct_targets import draw_direct_targets, read_direct_targets
 from nextpert.pl._dag.modules import draw_modules, read_modules
-from nextpert.pl._figure import BLACK, LIGHT, SCREEN, SMALL, TEXT, finish, font_size
+from nextpert.pl._figure import BLACK, LIGHT, SCREEN, SMALL, TEXT, finish, font_size, root_figure
 
 if TYPE_CHECKING:
     import os
@@ -214,8 +214,8 @@ def _text_below(panel: Axes, apart: list[str]) -> str:
     text = "genes in topological order: causes left, effects right"
     if not apart:
         return text
-    figure = panel.get_figure(root=True)
-    inches = max(panel.get_window_extent().width / figure.dpi, 3.6)  # type: ignore[union-attr]
+    figure = root_figure(panel)
+    inches = max(panel.get_window_extent().width / figure.dpi, 3.6)
     letters = int(72 * inches / (0.56 * SMALL))
     plural = "s" * (len(apart) > 1)
     told, names = f"{len(apart)} gene{plural} without arcs: ", list(apart)
@@ -274,7 +274,7 @@ def _axes(ax: Axes | None, n_columns: int, inches_below: float) -> tuple[Figure,
     import matplotlib.pyplot as plt
 
     if ax is not None:
-        return ax.get_figure(root=True), ax  # type: ignore[return-value]
+        return root_figure(ax), ax
     width = max(2.0 + _column(n_columns) * n_columns, 4.0)
     height = min(max(0.5 * width, 3.4) + inches_below, SCREEN)
     return plt.subplots(figsize=(width, height), layout="constrained")
@@ -328,8 +328,8 @@ def _heights(panel: Axes, arcs: float, text: str, inches_below: float) -> tuple[
     """Return half the height of the band of names, and that below it, in units of the y axis."""
     texts = [text.get_text() for text in panel.texts]
     names = _inches(texts, _font_size(len(texts)))
-    figure = panel.get_figure(root=True)
-    height = panel.get_window_extent().height / figure.dpi  # type: ignore[union-attr]
+    figure = root_figure(panel)
+    height = panel.get_window_extent().height / figure.dpi
     height -= _LINE * text.count("\n")
     share = min((names + inches_below) / height, 0.6)
     unit = arcs * share / (1 - share) / (names + inches_below)  # of one inch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nextpert._adata import check_arguments
 from nextpert.core._checks import require_count
 from nextpert.pl._diagnose import panels
-from nextpert.pl._figure import SCREEN, finish, read_to_draw, row_height
+from nextpert.pl._figure import SCREEN, finish, read_to_draw, root_figure, row_height
 
 if TYPE_CHECKING:
     import os
@@ -84,7 +84,7 @@ def diagnose(
     n_all = len(stored["perturbations"])
     if ax is not None:
         panels.draw_errors(ax, table, n_all)
-        figure: Any = ax.get_figure(root=True)
+        figure = root_figure(ax)
         return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
     experts, shares, held = (
         stored["experts"],

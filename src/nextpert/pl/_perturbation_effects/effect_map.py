@@ -8,7 +8,7 @@ import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from nextpert._adata.effects import CLEAR_SIGN
-from nextpert.pl._figure import BLACK, BLUE, ORANGE, font_size
+from nextpert.pl._figure import BLACK, BLUE, ORANGE, font_size, root_figure
 from nextpert.pl._perturbation_effects.intervals import with_cells
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def draw_map(
                     fontsize=9)  # fmt: skip
     beside = panel.inset_axes((1.02, 0.0, 0.16 / (cell[0] * len(columns)), 1.0))
     beyond = "both" if np.abs(effect).max() > limit else "neither"
-    figure: Any = panel.get_figure(root=True)
+    figure = root_figure(panel)
     bar = figure.colorbar(image, cax=beside, extend=beyond)
     bar.set_label("effect\n(log-normalised expression)", fontsize=8)
     bar.ax.tick_params(labelsize=7)

@@ -8,7 +8,7 @@ import numpy as np
 
 from nextpert._adata import check_arguments, closest, in_order, list_names
 from nextpert.core._checks import require_count
-from nextpert.pl._figure import SCREEN, finish, read_to_draw, row_height
+from nextpert.pl._figure import SCREEN, finish, read_to_draw, root_figure, row_height
 from nextpert.pl._perturbation_effects.effect_map import draw_map
 from nextpert.pl._perturbation_effects.intervals import draw_intervals
 
@@ -128,5 +128,5 @@ def _axes(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
     import matplotlib.pyplot as plt
 
     if ax is not None:
-        return ax.get_figure(root=True), ax  # type: ignore[return-value]
+        return root_figure(ax), ax
     return plt.subplots(figsize=size, layout="constrained")
