@@ -30,6 +30,7 @@ extensions = [
     "sphinxcontrib.bibtex",
     "sphinx_copybutton",
     "sphinx_design",
+    "function_links",
     "made_pages",
     "mathml",
 ]
