@@ -162,7 +162,9 @@ def test_a_disk_that_takes_no_more(most, late, screen, small_screen):
     assert "nextpert: error: " in done.stderr
     assert "Traceback" not in done.stderr
     assert ("make room there" in done.stderr) != late
-    assert len(done.stderr.splitlines()) <= 3, "HDF5 says nothing of its own"
+    # Not counted: an old matplotlib tells which outdated names of pyparsing it uses.
+    told = [line for line in done.stderr.splitlines() if ".mplstyle: " not in line]
+    assert len(told) <= 3, "HDF5 says nothing of its own"
     assert list(screen.parent.iterdir()) == [screen]
 
 
