@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
 
 import nextpert as npt
 from nextpert.pl import dag
@@ -135,7 +136,9 @@ def test_names_overlap_neither_each_other_nor_arcs(n_genes, overlaps):
 def _tiles(ax):
     """Return the colour of the tile behind every name that has one."""
     names = {text.get_position()[0]: text.get_text() for text in ax.texts}
-    tiles = [p for p in ax.patches if p.get_width() == 1 and p.get_zorder() == 1]
+    # Bands across the whole plot are no rectangles in matplotlib before 3.9.
+    patches = [p for p in ax.patches if isinstance(p, Rectangle)]
+    tiles = [p for p in patches if p.get_width() == 1 and p.get_zorder() == 1]
     return {names[tile.get_x() + 0.5]: (tile.get_facecolor(), tile.get_hatch()) for tile in tiles}
 
 
