@@ -34,7 +34,7 @@ def write(path: Path, n_cells: int, n_genes: int, n_environments: int) -> sp.csr
     """Write the file; return the block that it repeats."""
     rng = np.random.default_rng(0)
     n = min(_BLOCK, n_cells)
-    block = sp.random_array((n, n_genes), density=_SHARE, format="csr", rng=rng)
+    block = sp.random_array((n, n_genes), density=_SHARE, format="csr", random_state=rng)
     block.data = np.log1p(rng.poisson(1, block.nnz) + 1).astype(np.float32)
     block.sort_indices()
     times = n_cells // n

@@ -75,7 +75,7 @@ def sum_up(n_environments: int, n_genes: int, n_cells: int, seed: int = 0) -> Su
     rows = block_rows(n_genes, n_environments)  # as a screen is read
     for start in range(0, n_cells, rows):
         n = min(rows, n_cells - start)
-        block = sp.random_array((n, n_genes), density=_SHARE, format="csr", rng=rng)
+        block = sp.random_array((n, n_genes), density=_SHARE, format="csr", random_state=rng)
         block.sort_indices()
         groups = rng.integers(n_environments, size=n)
         begin = time.process_time()
