@@ -113,7 +113,7 @@ def test_results_of_other_cells_are_named(found):
     assert note.endswith("run again: the ranking.")
     found["dag_blr"]["cells"] = {"labels": "x", "values": "y"}
     (note,) = (note for note in verdict_of(found).notes if "other cells" in note)
-    assert note.endswith("run again: the plate and the ranking.")
+    assert note.endswith("run again: the plate, the ranking, the effects, the diagnostics.")
 
 
 def test_two_targets_are_told(found):

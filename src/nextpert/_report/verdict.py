@@ -187,11 +187,17 @@ def _stale(found: Found) -> list[str]:
     if "dag_blr" not in found:
         return []
     fitted = " ".join(str(part) for part in dict(found["dag_blr"].get("cells", {})).values())
+    called = {
+        "plan": "the plate",
+        "design": "the ranking",
+        "perturbation_effects": "the effects",
+        "diagnosis": "the diagnostics",
+    }
     old = [
-        {"plan": "the plate", "design": "the ranking"}[name]
-        for name in ("plan", "design")
-        if name in found and str(found[name].get("cells", fitted)) != fitted
+        name
+        for key, name in called.items()
+        if key in found and str(found[key].get("cells", fitted)) != fitted
     ]
     if not old:
         return []
-    return [f"Made from other cells than the present fit, so run again: {' and '.join(old)}."]
+    return [f"Made from other cells than the present fit, so run again: {', '.join(old)}."]

@@ -96,7 +96,7 @@ def diagnose(
           ``coverage_unseen_clear``; with guides or batches ``error_guides``,
           ``error_guides_nothing``, ``coverage_guides`` and the same of ``batches``. Coverage is
           that of 90 % intervals; NaN stands for what was not judged.
-        - ``params``.
+        - ``cells``, the fingerprint of the fit's cells; ``params``.
 
     Raises
     ------
@@ -179,6 +179,7 @@ def diagnose(
         "summary": q.summary_table(rows),
         "experts": experts,
         "perturbations": table,
+        "cells": fit.cells,
         "params": {"posterior_key": posterior_key, "rng": _adata.seed_of(rng)},
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)

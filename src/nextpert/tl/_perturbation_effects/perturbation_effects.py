@@ -81,7 +81,7 @@ def perturbation_effects(
           ``share_from_cells`` (0 to 1, what share of the cells' departure from the expectation is
           believed) and ``cells_mean`` (plain difference of means; NaN without cells, and with
           exact shifts). Also ``perturbations``, ``genes``, ``in_graph`` (whether a gene is of the
-          panel), ``n_cells`` and ``params``.
+          panel), ``n_cells``; ``cells``, the fingerprint of the fit's cells; ``params``.
 
     Raises
     ------
@@ -135,6 +135,7 @@ def perturbation_effects(
         "genes": _adata.strings(chosen),
         "in_graph": in_graph,
         "n_cells": wanted.n_cells,
+        "cells": fit.cells,
         "params": params,
     }
     return _adata.write_results(adata, uns={key_added: stored}, copy=copy)
