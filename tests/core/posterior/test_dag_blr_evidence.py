@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy import stats
 
 from nextpert.core import Dag, DagBlr, Moments
+from nextpert.core.posterior._evidence import gap_terms
 
 
 def environments(parents, cells, intercept, rng):
@@ -114,3 +116,17 @@ def test_evidence_by_quadrature_over_weight_and_noise():
     leaf = leaf * stats.norm.pdf(weight[:, None], scale=np.sqrt(0.6 * v))
     second = step_w @ leaf @ (step_v * prior)
     np.testing.assert_allclose(blr.log_evidence(), np.log(first) + np.log(second), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [2.01, 2.5, 3.0, 40.0])
+def test_terms_of_the_gap_by_the_moments_of_noise_variances(shape):
+    rate = np.array([0.1, 3.0])
+    mean, variance = stats.invgamma(shape, scale=rate).stats("mv")
+    e, kappa = gap_terms(np.full(2, shape), rate)
+    np.testing.assert_allclose(e, mean, rtol=1e-10)
+    np.testing.assert_allclose(kappa, 2 * (mean**2 + variance) + variance, rtol=1e-10)
+
+
+def test_there_are_none_at_the_shape_at_which_variances_vary_without_end():
+    with pytest.raises(ValueError, match="shape <= 2"):
+        gap_terms(np.array([3.0, 2.0]), np.ones(2))
