@@ -159,6 +159,36 @@ def test_one_sided_box_against_the_best_of_200_searches(seed):
     assert found - best <= 1e-3 * gain
 
 
+class Kinked:
+    """The largest of several departures, above a floor; counts the looks at many shifts."""
+
+    n_nodes, looks = 6, 0
+
+    def __init__(self, floor):
+        rng = np.random.default_rng(0)
+        self.floor, self.mix, self.about = floor, rng.normal(size=(9, 6)), rng.normal(size=9)
+
+    def values(self, shifts):
+        self.looks += len(shifts) > 1
+        return self.floor + np.abs(shifts @ self.mix.T - self.about).max(axis=1)
+
+    def value(self, shift):
+        return float(self.values(shift[None])[0])
+
+    def value_and_grad(self, shift):
+        off = self.mix @ shift - self.about
+        k = int(np.abs(off).argmax())
+        return self.floor + abs(off[k]), np.sign(off[k]) * self.mix[k]
+
+
+@pytest.mark.parametrize("floor", [0.0, 1e5])
+def test_a_search_goes_on_from_kinks_however_high_the_floor(floor):
+    kinked, start = Kinked(floor), np.zeros(6)
+    shift, value = Box(-1, 1)._stir(kinked, start, kinked.value(start), np.random.default_rng(0))
+    assert value == kinked.value(shift)
+    assert kinked.looks > 2
+
+
 def test_box_moments_projection_and_errors():
     rng = np.random.default_rng(2)
     low, high = np.array([-1.0, 0.0, 2.0]), np.array([1.0, 0.5, 2.0])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import linprog, minimize
 
 from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.plan import allocation
 from nextpert.core.plan._plate_criterion import PlateCriterion
-from nextpert.core.plan.allocation import allocate_cells
+from nextpert.core.plan.allocation import Limits, allocate_cells
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
 from nextpert.core.predict.goal import Goal
 
@@ -157,3 +157,20 @@ def test_many_candidates_by_scaling_and_by_newton_steps(spare, n_cells, pools, m
     monkeypatch.setattr(allocation, "_FEW", 1000)
     best = allocate_cells(blr, known, target, n_cells, tolerance=1e-8)
     assert best.value * (1 - 1e-8) <= found.value <= best.value * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_cheapest_cells_by_a_linear_program(seed):
+    rng = np.random.default_rng(seed)
+    m = int(rng.integers(1, 8))
+    cost, least = rng.uniform(0.3, 3, m), rng.random(m) * (rng.random(m) < 0.5)
+    most = least + rng.uniform(0, 5, m)
+    budget = float(cost @ least + rng.uniform(0, 1) * (cost @ (most - least)))
+    if seed % 3 == 0:  # nothing to spare, but for rounding either way
+        budget = float(cost @ least) * (1 + rng.choice([-1, 1]) * 1e-15)
+    slopes = -rng.random(m)
+    cells = Limits(cost, least, most, budget).cheapest(slopes)
+    assert (cells >= least).all()
+    assert (cells <= most).all()
+    best = linprog(slopes, cost[None], [budget + 1e-9], bounds=np.column_stack([least, most])).fun
+    assert slopes @ cells == pytest.approx(best, rel=1e-6)

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.optimize import linprog
 
 from nextpert.core.plan._plate_criterion import PlateCriterion
 from nextpert.core.plan._spend_kernel import spend
@@ -123,3 +124,45 @@ def test_cells_at_a_price_and_the_best_plates_by_search():
         for share, some, n in mixed
         for j, x in zip(some, n, strict=True)
     ) == pytest.approx(found, rel=1e-4)  # fmt: skip
+
+
+def mixed_by_grid(gain, wells, room, points=60):
+    """The most that mixtures of plates of two wells gain: a linear program over a grid of them."""
+    gains, totals = [], []
+    for i, j in itertools.combinations(range(len(room)), 2):
+        ni, nj = np.meshgrid(
+            *(np.linspace(wells.least, room[k], points) for k in (i, j)), indexing="ij"
+        )
+        gains.append(gain(i, ni.ravel()) + gain(j, nj.ravel()))
+        totals.append((ni + nj).ravel())
+    gains, totals = np.concatenate(gains), np.concatenate(totals)
+    ones = np.ones((1, len(gains)))
+    return -linprog(-gains, totals[None], [wells.n_cells], ones, [1.0]).fun
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_best_mixture_of_plates_by_a_linear_program(seed):
+    """Few cells are best spent on two candidates soon known, many on two that are never."""
+    rng = np.random.default_rng(seed)
+    falls = np.array([[3.0], [2.5], [0.2], [0.18]]) * rng.uniform(0.9, 1.1, (4, 1))
+    spare = np.array([[1.0], [1.0], [0.0], [0.0]])
+    wells = Wells(2, 12.0, 1.0, np.array([50.0, 50.0, 50.0, 9.0]))
+    room = np.array([11.0, 11.0, 11.0, 9.0])  # the other well has a cell at least
+
+    def gain(j, n):
+        return falls[j, 0] * n / (1 + n * spare[j, 0])
+
+    found, mixed = _best_plates(falls.T, spare, np.zeros(4), wells)
+    best = mixed_by_grid(gain, wells, room)
+    assert best * (1 - 1e-9) <= found <= best * (1 + 2e-3)
+    assert all((n <= room[some]).all() for _, some, n in mixed)
+
+
+def test_two_plates_are_mixed_such_that_all_cells_are_spent():
+    """Each cell of a candidate is worth the same: it takes the least or the most it may."""
+    falls = np.array([[2.0, 1.0, 0.5]])
+    wells = Wells(2, 40.0, 2.0, np.full(3, 30.0))
+    found, mixed = _best_plates(falls, np.zeros((3, 1)), np.zeros(3), wells)
+    assert found == pytest.approx(30 * 2.0 + 10 * 1.0, rel=1e-6)
+    assert sorted(n.sum() for _, _, n in mixed) == [32, 60]
+    assert sum(share * n.sum() for share, _, n in mixed) == pytest.approx(40, rel=1e-9)

@@ -177,6 +177,21 @@ def test_exchanges_find_what_equal_wells_miss(pools):
     assert sum(gain > 0.01 for gain in gains) >= 3
 
 
+@pytest.mark.parametrize("seed", [26, 33])
+def test_exchanges_are_tried_where_the_bound_leaves_room(seed, pools, monkeypatch):
+    blr, known, target, _ = pools.one(seed)
+    known = ShiftPosterior.exact(known.prior)
+    criterion = PlateCriterion(blr, known, target, 200)
+    greedy = fill_wells(criterion, [], np.ones(known.n_perturbations, dtype=bool), 2, 100)
+    alone = whole_plate(blr, known, target, 2, 200, least=5, chosen=greedy).value
+    monkeypatch.setattr(f"{whole_plate.__module__}.bound_plates", lambda *_: 0.9 * alone)
+    within, beyond = (
+        whole_plate(blr, known, target, 2, 200, least=5, tolerance=t).value for t in (0.101, 0.099)
+    )
+    assert within == alone
+    assert beyond < 0.99 * alone
+
+
 def test_a_bound_above_the_value_by_rounding_leaves_nothing_to_gain():
     nothing = np.empty(0, np.int64)
     assert WholePlate(nothing, nothing, 1.0, 1 + 1e-12, 0.5).within == 0

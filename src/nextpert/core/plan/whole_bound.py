@@ -150,7 +150,7 @@ def _cheapest(
     """Return the price at which all cells are spent, and the plates on both sides of it, mixed."""
     high = float(falls.sum(axis=1).max(initial=0.0))
     low = 1e-9 * high
-    if high <= 0 or at(low)[2][: wells.size].sum() <= wells.n_cells:
+    if at(low)[2][: wells.size].sum() <= wells.n_cells:
         low = high = 0.0  # wells are full
     for _ in range(_HALVINGS if high > 0 else 0):
         middle = float(np.sqrt(low * high))
