@@ -44,6 +44,8 @@ EARLY = [
     ((*DEMO, "--target-file", "PAIRS"), "--target-file MYC", "'STK3' is not a number"),
     ((*DEMO, "--target-file", "AGAIN"), "--target-file names MYC more than once"),
     ((*DEMO, "--target-file", "ABSENT"), "--target-file", "NOPE"),
+    ((*DEMO, "--target-file", "TOMLOUTSIDE"), "--target-file", "NOPE"),
+    ((*DEMO, "--target-file", "TOMLLABEL"), "--target-file", "MYCC", "matches: MYC"),
     ((*DEMO, "--target", "MYC", "--control", "ctrl"), "No control cells", "'ctrl'"),
     ((*DEMO, "--target", "MYC", "--perturbation-key", "guide"), "'guide'", "--perturbation-key"),
     ((*DEMO, "--target", "MYC", "--layer", "lognrom"), "'lognrom'", "matches: lognorm"),
@@ -108,6 +110,14 @@ EARLY = [
     (("design", "FITTED", "--target", "MYCC"), "Target not found", "MYCC", "matches: MYC"),
     (("design", "FITTED", "--target-mean", "MYD=1"), "MYD", "matches: MYC"),
     (("design", "FITTED", "--target-group", "bach", "a"), "'bach'", "batch"),
+    (("design", "FITTED", "--target-file", "absent.toml"), "--target-file", "no file"),
+    (("design", "FITTED", "--target-file", "TOMLBROKEN"), "--target-file", "no TOML file"),
+    (("design", "FITTED", "--target-file", "TOMLKEY"), "--target-file", "wieghts", "weights"),
+    (("design", "FITTED", "--target-file", "TOMLMARGIN"), "as margin is how far", "away_from"),
+    (("design", "FITTED", "--target-file", "TOMLOUTSIDE"), "signature", "NOPE"),
+    (("plan", "FITTED", "--target-file", "TOMLLABEL"), "MYCC", "matches: MYC"),
+    (("replay", "FITTED", "--targets", "TOMLKEY"), "--targets", "wieghts", "weights"),
+    (("replay", "FITTED", "--targets", "absent.toml"), "--targets", "no file"),
     ((*DESIGN, "--candidates", "NOPE"), "'NOPE'", "panel"),
     ((*DESIGN, "--candidates", "MYC", "HS3"), "'HS3'"),
     ((*DESIGN, "--candidates", "MYC+NOPE"), "'MYC+NOPE'", "panel"),
@@ -182,6 +192,11 @@ TEXTS = {
     "FOREIGN": "p,NOPE\nMYC,-1\n",
     "INFINITE": "p,MYC\nSTK3,-inf\n",
     "ROWTWICE": "p,MYC\nSTK3,-1\nSTK3,-2\n",
+    "TOMLBROKEN": "state = MYC\n",
+    "TOMLKEY": 'state = "MYC"\nwieghts = ["MYC"]\n',
+    "TOMLMARGIN": 'state = "MYC"\nmargin = 1\n',
+    "TOMLOUTSIDE": "[signature]\nNOPE = 1\n",
+    "TOMLLABEL": 'state = ["MYC", ["MYCC"], "STK3"]\n',
 }
 SCREENS = {"SCREEN", "TWICE", "CONSTANT", "NAN", "ROUNDS", "READY", "COUNTS", "ZEROS"}
 
@@ -194,7 +209,7 @@ def places(_small_screen, _fitted, tmp_path_factory):
 
     def make(word):
         if word in TEXTS:
-            path = folder / f"{word.lower()}.csv"
+            path = folder / f"{word.lower()}.{'toml' if word.startswith('TOML') else 'csv'}"
             path.write_text(TEXTS[word])
         elif word == "CUT":
             path = folder / "cut.h5ad"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 
 import nextpert as npt
 from nextpert.cli import main
+from nextpert.cli._read import read_target
 from nextpert.cli._report import format_ranking
 from nextpert.cli._steps import STEPS
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
@@ -81,6 +84,42 @@ CALLS = {
     ),
     "diagnose": (["--seed", "2"], {"rng": 2}),
 }  # fmt: skip
+# What is wanted as a file, the example of the guide, and what Python takes for it.
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "command_line.md"
+WANTED = npt.Target(
+    state=("batch", "a"),
+    signature={"STK3": -1, "GATA1": 0.5},
+    at_most={"OXR1": 1.5},
+    away_from=["MYC", "MYC+OXR1"],
+    margin=0.1,
+    weights={"STK3": 2, "GATA1": 1, "OXR1": 0.5},
+    distance="noise",
+)
+IN_A_FILE = [
+    ("design", ["--target-file", "wanted.toml", "--n-samples", "20"],
+     {"target": WANTED, "n_samples": 20}),
+    ("plan",
+     ["--target-file", "wanted.toml", "--n-perturbations", "2", "--n-cells", "200", "--n-samples",
+      "50"],
+     {"target": WANTED, "n_perturbations": 2, "n_cells": 200, "n_samples": 50}),
+    ("replay", ["--targets", "STK3", "wanted.toml", "--n-rounds", "1", "--n-repeats", "2",
+                "--criteria", "random"],
+     {"targets": ["STK3", WANTED], "n_rounds": 1, "n_repeats": 2, "criteria": ["random"]}),
+]  # fmt: skip
+RUNS = [*((step, *call) for step, call in CALLS.items()), *IN_A_FILE]
+
+
+def ids(value):
+    return f"{value} " if isinstance(value, str) else "file" if "wanted.toml" in value else ""
+
+
+@pytest.fixture
+def place(fitted, monkeypatch):
+    """A folder with the screen and the guide's file of a target, where commands run."""
+    monkeypatch.chdir(fitted.parent)
+    (text,) = re.findall(r"```toml\n(# wanted.toml\n.*?)```", GUIDE.read_text(), re.S)
+    Path("wanted.toml").write_text(text)
+    return fitted.parent
 
 
 def run(step, *words):
@@ -91,11 +130,13 @@ def test_all_steps_are_here():
     assert set(QUICK) == set(CALLS) == set(STEPS)
 
 
-@pytest.mark.parametrize("step", QUICK)
-def test_a_run_tells_its_results_and_repeats_itself(step, fitted, capsys):
+@pytest.mark.parametrize(("step", "options", "arguments"), RUNS, ids=ids)
+def test_a_run_tells_its_results_and_repeats_itself(
+    step, options, arguments, fitted, place, capsys
+):
     """The file of settings alone gives the same bits: the screen, the table, what is told."""
-    options, columns = CALLS[step][0], QUICK[step][1]
-    out, table = fitted.parent / f"{step}.h5ad", fitted.parent / f"{step}.csv"
+    columns = QUICK[step][1]
+    out, table = place / f"{step}.h5ad", place / f"{step}.csv"
     files = ["--out", out, "--table", table]
     assert run(step, fitted, *options, *files, "--json") == 0
     told = capsys.readouterr().out
@@ -117,14 +158,13 @@ def test_a_run_tells_its_results_and_repeats_itself(step, fitted, capsys):
 
 
 @pytest.mark.filterwarnings("ignore:Perturbations left out", "ignore:Variances")
-@pytest.mark.parametrize("step", CALLS)
-def test_options_reach_the_function(step, fitted, assert_same_adata):
-    options, arguments = CALLS[step]
+@pytest.mark.parametrize(("step", "options", "arguments"), RUNS, ids=ids)
+def test_options_reach_the_function(step, options, arguments, fitted, place, assert_same_adata):
     expected = ad.read_h5ad(fitted)
-    out = fitted.parent / "found.h5ad"
+    out = place / "found.h5ad"
     assert run(step, fitted, *options, "--out", out) == 0
-    place, name = STEPS[step].function.split(".")
-    getattr(getattr(npt, place), name)(expected, **arguments)
+    room, name = STEPS[step].function.split(".")
+    getattr(getattr(npt, room), name)(expected, **arguments)
     expected.strings_to_categoricals()
     expected.write_h5ad(fitted.parent / "expected.h5ad")
     found = ad.read_h5ad(out)
@@ -161,6 +201,27 @@ def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
         "forbidden": [("STK3", "MYC")], "tiers": {"MYC": 0.0, "STK3": 1.5},
     }  # fmt: skip
     assert got["prior_network"].to_numpy().tolist() == [["MYC", "GATA1", 2]]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('state = "MYC"', {"state": "MYC"}),
+        ('state = ["day", 7]', {"state": ("day", "7")}),
+        ('state = ["A", "B", "C"]\nshares = [1, 2, 3]',
+         {"state": list("ABC"), "shares": [1, 2, 3]}),
+        ('state = [["A"], ["B"]]', {"state": ["A", "B"]}),
+        ('state = [["day", "7"], {A = 1.5}]', {"state": [("day", "7"), {"A": 1.5}]}),
+        ("[state]\nA = 1.5\nB = 0", {"state": {"A": 1.5, "B": 0}}),
+        ('away_from = [["A"], ["day", "7"]]\n[at_least]\nA = 1',
+         {"away_from": ["A", ("day", "7")], "at_least": {"A": 1}}),
+        ('weights = ["A", "B"]\npenalty = 2.0\n[signature]\nA = -1',
+         {"weights": ["A", "B"], "penalty": 2.0, "signature": {"A": -1}}),
+    ],
+)  # fmt: skip
+def test_targets_in_files(text, expected, tmp_path):
+    (tmp_path / "x.toml").write_text(text)
+    assert repr(read_target(tmp_path / "x.toml", "--x")) == repr(npt.Target(**expected))
 
 
 def test_shifts_and_effects_in_files(fitted, tmp_path):

@@ -205,13 +205,21 @@ def columns_of(target: Any) -> list[str]:
     >>> columns_of(Target(state=["STAT1", ("cell_type", "memory")], away_from=("day", 7)))
     ['cell_type', 'day']
     """
-    given = as_target(target)
-    states = [
-        each
-        for part in (given.state, given.away_from)
-        for each in (part if isinstance(part, list) else [part])
-    ]
+    states = states_of(as_target(target))
     return list(dict.fromkeys(str(each[0]) for each in states if isinstance(each, tuple)))
+
+
+def states_of(target: Target) -> list[State]:
+    """Return the states that are wanted, and those to stay away from.
+
+    Examples
+    --------
+    >>> from nextpert._adata.target import Target, states_of
+    >>> states_of(Target(state=["STAT1", ("cell_type", "memory")], away_from="TOX"))
+    ['STAT1', ('cell_type', 'memory'), 'TOX']
+    """
+    parts = (part for part in (target.state, target.away_from) if part is not None)
+    return [each for part in parts for each in (part if isinstance(part, list) else [part])]
 
 
 def cell_variance(

@@ -33,7 +33,10 @@ _SAYS = {
     "target": "The mean under this perturbation.",
     "target_group": "The mean of the cells whose column KEY of obs is VALUE.",
     "target_mean": "GENE=MEAN ...: wanted means, log-normalised; other genes keep theirs.",
-    "target_file": "The same from a csv file with the columns gene, mean.",
+    "target_file": "The same from a csv file with the columns gene, mean; or more from FILE.toml, "
+    "by the names of nextpert.Target: state, signature, at_most, away_from, weights, distance ...",
+    "targets": "Perturbations whose states are to be reached, or FILE.toml as for --target-file. "
+    "By default every candidate that lies three standard errors or more off the control cells.",
     "before": "Prior knowledge, a csv file: earlier, later (no path leads back).",
     "tiers": "Prior knowledge, a csv file: gene, tier (a number, the most upstream first).",
     "required": "Prior knowledge, a csv file of arcs the graph must have: parent, child.",

@@ -13,7 +13,7 @@ from nextpert.cli._report import describe_ranking, show_ranking
 from nextpert.cli._results import summary_of, table_of
 from nextpert.cli._run import COMMANDS, call, check_show, note_command, stage, tell_json
 from nextpert.cli._settings import settings
-from nextpert.cli._values import read_target, value
+from nextpert.cli._values import read_target, target_options, value
 from nextpert.cli._warm import compiling_ahead
 
 if TYPE_CHECKING:
@@ -64,12 +64,11 @@ def run_demo(job: Job) -> None:
 def _read(job: Job) -> tuple[AnnData, Any, str | None]:
     """Return the screen, the wanted state, and the unseen knockout behind it if simulated."""
     options = job.options
-    named = [options[x] for x in ("target", "target_group", "target_mean", "target_file")]
     if options["data"] is None:
         from nextpert.cli._simulated import unseen_target
         from nextpert.datasets import simulated_screen
 
-        if any(x is not None for x in named):
+        if target_options(options):
             message = "The simulated screen has its own target: give --data FILE.h5ad as well."
             raise ValueError(message)
         adata = simulated_screen(rng=options["rng"])
@@ -104,21 +103,23 @@ def _refuse_again(job: Job, given: dict[str, Any]) -> None:
 def _check_target(adata: AnnData, target: Any, options: dict[str, Any]) -> None:
     """Raise where the target is not of this screen, before the graph is learned."""
     from nextpert import _adata
-    from nextpert._adata import read_roles
+    from nextpert._adata.target import as_target, states_of
 
-    roles = read_roles(adata)
-    if isinstance(target, str):
-        _adata.read_labels(adata, roles.perturbation_key).require([target], "--target")
-        if target == roles.control:
-            message = f"--target {target} is the control state itself: nothing to reach."
-            raise ValueError(message)
-    elif isinstance(target, tuple):
-        groups = _adata.read_labels(adata, target[0], argument="--target-group")
-        groups.require([target[1]], "--target-group")
-    else:
-        option = "--target-file" if options["target_file"] is not None else "--target-mean"
-        panel = _adata.measured_genes(adata, options["gene_symbols"])
-        _adata.panel_index(target, panel, option)
+    roles, given = _adata.read_roles(adata), as_target(target)
+    (option,) = target_options(options)
+    if target == roles.control:
+        message = f"{option} {target} is the control state itself: nothing to reach."
+        raise ValueError(message)
+    tables = [given.signature, given.at_least, given.at_most, given.weights]
+    for state in states_of(given):
+        if isinstance(state, str | tuple):
+            key, value = (roles.perturbation_key, state) if isinstance(state, str) else state
+            _adata.read_labels(adata, key, argument=option).require([value], option)
+        else:
+            tables.append(state)
+    panel = _adata.measured_genes(adata, options["gene_symbols"])
+    for table in tables:
+        _adata.panel_index(table if table is not None else (), panel, option)
 
 
 def _analyse(adata: AnnData, target: Any, options: dict[str, Any], hidden: str | None) -> None:

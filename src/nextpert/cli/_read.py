@@ -1,8 +1,9 @@
-"""Reading what the command is given: the screen, and tables in csv files."""
+"""Reading what the command is given: the screen, targets, and tables in csv files."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from anndata import AnnData
+
+    from nextpert import Target
 
 
 def read_screen(path: Path, option: str = "") -> AnnData:
@@ -96,6 +99,45 @@ def read_numbers(path: Path | None, option: str) -> dict[str, float] | None:
     """Return the rows of a csv file with a header and the columns name, number."""
     pairs = read_pairs(path, option)
     return None if pairs is None else by_name(pairs, option)
+
+
+def read_target(path: Path, option: str) -> Target:
+    """Return what a TOML file wants: its keys are the fields of :class:`nextpert.Target`."""
+    import tomllib
+
+    from nextpert import Target
+    from nextpert._adata import closest
+
+    require_file(path, option)
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        message = f"{option}: {str(path)!r} is no TOML file ({error})."
+        raise ValueError(message) from error
+    known = [field.name for field in fields(Target)]
+    if unknown := [name for name in given if name not in known]:
+        message = (
+            f"{option}: {str(path)!r} says {', '.join(unknown)}, which no target has."
+            f"{closest(unknown, known)} Choose from {', '.join(known)}."
+        )
+        raise ValueError(message)
+    states = {name: _states(given[name]) for name in ("state", "away_from") if name in given}
+    try:
+        return Target(**given | states)
+    except (TypeError, ValueError) as error:
+        message = f"{option}: {str(path)!r} is no target, as {error}"
+        raise ValueError(message) from error
+
+
+def _states(given: Any) -> Any:
+    """Return a state: two words are column and value of a group, other lists hold several."""
+    if not isinstance(given, list):
+        return given
+    if len(given) == 2 and not any(isinstance(part, list | dict) for part in given):
+        return tuple(map(str, given))
+    return [
+        part[0] if isinstance(part, list) and len(part) == 1 else _states(part) for part in given
+    ]
 
 
 def require_screen(path: Path, option: str = "") -> None:

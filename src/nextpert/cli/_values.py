@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextpert.cli import _read as read
+from nextpert.cli._signature import EXPANDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from nextpert import Target
     from nextpert.cli._steps import Step
 
 _PRIOR = {
@@ -55,10 +57,9 @@ def value(name: str, given: Any) -> Any:
     return _READERS[name](given, option) if name in _READERS else given
 
 
-def read_target(options: Mapping[str, Any]) -> str | tuple[str, str] | dict[str, float]:
+def read_target(options: Mapping[str, Any]) -> str | tuple[str, str] | dict[str, float] | Target:
     """Return the wanted state as :func:`nextpert.tl.design_interventions` takes it."""
-    kinds = ("target", "target_group", "target_mean", "target_file")
-    named = [f"--{kind.replace('_', '-')}" for kind in kinds if options[kind] is not None]
+    named = target_options(options)
     if len(named) != 1:
         given = f"{' and '.join(named)} are not allowed together" if named else "none is named"
         message = f"Name one wanted state, such as with --target NAME: {given}."
@@ -69,12 +70,20 @@ def read_target(options: Mapping[str, Any]) -> str | tuple[str, str] | dict[str,
         key, group = options["target_group"]
         return str(key), str(group)
     if options["target_file"] is not None:
+        if options["target_file"].suffix == ".toml":
+            return read.read_target(options["target_file"], "--target-file")
         means = read.read_numbers(options["target_file"], "--target-file")
         if not means:
             message = f"--target-file: {str(options['target_file'])!r} names no gene: give it rows."
             raise ValueError(message)
         return means
     return read.by_name(_split(options["target_mean"], "--target-mean", "MEAN"), "--target-mean")
+
+
+def target_options(options: Mapping[str, Any]) -> list[str]:
+    """Return the options by which a wanted state is named."""
+    kinds = [kind for kind in EXPANDED["target"] if options[kind] is not None]
+    return [f"--{kind.replace('_', '-')}" for kind in kinds]
 
 
 def _names(word: str, option: str) -> list[str]:
@@ -109,6 +118,10 @@ def _shift(word: str, option: str) -> Any:
     return read.read_table(Path(word), option) if word.endswith(".csv") else word
 
 
+def _targets(words: list[str], option: str) -> list[str | Target]:
+    return [read.read_target(Path(x), option) if x.endswith(".toml") else x for x in words]
+
+
 def _pending(words: list[str], option: str) -> Any:
     if not any("=" in word for word in words):
         return words
@@ -140,4 +153,5 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
     "prior_effects": lambda path, option: read.read_screen(path, option),
     "prior_network": read.read_network,
     "shift": _shift,
+    "targets": _targets,
 }
