@@ -32,6 +32,8 @@ QUICK = {
         ["--target", "MYC", "--n-perturbations", "2", "--n-cells", "200", "--n-samples", "50"],
         ["well", "perturbation", "n_cells", "why"],
     ),
+    "cells": ([], ["gene", "power", "cells_needed"]),
+    "distances": (["--target", "MYC"], ["perturbation", "distance", "low", "high"]),
     "replay": (
         ["--n-rounds", "1", "--n-repeats", "2", "--criteria", "means_in_turn"],
         ["criterion", "plates"],
@@ -75,6 +77,16 @@ CALLS = {
         {"target": ("batch", "a"), "candidates": "genes", "n_perturbations": 2, "n_cells": 200,
          "n_samples": 50, "pending": {"OXR1": 20}, "never": ["CPQ"], "aim": "both",
          "costs": {"budget": 900.0, "perturbation": 100.0, "cell": 1.0}},
+    ),
+    "cells": (
+        ["--target", "MYC", "--candidates", "STK3", "OXR1", "--effect", "0.3", "--n-guides", "2",
+         "--n-samples", "50"],
+        {"target": "MYC", "candidates": ["STK3", "OXR1"], "effect": 0.3, "n_guides": 2,
+         "n_samples": 50},
+    ),
+    "distances": (
+        ["--target-group", "batch", "a", "--genes", "STK3", "OXR1", "--confidence", "0.9"],
+        {"target": ("batch", "a"), "genes": ["STK3", "OXR1"], "confidence": 0.9},
     ),
     "replay": (
         ["--targets", "MYC", "--n-rounds", "1", "--n-repeats", "2", "--criteria", "random",
@@ -477,6 +489,26 @@ def test_the_ranking_says_what_speaks_for_the_first(fitted, capsys):
     ):
         ranking = pd.DataFrame({"uncertainty_removed": removed})
         assert expected in _why(ranking, {"acquisition": "civ"})
+
+
+def test_cells_without_a_target(fitted, capsys):
+    assert run("cells", fitted, "--show", "0") == 0
+    told = capsys.readouterr().out
+    plan = ad.read_h5ad(fitted.parent / "screen.cells.h5ad").uns["plan_cells"]
+    assert "stopping" not in plan
+    assert told.startswith(plan["verdict"])
+    assert "A change of 0.2 is found" in told
+
+
+def test_the_nearest_cells_are_named(fitted, capsys):
+    assert run("distances", fitted, "--target", "OXR1", "--show", "0") == 0
+    table = ad.read_h5ad(fitted.parent / "screen.distances.h5ad").uns["target_distances"]["table"]
+    first, told = table.iloc[0], capsys.readouterr().out
+    assert f"Nearest to OXR1: {first['perturbation']}, at {first['distance']:.3g} (" in told
+    perturbed = table[table["perturbation"] != "control"]
+    nearer = (perturbed["difference_high"] < 0).sum()
+    assert 0 < nearer < len(perturbed)
+    assert f"{nearer} of {len(perturbed)} perturbations are nearer than control cells" in told
 
 
 @pytest.mark.screen

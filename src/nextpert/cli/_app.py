@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 _PIPELINE = """\
 Which perturbation to try next, from a single-cell perturbation screen.
 
-preprocess -> learn -> fit -> effects, design, plan, diagnose -> report
+preprocess -> learn -> fit -> effects, design, cells, plan, diagnose -> report
+
+replay takes a screen after learn, distances after preprocess; report shows both.
 
 Each step reads an h5ad or zarr and writes another, SCREEN.STEP.h5ad, with its settings beside \
 it: nextpert STEP --config SCREEN.STEP.h5ad.toml does it again."""

@@ -12,6 +12,7 @@ from nextpert.cli._output import check_outputs, write_all, write_text
 from nextpert.cli._read import read_screen, require_screen
 from nextpert.cli._run import COMMANDS, out_of, stage, stem_of, tell_json
 from nextpert.cli._settings import settings
+from nextpert.cli._steps import STEPS
 from nextpert.cli._values import arguments_from
 from nextpert.cli._words import as_commands, say
 
@@ -62,7 +63,7 @@ def run_report(job: Job) -> None:
 def _beside(screens: list[Path]) -> list[str]:
     """Return the files of results that lie beside the screens and are not named."""
     first, named = screens[0], {path.name for path in screens}
-    steps = ("effects", "design", "plan", "replay", "diagnose")
+    steps = (step for step in STEPS if step not in ("preprocess", "learn", "fit"))
     names = [f"{stem_of(first)}.{step}{first.suffix}" for step in steps]
     return [name for name in names if name not in named and first.with_name(name).exists()]
 

@@ -26,6 +26,8 @@ def table_of(step: str, adata: AnnData) -> pd.DataFrame:
         "fit": ("dag_blr", "environments"),
         "design": ("design", "ranking"),
         "plan": ("plan", "plate"),
+        "cells": ("plan_cells", "genes"),
+        "distances": ("target_distances", "table"),
         "replay": ("replay", "overall"),
         "diagnose": ("diagnosis", "summary"),
     }[step]
@@ -53,6 +55,8 @@ def verdict_of(step: str, adata: AnnData, said: list[str]) -> str:
             f"below {CLEAR_SIGN}); {int(clear.any(axis=1).sum())} of {len(lfsr)} perturbations "
             "have such an effect."
         )
+    if step == "distances":
+        return _nearest(adata.uns["target_distances"])
     if step == "design":
         return "\n".join(describe_ranking(adata))
     told = " ".join(said)
@@ -73,6 +77,19 @@ def summary_of(step: str, adata: AnnData) -> dict[str, Any]:
         first = table.loc[~table["is_control"].to_numpy(bool)].iloc[0]
         out |= {str(name): value for name, value in first.items()}
     return {name: _plain(value) for name, value in out.items()}
+
+
+def _nearest(stored: Any) -> str:
+    """Say which perturbation's cells are nearest, and how many are clearly nearer than controls."""
+    table = stored["table"]
+    first = table.iloc[0]
+    perturbed = table[table["perturbation"] != stored["params"]["control"]]
+    nearer = int((perturbed["difference_high"] < 0).sum())
+    return (
+        f"Nearest to {stored['target']}: {first['perturbation']}, at {first['distance']:.3g} "
+        f"({first['low']:.3g} to {first['high']:.3g}). {nearer} of {len(perturbed)} perturbations "
+        f"are nearer than control cells, at {100 * stored['params']['confidence']:g} %."
+    )
 
 
 def _arcs(adata: AnnData) -> pd.DataFrame:

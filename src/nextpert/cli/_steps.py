@@ -167,6 +167,25 @@ STEPS = {
             "the plate, one row a well",
         ),
         Step(
+            "cells",
+            "tl.plan_cells",
+            "how many cells, guides and replicates it takes",
+            "Reads a screen after `nextpert fit`; writes how many cells of a perturbation find an "
+            "effect on every gene and, with a wanted state, tell the nearest from the others, and "
+            "whether to stop.",
+            "screen.fit.h5ad --target MYC --effect 0.2 --table cells.csv",
+            "one row a gene: power with the cells there are, and the cells needed",
+        ),
+        Step(
+            "distances",
+            "tl.target_distances",
+            "how far the cells are from a wanted state",
+            "Reads a screen after `nextpert preprocess` (or log-normalised by other means); writes "
+            "the distance of every perturbation's cells, with intervals, without a model.",
+            "screen.preprocess.h5ad --target MYC --table distances.csv",
+            "one row a perturbation, the nearest first",
+        ),
+        Step(
             "replay",
             "tl.replay_design",
             "replay campaigns on the screen's own cells",

@@ -38,7 +38,8 @@ def arguments_from(step: Step, options: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for given in step.arguments():
         if given.name == "target":
-            out["target"] = read_target(options)
+            if target_options(options) or "None" not in given.annotation:
+                out["target"] = read_target(options)
         elif given.name == "prior":
             known = {kind: reader(options[kind], f"--{kind}") for kind, reader in _PRIOR.items()}
             out["prior"] = {kind: x for kind, x in known.items() if x is not None} or None
