@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 import anndata as ad
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
+from nextpert._adata.environments import Plan, say_unmeasured
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 
@@ -35,8 +37,25 @@ def test_every_perturbation_takes_part(screen, caplog):
     ]  # fmt: skip
     assert len(screen.uns["dag_blr"]["left_out"]) == 0
     assert "learned from cells alone" in caplog.text
-    assert "for want of a target on the panel: HS2." in caplog.text
+    assert "for want of a target on the panel: HS2 (not measured)." in caplog.text
     assert "from 5 own genes" in caplog.text
+
+
+@pytest.mark.parametrize("hint", ["", " Look at the names."])
+def test_many_that_are_not_measured_are_told_once_and_briefly(hint, caplog):
+    reasons = [("A", "not measured: A"), ("g1", "not measured: B"), ("C", "not measured: C")]
+    reasons += [(f"E{i}", f"measured but outside the panel: E{i}") for i in range(12)]
+    plan = Plan([], [], [], None, hint, reasons)
+    caplog.set_level(logging.INFO, "nextpert")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        say_unmeasured(plan)
+    told = [str(warning.message) for warning in caught] + caplog.messages
+    assert told == [
+        "Shifts learned from cells alone, for want of a target on the panel: A, C (not measured); "
+        "g1 (not measured: B); E0, E1, E2, E3, E4, E5, E6 (measured but outside the panel) and 5 "
+        f"more.{hint}"
+    ]
 
 
 def test_labels_that_are_no_perturbation_are_left_out_unless_they_are_asked_for(screen):

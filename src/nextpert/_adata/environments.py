@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Reasons = list[tuple[str, str]]
+_MOST_NAMED = 10  # perturbations in a message
 
 
 @dataclass(frozen=True)
@@ -199,8 +200,7 @@ def _slot(layer: str | None) -> str:
 def warn_left_out(plan: Plan) -> None:
     """Warn of every label that was left out, by name."""
     if plan.left_out:
-        shown = list_names((f"{name} ({reason})" for name, reason in plan.left_out), limit=40)
-        message = f"Perturbations left out of the fit: {shown}.{plan.hint}"
+        message = f"Perturbations left out of the fit: {_by_reason(plan.left_out)}.{plan.hint}"
         warnings.warn(message, UserWarning, stacklevel=3)
 
 
@@ -225,15 +225,23 @@ def say_unmeasured(plan: Plan) -> None:
     """Say which perturbations have a target that is not measured; warn where a name looks wrong."""
     if not plan.unmeasured:
         return
-    named = (  # the reason goes without saying where it says the name again
-        name if reason == f"not measured: {name}" else f"{name} ({reason})"
-        for name, reason in plan.unmeasured
-    )
-    shown = list_names(named, limit=40)
+    shown = _by_reason(plan.unmeasured)
     message = f"Shifts learned from cells alone, for want of a target on the panel: {shown}."
-    logger.info("%s", message)
     if plan.hint:
         warnings.warn(message + plan.hint, UserWarning, stacklevel=3)
+    else:
+        logger.info("%s", message)
+
+
+def _by_reason(reasons: Reasons) -> str:
+    """Return names with what is said of them once: ``"ATF2, HS2 (not measured) and 27 more"``."""
+    named: dict[str, list[str]] = {}
+    for name, reason in reasons[:_MOST_NAMED]:
+        why, _, genes = reason.partition(": ")  # genes of which the label is the name go unsaid
+        named.setdefault(why if genes == name else reason, []).append(name)
+    shown = "; ".join(f"{', '.join(names)} ({why})" for why, names in named.items())
+    more = len(reasons) - _MOST_NAMED
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def warn_hardly_expressed(used: Interventions, control: Moments, genes: Sequence[str]) -> None:

@@ -143,7 +143,7 @@ def hardly_expressed_message(genes: Sequence[str]) -> str:
     """Return the warning about knockouts of genes that are hardly expressed."""
     return (
         f"Control mean about nothing, so a knockout is a shift of about nothing: "
-        f"{list_names(genes, limit=30)}. Leave these perturbations out, learn how far "
+        f"{list_names(genes)}. Leave these perturbations out, learn how far "
         f"shifts are to be believed (shift_sd='learned'), or give a table of shifts."
     )
 

@@ -319,6 +319,6 @@ def _warn_left_out(names: list[str]) -> None:
     if names:
         message = (
             "Perturbations left out, with fewer than 2 cells outside the target: "
-            f"{_adata.list_names(names, limit=40)}."
+            f"{_adata.list_names(names)}."
         )
         warnings.warn(message, UserWarning, stacklevel=3)
