@@ -65,8 +65,10 @@ EARLY = [
     ((*LEARN, "--control", "ctrl"), "No control cells", "with --control.", "'ctrl'"),
     ((*LEARN, "--perturbation-key", "guide"), "'guide'", "with --perturbation-key"),
     ((*LEARN, "--layer", "lognrom"), "'lognrom'", "matches: lognorm"),
-    ((*LEARN, "--genes", "MYC", "NOPE"), "NOPE", "leave these genes out"),
-    ((*LEARN, "--genes", "MYC", "MYC"), "more than once: MYC"),
+    ((*LEARN, "--genes", "MYC", "NOPE"), "--genes: ", "NOPE", "leave these genes out"),
+    ((*LEARN, "--genes", "MYC", "MYC"), "--genes: ", "more than once: MYC"),
+    ((*LEARN, "--genes", "@NAMES"), "--genes: ", "NOPE"),
+    ((*LEARN, "--genes", "@CUT"), "--genes: ", "no text with a name a line"),
     ((*LEARN, "--genes", "MYC"), "at least 2"),
     ((*LEARN, "--method", "given"), "--dag"),
     ((*LEARN, "--dag", "PAIRS"), "--method given"),
@@ -98,35 +100,46 @@ EARLY = [
     ((*LEARN, "--out", "x.csv"), "--out must end in .h5ad or .zarr"),
     ((*LEARN, "--table", "x.txt"), "--table must end in .csv or .parquet"),
     (("fit", "SCREEN"), "nextpert learn first"),
-    ((*FIT, "--perturbations", "MYC", "NOPE"), "Perturbations not found", "NOPE"),
+    ((*FIT, "--perturbations", "MYC", "NOPE"), "--perturbations: Perturbations not found", "NOPE"),
     ((*FIT, "--shift", "absent.csv"), "--shift", "no file 'absent.csv'"),
     ((*FIT, "--shift", "WORDS"), "--shift", "no table of shifts"),
-    ((*FIT, "--shift", "FOREIGN"), "table of shifts", "NOPE"),
+    ((*FIT, "--shift", "FOREIGN"), "--shift: ", "table of shifts", "NOPE"),
     ((*FIT, "--shift", "INFINITE"), "table of shifts", "infinite", "STK3"),
     ((*FIT, "--shift", "ROWTWICE"), "table of shifts", "more than once", "STK3"),
     ((*FIT, "--prior-effects", "absent.h5ad"), "--prior-effects", "no file"),
+    ((*FIT, "--prior-effects", "THREE"), "--prior-effects: ", "cannot be read as h5ad"),
     (("design", "SCREEN", "--target", "MYC"), "nextpert fit first"),
     (("design", "FITTED"), "--target NAME"),
-    (("design", "FITTED", "--target", "MYCC"), "Target not found", "MYCC", "matches: MYC"),
-    (("design", "FITTED", "--target-mean", "MYD=1"), "MYD", "matches: MYC"),
-    (("design", "FITTED", "--target-group", "bach", "a"), "'bach'", "batch"),
+    (
+        ("design", "FITTED", "--target", "MYCC"),
+        "--target: Target not found",
+        "MYCC",
+        "matches: MYC",
+    ),
+    (("design", "FITTED", "--target-mean", "MYD=1"), "--target-mean names", "MYD", "matches: MYC"),
+    (("design", "FITTED", "--target-group", "bach", "a"), "--target-group or", "'bach'", "batch"),
     (("design", "FITTED", "--target-file", "absent.toml"), "--target-file", "no file"),
     (("design", "FITTED", "--target-file", "TOMLBROKEN"), "--target-file", "no TOML file"),
     (("design", "FITTED", "--target-file", "TOMLKEY"), "--target-file", "wieghts", "weights"),
     (("design", "FITTED", "--target-file", "TOMLMARGIN"), "as margin is how far", "away_from"),
-    (("design", "FITTED", "--target-file", "TOMLOUTSIDE"), "signature", "NOPE"),
-    (("plan", "FITTED", "--target-file", "TOMLLABEL"), "MYCC", "matches: MYC"),
+    (("design", "FITTED", "--target-file", "TOMLOUTSIDE"), "signature of --target-file", "NOPE"),
+    (
+        ("plan", "FITTED", "--target-file", "TOMLLABEL"),
+        "--target-file: Target",
+        "MYCC",
+        "matches: MYC",
+    ),
     (("replay", "FITTED", "--targets", "TOMLKEY"), "--targets", "wieghts", "weights"),
     (("replay", "FITTED", "--targets", "absent.toml"), "--targets", "no file"),
-    ((*DESIGN, "--candidates", "NOPE"), "'NOPE'", "panel"),
-    ((*DESIGN, "--candidates", "MYC", "HS3"), "'HS3'"),
-    ((*DESIGN, "--candidates", "MYC+NOPE"), "'MYC+NOPE'", "panel"),
+    ((*DESIGN, "--candidates", "NOPE"), "--candidates", "'NOPE'", "panel"),
+    ((*DESIGN, "--candidates", "MYC", "HS3"), "--candidates", "'HS3'"),
+    ((*DESIGN, "--candidates", "MYC+NOPE"), "--candidates", "'MYC+NOPE'", "panel"),
     ((*DESIGN, "--candidates", "control"), "--candidates", "'control'"),
     ((*DESIGN, "--candidates", "absent.csv"), "--candidates", "no file 'absent.csv'"),
     ((*DESIGN, "--candidates", "WORDS"), "--candidates", "no table of shifts"),
     ((*DESIGN, "--candidates", "FOREIGN"), "NOPE"),
     ((*DESIGN, "--shift", "absent.csv"), "--shift", "no file"),
-    ((*DESIGN, "--shift", "FOREIGN"), "table of shifts", "NOPE"),
+    ((*DESIGN, "--shift", "FOREIGN"), "--shift: ", "table of shifts", "NOPE"),
     (("design", "ROUNDS", "--target", "MYC", "--out", "NEW.h5ad"), "uns['design']"),
     ((*PLAN, "--must", "NOPE"), "--must", "NOPE"),
     ((*PLAN, "--pending", "MYC=few"), "--pending MYC", "'few' is not a number"),
@@ -192,6 +205,7 @@ TEXTS = {
     "FOREIGN": "p,NOPE\nMYC,-1\n",
     "INFINITE": "p,MYC\nSTK3,-inf\n",
     "ROWTWICE": "p,MYC\nSTK3,-1\nSTK3,-2\n",
+    "NAMES": "MYC\nNOPE\n",
     "TOMLBROKEN": "state = MYC\n",
     "TOMLKEY": 'state = "MYC"\nwieghts = ["MYC"]\n',
     "TOMLMARGIN": 'state = "MYC"\nmargin = 1\n',
@@ -219,10 +233,15 @@ def places(_small_screen, _fitted, tmp_path_factory):
         return path
 
     def find(words):
-        for word in words:
+        for word in (word.removeprefix("@") for word in words):
             if word not in made and word in {*TEXTS, *SCREENS, "CUT"}:
                 made[word] = make(word)
-        return [str(made.get(word, word)) for word in words]
+        return [
+            f"@{made[word[1:]]}"
+            if word[:1] == "@" and word[1:] in made
+            else str(made.get(word, word))
+            for word in words
+        ]
 
     find.folders = (folder, _fitted.parent)
     return find

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Group, Parameter
 from cyclopts.config import Toml
+from cyclopts.validators import Number
 
-from nextpert.cli._signature import EXPANDED, Argument
-from nextpert.cli._steps import DEMO, REPORT, STEPS
+from nextpert.cli._signature import EXPANDED, Argument, flag_of
+from nextpert.cli._steps import ALL
 from nextpert.cli._words import as_commands
 
 if TYPE_CHECKING:
@@ -104,14 +105,14 @@ class Option:
 
     def parameter(self) -> inspect.Parameter:
         """Return it as cyclopts takes it."""
-        flag = "seed" if self.name == "rng" else self.name.replace("_", "-")
         several = self.kind in (list[str], list[Path])
         shown = Parameter(
-            name=f"--{flag}",
+            name=flag_of(self.name),
             help=self.text,
             group=self.group,
             metavar=_METAVARS.get(self.name),
             converter=_whole if self.kind is int else None,
+            validator=Number(gte=0) if self.name == "show" else None,
             consume_multiple=(1, None) if several else None,
             negative_iterable=(),
             show_default=self.default is not None and self.default is not False,
@@ -140,6 +141,12 @@ def options_of(step: Step) -> dict[str, Option]:
         *(Option(*part, _RUN) for part in _run(step)),
     ]
     return {option.name: option for option in found}
+
+
+def given_by(job: Job) -> dict[str, Any]:
+    """Return the options of a run that differ from the defaults, but for files to write to."""
+    defaults = {option.name: option.default for option in options_of(job.step).values()}
+    return {name: value for name, value in job.options.items() if value != defaults[name]}
 
 
 def _from_argument(given: Argument, step: Step) -> Iterator[Option]:
@@ -201,7 +208,7 @@ def build_app(version: str) -> App:
         exit_on_error=False,
         print_error=False,
     )
-    for i, step in enumerate((*STEPS.values(), REPORT, DEMO)):
+    for i, step in enumerate(ALL.values()):
         app.command(command(step, i))
     app.register_install_completion_command()
     return app

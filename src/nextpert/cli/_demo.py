@@ -11,9 +11,10 @@ from nextpert.cli._output import check_outputs, write_all, write_screen, write_t
 from nextpert.cli._read import read_screen, require_screen
 from nextpert.cli._report import describe_ranking, show_ranking
 from nextpert.cli._results import summary_of, table_of
-from nextpert.cli._run import COMMANDS, call, check_show, note_command, stage, tell_json
+from nextpert.cli._run import COMMANDS, call, note_command, stage, tell_json
 from nextpert.cli._settings import settings
-from nextpert.cli._values import read_target, target_options, value
+from nextpert.cli._signature import flag_of, target_options
+from nextpert.cli._values import read_target, value
 from nextpert.cli._warm import compiling_ahead
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ FIGURES = ("cpca_density.png", "dag.png", "design.png")
 def run_demo(job: Job) -> None:
     """Run all steps; ``job.written`` says once the results are there."""
     options = job.options
-    check_show(options)
     out: Path = options["out"]
     data: Path | None = options["data"]
     if data is not None:
@@ -95,7 +95,7 @@ def _refuse_again(job: Job, given: dict[str, Any]) -> None:
     defaults = options_of(job.step)
     told = [name for name in given if job.options[name] != defaults[name].default]
     if told:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in told)
+        flags = ", ".join(map(flag_of, told))
         message = f"{str(job.options['data'])!r} is preprocessed already: leave out {flags}."
         raise ValueError(message)
 

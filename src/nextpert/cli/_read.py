@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import pandas as pd
@@ -45,31 +47,18 @@ def read_screen(path: Path, option: str = "") -> AnnData:
 
 def read_table(path: Path, option: str) -> pd.DataFrame:
     """Return a table of shifts: rows are perturbations, columns are genes, empty is zero."""
-    import pandas as pd
-
-    require_file(path, option)
-    try:
-        return pd.read_csv(path, index_col=0).fillna(0.0).astype(float)
-    except (ValueError, pd.errors.ParserError) as error:
-        message = (
-            f"{option}: {str(path)!r} is no table of shifts (a header of genes, then a row for "
-            "every perturbation: its name and numbers)."
-        )
-        raise ValueError(message) from error
+    what = (
+        "table of shifts (a header of genes, then a row for every perturbation: its name and "
+        "numbers)"
+    )
+    with _named(path, option, what):
+        return _csv(path, index_col=0).fillna(0.0).astype(float)
 
 
-def read_network(path: Path | None, option: str) -> pd.DataFrame | None:
+def read_network(path: Path, option: str) -> pd.DataFrame:
     """Return a network of arcs as :func:`nextpert.tl.learn_dag` takes it."""
-    import pandas as pd
-
-    if path is None:
-        return None
-    require_file(path, option)
-    try:
-        table = pd.read_csv(path)
-    except (ValueError, pd.errors.ParserError) as error:
-        message = f"{option}: {str(path)!r} is no csv file with a header."
-        raise ValueError(message) from error
+    with _named(path, option, "csv file with a header"):
+        table = _csv(path)
     absent = [column for column in ("source", "target") if column not in table.columns]
     if absent:
         message = f"{option}: {str(path)!r} has no column {' and no column '.join(absent)}."
@@ -77,28 +66,36 @@ def read_network(path: Path | None, option: str) -> pd.DataFrame | None:
     return table
 
 
-def read_pairs(path: Path | None, option: str) -> list[tuple[str, str]] | None:
+def read_pairs(path: Path, option: str) -> list[tuple[str, str]]:
     """Return the rows of a csv file with a header and two columns."""
-    import pandas as pd
-
-    if path is None:
-        return None
-    require_file(path, option)
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, pd.errors.ParserError) as error:
-        message = f"{option}: {str(path)!r} is no csv file with a header and two columns."
-        raise ValueError(message) from error
+    with _named(path, option, "csv file with a header and two columns"):
+        table = _csv(path, dtype=str, keep_default_na=False)
     if table.shape[1] != 2:
         message = f"{option}: {str(path)!r} must have two columns, but has {table.shape[1]}."
         raise ValueError(message)
     return [(str(a), str(b)) for a, b in table.itertuples(index=False)]
 
 
-def read_numbers(path: Path | None, option: str) -> dict[str, float] | None:
+@contextmanager
+def _named(path: Path, option: str, what: str) -> Iterator[None]:
+    """Say of a file that is absent, or is not what it should be, which it is."""
+    require_file(path, option)
+    try:
+        yield
+    except ValueError as error:  # those of pandas' parser and of text that is none are such, too
+        message = f"{option}: {str(path)!r} is no {what}."
+        raise ValueError(message) from error
+
+
+def _csv(path: Path, **options: Any) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_csv(path, **options)
+
+
+def read_numbers(path: Path, option: str) -> dict[str, float]:
     """Return the rows of a csv file with a header and the columns name, number."""
-    pairs = read_pairs(path, option)
-    return None if pairs is None else by_name(pairs, option)
+    return by_name(read_pairs(path, option), option)
 
 
 def read_target(path: Path, option: str) -> Target:
@@ -112,7 +109,7 @@ def read_target(path: Path, option: str) -> Target:
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        message = f"{option}: {str(path)!r} is no TOML file ({error})."
+        message = f"{option}: {str(path)!r} is no TOML file: {error}."
         raise ValueError(message) from error
     known = [field.name for field in fields(Target)]
     if unknown := [name for name in given if name not in known]:

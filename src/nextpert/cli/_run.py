@@ -18,7 +18,7 @@ from nextpert.cli._read import read_screen, require_screen
 from nextpert.cli._report import show_ranking
 from nextpert.cli._results import summary_of, table_of, verdict_of
 from nextpert.cli._settings import command_of, settings
-from nextpert.cli._signature import arguments_of
+from nextpert.cli._signature import arguments_of, flag_of
 from nextpert.cli._steps import STEPS
 from nextpert.cli._values import arguments_from
 from nextpert.cli._words import as_commands, say
@@ -44,7 +44,6 @@ _ONLY = {
 def run_step(job: Job) -> None:
     """Run a step; ``job.written`` says once the results are there."""
     step, options = job.step, job.options
-    check_show(options)
     screen: Path = options["screen"]
     require_screen(screen)
     out = out_of(step.name, screen, options["out"])
@@ -93,8 +92,7 @@ def settled(step: str, options: Mapping[str, Any]) -> dict[str, Any]:
         for name in names:
             uses = {"causaldag": "gsp"}.get(method, method) == owner
             if not uses and options[name] != arguments_of(known)[name].default:
-                option = name.replace("_", "-")
-                message = f"--{option} is for --method {owner}, not {method}."
+                message = f"{flag_of(name)} is for --method {owner}, not {method}."
                 raise ValueError(message)
     if out["environments"] is None:
         out["environments"] = "all" if method == "boss" else "control"
@@ -210,13 +208,6 @@ def _listening() -> Iterator[list[str]]:
     finally:
         logger.removeHandler(ear)
         logger.setLevel(before)
-
-
-def check_show(options: Mapping[str, Any]) -> None:
-    """Raise unless some rows, or none, can be shown."""
-    if options["show"] < 0:
-        message = f"--show must be 0 or more rows, but is {options['show']}."
-        raise ValueError(message)
 
 
 def out_of(

@@ -7,6 +7,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nextpert.cli._signature import flag_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -32,7 +34,7 @@ def settings(step: str, options: Mapping[str, Any], version: str) -> str:
     lines += [f"[{step}]"]
     for name, value in options.items():
         if name not in _NOT_KEPT:
-            key = "seed" if name == "rng" else name.replace("_", "-")
+            key = flag_of(name).removeprefix("--")
             lines += [f"# {key}" if value is None else f"{key} = {_toml(value)}"]
     return "\n".join(lines) + "\n"
 
@@ -51,11 +53,11 @@ def command_of(step: str, options: Mapping[str, Any], defaults: Mapping[str, Any
     for name, value in options.items():
         if name in _NOT_KEPT or value is None or value == defaults.get(name):
             continue
-        flag = "seed" if name == "rng" else name.replace("_", "-")
+        flag = flag_of(name)
         if isinstance(value, bool):
-            words += [f"--{flag}" if value else f"--no-{flag}"]
+            words += [flag if value else flag.replace("--", "--no-", 1)]
         else:
-            words += [] if name == "screen" else [f"--{flag}"]
+            words += [] if name == "screen" else [flag]
             words += map(str, value) if isinstance(value, list | tuple) else [str(value)]
     return shlex.join(words)
 

@@ -10,7 +10,10 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # Names that take several parts on the command line, or none of their own.
 EXPANDED = {
@@ -54,6 +57,23 @@ _WORDS = (
 )
 # A help of this many letters or so; the rest is for the documentation of the function.
 _LONG = 400
+
+
+def flag_of(name: str) -> str:
+    """Return the option of an argument.
+
+    Examples
+    --------
+    >>> from nextpert.cli._signature import flag_of
+    >>> flag_of("n_cells"), flag_of("rng")
+    ('--n-cells', '--seed')
+    """
+    return f"--{'seed' if name == 'rng' else name.replace('_', '-')}"
+
+
+def target_options(options: Mapping[str, Any]) -> list[str]:
+    """Return the options by which a wanted state is named."""
+    return [flag_of(kind) for kind in EXPANDED["target"] if options.get(kind) is not None]
 
 
 @dataclass(frozen=True)

@@ -238,3 +238,4 @@ DEMO = Demo(
         ("tl.design_interventions", ("acquisition", "candidates", "n_cells", "n_samples", "rng")),
     ),
 )  # fmt: skip
+ALL = STEPS | {step.name: step for step in (REPORT, DEMO)}

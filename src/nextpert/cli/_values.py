@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextpert.cli import _read as read
-from nextpert.cli._signature import EXPANDED
+from nextpert.cli._signature import EXPANDED, flag_of, target_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -14,12 +14,6 @@ if TYPE_CHECKING:
     from nextpert import Target
     from nextpert.cli._steps import Step
 
-_PRIOR = {
-    "before": read.read_pairs,
-    "tiers": read.read_numbers,
-    "required": read.read_pairs,
-    "forbidden": read.read_pairs,
-}
 # Lists of one that are a word for many, and what is taken as a list or one.
 _WORDS = {("genes", "all"), ("panel", "zhang2023")}
 _ONE = {"control", "batch_key", "covariates"}
@@ -41,8 +35,8 @@ def arguments_from(step: Step, options: Mapping[str, Any]) -> dict[str, Any]:
             if target_options(options) or "None" not in given.annotation:
                 out["target"] = read_target(options)
         elif given.name == "prior":
-            known = {kind: reader(options[kind], f"--{kind}") for kind, reader in _PRIOR.items()}
-            out["prior"] = {kind: x for kind, x in known.items() if x is not None} or None
+            known = {kind: options[kind] for kind in EXPANDED["prior"] if options[kind] is not None}
+            out["prior"] = {kind: value(kind, path) for kind, path in known.items()} or None
         elif options[given.name] is not None:
             out[given.name] = value(given.name, options[given.name])
     return out
@@ -50,9 +44,9 @@ def arguments_from(step: Step, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def value(name: str, given: Any) -> Any:
     """Return the value of one option."""
-    option = f"--{name.replace('_', '-')}"
+    option = flag_of(name)
     if isinstance(given, list):
-        given = [name for word in given for name in _names(word, option)]
+        given = names_of(given, option)
         if len(given) == 1 and (name in _ONE or (name, given[0]) in _WORDS):
             return given[0]
     return _READERS[name](given, option) if name in _READERS else given
@@ -81,19 +75,22 @@ def read_target(options: Mapping[str, Any]) -> str | tuple[str, str] | dict[str,
     return read.by_name(_split(options["target_mean"], "--target-mean", "MEAN"), "--target-mean")
 
 
-def target_options(options: Mapping[str, Any]) -> list[str]:
-    """Return the options by which a wanted state is named."""
-    kinds = [kind for kind in EXPANDED["target"] if options[kind] is not None]
-    return [f"--{kind.replace('_', '-')}" for kind in kinds]
-
-
-def _names(word: str, option: str) -> list[str]:
-    """Return a name, or those in a file, one a line, for ``@FILE``."""
-    if not word.startswith("@"):
-        return [word]
-    path = Path(word[1:])
-    read.require_file(path, option)
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+def names_of(words: list[str], option: str) -> list[str]:
+    """Return names, and those in a file, one a line, for ``@FILE``."""
+    names: list[str] = []
+    for word in words:
+        if word.startswith("@"):
+            path = Path(word[1:])
+            read.require_file(path, option)
+            try:
+                lines = path.read_text(encoding="utf-8").splitlines()
+            except UnicodeDecodeError as error:
+                message = f"{option}: {str(path)!r} is no text with a name a line."
+                raise ValueError(message) from error
+            names += [line.strip() for line in lines if line.strip()]
+        else:
+            names.append(word)
+    return names
 
 
 def _split(words: list[str], option: str, what: str) -> list[tuple[str, str]]:
@@ -144,15 +141,16 @@ def _held_out(word: str, option: str) -> bool | str:
 
 
 _READERS: dict[str, Callable[[Any, str], Any]] = {
+    **dict.fromkeys(("before", "required", "forbidden", "dag"), read.read_pairs),
     "aliases": lambda words, option: dict(_split(words, option, "GENE")),
     "candidates": _candidates,
     "costs": _costs,
-    "dag": read.read_pairs,
     "held_out": _held_out,
     "keys": lambda words, option: dict(_split(words, option, "KEY")),
     "pending": _pending,
-    "prior_effects": lambda path, option: read.read_screen(path, option),
+    "prior_effects": read.read_screen,
     "prior_network": read.read_network,
     "shift": _shift,
     "targets": _targets,
+    "tiers": read.read_numbers,
 }

@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 import sys
 from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from nextpert.cli._signature import EXPANDED
+from nextpert.cli._signature import EXPANDED, flag_of, target_options
 from nextpert.cli._steps import STEPS
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 # What is no option by its own name.
-_OTHERS = {"rng": "--seed", "intercept": "--no-intercept", "noise_aware": "--no-noise-aware"}
+_OTHERS = {"intercept": "--no-intercept", "noise_aware": "--no-noise-aware"}
 _FUNCTION = re.compile(r"(?:nextpert\.)?\b(?:tl|pp)\.\w+")
 
 
@@ -39,6 +44,49 @@ def as_options(message: str) -> str:
     return as_commands(message)
 
 
+def with_its_option(message: str, given: Mapping[str, Any]) -> str:
+    """Return an error with the option that it comes from, by the values ``given`` to options.
+
+    Where it names none, that is the option whose value it tells first.
+
+    Examples
+    --------
+    >>> from nextpert.cli._words import with_its_option
+    >>> with_its_option("Genes not found: MYCC. Close matches: MYC.", {"genes": ["MYCC"]})
+    '--genes: Genes not found: MYCC. Close matches: MYC.'
+    >>> with_its_option("--target names genes outside the panel.", {"target_mean": ["MYC=1"]})
+    '--target-mean names genes outside the panel.'
+    """
+    for option in target_options(given):
+        message = re.sub(r"--target(?![\w-])", option, message)
+        if re.match(r"(The target|Targets?) ", message):
+            return f"{option}: {message}"
+    if "--" in message:
+        return message
+    told = message.split(" Close matches: ")[0]
+    found = [
+        (place.start(), flag_of(name))
+        for name, value in given.items()
+        if name != "screen"
+        for word in _words_in(value, flag_of(name))
+        if (place := re.search(rf"(?<![\w+-]){re.escape(word)}(?![\w+-])", told))
+    ]
+    return f"{min(found)[1]}: {message}" if found else message
+
+
+def _words_in(value: Any, option: str) -> list[str]:
+    """Return the words of a value: of a list all, those in its files, and names before a =."""
+    from nextpert.cli._values import names_of
+
+    parts = value if isinstance(value, list | tuple) else [value]
+    words = [str(part) for part in parts if isinstance(part, str | Path)]
+    if option in ("--candidates", "--shift") and any(word.endswith(".csv") for word in words):
+        words.append("table of shifts")
+    return [
+        part for word in names_of(words, option) for part in (word, *word.split("=")[:-1]) if part
+    ]
+
+
 def as_commands(message: str) -> str:
     """Return a message with commands in the place of Python's functions.
 
@@ -60,7 +108,7 @@ def _patterns() -> tuple[dict[str, str], tuple[tuple[re.Pattern[str], str], ...]
         for argument in step.arguments()
         for name in EXPANDED.get(argument.name, (argument.name,))
     }
-    options = {name: f"--{name.replace('_', '-')}" for name in names} | _OTHERS
+    options = {name: flag_of(name) for name in names} | _OTHERS
     every = "|".join(sorted(options, key=len, reverse=True))
     several = "|".join(sorted((name for name in options if "_" in name), key=len, reverse=True))
     # Words such as "control" are arguments only where the sentence uses them as one.
@@ -70,11 +118,13 @@ def _patterns() -> tuple[dict[str, str], tuple[tuple[re.Pattern[str], str], ...]
         (re.compile(rf"(?<![\w.'\"-])({several})(?![\w'\"])"), r"{}"),
         (
             re.compile(
-                rf"((?:^|[.:;,(] ?)(?:or )?)({every})(?= (?:must|names?|has|holds?|needs|is|and)\b)"
+                rf"((?:^|[.:;,(] ?)(?:or )?)({every})"
+                r"(?= (?:must|names?|has|holds?|needs|keeps|is|and)\b)"
             ),
             r"\1{}",
         ),
         (re.compile(rf"(\b(?:with|in) )({every})(?=[.,;:)]|$)"), r"\1{}"),
+        (re.compile(r"(\b(?:of|with) )(target)(?= (?:names|or)\b)"), r"\1{}"),
     )
 
 

@@ -44,14 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cyclopts import CycloptsError
 
     from nextpert import __version__
-    from nextpert.cli._app import parse
-    from nextpert.cli._words import say
+    from nextpert.cli._app import given_by, parse
+    from nextpert.cli._steps import ALL
+    from nextpert.cli._words import say, with_its_option
 
     _open_streams()
-    argv = sys.argv[1:] if argv is None else list(argv)
+    argv = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
     job = None
     try:
-        job = parse(__version__, argv or ["--help"])
+        job = parse(__version__, argv)
         if job is not None:  # else help, or the version, is printed
             with _stopped_by_signals(), _told_on_one_line():
                 _run(job)
@@ -65,22 +66,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if job is None or job.written else 2
     except (CycloptsError, *_EXPECTED) as error:
         if job is None:
-            say(f"error: {' '.join(str(error).split())} (see nextpert {_known(argv)}--help)")
+            known = f"{argv[0]} " if argv[0] in ALL else ""
+            say(f"error: {' '.join(str(error).split())} (see nextpert {known}--help)")
         elif job.options["debug"]:
             raise
         else:
-            say(f"error: {_tell(str(error)) or type(error).__name__}")
+            told = with_its_option(_tell(str(error)), given_by(job))
+            say(f"error: {told or type(error).__name__}")
         return 2
     finally:
         _end_output()
     return 0
-
-
-def _known(argv: Sequence[str]) -> str:
-    """Return the command that is called, if there is such a one."""
-    from nextpert.cli._steps import DEMO, REPORT, STEPS
-
-    return f"{argv[0]} " if argv[0] in {*STEPS, REPORT.name, DEMO.name} else ""
 
 
 def _run(job: Job) -> None:
