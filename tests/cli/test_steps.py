@@ -339,7 +339,7 @@ def test_the_page_takes_no_other_fit(fitted, screen, capsys):
     cells.write_h5ad(folder / "cells.h5ad")
     capsys.readouterr()
     before = sorted(folder.iterdir())
-    for path, word in ((other, "fit"), (folder / "cells.h5ad", "cells"), (screen, "fit")):
+    for path, word in ((other, "fit"), (folder / "cells.h5ad", "cells")):
         assert run("report", folder / "screen.effects.h5ad", "--also", path) == 2
         line = capsys.readouterr().err
         assert word in line
@@ -347,6 +347,14 @@ def test_the_page_takes_no_other_fit(fitted, screen, capsys):
     assert run("report", screen) == 2
     assert "result" in capsys.readouterr().err
     assert sorted(folder.iterdir()) == before
+
+
+def test_the_page_takes_results_that_need_no_fit(fitted, screen):
+    assert run("effects", fitted) == 0
+    assert run("distances", screen, "--target", "MYC") == 0
+    files = [fitted.parent / f"screen.{step}.h5ad" for step in ("effects", "distances")]
+    assert run("report", files[0], "--also", files[1]) == 0
+    assert "Measured distances" in (fitted.parent / "screen.report.html").read_text()
 
 
 def test_settings_of_several_steps_in_one_file(fitted, capsys):

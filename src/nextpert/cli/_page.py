@@ -80,7 +80,7 @@ def _join(adata: AnnData, other: AnnData, path: Path) -> None:
         if not getattr(adata, names).equals(getattr(other, names)):
             message = f"--also: {str(path)!r} holds other {what} than the screen: it joins no page."
             raise ValueError(message)
-    if _fit(adata) != _fit(other):
+    if not _fit(other).items() <= _fit(adata).items():  # distances need neither, replays no fit
         message = (
             f"--also: {str(path)!r} holds another graph or fit than the screen: make the results "
             "of one page from one fit."
@@ -95,12 +95,14 @@ def _join(adata: AnnData, other: AnnData, path: Path) -> None:
         adata.uns[COMMANDS] = np.array(list(dict.fromkeys(commands)), dtype=object)
 
 
-def _fit(adata: AnnData) -> str:
-    """Return what tells one graph and fit from another: arcs, cells read, and the evidence."""
-    arcs = adata.varp["dag"].nonzero() if "dag" in adata.varp else ()
-    fit = adata.uns.get("dag_blr", {})
-    told = [fit.get("cells"), fit.get("log_evidence"), *(part.tolist() for part in arcs)]
-    return repr(told)
+def _fit(adata: AnnData) -> dict[str, str]:
+    """Return what tells one graph and fit from another, of those there are."""
+    told = {}
+    if "dag" in adata.varp:
+        told["arcs"] = repr([part.tolist() for part in adata.varp["dag"].nonzero()])
+    if fit := adata.uns.get("dag_blr"):
+        told["fit"] = repr([fit.get("cells"), fit.get("log_evidence")])
+    return told
 
 
 def _verdict(adata: AnnData, keys: dict[str, str]) -> str:

@@ -59,7 +59,7 @@ def with_its_option(message: str, given: Mapping[str, Any]) -> str:
     """
     for option in target_options(given):
         message = re.sub(r"--target(?![\w-])", option, message)
-        if re.match(r"(The target|Targets?) ", message):
+        if re.match(r"(The target ['\"]|Targets? )", message):
             return f"{option}: {message}"
     if "--" in message:
         return message
