@@ -129,6 +129,8 @@ EARLY = [
         "MYCC",
         "matches: MYC",
     ),
+    (("distances", "FITTED", "--target-file", "ABSENT"), "--target-file: Genes not in", "NOPE"),
+    (("distances", "FITTED", "--target-file", "TOMLOUTSIDE"), "--target-file: ", "one state"),
     (("replay", "FITTED", "--targets", "TOMLKEY"), "--targets", "wieghts", "weights"),
     (("replay", "FITTED", "--targets", "absent.toml"), "--targets", "no file"),
     ((*DESIGN, "--candidates", "NOPE"), "--candidates", "'NOPE'", "panel"),

@@ -71,6 +71,8 @@ def with_its_option(message: str, given: Mapping[str, Any]) -> str:
         for word in _words_in(value, flag_of(name))
         if (place := re.search(rf"(?<![\w+-]){re.escape(word)}(?![\w+-])", told))
     ]
+    if re.search(r"^Genes not in |\bTarget\b", message):  # those of a target's file
+        found += [(len(told), option) for option in target_options(given)]
     return f"{min(found)[1]}: {message}" if found else message
 
 
