@@ -210,14 +210,7 @@ def columns_of(target: Any) -> list[str]:
 
 
 def states_of(target: Target) -> list[State]:
-    """Return the states that are wanted, and those to stay away from.
-
-    Examples
-    --------
-    >>> from nextpert._adata.target import Target, states_of
-    >>> states_of(Target(state=["STAT1", ("cell_type", "memory")], away_from="TOX"))
-    ['STAT1', ('cell_type', 'memory'), 'TOX']
-    """
+    """Return the states that are wanted, and those to stay away from."""
     parts = (part for part in (target.state, target.away_from) if part is not None)
     return [each for part in parts for each in (part if isinstance(part, list) else [part])]
 
