@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from threadpoolctl import threadpool_limits
 
 from nextpert.core import Dag, LinearScm
 
@@ -28,13 +27,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     )
     if n_given:
         terminalreporter.write_line(f"{n_refused} of {n_given} bad inputs refused clearly")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_blas_thread():
-    """Small matrices on many threads only wait for each other."""
-    with threadpool_limits(1):
-        yield
 
 
 @pytest.fixture(scope="session")

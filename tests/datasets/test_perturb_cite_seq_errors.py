@@ -172,6 +172,13 @@ CASES = {
     "protein short": (
         changed(PROTEIN, 5, lambda s: s.rpartition(",")[0]), r"gz', line 5 holds 86 values"
     ),
+    "protein header": (
+        changed(PROTEIN, 1, lambda s: change_field(s, 2, s.split(",")[1])), r"line 1 does not hold"
+    ),
+    "protein twice": (repeated(PROTEIN, 5), r"gz', line 6 names '.*': each antibody needs one n"),
+    "protein empty": (
+        lambda f: write(f / PROTEIN, lines_of(f / PROTEIN)[:1]), r"gz' holds no row beside its head"
+    ),
     "umap": (changed(UMAP, 7, lambda s: change_field(s, 2, "x")), r"csv', line 7 holds 'x' as Y"),
 }  # fmt: skip
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -47,4 +46,3 @@ def test_blocks_run(path, tmp_path, monkeypatch):
     space = {"__name__": "page"}
     for line, code in found:
         exec(compile("\n" * line + code, str(path), "exec"), space)
-    plt.close("all")

@@ -9,7 +9,6 @@ import inspect
 import re
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -68,7 +67,6 @@ def test_examples_run(recipe):
     results = doctest.DocTestRunner().run(found)
     assert results.attempted > 1
     assert not results.failed
-    plt.close("all")
 
 
 @pytest.mark.parametrize("recipe", ["criterion", "search", "plot"])
@@ -123,4 +121,3 @@ def test_the_plot(small_screen, arcs):
     stored = small_screen.uns["dag_blr"]["efficacy"]
     assert axes.lines[0].get_xdata()[0] == stored["mean"]
     assert inspect.signature(plot).parameters["ax"].default is None
-    plt.close("all")

@@ -1,10 +1,7 @@
-import matplotlib
 import numpy as np
 import pytest
 
 import nextpert as npt
-
-matplotlib.use("agg")
 
 
 @pytest.fixture(scope="session")
@@ -32,14 +29,6 @@ def _designed():
 def designed(_designed):
     """A screen with graph, posterior, three rounds of design and contrastive components."""
     return _designed.copy()
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    import matplotlib.pyplot as plt
-
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="session")

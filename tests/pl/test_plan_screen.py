@@ -26,12 +26,6 @@ def planned(_planned):
     return _planned.copy()
 
 
-@pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
-
-
 def test_every_well_is_drawn(planned):
     table = planned.uns["plan"]["plate"]
     axes = plan_screen(planned, show=False)

@@ -33,6 +33,7 @@ def open_page(browser, page):
     def opened(width=1280, scheme="light", **options):
         size = {"width": width, "height": 900}
         contexts.append(browser.new_context(viewport=size, color_scheme=scheme, **options))
+        contexts[-1].set_default_timeout(180_000)  # ms: machines that do much else are slow
         shown = contexts[-1].new_page()
         shown.asked, shown.said = [], []
         shown.on("request", lambda request: shown.asked.append(request.url))

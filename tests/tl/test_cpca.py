@@ -1,3 +1,5 @@
+import sys
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -246,9 +248,27 @@ def _constant(adata):
     adata.X[(adata.obs["perturbation"] == "control").to_numpy(), 5] = 1.5
 
 
+def _cells_left(adata, perturbed, n):
+    """Leave one cell of the perturbed, or of the controls, by taking its label from the others."""
+    labels = adata.obs["perturbation"].astype(object)
+    cells = np.flatnonzero((labels != "control") == perturbed)
+    labels.iloc[cells[n:]] = np.nan
+    adata.obs["perturbation"] = labels
+
+
+def _one_control(adata):
+    _cells_left(adata, False, 1)
+
+
+def _one_perturbed(adata):
+    _cells_left(adata, True, 1)
+
+
 @pytest.mark.parametrize(
     ("options", "change", "message"),
     [
+        ({}, _one_control, "one control cell.*at least two"),
+        ({}, _one_perturbed, "one perturbed cell.*at least two"),
         ({"alpha": -1}, None, "alpha"),
         ({"alpha": np.nan}, None, "alpha"),
         ({"alpha": "best"}, None, "'best'"),
@@ -276,3 +296,9 @@ def test_bad_input_is_named_and_nothing_is_written(adata, options, change, messa
     assert set(adata.uns) == {"truth"}
     assert not adata.obsm
     assert not adata.varm
+
+
+def test_many_genes_are_warned_of(adata, monkeypatch):
+    monkeypatch.setattr(sys.modules["nextpert.tl._cpca.cpca"], "_MANY_GENES", adata.n_vars - 1)
+    with pytest.warns(UserWarning, match="pass fewer with `genes`"):
+        cpca(adata)

@@ -290,6 +290,24 @@ def test_bad_input_is_named_and_nothing_written(screen, case, assert_same_adata)
     assert_same_adata(screen, before)
 
 
+def test_perturbations_of_few_cells_and_unclear_ones_are_no_targets(screen, assert_same_adata):
+    labels = screen.obs["perturbation"].astype(object)
+    few = np.flatnonzero(labels == "MYC")[3:]
+    screen.obs["perturbation"] = labels.where(~np.isin(np.arange(screen.n_obs), few))
+    before = screen.copy()
+    with pytest.raises(ValueError, match="fewer than 4 cells: MYC"):
+        npt.tl.replay_design(screen, ["MYC"], **SMALL)
+    assert_same_adata(screen, before)
+    perturbed = (labels != "control").to_numpy()
+    screen.X = np.asarray(screen.X)
+    screen.X[perturbed] = np.random.default_rng(0).permutation(screen.X[~perturbed], axis=0)[
+        np.arange(perturbed.sum()) % (~perturbed).sum()
+    ]  # the controls' cells under other labels
+    screen.obs["perturbation"] = labels
+    with pytest.raises(ValueError, match="no state to find: name targets yourself"):
+        npt.tl.replay_design(screen, **SMALL)
+
+
 def test_a_killed_worker_loses_nothing(screen, monkeypatch, assert_same):
     npt.tl.replay_design(screen, ["MYC", "STK3"], criteria=["civ"], **SMALL)
     expected = screen.uns["replay"]

@@ -1,0 +1,69 @@
+"""A stored fit whose parts were changed: refused before anything is predicted from them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nextpert as npt
+
+
+@pytest.fixture(scope="module")
+def once_fitted():
+    adata = npt.datasets.simulated_screen(n_genes=8, n_control=200, n_perturbed=30, perturbed=6)
+    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
+    npt.tl.fit_dag_blr(adata, prior_effects=adata.copy())
+    return adata
+
+
+def short(stored):
+    stored["screen"]["mean"] = stored["screen"]["mean"][:-1]
+
+
+def fewer_genes(stored):
+    stored["screen"]["scatter"] = stored["screen"]["scatter"][:-1]
+
+
+def not_finite(stored):
+    stored["screen"]["squares"][1, 2] = np.nan
+
+
+def negative(stored):
+    stored["screen"]["squares"][1, 2] = -1.0
+
+
+def no_controls(stored):
+    stored["screen"]["n"][0] = 1
+
+
+def words(stored):
+    stored["screen"]["n"] = stored["screen"]["n"].astype(str)
+
+
+def other_genes(stored):
+    stored["prior_effects"]["effects"] = stored["prior_effects"]["effects"][:, 1:]
+
+
+def other_infinite(stored):
+    stored["prior_effects"]["effects"][0, 0] = np.inf
+
+
+def row_left_out(stored):
+    stored["environments"] = stored["environments"].iloc[:-1]
+
+
+DAMAGES = (
+    short, fewer_genes, not_finite, negative, no_controls, words, other_genes, other_infinite,
+    row_left_out,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_it_is_refused(once_fitted, damage, assert_same_adata):
+    adata = once_fitted.copy()
+    damage(adata.uns["dag_blr"])
+    before = adata.copy()
+    target = {adata.var_names[0]: 1.0}
+    with pytest.raises(ValueError, match=r"'dag_blr'.*damaged.*run tl.fit_dag_blr again"):
+        npt.tl.design_interventions(adata, target, n_samples=10)
+    assert_same_adata(adata, before)
