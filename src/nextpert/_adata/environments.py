@@ -118,7 +118,7 @@ def _wanted(labels: LabelTable, perturbations: Sequence[str] | None, control: st
     chosen = list(dict.fromkeys(str(name) for name in in_order(perturbations)))
     labels.require(chosen, "Perturbations")
     if control in chosen:
-        message = f"perturbations holds {control!r}, the label of the controls: leave it out."
+        message = f"{control!r} is the label of the controls, no perturbation: leave it out."
         raise ValueError(message)
     return chosen
 

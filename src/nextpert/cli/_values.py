@@ -87,7 +87,11 @@ def names_of(words: list[str], option: str) -> list[str]:
             except UnicodeDecodeError as error:
                 message = f"{option}: {str(path)!r} is no text with a name a line."
                 raise ValueError(message) from error
-            names += [line.strip() for line in lines if line.strip()]
+            found = [line.strip() for line in lines if line.strip()]
+            if not found:
+                message = f"{option}: {str(path)!r} is empty: give it a name a line."
+                raise ValueError(message)
+            names += found
         else:
             names.append(word)
     return names
