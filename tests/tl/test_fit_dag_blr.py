@@ -93,7 +93,11 @@ def test_measured_genes_outside_the_panel_get_their_own_reason(small_screen):
     npt.tl.learn_dag(small_screen, method="given", dag=[("STK3", "OXR1")])
     with pytest.warns(UserWarning, match="left out") as caught:
         npt.tl.fit_dag_blr(small_screen, shift_sd=0)
-    assert "MYC (measured but outside the panel: MYC)" in str(caught[0].message)
+    said = str(caught[0].message)
+    assert (
+        "; MYC (measured but outside the panel); MYC+OXR1 (measured but outside the panel: MYC)"
+        in said
+    )
     left = small_screen.uns["dag_blr"]["left_out"]
     assert left["perturbation"].tolist() == ["HS2", "MYC", "MYC+OXR1"]
     assert small_screen.uns["dag_blr"]["genes"].tolist() == ["STK3", "OXR1"]

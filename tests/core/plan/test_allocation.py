@@ -174,3 +174,49 @@ def test_the_cheapest_cells_by_a_linear_program(seed):
     assert (cells <= most).all()
     best = linprog(slopes, cost[None], [budget + 1e-9], bounds=np.column_stack([least, most])).fun
     assert slopes @ cells == pytest.approx(best, rel=1e-6)
+
+
+class Along:
+    """What a plate gains along a line, as a criterion would tell: ``slope_at(share)``."""
+
+    def __init__(self, slope_at):
+        self.slope_at, self.looks = slope_at, 0
+
+    def look(self, cells):
+        self.looks += 1
+        return Slope(self.slope_at(float(cells[0])))
+
+
+class Slope:
+    def __init__(self, slope):
+        self.slope = slope
+
+    def slopes(self):
+        return np.array([self.slope])
+
+
+def search(slope_at):
+    line = Along(slope_at)
+    share, found = allocation._search_line(line, Slope(slope_at(0.0)), np.zeros(1), np.ones(1))
+    assert found.slope == slope_at(share)
+    return share, line.looks
+
+
+@pytest.mark.parametrize("best", [0.06, 0.3, 0.5, 0.8])
+def test_a_secant_finds_the_least_of_a_parabola_at_once(best):
+    share, looks = search(lambda x: x - best)
+    assert share == pytest.approx(best, rel=1e-9)
+    assert looks == 2
+
+
+@pytest.mark.parametrize("best", [0.2, 0.6])
+@pytest.mark.parametrize("power", [0.2, 3, 9])
+def test_the_slope_left_on_a_line_is_a_tenth_at_most(best, power):
+    share, looks = search(lambda x: x**power - best**power)
+    assert abs(share**power - best**power) <= 0.1 * best**power
+    assert looks <= 30
+
+
+def test_a_line_is_not_gone_uphill_and_gone_whole_where_it_falls_on():
+    assert search(lambda x: 1.0 + x) == (0.0, 0)
+    assert search(lambda x: x - 2.0) == (1.0, 1)
