@@ -40,7 +40,8 @@ class Trial:
         self.seconds: dict[str, float] = {}
         for part in ("src", "tests", "benchmarks"):  # with times: what is compiled stays valid
             shutil.copytree(ROOT / part, folder / part)
-        shutil.copy(ROOT / "pyproject.toml", folder)
+        for name in ("pyproject.toml", "conftest.py"):
+            shutil.copy(ROOT / name, folder)
         for module in WARM:
             importlib.import_module(module)
         outcome, by = self._tests(CORE / room)

@@ -5,7 +5,7 @@ number one off. Drawn at random, as many in each room, at most one at a place. L
 compiled by numba, signatures, annotations, docstrings, and changes that would only raise (a shift
 of bits for a sum). A mutant stands in a copy of the sources, and the tests of its room run: those
 that name its file and the file's doctest first, quick ones before slow ones, up to the first that
-fails. A test is given five times the seconds of processor that it takes without a mutant, and 10.
+fails. A test is given five times the seconds of processor that it takes without a mutant, and 20.
 
     pip install cosmic-ray
     python -m benchmarks.mutants --rooms posterior acquisition plan --n 135 --seed 0   # 1-2 hours
