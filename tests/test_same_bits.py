@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from threadpoolctl import threadpool_info
+
+from nextpert.core._blas import one_thread
 
 # 600 genes: from some 500 on BLAS gives parts of a product to its threads.
 CODE = """
@@ -77,3 +80,10 @@ def test_threads_and_hash_seeds_change_no_bit():
     first = output(600, PYTHONHASHSEED="0")
     assert len(first) > 8
     assert output(600, threads="2", PYTHONHASHSEED="1") == first
+
+
+def test_every_blas_is_found_and_held_to_one_thread():
+    with one_thread():
+        threads = [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+    assert threads
+    assert set(threads) == {1}

@@ -178,7 +178,8 @@ def test_same_result_for_any_number_of_workers(simulated):
     two = boss(moments, n_starts=6, rng=np.random.default_rng(7), n_jobs=2)
     assert one.dag == two.dag
     assert np.array_equal(one.scores, two.scores)
-    assert one.scores[one.best_start] == one.scores.max() <= one.score + 1e-6
+    # Starts that end in one graph have it summed in another order: a last digit apart.
+    assert one.scores.max() - 1e-6 <= one.scores[one.best_start] <= one.score + 1e-6
     assert len(set(one.scores.round(6))) > 1  # starts differ
 
 
