@@ -8,7 +8,6 @@ import re
 from functools import partial
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
@@ -71,7 +70,6 @@ def run(path, judged, folder, patch):
     for statement in every:
         if statement not in begun:
             exec(statement, space)
-    plt.close("all")
     assert (folder / "plate.html").stat().st_size > 10_000
     return space
 

@@ -205,14 +205,14 @@ def columns_of(target: Any) -> list[str]:
     >>> columns_of(Target(state=["STAT1", ("cell_type", "memory")], away_from=("day", 7)))
     ['cell_type', 'day']
     """
-    states = states_of(as_target(target))
+    given = as_target(target)
+    states = [*listed(given.state), *listed(given.away_from)]
     return list(dict.fromkeys(str(each[0]) for each in states if isinstance(each, tuple)))
 
 
-def states_of(target: Target) -> list[State]:
-    """Return the states that are wanted, and those to stay away from."""
-    parts = (part for part in (target.state, target.away_from) if part is not None)
-    return [each for part in parts for each in (part if isinstance(part, list) else [part])]
+def listed(states: State | list[Any] | None) -> list[Any]:
+    """Return the states of a part of a target, none where it wants none."""
+    return states if isinstance(states, list) else [] if states is None else [states]
 
 
 def cell_variance(

@@ -144,9 +144,14 @@ def options_of(step: Step) -> dict[str, Option]:
 
 
 def given_by(job: Job) -> dict[str, Any]:
-    """Return the options of a run that differ from the defaults, but for files to write to."""
-    defaults = {option.name: option.default for option in options_of(job.step).values()}
+    """Return the options of a run that differ from the defaults."""
+    defaults = defaults_of(job.step)
     return {name: value for name, value in job.options.items() if value != defaults[name]}
+
+
+def defaults_of(step: Step) -> dict[str, Any]:
+    """Return the default of every option of a command."""
+    return {name: option.default for name, option in options_of(step).items()}
 
 
 def _from_argument(given: Argument, step: Step) -> Iterator[Option]:

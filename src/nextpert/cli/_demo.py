@@ -90,10 +90,10 @@ def _read(job: Job) -> tuple[AnnData, Any, str | None]:
 
 def _refuse_again(job: Job, given: dict[str, Any]) -> None:
     """Raise where options of preprocessing are given for a screen that has gone through it."""
-    from nextpert.cli._app import options_of
+    from nextpert.cli._app import given_by
 
-    defaults = options_of(job.step)
-    told = [name for name in given if job.options[name] != defaults[name].default]
+    changed = given_by(job)
+    told = [name for name in given if name in changed]
     if told:
         flags = ", ".join(map(flag_of, told))
         message = f"{str(job.options['data'])!r} is preprocessed already: leave out {flags}."
@@ -103,7 +103,7 @@ def _refuse_again(job: Job, given: dict[str, Any]) -> None:
 def _check_target(adata: AnnData, target: Any, options: dict[str, Any]) -> None:
     """Raise where the target is not of this screen, before the graph is learned."""
     from nextpert import _adata
-    from nextpert._adata.target import as_target, states_of
+    from nextpert._adata.target import as_target, listed
 
     roles, given = _adata.read_roles(adata), as_target(target)
     (option,) = target_options(options)
@@ -111,7 +111,7 @@ def _check_target(adata: AnnData, target: Any, options: dict[str, Any]) -> None:
         message = f"{option} {target} is the control state itself: nothing to reach."
         raise ValueError(message)
     tables = [given.signature, given.at_least, given.at_most, given.weights]
-    for state in states_of(given):
+    for state in [*listed(given.state), *listed(given.away_from)]:
         if isinstance(state, str | tuple):
             key, value = (roles.perturbation_key, state) if isinstance(state, str) else state
             _adata.read_labels(adata, key, argument=option).require([value], option)
@@ -119,7 +119,8 @@ def _check_target(adata: AnnData, target: Any, options: dict[str, Any]) -> None:
             tables.append(state)
     panel = _adata.measured_genes(adata, options["gene_symbols"])
     for table in tables:
-        _adata.panel_index(table if table is not None else (), panel, option)
+        if table is not None:
+            _adata.panel_index(table, panel, option)
 
 
 def _analyse(adata: AnnData, target: Any, options: dict[str, Any], hidden: str | None) -> None:

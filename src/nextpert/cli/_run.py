@@ -125,10 +125,9 @@ def note_command(adata: AnnData, job: Job, *, usual_out: Path | None = None) -> 
     The number of workers changes no result, and no command.
     """
     from nextpert import _adata
-    from nextpert.cli._app import options_of
+    from nextpert.cli._app import defaults_of
 
-    defaults = {option.name: option.default for option in options_of(job.step).values()}
-    defaults |= {"n_jobs": job.options.get("n_jobs")}
+    defaults = defaults_of(job.step) | {"n_jobs": job.options.get("n_jobs")}
     if usual_out is not None:
         defaults["out"] = usual_out
     command = command_of(job.step.name, job.options, defaults)

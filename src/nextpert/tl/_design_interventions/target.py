@@ -15,6 +15,7 @@ from nextpert._adata.target import (
     as_target,
     cell_variance,
     how_measured,
+    listed,
     numbers_in_words,
 )
 from nextpert.core.predict.goal import Goal
@@ -78,8 +79,7 @@ def read_target(
     given = as_target(target)
 
     def read(states: Any) -> list[_Read]:
-        listed = states if isinstance(states, list) else [] if states is None else [states]
-        return [_state(adata, state, fit, perturbation_key) for state in listed]
+        return [_state(adata, state, fit, perturbation_key) for state in listed(states)]
 
     states, away = read(given.state), read(given.away_from)
     weights = _weights(given, fit)

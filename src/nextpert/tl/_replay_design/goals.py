@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nextpert import _adata
-from nextpert._adata.target import Target, parts_of
+from nextpert._adata.target import Target, listed, parts_of
 from nextpert.core.loop.goal_truth import GoalTruth, goal_truth
 from nextpert.core.loop.pool_goal import PoolGoal
 from nextpert.tl._design_interventions.target import read_target
@@ -160,9 +160,8 @@ def _is_label(target: Any) -> bool:
 
 def _labels(states: Any, roles: Roles) -> list[str]:
     """Return the perturbation of each state, empty for those that are none."""
-    listed = states if isinstance(states, list) else [] if states is None else [states]
     found = []
-    for state in listed:
+    for state in listed(states):
         own = isinstance(state, tuple) and state[0] == roles.perturbation_key
         label = str(state[1]) if own else state if isinstance(state, str) else ""
         found.append("" if label == roles.control else label)
