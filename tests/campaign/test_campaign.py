@@ -260,3 +260,49 @@ def test_it_is_logged_what_was_never_proposed(campaign, parts, caplog):
 def test_bad_input(call, message, campaign):
     with pytest.raises((TypeError, ValueError), match=message):
         call(campaign)
+
+
+def test_the_targets_own_perturbation_is_neither_proposed_nor_the_best(screen, given, caplog):
+    options = {"candidates": ["CDK4", "B2M", "CD59", "CD58", "CDK4+B2M"], "n_samples": 50}
+    campaign = npt.Campaign(screen, "CDK4", learn=given, plan=options)
+    ranked = set(campaign.adata.uns["design"]["ranking"]["perturbation"])
+    assert ranked == {"B2M", "CD59", "CD58", "CDK4+B2M", "control"}
+    assert "CDK4" not in campaign.adata.uns["plan_cells"]["stopping"]["candidates"]
+    assert campaign.summarize()["best"].iloc[0] != "CDK4"
+    campaign.mark_pending(["CDK4"])  # more cells of the target: no candidate, and no error
+    plate = campaign.propose(4, 400)
+    assert "CDK4" not in set(plate["perturbation"])
+    options["target_is_candidate"] = True
+    campaign = npt.Campaign(screen, "CDK4", learn=given, plan=options)
+    assert campaign.summarize()["best"].iloc[0] == "CDK4"
+    assert campaign.propose(1, 100)["perturbation"].iloc[0] == "CDK4"
+
+
+def test_what_is_excluded_is_in_no_ranking_and_no_stopping_rule(screen, target, given):
+    rows = {name: {name: -1.0} for name in ("B2M", "CD59", "CD58")}
+    for candidates in (["B2M", "CD59", "CD58", "CD58+B2M"], rows, pd.DataFrame(rows).T.fillna(0)):
+        plan = {"candidates": candidates, "never": ["B2M"], "n_samples": 50}
+        campaign = npt.Campaign(screen, target, learn=given, plan=plan)
+        ranked = set(campaign.adata.uns["design"]["ranking"]["perturbation"])
+        assert ranked == {"CD59", "CD58", "control"}
+        assert set(campaign.adata.uns["plan_cells"]["stopping"]["candidates"]) == {"CD59", "CD58"}
+        plate = campaign.propose(4, 400)
+        assert set(plate["perturbation"]) == {"CD59", "CD58", "control"}
+    with pytest.raises(ValueError, match="No candidate is left: all are in never or failed"):
+        npt.Campaign(screen, target, learn=given, plan={"candidates": ["B2M"], "never": ["B2M"]})
+
+
+def test_a_combination_that_failed_is_not_proposed_again(parts, target, given):
+    plan = {"candidates": ["B2M", "CD59", "CD58"], "most_combined": 2, "n_samples": 50}
+    campaign = npt.Campaign(parts[0], target, learn=given, plan=plan)
+    campaign.mark_failed(["B2M+CD59"])
+    plate = campaign.propose(8, 800)
+    assert "B2M+CD58" in set(plate["perturbation"])
+    assert "B2M+CD59" not in set(plate["perturbation"])
+
+
+def test_a_campaign_at_its_target_says_so_without_numbers(campaign, monkeypatch):
+    monkeypatch.setitem(campaign._state.standings, "predicted_distance", np.nan)
+    assert "the control's distance to the target is 0" in repr(campaign)
+    assert "nan" not in repr(campaign)
+    assert "nan" not in campaign._repr_html_().split("<table")[0]

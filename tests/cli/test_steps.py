@@ -458,7 +458,7 @@ def test_the_installed_command_runs():
 def test_rows_shown(fitted, capsys):
     quick = ["--target", "MYC", "--n-samples", "20"]
     assert run("design", fitted, *quick, "--show", 1) == 0
-    assert "... and 4 more in --table FILE.csv" in capsys.readouterr().out
+    assert "... and 3 more in --table FILE.csv" in capsys.readouterr().out
     assert run("design", fitted, *quick, "--show", 0) == 0
     assert "rank  perturbation" not in capsys.readouterr().out
     assert run("effects", fitted, "--show", 2) == 0
@@ -528,7 +528,8 @@ def test_on_the_tap_seq_screen(screen_path, tmp_path, capsys):
     assert run("fit", tmp_path / "tap.learn.h5ad") == 0
     capsys.readouterr()
     table = tmp_path / "ranking.csv"
-    assert run("design", tmp_path / "tap.fit.h5ad", "--target", "RIPK2", "--table", table) == 0
+    wanted = ["--target", "RIPK2", "--target-is-candidate"]
+    assert run("design", tmp_path / "tap.fit.h5ad", *wanted, "--table", table) == 0
     adata = ad.read_h5ad(tmp_path / "tap.design.h5ad")
     assert len(adata.uns["dag"]["genes"]) == 62
     ranking = candidates_of(adata.uns["design"]["ranking"])
@@ -561,3 +562,24 @@ def test_a_report_tells_of_results_beside_it(fitted, capsys):
 def test_an_absent_screen_is_named_beside_those_of_its_folder(fitted, capsys):
     assert run("learn", fitted.parent / "screen.learn.fit.h5ad") == 2
     assert "The folder holds screen.fit.h5ad." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", ["design", "plan", "cells"])
+def test_the_targets_own_perturbation_is_a_candidate_only_if_asked_for(step, fitted, place, capsys):
+    options = ["--target", "MYC", "--candidates", "MYC", "STK3", "OXR1", "--n-samples", 20]
+    for more, named in (
+        ([], {"STK3", "OXR1"}),
+        (["--target-is-candidate"], {"MYC", "STK3", "OXR1"}),
+    ):
+        assert run(step, fitted, *options, *more, "--out", "new.h5ad") == 0
+        printed = capsys.readouterr().out
+        uns = ad.read_h5ad("new.h5ad").uns
+        found = {
+            "design": lambda uns: candidates_of(uns["design"]["ranking"])["perturbation"],
+            "plan": lambda uns: uns["plan"]["plate"].query("aim != 'control'")["perturbation"],
+            "cells": lambda uns: uns["plan_cells"]["stopping"]["candidates"],
+        }[step](uns)
+        assert set(found) == named
+        if step != "design" and not more:
+            assert "MYC is not among the candidates" in printed
+            assert "state; --target-is-candidate keeps it." in printed

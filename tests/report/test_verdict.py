@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 
 from nextpert._report.results import keys_of, read_all
@@ -36,8 +37,12 @@ def test_of_a_ranking(found):
     found["design"]["params"]["target"] = "memory"
     assert verdict_of(only(found, "design")).next == (
         f"Perturb A next: of {len(ranking) - 1} candidates it is, with probability 30 %, the "
-        "nearest to memory, and is predicted at 25 % of the distance of doing nothing."
+        "nearest to memory, and is predicted at 25 % of the control's distance."
     )
+    ranking["relative_distance"] = np.nan  # the control is there already
+    told = verdict_of(only(found, "design"))
+    assert told.next.endswith("the nearest to memory.")
+    assert any(note.startswith("The control is as near to memory as") for note in told.notes)
 
 
 def test_of_effects_alone(found):
@@ -125,4 +130,4 @@ def test_two_targets_are_told(found):
 def test_candidates_that_do_harm_are_told(found):
     found["design"]["ranking"].loc[0, "relative_distance"] = 1.4
     found["design"]["ranking"].loc[1:, "relative_distance"] = 1.5
-    assert any("doing nothing" in note for note in verdict_of(found).notes)
+    assert any("than the control" in note for note in verdict_of(found).notes)

@@ -64,7 +64,7 @@ def test_the_ranking_counts_models_as_effects_do(screen):
     fit = posterior_from(adata)
     weights = [known.weight for known in fit.known(fit.averaged)]
     np.testing.assert_allclose(weights, fit.averaged.weights)
-    npt.tl.design_interventions(adata, "FOS", acquisition="greedy")
+    npt.tl.design_interventions(adata, "FOS", acquisition="greedy", target_is_candidate=True)
     found = adata.uns["design"]["ranking"].set_index("perturbation")["state_distance"]
     effects = npt.tl.perturbation_effects(adata, as_anndata=True)
     target = adata[adata.obs["perturbation"] == "FOS"].X.mean(axis=0) - fit.control_mean

@@ -41,6 +41,7 @@ def mean_of(adata, label):
 
 
 def ranking(adata, *args, **options):
+    options = {"target_is_candidate": True, **options}
     npt.tl.design_interventions(adata, *args, **options)
     return candidates_of(adata.uns["design"]["ranking"]).set_index("perturbation", drop=False)
 

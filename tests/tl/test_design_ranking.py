@@ -27,7 +27,7 @@ def fitted(small_screen, arcs):
 
 
 def designed(adata, target, **options):
-    npt.tl.design_interventions(adata, target, **options)
+    npt.tl.design_interventions(adata, target, target_is_candidate=True, **options)
     return candidates_of(adata.uns["design"]["ranking"])
 
 
@@ -85,17 +85,17 @@ def test_no_candidate_nearer_than_doing_nothing_is_said_first(fitted, caplog, ca
     assert (table["relative_distance"] > 1).all()
     nearest = table.loc[table["predicted_distance"].idxmin(), "perturbation"]
     said = [r.getMessage() for r in caplog.records if r.name.startswith("nextpert.tl._design")]
-    words = "No candidate is predicted to come nearer to MYC=1.2 than doing nothing: the nearest, "
-    assert said[0].startswith(f"{words}{nearest}, stays at ")
+    words = "No candidate is predicted to be nearer to MYC=1.2 than the control: the nearest, "
+    assert said[0].startswith(f"{words}{nearest}, has ")
     first = describe_ranking(fitted)[0]
-    assert first.startswith("No candidate is predicted to come nearer to the target than doing")
+    assert first.startswith("No candidate is predicted to be nearer to the target than the control")
 
 
 def test_nothing_is_said_of_a_good_candidate(fitted, caplog, capsys):
     with caplog.at_level(logging.INFO, "nextpert"):
         table = designed(fitted, "STK3", candidates=["STK3", "OXR1"], acquisition="greedy")
     assert table["relative_distance"].iloc[0] < 1
-    assert "doing nothing" not in caplog.text
+    assert "than the control" not in caplog.text
     assert describe_ranking(fitted)[0].startswith("Graph: ")
 
 
@@ -104,11 +104,13 @@ def test_nothing_is_said_of_a_good_candidate(fitted, caplog, capsys):
     [
         ([0.99, 2.0], ""),
         ([1.0, 0.5], ""),
-        ([np.inf, np.inf], ""),
-        ([1.5, 1.2], "No candidate is predicted to come nearer to T than doing nothing: the "
-         "nearest, B, stays at 120 % of the control cells' distance."),
-        ([1.5, 0.4], "A, the first of the ranking, is predicted farther from T than doing nothing "
-         "(150 % of the control cells' distance); the nearest is B (40 %)."),
+        ([np.nan, np.nan], "The control is as near to T as the data can resolve (its predicted "
+         "distance is 0), so no candidate can be nearer, and relative_distance is not defined "
+         "(NaN)."),
+        ([1.5, 1.2], "No candidate is predicted to be nearer to T than the control: the nearest, "
+         "B, has 120% of the control's distance."),
+        ([1.5, 0.4], "A, the first of the ranking, is predicted farther from T than the control "
+         "(150% of the control's distance); the nearest is B (40%)."),
     ],
 )  # fmt: skip
 def test_words_for_what_is_farther(share, words):

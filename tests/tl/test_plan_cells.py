@@ -256,10 +256,13 @@ def test_a_target_is_no_candidate_for_itself(fitted):
     for candidates in (None, "genes"):
         npt.tl.plan_cells(fitted, "CDK4", candidates=candidates)
         assert "CDK4" not in fitted.uns["plan_cells"]["stopping"]["candidates"]
-    npt.tl.plan_cells(fitted, "CDK4", candidates=["CDK4", "B2M"])
+    options = {"candidates": ["CDK4", "B2M"]}
+    npt.tl.plan_cells(fitted, "CDK4", **options)
+    assert fitted.uns["plan_cells"]["stopping"]["candidates"].tolist() == ["B2M"]
+    npt.tl.plan_cells(fitted, "CDK4", target_is_candidate=True, **options)
     assert fitted.uns["plan_cells"]["stopping"]["best_known"] == "CDK4"
     npt.tl.fit_dag_blr(fitted, perturbations=["CDK4"])
-    with pytest.raises(ValueError, match="no perturbation but the target, CDK4"):
+    with pytest.raises(ValueError, match=r"state of CDK4, the only candidate.*target_is_candidate"):
         npt.tl.plan_cells(fitted, "CDK4")
 
 

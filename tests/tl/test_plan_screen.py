@@ -38,7 +38,8 @@ def fitted(_fitted):
 
 def planned(adata, target="MYC", **options):
     """Return the wells of perturbations, the controls, and all that was stored."""
-    npt.tl.plan_screen(adata, target, **{"n_samples": 200, "aim": "both", **options})
+    usual = {"n_samples": 200, "aim": "both", "target_is_candidate": True}
+    npt.tl.plan_screen(adata, target, **usual | options)
     stored = adata.uns["plan"]
     table = stored["plate"]
     return table[table["aim"] != "control"], table[table["aim"] == "control"], stored
@@ -224,9 +225,9 @@ def test_cells_that_do_not_suffice():
 
 def test_contradictions_write_nothing(fitted):
     for options, words in (
-        ({"must": ["MYC"], "never": ["MYC"]}, "both in must and in never"),
-        ({"must": ["MYC"], "pending": ["MYC"]}, "both in must and in pending"),
-        ({"must": ["MCY"]}, "Close matches: MYC"),
+        ({"must": ["FOS"], "never": ["FOS"]}, "both in must and in never"),
+        ({"must": ["FOS"], "pending": ["FOS"]}, "both in must and in pending"),
+        ({"must": ["FSO"]}, "Close matches: FOS"),
         ({"never": ["MYC", "FOS", "CDK4", "B2M", "CD58"]}, "No candidate is left"),
         ({"plate_format": 12}, "plate_format must be 8, 96 or 384"),
         ({"aim": "bst"}, "Close matches: best"),
@@ -259,23 +260,72 @@ def test_as_many_guides_as_the_screen_has(fitted):
 def test_the_same_seed_gives_the_same_plate_and_it_is_told(fitted, caplog):
     with caplog.at_level(logging.INFO, "nextpert"):
         first = planned(fitted, rng=3)[2]["plate"]
-    assert "Best so far: MYC" in caplog.text
-    copied = npt.tl.plan_screen(fitted, "MYC", n_samples=200, aim="both", rng=3, copy=True)
+    assert "Best measured so far: MYC" in caplog.text
+    copied = npt.tl.plan_screen(
+        fitted, "MYC", n_samples=200, aim="both", rng=3, target_is_candidate=True, copy=True
+    )
     assert copied.uns["plan"]["plate"].equals(first)
 
 
-def test_why_says_no_more_than_is_known(fitted):
-    wells, _, _ = planned(fitted, aim="best", candidates="genes", rng=5)
-    for why, chance in zip(wells["why"], wells["probability_best"], strict=True):
+def test_why_cites_the_column_that_chose_a_well(fitted):
+    wells, controls, _ = planned(fitted, aim="best", candidates="genes", rng=5)
+    npt.tl.design_interventions(fitted, "MYC", candidates="genes", target_is_candidate=True)
+    ranking = fitted.uns["design"]["ranking"].set_index("perturbation")["state_distance"]
+    names = [*wells["perturbation"], "control"]
+    np.testing.assert_allclose(
+        [*wells["state_distance"], *controls["state_distance"]], ranking[names]
+    )
+    best = wells[wells["aim"] == "best"]
+    by_state, by_chance = best.head(4), best.tail(-4)
+    # The first half by the distance of the expected state.
+    assert by_state["probability_among_rest"].isna().all()
+    assert by_state["state_distance"].tolist() == ranking.nsmallest(4).tolist()
+    nothing = controls["state_distance"].item()
+    for place, (why, state) in enumerate(
+        zip(by_state["why"], by_state["state_distance"], strict=True), start=1
+    ):
+        said = f"rank {place} of 36 by state_distance ({state:.3g}; control {nothing:.3g})"
+        assert why == said
+    # The second half by the probability of being the nearest of the others.
+    assert len(by_chance)
+    assert by_chance["probability_among_rest"].is_monotonic_decreasing
+    assert by_chance["probability_among_rest"].sum() <= 1
+    for why, chance in zip(by_chance["why"], by_chance["probability_among_rest"], strict=True):
         said = f"{chance:.2g}" if chance >= 0.01 else "below 0.01"
-        assert why.endswith(f"by expected distance; the nearest with probability {said}")
-    # The first half is chosen by expectation.
-    n = len(npt._adata.posterior_from(fitted).genes)
-    places = [f"place {i} of {n} " for i in range(1, 5)]
-    assert all(map(str.startswith, wells["why"].head(4), places))
+        assert why == f"nearest of the remaining candidates with probability {said}"
     wells, _, _ = planned(fitted, aim="learn", candidates="genes", n_perturbations=30)
+    assert wells["probability_among_rest"].isna().all()
     gained = np.diff(wells["uncertainty_removed"], prepend=0)
-    small = wells["why"] == "removes below 0.1 % more of what cells may teach"
+    words = "is expected to resolve below 0.1% more of the remaining uncertainty"
+    small = wells["why"] == words
     np.testing.assert_array_equal(small, gained < 1e-3)
     assert small.any()
     assert not small.all()
+
+
+@pytest.mark.parametrize("aim", ["best", "both"])
+def test_what_is_expected_farther_than_the_control_does_not_find_the_best(aim, fitted, caplog):
+    with caplog.at_level(logging.WARNING, "nextpert"):
+        wells, controls, _ = planned(fitted, aim=aim, n_perturbations=20, candidates="genes")
+    nothing = controls["state_distance"].item()
+    best = wells[wells["aim"] == "best"]
+    assert 0 < len(best) < 20
+    assert (best["state_distance"] < nothing).all()
+    others = wells[wells["aim"] == "learn"]
+    assert len(best) + len(others) == 20
+    if aim == "best":
+        assert (others["state_distance"] >= nothing).all()
+        assert f"{len(others)} of 20 perturbations are chosen to learn" in caplog.text
+
+
+def test_where_no_candidate_is_nearer_than_the_control_all_wells_go_to_learning(fitted, caplog):
+    control = np.asarray(fitted[fitted.obs["perturbation"] == "control"].X.mean(axis=0)).ravel()
+    target = dict(zip(fitted.var_names, (control + 1).tolist(), strict=True))
+    names = ["FOS", "MYC"]
+    with caplog.at_level(logging.WARNING, "nextpert"):
+        wells, controls, _ = planned(
+            fitted, target, aim="best", candidates=names, n_perturbations=2
+        )
+    assert (wells["state_distance"] > controls["state_distance"].item()).all()
+    assert wells["aim"].tolist() == ["learn", "learn"]
+    assert "2 of 2 perturbations are chosen to learn" in caplog.text

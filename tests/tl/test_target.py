@@ -30,6 +30,7 @@ def read(adata, **parts):
 
 
 def ranking(adata, target, **options):
+    options = {"target_is_candidate": True, **options}
     npt.tl.design_interventions(adata, target, **options)
     return adata.uns["design"]["ranking"].set_index("perturbation")
 

@@ -280,6 +280,7 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
     **_each(partial(_text, empty=True), "separator", "reason"),
     **_each(_flag, "copy", "show_progress", "intercept", "noise_aware", "standardize"),
     **_each(_flag, "return_fig", "verify", "counts", "as_anndata", "simulated"),
+    "target_is_candidate": _flag,
     "show": partial(_flag, none=True),
     "held_out": partial(_flag, none=True, text=True),
     "protein": partial(_flag, text=True),

@@ -47,6 +47,15 @@ class Interventions:
     shifts: NDArray[np.float64]
     sources: list[str]
 
+    def rows(self, index: Sequence[int]) -> Interventions:
+        """Return some of the interventions, in the order given."""
+        return Interventions(
+            [self.names[i] for i in index],
+            [self.targets[i] for i in index],
+            self.shifts[list(index)],
+            [self.sources[i] for i in index],
+        )
+
     def readable(self, genes: Sequence[str]) -> list[str]:
         """Return the shifts of the target genes as text, such as ``"-1.20, -0.33"``."""
         place = {gene: i for i, gene in enumerate(genes)}

@@ -34,6 +34,8 @@ def target_section(found: Found) -> Section | None:
         return None
     params = next(iter(asked.values()))
     words = [f"Wanted: {params['target']}. Distances to it: {_unit(params)}."]
+    if any(int(other.get("target_is_candidate", 0)) for other in asked.values()):
+        words.append("The perturbation whose state this is was allowed as a candidate.")
     words += [
         f"The {what} is towards another target: {other['target']}."
         for name, other in asked.items()
@@ -98,13 +100,13 @@ def plan_section(found: Found) -> Section | None:
     words = [
         f"{count(summary['n_cells'])} cells, {count(summary['n_controls'])} of them controls. "
         f"This plate holds the nearest of {count(params['n_candidates'])} candidates with "
-        f"probability {percent(summary['probability_covered'])}, and is expected to remove "
-        f"{share(summary['uncertainty_removed'])} of what cells may teach."
+        f"probability {percent(summary['probability_covered'])}, and is expected to resolve "
+        f"{share(summary['uncertainty_removed'])} of the remaining uncertainty."
     ]
     known = str(summary["best_known"])
     if known:
         words.append(
-            f"Best so far: {known}, the nearest of all candidates with probability "
+            f"Best measured so far: {known}, the nearest of all candidates with probability "
             f"{percent(summary['probability_known'])}."
         )
     pending = plan["pending"]
@@ -123,6 +125,7 @@ def plan_section(found: Found) -> Section | None:
         Column("Cells seen", "n_cells_seen", count),
         Column("Aim", "aim", on_paper=False),
         Column("Chance to be nearest", "probability_best", chance, on_paper=False),
+        Column("State distance", "state_distance", number, on_paper=False),
         Column("Predicted distance", PREDICTED, reference=nothing),
         Column("Why", "why", is_long=True),
     ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from nextpert._adata import list_names
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._report.numbers import count, percent, share
@@ -118,12 +120,14 @@ def _plate(plan: Mapping[str, Any], *, goes_on: bool) -> str:
 def _first(design: Mapping[str, Any]) -> str:
     target = name_of(design["params"]["target"])
     best = candidates_of(design["ranking"]).iloc[0]
-    nearness = share(best["relative_distance"]).replace("<", "less than")
-    return (
+    said = (
         f"Perturb {best['perturbation']} next: of {len(design['ranking']) - 1} candidates it is, "
-        f"with probability {percent(best['probability_best'])}, the nearest to {target}, and is "
-        f"predicted at {nearness} of the distance of doing nothing."
+        f"with probability {percent(best['probability_best'])}, the nearest to {target}"
     )
+    if np.isnan(float(best["relative_distance"])):
+        return f"{said}."
+    nearness = share(best["relative_distance"]).replace("<", "less than")
+    return f"{said}, and is predicted at {nearness} of the control's distance."
 
 
 def _trust(found: Found, level: str) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert.tl._design_interventions.candidates import can_be_candidate
+from nextpert.tl._design_interventions.excluded import Excluded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -41,12 +42,53 @@ def plate_options(
         names = list(dict.fromkeys([*names, *pending]))
         options["candidates"] = names
     options["pending"] = {name: n for name, n in pending.items() if name in names} or None
-    targeted = set(names) | {gene for name in names for gene in _targets(cells, name)}
-    never = [*(plan.get("never") or []), *(name for name in failed if name in targeted)]
+    known = set(names) | {part for name in names for part in _parts(cells, name)}
+    never = [
+        *(plan.get("never") or []),
+        *(name for name in failed if name in known or known.issuperset(_parts(cells, name))),
+    ]
     options["never"] = list(dict.fromkeys(never)) or None
     out = {*pending, *failed}
     options["must"] = [name for name in plan.get("must") or [] if name not in out] or None
     return options
+
+
+def standing_options(
+    cells: ad.AnnData, plan: Mapping[str, Any], failed: Iterable[str]
+) -> dict[str, Any]:
+    """Return the options of ranking and stopping: the same candidates as those of a plate.
+
+    Of those that failed, the ones that have cells stay: these were measured.
+
+    Raises
+    ------
+    ValueError
+        If no candidate is left.
+    """
+    fit, measured = _adata.posterior_from(cells), set(_measured(cells))
+    never = Excluded.read(map(str, plan.get("never") or []), fit)
+    out = Excluded.read(failed, fit)
+
+    def stays(name: str) -> bool:
+        genes = _targets(cells, name)
+        may = name in measured or not out.holds(name, genes, fit)
+        return may and not never.holds(name, genes, fit)
+
+    given = plan.get("candidates")
+    names = [name for name in _names(cells, plan) if stays(name)]
+    if not names:
+        message = "No candidate is left: all are in never or failed. Give other candidates."
+        raise ValueError(message)
+    candidates: Any = names
+    if isinstance(given, pd.DataFrame):
+        candidates = given[[str(name) in names for name in given.index]]
+    elif isinstance(given, Mapping):
+        candidates = {name: row for name, row in given.items() if str(name) in names}
+    return {
+        "candidates": candidates,
+        "target_is_candidate": plan.get("target_is_candidate", False),
+        "n_samples": plan.get("n_samples", 1000),
+    }
 
 
 def require_known(cells: ad.AnnData, names: Collection[str], plan: Mapping[str, Any]) -> None:
@@ -85,8 +127,18 @@ def _genes(cells: ad.AnnData) -> list[str]:
 
 def _targets(cells: ad.AnnData, name: str) -> list[str]:
     """Return the genes of the panel that a label names; none where a part of it is unknown."""
+    inside, outside = _parsed(cells, name)
+    return [] if outside else inside
+
+
+def _parts(cells: ad.AnnData, name: str) -> list[str]:
+    """Return all that a label combines, genes of the panel or not."""
+    inside, outside = _parsed(cells, name)
+    return [*inside, *outside]
+
+
+def _parsed(cells: ad.AnnData, name: str) -> tuple[list[str], list[str]]:
     params = cells.uns["dag_blr"]["params"]
-    inside, outside = _adata.parse_label(
+    return _adata.parse_label(
         name, set(_genes(cells)), separator=str(params["separator"]), control=str(params["control"])
     )
-    return [] if outside else inside

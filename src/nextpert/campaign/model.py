@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nextpert import pp, tl
-from nextpert.campaign.candidates import candidate_names
+from nextpert.campaign.candidates import standing_options
+from nextpert.tl._design_interventions.tables import nothing_of, share_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import anndata as ad
 
     from nextpert._adata import Roles
 
 NOTHING = "doing nothing"
-_TINY = 1e-300
 
 
 class Standing(NamedTuple):
     """The best known perturbation after a fit; distances as shares of that of doing nothing.
+
+    Shares are NaN where doing nothing is at distance 0.
 
     Parameters
     ----------
@@ -63,13 +65,11 @@ def set_up(cells: ad.AnnData, roles: Roles, options: Mapping[str, Mapping[str, A
     tl.fit_dag_blr(cells, **options["fit"])
 
 
-def standing(cells: ad.AnnData, target: Any, plan: Mapping[str, Any]) -> Standing:
+def standing(
+    cells: ad.AnnData, target: Any, plan: Mapping[str, Any], failed: Iterable[str] = ()
+) -> Standing:
     """Return how near the best known perturbation is, and what is left to gain."""
-    given = plan.get("candidates")
-    names = candidate_names(cells, given)
-    options = {
-        "candidates": given if names is None else names, "n_samples": plan.get("n_samples", 1000)
-    }  # fmt: skip
+    options = standing_options(cells, plan, failed)
     tl.design_interventions(cells, target, acquisition="probability", **options)
     ranking = cells.uns["design"]["ranking"]
     fitted = cells.uns["dag_blr"]
@@ -78,12 +78,12 @@ def standing(cells: ad.AnnData, target: Any, plan: Mapping[str, Any]) -> Standin
         return Standing(NOTHING, 1.0, 1.0, 0.0, np.nan, np.nan, n_cells)
     tl.plan_cells(cells, target, **options)
     left = cells.uns["plan_cells"]["stopping"]
-    control = ranking[ranking["is_control"].to_numpy(bool)].iloc[0]
+    control = nothing_of(ranking)
     best = str(left["best_known"])
     row = control if best == NOTHING else ranking[ranking["perturbation"] == best].iloc[0]
     return Standing(
         best,
-        float(row["measured_distance"]) / max(float(control["measured_distance"]), _TINY),
+        float(share_of(row["measured_distance"], float(control["measured_distance"]))),
         float(row["relative_distance"]),
         0.0 if best == NOTHING else float(row["probability_best"]),
         float(left["relative_gap"]),

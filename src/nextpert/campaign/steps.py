@@ -89,8 +89,9 @@ def observed(
     _require_unseen(state, seen)
     set_up(joined, roles, state.options)
     wanted = lined_up(state.target, joined, state.n_start)
-    found = standing(joined, wanted, state.options["plan"])
     counts = labels_and_cells(new, roles)
+    failed = _without(state.failed, counts)
+    found = standing(joined, wanted, state.options["plan"], failed)
     unplanned = set(counts) - set(state.history["perturbation"])
     if unplanned:
         logger.info("Observed, though never proposed: %s.", _adata.list_names(sorted(unplanned)))
@@ -101,7 +102,7 @@ def observed(
     return joined, State(
         state.target, state.options, history,
         add_standing(state.standings, state.round, found),
-        _without(state.pending, counts), _without(state.failed, counts),
+        _without(state.pending, counts), failed,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -47,9 +48,8 @@ def in_words(state: State, target: str) -> str:
     """Return a line or two about a campaign."""
     last = state.standings.iloc[-1]
     best = (
-        f"Best so far {last['best']}, predicted at {last['predicted_distance']:.2f} of the "
-        f"distance of doing nothing. None is nearer by more than a tenth of that with "
-        f"probability {last['good_enough']:.2f}"
+        f"Best so far {_best(state)}. None is nearer by more than a tenth of the control's "
+        f"distance with probability {last['good_enough']:.2f}"
     )
     return (
         f"Campaign towards {target}: {state.round} plates proposed, {len(state.pending)} "
@@ -61,12 +61,9 @@ def as_html(state: State, control: str, target: str) -> str:
     """Return the same, and the table, for a notebook."""
     last = state.standings.iloc[-1]
     facts = {
-        "Best so far": (
-            f"{last['best']}, predicted at {last['predicted_distance']:.2f} of the distance of "
-            f"doing nothing"
-        ),
+        "Best so far": _best(state),
         "Good enough": (
-            f"None is nearer by more than a tenth of that with probability "
+            f"None is nearer by more than a tenth of the control's distance with probability "
             f"{last['good_enough']:.2f}"
         ),
         "Plates": f"{state.round} proposed, {last['n_cells']} cells so far",
@@ -76,3 +73,12 @@ def as_html(state: State, control: str, target: str) -> str:
     table = summary_table(state, control)
     shown = table.to_html(float_format="{:.2g}".format, na_rep="", border=0)
     return card(f"Campaign towards {target}", facts, shown)
+
+
+def _best(state: State) -> str:
+    """Return the best known perturbation and how far it is predicted to stay, if that is known."""
+    last = state.standings.iloc[-1]
+    share = float(last["predicted_distance"])
+    if math.isnan(share):
+        return f"{last['best']} (the control's distance to the target is 0)"
+    return f"{last['best']}, predicted at {share:.2f} of the control's distance"

@@ -131,7 +131,8 @@ def _analyse(adata: AnnData, target: Any, options: dict[str, Any], hidden: str |
     candidates = options["candidates"]
     if candidates is None and hidden is not None:
         candidates = ["genes"]
-    design = {name: options[name] for name in ("acquisition", "n_cells", "n_samples")} | common
+    names = ("acquisition", "target_is_candidate", "n_cells", "n_samples")
+    design = {name: options[name] for name in names} | common
     if candidates is not None:
         design["candidates"] = value("candidates", candidates)
     with stage(options, "Learning the graph from all cells (a first run compiles code)"):

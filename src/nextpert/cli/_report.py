@@ -34,7 +34,7 @@ def describe_ranking(adata: AnnData, hidden: str | None = None) -> list[str]:
         f"Graph: {len(graph['genes'])} genes, {int(graph['n_edges'])} arcs. Target: {goal}.",
         f"Try next: {best['perturbation']} ({n_cells} cells), {_why(ranking, params)}.",
         f"Predicted closest to the target: {nearest['perturbation']}, distance "
-        f"{_distance(nearest)}, {_share(nearest)} of that of control cells.",
+        f"{_distance(nearest)}{_of_the_control(nearest)}.",
     ]
     return lines + ([_against_the_truth(ranking, true_distances(adata))] if hidden else [])
 
@@ -130,7 +130,7 @@ def format_ranking(
         for i, (_, row) in enumerate(ranking.iterrows())
     ]
     if nothing is not None:
-        cells = [_distance(nothing), *([""] if true else []), "100 %", "", ""]
+        cells = [_distance(nothing), *([""] if true else []), _share(nothing), "", ""]
         rows += [["", "(nothing)", "", "", *([""] if shown else []), *cells]]
     header = [
         "rank", "perturbation", "targets", "shift",
@@ -164,4 +164,12 @@ def _distance(row: pd.Series) -> str:
 
 
 def _share(row: pd.Series) -> str:
-    return f"{100 * row['relative_distance']:.0f} %"
+    share = float(row["relative_distance"])
+    return "-" if math.isnan(share) else f"{100 * share:.0f}%"
+
+
+def _of_the_control(row: pd.Series) -> str:
+    """Return the share of the control's distance; nothing where that is 0."""
+    return (
+        "" if math.isnan(float(row["relative_distance"])) else f", {_share(row)} of the control's"
+    )

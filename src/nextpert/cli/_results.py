@@ -60,7 +60,8 @@ def verdict_of(step: str, adata: AnnData, said: list[str]) -> str:
     if step == "design":
         return "\n".join(describe_ranking(adata))
     told = " ".join(said)
-    return as_options(told) if step == "learn" else told  # it names what to try instead
+    # These name what to try instead.
+    return as_options(told) if step in ("learn", "plan", "cells") else told
 
 
 def summary_of(step: str, adata: AnnData) -> dict[str, Any]:

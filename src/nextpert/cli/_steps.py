@@ -235,7 +235,10 @@ DEMO = Demo(
              "depth_key", "layer"),
         ),
         ("tl.learn_dag", ("n_runs", "n_graphs", "n_jobs")),
-        ("tl.design_interventions", ("acquisition", "candidates", "n_cells", "n_samples", "rng")),
+        (
+            "tl.design_interventions",
+            ("acquisition", "candidates", "target_is_candidate", "n_cells", "n_samples", "rng"),
+        ),
     ),
 )  # fmt: skip
 ALL = STEPS | {step.name: step for step in (REPORT, DEMO)}

@@ -116,6 +116,7 @@ def _patterns() -> tuple[dict[str, str], tuple[tuple[re.Pattern[str], str], ...]
     # Words such as "control" are arguments only where the sentence uses them as one.
     return options, (
         (re.compile(rf"(?<![\w.-])({every})=\[.*?\]"), r"{} NAME ..."),
+        (re.compile(rf"(?<![\w.-])({every})=True\b"), r"{}"),
         (re.compile(rf"(?<![\w.-])({every})=([\"']?)([\w.+-]+)\2"), r"{} \3"),
         (re.compile(rf"(?<![\w.'\"-])({several})(?![\w'\"])"), r"{}"),
         (

@@ -86,9 +86,38 @@ def best_plate(expected: Array, draws: Array, size: int) -> NDArray[np.int64]:
     >>> best_plate(draws.mean(axis=0), draws, 2).tolist()
     [0, 2]
     """
+    return best_order(expected, draws, size)[0][:size]
+
+
+def best_order(expected: Array, draws: Array, size: int) -> tuple[NDArray[np.int64], Array]:
+    """Return all candidates in the order in which a plate takes them, and what ordered them.
+
+    Parameters
+    ----------
+    expected, draws, size
+        As in :func:`best_plate`.
+
+    Returns
+    -------
+    ndarray, ndarray
+        Indices, of which the first ``size`` are :func:`best_plate`; and for every candidate the
+        probability of being the nearest of those not chosen by expectation, NaN for those that
+        are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.plan.best_plate import best_order
+    >>> draws = np.array([[2.0, 3.0, 1.0, 9.0], [2.0, 3.0, 1.0, 9.0], [2.0, 3.0, 9.0, 9.0]])
+    >>> order, probability = best_order(draws.mean(axis=0), draws, 2)
+    >>> order.tolist(), probability.round(2).tolist()
+    ([0, 2, 1, 3], [nan, 0.33, 0.67, 0.0])
+    """
     wanted = require_count(size, "size")
     first = np.argsort(expected, kind="stable")[: -(-wanted // 2)]
     rest = np.setdiff1d(np.arange(len(expected)), first)
-    if wanted == 1 or not len(rest):
-        return first
-    return np.append(first, rest[probable_plate(draws[:, rest], wanted - len(first))])
+    probability = np.full(len(expected), np.nan)
+    if not len(rest):
+        return first, probability
+    probability[rest] = probability_nearest(draws[:, rest])
+    return np.append(first, rest[probable_plate(draws[:, rest], len(rest))]), probability

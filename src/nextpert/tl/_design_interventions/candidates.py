@@ -23,11 +23,15 @@ from nextpert.tl._design_interventions.combined import (
     told_in_company,
     with_combinations,
 )
+from nextpert.tl._design_interventions.excluded import without_own
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from nextpert._adata import FittedPosterior
+    from nextpert.tl._design_interventions.target import Wanted
 
     Vector = NDArray[np.float64]
 
@@ -49,18 +53,36 @@ class Candidates:
         """Return candidates whose shifts are taken as they are."""
         return cls(interventions, ShiftPrior.exact(interventions.shifts))
 
+    def rows(self, index: Sequence[int]) -> Candidates:
+        """Return some of the candidates, in the order given."""
+        return Candidates(self.interventions.rows(index), self.prior.rows(index))
 
-def read_candidates(candidates: Any, shift: Any, fit: FittedPosterior) -> Candidates:
+
+def read_candidates(
+    candidates: Any,
+    shift: Any,
+    fit: FittedPosterior,
+    target: Wanted | None = None,
+    *,
+    target_is_candidate: bool = False,
+) -> Candidates:
     """Return the candidates with the shift of each.
+
+    A target that is the state of a perturbation's own cells excludes that perturbation, as it would
+    be the answer to every such question; ``target_is_candidate`` keeps it.
 
     Raises
     ------
     ValueError
         If there are none, or one names a gene outside the panel (close matches are given).
     """
+    own = None if target_is_candidate or target is None else target.label
     if isinstance(candidates, (pd.DataFrame, Mapping)):
-        return Candidates.exact(_require_some(_shifts.read_table(candidates, fit.genes)))
-    names = _names(candidates, fit)
+        table = _require_some(_shifts.read_table(candidates, fit.genes))
+        kept = without_own(own, table.names, fit, note=True)
+        return Candidates.exact(table.rows([table.names.index(name) for name in kept]))
+    named = candidates is not None and not isinstance(candidates, str)
+    names = without_own(own, _names(candidates, fit), fit, note=named)
     seen, company = members_seen(fit), told_in_company(fit)
     targets = [_targets(name, fit, seen, company) for name in names]
     if shift is None:

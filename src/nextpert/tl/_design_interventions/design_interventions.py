@@ -33,6 +33,7 @@ def design_interventions(
     *,
     acquisition: str = "probability",
     candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
+    target_is_candidate: bool = False,
     shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] | None = None,
     n_cells: int = 100,
     noise_aware: bool = True,
@@ -84,6 +85,12 @@ def design_interventions(
         :func:`fit_dag_blr`. Combinations without cells, such as ``"MYC+STK3"``, may be among the
         labels, and members that have cells in combinations alone: they are expected by what the
         screen's combinations say of how far effects add up and of each member.
+    target_is_candidate
+        Whether the perturbation whose state is the target may be a candidate. ``False`` (default):
+        where the target is a label (as such, as a pair with the column of labels, or as the state
+        of a :class:`nextpert.Target`), that perturbation is excluded, because it would be the
+        answer to every such question; of named candidates the log says so. Combinations that
+        contain it stay. ``True`` keeps it.
     shift
         Shift of the candidates: ``None`` (default) as fitted, or one of the options of
         :func:`fit_dag_blr`. Candidates that a table has no row for are modelled as knockouts,
@@ -122,7 +129,8 @@ def design_interventions(
           sampling of wanted states' means adds: ``state_distance`` of the expected state;
           ``predicted_distance``, its mean over all that is not known, with
           ``predicted_distance_sd`` and the 90 % interval ``predicted_low`` to
-          ``predicted_high``; ``relative_distance`` (over that of doing nothing);
+          ``predicted_high``; ``relative_distance`` (over that of doing nothing;
+          NaN where that is 0);
           ``probability_best`` (of being the nearest), ``probability_better`` (than doing
           nothing); ``expected_gap``, how much nearer the nearest candidate is expected to be;
           ``measured_distance`` of the cells themselves, less what their sampling adds (NaN
@@ -157,7 +165,9 @@ def design_interventions(
     >>> adata = ad.AnnData(x, obs.set_index(obs.index.astype(str)), pd.DataFrame(index=["A", "B"]))
     >>> npt.tl.learn_dag(adata, method="given", dag=[("A", "B")])
     >>> npt.tl.fit_dag_blr(adata)
-    >>> npt.tl.design_interventions(adata, "A", candidates="genes", acquisition="greedy")
+    >>> npt.tl.design_interventions(
+    ...     adata, "A", candidates="genes", target_is_candidate=True, acquisition="greedy"
+    ... )
     >>> adata.uns["design"]["ranking"][["rank", "perturbation", "target_genes"]]
        rank perturbation target_genes
     0     1            A            A
@@ -172,8 +182,10 @@ def design_interventions(
     fit = _adata.posterior_from(adata, posterior_key)
     trace = tables.read_trace(adata, key_added, fit.genes)
     key = str(fit.params["perturbation_key"]) if perturbation_key is None else perturbation_key
-    pool = read_candidates(candidates, shift, fit)
     wanted = read_target(adata, target, fit, key)
+    pool = read_candidates(
+        candidates, shift, fit, wanted, target_is_candidate=target_is_candidate
+    )  # fmt: skip
     this_round = tables.round_of(adata, key_added, trace, fit.cells)
     generator = _generator(rng, this_round)
     known = fit.known(pool.prior)
@@ -211,6 +223,7 @@ def design_interventions(
             "target": wanted.name,
             "distance": wanted.distance,
             "candidates": _word(candidates, "fitted"),
+            "target_is_candidate": int(target_is_candidate),
             "shift": _word(shift, "fitted"),
             "n_cells": planned,
             "noise_aware": int(noise_aware),
@@ -224,13 +237,14 @@ def design_interventions(
     farther = tables.farther_in_words(ranking, wanted.name)
     if farther:
         logger.warning("%s", farther)
+    share = 100 * best["relative_distance"]
     logger.info(
         "Round %d: of %d candidates towards %s, try %s next by %s (shift of %s: %s). It is "
-        "the nearest with probability %.2f; predicted distance %.3g +- %.2g, "
-        "%.0f %% of that of control cells.",
+        "the nearest with probability %.2f; its predicted distance is %.3g ± %.2g%s.",
         this_round, len(order), wanted.name, best["perturbation"], acquisition,
         best["target_genes"], best["shift"], best["probability_best"], best["predicted_distance"],
-        best["predicted_distance_sd"], 100 * best["relative_distance"],
+        best["predicted_distance_sd"],
+        f", {share:.0f}% of the control's" if np.isfinite(share) else "",
     )  # fmt: skip
     _say_if_flat(acquisition, removed, planned)
     return written

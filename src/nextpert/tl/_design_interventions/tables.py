@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 FLAT = 0.01
-_TINY = 1e-300
 _TRACE_COLUMNS = (
     "round",
     "chosen",
@@ -82,7 +81,7 @@ def ranking_table(
             "predicted_distance_sd": distance.sd[order],
             "predicted_low": distance.low[order],
             "predicted_high": distance.high[order],
-            "relative_distance": np.maximum(mean, 0.0)[order] / max(distance.mean[-1], _TINY),
+            "relative_distance": share_of(np.maximum(mean, 0.0)[order], distance.mean[-1]),
             "probability_best": distance.nearest[order],
             "probability_better": distance.nearer[order],
             "expected_gap": distance.gap[:-1][order],
@@ -122,7 +121,7 @@ def _nothing(distance: RankedDistance, target: Wanted, fit: FittedPosterior) -> 
         "predicted_distance_sd": float(distance.sd[-1]),
         "predicted_low": float(distance.low[-1]),
         "predicted_high": float(distance.high[-1]),
-        "relative_distance": 1.0,
+        "relative_distance": float(share_of(distance.mean[-1], distance.mean[-1])),
         "measured_distance": max(apart, 0.0),
         "n_cells_seen": fit.n_control_cells,
         "is_control": True,
@@ -157,29 +156,46 @@ def _sampled(fit: FittedPosterior, row: int) -> Vector:
     return screen.squares[row] / max(n * (n - 1), 1)
 
 
+def share_of(distance: Vector, nothing: float) -> Vector:
+    """Return distances over that of the control; NaN where the control's is not above 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.tl._design_interventions.tables import share_of
+    >>> share_of(np.array([1.0, 3.0]), 2.0).tolist(), share_of(np.array([1.0, 3.0]), -0.1).tolist()
+    ([0.5, 1.5], [nan, nan])
+    """
+    return np.asarray(distance / nothing if nothing > 0 else np.full_like(distance, np.nan))
+
+
 def is_flat(removed: Vector) -> bool:
     """Whether the shares of uncertainty that candidates would remove differ by less than 1 %."""
     return len(removed) > 1 and bool(np.ptp(removed) < FLAT)
 
 
 def farther_in_words(ranking: pd.DataFrame, target: str) -> str:
-    """Return a sentence where the best candidate is farther than doing nothing, else nothing."""
+    """Return a sentence where the first of a ranking is no nearer than the control, else ``""``."""
     ranking = candidates_of(ranking)
     share = ranking["relative_distance"].to_numpy(dtype=float)
-    if not (share[0] > 1 and np.isfinite(share[0])):
+    if np.isnan(share).all():
+        return (
+            f"The control is as near to {target} as the data can resolve (its predicted distance "
+            f"is 0), so no candidate can be nearer, and relative_distance is not defined (NaN)."
+        )
+    if not share[0] > 1:
         return ""
     nearest = int(np.argmin(share))
     names = ranking["perturbation"].astype(str)
     if share[nearest] > 1:
         return (
-            f"No candidate is predicted to come nearer to {target} than doing nothing: the "
-            f"nearest, {names.iloc[nearest]}, stays at {100 * share[nearest]:.0f} % of the control "
-            f"cells' distance."
+            f"No candidate is predicted to be nearer to {target} than the control: the nearest, "
+            f"{names.iloc[nearest]}, has {100 * share[nearest]:.0f}% of the control's distance."
         )
     return (
-        f"{names.iloc[0]}, the first of the ranking, is predicted farther from {target} than doing "
-        f"nothing ({100 * share[0]:.0f} % of the control cells' distance); the nearest is "
-        f"{names.iloc[nearest]} ({100 * share[nearest]:.0f} %)."
+        f"{names.iloc[0]}, the first of the ranking, is predicted farther from {target} than the "
+        f"control ({100 * share[0]:.0f}% of the control's distance); the nearest is "
+        f"{names.iloc[nearest]} ({100 * share[nearest]:.0f}%)."
     )
 
 

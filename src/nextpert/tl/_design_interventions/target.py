@@ -43,7 +43,7 @@ class Wanted:
     distance
         How it measures, a word.
     label
-        The perturbation whose cells' state is wanted, where it is one.
+        The perturbation whose cells' mean is the target state, where it is one.
     """
 
     name: str
@@ -104,10 +104,18 @@ def read_target(
     )
     name = _in_words(given, states, away)
     _require_something(goal, name, away)
-    label = given.state
-    if isinstance(label, tuple) and label[0] == perturbation_key:
-        label = label[1]
-    return Wanted(name, goal, given.distance, label if isinstance(label, str) else None)
+    return Wanted(name, goal, given.distance, _label(given, fit, perturbation_key))
+
+
+def _label(given: Target, fit: FittedPosterior, perturbation_key: str) -> str | None:
+    """Return the perturbation whose cells' mean is the one target state, if there is one."""
+    if len(states := listed(given.state)) != 1:
+        return None
+    (state,) = states
+    if isinstance(state, tuple):
+        key, value = map(str, state)
+        return value if key in (perturbation_key, str(fit.params["perturbation_key"])) else None
+    return state if isinstance(state, str) else None
 
 
 def _require_something(goal: Goal, name: str, away: list[_Read]) -> None:

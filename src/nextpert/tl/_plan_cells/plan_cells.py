@@ -42,6 +42,7 @@ def plan_cells(
     n_guides: int | None = None,
     n_replicates: int | None = None,
     candidates: str | Sequence[str] | pd.DataFrame | Mapping[str, Any] | None = None,
+    target_is_candidate: bool = False,
     n_samples: int = 1000,
     rng: int | np.random.Generator | None = 0,
     key_added: str = "plan_cells",
@@ -99,7 +100,9 @@ def plan_cells(
     candidates
         What could still be tried, for the stopping rule, as in :func:`design_interventions`:
         ``None`` (default) stands for the perturbations of the fit, ``"genes"`` for all genes of the
-        panel, too; the target's own is left out of both.
+        panel, too.
+    target_is_candidate
+        As in :func:`design_interventions`, for the stopping rule.
     n_samples, rng
         Number of draws of the distances for the stopping rule; and seed or generator, of these and
         of the draws that tell the nearest from another.
@@ -196,15 +199,19 @@ def plan_cells(
         "rng": _adata.seed_of(rng),
     }
     if goal is not None:
-        params |= {"target": goal.name, "distance": goal.distance}
+        params |= {
+            "target": goal.name,
+            "distance": goal.distance,
+            "target_is_candidate": int(target_is_candidate),
+        }
     if goal is not None and found is not None:
         options = {"tolerance": float(tolerance), "power": wanted_size["power"]}
         stored["distances"] = distances_table(found, confidence=float(confidence), **options)
         said.append(distances_in_words(stored["distances"], goal.name, measured.layout, **options))
     if goal is not None:
         stored["stopping"] = ask(
-            fit, goal, candidates, tolerance=float(tolerance), confidence=STOP_AT,
-            n_samples=n_samples, rng=rng,
+            fit, goal, candidates, target_is_candidate=target_is_candidate,
+            tolerance=float(tolerance), confidence=STOP_AT, n_samples=n_samples, rng=rng,
         )  # fmt: skip
         said.append(stop_in_words(stored["stopping"], goal.name, tolerance=float(tolerance)))
     stored |= {"verdict": " ".join(said), "params": params}

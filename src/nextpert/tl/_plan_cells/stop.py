@@ -23,6 +23,7 @@ def ask(
     target: Wanted,
     candidates: Any,
     *,
+    target_is_candidate: bool,
     tolerance: float,
     confidence: float,
     n_samples: int,
@@ -35,22 +36,13 @@ def ask(
     ValueError
         If a candidate is unknown, or none is left but the target itself.
     """
-    pool = read_candidates(candidates, None, fit)
-    names, prior = pool.interventions.names, pool.prior
-    if candidates is None or isinstance(candidates, str):
-        kept = [j for j, name in enumerate(names) if name != target.label]
-        names, prior = [names[j] for j in kept], prior.rows(kept)
-    if not names:
-        message = (
-            f"The fit has no perturbation but the target, {target.name}: give candidates, such "
-            f"as 'genes'."
-        )
-        raise ValueError(message)
+    pool = read_candidates(candidates, None, fit, target, target_is_candidate=target_is_candidate)
+    names = pool.interventions.names
     seen = set(fit.environments["perturbation"].astype(str))
     told = hasattr(candidates, "items")  # a table of shifts, whatever the names
     measured = [name in seen and not told for name in names]
     found = ranked_distance(
-        fit.posteriors, fit.known(prior), target.goal, n_samples=n_samples, rng=rng
+        fit.posteriors, fit.known(pool.prior), target.goal, n_samples=n_samples, rng=rng
     )
     said: Stopping = stopping(found, measured, tolerance=tolerance, confidence=confidence)
     return {

@@ -19,18 +19,20 @@ from nextpert.tl._design_interventions.combined import (
 if TYPE_CHECKING:
     from nextpert._adata import FittedPosterior
     from nextpert.tl._design_interventions.candidates import Candidates
+    from nextpert.tl._design_interventions.excluded import Excluded
     from nextpert.tl._design_interventions.target import Wanted
 
 LISTED = 200  # combinations of each size that join the candidates
 
 
 def with_combinations(
-    pool: Candidates, fit: FittedPosterior, wanted: Wanted, most_combined: int
+    pool: Candidates, fit: FittedPosterior, wanted: Wanted, most_combined: int, excluded: Excluded
 ) -> Candidates:
     """Return the candidates with those combinations of them that are expected nearest.
 
     All pairs are looked at, of three and more those that a beam search reaches, by the expected
-    effects of their members added up as far as the screen's combinations say they do.
+    effects of their members added up as far as the screen's combinations say they do. Those that
+    are excluded by name are left out.
 
     Raises
     ------
@@ -58,7 +60,7 @@ def with_combinations(
         near = nearest_sums(adds * effects * root, (point - states[-1]) * root, size, LISTED)
         for members in near.members:
             label = separator.join(sorted(names[single[i]] for i in members))
-            if members_by_label(label, fit) not in known:
+            if members_by_label(label, fit) not in known and not excluded.holds(label, (), fit):
                 found.append(label)
     return read_candidates(found, None, fit)
 

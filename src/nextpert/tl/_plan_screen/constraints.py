@@ -13,11 +13,9 @@ import numpy as np
 from nextpert._adata import closest, in_order, list_names
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from numpy.typing import NDArray
-
-    from nextpert._adata.shifts import Interventions
 
     Vector = NDArray[np.float64]
 
@@ -59,16 +57,19 @@ class Constraints:
 
 
 def read_constraints(
-    given: Interventions,
+    names: Sequence[str],
+    excluded_by: Callable[[str], str],
     *,
     must: Any,
-    never: Any,
     pending: Any,
     costs: Mapping[str, Any] | None,
     cells_each: float,
     control: str,
 ) -> Constraints:
     """Return the constraints on candidates.
+
+    ``excluded_by`` says what excludes a name that is no candidate: ``"never"``, ``"target"``, or
+    ``""`` for nothing.
 
     Raises
     ------
@@ -77,18 +78,14 @@ def read_constraints(
         on the plate, nothing is left to choose from, the controls are named, or a cost is unknown,
         missing or negative.
     """
-    names = given.names
     place = {name: i for i, name in enumerate(names)}
-    wanted = _known(must, place, "must", control)
-    cells = _pending(pending, place, cells_each, control)
+    cells = _pending(pending, excluded_by, place, cells_each, control)
+    wanted = _known(must, excluded_by, place, "must", control)
+    both = [names[i] for i in wanted if cells[i] > 0]
+    if both:
+        message = f"{list_names(both)}: both in must and in pending. Take it out of one of them."
+        raise ValueError(message)
     allowed = cells == 0
-    forbidden = _forbidden(never, given, control)
-    allowed &= ~forbidden
-    for word, mask in (("never", forbidden), ("pending", cells > 0)):
-        both = [names[i] for i in wanted if mask[i]]
-        if both:
-            message = f"{list_names(both)}: both in must and in {word}. Take it out of one of them."
-            raise ValueError(message)
     if not allowed.any():
         message = "No candidate is left: all are in never or pending. Give other candidates."
         raise ValueError(message)
@@ -96,10 +93,29 @@ def read_constraints(
     return Constraints(allowed, wanted, cells, cost, cell_cost, budget)
 
 
-def _known(given: Any, place: Mapping[str, int], what: str, control: str) -> list[int]:
+def _known(
+    given: Any,
+    excluded_by: Callable[[str], str],
+    place: Mapping[str, int],
+    what: str,
+    control: str,
+) -> list[int]:
     names = list(dict.fromkeys(str(name) for name in in_order(given))) if given is not None else []
-    _require_no_control(names, what, control)
+    require_no_control(names, what, control)
     unknown = [name for name in names if name not in place]
+    excluded = [name for name in unknown if excluded_by(name) == "never"]
+    if excluded:
+        message = (
+            f"{list_names(excluded)}: both in {what} and in never. Take it out of one of them."
+        )
+        raise ValueError(message)
+    own = [name for name in unknown if excluded_by(name) == "target"]
+    if own:
+        message = (
+            f"{what} holds {list_names(own)}, which is no candidate, because the target is its own "
+            f"state. Leave it out, or give target_is_candidate=True."
+        )
+        raise ValueError(message)
     if unknown:
         message = (
             f"{what} holds names that are not among the candidates: {list_names(unknown)}."
@@ -109,7 +125,8 @@ def _known(given: Any, place: Mapping[str, int], what: str, control: str) -> lis
     return [place[name] for name in names]
 
 
-def _require_no_control(names: Collection[str], what: str, control: str) -> None:
+def require_no_control(names: Collection[str], what: str, control: str) -> None:
+    """Raise if the controls are among the names."""
     if control in names:
         message = (
             f"{what} holds {control!r}, the controls: these are no candidate, and on every plate. "
@@ -118,34 +135,23 @@ def _require_no_control(names: Collection[str], what: str, control: str) -> None
         raise ValueError(message)
 
 
-def _forbidden(never: Any, given: Interventions, control: str) -> NDArray[np.bool_]:
-    """Return the candidates that bear a forbidden name, or target a forbidden gene."""
-    names = {str(name) for name in in_order(never)} if never is not None else set()
-    _require_no_control(names, "never", control)
-    known = {*given.names, *(gene for genes in given.targets for gene in genes)}
-    unknown = sorted(names - known)
-    if unknown:
-        message = (
-            f"never holds names that are neither a candidate nor a target gene of one: "
-            f"{list_names(unknown)}.{closest(unknown, sorted(known))}"
-        )
-        raise ValueError(message)
-    return np.array(
-        [
-            name in names or not names.isdisjoint(genes)
-            for name, genes in zip(given.names, given.targets, strict=True)
-        ],
-        dtype=np.bool_,
-    )
-
-
-def _pending(pending: Any, place: Mapping[str, int], cells_each: float, control: str) -> Vector:
+def _pending(
+    pending: Any,
+    excluded_by: Callable[[str], str],
+    place: Mapping[str, int],
+    cells_each: float,
+    control: str,
+) -> Vector:
+    """Return the cells under way; those of the target's own perturbation concern no candidate."""
     cells = np.zeros(len(place))
-    if isinstance(pending, Mapping):
-        for index, name in zip(_known(pending, place, "pending", control), pending, strict=True):
-            cells[index] = _amount(pending[name], f"pending[{name!r}]", positive=True)
-    else:
-        cells[_known(pending, place, "pending", control)] = cells_each
+    given = in_order(pending) if pending is not None else []
+    names = [name for name in given if excluded_by(str(name)) != "target"]
+    rows = _known(names, excluded_by, place, "pending", control)
+    if not isinstance(pending, Mapping):
+        cells[rows] = cells_each
+        return cells
+    for row, name in zip(rows, names, strict=True):
+        cells[row] = _amount(pending[name], f"pending[{name!r}]", positive=True)
     return cells
 
 

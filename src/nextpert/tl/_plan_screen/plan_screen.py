@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,16 +11,16 @@ import numpy as np
 from nextpert import _adata
 from nextpert.core._checks import as_rng
 from nextpert.core.predict.ranked_distance import ranked_distance
-from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_cells.screen import usual_guides
-from nextpert.tl._plan_screen.combined import teaches_interactions, with_combinations
+from nextpert.tl._plan_screen.combined import teaches_interactions
 from nextpert.tl._plan_screen.constraints import read_constraints
+from nextpert.tl._plan_screen.pool import read_pool
 from nextpert.tl._plan_screen.tables import FORMATS, best_known, pending_table, plate_table
 from nextpert.tl._plan_screen.wells import AIMS, choose_wells, split_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     import anndata as ad
     import pandas as pd
@@ -37,6 +38,7 @@ def plan_screen(
     n_cells: int = 2000,
     aim: str = "best",
     candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
+    target_is_candidate: bool = False,
     most_combined: int = 1,
     must: Iterable[str] | None = None,
     never: Iterable[str] | None = None,
@@ -55,13 +57,16 @@ def plan_screen(
 ) -> ad.AnnData | None:
     """Plan the next plate: perturbations, cells of each and controls, within a budget.
 
-    Wells have two aims. To find the best: half of them (rounded up) hold the candidates expected
-    nearest to the target, the others those that most probably are the nearest of all, as replays
-    of screens favour. To learn the way: one by one the candidate whose cells are expected to
-    remove most, beyond those of the wells before, of what is not known of the distances of all
-    candidates that may come nearer than doing nothing (causal integrated variance, Zhang et al.
-    2023, doi:10.1038/s42256-023-00719-0). ``aim="both"`` gives wells to finding the best until
-    the plate holds it with probability 0.95, as far as is known now, and the others to learning.
+    A well has one of two aims. To find the best: half of these wells (rounded up) take the
+    candidates whose expected state is nearest to the target, and the others take, of the remaining
+    candidates, those that are most likely the nearest. Replays of screens favour this rule. No
+    candidate whose expected state is farther from the target than the control is chosen to find
+    the best; where too few candidates are nearer, the wells that are left go to learning, with a
+    warning. To learn: one by one the candidate whose cells are expected to resolve most, beyond
+    the wells before, of the uncertainty about the distances of all candidates that may be nearer
+    than the control (causal integrated variance, Zhang et al. 2023,
+    doi:10.1038/s42256-023-00719-0). ``aim="both"`` gives wells to finding the best until the plate
+    holds it with probability 0.95, as far as is known now, and the others to learning.
 
     Parameters
     ----------
@@ -78,17 +83,24 @@ def plan_screen(
     candidates
         As in :func:`design_interventions`: ``None`` (default), every perturbation the fit used;
         ``"genes"``; a list of labels, combinations included; or a table of shifts.
+    target_is_candidate
+        As in :func:`design_interventions`: whether a target that is a label keeps its own
+        perturbation among the candidates.
     most_combined
         Most perturbations combined in one well. Above 1 those combinations of the candidates join
         them that are expected nearest to the target (200 of each size), tried before or not: all
-        pairs are looked at, and of three and more those that a beam search reaches.
+        pairs are looked at, and of three and more those that a beam search reaches. A perturbation
+        that is no candidate is in none of these combinations.
     must
         Candidates that have to be on the plate.
     never
-        Candidates that cannot be, or genes that no candidate may target.
+        What the lab cannot do: labels, or genes that no candidate may target. Combinations that
+        hold such a perturbation are excluded too. What is excluded is no candidate: it enters no
+        distance and no probability.
     pending
         Candidates under way or in the freezer, counted as if measured: labels (with as many cells
-        as a well of this plate), or a mapping of labels to numbers of cells.
+        as a well of this plate), or a mapping of labels to numbers of cells. They stay candidates,
+        but are not chosen.
     costs
         ``None`` (default): wells and cells are what is counted. Or a mapping with ``"budget"``,
         ``"perturbation"`` (cost of one, or a mapping of candidates to costs) and ``"cell"``, in
@@ -126,10 +138,14 @@ def plan_screen(
 
         - ``plate``: a table, one row a well in the order chosen, controls last: ``well``,
           ``perturbation``, ``target_genes``, ``n_guides``, ``n_cells``, ``n_cells_seen``,
-          ``aim`` (that chose it), ``why`` (in words), ``probability_best`` (of being the nearest
-          of all candidates), ``probability_covered`` (that the nearest is on the plate up to this
-          well or under way), ``uncertainty_removed`` (expected, by the cells up to this well),
-          ``predicted_distance`` with its 90 % interval ``predicted_low`` to ``predicted_high``
+          ``aim`` (that chose it), ``why`` (in words), ``state_distance`` (of the expected state,
+          as in :func:`design_interventions`; it chooses the first half of the wells that find the
+          best), ``probability_among_rest`` (of being the nearest of the candidates not chosen by
+          ``state_distance``, to first order in what is unknown; it chooses the second half, and is
+          NaN for other wells), ``probability_best`` (of being the nearest of all candidates),
+          ``probability_covered`` (that the nearest is on the plate up to this well or under way),
+          ``uncertainty_removed`` (expected, by the cells up to this well),
+          ``predicted_distance`` with its 90% interval ``predicted_low`` to ``predicted_high``
           (as in :func:`design_interventions`) and ``cost``.
         - ``summary``: ``n_cells``, ``n_controls``, ``cost``, ``probability_covered`` and
           ``uncertainty_removed`` of the whole plate; ``within``, the certificate: no other plate
@@ -171,13 +187,17 @@ def plan_screen(
     _adata.check_writable(adata, copy=copy)
     _check_words(aim, plate_format)
     fit = _adata.posterior_from(adata, posterior_key)
-    pool = read_candidates(candidates, None, fit)
     wanted = read_target(adata, target, fit, str(fit.params["perturbation_key"]))
-    if most_combined > 1:
-        pool = with_combinations(pool, fit, wanted, most_combined)
+    if pending is not None and not isinstance(pending, Mapping):
+        pending = _adata.in_order(pending)
+    whole = read_pool(
+        candidates, fit, wanted, never=never, pending=pending, most_combined=most_combined,
+        target_is_candidate=target_is_candidate,
+    )  # fmt: skip
+    pool = whole.candidates
     wells = split_cells(n_cells, n_perturbations, n_controls, least_cells)
     limits = read_constraints(
-        pool.interventions, must=must, never=never, pending=pending, costs=costs,
+        pool.interventions.names, whole.excluded_by, must=must, pending=pending, costs=costs,
         cells_each=wells.each, control=str(fit.params["control"]),
     )  # fmt: skip
     generator = as_rng(rng)
@@ -217,6 +237,7 @@ def plan_screen(
             "n_perturbations": int(n_perturbations),
             "n_cells": int(n_cells),
             "most_combined": int(most_combined),
+            "target_is_candidate": int(target_is_candidate),
             "n_candidates": len(pool.interventions.names),
             "least_cells": int(least_cells),
             "n_guides": int(guides),
@@ -232,16 +253,25 @@ def plan_screen(
 
 
 def _say(stored: dict[str, Any], n_chosen: int) -> None:
-    table, summary = stored["plate"], stored["summary"]
-    first = table["perturbation"].head(min(n_chosen, 8)).astype(str)
+    table, summary, params = stored["plate"], stored["summary"], stored["params"]
+    target = params["target"]
+    n_learn = int((table["aim"] == "learn").sum())
+    if params["aim"] == "best" and n_learn:
+        logger.warning(
+            "%d of %d perturbations are chosen to learn, not to find the best: no other candidate "
+            "that may be chosen has an expected state nearer to %s than the control.",
+            n_learn, n_chosen, target,
+        )  # fmt: skip
+    known, chance = summary["best_known"], summary["probability_known"]
+    best = f" Best measured so far: {known} (nearest with probability {chance:.2f})."
     logger.info(
-        "Plate of %d perturbations (%d cells, %d of them controls) towards %s: %s%s. It holds the "
-        "nearest of %d candidates with probability %.2f and is expected to remove %.2g %% of what "
-        "cells may teach. Best so far: %s, the nearest with probability %.2f.",
-        n_chosen, summary["n_cells"], summary["n_controls"], stored["params"]["target"],
-        ", ".join(first), ", …" if n_chosen > 8 else "", stored["params"]["n_candidates"],
-        summary["probability_covered"], 100 * summary["uncertainty_removed"],
-        summary["best_known"] or "none", summary["probability_known"],
+        "Plate of %d perturbations (%d cells, of which %d are controls) towards %s: %s. With "
+        "probability %.2f it holds the nearest of %d candidates, and it is expected to resolve "
+        "%.2g%% of the remaining uncertainty.%s",
+        n_chosen, summary["n_cells"], summary["n_controls"], target,
+        _adata.list_names(table["perturbation"].head(n_chosen).astype(str), limit=8),
+        summary["probability_covered"], params["n_candidates"],
+        100 * summary["uncertainty_removed"], best if known else "",
     )  # fmt: skip
 
 

@@ -66,6 +66,8 @@ def plate_table(
         "n_cells_seen": [seen.get(given.names[i], 0) for i in index],
         "aim": plan.aims,
         "why": _why(plan, distance),
+        "state_distance": np.maximum(distance.centre[index], 0.0),
+        "probability_among_rest": plan.chance,
         "probability_best": distance.nearest[index],
         "probability_covered": plan.covered,
         "uncertainty_removed": plan.removed,
@@ -78,8 +80,9 @@ def plate_table(
     if plan.n_controls:
         table.loc[len(table)] = [
             str(fit.params["control"]), "", 0, plan.n_controls, fit.n_control_cells, "control",
-            "what the others are compared with", 0.0, plan.covered[-1], plan.removed[-1],
-            max(distance.mean[-1], 0.0), distance.low[-1], distance.high[-1], plan.control_cost,
+            "reference for all others", max(distance.centre[-1], 0.0), np.nan, 0.0,
+            plan.covered[-1], plan.removed[-1], max(distance.mean[-1], 0.0), distance.low[-1],
+            distance.high[-1], plan.control_cost,
         ]  # fmt: skip
     table.insert(0, "well", well_names(len(table), plate_format))
     for name in ("well", "perturbation", "target_genes", "aim", "why"):
@@ -115,19 +118,25 @@ def best_known(
 
 
 def _why(plan: Plan, distance: RankedDistance) -> list[str]:
-    """Say why each is on the plate."""
-    expected = distance.centre[:-1].argsort().argsort() + 1
+    """Say why each is on the plate, by the value of the column that chose it."""
+    state = np.maximum(distance.centre, 0.0)
+    place = distance.centre[:-1].argsort(kind="stable").argsort() + 1
     words, before = [], 0.0
-    for i, aim, removed in zip(plan.chosen, plan.aims, plan.removed, strict=True):
-        if aim == "best":
-            chance = _at_least(distance.nearest[i], 0.01)
+    for i, aim, chance, removed in zip(
+        plan.chosen, plan.aims, plan.chance, plan.removed, strict=True
+    ):
+        if aim == "best" and np.isnan(chance):
             words.append(
-                f"place {expected[i]} of {len(expected)} by expected distance; the nearest with "
-                f"probability {chance}"
+                f"rank {place[i]} of {len(place)} by state_distance ({state[i]:.3g}; control "
+                f"{state[-1]:.3g})"
+            )
+        elif aim == "best":
+            words.append(
+                f"nearest of the remaining candidates with probability {_at_least(chance, 0.01)}"
             )
         elif aim == "learn":
             more = _at_least(100 * (removed - before), 0.1)
-            words.append(f"removes {more} % more of what cells may teach")
+            words.append(f"is expected to resolve {more}% more of the remaining uncertainty")
         else:
             words.append("has to be on the plate")
         before = removed

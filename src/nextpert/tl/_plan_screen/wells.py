@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nextpert.core.acquisition.uncertain_civ import UncertainCiv
-from nextpert.core.plan.best_plate import best_plate, probable_plate
+from nextpert.core.plan.best_plate import best_order
 from nextpert.core.plan.control_share import dunnett_controls
 from nextpert.core.plan.fill_plate import fill_plate
 from nextpert.core.plan.whole_plate import removed_by_wells, whole_plate
@@ -45,10 +45,14 @@ class Wells(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Candidates chosen, and for every well its cells, cost and what is expected up to it."""
+    """Candidates chosen, and for every well its cells, cost and what is expected up to it.
+
+    ``chance`` is the probability by which a well was chosen, NaN where it was not.
+    """
 
     chosen: list[int]
     aims: list[str]
+    chance: Vector
     cells: Index
     cost: Vector
     covered: Vector
@@ -109,13 +113,16 @@ def choose_wells(
         rng=rng,
     )  # fmt: skip
     learned = _Learned(civ)
-    distances = None
+    best = None
     if aim != "learn":
-        distances = first_order_distances(
+        expected, draws = first_order_distances(
             posteriors, known, target.goal, n_samples=len(distance.draws), rng=rng
         )
+        nearer_state = distance.centre[:-1] < distance.centre[-1]
+        best = _Best(expected, draws, limits.allowed, limits.allowed & nearer_state)
     chosen: list[int] = []
     aims: list[str] = []
+    chance = np.zeros(0)
     for each in (wells.total / wells.size, wells.least):  # smaller wells where money is short
         price = limits.cost + limits.cell_cost * each
         if each > wells.least and price[limits.must].sum() > limits.budget:
@@ -124,7 +131,7 @@ def choose_wells(
             fill_plate, allowed=limits.allowed, pending=limits.under_way, cost=price,
             budget=limits.budget, new=known[0].n == 0, most_new=most_new,
         )  # fmt: skip
-        chosen, aims = _fill(fill, learned, distances, limits, wells.size, aim)
+        chosen, aims, chance = _fill(fill, learned, best, limits, wells.size, aim)
         if chosen:
             break
     cells, n_controls = _cells(chosen, limits, wells, fixed_controls)
@@ -145,57 +152,73 @@ def choose_wells(
     removed = removed_by_wells(posteriors, known, target.goal, chosen, cells, **options)
     covered = np.minimum(nearest[before].sum() + np.cumsum(nearest[chosen]), 1.0)
     return Plan(
-        chosen, aims[: len(cells)], cells, limits.cost[chosen] + limits.cell_cost * cells,
-        covered, removed, n_controls, limits.cell_cost * n_controls, split.within,
+        chosen, aims[: len(cells)], chance[: len(cells)], cells,
+        limits.cost[chosen] + limits.cell_cost * cells, covered, removed, n_controls,
+        limits.cell_cost * n_controls, split.within,
     )  # fmt: skip
 
 
 def _fill(
     fill: Callable[..., list[int]],
     learned: _Learned,
-    distances: tuple[Vector, Vector] | None,
+    best: _Best | None,
     limits: Constraints,
     size: int,
     aim: str,
-) -> tuple[list[int], list[str]]:
-    """Return candidates for the wells, and the aim of each."""
+) -> tuple[list[int], list[str], Vector]:
+    """Return candidates for the wells, the aim of each, and the probability that chose it."""
     chosen = list(limits.must)
-    n_best = size if aim == "best" else 0
-    if aim == "both" and distances is not None:
-        n_best = _enough(*distances, limits, size - len(chosen))
-    aims = ["must"] * len(chosen)
-    if n_best and distances is not None:
-        rank = _to_find_the_best(*distances, limits, n_best)
-        until = min(len(chosen) + n_best, size)
-        chosen = fill(lambda _: rank, until, must=chosen, per_cost=False)
-        aims += ["best"] * (len(chosen) - len(aims))
-    if aim != "best":
-        chosen = fill(learned.after, size, must=chosen)
-        aims += ["learn"] * (len(chosen) - len(aims))
-    return chosen, aims
+    aims, chance = ["must"] * len(chosen), np.full(len(limits.allowed), np.nan)
+    if best is not None:
+        n_best = max(size - len(chosen), 0)
+        if aim == "both":
+            n_best = best.enough(limits, n_best)
+        if n_best:
+            rank, chance = best.rank(size if aim == "best" else n_best)
+            chosen = fill(
+                lambda _: rank, min(len(chosen) + n_best, size), must=chosen, per_cost=False,
+                allowed=best.usable,
+            )  # fmt: skip
+            aims += ["best"] * (len(chosen) - len(aims))
+    # Also the wells for which no candidate is expected nearer than the control.
+    chosen = fill(learned.after, size, must=chosen, allowed=limits.allowed)
+    aims += ["learn"] * (len(chosen) - len(aims))
+    return chosen, aims, np.where(np.array(aims) == "best", chance[chosen], np.nan)
 
 
-def _enough(expected: Vector, draws: Vector, limits: Constraints, size: int) -> int:
-    """Return the wells, at most ``size``, that surely enough hold the nearest of all."""
-    nearest = probability_nearest(draws)
-    elsewhere = nearest[[*limits.must, *limits.under_way]].sum()
-    for n in range(size):
-        rank = _to_find_the_best(expected, draws, limits, max(n, 1))
-        rank[limits.must] = -np.inf
-        if elsewhere + nearest[np.argsort(-rank, kind="stable")[:n]].sum() >= SURE:
-            return n
-    return size
+class _Best(NamedTuple):
+    """What finds the best: distances of the expected states, draws of them, and who is usable.
 
+    Usable are those allowed whose expected state is nearer than the control.
+    """
 
-def _to_find_the_best(expected: Vector, draws: Vector, limits: Constraints, size: int) -> Vector:
-    """Return a rank of every candidate, the higher the sooner it is to be tried."""
-    some = np.flatnonzero(limits.allowed)
-    first = best_plate(expected[some], draws[:, some], size)
-    then = probable_plate(draws[:, some], len(some))
-    order = np.append(first, then[~np.isin(then, first)])
-    rank = np.full(len(limits.allowed), -np.inf)
-    rank[some[order]] = -np.arange(len(some))
-    return rank
+    expected: Vector
+    draws: Vector
+    allowed: NDArray[np.bool_]
+    usable: NDArray[np.bool_]
+
+    def enough(self, limits: Constraints, size: int) -> int:
+        """Return the wells, at most ``size``, that surely enough hold the nearest of all."""
+        nearest = probability_nearest(self.draws)
+        elsewhere = nearest[[*limits.must, *limits.under_way]].sum()
+        for n in range(size):
+            rank, _ = self.rank(max(n, 1))
+            rank[limits.must] = -np.inf
+            best = np.argsort(-rank, kind="stable")[: min(n, np.isfinite(rank).sum())]
+            if elsewhere + nearest[best].sum() >= SURE:
+                return n
+        return size
+
+    def rank(self, size: int) -> tuple[Vector, Vector]:
+        """Return a rank of every candidate, the higher the sooner, and its probability.
+
+        The probability is that by which the second half of the wells is chosen, NaN for others.
+        """
+        rank, chance = np.full(len(self.allowed), -np.inf), np.full(len(self.allowed), np.nan)
+        some = np.flatnonzero(self.allowed)
+        order, chance[some] = best_order(self.expected[some], self.draws[:, some], size)
+        rank[some[order]] = -np.arange(len(some))
+        return np.where(self.usable, rank, -np.inf), chance
 
 
 class _Learned:

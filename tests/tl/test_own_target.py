@@ -1,0 +1,204 @@
+"""A target that is a label excludes its own perturbation, everywhere, unless it is asked for."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert.tl._design_interventions.tables import candidates_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:Shifts learned from cells alone")
+FORMS = {
+    "label": "MYC",
+    "pair": ("perturbation", "MYC"),
+    "Target": npt.Target(state="MYC", at_most={"CPQ": 9.0}),
+    "pair in a Target": npt.Target(state=("perturbation", "MYC"), distance="noise"),
+    "list of one": npt.Target(state=["MYC"]),
+}
+
+
+def by_design(adata, target, **options):
+    npt.tl.design_interventions(adata, target, n_samples=50, **options)
+    return candidates_of(adata.uns["design"]["ranking"])["perturbation"].tolist()
+
+
+def by_plan_screen(adata, target, **options):
+    options = {"n_samples": 50, "n_perturbations": 40, **options}
+    npt.tl.plan_screen(adata, target, **options)
+    plan = adata.uns["plan"]
+    wells = plan["plate"].query("aim != 'control'")["perturbation"].tolist()
+    assert len(wells) == plan["params"]["n_candidates"]
+    return wells
+
+
+def by_plan_cells(adata, target, **options):
+    npt.tl.plan_cells(adata, target, n_samples=50, **options)
+    return adata.uns["plan_cells"]["stopping"]["candidates"].tolist()
+
+
+WAYS = [by_design, by_plan_screen, by_plan_cells]
+
+
+@pytest.fixture(scope="module")
+def _fitted(_small_screen, arcs):
+    adata = _small_screen.copy()
+    npt.tl.learn_dag(adata, method="given", dag=arcs, genes=list(adata.var_names))
+    npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+@pytest.fixture
+def fitted(_fitted):
+    """A screen of MYC, STK3, OXR1, MYC+OXR1 and an enhancer HS2, fitted."""
+    return _fitted.copy()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("form", FORMS)
+def test_the_targets_own_perturbation_is_no_candidate(form, way, fitted):
+    target = FORMS[form]
+    others = ["HS2", "MYC+OXR1", "OXR1", "STK3"]
+    assert sorted(way(fitted, target)) == others
+    assert "MYC" not in way(fitted, target, candidates="genes")
+    assert sorted(way(fitted, target, target_is_candidate=True)) == ["HS2", "MYC", *others[1:]]
+    assert "MYC" in way(fitted, target, candidates="genes", target_is_candidate=True)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("target", [{"MYC": 0.0}, ("batch", "a")])
+def test_other_targets_exclude_nothing(target, way, fitted):
+    assert "MYC" in way(fitted, target)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_mixture_of_states_excludes_nothing(way, fitted):
+    assert {"MYC", "STK3"} <= set(way(fitted, npt.Target(state=["MYC", "STK3"])))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_named_candidates_lose_it_too_and_the_log_says_so(way, fitted, caplog):
+    shifts = pd.DataFrame({"MYC": [-1.0, 0.0], "STK3": [0.0, -1.0]}, ["MYC", "half"])
+    for candidates, left in ((["MYC", "STK3"], ["STK3"]), (shifts, ["half"])):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "nextpert"):
+            assert way(fitted, "MYC", candidates=candidates) == left
+        assert "MYC is not among the candidates, because the target is its own" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "nextpert"):
+        way(fitted, "MYC")
+        way(fitted, "MYC", candidates=["MYC", "STK3"], target_is_candidate=True)
+    assert "not among the candidates" not in caplog.text
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_combination_is_its_members_and_one_that_holds_the_target_stays(way, fitted):
+    assert way(fitted, "MYC", candidates=["MYC+STK3", "MYC"]) == ["MYC+STK3"]
+    assert "MYC+OXR1" not in way(fitted, "MYC+OXR1")
+    assert way(fitted, "MYC+OXR1", candidates=["OXR1+MYC", "OXR1"]) == ["OXR1"]
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("way", WAYS)
+def test_an_error_where_it_was_the_only_candidate(way, fitted):
+    before = set(fitted.uns)
+    words = r"No candidate is left: the target is the state of MYC.*target_is_candidate=True"
+    for candidates in (["MYC"], {"MYC": {"MYC": -1.0}}):
+        with pytest.raises(ValueError, match=words):
+            way(fitted, "MYC", candidates=candidates)
+    with pytest.raises(TypeError, match="target_is_candidate must be"):
+        way(fitted, "MYC", target_is_candidate="yes")
+    assert set(fitted.uns) == before
+
+
+def test_a_label_without_a_place_on_the_panel_is_excluded_by_name(fitted):
+    npt.tl.fit_dag_blr(fitted, perturbations=["MYC", "STK3"])
+    assert by_design(fitted, "HS2", candidates=["HS2", "MYC"]) == ["MYC"]
+
+
+def test_combinations_are_made_of_candidates_alone(fitted):
+    wells = by_plan_screen(fitted, "MYC", most_combined=2, n_cells=4000)
+    pairs = [set(name.split("+")) for name in wells if "+" in name]
+    # The measured one stays.
+    assert [pair for pair in pairs if "MYC" in pair] == [{"MYC", "OXR1"}]
+    assert {"OXR1", "STK3"} in pairs
+    wells = by_plan_screen(fitted, "MYC", most_combined=2, n_cells=4000, target_is_candidate=True)
+    assert {"MYC", "STK3"} in [set(name.split("+")) for name in wells]
+
+
+def test_must_cannot_name_it_and_cells_of_it_under_way_concern_no_candidate(fitted):
+    with pytest.raises(ValueError, match=r"must holds MYC, which is no candidate.*target_is_cand"):
+        by_plan_screen(fitted, "MYC", must=["MYC"])
+    assert "plan" not in fitted.uns
+    npt.tl.plan_screen(fitted, "MYC", pending={"MYC": 50, "STK3": 20}, n_samples=50)
+    assert fitted.uns["plan"]["pending"]["perturbation"].tolist() == ["STK3"]
+    never = by_plan_screen(fitted, "MYC", never=["MYC"])
+    assert "MYC+OXR1" not in never
+    assert sorted(never) == ["HS2", "OXR1", "STK3"]
+
+
+def test_what_is_excluded_enters_no_probability(fitted):
+    options = {"target_is_candidate": True, "n_samples": 200, "n_perturbations": 1}
+    npt.tl.plan_screen(fitted, "MYC", **options)
+    every = fitted.uns["plan"]
+    assert every["summary"]["best_known"] == "MYC"
+    npt.tl.plan_screen(fitted, "MYC", never=["MYC"], **options)
+    plan = fitted.uns["plan"]
+    assert plan["params"]["n_candidates"] == every["params"]["n_candidates"] - 2  # MYC+OXR1 too
+    assert plan["summary"]["best_known"] not in ("", "MYC", "MYC+OXR1")
+    npt.tl.plan_screen(fitted, "MYC", never=["MYC"], **options | {"n_perturbations": 3})
+    plan = fitted.uns["plan"]
+    assert plan["summary"]["probability_covered"] == pytest.approx(1)
+    assert plan["plate"]["probability_best"].sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("never", "left"),
+    [
+        (["HS2"], ["MYC", "MYC+STK3", "STK3"]),  # no gene of the panel
+        (["STK3+MYC"], ["HS2", "HS2+MYC", "MYC", "STK3"]),  # as MYC+STK3, and in larger ones
+        (["MYC", "MYC+STK3"], ["HS2", "STK3"]),
+    ],
+)
+def test_what_is_excluded_is_excluded_in_combinations_too(never, left, fitted):
+    candidates = ["MYC", "STK3", "HS2", "HS2+MYC", "MYC+STK3", "HS2+MYC+STK3"]
+    options = {"candidates": candidates, "never": never}
+    assert sorted(by_plan_screen(fitted, {"MYC": 0.5}, **options)) == left
+
+
+def test_combinations_are_excluded_by_name_before_they_are_listed(fitted):
+    options = {"candidates": ["MYC", "STK3", "OXR1"], "most_combined": 3, "n_cells": 4000}
+    assert len(by_plan_screen(fitted, {"MYC": 0.5}, **options)) == 7
+    wells = by_plan_screen(fitted, {"MYC": 0.5}, never=["STK3+OXR1"], **options)
+    assert sorted(wells) == ["MYC", "MYC+OXR1", "MYC+STK3", "OXR1", "STK3"]
+
+
+def test_what_is_under_way_stays_in_the_pool_though_no_more_can_be_had(fitted):
+    npt.tl.plan_screen(fitted, {"MYC": 0.5}, pending=["STK3"], never=["STK3"], n_samples=50)
+    plan = fitted.uns["plan"]
+    assert plan["pending"]["perturbation"].tolist() == ["STK3"]
+    assert "STK3" not in plan["plate"]["perturbation"].tolist()
+
+
+def test_a_control_at_the_target_has_no_relative_distance(fitted, caplog, tmp_path):
+    """Half of the control cells as the target: the controls are there already."""
+    control = np.flatnonzero((fitted.obs["perturbation"] == "control").to_numpy())
+    rng, mean = np.random.default_rng(0), fitted.X[control].mean(axis=0)
+    halves = [rng.choice(control, len(control) // 2, replace=False) for _ in range(20)]
+    apart = [((fitted.X[half].mean(axis=0) - mean) ** 2).sum() for half in halves]
+    cells = np.isin(np.arange(fitted.n_obs), halves[int(np.argmin(apart))])
+    fitted.obs["half"] = pd.Categorical(np.where(cells, "even", "other"))
+    with caplog.at_level(logging.INFO, "nextpert"):
+        npt.tl.design_interventions(fitted, ("half", "even"))
+    ranking = fitted.uns["design"]["ranking"]
+    assert ranking["predicted_distance"].iloc[-1] == 0
+    assert ranking["relative_distance"].isna().all()
+    words = "The control is as near to half=even as the data can resolve"
+    assert words in caplog.text
+    assert "nan" not in caplog.text
+    page = npt.report(fitted, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert words in page
+    assert "nan %" not in page.lower()
