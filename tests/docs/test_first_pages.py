@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import io
 import re
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -38,7 +41,7 @@ def statements(path):
 def shared():
     """The calls that README and landing page begin with; the first page makes them too."""
     pairs = zip(statements(README), statements(LANDING), strict=False)
-    same = [one for one, other in pairs if one == other]
+    same = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
     assert same[-1] == "npt.tl.diagnose(adata)"
     return same
 
@@ -94,6 +97,27 @@ def assert_quoted(number, verdict):
         place = verdict.index(part, place) + len(part)
 
 
+def assert_printed(plan):
+    """README shows the plate as it is on other machines too, and what is said of it is true."""
+    (shown,) = re.findall(r"<!-- output -->\n```text\n(.*?)```", README.read_text("utf-8"), re.S)
+    told = pd.read_csv(io.StringIO(shown), sep=r"\s+")
+    plate, summary = plan["plate"][told.columns], plan["summary"]
+    assert (plate[["well", "n_cells"]] == told[["well", "n_cells"]]).all(axis=None)
+    for which in ([0, 1, 2, 3, 8], [4, 5, 6, 7]):
+        both = told.iloc[which].merge(plate.iloc[which], on="perturbation", suffixes=("", "_now"))
+        # The second half is chosen by draws, the last of it by a hair.
+        assert len(both) >= len(which) - (which[0] == 4)
+        np.testing.assert_allclose(both["state_distance"], both["state_distance_now"], atol=0.02)
+    page = text_of(README)
+    assert f"of {plan['params']['n_candidates']} candidates (*UBR5* itself is not among" in page
+    (chance,) = re.findall(r"With probability (0\.\d+) the plate contains the nearest", page)
+    assert float(chance) == pytest.approx(summary["probability_covered"], abs=0.02)
+    first, nothing = re.findall(r"squared distance of (\S+), where the control's is (\S+)\.", page)[
+        0
+    ]
+    assert [float(first), float(nothing)] == told["state_distance"].iloc[[0, -1]].tolist()
+
+
 @pytest.mark.parametrize("path", [README, LANDING], ids=["README", "landing page"])
 def test_the_lines_of(path, judged, tmp_path, monkeypatch):
     adata = run(path, judged, tmp_path, monkeypatch)["adata"]
@@ -105,6 +129,7 @@ def test_the_lines_of(path, judged, tmp_path, monkeypatch):
     assert names.str.contains("+", regex=False).any() == (path == README)
     if path == README:
         assert f"# a CRISPRi screen, {judged[1]:,} cells" in text_of(path)
+        assert_printed(adata.uns["plan"])
 
 
 def test_the_first_page(judged, tmp_path, monkeypatch):
@@ -141,7 +166,10 @@ def test_the_first_page(judged, tmp_path, monkeypatch):
     for place in (0, 1, 2, 3, -1):
         row = plate.iloc[place]
         told = f"| {row['well']} | {row['perturbation']} | {row['n_cells']} "
-        assert f"{told}| {short(row['predicted_distance'])} | {interval(row)} |" in page
+        told += f"| {short(row['state_distance'])} | {short(row['predicted_distance'])} "
+        assert f"{told}| {interval(row)} |" in page
     assert f"| E1 to H1 | four more pairs | {plate['n_cells'].iloc[4:8].sum()} |" in page
+    alone = ranking.set_index("perturbation").loc["MYC", "state_distance"]
+    assert f"*MYC* alone has {short(alone)}." in page
     assert f"with probability {short(summary['probability_covered'])}," in page
-    assert f"better by {100 * summary['within']:.0f} % in what it teaches" in page
+    assert f"could resolve up to {100 * summary['within']:.0f} % more uncertainty" in page
