@@ -77,8 +77,10 @@ def test_candidates_without_cells_have_what_is_expected(fitted):
     weight = fit.expectation.weights
     graph = fit.blr.predict_mean(shift) - fit.blr.predict_mean(np.zeros(fitted.n_vars))
     told = Perturbations(fit.expectation.screen, 0, [-1], [[own]], shift)
-    wanted = weight["coexpression"] * coexpression_expert(told).effects
-    wanted += weight["mean perturbation"] * mean_expert(told).effects
+    wanted = weight["coexpression"] * coexpression_expert(told, fit.expectation.seen).effects
+    mean = mean_expert(told, fit.expectation.seen).effects
+    assert np.abs(mean).max() > 0.01
+    wanted += weight["mean perturbation"] * mean
     wanted = wanted + weight["graph"] * graph + (1 - weight["graph"]) * shift
     np.testing.assert_allclose(found["mean"][1], wanted[0], atol=1e-10)
     assert found["direct"][1, own] == pytest.approx(shift[0, own], rel=0.5)

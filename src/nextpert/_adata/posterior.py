@@ -151,6 +151,9 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         stored.get("shift_prior"), shifts, f"adata.uns[{key!r}]['shift_prior']"
     )
     params = {str(name): value for name, value in stored["params"].items()}
+    targets = read_lists(
+        stored.get("targets"), len(stored["environments"]), f"adata.uns[{key!r}]['targets']"
+    )
     _compare_with_graph(adata, key, genes, symbols, blr, str(params["dag_key"]))
     _compare_with_cells(adata, key, stored.get("cells"), params, columns)
     return FittedPosterior(
@@ -159,15 +162,13 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         columns=columns,
         control_mean=np.asarray(stored["control_mean"], dtype=np.float64),
         environments=stored["environments"],
-        targets=read_lists(
-            stored.get("targets"), len(stored["environments"]), f"adata.uns[{key!r}]['targets']"
-        ),
+        targets=targets,
         shifts=shifts,
         n_control_cells=int(stored["n_control_cells"]),
         cells=" ".join(map(str, dict(stored.get("cells", {})).values())),
         params=params,
         ensemble=ensemble,
-        expectation=read_expectation(stored, len(genes), f"adata.uns[{key!r}]"),
+        expectation=read_expectation(stored, targets, genes, f"adata.uns[{key!r}]"),
         efficacy=_efficacy(stored.get("efficacy"), key),
         shift_prior=prior,
         averaged=read_averaging(
