@@ -41,7 +41,9 @@ def through(adata, kind, tmp_path):
 @pytest.mark.parametrize("kind", ["memory", "h5ad", "zarr"])
 def test_a_knockout_of_a_gene_with_a_comma(kind, screen, tmp_path):
     adata = through(screen, kind, tmp_path)
-    npt.tl.design_interventions(adata, "A+B", shift="knockout", n_samples=20)
+    npt.tl.design_interventions(
+        adata, "A+B", target_is_candidate=True, shift="knockout", n_samples=20
+    )
     adata = through(adata, kind, tmp_path)
     design = adata.uns["design"]
     ranking = candidates_of(design["ranking"])

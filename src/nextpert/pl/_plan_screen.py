@@ -8,6 +8,7 @@ import numpy as np
 
 from nextpert._adata import check_arguments, read_stored
 from nextpert.pl._figure import (
+    BLACK,
     BLUE,
     GREEN,
     GREY,
@@ -52,10 +53,11 @@ def plan_screen(
     """Draw the next plate, well by well, and how it compares with other ways to choose.
 
     From left to right: the predicted squared distance of every perturbation's mean to the target
-    with its 90 % interval, coloured by the aim that put it on the plate, the dashed line is doing
-    nothing; the cells of every well; what the plate is worth up to each well, that is the
-    probability that it holds the nearest of all candidates, and the share of what cells may teach
-    that it is expected to remove; and, where the screen was replayed, how near each strategy came
+    with its 90% interval, coloured by the aim that put it on the plate; a stroke marks the distance
+    of the expected state, by which wells are chosen, and the dashed line is doing nothing; the
+    cells of every well; what the plate is worth up to each well, that is the probability that it
+    holds the nearest of all candidates, and the share of the remaining uncertainty that it is
+    expected to resolve; and, where the screen was replayed, how near each strategy came
     plate by plate, and how many plates it took to find the best, ± a standard error (see
     :func:`replay`).
 
@@ -151,6 +153,8 @@ def _draw_distances(panel: Axes, table: pd.DataFrame, stored: Any) -> None:
             mean[place], place, marker=marker, color=colour, markersize=6,
             markerfacecolor=colour if seen[place] else "white", linestyle="none",
         )  # fmt: skip
+    state = table["state_distance"].to_numpy(dtype=float)
+    panel.scatter(state, range(len(table)), marker="|", s=60, color=BLACK, zorder=3)
     names = [
         f"{well}  {name}" + ("" if n else " (new)")
         for well, name, n in zip(table["well"], table["perturbation"], seen, strict=True)
@@ -225,5 +229,6 @@ def _handles(table: pd.DataFrame) -> list[Any]:
         Line2D([], [], color=_AIMS[aim][0], marker=_AIMS[aim][1], ls="", label=_AIMS[aim][2])
         for aim in shown
     ]
+    handles.append(Line2D([], [], color=BLACK, marker="|", ls="", label="expected state"))
     handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="doing nothing"))
     return handles
