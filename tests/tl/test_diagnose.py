@@ -102,6 +102,20 @@ def test_without_effects_nothing_is_trusted(right):
     assert "choose at random" in found["verdict"]
 
 
+def test_the_mean_perturbation_is_not_correlated_with_nothing(right):
+    """Perturbations without effect have the error of few controls in common, and no more."""
+    rng, means = np.random.default_rng(0), []
+    for _ in range(4):
+        label = np.repeat(["control", *right.var_names[:12]], [80, *[60] * 12])
+        x = 5.0 + rng.normal(size=(len(label), 20))
+        obs = pd.DataFrame({"perturbation": label}, index=[f"cell{i}" for i in range(len(x))])
+        adata = ad.AnnData(x, obs, right.var)
+        npt.tl.learn_dag(adata, method="given", dag=right.varp["dag"])
+        experts = diagnosed(adata)["experts"].set_index("expert")
+        means.append(experts.loc["mean perturbation", "r"])
+    assert abs(np.mean(means)) < 0.2
+
+
 def test_a_graph_turned_round_is_not_trusted_but_the_cells_are(right):
     # The reversed graph fits control cells; only held-out cells tell.
     npt.tl.learn_dag(right, method="given", dag=right.uns["truth"]["weights"])

@@ -37,6 +37,9 @@ class PooledGuides:
     variance_ratio
         Variance within the cells of a perturbation over that within all cells, drawn towards 1,
         shape ``(n_groups, n_nodes)``. Perturbed cells scatter otherwise than controls.
+    log_grown
+        Sum over guides of ``log(1 + n_e tau_g^2)``: what the guides' own shifts, integrated out,
+        take from twice the log evidence of every node.
     """
 
     n_cells: NDArray[np.int64]
@@ -44,6 +47,7 @@ class PooledGuides:
     mean: NDArray[np.float64]
     scatter: NDArray[np.float64]
     variance_ratio: NDArray[np.float64]
+    log_grown: float = 0.0
 
     @property
     def counted(self) -> NDArray[np.float64]:
@@ -93,8 +97,9 @@ def pool_guides(
     between = away.T @ away
     scatter = screen.scatter + (between + between.T) / 2
     return PooledGuides(
-        np.asarray(members @ screen.n, np.int64), n, mean, scatter, _ratio(screen, members)
-    )
+        np.asarray(members @ screen.n, np.int64), n, mean, scatter, _ratio(screen, members),
+        float(np.log1p(cells * guide_variance).sum()),
+    )  # fmt: skip
 
 
 def _ratio(screen: ScreenMoments, members: sp.csr_array) -> NDArray[np.float64]:

@@ -103,7 +103,13 @@ def judge_unseen(model: Model, cells: FitCells, expected: Expected, found: Rando
     mean = learn([e for e in experts if e.name == MEAN])
     by = np.where(seen.sd > 0, seen.sd, 1.0)
     said = [stack.expected(experts), *(e.effects for e in experts)]
-    r = np.array([scores.correlations(one / by, seen.observed / by, used) for one in said])
+    none = np.zeros_like(seen.observed)
+    shares = [none + (0.0 if e.shared is None else e.shared) for e in experts]
+    of_all = np.einsum("jk,kjg->jg", stack.left_out, np.array(shares))
+    r = np.array([
+        scores.correlations(one / by, seen.observed / by, used, common / by**2)
+        for one, common in zip(said, [of_all, *shares], strict=True)
+    ])  # fmt: skip
     prior = learn_mixtures(
         found.posterior, expected_by(model.problem, cells, expected, found, stack.left_out)
     )
