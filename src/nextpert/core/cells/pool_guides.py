@@ -52,7 +52,7 @@ class PooledGuides:
 
 
 def pool_guides(
-    screen: ScreenMoments, groups: ArrayLike, n_groups: int, *, guide_variance: float = 0.0
+    screen: ScreenMoments, groups: ArrayLike, n_groups: int, *, guide_variance: ArrayLike = 0.0
 ) -> PooledGuides:
     """Return the perturbations of a screen, their guides pooled.
 
@@ -69,7 +69,8 @@ def pool_guides(
     n_groups
         Number of perturbations.
     guide_variance
-        ``tau_g^2``, over the noise variance; 0 where guides do not differ.
+        ``tau_g^2``, over the noise variance; 0 where guides do not differ. One number, or one for
+        each environment.
 
     Examples
     --------
@@ -86,7 +87,7 @@ def pool_guides(
         (np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(n_groups, len(codes))
     )
     cells = screen.n.astype(np.float64)
-    counted = cells / (1.0 + cells * guide_variance)
+    counted = cells / (1.0 + cells * np.asarray(guide_variance, np.float64))
     n = members @ counted
     mean = members @ (counted[:, None] * screen.mean) / np.maximum(n, 1e-300)[:, None]
     away = (screen.mean - mean[codes]) * np.sqrt(counted)[:, None]

@@ -91,14 +91,17 @@ def pool_cells(
     guided: bool,
     exact: bool = False,
     spread: float | None = None,
+    alike: NDArray[np.bool_] | None = None,
 ) -> FitCells:
     """Pool the guides of the controls (group 0) and of every perturbation.
 
     ``guided`` says whether environments are guides, whose spread is learned unless it is given.
+    ``alike`` are the groups whose guides are taken as not to differ, shape ``(n_groups,)``.
     """
     if spread is None or not guided:
         spread = guide_variance(screen, np.flatnonzero(of_group == 0)) if guided else 0.0
-    pooled = pool_guides(screen, of_group, n_groups, guide_variance=spread)
+    of_each = spread if alike is None else np.where(alike[of_group], 0.0, spread)
+    pooled = pool_guides(screen, of_group, n_groups, guide_variance=of_each)
     if exact:
         pooled = replace(pooled, variance_ratio=np.ones_like(pooled.variance_ratio))
     control = _control(screen, of_group == 0)
