@@ -175,6 +175,16 @@ def test_undeclared_guides_that_scatter_are_not_trusted():
     assert declared["level"] == "trust"
 
 
+def test_declared_guides_count_although_those_of_the_controls_are_not_told_apart():
+    adata = screen()
+    control = (adata.obs["perturbation"] == "control").to_numpy()
+    adata.obs["guide"] = np.where(control, "control", adata.obs["guide"])
+    assert quantity(fitted(adata), "shrinkage", "coverage_90")["value"] < 0.8
+    found = fitted(adata, guide_key="guide")
+    assert adata.uns["dag_blr"]["guide_variance"] == pytest.approx(0.1, abs=0.05)
+    assert quantity(found, "shrinkage", "coverage_90")["value"] > 0.83
+
+
 def test_without_effects_guides_that_scatter_are_no_effects():
     found = fitted(screen(effects=False))
     assert found["level"] == "do not trust"

@@ -231,7 +231,8 @@ def _left_out(
     ``extra`` is the variance between guides that intervals are to allow for, over that of noise.
     """
     whole = halves.whole
-    cells = halves.pool(whole, ~held, by_guide=spread is not None, spread=spread)
+    every = np.zeros(halves.n_groups, bool)  # guides of all groups differ
+    cells = halves.pool(whole, ~held, by_guide=spread is not None, spread=spread, alike=every)
     mine, other = measured(model, cells), measured(model, halves.pool(whole, held))
     used = (mine.n > 1) & (other.n >= LEFT)
     effects = model.effects(cells, weights)

@@ -12,6 +12,7 @@ from nextpert._adata import strings
 from nextpert.core.effects.scores import mean_with_error, ratio_with_error
 from nextpert.core.effects.stacked import GRAPH
 from nextpert.tl._diagnose.judged import ALONE, MEANS, NO_GRAPH, NOTHING, SHRUNKEN
+from nextpert.tl._fit_dag_blr.cells import FEWEST_GUIDES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -210,7 +211,9 @@ def left_out_rows(part: str, found: Scored, what: str) -> list[Quantity]:
 
 def spread_row(variance: float, n_guides: int) -> Quantity:
     """Return how far guides scatter beyond sampling."""
-    meaning = "standard deviation between guides that target nothing, over that of a cell's noise"
+    whose = "that target nothing" if n_guides >= FEWEST_GUIDES else "of a perturbation"
+    meaning = f"standard deviation between guides {whose}, over that of a cell's noise; n is the "
+    meaning += "number of the controls' guides"
     return Quantity(GUIDES, "spread", float(np.sqrt(variance)), float("nan"), n_guides, meaning)
 
 

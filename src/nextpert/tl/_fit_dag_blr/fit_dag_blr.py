@@ -101,8 +101,9 @@ def fit_dag_blr(
         Label of the unperturbed cells; ``None`` as above, or ``"control"``.
     guide_key
         Column with the guide (or replicate, donor, clone) of every cell; ``None`` as above. How
-        far guides scatter beyond sampling is learned from those of the controls, and no guide
-        counts for more cells than that allows. If no column is declared but one nests in the
+        far guides scatter beyond sampling is learned from those of the controls (of perturbations,
+        if the controls have fewer than three), and no guide counts for more cells than that
+        allows. If no column is declared but one nests in the
         perturbation labels (each level belongs to one label, and at least half of the labels have
         two levels of five cells or more), a warning names it and says how far its levels scatter.
     perturbations
