@@ -87,7 +87,8 @@ def pool_guides(
         (np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(n_groups, len(codes))
     )
     cells = screen.n.astype(np.float64)
-    counted = cells / (1.0 + cells * np.asarray(guide_variance, np.float64))
+    guide_variance = np.asarray(guide_variance, np.float64)
+    counted = cells / (1.0 + cells * guide_variance)
     n = members @ counted
     mean = members @ (counted[:, None] * screen.mean) / np.maximum(n, 1e-300)[:, None]
     away = (screen.mean - mean[codes]) * np.sqrt(counted)[:, None]
