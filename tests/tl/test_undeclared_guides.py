@@ -169,6 +169,9 @@ def test_undeclared_guides_that_scatter_are_not_trusted():
     assert found["perturbations"]["split_by"].eq("guides").all()
     # Halves of the cells of one guide agree (0.86 here): they share what the guide does.
     assert quantity(found, "shrinkage", "coverage_90")["value"] < 0.75
+    assert quantity(found, "shrinkage", "coverage_90_clear")["value"] < 0.5
+    assert parts.loc["shrinkage", "level"] == "do not trust"
+    assert parts.loc["shrinkage", "verdict"].startswith("Effects: 90% intervals cover ")
     declared = fitted(screen(), guide_key="guide")
     assert quantity(declared, "shrinkage", "coverage_90")["value"] > 0.83
     assert quantity(declared, "shrinkage", "coverage_90_clear")["value"] > 0.8
