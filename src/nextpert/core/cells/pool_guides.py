@@ -56,7 +56,7 @@ class PooledGuides:
 
 
 def pool_guides(
-    screen: ScreenMoments, groups: ArrayLike, n_groups: int, *, guide_variance: float = 0.0
+    screen: ScreenMoments, groups: ArrayLike, n_groups: int, *, guide_variance: ArrayLike = 0.0
 ) -> PooledGuides:
     """Return the perturbations of a screen, their guides pooled.
 
@@ -73,7 +73,8 @@ def pool_guides(
     n_groups
         Number of perturbations.
     guide_variance
-        ``tau_g^2``, over the noise variance; 0 where guides do not differ.
+        ``tau_g^2``, over the noise variance; 0 where guides do not differ. One number, or one for
+        each environment.
 
     Examples
     --------
@@ -90,6 +91,7 @@ def pool_guides(
         (np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(n_groups, len(codes))
     )
     cells = screen.n.astype(np.float64)
+    guide_variance = np.asarray(guide_variance, np.float64)
     counted = cells / (1.0 + cells * guide_variance)
     n = members @ counted
     mean = members @ (counted[:, None] * screen.mean) / np.maximum(n, 1e-300)[:, None]
