@@ -75,14 +75,19 @@ def read_labels(adata: ad.AnnData, key: str, *, argument: str = "perturbation_ke
             f"{list_names(columns) or 'no column'}: name the column of labels with {argument}."
         )
         raise ValueError(message)
-    column = adata.obs[key]
-    if hasattr(column, "to_series"):  # obs of anndata.experimental.read_lazy
-        column = column.to_series()
+    column = column_of(adata, key)
     first, values = pd.factorize(column, use_na_sentinel=True)  # a million strings are made once
     text = np.array([str(value) for value in values], dtype=object)
     again, names = pd.factorize(text, sort=True)  # 1 and "1" are one label
     codes = np.append(again, -1)[first].astype(np.int64)
     return LabelTable(str(key), [str(name) for name in names], codes)
+
+
+def column_of(adata: ad.AnnData, key: str) -> pd.Series:
+    """Return a column of ``obs`` in memory."""
+    column = adata.obs[key]
+    # That of anndata.experimental.read_lazy is not.
+    return column.to_series() if hasattr(column, "to_series") else column
 
 
 def require_label(value: Any, name: str = "control") -> None:

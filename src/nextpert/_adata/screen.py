@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata._fold import fold_blocks
-from nextpert._adata.labels import LabelTable, read_labels, require_control
+from nextpert._adata.labels import LabelTable, column_of, read_labels, require_control
 from nextpert._adata.panel import list_names
 from nextpert.core.cells.screen_moments import ScreenMoments
 
@@ -104,7 +104,7 @@ def read_environments(adata: ad.AnnData, roles: Roles) -> Environments:
     labelled = labels.codes >= 0
     categories, numeric, values = [], [], []
     for name in roles.covariates:
-        column = _series(adata, name)
+        column = column_of(adata, name)
         if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
             numeric.append(name)
             values.append(_finite(column, labelled, name))
@@ -163,11 +163,6 @@ def screen_moments(
         show_progress=show_progress,
     )  # fmt: skip
     return ScreenMoments.from_part(part, len(environments.table))
-
-
-def _series(adata: ad.AnnData, name: str) -> pd.Series:
-    column = adata.obs[name]
-    return column.to_series() if hasattr(column, "to_series") else column
 
 
 def _finite(column: pd.Series, labelled: NDArray[np.bool_], name: str) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata import shifts as _shifts
+from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert.core import DagBlr
 from nextpert.core.effects.random_shifts import fit_random_shifts, refit
 from nextpert.tl._fit_dag_blr.averaging import averaged, averaging_in_words, averaging_record
@@ -100,8 +101,11 @@ def fit_dag_blr(
         Label of the unperturbed cells; ``None`` as above, or ``"control"``.
     guide_key
         Column with the guide (or replicate, donor, clone) of every cell; ``None`` as above. How
-        far guides scatter beyond sampling is learned from those of the controls, and no guide
-        counts for more cells than that allows.
+        far guides scatter beyond sampling is learned from those of the controls (of perturbations,
+        if the controls have fewer than three), and no guide counts for more cells than that
+        allows. If no column is declared but one nests in the
+        perturbation labels (each level belongs to one label, and at least half of the labels have
+        two levels of five cells or more), a warning names it and says how far its levels scatter.
     perturbations
         Labels to use; ``None`` (default) uses every label but ``control``, ``[]`` the controls
         alone.
@@ -226,6 +230,7 @@ def fit_dag_blr(
         prior_scale=prior_scale,
         prior_units=prior_units,
     )
+    undeclared = None if exact else undeclared_guides(adata, columns, plan.names, roles)
     used, stack, average = expected.used, None, None
     other = _adata.read_effects(prior_effects, genes)
     try:
@@ -287,6 +292,7 @@ def fit_dag_blr(
     environments.warn_left_out(plan)
     environments.warn_one_in_two_names(plan, separator, roles.control)
     environments.say_unmeasured(plan)
+    warn_undeclared(undeclared)
     if exact:
         environments.warn_hardly_expressed(used, cells.control, genes)
     if stack is not None:
