@@ -99,7 +99,7 @@ def assert_quoted(number, verdict):
 
 def assert_printed(plan):
     """README shows the plate as it is on other machines too, and what is said of it is true."""
-    (shown,) = re.findall(r"<!-- output -->\n```text\n(.*?)```", README.read_text("utf-8"), re.S)
+    (shown,) = re.findall(r"```text\n(.*?)```", README.read_text("utf-8"), re.S)
     told = pd.read_csv(io.StringIO(shown), sep=r"\s+")
     plate, summary = plan["plate"], plan["summary"]
     now = plate[told.columns].head(len(told))
