@@ -34,7 +34,7 @@ WRONG = {
     "key_added": ("a/b", "", 3, None),
     **dict.fromkeys(("copy", "show_progress", "intercept", "noise_aware", "simulated"), FLAG),
     **dict.fromkeys(
-        ("standardize", "return_fig", "verify", "counts", "as_anndata", "simulated"), FLAG
+        ("standardize", "return_fig", "verify", "counts", "as_anndata", "target_is_candidate"), FLAG
     ),
     "show": ("yes", 2),
     "held_out": ("maybe", 2),

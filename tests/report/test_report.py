@@ -100,6 +100,22 @@ def test_every_well_is_on_the_map_once(adata, seen):
     assert sum(bool(cell) for row in rows[1:] for cell in row[1:]) == len(plate)
 
 
+def test_a_well_has_the_distance_that_chose_it(adata, seen):
+    head, *rows = ([cell.strip() for cell in row] for row in seen.tables["plate-table"])
+    shown = [float(row[head.index("State distance")].replace(",", "")) for row in rows]
+    plate = adata.uns["plan"]["plate"]
+    assert shown == pytest.approx(plate["state_distance"].tolist(), rel=0.01, abs=1e-3)
+    assert [row[head.index("Why")] for row in rows] == plate["why"].tolist()
+
+
+def test_no_section_recommends_the_perturbation_whose_state_is_the_target(adata, seen):
+    target = adata.uns["plan"]["params"]["target"]
+    for name in ("plate-table", "ranking-table"):
+        head, *rows = ([cell.strip() for cell in row] for row in seen.tables[name])
+        assert target not in [row[head.index("Perturbation")] for row in rows]
+    assert f"Perturb {target}" not in words(seen)
+
+
 @pytest.mark.parametrize(("form", "shape"), [(8, (9, 2)), (96, (9, 13)), (384, (17, 25))])
 def test_maps_of_every_format(adata, tmp_path, form, shape):
     target = adata.uns["plan"]["params"]["target"]

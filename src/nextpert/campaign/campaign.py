@@ -49,7 +49,8 @@ class Campaign:
         :func:`nextpert.pp.setup_screen`. What a campaign needs is copied: one matrix, and the
         columns with a role.
     target
-        The wanted state, as in :func:`nextpert.tl.design_interventions`.
+        The wanted state, as in :func:`nextpert.tl.design_interventions`. A label excludes its own
+        perturbation from the candidates, unless ``plan={"target_is_candidate": True}``.
     learn
         Options of :func:`nextpert.tl.learn_dag` as a mapping; ``None`` (default) stands for
         ``{"method": "boss", "environments": "all"}``. The graph is learned anew from all cells
@@ -58,8 +59,8 @@ class Campaign:
         Options of :func:`nextpert.tl.fit_dag_blr`.
     plan
         Options of :func:`nextpert.tl.plan_screen` that hold for every plate, such as
-        ``candidates``, ``costs`` or ``never``. What a plate ``must`` hold is left out while it is
-        under way, or failed.
+        ``candidates``, ``costs`` or ``never``. What ``never`` excludes is not ranked either. What
+        a plate ``must`` hold is left out while it is under way, or failed.
 
     Raises
     ------
@@ -220,7 +221,7 @@ class Campaign:
     def mark_failed(self, perturbations: Iterable[str], reason: str = "") -> None:
         """Note that perturbations failed: neither pending nor proposed until :meth:`retry`.
 
-        Nor are combinations proposed that target a gene that failed.
+        Nor are combinations proposed that contain what failed.
 
         Parameters
         ----------

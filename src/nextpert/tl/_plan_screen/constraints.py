@@ -144,14 +144,14 @@ def _pending(
 ) -> Vector:
     """Return the cells under way; those of the target's own perturbation concern no candidate."""
     cells = np.zeros(len(place))
-    given = in_order(pending) if pending is not None else []
+    given = dict.fromkeys(in_order(pending), cells_each) if pending is not None else {}
+    if isinstance(pending, Mapping):
+        given = {
+            name: _amount(pending[name], f"pending[{name!r}]", positive=True) for name in pending
+        }
     names = [name for name in given if excluded_by(str(name)) != "target"]
-    rows = _known(names, excluded_by, place, "pending", control)
-    if not isinstance(pending, Mapping):
-        cells[rows] = cells_each
-        return cells
-    for row, name in zip(rows, names, strict=True):
-        cells[row] = _amount(pending[name], f"pending[{name!r}]", positive=True)
+    for row, name in zip(_known(names, excluded_by, place, "pending", control), names, strict=True):
+        cells[row] = given[name]
     return cells
 
 
