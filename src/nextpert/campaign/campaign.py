@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextpert import _adata
-from nextpert.campaign.candidates import require_known
+from nextpert.campaign.candidates import as_known, require_known
 from nextpert.campaign.file import Stamp, read_campaign, write_campaign
 from nextpert.campaign.options import checked_options
 from nextpert.campaign.state import KEY, read_state
@@ -38,6 +38,9 @@ class Campaign:
     plates by :func:`nextpert.tl.plan_screen`, takes up the cells that come back, whether or not
     they are what was proposed, and writes down what was proposed, why, when and with which
     versions and seed. One file keeps all of it.
+
+    A combination is the set of its members: the plan's ``"GATA1+MYC"`` may come back labelled
+    ``"MYC+GATA1"``.
 
     A step that fails changes nothing. The same steps on the same cells give the same plates, to
     the bit, however often the campaign was saved and loaded in between.
@@ -329,6 +332,7 @@ class Campaign:
 
     def _names(self, perturbations: Iterable[str], **others: Any) -> list[str]:
         _adata.check_arguments({"perturbations": perturbations, **others})
-        names = list(dict.fromkeys(str(name) for name in _adata.in_order(perturbations)))
-        require_known(self._cells, names, self._state.options["plan"])
-        return names
+        names = [str(name) for name in _adata.in_order(perturbations)]
+        state, plan = self._state, self._state.options["plan"]
+        require_known(self._cells, names, plan)
+        return as_known(self._cells, names, [*state.pending, *state.failed], plan)

@@ -122,7 +122,12 @@ def _check_target(adata: AnnData, target: Any, options: dict[str, Any]) -> None:
     for state in [*listed(given.state), *listed(given.away_from)]:
         if isinstance(state, str | tuple):
             key, value = (roles.perturbation_key, state) if isinstance(state, str) else state
-            _adata.read_labels(adata, key, argument=option).require([value], option)
+            labels = (
+                _adata.read_perturbations(adata, roles, argument=option)
+                if key == roles.perturbation_key
+                else _adata.read_labels(adata, key, argument=option)
+            )
+            labels.require([value], option)
         else:
             tables.append(state)
     panel = _adata.measured_genes(adata, options["gene_symbols"])
