@@ -176,7 +176,9 @@ class Campaign:
         plate: pd.DataFrame = self._cells.uns["plan"]["plate"].copy()
         return plate
 
-    def observe(self, cells: ad.AnnData, *, batch: str | None = None) -> None:
+    def observe(
+        self, cells: ad.AnnData, *, batch: str | None = None, check_scale: bool = True
+    ) -> None:
         """Take up new cells, and fit anew.
 
         Their perturbations are pending no more, whether or not they had been proposed. Genes may
@@ -192,15 +194,21 @@ class Campaign:
             new batch is lined up by its own control cells, and needs some. The name of a batch,
             or ``"same"`` where all cells so far are of one and the new ones were handled
             together with them.
+        check_scale
+            Whether to refuse cells on another scale than those so far: counts, values that are
+            not logged, or normalised to another depth. ``False`` takes them as they are.
 
         Raises
         ------
         ValueError
-            If genes of the panel, columns, labels or the controls of a new batch are absent, or
-            the same cells were observed before. The campaign stays as it was then.
+            If genes of the panel, columns, labels or the controls of a new batch are absent, the
+            same cells were observed before, or their values are on another scale. The campaign
+            stays as it was then.
         """
-        _adata.check_arguments({"cells": cells, "batch": batch})
-        self._cells, self._state = observed(self._cells, self._state, cells, batch)
+        _adata.check_arguments({"cells": cells, "batch": batch, "check_scale": check_scale})
+        self._cells, self._state = observed(
+            self._cells, self._state, cells, batch, check_scale=check_scale
+        )
 
     def mark_pending(self, perturbations: Iterable[str], n_cells: int = 100) -> None:
         """Count perturbations as under way that were not proposed here (ordered, in the freezer).

@@ -23,6 +23,7 @@ from nextpert.campaign.observe import (
     with_new_cells,
 )
 from nextpert.campaign.options import kept_value
+from nextpert.campaign.scale import require_same_scale
 from nextpert.campaign.state import State, add_standing
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def proposed(
 
 
 def observed(
-    before: ad.AnnData, state: State, cells: ad.AnnData, batch: str | None
+    before: ad.AnnData, state: State, cells: ad.AnnData, batch: str | None, *, check_scale: bool
 ) -> tuple[ad.AnnData, State]:
     """Return the cells with new ones among them, fitted, and the state."""
     roles, panel = roles_of(before, state.options), panel_of(before)
@@ -91,6 +92,8 @@ def observed(
     )
     seen = digest(new, roles, panel)
     _require_unseen(state, seen)
+    if check_scale:
+        require_same_scale(joined, before.n_obs, roles, panel)
     set_up(joined, roles, state.options)
     wanted = lined_up(state.target, joined, state.n_start)
     found = standing(joined, wanted, state.options["plan"])
