@@ -40,9 +40,13 @@ def test_a_disk_that_takes_no_more_is_an_error(tmp_path):
 def test_an_error_leaves_what_was_there(tmp_path):
     path = tmp_path / "x.txt"
     path.write_text("before")
-    with pytest.raises(OSError, match="no"), whole_file(path) as part:
+
+    def fail(part):
         part.write_text("half")
         raise OSError("no")
+
+    with pytest.raises(OSError, match="no"), whole_file(path) as part:
+        fail(part)
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
 
