@@ -91,8 +91,9 @@ class Naming:
         ValueError
             If two of its labels name the same; ``what`` says whose they are.
         """
-        self.require_distinct(given, what)
-        return dict(zip(self.spelled(given, known), given.values(), strict=True))
+        names = [str(name) for name in given]
+        self.require_distinct(names, what)
+        return dict(zip(self.spelled(names, known), given.values(), strict=True))
 
     def require_distinct(self, labels: Iterable[str], what: str) -> None:
         """Raise if two labels name the same."""
