@@ -13,6 +13,7 @@ from nextpert._adata import (
     read_perturbations,
     read_stored,
     require_control,
+    require_label,
 )
 from nextpert.core._checks import as_rng, require_count
 from nextpert.pl._figure import BLUE, GREY, SMALL, TEXT, finish, panel_grid, root_figure
@@ -112,6 +113,7 @@ def cpca_density(
     if ncols is not None:
         require_count(ncols, "ncols")
     background = control or str(params["control"])
+    require_label(background)
     roles = Roles(perturbation_key or str(params["perturbation_key"]), background)
     labels = read_perturbations(adata, roles)
     require_control(labels, background)
