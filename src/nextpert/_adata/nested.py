@@ -11,7 +11,12 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata._fold import fold_blocks
-from nextpert._adata.labels import NO_PERTURBATION, column_of, read_labels
+from nextpert._adata.labels import (
+    NO_PERTURBATION,
+    column_of,
+    read_labels,
+    read_perturbations,
+)
 from nextpert._adata.panel import list_names
 from nextpert.core.cells.screen_moments import ScreenMoments
 from nextpert.core.cells.spread_within import spread_p_value, spread_within
@@ -110,7 +115,7 @@ def undeclared_guides(
     """
     if roles.guide_key is not None:
         return None
-    group = read_labels(adata, roles.perturbation_key).groups([roles.control, *names])
+    group = read_perturbations(adata, roles).groups([roles.control, *names])
     each = [
         (column, _n_levels(codes), *_scatter(adata, columns, group, codes, roles))
         for column, codes in _nested_columns(adata, group, roles).items()

@@ -14,6 +14,7 @@ from nextpert._adata.ensemble import read_ensemble
 from nextpert._adata.expectation import Expectation, read_expectation
 from nextpert._adata.fingerprint import changed_since
 from nextpert._adata.graph import panel_of, read_graph, require_same_panel, symbols_of
+from nextpert._adata.members import Naming
 from nextpert._adata.panel import list_names, resolve_panel
 from nextpert._adata.shift_prior import read_shift_prior
 from nextpert._adata.stored import read_stored
@@ -26,6 +27,8 @@ from nextpert.core.posterior.pair_shifts import pair_shifts
 from nextpert.core.predict.ranked_distance import expected_states
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import anndata as ad
     import pandas as pd
     from numpy.typing import NDArray
@@ -89,6 +92,18 @@ class FittedPosterior:
     expectation: Expectation | None
     averaged: Averaged
     efficacy: tuple[float, float] | None
+
+    @cached_property
+    def naming(self) -> Naming:
+        """Which labels name the same perturbation."""
+        return Naming(
+            frozenset(self.genes), str(self.params["separator"]), str(self.params["control"])
+        )
+
+    def spelled(self, labels: Iterable[str]) -> list[str]:
+        """Return labels as the cells have them, or the screen that effects are known from."""
+        other = () if self.expectation is None else self.expectation.other
+        return self.naming.spelled(labels, [*self.environments["perturbation"].astype(str), *other])
 
     @property
     def posteriors(self) -> list[DagBlr]:

@@ -9,7 +9,13 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata._fold import fold_blocks
-from nextpert._adata.labels import LabelTable, column_of, read_labels, require_control
+from nextpert._adata.labels import (
+    LabelTable,
+    column_of,
+    read_labels,
+    read_perturbations,
+    require_control,
+)
 from nextpert._adata.panel import list_names
 from nextpert.core.cells.screen_moments import ScreenMoments
 
@@ -99,7 +105,7 @@ def read_environments(adata: ad.AnnData, roles: Roles) -> Environments:
         If a column is absent, no cell is a control, a batch or condition is missing for a
         labelled cell, or a numeric covariate is not finite there.
     """
-    labels = read_labels(adata, roles.perturbation_key)
+    labels = read_perturbations(adata, roles)
     require_control(labels, roles.control)
     labelled = labels.codes >= 0
     categories, numeric, values = [], [], []

@@ -1,4 +1,4 @@
-"""Candidates of a campaign, those under way, and those that failed."""
+"""Candidates of a campaign, those under way, and those that failed; members in any order."""
 
 from __future__ import annotations
 
@@ -36,20 +36,19 @@ def plate_options(
     failed: Iterable[str],
 ) -> dict[str, Any]:
     """Return the options of the next plate: nothing twice, nothing that failed."""
-    options = dict(plan)
+    options, naming = dict(plan), naming_of(cells)
     names = _names(cells, plan)
     if candidate_names(cells, plan.get("candidates")) is not None:
-        names = list(dict.fromkeys([*names, *pending]))
+        names = list(dict.fromkeys(naming.spelled([*names, *pending])))
         options["candidates"] = names
-    options["pending"] = {name: n for name, n in pending.items() if name in names} or None
-    known = set(names) | {part for name in names for part in _parts(cells, name)}
-    never = [
-        *(plan.get("never") or []),
-        *(name for name in failed if name in known or known.issuperset(_parts(cells, name))),
-    ]
+    known = {naming.key(name) for name in names}
+    options["pending"] = {n: k for n, k in pending.items() if naming.key(n) in known} or None
+    parts = {part for name in names for part in naming.key(name)}
+    never = [*(plan.get("never") or []), *(x for x in failed if parts.issuperset(naming.key(x)))]
     options["never"] = list(dict.fromkeys(never)) or None
-    out = {*pending, *failed}
-    options["must"] = [name for name in plan.get("must") or [] if name not in out] or None
+    out = {naming.key(name) for name in (*pending, *failed)}
+    must = plan.get("must") or []
+    options["must"] = [name for name in must if naming.key(name) not in out] or None
     return options
 
 
@@ -65,17 +64,18 @@ def standing_options(
     ValueError
         If no candidate is left.
     """
-    fit, measured = _adata.posterior_from(cells), set(_measured(cells))
+    fit = _adata.posterior_from(cells)
+    measured = {fit.naming.key(name) for name in _measured(cells)}
     never = Excluded.read(map(str, plan.get("never") or []), fit)
     out = Excluded.read(failed, fit)
 
-    def stays(name: str) -> bool:
-        genes = _targets(cells, name)
-        may = name in measured or not out.holds(name, genes, fit)
-        return may and not never.holds(name, genes, fit)
-
     given = plan.get("candidates")
-    names = [name for name in _names(cells, plan) if stays(name)]
+    names = [
+        name
+        for name in _names(cells, plan)
+        if not never.holds(name, (), fit)
+        and (fit.naming.key(name) in measured or not out.holds(name, (), fit))
+    ]
     if not names:
         message = "No candidate is left: all are in never or failed. Give other candidates."
         raise ValueError(message)
@@ -91,15 +91,31 @@ def standing_options(
     }
 
 
+def naming_of(cells: ad.AnnData) -> _adata.Naming:
+    """Return which labels name the same perturbation, as the fit reads them."""
+    params = cells.uns["dag_blr"]["params"]
+    return _adata.Naming(set(_genes(cells)), str(params["separator"]), str(params["control"]))
+
+
+def as_known(
+    cells: ad.AnnData, names: Iterable[str], marked: Iterable[str], plan: Mapping[str, Any]
+) -> list[str]:
+    """Return names, each once, as the data has them, or those ``marked`` before, or the plan."""
+    known = [*_measured(cells), *marked, *_names(cells, plan)]
+    return list(dict.fromkeys(naming_of(cells).spelled(names, known)))
+
+
 def require_known(cells: ad.AnnData, names: Collection[str], plan: Mapping[str, Any]) -> None:
     """Raise if a name is no perturbation that could be on a plate; close matches are given."""
     fit = _adata.posterior_from(cells)
-    known = {*_measured(cells), *_genes(cells), *_names(cells, plan)}
-    control = str(cells.uns["dag_blr"]["params"]["control"])
-    if control in names:
-        message = f"{control!r} are the controls, on every plate: name perturbations alone."
+    known, naming = {*_measured(cells), *_genes(cells), *_names(cells, plan)}, naming_of(cells)
+    keys = {naming.key(name) for name in known}
+    if naming.control in names:
+        message = f"{naming.control!r} are the controls, on every plate: name perturbations alone."
         raise ValueError(message)
-    unknown = [name for name in names if name not in known and not can_be_candidate(name, fit)]
+    unknown = [
+        name for name in names if naming.key(name) not in keys and not can_be_candidate(name, fit)
+    ]
     if unknown:
         message = (
             f"Neither measured, nor candidates, nor genes of the panel: "
@@ -123,22 +139,3 @@ def _measured(cells: ad.AnnData) -> list[str]:
 
 def _genes(cells: ad.AnnData) -> list[str]:
     return [str(gene) for gene in cells.uns["dag_blr"]["genes"]]
-
-
-def _targets(cells: ad.AnnData, name: str) -> list[str]:
-    """Return the genes of the panel that a label names; none where a part of it is unknown."""
-    inside, outside = _parsed(cells, name)
-    return [] if outside else inside
-
-
-def _parts(cells: ad.AnnData, name: str) -> list[str]:
-    """Return all that a label combines, genes of the panel or not."""
-    inside, outside = _parsed(cells, name)
-    return [*inside, *outside]
-
-
-def _parsed(cells: ad.AnnData, name: str) -> tuple[list[str], list[str]]:
-    params = cells.uns["dag_blr"]["params"]
-    return _adata.parse_label(
-        name, set(_genes(cells)), separator=str(params["separator"]), control=str(params["control"])
-    )

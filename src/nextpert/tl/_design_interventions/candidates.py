@@ -78,7 +78,7 @@ def read_candidates(
     """
     own = None if target_is_candidate or target is None else target.label
     if isinstance(candidates, (pd.DataFrame, Mapping)):
-        table = _require_some(_shifts.read_table(candidates, fit.genes))
+        table = _require_some(_shifts.read_table(candidates, fit.genes, fit.spelled))
         kept = without_own(own, table.names, fit, note=True)
         return Candidates.exact(table.rows([table.names.index(name) for name in kept]))
     named = candidates is not None and not isinstance(candidates, str)
@@ -93,7 +93,7 @@ def read_candidates(
     _shifts.check_shift(shift)
     if isinstance(shift, str):
         return Candidates.exact(_modelled(names, targets, shift, fit))
-    table = _shifts.read_table(shift, fit.genes)
+    table = _shifts.read_table(shift, fit.genes, partial(fit.naming.spelled, known=names))
     missing = [name for name in names if name not in table.names]
     if missing:
         message = f"The table of shifts has no row for the candidates {list_names(missing)}."
@@ -106,6 +106,7 @@ def read_candidates(
 
 def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
     """Whether a label can be among the candidates, by its own cells, its genes or its members."""
+    (name,) = fit.spelled([name])
     try:
         _targets(name, fit, members_seen(fit), told_in_company(fit))
     except ValueError:
@@ -165,7 +166,7 @@ def _names(candidates: Any, fit: FittedPosterior) -> list[str]:
                 f"is {candidates!r}: for this one label use [{candidates!r}]."
             )
             raise ValueError(message)
-        names = used + [gene for gene in fit.genes if gene not in used]
+        names = list(dict.fromkeys(fit.spelled([*used, *fit.genes])))
     else:
         asked = [str(name) for name in in_order(candidates)]
         control = str(fit.params["control"])
@@ -175,10 +176,7 @@ def _names(candidates: Any, fit: FittedPosterior) -> list[str]:
                 f"compared with, and no candidate. Leave it out."
             )
             raise ValueError(message)
-        same = {members_by_label(name, fit): name for name in reversed(used)}
-        # A+B is B+A.
-        named = (x if x in used else same.get(members_by_label(x, fit), x) for x in asked)
-        names = list(dict.fromkeys(named))
+        names = list(dict.fromkeys(fit.spelled(asked)))
     if not names:
         message = (
             "There are no candidates: "

@@ -78,8 +78,8 @@ def own_perturbation(names: Iterable[str], label: str | None, fit: FittedPosteri
     """Return those of some names that are the perturbation of a label; none without a label."""
     if label is None:
         return []
-    own = members_by_label(label, fit)
-    return [name for name in names if name == label or members_by_label(name, fit) == own]
+    own = fit.naming.key(label)
+    return [name for name in names if fit.naming.key(name) == own]
 
 
 def without_own(

@@ -13,9 +13,11 @@ import numpy as np
 from nextpert._adata import closest, in_order, list_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
+
+    from nextpert._adata import Naming
 
     Vector = NDArray[np.float64]
 
@@ -57,16 +59,16 @@ class Constraints:
 
 
 def read_constraints(
-    names: Sequence[str],
+    names: list[str],
     excluded_by: Callable[[str], str],
     *,
     must: Any,
     pending: Any,
     costs: Mapping[str, Any] | None,
     cells_each: float,
-    control: str,
+    naming: Naming,
 ) -> Constraints:
-    """Return the constraints on candidates.
+    """Return the constraints on candidates, whose names are taken with members in any order.
 
     ``excluded_by`` says what excludes a name that is no candidate: ``"never"``, ``"target"``, or
     ``""`` for nothing.
@@ -78,9 +80,8 @@ def read_constraints(
         on the plate, nothing is left to choose from, the controls are named, or a cost is unknown,
         missing or negative.
     """
-    place = {name: i for i, name in enumerate(names)}
-    cells = _pending(pending, excluded_by, place, cells_each, control)
-    wanted = _known(must, excluded_by, place, "must", control)
+    cells = _pending(pending, names, excluded_by, cells_each, naming)
+    wanted = _known(must, names, excluded_by, "must", naming)
     both = [names[i] for i in wanted if cells[i] > 0]
     if both:
         message = f"{list_names(both)}: both in must and in pending. Take it out of one of them."
@@ -89,19 +90,15 @@ def read_constraints(
     if not allowed.any():
         message = "No candidate is left: all are in never or pending. Give other candidates."
         raise ValueError(message)
-    cost, cell_cost, budget = _costs(costs, names)
+    cost, cell_cost, budget = _costs(costs, names, naming)
     return Constraints(allowed, wanted, cells, cost, cell_cost, budget)
 
 
 def _known(
-    given: Any,
-    excluded_by: Callable[[str], str],
-    place: Mapping[str, int],
-    what: str,
-    control: str,
+    given: Any, candidates: list[str], excluded_by: Callable[[str], str], what: str, naming: Naming
 ) -> list[int]:
-    names = list(dict.fromkeys(str(name) for name in in_order(given))) if given is not None else []
-    require_no_control(names, what, control)
+    names = named(given, candidates, what, naming)
+    place = {name: i for i, name in enumerate(candidates)}
     unknown = [name for name in names if name not in place]
     excluded = [name for name in unknown if excluded_by(name) == "never"]
     if excluded:
@@ -119,43 +116,56 @@ def _known(
     if unknown:
         message = (
             f"{what} holds names that are not among the candidates: {list_names(unknown)}."
-            f"{closest(unknown, list(place))} Name them in candidates too."
+            f"{closest(unknown, candidates)} Name them in candidates too."
         )
         raise ValueError(message)
     return [place[name] for name in names]
 
 
-def require_no_control(names: Collection[str], what: str, control: str) -> None:
-    """Raise if the controls are among the names."""
-    if control in names:
+def named(given: Any, known: Iterable[str], what: str, naming: Naming) -> list[str]:
+    """Return the names given, each once, as the candidates are spelled.
+
+    Raises
+    ------
+    ValueError
+        If the controls are among them.
+    """
+    names = [] if given is None else [str(name) for name in in_order(given)]
+    if naming.control in names:
         message = (
-            f"{what} holds {control!r}, the controls: these are no candidate, and on every plate. "
-            f"Leave it out; n_controls says how many."
+            f"{what} holds {naming.control!r}, the controls: these are no candidate, and on every "
+            f"plate. Leave it out; n_controls says how many."
         )
         raise ValueError(message)
+    return list(dict.fromkeys(naming.spelled(names, known)))
 
 
 def _pending(
     pending: Any,
+    names: list[str],
     excluded_by: Callable[[str], str],
-    place: Mapping[str, int],
     cells_each: float,
-    control: str,
+    naming: Naming,
 ) -> Vector:
     """Return the cells under way; those of the target's own perturbation concern no candidate."""
-    cells = np.zeros(len(place))
-    given = dict.fromkeys(in_order(pending), cells_each) if pending is not None else {}
+    cells = np.zeros(len(names))
+    given = dict.fromkeys(named(pending, names, "pending", naming), cells_each)
     if isinstance(pending, Mapping):
-        given = {
-            name: _amount(pending[name], f"pending[{name!r}]", positive=True) for name in pending
+        amounts = {
+            name: _amount(n, f"pending[{name!r}]", positive=True) for name, n in pending.items()
         }
-    names = [name for name in given if excluded_by(str(name)) != "target"]
-    for row, name in zip(_known(names, excluded_by, place, "pending", control), names, strict=True):
-        cells[row] = given[name]
+        given = naming.renamed(amounts, names, "pending")
+    counted = [name for name in given if excluded_by(name) != "target"]
+    for i, name in zip(
+        _known(counted, names, excluded_by, "pending", naming), counted, strict=True
+    ):
+        cells[i] = given[name]
     return cells
 
 
-def _costs(costs: Mapping[str, Any] | None, names: Sequence[str]) -> tuple[Vector, float, float]:
+def _costs(
+    costs: Mapping[str, Any] | None, names: Sequence[str], naming: Naming
+) -> tuple[Vector, float, float]:
     told = dict(costs or {})
     unknown = sorted(set(told) - set(COSTS))
     if unknown:
@@ -169,6 +179,7 @@ def _costs(costs: Mapping[str, Any] | None, names: Sequence[str]) -> tuple[Vecto
         raise ValueError(message)
     each = told.get("perturbation", 0.0)
     if isinstance(each, Mapping):
+        each = naming.renamed(each, names, "costs['perturbation']")
         missing = [name for name in names if name not in each]
         if missing:
             message = f"costs['perturbation'] lacks the candidates {list_names(missing)}."

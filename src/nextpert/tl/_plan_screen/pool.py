@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nextpert._adata import in_order
 from nextpert.tl._design_interventions.candidates import Candidates, read_candidates
 from nextpert.tl._design_interventions.excluded import Excluded, own_perturbation
 from nextpert.tl._plan_screen.combined import with_combinations
-from nextpert.tl._plan_screen.constraints import require_no_control
+from nextpert.tl._plan_screen.constraints import named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,13 +71,10 @@ def read_pool(
     every = read_candidates(candidates, None, fit, wanted, target_is_candidate=target_is_candidate)
     given = every.interventions
     own = None if target_is_candidate else wanted.label
-    names = [str(name) for name in in_order(never)] if never is not None else []
-    require_no_control(names, "never", str(fit.params["control"]))
+    excluded = Excluded.read(named(never, (), "never", fit.naming), fit)
     # To exclude the target's own perturbation once more is no mistake.
-    named = [*given.names, *([] if own is None else [own])]
-    excluded = Excluded.read(names, fit)
-    excluded.require_known(named, given.targets, fit)
-    under_way = {str(name) for name in pending} if pending is not None else set()
+    excluded.require_known([*given.names, *([] if own is None else [own])], given.targets, fit)
+    under_way = set(named(pending, given.names, "pending", fit.naming))
     kept = [
         i
         for i, (name, targets) in enumerate(zip(given.names, given.targets, strict=True))
