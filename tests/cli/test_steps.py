@@ -572,7 +572,7 @@ def test_the_targets_own_perturbation_is_a_candidate_only_if_asked_for(step, fit
         ([], {"STK3", "OXR1"}),
         (["--target-is-candidate"], {"MYC", "STK3", "OXR1"}),
     ):
-        assert run(step, fitted, *options, *more, "--out", "new.h5ad") == 0
+        assert run(step, fitted, *options, *more, "--out", "new.h5ad", "--overwrite") == 0
         printed = capsys.readouterr().out
         uns = ad.read_h5ad("new.h5ad").uns
         found = {
