@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from nextpert._adata.roles import Roles
 
     Codes = NDArray[np.int64]
+
+logger = logging.getLogger(__name__)
 
 FEWEST_CELLS = 5  # of a level that counts
 _SIGNIFICANT = 0.05
@@ -129,7 +132,10 @@ def undeclared_guides(
 
 
 def warn_undeclared(nested: Nested | None, *, stacklevel: int = 3) -> None:
-    """Warn of a column that looks like guides and is not declared."""
+    """Warn of a column that looks like guides and is not declared.
+
+    Where its levels do not scatter the fit is right without it, and the log says so.
+    """
     if nested is None:
         return
     also = f" So do those of {list_names(nested.others)}." if nested.others else ""
@@ -139,7 +145,10 @@ def warn_undeclared(nested: Nested | None, *, stacklevel: int = 3) -> None:
         f"a guide are not independent replicates. If it holds guides, replicates or clones, "
         f"declare it with {nested.call}, and fit again."
     )
-    warnings.warn(message, UserWarning, stacklevel=stacklevel)
+    if nested.scatters is False:
+        logger.info("%s", message)
+    else:
+        warnings.warn(message, UserWarning, stacklevel=stacklevel)
 
 
 def _nested_columns(adata: ad.AnnData, group: Codes, roles: Roles) -> dict[str, Codes]:

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 # Genes for which the screen's mixture speaks in that of one perturbation.
 _PSEUDO_COUNT = 20.0
-# Genes without a shift that the prior adds to those of the screen (Stephens 2017, lambda_0 = 10):
-# a shift of 0 and a very small one fit the cells alike, and the first is meant.
-_NULL_COUNT = 9.0
 _TOLERANCE = 1e-4  # of the bound, a node and perturbation
 _MAX_STEPS = 100  # of each stage
 
@@ -132,7 +129,6 @@ def learn_mixtures(posterior: DagBlr, prior: ShiftPrior) -> ShiftPrior:
             if not counts.any():
                 return prior
             if shared:
-                bound += _log_prior_shared(common)
                 common = _shared(counts)
                 weights[:] = common
             else:
@@ -171,15 +167,7 @@ def _shared(counts: Array) -> Array:
     Where each gene is a target of every perturbation none is counted, and the prior is left.
     """
     total = counts.sum(axis=0)
-    if not total.any():
-        return UNSEEN_WEIGHTS
-    total += _NULL_COUNT * (TAU2 == 0.0)
-    return total / total.sum()
-
-
-def _log_prior_shared(common: Array) -> float:
-    """Return what the prior of the common weights adds to the bound."""
-    return _NULL_COUNT * float(np.log(common[TAU2 == 0.0]).sum())
+    return total / total.sum() if total.any() else UNSEEN_WEIGHTS
 
 
 def _own(counts: Array, common: Array) -> Array:
@@ -256,7 +244,6 @@ class _Ascent:
         for _ in range(_MAX_STEPS):
             bound = self.step()
             if common is None:
-                bound += _log_prior_shared(self.weights[0]) if len(self.weights) else 0.0
                 self.weights[:] = _shared(self.counts)
             else:
                 bound += _log_prior(self.weights, common)
