@@ -103,7 +103,9 @@ def assert_printed(plan):
     told = pd.read_csv(io.StringIO(shown), sep=r"\s+")
     plate, summary = plan["plate"], plan["summary"]
     now = plate[told.columns].head(len(told))
-    assert (now[now.columns[:2]] == told[now.columns[:2]]).all(axis=None)
+    # In any order: some of them are equally near.
+    assert sorted(told["perturbation"]) == sorted(now["perturbation"])
+    assert told["n_cells"].tolist() == now["n_cells"].tolist()
     np.testing.assert_allclose(told["state_distance"], now["state_distance"], atol=0.02)
     page = text_of(README)
     (said,) = re.findall(r"distance of (\S+), where the control's is (\S+)\. Of (\d+) cand", page)
