@@ -90,7 +90,7 @@ class Campaign:
     [3, 1]
     >>> campaign.mark_failed(list(campaign.pending), reason="too few cells")
     >>> len(campaign.pending), len(campaign.failed), later in campaign.failed
-    (0, 2, False)
+    (0, 1, False)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     campaign.save(f"{folder}/screen.h5ad")
     ...     again = npt.Campaign.load(f"{folder}/screen.h5ad")
