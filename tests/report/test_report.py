@@ -205,10 +205,26 @@ def test_keys_name_other_results(adata, tmp_path):
     assert "Next plate" not in headings(read(without))
     page = npt.report(adata, tmp_path / "b.html", keys={"plan": "second"})
     assert "Next plate" in headings(read(page))
-    with pytest.raises(ValueError, match=r"no plan 'third': run tl\.plan_screen"):
+    with pytest.raises(ValueError, match=r"'third' for plan, but.*run tl\.plan_screen first"):
         npt.report(adata, tmp_path / "c.html", keys={"plan": "third"})
     with pytest.raises(ValueError, match=r"no result: plann\. Close matches: plan"):
         npt.report(adata, tmp_path / "c.html", keys={"plann": "third"})
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("name", [*KINDS, "dag_blr"])
+def test_keys_that_name_a_result_of_another_kind_are_refused(name, adata, tmp_path):
+    function = KINDS[name].function if name in KINDS else "tl.fit_dag_blr"
+    for slot in {*KINDS, "dag_blr"} - {name}:
+        message = rf"keys names '{slot}' for {name}, but .* no result of {function} there"
+        with pytest.raises(ValueError, match=message):
+            npt.report(adata, tmp_path / "page.html", keys={name: slot})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_of_another_kind_in_a_usual_slot_is_left_out(adata, tmp_path):
+    adata.uns = {"plan": adata.uns["plan_cells"], "design": adata.uns["design"]}
+    assert "Next plate" not in headings(read(npt.report(adata, tmp_path / "page.html")))
 
 
 @pytest.mark.parametrize(
