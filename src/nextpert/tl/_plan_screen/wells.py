@@ -74,7 +74,8 @@ def split_cells(total: int, size: int, n_controls: int | None, least: int) -> We
     >>> split_cells(100, 8, 10, 20).size
     4
     """
-    for k in range(size, 0, -1):
+    most = (total - (n_controls or 0)) // least  # wells that cells suffice for
+    for k in range(min(size, most), 0, -1):
         wanted = round(dunnett_controls(total, k)) if n_controls is None else n_controls
         each = (total - wanted) // k
         if each >= least:
@@ -179,7 +180,7 @@ def _enough(expected: Vector, draws: Vector, limits: Constraints, size: int) -> 
     """Return the wells, at most ``size``, that surely enough hold the nearest of all."""
     nearest = probability_nearest(draws)
     elsewhere = nearest[[*limits.must, *limits.under_way]].sum()
-    for n in range(size):
+    for n in range(min(size, int(limits.allowed.sum()) + 1)):
         rank = _to_find_the_best(expected, draws, limits, max(n, 1))
         rank[limits.must] = -np.inf
         if elsewhere + nearest[np.argsort(-rank, kind="stable")[:n]].sum() >= SURE:
