@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import list_names
+from nextpert._adata import list_names, real_values
 from nextpert.core import PriorKnowledge
 
 if TYPE_CHECKING:
@@ -84,9 +84,8 @@ def _checked(table: Any) -> pd.DataFrame:
         raise ValueError(message)
     rows = names.astype(str).reset_index(drop=True)
     given = table["weight"] if "weight" in table else pd.Series(1.0, index=table.index)
-    rows["weight"] = (
-        pd.to_numeric(given, errors="coerce").abs().to_numpy(np.float64, na_value=np.nan)
-    )
+    numbers = pd.to_numeric(given, errors="coerce")
+    rows["weight"] = np.abs(real_values(numbers, "The column weight of prior_network"))
     bad = np.flatnonzero(~np.isfinite(rows["weight"]))
     if len(bad):
         message = (

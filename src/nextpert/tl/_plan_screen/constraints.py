@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
+_MOST = 1e12  # cells that anybody measures
 COSTS = ("budget", "perturbation", "cell")
 
 
@@ -153,6 +154,9 @@ def _pending(pending: Any, names: list[str], cells_each: float, naming: Naming) 
         naming.require_distinct(map(str, pending), "pending")
         for index, name in zip(_known(pending, names, "pending", naming), pending, strict=True):
             cells[index] = _amount(pending[name], f"pending[{name!r}]", positive=True)
+            if cells[index] > _MOST:
+                message = f"pending[{name!r}] must be a number of cells, but is {pending[name]:g}."
+                raise ValueError(message)
     else:
         cells[_known(pending, names, "pending", naming)] = cells_each
     return cells
