@@ -106,7 +106,7 @@ CASES = {
     "complex depth": (
         lambda a: with_obs(a, "depth", np.full(a.n_obs, J)),
         lambda a: npt.pp.perturbation_screen(a, depth_key="depth"),
-        *("depth", "real numbers"),
+        *("depth", "total counts"),
     ),
     "complex densities": (
         lambda a: a.obsm.update({"X_cpca": a.obsm["X_cpca"] * J}) or a,
@@ -210,6 +210,6 @@ def test_columns_of_the_experiment_are_named_where_a_resample_has_too_few_cells(
     adata = npt.datasets.simulated_screen(
         n_genes=4, n_control=5, n_perturbed=1, perturbed=2, expected_degree=1, rng=1
     )
-    words = r"Genes B2M, CCR10, CD58, CD59 are copies.* the experiment set \(CCR10, CD58\)"
+    words = "Genes B2M, CCR10, CD58, CD59, Columns of the experiment CCR10, CD58 are copies"
     with pytest.raises(ValueError, match=words):
         npt.tl.learn_dag(adata, method="boss", environments="all", n_runs=2, n_graphs=3)

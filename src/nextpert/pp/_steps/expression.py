@@ -54,7 +54,10 @@ def read_depth(adata: ad.AnnData, key: str) -> NDArray[np.float64]:
             f"counts with depth_key."
         )
         raise ValueError(message)
-    depth = _adata.real_values(adata.obs[key], f"adata.obs[{key!r}]")
+    try:
+        depth = _adata.real_values(adata.obs[key], key)
+    except ValueError:
+        depth = np.full(1, np.nan)
     if not (np.isfinite(depth) & (depth >= 0)).all():
         message = f"adata.obs[{key!r}] must hold total counts, a number of 0 or more in every cell."
         raise ValueError(message)

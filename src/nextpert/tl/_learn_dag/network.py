@@ -73,8 +73,9 @@ def _checked(table: Any) -> pd.DataFrame:
     absent = [name for name in ("source", "target") if name not in table]
     if absent:
         message = (
-            f"prior_network has no column {list_names(absent)}, but {list_names(table.columns)}: "
-            f"it needs source and target, and may have weight."
+            f"prior_network has no column {list_names(absent)}, but "
+            f"{list_names(table.columns) or 'none at all'}: it needs source and target, and may "
+            f"have weight."
         )
         raise ValueError(message)
     names = table[["source", "target"]]

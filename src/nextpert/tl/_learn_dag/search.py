@@ -193,12 +193,13 @@ def named(
     if columns is None:
         return error
     p = len(genes)
-    some = [genes[int(i)] for i in columns if i < p]
-    set_ones = [exogenous[int(i) - p] for i in columns if i >= p]
-    beside = f" beside what the experiment set ({list_names(set_ones)})" if set_ones else ""
+    kinds = {
+        "Genes": [genes[int(i)] for i in columns if i < p],
+        "Columns of the experiment": [exogenous[int(i) - p] for i in columns if i >= p],
+    }
+    which = ", ".join(f"{kind} {list_names(names)}" for kind, names in kinds.items() if names)
     message = (
-        f"Genes {list_names(some)} are copies of each other or linearly dependent {where}{beside}, "
-        f"so that partial correlations are undefined: leave one of them out of the panel, or give "
-        f"more cells."
+        f"{which} are copies of each other or linearly dependent {where}, so that partial "
+        f"correlations are undefined: leave one of them out of the panel, or give more cells."
     )
     return ValueError(message)

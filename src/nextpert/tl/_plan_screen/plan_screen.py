@@ -144,7 +144,7 @@ def plan_screen(
         - ``pending``: a table of what was counted as under way; ``genes`` and the ``target_mean``
           that stands for the target; ``cells``, the fingerprint of the fit's cells; ``params``.
 
-        ``uns["plan"]["plate"].to_csv("plate.csv")`` is what goes to the bench.
+        The plate goes to the bench as the csv file that :func:`nextpert.report` holds.
 
     Raises
     ------
