@@ -1,9 +1,11 @@
-"""Files that appear whole or not at all, where a link leads if the path is one."""
+"""Files that appear whole or not at all, where a link leads if the path is one; and safe csv."""
 
 from __future__ import annotations
 
+import csv
 import io
 import os
+import re
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import pandas as pd
+
 T = TypeVar("T")
+
+# Beginnings of formulas (OWASP, "CSV Injection"), in their wide forms too.
+_STARTS = r"\s*[=+\-@＝＋－＠]"
+_FORMULA = re.compile(rf"[\t\r\n]|{_STARTS}")
+_NUMBER = r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?"
+_NUMBERS = re.compile(rf"{_NUMBER}(, {_NUMBER})*")
+# Some spreadsheets part cells at these, too, unless they are in quotes.
+_PARTED = re.compile(rf"\r|[;\t]{_STARTS}")
 
 
 @contextmanager
@@ -21,10 +33,18 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The temporary file lies in a temporary folder beside ``path``, so that the move is one step,
     and bears the same name, since writers take the format from its ending.
+
+    Raises
+    ------
+    ValueError
+        If a folder stands there, or a file where its folder would be.
+    OSError
+        If it cannot be written.
     """
-    target = followed(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as folder:
+    with (
+        writing_to(path) as target,
+        tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as folder,
+    ):
         temporary = Path(folder) / target.name
         yield temporary
         os.replace(temporary, target)
@@ -71,3 +91,79 @@ def write_zarr(path: Path, fill: Callable[[Any], T]) -> T:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(value.to_bytes() if is_new else memoryview(value).tobytes())
     return returned
+
+
+@contextmanager
+def writing_to(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield where ``path`` leads, its folder made; errors name it, and no file beside it.
+
+    Raises
+    ------
+    ValueError
+        If a folder stands there (but for a zarr), or a file where its folder would be.
+    OSError
+        If it cannot be written.
+    """
+    with errors_about(path):
+        target = followed(path)
+        if target.is_dir() and target.suffix != ".zarr":
+            message = f"{str(path)!r} is a folder: name a file in it."
+            raise ValueError(message)
+        above = next(parent for parent in target.parents if parent.exists())
+        if not above.is_dir():
+            message = f"Cannot write to {str(path)!r}: {str(above)!r} is no folder. Name another."
+            raise ValueError(message)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield target
+
+
+@contextmanager
+def errors_about(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise errors of the system as ones about a file to write, whatever file they name."""
+    try:
+        yield
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        message = f"Cannot write to {str(path)!r} ({why}): make room there, or name another."
+        raise type(error)(message) from error
+
+
+def as_csv(
+    table: pd.DataFrame, *, float_format: str | None = None, lineterminator: str = "\n"
+) -> str:
+    """Return a table as csv without its index, in which no text is a formula.
+
+    Spreadsheets run a text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break: it
+    gets an apostrophe before it, as OWASP advises. Numbers stay as they are, as text too.
+
+    Parameters
+    ----------
+    table, float_format, lineterminator
+        As of :meth:`pandas.DataFrame.to_csv`.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from nextpert._files import as_csv
+    >>> as_csv(pd.DataFrame({"gene": ["MYC", "=1+1", "-0.5"], "x": [1.0, -2.0, 3.0]})).split()
+    ['gene,x', 'MYC,1.0', "'=1+1,-2.0", '-0.5,3.0']
+    """
+    safe = table.rename(columns=_harmless)
+    texts = list(safe.columns)
+    for i, dtype in enumerate(table.dtypes):
+        if dtype.kind == "O":
+            values = [_harmless(value) for value in table.iloc[:, i]]
+            safe.isetitem(i, values)
+            texts += values
+    quoted = any(isinstance(text, str) and _PARTED.search(text) for text in texts)
+    quoting: Any = csv.QUOTE_NONNUMERIC if quoted else csv.QUOTE_MINIMAL
+    return safe.to_csv(
+        index=False, quoting=quoting, float_format=float_format, lineterminator=lineterminator
+    )
+
+
+def _harmless(value: Any) -> Any:
+    """Return a text that could be a formula with an apostrophe before it, others as they are."""
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBERS.fullmatch(value):
+        return f"'{value}"
+    return value

@@ -26,6 +26,18 @@ def learn(adata, order):
     npt.tl.learn_dag(adata, genes=order(PANEL), method="boss", n_runs=2)
 
 
+def first(adata, order):
+    npt.tl.learn_dag(adata, method="boss", n_runs=2, targets_first=order(LABELS))
+
+
+def knowing(adata, order):
+    prior = {
+        "before": order([("MYC", "UBR5"), ("STK3", "RIPK2")]),
+        "tiers": [order(LABELS), order(["CPQ", "GATA1", "HLA-A"])],
+    }
+    npt.tl.learn_dag(adata, method="boss", n_runs=2, prior=prior)
+
+
 def given(adata, order):
     npt.tl.learn_dag(adata, method="given", dag=order(ARCS))
 
@@ -58,11 +70,15 @@ def cpca(adata, order):
 
 
 def screen(adata, order):
+    options = {"panel": order(PANEL), "unassigned": order(["HS2", "none"]), "min_cells": 0}
+    npt.pp.perturbation_screen(adata, normalise="none", **options)
     npt.pp.setup_screen(adata, batch_key=order(["batch", "half"]))
 
 
 @pytest.mark.parametrize(
-    "call", [learn, given, fit, design, replay, distances, cpca, screen], ids=lambda c: c.__name__
+    "call",
+    [learn, first, knowing, given, fit, design, replay, distances, cpca, screen],
+    ids=lambda c: c.__name__,
 )
 def test_the_order_of_a_set_changes_nothing(call, small_screen, assert_same_adata):
     small_screen.obs["half"] = ["a", "b"] * (small_screen.n_obs // 2)

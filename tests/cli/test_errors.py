@@ -19,7 +19,7 @@ PLAN = ("plan", "FITTED", "--target", "MYC")
 # Found before the graph is learned.
 EARLY = [
     (("demo", "--data", "absent.h5ad", "--target", "MYC"), "no file 'absent.h5ad'"),
-    (("demo", "--data", ".", "--target", "MYC"), "no file '.'"),
+    (("demo", "--data", ".", "--target", "MYC"), "'.' is a folder"),
     (("demo", "--data", "THREE", "--target", "MYC"), "cannot be read as h5ad"),
     (("demo", "--data", "CUT", "--target", "MYC"), "is it whole?"),
     (("demo", "--data", "TWICE", "--target", "MYC"), "are not unique"),

@@ -77,13 +77,73 @@ def run(path, judged, folder, patch):
     return space
 
 
+# Numbers, but not those of a name (OXR1), a well or a gene.
+NUMBER = re.compile(r"(?<![\w.])(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)")
+SURE = 3 * 2**0.5  # standard errors: the page's numbers are of other draws, wherever they were made
+
+
 def short(number):
     """A number as the pages write it: two decimals, no zero before the point."""
     return f"{number:.2f}".removeprefix("0")
 
 
-def interval(row):
-    return f"{short(row['predicted_low'])} to {short(row['predicted_high'])}"
+def find_told(told, text, errors):
+    """Where the text says this: words letter by letter, numbers but for their standard errors.
+
+    A number without an error has to be the same, others may differ by the rounding too. Returns
+    the end of the place, or -1.
+    """
+    numbers = NUMBER.findall(told)
+    assert len(errors) == len(numbers), numbers
+    pattern = f"({NUMBER.pattern})".join(map(re.escape, NUMBER.split(told)))
+    for match in re.finditer(pattern, text):
+        pairs = zip(numbers, match.groups(), errors, strict=True)
+        if all(abs(value(one) - value(other)) <= allowed(other, e) for one, other, e in pairs):
+            return match.end()
+    return -1
+
+
+def value(number):
+    return float(number.replace(",", ""))
+
+
+def allowed(number, error):
+    """How far a number may be off, as the page rounds it."""
+    return SURE * error + 1.01 * 10.0 ** -len(number.partition(".")[2]) if error else 0.0
+
+
+def of_share(share, n):
+    """The standard error of a share of n draws, that of none among them."""
+    near = (share * n + 2) / (n + 4)
+    return (near * (1 - near) / n) ** 0.5
+
+
+def of_distance(row, n):
+    """Those of a mean distance and of the ends of its 90% interval, over n draws."""
+    sd = (row["predicted_high"] - row["predicted_low"]) / (2 * 1.645)
+    mean, end = sd / n**0.5, sd * (0.05 * 0.95 / n) ** 0.5 / 0.103  # the density there
+    return [mean, end, end]
+
+
+def distance(row):
+    low, high = short(row["predicted_low"]), short(row["predicted_high"])
+    return f"{short(row['predicted_distance'])} | {low} to {high} |"
+
+
+def of_quote(text):
+    """Standard errors of the numbers of a verdict, to be compared with another on the same cells.
+
+    Beside ``x ± s`` a quarter of s is little; of a share of 1,000 draws the error is known.
+    """
+    errors = []
+    for match in NUMBER.finditer(text):
+        number, after = value(match[0]), text[match.end() :]
+        spread = re.match(rf" ± ({NUMBER.pattern})", after)
+        if spread or text[: match.start()].endswith("± "):
+            errors.append((value(spread[1]) if spread else number) / 4 / SURE)
+        else:
+            errors.append(100 * of_share(number / 100, 1000) if after.startswith(" %") else 0.0)
+    return errors
 
 
 def assert_quoted(number, verdict):
@@ -93,8 +153,9 @@ def assert_quoted(number, verdict):
     parts = [re.sub(r"\[\w+\]", "", part).strip(" .") for part in quote.split("[...]")]
     place = 0
     for part in parts:
-        assert part in verdict[place:]
-        place = verdict.index(part, place) + len(part)
+        end = find_told(part, verdict[place:], of_quote(part))
+        assert end >= 0, f"{part!r} is not in {verdict[place:]!r}"
+        place += end
 
 
 def assert_printed(plan):
@@ -137,7 +198,8 @@ def test_the_first_page(judged, tmp_path, monkeypatch):
     several, none = re.fullmatch(r"multi (\d+), unassigned (\d+)", steps["why"][1]).groups()
     assert f"{int(several):,} had several guides and {none} none" in page
     efficacy = adata.uns["dag_blr"]["efficacy"]
-    assert f"{short(efficacy['mean'])} ± {short(efficacy['sd'])} of the mean" in page
+    told = f"{short(efficacy['mean'])} ± {short(efficacy['sd'])} of the mean"
+    assert find_told(told, page, of_quote(told)) > 0, told
 
     effects = adata.uns["perturbation_effects"]
     clear = pd.Series((effects["lfsr"] < 0.05).sum(axis=1), effects["perturbations"])
@@ -147,26 +209,46 @@ def test_the_first_page(judged, tmp_path, monkeypatch):
     assert f"{told} and *{clear.index[4]}* ({clear.iloc[4]})" in page
     assert_quoted(0, adata.uns["diagnosis"]["verdict"])
 
-    ranking = adata.uns["design"]["ranking"]
+    ranking, n = adata.uns["design"]["ranking"], adata.uns["design"]["params"]["n_samples"]
+    nothing = ranking.iloc[-1]["predicted_distance"]
     for place in (0, 1, 2, 3, -1):
         row = ranking.iloc[place]
-        told = f"| {short(row['predicted_distance'])} | {interval(row)} |"
+        told, errors = f"| {row['perturbation']} | {distance(row)}", of_distance(row, n)
         if place == -1:
-            assert f"| *doing nothing* {told} 1 | | |" in page
+            told = f"| *doing nothing* | {distance(row)} 1 | | |"
+            assert find_told(told, page, [*errors, 0]) > 0, told
             continue
+        errors.append(1.5 * errors[0] / nothing)  # a ratio of two means
         shares = ("relative_distance", "probability_best", "probability_better")
         told += "".join(f" {short(row[share])} |" for share in shares)
-        assert f"| {row['perturbation']} {told}" in page
+        errors += [of_share(row[share], n) for share in shares[1:]]
+        assert find_told(told, page, errors) > 0, told
     assert_quoted(1, adata.uns["plan_cells"]["verdict"])
 
-    plate, summary = adata.uns["plan"]["plate"], adata.uns["plan"]["summary"]
+    plan = adata.uns["plan"]
+    plate, summary, n = plan["plate"], plan["summary"], plan["params"]["n_samples"]
     for place in (0, 1, 2, 3, -1):
         row = plate.iloc[place]
         told = f"| {row['well']} | {row['perturbation']} | {row['n_cells']} "
-        told += f"| {short(row['state_distance'])} | {short(row['predicted_distance'])} "
-        assert f"{told}| {interval(row)} |" in page
+        told += f"| {short(row['state_distance'])} | {distance(row)}"
+        errors = of_distance(row, n)
+        assert find_told(told, page, [0, errors[0], *errors]) > 0, told
     assert f"| E1 to H1 | four more pairs | {plate['n_cells'].iloc[4:8].sum()} |" in page
     alone = ranking.set_index("perturbation").loc["MYC", "state_distance"]
-    assert f"*MYC* alone has {short(alone)}." in page
-    assert f"with probability {short(summary['probability_covered'])}," in page
-    assert f"could resolve up to {100 * summary['within']:.0f} % more uncertainty" in page
+    assert find_told(f"*MYC* alone has {short(alone)}.", re.sub(r"\s+", " ", page), [0.01]) > 0
+    covered, within = summary["probability_covered"], 100 * summary["within"]
+    told = f"with probability {short(covered)},"
+    assert find_told(told, page, [of_share(covered, n)]) > 0, told
+    told = f"could resolve up to {within:.0f} % more uncertainty"
+    assert find_told(told, page, [0.01 * within]) > 0, told
+
+
+def test_a_page_is_compared_word_by_word_and_number_by_number():
+    page = "| MYC | 1.11 | of OXR1 | 13 of 14, by .05"
+    assert find_told("| MYC | 1.13 | of OXR1 | 13 of 14", page, [0.01, 0, 0]) > 0
+    assert find_told("| MYC | 1.18 | of OXR1 | 13 of 14", page, [0.01, 0, 0]) < 0
+    assert find_told("| MYC | 1.11 | of OXR2 | 13 of 14", page, [0.01, 0, 0]) < 0
+    assert find_told("| MYC | 1.11 | of OXR1 | 12 of 14", page, [0.01, 0, 0]) < 0
+    assert find_told("| MYB | 1.11", page, [0.01]) < 0
+    told = "err by 0.60 ± 0.16; 90 % hold 7 of 1,045"
+    assert [round(SURE * error, 3) for error in of_quote(told)] == [0.04, 0.04, 4.053, 0, 0]

@@ -7,6 +7,8 @@ import doctest
 import importlib.util
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,26 @@ ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "docs" / "developer"
 FILE = re.compile(r"^```python\n# (src/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 QUOTE = re.compile(r"^```\{code-block\} python\n:caption: (\S+)\n(.*?)^```$", re.M | re.DOTALL)
+CHANGE = re.compile(r"^```\{code-block\} diff\n:caption: (\S+)\n(.*?)^```$", re.M | re.DOTALL)
+CALLS = re.compile(r"^```python\n(?!# src/)(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Modules of a folder take the place of the package's own, which keeps its compiled code.
+OVERLAY = """
+import importlib.util, sys
+from pathlib import Path
+
+class Overlay:
+    def find_spec(name, path=None, target=None):
+        place = Path({folder!r}, *name.split("."))
+        if place.with_suffix(".py").is_file():
+            return importlib.util.spec_from_file_location(name, place.with_suffix(".py"))
+        if (place / "__init__.py").is_file():
+            inside = [str(Path(path[0], place.name))]
+            return importlib.util.spec_from_file_location(
+                name, place / "__init__.py", submodule_search_locations=inside
+            )
+
+sys.meta_path.insert(0, Overlay)
+"""
 
 
 def the_file(recipe):
@@ -71,8 +93,9 @@ def test_examples_run(recipe):
 
 @pytest.mark.parametrize("recipe", ["criterion", "search", "plot"])
 def test_sources_are_quoted_as_they_are(recipe):
-    quotes = QUOTE.findall((RECIPES / f"{recipe}.md").read_text(encoding="utf-8"))
-    assert quotes
+    page = (RECIPES / f"{recipe}.md").read_text(encoding="utf-8")
+    quotes = QUOTE.findall(page)
+    assert quotes or CHANGE.search(page)  # these are made in a test of their own
     for path, lines in quotes:
         assert lines in (ROOT / path).read_text(encoding="utf-8")
 
@@ -97,6 +120,50 @@ def test_the_criterion():
     step = 1e-4 * np.eye(5)
     wanted = [(value([1, 3], shift + h) - value([1, 3], shift - h)) / 2e-4 for h in step]
     np.testing.assert_allclose(grad, wanted, rtol=1e-4, atol=1e-9)
+
+
+def changed(source, change):
+    """A source after a change, hunk by hunk; what a hunk names has to be there once."""
+    for hunk in change.split("@@\n"):
+        lines = hunk.splitlines(keepends=True)
+        before, after = (
+            "".join(line[1:] for line in lines if line[0] != sign) for sign in ("+", "-")
+        )
+        assert source.count(before) == 1, before
+        source = source.replace(before, after)
+    return source
+
+
+def test_the_criterion_is_known_by_its_name(tmp_path):
+    """The whole page: its file, the changes that make it known, and its calls one after another."""
+    page = (RECIPES / "criterion.md").read_text(encoding="utf-8")
+    path, code = the_file("criterion")
+    changes = CHANGE.findall(page)
+    assert len(changes) == 3
+    files = {path: code}
+    files |= {name: changed((ROOT / name).read_text("utf-8"), change) for name, change in changes}
+    for name, text in files.items():
+        place = tmp_path / name.removeprefix("src/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text, encoding="utf-8")
+    calls = CALLS.findall(page)
+    assert 'acquisition="chosen_genes"' in calls[-1]
+    module = path.removeprefix("src/").removesuffix(".py").replace("/", ".")
+    same = """
+from nextpert.core import ChosenGenesVariance, Pool, build_acquisition
+pool = Pool(np.eye(6)[[1, 4]])
+one = build_acquisition("chosen_genes", posterior, np.ones(6), domain=pool, n_cells=20)
+other = ChosenGenesVariance(posterior, np.ones(6), chosen=[1, 4], n_cells=20)
+assert one.value(np.ones(6)) == other.value(np.ones(6))
+assert adata.uns["design"]["params"]["acquisition"] == "chosen_genes"
+assert adata.uns["design"]["ranking"]["uncertainty_removed"].iloc[0] > 0
+"""
+    run = [OVERLAY.format(folder=str(tmp_path)), f"from {module} import *", "import numpy as np"]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join([*run, *calls, same])],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_search():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import nextpert as npt
+from nextpert._adata.stored import with_format
 from nextpert.pl import target_distances
 
 
@@ -57,6 +58,18 @@ def test_names_do_not_overlap(designed, overlaps):
     figure.canvas.draw()
     (ax,) = figure.axes
     assert overlaps([*ax.get_yticklabels(), ax.title, ax.xaxis.label], figure) == []
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("draw", "kind"), [(target_distances, "target_distances"), (npt.pl.diagnose, "diagnose")]
+)
+def test_a_result_of_another_kind_is_refused(draw, kind, designed):
+    """A replay has a table too, and effects have perturbations."""
+    parts = {"table": designed.uns["target_distances"]["table"][["n_cells"]], "perturbations": 3}
+    designed.uns["other"] = with_format(parts)
+    with pytest.raises(ValueError, match=rf"'other': run tl\.{kind} first"):
+        draw(designed, key="other", show=False)
 
 
 def test_n_top_is_checked(designed):

@@ -156,6 +156,13 @@ def test_files_hold_what_the_results_hold(adata, page):
     assert abs(stored["mean"]).max() == pytest.approx(abs(float(row["mean"])), rel=1e-5)
 
 
+@pytest.mark.bad_input
+def test_labels_in_files_are_no_formulas(adata, tmp_path):
+    adata.uns["plan"]["plate"].loc[0, ["perturbation", "why"]] = ["=1+1", "@SUM(A1)"]
+    row = download(read(npt.report(adata, tmp_path / "page.html")), "plate")[0]
+    assert (row["perturbation"], row["why"]) == ("'=1+1", "'@SUM(A1)")
+
+
 def test_target_genes_are_listed_where_labels_do_not_tell_them(adata, tmp_path):
     def heads():
         page = Page(read(npt.report(adata, tmp_path / "page.html")))
@@ -221,10 +228,26 @@ def test_keys_name_other_results(adata, tmp_path):
     assert "Next plate" not in headings(read(without))
     page = npt.report(adata, tmp_path / "b.html", keys={"plan": "second"})
     assert "Next plate" in headings(read(page))
-    with pytest.raises(ValueError, match=r"no plan 'third': run tl\.plan_screen"):
+    with pytest.raises(ValueError, match=r"'third' for plan, but.*run tl\.plan_screen first"):
         npt.report(adata, tmp_path / "c.html", keys={"plan": "third"})
     with pytest.raises(ValueError, match=r"no result: plann\. Close matches: plan"):
         npt.report(adata, tmp_path / "c.html", keys={"plann": "third"})
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("name", [*KINDS, "dag_blr"])
+def test_keys_that_name_a_result_of_another_kind_are_refused(name, adata, tmp_path):
+    function = KINDS[name].function if name in KINDS else "tl.fit_dag_blr"
+    for slot in {*KINDS, "dag_blr"} - {name}:
+        message = rf"keys names '{slot}' for {name}, but .* no result of {function} there"
+        with pytest.raises(ValueError, match=message):
+            npt.report(adata, tmp_path / "page.html", keys={name: slot})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_of_another_kind_in_a_usual_slot_is_left_out(adata, tmp_path):
+    adata.uns = {"plan": adata.uns["plan_cells"], "design": adata.uns["design"]}
+    assert "Next plate" not in headings(read(npt.report(adata, tmp_path / "page.html")))
 
 
 @pytest.mark.parametrize(
@@ -270,6 +293,16 @@ def test_names_are_text_wherever_they_stand(adata, tmp_path):
     page = Page(text)
     assert page.tables["plate-table"][1][1] == evil
     assert [tag for tag, _ in page.tags].count("script") == 1
+
+
+@pytest.mark.bad_input
+def test_no_name_turns_the_direction_of_the_verdict(adata, tmp_path):
+    turned = "MYC\u202e"
+    adata.uns["plan"]["plate"].loc[0, "perturbation"] = turned
+    text = read(npt.report(adata, tmp_path / "page.html", title=turned, command=turned))
+    assert not re.search("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]", text)
+    assert "erturb MYC\\u202e" in words(Page(text))
+    assert Page(text).tables["map"][1][1].startswith("MYC\\u202e")
 
 
 def test_the_same_results_give_the_same_bits(adata, page, tmp_path):

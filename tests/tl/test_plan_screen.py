@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from functools import partial
 from types import SimpleNamespace
 
@@ -223,6 +224,15 @@ def test_cells_that_do_not_suffice():
         split_cells(20, 3, 10, 20)
 
 
+@pytest.mark.bad_input
+@pytest.mark.parametrize(("total", "controls"), [(2000, None), (2000, 100), (10**10, 10**10 - 99)])
+def test_perturbations_without_number_take_no_longer(total, controls):
+    started = time.perf_counter()
+    many = split_cells(total, 10**8, controls, 20)
+    assert many == split_cells(total, 100, controls, 20)
+    assert time.perf_counter() - started < 5
+
+
 def test_contradictions_write_nothing(fitted):
     for options, words in (
         ({"must": ["FOS"], "never": ["FOS"]}, "both in must and in never"),
@@ -255,6 +265,13 @@ def test_as_many_guides_as_the_screen_has(fitted):
     assert (wells["n_guides"] == 4).all()  # the median of 1, 1, 4, 4, 5
     assert stored["params"]["n_guides"] == 4
     assert (planned(guided, n_guides=2)[0]["n_guides"] == 2).all()
+    # No more than there are cells.
+    few, _, stored = planned(guided, n_cells=12, least_cells=1, n_perturbations=5)
+    assert few["n_cells"].max() < 4
+    assert few["n_guides"].tolist() == few["n_cells"].tolist()
+    assert stored["params"]["n_guides"] == few["n_cells"].max()
+    with pytest.raises(ValueError, match=r"n_guides is 4, but a perturbation .* 1 cells"):
+        planned(guided, n_cells=12, least_cells=1, n_perturbations=5, n_guides=4)
 
 
 def test_the_same_seed_gives_the_same_plate_and_it_is_told(fitted, caplog):

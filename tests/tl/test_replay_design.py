@@ -254,6 +254,15 @@ def test_options_reach_the_campaigns(screen):
     assert stored["params"]["n_perturbations"] == 2
 
 
+@pytest.mark.bad_input
+def test_plates_hold_no_more_than_all_candidates(screen):
+    npt.tl.replay_design(screen, **SMALL | {"n_perturbations": 10**9, "targets": ["MYC"]})
+    stored = screen.uns["replay"]
+    n = stored["candidates"]["perturbation"].nunique()
+    assert stored["params"]["n_perturbations"] == n
+    assert stored["runs"]["chosen"].shape[-1] == n
+
+
 BAD = {
     "unknown criterion": ({"criteria": ["civv"]}, ValueError, "Unknown criteria: civv.*civ"),
     "criteria as a string": ({"criteria": "civ"}, TypeError, r"\['civ'\]"),

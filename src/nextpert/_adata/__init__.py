@@ -37,7 +37,7 @@ from nextpert._adata.read import environment_moments, named, read_blocks, requir
 from nextpert._adata.roles import Roles, fitted_roles, read_roles
 from nextpert._adata.seed import seed_of
 from nextpert._adata.shift_prior import read_shift_prior, stored_own, stored_shift_prior
-from nextpert._adata.sound import require_sound_matrices
+from nextpert._adata.sound import real_values, require_sound_matrices
 from nextpert._adata.stored import read_stored
 from nextpert._adata.write import (
     as_stored_csr,
@@ -90,6 +90,7 @@ __all__ = [
     "read_roles",
     "read_shift_prior",
     "read_stored",
+    "real_values",
     "require_control",
     "require_label",
     "require_layer",

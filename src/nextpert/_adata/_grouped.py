@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 
+from nextpert.core._checks import LARGEST
 from nextpert.core.cells._screen_part import DENSE_SHARE
-from nextpert.core.cells.moments import Moments, not_finite, sparse_moments
+from nextpert.core.cells.moments import Moments, not_finite, sparse_moments, too_large
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Values: TypeAlias = Any  # NDArray[np.floating] | sp.csr_array, told apart by sp.issparse
     Parts: TypeAlias = dict[int, Moments]
+
+T = TypeVar("T")
 
 # Values of a block of the panel, and the same where blocks grow with the number of environments.
 _BLOCK_ENTRIES = 2**22
@@ -88,6 +93,23 @@ def add_parts(first: Parts, second: Parts) -> Parts:
     """Return the moments of the cells of both, by group."""
     both = first.keys() & second.keys()
     return first | second | {group: first[group] + second[group] for group in both}
+
+
+def part_of_small(part: Callable[..., T], values: Values, *said: Any) -> T:
+    """Return ``part(values, *said)``; raise first where a value is too large to be squared.
+
+    Raises
+    ------
+    ValueError
+        If one is above ``LARGEST`` (squared distances, too, have to be squared); the error's
+        ``columns`` are those of the whole block.
+    """
+    numbers = values.data if sp.issparse(values) else values
+    if numbers.size and max(float(numbers.max()), -float(numbers.min())) > LARGEST:
+        require_finite(values)
+        dense = values.toarray() if sp.issparse(values) else values
+        raise too_large(np.asarray((np.abs(dense) > LARGEST).any(axis=0)))
+    return part(values, *said)
 
 
 def require_finite(values: Values) -> None:

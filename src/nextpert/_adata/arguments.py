@@ -210,6 +210,9 @@ def _flag_or_names(value: Any, name: str) -> None:
 def _by_gene(value: Any, name: str) -> None:
     if not isinstance(value, (Mapping, pd.Series)):
         _number(value, name, none=True)
+        return
+    for gene, number in value.items():
+        _number(number, f"{name}[{gene!r}]")
 
 
 def _mapping(

@@ -9,6 +9,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert._adata.write import strings
+from nextpert.core._checks import require_small
+from nextpert.core.cells._sound import require_numbers
 from nextpert.core.cells.screen_moments import ScreenMoments
 
 if TYPE_CHECKING:
@@ -34,7 +36,8 @@ def read_effects(
     Raises
     ------
     ValueError
-        If names come twice, no gene of the panel is there, or a value is not finite.
+        If names come twice, no gene of the panel is there, or a value is no real number, not
+        finite or too large.
     """
     if effects is None:
         return {}
@@ -52,10 +55,12 @@ def read_effects(
         )
         raise ValueError(message)
     part: Any = effects.X[:, [place[genes[i]] for i in shared]]
+    require_numbers(part, "prior_effects")
     values = np.asarray(part.toarray() if sp.issparse(part) else part, np.float64)
     if not np.isfinite(values).all():
         message = "prior_effects holds NaN or infinite values: leave these perturbations out."
         raise ValueError(message)
+    require_small(values, "prior_effects")
     table = np.zeros((len(names), len(genes)))
     table[:, shared] = values
     found = dict(zip(names, table, strict=True))

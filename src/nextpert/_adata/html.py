@@ -8,6 +8,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# Characters that turn the direction of what follows, beyond the label they stand in.
+_TURNING = {
+    code: f"\\u{code:04x}"
+    for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+
+
+def in_one_direction(text: str) -> str:
+    r"""Return a text or page with the characters that would turn its direction as their codes.
+
+    Examples
+    --------
+    >>> from nextpert._adata.html import in_one_direction
+    >>> print(in_one_direction("MYC\u202e next"))
+    MYC\u202e next
+    """
+    return text.translate(_TURNING)
+
 
 def card(title: str, facts: Mapping[str, str], more: str = "") -> str:
     """Return a title with one line a fact, as HTML; empty facts are left out.
@@ -36,7 +54,7 @@ def card(title: str, facts: Mapping[str, str], more: str = "") -> str:
         if said
     )
     box = "border:1px solid;border-color:color-mix(in srgb,currentColor 25%,transparent)"
-    return (
+    return in_one_direction(
         f'<div style="{box};border-radius:6px;padding:.5em .9em;display:inline-block;'
         f'box-sizing:border-box;max-width:100%;overflow-x:auto"><strong>{escape(title)}</strong>'
         f"<table>{rows}</table>{more}</div>"

@@ -70,7 +70,8 @@ class LabelTable:
         if unknown:
             message = (
                 f"{what} not found in adata.obs[{self.key!r}]: {list_names(unknown)}."
-                f"{closest(unknown, self.names)} The column holds {list_names(self.names)}."
+                f"{closest(unknown, self.names)} The column holds "
+                f"{list_names(self.names) or 'no label'}."
             )
             raise ValueError(message)
 
@@ -158,8 +159,9 @@ def require_control(labels: LabelTable, control: str) -> None:
     if control not in labels.names:
         message = (
             f"No control cells: no cell has adata.obs[{labels.key!r}] == {control!r}."
-            f"{closest([control], labels.names)} The column holds {list_names(labels.names)}: "
-            f"name the label of the unperturbed cells with control."
+            f"{closest([control], labels.names)} The column holds "
+            f"{list_names(labels.names) or 'no label'}: name the label of the unperturbed cells "
+            f"with control."
         )
         raise ValueError(message)
 

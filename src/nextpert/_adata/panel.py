@@ -27,8 +27,11 @@ _SUFFIXES = (
 
 
 def list_names(names: Iterable[str], limit: int = 10) -> str:
-    """Return ``"A, B, C"``, or ``"A, B, ... and 7 more"`` for more than ``limit`` names."""
-    shown = [str(name) for name in names]
+    """Return ``"A, B, C"``, or ``"A, B, ... and 7 more"`` for more than ``limit`` names.
+
+    A name of blanks alone is in quotes, to be seen.
+    """
+    shown = [str(name) if str(name).strip() else repr(str(name)) for name in names]
     more = len(shown) - limit
     return ", ".join(shown[:limit]) + (f" and {more} more" if more > 0 else "")
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 from tqdm import tqdm
 
-from nextpert._adata._grouped import add_parts, block_rows, grouped_moments, require_finite
+from nextpert._adata._grouped import (
+    add_parts,
+    block_rows,
+    grouped_moments,
+    part_of_small,
+    require_finite,
+)
 from nextpert._adata._lazy import LazyBlocks, is_lazy
 from nextpert._adata._sources import arrays_of, open_source
 from nextpert._adata.panel import closest, list_names
@@ -132,12 +139,13 @@ def fold_cells(
     hidden = not show_progress or len(rows) * matrix.shape[1] < _LONG_READ
     try:
         with tqdm(total=len(rows), desc="Cells", unit="cell", disable=hidden) as bar:
+            checked = partial(part_of_small, part)
             if is_lazy(matrix):
-                LazyBlocks(matrix, panel, n_rows).fold(tasks, part, add, total, bar.update)
+                LazyBlocks(matrix, panel, n_rows).fold(tasks, checked, add, total, bar.update)
             else:
                 source = open_source(matrix, panel)
                 for b, here, said in tasks:
-                    total.add(part(_take(source, here + b * n_rows), *said))
+                    total.add(checked(_take(source, here + b * n_rows), *said))
                     bar.update(len(here))
     except ValueError as error:
         raise named(error, adata.var_names[genes], back) from error

@@ -17,6 +17,8 @@ from nextpert._adata.labels import (
     require_control,
 )
 from nextpert._adata.panel import list_names
+from nextpert._adata.sound import real_values
+from nextpert.core._checks import require_small
 from nextpert.core.cells.screen_moments import ScreenMoments
 
 if TYPE_CHECKING:
@@ -103,7 +105,7 @@ def read_environments(adata: ad.AnnData, roles: Roles) -> Environments:
     ------
     ValueError
         If a column is absent, no cell is a control, a batch or condition is missing for a
-        labelled cell, or a numeric covariate is not finite there.
+        labelled cell, or a numeric covariate is no real number, not finite or too large there.
     """
     labels = read_perturbations(adata, roles)
     require_control(labels, roles.control)
@@ -172,7 +174,7 @@ def screen_moments(
 
 
 def _finite(column: pd.Series, labelled: NDArray[np.bool_], name: str) -> NDArray[np.float64]:
-    values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    values = real_values(column, f"The covariate adata.obs[{name!r}]")
     bad = int((labelled & ~np.isfinite(values)).sum())
     if bad:
         message = (
@@ -180,7 +182,9 @@ def _finite(column: pd.Series, labelled: NDArray[np.bool_], name: str) -> NDArra
             f"fill it, or drop these cells."
         )
         raise ValueError(message)
-    return np.where(labelled, values, 0.0)
+    found = np.where(labelled, values, 0.0)
+    require_small(found, f"The covariate adata.obs[{name!r}]")
+    return found
 
 
 def _combine(

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata.panel import list_names, panel_index
+from nextpert._adata.sound import real_values
+from nextpert.core._checks import require_small
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -87,13 +89,14 @@ def read_table(
     Raises
     ------
     ValueError
-        If a gene is outside the panel, a perturbation comes twice, or a shift is not finite.
+        If a gene is outside the panel, a perturbation comes twice, or a shift is not finite or too
+        large.
     """
     if isinstance(table, pd.DataFrame):
         names = spelled(str(name) for name in table.index)
         columns = panel_index(map(str, table.columns), genes, "The table of shifts")
         shifts = np.zeros((len(names), len(genes)))
-        given = _numbers(table)
+        given = real_values(table, "The table of shifts")
         shifts[:, columns] = np.where(np.isnan(given), 0.0, given)
         _require_unique([str(gene) for gene in table.columns], "Genes")
     else:
@@ -103,26 +106,17 @@ def read_table(
             if not isinstance(by_gene, (Mapping, pd.Series)):
                 message = "A mapping of shifts must be {perturbation: {gene: shift}}."
                 raise ValueError(message)
-            pairs = [(str(gene), float(value)) for gene, value in by_gene.items()]
-            place = panel_index([gene for gene, _ in pairs], genes, "The table of shifts")
-            row[place] = [value for _, value in pairs]
+            column = pd.Series(by_gene, dtype=object)
+            place = panel_index(map(str, column.index), genes, "The table of shifts")
+            row[place] = real_values(column, "The table of shifts")
     _require_unique(names, "Perturbations")
     infinite = [name for name, row in zip(names, shifts, strict=True) if not np.isfinite(row).all()]
     if infinite:
         message = f"The table of shifts holds NaN or infinite values for {list_names(infinite)}."
         raise ValueError(message)
+    require_small(shifts, "The table of shifts")
     targets = [[genes[int(i)] for i in np.flatnonzero(row)] for row in shifts]
     return Interventions(names, targets, shifts, ["table"] * len(names))
-
-
-def _numbers(table: pd.DataFrame) -> NDArray[np.float64]:
-    try:
-        if any(dtype.kind == "c" for dtype in table.dtypes):
-            raise ValueError
-        return table.to_numpy(dtype=np.float64)
-    except (TypeError, ValueError):
-        message = "The table of shifts must hold real numbers alone, but some of its values do not."
-        raise ValueError(message) from None
 
 
 def own_shift(kind: str, control_mean: Vector) -> Vector:

@@ -1,7 +1,8 @@
-"""Damaged sparse matrices anywhere in an AnnData, found before rows or columns are taken."""
+"""Matrices that cannot be read, found before rows or columns are taken, and tables of numbers."""
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import anndata as ad
+    import pandas as pd
+    from numpy.typing import NDArray
 
 _SLOTS = ("layers", "obsm", "varm", "obsp", "varp")
 
@@ -44,6 +47,24 @@ def require_sound_matrices(adata: ad.AnnData) -> None:
             require_sound_indices(arrays[1], shape[1], name)
         else:
             require_sound(matrix, name)
+
+
+def real_values(table: pd.DataFrame | pd.Series, name: str) -> NDArray[np.float64]:
+    """Return the values of a table or column as floats, NaN where one is missing.
+
+    Raises
+    ------
+    ValueError
+        If it holds complex numbers, whose imaginary part would be lost, or what is no number.
+    """
+    lost = np.exceptions.ComplexWarning
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", lost)
+            return table.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError, lost):
+        message = f"{name} must hold real numbers alone, but some of its values do not."
+        raise ValueError(message) from None
 
 
 def _matrices(adata: ad.AnnData) -> Iterator[tuple[str, Any]]:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from nextpert._adata.html import card
 from nextpert._adata.panel import closest, in_order, list_names
+from nextpert.core._checks import LARGEST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -289,6 +290,8 @@ def _require_states(value: Any, name: str) -> None:
                 f"mean}}, or a list of these, but holds {state!r}."
             )
             raise TypeError(message)
+        if isinstance(state, (Mapping, pd.Series)):
+            _require_real_ones(state, name)
     if isinstance(value, list) and (not value or None in value):
         message = f"{name} is a list without states, or with None in it: name each of them."
         raise ValueError(message)
@@ -328,10 +331,7 @@ def _require_numbers(value: Any, name: str, least: float = -np.inf) -> None:
     if not genes or len(set(genes)) < len(genes):
         message = f"{name} must name at least one gene, and every gene once."
         raise ValueError(message)
-    for gene, number in value.items():
-        if isinstance(number, bool) or not isinstance(number, Real):
-            message = f"{name}[{gene!r}] must be a number, but is {number!r}."
-            raise TypeError(message)
+    _require_real_ones(value, name)
     bad = [gene for gene, number in value.items() if not np.isfinite(number) or number < least]
     if bad:
         what = "finite numbers" if least == -np.inf else f"finite numbers of at least {least:g}"
@@ -339,10 +339,23 @@ def _require_numbers(value: Any, name: str, least: float = -np.inf) -> None:
         raise ValueError(message)
 
 
-def _require_number(value: Any, name: str) -> None:
+def _require_real_ones(values: Numbers, name: str) -> None:
+    for gene, number in values.items():
+        _require_real(number, f"{name}[{gene!r}]")
+
+
+def _require_real(value: Any, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, Real):
         message = f"{name} must be a number, but is {value!r}."
         raise TypeError(message)
+    number = float(value)
+    if math.isfinite(number) and abs(number) > LARGEST:
+        message = f"{name} is {number:g}, too large to be squared: give at most {LARGEST:g}."
+        raise ValueError(message)
+
+
+def _require_number(value: Any, name: str) -> None:
+    _require_real(value, name)
     if not math.isfinite(value) or value < 0:
         message = f"{name} must be a finite number of at least 0, but is {value!r}."
         raise ValueError(message)

@@ -8,6 +8,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from nextpert._adata.html import in_one_direction
 from nextpert._report import effects, judged, measured, planned
 from nextpert._report.intervals import WIDTH
 from nextpert._report.results import absent
@@ -60,7 +61,7 @@ def render(
     verdict = verdict_of(found)
     words, sign = LEVELS.get(verdict.level, LEVELS["not judged"])
     style, script = _own_file("style.css"), _own_file("script.js")
-    return environment.get_template("page.html.j2").render(
+    page = environment.get_template("page.html.j2").render(
         title=title,
         verdict=verdict,
         level={"name": verdict.level.replace(" ", "-"), "words": words, "sign": sign},
@@ -74,6 +75,7 @@ def render(
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
+    return in_one_direction(page)
 
 
 @cache

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Kind(NamedTuple):
-    """A kind of result: what it is called, what writes it, and a part that each has."""
+    """A kind of result: what it is called, what writes it, and a part that no other kind has."""
 
     title: str
     function: str
@@ -26,11 +26,11 @@ class Kind(NamedTuple):
 KINDS = {
     "plan": Kind("Next plate", "tl.plan_screen", "plate"),
     "design": Kind("Ranking", "tl.design_interventions", "ranking"),
-    "target_distances": Kind("Measured distances", "tl.target_distances", "table"),
+    "target_distances": Kind("Measured distances", "tl.target_distances", "n_target_cells"),
     "perturbation_effects": Kind("Effects", "tl.perturbation_effects", "lfsr"),
     "dag": Kind("Graph", "tl.learn_dag", "n_edges"),
     "cpca": Kind("Densities", "tl.cpca", "eigenvalues"),
-    "plan_cells": Kind("Number of cells", "tl.plan_cells", "verdict"),
+    "plan_cells": Kind("Number of cells", "tl.plan_cells", "curves"),
     "replay": Kind("Replay", "tl.replay_design", "overall"),
     "diagnosis": Kind("Diagnostics", "tl.diagnose", "parts"),
 }
@@ -71,17 +71,23 @@ def read_all(
     Raises
     ------
     ValueError
-        If there is none at all, one that was ``named`` is absent, or one is damaged.
+        If there is none at all, one that was ``named`` is absent or of another kind, or one is
+        damaged.
     """
-    found = {}
+    found: dict[str, Stored] = {}
     for name, key in keys.items():
         function = KINDS[name].function if name in KINDS else "tl.fit_dag_blr"
-        part = KINDS[name].part if name in KINDS else "environments"
+        part = KINDS[name].part if name in KINDS else "posterior"
         stored = adata.uns.get(key)
         if hasattr(stored, "keys") and ("contents" in stored or part in stored):
-            found[name] = eager(read_stored(adata, key, function))
-        elif name in named:
-            message = f"adata.uns has no {name} {key!r}: run {function} first, or leave it out."
+            result = eager(read_stored(adata, key, function))
+            if part in result:
+                found[name] = result
+        if name in named and name not in found:
+            message = (
+                f"keys names {key!r} for {name}, but adata.uns has no result of {function} there: "
+                f"name its key_added, run {function} first, or leave it out."
+            )
             raise ValueError(message)
     if not set(found) & set(KINDS):
         message = (

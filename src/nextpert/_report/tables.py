@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from nextpert._files import as_csv
 from nextpert._report.intervals import Dot, Scale, scale_of
 from nextpert._report.numbers import between
 
@@ -171,7 +172,7 @@ def as_link(frame: pd.DataFrame) -> tuple[str, int]:
     """Return a table as csv in a link, and its number of rows: the first where it is long."""
     n = min(len(frame), _MOST_CSV // 10)  # no row is shorter
     while True:
-        text = frame.head(n).to_csv(index=False, float_format="%.6g", lineterminator="\r\n")
+        text = as_csv(frame.head(n), float_format="%.6g", lineterminator="\r\n")
         if len(text) <= _MOST_CSV or n <= 1:
             break
         n = max(1, min(n - 1, int(0.95 * n * _MOST_CSV / len(text))))

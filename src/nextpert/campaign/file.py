@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anndata as ad
 
-from nextpert._files import followed, write_hdf5, write_zarr
+from nextpert._files import followed, write_hdf5, write_zarr, writing_to
 from nextpert.campaign.digest import attributes, contents_digest, opened
 from nextpert.campaign.history import now
 from nextpert.campaign.lock import alone
@@ -43,9 +43,8 @@ def write_campaign(adata: ad.AnnData, path: Path, known: Sequence[Stamp]) -> Sta
         If the file holds anything else, or is being written to.
     """
     _require_ending(path)
-    path = followed(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with alone(path):
+    with writing_to(path) as target, alone(target):
+        path = target
         _recover(path)
         if path.exists():
             _require_known(path, known)
@@ -77,6 +76,9 @@ def read_campaign(path: Path) -> tuple[ad.AnnData, Stamp]:
     if not path.exists() and not _beside(path, "before").exists():
         message = f"There is no campaign {str(path)!r}: save one there first."
         raise FileNotFoundError(message)
+    if path.is_dir() and path.suffix != ".zarr":
+        message = f"{str(path)!r} is a folder: name the file of a campaign."
+        raise ValueError(message)
     with alone(path):
         _recover(path)
         stamp = _read_stamp(path, whole=True)

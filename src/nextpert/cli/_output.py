@@ -6,6 +6,7 @@ there: nothing of anybody else's is lost by a wrong name. All commands write thr
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nextpert._files import followed, write_hdf5, write_zarr
+from nextpert._files import as_csv, errors_about, followed, write_hdf5, write_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -109,7 +110,7 @@ def _is_our_zarr(path: Path) -> bool:
 
 
 def _is_our_csv(path: Path) -> bool:
-    return _is_our_table(_start(path).splitlines()[0].split(","))
+    return _is_our_table(next(csv.reader(_start(path).splitlines())))
 
 
 def _is_our_parquet(path: Path) -> bool:
@@ -188,7 +189,8 @@ def write_all(writers: Mapping[Path, Callable[[Path], Any]], outputs: Iterable[O
                 new = tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place)
                 folders[place] = Path(stack.enter_context(new))
             ready[target] = folders[place] / f"{len(ready)}_{path.name}"
-            write(ready[target])
+            with errors_about(path):
+                write(ready[target])
         for each in outputs:
             _check_taken(each)
         with _undisturbed():
@@ -210,7 +212,8 @@ def _move(ready: Mapping[Path, Path]) -> None:
             if path.exists():
                 before[path] = temporary.with_name(f"old_{temporary.name}")
                 _keep(path, before[path])
-            os.replace(temporary, path)
+            with errors_about(path):
+                os.replace(temporary, path)
             placed.append(path)
     except OSError:
         for path in placed:
@@ -275,7 +278,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     if path.suffix == ".parquet":
         table.to_parquet(path, index=False)
     else:
-        table.to_csv(path, index=False)
+        path.write_text(as_csv(table), encoding="utf-8", newline="")
 
 
 def write_text(text: str, path: Path) -> None:

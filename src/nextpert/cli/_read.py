@@ -152,6 +152,9 @@ def require_file(path: Path, option: str = "", near: str = "") -> None:
     if not path.is_file():
         what = f"{option}: there" if option else "There"
         message = f"{what} is no file {str(path)!r}.{near}"
+        if path.is_dir():  # an empty name is that of the working folder
+            before = f"{option}: " if option else ""
+            message = f"{before}{str(path)!r} is a folder, not a file.{near}"
         raise FileNotFoundError(message)
 
 

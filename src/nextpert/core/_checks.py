@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+# Of a value in units of the data: the variance of a squared distance takes its fourth power.
+LARGEST = 1e70
+
 
 def as_vector(value: ArrayLike, n: int, name: str, *, finite: bool = True) -> NDArray[np.float64]:
     """Return ``value`` as a float vector of length ``n``, or raise an error that names it."""
@@ -54,6 +57,16 @@ def require_finite(value: NDArray[np.float64], name: str) -> None:
         raise ValueError(message)
 
 
+def require_small(value: NDArray[Any], name: str) -> None:
+    """Raise if a value is so large that its square cannot be squared again."""
+    if value.size and not np.abs(value).max() <= LARGEST:
+        message = (
+            f"{name} holds values above {LARGEST:g}, too large to be squared: give it in smaller "
+            f"units."
+        )
+        raise ValueError(message)
+
+
 def as_nodes(value: Iterable[int], n: int, name: str) -> list[int]:
     """Return ``value`` as a list of node numbers below ``n``, or raise an error that names it."""
     try:
@@ -70,13 +83,13 @@ def as_nodes(value: Iterable[int], n: int, name: str) -> list[int]:
     return [i for i in nodes if i is not None]
 
 
-def as_numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:
+def as_numbers(value: ArrayLike, name: str, *, copy: bool = True) -> NDArray[np.float64]:
     """Return ``value`` as an array of floats, or raise an error that names it."""
     refuse_mask(value, name)
     try:
-        found = np.array(value)
+        found = np.asarray(value)
         if found.dtype.kind in "biufO":  # neither text nor complex numbers
-            return found.astype(np.float64)
+            return found.astype(np.float64, copy=copy)
     except (TypeError, ValueError):
         pass
     message = f"{name} must hold numbers alone, in rows of one length, but is {_shown(value)}."

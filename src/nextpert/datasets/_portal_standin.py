@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextpert._files import writing_to
 from nextpert.core._checks import as_rng, require_count
 from nextpert.datasets._simulated_screen import PANEL, _expression_model
 
@@ -218,9 +219,9 @@ class _Files:
 
     def write_text(self, name: str, text: str) -> None:
         path = self.folder / (name if self.compress else name.removesuffix(".gz"))
-        path.parent.mkdir(parents=True, exist_ok=True)
         data = text.encode()
-        path.write_bytes(gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
+        with writing_to(path):
+            path.write_bytes(gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
 
 
 def _write_expression(

@@ -16,6 +16,7 @@ from nextpert._adata import (
     require_label,
 )
 from nextpert.core._checks import as_rng, require_count
+from nextpert.core.cells._sound import require_numbers
 from nextpert.pl._figure import BLUE, GREY, SMALL, TEXT, finish, panel_grid, root_figure
 
 if TYPE_CHECKING:
@@ -149,7 +150,9 @@ def _scores(adata: AnnData, key: str, components: tuple[int, int]) -> Scores:
             f"adata.obsm has no {f'X_{key}'!r} with its adata.uns[{key!r}]: run tl.cpca first."
         )
         raise ValueError(message)
-    scores = np.asarray(adata.obsm[f"X_{key}"], dtype=np.float64)
+    found = np.asarray(adata.obsm[f"X_{key}"])
+    require_numbers(found, f"adata.obsm[{f'X_{key}'!r}]")
+    scores = found.astype(np.float64)
     n = scores.shape[1]
     if len(components) != 2 or not all(1 <= c <= n for c in components):
         message = (

@@ -99,7 +99,7 @@ def _rows(table: pd.DataFrame, genes: Sequence[str] | None, key: str) -> NDArray
     if absent or not wanted:
         message = (
             f"Genes without parents in uns[{key!r}]: {list_names(absent) or 'none given'}. "
-            f"It holds {list_names(names)}."
+            f"It holds {list_names(names) or 'none with any'}."
         )
         raise ValueError(message)
     rows = np.array([names.index(gene) for gene in wanted], dtype=np.int64)

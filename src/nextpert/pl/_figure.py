@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,10 +48,13 @@ def finish(
     ``own`` says that the figure was made here, not given by the caller; one of the caller's is
     never shown unless asked for.
     """
-    for panel in axes if isinstance(axes, list) else [axes]:
+    panels = axes if isinstance(axes, list) else [axes]
+    for panel in panels:
         _tidy(panel)
+    for part in [figure] if own else panels:
+        _as_plain_text(part)
     if save is not None:
-        with whole_file(save) as path:
+        with whole_file(_with_format(save)) as path:
             figure.savefig(path, dpi=150, bbox_inches="tight")
     if return_fig:
         return figure
@@ -81,6 +85,24 @@ def _tidy(panel: Axes) -> None:
         sizes = [float(label.get_fontsize()) for label in axis.get_ticklabels()]
         if max(sizes, default=0.0) > SMALL:
             axis.set_tick_params(labelsize=SMALL)
+
+
+def _with_format(save: str | os.PathLike[str]) -> Path:
+    """Return the path of a figure; one without an ending gets matplotlib's usual, as there."""
+    import matplotlib as mpl
+
+    path = Path(save)
+    return path if path.suffix else path.with_name(f"{path.name}.{mpl.rcParams['savefig.format']}")
+
+
+def _as_plain_text(part: Figure | Axes) -> None:
+    """Let no name be read as a formula, whatever dollar signs it holds."""
+    from matplotlib.text import Text
+
+    for text in part.findobj(Text):
+        # matplotlib's own powers of ten on axes are formulas.
+        if "$" in text.get_text() and r"\mathdefault" not in text.get_text():
+            text.set_parse_math(False)
 
 
 def row_height(n: int, widest: float, around: float) -> float:

@@ -89,7 +89,9 @@ def target_distances(
     """
     check_arguments(locals())
     require_count(n_top, "n_top")
-    stored = read_to_draw(adata, key, "tl.target_distances", what="distances", part="table")
+    stored = read_to_draw(
+        adata, key, "tl.target_distances", what="distances", part="n_target_cells"
+    )
     table = stored["table"].sort_values("distance", kind="stable")
     top = table.head(n_top)
     control = str(stored["params"]["control"])

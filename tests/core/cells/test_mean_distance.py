@@ -33,6 +33,47 @@ def test_a_target_known_without_error():
     np.testing.assert_allclose(found.estimate, np.mean(products), rtol=1e-10)
 
 
+def of_covariance(covariance, n, mean):
+    """Moments of n cells whose mean has this estimated covariance."""
+    return Moments(n, np.asarray(mean, float), np.asarray(covariance) * n * (n - 1))
+
+
+@pytest.mark.parametrize("n", [3, 4, 20])
+def test_the_variance_of_the_distance_is_unbiased(n):
+    """Of a Wishart matrix with these expected traces it gives the trace of the squared truth."""
+    truth, freedom = np.array([1.0, 2.0, 4.0, 9.0]), n - 1
+    trace, squares = truth.sum(), (truth**2).sum()
+    expected = trace**2 + 2 * squares / freedom, squares * (1 + 1 / freedom) + trace**2 / freedom
+    # Four variances of that trace and that sum of squares.
+    middle = np.sqrt(expected[0]) / 4
+    away = np.sqrt((expected[1] - 4 * middle**2) / 4)
+    covariance = np.diag([middle + away, middle + away, middle - away, middle - away])
+    found = mean_distance(of_covariance(covariance, n, np.zeros(4)), np.zeros(4))
+    assert found.sd == pytest.approx(np.sqrt(2 * squares))
+    # Nothing is known of the direction of no difference; the bounds are those of the spread.
+    z = NormalDist().inv_cdf(0.975)
+    assert (found.low, found.plug_in) == (0.0, 0.0)
+    assert found.high == pytest.approx(max(found.estimate + z * found.sd, 0.0))
+
+
+def test_no_variance_is_below_that_of_equal_eigenvalues():
+    found = mean_distance(of_covariance(np.eye(4), 3, np.zeros(4)), np.zeros(4))
+    assert found.sd == pytest.approx(np.sqrt(2 * 4**2 / 4))
+    # Two cells tell of no square without bias: it is taken as it is.
+    found = mean_distance(of_covariance(np.diag([3.0, 1.0]), 2, np.zeros(2)), np.zeros(2))
+    assert found.sd == pytest.approx(np.sqrt(2 * 10))
+
+
+def test_both_means_and_their_product_make_the_variance():
+    a, b, d = np.diag([1.0, 0.2]), np.diag([0.3, 2.0]), np.array([3.0, 1.0])
+    n = 10**6
+    found = mean_distance(of_covariance(a, n, d), of_covariance(b, n, np.zeros(2)))
+    both = a + b
+    along = d @ both @ d / (d @ d)
+    variance = 4 * along * (d @ d - np.trace(both)) + 2 * np.sum(both**2)
+    assert found.sd == pytest.approx(np.sqrt(variance), rel=1e-5)
+
+
 @pytest.mark.parametrize("shift", [0.0, 0.3, 3.0])
 def test_the_bounds_are_where_the_estimate_lies_z_deviations_away(shift):
     rng = np.random.default_rng(2)

@@ -51,6 +51,22 @@ def test_variances_are_drawn_towards_those_of_all_cells():
     assert (ratio[2] > 0.7).all()
 
 
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_the_ratio_of_variances_counts_the_pooled_one_as_twenty_cells(scale):
+    """Guides of one cell tell of no variance, those without cells neither; a flat gene is 1."""
+    rng, guide = np.random.default_rng(3), np.repeat([0, 1, 2, 3], [9, 1, 6, 2])
+    x = scale * rng.normal(size=(len(guide), 3))
+    x[:, 2] = 1.0
+    squares = [sum(((x[guide == g] - x[guide == g].mean(0)) ** 2).sum(0) for g in some)
+               for some in ((0, 1), (2, 3))]  # fmt: skip
+    pooled = sum(squares) / (8 + 0 + 5 + 1)
+    wanted = [(20 + s[:2] / pooled[:2]) / (20 + f) for s, f in zip(squares, (8, 6), strict=True)]
+    screen = ScreenMoments.from_array(x, guide, 5)  # the last of them is empty
+    found = pool_guides(screen, [0, 0, 1, 1, 1], 2).variance_ratio
+    np.testing.assert_allclose(found[:, :2], wanted)
+    np.testing.assert_allclose(found[:, 2], [20 / 28, 20 / 26])
+
+
 @pytest.mark.parametrize("tau2", [0.0, 0.01, 0.1])
 def test_the_spread_of_guides_is_found(tau2):
     rng = np.random.default_rng(2)

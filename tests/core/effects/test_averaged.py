@@ -120,6 +120,17 @@ def test_weights_of_three_are_those_of_quadrature():
     np.testing.assert_allclose(_expected_weights(gram, follows, 30.0), expected, atol=2e-3)
 
 
+@pytest.mark.parametrize(("follows", "is_kept"), [(20, True), (30, True), (40, False), (90, False)])
+def test_a_weight_below_a_fiftieth_is_none(follows, is_kept):
+    """Of two models the weight of the second, by its sum over the grid, or nothing."""
+    w = np.linspace(0, 1, 41)
+    expected = (w * np.exp(-w * follows)).sum() / np.exp(-w * follows).sum()
+    assert (expected > 0.02) == is_kept
+    found = _expected_weights(np.zeros((2, 2)), np.array([0.0, follows]), 1.0)
+    kept = expected if is_kept else 0.0
+    np.testing.assert_allclose(found, [1 - kept, kept], rtol=1e-9)
+
+
 @pytest.mark.parametrize("size", [1e-12, 1e9])
 def test_units_do_not_matter(size):
     rng = np.random.default_rng(0)

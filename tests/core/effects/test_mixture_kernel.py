@@ -33,3 +33,15 @@ def test_step_is_that_of_logarithms(least):
     np.testing.assert_allclose(counts, chance.sum(axis=1), atol=1e-12)
     expected = (chance * left).sum(axis=-1) + spread * square
     np.testing.assert_allclose(spare, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_no_rounding_takes_from_what_is_left_of_a_shift():
+    """Components alike leave what one of them does, however far the cells lie."""
+    rng, n_components = np.random.default_rng(0), 7
+    square, n = np.full((50, 40), 1e22), rng.uniform(1, 50, (50, 40))
+    weights = rng.dirichlet(np.ones(n_components), 50)
+    tau2, own = np.full(n_components, 0.3), np.full(square.shape, np.nan)
+    share, spare, counts = np.empty(n.shape), np.empty(n.shape), np.zeros(weights.shape)
+    kernels.mixture_step(square, n, tau2, weights, own, share, spare, counts)
+    np.testing.assert_allclose(share, n * 0.3 / (1 + n * 0.3))
+    assert (spare >= 0.3 / (1 + n * 0.3) * (1 - 1e-12)).all()

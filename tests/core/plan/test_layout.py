@@ -23,7 +23,7 @@ def test_cells_for_is_the_least_number(n_guides):
     for w, n in zip(wanted, cells, strict=True):
         if np.isfinite(n):
             assert layout.spread(n) <= w * (1 + 1e-9)
-            assert n == 1 or layout.spread(n - 1) > w
+            assert n == n_guides or layout.spread(n - 1) > w  # a cell a guide
         else:
             assert layout.spread(1e12) >= w
     assert Layout().cells_for(0.01) == 100

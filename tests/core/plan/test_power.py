@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from scipy.integrate import quad
-from scipy.stats import chi2, nct, norm
+from scipy.stats import chi2, nct, norm, ttest_ind
 from scipy.stats import t as student
 
 from nextpert.core.cells.mean_distance import mean_distance
@@ -22,6 +22,28 @@ def two_samples(n, effect):
 def test_textbook_two_samples(n, effect):
     plan = EffectPrecision([1.0], [1.0], n)
     np.testing.assert_allclose(plan.power([n], effect)[0, 0], two_samples(n, effect), atol=2e-5)
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (2, 40), (3, 7), (60, 2), (5, 5)])
+def test_intervals_are_those_of_welchs_test(n, m):
+    rng = np.random.default_rng(n)
+    x, y = rng.normal(0, 2, n), rng.normal(1, 1, m)
+    plan = EffectPrecision([x.var(ddof=1)], [y.var(ddof=1)], n_control=m)
+    for confidence in (0.5, 0.95):
+        low, high = ttest_ind(x, y, equal_var=False).confidence_interval(confidence)
+        width = plan.half_width([n], confidence).item()
+        np.testing.assert_allclose(width, (high - low) / 2, rtol=1e-9)
+    # Of one cell no variance is known: it is taken to be known as of two.
+    one = plan.half_width([1]).item()
+    assert one == pytest.approx(
+        student.ppf(0.975, welch(x.var(ddof=1), y.var(ddof=1) / m, 1, m - 1))
+        * np.sqrt(x.var(ddof=1) + y.var(ddof=1) / m)
+    )
+
+
+def welch(own, other, of_own, of_other):
+    """Satterthwaite's degrees of freedom."""
+    return (own + other) ** 2 / (own**2 / of_own + other**2 / of_other)
 
 
 def test_cohens_table():

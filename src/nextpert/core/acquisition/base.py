@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from nextpert.core._checks import as_vector, require_finite, require_positive
+from nextpert.core._checks import as_numbers, as_vector, require_finite, require_positive
 from nextpert.core.acquisition import _lookahead as lookahead
 from nextpert.core.acquisition._noise_aware import settle_by_noise
 
@@ -53,7 +53,7 @@ class Acquisition:
         return 0.0
 
     def _pool(self, shifts: ArrayLike) -> NDArray[np.float64]:
-        matrix = np.asarray(shifts, dtype=np.float64)
+        matrix = as_numbers(shifts, "The pool", copy=False)
         if matrix.ndim != 2 or matrix.shape[1] != self.n_nodes:
             message = f"A pool must be (n_shifts, {self.n_nodes}), but its shape is {matrix.shape}."
             raise ValueError(message)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import as_vector
+from nextpert.core._checks import LARGEST, as_vector
 from nextpert.core.cells.moments import Moments
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Matrix = NDArray[np.float64]
 
-_LARGEST = 1e140  # of a squared distance: its variance takes the square of that
+_LARGEST = LARGEST**2  # of a squared distance
 
 
 @dataclass(frozen=True)

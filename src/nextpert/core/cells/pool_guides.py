@@ -141,10 +141,6 @@ def guide_variance(screen: ScreenMoments, guides: ArrayLike) -> float:
     >>> 0.02 < guide_variance(ScreenMoments.from_array(x, guide, 20), range(20)) < 0.06
     True
     """
-    index = np.asarray(guides, np.int64)
-    index = index[screen.n[index] > 1]
-    if len(index) < 3:
-        return 0.0
     block = np.full(screen.n_environments, -1)
-    block[index] = 0
+    block[np.asarray(guides, np.int64)] = 0
     return spread_within(screen, block)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from nextpert.core._checks import as_numbers
 from nextpert.core.cells._screen_part import Part, merge, screen_part
+from nextpert.core.cells._sound import require_numbers
 from nextpert.core.cells.moments import Moments, canonical_csr
 
 if TYPE_CHECKING:
@@ -65,7 +67,9 @@ class ScreenMoments:
             values.
         """
         codes = np.asarray(groups, np.int64)
-        values = canonical_csr(x) if sp.issparse(x) else np.asarray(x, np.float64)
+        if sp.issparse(x):
+            require_numbers(x, "The matrix of cells")
+        values = canonical_csr(x) if sp.issparse(x) else as_numbers(x, "The cells", copy=False)
         if values.ndim != 2 or codes.shape != values.shape[:1]:
             message = (
                 f"Cells must be a matrix (n_cells, n_nodes) with one group a cell, but the shapes "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import as_rng, require_count, require_finite
+from nextpert.core._checks import as_numbers, as_rng, require_count, require_finite
 from nextpert.core.cells.distance_difference import distance_difference
 from nextpert.core.cells.mean_distance import mean_distance
 from nextpert.core.cells.moments import Moments
@@ -106,7 +106,7 @@ class CellPool:
     ) -> None:
         self.control = _cells(control, "The control cells", 2)
         groups = [_cells(x, f"The cells of perturbation {j}", 4) for j, x in enumerate(perturbed)]
-        self.full_shift = np.array(full_shift, dtype=np.float64)
+        self.full_shift = as_numbers(full_shift, "full_shift")
         p = self.control.shape[1]
         widths = {p, *(x.shape[1] for x in groups), *self.full_shift.shape[1:]}
         if self.full_shift.ndim != 2 or len(self.full_shift) != len(groups) or len(widths) != 1:
@@ -196,7 +196,7 @@ def _apart(cells: Moments, target: Moments) -> tuple[float, float]:
 
 
 def _cells(value: ArrayLike, what: str, least: int) -> Array:
-    cells = np.asarray(value, dtype=np.float64)
+    cells = as_numbers(value, what, copy=False)
     if cells.ndim != 2 or len(cells) < least:
         message = (
             f"{what} must be a matrix with at least {least} rows, but have shape {cells.shape}."

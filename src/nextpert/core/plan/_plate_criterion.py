@@ -16,6 +16,7 @@ from nextpert.core.plan._plate_node import (
     change_within,
     curvature,
     slopes_within,
+    too_far_apart,
 )
 from nextpert.core.plan._promise_kernel import first_falls, promise
 from nextpert.core.posterior.pair_shifts import pair_shifts, weights_of
@@ -164,6 +165,8 @@ class Look:
         self.shares = working.whole.shares
         every = zip(self.shares, found, strict=True)
         self.value = sum(share * each.value for share, graph in every for each in graph)
+        if not np.isfinite(self.value):
+            raise too_far_apart()
 
     def slopes(self) -> Vector:
         """Return slopes in the cells of the candidates of the set, (c,)."""

@@ -143,7 +143,10 @@ class GraphPart:
         if used.any():
             taught = node.taught[:, used]
             gram = (taught * told[used]) @ taught.T
-            solved = np.linalg.solve(np.eye(len(cov)) + cov @ gram, cov)
+            try:
+                solved = np.linalg.solve(np.eye(len(cov)) + cov @ gram, cov)
+            except np.linalg.LinAlgError:
+                raise too_far_apart() from None
             cov = 0.5 * (solved + solved.T)
         own = node.own - (1 - left) * node.taught
         r = np.einsum("ac,ac->c", own, cov @ own) + node.spare * left
@@ -155,6 +158,14 @@ class GraphPart:
         rest = 2 * kappa * (q * weight + t) + slope
         middle = (own * pull) @ own.T + rest * np.outer(node.ideal, node.ideal)
         return NodeLook(float(value), cov, own, node.taught, node.spare, pull, rest, middle)
+
+
+def too_far_apart() -> ValueError:
+    """Return the error about distances that floating point numbers do not hold squared."""
+    return ValueError(
+        "States of candidates and target lie too far apart for their distances to be squared: give "
+        "cells, target and shifts in smaller units, or smaller weights."
+    )
 
 
 def slopes_within(look: NodeLook) -> Vector:

@@ -71,10 +71,13 @@ class Layout:
         return 1 / np.asarray(n_cells, np.float64) + self.floor
 
     def cells_for(self, spread: ArrayLike) -> Array:
-        """Return the least cells that bring the spread so low; infinite where none do."""
+        """Return the least cells, one a guide at least, that bring the spread so low.
+
+        Infinite where none do.
+        """
         spare = np.asarray(spread, np.float64) - self.floor
         cells = np.ceil(1 / np.where(spare > 0, spare, 1.0) * (1 - 1e-12))
-        return np.where(spare > 0, np.maximum(cells, 1.0), np.inf)
+        return np.where(spare > 0, np.maximum(cells, float(self.n_guides)), np.inf)
 
     def guides_for(self, spread: ArrayLike) -> Array:
         """Return the least guides with which some number of cells brings the spread so low.

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from nextpert.core._checks import (
     as_nodes,
+    as_numbers,
     as_rng,
     as_vector,
     require_count,
@@ -299,7 +300,7 @@ class DagBlr:
 
         ``shifts`` has shape ``(n_nodes,)`` or ``(n_shifts, n_nodes)``; so has the result.
         """
-        matrix = np.atleast_2d(np.asarray(shifts, dtype=np.float64))
+        matrix = np.atleast_2d(as_numbers(shifts, "shifts", copy=False))
         if matrix.ndim != 2 or matrix.shape[1] != self.n_nodes:
             message = f"Shifts of shape {np.shape(shifts)} do not fit {self.n_nodes} nodes."
             raise ValueError(message)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextpert.core._checks import as_numbers
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -86,7 +88,7 @@ class ShiftPosterior:
     @classmethod
     def exact(cls, shifts: ArrayLike) -> ShiftPosterior:
         """Return shifts that are known exactly (the model of Zhang et al. 2023)."""
-        given = np.atleast_2d(np.asarray(shifts, np.float64))
+        given = np.atleast_2d(as_numbers(shifts, "shifts"))
         nothing = np.zeros_like(given)
         return cls(np.zeros(len(given)), nothing, given, nothing, nothing)
 

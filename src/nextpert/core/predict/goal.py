@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core._checks import as_vector
+from nextpert.core._checks import as_numbers, as_vector
 from nextpert.core.predict import _goal_parts as read
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Goal:
         >>> Goal.point([1.0, 2.0]).distance([[1.0, 0.0]]).tolist()
         [4.0]
         """
-        wanted = np.atleast_1d(np.asarray(mean, np.float64))
+        wanted = np.atleast_1d(as_numbers(mean, "mean"))
         return cls(np.zeros(len(wanted)), states=wanted[None], variances=[variance])
 
     @property
@@ -189,7 +189,7 @@ class Goal:
             Shape ``(n,)``: squared units of the data over that of the scale, or 0 to 2 for
             directions.
         """
-        given = np.asarray(states, np.float64)
+        given = as_numbers(states, "states", copy=False)
         start = self.origin if origin is None else np.asarray(origin, np.float64)
         wanted = self.states if errors is None else self.states + errors
         if self.direction_only:

@@ -8,7 +8,15 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert.core._blas import one_thread
-from nextpert.core._checks import as_nodes, as_rng, as_vector, require_count, require_finite
+from nextpert.core._checks import (
+    as_nodes,
+    as_numbers,
+    as_rng,
+    as_vector,
+    require_count,
+    require_finite,
+)
+from nextpert.core.cells._sound import require_numbers
 from nextpert.core.graph.dag import Dag
 
 if TYPE_CHECKING:
@@ -55,7 +63,9 @@ class LinearScm:
         noise_var: ArrayLike,
         intercept: ArrayLike | None = None,
     ) -> None:
-        matrix = sp.csr_array(weights, dtype=np.float64)
+        given = weights if sp.issparse(weights) else as_numbers(weights, "weights")
+        require_numbers(given, "weights")
+        matrix = sp.csr_array(given, dtype=np.float64)
         require_finite(matrix.data, "weights")
         self.dag = Dag.from_matrix(matrix.T)
         self.weights = matrix.toarray()

@@ -123,8 +123,8 @@ def _text(obs: pd.DataFrame, names: list[str], *, needed: bool = False) -> np.nd
     if needed:
         message = (
             f"adata.obs lacks {' and '.join(repr(name) for name in names)}; it holds "
-            f"{list_names(obs.columns)}. Is this the Perturb-CITE-seq study (scPerturb's "
-            "FrangiehIzar2021_RNA, pertpy's frangieh_2021_rna)?"
+            f"{list_names(obs.columns) or 'no column'}. Is this the Perturb-CITE-seq study "
+            "(scPerturb's FrangiehIzar2021_RNA, pertpy's frangieh_2021_rna)?"
         )
         raise ValueError(message)
     return np.full(len(obs), "", dtype=object)

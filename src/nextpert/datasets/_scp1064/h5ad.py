@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextpert._files import writing_to
 from nextpert.datasets._scp1064.store import index_type
 
 if TYPE_CHECKING:
@@ -29,15 +30,15 @@ def part_file(target: Path) -> Iterator[Path]:
 
     What a killed process left there is removed: the name tells whose it is.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     beginning = f".{target.name}.{socket.gethostname()}-"
     for left in target.parent.glob(f"{glob.escape(beginning)}*.part"):
         if not _is_running(left.name.removeprefix(beginning).removesuffix(".part")):
             left.unlink(missing_ok=True)
     part = target.with_name(f"{beginning}{os.getpid()}.part")
     try:
-        yield part
-        os.replace(part, target)
+        with writing_to(target):
+            yield part
+            os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
 

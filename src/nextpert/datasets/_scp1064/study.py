@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import closest, list_names
+from nextpert._files import writing_to
 from nextpert.datasets._scp1064 import h5ad, protein, store, tables
 from nextpert.datasets._scp1064.expression import GeneColumns, read_expression
 from nextpert.datasets._scp1064.files import find_files
@@ -113,11 +114,10 @@ def assemble(
     import anndata as ad
 
     target = None if wanted.backed is None else Path(wanted.backed)
-    if target is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    cells = store.RowStore(
-        len(rows), counts=wanted.counts, folder=None if target is None else target.parent
-    )
+    with nullcontext() if target is None else writing_to(target):
+        cells = store.RowStore(
+            len(rows), counts=wanted.counts, folder=None if target is None else target.parent
+        )
     try:
         fill(cells)
         skeleton = ad.AnnData(

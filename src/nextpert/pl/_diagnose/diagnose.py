@@ -80,7 +80,7 @@ def diagnose(
     """
     check_arguments(locals())
     require_count(n_top, "n_top")
-    stored = read_to_draw(adata, key, "tl.diagnose", what="diagnosis", part="perturbations")
+    stored = read_to_draw(adata, key, "tl.diagnose", what="diagnosis", part="parts")
     table = panels.rows_to_draw(stored["perturbations"], n_top)
     n_all = len(stored["perturbations"])
     if ax is not None:

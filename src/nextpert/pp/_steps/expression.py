@@ -55,8 +55,8 @@ def read_depth(adata: ad.AnnData, key: str) -> NDArray[np.float64]:
         )
         raise ValueError(message)
     try:
-        depth = adata.obs[key].to_numpy(dtype=np.float64)
-    except (TypeError, ValueError):
+        depth = _adata.real_values(adata.obs[key], key)
+    except ValueError:
         depth = np.full(1, np.nan)
     if not (np.isfinite(depth) & (depth >= 0)).all():
         message = f"adata.obs[{key!r}] must hold total counts, a number of 0 or more in every cell."

@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert._adata import LabelTable, fingerprint
+from nextpert._files import writing_to
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,9 +68,10 @@ class Checkpoint:
             arrays[f"arcs_{k}"] = np.array(arcs.nonzero(), np.int32)
             arrays[f"present_{k}"], arrays[f"direct_{k}"] = present, direct
         part = _part(self.path)
-        with part.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(part, self.path)
+        with writing_to(self.path):
+            with part.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+            os.replace(part, self.path)
 
 
 def open_checkpoint(path: str | os.PathLike[str] | None, digest: str, n_genes: int) -> Checkpoint:

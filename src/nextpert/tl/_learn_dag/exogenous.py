@@ -91,6 +91,7 @@ class Joint(NamedTuple):
 
     moments: Moments
     present: NDArray[np.int64]  # indices of exogenous nodes
+    names: list[str]  # of these
 
     @classmethod
     def of(cls, screen: ScreenMoments, n_genes: int, exogenous: Exogenous) -> Joint:
@@ -105,7 +106,8 @@ class Joint(NamedTuple):
         scale = np.sqrt(spread[present])
         scatter = joint.scatter[np.ix_(present + n_genes, present + n_genes)]
         present = present[_independent(scatter / np.outer(scale, scale))]
-        return cls(joint.subset([*range(n_genes), *(present + n_genes)]), present)
+        moments = joint.subset([*range(n_genes), *(present + n_genes)])
+        return cls(moments, present, [exogenous.names[k] for k in present])
 
 
 def warn_explained(exogenous: Exogenous, present: NDArray[np.int64]) -> None:

@@ -89,7 +89,7 @@ def learn_from_cells(
     if workers.checkpoint is not None:
         given = (genes, environments, screen, n_graphs, options, rng)
         kept = open_checkpoint(workers.checkpoint, digest_of(adata, columns, *given), len(genes))
-    names = [exogenous.names[k] for k in joint.present]
+    names = joint.names
     found = search(joint.moments, genes, names, options, rng, workers)
     if options.method == "causaldag":
         cells = swept(joint.moments, len(genes))

@@ -9,7 +9,14 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from nextpert._adata import list_names, measured_genes, named_dag, panel_index, resolve_panel
+from nextpert._adata import (
+    list_names,
+    measured_genes,
+    named_dag,
+    panel_index,
+    real_values,
+    resolve_panel,
+)
 from nextpert.core.cells._sound import require_numbers, require_sound
 from nextpert.core.graph.dag import CycleError, Dag
 
@@ -41,7 +48,7 @@ def given_graph(
             differ = left or sorted(set(wanted) - set(names))
             message = f"genes and the table of the graph differ in {list_names(differ)}."
             raise ValueError(message)
-        matrix = dag.to_numpy(dtype=np.float64)
+        matrix = real_values(dag, "The graph")
         place = panel_index(wanted, names, "genes")
         return wanted, columns, named_dag(_finite(matrix[np.ix_(place, place)]), wanted)
     if isinstance(dag, Dag) or sp.issparse(dag) or (isinstance(dag, np.ndarray) and _square(dag)):

@@ -94,17 +94,12 @@ def ensemble(
     joints = (_isolated(Joint.of(screen, len(genes), exogenous), len(genes)) for screen in screens)
     # causaldag draws from Python's global generators.
     n_jobs = 1 if options.method == "causaldag" else workers.n_jobs
-    tasks = (
-        (joint, len(genes), options, streams[i]) for joint, i in zip(joints, missing, strict=True)
-    )
+    tasks = ((joint, genes, options, streams[i]) for joint, i in zip(joints, missing, strict=True))
     hidden = not workers.show_progress
-    try:
-        with tqdm(total=n_graphs, desc="Graphs", disable=hidden, initial=len(kept.done)) as bar:
-            for k, found in run_tasks(_arcs, tasks, n_jobs=n_jobs, prefer="threads"):
-                kept.add(missing[k], found)
-                bar.update()
-    except ValueError as error:
-        raise named(error, genes, _WHERE) from error
+    with tqdm(total=n_graphs, desc="Graphs", disable=hidden, initial=len(kept.done)) as bar:
+        for k, found in run_tasks(_arcs, tasks, n_jobs=n_jobs, prefer="threads"):
+            kept.add(missing[k], found)
+            bar.update()
     counts = np.zeros((len(exogenous.names), len(genes)))
     for graph in kept.done.values():
         counts[graph.present] += graph.direct
@@ -122,7 +117,12 @@ def _isolated(joint: Joint, n_genes: int) -> Joint:
     return joint._replace(moments=Moments(joint.moments.n, joint.moments.mean, scatter))
 
 
-def _arcs(joint: Joint, n_genes: int, options: SearchOptions, rng: np.random.Generator) -> Finished:
-    with parallel_config("sequential"):  # no workers of workers
-        found = run(joint.moments, n_genes, options, rng)
+def _arcs(
+    joint: Joint, genes: Sequence[str], options: SearchOptions, rng: np.random.Generator
+) -> Finished:
+    try:
+        with parallel_config("sequential"):  # no workers of workers
+            found = run(joint.moments, len(genes), options, rng)
+    except ValueError as error:
+        raise named(error, genes, joint.names, _WHERE) from error
     return Finished(sp.csr_array(found.dag.to_matrix()), joint.present, found.exogenous_arcs)

@@ -139,4 +139,5 @@ def _search(
         with parallel_config("sequential"):  # no workers of workers
             return run(joint.moments, len(genes), options, rng).dag
     except ValueError as error:
-        raise named(error, genes, "among the cells without some perturbations") from error
+        where = "among the cells without some perturbations"
+        raise named(error, genes, joint.names, where) from error

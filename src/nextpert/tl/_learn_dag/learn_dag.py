@@ -279,7 +279,7 @@ def _first(targets_first: bool | Iterable[str], found: Environments, names: list
     if isinstance(targets_first, str):
         message = f"targets_first must be True, False or a list: use [{targets_first!r}]."
         raise TypeError(message)
-    return [str(gene) for gene in targets_first]
+    return [str(gene) for gene in _adata.in_order(targets_first)]
 
 
 def _write(

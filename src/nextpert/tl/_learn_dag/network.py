@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import list_names
+from nextpert._adata import list_names, real_values
 from nextpert.core import PriorKnowledge
 
 if TYPE_CHECKING:
@@ -73,8 +73,9 @@ def _checked(table: Any) -> pd.DataFrame:
     absent = [name for name in ("source", "target") if name not in table]
     if absent:
         message = (
-            f"prior_network has no column {list_names(absent)}, but {list_names(table.columns)}: "
-            f"it needs source and target, and may have weight."
+            f"prior_network has no column {list_names(absent)}, but "
+            f"{list_names(table.columns) or 'none at all'}: it needs source and target, and may "
+            f"have weight."
         )
         raise ValueError(message)
     names = table[["source", "target"]]
@@ -84,9 +85,8 @@ def _checked(table: Any) -> pd.DataFrame:
         raise ValueError(message)
     rows = names.astype(str).reset_index(drop=True)
     given = table["weight"] if "weight" in table else pd.Series(1.0, index=table.index)
-    rows["weight"] = (
-        pd.to_numeric(given, errors="coerce").abs().to_numpy(np.float64, na_value=np.nan)
-    )
+    numbers = pd.to_numeric(given, errors="coerce")
+    rows["weight"] = np.abs(real_values(numbers, "The column weight of prior_network"))
     bad = np.flatnonzero(~np.isfinite(rows["weight"]))
     if len(bad):
         message = (

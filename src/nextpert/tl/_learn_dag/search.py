@@ -115,7 +115,7 @@ def search(
 
             return run(cells, len(genes), options, rng, workers.n_jobs, show)
     except ValueError as error:
-        raise named(error, [*genes, *names], "among the cells") from error
+        raise named(error, genes, names, "among the cells") from error
 
 
 def run(
@@ -185,14 +185,21 @@ def warn_if_not_sparsest(
         warnings.warn(message, UserWarning, stacklevel=3)
 
 
-def named(error: ValueError, names: Sequence[str], where: str) -> ValueError:
-    """Return an error about columns as one about genes."""
+def named(
+    error: ValueError, genes: Sequence[str], exogenous: Sequence[str], where: str
+) -> ValueError:
+    """Return an error about columns as one about genes and what the experiment set, after them."""
     columns = getattr(error, "columns", None)
     if columns is None:
         return error
+    p = len(genes)
+    kinds = {
+        "Genes": [genes[int(i)] for i in columns if i < p],
+        "Columns of the experiment": [exogenous[int(i) - p] for i in columns if i >= p],
+    }
+    which = ", ".join(f"{kind} {list_names(names)}" for kind, names in kinds.items() if names)
     message = (
-        f"Genes {list_names(names[int(i)] for i in columns)} are copies of each other or linearly "
-        f"dependent {where}, so that partial correlations are undefined: leave one of them out of "
-        f"the panel."
+        f"{which} are copies of each other or linearly dependent {where}, so that partial "
+        f"correlations are undefined: leave one of them out of the panel, or give more cells."
     )
     return ValueError(message)

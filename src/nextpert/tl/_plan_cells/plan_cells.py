@@ -14,7 +14,7 @@ from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_cells.distances import distances_table, read_distances
 from nextpert.tl._plan_cells.screen import Measured, read_measured
 from nextpert.tl._plan_cells.stop import ask, stop_in_words
-from nextpert.tl._plan_cells.tables import curves_table, genes_table
+from nextpert.tl._plan_cells.tables import CELLS, curves_table, genes_table
 from nextpert.tl._plan_cells.words import distances_in_words, effects_in_words
 
 if TYPE_CHECKING:
@@ -169,6 +169,12 @@ def plan_cells(
     }
     require_confidence(confidence)
     require_positive(tolerance, "tolerance")
+    if n_guides is not None and n_guides > CELLS[-1]:
+        message = (
+            f"n_guides is {n_guides}, but the plan has up to {CELLS[-1]} cells per perturbation, "
+            f"and each guide needs one: give fewer n_guides."
+        )
+        raise ValueError(message)
     fit = _adata.posterior_from(adata, posterior_key)
     goal = None
     if target is not None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
+_MOST = 1e12  # cells that anybody measures
 COSTS = ("budget", "perturbation", "cell")
 
 
@@ -151,9 +152,14 @@ def _pending(
     cells = np.zeros(len(names))
     given = dict.fromkeys(named(pending, names, "pending", naming), cells_each)
     if isinstance(pending, Mapping):
+        naming.require_distinct(map(str, pending), "pending")
         amounts = {
             name: _amount(n, f"pending[{name!r}]", positive=True) for name, n in pending.items()
         }
+        for name, n in amounts.items():
+            if n > _MOST:
+                message = f"pending[{name!r}] must be a number of cells, but is {n:g}."
+                raise ValueError(message)
         given = naming.renamed(amounts, names, "pending")
     counted = [name for name in given if excluded_by(name) != "target"]
     for i, name in zip(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import anndata as ad
     import pandas as pd
+    from numpy.typing import NDArray
 
     from nextpert._adata.target import Target
 
@@ -116,8 +117,8 @@ def plan_screen(
         differences between ``k`` perturbations and their controls most precise, the square root
         of ``k`` times the cells of a perturbation (Dunnett 1955, doi:10.2307/2281208).
     n_guides
-        Guides of a perturbation, which share its cells. ``None`` (default): as many as one of the
-        screen's has (the median), or 1 where guides are not known.
+        Guides of a perturbation, which share its cells, so at most as many as these. ``None``
+        (default): as many as one of the screen's has (the median), or 1 where guides are not known.
     plate_format
         Wells of a plate, 8, 96 or 384, for the names of the wells.
     posterior_key
@@ -159,7 +160,7 @@ def plan_screen(
         - ``pending``: a table of what was counted as under way; ``genes`` and the ``target_mean``
           that stands for the target; ``cells``, the fingerprint of the fit's cells; ``params``.
 
-        ``uns["plan"]["plate"].to_csv("plate.csv")`` is what goes to the bench.
+        The plate goes to the bench as the csv file that :func:`nextpert.report` holds.
 
     Raises
     ------
@@ -209,7 +210,9 @@ def plan_screen(
         fit.posteriors, known, wanted, distance, limits, wells, aim=aim,
         most_new=most_new, fixed_controls=n_controls, rng=generator,
     )  # fmt: skip
-    guides = usual_guides(adata, fit) if n_guides is None else n_guides
+    _require_cells_for(n_guides, plan.cells)
+    usual = usual_guides(adata, fit) if n_guides is None else n_guides
+    guides = np.minimum(usual, plan.cells)
     plate = plate_table(pool, plan, guides, plate_format, distance, fit)
     under_way = limits.under_way
     stored = {
@@ -240,7 +243,7 @@ def plan_screen(
             "target_is_candidate": int(target_is_candidate),
             "n_candidates": len(pool.interventions.names),
             "least_cells": int(least_cells),
-            "n_guides": int(guides),
+            "n_guides": int(guides.max()),
             "plate_format": int(plate_format),
             "n_samples": int(n_samples),
             "posterior_key": posterior_key,
@@ -250,6 +253,16 @@ def plan_screen(
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     _say(stored, len(plan.chosen))
     return written
+
+
+def _require_cells_for(n_guides: int | None, cells: NDArray[np.int64]) -> None:
+    """Raise unless every guide of every perturbation has a cell."""
+    if n_guides is not None and n_guides > cells.min():
+        message = (
+            f"n_guides is {n_guides}, but a perturbation of this plate has {cells.min()} cells: "
+            f"give fewer n_guides, or more n_cells."
+        )
+        raise ValueError(message)
 
 
 def _say(stored: dict[str, Any], n_chosen: int) -> None:

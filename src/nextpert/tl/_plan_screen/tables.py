@@ -49,7 +49,7 @@ def well_names(n: int, plate_format: int) -> list[str]:
 def plate_table(
     pool: Candidates,
     plan: Plan,
-    n_guides: int,
+    n_guides: NDArray[np.int64],
     plate_format: int,
     distance: RankedDistance,
     fit: FittedPosterior,
@@ -61,7 +61,7 @@ def plate_table(
     columns: dict[str, Any] = {
         "perturbation": [given.names[i] for i in index],
         "target_genes": [", ".join(given.targets[i]) for i in index],
-        "n_guides": np.full(len(index), n_guides),
+        "n_guides": n_guides,
         "n_cells": plan.cells,
         "n_cells_seen": [seen.get(given.names[i], 0) for i in index],
         "aim": plan.aims,

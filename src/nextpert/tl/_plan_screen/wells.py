@@ -78,7 +78,8 @@ def split_cells(total: int, size: int, n_controls: int | None, least: int) -> We
     >>> split_cells(100, 8, 10, 20).size
     4
     """
-    for k in range(size, 0, -1):
+    most = (total - (n_controls or 0)) // least  # wells that cells suffice for
+    for k in range(min(size, most), 0, -1):
         wanted = round(dunnett_controls(total, k)) if n_controls is None else n_controls
         each = (total - wanted) // k
         if each >= least:
@@ -201,7 +202,7 @@ class _Best(NamedTuple):
         """Return the wells, at most ``size``, that surely enough hold the nearest of all."""
         nearest = probability_nearest(self.draws)
         elsewhere = nearest[[*limits.must, *limits.under_way]].sum()
-        for n in range(size):
+        for n in range(min(size, int(self.allowed.sum()) + 1)):
             rank, _ = self.rank(max(n, 1))
             rank[limits.must] = -np.inf
             best = np.argsort(-rank, kind="stable")[: min(n, np.isfinite(rank).sum())]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -212,6 +213,15 @@ def replay_design(
             f"labelled {roles.control!r}: lower n_warmup."
         )
         raise ValueError(message)
+    n_cells = int(setup.pool.n_cells[: setup.n_candidates].sum())
+    if options.n_rounds > n_cells:
+        message = (
+            f"n_rounds is {options.n_rounds}, but the candidates have only {n_cells} cells, which "
+            f"last for at most as many rounds: lower n_rounds."
+        )
+        raise ValueError(message)
+    most = min(options.n_perturbations, setup.n_candidates)
+    options = replace(options, n_perturbations=most)
     runs = running.run_all(setup.pool, setup.dag, tasks, options, generator, n_jobs=n_jobs)
     params: dict[str, Any] = {
         "criteria": _adata.strings(options.criteria),

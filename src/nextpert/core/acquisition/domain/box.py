@@ -74,7 +74,7 @@ class Box(Domain):
 
     def project(self, shift: ArrayLike) -> Vector:
         """Return the shift with every entry moved into its bounds."""
-        vector = np.asarray(shift, dtype=np.float64)
+        vector = as_numbers(shift, "shift", copy=False)
         return np.clip(vector, *self._bounds(len(vector)))
 
     def sample(self, n: int, n_nodes: int, rng: int | np.random.Generator | None = None) -> Vector:

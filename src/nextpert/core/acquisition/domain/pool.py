@@ -55,7 +55,7 @@ class Pool(Domain):
 
     def project(self, shift: ArrayLike) -> Vector:
         """Return the nearest candidate."""
-        vector = np.asarray(shift, dtype=np.float64)
+        vector = as_numbers(shift, "shift", copy=False)
         self._require(len(vector))
         return self.shifts[((self.shifts - vector) ** 2).sum(axis=1).argmin()]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import as_rng, require_count, require_positive
+from nextpert.core._checks import as_numbers, as_rng, require_count, require_positive
 from nextpert.core.acquisition.domain.base import Domain, Optimum
 from nextpert.core.acquisition.domain.sphere import search_sphere
 
@@ -57,7 +57,7 @@ class Sparse(Domain):
 
     def project(self, shift: ArrayLike) -> Vector:
         """Return the k largest entries, scaled to norm ``radius``."""
-        vector = np.array(shift, dtype=np.float64)
+        vector = as_numbers(shift, "shift")
         keep = np.argsort(-np.abs(vector), kind="stable")[: self.k]
         if not np.any(vector):
             vector[keep[0]] = 1.0

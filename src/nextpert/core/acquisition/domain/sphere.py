@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import ive
 
-from nextpert.core._checks import as_rng, require_positive
+from nextpert.core._checks import as_numbers, as_rng, require_positive
 from nextpert.core.acquisition.domain.base import Domain, Optimum
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Sphere(Domain):
 
     def project(self, shift: ArrayLike) -> Vector:
         """Return ``radius shift / |shift|``; the first axis for a shift of zero."""
-        vector = np.array(shift, dtype=np.float64)
+        vector = as_numbers(shift, "shift")
         norm = float(np.linalg.norm(vector))
         if norm == 0:
             vector[0] = norm = 1.0

@@ -1,0 +1,215 @@
+"""Values that no screen has: too large, complex, more guides or plates than cells; and one cell."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+from nextpert import core
+
+J = 1 + 2j
+HUGE = 1e160
+SRC = Path(npt.__file__).parent
+
+
+def with_x(adata, label, value):
+    """Set one value of one cell with a label."""
+    adata.X[np.flatnonzero((adata.obs["perturbation"] == label).to_numpy())[3], 2] = value
+    return adata
+
+
+def with_obs(adata, name, values):
+    adata.obs[name] = values
+    return adata
+
+
+def effects(values):
+    return ad.AnnData(
+        values, pd.DataFrame(index=["MYC", "STK3"]), pd.DataFrame(index=["MYC", "GATA1", "CPQ"])
+    )
+
+
+def plan(target="MYC", **options):
+    return lambda adata: npt.tl.plan_screen(adata, target, n_samples=10, **options)
+
+
+def fit(**options):
+    return lambda adata: npt.tl.fit_dag_blr(adata, **options)
+
+
+def learn(**options):
+    return lambda adata: npt.tl.learn_dag(adata, n_runs=2, key_added="again", **options)
+
+
+def same(adata):
+    return adata
+
+
+GRID = pd.DataFrame(np.eye(2) * J, ["MYC", "STK3"], ["MYC", "STK3"])
+NETWORK = pd.DataFrame({"source": ["MYC", "MYC"], "target": ["STK3", "CPQ"], "weight": [J, 1]})
+CASES = {
+    "huge value, learn": (lambda a: with_x(a, "control", HUGE), learn(), "GATA1", "too large"),
+    "huge value, fit": (lambda a: with_x(a, "MYC", 1e100), fit(), "GATA1", "too large"),
+    "huge value, sparse": (lambda a: with_x(a, "MYC", -HUGE), fit(), "GATA1", "too large"),
+    "huge target": (same, plan({"STK3": HUGE}), "STK3", "too large"),
+    "huge bound": (same, lambda a: npt.Target(at_least={"STK3": HUGE}), "at_least", "too large"),
+    "huge weights": (
+        *(same, lambda a: npt.Target(state="MYC", weights={"STK3": HUGE})),
+        *("weights", "too large"),
+    ),
+    "huge shift": (same, fit(shift={"MYC": {"MYC": HUGE}}), "shifts", "too large"),
+    "huge candidate": (
+        *(same, plan(candidates={"x": {"MYC": 1e40}, "y": {"STK3": 1.0}}, aim="learn")),
+        *("shifts", "smaller units"),
+    ),
+    "huge pending": (same, plan(pending={"MYC": HUGE}), "pending['MYC']", "number of cells"),
+    "huge covariate": (
+        lambda a: with_obs(a, "age", np.r_[HUGE, np.ones(a.n_obs - 1)]),
+        lambda a: npt.pp.setup_screen(a, covariates=["age"]),
+        *("age", "too large"),
+    ),
+    "huge prior effects": (
+        *(same, fit(prior_effects=effects(np.full((2, 3), 1e200)))),
+        *("prior_effects", "too large"),
+    ),
+    "complex prior effects": (
+        *(same, fit(prior_effects=effects(np.full((2, 3), J)))),
+        *("prior_effects", "complex"),
+    ),
+    "complex shifts": (same, fit(shift=GRID), "table of shifts", "real numbers"),
+    "complex shifts by name": (
+        *(same, fit(shift={"MYC": {"MYC": np.complex128(J)}})),
+        *("table of shifts", "real numbers"),
+    ),
+    "complex noise": (same, fit(noise_var={"MYC": np.complex128(J)}), "noise_var['MYC']"),
+    "complex graph": (same, learn(method="given", dag=GRID), "graph", "real numbers"),
+    "complex network": (
+        *(same, learn(method="boss", prior_network=NETWORK)),
+        *("prior_network", "real numbers"),
+    ),
+    "complex target": (
+        *(same, lambda a: npt.Target(state={"STK3": np.complex128(J)})),
+        *("state['STK3']", "number"),
+    ),
+    "complex covariate": (
+        lambda a: with_obs(a, "age", np.full(a.n_obs, J)),
+        lambda a: npt.pp.setup_screen(a, covariates=["age"]),
+        *("age", "real numbers"),
+    ),
+    "complex depth": (
+        lambda a: with_obs(a, "depth", np.full(a.n_obs, J)),
+        lambda a: npt.pp.perturbation_screen(a, depth_key="depth"),
+        *("depth", "total counts"),
+    ),
+    "complex densities": (
+        lambda a: a.obsm.update({"X_cpca": a.obsm["X_cpca"] * J}) or a,
+        lambda a: npt.pl.cpca_density(a, show=False),
+        *("X_cpca", "complex"),
+    ),
+    "more guides than cells": (
+        *(same, plan(n_perturbations=3, n_cells=237, n_guides=1000)),
+        *("n_guides is 1000", "cells"),
+    ),
+    "more guides than a curve": (
+        *(same, lambda a: npt.tl.plan_cells(a, "MYC", n_guides=10**5)),
+        *("n_guides", "5000 cells"),
+    ),
+    "more plates than cells": (
+        *(same, lambda a: npt.tl.replay_design(a, ["MYC"], n_rounds=10**8)),
+        *("n_rounds", "cells"),
+    ),
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("case", CASES)
+def test_values(case, full_screen, assert_refused):
+    prepare, call, *words = CASES[case]
+    adata = prepare(full_screen)
+    if "sparse" in case:
+        adata.X = sp.csr_matrix(adata.X)
+    assert_refused(call, adata, words)
+
+
+CELLS = np.random.default_rng(0).normal(size=(50, 3))
+DAG = core.Dag.from_edges(3, [(0, 1), (1, 2)])
+BLR = core.DagBlr(DAG).update(core.Moments.from_array(CELLS))
+OF_THE_CORE = {
+    "weights": lambda: core.LinearScm(np.zeros((3, 3)) * J, np.ones(3)),
+    "sparse weights": lambda: core.LinearScm(sp.csr_array(np.eye(3, k=-1) * J), np.ones(3)),
+    "shifts": lambda: core.ShiftPosterior.exact(np.eye(3) * J),
+    "shifts of a fit": lambda: BLR.predict_mean(np.eye(3) * J),
+    "a pool": lambda: core.Civ(BLR, np.ones(3)).values(np.eye(3) * J),
+    "cells of groups": lambda: core.ScreenMoments.from_array(CELLS * J, np.zeros(50), 1),
+    "states": lambda: core.Goal(np.zeros(3), states=[np.ones(3)]).distance(np.eye(3) * J),
+    "a shift for a box": lambda: core.Box([0] * 3, [1] * 3).project(np.ones(3) * J),
+    "a shift for a pool": lambda: core.Pool(np.eye(3)).project(np.ones(3) * J),
+    "a shift for a sphere": lambda: core.Sphere(1.0).project(np.ones(3) * J),
+    "a sparse shift": lambda: core.Sparse(1, 1.0).project(np.ones(3) * J),
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("case", OF_THE_CORE)
+def test_the_core_refuses_complex_numbers(case):
+    with pytest.raises((TypeError, ValueError), match=r"complex|numbers alone"):
+        OF_THE_CORE[case]()
+
+
+STEPS = {
+    "learn": lambda a: npt.tl.learn_dag(a, method="boss", environments="all", n_runs=2, n_graphs=3),
+    "fit": npt.tl.fit_dag_blr,
+    "effects": npt.tl.perturbation_effects,
+    "design": lambda a: npt.tl.design_interventions(a, "MYC", n_samples=10),
+    "design of genes": lambda a: npt.tl.design_interventions(a, {"MYC": 0.5}, candidates="genes"),
+    "plan": lambda a: npt.tl.plan_screen(a, "MYC", n_samples=10, candidates="genes"),
+    "cells": lambda a: npt.tl.plan_cells(a, "MYC", candidates="genes"),
+    "distances": lambda a: npt.tl.target_distances(a, "MYC"),
+    "diagnose": npt.tl.diagnose,
+    "replay": lambda a: npt.tl.replay_design(a, n_rounds=2, n_repeats=2),
+    "densities": npt.tl.cpca,
+    "graph": npt.tl.dag_fit,
+    "shift": lambda a: npt.pl.expression_shift(a, show=False),
+    "counts": lambda a: npt.pl.perturbation_counts(a, show=False),
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("sizes", [{"MYC": 1}, {"MYC": 1, "STK3": 60, "OXR1": 60}, dict.fromkeys(
+    ("MYC", "STK3", "OXR1"), 1)], ids=str)  # fmt: skip
+def test_one_perturbed_cell_is_used_or_refused_in_own_words(sizes, small_screen, arcs):
+    """No error of another package comes up from below."""
+    labels = small_screen.obs["perturbation"]
+    kept = [np.flatnonzero((labels == name).to_numpy())[:n] for name, n in sizes.items()]
+    kept.append(np.flatnonzero((labels == "control").to_numpy()))
+    adata = small_screen[np.sort(np.concatenate(kept))].copy()
+    npt.tl.learn_dag(adata, method="given", dag=arcs, genes=list(adata.var_names))
+    npt.tl.fit_dag_blr(adata)
+    refused = {}
+    for name, call in STEPS.items():
+        try:
+            call(adata)
+        except ValueError as error:
+            refused[name] = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    assert all(file.is_relative_to(SRC) for file in refused.values()), refused
+    assert not {"learn", "fit", "effects", "design", "plan", "cells", "graph"} & set(refused)
+
+
+@pytest.mark.bad_input
+@pytest.mark.filterwarnings("ignore")
+def test_columns_of_the_experiment_are_named_where_a_resample_has_too_few_cells():
+    adata = npt.datasets.simulated_screen(
+        n_genes=4, n_control=5, n_perturbed=1, perturbed=2, expected_degree=1, rng=1
+    )
+    words = "Genes B2M, CCR10, CD58, CD59, Columns of the experiment CCR10, CD58 are copies"
+    with pytest.raises(ValueError, match=words):
+        npt.tl.learn_dag(adata, method="boss", environments="all", n_runs=2, n_graphs=3)

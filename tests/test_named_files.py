@@ -1,0 +1,94 @@
+"""Messages name what the user named: no temporary file beside it, no empty name, no empty list."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert.cli import main
+
+pytestmark = pytest.mark.bad_input
+
+
+@pytest.fixture
+def planned(small_screen, arcs):
+    """A screen with a plan to report and draw."""
+    npt.tl.learn_dag(small_screen, method="given", dag=arcs)
+    npt.tl.fit_dag_blr(small_screen)
+    npt.tl.plan_screen(small_screen, "MYC", n_samples=20)
+    return small_screen
+
+
+WRITERS = {
+    "report": lambda adata, path: npt.report(adata, path),
+    "figure": lambda adata, path: npt.pl.plan_screen(adata, save=path, show=False),
+    "campaign": lambda adata, path: npt.Campaign(
+        adata, "MYC", learn={"method": "given", "dag": [("MYC", "STK3")]}
+    ).save(path),
+}
+ENDINGS = {"report": "html", "figure": "png", "campaign": "h5ad"}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_that_cannot_be_written_is_named_as_the_user_did(kind, planned, tmp_path):
+    path = tmp_path / f"there.{ENDINGS[kind]}"
+    path.mkdir()
+    with pytest.raises(ValueError, match=rf"^'{path}' is a folder: name a file in it\.$"):
+        WRITERS[kind](planned, path)
+    (tmp_path / "file").write_text("")
+    below = tmp_path / "file" / path.name
+    with pytest.raises(ValueError, match=rf"^Cannot write to '{below}': .*file' is no folder"):
+        WRITERS[kind](planned, below)
+    long = tmp_path / f"{'x' * 300}.{ENDINGS[kind]}"
+    with pytest.raises(OSError, match=rf"^Cannot write to '{long}' \(File name too long\)"):
+        WRITERS[kind](planned, long)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", path.name]
+    plt.close("all")
+
+
+def test_no_temporary_file_is_named_where_the_disk_refuses(planned, tmp_path, monkeypatch):
+    def fail(self, file, **options):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    path = tmp_path / "figure.png"
+    with pytest.raises(PermissionError) as caught:
+        npt.pl.plan_screen(planned, save=path, show=False)
+    shown = "(Permission denied): make room there, or name another."
+    assert str(caught.value) == f"Cannot write to {str(path)!r} {shown}"
+
+
+def test_a_figure_without_an_ending_gets_the_usual_one(planned, tmp_path):
+    npt.pl.plan_screen(planned, save=tmp_path / "figure", show=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
+
+
+def test_a_campaign_is_no_folder(tmp_path):
+    (tmp_path / "c.h5ad").mkdir()
+    with pytest.raises(ValueError, match=r"c\.h5ad' is a folder: name the file of a campaign"):
+        npt.Campaign.load(tmp_path / "c.h5ad")
+
+
+def test_the_command_says_that_a_folder_is_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("", str(tmp_path)):
+        assert main(["learn", name]) == 2
+        assert f"error: '{name or '.'}' is a folder, not a file." in capsys.readouterr().err
+    assert main(["learn", "absent.h5ad"]) == 2
+    assert "There is no file 'absent.h5ad'." in capsys.readouterr().err
+
+
+def test_no_list_in_a_message_is_empty(small_screen):
+    with pytest.raises(ValueError, match=r"Genes not in adata\.var_names: ''"):
+        npt.tl.learn_dag(small_screen, genes=["", "MYC"])
+    small_screen.obs["none"] = np.full(small_screen.n_obs, np.nan)
+    with pytest.raises(ValueError, match="The column holds no label: name the label"):
+        npt.tl.learn_dag(small_screen, perturbation_key="none")
+    npt.tl.learn_dag(small_screen, method="given", dag=np.zeros((8, 8)))
+    empty = pd.DataFrame()
+    with pytest.raises(ValueError, match="no column source, target, but none at all: it needs"):
+        npt.tl.learn_dag(small_screen, method="boss", prior_network=empty)
