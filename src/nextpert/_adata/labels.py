@@ -143,12 +143,22 @@ def names_no_perturbation(label: str) -> bool:
     return label.strip().lower().replace(" ", "_").replace("-", "_") in NO_PERTURBATION
 
 
+def read_every_label(
+    adata: ad.AnnData, roles: Roles, *, argument: str = "perturbation_key"
+) -> LabelTable:
+    """Return the label of every cell, to look up some by name; those of the same members are one.
+
+    Raises
+    ------
+    ValueError
+        If the column is absent; the columns there are named.
+    """
+    naming = Naming(adata.var_names, roles.separator, roles.control)
+    return read_labels(adata, roles.perturbation_key, argument=argument, naming=naming)
+
+
 def read_perturbations(
-    adata: ad.AnnData,
-    roles: Roles,
-    *,
-    named: Iterable[str] | None = None,
-    argument: str = "perturbation_key",
+    adata: ad.AnnData, roles: Roles, *, named: Iterable[str] | None = None
 ) -> LabelTable:
     """Return the perturbation of every cell; labels of the same members are one.
 
@@ -163,16 +173,13 @@ def read_perturbations(
         The column, the label of the controls, which stays whatever it is, and the separator.
     named
         Labels that the caller names as perturbations, which stay whatever they are.
-    argument
-        What names the column, in errors.
 
     Raises
     ------
     ValueError
         If the column is absent; the columns there are named.
     """
-    naming = Naming(adata.var_names, roles.separator, roles.control)
-    labels = read_labels(adata, roles.perturbation_key, argument=argument, naming=naming)
+    labels = read_every_label(adata, roles)
     kept = {roles.control, *labels.spelled(str(name) for name in in_order(named or ()))}
     return labels.without(n for n in labels.names if names_no_perturbation(n) and n not in kept)
 
