@@ -1,4 +1,4 @@
-"""Counts where log-normalised expression belongs, and layers that differ, are warned of."""
+"""Counts where log-normalised expression belongs, and layers that differ, are told."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from nextpert.cli import main
 from nextpert.core import Moments
 
 GENES = ["A", "B", "C"]
-COUNTS = r"adata\.X holds whole numbers only.*pp\.perturbation_screen"
+COUNTS = r"adata\.X holds counts \(whole numbers, up to .*pp\.perturbation_screen"
+FITS = ("learn", "fit")
 
 
 @pytest.fixture
@@ -53,9 +54,13 @@ def kinds(adata, kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["dense", "sparse", "backed"])
 @pytest.mark.parametrize("call", CALLS)
-def test_counts_are_warned_of(call, kind, counts, tmp_path):
+def test_counts_are_refused_by_fits_and_warned_of_by_others(call, kind, counts, tmp_path):
     given(counts)
     adata = kinds(counts, kind, tmp_path)
+    if call in FITS:
+        with pytest.raises(ValueError, match=COUNTS):
+            CALLS[call](adata)
+        return
     with pytest.warns(UserWarning, match=COUNTS) as caught:
         CALLS[call](adata)
     assert caught[0].filename == __file__
@@ -75,7 +80,7 @@ def test_a_warning_taken_for_an_error_changes_nothing(counts, assert_same_adata)
     for call in CALLS.values():
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
-            with pytest.raises(UserWarning, match="whole numbers"):
+            with pytest.raises((UserWarning, ValueError), match="whole numbers"):
                 call(counts)
         assert_same_adata(counts, before)
 
@@ -111,7 +116,7 @@ def test_sums_tell_counts(n, scale):
     assert not looks_like_counts(Moments.from_array(np.ones((n, 2))))
 
 
-def test_the_command_says_it_once(counts, tmp_path, capsys):
+def test_the_command_refuses_them(counts, tmp_path, capsys):
     counts.write_h5ad(tmp_path / "x.h5ad")
-    assert main(["learn", str(tmp_path / "x.h5ad"), "--n-graphs", "2", "--quiet"]) == 0
+    assert main(["learn", str(tmp_path / "x.h5ad"), "--n-graphs", "2", "--quiet"]) == 2
     assert capsys.readouterr().err.count("whole numbers") == 1

@@ -77,7 +77,7 @@ def run(adata):
 def test_results_are_those_without_batches(pair):
     clean, mixed = pair
     ignored = mixed.copy()
-    npt.pp.setup_screen(ignored)
+    npt.pp.setup_screen(ignored, guide_key=None, batch_key=None)
     for adata in (clean, mixed):
         run(adata)
     npt.tl.learn_dag(ignored, method="boss", environments="all")

@@ -48,7 +48,7 @@ def test_roles_are_said_once_and_overridden(screen, tmp_path):
     assert read_roles(screen, guide_key="dose", covariates=[]).covariates == ()
     screen.write_h5ad(tmp_path / "screen.h5ad")
     assert read_roles(ad.read_h5ad(tmp_path / "screen.h5ad")) == wanted
-    npt.pp.setup_screen(screen, perturbation_key="pert", control="NT")
+    npt.pp.setup_screen(screen, guide_key=None, batch_key=None, covariates=None)
     assert read_roles(screen) == Roles("pert", "NT")
 
 

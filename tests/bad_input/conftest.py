@@ -17,7 +17,7 @@ _EXPECTED = (ValueError, TypeError, FileNotFoundError)
 def _full_screen(_small_screen, arcs):
     adata = _small_screen.copy()
     labels = adata.obs["perturbation"].astype(object).fillna("")
-    guides = labels.map(lambda label: f"{label}_1" if label != "control" else "NO_SITE_1")
+    guides = labels.map(lambda label: {"control": "NO_SITE_1", "": ""}.get(label, f"{label}_1"))
     adata.obs["guides"] = adata.obs["called"] = guides
     adata.obs["condition"] = "Control"
     with warnings.catch_warnings():

@@ -70,6 +70,7 @@ WRONG = {
     **dict.fromkeys(("groups", "panel"), (3, [None], "NOPE", ["NOPE"])),
     **dict.fromkeys(("highlight", "exclude", "targets"), (3, "MYC", [None], ["NOPE"])),
     "unassigned": (3, [None]),
+    "check_scale": (3, "no", None),
     "control_guides": (3, [None], "NT"),
     **dict.fromkeys(("batch_key", "covariates"), (3, ["nope"], "nope")),
     **dict.fromkeys(("save", "cache", "folder", "backed", "checkpoint"), PATH),

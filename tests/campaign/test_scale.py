@@ -72,8 +72,10 @@ def test_it_says_what_is_other(campaign, batch):
 
 def test_a_campaign_of_whole_numbers(batch, target, given):
     first, later = (changed(part, lambda x: np.round(10 * np.abs(x))) for part in batch)
-    with pytest.warns(UserWarning, match="whole numbers only"):
-        campaign = npt.Campaign(first, target, learn=given, plan={"n_samples": 50})
+    with pytest.raises(ValueError, match=r"holds counts .*check_scale=False to pp\.setup_screen"):
+        npt.Campaign(first, target, learn=given)
+    npt.pp.setup_screen(first, check_scale=False)
+    campaign = npt.Campaign(first, target, learn=given, plan={"n_samples": 50})
     with pytest.raises(ValueError, match="hold no whole numbers, as the campaign's do"):
         campaign.observe(changed(batch[1], lambda x: 10 * np.abs(x)))
     campaign.observe(later)

@@ -41,9 +41,8 @@ def test_signatures_are_read_as_python_reads_them(step):
     assert list(found) == list(wanted)
     for name, parameter in wanted.items():
         assert found[name].annotation == parameter.annotation
-        if name != "unassigned":  # the default has a name, which the function then takes
-            default = None if parameter.default is parameter.empty else parameter.default
-            assert found[name].default == default
+        default = None if parameter.default is parameter.empty else parameter.default
+        assert found[name].default == default
         assert found[name].text
         assert "``" not in found[name].text
         assert ".." not in found[name].text.replace("...", "")
@@ -58,7 +57,7 @@ def test_every_parameter_has_an_option_and_its_default(step):
             continue
         for part in EXPANDED.get(name, (name,)):
             assert part in options
-            if part == name and name not in {*step.defaults, "target", "unassigned", "held_out"}:
+            if part == name and name not in {*step.defaults, "target", "held_out"}:
                 wanted = parameter.default
                 wanted = list(wanted) if isinstance(wanted, tuple) else wanted
                 wanted = ["control"] if (step.name, part) == ("preprocess", "control") else wanted

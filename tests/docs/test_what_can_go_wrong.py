@@ -65,6 +65,21 @@ def counts():
     return adata
 
 
+def scaled_counts(logarithms):
+    """Return a screen of counts, scaled to 500 in each cell, and ``log1p`` of them."""
+    adata = screen()
+    adata.X = np.random.default_rng(0).poisson(5, adata.shape)[:, ::-1] + 1.0
+    adata.X = adata.X / adata.X.sum(axis=1, keepdims=True) * 500
+    for _ in range(logarithms):
+        adata.X = np.log1p(adata.X)
+    return adata
+
+
+def square(adata):
+    """Replace values by large ones."""
+    adata.X = (10 + adata.X) ** 2
+
+
 def rename(**names):
     """Return a screen with other labels."""
     return screen(perturbation=lambda label: label.replace(names))
@@ -122,6 +137,13 @@ def troubles(fitted, folder):
         lambda: npt.pp.setup_screen(
             screen(batch=lambda label: label.where(label == FIRST)), batch_key="batch"
         ),
+        lambda: npt.pp.setup_screen(
+            screen(score=lambda label: np.linspace(0, 1, len(label))), batch_key="score"
+        ),
+        lambda: npt.pp.setup_screen(rename(CD58="Doublet")),
+        lambda: npt.pp.assign_guides(
+            screen(guide=lambda label: label + "_1"), guides="guide", target_of=lambda guide: None
+        ),
         lambda: fit(
             screen(guide=lambda label: label + np.where(np.arange(len(label)) % 2, "", "2"))
         ),
@@ -134,6 +156,9 @@ def troubles(fitted, folder):
         lambda: npt.tl.design_interventions(fitted, FIRST, candidates=["TP53"]),
         lambda: npt.tl.learn_dag(screen(), method="boss", prior_network=network),
         lambda: npt.tl.learn_dag(counts()),
+        lambda: npt.tl.learn_dag(scaled_counts(0)),
+        lambda: npt.tl.learn_dag(scaled_counts(2)),
+        lambda: npt.tl.learn_dag(changed(screen(), square)),
         lambda: npt.pp.perturbation_screen(counts(), target_sum=10000),
         lambda: npt.tl.learn_dag(changed(screen(), set_x("control", 1, np.nan))),
         lambda: npt.tl.learn_dag(screen()[:6].copy()),

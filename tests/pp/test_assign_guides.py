@@ -69,7 +69,8 @@ def test_other_choices(cells):
     new = npt.pp.assign_guides(
         cells, guides=given(cells, "table"), threshold=4, multiple="multi", control="NT",
         target_of=dict(zip(NAMES, ["JUN", "FOS", "FOS", "x", ""], strict=True)),
-        control_guides=["x", "HLA-A_1"], guide_separator=";", key_added="mine", copy=True,
+        control_guides=["x", "HLA-A_1", "ONE_NON-GENE_SITE_7"], guide_separator=";",
+        key_added="mine", copy=True,
     )  # fmt: skip
     assert new.obs["mine"].tolist() == ["JUN", "multi", "multi", "multi", "multi", "multi", "multi"]
     assert new.obs["guides"].iloc[5] == "NO_SITE_4;ONE_NON-GENE_SITE_7"
@@ -136,3 +137,23 @@ def test_what_is_assigned_goes_on(small_study):
     npt.pp.perturbation_screen(two, panel=["MYC", "STAT1"], combinations="keep", outside="drop")
     pd.testing.assert_series_equal(one.obs["perturbation"], two.obs["perturbation"])
     assert np.array_equal(one.X.toarray(), two.X.toarray())
+
+
+TARGETS = {"MYC_1": "MYC", "MYC_2": "MYC", "HLA-A_1": "HLA-A", "NO_SITE_4": "control"}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("nothing", [None, "", " ", np.nan, pd.NA, "NA", "None", "absent"])
+@pytest.mark.parametrize("kind", ["mapping", "function"])
+def test_guides_without_a_target_are_named(nothing, kind, cells, assert_same_adata):
+    name = "ONE_NON-GENE_SITE_7"
+    known = TARGETS | ({} if str(nothing) == "absent" else {name: nothing})
+    target_of = known if kind == "mapping" else known.get
+    before = cells.copy()
+    table = pd.DataFrame(UMI, cells.obs_names, NAMES)
+    with pytest.raises(ValueError, match=f"Guides without a target: {name}.*control_guides"):
+        npt.pp.assign_guides(cells, guides=table, target_of=target_of)
+    assert_same_adata(cells, before)
+    npt.pp.assign_guides(cells, guides=table, target_of=target_of, control_guides=[name, "control"])
+    assert cells.uns["guides"]["kind"].tolist() == ["targeting"] * 3 + ["control"] * 2
+    assert cells.obs["perturbation"].tolist() == LABELS

@@ -38,7 +38,7 @@ def labelled(adata):
 def with_value(value, gene="MYC"):
     def change(adata):
         adata.X = adata.X.toarray()
-        adata.X[:, list(adata.var_names).index(gene)] = value
+        adata.X[::2, list(adata.var_names).index(gene)] = value
         return labelled(adata)
 
     return change
@@ -64,8 +64,12 @@ def with_table(**columns):
 def log_values(adata):
     """Values that are neither counts nor ln(1 + TPM), and counts of every cell."""
     adata.obs["UMI_count"] = 1000.0
-    adata.X = adata.X * np.float32(0.37)
+    adata.X = np.sqrt(adata.X)
     return adata
+
+
+def roots(adata):
+    return labelled(log_values(adata))
 
 
 def guide_counts(change, **options):
@@ -96,7 +100,7 @@ case("sum of 0", same, study(target_sum=0), "target_sum", "median")
 case("sum of a word", same, study(target_sum="mean"), "target_sum", "'mean'")
 case("depth below 0", same, study(min_depth=-1), "min_depth")
 case("share above 1", same, study(min_seen=10), "min_seen", "share")
-case("no gene seen", with_value(0), study(min_seen=1.0), "No gene", "min_seen", "panel")
+case("no gene seen", same, study(min_seen=1.0), "No gene", "min_seen", "panel")
 case("panel of a word", same, study(panel="zhang"), "'zhang'", "'zhang2023'")
 case("absent gene", same, study(panel=["MYC", "STAT2"]), "STAT2", "Close matches: STAT1")
 case("panel absent", same, study(panel="zhang2023"), "B2M", "var_names")
@@ -121,8 +125,9 @@ case("one of two controls", labelled, screen(control=["control", "NT"]), "'NT'")
 case("labels column", same, screen(), "'perturbation'", "guides")
 case("no separator", labelled, screen(separator=""), "separator")
 case("log of counts only", labelled, screen(normalise="log_tpm"), "auto, counts, none")
-case("depth unknown", with_value(0.5), screen(min_depth=9), "depth_key", "min_depth")
-case("infinite", with_value(np.inf), screen(normalise="none", panel=["MYC"]), "MYC", "infinite")
+case("depth unknown", roots, screen(min_depth=9), "depth_key", "min_depth")
+as_it_is = screen(normalise="none", panel=["MYC"], check_scale=False)
+case("infinite", with_value(np.inf), as_it_is, "MYC", "infinite")
 case("slash in a key, screen", labelled, screen(key_added="a/b"), "slash")
 
 case("no such guides", same, assign("guide"), "'guide'", "Close matches: guides")

@@ -15,6 +15,7 @@ from nextpert._adata.graph import named_dag, panel_of, read_graph, symbols_of, t
 from nextpert._adata.labels import (
     LabelTable,
     parse_label,
+    read_every_label,
     read_labels,
     read_perturbations,
     require_control,
@@ -33,8 +34,15 @@ from nextpert._adata.panel import (
     resolve_panel,
 )
 from nextpert._adata.posterior import FittedPosterior, posterior_from
-from nextpert._adata.read import environment_moments, named, read_blocks, require_layer, seen_share
+from nextpert._adata.read import (
+    environment_moments,
+    named,
+    read_blocks,
+    require_layer,
+    seen_and_constant,
+)
 from nextpert._adata.roles import Roles, fitted_roles, read_roles
+from nextpert._adata.scale import check_scale
 from nextpert._adata.seed import seed_of
 from nextpert._adata.shift_prior import read_shift_prior, stored_own, stored_shift_prior
 from nextpert._adata.sound import real_values, require_sound_matrices
@@ -59,6 +67,7 @@ __all__ = [
     "as_stored_csr",
     "check_arguments",
     "check_key",
+    "check_scale",
     "check_writable",
     "closest",
     "eager",
@@ -82,6 +91,7 @@ __all__ = [
     "read_blocks",
     "read_effects",
     "read_ensemble",
+    "read_every_label",
     "read_graph",
     "read_graphs",
     "read_labels",
@@ -98,7 +108,7 @@ __all__ = [
     "resolve_panel",
     "say_pooled",
     "seed_of",
-    "seen_share",
+    "seen_and_constant",
     "stored_effects",
     "stored_ensemble",
     "stored_lists",

@@ -44,10 +44,7 @@ class LazyBlocks:
 
     def __init__(self, matrix: Any, columns: NDArray[np.int64], n_rows: int) -> None:
         self._is_sparse = sp.issparse(matrix._meta)
-        # Before columns are taken, by a kernel that a damaged chunk would crash.
-        checked = matrix.map_blocks(_sound, dtype=matrix.dtype, meta=matrix._meta)
-        panel = checked[:, columns]
-        panel = panel.map_blocks(_dense, dtype=np.float64, meta=np.empty((0, 0)))
+        panel = _as_dense(_checked(matrix)[:, columns])
         self._blocks = panel.rechunk({0: n_rows, 1: -1}).to_delayed()[:, 0]
 
     def read(self, block: int, rows: NDArray[np.int64]) -> Values:
@@ -78,6 +75,23 @@ class LazyBlocks:
             ]
             total.add(computed(tree(leaves, joined)))
             on_progress(sum(len(rows) for _, rows, _ in some))
+
+
+def lazy_rows(
+    matrix: Any, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return a few rows, for which no chunk is read but their own."""
+    values: NDArray[np.float64] = computed(_as_dense(_checked(matrix)[rows][:, columns]))
+    return values
+
+
+def _checked(matrix: Any) -> Any:
+    # Before columns are taken, by a kernel that a damaged chunk would crash.
+    return matrix.map_blocks(_sound, dtype=matrix.dtype, meta=matrix._meta)
+
+
+def _as_dense(matrix: Any) -> Any:
+    return matrix.map_blocks(_dense, dtype=np.float64, meta=np.empty((0, 0)))
 
 
 def _part(part: Any, block: NDArray[np.float64], rows: Any, is_sparse: bool, *more: Any) -> Any:

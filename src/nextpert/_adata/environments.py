@@ -11,8 +11,15 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import shifts as _shifts
-from nextpert._adata.labels import NO_PERTURBATION, parse_label, say_pooled
+from nextpert._adata.labels import (
+    NAMES_NONE,
+    left_out_table,
+    parse_label,
+    say_left_out,
+    say_pooled,
+)
 from nextpert._adata.panel import closest, guide_hint, id_hint, in_order, list_names
+from nextpert._adata.read import slot
 from nextpert._adata.shifts import Interventions
 from nextpert._adata.write import strings
 
@@ -65,9 +72,9 @@ def plan_environments(
     _say_unlabelled(labels)
     say_pooled(labels)
     left_out: Reasons = []
-    if every and perturbations is None:
-        left_out = [(name, "no perturbation") for name in wanted if name in NO_PERTURBATION]
-        wanted = [name for name in wanted if name not in NO_PERTURBATION]
+    if perturbations is None:
+        say_left_out(labels.left_out, labels.key)
+        left_out = [(name, NAMES_NONE) for name in labels.left_out]
     if not isinstance(shift, str):
         table = _shifts.read_table(shift, genes, labels.spelled)
         labels.require(table.names, "Perturbations of the table of shifts")
@@ -95,7 +102,7 @@ def plan_environments(
 
 
 def _say_unlabelled(labels: LabelTable) -> None:
-    n_cells = int((labels.codes < 0).sum())
+    n_cells = int((labels.codes < 0).sum()) - sum(labels.left_out.values())
     if n_cells:
         logger.warning(
             "%d of %d cells have no label (missing in adata.obs[%r]): they are not used.",
@@ -152,35 +159,17 @@ def require_varying(control: Moments, genes: Sequence[str]) -> None:
         raise ValueError(message)
 
 
-def warn_values(
-    control: Moments, layer: str | None, graph: Any = None, *, stacklevel: int = 3
-) -> None:
-    """Warn of values that look like counts, or of another layer than the graph was learned on.
-
-    Parameters
-    ----------
-    control
-        Moments of the control cells.
-    layer
-        Layer they were read from.
-    graph
-        What is stored with the graph, ``adata.uns[dag_key]``.
-    """
+def warn_other_layer(layer: str | None, graph: Any, *, stacklevel: int = 3) -> None:
+    """Warn of another layer than that on which a graph, as stored in ``.uns``, was learned."""
     params: Any = graph.get("params") if hasattr(graph, "get") else None
     if hasattr(params, "get") and params.get("method", "given") != "given":
         learned = params.get("layer")
         if learned != layer:
             message = (
-                f"The graph was learned on {_slot(learned)}, but this call reads {_slot(layer)}: "
+                f"The graph was learned on {slot(learned)}, but this call reads {slot(layer)}: "
                 f"pass the same layer to both, unless the two are meant to differ."
             )
             warnings.warn(message, UserWarning, stacklevel=stacklevel)
-    if looks_like_counts(control):
-        message = (
-            f"{_slot(layer)} holds whole numbers only: if they are counts, log-normalise them "
-            f"first (pp.perturbation_screen)."
-        )
-        warnings.warn(message, UserWarning, stacklevel=stacklevel)
 
 
 def looks_like_counts(cells: Moments) -> bool:
@@ -192,10 +181,6 @@ def looks_like_counts(cells: Moments) -> bool:
     off = np.abs(sums - np.round(sums))
     whole = (sums >= 0) & (off <= np.minimum(1e-6 + 1e-9 * sums, 0.01))
     return bool(whole.all() and (np.diag(cells.scatter) > 0).any())
-
-
-def _slot(layer: str | None) -> str:
-    return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
 
 
 def warn_left_out(plan: Plan) -> None:
@@ -257,16 +242,10 @@ def environment_table(
     )
 
 
-def left_out_table(plan: Plan, labels: LabelTable) -> pd.DataFrame:
-    """Return one row a label that was left out: label, cells, reason."""
-    return pd.DataFrame(
-        {
-            "perturbation": strings(name for name, _ in plan.left_out),
-            "n_cells": np.array([labels.n_cells(name) for name, _ in plan.left_out], np.int64),
-            "reason": strings(reason for _, reason in plan.left_out),
-        },
-        index=pd.Index(np.arange(len(plan.left_out))),
-    )
+def left_out_of(plan: Plan, labels: LabelTable) -> pd.DataFrame:
+    """Return one row a label that the plan leaves out: label, cells, reason."""
+    n_cells = {name: labels.n_cells(name) for name, _ in plan.left_out}
+    return left_out_table(n_cells, [reason for _, reason in plan.left_out])
 
 
 def unknown_genes(label: str, outside: Sequence[str], genes: Sequence[str]) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from nextpert._adata.members import Naming
-from nextpert._adata.panel import closest, list_names
+from nextpert._adata.panel import closest, in_order, list_names
+from nextpert._adata.write import strings
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -22,8 +23,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Labels of cells that no guide, or more than one, was found in.
-NO_PERTURBATION = ("unassigned", "multi", "no_guide", "control_guide")
+# How tables and files write a missing value; in lower case.
+MISSING = ("", "na", "n/a", "nan", "<na>", "none", "null")
+# Labels that name no perturbation: no guide was found in the cell, several were, or which one is
+# not known. "negative", "doublet" and "multiplet" are the words of hashtag demultiplexing; the
+# last two those of the loaders of datasets. In lower case, with underscores.
+NO_PERTURBATION = frozenset({
+    *MISSING, "unassigned", "unknown", "ambiguous", "negative", "multi", "multiple", "multiplet",
+    "doublet", "no_guide", "control_guide",
+})  # fmt: skip
+# Why they are left out, in tables.
+NAMES_NONE = "no perturbation"
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,8 @@ class LabelTable:
         Which labels are the same; ``None`` where only equal ones are.
     pooled
         Other spellings of names, whose cells are counted under these.
+    left_out
+        Labels that are not among ``names`` although cells bear them, and the number of these.
     """
 
     key: str
@@ -49,6 +61,7 @@ class LabelTable:
     codes: NDArray[np.int64]
     naming: Naming | None = None
     pooled: tuple[tuple[str, str], ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def spelled(self, wanted: Iterable[str]) -> list[str]:
         """Return labels as the column spells them, those that no cell bears as they are."""
@@ -61,8 +74,17 @@ class LabelTable:
         return lookup[self.codes]
 
     def n_cells(self, name: str) -> int:
-        """Return the number of cells that bear a label."""
-        return int(np.sum(self.groups([name]) == 0))
+        """Return the number of cells that bear a label, one of ``left_out`` included."""
+        return self.left_out.get(name, 0) or int(np.sum(self.groups([name]) == 0))
+
+    def without(self, names: Iterable[str]) -> LabelTable:
+        """Return the table with some labels left out: their cells count as cells without one."""
+        gone = {name: self.n_cells(name) for name in names}
+        kept = [name for name in self.names if name not in gone]
+        place = {name: i for i, name in enumerate(kept)}
+        lookup = np.array([place.get(name, -1) for name in self.names] + [-1], dtype=np.int64)
+        left_out = {**self.left_out, **gone}
+        return replace(self, names=kept, codes=lookup[self.codes], left_out=left_out)
 
     def require(self, wanted: Sequence[str], what: str) -> None:
         """Raise if some of ``wanted`` are borne by no cell; close matches are given."""
@@ -110,10 +132,22 @@ def read_labels(
     return LabelTable(str(key), [str(name) for name in names], codes, naming, pooled)
 
 
-def read_perturbations(
+def names_no_perturbation(label: str) -> bool:
+    """Whether a label says that no single perturbation of the cell is known.
+
+    Examples
+    --------
+    >>> from nextpert._adata.labels import names_no_perturbation
+    >>> [names_no_perturbation(label) for label in ("Unassigned", "No guide", "", "MYC")]
+    [True, True, True, False]
+    """
+    return label.strip().lower().replace(" ", "_").replace("-", "_") in NO_PERTURBATION
+
+
+def read_every_label(
     adata: ad.AnnData, roles: Roles, *, argument: str = "perturbation_key"
 ) -> LabelTable:
-    """Return the perturbation of every cell; labels of the same members are one.
+    """Return the label of every cell, to look up some by name; those of the same members are one.
 
     Raises
     ------
@@ -122,6 +156,58 @@ def read_perturbations(
     """
     naming = Naming(adata.var_names, roles.separator, roles.control)
     return read_labels(adata, roles.perturbation_key, argument=argument, naming=naming)
+
+
+def read_perturbations(
+    adata: ad.AnnData, roles: Roles, *, named: Iterable[str] | None = None
+) -> LabelTable:
+    """Return the perturbation of every cell; labels of the same members are one.
+
+    Labels that name no perturbation (see :func:`names_no_perturbation`) are left out as missing
+    labels are, and counted. Whatever takes a cell's label for its perturbation reads it here.
+
+    Parameters
+    ----------
+    adata
+        The cells.
+    roles
+        The column, the label of the controls, which stays whatever it is, and the separator.
+    named
+        Labels that the caller names as perturbations, which stay whatever they are.
+
+    Raises
+    ------
+    ValueError
+        If the column is absent; the columns there are named.
+    """
+    labels = read_every_label(adata, roles)
+    kept = {roles.control, *labels.spelled(str(name) for name in in_order(named or ()))}
+    return labels.without(n for n in labels.names if names_no_perturbation(n) and n not in kept)
+
+
+def say_left_out(left_out: Mapping[str, int], key: str) -> None:
+    """Log how many cells are left out as their labels name no perturbation, if any are."""
+    if left_out:
+        shown = [f"{name or '(empty)'} {n}" for name, n in left_out.items()]
+        logger.warning(
+            "%d cells are left out, as their labels in adata.obs[%r] name no perturbation: %s.",
+            sum(left_out.values()), key, list_names(shown),
+        )  # fmt: skip
+
+
+def left_out_table(
+    n_cells: Mapping[str, int], reasons: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Return one row a label that was left out: label, cells, reason (by default, no name)."""
+    reasons = [NAMES_NONE] * len(n_cells) if reasons is None else reasons
+    return pd.DataFrame(
+        {
+            "perturbation": strings(n_cells),
+            "n_cells": np.array(list(n_cells.values()), np.int64),
+            "reason": strings(reasons),
+        },
+        index=pd.Index(np.arange(len(n_cells))),
+    )
 
 
 def say_pooled(labels: LabelTable) -> None:

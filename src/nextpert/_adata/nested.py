@@ -13,10 +13,10 @@ import pandas as pd
 
 from nextpert._adata._fold import fold_blocks
 from nextpert._adata.labels import (
-    NO_PERTURBATION,
     column_of,
+    names_no_perturbation,
+    read_every_label,
     read_labels,
-    read_perturbations,
 )
 from nextpert._adata.panel import list_names
 from nextpert.core.cells.screen_moments import ScreenMoments
@@ -37,7 +37,6 @@ logger = logging.getLogger(__name__)
 
 FEWEST_CELLS = 5  # of a level that counts
 _SIGNIFICANT = 0.05
-_NO_LEVEL = {*NO_PERTURBATION, "", "nan", "NA", "None"}
 # Classes that were computed from expression: "mixscape_class" divides a label by what its cells do.
 _COMPUTED = ("mixscape",)
 _CELLS = 20_000  # that are read to see how far levels scatter
@@ -118,7 +117,7 @@ def undeclared_guides(
     """
     if roles.guide_key is not None:
         return None
-    group = read_perturbations(adata, roles).groups([roles.control, *names])
+    group = read_every_label(adata, roles).groups([roles.control, *names])
     each = [
         (column, _n_levels(codes), *_scatter(adata, columns, group, codes, roles))
         for column, codes in _nested_columns(adata, group, roles).items()
@@ -196,7 +195,7 @@ def _levels(adata: ad.AnnData, name: str, group: Codes) -> Codes | None:
     n_levels = len(np.unique(codes[used]))
     if n_levels * FEWEST_CELLS > 2 * used.sum():  # as barcodes
         return None
-    none = np.array([str(value) in _NO_LEVEL for value in values] + [True])
+    none = np.array([names_no_perturbation(str(value)) for value in values] + [True])
     return np.where(used & ~none[codes], codes, -1).astype(np.int64)
 
 

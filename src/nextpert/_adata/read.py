@@ -16,7 +16,7 @@ from nextpert._adata._grouped import (
     part_of_small,
     require_finite,
 )
-from nextpert._adata._lazy import LazyBlocks, is_lazy
+from nextpert._adata._lazy import LazyBlocks, is_lazy, lazy_rows
 from nextpert._adata._sources import arrays_of, open_source
 from nextpert._adata.panel import closest, list_names
 from nextpert.core.cells._pairwise_sum import PairwiseSum
@@ -40,6 +40,8 @@ _SPARSE_SHARE = 0.05
 _WIDE_PANEL = 512
 # Fewer values than this are read before a bar could be seen.
 _LONG_READ = 2**26
+# A sample is a few runs of cells, as single rows would touch every chunk of a file.
+_RUNS, _CELLS_A_RUN = 4, 250
 
 
 def environment_moments(
@@ -153,7 +155,12 @@ def fold_cells(
 
 
 def read_blocks(
-    adata: ad.AnnData, columns: ArrayLike, cells: ArrayLike, *, layer: str | None = None
+    adata: ad.AnnData,
+    columns: ArrayLike,
+    cells: ArrayLike,
+    *,
+    layer: str | None = None,
+    finite: bool = True,
 ) -> Iterator[tuple[Index, NDArray[np.floating] | sp.csr_array]]:
     """Yield ``(cells of the block, their values)`` until all of ``cells`` are read once.
 
@@ -164,7 +171,7 @@ def read_blocks(
     Raises
     ------
     ValueError
-        If a value is NaN or infinite; the genes are named.
+        If a value is NaN or infinite, unless ``finite=False`` lets them pass; the genes are named.
     """
     genes = np.asarray(columns, dtype=np.int64)
     wanted = np.asarray(cells, dtype=np.int64)
@@ -175,20 +182,70 @@ def read_blocks(
     for b, s in _split(rows, n_rows):
         try:
             values = lazy.read(b, rows[s] - b * n_rows) if lazy else _take(source, rows[s])
-            require_finite(values)
+            if finite:
+                require_finite(values)
         except ValueError as error:
             raise named(error, adata.var_names[genes], back) from error
         yield chosen[s], _tidy(values)[:, back]
 
 
-def seen_share(
-    adata: ad.AnnData, columns: Index, cells: Index, layer: str | None
-) -> NDArray[np.float64]:
-    """Return the share of ``cells`` in which each gene is seen (is not 0), shape ``(n_genes,)``."""
+def sample_blocks(
+    adata: ad.AnnData, columns: ArrayLike, cells: ArrayLike, *, layer: str | None
+) -> Iterator[NDArray[np.floating] | sp.csr_array]:
+    """Yield the values of 1,000 of ``cells`` at most, block by block; they may not be finite.
+
+    They are a few runs of cells, spread evenly. Of a CSC matrix in a file it is one run at its
+    beginning, and 1,000 genes at most, since every column is read by itself from front to back.
+    """
+    every, genes = np.asarray(cells, dtype=np.int64), np.asarray(columns, dtype=np.int64)
+    require_layer(adata, layer)
+    matrix, n = _matrix(adata, layer), _RUNS * _CELLS_A_RUN
+    in_columns = getattr(matrix, "format", None) == "csc" and not sp.issparse(matrix)
+    if in_columns:
+        every = every[:n]
+        genes = genes[:: -(-len(genes) // n) or 1]
+    elif len(every) > n:
+        starts = np.linspace(0, len(every) - _CELLS_A_RUN, _RUNS).astype(np.int64)
+        every = every[(starts[:, None] + np.arange(_CELLS_A_RUN)).ravel()]
+    if is_lazy(matrix):
+        _, rows, panel, _, _ = _locate(adata, every, genes, layer)
+        for part in np.array_split(rows, _RUNS):
+            yield lazy_rows(matrix, part, panel)
+        return
+    for _, values in read_blocks(adata, genes, every, layer=layer, finite=False):
+        yield values
+
+
+def seen_and_constant(
+    adata: ad.AnnData,
+    columns: Index,
+    cells: Index,
+    layer: str | None,
+    depth: NDArray[np.float64] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return in which share of ``cells`` each gene is not 0, and whether it is constant in them.
+
+    With ``depth``, the total counts of every cell, values are shares of these.
+    """
     seen = np.zeros(len(columns))
-    for _, values in read_blocks(adata, columns, cells, layer=layer):
+    lowest, highest = np.full(len(columns), np.inf), np.full(len(columns), -np.inf)
+    for block, values in read_blocks(adata, columns, cells, layer=layer):
         seen += np.asarray((values != 0).sum(axis=0)).ravel()
-    return seen / max(len(cells), 1)
+        if depth is not None:
+            values = _divided(values, depth[block])
+        low, high = values.min(axis=0), values.max(axis=0)
+        if sp.issparse(values):
+            low, high = low.toarray().ravel(), high.toarray().ravel()
+        lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
+    return seen / max(len(cells), 1), lowest >= highest
+
+
+def _divided(values: Any, by: NDArray[np.float64]) -> Any:
+    """Return rows divided by a number each."""
+    if not sp.issparse(values):
+        return values / by[:, None]
+    data = values.data / np.repeat(by, np.diff(values.indptr))
+    return sp.csr_array((data, values.indices, values.indptr), shape=values.shape)
 
 
 def require_layer(adata: ad.AnnData, layer: str | None) -> None:
@@ -205,13 +262,23 @@ def require_layer(adata: ad.AnnData, layer: str | None) -> None:
             f"It holds {list_names(names) or 'none'}."
         )
         raise ValueError(message)
-    source = _parent(adata)
-    matrix = source.X if layer is None else source.layers[layer]
-    name = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    source, matrix = _parent(adata), _matrix(adata, layer)
+    name = slot(layer)
     if getattr(matrix, "group", None) is not None and hasattr(matrix, "format"):
         arrays_of(matrix)  # its parts are there
     require_numbers(matrix, name)
     require_shape(matrix, (source.n_obs, source.n_vars), name)
+
+
+def slot(layer: str | None) -> str:
+    """Return how users write a layer; ``None`` stands for ``adata.X``."""
+    return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+
+
+def _matrix(adata: ad.AnnData, layer: str | None) -> Any:
+    """Return a matrix with all cells and genes of the parent of a view."""
+    source = _parent(adata)
+    return source.X if layer is None else source.layers[layer]
 
 
 def _parent(adata: ad.AnnData) -> ad.AnnData:
@@ -227,8 +294,7 @@ def _locate(
     Columns are given once, and ``panel[back]`` are those asked for, in their order.
     """
     require_layer(adata, layer)
-    source = _parent(adata)
-    matrix = source.X if layer is None else source.layers[layer]
+    source, matrix = _parent(adata), _matrix(adata, layer)
     rows = cells
     if source is not adata:
         rows = np.arange(source.n_obs)[adata._oidx][cells]

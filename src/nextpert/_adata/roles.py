@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import logging
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from nextpert._adata.labels import left_out_table
 from nextpert._adata.members import SEPARATOR
 from nextpert._adata.panel import closest, in_order, list_names
 from nextpert._adata.stored import read_stored
 from nextpert._adata.write import strings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     import anndata as ad
 
+logger = logging.getLogger(__name__)
+
 KEY = "screen"
+T = TypeVar("T")
+
+
+class Kept(Enum):
+    """The default of an argument that changes nothing unless it is given, even as ``None``."""
+
+    KEPT = "kept"
+
+    def __repr__(self) -> str:
+        return "<as before>"
+
+
+KEPT = Kept.KEPT
 
 
 @dataclass(frozen=True)
@@ -32,9 +50,11 @@ class Roles:
     covariates: tuple[str, ...] = ()
     layer: str | None = None
     separator: str = SEPARATOR
+    # What pp.setup_screen found in the layer; empty where nobody looked.
+    values: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def stored(self) -> dict[str, Any]:
-        """Return them as ``uns["screen"]``; what is not used is left out."""
+        """Return them as results keep them; what is not used is left out."""
         out: dict[str, Any] = {
             "perturbation_key": self.perturbation_key,
             "control": self.control,
@@ -90,13 +110,15 @@ def read_roles(
         layer=_optional(layer, held, "layer"),
         separator=str(held.get("separator", SEPARATOR) if separator is None else separator),
     )
+    if roles.layer == held.get("layer"):
+        roles = replace(roles, values=held.get("values", {}))
     present = {str(column) for column in adata.obs.columns}
     absent = [name for name in roles.columns[1:] if name not in present]
     if absent:
         message = (
             f"adata.obs has no columns {list_names(absent)}.{closest(absent, present)} It holds "
             f"{list_names(sorted(present)) or 'no column'}: correct guide_key, batch_key or "
-            f"covariates, or call pp.setup_screen again."
+            f"covariates, or call pp.setup_screen again, with None for a role that no column has."
         )
         raise ValueError(message)
     twice = sorted({name for name in roles.columns if roles.columns.count(name) > 1})
@@ -109,12 +131,62 @@ def read_roles(
     return roles
 
 
+def renewed_roles(
+    adata: ad.AnnData,
+    *,
+    perturbation_key: str | Kept | None,
+    control: str | Kept | None,
+    guide_key: str | Kept | None,
+    batch_key: str | Iterable[str] | Kept | None,
+    covariates: str | Iterable[str] | Kept | None,
+    layer: str | Kept | None,
+) -> Roles:
+    """Return the roles of ``uns["screen"]`` with those given in their place; ``None`` clears one.
+
+    Raises as :func:`read_roles` does.
+    """
+    try:
+        held = _held(adata)
+    except ValueError as error:  # whose remedy is this very call
+        logger.warning("%s", error)
+        held = {}
+    roles = read_roles(
+        adata,
+        stored=False,
+        perturbation_key=_renewed(perturbation_key, held.get("perturbation_key")),
+        control=_renewed(control, held.get("control")),
+        guide_key=_renewed(guide_key, held.get("guide_key")),
+        batch_key=_renewed(batch_key, held.get("batch_key")),
+        covariates=_renewed(covariates, held.get("covariates")),
+        layer=_renewed(layer, held.get("layer")),
+        separator=held.get("separator"),
+    )
+    same = roles.layer == held.get("layer")
+    return replace(roles, values=held.get("values", {})) if same else roles
+
+
+def screen_record(
+    roles: Roles, values: Mapping[str, Any], left_out: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return ``uns["screen"]``: the roles, what the layer holds, and the labels left out."""
+    out = {**roles.stored(), "values": dict(values)}
+    return out | {"left_out": left_out_table(left_out)} if left_out else out
+
+
+def _renewed(given: T | Kept, held: T) -> T:
+    return held if isinstance(given, Kept) else given
+
+
 def fitted_roles(adata: ad.AnnData, params: Any) -> Roles:
     """Return the roles that a stored result was made with, from its ``params``."""
     return read_roles(
         adata,
         stored=False,
-        **{name: params[name] for name in Roles.__dataclass_fields__ if name in params},
+        **{
+            name: params[name]
+            for name in Roles.__dataclass_fields__
+            if name in params and name != "values"
+        },
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,13 +22,18 @@ from nextpert.core._checks import require_small
 from nextpert.core.cells.screen_moments import ScreenMoments
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert._adata.roles import Roles
 
+# Batches are fixed effects: with fewer than two cells per batch they leave nothing of most cells.
+_FEWEST_CELLS = 2
+# Numbers are a quantity, not names, if there are more of them than plates or lanes have numbers,
+# and fewer cells have each: of counts of transcripts 10, of scores that were rounded 100.
+_MANY_NUMBERS, _CELLS_OF_WHOLE, _CELLS_OF_BROKEN = 20, 10, 100
 _NO_GUIDE = ""  # cells whose guide is not said form one block a perturbation
 
 
@@ -51,6 +56,8 @@ class Environments:
         Their columns of ``obs``.
     condition_names
         The covariates that are categories: columns of ``table``.
+    left_out
+        Labels that name no perturbation, and the number of their cells, which have code -1.
     """
 
     roles: Roles
@@ -59,6 +66,7 @@ class Environments:
     covariates: NDArray[np.float64]
     covariate_names: list[str]
     condition_names: list[str]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def perturbation(self) -> NDArray[np.object_]:
@@ -94,12 +102,14 @@ class Environments:
         table = self.table[kept].reset_index(drop=True)
         return Environments(
             self.roles, table, place[self.codes], self.covariates, self.covariate_names,
-            self.condition_names,
+            self.condition_names, self.left_out,
         )  # fmt: skip
 
 
-def read_environments(adata: ad.AnnData, roles: Roles) -> Environments:
-    """Return the environments of the labelled cells.
+def read_environments(
+    adata: ad.AnnData, roles: Roles, *, named: Iterable[str] | None = None
+) -> Environments:
+    """Return the environments of the labelled cells, the perturbations ``named`` among them.
 
     Raises
     ------
@@ -107,7 +117,7 @@ def read_environments(adata: ad.AnnData, roles: Roles) -> Environments:
         If a column is absent, no cell is a control, a batch or condition is missing for a
         labelled cell, or a numeric covariate is no real number, not finite or too large there.
     """
-    labels = read_perturbations(adata, roles)
+    labels = read_perturbations(adata, roles, named=named)
     require_control(labels, roles.control)
     labelled = labels.codes >= 0
     categories, numeric, values = [], [], []
@@ -129,9 +139,11 @@ def read_environments(adata: ad.AnnData, roles: Roles) -> Environments:
                 f"these cells."
             )
             raise ValueError(message)
+    for name in roles.batch_key:
+        _require_batches(column_of(adata, name), tables[name], labelled)
     codes, table = _combine(tables, labelled)
     covariates = np.column_stack(values) if values else np.zeros((adata.n_obs, 0))
-    return Environments(roles, table, codes, covariates, numeric, categories)
+    return Environments(roles, table, codes, covariates, numeric, categories, labels.left_out)
 
 
 def screen_moments(
@@ -171,6 +183,28 @@ def screen_moments(
         show_progress=show_progress,
     )  # fmt: skip
     return ScreenMoments.from_part(part, len(environments.table))
+
+
+def _require_batches(column: pd.Series, batches: LabelTable, labelled: NDArray[np.bool_]) -> None:
+    """Raise where a column holds a continuous quantity, or names about every cell."""
+    n_cells, n_batches = int(labelled.sum()), len(np.unique(batches.codes[labelled]))
+    where = f"batch_key={batches.key!r} holds {n_batches} different values in {n_cells} cells"
+    remedy = "Name a column of batch_key that many cells share, such as the plate"
+    if _is_quantity(column[labelled], n_cells, n_batches):
+        message = f"{where}, a continuous quantity. {remedy}, and give a quantity in covariates."
+        raise ValueError(message)
+    if n_batches > 1 and n_cells < _FEWEST_CELLS * n_batches:
+        message = f"{where}, so that most are alone in their batch. {remedy}."
+        raise ValueError(message)
+
+
+def _is_quantity(column: pd.Series, n_cells: int, n_values: int) -> bool:
+    if n_values <= _MANY_NUMBERS or pd.api.types.is_bool_dtype(column):
+        return False
+    if not pd.api.types.is_numeric_dtype(column):
+        return False
+    whole = bool((column.to_numpy(dtype=np.float64, na_value=np.nan) % 1 == 0).all())
+    return n_cells < n_values * (_CELLS_OF_WHOLE if whole else _CELLS_OF_BROKEN)
 
 
 def _finite(column: pd.Series, labelled: NDArray[np.bool_], name: str) -> NDArray[np.float64]:

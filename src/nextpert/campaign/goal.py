@@ -39,8 +39,8 @@ def lined_up(target: Any, cells: ad.AnnData, n_start: int) -> Any:
     batches = _adata.read_batches(cells, columns, roles)
     if batches is None:
         return target
-    labels = _adata.read_labels(cells, roles.perturbation_key).codes
-    start = np.flatnonzero(labels >= 0)[:n_start]
+    labels = _adata.read_perturbations(cells, roles)
+    start = np.flatnonzero(labels.codes >= 0)[:n_start]
     added = dict(zip(genes, batches.of_cells(start).mean(axis=0), strict=True))
     return _moved_target(target, added) if isinstance(target, Target) else _moved(target, added)
 

@@ -68,7 +68,7 @@ def with_new_cells(
         cells, [name for name in wanted if name in there], roles.layer,
         numbers=roles.covariates, genes=genes,
     )  # fmt: skip
-    if not new.obs[roles.perturbation_key].notna().any():
+    if not labels_and_cells(new, roles):
         message = f"No new cell has a label in obs[{roles.perturbation_key!r}]: nothing to observe."
         raise ValueError(message)
     old, told, roles = with_batches(before, new.obs, roles, batch, this_time)

@@ -94,6 +94,8 @@ def observed(
     _require_unseen(state, seen)
     if check_scale:
         require_same_scale(joined, before.n_obs, roles, panel)
+    else:
+        roles = replace(roles, values={"checked": False})
     set_up(joined, roles, state.options)
     wanted = lined_up(state.target, joined, state.n_start)
     naming, n_cells = naming_of(joined), labels_and_cells(new, roles)

@@ -123,7 +123,7 @@ def _check_target(adata: AnnData, target: Any, options: dict[str, Any]) -> None:
         if isinstance(state, str | tuple):
             key, value = (roles.perturbation_key, state) if isinstance(state, str) else state
             labels = (
-                _adata.read_perturbations(adata, roles, argument=option)
+                _adata.read_every_label(adata, roles, argument=option)
                 if key == roles.perturbation_key
                 else _adata.read_labels(adata, key, argument=option)
             )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # What is no option by its own name.
 _OTHERS = {"intercept": "--no-intercept", "noise_aware": "--no-noise-aware"}
+_SWITCHED_OFF = re.compile(r"(?<![\w.-])(\w+)=False\b")
 _FUNCTION = re.compile(r"(?:nextpert\.)?\b(?:tl|pp)\.\w+")
 
 
@@ -37,8 +38,11 @@ def as_options(message: str) -> str:
     '--n-runs must be a whole number of at least 1, or use --method boss.'
     >>> as_options("adata.uns has no posterior 'dag_blr': run tl.fit_dag_blr first.")
     "adata.uns has no posterior 'dag_blr': run nextpert fit first."
+    >>> as_options("To use these values as they are, pass check_scale=False.")
+    'To use these values as they are, pass --no-check-scale.'
     """
     options, patterns = _patterns()
+    message = _SWITCHED_OFF.sub(partial(_off, options=options), message)
     for pattern, template in patterns:
         message = pattern.sub(partial(_fill, options=options, template=template), message)
     return as_commands(message)
@@ -129,6 +133,11 @@ def _patterns() -> tuple[dict[str, str], tuple[tuple[re.Pattern[str], str], ...]
         (re.compile(rf"(\b(?:with|in) )({every})(?=[.,;:)]|$)"), r"\1{}"),
         (re.compile(r"(\b(?:of|with) )(target)(?= (?:names|or)\b)"), r"\1{}"),
     )
+
+
+def _off(found: re.Match[str], options: dict[str, str]) -> str:
+    name = found.group(1)
+    return f"--no-{flag_of(name).removeprefix('--')}" if name in options else found.group()
 
 
 def _fill(found: re.Match[str], options: dict[str, str], template: str) -> str:

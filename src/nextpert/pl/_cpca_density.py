@@ -10,7 +10,7 @@ from nextpert._adata import (
     Roles,
     check_arguments,
     list_names,
-    read_perturbations,
+    read_every_label,
     read_stored,
     require_control,
     require_label,
@@ -116,7 +116,7 @@ def cpca_density(
     background = control or str(params["control"])
     require_label(background)
     roles = Roles(perturbation_key or str(params["perturbation_key"]), background)
-    labels = read_perturbations(adata, roles)
+    labels = read_every_label(adata, roles)
     require_control(labels, background)
     if groups is None:
         wanted = [str(name) for name in stored["groups"]]

@@ -70,7 +70,8 @@ def perturbation_counts(
     separator
         What joins the targets of a label, as in ``"MYC+STK3"``.
     exclude
-        Labels that are no perturbation, such as ``"unassigned"``; the title counts their cells.
+        Further labels that are no perturbation, beside those such as ``"unassigned"``; the title
+        counts their cells.
     min_cells
         Draw a line at this number of cells, and count the perturbations that reach it.
     ax
@@ -109,7 +110,7 @@ def perturbation_counts(
     require_control(labels, control)
     named = [exclude] if isinstance(exclude, str) else [str(name) for name in exclude]
     left_out = labels.spelled(named)
-    labels.require(left_out, "Labels to exclude")
+    labels.require([name for name in left_out if name not in labels.left_out], "Labels to exclude")
     if min_cells is not None:
         require_count(min_cells, "min_cells")
     counts, n_out = _count(adata, labels, control, separator, set(left_out))
@@ -135,7 +136,7 @@ def _count(
     n_cells = np.bincount(labels.codes[labels.codes >= 0], minlength=len(labels.names))
     genes = set(map(str, adata.var_names))
     counts: Counts = {}
-    n_out = 0
+    n_out = sum(labels.left_out.values())
     for name, n in zip(labels.names, n_cells.tolist(), strict=True):
         parts = parse_label(name, genes, separator=separator, control=control)
         n_targets = min(len(parts[0]) + len(parts[1]), len(_COLOURS))

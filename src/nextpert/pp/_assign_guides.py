@@ -56,7 +56,8 @@ def assign_guides(
         Fewest UMI of a guide in a cell for the guide to be called.
     target_of
         Target of every guide: a mapping or a function. By default what stands before the last
-        underscore (``HLA-A_2`` targets ``HLA-A``).
+        underscore (``HLA-A_2`` targets ``HLA-A``). Every guide needs one, unless
+        ``control_guides`` names it.
     control_guides
         Names of control guides, or of their targets; by default every guide whose target is
         called ``non-targeting``, ``NO_SITE``, ``ONE_NON-GENE_SITE``, ``control`` or alike.
@@ -90,7 +91,8 @@ def assign_guides(
     ------
     ValueError
         If the guides are not found, cells are absent from their table, a count is negative or
-        NaN, a guide comes twice or has no target, or an option is unknown.
+        NaN, a guide comes twice, a guide has no target (``target_of`` returns ``None``, an empty
+        string or ``NA``) although ``control_guides`` does not name it, or an option is unknown.
 
     Examples
     --------

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata import subset
+from nextpert._adata import read_roles, subset
+from nextpert._adata.roles import KEY
 from nextpert.core._checks import require_count
 from nextpert.pp._steps.bookkeeping import Bookkeeping, tally
 from nextpert.pp._steps.guides import TARGETING, GuideSets, cell_guides
@@ -66,6 +67,7 @@ def perturb_cite_seq(
     condition_key: str = "condition",
     guides_key: str = "guides",
     layer: str | None = None,
+    check_scale: bool = True,
     key_added: str = "preprocessing",
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -116,7 +118,8 @@ def perturb_cite_seq(
         are all control guides; or ``"both"``.
     panel
         Genes of the analysis: a list; ``"zhang2023"``, the paper's 36 genes; or ``None``
-        (default), every gene seen in a share ``min_seen`` of the control cells.
+        (default), every gene seen in a share ``min_seen`` of the control cells. Genes that are
+        constant among the control cells are left out.
     min_cells
         Fewest cells of a perturbation; by default 20.
     combinations
@@ -152,6 +155,8 @@ def perturb_cite_seq(
     layer
         Layer to read; ``None`` stands for ``layers["log_tpm"]`` where an earlier call left it,
         and else for ``adata.X``.
+    check_scale
+        As in :func:`perturbation_screen`.
     key_added
         Name of the books in ``adata.uns``.
     copy
@@ -163,10 +168,11 @@ def perturb_cite_seq(
         ``None``, or the copy. Fields written as by :func:`perturbation_screen`:
         ``obs["perturbation"]``, ``obs["n_targets"]``, ``obs["other_targets"]``,
         ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]``,
-        ``uns["screen"]`` and ``uns["preprocessing"]`` with the tables ``steps`` and
-        ``perturbations``, ``n_control_cells`` and ``params``; beside them ``guides``, a table of
-        what the cells of the condition carry: ``guides`` (``none``, ``one``, ``several``),
-        ``kind``, ``n_cells`` and ``n_cells_kept``. ``layers["log_tpm"]`` or ``layers["counts"]``
+        ``uns["screen"]`` (``perturbation_key``, ``control``, ``values`` and others) and
+        ``uns["preprocessing"]`` with the tables ``steps``, ``genes`` and ``perturbations``,
+        ``n_control_cells`` and ``params``; beside them ``guides``, a table of what the cells of
+        the condition carry: ``guides`` (``none``, ``one``, ``several``), ``kind``, ``n_cells``
+        and ``n_cells_kept``. ``layers["log_tpm"]`` or ``layers["counts"]``
         keep the values that X held, where it was rescaled.
 
     Warns
@@ -214,9 +220,10 @@ def perturb_cite_seq(
         panel=chosen["panel"], aliases=aliases, min_cells=chosen["min_cells"],
         combinations=chosen["combinations"], outside=outside, separator="+", min_seen=min_seen,
         normalise=normalise, target_sum=chosen["target_sum"], depth_key=depth_key,
-        min_depth=min_depth, layer=layer, kinds="log_tpm",
+        min_depth=min_depth, layer=layer, kinds="log_tpm", check_scale=check_scale,
     )  # fmt: skip
     options.check()
+    told = read_roles(adata)
     sets = cell_guides(adata, guides_key, ",", "guides")
     book = Bookkeeping(adata.n_obs)
     if condition is not None:
@@ -238,7 +245,8 @@ def perturb_cite_seq(
     prepared.tables["params"] |= {k: v for k, v in params.items() if v is not None}
     prepared.tables["params"]["controls"] = chosen["controls"]
     prepared.tables["guides"] = table
-    return finish(adata, prepared, {key_added: prepared.tables}, copy=copy)
+    tables = {key_added: prepared.tables, KEY: prepared.record(told)}
+    return finish(adata, prepared, tables, copy=copy)
 
 
 def _choose(preset: str | None, **given: Any) -> dict[str, Any]:

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata
-from nextpert._adata import Roles, read_roles, subset
-from nextpert._adata.labels import NO_PERTURBATION
+from nextpert._adata import read_roles, subset
+from nextpert._adata.labels import names_no_perturbation
 from nextpert._adata.roles import KEY
-from nextpert._adata.screen import read_environments
-from nextpert._adata.stored import with_format
 from nextpert.pp._steps.bookkeeping import Bookkeeping, tally
-from nextpert.pp._steps.labels import CONTROL, CellTargets
+from nextpert.pp._steps.labels import CellTargets
 from nextpert.pp._steps.options import ScreenOptions
-from nextpert.pp._steps.screen import LABELS, finish, prepare
+from nextpert.pp._steps.screen import finish, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +31,7 @@ def perturbation_screen(
     min_cells: int = 20,
     combinations: str = "drop",
     outside: str = "keep",
-    unassigned: Sequence[str] = NO_PERTURBATION,
+    unassigned: Sequence[str] = (),
     separator: str = "+",
     aliases: Mapping[str, str] | None = None,
     min_seen: float = 0.1,
@@ -45,6 +43,7 @@ def perturbation_screen(
     guide_key: str | None = None,
     batch_key: str | Iterable[str] | None = None,
     covariates: str | Iterable[str] | None = None,
+    check_scale: bool = True,
     key_added: str = "preprocessing",
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -71,7 +70,8 @@ def perturbation_screen(
         Label, or labels, of the control cells.
     panel
         Genes of the analysis: a list; ``"zhang2023"``, the paper's 36 genes; or ``None``
-        (default), every gene seen in a share ``min_seen`` of the control cells.
+        (default), every gene seen in a share ``min_seen`` of the control cells. Genes that are
+        constant among the control cells are left out.
     gene_symbols
         Column of ``adata.var`` with the names of genes that labels and ``panel`` use, where
         ``adata.var_names`` holds others (Ensembl ids). Pass it to :func:`nextpert.tl.learn_dag`
@@ -86,7 +86,10 @@ def perturbation_screen(
         Cells whose label names a target that is outside the panel or not measured: ``"keep"``
         (default), for their shift is learned from the cells; or ``"drop"``.
     unassigned
-        Labels of cells whose perturbation is not known. Missing labels count among them.
+        Further labels of cells whose perturbation is not known. Missing and empty labels count
+        among them, as do ``unassigned``, ``unknown``, ``ambiguous``, ``negative``, ``multi``,
+        ``multiple``, ``multiplet``, ``doublet``, ``no guide``, ``NA`` and the like, in upper or
+        lower case, unless ``control`` names them.
     separator
         What joins the targets of a label.
     aliases
@@ -114,6 +117,9 @@ def perturbation_screen(
     guide_key, batch_key, covariates
         Further columns of ``adata.obs`` and their roles, as of
         :func:`nextpert.pp.setup_screen`, which is called with them.
+    check_scale
+        Whether to raise an error if values that are no counts cannot be log-normalised, here and
+        in later calls.
     key_added
         Name of the books in ``adata.uns``.
     copy
@@ -133,26 +139,29 @@ def perturbation_screen(
           control cells); with ``panel="zhang2023"`` also ``var["module"]`` and ``var["program"]``
           of the study (missing for genes that are in none).
         - ``uns["preprocessing"]``: ``steps`` (a table: ``step``, ``n_cells_kept``,
-          ``n_cells_dropped``, ``why``), ``perturbations`` (a table: ``perturbation``,
+          ``n_cells_dropped``, ``why``), ``genes`` (a table: ``step``, ``n_genes_kept``,
+          ``n_genes_dropped``, ``why``), ``perturbations`` (a table: ``perturbation``,
           ``target_genes``, ``n_cells``, ``n_cells_found``, ``n_cells_with_other_targets``,
           ``kept``, ``reason``, ``hardly_expressed``), ``aliases`` (where some were used),
           ``n_control_cells`` and ``params``.
-        - ``uns["screen"]``: the roles of columns (``perturbation_key`` and others), as
-          :func:`nextpert.pp.setup_screen` writes them.
+        - ``uns["screen"]``: the roles of columns (``perturbation_key``, ``control`` and others)
+          and what the ``values`` are, as :func:`nextpert.pp.setup_screen` writes them.
 
     Warns
     -----
     UserWarning
         Of targets that control cells hardly express, whose knockout is a shift of about nothing;
-        of genes constant among the controls; where ``target_sum`` is far above the counts of the
-        cells; of targets left out as they are not measured, unless a panel is given, or kept where
-        labels name guides or genes go by ids; and if no perturbed cell is left.
+        of genes of a panel that are left out as they are constant among the controls; where
+        ``target_sum`` is far above the counts of the cells; of targets left out as they are not
+        measured, unless a panel is given, or kept where labels name guides or genes go by ids; of
+        values that may not be log-normalised; and if no perturbed cell is left.
 
     Raises
     ------
     ValueError
         If a column, gene, layer or option is unknown or out of range, no control cell is left,
-        no gene is seen, or the matrix holds NaN, infinite values or no counts where it should.
+        no gene is seen, or varies, in them, or the matrix holds NaN, infinite values, no counts
+        where it should, or values that cannot be log-normalised.
 
     Examples
     --------
@@ -176,7 +185,7 @@ def perturbation_screen(
         panel=panel, aliases=aliases, min_cells=min_cells, combinations=combinations,
         outside=outside, separator=separator, min_seen=min_seen, normalise=normalise,
         target_sum=target_sum, depth_key=depth_key, min_depth=min_depth, layer=layer,
-        gene_symbols=gene_symbols,
+        gene_symbols=gene_symbols, check_scale=check_scale,
     )  # fmt: skip
     options.check()
     told = read_roles(
@@ -185,14 +194,12 @@ def perturbation_screen(
     )  # fmt: skip
     found = _read_targets(adata, perturbation_key, control, unassigned, options)
     book = Bookkeeping(adata.n_obs)
-    gone = np.array(found.names, dtype=object)[found.codes[found.cells("unassigned")]]
+    names = np.array([name or "empty label" for name in found.names], dtype=object)
+    gone = names[found.codes[found.cells("unassigned")]]
     book.keep("assigned", ~found.cells("unassigned"), tally(gone))
     prepared = prepare(adata, found, book, options)
     prepared.tables["params"]["perturbation_key"] = perturbation_key
-    roles = Roles(LABELS, CONTROL, told.guide_key, told.batch_key, told.covariates)
-    if told.columns[1:]:
-        read_environments(prepared.adata, roles)  # raises where a kept cell lacks one
-    tables = {key_added: prepared.tables, KEY: with_format(roles.stored())}
+    tables = {key_added: prepared.tables, KEY: prepared.record(told)}
     return finish(adata, prepared, tables, copy=copy)
 
 
@@ -220,7 +227,7 @@ def _read_targets(
         parts = [part for part in [*inside, *outside] if part not in controls]
         targets.append(tuple(parts))
         is_control = name in controls
-        is_unknown = name in unknown or not parts
+        is_unknown = name in unknown or names_no_perturbation(name) or not parts
         roles.append("control" if is_control else "unassigned" if is_unknown else "perturbed")
     codes = np.where(labels.codes < 0, len(labels.names), labels.codes)
     return CellTargets(codes, [*labels.names, "no label"], [*targets, ()], [*roles, "unassigned"])

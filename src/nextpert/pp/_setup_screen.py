@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nextpert import _adata
-from nextpert._adata.roles import KEY, read_roles
+from nextpert._adata.labels import say_left_out
+from nextpert._adata.roles import KEPT, KEY, Kept, renewed_roles, screen_record
+from nextpert._adata.scale import overruled_by, read_scale, report_scale
 from nextpert._adata.screen import describe, read_environments
 
 if TYPE_CHECKING:
@@ -20,26 +24,39 @@ logger = logging.getLogger(__name__)
 def setup_screen(
     adata: ad.AnnData,
     *,
-    perturbation_key: str = "perturbation",
-    control: str = "control",
-    guide_key: str | None = None,
-    batch_key: str | Iterable[str] | None = None,
-    covariates: str | Iterable[str] | None = None,
-    layer: str | None = None,
+    perturbation_key: str | Kept | None = KEPT,
+    control: str | Kept | None = KEPT,
+    guide_key: str | Kept | None = KEPT,
+    batch_key: str | Iterable[str] | Kept | None = KEPT,
+    covariates: str | Iterable[str] | Kept | None = KEPT,
+    layer: str | Kept | None = KEPT,
+    check_scale: bool | Kept = KEPT,
     copy: bool = False,
 ) -> ad.AnnData | None:
-    """Say once which column of ``obs`` plays which part; every later call takes it from here.
+    """Declare which column of ``obs`` has which role, for all later calls, and check the values.
 
-    Keywords of a later call override what is stored. Calling it again says everything anew.
+    Keywords of a later call take precedence over what is stored. Called again, this function
+    changes only what is given: an argument left out keeps its role, and ``None`` clears it.
+
+    A sample of at most 1,000 labelled cells shows the scale of the values. Whole numbers are
+    counts. If the values of each cell are multiples of one number, or sum up to the same total in
+    all cells, they are scaled counts. If that holds after ``expm1``, they are log-normalised; if it
+    takes ``expm1`` twice, they are logarithms of logarithms. Other values are taken for
+    log-normalised, unless they exceed 64, the binary logarithm of the largest 64-bit number.
+    Values below 0 (centred, standardised or simulated) are used as they are.
 
     Parameters
     ----------
     adata
         Cells x genes.
     perturbation_key
-        Column of ``adata.obs`` with the perturbation of every cell; cells without take no part.
+        Column of ``adata.obs`` with the perturbation of every cell, ``"perturbation"`` if never
+        given. Cells without a label are not used, nor are those whose label names no perturbation:
+        ``unassigned``, ``unknown``, ``ambiguous``, ``negative``, ``multi``, ``multiple``,
+        ``multiplet``, ``doublet``, ``no guide``, ``NA`` and the like, in upper or lower case,
+        unless it is ``control``.
     control
-        Label of the unperturbed cells.
+        Label of the unperturbed cells, ``"control"`` if never given.
     guide_key
         Column with the guide of every cell. Guides of one perturbation are its repeats: what they
         differ by is noise, however many cells they have.
@@ -51,6 +68,9 @@ def setup_screen(
         cycle scores) or categories (conditions, doses), the first of which is the reference.
     layer
         Layer with the log-normalised expression; ``None`` stands for ``adata.X``.
+    check_scale
+        Whether to raise an error if the values cannot be log-normalised, here and in later calls.
+        ``True`` if never given for the layer.
     copy
         Whether to return a copy instead of writing to ``adata``.
 
@@ -58,13 +78,23 @@ def setup_screen(
     -------
     ~anndata.AnnData or None
         ``None``, or the copy. ``uns["screen"]`` holds the roles given, by the names of these
-        arguments (``perturbation_key``, ``control``, ``guide_key``, ``batch_key``, ...).
+        arguments (``perturbation_key``, ``control``, ``guide_key``, ``batch_key``, ...);
+        ``values``, what the layer holds (``scale`` in words, ``minimum`` and ``maximum`` of the
+        ``n_cells`` looked at, and whether it was ``checked``); and ``left_out``, a table of the
+        labels that name no perturbation (``perturbation``, ``n_cells``, ``reason``), if there are
+        any.
+
+    Warns
+    -----
+    UserWarning
+        If the values may not be log-normalised, but the sample does not show it.
 
     Raises
     ------
     ValueError
-        If a column or layer is absent, a column has two roles, no cell is a control, or a batch or
-        covariate is missing for a labelled cell. Nothing is written then.
+        If a column or layer is absent, a column has two roles, no cell is a control, a batch or
+        covariate is missing for a labelled cell, ``batch_key`` names about one batch per cell or
+        a continuous quantity, or the values cannot be log-normalised. Nothing is written then.
     TypeError
         If a name is not a string.
 
@@ -76,13 +106,22 @@ def setup_screen(
     >>> adata.uns["screen"]["perturbation_key"], adata.uns["screen"]["control"]
     ('perturbation', 'control')
     """
-    _adata.check_arguments(locals())
+    _adata.check_arguments({k: v for k, v in locals().items() if not isinstance(v, Kept)})
     _adata.check_writable(adata, copy=copy)
-    roles = read_roles(
-        adata, stored=False, perturbation_key=perturbation_key, control=control,
-        guide_key=guide_key, batch_key=batch_key, covariates=covariates, layer=layer,
+    roles = renewed_roles(
+        adata, perturbation_key=perturbation_key, control=control, guide_key=guide_key,
+        batch_key=batch_key, covariates=covariates, layer=layer,
     )  # fmt: skip
-    _adata.require_layer(adata, layer)
+    _adata.require_layer(adata, roles.layer)
     environments = read_environments(adata, roles)
+    cells = np.flatnonzero(environments.codes >= 0)
+    scale = read_scale(adata, np.arange(adata.n_vars), cells, roles.layer)
+    known = bool(roles.values.get("checked", True))
+    checked = known if isinstance(check_scale, Kept) else bool(check_scale)
+    if checked and scale.fault:
+        raise ValueError(overruled_by(scale, " to pp.setup_screen"))
     logger.info("%s.", describe(environments))
-    return _adata.write_results(adata, uns={KEY: roles.stored()}, copy=copy)
+    say_left_out(environments.left_out, roles.perturbation_key)
+    report_scale(scale, roles.layer, checked=checked)
+    stored = screen_record(roles, scale.stored(checked=checked), environments.left_out)
+    return _adata.write_results(adata, uns={KEY: stored}, copy=copy)

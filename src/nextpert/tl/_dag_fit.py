@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.environments import require_varying, warn_values
+from nextpert._adata.environments import require_varying, warn_other_layer
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.cells.moments import Moments
 from nextpert.core.graph.matched_random_dag import matched_random_dag
@@ -129,12 +129,13 @@ def dag_fit(
     generator = as_rng(rng)
     cells = np.flatnonzero(labels.groups([control]) == 0)
     _require_enough(len(cells), n_folds, dag, genes)
+    _adata.check_scale(adata, columns, cells, roles, only_warn=True)
     codes = np.full(adata.n_obs, -1, dtype=np.int64)
     codes[cells] = generator.permutation(np.arange(len(cells)) % n_folds)
     folds = _adata.group_moments(adata, columns, codes, n_folds, roles)
     every = sum(folds[1:], start=folds[0])
     require_varying(every, genes)
-    warn_values(every, layer, adata.uns.get(dag_key))
+    warn_other_layer(layer, adata.uns.get(dag_key))
     others = [
         sum((fold for g, fold in enumerate(folds) if g != f), start=Moments.zeros(len(genes)))
         for f in range(n_folds)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.environments import warn_values
+from nextpert._adata.labels import say_left_out
 from nextpert._adata.target import as_target, cell_variance, how_measured, parts_of
 from nextpert.core.cells.distance_difference import distance_difference
 from nextpert.core.cells.mean_distance import MeanDistance, mean_distance
@@ -149,10 +149,13 @@ def target_distances(
         adata, perturbation_key=perturbation_key, control=control, layer=layer
     )
     perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
-    labels = _adata.read_perturbations(adata, roles)
+    perturbations = None if perturbations is None else _adata.in_order(perturbations)
+    labels = _adata.read_perturbations(adata, roles, named=perturbations)
     _adata.require_control(labels, control)
     _adata.say_pooled(labels)
-    goal = _read_goal(adata, as_target(target), genes, labels)
+    if perturbations is None:
+        say_left_out(labels.left_out, perturbation_key)
+    goal = _read_goal(adata, as_target(target), genes, _adata.read_every_label(adata, roles))
     names, columns = _adata.resolve_panel(adata, goal.genes, gene_symbols=gene_symbols)
     rows = _rows(labels, perturbations, control, goal.label)
     codes = labels.groups(rows)
@@ -160,6 +163,7 @@ def target_distances(
         codes[goal.cells] = len(rows)
     counts = np.bincount(codes[codes >= 0], minlength=len(rows) + 1)
     _require_cells(counts, rows, control, goal)
+    _adata.check_scale(adata, columns, np.flatnonzero(codes >= 0), roles, only_warn=True)
     found = _adata.group_moments(adata, columns, codes, len(rows) + 1, roles)
     control_moments = found[rows.index(control)] if control in rows else None
     units = _units(goal, names, control_moments)
@@ -187,8 +191,6 @@ def target_distances(
         "genes": _adata.strings(names),
         "params": params,
     }
-    if control_moments is not None:
-        warn_values(control_moments, layer)
     _warn_left_out([rows[i] for i in range(len(rows)) if i not in set(kept)])
     return _adata.write_results(adata, uns={key_added: stored}, copy=copy)
 

@@ -17,42 +17,45 @@ logger = logging.getLogger(__name__)
 
 
 class Bookkeeping:
-    """The cells that are still in, and one row a step.
+    """The cells, or genes, that are still in, and one row per step.
 
     Parameters
     ----------
-    n_cells
-        Number of cells at the start.
+    n
+        Their number at the start.
+    what
+        ``"cells"`` or ``"genes"``.
 
     Attributes
     ----------
     kept
-        Whether each cell is still in, shape ``(n_cells,)``.
+        Which are still in, shape ``(n,)``.
     """
 
-    def __init__(self, n_cells: int) -> None:
-        self.kept: NDArray[np.bool_] = np.ones(n_cells, dtype=bool)
+    def __init__(self, n: int, what: str = "cells") -> None:
+        self.kept: NDArray[np.bool_] = np.ones(n, dtype=bool)
+        self._what = what
         self._rows: list[tuple[str, int, int, str]] = []
-        self._note("all cells", 0, "")
+        self._note(f"all {what}", 0, "")
 
     def dropping(self, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return which cells a step would drop."""
+        """Return which a step would drop."""
         return self.kept & ~keep
 
     def keep(self, step: str, keep: NDArray[np.bool_], why: str) -> None:
-        """Keep those cells alone; ``why`` says why the others go."""
+        """Keep those alone; ``why`` says why the others go."""
         n_dropped = int(self.dropping(keep).sum())
         self.kept = self.kept & keep
         self._note(step, n_dropped, why if n_dropped else "")
 
     def table(self) -> pd.DataFrame:
-        """Return one row a step: ``step``, ``n_cells_kept``, ``n_cells_dropped``, ``why``."""
+        """Return one row per step: ``step``, ``n_cells_kept``, ``n_cells_dropped``, ``why``."""
         step, kept, dropped, why = zip(*self._rows, strict=True)
         return pd.DataFrame(
             {
                 "step": strings(step),
-                "n_cells_kept": np.array(kept, dtype=np.int64),
-                "n_cells_dropped": np.array(dropped, dtype=np.int64),
+                f"n_{self._what}_kept": np.array(kept, dtype=np.int64),
+                f"n_{self._what}_dropped": np.array(dropped, dtype=np.int64),
                 "why": strings(why),
             },
             index=pd.Index(np.arange(len(step))),
@@ -61,7 +64,10 @@ class Bookkeeping:
     def _note(self, step: str, n_dropped: int, why: str) -> None:
         n_kept = int(self.kept.sum())
         self._rows.append((step, n_kept, n_dropped, why))
-        logger.info("%s: %d cells kept, %d dropped%s", step, n_kept, n_dropped, why and f" ({why})")
+        logger.info(
+            "%s: %d %s kept, %d dropped%s",
+            step, n_kept, self._what, n_dropped, why and f" ({why})",
+        )  # fmt: skip
 
 
 def tally(names: pd.Series | NDArray[np.object_] | list[str], limit: int = 6) -> str:

@@ -16,18 +16,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PER_MILLION = 1e6
-# Cells looked at to tell counts from log-normalised expression.
+# Cells looked at to tell whether ln(1 + TPM) gives back counts.
 _PROBED = 1000
 _BLOCK = 2**20
 # Scaled by more than this, the first count of a gene tells five times what the second does.
 _BLOWN_UP = 20
-
-
-def is_counts(adata: ad.AnnData, cells: NDArray[Any], layer: str | None) -> bool:
-    """Return whether the values of up to 1,000 of ``cells``, spread evenly, are whole numbers."""
-    probed = cells[:: max(1, len(cells) // _PROBED)]
-    blocks = _adata.read_blocks(adata, np.arange(adata.n_vars), probed, layer=layer)
-    return all(_whole(_stored(values)) for _, values in blocks)
 
 
 def total_counts(adata: ad.AnnData, cells: NDArray[Any], layer: str | None) -> NDArray[np.float64]:

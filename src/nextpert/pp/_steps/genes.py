@@ -11,11 +11,15 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata.known_panels import ALIASES, PANELS
+from nextpert.pp._steps.bookkeeping import Bookkeeping
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import anndata as ad
+    from numpy.typing import NDArray
+
+    from nextpert.pp._steps.options import ScreenOptions
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,27 @@ class GeneNames:
             {"name": _adata.strings(names), "gene": _adata.strings(genes)},
             index=pd.Index(np.arange(len(names))),
         )
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The genes of the analysis.
+
+    ``why_not`` says why a measured gene is not among them, ``book`` counts them step by step, and
+    ``constant`` are those left out as they do not vary among the control cells.
+    """
+
+    genes: list[str]
+    columns: NDArray[np.int64]
+    why_not: dict[str, str]
+    book: Bookkeeping
+    constant: list[str]
+
+    def reason(self, target: str, names: GeneNames) -> str:
+        """Return why a target is not on the panel."""
+        if target not in names.measured:
+            return "not measured"
+        return self.why_not.get(target, "outside the panel")
 
 
 def gene_names(
@@ -94,3 +119,69 @@ def read_panel(panel: str | Iterable[str] | None, names: GeneNames) -> list[str]
             raise ValueError(message)
         panel = PANELS[panel]
     return [names.find(str(name)) for name in _adata.in_order(panel)]
+
+
+def choose_panel(
+    adata: ad.AnnData,
+    controls: NDArray[np.int64],
+    names: GeneNames,
+    depth: NDArray[np.float64] | None,
+    options: ScreenOptions,
+) -> Panel:
+    """Return those genes of the panel that are seen in, and vary among, the control cells.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes.
+    controls
+        Rows of the control cells.
+    names
+        Its genes.
+    depth
+        Total counts of every cell, where the matrix holds counts.
+    options
+        ``panel``, ``min_seen``, ``layer`` and ``gene_symbols`` are looked at.
+
+    Raises
+    ------
+    ValueError
+        If no gene is left.
+    """
+    genes, columns = _adata.resolve_panel(
+        adata, read_panel(options.panel, names), gene_symbols=options.gene_symbols
+    )
+    share, constant = _adata.seen_and_constant(adata, columns, controls, options.layer, depth)
+    book = Bookkeeping(adata.n_vars, "genes")
+    why_not: dict[str, str] = {}
+    keep = np.ones(len(genes), dtype=bool)
+    if options.panel is not None:
+        book.keep("panel", np.isin(np.arange(adata.n_vars), columns), "outside the panel")
+    else:
+        keep = share >= max(options.min_seen, 1e-12)
+        why = f"seen in less than {options.min_seen:.0%} of {len(controls)} control cells"
+        book.keep("seen", keep, why)
+        why_not = {
+            gene: f"outside the panel: seen in {part:.1%} of control cells"
+            for gene, part in zip(genes, share.tolist(), strict=True)
+        }
+        if not keep.any():
+            message = (
+                f"No gene is seen in {options.min_seen:.0%} of the {len(controls)} control cells: "
+                f"lower min_seen, or name the genes with panel."
+            )
+            raise ValueError(message)
+    # A gene that does not vary has no noise to compare an effect with, and no place in a graph.
+    same = [gene for gene, k, c in zip(genes, keep, constant, strict=True) if k and c]
+    why = f"constant among {len(controls)} control cells: {_adata.list_names(same)}"
+    book.keep("varying", ~np.isin(np.arange(adata.n_vars), columns[constant]), why)
+    why_not |= dict.fromkeys(same, "outside the panel: constant among control cells")
+    keep &= ~constant
+    if not keep.any():
+        message = (
+            f"All genes of the panel are constant among the {len(controls)} control cells: name "
+            f"other genes with panel, or check the cells that control names."
+        )
+        raise ValueError(message)
+    kept = [gene for gene, k in zip(genes, keep, strict=True) if k]
+    return Panel(kept, columns[keep], why_not, book, same)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import closest, list_names, strings
+from nextpert._adata.labels import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +25,6 @@ CONTROL_TARGETS = (
 )  # fmt: skip
 # Of these the study of Perturb-CITE-seq has two kinds, which it tells apart.
 _KINDS = ("no_site", "one_non-gene_site")
-NO_GUIDE = ("", "nan", "none", "na")
 TARGETING = "targeting"
 
 
@@ -72,25 +72,29 @@ def guide_table(
     Raises
     ------
     ValueError
-        If a guide has no target, or a control guide is no guide and no target.
+        If a guide that is not named as a control guide has no target, or a control guide is no
+        guide and no target.
     """
     names = [str(guide) for guide in guides]
-    if isinstance(target_of, Mapping):
-        absent = [name for name in names if name not in target_of]
-        if absent:
-            message = (
-                f"target_of has no target for the guides {list_names(absent)}: give one for every "
-                f"guide (that of a control guide may be '')."
-            )
-            raise ValueError(message)
-        targets = [str(target_of[name]) for name in names]
-    else:
-        targets = [str((target_of or default_target)(name)) for name in names]
+    look_up = target_of.get if isinstance(target_of, Mapping) else target_of or default_target
+    # Missing values of any kind (None, NaN, pandas.NA) read as in tables.
+    targets = [str(look_up(name)).strip() for name in names]
     controls = _control_names(names, targets, control_guides)
+    without = [
+        name
+        for name, target in zip(names, targets, strict=True)
+        if target.lower() in MISSING and controls.isdisjoint((name, target))
+    ]
+    if without:
+        message = (
+            f"Guides without a target: {list_names(without)}. Give each one with target_of, or "
+            f"name it in control_guides if it is a control guide."
+        )
+        raise ValueError(message)
     kinds = []
     for name, target in zip(names, targets, strict=True):
         low = target.lower()
-        is_control = low in NO_GUIDE or name in controls or target in controls
+        is_control = name in controls or target in controls
         is_control = is_control or (control_guides is None and low in CONTROL_TARGETS)
         kinds.append(TARGETING if not is_control else low if low in _KINDS else "control")
     shown = ["" if k != TARGETING else t for t, k in zip(targets, kinds, strict=True)]
@@ -125,7 +129,7 @@ def split_lists(lists: pd.Series, separator: str) -> tuple[NDArray[np.int64], li
     text = lists.astype(object).where(lists.notna(), "").astype(str)
     codes, found = pd.factorize(text.to_numpy(dtype=object), sort=True)
     parts = [[part.strip() for part in str(joined).split(separator)] for joined in found]
-    split = [[part for part in each if part.lower() not in NO_GUIDE] for each in parts]
+    split = [[part for part in each if part.lower() not in MISSING] for each in parts]
     return codes.astype(np.int64), split
 
 

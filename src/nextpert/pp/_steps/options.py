@@ -40,6 +40,7 @@ class ScreenOptions:
     min_depth: float
     layer: str | None
     kinds: str = "none"
+    check_scale: bool = True
     gene_symbols: str | None = None
 
     def check(self) -> None:

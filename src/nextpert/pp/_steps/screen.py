@@ -15,18 +15,22 @@ import scipy.sparse as sp
 from nextpert import _adata
 from nextpert._adata import subset
 from nextpert._adata.known_panels import MODULE_OF, PROGRAM_OF
+from nextpert._adata.roles import Roles, screen_record
+from nextpert._adata.scale import overruled_by, read_scale
+from nextpert._adata.screen import read_environments
 from nextpert._adata.shifts import _ABOUT_NOTHING, hardly_expressed_message
+from nextpert._adata.stored import with_format
 from nextpert.pp._steps import expression
 from nextpert.pp._steps.bookkeeping import tally
-from nextpert.pp._steps.genes import gene_names, read_panel
+from nextpert.pp._steps.genes import choose_panel, gene_names
 from nextpert.pp._steps.labels import CONTROL, label_cells, perturbation_table
 
 if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
+    from nextpert._adata.scale import Scale
     from nextpert.pp._steps.bookkeeping import Bookkeeping
-    from nextpert.pp._steps.genes import GeneNames
     from nextpert.pp._steps.labels import CellTargets, PanelLabels
     from nextpert.pp._steps.options import ScreenOptions
 
@@ -37,19 +41,14 @@ LABELS = "perturbation"
 
 @dataclass(frozen=True)
 class Matrix:
-    """What the matrix holds, and every cell's counts where they are known or needed."""
+    """What the matrix holds, and every cell's counts where they are known or needed.
+
+    ``scale`` is what its values say, where they were looked at.
+    """
 
     kind: str
     depth: NDArray[np.float64] | None
-
-
-@dataclass(frozen=True)
-class Panel:
-    """The genes of the analysis, and the share of control cells that show a measured gene."""
-
-    genes: list[str]
-    columns: NDArray[np.int64]
-    seen: dict[str, float]
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,21 @@ class Prepared:
 
     adata: ad.AnnData
     tables: dict[str, Any]
+    values: dict[str, Any]
     warnings: list[str]
+
+    def record(self, told: Roles) -> dict[str, Any]:
+        """Return ``uns["screen"]``: the roles of its columns, and what its values are.
+
+        Raises
+        ------
+        ValueError
+            If a cell lacks a batch or covariate.
+        """
+        roles = Roles(LABELS, CONTROL, told.guide_key, told.batch_key, told.covariates)
+        if told.columns[1:]:
+            read_environments(self.adata, roles)  # raises
+        return with_format(screen_record(roles, self.values, {}))
 
 
 def prepare(
@@ -71,10 +84,12 @@ def prepare(
         _drop_shallow(book, matrix.depth, options.min_depth)
     _require_controls(found, book)
     names = gene_names(adata, options.aliases, options.gene_symbols)
-    panel = _choose_panel(adata, np.flatnonzero(book.kept & found.cells("control")), names, options)
+    controls = np.flatnonzero(book.kept & found.cells("control"))
+    counted = matrix.depth if matrix.kind == "counts" else None
+    panel = choose_panel(adata, controls, names, counted, options)
     named = label_cells(found, panel.genes, names, options)
     n_found = np.bincount(found.codes[book.kept], minlength=len(found.names))
-    reason = partial(_reason, names=names, seen=panel.seen)
+    reason = partial(panel.reason, names=names)
     _drop_by_targets(found, named, book, options)
     n_kept = np.bincount(found.codes[book.kept], minlength=len(found.names))
     table = perturbation_table(named, n_found, n_kept, reason)
@@ -82,7 +97,7 @@ def prepare(
     new = subset.take(adata, cells, panel.columns)
     target_sum = _normalise(new, panel.genes, matrix, cells, options)
     _write_labels(new, found.codes[cells], named, options)
-    weak, constant = _write_genes(new, panel.genes, options)
+    weak = _write_genes(new, panel.genes, options)
     targets = dict(zip(named.labels, named.shown, strict=True))
     table["hardly_expressed"] = [
         bool(kept) and not weak.isdisjoint(targets[label])
@@ -90,6 +105,7 @@ def prepare(
     ]
     tables: dict[str, Any] = {
         "steps": book.table(),
+        "genes": panel.book.table(),
         "perturbations": table,
         "n_control_cells": int((new.obs[LABELS] == CONTROL).sum()),
         "params": options.params() | {"values": matrix.kind},
@@ -99,11 +115,21 @@ def prepare(
     if names.used:
         tables["aliases"] = names.table()
         logger.info("Aliases: %s.", ", ".join(f"{a} -> {b}" for a, b in names.used.items()))
-    messages = _messages(table, targets, weak, constant, names.measured, options)
+    messages = _messages(table, targets, weak, names.measured, options)
+    if panel.constant and options.panel is not None:  # genes that were asked for
+        messages.append(
+            f"Genes constant among the {len(controls)} control cells, left out: "
+            f"{_adata.list_names(panel.constant, limit=30)}."
+        )
+    scale = matrix.scale
+    if scale is None or matrix.kind != "none":
+        scale = read_scale(new, np.arange(new.n_vars), np.arange(new.n_obs), None)
+    if scale.doubt and options.check_scale:
+        messages.append(scale.doubt)
     if target_sum is not None and matrix.kind == "counts" and matrix.depth is not None:
         blown_up = expression.blown_up_message(matrix.depth[cells], target_sum)
         messages += [blown_up] if blown_up else []
-    return Prepared(new, tables, messages)
+    return Prepared(new, tables, scale.stored(checked=options.check_scale), messages)
 
 
 def finish(
@@ -122,21 +148,26 @@ def finish(
 def _read_matrix(adata: ad.AnnData, book: Bookkeeping, options: ScreenOptions) -> Matrix:
     kind = options.normalise
     cells = np.flatnonzero(book.kept)
-    if kind == "auto":
-        kind = "counts" if expression.is_counts(adata, cells, options.layer) else options.kinds
+    scale = None
+    if kind != "counts":
+        scale = read_scale(adata, np.arange(adata.n_vars), cells, options.layer)
+    if kind == "auto" and scale is not None:
+        kind = "counts" if scale.whole else options.kinds
         what = {"none": "log-normalised expression", "log_tpm": "ln(1 + TPM)"}.get(kind, kind)
         logger.info("The matrix is taken to hold %s.", what)
+    if kind != "counts" and scale is not None and scale.fault and options.check_scale:
+        raise ValueError(overruled_by(scale))
     if options.depth_key is not None:
-        return Matrix(kind, expression.read_depth(adata, options.depth_key))
+        return Matrix(kind, expression.read_depth(adata, options.depth_key), scale)
     if kind == "counts":
-        return Matrix(kind, expression.total_counts(adata, cells, options.layer))
+        return Matrix(kind, expression.total_counts(adata, cells, options.layer), scale)
     if options.min_depth > 0 or (kind == "log_tpm" and options.target_sum == "median"):
         message = (
             "The depth of the cells is needed (min_depth, or target_sum='median'), but the matrix "
             "holds no counts: name the column of every cell's total counts with depth_key."
         )
         raise ValueError(message)
-    return Matrix(kind, None)
+    return Matrix(kind, None, scale)
 
 
 def _drop_shallow(book: Bookkeeping, depth: NDArray[np.float64], least: float) -> None:
@@ -153,38 +184,6 @@ def _require_controls(found: CellTargets, book: Bookkeeping) -> None:
             f"other controls, or loosen these steps."
         )
         raise ValueError(message)
-
-
-def _choose_panel(
-    adata: ad.AnnData, controls: NDArray[np.int64], names: GeneNames, options: ScreenOptions
-) -> Panel:
-    genes, columns = _adata.resolve_panel(
-        adata, read_panel(options.panel, names), gene_symbols=options.gene_symbols
-    )
-    if options.panel is not None:
-        return Panel(genes, columns, {})
-    share = _adata.seen_share(adata, columns, controls, options.layer)
-    keep = share >= max(options.min_seen, 1e-12)
-    if not keep.any():
-        message = (
-            f"No gene is seen in {options.min_seen:.0%} of the {len(controls)} control cells: "
-            f"lower min_seen, or name the genes with panel."
-        )
-        raise ValueError(message)
-    logger.info(
-        "Genes: %d of %d are seen in at least %g %% of %d control cells.",
-        keep.sum(), len(genes), 100 * options.min_seen, len(controls),
-    )  # fmt: skip
-    seen = dict(zip(genes, share.tolist(), strict=True))
-    return Panel([g for g, k in zip(genes, keep, strict=True) if k], columns[keep], seen)
-
-
-def _reason(target: str, names: GeneNames, seen: dict[str, float]) -> str:
-    if target not in names.measured:
-        return "not measured"
-    if target in seen:
-        return f"outside the panel: seen in {seen[target]:.1%} of control cells"
-    return "outside the panel"
 
 
 def _drop_by_targets(
@@ -263,10 +262,8 @@ def _write_labels(
     new.obs["other_targets"] = pd.Categorical(others[codes])
 
 
-def _write_genes(
-    new: ad.AnnData, genes: list[str], options: ScreenOptions
-) -> tuple[set[str], list[str]]:
-    """Describe the genes in var; return those hardly expressed in controls, and the constant."""
+def _write_genes(new: ad.AnnData, genes: list[str], options: ScreenOptions) -> set[str]:
+    """Describe the genes in var; return those hardly expressed in controls."""
     controls = new.X[(new.obs[LABELS] == CONTROL).to_numpy()]
     n = controls.shape[0]
     mean = np.asarray(controls.mean(axis=0, dtype=np.float64)).ravel()
@@ -280,18 +277,13 @@ def _write_genes(
         for column, group in {"module": MODULE_OF, "program": PROGRAM_OF}.items():
             new.var[column] = pd.Categorical([group.get(gene) for gene in genes])
     names = np.array(genes, dtype=object)
-    lowest, highest = (
-        f.toarray().ravel() if sp.issparse(f) else np.asarray(f)
-        for f in (controls.min(axis=0), controls.max(axis=0))
-    )
-    return set(names[np.abs(mean) <= _ABOUT_NOTHING * sd]), list(names[lowest == highest])
+    return set(names[np.abs(mean) <= _ABOUT_NOTHING * sd])
 
 
 def _messages(
     table: pd.DataFrame,
     targets: dict[str, list[str]],
     weak: set[str],
-    constant: list[str],
     measured: frozenset[str],
     options: ScreenOptions,
 ) -> list[str]:
@@ -302,11 +294,6 @@ def _messages(
     hardly = [gene for gene in aimed_at if gene in weak]
     if hardly:
         out.append(hardly_expressed_message(hardly))
-    if constant:
-        out.append(
-            f"Genes constant among the control cells: {_adata.list_names(constant, limit=30)}. "
-            f"tl.learn_dag refuses them: leave them out of its genes."
-        )
     gone = table[~table["kept"]]
     named = [f"{row.perturbation} ({row.reason})" for row in gone.itertuples()]
     absent = gone.loc[gone["reason"] == "not measured", "perturbation"].to_list()

@@ -10,6 +10,7 @@ import numpy as np
 from nextpert._adata import (
     check_arguments,
     check_key,
+    check_scale,
     check_writable,
     group_moments,
     in_order,
@@ -25,7 +26,7 @@ from nextpert._adata import (
     strings,
     write_results,
 )
-from nextpert._adata.environments import warn_values
+from nextpert._adata.labels import say_left_out
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng, require_count
 
@@ -85,8 +86,8 @@ def cpca(
     control
         Its label for control cells, the background; ``None`` as above, or ``"control"``.
     groups
-        Labels of the foreground; by default all but ``control`` (so name them where some, such
-        as ``"unassigned"``, are no perturbation). Cells without a label belong to neither.
+        Labels of the foreground; by default all perturbations. Cells without a label belong to
+        neither, nor do those whose label names no perturbation, such as ``"unassigned"``.
     n_components
         Number of components.
     alpha
@@ -151,10 +152,14 @@ def cpca(
             "long: pass fewer with `genes`, such as the highly variable ones."
         )
         warnings.warn(message, UserWarning, stacklevel=2)
-    labels = read_perturbations(adata, roles)
+    groups = [groups] if isinstance(groups, str) else None if groups is None else in_order(groups)
+    labels = read_perturbations(adata, roles, named=groups)
     require_control(labels, control)
+    if groups is None:
+        say_left_out(labels.left_out, perturbation_key)
     foreground = _foreground(labels, control, groups)
     codes = labels.groups([control, *foreground])
+    check_scale(adata, columns, np.flatnonzero(codes >= 0), roles, only_warn=True)
     batches = read_batches(adata, columns, roles)
     moments = group_moments(adata, columns, codes, len(foreground) + 1, roles, batches=batches)
     scale = _scale(moments[0], names, standardize=standardize)
@@ -171,7 +176,6 @@ def cpca(
             if batches is not None:
                 scores[cells] -= batches.of_cells(cells) @ mapping
     scores -= moments[0].mean @ mapping
-    warn_values(moments[0], layer)
     params: dict[str, Any] = {
         **roles.stored(),
         "alpha": alpha if isinstance(alpha, str) else float(alpha),
@@ -216,8 +220,7 @@ def _foreground(labels: LabelTable, control: str, groups: Sequence[str] | None) 
     if groups is None:
         found = [name for name in labels.names if name != control]
     else:
-        named = [groups] if isinstance(groups, str) else [str(name) for name in in_order(groups)]
-        found = list(dict.fromkeys(labels.spelled(named)))
+        found = list(dict.fromkeys(labels.spelled(map(str, groups))))
         labels.require(found, "Groups")
     if control in found:
         message = f"groups names the controls, {control!r}: leave them out."

@@ -14,8 +14,8 @@ from nextpert._adata import (
     group_moments,
     list_names,
     panel_index,
+    read_every_label,
     read_labels,
-    read_perturbations,
 )
 from nextpert._adata.target import (
     Target,
@@ -153,7 +153,7 @@ def _labels(adata: ad.AnnData, fit: FittedPosterior, key: str, *, is_label: bool
     if not is_label:
         return read_labels(adata, key, argument=argument)
     roles = replace(fitted_roles(adata, fit.params), perturbation_key=key)
-    return read_perturbations(adata, roles, argument=argument)
+    return read_every_label(adata, roles, argument=argument)
 
 
 def _moments(adata: ad.AnnData, fit: FittedPosterior, labels: LabelTable, value: str) -> Moments:

@@ -144,7 +144,7 @@ def read_halves(
     """
     every = [roles.control, *names]
     column = undeclared if roles.guide_key is None else roles.guide_key
-    found = read_environments(adata, replace(roles, guide_key=column)).only(every)
+    found = read_environments(adata, replace(roles, guide_key=column), named=names).only(every)
     table = found.table
     place = {name: k for k, name in enumerate(every)}
     group = np.array([place[name] for name in found.perturbation], np.int64)

@@ -180,7 +180,8 @@ def fit_dag_blr(
     ValueError
         If the graph or the column of labels is absent, a graph has a cycle or belongs to
         another gene panel, there are no control cells, a gene is constant among them, a label
-        is unknown, or a value is NaN or infinite. Nothing is written then.
+        is unknown, the values cannot be log-normalised, unless the screen was set up with
+        ``check_scale=False``, or a value is NaN or infinite. Nothing is written then.
 
     Examples
     --------
@@ -207,7 +208,8 @@ def fit_dag_blr(
     genes, columns, dag = _adata.read_graph(adata, dag_key, gene_symbols)
     graphs = _adata.read_graphs(adata, dag_key, genes, dag)
     symbols = gene_symbols or _adata.symbols_of(adata.uns.get(dag_key))
-    labels = _adata.read_perturbations(adata, roles)
+    perturbations = None if perturbations is None else _adata.in_order(perturbations)
+    labels = _adata.read_perturbations(adata, roles, named=perturbations)
     _adata.require_control(labels, roles.control)
     plan = environments.plan_environments(
         labels,
@@ -219,6 +221,8 @@ def fit_dag_blr(
         control=roles.control,
         every=not exact,
     )
+    read = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
+    _adata.check_scale(adata, columns, read, roles)
     cells = read_fit_cells(adata, columns, labels, plan.names, roles, exact=exact)
     environments.require_varying(cells.control, genes)
     exact = exact or not plan.names
@@ -272,7 +276,7 @@ def fit_dag_blr(
         "environments": environments.environment_table(used, genes, cells.n_cells.tolist()),
         "targets": _adata.stored_lists(used.targets),
         "shifts": _adata.as_stored_csr(used.shifts),
-        "left_out": environments.left_out_table(plan, labels),
+        "left_out": environments.left_out_of(plan, labels),
         "log_evidence": found.log_evidence,
         "params": params,
     }
@@ -290,7 +294,7 @@ def fit_dag_blr(
             stored["prior_effects"] = _adata.stored_effects(other)
     if ensemble:
         stored["ensemble"] = _adata.stored_ensemble(ensemble)
-    environments.warn_values(cells.control, roles.layer, adata.uns.get(dag_key))
+    environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)
     environments.say_unmeasured(plan)
     warn_undeclared(undeclared)

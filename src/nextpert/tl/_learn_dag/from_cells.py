@@ -11,7 +11,7 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata import SEPARATOR
-from nextpert._adata.environments import require_varying, warn_values
+from nextpert._adata.environments import require_varying
 from nextpert._adata.screen import describe, screen_moments
 from nextpert.core.search._settled import INTERVENTIONS, OPEN, settled_by
 from nextpert.core.search._statistics import are_few
@@ -83,8 +83,6 @@ def learn_from_cells(
     is_control = environments.perturbation == environments.roles.control
     what = "control cells" if is_control.all() else "cells"
     _require_enough(joint.moments.subset(np.arange(len(genes))), genes, options.method, what)
-    whole = screen.subset(np.arange(len(genes))).total()
-    warn_values(whole, environments.roles.layer, stacklevel=4)
     kept = Checkpoint(None, "", {})
     if workers.checkpoint is not None:
         given = (genes, environments, screen, n_graphs, options, rng)

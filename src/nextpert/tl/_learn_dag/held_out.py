@@ -87,7 +87,9 @@ def held_out_dags(
         str(params["method"]), 0.0, float(params["penalty"]), int(params["n_runs"]), prior,
         log_odds=log_odds,
     )  # fmt: skip
-    environments = read_environments(adata, replace(own, separator=roles.separator))
+    held = [name for fold in folds for name in fold]
+    own = replace(own, separator=roles.separator)
+    environments = read_environments(adata, own, named=held)
     parts = without_folds(adata, columns, environments, folds)
     tasks = (
         delayed(_search)(Joint.of(screen, len(genes), _exogenous(rest, genes)), genes, options, s)

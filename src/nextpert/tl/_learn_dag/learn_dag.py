@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nextpert import _adata
+from nextpert._adata.labels import left_out_table, say_left_out
 from nextpert._adata.roles import read_roles
 from nextpert._adata.screen import read_environments
 from nextpert.core._checks import as_rng, require_count
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import anndata as ad
-    import numpy as np
     import pandas as pd
 
     from nextpert._adata.screen import Environments
@@ -182,25 +184,28 @@ def learn_dag(
           the panel. With ``prior_network`` a dictionary of that name: ``log_odds_along`` and
           ``log_odds_against`` its arcs, the ``log_evidence`` for them over 0, ``share_elsewhere``
           (of the other pairs that are joined), ``n_arcs`` used, of which ``n_along`` are in the
-          graph and ``n_against`` turned round. Where something was known before, ``prior``: orders,
-          arcs and log-odds of arcs, as rows of the panel. Of GSP ``run_n_edges`` (number of arcs at
-          the end of every run, the one from BOSS's order last), of BOSS ``score`` and
-          ``run_scores``.
+          graph and ``n_against`` turned round. With ``environments="all"`` ``left_out``, a table of
+          the labels that name no perturbation: ``perturbation``, ``n_cells``, ``reason``. Where
+          something was known before, ``prior``: orders, arcs and log-odds of arcs, as rows of the
+          panel. Of GSP ``run_n_edges`` (number of arcs at the end of every run, the one from BOSS's
+          order last), of BOSS ``score`` and ``run_scores``.
 
     Warns
     -----
     UserWarning
         With fewer cells than genes (and two), for which correlations are shrunk; and with
         ``method="causaldag"``, if its graph is not the sparsest: the order found by BOSS has a
-        minimal I-map of fewer arcs at the same ``alpha``.
+        minimal I-map of fewer arcs at the same ``alpha``. Of values that may not be
+        log-normalised (:func:`nextpert.pp.setup_screen`).
 
     Raises
     ------
     ValueError
         If a gene is absent, given twice or constant among the cells, a value is NaN or infinite,
-        there are no control cells or fewer than four cells, a column is absent, an option is
-        unknown or out of range, or ``checkpoint`` is a file of another call. Nothing is written
-        then.
+        the values cannot be log-normalised, unless the screen was set up with
+        ``check_scale=False``, there are no control cells or fewer than four cells, a column is
+        absent, an option is unknown or out of range, or ``checkpoint`` is a file of another call.
+        Nothing is written then.
     nextpert.core.CycleError
         If the given graph, or the prior knowledge, runs in a circle; its genes are named.
 
@@ -244,6 +249,9 @@ def learn_dag(
         known = read_prior(names, prior, first)
         options = SearchOptions(method, alpha, penalty, runs, known, network)
         read = found if environments == "all" else found.only([roles.control])
+        _adata.check_scale(adata, columns, np.flatnonzero(read.codes >= 0), roles)
+        if environments == "all":
+            say_left_out(found.left_out, roles.perturbation_key)
         learned = learn_from_cells(
             adata, columns, names, read, n_graphs, options, as_rng(rng),
             Workers(n_jobs, show_progress, checkpoint),
@@ -261,6 +269,8 @@ def learn_dag(
         "order": _adata.strings(names[i] for i in learned.order),
         "params": params,
     }
+    if method != "given" and environments == "all":
+        stored["left_out"] = left_out_table(found.left_out)
     if learned.frequency is not None:
         stored["frequency_key"] = f"{key_added}_frequency"
         share = _adata.to_all_genes(learned.frequency, columns, adata.n_vars)

@@ -73,7 +73,8 @@ def read_measured(
     roles = _adata.fitted_roles(adata, fit.params)
     groups = [roles.control, *names]
     # Conditions would split guides into more than there are.
-    environments = read_environments(adata, replace(roles, covariates=())).only(groups)
+    environments = read_environments(adata, replace(roles, covariates=()), named=names)
+    environments = environments.only(groups)
     screen = screen_moments(adata, fit.columns, environments)
     place = {name: j for j, name in enumerate(groups)}
     group = np.array([place[name] for name in environments.perturbation])
@@ -101,7 +102,7 @@ def usual_guides(adata: ad.AnnData, fit: FittedPosterior) -> int:
     names = [str(name) for name in fit.environments["perturbation"]]
     if roles.guide_key is None or not names:
         return 1
-    group = _adata.read_perturbations(adata, roles).groups(names)
+    group = _adata.read_every_label(adata, roles).groups(names)
     guide = _adata.read_labels(adata, roles.guide_key, argument="guide_key").codes
     told = (group >= 0) & (guide >= 0)
     pairs = np.unique(np.column_stack([group[told], guide[told]]), axis=0)

@@ -296,7 +296,7 @@ def _results(
         "targets": targets,
         "candidates": tables.candidates_table(goals, names),
         "environments": environments.environment_table(setup.used, setup.genes, n_cells),
-        "left_out": environments.left_out_table(setup.plan, setup.labels),
+        "left_out": environments.left_out_of(setup.plan, setup.labels),
         "summary": words.in_words(overall, targets, options.n_rounds),
         "runs": {
             "distance": distance,

@@ -71,23 +71,27 @@ def read_setup(
         If a label is unknown, there are fewer than two candidates, or no target.
     """
     genes, columns, dag = _adata.read_graph(adata, dag_key)
-    labels = _adata.read_perturbations(adata, roles)
-    _adata.require_control(labels, roles.control)
-    wanted = read_wanted(targets, labels, roles.control)
-    named = [label for each in wanted for label in labels_of(each, labels, roles)]
+    every = _adata.read_every_label(adata, roles)
+    _adata.require_control(every, roles.control)
+    wanted = read_wanted(targets, every, roles.control)
+    named = [label for each in wanted for label in labels_of(each, every, roles)]
+    chosen = [] if candidates is None else _chosen(candidates, every)
+    labels = _adata.read_perturbations(adata, roles, named=[*chosen, *named])
     plan = environments.plan_environments(
         labels,
         genes,
         measured=_adata.measured_genes(adata, _adata.symbols_of(adata.uns.get(dag_key))),
-        perturbations=None if candidates is None else [*_chosen(candidates, labels), *named],
+        perturbations=None if candidates is None else [*chosen, *named],
         shift=shift,
         separator=roles.separator,
         control=roles.control,
         every=True,
     )
+    read = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
+    _adata.check_scale(adata, columns, read, roles, only_warn=True, stacklevel=4)
     cells = _read_cells(adata, columns, labels, [roles.control, *plan.names], roles)
     plan = _with_cells(plan, cells)
-    chosen = plan.names if candidates is None else _chosen(candidates, labels)
+    chosen = plan.names if candidates is None else chosen
     order = sorted(range(len(plan.names)), key=lambda j: plan.names[j] not in chosen)
     plan = _rows(plan, order)
     n_candidates = sum(name in chosen for name in plan.names)
@@ -101,7 +105,7 @@ def read_setup(
     controls = Moments.from_array(cells[roles.control])
     environments.require_varying(controls, genes)
     used = environments.shift_environments(plan, shift, genes, controls)
-    environments.warn_values(controls, roles.layer, adata.uns.get(dag_key), stacklevel=4)
+    environments.warn_other_layer(roles.layer, adata.uns.get(dag_key), stacklevel=4)
     environments.warn_left_out(plan)
     if simulation is not None:
         own = {name: cells[name] for name in (roles.control, *plan.names)}

@@ -1,0 +1,106 @@
+"""Genes that do not vary among the control cells are dropped as a screen is prepared."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+
+GENES = ["MYC", "JUN", "FOS", "OFF", "SAME"]
+N = 240
+
+
+def screen(form=np.asarray, *, logs=True):
+    """Return a screen whose last two genes are 0 and 1.5 in all control cells."""
+    rng = np.random.default_rng(0)
+    label = np.resize(["control", "control", "MYC", "OFF"], N)
+    x = rng.poisson(4, (N, 5)).astype(np.float32)
+    x[label == "control", 3] = 0
+    if logs:
+        x = np.log1p(x / rng.gamma(9, 1, (N, 1)))
+        x[label == "control", 4] = 1.5
+    obs = pd.DataFrame({"perturbation": label, "condition": "Control"})
+    obs["guides"] = [f"{name}_1" if name != "control" else "NO_SITE_1" for name in label]
+    obs.index = obs.index.astype(str)
+    return ad.AnnData(form(x), obs, pd.DataFrame(index=GENES))
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csc_matrix])
+@pytest.mark.parametrize("logs", [True, False])
+@pytest.mark.parametrize("panel", [None, GENES, GENES[::-1]])
+def test_they_are_dropped_with_a_count(form, logs, panel, caplog):
+    caplog.set_level(logging.INFO, logger="nextpert")
+    adata = screen(form, logs=logs)
+    kept = [gene for gene in panel or GENES if gene not in (["OFF", "SAME"] if logs else ["OFF"])]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        npt.pp.perturbation_screen(adata, panel=panel, outside="keep")
+    assert adata.var_names.tolist() == kept
+    table = adata.uns["preprocessing"]["genes"].set_index("step")
+    n_gone = table.loc["varying", "n_genes_dropped"]
+    assert n_gone == (2 if logs and panel else int(logs or bool(panel)))
+    assert table.loc["varying", "n_genes_kept"] == len(kept)
+    assert f"varying: {len(kept)} genes kept, {n_gone} dropped" in caplog.text
+    told = [str(w.message) for w in caught if "constant" in str(w.message)]
+    assert len(told) == (panel is not None)
+    if panel is not None:
+        assert "left out: " in told[0]
+        assert "OFF" in told[0]
+    assert (adata.var["control_sd"] > 0).all()
+    npt.tl.learn_dag(adata, method="boss", environments="all")
+    npt.tl.fit_dag_blr(adata)
+    assert adata.uns["dag_blr"]["environments"]["perturbation"].tolist() == ["MYC", "OFF"]
+
+
+def test_their_perturbations_are_outside_the_panel():
+    adata = screen()
+    with pytest.warns(UserWarning, match="Genes constant"):
+        npt.pp.perturbation_screen(adata, panel=GENES, outside="drop")
+    assert set(adata.obs["perturbation"]) == {"control", "MYC"}
+    reasons = adata.uns["preprocessing"]["perturbations"].set_index("perturbation")["reason"]
+    assert reasons["OFF"] == "outside the panel: constant among control cells"
+
+
+def test_the_study_is_prepared_in_the_same_way():
+    adata = screen(logs=False)
+    with pytest.warns(
+        UserWarning, match=r"Genes constant among the 120 control cells, left out: O"
+    ):
+        npt.pp.perturb_cite_seq(adata, panel=["MYC", "OFF", "JUN"], target_sum="median")
+    assert adata.var_names.tolist() == ["MYC", "JUN"]
+    assert adata.uns["preprocessing"]["genes"]["n_genes_kept"].tolist() == [5, 3, 2]
+    assert adata.uns["screen"]["perturbation_key"] == "perturbation"
+
+
+def test_genes_that_vary_outside_the_controls_alone_go_too():
+    adata = screen()
+    backed = adata[::-1]
+    new = npt.pp.perturbation_screen(backed, copy=True)
+    assert new.var_names.tolist() == GENES[:3]
+    assert backed.is_view
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("panel", [["OFF", "SAME"], ["SAME"]])
+def test_a_panel_of_them_alone_is_an_error(panel, assert_same_adata):
+    adata = screen()
+    before = adata.copy()
+    with pytest.raises(
+        ValueError, match="All genes of the panel are constant among the 120 control"
+    ):
+        npt.pp.perturbation_screen(adata, panel=panel)
+    assert_same_adata(adata, before)
+
+
+def test_a_gene_that_is_all_of_the_depth_is_constant():
+    """Scaled by its own counts, the only gene is the same in all cells."""
+    adata = screen(sp.csr_matrix, logs=False)[:, :1].copy()
+    with pytest.raises(ValueError, match="constant"):
+        npt.pp.perturbation_screen(adata)

@@ -1,0 +1,317 @@
+"""On which scale values are: told where a screen is set up, or at the fit, and refused."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+import scipy.sparse as sp
+
+import nextpert as npt
+from nextpert._adata import read
+
+GENES = ["A", "B", "C", "D", "E", "F"]
+
+
+def cells(x, **layers):
+    """Return a screen of these values."""
+    obs = pd.DataFrame({"perturbation": np.repeat(["control", "A", "B"], [240, 80, 80])})
+    obs["guide"] = obs["perturbation"] + np.resize(["_1", "_2"], len(obs))
+    adata = ad.AnnData(x, obs.set_index(obs.index.astype(str)), pd.DataFrame(index=GENES))
+    adata.layers.update(layers)
+    return adata
+
+
+def counts():
+    rng = np.random.default_rng(0)
+    depth = rng.lognormal(0, 0.3, (400, 1))
+    return rng.poisson(depth * np.array([1, 2, 4, 3, 6, 1.5]))
+
+
+def scaled(total=10_000):
+    n = counts()
+    return n / np.maximum(n.sum(axis=1, keepdims=True), 1) * total
+
+
+def tpm():
+    """Counts over the lengths of genes, scaled to a million: no multiples of one number."""
+    x = counts() / np.array([0.7, 1.3, 2.2, 0.9, 3.1, 1.7])
+    return x / np.maximum(x.sum(axis=1, keepdims=True), 1e-9) * 1e6
+
+
+def positive():
+    return np.random.default_rng(1).gamma(2, 1.5, (400, 6))
+
+
+REFUSED = {
+    "counts": (counts, r"counts \(whole numbers, up to"),
+    "counts plus 0.003": (lambda: counts() + 0.003, r"counts plus 0\.003"),
+    "sparse counts plus 0.003": (lambda: counts() + 0.003 * (counts() > 0), r"counts plus 0\.003"),
+    "scaled": (scaled, "scaled counts without a logarithm"),
+    "scaled to the median": (lambda: scaled(18), "scaled counts without a logarithm"),
+    "a multiple of counts": (lambda: 0.37 * counts(), "scaled counts without a logarithm"),
+    "TPM": (tpm, "scaled counts without a logarithm"),
+    "log1p twice": (lambda: np.log1p(np.log1p(scaled())), "logarithms of logarithms"),
+    "log1p twice of counts": (lambda: np.log1p(np.log1p(counts())), "logarithms of logarithms"),
+    "log1p twice of TPM": (lambda: np.log1p(np.log1p(tpm())), "logarithms of logarithms"),
+    "log2 twice": (lambda: np.log2(1 + np.log2(1 + scaled())), "logarithms of logarithms"),
+    "intensities": (lambda: np.exp(3 + positive()), "no logarithm of a count or intensity"),
+}
+
+
+def pearson():
+    adata = cells(counts().astype(np.float32))
+    sc.experimental.pp.normalize_pearson_residuals(adata)
+    return adata.X
+
+
+def of_genes(n):
+    """Centred log-ratios as Seurat takes them of proteins, over cells."""
+    return np.log1p(n / np.exp(np.log1p(n).mean(axis=0)))
+
+
+TAKEN = {
+    "log1p": lambda: np.log1p(scaled()),
+    "log1p to the median": lambda: np.log1p(scaled(18)),
+    "log1p of counts": lambda: np.log1p(counts()),
+    "log1p of shallow counts": lambda: np.log1p(np.minimum(counts(), 2)),
+    "log1p CPM": lambda: np.log1p(scaled(1e6)),
+    "log1p TPM": lambda: np.log1p(tpm()),
+    "log2 CPM": lambda: np.log2(1 + scaled(1e6)),
+    "log10 CPM": lambda: np.log10(1 + scaled(1e6)),
+    "size factors": lambda: np.log2(
+        1 + counts() / np.random.default_rng(2).gamma(9, 0.1, (400, 1))
+    ),
+    "rounded": lambda: np.round(np.log1p(scaled()), 2),
+    "positive": positive,
+    "rounded positive": lambda: np.round(positive() / 10, 2),
+    "log2 intensities": lambda: 10 + positive() / 2,
+    "CLR of cells": lambda: np.log1p(counts() / np.exp(np.log1p(counts()).mean(1))[:, None]),
+    "CLR of genes": lambda: of_genes(counts()),
+    "centred CLR": lambda: np.log1p(counts()) - np.log1p(counts()).mean(1)[:, None],
+    "Pearson residuals": pearson,
+    "standardised": lambda: sc.pp.scale(np.log1p(scaled())),
+    "divided by the standard deviation": lambda: 40 + positive() / positive().std(0),
+    "seen or not": lambda: (counts() > 2).astype(float),
+    "axes": lambda: np.random.default_rng(3).normal(0, 100, (400, 6)),
+}
+
+
+def set_up(adata, **options):
+    npt.pp.setup_screen(adata, **options)
+
+
+def screen(adata):
+    npt.pp.perturbation_screen(adata, normalise="none", min_seen=0)
+
+
+def learn(adata, **options):
+    npt.tl.learn_dag(adata, method="boss", environments="all", n_runs=1, **options)
+
+
+def fit(adata, **options):
+    npt.tl.learn_dag(adata, method="given", dag=[("A", "B")], genes=GENES)
+    npt.tl.fit_dag_blr(adata, **options)
+
+
+CALLS = {"setup_screen": set_up, "perturbation_screen": screen, "learn": learn, "fit": fit}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_log_normalised_is_refused(case, call, assert_same_adata):
+    make, message = REFUSED[case]
+    adata = cells(make())
+    if call == "fit":
+        npt.tl.learn_dag(adata, method="given", dag=[("A", "B")], genes=GENES)
+    before = adata.copy()
+    with pytest.raises(ValueError, match=rf"adata\.X holds .*{message}.*check_scale=False"):
+        (npt.tl.fit_dag_blr if call == "fit" else CALLS[call])(adata)
+    assert_same_adata(adata, before)
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_what_may_be_log_normalised_is_taken_in_silence(case):
+    x = TAKEN[case]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for kind in (np.asarray, sp.csr_matrix, lambda x: x.astype(np.float32)):
+            adata = cells(kind(x))
+            set_up(adata)
+            assert adata.uns["screen"]["values"]["checked"]
+
+
+@pytest.mark.parametrize("call", ["perturbation_screen", "learn", "fit"])
+def test_fits_take_it_as_well(call):
+    CALLS[call](cells(np.log1p(scaled())))
+
+
+@pytest.mark.parametrize(
+    "form", ["csr", "csc", "backed csr", "backed csc", "backed", "dask", "view"]
+)
+def test_matrices_of_all_kinds(form, tmp_path):
+    kinds = {"csr": sp.csr_matrix, "csc": sp.csc_matrix}
+    for x, fault in ((scaled(), True), (np.log1p(scaled()), False)):
+        adata = cells(kinds.get(form.removeprefix("backed "), np.asarray)(x))
+        if form.startswith("backed"):
+            adata.write_h5ad(tmp_path / f"{fault}.h5ad")
+            adata = ad.read_h5ad(tmp_path / f"{fault}.h5ad", backed="r")
+        if form == "dask":
+            adata.X = pytest.importorskip("dask.array").from_array(x, (90, 6))
+        if form == "view":
+            adata = cells(np.vstack([x, x])[::-1][:400])[::2]
+        if fault:
+            with pytest.raises(ValueError, match="scaled counts"):
+                learn(adata)
+        else:
+            learn(adata)
+
+
+def test_large_values_that_may_be_logarithms_are_warned_of():
+    with pytest.warns(UserWarning, match="up to 3.*check that they are logarithms") as caught:
+        set_up(cells(20 + positive()))
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match=r"on which a logarithm has no effect"):
+        set_up(cells(np.log1p(scaled(0.05))))
+
+
+def test_what_is_found_is_stored_and_logged(caplog, tmp_path):
+    adata = cells(np.log1p(scaled()))
+    with caplog.at_level(logging.INFO, logger="nextpert"):
+        set_up(adata)
+    assert "adata.X: log-normalised, values from 0 to 8.92 in 400 cells." in caplog.text
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    found = ad.read_h5ad(tmp_path / "x.h5ad").uns["screen"]["values"]
+    assert (found["scale"], found["n_cells"], bool(found["checked"])) == (
+        "log-normalised",
+        400,
+        True,
+    )
+    assert (found["minimum"], found["maximum"]) == (adata.X.min(), adata.X.max())
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="nextpert"):
+        learn(adata)
+    assert "log-normalised" not in caplog.text  # it was looked at before
+    npt.pp.setup_screen(adata := npt.datasets.simulated_screen(n_genes=5, n_control=50))
+    assert adata.uns["screen"]["values"]["scale"] == "values below 0, used as they are"
+
+
+def test_counts_that_are_normalised_here_are_recorded():
+    adata = cells(counts())
+    npt.pp.perturbation_screen(adata)
+    found = adata.uns["screen"]["values"]
+    assert (found["scale"], found["checked"]) == ("log-normalised", True)
+    assert found["maximum"] == adata.X.max()
+
+
+def test_the_check_can_be_overruled_once_for_a_layer():
+    x = 0.37 * counts()
+    adata = cells(x, log=np.log1p(scaled()), twice=np.log1p(np.log1p(scaled())))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        set_up(adata, check_scale=False)
+        assert not adata.uns["screen"]["values"]["checked"]
+        set_up(adata, guide_key="guide")  # stays as it was said
+        assert not adata.uns["screen"]["values"]["checked"]
+        learn(adata)
+        npt.tl.fit_dag_blr(adata)
+        npt.tl.target_distances(adata, "A")
+    with pytest.raises(ValueError, match="logarithms of logarithms"):
+        npt.tl.learn_dag(adata, layer="twice")
+    with pytest.raises(ValueError, match="logarithms of logarithms"):
+        set_up(adata, layer="twice")
+    set_up(adata, layer="log")
+    assert adata.uns["screen"]["values"]["checked"]
+    with pytest.raises(ValueError, match="scaled counts"):
+        set_up(adata, layer=None)
+    other = cells(x)
+    npt.pp.perturbation_screen(other, check_scale=False)
+    learn(other)
+
+
+def test_a_campaign_keeps_what_was_overruled():
+    adata = cells(0.37 * counts())
+    learn = {"method": "boss", "n_runs": 1}
+    with pytest.raises(ValueError, match="scaled counts"):
+        npt.Campaign(adata, "A", learn=learn)
+    set_up(adata, check_scale=False)
+    campaign = npt.Campaign(adata, "A", learn=learn)
+    campaign.observe(adata[::2].copy(), batch="same")
+    assert not campaign.adata.uns["screen"]["values"]["checked"]
+
+
+def test_a_sample_is_small_and_spread_over_all_cells(monkeypatch):
+    n = 50_000
+    x = sp.csr_matrix((np.ones(n), (np.arange(n), np.zeros(n, int))), shape=(n, 3))
+    seen = []
+    original = read._take
+    monkeypatch.setattr(
+        read, "_take", lambda source, rows: (seen.append(rows), original(source, rows))[1]
+    )
+    adata = ad.AnnData(x, pd.DataFrame({"perturbation": ["control"] * n}, index=map(str, range(n))))
+    set_up(adata)
+    rows = np.concatenate(seen)
+    assert len(rows) == 1000
+    assert (rows.min(), rows.max()) == (0, n - 1)
+    assert len(np.unique(rows // 5000)) == 4
+
+
+def test_values_that_are_not_finite_are_no_business_of_the_sample():
+    x = np.log1p(scaled())
+    x[3, 1], x[5, 2] = np.nan, np.inf
+    set_up(cells(x))
+
+
+@pytest.mark.parametrize("layer", [None, "counts"])
+def test_columns_of_nothing_and_screens_without_genes(layer):
+    adata = cells(np.zeros((400, 6)), counts=counts())
+    set_up(adata)
+    set_up(adata[:, :0].copy())
+
+
+SCREENS = {
+    "schraivogel_tapseq/schraivogel_tapseq_umi5.h5ad": {"control": "non-targeting"},
+    "papalexi_thp1/papalexi_lowmoi.h5ad": {},
+    "hill2018_cropseq/hill2018_cropseq.h5ad": {"depth_key": "nUMI"},
+    "norman2019/norman_subset.h5ad": {"depth_key": "ncounts", "min_seen": 0.01},
+}
+
+
+@pytest.mark.screen
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", SCREENS)
+def test_real_screens(name, screen_path):
+    if not (screen_path / name).is_file():
+        pytest.skip(f"{name} is not in the folder of the real screens")
+    raw = ad.read_h5ad(screen_path / name)
+    control = {"control": SCREENS[name].get("control", "control")}
+    if "lognorm" in raw.layers:
+        npt.pp.setup_screen(raw, layer="lognorm")
+        assert raw.uns["screen"]["values"]["scale"] == "log-normalised"
+        del raw.uns["screen"]
+    with pytest.raises(ValueError, match="holds counts"):
+        npt.pp.setup_screen(raw, **control)
+    for total in (None, 1e4, 1e6):
+        adata = ad.AnnData(raw.X.astype(np.float32), raw.obs)
+        sc.pp.normalize_total(adata, target_sum=total)
+        with pytest.raises(ValueError, match="scaled counts"):
+            npt.pp.setup_screen(adata, **control)
+        sc.pp.log1p(adata)
+        npt.pp.setup_screen(adata, **control)
+        assert adata.uns["screen"]["values"]["scale"] == "log-normalised"
+        sc.pp.log1p(adata)
+        with pytest.raises(ValueError, match="logarithms of logarithms"):
+            npt.pp.setup_screen(adata)
+    adata = npt.pp.perturbation_screen(raw, **SCREENS[name], copy=True)
+    assert adata.uns["screen"]["values"]["scale"] == "log-normalised"
+    few = adata[:, :30].copy()  # a panel, as a fit reads it
+    del few.uns["screen"]
+    npt.pp.setup_screen(few)
+    few.X = np.log1p(few.X)
+    with pytest.raises(ValueError, match="logarithms of logarithms"):
+        npt.pp.setup_screen(few)
