@@ -21,7 +21,10 @@ RECIPES = ROOT / "docs" / "developer"
 FILE = re.compile(r"^```python\n# (src/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 QUOTE = re.compile(r"^```\{code-block\} python\n:caption: (\S+)\n(.*?)^```$", re.M | re.DOTALL)
 CHANGE = re.compile(r"^```\{code-block\} diff\n:caption: (\S+)\n(.*?)^```$", re.M | re.DOTALL)
-CALLS = re.compile(r"^```python\n(?!# src/)(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Calls, those too that run once the changes are made; test_pages.py runs the others.
+CALLS = re.compile(
+    r"^```(?:python|\{code-block\} python)\n(?!# src/|:caption)(.*?)^```$", re.M | re.DOTALL
+)
 # Modules of a folder take the place of the package's own, which keeps its compiled code.
 OVERLAY = """
 import importlib.util, sys
