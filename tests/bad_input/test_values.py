@@ -25,6 +25,12 @@ def with_x(adata, label, value):
     return adata
 
 
+def unscaled(adata):
+    """Say that values are to be taken as they are."""
+    npt.pp.setup_screen(adata, check_scale=False)
+    return adata
+
+
 def with_obs(adata, name, values):
     adata.obs[name] = values
     return adata
@@ -55,7 +61,13 @@ def same(adata):
 GRID = pd.DataFrame(np.eye(2) * J, ["MYC", "STK3"], ["MYC", "STK3"])
 NETWORK = pd.DataFrame({"source": ["MYC", "MYC"], "target": ["STK3", "CPQ"], "weight": [J, 1]})
 CASES = {
-    "huge value, learn": (lambda a: with_x(a, "control", HUGE), learn(), "GATA1", "too large"),
+    "huge value, learn": (
+        lambda a: with_x(unscaled(a), "control", HUGE),
+        learn(),
+        "GATA1",
+        "large",
+    ),
+    "huge value, scale": (lambda a: with_x(a, "control", HUGE), learn(), "1e+160", "logarithm"),
     "huge value, fit": (lambda a: with_x(a, "MYC", 1e100), fit(), "GATA1", "too large"),
     "huge value, sparse": (lambda a: with_x(a, "MYC", -HUGE), fit(), "GATA1", "too large"),
     "huge target": (same, plan({"STK3": HUGE}), "STK3", "too large"),
@@ -168,7 +180,7 @@ STEPS = {
     "learn": lambda a: npt.tl.learn_dag(a, method="boss", environments="all", n_runs=2, n_graphs=3),
     "fit": npt.tl.fit_dag_blr,
     "effects": npt.tl.perturbation_effects,
-    "design": lambda a: npt.tl.design_interventions(a, "MYC", n_samples=10),
+    "design": lambda a: npt.tl.design_interventions(a, {"MYC": 0.5}, n_samples=10),
     "design of genes": lambda a: npt.tl.design_interventions(a, {"MYC": 0.5}, candidates="genes"),
     "plan": lambda a: npt.tl.plan_screen(a, "MYC", n_samples=10, candidates="genes"),
     "cells": lambda a: npt.tl.plan_cells(a, "MYC", candidates="genes"),

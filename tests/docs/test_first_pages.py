@@ -210,26 +210,33 @@ def test_the_first_page(judged, tmp_path, monkeypatch):
     assert_quoted(0, adata.uns["diagnosis"]["verdict"])
 
     ranking, n = adata.uns["design"]["ranking"], adata.uns["design"]["params"]["n_samples"]
-    nothing = ranking.iloc[-1]["predicted_distance"]
-    for place in (0, 1, 2, 3, -1):
-        row = ranking.iloc[place]
-        told, errors = f"| {row['perturbation']} | {distance(row)}", of_distance(row, n)
-        if place == -1:
-            told = f"| *doing nothing* | {distance(row)} 1 | | |"
-            assert find_told(told, page, [*errors, 0]) > 0, told
-            continue
-        errors.append(1.5 * errors[0] / nothing)  # a ratio of two means
+    nothing, by_name = ranking.iloc[-1], ranking.set_index("perturbation")
+    names = re.findall(r"\| ([\w+]+) \| [\d.]+ \| [\d.]+ to [\d.]+ \| [\d.]+ \|", page)
+    assert names[:2] == ranking["perturbation"].head(2).tolist()
+    assert len(names) == 4
+    for name in names:
+        row = by_name.loc[name]
+        told, errors = f"| {name} | {distance(row)}", of_distance(row, n)
+        errors.append(1.5 * errors[0] / nothing["predicted_distance"])  # a ratio of two means
         shares = ("relative_distance", "probability_best", "probability_better")
         told += "".join(f" {short(row[share])} |" for share in shares)
         errors += [of_share(row[share], n) for share in shares[1:]]
         assert find_told(told, page, errors) > 0, told
+    # No other is told from the last of them.
+    chances, last = by_name["probability_best"], by_name.loc[names, "probability_best"].min()
+    assert chances.drop(names).max() <= last + SURE * of_share(last, n)
+    told = f"| *doing nothing* | {distance(nothing)} 1 | | |"
+    assert find_told(told, page, [*of_distance(nothing, n), 0]) > 0, told
     assert_quoted(1, adata.uns["plan_cells"]["verdict"])
 
     plan = adata.uns["plan"]
     plate, summary, n = plan["plate"], plan["summary"], plan["params"]["n_samples"]
-    for place in (0, 1, 2, 3, -1):
-        row = plate.iloc[place]
-        told = f"| {row['well']} | {row['perturbation']} | {row['n_cells']} "
+    wells = re.findall(r"\| ([A-H]\d) \| ([\w+]+) \| \d+ \|", page)
+    assert len(wells) == 5
+    assert wells[-1] == tuple(plate[["well", "perturbation"]].iloc[-1])
+    for well, name in wells:  # candidates about as near may change places
+        row = plate.set_index("perturbation").loc[name]
+        told = f"| {well} | {name} | {row['n_cells']} "
         told += f"| {short(row['state_distance'])} | {distance(row)}"
         errors = of_distance(row, n)
         assert find_told(told, page, [0, errors[0], *errors]) > 0, told
