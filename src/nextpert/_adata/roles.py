@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nextpert._adata.labels import left_out_table
 from nextpert._adata.members import SEPARATOR
 from nextpert._adata.panel import closest, in_order, list_names
 from nextpert._adata.stored import read_stored
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import anndata as ad
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -166,11 +166,11 @@ def renewed_roles(
 
 
 def screen_record(
-    roles: Roles, values: Mapping[str, Any], left_out: Mapping[str, int]
+    roles: Roles, values: Mapping[str, Any], left_out: pd.DataFrame | None = None
 ) -> dict[str, Any]:
-    """Return ``uns["screen"]``: the roles, what the layer holds, and the labels left out."""
+    """Return ``uns["screen"]``: the roles, what the layer holds, and labels that were left out."""
     out = {**roles.stored(), "values": dict(values)}
-    return out | {"left_out": left_out_table(left_out)} if left_out else out
+    return out if left_out is None or left_out.empty else out | {"left_out": left_out}
 
 
 def _renewed(given: T | Kept, held: T) -> T:

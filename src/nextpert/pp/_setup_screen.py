@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert import _adata
-from nextpert._adata.labels import say_left_out
+from nextpert._adata.labels import left_out_table, say_left_out
 from nextpert._adata.roles import KEPT, KEY, Kept, renewed_roles, screen_record
 from nextpert._adata.scale import overruled_by, read_scale, report_scale
 from nextpert._adata.screen import describe, read_environments
@@ -123,5 +123,6 @@ def setup_screen(
     logger.info("%s.", describe(environments))
     say_left_out(environments.left_out, roles.perturbation_key)
     report_scale(scale, roles.layer, checked=checked)
-    stored = screen_record(roles, scale.stored(checked=checked), environments.left_out)
+    left_out = left_out_table(environments.left_out)
+    stored = screen_record(roles, scale.stored(checked=checked), left_out)
     return _adata.write_results(adata, uns={KEY: stored}, copy=copy)

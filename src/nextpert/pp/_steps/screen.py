@@ -71,7 +71,7 @@ class Prepared:
         roles = Roles(LABELS, CONTROL, told.guide_key, told.batch_key, told.covariates)
         if told.columns[1:]:
             read_environments(self.adata, roles)  # raises
-        return with_format(screen_record(roles, self.values, {}))
+        return with_format(screen_record(roles, self.values))
 
 
 def prepare(
