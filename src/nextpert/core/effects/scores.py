@@ -11,6 +11,7 @@ from scipy.stats import chi2, false_discovery_control
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from nextpert.core.cells.pool_guides import PooledGuides
     from nextpert.core.effects.effects import Effects
 
     Array = NDArray[np.float64]
@@ -75,6 +76,41 @@ def squared_size(effects: ArrayLike, counted: ArrayLike, covariance: ArrayLike) 
     if known.any():
         q[known] = false_discovery_control(p[known])
     return SquaredSize(np.where(known, plug_in - trace, np.nan), p, q)
+
+
+def pooled_sizes(pooled: PooledGuides) -> tuple[SquaredSize, SquaredSize]:
+    """Return how far perturbations lie from the controls, and from the mean of the others.
+
+    Parameters
+    ----------
+    pooled
+        Groups with their guides pooled; the controls are group 0. The perturbations follow.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.cells.pool_guides import pool_guides
+    >>> from nextpert.core.effects.scores import pooled_sizes
+    >>> group = np.arange(400) % 4
+    >>> x = np.random.default_rng(0).normal(size=(400, 2)) + 2.0 * (group == 3)[:, None]
+    >>> pooled = pool_guides(ScreenMoments.from_array(x, group, 4), range(4), 4)
+    >>> [(found.q_value < 0.05).tolist() for found in pooled_sizes(pooled)]
+    [[False, False, True], [True, True, True]]
+    """
+    covariance = pooled.scatter / max(int(pooled.n_cells.sum()) - len(pooled.n), 1)
+    counted = pooled.counted
+    mean, n = pooled.mean[1:], counted[1:]
+    has = n > 0
+    counts = np.where(has, n, 1.0)
+    whole, weighted = n.sum(axis=0), (n * mean).sum(axis=0)
+    rest = np.maximum(whole - n, 1e-300)
+    others = (weighted - n * mean) / rest
+    from_controls, from_others = (
+        squared_size(mean - from_, np.where(has, 1 / (1 / counts + 1 / m), 0.0), covariance)
+        for from_, m in ((pooled.mean[0], counted[0]), (others, rest))
+    )
+    return from_controls, from_others
 
 
 def error_sums(estimates: ArrayLike, observed: ArrayLike, variance: ArrayLike) -> Array:
