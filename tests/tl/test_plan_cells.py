@@ -230,7 +230,9 @@ def test_stopping_is_that_of_the_core(fitted):
     draws = ranked_distance(
         fit.posteriors, fit.known(fit.shift_prior), wanted, n_samples=200, rng=3
     )  # fmt: skip
-    noise = np.mean([cells_of(fitted, name).var(axis=0) for name in ("B2M", "CD58", "CDK4")], axis=0)
+    noise = np.mean(
+        [cells_of(fitted, name).var(axis=0) for name in ("B2M", "CD58", "CDK4")], axis=0
+    )
     plate = draw_plate(
         fit.posteriors, fit.known(fit.shift_prior), wanted, [0, 1, 2], variance=noise / 300,
         n_samples=200, rng=3,
@@ -248,8 +250,9 @@ def test_stopping_is_that_of_the_core(fitted):
         "You can stop here. With probability above 99%, none of the 3 candidates is closer to "
         in fitted.uns["plan_cells"]["verdict"]
     )
-    assert "than CDK4 by more than 5% of the control's distance." in (
-        fitted.uns["plan_cells"]["verdict"]
+    assert (
+        "than CDK4 by more than 5% of the control's distance."
+        in (fitted.uns["plan_cells"]["verdict"])
     )
 
 
@@ -320,8 +323,9 @@ def test_noise_is_told_apart_as_in_the_diagnosis():
     npt.tl.plan_cells(adata, targets["label"])
     found = adata.uns["plan_cells"]
     assert (found["stopping"]["advice"], found["stopping"]["n_distinct"]) == ("no difference", 0)
-    assert "No perturbation can be distinguished from the others: a further plate of the same " in (
-        found["verdict"]
+    assert (
+        "No perturbation can be distinguished from the others: a further plate of the same "
+        in (found["verdict"])
     )
     assert "is not worthwhile" in found["verdict"]
     # Candidates without cells may be worth a plate of their own, but not one like these.

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from nextpert._adata import Roles
 
 
-
 class Standing(NamedTuple):
     """The best known perturbation after a fit; distances as shares of the control's.
 

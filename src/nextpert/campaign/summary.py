@@ -66,7 +66,9 @@ def in_words(state: State, target: str) -> str:
 def _best(last: pd.Series) -> str:
     if not np.isfinite(last["predicted_distance"]):
         return f"{last['best']} (the control's distance is not above 0: no share can be stated)"
-    return f"{last['best']}, predicted at {last['predicted_distance']:.2f} of the control's distance"
+    return (
+        f"{last['best']}, predicted at {last['predicted_distance']:.2f} of the control's distance"
+    )
 
 
 def _enough(last: pd.Series) -> str:

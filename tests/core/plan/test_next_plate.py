@@ -29,9 +29,7 @@ def nested(mean, variance, noise, elsewhere, known, rng, n_outer=200_000):
     return best_now - np.minimum(expected.min(axis=1), elsewhere).mean()
 
 
-@pytest.mark.parametrize(
-    ("noise", "elsewhere"), [(0.05, 4.0), (0.3, 4.0), (0.3, 1.8), (2.0, 2.6)]
-)
+@pytest.mark.parametrize(("noise", "elsewhere"), [(0.05, 4.0), (0.3, 4.0), (0.3, 1.8), (2.0, 2.6)])
 def test_against_nested_simulation(noise, elsewhere):
     """Conjugate normal states: the outer plates simulated, the inner expectation exact."""
     rng = np.random.default_rng(0)
@@ -64,7 +62,7 @@ def test_what_all_share_does_not_set_them_apart():
 
 
 def test_noise_promises_nothing():
-    """Eight equals that a plate tells nothing of: the smallest of draws is far below, the gain 0."""
+    """Of eight equals the smallest draw is far below the mean, but a plate tells nothing."""
     rng, gains = np.random.default_rng(0), []
     for _ in range(50):
         distances = rng.gamma(4, size=(400, 8))

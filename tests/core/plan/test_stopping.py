@@ -61,7 +61,9 @@ def test_the_gain_is_that_of_expected_distances_after_the_plate():
     assert told.gain == pytest.approx(expected, abs=0.01)
     assert told.relative_gain == pytest.approx(told.gain / 10)
     # Probably good enough, but a plate is expected to gain more than the tolerance: go on.
-    assert advised(found, [True, True], told=True, tolerance=0.005, confidence=0.5).advice == "go on"
+    assert (
+        advised(found, [True, True], told=True, tolerance=0.005, confidence=0.5).advice == "go on"
+    )
     assert advised(found, [True, True], tolerance=0.005, confidence=0.5).advice == "stop"
 
 

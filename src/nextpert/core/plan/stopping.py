@@ -78,8 +78,8 @@ def stopping(
     target than the best known by more than ``tolerance``, and the next plate is expected to gain
     less than that. The gain is a knowledge gradient (Frazier, Powell and Dayanik 2008,
     doi:10.1137/070693424): the expected distance of the best known now, less that of the best known
-    after the plate (:func:`~nextpert.core.plan.next_plate.knowledge_gradient`). Expected distances are compared, not the smallest
-    of noisy draws, so that noise alone promises no gain.
+    after the plate (:func:`~nextpert.core.plan.next_plate.knowledge_gradient`). Expected distances
+    are compared, not the smallest of noisy draws, so that noise alone promises no gain.
 
     Candidates without cells may hold more than the model expects of them. Their distances are
     therefore also taken to be distributed as those measured: :func:`record_chance` is the chance
