@@ -277,8 +277,9 @@ def said_rows(found: np.ndarray) -> dict[str, list[str]]:
 
 
 def with_error(values: np.ndarray, digits: int) -> str:
-    """Return a mean with its standard error."""
+    """Return a mean with its standard error, of what is known."""
     x = np.asarray(values, float)
+    x = x[np.isfinite(x)]
     return f"{x.mean():.{digits}f} ± {x.std(ddof=1) / np.sqrt(len(x)):.{digits}f}"
 
 
