@@ -89,7 +89,7 @@ def row(name: str, summary: pd.DataFrame) -> str:
             shown.append(f"{value:.0f} of {n:.0f}")
         else:
             spread = f" ± {error:.2f}" if np.isfinite(error) else ""
-            shown.append(f"{value:.2f}{spread}" if np.isfinite(value) else "")
+            shown.append(f"{round(value, 2) + 0.0:.2f}{spread}" if np.isfinite(value) else "")
     return f"| {' | '.join(shown)} |"
 
 

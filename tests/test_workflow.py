@@ -62,7 +62,7 @@ def test_from_counts_to_the_page(run):
 
     # A step's own file of settings repeats it.
     before = {path: path.read_bytes() for path in results.glob("simulated.plan.*")}
-    run("nextpert", "plan", "--config", "results/simulated.plan.h5ad.toml")
+    run("nextpert", "plan", "--config", "results/simulated.plan.h5ad.toml", "--overwrite")
     assert {path: path.read_bytes() for path in before} == before
 
     # A change of the settings redoes that step and the page.

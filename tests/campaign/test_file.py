@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import subprocess
+import sys
 import threading
 
 import anndata as ad
@@ -210,15 +212,16 @@ def test_a_save_that_fails_leaves_the_file(campaign, tmp_path, monkeypatch):
     before = npt.Campaign.load(path)
     campaign.mark_failed(["CD58"])
 
-    def fails(part):
+    def fails(part, path):
         message = "disk full"
         raise OSError(message)
 
     with monkeypatch.context() as patch:
-        patch.setattr(campaign_file, "_flush", fails)
+        patch.setattr(campaign_file, "_put", fails)
         with pytest.raises(OSError, match="disk full"):
             campaign.save(path)
     same(npt.Campaign.load(path), before)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
     campaign.save(path)
     assert npt.Campaign.load(path).failed == {"CD58": ""}
 
@@ -229,3 +232,49 @@ def test_a_zarr_between_two_names_is_found_again(campaign, tmp_path):
     shutil.move(path, tmp_path / ".screen.before.zarr")
     same(npt.Campaign.load(path), campaign)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+FULL = """
+import resource, sys
+import anndata as ad, numpy as np
+from pathlib import Path
+from nextpert.campaign.file import write_campaign
+
+path = Path(sys.argv[1])
+rng = np.random.default_rng(0)
+known = [write_campaign(ad.AnnData(rng.normal(size=(20, 5))), path, [])]
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**13, 2**13))
+try:
+    write_campaign(ad.AnnData(rng.normal(size=(2000, 50))), path, known)
+except OSError as error:
+    print("told:", error)
+"""
+
+
+@pytest.mark.parametrize("ending", ["h5ad", "zarr"])
+def test_a_disk_that_takes_no_more_leaves_the_file(ending, tmp_path):
+    """In a process of its own, as HDF5 ends it where the disk is full."""
+    path = tmp_path / f"screen.{ending}"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout[:5]) == (0, "told:"), done.stderr
+    adata, stamp = campaign_file.read_campaign(path)
+    assert (adata.shape, stamp.revision) == ((20, 5), 1)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("ending", ["h5ad", "zarr"])
+def test_links_are_followed(ending, campaign, tmp_path):
+    for folder in ("store", "desk"):
+        (tmp_path / folder).mkdir()
+    path, link = tmp_path / "store" / f"screen.{ending}", tmp_path / "desk" / f"mine.{ending}"
+    link.symlink_to(path)  # of nothing, as yet
+    campaign.save(link)
+    campaign.mark_failed(["CD58"])
+    campaign.save(link)
+    assert link.is_symlink()
+    assert npt.Campaign.load(path).failed == npt.Campaign.load(link).failed == {"CD58": ""}
+    assert [[p.name for p in each.parent.iterdir()] for each in (path, link)] == [
+        [path.name], [link.name],
+    ]  # fmt: skip

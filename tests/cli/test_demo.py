@@ -109,7 +109,8 @@ def test_targets_given_as_group_and_file(screen, tmp_path):
     grouped = _result(screen).uns["design"]
     assert "batch" in grouped["params"]["target"]
     (tmp_path / "means.csv").write_text("gene,mean\nMYC,0.5\n")
-    assert _demo(screen, target=("--target-file", str(tmp_path / "means.csv"))) == 0
+    file = ("--target-file", str(tmp_path / "means.csv"))
+    assert _demo(screen, "--overwrite", target=file) == 0
     stored = _result(screen).uns["design"]
     wanted = dict(zip(stored["genes"], stored["target_mean"], strict=True))
     assert wanted["MYC"] == 0.5

@@ -265,7 +265,8 @@ def test_a_given_graph_and_boss_by_default(screen, tmp_path, capsys):
     assert graph["genes"].tolist() == ["MYC", "STK3", "OXR1"]
     arcs = pd.read_csv(table)[["parent", "child"]]
     assert sorted(arcs.itertuples(index=False, name=None)) == [("MYC", "STK3"), ("STK3", "OXR1")]
-    assert run("learn", screen, "--method", "gsp", "--n-runs", 2, "--n-graphs", 2) == 0
+    gsp = ["--method", "gsp", "--n-runs", 2, "--n-graphs", 2]
+    assert run("learn", screen, *gsp, "--overwrite") == 0
     params = ad.read_h5ad(tmp_path / "screen.learn.h5ad").uns["dag"]["params"]
     assert (params["method"], params["environments"]) == ("gsp", "control")
     assert "--method boss, --environments all learns from them too" in capsys.readouterr().out
@@ -276,7 +277,7 @@ def test_zarr_in_and_out(screen, small_screen, assert_same_adata):
     folder = screen.parent
     small_screen.write_zarr(folder / "copy.zarr")
     for _ in range(2):  # the second takes the place of the first
-        assert run("preprocess", folder / "copy.zarr", "--min-cells", 5) == 0
+        assert run("preprocess", folder / "copy.zarr", "--min-cells", 5, "--overwrite") == 0
     assert run("preprocess", screen, "--min-cells", 5) == 0
     assert (
         run("preprocess", folder / "copy.zarr", "--min-cells", 5, "--out", folder / "x.h5ad") == 0
@@ -298,7 +299,7 @@ def test_a_run_without_a_name_for_its_result_repeats_itself(screen):
     out = screen.parent / "screen.preprocess.h5ad"
     first = out.read_bytes()
     settings = out.with_name(f"{out.name}.toml")
-    assert run("preprocess", "--config", settings) == 0
+    assert run("preprocess", "--config", settings, "--overwrite") == 0
     assert out.read_bytes() == first
     command = f"nextpert preprocess {screen} --min-cells 5"
     assert ad.read_h5ad(out).uns["commands"].tolist() == [command]
@@ -459,7 +460,7 @@ def test_rows_shown(fitted, capsys):
     quick = ["--target", "MYC", "--n-samples", "20"]
     assert run("design", fitted, *quick, "--show", 1) == 0
     assert "... and 4 more in --table FILE.csv" in capsys.readouterr().out
-    assert run("design", fitted, *quick, "--show", 0) == 0
+    assert run("design", fitted, *quick, "--show", 0, "--overwrite") == 0
     assert "rank  perturbation" not in capsys.readouterr().out
     assert run("effects", fitted, "--show", 2) == 0
     assert "... and 38 more: --table FILE.csv" in capsys.readouterr().out
@@ -489,7 +490,7 @@ def test_the_ranking_says_what_speaks_for_the_first(fitted, capsys):
 
     quick = ["--target", "MYC", "--n-samples", "20"]
     for name, expected in (("greedy", "nearest to the estimated optimum"), ("random", "at random")):
-        assert run("design", fitted, *quick, "--acquisition", name) == 0
+        assert run("design", fitted, *quick, "--acquisition", name, "--overwrite") == 0
         assert expected in capsys.readouterr().out
     for removed, expected in (
         ([0.5, 0.2], "expected to remove 50 % of the uncertainty left (civ)"),

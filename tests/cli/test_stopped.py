@@ -39,7 +39,7 @@ def test_files_are_written_all_or_none(screen, monkeypatch, capsys):
         raise OSError(message)
 
     monkeypatch.setattr("nextpert.cli._demo.write_screen", fail)
-    assert _demo(screen, "--acquisition", "random") == 2
+    assert _demo(screen, "--acquisition", "random", "--overwrite") == 2
     assert "No space left" in capsys.readouterr().err
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     new = screen.parent / "new" / "below"
@@ -192,7 +192,7 @@ def test_a_step_writes_all_or_none(kind, fitted, monkeypatch, capsys):
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr("nextpert.cli._run.write_table", stop)
-    assert main(command) == 143
+    assert main([*command, "--overwrite"]) == 143
     assert capsys.readouterr().err.splitlines()[-1].endswith("terminated, nothing written")
     assert {path: path.read_bytes() for path in files} == kept
     assert {path.name for path in out.parent.iterdir()} == {out.name, f"{out.name}.toml"}
@@ -226,7 +226,7 @@ def _into(words, place, unbuffered, **options):
 @pytest.mark.parametrize("words", [["--help"], ["learn", "--help"], ["--version"], ["effects"]])
 def test_a_reader_that_has_gone_or_none_is_no_error(words, unbuffered, fitted):
     """As with "| head -1", which may end before anything is printed, and with ">&-"."""
-    words = [*words, fitted, "--quiet"] if words == ["effects"] else words
+    words = [*words, fitted, "--quiet", "--overwrite"] if words == ["effects"] else words
     ours, theirs = os.pipe()
     os.close(ours)
     gone = _into(words, theirs, unbuffered)

@@ -90,6 +90,16 @@ def test_experts_shares_and_coverage(designed):
     assert [t.get_text() for t in axes[5].get_yticklabels()] == ["cells", "perturbations"]
 
 
+def test_values_without_a_standard_error_are_open(designed):
+    summary = designed.uns["diagnosis"]["summary"]
+    summary["standard_error"] = np.where(summary["quantity"] == "error_to_cells", np.nan, 0.1)
+    faces = [
+        to_hex(c[0].get_markerfacecolor()) for c in diagnose(designed, show=False)[4].containers
+    ]
+    assert faces[0] == "#ffffff"  # over the cells' means
+    assert faces[1] != "#ffffff"
+
+
 def test_the_verdict_is_the_title_and_units_are_on_the_axes(designed):
     axes = diagnose(designed, show=False)
     title = axes[0].figure.get_suptitle().replace("\n", " ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pandas as pd
 import pytest
 
 from nextpert._report.results import keys_of, read_all
@@ -140,3 +141,20 @@ def test_candidates_that_do_harm_are_told(found):
     found["design"]["ranking"].loc[0, "relative_distance"] = 1.4
     found["design"]["ranking"].loc[1:, "relative_distance"] = 1.5
     assert any("doing nothing" in note for note in verdict_of(found).notes)
+
+
+def test_guides_that_are_not_declared_come_first(found):
+    assert not any("not declared" in note for note in verdict_of(found).notes)
+    diagnosis = found["diagnosis"]
+    row = dict.fromkeys(diagnosis["summary"].columns, 0.0)
+    row |= {"part": "guides", "quantity": "undeclared_variance", "passed": "no"}
+    row |= {"rule": "", "meaning": ""}
+    summary = pd.concat([diagnosis["summary"], pd.DataFrame([row])], ignore_index=True)
+    said = {"part": "guides", "level": "do not trust", "verdict": "Guides: x is not declared."}
+    parts = pd.concat([pd.DataFrame([said]), diagnosis["parts"]], ignore_index=True)
+    found["diagnosis"] = diagnosis | {"summary": summary, "parts": parts}
+    verdict = verdict_of(found)
+    assert verdict.notes[0] == "x is not declared."
+    assert "agreement of guides" in verdict.trust.split("not to be trusted: ")[1]
+    summary["passed"] = "yes"
+    assert not any("not declared" in note for note in verdict_of(found).notes)

@@ -152,3 +152,23 @@ def test_shifts_are_drawn_together_as_far_as_each_graph_shows(screen, tmp_path):
     for each in (fit, posterior_from(ad.read_h5ad(tmp_path / "fitted.h5ad"))):
         assert [known.together for known in each.known(each.averaged)] == wanted
     assert 0 < min(wanted) < max(wanted) < 1
+
+
+def test_effects_do_not_depend_on_the_unit_of_a_gene(screen):
+    """With weights of the graph in units of noise, a gene times 50 has its effects times 50."""
+
+    def effects(factor):
+        adata = screen[0].copy()
+        adata.X = adata.X * np.where(np.arange(adata.n_vars) == 2, factor, 1.0)
+        npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
+        npt.tl.fit_dag_blr(adata, prior_units="noise")
+        npt.tl.perturbation_effects(adata)
+        found = adata.uns["perturbation_effects"]
+        unit = np.where(np.arange(adata.n_vars) == 2, factor, 1.0)
+        weights = adata.uns["dag_blr"]["averaging"]["weights"]
+        return found["mean"] / unit, found["sd"] / unit, weights
+
+    (one, sd, weights), (other, _, changed) = effects(1.0), effects(50.0)
+    np.testing.assert_allclose(changed, weights, atol=1e-9)
+    assert 0.1 < weights.max() < 0.9
+    assert np.abs((other - one) / sd).max() < 1e-6

@@ -79,7 +79,7 @@ def test_the_model_is_trusted_where_it_is_right(right):
     assert value["graph", "weight_measured"] > 0.8  # an expectation, all of it at a corner
     for part in ("shrinkage", "unseen perturbations"):
         assert 0.85 < value[part, "coverage_90"] < 0.96
-    assert value["unseen perturbations", "coverage_90_clear"] > 0.85
+        assert value[part, "coverage_90_clear"] > 0.85
 
 
 def test_perturbations_with_shuffled_labels_cannot_be_told_apart(right):
@@ -91,6 +91,7 @@ def test_perturbations_with_shuffled_labels_cannot_be_told_apart(right):
     # That is predicted well, and it ranks nothing.
     assert values(found)["unseen perturbations", "error_to_nothing"] < 0.5
     assert levels(found)["unseen perturbations"] == "do not trust"
+    assert found["perturbations"]["split_by"].eq("cells").all()
     assert levels(found)["graph"] == "do not trust"
 
 
@@ -100,6 +101,20 @@ def test_without_effects_nothing_is_trusted(right):
     assert set(levels(found).values()) == {"do not trust"}
     assert "no effect can be seen" in found["verdict"]
     assert "choose at random" in found["verdict"]
+
+
+def test_the_mean_perturbation_is_not_correlated_with_nothing(right):
+    """Perturbations without effect have the error of few controls in common, and no more."""
+    rng, means = np.random.default_rng(0), []
+    for _ in range(4):
+        label = np.repeat(["control", *right.var_names[:12]], [80, *[60] * 12])
+        x = 5.0 + rng.normal(size=(len(label), 20))
+        obs = pd.DataFrame({"perturbation": label}, index=[f"cell{i}" for i in range(len(x))])
+        adata = ad.AnnData(x, obs, right.var)
+        npt.tl.learn_dag(adata, method="given", dag=right.varp["dag"])
+        experts = diagnosed(adata)["experts"].set_index("expert")
+        means.append(experts.loc["mean perturbation", "r"])
+    assert abs(np.mean(means)) < 0.2
 
 
 def test_a_graph_turned_round_is_not_trusted_but_the_cells_are(right):
@@ -125,16 +140,91 @@ def test_an_empty_graph_adds_nothing_and_takes_nothing(right):
     assert found["perturbations"]["r_graph"].isna().all()
 
 
+# -- no verdict without evidence ----------------------------------------------------------------
+
+
+def one_strong_perturbation(strong=3.0, weak=0.0, rng=4, n_cells=60):
+    """Return a screen of eight perturbations, one of which does something: no error is known."""
+    rng, p = np.random.default_rng(rng), 15
+    effects = weak * rng.normal(size=(9, p))
+    effects[0] = 0
+    effects[1, :3] = strong
+    label = np.repeat(["control", *(f"P{j}" for j in range(1, 9))], [800, *[n_cells] * 8])
+    x = 3 + np.repeat(effects, [800, *[n_cells] * 8], axis=0) + rng.normal(size=(len(label), p))
+    obs = pd.DataFrame({"perturbation": label}, index=[f"c{k}" for k in range(len(label))])
+    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"g{k}" for k in range(p)]))
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+    return adata
+
+
+def test_a_ratio_without_a_standard_error_passes_no_rule():
+    found = diagnosed(one_strong_perturbation())
+    rows = found["summary"].set_index(["part", "quantity"])
+    row = rows.loc["shrinkage", "error_to_nothing"]
+    assert row["value"] < 0.5
+    assert np.isnan(row["standard_error"])
+    assert row["passed"] == "no"
+    assert levels(found)["shrinkage"] == "care"
+    words = found["parts"].set_index("part").loc["shrinkage", "verdict"]
+    assert "could not be judged (no standard error)" in words
+    ratios = rows[rows["rule"].str.contains("at most|below 1|at least 0")]
+    assert not (ratios["standard_error"].isna() & (ratios["passed"] == "yes")).any()
+
+
+def test_an_error_below_0_is_not_printed_as_0(right):
+    found = diagnosed(shuffled(right, np.zeros(right.n_obs, bool)))
+    value = values(found)["shrinkage", "error_to_cells"]
+    assert value < -0.01  # as it came out, by chance
+    assert f"of {value:.2f} ± " in found["verdict"]
+    assert "0.00 ± " not in found["parts"].set_index("part").loc["shrinkage", "verdict"]
+
+
+def test_intervals_that_miss_large_effects_are_told_first(right):
+    npt.tl.learn_dag(right, method="given", dag=[], genes=list(right.var_names))
+    found = diagnosed(right)
+    row = found["summary"].set_index(["part", "quantity"]).loc["unseen perturbations"]
+    assert row.loc["coverage_90", "passed"] == "yes"
+    assert row.loc["coverage_90_clear", "value"] < 0.5
+    assert row.loc["coverage_90_clear", "passed"] == "no"
+    assert levels(found)["unseen perturbations"] == "do not trust"
+    words = found["parts"].set_index("part").loc["unseen perturbations", "verdict"]
+    whole, large = (100 * row.loc[f"coverage_90{name}", "value"] for name in ("", "_clear"))
+    assert words.startswith(
+        f"Unseen perturbations: 90% intervals cover {whole:.0f}% of all effects but only "
+        f"{large:.0f}% of the large ones: do not rely on them for strong perturbations."
+    )
+
+
+def test_large_effects_are_chosen_by_the_cells_that_they_are_learned_from(right):
+    found = diagnosed(right)["perturbations"]
+    names = found["perturbation"].tolist()
+    halves = read_halves(
+        right, np.arange(right.n_vars), names, read_roles(right), np.random.default_rng(0)
+    )
+    n = 0
+    for half in halves.parts:
+        order = np.argsort(halves.group)
+        mean, squares, cells = half.mean[order], half.squares[order], half.n[order]
+        pooled = np.diag(half.scatter) / (cells.sum() - len(cells))
+        own = (squares[1:] + 10 * pooled) / (cells[1:, None] + 9)
+        noise = own / cells[1:, None] + squares[0] / (cells[0] - 1) / cells[0]
+        n += (np.abs(mean[1:] - mean[0]) >= 3 * np.sqrt(noise)).sum()
+    rows = right.uns["diagnosis"]["summary"].set_index(["part", "quantity"])
+    assert rows.loc[("shrinkage", "coverage_90_clear"), "n"] == n
+    assert found["coverage_half_clear"].between(0, 1).any()
+
+
 # -- the numbers --------------------------------------------------------------------------------
 
 
 def test_halves_are_halves_of_every_environment(screen):
     screen.obs["depth"] = np.arange(screen.n_obs, dtype=float)
-    npt.pp.setup_screen(screen, guide_key="batch", covariates=["depth"])
+    npt.pp.setup_screen(screen, batch_key="batch", covariates=["depth"])
     names = ["MYC", "OXR1"]
     found = read_halves(screen, np.arange(8), names, read_roles(screen), np.random.default_rng(0))
     one, two = (part.n for part in found.parts)
     assert (abs(one - two) <= 1).all()
+    assert not found.by_guides.any()
     labels = screen.obs["perturbation"].astype(object).fillna("")
     for code, name in enumerate(["control", *names]):
         x = np.asarray(screen.X[(labels == name).to_numpy()])
@@ -142,7 +232,7 @@ def test_halves_are_halves_of_every_environment(screen):
         assert found.whole.n[mine].sum() == len(x)
         mean = np.average(found.whole.mean[mine], axis=0, weights=found.whole.n[mine])
         np.testing.assert_allclose(mean, x.mean(axis=0))
-        assert len(set(found.guide[mine])) == 2
+        assert len(set(found.batch[mine])) == 2
     other = read_halves(screen, np.arange(8), names, read_roles(screen), np.random.default_rng(1))
     assert not np.array_equal(other.parts[0].mean, found.parts[0].mean)
     np.testing.assert_allclose(other.whole.mean, found.whole.mean)

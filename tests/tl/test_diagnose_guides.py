@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert._adata import read_roles
+from nextpert.tl._diagnose.halves import read_halves
 
 
 def diagnosed(adata):
@@ -55,6 +57,40 @@ def test_guides_held_out_lie_in_intervals_with_their_spread_added(spread):
     # What a guide does besides is no one else's to tell.
     assert value["guides", "error_to_nothing"] < (0.05 if spread == 0 else 0.4)
     assert "Guides: effects learned without a guide" in found["verdict"]
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_halves_are_of_guides_and_intervals_allow_for_those_that_are_scored(spread):
+    adata = guided(spread)
+    npt.pp.setup_screen(adata, guide_key="guide", batch_key="batch")
+    names = [f"P{j}" for j in range(1, 7)]
+    halves = read_halves(adata, np.arange(12), names, read_roles(adata), np.random.default_rng(0))
+    one, two = (part.n for part in halves.parts)
+    assert halves.by_guides.all()
+    assert ((one == 0) != (two == 0)).all()  # a guide is in one half, in both batches
+    for group in range(7):
+        guides = [set(halves.guide[(halves.group == group) & (n > 0)]) for n in (one, two)]
+        assert abs(len(guides[0]) - len(guides[1])) == int(group > 0)  # 16, or three
+    found = diagnosed(adata)
+    assert found["perturbations"]["split_by"].eq("guides").all()
+    value = values(found)
+    assert value["shrinkage", "n_by_guides"] == 6
+    assert value["shrinkage", "coverage_90"] == pytest.approx(0.9, abs=0.07)
+    assert levels(found)["shrinkage"] == "trust"
+    assert "Learned from half of the guides, " in found["verdict"]
+
+
+def test_a_perturbation_of_one_guide_is_split_by_cells():
+    adata = guided(0.3)
+    guide = adata.obs["guide"].to_numpy()
+    few = np.isin(guide, ["2_1", "2_2"])  # three cells of these
+    adata = adata[~np.isin(guide, ["1_1", "1_2"]) & (~few | (np.arange(len(few)) % 30 == 0))].copy()
+    npt.pp.setup_screen(adata, guide_key="guide")
+    found = diagnosed(adata)
+    by = found["perturbations"].set_index("perturbation")["split_by"].to_dict()
+    assert by == {"P1": "cells", "P2": "cells"} | dict.fromkeys(["P3", "P4", "P5", "P6"], "guides")
+    assert values(found)["shrinkage", "n_by_guides"] == 4
+    assert "half of the guides (half of the cells for 2 of 6 perturbations)" in found["verdict"]
 
 
 def test_guides_that_contradict_one_another_are_said_to():

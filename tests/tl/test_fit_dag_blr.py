@@ -230,20 +230,33 @@ def test_units_of_the_prior_reach_the_posterior(screen):
 
 
 @quiet
-def test_two_names_of_the_same_targets_are_warned_of(screen):
+def test_two_names_of_the_same_targets_are_taken_as_one(screen, caplog):
+    wanted = screen.copy()
+    npt.tl.fit_dag_blr(wanted)
+    assert "name the same perturbation" not in caplog.text
     labels = screen.obs["perturbation"].astype(object)
-    rows = np.flatnonzero(labels == "MYC+OXR1")
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        npt.tl.fit_dag_blr(screen)
-    assert not any("Labels of the same targets" in str(each.message) for each in said)
-    labels.iloc[rows[::2]] = "OXR1 + MYC"
-    labels.iloc[np.flatnonzero(labels == "STK3")[::2]] = "control+STK3"
+    labels.iloc[np.flatnonzero(labels == "MYC+OXR1")[1::2]] = "OXR1 + MYC"
+    labels.iloc[np.flatnonzero(labels == "STK3")[1::2]] = "control+STK3"
     screen.obs["perturbation"] = labels
-    words = r"same targets: MYC\+OXR1 and OXR1 \+ MYC, STK3 and control\+STK3\. Each"
-    with pytest.warns(UserWarning, match=words):
-        npt.tl.fit_dag_blr(screen)
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        npt.tl.fit_dag_blr(screen, separator="")
-    assert not any("Labels of the same targets" in str(each.message) for each in said)
+    npt.tl.fit_dag_blr(screen)
+    assert "taken as one: MYC+OXR1 (OXR1 + MYC), STK3 (control+STK3)." in caplog.text
+    found = (adata.uns["dag_blr"]["environments"] for adata in (screen, wanted))
+    pd.testing.assert_frame_equal(*found)
+    caplog.clear()
+    npt.tl.fit_dag_blr(screen, separator="")
+    assert "name the same perturbation" not in caplog.text
+    assert len(screen.uns["dag_blr"]["environments"]) == 5 + 2
+
+
+def test_one_perturbation_of_every_gene_is_fitted():
+    """No gene is left whose shift a mixture could be learned from."""
+    rng = np.random.default_rng(0)
+    label = np.repeat(["control", "A+B"], [200, 50])
+    x = 3.0 + rng.normal(size=(250, 2)) - 2.0 * (label == "A+B")[:, None]
+    obs = pd.DataFrame({"perturbation": label}, index=[f"cell{i}" for i in range(250)])
+    adata = ad.AnnData(x, obs, pd.DataFrame(index=["A", "B"]))
+    npt.tl.learn_dag(adata)
+    npt.tl.fit_dag_blr(adata)
+    assert np.isfinite(adata.uns["dag_blr"]["shift_prior"]["weights"]).all()
+    npt.tl.perturbation_effects(adata, candidates=["A+B", "A"])
+    assert (adata.uns["perturbation_effects"]["mean"][0] < -1).all()

@@ -77,8 +77,10 @@ def test_candidates_without_cells_have_what_is_expected(fitted):
     weight = fit.expectation.weights
     graph = fit.blr.predict_mean(shift) - fit.blr.predict_mean(np.zeros(fitted.n_vars))
     told = Perturbations(fit.expectation.screen, 0, [-1], [[own]], shift)
-    wanted = weight["coexpression"] * coexpression_expert(told).effects
-    wanted += weight["mean perturbation"] * mean_expert(told).effects
+    wanted = weight["coexpression"] * coexpression_expert(told, fit.expectation.seen).effects
+    mean = mean_expert(told, fit.expectation.seen).effects
+    assert np.abs(mean).max() > 0.01
+    wanted += weight["mean perturbation"] * mean
     wanted = wanted + weight["graph"] * graph + (1 - weight["graph"]) * shift
     np.testing.assert_allclose(found["mean"][1], wanted[0], atol=1e-10)
     assert found["direct"][1, own] == pytest.approx(shift[0, own], rel=0.5)
@@ -241,3 +243,24 @@ def test_own_genes_of_combinations_do_what_they_did_alone(n_alone):
     place = [list(adata.uns["perturbation_effects"]["genes"]).index(gene) for gene in "ABef"]
     np.testing.assert_allclose(mean[2, place], (mean[0] + mean[1])[place], atol=0.02)
     np.testing.assert_allclose(mean[2, place], [-2.9, -0.3, 1, 1], atol=0.25)
+
+
+def test_the_order_of_the_cells_does_not_matter():
+    """Most effects are 0, at a point that rounding must not give a sign."""
+    rng = np.random.default_rng(1)
+    label = np.repeat(np.arange(11), [300, *[40] * 10])
+    effects = rng.normal(size=(11, 60)) * (rng.random((11, 60)) < 0.05)
+    effects[0] = 0
+    x = 3.0 + rng.normal(size=(len(label), 60)) + effects[label]
+    names = np.array(["control", *(f"P{j}" for j in range(10))])
+    obs = pd.DataFrame({"perturbation": names[label]}, index=[f"c{i}" for i in range(len(label))])
+    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"G{k}" for k in range(60)]))
+    found = []
+    for order in (np.arange(len(label)), rng.permutation(len(label))):
+        moved = adata[order].copy()
+        npt.tl.learn_dag(moved, method="given", dag=np.eye(60, k=1))
+        npt.tl.fit_dag_blr(moved)
+        npt.tl.perturbation_effects(moved)
+        found.append(moved.uns["perturbation_effects"])
+    for name in ("mean", "lower", "upper", "lfsr"):
+        np.testing.assert_allclose(found[1][name], found[0][name], rtol=0, atol=1e-9)

@@ -16,9 +16,12 @@ from nextpert._adata.labels import (
     LabelTable,
     parse_label,
     read_labels,
+    read_perturbations,
     require_control,
     require_label,
+    say_pooled,
 )
+from nextpert._adata.members import SEPARATOR, Naming
 from nextpert._adata.panel import (
     closest,
     guide_hint,
@@ -47,9 +50,11 @@ from nextpert._adata.write import (
 )
 
 __all__ = [
+    "SEPARATOR",
     "Batches",
     "FittedPosterior",
     "LabelTable",
+    "Naming",
     "Roles",
     "as_stored_csr",
     "check_arguments",
@@ -81,6 +86,7 @@ __all__ = [
     "read_graphs",
     "read_labels",
     "read_lists",
+    "read_perturbations",
     "read_roles",
     "read_shift_prior",
     "read_stored",
@@ -89,6 +95,7 @@ __all__ = [
     "require_layer",
     "require_sound_matrices",
     "resolve_panel",
+    "say_pooled",
     "seed_of",
     "seen_share",
     "stored_effects",

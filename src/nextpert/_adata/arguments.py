@@ -279,7 +279,7 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
     **_each(_maybe_text, "combinations", "batch", "title", "command"),
     **_each(partial(_text, empty=True), "separator", "reason"),
     **_each(_flag, "copy", "show_progress", "intercept", "noise_aware", "standardize"),
-    **_each(_flag, "return_fig", "verify", "counts", "as_anndata", "simulated"),
+    **_each(_flag, "return_fig", "verify", "counts", "as_anndata", "simulated", "check_scale"),
     "show": partial(_flag, none=True),
     "held_out": partial(_flag, none=True, text=True),
     "protein": partial(_flag, text=True),

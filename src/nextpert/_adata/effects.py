@@ -16,15 +16,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from nextpert._adata.labels import LabelTable
+
     Array = NDArray[np.float64]
 
 CLEAR_SIGN = 0.05  # local false sign rate below which the sign of an effect is said to be clear
 
 
-def read_effects(effects: ad.AnnData | None, genes: Sequence[str]) -> dict[str, Array]:
+def read_effects(
+    effects: ad.AnnData | None, genes: Sequence[str], labels: LabelTable
+) -> dict[str, Array]:
     """Return the effects of another screen on the genes of the panel, by perturbation.
 
-    Genes that it does not hold are taken for unchanged.
+    Genes that it does not hold are taken for unchanged. Perturbations are named as ``labels``,
+    those of this screen, spell them.
 
     Raises
     ------
@@ -53,7 +58,10 @@ def read_effects(effects: ad.AnnData | None, genes: Sequence[str]) -> dict[str, 
         raise ValueError(message)
     table = np.zeros((len(names), len(genes)))
     table[:, shared] = values
-    return dict(zip(names, table, strict=True))
+    found = dict(zip(names, table, strict=True))
+    if labels.naming is None:
+        return found
+    return labels.naming.renamed(found, labels.names, "prior_effects")
 
 
 def stored_effects(effects: Mapping[str, Array]) -> dict[str, Any]:

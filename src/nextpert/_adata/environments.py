@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import shifts as _shifts
-from nextpert._adata.labels import NO_PERTURBATION, parse_label
+from nextpert._adata.labels import NO_PERTURBATION, parse_label, say_pooled
 from nextpert._adata.panel import closest, guide_hint, id_hint, in_order, list_names
 from nextpert._adata.shifts import Interventions
 from nextpert._adata.write import strings
@@ -63,12 +63,13 @@ def plan_environments(
     """
     wanted = _wanted(labels, perturbations, control)
     _say_unlabelled(labels)
+    say_pooled(labels)
     left_out: Reasons = []
     if every and perturbations is None:
         left_out = [(name, "no perturbation") for name in wanted if name in NO_PERTURBATION]
         wanted = [name for name in wanted if name not in NO_PERTURBATION]
     if not isinstance(shift, str):
-        table = _shifts.read_table(shift, genes)
+        table = _shifts.read_table(shift, genes, labels.spelled)
         labels.require(table.names, "Perturbations of the table of shifts")
         rows = {name: row for row, name in enumerate(table.names)}
         used = [name for name in wanted if every or name in rows]
@@ -115,7 +116,7 @@ def _wanted(labels: LabelTable, perturbations: Sequence[str] | None, control: st
     if isinstance(perturbations, str):
         message = f"perturbations must be a list of labels: use [{perturbations!r}]."
         raise TypeError(message)
-    chosen = list(dict.fromkeys(str(name) for name in in_order(perturbations)))
+    chosen = list(dict.fromkeys(labels.spelled(str(name) for name in in_order(perturbations))))
     labels.require(chosen, "Perturbations")
     if control in chosen:
         message = f"{control!r} is the label of the controls, no perturbation: leave it out."
@@ -201,23 +202,6 @@ def warn_left_out(plan: Plan) -> None:
     """Warn of every label that was left out, by name."""
     if plan.left_out:
         message = f"Perturbations left out of the fit: {_by_reason(plan.left_out)}.{plan.hint}"
-        warnings.warn(message, UserWarning, stacklevel=3)
-
-
-def warn_one_in_two_names(plan: Plan, separator: str, control: str) -> None:
-    """Warn of labels that join the same targets, such as ``"A+B"`` and ``"B+A"``, by name."""
-    if not separator:
-        return
-    same: dict[tuple[str, ...], list[str]] = {}
-    for name in plan.names:
-        parts = {part.strip() for part in name.split(separator)} - {"", control}
-        same.setdefault(tuple(sorted(parts)), []).append(name)
-    found = [" and ".join(names) for names in same.values() if len(names) > 1]
-    if found:
-        message = (
-            f"Labels of the same targets: {list_names(found)}. Each has effects by its own "
-            f"cells: give them one label in adata.obs, unless they are meant to differ."
-        )
         warnings.warn(message, UserWarning, stacklevel=3)
 
 

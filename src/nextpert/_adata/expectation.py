@@ -9,6 +9,7 @@ import numpy as np
 
 from nextpert._adata.effects import read_stored_effects, read_stored_screen
 from nextpert.core.effects.experts import (
+    MEAN,
     Expert,
     Perturbations,
     coexpression_expert,
@@ -37,8 +38,8 @@ class Expectation:
     ----------
     weights
         Weight of every expert, by name.
-    screen
-        Moments of the controls and the perturbations of the fit.
+    seen
+        The perturbations of the fit, with the moments of their cells and the controls'.
     other
         Effects in another screen, by perturbation.
     unseen
@@ -49,10 +50,33 @@ class Expectation:
     """
 
     weights: Mapping[str, float]
-    screen: ScreenMoments
+    seen: Perturbations
     other: Mapping[str, Array]
     unseen: Array
     interactions: Mapping[str, Any]
+
+    @property
+    def screen(self) -> ScreenMoments:
+        """Moments of the controls and the perturbations of the fit."""
+        return self.seen.moments
+
+    def experts(
+        self, names: Sequence[str], targets: Sequence[Sequence[int]], own: Array
+    ) -> list[Expert]:
+        """Return what each expert expects of perturbations without cells, before weights.
+
+        The parameters are those of :meth:`prior`.
+        """
+        asked = Perturbations(self.screen, 0, np.full(len(names), -1), targets, own)
+        nothing = np.zeros_like(own)
+        makers = {
+            GRAPH: lambda: Expert(GRAPH, nothing),  # a shift on the graph, not an effect
+            "coexpression": lambda: coexpression_expert(asked, self.seen),
+            MEAN: lambda: mean_expert(asked, self.seen),
+            TOGETHER: lambda: Expert(TOGETHER, nothing),  # of combinations, apart from these
+            OTHER_SCREEN: lambda: by_name(asked, names, self.other, OTHER_SCREEN),
+        }
+        return [makers[name]() for name in self.weights]
 
     def prior(
         self,
@@ -71,16 +95,8 @@ class Expectation:
             Expected change of own genes and its variance, 0 and nan elsewhere, shape
             ``(n_perturbations, n_genes)``.
         """
-        told = Perturbations(self.screen, 0, np.full(len(names), -1), targets, own)
         nothing = np.zeros_like(own)
-        makers = {
-            GRAPH: lambda: Expert(GRAPH, nothing),
-            "coexpression": lambda: coexpression_expert(told),
-            "mean perturbation": lambda: mean_expert(told),
-            TOGETHER: lambda: Expert(TOGETHER, nothing),  # told apart from these
-            OTHER_SCREEN: lambda: by_name(told, names, self.other, OTHER_SCREEN),
-        }
-        experts = [makers[name]() for name in self.weights]
+        experts = self.experts(names, targets, own)
         rows = np.tile(list(self.weights.values()), (len(names), 1))
         empty = ShiftPrior(
             np.zeros(len(names)), nothing, nothing + 1, nothing, nothing, own_variance,
@@ -89,8 +105,10 @@ class Expectation:
         return with_expectation(empty, own, experts, rows)
 
 
-def read_expectation(stored: Mapping[str, Any], n_genes: int, where: str) -> Expectation | None:
-    """Return what a fit stored of it; ``None`` where it learned nothing.
+def read_expectation(
+    stored: Mapping[str, Any], targets: Sequence[Sequence[str]], genes: Sequence[str], where: str
+) -> Expectation | None:
+    """Return what a fit with these targets stored of it; ``None`` where it learned nothing.
 
     Raises
     ------
@@ -99,13 +117,14 @@ def read_expectation(stored: Mapping[str, Any], n_genes: int, where: str) -> Exp
     """
     if "stack" not in stored:
         return None
+    n_genes, place = len(genes), {gene: i for i, gene in enumerate(genes)}
     names = [str(name) for name in np.atleast_1d(stored["stack"].get("experts"))]
     weights = np.asarray(stored["stack"].get("weights"), np.float64)
     screen = read_stored_screen(
         stored.get("screen"), 1 + len(stored["environments"]), n_genes, f"{where}['screen']"
     )
     other = read_stored_effects(stored.get("prior_effects"), n_genes, f"{where}['prior_effects']")
-    known = {GRAPH, "coexpression", "mean perturbation", TOGETHER, OTHER_SCREEN}
+    known = {GRAPH, "coexpression", MEAN, TOGETHER, OTHER_SCREEN}
     unseen = np.asarray(stored["stack"].get("unseen"), np.float64)
     sound = weights.shape == (len(names),) and unseen.shape == TAU2.shape and set(names) <= known
     if (
@@ -116,7 +135,9 @@ def read_expectation(stored: Mapping[str, Any], n_genes: int, where: str) -> Exp
         message = f"{where}['stack'] is damaged: run tl.fit_dag_blr again."
         raise ValueError(message)
     by = dict(zip(names, weights.tolist(), strict=True))
-    return Expectation(by, screen, other, unseen, _interactions(stored["stack"], n_genes, where))
+    own = [[place[gene] for gene in some] for some in targets]
+    seen = Perturbations(screen, 0, np.arange(1, 1 + len(own)), own)
+    return Expectation(by, seen, other, unseen, _interactions(stored["stack"], n_genes, where))
 
 
 def _interactions(stack: Mapping[str, Any], n_genes: int, where: str) -> dict[str, Any]:

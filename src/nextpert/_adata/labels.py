@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from nextpert._adata.members import Naming
 from nextpert._adata.panel import closest, list_names
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
 
+    from nextpert._adata.roles import Roles
+
+logger = logging.getLogger(__name__)
 
 # Labels of cells that no guide, or more than one, was found in.
 NO_PERTURBATION = ("unassigned", "multi", "no_guide", "control_guide")
@@ -33,15 +38,25 @@ class LabelTable:
         All labels that some cell bears, sorted.
     codes
         Position in ``names`` of every cell's label, shape ``(n_cells,)``; ``-1`` for none.
+    naming
+        Which labels are the same; ``None`` where only equal ones are.
+    pooled
+        Other spellings of names, whose cells are counted under these.
     """
 
     key: str
     names: list[str]
     codes: NDArray[np.int64]
+    naming: Naming | None = None
+    pooled: tuple[tuple[str, str], ...] = ()
+
+    def spelled(self, wanted: Iterable[str]) -> list[str]:
+        """Return labels as the column spells them, those that no cell bears as they are."""
+        return list(wanted) if self.naming is None else self.naming.spelled(wanted, self.names)
 
     def groups(self, wanted: Sequence[str]) -> NDArray[np.int64]:
         """Return for every cell the position of its label in ``wanted``, ``-1`` for others."""
-        place = {name: i for i, name in enumerate(wanted)}
+        place = {name: i for i, name in enumerate(self.spelled(wanted))}
         lookup = np.array([place.get(name, -1) for name in self.names] + [-1], dtype=np.int64)
         return lookup[self.codes]
 
@@ -51,7 +66,7 @@ class LabelTable:
 
     def require(self, wanted: Sequence[str], what: str) -> None:
         """Raise if some of ``wanted`` are borne by no cell; close matches are given."""
-        unknown = [name for name in wanted if name not in self.names]
+        unknown = [name for name in self.spelled(wanted) if name not in self.names]
         if unknown:
             message = (
                 f"{what} not found in adata.obs[{self.key!r}]: {list_names(unknown)}."
@@ -60,8 +75,16 @@ class LabelTable:
             raise ValueError(message)
 
 
-def read_labels(adata: ad.AnnData, key: str, *, argument: str = "perturbation_key") -> LabelTable:
+def read_labels(
+    adata: ad.AnnData,
+    key: str,
+    *,
+    argument: str = "perturbation_key",
+    naming: Naming | None = None,
+) -> LabelTable:
     """Return the labels in ``adata.obs[key]``; missing values count as no label.
+
+    Those that name the same by ``naming`` are one, under the spelling of the first cell.
 
     Raises
     ------
@@ -75,14 +98,49 @@ def read_labels(adata: ad.AnnData, key: str, *, argument: str = "perturbation_ke
             f"{list_names(columns) or 'no column'}: name the column of labels with {argument}."
         )
         raise ValueError(message)
-    column = adata.obs[key]
-    if hasattr(column, "to_series"):  # obs of anndata.experimental.read_lazy
-        column = column.to_series()
+    column = column_of(adata, key)
     first, values = pd.factorize(column, use_na_sentinel=True)  # a million strings are made once
-    text = np.array([str(value) for value in values], dtype=object)
-    again, names = pd.factorize(text, sort=True)  # 1 and "1" are one label
+    text = [str(value) for value in values]  # by the first cell of each
+    shown = text if naming is None else naming.spelled(text)
+    again, names = pd.factorize(np.array(shown, dtype=object), sort=True)  # 1 and "1" are one label
     codes = np.append(again, -1)[first].astype(np.int64)
-    return LabelTable(str(key), [str(name) for name in names], codes)
+    pairs = dict.fromkeys(zip(shown, text, strict=True))
+    pooled = tuple((name, other) for name, other in pairs if name != other)
+    return LabelTable(str(key), [str(name) for name in names], codes, naming, pooled)
+
+
+def read_perturbations(
+    adata: ad.AnnData, roles: Roles, *, argument: str = "perturbation_key"
+) -> LabelTable:
+    """Return the perturbation of every cell; labels of the same members are one.
+
+    Raises
+    ------
+    ValueError
+        If the column is absent; the columns there are named.
+    """
+    naming = Naming(adata.var_names, roles.separator, roles.control)
+    return read_labels(adata, roles.perturbation_key, argument=argument, naming=naming)
+
+
+def say_pooled(labels: LabelTable) -> None:
+    """Say which labels name the same perturbation, so that their cells are counted together."""
+    if labels.pooled:
+        same: dict[str, list[str]] = {}
+        for name, other in labels.pooled:
+            same.setdefault(name, []).append(other)
+        shown = (f"{name} ({', '.join(others)})" for name, others in same.items())
+        logger.warning(
+            "Labels of adata.obs[%r] that name the same perturbation are taken as one: %s.",
+            labels.key, list_names(shown),
+        )  # fmt: skip
+
+
+def column_of(adata: ad.AnnData, key: str) -> pd.Series:
+    """Return a column of ``obs`` in memory."""
+    column = adata.obs[key]
+    # That of anndata.experimental.read_lazy is not.
+    return column.to_series() if hasattr(column, "to_series") else column
 
 
 def require_label(value: Any, name: str = "control") -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -16,14 +17,18 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+T = TypeVar("T")
+
+SEPARATOR = "+"  # joins the members of a combination, unless another is named
+
 
 def members_of(
     label: str, genes: Container[str], *, separator: str, control: str
 ) -> tuple[str, ...]:
     """Return the members that a label names, sorted: one for single perturbations.
 
-    ``"B+A"`` is ``"A+B"``; a label that is itself a gene is never split, and the label of the
-    controls is no member.
+    ``"B+A"`` is ``"A+B"``, and the label of the controls is no member. A label is never split that
+    is itself a gene, or that does not join two names (``"IFNG+"``).
 
     Examples
     --------
@@ -32,7 +37,74 @@ def members_of(
     ('FOS', 'MYC')
     """
     parts = [label] if label in genes or not separator else label.split(separator)
-    return tuple(sorted({part.strip() for part in parts} - {control, ""}))
+    named = {part.strip() for part in parts}
+    return tuple(sorted(({label.strip()} if "" in named else named) - {control, ""}))
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Which labels name the same perturbation: a combination is the set of its members.
+
+    All labels are compared by :meth:`key`. Where two are the same, the spelling of the data is
+    shown, so names that users give are first written as the data has them (:meth:`spelled`).
+
+    Parameters
+    ----------
+    genes
+        Genes, whose names are never split.
+    separator
+        What joins the members of a label; empty where none does.
+    control
+        Label of the controls.
+
+    Examples
+    --------
+    >>> from nextpert._adata.members import Naming
+    >>> Naming().spelled(["MYC+FOS", "STK3", "FOS+STK3", "STK3 + FOS"], known=["FOS+MYC"])
+    ['FOS+MYC', 'STK3', 'FOS+STK3', 'FOS+STK3']
+    """
+
+    genes: Container[str] = frozenset()
+    separator: str = SEPARATOR
+    control: str = "control"
+
+    def members(self, label: str) -> tuple[str, ...]:
+        """Return the members that a label names, as :func:`members_of`."""
+        return members_of(label, self.genes, separator=self.separator, control=self.control)
+
+    def key(self, label: str) -> tuple[str, ...]:
+        """Return what all labels of one perturbation share: its members, if it has any."""
+        return self.members(label) or (label,)
+
+    def spelled(self, labels: Iterable[str], known: Iterable[str] = ()) -> list[str]:
+        """Return every label as the first of ``known`` and of ``labels`` that names the same."""
+        first: dict[tuple[str, ...], str] = {}
+        for label in known:
+            first.setdefault(self.key(label), label)
+        return [first.setdefault(self.key(label), label) for label in labels]
+
+    def renamed(self, given: Mapping[str, T], known: Iterable[str], what: str) -> dict[str, T]:
+        """Return a mapping of labels with these spelled as ``known`` ones.
+
+        Raises
+        ------
+        ValueError
+            If two of its labels name the same; ``what`` says whose they are.
+        """
+        names = [str(name) for name in given]
+        self.require_distinct(names, what)
+        return dict(zip(self.spelled(names, known), given.values(), strict=True))
+
+    def require_distinct(self, labels: Iterable[str], what: str) -> None:
+        """Raise if two labels name the same."""
+        some = list(labels)
+        for first, label in zip(self.spelled(some), some, strict=True):
+            if first != label:
+                message = (
+                    f"{what} names one perturbation more than once: {first} and {label}. Give it "
+                    f"one row."
+                )
+                raise ValueError(message)
 
 
 def numbered(

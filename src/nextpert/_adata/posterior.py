@@ -14,6 +14,7 @@ from nextpert._adata.ensemble import read_ensemble
 from nextpert._adata.expectation import Expectation, read_expectation
 from nextpert._adata.fingerprint import changed_since
 from nextpert._adata.graph import panel_of, read_graph, require_same_panel, symbols_of
+from nextpert._adata.members import Naming
 from nextpert._adata.panel import list_names, resolve_panel
 from nextpert._adata.shift_prior import read_shift_prior
 from nextpert._adata.stored import read_stored
@@ -26,6 +27,8 @@ from nextpert.core.posterior.pair_shifts import pair_shifts
 from nextpert.core.predict.ranked_distance import expected_states
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import anndata as ad
     import pandas as pd
     from numpy.typing import NDArray
@@ -90,6 +93,18 @@ class FittedPosterior:
     averaged: Averaged
     efficacy: tuple[float, float] | None
 
+    @cached_property
+    def naming(self) -> Naming:
+        """Which labels name the same perturbation."""
+        return Naming(
+            frozenset(self.genes), str(self.params["separator"]), str(self.params["control"])
+        )
+
+    def spelled(self, labels: Iterable[str]) -> list[str]:
+        """Return labels as the cells have them, or the screen that effects are known from."""
+        other = () if self.expectation is None else self.expectation.other
+        return self.naming.spelled(labels, [*self.environments["perturbation"].astype(str), *other])
+
     @property
     def posteriors(self) -> list[DagBlr]:
         """The posteriors on all graphs, the empty one among them where it has a weight."""
@@ -151,6 +166,9 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         stored.get("shift_prior"), shifts, f"adata.uns[{key!r}]['shift_prior']"
     )
     params = {str(name): value for name, value in stored["params"].items()}
+    targets = read_lists(
+        stored.get("targets"), len(stored["environments"]), f"adata.uns[{key!r}]['targets']"
+    )
     _compare_with_graph(adata, key, genes, symbols, blr, str(params["dag_key"]))
     _compare_with_cells(adata, key, stored.get("cells"), params, columns)
     return FittedPosterior(
@@ -159,15 +177,13 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         columns=columns,
         control_mean=np.asarray(stored["control_mean"], dtype=np.float64),
         environments=stored["environments"],
-        targets=read_lists(
-            stored.get("targets"), len(stored["environments"]), f"adata.uns[{key!r}]['targets']"
-        ),
+        targets=targets,
         shifts=shifts,
         n_control_cells=int(stored["n_control_cells"]),
         cells=" ".join(map(str, dict(stored.get("cells", {})).values())),
         params=params,
         ensemble=ensemble,
-        expectation=read_expectation(stored, len(genes), f"adata.uns[{key!r}]"),
+        expectation=read_expectation(stored, targets, genes, f"adata.uns[{key!r}]"),
         efficacy=_efficacy(stored.get("efficacy"), key),
         shift_prior=prior,
         averaged=read_averaging(

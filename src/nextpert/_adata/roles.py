@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nextpert._adata.members import SEPARATOR
 from nextpert._adata.panel import closest, in_order, list_names
 from nextpert._adata.stored import read_stored
 from nextpert._adata.write import strings
@@ -19,7 +20,10 @@ KEY = "screen"
 
 @dataclass(frozen=True)
 class Roles:
-    """Which column of ``obs`` plays which part in a screen; the fields of ``pp.setup_screen``."""
+    """Which column of ``obs`` plays which part in a screen; the fields of ``pp.setup_screen``.
+
+    And what joins the members of a perturbation's label.
+    """
 
     perturbation_key: str = "perturbation"
     control: str = "control"
@@ -27,6 +31,7 @@ class Roles:
     batch_key: tuple[str, ...] = ()
     covariates: tuple[str, ...] = ()
     layer: str | None = None
+    separator: str = SEPARATOR
 
     def stored(self) -> dict[str, Any]:
         """Return them as ``uns["screen"]``; what is not used is left out."""
@@ -40,6 +45,8 @@ class Roles:
         for name in ("batch_key", "covariates"):
             if getattr(self, name):
                 out[name] = strings(getattr(self, name))
+        if self.separator != SEPARATOR:
+            out["separator"] = self.separator
         return out
 
     @property
@@ -59,6 +66,7 @@ def read_roles(
     batch_key: str | Iterable[str] | None = None,
     covariates: str | Iterable[str] | None = None,
     layer: str | None = None,
+    separator: str | None = None,
 ) -> Roles:
     """Return the roles given, those of ``uns["screen"]`` where ``None``, or the plain defaults.
 
@@ -80,6 +88,7 @@ def read_roles(
         batch_key=_names(batch_key, held, "batch_key"),
         covariates=_names(covariates, held, "covariates"),
         layer=_optional(layer, held, "layer"),
+        separator=str(held.get("separator", SEPARATOR) if separator is None else separator),
     )
     present = {str(column) for column in adata.obs.columns}
     absent = [name for name in roles.columns[1:] if name not in present]

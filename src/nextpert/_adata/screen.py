@@ -9,7 +9,13 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata._fold import fold_blocks
-from nextpert._adata.labels import LabelTable, read_labels, require_control
+from nextpert._adata.labels import (
+    LabelTable,
+    column_of,
+    read_labels,
+    read_perturbations,
+    require_control,
+)
 from nextpert._adata.panel import list_names
 from nextpert.core.cells.screen_moments import ScreenMoments
 
@@ -99,12 +105,12 @@ def read_environments(adata: ad.AnnData, roles: Roles) -> Environments:
         If a column is absent, no cell is a control, a batch or condition is missing for a
         labelled cell, or a numeric covariate is not finite there.
     """
-    labels = read_labels(adata, roles.perturbation_key)
+    labels = read_perturbations(adata, roles)
     require_control(labels, roles.control)
     labelled = labels.codes >= 0
     categories, numeric, values = [], [], []
     for name in roles.covariates:
-        column = _series(adata, name)
+        column = column_of(adata, name)
         if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
             numeric.append(name)
             values.append(_finite(column, labelled, name))
@@ -163,11 +169,6 @@ def screen_moments(
         show_progress=show_progress,
     )  # fmt: skip
     return ScreenMoments.from_part(part, len(environments.table))
-
-
-def _series(adata: ad.AnnData, name: str) -> pd.Series:
-    column = adata.obs[name]
-    return column.to_series() if hasattr(column, "to_series") else column
 
 
 def _finite(column: pd.Series, labelled: NDArray[np.bool_], name: str) -> NDArray[np.float64]:

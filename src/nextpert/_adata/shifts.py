@@ -12,7 +12,7 @@ import pandas as pd
 from nextpert._adata.panel import list_names, panel_index
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -67,11 +67,13 @@ def check_shift(shift: Any) -> None:
     raise ValueError(message)
 
 
-def read_table(table: Any, genes: Sequence[str]) -> Interventions:
+def read_table(
+    table: Any, genes: Sequence[str], spelled: Callable[[Iterable[str]], list[str]] = list
+) -> Interventions:
     """Return the interventions of a table: perturbations x genes, or a mapping of mappings.
 
     Missing values of a DataFrame stand for no shift; the targets are the genes with a shift
-    other than zero.
+    other than zero. ``spelled`` returns names as the data has them.
 
     Raises
     ------
@@ -79,15 +81,14 @@ def read_table(table: Any, genes: Sequence[str]) -> Interventions:
         If a gene is outside the panel, a perturbation comes twice, or a shift is not finite.
     """
     if isinstance(table, pd.DataFrame):
-        names = [str(name) for name in table.index]
+        names = spelled(str(name) for name in table.index)
         columns = panel_index(map(str, table.columns), genes, "The table of shifts")
         shifts = np.zeros((len(names), len(genes)))
         given = _numbers(table)
         shifts[:, columns] = np.where(np.isnan(given), 0.0, given)
-        _require_unique(names, "Perturbations")
         _require_unique([str(gene) for gene in table.columns], "Genes")
     else:
-        names = [str(name) for name in table]
+        names = spelled(str(name) for name in table)
         shifts = np.zeros((len(names), len(genes)))
         for row, by_gene in zip(shifts, table.values(), strict=True):
             if not isinstance(by_gene, (Mapping, pd.Series)):
@@ -96,6 +97,7 @@ def read_table(table: Any, genes: Sequence[str]) -> Interventions:
             pairs = [(str(gene), float(value)) for gene, value in by_gene.items()]
             place = panel_index([gene for gene, _ in pairs], genes, "The table of shifts")
             row[place] = [value for _, value in pairs]
+    _require_unique(names, "Perturbations")
     infinite = [name for name, row in zip(names, shifts, strict=True) if not np.isfinite(row).all()]
     if infinite:
         message = f"The table of shifts holds NaN or infinite values for {list_names(infinite)}."

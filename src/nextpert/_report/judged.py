@@ -91,7 +91,7 @@ def diagnosis_section(found: Found) -> Section | None:
     tables = [
         make_table(
             "parts",
-            "Every part of the model, judged by what it had not seen",
+            "Every part of the model, judged by cells, guides or perturbations it has not seen",
             parts,
             [
                 Column("Part", "part", is_head=True),
@@ -102,7 +102,7 @@ def diagnosis_section(found: Found) -> Section | None:
         ),
         make_table(
             "checks",
-            "What was measured, and the rule each is held to",
+            "Measured quantities, and the rule for each. Without a standard error none is passed",
             stored["summary"],
             [
                 Column("Part", "part"),

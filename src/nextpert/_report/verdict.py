@@ -138,7 +138,7 @@ def _trust(found: Found, level: str) -> str:
 
 
 def _notes(found: Found) -> list[str]:
-    notes = []
+    notes = _undeclared(found)
     if "design" in found:
         design = found["design"]
         farther = farther_in_words(design["ranking"], name_of(design["params"]["target"]))
@@ -154,6 +154,18 @@ def _notes(found: Found) -> list[str]:
         notes.append("Plate and ranking have different targets: see both sections.")
     notes += _stale(found)
     return notes
+
+
+def _undeclared(found: Found) -> list[str]:
+    """Say that a column looks like guides, scatters, and is not declared."""
+    if "diagnosis" not in found:
+        return []
+    parts, summary = (found["diagnosis"][name].astype(str) for name in ("parts", "summary"))
+    rows = summary[(summary["part"] == "guides") & (summary["quantity"] == "undeclared_variance")]
+    if "no" not in set(rows["passed"]):
+        return []
+    words = parts.loc[parts["part"] == "guides", "verdict"]
+    return [each.removeprefix("Guides: ") for each in words]
 
 
 def _unseen(found: Found) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextpert import _adata
-from nextpert.campaign.candidates import require_known
+from nextpert.campaign.candidates import as_known, require_known
 from nextpert.campaign.file import Stamp, read_campaign, write_campaign
 from nextpert.campaign.options import checked_options
 from nextpert.campaign.state import KEY, read_state
@@ -38,6 +38,9 @@ class Campaign:
     plates by :func:`nextpert.tl.plan_screen`, takes up the cells that come back, whether or not
     they are what was proposed, and writes down what was proposed, why, when and with which
     versions and seed. One file keeps all of it.
+
+    A combination is the set of its members: the plan's ``"GATA1+MYC"`` may come back labelled
+    ``"MYC+GATA1"``.
 
     A step that fails changes nothing. The same steps on the same cells give the same plates, to
     the bit, however often the campaign was saved and loaded in between.
@@ -173,7 +176,9 @@ class Campaign:
         plate: pd.DataFrame = self._cells.uns["plan"]["plate"].copy()
         return plate
 
-    def observe(self, cells: ad.AnnData, *, batch: str | None = None) -> None:
+    def observe(
+        self, cells: ad.AnnData, *, batch: str | None = None, check_scale: bool = True
+    ) -> None:
         """Take up new cells, and fit anew.
 
         Their perturbations are pending no more, whether or not they had been proposed. Genes may
@@ -189,15 +194,21 @@ class Campaign:
             new batch is lined up by its own control cells, and needs some. The name of a batch,
             or ``"same"`` where all cells so far are of one and the new ones were handled
             together with them.
+        check_scale
+            Whether to refuse cells on another scale than those so far: counts, values that are
+            not logged, or normalised to another depth. ``False`` takes them as they are.
 
         Raises
         ------
         ValueError
-            If genes of the panel, columns, labels or the controls of a new batch are absent, or
-            the same cells were observed before. The campaign stays as it was then.
+            If genes of the panel, columns, labels or the controls of a new batch are absent, the
+            same cells were observed before, or their values are on another scale. The campaign
+            stays as it was then.
         """
-        _adata.check_arguments({"cells": cells, "batch": batch})
-        self._cells, self._state = observed(self._cells, self._state, cells, batch)
+        _adata.check_arguments({"cells": cells, "batch": batch, "check_scale": check_scale})
+        self._cells, self._state = observed(
+            self._cells, self._state, cells, batch, check_scale=check_scale
+        )
 
     def mark_pending(self, perturbations: Iterable[str], n_cells: int = 100) -> None:
         """Count perturbations as under way that were not proposed here (ordered, in the freezer).
@@ -330,6 +341,7 @@ class Campaign:
 
     def _names(self, perturbations: Iterable[str], **others: Any) -> list[str]:
         _adata.check_arguments({"perturbations": perturbations, **others})
-        names = list(dict.fromkeys(str(name) for name in _adata.in_order(perturbations)))
-        require_known(self._cells, names, self._state.options["plan"])
-        return names
+        names = [str(name) for name in _adata.in_order(perturbations)]
+        state, plan = self._state, self._state.options["plan"]
+        require_known(self._cells, names, plan)
+        return as_known(self._cells, names, [*state.pending, *state.failed], plan)

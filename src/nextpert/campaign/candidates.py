@@ -1,4 +1,4 @@
-"""Candidates of a campaign, those under way, and those that failed."""
+"""Candidates of a campaign, those under way, and those that failed; members in any order."""
 
 from __future__ import annotations
 
@@ -35,29 +35,49 @@ def plate_options(
     failed: Iterable[str],
 ) -> dict[str, Any]:
     """Return the options of the next plate: nothing twice, nothing that failed."""
-    options = dict(plan)
+    options, naming = dict(plan), naming_of(cells)
     names = _names(cells, plan)
     if candidate_names(cells, plan.get("candidates")) is not None:
-        names = list(dict.fromkeys([*names, *pending]))
+        made_up = failed if plan.get("most_combined", 1) > 1 else []  # they would be once more
+        more = [*pending, *(name for name in made_up if len(naming.members(name)) > 1)]
+        names = list(dict.fromkeys(naming.spelled([*names, *more])))
         options["candidates"] = names
-    options["pending"] = {name: n for name, n in pending.items() if name in names} or None
-    targeted = set(names) | {gene for name in names for gene in _targets(cells, name)}
-    never = [*(plan.get("never") or []), *(name for name in failed if name in targeted)]
+    known = {naming.key(name) for name in names}
+    options["pending"] = {n: k for n, k in pending.items() if naming.key(n) in known} or None
+    known |= {naming.key(gene) for name in names for gene in _targets(cells, name)}
+    never = [*(plan.get("never") or []), *(name for name in failed if naming.key(name) in known)]
     options["never"] = list(dict.fromkeys(never)) or None
-    out = {*pending, *failed}
-    options["must"] = [name for name in plan.get("must") or [] if name not in out] or None
+    out = {naming.key(name) for name in (*pending, *failed)}
+    must = plan.get("must") or []
+    options["must"] = [name for name in must if naming.key(name) not in out] or None
     return options
+
+
+def naming_of(cells: ad.AnnData) -> _adata.Naming:
+    """Return which labels name the same perturbation, as the fit reads them."""
+    params = cells.uns["dag_blr"]["params"]
+    return _adata.Naming(set(_genes(cells)), str(params["separator"]), str(params["control"]))
+
+
+def as_known(
+    cells: ad.AnnData, names: Iterable[str], marked: Iterable[str], plan: Mapping[str, Any]
+) -> list[str]:
+    """Return names, each once, as the data has them, or those ``marked`` before, or the plan."""
+    known = [*_measured(cells), *marked, *_names(cells, plan)]
+    return list(dict.fromkeys(naming_of(cells).spelled(names, known)))
 
 
 def require_known(cells: ad.AnnData, names: Collection[str], plan: Mapping[str, Any]) -> None:
     """Raise if a name is no perturbation that could be on a plate; close matches are given."""
     fit = _adata.posterior_from(cells)
-    known = {*_measured(cells), *_genes(cells), *_names(cells, plan)}
-    control = str(cells.uns["dag_blr"]["params"]["control"])
-    if control in names:
-        message = f"{control!r} are the controls, on every plate: name perturbations alone."
+    known, naming = {*_measured(cells), *_genes(cells), *_names(cells, plan)}, naming_of(cells)
+    keys = {naming.key(name) for name in known}
+    if naming.control in names:
+        message = f"{naming.control!r} are the controls, on every plate: name perturbations alone."
         raise ValueError(message)
-    unknown = [name for name in names if name not in known and not can_be_candidate(name, fit)]
+    unknown = [
+        name for name in names if naming.key(name) not in keys and not can_be_candidate(name, fit)
+    ]
     if unknown:
         message = (
             f"Neither measured, nor candidates, nor genes of the panel: "
@@ -85,8 +105,8 @@ def _genes(cells: ad.AnnData) -> list[str]:
 
 def _targets(cells: ad.AnnData, name: str) -> list[str]:
     """Return the genes of the panel that a label names; none where a part of it is unknown."""
-    params = cells.uns["dag_blr"]["params"]
+    naming = naming_of(cells)
     inside, outside = _adata.parse_label(
-        name, set(_genes(cells)), separator=str(params["separator"]), control=str(params["control"])
+        name, naming.genes, separator=naming.separator, control=naming.control
     )
     return [] if outside else inside

@@ -11,13 +11,12 @@ import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @contextmanager
-def opened(path: Path, mode: str) -> Iterator[Any]:
-    """Yield the root group of a file, an h5ad or a zarr."""
-    if path.suffix == ".zarr":
+def opened(path: Any, mode: str) -> Iterator[Any]:
+    """Yield the root group of a file, an h5ad or a zarr, or of a store of zarr."""
+    if getattr(path, "suffix", ".zarr") == ".zarr":
         import zarr
 
         yield zarr.open_group(path, mode="r" if mode == "r" else "r+", use_consolidated=False)

@@ -6,17 +6,19 @@ import json
 import os
 import shutil
 import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anndata as ad
 
+from nextpert._files import followed, write_hdf5, write_zarr
 from nextpert.campaign.digest import attributes, contents_digest, opened
 from nextpert.campaign.history import now
 from nextpert.campaign.lock import alone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 FORMAT = 1
 _STAMP = "nextpert_campaign"
@@ -33,7 +35,7 @@ class Stamp(NamedTuple):
 def write_campaign(adata: ad.AnnData, path: Path, known: Sequence[Stamp]) -> Stamp:
     """Write a campaign, if the file is not there, or is one of those that are ``known``.
 
-    Returns its stamp.
+    Returns its stamp. A link is followed; an error leaves the file as it was, and no other.
 
     Raises
     ------
@@ -41,20 +43,22 @@ def write_campaign(adata: ad.AnnData, path: Path, known: Sequence[Stamp]) -> Sta
         If the file holds anything else, or is being written to.
     """
     _require_ending(path)
+    path = followed(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with alone(path):
         _recover(path)
         if path.exists():
             _require_known(path, known)
+        revision = 1 + max((stamp.revision for stamp in known), default=0)
         part = _beside(path, "part")
-        _remove(part)
-        _write(adata, part)
-        with opened(part, "a") as group:
-            revision = 1 + max((stamp.revision for stamp in known), default=0)
-            stamp = Stamp(revision, now(), contents_digest(group, _STAMP))
-            group.attrs[_STAMP] = json.dumps({"format": FORMAT, **stamp._asdict()})
-        _flush(part)
-        _put(part, path)
+        _remove(part)  # of a process that was killed
+        try:
+            stamp = _write(adata, part, revision)
+            _put(part, path)
+        except BaseException:
+            _remove(part)
+            _recover(path)
+            raise
     return stamp
 
 
@@ -69,6 +73,7 @@ def read_campaign(path: Path) -> tuple[ad.AnnData, Stamp]:
         If it is no campaign, of another version, cut, or damaged anywhere.
     """
     _require_ending(path)
+    path = followed(path)
     if not path.exists() and not _beside(path, "before").exists():
         message = f"There is no campaign {str(path)!r}: save one there first."
         raise FileNotFoundError(message)
@@ -139,13 +144,30 @@ def _beside(path: Path, what: str) -> Path:
     return path.with_name(f".{path.stem}.{what}{path.suffix}")
 
 
-def _write(adata: ad.AnnData, part: Path) -> None:
-    if part.suffix == ".h5ad":
-        adata.write_h5ad(part, compression="gzip")
-        return
+def _write(adata: ad.AnnData, part: Path, revision: int) -> Stamp:
+    adata.strings_to_categoricals()
+    if part.suffix == ".zarr":
+        return write_zarr(part, partial(_fill_zarr, adata=adata, revision=revision))
+    return write_hdf5(part, partial(_fill_hdf5, adata=adata, revision=revision))
+
+
+def _fill_hdf5(file: Any, adata: ad.AnnData, revision: int) -> Stamp:
+    ad.io.write_elem(file, "/", adata, dataset_kwargs={"compression": "gzip"})
+    return _stamped(file, revision)
+
+
+def _fill_zarr(store: Any, adata: ad.AnnData, revision: int) -> Stamp:
     with warnings.catch_warnings():  # either version of zarr does
         warnings.filterwarnings("ignore", message="Writing zarr v2")
-        adata.write_zarr(part)
+        adata.write_zarr(store)
+    with opened(store, "a") as group:
+        return _stamped(group, revision)
+
+
+def _stamped(group: Any, revision: int) -> Stamp:
+    stamp = Stamp(revision, now(), contents_digest(group, _STAMP))
+    group.attrs[_STAMP] = json.dumps({"format": FORMAT, **stamp._asdict()})
+    return stamp
 
 
 def _put(part: Path, path: Path) -> None:
@@ -172,10 +194,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    """Have a file on the disk before it takes the place of another; of a folder that takes long."""
-    if path.is_file():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())

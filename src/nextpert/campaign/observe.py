@@ -12,16 +12,20 @@ from nextpert._adata.target import columns_of
 from nextpert.campaign.batches import with_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import anndata as ad
 
 logger = logging.getLogger(__name__)
 
 
-def first_cells(adata: ad.AnnData, target: Any) -> tuple[ad.AnnData, Roles]:
-    """Return a copy of what a campaign needs of the cells it starts from, and their roles."""
-    roles = read_roles(adata)
+def roles_of(adata: ad.AnnData, options: Mapping[str, Mapping[str, Any]]) -> Roles:
+    """Return the roles of the cells of a campaign; what joins members is said for the fit."""
+    return read_roles(adata, separator=options["fit"].get("separator"))
+
+
+def first_cells(adata: ad.AnnData, target: Any, roles: Roles) -> ad.AnnData:
+    """Return a copy of what a campaign needs of the cells it starts from."""
     _adata.require_layer(adata, roles.layer)
     _adata.require_control(_adata.read_labels(adata, roles.perturbation_key), roles.control)
     columns = roles.columns
@@ -29,7 +33,7 @@ def first_cells(adata: ad.AnnData, target: Any) -> tuple[ad.AnnData, Roles]:
         if column not in columns:
             _adata.read_labels(adata, column, argument="target")
             columns = [*columns, column]
-    return kept_cells(adata, columns, roles.layer, numbers=roles.covariates), roles
+    return kept_cells(adata, columns, roles.layer, numbers=roles.covariates)
 
 
 def with_new_cells(
@@ -74,8 +78,8 @@ def with_new_cells(
 
 
 def labels_and_cells(adata: ad.AnnData, roles: Roles) -> dict[str, int]:
-    """Return how many cells bear every label."""
-    labels = _adata.read_labels(adata, roles.perturbation_key)
+    """Return how many cells there are of every perturbation."""
+    labels = _adata.read_perturbations(adata, roles)
     return {name: labels.n_cells(name) for name in labels.names}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from nextpert import _adata, tl
 from nextpert.campaign import history as _history
-from nextpert.campaign.candidates import plate_options
+from nextpert.campaign.candidates import naming_of, plate_options
 from nextpert.campaign.goal import lined_up
 from nextpert.campaign.model import set_up, standing
 from nextpert.campaign.observe import (
@@ -19,15 +19,19 @@ from nextpert.campaign.observe import (
     first_cells,
     labels_and_cells,
     panel_of,
+    roles_of,
     with_new_cells,
 )
 from nextpert.campaign.options import kept_value
+from nextpert.campaign.scale import require_same_scale
 from nextpert.campaign.state import State, add_standing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import anndata as ad
+
+    from nextpert._adata import Naming
 
     Options = dict[str, dict[str, Any]]
 
@@ -37,7 +41,8 @@ logger = logging.getLogger(__name__)
 def started(adata: ad.AnnData, target: Any, options: Options) -> tuple[ad.AnnData, State]:
     """Return the cells of a new campaign, fitted, and its state."""
     wanted = kept_value(target, "target")
-    cells, roles = first_cells(adata, target)
+    roles = roles_of(adata, options)
+    cells = first_cells(adata, target, roles)
     set_up(cells, roles, options)
     counts = labels_and_cells(cells, roles)
     found = standing(cells, lined_up(wanted, cells, sum(counts.values())), options["plan"])
@@ -77,31 +82,35 @@ def proposed(
 
 
 def observed(
-    before: ad.AnnData, state: State, cells: ad.AnnData, batch: str | None
+    before: ad.AnnData, state: State, cells: ad.AnnData, batch: str | None, *, check_scale: bool
 ) -> tuple[ad.AnnData, State]:
     """Return the cells with new ones among them, fitted, and the state."""
-    roles, panel = _adata.read_roles(before), panel_of(before)
+    roles, panel = roles_of(before, state.options), panel_of(before)
     earlier = state.history[state.history["action"] == "observed"]
     joined, new, roles = with_new_cells(
         before, cells, roles, panel, batch, 1 + earlier["options"].nunique()
     )
     seen = digest(new, roles, panel)
     _require_unseen(state, seen)
+    if check_scale:
+        require_same_scale(joined, before.n_obs, roles, panel)
     set_up(joined, roles, state.options)
     wanted = lined_up(state.target, joined, state.n_start)
     found = standing(joined, wanted, state.options["plan"])
-    counts = labels_and_cells(new, roles)
-    unplanned = set(counts) - set(state.history["perturbation"])
+    naming, n_cells = naming_of(joined), labels_and_cells(new, roles)
+    names = naming.spelled(n_cells, labels_and_cells(joined, roles))
+    planned = {naming.key(name) for name in state.history["perturbation"]}
+    unplanned = [name for name in names if naming.key(name) not in planned]
     if unplanned:
         logger.info("Observed, though never proposed: %s.", _adata.list_names(sorted(unplanned)))
     history = _history.add_rows(
-        state.history, state.round, "observed", list(counts), n_cells=list(counts.values()),
+        state.history, state.round, "observed", names, n_cells=list(n_cells.values()),
         why="" if batch is None else f"batch {batch}", options={"cells": seen},
     )  # fmt: skip
     return joined, State(
         state.target, state.options, history,
         add_standing(state.standings, state.round, found),
-        _without(state.pending, counts), _without(state.failed, counts),
+        _unobserved(state.pending, names, naming), _unobserved(state.failed, names, naming),
     )  # fmt: skip
 
 
@@ -138,12 +147,19 @@ def retried(state: State, names: Sequence[str]) -> State:
     return replace(state, history=history, failed=_without(state.failed, names))
 
 
+def _unobserved(marked: Mapping[str, Any], names: list[str], naming: Naming) -> dict[str, Any]:
+    """Return what was marked and is not among ``names``, which may be spelled otherwise."""
+    observed = {naming.key(name) for name in names}
+    return {name: said for name, said in marked.items() if naming.key(name) not in observed}
+
+
 def _without(kept: Mapping[str, Any], names: Any) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if name not in names}
 
 
 def _require_unseen(state: State, seen: str) -> None:
-    same = state.history[state.history["options"].str.contains(seen, regex=False)]
+    values = seen.split()[-1]  # labels may be spelled otherwise
+    same = state.history[state.history["options"].str.contains(values, regex=False)]
     if len(same):
         first = same.iloc[0]
         message = (

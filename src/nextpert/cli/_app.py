@@ -173,6 +173,7 @@ def _from_argument(given: Argument, step: Step) -> Iterator[Option]:
 def _files(step: Step) -> Iterator[tuple[str, Any, Any, str, Group]]:
     yield from ((*part, _FILES) for part in step.files())
     yield "config", Path, None, "Settings in a TOML file, as every run writes them.", _FILES
+    yield "overwrite", bool, False, "Replace files of an earlier run; others never are.", _FILES
 
 
 def _run(step: Step) -> Iterator[tuple[str, Any, Any, str]]:

@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextpert.cli._output import check_outputs, write_all, write_screen, write_table, write_text
+from nextpert.cli._output import (
+    Outputs,
+    check_outputs,
+    write_all,
+    write_screen,
+    write_table,
+    write_text,
+)
 from nextpert.cli._read import read_screen, require_screen
 from nextpert.cli._report import describe_ranking, show_ranking
 from nextpert.cli._results import summary_of, table_of
@@ -39,14 +46,15 @@ def run_demo(job: Job) -> None:
     names = ["annotated.h5ad", "demo.toml", "effects.csv", "ranking.csv", "report.html"]
     names += ["trace.csv"]
     names += FIGURES if options["figures"] else ()
-    check_outputs("--out", [out / name for name in names], data)
+    outputs = Outputs("--out", tuple(out / name for name in names), options["overwrite"])
+    check_outputs(outputs, data)
     with stage(options, "Reading the screen"):
         adata, target, hidden = _read(job)
     with compiling_ahead():
         _analyse(adata, target, options, hidden)
     note_command(adata, job)
     with stage(options, "Drawing and writing"):
-        written = _write(adata, out, options, names)
+        written = _write(adata, outputs, options)
         job.written = True
     said = describe_ranking(adata, hidden)
     if "diagnosis" in adata.uns:
@@ -114,7 +122,12 @@ def _check_target(adata: AnnData, target: Any, options: dict[str, Any]) -> None:
     for state in [*listed(given.state), *listed(given.away_from)]:
         if isinstance(state, str | tuple):
             key, value = (roles.perturbation_key, state) if isinstance(state, str) else state
-            _adata.read_labels(adata, key, argument=option).require([value], option)
+            labels = (
+                _adata.read_perturbations(adata, roles, argument=option)
+                if key == roles.perturbation_key
+                else _adata.read_labels(adata, key, argument=option)
+            )
+            labels.require([value], option)
         else:
             tables.append(state)
     panel = _adata.measured_genes(adata, options["gene_symbols"])
@@ -150,7 +163,7 @@ def _analyse(adata: AnnData, target: Any, options: dict[str, Any], hidden: str |
         call("tl.cpca", adata, known, options)
 
 
-def _write(adata: AnnData, out: Path, options: dict[str, Any], names: list[str]) -> list[Path]:
+def _write(adata: AnnData, outputs: Outputs, options: dict[str, Any]) -> list[Path]:
     from nextpert import __version__, report
 
     text = settings("demo", options, __version__)
@@ -164,8 +177,8 @@ def _write(adata: AnnData, out: Path, options: dict[str, Any], names: list[str])
         "trace.csv": lambda path: write_table(adata.uns["design"]["trace"], path),
     }
     with _figures(adata) as drawn:
-        write_all({out / name: (writers | drawn)[name] for name in names})
-    return [out / name for name in names]
+        write_all({path: (writers | drawn)[path.name] for path in outputs.paths}, [outputs])
+    return list(outputs.paths)
 
 
 @contextmanager

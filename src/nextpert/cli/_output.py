@@ -1,16 +1,23 @@
-"""The files of a run: found writable before anything is computed, written all or none."""
+"""The files of a run: found writable before anything is computed, written all or none.
+
+A path that is taken is replaced with ``--overwrite`` alone, and only if the command wrote what is
+there: nothing of anybody else's is lost by a wrong name. All commands write through this module.
+"""
 
 from __future__ import annotations
 
-import io
+import json
 import os
 import shutil
 import signal
 import tempfile
 import warnings
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nextpert._files import followed, write_hdf5, write_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,30 +29,123 @@ if TYPE_CHECKING:
 # it came from.
 _PROBE = 2**20
 _COMPRESSED = 4
+# Attribute of the root of an h5ad or zarr that the command wrote. No other writer copies it, so
+# a file that was changed since is no longer one of these.
+_MARK = "nextpert"
+_TEXT = 2**12  # bytes in which a text file says what it is
 
 
-def check_outputs(option: str, paths: Iterable[Path], source: Path | None) -> None:
+class Outputs(NamedTuple):
+    """The files that an option names, and whether those of an earlier run may be replaced."""
+
+    option: str
+    paths: tuple[Path, ...]
+    overwrite: bool
+
+
+def check_outputs(outputs: Outputs, source: Path | None) -> None:
     """Raise unless all files that an option names can be written; none is left there.
 
     Raises
     ------
     ValueError
-        If a file is the one that is read, stands where a folder is, cannot be written, or its disk
-        has too little room.
+        If a file is the one that is read, stands where a folder is, is taken and may not be
+        replaced, cannot be written, or its disk has too little room.
     """
+    option, paths, _ = outputs
     places = {}
     for path in paths:
         _check_name(option, path, source)
-        places[existing(path.absolute().parent)] = path
+        places[existing(followed(path).parent)] = path
+    _check_taken(outputs)
     for place, path in places.items():
         _check_room(option, path, place, source)
+
+
+def _check_taken(outputs: Outputs) -> None:
+    """Raise if a path is taken, by what may not be replaced or without leave to."""
+    option, paths, overwrite = outputs
+    for path in paths:
+        if not path.exists():
+            continue
+        if not _is_ours(path):
+            message = (
+                f"{str(path)!r} is there already and was not written by this command"
+                f"{', so that --overwrite does not replace it' if overwrite else ''}: name "
+                f"another with {option}, or move it away."
+            )
+            raise ValueError(message)
+        if not overwrite:
+            message = (
+                f"{str(path)!r} is there already: replace it with --overwrite, or name another "
+                f"with {option}."
+            )
+            raise ValueError(message)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file, or the folder of a zarr, is one that the command wrote."""
+    if path.is_dir() != (path.suffix == ".zarr"):
+        return False
+    # What is damaged, or of another format than its name says, may raise anything.
+    with suppress(Exception):
+        return _WRITTEN[path.suffix](path)
+    return False
+
+
+def _is_our_hdf5(path: Path) -> bool:
+    import h5py  # type: ignore[import-untyped]
+
+    with h5py.File(path, "r") as file:
+        return _MARK in file.attrs
+
+
+def _is_our_zarr(path: Path) -> bool:
+    for name, part in (("zarr.json", "attributes"), (".zattrs", None)):  # versions 3 and 2
+        if (path / name).is_file():
+            told = json.loads((path / name).read_text(encoding="utf-8"))
+            return _MARK in (told if part is None else told[part])
+    return False
+
+
+def _is_our_csv(path: Path) -> bool:
+    return _is_our_table(_start(path).splitlines()[0].split(","))
+
+
+def _is_our_parquet(path: Path) -> bool:
+    import pandas as pd
+
+    return _is_our_table([str(name) for name in pd.read_parquet(path).columns])
+
+
+def _is_our_table(columns: list[str]) -> bool:
+    """Whether a table starts as one of those that commands write; as csv it bears no mark."""
+    from nextpert.cli._results import FIRST_COLUMNS
+
+    return any(tuple(columns[: len(first)]) == first for first in FIRST_COLUMNS.values())
+
+
+def _start(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(_TEXT).decode("utf-8", errors="replace")
+
+
+_WRITTEN: dict[str, Callable[[Path], bool]] = {
+    ".h5ad": _is_our_hdf5,
+    ".zarr": _is_our_zarr,
+    ".csv": _is_our_csv,
+    ".parquet": _is_our_parquet,
+    ".toml": lambda path: _start(path).startswith("# nextpert "),
+    ".html": lambda path: '<meta name="generator" content="nextpert ' in _start(path),
+    ".png": lambda path: "Software\0Matplotlib version" in _start(path),
+}
 
 
 def _check_name(option: str, path: Path, source: Path | None) -> None:
     if source is not None and source.exists() and path.resolve() == source.resolve():
         message = f"{str(path)!r} is the screen itself, which is kept: name another with {option}."
         raise ValueError(message)
-    place = existing(path.absolute().parent)
+    place = existing(followed(path).parent)
     taken = path.is_dir() and path.suffix != ".zarr"
     if not place.is_dir() or taken:
         what = f"{path} is a folder" if taken else f"{place} is no folder"
@@ -73,60 +173,101 @@ def _check_room(option: str, path: Path, place: Path, source: Path | None) -> No
         raise ValueError(message)
 
 
-def write_all(writers: Mapping[Path, Callable[[Path], Any]]) -> None:
-    """Write files to hidden folders beside their places, then move them all there at once."""
+def write_all(writers: Mapping[Path, Callable[[Path], Any]], outputs: Iterable[Outputs]) -> None:
+    """Write files to hidden folders beside their places, then move them all there at once.
+
+    A link is followed. ``outputs`` are looked at again, as a run may take hours.
+    """
     with ExitStack() as stack:
         ready: dict[Path, Path] = {}
         folders: dict[Path, Path] = {}
         for path, write in writers.items():
-            place = existing(path.absolute().parent)
+            target = followed(path)
+            place = existing(target.parent)
             if place not in folders:
                 new = tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place)
                 folders[place] = Path(stack.enter_context(new))
-            ready[path] = folders[place] / f"{len(ready)}_{path.name}"
-            write(ready[path])
+            ready[target] = folders[place] / f"{len(ready)}_{path.name}"
+            write(ready[target])
+        for each in outputs:
+            _check_taken(each)
         with _undisturbed():
             _move(ready)
 
 
 def _move(ready: Mapping[Path, Path]) -> None:
+    """Move files to their places; an error brings back what was there before."""
     made: list[Path] = []
+    placed: list[Path] = []
     before: dict[Path, Path] = {}
     try:
         for path, temporary in ready.items():
-            parent = path.absolute().parent
+            parent = path.parent
             place = existing(parent)
             if place != parent:  # all below is ours
                 made += [place / parent.relative_to(place).parts[0]]
                 parent.mkdir(parents=True)
-            if path.is_dir():  # a zarr that is written anew
+            if path.exists():
                 before[path] = temporary.with_name(f"old_{temporary.name}")
-                os.replace(path, before[path])
+                _keep(path, before[path])
             os.replace(temporary, path)
+            placed.append(path)
     except OSError:
+        for path in placed:
+            _remove(path)
+        for path, old in before.items():
+            if old.exists():
+                os.replace(old, path)
         for folder in made:
             shutil.rmtree(folder, ignore_errors=True)
-        for path, old in before.items():
-            if not path.exists():
-                os.replace(old, path)
         raise
 
 
-def write_screen(adata: AnnData, path: Path) -> None:
-    """Write the screen; on a full disk HDF5 itself would crash, so it writes to memory first."""
-    import anndata as ad
-    import h5py  # type: ignore[import-untyped]
+def _keep(path: Path, old: Path) -> None:
+    """Keep what is at a path under another name, too; of a folder there can be one name alone."""
+    if path.is_dir():
+        os.replace(path, old)
+        return
+    try:
+        os.link(path, old)
+    except OSError:  # file systems without links
+        shutil.copy2(path, old)
 
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def write_screen(adata: AnnData, path: Path) -> None:
+    """Write the screen, and mark it as written by the command."""
     adata.strings_to_categoricals()
     if path.suffix == ".zarr":
-        with warnings.catch_warnings():  # either version of zarr does
-            warnings.filterwarnings("ignore", message="Writing zarr v2")
-            adata.write_zarr(path)
-        return
-    image = io.BytesIO()
-    with h5py.File(image, "w") as file:
-        ad.io.write_elem(file, "/", adata, dataset_kwargs={"compression": "gzip"})
-    path.write_bytes(image.getbuffer())
+        write_zarr(path, partial(_fill_zarr, adata))
+    else:
+        write_hdf5(path, partial(_fill_hdf5, adata))
+
+
+def _fill_zarr(adata: AnnData, store: Any) -> None:
+    import zarr
+
+    from nextpert import __version__
+
+    with warnings.catch_warnings():  # either version of zarr does
+        warnings.filterwarnings("ignore", message="Writing zarr v2")
+        adata.write_zarr(store)
+    zarr.open_group(store, mode="r+").attrs[_MARK] = __version__
+
+
+def _fill_hdf5(adata: AnnData, file: Any) -> None:
+    import anndata as ad
+
+    from nextpert import __version__
+
+    ad.io.write_elem(file, "/", adata, dataset_kwargs={"compression": "gzip"})
+    file.attrs[_MARK] = __version__
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert.cli._output import check_outputs, write_all, write_text
+from nextpert.cli._output import Outputs, check_outputs, write_all, write_text
 from nextpert.cli._read import read_screen, require_screen
-from nextpert.cli._run import COMMANDS, out_of, stage, stem_of, tell_json
+from nextpert.cli._run import COMMANDS, out_of, settings_file, stage, stem_of, tell_json
 from nextpert.cli._settings import settings
 from nextpert.cli._steps import STEPS
 from nextpert.cli._values import arguments_from
@@ -33,7 +33,9 @@ def run_report(job: Job) -> None:
     for path in screens:
         require_screen(path)
     out = out_of("report", screens[0], options["out"], (".html",))
-    check_outputs("--out", [out], screens[0])
+    files = [out, settings_file(out)]
+    outputs = Outputs("--out", tuple(files), options["overwrite"])
+    check_outputs(outputs, screens[0])
     arguments = arguments_from(job.step, options)
     with stage(options, "Reading the results"):
         adata = read_screen(screens[0])
@@ -48,11 +50,10 @@ def run_report(job: Job) -> None:
 
         writers: dict[Path, Callable[[Path], Any]] = {
             out: lambda path: report(adata, path, command=commands or None, **arguments),
-            out.with_name(f"{out.name}.toml"): lambda path: write_text(text, path),
+            settings_file(out): lambda path: write_text(text, path),
         }
-        write_all(writers)
+        write_all(writers, [outputs])
         job.written = True
-    files = [out, out.with_name(f"{out.name}.toml")]
     verdict = _verdict(adata, arguments.get("keys", {}))
     if options["json"]:
         tell_json("report", options, verdict, {"n_cells": adata.n_obs}, files)

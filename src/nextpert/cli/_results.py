@@ -14,6 +14,22 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+# How the table of every step starts, and that of the rounds: so is one known again as csv.
+FIRST_COLUMNS = {
+    "preprocess": ("perturbation", "target_genes"),
+    "learn": ("parent", "child"),
+    "fit": ("perturbation", "target_genes"),
+    "effects": ("perturbation", "gene"),
+    "design": ("rank", "perturbation"),
+    "plan": ("well", "perturbation"),
+    "cells": ("gene", "cell_sd"),
+    "distances": ("perturbation", "n_cells"),
+    "replay": ("held_out", "criterion"),
+    "diagnose": ("part", "quantity"),
+    "trace": ("round", "chosen"),
+}
+
+
 def table_of(step: str, adata: AnnData) -> pd.DataFrame:
     """Return the table of a step's results."""
     uns = adata.uns

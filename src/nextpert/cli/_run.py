@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert.cli._output import check_outputs, write_all, write_screen, write_table, write_text
+from nextpert.cli._output import (
+    Outputs,
+    check_outputs,
+    write_all,
+    write_screen,
+    write_table,
+    write_text,
+)
 from nextpert.cli._read import read_screen, require_screen
 from nextpert.cli._report import show_ranking
 from nextpert.cli._results import summary_of, table_of, verdict_of
@@ -24,7 +31,7 @@ from nextpert.cli._values import arguments_from
 from nextpert.cli._words import as_commands, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import pandas as pd
     from anndata import AnnData
@@ -48,8 +55,13 @@ def run_step(job: Job) -> None:
     require_screen(screen)
     out = out_of(step.name, screen, options["out"])
     table_file: Path | None = options["table"]
-    check_outputs("--out", [out], screen)
-    check_outputs("--table", [table_file] if table_file else [], screen)
+    overwrite = options["overwrite"]
+    outputs = [
+        Outputs("--out", (out, settings_file(out)), overwrite),
+        Outputs("--table", (table_file,) if table_file else (), overwrite),
+    ]
+    for each in outputs:
+        check_outputs(each, screen)
     _check_table(table_file)
     arguments = arguments_from(step, settled(step.name, options))
     with stage(options, "Reading the screen"):
@@ -61,7 +73,7 @@ def run_step(job: Job) -> None:
         said = call(step.function, adata, arguments, options)
     note_command(adata, job, usual_out=out_of(step.name, screen, None))
     kept = options | {"out": out}
-    written = write_results(adata, out, kept, step.name, table_file)
+    written = write_results(adata, out, kept, step.name, table_file, outputs)
     job.written = True
     verdict = verdict_of(step.name, adata, said)
     if options["json"]:
@@ -136,7 +148,12 @@ def note_command(adata: AnnData, job: Job, *, usual_out: Path | None = None) -> 
 
 
 def write_results(
-    adata: AnnData, out: Path, options: dict[str, Any], step: str, table_file: Path | None
+    adata: AnnData,
+    out: Path,
+    options: dict[str, Any],
+    step: str,
+    table_file: Path | None,
+    outputs: Iterable[Outputs],
 ) -> list[Path]:
     """Write the screen, its settings beside it and the table; return their names."""
     from nextpert import __version__
@@ -144,12 +161,12 @@ def write_results(
     text = settings(step, options, __version__)
     writers: dict[Path, Callable[[Path], None]] = {
         out: lambda path: write_screen(adata, path),
-        out.with_name(f"{out.name}.toml"): lambda path: write_text(text, path),
+        settings_file(out): lambda path: write_text(text, path),
     }
     if table_file is not None:
         writers[table_file] = lambda path: write_table(table_of(step, adata), path)
     with stage(options, "Writing"):
-        write_all(writers)
+        write_all(writers, outputs)
     return list(writers)
 
 
@@ -220,6 +237,11 @@ def out_of(
         message = f"--out must end in {' or '.join(kinds)}, but is {str(out)!r}."
         raise ValueError(message)
     return out
+
+
+def settings_file(out: Path) -> Path:
+    """Return the file of settings beside a result."""
+    return out.with_name(f"{out.name}.toml")
 
 
 def stem_of(screen: Path) -> str:

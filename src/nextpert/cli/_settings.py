@@ -12,8 +12,8 @@ from nextpert.cli._signature import flag_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# How a run speaks is no part of what it does.
-_NOT_KEPT = ("config", "json", "quiet", "debug", "show")
+# How a run speaks is no part of what it does; nor is what it may replace, said anew every time.
+_NOT_KEPT = ("config", "overwrite", "json", "quiet", "debug", "show")
 
 
 def settings(step: str, options: Mapping[str, Any], version: str) -> str:
@@ -23,15 +23,15 @@ def settings(step: str, options: Mapping[str, Any], version: str) -> str:
     --------
     >>> from nextpert.cli._settings import settings
     >>> print(settings("fit", {"screen": "a.h5ad", "shift_sd": 0.0, "layer": None}, "0.2"))
-    # nextpert 0.2; the same run again: nextpert fit --config THIS.toml
+    # nextpert 0.2; the same run again: nextpert fit --config THIS.toml --overwrite
     [fit]
     screen = "a.h5ad"
     shift-sd = 0.0
     # layer
     <BLANKLINE>
     """
-    lines = [f"# nextpert {version}; the same run again: nextpert {step} --config THIS.toml"]
-    lines += [f"[{step}]"]
+    again = f"nextpert {step} --config THIS.toml --overwrite"
+    lines = [f"# nextpert {version}; the same run again: {again}", f"[{step}]"]
     for name, value in options.items():
         if name not in _NOT_KEPT:
             key = flag_of(name).removeprefix("--")

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import check_arguments, list_names, read_labels, read_stored, require_control
+from nextpert._adata import (
+    Roles,
+    check_arguments,
+    list_names,
+    read_perturbations,
+    read_stored,
+    require_control,
+    require_label,
+)
 from nextpert.core._checks import as_rng, require_count
 from nextpert.pl._figure import BLUE, GREY, SMALL, TEXT, finish, panel_grid, root_figure
 
@@ -104,13 +112,16 @@ def cpca_density(
     params = stored["params"]
     if ncols is not None:
         require_count(ncols, "ncols")
-    labels = read_labels(adata, perturbation_key or str(params["perturbation_key"]))
     background = control or str(params["control"])
+    require_label(background)
+    roles = Roles(perturbation_key or str(params["perturbation_key"]), background)
+    labels = read_perturbations(adata, roles)
     require_control(labels, background)
     if groups is None:
         wanted = [str(name) for name in stored["groups"]]
     else:
-        wanted = [groups] if isinstance(groups, str) else [str(name) for name in groups]
+        named = [groups] if isinstance(groups, str) else [str(name) for name in groups]
+        wanted = list(dict.fromkeys(labels.spelled(named)))
     labels.require(wanted, "Groups")
     if not wanted or (ax is not None and len(wanted) > 1):
         message = f"ax takes one group, but there are {len(wanted)}: name one with `groups`."

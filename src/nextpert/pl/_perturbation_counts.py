@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert._adata import check_arguments, parse_label, read_labels, read_roles, require_control
+from nextpert._adata import (
+    check_arguments,
+    parse_label,
+    read_perturbations,
+    read_roles,
+    require_control,
+)
 from nextpert.core._checks import require_count
 from nextpert.pl._figure import BLACK, BLUE, GREEN, ORANGE, PURPLE, finish, root_figure
 
@@ -96,11 +102,13 @@ def perturbation_counts(
     ['1 perturbation, 20 cells', '100 cells control']
     """
     check_arguments(locals())
-    roles = read_roles(adata, perturbation_key=perturbation_key, control=control)
-    perturbation_key, control = roles.perturbation_key, roles.control
-    labels = read_labels(adata, perturbation_key)
+    roles = read_roles(
+        adata, perturbation_key=perturbation_key, control=control, separator=separator
+    )
+    control, labels = roles.control, read_perturbations(adata, roles)
     require_control(labels, control)
-    left_out = [exclude] if isinstance(exclude, str) else [str(name) for name in exclude]
+    named = [exclude] if isinstance(exclude, str) else [str(name) for name in exclude]
+    left_out = labels.spelled(named)
     labels.require(left_out, "Labels to exclude")
     if min_cells is not None:
         require_count(min_cells, "min_cells")

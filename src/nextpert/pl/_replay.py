@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from nextpert._adata import check_arguments
+from nextpert._adata import Naming, check_arguments
 from nextpert.core._checks import require_count
 from nextpert.pl._figure import (
     BLACK,
@@ -160,14 +160,15 @@ def _chosen(
             message = f"{column} names must be a list: use [{wanted!r}]."
             raise TypeError(message)
         known = list(dict.fromkeys(table[column].astype(str)))
-        absent = [name for name in map(str, wanted) if name not in known]
-        if absent or not len(wanted):
+        names = Naming().spelled(map(str, wanted), known)
+        absent = [name for name in names if name not in known]
+        if absent or not names:
             message = (
                 f"The replay holds no {column} {', '.join(absent) or '(none was asked for)'}. It "
                 f"holds {', '.join(known)}."
             )
             raise ValueError(message)
-        table = table[table[column].astype(str).isin(list(map(str, wanted)))]
+        table = table[table[column].astype(str).isin(names)]
     return table, lines[lines["target"].isin(set(table["target"]))]
 
 

@@ -149,9 +149,10 @@ def target_distances(
         adata, perturbation_key=perturbation_key, control=control, layer=layer
     )
     perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
-    labels = _adata.read_labels(adata, perturbation_key)
+    labels = _adata.read_perturbations(adata, roles)
     _adata.require_control(labels, control)
-    goal = _read_goal(adata, as_target(target), genes, perturbation_key)
+    _adata.say_pooled(labels)
+    goal = _read_goal(adata, as_target(target), genes, labels)
     names, columns = _adata.resolve_panel(adata, goal.genes, gene_symbols=gene_symbols)
     rows = _rows(labels, perturbations, control, goal.label)
     codes = labels.groups(rows)
@@ -192,7 +193,7 @@ def target_distances(
     return _adata.write_results(adata, uns={key_added: stored}, copy=copy)
 
 
-def _read_goal(adata: ad.AnnData, target: Target, genes: Any, perturbation_key: str) -> _Goal:
+def _read_goal(adata: ad.AnnData, target: Target, genes: Any, labels: LabelTable) -> _Goal:
     """Return the target, its state with weights and the way it is measured."""
     several = isinstance(target.state, list) or not {"state"} <= set(parts_of(target))
     beside = set(parts_of(target)) - {"state", "weights", "distance", "penalty"}
@@ -206,7 +207,7 @@ def _read_goal(adata: ad.AnnData, target: Target, genes: Any, perturbation_key: 
     weights = target.weights
     if weights is not None and not hasattr(weights, "items"):
         weights = dict.fromkeys(weights, 1.0)
-    read = _read_state(adata, target.state, genes, perturbation_key)
+    read = _read_state(adata, target.state, genes, labels)
     if weights is not None:
         weights = {str(gene): float(weight) for gene, weight in weights.items()}
     name = "; ".join([read.name, *how_measured(target)])
@@ -234,13 +235,17 @@ def _in_units(moments: Moments, units: NDArray[np.float64]) -> Moments:
     return Moments(moments.n, units * moments.mean, np.outer(units, units) * moments.scatter)
 
 
-def _read_state(adata: ad.AnnData, target: Any, genes: Any, perturbation_key: str) -> _Goal:
+def _read_state(adata: ad.AnnData, target: Any, genes: Any, labels: LabelTable) -> _Goal:
     if isinstance(target, str):
-        return _Goal(target, genes, _cells(adata, perturbation_key, target), label=target)
+        (label,) = labels.spelled([target])
+        return _Goal(label, genes, _cells(labels, label), label=label)
     if isinstance(target, tuple):
         key, value = map(str, target)
-        label = value if key == perturbation_key else None
-        return _Goal(f"{key}={value}", genes, _cells(adata, key, value), label=label)
+        if key != labels.key:
+            found = _adata.read_labels(adata, key, argument="target or perturbation_key")
+            return _Goal(f"{key}={value}", genes, _cells(found, value))
+        (label,) = labels.spelled([value])
+        return _Goal(f"{key}={label}", genes, _cells(labels, label), label=label)
     if genes is not None:
         message = "A mapping names the genes of the distance itself: leave out genes."
         raise ValueError(message)
@@ -254,8 +259,7 @@ def _read_state(adata: ad.AnnData, target: Any, genes: Any, perturbation_key: st
     return _Goal(_adata.list_names(shown, limit=5), names, mean=mean)
 
 
-def _cells(adata: ad.AnnData, key: str, value: str) -> NDArray[np.bool_]:
-    labels = _adata.read_labels(adata, key, argument="target or perturbation_key")
+def _cells(labels: LabelTable, value: str) -> NDArray[np.bool_]:
     labels.require([value], "Target")
     return labels.groups([value]) == 0
 
@@ -267,7 +271,7 @@ def _rows(
     if perturbations is None:
         chosen = labels.names
     else:
-        chosen = [str(name) for name in _adata.in_order(perturbations)]
+        chosen = labels.spelled(str(name) for name in _adata.in_order(perturbations))
         labels.require(chosen, "Perturbations")
     rows = [name for name in dict.fromkeys([control, *chosen]) if name != label]
     if not rows:

@@ -57,7 +57,7 @@ def test_what_follows_the_noise_is_that_of_finite_differences():
     rng = np.random.default_rng(1)
     prior = prior_of(rng.normal(size=(3, P)), rng)
     _, follows = _estimated(Model([blr], prior), within)
-    step, expected = 1e-5, 0.0
+    step, expected = 1e-5, np.zeros(P)
     for j in range(3):
         for i in range(P):
             moved = np.zeros((3, P))
@@ -66,7 +66,7 @@ def test_what_follows_the_noise_is_that_of_finite_differences():
                 replace(prior, mean=prior.mean + sign * moved).given(blr).states(blr)[j]
                 for sign in (1, -1)
             ]
-            expected += ((ends[0] - ends[1]) / (2 * step)) @ within[i] / N
+            expected += ((ends[0] - ends[1]) / (2 * step)) * within[i] / N
     np.testing.assert_allclose(follows, expected, rtol=2e-3)
 
 
@@ -81,7 +81,7 @@ def test_the_estimate_of_the_error_is_unbiased():
     for _ in range(150):
         x = truth + rng.normal(size=truth.shape) @ root.T
         mean, follows = _estimated(Model([blr], replace(prior, mean=x)), within)
-        estimated.append(((x - mean) ** 2).sum() + 2 * follows - len(x) * noise)
+        estimated.append(((x - mean) ** 2).sum() + 2 * follows.sum() - len(x) * noise)
         true.append(((mean - truth) ** 2).sum())
     apart = np.array(estimated) - true
     assert abs(apart.mean()) < 3 * apart.std() / np.sqrt(len(apart))
@@ -140,7 +140,7 @@ def test_the_noise_of_the_estimate_is_how_far_the_best_weights_scatter():
         both = [Model([blr], replace(prior, mean=x)) for prior in (near, far)]
         (m0, f0), (m1, f1) = (_estimated(model, within) for model in both)
         apart = (m0 - m1).ravel()
-        best.append(((x - m1).ravel() @ apart - f0 + f1) / (apart @ apart))
+        best.append(((x - m1).ravel() @ apart - f0.sum() + f1.sum()) / (apart @ apart))
         noise = ((m0 - m1) @ within * (m0 - m1)).sum() / N
         spread.append(np.sqrt(noise) / (apart @ apart))
     assert np.std(best) == pytest.approx(np.mean(spread), rel=0.3)

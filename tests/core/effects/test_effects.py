@@ -44,10 +44,14 @@ def with_weights(dag, cells, weights, effect):
 
 
 def exact_draws(dag, x, group, weights, shift, n_draws, seed=1):
-    """Draws of the effects: each node is an exact mixture of normals, the nodes independent."""
+    """Draws of the effects, and of the component of each node's shift.
+
+    Each node is an exact mixture of normals, the nodes are independent.
+    """
     rng = np.random.default_rng(seed)
     p = x.shape[1]
     b, c, u = np.zeros((n_draws, p, p)), np.zeros((n_draws, p)), np.zeros((n_draws, p))
+    drawn_from = np.zeros((n_draws, p), int)
     for i in range(p):
         parents = dag.parents(i)
         y = x[:, i] - shift[i] * group
@@ -70,7 +74,8 @@ def exact_draws(dag, x, group, weights, shift, n_draws, seed=1):
             c[which == k, i] = drawn[:, 0]
             b[np.ix_(which == k, [i], parents)] = drawn[:, None, 1:-1]
             u[which == k, i] = drawn[:, -1]
-    return np.linalg.solve(np.eye(p) - b, (shift + u)[:, :, None])[:, :, 0]
+        drawn_from[:, i] = which
+    return np.linalg.solve(np.eye(p) - b, (shift + u)[:, :, None])[:, :, 0], drawn_from
 
 
 @pytest.mark.parametrize(("n_cells", "expected"), [(12, 0.0), (60, 0.5)])
@@ -82,14 +87,24 @@ def test_effects_are_those_of_exact_draws_with_heavy_tails(n_cells, expected):
     posterior, prior = with_weights(dag, cells, weights, effect)
     found = perturbation_effects([posterior], prior)
     shift = prior.shifts(posterior)[0]
-    draws = exact_draws(dag, x, group, weights, shift, 100_000)
+    draws, drawn_from = exact_draws(dag, x, group, weights, shift, 100_000)
     np.testing.assert_allclose(found.mean[0], draws.mean(axis=0), atol=0.03)
     np.testing.assert_allclose(found.sd[0], draws.std(axis=0), rtol=0.06)
     ends = np.quantile(draws, [0.05, 0.95], axis=0)
     np.testing.assert_allclose(found.lower[0], ends[0], atol=0.05)
     np.testing.assert_allclose(found.upper[0], ends[1], atol=0.05)
-    positive = (draws > 0).mean(axis=0)
-    np.testing.assert_allclose(found.lfsr[0], np.minimum(positive, 1 - positive), atol=0.02)
+    # What a component's effects are too small to be told from 0 by counts against both signs.
+    passed = posterior.mean().toarray() @ found.mean[0] + shift
+    for i in range(3):
+        both = np.zeros(2)
+        for k, tau2 in enumerate(TAU2):
+            mine = drawn_from[:, i] == k
+            if mine.any():
+                size = np.sqrt(n_cells * (passed[i] ** 2 / NOISE[i] + tau2))
+                unclear = 2 * stats.norm.sf(size)
+                up = (draws[mine, i] > 0).mean()
+                both += mine.mean() * np.maximum([up, 1 - up], unclear)
+        np.testing.assert_allclose(found.lfsr[0, i], both.min(), atol=0.02)
 
 
 def one_variance(dag, cells, tau2, effect):
@@ -121,8 +136,13 @@ def test_one_variance_is_dense_gaussian_algebra():
     z = stats.norm.ppf(0.9)
     np.testing.assert_allclose(found.upper[0], mean + z * np.sqrt(variance), rtol=1e-4)
     np.testing.assert_allclose(found.lower[0], mean - z * np.sqrt(variance), rtol=1e-4)
+    shift = np.array([weights[-1] for _, weights, _ in each])
+    passed = mean - shift  # what the shifts of other nodes do to this one
+    unclear = 2 * stats.norm.sf(np.sqrt(15 * (passed**2 / NOISE + tau2)))
     sign = stats.norm.sf(np.abs(mean) / np.sqrt(variance))
-    np.testing.assert_allclose(found.lfsr[0], sign, rtol=1e-6)
+    assert (sign < unclear).any()
+    assert (sign > unclear).any()
+    np.testing.assert_allclose(found.lfsr[0], np.maximum(sign, unclear), rtol=1e-6)
     np.testing.assert_allclose(found.direct[0], [each[i][1][-1] for i in range(3)], rtol=1e-8)
 
 
@@ -207,8 +227,9 @@ def test_quantiles_of_mixtures_with_points_and_spikes():
     spread[0, ::2, 0] = 0.0
     centre[0, ::4, 0] = 0.0
     mean, sd, lower, upper, lfsr = np.empty((5, 1, m))
-    kernels.summarise(chance, centre, spread, 0.05, stats.norm.ppf(0.05), mean, sd, lower, upper,
-                      lfsr)  # fmt: skip
+    none = np.zeros((1, m))
+    kernels.summarise(chance, centre, spread, np.zeros(k), none, none, 0.05, stats.norm.ppf(0.05),
+                      mean, sd, lower, upper, lfsr)  # fmt: skip
     for i in range(m):
 
         def cdf(x, i=i, point=True):
@@ -290,12 +311,15 @@ def test_a_level_outside_0_and_1_is_refused():
         perturbation_effects([posterior], prior, level=1.0)
 
 
-def test_an_interval_may_end_at_exactly_nothing():
+@pytest.mark.parametrize("rounding", [0.0, 1e-18, -1e-18])
+def test_an_interval_may_end_at_exactly_nothing(rounding):
+    """With no effect at probability 0.93, which counts against both signs, rounded or not."""
     chance = np.array([[[0.93, 0.07]]])
-    centre, spread = np.array([[[0.0, 2.0]]]), np.array([[[0.0, 1.0]]])
+    centre, spread = np.array([[[rounding, 2.0]]]), np.array([[[rounding**2, 1.0]]])
     mean, sd, lower, upper, lfsr = np.empty((5, 1, 1))
-    kernels.summarise(chance, centre, spread, 0.05, stats.norm.ppf(0.05), mean, sd, lower, upper,
-                      lfsr)  # fmt: skip
-    assert lower[0, 0] == 0.0
+    one = np.ones((1, 1))
+    kernels.summarise(chance, centre, spread, np.array([0.0, 5.0]), 40 * one, 0.1 * one, 0.05,
+                      stats.norm.ppf(0.05), mean, sd, lower, upper, lfsr)  # fmt: skip
+    np.testing.assert_allclose(lower[0, 0], 0.0, atol=1e-15)
     assert upper[0, 0] > 1.0
     np.testing.assert_allclose(lfsr, 0.93 + 0.07 * stats.norm.cdf(-2.0))

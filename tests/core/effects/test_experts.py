@@ -10,6 +10,7 @@ from nextpert.core.effects.experts import (
     coexpression_expert,
     given_expert,
     graph_expert,
+    left_out,
     mean_expert,
 )
 
@@ -70,41 +71,85 @@ def test_graph_moves_what_a_shift_of_the_own_gene_moves(screen):
 
 def test_coexpression_is_the_regression_over_all_other_cells(cells, screen):
     x, groups = cells
-    found = coexpression_expert(screen).effects
+    found = left_out(screen, coexpression_expert).effects
+    within = screen.moments.scatter
     for j, genes in enumerate(TARGETS):
-        # The perturbation's cells keep their scatter, at the mean of the others.
-        other = groups != j + 1
-        moved = x.copy()
-        moved[~other] += x[other].mean(axis=0) - x[~other].mean(axis=0)
+        # Means of the other environments; of the pooled scatter the share of their cells.
+        kept = [e for e in range(6) if e != j + 1]
+        n = np.array([(groups == e).sum() for e in kept])
+        mean = np.array([x[groups == e].mean(axis=0) for e in kept])
+        away = mean - n @ mean / n.sum()
+        scatter = within * n.sum() / len(x) + (n * away.T) @ away
         wanted = np.zeros(N_GENES)
         for k in genes:
-            slope = [np.polyfit(moved[:, k], moved[:, i], 1)[0] for i in range(N_GENES)]
-            wanted += np.array(slope) * screen.observed[j, k]
+            wanted += scatter[:, k] / scatter[k, k] * screen.observed[j, k]
+        wanted[genes] = 0
+        np.testing.assert_allclose(found[j], wanted, atol=1e-9)
+    # Learned from all cells it is the regression over cells.
+    found = coexpression_expert(screen, screen).effects
+    for j, genes in enumerate(TARGETS):
+        slopes = [[np.polyfit(x[:, k], x[:, i], 1)[0] for i in range(N_GENES)] for k in genes]
+        wanted = screen.observed[j, genes] @ np.reshape(slopes, (len(genes), N_GENES))
         wanted[genes] = 0
         np.testing.assert_allclose(found[j], wanted, atol=1e-9)
 
 
-def test_mean_of_the_others_leaves_their_own_genes_and_the_perturbation_out(screen):
-    found = mean_expert(screen)
+def random_effects_mean(screen, rows, gene):
+    """The mean of perturbations ``rows`` on a gene, their spread learned from these rows alone."""
     scored, sd = screen.scored(), np.where(screen.sd > 0, screen.sd, 1)
-    z, v = screen.observed / sd, screen.own_variance() / sd**2
-    genes = [i for i in range(N_GENES) if scored[:, i].any()]
+    z = screen.observed / sd
+    n = screen.moments.n
+    kept = [0, *(q + 1 for q in rows)]
+    pooled = np.diag(screen.moments.scatter) / n.sum() * n[kept].sum()
+    pooled /= n[kept].sum() - len(kept)
+    cells = n[1:, None]
+    v = (screen.moments.squares[1:] + 10 * pooled) / (cells + 9) / cells / sd**2
     left = freedom = 0.0
-    for i in genes:
-        rows = np.flatnonzero(scored[:, i])
-        left += ((z[rows, i] - z[rows, i].mean()) ** 2).sum()
-        left -= v[rows, i].sum() * (len(rows) - 1) / len(rows)
-        freedom += len(rows) - 1
-    between = left / freedom
-    assert between > 0
+    for i in range(N_GENES):
+        some = [q for q in rows if scored[q, i]]
+        if some:
+            left += ((z[some, i] - z[some, i].mean()) ** 2).sum()
+            left -= v[some, i].sum() * (len(some) - 1) / len(some)
+            freedom += len(some) - 1
+    between = max(left / freedom, 0)
+    some = [q for q in rows if scored[q, gene]]
+    weight = [1 / (between + v[q, gene]) for q in some]
+    return np.average([screen.observed[q, gene] for q in some], weights=weight) if some else 0.0
+
+
+def test_mean_of_the_others_leaves_their_own_genes_and_the_perturbation_out(screen):
+    found = left_out(screen, mean_expert)
     for j in range(5):
+        others = [q for q in range(5) if q != j]
         for i in range(N_GENES):
-            rows = [q for q in range(5) if q != j and scored[q, i]]
-            wanted = 0.0
-            if i in genes and i not in TARGETS[j]:
-                weight = [1 / (between + v[q, i]) for q in rows]
-                wanted = np.average([screen.observed[q, i] for q in rows], weights=weight)
+            wanted = 0.0 if i in TARGETS[j] else random_effects_mean(screen, others, i)
             assert found.effects[j, i] == pytest.approx(wanted, abs=1e-12)
+
+
+def test_what_is_scored_of_a_perturbation_left_out_is_what_a_candidate_is_given(screen):
+    """The same numbers whether a perturbation is left out, or asked for without cells."""
+    for expert in (coexpression_expert, mean_expert):
+        scored = left_out(screen, expert).effects
+        for j, genes in enumerate(TARGETS):
+            others = screen.without([j])
+            asked = Perturbations(others.moments, 0, [-1], [genes], screen.observed[[j]])
+            found = expert(asked, others).effects
+            assert np.abs(found).max() > 0 or not genes
+            np.testing.assert_allclose(found[0], scored[j], rtol=1e-10, atol=1e-14)
+
+
+def test_many_perturbations_are_left_out_in_blocks():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(121), 10)
+    x = rng.normal(size=(len(groups), 4)) + (groups > 0)[:, None]
+    moments = ScreenMoments.from_array(x, groups, 121)
+    screen = Perturbations(moments, 0, np.arange(1, 121), [[]] * 120)
+    found = left_out(screen, mean_expert).effects
+    block = np.arange(6)  # the first of 20
+    wanted = mean_expert(screen.some(block), screen.without(block)).effects
+    np.testing.assert_allclose(found[:6], wanted)
+    assert np.ptp(found[:, 0]) < 0.2
+    assert len(np.unique(found[:, 0])) == 20
 
 
 def test_few_cells_count_for_less_in_the_mean():
@@ -112,7 +157,8 @@ def test_few_cells_count_for_less_in_the_mean():
     groups = np.repeat(np.arange(4), [4000, 2000, 2000, 4])
     x = rng.normal(size=(len(groups), 40)) + np.array([0, 1, 1, 1])[groups, None]
     screen = Perturbations(ScreenMoments.from_array(x, groups, 4), 0, [1, 2, 3], [[], [], []])
-    assert ((mean_expert(screen).effects[0] - 1) ** 2).mean() < 0.02  # alone: 1 / 4 + 1 / 4000
+    found = left_out(screen, mean_expert).effects
+    assert ((found[0] - 1) ** 2).mean() < 0.02  # alone: 1 / 4 + 1 / 4000
 
 
 def test_perturbations_without_cells_are_expected_by_the_change_given(screen):
@@ -126,13 +172,13 @@ def test_perturbations_without_cells_are_expected_by_the_change_given(screen):
     seen = graph_expert(wider, b).effects
     np.testing.assert_allclose(seen[5], [0, 0, -2, -4, -8, -16])
     assert (seen[[0, 6]] == 0).all()
-    mean = mean_expert(wider).effects
-    np.testing.assert_allclose(mean[:5], mean_expert(screen).effects)
+    mean = left_out(wider, mean_expert).effects
+    np.testing.assert_allclose(mean[:5], left_out(screen, mean_expert).effects)
     assert np.abs(mean[6, :5]).min() > 0
-    assert (coexpression_expert(wider).shared == 0).all()  # no change of it was measured
+    assert (coexpression_expert(wider, wider).shared == 0).all()  # no change of it was measured
     change[:5] = np.nan  # as observed
     mixed = Perturbations(screen.moments, 0, members, targets, change)
-    found, wanted = coexpression_expert(mixed), coexpression_expert(screen)
+    found, wanted = (left_out(some, coexpression_expert) for some in (mixed, screen))
     np.testing.assert_allclose(found.effects[:5], wanted.effects)
     np.testing.assert_allclose(found.shared[:5], wanted.shared)
     assert (found.shared[5:] == 0).all()
@@ -160,7 +206,7 @@ def test_covariance_with_sampling_error_is_that_of_repeated_screens():
     for _ in range(6000):
         mean = truth + rng.normal(size=(4, 4)) @ mix.T / np.sqrt(n)[:, None]
         screen = Perturbations(ScreenMoments(n, mean, squares, scatter), 0, [1, 2, 3], targets)
-        experts = [graph_expert(screen, b), mean_expert(screen)]
+        experts = [graph_expert(screen, b), left_out(screen, mean_expert)]
         got.append([e.effects for e in experts])
         errors.append(screen.observed - (truth[1:] - truth[0]))
     got, errors = np.array(got), np.array(errors)
@@ -172,7 +218,7 @@ def test_covariance_with_sampling_error_is_that_of_repeated_screens():
 
 
 def test_coexpression_shares_the_error_of_the_own_change(screen):
-    found = coexpression_expert(screen)
+    found = left_out(screen, coexpression_expert)
     within = screen.moments.scatter / (sum(SIZES) - 6)
     slope = found.effects[0] / screen.observed[0, 0]
     np.testing.assert_allclose(found.shared[0], slope * within[0] * (1 / 40 + 1 / 60), atol=1e-12)

@@ -124,3 +124,14 @@ def test_own_states_come_first():
     others = np.array([[0.1, 0.0], [0.1, 0.0], [0.0, 0.8], [0.0, 0.0]])
     found = scores.comes_first(states, others, [True, True, True, False])
     np.testing.assert_array_equal(found, [1.0, 0.0, 1.0, np.nan])
+
+
+def test_correlation_without_the_error_that_two_estimates_share():
+    """Of unrelated effects, estimated from cells that were compared with the same controls."""
+    rng = np.random.default_rng(0)
+    one, two = rng.normal(size=(2, 400, 50))
+    error = rng.normal(size=one.shape)
+    plain = scores.correlations(one + error, two + error)
+    found = scores.correlations(one + error, two + error, shared=np.ones(one.shape))
+    assert plain.mean() > 0.4
+    assert abs(found.mean()) < 4 * found.std() / 20

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import lsq_linear
 
 from nextpert.core import ScreenMoments
-from nextpert.core.effects.experts import Expert, Perturbations, mean_expert
+from nextpert.core.effects.experts import Expert, Perturbations, left_out, mean_expert
 from nextpert.core.effects.stack import learn_stack
 
 
@@ -181,7 +181,7 @@ def test_noise_that_all_effects_share_is_not_taken_for_knowledge():
     for _ in range(20):
         moments = ScreenMoments.from_array(rng.normal(size=(960, 30)), groups, 16)
         found = Perturbations(moments, 0, np.arange(1, 16), [[]] * 15)
-        mean = mean_expert(found)
+        mean = left_out(found, mean_expert)
         for expert, rows in ((mean, with_shared), (Expert("", mean.effects), without)):
             stack = learn_stack(
                 found.observed, found.variance, [expert], found.scored(), sd=found.sd

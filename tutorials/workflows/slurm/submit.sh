@@ -12,12 +12,13 @@ here=$(cd "$(dirname "$0")" && pwd)
 stem=${screen%.*}
 
 # after_ok AFTER CPUS MEMORY TIME STEP ARGUMENTS...: submit a step, and print the number of the job.
+# Submitted again, a step replaces what it wrote before.
 after_ok() {
   local after=$1 cpus=$2 memory=$3 time=$4
   shift 4
   sbatch --parsable --job-name="nextpert-$1" --cpus-per-task="$cpus" --mem="$memory" \
     --time="$time" ${after:+--dependency="afterok:$after"} --kill-on-invalid-dep=yes \
-    "$here/step.sbatch" "$@"
+    "$here/step.sbatch" "$@" --overwrite
 }
 
 # Cores, memory and time for 10,000 perturbations x 1,000 genes: docs/guides/many_machines.md.

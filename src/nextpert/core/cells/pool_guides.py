@@ -37,6 +37,9 @@ class PooledGuides:
     variance_ratio
         Variance within the cells of a perturbation over that within all cells, drawn towards 1,
         shape ``(n_groups, n_nodes)``. Perturbed cells scatter otherwise than controls.
+    log_grown
+        Sum over guides of ``log(1 + n_e tau_g^2)``: what the guides' own shifts, integrated out,
+        take from twice the log evidence of every node.
     """
 
     n_cells: NDArray[np.int64]
@@ -44,6 +47,7 @@ class PooledGuides:
     mean: NDArray[np.float64]
     scatter: NDArray[np.float64]
     variance_ratio: NDArray[np.float64]
+    log_grown: float = 0.0
 
     @property
     def counted(self) -> NDArray[np.float64]:
@@ -52,7 +56,7 @@ class PooledGuides:
 
 
 def pool_guides(
-    screen: ScreenMoments, groups: ArrayLike, n_groups: int, *, guide_variance: float = 0.0
+    screen: ScreenMoments, groups: ArrayLike, n_groups: int, *, guide_variance: ArrayLike = 0.0
 ) -> PooledGuides:
     """Return the perturbations of a screen, their guides pooled.
 
@@ -69,7 +73,8 @@ def pool_guides(
     n_groups
         Number of perturbations.
     guide_variance
-        ``tau_g^2``, over the noise variance; 0 where guides do not differ.
+        ``tau_g^2``, over the noise variance; 0 where guides do not differ. One number, or one for
+        each environment.
 
     Examples
     --------
@@ -86,6 +91,7 @@ def pool_guides(
         (np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(n_groups, len(codes))
     )
     cells = screen.n.astype(np.float64)
+    guide_variance = np.asarray(guide_variance, np.float64)
     counted = cells / (1.0 + cells * guide_variance)
     n = members @ counted
     mean = members @ (counted[:, None] * screen.mean) / np.maximum(n, 1e-300)[:, None]
@@ -93,8 +99,9 @@ def pool_guides(
     between = away.T @ away
     scatter = screen.scatter + (between + between.T) / 2
     return PooledGuides(
-        np.asarray(members @ screen.n, np.int64), n, mean, scatter, _ratio(screen, members)
-    )
+        np.asarray(members @ screen.n, np.int64), n, mean, scatter, _ratio(screen, members),
+        float(np.log1p(cells * guide_variance).sum()),
+    )  # fmt: skip
 
 
 def _ratio(screen: ScreenMoments, members: sp.csr_array) -> NDArray[np.float64]:

@@ -156,10 +156,21 @@ def quantile(q, z, weight, mean, sd, m, start, tolerance):
 
 
 @entry
-def summarise(chance, centre, spread, q, z, mean, sd, lower, upper, lfsr):
-    """Fill mean, sd, the quantiles ``q`` and ``1 - q``, and the local false sign rate."""
+def summarise(chance, centre, spread, tau2, cells, sampling, q, z, mean, sd, lower, upper, lfsr):
+    r"""Fill mean, sd, the quantiles ``q`` and ``1 - q``, and the local false sign rate.
+
+    A component whose effects are too small for these cells to tell from 0 says nothing of the
+    sign: the smallest ones take up chance that belongs to no effect at all, since both fit the
+    cells alike. Of component ``k`` the share :math:`2 \Phi(-r_k)` counts against both signs,
+    :math:`r_k^2 = c^2 / s^2 + n \tau_k^2` the mean square of its effects in units of the
+    ``sampling`` error ``s`` of the cells' mean: ``c`` is what is expected without a shift (0
+    unless graph or predictors expect an effect), ``n`` the ``cells``. So no shift at all, which
+    is ``k = 0``, has no sign where nothing is expected. Where ``sampling`` is 0 (no cells, or a
+    prior of its own) the sign is that of the mixture.
+    """
     n_components = chance.shape[2]
     weight, at, scale = np.empty(n_components), np.empty(n_components), np.empty(n_components)
+    unclear = np.zeros(n_components)
     for j in range(chance.shape[0]):
         for i in range(chance.shape[1]):
             total, first, second = 0.0, 0.0, 0.0
@@ -171,9 +182,14 @@ def summarise(chance, centre, spread, q, z, mean, sd, lower, upper, lfsr):
                 off = centre[j, i, k] - first
                 second += chance[j, i, k] * (spread[j, i, k] + off * off)
             mean[j, i], sd[j, i] = first, math.sqrt(second / total)
-            m, kept = 0, 0.0
+            m, kept, error = 0, 0.0, sampling[j, i]
             for k in range(n_components):
                 if chance[j, i, k] > _SMALL * total:
+                    if error > 0.0:
+                        square = (centre[j, i, 0] / error) ** 2 + cells[j, i] * tau2[k]
+                        unclear[m] = math.erfc(math.sqrt(square) * _ROOT_HALF)
+                    else:
+                        unclear[m] = 0.0
                     weight[m], at[m] = chance[j, i, k], centre[j, i, k]
                     scale[m] = math.sqrt(spread[j, i, k])
                     kept += weight[m]
@@ -181,13 +197,14 @@ def summarise(chance, centre, spread, q, z, mean, sd, lower, upper, lfsr):
             negative, positive, nil = 0.0, 0.0, 1e-9 * sd[j, i]
             for k in range(m):
                 weight[k] /= kept
-                if scale[k] == 0.0:  # a point; what rounding leaves of 0 has no sign
-                    negative += weight[k] * (at[k] <= nil)
-                    positive += weight[k] * (at[k] >= -nil)
+                if scale[k] <= nil:  # a point; what rounding leaves of 0 has no sign
+                    up = 1.0 if at[k] >= -nil else 0.0
+                    down = 1.0 if at[k] <= nil else 0.0
                 else:
                     up = 0.5 * math.erfc(-at[k] / scale[k] * _ROOT_HALF)
-                    positive += weight[k] * up
-                    negative += weight[k] * (1.0 - up)
+                    down = 1.0 - up
+                positive += weight[k] * max(up, unclear[k])
+                negative += weight[k] * max(down, unclear[k])
             lfsr[j, i] = min(negative, positive)
             reach, tolerance = z * sd[j, i], 1e-5 * sd[j, i]
             lower[j, i] = quantile(q, z, weight, at, scale, m, first + reach, tolerance)

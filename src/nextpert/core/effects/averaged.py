@@ -124,11 +124,13 @@ def learn_average(models: Sequence[Model], covariance: ArrayLike) -> Array:
     r"""Return expected weights of models, at least 0 and of sum 1, by the error of their means.
 
     The means of all perturbations are estimated by :math:`\sum_k w_k m_k(x)`, ``m_k`` those that a
-    model makes of the cells' means ``x``. Stein's unbiased estimate of the squared error (Stein
-    1981, doi:10.1214/aos/1176345632) is ``Q(w) = |x - m|^2 + 2 tr(dm/dx Cov(x))`` less a constant:
-    how far the estimate is from the cells, and how far it follows their noise. No cells are held
-    out, and nothing of a model need be true: the evidence prefers a graph that copies how the noise
-    of genes is correlated, even where it is wrong of effects.
+    model makes of the cells' means ``x``. Genes are in units of their standard deviation within
+    perturbations, so that no weight depends on the units of a gene. Stein's unbiased estimate of
+    the squared error (Stein 1981, doi:10.1214/aos/1176345632) is ``Q(w) = |x - m|^2 +
+    2 tr(dm/dx Cov(x))`` less a constant: how far the estimate is from the cells, and how far it
+    follows their noise. No cells are held out, and nothing of a model need be true: the evidence
+    prefers a graph that copies how the noise of genes is correlated, even where it is wrong of
+    effects.
 
     ``Q`` itself is noisy: where few perturbations have few cells, the weights that make it least
     are those of a lucky model as often as not, and a model that is too sure may get all. Between
@@ -180,24 +182,28 @@ def learn_average(models: Sequence[Model], covariance: ArrayLike) -> Array:
     if not len(seen):
         return np.eye(len(models))[0]
     within = np.asarray(covariance, np.float64)
+    sd = np.sqrt(np.where(within.diagonal() > 0, within.diagonal(), 1.0))
     found = [_estimated(replace(m, prior=m.prior.rows(seen)), within) for m in models]
-    x, n = models[0].prior.mean[seen], models[0].prior.n[seen]
-    means = np.array([mean for mean, _ in found])
+    x, n = models[0].prior.mean[seen] / sd, models[0].prior.n[seen]
+    means = np.array([mean for mean, _ in found]) / sd
     away, apart = means - x, means - means.mean(axis=0)
-    noise = float(((apart @ within) * apart / n[:, None]).sum())
+    noise = float(((apart @ (within / np.outer(sd, sd))) * apart / n[:, None]).sum())
     between = float((apart**2).sum())
     if between <= 1e-20 * float((away**2).sum()):  # they say the same: none is better
         return np.full(len(models), 1.0 / len(models))
     away = away.reshape(len(models), -1)
-    follows = np.array([follows for _, follows in found])
+    follows = np.array([(follows / sd**2).sum() for _, follows in found])
     return _expected_weights(away @ away.T, follows, noise / between)
 
 
-def _estimated(model: Model, within: Array) -> tuple[Array, float]:
-    """Return the means by a model, and the trace of their covariance with the cells' means."""
+def _estimated(model: Model, within: Array) -> tuple[Array, Array]:
+    """Return the means by a model, and the covariance of each gene's with that of the cells.
+
+    The covariances, ``(n_nodes,)``, are sums over perturbations; their sum is the trace.
+    """
     prior = model.prior
     counted = prior.counted()
-    mean, follows = np.zeros_like(prior.mean), 0.0
+    mean, follows = np.zeros_like(prior.mean), np.zeros(prior.mean.shape[1])
     for blr in model.posteriors:
         known = prior.given(blr)
         mean += known.states(blr) / len(model.posteriors)
@@ -207,7 +213,7 @@ def _estimated(model: Model, within: Array) -> tuple[Array, float]:
             passed = slope @ (total.T * (within - blr.mean() @ within))
         else:
             passed = slope * within.diagonal()
-        follows += float((passed / counted).sum())
+        follows += (passed / counted).sum(axis=0)
     return mean, follows / len(model.posteriors)
 
 

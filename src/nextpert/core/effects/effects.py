@@ -43,7 +43,8 @@ class Effects:
         Ends of its interval.
     lfsr
         Local false sign rate: the probability that its sign is not that of most of its
-        distribution (Stephens 2017); an effect of exactly 0 has neither sign.
+        distribution (Stephens 2017). An effect of 0 has neither sign, and one that is too small
+        for the cells to tell from 0 counts against both signs as far as that is so.
     direct
         What of it is direct: the expected shift of the gene itself on the main graph.
     share_from_cells
@@ -177,7 +178,10 @@ def _fill(members: Sequence[_Member], level: float, out: dict[str, Array]) -> No
     shape = out["mean"].shape
     sums = np.zeros((3, *shape, len(TAU2)))
     chance, centre, spread = np.empty_like(sums)
-    own_variance = np.empty(shape)
+    own_variance, sampling = np.empty(shape), np.zeros(shape)
+    # The same cells for all members; a shift with a prior of its own is no part of the mixture.
+    cells = members[0].prior.counted()
+    in_mixture = np.isnan(members[0].prior.own) & (cells > 0)
     out["share_from_cells"][:] = 0.0
     for posterior, squares, prior, weight in members:
         known = prior.given(posterior)
@@ -185,11 +189,15 @@ def _fill(members: Sequence[_Member], level: float, out: dict[str, Array]) -> No
         out["share_from_cells"] += weight * known.share
         effect = np.ascontiguousarray(posterior.solve(np.ascontiguousarray(shifts.T)).T)
         _terms(posterior, prior, known, effect, (chance, centre, spread, own_variance))
+        noise = np.sqrt(posterior.noise_var / np.where(in_mixture, cells, 1.0))
+        sampling += np.where(in_mixture, weight * noise, 0.0)
         chance *= weight
         kernels.add_mixture(chance, centre, spread, effect, own_variance @ squares, *sums)
     names = ("mean", "sd", "lower", "upper", "lfsr")
     q = (1.0 - level) / 2.0
-    kernels.summarise(*sums, q, float(ndtri(q)), *(out[name] for name in names))
+    kernels.summarise(
+        *sums, TAU2, cells, sampling, q, float(ndtri(q)), *(out[name] for name in names)
+    )
 
 
 def _terms(

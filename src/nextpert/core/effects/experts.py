@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert.core._checks import as_nodes
+from nextpert.core.cells.screen_moments import ScreenMoments
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
-
-    from nextpert.core.cells.screen_moments import ScreenMoments
 
     Array = NDArray[np.float64]
 
 MEAN = "mean perturbation"
 _POOLED_CELLS = 10  # the pooled variance counts as so many cells in a perturbation's own
+_SINGLY = 100  # up to so many perturbations each is left out by itself
+_BLOCKS = 20  # more of them are left out in so many blocks, each of which costs one pass
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Perturbations:
     >>> x[:, 1] += x[:, 0]
     >>> screen = ScreenMoments.from_array(x, knocked, 3)
     >>> found = Perturbations(screen, 0, [1, 2], [[0], []])
-    >>> coexpression_expert(found).effects.round(0) + 0.0
+    >>> coexpression_expert(found, found).effects.round(0) + 0.0
     array([[ 0., -3.,  0.],
            [ 0.,  0.,  0.]])
     """
@@ -155,6 +156,26 @@ class Perturbations:
         targets = [self.targets[j] for j in which.tolist()]
         change = None if self.change is None else np.asarray(self.change, np.float64)[which]
         return replace(self, members=self.rows[which], targets=targets, change=change)
+
+    def without(self, index: ArrayLike) -> Perturbations:
+        """Return the other perturbations of the screen, on moments that lack these cells.
+
+        Of the pooled scatter the share of the cells that stay is left: it is not known by
+        environment.
+        """
+        left_out = np.zeros(len(self.rows), bool)
+        left_out[np.asarray(index, np.int64)] = True
+        gone = np.unique(self.rows[left_out & (self.rows >= 0)])
+        kept = np.setdiff1d(np.arange(self.moments.n_environments), gone)
+        n = self.moments.n[kept]
+        scatter = self.moments.scatter * (n.sum() / max(int(self.moments.n.sum()), 1))
+        moments = ScreenMoments(n, self.moments.mean[kept], self.moments.squares[kept], scatter)
+        place = np.full(self.moments.n_environments + 1, -1)
+        place[kept] = np.arange(len(kept))
+        others = self.some(np.flatnonzero(~left_out))
+        return replace(
+            others, moments=moments, control=int(place[self.control]), members=place[others.rows]
+        )
 
     def own_variance(self) -> Array:
         """Return the sampling variance of the perturbations' own means.
@@ -235,44 +256,55 @@ def _total_effects(weights: ArrayLike, genes: list[int], p: int) -> Array:
     return np.asarray(total / total[genes, np.arange(len(genes))])
 
 
-def coexpression_expert(perturbations: Perturbations) -> Expert:
-    """Return effects by coexpression: every gene regressed on the own gene, in all other cells.
+def coexpression_expert(asked: Perturbations, seen: Perturbations) -> Expert:
+    """Return effects by coexpression: every gene regressed on the target gene, over a screen.
 
-    The means of the other perturbations and of the controls join the regression, that of the
-    perturbation itself is taken out. The scatter within environments is pooled, so its cells stay
-    in that; it says nothing of their mean.
+    The means of the screen's perturbations and of its controls join the scatter within
+    environments in the regression.
+
+    Parameters
+    ----------
+    asked
+        The perturbations whose effects are asked for.
+    seen
+        The perturbations that the regression is learned from.
     """
-    moments = perturbations.moments
+    moments = seen.moments
     n = moments.n.astype(np.float64)
     away = moments.mean - n @ moments.mean / n.sum()
-    every = sorted({k for genes in perturbations.targets for k in genes})
+    every = sorted({k for genes in asked.targets for k in genes})
     place = {k: i for i, k in enumerate(every)}
     scatter = moments.scatter[:, every] + (n[:, None] * away).T @ away[:, every]
+    largest = (moments.mean[:, every] ** 2).max(axis=0, initial=0.0)
     slopes = []
-    for row, genes in zip(perturbations.rows, perturbations.targets, strict=True):
-        columns = scatter[:, [place[k] for k in genes]]
-        if row >= 0 and 0 < n[row] < n.sum():
-            factor = n[row] * n.sum() / (n.sum() - n[row])
-            columns = columns - factor * np.outer(away[row], away[row, list(genes)])
+    for genes in asked.targets:
+        index = [place[k] for k in genes]
+        columns = scatter[:, index]
         spread = columns[list(genes), np.arange(len(genes))]
-        rounding = 1e-12 * n.sum() * (moments.mean[:, list(genes)] ** 2).max(axis=0)
-        varies = spread > rounding
+        varies = spread > 1e-12 * n.sum() * largest[index]  # else it is rounding alone
         slopes.append(np.where(varies, columns / np.where(varies, spread, 1.0), 0.0))
-    return _by_slopes(perturbations, "coexpression", slopes)
+    return _by_slopes(asked, "coexpression", slopes)
 
 
-def mean_expert(perturbations: Perturbations) -> Expert:
-    """Return the mean effect of the other perturbations, whatever the perturbation.
+def mean_expert(asked: Perturbations, seen: Perturbations) -> Expert:
+    """Return the mean effect of a screen's perturbations, whatever the perturbation asked for.
 
-    The others are weighted by ``1 / (t^2 + v)``, ``v`` the sampling variance of a mean and ``t^2``
-    the variance of effects about their mean beyond sampling, in units of a gene's variance, one
-    number for the screen (a random-effects mean): those of few cells count for less. Own genes of
-    the others are left out.
+    They are weighted by ``1 / (t^2 + v)``, ``v`` the sampling variance of a mean and ``t^2`` the
+    variance of effects about their mean beyond sampling, in units of a gene's variance, one number
+    for the screen (a random-effects mean): perturbations of few cells count for less. Their own
+    target genes are left out.
+
+    Parameters
+    ----------
+    asked
+        The perturbations whose effects are asked for.
+    seen
+        The perturbations that the mean is taken over.
     """
-    sd = np.where(perturbations.sd > 0, perturbations.sd, 1.0)
-    used = perturbations.scored()
-    effects = np.where(used, perturbations.observed / sd, 0.0)
-    noise = np.where(used, perturbations.own_variance() / sd**2, 0.0)
+    sd = np.where(seen.sd > 0, seen.sd, 1.0)
+    used = seen.scored()
+    effects = np.where(used, seen.observed / sd, 0.0)
+    noise = np.where(used, seen.own_variance() / sd**2, 0.0)
     count = used.sum(axis=0)
     centre = effects.sum(axis=0) / np.maximum(count, 1)
     spread = np.where(used, (effects - centre) ** 2, 0.0).sum()
@@ -280,13 +312,31 @@ def mean_expert(perturbations: Perturbations) -> Expert:
     share = np.where(count > 1, (count - 1) / np.maximum(count, 1), 0.0)
     between = max((spread - (noise * share).sum()) / max(many, 1), 0.0)
     weight = np.where(used, 1 / np.maximum(between + noise, 1e-12), 0.0)
-    total = weight.sum(axis=0) - weight
-    # Differences of sums: what is left by rounding where there is no other is no weight.
-    others = count - used > 0
-    mean = ((weight * effects).sum(axis=0) - weight * effects) / np.where(others, total, 1.0)
-    says = others & ~perturbations.own()
-    shared = np.where(says, perturbations.control_variance, 0.0)
-    return Expert(MEAN, np.where(says, mean * sd, 0.0), shared)
+    mean = sd * (weight * effects).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-300)
+    says = (count > 0) & ~asked.own()
+    return Expert(
+        MEAN, np.where(says, mean, 0.0), np.where(says, asked.control_variance, 0.0)
+    )  # fmt: skip
+
+
+def left_out(
+    perturbations: Perturbations, expert: Callable[[Perturbations, Perturbations], Expert]
+) -> Expert:
+    """Return what an expert says of a screen's perturbations, each without its own cells.
+
+    Each is left out by itself, and more than 100 in blocks. It is asked as any candidate is, so
+    what is scored here is what is handed out.
+    """
+    n = len(perturbations.targets)
+    n_blocks = n if n <= _SINGLY else _BLOCKS
+    effects, shared = np.zeros((2, n, perturbations.moments.n_nodes))
+    name = ""
+    for block in np.array_split(np.arange(n), max(n_blocks, 1)):
+        found = expert(perturbations.some(block), perturbations.without(block))
+        name, effects[block] = found.name, found.effects
+        if found.shared is not None:
+            shared[block] = found.shared
+    return Expert(name, effects, shared)
 
 
 def given_expert(perturbations: Perturbations, effects: ArrayLike, name: str) -> Expert:

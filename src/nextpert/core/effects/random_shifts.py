@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert.core.effects import _kernels as kernels
-from nextpert.core.effects.shift_prior import TAU2, ShiftPrior, departure_squares
+from nextpert.core.effects.shift_prior import (
+    TAU2,
+    UNSEEN_WEIGHTS,
+    ShiftPrior,
+    departure_squares,
+)
 from nextpert.core.posterior._add import require_squares
 
 if TYPE_CHECKING:
@@ -21,6 +26,9 @@ if TYPE_CHECKING:
 
 # Genes for which the screen's mixture speaks in that of one perturbation.
 _PSEUDO_COUNT = 20.0
+# Genes without a shift that the prior adds to those of the screen (Stephens 2017, lambda_0 = 10):
+# a shift of 0 and a very small one fit the cells alike, and the first is meant.
+_NULL_COUNT = 9.0
 _TOLERANCE = 1e-4  # of the bound, a node and perturbation
 _MAX_STEPS = 100  # of each stage
 
@@ -124,6 +132,7 @@ def learn_mixtures(posterior: DagBlr, prior: ShiftPrior) -> ShiftPrior:
             if not counts.any():
                 return prior
             if shared:
+                bound += _log_prior_shared(common)
                 common = _shared(counts)
                 weights[:] = common
             else:
@@ -157,9 +166,20 @@ def refit(
 
 
 def _shared(counts: Array) -> Array:
-    """Return the weights common to all perturbations, from the genes counted in each component."""
+    """Return the weights common to all perturbations, from the genes counted in each component.
+
+    Where each gene is a target of every perturbation none is counted, and the prior is left.
+    """
     total = counts.sum(axis=0)
-    return total / max(total.sum(), 1e-300)
+    if not total.any():
+        return UNSEEN_WEIGHTS
+    total += _NULL_COUNT * (TAU2 == 0.0)
+    return total / total.sum()
+
+
+def _log_prior_shared(common: Array) -> float:
+    """Return what the prior of the common weights adds to the bound."""
+    return _NULL_COUNT * float(np.log(common[TAU2 == 0.0]).sum())
 
 
 def _own(counts: Array, common: Array) -> Array:
@@ -228,7 +248,7 @@ class _Ascent:
         local += 0.5 * float((square * self.n * (1.0 - self.share)).sum())
         self.share[np.asarray(without, np.int64)] = 1.0
         self.blr = self._fitted()
-        return self.blr.log_evidence() + local
+        return self.blr.log_evidence() + local - 0.5 * self.blr.n_nodes * self.cells.log_grown
 
     def learn(self, common: Array | None) -> tuple[list[float], Array]:
         """Ascend until the bound grows no more; return it and the mean of the mixtures."""
@@ -236,6 +256,7 @@ class _Ascent:
         for _ in range(_MAX_STEPS):
             bound = self.step()
             if common is None:
+                bound += _log_prior_shared(self.weights[0]) if len(self.weights) else 0.0
                 self.weights[:] = _shared(self.counts)
             else:
                 bound += _log_prior(self.weights, common)

@@ -167,15 +167,38 @@ def ratio_with_error(over: ArrayLike, under: ArrayLike) -> tuple[float, float]:
     return ratio, float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
 
 
-def correlations(one: ArrayLike, two: ArrayLike, used: ArrayLike | None = None) -> Array:
-    """Return Pearson's correlation of every row; nan where a side is constant or genes are few."""
+def correlations(
+    one: ArrayLike, two: ArrayLike, used: ArrayLike | None = None, shared: ArrayLike | None = None
+) -> Array:
+    """Return Pearson's correlation of every row; nan where a side is constant or genes are few.
+
+    Parameters
+    ----------
+    one, two
+        Estimates of effects, shape ``(n_perturbations, n_genes)``.
+    used
+        Which of them take part, same shape; ``None`` (default): all.
+    shared
+        Covariance of their sampling errors, same shape, as of two estimates that have the
+        controls in common. It is taken out of their covariance: else two estimates of nothing are
+        correlated. ``None`` (default): none.
+
+    Examples
+    --------
+    >>> from nextpert.core.effects.scores import correlations
+    >>> correlations([[1.0, 2.0, 3.0]], [[2.0, 4.0, 6.0]]).tolist()
+    [1.0]
+    """
     a, b = np.asarray(one, np.float64), np.asarray(two, np.float64)
     mask = np.ones(a.shape, bool) if used is None else np.asarray(used, bool)
+    common = np.zeros(a.shape) if shared is None else np.asarray(shared, np.float64)
     out = np.full(len(a), np.nan)
     for j, which in enumerate(mask):
         x, y = a[j, which], b[j, which]
         if len(x) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0:
-            out[j] = np.corrcoef(x, y)[0, 1]
+            x, y = x - x.mean(), y - y.mean()
+            size = np.sqrt((x @ x) * (y @ y))
+            out[j] = np.clip((x @ y - common[j, which].sum()) / size, -1.0, 1.0)
     return out
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from nextpert._adata import closest, in_order, list_names, parse_label
+from nextpert._adata import Naming, closest, in_order, list_names, parse_label
 from nextpert.pl._dag.arcs import darkness
 from nextpert.pl._figure import BLACK, PALETTE, PURPLE
 
@@ -64,7 +64,8 @@ def read_direct_targets(
     perturbation = table["perturbation"].astype(str)
     keep = np.isin(table["gene"].astype(str), list(drawn))
     if wanted is not True:
-        names = [str(name) for name in in_order(wanted)]
+        named = (str(name) for name in in_order(wanted))
+        names = Naming(set(panel)).spelled(named, perturbation)
         absent = [name for name in names if name not in set(perturbation)]
         if absent:
             message = (

@@ -31,12 +31,13 @@ def diagnose(
     """Draw which parts of a fit are worth trusting on a screen.
 
     On the left, one row a perturbation, the largest effects on top: the squared error of effects
-    learned from half of the cells on the other half, shrunken, as the cells' means are, and of "no
-    effect"; the correlation over genes of its effect with what was expected of it, left out, by
-    all experts together and by each of the first three; the change of its own gene with two
-    standard errors. On the right: the squared error of every expert on left-out perturbations,
-    with its weight; that of effects on cells, guides and batches held out; and what 90 % intervals
-    hold. The verdict is the title, part by part.
+    learned from half of its guides or cells on the other half, shrunken, as the cells' means are,
+    and of "no effect"; the correlation over genes of its effect with what was expected of it, left
+    out, by all experts together and by each of the first three; the change of its own gene with
+    two standard errors. On the right: the squared error of every expert on left-out perturbations,
+    with its weight; that of effects on cells, guides and batches held out; and the coverage of 90%
+    intervals. Values without a standard error are drawn as open circles. The verdict is the title,
+    part by part.
 
     Parameters
     ----------

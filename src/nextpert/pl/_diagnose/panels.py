@@ -58,7 +58,7 @@ def draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
     size = font_size(row_height(len(table), 0.2, AROUND))
     panel.set_yticks(place, table["perturbation"].tolist(), fontsize=size)
     panel.set_ylim(len(table) - 0.5, -0.5)
-    panel.set_xlabel("squared error on the other half of the cells\n(log-normalised expression²)")
+    panel.set_xlabel("squared error on the other half\n(log-normalised expression²)")
     shown = f"{len(table)} of {n_all}" if len(table) < n_all else f"all {n_all}"
     panel.set_title(f"effects from half of the cells, {shown}")
     _legend_above(panel)
@@ -152,19 +152,19 @@ def draw_shares(panel: Axes, shares: list[tuple[str, float, float]]) -> None:
 
 
 def coverage_to_draw(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that say what 90 % intervals hold."""
+    """Return the rows with the coverage of 90% intervals."""
     return summary[summary["quantity"] == "coverage_90"]
 
 
 def draw_coverage(panel: Axes, rows: pd.DataFrame) -> None:
-    """Draw what 90 % intervals hold of what was held out."""
+    """Draw the coverage of 90% intervals of what was held out."""
     words = {"shrinkage": "cells", "unseen perturbations": "perturbations"}
     names = [words.get(part, part) for part in rows["part"]]
     values = 100 * rows["value"].to_numpy(dtype=float)
     errors = 100 * rows["standard_error"].to_numpy(dtype=float)
     _points(panel, names, values, errors, line=90.0)
     panel.set_xlim(min(45.0, np.nanmin(values, initial=90.0) - 5), 102)
-    panel.set_xlabel("held-out means inside\n90 % intervals, % (± 2 s.e.)")
+    panel.set_xlabel("held-out means inside\n90% intervals, % (± 2 s.e.)")
     panel.set_title("calibration, by what was held out")
     _sizes(panel)
 
@@ -181,8 +181,12 @@ def _points(
     place = np.arange(len(names))
     panel.axvline(line, color=GREY, linewidth=1, linestyle="--", zorder=0)
     colours = [BLUE] * (len(names) - 1) + [last]
-    for y, value, error, colour in zip(place, values, np.nan_to_num(errors), colours, strict=True):
-        panel.errorbar(value, y, xerr=2 * error, fmt="o", color=colour, markersize=5, capsize=2)
+    for y, value, error, colour in zip(place, values, errors, colours, strict=True):
+        has_error = bool(np.isfinite(error))
+        panel.errorbar(
+            value, y, xerr=2 * error if has_error else 0.0, fmt="o", color=colour, markersize=5,
+            capsize=2, markerfacecolor=colour if has_error else "white",
+        )  # fmt: skip
     known = values[np.isfinite(values)]
     if line == 1.0 and len(known):
         # A wild error bar must not hide the others.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import check_arguments, closest, in_order, list_names
+from nextpert._adata import Naming, check_arguments, closest, in_order, list_names
 from nextpert.core._checks import require_count
 from nextpert.pl._figure import SCREEN, finish, read_to_draw, root_figure, row_height
 from nextpert.pl._perturbation_effects.effect_map import draw_map
@@ -104,7 +104,10 @@ def perturbation_effects(
 
 def _rows(stored: dict[str, Any], wanted: Sequence[str] | None, key: str) -> np.ndarray:
     held = [str(name) for name in stored["perturbations"]]
-    names = list(dict.fromkeys(held if wanted is None else map(str, in_order(wanted))))
+    params = stored["params"]
+    naming = Naming({str(gene) for gene in stored["genes"]}, str(params["separator"]))
+    asked = held if wanted is None else map(str, in_order(wanted))
+    names = list(dict.fromkeys(naming.spelled(asked, held)))
     absent = [name for name in names if name not in held]
     if absent:
         message = (

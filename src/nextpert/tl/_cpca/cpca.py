@@ -16,7 +16,7 @@ from nextpert._adata import (
     list_names,
     read_batches,
     read_blocks,
-    read_labels,
+    read_perturbations,
     read_roles,
     require_control,
     require_layer,
@@ -151,7 +151,7 @@ def cpca(
             "long: pass fewer with `genes`, such as the highly variable ones."
         )
         warnings.warn(message, UserWarning, stacklevel=2)
-    labels = read_labels(adata, perturbation_key)
+    labels = read_perturbations(adata, roles)
     require_control(labels, control)
     foreground = _foreground(labels, control, groups)
     codes = labels.groups([control, *foreground])
@@ -216,9 +216,8 @@ def _foreground(labels: LabelTable, control: str, groups: Sequence[str] | None) 
     if groups is None:
         found = [name for name in labels.names if name != control]
     else:
-        found = list(
-            dict.fromkeys([groups] if isinstance(groups, str) else map(str, in_order(groups)))
-        )
+        named = [groups] if isinstance(groups, str) else [str(name) for name in in_order(groups)]
+        found = list(dict.fromkeys(labels.spelled(named)))
         labels.require(found, "Groups")
     if control in found:
         message = f"groups names the controls, {control!r}: leave them out."

@@ -59,7 +59,8 @@ def read_candidates(candidates: Any, shift: Any, fit: FittedPosterior) -> Candid
         If there are none, or one names a gene outside the panel (close matches are given).
     """
     if isinstance(candidates, (pd.DataFrame, Mapping)):
-        return Candidates.exact(_require_some(_shifts.read_table(candidates, fit.genes)))
+        table = _shifts.read_table(candidates, fit.genes, fit.spelled)
+        return Candidates.exact(_require_some(table))
     names = _names(candidates, fit)
     seen, company = members_seen(fit), told_in_company(fit)
     targets = [_targets(name, fit, seen, company) for name in names]
@@ -71,7 +72,7 @@ def read_candidates(candidates: Any, shift: Any, fit: FittedPosterior) -> Candid
     _shifts.check_shift(shift)
     if isinstance(shift, str):
         return Candidates.exact(_modelled(names, targets, shift, fit))
-    table = _shifts.read_table(shift, fit.genes)
+    table = _shifts.read_table(shift, fit.genes, partial(fit.naming.spelled, known=names))
     missing = [name for name in names if name not in table.names]
     if missing:
         message = f"The table of shifts has no row for the candidates {list_names(missing)}."
@@ -84,6 +85,7 @@ def read_candidates(candidates: Any, shift: Any, fit: FittedPosterior) -> Candid
 
 def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
     """Whether a label can be among the candidates, by its own cells, its genes or its members."""
+    (name,) = fit.spelled([name])
     try:
         _targets(name, fit, members_seen(fit), told_in_company(fit))
     except ValueError:
@@ -143,7 +145,7 @@ def _names(candidates: Any, fit: FittedPosterior) -> list[str]:
                 f"is {candidates!r}: for this one label use [{candidates!r}]."
             )
             raise ValueError(message)
-        names = used + [gene for gene in fit.genes if gene not in used]
+        names = list(dict.fromkeys(fit.spelled([*used, *fit.genes])))
     else:
         asked = [str(name) for name in in_order(candidates)]
         control = str(fit.params["control"])
@@ -153,10 +155,7 @@ def _names(candidates: Any, fit: FittedPosterior) -> list[str]:
                 f"compared with, and no candidate. Leave it out."
             )
             raise ValueError(message)
-        same = {members_by_label(name, fit): name for name in reversed(used)}
-        # A+B is B+A.
-        named = (x if x in used else same.get(members_by_label(x, fit), x) for x in asked)
-        names = list(dict.fromkeys(named))
+        names = list(dict.fromkeys(fit.spelled(asked)))
     if not names:
         message = (
             "There are no candidates: "

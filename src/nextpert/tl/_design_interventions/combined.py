@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert._adata.members import effects_alone, members_of, numbered, pooled
+from nextpert._adata.members import effects_alone, numbered, pooled
 from nextpert.core.effects.averaged import Averaged
 from nextpert.core.effects.experts import Perturbations
 from nextpert.core.effects.interactions import learn_interactions
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 def members_by_label(label: str, fit: FittedPosterior) -> tuple[str, ...]:
     """Return the members that a label names, as the fit reads labels."""
-    separator, control = str(fit.params["separator"]), str(fit.params["control"])
-    return members_of(label, set(fit.genes), separator=separator, control=control)
+    return fit.naming.members(label)
 
 
 def members_seen(fit: FittedPosterior) -> set[str]:

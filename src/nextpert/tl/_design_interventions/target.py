@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import fitted_roles, group_moments, list_names, panel_index, read_labels
+from nextpert._adata import (
+    fitted_roles,
+    group_moments,
+    list_names,
+    panel_index,
+    read_labels,
+    read_perturbations,
+)
 from nextpert._adata.target import (
     Target,
     as_target,
@@ -24,7 +31,7 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata import FittedPosterior
+    from nextpert._adata import FittedPosterior, LabelTable
     from nextpert.core.cells.moments import Moments
 
     Vector = NDArray[np.float64]
@@ -61,6 +68,7 @@ class _Read(NamedTuple):
     name: str
     mean: Vector
     variance: Vector | None
+    label: str | None = None  # of the perturbation whose cells these are
 
 
 def read_target(
@@ -104,10 +112,8 @@ def read_target(
     )
     name = _in_words(given, states, away)
     _require_something(goal, name, away)
-    label = given.state
-    if isinstance(label, tuple) and label[0] == perturbation_key:
-        label = label[1]
-    return Wanted(name, goal, given.distance, label if isinstance(label, str) else None)
+    several = isinstance(given.state, list) or not states
+    return Wanted(name, goal, given.distance, None if several else states[0].label)
 
 
 def _require_something(goal: Goal, name: str, away: list[_Read]) -> None:
@@ -127,25 +133,30 @@ def _require_something(goal: Goal, name: str, away: list[_Read]) -> None:
 
 
 def _state(adata: ad.AnnData, state: Any, fit: FittedPosterior, perturbation_key: str) -> _Read:
-    if isinstance(state, str):
-        return _Read(state, *_group_mean(adata, fit, perturbation_key, state))
     if isinstance(state, (Mapping, pd.Series)):
         return _as_given(state, fit)
-    key, value = map(str, state)
-    return _Read(f"{key}={value}", *_group_mean(adata, fit, key, value))
+    key, value = (perturbation_key, state) if isinstance(state, str) else map(str, state)
+    is_label = key == perturbation_key
+    labels = _labels(adata, fit, key, is_label=is_label)
+    (value,) = labels.spelled([value])
+    name = value if isinstance(state, str) else f"{key}={value}"
+    moments = _moments(adata, fit, labels, value)
+    variance = None
+    if moments.n > 1:
+        variance = moments.scatter.diagonal() / (moments.n * (moments.n - 1))
+    return _Read(name, moments.mean, variance, value if is_label else None)
 
 
-def _group_mean(
-    adata: ad.AnnData, fit: FittedPosterior, key: str, value: str
-) -> tuple[Vector, Vector | None]:
-    moments = _moments(adata, fit, key, value)
-    if moments.n < 2:
-        return moments.mean, None
-    return moments.mean, moments.scatter.diagonal() / (moments.n * (moments.n - 1))
+def _labels(adata: ad.AnnData, fit: FittedPosterior, key: str, *, is_label: bool) -> LabelTable:
+    """Return the groups of a column, perturbations or others."""
+    argument = "target or perturbation_key"
+    if not is_label:
+        return read_labels(adata, key, argument=argument)
+    roles = replace(fitted_roles(adata, fit.params), perturbation_key=key)
+    return read_perturbations(adata, roles, argument=argument)
 
 
-def _moments(adata: ad.AnnData, fit: FittedPosterior, key: str, value: str) -> Moments:
-    labels = read_labels(adata, key, argument="target or perturbation_key")
+def _moments(adata: ad.AnnData, fit: FittedPosterior, labels: LabelTable, value: str) -> Moments:
     labels.require([value], "Target")
     (moments,) = group_moments(
         adata, fit.columns, labels.groups([value]), 1, fitted_roles(adata, fit.params)
@@ -180,7 +191,7 @@ def _weights(given: Target, fit: FittedPosterior) -> Vector:
 def _noise(adata: ad.AnnData, fit: FittedPosterior, weights: Vector) -> Vector:
     """Return the variance of control cells, gene by gene."""
     key, control = str(fit.params["perturbation_key"]), str(fit.params["control"])
-    moments = _moments(adata, fit, key, control)
+    moments = _moments(adata, fit, _labels(adata, fit, key, is_label=True), control)
     return cell_variance(moments, fit.genes, weights)
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nextpert import _adata
 from nextpert._adata import environments
+from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert.core._checks import as_rng
 from nextpert.tl._diagnose import judged, tables
 from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose import verdict as verdicts
 from nextpert.tl._diagnose.halves import read_halves
 from nextpert.tl._diagnose.model import read_model
+from nextpert.tl._diagnose.sides import read_sides
 
 if TYPE_CHECKING:
     import anndata as ad
-    import numpy as np
 
 logger = logging.getLogger(__name__)
 
@@ -36,21 +39,29 @@ def diagnose(
     seen, beside what needs no model:
 
     - *cells*: how many perturbations differ from the controls, and from one another.
-    - *shrinkage*: effects learned from one half of the cells of every perturbation and guide,
-      scored on the means of the other half, beside the cells' means and "no effect". Of guides
-      only sampling is judged here.
+    - *shrinkage*: effects learned from one half of the screen, scored on the means of the other
+      half, beside the cells' means and "no effect". Cells that share a guide are not independent
+      replicates. So where a perturbation, or the controls, have two guides or more with enough
+      cells, half of the guides are put against the other half; else half of the cells, which
+      judges sampling alone. ``split_by`` says which was done.
     - *unseen perturbations*: what the experts (graph, coexpression, the mean perturbation, members
       together, another screen) expect of perturbations that were left out of them and of their
       weights, as in :func:`fit_dag_blr`. A graph that :func:`learn_dag` learned with
       ``environments="all"`` is learned anew without them, in five folds.
     - *graph*: its weight among the experts, and what the others do without it. An empty graph
       expects no effect on other genes.
-    - *guides*, where ``guide_key`` was told: effects learned without one guide of every
-      perturbation and half of those of the controls, on that guide. *Batches*, where ``batch_key``
-      was: effects learned without a batch, on it.
+    - *guides*, where ``guide_key`` is declared: effects learned without one guide of every
+      perturbation and half of those of the controls, on that guide. If it is not declared, but a
+      column of ``adata.obs`` nests in the perturbation labels (each level belongs to one label,
+      and at least half of the labels have two levels of five cells or more): how far its levels
+      scatter. A warning names the column then, and the call that declares it. Halves are split by
+      it, and its scatter counts in the tests of *cells*; the fit itself is judged as it is,
+      without guides.
+    - *batches*, where ``batch_key`` is declared: effects learned without a batch, on it.
 
     Shifts are judged as learned, also where the fit took them as exact, and the graph as a single
-    one. Cells are read once, and once more where the graph is learned anew.
+    one. Cells are read once, and once more where the graph is learned anew or a column nests in
+    the labels (20,000 cells at most).
 
     Parameters
     ----------
@@ -79,23 +90,25 @@ def diagnose(
           (``"yes"``, ``"no"`` or empty), ``meaning``.
         - ``experts``: a table, one row an ``expert``, the last one all together: ``weight``,
           ``error_to_nothing`` (squared error on left-out perturbations over that of "no effect",
-          sampling error taken out of both; genes in units of their standard deviation), ``r``.
+          sampling error subtracted from both; genes in units of their standard deviation), ``r``.
         - ``perturbations``: a table, one row each: ``perturbation``, ``target_genes``,
           ``n_cells``; ``squared_distance`` from the controls without bias (squared log-normalised
           expression), ``q_value`` and ``is_clear``; against the mean of the others
           ``q_value_from_others`` and ``is_distinct`` (clear, and unlike the others);
           ``weakest_target`` with its change ``own_change`` (log-normalised expression), ``own_z``
-          (in standard errors);
+          (in standard errors); ``split_by`` (``"guides"`` or ``"cells"``, how its halves were
+          made);
           ``reliability`` (correlation of the halves, stepped up to all cells);
           ``error_half`` of shrunken effects, ``error_half_cells``, ``error_half_no_graph`` (on an
           empty graph), ``error_half_alone`` (without experts, too), ``error_half_nothing``
-          (squared error on the other half, sums over genes, sampling error
-          taken out, squared units of expression), ``coverage_half``; of left-out perturbations
+          (squared error on the other half, sums over genes, sampling error and the variance
+          between declared guides subtracted, squared units of expression), ``coverage_half`` and,
+          of large effects alone, ``coverage_half_clear``; of left-out perturbations
           ``error_unseen``, ``error_unseen_nothing``, ``r_all`` and that of each expert,
-          ``coverage_unseen`` and, of effects of 3 standard errors or more alone,
-          ``coverage_unseen_clear``; with guides or batches ``error_guides``,
-          ``error_guides_nothing``, ``coverage_guides`` and the same of ``batches``. Coverage is
-          that of 90 % intervals; NaN stands for what was not judged.
+          ``coverage_unseen`` and ``coverage_unseen_clear``; with guides or batches
+          ``error_guides``, ``error_guides_nothing``, ``coverage_guides``,
+          ``coverage_guides_clear`` and the same of ``batches``. Coverage is that of 90% intervals;
+          NaN stands for what was not judged.
         - ``cells``, the fingerprint of the fit's cells; ``params``.
 
     Raises
@@ -106,28 +119,44 @@ def diagnose(
 
     Notes
     -----
-    The rules. *Clear* is what differs by 2 standard errors; of perturbations, at a false discovery
-    rate of 5 %.
+    The rules. *Significant* is what differs by 2 standard errors; of perturbations, at a false
+    discovery rate of 5%. A ratio or a coverage without a standard error passes no rule: the part is
+    not trusted then, and the verdict says that it could not be judged.
 
     - Cells: *trust* with three or more perturbations that differ from the controls and from the
       mean of the others; *do not trust* with none.
     - Shrinkage: *do not trust* where the squared error is no smaller than that of "no effect", or
-      90 % intervals hold less than half; *trust* where it is clearly smaller and at most 1.1 of
-      that of the cells' means, and intervals hold 70 %.
+      90% intervals cover less than half of all or of the large effects; *trust* where it is
+      significantly smaller and at most 1.1 times that of the cells' means, and intervals cover 70%
+      of all and of the large effects.
     - Unseen perturbations: *do not trust* where the error is more than 0.95 of that of "no effect"
-      or of the mean perturbation, or below it by less than a standard error; *trust* where it is
-      clearly below both, at most 0.8 of that of "no effect", and intervals hold 70 %.
+      or of the mean perturbation, or below it by less than a standard error, or intervals cover
+      less than half of the large effects; *trust* where it is significantly below both, at most 0.8
+      of that of "no effect", and intervals cover 70% of all and of the large effects.
     - Graph: *do not trust* where its weight is below 0.05 or the other experts do as well without
-      it; *trust* where they do at least 5 % better with it, it is clearly better than "no effect"
-      alone, and it adds no more than a tenth of the error of the cells' means to that of measured
-      effects.
-    - Guides, batches: as shrinkage, against "no effect".
+      it; *trust* where they do at least 5% better with it, it is significantly better than "no
+      effect" alone, and it adds no more than a tenth of the error of the cells' means to that of
+      measured effects.
+    - Guides, batches: as shrinkage, against "no effect". An undeclared column that nests in the
+      labels: *do not trust* where its levels scatter significantly (5% level), *trust* where they
+      do not.
 
     All together it is *do not trust* where cells or shrinkage are, *trust* where all parts are,
     else *care*: what to use is said part by part.
 
+    *Large* effects are those of 3 standard errors or more in the cells that they are learned from.
+    Selection by the cells that are scored would make them large by luck, and their coverage low
+    even for a calibrated model. A calibrated posterior has seen the cells that it is learned from,
+    so it covers 90% of whatever is selected by them; one that shrinks strong effects too much does
+    not. What is expected of unseen perturbations is learned from none of their cells: large effects
+    are selected by one half and scored on the other. With fewer than five no rule applies.
+
+    Means that are scored have sampling error, and with declared guides the variance between guides
+    that the fit has learned; both are added to the intervals. Without declared guides the fit takes
+    guides not to differ, and halves that are split by an undeclared column show what that costs.
+
     Standard errors over perturbations take them as independent, although they share the controls.
-    The half that is scored on has been seen by the graph's arcs where these were learned from all
+    The half that is scored on has been seen by the graph's edges where these were learned from all
     cells.
 
     Examples
@@ -147,19 +176,31 @@ def diagnose(
     fit = _adata.posterior_from(adata, posterior_key)
     roles = _adata.fitted_roles(adata, fit.params)
     model = read_model(adata, fit, posterior_key, roles, n_jobs=n_jobs)
-    halves = read_halves(adata, fit.columns, model.names, roles, generator)
-    cells = halves.pool(halves.whole, by_guide=True)
+    undeclared = undeclared_guides(adata, fit.columns, model.names, roles)
+    halves = read_halves(
+        adata, fit.columns, model.names, roles, generator,
+        undeclared=None if undeclared is None else undeclared.column,
+    )  # fmt: skip
+    cells = halves.pool(halves.whole, by_guide=halves.declared)
     environments.require_varying(cells.control, fit.genes)
-    unseen = judged.judge_unseen(model, cells, *model.start(cells))
+    sides = read_sides(model, halves, cells.guide_variance)
+    unseen = judged.judge_unseen(model, halves, cells, sides)
     weights = unseen.stack.left_out
-    on_halves = judged.judge_halves(model, halves, weights)
-    table = tables.perturbation_table(model, cells, on_halves, unseen)
+    on_halves = judged.judge_halves(model, sides, weights)
+    shown = cells
+    if undeclared is not None:  # cells that share a level are no replicates
+        alike = ~halves.by_guides & (np.arange(halves.n_groups) == 0)
+        shown = halves.pool(halves.whole, by_guide=True, spread=undeclared.variance, alike=alike)
+    table = tables.perturbation_table(model, shown, on_halves, unseen, halves.by_guides[1:])
+    split = q.split_row(halves.by_guides, halves.guide_column)
     rows = [
-        *q.cells_rows(table),
-        *q.halves_rows(on_halves, table["is_distinct"].to_numpy(bool)),
+        *q.cells_rows(table, halves.guide_column),
+        *q.halves_rows(on_halves, table["is_distinct"].to_numpy(bool), split),
         *q.unseen_rows(unseen),
         *q.graph_rows(unseen, on_halves, fit.averaged.graph_weight),
     ]
+    if undeclared is not None:
+        rows.append(q.undeclared_row(undeclared))
     guides = judged.judge_guides(model, halves, weights, cells.guide_variance)
     if guides is not None:
         rows += [q.spread_row(cells.guide_variance, cells.n_guides)]
@@ -170,7 +211,7 @@ def diagnose(
         rows += q.left_out_rows(q.BATCHES, batches, "batch")
         tables.with_left_out(table, "batches", batches)
     experts = q.expert_table(unseen)
-    parts = verdicts.judge(rows, experts)
+    parts = verdicts.judge(rows, experts, undeclared)
     level, verdict = verdicts.overall(parts)
     stored: dict[str, Any] = {
         "verdict": verdict,
@@ -183,5 +224,6 @@ def diagnose(
         "params": {"posterior_key": posterior_key, "rng": _adata.seed_of(rng)},
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
+    warn_undeclared(undeclared)
     logger.info("%s", verdict)
     return written

@@ -1,4 +1,4 @@
-"""The cells of a fit in two halves, each environment split at random, batches taken off."""
+"""The cells of a fit in two halves, by guide where there are several, batches taken off."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextpert._adata.nested import FEWEST_CELLS
 from nextpert._adata.screen import read_environments, screen_moments
 from nextpert.core import ScreenMoments
 from nextpert.tl._fit_dag_blr.cells import FitCells, pool_cells
@@ -20,9 +21,16 @@ if TYPE_CHECKING:
     from nextpert._adata import Roles
 
 
+_SHARE = 0.1  # of the cells of its largest guide that a guide has to have to count as one
+
+
 @dataclass(frozen=True)
 class Halves:
     """Moments of every environment: the cells of one perturbation, guide and batch.
+
+    Cells of one guide are not independent replicates. So half of the guides of a perturbation are
+    put against the other half where two guides or more have enough cells; else, and where guides
+    are not known, half of its cells against the other half.
 
     Parameters
     ----------
@@ -40,8 +48,12 @@ class Halves:
         Indicators of batches, shape ``(n_environments, n_fixed)``.
     n_groups
         Number of perturbations, and the controls.
-    has_guides
-        Whether guides are told apart.
+    guide_column
+        Column of guides; ``None`` where none is known.
+    declared
+        Whether it is declared, so that the fit allows for the variance between guides.
+    by_guides
+        Which perturbations are split by guide, shape ``(n_groups,)``.
     parts
         The two halves of the cells.
     """
@@ -53,13 +65,27 @@ class Halves:
     batch_names: list[str]
     fixed: NDArray[np.float64]
     n_groups: int
-    has_guides: bool
+    guide_column: str | None
+    declared: bool
+    by_guides: NDArray[np.bool_]
     parts: tuple[ScreenMoments, ScreenMoments]
 
     @property
     def whole(self) -> ScreenMoments:
         """All cells."""
         return self.parts[0] + self.parts[1]
+
+    def guide_shares(self, screen: ScreenMoments) -> NDArray[np.float64]:
+        """Return what the variance between guides counts for in the mean of every group.
+
+        With shares ``w`` of the group's cells in each guide it is ``sum w^2``, one over the number
+        of guides where these are alike.
+        """
+        pairs, place = self._pairs(np.ones(len(self.group), bool), by_guide=True)
+        cells = np.bincount(place, screen.n, len(pairs))
+        whole = np.bincount(pairs[:, 0], cells, self.n_groups)
+        squares = np.bincount(pairs[:, 0], cells**2, self.n_groups)
+        return np.asarray(squares / np.maximum(whole, 1.0) ** 2)
 
     def pool(
         self,
@@ -68,22 +94,32 @@ class Halves:
         *,
         by_guide: bool = False,
         spread: float | None = None,
+        alike: NDArray[np.bool_] | None = None,
     ) -> FitCells:
         """Return the cells of some environments as a fit takes them.
 
         The scatter within the others stays, at the weight of those taken: it says nothing of means.
+        ``by_guide`` says whether guides are told apart, with the variance ``spread`` between those
+        of all groups but ``alike``.
         """
         kept = np.ones(len(self.group), bool) if which is None else which
         screen = some_environments(screen, kept)
         screen = screen.without_fixed(self.fixed[kept], self.condition[kept])
-        guide = self.guide[kept] if by_guide else np.zeros(int(kept.sum()), np.int64)
-        pairs, place = np.unique(
-            np.column_stack([self.group[kept], guide]), axis=0, return_inverse=True
-        )
-        pooled = screen.pool(place.ravel(), len(pairs))
+        pairs, place = self._pairs(kept, by_guide=by_guide)
+        guided = by_guide and self.guide_column is not None
         return pool_cells(
-            pooled, pairs[:, 0], self.n_groups, guided=by_guide and self.has_guides, spread=spread
-        )
+            screen.pool(place, len(pairs)), pairs[:, 0], self.n_groups, guided=guided,
+            spread=spread, alike=alike,
+        )  # fmt: skip
+
+    def _pairs(
+        self, kept: NDArray[np.bool_], *, by_guide: bool
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the pairs of a group and a guide, and the pair of each environment kept."""
+        guide = self.guide[kept] if by_guide else np.zeros(int(kept.sum()), np.int64)
+        stacked = np.column_stack([self.group[kept], guide])
+        pairs, place = np.unique(stacked, axis=0, return_inverse=True)
+        return pairs, place.ravel()
 
 
 def some_environments(screen: ScreenMoments, which: NDArray[np.bool_]) -> ScreenMoments:
@@ -99,37 +135,79 @@ def read_halves(
     names: Sequence[str],
     roles: Roles,
     rng: np.random.Generator,
+    *,
+    undeclared: str | None = None,
 ) -> Halves:
-    """Read the cells of the controls and of perturbations ``names``, every cell once."""
+    """Read the cells of the controls and of perturbations ``names``, every cell once.
+
+    ``undeclared`` is a column that holds guides but is not declared.
+    """
     every = [roles.control, *names]
-    found = read_environments(adata, roles).only(every)
-    half = _split(found.codes, rng)
-    parts = [
-        screen_moments(
-            adata, columns, replace(found, codes=np.where(half == h, found.codes, -1))
-        ).subset(np.arange(len(columns)))
-        for h in (0, 1)
-    ]
+    column = undeclared if roles.guide_key is None else roles.guide_key
+    found = read_environments(adata, replace(roles, guide_key=column)).only(every)
     table = found.table
     place = {name: k for k, name in enumerate(every)}
-    guides = [] if roles.guide_key is None else [roles.guide_key]
-    batches = list(roles.batch_key)
+    group = np.array([place[name] for name in found.perturbation], np.int64)
 
     def codes(keys: list[str]) -> NDArray[np.int64]:
         if not keys:
             return np.zeros(len(table), np.int64)
         return np.asarray(table.groupby(keys, sort=True).ngroup(), np.int64)
 
+    guide = codes([] if column is None else [column])
+    half = _split(found.codes, rng)
+    cells = np.bincount(found.codes[found.codes >= 0], minlength=len(table))
+    dealt = _deal(group, guide, cells, rng)
+    by_guides = np.zeros(len(every), bool)
+    by_guides[group[dealt >= 0]] = True
+    of_cell = np.append(dealt, -1)[found.codes]
+    half = np.where(of_cell >= 0, of_cell, half)
+    parts = [
+        screen_moments(
+            adata, columns, replace(found, codes=np.where(half == h, found.codes, -1))
+        ).subset(np.arange(len(columns)))
+        for h in (0, 1)
+    ]
+    batches = list(roles.batch_key)
     batch = codes(batches)
     named = [
         ", ".join(str(table[key].iloc[row]) for key in batches)
         for row in np.unique(batch, return_index=True)[1]
     ]
     return Halves(
-        np.array([place[name] for name in found.perturbation], np.int64),
-        codes([roles.perturbation_key, *found.condition_names]), codes(guides), batch, named,
-        found.batches()[1], len(every), bool(guides), (parts[0], parts[1]),
+        group, codes([roles.perturbation_key, *found.condition_names]), guide, batch, named,
+        found.batches()[1], len(every), column, roles.guide_key is not None, by_guides,
+        (parts[0], parts[1]),
     )  # fmt: skip
+
+
+def _deal(
+    group: NDArray[np.int64],
+    guide: NDArray[np.int64],
+    cells: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Return the half that every environment goes to with its guide, -1 where it is divided.
+
+    The guides of a perturbation go, the largest first, to the half with fewer cells so far.
+    """
+    half = np.full(len(group), -1, np.int64)
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    for mine in np.split(order, starts[1:]):
+        guides, place = np.unique(guide[mine], return_inverse=True)
+        size = np.bincount(place, cells[mine])
+        enough = size >= max(FEWEST_CELLS, _SHARE * size.max())
+        if enough.sum() < 2:
+            continue
+        of_guide, total = np.empty(len(guides), np.int64), np.zeros(2)
+        order = rng.permutation(len(guides))
+        first = int(rng.integers(2))
+        for k in order[np.argsort(-size[order], kind="stable")]:
+            of_guide[k] = first if total[first] <= total[1 - first] else 1 - first
+            total[of_guide[k]] += size[k]
+        half[mine] = of_guide[place]
+    return half
 
 
 def _split(codes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

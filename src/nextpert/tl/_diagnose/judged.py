@@ -12,26 +12,25 @@ import numpy as np
 
 from nextpert.core.effects import scores
 from nextpert.core.effects.effects import Effects, perturbation_effects
-from nextpert.core.effects.experts import MEAN, Perturbations
+from nextpert.core.effects.experts import MEAN
 from nextpert.core.effects.random_shifts import learn_mixtures
 from nextpert.core.effects.stack import Stack, learn_stack
 from nextpert.core.effects.stacked import GRAPH
+from nextpert.tl._diagnose.sides import LARGE, between_guides, measured
 from nextpert.tl._fit_dag_blr.stack import expected_by, held_out_experts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core.effects.experts import Expert
-    from nextpert.core.effects.random_shifts import RandomShifts
     from nextpert.tl._diagnose.halves import Halves
     from nextpert.tl._diagnose.model import Model
+    from nextpert.tl._diagnose.sides import Side
     from nextpert.tl._fit_dag_blr.cells import FitCells
-    from nextpert.tl._fit_dag_blr.expected import Expected
 
     Array = NDArray[np.float64]
 
 LEFT = 20  # cells of a guide or batch to score on, at least
-_CLEAR = 3.0  # standard errors
 _FOLDS = 4  # of guides
 _MOST_BATCHES = 5
 SHRUNKEN, MEANS, NOTHING = "shrunken", "cells", "nothing"
@@ -40,19 +39,33 @@ NO_GRAPH, ALONE = "no_graph", "alone"  # with an empty graph; without experts, t
 
 @dataclass(frozen=True)
 class Scored:
-    """Squared errors summed over genes, and what 90 % intervals hold.
+    """Squared errors summed over genes, and how many means 90% intervals cover.
+
+    Large effects are chosen by the cells that they are learned from: 3 standard errors or more
+    there. A right posterior has seen these cells, so 90% of its intervals cover whatever is chosen
+    by them. Chosen by the cells that they are scored on, effects would be large by luck too, and
+    few of their intervals would cover even if the model is right.
 
     Parameters
     ----------
     errors
-        By estimate, the variance of the means they are scored on taken off, shape
+        By estimate, the variance of the means they are scored on subtracted, shape
         ``(n_perturbations,)``, squared units of the data.
     coverage
-        Share of genes whose interval holds the mean, same shape.
+        Share of genes whose interval covers the mean, same shape.
+    large
+        Of the large effects: how many are covered, and how many there are, shape
+        ``(2, n_perturbations)``.
     """
 
     errors: dict[str, Array]
     coverage: Array
+    large: Array
+
+    @property
+    def coverage_large(self) -> Array:
+        """Share of large effects that intervals cover; NaN for perturbations without any."""
+        return _share(*self.large)
 
 
 @dataclass(frozen=True)
@@ -77,9 +90,13 @@ class Unseen:
     r
         Correlations over the other genes by expert, the first of them the stack's, shape
         ``(1 + n_experts, n_perturbations)``; nan where nothing is predicted.
-    coverage, coverage_clear
-        Share of the other genes whose 90 % interval holds the effect; of those alone whose effect
-        is 3 standard errors or more, for intervals about 0 hold the many effects that are nothing.
+    coverage
+        Share of the other genes whose 90% interval covers the effect.
+    large
+        The same of those alone whose effect is 3 standard errors or more, for intervals about 0
+        cover the many effects that are nothing: how many are covered, and how many there are,
+        shape ``(2, n_perturbations)``. What is expected has seen none of the cells, so large
+        effects are chosen by one half of the cells and scored on the other, both ways.
     """
 
     stack: Stack
@@ -87,11 +104,17 @@ class Unseen:
     mean_alone: Stack
     r: Array
     coverage: Array
-    coverage_clear: Array
+    large: Array
+
+    @property
+    def coverage_large(self) -> Array:
+        """Share of large effects that intervals cover; NaN for perturbations without any."""
+        return _share(*self.large)
 
 
-def judge_unseen(model: Model, cells: FitCells, expected: Expected, found: RandomShifts) -> Unseen:
-    """Judge the experts on perturbations that were left out."""
+def judge_unseen(model: Model, halves: Halves, cells: FitCells, sides: list[Side]) -> Unseen:
+    """Judge the experts on perturbations that were left out; ``cells`` are those of the fit."""
+    expected, found = model.start(cells)
     seen, experts = held_out_experts(model.problem, cells, expected, found)
     used = seen.scored()
 
@@ -103,7 +126,13 @@ def judge_unseen(model: Model, cells: FitCells, expected: Expected, found: Rando
     mean = learn([e for e in experts if e.name == MEAN])
     by = np.where(seen.sd > 0, seen.sd, 1.0)
     said = [stack.expected(experts), *(e.effects for e in experts)]
-    r = np.array([scores.correlations(one / by, seen.observed / by, used) for one in said])
+    none = np.zeros_like(seen.observed)
+    shares = [none + (0.0 if e.shared is None else e.shared) for e in experts]
+    of_all = np.einsum("jk,kjg->jg", stack.left_out, np.array(shares))
+    r = np.array([
+        scores.correlations(one / by, seen.observed / by, used, common / by**2)
+        for one, common in zip(said, [of_all, *shares], strict=True)
+    ])  # fmt: skip
     prior = learn_mixtures(
         found.posterior, expected_by(model.problem, cells, expected, found, stack.left_out)
     )
@@ -117,34 +146,37 @@ def judge_unseen(model: Model, cells: FitCells, expected: Expected, found: Rando
         weights=others,
     )  # fmt: skip
     effects = perturbation_effects([found.posterior], unseen)
-    inside = scores.holds(effects, seen.observed, np.where(used, seen.variance, 0.0))
-    clear = used & (np.abs(seen.observed) >= _CLEAR * np.sqrt(seen.variance))
-    share, of_clear = (_share(inside, which) for which in (used, clear))
-    return Unseen(stack, without, mean, r, share, of_clear)
+    share = cells.guide_variance * halves.guide_shares(halves.whole)
+    variance = seen.variance + between_guides(share, seen)
+    inside = scores.holds(effects, seen.observed, np.where(used, variance, 0.0))
+    coverage = _share((inside & used).sum(axis=1), used.sum(axis=1))
+    large = np.zeros((2, n))
+    both = used & _on_both(sides)[:, None]
+    for mine, other in (sides, sides[::-1]):
+        noise = np.where(both, other.variance_unseen, 0.0)
+        large += _count(scores.holds(effects, other.seen.observed, noise), both & mine.large)
+    return Unseen(stack, without, mean, r, coverage, large)
 
 
-def judge_halves(model: Model, halves: Halves, weights: Array) -> OnHalves:
+def judge_halves(model: Model, sides: list[Side], weights: Array) -> OnHalves:
     """Judge effects learned from one half of the cells of every perturbation on the other."""
-    sides = [halves.pool(part) for part in halves.parts]
-    seen = [_measured(model, side) for side in sides]
-    used = (seen[0].n > 1) & (seen[1].n > 1)
+    used = _on_both(sides)
     parts, firsts = [], []
-    for k, cells in enumerate(sides):
-        mine, other = seen[k], seen[1 - k]
-        effects = model.effects(cells, weights)
+    for mine, other in (sides, sides[::-1]):
+        truth = other.seen.observed
+        effects = model.effects(mine.cells, weights)
         estimates = {
             SHRUNKEN: effects.mean,
-            MEANS: mine.observed,
-            NO_GRAPH: model.effects(cells, weights, empty=True).mean,
-            ALONE: model.effects_alone(cells).mean,
+            MEANS: mine.seen.observed,
+            NO_GRAPH: model.effects(mine.cells, weights, empty=True).mean,
+            ALONE: model.effects_alone(mine.cells).mean,
         }
-        parts.append(_score(effects, estimates, other.observed, other.variance, used))
-        firsts.append(
-            {k: scores.comes_first(estimates[k], other.observed, used) for k in (SHRUNKEN, MEANS)}
-        )
+        parts.append(_score(effects, estimates, truth, other.variance, used, large=mine.large))
+        firsts.append({k: scores.comes_first(estimates[k], truth, used) for k in (SHRUNKEN, MEANS)})
+    r = scores.correlations(*(side.seen.observed for side in sides))
     return OnHalves(
         _mean_of(parts),
-        np.where(used, scores.correlations(seen[0].observed, seen[1].observed), np.nan),
+        np.where(used, r, np.nan),
         {k: (firsts[0][k] + firsts[1][k]) / 2 for k in firsts[0]},
     )
 
@@ -154,7 +186,7 @@ def judge_guides(model: Model, halves: Halves, weights: Array, spread: float) ->
 
     Intervals have the spread between guides added. ``None`` where guides are too few.
     """
-    if not halves.has_guides:
+    if not halves.declared:
         return None
     whole = halves.whole
     pairs, place = np.unique(
@@ -205,19 +237,24 @@ def _left_out(
     ``extra`` is the variance between guides that intervals are to allow for, over that of noise.
     """
     whole = halves.whole
-    cells = halves.pool(whole, ~held, by_guide=spread is not None, spread=spread)
-    mine, other = _measured(model, cells), _measured(model, halves.pool(whole, held))
+    every = np.zeros(halves.n_groups, bool)  # guides of all groups differ
+    cells = halves.pool(whole, ~held, by_guide=spread is not None, spread=spread, alike=every)
+    mine, other = measured(model, cells), measured(model, halves.pool(whole, held))
     used = (mine.n > 1) & (other.n >= LEFT)
     effects = model.effects(cells, weights)
-    estimates = {SHRUNKEN: effects.mean, MEANS: cells.pooled.mean[1:] - cells.pooled.mean[0]}
+    observed = cells.pooled.mean[1:] - cells.pooled.mean[0]
+    noise = np.diag(mine.covariance())
+    counts = np.maximum(cells.pooled.counted, 1e-300)
+    large = np.abs(observed) >= LARGE * np.sqrt(noise * (1 / counts[1:] + 1 / counts[0]))
+    estimates = {SHRUNKEN: effects.mean, MEANS: observed}
     between = extra * np.diag(other.covariance())
-    return _score(effects, estimates, other.observed, other.variance, used, between)
+    return _score(
+        effects, estimates, other.observed, other.variance, used, large=large, between=between
+    )
 
 
-def _measured(model: Model, cells: FitCells) -> Perturbations:
-    place = {gene: i for i, gene in enumerate(model.problem.genes)}
-    targets = [[place[gene] for gene in some] for some in model.plan.targets]
-    return Perturbations(cells.screen, 0, np.arange(1, len(targets) + 1), targets)
+def _on_both(sides: list[Side]) -> NDArray[np.bool_]:
+    return np.asarray((sides[0].seen.n > 1) & (sides[1].seen.n > 1))
 
 
 def _score(
@@ -226,6 +263,8 @@ def _score(
     observed: Array,
     variance: Array,
     used: NDArray[np.bool_],
+    *,
+    large: NDArray[np.bool_],
     between: Array | float = 0.0,
 ) -> Scored:
     noise = np.where(used[:, None], variance, 0.0)
@@ -235,16 +274,21 @@ def _score(
         for name, each in every.items()
     }
     inside = scores.holds(effects, observed, noise + between)
-    return Scored(errors, np.where(used, inside.mean(axis=1), np.nan))
+    coverage = np.where(used, inside.mean(axis=1), np.nan)
+    return Scored(errors, coverage, _count(inside, used[:, None] & large))
 
 
-def _share(inside: NDArray[np.bool_], used: NDArray[np.bool_]) -> Array:
-    n = used.sum(axis=1)
-    return np.where(n > 0, (inside & used).sum(axis=1) / np.maximum(n, 1), np.nan)
+def _count(inside: NDArray[np.bool_], which: NDArray[np.bool_]) -> Array:
+    """Return how many of some effects are covered, and how many there are, by perturbation."""
+    return np.array([(inside & which).sum(axis=1), which.sum(axis=1)], np.float64)
+
+
+def _share(covered: Array, n: Array) -> Array:
+    return np.where(n > 0, covered / np.maximum(n, 1.0), np.nan)
 
 
 def _mean_of(parts: list[Scored]) -> Scored:
-    """Return the mean over splits of what each perturbation was judged by."""
+    """Return the mean over splits of what each perturbation was judged by; counts are added."""
 
     def mean(tables: list[Array]) -> Array:
         every = np.array(tables)
@@ -252,4 +296,5 @@ def _mean_of(parts: list[Scored]) -> Scored:
         return np.where(n > 0, np.nansum(every, axis=0) / np.maximum(n, 1), np.nan)
 
     errors = {name: mean([part.errors[name] for part in parts]) for name in parts[0].errors}
-    return Scored(errors, mean([part.coverage for part in parts]))
+    large = np.sum([part.large for part in parts], axis=0)
+    return Scored(errors, mean([part.coverage for part in parts]), large)

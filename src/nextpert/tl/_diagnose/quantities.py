@@ -12,10 +12,12 @@ from nextpert._adata import strings
 from nextpert.core.effects.scores import mean_with_error, ratio_with_error
 from nextpert.core.effects.stacked import GRAPH
 from nextpert.tl._diagnose.judged import ALONE, MEANS, NO_GRAPH, NOTHING, SHRUNKEN
+from nextpert.tl._fit_dag_blr.cells import FEWEST_GUIDES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from nextpert._adata.nested import Nested
     from nextpert.tl._diagnose.judged import OnHalves, Scored, Unseen
 
     Array = NDArray[np.float64]
@@ -33,6 +35,7 @@ NOT_WORSE = 1.1  # of squared errors
 LARGEST_SHARE = 0.95  # the same, of what is a gain
 LEAST_WEIGHT = 0.05  # of the graph
 LARGEST_HARM = 0.1  # of the graph to measured effects, over the error of the cells' means
+FEWEST_LARGE = 5  # effects, to judge the coverage of large ones
 
 
 @dataclass(frozen=True)
@@ -49,22 +52,33 @@ class Quantity:
     passed: bool | None = None
 
     @property
+    def is_judged(self) -> bool:
+        """Whether it has a standard error. Without one there is no evidence to trust it by."""
+        return bool(np.isfinite(self.value) and np.isfinite(self.error))
+
+    @property
     def is_below_one(self) -> bool:
-        """Whether a ratio lies below 1 by 2 standard errors; without an error, at all."""
-        return bool(self.value + SURE * np.nan_to_num(self.error) < 1)
+        """Whether a ratio lies below 1 by 2 standard errors."""
+        return self.is_judged and self.value + SURE * self.error < 1
 
     @property
     def is_no_gain(self) -> bool:
         """Whether a ratio is about 1 or more, or lies below by less than its standard error."""
-        return not (self.value <= LARGEST_SHARE and self.value + np.nan_to_num(self.error) < 1)
+        return not self.value <= LARGEST_SHARE or self.value + self.error >= 1
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether fewer than half of the intervals cover, where a rule applies."""
+        return self.passed is not None and not self.value >= HOPELESS_COVERAGE
 
 
-def cells_rows(table: pd.DataFrame) -> list[Quantity]:
-    """Return what cells alone say."""
+def cells_rows(table: pd.DataFrame, guides: str | None) -> list[Quantity]:
+    """Return what cells alone say; ``guides`` is the column of guides, if one is known."""
     nan, out = float("nan"), []
+    also = "" if guides is None else f", with the variance between levels of adata.obs[{guides!r}]"
     for name, column, rule, meaning in (
         ("n_clear", "is_clear", f"at least {FEWEST}", "perturbations whose cells differ from the "
-         f"controls (false discovery rate {CLEAR:g}); n is all of them"),
+         f"controls (false discovery rate {CLEAR:g}{also}); n is all of them"),
         ("n_distinct", "is_distinct", f"at least {FEWEST}", "those of them that also differ from "
          "the mean of the others"),
     ):  # fmt: skip
@@ -77,28 +91,31 @@ def cells_rows(table: pd.DataFrame) -> list[Quantity]:
     meaning += "own genes on the panel"
     n_own = int((np.abs(own[known]) >= 3).sum())
     out.append(Quantity(CELLS, "n_own", n_own, nan, int(known.sum()), meaning))
-    meaning = "correlation over genes of a perturbation's effect in one half of its cells and in "
-    meaning += "the other, stepped up to all cells"
+    meaning = "correlation over genes of a perturbation's effect in one half and in the other, "
+    meaning += "stepped up to all cells"
     value, error = mean_with_error(table["reliability"])
     return [*out, Quantity(CELLS, "reliability", value, error, len(table), meaning)]
 
 
-def halves_rows(found: OnHalves, distinct: NDArray[np.bool_]) -> list[Quantity]:
-    """Return what shrinkage adds to the cells' means."""
+def halves_rows(found: OnHalves, distinct: NDArray[np.bool_], split: Quantity) -> list[Quantity]:
+    """Return what shrinkage adds to the cells' means; ``split`` says how the halves were made."""
     errors = found.scored.errors
-    meaning = "squared error of effects learned from half of the cells on the other half, sampling "
-    meaning += "error taken out, as a share of that of "
+    half = "half of the guides or cells (see n_by_guides)" if split.value else "half of the cells"
+    meaning = f"squared error of effects learned from {half} on the other half, sampling error "
+    meaning += "subtracted, as a share of that of "
     out = [
+        split,
         _ratio(SHRINKAGE, "error_to_cells", errors[SHRUNKEN], errors[MEANS],
                f"{meaning}the cells' means", f"at most {NOT_WORSE:g}", "worse"),
         _ratio(SHRINKAGE, "error_to_nothing", errors[SHRUNKEN], errors[NOTHING],
                f"{meaning}'no effect'", "below 1 by 2 standard errors", "below"),
         _ratio(SHRINKAGE, "error_alone_to_cells", errors[ALONE], errors[MEANS],
                "the same as error_to_cells, shrunken to nothing: without graph and experts"),
-        _coverage(SHRINKAGE, found.scored.coverage, "means of the other half"),
+        *_coverage(SHRINKAGE, found.scored.coverage, found.scored.large, "means of the other half",
+                   "the cells that they are learned from"),
     ]  # fmt: skip
-    meaning = "how often a distinct perturbation's own state, as seen in one half of the cells, is "
-    meaning += "found among all perturbations from the other half, by "
+    meaning = "how often a distinct perturbation's own state, as seen in one half, ranks first "
+    meaning += "among all perturbations by the other half, by "
     for name, key, by in (
         ("own_state_first", SHRUNKEN, "shrunken effects"),
         ("own_state_first_by_cells", MEANS, "the cells' means"),
@@ -108,6 +125,18 @@ def halves_rows(found: OnHalves, distinct: NDArray[np.bool_]) -> list[Quantity]:
         n = int(np.isfinite(values).sum())
         out.append(Quantity(SHRINKAGE, name, value, error, n, f"{meaning}{by}"))
     return out
+
+
+def split_row(by_guides: NDArray[np.bool_], column: str | None) -> Quantity:
+    """Return how many perturbations are split by guide, and by which column."""
+    if column is None:
+        meaning = "perturbations split into halves by guide: none, as no column of guides is known"
+    else:
+        meaning = f"perturbations split into halves by guide (adata.obs[{column!r}]), half of the "
+        meaning += "guides against the other half; the others have one guide with enough cells, "
+        meaning += "and are split by cells"
+    n, nan = int(by_guides[1:].sum()), float("nan")
+    return Quantity(SHRINKAGE, "n_by_guides", n, nan, len(by_guides) - 1, meaning)
 
 
 def unseen_rows(found: Unseen) -> list[Quantity]:
@@ -124,11 +153,8 @@ def unseen_rows(found: Unseen) -> list[Quantity]:
               "below 1 by 2 standard errors", "below")
     )  # fmt: skip
     out.append(_mean_r(UNSEEN, found.r[0], "what is expected"))
-    out.append(_coverage(UNSEEN, found.coverage, "effects on other genes"))
-    value, error = mean_with_error(found.coverage_clear)
-    n = int(np.isfinite(found.coverage_clear).sum())
-    meaning = "the same of effects of 3 standard errors or more"
-    return [*out, Quantity(UNSEEN, "coverage_90_clear", value, error, n, meaning)]
+    what, by = "effects on other genes", "the half of the cells that is not scored on"
+    return [*out, *_coverage(UNSEEN, found.coverage, found.large, what, by)]
 
 
 def graph_rows(found: Unseen, on_halves: OnHalves, measured: float) -> list[Quantity]:
@@ -159,36 +185,48 @@ def graph_rows(found: Unseen, on_halves: OnHalves, measured: float) -> list[Quan
     out.append(
         Quantity(GRAPH_PART, "weight_measured", measured, float("nan"), len(spread), meaning)
     )
-    meaning = (
-        "what the graph adds to the squared error of shrunken effects from half of the cells, "
-    )
+    meaning = "what the graph adds to the squared error of shrunken effects learned from one half, "
     meaning += "as a share of that of the cells' means; below 0 it helps"
     errors = on_halves.scored.errors
     value, error = ratio_with_error(errors[SHRUNKEN] - errors[NO_GRAPH], errors[MEANS])
     n, rule = int(np.isfinite(errors[MEANS]).sum()), f"at most {LARGEST_HARM:g}"
-    passed = not value > LARGEST_HARM
-    out.append(Quantity(GRAPH_PART, "error_half_added", value, error, n, meaning, rule, passed))
-    return out
+    added = Quantity(GRAPH_PART, "error_half_added", value, error, n, meaning, rule)
+    return [*out, _held_to(added, "harm")]
 
 
 def left_out_rows(part: str, found: Scored, what: str) -> list[Quantity]:
     """Return how well effects learned without a guide or batch are those in it."""
     errors = found.errors
     meaning = f"squared error of effects learned without a {what} on its means, sampling error "
-    meaning += "taken out, as a share of that of "
+    meaning += "subtracted, as a share of that of "
     return [
         _ratio(part, "error_to_nothing", errors[SHRUNKEN], errors[NOTHING],
                f"{meaning}'no effect'", "below 1 by 2 standard errors", "below"),
         _ratio(part, "error_to_cells", errors[SHRUNKEN], errors[MEANS],
                f"{meaning}the cells' means"),
-        _coverage(part, found.coverage, f"means of the {what} left out"),
+        *_coverage(part, found.coverage, found.large, f"means of the {what} left out",
+                   "the cells that they are learned from"),
     ]  # fmt: skip
 
 
 def spread_row(variance: float, n_guides: int) -> Quantity:
     """Return how far guides scatter beyond sampling."""
-    meaning = "standard deviation between guides that target nothing, over that of a cell's noise"
+    whose = "that target nothing" if n_guides >= FEWEST_GUIDES else "of a perturbation"
+    meaning = f"standard deviation between guides {whose}, over that of a cell's noise; n is the "
+    meaning += "number of the controls' guides"
     return Quantity(GUIDES, "spread", float(np.sqrt(variance)), float("nan"), n_guides, meaning)
+
+
+def undeclared_row(found: Nested) -> Quantity:
+    """Return how far the levels of a column scatter that looks like guides without a role."""
+    meaning = f"variance between the levels of adata.obs[{found.column!r}], which nest in the "
+    meaning += "perturbation labels without being declared, over that of a cell's noise (median "
+    meaning += f"gene); {found.scatter_in_words()}; n is the number of levels"
+    passed = found.scatters is False
+    return Quantity(
+        GUIDES, "undeclared_variance", found.variance, float("nan"), found.n_levels, meaning,
+        "no more than sampling (5% level)", passed,
+    )  # fmt: skip
 
 
 def expert_table(found: Unseen) -> pd.DataFrame:
@@ -260,15 +298,18 @@ def _gain(
 
 
 def _held_to(found: Quantity, kind: str) -> Quantity:
+    """Return a quantity held to a rule, which none passes without a standard error."""
     value = found.value
     passed = {
         "": None,
-        "worse": bool(value <= NOT_WORSE),
-        "share": bool(value <= LARGEST_SHARE),
+        "worse": value <= NOT_WORSE,
+        "share": value <= LARGEST_SHARE,
         "below": found.is_below_one,
-        "small": found.is_below_one and bool(value <= LARGEST_RATIO),
+        "small": found.is_below_one and value <= LARGEST_RATIO,
+        "harm": value <= LARGEST_HARM,
+        "covers": value >= LEAST_COVERAGE,
     }[kind]
-    return replace(found, passed=passed)
+    return replace(found, passed=None if passed is None else bool(passed) and found.is_judged)
 
 
 def _mean_r(part: str, r: Array, what: str) -> Quantity:
@@ -277,10 +318,16 @@ def _mean_r(part: str, r: Array, what: str) -> Quantity:
     return Quantity(part, "r", value, error, int(np.isfinite(r).sum()), meaning)
 
 
-def _coverage(part: str, covered: Array, what: str) -> Quantity:
+def _coverage(part: str, covered: Array, large: Array, what: str, by: str) -> list[Quantity]:
+    """Return what intervals cover of all effects, and of large ones, chosen ``by`` cells."""
     value, error = mean_with_error(covered)
-    meaning = f"share of {what} inside their 90 % intervals"
-    return Quantity(
-        part, "coverage_90", value, error, int(np.isfinite(covered).sum()), meaning,
-        f"at least {LEAST_COVERAGE:g}", bool(value >= LEAST_COVERAGE),
-    )  # fmt: skip
+    meaning = f"share of {what} inside their 90% intervals"
+    n, rule = int(np.isfinite(covered).sum()), f"at least {LEAST_COVERAGE:g}"
+    whole = _held_to(Quantity(part, "coverage_90", value, error, n, meaning, rule), "covers")
+    value, error = ratio_with_error(*large)
+    meaning = f"the same of large effects alone: 3 standard errors or more in {by}; n is their "
+    meaning += f"number, and no rule applies to fewer than {FEWEST_LARGE}"
+    n = int(large[1].sum())
+    enough = n >= FEWEST_LARGE
+    found = Quantity(part, "coverage_90_clear", value, error, n, meaning, rule if enough else "")
+    return [whole, _held_to(found, "covers" if enough else "")]

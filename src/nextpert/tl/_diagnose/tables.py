@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 
 
 def perturbation_table(
-    model: Model, cells: FitCells, halves: OnHalves, unseen: Unseen
+    model: Model, cells: FitCells, halves: OnHalves, unseen: Unseen, by_guides: NDArray[np.bool_]
 ) -> pd.DataFrame:
-    """Return one row a perturbation: what its cells show, and how well that was predicted."""
+    """Return one row a perturbation: what its cells show, and how well that was predicted.
+
+    ``by_guides`` says which are split into halves by guide.
+    """
     from_controls, from_others = pooled_sizes(cells.pooled)
     clear = from_controls.q_value < CLEAR
     weakest, change, z = own_changes(model, cells)
@@ -52,14 +55,16 @@ def perturbation_table(
             "weakest_target": strings(weakest),
             "own_change": change,
             "own_z": z,
+            "split_by": strings("guides" if guides else "cells" for guides in by_guides),
             "reliability": 2 * r / (1 + r),
             **errors,
             "coverage_half": halves.scored.coverage,
+            "coverage_half_clear": halves.scored.coverage_large,
             "error_unseen": unseen.stack.sums[1],
             "error_unseen_nothing": nothing,
             **{f"r_{name.replace(' ', '_')}": each for name, each in named.items()},
             "coverage_unseen": unseen.coverage,
-            "coverage_unseen_clear": unseen.coverage_clear,
+            "coverage_unseen_clear": unseen.coverage_large,
         },
         index=pd.Index(np.arange(len(model.names))),
     )
@@ -70,6 +75,7 @@ def with_left_out(table: pd.DataFrame, name: str, found: Scored) -> None:
     table[f"error_{name}"] = found.errors[SHRUNKEN]
     table[f"error_{name}_nothing"] = found.errors[NOTHING]
     table[f"coverage_{name}"] = found.coverage
+    table[f"coverage_{name}_clear"] = found.coverage_large
 
 
 def own_changes(model: Model, cells: FitCells) -> tuple[list[str], Array, Array]:

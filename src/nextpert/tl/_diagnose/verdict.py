@@ -12,10 +12,13 @@ from nextpert._adata import strings
 from nextpert.tl._diagnose import quantities as q
 
 if TYPE_CHECKING:
+    from nextpert._adata.nested import Nested
     from nextpert.tl._diagnose.quantities import Quantity
 
 TRUST, CARE, NOT = "trust", "care", "do not trust"
 _Rows = dict[str, "Quantity"]
+_FATAL = (q.CELLS, q.SHRINKAGE)
+_NOT_JUDGED = "could not be judged (no standard error)"
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,13 @@ class Part:
     words: str
 
 
-def judge(rows: list[Quantity], experts: pd.DataFrame) -> list[Part]:
-    """Return the verdict on every part that was judged."""
+def judge(
+    rows: list[Quantity], experts: pd.DataFrame, undeclared: Nested | None = None
+) -> list[Part]:
+    """Return the verdict on every part that was judged.
+
+    ``undeclared`` is a column that looks like guides but is not declared.
+    """
     by: dict[str, _Rows] = {}
     for row in rows:
         by.setdefault(row.part, {})[row.name] = row
@@ -36,8 +44,11 @@ def judge(rows: list[Quantity], experts: pd.DataFrame) -> list[Part]:
         _cells(by[q.CELLS]), _shrinkage(by[q.SHRINKAGE]), _unseen(by[q.UNSEEN], experts),
         _graph(by[q.GRAPH_PART]),
     ]  # fmt: skip
-    parts += [_left_out(name, by[name]) for name in (q.GUIDES, q.BATCHES) if name in by]
-    return parts
+    if undeclared is not None:  # first, as it bears on all others
+        parts.insert(0, _undeclared(undeclared))
+    elif q.GUIDES in by:
+        parts.append(_left_out(q.GUIDES, by[q.GUIDES]))
+    return [*parts, *([_left_out(q.BATCHES, by[q.BATCHES])] if q.BATCHES in by else [])]
 
 
 def overall(parts: list[Part]) -> tuple[str, str]:
@@ -46,13 +57,16 @@ def overall(parts: list[Part]) -> tuple[str, str]:
     ``"do not trust"`` where cells or shrinkage are not to be trusted, for then there is nothing to
     go by; ``"trust"`` where every part is; else ``"care"``.
     """
-    fatal = any(part.level == NOT for part in parts if part.name in (q.CELLS, q.SHRINKAGE))
+    fatal = [part.name for part in parts if part.level == NOT and part.name in _FATAL]
     level = NOT if fatal else TRUST if all(part.level == TRUST for part in parts) else CARE
     start = {
         TRUST: "Trust the model here",
         CARE: "Trust with care, part by part",
         NOT: "Do not trust the model here, choose at random",
     }[level]
+    if level == NOT and q.CELLS not in fatal:
+        start = "Do not trust the model here: use the cells' means, and choose new perturbations "
+        start += "at random"
     return level, f"{start}. " + " ".join(part.words for part in parts)
 
 
@@ -83,35 +97,54 @@ def _cells(rows: _Rows) -> Part:
 
 
 def _shrinkage(rows: _Rows) -> Part:
-    cells, nothing, alone, covered = (
+    cells, nothing, covered, clear = (
         rows[name]
-        for name in ("error_to_cells", "error_to_nothing", "error_alone_to_cells", "coverage_90")
+        for name in ("error_to_cells", "error_to_nothing", "coverage_90", "coverage_90_clear")
+    )
+    level = CARE
+    if clear.is_hopeless:
+        level, start = NOT, _strong(covered, clear)
+    elif not nothing.value < 1 or covered.is_hopeless:
+        level, start = NOT, "do not use the shrunken effects."
+    elif not cells.is_judged:
+        start = f"use the cells' means; whether shrunken effects are better {_NOT_JUDGED}."
+    elif not cells.passed:
+        start = "use the cells' means, not the shrunken effects."
+    elif not nothing.is_judged:
+        start = f"whether shrunken effects are better than no effect {_NOT_JUDGED}."
+    else:
+        level = TRUST if nothing.passed and _cover(covered, clear) else CARE
+        start = "use the shrunken effects."
+    return Part(q.SHRINKAGE, level, f"Effects: {start} {_shrinkage_words(rows)}")
+
+
+def _shrinkage_words(rows: _Rows) -> str:
+    cells, alone, covered, clear = (
+        rows[name]
+        for name in ("error_to_cells", "error_alone_to_cells", "coverage_90", "coverage_90_clear")
     )
     words = (
-        f"from half of the cells they err by {_number(cells)} of the squared error of the cells' "
-        f"means and {_number(nothing)} of that of no effect; {_intervals(covered)}."
+        f"Learned from {_half(rows['n_by_guides'])}, shrunken effects have on the other half a "
+        f"squared error of {_number(cells)} relative to the cells' means and of "
+        f"{_number(rows['error_to_nothing'])} relative to no effect."
     )
+    if not clear.is_hopeless:  # else it comes first
+        words += f" {_intervals(covered, clear)}."
     first, plain = (rows[f"own_state_first{by}"] for by in ("", "_by_cells"))
     if first.n:
-        found, by_cells = (f"{100 * row.value:.0f} %" for row in (first, plain))
-        words = f"{words[:-1]}; a distinct perturbation's own state is found {found} of the time "
+        found, by_cells = (f"{100 * row.value:.0f}%" for row in (first, plain))
+        words += f" The own state of a distinct perturbation ranks first {found} of the time "
         words += f"({by_cells} by the cells' means)."
     if cells.value - alone.value > q.LARGEST_HARM:
-        words += " Shrunken to nothing, without graph and experts, they would err by "
-        words += f"{_number(alone)} of that of the cells' means."
-    if not nothing.value < 1 or not covered.value >= q.HOPELESS_COVERAGE:
-        return Part(q.SHRINKAGE, NOT, f"Effects: believe none; {words}")
-    if not cells.passed:
-        return Part(
-            q.SHRINKAGE, CARE, f"Effects: believe the cells' means, not shrunken ones; {words}"
-        )
-    level = TRUST if nothing.passed and covered.passed else CARE
-    return Part(q.SHRINKAGE, level, f"Effects: believe the shrunken cells; {words}")
+        words += " Shrunk towards zero alone, without graph and predictors, they would have an "
+        words += f"error of {_number(alone)} relative to the cells' means."
+    return words
 
 
 def _unseen(rows: _Rows, experts: pd.DataFrame) -> Part:
-    error, mean, covered = (
-        rows[name] for name in ("error_to_nothing", "error_to_mean", "coverage_90")
+    error, mean, covered, clear = (
+        rows[name]
+        for name in ("error_to_nothing", "error_to_mean", "coverage_90", "coverage_90_clear")
     )
     single = experts.iloc[:-1]
     best = single.sort_values("error_to_nothing", kind="stable").iloc[0]
@@ -120,24 +153,31 @@ def _unseen(rows: _Rows, experts: pd.DataFrame) -> Part:
         for name, weight in zip(single["expert"], single["weight"], strict=True)
         if weight > 0
     ]
-    clear = rows["coverage_90_clear"]
-    of_clear = f" of the effects, {100 * clear.value:.0f} % of the clear ones" if clear.n else ""
-    alone = f"{max(best['error_to_nothing'], 0.0):.2f}"
     words = (
-        f"all experts together err by {_number(error)} of the squared error of no effect (best "
-        f"alone: {best['expert']}, {alone}; weights: {', '.join(used) or 'none'}); "
-        f"{_intervals(covered)}{of_clear}."
+        f"All predictors together have a squared error of {_number(error)} relative to no effect "
+        f"(best alone: {best['expert']}, {_two_digits(best['error_to_nothing'])}; weights: "
+        f"{', '.join(used) or 'none'})."
     )
     if not np.isfinite(error.value):
-        words = f"there is no effect to predict; {_intervals(covered)}."
-    for row, what in ((error, "predicted better than by no effect"),
-                      (mean, "told apart better than by the mean perturbation")):  # fmt: skip
-        if row.is_no_gain:
-            words = f"Unseen perturbations: do not rank them, they are not {what}; {words}"
-            return Part(q.UNSEEN, NOT, words)
-    level = TRUST if error.passed and mean.passed and covered.passed else CARE
+        words = "There is no effect to predict."
+    no_gain = [
+        f"do not rank them, they are not {what}"
+        for row, what in ((error, "predicted better than by no effect"),
+                          (mean, "distinguished better than by the mean perturbation"))
+        if row.is_no_gain
+    ]  # fmt: skip
+    if clear.is_hopeless:
+        also = [f"{each.capitalize()}." for each in no_gain[:1]]
+        words = " ".join([_strong(covered, clear), *also, words])
+        return Part(q.UNSEEN, NOT, f"Unseen perturbations: {words}")
+    words += f" {_intervals(covered, clear)}."
+    if no_gain:
+        return Part(q.UNSEEN, NOT, f"Unseen perturbations: {no_gain[0]}. {words}")
+    level = TRUST if error.passed and mean.passed and _cover(covered, clear) else CARE
     hope = "they can be ranked" if level == TRUST else "rank them with care"
-    return Part(q.UNSEEN, level, f"Unseen perturbations: {hope}; {words}")
+    if not (error.is_judged and mean.is_judged):
+        hope += f"; how well they are predicted {_NOT_JUDGED}"
+    return Part(q.UNSEEN, level, f"Unseen perturbations: {hope}. {words}")
 
 
 def _graph(rows: _Rows) -> Part:
@@ -145,41 +185,99 @@ def _graph(rows: _Rows) -> Part:
         rows[name] for name in ("weight", "error_alone", "error_to_no_graph", "error_half_added")
     )
     said = (
-        f"weight {weight.value:.2f}, alone {_number(alone)} of the squared error of no effect, all "
-        f"experts {share.value:.2f} of that without it."
+        f"Its weight is {weight.value:.2f}. Alone it has a squared error of {_number(alone)} "
+        f"relative to no effect; all predictors have one of {share.value:.2f} relative to those "
+        f"without it. In measured effects its weight is {rows['weight_measured'].value:.2f}."
     )
-    measured = rows["weight_measured"].value
-    said += f" In measured effects it counts for {measured:.2f}."
-    if not halves.passed:
-        said += " Measured effects are worse for it, by "
+    if not halves.is_judged:
+        said += f" Whether it does harm to measured effects {_NOT_JUDGED}."
+    elif not halves.passed:
+        said += " Measured effects are worse with it, by "
         said += f"{halves.value:.2f} of the squared error of the cells' means: fit an empty graph."
     if not weight.passed or not share.value < 1:
-        words = f"Graph: it adds nothing here, do not rank unseen perturbations by it; {said}"
+        words = f"Graph: it adds nothing here, do not rank unseen perturbations by it. {said}"
         return Part(q.GRAPH_PART, NOT, words)
     level = TRUST if share.passed and alone.is_below_one and halves.passed else CARE
     adds = "it helps" if level == TRUST else "it helps a little"
-    return Part(q.GRAPH_PART, level, f"Graph: {adds}; {said}")
+    if not share.is_judged:
+        adds = f"whether it helps {_NOT_JUDGED}"
+    return Part(q.GRAPH_PART, level, f"Graph: {adds}. {said}")
 
 
 def _left_out(name: str, rows: _Rows) -> Part:
-    error, covered = rows["error_to_nothing"], rows["coverage_90"]
-    what, one = {q.GUIDES: ("Guides", "guide"), q.BATCHES: ("Batches", "batch")}[name]
-    words = (
-        f"effects learned without a {one} err on it by {_number(error)} of the squared error of no "
-        f"effect; {_intervals(covered)}."
+    error, covered, clear = (
+        rows[key] for key in ("error_to_nothing", "coverage_90", "coverage_90_clear")
     )
-    if not error.value < 1 or not covered.value >= q.HOPELESS_COVERAGE:
-        return Part(name, NOT, f"{what}: they disagree, {words}")
-    level = TRUST if error.passed and covered.passed else CARE
-    return Part(name, level, f"{what}: {words}")
+    what, one = {q.GUIDES: ("Guides", "guide"), q.BATCHES: ("Batches", "batch")}[name]
+    disagree = not error.value < 1 or covered.is_hopeless
+    start = f"{what}: they disagree, " if disagree else f"{what}: "
+    words = (
+        f"ffects learned without a {one} have a squared error on it of {_number(error)} relative "
+        f"to no effect."
+    )
+    if clear.is_hopeless:
+        return Part(name, NOT, f"{start}{_strong(covered, clear)} E{words}")
+    words = f"{start}e{words} {_intervals(covered, clear)}."
+    if disagree:
+        return Part(name, NOT, words)
+    if not error.is_judged:
+        words += f" Whether that is better than no effect {_NOT_JUDGED}."
+    return Part(name, TRUST if error.passed and _cover(covered, clear) else CARE, words)
 
 
-def _intervals(covered: Quantity) -> str:
-    return f"90 % intervals hold {100 * covered.value:.0f} %"
+def _undeclared(found: Nested) -> Part:
+    level = {True: NOT, False: TRUST, None: CARE}[found.scatters]
+    words = (
+        f"Guides: adata.obs[{found.column!r}] is not declared, but its {found.n_levels} levels "
+        f"nest in the perturbation labels, as guides do: {found.scatter_in_words()}."
+    )
+    if found.scatters:
+        words += " Intervals and tests of this fit leave that out"
+        words += f": declare it with {found.call}, and fit again."
+    else:
+        words += f" If it holds guides, declare it with {found.call}."
+    return Part(q.GUIDES, level, words)
+
+
+def _half(split: Quantity) -> str:
+    """Return what effects were learned from."""
+    n_by_cells = split.n - int(split.value)
+    if not split.value:
+        return "half of the cells"
+    if not n_by_cells:
+        return "half of the guides"
+    return f"half of the guides (half of the cells for {n_by_cells} of {split.n} perturbations)"
+
+
+def _cover(covered: Quantity, clear: Quantity) -> bool:
+    """Whether intervals are to be trusted; of large effects only where there are enough."""
+    return bool(covered.passed) and clear.passed is not False
+
+
+def _strong(covered: Quantity, clear: Quantity) -> str:
+    """Return the warning of large effects that intervals do not cover."""
+    return f"{_intervals(covered, clear)}: do not rely on them for strong perturbations."
+
+
+def _intervals(covered: Quantity, clear: Quantity) -> str:
+    if not np.isfinite(covered.value):
+        return f"The coverage of 90% intervals {_NOT_JUDGED}"
+    words = f"90% intervals cover {100 * covered.value:.0f}% of all effects"
+    if clear.passed is None:  # too few
+        return words
+    but = "but only" if clear.value < q.LEAST_COVERAGE else "and"
+    return f"{words} {but} {100 * clear.value:.0f}% of the large ones"
 
 
 def _number(row: Quantity) -> str:
+    """Return a ratio of errors as it came out: below 0 by chance, or without a standard error."""
     if not np.isfinite(row.value):
-        return "an unknown part"
-    value = f"{max(row.value, 0.0):.2f}"
-    return f"{value} ± {row.error:.2f}" if np.isfinite(row.error) else value
+        return "unknown size"
+    if not np.isfinite(row.error):
+        return f"{_two_digits(row.value)} (no standard error)"
+    below = " (below 0 by chance)" if round(row.value, 2) < 0 else ""
+    return f"{_two_digits(row.value)} ± {row.error:.2f}{below}"
+
+
+def _two_digits(value: float) -> str:
+    return f"{round(float(value), 2) + 0.0:.2f}"  # no -0.00

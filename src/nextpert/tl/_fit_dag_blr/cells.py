@@ -10,6 +10,7 @@ import numpy as np
 from nextpert import _adata
 from nextpert.core import Moments, ScreenMoments
 from nextpert.core.cells.pool_guides import PooledGuides, guide_variance, pool_guides
+from nextpert.core.cells.spread_within import spread_within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import LabelTable, Roles
+
+
+FEWEST_GUIDES = 3  # of the controls, to learn from them how far guides scatter
 
 
 @dataclass(frozen=True)
@@ -91,19 +95,35 @@ def pool_cells(
     guided: bool,
     exact: bool = False,
     spread: float | None = None,
+    alike: NDArray[np.bool_] | None = None,
 ) -> FitCells:
     """Pool the guides of the controls (group 0) and of every perturbation.
 
     ``guided`` says whether environments are guides, whose spread is learned unless it is given.
+    ``alike`` are the groups whose guides are taken as not to differ, shape ``(n_groups,)``; by
+    default the controls, if all their cells have one guide: it is not told then which they have.
     """
+    controls = np.flatnonzero((of_group == 0) & (screen.n > 0))
     if spread is None or not guided:
-        spread = guide_variance(screen, np.flatnonzero(of_group == 0)) if guided else 0.0
-    pooled = pool_guides(screen, of_group, n_groups, guide_variance=spread)
+        spread = _learned_spread(screen, of_group, controls) if guided else 0.0
+    if alike is None:
+        alike = (np.arange(n_groups) == 0) & (len(controls) == 1)
+    of_each = np.where(alike[of_group], 0.0, spread)
+    pooled = pool_guides(screen, of_group, n_groups, guide_variance=of_each)
     if exact:
         pooled = replace(pooled, variance_ratio=np.ones_like(pooled.variance_ratio))
     control = _control(screen, of_group == 0)
     n_guides = int((of_group == 0).sum()) if guided else 0
     return FitCells(control, pooled, screen.pool(of_group, n_groups), spread, n_guides)
+
+
+def _learned_spread(
+    screen: ScreenMoments, of_group: NDArray[np.int64], controls: NDArray[np.int64]
+) -> float:
+    """Return the variance of the controls' guides, or where these are few of perturbations'."""
+    if len(controls) >= FEWEST_GUIDES:
+        return guide_variance(screen, controls)
+    return spread_within(screen, np.where(of_group > 0, of_group, -1))
 
 
 def _control(screen: ScreenMoments, which: NDArray[np.bool_]) -> Moments:

@@ -13,6 +13,7 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata import shifts as _shifts
+from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert.core import DagBlr
 from nextpert.core.effects.random_shifts import fit_random_shifts, refit
 from nextpert.tl._fit_dag_blr.averaging import averaged, averaging_in_words, averaging_record
@@ -100,8 +101,11 @@ def fit_dag_blr(
         Label of the unperturbed cells; ``None`` as above, or ``"control"``.
     guide_key
         Column with the guide (or replicate, donor, clone) of every cell; ``None`` as above. How
-        far guides scatter beyond sampling is learned from those of the controls, and no guide
-        counts for more cells than that allows.
+        far guides scatter beyond sampling is learned from those of the controls (of perturbations,
+        if the controls have fewer than three), and no guide counts for more cells than that
+        allows. If no column is declared but one nests in the
+        perturbation labels (each level belongs to one label, and at least half of the labels have
+        two levels of five cells or more), a warning names it and says how far its levels scatter.
     perturbations
         Labels to use; ``None`` (default) uses every label but ``control``, ``[]`` the controls
         alone.
@@ -120,9 +124,9 @@ def fit_dag_blr(
         x genes, effects in ``X`` (as :func:`perturbation_effects` returns them), genes and
         perturbations by name. How far they are believed is learned.
     separator
-        What joins the targets of a label, as in ``"MYC+STK3"``. ``"STK3+MYC"`` beside it is
-        warned of: each has effects by its own cells, but what is learned of combinations takes
-        them as one.
+        What joins the targets of a label, as in ``"MYC+STK3"``. ``"STK3+MYC"`` is the same
+        perturbation: cells of both are taken as one, under the label of the first cell, and the
+        log says so.
     prior_scale
         ``"evidence"`` (default) learns the scale of the prior of the weights; a number fixes it
         (1 in the paper).
@@ -196,14 +200,14 @@ def fit_dag_blr(
     _adata.check_writable(adata, copy=copy)
     roles = _adata.read_roles(
         adata, perturbation_key=perturbation_key, control=control, layer=layer,
-        guide_key=guide_key,
+        guide_key=guide_key, separator=separator,
     )  # fmt: skip
     exact = check_shift_sd(shift_sd)
     _shifts.check_shift(shift)
     genes, columns, dag = _adata.read_graph(adata, dag_key, gene_symbols)
     graphs = _adata.read_graphs(adata, dag_key, genes, dag)
     symbols = gene_symbols or _adata.symbols_of(adata.uns.get(dag_key))
-    labels = _adata.read_labels(adata, roles.perturbation_key)
+    labels = _adata.read_perturbations(adata, roles)
     _adata.require_control(labels, roles.control)
     plan = environments.plan_environments(
         labels,
@@ -226,8 +230,9 @@ def fit_dag_blr(
         prior_scale=prior_scale,
         prior_units=prior_units,
     )
+    undeclared = None if exact else undeclared_guides(adata, columns, plan.names, roles)
     used, stack, average = expected.used, None, None
-    other = _adata.read_effects(prior_effects, genes)
+    other = _adata.read_effects(prior_effects, genes, labels)
     try:
         found = fit_random_shifts(
             posterior(dag), cells.pooled, used.shifts, own=expected.own, fixed=exact
@@ -261,7 +266,9 @@ def fit_dag_blr(
         "genes": _adata.strings(genes),
         "control_mean": cells.control.mean,
         "n_control_cells": cells.control.n,
-        "cells": _adata.fingerprint(adata, labels, columns, roles.layer),
+        "cells": _adata.fingerprint(
+            adata, _adata.read_labels(adata, roles.perturbation_key), columns, roles.layer
+        ),
         "environments": environments.environment_table(used, genes, cells.n_cells.tolist()),
         "targets": _adata.stored_lists(used.targets),
         "shifts": _adata.as_stored_csr(used.shifts),
@@ -285,8 +292,8 @@ def fit_dag_blr(
         stored["ensemble"] = _adata.stored_ensemble(ensemble)
     environments.warn_values(cells.control, roles.layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)
-    environments.warn_one_in_two_names(plan, separator, roles.control)
     environments.say_unmeasured(plan)
+    warn_undeclared(undeclared)
     if exact:
         environments.warn_hardly_expressed(used, cells.control, genes)
     if stack is not None:

@@ -16,6 +16,7 @@ from nextpert.core.effects.experts import (
     Perturbations,
     coexpression_expert,
     graph_expert,
+    left_out,
     mean_expert,
 )
 from nextpert.core.effects.random_shifts import learn_mixtures, refit
@@ -132,7 +133,8 @@ def _left_out(
     graphs: Graphs,
     together: Together | None,
 ) -> list[Expert]:
-    graph, coexpression = _graph_by_folds(perturbations, graphs), coexpression_expert(perturbations)
+    graph = _graph_by_folds(perturbations, graphs)
+    coexpression = left_out(perturbations, coexpression_expert)
     return _common(problem, expected, perturbations, [graph, coexpression], together)
 
 
@@ -158,7 +160,8 @@ def _told(
     together: Together | None,
 ) -> ShiftPrior:
     told = seen if expected.efficacy is None else replace(seen, change=expected.change)
-    experts = [graph_expert(told, found.posterior.mean().toarray()), coexpression_expert(told)]
+    graph = graph_expert(told, found.posterior.mean().toarray())
+    experts = [graph, left_out(told, coexpression_expert)]
     experts = _common(problem, expected, seen, experts, together)
     prior = with_expectation(found.prior, expected.used.shifts, experts, weights)
     if together is None:
@@ -192,7 +195,7 @@ def _common(
 
     Of combinations whose members are known none of these speaks but the members.
     """
-    experts = [*experts, mean_expert(seen)]
+    experts = [*experts, left_out(seen, mean_expert)]
     if problem.other:
         experts.append(by_name(seen, expected.used.names, problem.other, OTHER_SCREEN))
     if together is None:

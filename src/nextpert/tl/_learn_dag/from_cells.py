@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
+from nextpert._adata import SEPARATOR
 from nextpert._adata.environments import require_varying, warn_values
 from nextpert._adata.screen import describe, screen_moments
 from nextpert.core.search._settled import INTERVENTIONS, OPEN, settled_by
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from nextpert.tl._learn_dag.search import Found, SearchOptions, Workers
 
 logger = logging.getLogger(__name__)
-
-SEPARATOR = "+"
 
 
 class Learned(NamedTuple):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
+from nextpert._adata import SEPARATOR
 from nextpert._adata.roles import fitted_roles
 from nextpert._adata.screen import read_environments, screen_moments
 from nextpert.core import ScreenMoments
 from nextpert.tl._learn_dag.exogenous import Exogenous, Joint
-from nextpert.tl._learn_dag.from_cells import SEPARATOR
 from nextpert.tl._learn_dag.prior import read_knowledge
 from nextpert.tl._learn_dag.search import SearchOptions, named, run
 
@@ -86,7 +87,7 @@ def held_out_dags(
         str(params["method"]), 0.0, float(params["penalty"]), int(params["n_runs"]), prior,
         log_odds=log_odds,
     )  # fmt: skip
-    environments = read_environments(adata, own)
+    environments = read_environments(adata, replace(own, separator=roles.separator))
     parts = without_folds(adata, columns, environments, folds)
     tasks = (
         delayed(_search)(Joint.of(screen, len(genes), _exogenous(rest, genes)), genes, options, s)

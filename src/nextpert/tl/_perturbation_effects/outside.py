@@ -77,7 +77,7 @@ def _read(
 ) -> PooledGuides:
     """Read cells of the controls and perturbations, some genes at a time."""
     roles = _adata.fitted_roles(adata, fit.params)
-    labels = _adata.read_labels(adata, roles.perturbation_key)
+    labels = _adata.read_perturbations(adata, roles)
     parts = [
         read_fit_cells(
             adata, columns[first : first + _AT_ONCE], labels, names, roles, exact=False,

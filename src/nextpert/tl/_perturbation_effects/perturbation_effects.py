@@ -124,6 +124,7 @@ def perturbation_effects(
         "level": float(level),
         "n_graphs": max(len(fit.ensemble), 1),
         "control": str(fit.params["control"]),
+        "separator": str(fit.params["separator"]),
     }
     if symbols is not None:
         params["gene_symbols"] = str(symbols)

@@ -101,7 +101,7 @@ def usual_guides(adata: ad.AnnData, fit: FittedPosterior) -> int:
     names = [str(name) for name in fit.environments["perturbation"]]
     if roles.guide_key is None or not names:
         return 1
-    group = _adata.read_labels(adata, roles.perturbation_key).groups(names)
+    group = _adata.read_perturbations(adata, roles).groups(names)
     guide = _adata.read_labels(adata, roles.guide_key, argument="guide_key").codes
     told = (group >= 0) & (guide >= 0)
     pairs = np.unique(np.column_stack([group[told], guide[told]]), axis=0)

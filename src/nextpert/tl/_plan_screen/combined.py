@@ -57,7 +57,9 @@ def with_combinations(
     for size in range(2, min(most_combined, len(single)) + 1):
         near = nearest_sums(adds * effects * root, (point - states[-1]) * root, size, LISTED)
         for members in near.members:
-            label = separator.join(sorted(names[single[i]] for i in members))
+            label = separator.join(
+                sorted(members_by_label(names[single[i]], fit)[0] for i in members)
+            )
             if members_by_label(label, fit) not in known:
                 found.append(label)
     return read_candidates(found, None, fit)

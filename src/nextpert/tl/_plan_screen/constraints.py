@@ -13,10 +13,11 @@ import numpy as np
 from nextpert._adata import closest, in_order, list_names
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from numpy.typing import NDArray
 
+    from nextpert._adata import Naming
     from nextpert._adata.shifts import Interventions
 
     Vector = NDArray[np.float64]
@@ -66,9 +67,9 @@ def read_constraints(
     pending: Any,
     costs: Mapping[str, Any] | None,
     cells_each: float,
-    control: str,
+    naming: Naming,
 ) -> Constraints:
-    """Return the constraints on candidates.
+    """Return the constraints on candidates, whose names are taken with members in any order.
 
     Raises
     ------
@@ -78,11 +79,10 @@ def read_constraints(
         missing or negative.
     """
     names = given.names
-    place = {name: i for i, name in enumerate(names)}
-    wanted = _known(must, place, "must", control)
-    cells = _pending(pending, place, cells_each, control)
+    wanted = _known(must, names, "must", naming)
+    cells = _pending(pending, names, cells_each, naming)
     allowed = cells == 0
-    forbidden = _forbidden(never, given, control)
+    forbidden = _forbidden(never, given, naming)
     allowed &= ~forbidden
     for word, mask in (("never", forbidden), ("pending", cells > 0)):
         both = [names[i] for i in wanted if mask[i]]
@@ -92,21 +92,28 @@ def read_constraints(
     if not allowed.any():
         message = "No candidate is left: all are in never or pending. Give other candidates."
         raise ValueError(message)
-    cost, cell_cost, budget = _costs(costs, names)
+    cost, cell_cost, budget = _costs(costs, names, naming)
     return Constraints(allowed, wanted, cells, cost, cell_cost, budget)
 
 
-def _known(given: Any, place: Mapping[str, int], what: str, control: str) -> list[int]:
-    names = list(dict.fromkeys(str(name) for name in in_order(given))) if given is not None else []
-    _require_no_control(names, what, control)
+def _known(given: Any, candidates: list[str], what: str, naming: Naming) -> list[int]:
+    names = _named(given, candidates, what, naming)
+    place = {name: i for i, name in enumerate(candidates)}
     unknown = [name for name in names if name not in place]
     if unknown:
         message = (
             f"{what} holds names that are not among the candidates: {list_names(unknown)}."
-            f"{closest(unknown, list(place))} Name them in candidates too."
+            f"{closest(unknown, candidates)} Name them in candidates too."
         )
         raise ValueError(message)
     return [place[name] for name in names]
+
+
+def _named(given: Any, known: Iterable[str], what: str, naming: Naming) -> list[str]:
+    """Return the names given, each once, as the candidates are spelled."""
+    names = [] if given is None else [str(name) for name in in_order(given)]
+    _require_no_control(names, what, naming.control)
+    return list(dict.fromkeys(naming.spelled(names, known)))
 
 
 def _require_no_control(names: Collection[str], what: str, control: str) -> None:
@@ -118,11 +125,12 @@ def _require_no_control(names: Collection[str], what: str, control: str) -> None
         raise ValueError(message)
 
 
-def _forbidden(never: Any, given: Interventions, control: str) -> NDArray[np.bool_]:
+def _forbidden(never: Any, given: Interventions, naming: Naming) -> NDArray[np.bool_]:
     """Return the candidates that bear a forbidden name, or target a forbidden gene."""
-    names = {str(name) for name in in_order(never)} if never is not None else set()
-    _require_no_control(names, "never", control)
     known = {*given.names, *(gene for genes in given.targets for gene in genes)}
+    asked = _named(never, (), "never", naming)
+    # A gene that is targeted is one by its own name, whatever a candidate of it alone is called.
+    names = {*naming.spelled(asked, given.names), *(name for name in asked if name in known)}
     unknown = sorted(names - known)
     if unknown:
         message = (
@@ -139,17 +147,20 @@ def _forbidden(never: Any, given: Interventions, control: str) -> NDArray[np.boo
     )
 
 
-def _pending(pending: Any, place: Mapping[str, int], cells_each: float, control: str) -> Vector:
-    cells = np.zeros(len(place))
+def _pending(pending: Any, names: list[str], cells_each: float, naming: Naming) -> Vector:
+    cells = np.zeros(len(names))
     if isinstance(pending, Mapping):
-        for index, name in zip(_known(pending, place, "pending", control), pending, strict=True):
+        naming.require_distinct(map(str, pending), "pending")
+        for index, name in zip(_known(pending, names, "pending", naming), pending, strict=True):
             cells[index] = _amount(pending[name], f"pending[{name!r}]", positive=True)
     else:
-        cells[_known(pending, place, "pending", control)] = cells_each
+        cells[_known(pending, names, "pending", naming)] = cells_each
     return cells
 
 
-def _costs(costs: Mapping[str, Any] | None, names: Sequence[str]) -> tuple[Vector, float, float]:
+def _costs(
+    costs: Mapping[str, Any] | None, names: Sequence[str], naming: Naming
+) -> tuple[Vector, float, float]:
     told = dict(costs or {})
     unknown = sorted(set(told) - set(COSTS))
     if unknown:
@@ -163,6 +174,7 @@ def _costs(costs: Mapping[str, Any] | None, names: Sequence[str]) -> tuple[Vecto
         raise ValueError(message)
     each = told.get("perturbation", 0.0)
     if isinstance(each, Mapping):
+        each = naming.renamed(each, names, "costs['perturbation']")
         missing = [name for name in names if name not in each]
         if missing:
             message = f"costs['perturbation'] lacks the candidates {list_names(missing)}."

@@ -178,7 +178,7 @@ def plan_screen(
     wells = split_cells(n_cells, n_perturbations, n_controls, least_cells)
     limits = read_constraints(
         pool.interventions, must=must, never=never, pending=pending, costs=costs,
-        cells_each=wells.each, control=str(fit.params["control"]),
+        cells_each=wells.each, naming=fit.naming,
     )  # fmt: skip
     generator = as_rng(rng)
     known = fit.known(pool.prior)

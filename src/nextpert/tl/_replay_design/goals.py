@@ -69,10 +69,10 @@ def read_wanted(targets: Any, labels: LabelTable, control: str) -> list[str | Ta
         message = f"targets must be a list: use [{targets!r}]."
         raise TypeError(message)
     given = list(targets) if isinstance(targets, (list, tuple)) else _adata.in_order(targets)
-    wanted: list[str | Target] = [
-        str(each.state) if _is_label(each) else each if isinstance(each, Target) else str(each)
-        for each in given
-    ]
+    wanted: list[str | Target] = []
+    for each in given:
+        label = str(each.state) if _is_label(each) else each
+        wanted += [label] if isinstance(label, Target) else labels.spelled([str(label)])
     wanted = list(dict.fromkeys(wanted))
     if not wanted:
         message = "targets is empty: name a label, or leave it at None for all clear ones."
@@ -85,12 +85,12 @@ def read_wanted(targets: Any, labels: LabelTable, control: str) -> list[str | Ta
     return wanted
 
 
-def labels_of(wanted: str | Target, roles: Roles) -> list[str]:
+def labels_of(wanted: str | Target, labels: LabelTable, roles: Roles) -> list[str]:
     """Return the perturbations whose states a target names."""
     if isinstance(wanted, str):
         return [wanted]
-    named = [*_labels(wanted.state, roles), *_labels(wanted.away_from, roles)]
-    return [label for label in named if label]
+    states = (wanted.state, wanted.away_from)
+    return [label for each in states for label in _labels(each, labels, roles) if label]
 
 
 def require_cells(wanted: Sequence[str], names: Sequence[str]) -> None:
@@ -113,6 +113,7 @@ def target_goal(
     pool: CellPool,
     names: Sequence[str],
     panel: Panel,
+    labels: LabelTable,
     roles: Roles,
 ) -> Goal:
     """Return a target of any kind as a goal on the pool.
@@ -126,7 +127,7 @@ def target_goal(
     read = read_target(adata, target, fit, roles.perturbation_key)
     place = {name: j for j, name in enumerate(names)}
     states, away = (
-        tuple(place.get(label, -1) for label in _labels(part, roles))
+        tuple(place.get(label, -1) for label in _labels(part, labels, roles))
         for part in (target.state, target.away_from)
     )
     wanted = PoolGoal(read.goal, states, away)
@@ -158,11 +159,11 @@ def _is_label(target: Any) -> bool:
     )
 
 
-def _labels(states: Any, roles: Roles) -> list[str]:
+def _labels(states: Any, labels: LabelTable, roles: Roles) -> list[str]:
     """Return the perturbation of each state, empty for those that are none."""
     found = []
     for state in listed(states):
         own = isinstance(state, tuple) and state[0] == roles.perturbation_key
         label = str(state[1]) if own else state if isinstance(state, str) else ""
         found.append("" if label == roles.control else label)
-    return found
+    return labels.spelled(found)

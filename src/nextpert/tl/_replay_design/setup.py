@@ -71,23 +71,23 @@ def read_setup(
         If a label is unknown, there are fewer than two candidates, or no target.
     """
     genes, columns, dag = _adata.read_graph(adata, dag_key)
-    labels = _adata.read_labels(adata, roles.perturbation_key)
+    labels = _adata.read_perturbations(adata, roles)
     _adata.require_control(labels, roles.control)
     wanted = read_wanted(targets, labels, roles.control)
-    named = [label for each in wanted for label in labels_of(each, roles)]
+    named = [label for each in wanted for label in labels_of(each, labels, roles)]
     plan = environments.plan_environments(
         labels,
         genes,
         measured=_adata.measured_genes(adata, _adata.symbols_of(adata.uns.get(dag_key))),
-        perturbations=None if candidates is None else [*_chosen(candidates), *named],
+        perturbations=None if candidates is None else [*_chosen(candidates, labels), *named],
         shift=shift,
-        separator="+",
+        separator=roles.separator,
         control=roles.control,
         every=True,
     )
     cells = _read_cells(adata, columns, labels, [roles.control, *plan.names], roles)
     plan = _with_cells(plan, cells)
-    chosen = plan.names if candidates is None else _chosen(candidates)
+    chosen = plan.names if candidates is None else _chosen(candidates, labels)
     order = sorted(range(len(plan.names)), key=lambda j: plan.names[j] not in chosen)
     plan = _rows(plan, order)
     n_candidates = sum(name in chosen for name in plan.names)
@@ -112,17 +112,17 @@ def read_setup(
     goals = [
         label_goal(each, plan.names, pool)
         if isinstance(each, str)
-        else target_goal(adata, each, pool, plan.names, panel, roles)
+        else target_goal(adata, each, pool, plan.names, panel, labels, roles)
         for each in wanted
     ] or clear_goals(plan.names, pool)
     return Setup(genes, dag, pool, used, plan, labels, goals, n_candidates)
 
 
-def _chosen(candidates: Sequence[str]) -> list[str]:
+def _chosen(candidates: Sequence[str], labels: LabelTable) -> list[str]:
     if isinstance(candidates, str):
         message = f"candidates must be a list of labels: use [{candidates!r}]."
         raise TypeError(message)
-    return list(dict.fromkeys(map(str, _adata.in_order(candidates))))
+    return list(dict.fromkeys(labels.spelled(map(str, _adata.in_order(candidates)))))
 
 
 def _with_cells(plan: environments.Plan, cells: dict[str, Vector]) -> environments.Plan:

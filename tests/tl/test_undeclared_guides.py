@@ -1,0 +1,226 @@
+"""Columns that look like guides but are not declared: found, measured, and no verdict of trust."""
+
+from __future__ import annotations
+
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert.core import LinearScm, random_scm
+
+CALL = 'npt.pp.setup_screen(adata, guide_key="guide")'
+
+
+def screen(variance=0.1, *, effects=True, rng=0, n_genes=12, n_guides=3, n_cells=60):
+    """Return knockouts of a known model, three guides each; guides scatter by a share of noise."""
+    rng = np.random.default_rng(rng)
+    unit = random_scm(n_genes, "erdos_renyi", expected_degree=4, rng=rng)
+    mean = rng.uniform(2, 4, n_genes)
+    scm = LinearScm(unit.weights, unit.noise_var, mean - unit.weights @ mean)
+    sd = np.std(scm.sample(4000, rng=0), axis=0)
+    parts, obs = [], []
+    for j in range(n_genes - 1):
+        name = "control" if j == 0 else f"G{j}"
+        shift = -0.7 * mean * (np.arange(n_genes) == j) * (j > 0) * effects
+        for k in range(10 if j == 0 else n_guides):
+            cells = scm.sample(n_cells, shift, rng=rng)
+            parts.append(cells + np.sqrt(variance) * sd * rng.normal(size=n_genes))
+            obs += [(name, f"{name}_{k}")] * n_cells
+    table = pd.DataFrame(obs, columns=["perturbation", "guide"])
+    table["batch"] = np.where(np.arange(len(table)) % 2, "b", "a")
+    table.index = [f"cell{k}" for k in range(len(table))]
+    genes = [f"G{k}" for k in range(n_genes)]
+    adata = ad.AnnData(np.vstack(parts), table, pd.DataFrame(index=genes))
+    npt.tl.learn_dag(adata, method="given", dag=scm.weights.T, genes=genes)
+    return adata
+
+
+def fitted(adata, **roles):
+    if roles:
+        npt.pp.setup_screen(adata, **roles)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        npt.tl.fit_dag_blr(adata)
+        npt.tl.diagnose(adata)
+    return adata.uns["diagnosis"]
+
+
+def quantity(found, part, name):
+    return found["summary"].set_index(["part", "quantity"]).loc[(part, name)]
+
+
+# -- the warning --------------------------------------------------------------------------------
+
+
+def test_fit_and_diagnosis_warn_of_the_column_and_name_the_call():
+    adata = screen()
+    for step in (npt.tl.fit_dag_blr, npt.tl.diagnose):
+        with pytest.warns(UserWarning, match="nest in the perturbation labels") as caught:
+            step(adata)
+        said = str(caught[0].message)
+        assert "adata.obs['guide']" in said
+        assert CALL in said
+        assert "scatter more than sampling allows (p < 0.001)" in said
+    npt.pp.setup_screen(adata, guide_key="guide")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        npt.tl.fit_dag_blr(adata)
+        npt.tl.diagnose(adata)
+
+
+def test_the_call_keeps_the_other_roles():
+    adata = screen()
+    adata.obs["gene"] = adata.obs.pop("perturbation")
+    npt.pp.setup_screen(adata, perturbation_key="gene", batch_key="batch")
+    with pytest.warns(UserWarning, match="nest") as caught:
+        npt.tl.fit_dag_blr(adata)
+    call = 'guide_key="guide", perturbation_key="gene", batch_key=["batch"])'
+    assert f"npt.pp.setup_screen(adata, {call}" in str(caught[0].message)
+
+
+def barcode(obs):
+    return [f"AC{k}" for k in range(len(obs))]
+
+
+def crossed(obs):
+    return np.random.default_rng(0).choice(["x", "y", "z"], len(obs))
+
+
+def label_and_batch(obs):
+    return obs["perturbation"].astype(str) + obs["batch"]
+
+
+def of_few_labels(obs):
+    """Two levels in three labels alone."""
+    two = obs["perturbation"].isin(["G1", "G2", "G3"]) & (np.arange(len(obs)) % 2 == 0)
+    return obs["perturbation"].astype(str) + np.where(two, "_1", "")
+
+
+def of_few_cells(obs):
+    """A clone of three cells here and there."""
+    place = np.arange(len(obs))
+    return np.where(place % 60 < 3, obs["guide"].astype(str), obs["perturbation"].astype(str))
+
+
+@pytest.mark.parametrize("column", [
+    barcode, lambda obs: obs["batch"], lambda obs: obs["perturbation"], crossed, label_and_batch,
+    of_few_labels, of_few_cells, lambda obs: np.random.default_rng(0).random(len(obs)),
+    lambda obs: obs["perturbation"].str.lower(), lambda obs: "one", lambda obs: [[1]] * len(obs),
+    lambda obs: np.nan,
+])  # fmt: skip
+def test_other_columns_are_no_guides(column):
+    adata = screen()
+    column = column(adata.obs)
+    del adata.obs["guide"]
+    adata.obs["extra"] = column
+    npt.pp.setup_screen(adata, batch_key="batch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        npt.tl.fit_dag_blr(adata)
+
+
+@pytest.mark.parametrize("kind", ["category", "string", "number"])
+def test_the_kind_of_the_column_does_not_matter(kind):
+    adata = screen()
+    guide = adata.obs["guide"]
+    kinds = {"category": guide.astype("category"), "string": guide.astype("string")}
+    adata.obs["guide"] = kinds.get(kind, pd.factorize(guide)[0])
+    adata.obs.loc[adata.obs_names[::50], "guide"] = pd.NA
+    if kind == "number":
+        adata.obs["guide"] = adata.obs["guide"].astype("Int64")
+    with pytest.warns(UserWarning, match="nest in the perturbation labels"):
+        npt.tl.fit_dag_blr(adata)
+
+
+def test_exact_shifts_have_no_guides_and_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        npt.tl.fit_dag_blr(screen(), shift_sd=0)
+
+
+def test_the_fit_does_not_depend_on_a_column_without_a_role(assert_same):
+    one, two = screen(), screen()
+    del two.obs["guide"]
+    for adata in (one, two):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            npt.tl.fit_dag_blr(adata)
+    assert_same(one.uns["dag_blr"]["posterior"], two.uns["dag_blr"]["posterior"])
+
+
+# -- the diagnosis ------------------------------------------------------------------------------
+
+
+def test_undeclared_guides_that_scatter_are_not_trusted():
+    found = fitted(screen())
+    row = quantity(found, "guides", "undeclared_variance")
+    assert row["value"] == pytest.approx(0.1, abs=0.04)
+    assert row["passed"] == "no"
+    assert "adata.obs['guide']" in row["meaning"]
+    assert row["n"] == 40
+    assert found["level"] != "trust"
+    parts = found["parts"].set_index("part")
+    assert parts.loc["guides", "level"] == "do not trust"
+    assert CALL in parts.loc["guides", "verdict"]
+    assert found["perturbations"]["split_by"].eq("guides").all()
+    # Halves of the cells of one guide agree (0.86 here): they share what the guide does.
+    assert quantity(found, "shrinkage", "coverage_90")["value"] < 0.75
+    assert quantity(found, "shrinkage", "coverage_90_clear")["value"] < 0.5
+    assert parts.loc["shrinkage", "level"] == "do not trust"
+    assert parts.loc["shrinkage", "verdict"].startswith("Effects: 90% intervals cover ")
+    declared = fitted(screen(), guide_key="guide")
+    assert quantity(declared, "shrinkage", "coverage_90")["value"] > 0.83
+    assert quantity(declared, "shrinkage", "coverage_90_clear")["value"] > 0.8
+    assert declared["level"] == "trust"
+
+
+def test_declared_guides_count_although_those_of_the_controls_are_not_told_apart():
+    adata = screen()
+    control = (adata.obs["perturbation"] == "control").to_numpy()
+    adata.obs["guide"] = np.where(control, "control", adata.obs["guide"])
+    assert quantity(fitted(adata), "shrinkage", "coverage_90")["value"] < 0.8
+    found = fitted(adata, guide_key="guide")
+    assert adata.uns["dag_blr"]["guide_variance"] == pytest.approx(0.1, abs=0.05)
+    assert quantity(found, "shrinkage", "coverage_90")["value"] > 0.83
+
+
+def test_without_effects_guides_that_scatter_are_no_effects():
+    found = fitted(screen(effects=False))
+    assert found["level"] == "do not trust"
+    assert quantity(found, "cells", "n_clear")["value"] <= 2  # of 10; 10 if guides are ignored
+    assert quantity(found, "shrinkage", "error_to_nothing")["passed"] == "no"
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_undeclared_guides_that_do_not_scatter_are_said_to(seed):
+    found = fitted(screen(variance=0.0, rng=seed))
+    row = quantity(found, "guides", "undeclared_variance")
+    assert row["value"] < 0.02
+    assert row["passed"] == "yes"
+    assert found["parts"].set_index("part").loc["guides", "level"] == "trust"
+    assert found["level"] == "trust"
+
+
+def test_batches_are_no_scatter_of_guides():
+    adata = screen(variance=0.0)
+    batch = np.random.default_rng(0).random(adata.n_obs) < 0.5
+    adata.obs["batch"] = np.where(batch, "b", "a")
+    adata.X[batch] += 3.0
+    found = fitted(adata, batch_key="batch")
+    assert quantity(found, "guides", "undeclared_variance")["value"] < 0.02
+    assert quantity(found, "guides", "undeclared_variance")["passed"] == "yes"
+
+
+def test_of_many_cells_a_sample_is_read(monkeypatch):
+    from nextpert._adata import nested
+
+    whole = quantity(fitted(screen()), "guides", "undeclared_variance")["value"]
+    monkeypatch.setattr(nested, "_CELLS", 700)
+    some = quantity(fitted(screen()), "guides", "undeclared_variance")
+    assert some["value"] != whole
+    assert some["value"] == pytest.approx(0.1, abs=0.07)
+    assert some["passed"] == "no"
