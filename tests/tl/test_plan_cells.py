@@ -344,7 +344,12 @@ def test_shares_are_nan_where_the_control_is_at_the_target(fitted):
     assert found["stopping"]["advice"] == "at target"
     assert np.isnan([found["stopping"][name] for name in ("relative_gain", "good_enough")]).all()
     assert np.isfinite(found["stopping"]["gain"])
-    assert found["distances"]["relative_distance"].isna().all()
+    for name in ("relative_distance", "cells_needed", "guides_needed"):
+        assert found["distances"][name].isna().all()
+    assert (
+        "estimated as 0: precision cannot be stated as a share of it. CD58 is told from"
+        in (found["verdict"])
+    )
     assert "The control cannot be distinguished from " in found["verdict"]
 
 

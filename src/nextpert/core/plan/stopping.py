@@ -82,9 +82,9 @@ def stopping(
     are compared, not the smallest of noisy draws, so that noise alone promises no gain.
 
     Candidates without cells may hold more than the model expects of them. Their distances are
-    therefore also taken to be distributed as those measured: :func:`record_chance` is the chance
-    that one of them is closer by more than the tolerance, and its integral what those on the plate
-    are expected to gain, which counts where it exceeds the knowledge gradient. No candidate is
+    therefore also taken to be distributed as those measured: ``record_chance`` is the chance that
+    one of them is closer by more than the tolerance, and its integral what those on the plate are
+    expected to gain, which counts where it exceeds the knowledge gradient. No candidate is
     closer than the target itself. A state that is the target lies, as estimated, off it by the
     variance of the estimate; so what the best known leaves to gain is the distance of its expected
     state less that variance.

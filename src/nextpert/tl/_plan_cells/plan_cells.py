@@ -144,8 +144,9 @@ def plan_cells(
           further plate is not worthwhile, which with ``"no difference"`` takes that all candidates
           were measured; else 0); ``n_distinct`` and ``n_untested``, the candidates that differ and
           those without cells; ``n_perturbations`` and ``n_cells`` (of each) of the next plate; and
-          ``candidates``. Shares and probabilities are NaN where the control's distance is not
-          above 0; so are those in ``distances`` and ``curves``.
+          ``candidates``. ``relative_gain`` and ``good_enough`` are NaN where the control cannot be
+          distinguished from the target; all shares of its distance, and the cells that they take,
+          where that is estimated as 0.
           ``noise``: ``guide_variance`` and ``replicate_variance`` (over that of a cell),
           ``control_guide_variance``, ``n_guides``, ``n_replicates``, ``n_cells`` (medians),
           ``n_control_cells``. ``verdict``, all of it in words; and ``params``.
