@@ -37,7 +37,7 @@ TAU2, SHARE = (2.0**-9, 2.0**-5, 1.0), (0.6, 0.3, 0.1)
 EFFICACY = (0.6, 0.2)
 TOLERANCES = (0.05, 0.1, 0.2)
 CHANCES = (0.8, 0.9, 0.95)
-CONFIDENCE = 0.9
+CONFIDENCE, CONFIDENCE_BEFORE = 0.95, 0.9
 # The rule was chosen on seeds from 1000 ("as modelled") and 3000 ("programs") on.
 FIRST_SEED = 5000
 # Columns of what a campaign returns: by the present rule, by that before, and what is true.
@@ -237,7 +237,7 @@ def before(found: RankedDistance, measured: np.ndarray, tolerance: float) -> flo
 
 def rule_rows(found: np.ndarray) -> dict[str, list[str]]:
     """Return a row a rule; ``found`` as of :func:`campaign`, campaigns first."""
-    limit, old = np.array(TOLERANCES), found[..., GOOD_BEFORE] >= CONFIDENCE
+    limit, old = np.array(TOLERANCES), found[..., GOOD_BEFORE] >= CONFIDENCE_BEFORE
     good, gain = found[..., GOOD], found[..., GAIN]
     rules = {"the rule": found[..., STOPS] > 0, "the rule before": old}
     rules |= {f"probability {chance:g} alone": good >= chance for chance in CHANCES}
@@ -318,4 +318,4 @@ def advised(adata: ad.AnnData, target: Any) -> tuple[str, bool]:
         fit.posteriors, fit.known(pool.prior.rows(kept)), wanted.goal, n_samples=DRAWS, rng=0
     )
     good = before(found, np.ones(len(kept), bool), 0.1)
-    return str(adata.uns["plan_cells"]["stopping"]["advice"]), good < CONFIDENCE
+    return str(adata.uns["plan_cells"]["stopping"]["advice"]), good < CONFIDENCE_BEFORE

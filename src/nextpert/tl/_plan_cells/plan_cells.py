@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from nextpert._adata.target import Target
 
-STOP_AT = 0.9  # probability of being good enough at which a campaign stops
+STOP_AT = 0.95  # probability of being good enough at which a campaign stops
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def plan_cells(
 
     With a target it also advises whether to stop, by the fit: by how much the best known is
     expected to be closer to the target after one more plate, and the probability that no candidate
-    is closer by more than ``tolerance``. It advises to stop where that probability is 0.9 or more
+    is closer by more than ``tolerance``. It advises to stop where that probability is 0.95 or more
     and the expected gain is below ``tolerance``
     (:func:`~nextpert.core.plan.stopping.stopping`). It never advises to go on where no perturbation
     differs from the others, at the false discovery rate of :func:`diagnose`. The plate has the size
