@@ -12,11 +12,16 @@ from nextpert._adata import posterior_from
 from nextpert.core import Dag, LinearScm, RankedDistance, ScreenMoments, random_scm, ranked_distance
 from nextpert.core.cells.pool_guides import pool_guides
 from nextpert.core.effects.alike import effects_alike
-from nextpert.core.effects.scores import pooled_sizes
 from nextpert.core.effects.together import learn_together
 from nextpert.core.loop.strategies import build_strategy
 from nextpert.core.plan.next_plate import draw_plate
-from nextpert.core.plan.stopping import Stopping, choose_plate, record_chance, stopping
+from nextpert.core.plan.stopping import (
+    Stopping,
+    choose_plate,
+    differing,
+    record_chance,
+    stopping,
+)
 from nextpert.core.predict.goal import Goal
 from nextpert.core.predict.ranked_distance import expected_states
 from nextpert.tl._design_interventions.candidates import read_candidates
@@ -210,11 +215,8 @@ def asking(
         chosen, variance=noise / N_CELLS, n_samples=DRAWS, rng=rng,
     )  # fmt: skip
     index = np.arange(len(screen.n))
-    sizes = pooled_sizes(pool_guides(screen, index, len(index)))
-    distinct = np.all([each.q_value < 0.05 for each in sizes], axis=0)
-    return partial(
-        stopping, found, seen, plate, confidence=CONFIDENCE, distinct=bool(distinct[seen].any())
-    )
+    distinct = bool(differing(pool_guides(screen, index, len(index))).any())
+    return partial(stopping, found, seen, plate, confidence=CONFIDENCE, distinct=distinct)
 
 
 def before(found: RankedDistance, measured: np.ndarray, tolerance: float) -> float:

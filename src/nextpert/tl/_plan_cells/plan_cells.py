@@ -66,9 +66,9 @@ def plan_cells(
     is closer by more than ``tolerance``. It advises to stop where that probability is 0.95 or more
     and the expected gain is below ``tolerance``
     (:func:`~nextpert.core.plan.stopping.stopping`). It never advises to go on where no perturbation
-    differs from the others, at the false discovery rate of :func:`diagnose`. The plate has the size
-    of that in ``uns["plan"]``, if there is one (:func:`plan_screen`); else 8 perturbations, with
-    the median number of cells per perturbation of the screen.
+    differs from the controls and from the mean of the others, at a false discovery rate of 0.1%.
+    The plate has the size of that in ``uns["plan"]``, if there is one (:func:`plan_screen`); else 8
+    perturbations, with the median number of cells per perturbation of the screen.
 
     Power counts rises and falls alike; of few cells one of the two is found more often, as counts
     are skewed.

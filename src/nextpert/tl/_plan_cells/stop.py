@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nextpert import _adata
-from nextpert.core.effects.scores import pooled_sizes
 from nextpert.core.plan.next_plate import draw_plate
 from nextpert.core.plan.stopping import (
     AT_TARGET,
@@ -16,11 +15,11 @@ from nextpert.core.plan.stopping import (
     NO_DIFFERENCE,
     Stopping,
     choose_plate,
+    differing,
     stopping,
 )
 from nextpert.core.predict.ranked_distance import ranked_distance
 from nextpert.tl._design_interventions.candidates import read_candidates
-from nextpert.tl._diagnose.quantities import CLEAR
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -70,7 +69,7 @@ def ask(
             f"as 'genes'."
         )
         raise ValueError(message)
-    differs = differing(measured)
+    differs = dict(zip(measured.names, differing(measured.noise.pooled).tolist(), strict=True))
     told = hasattr(candidates, "items")  # a table of shifts, whatever the names
     seen = np.array([name in differs and not told for name in names])
     found = ranked_distance(
@@ -100,19 +99,6 @@ def ask(
         "n_cells": size.n_cells,
         "candidates": _adata.strings(names),
     }
-
-
-def differing(measured: Measured) -> dict[str, bool]:
-    """Return of each perturbation whether its cells differ from the controls and the others.
-
-    At the false discovery rate of :func:`nextpert.tl.diagnose`; a single perturbation has the
-    controls alone to differ from.
-    """
-    from_controls, from_others = pooled_sizes(measured.noise.pooled)
-    differs = from_controls.q_value < CLEAR
-    if len(differs) > 1:
-        differs &= from_others.q_value < CLEAR
-    return dict(zip(measured.names, differs.tolist(), strict=True))
 
 
 def plate_size(adata: ad.AnnData, measured: Measured) -> PlateSize:
