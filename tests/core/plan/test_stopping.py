@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 
-from nextpert.core import RankedDistance
+from nextpert.core import RankedDistance, ScreenMoments
+from nextpert.core.cells.pool_guides import pool_guides
 from nextpert.core.plan.next_plate import NextPlate
 from nextpert.core.plan.stopping import (
     best_known,
     choose_plate,
     control_is_away,
+    differing,
     record_chance,
     record_gain,
     stopping,
@@ -121,6 +123,23 @@ def test_shares_are_nan_where_the_control_is_at_the_target():
     assert near.draws[:, -1].min() > 0
     assert not control_is_away(near)
     assert control_is_away(ranked(rng.gamma(8, 0.1, (400, 3)), 0.1))
+
+
+def test_which_perturbations_differ():
+    rng = np.random.default_rng(0)
+    group = np.arange(500) % 5
+    x = rng.normal(size=(500, 8)) + 1.0 * np.isin(group, [3, 4])[:, None]
+
+    def differ(groups):
+        kept = np.isin(group, groups)
+        screen = ScreenMoments.from_array(x[kept], group[kept], 5)
+        return differing(pool_guides(screen, np.arange(5), 5)).tolist()
+
+    assert differ([0, 1, 2, 3, 4]) == [False, False, True, True]
+    assert differ([0, 1, 2]) == [False] * 4
+    # Two that do the same do not differ; one alone has the controls to differ from.
+    assert differ([0, 3, 4]) == [False] * 4
+    assert differ([0, 3]) == [False, False, True, False]
 
 
 def test_the_control_is_chosen_where_nothing_was_tested():

@@ -84,7 +84,8 @@ def pooled_sizes(pooled: PooledGuides) -> tuple[SquaredSize, SquaredSize]:
     Parameters
     ----------
     pooled
-        Groups with their guides pooled; the controls are group 0. The perturbations follow.
+        Groups with their guides pooled; the controls are group 0. The perturbations follow. What
+        has no cells to compare is not judged (NaN).
 
     Examples
     --------
@@ -101,16 +102,16 @@ def pooled_sizes(pooled: PooledGuides) -> tuple[SquaredSize, SquaredSize]:
     covariance = pooled.scatter / max(int(pooled.n_cells.sum()) - len(pooled.n), 1)
     counted = pooled.counted
     mean, n = pooled.mean[1:], counted[1:]
-    has = n > 0
-    counts = np.where(has, n, 1.0)
     whole, weighted = n.sum(axis=0), (n * mean).sum(axis=0)
-    rest = np.maximum(whole - n, 1e-300)
-    others = (weighted - n * mean) / rest
-    from_controls, from_others = (
-        squared_size(mean - from_, np.where(has, 1 / (1 / counts + 1 / m), 0.0), covariance)
-        for from_, m in ((pooled.mean[0], counted[0]), (others, rest))
-    )
-    return from_controls, from_others
+    rest = np.where((n > 0).sum(axis=0) > 1, whole - n, 0.0)
+    others = (weighted - n * mean) / np.where(rest > 0, rest, 1.0)
+
+    def size(from_: Array, m: Array) -> SquaredSize:
+        both = (n > 0) & (m > 0)
+        counts = 1 / (1 / np.where(both, n, 1.0) + 1 / np.where(both, m, 1.0))
+        return squared_size(mean - from_, np.where(both, counts, 0.0), covariance)
+
+    return size(pooled.mean[0], counted[0]), size(others, rest)
 
 
 def error_sums(estimates: ArrayLike, observed: ArrayLike, variance: ArrayLike) -> Array:
