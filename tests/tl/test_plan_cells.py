@@ -18,6 +18,7 @@ from nextpert.core.plan.next_plate import draw_plate
 from nextpert.core.plan.power import EffectPrecision
 from nextpert.core.plan.stopping import stopping
 from nextpert.core.predict.ranked_distance import ranked_distance
+from nextpert.tl._plan_cells.stop import stop_in_words
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +271,15 @@ def test_candidates_never_tried_are_a_reason_to_go_on(fitted):
     ) in found["verdict"]
     npt.tl.plan_cells(fitted, {gene: 0.1})
     assert fitted.uns["plan_cells"]["stopping"]["best_known"] == "no perturbation"
+
+
+def test_a_small_gain_asks_for_a_larger_plate(fitted):
+    npt.tl.plan_cells(fitted, {"CDK4": 1.0})
+    said = fitted.uns["plan_cells"]["stopping"] | {"advice": "go on", "good_enough": 0.7}
+    for gain, end in ((0.004, "by less than 1% of the control's distance: plan a larger plate."),
+                      (0.034, "by 3% of the control's distance.")):  # fmt: skip
+        words = stop_in_words(said | {"relative_gain": gain}, "T", tolerance=0.1)
+        assert f"is expected to be closer to T {end} With probability 70%, none of the " in words
 
 
 def test_the_next_plate_is_that_planned(fitted):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 NO_PERTURBATION = "no perturbation"
 PLATE = 8  # perturbations on the next plate, as of tl.plan_screen
+_SMALL = 0.01  # gain below which a larger plate is advised, share of the control's distance
 
 
 class PlateSize(NamedTuple):
@@ -137,9 +138,10 @@ def stop_in_words(said: Mapping[str, Any], target: str, *, tolerance: float) -> 
     )
     if advice == GO_ON:
         gain = percent(said["relative_gain"]).replace("below", "less than")
+        larger = ": plan a larger plate" if said["relative_gain"] < _SMALL else ""
         return (
             f"Go on: after the next plate ({each}), the best perturbation is expected to be closer "
-            f"to {target} by {gain} of the control's distance. W{chance}."
+            f"to {target} by {gain} of the control's distance{larger}. W{chance}."
         )
     return f"You can stop here. W{chance}."
 
