@@ -10,6 +10,8 @@ import numpy as np
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core import Dag, LinearScm, RankedDistance, ScreenMoments, random_scm, ranked_distance
+from nextpert.core.cells.distance_difference import distance_difference
+from nextpert.core.cells.moments import Moments
 from nextpert.core.cells.pool_guides import pool_guides
 from nextpert.core.effects.alike import effects_alike
 from nextpert.core.effects.together import learn_together
@@ -53,12 +55,14 @@ class Way(NamedTuple):
     """A campaign to be: where to, what is true, and cells on demand.
 
     ``distance``: true squared distances of the candidates and of doing nothing, the last.
-    ``full``: shifts of full knockouts, a row a candidate. ``cells(j, n)``: up to ``n`` new cells.
+    ``as_good``: which of them are not distinguished from the best. ``full``: shifts of full
+    knockouts, a row a candidate. ``cells(j, n)``: up to ``n`` new cells.
     """
 
     goal: np.ndarray
     goal_variance: np.ndarray | None
     distance: np.ndarray
+    as_good: np.ndarray
     full: np.ndarray
     control: np.ndarray
     cells: Callable[[int, int], np.ndarray]
@@ -123,7 +127,8 @@ def simulated(world: str, seed: int, *, held_out: bool) -> np.ndarray:
         return np.asarray(scm.sample(n, shifts[may[j]], rng=rng))
 
     control = np.asarray(scm.sample(N_CONTROL, rng=rng))
-    return campaign(Way(goal, None, distance, full[may], control, cells), rng)
+    best = distance == distance.min()
+    return campaign(Way(goal, None, distance, best, full[may], control, cells), rng)
 
 
 def drawn(pool: CellPool, target: int, repeat: int, *, held_out: bool) -> np.ndarray:
@@ -143,11 +148,22 @@ def drawn(pool: CellPool, target: int, repeat: int, *, held_out: bool) -> np.nda
         deal.target_mean,
         own.var(axis=0, ddof=1) / max(len(own) // 2, 1),
         np.append(truth.distance[may], truth.control),
+        np.append(pool.as_good(target, may), control_is_good(pool, target, may)),
         pool.full_shift[may],
         pool.control[deal.warmup],
         cells,
     )
     return campaign(way, np.random.default_rng([target, repeat, int(held_out)]))
+
+
+def control_is_good(pool: CellPool, target: int, may: np.ndarray) -> bool:
+    """Return whether all cells do not distinguish the control from the best, at 95%."""
+    truth = pool.truth(target)
+    best = int(may[np.argmin(truth.distance[may])])
+    if best == target:
+        return truth.control <= 1.96 * truth.control_sd
+    control = Moments.from_array(pool.control)
+    return distance_difference(control, pool.moments(best), pool.moments(target))[1] <= 0
 
 
 def campaign(way: Way, rng: np.random.Generator) -> np.ndarray:
@@ -180,6 +196,7 @@ def campaign(way: Way, rng: np.random.Generator) -> np.ndarray:
         for k, tolerance in enumerate(TOLERANCES):
             said = ask(tolerance=tolerance)
             gap = (way.distance[said.chosen] - way.distance.min()) / way.distance[-1]
+            gap = 0.0 if way.as_good[said.chosen] else gap
             good = before(found, screen.n[1:] > 0, tolerance)
             true = way.distance[said.chosen] / way.distance[-1]
             out[t, k] = said.good_enough, said.relative_gain, said.stop, good, gap, true

@@ -14,8 +14,9 @@ candidate is closer than the best known by more than the tolerance (a share of t
 distance). Simulated: 36 genes, 24 candidates with off-target effects besides their own gene, as the
 model has it (independent, weak and strong) or not (programs of genes that move together). Real:
 every perturbation above noise is the target; half of its cells give the state, plates are drawn
-from the others, and what is true is taken from all cells. *Noise*: ``tl.plan_cells`` on simulated
-screens of nine perturbations with labels shuffled or cells drawn like controls.
+from the others, and what is true is taken from all cells: too early is a stop with a perturbation
+that these distinguish from the best (95%). *Noise*: ``tl.plan_cells`` on simulated screens of nine
+perturbations with labels shuffled or cells drawn like controls.
 
     python -m benchmarks.power                            # half an hour; data: NEXTPERT_DATA
     python -m benchmarks.power --tables power distances   # half a minute

@@ -54,7 +54,8 @@ class Stopping:
         NaN where the gain's share is.
     advice
         ``"stop"``; ``"go on"``; ``"no difference"``, where no candidate with cells differs from
-        the others; or ``"at target"``, where the control cannot be distinguished from the target.
+        the others; or ``"at target"``, where the control cannot be distinguished from the target,
+        and a gain cannot be judged.
     stop
         Whether a further plate is not worthwhile. Where there is no difference, candidates without
         cells may still be worth one.
@@ -152,7 +153,7 @@ def stopping(
     if not distinct:
         advice, stop = NO_DIFFERENCE, n_new == 0
     elif not away:
-        advice, stop = AT_TARGET, True
+        advice, stop = AT_TARGET, False
     else:
         stop = good >= confidence and gain < enough
         advice = STOP if stop else GO_ON

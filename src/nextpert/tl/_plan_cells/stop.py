@@ -127,8 +127,8 @@ def stop_in_words(said: Mapping[str, Any], target: str, *, tolerance: float) -> 
     if advice == AT_TARGET:
         return (
             f"The control cannot be distinguished from {target}: distances cannot be stated as "
-            f"shares of the control's, and a further plate is not worthwhile. Choose a target "
-            f"farther from the control, or measure more cells of both."
+            f"shares of the control's, and whether a further plate is worthwhile cannot be judged. "
+            f"Choose a target farther from the control, or measure more cells of both."
         )
     best = "the control" if best == NO_PERTURBATION else best
     chance = (
