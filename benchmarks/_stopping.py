@@ -2,39 +2,67 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+import nextpert as npt
+from nextpert._adata import posterior_from
 from nextpert.core import Dag, LinearScm, RankedDistance, ScreenMoments, random_scm, ranked_distance
+from nextpert.core.cells.distance_difference import distance_difference
+from nextpert.core.cells.moments import Moments
+from nextpert.core.cells.pool_guides import pool_guides
+from nextpert.core.effects.alike import effects_alike
+from nextpert.core.effects.together import learn_together
 from nextpert.core.loop.strategies import build_strategy
-from nextpert.core.plan.stopping import stopping
+from nextpert.core.plan.next_plate import draw_plate
+from nextpert.core.plan.stopping import (
+    Stopping,
+    choose_plate,
+    differing,
+    record_chance,
+    stopping,
+)
+from nextpert.core.predict.goal import Goal
+from nextpert.core.predict.ranked_distance import expected_states
+from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.tl._design_interventions.target import read_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import anndata as ad
+
+    from nextpert.core.effects.shift_prior import ShiftPrior
     from nextpert.core.loop.cell_pool import CellPool
+    from nextpert.core.posterior.shift_posterior import ShiftPosterior
 
 N_GENES, N_CANDIDATES, N_CONTROL = 36, 24, 100
-N_PLATES, SIZE, N_CELLS, DRAWS = 12, 4, 10, 300
+N_PLATES, SIZE, N_CELLS, DRAWS = 12, 4, 10, 400
 TAU2, SHARE = (2.0**-9, 2.0**-5, 1.0), (0.6, 0.3, 0.1)
 EFFICACY = (0.6, 0.2)
 TOLERANCES = (0.05, 0.1, 0.2)
 CHANCES = (0.8, 0.9, 0.95)
+CONFIDENCE, CONFIDENCE_BEFORE = 0.95, 0.9
 # The rule was chosen on seeds from 1000 ("as modelled") and 3000 ("programs") on.
 FIRST_SEED = 5000
+# Columns of what a campaign returns: by the present rule, by that before, and what is true.
+GOOD, GAIN, STOPS, GOOD_BEFORE, GAP, TRUE = range(6)
 
 
 class Way(NamedTuple):
     """A campaign to be: where to, what is true, and cells on demand.
 
     ``distance``: true squared distances of the candidates and of doing nothing, the last.
-    ``full``: shifts of full knockouts, a row a candidate. ``cells(j, n)``: up to ``n`` new cells.
+    ``as_good``: which of them are not distinguished from the best. ``full``: shifts of full
+    knockouts, a row a candidate. ``cells(j, n)``: up to ``n`` new cells.
     """
 
     goal: np.ndarray
     goal_variance: np.ndarray | None
     distance: np.ndarray
+    as_good: np.ndarray
     full: np.ndarray
     control: np.ndarray
     cells: Callable[[int, int], np.ndarray]
@@ -99,7 +127,8 @@ def simulated(world: str, seed: int, *, held_out: bool) -> np.ndarray:
         return np.asarray(scm.sample(n, shifts[may[j]], rng=rng))
 
     control = np.asarray(scm.sample(N_CONTROL, rng=rng))
-    return campaign(Way(goal, None, distance, full[may], control, cells), rng)
+    best = distance == distance.min()
+    return campaign(Way(goal, None, distance, best, full[may], control, cells), rng)
 
 
 def drawn(pool: CellPool, target: int, repeat: int, *, held_out: bool) -> np.ndarray:
@@ -119,6 +148,7 @@ def drawn(pool: CellPool, target: int, repeat: int, *, held_out: bool) -> np.nda
         deal.target_mean,
         own.var(axis=0, ddof=1) / max(len(own) // 2, 1),
         np.append(truth.distance[may], truth.control),
+        np.append(pool.as_good(target, may), control_is_good(pool, target, may)),
         pool.full_shift[may],
         pool.control[deal.warmup],
         cells,
@@ -126,16 +156,27 @@ def drawn(pool: CellPool, target: int, repeat: int, *, held_out: bool) -> np.nda
     return campaign(way, np.random.default_rng([target, repeat, int(held_out)]))
 
 
+def control_is_good(pool: CellPool, target: int, may: np.ndarray) -> bool:
+    """Return whether all cells do not distinguish the control from the best, at 95%."""
+    truth = pool.truth(target)
+    best = int(may[np.argmin(truth.distance[may])])
+    if best == target:
+        return truth.control <= 1.96 * truth.control_sd
+    control = Moments.from_array(pool.control)
+    return distance_difference(control, pool.moments(best), pool.moments(target))[1] <= 0
+
+
 def campaign(way: Way, rng: np.random.Generator) -> np.ndarray:
     """Return, after every plate and for each tolerance, what the rules say and the truth.
 
-    Shape ``(n_plates, n_tolerances, 6)``: probability that the best known is good enough: by the
-    rule, by draws alone, by draws that are all about the expected states, by draws as they are;
-    then expected gap and true gap, as shares of the distance of doing nothing.
+    Shape ``(n_plates, n_tolerances, 6)``: probability that the best known is good enough and
+    expected gain of the next plate (a share of the control's distance); whether the rule stops;
+    that probability by the rule of before; true gap to the best candidate, and true distance of the
+    best known, shares too.
     """
     n = len(way.full)
     empty = Dag.from_edges(way.full.shape[1], [])
-    run = build_strategy("thompson", way.goal, way.full, empty, N_CELLS, rng)
+    run = build_strategy("best", way.goal, way.full, empty, N_CELLS, rng)
     screen = ScreenMoments.from_array(way.control, np.zeros(len(way.control)), n + 1)
     out = np.empty((N_PLATES, len(TOLERANCES), 6))
     run.see(screen)
@@ -145,48 +186,155 @@ def campaign(way: Way, rng: np.random.Generator) -> np.ndarray:
         groups = np.repeat(plate + 1, [len(x) for x in cells])
         screen = screen + ScreenMoments.from_array(np.concatenate(cells), groups, n + 1)
         run.see(screen)
+        tell = as_fitted(run)
+        run.known = tell(run.prior)
         found = ranked_distance(
             run.posterior, run.known, way.goal, target_variance=way.goal_variance,
             n_samples=DRAWS, rng=rng,
         )  # fmt: skip
-        seen = screen.n[1:] > 0
+        ask = asking(run, tell, screen, found, way, rng)
         for k, tolerance in enumerate(TOLERANCES):
-            said = stopping(found, seen, tolerance=tolerance)
+            said = ask(tolerance=tolerance)
             gap = (way.distance[said.chosen] - way.distance.min()) / way.distance[-1]
-            others = _alone(found, said.chosen, tolerance)
-            out[t, k] = said.good_enough, *others, said.relative_gap, gap
+            gap = 0.0 if way.as_good[said.chosen] else gap
+            good = before(found, screen.n[1:] > 0, tolerance)
+            true = way.distance[said.chosen] / way.distance[-1]
+            out[t, k] = said.good_enough, said.relative_gain, said.stop, good, gap, true
     return out
 
 
-def _alone(found: RankedDistance, chosen: int, tolerance: float) -> list[float]:
-    """Return the probability that the best known is good enough, by draws of other kinds."""
-    about = found.draws - found.mean + found.centre
-    mixed = about.copy()
-    mixed[:, chosen] = found.draws[:, chosen]
+def as_fitted(run: Any) -> Callable[[ShiftPrior], ShiftPosterior]:
+    """Return how shifts are known as ``tl.fit_dag_blr`` has it: effects drawn together."""
+    seen = np.flatnonzero(run.prior.n > 0)
+    if len(seen) < 3:
+        return lambda prior: prior.given(run.posterior)
+    measured = run.prior.rows(seen)
+    states = expected_states([(run.posterior, measured.given(run.posterior))])
+    alike = effects_alike(states[:-1] - states[-1], np.sqrt(run.posterior.noise_var))
+    together = learn_together(measured, run.posterior)
+    return lambda prior: alike.told(prior.given(run.posterior), run.posterior, together)
+
+
+def asking(
+    run: Any,
+    tell: Callable[[ShiftPrior], ShiftPosterior],
+    screen: ScreenMoments,
+    found: RankedDistance,
+    way: Way,
+    rng: np.random.Generator,
+) -> Callable[..., Stopping]:
+    """Return the rule, by tolerance, for a next plate as large as those before."""
+    seen = screen.n[1:] > 0
+    chosen = choose_plate(found, seen, SIZE)
+    noise = screen.squares.sum(axis=0) / np.maximum(screen.n - 1, 0).sum()
+    plate = draw_plate(
+        run.posterior, tell(run.prior.rows(chosen)), Goal.point(way.goal, way.goal_variance),
+        chosen, variance=noise / N_CELLS, n_samples=DRAWS, rng=rng,
+    )  # fmt: skip
+    index = np.arange(len(screen.n))
+    distinct = bool(differing(pool_guides(screen, index, len(index))).any())
+    return partial(stopping, found, seen, plate, confidence=CONFIDENCE, distinct=distinct)
+
+
+def before(found: RankedDistance, measured: np.ndarray, tolerance: float) -> float:
+    """Return the probability that the best known is good enough, by the rule of version 0.2.
+
+    The draws of the best known as they are, of all others about the distances of their expected
+    states; those never tried like those tried.
+    """
+    chosen = int(np.where(np.append(measured, True), found.mean, np.inf).argmin())
+    best = found.draws[:, chosen]
+    others = np.delete(found.draws - found.mean + found.centre, chosen, axis=1)
     enough = tolerance * max(float(found.mean[-1]), 0.0)
-    return [
-        float((draws[:, chosen] - draws.min(axis=1) <= enough).mean())
-        for draws in (mixed, about, found.draws)
-    ]
+    good = float((best - others.min(axis=1) <= enough).mean())
+    tried = found.mean[:-1][measured]
+    farther = float(tried.min() - found.mean[chosen]) if len(tried) else 0.0
+    room = farther + best - found.mean[chosen] + found.centre[chosen]
+    record = record_chance(tried, (~measured).sum(), farther + enough, room)
+    return good * (1 - float(record.mean()))
 
 
 def rule_rows(found: np.ndarray) -> dict[str, list[str]]:
     """Return a row a rule; ``found`` as of :func:`campaign`, campaigns first."""
-    good, alone, about, plain, expected, true = np.moveaxis(found, -1, 0)
-    limit = np.array(TOLERANCES)
-    rules = {f"probability {chance:g}": good >= chance for chance in CHANCES}
-    rules["0.9, never-tried ones by the model alone"] = alone >= 0.9
-    rules["0.9, so, and all draws about expected states"] = about >= 0.9
-    rules["0.9, so, and draws as they are"] = plain >= 0.9
-    rules["expected gap"] = expected <= limit
+    limit, old = np.array(TOLERANCES), found[..., GOOD_BEFORE] >= CONFIDENCE_BEFORE
+    good, gain = found[..., GOOD], found[..., GAIN]
+    rules = {"the rule": found[..., STOPS] > 0, "the rule before": old}
+    rules |= {f"probability {chance:g} alone": good >= chance for chance in CHANCES}
+    rules["expected gain below a tenth of the tolerance alone"] = gain < limit / 10
     rows = {}
     for name, stops in rules.items():
         rows[name] = []
         for k in range(len(limit)):
-            stopped = stops[:, :, k].any(axis=1)
-            when = stops[:, :, k].argmax(axis=1)
-            early = true[np.arange(len(true)), when, k] > limit[k]
-            n, n_early = int(stopped.sum()), int((early & stopped).sum())
-            plates = f"{(when[stopped] + 1).mean():.1f}" if n else "-"
-            rows[name].append(f"{n_early} of {n} ({n_early / max(n, 1):.0%}), {plates} plates")
+            when, first = plates_until(stops[:, :, k]), plates_until(old[:, :, k])
+            stopped = when <= found.shape[1]
+            at = np.minimum(when, found.shape[1]) - 1
+            early = (found[np.arange(len(found)), at, k, GAP] > limit[k]) & stopped
+            rows[name].append(
+                f"{early.sum()} ({with_error(100 * early, 1)}%) of {stopped.sum()}; "
+                f"{np.median(when):g}; {with_error(first - when, 1)}, {np.median(first - when):g}"
+            )
     return rows
+
+
+def plates_until(stops: np.ndarray) -> np.ndarray:
+    """Return the plates until a campaign stops; where it does not, one more than there are."""
+    return np.where(stops.any(axis=1), stops.argmax(axis=1), stops.shape[1]) + 1
+
+
+def said_rows(found: np.ndarray) -> dict[str, list[str]]:
+    """Return, by plates so far, what is said with the tolerance 0.1 and what comes of it."""
+    k, rows = TOLERANCES.index(0.1), {}
+    for t in (0, 1, 2, 3, 5, 8):
+        now = found[:, t, k]
+        true = now[:, GAP] <= 0.1
+        gained = now[:, TRUE] - found[:, t + 1, k, TRUE]
+        rows[f"{t + 1}"] = [
+            with_error(now[:, GOOD_BEFORE], 2), with_error(now[:, GOOD], 2), with_error(true, 2),
+            with_error(now[:, GAIN], 3), with_error(gained, 3),
+        ]  # fmt: skip
+    return rows
+
+
+def with_error(values: np.ndarray, digits: int) -> str:
+    """Return a mean with its standard error, of what is known."""
+    x = np.asarray(values, float)
+    x = x[np.isfinite(x)]
+    return f"{x.mean():.{digits}f} ± {x.std(ddof=1) / np.sqrt(len(x)):.{digits}f}"
+
+
+def noise_screen(seed: int, kind: str) -> tuple[ad.AnnData, dict[str, Any]]:
+    """Return a fitted screen of nine perturbations that is noise, and two targets.
+
+    ``kind``: the cells' labels shuffled (``"shuffled"``), or cells drawn like controls
+    (``"noise"``). Targets: a label, and the state that its cells had before.
+    """
+    rng = np.random.default_rng(seed)
+    adata = npt.datasets.simulated_screen(
+        n_genes=20, n_control=150, n_perturbed=20, perturbed=9, expected_degree=3, rng=seed
+    )
+    labels = adata.obs["perturbation"].astype(str).to_numpy()
+    name = min(set(labels) - {"control"})
+    state = dict(zip(adata.var_names, adata[labels == name].X.mean(axis=0).tolist(), strict=True))
+    if kind == "noise":
+        control = adata.X[labels == "control"]
+        drawn = rng.normal(control.mean(axis=0), control.std(axis=0), adata.shape)
+        adata.X = drawn.astype(np.float32)
+    elif kind == "shuffled":
+        adata.obs["perturbation"] = rng.permutation(labels)
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+    npt.tl.fit_dag_blr(adata)
+    return adata, {"a label": name, "a state": state}
+
+
+def advised(adata: ad.AnnData, target: Any) -> tuple[str, bool]:
+    """Return the advice of ``tl.plan_cells``, and whether the rule before said to go on."""
+    npt.tl.plan_cells(adata, target, n_samples=DRAWS)
+    fit = posterior_from(adata)
+    wanted = read_target(adata, target, fit, "perturbation")
+    pool = read_candidates(None, None, fit)
+    kept = [j for j, name in enumerate(pool.interventions.names) if name != wanted.label]
+    found = ranked_distance(
+        fit.posteriors, fit.known(pool.prior.rows(kept)), wanted.goal, n_samples=DRAWS, rng=0
+    )
+    good = before(found, np.ones(len(kept), bool), 0.1)
+    return str(adata.uns["plan_cells"]["stopping"]["advice"]), good < CONFIDENCE_BEFORE

@@ -8,15 +8,20 @@ more. *Distances*: standard deviation of the unbiased squared distance and how o
 two comes out nearer.
 
 *Stopping*: campaigns in plates of 4 perturbations x 10 cells after 100 controls, towards the true
-state of a perturbation that is one of the candidates, or is held out. After each plate the rule is
-asked; it stops too early where a candidate is nearer than the best known by more than the tolerance
-(a share of the distance of doing nothing). Simulated: 36 genes, 24 candidates with off-target
-effects besides their own gene, as the model says (independent, weak and strong) or not (programs
-of genes that move together). Real: every perturbation above noise is the target; half of its cells
-give the state, plates are dealt from the others, and what is true is told by all cells.
+state of a perturbation that is one of the candidates, or is held out. After each plate the rule of
+``tl.plan_cells`` is asked, and that of version 0.2 on the same draws; it stops too early where a
+candidate is closer than the best known by more than the tolerance (a share of the control's
+distance). Simulated: 36 genes, 24 candidates with off-target effects besides their own gene, as the
+model has it (independent, weak and strong) or not (programs of genes that move together). Real:
+every perturbation above noise is the target; half of its cells give the state, plates are drawn
+from the others, and what is true is taken from all cells: too early is a stop with a perturbation
+that these distinguish from the best (95%). *Noise*: ``tl.plan_cells`` on simulated screens of nine
+perturbations with labels shuffled or cells drawn like controls.
 
     python -m benchmarks.power                            # half an hour; data: NEXTPERT_DATA
     python -m benchmarks.power --tables power distances   # half a minute
+    python -m benchmarks.power --tables noise             # three minutes
+    python -m benchmarks.power --tables stopping --worlds modelled_in --campaigns 100
 """
 
 from __future__ import annotations
@@ -32,16 +37,38 @@ from scipy.stats import nct, ttest_ind_from_stats
 from scipy.stats import t as student
 
 from benchmarks._screens import SOURCES, read_screen
-from benchmarks._stopping import CHANCES, FIRST_SEED, TOLERANCES, drawn, rule_rows, simulated
+from benchmarks._stopping import (
+    FIRST_SEED,
+    N_PLATES,
+    TOLERANCES,
+    advised,
+    drawn,
+    noise_screen,
+    rule_rows,
+    said_rows,
+    simulated,
+)
 from benchmarks.few_cells import read_cells, table
 from benchmarks.own_state import above_noise
 from benchmarks.replays import as_pool
 from nextpert.core.plan.layout import Layout
 from nextpert.core.plan.nearer_chance import NearerChance, draw_noise
 from nextpert.core.plan.power import DistancePrecision, EffectPrecision
+from nextpert.core.plan.stopping import AT_TARGET, GO_ON, NO_DIFFERENCE, STOP
 
-TABLES = ("power", "real", "distances", "stopping", "stopping_real")
+TABLES = ("power", "real", "distances", "noise", "stopping", "stopping_real")
+# World, and whether the target's own perturbation is held out.
+WORLDS = {
+    "modelled_in": ("as modelled", False),
+    "modelled_out": ("as modelled", True),
+    "programs_in": ("programs", False),
+    "programs_out": ("programs", True),
+}
 DRAWS, PAIRS = 40000, 20000
+HOW = (
+    "stopped too early (% ± SE of all) of those stopped; median of plates until then (13: never); "
+    "plates sooner than before (mean ± SE, median)"
+)
 
 
 def simulated_share(
@@ -165,29 +192,55 @@ def distances_table() -> str:
     ])  # fmt: skip
 
 
-def stopping_table(n_campaigns: int) -> str:
+def noise_table(n_screens: int) -> str:
+    """Return how often noise is a reason to go on, beside screens of real effects."""
+    rows, advices = {}, (GO_ON, STOP, NO_DIFFERENCE, AT_TARGET)
+    for kind in ("shuffled", "noise", "effects"):
+        said: dict[str, list[tuple[str, bool]]] = {}
+        for seed in range(n_screens):
+            adata, targets = noise_screen(seed, kind)
+            for name, target in targets.items():
+                said.setdefault(name, []).append(advised(adata, target))
+        for name, each in said.items():
+            counts = [[one for one, _ in each].count(advice) for advice in advices]
+            before = f"{sum(old for _, old in each)} of {len(each)}"
+            rows[f"{kind}, towards {name}"] = [before, *map(str, counts)]
+    return "\n\n".join([
+        f"## Advice on noise, {n_screens} screens of each kind, 9 perturbations x 20 cells",
+        table(["", "go on, by the rule before", *advices], rows),
+        "Shuffled: labels of all cells; noise: cells drawn like controls, gene by gene; effects: "
+        "as simulated.",
+    ])  # fmt: skip
+
+
+def stopping_table(n_campaigns: int, first: int, worlds: list[str]) -> str:
     """Return how often the rule stops, when, and how often too early, in simulated worlds."""
     parts = [
-        f"## Stopping, {n_campaigns} simulated campaigns of at most 12 plates: stopped too early "
-        "(of those stopped), stopped, plates until then"
+        f"## Stopping, {n_campaigns} simulated campaigns of at most {N_PLATES} plates, seeds from "
+        f"{first}: {HOW}"
     ]
-    for world, held_out in (("as modelled", False), ("as modelled", True), ("programs", True)):
-        seeds = range(FIRST_SEED, FIRST_SEED + n_campaigns)
+    for name in worlds:
+        world, held_out = WORLDS[name]
         where = "The target's own perturbation held out" if held_out else "In the pool"
-        found = np.array([simulated(world, seed, held_out=held_out) for seed in seeds])
+        found = np.array([
+            simulated(world, seed, held_out=held_out) for seed in range(first, first + n_campaigns)
+        ])  # fmt: skip
         parts += _rules(f"{where}; {world}", found)
-    parts.append(
-        f"Rules: the best known is within the tolerance of the best with probability "
-        f"{', '.join(f'{c:g}' for c in CHANCES)} or more; or the expected gap is below it."
-    )
+        heads = ["probability before", "probability", "true share", "gain", "gained"]
+        parts += [
+            "What is said after so many plates, tolerance 0.1: the probability that the best known "
+            "is good enough, and the expected gain of the next plate, a share of the control's "
+            "distance; beside what is true, means ± SE:",
+            table(["plates", *heads], said_rows(found)),
+        ]
     return "\n\n".join(parts)
 
 
 def stopping_real_table(folder: Path, n_repeats: int) -> str:
     """Return the same of campaigns that draw the cells of real screens."""
     parts = [
-        f"## Stopping on real screens, {n_repeats} repeats of every target above noise, at most 12 "
-        "plates"
+        f"## Stopping on real screens, {n_repeats} repeats of every target above noise, at most "
+        f"{N_PLATES} plates: {HOW}"
     ]
     for name in ("papalexi", "tapseq"):
         cells = read_cells(read_screen(folder, SOURCES[name], name=name), None)
@@ -216,6 +269,9 @@ def main(arguments: list[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=TABLES)
     parser.add_argument("--campaigns", type=int, default=100)
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
+    parser.add_argument("--worlds", nargs="+", default=list(WORLDS), choices=WORLDS)
+    parser.add_argument("--screens", type=int, default=40, help="of every kind of noise")
     parser.add_argument("--repeats", type=int, default=2, help="of every target of a real screen")
     parser.add_argument("--draws", type=int, default=1000, help="of real cells")
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
@@ -225,7 +281,8 @@ def main(arguments: list[str] | None = None) -> None:
         "power": power_table,
         "real": lambda: real_table(Path(args.data), args.draws),
         "distances": distances_table,
-        "stopping": lambda: stopping_table(args.campaigns),
+        "noise": lambda: noise_table(args.screens),
+        "stopping": lambda: stopping_table(args.campaigns, args.first_seed, args.worlds),
         "stopping_real": lambda: stopping_real_table(Path(args.data), args.repeats),
     }
     sections = []

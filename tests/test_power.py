@@ -29,17 +29,44 @@ def test_simulated_power_is_that_planned(monkeypatch):
 
 
 def test_rules_count_those_that_stop_too_early():
-    from benchmarks._stopping import TOLERANCES, rule_rows
+    from benchmarks._stopping import GAP, GOOD, GOOD_BEFORE, STOPS, TOLERANCES, rule_rows
 
     # Three campaigns of two plates: stops at the first too early, at the second rightly, never.
     found = np.zeros((3, 2, len(TOLERANCES), 6))
-    found[..., 4] = 1.0  # the expected gap never small
-    found[0, :, :, 0], found[0, :, :, 5] = 0.97, 0.5
-    found[1, 1, :, 0], found[1, 0, :, 5] = 0.92, 0.5
+    found[..., 1] = 1.0  # the gain never small
+    found[0, :, :, [GOOD, STOPS, GAP]] = np.array([0.97, 1.0, 0.5])[:, None, None]
+    found[1, 1, :, [GOOD, STOPS]] = np.array([0.92, 1.0])[:, None]
+    found[1, 0, :, GAP] = 0.5
+    found[0, 1, :, GOOD_BEFORE] = 0.9
     rows = rule_rows(found)
-    assert rows["probability 0.9"] == ["1 of 2 (50%), 1.5 plates"] * 3
-    assert rows["probability 0.95"] == ["1 of 1 (100%), 1.0 plates"] * 3
-    assert rows["expected gap"] == ["0 of 0 (0%), - plates"] * 3
+    early = "1 (33.3 ± 33.3%) of 2; 2; "
+    assert rows["the rule"] == [f"{early}0.7 ± 0.3, 1"] * 3  # 1, 2, 3 plates, before 2, 3, 3
+    assert rows["the rule before"][0].startswith("1 (33.3 ± 33.3%) of 1; 3; 0.0 ± 0.0, 0")
+    assert rows["probability 0.9 alone"] == rows["the rule"]
+    assert rows["probability 0.95 alone"][0].startswith("1 (33.3 ± 33.3%) of 1; 3; ")
+    name = "expected gain below a tenth of the tolerance alone"
+    assert rows[name][0].startswith("0 (0.0 ± 0.0%) of 0; 3; ")
+
+
+def test_what_is_said_stands_beside_what_comes_of_it():
+    from benchmarks._stopping import GAIN, TOLERANCES, TRUE, said_rows
+
+    found = np.zeros((2, 10, len(TOLERANCES), 6))
+    found[..., GAIN] = 0.02
+    found[:, 0, :, TRUE] = 0.5
+    found[:, 1:, :, TRUE] = 0.4
+    rows = said_rows(found)
+    assert rows["1"] == ["0.00 ± 0.00"] * 2 + ["1.00 ± 0.00", "0.020 ± 0.000", "0.100 ± 0.000"]
+    assert rows["9"][-1] == "0.000 ± 0.000"
+
+
+def test_advice_on_noise_is_that_of_plan_cells():
+    from benchmarks._stopping import advised, noise_screen
+
+    adata, targets = noise_screen(0, "shuffled")
+    assert advised(adata, targets["a label"]) == ("no difference", True)
+    adata, targets = noise_screen(0, "effects")
+    assert advised(adata, targets["a state"])[0] == "stop"
 
 
 @pytest.mark.parametrize("world", ["as modelled", "programs"])
@@ -68,6 +95,7 @@ def test_a_campaign_draws_the_cells_of_a_screen(monkeypatch):
 def check(found):
     assert found.shape[1:] == (3, 6)
     assert np.isfinite(found).all()
-    assert (found[..., 5] >= 0).all()
-    assert ((found[..., :4] >= 0) & (found[..., :4] <= 1)).all()
-    assert (found[..., 0] <= found[..., 1]).all()  # never-tried ones only add to what may be left
+    assert (found[..., 1] >= 0).all()
+    assert (found[..., 4:] >= 0).all()
+    for chance in (0, 2, 3):
+        assert ((found[..., chance] >= 0) & (found[..., chance] <= 1)).all()

@@ -37,6 +37,8 @@ PARTS = (
     "cells.mean_distance.mean_distance",
     "cells.spread_within.spread_within",
     "graph.matched_random_dag.matched_random_dag",
+    "plan.next_plate.draw_plate",
+    "plan.next_plate.knowledge_gradient",
     "plan.stopping.stopping",
     "predict.state_draws.state_draws",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import logging
 import re
@@ -28,9 +29,35 @@ def test_the_whole_loop_finds_the_state(campaign, parts):
     assert table["n_observed"].tolist() == [3, 1]
     assert table["n_cells"].tolist() == [parts[0].n_obs, parts[1].n_obs]
     assert table["predicted_distance"].iloc[1] < 0.1 < before["predicted_distance"].iloc[0]
-    assert table["expected_gap"].iloc[1] < before["expected_gap"].iloc[0]
+    assert table["expected_gain"].iloc[1] < before["expected_gain"].iloc[0]
+    assert table["advice"].tolist() == ["go on", "stop"]
     assert table["probability_best"].iloc[1] > 0.9
     assert table["proposed"].tolist() == ["", ", ".join(plate["perturbation"][:3])]
+
+
+def test_shares_are_nan_where_the_control_is_at_the_target(parts, given):
+    """As a share of a control that was clipped to 0 it was 0, or as much as 1e298."""
+    control = (parts[0].obs["perturbation"] == "control").to_numpy()
+    gene = parts[0].var_names[3]
+    target = {gene: float(parts[0].X[control, 3].mean()) + 1e-4}
+    campaign = npt.Campaign(parts[0], target, learn=given, plan={"n_samples": 200})
+    last = campaign.summarize().iloc[-1]
+    assert last["advice"] == "at target"
+    assert np.isnan(last["measured_distance"])
+    assert np.isnan([last["expected_gain"], last["good_enough"]]).all()
+    assert "The control cannot be distinguished from the target" in repr(campaign)
+
+
+def test_a_campaign_of_an_earlier_version_is_taken_up(campaign, tmp_path):
+    standings = campaign._state.standings
+    old = standings.drop(columns=["advice", "expected_gain"]).assign(expected_gap=0.1)
+    campaign._state = dataclasses.replace(campaign._state, standings=old)
+    campaign.save(tmp_path / "old.h5ad")
+    again = npt.Campaign.load(tmp_path / "old.h5ad")
+    table = again.summarize()
+    assert (table["advice"].iloc[0], table["best"].iloc[0]) == ("", standings["best"].iloc[0])
+    assert np.isnan(table["expected_gain"].iloc[0])
+    assert "none yet" in again._repr_html_()
 
 
 def test_nothing_under_way_is_proposed_again(campaign):
@@ -167,7 +194,8 @@ def test_it_says_where_it_stands(campaign):
     assert "1 plates proposed, 2 perturbations pending" in repr(campaign)
     page = campaign._repr_html_()
     assert "<table" in page
-    assert "expected_gap" in page
+    assert "expected_gain" in page
+    assert "A further plate is worthwhile" in page
     assert ", ".join(campaign.pending) in page
     campaign.mark_failed(["B2M"], reason="<b>")
     assert ">B2M</td>" in campaign._repr_html_()

@@ -57,17 +57,31 @@ def test_of_effects_alone(found):
 
 def test_that_one_may_stop_comes_first(found):
     stopping = found["plan_cells"]["stopping"]
-    stopping |= {"stop": 0}
+    stopping |= {"advice": "go on", "stop": 0}
     assert "stop" not in verdict_of(found).next
-    stopping |= {"stop": 1, "best_known": "A", "good_enough": 0.97}
+    stopping |= {"advice": "stop", "stop": 1, "best_known": "A", "good_enough": 0.97}
     n = len(stopping["candidates"])
     target = found["plan_cells"]["params"]["target"]
     start = (
-        f"You may stop: A is, with probability 97 %, as near to {target} as any of {n} "
-        "candidates, to 10 % of the distance of doing nothing."
+        f"You can stop here. With probability 97%, none of the {n} candidates is closer to "
+        f"{target} than A by more than 10% of the control's distance."
     )
     assert verdict_of(found).next.startswith(f"{start} If you go on, perturb ")
     assert verdict_of(only(found, "plan_cells")).next.strip() == start
+
+
+def test_that_nothing_differs_comes_first(found):
+    stopping = found["plan_cells"]["stopping"]
+    stopping |= {"advice": "no difference", "n_untested": 20, "n_perturbations": 8, "n_cells": 25}
+    assert verdict_of(found).next.startswith(
+        "No perturbation can be distinguished from the others: a further plate of the same kind (8 "
+        "perturbations, 25 cells each) is not worthwhile. Use more cells per perturbation, or test "
+        "the 20 untested candidates. If you go on, perturb "
+    )
+    stopping |= {"advice": "at target"}
+    assert verdict_of(found).next.startswith("The control cannot be distinguished from ")
+    del stopping["advice"]  # results of an earlier version
+    assert verdict_of(found).next.startswith("Perturb ")
 
 
 @pytest.mark.parametrize("level", ["trust", "care", "do not trust"])

@@ -18,8 +18,8 @@ from nextpert.core import Dag, DagBlr, ScreenMoments
 from nextpert.core.cells.pool_guides import pool_guides
 from nextpert.core.effects.effects import perturbation_effects
 from nextpert.core.effects.random_shifts import fit_random_shifts
+from nextpert.core.effects.scores import pooled_sizes
 from nextpert.tl._diagnose.halves import read_halves
-from nextpert.tl._diagnose.tables import sizes
 
 
 def diagnosed(adata, **options):
@@ -317,7 +317,7 @@ def test_no_matrix_is_kept_of_any_perturbation():
     names = sorted(set(labels) - {"control"})
     tracemalloc.start()
     found = read_halves(adata, np.arange(p), names, read_roles(adata), np.random.default_rng(0))
-    sizes(found.pool(found.whole))
+    pooled_sizes(found.pool(found.whole).pooled)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < n * p * p * 8 / 3

@@ -14,9 +14,11 @@ from nextpert.core.cells.distance_difference import distance_difference
 from nextpert.core.cells.mean_distance import mean_distance
 from nextpert.core.cells.moments import Moments
 from nextpert.core.plan.layout import Layout
+from nextpert.core.plan.next_plate import draw_plate
 from nextpert.core.plan.power import EffectPrecision
 from nextpert.core.plan.stopping import stopping
 from nextpert.core.predict.ranked_distance import ranked_distance
+from nextpert.tl._plan_cells.stop import stop_in_words
 
 
 @pytest.fixture(scope="module")
@@ -229,14 +231,29 @@ def test_stopping_is_that_of_the_core(fitted):
     draws = ranked_distance(
         fit.posteriors, fit.known(fit.shift_prior), wanted, n_samples=200, rng=3
     )  # fmt: skip
-    said = stopping(draws, [True] * 3, tolerance=0.05, confidence=0.9)
+    noise = np.mean(
+        [cells_of(fitted, name).var(axis=0) for name in ("B2M", "CD58", "CDK4")], axis=0
+    )
+    plate = draw_plate(
+        fit.posteriors, fit.known(fit.shift_prior), wanted, [0, 1, 2], variance=noise / 300,
+        n_samples=200, rng=3,
+    )  # fmt: skip
+    said = stopping(draws, [True] * 3, plate, tolerance=0.05, confidence=0.9)
     names = ["B2M", "CD58", "CDK4"]
     assert found["candidates"].tolist() == names
-    assert found["best_known"] == [*names, "doing nothing"][said.chosen] == "CDK4"
-    assert (found["gap"], found["good_enough"]) == (said.gap, said.good_enough)
-    assert found["stop"] == 1
+    assert found["best_known"] == [*names, "no perturbation"][said.chosen] == "CDK4"
+    assert found["good_enough"] == said.good_enough
+    np.testing.assert_allclose(found["gain"], said.gain, atol=1e-3)
+    assert (found["advice"], found["stop"]) == ("stop", 1)
+    assert (found["n_distinct"], found["n_untested"]) == (3, 0)
+    assert (found["n_perturbations"], found["n_cells"]) == (3, 300)
     assert (
-        "Stop: with probability 100 % none of 3 candidates" in fitted.uns["plan_cells"]["verdict"]
+        "You can stop here. With probability above 99%, none of the 3 candidates is closer to "
+        in fitted.uns["plan_cells"]["verdict"]
+    )
+    assert (
+        "than CDK4 by more than 5% of the control's distance."
+        in (fitted.uns["plan_cells"]["verdict"])
     )
 
 
@@ -245,11 +262,105 @@ def test_candidates_never_tried_are_a_reason_to_go_on(fitted):
     npt.tl.plan_cells(fitted, {gene: 0.1}, candidates="genes")
     found = fitted.uns["plan_cells"]
     assert len(found["stopping"]["candidates"]) == fitted.n_vars
-    assert found["stopping"]["stop"] == 0
-    assert found["stopping"]["relative_gap"] > 0.05
-    assert "Go on: only with probability" in found["verdict"]
+    assert found["stopping"]["n_untested"] == fitted.n_vars - 3
+    assert (found["stopping"]["advice"], found["stopping"]["stop"]) == ("go on", 0)
+    assert found["stopping"]["relative_gain"] > 0.05
+    assert (
+        "Go on: after the next plate (8 perturbations, 300 cells each), the best perturbation is "
+        "expected to be closer to "
+    ) in found["verdict"]
     npt.tl.plan_cells(fitted, {gene: 0.1})
-    assert fitted.uns["plan_cells"]["stopping"]["best_known"] == "doing nothing"
+    assert fitted.uns["plan_cells"]["stopping"]["best_known"] == "no perturbation"
+
+
+def test_a_small_gain_asks_for_a_larger_plate(fitted):
+    npt.tl.plan_cells(fitted, {"CDK4": 1.0})
+    said = fitted.uns["plan_cells"]["stopping"] | {"advice": "go on", "good_enough": 0.7}
+    for gain, end in ((0.004, "by less than 1% of the control's distance: plan a larger plate."),
+                      (0.034, "by 3% of the control's distance.")):  # fmt: skip
+        words = stop_in_words(said | {"relative_gain": gain}, "T", tolerance=0.1)
+        assert f"is expected to be closer to T {end} With probability 70%, none of the " in words
+
+
+def test_the_next_plate_is_that_planned(fitted):
+    gene = next(g for g in fitted.var_names if g not in ("CDK4", "B2M", "CD58"))
+    npt.tl.plan_screen(fitted, {gene: 0.1}, candidates="genes", n_perturbations=4, n_cells=600)
+    plate = fitted.uns["plan"]["plate"]
+    npt.tl.plan_cells(fitted, {gene: 0.1}, candidates="genes")
+    found = fitted.uns["plan_cells"]["stopping"]
+    assert found["n_perturbations"] == 4
+    assert found["n_cells"] == plate.loc[plate["aim"] != "control", "n_cells"].median() == 100
+
+
+def noise_screen(seed, kind):
+    """A simulated screen of nine perturbations, its labels shuffled or its cells pure noise."""
+    rng = np.random.default_rng(seed)
+    adata = npt.datasets.simulated_screen(
+        n_genes=10, n_control=100, n_perturbed=15, perturbed=9, expected_degree=3, rng=seed
+    )
+    labels = adata.obs["perturbation"].astype(str).to_numpy()
+    names = sorted(set(labels) - {"control"})
+    wanted = adata[labels == names[0]].X.mean(axis=0)
+    if kind == "noise":
+        control = adata.X[labels == "control"]
+        drawn = rng.normal(control.mean(axis=0), control.std(axis=0), adata.shape)
+        adata.X = drawn.astype(np.float32)
+    else:
+        adata.obs["perturbation"] = rng.permutation(labels)
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+    npt.tl.fit_dag_blr(adata)
+    state = dict(zip(adata.var_names, wanted.tolist(), strict=True))
+    return adata, {"label": names[0], "state": state}
+
+
+@pytest.mark.parametrize("kind", ["shuffled", "noise"])
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_is_never_a_reason_to_go_on(kind, seed):
+    """It said "Go on", as the smallest of noisy draws is always smaller than the best known."""
+    adata, targets = noise_screen(seed, kind)
+    for target in targets.values():
+        npt.tl.plan_cells(adata, target, n_samples=300)
+        found = adata.uns["plan_cells"]
+        assert found["stopping"]["advice"] != "go on"
+        assert found["stopping"]["stop"] == 1
+        assert "Go on" not in found["verdict"]
+
+
+def test_noise_is_told_apart_as_in_the_diagnosis():
+    adata, targets = noise_screen(0, "shuffled")
+    npt.tl.diagnose(adata)
+    assert not adata.uns["diagnosis"]["perturbations"]["is_distinct"].any()
+    npt.tl.plan_cells(adata, targets["label"])
+    found = adata.uns["plan_cells"]
+    assert (found["stopping"]["advice"], found["stopping"]["n_distinct"]) == ("no difference", 0)
+    assert (
+        "No perturbation can be distinguished from the others: a further plate of the same "
+        in (found["verdict"])
+    )
+    assert "is not worthwhile" in found["verdict"]
+    # Candidates without cells may be worth a plate of their own, but not one like these.
+    npt.tl.plan_cells(adata, targets["label"], candidates="genes")
+    found = adata.uns["plan_cells"]
+    assert (found["stopping"]["stop"], found["stopping"]["n_untested"]) == (0, 1)
+    assert "Go on" not in found["verdict"]
+
+
+def test_shares_are_nan_where_the_control_is_at_the_target(fitted):
+    """Of a control's distance clipped to 0 shares were as large as 1e298."""
+    control = cells_of(fitted, "control").mean(axis=0)
+    target = {fitted.var_names[3]: float(control[3]) + 1e-4}
+    npt.tl.plan_cells(fitted, target)
+    found = fitted.uns["plan_cells"]
+    assert found["stopping"]["advice"] == "at target"
+    assert np.isnan([found["stopping"][name] for name in ("relative_gain", "good_enough")]).all()
+    assert np.isfinite(found["stopping"]["gain"])
+    for name in ("relative_distance", "cells_needed", "guides_needed"):
+        assert found["distances"][name].isna().all()
+    assert (
+        "estimated as 0: precision cannot be stated as a share of it. CD58 is told from"
+        in (found["verdict"])
+    )
+    assert "The control cannot be distinguished from " in found["verdict"]
 
 
 def test_a_target_is_no_candidate_for_itself(fitted):

@@ -9,7 +9,9 @@ import numpy as np
 from nextpert._adata import list_names
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._report.numbers import count, percent, share
+from nextpert.core.plan.stopping import GO_ON
 from nextpert.tl._design_interventions.tables import candidates_of, farther_in_words
+from nextpert.tl._plan_cells.stop import stop_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,15 +94,11 @@ def _next(found: Found) -> str:
 
 def _stop(found: Found) -> str:
     stopping = found.get("plan_cells", {}).get("stopping")
-    if not stopping or not int(stopping["stop"]):
+    if not stopping or stopping.get("advice", GO_ON) == GO_ON:
         return ""
     params = found["plan_cells"]["params"]
-    return (
-        f"You may stop: {stopping['best_known']} is, with probability "
-        f"{percent(stopping['good_enough'])}, as near to {name_of(params['target'])} as any of "
-        f"{len(stopping['candidates'])} candidates, to {share(params['tolerance'])} of the "
-        f"distance of doing nothing. "
-    )
+    tolerance = float(params["tolerance"])
+    return f"{stop_in_words(stopping, name_of(params['target']), tolerance=tolerance)} "
 
 
 def _plate(plan: Mapping[str, Any], *, goes_on: bool) -> str:

@@ -272,12 +272,13 @@ class Campaign:
         pandas.DataFrame
             ``proposed``; ``n_observed`` (perturbations) and ``n_cells`` (controls too) of the
             round; ``failed``; and by the last fit of the round ``best``, the measured perturbation
-            that is predicted to be the nearest (or doing nothing), with ``measured_distance`` (of
-            the mean of its cells) and ``predicted_distance``, squared and as shares of that of
-            doing nothing; ``probability_best``, that it is the nearest of all candidates;
-            ``expected_gap``, how much nearer the nearest is expected to be; and ``good_enough``,
-            the probability that none is nearer by more than a tenth of doing nothing's distance:
-            above .9, :func:`nextpert.tl.plan_cells` says to stop.
+            that is predicted to be the nearest (or no perturbation), with ``measured_distance`` (of
+            the mean of its cells) and ``predicted_distance``, squared and as shares of the
+            control's (NaN where that is not above 0); ``probability_best``, that it is the nearest
+            of all candidates; ``expected_gain``, how much closer the best is expected to be after
+            the next plate; ``good_enough``, the probability that none is closer by more than a
+            tenth of the control's distance; and ``advice``, as of :func:`nextpert.tl.plan_cells`:
+            ``"stop"``, ``"go on"``, ``"no difference"`` or ``"at target"``.
         """
         return summary_table(self._state, self._control)
 

@@ -9,6 +9,7 @@ import numpy as np
 from nextpert import pp, tl
 from nextpert.campaign.candidates import standing_options
 from nextpert.tl._design_interventions.tables import nothing_of, share_of
+from nextpert.tl._plan_cells.stop import NO_PERTURBATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -17,26 +18,26 @@ if TYPE_CHECKING:
 
     from nextpert._adata import Roles
 
-NOTHING = "doing nothing"
-
 
 class Standing(NamedTuple):
-    """The best known perturbation after a fit; distances as shares of that of doing nothing.
+    """The best known perturbation after a fit; distances as shares of the control's.
 
-    Shares are NaN where doing nothing is at distance 0.
+    Shares are NaN where the control's distance is not above 0.
 
     Parameters
     ----------
     best
-        The measured perturbation of the least predicted distance, or doing nothing.
+        The measured perturbation of the smallest predicted distance, or no perturbation.
     measured_distance, predicted_distance
         Squared distance of the mean of its cells, and predicted.
     probability_best
         Probability that it is the nearest of all candidates.
-    expected_gap
-        How much nearer the nearest candidate is expected to be.
+    expected_gain
+        How much closer the best known is expected to be after the next plate.
     good_enough
-        Probability that no candidate is nearer by more than a tenth of that of doing nothing.
+        Probability that no candidate is closer by more than a tenth of the control's distance.
+    advice
+        As of :func:`nextpert.tl.plan_cells`; empty where no perturbation was measured.
     n_cells
         Cells behind the fit.
     """
@@ -45,8 +46,9 @@ class Standing(NamedTuple):
     measured_distance: float
     predicted_distance: float
     probability_best: float
-    expected_gap: float
+    expected_gain: float
     good_enough: float
+    advice: str
     n_cells: int
 
 
@@ -76,18 +78,19 @@ def standing(
     fitted = cells.uns["dag_blr"]
     n_cells = int(fitted["n_control_cells"] + fitted["environments"]["n_cells"].sum())
     if not len(fitted["environments"]):  # controls alone: nothing is known of any other
-        return Standing(NOTHING, 1.0, 1.0, 0.0, np.nan, np.nan, n_cells)
+        return Standing(NO_PERTURBATION, 1.0, 1.0, 0.0, np.nan, np.nan, "", n_cells)
     tl.plan_cells(cells, target, **options)
     left = cells.uns["plan_cells"]["stopping"]
     control = nothing_of(ranking)
     best = str(left["best_known"])
-    row = control if best == NOTHING else ranking[ranking["perturbation"] == best].iloc[0]
+    row = control if best == NO_PERTURBATION else ranking[ranking["perturbation"] == best].iloc[0]
     return Standing(
         best,
         float(share_of(row["measured_distance"], float(control["measured_distance"]))),
         float(row["relative_distance"]),
-        0.0 if best == NOTHING else float(row["probability_best"]),
-        float(left["relative_gap"]),
+        0.0 if best == NO_PERTURBATION else float(row["probability_best"]),
+        float(left["relative_gain"]),
         float(left["good_enough"]),
+        str(left["advice"]),
         n_cells,
     )

@@ -90,18 +90,25 @@ def read_state(adata: ad.AnnData) -> State:
         from_stored(stored["target"]),
         from_stored(stored["options"]),
         _history.read_history(stored["history"]),
-        stored["standings"].reset_index(drop=True),
+        _with_advice(stored["standings"].reset_index(drop=True)),
         dict(zip(map(str, pending["perturbation"]), map(int, pending["n_cells"]), strict=True)),
         dict(zip(map(str, failed["perturbation"]), map(str, failed["reason"]), strict=True)),
     )
 
 
+def _with_advice(standings: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with what campaigns saved by earlier versions lack: not known."""
+    table = standings.reindex(columns=["round", *Standing._fields])
+    table["advice"] = _adata.strings(table["advice"].fillna(""))
+    return table
+
+
 def add_standing(standings: pd.DataFrame | None, this_round: int, found: Standing) -> pd.DataFrame:
     """Return the table with one more row."""
     row = pd.DataFrame([{"round": this_round, **found._asdict()}])
-    row["best"] = _adata.strings(row["best"])
     out = row if standings is None else pd.concat([standings, row], ignore_index=True)
-    out["best"] = _adata.strings(out["best"])
+    for name in ("best", "advice"):
+        out[name] = _adata.strings(out[name])
     return out
 
 

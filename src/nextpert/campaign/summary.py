@@ -1,15 +1,15 @@
 """What a campaign has come to, round by round."""
 
 from __future__ import annotations
-
-import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from nextpert._adata import list_names
 from nextpert._adata.html import card
 from nextpert.campaign.history import names_of
+from nextpert.core.plan.stopping import AT_TARGET, GO_ON, NO_DIFFERENCE, STOP
 
 if TYPE_CHECKING:
     from nextpert.campaign.state import State
@@ -18,9 +18,15 @@ SHARES = (
     "measured_distance",
     "predicted_distance",
     "probability_best",
-    "expected_gap",
+    "expected_gain",
     "good_enough",
 )
+_ADVICE = {
+    STOP: "A further plate is not worthwhile",
+    GO_ON: "A further plate is worthwhile",
+    NO_DIFFERENCE: "No perturbation can be distinguished from the others",
+    AT_TARGET: "The control cannot be distinguished from the target",
+}
 
 
 def summary_table(state: State, control: str) -> pd.DataFrame:
@@ -39,6 +45,7 @@ def summary_table(state: State, control: str) -> pd.DataFrame:
                 "failed": ", ".join(names_of(state.history, this_round, "failed")),
                 "best": str(so_far["best"]),
                 **{name: float(so_far[name]) for name in SHARES},
+                "advice": str(so_far["advice"]),
             }
         )
     return pd.DataFrame(rows).set_index("round")
@@ -47,13 +54,28 @@ def summary_table(state: State, control: str) -> pd.DataFrame:
 def in_words(state: State, target: str) -> str:
     """Return a line or two about a campaign."""
     last = state.standings.iloc[-1]
-    best = (
-        f"Best so far {_best(state)}. None is nearer by more than a tenth of the control's "
-        f"distance with probability {last['good_enough']:.2f}"
-    )
+    said = [f"Best so far: {_best(last)}", _enough(last), _ADVICE.get(str(last["advice"]), "")]
     return (
         f"Campaign towards {target}: {state.round} plates proposed, {len(state.pending)} "
-        f"perturbations pending, {len(state.failed)} failed, {last['n_cells']} cells. {best}"
+        f"perturbations pending, {len(state.failed)} failed, {last['n_cells']} cells. "
+        f"{'. '.join(part for part in said if part)}"
+    )
+
+
+def _best(last: pd.Series) -> str:
+    if not np.isfinite(last["predicted_distance"]):
+        return f"{last['best']} (the control's distance is not above 0: no share can be stated)"
+    return (
+        f"{last['best']}, predicted at {last['predicted_distance']:.2f} of the control's distance"
+    )
+
+
+def _enough(last: pd.Series) -> str:
+    if not np.isfinite(last["good_enough"]):
+        return ""
+    return (
+        f"With probability {last['good_enough']:.2f}, none is closer by more than a tenth of the "
+        f"control's distance"
     )
 
 
@@ -61,11 +83,9 @@ def as_html(state: State, control: str, target: str) -> str:
     """Return the same, and the table, for a notebook."""
     last = state.standings.iloc[-1]
     facts = {
-        "Best so far": _best(state),
-        "Good enough": (
-            f"None is nearer by more than a tenth of the control's distance with probability "
-            f"{last['good_enough']:.2f}"
-        ),
+        "Best so far": _best(last),
+        "Good enough": _enough(last) or "not known",
+        "Advice": _ADVICE.get(str(last["advice"]), "none yet"),
         "Plates": f"{state.round} proposed, {last['n_cells']} cells so far",
         "Pending": list_names(state.pending),
         "Failed": list_names(state.failed),
@@ -73,12 +93,3 @@ def as_html(state: State, control: str, target: str) -> str:
     table = summary_table(state, control)
     shown = table.to_html(float_format="{:.2g}".format, na_rep="", border=0)
     return card(f"Campaign towards {target}", facts, shown)
-
-
-def _best(state: State) -> str:
-    """Return the best known perturbation and how far it is predicted to stay, if that is known."""
-    last = state.standings.iloc[-1]
-    share = float(last["predicted_distance"])
-    if math.isnan(share):
-        return f"{last['best']} (the control's distance to the target is 0)"
-    return f"{last['best']}, predicted at {share:.2f} of the control's distance"

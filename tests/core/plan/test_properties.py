@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from nextpert.core import RankedDistance
 from nextpert.core.plan.best_plate import best_plate, probable_plate
 from nextpert.core.plan.nearest_sums import nearest_sums
+from nextpert.core.plan.next_plate import NextPlate
 from nextpert.core.plan.stopping import stopping
 
 factors = st.floats(0.01, 100.0)
@@ -35,14 +36,15 @@ def test_stopping_knows_no_order_and_no_unit(draws, labels, unit):
         found = RankedDistance(
             mean, nothing, nothing, nothing, 0.9 * mean, nothing, nothing, 0.0, values
         )
-        return stopping(found, seen)
+        plate = NextPlate(np.arange(6), values[:, :6], 0.9 * values[:, :6])
+        return stopping(found, seen, plate)
 
     seen = np.arange(6) % 2 == 0
     here = rule(draws, seen)
     there = rule(unit * draws[:, [*labels, 6]], seen[labels])
     assert [*labels, 6][there.chosen] == here.chosen
     assert there.stop == here.stop
-    np.testing.assert_allclose(there.gap / unit, here.gap, atol=1e-9)
+    np.testing.assert_allclose(there.gain / unit, here.gain, atol=1e-9)
     np.testing.assert_allclose(there.good_enough, here.good_enough)
 
 

@@ -11,6 +11,7 @@ from scipy.stats import chi2, false_discovery_control
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from nextpert.core.cells.pool_guides import PooledGuides
     from nextpert.core.effects.effects import Effects
 
     Array = NDArray[np.float64]
@@ -75,6 +76,42 @@ def squared_size(effects: ArrayLike, counted: ArrayLike, covariance: ArrayLike) 
     if known.any():
         q[known] = false_discovery_control(p[known])
     return SquaredSize(np.where(known, plug_in - trace, np.nan), p, q)
+
+
+def pooled_sizes(pooled: PooledGuides) -> tuple[SquaredSize, SquaredSize]:
+    """Return how far perturbations lie from the controls, and from the mean of the others.
+
+    Parameters
+    ----------
+    pooled
+        Groups with their guides pooled; the controls are group 0. The perturbations follow. What
+        has no cells to compare is not judged (NaN).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.cells.pool_guides import pool_guides
+    >>> from nextpert.core.effects.scores import pooled_sizes
+    >>> group = np.arange(400) % 4
+    >>> x = np.random.default_rng(0).normal(size=(400, 2)) + 2.0 * (group == 3)[:, None]
+    >>> pooled = pool_guides(ScreenMoments.from_array(x, group, 4), range(4), 4)
+    >>> [(found.q_value < 0.05).tolist() for found in pooled_sizes(pooled)]
+    [[False, False, True], [True, True, True]]
+    """
+    covariance = pooled.scatter / max(int(pooled.n_cells.sum()) - len(pooled.n), 1)
+    counted = pooled.counted
+    mean, n = pooled.mean[1:], counted[1:]
+    whole, weighted = n.sum(axis=0), (n * mean).sum(axis=0)
+    rest = np.where((n > 0).sum(axis=0) > 1, whole - n, 0.0)
+    others = (weighted - n * mean) / np.where(rest > 0, rest, 1.0)
+
+    def size(from_: Array, m: Array) -> SquaredSize:
+        both = (n > 0) & (m > 0)
+        counts = 1 / (1 / np.where(both, n, 1.0) + 1 / np.where(both, m, 1.0))
+        return squared_size(mean - from_, np.where(both, counts, 0.0), covariance)
+
+    return size(pooled.mean[0], counted[0]), size(others, rest)
 
 
 def error_sums(estimates: ArrayLike, observed: ArrayLike, variance: ArrayLike) -> Array:

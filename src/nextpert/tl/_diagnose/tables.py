@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import strings
-from nextpert.core.effects.scores import SquaredSize, squared_size
+from nextpert.core.effects.scores import pooled_sizes
 from nextpert.tl._diagnose.judged import ALONE, MEANS, NO_GRAPH, NOTHING, SHRUNKEN
 from nextpert.tl._diagnose.quantities import CLEAR
 
@@ -29,7 +29,7 @@ def perturbation_table(
 
     ``by_guides`` says which are split into halves by guide.
     """
-    from_controls, from_others = sizes(cells)
+    from_controls, from_others = pooled_sizes(cells.pooled)
     clear = from_controls.q_value < CLEAR
     weakest, change, z = own_changes(model, cells)
     r = np.maximum(halves.r, 0.0)
@@ -76,23 +76,6 @@ def with_left_out(table: pd.DataFrame, name: str, found: Scored) -> None:
     table[f"error_{name}_nothing"] = found.errors[NOTHING]
     table[f"coverage_{name}"] = found.coverage
     table[f"coverage_{name}_clear"] = found.coverage_large
-
-
-def sizes(cells: FitCells) -> tuple[SquaredSize, SquaredSize]:
-    """Return how far perturbations lie from the controls, and from the mean of the others."""
-    pooled = cells.pooled
-    covariance = pooled.scatter / max(int(pooled.n_cells.sum()) - len(pooled.n), 1)
-    counted = pooled.counted
-    mean, n = pooled.mean[1:], counted[1:]
-    has = n > 0
-    counts = np.where(has, n, 1.0)
-    whole, weighted = n.sum(axis=0), (n * mean).sum(axis=0)
-    rest = np.maximum(whole - n, 1e-300)
-    others = (weighted - n * mean) / rest
-    return tuple(  # type: ignore[return-value]
-        squared_size(mean - from_, np.where(has, 1 / (1 / counts + 1 / m), 0.0), covariance)
-        for from_, m in ((pooled.mean[0], counted[0]), (others, rest))
-    )
 
 
 def own_changes(model: Model, cells: FitCells) -> tuple[list[str], Array, Array]:

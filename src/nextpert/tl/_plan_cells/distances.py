@@ -127,10 +127,10 @@ def distances_table(
     nothing = found.nothing if found.nothing > 0 else np.nan
     sd = tolerance * nothing / norm.ppf((1 + confidence) / 2)
     beyond = found.differences
-    told = np.array([
-        (pair.cells_for(power), pair.guides_for(power))
-        for pair in map(found.apart, range(len(found.names)))
-    ])  # fmt: skip
+    told = []
+    for pair in map(found.apart, range(len(found.names))):
+        spread = pair.spread_for(power)
+        told.append((float(pair.layout.cells_for(spread)), float(pair.layout.guides_for(spread))))
     return pd.DataFrame(
         {
             "perturbation": _adata.strings(found.names),
@@ -138,13 +138,20 @@ def distances_table(
             "distance": found.distance,
             "sd": found.sd,
             "relative_distance": found.distance / nothing,
-            "cells_needed": np.array([float(plan.cells_for(sd)) for plan in found.own]),
-            "guides_needed": np.array([float(plan.guides_for(sd)) for plan in found.own]),
+            "cells_needed": _of_width(found.own, "cells_for", sd),
+            "guides_needed": _of_width(found.own, "guides_for", sd),
             "difference": beyond,
-            "cells_to_tell": told[:, 0],
-            "guides_to_tell": told[:, 1],
+            "cells_to_tell": np.array([cells for cells, _ in told]),
+            "guides_to_tell": np.array([guides for _, guides in told]),
         }
     )
+
+
+def _of_width(plans: list[DistancePrecision], what: str, sd: float) -> Array:
+    """Return what it takes for a standard deviation; NaN where there is none to reach."""
+    if not np.isfinite(sd):
+        return np.full(len(plans), np.nan)
+    return np.array([float(getattr(plan, what)(sd)) for plan in plans])
 
 
 def _scale(cell: Array, target: Wanted) -> Array:

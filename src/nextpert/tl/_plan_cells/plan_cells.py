@@ -13,7 +13,7 @@ from nextpert.core.cells.mean_distance import require_confidence
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_cells.distances import distances_table, read_distances
 from nextpert.tl._plan_cells.screen import Measured, read_measured
-from nextpert.tl._plan_cells.stop import ask, stop_in_words
+from nextpert.tl._plan_cells.stop import ask, plate_size, stop_in_words
 from nextpert.tl._plan_cells.tables import CELLS, curves_table, genes_table
 from nextpert.tl._plan_cells.words import distances_in_words, effects_in_words
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from nextpert._adata.target import Target
 
-STOP_AT = 0.9  # probability of being good enough at which a campaign stops
+STOP_AT = 0.95  # probability of being good enough at which a campaign stops
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +62,17 @@ def plan_cells(
     - the probability that the nearest perturbation comes out nearer than another
       (:class:`~nextpert.core.plan.nearer_chance.NearerChance`, by draws of the means' errors).
 
-    With a target it also says whether to stop, by the fit: whether the best perturbation known is,
-    with probability .9, within ``tolerance`` of the best candidate there is, those never tried
-    taken to be like those tried (:func:`~nextpert.core.plan.stopping.stopping`). Power counts rises
-    and falls alike; of few cells one of the two is found more often, as counts are skewed.
+    With a target it also advises whether to stop, by the fit: by how much the best known is
+    expected to be closer to the target after one more plate, and the probability that no candidate
+    is closer by more than ``tolerance``. It advises to stop where that probability is 0.95 or more
+    and the expected gain is below ``tolerance``
+    (:func:`~nextpert.core.plan.stopping.stopping`). It never advises to go on where no perturbation
+    differs from the controls and from the mean of the others, at a false discovery rate of 0.1%.
+    The plate has the size of that in ``uns["plan"]``, if there is one (:func:`plan_screen`); else 8
+    perturbations, with the median number of cells per perturbation of the screen.
+
+    Power counts rises and falls alike; of few cells one of the two is found more often, as counts
+    are skewed.
 
     Power and precision are those of means of cells. Shrinkage (:func:`perturbation_effects`) needs
     fewer cells for the same error, so that these numbers are on the safe side. Draw the curves with
@@ -87,7 +94,7 @@ def plan_cells(
         logarithms, 0.2 is a change by a fifth of a well expressed gene.
     tolerance
         Wanted precision of distances, as a share of the controls' distance: half the width of the
-        interval, and for the stopping rule what need not be gained any more.
+        interval, and for the advice to stop what need not be gained any more.
     power
         Wanted probability of finding the effect, and of telling the nearest from another, above
         .5.
@@ -98,13 +105,13 @@ def plan_cells(
         Guides and replicates of each perturbation to plan for; ``None`` (default): as many as the
         perturbations of the screen have (median).
     candidates
-        What could still be tried, for the stopping rule, as in :func:`design_interventions`:
+        What could still be tested, for the advice to stop, as in :func:`design_interventions`:
         ``None`` (default) stands for the perturbations of the fit, ``"genes"`` for all genes of the
         panel, too.
     target_is_candidate
         As in :func:`design_interventions`, for the stopping rule.
     n_samples, rng
-        Number of draws of the distances for the stopping rule; and seed or generator, of these and
+        Number of draws of the distances for the advice to stop; and seed or generator, of these and
         of the draws that tell the nearest from another.
     key_added
         Name of the results.
@@ -130,10 +137,19 @@ def plan_cells(
           ``guides_needed`` for ``tolerance``, ``difference`` to the nearest (of the nearest, to
           the second) and ``cells_to_tell``, ``guides_to_tell``: those of each with which it is
           told, if the difference is as measured.
-          ``stopping`` (with a target): ``best_known`` (of the least expected distance), ``gap``
-          (expected squared distance by which the best candidate is nearer), ``relative_gap``
-          (share of that of doing nothing), ``good_enough`` (probability that none is nearer by
-          more than ``tolerance``), ``stop`` (1 or 0) and ``candidates``.
+          ``stopping`` (with a target): ``best_known`` (the measured candidate of the smallest
+          expected distance, or no perturbation); ``gain``, the squared distance by which the best
+          known is expected to be closer after the next plate, and ``relative_gain``, that as a
+          share of the control's distance; ``good_enough``, the probability that no candidate is
+          closer than the best known by more than ``tolerance``; ``advice``: ``"stop"``,
+          ``"go on"``, ``"no difference"`` (no measured candidate differs from the others) or
+          ``"at target"`` (the control cannot be distinguished from the target); ``stop``, 1 with
+          ``"stop"``, and with ``"no difference"`` if all candidates were measured; ``n_distinct``
+          and ``n_untested``, the candidates that differ and those without cells;
+          ``n_perturbations`` and ``n_cells`` (of each) of the next plate; and ``candidates``.
+          ``relative_gain`` and ``good_enough`` are NaN where the control cannot be distinguished
+          from the target; all shares of its distance, and the cells that they take, where that is
+          estimated as 0.
           ``noise``: ``guide_variance`` and ``replicate_variance`` (over that of a cell),
           ``control_guide_variance``, ``n_guides``, ``n_replicates``, ``n_cells`` (medians),
           ``n_control_cells``. ``verdict``, all of it in words; and ``params``.
@@ -216,7 +232,8 @@ def plan_cells(
         said.append(distances_in_words(stored["distances"], goal.name, measured.layout, **options))
     if goal is not None:
         stored["stopping"] = ask(
-            fit, goal, candidates, target_is_candidate=target_is_candidate,
+            fit, goal, candidates, measured, plate_size(adata, measured),
+            target_is_candidate=target_is_candidate,
             tolerance=float(tolerance), confidence=STOP_AT, n_samples=n_samples, rng=rng,
         )  # fmt: skip
         said.append(stop_in_words(stored["stopping"], goal.name, tolerance=float(tolerance)))

@@ -46,17 +46,24 @@ def distances_in_words(
 ) -> str:
     """Return how many cells tell the distance of the nearest, and it from the second."""
     first = table.iloc[0]
-    known = _cells(float(first["cells_needed"]))
-    said = (
-        f"The squared distance of {first['perturbation']} to {target} is known to "
-        f"{_percent(tolerance)} of that of doing nothing from {known}"
-        f"{_why_not(first, 'cells_needed', 'guides_needed', layout)}."
-    )
+    if np.isfinite(first["relative_distance"]):
+        known = _cells(float(first["cells_needed"]))
+        said = (
+            f"The squared distance of {first['perturbation']} to {target} is known to "
+            f"{_percent(tolerance)} of that of doing nothing from {known}"
+            f"{_why_not(first, 'cells_needed', 'guides_needed', layout)}."
+        )
+    else:
+        said = (
+            f"The squared distance of the control to {target} is estimated as 0: precision cannot "
+            f"be stated as a share of it."
+        )
     if len(table) > 1:
         second = table.iloc[1]
         said += (
-            f" It is told from {second['perturbation']}, if their distances differ as measured, "
-            f"with probability {_percent(power)} by {_cells(float(first['cells_to_tell']))} of each"
+            f" {first['perturbation']} is told from {second['perturbation']}, if their distances "
+            f"differ as measured, with probability {_percent(power)} by "
+            f"{_cells(float(first['cells_to_tell']))} of each"
             f"{_why_not(first, 'cells_to_tell', 'guides_to_tell', layout)}."
         )
     return said
