@@ -27,6 +27,7 @@ from nextpert.core.effects.experts import (
     Perturbations,
     coexpression_expert,
     given_expert,
+    left_out,
     mean_expert,
 )
 from nextpert.core.effects.stack import learn_stack
@@ -41,7 +42,7 @@ Scores = dict[str, tuple[float, float, float]]  # before the cells, after them, 
 def compare(here: Perturbations, there: np.ndarray, apart: Perturbations, seed: int) -> Scores:
     """Return errors on cells set apart and the other screen's weight, by row."""
     order = np.random.default_rng(seed).permutation(len(there))
-    others = [coexpression_expert(here), mean_expert(here)]
+    others = [left_out(here, coexpression_expert), left_out(here, mean_expert)]
     screen = given_expert(here, there, "another screen")
     permuted = given_expert(here, there[order], "another screen")
     chosen: dict[str, list[Expert]] = {

@@ -36,6 +36,7 @@ from nextpert.core.effects.experts import (
     Perturbations,
     coexpression_expert,
     graph_expert,
+    left_out,
     mean_expert,
 )
 from nextpert.core.effects.stack import learn_stack
@@ -99,15 +100,18 @@ def predict(
     # A graph without the perturbation; nothing follows from one whose target is not measured.
     graphs = [graph_without(screen, {name}, first) for first in (False, True)]
     graph = graphs[0]
-    single = [*(graph_expert(here, g) for g in graphs), coexpression_expert(here)]
-    single.append(mean_expert(here))
+    single = [*(graph_expert(here, g) for g in graphs), left_out(here, coexpression_expert)]
+    single.append(left_out(here, mean_expert))
     effects = {label: e.effects[-1] for label, e in zip(SINGLE, single, strict=True)}
     # Sampling error that the prediction shares with what it is compared with, its change measured.
     measured = Perturbations(
         everything.moments, everything.control, everything.members, everything.targets
     )
-    sharing = [*(graph_expert(measured, g) for g in graphs), coexpression_expert(measured)]
-    sharing.append(mean_expert(measured))
+    sharing = [
+        *(graph_expert(measured, g) for g in graphs),
+        left_out(measured, coexpression_expert),
+    ]
+    sharing.append(left_out(measured, mean_expert))
     shared = {label: np.asarray(e.shared)[row] for label, e in zip(SINGLE, sharing, strict=True)}
     weights = {}
     for label, chosen in STACKS.items():
@@ -145,7 +149,11 @@ def with_expected_change(
     name = next(q for q in screen.environments.perturbations() if q not in rest.label)
     expected = efficacy.expected_change(control)[0]
     unseen = perturbations_of(screen, rest, name, expected)
-    return [graph_expert(unseen, graph), coexpression_expert(unseen), mean_expert(unseen)]
+    return [
+        graph_expert(unseen, graph),
+        left_out(unseen, coexpression_expert),
+        left_out(unseen, mean_expert),
+    ]
 
 
 def score(found: dict[str, Found], everything: Perturbations) -> dict[str, np.ndarray]:

@@ -78,7 +78,8 @@ def test_the_spelling_that_comes_first_is_shown(small_screen):
     npt.tl.learn_dag(turned, method="given", dag=[("MYC", "STK3")], genes=list(turned.var_names))
     npt.tl.fit_dag_blr(turned)
     assert TURNED in set(turned.uns["dag_blr"]["environments"]["perturbation"])
-    npt.tl.design_interventions(turned, ONE, candidates=["MYC", ONE], **FIT)
+    options = {"candidates": ["MYC", ONE], "target_is_candidate": True, **FIT}
+    npt.tl.design_interventions(turned, ONE, **options)
     design = turned.uns["design"]
     assert set(design["ranking"]["perturbation"]) == {"MYC", TURNED, "control"}
     assert design["params"]["target"] == TURNED

@@ -331,6 +331,6 @@ def test_a_combination_that_failed_is_not_proposed_again(parts, target, given):
 
 def test_a_campaign_at_its_target_says_so_without_numbers(campaign, monkeypatch):
     monkeypatch.setitem(campaign._state.standings, "predicted_distance", np.nan)
-    assert "the control's distance to the target is 0" in repr(campaign)
+    assert "the control's distance is not above 0" in repr(campaign)
     assert "nan" not in repr(campaign)
     assert "nan" not in campaign._repr_html_().split("<table")[0]

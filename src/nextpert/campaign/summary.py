@@ -1,6 +1,7 @@
 """What a campaign has come to, round by round."""
 
 from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 import numpy as np
