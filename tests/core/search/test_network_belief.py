@@ -15,8 +15,7 @@ from nextpert.core import (
     random_scm,
 )
 from nextpert.core.graph._equivalence import Pdag
-from nextpert.core.search._arc_evidence import arc_evidence
-from nextpert.core.search.network_belief import estimate_belief
+from nextpert.core.search.network_belief import arc_evidence, estimate_belief
 
 PENALTY = 2.0
 

@@ -5,18 +5,28 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
 
 from nextpert.core._checks import as_rng, require_count, require_kind
 from nextpert.core.cells.moments import Moments
+from nextpert.core.graph._equivalence import Pdag
 from nextpert.core.graph.dag import Dag
-from nextpert.core.search._backward import backward
-from nextpert.core.search._boss_starts import Task, go_on, start, to_dag, total_score
-from nextpert.core.search._scores import checked_log_odds
-from nextpert.core.search._statistics import checked_orders, checked_prior
+from nextpert.core.search._bits import pack_rows, unpack_rows
+from nextpert.core.search._boss_kernel import State, climb, move_blocks
+from nextpert.core.search._classes import agreeing_dag, backward, best_member
+from nextpert.core.search._family import Score, Scratch, local_score
+from nextpert.core.search._grow_shrink import Forest, Growth
+from nextpert.core.search._gsp_kernel import Elimination, sparse_order
+from nextpert.core.search._inputs import (
+    checked_log_odds,
+    checked_orders,
+    checked_prior,
+    make_score,
+    packed,
+)
 from nextpert.core.search.prior_knowledge import PriorKnowledge
 
 if TYPE_CHECKING:
@@ -24,8 +34,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-
 logger = logging.getLogger(__name__)
+
+_N_SLACKS = 4  # starts after the first take nodes of up to 0..3 more than the least degree
+_VERTICES, _BRANCHES = 1 << 18, 1 << 22  # room in the trees at first; doubled when they are full
+_MOST_BRANCHES = 1 << 26  # 540 MB; trees that outgrow it are emptied and grown again as needed
 
 
 @dataclass(frozen=True)
@@ -152,7 +165,7 @@ def boss(
     known = checked_prior(prior, moments.n_nodes - n_exogenous)
     bound = known if known.before.any() or known.forbidden.any() else None
     odds = checked_log_odds(log_odds, known.n_nodes, n_exogenous)
-    task = Task.make(moments, score, penalty, known, n_exogenous, odds)
+    task = _Task.make(moments, score, penalty, known, n_exogenous, odds)
     given = checked_orders(orders, known)
     n_starts = require_count(n_starts, "n_starts", least=0 if len(given) else 1)
     n_runs = n_starts + len(given)
@@ -160,9 +173,9 @@ def boss(
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
     scores = np.empty(n_runs)
     best, best_parents = -1, task.problem.before
-    own = (delayed(start)(task, bound, seed, k > 0) for k, seed in enumerate(seeds[:n_starts]))
+    own = (delayed(_start)(task, bound, seed, k > 0) for k, seed in enumerate(seeds[:n_starts]))
     further = (
-        delayed(go_on)(task, bound, s, o) for s, o in zip(seeds[n_starts:], given, strict=True)
+        delayed(_go_on)(task, bound, s, o) for s, o in zip(seeds[n_starts:], given, strict=True)
     )
     tasks = chain(own, further)
     for k, (total, parents) in enumerate(workers(tasks)):
@@ -171,14 +184,169 @@ def boss(
             best, best_parents = k, parents
         if progress is not None:
             progress(k + 1, n_runs)
-    dag = to_dag(best_parents)
+    dag = _to_dag(best_parents)
     if backward_search:
         full = None if bound is None else bound.with_exogenous(n_exogenous)
         dag = backward(task.problem, dag, full, n_exogenous)
-    total = total_score(task.problem, dag)
+    total = _total_score(task.problem, dag)
     arcs = dag.to_matrix().toarray() != 0
     p = known.n_nodes
     dag = Dag.from_matrix(arcs[:p, :p])
     logger.info("BOSS: %d arcs, score %.6g, start %d of %d", dag.n_edges, total, best, n_runs)
     order = known.order_of(dag)
     return BossResult(dag, order, total, scores, best, score, moments.n, arcs[p:, :p])
+
+
+class _Task(NamedTuple):
+    """What every start searches: with and without prior knowledge, and its order of nodes.
+
+    The starting orders are of the nodes that move, given those that do not.
+    """
+
+    problem: Score
+    free: Score
+    elimination: Elimination
+    n_exogenous: int
+
+    @classmethod
+    def make(
+        cls,
+        moments: Moments,
+        score: str,
+        penalty: float,
+        known: PriorKnowledge,
+        n_exogenous: int,
+        log_odds: NDArray[np.float64] | None,
+    ) -> _Task:
+        """Return the task; dependent, to the starting orders, is what the BIC would join."""
+        p, n = known.n_nodes, moments.n
+        padded = known.with_exogenous(n_exogenous) if n_exogenous else known
+        problem = make_score(moments, score, penalty, padded, log_odds)
+        nothing = PriorKnowledge(p).with_exogenous(n_exogenous)
+        free = problem._replace(**packed(nothing))
+        precision = np.asarray(np.linalg.inv(problem.matrix), np.float64)[:p, :p]
+        left = np.linalg.inv(precision) if n_exogenous else problem.matrix
+        scale = np.sqrt(np.diag(left))
+        elimination = Elimination(
+            precision * np.outer(scale, scale),
+            np.full(p, -np.expm1(-penalty * np.log(n) / n)),
+            pack_rows(known.before),
+        )
+        return cls(problem, free, elimination, n_exogenous)
+
+    def order(self, slack: int, random: NDArray[np.uint64], bound: bool) -> NDArray[np.int64]:
+        """Return an order to start from, which agrees with the prior knowledge if ``bound``."""
+        elimination = self.elimination
+        if not bound:
+            elimination = elimination._replace(after=np.zeros_like(elimination.after))
+        p = len(elimination.after)
+        found = np.empty(p, np.int64)
+        sparse_order(elimination, slack, random, found, np.empty_like(elimination.after))
+        return np.concatenate([np.arange(p, p + self.n_exogenous), found])
+
+
+def _start(
+    task: _Task, prior: PriorKnowledge | None, seed: np.uint64, randomised: bool
+) -> tuple[float, NDArray[np.uint64]]:
+    """Climb from one order; return the score and the parent sets."""
+    slack = int(np.random.default_rng(int(seed)).integers(_N_SLACKS)) if randomised else 0
+    random = np.array([seed], np.uint64)
+    n_exogenous = task.n_exogenous
+    order = task.order(slack, random, True)
+    total, parents, _ = _climb(task.problem, order, random, n_exogenous, prior is not None)
+    if prior is None:
+        return _turned(task, None, total, parents)
+    random = np.array([seed], np.uint64)
+    order = task.order(slack, random, False)
+    _, free, order = _climb(task.free, order, random, n_exogenous, False)
+    full = prior.with_exogenous(n_exogenous)
+    class_ = Pdag.of_class(_to_dag(free), n_exogenous)
+    member = agreeing_dag(class_, full.before, full.forbidden)
+    order = full.nearest_order(order) if member is None else full.order_of(member)
+    random = np.array([seed], np.uint64)
+    found = [(total, parents), _climb(task.problem, order, random, n_exogenous, True)[:2]]
+    if member is not None and full.allows(member):
+        found.append((_total_score(task.problem, member), _rows_of(task.problem, member)))
+    return _turned(task, full, *max(found, key=lambda pair: pair[0]))
+
+
+def _go_on(
+    task: _Task, prior: PriorKnowledge | None, seed: np.uint64, given: NDArray[np.int64]
+) -> tuple[float, NDArray[np.uint64]]:
+    """Climb from an order that is given; return the score and the parent sets."""
+    n_exogenous, random = task.n_exogenous, np.array([seed], np.uint64)
+    order = np.concatenate([np.arange(len(given), len(given) + n_exogenous), given])
+    total, parents, _ = _climb(task.problem, order, random, n_exogenous, prior is not None)
+    full = None if prior is None else prior.with_exogenous(n_exogenous)
+    return _turned(task, full, total, parents)
+
+
+def _turned(
+    task: _Task, prior: PriorKnowledge | None, total: float, parents: NDArray[np.uint64]
+) -> tuple[float, NDArray[np.uint64]]:
+    """Climb on from the graph of the same class with the highest log-odds, while that gains."""
+    problem, n_exogenous = task.problem, task.n_exogenous
+    known = prior or PriorKnowledge(len(problem.matrix) - n_exogenous).with_exogenous(n_exogenous)
+    while problem.log_odds.size:
+        dag = _to_dag(parents)
+        member = best_member(dag, problem.log_odds, prior, n_exogenous)
+        if member is dag:
+            break
+        random = np.array([0], np.uint64)
+        order = known.order_of(member)
+        higher = _climb(problem, order, random, n_exogenous, prior is not None)[:2]
+        here = (_total_score(problem, member), _rows_of(problem, member))
+        best = max(here, higher, key=lambda pair: pair[0])
+        if best[0] <= total + 1e-6:
+            break
+        total, parents = best
+    return total, parents
+
+
+def _climb(
+    problem: Score,
+    order: NDArray[np.int64],
+    random: NDArray[np.uint64],
+    n_exogenous: int,
+    bound: bool,
+) -> tuple[float, NDArray[np.uint64], NDArray[np.int64]]:
+    """Climb from an order; return score, parent sets and the order at the end."""
+    p, words = problem.before.shape
+    state, growth = State.start(order, words, n_exogenous), Growth.empty(p)
+    scratch = Scratch.empty(p)
+    forest = Forest.empty(max(_VERTICES, 4 * p), _BRANCHES)
+    parents = np.zeros((p, words), np.uint64)
+    emptied_at = None
+    while True:
+        full = not climb(problem, forest, growth, scratch, state, random, parents)
+        if not full:
+            gained = move_blocks(problem, forest, growth, scratch, state) if bound else 0
+            if gained == 0:
+                return float(state.score.sum()), parents, state.order
+            full = gained < 0
+        if not full:
+            continue
+        here = (int(state.progress[2]), int(state.progress[0]))
+        if len(forest.branch) < _MOST_BRANCHES or emptied_at == here:
+            forest = forest.enlarged()
+        else:
+            forest.used[:] = 0
+            emptied_at = here
+
+
+def _to_dag(parents: NDArray[np.uint64]) -> Dag:
+    return Dag.from_matrix(unpack_rows(parents, len(parents)).T)
+
+
+def _rows_of(problem: Score, dag: Dag) -> NDArray[np.uint64]:
+    """Return the parent sets of a graph."""
+    rows = np.zeros_like(problem.before)
+    for parent, child in dag.edges():
+        rows[child, parent >> 6] |= np.uint64(1 << (parent & 63))
+    return rows
+
+
+def _total_score(problem: Score, dag: Dag) -> float:
+    """Return the score of a graph."""
+    rows, scratch = _rows_of(problem, dag), Scratch.empty(dag.n_nodes)
+    return float(sum(local_score(problem, row, i, scratch) for i, row in enumerate(rows)))

@@ -12,7 +12,8 @@ import numpy as np
 
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.graph.dag import Dag
-from nextpert.core.search._statistics import are_few, make_problem
+from nextpert.core.search._inputs import are_few
+from nextpert.core.search.minimal_imap import make_tests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +83,7 @@ def causaldag_gsp(
     if prior is not None and (prior.required.any() or prior.forbidden.any()):
         message = "causaldag disregards required and forbidden arcs: use gsp, or give orders only."
         raise ValueError(message)
-    problem = make_problem(moments, alpha, prior)
+    tests, elimination = make_tests(moments, alpha, prior)
     if are_few(moments.n, moments.n_nodes):
         message = (
             f"causaldag needs at least {moments.n_nodes + 2} cells to test {moments.n_nodes} "
@@ -96,13 +97,13 @@ def causaldag_gsp(
         options["initial_permutations"] = [_random_order(prior, generator) for _ in range(n_runs)]
     with _own_random_state(int(generator.integers(2**32))):
         search, tester, test = _import_causaldag()
-        scale = np.sqrt(np.diag(problem.precision))
+        scale = np.sqrt(np.diag(elimination.precision))
         statistics = {
             "n": moments.n,
-            "C": problem.corr,
-            "K": problem.precision,
-            "P": problem.precision,
-            "rho": problem.precision / np.outer(scale, scale),
+            "C": tests.matrix,
+            "K": elimination.precision,
+            "P": elimination.precision,
+            "rho": elimination.precision / np.outer(scale, scale),
         }
         found = search(
             set(range(moments.n_nodes)), tester(test, statistics, alpha=alpha), **options

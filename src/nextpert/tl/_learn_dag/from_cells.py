@@ -13,8 +13,8 @@ from nextpert import _adata
 from nextpert._adata import SEPARATOR
 from nextpert._adata.environments import require_varying
 from nextpert._adata.screen import describe, screen_moments
-from nextpert.core.search._settled import INTERVENTIONS, OPEN, settled_by
-from nextpert.core.search._statistics import are_few
+from nextpert.core.search._classes import INTERVENTIONS, OPEN, settled_by
+from nextpert.core.search._inputs import are_few
 from nextpert.tl._learn_dag.checkpoint import Checkpoint, digest_of, open_checkpoint
 from nextpert.tl._learn_dag.exogenous import Exogenous, Joint, swept, warn_explained
 from nextpert.tl._learn_dag.graphs import ensemble
