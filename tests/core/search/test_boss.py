@@ -186,7 +186,7 @@ def test_same_result_for_any_number_of_workers(simulated):
 def test_full_trees_are_enlarged_or_emptied_and_change_nothing(simulated, monkeypatch, most):
     _, moments = simulated(30, 6, seed=2)
     plain = boss(moments, n_starts=3, rng=0)
-    module = importlib.import_module("nextpert.core.search.boss")
+    module = importlib.import_module("nextpert.core.search.methods.boss")
     monkeypatch.setattr(module, "_VERTICES", 8)
     monkeypatch.setattr(module, "_BRANCHES", 8)
     monkeypatch.setattr(module, "_MOST_BRANCHES", most)

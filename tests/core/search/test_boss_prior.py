@@ -144,7 +144,7 @@ def test_blocks_find_what_nodes_alone_miss(simulated, seed, monkeypatch):
     prior = _random_prior(scm.dag, np.random.default_rng(seed))
     found = boss(moments, prior=prior, rng=0)
     assert prior.allows(found.dag)
-    module = importlib.import_module("nextpert.core.search.boss")
+    module = importlib.import_module("nextpert.core.search.methods.boss")
     monkeypatch.setattr(module, "move_blocks", lambda *_: 0)
     assert found.score > boss(moments, prior=prior, rng=0).score + 0.01
 

@@ -10,7 +10,7 @@ import pytest
 from nextpert.core import Dag, LinearScm, Moments, PriorKnowledge, boss, gsp, minimal_imap
 from nextpert.core.graph._equivalence import Pdag
 from nextpert.core.search._bits import unpack_rows
-from nextpert.core.search.gsp import _make_runs
+from nextpert.core.search.methods.gsp import _make_runs
 from nextpert.core.search.minimal_imap import make_tests
 
 # A screen's worth of graphs on five nodes: collider, fork, diamond, dense, with an isolated node.
@@ -93,7 +93,7 @@ def test_equals_are_told_apart_by_likelihood(simulated, n_nodes, degree, seed, m
     assert max(fits.values()) > best + 1e-3  # there is something to tell apart
     assert _fit(moments, found.dag) == pytest.approx(best, abs=1e-6)
     assert found.best_run == next(run for run, fit in fits.items() if fit < best + 1e-6)
-    monkeypatch.setattr(importlib.import_module("nextpert.core.search.gsp"), "_CHUNK", 7)
+    monkeypatch.setattr(importlib.import_module("nextpert.core.search.methods.gsp"), "_CHUNK", 7)
     apart = gsp(moments, n_runs=100, rng=0)  # runs of several chunks are compared alike
     assert apart.dag == found.dag
     assert apart.best_run == found.best_run

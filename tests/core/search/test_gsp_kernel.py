@@ -8,7 +8,7 @@ from nextpert.core import PriorKnowledge, gsp, minimal_imap
 from nextpert.core.search._bits import pack_rows, unpack_rows
 from nextpert.core.search._family import Scratch, shrink
 from nextpert.core.search._gsp_kernel import Space, falling, log_residuals, sparse_order
-from nextpert.core.search.gsp import _make_runs
+from nextpert.core.search.methods.gsp import _make_runs
 from nextpert.core.search.minimal_imap import make_tests
 
 ALPHA = 0.02

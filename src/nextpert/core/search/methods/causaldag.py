@@ -13,13 +13,16 @@ import numpy as np
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.graph.dag import Dag
 from nextpert.core.search._inputs import are_few
-from nextpert.core.search.minimal_imap import make_tests
+from nextpert.core.search.methods.boss import boss, default_starts
+from nextpert.core.search.minimal_imap import make_tests, minimal_imap
+from nextpert.core.search.registry import Found, register
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nextpert.core.cells.moments import Moments
     from nextpert.core.search.prior_knowledge import PriorKnowledge
+    from nextpert.core.search.registry import SearchOptions
 
 
 def causaldag_gsp(
@@ -149,3 +152,32 @@ def _random_order(prior: PriorKnowledge, rng: np.random.Generator) -> list[int]:
         left[node] = False
         waiting = waiting - prior.before[node]
     return order
+
+
+@register("causaldag", options=("alpha",), default_runs=lambda _: 100, threads=False)
+def learn(moments: Moments, options: SearchOptions, *, rng: np.random.Generator, **_: Any) -> Found:
+    """Search as :func:`causaldag_gsp` does; warn where the graph of all cells is not sparsest."""
+    shared: dict[str, Any] = {"alpha": options.alpha, "prior": options.prior}
+    dag = causaldag_gsp(moments, n_runs=options.n_runs, rng=rng, **shared)
+    if options.order is None:
+        warn_if_not_sparsest(moments, dag, **shared)
+    return Found(dag, dag.order)
+
+
+def warn_if_not_sparsest(
+    moments: Moments, dag: Dag, *, alpha: float, prior: PriorKnowledge | None
+) -> None:
+    """Warn where the order of a score search has a sparser minimal I-map.
+
+    A sparser I-map at the same level proves that the graph is not the sparsest; that none is found
+    proves nothing.
+    """
+    order = boss(moments, n_starts=default_starts(moments.n_nodes), prior=prior, rng=0).order
+    sparser = minimal_imap(moments, order, alpha=alpha, prior=prior).n_edges
+    if sparser < dag.n_edges:
+        message = (
+            f"GSP stopped at {dag.n_edges} arcs, but there is an order of the genes with "
+            f"{sparser} at the same alpha: some arcs are likely to be false. Use "
+            f'method="gsp", which starts from that order, or method="boss".'
+        )
+        warnings.warn(message, UserWarning, stacklevel=3)
