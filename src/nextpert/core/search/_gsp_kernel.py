@@ -2,17 +2,12 @@
 
 An edge a -> b is covered when the parents of b are those of a and a itself. Turned round, the new
 minimal I-map can lose edges from the shared parents P only: k -> b where b and k are independent
-given P without k, and k -> a where a and k are independent given b and P without k. How many fall
-depends on (a, b, P) alone, so the counts are kept in a table for all runs of a chunk.
-
-The search from a graph goes over all graphs within ``depth`` turns of it, depth first, until a turn
-drops edges. Whether one can be reached is therefore a property of the graph, and a graph from which
-there was none is remembered: a later run that arrives there ends at once.
+given P without k, and k -> a where a and k are independent given b and P without k.
 
 Every edge has a random word of 64 bits; a graph's hash is the exclusive or of those of its edges.
-The tables are direct mapped: a newer entry takes the slot of an older one, which costs time but
-changes no result. With the 10^6 graphs of a long search, the chance that any two of them collide is
-below 10^-7.
+Graphs that a run has been at are kept in a direct mapped table: a newer one takes the slot of an
+older one, which costs time but changes no result. With the 10^6 graphs of a long search, the chance
+that any two of them collide is below 10^-7.
 """
 
 # mypy: disable-error-code="no-untyped-def,assignment"
@@ -30,7 +25,7 @@ from nextpert.core.search._family import add_family, add_row, shrink
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_LOG_SLOTS = 16
+_SLOTS = 1 << 16  # a power of two; a newer graph of the same slot takes it
 
 
 class Elimination(NamedTuple):
@@ -147,59 +142,38 @@ def sparse_order(elimination, slack, random, order, parents):
 
 
 class Space(NamedTuple):
-    """The state of a search and its tables (keys and values side by side)."""
+    """The graph of a search, and where it has been."""
 
     threshold: NDArray[np.float64]  # as in Elimination
     parents: NDArray[np.uint64]  # (p, words)
     word: NDArray[np.uint64]  # (p, p) of every edge, row = child
-    hashes: NDArray[np.uint64]  # (p + 1,) of the edges into each node, and of all with the run's
+    whole: NDArray[np.uint64]  # (1,) hash of the graph, and of the run
     fall: NDArray[np.uint64]  # (2, words) parents that b and a lose
-    seen: NDArray[np.uint64]  # (words,)
-    stack: NDArray[np.int64]  # (p,)
-    turns: NDArray[np.int64]  # (depth + 1, p, 2) edges still to be turned at each level
-    n_turns: NDArray[np.int64]  # (depth + 1,)
-    path: NDArray[np.int64]  # (depth + 1, 2) the edge turned on the way to each level
-    turn_keys: NDArray[np.uint64]
-    turn_counts: NDArray[np.int64]
-    visited: NDArray[np.uint64]
-    visited_left: NDArray[np.int64]
-    barren: NDArray[np.uint64]
+    turns: NDArray[np.int64]  # (depth + 1, p, 2) edges that may be turned, by turns that are left
+    visited: NDArray[np.uint64]  # hashes of graphs
+    visited_left: NDArray[np.int64]  # and the turns that were left there
 
     @classmethod
     def empty(cls, threshold: NDArray[np.float64], shape: tuple[int, ...], depth: int) -> Space:
         """Return the space for a search with parents as bit sets of this shape."""
-        (p, words), slots = shape, 1 << _LOG_SLOTS
+        p, words = shape
         return cls(
             threshold=threshold,
             parents=np.zeros((p, words), np.uint64),
             word=np.random.default_rng(0).integers(1, 2**64, (p, p), dtype=np.uint64),
-            hashes=np.zeros(p + 1, np.uint64),
+            whole=np.zeros(1, np.uint64),
             fall=np.zeros((2, words), np.uint64),
-            seen=np.zeros(words, np.uint64),
-            stack=np.zeros(p, np.int64),
             turns=np.zeros((depth + 1, p, 2), np.int64),
-            n_turns=np.zeros(depth + 1, np.int64),
-            path=np.zeros((depth + 1, 2), np.int64),
-            turn_keys=np.zeros(slots, np.uint64),
-            turn_counts=np.zeros(slots, np.int64),
-            visited=np.zeros(slots, np.uint64),
-            visited_left=np.zeros(slots, np.int64),
-            barren=np.zeros(slots >> 4, np.uint64),
+            visited=np.zeros(_SLOTS, np.uint64),
+            visited_left=np.zeros(_SLOTS, np.int64),
         )
 
 
 @inner
-def _slot(keys, key):
-    return np.int64(key & np.uint64(keys.shape[0] - 1))
-
-
-@inner
 def _flip_edge(space, parent, child):
-    """Put an edge in or take it out, and bring the hashes up to date."""
-    word = space.word[child, parent]
+    """Put an edge in or take it out, and bring the hash up to date."""
     flip(space.parents[child], parent)
-    space.hashes[child] ^= word
-    space.hashes[-1] ^= word
+    space.whole[0] ^= space.word[child, parent]
 
 
 @inner
@@ -210,13 +184,21 @@ def _turn(space, a, b):
 
 
 @inner
+def _known(space, whole, left):
+    """Whether a graph was visited with as many turns left; note that it is now."""
+    slot = np.int64(whole & np.uint64(_SLOTS - 1))
+    if space.visited[slot] == whole and space.visited_left[slot] >= left:
+        return True
+    space.visited[slot], space.visited_left[slot] = whole, left
+    return False
+
+
+@inner
 def _covered(space, a, b):
     """Whether the parents of b are those of a and a itself."""
     for w in range(space.parents.shape[1]):
-        difference = space.parents[a, w] ^ space.parents[b, w]
-        if w == a >> 6:
-            difference ^= np.uint64(1) << (np.uint64(a) & np.uint64(63))
-        if difference != np.uint64(0):
+        own = np.uint64(w == a >> 6) << (np.uint64(a) & np.uint64(63))
+        if space.parents[a, w] | own != space.parents[b, w]:
             return False
     return True
 
@@ -244,56 +226,47 @@ def falling(problem, scratch, space, a, b):
 
 
 @inner
-def _may_turn(problem, space, a, b):
+def _may_turn(problem, scratch, space, a, b):
     """Whether b -> a agrees with what is known before: no path leads from a to b but a -> b."""
     if has(problem.before[b], a) or has(problem.forbidden[a], b):
         return False
-    seen, stack = space.seen, space.stack
-    for w in range(seen.shape[0]):
-        seen[w] = np.uint64(0)
-    flip(seen, b)
-    stack[0] = b
-    top = 1
-    while top > 0:
-        top -= 1
-        node = stack[top]
+    seen, stack = np.zeros_like(space.parents[b]), scratch.sequence
+    node, top = b, 0
+    while True:
         for w in range(seen.shape[0]):
-            above = space.parents[node, w] | problem.before[node, w]
+            above = (space.parents[node, w] | problem.before[node, w]) & ~seen[w]
             if node == b and w == a >> 6:
                 above &= ~(np.uint64(1) << (np.uint64(a) & np.uint64(63)))
-            above &= ~seen[w]
             seen[w] |= above
             while above != np.uint64(0):
                 lowest = above & (~above + np.uint64(1))
                 above ^= lowest
                 stack[top] = w * 64 + popcount(lowest - np.uint64(1))
                 top += 1
-    return not has(seen, a)
+        if top == 0 or has(seen, a):
+            return not has(seen, a)
+        top -= 1
+        node = stack[top]
 
 
 @inner
-def _list_turns(problem, scratch, space, level, random, bound):
-    """List the covered edges that may be turned; return the place of the best of them.
+def _list_turns(problem, scratch, space, turns, random, bound):
+    """List the covered edges that may be turned; return how many, and the place of the best.
 
     The best drops the most edges (ties at random); -1 where none drops any.
     """
     n_turns, most, ties, best = 0, 0, 0, -1
+    above = np.empty(space.parents.shape[0], np.int64)
     for b in range(space.parents.shape[0]):
-        for k in range(members(space.parents[b], space.stack)):
-            a = space.stack[k]
+        for k in range(members(space.parents[b], above)):
+            a = above[k]
             if not _covered(space, a, b):
                 continue
             # No other covered edge points at b: a is the last of its parents.
-            if bound and not _may_turn(problem, space, a, b):
+            if bound and not _may_turn(problem, scratch, space, a, b):
                 break
-            key = mix(space.hashes[a]) ^ space.hashes[b]
-            slot = _slot(space.turn_keys, key)
-            if space.turn_keys[slot] != key:
-                space.turn_keys[slot] = key
-                space.turn_counts[slot] = falling(problem, scratch, space, a, b)
-            count = space.turn_counts[slot]
-            space.turns[level, n_turns, 0] = a
-            space.turns[level, n_turns, 1] = b
+            count = falling(problem, scratch, space, a, b)
+            turns[n_turns, 0], turns[n_turns, 1] = a, b
             if count > 0 and count >= most:
                 ties = ties + 1 if count == most else 1
                 most = count
@@ -301,66 +274,39 @@ def _list_turns(problem, scratch, space, level, random, bound):
                     best = n_turns
             n_turns += 1
             break
-    space.n_turns[level] = n_turns
-    return best
+    return n_turns, best
 
 
 @inner
-def _search(problem, scratch, space, stamp, random, bound):
-    """Turn covered edges until no graph within ``depth`` turns is sparser.
+def _lose_edges(problem, scratch, space, left, random, bound):
+    """Turn covered edges, up to ``left`` that drop none and one that does; return whether it did.
 
-    The ``stamp`` makes the hashes of every run its own, so that ``visited`` needs no clearing.
+    Where none does, the graph is at the end what it was.
     """
-    depth = space.path.shape[0] - 1
-    p = space.parents.shape[0]
-    space.hashes[p] = stamp
-    for i in range(p):
-        space.hashes[i] = np.uint64(0)
-        for k in range(members(space.parents[i], space.stack)):
-            space.hashes[i] ^= space.word[i, space.stack[k]]
-        space.hashes[p] ^= space.hashes[i]
-    level, root = np.int64(0), space.hashes[p]
-    fresh = True
-    while True:
-        if fresh:
-            fresh = False
-            ground = root ^ stamp
-            if level == 0 and space.barren[_slot(space.barren, ground)] == ground:
-                return
-            best = _list_turns(problem, scratch, space, level, random, bound)
-            if best >= 0:
-                a, b = space.turns[level, best, 0], space.turns[level, best, 1]
-                falling(problem, scratch, space, a, b)
-                for side in range(2):
-                    for k in range(members(space.fall[side], space.stack)):
-                        _flip_edge(space, space.stack[k], a if side == 1 else b)
-                _turn(space, a, b)
-                level, root, fresh = np.int64(0), space.hashes[p], True
-                continue
-        if level < depth and space.n_turns[level] > 0:
-            chosen = random_below(random, space.n_turns[level])
-            space.n_turns[level] -= 1
-            last = space.n_turns[level]
-            a, b = space.turns[level, chosen, 0], space.turns[level, chosen, 1]
-            space.turns[level, chosen, 0] = space.turns[level, last, 0]
-            space.turns[level, chosen, 1] = space.turns[level, last, 1]
-            turned = space.hashes[p] ^ space.word[b, a] ^ space.word[a, b]
-            slot = _slot(space.visited, turned)
-            left = depth - level - 1
-            known = space.visited[slot] == turned and space.visited_left[slot] >= left
-            if known or turned == root:
-                continue
-            space.visited[slot], space.visited_left[slot] = turned, left
-            level += 1
-            space.path[level, 0], space.path[level, 1] = a, b
-            fresh = True
-        elif level > 0:  # nothing here: back up, the edge turned on the way is now b -> a
-            b, a = space.path[level, 0], space.path[level, 1]
-            level -= 1
-        else:
-            space.barren[_slot(space.barren, root ^ stamp)] = root ^ stamp
-            return
+    turns = space.turns[left]
+    n_turns, best = _list_turns(problem, scratch, space, turns, random, bound)
+    if best >= 0:
+        a, b = turns[best, 0], turns[best, 1]
+        falling(problem, scratch, space, a, b)
+        for side in range(2):
+            for k in range(members(space.fall[side], scratch.sequence)):
+                _flip_edge(space, scratch.sequence[k], a if side == 1 else b)
         _turn(space, a, b)
+        return True
+    if left == 0:
+        return False
+    while n_turns > 0:
+        chosen = random_below(random, n_turns)
+        n_turns -= 1
+        a, b = turns[chosen, 0], turns[chosen, 1]
+        turns[chosen, 0], turns[chosen, 1] = turns[n_turns, 0], turns[n_turns, 1]
+        if _known(space, space.whole[0] ^ space.word[b, a] ^ space.word[a, b], left - 1):
+            continue
+        _turn(space, a, b)
+        if _lose_edges(problem, scratch, space, left - 1, random, bound):
+            return True
+        _turn(space, b, a)
+    return False
 
 
 @entry
@@ -390,7 +336,7 @@ def run_seeds(
     from the sparsest of ``n_starts`` drawn orders where there is none. Counted too are dependences
     that an edge forbidden one way only leaves unexplained: such a graph is no I-map.
     """
-    p, words = best_parents.shape
+    (p, words), depth = best_parents.shape, space.turns.shape[0] - 1
     parents, order = np.zeros((p, words), np.uint64), np.empty(p, np.int64)
     random = np.empty(1, np.uint64)
     limits = np.uint64(0)
@@ -412,15 +358,19 @@ def run_seeds(
                 _copy(parents, space.parents)
         count = 0
         for i in range(p):
-            for k in range(members(space.parents[i], space.stack)):
-                parent = space.stack[k]
+            for k in range(members(space.parents[i], scratch.sequence)):
+                parent = scratch.sequence[k]
                 if has(problem.forbidden[i], parent):
                     flip(space.parents[i], parent)
                     count += np.int64(not has(problem.forbidden[parent], i))
             for w in range(words):
                 space.parents[i, w] |= problem.required[i, w]
             shrink(problem, space.parents[i], i, scratch)
-        _search(problem, scratch, space, mix(seeds[r]), random, bound)
+        space.whole[0] = mix(seeds[r])  # so that graphs of earlier runs need not be forgotten
+        while True:  # from every sparser graph on
+            _known(space, space.whole[0], depth)
+            if not _lose_edges(problem, scratch, space, depth, random, bound):
+                break
         for i in range(p):
             for w in range(words):
                 count += popcount(space.parents[i, w])
