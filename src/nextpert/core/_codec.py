@@ -256,15 +256,7 @@ def texts(size: str, *among: str) -> Metadata:
 
 
 def lists(size: str) -> Metadata:
-    """Declare lists of texts, stored one after the other (``names``) and where each begins.
-
-    Texts may hold any character, so that none joined from them could be taken apart again.
-    """
-
-    def store(value: Iterable[Sequence[str]]) -> dict[str, NDArray[Any]]:
-        every = [list(some) for some in value]
-        offsets = np.cumsum([0, *map(len, every)], dtype=np.int64)
-        return {"names": strings(itertools.chain(*every)), "offsets": offsets}
+    """Declare lists of texts, which are stored by :func:`stored_lists`."""
 
     def read(stored: Any, reading: Reading, name: str) -> list[list[str]]:
         held = stored if hasattr(stored, "get") else {}
@@ -275,7 +267,7 @@ def lists(size: str) -> Metadata:
             raise reading.damaged(f"{name}/offsets do not count its names")
         return [names[a:b] for a, b in itertools.pairwise(offsets.tolist())]
 
-    return {"part": Part(store, read)}
+    return {"part": Part(stored_lists, read)}
 
 
 def nested(record: type, *, optional: bool = False) -> Metadata:
@@ -287,9 +279,11 @@ def nested(record: type, *, optional: bool = False) -> Metadata:
     return {"part": Part(lambda value: pack(value, record), read, optional)}
 
 
-def coded(store: Callable[[Any], Any], read: Callable[[Any], Any]) -> Metadata:
+def coded(
+    store: Callable[[Any], Any], read: Callable[[Any], Any], *, optional: bool = False
+) -> Metadata:
     """Declare what has its own way to and from what is stored, and its own errors."""
-    return {"part": Part(store, lambda stored, reading, name: read(stored))}
+    return {"part": Part(store, lambda stored, reading, name: read(stored), optional)}
 
 
 def series(each: Metadata, *, optional: bool = False) -> Metadata:
@@ -329,6 +323,16 @@ def strings(values: Iterable[Any]) -> NDArray[np.object_]:
     out = np.empty(len(items), dtype=object)
     out[:] = items
     return out
+
+
+def stored_lists(lists: Iterable[Sequence[str]]) -> dict[str, NDArray[Any]]:
+    """Return lists of texts one after the other (``names``), and where each begins.
+
+    Texts may hold any character, so that none joined from them could be taken apart again.
+    """
+    every = [list(some) for some in lists]
+    offsets = np.cumsum([0, *map(len, every)], dtype=np.int64)
+    return {"names": strings(itertools.chain(*every)), "offsets": offsets}
 
 
 def _numbers(stored: Any, reading: Reading, name: str, *, whole: bool = False) -> NDArray[Any]:

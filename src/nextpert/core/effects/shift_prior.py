@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import ndtr
 
+from nextpert.core._codec import array, sparse
 from nextpert.core.effects import _kernels as kernels
 from nextpert.core.effects._component_kernel import draw_components, fill_chances
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
@@ -60,13 +61,15 @@ class ShiftPrior:
         Weights of the prior variances ``TAU2``, shape ``(n_perturbations, n_components)``.
     """
 
-    n: Array
-    mean: Array
-    ratio: Array
-    shift: Array
-    effect: Array
-    own: Array
-    weights: Array
+    stored_beside = (("tau2", TAU2),)  # which the weights are those of
+
+    n: Array = field(metadata=array("n_perturbations", least=0))
+    mean: Array = field(metadata=array("n_perturbations", "n_nodes"))
+    ratio: Array = field(metadata=array("n_perturbations", "n_nodes", above=0))
+    shift: Array = field(metadata=sparse("n_perturbations", "n_nodes"))
+    effect: Array = field(metadata=array("n_perturbations", "n_nodes"))
+    own: Array = field(metadata=sparse("n_perturbations", "n_nodes", least=0, fill=np.nan))
+    weights: Array = field(metadata=array("n_perturbations", len(TAU2), least=0))
 
     @classmethod
     def exact(cls, shifts: ArrayLike) -> ShiftPrior:
