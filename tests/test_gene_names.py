@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import anndata as ad
 import numpy as np
@@ -19,7 +19,7 @@ GENES = ["A", "B", "A, B", "C"]
 
 @dataclass
 class Listed:
-    targets: list[list[str]] = field(metadata=lists("n"))
+    targets: list[list[str]] = lists("n")
 
 
 @pytest.fixture

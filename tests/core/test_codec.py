@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,8 @@ from nextpert.core._codec import (
 
 @dataclass
 class Inner:
-    scale: np.ndarray = field(metadata=array("n_genes", above=0))
-    n: int = field(metadata=array(whole=True, least=0))
+    scale: np.ndarray = array("n_genes", above=0)
+    n: int = array(whole=True, least=0)
 
     def __post_init__(self):
         if self.n == 13:
@@ -40,22 +40,22 @@ class Inner:
 class Record:
     stored_beside = (("format", 2), ("grid", np.array([0.0, 0.5])))
 
-    genes: list[str] = field(metadata=texts("n_genes"))
-    mean: np.ndarray = field(metadata=array("n_rows", "n_genes"))
-    counts: np.ndarray = field(metadata=array("n_rows+1", whole=True, least=0))
-    pair: np.ndarray = field(metadata=array("n_rows", 2))
-    own: np.ndarray = field(metadata=sparse("n_rows", "n_genes", least=0, fill=np.nan))
-    shift: np.ndarray = field(metadata=sparse("n_rows", "n_genes"))
-    pooled: bool = field(metadata=flag())
-    scale: float | str = field(metadata=array(unless="learned"))
-    how: str = field(metadata=text("graph", "neither"))
-    models: list[str] = field(metadata=texts("n_models", "graph", "neither"))
-    targets: list[list[str]] = field(metadata=lists("n_rows"))
-    cells: pd.DataFrame = field(metadata=table("n_rows", "perturbation"))
-    params: dict[str, Any] = field(metadata=coded(dict, dict))
-    inner: Inner = field(metadata=nested(Inner))
-    many: list[Inner] = field(metadata=series(nested(Inner)))
-    other: np.ndarray | None = field(default=None, metadata=array("n_genes", optional=True))
+    genes: list[str] = texts("n_genes")
+    mean: np.ndarray = array("n_rows", "n_genes")
+    counts: np.ndarray = array("n_rows+1", whole=True, least=0)
+    pair: np.ndarray = array("n_rows", 2)
+    own: np.ndarray = sparse("n_rows", "n_genes", least=0, fill=np.nan)
+    shift: np.ndarray = sparse("n_rows", "n_genes")
+    pooled: bool = flag()
+    scale: float | str = array(unless="learned")
+    how: str = text("graph", "neither")
+    models: list[str] = texts("n_models", "graph", "neither")
+    targets: list[list[str]] = lists("n_rows")
+    cells: pd.DataFrame = table("n_rows", "perturbation")
+    params: dict[str, Any] = coded(dict, dict)
+    inner: Inner = nested(Inner)
+    many: list[Inner] = series(nested(Inner))
+    other: np.ndarray | None = array("n_genes", optional=True)
 
 
 def record():
@@ -98,7 +98,9 @@ def test_it_comes_back_as_it_was():
     assert_alike(read(pack(one)), one)
     more = replace(one, other=np.zeros(3), scale="learned", pooled=False)
     assert_alike(read(pack(more)), more)
-    assert "other" not in pack(one)
+    stored = pack(one)
+    assert "other" not in stored
+    assert (stored["own"].nnz, stored["shift"].nnz) == (2, 2)
 
 
 def test_other_objects_are_stored_by_what_a_record_declares():
@@ -125,7 +127,8 @@ WRONG = {
     "scale": ["evidence", np.inf, [1.0], None],
     "how": ["other", 1, None],
     "models": [["other"], "graph"],
-    "targets": [{}, None, {"names": ["a"], "offsets": np.array([0, 1])}],
+    "targets": [{}, None, *({"names": ["a", "b"], "offsets": np.array(some)}
+                            for some in ([0, 2], [1, 1, 2], [0, 3, 2], [0, 1, 1], [0.0, 1.0, 2.0]))],
     "cells": [{"perturbation": ["p", "q"]}, pd.DataFrame({"b": [1, 2]}), pd.DataFrame()],
     "inner": [None, [], {"scale": np.ones(3)}, {"scale": np.zeros(3), "n": 4},
               {"scale": np.ones(3), "n": 13}, {"scale": np.ones(4), "n": 1}],
@@ -148,7 +151,7 @@ def test_what_does_not_belong_there_is_refused(name):
 
 def test_sizes_that_are_known_are_compared_and_inner_parts_named():
     stored = pack(record())
-    with pytest.raises(ValueError, match=r"genes has the shape \[3\] in place of \[n_genes\]"):
+    with pytest.raises(ValueError, match=r"genes has the shape \[3\] in place of \[n_genes=4\]"):
         unpack(Record, stored, "It", "run it again", n_genes=4)
     many = {**stored["many"], "1": {"scale": np.ones(3), "n": 13}}
     with pytest.raises(ValueError, match=r"^uns\['it'\]\['many'\]\['1'\] is damaged.*n is 13\)"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class GraphsRecord:
     """Graphs one below the other in one CSR matrix over the panel, row = parent."""
 
-    n_graphs: int = field(metadata=array(whole=True, least=1))
-    indptr: NDArray[np.int64] = field(metadata=array("n_pointers", whole=True))
-    indices: NDArray[np.int64] = field(metadata=array("n_arcs", whole=True, least=0))
+    n_graphs: int = array(whole=True, least=1)
+    indptr: NDArray[np.int64] = array("n_pointers", whole=True)
+    indices: NDArray[np.int64] = array("n_arcs", whole=True, least=0)
 
 
 def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> list[Dag]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 class InteractionsRecord:
     """What is stored of ``Interactions``: of any combination."""
 
-    strength: float = field(metadata=array())
-    strength_sd: float = field(metadata=array(least=0))
-    strengths: Array = field(metadata=array("n_strengths"))
-    chances: Array = field(metadata=array("n_strengths", least=0))
-    scale: Array = field(metadata=array("n_nodes", above=0))
-    member_sd: float = field(metadata=array(above=0))
-    rest_sd: float = field(metadata=array(above=0))
-    n_combinations: int = field(metadata=array(whole=True, least=0))
+    strength: float = array()
+    strength_sd: float = array(least=0)
+    strengths: Array = array("n_strengths")
+    chances: Array = array("n_strengths", least=0)
+    scale: Array = array("n_nodes", above=0)
+    member_sd: float = array(above=0)
+    rest_sd: float = array(above=0)
+    n_combinations: int = array(whole=True, least=0)
 
     def __post_init__(self) -> None:
         if not np.isclose(self.chances.sum(), 1.0):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,33 +39,36 @@ if TYPE_CHECKING:
 
 GRAPH_AND_EXPERTS, GRAPH, EXPERTS, NEITHER = "graph and experts", "graph", "experts", "neither"
 N_COMPONENTS = len(TAU2)
-_POSTERIOR = coded(DagBlr.to_dict, lambda stored: DagBlr.from_dict(dict(stored)))
+
+
+def _posterior() -> Any:
+    return coded(DagBlr.to_dict, DagBlr.from_dict)
 
 
 @dataclass(frozen=True)
 class EfficacyRecord:
     """What is stored of an ``Efficacy``: of perturbations that were not measured."""
 
-    mean: float = field(metadata=array())
-    sd: float = field(metadata=array(least=0))
-    spread: float = field(metadata=array(least=0))
-    n_measured: int = field(metadata=array(whole=True, least=0))
+    mean: float = array()
+    sd: float = array(least=0)
+    spread: float = array(least=0)
+    n_measured: int = array(whole=True, least=0)
 
 
 @dataclass(frozen=True)
 class StackRecord:
     """Weights of experts, and what they leave of perturbations without cells."""
 
-    experts: list[str] = field(
-        metadata=texts("n_experts", GRAPH_EXPERT, COEXPRESSION, MEAN, TOGETHER, OTHER_SCREEN)
+    experts: list[str] = texts(
+        "n_experts", GRAPH_EXPERT, COEXPRESSION, MEAN, TOGETHER, OTHER_SCREEN
     )
-    weights: Array = field(metadata=array("n_experts", least=0))
-    error_alone: Array = field(metadata=array("n_experts"))
-    error: float = field(metadata=array())
-    residual_variance: float = field(metadata=array())
-    unseen: Array = field(metadata=array(N_COMPONENTS, least=0))
-    interactions: Interactions | InteractionsRecord | None = field(
-        default=None, metadata=nested(InteractionsRecord, optional=True)
+    weights: Array = array("n_experts", least=0)
+    error_alone: Array = array("n_experts")
+    error: float = array()
+    residual_variance: float = array()
+    unseen: Array = array(N_COMPONENTS, least=0)
+    interactions: Interactions | InteractionsRecord | None = nested(
+        InteractionsRecord, optional=True
     )
 
 
@@ -88,13 +91,11 @@ class AveragingRecord:
         The posterior on the graph without arcs.
     """
 
-    models: list[str] = field(
-        metadata=texts("n_models", GRAPH_AND_EXPERTS, GRAPH, EXPERTS, NEITHER)
-    )
-    weights: Array = field(metadata=array("n_models", least=0))
-    mixtures: Array = field(metadata=array("n_models", "n_perturbations", N_COMPONENTS, least=0))
-    own: Array = field(metadata=sparse("n_perturbations", "n_nodes", least=0, fill=np.nan))
-    no_graph: DagBlr = field(metadata=_POSTERIOR)
+    models: list[str] = texts("n_models", GRAPH_AND_EXPERTS, GRAPH, EXPERTS, NEITHER)
+    weights: Array = array("n_models", least=0)
+    mixtures: Array = array("n_models", "n_perturbations", N_COMPONENTS, least=0)
+    own: Array = sparse("n_perturbations", "n_nodes", least=0, fill=np.nan)
+    no_graph: DagBlr = _posterior()
 
     def averaged(self, posteriors: Sequence[DagBlr], prior: ShiftPrior, shifts: Array) -> Averaged:
         """Return the models; those of weight 0 are left out, but the first, on the graph.
@@ -122,41 +123,33 @@ class AveragingRecord:
 class EffectsRecord:
     """Effects in another screen on the genes of the panel."""
 
-    perturbations: list[str] = field(metadata=texts("n_other"))
-    effects: Array = field(metadata=array("n_other", "n_nodes"))
+    perturbations: list[str] = texts("n_other")
+    effects: Array = array("n_other", "n_nodes")
 
 
 @dataclass(frozen=True)
 class FitRecord:
     """All of a fit; its entries in ``.uns`` are described in ``tl.fit_dag_blr``."""
 
-    genes: list[str] = field(metadata=texts("n_nodes"))
-    posterior: DagBlr = field(metadata=_POSTERIOR)
-    control_mean: Array = field(metadata=array("n_nodes"))
-    n_control_cells: int = field(metadata=array(whole=True, least=0))
-    environments: pd.DataFrame = field(metadata=table("n_perturbations", "perturbation", "n_cells"))
-    targets: list[list[str]] = field(metadata=lists("n_perturbations"))
-    shifts: Array = field(metadata=sparse("n_perturbations", "n_nodes"))
-    left_out: pd.DataFrame = field(metadata=table())
-    log_evidence: float = field(metadata=array())
-    params: dict[str, Any] = field(metadata=coded(dict, dict))
-    cells: dict[str, str] | None = field(default=None, metadata=coded(dict, dict, optional=True))
-    shift_prior: ShiftPrior | None = field(default=None, metadata=nested(ShiftPrior, optional=True))
-    guide_variance: float | None = field(default=None, metadata=array(least=0, optional=True))
-    averaging: AveragingRecord | None = field(
-        default=None, metadata=nested(AveragingRecord, optional=True)
-    )
-    efficacy: Efficacy | EfficacyRecord | None = field(
-        default=None, metadata=nested(EfficacyRecord, optional=True)
-    )
-    stack: StackRecord | None = field(default=None, metadata=nested(StackRecord, optional=True))
-    screen: ScreenMoments | None = field(
-        default=None, metadata=nested(ScreenMoments, optional=True)
-    )
-    prior_effects: EffectsRecord | None = field(
-        default=None, metadata=nested(EffectsRecord, optional=True)
-    )
-    ensemble: list[DagBlr] | None = field(default=None, metadata=series(_POSTERIOR, optional=True))
+    genes: list[str] = texts("n_nodes")
+    posterior: DagBlr = _posterior()
+    control_mean: Array = array("n_nodes")
+    n_control_cells: int = array(whole=True, least=0)
+    environments: pd.DataFrame = table("n_perturbations", "perturbation", "n_cells")
+    targets: list[list[str]] = lists("n_perturbations")
+    shifts: Array = sparse("n_perturbations", "n_nodes")
+    left_out: pd.DataFrame = table()
+    log_evidence: float = array()
+    params: dict[str, Any] = coded(dict, dict)
+    cells: dict[str, str] | None = coded(dict, dict, optional=True)
+    shift_prior: ShiftPrior | None = nested(ShiftPrior, optional=True)
+    guide_variance: float | None = array(least=0, optional=True)
+    averaging: AveragingRecord | None = nested(AveragingRecord, optional=True)
+    efficacy: Efficacy | EfficacyRecord | None = nested(EfficacyRecord, optional=True)
+    stack: StackRecord | None = nested(StackRecord, optional=True)
+    screen: ScreenMoments | None = nested(ScreenMoments, optional=True)
+    prior_effects: EffectsRecord | None = nested(EffectsRecord, optional=True)
+    ensemble: list[DagBlr] | None = series(_posterior(), optional=True)
 
     def __post_init__(self) -> None:
         posteriors = [self.posterior, *(self.ensemble or [])]

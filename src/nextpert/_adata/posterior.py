@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata.expectation import Expectation
+    from nextpert._adata.fit_record import FitRecord
     from nextpert.core import DagBlr
     from nextpert.core.effects.alike import Alike
     from nextpert.core.effects.shift_prior import ShiftPrior
@@ -153,6 +154,14 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
     _, columns = resolve_panel(adata, fit.genes, gene_symbols=symbols)
     _compare_with_graph(adata, key, fit.genes, symbols, fit.posterior, str(fit.params["dag_key"]))
     _compare_with_cells(adata, key, fit.cells, fit.params, columns)
+    return posterior_of(fit, columns)
+
+
+def posterior_of(fit: FitRecord, columns: NDArray[np.int64]) -> FittedPosterior:
+    """Return what a fit holds, ready for use, whether or not it was ever stored.
+
+    ``columns`` are those of its genes in the data, shape ``(n_genes,)``.
+    """
     return FittedPosterior(
         blr=fit.posterior,
         genes=fit.genes,

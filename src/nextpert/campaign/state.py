@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ def _text_index(table: pd.DataFrame) -> pd.DataFrame:
     return table.set_axis(table.index.astype(str))
 
 
-def _by_name(column: str, kind: type) -> Mapping[str, Any]:
+def _by_name(column: str, kind: type) -> Any:
     """Declare numbers or texts by perturbation, stored as a table."""
 
     def store(value: Mapping[str, Any]) -> pd.DataFrame:
@@ -65,14 +65,12 @@ class State:
         Perturbations that failed, and why.
     """
 
-    target: Any = field(metadata=coded(partial(to_stored, what="target"), from_stored))
-    options: dict[str, dict[str, Any]] = field(
-        metadata=coded(partial(to_stored, what="options"), from_stored)
-    )
-    history: pd.DataFrame = field(metadata=coded(_text_index, _history.read_history))
-    standings: pd.DataFrame = field(metadata=coded(_text_index, _with_advice))
-    pending: dict[str, int] = field(metadata=_by_name("n_cells", int))
-    failed: dict[str, str] = field(metadata=_by_name("reason", str))
+    target: Any = coded(partial(to_stored, what="target"), from_stored)
+    options: dict[str, dict[str, Any]] = coded(partial(to_stored, what="options"), from_stored)
+    history: pd.DataFrame = coded(_text_index, _history.read_history)
+    standings: pd.DataFrame = coded(_text_index, _with_advice)
+    pending: dict[str, int] = _by_name("n_cells", int)
+    failed: dict[str, str] = _by_name("reason", str)
 
     @property
     def round(self) -> int:

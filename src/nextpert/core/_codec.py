@@ -1,18 +1,19 @@
 """One codec for results: dataclasses to and from mappings of what h5ad and zarr keep.
 
-A field says beside itself what is stored of it, by the metadata that :func:`array`, :func:`sparse`,
-:func:`text`, :func:`texts`, :func:`lists`, :func:`nested`, :func:`series` and :func:`coded` return.
-Shapes are written in sizes that all fields share, such as ``"n_nodes"`` or ``"n_nodes+1"``: the
-first field that has one binds it. :func:`unpack` checks types, shapes, finiteness and bounds once.
-A class refuses what no field can see alone by a ValueError of its ``__post_init__``; constants in
-its ``stored_beside``, such as a format number, are stored with it and have to be the same.
+A field says beside itself what is stored of it: :func:`array`, :func:`sparse`, :func:`flag`,
+:func:`text`, :func:`texts`, :func:`lists`, :func:`table`, :func:`nested`, :func:`series` and
+:func:`coded` return fields of a dataclass; an ``optional`` one is ``None`` by default, and left out
+then. Shapes are written in sizes that all fields share, such as ``"n_nodes"`` or ``"n_nodes+1"``:
+the first field that has one binds it. :func:`unpack` checks types, shapes, finiteness and bounds
+once. A class refuses what no field can see alone by a ValueError of its ``__post_init__``;
+constants in its ``stored_beside``, such as a format number, are stored with it and have to be the
+same.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
-
-    Metadata = Mapping[str, "Part"]
 
 T = TypeVar("T")
 
@@ -59,27 +58,22 @@ class Reading:
 
     def require_shape(self, found: tuple[int, ...], shape: Sequence[str | int], name: str) -> None:
         """Raise unless a shape is the one declared; sizes that are not known yet are bound."""
-        fits = len(found) == len(shape)
-        for length, size in zip(found, shape, strict=False):
-            if isinstance(size, int):
-                fits &= length == size
-                continue
-            symbol, _, more = size.partition("+")
-            rest = length - int(more or 0)
-            fits &= rest >= 0 and self.sizes.setdefault(symbol, rest) == rest
-        if not fits:
-            names = ", ".join(map(str, shape))
-            known = {symbol: self.sizes.get(symbol) for symbol in self.sizes if symbol in names}
-            told = f" with {known}" if known else ""
-            raise self.damaged(f"{name} has the shape {list(found)} in place of [{names}]{told}")
+        wanted = list(shape)
+        for k, (length, size) in enumerate(zip(found, shape, strict=False)):
+            symbol, _, more = str(size).partition("+")
+            if isinstance(size, str) and length >= int(more or 0):
+                wanted[k] = self.sizes.setdefault(symbol, length - int(more or 0)) + int(more or 0)
+        if list(found) != wanted:
+            each = zip(wanted, shape, strict=True)
+            told = ", ".join(str(n) if n == size else f"{size}={n}" for n, size in each)
+            raise self.damaged(f"{name} has the shape {list(found)} in place of [{told}]")
 
 
 class Part(NamedTuple):
-    """How a field is stored and read back; an optional one that is ``None`` is left out."""
+    """How a field is stored, and how it is read back."""
 
     pack: Callable[[Any], Any]
     unpack: Callable[[Any, Reading, str], Any]
-    optional: bool = False
 
 
 def pack(value: Any, record: type | None = None) -> dict[str, Any]:
@@ -87,28 +81,27 @@ def pack(value: Any, record: type | None = None) -> dict[str, Any]:
 
     Examples
     --------
-    >>> from dataclasses import dataclass, field
+    >>> from dataclasses import dataclass
     >>> import numpy as np
     >>> from nextpert.core._codec import array, pack, texts, unpack
     >>> @dataclass
     ... class Effects:
-    ...     genes: list[str] = field(metadata=texts("n_genes"))
-    ...     mean: np.ndarray = field(metadata=array("n_genes"))
+    ...     genes: list[str] = texts("n_genes")
+    ...     mean: np.ndarray = array("n_genes")
     >>> stored = pack(Effects(["MYC", "STK3"], np.array([0.5, -1.0])))
     >>> unpack(Effects, stored, "The result", "run it again").mean.tolist()
     [0.5, -1.0]
     >>> unpack(Effects, stored | {"mean": [0.5]}, "The result", "run it again")
     Traceback (most recent call last):
     ValueError: The result is damaged or of another version of nextpert (mean has the shape [1] in \
-place of [n_genes] with {'n_genes': 2}): run it again.
+place of [n_genes=2]): run it again.
     """
     of = type(value) if record is None else record
     out = dict(getattr(of, "stored_beside", ()))
-    for field in fields(of):
-        held = getattr(value, field.name)
-        part: Part = field.metadata["part"]
-        if held is not None or not part.optional:
-            out[field.name] = part.pack(held)
+    for each in fields(of):
+        held = getattr(value, each.name)
+        if held is not None or each.default is MISSING:
+            out[each.name] = each.metadata["part"].pack(held)
     return out
 
 
@@ -151,12 +144,12 @@ def _read(make: Callable[..., T], stored: Any, reading: Reading, record: Any) ->
         if not np.array_equal(_numbers(stored.get(name), reading, name), value):
             raise reading.damaged(f"its {name} is not {np.asarray(value).tolist()}")
     values = {}
-    for field in fields(record):
-        part: Part = field.metadata["part"]
-        if field.name in stored:
-            values[field.name] = part.unpack(stored[field.name], reading, field.name)
-        elif not part.optional:
-            raise reading.damaged(f"its {field.name} is gone")
+    for each in fields(record):
+        if each.name in stored:
+            part: Part = each.metadata["part"]
+            values[each.name] = part.unpack(stored[each.name], reading, each.name)
+        elif each.default is MISSING:
+            raise reading.damaged(f"its {each.name} is gone")
     try:
         return make(**values)
     except ValueError as error:
@@ -166,6 +159,11 @@ def _read(make: Callable[..., T], stored: Any, reading: Reading, record: Any) ->
 # -- kinds of fields --------------------------------------------------------------------------
 
 
+def _field(store: Any, read: Any, *, optional: bool = False) -> Any:
+    held = {"part": Part(store, read)}
+    return field(default=None, metadata=held) if optional else field(metadata=held)
+
+
 def array(
     *shape: str | int,
     whole: bool = False,
@@ -173,7 +171,7 @@ def array(
     above: float = -np.inf,
     unless: str | None = None,
     optional: bool = False,
-) -> Metadata:
+) -> Any:
     """Declare finite numbers of a shape, ``whole`` or floats; without a shape one number.
 
     They are no less than ``least`` and more than ``above``. The text ``unless`` may stand in
@@ -192,10 +190,10 @@ def array(
     def store(value: Any) -> Any:
         return np.asarray(value, order="C") if shape else value
 
-    return {"part": Part(store, read, optional)}
+    return _field(store, read, optional=optional)
 
 
-def flag() -> Metadata:
+def flag() -> Any:
     """Declare a yes or no, stored as 1 or 0."""
 
     def read(stored: Any, reading: Reading, name: str) -> bool:
@@ -204,10 +202,10 @@ def flag() -> Metadata:
             raise reading.damaged(f"{name} is {stored!r}, and can be 0 or 1")
         return bool(found)
 
-    return {"part": Part(int, read)}
+    return _field(int, read)
 
 
-def sparse(*shape: str, least: float = -np.inf, fill: float = 0.0) -> Metadata:
+def sparse(*shape: str, least: float = -np.inf, fill: float = 0.0) -> Any:
     """Declare a dense table that is stored as CSR, without the entries that are ``fill``."""
 
     def store(value: NDArray[np.float64]) -> sp.csr_array:
@@ -227,10 +225,10 @@ def sparse(*shape: str, least: float = -np.inf, fill: float = 0.0) -> Metadata:
         found[given.row, given.col] = given.data
         return found
 
-    return {"part": Part(store, read)}
+    return _field(store, read)
 
 
-def text(*among: str) -> Metadata:
+def text(*among: str) -> Any:
     """Declare one text, of some where they are given."""
 
     def read(stored: Any, reading: Reading, name: str) -> str:
@@ -238,10 +236,10 @@ def text(*among: str) -> Metadata:
             raise reading.damaged(f"{name} is {stored!r}, and should be {among or 'a text'}")
         return str(stored)
 
-    return {"part": Part(str, read)}
+    return _field(str, read)
 
 
-def texts(size: str, *among: str) -> Metadata:
+def texts(size: str, *among: str) -> Any:
     """Declare a list of texts, of some where they are given."""
 
     def read(stored: Any, reading: Reading, name: str) -> list[str]:
@@ -252,10 +250,10 @@ def texts(size: str, *among: str) -> Metadata:
             raise reading.damaged(f"{name} holds {sorted(unknown)}, and can hold {among}")
         return found
 
-    return {"part": Part(strings, read)}
+    return _field(strings, read)
 
 
-def lists(size: str) -> Metadata:
+def lists(size: str) -> Any:
     """Declare lists of texts, which are stored by :func:`stored_lists`."""
 
     def read(stored: Any, reading: Reading, name: str) -> list[list[str]]:
@@ -267,43 +265,44 @@ def lists(size: str) -> Metadata:
             raise reading.damaged(f"{name}/offsets do not count its names")
         return [names[a:b] for a, b in itertools.pairwise(offsets.tolist())]
 
-    return {"part": Part(stored_lists, read)}
+    return _field(stored_lists, read)
 
 
-def nested(record: type, *, optional: bool = False) -> Metadata:
+def nested(record: type, *, optional: bool = False) -> Any:
     """Declare another dataclass, with the same sizes."""
 
     def read(stored: Any, reading: Reading, name: str) -> Any:
         return _read(record, stored, reading.inside(name), record)
 
-    return {"part": Part(lambda value: pack(value, record), read, optional)}
+    return _field(lambda value: pack(value, record), read, optional=optional)
 
 
 def coded(
     store: Callable[[Any], Any], read: Callable[[Any], Any], *, optional: bool = False
-) -> Metadata:
+) -> Any:
     """Declare what has its own way to and from what is stored, and its own errors."""
-    return {"part": Part(store, lambda stored, reading, name: read(stored), optional)}
+    return _field(store, lambda stored, reading, name: read(stored), optional=optional)
 
 
-def series(each: Metadata, *, optional: bool = False) -> Metadata:
-    """Declare a list of parts of one kind, stored as ``"0"``, ``"1"`` and so on."""
-    part = each["part"]
+def series(each: Any, *, optional: bool = False) -> Any:
+    """Declare a list of fields of one kind, stored as ``"0"``, ``"1"`` and so on."""
+    part: Part = each.metadata["part"]
 
     def store(value: Iterable[Any]) -> dict[str, Any]:
         return {str(k): part.pack(one) for k, one in enumerate(value)}
 
     def read(stored: Any, reading: Reading, name: str) -> list[Any]:
         inside = reading.inside(name)
-        numbers = [str(k) for k in range(len(stored))] if hasattr(stored, "keys") else ["0"]
-        if not hasattr(stored, "keys") or set(stored.keys()) != set(numbers):
+        there = set(getattr(stored, "keys", lambda: {"no mapping"})())
+        numbers = [str(k) for k in range(len(there))]
+        if there != set(numbers):
             raise inside.damaged("some of its parts are gone")
         return [part.unpack(stored[k], inside, k) for k in numbers]
 
-    return {"part": Part(store, read, optional)}
+    return _field(store, read, optional=optional)
 
 
-def table(size: str | None = None, *columns: str) -> Metadata:
+def table(size: str | None = None, *columns: str) -> Any:
     """Declare a DataFrame, and columns that it has beside others."""
 
     def read(stored: Any, reading: Reading, name: str) -> Any:
@@ -314,7 +313,7 @@ def table(size: str | None = None, *columns: str) -> Metadata:
             reading.require_shape((len(stored),), (size,), name)
         return stored
 
-    return {"part": Part(lambda value: value, read)}
+    return _field(lambda value: value, read)
 
 
 def strings(values: Iterable[Any]) -> NDArray[np.object_]:

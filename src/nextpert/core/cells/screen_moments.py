@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,10 +49,10 @@ class ScreenMoments:
     ([25, 25, 25, 25], (3, 3))
     """
 
-    n: NDArray[np.int64] = field(metadata=array("n_environments", whole=True, least=0))
-    mean: NDArray[np.float64] = field(metadata=array("n_environments", "n_nodes"))
-    squares: NDArray[np.float64] = field(metadata=array("n_environments", "n_nodes", least=0))
-    scatter: NDArray[np.float64] = field(metadata=array("n_nodes", "n_nodes"))
+    n: NDArray[np.int64] = array("n_environments", whole=True, least=0)
+    mean: NDArray[np.float64] = array("n_environments", "n_nodes")
+    squares: NDArray[np.float64] = array("n_environments", "n_nodes", least=0)
+    scatter: NDArray[np.float64] = array("n_nodes", "n_nodes")
 
     @classmethod
     def from_array(cls, x: Any, groups: ArrayLike, n_groups: int) -> ScreenMoments:

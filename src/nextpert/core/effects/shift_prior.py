@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -63,13 +63,13 @@ class ShiftPrior:
 
     stored_beside = (("tau2", TAU2),)  # which the weights are those of
 
-    n: Array = field(metadata=array("n_perturbations", least=0))
-    mean: Array = field(metadata=array("n_perturbations", "n_nodes"))
-    ratio: Array = field(metadata=array("n_perturbations", "n_nodes", above=0))
-    shift: Array = field(metadata=sparse("n_perturbations", "n_nodes"))
-    effect: Array = field(metadata=array("n_perturbations", "n_nodes"))
-    own: Array = field(metadata=sparse("n_perturbations", "n_nodes", least=0, fill=np.nan))
-    weights: Array = field(metadata=array("n_perturbations", len(TAU2), least=0))
+    n: Array = array("n_perturbations", least=0)
+    mean: Array = array("n_perturbations", "n_nodes")
+    ratio: Array = array("n_perturbations", "n_nodes", above=0)
+    shift: Array = sparse("n_perturbations", "n_nodes")
+    effect: Array = array("n_perturbations", "n_nodes")
+    own: Array = sparse("n_perturbations", "n_nodes", least=0, fill=np.nan)
+    weights: Array = array("n_perturbations", len(TAU2), least=0)
 
     @classmethod
     def exact(cls, shifts: ArrayLike) -> ShiftPrior:

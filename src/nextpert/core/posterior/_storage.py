@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -23,27 +23,25 @@ class StoredPosterior:
 
     stored_beside = (("format", 1),)
 
-    indptr: NDArray[np.int64] = field(metadata=array("n_nodes+1", whole=True))
-    indices: NDArray[np.int64] = field(metadata=array("n_arcs", whole=True))
-    xtx: Vector = field(metadata=array("n_squares"))
-    xty: Vector = field(metadata=array("n_columns"))
-    yty: Vector = field(metadata=array("n_nodes", least=0))
-    cells: Vector = field(metadata=array("n_nodes", least=0))
-    cov: Vector = field(metadata=array("n_squares"))
-    weights: Vector = field(metadata=array("n_columns"))
-    residual: Vector = field(metadata=array("n_nodes", least=0))
-    logdet: Vector = field(metadata=array("n_nodes"))
-    precision: Vector = field(metadata=array("n_columns", above=0))
-    noise_known: bool = field(metadata=flag())
-    intercept: bool = field(metadata=flag())
-    pooled: bool = field(metadata=flag())
-    prior_scale: float | str = field(metadata=array(unless="evidence"))
-    prior_units: str = field(metadata=text("data", "noise", "evidence"))
-    prior_shape: float = field(metadata=array(above=0))
-    prior_rate: float | str = field(metadata=array(unless="cells"))
-    known_noise_var: Vector | None = field(
-        default=None, metadata=array("n_nodes", above=0, optional=True)
-    )
+    indptr: NDArray[np.int64] = array("n_nodes+1", whole=True)
+    indices: NDArray[np.int64] = array("n_arcs", whole=True)
+    xtx: Vector = array("n_squares")
+    xty: Vector = array("n_columns")
+    yty: Vector = array("n_nodes", least=0)
+    cells: Vector = array("n_nodes", least=0)
+    cov: Vector = array("n_squares")
+    weights: Vector = array("n_columns")
+    residual: Vector = array("n_nodes", least=0)
+    logdet: Vector = array("n_nodes")
+    precision: Vector = array("n_columns", above=0)
+    noise_known: bool = flag()
+    intercept: bool = flag()
+    pooled: bool = flag()
+    prior_scale: float | str = array(unless="evidence")
+    prior_units: str = text("data", "noise", "evidence")
+    prior_shape: float = array(above=0)
+    prior_rate: float | str = array(unless="cells")
+    known_noise_var: Vector | None = array("n_nodes", above=0, optional=True)
 
     def __post_init__(self) -> None:
         if self.noise_known != (self.known_noise_var is not None):
