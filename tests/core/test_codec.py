@@ -114,6 +114,7 @@ def test_other_objects_are_stored_by_what_a_record_declares():
 CSR = sp.csr_array(np.eye(2, 3))
 BEYOND = sp.csr_array((np.ones(1), np.array([0]), np.array([0, 1, 1])), shape=(2, 3))
 BEYOND.indices[0] = 7
+OFFSETS = [0, 2], [1, 1, 2], [0, 3, 2], [0, 1, 1], [0.0, 1.0, 2.0]
 WRONG = {
     "format": [1, "2", None],
     "grid": [np.array([0.0, 0.6]), np.array([0.0]), None],
@@ -127,8 +128,7 @@ WRONG = {
     "scale": ["evidence", np.inf, [1.0], None],
     "how": ["other", 1, None],
     "models": [["other"], "graph"],
-    "targets": [{}, None, *({"names": ["a", "b"], "offsets": np.array(some)}
-                            for some in ([0, 2], [1, 1, 2], [0, 3, 2], [0, 1, 1], [0.0, 1.0, 2.0]))],
+    "targets": [{}, None, *({"names": ["a", "b"], "offsets": np.array(some)} for some in OFFSETS)],
     "cells": [{"perturbation": ["p", "q"]}, pd.DataFrame({"b": [1, 2]}), pd.DataFrame()],
     "inner": [None, [], {"scale": np.ones(3)}, {"scale": np.zeros(3), "n": 4},
               {"scale": np.ones(3), "n": 13}, {"scale": np.ones(4), "n": 1}],
