@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtr
 
+from nextpert.core._codec import array, sparse
 from nextpert.core.effects import _kernels as kernels
 from nextpert.core.effects._component_kernel import draw_components, fill_chances
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
@@ -60,13 +61,15 @@ class ShiftPrior:
         Weights of the prior variances ``TAU2``, shape ``(n_perturbations, n_components)``.
     """
 
-    n: Array
-    mean: Array
-    ratio: Array
-    shift: Array
-    effect: Array
-    own: Array
-    weights: Array
+    stored_beside = (("tau2", TAU2),)  # which the weights are those of
+
+    n: Array = array("n_perturbations", least=0)
+    mean: Array = array("n_perturbations", "n_nodes")
+    ratio: Array = array("n_perturbations", "n_nodes", above=0)
+    shift: Array = sparse("n_perturbations", "n_nodes")
+    effect: Array = array("n_perturbations", "n_nodes")
+    own: Array = sparse("n_perturbations", "n_nodes", least=0, fill=np.nan)
+    weights: Array = array("n_perturbations", len(TAU2), least=0)
 
     @classmethod
     def exact(cls, shifts: ArrayLike) -> ShiftPrior:
