@@ -163,7 +163,7 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
     shifts = np.asarray(stored["shifts"].todense(), dtype=np.float64)
     ensemble = read_ensemble(stored.get("ensemble"), len(genes), f"adata.uns[{key!r}]['ensemble']")
     prior = read_shift_prior(
-        stored.get("shift_prior"), shifts, f"adata.uns[{key!r}]['shift_prior']"
+        stored.get("shift_prior"), shifts, blr.n_fixed, f"adata.uns[{key!r}]['shift_prior']"
     )
     params = {str(name): value for name, value in stored["params"].items()}
     targets = read_lists(

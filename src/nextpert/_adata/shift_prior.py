@@ -27,6 +27,7 @@ def stored_shift_prior(prior: ShiftPrior) -> dict[str, Any]:
         "own": stored_own(prior),
         "tau2": TAU2,
         "weights": prior.weights,
+        **({"fixed": prior.fixed} if prior.fixed.shape[1] else {}),
     }
 
 
@@ -44,8 +45,10 @@ def read_own(stored: Any) -> Array:
     return own
 
 
-def read_shift_prior(stored: Any, shifts: Array, where: str) -> ShiftPrior:
+def read_shift_prior(stored: Any, shifts: Array, n_fixed: int, where: str) -> ShiftPrior:
     """Return the prior stored by :func:`stored_shift_prior`; exact ``shifts`` where there is none.
+
+    ``n_fixed`` are the fixed columns of the posterior that goes with it.
 
     Raises
     ------
@@ -58,17 +61,19 @@ def read_shift_prior(stored: Any, shifts: Array, where: str) -> ShiftPrior:
     parts = {name: np.asarray(stored.get(name), np.float64) for name in ("n", "tau2", "weights")}
     dense = {name: np.asarray(stored.get(name), np.float64) for name in _DENSE}
     sparse = {name: stored.get(name) for name in ("shift", "own")}
+    fixed = np.asarray(stored.get("fixed", np.zeros((shape[0], 0))), np.float64)
     sound = (
         parts["n"].shape == shape[:1]
         and np.array_equal(parts["tau2"], TAU2)
         and parts["weights"].shape == (shape[0], len(TAU2))
         and all(value.shape == shape for value in dense.values())
         and all(sp.issparse(value) and value.shape == shape for value in sparse.values())
+        and fixed.shape == (shape[0], n_fixed)
     )
     if not sound:
         raise _damaged(where, "its parts differ in size")
     shift = np.asarray(sparse["shift"].todense(), np.float64)
-    finite = (*parts.values(), *dense.values(), sparse["own"].data, shift)
+    finite = (*parts.values(), *dense.values(), fixed, sparse["own"].data, shift)
     if not all(np.isfinite(value).all() for value in finite):
         raise _damaged(where, "it holds values that are not finite")
     positive = (parts["n"], parts["weights"], sparse["own"].data)
@@ -76,7 +81,7 @@ def read_shift_prior(stored: Any, shifts: Array, where: str) -> ShiftPrior:
         raise _damaged(where, "it holds numbers of cells or variances below 0")
     return ShiftPrior(
         parts["n"], dense["mean"], dense["ratio"], shift, dense["effect"],
-        read_own(sparse["own"]), parts["weights"],
+        read_own(sparse["own"]), parts["weights"], fixed,
     )  # fmt: skip
 
 

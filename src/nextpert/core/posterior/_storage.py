@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 
-FORMAT = 1  # of what is stored; others are refused
+FORMAT = 2  # of what is stored; others are refused
 
 
 def pack(
-    dag: Dag, intercept: bool, prior: Prior, statistics: Statistics, blocks: Mapping[str, Vector]
+    dag: Dag,
+    intercept: bool,
+    n_fixed: int,
+    prior: Prior,
+    statistics: Statistics,
+    blocks: Mapping[str, Vector],
 ) -> dict[str, Any]:
     """Return everything a posterior is made of; keys and types are safe to save."""
     stored: dict[str, Any] = {"format": FORMAT}
@@ -33,7 +38,7 @@ def pack(
     stored["noise_known"] = int(prior.noise_var is not None)
     if prior.noise_var is not None:
         stored["known_noise_var"] = prior.noise_var.copy()
-    stored |= {"intercept": int(intercept), "pooled": int(prior.pooled)}
+    stored |= {"intercept": int(intercept), "n_fixed": int(n_fixed), "pooled": int(prior.pooled)}
     return stored | {
         "prior_scale": prior.scale,
         "prior_units": prior.units,
@@ -68,13 +73,14 @@ def unpack(
     options: dict[str, Any] = {
         "noise_var": known,
         "intercept": _flag(stored, "intercept"),
+        "n_fixed": _count(stored, "n_fixed"),
         "prior_scale": str(scale) if isinstance(scale, str) else _number(stored, "prior_scale"),
         "prior_units": str(stored.get("prior_units")),
         "pooled": _flag(stored, "pooled"),
         "prior_shape": _number(stored, "prior_shape"),
         "prior_rate": None if default else _number(stored, "prior_rate"),
     }
-    width = dag.in_degree + options["intercept"]
+    width = dag.in_degree + options["intercept"] + options["n_fixed"]
     squares, nodes = int((width**2).sum()), dag.n_nodes
     statistics = Statistics(
         _vector(stored, "xtx", squares),
@@ -120,6 +126,13 @@ def _number(stored: Mapping[str, Any], name: str) -> float:
     if value.ndim:
         raise damaged(f"{name} has the shape {value.shape}, and is one number")
     return float(value)
+
+
+def _count(stored: Mapping[str, Any], name: str) -> int:
+    value = _number(stored, name)
+    if value < 0 or value != int(value):
+        raise damaged(f"{name} is {value}, and counts columns")
+    return int(value)
 
 
 def _flag(stored: Mapping[str, Any], name: str) -> bool:
