@@ -158,6 +158,10 @@ class FitRecord:
         if any(blr.n_nodes != len(self.genes) for blr in posteriors):
             message = "it has graphs of other genes"
             raise ValueError(message)
+        fixed = self.prior.fixed.shape[1]
+        if any(blr.n_fixed != fixed for blr in posteriors):
+            message = "its posteriors and shifts have other fixed columns"
+            raise ValueError(message)
         if self.stack is not None and (
             self.screen is None
             or len(self.screen.n) != 1 + len(self.environments)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class StoredPosterior:
     """Graph, statistics, blocks (see ``_parts``) and options of a posterior."""
 
-    stored_beside = (("format", 1),)
+    stored_beside = (("format", 2),)
 
     indptr: NDArray[np.int64] = array("n_nodes+1", whole=True)
     indices: NDArray[np.int64] = array("n_arcs", whole=True)
@@ -36,6 +36,7 @@ class StoredPosterior:
     precision: Vector = array("n_columns", above=0)
     noise_known: bool = flag()
     intercept: bool = flag()
+    n_fixed: int = array(whole=True, least=0)
     pooled: bool = flag()
     prior_scale: float | str = array(unless="evidence")
     prior_units: str = text("data", "noise", "evidence")
@@ -47,7 +48,7 @@ class StoredPosterior:
         if self.noise_known != (self.known_noise_var is not None):
             message = "known_noise_var is gone, or was added"
             raise ValueError(message)
-        width = self.dag.in_degree + self.intercept
+        width = self.dag.in_degree + self.intercept + self.n_fixed
         if (width.sum(), (width**2).sum()) != (len(self.xty), len(self.xtx)):
             message = "its statistics are those of another graph"
             raise ValueError(message)

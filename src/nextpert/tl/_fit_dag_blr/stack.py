@@ -173,7 +173,8 @@ def _told(
 def _perturbations(problem: Problem, cells: FitCells, expected: Expected) -> Perturbations:
     place = {gene: i for i, gene in enumerate(problem.genes)}
     targets = [[place[gene] for gene in some] for some in expected.used.targets]
-    return Perturbations(cells.screen, 0, np.arange(1, len(targets) + 1), targets)
+    every = np.arange(1, len(targets) + 1)
+    return Perturbations(cells.screen, 0, every, targets, batches=cells.pooled.fixed_errors)
 
 
 def _members(problem: Problem, expected: Expected) -> list[tuple[str, ...]]:
