@@ -62,7 +62,10 @@ def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> 
 def _split(
     n_graphs: int, indptr: NDArray[np.int64], indices: NDArray[np.int64], *, p: int
 ) -> list[Dag]:
-    """Return the graphs of a record over a panel of ``p`` genes."""
+    """Return the graphs of a :class:`GraphsRecord` over a panel of ``p`` genes.
+
+    ``indptr`` has the shape ``(n_graphs * p + 1,)``, ``indices`` one entry an arc.
+    """
     if len(indptr) != n_graphs * p + 1:
         message = f"{n_graphs} graphs of {p} genes do not have {len(indptr)} pointers"
         raise ValueError(message)

@@ -138,6 +138,7 @@ def unpack(
 
 
 def _read(make: Callable[..., T], stored: Any, reading: Reading, record: Any) -> T:
+    """Return what ``make`` makes of the fields of ``record`` in a stored mapping."""
     if not hasattr(stored, "keys"):
         raise reading.damaged(f"it is no mapping, but {type(stored).__name__}")
     for name, value in dict(getattr(record, "stored_beside", ())).items():
@@ -350,6 +351,7 @@ def _numbers(stored: Any, reading: Reading, name: str, *, whole: bool = False) -
 def _require_bounds(
     found: NDArray[Any], least: float, above: float, reading: Reading, name: str
 ) -> None:
+    """Raise unless all of an array of any shape is at least ``least`` and above ``above``."""
     if (found < least).any() or (found <= above).any():
         bound = f"below {least:g}" if least > above else f"that are not above {above:g}"
         raise reading.damaged(f"{name} holds values {bound}")
