@@ -413,8 +413,8 @@ class DagBlr:
         held = StoredPosterior(**copy.deepcopy(parts))
         blr = cls(
             held.dag, noise_var=held.known_noise_var, intercept=held.intercept,
-            n_fixed=held.n_fixed, prior_scale=held.prior_scale, prior_units=held.prior_units, pooled=held.pooled,
-            prior_shape=held.prior_shape,
+            n_fixed=held.n_fixed, prior_scale=held.prior_scale, prior_units=held.prior_units,
+            pooled=held.pooled, prior_shape=held.prior_shape,
             prior_rate=None if isinstance(held.prior_rate, str) else held.prior_rate,
         )  # fmt: skip
         vars(blr).update({name: getattr(held, name) for name in Statistics._fields})
