@@ -10,8 +10,10 @@ import scipy.sparse as sp
 from joblib import parallel_config
 from tqdm import tqdm
 
+from nextpert._adata.ensemble import GraphsRecord
 from nextpert._adata.resampled import resampled_screens
 from nextpert.core import Moments
+from nextpert.core._codec import pack
 from nextpert.core.loop._workers import run_tasks
 from nextpert.core.search.registry import searches
 from nextpert.tl._learn_dag.checkpoint import Finished
@@ -55,14 +57,11 @@ class Ensemble:
         return sp.csr_array(total / len(self.arcs))
 
     def stored(self) -> dict[str, Any]:
-        """Return the graphs one below the other, as one CSR matrix over the panel."""
+        """Return the graphs as they are stored."""
         stacked = sp.csr_array(sp.vstack(self.arcs))
         stacked.sort_indices()
-        return {
-            "n_graphs": len(self.arcs),
-            "indptr": stacked.indptr.astype(np.int64),
-            "indices": stacked.indices.astype(np.int64),
-        }
+        pointers = (stacked.indptr.astype(np.int64), stacked.indices.astype(np.int64))
+        return pack(GraphsRecord(len(self.arcs), *pointers))
 
 
 def ensemble(
