@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nextpert.core._compile import entry
-from nextpert.core.posterior._kernels import fill_row
+from nextpert.core.posterior._kernels import fill_row, longest_row
 
 _SMALL = 1e-250  # a sum of chances below this is not exact
 
@@ -13,7 +13,7 @@ _SMALL = 1e-250  # a sum of chances below this is not exact
 @entry
 def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty):
     """Add means of environments in place, ``count[j, i]`` cells of environment j at node i."""
-    row = np.ones(np.max(np.diff(vptr)))
+    row = np.ones(longest_row(vptr))
     for j in range(len(mean)):
         for i in range(len(indptr) - 1):
             k = count[j, i]
@@ -33,7 +33,7 @@ def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty):
 @entry
 def departures(indptr, indices, vptr, mptr, weights, cov, mean, shift, away, leverage):
     """Fill ``away = x_i - a_i - z'm`` and ``leverage = z'M z`` of every environment and node."""
-    row = np.ones(np.max(np.diff(vptr)))
+    row = np.ones(longest_row(vptr))
     for j in range(len(mean)):
         for i in range(len(indptr) - 1):
             design = fill_row(indptr, indices, vptr, i, mean[j], row)
