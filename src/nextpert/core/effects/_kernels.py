@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nextpert.core._compile import entry
-from nextpert.core.posterior._kernels import fill_row
+from nextpert.core.posterior._kernels import fill_row, longest_row
 
 _SMALL = 1e-250  # a sum of chances below this is not exact
 
@@ -16,7 +16,7 @@ def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty):
 
     ``mean`` is (n_environments, p + n), with the n fixed columns after the nodes.
     """
-    row = np.ones(np.max(np.diff(vptr)))
+    row = np.ones(longest_row(vptr))
     for j in range(len(mean)):
         for i in range(len(indptr) - 1):
             k = count[j, i]
@@ -36,7 +36,7 @@ def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty):
 @entry
 def departures(indptr, indices, vptr, mptr, weights, cov, mean, shift, away, leverage):
     """Fill ``away = x_i - a_i - z'm`` and ``leverage = z'M z`` of every environment and node."""
-    row = np.ones(np.max(np.diff(vptr)))
+    row = np.ones(longest_row(vptr))
     for j in range(len(mean)):
         for i in range(len(indptr) - 1):
             design = fill_row(indptr, indices, vptr, i, mean[j], row)
@@ -109,7 +109,7 @@ def add_within(indptr, indices, vptr, mptr, scatter, fixed, xtx, xty, yty):
     and then with one another.
     """
     p = len(indptr) - 1
-    place = np.empty(np.max(np.diff(vptr)), np.int64)
+    place = np.empty(longest_row(vptr), np.int64)
     for i in range(p):
         first, last = indptr[i], indptr[i + 1]
         d = vptr[i + 1] - vptr[i]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from nextpert.core._compile import entry, inner
-from nextpert.core.posterior._kernels import fill_row
+from nextpert.core.posterior._kernels import fill_row, longest_row
 
 _SMALL = 1e-4  # components of less weight are skipped
 _ROOT_HALF = math.sqrt(0.5)
@@ -42,7 +42,7 @@ def own_terms(
     effect on the parents, z their means in cells, w the share that is believed. ``total`` is the
     variance of all together. A given prior variance, ``own``, is the first component.
     """
-    widest, n_components = np.max(np.diff(vptr)), len(tau2)
+    widest, n_components = longest_row(vptr), len(tau2)
     row, change = np.ones(widest), np.empty(widest)
     for j in range(len(mean)):
         for i in range(len(indptr) - 1):
