@@ -52,6 +52,8 @@ def coverage(design, n_control, guides):
     return np.mean(inside)
 
 
-@pytest.mark.parametrize(("design", "n_control", "guides"), product(HELD_BY, SEEDS, (False, True)))
+@pytest.mark.parametrize(
+    ("design", "n_control", "guides"), [*product(HELD_BY, SEEDS, (False, True))]
+)
 def test_intervals_cover_effects_measured_in_batches(design, n_control, guides):
     assert 0.87 <= coverage(design, n_control, guides) <= 0.93

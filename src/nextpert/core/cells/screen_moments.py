@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert.core._checks import as_numbers
+from nextpert.core._codec import array
 from nextpert.core.cells._screen_part import Part, merge, screen_part
 from nextpert.core.cells._sound import require_numbers
 from nextpert.core.cells.moments import Moments, canonical_csr
@@ -51,10 +52,10 @@ class ScreenMoments:
     ([25, 25, 25, 25], (3, 3))
     """
 
-    n: NDArray[np.int64]
-    mean: NDArray[np.float64]
-    squares: NDArray[np.float64]
-    scatter: NDArray[np.float64]
+    n: NDArray[np.int64] = array("n_environments", whole=True, least=0)
+    mean: NDArray[np.float64] = array("n_environments", "n_nodes")
+    squares: NDArray[np.float64] = array("n_environments", "n_nodes", least=0)
+    scatter: NDArray[np.float64] = array("n_nodes", "n_nodes")
 
     @classmethod
     def from_array(cls, x: Any, groups: ArrayLike, n_groups: int) -> ScreenMoments:

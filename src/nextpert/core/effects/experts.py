@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+COEXPRESSION = "coexpression"
 MEAN = "mean perturbation"
 _POOLED_CELLS = 10  # the pooled variance counts as so many cells in a perturbation's own
 _SINGLY = 100  # up to so many perturbations each is left out by itself
@@ -300,7 +301,7 @@ def coexpression_expert(asked: Perturbations, seen: Perturbations) -> Expert:
         spread = columns[list(genes), np.arange(len(genes))]
         varies = spread > 1e-12 * n.sum() * largest[index]  # else it is rounding alone
         slopes.append(np.where(varies, columns / np.where(varies, spread, 1.0), 0.0))
-    return _by_slopes(asked, "coexpression", slopes)
+    return _by_slopes(asked, COEXPRESSION, slopes)
 
 
 def mean_expert(asked: Perturbations, seen: Perturbations) -> Expert:

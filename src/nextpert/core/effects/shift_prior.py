@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import ndtr
 
+from nextpert.core._codec import array, sparse
 from nextpert.core.effects import _kernels as kernels
 from nextpert.core.effects._component_kernel import draw_components, fill_chances
 from nextpert.core.posterior.shift_posterior import ShiftPosterior, with_columns
@@ -64,18 +65,21 @@ class ShiftPrior:
         few cells, and that error is in every departure. By default there are none.
     """
 
-    n: Array
-    mean: Array
-    ratio: Array
-    shift: Array
-    effect: Array
-    own: Array
-    weights: Array
-    fixed: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    stored_beside = (("tau2", TAU2),)  # which the weights are those of
+
+    n: Array = array("n_perturbations", least=0)
+    mean: Array = array("n_perturbations", "n_nodes")
+    ratio: Array = array("n_perturbations", "n_nodes", above=0)
+    shift: Array = sparse("n_perturbations", "n_nodes")
+    effect: Array = array("n_perturbations", "n_nodes")
+    own: Array = sparse("n_perturbations", "n_nodes", least=0, fill=np.nan)
+    weights: Array = array("n_perturbations", len(TAU2), least=0)
+    fixed: Array = array("n_perturbations", "n_fixed", optional=True)
 
     def __post_init__(self) -> None:
-        if not self.fixed.size:
-            object.__setattr__(self, "fixed", np.zeros((len(self.n), self.fixed.shape[1])))
+        given = np.zeros((0, 0)) if self.fixed is None else self.fixed
+        if not given.size:
+            object.__setattr__(self, "fixed", np.zeros((len(self.n), given.shape[1])))
 
     @classmethod
     def exact(cls, shifts: ArrayLike) -> ShiftPrior:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,16 +18,17 @@ from nextpert.core._checks import (
     require_kind,
     require_positive,
 )
+from nextpert.core._codec import pack, unpack
 from nextpert.core.cells.moments import Moments
 from nextpert.core.graph.dag import Dag
 from nextpert.core.posterior import _kernels as kernels
-from nextpert.core.posterior import _storage as storage
 from nextpert.core.posterior._add import add_cells, add_to_blocks, require_squares
 from nextpert.core.posterior._blocks import fill_blocks
 from nextpert.core.posterior._draws import draw_noise_var, draw_weights
 from nextpert.core.posterior._evidence import gap_terms, log_evidence
-from nextpert.core.posterior._parts import Layout, Prior, Statistics
+from nextpert.core.posterior._parts import BLOCKS, Layout, Prior, Statistics
 from nextpert.core.posterior._prior import check_noise_var, check_rate, check_scale, check_units
+from nextpert.core.posterior._storage import StoredPosterior
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -388,8 +390,11 @@ class DagBlr:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as a flat dict of arrays, numbers and strings, safe to save."""
-        layout = (self.intercept, self.n_fixed)
-        return storage.pack(self.dag, *layout, self._prior, self._statistics, self.blocks)
+        held = vars(self) | self._statistics._asdict() | self.blocks
+        held |= {"indptr": self.dag.indptr, "indices": self.dag.indices}
+        held["noise_known"] = self.known_noise_var is not None
+        held["prior_rate"] = "cells" if self.prior_rate is None else self.prior_rate
+        return copy.deepcopy(pack(SimpleNamespace(**held), StoredPosterior))
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> DagBlr:
@@ -400,11 +405,18 @@ class DagBlr:
         ValueError
             If ``stored`` is damaged, cut or of another version.
         """
-        dag, options, statistics, blocks = storage.unpack(stored)
-        try:
-            blr = cls(dag, **options)
-        except ValueError as error:
-            raise storage.damaged(str(error)) from None
-        vars(blr).update(statistics._asdict())
-        blr._blocks = blocks
+        where, remedy = "The stored posterior", "fit it again (tl.fit_dag_blr)"
+        return unpack(cls._rebuilt, stored, where, remedy, record=StoredPosterior)
+
+    @classmethod
+    def _rebuilt(cls, **parts: Any) -> DagBlr:
+        held = StoredPosterior(**copy.deepcopy(parts))
+        blr = cls(
+            held.dag, noise_var=held.known_noise_var, intercept=held.intercept,
+            n_fixed=held.n_fixed, prior_scale=held.prior_scale, prior_units=held.prior_units,
+            pooled=held.pooled, prior_shape=held.prior_shape,
+            prior_rate=None if isinstance(held.prior_rate, str) else held.prior_rate,
+        )  # fmt: skip
+        vars(blr).update({name: getattr(held, name) for name in Statistics._fields})
+        blr._blocks = {name: getattr(held, name) for name in BLOCKS}
         return blr
