@@ -1,7 +1,7 @@
 """The array core: moments, graphs, posterior, acquisitions, domains; no AnnData here."""
 
 from nextpert.core.acquisition.base import Acquisition, LookaheadAcquisition
-from nextpert.core.acquisition.build_acquisition import build_acquisition
+from nextpert.core.acquisition.candidates import Candidates, Ranked
 from nextpert.core.acquisition.causal_variance import CausalVariance
 from nextpert.core.acquisition.civ import Civ
 from nextpert.core.acquisition.civ_ow import CivOw
@@ -13,13 +13,19 @@ from nextpert.core.acquisition.domain.sphere import Sphere
 from nextpert.core.acquisition.expected_improvement import ExpectedImprovementInt
 from nextpert.core.acquisition.gap_variance import gap_variance
 from nextpert.core.acquisition.greedy import Greedy
-from nextpert.core.acquisition.many_graphs import ManyGraphs
 from nextpert.core.acquisition.max_variance import MaxVariance
 from nextpert.core.acquisition.mutual_information import MutualInformationInt
+from nextpert.core.acquisition.probability import Probability
 from nextpert.core.acquisition.random import Random
+from nextpert.core.acquisition.registry import (
+    acquisitions,
+    build_acquisition,
+    find_acquisition,
+    uncertain_values,
+)
 from nextpert.core.acquisition.target_mean_variance import TargetMeanVariance
+from nextpert.core.acquisition.thompson import Thompson
 from nextpert.core.acquisition.uncertain_civ import UncertainCiv
-from nextpert.core.acquisition.uncertain_values import uncertain_values
 from nextpert.core.acquisition.upper_confidence import UpperConfidenceInt
 from nextpert.core.cells.exogenous_moments import exogenous_moments
 from nextpert.core.cells.moments import Moments
@@ -54,6 +60,7 @@ __all__ = [
     "Acquisition",
     "BossResult",
     "Box",
+    "Candidates",
     "CausalVariance",
     "Civ",
     "CivOw",
@@ -68,7 +75,6 @@ __all__ = [
     "GspResult",
     "LinearScm",
     "LookaheadAcquisition",
-    "ManyGraphs",
     "MaxVariance",
     "Moments",
     "MutualInformationInt",
@@ -77,8 +83,10 @@ __all__ = [
     "Pool",
     "PooledGuides",
     "PriorKnowledge",
+    "Probability",
     "Random",
     "RandomShifts",
+    "Ranked",
     "RankedDistance",
     "ScreenMoments",
     "ShiftPosterior",
@@ -86,8 +94,10 @@ __all__ = [
     "Sparse",
     "Sphere",
     "TargetMeanVariance",
+    "Thompson",
     "UncertainCiv",
     "UpperConfidenceInt",
+    "acquisitions",
     "boss",
     "boss_with_network",
     "build_acquisition",
@@ -96,6 +106,7 @@ __all__ = [
     "design_loop_rows",
     "design_loops",
     "exogenous_moments",
+    "find_acquisition",
     "fisher_z_threshold",
     "fit_random_shifts",
     "gap_variance",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nextpert.core import Civ, CivOw, Dag, DagBlr, Greedy, ManyGraphs, Pool
+from nextpert.core import Civ, CivOw, Dag, DagBlr, Greedy, Pool
 from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
 
@@ -223,19 +223,6 @@ def test_gaps_of_other_groups_are_not_compared(uncertain):
     single = UncertainCiv(empty, alone, TARGET, n_cells=6)
     expected = (both.values() + single.values()) / 2
     np.testing.assert_allclose(found.values(), expected, rtol=1e-10)
-
-
-@pytest.mark.parametrize("criterion", ["civ", "civ_ow"])
-@pytest.mark.parametrize("noise_aware", [False, True])
-def test_exact_shifts_are_civ_over_many_graphs(criterion, noise_aware, uncertain):
-    blrs = [m.blr for m in several(uncertain, exact=True)]
-    pool = np.random.default_rng(0).normal(size=(7, 4))
-    options = {"n_cells": 8, "noise_aware": noise_aware}
-    many = ManyGraphs(criterion, blrs, TARGET, domain=Pool(pool), **options)
-    known, weighted = ShiftPosterior.exact(pool), criterion == "civ_ow"
-    found = UncertainCiv(blrs, known, TARGET, output_weighted=weighted, **options)
-    np.testing.assert_allclose(found.values(), many.values(pool), rtol=1e-10)
-    np.testing.assert_allclose(found.removed(), many.removed(pool), rtol=1e-8)
 
 
 def test_measuring_a_candidate_again_is_worth_what_its_shift_is_unknown(uncertain):

@@ -253,8 +253,8 @@ def _max_gradient(problem, layout, i, x, row, y, z, vec, step, gx):
 
 
 @entry
-def evaluate_pool(problem, shifts, out):
-    """Fill the sum or maximum, less its floor, at every shift of ``shifts`` (p, m), by strips."""
+def w_of_pool(problem, shifts, out):
+    """Fill ``w_i`` of every node (p, m) at every shift of ``shifts`` (p, m), by strips."""
     p, m = shifts.shape
     strip = 128
     x = np.empty((p, strip))
@@ -262,24 +262,17 @@ def evaluate_pool(problem, shifts, out):
     for begin in range(0, m, strip):
         width = min(strip, m - begin)
         _reach_strip(problem, shifts, begin, width, x)
-        for j in range(width):
-            out[begin + j] = 0.0
         for i in range(p):
             _node_strip(problem, i, width, x, d1, d2, part)
             for j in range(width):
-                w = problem.w0[i] - d1[j] * d1[j] / d2[j]
-                if problem.kind == SUM:
-                    slope = problem.quad[i] * (w + 2.0 * problem.inv_n) + problem.lin[i]
-                    out[begin + j] += slope * w
-                else:
-                    out[begin + j] = max(out[begin + j], problem.lin[i] * w)
+                out[i, begin + j] = problem.w0[i] - d1[j] * d1[j] / d2[j]
 
 
 @entry
 def norms_of_pool(problem, shifts, out):
     """Fill the largest norm at every shift of ``shifts`` (p, m).
 
-    Apart from ``evaluate_pool``, so that criteria without norms do not wait for it to be compiled.
+    Apart from ``w_of_pool``, so that criteria without norms do not wait for it to be compiled.
     """
     layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
     k, inv_n, cov, u = problem.intercept, problem.inv_n, problem.cov, problem.u

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -11,21 +12,64 @@ from scipy.optimize import minimize_scalar
 from nextpert.core._checks import as_numbers, as_vector, require_finite, require_positive
 from nextpert.core.acquisition import _lookahead as lookahead
 from nextpert.core.acquisition._noise_aware import settle_by_noise
+from nextpert.core.acquisition.candidates import Ranked
+from nextpert.core.acquisition.domain.pool import Pool
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from nextpert.core.acquisition.candidates import Candidates
     from nextpert.core.acquisition.domain.base import Domain
     from nextpert.core.posterior.dag_blr import DagBlr
 
     Vector = NDArray[np.float64]
 
+_STRIP = 1024  # shifts of a pool at a time: w of all would take 160 MB at 100,000 x 200
+
 
 class Acquisition:
-    """Base class: how useful it is to try a shift next. Lower values are better."""
+    """Base class: how useful it is to try a shift next. Lower values are better.
+
+    A subclass that is registered (``nextpert.core.acquisition.registry``) answers two questions:
+    where in a domain of exact shifts its minimum is (:meth:`build`), and which of a number of
+    candidates with uncertain shifts is the best (:meth:`of_candidates`).
+    """
 
     name = ""
     n_nodes: int
+    on_domain = True  # whether it has values at any shift, so that a domain can be searched by it
+    in_words = ""  # what it ranks by, for reports; its name where this is empty
+
+    @classmethod
+    def build(cls, posterior: DagBlr, target_mean: ArrayLike, **options: Any) -> Acquisition:
+        """Return the acquisition on a posterior, with those of the options that its class takes."""
+        made: Any = cls
+        taken = signature(cls).parameters
+        return made(posterior, target_mean, **{k: options[k] for k in options if k in taken})
+
+    @classmethod
+    def of_candidates(cls, asked: Candidates) -> Ranked:
+        """Return it of every candidate; here at their expected shifts and on one graph."""
+        pool = Pool(asked.expected_shifts)
+
+        def build(noise_aware: bool) -> Any:
+            return cls.build(
+                asked.main, asked.target_mean, domain=pool, n_cells=asked.n_cells,
+                noise_aware=noise_aware, rng=asked.rng,
+            )  # fmt: skip
+
+        found = build(asked.noise_aware)
+        if not isinstance(found, LookaheadAcquisition):
+            return Ranked(found.values(pool.shifts))
+        # What is reported as removed is what is expected, by the cells' scatter too.
+        aware = found if found.noise_aware else build(True)
+        return Ranked(found.values(pool.shifts), aware.removed(pool.shifts))
+
+    @classmethod
+    def plate(cls, asked: Candidates, ready: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+        """Return the best ``size`` of the candidates ``ready``, given by their indices."""
+        values = cls.of_candidates(asked).values
+        return ready[np.argsort(values[ready], kind="stable")[:size]]
 
     def value(self, shift: ArrayLike) -> float:
         """Return the criterion at one shift, shape ``(n_nodes,)``."""
@@ -149,10 +193,24 @@ class LookaheadAcquisition(Acquisition):
 
     def excess(self, shifts: NDArray[np.float64]) -> Vector:
         """Return what of the criterion the weights' uncertainty makes, ``values - floor``."""
-        out = np.empty(len(shifts))
-        fill = lookahead.norms_of_pool if self.kind == lookahead.NORM else lookahead.evaluate_pool
-        fill(self.problem, np.ascontiguousarray(shifts.T), out)
+        problem, out = self.problem, np.empty(len(shifts))
+        if self.kind == lookahead.NORM:
+            lookahead.norms_of_pool(problem, np.ascontiguousarray(shifts.T), out)
+            return out
+        for begin in range(0, len(shifts), _STRIP):
+            w = self.left(shifts[begin : begin + _STRIP])
+            if self.kind == lookahead.MAX:
+                out[begin : begin + _STRIP] = (problem.lin[:, None] * w).max(axis=0, initial=0.0)
+            else:
+                linear = problem.lin + 2 * problem.inv_n * problem.quad
+                out[begin : begin + _STRIP] = problem.quad @ (w * w) + linear @ w
         return out
+
+    def left(self, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return ``w_i`` of every node after the cells of each shift, ``(n_nodes, n_shifts)``."""
+        w = np.empty((self.n_nodes, len(shifts)))
+        lookahead.w_of_pool(self.problem, np.ascontiguousarray(shifts.T), w)
+        return w
 
     @property
     def floor(self) -> float:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nextpert.core.acquisition.base import LookaheadAcquisition
+from nextpert.core.acquisition.candidates import Ranked
 from nextpert.core.acquisition.domain.sphere import Sphere
+from nextpert.core.acquisition.registry import acquisition
+from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from nextpert.core.acquisition.candidates import Candidates
     from nextpert.core.acquisition.domain.base import Domain
     from nextpert.core.posterior.dag_blr import DagBlr
 
 
+@acquisition("civ")
 class Civ(LookaheadAcquisition):
     """Causal integrated variance: how uncertain the optimality gap stays, averaged over shifts.
 
@@ -53,7 +58,8 @@ class Civ(LookaheadAcquisition):
     [1.0, 0.0]
     """
 
-    name = "civ"
+    in_words = "what their cells would teach (causal integrated variance)"
+    output_weighted = False
 
     def __init__(
         self,
@@ -66,6 +72,29 @@ class Civ(LookaheadAcquisition):
     ) -> None:
         self.domain = Sphere(1.0) if domain is None else domain
         super().__init__(posterior, target_mean, n_cells=n_cells, noise_aware=noise_aware)
+
+    @classmethod
+    def of_candidates(cls, asked: Candidates) -> Ranked:
+        """Return it after cells of every candidate, shifts and graph uncertain."""
+        seed = int(asked.rng.integers(2**63))  # one choice of the average for both
+        found = cls._over(asked, noise_aware=asked.noise_aware, rng=seed)
+        # What is reported as removed is what is expected, by the cells' scatter too.
+        aware = found if asked.noise_aware else cls._over(asked, noise_aware=True, rng=seed)
+        return Ranked(found.values(), aware.removed())
+
+    @classmethod
+    def plate(cls, asked: Candidates, ready: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+        """Return the best of the candidates ``ready``, each given the cells of those before."""
+        civ = cls._over(asked, noise_aware=asked.noise_aware, rng=asked.rng)
+        chosen, _ = civ.plate(size + asked.size - len(ready))
+        return chosen[np.isin(chosen, ready)][:size]
+
+    @classmethod
+    def _over(cls, asked: Candidates, **options: Any) -> UncertainCiv:
+        return UncertainCiv(
+            asked.posteriors, asked.shifts, asked.goal, n_cells=asked.n_cells,
+            output_weighted=cls.output_weighted, **options,
+        )  # fmt: skip
 
     def mean_square(self) -> NDArray[np.float64]:
         """Return ``E(a_i - b_i)^2`` over the domain, shape ``(n_nodes,)``."""

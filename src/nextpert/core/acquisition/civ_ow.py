@@ -8,6 +8,7 @@ import numpy as np
 
 from nextpert.core._checks import require_positive
 from nextpert.core.acquisition.civ import Civ
+from nextpert.core.acquisition.registry import acquisition
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from nextpert.core.posterior.dag_blr import DagBlr
 
 
+@acquisition("civ_ow")
 class CivOw(Civ):
     """Output-weighted CIV: shifts whose outcome is rare weigh more.
 
@@ -54,7 +56,8 @@ class CivOw(Civ):
     [1.333, 0.222, 0.222, 0.222]
     """
 
-    name = "civ_ow"
+    in_words = "what their cells would teach (output-weighted causal integrated variance)"
+    output_weighted = True
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import numpy as np
 
 from nextpert.core.acquisition import _lookahead as lookahead
 from nextpert.core.acquisition.base import LookaheadAcquisition
+from nextpert.core.acquisition.registry import acquisition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 
+@acquisition("maxv")
 class MaxVariance(LookaheadAcquisition):
     """MaxV: the largest remaining variance of any weight direction, ``max_i e_i |M_i|_2``.
 
@@ -32,7 +34,6 @@ class MaxVariance(LookaheadAcquisition):
     0.5
     """
 
-    name = "maxv"
     kind = lookahead.NORM
 
     def coefficients(self) -> tuple[Vector, Vector]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from nextpert.core.acquisition import _draw_kernels as kernels
 from nextpert.core.acquisition._drawn import DrawnAcquisition
+from nextpert.core.acquisition.registry import acquisition
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from nextpert.core.posterior.dag_blr import DagBlr
 
 
+@acquisition("mi")
 class MutualInformationInt(DrawnAcquisition):
     """MI-Int: minus the mutual information of the next cells and the ideal shift, in nats.
 
@@ -53,7 +55,6 @@ class MutualInformationInt(DrawnAcquisition):
     True
     """
 
-    name = "mi"
     kernel = staticmethod(kernels.information)
     noisy = True
 

@@ -9,6 +9,7 @@ import numpy as np
 from nextpert.core._checks import as_vector
 from nextpert.core.acquisition._lookahead import project_target
 from nextpert.core.acquisition.base import Acquisition
+from nextpert.core.acquisition.registry import acquisition
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 
+@acquisition("ucb")
 class UpperConfidenceInt(Acquisition):
     """UCB-Int: the optimality gap of a shift, less ``beta`` times its standard deviation.
 
@@ -51,8 +53,6 @@ class UpperConfidenceInt(Acquisition):
     >>> UpperConfidenceInt(blr, [1.0, 0.0], beta=0.5).value([1.0, 0.5])
     0.3839745962155614
     """
-
-    name = "ucb"
 
     def __init__(self, posterior: DagBlr, target_mean: ArrayLike, *, beta: float = 1.0) -> None:
         if not (np.isfinite(beta) and beta >= 0):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from nextpert.core._checks import as_rng, as_vector, require_count
-from nextpert.core.acquisition.build_acquisition import CRITERIA, build_acquisition
 from nextpert.core.acquisition.domain.sphere import Sphere
+from nextpert.core.acquisition.registry import build_acquisition, find_acquisition
 from nextpert.core.cells.moments import Moments
 
 if TYPE_CHECKING:
@@ -173,9 +173,7 @@ def _check_options(n_warmup: int, rounds: int, criterion: str, recommend: str) -
     if warm > rounds:
         message = f"n_warmup is {warm}, but there are {rounds} rounds: warm-up rounds count too."
         raise ValueError(message)
-    if criterion not in CRITERIA:
-        message = f"Unknown acquisition {criterion!r}: choose one of {', '.join(CRITERIA)}."
-        raise ValueError(message)
+    find_acquisition(criterion, on_domain=True)
     if recommend not in ("ideal", "domain"):
         message = f"recommend must be 'ideal' or 'domain', but is {recommend!r}."
         raise ValueError(message)
