@@ -3,15 +3,13 @@
 from nextpert.core.acquisition.base import Acquisition, LookaheadAcquisition
 from nextpert.core.acquisition.candidates import Candidates, Ranked
 from nextpert.core.acquisition.causal_variance import CausalVariance
-from nextpert.core.acquisition.civ import Civ
-from nextpert.core.acquisition.civ_ow import CivOw
+from nextpert.core.acquisition.civ import Civ, CivOw, UncertainCiv, gap_variance
 from nextpert.core.acquisition.domain.base import Domain, Optimum
 from nextpert.core.acquisition.domain.box import Box
 from nextpert.core.acquisition.domain.pool import Pool
 from nextpert.core.acquisition.domain.sparse import Sparse
 from nextpert.core.acquisition.domain.sphere import Sphere
 from nextpert.core.acquisition.expected_improvement import ExpectedImprovementInt
-from nextpert.core.acquisition.gap_variance import gap_variance
 from nextpert.core.acquisition.greedy import Greedy
 from nextpert.core.acquisition.max_variance import MaxVariance
 from nextpert.core.acquisition.mutual_information import MutualInformationInt
@@ -25,7 +23,6 @@ from nextpert.core.acquisition.registry import (
 )
 from nextpert.core.acquisition.target_mean_variance import TargetMeanVariance
 from nextpert.core.acquisition.thompson import Thompson
-from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.acquisition.upper_confidence import UpperConfidenceInt
 from nextpert.core.cells.exogenous_moments import exogenous_moments
 from nextpert.core.cells.moments import Moments

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_numbers, as_vector, require_finite, require_positive
 from nextpert.core.acquisition import _lookahead as lookahead
-from nextpert.core.acquisition._noise_aware import settle_by_noise
 from nextpert.core.acquisition.candidates import Ranked
 from nextpert.core.acquisition.domain.pool import Pool
 
@@ -150,11 +150,11 @@ class LookaheadAcquisition(Acquisition):
     def _build(self) -> lookahead.Problem:
         posterior, dag = self.posterior, self.posterior.dag
         self.cov = posterior.blocks["cov"]
-        u, w0 = self._project()
+        u, w0 = project(posterior, self.target_mean)
         self.w_now = w0
         if self.noise_aware:
             self.cov = settle_by_noise(posterior, self.n_cells)
-            u, w0 = self._project()
+            u, w0 = project(posterior, self.target_mean, self.cov)
         quad, lin = self.coefficients()
         eigval, eigvec = self._eigen()
         return lookahead.Problem(
@@ -163,15 +163,6 @@ class LookaheadAcquisition(Acquisition):
             posterior.vptr, posterior.mptr, posterior.blocks["weights"], self.cov,
             np.ascontiguousarray(posterior.intercept_mean), u, w0, quad, lin, eigval, eigvec,
         )  # fmt: skip
-
-    def _project(self) -> tuple[Vector, Vector]:
-        posterior, dag = self.posterior, self.posterior.dag
-        u, w = np.empty(posterior.vptr[-1]), np.empty(self.n_nodes)
-        layout = (posterior.vptr, posterior.mptr, dag.indptr, dag.indices)
-        lookahead.project_target(
-            *layout, int(posterior.intercept), self.cov, self.target_mean, u, w
-        )
-        return u, w
 
     def _eigen(self) -> tuple[Vector, Vector]:
         return np.empty(0), np.empty(0)
@@ -290,3 +281,40 @@ class LookaheadAcquisition(Acquisition):
             cached = self.posterior.solve(np.eye(self.n_nodes))
             self.__dict__["_total_effects"] = cached
         return cached
+
+
+def project(posterior: DagBlr, target: Vector, cov: Vector | None = None) -> tuple[Vector, Vector]:
+    """Return ``u = M q`` of every node, flat as its weights, and ``w = q' M q``, ``(n_nodes,)``.
+
+    ``q = (1, mu*_P)`` of the target ``mu*``, ``(n_nodes,)``; ``M`` as in the posterior, or ``cov``.
+    """
+    dag, u, w = posterior.dag, np.empty(posterior.vptr[-1]), np.empty(posterior.n_nodes)
+    lookahead.project_target(
+        posterior.vptr, posterior.mptr, dag.indptr, dag.indices, int(posterior.intercept),
+        posterior.blocks["cov"] if cov is None else cov, target, u, w,
+    )  # fmt: skip
+    return u, w
+
+
+@one_thread()
+def settle_by_noise(posterior: DagBlr, n_cells: float) -> Vector:
+    """Return ``(M^-1 + n Cov_P)^-1`` of every node, flat as the posterior's ``cov``.
+
+    ``Cov = A diag(E sigma^2) A'`` is the cells' covariance: n cells teach about the weights by
+    their scatter too, whatever the shift. What a shift adds is then the usual rank-one step.
+    """
+    dag, blocks = posterior.dag, posterior.blocks
+    effects = posterior.solve(np.eye(posterior.n_nodes))
+    # The variances as they are believed now: the cells are yet to be drawn.
+    spread = (effects * posterior.noise_var) @ effects.T
+    settled = np.empty_like(blocks["cov"])
+    for i in range(posterior.n_nodes):
+        d = int(posterior.vptr[i + 1] - posterior.vptr[i])
+        place = slice(posterior.mptr[i], posterior.mptr[i + 1])
+        cov = blocks["cov"][place].reshape(d, d)
+        parents = dag.parents(i)
+        noise = np.zeros((d, d))  # the intercept's column does not vary
+        noise[d - len(parents) :, d - len(parents) :] = n_cells * spread[np.ix_(parents, parents)]
+        block = np.linalg.solve(np.eye(d) + cov @ noise, cov)
+        settled[place] = ((block + block.T) / 2).ravel()
+    return settled

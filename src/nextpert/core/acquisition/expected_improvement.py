@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core.acquisition import _draw_kernels as kernels
-from nextpert.core.acquisition._drawn import DrawnAcquisition
+from nextpert.core.acquisition._drawn import DrawnAcquisition, improvement
 from nextpert.core.acquisition.candidates import Ranked
 from nextpert.core.acquisition.registry import acquisition
 
@@ -57,7 +56,7 @@ class ExpectedImprovementInt(DrawnAcquisition):
     """
 
     in_words = "expected improvement"
-    kernel = staticmethod(kernels.improvement)
+    kernel = staticmethod(improvement)
 
     def __init__(
         self,

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core.acquisition import _draw_kernels as kernels
-from nextpert.core.acquisition._drawn import DrawnAcquisition
+from nextpert.core.acquisition._drawn import DrawnAcquisition, information
 from nextpert.core.acquisition.registry import acquisition
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class MutualInformationInt(DrawnAcquisition):
     True
     """
 
-    kernel = staticmethod(kernels.information)
+    kernel = staticmethod(information)
     noisy = True
 
     def __init__(

@@ -83,6 +83,12 @@ class Groups:
             return 1.0
         return float(self.weights[self.alone].sum() / self.weights[chosen].sum())
 
+    def sums(self, values: Vector) -> Vector:
+        """Return weighted sums over every group of values (p, size), shape (p, n_groups)."""
+        first = values @ np.where(self.group == 0, self.weights, 0.0)
+        own = self.leaders[1:]
+        return np.column_stack([first, values[:, own] * self.weights[own]])
+
     def average(self, values: Vector) -> float:
         """Return the average of one value a candidate, ``(size,)``."""
         weights = np.where(self.group > 0, self.scale, self.group == 0) * self.weights
