@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert.core.acquisition.civ import UncertainCiv
+from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.plan.best_plate import best_plate
 from nextpert.core.predict.first_order import first_order_distances
 from nextpert.core.predict.ranked_distance import ranked_distance

@@ -3,7 +3,7 @@
 from nextpert.core.acquisition.base import Acquisition, LookaheadAcquisition
 from nextpert.core.acquisition.candidates import Candidates, Ranked
 from nextpert.core.acquisition.causal_variance import CausalVariance
-from nextpert.core.acquisition.civ import Civ, CivOw, UncertainCiv, gap_variance
+from nextpert.core.acquisition.civ import Civ, CivOw, gap_variance
 from nextpert.core.acquisition.domain.base import Domain, Optimum
 from nextpert.core.acquisition.domain.box import Box
 from nextpert.core.acquisition.domain.pool import Pool
@@ -23,6 +23,7 @@ from nextpert.core.acquisition.registry import (
 )
 from nextpert.core.acquisition.target_mean_variance import TargetMeanVariance
 from nextpert.core.acquisition.thompson import Thompson
+from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.acquisition.upper_confidence import UpperConfidenceInt
 from nextpert.core.cells.exogenous_moments import exogenous_moments
 from nextpert.core.cells.moments import Moments

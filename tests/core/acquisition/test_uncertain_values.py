@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nextpert.core import Dag, DagBlr, acquisitions, uncertain_values
-from nextpert.core.acquisition.civ import UncertainCiv
 from nextpert.core.acquisition.thompson import thompson_plate
+from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
 
 TARGET = np.array([0.5, -0.3, 1.0, 0.2])

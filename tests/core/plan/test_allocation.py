@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog, minimize
 
-from nextpert.core.acquisition.civ import UncertainCiv
+from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.plan import allocation
 from nextpert.core.plan._plate_criterion import PlateCriterion
 from nextpert.core.plan.allocation import Limits, allocate_cells

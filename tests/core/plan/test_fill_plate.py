@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nextpert.core import Dag, DagBlr
-from nextpert.core.acquisition.civ import UncertainCiv
+from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.plan.fill_plate import fill_plate
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
 

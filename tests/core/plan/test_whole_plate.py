@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from nextpert.core.acquisition.civ import UncertainCiv
+from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.plan._plate_criterion import PlateCriterion
 from nextpert.core.plan.allocation import allocate_cells
 from nextpert.core.plan.whole_plate import WholePlate, fill_wells, removed_by_wells, whole_plate

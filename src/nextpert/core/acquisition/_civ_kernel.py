@@ -114,39 +114,51 @@ def _take_in(gaps: Any, one: Any, inv_n: float) -> None:
         one.spare[i, 0] = t * (1.0 - told)
 
 
+def columns(gaps: Gaps, some: Whole) -> Gaps:
+    """Return the gaps of some candidates alone, as they are now."""
+    names = ["mean", "state", "share", "again", "spare"]
+    names += ["target"] if gaps.target.shape[1] > 1 else []
+    one: dict[str, Any] = {
+        name: np.ascontiguousarray(getattr(gaps, name)[:, some]) for name in names
+    }
+    return gaps._replace(**one)
+
+
 def observe(gaps: Gaps, j: int, inv_n: float) -> None:
     """Take in 1 / ``inv_n`` hypothetical cells of candidate j, in place.
 
     They change ``cov``, and ``again`` and ``spare`` of j.
     """
-    names = ("mean", "state", "share", "again", "spare")
-    one = gaps._replace(**{name: getattr(gaps, name)[:, j : j + 1].copy() for name in names})
+    one = columns(gaps, np.array([j]))
     _take_in(gaps, one, inv_n)
     gaps.again[:, j], gaps.spare[:, j] = one.again[:, 0], one.spare[:, 0]
 
 
 @entry
 def look_ahead(
-    gaps: Any, inv_n: float, leaders: Whole, quad: Array, lin: Array, kappa: Array, slope: Array,
+    gaps: Any, lead: Any, inv_n: float, quad: Array, lin: Array, kappa: Array, slope: Array,
     e: Array, own: Array, others: Array, left: Array,
 ) -> None:  # fmt: skip
-    """Fill what is left of the gaps' variances after 1 / ``inv_n`` cells of each candidate j.
+    """Fill how the gaps' variances change by 1 / ``inv_n`` cells of each candidate j of ``gaps``.
 
-    ``leaders`` are a candidate of each of G groups, -1 where group 0 is empty. Of a group, ``v``
-    left of the weights' part adds ``quad v^2 + lin v``, both (p, G), to the average; of candidate
-    j alone, ``r`` left adds ``kappa r^2 + slope r``, (p,) and (p, m), to its variance. ``others``
-    (2, m): sums over group 0 and over all other groups, as if the cells told nothing of j's own
-    shift. ``own`` (m,): what they tell of it takes from j's variance. ``left`` (G + 2, m), or
+    ``lead`` are the gaps of a candidate of each of G groups. Of a group, ``v`` left of the
+    weights' part adds ``quad v^2 + lin v``, both (p, G), to the average; of candidate j alone,
+    ``r`` left adds ``kappa r^2 + slope r``, (p,) and (p, m), to its variance. ``others`` (2, m):
+    changes of the sums over group 0 and over all other groups, as if the cells told nothing of j's
+    own shift. ``own`` (m,): what they tell of it takes from j's variance. ``left`` (G + 2, m), or
     (0, m) where it is not wanted: ``sum_i e v`` of every group, then ``sum_i e r`` of j itself
     with what is told of its shift, and without.
     """
     p, m = gaps.spare.shape
-    n_groups = len(leaders)
-    cross, now, d2 = np.empty(m), np.empty(m), np.empty(m)
+    n_groups = quad.shape[1]
+    cross, now, d2, level = np.empty(m), np.empty(m), np.empty(m), np.empty(n_groups)
     own[:], others[:], left[:] = 0.0, 0.0, 0.0
     for i in range(p):
         d = gaps.vptr[i + 1] - gaps.vptr[i]
         rows, taught, product = np.empty((d, m)), np.empty((d, m)), np.empty((d, m))
+        leading, spent = np.empty((d, n_groups)), np.empty((d, n_groups))
+        _direction(lead, i, lead.target, leading)
+        _multiply(lead, i, leading, spent, level)
         _direction(gaps, i, gaps.target, rows)
         _multiply(gaps, i, rows, product, now)
         _direction(gaps, i, gaps.state, taught)
@@ -154,16 +166,13 @@ def look_ahead(
         for j in range(m):
             d2[j] += inv_n + gaps.spare[i, j]
         for c in range(n_groups):
-            leader = leaders[c]
-            if leader < 0:
-                continue
-            _cross(rows[:, leader], product, cross)
-            row = others[min(c, 1)]
+            _cross(leading[:, c], product, cross)
+            row, top = others[min(c, 1)], lin[i, c] + 2.0 * quad[i, c] * level[c]
             for j in range(m):
-                v = now[leader] - cross[j] * cross[j] / d2[j]
-                row[j] += (quad[i, c] * v + lin[i, c]) * v
+                fall = cross[j] * cross[j] / d2[j]
+                row[j] -= (top - quad[i, c] * fall) * fall
                 if len(left):
-                    left[c, j] += e[i] * v
+                    left[c, j] += e[i] * (level[c] - fall)
         for j in range(m):
             shared = 0.0
             for a in range(d):

@@ -9,8 +9,8 @@ import numpy as np
 from nextpert.core._checks import as_vector
 from nextpert.core.acquisition.base import Acquisition
 from nextpert.core.acquisition.candidates import Ranked
-from nextpert.core.acquisition.civ import UncertainCiv
 from nextpert.core.acquisition.registry import acquisition
+from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.predict.ranked_distance import expected_states
 
 if TYPE_CHECKING:

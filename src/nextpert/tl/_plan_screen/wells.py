@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nextpert.core.acquisition.civ import UncertainCiv
+from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.plan.best_plate import best_order
 from nextpert.core.plan.control_share import dunnett_controls
 from nextpert.core.plan.fill_plate import fill_plate
