@@ -35,9 +35,12 @@ from nextpert.core.graph.dag import CycleError, Dag
 from nextpert.core.graph.perturb_dag import perturb_dag
 from nextpert.core.graph.random_dag import random_dag
 from nextpert.core.graph.shd import shd
-from nextpert.core.loop.design_loop import DesignLoopResult, design_loop
-from nextpert.core.loop.design_loop_rows import design_loop_rows
-from nextpert.core.loop.design_loops import design_loops
+from nextpert.core.loop.design_loop import (
+    DesignLoopResult,
+    design_loop,
+    design_loop_rows,
+    design_loops,
+)
 from nextpert.core.posterior.dag_blr import DagBlr
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
 from nextpert.core.predict.goal import Goal

@@ -268,29 +268,6 @@ def w_of_pool(problem, shifts, out):
                 out[i, begin + j] = problem.w0[i] - d1[j] * d1[j] / d2[j]
 
 
-@entry
-def norms_of_pool(problem, shifts, out):
-    """Fill the largest norm at every shift of ``shifts`` (p, m).
-
-    Apart from ``w_of_pool``, so that criteria without norms do not wait for it to be compiled.
-    """
-    layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
-    k, inv_n, cov, u = problem.intercept, problem.inv_n, problem.cov, problem.u
-    vptr, lin, eigval = problem.vptr, problem.lin, problem.eigval
-    p, widest = len(shifts), _widest(vptr)
-    x = np.empty(p)
-    row, y, z, vec = np.empty(widest), np.empty(widest), np.empty(widest), np.empty(widest)
-    for j in range(shifts.shape[1]):
-        _reach(problem, shifts[:, j].copy(), x)
-        value = 0.0
-        for i in range(p):
-            d = vptr[i + 1] - vptr[i]
-            if d and lin[i] * eigval[vptr[i + 1] - 1] > value:
-                _, d2 = _node(layout, k, inv_n, cov, u, i, x, row, y)
-                value = max(value, lin[i] * _norm(problem, i, row, d2, z, vec))
-        out[j] = value
-
-
 @inner
 def _reach_strip(problem, shifts, begin, width, x):
     for t in range(len(problem.order)):

@@ -186,7 +186,9 @@ class LookaheadAcquisition(Acquisition):
         """Return what of the criterion the weights' uncertainty makes, ``values - floor``."""
         problem, out = self.problem, np.empty(len(shifts))
         if self.kind == lookahead.NORM:
-            lookahead.norms_of_pool(problem, np.ascontiguousarray(shifts.T), out)
+            grad = np.empty(self.n_nodes)
+            for j, shift in enumerate(np.ascontiguousarray(shifts)):
+                out[j] = lookahead.evaluate(problem, shift, grad)
             return out
         for begin in range(0, len(shifts), _STRIP):
             w = self.left(shifts[begin : begin + _STRIP])
