@@ -301,13 +301,16 @@ def test_any_cells_of_any_candidates_by_dense_regressions(effects, uncertain):
         assert after.before - after.value == pytest.approx(after.removed * after.before)
         more = [left(cells + 6 * np.eye(5)[j], total) - left(cells, total) for j in (3, 0)]
         np.testing.assert_allclose(after.changes([3, 0], 6), more, rtol=1e-6)
-        slopes = after.changes([3, 0], 1e-9) / 1e-9
+        slopes = after.slopes([3, 0])
         few = [left(cells + 1e-3 * np.eye(5)[j], total) - left(cells, total) for j in (3, 0)]
         np.testing.assert_allclose(slopes, np.array(few) / 1e-3, rtol=1e-2)
     one, two = (civ.after(cells, 40).value for cells in plates[1:3])
     assert one - two == pytest.approx(left(plates[1], 40) - left(plates[2], 40), rel=1e-8)
     with pytest.raises(ValueError, match="0 or more"):
         civ.after([-1.0, 0, 0, 0, 0])
+    far = UncertainCiv(blrs, known, 1e80 * TARGET, n_cells=n)
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="lie too far apart"):
+        _ = far.after(np.ones(5)).value
 
 
 def test_cells_assumed_of_a_sole_candidate_leave_the_shifts_as_they_were(uncertain):

@@ -168,7 +168,7 @@ def _back(layout, k, i, scale, direction, gx):
 
 @entry
 def evaluate(problem, shift, grad):
-    """Return the criterion at ``shift`` (p,), less its floor, and fill its gradient."""
+    """Return the criterion at ``shift`` (p,), less its floor; fill ``grad`` unless it is empty."""
     # Arrays are taken out of the tuple once: each access costs a count of references.
     layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
     k, inv_n, kind, vptr = problem.intercept, problem.inv_n, problem.kind, problem.vptr
@@ -202,6 +202,8 @@ def evaluate(problem, shift, grad):
             candidate = lin[i] * _norm(problem, i, row, d2, z, vec)
         if candidate > value:
             value, best = candidate, i
+    if not len(grad):
+        return value
     if best >= 0:
         _max_gradient(problem, layout, best, x, row, y, z, vec, step, gx)
     _adjoint(problem, gx, grad)
@@ -266,6 +268,13 @@ def w_of_pool(problem, shifts, out):
             _node_strip(problem, i, width, x, d1, d2, part)
             for j in range(width):
                 out[i, begin + j] = problem.w0[i] - d1[j] * d1[j] / d2[j]
+
+
+@entry
+def evaluate_each(problem, shifts, out):
+    """Fill the criterion, less its floor, at every row of ``shifts`` (m, p)."""
+    for j in range(len(shifts)):
+        out[j] = evaluate(problem, shifts[j], np.empty(0))
 
 
 @inner

@@ -186,9 +186,7 @@ class LookaheadAcquisition(Acquisition):
         """Return what of the criterion the weights' uncertainty makes, ``values - floor``."""
         problem, out = self.problem, np.empty(len(shifts))
         if self.kind == lookahead.NORM:
-            grad = np.empty(self.n_nodes)
-            for j, shift in enumerate(np.ascontiguousarray(shifts)):
-                out[j] = lookahead.evaluate(problem, shift, grad)
+            lookahead.evaluate_each(problem, np.ascontiguousarray(shifts), out)
             return out
         for begin in range(0, len(shifts), _STRIP):
             w = self.left(shifts[begin : begin + _STRIP])

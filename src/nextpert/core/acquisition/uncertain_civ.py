@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
 
 
+_ONE = 1e-12  # cells whose change, over their number, is the slope: no digits cancel in it
+
+
 class Polynomial(NamedTuple):
     """Terms of the variance of the optimality gap as ``quad v^2 + lin v + fixed``.
 
@@ -144,6 +147,11 @@ class UncertainCiv:
         most = require_count(n_average, "n_average", least=2)
         self._groups = Groups.of(count, alone, most, as_rng(rng))
         self._kept: list[_OnGraph] | None = None  # of every graph, where looks will be many
+
+    @property
+    def size(self) -> int:
+        """Number of candidates."""
+        return self._groups.size
 
     def values(self) -> Vector:
         """Return the criterion after cells of every candidate, ``(n_perturbations,)``."""
@@ -336,7 +344,14 @@ class CivAfter:
     @cached_property
     def value(self) -> float:
         """The criterion after the cells."""
-        return self._average(self._graphs)
+        value = self._average(self._graphs)
+        if not np.isfinite(value):
+            message = (
+                "States of candidates and target lie too far apart for their distances to be "
+                "squared: give cells, target and shifts in smaller units, or smaller weights."
+            )
+            raise ValueError(message)
+        return value
 
     @cached_property
     def before(self) -> float:
@@ -356,10 +371,14 @@ class CivAfter:
         asked
             Indices of candidates.
         n_cells
-            Cells of each; over few of them the change over their number is the slope.
+            Cells of each.
         """
         some = np.asarray(asked, np.int64)
         return self._mean([each.changes(self._groups, some, n_cells) for each in self._graphs])
+
+    def slopes(self, asked: ArrayLike) -> Vector:
+        """Return the slopes of the criterion in the cells of some candidates."""
+        return self.changes(asked, _ONE) / _ONE
 
 
 class _Found(NamedTuple):
