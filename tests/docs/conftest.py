@@ -1,12 +1,12 @@
-"""The pages' code runs in the session of the tests: what it registers is taken out again."""
-
-from __future__ import annotations
+"""What pages define stays with them."""
 
 import pytest
 
-from nextpert.core.acquisition import registry
+from nextpert.core.acquisition import registry as acquisitions
+from nextpert.core.search import registry as searches
 
 
 @pytest.fixture(autouse=True)
-def the_registry_as_it_was(monkeypatch):
-    monkeypatch.setattr(registry, "_CLASSES", registry._CLASSES.copy())
+def _what_pages_register_is_forgotten(monkeypatch):
+    monkeypatch.setattr(acquisitions, "_CLASSES", acquisitions._CLASSES.copy())
+    monkeypatch.setattr(searches, "_SEARCHES", dict(searches.searches()))

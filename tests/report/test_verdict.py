@@ -74,9 +74,9 @@ def test_that_nothing_differs_comes_first(found):
     stopping = found["plan_cells"]["stopping"]
     stopping |= {"advice": "no difference", "n_untested": 20, "n_perturbations": 8, "n_cells": 25}
     assert verdict_of(found).next.startswith(
-        "No perturbation can be distinguished from the others: a further plate of the same kind (8 "
-        "perturbations, 25 cells each) is not worthwhile. Use more cells per perturbation, or test "
-        "the 20 untested candidates. If you go on, perturb "
+        "No perturbation can be distinguished from the others, so what a further plate of the same "
+        "kind (8 perturbations, 25 cells each) would gain cannot be judged. Use more cells per "
+        "perturbation, or test the 20 untested candidates. If you go on, perturb "
     )
     stopping |= {"advice": "at target"}
     assert verdict_of(found).next.startswith("The control cannot be distinguished from ")

@@ -103,10 +103,7 @@ def test_going_on_is_never_advised_where_nothing_differs():
     found = ranked(rng.gamma(4, size=(200, 9)) + 1)
     assert advised(found, np.ones(8, bool), told=True).advice == "go on"
     result = advised(found, np.ones(8, bool), told=True, distinct=False)
-    assert (result.advice, result.stop) == ("no difference", True)
-    # Others may be worth a plate.
-    result = advised(found, np.arange(8) < 4, told=True, distinct=False)
-    assert (result.advice, result.stop) == ("no difference", False)
+    assert (result.advice, result.stop) == ("no difference", False)  # more cells may tell
 
 
 def test_shares_are_nan_where_the_control_is_at_the_target():

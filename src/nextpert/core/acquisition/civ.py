@@ -207,6 +207,7 @@ def gap_variance(
     >>> gap_variance(blr, [1.0, 0.0], [1.0, 0.0])
     10.0
     """
+    posterior = posterior.without_fixed()
     target = as_vector(target_mean, posterior.n_nodes, "target_mean")
     offset = as_vector(shift, posterior.n_nodes, "shift") - posterior.ideal_shift(target)
     noise = 1 / require_positive(n_cells, "n_cells")

@@ -57,6 +57,7 @@ class UpperConfidenceInt(Acquisition):
         if not (np.isfinite(beta) and beta >= 0):
             message = f"beta must be a finite number, 0 or above, but is {beta!r}."
             raise ValueError(message)
+        posterior = posterior.without_fixed()
         self.n_nodes, self.beta = posterior.n_nodes, float(beta)
         self.target_mean = as_vector(target_mean, self.n_nodes, "target_mean")
         self.ideal_shift = posterior.ideal_shift(self.target_mean)

@@ -57,8 +57,8 @@ class Stopping:
         the others; or ``"at target"``, where the control cannot be distinguished from the target,
         and a gain cannot be judged.
     stop
-        Whether a further plate is not worthwhile. Where there is no difference, candidates without
-        cells may still be worth one.
+        Whether a further plate is not worthwhile: with the advice ``"stop"`` alone. Where nothing
+        differs or the control is at the target, that cannot be judged.
     """
 
     chosen: int
@@ -151,14 +151,13 @@ def stopping(
         record_gain(tried, int((~seen[plate.candidates]).sum()), farther, room),
     )
     if not distinct:
-        advice, stop = NO_DIFFERENCE, n_new == 0
+        advice = NO_DIFFERENCE
     elif not away:
-        advice, stop = AT_TARGET, False
+        advice = AT_TARGET
     else:
-        stop = good >= confidence and gain < enough
-        advice = STOP if stop else GO_ON
+        advice = STOP if good >= confidence and gain < enough else GO_ON
     share = gain / nothing if away else np.nan
-    return Stopping(chosen, gain, share, good if away else np.nan, advice, bool(stop))
+    return Stopping(chosen, gain, share, good if away else np.nan, advice, advice == STOP)
 
 
 def best_known(found: RankedDistance, measured: ArrayLike) -> int:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert import _adata
-from nextpert._adata.effects import read_stored_effects
 from nextpert._adata.environments import Plan
 from nextpert._adata.shifts import Interventions
 from nextpert.core import Dag, DagBlr
@@ -97,9 +96,7 @@ def read_model(
         prior_scale=params["prior_scale"],
         prior_units=str(params["prior_units"]),
     )
-    other = read_stored_effects(
-        adata.uns[key].get("prior_effects"), len(fit.genes), f"adata.uns[{key!r}]['prior_effects']"
-    )
+    other = {} if fit.expectation is None else fit.expectation.other
     problem = Problem(
         adata, fit.columns, fit.genes, fit.blr.dag, str(params["dag_key"]), roles,
         str(params["separator"]), posterior, other, n_jobs,

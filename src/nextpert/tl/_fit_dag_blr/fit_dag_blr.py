@@ -13,15 +13,16 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata import shifts as _shifts
+from nextpert._adata.fit_record import EffectsRecord, FitRecord
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert.core import DagBlr
+from nextpert.core._codec import pack
 from nextpert.core.effects.random_shifts import fit_random_shifts, refit
 from nextpert.tl._fit_dag_blr.averaging import averaged, averaging_in_words, averaging_record
 from nextpert.tl._fit_dag_blr.cells import read_fit_cells
 from nextpert.tl._fit_dag_blr.expected import (
     check_shift_sd,
     efficacy_in_words,
-    efficacy_record,
     exact_shifts,
     expected_shifts,
 )
@@ -265,35 +266,30 @@ def fit_dag_blr(
     }
     if symbols is not None:
         params["gene_symbols"] = symbols
-    stored = {
-        "posterior": blr.to_dict(),
-        "genes": _adata.strings(genes),
-        "control_mean": cells.control.mean,
-        "n_control_cells": cells.control.n,
-        "cells": _adata.fingerprint(
+    known = EffectsRecord(list(other), np.array(list(other.values())))
+    record = FitRecord(
+        genes=genes,
+        posterior=blr,
+        control_mean=cells.control.mean,
+        n_control_cells=cells.control.n,
+        environments=environments.environment_table(used, genes, cells.n_cells.tolist()),
+        targets=used.targets,
+        shifts=used.shifts,
+        left_out=environments.left_out_of(plan, labels),
+        log_evidence=found.log_evidence,
+        params=params,
+        cells=_adata.fingerprint(
             adata, _adata.read_labels(adata, roles.perturbation_key), columns, roles.layer
         ),
-        "environments": environments.environment_table(used, genes, cells.n_cells.tolist()),
-        "targets": _adata.stored_lists(used.targets),
-        "shifts": _adata.as_stored_csr(used.shifts),
-        "left_out": environments.left_out_of(plan, labels),
-        "log_evidence": found.log_evidence,
-        "params": params,
-    }
-    if not exact:
-        stored["shift_prior"] = _adata.stored_shift_prior(prior)
-        stored["guide_variance"] = cells.guide_variance
-    if average is not None:
-        stored["averaging"] = averaging_record(*average)
-    if expected.efficacy is not None:
-        stored["efficacy"] = efficacy_record(expected.efficacy)
-    if stack is not None:
-        stored["stack"] = stack_record(stack)
-        stored["screen"] = _adata.stored_screen(cells.screen)
-        if other:
-            stored["prior_effects"] = _adata.stored_effects(other)
-    if ensemble:
-        stored["ensemble"] = _adata.stored_ensemble(ensemble)
+        shift_prior=None if exact else prior,
+        guide_variance=None if exact else cells.guide_variance,
+        averaging=None if average is None else averaging_record(*average),
+        efficacy=expected.efficacy,
+        stack=None if stack is None else stack_record(stack),
+        screen=None if stack is None else cells.screen,
+        prior_effects=known if other and stack is not None else None,
+        ensemble=ensemble or None,
+    )
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)
     environments.say_unmeasured(plan)
@@ -311,7 +307,7 @@ def fit_dag_blr(
         "" if expected.efficacy is None else efficacy_in_words(expected.efficacy),
     )  # fmt: skip
     return _adata.write_results(
-        adata, uns={key_added: stored}, varp={f"{key_added}_mean": mean}, copy=copy
+        adata, uns={key_added: pack(record)}, varp={f"{key_added}_mean": mean}, copy=copy
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert import _adata
 from nextpert._adata.eager import eager
+from nextpert._adata.fit_record import StackRecord
 from nextpert._adata.members import members_of
 from nextpert._adata.roles import fitted_roles
 from nextpert.core.effects.experts import (
@@ -28,7 +28,7 @@ from nextpert.core.effects.stacked import (
     unseen_mixture,
     with_expectation,
 )
-from nextpert.tl._fit_dag_blr.together import interactions_record, learn_together
+from nextpert.tl._fit_dag_blr.together import learn_together
 from nextpert.tl._learn_dag.held_out import has_seen_perturbed, held_out_dags
 
 if TYPE_CHECKING:
@@ -173,7 +173,8 @@ def _told(
 def _perturbations(problem: Problem, cells: FitCells, expected: Expected) -> Perturbations:
     place = {gene: i for i, gene in enumerate(problem.genes)}
     targets = [[place[gene] for gene in some] for some in expected.used.targets]
-    return Perturbations(cells.screen, 0, np.arange(1, len(targets) + 1), targets)
+    every = np.arange(1, len(targets) + 1)
+    return Perturbations(cells.screen, 0, every, targets, batches=cells.pooled.fixed_errors)
 
 
 def _members(problem: Problem, expected: Expected) -> list[tuple[str, ...]]:
@@ -247,20 +248,14 @@ def _graphs(
     )  # fmt: skip
 
 
-def stack_record(stacked: Stacked) -> dict[str, Any]:
+def stack_record(stacked: Stacked) -> StackRecord:
     """Return the stack as it is stored."""
     stack = stacked.stack
-    record: dict[str, Any] = {
-        "experts": _adata.strings(stack.names),
-        "weights": stack.weights,
-        "error_alone": np.nan_to_num(stack.alone, nan=1.0),
-        "error": float(np.nan_to_num(stack.error, nan=1.0)),
-        "residual_variance": stack.residual_variance,
-        "unseen": stacked.unseen,
-    }
-    if stacked.interactions is not None:
-        record["interactions"] = interactions_record(stacked.interactions)
-    return record
+    return StackRecord(
+        list(stack.names), stack.weights, np.nan_to_num(stack.alone, nan=1.0),
+        float(np.nan_to_num(stack.error, nan=1.0)), stack.residual_variance, stacked.unseen,
+        stacked.interactions,
+    )  # fmt: skip
 
 
 def stack_in_words(stack: Stack) -> str:

@@ -144,9 +144,9 @@ def plan_cells(
           closer than the best known by more than ``tolerance``; ``advice``: ``"stop"``,
           ``"go on"``, ``"no difference"`` (no measured candidate differs from the others) or
           ``"at target"`` (the control cannot be distinguished from the target); ``stop``, 1 with
-          ``"stop"``, and with ``"no difference"`` if all candidates were measured; ``n_distinct``
-          and ``n_untested``, the candidates that differ and those without cells;
-          ``n_perturbations`` and ``n_cells`` (of each) of the next plate; and ``candidates``.
+          ``"stop"`` alone; ``n_distinct`` and ``n_untested``, the candidates that differ and those
+          without cells; ``n_perturbations`` and ``n_cells`` (of each) of the next plate; and
+          ``candidates``.
           ``relative_gain`` and ``good_enough`` are NaN where the control cannot be distinguished
           from the target; all shares of its distance, and the cells that they take, where that is
           estimated as 0.

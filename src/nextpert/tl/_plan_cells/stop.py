@@ -113,8 +113,9 @@ def stop_in_words(said: Mapping[str, Any], target: str, *, tolerance: float) -> 
         new = int(said["n_untested"])
         others = f"test the {new} untested candidates" if new > 1 else "test other perturbations"
         return (
-            f"No perturbation can be distinguished from the others: a further plate of the same "
-            f"kind ({each}) is not worthwhile. Use more cells per perturbation, or {others}."
+            f"No perturbation can be distinguished from the others, so what a further plate of the "
+            f"same kind ({each}) would gain cannot be judged. Use more cells per perturbation, or "
+            f"{others}."
         )
     if advice == AT_TARGET:
         return (
