@@ -33,10 +33,10 @@ from benchmarks._screens import SOURCES, read_screen
 from benchmarks.few_cells import Cells, learn, moments, read_cells, table
 from benchmarks.own_state import above_noise
 from nextpert.core import Dag, Moments, boss
+from nextpert.core.loop import strategies as plates
 from nextpert.core.loop._workers import run_tasks
 from nextpert.core.loop.cell_pool import CellPool
 from nextpert.core.loop.plates import replay_plates
-from nextpert.core.loop.strategies import EXACT, STRATEGIES
 from nextpert.tl._replay_design.tables import holm, plates_until_good
 
 SCREENS = ("papalexi", "tapseq", "norman")
@@ -64,7 +64,7 @@ def campaigns(
     return np.array([
         [
             replay_plates(
-                pool, deal, graph if name in EXACT else empty, name, candidates=may,
+                pool, deal, graph if name in plates.EXACT else empty, name, candidates=may,
                 n_rounds=ROUNDS, rng=np.random.default_rng([target, repeat, 1]),
             ).recommended
             for name in strategies
@@ -144,7 +144,8 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--screens", nargs="+", default=list(SCREENS), choices=SOURCES)
-    parser.add_argument("--strategies", nargs="+", default=list(CHOSEN), choices=STRATEGIES)
+    names = plates.strategies()
+    parser.add_argument("--strategies", nargs="+", default=list(CHOSEN), choices=names)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))

@@ -54,8 +54,8 @@ from benchmarks._screens import SOURCES, read_screen
 from benchmarks.few_cells import Cells, read_cells, table
 from benchmarks.own_state import above_noise
 from nextpert.core import Dag, Moments, boss
+from nextpert.core.acquisition.thompson import thompson_plate
 from nextpert.core.acquisition.uncertain_civ import UncertainCiv
-from nextpert.core.acquisition.uncertain_values import thompson_plate
 from nextpert.core.cells.pool_guides import pool_guides
 from nextpert.core.loop.strategies import NO_MODEL, _Modelled, build_strategy
 from nextpert.core.plan.best_plate import best_plate

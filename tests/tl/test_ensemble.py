@@ -140,11 +140,12 @@ def test_a_design_ranks_by_the_variance_over_graphs(torn, acquisition):
     table, stored = designed(torn, acquisition=acquisition)
     fit, target = posterior_from(torn), stored["target_mean"]
     shifts = stored["shifts"].toarray()
-    options = {"n_cells": 100, "noise_aware": True, "domain": core.Pool(shifts)}
-    wanted = core.ManyGraphs(acquisition, fit.ensemble, target, **options)
+    known = core.ShiftPosterior.exact(shifts)
+    asked = core.Candidates(fit.ensemble, known, target, n_cells=100, noise_aware=True)
+    values, removed = core.find_acquisition(acquisition).of_candidates(asked)
     ranking = candidates_of(stored["ranking"])
-    np.testing.assert_allclose(ranking["acquisition"], wanted.values(shifts), rtol=1e-10)
-    np.testing.assert_allclose(ranking["uncertainty_removed"], wanted.removed(shifts), rtol=1e-8)
+    np.testing.assert_allclose(ranking["acquisition"], values, rtol=1e-10)
+    np.testing.assert_allclose(ranking["uncertainty_removed"], removed, rtol=1e-8)
     alone_table, _ = designed(alone(torn), acquisition=acquisition)
     assert (table["acquisition"] > alone_table["acquisition"]).all()
     assert stored["params"]["n_graphs"] == 3

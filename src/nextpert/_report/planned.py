@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from nextpert import core
 from nextpert._adata.target import DISTANCES
 from nextpert._report.blocks import Section
 from nextpert._report.numbers import chance, count, number, percent, share
@@ -208,11 +209,5 @@ def _trace_table(trace: pd.DataFrame) -> Any:
 
 
 def _criterion(name: str) -> str:
-    return {
-        "probability": "the probability of being the nearest",
-        "ei": "expected improvement",
-        "thompson": "one draw (Thompson)",
-        "greedy": "the expected distance to the ideal shift",
-        "civ": "what their cells would teach (causal integrated variance)",
-        "random": "chance",
-    }.get(name, name)
+    # A result may come from a session that has registered an acquisition of its own.
+    return (core.find_acquisition(name).in_words if name in core.acquisitions() else "") or name

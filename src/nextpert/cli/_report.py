@@ -67,11 +67,11 @@ def _why(ranking: pd.DataFrame, params: Any) -> str:
         return "whose shift is nearest to the estimated optimum (greedy)"
     if name == "random":
         return "drawn at random"
-    if name in ("ei", "probability", "thompson"):
+    share = 100 * ranking["uncertainty_removed"].to_numpy(dtype=float)
+    if all(math.isnan(x) for x in share):  # it does not look ahead
         best = 100 * float(ranking["probability_best"].iloc[0])
         by = "" if name == "probability" else f" ({name})"
         return f"the nearest with a probability of {best:.0f} %{by}"
-    share = 100 * ranking["uncertainty_removed"].to_numpy(dtype=float)
     removes = f"expected to remove {share[0]:.2g} % of the uncertainty left ({name})"
     if is_flat(share / 100):
         return f"predicted closest: {removes}, but no candidate differs by 1 %"

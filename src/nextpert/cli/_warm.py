@@ -38,12 +38,12 @@ def compiling_ahead() -> Iterator[None]:
 
 def _is_first() -> bool:
     """Whether compiled code can be kept and none of the fit and design is kept so far."""
-    from nextpert.core.acquisition._lookahead import evaluate_pool
+    from nextpert.core.acquisition._lookahead import w_of_pool
     from nextpert.core.posterior._kernels import posterior_blocks
 
     files = [
         getattr(getattr(kernel, "_cache", None), "_cache_file", None)
-        for kernel in (posterior_blocks, evaluate_pool)
+        for kernel in (posterior_blocks, w_of_pool)
     ]
     return all(f is not None and not os.path.exists(f._index_path) for f in files)
 

@@ -1,25 +1,29 @@
 """The array core: moments, graphs, posterior, acquisitions, domains; no AnnData here."""
 
 from nextpert.core.acquisition.base import Acquisition, LookaheadAcquisition
-from nextpert.core.acquisition.build_acquisition import build_acquisition
+from nextpert.core.acquisition.candidates import Candidates, Ranked
 from nextpert.core.acquisition.causal_variance import CausalVariance
-from nextpert.core.acquisition.civ import Civ
-from nextpert.core.acquisition.civ_ow import CivOw
+from nextpert.core.acquisition.civ import Civ, CivOw, gap_variance
 from nextpert.core.acquisition.domain.base import Domain, Optimum
 from nextpert.core.acquisition.domain.box import Box
 from nextpert.core.acquisition.domain.pool import Pool
 from nextpert.core.acquisition.domain.sparse import Sparse
 from nextpert.core.acquisition.domain.sphere import Sphere
 from nextpert.core.acquisition.expected_improvement import ExpectedImprovementInt
-from nextpert.core.acquisition.gap_variance import gap_variance
 from nextpert.core.acquisition.greedy import Greedy
-from nextpert.core.acquisition.many_graphs import ManyGraphs
 from nextpert.core.acquisition.max_variance import MaxVariance
 from nextpert.core.acquisition.mutual_information import MutualInformationInt
+from nextpert.core.acquisition.probability import Probability
 from nextpert.core.acquisition.random import Random
+from nextpert.core.acquisition.registry import (
+    acquisitions,
+    build_acquisition,
+    find_acquisition,
+    uncertain_values,
+)
 from nextpert.core.acquisition.target_mean_variance import TargetMeanVariance
+from nextpert.core.acquisition.thompson import Thompson
 from nextpert.core.acquisition.uncertain_civ import UncertainCiv
-from nextpert.core.acquisition.uncertain_values import uncertain_values
 from nextpert.core.acquisition.upper_confidence import UpperConfidenceInt
 from nextpert.core.cells.exogenous_moments import exogenous_moments
 from nextpert.core.cells.moments import Moments
@@ -31,9 +35,12 @@ from nextpert.core.graph.dag import CycleError, Dag
 from nextpert.core.graph.perturb_dag import perturb_dag
 from nextpert.core.graph.random_dag import random_dag
 from nextpert.core.graph.shd import shd
-from nextpert.core.loop.design_loop import DesignLoopResult, design_loop
-from nextpert.core.loop.design_loop_rows import design_loop_rows
-from nextpert.core.loop.design_loops import design_loops
+from nextpert.core.loop.design_loop import (
+    DesignLoopResult,
+    design_loop,
+    design_loop_rows,
+    design_loops,
+)
 from nextpert.core.posterior.dag_blr import DagBlr
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
 from nextpert.core.predict.goal import Goal
@@ -52,6 +59,7 @@ __all__ = [
     "Acquisition",
     "BossResult",
     "Box",
+    "Candidates",
     "CausalVariance",
     "Civ",
     "CivOw",
@@ -66,7 +74,6 @@ __all__ = [
     "GspResult",
     "LinearScm",
     "LookaheadAcquisition",
-    "ManyGraphs",
     "MaxVariance",
     "Moments",
     "MutualInformationInt",
@@ -75,8 +82,10 @@ __all__ = [
     "Pool",
     "PooledGuides",
     "PriorKnowledge",
+    "Probability",
     "Random",
     "RandomShifts",
+    "Ranked",
     "RankedDistance",
     "ScreenMoments",
     "ShiftPosterior",
@@ -84,8 +93,10 @@ __all__ = [
     "Sparse",
     "Sphere",
     "TargetMeanVariance",
+    "Thompson",
     "UncertainCiv",
     "UpperConfidenceInt",
+    "acquisitions",
     "boss",
     "boss_with_network",
     "build_acquisition",
@@ -94,6 +105,7 @@ __all__ = [
     "design_loop_rows",
     "design_loops",
     "exogenous_moments",
+    "find_acquisition",
     "fisher_z_threshold",
     "fit_random_shifts",
     "gap_variance",

@@ -183,11 +183,14 @@ def test_greedy_takes_the_nearest_point_of_each_domain(fit_twice, graphs):
 
 def test_random_draws_uniformly_and_by_its_own_seed():
     shifts = np.eye(4)
-    acquisition = Random(4, rng=0)
+    blr = DagBlr(Dag.from_edges(4, []))
+    acquisition = Random(blr, rng=0)
     draws = np.array([Pool(shifts).minimise(acquisition).index for _ in range(4000)])
     counts = np.bincount(draws, minlength=4)
     assert ((counts - 1000) ** 2 / 1000).sum() < 25  # chi square, 3 degrees of freedom
-    np.testing.assert_array_equal(Random(4, rng=3).values(shifts), Random(4, rng=3).values(shifts))
+    np.testing.assert_array_equal(
+        Random(blr, rng=3).values(shifts), Random(blr, rng=3).values(shifts)
+    )
     points = np.array([Sphere(2.0).minimise(acquisition).shift for _ in range(2000)])
     np.testing.assert_allclose(np.linalg.norm(points, axis=1), 2.0)
     z = points.mean(axis=0) / (points.std(axis=0) / np.sqrt(2000))

@@ -76,7 +76,7 @@ def test_pool_moments_projection_draws_and_errors():
     with pytest.raises(ValueError, match="3 nodes"):
         pool.moments(4)
     with pytest.raises(ValueError, match="pool"):
-        pool.minimise(Random(4, rng=0))
+        pool.minimise(Random(DagBlr(Dag.from_edges(4, [])), rng=0))
 
 
 # -- box ----------------------------------------------------------------------------------------

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from nextpert.core import Dag, DagBlr, ShiftPosterior, uncertain_values
-from nextpert.core.acquisition._goal_gap import goal_gap
-from nextpert.core.acquisition.uncertain_civ import UncertainCiv
+from nextpert.core.acquisition.uncertain_civ import UncertainCiv, goal_gap
 from nextpert.core.posterior.pair_shifts import pair_shifts
 from nextpert.core.predict.goal import Goal
 from nextpert.core.predict.ranked_distance import expected_states, ranked_distance

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nextpert.core import Civ, CivOw, Dag, DagBlr, Greedy, ManyGraphs, Pool
+from nextpert.core import Civ, CivOw, Dag, DagBlr, Greedy, Pool
 from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
 
@@ -225,19 +225,6 @@ def test_gaps_of_other_groups_are_not_compared(uncertain):
     np.testing.assert_allclose(found.values(), expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("criterion", ["civ", "civ_ow"])
-@pytest.mark.parametrize("noise_aware", [False, True])
-def test_exact_shifts_are_civ_over_many_graphs(criterion, noise_aware, uncertain):
-    blrs = [m.blr for m in several(uncertain, exact=True)]
-    pool = np.random.default_rng(0).normal(size=(7, 4))
-    options = {"n_cells": 8, "noise_aware": noise_aware}
-    many = ManyGraphs(criterion, blrs, TARGET, domain=Pool(pool), **options)
-    known, weighted = ShiftPosterior.exact(pool), criterion == "civ_ow"
-    found = UncertainCiv(blrs, known, TARGET, output_weighted=weighted, **options)
-    np.testing.assert_allclose(found.values(), many.values(pool), rtol=1e-10)
-    np.testing.assert_allclose(found.removed(), many.removed(pool), rtol=1e-8)
-
-
 def test_measuring_a_candidate_again_is_worth_what_its_shift_is_unknown(uncertain):
     blr = uncertain().blr
     prior, zero = np.zeros((3, 4)), np.zeros((3, 4))
@@ -286,6 +273,53 @@ def test_a_plate_by_dense_regressions(noise_aware, effects, uncertain):
     assert (np.diff(removed) > 0).all()
     assert civ.plate(9)[0].tolist()[:4] == chosen.tolist()
     np.testing.assert_array_equal(civ.values(), civ.values())  # the plate left nothing behind
+
+
+@pytest.mark.parametrize("effects", [False, True])
+def test_any_cells_of_any_candidates_by_dense_regressions(effects, uncertain):
+    models, n = [uncertain(seed, effects=effects) for seed in (3, 4)], 15
+    blrs, known = [m.blr for m in models], [m.known for m in models]
+    weights = np.array([1.0, 0.0, 2.0, 1.0, 0.5])
+    civ = UncertainCiv(blrs, known, TARGET, n_cells=n, noise_aware=True, weights=weights)
+
+    def left(cells, total):
+        """The average variance of the gaps after the cells, mean over graphs, by dense algebra."""
+        found = []
+        for model in models:
+            covs = settled(model, total, True)
+            for j in np.flatnonzero(cells):
+                covs = told(model, covs, j, cells[j])
+            e, kappa = noise_terms(model, total, True)
+            s, off = terms(model, covs, TARGET, n)
+            found.append(weights @ (kappa * s**2 + 4 * e * s * off**2).sum(axis=1) / 4.5)
+        return np.mean(found)
+
+    plates = np.array([[0, 0, 0, 0, 0], [7, 0, 30, 0, 0], [0, 2, 0, 9, 9], [5, 5, 5, 5, 5]])
+    for cells in plates:
+        total = max(cells.sum(), 4)
+        after = civ.after(cells, total)
+        assert after.before - after.value == pytest.approx(after.removed * after.before)
+        more = [left(cells + 6 * np.eye(5)[j], total) - left(cells, total) for j in (3, 0)]
+        np.testing.assert_allclose(after.changes([3, 0], 6), more, rtol=1e-6)
+        slopes = after.slopes([3, 0])
+        few = [left(cells + 1e-3 * np.eye(5)[j], total) - left(cells, total) for j in (3, 0)]
+        np.testing.assert_allclose(slopes, np.array(few) / 1e-3, rtol=1e-2)
+    one, two = (civ.after(cells, 40).value for cells in plates[1:3])
+    assert one - two == pytest.approx(left(plates[1], 40) - left(plates[2], 40), rel=1e-8)
+    with pytest.raises(ValueError, match="0 or more"):
+        civ.after([-1.0, 0, 0, 0, 0])
+    far = UncertainCiv(blrs, known, 1e80 * TARGET, n_cells=n)
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="lie too far apart"):
+        _ = far.after(np.ones(5)).value
+
+
+def test_cells_assumed_of_a_sole_candidate_leave_the_shifts_as_they_were(uncertain):
+    model = uncertain()
+    spare = np.full((1, 4), 0.5)
+    known = ShiftPosterior(np.zeros(1), np.zeros((1, 4)), np.ones((1, 4)), 0 * spare, spare)
+    removed = UncertainCiv(model.blr, known, TARGET, n_cells=5).removed_after([0])
+    assert (spare == 0.5).all()
+    assert removed[0] > 0
 
 
 def test_the_order_of_candidates_does_not_matter(uncertain):

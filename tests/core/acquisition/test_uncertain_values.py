@@ -5,19 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nextpert.core import Dag, DagBlr
+from nextpert.core import Dag, DagBlr, acquisitions, uncertain_values
+from nextpert.core.acquisition.thompson import thompson_plate
 from nextpert.core.acquisition.uncertain_civ import UncertainCiv
-from nextpert.core.acquisition.uncertain_values import (
-    UNCERTAIN_CRITERIA,
-    thompson_plate,
-    uncertain_values,
-)
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
 
 TARGET = np.array([0.5, -0.3, 1.0, 0.2])
 
 
-@pytest.mark.parametrize("criterion", UNCERTAIN_CRITERIA)
+@pytest.mark.parametrize("criterion", acquisitions())
 def test_each_has_a_finite_value_a_candidate_and_repeats_by_seed(criterion, uncertain):
     models = [uncertain(seed) for seed in range(2)]
     blrs, known = [m.blr for m in models], [m.known for m in models]
@@ -94,9 +90,3 @@ def test_a_plate_of_thompson_draws_has_no_candidate_twice():
     assert all(len(set(plate)) == 3 for plate in plates.tolist())
     assert len(np.unique(plates[:, 1])) == 5
     assert sorted(thompson_plate(draws, 10, rng=0).tolist()) == list(range(6))
-
-
-def test_an_unknown_name_is_refused(uncertain):
-    model = uncertain()
-    with pytest.raises(ValueError, match="choose one of random"):
-        uncertain_values("maxv", model.blr, model.known, TARGET)

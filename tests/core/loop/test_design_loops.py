@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nextpert.core import DagBlr, design_loop, random_scm
-from nextpert.core.loop.design_loops import design_loops
+from nextpert.core.loop.design_loop import design_loops
 
 
 @pytest.fixture(scope="module")

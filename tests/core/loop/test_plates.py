@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from nextpert.core import Dag, Moments, random_scm
+from nextpert.core import Dag, Moments, acquisitions, random_scm
 from nextpert.core.cells.mean_distance import mean_distance
 from nextpert.core.loop.cell_pool import CellPool
 from nextpert.core.loop.plates import replay_plates
-from nextpert.core.loop.strategies import EXACT, LEARNED, STRATEGIES
+from nextpert.core.loop.strategies import EXACT, strategies
 
 P, J = 6, 7
 EMPTY = Dag.from_edges(P, [])
@@ -62,7 +62,7 @@ def test_as_good_as_the_best():
     assert pool.as_good(0, [2, 3, 4]).tolist() == [True, True, False]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", strategies())
 def test_cells_are_drawn_once_and_from_candidates_alone(pool, strategy):
     deal, may = pool.deal(4, 50, rng=2), [0, 2, 4, 5]
     options = {"candidates": may, "n_rounds": 9, "n_perturbations": 3, "n_cells": 20}
@@ -106,7 +106,7 @@ def test_in_turn_against_the_same_written_out(pool):
         assert result.recommended[t + 1] == min(apart, key=apart.get)
 
 
-@pytest.mark.parametrize("strategy", LEARNED)
+@pytest.mark.parametrize("strategy", ["best", *acquisitions()])
 def test_strategies_find_a_target_that_stands_out(strategy):
     # Two pools: any way of choosing misses one or two of the seven targets of one.
     found = []

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from nextpert.core import Dag
-from nextpert.core.loop.cell_pool import CellPool
-from nextpert.core.loop.goal_truth import goal_truth
+from nextpert.core.loop.cell_pool import CellPool, PoolGoal, goal_truth
 from nextpert.core.loop.plates import replay_plates
-from nextpert.core.loop.pool_goal import PoolGoal
 from nextpert.core.predict.goal import Goal
 
 P, J, N = 5, 4, 60

@@ -168,7 +168,7 @@ def _back(layout, k, i, scale, direction, gx):
 
 @entry
 def evaluate(problem, shift, grad):
-    """Return the criterion at ``shift`` (p,), less its floor, and fill its gradient."""
+    """Return the criterion at ``shift`` (p,), less its floor; fill ``grad`` unless it is empty."""
     # Arrays are taken out of the tuple once: each access costs a count of references.
     layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
     k, inv_n, kind, vptr = problem.intercept, problem.inv_n, problem.kind, problem.vptr
@@ -202,6 +202,8 @@ def evaluate(problem, shift, grad):
             candidate = lin[i] * _norm(problem, i, row, d2, z, vec)
         if candidate > value:
             value, best = candidate, i
+    if not len(grad):
+        return value
     if best >= 0:
         _max_gradient(problem, layout, best, x, row, y, z, vec, step, gx)
     _adjoint(problem, gx, grad)
@@ -253,8 +255,8 @@ def _max_gradient(problem, layout, i, x, row, y, z, vec, step, gx):
 
 
 @entry
-def evaluate_pool(problem, shifts, out):
-    """Fill the sum or maximum, less its floor, at every shift of ``shifts`` (p, m), by strips."""
+def w_of_pool(problem, shifts, out):
+    """Fill ``w_i`` of every node (p, m) at every shift of ``shifts`` (p, m), by strips."""
     p, m = shifts.shape
     strip = 128
     x = np.empty((p, strip))
@@ -262,40 +264,17 @@ def evaluate_pool(problem, shifts, out):
     for begin in range(0, m, strip):
         width = min(strip, m - begin)
         _reach_strip(problem, shifts, begin, width, x)
-        for j in range(width):
-            out[begin + j] = 0.0
         for i in range(p):
             _node_strip(problem, i, width, x, d1, d2, part)
             for j in range(width):
-                w = problem.w0[i] - d1[j] * d1[j] / d2[j]
-                if problem.kind == SUM:
-                    slope = problem.quad[i] * (w + 2.0 * problem.inv_n) + problem.lin[i]
-                    out[begin + j] += slope * w
-                else:
-                    out[begin + j] = max(out[begin + j], problem.lin[i] * w)
+                out[i, begin + j] = problem.w0[i] - d1[j] * d1[j] / d2[j]
 
 
 @entry
-def norms_of_pool(problem, shifts, out):
-    """Fill the largest norm at every shift of ``shifts`` (p, m).
-
-    Apart from ``evaluate_pool``, so that criteria without norms do not wait for it to be compiled.
-    """
-    layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
-    k, inv_n, cov, u = problem.intercept, problem.inv_n, problem.cov, problem.u
-    vptr, lin, eigval = problem.vptr, problem.lin, problem.eigval
-    p, widest = len(shifts), _widest(vptr)
-    x = np.empty(p)
-    row, y, z, vec = np.empty(widest), np.empty(widest), np.empty(widest), np.empty(widest)
-    for j in range(shifts.shape[1]):
-        _reach(problem, shifts[:, j].copy(), x)
-        value = 0.0
-        for i in range(p):
-            d = vptr[i + 1] - vptr[i]
-            if d and lin[i] * eigval[vptr[i + 1] - 1] > value:
-                _, d2 = _node(layout, k, inv_n, cov, u, i, x, row, y)
-                value = max(value, lin[i] * _norm(problem, i, row, d2, z, vec))
-        out[j] = value
+def evaluate_each(problem, shifts, out):
+    """Fill the criterion, less its floor, at every row of ``shifts`` (m, p)."""
+    for j in range(len(shifts)):
+        out[j] = evaluate(problem, shifts[j], np.empty(0))
 
 
 @inner

@@ -2,30 +2,74 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_numbers, as_vector, require_finite, require_positive
 from nextpert.core.acquisition import _lookahead as lookahead
-from nextpert.core.acquisition._noise_aware import settle_by_noise
+from nextpert.core.acquisition.candidates import Ranked
+from nextpert.core.acquisition.domain.pool import Pool
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from nextpert.core.acquisition.candidates import Candidates
     from nextpert.core.acquisition.domain.base import Domain
     from nextpert.core.posterior.dag_blr import DagBlr
 
     Vector = NDArray[np.float64]
 
+_STRIP = 1024  # shifts of a pool at a time: w of all would take 160 MB at 100,000 x 200
+
 
 class Acquisition:
-    """Base class: how useful it is to try a shift next. Lower values are better."""
+    """Base class: how useful it is to try a shift next. Lower values are better.
+
+    A subclass that is registered (``nextpert.core.acquisition.registry``) answers two questions:
+    where in a domain of exact shifts its minimum is (:meth:`build`), and which of a number of
+    candidates with uncertain shifts is the best (:meth:`of_candidates`).
+    """
 
     name = ""
     n_nodes: int
+    on_domain = True  # whether it has values at any shift, so that a domain can be searched by it
+    in_words = ""  # what it ranks by, for reports; its name where this is empty
+
+    @classmethod
+    def build(cls, posterior: DagBlr, target_mean: ArrayLike, **options: Any) -> Acquisition:
+        """Return the acquisition on a posterior, with those of the options that its class takes."""
+        made: Any = cls
+        taken = signature(cls).parameters
+        return made(posterior, target_mean, **{k: options[k] for k in options if k in taken})
+
+    @classmethod
+    def of_candidates(cls, asked: Candidates) -> Ranked:
+        """Return it of every candidate; here at their expected shifts and on one graph."""
+        pool = Pool(asked.expected_shifts)
+
+        def build(noise_aware: bool) -> Any:
+            return cls.build(
+                asked.main, asked.target_mean, domain=pool, n_cells=asked.n_cells,
+                noise_aware=noise_aware, rng=asked.rng,
+            )  # fmt: skip
+
+        found = build(asked.noise_aware)
+        if not isinstance(found, LookaheadAcquisition):
+            return Ranked(found.values(pool.shifts))
+        # What is reported as removed is what is expected, by the cells' scatter too.
+        aware = found if found.noise_aware else build(True)
+        return Ranked(found.values(pool.shifts), aware.removed(pool.shifts))
+
+    @classmethod
+    def plate(cls, asked: Candidates, ready: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+        """Return the best ``size`` of the candidates ``ready``, given by their indices."""
+        values = cls.of_candidates(asked).values
+        return ready[np.argsort(values[ready], kind="stable")[:size]]
 
     def value(self, shift: ArrayLike) -> float:
         """Return the criterion at one shift, shape ``(n_nodes,)``."""
@@ -106,11 +150,11 @@ class LookaheadAcquisition(Acquisition):
     def _build(self) -> lookahead.Problem:
         posterior, dag = self.posterior, self.posterior.dag
         self.cov = posterior.blocks["cov"]
-        u, w0 = self._project()
+        u, w0 = project(posterior, self.target_mean)
         self.w_now = w0
         if self.noise_aware:
             self.cov = settle_by_noise(posterior, self.n_cells)
-            u, w0 = self._project()
+            u, w0 = project(posterior, self.target_mean, self.cov)
         quad, lin = self.coefficients()
         eigval, eigvec = self._eigen()
         return lookahead.Problem(
@@ -119,15 +163,6 @@ class LookaheadAcquisition(Acquisition):
             posterior.vptr, posterior.mptr, posterior.blocks["weights"], self.cov,
             np.ascontiguousarray(posterior.intercept_mean), u, w0, quad, lin, eigval, eigvec,
         )  # fmt: skip
-
-    def _project(self) -> tuple[Vector, Vector]:
-        posterior, dag = self.posterior, self.posterior.dag
-        u, w = np.empty(posterior.vptr[-1]), np.empty(self.n_nodes)
-        layout = (posterior.vptr, posterior.mptr, dag.indptr, dag.indices)
-        lookahead.project_target(
-            *layout, int(posterior.intercept), self.cov, self.target_mean, u, w
-        )
-        return u, w
 
     def _eigen(self) -> tuple[Vector, Vector]:
         return np.empty(0), np.empty(0)
@@ -149,10 +184,24 @@ class LookaheadAcquisition(Acquisition):
 
     def excess(self, shifts: NDArray[np.float64]) -> Vector:
         """Return what of the criterion the weights' uncertainty makes, ``values - floor``."""
-        out = np.empty(len(shifts))
-        fill = lookahead.norms_of_pool if self.kind == lookahead.NORM else lookahead.evaluate_pool
-        fill(self.problem, np.ascontiguousarray(shifts.T), out)
+        problem, out = self.problem, np.empty(len(shifts))
+        if self.kind == lookahead.NORM:
+            lookahead.evaluate_each(problem, np.ascontiguousarray(shifts), out)
+            return out
+        for begin in range(0, len(shifts), _STRIP):
+            w = self.left(shifts[begin : begin + _STRIP])
+            if self.kind == lookahead.MAX:
+                out[begin : begin + _STRIP] = (problem.lin[:, None] * w).max(axis=0, initial=0.0)
+            else:
+                linear = problem.lin + 2 * problem.inv_n * problem.quad
+                out[begin : begin + _STRIP] = problem.quad @ (w * w) + linear @ w
         return out
+
+    def left(self, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return ``w_i`` of every node after the cells of each shift, ``(n_nodes, n_shifts)``."""
+        w = np.empty((self.n_nodes, len(shifts)))
+        lookahead.w_of_pool(self.problem, np.ascontiguousarray(shifts.T), w)
+        return w
 
     @property
     def floor(self) -> float:
@@ -232,3 +281,40 @@ class LookaheadAcquisition(Acquisition):
             cached = self.posterior.solve(np.eye(self.n_nodes))
             self.__dict__["_total_effects"] = cached
         return cached
+
+
+def project(posterior: DagBlr, target: Vector, cov: Vector | None = None) -> tuple[Vector, Vector]:
+    """Return ``u = M q`` of every node, flat as its weights, and ``w = q' M q``, ``(n_nodes,)``.
+
+    ``q = (1, mu*_P)`` of the target ``mu*``, ``(n_nodes,)``; ``M`` as in the posterior, or ``cov``.
+    """
+    dag, u, w = posterior.dag, np.empty(posterior.vptr[-1]), np.empty(posterior.n_nodes)
+    lookahead.project_target(
+        posterior.vptr, posterior.mptr, dag.indptr, dag.indices, int(posterior.intercept),
+        posterior.blocks["cov"] if cov is None else cov, target, u, w,
+    )  # fmt: skip
+    return u, w
+
+
+@one_thread()
+def settle_by_noise(posterior: DagBlr, n_cells: float) -> Vector:
+    """Return ``(M^-1 + n Cov_P)^-1`` of every node, flat as the posterior's ``cov``.
+
+    ``Cov = A diag(E sigma^2) A'`` is the cells' covariance: n cells teach about the weights by
+    their scatter too, whatever the shift. What a shift adds is then the usual rank-one step.
+    """
+    dag, blocks = posterior.dag, posterior.blocks
+    effects = posterior.solve(np.eye(posterior.n_nodes))
+    # The variances as they are believed now: the cells are yet to be drawn.
+    spread = (effects * posterior.noise_var) @ effects.T
+    settled = np.empty_like(blocks["cov"])
+    for i in range(posterior.n_nodes):
+        d = int(posterior.vptr[i + 1] - posterior.vptr[i])
+        place = slice(posterior.mptr[i], posterior.mptr[i + 1])
+        cov = blocks["cov"][place].reshape(d, d)
+        parents = dag.parents(i)
+        noise = np.zeros((d, d))  # the intercept's column does not vary
+        noise[d - len(parents) :, d - len(parents) :] = n_cells * spread[np.ix_(parents, parents)]
+        block = np.linalg.solve(np.eye(d) + cov @ noise, cov)
+        settled[place] = ((block + block.T) / 2).ravel()
+    return settled

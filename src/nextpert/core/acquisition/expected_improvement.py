@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core.acquisition import _draw_kernels as kernels
-from nextpert.core.acquisition._drawn import DrawnAcquisition
+from nextpert.core.acquisition._drawn import DrawnAcquisition, improvement
+from nextpert.core.acquisition.candidates import Ranked
+from nextpert.core.acquisition.registry import acquisition
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
+    from nextpert.core.acquisition.candidates import Candidates
     from nextpert.core.posterior.dag_blr import DagBlr
+    from nextpert.core.predict.ranked_distance import RankedDistance
 
 
+@acquisition("ei")
 class ExpectedImprovementInt(DrawnAcquisition):
     """EI-Int: the squared distance to the target to be kept after a shift, best one seen included.
 
@@ -51,8 +55,8 @@ class ExpectedImprovementInt(DrawnAcquisition):
     True
     """
 
-    name = "ei"
-    kernel = staticmethod(kernels.improvement)
+    in_words = "expected improvement"
+    kernel = staticmethod(improvement)
 
     def __init__(
         self,
@@ -68,3 +72,40 @@ class ExpectedImprovementInt(DrawnAcquisition):
             raise ValueError(message)
         super().__init__(posterior, target_mean, n_cells=1, best=best, n_samples=n_samples, rng=rng)
         self.best = float(best)
+
+    @classmethod
+    def of_candidates(cls, asked: Candidates) -> Ranked:
+        """Return the expected squared distance if the better is kept of it and the incumbent."""
+        return Ranked(kept_distance(asked.distances, asked.measured))
+
+
+def kept_distance(found: RankedDistance, measured: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the expected squared distance if the better is kept of candidate and incumbent.
+
+    That of the incumbent, the measured candidate (or the control) of the least mean distance,
+    less the expected improvement on it. Both are taken from the same draws: what is unknown of
+    both alike is no chance of an improvement.
+
+    Parameters
+    ----------
+    found
+        Distances by draws.
+    measured
+        Which candidates have cells, shape ``(n_perturbations,)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Dag, DagBlr
+    >>> from nextpert.core.acquisition.expected_improvement import kept_distance
+    >>> from nextpert.core.posterior.shift_posterior import ShiftPosterior
+    >>> from nextpert.core.predict.ranked_distance import ranked_distance
+    >>> blr = DagBlr(Dag.from_edges(1, []), noise_var=1.0, intercept=False)
+    >>> found = ranked_distance(blr, ShiftPosterior.exact([[1.0], [2.0]]), [0.0])
+    >>> kept_distance(found, np.array([True, True])).tolist()
+    [0.0, 0.0]
+    """
+    usable = np.append(measured, True)
+    incumbent = int(np.where(usable, found.mean, np.inf).argmin())
+    best = found.draws[:, incumbent, None]
+    return np.minimum(found.draws[:, :-1], best).mean(axis=0)

@@ -8,16 +8,22 @@ import numpy as np
 
 from nextpert.core._checks import as_vector
 from nextpert.core.acquisition.base import Acquisition
+from nextpert.core.acquisition.candidates import Ranked
+from nextpert.core.acquisition.registry import acquisition
+from nextpert.core.acquisition.uncertain_civ import UncertainCiv
+from nextpert.core.predict.ranked_distance import expected_states
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from nextpert.core.acquisition.candidates import Candidates
     from nextpert.core.acquisition.domain.base import Domain
     from nextpert.core.posterior.dag_blr import DagBlr
 
     Vector = NDArray[np.float64]
 
 
+@acquisition("greedy")
 class Greedy(Acquisition):
     """Greedy: the squared distance of a shift to the estimated ideal shift ``b``.
 
@@ -40,7 +46,7 @@ class Greedy(Acquisition):
     1.0
     """
 
-    name = "greedy"
+    in_words = "the expected distance to the ideal shift"
 
     def __init__(self, posterior: DagBlr, target_mean: ArrayLike) -> None:
         self.n_nodes = posterior.n_nodes
@@ -58,6 +64,15 @@ class Greedy(Acquisition):
     def closed_form(self, domain: Domain, rng: np.random.Generator) -> Vector | None:
         """Return the point of ``domain`` nearest to ``b``."""
         return domain.project(self.ideal_shift)
+
+    @classmethod
+    def of_candidates(cls, asked: Candidates) -> Ranked:
+        """Return the expected ``|a + u - b|^2``; of other goals the expected state's distance."""
+        if not asked.goal.is_plain:
+            states = expected_states(asked.pairs)
+            return Ranked(asked.goal.distance(states[:-1], states[-1]))
+        civ = UncertainCiv(asked.posteriors, asked.shifts, asked.goal, n_cells=asked.n_cells)
+        return Ranked(civ.gap_moments()[0])
 
     def starts(self) -> list[Vector]:
         """Return ``b``."""

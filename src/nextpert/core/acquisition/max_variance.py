@@ -9,6 +9,7 @@ import numpy as np
 
 from nextpert.core.acquisition import _lookahead as lookahead
 from nextpert.core.acquisition.base import LookaheadAcquisition
+from nextpert.core.acquisition.registry import acquisition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 
+@acquisition("maxv")
 class MaxVariance(LookaheadAcquisition):
     """MaxV: the largest remaining variance of any weight direction, ``max_i e_i |M_i|_2``.
 
@@ -32,7 +34,6 @@ class MaxVariance(LookaheadAcquisition):
     0.5
     """
 
-    name = "maxv"
     kind = lookahead.NORM
 
     def coefficients(self) -> tuple[Vector, Vector]:
@@ -66,23 +67,12 @@ class MaxVariance(LookaheadAcquisition):
         Cells of one shift show one direction only: the second eigenvalue stays, and the first
         direction keeps what no shift within the radius can take from it.
         """
-        problem, bound = self.problem, self._ranked(2)
+        problem, bound = self.problem, np.zeros(self.n_nodes)
         for i, (first, last) in enumerate(pairwise(problem.vptr)):
             d = last - first
             if d:
                 vectors = problem.eigvec[problem.mptr[i] : problem.mptr[i + 1]].reshape(d, d)
-                top = problem.eigval[last - 1]
+                top, second = problem.eigval[last - 1], problem.eigval[last - 2] if d > 1 else 0.0
                 gain = self._largest_gain(i, radius, top * vectors[:, -1])
-                bound[i] = max(bound[i], top - gain)
+                bound[i] = max(second, top - gain)
         return float((problem.lin * bound).max())
-
-    def _ranked(self, rank: int) -> Vector:
-        # The rank-th largest eigenvalue of each node's M, 0 where there are fewer.
-        values, vptr = self.problem.eigval, self.problem.vptr
-        ends, widths = vptr[1:], np.diff(vptr)
-        return np.array(
-            [
-                values[end - rank] if width >= rank else 0.0
-                for end, width in zip(ends, widths, strict=True)
-            ]
-        )

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core.acquisition import _draw_kernels as kernels
-from nextpert.core.acquisition._drawn import DrawnAcquisition
+from nextpert.core.acquisition._drawn import DrawnAcquisition, information
+from nextpert.core.acquisition.registry import acquisition
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nextpert.core.posterior.dag_blr import DagBlr
 
 
+@acquisition("mi")
 class MutualInformationInt(DrawnAcquisition):
     """MI-Int: minus the mutual information of the next cells and the ideal shift, in nats.
 
@@ -53,8 +54,7 @@ class MutualInformationInt(DrawnAcquisition):
     True
     """
 
-    name = "mi"
-    kernel = staticmethod(kernels.information)
+    kernel = staticmethod(information)
     noisy = True
 
     def __init__(

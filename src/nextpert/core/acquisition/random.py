@@ -8,15 +8,20 @@ import numpy as np
 
 from nextpert.core._checks import as_rng, as_vector
 from nextpert.core.acquisition.base import Acquisition
+from nextpert.core.acquisition.candidates import Ranked
+from nextpert.core.acquisition.registry import acquisition
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from nextpert.core.acquisition.candidates import Candidates
     from nextpert.core.acquisition.domain.base import Domain
+    from nextpert.core.posterior.dag_blr import DagBlr
 
     Vector = NDArray[np.float64]
 
 
+@acquisition("random")
 class Random(Acquisition):
     """Random: every shift of the domain is as good as any other.
 
@@ -24,23 +29,31 @@ class Random(Acquisition):
 
     Parameters
     ----------
-    n_nodes
-        Number of nodes.
+    posterior
+        A posterior, of which the number of nodes counts.
+    target_mean
+        As for other acquisitions; it does not count.
     rng
         Seed or generator.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from nextpert.core import Random
-    >>> Random(2, rng=0).values(np.eye(2)).shape
+    >>> from nextpert.core import Dag, DagBlr, Random
+    >>> Random(DagBlr(Dag.from_edges(2, [])), rng=0).values(np.eye(2)).shape
     (2,)
     """
 
-    name = "random"
+    in_words = "chance"
 
-    def __init__(self, n_nodes: int, *, rng: int | np.random.Generator | None = None) -> None:
-        self.n_nodes = n_nodes
+    def __init__(
+        self,
+        posterior: DagBlr,
+        target_mean: ArrayLike | None = None,
+        *,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        self.n_nodes = posterior.n_nodes
         self._rng = as_rng(rng)
 
     def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
@@ -51,6 +64,16 @@ class Random(Acquisition):
     def values(self, shifts: ArrayLike) -> Vector:
         """Return a random number for every shift of a pool, ``(n_shifts, n_nodes)``."""
         return self._rng.random(len(self._pool(shifts)))
+
+    @classmethod
+    def of_candidates(cls, asked: Candidates) -> Ranked:
+        """Return a random number for every candidate."""
+        return Ranked(asked.rng.random(asked.size))
+
+    @classmethod
+    def plate(cls, asked: Candidates, ready: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+        """Return up to ``size`` of the candidates ``ready``, drawn at random."""
+        return asked.rng.choice(ready, min(size, len(ready)), replace=False)
 
     def closed_form(self, domain: Domain, rng: np.random.Generator) -> Vector | None:
         """Return a random point of ``domain``."""

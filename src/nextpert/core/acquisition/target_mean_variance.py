@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert.core.acquisition.base import LookaheadAcquisition
+from nextpert.core.acquisition.registry import acquisition
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 
+@acquisition("target_mean_variance")
 class TargetMeanVariance(LookaheadAcquisition):
     """The remaining variance of the reached mean itself, ``sum_i |A_.i|^2 e_i w_i``.
 
@@ -27,8 +29,6 @@ class TargetMeanVariance(LookaheadAcquisition):
     >>> TargetMeanVariance(blr, np.array([1.0, 0.0])).value([1.0, 0.0])
     0.5
     """
-
-    name = "target_mean_variance"
 
     def coefficients(self) -> tuple[Vector, Vector]:
         """Return zeros and ``|A_.i|^2 e_i``."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert.core._checks import as_vector
-from nextpert.core.acquisition._lookahead import project_target
-from nextpert.core.acquisition.base import Acquisition
+from nextpert.core.acquisition.base import Acquisition, project
+from nextpert.core.acquisition.registry import acquisition
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 
+@acquisition("ucb")
 class UpperConfidenceInt(Acquisition):
     """UCB-Int: the optimality gap of a shift, less ``beta`` times its standard deviation.
 
@@ -52,21 +53,15 @@ class UpperConfidenceInt(Acquisition):
     0.3839745962155614
     """
 
-    name = "ucb"
-
     def __init__(self, posterior: DagBlr, target_mean: ArrayLike, *, beta: float = 1.0) -> None:
         if not (np.isfinite(beta) and beta >= 0):
             message = f"beta must be a finite number, 0 or above, but is {beta!r}."
             raise ValueError(message)
         posterior = posterior.without_fixed()
-        p, dag = posterior.n_nodes, posterior.dag
-        self.n_nodes, self.beta = p, float(beta)
-        self.target_mean = as_vector(target_mean, p, "target_mean")
+        self.n_nodes, self.beta = posterior.n_nodes, float(beta)
+        self.target_mean = as_vector(target_mean, self.n_nodes, "target_mean")
         self.ideal_shift = posterior.ideal_shift(self.target_mean)
-        u, w = np.empty(posterior.vptr[-1]), np.empty(p)
-        layout = (posterior.vptr, posterior.mptr, dag.indptr, dag.indices)
-        cov = posterior.blocks["cov"]
-        project_target(*layout, int(posterior.intercept), cov, self.target_mean, u, w)
+        _, w = project(posterior, self.target_mean)
         e, kappa = posterior.spread()
         self._spread = e * w
         self._least = float(kappa @ w**2)

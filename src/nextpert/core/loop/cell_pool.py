@@ -9,18 +9,67 @@ import numpy as np
 
 from nextpert.core._checks import as_numbers, as_rng, require_count, require_finite
 from nextpert.core.cells.distance_difference import distance_difference
-from nextpert.core.cells.mean_distance import mean_distance
+from nextpert.core.cells.mean_distance import covariance_of_mean, mean_distance
 from nextpert.core.cells.moments import Moments
-from nextpert.core.loop.pool_goal import PoolGoal
+from nextpert.core.predict._goal_parts import sampling_root
 from nextpert.core.predict.goal import Goal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[np.float64]
     Index = NDArray[np.int64]
+
+
+_N_DRAWS = 500  # of all means: a standard deviation is then known to 3%
+
+
+@dataclass(frozen=True)
+class PoolGoal:
+    """A goal, and which of its states are means of perturbations of a pool.
+
+    Parameters
+    ----------
+    goal
+        The goal; states of the pool stand in it as means of all of their cells.
+    states, away
+        Number of the perturbation that each wanted state, and each state to stay away from, is
+        the mean of; -1 for none.
+    """
+
+    goal: Goal
+    states: tuple[int, ...] = ()
+    away: tuple[int, ...] = ()
+
+    @property
+    def own(self) -> list[int]:
+        """Perturbations whose states are wanted."""
+        return sorted({j for j in self.states if j >= 0})
+
+    @property
+    def used(self) -> list[int]:
+        """Perturbations whose cells say what is wanted or to be stayed away from."""
+        return sorted({j for j in (*self.states, *self.away) if j >= 0})
+
+    def with_means(self, means: Mapping[int, Array]) -> Goal:
+        """Return the goal with other means of the pool's perturbations, taken as exact."""
+        old = self.goal
+
+        def moved(rows: Array, numbers: tuple[int, ...]) -> Array | None:
+            new = [
+                means.get(j, row) for row, j in zip(rows, numbers or [-1] * len(rows), strict=True)
+            ]
+            return np.array(new) if new else None
+
+        return Goal(
+            old.origin, states=moved(old.states, self.states),
+            shares=old.shares if len(old.states) else None, signature=old.signature,
+            low=old.low, high=old.high, away_from=moved(old.away_from, self.away),
+            margins=old.margins if len(old.margins) else None, weights=old.weights,
+            penalty=old.penalty, direction_only=old.direction_only,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -204,3 +253,81 @@ def _cells(value: ArrayLike, what: str, least: int) -> Array:
         raise ValueError(message)
     require_finite(cells, what)
     return cells
+
+
+@dataclass(frozen=True)
+class GoalTruth:
+    """How far perturbations and controls are from a goal, by all of their cells.
+
+    Parameters
+    ----------
+    distance, sd
+        Distances less what sampling adds to those of wanted states, and their standard
+        deviations, shape ``(n_perturbations,)``.
+    control, control_sd
+        The same of the control cells.
+    draws
+        Distances with means drawn as they are known, ``(n_draws, n_perturbations)``.
+    """
+
+    distance: Array
+    sd: Array
+    control: float
+    control_sd: float
+    draws: Array
+
+    def as_good(self, candidates: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which candidates are not told apart from the best, at 95 %."""
+        best = int(candidates[np.argmin(self.distance[candidates])])
+        beyond = self.distance[candidates] - self.distance[best]
+        apart = self.draws[:, candidates] - self.draws[:, [best]]
+        return np.asarray(beyond <= 1.96 * apart.std(axis=0), np.bool_)
+
+
+def goal_truth(pool: CellPool, wanted: PoolGoal) -> GoalTruth:
+    """Return how far all perturbations and the controls are from a goal.
+
+    Spreads come from draws of all means about those of the cells, with a fixed seed.
+    """
+    rng, control = np.random.default_rng(0), Moments.from_array(pool.control)
+    every = [*(pool.moments(j) for j in range(pool.n_perturbations)), control]
+    covariances = [covariance_of_mean(each) for each in every]
+    goal = wanted.with_means({j: every[j].mean for j in wanted.used})
+    numbers = [*wanted.states, *[-1] * (len(goal.states) - len(wanted.states))]
+    variances = [
+        own if j < 0 else covariances[j].diagonal()
+        for j, own in zip(numbers, wanted.goal.variances, strict=True)
+    ]
+
+    def errors(j: int) -> Array:
+        root = sampling_root(covariances[j], control.n_nodes)[0]
+        return rng.standard_normal((_N_DRAWS, len(root))) @ root.T
+
+    known = {j: errors(j) for j in wanted.used}
+    moved = []  # the goal, draw by draw
+    for k in range(_N_DRAWS):
+        off = wanted.goal.draw_errors(rng)
+        each = (
+            goal
+            if off is None
+            else PoolGoal(goal, tuple(range(len(off)))).with_means(
+                dict(enumerate(goal.states + off))
+            )
+        )
+        means = {j: every[j].mean + error[k] for j, error in known.items()}
+        moved.append(PoolGoal(each, wanted.states, wanted.away).with_means(means))
+    distance, draws = np.empty(len(every)), np.empty((_N_DRAWS, len(every)))
+    for j, cells in enumerate(every):
+        added = sum(
+            share * (goal.excess(covariances[j].diagonal()) + goal.excess(variance))
+            for share, variance, number in zip(goal.shares, variances, numbers, strict=True)
+            if number != j
+        )
+        distance[j] = goal.distance(cells.mean[None])[0] - added
+        off = known[j] if j in known else errors(j)
+        draws[:, j] = [
+            each.distance((cells.mean + error)[None])[0]
+            for each, error in zip(moved, off, strict=True)
+        ]
+    sd = draws.std(axis=0)
+    return GoalTruth(distance[:-1], sd[:-1], float(distance[-1]), float(sd[-1]), draws[:, :-1])

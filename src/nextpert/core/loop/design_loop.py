@@ -1,19 +1,24 @@
-"""The closed loop: propose a shift, observe its cells, update, propose again."""
+"""Closed loops: propose a shift, observe its cells, update, propose again; many at once."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from inspect import signature
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from tqdm import tqdm
 
 from nextpert.core._checks import as_rng, as_vector, require_count
-from nextpert.core.acquisition.build_acquisition import CRITERIA, build_acquisition
 from nextpert.core.acquisition.domain.sphere import Sphere
+from nextpert.core.acquisition.registry import build_acquisition, find_acquisition
 from nextpert.core.cells.moments import Moments
+from nextpert.core.loop._workers import run_tasks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.acquisition.domain.base import Domain
@@ -173,10 +178,158 @@ def _check_options(n_warmup: int, rounds: int, criterion: str, recommend: str) -
     if warm > rounds:
         message = f"n_warmup is {warm}, but there are {rounds} rounds: warm-up rounds count too."
         raise ValueError(message)
-    if criterion not in CRITERIA:
-        message = f"Unknown acquisition {criterion!r}: choose one of {', '.join(CRITERIA)}."
-        raise ValueError(message)
+    find_acquisition(criterion, on_domain=True)
     if recommend not in ("ideal", "domain"):
         message = f"recommend must be 'ideal' or 'domain', but is {recommend!r}."
         raise ValueError(message)
     return warm
+
+
+def design_loops(
+    tasks: Iterable[Mapping[str, Any]],
+    *,
+    rng: int | np.random.Generator | None = None,
+    n_jobs: int | None = 1,
+    progress: bool | Callable[[int, int], object] | None = None,
+) -> list[DesignLoopResult]:
+    """Run many independent loops, in parallel, as in the replays of Zhang et al. 2023.
+
+    Every loop has a stream of random numbers of its own, fixed before the first one starts,
+    so results are the same to the bit for any number of workers (doi:10.1038/s42256-023-00719-0).
+
+    Parameters
+    ----------
+    tasks
+        Arguments of :func:`design_loop` by name, one mapping a loop. A task with an ``rng`` that
+        is a seed runs as :func:`design_loop` with that seed; a generator is asked for a child, so
+        that tasks may share one. The others get children of ``rng`` by their position.
+    rng
+        Seed or generator for the tasks without one.
+    n_jobs
+        Number of processes; ``None`` leaves it to joblib's context (with its dask backend,
+        loops are spread over a cluster). If one is killed, the loops that are finished
+        are kept and the rest is run by the calling one, with a warning.
+    progress
+        ``True`` shows a progress bar; a function is called with the number of loops done and
+        of all, after each.
+
+    Returns
+    -------
+    list of DesignLoopResult
+        In the order of ``tasks``.
+
+    Raises
+    ------
+    ValueError
+        If a task lacks an argument or has one too many, or :func:`design_loop` raises.
+
+    Examples
+    --------
+    >>> from nextpert.core import DagBlr, design_loops, random_scm
+    >>> scm = random_scm(4, rng=0)
+    >>> blr = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False)
+    >>> task = {"source": scm, "posterior": blr, "target_mean": scm.mean([0, 0, 0.6, 0.8])}
+    >>> results = design_loops([task | {"rng": seed, "n_rounds": 5} for seed in range(3)])
+    >>> [result.shifts.shape for result in results]
+    [(5, 4), (5, 4), (5, 4)]
+    """
+    arguments = signature(design_loop).parameters
+    needed = {name for name, argument in arguments.items() if argument.default is argument.empty}
+    given = [dict(task) for task in tasks]
+    children = as_rng(rng).spawn(len(given))
+    for i, (task, child) in enumerate(zip(given, children, strict=True)):
+        unknown, lacking = set(task) - set(arguments), needed - set(task)
+        if unknown or lacking:
+            what = "lacks" if lacking else "has the unknown argument"
+            names = ", ".join(sorted(lacking or unknown))
+            message = f"Task {i} {what} {names}: tasks hold the arguments of design_loop by name."
+            raise ValueError(message)
+        own = task.get("rng")
+        # Spawned here, in the order of the tasks: workers hold copies of a shared generator.
+        task["rng"] = child if own is None else own.spawn(1)[0] if hasattr(own, "spawn") else own
+    results: dict[int, DesignLoopResult] = {}
+    with tqdm(total=len(given), desc="Design loops", disable=progress is not True) as bar:
+        for i, result in run_tasks(_run, [(task,) for task in given], n_jobs=n_jobs):
+            results[i] = result
+            bar.update()
+            if callable(progress):
+                progress(len(results), len(given))
+    return [results[i] for i in range(len(given))]
+
+
+def _run(task: Mapping[str, Any]) -> DesignLoopResult:
+    return design_loop(**task)
+
+
+COLUMNS = ("round", "distance", "value", "seconds")
+
+
+def design_loop_rows(
+    results: Sequence[DesignLoopResult], labels: Sequence[Mapping[str, Any]]
+) -> dict[str, NDArray[Any]]:
+    """Return one row for every round of every loop, column by column.
+
+    Plain columns of numbers and strings: they save as they are (``numpy.savez``), and
+    ``pandas.DataFrame(design_loop_rows(...))`` is a table. Distances are those of Zhang et al. 2023
+    (doi:10.1038/s42256-023-00719-0), squared.
+
+    Parameters
+    ----------
+    results
+        What loops did, from :func:`design_loops`.
+    labels
+        What tells them apart (criterion, instance, run ...), one mapping a loop, all with the
+        same keys.
+
+    Returns
+    -------
+    dict
+        A column for every label, then ``round`` (0 is before the first), ``distance`` (relative
+        and squared, of the recommended shift after the round), ``value`` (of the criterion at the
+        shift tried in the round; NaN at round 0 and in a warm-up) and ``seconds`` (wall time to
+        propose it; NaN at round 0, 0 in a warm-up).
+
+    Raises
+    ------
+    ValueError
+        If the labels do not match the results, differ in their keys, or take a column's name.
+
+    Examples
+    --------
+    >>> from nextpert.core import DagBlr, design_loop_rows, design_loops, random_scm
+    >>> scm = random_scm(4, rng=0)
+    >>> blr = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False)
+    >>> task = {"source": scm, "posterior": blr, "target_mean": scm.mean([0, 0, 0.6, 0.8])}
+    >>> names = ["civ", "greedy"]
+    >>> tasks = [task | {"criterion": name, "n_rounds": 2, "rng": 0} for name in names]
+    >>> results = design_loops(tasks)
+    >>> rows = design_loop_rows(results, [{"criterion": name} for name in names])
+    >>> rows["criterion"].tolist()
+    ['civ', 'civ', 'civ', 'greedy', 'greedy', 'greedy']
+    >>> rows["round"].tolist()
+    [0, 1, 2, 0, 1, 2]
+    """
+    if len(results) != len(labels):
+        message = f"There are {len(results)} results, but {len(labels)} labels: give one to each."
+        raise ValueError(message)
+    keys = list(labels[0]) if len(labels) else []
+    for i, label in enumerate(labels):
+        if set(label) != set(keys):
+            message = f"Label {i} has the keys {list(label)}, but the first one has {keys}."
+            raise ValueError(message)
+    taken = sorted(set(keys) & set(COLUMNS))
+    if taken:
+        message = f"Labels must not be called {', '.join(taken)}: the table has these columns."
+        raise ValueError(message)
+    lengths = [len(result.distance) for result in results]
+    columns = {key: np.repeat(np.array([label[key] for label in labels]), lengths) for key in keys}
+    parts: dict[str, list[NDArray[Any]]] = {
+        "round": [np.arange(n) for n in lengths],
+        "distance": [result.distance for result in results],
+        "value": [np.concatenate([[np.nan], result.values]) for result in results],
+        "seconds": [np.concatenate([[np.nan], result.seconds]) for result in results],
+    }
+    for name, part in parts.items():
+        kind = np.int64 if name == "round" else np.float64
+        columns[name] = np.concatenate([np.empty(0, kind), *part])
+    return columns

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from nextpert.core.acquisition.uncertain_civ import UncertainCiv
-from nextpert.core.acquisition.uncertain_values import kept_distance, thompson_plate
+from nextpert.core.acquisition.candidates import Candidates
+from nextpert.core.acquisition.registry import acquisitions, find_acquisition
+from nextpert.core.acquisition.thompson import thompson_plate
 from nextpert.core.cells.pool_guides import PooledGuides, pool_guides
 from nextpert.core.cells.screen_moments import ScreenMoments
 from nextpert.core.effects.efficacy import screen_efficacy, speaks_of_knockouts
@@ -18,7 +19,6 @@ from nextpert.core.plan.best_plate import best_plate
 from nextpert.core.posterior.dag_blr import DagBlr
 from nextpert.core.predict.first_order import first_order_distances
 from nextpert.core.predict.goal import as_goal
-from nextpert.core.predict.ranked_distance import ranked_distance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Index = NDArray[np.int64]
 
-# Shifts learned; shifts taken as exact, as in Zhang et al. 2023; no model.
-LEARNED = ("best", "thompson", "ei", "civ", "random")
+# Beside every acquisition with shifts learned: shifts taken as exact, as in Zhang et al. 2023; no
+# model.
 EXACT = ("exact_greedy", "exact_civ")
 NO_MODEL = ("means_in_turn", "means_thompson")
-STRATEGIES = (*LEARNED, *EXACT, *NO_MODEL)
 
 _DRAWS = 40
+_DISTANCES = 100  # draws of the distances that acquisitions rank by
 # Share of the variance of a state that counts against a recommendation. With 1 it is the expected
 # squared distance, which finds a target's own perturbation less often; with 0 that of the expected
 # state, which now and then takes a strong perturbation of few cells for a weak one. Chosen on
@@ -57,6 +57,18 @@ class Strategy(Protocol):
         """Return the candidate expected nearest to the target."""
 
 
+def strategies() -> tuple[str, ...]:
+    """Return the names of all strategies.
+
+    Examples
+    --------
+    >>> from nextpert.core.loop.strategies import strategies
+    >>> "best" in strategies(), "thompson" in strategies()
+    (True, True)
+    """
+    return ("best", *acquisitions(), *EXACT, *NO_MODEL)
+
+
 def build_strategy(
     name: str,
     target: Array | Goal,
@@ -65,14 +77,15 @@ def build_strategy(
     n_cells: int,
     rng: np.random.Generator,
 ) -> Strategy:
-    """Return a strategy by its name, one of ``STRATEGIES``.
+    """Return a strategy by its name, one of :func:`strategies`.
 
     Parameters
     ----------
     name
-        ``"best"`` (see :func:`~nextpert.core.plan.best_plate.best_plate`), ``"thompson"``,
-        ``"ei"`` (expected improvement), ``"civ"`` and ``"random"`` choose by random shifts that
-        are learned from the cells (DAG-BLR); ``"exact_greedy"`` and ``"exact_civ"`` by
+        ``"best"`` (see :func:`~nextpert.core.plan.best_plate.best_plate`) and every acquisition,
+        such as ``"thompson"``, ``"ei"`` (expected improvement), ``"civ"`` and ``"random"``, choose
+        by random shifts that are learned from the cells (DAG-BLR); ``"exact_greedy"`` and
+        ``"exact_civ"`` by
         shifts taken as the full ones; ``"means_in_turn"`` and ``"means_thompson"`` by the cells'
         means alone.
     target
@@ -91,8 +104,8 @@ def build_strategy(
     ValueError
         For an unknown name.
     """
-    if name not in STRATEGIES:
-        message = f"Unknown criterion {name!r}: choose from {', '.join(STRATEGIES)}."
+    if name not in strategies():
+        message = f"Unknown criterion {name!r}: choose from {', '.join(strategies())}."
         raise ValueError(message)
     goal = as_goal(target, dag.n_nodes)
     if name in NO_MODEL:
@@ -169,24 +182,14 @@ class _Modelled:
         return shift, unknown
 
     def plate(self, ready: Index, size: int) -> Index:
-        if self.criterion == "random":
-            return self.rng.choice(ready, min(size, len(ready)), replace=False)
         if self.criterion == "best":
             expected, draws = self._distances()
             return ready[best_plate(expected[ready], draws[:, ready], size)]
-        if self.criterion == "thompson":
-            return ready[thompson_plate(self._distances()[1][:, ready], size, self.rng)]
-        if self.criterion in ("civ", "greedy"):
-            civ = UncertainCiv(self.posterior, self.known, self.target, n_cells=self.n_cells)
-            if self.criterion == "greedy":
-                return ready[np.argsort(civ.gap_moments()[0][ready], kind="stable")[:size]]
-            spent = len(self.full_shift) - len(ready)
-            return np.array([j for j in civ.plate(size + spent)[0] if j in ready][:size])
-        found = ranked_distance(
-            self.posterior, self.known, self.target, n_samples=100, rng=self.rng
-        )
-        kept = kept_distance(found, self.known.n > 0)[ready]
-        return ready[np.argsort(kept, kind="stable")[:size]]
+        asked = Candidates(
+            self.posterior, self.known, self.target, n_cells=self.n_cells, n_samples=_DISTANCES,
+            rng=self.rng,
+        )  # fmt: skip
+        return find_acquisition(self.criterion).plate(asked, ready, size)
 
     def _centre(self) -> Array:
         """Return the squared distances of the expected states."""

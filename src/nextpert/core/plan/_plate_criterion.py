@@ -8,8 +8,8 @@ import numpy as np
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_vector, require_positive
-from nextpert.core.acquisition._goal_gap import goal_gap
-from nextpert.core.acquisition._uncertain_between import average_weights
+from nextpert.core.acquisition._civ_groups import average_weights
+from nextpert.core.acquisition.uncertain_civ import goal_gap
 from nextpert.core.plan._plate_node import (
     GraphPart,
     change,

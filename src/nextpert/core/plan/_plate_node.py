@@ -1,7 +1,7 @@
 """What the cells of a whole plate leave of CIV, its slopes and curvatures in the cells.
 
 For node i and candidate l the gap's term has the variance ``e_i (1/n + r_il)`` (see
-``acquisition._uncertain_kernel``). With ``n_j`` cells of every candidate j the weights have the
+``acquisition._civ_kernel``). With ``n_j`` cells of every candidate j the weights have the
 covariance ``M = (M0^-1 + sum_j k_ij v_ij v_ij')^-1``, ``k = n/(1 + n t)``, of which
 ``r_il = y'My + t/(1 + n_l t)``, ``y = q - w z - b v`` and ``b = n_l t/(1 + n_l t)``, the share of
 its shift that its own cells tell. All of it is one normal model of weights and shifts in which
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core.acquisition._noise_aware import settle_by_noise
+from nextpert.core.acquisition.base import settle_by_noise
 from nextpert.core.plan._promise_kernel import Pool
 
 if TYPE_CHECKING:

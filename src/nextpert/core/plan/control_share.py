@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nextpert.core._checks import as_nodes, require_positive
-from nextpert.core.acquisition._uncertain_between import average_weights
+from nextpert.core.acquisition._civ_groups import average_weights
 from nextpert.core.plan._plate_criterion import PlateCriterion
 from nextpert.core.plan.allocation import allocate, read_limits
 from nextpert.core.posterior.pair_shifts import pair_shifts

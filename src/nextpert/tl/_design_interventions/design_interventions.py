@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert import _adata
+from nextpert import _adata, core
 from nextpert.core._checks import require_count
 from nextpert.tl._design_interventions import tables
 from nextpert.tl._design_interventions.candidates import read_candidates
-from nextpert.tl._design_interventions.criteria import ACQUISITIONS, ranked_by
 from nextpert.tl._design_interventions.target import read_target
 
 if TYPE_CHECKING:
@@ -57,8 +56,9 @@ def design_interventions(
     it. Candidates with cells and without are ranked together.
 
     Where the fit has the graphs of resamples (``learn_dag(n_graphs=...)``), they count alike, and
-    what is not known of the graph is part of all of it. ``"maxv"`` and ``"target_mean_variance"``
-    take ``varp["dag"]`` alone; these two and ``"cv"`` take shifts as they are expected.
+    what is not known of the graph is part of all of it. ``"maxv"``, ``"mi"``, ``"ucb"`` and
+    ``"target_mean_variance"`` take ``varp["dag"]`` alone; these and ``"cv"`` take shifts as they
+    are expected.
 
     Parameters
     ----------
@@ -78,7 +78,9 @@ def design_interventions(
         improvement on the nearest measured candidate), ``"thompson"`` (nearest under one draw),
         ``"greedy"`` (expected distance to the ideal shift). To learn: ``"civ"``, ``"civ_ow"``
         (output-weighted CIV), ``"cv"`` (causal variance), ``"maxv"`` (largest variance),
-        ``"target_mean_variance"`` (variance of the reached mean). Or ``"random"``.
+        ``"mi"`` (mutual information), ``"target_mean_variance"`` (variance of the reached mean).
+        ``"ucb"``, an upper confidence bound of the gap to the ideal shift; or ``"random"``. Or the
+        name of one of your own (:doc:`/developer/criterion`).
     candidates
         ``None`` (default): every perturbation the fit used. ``"genes"``: those and a knockout of
         every gene of the panel. Or a list of labels, or a table of shifts as in
@@ -189,10 +191,13 @@ def design_interventions(
     this_round = tables.round_of(adata, key_added, trace, fit.cells)
     generator = _generator(rng, this_round)
     known = fit.known(pool.prior)
-    values, removed, distance = ranked_by(
-        acquisition, fit, known, wanted, n_cells=planned, noise_aware=noise_aware,
-        n_samples=n_samples, rng=generator,
+    asked = core.Candidates(
+        fit.posteriors, known, wanted.goal, n_cells=planned, noise_aware=noise_aware,
+        n_samples=n_samples, graphs=fit.ensemble or [fit.blr], main=fit.blr, rng=generator,
     )  # fmt: skip
+    values, found = core.find_acquisition(acquisition).of_candidates(asked)
+    removed = np.full(len(values), np.nan) if found is None else found
+    distance = asked.distances
     ranking, order = tables.ranking_table(pool, values, removed, distance, known, wanted, fit)
     best = ranking.iloc[0]
     row = {
@@ -261,10 +266,11 @@ def _say_if_flat(acquisition: str, removed: NDArray[np.float64], n_cells: int) -
 
 
 def _check_acquisition(acquisition: str) -> None:
-    if acquisition not in ACQUISITIONS:
+    known = core.acquisitions()
+    if acquisition not in known:
         message = (
-            f"acquisition must be one of {', '.join(ACQUISITIONS)}, but is {acquisition!r}."
-            f"{_adata.closest([str(acquisition)], ACQUISITIONS)}"
+            f"acquisition must be one of {', '.join(known)}, but is {acquisition!r}."
+            f"{_adata.closest([str(acquisition)], known)}"
         )
         raise ValueError(message)
 

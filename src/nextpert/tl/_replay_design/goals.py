@@ -9,8 +9,7 @@ import numpy as np
 
 from nextpert import _adata
 from nextpert._adata.target import Target, listed, parts_of
-from nextpert.core.loop.goal_truth import GoalTruth, goal_truth
-from nextpert.core.loop.pool_goal import PoolGoal
+from nextpert.core.loop.cell_pool import GoalTruth, PoolGoal, goal_truth
 from nextpert.tl._design_interventions.target import read_target
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata import shifts as _shifts
 from nextpert.core._checks import as_rng, require_count
-from nextpert.core.loop.strategies import STRATEGIES
+from nextpert.core.loop.strategies import strategies
 from nextpert.tl._replay_design import run as running
 from nextpert.tl._replay_design import tables, words
 from nextpert.tl._replay_design.setup import read_setup
@@ -82,8 +82,9 @@ def replay_design(
         How plates are chosen. With shifts learned from the cells, as by :func:`fit_dag_blr`, on
         the graph: ``"best"`` (half of a plate those expected nearest, half the most probably
         nearest of the others), ``"thompson"`` (each perturbation the nearest under a draw of the
-        posterior), ``"ei"`` (expected improvement), ``"civ"`` (causal integrated variance) or
-        ``"random"``. Experts of perturbations without cells take no part.
+        posterior), ``"ei"`` (expected improvement), ``"civ"`` (causal integrated variance),
+        ``"random"`` or any other acquisition of :func:`design_interventions`. Experts of
+        perturbations without cells take no part.
         With shifts taken as known and full, as in the paper: ``"exact_greedy"``, ``"exact_civ"``.
         Without a model: ``"means_in_turn"``, one perturbation after the other, recommending the
         nearest mean of cells, less what sampling adds; it is added where it is absent, and the
@@ -244,11 +245,12 @@ def _criteria(criteria: Sequence[str]) -> tuple[str, ...]:
         message = f"criteria must be a list of names: use [{criteria!r}]."
         raise TypeError(message)
     names = list(dict.fromkeys(map(str, _adata.in_order(criteria))))
-    unknown = [name for name in names if name not in STRATEGIES]
+    known = strategies()
+    unknown = [name for name in names if name not in known]
     if unknown:
         message = (
             f"Unknown criteria: {_adata.list_names(unknown)}."
-            f"{_adata.closest(unknown, STRATEGIES)} Choose from {', '.join(STRATEGIES)}."
+            f"{_adata.closest(unknown, known)} Choose from {', '.join(known)}."
         )
         raise ValueError(message)
     return (*names, *(name for name in [tables.BASELINE] if name not in names))

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core import Dag
-    from nextpert.core.loop.cell_pool import CellPool
-    from nextpert.core.loop.pool_goal import PoolGoal
+    from nextpert.core.loop.cell_pool import CellPool, PoolGoal
 
     Index = NDArray[np.int64]
 

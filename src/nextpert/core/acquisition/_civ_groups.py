@@ -60,6 +60,13 @@ class Groups:
         first = alike[:1] if len(alike) else [-1]
         return cls(weights, group, np.concatenate([first, chosen]).astype(np.int64), alone)
 
+    def with_cells(self, cells: Vector) -> Groups:
+        """Return the groups once candidates have cells, hypothetical ones, ``(size,)``."""
+        groups = self
+        for j in np.flatnonzero(cells).tolist():
+            groups = groups.with_alone(j)
+        return groups
+
     def with_alone(self, j: int) -> Groups:
         """Return the groups once candidate ``j`` has cells, hypothetical ones."""
         if self.group[j] > 0:
@@ -83,18 +90,24 @@ class Groups:
             return 1.0
         return float(self.weights[self.alone].sum() / self.weights[chosen].sum())
 
+    def sums(self, values: Vector) -> Vector:
+        """Return weighted sums over every group of values (p, size), shape (p, n_groups)."""
+        first = values @ np.where(self.group == 0, self.weights, 0.0)
+        own = self.leaders[1:]
+        return np.column_stack([first, values[:, own] * self.weights[own]])
+
     def average(self, values: Vector) -> float:
         """Return the average of one value a candidate, ``(size,)``."""
         weights = np.where(self.group > 0, self.scale, self.group == 0) * self.weights
         return float(weights @ values)
 
-    def total(self, others: Vector, own: Vector) -> Vector:
-        """Return averages after cells of each candidate, ``(size,)``.
+    def total(self, others: Vector, own: Vector, asked: Whole | slice = slice(None)) -> Vector:
+        """Return averages after cells of each candidate ``asked``, ``(n_asked,)``.
 
-        ``others`` (2, size) are weighted sums over group 0 and over the other groups; ``own`` is
-        what it takes from a candidate's own value that its shift is learned too.
+        ``others`` (2, n_asked) are weighted sums over group 0 and over the other groups; ``own``
+        is what it takes from a candidate's own value that its shift is learned too.
         """
-        return others[0] + self.scale * others[1] - self.weights * own
+        return others[0] + self.scale * others[1] - self.weights[asked] * own
 
 
 class Between:

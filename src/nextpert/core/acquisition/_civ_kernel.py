@@ -1,11 +1,11 @@
-"""What cells of one candidate teach about the gap of another, shifts uncertain, compiled.
+"""CIV over candidates, compiled: what cells of one teach about the gap of another.
 
-For node i, candidate l and ``q = (1, mu*_P)`` the gap's term has the variance
-``e_i (1/n + r_il)`` with ``r = y'My + t``, ``y = q - w z``: ``z = (1, mean of its cells)``, ``w``
-the share of a departure that is believed, ``t`` the spare variance of its shift. Cells of j at
-``x = (1, mean expected)`` observe the weights along ``v = x - w z``, and its shift, so that
-``r_il`` falls by ``c^2 / d2`` with ``c = y_l'M v_j + [l = j] t_j`` and
-``d2 = 1/n + v_j'M v_j + t_j``.
+Shifts are uncertain; exact ones, with ``w = t = 0``, are a special case. For node i, candidate l
+and ``q = (1, mu*_P)`` the gap's term has the variance ``e_i (1/n + r_il)`` with ``r = y'My + t``,
+``y = q - w z``: ``z = (1, mean of its cells)``, ``w`` the share of a departure that is believed,
+``t`` the spare variance of its shift. Cells of j at ``x = (1, mean expected)`` observe the weights
+along ``v = x - w z``, and its shift, so that ``r_il`` falls by ``c^2 / d2`` with
+``c = y_l'M v_j + [l = j] t_j`` and ``d2 = 1/n + v_j'M v_j + t_j``.
 
 Where an effect f of a candidate is expected whatever the weights, target, mean and state are less
 f. Candidates without cells and such effects have the same ``y = q``. So sums run over groups of
@@ -28,7 +28,6 @@ Whole = NDArray[np.int64]
 class Gaps(NamedTuple):
     """All arrays of one posterior; flat blocks as in the posterior's kernels, others (p, m)."""
 
-    inv_n: float
     indptr: Whole
     indices: Whole
     vptr: Whole
@@ -40,11 +39,6 @@ class Gaps(NamedTuple):
     share: Array  # w
     again: Array  # share believed of hypothetical cells at the state, of what w leaves
     spare: Array  # t
-    square: Array  # squared expected term of the gap
-    weight: Array  # of each candidate in the average, (m,)
-    group: Whole  # of each candidate, (m,); -1 where it is left out of the average
-    e: Array  # (p,)
-    kappa: Array  # (p,)
 
 
 @inner
@@ -89,107 +83,109 @@ def _multiply(gaps: Any, i: int, rows: Array, product: Array, square: Array) -> 
 
 
 @entry
-def weights_part(gaps: Any, out: Array) -> None:
-    """Fill ``y'My`` of every node and candidate, (p, m)."""
-    p, m = out.shape
+def _fill_weights_part(gaps: Any, out: Array) -> None:
+    p = len(gaps.vptr) - 1
     for i in range(p):
         d = gaps.vptr[i + 1] - gaps.vptr[i]
-        rows, product = np.empty((d, m)), np.empty((d, m))
+        rows, product = np.empty((d, out.shape[1])), np.empty((d, out.shape[1]))
         _direction(gaps, i, gaps.target, rows)
         _multiply(gaps, i, rows, product, out[i])
 
 
-@entry
-def observe(gaps: Any, one: Any, j: int) -> None:
-    """Take in hypothetical cells of candidate j: ``cov``, ``again`` and ``spare``, in place.
+def weights_part(gaps: Gaps) -> Array:
+    """Return ``y'My`` of every node and candidate, (p, m)."""
+    out = np.empty_like(gaps.spare)
+    _fill_weights_part(gaps, out)
+    return out
 
-    ``one`` are the same gaps with candidate j alone.
-    """
+
+@entry
+def _take_in(gaps: Any, one: Any, inv_n: float) -> None:
     for i in range(len(gaps.vptr) - 1):
         d, start = gaps.vptr[i + 1] - gaps.vptr[i], gaps.mptr[i]
         rows, product, square = np.empty((d, 1)), np.empty((d, 1)), np.empty(1)
         _direction(one, i, one.state, rows)
         _multiply(gaps, i, rows, product, square)
-        t = gaps.spare[i, j]
-        d2 = gaps.inv_n + t + square[0]
+        t = one.spare[i, 0]
+        d2 = inv_n + t + square[0]
         for a in range(d):
             for b in range(d):
                 gaps.cov[start + a * d + b] -= product[a, 0] * product[b, 0] / d2
-        told = t / (t + gaps.inv_n)
-        gaps.again[i, j] += told * (1.0 - gaps.again[i, j])
-        gaps.spare[i, j] = t * (1.0 - told)
+        told = t / (t + inv_n)
+        one.again[i, 0] += told * (1.0 - one.again[i, 0])
+        one.spare[i, 0] = t * (1.0 - told)
 
 
-@inner
-def _group_sums(gaps: Any, i: int, sums: Array) -> None:
-    """Fill weight, and weighted t, t^2, g and t g of every group, (5, n_groups).
+def columns(gaps: Gaps, some: Whole) -> Gaps:
+    """Return the gaps of some candidates alone, as they are now."""
+    names = ["mean", "state", "share", "again", "spare"]
+    names += ["target"] if gaps.target.shape[1] > 1 else []
+    one: dict[str, Any] = {
+        name: np.ascontiguousarray(getattr(gaps, name)[:, some]) for name in names
+    }
+    return gaps._replace(**one)
 
-    ``g`` is the slope ``2 kappa / n + 4 e E[term]^2`` of the gap's variance in ``r``.
+
+def observe(gaps: Gaps, j: int, inv_n: float) -> None:
+    """Take in 1 / ``inv_n`` hypothetical cells of candidate j, in place.
+
+    They change ``cov``, and ``again`` and ``spare`` of j.
     """
-    sums[:] = 0.0
-    for j in range(len(gaps.group)):
-        c = gaps.group[j]
-        if c < 0:
-            continue
-        weight, t = gaps.weight[j], gaps.spare[i, j]
-        g = 2.0 * gaps.kappa[i] * gaps.inv_n + 4.0 * gaps.e[i] * gaps.square[i, j]
-        sums[0, c] += weight
-        sums[1, c] += weight * t
-        sums[2, c] += weight * t * t
-        sums[3, c] += weight * g
-        sums[4, c] += weight * t * g
+    one = columns(gaps, np.array([j]))
+    _take_in(gaps, one, inv_n)
+    gaps.again[:, j], gaps.spare[:, j] = one.again[:, 0], one.spare[:, 0]
 
 
 @entry
-def look_ahead(gaps: Any, leaders: Whole, own: Array, others: Array, left: Array) -> None:
-    """Fill what is left of the gaps' variances after cells of each candidate j, less its floor.
+def look_ahead(
+    gaps: Any, lead: Any, inv_n: float, quad: Array, lin: Array, kappa: Array, slope: Array,
+    e: Array, own: Array, others: Array, left: Array,
+) -> None:  # fmt: skip
+    """Fill how the gaps' variances change by 1 / ``inv_n`` cells of each candidate j of ``gaps``.
 
-    ``leaders`` are a candidate of each group, -1 where group 0 is empty. ``others`` (2, m): sums,
-    weighted, over group 0 and over all other groups, as if the cells told nothing of j's own shift.
-    ``own`` (m,): what they tell of it takes from j's gap. ``left`` (n_groups + 2, m), or (0, m)
-    where it is not wanted: ``sum_i e (r - t)`` of every group, then ``sum_i e r`` of j itself with
-    what is told of its shift, and without.
+    ``lead`` are the gaps of a candidate of each of G groups. Of a group, ``v`` left of the
+    weights' part adds ``quad v^2 + lin v``, both (p, G), to the average; of candidate j alone,
+    ``r`` left adds ``kappa r^2 + slope r``, (p,) and (p, m), to its variance. ``others`` (2, m):
+    changes of the sums over group 0 and over all other groups, as if the cells told nothing of j's
+    own shift. ``own`` (m,): what they tell of it takes from j's variance. ``left`` (G + 2, m), or
+    (0, m) where it is not wanted: ``sum_i e v`` of every group, then ``sum_i e r`` of j itself
+    with what is told of its shift, and without.
     """
     p, m = gaps.spare.shape
-    n_groups = len(leaders)
-    sums, cross = np.empty((5, n_groups)), np.empty(m)
+    n_groups = quad.shape[1]
+    cross, now, d2, level = np.empty(m), np.empty(m), np.empty(m), np.empty(n_groups)
     own[:], others[:], left[:] = 0.0, 0.0, 0.0
-    now, d2 = np.empty(m), np.empty(m)
     for i in range(p):
         d = gaps.vptr[i + 1] - gaps.vptr[i]
-        e, kappa = gaps.e[i], gaps.kappa[i]
         rows, taught, product = np.empty((d, m)), np.empty((d, m)), np.empty((d, m))
+        leading, spent = np.empty((d, n_groups)), np.empty((d, n_groups))
+        _direction(lead, i, lead.target, leading)
+        _multiply(lead, i, leading, spent, level)
         _direction(gaps, i, gaps.target, rows)
         _multiply(gaps, i, rows, product, now)
         _direction(gaps, i, gaps.state, taught)
         _multiply(gaps, i, taught, product, d2)
         for j in range(m):
-            d2[j] += gaps.inv_n + gaps.spare[i, j]
-        _group_sums(gaps, i, sums)
+            d2[j] += inv_n + gaps.spare[i, j]
         for c in range(n_groups):
-            leader = leaders[c]
-            if leader < 0:
-                continue
-            _cross(rows[:, leader], product, cross)
-            weight, t, t2, g, tg = sums[0, c], sums[1, c], sums[2, c], sums[3, c], sums[4, c]
-            row = others[min(c, 1)]
+            _cross(leading[:, c], product, cross)
+            row, top = others[min(c, 1)], lin[i, c] + 2.0 * quad[i, c] * level[c]
             for j in range(m):
-                v = now[leader] - cross[j] * cross[j] / d2[j]
-                row[j] += kappa * (t2 + v * (2.0 * t + v * weight)) + tg + v * g
+                fall = cross[j] * cross[j] / d2[j]
+                row[j] -= (top - quad[i, c] * fall) * fall
                 if len(left):
-                    left[c, j] += e * v
+                    left[c, j] += e[i] * (level[c] - fall)
         for j in range(m):
             shared = 0.0
             for a in range(d):
                 shared += rows[a, j] * product[a, j]
             t = gaps.spare[i, j]
-            g = 2.0 * kappa * gaps.inv_n + 4.0 * e * gaps.square[i, j]
             told = now[j] + t - (shared + t) * (shared + t) / d2[j]
             gain = t * (2.0 * shared + t) / d2[j]
-            own[j] += gain * (kappa * (2.0 * told + gain) + g)
+            own[j] += gain * (kappa[i] * (2.0 * told + gain) + slope[i, j])
             if len(left):
-                left[n_groups, j] += e * told
-                left[n_groups + 1, j] += e * (told + gain)
+                left[n_groups, j] += e[i] * told
+                left[n_groups + 1, j] += e[i] * (told + gain)
 
 
 @inner
