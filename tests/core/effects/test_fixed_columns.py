@@ -17,7 +17,7 @@ from nextpert.core.effects.experts import Perturbations, left_out, mean_expert
 from nextpert.core.effects.random_shifts import fit_random_shifts
 from nextpert.core.effects.scores import pooled_sizes
 from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
-from nextpert.core.plan._plate_criterion import PlateCriterion
+from nextpert.core.plan.plate_civ import PlateCiv
 from nextpert.core.posterior._prior_scale import _node_evidence, _spectra
 from nextpert.core.predict.state_draws import state_draws
 
@@ -175,10 +175,10 @@ def test_a_plate_removes_what_its_cells_one_by_one_do(monkeypatch):
     _, _, blr, prior = fitted(screen, TAU_2, monkeypatch)
     known, target = prior.given(blr), np.full(P, 1.2)
     civ = UncertainCiv(blr, known, target, n_cells=20, noise_aware=True)
-    plate = PlateCriterion([blr], [known], target, 60, gap_cells=20)
+    plate = PlateCiv([blr], [known], target, gap_cells=20)
     for j, removed in enumerate(civ.removed_after([0, 1])):
         cells = 20.0 * np.bincount([0, 1, j], minlength=3)
-        found = 1 - plate.work_on(np.arange(3)).look(cells).value / plate.before()
+        found = plate.after(cells).removed
         np.testing.assert_allclose(found, removed, rtol=1e-9)
 
 

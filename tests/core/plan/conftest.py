@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from benchmarks._plate_pools import random_pool
 
@@ -14,10 +13,8 @@ from nextpert.core import Dag, DagBlr, Moments
 
 @pytest.fixture(scope="session")
 def pools():
-    """Makers of pools from a seed, and the criterion after cells."""
-    return SimpleNamespace(
-        one=random_pool, several=several_graphs, weighted=weighted_graphs, look=look
-    )
+    """Makers of pools from a seed."""
+    return SimpleNamespace(one=random_pool, several=several_graphs, weighted=weighted_graphs)
 
 
 def several_graphs(seed):
@@ -32,9 +29,3 @@ def weighted_graphs(seed):
     """The same, one graph of more weight than the other."""
     blrs, known, target, rng = several_graphs(seed)
     return blrs, [replace(known, weight=0.3), replace(known, weight=0.7)], target, rng
-
-
-def look(criterion, cells):
-    """Return the criterion after the cells of every candidate."""
-    working = criterion.work_on(np.flatnonzero(cells))
-    return working.look(cells[working.columns])

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from nextpert.core import Dag, DagBlr, Moments
-from nextpert.core.plan.allocation import allocate_cells
+from nextpert.core.plan.allocation import best_split
 from nextpert.core.plan.control_share import control_share
+from nextpert.core.plan.plate_civ import PlateCiv
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
 
 
@@ -34,11 +35,13 @@ def test_best_share_for_learning_by_a_grid():
     )  # fmt: skip
     weights = np.append(np.ones(6), 0.0)
 
+    civ = PlateCiv(blr, more, target, gap_cells=90, weights=weights)
+
     def removed(share):
-        low, high = np.zeros(7), np.zeros(7)
-        high[chosen], low[6], high[6] = 90, 90 * share, 90 * share
-        options = {"least": low, "most": high, "weights": weights, "tolerance": 1e-8}
-        return allocate_cells(blr, more, target, 90, **options).removed
+        low, high = np.array([0, 0, 0, 90 * share]), np.array([90, 90, 90, 90 * share])
+        cells = np.zeros(7)
+        cells[[*chosen, 6]] = best_split(civ, [*chosen, 6], 90, low, high)
+        return civ.after(cells).removed
 
     grid = np.linspace(0, 0.9, 46)
     values = [removed(share) for share in grid]

@@ -344,14 +344,7 @@ class CivAfter:
     @cached_property
     def value(self) -> float:
         """The criterion after the cells."""
-        value = self._average(self._graphs)
-        if not np.isfinite(value):
-            message = (
-                "States of candidates and target lie too far apart for their distances to be "
-                "squared: give cells, target and shifts in smaller units, or smaller weights."
-            )
-            raise ValueError(message)
-        return value
+        return float(_finite(self._average(self._graphs)))
 
     @cached_property
     def before(self) -> float:
@@ -374,7 +367,8 @@ class CivAfter:
             Cells of each.
         """
         some = np.asarray(asked, np.int64)
-        return self._mean([each.changes(self._groups, some, n_cells) for each in self._graphs])
+        each = [graph.changes(self._groups, some, n_cells) for graph in self._graphs]
+        return _finite(self._mean(each))
 
     def slopes(self, asked: ArrayLike) -> Vector:
         """Return the slopes of the criterion in the cells of some candidates."""
@@ -446,6 +440,16 @@ class _OnGraph(NamedTuple):
         if between is not None:
             between.add(left, self.level, self.e @ t, share)
         return groups.total(others, own, slice(None) if asked is None else asked)
+
+
+def _finite(value: Vector | float) -> Vector:
+    if not np.isfinite(value).all():
+        message = (
+            "States of candidates and target lie too far apart for their distances to be "
+            "squared: give cells, target and shifts in smaller units, or smaller weights."
+        )
+        raise ValueError(message)
+    return np.asarray(value)
 
 
 def _is_alone(known: ShiftPosterior) -> NDArray[np.bool_]:

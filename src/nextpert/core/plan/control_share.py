@@ -9,8 +9,8 @@ import numpy as np
 
 from nextpert.core._checks import as_nodes, require_positive
 from nextpert.core.acquisition._civ_groups import average_weights
-from nextpert.core.plan._plate_criterion import PlateCriterion
-from nextpert.core.plan.allocation import allocate, read_limits
+from nextpert.core.plan.allocation import best_split
+from nextpert.core.plan.plate_civ import PlateCiv
 from nextpert.core.posterior.pair_shifts import pair_shifts
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def control_share(
 
     To learn the way, controls are one more candidate: its shift is known to be nothing, so that its
     cells teach intercepts and weights alone, and it counts for nothing in the average. Its cells
-    and those of the candidates chosen are split together (:func:`allocate_cells`).
+    and those of the candidates chosen are split together
+    (:func:`~nextpert.core.plan.allocation.best_split`).
 
     Where effects are read as differences between the means of perturbed cells and of controls, the
     error of the controls is in each of them. ``k`` perturbations of ``n`` cells each and ``m``
@@ -64,13 +65,17 @@ def control_share(
 
     Parameters
     ----------
-    posterior, shifts, target, n_cells, weights, gap_cells
-        As in :func:`allocate_cells`; controls are none of the shifts.
+    posterior, shifts, target, weights
+        As in :class:`~nextpert.core.plan.plate_civ.PlateCiv`; controls are none of the shifts.
+    n_cells
+        Cells of the whole plate.
     chosen
         Indices of the candidates on the plate.
     seen
         Control cells seen before with which cells of this plate may be compared; 0 where batches
         differ.
+    gap_cells
+        Cells of the mean whose gap counts; ``None`` for ``n_cells``.
 
     Raises
     ------
@@ -97,16 +102,18 @@ def control_share(
         message = "Candidates on the plate must be at least one, each named once (chosen)."
         raise ValueError(message)
     total = require_positive(n_cells, "n_cells")
-    criterion = PlateCriterion(
+    civ = PlateCiv(
         [blr for blr, _ in pairs], [_with_controls(known) for _, known in pairs], target,
-        total, gap_cells=gap_cells, weights=np.append(average_weights(weights, size), 0.0),
+        gap_cells=total if gap_cells is None else gap_cells,
+        weights=np.append(average_weights(weights, size), 0.0),
     )  # fmt: skip
 
     def split(least: float, most: float) -> tuple[float, float]:
-        low, high = np.zeros(size + 1), np.zeros(size + 1)
-        high[place], low[-1], high[-1] = total, least, most
-        found = allocate(criterion, read_limits(size + 1, total, None, low, high), 1e-6)
-        return float(found.cells[-1]) / total, found.removed
+        low, high = np.zeros(len(place) + 1), np.full(len(place) + 1, total)
+        low[-1], high[-1] = least, most
+        found = np.zeros(size + 1)
+        found[[*place, size]] = best_split(civ, [*place, size], total, low, high)
+        return float(found[-1]) / total, civ.after(found).removed
 
     differences = dunnett_controls(total, len(place), seen)
     learning, removed = split(0.0, total)

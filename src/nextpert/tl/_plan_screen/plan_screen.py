@@ -149,14 +149,11 @@ def plan_screen(
           ``predicted_distance`` with its 90% interval ``predicted_low`` to ``predicted_high``
           (as in :func:`design_interventions`) and ``cost``.
         - ``summary``: ``n_cells``, ``n_controls``, ``cost``, ``probability_covered`` and
-          ``uncertainty_removed`` of the whole plate; ``within``, the certificate: no other plate
-          of as many wells and cells (split alike, unless ``aim="learn"``) leaves less of what is
-          to be learned by more than this share; what is put on the plate to find the best costs
-          something here; ``teaches_interactions``, the combination among the candidates whose
-          cells would tell most of how far effects add up and of what members do in company, empty
-          without one; and ``best_known``, the measured candidate (of at least ``least_cells``
-          cells) that most probably is the nearest of all, with its ``probability_known``: 1 says
-          that no plate is needed to find the best.
+          ``uncertainty_removed`` of the whole plate; ``teaches_interactions``, the combination
+          among the candidates whose cells would tell most of how far effects add up and of what
+          members do in company, empty without one; and ``best_known``, the measured candidate (of
+          at least ``least_cells`` cells) that most probably is the nearest of all, with its
+          ``probability_known``: 1 says that no plate is needed to find the best.
         - ``pending``: a table of what was counted as under way; ``genes`` and the ``target_mean``
           that stands for the target; ``cells``, the fingerprint of the fit's cells; ``params``.
 
@@ -223,7 +220,6 @@ def plan_screen(
             "cost": float(plan.cost.sum() + plan.control_cost),
             "probability_covered": float(plan.covered[-1]),
             "uncertainty_removed": float(plan.removed[-1]),
-            "within": float(plan.within),
             "teaches_interactions": teaches_interactions(pool, fit, wells.each),
             **best_known(pool, distance, known[0].n, least_cells),
         },

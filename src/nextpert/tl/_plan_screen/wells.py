@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core.acquisition.uncertain_civ import UncertainCiv
+from nextpert.core.plan.allocation import allocate_cells
 from nextpert.core.plan.best_plate import best_order
 from nextpert.core.plan.control_share import dunnett_controls
-from nextpert.core.plan.fill_plate import fill_plate
-from nextpert.core.plan.whole_plate import removed_by_wells, whole_plate
+from nextpert.core.plan.greedy_plate import greedy_plate
+from nextpert.core.plan.plate_civ import PlateCiv
 from nextpert.core.predict.first_order import first_order_distances
 from nextpert.core.predict.ranked_distance import probability_nearest
 
@@ -59,7 +59,6 @@ class Plan(NamedTuple):
     removed: Vector
     n_controls: int
     control_cost: float
-    within: float
 
 
 def split_cells(total: int, size: int, n_controls: int | None, least: int) -> Wells:
@@ -108,12 +107,10 @@ def choose_wells(
     """Return the plate: what must be on it, what finds the best, and what teaches most."""
     # Only what matters for candidates that may come nearer than doing nothing is worth learning.
     nearer, nearest = distance.nearer[:-1], distance.nearest[:-1]
-    weights = nearer if nearer.any() else None
-    civ = UncertainCiv(
-        posteriors, known, target.goal, n_cells=wells.each, noise_aware=True, weights=weights,
-        rng=rng,
+    civ = PlateCiv(
+        posteriors, known, target.goal, gap_cells=wells.each, pending=limits.pending,
+        weights=nearer if nearer.any() else None,
     )  # fmt: skip
-    learned = _Learned(civ)
     best = None
     if aim != "learn":
         expected, draws = first_order_distances(
@@ -129,45 +126,37 @@ def choose_wells(
         if each > wells.least and price[limits.must].sum() > limits.budget:
             continue
         fill = partial(
-            fill_plate, allowed=limits.allowed, pending=limits.under_way, cost=price,
-            budget=limits.budget, new=known[0].n == 0, most_new=most_new,
+            greedy_plate, allowed=limits.allowed, cost=price, budget=limits.budget,
+            new=known[0].n == 0, most_new=most_new,
         )  # fmt: skip
-        chosen, aims, chance = _fill(fill, learned, best, limits, wells.size, aim)
+        gain = partial(civ.gain, each=wells.each)
+        chosen, aims, chance = _fill(fill, gain, best, limits, wells.size, aim)
         if chosen:
             break
     cells, n_controls = _cells(chosen, limits, wells, fixed_controls)
     chosen, before = chosen[: len(cells)], limits.under_way
-    # As the wells were chosen: by the gap of the mean of a well.
-    options: dict[str, Any] = {
-        "pending": limits.pending, "weights": weights, "gap_cells": wells.each,
-    }  # fmt: skip
-    # To learn, cells go where they teach most; to find the best, all are given the same chance.
-    alike = None if aim == "learn" else int(cells.min())
-    split = whole_plate(
-        posteriors, known, target.goal, len(chosen),
-        int(cells.sum()) if alike is None else alike * len(chosen),
-        chosen=chosen, must=limits.must, never=np.flatnonzero(~limits.allowed),
-        least=alike or wells.least, most=alike, **options,
-    )  # fmt: skip
-    cells = split.cells if alike is None else cells
-    removed = removed_by_wells(posteriors, known, target.goal, chosen, cells, **options)
+    if aim == "learn":  # cells go where they teach most; to find the best, all have as many
+        cells = allocate_cells(civ, chosen, int(cells.sum()), least=wells.least)
     covered = np.minimum(nearest[before].sum() + np.cumsum(nearest[chosen]), 1.0)
     return Plan(
         chosen, aims[: len(cells)], chance[: len(cells)], cells,
-        limits.cost[chosen] + limits.cell_cost * cells, covered, removed, n_controls,
-        limits.cell_cost * n_controls, split.within,
+        limits.cost[chosen] + limits.cell_cost * cells, covered,
+        civ.removed_by_wells(chosen, cells), n_controls, limits.cell_cost * n_controls,
     )  # fmt: skip
 
 
 def _fill(
     fill: Callable[..., list[int]],
-    learned: _Learned,
+    gain: Callable[[list[int]], Callable[[Index], Vector]],
     best: _Best | None,
     limits: Constraints,
     size: int,
     aim: str,
 ) -> tuple[list[int], list[str], Vector]:
-    """Return candidates for the wells, the aim of each, and the probability that chose it."""
+    """Return candidates for ``size`` wells, the aim of each, and the probability that chose it.
+
+    ``fill`` is :func:`greedy_plate` with the lab's limits, ``gain`` what cells teach.
+    """
     chosen = list(limits.must)
     aims, chance = ["must"] * len(chosen), np.full(len(limits.allowed), np.nan)
     if best is not None:
@@ -177,12 +166,12 @@ def _fill(
         if n_best:
             rank, chance = best.rank(size if aim == "best" else n_best)
             chosen = fill(
-                lambda _: rank, min(len(chosen) + n_best, size), must=chosen, per_cost=False,
-                allowed=best.usable,
+                lambda _: lambda some: rank[some], min(len(chosen) + n_best, size), must=chosen,
+                per_cost=False, allowed=best.usable,
             )  # fmt: skip
             aims += ["best"] * (len(chosen) - len(aims))
     # Also the wells for which no candidate is expected nearer than the control.
-    chosen = fill(learned.after, size, must=chosen, allowed=limits.allowed)
+    chosen = fill(gain, size, must=chosen)
     aims += ["learn"] * (len(chosen) - len(aims))
     return chosen, aims, np.where(np.array(aims) == "best", chance[chosen], np.nan)
 
@@ -220,23 +209,6 @@ class _Best(NamedTuple):
         order, chance[some] = best_order(self.expected[some], self.draws[:, some], size)
         rank[some[order]] = -np.arange(len(some))
         return np.where(self.usable, rank, -np.inf), chance
-
-
-class _Learned:
-    """Shares removed by the cells of sets of candidates, each set looked at once."""
-
-    def __init__(self, civ: UncertainCiv) -> None:
-        self.civ = civ
-        self._seen: dict[tuple[int, ...], Vector] = {}
-
-    def after(self, chosen: Sequence[int]) -> Vector:
-        key = tuple(chosen)
-        if key not in self._seen:
-            self._seen[key] = self.civ.removed_after(chosen)
-        return self._seen[key]
-
-    def removed(self, chosen: Sequence[int]) -> float:
-        return float(self.after(chosen[:-1])[chosen[-1]]) if len(chosen) else 0.0
 
 
 def _cells(
