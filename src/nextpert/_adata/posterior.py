@@ -27,7 +27,7 @@ from nextpert.core.posterior.pair_shifts import pair_shifts
 from nextpert.core.predict.ranked_distance import expected_states
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     import anndata as ad
     import pandas as pd
@@ -154,23 +154,40 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
     symbols = symbols_of(stored)
     require_same_panel(adata, genes, f"uns[{key!r}]", "tl.fit_dag_blr", symbols)
     _, columns = resolve_panel(adata, genes, gene_symbols=symbols)
+    found = posterior_of(stored, columns, f"adata.uns[{key!r}]")
+    _compare_with_graph(adata, key, genes, symbols, found.blr, str(found.params["dag_key"]))
+    _compare_with_cells(adata, key, stored.get("cells"), found.params, columns)
+    return found
+
+
+def posterior_of(
+    stored: Mapping[str, Any], columns: NDArray[np.int64], where: str
+) -> FittedPosterior:
+    """Return the posterior that a record of a fit holds, whether or not it was ever stored.
+
+    Parameters
+    ----------
+    stored
+        The record, as ``tl.fit_dag_blr`` stores it.
+    columns
+        Columns of its genes in the data, shape ``(n_genes,)``.
+    where
+        Its name, for errors.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
+    genes = [str(gene) for gene in stored["genes"]]
     blr = DagBlr.from_dict(dict(stored["posterior"]))
     if blr.n_nodes != len(genes) or len(stored["environments"]) != stored["shifts"].shape[0]:
-        message = (
-            f"adata.uns[{key!r}] is damaged (its parts differ in size): run tl.fit_dag_blr again."
-        )
+        message = f"{where} is damaged (its parts differ in size): run tl.fit_dag_blr again."
         raise ValueError(message)
     shifts = np.asarray(stored["shifts"].todense(), dtype=np.float64)
-    ensemble = read_ensemble(stored.get("ensemble"), len(genes), f"adata.uns[{key!r}]['ensemble']")
-    prior = read_shift_prior(
-        stored.get("shift_prior"), shifts, f"adata.uns[{key!r}]['shift_prior']"
-    )
-    params = {str(name): value for name, value in stored["params"].items()}
-    targets = read_lists(
-        stored.get("targets"), len(stored["environments"]), f"adata.uns[{key!r}]['targets']"
-    )
-    _compare_with_graph(adata, key, genes, symbols, blr, str(params["dag_key"]))
-    _compare_with_cells(adata, key, stored.get("cells"), params, columns)
+    ensemble = read_ensemble(stored.get("ensemble"), len(genes), f"{where}['ensemble']")
+    prior = read_shift_prior(stored.get("shift_prior"), shifts, f"{where}['shift_prior']")
+    targets = read_lists(stored.get("targets"), len(stored["environments"]), f"{where}['targets']")
     return FittedPosterior(
         blr=blr,
         genes=genes,
@@ -181,27 +198,23 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         shifts=shifts,
         n_control_cells=int(stored["n_control_cells"]),
         cells=" ".join(map(str, dict(stored.get("cells", {})).values())),
-        params=params,
+        params={str(name): value for name, value in stored["params"].items()},
         ensemble=ensemble,
-        expectation=read_expectation(stored, targets, genes, f"adata.uns[{key!r}]"),
-        efficacy=_efficacy(stored.get("efficacy"), key),
+        expectation=read_expectation(stored, targets, genes, where),
+        efficacy=_efficacy(stored.get("efficacy"), where),
         shift_prior=prior,
         averaged=read_averaging(
-            stored.get("averaging"),
-            ensemble or [blr],
-            prior,
-            shifts,
-            f"adata.uns[{key!r}]['averaging']",
+            stored.get("averaging"), ensemble or [blr], prior, shifts, f"{where}['averaging']"
         ),
     )
 
 
-def _efficacy(stored: Any, key: str) -> tuple[float, float] | None:
+def _efficacy(stored: Any, where: str) -> tuple[float, float] | None:
     if stored is None:
         return None
     mean, sd = (float(stored.get(name, np.nan)) for name in ("mean", "sd"))
     if not (np.isfinite(mean) and np.isfinite(sd) and sd >= 0):
-        message = f"adata.uns[{key!r}]['efficacy'] is damaged: run tl.fit_dag_blr again."
+        message = f"{where}['efficacy'] is damaged: run tl.fit_dag_blr again."
         raise ValueError(message)
     return mean, sd
 
