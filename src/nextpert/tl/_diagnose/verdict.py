@@ -164,11 +164,11 @@ def _unseen(rows: _Rows, experts: pd.DataFrame, n_perturbations: int) -> Part:
     if not np.isfinite(error.value):
         words = "There is no effect to predict."
     if not error.n:
-        words = "none can be predicted, as the targets of all are outside the panel."
+        words = "none can be predicted, as each has a target that is not on the panel."
         return Part(q.UNSEEN, NOT, f"Unseen perturbations: {words}")
     if error.n < n_perturbations:
-        words += f" {error.n} of {n_perturbations} were judged: of the others a target is outside "
-        words += "the panel."
+        words += f" {error.n} of {n_perturbations} were judged: the others have a target that is not "
+        words += "on the panel."
     no_gain = [
         f"do not rank them, they are not {what}"
         for row, what in ((error, "predicted better than by no effect"),
