@@ -162,3 +162,49 @@ def test_a_perturbation_never_seen_is_expected_to_do_what_the_others_do():
     assert error < 0.15  # what is its own: 24 * 0.2**2 of about 14
     inside = (found["lower"][0] <= truth) & (truth <= found["upper"][0])
     assert inside[others].mean() >= 0.8
+
+
+def renamed(names):
+    """Return the diagnosis of a screen with other labels; ``None`` leaves a perturbation out."""
+    adata, _ = _screen(())
+    label = adata.obs["perturbation"].astype(str)
+    adata = adata[~label.isin([old for old, new in names.items() if new is None])].copy()
+    adata.obs["perturbation"] = adata.obs["perturbation"].replace(names)
+    npt.tl.learn_dag(adata, method="given", dag=[("G0", "G1"), ("G2", "G3")], genes=GENES)
+    npt.tl.fit_dag_blr(adata, guide_key="guide")
+    npt.tl.diagnose(adata)
+    return adata.uns["diagnosis"]
+
+
+def test_what_cannot_be_a_candidate_is_not_judged():
+    """A label without a target on the panel is refused as a candidate, so nothing is scored."""
+    found = renamed({"G3": "enhancer"})
+    table = found["perturbations"].set_index("perturbation")
+    of_it = [name for name in table if "unseen" in name or name.startswith("r_")]
+    assert table.loc["enhancer", of_it].drop("coverage_unseen_clear").isna().all()
+    others = table.drop(index="enhancer")
+    assert others[["error_unseen", "coverage_unseen", "r_all"]].notna().all(axis=None)
+    assert np.isnan(found["unseen_mean"][table.index == "enhancer"]).all()
+    assert np.isfinite(found["unseen_mean"][table.index != "enhancer"]).all()
+    assert (
+        "9 of 10 were judged: the others have a target that is not on the panel"
+        in (found["verdict"])
+    )
+    assert np.isfinite(table.loc["enhancer", "error_half"])  # its cells are judged all the same
+
+
+def test_without_any_candidate_the_other_parts_are_judged():
+    found = renamed({name: f"drug {name[1:]}" for name in SINGLE})
+    parts = found["parts"].set_index("part")
+    assert parts.loc["unseen perturbations", "level"] == "do not trust"
+    assert "none can be predicted" in parts.loc["unseen perturbations", "verdict"]
+    assert parts.loc["graph", "level"] == "do not trust"
+    assert "use the shrunken effects" in parts.loc["shrinkage", "verdict"]
+
+
+@pytest.mark.parametrize("n", [3, 4])
+def test_few_perturbations_are_judged_by_what_the_rest_says(n):
+    """Of two others no weights are learned: candidates do what follows on the graph."""
+    found = renamed(dict.fromkeys(SINGLE[n:]))
+    assert np.isfinite(found["unseen_mean"]).all()
+    assert np.isfinite(found["experts"]["error_to_nothing"]).all()
