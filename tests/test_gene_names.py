@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert._adata import read_lists, stored_lists
 from nextpert.cli import main
+from nextpert.core._codec import lists, pack, unpack
 from nextpert.tl._design_interventions.tables import candidates_of
 
 GENES = ["A", "B", "A, B", "C"]
+
+
+@dataclass
+class Listed:
+    targets: list[list[str]] = lists("n")
 
 
 @pytest.fixture
@@ -47,7 +54,7 @@ def test_a_knockout_of_a_gene_with_a_comma(kind, screen, tmp_path):
     adata = through(adata, kind, tmp_path)
     design = adata.uns["design"]
     ranking = candidates_of(design["ranking"])
-    targets = read_lists(design["targets"], len(ranking), "targets")
+    targets = unpack(Listed, design, "design", "run it again", n=len(ranking)).targets
     shifts = np.asarray(design["shifts"].todense())
     wanted = {"A, B": ["A, B"], "A+B": ["A", "B"], "A, B+C": ["A, B", "C"]}
     assert set(ranking["perturbation"]) == set(wanted)
@@ -80,11 +87,11 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_lists_are_refused(damage):
-    stored = stored_lists([["a"], ["b", "c"], []])
-    assert read_lists(stored, 3, "targets") == [["a"], ["b", "c"], []]
-    DAMAGES[damage](stored)
-    with pytest.raises(ValueError, match="targets is damaged"):
-        read_lists(stored, 3, "targets")
+    stored = pack(Listed([["a"], ["b", "c"], []]))
+    assert unpack(Listed, stored, "It", "run it again", n=3).targets == [["a"], ["b", "c"], []]
+    DAMAGES[damage](stored["targets"])
+    with pytest.raises(ValueError, match=r"It is damaged.*targets.*: run it again"):
+        unpack(Listed, stored, "It", "run it again", n=3)
 
 
 def test_damaged_targets_of_a_fit_are_refused(screen):

@@ -30,6 +30,7 @@ WORDS = {
     "nextpert.core.search": "graphs from cells",
     "nextpert.core.graph": "graphs",
     "nextpert.core.cells": "moments of cells",
+    "nextpert.core._codec": "how results are stored",
 }
 WIDTH, HEIGHT, GAP, LEFT = 760, 44, 6, 10
 

@@ -160,6 +160,15 @@ def test_pooled_moments_add_up_to_those_of_the_groups(pair, batches):
     offsets = read_batches(adata, np.arange(8), roles)
     pooled = pooled_moments(adata, np.arange(8), code, len(labels), roles, batches=offsets)
     apart = group_moments(adata, np.arange(8), code, len(labels), roles)
+    if batches:  # the columns of batches are the last nodes
+        used = code >= 0
+        columns = offsets.columns[offsets.codes]
+        errors = offsets.errors(code, len(labels))
+        for k in np.unique(code[used]):
+            mean = columns[code == k].mean(axis=0)
+            np.testing.assert_allclose(pooled.mean[k, 8:], mean, atol=1e-10)
+            np.testing.assert_allclose(errors[k], mean * offsets.sd, atol=1e-12)
+        pooled = pooled.subset(np.arange(8))
     assert pooled.n.tolist() == [m.n for m in apart]
     for k, other in enumerate(apart):
         np.testing.assert_allclose(pooled.mean[k], other.mean, atol=1e-10)

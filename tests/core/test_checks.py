@@ -16,7 +16,6 @@ from nextpert.core import (
     Moments,
     PriorKnowledge,
     gsp,
-    partial_correlation,
     random_scm,
 )
 from nextpert.core._checks import as_nodes, as_rng, as_vector, require_count, require_positive
@@ -92,8 +91,6 @@ def test_nodes_outside(value):
     calls = [
         lambda: as_nodes(value, 4, "do"),
         lambda: MOMENTS.subset(value),
-        lambda: partial_correlation(MOMENTS, 0, 1, value),
-        lambda: partial_correlation(MOMENTS, value[-1], 1),
         lambda: PriorKnowledge(4, tiers=[[0], value]),
         lambda: DagBlr(Dag.complete(range(4))).update(MOMENTS, do=value),
         lambda: Dag.complete(range(4)).parents(value[-1]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 
@@ -14,8 +15,8 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert.core import Moments, boss
-from nextpert.core.search._resamples import poisson_weights
-from nextpert.tl._learn_dag import graphs, search
+from nextpert.core.search._bits import poisson_weights
+from nextpert.tl._learn_dag import graphs
 
 
 def control_cells(adata):
@@ -164,9 +165,10 @@ def test_resamples_of_many_genes_start_from_the_order_of_all_cells_alone(small_s
         starts.append((options["n_starts"], options["orders"] is not None))
         return boss(cells, **options)
 
-    monkeypatch.setattr(search, "boss", spied)
+    module = importlib.import_module("nextpert.core.search.methods.boss")
+    monkeypatch.setattr(module, "boss", spied)
     options = {"method": "boss", "environments": "all", "n_runs": 2, "n_graphs": 2}
     npt.tl.learn_dag(small_screen, **options)
-    monkeypatch.setattr(search, "_MOST_GENES", small_screen.n_vars - 1)
+    monkeypatch.setattr(module, "_MOST_GENES", small_screen.n_vars - 1)
     npt.tl.learn_dag(small_screen, **options)
     assert starts == [(2, False), (1, True), (1, True), (2, False), (0, True), (0, True)]

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert._adata import read
 from nextpert.core import Dag, Moments, boss, gsp, minimal_imap, random_scm
-from nextpert.tl._learn_dag.search import warn_if_not_sparsest
+from nextpert.core.search.methods.causaldag import warn_if_not_sparsest
 
 
 def arcs_of(adata, key="dag"):
@@ -203,10 +203,10 @@ def test_boss_is_recommended_where_another_search_missed_the_sparsest_graph():
     cells = Moments.from_array(np.random.default_rng(0).normal(size=(50, 3)))  # the truth: no arc
     complete = Dag.from_edges(3, [(0, 1), (0, 2), (1, 2)])
     with pytest.warns(UserWarning, match=r"stopped at 3 arcs, .* order of the genes with 0 at"):
-        warn_if_not_sparsest(cells, complete, None, 1e-3)
+        warn_if_not_sparsest(cells, complete, alpha=1e-3, prior=None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_if_not_sparsest(cells, Dag.from_edges(3, []), None, 1e-3)
+        warn_if_not_sparsest(cells, Dag.from_edges(3, []), alpha=1e-3, prior=None)
 
 
 def open_arcs(adata):

@@ -8,8 +8,8 @@ from nextpert._adata.batches import (
     read_batches,
 )
 from nextpert._adata.eager import eager
-from nextpert._adata.effects import read_effects, stored_effects, stored_screen
-from nextpert._adata.ensemble import read_ensemble, read_graphs, stored_ensemble
+from nextpert._adata.effects import read_effects
+from nextpert._adata.ensemble import read_graphs
 from nextpert._adata.fingerprint import fingerprint
 from nextpert._adata.graph import named_dag, panel_of, read_graph, symbols_of, to_all_genes
 from nextpert._adata.labels import (
@@ -44,18 +44,10 @@ from nextpert._adata.read import (
 from nextpert._adata.roles import Roles, fitted_roles, read_roles
 from nextpert._adata.scale import check_scale
 from nextpert._adata.seed import seed_of
-from nextpert._adata.shift_prior import read_shift_prior, stored_own, stored_shift_prior
 from nextpert._adata.sound import real_values, require_sound_matrices
-from nextpert._adata.stored import read_stored
-from nextpert._adata.write import (
-    as_stored_csr,
-    check_key,
-    check_writable,
-    read_lists,
-    stored_lists,
-    strings,
-    write_results,
-)
+from nextpert._adata.stored import as_stored_csr, read_stored
+from nextpert._adata.write import check_key, check_writable, write_results
+from nextpert.core._codec import stored_lists, strings
 
 __all__ = [
     "SEPARATOR",
@@ -91,15 +83,12 @@ __all__ = [
     "read_batches",
     "read_blocks",
     "read_effects",
-    "read_ensemble",
     "read_every_label",
     "read_graph",
     "read_graphs",
     "read_labels",
-    "read_lists",
     "read_perturbations",
     "read_roles",
-    "read_shift_prior",
     "read_stored",
     "real_values",
     "require_control",
@@ -110,12 +99,7 @@ __all__ = [
     "say_pooled",
     "seed_of",
     "seen_and_constant",
-    "stored_effects",
-    "stored_ensemble",
     "stored_lists",
-    "stored_own",
-    "stored_screen",
-    "stored_shift_prior",
     "strings",
     "symbols_of",
     "to_all_genes",

@@ -37,11 +37,18 @@ class Batches:
     offsets
         What it adds, on average nothing over the labelled cells, shape
         ``(n_combinations, n_genes)``; nan where no labelled cell is of it.
+    columns
+        Columns of a regression in which it is estimated, shape ``(n_combinations, n_columns)``,
+        as of :meth:`~nextpert.core.ScreenMoments.fixed_columns`; nan likewise.
+    sd
+        Standard errors of their coefficients over the noise's standard deviation.
     """
 
     names: list[str]
     codes: NDArray[np.int64]
     offsets: NDArray[np.float64]
+    columns: NDArray[np.float64]
+    sd: NDArray[np.float64]
 
     def of_cells(self, cells: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return what batches add to each of some cells, shape ``(len(cells), n_genes)``.
@@ -64,6 +71,18 @@ class Batches:
             raise ValueError(message)
         return self.offsets[codes]
 
+    def errors(self, groups: ArrayLike, n_groups: int) -> NDArray[np.float64]:
+        """Return the errors that batches leave in the means of groups, ``(n_groups, n_columns)``.
+
+        ``groups`` has the group of every cell, -1 for none. As
+        :attr:`~nextpert.core.cells.pool_guides.PooledGuides.fixed_errors`.
+        """
+        codes = np.asarray(groups, np.int64)
+        cells = np.flatnonzero(codes >= 0)
+        total, n = np.zeros((n_groups, len(self.sd))), np.bincount(codes[cells], minlength=n_groups)
+        np.add.at(total, codes[cells], self.columns[self.codes[cells]] * self.sd)
+        return total / np.maximum(n, 1)[:, None]
+
 
 def read_batches(
     adata: ad.AnnData, columns: ArrayLike, roles: Roles, *, without: Collection[str] = ()
@@ -85,6 +104,7 @@ def read_batches(
     keys = [roles.perturbation_key, *environments.condition_names]
     group = environments.table.groupby(keys, sort=False).ngroup().to_numpy()
     clean = screen.without_fixed(environments.batches()[1], group)
+    fixed, sd = screen.fixed_columns(environments.batches()[1], group)
     tables = [read_labels(adata, key, argument="batch_key") for key in roles.batch_key]
     stacked = np.column_stack([table.codes for table in tables])
     found, place = np.unique(stacked, axis=0, return_inverse=True)
@@ -95,10 +115,12 @@ def read_batches(
         for row in found
     ]
     offsets = np.full((len(found), len(genes)), np.nan)
+    of_combination = np.full((len(found), len(sd)), np.nan)
     cells, of_environment = np.unique(environments.codes, return_index=True)
     first = of_environment[cells >= 0]  # a cell of every environment
     offsets[codes[first]] = screen.mean - clean.mean
-    return Batches(names, codes, offsets)
+    of_combination[codes[first]] = fixed
+    return Batches(names, codes, offsets, of_combination, sd)
 
 
 def group_moments(
@@ -146,8 +168,9 @@ def pooled_moments(
 ) -> ScreenMoments:
     """Return the moments of groups of cells, without what batches add, their scatter pooled.
 
-    The memory is that of one matrix, however many groups there are. The arguments are those of
-    :func:`group_moments`.
+    The columns of batches, if there are any, are the last nodes, so that a regression on them takes
+    up what is not known of batches. The memory is that of one matrix, however many groups there
+    are. The arguments are those of :func:`group_moments`.
     """
     codes, genes = np.asarray(groups, np.int64), np.asarray(columns, np.int64)
     none = np.zeros((len(codes), 0))
@@ -159,6 +182,7 @@ def pooled_moments(
     found = ScreenMoments.from_part(part, len(pairs))
     mean = found.mean - batches.offsets[pairs[:, 1]]
     clean = ScreenMoments(found.n, mean, found.squares, found.scatter)
+    clean = clean.with_columns(batches.columns[pairs[:, 1]])
     return clean.pool(pairs[:, 0], n_groups)
 
 

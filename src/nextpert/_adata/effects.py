@@ -1,4 +1,4 @@
-"""Effects of perturbations in another screen, and moments of a screen, as they are stored."""
+"""Effects of perturbations in another screen."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import anndata as ad
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert._adata.write import strings
 from nextpert.core._checks import require_small
 from nextpert.core.cells._sound import require_numbers
-from nextpert.core.cells.screen_moments import ScreenMoments
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -67,48 +65,3 @@ def read_effects(
     if labels.naming is None:
         return found
     return labels.naming.renamed(found, labels.names, "prior_effects")
-
-
-def stored_effects(effects: Mapping[str, Array]) -> dict[str, Any]:
-    """Return effects by perturbation as they are stored."""
-    return {"perturbations": strings(effects), "effects": np.array(list(effects.values()))}
-
-
-def read_stored_effects(stored: Any, n_genes: int, where: str) -> dict[str, Array]:
-    """Return what :func:`stored_effects` stored; nothing where there is none."""
-    if stored is None:
-        return {}
-    names, table = (np.asarray(stored.get(name)) for name in ("perturbations", "effects"))
-    if table.shape != (len(np.atleast_1d(names)), n_genes) or not np.isfinite(table).all():
-        message = f"{where} is damaged (its parts differ in size): run tl.fit_dag_blr again."
-        raise ValueError(message)
-    return dict(zip(map(str, names), table, strict=True))
-
-
-def stored_screen(screen: ScreenMoments) -> dict[str, Any]:
-    """Return the moments of a screen as they are stored."""
-    return {name: getattr(screen, name) for name in ("n", "mean", "squares", "scatter")}
-
-
-def read_stored_screen(stored: Any, n: int, n_genes: int, where: str) -> ScreenMoments | None:
-    """Return the moments that :func:`stored_screen` stored; ``None`` where there are none.
-
-    Raises
-    ------
-    ValueError
-        If a part is absent, of another shape, or holds what no screen does.
-    """
-    if stored is None:
-        return None
-    shapes = {"n": (n,), "mean": (n, n_genes), "squares": (n, n_genes)}
-    parts = {k: np.asarray(stored.get(k)) for k in (*shapes, "scatter")}
-    sound = all(parts[k].shape == shape for k, shape in shapes.items())
-    sound = sound and parts["scatter"].shape == (n_genes, n_genes)
-    sound = sound and all(v.dtype.kind in "iuf" and np.isfinite(v).all() for v in parts.values())
-    if not sound or parts["n"].min() < 0 or parts["n"][0] < 2 or parts["squares"].min() < 0:
-        message = f"{where} is damaged (no moments of a screen): run tl.fit_dag_blr again."
-        raise ValueError(message)
-    return ScreenMoments(
-        parts["n"].astype(np.int64),
-        *(parts[k].astype(np.float64) for k in ("mean", "squares", "scatter")),
-    )

@@ -21,7 +21,7 @@ from nextpert._adata.labels import (
 from nextpert._adata.panel import closest, guide_hint, id_hint, in_order, list_names
 from nextpert._adata.read import slot
 from nextpert._adata.shifts import Interventions
-from nextpert._adata.write import strings
+from nextpert.core._codec import strings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -11,7 +11,7 @@ import pandas as pd
 
 from nextpert._adata.members import Naming
 from nextpert._adata.panel import closest, in_order, list_names
-from nextpert._adata.write import strings
+from nextpert.core._codec import strings
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence

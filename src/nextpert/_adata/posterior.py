@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata.averaging import read_averaging
-from nextpert._adata.ensemble import read_ensemble
-from nextpert._adata.expectation import Expectation, read_expectation
 from nextpert._adata.fingerprint import changed_since
+from nextpert._adata.fit_record import read_fit
 from nextpert._adata.graph import panel_of, read_graph, require_same_panel, symbols_of
 from nextpert._adata.members import Naming
 from nextpert._adata.panel import list_names, resolve_panel
-from nextpert._adata.shift_prior import read_shift_prior
 from nextpert._adata.stored import read_stored
-from nextpert._adata.write import read_lists
-from nextpert.core import DagBlr
 from nextpert.core.effects.alike import effects_alike
 from nextpert.core.effects.averaged import Averaged
 from nextpert.core.effects.together import learn_together
@@ -27,12 +22,15 @@ from nextpert.core.posterior.pair_shifts import pair_shifts
 from nextpert.core.predict.ranked_distance import expected_states
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     import anndata as ad
     import pandas as pd
     from numpy.typing import NDArray
 
+    from nextpert._adata.expectation import Expectation
+    from nextpert._adata.fit_record import FitRecord
+    from nextpert.core import DagBlr
     from nextpert.core.effects.alike import Alike
     from nextpert.core.effects.shift_prior import ShiftPrior
     from nextpert.core.posterior.shift_posterior import ShiftPosterior
@@ -150,73 +148,37 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         message = f"adata.uns has no posterior {key!r}: run tl.fit_dag_blr first."
         raise ValueError(message)
     stored = read_stored(adata, key, "tl.fit_dag_blr")
-    genes = [str(gene) for gene in stored["genes"]]
+    fit = read_fit(stored, f"adata.uns[{key!r}]")
     symbols = symbols_of(stored)
-    require_same_panel(adata, genes, f"uns[{key!r}]", "tl.fit_dag_blr", symbols)
-    _, columns = resolve_panel(adata, genes, gene_symbols=symbols)
-    found = posterior_of(stored, columns, f"adata.uns[{key!r}]")
-    _compare_with_graph(adata, key, genes, symbols, found.blr, str(found.params["dag_key"]))
-    _compare_with_cells(adata, key, stored.get("cells"), found.params, columns)
-    return found
+    require_same_panel(adata, fit.genes, f"uns[{key!r}]", "tl.fit_dag_blr", symbols)
+    _, columns = resolve_panel(adata, fit.genes, gene_symbols=symbols)
+    _compare_with_graph(adata, key, fit.genes, symbols, fit.posterior, str(fit.params["dag_key"]))
+    _compare_with_cells(adata, key, fit.cells, fit.params, columns)
+    return posterior_of(fit, columns)
 
 
-def posterior_of(
-    stored: Mapping[str, Any], columns: NDArray[np.int64], where: str
-) -> FittedPosterior:
-    """Return the posterior that a record of a fit holds, whether or not it was ever stored.
+def posterior_of(fit: FitRecord, columns: NDArray[np.int64]) -> FittedPosterior:
+    """Return what a fit holds, ready for use, whether or not it was ever stored.
 
-    Parameters
-    ----------
-    stored
-        The record, as ``tl.fit_dag_blr`` stores it.
-    columns
-        Columns of its genes in the data, shape ``(n_genes,)``.
-    where
-        Its name, for errors.
-
-    Raises
-    ------
-    ValueError
-        If it is damaged.
+    ``columns`` are those of its genes in the data, shape ``(n_genes,)``.
     """
-    genes = [str(gene) for gene in stored["genes"]]
-    blr = DagBlr.from_dict(dict(stored["posterior"]))
-    if blr.n_nodes != len(genes) or len(stored["environments"]) != stored["shifts"].shape[0]:
-        message = f"{where} is damaged (its parts differ in size): run tl.fit_dag_blr again."
-        raise ValueError(message)
-    shifts = np.asarray(stored["shifts"].todense(), dtype=np.float64)
-    ensemble = read_ensemble(stored.get("ensemble"), len(genes), f"{where}['ensemble']")
-    prior = read_shift_prior(stored.get("shift_prior"), shifts, f"{where}['shift_prior']")
-    targets = read_lists(stored.get("targets"), len(stored["environments"]), f"{where}['targets']")
     return FittedPosterior(
-        blr=blr,
-        genes=genes,
+        blr=fit.posterior,
+        genes=fit.genes,
         columns=columns,
-        control_mean=np.asarray(stored["control_mean"], dtype=np.float64),
-        environments=stored["environments"],
-        targets=targets,
-        shifts=shifts,
-        n_control_cells=int(stored["n_control_cells"]),
-        cells=" ".join(map(str, dict(stored.get("cells", {})).values())),
-        params={str(name): value for name, value in stored["params"].items()},
-        ensemble=ensemble,
-        expectation=read_expectation(stored, targets, genes, where),
-        efficacy=_efficacy(stored.get("efficacy"), where),
-        shift_prior=prior,
-        averaged=read_averaging(
-            stored.get("averaging"), ensemble or [blr], prior, shifts, f"{where}['averaging']"
-        ),
+        control_mean=fit.control_mean,
+        environments=fit.environments,
+        targets=fit.targets,
+        shifts=fit.shifts,
+        n_control_cells=fit.n_control_cells,
+        cells=" ".join(map(str, (fit.cells or {}).values())),
+        params=fit.params,
+        ensemble=fit.ensemble or [],
+        expectation=fit.expectation,
+        efficacy=None if fit.efficacy is None else (fit.efficacy.mean, fit.efficacy.sd),
+        shift_prior=fit.prior,
+        averaged=fit.averaged,
     )
-
-
-def _efficacy(stored: Any, where: str) -> tuple[float, float] | None:
-    if stored is None:
-        return None
-    mean, sd = (float(stored.get(name, np.nan)) for name in ("mean", "sd"))
-    if not (np.isfinite(mean) and np.isfinite(sd) and sd >= 0):
-        message = f"{where}['efficacy'] is damaged: run tl.fit_dag_blr again."
-        raise ValueError(message)
-    return mean, sd
 
 
 def _compare_with_graph(

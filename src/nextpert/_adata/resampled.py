@@ -11,7 +11,7 @@ from nextpert._adata._fold import with_columns
 from nextpert._adata.read import read_blocks
 from nextpert.core.cells._screen_part import empty_part, merge, screen_part
 from nextpert.core.cells.screen_moments import ScreenMoments
-from nextpert.core.search._resamples import poisson_weights
+from nextpert.core.search._bits import poisson_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

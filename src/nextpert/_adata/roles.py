@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nextpert._adata.members import SEPARATOR
 from nextpert._adata.panel import closest, in_order, list_names
 from nextpert._adata.stored import read_stored
-from nextpert._adata.write import strings
+from nextpert.core._codec import strings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

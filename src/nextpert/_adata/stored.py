@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from nextpert._adata.eager import eager
+from nextpert.core._codec import Reading
 from nextpert.core.cells._sound import require_sound
-
-if TYPE_CHECKING:
-    import anndata as ad
 
 FORMAT = 1  # of every result; others are refused
 
@@ -24,9 +23,23 @@ def with_format(result: Any) -> Any:
     """Return a result with format, version and a list of what it holds; others as they are."""
     if not isinstance(result, Mapping) or "format" in result:
         return result
-    made = {**result, "version": version("nextpert")}
+    made = {**_as_read(result), "version": version("nextpert")}
     contents = json.dumps({str(name): _describe(value) for name, value in made.items()})
     return {**made, "format": FORMAT, "contents": contents}
+
+
+def _as_read(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _as_read(part) for name, part in value.items()}
+    return as_stored_csr(value) if sp.issparse(value) else value
+
+
+def as_stored_csr(matrix: Any) -> sp.csr_array | sp.csr_matrix:
+    """Return ``matrix`` as the CSR class that anndata gives back when it reads a file."""
+    kind = sp.csr_array if ad.settings.use_sparse_array_on_read else sp.csr_matrix
+    stored = kind(matrix)
+    stored.sort_indices()
+    return stored
 
 
 def read_stored(adata: ad.AnnData, key: str, function: str) -> dict[str, Any]:
@@ -41,11 +54,7 @@ def read_stored(adata: ad.AnnData, key: str, function: str) -> dict[str, Any]:
     stored = eager(adata.uns.get(key))
     fault = _fault(stored)
     if fault:
-        message = (
-            f"adata.uns[{key!r}] is damaged or of another version of nextpert ({fault}): "
-            f"run {function} again."
-        )
-        raise ValueError(message)
+        raise Reading(f"adata.uns[{key!r}]", f"run {function} again", {}).damaged(fault)
     return dict(stored)
 
 

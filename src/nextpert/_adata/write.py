@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
-import numpy as np
-import scipy.sparse as sp
 
 from nextpert._adata.sound import require_sound_matrices
-from nextpert._adata.stored import with_format
+from nextpert._adata.stored import as_stored_csr, with_format
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
+    import numpy as np
+    import scipy.sparse as sp
     from numpy.typing import NDArray
 
 
@@ -69,46 +68,3 @@ def write_results(
         for key, value in (uns or {}).items():
             target.uns[key] = with_format(value)
     return target if copy else None
-
-
-def as_stored_csr(matrix: Any) -> sp.csr_array | sp.csr_matrix:
-    """Return ``matrix`` as the CSR class that anndata gives back when it reads a file."""
-    kind = sp.csr_array if ad.settings.use_sparse_array_on_read else sp.csr_matrix
-    stored = kind(matrix)
-    stored.sort_indices()
-    return stored
-
-
-def strings(values: Iterable[Any]) -> NDArray[np.object_]:
-    """Return strings as the object array that anndata gives back when it reads an h5ad file."""
-    items = [str(value) for value in values]
-    out = np.empty(len(items), dtype=object)
-    out[:] = items
-    return out
-
-
-def stored_lists(lists: Iterable[Sequence[str]]) -> dict[str, NDArray[Any]]:
-    """Return lists of names as they are stored: one after the other, and where each begins.
-
-    Names may hold any character, so that no string joined from them could be taken apart again.
-
-    Examples
-    --------
-    >>> from nextpert._adata import read_lists, stored_lists
-    >>> read_lists(stored_lists([["A, B", "C"], [], ["C"]]), 3, "targets")
-    [['A, B', 'C'], [], ['C']]
-    """
-    every = [list(names) for names in lists]
-    offsets = np.cumsum([0, *map(len, every)], dtype=np.int64)
-    return {"names": strings(name for names in every for name in names), "offsets": offsets}
-
-
-def read_lists(stored: Any, n: int, where: str) -> list[list[str]]:
-    """Return ``n`` lists stored by :func:`stored_lists`; ``where`` names them in errors."""
-    held = stored if hasattr(stored, "get") else {}
-    offsets, names = (np.asarray(held.get(part, ())) for part in ("offsets", "names"))
-    whole = offsets.dtype.kind in "iu" and offsets.shape == (n + 1,) and names.ndim == 1
-    if not whole or offsets[0] != 0 or (np.diff(offsets) < 0).any() or offsets[-1] != len(names):
-        message = f"{where} is damaged or of an earlier version: run what wrote it again."
-        raise ValueError(message)
-    return [[str(x) for x in names[a:b]] for a, b in itertools.pairwise(offsets.tolist())]

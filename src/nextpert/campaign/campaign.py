@@ -19,6 +19,7 @@ from nextpert.campaign.steps import (
     started,
 )
 from nextpert.campaign.summary import as_html, in_words, summary_table
+from nextpert.core._codec import pack
 
 if TYPE_CHECKING:
     import os
@@ -297,7 +298,7 @@ class Campaign:
             else has saved it since: load it again then, and repeat what you did.
         """
         _adata.check_arguments(locals())
-        _adata.write_results(self._cells, uns={KEY: self._state.stored()})
+        _adata.write_results(self._cells, uns={KEY: pack(self._state)})
         self._stamps.append(write_campaign(self._cells, Path(path), self._stamps))
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +13,38 @@ from nextpert import _adata
 from nextpert.campaign import history as _history
 from nextpert.campaign.model import Standing
 from nextpert.campaign.options import from_stored, to_stored
+from nextpert.core._codec import coded, unpack
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import anndata as ad
 
 KEY = "campaign"
+
+
+def _text_index(table: pd.DataFrame) -> pd.DataFrame:
+    return table.set_axis(table.index.astype(str))
+
+
+def _by_name(column: str, kind: type) -> Any:
+    """Declare numbers or texts by perturbation, stored as a table."""
+
+    def store(value: Mapping[str, Any]) -> pd.DataFrame:
+        held = _adata.strings(value.values()) if kind is str else np.array([*value.values()], int)
+        return _text_index(pd.DataFrame({"perturbation": _adata.strings(value), column: held}))
+
+    def read(table: pd.DataFrame) -> dict[str, Any]:
+        return dict(zip(map(str, table["perturbation"]), map(kind, table[column]), strict=True))
+
+    return coded(store, read)
+
+
+def _with_advice(standings: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with what campaigns saved by earlier versions lack: not known."""
+    table = standings.reset_index(drop=True).reindex(columns=["round", *Standing._fields])
+    table["advice"] = _adata.strings(table["advice"].fillna(""))
+    return table
 
 
 @dataclass(frozen=True)
@@ -37,12 +65,12 @@ class State:
         Perturbations that failed, and why.
     """
 
-    target: Any
-    options: dict[str, dict[str, Any]]
-    history: pd.DataFrame
-    standings: pd.DataFrame
-    pending: dict[str, int]
-    failed: dict[str, str]
+    target: Any = coded(partial(to_stored, what="target"), from_stored)
+    options: dict[str, dict[str, Any]] = coded(partial(to_stored, what="options"), from_stored)
+    history: pd.DataFrame = coded(_text_index, _history.read_history)
+    standings: pd.DataFrame = coded(_text_index, _with_advice)
+    pending: dict[str, int] = _by_name("n_cells", int)
+    failed: dict[str, str] = _by_name("reason", str)
 
     @property
     def round(self) -> int:
@@ -56,51 +84,11 @@ class State:
         """Number of labelled cells that the campaign started from."""
         return int(self.history.loc[self.history["action"] == "started", "n_cells"].sum())
 
-    def stored(self) -> dict[str, Any]:
-        """Return it as a mapping that h5ad and zarr keep."""
-        return {
-            "target": to_stored(self.target, "target"),
-            "options": to_stored(self.options, "options"),
-            "history": _text_index(self.history),
-            "standings": _text_index(self.standings),
-            "pending": _text_index(
-                pd.DataFrame(
-                    {
-                        "perturbation": _adata.strings(self.pending),
-                        "n_cells": np.array(list(self.pending.values()), np.int64),
-                    }
-                )
-            ),
-            "failed": _text_index(
-                pd.DataFrame(
-                    {
-                        "perturbation": _adata.strings(self.failed),
-                        "reason": _adata.strings(self.failed.values()),
-                    }
-                )
-            ),
-        }
-
 
 def read_state(adata: ad.AnnData) -> State:
     """Return the state in ``adata.uns["campaign"]``."""
     stored = _adata.read_stored(adata, KEY, "npt.Campaign")
-    pending, failed = stored["pending"], stored["failed"]
-    return State(
-        from_stored(stored["target"]),
-        from_stored(stored["options"]),
-        _history.read_history(stored["history"]),
-        _with_advice(stored["standings"].reset_index(drop=True)),
-        dict(zip(map(str, pending["perturbation"]), map(int, pending["n_cells"]), strict=True)),
-        dict(zip(map(str, failed["perturbation"]), map(str, failed["reason"]), strict=True)),
-    )
-
-
-def _with_advice(standings: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with what campaigns saved by earlier versions lack: not known."""
-    table = standings.reindex(columns=["round", *Standing._fields])
-    table["advice"] = _adata.strings(table["advice"].fillna(""))
-    return table
+    return unpack(State, stored, f"adata.uns[{KEY!r}]", "run npt.Campaign again")
 
 
 def add_standing(standings: pd.DataFrame | None, this_round: int, found: Standing) -> pd.DataFrame:
@@ -110,7 +98,3 @@ def add_standing(standings: pd.DataFrame | None, this_round: int, found: Standin
     for name in ("best", "advice"):
         out[name] = _adata.strings(out[name])
     return out
-
-
-def _text_index(table: pd.DataFrame) -> pd.DataFrame:
-    return table.set_axis(table.index.astype(str))

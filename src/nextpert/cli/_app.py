@@ -60,7 +60,7 @@ _SAYS = {
     "keys": "RESULT=KEY ...: results that are not stored by their usual name.",
     "noise_var": "Known noise variance of all genes; by default inferred.",
     "rng": "Seed of everything random.",
-    "targets_first": "BOSS: the targets of all labels stand before all other genes.",
+    "targets_first": "The targets of all labels stand before all other genes.",
     "perturbation_key": "Column of obs with the label of every cell.",
     "control": "Label of the control cells.",
     "layer": "Layer to read; by default X.",

@@ -208,12 +208,8 @@ def _fitted(adata: AnnData) -> list[str]:
 
 def _targets(adata: AnnData) -> list[str]:
     """Return the target genes of the first of the ranking."""
-    from nextpert._adata import read_lists
-    from nextpert.tl._design_interventions.tables import candidates_of
-
-    design = adata.uns["design"]
-    n = len(candidates_of(design["ranking"]))
-    return [str(x) for x in read_lists(design["targets"], n, "adata.uns['design']['targets']")[0]]
+    targets = adata.uns["design"]["targets"]
+    return [str(gene) for gene in targets["names"][: targets["offsets"][1]]]
 
 
 def _draw_densities(adata: AnnData, path: Path) -> None:

@@ -41,11 +41,6 @@ if TYPE_CHECKING:
 # The commands that a screen has gone through, in uns.
 COMMANDS = "commands"
 _MANY_GENES = 300
-# Options of one method alone.
-_ONLY = {
-    "gsp": ("alpha",),
-    "boss": ("penalty", "targets_first", "prior_network"),
-}
 
 
 def run_step(job: Job) -> None:
@@ -99,15 +94,17 @@ def settled(step: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if (method == "given") != (options["dag"] is not None):
         message = "--method given and --dag FILE.csv belong together: give both or neither."
         raise ValueError(message)
-    known = STEPS["learn"].function
-    for owner, names in _ONLY.items():
-        for name in names:
-            uses = {"causaldag": "gsp"}.get(method, method) == owner
-            if not uses and options[name] != arguments_of(known)[name].default:
-                message = f"{flag_of(name)} is for --method {owner}, not {method}."
-                raise ValueError(message)
+    from nextpert.core.search.registry import searches
+
+    known, defaults = searches(), arguments_of(STEPS["learn"].function)
+    search = known.get(method)
+    for name in sorted({name for each in known.values() for name in each.options}):
+        if options[name] != defaults[name].default and not (search and name in search.options):
+            owners = " or ".join(owner for owner, each in known.items() if name in each.options)
+            message = f"{flag_of(name)} is for --method {owners}, not {method}."
+            raise ValueError(message)
     if out["environments"] is None:
-        out["environments"] = "all" if method == "boss" else "control"
+        out["environments"] = "all" if search and search.exogenous else "control"
     if out["n_graphs"] is None:
         out["n_graphs"] = 1 if method == "given" else 25
     return out

@@ -20,6 +20,8 @@ EXPANDED = {
     "target": ("target", "target_group", "target_mean", "target_file"),
     "prior": ("before", "tiers", "required", "forbidden"),
 }
+# Files that register a search each, under their name: read as such, for the same reason.
+_SEARCHES = Path(__file__).parents[1] / "core" / "search" / "methods"
 # What functions take as tables and mappings comes from files, or as NAME=VALUE.
 _KINDS: dict[str, Any] = {
     "aliases": list[str],
@@ -28,6 +30,7 @@ _KINDS: dict[str, Any] = {
     "dag": Path,
     "keys": list[str],
     "held_out": Literal["false", "true", "both"],
+    "method": Literal["given", *sorted(file.stem for file in _SEARCHES.glob("[!_]*.py"))],
     "noise_var": float,
     "pending": list[str],
     "prior_effects": Path,

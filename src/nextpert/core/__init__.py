@@ -38,13 +38,11 @@ from nextpert.core.posterior.dag_blr import DagBlr
 from nextpert.core.posterior.shift_posterior import ShiftPosterior
 from nextpert.core.predict.goal import Goal
 from nextpert.core.predict.ranked_distance import RankedDistance, ranked_distance
-from nextpert.core.search.boss import BossResult, boss
-from nextpert.core.search.causaldag_gsp import causaldag_gsp
-from nextpert.core.search.fisher_z_threshold import fisher_z_threshold
-from nextpert.core.search.gsp import GspResult, gsp
-from nextpert.core.search.minimal_imap import minimal_imap
-from nextpert.core.search.network_belief import NetworkBelief, boss_with_network
-from nextpert.core.search.partial_correlation import partial_correlation
+from nextpert.core.search.methods.boss import BossResult, boss, boss_with_network
+from nextpert.core.search.methods.causaldag import causaldag_gsp
+from nextpert.core.search.methods.gsp import GspResult, gsp
+from nextpert.core.search.minimal_imap import fisher_z_threshold, minimal_imap
+from nextpert.core.search.network_belief import NetworkBelief
 from nextpert.core.search.prior_knowledge import PriorKnowledge
 from nextpert.core.simulate.random_scm import random_scm
 from nextpert.core.simulate.random_target import random_target
@@ -102,7 +100,6 @@ __all__ = [
     "gsp",
     "guide_variance",
     "minimal_imap",
-    "partial_correlation",
     "perturb_dag",
     "pool_guides",
     "random_dag",

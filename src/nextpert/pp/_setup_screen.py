@@ -61,8 +61,9 @@ def setup_screen(
         Column with the guide of every cell. Guides of one perturbation are its repeats: what they
         differ by is noise, however many cells they have.
     batch_key
-        Column, or columns, with batches, replicates or donors: fixed effects, taken off
-        everything. They may be crossed with perturbations and one another.
+        Column, or columns, with batches, replicates or donors: fixed effects, estimated with
+        everything else, so that intervals contain their error. They may be crossed with
+        perturbations and one another.
     covariates
         Columns of what else is known of the cells and may act on genes: numbers (depth, cell
         cycle scores) or categories (conditions, doses), the first of which is the reference.

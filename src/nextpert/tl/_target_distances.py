@@ -164,18 +164,25 @@ def target_distances(
     counts = np.bincount(codes[codes >= 0], minlength=len(rows) + 1)
     _require_cells(counts, rows, control, goal)
     _adata.check_scale(adata, columns, np.flatnonzero(codes >= 0), roles, only_warn=True)
-    found = _adata.group_moments(adata, columns, codes, len(rows) + 1, roles)
+    batches = _adata.read_batches(adata, columns, roles)
+    found = _adata.group_moments(adata, columns, codes, len(rows) + 1, roles, batches=batches)
+    errors = np.zeros((len(rows) + 1, 0))
+    if batches is not None:
+        errors = batches.errors(codes, len(rows) + 1)
     control_moments = found[rows.index(control)] if control in rows else None
     units = _units(goal, names, control_moments)
     found = [_in_units(each, units) for each in found]
     wanted: Any = found[-1] if goal.mean is None else units * goal.mean
     kept = [i for i in range(len(rows)) if counts[i] >= 2]
-    distances = [mean_distance(found[i], wanted, confidence=confidence) for i in kept]
+    distances = [
+        mean_distance(found[i], wanted, confidence=confidence, errors=errors[[i, -1]]) for i in kept
+    ]
     differences = np.full((len(kept), 3), np.nan)
     for row, i in enumerate(kept):
         if control in rows and rows[i] != control:
+            other = rows.index(control)
             differences[row] = distance_difference(
-                found[i], found[rows.index(control)], wanted, confidence=confidence
+                found[i], found[other], wanted, confidence=confidence, errors=errors[[i, other, -1]]
             )
     params: dict[str, Any] = {
         **roles.stored(),

@@ -153,3 +153,75 @@ def test_mixtures_learned_for_other_expectations_find_them_right():
     left = [(each.weights @ TAU2).mean() for each in (found.prior, told)]
     assert 0.5 < left[0] < 2
     assert left[1] < 0.01
+
+
+def objective(weights, square, n):
+    grown = 1 + n[:, None] * TAU2
+    chance = np.exp(-0.5 * (np.log(grown) + square[:, None] * n[:, None] / grown))
+    prior = random_shifts._PRIOR_COUNTS
+    return np.log(chance @ weights).sum() + prior @ np.log(weights)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_weights_common_to_a_screen_are_better(seed):
+    rng = np.random.default_rng(seed)
+    shape = (6, 40)
+    n = rng.choice([15.0, 80.0], size=shape)
+    tau2 = rng.choice([0.0, 0.01, 1.0], size=shape)
+    square = rng.chisquare(1, size=shape) * (1 / n + tau2)
+    own = np.where(rng.random(shape) < 0.1, 0.3, np.nan)
+    found = random_shifts.shared_mixture(square, n, own)
+    assert found.sum() == pytest.approx(1.0)
+    assert (found > 0).all()
+    mixed = np.isnan(own)
+    best = objective(found, square[mixed], n[mixed])
+    for other in [*np.eye(len(TAU2)), *rng.dirichlet(np.ones(len(TAU2)), size=50)]:
+        for step in (1e-3, 0.1):
+            near = (1 - step) * found + step * other
+            assert objective(near, square[mixed], n[mixed]) < best + 1e-4
+    # EM, which never lowers it, gains nothing more.
+    weights = found
+    for _ in range(200):
+        grown = 1 + n[mixed][:, None] * TAU2
+        chance = np.exp(-0.5 * (np.log(grown) + square[mixed][:, None] * n[mixed][:, None] / grown))
+        share = weights * chance / (chance @ weights)[:, None]
+        weights = share.sum(axis=0) + random_shifts._PRIOR_COUNTS
+        weights = weights / weights.sum()
+    assert objective(weights, square[mixed], n[mixed]) < best + 1e-3
+
+
+def test_a_mixture_of_nothing_is_that_of_the_prior_counts():
+    none = np.full((2, 3), 0.5)
+    found = random_shifts.shared_mixture(none, none, none)
+    expected = random_shifts._PRIOR_COUNTS
+    np.testing.assert_allclose(found, expected / expected.sum(), rtol=0.02)
+
+
+def test_curvature_is_that_of_the_evidence():
+    """An intercept's variance is minus one over the second derivative of the log evidence."""
+    rng, n_groups, n = np.random.default_rng(2), 400, 40
+    group = np.repeat(np.arange(n_groups + 1), [60, *[n] * n_groups])
+    effects = np.append(0.0, rng.normal(size=n_groups) * rng.choice([0.02, 0.6], size=n_groups))
+    x = rng.normal(size=(len(group), 1)) + effects[group][:, None]
+    cells = pool_guides(ScreenMoments.from_array(x, group, n_groups + 1), range(401), 401)
+    cells.variance_ratio[:] = 1.0
+    blr = DagBlr(Dag.from_edges(1, []), noise_var=1.0)
+    found = fit_random_shifts(blr, cells, np.zeros((n_groups, 1)))
+    weights, mean, n_0 = found.prior.weights, cells.mean[:, 0], cells.n[0]
+
+    def evidence(c):
+        variance = 1 / n + TAU2
+        each = np.exp(-0.5 * (mean[1:] - c)[:, None] ** 2 / variance) / np.sqrt(variance)
+        return np.log((weights * each).sum(axis=1)).sum() - 0.5 * n_0 * (mean[0] - c) ** 2
+
+    centre, step = found.posterior.intercept_mean[0], 1e-3
+    second = (evidence(centre + step) - 2 * evidence(centre) + evidence(centre - step)) / step**2
+    np.testing.assert_allclose(found.posterior.blocks["cov"][0], -1 / second, rtol=0.15)
+    ascent = random_shifts._Ascent(blr, cells, np.zeros((n_groups, 1)), None, fixed=False)
+    ascent.weights = weights
+    for _ in range(3):
+        ascent.step()
+    assert ascent.blr.blocks["cov"][0] < 0.7 * -1 / second  # as if components were known
+    settled = ascent.settled()
+    np.testing.assert_allclose(settled.blocks["weights"], ascent.blr.blocks["weights"], rtol=1e-9)
+    np.testing.assert_allclose(settled.blocks["residual"], ascent.blr.blocks["residual"])

@@ -10,10 +10,9 @@ from scipy.special import gammaln
 from nextpert.core import Dag, LinearScm, Moments, PriorKnowledge, boss, gsp, random_scm
 from nextpert.core.search._bits import pack_rows, unpack_rows
 from nextpert.core.search._boss_kernel import State, climb
+from nextpert.core.search._family import Scratch, local_score
 from nextpert.core.search._grow_shrink import Forest, Growth
-from nextpert.core.search._imap import Scratch
-from nextpert.core.search._local_score import local_score
-from nextpert.core.search._scores import make_score_problem
+from nextpert.core.search._inputs import make_score
 
 PENALTY = 1.5
 
@@ -82,7 +81,7 @@ def _plain_score(moments, criterion):
 @pytest.mark.parametrize("criterion", ["bic", "bge"])
 def test_local_score_by_regression_and_by_marginal_likelihood(simulated, criterion):
     _, moments = simulated(9, 4, seed=0, n_cells=60)
-    problem = make_score_problem(moments, criterion, PENALTY, None)
+    problem = make_score(moments, criterion, PENALTY, None)
     rng = np.random.default_rng(0)
     for _ in range(40):
         nodes = rng.permutation(9)
@@ -98,7 +97,7 @@ def test_ends_where_no_move_of_a_node_gains(simulated, criterion):
     """Scores, parents and gains of all moves, from plain grow-shrink over plain scores."""
     for seed in range(4):
         _, moments = simulated(9, 4, seed=seed, n_cells=150)
-        problem = make_score_problem(moments, criterion, PENALTY, None)
+        problem = make_score(moments, criterion, PENALTY, None)
         score = _plain_score(moments, criterion)
         order = np.random.default_rng(seed).permutation(9)
         state = State.start(order, 1)
@@ -147,7 +146,7 @@ def test_finds_the_best_of_all_orders(simulated, criterion, seed):
 def test_equivalent_graphs_have_the_same_score(simulated):
     _, moments = simulated(6, 3, seed=0, n_cells=100)
     for criterion in ("bic", "bge"):
-        problem = make_score_problem(moments, criterion, PENALTY, None)
+        problem = make_score(moments, criterion, PENALTY, None)
 
         def total(arcs, problem=problem):
             matrix = np.zeros((6, 6), dtype=bool)
@@ -187,7 +186,7 @@ def test_same_result_for_any_number_of_workers(simulated):
 def test_full_trees_are_enlarged_or_emptied_and_change_nothing(simulated, monkeypatch, most):
     _, moments = simulated(30, 6, seed=2)
     plain = boss(moments, n_starts=3, rng=0)
-    module = importlib.import_module("nextpert.core.search._boss_starts")
+    module = importlib.import_module("nextpert.core.search.methods.boss")
     monkeypatch.setattr(module, "_VERTICES", 8)
     monkeypatch.setattr(module, "_BRANCHES", 8)
     monkeypatch.setattr(module, "_MOST_BRANCHES", most)
@@ -200,8 +199,7 @@ def test_full_trees_are_enlarged_or_emptied_and_change_nothing(simulated, monkey
 def test_residuals_of_earlier_trees_are_not_used_again(simulated, criterion):
     """Empty trees start anew, whatever search left its residuals behind in the scratch."""
     one, two = (
-        make_score_problem(simulated(12, 4, seed=seed)[1], criterion, PENALTY, None)
-        for seed in (0, 1)
+        make_score(simulated(12, 4, seed=seed)[1], criterion, PENALTY, None) for seed in (0, 1)
     )
 
     def trees(problem, first, growth):

@@ -15,7 +15,7 @@ from nextpert.core import (
     random_scm,
 )
 from nextpert.core.graph._equivalence import Pdag
-from nextpert.core.search._settled import settled_by
+from nextpert.core.search._classes import settled_by
 
 
 def screen(p, n_environments, seed, n_cells=300):

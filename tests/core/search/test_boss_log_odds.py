@@ -15,7 +15,7 @@ from nextpert.core import (
     random_scm,
 )
 from nextpert.core.graph._equivalence import Pdag
-from nextpert.core.search._best_member import best_member
+from nextpert.core.search._classes import best_member
 
 PENALTY = 2.0
 

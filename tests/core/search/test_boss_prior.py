@@ -8,9 +8,9 @@ import pytest
 
 from nextpert.core import Moments, PriorKnowledge, boss
 from nextpert.core.search._boss_kernel import State, climb, move_blocks
+from nextpert.core.search._family import Scratch
 from nextpert.core.search._grow_shrink import Forest, Growth
-from nextpert.core.search._imap import Scratch
-from nextpert.core.search._scores import make_score_problem
+from nextpert.core.search._inputs import make_score
 
 PENALTY = 2.0
 
@@ -144,7 +144,7 @@ def test_blocks_find_what_nodes_alone_miss(simulated, seed, monkeypatch):
     prior = _random_prior(scm.dag, np.random.default_rng(seed))
     found = boss(moments, prior=prior, rng=0)
     assert prior.allows(found.dag)
-    module = importlib.import_module("nextpert.core.search._boss_starts")
+    module = importlib.import_module("nextpert.core.search.methods.boss")
     monkeypatch.setattr(module, "move_blocks", lambda *_: 0)
     assert found.score > boss(moments, prior=prior, rng=0).score + 0.01
 
@@ -156,7 +156,7 @@ def test_ends_where_no_move_of_a_block_gains(simulated, seed):
     order = rng.permutation(9)
     pairs = [(order[a], order[b]) for a, b in rng.integers(0, 9, (12, 2)) if a < b]
     prior = PriorKnowledge(9, before=pairs, required=[(order[0], order[5]), (order[5], order[8])])
-    problem = make_score_problem(moments, "bic", PENALTY, prior)
+    problem = make_score(moments, "bic", PENALTY, prior)
     state, parents = State.start(order, 1), np.zeros((9, 1), np.uint64)
     tools = Forest.empty(10_000, 100_000), Growth.empty(9), Scratch.empty(9)
     random = np.array([seed], np.uint64)
@@ -187,7 +187,7 @@ def test_blocks_move_exactly_where_that_gains():
         arcs = [pair for pair in itertools.combinations(range(6), 2) if rng.random() < 0.3]
         prior = PriorKnowledge(6, before=arcs)
         moments = Moments.from_array(rng.normal(size=(100, 6)) @ rng.normal(size=(6, 6)))
-        problem = make_score_problem(moments, "bic", PENALTY, prior)
+        problem = make_score(moments, "bic", PENALTY, prior)
         start = prior.nearest_order(rng.permutation(6))
         state, parents = State.start(start, 1), np.zeros((6, 1), np.uint64)
         tools = Forest.empty(10_000, 100_000), Growth.empty(6), Scratch.empty(6)

@@ -7,12 +7,10 @@ import pytest
 
 from nextpert.core import CycleError, Dag, LinearScm, Moments, PriorKnowledge
 from nextpert.core.graph._equivalence import Pdag
-from nextpert.core.search._backward import backward
 from nextpert.core.search._bits import pack_rows
-from nextpert.core.search._imap import Scratch
-from nextpert.core.search._local_score import local_score
-from nextpert.core.search._scores import make_score_problem
-from nextpert.core.search._settled import settled_by
+from nextpert.core.search._classes import backward, settled_by
+from nextpert.core.search._family import Scratch, local_score
+from nextpert.core.search._inputs import make_score
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +66,7 @@ def test_backward_search_from_the_complete_graph(equivalence_class, criterion, s
             weights[child, parent] = rng.choice([-1, 1]) * rng.uniform(0.4, 0.8)
     scm = LinearScm(weights, np.ones(6))
     moments = Moments.from_array(scm.sample(50_000, rng=rng))
-    problem = make_score_problem(moments, criterion, 2.0, None)
+    problem = make_score(moments, criterion, 2.0, None)
     found = backward(problem, Dag.complete(rng.permutation(6)))
     assert equivalence_class(found) == equivalence_class(scm.dag)
     assert backward(problem, found) == found
@@ -103,7 +101,7 @@ def test_backward_search_keeps_prior_knowledge(simulated, seed):
     required = [(order[0], order[7]), (order[2], order[3])]
     prior = PriorKnowledge(8, required=required, forbidden=[barred], before=[(order[4], order[5])])
     dense = Dag.from_edges(8, [pair for pair in itertools.combinations(order, 2) if pair != barred])
-    problem = make_score_problem(moments, "bic", 2.0, prior)
+    problem = make_score(moments, "bic", 2.0, prior)
     thin = backward(problem, dense, prior)
     assert prior.allows(dense)
     assert prior.allows(thin)
@@ -151,7 +149,7 @@ def test_backward_search_takes_the_best_deletion_of_any_member(equivalence_class
     """Against all members of a class, found by directing its skeleton along every order."""
     rng = np.random.default_rng(seed)
     moments = Moments.from_array(rng.normal(size=(60, 5)) @ rng.normal(size=(5, 5)))
-    problem = make_score_problem(moments, "bic", 2.0, None)
+    problem = make_score(moments, "bic", 2.0, None)
 
     def score(child, parents):
         row = np.zeros((1, 5), dtype=bool)

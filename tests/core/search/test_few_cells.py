@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from nextpert.core import Moments, boss, causaldag_gsp, fisher_z_threshold, gsp, minimal_imap
-from nextpert.core.search._statistics import checked_correlation, make_problem
+from nextpert.core.search._inputs import checked_correlation
+from nextpert.core.search.minimal_imap import make_tests
 
 
 def _f1(dag, truth):
@@ -37,7 +38,7 @@ def test_shrunk_as_by_pseudo_cells_exactly_where_cells_are_few(n_cells, few):
     expected = pooled / np.outer(scale, scale) if few else np.corrcoef(x.T)
     np.testing.assert_allclose(checked_correlation(moments), expected, atol=1e-12)
     given = np.zeros(7) if few else np.arange(7)
-    threshold = make_problem(moments, 1e-3, None).threshold
+    threshold = make_tests(moments, 1e-3, None)[1].threshold
     np.testing.assert_allclose(threshold, fisher_z_threshold(n_cells, given, 1e-3) ** 2)
 
 

@@ -10,8 +10,8 @@ import pytest
 from nextpert.core import Dag, LinearScm, Moments, PriorKnowledge, boss, gsp, minimal_imap
 from nextpert.core.graph._equivalence import Pdag
 from nextpert.core.search._bits import unpack_rows
-from nextpert.core.search._statistics import make_problem
-from nextpert.core.search.gsp import _run_chunk
+from nextpert.core.search.methods.gsp import _make_runs
+from nextpert.core.search.minimal_imap import make_tests
 
 # A screen's worth of graphs on five nodes: collider, fork, diamond, dense, with an isolated node.
 SMALL = {
@@ -84,16 +84,16 @@ def test_equals_are_told_apart_by_likelihood(simulated, n_nodes, degree, seed, m
     _, moments = simulated(n_nodes, degree, seed=seed, n_cells=500)
     found = gsp(moments, n_runs=100, rng=0)
     seeds = np.random.default_rng(0).integers(0, 2**64, 100, dtype=np.uint64)
-    problem = make_problem(moments, 1e-3, None)
+    tests, given = make_tests(moments, 1e-3, None), np.empty((0, n_nodes, 1), np.uint64)
     fits = {}
     for run in np.flatnonzero(found.n_edges == found.n_edges.min()).tolist():
-        parents = unpack_rows(_run_chunk(problem, 4, seeds[run : run + 1])[2], n_nodes)
+        parents = unpack_rows(_make_runs(*tests, 4, seeds[run : run + 1], given)[2], n_nodes)
         fits[run] = _fit(moments, Dag.from_matrix(parents.T))
     best = min(fits.values())
     assert max(fits.values()) > best + 1e-3  # there is something to tell apart
     assert _fit(moments, found.dag) == pytest.approx(best, abs=1e-6)
     assert found.best_run == next(run for run, fit in fits.items() if fit < best + 1e-6)
-    monkeypatch.setattr(importlib.import_module("nextpert.core.search.gsp"), "_CHUNK", 7)
+    monkeypatch.setattr(importlib.import_module("nextpert.core.search.methods.gsp"), "_CHUNK", 7)
     apart = gsp(moments, n_runs=100, rng=0)  # runs of several chunks are compared alike
     assert apart.dag == found.dag
     assert apart.best_run == found.best_run
@@ -136,9 +136,10 @@ def test_no_run_turns_to_a_forbidden_arc(simulated):
     scm, moments = simulated(15, 5, seed=0, n_cells=500)
     matrix = np.zeros((15, 15), dtype=bool)
     matrix[tuple(np.transpose([arc[::-1] for arc in scm.dag.edges()]))] = True
-    problem = make_problem(moments, 1e-3, PriorKnowledge(15, forbidden=np.argwhere(matrix)))
+    tests = make_tests(moments, 1e-3, PriorKnowledge(15, forbidden=np.argwhere(matrix)))
+    given = np.empty((0, 15, 1), np.uint64)
     for seed in np.arange(100, dtype=np.uint64):
-        arcs = unpack_rows(_run_chunk(problem, 4, np.array([seed]))[2], 15).T
+        arcs = unpack_rows(_make_runs(*tests, 4, np.array([seed]), given)[2], 15).T
         assert arcs.any()
         assert not (arcs & matrix).any()
 

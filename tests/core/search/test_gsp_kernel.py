@@ -2,25 +2,26 @@
 
 import numpy as np
 import pytest
+from numba import njit
 
-from nextpert.core import PriorKnowledge
+from nextpert.core import PriorKnowledge, gsp, minimal_imap
 from nextpert.core.search._bits import pack_rows, unpack_rows
-from nextpert.core.search._gsp_kernel import Space, _falling, log_residuals
-from nextpert.core.search._imap import Scratch, imap_of_order, prune, sparse_order
-from nextpert.core.search._statistics import make_problem
-from nextpert.core.search.gsp import _run_chunk, gsp
+from nextpert.core.search._family import Scratch, shrink
+from nextpert.core.search._gsp_kernel import Space, falling, log_residuals, sparse_order
+from nextpert.core.search.methods.gsp import _make_runs
+from nextpert.core.search.minimal_imap import make_tests
 
 ALPHA = 0.02
 
 
 @pytest.fixture(params=[12, 70])
 def model(simulated, request):
-    """Moments and problem with few cells, so that tests fall on either side of the threshold."""
+    """Moments and tests of few cells, which fall on either side of the threshold."""
     p = request.param
     _, moments = simulated(p, 5, seed=p, n_cells=4 * p)
     rng = np.random.default_rng(0)
     arcs = [tuple(pair) for pair in rng.integers(0, p, (p, 2)) if pair[0] < pair[1]]
-    return moments, make_problem(moments, ALPHA, PriorKnowledge(p, required=arcs[::2])), arcs[::2]
+    return moments, *make_tests(moments, ALPHA, PriorKnowledge(p, required=arcs[::2])), arcs[::2]
 
 
 def test_bit_sets_survive_packing():
@@ -29,10 +30,10 @@ def test_bit_sets_survive_packing():
 
 
 def test_what_falls_when_an_arc_is_turned(model, p_value):
-    moments, problem, required = model
+    moments, tests, elimination, required = model
     p = moments.n_nodes
     rng = np.random.default_rng(1)
-    space, scratch = Space.empty(p, problem.before.shape[1], 1), Scratch.empty(p)
+    space, scratch = Space.empty(elimination.threshold, tests.before.shape, 1), Scratch.empty(p)
     total = 0
     for _ in range(30):
         nodes = rng.permutation(p)
@@ -40,7 +41,7 @@ def test_what_falls_when_an_arc_is_turned(model, p_value):
         parents = np.zeros((p, p), dtype=bool)
         parents[a, shared] = parents[b, [*shared, a]] = True
         space.parents[:] = pack_rows(parents)
-        count = _falling(problem, scratch, space, a, b)
+        count = falling(tests, scratch, space, a, b)
         fall = [np.flatnonzero(row).tolist() for row in unpack_rows(space.fall, p)]
         for child, extra, found in ((b, [], fall[0]), (a, [b], fall[1])):
             expected = [
@@ -55,14 +56,20 @@ def test_what_falls_when_an_arc_is_turned(model, p_value):
     assert total > 20
 
 
+@njit
+def _shrunk(tests, row, child, scratch):
+    return shrink(tests, row, child, scratch)
+
+
 def test_pruning_takes_the_weakest_parent_first(model, p_value):
-    moments, problem, required = model
+    moments, tests, _, required = model
     p = moments.n_nodes
     chosen = np.tril(np.random.default_rng(2).random((p, p)) < min(0.7, 8 / p), -1)
     sets = pack_rows(chosen)
-    dropped = prune(problem, Scratch.empty(p), sets)
+    for child in range(p):
+        _shrunk(tests, sets[child], child, Scratch.empty(p))
     found = unpack_rows(sets, p)
-    assert chosen.sum() - found.sum() == dropped > 5
+    assert chosen.sum() - found.sum() > 5
     for child in range(p):
         parents = np.flatnonzero(chosen[child]).tolist()
         while True:
@@ -77,40 +84,41 @@ def test_pruning_takes_the_weakest_parent_first(model, p_value):
 
 @pytest.mark.parametrize("slack", [0, 3])
 def test_drawn_orders_have_the_arcs_they_are_said_to_have(model, slack):
-    moments, problem, required = model
+    moments, _, elimination, required = model
     p = moments.n_nodes
-    free = problem._replace(required=np.zeros_like(problem.required))
-    parents = np.zeros_like(problem.before)
+    parents = np.zeros_like(elimination.after)
     random = np.array([7], np.uint64)
     orders = set()
     for _ in range(5):
         order = np.empty(p, np.int64)
-        count = sparse_order(problem, slack, random, np.empty((p, p)), np.empty(p, np.int64), order)
+        count = sparse_order(elimination, slack, random, order, parents)
         assert sorted(order) == list(range(p))
         place = np.argsort(order)
         assert all(place[a] < place[b] for a, b in required)
-        assert imap_of_order(free, order, Scratch.empty(p), parents) == count
+        imap = minimal_imap(moments, order, alpha=ALPHA)
+        assert imap.n_edges == count
+        assert np.array_equal(unpack_rows(parents, p).T, imap.to_matrix().toarray() != 0)
         orders.add(tuple(order))
     assert len(orders) > 1
 
 
 def test_log_residuals_by_regression(model):
-    moments, problem, _ = model
+    moments, tests, _, _ = model
     p = moments.n_nodes
     parents = np.tril(np.random.default_rng(2).random((p, p)) < 4 / p, -1)
     corr, total = moments.correlation(), 0.0
     for i in range(p):
         k = np.flatnonzero(parents[i])
         total += np.log(1 - corr[i, k] @ np.linalg.solve(corr[np.ix_(k, k)], corr[k, i]))
-    assert log_residuals(problem, Scratch.empty(p), pack_rows(parents)) == pytest.approx(total)
+    assert log_residuals(tests, Scratch.empty(p), pack_rows(parents)) == pytest.approx(total)
 
 
 def test_tables_shared_by_runs_change_nothing(simulated):
     _, moments = simulated(25, 5, seed=1, n_cells=500)
-    problem = make_problem(moments, 0.01, None)
+    tests, given = make_tests(moments, 0.01, None), np.empty((0, 25, 1), np.uint64)
     seeds = np.arange(1, 101, dtype=np.uint64)
-    together = _run_chunk(problem, 4, seeds)[3]
-    alone = [_run_chunk(problem, 4, seeds[r : r + 1])[3][0] for r in range(100)]
+    together = _make_runs(*tests, 4, seeds, given)[3]
+    alone = [_make_runs(*tests, 4, seeds[r : r + 1], given)[3][0] for r in range(100)]
     assert together.tolist() == alone
 
 

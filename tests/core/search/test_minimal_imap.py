@@ -1,4 +1,4 @@
-"""Minimal I-map, threshold and partial correlation against one regression a test."""
+"""Minimal I-map and threshold against one regression a test."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from nextpert.core import (
     PriorKnowledge,
     fisher_z_threshold,
     minimal_imap,
-    partial_correlation,
 )
 
 
@@ -64,23 +63,3 @@ def test_threshold_needs_cells_and_alpha():
     for alpha in (0, 1, -0.1, np.nan):
         with pytest.raises(ValueError, match="alpha must lie between 0 and 1"):
             fisher_z_threshold(100, 3, alpha)
-
-
-def test_partial_correlation_by_residuals():
-    rng = np.random.default_rng(2)
-    x = rng.normal(size=(200, 6)) @ rng.normal(size=(6, 6)) + 3
-    design = np.column_stack([np.ones(200), x[:, [0, 2, 5]]])
-    residual = x - design @ np.linalg.lstsq(design, x, rcond=None)[0]
-    expected = np.corrcoef(residual[:, 4], residual[:, 1])[0, 1]
-    moments = Moments.from_array(x)
-    assert partial_correlation(moments, 4, 1, [0, 2, 5]) == pytest.approx(expected, abs=1e-12)
-    assert partial_correlation(moments, 4, 1) == pytest.approx(np.corrcoef(x.T)[1, 4], abs=1e-12)
-
-
-def test_partial_correlation_refuses_twins():
-    x = np.random.default_rng(0).normal(size=(50, 3))
-    moments = Moments.from_array(np.column_stack([x, x[:, 0] - x[:, 1]]))
-    with pytest.raises(ValueError, match="linearly dependent"):
-        partial_correlation(moments, 0, 2, [1, 3])
-    with pytest.raises(ValueError, match="name one of them twice"):
-        partial_correlation(moments, 0, 2, [0])

@@ -15,8 +15,7 @@ from nextpert.core import (
     random_scm,
 )
 from nextpert.core.graph._equivalence import Pdag
-from nextpert.core.search._arc_evidence import arc_evidence
-from nextpert.core.search.network_belief import estimate_belief
+from nextpert.core.search.network_belief import arc_evidence, estimate_belief
 
 PENALTY = 2.0
 
@@ -40,7 +39,7 @@ def test_evidence_is_that_of_dense_regressions(seed):
     indicators = np.eye(q + 1)[:, 1:]
     moments = exogenous_moments(ScreenMoments.from_array(cells, groups, q + 1), indicators)
     found = boss(moments, n_exogenous=q, rng=0)
-    got, score_odds = arc_evidence(moments, found, n_exogenous=q)
+    got, score_odds = arc_evidence(moments, found.dag, found.exogenous_arcs, n_exogenous=q)
     full, n = np.c_[cells, indicators[groups]], len(cells)
     assert score_odds == pytest.approx(-0.5 * np.log(n))
     arcs = found.dag.to_matrix().toarray() != 0
@@ -71,8 +70,9 @@ def test_evidence_is_that_of_dense_regressions(seed):
 def test_pairs_known_before_are_not_looked_at(simulated):
     _, moments = simulated(5, 2, seed=0, n_cells=200)
     prior = PriorKnowledge(5, before=[(0, 1)], forbidden=[(2, 3)])
+    found = boss(moments, prior=prior, score="bge", rng=0)
     got, score_odds = arc_evidence(
-        moments, boss(moments, prior=prior, score="bge", rng=0), prior=prior, score="bge"
+        moments, found.dag, found.exogenous_arcs, prior=prior, score="bge"
     )
     unknown = np.isnan(got) & ~np.eye(5, dtype=bool)
     assert sorted(map(tuple, np.argwhere(unknown).tolist())) == [(0, 1), (1, 0), (2, 3), (3, 2)]

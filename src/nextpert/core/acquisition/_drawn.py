@@ -43,6 +43,7 @@ class DrawnAcquisition(Acquisition):
         n_samples: int,
         rng: int | np.random.Generator | None,
     ) -> None:
+        posterior = posterior.without_fixed()
         p, dag = posterior.n_nodes, posterior.dag
         count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
         self.posterior, self.n_nodes = posterior, p

@@ -35,7 +35,7 @@ class Gaps(NamedTuple):
     mptr: Whole
     cov: Array  # M of each node, flat
     target: Array  # mu*, (p, m), or (p, 1) where it is the same for all
-    mean: Array  # of the cells
+    mean: Array  # of the cells, the posterior's fixed columns after the nodes
     state: Array  # expected
     share: Array  # w
     again: Array  # share believed of hypothetical cells at the state, of what w leaves
@@ -56,12 +56,14 @@ def _direction(gaps: Any, i: int, base: Array, rows: Array) -> None:
     first = gaps.indptr[i]
     degree = gaps.indptr[i + 1] - first
     k = gaps.vptr[i + 1] - gaps.vptr[i] - degree
-    step = 1 if base.shape[1] > 1 else 0
+    step, p = 1 if base.shape[1] > 1 else 0, len(gaps.indptr) - 1
     for j in range(rows.shape[1]):
         again = gaps.again[i, j]
         share = (1.0 - again) * gaps.share[i, j]
         if k:
             rows[0, j] = 1.0 - share - again
+        for a in range(1, k):  # fixed columns, which come after the nodes of the cells' means
+            rows[a, j] = -share * gaps.mean[p + a - 1, j] if len(gaps.mean) > p else 0.0
         for a in range(degree):
             node = gaps.indices[first + a]
             rows[k + a, j] = base[node, step * j] - share * gaps.mean[node, j]

@@ -88,7 +88,7 @@ class LookaheadAcquisition(Acquisition):
         noise_aware: bool = False,
     ) -> None:
         self.noise_aware = bool(noise_aware)
-        self.posterior = posterior
+        self.posterior = posterior = posterior.without_fixed()
         self.n_nodes = posterior.n_nodes
         self.target_mean = as_vector(target_mean, self.n_nodes, "target_mean")
         self.n_cells = require_positive(n_cells, "n_cells")

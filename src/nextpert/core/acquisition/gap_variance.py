@@ -53,6 +53,7 @@ def gap_variance(
     >>> gap_variance(blr, [1.0, 0.0], [1.0, 0.0])
     10.0
     """
+    posterior = posterior.without_fixed()
     p, dag = posterior.n_nodes, posterior.dag
     target = as_vector(target_mean, p, "target_mean")
     offset = as_vector(shift, p, "shift") - posterior.ideal_shift(target)

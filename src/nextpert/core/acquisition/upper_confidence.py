@@ -58,6 +58,7 @@ class UpperConfidenceInt(Acquisition):
         if not (np.isfinite(beta) and beta >= 0):
             message = f"beta must be a finite number, 0 or above, but is {beta!r}."
             raise ValueError(message)
+        posterior = posterior.without_fixed()
         p, dag = posterior.n_nodes, posterior.dag
         self.n_nodes, self.beta = p, float(beta)
         self.target_mean = as_vector(target_mean, p, "target_mean")

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert.core._checks import as_vector
-from nextpert.core.cells.mean_distance import covariance_of_mean, require_confidence, squared_trace
+from nextpert.core.cells.mean_distance import (
+    covariance_of_mean,
+    covariance_within,
+    require_confidence,
+    squared_trace,
+)
 from nextpert.core.cells.moments import Moments
 
 if TYPE_CHECKING:
@@ -16,7 +21,12 @@ if TYPE_CHECKING:
 
 
 def distance_difference(
-    cells: Moments, others: Moments, target: Moments | ArrayLike, *, confidence: float = 0.95
+    cells: Moments,
+    others: Moments,
+    target: Moments | ArrayLike,
+    *,
+    confidence: float = 0.95,
+    errors: ArrayLike | None = None,
 ) -> tuple[float, float, float]:
     r"""Estimate the difference of two squared distances to the same target mean.
 
@@ -45,6 +55,9 @@ def distance_difference(
         ``(n_nodes,)``.
     confidence
         Coverage of the interval, above 0 and below 1.
+    errors
+        Errors that batches leave in the means of cells, others and target, shape
+        ``(3, n_columns)``, as in :func:`~nextpert.core.cells.mean_distance.mean_distance`.
 
     Returns
     -------
@@ -86,6 +99,14 @@ def distance_difference(
     along = a @ of_cells @ a + b @ of_others @ b + (a - b) @ of_target @ (a - b)
     least = 2 * (squared_trace(of_cells, cells.n) + squared_trace(of_others, others.n))
     least += 4 * float(np.sum(of_target * (of_cells + of_others)))
+    if errors is not None and np.size(errors):
+        # Each column errs in all three means alike: its error times these slopes is in the sum.
+        of_a, of_b, of_wanted = np.asarray(errors, np.float64)
+        within = covariance_within([cells, others])
+        slopes = np.outer(of_a - of_wanted, a) - np.outer(of_b - of_wanted, b)
+        along += float(np.einsum("ki,ij,kj->", slopes, within, slopes))
+        added = ((of_a - of_wanted) ** 2).sum() - ((of_b - of_wanted) ** 2).sum()
+        difference -= float(added * np.trace(within))
     sd = float(np.sqrt(max(4 * float(along) - least, least)))
     reach = NormalDist().inv_cdf((1 + confidence) / 2) * sd
     return difference, difference - reach, difference + reach

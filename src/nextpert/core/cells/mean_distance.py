@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from nextpert.core._checks import LARGEST, as_vector
 from nextpert.core.cells.moments import Moments
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     Matrix = NDArray[np.float64]
@@ -46,7 +49,11 @@ class MeanDistance:
 
 
 def mean_distance(
-    cells: Moments, target: Moments | ArrayLike, *, confidence: float = 0.95
+    cells: Moments,
+    target: Moments | ArrayLike,
+    *,
+    confidence: float = 0.95,
+    errors: ArrayLike | None = None,
 ) -> MeanDistance:
     r"""Estimate the squared distance between the mean of some cells and a target mean.
 
@@ -69,6 +76,11 @@ def mean_distance(
         Moments of at least 2 other cells, or a mean known without error, shape ``(n_nodes,)``.
     confidence
         Coverage of the interval, above 0 and below 1.
+    errors
+        Errors that batches leave in the means of cells and target, over a cell's standard
+        deviation, shape ``(2, n_columns)``
+        (:attr:`~nextpert.core.cells.pool_guides.PooledGuides.fixed_errors`); their squared
+        distance times the cells' covariance joins ``V``. ``None`` (default): none.
 
     Raises
     ------
@@ -95,7 +107,10 @@ def mean_distance(
     if len(wanted) != cells.n_nodes:
         message = f"The cells have {cells.n_nodes} nodes, but the target has {len(wanted)}."
         raise ValueError(message)
-    covariances = [covariance_of_mean(side) for side in sides]
+    covariances, n = [covariance_of_mean(side) for side in sides], [side.n for side in sides]
+    if errors is not None and (apart := float((np.diff(errors, axis=0) ** 2).sum())):
+        covariances.append(apart * covariance_within(sides))
+        n.append(sum(n))
     d = cells.mean - wanted
     variance = sum(covariances[1:], start=covariances[0])
     with np.errstate(over="ignore"):
@@ -103,9 +118,8 @@ def mean_distance(
     if not max(plug_in, noise) < _LARGEST:
         message = "The cells' values are too large for squared distances: give smaller units."
         raise ValueError(message)
-    traces = [squared_trace(v, side.n) for v, side in zip(covariances, sides, strict=True)]
-    if len(sides) == 2:
-        traces.append(2 * float(np.sum(covariances[0] * covariances[1])))
+    traces = [squared_trace(v, count) for v, count in zip(covariances, n, strict=True)]
+    traces += [2 * float(np.sum(one * two)) for one, two in combinations(covariances, 2)]
     spread = 2 * sum(traces)
     along = float(d @ variance @ d) / plug_in if plug_in > 0 else 0.0
     estimate = plug_in - noise
@@ -127,6 +141,12 @@ def covariance_of_mean(cells: Moments) -> Matrix:
         message = f"A mean of {cells.n} cells has no known variance: at least 2 are needed."
         raise ValueError(message)
     return cells.scatter / (cells.n - 1) / cells.n
+
+
+def covariance_within(sides: Sequence[Moments]) -> Matrix:
+    """Return the covariance of a cell about the mean of its side, pooled over sides."""
+    scatter = sum((side.scatter for side in sides[1:]), start=sides[0].scatter)
+    return scatter / sum(side.n - 1 for side in sides)
 
 
 def squared_trace(covariance: Matrix, n_cells: int) -> float:

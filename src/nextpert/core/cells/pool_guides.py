@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +40,15 @@ class PooledGuides:
     log_grown
         Sum over guides of ``log(1 + n_e tau_g^2)``: what the guides' own shifts, integrated out,
         take from twice the log evidence of every node.
+    fixed
+        Fixed columns of a regression, such as batches: their means as those of the nodes, shape
+        ``(n_groups, n_fixed)``; by default there are none.
+    fixed_scatter
+        Their scatter with the nodes and then with one another, as ``scatter``, shape
+        ``(n_fixed, n_nodes + n_fixed)``.
+    fixed_sd
+        Standard error of their least squares coefficients over the noise's standard deviation,
+        shape ``(n_fixed,)``; the coefficients are uncorrelated.
     """
 
     n_cells: NDArray[np.int64]
@@ -48,6 +57,28 @@ class PooledGuides:
     scatter: NDArray[np.float64]
     variance_ratio: NDArray[np.float64]
     log_grown: float = 0.0
+    fixed: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    fixed_scatter: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    fixed_sd: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        if not self.fixed.size:
+            object.__setattr__(self, "fixed", np.zeros((len(self.n), self.fixed.shape[1])))
+
+    @property
+    def fixed_errors(self) -> NDArray[np.float64]:
+        """Errors that fixed columns leave in means from which least squares took them off.
+
+        Over the noise's standard deviation, in coordinates that are not correlated, shape
+        ``(n_groups, n_fixed)``: the squared distance of two rows is what they add to the variance
+        of the difference of two means.
+        """
+        return self.fixed * self.fixed_sd
+
+    def fixed_error(self) -> NDArray[np.float64]:
+        """Return what these add to the variance of differences to the controls, by group."""
+        errors = self.fixed_errors
+        return ((errors - errors[:1]) ** 2).sum(axis=1)
 
     @property
     def counted(self) -> NDArray[np.float64]:
@@ -56,7 +87,12 @@ class PooledGuides:
 
 
 def pool_guides(
-    screen: ScreenMoments, groups: ArrayLike, n_groups: int, *, guide_variance: ArrayLike = 0.0
+    screen: ScreenMoments,
+    groups: ArrayLike,
+    n_groups: int,
+    *,
+    guide_variance: ArrayLike = 0.0,
+    fixed_sd: ArrayLike = (),
 ) -> PooledGuides:
     """Return the perturbations of a screen, their guides pooled.
 
@@ -75,6 +111,9 @@ def pool_guides(
     guide_variance
         ``tau_g^2``, over the noise variance; 0 where guides do not differ. One number, or one for
         each environment.
+    fixed_sd
+        Standard errors of fixed columns: as many of the nodes, the last ones, are no genes but
+        columns as of :meth:`~nextpert.core.ScreenMoments.fixed_columns`.
 
     Examples
     --------
@@ -98,19 +137,23 @@ def pool_guides(
     away = (screen.mean - mean[codes]) * np.sqrt(counted)[:, None]
     between = away.T @ away
     scatter = screen.scatter + (between + between.T) / 2
+    sd = np.asarray(fixed_sd, np.float64)
+    p = screen.n_nodes - len(sd)
     return PooledGuides(
-        np.asarray(members @ screen.n, np.int64), n, mean, scatter, _ratio(screen, members),
-        float(np.log1p(cells * guide_variance).sum()),
+        np.asarray(members @ screen.n, np.int64), n, mean[:, :p], scatter[:p, :p],
+        _ratio(screen.squares[:, :p], screen.n, members),
+        float(np.log1p(cells * guide_variance).sum()), mean[:, p:], scatter[p:], sd,
     )  # fmt: skip
 
 
-def _ratio(screen: ScreenMoments, members: sp.csr_array) -> NDArray[np.float64]:
-    freedom = np.maximum(screen.n - 1.0, 0.0)
-    pooled = screen.squares.sum(axis=0) / max(freedom.sum(), 1.0)
+def _ratio(
+    squares: NDArray[np.float64], n: NDArray[np.int64], members: sp.csr_array
+) -> NDArray[np.float64]:
+    freedom = np.maximum(n - 1.0, 0.0)
+    pooled = squares.sum(axis=0) / max(freedom.sum(), 1.0)
     pooled = np.where(pooled > 0, pooled, 1.0)
     own = members @ freedom
-    squares = members @ screen.squares
-    return (_PRIOR_FREEDOM + squares / pooled) / (_PRIOR_FREEDOM + own)[:, None]
+    return (_PRIOR_FREEDOM + (members @ squares) / pooled) / (_PRIOR_FREEDOM + own)[:, None]
 
 
 def guide_variance(screen: ScreenMoments, guides: ArrayLike) -> float:

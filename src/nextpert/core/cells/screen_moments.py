@@ -9,12 +9,16 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert.core._checks import as_numbers
+from nextpert.core._codec import array
 from nextpert.core.cells._screen_part import Part, merge, screen_part
 from nextpert.core.cells._sound import require_numbers
 from nextpert.core.cells.moments import Moments, canonical_csr
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+
+_RANK = 1e-10  # singular values below this share of the largest are rounding
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,10 @@ class ScreenMoments:
     ([25, 25, 25, 25], (3, 3))
     """
 
-    n: NDArray[np.int64]
-    mean: NDArray[np.float64]
-    squares: NDArray[np.float64]
-    scatter: NDArray[np.float64]
+    n: NDArray[np.int64] = array("n_environments", whole=True, least=0)
+    mean: NDArray[np.float64] = array("n_environments", "n_nodes")
+    squares: NDArray[np.float64] = array("n_environments", "n_nodes", least=0)
+    scatter: NDArray[np.float64] = array("n_nodes", "n_nodes")
 
     @classmethod
     def from_array(cls, x: Any, groups: ArrayLike, n_groups: int) -> ScreenMoments:
@@ -140,6 +144,18 @@ class ScreenMoments:
         between = weighted.T @ away
         return ScreenMoments(n, mean, squares, self.scatter + (between + between.T) / 2)
 
+    def with_columns(self, columns: ArrayLike) -> ScreenMoments:
+        """Return the moments with columns that are constant within environments as last nodes.
+
+        ``columns``, shape ``(n_environments, n_columns)``, are such as indicators of batches.
+        """
+        added = np.asarray(columns, np.float64)
+        wide = ((0, 0), (0, added.shape[1]))
+        return ScreenMoments(
+            self.n, np.hstack([self.mean, added]), np.pad(self.squares, wide),
+            np.pad(self.scatter, (wide[1], wide[1])),
+        )  # fmt: skip
+
     def total(self) -> Moments:
         """Return the moments of all cells, whatever their environment."""
         one = self.pool(np.zeros(self.n_environments, np.int64), 1)
@@ -161,18 +177,42 @@ class ScreenMoments:
             Group of every environment, shape ``(n_environments,)``.
         """
         columns = np.asarray(fixed, np.float64)
-        codes = np.asarray(groups, np.int64)
-        members = _members(codes, int(codes.max(initial=-1)) + 1)
-        weight = self.n.astype(np.float64)
-        in_group = np.maximum(members @ weight, 1.0)[:, None]
-        root = np.sqrt(weight)[:, None]
-        inside = [
-            root * (table - (members @ (weight[:, None] * table) / in_group)[codes])
-            for table in (columns, self.mean)
-        ]
-        effect = np.linalg.lstsq(inside[0], inside[1], rcond=1e-10)[0]
-        centred = columns - np.average(columns, axis=0, weights=weight)
+        within = self._within_groups(columns, groups), self._within_groups(self.mean, groups)
+        effect = np.linalg.lstsq(*within, rcond=_RANK)[0]
+        centred = columns - np.average(columns, axis=0, weights=self.n)
         return ScreenMoments(self.n, self.mean - centred @ effect, self.squares, self.scatter)
+
+    def fixed_columns(
+        self, fixed: ArrayLike, groups: ArrayLike
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return what :meth:`without_fixed` takes off as columns of a regression.
+
+        They span the directions of ``fixed`` that groups leave free, have the mean 0 and the mean
+        square 1 over all cells, and least squares estimates of their coefficients are not
+        correlated.
+
+        Returns
+        -------
+        columns
+            Shape ``(n_environments, n_columns)``.
+        sd
+            Standard error of each least squares coefficient over the noise's standard deviation,
+            shape ``(n_columns,)``.
+        """
+        columns = np.asarray(fixed, np.float64)
+        centred = columns - np.average(columns, axis=0, weights=self.n)
+        _, sizes, rows = np.linalg.svd(self._within_groups(columns, groups), full_matrices=False)
+        free = sizes > _RANK * sizes.max(initial=0.0)
+        found = centred @ rows[free].T
+        size = np.sqrt(np.average(found**2, axis=0, weights=self.n))
+        return found / size, size / sizes[free]
+
+    def _within_groups(self, table: NDArray[np.float64], groups: ArrayLike) -> NDArray[np.float64]:
+        """Return a table less its means in groups, times the root of the cells."""
+        codes, weight = np.asarray(groups, np.int64), self.n.astype(np.float64)[:, None]
+        members = _members(codes, int(codes.max(initial=-1)) + 1)
+        mean = members @ (weight * table) / np.maximum(members @ weight, 1.0)
+        return np.sqrt(weight) * (table - mean[codes])
 
 
 def _members(codes: NDArray[np.int64], n_groups: int) -> sp.csr_array:

@@ -12,7 +12,10 @@ _SMALL = 1e-250  # a sum of chances below this is not exact
 
 @entry
 def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty):
-    """Add means of environments in place, ``count[j, i]`` cells of environment j at node i."""
+    """Add means of environments in place, ``count[j, i]`` cells of environment j at node i.
+
+    ``mean`` is (n_environments, p + n), with the n fixed columns after the nodes.
+    """
     row = np.ones(np.max(np.diff(vptr)))
     for j in range(len(mean)):
         for i in range(len(indptr) - 1):
@@ -99,16 +102,30 @@ def mixture_step(square, n, tau2, weights, own, share, spare, counts):
 
 
 @entry
-def add_within(indptr, indices, vptr, mptr, scatter, xtx, xty, yty):
-    """Add the scatter within environments in place: no means, so nothing for the intercept."""
-    for i in range(len(indptr) - 1):
+def add_within(indptr, indices, vptr, mptr, scatter, fixed, xtx, xty, yty):
+    """Add the scatter within environments in place: no means, so nothing for the intercept.
+
+    ``scatter`` is (p, p) of the nodes; ``fixed`` (n, p + n) that of n fixed columns with the nodes
+    and then with one another.
+    """
+    p = len(indptr) - 1
+    place = np.empty(np.max(np.diff(vptr)), np.int64)
+    for i in range(p):
         first, last = indptr[i], indptr[i + 1]
         d = vptr[i + 1] - vptr[i]
         k = d - (last - first)
+        for a in range(1, k):
+            place[a] = p + a - 1
         for a in range(last - first):
-            j = indices[first + a]
-            xty[vptr[i] + k + a] += scatter[j, i]
-            row = mptr[i] + (k + a) * d + k
-            for b in range(last - first):
-                xtx[row + b] += scatter[j, indices[first + b]]
+            place[k + a] = indices[first + a]
+        for a in range(min(k, 1), d):
+            j = place[a]
+            xty[vptr[i] + a] += scatter[j, i] if j < p else fixed[j - p, i]
+            row = mptr[i] + a * d
+            for b in range(min(k, 1), d):
+                other = place[b]
+                if j >= p:
+                    xtx[row + b] += fixed[j - p, other]
+                else:
+                    xtx[row + b] += scatter[j, other] if other < p else fixed[other - p, j]
         yty[i] += scatter[i, i]

@@ -50,8 +50,7 @@ def own_terms(
             parents = indices[indptr[i] : indptr[i + 1]]
             d = len(design)
             first = d - len(parents)
-            if first:
-                change[0] = 0.0
+            change[:first] = 0.0
             for a in range(len(parents)):
                 change[first + a] = effect[j, parents[a]]
             away = mean[j, i] - shift[j, i]

@@ -184,7 +184,8 @@ def screen_efficacy(
     within = cells.scatter.diagonal() / max(int(cells.n_cells.sum()) - n_groups, 1)
     change = cells.mean[1:][rows, genes] - cells.mean[0, genes]
     some = np.maximum(cells.counted[1:][rows, genes], 1e-12)  # 0 where there are no cells
-    error = np.sqrt(within[genes] * (1 / some + 1 / cells.counted[0, genes]))
+    batches = cells.fixed_error()[1:][rows]
+    error = np.sqrt(within[genes] * (1 / some + 1 / cells.counted[0, genes] + batches))
     seen = speaks & (cells.n_cells[1:][rows] > 0)
     return learn_efficacy(full, np.where(seen, change, np.nan), error, direction=direction)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+COEXPRESSION = "coexpression"
 MEAN = "mean perturbation"
 _POOLED_CELLS = 10  # the pooled variance counts as so many cells in a perturbation's own
 _SINGLY = 100  # up to so many perturbations each is left out by itself
@@ -74,6 +75,11 @@ class Perturbations:
         Change of the own genes that experts start from, shape ``(n_perturbations, n_genes)``, of
         which other genes are not read; NaN, or ``None`` for all, stands for the observed one. Give
         the change expected from the efficacy where there are no cells.
+    batches
+        Errors that batches leave in the means, over a gene's standard deviation, shape
+        ``(n_environments, n_columns)``
+        (:attr:`~nextpert.core.cells.pool_guides.PooledGuides.fixed_errors`); ``None`` (default):
+        none.
 
     Raises
     ------
@@ -100,6 +106,7 @@ class Perturbations:
     members: ArrayLike
     targets: Sequence[Sequence[int]]
     change: ArrayLike | None = None
+    batches: ArrayLike | None = None
 
     def __post_init__(self) -> None:
         rows, total = self.rows, self.moments.n_environments
@@ -138,7 +145,16 @@ class Perturbations:
     @property
     def variance(self) -> Array:
         """Sampling variance of :attr:`observed`, the controls' included; infinite without cells."""
-        return self.own_variance() + self.control_variance
+        shared = self.sd**2 * (self.batch_errors**2).sum(axis=1)[:, None]
+        return self.own_variance() + self.control_variance + shared
+
+    @property
+    def batch_errors(self) -> Array:
+        """Errors of batches in :attr:`observed`, ``(n_perturbations, n_columns)``; 0 for none."""
+        if self.batches is None:
+            return np.zeros((len(self.rows), 0))
+        every = np.asarray(self.batches, np.float64)
+        return np.where(self.rows[:, None] >= 0, every[self.rows] - every[self.control], 0.0)
 
     @property
     def control_variance(self) -> Array:
@@ -173,9 +189,11 @@ class Perturbations:
         place = np.full(self.moments.n_environments + 1, -1)
         place[kept] = np.arange(len(kept))
         others = self.some(np.flatnonzero(~left_out))
+        batches = None if self.batches is None else np.asarray(self.batches, np.float64)[kept]
         return replace(
-            others, moments=moments, control=int(place[self.control]), members=place[others.rows]
-        )
+            others, moments=moments, control=int(place[self.control]), members=place[others.rows],
+            batches=batches,
+        )  # fmt: skip
 
     def own_variance(self) -> Array:
         """Return the sampling variance of the perturbations' own means.
@@ -283,7 +301,7 @@ def coexpression_expert(asked: Perturbations, seen: Perturbations) -> Expert:
         spread = columns[list(genes), np.arange(len(genes))]
         varies = spread > 1e-12 * n.sum() * largest[index]  # else it is rounding alone
         slopes.append(np.where(varies, columns / np.where(varies, spread, 1.0), 0.0))
-    return _by_slopes(asked, "coexpression", slopes)
+    return _by_slopes(asked, COEXPRESSION, slopes)
 
 
 def mean_expert(asked: Perturbations, seen: Perturbations) -> Expert:
@@ -312,11 +330,13 @@ def mean_expert(asked: Perturbations, seen: Perturbations) -> Expert:
     share = np.where(count > 1, (count - 1) / np.maximum(count, 1), 0.0)
     between = max((spread - (noise * share).sum()) / max(many, 1), 0.0)
     weight = np.where(used, 1 / np.maximum(between + noise, 1e-12), 0.0)
-    mean = sd * (weight * effects).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-300)
+    weight /= np.maximum(weight.sum(axis=0), 1e-300)
+    mean = sd * (weight * effects).sum(axis=0)
+    shared = asked.control_variance + asked.sd**2 * (
+        asked.batch_errors @ (seen.batch_errors.T @ weight)
+    )
     says = (count > 0) & ~asked.own()
-    return Expert(
-        MEAN, np.where(says, mean, 0.0), np.where(says, asked.control_variance, 0.0)
-    )  # fmt: skip
+    return Expert(MEAN, np.where(says, mean, 0.0), np.where(says, shared, 0.0))
 
 
 def left_out(
@@ -379,10 +399,11 @@ def _by_slopes(perturbations: Perturbations, name: str, slopes: Sequence[Array])
     effects, shared = np.zeros((2, *change.shape))
     within = perturbations.covariance()
     of_control = 1 / perturbations.moments.n[perturbations.control]
+    batches = (perturbations.batch_errors**2).sum(axis=1)
     for j, (genes, slope) in enumerate(zip(perturbations.targets, slopes, strict=True)):
         k = list(genes)
         effects[j] = slope @ change[j, k]
-        each = np.where(error[j, k], 1 / max(int(n[j]), 1) + of_control, 0.0)
+        each = np.where(error[j, k], 1 / max(int(n[j]), 1) + of_control + batches[j], 0.0)
         shared[j] = np.einsum("ik,ik->i", slope, each * within[:, k])
     own = perturbations.own()
     effects[own] = shared[own] = 0.0

@@ -66,6 +66,11 @@ class Interactions:
         return float(self.chances @ self.strengths)
 
     @property
+    def n_combinations(self) -> int:
+        """Number of combinations measured."""
+        return len(self.measured)
+
+    @property
     def strength_sd(self) -> float:
         """Standard deviation of the strength."""
         return float(np.sqrt(self.chances @ (self.strengths - self.strength) ** 2))

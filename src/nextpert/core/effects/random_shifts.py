@@ -15,6 +15,8 @@ from nextpert.core.effects.shift_prior import (
     departure_squares,
 )
 from nextpert.core.posterior._add import require_squares
+from nextpert.core.posterior._blocks import solve_blocks
+from nextpert.core.posterior.shift_posterior import with_columns
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -26,8 +28,17 @@ if TYPE_CHECKING:
 
 # Genes for which the screen's mixture speaks in that of one perturbation.
 _PSEUDO_COUNT = 20.0
+# Genes that are counted in each component of the screen's mixture beforehand, four in all: enough
+# that no prior variance is ruled out, and few, since what cells cannot tell apart should not be
+# spread over all components. Small variances, which cells tell from 0 least, have less by their
+# fourth root, so that intervals do not collapse where the best mixture is one point at 0: in 40
+# simulated screens the lowest coverage of 90% intervals was 0.82, and 0.77 by UNSEEN_WEIGHTS alone.
+_PRIOR_COUNTS = UNSEEN_WEIGHTS * np.maximum(TAU2, TAU2[1] / 2) ** 0.25
+_PRIOR_COUNTS *= 4.0 / _PRIOR_COUNTS.sum()
+_PAIRS = 100_000  # of perturbation and gene that the screen's mixture is learned from, at most
 _TOLERANCE = 1e-4  # of the bound, a node and perturbation
 _MAX_STEPS = 100  # of each stage
+_MAX_NEWTON = 100  # some 20 are needed
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,8 @@ def fit_random_shifts(
     posterior
         Before any cells: the graph and its priors.
     cells
-        The controls, which have no shift, and then the perturbations of the screen.
+        The controls, which have no shift, and then the perturbations of the screen. Their fixed
+        columns, such as batches, join the regression of every node that has an intercept.
     shift
         Expected shift of every perturbation, shape ``(n_perturbations, n_nodes)``, units of the
         data.
@@ -116,27 +128,21 @@ def learn_mixtures(posterior: DagBlr, prior: ShiftPrior) -> ShiftPrior:
 
     Where no shift is the mixture's (all are of combinations) it stays.
     """
-    square = departure_squares(posterior, prior.mean, prior.shifts(posterior))
-    weights = np.full_like(prior.weights, 1.0 / len(TAU2))
+    square = departure_squares(posterior, prior.design, prior.shifts(posterior))
     share, spare = np.empty((2, *prior.mean.shape))
     own, n = prior.own / posterior.noise_var, prior.counted()
-    common = weights[0]
-    for shared in (True, False):
-        before = -np.inf
-        for _ in range(_MAX_STEPS):
-            counts = np.zeros_like(weights)
-            bound = kernels.mixture_step(square, n, TAU2, weights, own, share, spare, counts)
-            if not counts.any():
-                return prior
-            if shared:
-                common = _shared(counts)
-                weights[:] = common
-            else:
-                bound += _log_prior(weights, common)
-                weights = _own(counts, common)
-            if bound - before < _TOLERANCE * square.size:
-                break
-            before = bound
+    if not np.isnan(own).any():
+        return prior
+    common = shared_mixture(square, n, own)
+    weights, before = np.tile(common, (len(square), 1)), -np.inf
+    for _ in range(_MAX_STEPS):
+        counts = np.zeros_like(weights)
+        bound = kernels.mixture_step(square, n, TAU2, weights, own, share, spare, counts)
+        bound += _log_prior(weights, common)
+        weights = _own(counts, common)
+        if bound - before < _TOLERANCE * square.size:
+            break
+        before = bound
     return replace(prior, weights=weights)
 
 
@@ -158,16 +164,57 @@ def refit(
     ascent.weights = like.prior.weights
     for _ in range(3 if like.bound[0] else 1):
         ascent.step(left_out)
-    return ascent.blr
+    return ascent.settled()
 
 
-def _shared(counts: Array) -> Array:
-    """Return the weights common to all perturbations, from the genes counted in each component.
+def shared_mixture(square: Array, counted: Array, own: Array) -> Array:
+    r"""Return the weights of the prior variances common to all perturbations.
 
-    Where each gene is a target of every perturbation none is counted, and the prior is left.
+    They maximise :math:`\sum_{ij} \log \sum_k \pi_k N_{ijk} + \sum_k a_k \log \pi_k`, with
+    :math:`\log N_{ijk} = -\frac12 (\log g + n r^2 / g)`, :math:`g = 1 + n \tau_k^2`. That is
+    concave, and solved by Newton's method: steps of EM are so slow where components can hardly be
+    told apart that they stay near where they start, at a mixture with more mass about 0 and in the
+    tails than cells show, and intervals are too narrow. The sum of the weights is 1 at the maximum
+    of that less ``total`` times their sum (Kim et al. 2020, doi:10.1080/10618600.2019.1689985).
+
+    Parameters
+    ----------
+    square
+        Expected squares ``r^2`` of departures over the noise variance, shape
+        ``(n_perturbations, n_nodes)``. Of more than 100,000 as many are drawn.
+    counted
+        Cells ``n``, same shape.
+    own
+        nan where the prior is the mixture, same shape; others are not read.
     """
-    total = counts.sum(axis=0)
-    return total / total.sum() if total.any() else UNSEEN_WEIGHTS
+    mixed = np.flatnonzero(np.isnan(own))
+    if len(mixed) > _PAIRS:
+        mixed = np.random.default_rng(0).choice(mixed, _PAIRS, replace=False)
+    cells = counted.ravel()[mixed, None]
+    grown = 1.0 + cells * TAU2
+    logs = -0.5 * (np.log(grown) + square.ravel()[mixed, None] * cells / grown)
+    chance = np.exp(logs - logs.max(axis=1, keepdims=True, initial=-np.inf))
+    prior, weights = _PRIOR_COUNTS, UNSEEN_WEIGHTS
+    total = len(mixed) + prior.sum()
+
+    def value(x: Array) -> float:
+        return float(np.log(chance @ x).sum() + prior @ np.log(x) - total * x.sum())
+
+    now = value(weights)
+    for _ in range(_MAX_NEWTON):
+        part = chance / (chance @ weights)[:, None]
+        slope = part.sum(axis=0) + prior / weights - total
+        step = np.linalg.solve(part.T @ part + np.diag(prior / weights**2), slope)
+        gain, length = float(slope @ step), 1.0
+        if gain < _TOLERANCE:
+            break
+        falling = step < 0
+        if falling.any():
+            length = min(1.0, 0.99 * float((-weights[falling] / step[falling]).min()))
+        while (new := value(weights + length * step)) < now + 0.1 * length * gain:
+            length *= 0.5
+        weights, now = weights + length * step, new
+    return weights / weights.sum()
 
 
 def _own(counts: Array, common: Array) -> Array:
@@ -193,13 +240,15 @@ class _Ascent:
         *,
         fixed: bool,
     ) -> None:
-        self.start, self.cells = posterior, cells
+        some = cells.fixed.shape[1] if posterior.intercept else 0
+        self.start, self.cells = posterior.with_fixed(some), cells
         self.shift = np.ascontiguousarray(shift)
         require_squares(cells.n_cells[1:, None], cells.mean[1:], cells.scatter, self.shift)
         shape = self.shift.shape
         self.own = np.full(shape, np.nan) if own is None else own
         self.n = np.ascontiguousarray(cells.counted[1:])
         self.mean = np.ascontiguousarray(cells.mean[1:])
+        self.design = np.ascontiguousarray(with_columns(cells.mean, cells.fixed))
         self.weights = np.full((shape[0], len(TAU2)), 1.0 / len(TAU2))
         # Every mean is believed at first: the controls alone say what no perturbation means.
         self.share = self.n / (1.0 + self.n)
@@ -217,18 +266,24 @@ class _Ascent:
         blr._blocks = None
         place = (blr.dag.indptr, blr.dag.indices, blr.vptr, blr.mptr)
         sums = (blr.xtx, blr.xty, blr.yty)
-        kernels.add_within(*place, cells.scatter, *sums)
-        control, counted = (np.ascontiguousarray(x[:1]) for x in (cells.mean, cells.counted))
-        kernels.add_means(*place, control, 0.0 * control, counted, *sums)
+        kernels.add_within(*place, cells.scatter, cells.fixed_scatter, *sums)
+        counted = np.ascontiguousarray(cells.counted[:1])
+        kernels.add_means(*place, self.design[:1], 0.0 * cells.mean[:1], counted, *sums)
         counted = self.n * (1.0 - self.share)
-        kernels.add_means(*place, self.mean, self.shift, counted, *sums)
+        kernels.add_means(*place, self.design[1:], self.shift, counted, *sums)
         blr.cells += float(cells.n_cells.sum())
         return blr
 
-    def step(self, without: ArrayLike = ()) -> float:
-        """Take one step of the ascent, all but the mixtures' weights; return the bound."""
-        square = departure_squares(self.blr, self.mean, self.shift)
+    def step(self, without: ArrayLike = (), *, shared: bool = False) -> float:
+        """Take one step of the ascent; return the bound.
+
+        With ``shared`` the mixtures' weights are those best for all perturbations alike, else they
+        stay.
+        """
+        square = departure_squares(self.blr, self.design[1:], self.shift)
         own = self.own / self.blr.noise_var
+        if shared:
+            self.weights[:] = shared_mixture(square, self.n, own)
         self.counts[:] = 0.0
         local = kernels.mixture_step(
             square, self.n, TAU2, self.weights, own, self.share, self.spare, self.counts
@@ -242,9 +297,9 @@ class _Ascent:
         """Ascend until the bound grows no more; return it and the mean of the mixtures."""
         bounds: list[float] = []
         for _ in range(_MAX_STEPS):
-            bound = self.step()
+            bound = self.step(shared=common is None)
             if common is None:
-                self.weights[:] = _shared(self.counts)
+                bound += float(_PRIOR_COUNTS @ np.log(self.weights[0]))
             else:
                 bound += _log_prior(self.weights, common)
                 self.weights = _own(self.counts, common)
@@ -258,5 +313,29 @@ class _Ascent:
         prior = ShiftPrior(
             self.cells.n[1:], self.mean, self.cells.variance_ratio[1:], self.shift,
             np.zeros_like(self.shift), self.own, self.weights,
+            self.cells.fixed[1:, : self.blr.n_fixed],
         )  # fmt: skip
-        return RandomShifts(self.blr, prior, common, bound)
+        return RandomShifts(self.settled(), prior, common, bound)
+
+    def settled(self) -> DagBlr:
+        r"""Return the posterior of the weights, components of shifts unknown in it.
+
+        The ascent takes the components of shifts as independent of the weights, and so a mean for
+        :math:`E[k]` cells, with ``k = n / (1 + n tau^2)``. The curvature of the log evidence is
+        less: of a component that is not known, :math:`Var[k] E[r^2/\sigma^2]` is missing (Louis
+        1982, doi:10.1111/j.2517-6161.1982.tb01203.x), here at most all of ``E[k]``. The mean of the
+        weights and what they leave stay: these cells are taken out at their fitted values.
+        """
+        missing = self.n * np.maximum(self.n * self.spare - self.share, 0.0)
+        missing = np.minimum(missing, self.n * (1.0 - self.share))
+        if not missing.any():
+            return self.blr
+        blr = self.blr._copied(with_blocks=False)
+        dag, blocks, mean = blr.dag, self.blr.blocks, self.design[1:]
+        place = (dag.indptr, dag.indices, blr.vptr, blr.mptr)
+        away, leverage = np.empty((2, *self.shift.shape))
+        weights, cov = blocks["weights"], blocks["cov"]
+        kernels.departures(*place, weights, cov, mean, self.shift, away, leverage)
+        kernels.add_means(*place, mean, self.shift + away, -missing, blr.xtx, blr.xty, blr.yty)
+        blr._blocks = solve_blocks(blr._layout, blr._statistics, blocks["precision"])
+        return blr

@@ -105,13 +105,19 @@ def pooled_sizes(pooled: PooledGuides) -> tuple[SquaredSize, SquaredSize]:
     whole, weighted = n.sum(axis=0), (n * mean).sum(axis=0)
     rest = np.where((n > 0).sum(axis=0) > 1, whole - n, 0.0)
     others = (weighted - n * mean) / np.where(rest > 0, rest, 1.0)
+    errors, cells = pooled.fixed_errors[1:], pooled.n[1:, None]
+    of_others = (cells * errors).sum(axis=0) - cells * errors
+    of_others /= np.maximum(cells.sum() - cells, 1e-300)
 
-    def size(from_: Array, m: Array) -> SquaredSize:
+    def size(from_: Array, m: Array, batches: Array) -> SquaredSize:
         both = (n > 0) & (m > 0)
-        counts = 1 / (1 / np.where(both, n, 1.0) + 1 / np.where(both, m, 1.0))
-        return squared_size(mean - from_, np.where(both, counts, 0.0), covariance)
+        spread = 1 / np.where(both, n, 1.0) + 1 / np.where(both, m, 1.0) + batches[:, None]
+        return squared_size(mean - from_, np.where(both, 1 / spread, 0.0), covariance)
 
-    return size(pooled.mean[0], counted[0]), size(others, rest)
+    return (
+        size(pooled.mean[0], counted[0], pooled.fixed_error()[1:]),
+        size(others, rest, ((errors - of_others) ** 2).sum(axis=1)),
+    )
 
 
 def error_sums(estimates: ArrayLike, observed: ArrayLike, variance: ArrayLike) -> Array:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import ndtr
 
+from nextpert.core._codec import array, sparse
 from nextpert.core.effects import _kernels as kernels
 from nextpert.core.effects._component_kernel import draw_components, fill_chances
-from nextpert.core.posterior.shift_posterior import ShiftPosterior
+from nextpert.core.posterior.shift_posterior import ShiftPosterior, with_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,15 +59,27 @@ class ShiftPrior:
         efficacies), squared units of the data; nan elsewhere; same shape.
     weights
         Weights of the prior variances ``TAU2``, shape ``(n_perturbations, n_components)``.
+    fixed
+        Fixed columns of the regression, such as batches: their means over the cells of every
+        perturbation, shape ``(n_perturbations, n_fixed)``. Their coefficients are estimated from
+        few cells, and that error is in every departure. By default there are none.
     """
 
-    n: Array
-    mean: Array
-    ratio: Array
-    shift: Array
-    effect: Array
-    own: Array
-    weights: Array
+    stored_beside = (("tau2", TAU2),)  # which the weights are those of
+
+    n: Array = array("n_perturbations", least=0)
+    mean: Array = array("n_perturbations", "n_nodes")
+    ratio: Array = array("n_perturbations", "n_nodes", above=0)
+    shift: Array = sparse("n_perturbations", "n_nodes")
+    effect: Array = array("n_perturbations", "n_nodes")
+    own: Array = sparse("n_perturbations", "n_nodes", least=0, fill=np.nan)
+    weights: Array = array("n_perturbations", len(TAU2), least=0)
+    fixed: Array = array("n_perturbations", "n_fixed", optional=True)
+
+    def __post_init__(self) -> None:
+        given = np.zeros((0, 0)) if self.fixed is None else self.fixed
+        if not given.size:
+            object.__setattr__(self, "fixed", np.zeros((len(self.n), given.shape[1])))
 
     @classmethod
     def exact(cls, shifts: ArrayLike) -> ShiftPrior:
@@ -90,13 +103,24 @@ class ShiftPrior:
 
     def joined(self, other: ShiftPrior) -> ShiftPrior:
         """Return these perturbations and then those of another prior on the same nodes."""
-        fields = self.__dataclass_fields__
-        return ShiftPrior(*(np.concatenate([getattr(self, f), getattr(other, f)]) for f in fields))
+        n_fixed = max(self.fixed.shape[1], other.fixed.shape[1])
+        pair = [
+            replace(each, fixed=np.pad(each.fixed, ((0, 0), (0, n_fixed - each.fixed.shape[1]))))
+            for each in (self, other)
+        ]
+        return ShiftPrior(
+            *(np.concatenate([getattr(each, f) for each in pair]) for f in vars(self))
+        )
 
     @property
     def n_perturbations(self) -> int:
         """Number of perturbations."""
         return len(self.n)
+
+    @property
+    def design(self) -> Array:
+        """Means of the cells with the fixed columns after the nodes, ``(n, n_nodes + n_fixed)``."""
+        return with_columns(self.mean, self.fixed)
 
     def shifts(self, posterior: DagBlr) -> Array:
         """Return the expected shifts ``shift + (I - B) effect`` on a graph, as ``mean``."""
@@ -109,7 +133,7 @@ class ShiftPrior:
     def given(self, posterior: DagBlr) -> ShiftPosterior:
         """Return the posterior of the shifts given the weights of a graph."""
         prior = self.shifts(posterior)
-        square = departure_squares(posterior, self.mean, prior)
+        square = departure_squares(posterior, self.design, prior)
         share, spare = np.empty((2, *self.mean.shape))
         counts = np.zeros_like(self.weights)
         own = self.own / posterior.noise_var
@@ -117,7 +141,9 @@ class ShiftPrior:
         effect = self.effect if self.effect.any() else None
         draw = partial(_draw_components, square, self.counted(), self.weights, own)
         components = None if self.is_exact else draw
-        return ShiftPosterior(self.n, self.mean, prior, share, spare, effect, components)
+        return ShiftPosterior(
+            self.n, self.mean, prior, share, spare, effect, components, fixed=self.fixed
+        )
 
 
 def _draw_components(
@@ -141,8 +167,11 @@ def _draw_components(
 
 
 def departure_squares(posterior: DagBlr, mean: Array, shifts: Array) -> Array:
-    """Return ``E[r^2 / sigma^2]`` of what means depart by from a graph, as ``mean``."""
-    away, leverage = np.empty((2, *mean.shape))
+    """Return ``E[r^2 / sigma^2]`` of what means depart by from a graph, as ``shifts``.
+
+    ``mean`` holds the fixed columns after the nodes.
+    """
+    away, leverage = np.empty((2, *shifts.shape))
     blocks, dag = posterior.blocks, posterior.dag
     kernels.departures(
         dag.indptr, dag.indices, posterior.vptr, posterior.mptr, blocks["weights"], blocks["cov"],

@@ -64,7 +64,7 @@ def learn_together(prior: ShiftPrior, posterior: DagBlr) -> float:
     prior = prior.rows(seen)
     own = prior.own / posterior.noise_var
     common = prior.weights.sum(axis=0) / max(len(seen), 1)
-    square = departure_squares(posterior, prior.mean, prior.shifts(posterior))
+    square = departure_squares(posterior, prior.design, prior.shifts(posterior))
     below = np.empty((*square.shape, len(TAU2)), np.float32)
     weights = np.ascontiguousarray(np.broadcast_to(common, prior.weights.shape))
     fill_chances(square, prior.counted(), TAU2, weights, own, below)

@@ -99,11 +99,15 @@ class GraphPart:
         return level[:, None] + 4 * self.e[:, None] * self.square[:, columns]
 
     def design(self, i: int, values: Vector) -> Vector:
-        """Return ``(1, values of the parents)``, (d, c), of values (p, c)."""
+        """Return ``(1, f, values of the parents)``, (d, c), of values (p, c).
+
+        Fixed columns f come after the nodes, or are 0 where values end with these.
+        """
         parents, k = self.blr.dag.parents(i), int(self.blr.intercept)
-        rows = np.empty((k + len(parents), values.shape[1]))
-        rows[:k], rows[k:] = 1.0, values[parents]
-        return rows
+        fixed = values[self.blr.n_nodes :]
+        if not len(fixed):
+            fixed = np.zeros((self.blr.n_fixed, values.shape[1]))
+        return np.vstack([np.ones((k, values.shape[1])), fixed, values[parents]])
 
     def nodes(self, columns: Index) -> list[Node]:
         """Return every node with the candidates of ``columns`` one by one."""

@@ -50,7 +50,10 @@ def _quadratics(
     rows = np.empty((d, m))
     for a in range(d):
         for j in range(m):
-            rows[a, j] = 1.0 if a < k else pool.state[pool.indices[first + a - k], j]
+            if a < k:  # the intercept, and fixed columns
+                rows[a, j] = 1.0 if a == 0 else 0.0
+            else:
+                rows[a, j] = pool.state[pool.indices[first + a - k], j]
         for j in range(m):
             cross[j] += tells[place + a] * rows[a, j]
         for b in range(a + 1):

@@ -145,4 +145,5 @@ def _with_controls(known: ShiftPosterior) -> ShiftPosterior:
         spare=longer(known.spare),
         effect=None if known.effect is None else longer(known.effect),
         components=None,
+        fixed=None if known.fixed is None else longer(known.fixed),
     )

@@ -42,6 +42,9 @@ class EffectPrecision:
         Number of control cells, at least 2; may be infinite.
     layout, control_layout
         Guides and replicates of the perturbation and of the controls.
+    batches
+        What the error of batch effects adds to the variance of a difference, over that of a
+        control cell (:meth:`~nextpert.core.cells.pool_guides.PooledGuides.fixed_error`).
 
     Examples
     --------
@@ -58,6 +61,7 @@ class EffectPrecision:
     n_control: float
     layout: Layout = field(default_factory=Layout)
     control_layout: Layout = field(default_factory=Layout)
+    batches: float = 0.0
 
     def sd(self, n_cells: ArrayLike) -> Array:
         """Return the standard deviation of the differences, shape ``(len(n_cells), n_nodes)``."""
@@ -118,7 +122,7 @@ class EffectPrecision:
     def _parts(self, n: Array) -> tuple[Array, Array]:
         """Return both sides' shares of the variance of the differences."""
         own = np.asarray(self.variance, np.float64) * self.layout.spread(n)
-        spread = self.control_layout.spread(self.n_control)
+        spread = self.control_layout.spread(self.n_control) + self.batches
         return own, np.broadcast_to(np.asarray(self.control_variance) * spread, own.shape)
 
     def _freedom(self, n: Array) -> Array:

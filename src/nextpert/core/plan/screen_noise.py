@@ -75,7 +75,16 @@ class ScreenNoise:
     def spread(self, group: int) -> float:
         """Return the variance of the mean of a group in the screen, over that of its cells."""
         replicates = self.replicate_variance / max(int(self.n_replicates[group]), 1)
-        return 1 / max(float(self.pooled.n[group]), 1e-300) + replicates
+        batches = float((self.pooled.fixed_errors[group] ** 2).sum())
+        return 1 / max(float(self.pooled.n[group]), 1e-300) + replicates + batches
+
+    @property
+    def batch_error(self) -> float:
+        """What batches add to the variance of the median perturbation's difference to controls.
+
+        Over that of a cell, where cells to come are spread over batches as those of the screen.
+        """
+        return float(np.median(self.pooled.fixed_error()[1:]))
 
 
 def screen_noise(
@@ -84,6 +93,8 @@ def screen_noise(
     guides: ArrayLike,
     replicates: ArrayLike,
     n_groups: int,
+    *,
+    fixed_sd: ArrayLike = (),
 ) -> ScreenNoise:
     """Return how far cells, guides and replicates of a screen scatter.
 
@@ -94,12 +105,16 @@ def screen_noise(
     Parameters
     ----------
     screen
-        Moments of the environments (group x guide x replicate), batches taken off.
+        Moments of the environments (group x guide x replicate), batches taken off; their columns
+        may come after the nodes.
     groups, guides, replicates
         Of every environment, whole numbers of 0 or more, shape ``(n_environments,)``. Group 0 are
         the controls.
     n_groups
         Number of groups.
+    fixed_sd
+        Standard errors of the columns of batches, as in
+        :func:`~nextpert.core.cells.pool_guides.pool_guides`.
 
     Examples
     --------
@@ -116,12 +131,14 @@ def screen_noise(
     of_guide = np.column_stack([group, np.asarray(guides, np.int64)])
     found, place = np.unique(of_guide, axis=0, return_inverse=True)
     place, own = place.ravel(), found[:, 0]
-    each = screen.pool(place, len(found))
+    augmented, genes = screen.pool(place, len(found)), np.arange(screen.n_nodes)
+    genes = genes[: len(genes) - len(np.asarray(fixed_sd))]
+    screen, each = screen.subset(genes), augmented.subset(genes)
     of_control = spread_within(each, np.where(own == 0, 0, -1))
     pairs = np.bincount(own, minlength=n_groups)
     several = (own > 0) & (pairs[own] > 1)
     of_guides = spread_within(each, np.where(several, own, -1)) if several.any() else of_control
-    pooled = pool_guides(each, own, n_groups, guide_variance=of_guides)
+    pooled = pool_guides(augmented, own, n_groups, guide_variance=of_guides, fixed_sd=fixed_sd)
     freedom = max(int(np.maximum(each.n - 1, 0).sum()), 1)
     batches = np.unique(np.column_stack([group, batch]), axis=0)[:, 0]
     return ScreenNoise(

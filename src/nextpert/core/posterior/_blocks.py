@@ -67,8 +67,7 @@ def _column_precision(
         else np.full(layout.n_nodes, 1.0 / float(prior.scale))
     )
     precision = np.repeat(scale, np.diff(vptr)) * relative
-    if layout.intercept:
-        precision[vptr[:-1]] = prior.intercept_precision
+    precision[~layout.is_weight] = prior.intercept_precision
     return precision
 
 

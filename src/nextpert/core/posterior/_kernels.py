@@ -1,8 +1,9 @@
 """Compiled loops over ragged blocks: one block a node, no array of size n_nodes^3.
 
-Layout. Node i has the design columns ``(1, x_P)`` (the 1 only with an intercept). Its vectors lie
-at ``vptr[i]:vptr[i + 1]`` of a flat array, its square matrices, row by row, at
-``mptr[i]:mptr[i + 1]``.
+Layout. Node i has the design columns ``(1, f, x_P)``: the 1 only with an intercept, ``f`` the fixed
+columns, such as batches, which are the same for all nodes and come after the nodes of a row of
+cells (0 where the row ends before). Its vectors lie at ``vptr[i]:vptr[i + 1]`` of a flat array, its
+square matrices, row by row, at ``mptr[i]:mptr[i + 1]``.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ def add_statistics(
         k = d - (last - first)
         v, m = vptr[i], mptr[i]
         response_mean = mean[i] - shift[i]
-        if k == 1:
+        if k:  # cells at 0 of the fixed columns
             xtx[m] += n
             xty[v] += n * response_mean
             for a in range(last - first):
                 s = n * mean[indices[first + a]]
-                xtx[m + 1 + a] += s
-                xtx[m + (1 + a) * d] += s
+                xtx[m + k + a] += s
+                xtx[m + (k + a) * d] += s
         for a in range(last - first):
             j = indices[first + a]
             xty[v + k + a] += scatter[j, i] + n * mean[j] * response_mean
@@ -126,12 +127,15 @@ def add_cell(indptr, indices, vptr, mptr, x, shift, skip, xtx, xty, yty, cells):
 
 @inner
 def fill_row(indptr, indices, vptr, i, x, row):
-    """Return the design row of node i as a view of ``row``, the intercept's one first."""
+    """Return the design row ``(1, f, x_P)`` of node i as a view of ``row``."""
     parents = indices[indptr[i] : indptr[i + 1]]
     d = vptr[i + 1] - vptr[i]
     k = d - len(parents)
     if k:
         row[0] = 1.0
+    p = len(indptr) - 1
+    for a in range(1, k):
+        row[a] = x[p + a - 1] if len(x) > p else 0.0
     for a in range(len(parents)):
         row[k + a] = x[parents[a]]
     return row[:d]
@@ -190,10 +194,9 @@ def ideal_shift(indptr, indices, vptr, intercept, weights, target):
     """Return ``(I - B) target - c``, (p,)."""
     b = target.copy()
     for i in range(len(target)):
-        v = vptr[i]
         if intercept:
-            b[i] -= weights[v]
-            v += 1
+            b[i] -= weights[vptr[i]]
+        v = vptr[i + 1] - (indptr[i + 1] - indptr[i])
         for a in range(indptr[i + 1] - indptr[i]):
             b[i] -= weights[v + a] * target[indices[indptr[i] + a]]
     return b

@@ -23,7 +23,7 @@ class Layout(NamedTuple):
     indices: Pointers  # parents, one node after the other
     vptr: Pointers
     mptr: Pointers
-    intercept: bool
+    fixed: int  # columns before the parents, with a flat prior: the intercept, and batches
 
     @property
     def n_nodes(self) -> int:
@@ -32,10 +32,9 @@ class Layout(NamedTuple):
 
     @property
     def is_weight(self) -> NDArray[np.bool_]:
-        """Which design columns are parents, not intercepts, shape ``(vptr[-1],)``."""
+        """Which design columns are parents, not fixed, shape ``(vptr[-1],)``."""
         mask = np.ones(self.vptr[-1], dtype=np.bool_)
-        if self.intercept:
-            mask[self.vptr[:-1]] = False
+        mask[self.vptr[:-1, None] + np.arange(self.fixed)] = False
         return mask
 
 
@@ -73,7 +72,7 @@ def cell_variance(layout: Layout, statistics: Statistics) -> Vector:
     """
     cells, square = np.maximum(statistics.cells, 1), statistics.yty
     variance = square.copy()
-    if layout.intercept:
+    if layout.fixed:
         variance -= statistics.xty[layout.vptr[:-1]] ** 2 / cells
     variance = np.where(variance > 1e-12 * square, variance, square) / cells
     return np.where(variance > 0, variance, 1.0)

@@ -1,7 +1,7 @@
 """The scale of the prior over weights, learned by maximising the evidence.
 
 The prior variance of node i's weight on parent k is ``sigma_i^2 / (lambda_i r_k)``, with ``r_k``
-one or the noise variance of the parent. One eigendecomposition of the parents' gram (the intercept
+one or the noise variance of the parent. One eigendecomposition of the parents' gram (fixed columns
 projected out, columns divided by ``sqrt(r_k)``) gives a node's evidence for every lambda.
 """
 
@@ -27,26 +27,29 @@ _BOUNDS = (-14.0, 18.0)  # of log lambda
 
 
 @entry
-def _spectra(vptr, mptr, intercept, tau, relative, xtx, xty, yty, cells, values, scores, rest):
-    """Eigenvalues of each node's parent gram, X'y in that basis, and y'y, intercept removed."""
+def _spectra(vptr, mptr, k, tau, relative, xtx, xty, yty, cells, values, scores, rest):
+    """Eigenvalues of each node's parent gram, X'y in that basis, and y'y.
+
+    The first ``k`` columns, the fixed ones, are projected out.
+    """
     for i in range(len(vptr) - 1):
         v, m = vptr[i], mptr[i]
         d = vptr[i + 1] - v
-        k = 1 if intercept else 0
         rest[i] = yty[i]
-        if intercept:
-            rest[i] -= xty[v] * xty[v] / (cells[i] + tau)
+        full = xtx[m : m + d * d].reshape(d, d).copy()
+        sums = xty[v : v + d].copy()
+        for c in range(k):  # sweep out one column after the other
+            pivot = (cells[i] if c == 0 else full[c, c]) + tau
+            rest[i] -= sums[c] * sums[c] / pivot
+            for a in range(c + 1, d):
+                share = full[c, a] / pivot
+                sums[a] -= share * sums[c]
+                for b in range(c + 1, d):
+                    full[a, b] -= share * full[c, b]
         if d == k:
             continue
-        full = xtx[m : m + d * d].reshape(d, d)
         gram = full[k:, k:].copy()
-        cross = xty[v + k : v + d].copy()
-        if intercept:
-            for a in range(d - 1):
-                share = full[0, 1 + a] / (cells[i] + tau)
-                cross[a] -= share * xty[v]
-                for b in range(d - 1):
-                    gram[a, b] -= share * full[0, 1 + b]
+        cross = sums[k:]
         for a in range(d - k):
             by = 1.0 / np.sqrt(relative[v + k + a])
             cross[a] *= by
@@ -63,9 +66,9 @@ def _spectra(vptr, mptr, intercept, tau, relative, xtx, xty, yty, cells, values,
 
 
 @entry
-def _node_evidence(i, vptr, intercept, values, scores, rest, log_lambda, shape, rate, half, known):
+def _node_evidence(i, vptr, k, values, scores, rest, log_lambda, shape, rate, half, known):
     """Log evidence of node i as a function of log lambda, up to a constant."""
-    start = vptr[i] + (1 if intercept else 0)
+    start = vptr[i] + k
     lam = np.exp(log_lambda)
     logdet, quad = 0.0, rest[i]
     for a in range(start, vptr[i + 1]):
@@ -78,12 +81,10 @@ def _node_evidence(i, vptr, intercept, values, scores, rest, log_lambda, shape, 
 
 
 @entry
-def _total_evidence(nodes, vptr, intercept, values, scores, rest, t, shape, rate, half, known):
+def _total_evidence(nodes, vptr, k, values, scores, rest, t, shape, rate, half, known):
     total = 0.0
     for i in nodes:
-        total += _node_evidence(
-            i, vptr, intercept, values, scores, rest, t, shape, rate, half, known
-        )
+        total += _node_evidence(i, vptr, k, values, scores, rest, t, shape, rate, half, known)
     return total
 
 
@@ -100,13 +101,13 @@ def learn_precision(
     values, scores = np.zeros(vptr[-1]), np.zeros(vptr[-1])
     rest = np.empty(p)
     tau = prior.intercept_precision
-    _spectra(vptr, layout.mptr, layout.intercept, tau, relative, *statistics, values, scores, rest)
+    _spectra(vptr, layout.mptr, layout.fixed, tau, relative, *statistics, values, scores, rest)
     known = np.zeros(p) if prior.noise_var is None else prior.noise_var
     shape, rate = np.full(p, prior.shape), prior.rates(layout, statistics)
-    head = (vptr, layout.intercept, values, scores, rest)
+    head = (vptr, layout.fixed, values, scores, rest)
     tail = (shape, rate, statistics.cells / 2, known)
 
-    nodes = np.flatnonzero(np.diff(vptr) > layout.intercept)
+    nodes = np.flatnonzero(np.diff(vptr) > layout.fixed)
     common = _argmax(lambda t: _total_evidence(nodes, *head, t, *tail) - 0.5 * (t / HYPER_SD) ** 2)
     result = np.full(p, common)
     if not prior.pooled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,16 +18,17 @@ from nextpert.core._checks import (
     require_kind,
     require_positive,
 )
+from nextpert.core._codec import pack, unpack
 from nextpert.core.cells.moments import Moments
 from nextpert.core.graph.dag import Dag
 from nextpert.core.posterior import _kernels as kernels
-from nextpert.core.posterior import _storage as storage
 from nextpert.core.posterior._add import add_cells, add_to_blocks, require_squares
 from nextpert.core.posterior._blocks import fill_blocks
 from nextpert.core.posterior._draws import draw_noise_var, draw_weights
 from nextpert.core.posterior._evidence import gap_terms, log_evidence
-from nextpert.core.posterior._parts import Layout, Prior, Statistics
+from nextpert.core.posterior._parts import BLOCKS, Layout, Prior, Statistics
 from nextpert.core.posterior._prior import check_noise_var, check_rate, check_scale, check_units
+from nextpert.core.posterior._storage import StoredPosterior
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -55,6 +57,11 @@ class DagBlr:
     intercept
         Whether every node has an intercept ``c_i`` (prior precision 1e-6). Turn it off only for
         data whose noise is known to have mean zero.
+    n_fixed
+        Number of further columns of every node's regression beside its parents, such as
+        indicators of batches: their coefficients are estimated along with the weights (prior
+        precision 1e-6). Cells given to :meth:`update` are taken as at 0 of these columns. They
+        need an intercept.
     prior_scale
         The scale ``1 / lambda`` of ``M_i``. ``"evidence"`` (default) learns it by maximising the
         evidence, anew as data arrive; a number fixes it (the paper: 1, that is ``M = I``).
@@ -98,6 +105,7 @@ class DagBlr:
         *,
         noise_var: ArrayLike | None = None,
         intercept: bool = True,
+        n_fixed: int = 0,
         prior_scale: float | str = "evidence",
         prior_units: str | None = None,
         pooled: bool = True,
@@ -106,7 +114,10 @@ class DagBlr:
     ) -> None:
         require_kind(dag, Dag, "dag")
         self.dag = dag
-        self.intercept = bool(intercept)
+        self.intercept, self.n_fixed = bool(intercept), int(n_fixed)
+        if self.n_fixed and not self.intercept:
+            message = "Fixed columns need an intercept: use intercept=True, or n_fixed=0."
+            raise ValueError(message)
         self.pooled = bool(pooled)
         self.prior_scale = check_scale(prior_scale)
         self.prior_units = check_units(prior_units, self.prior_scale)
@@ -114,10 +125,10 @@ class DagBlr:
         self.known_noise_var = check_noise_var(noise_var, dag.n_nodes)
         learned = self.prior_scale == "evidence" or self.prior_units == "noise"
         self.prior_rate = check_rate(prior_rate, learned and self.known_noise_var is None)
-        width = dag.in_degree + self.intercept
+        width = dag.in_degree + self.intercept + self.n_fixed
         self.vptr: NDArray[np.int64] = np.concatenate([[0], np.cumsum(width)])
         self.mptr: NDArray[np.int64] = np.concatenate([[0], np.cumsum(width**2)])
-        self._layout = Layout(dag.indices, self.vptr, self.mptr, self.intercept)
+        self._layout = Layout(dag.indices, self.vptr, self.mptr, self.intercept + self.n_fixed)
         self.xtx, self.xty = np.zeros(self.mptr[-1]), np.zeros(self.vptr[-1])
         self.yty, self.cells = np.zeros(dag.n_nodes), np.zeros(dag.n_nodes)
         self._blocks: dict[str, Vector] | None = None
@@ -214,8 +225,13 @@ class DagBlr:
 
     @property
     def is_weight(self) -> NDArray[np.bool_]:
-        """Which design columns are parents, not intercepts, shape ``(vptr[-1],)``."""
+        """Which design columns are parents, not fixed, shape ``(vptr[-1],)``."""
         return self._layout.is_weight
+
+    def fixed_of(self, design: ArrayLike) -> Vector:
+        """Return the coefficients of the fixed columns in flat design weights, ``(p, n_fixed)``."""
+        place = self.vptr[:-1, None] + 1 + np.arange(self.n_fixed)
+        return np.asarray(design, np.float64)[place]
 
     def mean(self) -> sp.csr_array:
         """Return the posterior mean of B, sparse ``(n_nodes, n_nodes)``, row = child."""
@@ -283,8 +299,8 @@ class DagBlr:
         Returns
         -------
         weights
-            Flat design weights (intercept first, then parents, node by node, as laid out by
-            ``vptr``), shape ``(n_samples, vptr[-1])``.
+            Flat design weights (intercept first, then fixed columns and parents, node by node, as
+            laid out by ``vptr``), shape ``(n_samples, vptr[-1])``.
         noise_var
             Noise variances, shape ``(n_samples, n_nodes)``.
         """
@@ -292,6 +308,53 @@ class DagBlr:
         noise_var = draw_noise_var(self.shape, self.rate, self.known_noise_var, count, generator)
         cov, weights = self.blocks["cov"], self.blocks["weights"]
         return draw_weights(self._layout, cov, weights, noise_var, generator), noise_var
+
+    def with_fixed(self, n_fixed: int) -> DagBlr:
+        """Return the same graph and priors with so many fixed columns, before any cells."""
+        if n_fixed == self.n_fixed:
+            return self
+        return DagBlr(
+            self.dag, noise_var=self.known_noise_var, intercept=self.intercept, n_fixed=n_fixed,
+            prior_scale=self.prior_scale, prior_units=self.prior_units, pooled=self.pooled,
+            prior_shape=self.prior_shape, prior_rate=self.prior_rate,
+        )  # fmt: skip
+
+    def without_fixed(self) -> DagBlr:
+        """Return the posterior of intercepts and weights alone, at 0 of the fixed columns.
+
+        The fixed columns are integrated out, so that the error of their coefficients stays.
+        """
+        if not self.n_fixed:
+            return self
+        new = copy.copy(self)
+        new.n_fixed = 0
+        width = self.dag.in_degree + 1
+        new.vptr, new.mptr = (np.concatenate([[0], np.cumsum(w)]) for w in (width, width**2))
+        new._layout = Layout(self.dag.indices, new.vptr, new.mptr, 1)
+        blocks, xtx, xty, yty = self.blocks, [], [], []
+        kept = np.ones(self.vptr[-1], bool)
+        kept[self.vptr[:-1, None] + 1 + np.arange(self.n_fixed)] = False
+        both = []
+        for i in range(self.n_nodes):
+            rows = kept[self.vptr[i] : self.vptr[i + 1]]
+            inside = slice(self.mptr[i], self.mptr[i + 1])
+            gram = self.xtx[inside].reshape(len(rows), len(rows))
+            sums = self.xty[self.vptr[i] : self.vptr[i + 1]]
+            # What the fixed columns explain, by least squares (Frisch, Waugh, Lovell).
+            pivot = gram[np.ix_(~rows, ~rows)] + self.intercept_precision * np.eye(self.n_fixed)
+            told = np.linalg.solve(pivot, np.column_stack([gram[np.ix_(~rows, rows)], sums[~rows]]))
+            rest = gram[np.ix_(rows, rows)] - gram[np.ix_(rows, ~rows)] @ told[:, :-1]
+            xtx.append(((rest + rest.T) / 2).ravel())
+            xty.append(sums[rows] - gram[np.ix_(rows, ~rows)] @ told[:, -1])
+            yty.append(self.yty[i] - sums[~rows] @ told[:, -1])
+            both.append(np.outer(rows, rows).ravel())
+        new.xtx, new.xty, new.yty = np.concatenate(xtx), np.concatenate(xty), np.array(yty)
+        flat = {"cov": np.concatenate(both), "weights": kept, "precision": kept}
+        new._blocks = {
+            name: block[flat[name]] if name in flat else block.copy()
+            for name, block in blocks.items()
+        }
+        return new
 
     # -- use ------------------------------------------------------------------------------------
 
@@ -327,7 +390,11 @@ class DagBlr:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as a flat dict of arrays, numbers and strings, safe to save."""
-        return storage.pack(self.dag, self.intercept, self._prior, self._statistics, self.blocks)
+        held = vars(self) | self._statistics._asdict() | self.blocks
+        held |= {"indptr": self.dag.indptr, "indices": self.dag.indices}
+        held["noise_known"] = self.known_noise_var is not None
+        held["prior_rate"] = "cells" if self.prior_rate is None else self.prior_rate
+        return copy.deepcopy(pack(SimpleNamespace(**held), StoredPosterior))
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> DagBlr:
@@ -338,11 +405,18 @@ class DagBlr:
         ValueError
             If ``stored`` is damaged, cut or of another version.
         """
-        dag, options, statistics, blocks = storage.unpack(stored)
-        try:
-            blr = cls(dag, **options)
-        except ValueError as error:
-            raise storage.damaged(str(error)) from None
-        vars(blr).update(statistics._asdict())
-        blr._blocks = blocks
+        where, remedy = "The stored posterior", "fit it again (tl.fit_dag_blr)"
+        return unpack(cls._rebuilt, stored, where, remedy, record=StoredPosterior)
+
+    @classmethod
+    def _rebuilt(cls, **parts: Any) -> DagBlr:
+        held = StoredPosterior(**copy.deepcopy(parts))
+        blr = cls(
+            held.dag, noise_var=held.known_noise_var, intercept=held.intercept,
+            n_fixed=held.n_fixed, prior_scale=held.prior_scale, prior_units=held.prior_units,
+            pooled=held.pooled, prior_shape=held.prior_shape,
+            prior_rate=None if isinstance(held.prior_rate, str) else held.prior_rate,
+        )  # fmt: skip
+        vars(blr).update({name: getattr(held, name) for name in Statistics._fields})
+        blr._blocks = {name: getattr(held, name) for name in BLOCKS}
         return blr

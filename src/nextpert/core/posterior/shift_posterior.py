@@ -62,6 +62,9 @@ class ShiftPosterior:
     group
         Gaps are compared among accounts of the same group: measured in shifts, they are other
         quantities where no graph is believed.
+    fixed
+        Fixed columns of the posterior's regression (``DagBlr.n_fixed``), such as batches: their
+        means over the cells, shape ``(n_perturbations, n_fixed)``. ``None`` (default): none, or 0.
 
     Examples
     --------
@@ -84,6 +87,7 @@ class ShiftPosterior:
     together: float = 0.0
     weight: float = 1.0
     group: int = 0
+    fixed: Array | None = None
 
     @classmethod
     def exact(cls, shifts: ArrayLike) -> ShiftPosterior:
@@ -101,20 +105,32 @@ class ShiftPosterior:
         """Return cells' means and expected shifts, less what was told as effects, and these.
 
         About its effect a perturbation is one whose expected shift does not move with the weights.
-        Each of shape ``(n_perturbations, n_nodes)``, units of the data.
+        Each of shape ``(n_perturbations, n_nodes)``, units of the data; the fixed columns come
+        after the nodes of the means.
         """
         if self.effect is None:
-            return self.mean, self.prior, np.zeros_like(self.prior)
+            design = with_columns(self.mean, self.fixed)
+            return design, self.prior, np.zeros_like(self.prior)
         moving = self.effect - (posterior.mean() @ self.effect.T).T
-        return self.mean - self.effect, self.prior - moving, self.effect
+        design = with_columns(self.mean - self.effect, self.fixed)
+        return design, self.prior - moving, self.effect
 
     def departure(self, posterior: DagBlr) -> Array:
         """Return what the cells' mean differs by from expectation, ``x - a - c - B x``.
 
-        At the posterior mean of the weights, shape ``(n_perturbations, n_nodes)``.
+        At the posterior mean of the weights, what fixed columns explain taken off; shape
+        ``(n_perturbations, n_nodes)``.
         """
-        fitted = posterior.mean() @ self.mean.T
-        return self.mean - self.prior - posterior.intercept_mean - fitted.T
+        fitted = (posterior.mean() @ self.mean.T).T + self.explained(
+            posterior.blocks["weights"], posterior
+        )
+        return self.mean - self.prior - posterior.intercept_mean - fitted
+
+    def explained(self, design: Array, posterior: DagBlr) -> Array:
+        """Return what fixed columns add to the means by flat design weights, same shape."""
+        if self.fixed is None or not posterior.n_fixed:
+            return np.zeros_like(self.mean)
+        return self.fixed @ posterior.fixed_of(design).T
 
     def expected(self, posterior: DagBlr) -> Array:
         """Return the expected shifts, cells seen: ``a + E[u]``, same shape."""
@@ -123,3 +139,8 @@ class ShiftPosterior:
     def states(self, posterior: DagBlr) -> Array:
         """Return the expected means ``(I - B)^-1 (c + a + E[u])``, same shape."""
         return posterior.predict_mean(self.expected(posterior))
+
+
+def with_columns(mean: Array, fixed: Array | None) -> Array:
+    """Return means with fixed columns after the nodes, or the means where there are none."""
+    return mean if fixed is None or not fixed.shape[1] else np.hstack([mean, fixed])

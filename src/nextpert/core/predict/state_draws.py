@@ -114,10 +114,13 @@ def _draws_of_one(
             share, spare = (_columns(value, nothing) for value in next(drawn))
         if uncertain:
             rest = np.sqrt(spare * variance[:, None]) * _alike(shifts, spare.shape, own)
+        left = rest
+        if posterior.n_fixed:  # of the cells' means what the draw's batches, say, account for
+            left = rest - share * _columns(shifts.explained(draw, posterior), nothing)
         reached = np.empty_like(spare)
         reach_states(
             dag.indptr, dag.indices, dag.order, posterior.vptr, posterior.intercept, draw,
-            mean, prior, share, rest, reached,
+            mean, prior, share, left, reached,
         )  # fmt: skip
         yield (reached + effect).T
 

@@ -1,13 +1,13 @@
-"""Sets of nodes as rows of 64-bit words, hashes of them, and a small random generator.
+"""Sets of nodes as rows of 64-bit words, and splitmix64: random words, draws, weights of cells.
 
-All of it is compiled. A set of ``p`` nodes takes ``ceil(p / 64)`` words; node ``k`` is bit
-``k % 64`` of word ``k // 64``.
+A set of ``p`` nodes takes ``ceil(p / 64)`` words; node ``k`` is bit ``k % 64`` of word ``k // 64``.
 """
 
 # mypy: disable-error-code="no-untyped-def,assignment"
 # (compiled functions: numba finds the types)
 from __future__ import annotations
 
+from math import exp, factorial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +27,9 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
 _S1, _S2, _S4 = np.uint64(1), np.uint64(2), np.uint64(4)
-_S27, _S30, _S31, _S32, _S56 = (np.uint64(s) for s in (27, 30, 31, 32, 56))
+_S11, _S27, _S30, _S31, _S32, _S56 = (np.uint64(s) for s in (11, 27, 30, 31, 32, 56))
+# P(weight <= k) of a Poisson weight of mean 1; what lies beyond is below 1e-20.
+_POISSON = np.cumsum([exp(-1.0) / factorial(k) for k in range(20)])
 
 
 def pack_rows(matrix: NDArray[np.bool_]) -> NDArray[np.uint64]:
@@ -83,7 +85,7 @@ def members(row, out):
 
 @inner
 def mix(x):
-    """Scramble 64 bits (the finaliser of splitmix64), for hashing and for random numbers."""
+    """Scramble 64 bits (the finaliser of splitmix64)."""
     x = (x ^ (x >> _S30)) * _MIX1
     x = (x ^ (x >> _S27)) * _MIX2
     return x ^ (x >> _S31)
@@ -94,3 +96,14 @@ def random_below(state, n):
     """Draw from ``0..n - 1`` (splitmix64); ``state`` is an array of one word."""
     state[0] += _GOLDEN
     return np.int64(((mix(state[0]) >> _S32) * np.uint64(n)) >> _S32)
+
+
+def poisson_weights(seeds: NDArray[np.uint64], cells: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return how often each resample takes each cell, shape ``(n_seeds, n_cells)``.
+
+    Poisson of mean 1. The weight of cell ``k`` comes from number ``k`` of the splitmix64 stream
+    of the resample's seed, so that it depends on neither the order nor the blocks of the cells.
+    """
+    steps = (cells.astype(np.uint64) + np.uint64(1)) * _GOLDEN
+    uniform = (mix.py_func(seeds[:, None] + steps) >> _S11) * 2.0**-53
+    return np.searchsorted(_POISSON, uniform, side="right").astype(np.uint8)

@@ -19,8 +19,8 @@ from nextpert.core.search._bits import (
     has,
     random_below,
 )
+from nextpert.core.search._family import shrink
 from nextpert.core.search._grow_shrink import plant, trace
-from nextpert.core.search._local_score import shrink
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

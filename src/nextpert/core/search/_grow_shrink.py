@@ -17,7 +17,7 @@ import numpy as np
 
 from nextpert.core._compile import fast, inner, spliced
 from nextpert.core.search._bits import flip, has, members
-from nextpert.core.search._local_score import shrink
+from nextpert.core.search._family import shrink
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

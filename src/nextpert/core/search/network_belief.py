@@ -1,31 +1,27 @@
-"""How much a network known before is believed, learned on the cells, and the search with it."""
+"""How much a network known before is believed, learned on the cells."""
 
 from __future__ import annotations
 
-import copy
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
-from nextpert.core._checks import as_numbers, as_rng
-from nextpert.core.search._arc_evidence import arc_evidence
-from nextpert.core.search.boss import boss
+from nextpert.core._checks import as_numbers
+from nextpert.core.graph._equivalence import Pdag
+from nextpert.core.graph.dag import Dag
+from nextpert.core.search._family import Scratch, local_score
+from nextpert.core.search._inputs import make_score
+from nextpert.core.search.prior_knowledge import PriorKnowledge
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.cells.moments import Moments
-    from nextpert.core.search.boss import BossResult
-
-logger = logging.getLogger(__name__)
 
 _PSEUDO_PAIRS = 4.0  # pairs of the network that are as any other
 _MOST = 15.0  # log-odds beyond which a belief is a certainty
-_N_ROUNDS = 3
-_CLOSE = 0.1  # log-odds of two rounds that are the same
 
 
 @dataclass(frozen=True)
@@ -60,90 +56,20 @@ class NetworkBelief:
     n_against: int
     log_odds: NDArray[np.float64]
 
-
-def boss_with_network(
-    moments: Moments,
-    network: ArrayLike,
-    *,
-    rng: int | np.random.Generator | None = None,
-    **options: Any,
-) -> tuple[BossResult, NetworkBelief]:
-    """Search as :func:`boss` does, with a network believed as much as the cells bear it out.
-
-    A pair of nodes that the network joins is bound along it, against it or not at all, with
-    log-odds of their own over those of all other pairs. They are estimated by maximum likelihood
-    (empirical Bayes; drawn towards 0 by four pseudo-pairs) from the evidence of the cells for each
-    state of each pair, given the rest of the graph found without the network; the graph is then
-    learned anew, up to three times. Directions the cells leave open count for neither. The belief
-    is 0, and the graph that of :func:`boss`, unless the log-likelihood gains more than the
-    logarithm of the number of pairs (the BIC of two numbers).
-
-    The score gives any arc log-odds of its own, of the BIC ``-(penalty - 1)/2 log(n)``. Where the
-    pairs outside the network are joined less often than that, as when it holds nearly all arcs,
-    the excess over those log-odds is added, so that no arc is believed more than its share.
-
-    Parameters
-    ----------
-    moments
-        As in :func:`boss`.
-    network
-        Weights of the network's arcs, shape ``(n_nodes, n_nodes)`` over the nodes that are not
-        exogenous, row = parent, 0 where there is none; signs are not used. An arc's
-        log-odds over other pairs are in proportion to its weight.
-    rng
-        Seed or generator, as in :func:`boss`.
-    options
-        Those of :func:`boss`, without ``log_odds``.
-
-    Raises
-    ------
-    TypeError
-        If ``log_odds`` are given.
-    ValueError
-        If ``network`` has no arc, or is not finite or of another number of nodes.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import Moments, boss_with_network, random_scm
-    >>> scm = random_scm(12, "erdos_renyi", expected_degree=3, standardise=True, rng=0)
-    >>> cells = Moments.from_array(scm.sample(500, rng=1))
-    >>> found, belief = boss_with_network(cells, scm.dag.to_matrix().toarray(), rng=2)
-    >>> belief.along > 2 > 0 > belief.against
-    True
-    """
-    if "log_odds" in options:
-        message = "log_odds are what a network is given here: use boss for log-odds of your own."
-        raise TypeError(message)
-    n_exogenous = options.get("n_exogenous", 0)
-    weights = _checked(network, moments.n_nodes - n_exogenous)
-    # Every search draws the same, so that nothing but the network makes a difference.
-    rng = as_rng(rng)
-    first = found = boss(moments, rng=copy.deepcopy(rng), **options)
-    learned = _NOTHING
-    for _ in range(_N_ROUNDS):
-        before = learned
-        evidence, score_odds = arc_evidence(moments, found, **options)
-        learned = estimate_belief(evidence, weights)
-        if learned.evidence <= 0:
-            found = first
-            break
-        if max(abs(learned.along - before.along), abs(learned.against - before.against)) < _CLOSE:
-            learned = before
-            break
-        added = _added(weights, learned, score_odds)
-        found = boss(moments, rng=copy.deepcopy(rng), log_odds=added, **options)
-    belief = _belief(found, weights, learned, score_odds)
-    logger.info(
-        "Prior network: %d arcs, log-odds %.2f along and %.2f against them, log-evidence %.1f; "
-        "%d are in the graph, %d turned.",
-        belief.n_arcs, belief.along, belief.against, belief.evidence, belief.n_along,
-        belief.n_against,
-    )  # fmt: skip
-    return found, belief
+    def stored(self) -> dict[str, float | int]:
+        """Return the belief as plain numbers."""
+        return {
+            "log_odds_along": self.along,
+            "log_odds_against": self.against,
+            "log_evidence": self.evidence,
+            "share_elsewhere": self.base,
+            "n_arcs": self.n_arcs,
+            "n_along": self.n_along,
+            "n_against": self.n_against,
+        }
 
 
-def _checked(network: ArrayLike, n_nodes: int) -> NDArray[np.float64]:
+def checked_network(network: ArrayLike, n_nodes: int) -> NDArray[np.float64]:
     """Return absolute weights of mean 1 over the arcs."""
     weights = np.abs(as_numbers(network, "network"))
     if weights.shape != (n_nodes, n_nodes) or not np.isfinite(weights).all():
@@ -170,10 +96,10 @@ class Estimate(NamedTuple):
         return float(np.log(self.base / 2) - np.log1p(-self.base))
 
 
-_NOTHING = Estimate(0.0, 0.0, 0.0, 0.5)
+NOTHING = Estimate(0.0, 0.0, 0.0, 0.5)
 
 
-def _added(
+def added_log_odds(
     weights: NDArray[np.float64], learned: Estimate, score_odds: float
 ) -> NDArray[np.float64]:
     """Return what the search adds to the score of every arc, row = parent."""
@@ -185,12 +111,13 @@ def _added(
     return along + np.where(turned > 0, learned.against * turned - cut, 0.0)
 
 
-def _belief(
-    found: BossResult, weights: NDArray[np.float64], learned: Estimate, score_odds: float
+def belief_of(
+    dag: Dag, weights: NDArray[np.float64], learned: Estimate, score_odds: float
 ) -> NetworkBelief:
-    arcs, inside = found.dag.to_matrix().toarray() != 0, weights > 0
+    """Return what is said of a network that the graph was learned with."""
+    arcs, inside = dag.to_matrix().toarray() != 0, weights > 0
     mean = np.array([[0.0, 1.0], [0.0, 0.0]])  # one arc of mean weight
-    of_mean = _added(mean, learned, score_odds)
+    of_mean = added_log_odds(mean, learned, score_odds)
     return NetworkBelief(
         along=float(of_mean[0, 1]),
         against=float(of_mean[1, 0]),
@@ -199,7 +126,7 @@ def _belief(
         n_arcs=int(inside.sum()),
         n_along=int((arcs & inside).sum()),
         n_against=int((arcs & inside.T & ~inside).sum()),
-        log_odds=_added(weights, learned, score_odds),
+        log_odds=added_log_odds(weights, learned, score_odds),
     )
 
 
@@ -252,3 +179,62 @@ def estimate_belief(state: NDArray[np.float64], weights: NDArray[np.float64]) ->
     if gain <= 0 or theta[0] <= 0:
         return Estimate(0.0, 0.0, min(float(gain), 0.0), base)
     return Estimate(float(theta[0]), float(theta[1]), float(gain), base)
+
+
+def arc_evidence(
+    moments: Moments,
+    dag: Dag,
+    exogenous_arcs: NDArray[np.bool_],
+    *,
+    n_exogenous: int = 0,
+    score: str = "bic",
+    penalty: float = 2.0,
+    prior: PriorKnowledge | None = None,
+    **_: Any,
+) -> tuple[NDArray[np.float64], float]:
+    """Return the log-evidence of every arc over none, row = parent, and the score's own log-odds.
+
+    The other parents of both ends are those of the graph. An arc that would close a circle with
+    the rest of it has minus infinity. Where cells do not tell the direction of an arc, both have
+    that of the one in the graph. Pairs of which anything is known before are nan. Of the BIC, only
+    ``log(n) / 2`` an arc is evidence; the rest of the penalty is the log-odds given to any arc.
+    """
+    p = moments.n_nodes - n_exogenous
+    known = PriorKnowledge(p) if prior is None else prior
+    problem = make_score(moments, score, penalty, known.with_exogenous(n_exogenous))
+    score_odds = -0.5 * (penalty - 1) * float(np.log(moments.n)) if score == "bic" else 0.0
+    full = np.zeros((moments.n_nodes, moments.n_nodes), np.bool_)
+    full[:p, :p] = dag.to_matrix().toarray() != 0
+    full[p:, :p] = exogenous_arcs
+    rows, scratch = np.zeros_like(problem.before), Scratch.empty(moments.n_nodes)
+    for parent, child in np.argwhere(full):
+        rows[child, parent >> 6] |= np.uint64(1 << (int(parent) & 63))
+    out = np.empty((p, p))
+    for child in range(p):
+        own = local_score(problem, rows[child], child, scratch)
+        for parent in range(p):
+            row = rows[child].copy()
+            row[parent >> 6] ^= np.uint64(1 << (parent & 63))
+            change = 0.0 if parent == child else local_score(problem, row, child, scratch) - own
+            out[parent, child] = (-change if full[parent, child] else change) - score_odds
+    _rule_out(out, full[:p, :p])
+    graph = Pdag.of_class(Dag.from_matrix(full), n_exogenous)
+    for y in range(p):
+        for x in graph.neighbours[y]:
+            if full[x, y]:
+                out[y, x] = out[x, y]
+    out[known.before | known.before.T | known.forbidden | known.forbidden.T] = np.nan
+    np.fill_diagonal(out, np.nan)
+    return out, score_odds
+
+
+def _rule_out(evidence: NDArray[np.float64], arcs: NDArray[np.bool_]) -> None:
+    """Set arcs to minus infinity that a path from their child to their parent forbids."""
+    p = len(arcs)
+    reach = np.zeros((p, p), np.bool_)  # by paths of any length
+    for node in Dag.from_matrix(arcs).order[::-1]:
+        children = arcs[node]
+        reach[node] = children | reach[children].any(axis=0)
+    longer = np.array([reach[row].any(axis=0) for row in arcs])  # by two arcs or more
+    back = np.where(arcs, longer, reach)
+    evidence[back.T] = -np.inf

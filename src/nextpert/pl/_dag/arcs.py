@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nextpert.core.search._settled import CELLS, INTERVENTIONS, OPEN, PRIOR
+from nextpert.core.search._classes import CELLS, INTERVENTIONS, OPEN, PRIOR
 from nextpert.pl._figure import BLUE, GREEN, GREY, ORANGE, PALETTE
 
 if TYPE_CHECKING:

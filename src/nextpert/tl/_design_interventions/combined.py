@@ -37,7 +37,7 @@ def members_seen(fit: FittedPosterior) -> set[str]:
 
 def told_in_company(fit: FittedPosterior) -> set[tuple[str, ...]]:
     """Return the members that measured combinations tell of, each as the members of a label."""
-    if fit.expectation is None or not fit.expectation.interactions:
+    if fit.expectation is None or fit.expectation.interactions is None:
         return set()
     labels = fit.environments["perturbation"].astype(str)
     several = (some for x in labels if len(some := members_by_label(x, fit)) > 1)
@@ -102,8 +102,8 @@ def shared_with_controls(names: Sequence[str], fit: FittedPosterior) -> tuple[li
     strength, expected = 1.0, np.zeros(len(fit.genes))
     if fit.expectation is not None:
         expected += fit.expectation.weights.get(MEAN, 0.0)
-        if stored := fit.expectation.interactions:
-            strength = float(stored["chances"] @ stored["strengths"])
+        if fit.expectation.interactions is not None:
+            strength = fit.expectation.interactions.strength
     shared = np.zeros((len(rows), len(fit.genes)))
     for each, some in zip(shared, members, strict=True):
         each += np.sum([believed[row[m]] if m in row else expected for m in some], axis=0)
@@ -173,7 +173,7 @@ def _labels(
     """Return all members, and rows of the fit and members of its measured combinations."""
     measured = [members_by_label(name, fit) for name in used]
     rows = [j for j, some in enumerate(measured) if len(some) > 1]
-    if fit.expectation is None or not fit.expectation.interactions:
+    if fit.expectation is None or fit.expectation.interactions is None:
         rows = []
     labels, numbers = numbered([*(measured[j] for j in rows), *wanted])
     return labels, rows, numbers[: len(rows)]
@@ -205,17 +205,15 @@ def _interactions(
         unseen = expect([labels[k] for k in without])
         alone[without], variance[without] = effects_alone(unseen.posteriors, unseen.known(), within)
     effects, noise = np.zeros((2, len(rows), len(fit.genes)))
-    stored = {} if fit.expectation is None else fit.expectation.interactions
+    told = None if fit.expectation is None else fit.expectation.interactions
     if fit.expectation is not None and rows:
         found = Perturbations(fit.expectation.screen, 0, 1 + np.array(rows), [()] * len(rows))
         combined, effects, noise, _ = pooled(combined, found.observed, found.variance)
     scale: Array | None = None if cells else np.sqrt(within)
     learned = None
-    if stored:
-        scale = stored["scale"]
-        learned = (
-            stored["member_sd"], stored["rest_sd"], stored["strengths"], stored["chances"],
-        )  # fmt: skip
+    if told is not None:
+        scale = told.scale
+        learned = told.member_sd, told.rest_sd, told.strengths, told.chances
     known = learn_interactions(
         alone, variance, combined, effects, noise, scale=scale, learned=learned
     )

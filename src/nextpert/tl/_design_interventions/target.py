@@ -14,6 +14,7 @@ from nextpert._adata import (
     group_moments,
     list_names,
     panel_index,
+    read_batches,
     read_every_label,
     read_labels,
 )
@@ -140,10 +141,10 @@ def _state(adata: ad.AnnData, state: Any, fit: FittedPosterior, perturbation_key
     labels = _labels(adata, fit, key, is_label=is_label)
     (value,) = labels.spelled([value])
     name = value if isinstance(state, str) else f"{key}={value}"
-    moments = _moments(adata, fit, labels, value)
+    moments, batches = _moments(adata, fit, labels, value)
     variance = None
     if moments.n > 1:
-        variance = moments.scatter.diagonal() / (moments.n * (moments.n - 1))
+        variance = moments.scatter.diagonal() / (moments.n - 1) * (1 / moments.n + batches)
     return _Read(name, moments.mean, variance, value if is_label else None)
 
 
@@ -156,12 +157,15 @@ def _labels(adata: ad.AnnData, fit: FittedPosterior, key: str, *, is_label: bool
     return read_every_label(adata, roles, argument=argument)
 
 
-def _moments(adata: ad.AnnData, fit: FittedPosterior, labels: LabelTable, value: str) -> Moments:
+def _moments(
+    adata: ad.AnnData, fit: FittedPosterior, labels: LabelTable, value: str
+) -> tuple[Moments, float]:
+    """Return the moments of the cells, and what batches add to the variance of their mean."""
     labels.require([value], "Target")
-    (moments,) = group_moments(
-        adata, fit.columns, labels.groups([value]), 1, fitted_roles(adata, fit.params)
-    )
-    return moments
+    roles, codes = fitted_roles(adata, fit.params), labels.groups([value])
+    batches = read_batches(adata, fit.columns, roles)
+    (moments,) = group_moments(adata, fit.columns, codes, 1, roles, batches=batches)
+    return moments, 0.0 if batches is None else float((batches.errors(codes, 1) ** 2).sum())
 
 
 def _as_given(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> _Read:
@@ -191,7 +195,7 @@ def _weights(given: Target, fit: FittedPosterior) -> Vector:
 def _noise(adata: ad.AnnData, fit: FittedPosterior, weights: Vector) -> Vector:
     """Return the variance of control cells, gene by gene."""
     key, control = str(fit.params["perturbation_key"]), str(fit.params["control"])
-    moments = _moments(adata, fit, _labels(adata, fit, key, is_label=True), control)
+    moments, _ = _moments(adata, fit, _labels(adata, fit, key, is_label=True), control)
     return cell_variance(moments, fit.genes, weights)
 
 

@@ -104,12 +104,14 @@ class Halves:
         """
         kept = np.ones(len(self.group), bool) if which is None else which
         screen = some_environments(screen, kept)
-        screen = screen.without_fixed(self.fixed[kept], self.condition[kept])
+        batches = self.fixed[kept], self.condition[kept]
+        columns, sd = screen.fixed_columns(*batches)
+        screen = screen.without_fixed(*batches).with_columns(columns)
         pairs, place = self._pairs(kept, by_guide=by_guide)
         guided = by_guide and self.guide_column is not None
         return pool_cells(
             screen.pool(place, len(pairs)), pairs[:, 0], self.n_groups, guided=guided,
-            spread=spread, alike=alike,
+            spread=spread, alike=alike, fixed_sd=sd,
         )  # fmt: skip
 
     def _pairs(

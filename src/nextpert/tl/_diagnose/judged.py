@@ -158,7 +158,8 @@ def _left_out(
     observed = cells.pooled.mean[1:] - cells.pooled.mean[0]
     noise = np.diag(mine.covariance())
     counts = np.maximum(cells.pooled.counted, 1e-300)
-    large = np.abs(observed) >= LARGE * np.sqrt(noise * (1 / counts[1:] + 1 / counts[0]))
+    spread = 1 / counts[1:] + 1 / counts[0] + cells.pooled.fixed_error()[1:, None]
+    large = np.abs(observed) >= LARGE * np.sqrt(noise * spread)
     estimates = {SHRUNKEN: effects.mean, MEANS: observed}
     between = extra * np.diag(other.covariance())
     return _score(

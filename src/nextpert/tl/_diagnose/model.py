@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from nextpert import _adata
 from nextpert._adata.eager import eager
-from nextpert._adata.effects import read_stored_effects
 from nextpert._adata.environments import Plan
 from nextpert._adata.shifts import Interventions
 from nextpert.core import Dag, DagBlr
@@ -39,7 +40,8 @@ class Refit:
     fit, roles
         The fit that is judged.
     stack
-        Weights of its predictors, as stored; empty where it has learned none.
+        Weights of its predictors, and the variance that they leave; ``None`` where it has learned
+        none.
     spec
         How much it models, before any cells. Shifts are learned, also if the fit's are exact.
     folds
@@ -52,7 +54,7 @@ class Refit:
 
     fit: FittedPosterior
     roles: Roles
-    stack: Mapping[str, Any]
+    stack: tuple[Mapping[str, float], float] | None
     spec: Spec
     folds: list[list[str]]
     without: list[Dag]
@@ -83,9 +85,11 @@ class Refit:
         return Model.fit(spec, cells, graphs)
 
     def as_stored(self, model: Model) -> tuple[FittedPosterior, dict[str, Any]]:
-        """Return a model as it would be read, and its record, were it stored."""
-        record = model.record() | {"params": self.fit.params | {"shift_sd": "learned"}}
-        return _adata.posterior_of(record, self.fit.columns, "the model of some cells"), record
+        """Return a model as it is read once it is stored, and what else candidates need of it."""
+        params = self.fit.params | {"shift_sd": "learned"}
+        record = model.record(params, left_out=pd.DataFrame())
+        fit = _adata.posterior_of(record, self.fit.columns)
+        return fit, {"guide_variance": record.guide_variance}
 
     def effects(self, model: Model) -> Effects:
         """Return the effects of the perturbations of a model, as users are told them."""
@@ -118,9 +122,7 @@ def read_refit(
         prior_scale=params["prior_scale"],
         prior_units=str(params["prior_units"]),
     )
-    other = read_stored_effects(
-        adata.uns[key].get("prior_effects"), len(fit.genes), f"adata.uns[{key!r}]['prior_effects']"
-    )
+    other = {} if fit.expectation is None else fit.expectation.other
     shift = str(params["shift"])
     table = None
     if shift == "table":
@@ -139,7 +141,9 @@ def read_refit(
     )
     each = iter(found)
     graphs = [(next(each), [next(each) for _ in rest]) for rest in inner]
-    stack = dict(adata.uns[key].get("stack", {}))
+    stack = None
+    if fit.expectation is not None:
+        stack = fit.expectation.weights, float(adata.uns[key]["stack"]["residual_variance"])
     without, both = (list(some) for some in zip(*graphs, strict=True))
     return Refit(fit, roles, stack, spec, outer, without, both)
 

@@ -86,14 +86,16 @@ def own_changes(refit: Refit, cells: FitCells) -> tuple[list[str], Array, Array]
     place = {gene: i for i, gene in enumerate(refit.spec.genes)}
     pooled = cells.pooled
     noise = pooled.scatter.diagonal() / max(int(pooled.n_cells.sum()) - len(pooled.n), 1)
-    names, found = [], np.full((2, len(refit.names)), np.nan)
+    batches, names = pooled.fixed_error(), []
+    found = np.full((2, len(refit.names)), np.nan)
     for j, genes in enumerate(refit.spec.plan.targets):
         index = [place[gene] for gene in genes]
         if not index or not pooled.n_cells[1 + j]:
             names.append("")
             continue
         change = pooled.mean[1 + j, index] - pooled.mean[0, index]
-        error = noise[index] * (1 / pooled.counted[1 + j, index] + 1 / pooled.counted[0, index])
+        spread = 1 / pooled.counted[1 + j, index] + 1 / pooled.counted[0, index] + batches[1 + j]
+        error = noise[index] * spread
         z = change / np.sqrt(np.maximum(error, 1e-300))
         k = int(np.argmin(np.abs(z)))
         names.append(genes[k])

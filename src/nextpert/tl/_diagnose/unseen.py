@@ -17,7 +17,6 @@ from nextpert.tl._design_interventions.candidates import can_be_candidate
 from nextpert.tl._design_interventions.combined import shared_with_controls
 from nextpert.tl._diagnose.judged import NOTHING, share_of
 from nextpert.tl._diagnose.sides import between_guides, measured
-from nextpert.tl._fit_dag_blr.stack import stack_record
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
 if TYPE_CHECKING:
@@ -172,14 +171,14 @@ def _whole(refit: Refit, cells: FitCells) -> tuple[Mapping[str, float], float]:
 
     Those of learned shifts where the fit took shifts as exact.
     """
-    stack = refit.stack
-    if not stack:
-        model = refit.learned(cells)
-        if model.stack is None:
-            return {GRAPH: 1.0}, 0.0
-        stack = stack_record(model.stack)
-    names, weights = (np.atleast_1d(stack[key]).tolist() for key in ("experts", "weights"))
-    return dict(zip(map(str, names), weights, strict=True)), float(stack["residual_variance"])
+    if refit.stack is not None:
+        return refit.stack
+    model = refit.learned(cells)
+    if model.stack is None:
+        return {GRAPH: 1.0}, 0.0
+    stack = model.stack.stack
+    by_name = dict(zip(stack.names, stack.weights.tolist(), strict=True))
+    return by_name, stack.residual_variance
 
 
 def _said_of(

@@ -167,7 +167,9 @@ def _unseen(rows: _Rows, experts: pd.DataFrame, n_perturbations: int) -> Part:
         words = "none can be predicted, as each has a target that is not on the panel."
         return Part(q.UNSEEN, NOT, f"Unseen perturbations: {words}")
     if error.n < n_perturbations:
-        words += f" {error.n} of {n_perturbations} were judged: the others have a target that is not "
+        words += (
+            f" {error.n} of {n_perturbations} were judged: the others have a target that is not "
+        )
         words += "on the panel."
     no_gain = [
         f"do not rank them, they are not {what}"

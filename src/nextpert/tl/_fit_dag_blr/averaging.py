@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert import _adata
-from nextpert._adata.averaging import EXPERTS, GRAPH, GRAPH_AND_EXPERTS, NEITHER
+from nextpert._adata.fit_record import (
+    EXPERTS,
+    GRAPH,
+    GRAPH_AND_EXPERTS,
+    NEITHER,
+    AveragingRecord,
+)
 from nextpert.core import Dag
 from nextpert.core.effects.averaged import Averaged, Model, learn_average
 from nextpert.core.effects.random_shifts import fit_random_shifts, learn_mixtures
@@ -75,16 +80,16 @@ def _models(
     }
 
 
-def averaging_record(names: Sequence[str], found: Averaged) -> dict[str, Any]:
+def averaging_record(names: list[str], found: Averaged) -> AveragingRecord:
     """Return the models as they are stored."""
-    models = found.models
-    record = {
-        "models": _adata.strings(names),
-        "weights": np.array([model.weight for model in models]),
-        "mixtures": np.array([model.prior.weights for model in models]),
-        "own": _adata.stored_own(models[-1].prior),
-    }
-    return {**record, "no_graph": models[-1].posteriors[0].to_dict()}
+    last = found.models[-1]
+    return AveragingRecord(
+        names,
+        np.array([model.weight for model in found.models]),
+        np.array([model.prior.weights for model in found.models]),
+        last.prior.own,
+        last.posteriors[0],
+    )
 
 
 def averaging_in_words(names: Sequence[str], found: Averaged) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     import anndata as ad
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from nextpert._adata import LabelTable, Roles
 
@@ -85,8 +85,9 @@ def read_fit_cells(
     batches = _adata.read_batches(adata, columns, roles, without=without)
     screen = _adata.pooled_moments(adata, columns, of_pair, len(pairs), roles, batches=batches)
     return pool_cells(
-        screen, pairs[:, 0], 1 + len(names), guided=guided, exact=exact, spread=spread
-    )
+        screen, pairs[:, 0], 1 + len(names), guided=guided, exact=exact, spread=spread,
+        fixed_sd=() if batches is None else batches.sd,
+    )  # fmt: skip
 
 
 def pool_cells(
@@ -98,20 +99,23 @@ def pool_cells(
     exact: bool = False,
     spread: float | None = None,
     alike: NDArray[np.bool_] | None = None,
+    fixed_sd: ArrayLike = (),
 ) -> FitCells:
     """Pool the guides of the controls (group 0) and of every perturbation.
 
     ``guided`` says whether environments are guides, whose spread is learned unless it is given.
     ``alike`` are the groups whose guides are taken as not to differ, shape ``(n_groups,)``; by
     default the controls, if all their cells have one guide: it is not told then which they have.
+    ``fixed_sd`` as in :func:`~nextpert.core.cells.pool_guides.pool_guides`.
     """
+    augmented, screen = screen, screen.subset(np.arange(screen.n_nodes - len(np.asarray(fixed_sd))))
     controls = np.flatnonzero((of_group == 0) & (screen.n > 0))
     if spread is None or not guided:
         spread = _learned_spread(screen, of_group, controls) if guided else 0.0
     if alike is None:
         alike = (np.arange(n_groups) == 0) & (len(controls) == 1)
     of_each = np.where(alike[of_group], 0.0, spread)
-    pooled = pool_guides(screen, of_group, n_groups, guide_variance=of_each)
+    pooled = pool_guides(augmented, of_group, n_groups, guide_variance=of_each, fixed_sd=fixed_sd)
     if exact:
         pooled = replace(pooled, variance_ratio=np.ones_like(pooled.variance_ratio))
     control = _control(screen, of_group == 0)

@@ -79,16 +79,6 @@ def expected_shifts(
     )
 
 
-def efficacy_record(efficacy: Efficacy) -> dict[str, Any]:
-    """Return the efficacy as it is stored."""
-    return {
-        "mean": efficacy.mean,
-        "sd": efficacy.sd,
-        "spread": efficacy.spread,
-        "n_measured": efficacy.n_measured,
-    }
-
-
 def efficacy_in_words(efficacy: Efficacy) -> str:
     """Return the efficacy for the log line."""
     known = f"from {efficacy.n_measured} own genes" if efficacy.n_measured else "a guess: none seen"

@@ -16,6 +16,7 @@ from nextpert._adata import shifts as _shifts
 from nextpert._adata.members import Naming
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert.core import DagBlr
+from nextpert.core._codec import pack
 from nextpert.tl._fit_dag_blr.averaging import averaging_in_words
 from nextpert.tl._fit_dag_blr.cells import read_fit_cells
 from nextpert.tl._fit_dag_blr.expected import check_shift_sd, efficacy_in_words
@@ -253,13 +254,13 @@ def fit_dag_blr(
     }
     if symbols is not None:
         params["gene_symbols"] = symbols
-    stored = model.record() | {
-        "cells": _adata.fingerprint(
+    record = model.record(
+        params,
+        left_out=environments.left_out_of(plan, labels),
+        cells=_adata.fingerprint(
             adata, _adata.read_labels(adata, roles.perturbation_key), columns, roles.layer
         ),
-        "left_out": environments.left_out_of(plan, labels),
-        "params": params,
-    }
+    )
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)
     environments.say_unmeasured(plan)
@@ -278,7 +279,7 @@ def fit_dag_blr(
         "" if efficacy is None else efficacy_in_words(efficacy),
     )  # fmt: skip
     return _adata.write_results(
-        adata, uns={key_added: stored}, varp={f"{key_added}_mean": mean}, copy=copy
+        adata, uns={key_added: pack(record)}, varp={f"{key_added}_mean": mean}, copy=copy
     )
 
 

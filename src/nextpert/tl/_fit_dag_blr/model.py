@@ -8,12 +8,15 @@ import numpy as np
 
 from nextpert import _adata
 from nextpert._adata import environments
+from nextpert._adata.fit_record import EffectsRecord, FitRecord
 from nextpert.core.effects.random_shifts import fit_random_shifts, refit
 from nextpert.tl._fit_dag_blr.averaging import averaged, averaging_record
-from nextpert.tl._fit_dag_blr.expected import efficacy_record, exact_shifts, expected_shifts
+from nextpert.tl._fit_dag_blr.expected import exact_shifts, expected_shifts
 from nextpert.tl._fit_dag_blr.stack import stack_record, stacked
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from nextpert.core import DagBlr
     from nextpert.core.effects.averaged import Averaged
     from nextpert.core.effects.random_shifts import RandomShifts
@@ -82,32 +85,35 @@ class Model(NamedTuple):
             raise _adata.named(error, np.array(spec.genes), np.arange(len(spec.genes))) from error
         return cls(spec, cells, expected, found, prior, resampled, stack, average)
 
-    def record(self) -> dict[str, Any]:
-        """Return what is stored of it, which :func:`nextpert._adata.posterior_of` reads."""
-        used, cells = self.expected.used, self.cells
-        stored = {
-            "posterior": self.found.posterior.to_dict(),
-            "genes": _adata.strings(self.spec.genes),
-            "control_mean": cells.control.mean,
-            "n_control_cells": cells.control.n,
-            "environments": environments.environment_table(
-                used, self.spec.genes, cells.n_cells.tolist()
-            ),
-            "targets": _adata.stored_lists(used.targets),
-            "shifts": _adata.as_stored_csr(used.shifts),
-            "log_evidence": self.found.log_evidence,
-        }
-        if self.average is not None:  # shifts are learned
-            stored["shift_prior"] = _adata.stored_shift_prior(self.prior)
-            stored["guide_variance"] = cells.guide_variance
-            stored["averaging"] = averaging_record(*self.average)
-        if self.expected.efficacy is not None:
-            stored["efficacy"] = efficacy_record(self.expected.efficacy)
-        if self.stack is not None:
-            stored["stack"] = stack_record(self.stack)
-            stored["screen"] = _adata.stored_screen(cells.screen)
-            if self.spec.other:
-                stored["prior_effects"] = _adata.stored_effects(self.spec.other)
-        if self.resampled:
-            stored["ensemble"] = _adata.stored_ensemble(self.resampled)
-        return stored
+    def record(
+        self, params: dict[str, Any], *, left_out: pd.DataFrame, cells: dict[str, str] | None = None
+    ) -> FitRecord:
+        """Return what is stored of it, and read by :func:`nextpert._adata.posterior_of`.
+
+        ``params``, labels ``left_out`` and the fingerprint of the ``cells`` are stored with it.
+        """
+        used, learned = self.expected.used, self.average is not None
+        other = self.spec.other if self.stack is not None else {}
+        known = EffectsRecord(list(other), np.array(list(other.values())))
+        n_cells = self.cells.n_cells.tolist()
+        return FitRecord(
+            genes=self.spec.genes,
+            posterior=self.found.posterior,
+            control_mean=self.cells.control.mean,
+            n_control_cells=self.cells.control.n,
+            environments=environments.environment_table(used, self.spec.genes, n_cells),
+            targets=used.targets,
+            shifts=used.shifts,
+            left_out=left_out,
+            log_evidence=self.found.log_evidence,
+            params=params,
+            cells=cells,
+            shift_prior=self.prior if learned else None,
+            guide_variance=self.cells.guide_variance if learned else None,
+            averaging=None if self.average is None else averaging_record(*self.average),
+            efficacy=self.expected.efficacy,
+            stack=None if self.stack is None else stack_record(self.stack),
+            screen=None if self.stack is None else self.cells.screen,
+            prior_effects=known if other else None,
+            ensemble=self.resampled or None,
+        )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert import _adata
+from nextpert._adata.fit_record import StackRecord
 from nextpert.core.effects.experts import (
     Expert,
     Perturbations,
@@ -25,7 +25,7 @@ from nextpert.core.effects.stacked import (
     unseen_mixture,
     with_expectation,
 )
-from nextpert.tl._fit_dag_blr.together import interactions_record, learn_together
+from nextpert.tl._fit_dag_blr.together import learn_together
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,7 +85,8 @@ def stacked(
         return found.prior, None
     place = {gene: i for i, gene in enumerate(spec.genes)}
     targets = [[place[gene] for gene in some] for some in expected.used.targets]
-    seen = Perturbations(cells.screen, 0, np.arange(1, len(targets) + 1), targets)
+    every = np.arange(1, len(targets) + 1)
+    seen = Perturbations(cells.screen, 0, every, targets, batches=cells.pooled.fixed_errors)
     both = learn_together([spec.naming.members(name) for name in names], found, seen)
     known, together = (None, None) if both is None else both
 
@@ -135,20 +136,14 @@ def stacked(
     return prior, Stacked(stack, unseen, known, seen, predictors)
 
 
-def stack_record(stacked: Stacked) -> dict[str, Any]:
+def stack_record(stacked: Stacked) -> StackRecord:
     """Return the stack as it is stored."""
     stack = stacked.stack
-    record: dict[str, Any] = {
-        "experts": _adata.strings(stack.names),
-        "weights": stack.weights,
-        "error_alone": np.nan_to_num(stack.alone, nan=1.0),
-        "error": float(np.nan_to_num(stack.error, nan=1.0)),
-        "residual_variance": stack.residual_variance,
-        "unseen": stacked.unseen,
-    }
-    if stacked.interactions is not None:
-        record["interactions"] = interactions_record(stacked.interactions)
-    return record
+    return StackRecord(
+        list(stack.names), stack.weights, np.nan_to_num(stack.alone, nan=1.0),
+        float(np.nan_to_num(stack.error, nan=1.0)), stack.residual_variance, stacked.unseen,
+        stacked.interactions,
+    )  # fmt: skip
 
 
 def stack_in_words(stack: Stack) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -53,17 +53,3 @@ def learn_together(
     expected[:, ~has] = known.predict([combined[k] for k in np.flatnonzero(~has)])
     shared = known.strength * np.array([np.nansum(common[list(c)], axis=0) for c in combined])
     return known, Together(rows, expected[0], expected[1], shared)
-
-
-def interactions_record(known: Interactions) -> dict[str, Any]:
-    """Return what was learned of interactions as it is stored."""
-    return {
-        "strength": known.strength,
-        "strength_sd": known.strength_sd,
-        "strengths": known.strengths,
-        "chances": known.chances,
-        "scale": known.scale,
-        "member_sd": known.member_sd,
-        "rest_sd": known.rest_sd,
-        "n_combinations": len(known.measured),
-    }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from nextpert._adata.screen import Environments
     from nextpert.core import ScreenMoments
-    from nextpert.tl._learn_dag.search import SearchOptions
+    from nextpert.core.search.registry import SearchOptions
 
 logger = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,14 +14,14 @@ from nextpert import _adata
 from nextpert._adata import SEPARATOR
 from nextpert._adata.environments import require_varying
 from nextpert._adata.screen import describe, screen_moments
-from nextpert.core.search._settled import INTERVENTIONS, OPEN, settled_by
-from nextpert.core.search._statistics import are_few
+from nextpert.core.search._classes import INTERVENTIONS, OPEN, settled_by
+from nextpert.core.search._inputs import are_few
 from nextpert.tl._learn_dag.checkpoint import Checkpoint, digest_of, open_checkpoint
-from nextpert.tl._learn_dag.exogenous import Exogenous, Joint, swept, warn_explained
+from nextpert.tl._learn_dag.exogenous import Exogenous, Joint, warn_explained
 from nextpert.tl._learn_dag.graphs import ensemble
 from nextpert.tl._learn_dag.network import with_leanings
 from nextpert.tl._learn_dag.prior import stored_knowledge
-from nextpert.tl._learn_dag.search import search, warn_if_not_sparsest
+from nextpert.tl._learn_dag.search import search
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 
     from nextpert._adata.screen import Environments
     from nextpert.core import Dag, Moments
+    from nextpert.core.search.registry import Found, SearchOptions
     from nextpert.tl._learn_dag.graphs import Ensemble
-    from nextpert.tl._learn_dag.search import Found, SearchOptions, Workers
+    from nextpert.tl._learn_dag.search import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -89,12 +91,9 @@ def learn_from_cells(
         kept = open_checkpoint(workers.checkpoint, digest_of(adata, columns, *given), len(genes))
     names = joint.names
     found = search(joint.moments, genes, names, options, rng, workers)
-    if options.method == "causaldag":
-        cells = swept(joint.moments, len(genes))
-        warn_if_not_sparsest(cells, found.dag, options.prior, options.alpha)
     many = None
-    if n_graphs > 1:
-        known = options.after(found)
+    if n_graphs > 1:  # from where the search of all cells ended, no belief learned anew
+        known = replace(options, network=None, log_odds=found.log_odds, order=found.order)
         many = ensemble(
             adata, columns, genes, environments, exogenous, n_graphs, known, rng, workers, kept
         )

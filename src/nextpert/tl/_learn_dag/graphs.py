@@ -10,9 +10,12 @@ import scipy.sparse as sp
 from joblib import parallel_config
 from tqdm import tqdm
 
+from nextpert._adata.ensemble import GraphsRecord
 from nextpert._adata.resampled import resampled_screens
 from nextpert.core import Moments
+from nextpert.core._codec import pack
 from nextpert.core.loop._workers import run_tasks
+from nextpert.core.search.registry import searches
 from nextpert.tl._learn_dag.checkpoint import Finished
 from nextpert.tl._learn_dag.exogenous import Joint
 from nextpert.tl._learn_dag.search import named, run
@@ -24,9 +27,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata.screen import Environments
+    from nextpert.core.search.registry import SearchOptions
     from nextpert.tl._learn_dag.checkpoint import Checkpoint
     from nextpert.tl._learn_dag.exogenous import Exogenous
-    from nextpert.tl._learn_dag.search import SearchOptions, Workers
+    from nextpert.tl._learn_dag.search import Workers
 
 _WHERE = "in a resample of the cells"
 
@@ -53,14 +57,11 @@ class Ensemble:
         return sp.csr_array(total / len(self.arcs))
 
     def stored(self) -> dict[str, Any]:
-        """Return the graphs one below the other, as one CSR matrix over the panel."""
+        """Return the graphs as they are stored."""
         stacked = sp.csr_array(sp.vstack(self.arcs))
         stacked.sort_indices()
-        return {
-            "n_graphs": len(self.arcs),
-            "indptr": stacked.indptr.astype(np.int64),
-            "indices": stacked.indices.astype(np.int64),
-        }
+        pointers = (stacked.indptr.astype(np.int64), stacked.indices.astype(np.int64))
+        return pack(GraphsRecord(len(self.arcs), *pointers))
 
 
 def ensemble(
@@ -92,8 +93,7 @@ def ensemble(
         adata, columns, environments, seeds[missing], show_progress=workers.show_progress
     )
     joints = (_isolated(Joint.of(screen, len(genes), exogenous), len(genes)) for screen in screens)
-    # causaldag draws from Python's global generators.
-    n_jobs = 1 if options.method == "causaldag" else workers.n_jobs
+    n_jobs = workers.n_jobs if searches()[options.method].threads else 1
     tasks = ((joint, genes, options, streams[i]) for joint, i in zip(joints, missing, strict=True))
     hidden = not workers.show_progress
     with tqdm(total=n_graphs, desc="Graphs", disable=hidden, initial=len(kept.done)) as bar:

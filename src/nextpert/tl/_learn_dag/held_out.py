@@ -14,9 +14,10 @@ from nextpert._adata.eager import eager
 from nextpert._adata.roles import fitted_roles
 from nextpert._adata.screen import read_environments, screen_moments
 from nextpert.core import ScreenMoments
+from nextpert.core.search.registry import SearchOptions
 from nextpert.tl._learn_dag.exogenous import Exogenous, Joint
 from nextpert.tl._learn_dag.prior import read_knowledge
-from nextpert.tl._learn_dag.search import SearchOptions, named, run
+from nextpert.tl._learn_dag.search import named, run
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

@@ -12,6 +12,7 @@ from nextpert._adata.labels import left_out_table, say_left_out
 from nextpert._adata.roles import read_roles
 from nextpert._adata.screen import read_environments
 from nextpert.core._checks import as_rng, require_count
+from nextpert.core.search.registry import SearchOptions, names_that, searches
 from nextpert.tl._learn_dag.checkpoint import close_checkpoint
 from nextpert.tl._learn_dag.from_cells import (
     Learned,
@@ -22,7 +23,7 @@ from nextpert.tl._learn_dag.from_cells import (
 from nextpert.tl._learn_dag.given import given_graph
 from nextpert.tl._learn_dag.network import read_network
 from nextpert.tl._learn_dag.prior import read_prior
-from nextpert.tl._learn_dag.search import SearchOptions, Workers, default_runs
+from nextpert.tl._learn_dag.search import Workers
 
 if TYPE_CHECKING:
     import os
@@ -34,11 +35,6 @@ if TYPE_CHECKING:
     from nextpert._adata.screen import Environments
 
 logger = logging.getLogger(__name__)
-
-KNOWN = {
-    "method": ("gsp", "boss", "causaldag", "given"),
-    "environments": ("control", "all"),
-}
 
 
 def learn_dag(
@@ -221,10 +217,7 @@ def learn_dag(
     _adata.check_arguments(locals())
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
-    _check_options(method, environments, dag, alpha)
-    if prior_network is not None and method != "boss":
-        message = f'prior_network needs method="boss", but method is {method!r}.'
-        raise ValueError(message)
+    _check_options(method, environments, dag, alpha, prior_network)
     n_graphs = require_count(n_graphs, "n_graphs")
     if checkpoint is not None and n_graphs == 1:
         message = (
@@ -244,7 +237,8 @@ def learn_dag(
         roles = read_roles(adata, perturbation_key=perturbation_key, control=control, layer=layer)
         found = read_environments(adata, roles)
         first = _first(targets_first, found, names)
-        runs = default_runs(method, len(names)) if n_runs is None else n_runs
+        search = searches()[method]
+        runs = search.default_runs(len(names)) if n_runs is None else n_runs
         network = read_network(prior_network, names)
         known = read_prior(names, prior, first)
         options = SearchOptions(method, alpha, penalty, runs, known, network)
@@ -256,7 +250,9 @@ def learn_dag(
             adata, columns, names, read, n_graphs, options, as_rng(rng),
             Workers(n_jobs, show_progress, checkpoint),
         )  # fmt: skip
-        params = options.used() | {"environments": environments, "n_graphs": n_graphs}
+        used = {"penalty": float(penalty), "alpha": float(alpha)}
+        params |= {"n_runs": int(runs), "environments": environments, "n_graphs": n_graphs}
+        params |= {name: used[name] for name in search.options if name in used}
         params |= {**roles.stored(), "rng": _adata.seed_of(rng)}
         if first:
             params["targets_first"] = _adata.strings(first)
@@ -305,19 +301,27 @@ def _write(
     return written
 
 
-def _check_options(method: str, environments: str, dag: Any, alpha: float) -> None:
+def _check_options(
+    method: str, environments: str, dag: Any, alpha: float, prior_network: Any
+) -> None:
+    known = {"method": [*searches(), "given"], "environments": ["control", "all"]}
     for name, value in (("method", method), ("environments", environments)):
-        if value not in KNOWN[name]:
-            message = f"{name} must be one of {', '.join(KNOWN[name])}, but is {value!r}."
+        if value not in known[name]:
+            message = f"{name} must be one of {', '.join(known[name])}, but is {value!r}."
             raise ValueError(message)
     if (method == "given") != (dag is not None):
         message = 'method="given" and dag belong together: give both or neither.'
         raise ValueError(message)
-    if environments == "all" and method != "boss":
+    search = searches().get(method)
+    if environments == "all" and not (search and search.exogenous):
         message = (
-            f'environments="all" needs method="boss", but method is {method!r}: its tests take '
-            f"all cells to be of one environment."
+            f'environments="all" needs method={names_that(lambda s: s.exogenous)}, but method is '
+            f"{method!r}: its tests take all cells to be of one environment."
         )
+        raise ValueError(message)
+    if prior_network is not None and not (search and "prior_network" in search.options):
+        able = names_that(lambda s: "prior_network" in s.options)
+        message = f"prior_network needs method={able}, but method is {method!r}."
         raise ValueError(message)
     if isinstance(alpha, str) or not 0 < alpha < 1:
         message = f"alpha must lie between 0 and 1, both excluded, but is {alpha!r}."

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nextpert.core import Dag, NetworkBelief
+    from nextpert.core import Dag
 
 logger = logging.getLogger(__name__)
 
@@ -103,19 +103,6 @@ def _checked(table: Any) -> pd.DataFrame:
 
 def _arc(rows: pd.DataFrame, k: int) -> str:
     return f"{rows['source'].iloc[k]} -> {rows['target'].iloc[k]}"
-
-
-def stored_belief(belief: NetworkBelief) -> dict[str, float | int]:
-    """Return the belief as plain numbers."""
-    return {
-        "log_odds_along": belief.along,
-        "log_odds_against": belief.against,
-        "log_evidence": belief.evidence,
-        "share_elsewhere": belief.base,
-        "n_arcs": belief.n_arcs,
-        "n_along": belief.n_along,
-        "n_against": belief.n_against,
-    }
 
 
 def with_leanings(

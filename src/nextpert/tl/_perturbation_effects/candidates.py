@@ -53,8 +53,7 @@ class Wanted:
 
     def rows_of(self, prior: ShiftPrior, without: ShiftPrior | None = None) -> ShiftPrior:
         """Return the rows wanted of the perturbations of a fit and of those without cells."""
-        every = zip(vars(prior).values(), vars(without or self.without).values(), strict=True)
-        return ShiftPrior(*(np.concatenate(pair) for pair in every)).rows(self.place)
+        return prior.joined(without or self.without).rows(self.place)
 
     def cells_mean(self, fit: FittedPosterior) -> NDArray[np.float64]:
         """Return plain differences of means, NaN without cells, ``(n_perturbations, n_genes)``."""

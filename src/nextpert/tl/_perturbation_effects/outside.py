@@ -89,15 +89,25 @@ def _read(
     return PooledGuides(
         parts[0].n_cells, parts[0].n, np.hstack([part.mean for part in parts]),
         np.broadcast_to(squares, (len(squares), len(squares))),
-        np.hstack([part.variance_ratio for part in parts]),
+        np.hstack([part.variance_ratio for part in parts]), parts[0].log_grown, parts[0].fixed,
+        _joined([part.fixed_scatter for part in parts]), parts[0].fixed_sd,
     )  # fmt: skip
+
+
+def _joined(scatters: Sequence[Array]) -> Array:
+    """Return the scatter of fixed columns with the genes of all parts, then with one another."""
+    n = len(scatters[0])
+    genes = [each[:, : each.shape[1] - n] for each in scatters]
+    return np.hstack([*genes, scatters[0][:, scatters[0].shape[1] - n :]])
 
 
 def _some_genes(pooled: PooledGuides, index: NDArray[np.int64]) -> PooledGuides:
     squares = pooled.scatter[0, index]
+    own = pooled.scatter.shape[0] + np.arange(len(pooled.fixed_sd))
     return replace(
         pooled, mean=pooled.mean[:, index], variance_ratio=pooled.variance_ratio[:, index],
         scatter=np.broadcast_to(squares, (len(index), len(index))),
+        fixed_scatter=pooled.fixed_scatter[:, np.append(index, own)],
     )  # fmt: skip
 
 

@@ -53,6 +53,7 @@ class Measured:
             n_control,
             layout or self.layout,
             noise.layout(0),
+            noise.batch_error,
         )
 
 
@@ -86,7 +87,9 @@ def read_measured(
         codes, first = np.unique(environments.codes, return_index=True)
         batch = batches.codes[first[codes >= 0]]
         screen = replace(screen, mean=screen.mean - batches.offsets[batch])
-    noise = screen_noise(screen, group, guide, batch, len(groups))
+        screen = screen.with_columns(batches.columns[batch])
+    sd = () if batches is None else batches.sd
+    noise = screen_noise(screen, group, guide, batch, len(groups), fixed_sd=sd)
     planned = Layout(
         _usual(noise.n_guides) if n_guides is None else n_guides,
         _usual(noise.n_replicates) if n_replicates is None else n_replicates,

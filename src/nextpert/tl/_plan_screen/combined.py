@@ -51,8 +51,8 @@ def with_combinations(
     states = expected_states(pair_shifts(fit.posteriors, fit.known(pool.prior)))
     effects = (states[:-1] - states[-1])[single]
     point, scale = wanted.goal.quadratic(states[-1])
-    stored = {} if fit.expectation is None else fit.expectation.interactions
-    adds = float(np.dot(stored["strengths"], stored["chances"])) if stored else 1.0
+    told = None if fit.expectation is None else fit.expectation.interactions
+    adds = 1.0 if told is None else told.strength
     root = np.sqrt(scale)
     known = {members_by_label(name, fit) for name in names}
     found = list(names)

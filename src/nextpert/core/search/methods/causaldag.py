@@ -12,13 +12,17 @@ import numpy as np
 
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.graph.dag import Dag
-from nextpert.core.search._statistics import are_few, make_problem
+from nextpert.core.search._inputs import are_few
+from nextpert.core.search.methods.boss import boss, default_starts
+from nextpert.core.search.minimal_imap import make_tests, minimal_imap
+from nextpert.core.search.registry import Found, register
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nextpert.core.cells.moments import Moments
     from nextpert.core.search.prior_knowledge import PriorKnowledge
+    from nextpert.core.search.registry import SearchOptions
 
 
 def causaldag_gsp(
@@ -82,7 +86,7 @@ def causaldag_gsp(
     if prior is not None and (prior.required.any() or prior.forbidden.any()):
         message = "causaldag disregards required and forbidden arcs: use gsp, or give orders only."
         raise ValueError(message)
-    problem = make_problem(moments, alpha, prior)
+    tests, elimination = make_tests(moments, alpha, prior)
     if are_few(moments.n, moments.n_nodes):
         message = (
             f"causaldag needs at least {moments.n_nodes + 2} cells to test {moments.n_nodes} "
@@ -96,13 +100,13 @@ def causaldag_gsp(
         options["initial_permutations"] = [_random_order(prior, generator) for _ in range(n_runs)]
     with _own_random_state(int(generator.integers(2**32))):
         search, tester, test = _import_causaldag()
-        scale = np.sqrt(np.diag(problem.precision))
+        scale = np.sqrt(np.diag(elimination.precision))
         statistics = {
             "n": moments.n,
-            "C": problem.corr,
-            "K": problem.precision,
-            "P": problem.precision,
-            "rho": problem.precision / np.outer(scale, scale),
+            "C": tests.matrix,
+            "K": elimination.precision,
+            "P": elimination.precision,
+            "rho": elimination.precision / np.outer(scale, scale),
         }
         found = search(
             set(range(moments.n_nodes)), tester(test, statistics, alpha=alpha), **options
@@ -148,3 +152,32 @@ def _random_order(prior: PriorKnowledge, rng: np.random.Generator) -> list[int]:
         left[node] = False
         waiting = waiting - prior.before[node]
     return order
+
+
+@register("causaldag", options=("alpha",), default_runs=lambda _: 100, threads=False)
+def learn(moments: Moments, options: SearchOptions, *, rng: np.random.Generator, **_: Any) -> Found:
+    """Search as :func:`causaldag_gsp` does; warn where the graph of all cells is not sparsest."""
+    shared: dict[str, Any] = {"alpha": options.alpha, "prior": options.prior}
+    dag = causaldag_gsp(moments, n_runs=options.n_runs, rng=rng, **shared)
+    if options.order is None:
+        warn_if_not_sparsest(moments, dag, **shared)
+    return Found(dag, dag.order)
+
+
+def warn_if_not_sparsest(
+    moments: Moments, dag: Dag, *, alpha: float, prior: PriorKnowledge | None
+) -> None:
+    """Warn where the order of a score search has a sparser minimal I-map.
+
+    A sparser I-map at the same level proves that the graph is not the sparsest; that none is found
+    proves nothing.
+    """
+    order = boss(moments, n_starts=default_starts(moments.n_nodes), prior=prior, rng=0).order
+    sparser = minimal_imap(moments, order, alpha=alpha, prior=prior).n_edges
+    if sparser < dag.n_edges:
+        message = (
+            f"GSP stopped at {dag.n_edges} arcs, but there is an order of the genes with "
+            f"{sparser} at the same alpha: some arcs are likely to be false. Use "
+            f'method="gsp", which starts from that order, or method="boss".'
+        )
+        warnings.warn(message, UserWarning, stacklevel=3)

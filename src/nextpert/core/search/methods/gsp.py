@@ -11,11 +11,13 @@ from joblib import Parallel, delayed
 
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.graph.dag import Dag
-from nextpert.core.search._bits import unpack_rows
+from nextpert.core.search._bits import pack_rows, unpack_rows
+from nextpert.core.search._family import Scratch
 from nextpert.core.search._gsp_kernel import Space, run_seeds
-from nextpert.core.search._imap import Problem, Scratch
-from nextpert.core.search._statistics import checked_orders, make_problem
-from nextpert.core.search.prior_knowledge import PriorKnowledge
+from nextpert.core.search._inputs import checked_orders, checked_prior
+from nextpert.core.search.methods.boss import boss, default_starts
+from nextpert.core.search.minimal_imap import dependences, make_tests
+from nextpert.core.search.registry import Found, register
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.cells.moments import Moments
+    from nextpert.core.search._family import Score
+    from nextpert.core.search._gsp_kernel import Elimination
+    from nextpert.core.search.prior_knowledge import PriorKnowledge
+    from nextpert.core.search.registry import SearchOptions
 
 logger = logging.getLogger(__name__)
 
@@ -136,22 +142,23 @@ def gsp(
     """
     depth = require_count(depth, "depth", least=0)
     n_runs = require_count(n_runs, "n_runs")
-    problem = make_problem(moments, alpha, prior)
+    tests, elimination = make_tests(moments, alpha, prior)
+    known = checked_prior(prior, moments.n_nodes)
+    imaps = [
+        pack_rows(dependences(tests.matrix, elimination.threshold, order))
+        for order in checked_orders(orders, known)
+    ]
+    given = np.array(imaps, np.uint64).reshape(len(imaps), *tests.before.shape)
     seeds = as_rng(rng).integers(0, 2**64, n_runs, dtype=np.uint64)
-    known = PriorKnowledge(moments.n_nodes) if prior is None else prior
-    given = checked_orders(orders, known)
-    chunks: list[tuple[NDArray[Any], ...]]
-    chunks = [(seeds[first : first + _CHUNK],) for first in range(0, n_runs, _CHUNK)]
+    tasks = [(seeds[first : first + _CHUNK], given[:0]) for first in range(0, n_runs, _CHUNK)]
     if len(given):  # seeds of their own, so that the other runs are what they are without
-        chunks.append((np.arange(len(given), dtype=np.uint64), given))
-    n_all = n_runs + len(given)
+        tasks.append((np.arange(len(given), dtype=np.uint64), given))
+    n_edges = np.empty(n_runs + len(given), np.int64)
+    best_run, best_fit, best_parents = -1, np.inf, tests.before
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
-    n_edges = np.empty(n_all, np.int64)
-    best_run, best_fit, best_parents = -1, np.inf, problem.before
     done = 0
-    for run, fit, parents, counts in workers(
-        delayed(_run_chunk)(problem, depth, *chunk) for chunk in chunks
-    ):
+    runs = workers(delayed(_make_runs)(tests, elimination, depth, *task) for task in tasks)
+    for run, fit, parents, counts in runs:
         n_edges[done : done + len(counts)] = counts
         fewer = best_run < 0 or counts[run] < n_edges[best_run]
         as_few = not fewer and counts[run] == n_edges[best_run]
@@ -159,28 +166,47 @@ def gsp(
             best_run, best_fit, best_parents = done + run, fit, parents
         done += len(counts)
         if progress is not None:
-            progress(done, n_all)
+            progress(done, len(n_edges))
     dag = Dag.from_matrix(unpack_rows(best_parents, moments.n_nodes).T)
-    logger.info("GSP: %d arcs, best of %d runs (run %d)", dag.n_edges, n_all, best_run)
+    logger.info("GSP: %d arcs, best of %d runs (run %d)", dag.n_edges, len(n_edges), best_run)
     return GspResult(dag, known.order_of(dag), n_edges, best_run, float(alpha), moments.n)
 
 
-def _run_chunk(
-    problem: Problem,
+def _make_runs(
+    tests: Score,
+    elimination: Elimination,
     depth: int,
     seeds: NDArray[np.uint64],
-    given: NDArray[np.int64] | None = None,
+    given: NDArray[np.uint64],
 ) -> tuple[int, float, NDArray[np.uint64], NDArray[np.int64]]:
-    """Make one run a seed, from ``given`` or a drawn order.
+    """Make one run a seed, from its I-map among ``given`` or from orders that it draws.
 
-    Returns the best run, its fit and parent sets, and the arcs of all.
+    ``given`` are parents as bit sets, shape ``(n_given, n_nodes, n_words)``. Returns the best run,
+    its fit and parents, and the edges of all.
     """
-    p, words = problem.before.shape
-    parents = np.zeros((p, words), np.uint64)
-    counts = np.zeros(len(seeds), np.int64)
-    given = np.empty((0, p), np.int64) if given is None else given
-    space = Space.empty(p, words, depth)
+    parents, counts = np.zeros_like(tests.before), np.zeros(len(seeds), np.int64)
+    space = Space.empty(elimination.threshold, parents.shape, depth)
+    scratch = Scratch.empty(len(parents))
     best, fit = run_seeds(
-        problem, Scratch.empty(p), space, seeds, given, _N_STARTS, _N_SLACKS, counts, parents
+        tests, elimination, scratch, space, seeds, given, _N_STARTS, _N_SLACKS, counts, parents
     )
     return best, fit, parents, counts
+
+
+@register("gsp", options=("alpha",), default_runs=lambda _: 100)
+def learn(
+    moments: Moments, options: SearchOptions, *, rng: np.random.Generator, n_jobs: int, **more: Any
+) -> Found:
+    """Search as :func:`gsp` does, one more run starting from the order that BOSS ends at.
+
+    It is the sparsest start there is: in 20 models of 36 genes with 109 edges and 5,039 cells, GSP
+    ended with 116.5 edges on its own and 109.6 with it, 12.2 and 0.6 edges from the class of the
+    truth.
+    """
+    n_starts = default_starts(moments.n_nodes)
+    order = boss(moments, n_starts=n_starts, prior=options.prior, rng=0, n_jobs=n_jobs).order
+    found = gsp(
+        moments, alpha=options.alpha, n_runs=options.n_runs, orders=order, prior=options.prior,
+        rng=rng, n_jobs=n_jobs, progress=more["progress"],
+    )  # fmt: skip
+    return Found(found.dag, found.order, stored={"run_n_edges": found.n_edges})

@@ -1,8 +1,13 @@
-"""Compiled: the score of a node with given parents, and dropping those it is better without.
+"""Compiled: a node and its parents. What each parent explains, and the score of them all.
+
+With R the correlation of some nodes in a given sequence, R = L L' and V = L^-1, the partial
+correlation of the last node j and an earlier node i given all the others is
+``-V[j, i] / sqrt(sum_{k >= i} V[k, i]^2)``, because V'V is the precision matrix. A row of V is
+added for each further node, and no test needs an inverse of its own.
 
 Scores are ``constant[d] - half * log|C_P| - weight[d] * log var(v | P)`` for d parents P, where C
-is a covariance scaled to a unit diagonal: BIC and BGe are both of that form. Each parent may add
-log-odds of its own.
+is a covariance scaled to a unit diagonal. BIC and BGe are of that form, and so are tests: dropping
+a parent gains where its partial correlation is not significant. Each parent may add log-odds.
 """
 
 # mypy: disable-error-code="no-untyped-def,assignment"
@@ -13,15 +18,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core._compile import entry, inner
+from nextpert.core._compile import entry, fast, inner
 from nextpert.core.search._bits import flip, has, members
-from nextpert.core.search._imap import add_family
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class ScoreProblem(NamedTuple):
+class Score(NamedTuple):
     """A decomposable score (see the head of this file) and prior knowledge as bit sets.
 
     ``required[i]`` and ``forbidden[i]`` are parents of ``i``; ``before[i]`` and ``after[i]`` are
@@ -36,7 +40,57 @@ class ScoreProblem(NamedTuple):
     forbidden: NDArray[np.uint64]
     before: NDArray[np.uint64]
     after: NDArray[np.uint64]
-    log_odds: NDArray[np.float64]  # (p, p), row = child; (0, 0) where no arc has any
+    log_odds: NDArray[np.float64]  # (p, p), row = child; (0, 0) where no edge has any
+
+
+class Scratch(NamedTuple):
+    """Arrays to work in: the factor V, the column sums of its squares, its sequence of nodes."""
+
+    factor: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    sequence: NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, p: int) -> Scratch:
+        """Return scratch for sequences of up to ``p`` nodes."""
+        return cls(np.zeros((p, p)), np.zeros(p), np.zeros(p, np.int64))
+
+
+@fast
+def add_row(corr, sequence, m, factor, sums):
+    """Add row ``m`` of V for node ``sequence[m]``; return its variance given those before it."""
+    node = sequence[m]
+    new = factor[m]
+    for i in range(m):
+        new[i] = 0.0
+    explained = 0.0
+    for k in range(m):
+        row = factor[k]
+        score = 0.0
+        for i in range(k + 1):
+            score += row[i] * corr[node, sequence[i]]
+        explained += score * score
+        for i in range(k + 1):
+            new[i] += score * row[i]
+    residual = 1.0 - explained
+    scale = 1.0 / np.sqrt(residual)
+    for i in range(m):
+        new[i] *= -scale
+        sums[i] += new[i] * new[i]
+    new[m] = scale
+    sums[m] = scale * scale
+    return residual
+
+
+@inner
+def add_family(corr, row, child, scratch):
+    """Build V for the parents in ``row`` and then ``child``; return their number, its variance."""
+    m = members(row, scratch.sequence)
+    scratch.sequence[m] = child
+    residual = 1.0
+    for k in range(m + 1):
+        residual = add_row(corr, scratch.sequence, k, scratch.factor, scratch.sums)
+    return m, residual
 
 
 @entry

@@ -1,21 +1,21 @@
-"""Checked inputs of the searches: correlations, thresholds and prior knowledge as bit sets."""
+"""From moments and what is known before to the input of the compiled searches, checked."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import gammaln
 
-from nextpert.core._blas import one_thread
-from nextpert.core._checks import require_kind
-from nextpert.core.cells.moments import Moments
+from nextpert.core._checks import as_numbers, require_positive
 from nextpert.core.search._bits import pack_rows
-from nextpert.core.search._imap import Problem
-from nextpert.core.search.fisher_z_threshold import fisher_z_threshold
+from nextpert.core.search._family import Score
 from nextpert.core.search.prior_knowledge import PriorKnowledge
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.cells.moments import Moments
 
 
 # Least share of its variance that a node may keep given others: below, correlations of rank one
@@ -87,6 +87,26 @@ def checked_orders(orders: ArrayLike | None, known: PriorKnowledge) -> NDArray[n
     return np.ascontiguousarray(rows, np.int64)
 
 
+def checked_log_odds(
+    log_odds: ArrayLike | None, n_nodes: int, n_exogenous: int
+) -> NDArray[np.float64] | None:
+    """Return log-odds of arcs with a row a child and none for exogenous arcs; None if all are 0."""
+    if log_odds is None:
+        return None
+    given = as_numbers(log_odds, "log_odds")
+    if given.shape != (n_nodes, n_nodes) or not np.isfinite(given).all():
+        message = (
+            f"log_odds must be finite numbers of shape ({n_nodes}, {n_nodes}), a row a parent: "
+            f"for arcs that must or must not be, use required and forbidden ones."
+        )
+        raise ValueError(message)
+    if not given.any():
+        return None
+    full = np.zeros((n_nodes + n_exogenous, n_nodes + n_exogenous))
+    full[:n_nodes, :n_nodes] = given.T
+    return full
+
+
 def packed(known: PriorKnowledge) -> dict[str, Any]:
     """Return the prior knowledge as bit sets, the fields of the compiled searches' input."""
     return {
@@ -97,24 +117,69 @@ def packed(known: PriorKnowledge) -> dict[str, Any]:
     }
 
 
-@one_thread()
-def make_problem(moments: Moments, alpha: float, prior: PriorKnowledge | None) -> Problem:
-    """Return the input of the compiled searches."""
-    require_kind(moments, Moments, "moments")
-    p = moments.n_nodes
-    known = checked_prior(prior, p)
+def make_score(
+    moments: Moments,
+    score: str,
+    penalty: float,
+    prior: PriorKnowledge | None,
+    log_odds: NDArray[np.float64] | None = None,
+) -> Score:
+    """Return the input of the compiled best-order search."""
+    known = checked_prior(prior, moments.n_nodes)
     correlation = checked_correlation(moments)
-    given = np.arange(max(p - 1, 1))
-    if are_few(moments.n, p):  # shrunk, they lose no degree of freedom to the nodes given
-        given = np.zeros_like(given)
-    thresholds = fisher_z_threshold(moments.n, given, alpha)
-    return Problem(
-        corr=correlation,
-        precision=np.asarray(np.linalg.inv(correlation), np.float64),
-        threshold=np.asarray(thresholds, np.float64) ** 2,
+    if score == "bic":
+        constant, weight, half = _bic(moments, require_positive(penalty, "penalty"))
+    elif score == "bge":
+        constant, weight, half, shrinkage = _bge(moments)
+        correlation = correlation * shrinkage
+        np.fill_diagonal(correlation, 1.0)
+    else:
+        message = f"Unknown score {score!r}: choose 'bic' or 'bge'."
+        raise ValueError(message)
+    return Score(
+        correlation,
+        constant,
+        weight,
+        half,
         **packed(known),
-        ordered=bool(known.before.any()),
+        log_odds=np.zeros((0, 0)) if log_odds is None else log_odds,
     )
+
+
+def _bic(
+    moments: Moments, penalty: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Log-likelihood (without its constant) less ``penalty log(n) / 2`` a parent."""
+    d = np.arange(moments.n_nodes + 1)
+    return -0.5 * penalty * np.log(moments.n) * d, np.full(len(d), moments.n / 2), 0.0
+
+
+def _bge(
+    moments: Moments,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float]:
+    """Log marginal likelihood of standardised nodes: Geiger & Heckerman 2002, Kuipers et al. 2014.
+
+    Hyperparameters ``alpha_mu = 1``, ``alpha_w = p + 2``, the prior mean is the sample mean, and
+    ``T = t I`` with ``t = alpha_mu (alpha_w - p - 1) / (alpha_mu + 1)``. The posterior matrix
+    ``R = t I + n corr`` has the diagonal ``t + n``; taken out, it leaves correlations times
+    ``n / (t + n)``.
+    """
+    n, p = moments.n, moments.n_nodes
+    alpha_mu, alpha_w = 1.0, p + 2.0
+    t = alpha_mu * (alpha_w - p - 1) / (alpha_mu + 1)
+    d = np.arange(p + 1)
+    own = alpha_w - p + d + 1
+    weight = (n + own) / 2
+    scale = np.log(t + n)
+    constant = (
+        0.5 * np.log(alpha_mu / (alpha_mu + n))
+        - 0.5 * n * np.log(np.pi)
+        + gammaln((n + own) / 2)
+        - gammaln(own / 2)
+        + 0.5 * (own + d) * np.log(t)
+        - (0.5 * d + weight) * scale
+    )
+    return constant, weight, 0.5, n / (t + n)
 
 
 def _refuse_copies(correlation: NDArray[np.float64]) -> None:

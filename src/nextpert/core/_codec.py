@@ -1,0 +1,368 @@
+"""One codec for results: dataclasses to and from mappings of what h5ad and zarr keep.
+
+A field says beside itself what is stored of it: :func:`array`, :func:`sparse`, :func:`flag`,
+:func:`text`, :func:`texts`, :func:`lists`, :func:`table`, :func:`nested`, :func:`series` and
+:func:`coded` return fields of a dataclass; an ``optional`` one is ``None`` by default, and left out
+then. Shapes are written in sizes that all fields share, such as ``"n_nodes"`` or ``"n_nodes+1"``:
+the first field that has one binds it. :func:`unpack` checks types, shapes, finiteness and bounds
+once. A class refuses what no field can see alone by a ValueError of its ``__post_init__``;
+constants in its ``stored_beside``, such as a format number, are stored with it and have to be the
+same.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import MISSING, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+import scipy.sparse as sp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
+
+
+@dataclass
+class Reading:
+    """A stored result that is being read.
+
+    Parameters
+    ----------
+    where
+        What it is called in errors.
+    remedy
+        What helps where it is damaged, such as ``"run tl.fit_dag_blr again"``.
+    sizes
+        Lengths by name, bound so far.
+    """
+
+    where: str
+    remedy: str
+    sizes: dict[str, int]
+
+    def damaged(self, what: str) -> ValueError:
+        """Return the error of a result that no function writes so."""
+        return ValueError(
+            f"{self.where} is damaged or of another version of nextpert ({what.rstrip('.')}): "
+            f"{self.remedy}."
+        )
+
+    def inside(self, name: str) -> Reading:
+        """Return the reading of a part, which shares the sizes."""
+        return Reading(f"{self.where}[{name!r}]", self.remedy, self.sizes)
+
+    def require_shape(self, found: tuple[int, ...], shape: Sequence[str | int], name: str) -> None:
+        """Raise unless a shape is the one declared; sizes that are not known yet are bound."""
+        wanted = list(shape)
+        for k, (length, size) in enumerate(zip(found, shape, strict=False)):
+            symbol, _, more = str(size).partition("+")
+            if isinstance(size, str) and length >= int(more or 0):
+                wanted[k] = self.sizes.setdefault(symbol, length - int(more or 0)) + int(more or 0)
+        if list(found) != wanted:
+            each = zip(wanted, shape, strict=True)
+            told = ", ".join(str(n) if n == size else f"{size}={n}" for n, size in each)
+            raise self.damaged(f"{name} has the shape {list(found)} in place of [{told}]")
+
+
+class Part(NamedTuple):
+    """How a field is stored, and how it is read back."""
+
+    pack: Callable[[Any], Any]
+    unpack: Callable[[Any, Reading, str], Any]
+
+
+def pack(value: Any, record: type | None = None) -> dict[str, Any]:
+    """Return a dataclass as it is stored, or what ``record`` declares of any other object.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> import numpy as np
+    >>> from nextpert.core._codec import array, pack, texts, unpack
+    >>> @dataclass
+    ... class Effects:
+    ...     genes: list[str] = texts("n_genes")
+    ...     mean: np.ndarray = array("n_genes")
+    >>> stored = pack(Effects(["MYC", "STK3"], np.array([0.5, -1.0])))
+    >>> unpack(Effects, stored, "The result", "run it again").mean.tolist()
+    [0.5, -1.0]
+    >>> unpack(Effects, stored | {"mean": [0.5]}, "The result", "run it again")
+    Traceback (most recent call last):
+    ValueError: The result is damaged or of another version of nextpert (mean has the shape [1] in \
+place of [n_genes=2]): run it again.
+    """
+    of = type(value) if record is None else record
+    out = dict(getattr(of, "stored_beside", ()))
+    for each in fields(of):
+        held = getattr(value, each.name)
+        if held is not None or each.default is MISSING:
+            out[each.name] = each.metadata["part"].pack(held)
+    return out
+
+
+def unpack(
+    make: Callable[..., T],
+    stored: Any,
+    where: str,
+    remedy: str,
+    record: Any = None,
+    **sizes: int,
+) -> T:
+    """Return what :func:`pack` stored, all of it checked.
+
+    Parameters
+    ----------
+    make
+        The dataclass, or what else is called with the fields of ``record``.
+    stored
+        What is stored of it.
+    where, remedy
+        As of :class:`Reading`.
+    record
+        The dataclass that declares the fields; ``None`` stands for ``make``.
+    sizes
+        Lengths that are known already.
+
+    Raises
+    ------
+    ValueError
+        If a part is absent, of another type or shape, not finite, out of bounds, or refused by
+        ``make`` with a ValueError.
+    """
+    return _read(make, stored, Reading(where, remedy, dict(sizes)), record or make)
+
+
+def _read(make: Callable[..., T], stored: Any, reading: Reading, record: Any) -> T:
+    """Return what ``make`` makes of the fields of ``record`` in a stored mapping."""
+    if not hasattr(stored, "keys"):
+        raise reading.damaged(f"it is no mapping, but {type(stored).__name__}")
+    for name, value in dict(getattr(record, "stored_beside", ())).items():
+        if not np.array_equal(_numbers(stored.get(name), reading, name), value):
+            raise reading.damaged(f"its {name} is not {np.asarray(value).tolist()}")
+    values = {}
+    for each in fields(record):
+        if each.name in stored:
+            part: Part = each.metadata["part"]
+            values[each.name] = part.unpack(stored[each.name], reading, each.name)
+        elif each.default is MISSING:
+            raise reading.damaged(f"its {each.name} is gone")
+    try:
+        return make(**values)
+    except ValueError as error:
+        raise reading.damaged(str(error)) from None
+
+
+# -- kinds of fields --------------------------------------------------------------------------
+
+
+def _field(store: Any, read: Any, *, optional: bool = False) -> Any:
+    held = {"part": Part(store, read)}
+    return field(default=None, metadata=held) if optional else field(metadata=held)
+
+
+def array(
+    *shape: str | int,
+    whole: bool = False,
+    least: float = -np.inf,
+    above: float = -np.inf,
+    unless: str | None = None,
+    optional: bool = False,
+) -> Any:
+    """Declare finite numbers of a shape, ``whole`` or floats; without a shape one number.
+
+    They are no less than ``least`` and more than ``above``. The text ``unless`` may stand in
+    their place.
+    """
+
+    def read(stored: Any, reading: Reading, name: str) -> Any:
+        if unless is not None and isinstance(stored, str) and stored == unless:
+            return unless
+        found = _numbers(stored, reading, name, whole=whole)
+        reading.require_shape(found.shape, shape, name)
+        _require_bounds(found, least, above, reading, name)
+        found = found.astype(np.int64 if whole else np.float64, copy=False)
+        return found if shape else found.item()
+
+    def store(value: Any) -> Any:
+        return np.asarray(value, order="C") if shape else value
+
+    return _field(store, read, optional=optional)
+
+
+def flag() -> Any:
+    """Declare a yes or no, stored as 1 or 0."""
+
+    def read(stored: Any, reading: Reading, name: str) -> bool:
+        found = _numbers(stored, reading, name)
+        if found.shape or found not in (0, 1):
+            raise reading.damaged(f"{name} is {stored!r}, and can be 0 or 1")
+        return bool(found)
+
+    return _field(int, read)
+
+
+def sparse(*shape: str, least: float = -np.inf, fill: float = 0.0) -> Any:
+    """Declare a dense table that is stored as CSR, without the entries that are ``fill``."""
+
+    def store(value: NDArray[np.float64]) -> sp.csr_array:
+        rows, columns = np.nonzero(~np.isnan(value) if np.isnan(fill) else value != fill)
+        return sp.csr_array((value[rows, columns], (rows, columns)), shape=value.shape)
+
+    def read(stored: Any, reading: Reading, name: str) -> NDArray[np.float64]:
+        if not sp.issparse(stored) or stored.format != "csr":
+            raise reading.damaged(f"{name} is no CSR matrix")
+        reading.require_shape(stored.shape, shape, name)
+        _require_bounds(_numbers(stored.data, reading, name), least, -np.inf, reading, name)
+        try:
+            stored.check_format(full_check=True)
+        except ValueError as error:
+            raise reading.damaged(f"{name}: {error}") from None
+        found, given = np.full(stored.shape, fill), stored.tocoo()
+        found[given.row, given.col] = given.data
+        return found
+
+    return _field(store, read)
+
+
+def text(*among: str) -> Any:
+    """Declare one text, of some where they are given."""
+
+    def read(stored: Any, reading: Reading, name: str) -> str:
+        if not isinstance(stored, str) or (among and stored not in among):
+            raise reading.damaged(f"{name} is {stored!r}, and should be {among or 'a text'}")
+        return str(stored)
+
+    return _field(str, read)
+
+
+def texts(size: str, *among: str) -> Any:
+    """Declare a list of texts, of some where they are given."""
+
+    def read(stored: Any, reading: Reading, name: str) -> list[str]:
+        found = _texts(stored, reading, name)
+        reading.require_shape((len(found),), (size,), name)
+        unknown = set(found) - set(among or found)
+        if unknown:
+            raise reading.damaged(f"{name} holds {sorted(unknown)}, and can hold {among}")
+        return found
+
+    return _field(strings, read)
+
+
+def lists(size: str) -> Any:
+    """Declare lists of texts, which are stored by :func:`stored_lists`."""
+
+    def read(stored: Any, reading: Reading, name: str) -> list[list[str]]:
+        held = stored if hasattr(stored, "get") else {}
+        names = _texts(held.get("names"), reading, f"{name}/names")
+        offsets = _numbers(held.get("offsets"), reading, f"{name}/offsets", whole=True)
+        reading.require_shape(offsets.shape, (f"{size}+1",), f"{name}/offsets")
+        if offsets[0] != 0 or (np.diff(offsets) < 0).any() or offsets[-1] != len(names):
+            raise reading.damaged(f"{name}/offsets do not count its names")
+        return [names[a:b] for a, b in itertools.pairwise(offsets.tolist())]
+
+    return _field(stored_lists, read)
+
+
+def nested(record: type, *, optional: bool = False) -> Any:
+    """Declare another dataclass, with the same sizes."""
+
+    def read(stored: Any, reading: Reading, name: str) -> Any:
+        return _read(record, stored, reading.inside(name), record)
+
+    return _field(lambda value: pack(value, record), read, optional=optional)
+
+
+def coded(
+    store: Callable[[Any], Any], read: Callable[[Any], Any], *, optional: bool = False
+) -> Any:
+    """Declare what has its own way to and from what is stored, and its own errors."""
+    return _field(store, lambda stored, reading, name: read(stored), optional=optional)
+
+
+def series(each: Any, *, optional: bool = False) -> Any:
+    """Declare a list of fields of one kind, stored as ``"0"``, ``"1"`` and so on."""
+    part: Part = each.metadata["part"]
+
+    def store(value: Iterable[Any]) -> dict[str, Any]:
+        return {str(k): part.pack(one) for k, one in enumerate(value)}
+
+    def read(stored: Any, reading: Reading, name: str) -> list[Any]:
+        inside = reading.inside(name)
+        there = set(getattr(stored, "keys", lambda: {"no mapping"})())
+        numbers = [str(k) for k in range(len(there))]
+        if there != set(numbers):
+            raise inside.damaged("some of its parts are gone")
+        return [part.unpack(stored[k], inside, k) for k in numbers]
+
+    return _field(store, read, optional=optional)
+
+
+def table(size: str | None = None, *columns: str) -> Any:
+    """Declare a DataFrame, and columns that it has beside others."""
+
+    def read(stored: Any, reading: Reading, name: str) -> Any:
+        gone = sorted(set(columns) - set(getattr(stored, "columns", ())))
+        if gone or not hasattr(stored, "columns"):
+            raise reading.damaged(f"{name} has no column {gone}" if gone else f"{name} is no table")
+        if size is not None:
+            reading.require_shape((len(stored),), (size,), name)
+        return stored
+
+    return _field(lambda value: value, read)
+
+
+def strings(values: Iterable[Any]) -> NDArray[np.object_]:
+    """Return texts as the object array that anndata gives back when it reads an h5ad file."""
+    items = [str(value) for value in values]
+    out = np.empty(len(items), dtype=object)
+    out[:] = items
+    return out
+
+
+def stored_lists(lists: Iterable[Sequence[str]]) -> dict[str, NDArray[Any]]:
+    """Return lists of texts one after the other (``names``), and where each begins.
+
+    Texts may hold any character, so that none joined from them could be taken apart again.
+    """
+    every = [list(some) for some in lists]
+    offsets = np.cumsum([0, *map(len, every)], dtype=np.int64)
+    return {"names": strings(itertools.chain(*every)), "offsets": offsets}
+
+
+def _numbers(stored: Any, reading: Reading, name: str, *, whole: bool = False) -> NDArray[Any]:
+    try:
+        found = np.asarray(stored)
+    except ValueError:  # lists of different lengths
+        raise reading.damaged(f"{name} is ragged") from None
+    if found.dtype.kind not in ("iu" if whole else "iuf"):
+        kind = "whole numbers" if whole else "numbers"
+        raise reading.damaged(f"{name} holds no {kind}, but {found.dtype}")
+    if not np.isfinite(found).all():
+        raise reading.damaged(f"{name} holds NaN or infinite values")
+    return found
+
+
+def _require_bounds(
+    found: NDArray[Any], least: float, above: float, reading: Reading, name: str
+) -> None:
+    """Raise unless all of an array of any shape is at least ``least`` and above ``above``."""
+    if (found < least).any() or (found <= above).any():
+        bound = f"below {least:g}" if least > above else f"that are not above {above:g}"
+        raise reading.damaged(f"{name} holds values {bound}")
+
+
+def _texts(stored: Any, reading: Reading, name: str) -> list[str]:
+    try:
+        found = np.asarray(stored)
+    except ValueError:
+        raise reading.damaged(f"{name} is ragged") from None
+    values: list[Any] = found.tolist() if found.ndim == 1 else [None]
+    if not all(isinstance(value, str) for value in values):
+        raise reading.damaged(f"{name} is no list of texts")
+    return values

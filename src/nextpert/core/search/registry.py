@@ -1,0 +1,123 @@
+"""The searches that ``tl.learn_dag`` offers: every file in ``methods`` registers one."""
+
+from __future__ import annotations
+
+import pkgutil
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from nextpert.core.graph.dag import Dag
+    from nextpert.core.search.prior_knowledge import PriorKnowledge
+
+    Learn = Callable[..., "Found"]
+
+_FOLDER = "nextpert.core.search.methods"
+_SEARCHES: dict[str, Search] = {}
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What a search is asked for, as in ``tl.learn_dag``.
+
+    A network is believed as much as the cells bear it out, or by ``log_odds`` that are known. An
+    ``order`` is that of the graph of all cells, from which resamples of them start.
+    """
+
+    method: str
+    alpha: float
+    penalty: float
+    n_runs: int
+    prior: PriorKnowledge | None
+    network: NDArray[np.float64] | None = None
+    log_odds: NDArray[np.float64] | None = None
+    order: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Parameters
+    ----------
+    dag
+        The graph over the nodes that are not exogenous.
+    order
+        A topological order of it that agrees with the prior knowledge, shape ``(n_nodes,)``.
+    exogenous_arcs
+        Which nodes an exogenous node acts on, shape ``(n_exogenous, n_nodes)``; left out by a
+        search that takes none.
+    stored
+        What else is stored of the search, by name.
+    log_odds
+        What a network gave every edge, shape ``(n_nodes, n_nodes)``, row = parent.
+    """
+
+    dag: Dag
+    order: NDArray[np.int64]
+    exogenous_arcs: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
+    stored: Mapping[str, Any] = field(default_factory=dict)
+    log_odds: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search under the name that users give.
+
+    Parameters
+    ----------
+    learn
+        ``learn(moments, options, *, n_exogenous, rng, n_jobs, progress)``, which returns
+        :class:`Found`. ``progress`` is None, or called with the number of runs done and of all.
+    options
+        Those of ``tl.learn_dag`` that this search uses besides ``n_runs``, ``prior``, ``rng``.
+    default_runs
+        From the number of genes to that of runs, where users give none.
+    exogenous
+        Whether it takes what the experiment set as nodes without parents, and with them cells of
+        all environments; others get moments at fixed values of these.
+    threads
+        Whether several may run in one process at a time, and tell how far they are.
+    """
+
+    learn: Learn
+    options: tuple[str, ...]
+    default_runs: Callable[[int], int]
+    exogenous: bool
+    threads: bool
+
+
+def register(
+    name: str,
+    *,
+    options: Iterable[str] = (),
+    default_runs: Callable[[int], int] = lambda _: 1,
+    exogenous: bool = False,
+    threads: bool = True,
+) -> Callable[[Learn], Learn]:
+    """Make a function known as a search, under the name of its file; see :class:`Search`."""
+
+    def known(learn: Learn) -> Learn:
+        _SEARCHES[name] = Search(learn, tuple(options), default_runs, exogenous, threads)
+        return learn
+
+    return known
+
+
+def searches() -> dict[str, Search]:
+    """Return all searches by name."""
+    for file in pkgutil.iter_modules(import_module(_FOLDER).__path__, f"{_FOLDER}."):
+        import_module(file.name)
+    return dict(sorted(_SEARCHES.items()))
+
+
+def names_that(condition: Callable[[Search], bool]) -> str:
+    """Return the searches that meet a condition, for a message: ``"boss" or "gsp"``."""
+    return " or ".join(f'"{name}"' for name, search in searches().items() if condition(search))

@@ -1,0 +1,80 @@
+"""A search is one file: its name, options and defaults are asked for wherever users meet them."""
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert.cli._signature import arguments_of
+from nextpert.cli.main import main
+from nextpert.core import Dag
+from nextpert.core.search import methods, registry
+from nextpert.core.search.registry import Found, names_that, register, searches
+
+FILES = sorted(file.stem for file in Path(methods.__path__[0]).glob("[!_]*.py"))
+
+
+def test_every_file_registers_the_search_of_its_name():
+    found = searches()
+    assert {"boss", "gsp", "causaldag"} <= set(FILES) <= set(found)
+    for name in FILES:
+        assert found[name].learn.__module__ == f"{methods.__name__}.{name}"
+
+
+@pytest.fixture
+def chain(monkeypatch):
+    """A search of 3 default runs that finds each gene to act on the next; what it was asked."""
+    asked = []
+    monkeypatch.setattr(registry, "_SEARCHES", dict(searches()))
+
+    @register("chain", options=("alpha",), default_runs=lambda n_genes: n_genes - 1)
+    def learn(moments, options, *, n_exogenous, rng, n_jobs, progress):
+        assert n_exogenous == 0
+        asked.append((options, rng.integers(10), n_jobs))
+        if progress is not None:
+            progress(1, 1)
+        p = moments.n_nodes
+        return Found(Dag.from_edges(p, [(i, i + 1) for i in range(p - 1)]), np.arange(p), stored={
+            "length": p - 1
+        })  # fmt: skip
+
+    return asked
+
+
+def test_a_search_is_offered_once_it_is_registered(small_screen, chain):
+    genes = list(small_screen.var_names)
+    npt.tl.learn_dag(small_screen, method="chain", alpha=0.02, n_graphs=3, penalty=7.0)
+    stored = small_screen.uns["dag"]
+    assert small_screen.varp["dag"].nnz == stored["length"] == len(genes) - 1
+    assert stored["params"]["n_runs"] == len(genes) - 1
+    assert stored["params"]["alpha"] == 0.02
+    assert "penalty" not in stored["params"]
+    assert stored["arcs"]["frequency"].tolist() == [1.0] * (len(genes) - 1)
+    first, *resampled = [options for options, *_ in chain]
+    assert first.order is None
+    assert [options.order.tolist() for options in resampled] == [list(range(len(genes)))] * 3
+    with pytest.raises(ValueError, match="method must be one of boss, causaldag, chain, gsp, "):
+        npt.tl.learn_dag(small_screen, method="chains")
+    with pytest.raises(ValueError, match='"all" needs method="boss", but method is \'chain\''):
+        npt.tl.learn_dag(small_screen, method="chain", environments="all")
+    with pytest.raises(ValueError, match='prior_network needs method="boss"'):
+        npt.tl.learn_dag(small_screen, method="chain", prior_network=pd.DataFrame())
+
+
+@pytest.mark.usefixtures("chain")
+def test_names_in_messages_are_those_of_the_registry(tmp_path, small_screen, capsys):
+    assert names_that(lambda search: "alpha" in search.options).endswith('"chain" or "gsp"')
+    file = tmp_path / "screen.h5ad"
+    small_screen.write_h5ad(file)
+    assert main(["learn", str(file), "--alpha", "0.1", "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert re.search("--alpha is for --method (causaldag or )?chain or gsp, not boss", said)
+
+
+def test_the_command_offers_the_searches_and_a_given_graph():
+    choices = get_args(arguments_of("tl.learn_dag")["method"].kind)
+    assert sorted(choices) == sorted([*FILES, "given"])

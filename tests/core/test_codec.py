@@ -1,0 +1,161 @@
+"""Every kind of field comes back as it was, and whatever else lies there is refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from nextpert.core._codec import (
+    array,
+    coded,
+    flag,
+    lists,
+    nested,
+    pack,
+    series,
+    sparse,
+    table,
+    text,
+    texts,
+    unpack,
+)
+
+
+@dataclass
+class Inner:
+    scale: np.ndarray = array("n_genes", above=0)
+    n: int = array(whole=True, least=0)
+
+    def __post_init__(self):
+        if self.n == 13:
+            raise ValueError("n is 13.")
+
+
+@dataclass
+class Record:
+    stored_beside = (("format", 2), ("grid", np.array([0.0, 0.5])))
+
+    genes: list[str] = texts("n_genes")
+    mean: np.ndarray = array("n_rows", "n_genes")
+    counts: np.ndarray = array("n_rows+1", whole=True, least=0)
+    pair: np.ndarray = array("n_rows", 2)
+    own: np.ndarray = sparse("n_rows", "n_genes", least=0, fill=np.nan)
+    shift: np.ndarray = sparse("n_rows", "n_genes")
+    pooled: bool = flag()
+    scale: float | str = array(unless="learned")
+    how: str = text("graph", "neither")
+    models: list[str] = texts("n_models", "graph", "neither")
+    targets: list[list[str]] = lists("n_rows")
+    cells: pd.DataFrame = table("n_rows", "perturbation")
+    params: dict[str, Any] = coded(dict, dict)
+    inner: Inner = nested(Inner)
+    many: list[Inner] = series(nested(Inner))
+    other: np.ndarray | None = array("n_genes", optional=True)
+
+
+def record():
+    genes = ["a/b", "B, C", "é"]
+    own = np.full((2, 3), np.nan)
+    own[1, 2], own[0, 0] = 0.5, 0.0  # a variance of 0 is not one that is unknown
+    inner = Inner(np.ones(3), 4)
+    return Record(
+        genes, np.arange(6.0).reshape(2, 3), np.array([1, 0, 3]), np.ones((2, 2)), own,
+        np.eye(2, 3), True, 0.5, "graph", ["neither"], [["x, y", ""], []],
+        pd.DataFrame({"perturbation": ["p", "q"]}), {"k": 1}, inner, [inner, replace(inner, n=5)],
+    )  # fmt: skip
+
+
+def read(stored):
+    return unpack(Record, stored, "uns['it']", "run tl.it again")
+
+
+def assert_alike(one, other):
+    assert type(one) is type(other)
+    if isinstance(one, (Record, Inner)):
+        assert_alike(vars(one), vars(other))
+    elif isinstance(one, dict):
+        assert list(one) == list(other)
+        for name in one:
+            assert_alike(one[name], other[name])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_alike(*pair)
+    elif isinstance(one, np.ndarray):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    else:
+        assert one.equals(other) if isinstance(one, pd.DataFrame) else one == other
+
+
+def test_it_comes_back_as_it_was():
+    one = record()
+    assert_alike(read(pack(one)), one)
+    more = replace(one, other=np.zeros(3), scale="learned", pooled=False)
+    assert_alike(read(pack(more)), more)
+    stored = pack(one)
+    assert "other" not in stored
+    assert (stored["own"].nnz, stored["shift"].nnz) == (2, 2)
+
+
+def test_other_objects_are_stored_by_what_a_record_declares():
+    class Elsewhere:
+        scale, more = np.ones(2), "left out"
+        n = property(lambda self: 7)
+
+    assert_alike(pack(Elsewhere(), Inner), {"scale": np.ones(2), "n": 7})
+
+
+CSR = sp.csr_array(np.eye(2, 3))
+BEYOND = sp.csr_array((np.ones(1), np.array([0]), np.array([0, 1, 1])), shape=(2, 3))
+BEYOND.indices[0] = 7
+OFFSETS = [0, 2], [1, 1, 2], [0, 3, 2], [0, 1, 1], [0.0, 1.0, 2.0]
+WRONG = {
+    "format": [1, "2", None],
+    "grid": [np.array([0.0, 0.6]), np.array([0.0]), None],
+    "genes": [["a"], "abc", None, [1, 2, 3], ["a", None, "c"], [["a"], ["b", "c"]]],
+    "mean": [np.zeros((3, 2)), np.zeros(6), np.full((2, 3), np.nan), np.zeros((2, 3), bool), "x"],
+    "counts": [np.array([1.0, 0, 3]), np.array([1, -1, 3]), np.array([1, 0]), np.array([], int)],
+    "pair": [np.ones((2, 3))],
+    "own": [CSR.toarray(), CSR.tocsc(), -CSR, CSR[:1], CSR * np.inf, CSR * 1j, BEYOND],
+    "shift": [CSR.T.tocsr(), None],
+    "pooled": [2, 0.5, "yes", None, [1]],
+    "scale": ["evidence", np.inf, [1.0], None],
+    "how": ["other", 1, None],
+    "models": [["other"], "graph"],
+    "targets": [{}, None, *({"names": ["a", "b"], "offsets": np.array(some)} for some in OFFSETS)],
+    "cells": [{"perturbation": ["p", "q"]}, pd.DataFrame({"b": [1, 2]}), pd.DataFrame()],
+    "inner": [None, [], {"scale": np.ones(3)}, {"scale": np.zeros(3), "n": 4},
+              {"scale": np.ones(3), "n": 13}, {"scale": np.ones(4), "n": 1}],
+    "many": [None, {"1": {}}, {"0": {"scale": np.ones(3), "n": -1}}],
+    "other": [np.zeros(4), None],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_does_not_belong_there_is_refused(name):
+    stored = pack(record())
+    for wrong in WRONG[name]:
+        with pytest.raises(ValueError, match=r"is damaged.*: run tl\.it again\.$") as caught:
+            read({**stored, name: wrong})
+        assert name in str(caught.value)
+    if name != "other":
+        with pytest.raises(ValueError, match=rf"{name}"):
+            read({key: part for key, part in stored.items() if key != name})
+
+
+def test_sizes_that_are_known_are_compared_and_inner_parts_named():
+    stored = pack(record())
+    with pytest.raises(ValueError, match=r"genes has the shape \[3\] in place of \[n_genes=4\]"):
+        unpack(Record, stored, "It", "run it again", n_genes=4)
+    many = {**stored["many"], "1": {"scale": np.ones(3), "n": 13}}
+    with pytest.raises(ValueError, match=r"^uns\['it'\]\['many'\]\['1'\] is damaged.*n is 13\)"):
+        read({**stored, "many": many})
+    for wrong in ("text", 5, None, [1]):
+        with pytest.raises(ValueError, match=rf"no mapping, but {type(wrong).__name__}"):
+            read(wrong)

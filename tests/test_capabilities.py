@@ -1,0 +1,324 @@
+"""What `nextpert` can do, one test each, by public functions alone.
+
+A change of the structure keeps all of it. Where a test elsewhere covers exactly one of these, it
+is named here instead; that each of them is there is tested too.
+
+Dask-backed arrays
+    tests/_adata/test_read_lazy.py::test_learning_and_fitting_from_dask_arrays
+lazy files
+    tests/_adata/test_read_lazy.py::test_from_a_lazy_file_to_a_ranking
+SLURM scripts
+    tests/test_slurm.py::test_a_chain_of_jobs_gives_what_the_functions_give
+graphs on many nodes
+    tests/test_slurm.py::test_graphs_on_many_nodes
+prior networks
+    tests/tl/test_learn_dag_network.py::test_a_true_network_directs_what_cells_leave_open
+covariates, conditions
+    tests/tl/test_learn_dag_screen.py::test_conditions_and_covariates_are_nodes
+batches of the graph
+    tests/tl/test_learn_dag_screen.py::test_batches_are_taken_out
+the paper's figures
+    tests/test_paper.py::test_the_same_seed_gives_the_same_table_with_one_and_two_workers
+given graphs
+    tests/tl/test_learn_dag_given.py::test_given_graphs
+costs
+    tests/tl/test_plan_screen.py::test_costs
+regions, states to avoid
+    tests/tl/test_target.py::test_what_is_wanted_decides_what_is_best
+killed saves of a campaign
+    tests/campaign/test_benchmark.py::test_nothing_is_lost
+results in h5ad and zarr
+    tests/test_round_trip.py::test_results_survive
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import signal
+import subprocess
+import sys
+from itertools import pairwise, product
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert import core
+
+ROOT = Path(__file__).parents[1]
+LISTED = re.findall(r"^    (tests/\S+\.py)::(\w+)$", __doc__ or "", re.MULTILINE)
+
+
+@pytest.mark.parametrize(("path", "name"), LISTED)
+def test_the_tests_listed_above_are_there(path, name):
+    found = ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+    assert name in {node.name for node in found if isinstance(node, ast.FunctionDef)}
+
+
+def test_all_rows_are_read():
+    assert len(LISTED) == (__doc__ or "").count("::") == 13
+
+
+@pytest.fixture(scope="module")
+def screen():
+    """Eight genes, five knockouts, three pairs and a combination of three: effects add up."""
+    base = npt.datasets.simulated_screen(
+        n_genes=8, n_control=400, n_perturbed=1, perturbed=0, expected_degree=2, rng=1
+    )
+    truth, rng = base.uns["truth"], np.random.default_rng(2)
+    scm = core.LinearScm(truth["weights"].toarray(), truth["noise_var"], truth["intercept"])
+    genes = [str(gene) for gene in base.var_names]
+    labels = [*genes[:5], *(f"{a}+{b}" for a, b in pairwise(genes[:4]))]
+    labels.append("+".join(genes[:3]))
+    cells, names = [base.X], ["control"] * base.n_obs
+    for label in labels:
+        shift = np.array([-truth["control_mean"][k] * (g in label.split("+"))
+                          for k, g in enumerate(genes)])  # fmt: skip
+        cells.append(scm.sample(60, shift, rng=rng).astype(np.float32))
+        names += [label] * 60
+    obs = pd.DataFrame({"perturbation": names}, index=[f"cell_{i}" for i in range(len(names))])
+    return ad.AnnData(np.concatenate(cells), obs, base.var.copy(), uns={"truth": truth})
+
+
+@pytest.fixture(scope="module")
+def _fitted(screen):
+    adata = screen.copy()
+    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
+    npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+@pytest.fixture
+def fitted(_fitted):
+    """The screen, fitted on its true graph."""
+    return _fitted.copy()
+
+
+def state(adata, label):
+    """Return the true mean under knockouts of the members of a label, gene by gene."""
+    truth = adata.uns["truth"]
+    mean, genes = truth["control_mean"], [str(gene) for gene in truth["genes"]]
+    shift = np.array([-mean[k] * (gene in label.split("+")) for k, gene in enumerate(genes)])
+    change = np.linalg.solve(np.eye(len(genes)) - truth["weights"].toarray(), shift)
+    return dict(zip(genes, (mean + change).tolist(), strict=True))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_backed_h5ad(sparse, screen, tmp_path, assert_same):
+    cells = screen.copy()
+    if sparse:
+        import scipy.sparse as sp
+
+        cells.X = sp.csr_matrix(cells.X)
+    cells.write_h5ad(tmp_path / "screen.h5ad")
+    results = []
+    for backed in ("r", None):
+        adata = ad.read_h5ad(tmp_path / "screen.h5ad", backed=backed)
+        assert adata.isbacked == bool(backed)
+        npt.tl.learn_dag(adata, method="boss", environments="all", n_graphs=2)
+        npt.tl.fit_dag_blr(adata)
+        npt.tl.perturbation_effects(adata)
+        npt.tl.design_interventions(adata, str(adata.var_names[0]), n_samples=50)
+        results.append({key: adata.uns[key] for key in ("dag", "perturbation_effects", "design")})
+    assert_same(*results)
+
+
+# Killed by the system, as for want of memory, when the third graph is about to be kept.
+KILLED = """
+import os, signal, sys
+import anndata as ad
+import nextpert as npt
+
+kept = []
+
+def watch(event, args):
+    if event == "os.rename" and str(args[1]) == sys.argv[2]:
+        kept.append(args)
+        if len(kept) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(watch)
+npt.tl.learn_dag(ad.read_h5ad(sys.argv[1]), checkpoint=sys.argv[2], {options})
+"""
+
+
+def test_checkpoints(screen, tmp_path, caplog, assert_same):
+    path, kept = tmp_path / "screen.h5ad", tmp_path / "graphs.npz"
+    screen.write_h5ad(path)
+    options = {"method": "boss", "environments": "all", "n_runs": 2, "n_graphs": 5}
+    code = KILLED.replace("{options}", f"**{options}")
+    done = subprocess.run([sys.executable, "-c", code, str(path), str(kept)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert kept.exists()
+    adata = ad.read_h5ad(path)
+    whole = npt.tl.learn_dag(adata, **options, copy=True)
+    with caplog.at_level("INFO", logger="nextpert"):
+        npt.tl.learn_dag(adata, checkpoint=kept, **options)
+    assert "2 finished graphs are taken from" in caplog.text
+    assert_same(dict(adata.uns["dag"]), dict(whole.uns["dag"]))
+    assert not kept.exists()
+
+
+@pytest.mark.filterwarnings("ignore:The levels of")  # guides that are not declared
+def test_guides_and_batches(screen):
+    rng, widths = np.random.default_rng(3), {}
+    cells = screen.copy()
+    label = cells.obs["perturbation"].astype(str)
+    guide = [f"{one}-{k}" for one, k in zip(label, rng.integers(4, size=len(label)), strict=True)]
+    batch = rng.integers(3, size=len(label))
+    scatter = 0.3 * rng.normal(size=(len(set(guide)), 8))
+    cells.X += scatter[pd.Categorical(guide).codes] + rng.normal(size=(3, 8))[batch]
+    cells.obs["guide"], cells.obs["batch"] = guide, pd.Categorical(batch.astype(str))
+    for keys in ({"batch_key": "batch"}, {"guide_key": "guide", "batch_key": "batch"}):
+        adata = cells.copy()
+        npt.pp.setup_screen(adata, **keys)
+        npt.tl.learn_dag(adata, method="boss", environments="all")
+        npt.tl.fit_dag_blr(adata)
+        npt.tl.perturbation_effects(adata)
+        widths[len(keys)] = adata.uns["perturbation_effects"]["sd"].mean()
+        names = adata.uns["perturbation_effects"]["perturbations"]
+        first = list(names).index(adata.var_names[0])
+        assert adata.uns["perturbation_effects"]["mean"][first, 0] < -0.5
+    assert widths[2] > 1.3 * widths[1]  # cells of one guide are no independent replicates
+
+
+def test_hard_interventions():
+    scm = core.random_scm(5, "complete", rng=0)
+    free, held = scm.sample(400, rng=1), scm.sample(400, do={1: 2.0}, rng=2)
+    prior = core.DagBlr(scm.dag, prior_scale=1.0)
+    before = prior.update(core.Moments.from_array(free))
+    moments = core.Moments.from_array(held)
+    found = before.update(moments, do=[1]).mean().toarray()
+    np.testing.assert_array_equal(found[1], before.mean().toarray()[1])
+    others = [0, 2, 3, 4]  # they are told of by these cells as by any
+    np.testing.assert_allclose(found[others], before.update(moments).mean().toarray()[others])
+    assert np.abs(found[2:] - before.mean().toarray()[2:]).max() > 1e-3
+    np.testing.assert_allclose(found, scm.weights, atol=0.25)
+
+
+DOMAINS = {
+    "sphere": core.Sphere(1.0),
+    "box": core.Box(-np.ones(6), np.ones(6)),
+    "sparse": core.Sparse(2),
+    "pool": core.Pool(core.Sphere(1.0).sample(20, 6, rng=4)),
+}
+ACQUISITIONS = (
+    "random", "greedy", "maxv", "cv", "civ", "civ_ow", "target_mean_variance", "ei", "mi", "ucb",
+)  # fmt: skip
+# Output weights are known on the sphere and over a pool.
+PAIRS = [
+    (domain, name)
+    for domain, name in product(DOMAINS, ACQUISITIONS)
+    if name != "civ_ow" or domain in ("sphere", "pool")
+]
+
+
+@pytest.mark.parametrize(("domain", "name"), PAIRS)
+def test_domains_and_acquisitions_of_the_paper(domain, name):
+    scm = core.random_scm(6, "complete", rng=0)
+    blr = core.DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False)
+    blr = blr.update(core.Moments.from_array(scm.sample(5, rng=1)))
+    _, target = core.random_target(scm, 2, rng=2)
+    where = DOMAINS[domain]
+    built = core.build_acquisition(name, blr, target, domain=where, n_cells=5, best=1.0, rng=3)
+    best = where.minimise(built, n_random=4, rng=4)
+    np.testing.assert_allclose(where.project(best.shift), best.shift, atol=1e-6)
+    if name != "random":
+        drawn = built.values(where.sample(50, 6, rng=5))
+        assert best.value <= drawn.min() + 1e-9 * np.abs(drawn).max()
+    found = core.design_loop(scm, blr, target, name, domain=where, n_rounds=3, rng=6)
+    assert np.isfinite(found.distance).all()
+    for shift in found.shifts:
+        np.testing.assert_allclose(where.project(shift), shift, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "acquisition",
+    ["probability", "ei", "thompson", "greedy", "civ", "civ_ow", "cv", "maxv",
+     "target_mean_variance", "random"],
+)  # fmt: skip
+def test_acquisitions_of_the_ranking(acquisition, fitted):
+    name = str(fitted.var_names[0])
+    npt.tl.design_interventions(
+        fitted, state(fitted, name), acquisition=acquisition, n_samples=100, candidates="genes"
+    )
+    table = fitted.uns["design"]["ranking"]
+    others = table[~table["is_control"]]
+    assert set(fitted.var_names) < set(others["perturbation"])
+    assert sorted(others["rank"]) == list(range(1, len(others) + 1))
+    assert others["acquisition"].notna().all()
+    if acquisition in ("probability", "greedy"):
+        assert others["perturbation"].iloc[0] == name
+
+
+def test_exact_shifts_of_the_paper(fitted):
+    npt.tl.fit_dag_blr(fitted, shift_sd=0, prior_scale=1.0, key_added="exact")
+    names = fitted.uns["exact"]["environments"]["perturbation"].tolist()
+    npt.tl.perturbation_effects(fitted, posterior_key="exact")
+    found = fitted.uns["perturbation_effects"]
+    control = fitted.X[(fitted.obs["perturbation"] == "control").to_numpy()].mean(axis=0)
+    for k, name in enumerate(names):
+        own = [gene in name.split("+") for gene in fitted.var_names]
+        np.testing.assert_allclose(found["direct"][k], -control * own, atol=1e-5)  # exact
+        wanted = np.array(list(state(fitted, name).values())) - control
+        np.testing.assert_allclose(found["mean"][k], wanted, atol=0.35)
+
+
+def test_combinations_of_three(fitted):
+    a, b, c, d = (str(gene) for gene in fitted.var_names[:4])
+    unseen = f"{a}+{c}+{d}"
+    npt.tl.perturbation_effects(fitted, candidates=[f"{a}+{b}+{c}", unseen])
+    found = fitted.uns["perturbation_effects"]
+    assert found["n_cells"].tolist() == [60, 0]
+    control = fitted.uns["truth"]["control_mean"]
+    wanted = np.array(list(state(fitted, unseen).values())) - control
+    assert ((found["mean"][1] - wanted) ** 2).sum() < 0.1 * (wanted**2).sum()
+    npt.tl.plan_screen(
+        fitted, state(fitted, unseen), n_perturbations=3, n_cells=300, most_combined=3, n_samples=50
+    )
+    assert unseen in set(fitted.uns["plan"]["plate"]["perturbation"])
+
+
+def test_pending(fitted):
+    first, second = (str(gene) for gene in fitted.var_names[:2])
+    options = {"n_perturbations": 2, "n_cells": 300, "n_samples": 50, "candidates": "genes"}
+    target = state(fitted, first)
+    npt.tl.plan_screen(fitted, target, **options)
+    assert first in set(fitted.uns["plan"]["plate"]["perturbation"])
+    npt.tl.plan_screen(fitted, target, pending={first: 80, second: 40}, **options)
+    plan = fitted.uns["plan"]
+    assert not {first, second} & set(plan["plate"]["perturbation"])
+    assert dict(zip(*plan["pending"][["perturbation", "n_cells"]].to_numpy().T, strict=True)) == {
+        first: 80, second: 40,
+    }  # fmt: skip
+
+
+def test_effects_of_another_screen(screen, fitted):
+    npt.tl.perturbation_effects(fitted)
+    elsewhere = npt.tl.perturbation_effects(fitted, as_anndata=True)
+    name = str(screen.var_names[4])
+    adata = screen[(screen.obs["perturbation"] != name).to_numpy()].copy()
+    errors = {}
+    npt.tl.learn_dag(adata, method="given", dag=np.zeros((8, 8)))
+    wanted = np.array(list(state(screen, name).values())) - screen.uns["truth"]["control_mean"]
+    for prior in (None, elsewhere):
+        npt.tl.fit_dag_blr(adata, prior_effects=prior)
+        npt.tl.perturbation_effects(adata, candidates=[name])
+        mean = adata.uns["perturbation_effects"]["mean"][0]
+        errors[prior is None] = ((mean - wanted) ** 2).sum()
+    assert errors[False] < 0.7 * errors[True]
+
+
+def test_replays_real_and_simulated(fitted):
+    options = {"n_rounds": 2, "n_repeats": 2, "n_warmup": 50, "n_perturbations": 2}
+    for simulated, held_out in ((False, "both"), (True, False)):
+        npt.tl.replay_design(
+            fitted, [str(fitted.var_names[0])], simulated=simulated, held_out=held_out, **options
+        )
+        table = fitted.uns["replay"]["overall"]
+        assert {"best", "random", "means_thompson", "means_in_turn"} == set(table["criterion"])
+        assert len(table) == 4 * (1 + (held_out == "both"))

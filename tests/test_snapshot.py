@@ -1,0 +1,72 @@
+"""The snapshot of the main calls: the same where nothing changed, and what changed is found."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STEPS = ["combinations/effects", "figures/fig3", "acquisitions/pool"]
+
+
+@pytest.fixture
+def snapshot(monkeypatch):
+    """The benchmark, which lies beside ``src`` and is not installed."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import snapshot
+
+    return snapshot
+
+
+def test_a_snapshot_compares_with_itself_and_shows_a_change(snapshot, tmp_path, capsys):
+    before, after = str(tmp_path / "before.npz"), str(tmp_path / "after.npz")
+    assert snapshot.main(["--save", before, "--only", *STEPS]) == 0
+    with np.load(before, allow_pickle=False) as file:
+        arrays = dict(file)
+    assert not [name for name in arrays if name.endswith("/error")]
+    assert {"/".join(name.split("/")[:2]) for name in arrays} == set(STEPS)
+    assert snapshot.main(["--compare", before, "--only", *STEPS]) == 0
+    capsys.readouterr()
+    arrays["combinations/effects/dag_blr/mean"][0, 0] += 1e-6
+    del arrays["combinations/effects/dag_blr/sd"]
+    np.savez(after, **arrays)
+    assert snapshot.main(["--compare", before, "--with", after]) == 1
+    shown = capsys.readouterr().out
+    assert "| combinations/effects/dag_blr/mean | 1.0e-06 |" in shown
+    assert "| combinations/effects/dag_blr/sd | nan | nan | ONLY BEFORE |" in shown
+    assert "2 of " in shown
+    assert snapshot.main(["--compare", before, "--with", after, "--only", "figures"]) == 0
+
+
+def test_rows_that_change_places_differ_in_their_order_alone(snapshot):
+    table = pd.DataFrame({"perturbation": ["B", "A", "C"], "gene": ["x"] * 3, "mean": [2.0, 1, 3]})
+    found = [dict(snapshot.flat(t, "t")) for t in (table, table.iloc[[1, 0, 2]])]
+    compared = snapshot.compare(*found, 1e-8).set_index("item")
+    assert compared["verdict"].to_dict() == {
+        "t/order": "DIFFERS", "t/perturbation": "same", "t/gene": "same", "t/mean": "same",
+    }  # fmt: skip
+    assert compared.loc["t/order", "absolute"] == 2
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ([1.0, np.nan, np.inf], [1.0, np.nan, np.inf], (0, 0, "same")),
+        ([1e6], [1e6 + 1e-3], (1e-3, 1e-9, "within")),
+        ([0.0], [1e-7], (1e-7, 1, "DIFFERS")),
+        ([1.0], [np.nan], (np.inf, np.inf, "DIFFERS")),
+        (3, 4, (1, 0.25, "DIFFERS")),
+        (["a", "b"], ["a", "c"], (1, 0.5, "DIFFERS")),
+    ],
+)
+def test_differences_by_hand(snapshot, a, b, expected):
+    absolute, relative, verdict = snapshot.difference(np.asarray(a), np.asarray(b), 1e-8)
+    assert (absolute, relative) == pytest.approx(expected[:2], rel=1e-4)
+    assert verdict == expected[2]
+
+
+def test_shapes_and_unknown_steps(snapshot):
+    assert snapshot.difference(np.ones(2), np.ones(3), 1e-8)[2] == "SHAPE f(2,) -> f(3,)"
+    with pytest.raises(SystemExit, match="No step is called 'nothing'"):
+        snapshot.names_of_all(["nothing"])
