@@ -1,6 +1,5 @@
 """What users get is what was judged: the diagnosis scores the predictions that are handed out."""
 
-from dataclasses import replace
 from functools import cache
 
 import anndata as ad
@@ -10,106 +9,202 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import fitted_roles, posterior_from
-from nextpert.core.effects.effects import perturbation_effects
 from nextpert.core.effects.experts import MEAN
-from nextpert.core.effects.stacked import GRAPH
-from nextpert.tl._diagnose.halves import read_halves
-from nextpert.tl._diagnose.model import read_model
-from nextpert.tl._fit_dag_blr.stack import held_out_experts
+from nextpert.core.effects.stacked import GRAPH, TOGETHER
+from nextpert.tl._diagnose.model import read_refit
+from nextpert.tl._diagnose.unseen import predictors
+from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
-N_PERTURBED = 10
+N_PERTURBED, N_GENES = 10, 24
+GENES = [f"G{k}" for k in range(N_GENES)]
+SINGLE = GENES[:N_PERTURBED]
+DOUBLE = ["G0+G1", "G2+G3", "G0+G4", "G5+G6", "G7+G8"]
+TABLES = ("mean", "sd", "lower", "upper")
+
+
+def common_response(rng):
+    """Return effects of ten knockdowns that do much the same to genes beside their own."""
+    response = np.zeros(N_GENES)
+    response[N_PERTURBED:] = rng.normal(size=N_GENES - N_PERTURBED)
+    effects = response + 0.2 * rng.normal(size=(N_PERTURBED, N_GENES))
+    effects[np.arange(N_PERTURBED), np.arange(N_PERTURBED)] -= 1.5
+    return dict(zip(SINGLE, effects, strict=True))
 
 
 @cache
-def common_response(alike=False):
-    """Ten knockdowns that do much the same to genes beside their own, and the effect of each.
-
-    With ``alike`` each block of 80 cells scatters in the same way, so that the scatter without
-    some perturbations is exactly the share of their cells.
-    """
+def _screen(doubles):
+    """Two guides a perturbation and three batches, which hold unlike shares of them."""
     rng = np.random.default_rng(7)
-    genes = [f"G{k}" for k in range(24)]
-    response = np.zeros(24)
-    response[N_PERTURBED:] = rng.normal(size=14)
-    label = np.repeat(["control", *genes[:N_PERTURBED]], [640, *[80] * N_PERTURBED])
-    noise = rng.normal(size=(len(label), 24))
-    if alike:
-        noise = np.tile(noise[:80] - noise[:80].mean(axis=0), (len(label) // 80, 1))
-    x = 3.0 + 0.6 * noise @ (np.eye(24) + 0.2 * np.eye(24, k=1))
-    effects = response + 0.2 * rng.normal(size=(N_PERTURBED, 24))
-    effects[np.arange(N_PERTURBED), np.arange(N_PERTURBED)] -= 1.5
-    for gene, effect in zip(genes, effects, strict=False):
-        x[label == gene] += effect
-    obs = pd.DataFrame({"perturbation": label}, index=[f"cell{i}" for i in range(len(label))])
-    return ad.AnnData(x, obs, pd.DataFrame(index=genes)), effects
+    effects = common_response(rng)
+    for name in doubles:
+        one, two = name.split("+")
+        effects[name] = 0.8 * (effects[one] + effects[two])
+    names = ["control", *effects]
+    label = np.repeat(names, [600, *[60] * len(effects)])
+    x = 3.0 + 0.6 * rng.normal(size=(len(label), N_GENES)) @ (
+        np.eye(N_GENES) + 0.4 * np.eye(N_GENES, k=1)
+    )
+    guide = np.array([f"{name}_{rng.integers(6 if name == 'control' else 2)}" for name in label])
+    batch = rng.choice(["a", "b", "c"], size=len(label), p=[0.5, 0.3, 0.2])
+    batch[np.isin(label, ["G2", "G7"])] = "b"  # the fold of both holds most of a batch's weight
+    for name, effect in effects.items():
+        x[label == name] += effect
+    for column, sd in ((guide, 0.05), (batch, 0.3)):
+        levels, codes = np.unique(column, return_inverse=True)
+        x += sd * rng.normal(size=(len(levels), N_GENES))[codes]
+    obs = pd.DataFrame({"perturbation": label, "guide": guide, "batch": batch})
+    obs.index = [f"cell{i}" for i in range(len(label))]
+    return ad.AnnData(x, obs, pd.DataFrame(index=GENES)), effects
 
 
-def fitted(adata, without=()):
+ROLES = {"guide_key": "guide", "batch_key": "batch"}
+LEARNED = {"method": "boss", "environments": "all", "n_runs": 2, "rng": 3}
+
+
+def fitted(adata, without=(), *, roles=ROLES, graph=LEARNED):
     adata = adata[~adata.obs["perturbation"].isin(without)].copy()
-    edges = np.zeros((24, 24))
-    for parent, child in ((0, 1), (2, 3), (3, 4), (7, 8), (15, 16)):
-        edges[parent, child] = 1
-    npt.tl.learn_dag(adata, method="given", dag=edges)
+    npt.pp.setup_screen(adata, **roles)
+    npt.tl.learn_dag(adata, **graph)
     npt.tl.fit_dag_blr(adata)
     return adata
 
 
+def folds(adata):
+    names = list(adata.uns["dag_blr"]["environments"]["perturbation"])
+    return [names[k::5] for k in range(5)]
+
+
+def same(found, wanted):
+    scale = np.abs(wanted).max()
+    assert scale > 0.1
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10 * scale)
+
+
+@pytest.fixture(scope="module", params=["guides and batches", "combinations", "no perturbed cells"])
+def judged(request):
+    """A screen, its fit with a diagnosis, and the fits without each fold, options alike."""
+    options = {
+        "guides and batches": {},
+        "combinations": {"roles": {"guide_key": "guide"}},
+        "no perturbed cells": {"graph": {"method": "boss", "n_runs": 2}},
+    }[request.param]
+    adata, _ = _screen(tuple(DOUBLE if request.param == "combinations" else ()))
+    whole = fitted(adata, **options)
+    npt.tl.diagnose(whole)
+    return whole, [(fold, fitted(adata, fold, **options)) for fold in folds(whole)]
+
+
+def test_what_is_scored_is_what_is_handed_out(judged):
+    """A fold left out of the data, its labels are told what the diagnosis scored of them."""
+    whole, reduced = judged
+    found = whole.uns["diagnosis"]
+    row = {name: j for j, name in enumerate(found["perturbations"]["perturbation"])}
+    assert found["genes"].tolist() == GENES
+    seen = []
+    for fold, adata in reduced:
+        npt.tl.perturbation_effects(adata, candidates=fold)
+        told = adata.uns["perturbation_effects"]
+        for name in TABLES:
+            scored = found[f"unseen_{name}"][[row[label] for label in told["perturbations"]]]
+            same(told[name], scored)
+        seen += told["perturbations"].tolist()
+    assert sorted(seen) == sorted(row)
+
+
+def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
+    """By itself, at weight 1, a predictor hands out what the diagnosis scores of it."""
+    whole, reduced = judged
+    fit = posterior_from(whole)
+    roles = fitted_roles(whole, fit.params)
+    refit = read_refit(whole, fit, "dag_blr", roles, n_jobs=1)
+    weights = list(fit.expectation.weights)
+    assert (TOGETHER in weights) == any("+" in label for label in refit.names)
+    spoke = set()
+    for k, (fold, adata) in enumerate(reduced):
+        left_out, record = refit.as_stored(refit.left_out(whole, k))
+        wanted = read_wanted(fold, left_out, record)
+        scored = predictors(wanted, left_out, panel_effects(left_out, wanted))
+        npt.tl.perturbation_effects(adata, candidates=fold)
+        every = adata.uns["perturbation_effects"]["mean"]
+        others = np.array([[gene not in label.split("+") for gene in GENES] for label in fold])
+        doubles = [x for x in adata.uns["dag_blr"]["environments"]["perturbation"] if "+" in x]
+        company = {member for label in doubles for member in label.split("+")}
+        # A gene of which combinations tell is predicted by these, and by no other predictor.
+        single = np.array(["+" not in label and label not in company for label in fold])
+        together = scored[TOGETHER].effects
+        np.testing.assert_allclose(
+            np.where(others, every, 0)[~single], together[~single], rtol=0, atol=1e-10
+        )
+        assert not together[single].any()
+        stack = adata.uns["dag_blr"]["stack"]
+        for name in set(weights) - {TOGETHER}:
+            stack["weights"] = np.array([float(each == name) for each in stack["experts"]])
+            npt.tl.perturbation_effects(adata, candidates=fold)
+            alone = adata.uns["perturbation_effects"]["mean"]
+            said = scored[name].effects
+            if np.abs(said).max() > 0.1:
+                spoke.add(name)
+            np.testing.assert_allclose(
+                np.where(others, alone, 0)[single], said[single], rtol=0, atol=1e-10
+            )
+    assert {MEAN, "coexpression", GRAPH} <= spoke
+
+
 def test_a_perturbation_never_seen_is_expected_to_do_what_the_others_do():
-    adata, effects = common_response()
-    held_out = fitted(adata, without=["G4"])
-    weights = posterior_from(held_out).expectation.weights
-    assert weights[MEAN] > 0.9
+    adata, effects = _screen(())
+    held_out = fitted(adata, ["G4"])
+    assert posterior_from(held_out).expectation.weights[MEAN] > 0.5
     npt.tl.perturbation_effects(held_out, candidates=["G4"])
     found = held_out.uns["perturbation_effects"]
-    others = np.arange(24) != 4
-    truth = effects[4]
+    others = np.arange(N_GENES) != 4
+    truth = effects["G4"]
     error = ((found["mean"][0] - truth) ** 2)[others].sum() / (truth**2)[others].sum()
     assert error < 0.15  # what is its own: 24 * 0.2**2 of about 14
     inside = (found["lower"][0] <= truth) & (truth <= found["upper"][0])
     assert inside[others].mean() >= 0.8
 
 
-def judged(adata):
-    """Return by name what the diagnosis scores of each perturbation, and the observed effects."""
-    fit = posterior_from(adata)
-    roles = fitted_roles(adata, fit.params)
-    model = read_model(adata, fit, "dag_blr", roles, n_jobs=1)
-    halves = read_halves(adata, fit.columns, model.names, roles, np.random.default_rng(0))
-    cells = halves.pool(halves.whole, by_guide=True)
-    seen, experts = held_out_experts(model.problem, cells, *model.start(cells))
-    scored = {e.name: dict(zip(model.names, e.effects, strict=True)) for e in experts}
-    return scored, dict(zip(model.names, seen.observed, strict=True))
+def renamed(names):
+    """Return the diagnosis of a screen with other labels; ``None`` leaves a perturbation out."""
+    adata, _ = _screen(())
+    label = adata.obs["perturbation"].astype(str)
+    adata = adata[~label.isin([old for old, new in names.items() if new is None])].copy()
+    adata.obs["perturbation"] = adata.obs["perturbation"].replace(names)
+    npt.tl.learn_dag(adata, method="given", dag=[("G0", "G1"), ("G2", "G3")], genes=GENES)
+    npt.tl.fit_dag_blr(adata, guide_key="guide")
+    npt.tl.diagnose(adata)
+    return adata.uns["diagnosis"]
 
 
-def used(adata, names, observed, predictor):
-    """Return what one predictor says of labels without cells, as it is handed out, weight 1."""
-    fit = posterior_from(adata)
-    targets = [[fit.genes.index(name)] for name in names]
-    own = np.zeros((len(names), len(fit.genes)))
-    for row, name, (gene,) in zip(own, names, targets, strict=True):
-        row[gene] = observed[name][gene]
-    alone = {name: float(name == predictor) for name in fit.expectation.weights}
-    expectation = replace(fit.expectation, weights=alone)
-    prior = expectation.prior(names, targets, own, np.full(own.shape, np.nan))
-    found = perturbation_effects([fit.blr], prior).mean
-    return {name: np.where(own[j] != 0, 0, found[j]) for j, name in enumerate(names)}
+def test_what_cannot_be_a_candidate_is_not_judged():
+    """A label without a target on the panel is refused as a candidate, so nothing is scored."""
+    found = renamed({"G3": "enhancer"})
+    table = found["perturbations"].set_index("perturbation")
+    of_it = [name for name in table if "unseen" in name or name.startswith("r_")]
+    assert table.loc["enhancer", of_it].drop("coverage_unseen_clear").isna().all()
+    others = table.drop(index="enhancer")
+    assert others[["error_unseen", "coverage_unseen", "r_all"]].notna().all(axis=None)
+    assert np.isnan(found["unseen_mean"][table.index == "enhancer"]).all()
+    assert np.isfinite(found["unseen_mean"][table.index != "enhancer"]).all()
+    assert (
+        "9 of 10 were judged: the others have a target that is not on the panel"
+        in (found["verdict"])
+    )
+    assert np.isfinite(table.loc["enhancer", "error_half"])  # its cells are judged all the same
 
 
-@pytest.mark.parametrize(
-    ("predictor", "fold"),
-    [(MEAN, ["G4"]), ("coexpression", ["G4"]), ("coexpression", ["G1"]), (GRAPH, ["G2", "G7"])],
-)
-def test_a_predictor_is_scored_by_what_it_is_used_for(predictor, fold):
-    """Held out of the fit, a label is given what the diagnosis scored for it on all cells.
+def test_without_any_candidate_the_other_parts_are_judged():
+    found = renamed({name: f"drug {name[1:]}" for name in SINGLE})
+    parts = found["parts"].set_index("part")
+    assert parts.loc["unseen perturbations", "level"] == "do not trust"
+    assert "none can be predicted" in parts.loc["unseen perturbations", "verdict"]
+    assert parts.loc["graph", "level"] == "do not trust"
+    assert "use the shrunken effects" in parts.loc["shrinkage", "verdict"]
 
-    The graph's weights are fitted again with what shifts and mixtures learned from all: rounder.
-    """
-    adata, _ = common_response(alike=True)
-    scored, observed = judged(fitted(adata))
-    handed_out = used(fitted(adata, without=fold), fold, observed, predictor)
-    for name in fold:
-        wanted = scored[predictor][name]
-        size = np.abs(wanted).max()
-        assert size > 0.1
-        rounding = 0.02 if predictor == GRAPH else 1e-10
-        np.testing.assert_allclose(handed_out[name], wanted, rtol=0, atol=rounding * size)
+
+@pytest.mark.parametrize("n", [3, 4])
+def test_few_perturbations_are_judged_by_what_the_rest_says(n):
+    """Of two others no weights are learned: candidates do what follows on the graph."""
+    found = renamed(dict.fromkeys(SINGLE[n:]))
+    assert np.isfinite(found["unseen_mean"]).all()
+    assert np.isfinite(found["experts"]["error_to_nothing"]).all()

@@ -33,7 +33,7 @@ from nextpert._adata.panel import (
     panel_index,
     resolve_panel,
 )
-from nextpert._adata.posterior import FittedPosterior, posterior_from
+from nextpert._adata.posterior import FittedPosterior, posterior_from, posterior_of
 from nextpert._adata.read import (
     environment_moments,
     named,
@@ -79,6 +79,7 @@ __all__ = [
     "parse_label",
     "pooled_moments",
     "posterior_from",
+    "posterior_of",
     "read_batches",
     "read_blocks",
     "read_effects",

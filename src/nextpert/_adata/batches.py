@@ -16,6 +16,8 @@ from nextpert.core.cells.moments import Moments
 from nextpert.core.cells.screen_moments import ScreenMoments
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
 
@@ -82,8 +84,12 @@ class Batches:
         return total / np.maximum(n, 1)[:, None]
 
 
-def read_batches(adata: ad.AnnData, columns: ArrayLike, roles: Roles) -> Batches | None:
+def read_batches(
+    adata: ad.AnnData, columns: ArrayLike, roles: Roles, *, without: Collection[str] = ()
+) -> Batches | None:
     """Return what batches add to the genes, ``None`` where no column of batches is said.
+
+    Cells of the perturbations ``without`` are not read.
 
     Least squares of the means of all environments by one mean a perturbation (and condition) and
     the batches, so that batches may be crossed with perturbations and with one another.
@@ -91,6 +97,8 @@ def read_batches(adata: ad.AnnData, columns: ArrayLike, roles: Roles) -> Batches
     if not roles.batch_key:
         return None
     environments = read_environments(adata, roles)
+    if without:
+        environments = environments.only(sorted(set(environments.perturbation) - set(without)))
     genes = np.asarray(columns, np.int64)
     screen = screen_moments(adata, genes, environments).subset(np.arange(len(genes)))
     keys = [roles.perturbation_key, *environments.condition_names]

@@ -9,7 +9,7 @@ import numpy as np
 
 from nextpert._adata.members import effects_alone, numbered, pooled
 from nextpert.core.effects.averaged import Averaged
-from nextpert.core.effects.experts import Perturbations
+from nextpert.core.effects.experts import MEAN, Perturbations
 from nextpert.core.effects.interactions import learn_interactions
 from nextpert.core.effects.stacked import Together
 
@@ -78,6 +78,37 @@ def with_combinations(
             for m in prior.models
         )
     )
+
+
+def shared_with_controls(names: Sequence[str], fit: FittedPosterior) -> tuple[list[int], Array]:
+    """Return the combinations without cells, and how far the controls' mean is in what they do.
+
+    Effects of members are differences from the controls' mean, as far as cells are believed of
+    them; of a member without cells only the mean perturbation is such a difference.
+
+    Returns
+    -------
+    rows
+        Places among ``names`` of combinations without cells.
+    shared
+        Share of the sampling error of the controls' mean in the effect expected of each, shape
+        ``(len(rows), n_genes)``.
+    """
+    rows, members = _without_cells(names, fit, company=True)
+    used = [members_by_label(str(name), fit) for name in fit.environments["perturbation"]]
+    row = {some[0]: j for j, some in enumerate(used) if len(some) == 1}
+    known = fit.averaged.known()
+    believed = np.sum([each.weight * each.share for each in known], axis=0)
+    strength, expected = 1.0, np.zeros(len(fit.genes))
+    if fit.expectation is not None:
+        expected += fit.expectation.weights.get(MEAN, 0.0)
+        if fit.expectation.interactions is not None:
+            strength = fit.expectation.interactions.strength
+    shared = np.zeros((len(rows), len(fit.genes)))
+    for each, some in zip(shared, members, strict=True):
+        each += np.sum([believed[row[m]] if m in row else expected for m in some], axis=0)
+        each *= strength if len(some) > 1 else 1.0
+    return rows, shared
 
 
 def information_on_interactions(

@@ -15,13 +15,16 @@ from nextpert.tl._diagnose import judged, tables
 from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose import verdict as verdicts
 from nextpert.tl._diagnose.halves import read_halves
-from nextpert.tl._diagnose.model import read_model
+from nextpert.tl._diagnose.model import read_refit
 from nextpert.tl._diagnose.sides import read_sides
+from nextpert.tl._diagnose.unseen import judge_unseen
 
 if TYPE_CHECKING:
     import anndata as ad
 
 logger = logging.getLogger(__name__)
+
+PREDICTED = ("mean", "sd", "lower", "upper")  # of perturbations without their fold
 
 
 def diagnose(
@@ -44,11 +47,14 @@ def diagnose(
       replicates. So where a perturbation, or the controls, have two guides or more with enough
       cells, half of the guides are put against the other half; else half of the cells, which
       judges sampling alone. ``split_by`` says which was done.
-    - *unseen perturbations*: what the experts (graph, coexpression, the mean perturbation, members
-      together, another screen) expect of perturbations that were left out of them and of their
-      weights, as in :func:`fit_dag_blr`. A graph that :func:`learn_dag` learned with
-      ``environments="all"`` is learned anew without them, in five folds.
-    - *graph*: its weight among the experts, and what the others do without it. An empty graph
+    - *unseen perturbations*: the predictions that :func:`perturbation_effects` gives of candidates
+      without cells. In five folds of the perturbations, graph (one that :func:`learn_dag` learned
+      with ``environments="all"``) and fit are learned anew without any cell of the fold, by the
+      same options and seed, and its labels are asked for as candidates. The change of their target
+      genes is not known then either, only expected by the efficacy of the others. So what is judged
+      here is what is used. A perturbation with a target outside the panel cannot be a candidate
+      (but by its members, or by another screen), and is not judged.
+    - *graph*: its weight among the predictors, and what the others do without it. An empty graph
       expects no effect on other genes.
     - *guides*, where ``guide_key`` is declared: effects learned without one guide of every
       perturbation and half of those of the controls, on that guide. If it is not declared, but a
@@ -59,9 +65,12 @@ def diagnose(
       without guides.
     - *batches*, where ``batch_key`` is declared: effects learned without a batch, on it.
 
-    Shifts are judged as learned, also where the fit took them as exact, and the graph as a single
-    one. Cells are read once, and once more where the graph is learned anew or a column nests in
-    the labels (20,000 cells at most).
+    Effects of halves, guides and batches are those of :func:`fit_dag_blr` with the same options on
+    the other cells, but on the graph of all cells. Shifts are judged as learned, also where the fit
+    took them as exact, and the graph as a single one; a ``prior_network`` is believed as much as
+    in the graph of all cells. With a table of shifts, labels left out are predicted as knockouts,
+    for it has no row for them then. Cells are read once, once for each fold, once more where the
+    graph is learned anew, and 20,000 at most where a column nests in the labels.
 
     Parameters
     ----------
@@ -88,9 +97,14 @@ def diagnose(
         - ``summary``: a table, one row a ``quantity`` of a ``part``: ``value``,
           ``standard_error`` (over perturbations), ``n``, ``rule``, whether it ``passed``
           (``"yes"``, ``"no"`` or empty), ``meaning``.
-        - ``experts``: a table, one row an ``expert``, the last one all together: ``weight``,
-          ``error_to_nothing`` (squared error on left-out perturbations over that of "no effect",
-          sampling error subtracted from both; genes in units of their standard deviation), ``r``.
+        - ``experts``: a table, one row a predictor (``expert``), the last one all together:
+          ``weight`` in the fit; ``error_to_nothing`` (squared error on left-out perturbations over
+          that of "no effect", sampling error subtracted from both; genes in units of their
+          standard deviation; each predictor by the weight that it gets alone, without their fold)
+          and its standard error ``error_to_nothing_se``; ``r`` and ``r_se``.
+        - ``unseen_mean``, ``unseen_sd``, ``unseen_lower`` and ``unseen_upper``: what was predicted
+          of every perturbation without its fold, as :func:`perturbation_effects` writes it, with
+          90% intervals; shape (perturbations, ``genes``), NaN where nothing is predicted.
         - ``perturbations``: a table, one row each: ``perturbation``, ``target_genes``,
           ``n_cells``; ``squared_distance`` from the controls without bias (squared log-normalised
           expression), ``q_value`` and ``is_clear``; against the mean of the others
@@ -100,11 +114,11 @@ def diagnose(
           made);
           ``reliability`` (correlation of the halves, stepped up to all cells);
           ``error_half`` of shrunken effects, ``error_half_cells``, ``error_half_no_graph`` (on an
-          empty graph), ``error_half_alone`` (without experts, too), ``error_half_nothing``
+          empty graph), ``error_half_alone`` (without predictors, too), ``error_half_nothing``
           (squared error on the other half, sums over genes, sampling error and the variance
           between declared guides subtracted, squared units of expression), ``coverage_half`` and,
           of large effects alone, ``coverage_half_clear``; of left-out perturbations
-          ``error_unseen``, ``error_unseen_nothing``, ``r_all`` and that of each expert,
+          ``error_unseen``, ``error_unseen_nothing``, ``r_all`` and that of each predictor,
           ``coverage_unseen`` and ``coverage_unseen_clear``; with guides or batches
           ``error_guides``, ``error_guides_nothing``, ``coverage_guides``,
           ``coverage_guides_clear`` and the same of ``batches``. Coverage is that of 90% intervals;
@@ -133,10 +147,10 @@ def diagnose(
       or of the mean perturbation, or below it by less than a standard error, or intervals cover
       less than half of the large effects; *trust* where it is significantly below both, at most 0.8
       of that of "no effect", and intervals cover 70% of all and of the large effects.
-    - Graph: *do not trust* where its weight is below 0.05 or the other experts do as well without
-      it; *trust* where they do at least 5% better with it, it is significantly better than "no
-      effect" alone, and it adds no more than a tenth of the error of the cells' means to that of
-      measured effects.
+    - Graph: *do not trust* where its weight is below 0.05 or the other predictors do as well
+      without it; *trust* where they do at least 5% better with it, it is significantly better than
+      "no effect" alone, and it adds no more than a tenth of the error of the cells' means to that
+      of measured effects.
     - Guides, batches: as shrinkage, against "no effect". An undeclared column that nests in the
       labels: *do not trust* where its levels scatter significantly (5% level), *trust* where they
       do not.
@@ -175,23 +189,22 @@ def diagnose(
     generator = as_rng(rng)
     fit = _adata.posterior_from(adata, posterior_key)
     roles = _adata.fitted_roles(adata, fit.params)
-    model = read_model(adata, fit, posterior_key, roles, n_jobs=n_jobs)
-    undeclared = undeclared_guides(adata, fit.columns, model.names, roles)
+    refit = read_refit(adata, fit, posterior_key, roles, n_jobs=n_jobs)
+    undeclared = undeclared_guides(adata, fit.columns, refit.names, roles)
     halves = read_halves(
-        adata, fit.columns, model.names, roles, generator,
+        adata, fit.columns, refit.names, roles, generator,
         undeclared=None if undeclared is None else undeclared.column,
     )  # fmt: skip
     cells = halves.pool(halves.whole, by_guide=halves.declared)
     environments.require_varying(cells.control, fit.genes)
-    sides = read_sides(model, halves, cells.guide_variance)
-    unseen = judged.judge_unseen(model, halves, cells, sides)
-    weights = unseen.stack.left_out
-    on_halves = judged.judge_halves(model, sides, weights)
+    sides = read_sides(refit, halves, cells.guide_variance)
+    unseen = judge_unseen(refit, adata, halves, cells, sides)
+    on_halves = judged.judge_halves(refit, sides)
     shown = cells
     if undeclared is not None:  # cells that share a level are no replicates
         alike = ~halves.by_guides & (np.arange(halves.n_groups) == 0)
         shown = halves.pool(halves.whole, by_guide=True, spread=undeclared.variance, alike=alike)
-    table = tables.perturbation_table(model, shown, on_halves, unseen, halves.by_guides[1:])
+    table = tables.perturbation_table(refit, shown, on_halves, unseen, halves.by_guides[1:])
     split = q.split_row(halves.by_guides, halves.guide_column)
     rows = [
         *q.cells_rows(table, halves.guide_column),
@@ -201,12 +214,12 @@ def diagnose(
     ]
     if undeclared is not None:
         rows.append(q.undeclared_row(undeclared))
-    guides = judged.judge_guides(model, halves, weights, cells.guide_variance)
+    guides = judged.judge_guides(refit, halves, cells.guide_variance)
     if guides is not None:
         rows += [q.spread_row(cells.guide_variance, cells.n_guides)]
         rows += q.left_out_rows(q.GUIDES, guides, "guide")
         tables.with_left_out(table, "guides", guides)
-    batches = judged.judge_batches(model, halves, weights)
+    batches = judged.judge_batches(refit, halves)
     if batches is not None:
         rows += q.left_out_rows(q.BATCHES, batches, "batch")
         tables.with_left_out(table, "batches", batches)
@@ -220,6 +233,8 @@ def diagnose(
         "summary": q.summary_table(rows),
         "experts": experts,
         "perturbations": table,
+        **{f"unseen_{name}": getattr(unseen.effects, name) for name in PREDICTED},
+        "genes": _adata.strings(fit.genes),
         "cells": fit.cells,
         "params": {"posterior_key": posterior_key, "rng": _adata.seed_of(rng)},
     }

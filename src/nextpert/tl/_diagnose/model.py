@@ -1,85 +1,111 @@
-"""The model of a fit, learned anew from some of its cells."""
+"""The model of a fit, learned anew from some of its cells, and asked as users ask it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import pandas as pd
 
 from nextpert import _adata
+from nextpert._adata.eager import eager
 from nextpert._adata.environments import Plan
 from nextpert._adata.shifts import Interventions
 from nextpert.core import Dag, DagBlr
-from nextpert.core.effects.effects import Effects, perturbation_effects
-from nextpert.core.effects.random_shifts import RandomShifts, fit_random_shifts, learn_mixtures
-from nextpert.tl._fit_dag_blr.averaging import averaged
-from nextpert.tl._fit_dag_blr.expected import Expected, expected_shifts
-from nextpert.tl._fit_dag_blr.stack import FEWEST, Problem, expected_by
+from nextpert.core._checks import as_rng
+from nextpert.tl._fit_dag_blr.cells import read_fit_cells
+from nextpert.tl._fit_dag_blr.model import Model
+from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
+from nextpert.tl._fit_dag_blr.stack import FEWEST, folds
+from nextpert.tl._learn_dag.held_out import fold_streams, graphs_without
+from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import anndata as ad
-    from numpy.typing import NDArray
 
     from nextpert._adata import FittedPosterior, Roles
+    from nextpert.core.effects.effects import Effects
     from nextpert.tl._fit_dag_blr.cells import FitCells
-
-    Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Model:
-    """What a fit was told: graph, priors, perturbations and the shifts expected of them."""
+class Refit:
+    """What a fit was told, and the graphs that have not seen some of its perturbations.
 
-    problem: Problem
-    plan: Plan
-    shift: str | None  # None for a table, which is in the plan
+    Parameters
+    ----------
+    fit, roles
+        The fit that is judged.
+    stack
+        Weights of its predictors, and the variance that they leave; ``None`` where it has learned
+        none.
+    spec
+        How much it models, before any cells. Shifts are learned, also if the fit's are exact.
+    folds
+        Labels of the perturbations that are left out together.
+    without
+        The graphs without each of these folds, single ones also where the fit has many.
+    inner
+        Those without a fold and, in turn, without each fold of the others.
+    """
+
+    fit: FittedPosterior
+    roles: Roles
+    stack: tuple[Mapping[str, float], float] | None
+    spec: Spec
+    folds: list[list[str]]
+    without: list[Dag]
+    inner: list[list[Dag]]
 
     @property
     def names(self) -> list[str]:
         """Labels of the perturbations."""
-        return self.plan.names
+        return self.spec.plan.names
 
-    def start(self, cells: FitCells, *, empty: bool = False) -> tuple[Expected, RandomShifts]:
-        """Return the expected shifts, and the fit to some cells before experts are asked."""
-        p = self.problem
-        expected = expected_shifts(self.plan, self.shift, p.genes, cells)
-        dag = Dag.from_edges(p.dag.n_nodes, []) if empty else p.dag
-        try:
-            found = fit_random_shifts(
-                p.posterior(dag), cells.pooled, expected.used.shifts, own=expected.own
+    def learned(self, cells: FitCells, *, empty: bool = False) -> Model:
+        """Return the model of some cells of all perturbations; with ``empty`` without arcs."""
+        if empty:
+            return Model.fit(
+                self.spec, cells, Graphs.single(Dag.from_edges(len(self.fit.genes), []))
             )
-        except ValueError as error:
-            raise _adata.named(error, np.array(p.genes), np.arange(len(p.genes))) from error
-        return expected, found
+        return Model.fit(self.spec, cells, Graphs(self.fit.blr.dag, [], lambda _: self.without))
 
-    def effects(self, cells: FitCells, weights: Array, *, empty: bool = False) -> Effects:
-        """Return effects that some cells show, drawn to what experts expect at given weights.
+    def left_out(self, adata: ad.AnnData, fold: int) -> Model:
+        """Return what the fit would be if no cell of a fold of perturbations was there."""
+        spec = self.spec.without(self.folds[fold])
+        labels = _adata.read_every_label(adata, self.roles)
+        cells = read_fit_cells(
+            adata, self.fit.columns, labels, spec.plan.names, self.roles, exact=False,
+            without=self.folds[fold],
+        )  # fmt: skip
+        graphs = Graphs(self.without[fold], [], lambda _: self.inner[fold])
+        return Model.fit(spec, cells, graphs)
 
-        With ``empty`` on a graph without arcs.
-        """
-        expected, found = self.start(cells, empty=empty)
-        prior = expected_by(self.problem, cells, expected, found, weights)
-        prior = learn_mixtures(found.posterior, prior)
-        _, each = averaged(self.problem, cells, expected, found, prior, [found.posterior])
-        return perturbation_effects(each.posteriors, each.priors, weights=each.weights)
+    def as_stored(self, model: Model) -> tuple[FittedPosterior, dict[str, Any]]:
+        """Return a model as it is read once it is stored, and what else candidates need of it."""
+        params = self.fit.params | {"shift_sd": "learned"}
+        record = model.record(params, left_out=pd.DataFrame())
+        fit = _adata.posterior_of(record, self.fit.columns)
+        return fit, {"guide_variance": record.guide_variance}
 
-    def effects_alone(self, cells: FitCells) -> Effects:
-        """Return effects without graph and experts, but for own genes drawn to nothing."""
-        _, found = self.start(cells, empty=True)
-        return perturbation_effects([found.posterior], found.prior)
+    def effects(self, model: Model) -> Effects:
+        """Return the effects of the perturbations of a model, as users are told them."""
+        fit, record = self.as_stored(model)
+        return panel_effects(fit, read_wanted(None, fit, record))
 
 
-def read_model(
+def read_refit(
     adata: ad.AnnData, fit: FittedPosterior, key: str, roles: Roles, *, n_jobs: int
-) -> Model:
-    """Return the model of a fit in ``adata.uns[key]``.
+) -> Refit:
+    """Return what is needed to learn the fit in ``adata.uns[key]`` anew; graphs are searched here.
 
     Raises
     ------
     ValueError
-        If it has fewer than three perturbations.
+        If it has fewer than three perturbations, or genes are linearly dependent without some.
     """
     names = [str(name) for name in fit.environments["perturbation"]]
     if len(names) < FEWEST:
@@ -97,12 +123,41 @@ def read_model(
         prior_units=str(params["prior_units"]),
     )
     other = {} if fit.expectation is None else fit.expectation.other
-    problem = Problem(
-        adata, fit.columns, fit.genes, fit.blr.dag, str(params["dag_key"]), roles,
-        str(params["separator"]), posterior, other, n_jobs,
-    )  # fmt: skip
     shift = str(params["shift"])
     table = None
     if shift == "table":
         table = Interventions(names, fit.targets, fit.shifts, ["table"] * len(names))
-    return Model(problem, Plan(names, fit.targets, [], table), None if table else shift)
+    plan = Plan(names, fit.targets, [], table)
+    spec = Spec(fit.genes, plan, None if table else shift, False, posterior, fit.naming, other)
+    outer = [[names[j] for j in fold] for fold in folds(len(names))]
+    inner = [_folds_of([name for name in names if name not in fold]) for fold in outer]
+    dag_key = str(params["dag_key"])
+    sets, streams = [], []
+    for fold, rest in zip(outer, inner, strict=True):
+        sets += [fold, *(fold + some for some in rest)]
+        streams += [as_rng(_seed(adata.uns.get(dag_key))), *fold_streams(len(rest))]
+    found = graphs_without(
+        adata, fit.columns, fit.genes, fit.blr.dag, dag_key, roles, sets, streams, n_jobs=n_jobs
+    )
+    each = iter(found)
+    graphs = [(next(each), [next(each) for _ in rest]) for rest in inner]
+    stack = None
+    if fit.expectation is not None:
+        stack = fit.expectation.weights, float(adata.uns[key]["stack"]["residual_variance"])
+    without, both = (list(some) for some in zip(*graphs, strict=True))
+    return Refit(fit, roles, stack, spec, outer, without, both)
+
+
+def _folds_of(names: Sequence[str]) -> list[list[str]]:
+    """Return the folds that a fit to some perturbations leaves out of its graphs."""
+    if len(names) < FEWEST:
+        return []
+    return [[names[j] for j in fold] for fold in folds(len(names))]
+
+
+def _seed(stored: Any) -> int:
+    """Return the seed of a search as ``tl.learn_dag`` stored it; 0 where it was no number."""
+    found: Any = eager(stored)
+    params = found.get("params", {}) if hasattr(found, "get") else {}
+    seed = str(params.get("rng", ""))
+    return int(seed) if seed.isdigit() else 0

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata.nested import Nested
-    from nextpert.tl._diagnose.judged import OnHalves, Scored, Unseen
+    from nextpert.tl._diagnose.judged import OnHalves, Scored
+    from nextpert.tl._diagnose.unseen import Unseen
 
     Array = NDArray[np.float64]
 
@@ -141,49 +142,44 @@ def split_row(by_guides: NDArray[np.bool_], column: str | None) -> Quantity:
 
 def unseen_rows(found: Unseen) -> list[Quantity]:
     """Return how well perturbations without cells are predicted."""
-    nothing, stack = found.stack.sums[:2]
-    meaning = "squared error of effects on other genes expected of perturbations that were left "
-    meaning += "out, their own change known, as a share of that of 'no effect'"
+    nothing = found.nothing
+    meaning = "squared error of effects on other genes that are predicted of perturbations without "
+    meaning += "their fold of the screen, as a share of that of 'no effect'"
     rule = f"at most {LARGEST_RATIO:g}, and below 1 by 2 standard errors"
-    out = [_ratio(UNSEEN, "error_to_nothing", stack, nothing, meaning, rule, "small")]
+    out = [_ratio(UNSEEN, "error_to_nothing", found.whole, nothing, meaning, rule, "small")]
     meaning = "the same as a share of that of the mean perturbation, believed as far as the screen "
     meaning += "says, which tells no perturbations apart"
     out.append(
-        _gain(UNSEEN, "error_to_mean", stack, found.mean_alone.sums[1], nothing, meaning,
+        _gain(UNSEEN, "error_to_mean", found.whole, found.mean_alone, nothing, meaning,
               "below 1 by 2 standard errors", "below")
     )  # fmt: skip
-    out.append(_mean_r(UNSEEN, found.r[0], "what is expected"))
+    out.append(_mean_r(UNSEEN, found.r[0], "what is predicted"))
     what, by = "effects on other genes", "the half of the cells that is not scored on"
     return [*out, *_coverage(UNSEEN, found.coverage, found.large, what, by)]
 
 
 def graph_rows(found: Unseen, on_halves: OnHalves, measured: float) -> list[Quantity]:
     """Return what the graph adds; ``measured`` is what it counts for in measured effects."""
-    nothing, stack = found.stack.sums[:2]
-    k = found.stack.names.index(GRAPH)
-    weight = float(found.stack.weights[k])
-    spread = found.stack.left_out[:, k]
+    k = list(found.weights).index(GRAPH)
+    weight, spread = found.weights[GRAPH], found.left_out[:, k]
+    n = int(np.isfinite(found.whole).sum())
     meaning = "how far what follows on the graph is believed of perturbations without cells; the "
-    meaning += "error is the spread over those left out"
+    meaning += "error is the spread over the folds left out"
     rule = f"at least {LEAST_WEIGHT:g}"
     passed = weight >= LEAST_WEIGHT
-    out = [
-        Quantity(
-            GRAPH_PART, "weight", weight, float(spread.std()), len(spread), meaning, rule, passed
-        )
-    ]
-    meaning = "squared error of what follows on the graph, believed as it is, as a share of that "
-    meaning += "of 'no effect', which is what an empty graph says"
-    out.append(_ratio(GRAPH_PART, "error_alone", found.stack.sums[2 + k], nothing, meaning))
+    out = [Quantity(GRAPH_PART, "weight", weight, float(spread.std()), n, meaning, rule, passed)]
+    meaning = "squared error of what follows on the graph, by the weight that it gets alone, as a "
+    meaning += "share of that of 'no effect', which is what an empty graph says"
+    out.append(_ratio(GRAPH_PART, "error_alone", found.alone[k], found.nothing, meaning))
     out.append(_mean_r(GRAPH_PART, found.r[1 + k], "what follows on the graph"))
-    meaning = "squared error of all experts together as a share of that of all but the graph"
+    meaning = "squared error of all predictors together as a share of that of all but the graph"
     out.append(
-        _gain(GRAPH_PART, "error_to_no_graph", stack, found.without_graph.sums[1], nothing,
+        _gain(GRAPH_PART, "error_to_no_graph", found.whole, found.without_graph, found.nothing,
               meaning, f"at most {LARGEST_SHARE:g}", "share")
     )  # fmt: skip
     meaning = "what the graph counts for in measured effects, 0 to 1, by the estimated error"
     out.append(
-        Quantity(GRAPH_PART, "weight_measured", measured, float("nan"), len(spread), meaning)
+        Quantity(GRAPH_PART, "weight_measured", measured, float("nan"), len(found.whole), meaning)
     )
     meaning = "what the graph adds to the squared error of shrunken effects learned from one half, "
     meaning += "as a share of that of the cells' means; below 0 it helps"
@@ -231,14 +227,12 @@ def undeclared_row(found: Nested) -> Quantity:
 
 def expert_table(found: Unseen) -> pd.DataFrame:
     """Return one row an expert, the stack of them last."""
-    stack = found.stack
-    nothing, whole, *alone = stack.sums
-    ratios = [ratio_with_error(each, nothing) for each in (*alone, whole)]
+    ratios = [ratio_with_error(each, found.nothing) for each in (*found.alone, found.whole)]
     r = [mean_with_error(each) for each in (*found.r[1:], found.r[0])]
     return pd.DataFrame(
         {
-            "expert": strings([*stack.names, "all together"]),
-            "weight": np.append(stack.weights, np.nan),
+            "expert": strings([*found.weights, "all together"]),
+            "weight": np.array([*found.weights.values(), np.nan]),
             "error_to_nothing": np.array([value for value, _ in ratios]),
             "error_to_nothing_se": np.array([error for _, error in ratios]),
             "r": np.array([value for value, _ in r]),

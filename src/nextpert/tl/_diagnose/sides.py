@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.tl._diagnose.halves import Halves
-    from nextpert.tl._diagnose.model import Model
+    from nextpert.tl._diagnose.model import Refit
     from nextpert.tl._fit_dag_blr.cells import FitCells
 
     Array = NDArray[np.float64]
@@ -50,7 +50,7 @@ class Side:
         return np.abs(self.seen.observed) >= LARGE * np.sqrt(self.variance)
 
 
-def read_sides(model: Model, halves: Halves, spread: float) -> list[Side]:
+def read_sides(refit: Refit, halves: Halves, spread: float) -> list[Side]:
     """Return both halves of the cells; ``spread`` is the variance between guides of the fit.
 
     What is judged is what the fit says of effects of perturbations, whatever the guide. Half of the
@@ -71,7 +71,7 @@ def read_sides(model: Model, halves: Halves, spread: float) -> list[Side]:
     sides = []
     for part in halves.parts:
         cells = halves.pool(part, by_guide=halves.declared, spread=spread, alike=~halves.by_guides)
-        seen = measured(model, cells)
+        seen = measured(refit, cells)
         share = spread * halves.guide_shares(part)
         others = np.where(halves.by_guides, share, 0.0)
         between, unseen = (between_guides(each, seen) for each in (others, share))
@@ -84,8 +84,8 @@ def between_guides(share: Array, seen: Perturbations) -> Array:
     return (share[1:] + share[0])[:, None] * np.diag(seen.covariance())
 
 
-def measured(model: Model, cells: FitCells) -> Perturbations:
+def measured(refit: Refit, cells: FitCells) -> Perturbations:
     """Return the means of some cells and their sampling error, by perturbation."""
-    place = {gene: i for i, gene in enumerate(model.problem.genes)}
-    targets = [[place[gene] for gene in some] for some in model.plan.targets]
+    place = {gene: i for i, gene in enumerate(refit.spec.genes)}
+    targets = [[place[gene] for gene in some] for some in refit.spec.plan.targets]
     return Perturbations(cells.screen, 0, np.arange(1, len(targets) + 1), targets)

@@ -15,15 +15,16 @@ from nextpert.tl._diagnose.quantities import CLEAR
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nextpert.tl._diagnose.judged import OnHalves, Scored, Unseen
-    from nextpert.tl._diagnose.model import Model
+    from nextpert.tl._diagnose.judged import OnHalves, Scored
+    from nextpert.tl._diagnose.model import Refit
+    from nextpert.tl._diagnose.unseen import Unseen
     from nextpert.tl._fit_dag_blr.cells import FitCells
 
     Array = NDArray[np.float64]
 
 
 def perturbation_table(
-    model: Model, cells: FitCells, halves: OnHalves, unseen: Unseen, by_guides: NDArray[np.bool_]
+    refit: Refit, cells: FitCells, halves: OnHalves, unseen: Unseen, by_guides: NDArray[np.bool_]
 ) -> pd.DataFrame:
     """Return one row a perturbation: what its cells show, and how well that was predicted.
 
@@ -31,9 +32,8 @@ def perturbation_table(
     """
     from_controls, from_others = pooled_sizes(cells.pooled)
     clear = from_controls.q_value < CLEAR
-    weakest, change, z = own_changes(model, cells)
+    weakest, change, z = own_changes(refit, cells)
     r = np.maximum(halves.r, 0.0)
-    nothing = unseen.stack.sums[0]
     errors = {
         "error_half": halves.scored.errors[SHRUNKEN],
         "error_half_cells": halves.scored.errors[MEANS],
@@ -41,11 +41,11 @@ def perturbation_table(
         "error_half_alone": halves.scored.errors[ALONE],
         "error_half_nothing": halves.scored.errors[NOTHING],
     }
-    named = dict(zip(("all", *unseen.stack.names), unseen.r, strict=True))
+    named = dict(zip(("all", *unseen.weights), unseen.r, strict=True))
     return pd.DataFrame(
         {
-            "perturbation": strings(model.names),
-            "target_genes": strings(", ".join(genes) for genes in model.plan.targets),
+            "perturbation": strings(refit.names),
+            "target_genes": strings(", ".join(genes) for genes in refit.spec.plan.targets),
             "n_cells": cells.n_cells,
             "squared_distance": from_controls.estimate,
             "q_value": from_controls.q_value,
@@ -60,13 +60,13 @@ def perturbation_table(
             **errors,
             "coverage_half": halves.scored.coverage,
             "coverage_half_clear": halves.scored.coverage_large,
-            "error_unseen": unseen.stack.sums[1],
-            "error_unseen_nothing": nothing,
+            "error_unseen": unseen.whole,
+            "error_unseen_nothing": unseen.nothing,
             **{f"r_{name.replace(' ', '_')}": each for name, each in named.items()},
             "coverage_unseen": unseen.coverage,
             "coverage_unseen_clear": unseen.coverage_large,
         },
-        index=pd.Index(np.arange(len(model.names))),
+        index=pd.Index(np.arange(len(refit.names))),
     )
 
 
@@ -78,17 +78,17 @@ def with_left_out(table: pd.DataFrame, name: str, found: Scored) -> None:
     table[f"coverage_{name}_clear"] = found.coverage_large
 
 
-def own_changes(model: Model, cells: FitCells) -> tuple[list[str], Array, Array]:
+def own_changes(refit: Refit, cells: FitCells) -> tuple[list[str], Array, Array]:
     """Return of each perturbation its weakest own gene, that one's change, and its z-score.
 
     ``""`` and NaN for a perturbation without any.
     """
-    place = {gene: i for i, gene in enumerate(model.problem.genes)}
+    place = {gene: i for i, gene in enumerate(refit.spec.genes)}
     pooled = cells.pooled
     noise = pooled.scatter.diagonal() / max(int(pooled.n_cells.sum()) - len(pooled.n), 1)
     batches, names = pooled.fixed_error(), []
-    found = np.full((2, len(model.names)), np.nan)
-    for j, genes in enumerate(model.plan.targets):
+    found = np.full((2, len(refit.names)), np.nan)
+    for j, genes in enumerate(refit.spec.plan.targets):
         index = [place[gene] for gene in genes]
         if not index or not pooled.n_cells[1 + j]:
             names.append("")

@@ -41,9 +41,11 @@ def judge(
     for row in rows:
         by.setdefault(row.part, {})[row.name] = row
     parts = [
-        _cells(by[q.CELLS]), _shrinkage(by[q.SHRINKAGE]), _unseen(by[q.UNSEEN], experts),
+        _cells(by[q.CELLS]),
+        _shrinkage(by[q.SHRINKAGE]),
+        _unseen(by[q.UNSEEN], experts, by[q.CELLS]["n_clear"].n),
         _graph(by[q.GRAPH_PART]),
-    ]  # fmt: skip
+    ]
     if undeclared is not None:  # first, as it bears on all others
         parts.insert(0, _undeclared(undeclared))
     elif q.GUIDES in by:
@@ -141,7 +143,8 @@ def _shrinkage_words(rows: _Rows) -> str:
     return words
 
 
-def _unseen(rows: _Rows, experts: pd.DataFrame) -> Part:
+def _unseen(rows: _Rows, experts: pd.DataFrame, n_perturbations: int) -> Part:
+    """Return the verdict on predictions; ``n_perturbations`` is the number of all in the fit."""
     error, mean, covered, clear = (
         rows[name]
         for name in ("error_to_nothing", "error_to_mean", "coverage_90", "coverage_90_clear")
@@ -160,6 +163,14 @@ def _unseen(rows: _Rows, experts: pd.DataFrame) -> Part:
     )
     if not np.isfinite(error.value):
         words = "There is no effect to predict."
+    if not error.n:
+        words = "none can be predicted, as each has a target that is not on the panel."
+        return Part(q.UNSEEN, NOT, f"Unseen perturbations: {words}")
+    if error.n < n_perturbations:
+        words += (
+            f" {error.n} of {n_perturbations} were judged: the others have a target that is not "
+        )
+        words += "on the panel."
     no_gain = [
         f"do not rank them, they are not {what}"
         for row, what in ((error, "predicted better than by no effect"),

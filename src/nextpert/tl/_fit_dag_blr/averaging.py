@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from nextpert.core.effects.shift_prior import ShiftPrior
     from nextpert.tl._fit_dag_blr.cells import FitCells
     from nextpert.tl._fit_dag_blr.expected import Expected
-    from nextpert.tl._fit_dag_blr.stack import Problem
+    from nextpert.tl._fit_dag_blr.spec import Spec
 
 
 def averaged(
-    problem: Problem,
+    spec: Spec,
     cells: FitCells,
     expected: Expected,
     found: RandomShifts,
@@ -42,7 +42,7 @@ def averaged(
     Without a graph nothing follows from the change of own genes; without experts that is all that
     is expected.
     """
-    by_name = _models(problem, cells, expected, found, prior, posteriors)
+    by_name = _models(spec, cells, expected, found, prior, posteriors)
     pooled = cells.pooled
     freedom = max(int(pooled.n_cells.sum()) - len(pooled.n), 1)
     models = list(by_name.values())
@@ -52,7 +52,7 @@ def averaged(
 
 
 def _models(
-    problem: Problem,
+    spec: Spec,
     cells: FitCells,
     expected: Expected,
     found: RandomShifts,
@@ -65,7 +65,7 @@ def _models(
         both = {EXPERTS: on_graph, NEITHER: Model(posteriors, found.prior)}
         return both if asked else {NEITHER: on_graph}
     alone = fit_random_shifts(
-        problem.posterior(Dag.from_edges(problem.dag.n_nodes, [])), cells.pooled,
+        spec.posterior(Dag.from_edges(len(spec.genes), [])), cells.pooled,
         expected.used.shifts, own=expected.own,
     )  # fmt: skip
     without = Model([alone.posterior], alone.prior)

@@ -13,7 +13,7 @@ from nextpert.core.cells.pool_guides import PooledGuides, guide_variance, pool_g
 from nextpert.core.cells.spread_within import spread_within
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
@@ -63,11 +63,13 @@ def read_fit_cells(
     *,
     exact: bool,
     spread: float | None = None,
+    without: Collection[str] = (),
 ) -> FitCells:
     """Read the cells of the controls and of some perturbations.
 
     With ``exact`` shifts guides do not differ, and all cells scatter alike, as in the paper.
-    ``spread`` is the variance of guides where it is known from other genes.
+    ``spread`` is the variance of guides where it is known from other genes. No cell of the
+    perturbations ``without`` is read, not even to learn what batches add.
     """
     group = labels.groups([roles.control, *names])
     guided = roles.guide_key is not None and not exact
@@ -80,7 +82,7 @@ def read_fit_cells(
     )
     of_pair = np.full(len(group), -1, np.int64)
     of_pair[used] = place.ravel()
-    batches = _adata.read_batches(adata, columns, roles)
+    batches = _adata.read_batches(adata, columns, roles, without=without)
     screen = _adata.pooled_moments(adata, columns, of_pair, len(pairs), roles, batches=batches)
     return pool_cells(
         screen, pairs[:, 0], 1 + len(names), guided=guided, exact=exact, spread=spread,

@@ -13,26 +13,25 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata import shifts as _shifts
-from nextpert._adata.fit_record import EffectsRecord, FitRecord
+from nextpert._adata.members import Naming
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert.core import DagBlr
 from nextpert.core._codec import pack
-from nextpert.core.effects.random_shifts import fit_random_shifts, refit
-from nextpert.tl._fit_dag_blr.averaging import averaged, averaging_in_words, averaging_record
+from nextpert.tl._fit_dag_blr.averaging import averaging_in_words
 from nextpert.tl._fit_dag_blr.cells import read_fit_cells
-from nextpert.tl._fit_dag_blr.expected import (
-    check_shift_sd,
-    efficacy_in_words,
-    exact_shifts,
-    expected_shifts,
-)
-from nextpert.tl._fit_dag_blr.stack import Problem, stack_in_words, stack_record, stacked
+from nextpert.tl._fit_dag_blr.expected import check_shift_sd, efficacy_in_words
+from nextpert.tl._fit_dag_blr.model import Model
+from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
+from nextpert.tl._fit_dag_blr.stack import stack_in_words
+from nextpert.tl._learn_dag.held_out import fold_streams, graphs_without
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
+
+    from nextpert.core import Dag
 
 logger = logging.getLogger(__name__)
 
@@ -226,34 +225,23 @@ def fit_dag_blr(
     _adata.check_scale(adata, columns, read, roles)
     cells = read_fit_cells(adata, columns, labels, plan.names, roles, exact=exact)
     environments.require_varying(cells.control, genes)
+    naming = Naming(frozenset(genes), separator, roles.control)
+    spec = Spec(
+        genes, plan, shift, exact,
+        partial(
+            DagBlr, noise_var=_noise_variances(noise_var, genes), intercept=intercept,
+            prior_scale=prior_scale, prior_units=prior_units,
+        ),
+        naming, _adata.read_effects(prior_effects, genes, labels),
+    )  # fmt: skip
     exact = exact or not plan.names
-    expected = (exact_shifts if exact else expected_shifts)(plan, shift, genes, cells)
-    posterior = partial(
-        DagBlr,
-        noise_var=_noise_variances(noise_var, genes),
-        intercept=intercept,
-        prior_scale=prior_scale,
-        prior_units=prior_units,
-    )
     undeclared = None if exact else undeclared_guides(adata, columns, plan.names, roles)
-    used, stack, average = expected.used, None, None
-    other = _adata.read_effects(prior_effects, genes, labels)
-    try:
-        found = fit_random_shifts(
-            posterior(dag), cells.pooled, used.shifts, own=expected.own, fixed=exact
-        )
-        prior = found.prior
-        ensemble = [refit(posterior(each), cells.pooled, found) for each in graphs]
-        if not exact:
-            problem = Problem(
-                adata, columns, genes, dag, dag_key, roles, separator, posterior, other
-            )
-            prior, stack = stacked(problem, cells, expected, found)
-            on_graphs = ensemble or [found.posterior]
-            average = averaged(problem, cells, expected, found, prior, on_graphs)
-    except ValueError as error:
-        raise _adata.named(error, np.array(genes), np.arange(len(genes))) from error
-    blr = found.posterior
+
+    def without(folds: Sequence[Sequence[str]]) -> Sequence[Dag]:
+        streams = fold_streams(len(folds))
+        return graphs_without(adata, columns, genes, dag, dag_key, roles, folds, streams)
+
+    model = Model.fit(spec, cells, Graphs(dag, graphs, without))
     params: dict[str, Any] = {
         "dag_key": dag_key,
         **roles.stored(),
@@ -261,50 +249,34 @@ def fit_dag_blr(
         "shift_sd": shift_sd if isinstance(shift_sd, str) else 0.0,
         "separator": separator,
         "prior_scale": prior_scale,
-        "prior_units": blr.prior_units,
+        "prior_units": model.found.posterior.prior_units,
         "intercept": bool(intercept),
     }
     if symbols is not None:
         params["gene_symbols"] = symbols
-    known = EffectsRecord(list(other), np.array(list(other.values())))
-    record = FitRecord(
-        genes=genes,
-        posterior=blr,
-        control_mean=cells.control.mean,
-        n_control_cells=cells.control.n,
-        environments=environments.environment_table(used, genes, cells.n_cells.tolist()),
-        targets=used.targets,
-        shifts=used.shifts,
+    record = model.record(
+        params,
         left_out=environments.left_out_of(plan, labels),
-        log_evidence=found.log_evidence,
-        params=params,
         cells=_adata.fingerprint(
             adata, _adata.read_labels(adata, roles.perturbation_key), columns, roles.layer
         ),
-        shift_prior=None if exact else prior,
-        guide_variance=None if exact else cells.guide_variance,
-        averaging=None if average is None else averaging_record(*average),
-        efficacy=expected.efficacy,
-        stack=None if stack is None else stack_record(stack),
-        screen=None if stack is None else cells.screen,
-        prior_effects=known if other and stack is not None else None,
-        ensemble=ensemble or None,
     )
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)
     environments.say_unmeasured(plan)
     warn_undeclared(undeclared)
     if exact:
-        environments.warn_hardly_expressed(used, cells.control, genes)
-    if stack is not None:
-        logger.info("%s", stack_in_words(stack.stack))
-    if average is not None:
-        logger.info("%s", averaging_in_words(*average))
-    mean = _adata.to_all_genes(blr.mean().T, columns, adata.n_vars)
+        environments.warn_hardly_expressed(model.expected.used, cells.control, genes)
+    if model.stack is not None:
+        logger.info("%s", stack_in_words(model.stack.stack))
+    if model.average is not None:
+        logger.info("%s", averaging_in_words(*model.average))
+    mean = _adata.to_all_genes(model.found.posterior.mean().T, columns, adata.n_vars)
+    efficacy = model.expected.efficacy
     logger.info(
         "Fitted %d weights to %d control cells and %d cells of %d perturbations.%s",
         dag.n_edges, cells.control.n, cells.n_cells.sum(), len(plan.names),
-        "" if expected.efficacy is None else efficacy_in_words(expected.efficacy),
+        "" if efficacy is None else efficacy_in_words(efficacy),
     )  # fmt: skip
     return _adata.write_results(
         adata, uns={key_added: pack(record)}, varp={f"{key_added}_mean": mean}, copy=copy

@@ -10,6 +10,7 @@ from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 from nextpert._adata import SEPARATOR
+from nextpert._adata.eager import eager
 from nextpert._adata.roles import fitted_roles
 from nextpert._adata.screen import read_environments, screen_moments
 from nextpert.core import ScreenMoments
@@ -19,7 +20,7 @@ from nextpert.tl._learn_dag.prior import read_knowledge
 from nextpert.tl._learn_dag.search import named, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -35,99 +36,107 @@ def has_seen_perturbed(stored: Any) -> bool:
     return hasattr(params, "get") and params.get("environments") == "all"
 
 
-def held_out_dags(
+def fold_streams(n: int) -> list[np.random.Generator]:
+    """Return the streams of the searches that a fit makes without each of ``n`` folds."""
+    return np.random.default_rng(0).spawn(n)
+
+
+def graphs_without(
     adata: ad.AnnData,
     columns: NDArray[np.int64],
     genes: Sequence[str],
-    stored: Mapping[str, Any],
+    dag: Dag,
+    dag_key: str,
     roles: Roles,
-    folds: Sequence[Sequence[str]],
+    sets: Sequence[Sequence[str]],
+    streams: Sequence[np.random.Generator],
     *,
-    rng: np.random.Generator,
-    n_jobs: int,
-) -> list[Dag]:
-    """Return a graph for every fold of perturbations, learned without any cell of them.
+    n_jobs: int = 1,
+) -> Sequence[Dag]:
+    """Return a graph for every set of perturbations, learned without any cell of them.
 
-    Columns, restarts, penalty and prior knowledge are those of the stored graph; only how much a
-    network is believed (two numbers) is taken from it. Searches start anew, for the order of the
-    stored graph has seen all cells.
+    It is the graph itself where that has seen no perturbed cell, or other labels. Columns,
+    restarts, penalty and prior knowledge are those of the stored graph; only how much a network is
+    believed (two numbers) is taken from it. Searches start anew, for the order of the stored graph
+    has seen all cells.
 
     Parameters
     ----------
     adata, columns, genes
         The cells and the panel.
-    stored
-        ``uns["dag"]`` of a graph for which :func:`has_seen_perturbed`.
+    dag, dag_key
+        The graph, and its name in ``adata.uns``.
     roles
-        Those of the call; their labels must be those that the graph was learned with.
-    folds
-        Labels of perturbations.
-    rng
-        Source of one stream a fold, whichever worker takes it.
+        Those of the call.
+    sets
+        Labels of perturbations, ``n_sets`` lists; a label may be in several.
+    streams
+        Source of the random numbers of each search, whichever worker takes it, of length
+        ``n_sets``.
     n_jobs
         Number of threads.
 
     Raises
     ------
     ValueError
-        If the labels are of another column than the graph's, or genes are linearly dependent
-        without a fold; they are named.
+        If genes are linearly dependent without a set; they are named.
     """
+    stored = eager(adata.uns.get(dag_key))
+    if not has_seen_perturbed(stored):
+        return [dag] * len(sets)
     params = stored["params"]
     own = fitted_roles(adata, params)
-    for what in ("perturbation_key", "control"):
-        was, now = getattr(own, what), getattr(roles, what)
-        if was != now:
-            message = (
-                f"The graph was learned from perturbed cells with {what}={was!r}, but this call "
-                f"has {now!r}: give the same, so that perturbations can be left out of the graph."
-            )
-            raise ValueError(message)
+    if (own.perturbation_key, own.control) != (roles.perturbation_key, roles.control):
+        return [dag] * len(sets)
     prior, log_odds = read_knowledge(stored.get("prior"), len(genes))
     options = SearchOptions(
         str(params["method"]), 0.0, float(params["penalty"]), int(params["n_runs"]), prior,
         log_odds=log_odds,
     )  # fmt: skip
-    held = [name for fold in folds for name in fold]
+    held = sorted({name for some in sets for name in some})
     own = replace(own, separator=roles.separator)
     environments = read_environments(adata, own, named=held)
-    parts = without_folds(adata, columns, environments, folds)
+    parts = without_sets(adata, columns, environments, sets)
     tasks = (
         delayed(_search)(Joint.of(screen, len(genes), _exogenous(rest, genes)), genes, options, s)
-        for (rest, screen), s in zip(parts, rng.spawn(len(folds)), strict=True)
+        for (rest, screen), s in zip(parts, streams, strict=True)
     )
     pool = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
     # A bar where there is a terminal to see it.
     bar = {"leave": False, "delay": 5, "disable": None}
-    return list(tqdm(pool(tasks), "Held-out graphs", len(folds), **bar))
+    return list(tqdm(pool(tasks), "Held-out graphs", len(sets), **bar))
 
 
-def without_folds(
+def without_sets(
     adata: ad.AnnData,
     columns: NDArray[np.int64],
     environments: Environments,
-    folds: Sequence[Sequence[str]],
+    sets: Sequence[Collection[str]],
 ) -> Iterator[tuple[Environments, ScreenMoments]]:
-    """Yield, for every fold, the environments of all other labels and their moments.
+    """Yield, for every set of labels, the environments of all other labels and their moments.
 
-    Every cell is read once; one scatter is held for each fold and one for what is in none.
+    Every cell is read once. One scatter is held for all labels that are in the same sets: of five
+    folds one each, and of pairs of folds of which the second are of what the first leave, 25.
     """
-    held = {name for fold in folds for name in fold}
-    rest = sorted(set(environments.perturbation) - held)
     labels = environments.perturbation
+    held = [frozenset(some) for some in sets]
+    alike: dict[tuple[bool, ...], list[str]] = {}
+    for name in sorted(set(labels)):
+        alike.setdefault(tuple(name in some for some in held), []).append(name)
     n_columns = len(columns) + environments.covariates.shape[1]
     n = np.zeros(len(labels), np.int64)
     mean, squares = np.zeros((2, len(labels), n_columns))
     scatters = []
-    for names in (rest, *folds):
+    for names in alike.values():
         part = screen_moments(adata, columns, environments.only(names))
-        here = np.isin(labels, np.array(list(names), dtype=object))
+        here = np.isin(labels, np.array(names, dtype=object))
         n[here], mean[here], squares[here] = part.n, part.mean, part.squares
         scatters.append(part.scatter)
-    for k, fold in enumerate(folds, start=1):
-        kept = [name for name in sorted(set(labels)) if name not in set(fold)]
+    for k in range(len(sets)):
+        others = [row for row, member in enumerate(alike) if not member[k]]
+        kept = sorted(name for member, some in alike.items() if not member[k] for name in some)
         here = np.isin(labels, np.array(kept, dtype=object))
-        scatter = sum(scatters[:k] + scatters[k + 1 :], start=np.zeros_like(scatters[0]))
+        scatter = sum((scatters[row] for row in others), start=np.zeros_like(scatters[0]))
         yield environments.only(kept), ScreenMoments(n[here], mean[here], squares[here], scatter)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from nextpert.core.effects.effects import perturbation_effects
 from nextpert.core.effects.shift_prior import ShiftPrior
 from nextpert.tl._design_interventions.candidates import read_candidates
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import FittedPosterior
+    from nextpert._adata.shifts import Interventions
+    from nextpert.core.effects.effects import Effects
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Wanted:
         Mean and sd of the part of a full knockout or activation that perturbations achieve.
     guide_variance
         Spread of guides over the noise variance.
+    chosen
+        Targets and expected shifts of candidates; ``None`` for the perturbations of the fit.
     """
 
     names: list[str]
@@ -44,10 +49,16 @@ class Wanted:
     without: ShiftPrior
     efficacy: Mapping[str, Any] | None
     guide_variance: float
+    chosen: Interventions | None = None
 
     def rows_of(self, prior: ShiftPrior, without: ShiftPrior | None = None) -> ShiftPrior:
         """Return the rows wanted of the perturbations of a fit and of those without cells."""
         return prior.joined(without or self.without).rows(self.place)
+
+    def cells_mean(self, fit: FittedPosterior) -> NDArray[np.float64]:
+        """Return plain differences of means, NaN without cells, ``(n_perturbations, n_genes)``."""
+        prior = self.rows_of(fit.averaged.main)
+        return np.where((prior.n > 0)[:, None], prior.mean - fit.control_mean, np.nan)
 
 
 def read_wanted(candidates: Any, fit: FittedPosterior, stored: Mapping[str, Any]) -> Wanted:
@@ -77,7 +88,18 @@ def read_wanted(candidates: Any, fit: FittedPosterior, stored: Mapping[str, Any]
     if told and not fit.shift_prior.is_exact:
         prior = as_uncertain(prior, fit.shift_prior)
     n_cells = np.append(cells, np.zeros(len(unseen), np.int64))[place]
-    return Wanted(names, n_cells, place, prior, *learned)
+    return Wanted(names, n_cells, place, prior, *learned, chosen.interventions)
+
+
+def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> Effects:
+    """Return the effects on the genes of the panel, ``(n_perturbations, n_genes)`` each.
+
+    All that a user is told of perturbations is made here, and a diagnosis scores the same.
+    """
+    every = fit.averaged.joined(wanted.without).rows(wanted.place)
+    return perturbation_effects(
+        every.posteriors, every.priors, weights=every.weights, level=level, main=fit.blr
+    )
 
 
 def as_uncertain(prior: ShiftPrior, like: ShiftPrior) -> ShiftPrior:

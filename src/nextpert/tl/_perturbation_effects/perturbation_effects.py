@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert.core.effects.effects import perturbation_effects as core_effects
-from nextpert.tl._perturbation_effects.candidates import Wanted, read_wanted
+from nextpert.tl._perturbation_effects.candidates import Wanted, panel_effects, read_wanted
 from nextpert.tl._perturbation_effects.outside import outside_tables
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ def perturbation_effects(
     wanted = read_wanted(candidates, fit, adata.uns[posterior_key])
     symbols = fit.params.get("gene_symbols")
     chosen, columns = _genes(adata, genes, fit.genes, symbols)
-    tables = _panel_tables(fit, wanted, level)
+    tables = vars(panel_effects(fit, wanted, level)) | {"cells_mean": wanted.cells_mean(fit)}
     in_graph = np.isin(chosen, fit.genes)
     outside, every = np.flatnonzero(~in_graph), list(fit.genes)
     if len(outside):
@@ -152,20 +151,6 @@ def _genes(
         return _adata.resolve_panel(adata, None, gene_symbols=symbols)
     listed = [genes] if isinstance(genes, str) else genes
     return _adata.resolve_panel(adata, listed, gene_symbols=symbols)
-
-
-def _panel_tables(
-    fit: _adata.FittedPosterior, wanted: Wanted, level: float
-) -> dict[str, NDArray[np.float64]]:
-    """Return the tables of the genes of the panel."""
-    every = fit.averaged.joined(wanted.without).rows(wanted.place)
-    prior = every.main
-    found = core_effects(
-        every.posteriors, every.priors, weights=every.weights, level=level, main=fit.blr
-    )
-    measured = (prior.n > 0)[:, None]
-    plain = np.where(measured, prior.mean - fit.control_mean, np.nan)
-    return {**vars(found), "cells_mean": plain}
 
 
 def _as_anndata(

@@ -1,0 +1,282 @@
+"""Predictions of perturbations without cells, scored on cells that no part of them has seen."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from nextpert.core.effects import scores
+from nextpert.core.effects.effects import Effects
+from nextpert.core.effects.experts import MEAN, Expert, own_genes
+from nextpert.core.effects.stack import learn_stack
+from nextpert.core.effects.stacked import GRAPH, TOGETHER
+from nextpert.tl._design_interventions.candidates import can_be_candidate
+from nextpert.tl._design_interventions.combined import shared_with_controls
+from nextpert.tl._diagnose.judged import NOTHING, share_of
+from nextpert.tl._diagnose.sides import between_guides, measured
+from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from nextpert._adata import FittedPosterior
+    from nextpert.tl._diagnose.halves import Halves
+    from nextpert.tl._diagnose.model import Refit
+    from nextpert.tl._diagnose.sides import Side
+    from nextpert.tl._fit_dag_blr.cells import FitCells
+    from nextpert.tl._fit_dag_blr.model import Model
+    from nextpert.tl._perturbation_effects.candidates import Wanted
+
+    Array = NDArray[np.float64]
+
+WHOLE, WITHOUT_GRAPH, MEAN_ALONE = "all together", "all but the graph", "mean perturbation only"
+_TOTALS = (NOTHING, WHOLE, WITHOUT_GRAPH, MEAN_ALONE)
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Predictions of perturbations without cells, and their errors on other genes.
+
+    NaN stands for perturbations of which nothing is predicted, as a target is outside the panel.
+    Errors are squared, summed over genes in units of their standard deviation, each effect by what
+    it counts for in a stack; sampling error is taken out.
+
+    Parameters
+    ----------
+    weights
+        Weight of every predictor in the fit, by name.
+    left_out
+        Those without each fold, shape ``(n_folds, n_predictors)``.
+    effects
+        What is predicted, as users are told it; tables of shape ``(n_perturbations, n_genes)``.
+    nothing, whole
+        Errors of "no effect" and of what is predicted, shape ``(n_perturbations,)``.
+    alone
+        Those of each predictor by the weight that it gets alone, shape
+        ``(n_predictors, n_perturbations)``.
+    without_graph, mean_alone
+        Errors where the graph is no predictor, and where the mean perturbation is the only one.
+    r
+        Correlations with observed effects of what is predicted, and then of every predictor, shape
+        ``(1 + n_predictors, n_perturbations)``; NaN also where all that is predicted is 0.
+    coverage
+        Share of the other genes whose 90% interval covers the effect.
+    large
+        The same of large effects alone, since intervals about 0 cover the many effects that are
+        nothing: how many are covered, and how many there are, shape ``(2, n_perturbations)``.
+        Predictions have seen none of the cells, so large effects are chosen by one half of the
+        cells and scored on the other, both ways.
+    """
+
+    weights: Mapping[str, float]
+    left_out: Array
+    effects: Effects
+    nothing: Array
+    whole: Array
+    alone: Array
+    without_graph: Array
+    mean_alone: Array
+    r: Array
+    coverage: Array
+    large: Array
+
+    @property
+    def coverage_large(self) -> Array:
+        """Share of large effects that intervals cover; NaN for perturbations without any."""
+        return share_of(*self.large)
+
+
+class _Said(NamedTuple):
+    """What is said of perturbations, and what of the controls' sampling error is in it.
+
+    Both of shape ``(n_perturbations, n_genes)``; ``shared`` is the covariance with the observed
+    effects, squared units of the data.
+    """
+
+    effects: Array
+    shared: Array
+
+
+def judge_unseen(
+    refit: Refit, adata: ad.AnnData, halves: Halves, cells: FitCells, sides: list[Side]
+) -> Unseen:
+    """Predict every perturbation as users would be told without its fold, and score that.
+
+    ``cells`` are those of the fit. What is scored is what ``tl.perturbation_effects`` returns of
+    the labels of a fold as candidates, after graph and fit without any cell of it.
+    """
+    seen = measured(refit, cells)
+    weights, beyond = _whole(refit, cells)
+    shape, place = seen.observed.shape, {name: j for j, name in enumerate(refit.names)}
+    by = np.where(seen.sd > 0, seen.sd, 1.0)
+    used = seen.scored()
+    noise = np.where(used, seen.variance, 0.0) / by**2
+    # Effects count as a stack counts them: those of few cells for less.
+    counts = np.where(used, 1 / np.maximum(noise + beyond, np.finfo(np.float64).tiny), 0.0)
+    counts /= max(counts.max(initial=0.0), np.finfo(np.float64).tiny)
+    tables = {name: np.full(shape, np.nan) for name in Effects.__dataclass_fields__}
+    errors = {name: np.full(shape[0], np.nan) for name in (*_TOTALS, *map(_alone, weights))}
+    r = {name: np.full(shape[0], np.nan) for name in (WHOLE, *weights)}
+    left_out = np.zeros((len(refit.folds), len(weights)))
+    for k, fold in enumerate(refit.folds):
+        model = refit.left_out(adata, k)
+        fit, record = refit.as_stored(model)
+        learned = _weights(model, weights)
+        left_out[k] = [learned.get(name, 0.0) for name in weights]
+        asked = [name for name in fold if can_be_candidate(name, fit)]
+        if not asked:
+            continue
+        with warnings.catch_warnings():  # that a table has no row for what was left out
+            warnings.simplefilter("ignore", UserWarning)
+            chosen = read_wanted(asked, fit, record)
+        rows = [place[name] for name in chosen.names]
+        effects = panel_effects(fit, chosen)
+        for name, table in vars(effects).items():
+            tables[name][rows] = table
+        observed = seen.observed[rows] / by
+        for name, one in _said_of(chosen, fit, model, effects, weights).items():
+            said, shared = one.effects / by, one.shared / by**2
+            if name in errors:
+                away = (observed - said) ** 2 - noise[rows] + 2 * shared
+                errors[name][rows] = (away * counts[rows]).sum(axis=1)
+            if name in r:
+                r[name][rows] = scores.correlations(said, observed, used[rows], shared)
+    used &= np.isfinite(errors[NOTHING])[:, None]
+    effects = Effects(**tables)
+    share = cells.guide_variance * halves.guide_shares(halves.whole)
+    variance = seen.variance + between_guides(share, seen)
+    inside = scores.holds(effects, seen.observed, np.where(used, variance, 0.0))
+    coverage = share_of((inside & used).sum(axis=1), used.sum(axis=1))
+    large = np.zeros((2, shape[0]))
+    both = used & ((sides[0].seen.n > 1) & (sides[1].seen.n > 1))[:, None]
+    for mine, other in (sides, sides[::-1]):
+        spread = np.where(both, other.variance_unseen, 0.0)
+        holds, which = scores.holds(effects, other.seen.observed, spread), both & mine.large
+        large += np.array([(holds & which).sum(axis=1), which.sum(axis=1)])
+    return Unseen(
+        weights, left_out, effects, errors[NOTHING], errors[WHOLE],
+        np.array([errors[_alone(name)] for name in weights]),
+        errors[WITHOUT_GRAPH], errors[MEAN_ALONE], np.array(list(r.values())), coverage, large,
+    )  # fmt: skip
+
+
+def _whole(refit: Refit, cells: FitCells) -> tuple[Mapping[str, float], float]:
+    """Return the weights of the fit by name, and the variance that all predictors leave.
+
+    Those of learned shifts where the fit took shifts as exact.
+    """
+    if refit.stack is not None:
+        return refit.stack
+    model = refit.learned(cells)
+    if model.stack is None:
+        return {GRAPH: 1.0}, 0.0
+    stack = model.stack.stack
+    by_name = dict(zip(stack.names, stack.weights.tolist(), strict=True))
+    return by_name, stack.residual_variance
+
+
+def _said_of(
+    wanted: Wanted,
+    fit: FittedPosterior,
+    model: Model,
+    effects: Effects,
+    weights: Mapping[str, float],
+) -> dict[str, _Said]:
+    """Return what is said of perturbations without cells: by all predictors, and by some.
+
+    Parameters
+    ----------
+    wanted
+        The perturbations.
+    fit, model
+        The fit that has not seen them, as stored and as learned.
+    effects
+        What it predicts of them, tables of shape ``(n_perturbations, n_genes)``.
+    weights
+        The predictors of the whole screen, by name. What each says is returned before weights, and
+        by the weight that it gets alone.
+    """
+    told = predictors(wanted, fit, effects)
+
+    def weighted(kept: Collection[str]) -> _Said:
+        """Return the sum of some predictors, by the weights that they get without the others."""
+        total = _Said(*np.zeros((2, *effects.mean.shape)))
+        for name, weight in _weights(model, kept).items():
+            for table, part in zip(total, told[name], strict=True):
+                table += weight * part
+        return total
+
+    nothing = _Said(*np.zeros((2, *effects.mean.shape)))
+    found = {
+        NOTHING: nothing,
+        WHOLE: _Said(effects.mean, weighted(told).shared),
+        WITHOUT_GRAPH: weighted(told.keys() - {GRAPH}),
+        MEAN_ALONE: weighted({MEAN}),
+    }
+    for name in weights:
+        found[name] = told.get(name, nothing)
+        found[_alone(name)] = weighted({name})
+    return found
+
+
+def _alone(name: str) -> str:
+    return f"{name}, alone"
+
+
+def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:
+    """Return the weights of some predictors, learned where the others are none.
+
+    Of fewer than three perturbations nothing is learned: the graph is believed.
+    """
+    # Members are believed as they are, also where no combination was there to learn from.
+    together = {TOGETHER: 1.0} if TOGETHER in kept else {}
+    if model.stack is None:
+        return together | ({GRAPH: 1.0} if GRAPH in kept else {})
+    stack, seen = model.stack.stack, model.stack.seen
+    some = [each for each in model.stack.predictors if each.name in kept]
+    if all(each.settled for each in some):  # none has a weight to learn
+        return together
+    if len(some) < len(stack.names):
+        stack = learn_stack(seen.observed, seen.variance, some, seen.scored(), sd=seen.sd)
+    return together | dict(zip(stack.names, stack.weights.tolist(), strict=True))
+
+
+def predictors(wanted: Wanted, fit: FittedPosterior, effects: Effects) -> dict[str, _Said]:
+    """Return what each predictor of a fit says of perturbations without cells, before weights.
+
+    The changes of target genes that they start from are those expected by the efficacy. Of
+    combinations none speaks but their members, whose word is what is predicted (``effects``).
+    """
+    chosen, names = wanted.chosen, wanted.names
+    if chosen is None:
+        message = "Predictors are asked of candidates, not of the perturbations of the fit."
+        raise ValueError(message)
+    place = {gene: i for i, gene in enumerate(fit.genes)}
+    targets = [[place[gene] for gene in genes] for genes in chosen.targets]
+    own = own_genes(targets, len(fit.genes))
+    given = (
+        [] if fit.expectation is None else fit.expectation.experts(names, targets, chosen.shifts)
+    )
+    # A shift on the graph, told as the effect that follows from it.
+    follows = fit.blr.solve(np.ascontiguousarray(chosen.shifts.T)).T
+    given = [Expert(GRAPH, follows), *(each for each in given if each.name != GRAPH)]
+    rows, shared = shared_with_controls(names, fit)
+    single = np.ones((len(names), 1), bool)
+    single[rows] = False
+    found = {}
+    for each in given:
+        common = np.zeros_like(follows) if each.shared is None else each.shared
+        says = single & ~own
+        found[each.name] = _Said(np.where(says, each.effects, 0.0), np.where(says, common, 0.0))
+    together = _Said(*np.zeros((2, *follows.shape)))
+    together.effects[rows] = effects.mean[rows]
+    if fit.expectation is not None:
+        together.shared[rows] = shared * fit.expectation.seen.control_variance
+    together.effects[own] = together.shared[own] = 0.0
+    return found | {TOGETHER: together}
