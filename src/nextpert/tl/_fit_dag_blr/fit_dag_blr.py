@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -244,6 +245,9 @@ def fit_dag_blr(
         )
         prior = found.prior
         ensemble = [refit(posterior(each), cells.pooled, found) for each in graphs]
+        if exact:  # nothing is asked of the cells of a perturbation any more, so of no batch
+            found = replace(found, posterior=found.posterior.without_fixed())
+            ensemble = [each.without_fixed() for each in ensemble]
         if not exact:
             problem = Problem(
                 adata, columns, genes, dag, dag_key, roles, separator, posterior, other
