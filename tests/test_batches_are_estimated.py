@@ -57,3 +57,21 @@ def coverage(design, n_control, guides):
 )
 def test_intervals_cover_effects_measured_in_batches(design, n_control, guides):
     assert 0.87 <= coverage(design, n_control, guides) <= 0.93
+
+
+@pytest.mark.parametrize("options", [{}, {"shift_sd": 0}, {"intercept": False}])
+def test_fits_with_batches_are_read_as_they_were_stored(options, tmp_path):
+    adata, _ = screen("crossed", 25, False, 0)
+    npt.pp.setup_screen(adata, batch_key="batch")
+    arcs = [("G0", "G1"), ("G1", "G2")]
+    npt.tl.learn_dag(adata, method="given", dag=arcs, genes=list(adata.var_names))
+    shifts = {f"P{k:02}": {f"G{k}": 1.0} for k in range(N_PERTURBATIONS)}
+    npt.tl.fit_dag_blr(adata, shift=shifts, **options)
+    adata.write_h5ad(tmp_path / "screen.h5ad")
+    again = ad.read_h5ad(tmp_path / "screen.h5ad")
+    found = [npt.tl.perturbation_effects(each, as_anndata=True) for each in (adata, again)]
+    for name, layer in found[0].layers.items():
+        np.testing.assert_array_equal(found[1].layers[name], layer)
+    npt.tl.design_interventions(again, target="P03", acquisition="civ")
+    n_fixed = again.uns["dag_blr"]["posterior"]["n_fixed"]
+    assert n_fixed == (0 if options else N_BATCHES - 1)

@@ -77,7 +77,10 @@ class Model(NamedTuple):
             )  # fmt: skip
             prior, stack, average = found.prior, None, None
             resampled = [refit(spec.posterior(g), cells.pooled, found) for g in graphs.resampled]
-            if not exact:
+            if exact:  # nothing is asked of the cells of a perturbation any more, so of no batch
+                found = replace(found, posterior=found.posterior.without_fixed())
+                resampled = [each.without_fixed() for each in resampled]
+            else:
                 prior, stack = stacked(spec, cells, expected, found, graphs)
                 posteriors = resampled or [found.posterior]
                 average = averaged(spec, cells, expected, found, prior, posteriors)
