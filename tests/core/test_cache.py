@@ -67,6 +67,24 @@ def test_what_a_kernel_calls_is_part_of_it(folder):
     assert run(USE, folder)[0] == ["3.0", "1"]
 
 
+def test_files_that_name_a_module_that_is_gone_are_rebuilt(tmp_path):
+    # As after an update: pip leaves them where they are, and types of arguments are stored by name.
+    pair = "from typing import NamedTuple\nclass Pair(NamedTuple):\n    a: float\n    b: float\n"
+    kernel = (
+        "from nextpert.core._compile import entry\nfrom {module} import Pair\n"
+        "@entry\ndef total(pair):\n    return pair.a + pair.b\n"
+    )
+    use = (
+        "import kernel; print(kernel.total(kernel.Pair(1.0, 2.0)), "
+        "sum(kernel.total.stats.cache_hits.values()))"
+    )
+    for module, hits in (("before", "0"), ("before", "1"), ("after", "0"), ("after", "1")):
+        (tmp_path / "before.py").unlink(missing_ok=True)
+        (tmp_path / f"{module}.py").write_text(pair)
+        (tmp_path / "kernel.py").write_text(kernel.format(module=module))
+        assert run(use, tmp_path, PYTHONDONTWRITEBYTECODE="1") == (["3.0", hits], "")
+
+
 # Root may write everywhere, so that folders without rights would test nothing there: a locator
 # that fits no file is what numba makes of them.
 @pytest.mark.skipif(

@@ -35,7 +35,12 @@ class _CheckedFile(IndexDataCacheFile):
             file.write(content.getvalue() + hashlib.sha256(content.getvalue()).digest())
 
     def _load_index(self) -> dict[Any, str]:
-        return super()._load_index() if _is_whole(self._index_path) else {}
+        if not _is_whole(self._index_path):
+            return {}
+        try:
+            return super()._load_index()
+        except (ImportError, AttributeError):  # names a module of another version of nextpert
+            return {}
 
     def _load_data(self, name: str) -> Any:
         if not _is_whole(self._data_path(name)):
