@@ -35,7 +35,10 @@ class _CheckedFile(IndexDataCacheFile):
             file.write(content.getvalue() + hashlib.sha256(content.getvalue()).digest())
 
     def _load_index(self) -> dict[Any, str]:
-        return super()._load_index() if _is_whole(self._index_path) else {}
+        try:
+            return super()._load_index() if _is_whole(self._index_path) else {}
+        except (ImportError, AttributeError):  # an earlier version's, whose types have moved
+            return {}
 
     def _load_data(self, name: str) -> Any:
         if not _is_whole(self._data_path(name)):
