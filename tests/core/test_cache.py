@@ -56,6 +56,21 @@ def test_damaged_files_are_rebuilt(folder):
     assert run(USE, folder) == (["6.0", "1"], "")
 
 
+def test_files_of_a_version_whose_types_have_moved_are_rebuilt(tmp_path):
+    kernel = (
+        "from {} import Pair\nfrom nextpert.core._compile import entry\n"
+        "@entry\ndef first(pair):\n    return pair.x\n"
+    )
+    use = "import kernel; print(kernel.first(kernel.Pair(2.0)))"
+    pair = "from typing import NamedTuple\nclass Pair(NamedTuple):\n    x: float\n"
+    (tmp_path / "old.py").write_text(pair)
+    (tmp_path / "kernel.py").write_text(kernel.format("old"))
+    assert run(use, tmp_path)[0] == ["2.0"]
+    (tmp_path / "old.py").rename(tmp_path / "new.py")
+    (tmp_path / "kernel.py").write_text(kernel.format("new"))
+    assert run(use, tmp_path) == (["2.0"], "")
+
+
 def test_what_a_kernel_calls_is_part_of_it(folder):
     # In numba's own cache a kernel outlives a change of a callee in another file.
     (folder / "parts.py").write_text(KERNEL.format(by="2"))
