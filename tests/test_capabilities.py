@@ -183,6 +183,13 @@ def test_guides_and_batches(screen):
         names = adata.uns["perturbation_effects"]["perturbations"]
         first = list(names).index(adata.var_names[0])
         assert adata.uns["perturbation_effects"]["mean"][first, 0] < -0.5
+        npt.tl.fit_dag_blr(adata, shift_sd=0, key_added="exact")  # as the paper, batches too
+        npt.tl.perturbation_effects(adata, posterior_key="exact", key_added="of_exact")
+        assert adata.uns["of_exact"]["mean"][list(names).index(adata.var_names[0]), 0] < -0.5
+        npt.tl.design_interventions(
+            adata, str(names[0]), acquisition="civ", posterior_key="exact", candidates="genes",
+            n_samples=20,
+        )  # fmt: skip
     assert widths[2] > 1.3 * widths[1]  # cells of one guide are no independent replicates
 
 
