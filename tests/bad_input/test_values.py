@@ -78,7 +78,7 @@ CASES = {
     ),
     "huge shift": (same, fit(shift={"MYC": {"MYC": HUGE}}), "shifts", "too large"),
     "huge candidate": (
-        *(same, plan(candidates={"x": {"MYC": 1e40}, "y": {"STK3": 1.0}}, aim="learn")),
+        *(same, plan(candidates={"x": {"MYC": HUGE}, "y": {"STK3": 1.0}}, aim="learn")),
         *("shifts", "smaller units"),
     ),
     "huge pending": (same, plan(pending={"MYC": HUGE}), "pending['MYC']", "number of cells"),
