@@ -80,7 +80,7 @@ class UncertainCiv:
         The candidates; for several graphs the same for all, or one for each.
     target
         The target state, shape ``(n_nodes,)``, units of the data; or a goal of any kind, for which
-        a state stands in and weights of the terms (:func:`goal_gap`).
+        a state stands in and weights of the terms (``goal_gap``).
     n_cells
         Number of hypothetical cells (the next batch).
     noise_aware

@@ -79,7 +79,7 @@ def mean_distance(
     errors
         Errors that batches leave in the means of cells and target, over a cell's standard
         deviation, shape ``(2, n_columns)``
-        (:attr:`~nextpert.core.cells.pool_guides.PooledGuides.fixed_errors`); their squared
+        (``fixed_errors`` of ``PooledGuides``); their squared
         distance times the cells' covariance joins ``V``. ``None`` (default): none.
 
     Raises
