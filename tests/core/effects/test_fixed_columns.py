@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from nextpert.core import Civ, Dag, DagBlr, Moments, ScreenMoments, gap_variance, random_scm
-from nextpert.core.acquisition.uncertain_civ import UncertainCiv, _weights_part
+from nextpert.core.acquisition._civ_kernel import weights_part
+from nextpert.core.acquisition.uncertain_civ import UncertainCiv
 from nextpert.core.cells.distance_difference import distance_difference
 from nextpert.core.cells.mean_distance import mean_distance
 from nextpert.core.cells.pool_guides import pool_guides
@@ -166,8 +167,8 @@ def test_draws_scatter_as_effects_and_gaps_say(monkeypatch):
         w = known.share[:, i]
         term = drawn @ (q - w[:, None] * z).T
         variance[:, i] = term.var(axis=0) / blr.noise_var[i] + known.spare[:, i]
-    gaps = civ._gaps(blr, known, *civ._spread(blr), blr.blocks["cov"])
-    np.testing.assert_allclose(_weights_part(gaps).T + known.spare, variance, rtol=0.05)
+    gaps = civ._now(blr, known).gaps
+    np.testing.assert_allclose(weights_part(gaps).T + known.spare, variance, rtol=0.05)
 
 
 def test_a_plate_removes_what_its_cells_one_by_one_do(monkeypatch):
