@@ -60,7 +60,9 @@ def test_many_that_are_not_measured_are_told_once_and_briefly(hint, caplog):
 
 def test_labels_that_are_no_perturbation_are_left_out_unless_they_are_asked_for(screen):
     hs2 = screen.obs["perturbation"] == "HS2"
-    screen.obs["perturbation"] = screen.obs["perturbation"].astype(str).mask(hs2, "multi")
+    # Cells without a label are labelled "nan", whatever pandas makes of them as text.
+    labels = screen.obs["perturbation"].astype(object)
+    screen.obs["perturbation"] = labels.where(labels.notna(), "nan").mask(hs2, "multi")
     with pytest.warns(UserWarning, match=r"multi, nan \(no perturbation\)"):
         npt.tl.fit_dag_blr(screen)
     assert "multi" not in screen.uns["dag_blr"]["environments"]["perturbation"].tolist()

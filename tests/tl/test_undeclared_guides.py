@@ -138,7 +138,7 @@ def test_the_kind_of_the_column_does_not_matter(kind):
 
 def test_exact_shifts_have_no_guides_and_no_warning():
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         npt.tl.fit_dag_blr(screen(), shift_sd=0)
 
 
