@@ -121,8 +121,8 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
     assert (TOGETHER in weights) == any("+" in label for label in refit.names)
     spoke = set()
     for k, (fold, adata) in enumerate(reduced):
-        left_out, record = refit.as_stored(refit.left_out(whole, k))
-        wanted = read_wanted(fold, left_out, record)
+        left_out = refit.as_stored(refit.left_out(whole, k))
+        wanted = read_wanted(fold, left_out)
         scored = predictors(wanted, left_out, panel_effects(left_out, wanted))
         npt.tl.perturbation_effects(adata, candidates=fold)
         every = adata.uns["perturbation_effects"]["mean"]

@@ -73,6 +73,8 @@ class FittedPosterior:
     efficacy
         Mean and standard deviation of what part of a full shift a new perturbation achieves;
         ``None`` where shifts are exact or a table.
+    guide_variance
+        Variance between guides over the noise variance, 0 where it was not learned.
     """
 
     blr: DagBlr
@@ -90,6 +92,7 @@ class FittedPosterior:
     expectation: Expectation | None
     averaged: Averaged
     efficacy: tuple[float, float] | None
+    guide_variance: float
 
     @cached_property
     def naming(self) -> Naming:
@@ -176,6 +179,7 @@ def posterior_of(fit: FitRecord, columns: NDArray[np.int64]) -> FittedPosterior:
         ensemble=fit.ensemble or [],
         expectation=fit.expectation,
         efficacy=None if fit.efficacy is None else (fit.efficacy.mean, fit.efficacy.sd),
+        guide_variance=fit.guide_variance or 0.0,
         shift_prior=fit.prior,
         averaged=fit.averaged,
     )

@@ -26,7 +26,7 @@ _NO_GRADIENT = np.empty(0)
 
 
 class Draws(NamedTuple):
-    """The draws, and the posterior they come from; layout of the blocks as in ``_blr_kernels``."""
+    """The draws, and their posterior; layout of the blocks as in ``posterior._kernels``."""
 
     indptr: NDArray[np.int64]
     indices: NDArray[np.int64]

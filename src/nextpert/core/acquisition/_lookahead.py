@@ -22,7 +22,7 @@ SUM, MAX, NORM = 0, 1, 2  # sum of a s^2 + b s; largest b w; largest b ||M'||
 
 
 class Problem(NamedTuple):
-    """All arrays of one acquisition; layout of the blocks as in ``_blr_kernels``."""
+    """All arrays of one acquisition; layout of the blocks as in ``posterior._kernels``."""
 
     kind: int
     inv_n: float

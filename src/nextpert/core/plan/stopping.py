@@ -56,9 +56,6 @@ class Stopping:
         ``"stop"``; ``"go on"``; ``"no difference"``, where no candidate with cells differs from
         the others; or ``"at target"``, where the control cannot be distinguished from the target,
         and a gain cannot be judged.
-    stop
-        Whether a further plate is not worthwhile: with the advice ``"stop"`` alone. Where nothing
-        differs or the control is at the target, that cannot be judged.
     """
 
     chosen: int
@@ -66,7 +63,11 @@ class Stopping:
     relative_gain: float
     good_enough: float
     advice: str
-    stop: bool
+
+    @property
+    def stop(self) -> bool:
+        """Whether a further plate is not worthwhile: with the advice ``"stop"`` alone."""
+        return self.advice == STOP
 
 
 def stopping(
@@ -157,7 +158,7 @@ def stopping(
     else:
         advice = STOP if good >= confidence and gain < enough else GO_ON
     share = gain / nothing if away else np.nan
-    return Stopping(chosen, gain, share, good if away else np.nan, advice, advice == STOP)
+    return Stopping(chosen, gain, share, good if away else np.nan, advice)
 
 
 def best_known(found: RankedDistance, measured: ArrayLike) -> int:

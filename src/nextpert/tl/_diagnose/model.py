@@ -84,17 +84,16 @@ class Refit:
         graphs = Graphs(self.without[fold], [], lambda _: self.inner[fold])
         return Model.fit(spec, cells, graphs)
 
-    def as_stored(self, model: Model) -> tuple[FittedPosterior, dict[str, Any]]:
-        """Return a model as it is read once it is stored, and what else candidates need of it."""
+    def as_stored(self, model: Model) -> FittedPosterior:
+        """Return a model as it is read once it is stored."""
         params = self.fit.params | {"shift_sd": "learned"}
         record = model.record(params, left_out=pd.DataFrame())
-        fit = _adata.posterior_of(record, self.fit.columns)
-        return fit, {"guide_variance": record.guide_variance}
+        return _adata.posterior_of(record, self.fit.columns)
 
     def effects(self, model: Model) -> Effects:
         """Return the effects of the perturbations of a model, as users are told them."""
-        fit, record = self.as_stored(model)
-        return panel_effects(fit, read_wanted(None, fit, record))
+        fit = self.as_stored(model)
+        return panel_effects(fit, read_wanted(None, fit))
 
 
 def read_refit(

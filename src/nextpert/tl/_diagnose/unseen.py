@@ -126,7 +126,7 @@ def judge_unseen(
     left_out = np.zeros((len(refit.folds), len(weights)))
     for k, fold in enumerate(refit.folds):
         model = refit.left_out(adata, k)
-        fit, record = refit.as_stored(model)
+        fit = refit.as_stored(model)
         learned = _weights(model, weights)
         left_out[k] = [learned.get(name, 0.0) for name in weights]
         asked = [name for name in fold if can_be_candidate(name, fit)]
@@ -134,7 +134,7 @@ def judge_unseen(
             continue
         with warnings.catch_warnings():  # that a table has no row for what was left out
             warnings.simplefilter("ignore", UserWarning)
-            chosen = read_wanted(asked, fit, record)
+            chosen = read_wanted(asked, fit)
         rows = [place[name] for name in chosen.names]
         effects = panel_effects(fit, chosen)
         for name, table in vars(effects).items():

@@ -90,12 +90,14 @@ def stacked(
     both = learn_together([spec.naming.members(name) for name in names], found, seen)
     known, together = (None, None) if both is None else both
 
+    # These do not ask for the change of the target gene.
+    common = [left_out(seen, mean_expert)]
+    if spec.other:
+        common.append(by_name(seen, names, spec.other, OTHER_SCREEN))
+
     def all_of(asked: Perturbations, graph: Expert) -> list[Expert]:
         """Return all predictors; of combinations none of the others speaks but the members."""
-        predictors = [
-            graph, left_out(asked, coexpression_expert), left_out(seen, mean_expert),
-            *([by_name(seen, names, spec.other, OTHER_SCREEN)] if spec.other else []),
-        ]  # fmt: skip
+        predictors = [graph, left_out(asked, coexpression_expert), *common]
         if together is None:
             return predictors
         return [*(together.silenced(e) for e in predictors), together.expert(seen)]

@@ -35,10 +35,6 @@ class Wanted:
         Row of each: of the fit, or from its number of rows on one of those without cells.
     without
         What is expected of the shifts of those without cells, on the panel.
-    efficacy
-        Mean and sd of the part of a full knockout or activation that perturbations achieve.
-    guide_variance
-        Spread of guides over the noise variance.
     chosen
         Targets and expected shifts of candidates; ``None`` for the perturbations of the fit.
     """
@@ -47,8 +43,6 @@ class Wanted:
     n_cells: NDArray[np.int64]
     place: NDArray[np.int64]
     without: ShiftPrior
-    efficacy: Mapping[str, Any] | None
-    guide_variance: float
     chosen: Interventions | None = None
 
     def rows_of(self, prior: ShiftPrior, without: ShiftPrior | None = None) -> ShiftPrior:
@@ -61,8 +55,8 @@ class Wanted:
         return np.where((prior.n > 0)[:, None], prior.mean - fit.control_mean, np.nan)
 
 
-def read_wanted(candidates: Any, fit: FittedPosterior, stored: Mapping[str, Any]) -> Wanted:
-    """Return the perturbations of which effects are wanted, of a fit that is ``stored`` so.
+def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
+    """Return the perturbations of which effects are wanted.
 
     Those of a table are without cells, whatever their names.
 
@@ -71,13 +65,11 @@ def read_wanted(candidates: Any, fit: FittedPosterior, stored: Mapping[str, Any]
     ValueError
         If a candidate names a gene outside the panel.
     """
-    efficacy = stored.get("efficacy")
-    learned = (efficacy, float(stored.get("guide_variance", 0.0)))
     row = {str(name): j for j, name in enumerate(fit.environments["perturbation"])}
     cells = fit.environments["n_cells"].to_numpy(np.int64)
     if candidates is None:
         nothing = ShiftPrior.exact(np.zeros((0, len(fit.genes))))
-        return Wanted(list(row), cells, np.arange(len(row)), nothing, *learned)
+        return Wanted(list(row), cells, np.arange(len(row)), nothing)
     chosen = read_candidates(candidates, None, fit)
     names = chosen.interventions.names
     told = isinstance(candidates, (pd.DataFrame, Mapping))
@@ -88,7 +80,7 @@ def read_wanted(candidates: Any, fit: FittedPosterior, stored: Mapping[str, Any]
     if told and not fit.shift_prior.is_exact:
         prior = as_uncertain(prior, fit.shift_prior)
     n_cells = np.append(cells, np.zeros(len(unseen), np.int64))[place]
-    return Wanted(names, n_cells, place, prior, *learned, chosen.interventions)
+    return Wanted(names, n_cells, place, prior, chosen.interventions)
 
 
 def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> Effects:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from nextpert.tl._fit_dag_blr.cells import read_fit_cells
 from nextpert.tl._perturbation_effects.candidates import Wanted, as_uncertain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -45,7 +45,7 @@ def outside_tables(
     an effect is direct cannot be told without a graph: nan.
     """
     names = [str(name) for name in fit.environments["perturbation"]]
-    pooled = _read(adata, columns, fit, names, wanted.guide_variance)
+    pooled = _read(adata, columns, fit, names, fit.guide_variance)
     shape = (len(wanted.names), len(genes))
     tables = {name: np.zeros(shape) for name in (*Effects.__dataclass_fields__, "cells_mean")}
     tables["lfsr"][:], tables["direct"][:] = 1.0, np.nan
@@ -53,7 +53,7 @@ def outside_tables(
     if len(varies):
         some = _some_genes(pooled, varies)
         found = fit_without_graph(
-            some, *_own_genes([genes[int(i)] for i in varies], names, fit, wanted.efficacy, some)
+            some, *_own_genes([genes[int(i)] for i in varies], names, fit, some)
         )
         nothing = ShiftPrior.exact(np.zeros((wanted.without.n_perturbations, len(varies))))
         prior = wanted.rows_of(found.prior, as_uncertain(nothing, found.prior))
@@ -115,14 +115,14 @@ def _own_genes(
     genes: Sequence[str],
     names: Sequence[str],
     fit: FittedPosterior,
-    efficacy: Mapping[str, Any] | None,
     pooled: PooledGuides,
 ) -> tuple[Array, Array]:
     """Return expected shifts of own genes and their variances, nan elsewhere."""
     shift = np.zeros((len(names), len(genes)))
     own = np.full(shift.shape, np.nan)
-    if efficacy is None:
+    if fit.efficacy is None:
         return shift, own
+    mean, sd = fit.efficacy
     full = own_shift(str(fit.params["shift"]), pooled.mean[0])
     noise = np.sqrt(pooled.scatter[0] / pooled.n_cells.sum())
     place = {gene: i for i, gene in enumerate(genes) if abs(full[i]) > _ABOUT_NOTHING * noise[i]}
@@ -131,6 +131,6 @@ def _own_genes(
             name, place, separator=str(fit.params["separator"]), control=str(fit.params["control"])
         )
         index = [place[gene] for gene in inside]
-        shift[j, index] = float(efficacy["mean"]) * full[index]
-        own[j, index] = (float(efficacy["sd"]) * full[index]) ** 2
+        shift[j, index] = mean * full[index]
+        own[j, index] = (sd * full[index]) ** 2
     return shift, own

@@ -104,7 +104,7 @@ def perturbation_effects(
     if not as_anndata:
         _adata.check_writable(adata, copy=copy)
     fit = _adata.posterior_from(adata, posterior_key)
-    wanted = read_wanted(candidates, fit, adata.uns[posterior_key])
+    wanted = read_wanted(candidates, fit)
     symbols = fit.params.get("gene_symbols")
     chosen, columns = _genes(adata, genes, fit.genes, symbols)
     tables = vars(panel_effects(fit, wanted, level)) | {"cells_mean": wanted.cells_mean(fit)}
