@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -28,3 +29,13 @@ def _no_open_figures() -> Iterator[None]:
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(autouse=True)
+def _same_notes() -> Iterator[None]:
+    """Refuse a level left behind: it would take the notes that another test reads."""
+    logger = logging.getLogger("nextpert")
+    before = logger.level, logger.propagate, logger.disabled, list(logger.handlers)
+    yield
+    after = logger.level, logger.propagate, logger.disabled, list(logger.handlers)
+    assert after == before, "the test left nextpert's logger changed"

@@ -13,8 +13,6 @@ are over screens.
 from __future__ import annotations
 
 import argparse
-import logging
-import warnings
 from pathlib import Path
 
 import anndata as ad
@@ -22,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 import nextpert as npt
+from benchmarks._quiet import quiet
 
 DESIGNS = {"nested": 1, "crossed": 2, "balanced": 6}  # batches that hold a perturbation
 N_GENES, N_PERTURBATIONS, N_BATCHES, N_CELLS = 40, 24, 6, 60
@@ -88,6 +87,7 @@ def table(controls: list[int], n_screens: int) -> list[str]:
     return lines
 
 
+@quiet()
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
@@ -98,8 +98,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--screens", type=int, default=8)
     parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
     args = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")
-    logging.getLogger("nextpert").setLevel(logging.ERROR)
     lines = table(args.controls, args.screens)
     if args.save:
         Path(args.save).write_text("\n".join(lines) + "\n")

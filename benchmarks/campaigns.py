@@ -12,7 +12,6 @@ up the file and goes on. What it ends with is compared with a campaign that nobo
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import pickle
 import shutil
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import nextpert as npt
+from benchmarks._quiet import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,7 @@ HIDDEN = "CDK4"
 KILLED = 9
 
 
+@quiet()
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
@@ -49,7 +50,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cuts", type=int, default=50)
     parser.add_argument("--writers", type=int, default=4)
     args = parser.parse_args(arguments)
-    logging.getLogger("nextpert").setLevel(logging.ERROR)
     start, later = cells()
     print("| what | file | tried | as it should be |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:

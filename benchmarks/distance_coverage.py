@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 import nextpert as npt
+from benchmarks._quiet import quiet
 from benchmarks._screens import Screen, Source, add_arguments, screens_of
 from nextpert._adata import posterior_from
 from nextpert.core import Moments, ranked_distance
@@ -118,6 +118,7 @@ def shown(name: str, n: str, splits: list[list[tuple[float, ...]]]) -> str:
     return f"{cells} {width:.3f} | {error:.3f} |"
 
 
+@quiet()
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
@@ -133,7 +134,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
     add_arguments(parser)
     args = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
     for source, screen in screens_of(args):
         parts = [Thirds(screen, source, args.targets, seed) for seed in range(args.splits)]

@@ -18,8 +18,6 @@ more genes; effects are on the logarithm of a gene's mean.
 from __future__ import annotations
 
 import argparse
-import logging
-import warnings
 from pathlib import Path
 
 import anndata as ad
@@ -27,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 import nextpert as npt
+from benchmarks._quiet import quiet
 
 SHARES = (0.01, 0.05, 0.2, 0.8)
 N_GENES, N_PERTURBATIONS, N_CELLS, N_CONTROL = 150, 20, 60, 600
@@ -98,6 +97,7 @@ def table(kinds: list[str], shares: list[float], n_screens: int) -> list[str]:
     return lines
 
 
+@quiet()
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
@@ -109,8 +109,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--screens", type=int, default=10)
     parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
     args = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")
-    logging.getLogger("nextpert").setLevel(logging.ERROR)
     lines = table(args.kinds, args.shares, args.screens)
     if args.save:
         Path(args.save).write_text("\n".join(lines) + "\n")

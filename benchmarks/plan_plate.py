@@ -27,11 +27,9 @@ perturbed count as doing nothing. No graph, or with ``--graph`` one learned from
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 import time
-import warnings
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,6 +37,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import nextpert as npt
+from benchmarks._quiet import quiet
 from benchmarks._screens import SOURCES, read_screen
 from benchmarks.few_cells import table
 from nextpert.core import Moments
@@ -247,6 +246,7 @@ def example(halves: Halves, every: ad.AnnData, args: argparse.Namespace) -> list
     return parts
 
 
+@quiet()
 def main(arguments: list[str] | None = None) -> None:
     """Plan plates on the screens asked for, and print their tables."""
     parser = argparse.ArgumentParser(
@@ -264,8 +264,6 @@ def main(arguments: list[str] | None = None) -> None:
         "--save", metavar="FILE", help="also write the tables to it, after every split"
     )
     args = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")
-    logging.getLogger("nextpert").setLevel(logging.ERROR)
     sections = []
     for name in args.screens:
         source = SOURCES[name]

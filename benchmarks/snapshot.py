@@ -19,11 +19,9 @@ its labels, so that two rows that change places differ in ``order`` alone.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +30,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from benchmarks._quiet import quiet
 from benchmarks._snapshot_steps import CASES, PAPER, STEPS, fitted
 
 if TYPE_CHECKING:
@@ -213,9 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.other:
         after = as_read(options.other, names)
     else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            logging.getLogger("nextpert").setLevel(logging.ERROR)
+        with quiet():
             after = run(names)
     if options.save:
         np.savez_compressed(options.save, **after)

@@ -24,7 +24,6 @@ import argparse
 import itertools
 import os
 import sys
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +33,7 @@ import pandas as pd
 from scipy.stats import norm
 
 import nextpert as npt
+from benchmarks._quiet import quiet
 from benchmarks._screens import SOURCES, Screen, read_screen
 from benchmarks.combinations import read_doubles
 from nextpert.core.effects.interactions import learn_interactions
@@ -215,6 +215,7 @@ def line(title: str, count: int, scores: Scores, *more: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+@quiet()
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(
@@ -225,7 +226,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5, help="simulated screens of each kind")
     parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")
     header = f"combinations | {' | '.join(ROWS)} | intervals hold, % | of clear effects, %"
     screen = read_screen(Path(args.data), SOURCES["norman"], name="norman", min_seen=0.0)
     lines = [
