@@ -8,5 +8,6 @@ from nextpert.core.search import registry as searches
 
 @pytest.fixture(autouse=True)
 def _what_pages_register_is_forgotten(monkeypatch):
-    monkeypatch.setattr(acquisitions, "_CLASSES", acquisitions._CLASSES.copy())
+    known = acquisitions._ACQUISITIONS
+    monkeypatch.setattr(known, "_known", known.every())
     monkeypatch.setattr(searches, "_SEARCHES", dict(searches.searches()))
