@@ -58,7 +58,7 @@ class EfficacyRecord:
 class StackRecord:
     """Weights of predictors, and what they leave of perturbations without cells."""
 
-    experts: list[str] = texts("n_experts", *(kind.name for kind in predictors()))
+    experts: list[str] = texts("n_experts")
     weights: Array = array("n_experts", least=0)
     error_alone: Array = array("n_experts")
     error: float = array()
@@ -67,6 +67,12 @@ class StackRecord:
     interactions: Interactions | InteractionsRecord | None = nested(
         InteractionsRecord, optional=True
     )
+
+    def __post_init__(self) -> None:
+        unknown = set(self.experts) - {kind.name for kind in predictors()}
+        if unknown:
+            message = f"it has weights of {sorted(unknown)}, which are no predictors here"
+            raise ValueError(message)
 
 
 @dataclass(frozen=True)
