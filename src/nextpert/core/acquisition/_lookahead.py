@@ -64,7 +64,7 @@ def project_target(vptr, mptr, indptr, indices, intercept, cov, target, u, w0):
 
 @inner
 def _reach(problem, shift, x):
-    """Fill the mean ``x`` reached by a shift, one substitution along the order."""
+    """Fill the mean ``x`` reached by a shift (equation 1), substituted along the order."""
     indptr, indices, vptr = problem.indptr, problem.indices, problem.vptr
     order, weights, offset = problem.order, problem.weights, problem.offset
     for t in range(len(order)):
@@ -78,7 +78,7 @@ def _reach(problem, shift, x):
 
 @inner
 def _node(layout, k, inv_n, cov, u, i, x, row, y):
-    """Fill the design row of node i and y = M row; return d1 and d2."""
+    """Fill the design row of node i and y = M row; return d1, d2: equation 16 is ``d1^2 / d2``."""
     indptr, indices, vptr, mptr = layout
     first, v, m = indptr[i], vptr[i], mptr[i]
     d = vptr[i + 1] - v

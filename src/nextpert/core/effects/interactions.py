@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Interactions:
-    r"""What combinations do, given their members and the combinations that were measured.
+    r"""What combinations do (equation 12), given members and the combinations measured.
 
     A perturbation alone does ``s_g``, a combination ``c`` of two or more
 

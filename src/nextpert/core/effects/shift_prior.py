@@ -131,7 +131,7 @@ class ShiftPrior:
         return self.n[:, None] / self.ratio
 
     def given(self, posterior: DagBlr) -> ShiftPosterior:
-        """Return the posterior of the shifts given the weights of a graph."""
+        """Return the posterior of the shifts given the weights of a graph (equation 6)."""
         prior = self.shifts(posterior)
         square = departure_squares(posterior, self.design, prior)
         share, spare = np.empty((2, *self.mean.shape))

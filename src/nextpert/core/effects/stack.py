@@ -78,7 +78,7 @@ def learn_stack(
     *,
     sd: ArrayLike,
 ) -> Stack:
-    """Learn how much weight each predictor of the effects of perturbations gets.
+    """Learn how much weight each predictor of effects gets (equation 11).
 
     Non-negative least squares of the observed effects on those expected, genes in units of their
     standard deviation, is drawn towards 0 by the slope of the observed effects on what it
