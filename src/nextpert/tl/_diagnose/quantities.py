@@ -263,6 +263,7 @@ def summary_table(quantities: list[Quantity]) -> pd.DataFrame:
 def _ratio(
     part: str, name: str, over: Array, under: Array, meaning: str, rule: str = "", kind: str = ""
 ) -> Quantity:
+    """Return a ratio of sums over perturbations and its standard error, left out one by one."""
     value, error = ratio_with_error(over, under)
     n = int(np.isfinite(over).sum())
     return _held_to(Quantity(part, name, value, error, n, meaning, rule), kind)
