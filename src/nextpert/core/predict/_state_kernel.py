@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nextpert.core._compile import entry
+from nextpert.core._compile import lean
 
 Array = NDArray[np.float64]
 Whole = NDArray[np.int64]
 
 
-@entry
+@lean
 def reach_states(
     indptr: Whole, indices: Whole, order: Whole, vptr: Whole, intercept: bool, draw: Array,
     mean: Array, prior: Array, share: Array, rest: Array, x: Array,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core._compile import entry, fast, inner
+from nextpert.core._compile import fast, inner, lean
 from nextpert.core.search._bits import flip, has, members
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def add_family(corr, row, child, scratch):
     return m, residual
 
 
-@entry
+@lean
 def local_score(problem, row, child, scratch):
     """Return the score of a node with the parents in ``row``."""
     m, residual = add_family(problem.matrix, row, child, scratch)
