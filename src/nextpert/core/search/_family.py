@@ -132,3 +132,9 @@ def shrink(problem, row, child, scratch):
             return current
         flip(row, sequence[place])
         current = local_score(problem, row, child, scratch)
+
+
+def total_score(problem: Score, parents: NDArray[np.uint64]) -> float:
+    """Return the score of a graph from its parents as bit sets, (p, words)."""
+    scratch = Scratch.empty(len(parents))
+    return float(sum(local_score(problem, row, i, scratch) for i, row in enumerate(parents)))
