@@ -29,7 +29,7 @@ def longest_row(vptr):
 def add_statistics(
     indptr, indices, vptr, mptr, n, mean, scatter, shift, skip, xtx, xty, yty, cells
 ):
-    """Add the sufficient statistics of one environment in place (math: DAG-BLR, Definition 2)."""
+    """Add the sums of equation 2 over the cells of one environment in place: X'X, X'y, y'y."""
     p = len(indptr) - 1
     for i in range(p):
         if skip[i]:
@@ -97,7 +97,7 @@ def _invert_spd(matrix, low, rows, inverse, d):
 
 @lean
 def posterior_blocks(vptr, mptr, precision, xtx, xty, yty, cov, mean, residual, logdet, work):
-    """Fill M', m', residual = y'y - m''X'y and log|M'| - log|M| of each node (Lemma 1).
+    """Fill M', m' (equation 2), y'y - m''X'y (equation 3) and log|M'| - log|M| of each node.
 
     ``work`` is room for four square matrices of the longest design row, (4, d, d).
     """
@@ -160,7 +160,7 @@ def fill_row(indptr, indices, vptr, i, x, row):
 
 @entry
 def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, residual, logdet):
-    """Update M, m and the residual in place for a single cell ``x`` (Sherman and Morrison)."""
+    """Update equations 2 and 3 in place for a single cell ``x`` (Sherman and Morrison)."""
     widest = longest_row(vptr)
     design, y = np.empty(widest), np.empty(widest)
     for i in range(len(indptr) - 1):
@@ -189,7 +189,7 @@ def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, resi
 
 @lean
 def solve_forward(indptr, indices, order, vptr, weights, x):
-    """Replace ``x``, (p, m), by the solution of ``y = B y + x``, along the topological order."""
+    """Replace ``x``, (p, m), by y of ``y = B y + x`` (equation 1), in topological order."""
     width = x.shape[1]
     for t in range(len(order)):
         i = order[t]
