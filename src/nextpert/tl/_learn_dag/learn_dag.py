@@ -13,7 +13,7 @@ from nextpert._adata.roles import read_roles
 from nextpert._adata.screen import read_environments
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.search.registry import SearchOptions, names_that, searches
-from nextpert.tl._learn_dag.checkpoint import close_checkpoint
+from nextpert.tl._learn_dag.exogenous import Workers
 from nextpert.tl._learn_dag.from_cells import (
     Learned,
     labelled_targets,
@@ -21,9 +21,8 @@ from nextpert.tl._learn_dag.from_cells import (
     report,
 )
 from nextpert.tl._learn_dag.given import given_graph
-from nextpert.tl._learn_dag.network import read_network
-from nextpert.tl._learn_dag.prior import read_prior
-from nextpert.tl._learn_dag.search import Workers
+from nextpert.tl._learn_dag.graphs import close_checkpoint
+from nextpert.tl._learn_dag.prior import read_network, read_prior
 
 if TYPE_CHECKING:
     import os
