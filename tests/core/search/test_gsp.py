@@ -244,7 +244,7 @@ def test_global_random_state_is_left_alone(simulated):
         ({"orders": list("abcdef")}, r"Each of orders must name each of the nodes 0\.\.5 once"),
         (
             {"orders": [0, 1, 2, 3, 4, 5], "prior": PriorKnowledge(6, before=[(4, 1)])},
-            "One of orders puts node 1 before 4, against the prior",
+            "Each of orders must agree with the prior knowledge, but node 1 stands before 4",
         ),
     ],
 )
