@@ -201,16 +201,3 @@ def solve_forward(indptr, indices, order, vptr, weights, x):
             k = indices[first + a]
             for j in range(width):
                 x[i, j] += weight * x[k, j]
-
-
-@entry
-def ideal_shift(indptr, indices, vptr, intercept, weights, target):
-    """Return ``(I - B) target - c``, (p,)."""
-    b = target.copy()
-    for i in range(len(target)):
-        if intercept:
-            b[i] -= weights[vptr[i]]
-        v = vptr[i + 1] - (indptr[i + 1] - indptr[i])
-        for a in range(indptr[i + 1] - indptr[i]):
-            b[i] -= weights[v + a] * target[indices[indptr[i] + a]]
-    return b

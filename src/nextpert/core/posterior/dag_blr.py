@@ -383,9 +383,7 @@ class DagBlr:
     def ideal_shift(self, target_mean: ArrayLike) -> Vector:
         """Return ``b = (I - B) mu* - c``, the estimated shift that reaches ``target_mean``."""
         target = as_vector(target_mean, self.n_nodes, "target_mean")
-        dag = self.dag
-        layout = (dag.indptr, dag.indices, self.vptr, self.intercept)
-        return kernels.ideal_shift(*layout, self.blocks["weights"], target)
+        return target - self.mean() @ target - self.intercept_mean
 
     # -- storage --------------------------------------------------------------------------------
 
