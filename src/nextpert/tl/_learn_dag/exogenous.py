@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
 
+    import anndata as ad
     from numpy.typing import NDArray
 
     from nextpert._adata.screen import Environments
@@ -157,6 +158,15 @@ def swept(moments: Moments, n_genes: int) -> Moments:
     cross = moments.scatter[:n_genes, n_genes:]
     left = moments.scatter[:n_genes, :n_genes] - cross @ np.linalg.lstsq(inside, cross.T)[0]
     return Moments(moments.n, moments.mean[:n_genes], (left + left.T) / 2)
+
+
+class Panel(NamedTuple):
+    """The cells that are read, and the genes of which a graph is learned."""
+
+    adata: ad.AnnData
+    columns: NDArray[np.int64]  # of the genes, (n_genes,)
+    genes: list[str]  # their names
+    environments: Environments  # of the cells
 
 
 class Workers(NamedTuple):

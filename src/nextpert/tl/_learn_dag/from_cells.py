@@ -25,14 +25,13 @@ from nextpert.tl._learn_dag.prior import stored_knowledge, with_leanings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import anndata as ad
     import scipy.sparse as sp
     from numpy.typing import NDArray
 
     from nextpert._adata.screen import Environments
     from nextpert.core import Dag, Moments
     from nextpert.core.search.registry import Found, SearchOptions
-    from nextpert.tl._learn_dag.exogenous import Workers
+    from nextpert.tl._learn_dag.exogenous import Panel, Workers
     from nextpert.tl._learn_dag.graphs import Ensemble
 
 logger = logging.getLogger(__name__)
@@ -60,10 +59,7 @@ def labelled_targets(environments: Environments, genes: Sequence[str]) -> list[s
 
 
 def learn_from_cells(
-    adata: ad.AnnData,
-    columns: NDArray[np.int64],
-    genes: list[str],
-    environments: Environments,
+    panel: Panel,
     n_graphs: int,
     options: SearchOptions,
     rng: np.random.Generator,
@@ -73,10 +69,8 @@ def learn_from_cells(
 
     Parameters
     ----------
-    adata, columns, genes
-        The cells, and of the panel's genes the columns, shape ``(n_genes,)``, and names.
-    environments
-        Those that are read, each a combination of perturbation, guide, batch and condition.
+    panel
+        Cells, genes and environments that are read.
     n_graphs
         Number of resamples; 1 for none.
     options, rng, workers
@@ -87,6 +81,7 @@ def learn_from_cells(
     ValueError
         If genes are constant or linearly dependent, or cells too few; the genes are named.
     """
+    adata, columns, genes, environments = panel
     exogenous = Exogenous.of(environments, genes, separator=SEPARATOR)
     screen = screen_moments(adata, columns, environments, show_progress=workers.show_progress)
     joint = Joint.of(screen, len(genes), exogenous)
@@ -97,8 +92,8 @@ def learn_from_cells(
     _require_enough(joint.moments.subset(np.arange(len(genes))), genes, options.method, what)
     kept = Checkpoint(None, "", {})
     if workers.checkpoint is not None:
-        given = (genes, environments, screen, n_graphs, options, rng)
-        kept = open_checkpoint(workers.checkpoint, digest_of(adata, columns, *given), len(genes))
+        digest = digest_of(panel, screen, n_graphs, options, rng)
+        kept = open_checkpoint(workers.checkpoint, digest, len(genes))
     hidden = not workers.show_progress or not searches()[options.method].threads
     with tqdm(total=options.n_runs, desc=options.method.upper(), disable=hidden) as bar:
 
@@ -111,9 +106,7 @@ def learn_from_cells(
     many = None
     if n_graphs > 1:  # from where the search of all cells ended, no belief learned anew
         known = replace(options, network=None, log_odds=found.log_odds, order=found.order)
-        many = ensemble(
-            adata, columns, genes, environments, exogenous, n_graphs, known, rng, workers, kept
-        )
+        many = ensemble(panel, exogenous, n_graphs, known, rng, workers, kept)
     stored = {
         "n_control_cells": int(screen.n[is_control].sum()),
         "n_cells": joint.moments.n,

@@ -31,13 +31,11 @@ from nextpert.tl._learn_dag.exogenous import Joint, search
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata.screen import Environments
     from nextpert.core import ScreenMoments
     from nextpert.core.search.registry import SearchOptions
-    from nextpert.tl._learn_dag.exogenous import Exogenous, Workers
+    from nextpert.tl._learn_dag.exogenous import Exogenous, Panel, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -116,10 +114,7 @@ class Ensemble:
 
 
 def ensemble(
-    adata: ad.AnnData,
-    columns: NDArray[np.int64],
-    genes: Sequence[str],
-    environments: Environments,
+    panel: Panel,
     exogenous: Exogenous,
     n_graphs: int,
     options: SearchOptions,
@@ -129,9 +124,8 @@ def ensemble(
 ) -> Ensemble:
     """Return the graphs of ``n_graphs`` resamples of the cells within environments, guides whole.
 
-    ``columns`` and ``genes`` are the panel's, ``(n_genes,)``. A gene that is seen in too few cells
-    to vary in a resample has no arcs in its graph. Graphs of ``kept`` are taken as they are, and
-    the others added to it as they are finished.
+    A gene that is seen in too few cells to vary in a resample has no arcs in its graph. Graphs of
+    ``kept`` are taken as they are, and the others added to it as they are finished.
 
     Raises
     ------
@@ -142,8 +136,10 @@ def ensemble(
     streams = rng.spawn(n_graphs)  # one a resample, whichever worker takes it
     missing = [i for i in range(n_graphs) if i not in kept.done]
     screens = resampled_screens(
-        adata, columns, environments, seeds[missing], show_progress=workers.show_progress
-    )
+        panel.adata, panel.columns, panel.environments, seeds[missing],
+        show_progress=workers.show_progress,
+    )  # fmt: skip
+    genes = panel.genes
     joints = (_isolated(Joint.of(screen, len(genes), exogenous), len(genes)) for screen in screens)
     n_jobs = workers.n_jobs if searches()[options.method].threads else 1
     tasks = ((joint, genes, options, streams[i]) for joint, i in zip(joints, missing, strict=True))
@@ -224,27 +220,24 @@ def close_checkpoint(path: str | os.PathLike[str] | None) -> None:
 
 
 def digest_of(
-    adata: ad.AnnData,
-    columns: NDArray[np.int64],
-    genes: Sequence[str],
-    environments: Environments,
+    panel: Panel,
     screen: ScreenMoments,
     n_graphs: int,
     options: SearchOptions,
     rng: np.random.Generator,
 ) -> str:
-    """Return a digest of all that the graphs depend on; workers are not among it.
+    """Return a digest of all that ``n_graphs`` graphs depend on; workers are not among it.
 
-    ``columns`` and ``genes`` are the panel's, ``(n_genes,)``; ``screen`` holds the sums over the
-    cells of each environment.
+    ``screen`` holds the sums over the cells of each environment.
     """
+    environments = panel.environments
     rows = environments.table.astype(str).agg("\0".join, axis=1).tolist()
     labels = LabelTable("environments", rows, environments.codes)
-    cells = fingerprint(adata, labels, columns, environments.roles.layer)
+    cells = fingerprint(panel.adata, labels, panel.columns, environments.roles.layer)
     bits: Any = rng.bit_generator
     seed = bits.seed_seq
     given = (
-        version("nextpert"), cells, list(genes), environments.roles, n_graphs, bits.state,
+        version("nextpert"), cells, list(panel.genes), environments.roles, n_graphs, bits.state,
         (seed.entropy, seed.spawn_key, seed.n_children_spawned),
     )  # fmt: skip
     found = hashlib.sha256(repr(given).encode())
