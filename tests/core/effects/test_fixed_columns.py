@@ -20,7 +20,7 @@ from nextpert.core.effects.random_shifts import fit_random_shifts
 from nextpert.core.effects.scores import pooled_sizes
 from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
 from nextpert.core.plan.plate_civ import PlateCiv
-from nextpert.core.posterior._prior_scale import Evidence
+from nextpert.core.posterior._prior_scale import _node_evidence, _spectra
 from nextpert.core.predict.state_draws import state_draws
 
 TAU_G2, TAU_2 = 0.07, 0.4
@@ -239,11 +239,16 @@ def test_evidence_of_the_scale_leaves_fixed_columns_out(monkeypatch):
         for scale in (0.01, 0.3, 5.0)
     }
     blr = exact[0.3]
-    prior = blr._prior._replace(shape=2.0, rate=0.5, intercept_precision=1e-6)
     sums = blr._statistics._replace(cells=blr.xtx[blr.mptr[:-1]].copy())
-    evidence = Evidence.of(blr._layout, sums, prior, np.ones(blr.vptr[-1]))
-    evidence = evidence._replace(shape=2.0 + blr.cells[evidence.nodes] / 2)
-    by_eigenvalues = [evidence.at(-np.log(scale)).sum() for scale in exact]
+    values, scores, rest = _spectra(blr._layout, sums, 1e-6, np.ones(blr.vptr[-1]))
+    tail = (np.full(P, 2.0), np.full(P, 0.5), blr.cells / 2, np.zeros(P))
+    by_eigenvalues = [
+        sum(
+            _node_evidence(i, blr.vptr, 3, values, scores, rest, -np.log(scale), *tail)
+            for i in range(P)
+        )
+        for scale in exact
+    ]
     by_posterior = [each.log_evidence() for each in exact.values()]
     np.testing.assert_allclose(np.diff(by_eigenvalues), np.diff(by_posterior), rtol=1e-6)
 

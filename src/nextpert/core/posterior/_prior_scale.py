@@ -2,17 +2,18 @@
 
 The prior variance of node i's weight on parent k is ``sigma_i^2 / (lambda_i r_k)``, with ``r_k``
 one or the noise variance of the parent. One eigendecomposition of the parents' gram (fixed columns
-projected out, columns divided by ``sqrt(r_k)``) gives a node's evidence for every lambda: with its
-eigenvalues ``v`` and ``s = U'X'y``, ``|X'X + lambda I| / |lambda I| = prod (1 + v / lambda)`` and
-the residual ``y'y - sum s^2 / (v + lambda)`` (mathematics: weights, shifts known).
+projected out, columns divided by ``sqrt(r_k)``) gives a node's evidence for every lambda.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.linalg.lapack import dsyevd
 from scipy.optimize import minimize_scalar
+
+from nextpert.core._compile import lean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,109 +26,98 @@ if TYPE_CHECKING:
 
 HYPER_SD = 3.0  # of log lambda about 0: weak, a factor of 20 either way is one standard deviation
 NODE_SD = 1.0  # of a node's log lambda about the common one
-_GRID = np.linspace(-14.0, 18.0, 33)  # of log lambda: the evidence may have more than one mode
+_BOUNDS = (-14.0, 18.0)  # of log lambda
 
 
-class Evidence(NamedTuple):
-    """What the log evidence of the nodes with parents is computed from, for any log lambda."""
+def _spectra(
+    layout: Layout, statistics: Statistics, tau: float, relative: Vector
+) -> tuple[Vector, Vector, Vector]:
+    """Return eigenvalues of each node's parent gram, X'y in that basis, and y'y.
 
-    nodes: NDArray[np.int64]  # those with parents, (n,)
-    first: NDArray[np.int64]  # of the weights of each, (n,)
-    values: Vector  # eigenvalues of the parents' grams, (n_weights,)
-    scores: Vector  # squares of X'y in their basis, (n_weights,)
-    rest: Vector  # y'y without what the fixed columns explain, (n,)
-    shape: Vector  # of the prior of the noise variance with half of the cells, (n,)
-    rate: Vector  # (n,)
-    known: Vector | None  # noise variances, (n,)
+    Two of shape ``(vptr[-1],)``, as ``relative``, and one of ``(n_nodes,)``. Fixed columns, of
+    precision ``tau`` over the noise, are projected out. Nodes of as many columns go together.
+    """
+    vptr, k = layout.vptr, layout.fixed
+    widths = np.diff(vptr)
+    values, scores, rest = np.zeros(vptr[-1]), np.zeros(vptr[-1]), statistics.yty.copy()
+    for d in np.unique(widths[widths > k]):
+        nodes = np.flatnonzero(widths == d)
+        columns = vptr[nodes, None] + np.arange(d)
+        gram = statistics.xtx[layout.mptr[nodes, None] + np.arange(d * d)].reshape(-1, d, d)
+        cross = statistics.xty[columns]
+        for c in range(k):  # sweep out one column after the other
+            pivot = (statistics.cells[nodes] if c == 0 else gram[:, c, c]) + tau
+            rest[nodes] -= cross[:, c] ** 2 / pivot
+            share = gram[:, c] / pivot[:, None]
+            cross = cross - share * cross[:, c, None]
+            gram = gram - share[:, :, None] * gram[:, c, None]
+        by = 1.0 / np.sqrt(relative[columns[:, k:]])
+        gram = gram[:, k:, k:] * by[:, None] * by[:, :, None]
+        basis = np.empty_like(gram)
+        for i, node in enumerate(nodes):
+            found, basis[i], _ = dsyevd(gram[i], lower=1)
+            values[vptr[node] + k : vptr[node + 1]] = np.maximum(found, 0.0)
+        scores[columns[:, k:]] = (basis * (cross[:, k:] * by)[:, :, None]).sum(axis=1)
+    return values, scores, rest
 
-    @classmethod
-    def of(cls, layout: Layout, statistics: Statistics, prior: Prior, relative: Vector) -> Evidence:
-        """Return it, ``relative`` the precision of each design column over lambda, (vptr[-1],).
 
-        Nodes with as many columns are decomposed together.
-        """
-        vptr, k = layout.vptr, layout.fixed
-        widths = np.diff(vptr)
-        values, scores = np.zeros(vptr[-1]), np.zeros(vptr[-1])
-        rest = statistics.yty.astype(np.float64)
-        for d in np.unique(widths[widths > k]):
-            nodes = np.flatnonzero(widths == d)
-            columns = vptr[nodes, None] + np.arange(d)
-            gram = statistics.xtx[layout.mptr[nodes, None] + np.arange(d * d)].reshape(-1, d, d)
-            cross = statistics.xty[columns]
-            for c in range(k):  # project out one fixed column after the other
-                own = statistics.cells[nodes] if c == 0 else gram[:, c, c]
-                share = gram[:, c] / (own + prior.intercept_precision)[:, None]
-                rest[nodes] -= cross[:, c] ** 2 / (own + prior.intercept_precision)
-                cross = cross - share * cross[:, c, None]
-                gram = gram - share[:, :, None] * gram[:, c, None]
-            by = 1.0 / np.sqrt(relative[columns[:, k:]])
-            found, basis = np.linalg.eigh(gram[:, k:, k:] * by[:, :, None] * by[:, None])
-            values[columns[:, k:]] = np.maximum(found, 0.0)
-            scores[columns[:, k:]] = ((cross[:, k:] * by)[:, None] @ basis)[:, 0] ** 2
-        weights, nodes = layout.is_weight, np.flatnonzero(widths > k)
-        known = None if prior.noise_var is None else prior.noise_var[nodes]
-        return cls(
-            nodes, np.cumsum(widths[nodes] - k) - widths[nodes] + k, values[weights],
-            scores[weights], rest[nodes], prior.shape + statistics.cells[nodes] / 2,
-            prior.rates(layout, statistics)[nodes], known,
-        )  # fmt: skip
+@lean
+def _node_evidence(i, vptr, k, values, scores, rest, log_lambda, shape, rate, half, known):
+    """Log evidence of node i as a function of log lambda, up to a constant."""
+    start = vptr[i] + k
+    lam = np.exp(log_lambda)
+    logdet, quad = 0.0, rest[i]
+    for a in range(start, vptr[i + 1]):
+        logdet += np.log1p(values[a] / lam)
+        quad -= scores[a] * scores[a] / (values[a] + lam)
+    quad = max(quad, 0.0)
+    if known[i] > 0.0:
+        return -0.5 * logdet - 0.5 * quad / known[i]
+    return -0.5 * logdet - (shape[i] + half[i]) * np.log(rate[i] + 0.5 * quad)
 
-    def only(self, i: int) -> Evidence:
-        """Return that of the ``i``-th of its nodes."""
-        weights = slice(*np.append(self.first, len(self.values))[i : i + 2])
-        known = None if self.known is None else self.known[[i]]
-        return Evidence(
-            self.nodes[[i]], np.zeros(1, np.int64), self.values[weights], self.scores[weights],
-            self.rest[[i]], self.shape[[i]], self.rate[[i]], known,
-        )  # fmt: skip
 
-    def at(self, log_lambda: float | Vector) -> Vector:
-        """Return the log evidence of every node, up to a constant, shape ``(n,)``.
-
-        Of several log lambdas, shape ``(m, 1)``, it is ``(m, n)``.
-        """
-        lam = np.exp(log_lambda)
-        logdet = np.add.reduceat(np.log1p(self.values / lam), self.first, axis=-1)
-        fitted = np.add.reduceat(self.scores / (self.values + lam), self.first, axis=-1)
-        quad = np.maximum(self.rest - fitted, 0.0)
-        if self.known is not None:
-            return -0.5 * (logdet + quad / self.known)
-        return -0.5 * logdet - self.shape * np.log(self.rate + 0.5 * quad)
+@lean
+def _total_evidence(nodes, vptr, k, values, scores, rest, t, shape, rate, half, known):
+    total = 0.0
+    for i in nodes:
+        total += _node_evidence(i, vptr, k, values, scores, rest, t, shape, rate, half, known)
+    return total
 
 
 def learn_precision(
-    layout: Layout, statistics: Statistics, prior: Prior, relative: Vector
-) -> Vector:
+    layout: Layout, statistics: Statistics, prior: Prior, relative: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return lambda of each node, shape ``(n_nodes,)``: shared, or drawn towards a shared value.
 
     ``relative``, shape ``(vptr[-1],)``, is the precision of each design column over lambda.
 
     Maximises the log evidence of DAG-BLR plus a weak log-normal hyperprior on lambda.
     """
-    evidence = Evidence.of(layout, statistics, prior, relative)
-    grid = evidence.at(_GRID[:, None])
-    common = _argmax(
-        lambda t: float(evidence.at(t).sum()) - 0.5 * (t / HYPER_SD) ** 2,
-        grid.sum(axis=1) - 0.5 * (_GRID / HYPER_SD) ** 2,
-    )
-    result = np.full(layout.n_nodes, common)
+    p, vptr = layout.n_nodes, layout.vptr
+    values, scores, rest = _spectra(layout, statistics, prior.intercept_precision, relative)
+    known = np.zeros(p) if prior.noise_var is None else prior.noise_var
+    shape, rate = np.full(p, prior.shape), prior.rates(layout, statistics)
+    head = (vptr, layout.fixed, values, scores, rest)
+    tail = (shape, rate, statistics.cells / 2, known)
+
+    nodes = np.flatnonzero(np.diff(vptr) > layout.fixed)
+    common = _argmax(lambda t: _total_evidence(nodes, *head, t, *tail) - 0.5 * (t / HYPER_SD) ** 2)
+    result = np.full(p, common)
     if not prior.pooled:
-        for i, values in enumerate(grid.T):
-            one = evidence.only(i)
+        for i in nodes.tolist():
 
-            def objective(t: float, one: Evidence = one) -> float:
-                return float(one.at(t)[0]) - 0.5 * ((t - common) / NODE_SD) ** 2
+            def objective(t: float, i: int = i) -> float:
+                return _node_evidence(i, *head, t, *tail) - 0.5 * ((t - common) / NODE_SD) ** 2
 
-            best = _argmax(objective, values - 0.5 * ((_GRID - common) / NODE_SD) ** 2)
-            result[evidence.nodes[i]] = best
+            result[i] = _argmax(objective)
     return np.exp(result)
 
 
-def _argmax(objective: Callable[[float], float], on_grid: Vector) -> float:
-    """Return where a function is largest: the best of the grid, refined by Brent's method."""
-    best = int(np.argmax(on_grid))
-    low, high = _GRID[max(best - 1, 0)], _GRID[min(best + 1, len(_GRID) - 1)]
+def _argmax(objective: Callable[[float], float]) -> float:
+    # The evidence may have more than one mode: a grid finds the best, Brent refines it.
+    grid = np.linspace(*_BOUNDS, 33)
+    best = int(np.argmax([objective(t) for t in grid]))
+    low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     found = minimize_scalar(
         lambda t: -objective(t), bounds=(low, high), method="bounded", options={"xatol": 1e-4}
     )
