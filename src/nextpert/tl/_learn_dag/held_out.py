@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from nextpert._adata import SEPARATOR
@@ -15,9 +15,8 @@ from nextpert._adata.roles import fitted_roles
 from nextpert._adata.screen import read_environments, screen_moments
 from nextpert.core import ScreenMoments
 from nextpert.core.search.registry import SearchOptions
-from nextpert.tl._learn_dag.exogenous import Exogenous, Joint
+from nextpert.tl._learn_dag.exogenous import Exogenous, Joint, search
 from nextpert.tl._learn_dag.prior import read_knowledge
-from nextpert.tl._learn_dag.search import named, run
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -147,9 +146,4 @@ def _exogenous(environments: Environments, genes: Sequence[str]) -> Exogenous:
 def _search(
     joint: Joint, genes: Sequence[str], options: SearchOptions, rng: np.random.Generator
 ) -> Dag:
-    try:
-        with parallel_config("sequential"):  # no workers of workers
-            return run(joint.moments, len(genes), options, rng).dag
-    except ValueError as error:
-        where = "among the cells without some perturbations"
-        raise named(error, genes, joint.names, where) from error
+    return search(joint, genes, options, rng, "among the cells without some perturbations").dag
