@@ -3,9 +3,9 @@
 from nextpert._adata.arguments import check_arguments
 from nextpert._adata.batches import (
     Batches,
-    group_moments,
-    pooled_moments,
+    environment_moments,
     read_batches,
+    read_groups,
 )
 from nextpert._adata.eager import eager
 from nextpert._adata.effects import read_effects
@@ -35,7 +35,6 @@ from nextpert._adata.panel import (
 )
 from nextpert._adata.posterior import FittedPosterior, posterior_from, posterior_of
 from nextpert._adata.read import (
-    environment_moments,
     named,
     read_blocks,
     require_layer,
@@ -66,7 +65,6 @@ __all__ = [
     "environment_moments",
     "fingerprint",
     "fitted_roles",
-    "group_moments",
     "guide_hint",
     "id_hint",
     "in_order",
@@ -77,7 +75,6 @@ __all__ = [
     "panel_index",
     "panel_of",
     "parse_label",
-    "pooled_moments",
     "posterior_from",
     "posterior_of",
     "read_batches",
@@ -86,6 +83,7 @@ __all__ = [
     "read_every_label",
     "read_graph",
     "read_graphs",
+    "read_groups",
     "read_labels",
     "read_perturbations",
     "read_roles",

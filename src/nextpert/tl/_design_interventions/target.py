@@ -11,11 +11,10 @@ import pandas as pd
 
 from nextpert._adata import (
     fitted_roles,
-    group_moments,
     list_names,
     panel_index,
-    read_batches,
     read_every_label,
+    read_groups,
     read_labels,
 )
 from nextpert._adata.target import (
@@ -163,8 +162,7 @@ def _moments(
     """Return the moments of the cells, and what batches add to the variance of their mean."""
     labels.require([value], "Target")
     roles, codes = fitted_roles(adata, fit.params), labels.groups([value])
-    batches = read_batches(adata, fit.columns, roles)
-    (moments,) = group_moments(adata, fit.columns, codes, 1, roles, batches=batches)
+    (moments,), batches = read_groups(adata, fit.columns, codes, 1, roles)
     return moments, 0.0 if batches is None else float((batches.errors(codes, 1) ** 2).sum())
 
 
