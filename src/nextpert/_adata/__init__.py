@@ -33,7 +33,13 @@ from nextpert._adata.panel import (
     panel_index,
     resolve_panel,
 )
-from nextpert._adata.posterior import FittedPosterior, posterior_from, posterior_of
+from nextpert._adata.posterior import (
+    FittedPosterior,
+    checksum_of_cells,
+    posterior_from,
+    posterior_of,
+    warn_of_changed_cells,
+)
 from nextpert._adata.read import (
     named,
     read_blocks,
@@ -60,6 +66,7 @@ __all__ = [
     "check_key",
     "check_scale",
     "check_writable",
+    "checksum_of_cells",
     "closest",
     "eager",
     "environment_moments",
@@ -101,5 +108,6 @@ __all__ = [
     "strings",
     "symbols_of",
     "to_all_genes",
+    "warn_of_changed_cells",
     "write_results",
 ]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert._adata.labels import read_labels
 from nextpert._adata.read import Checksum, read_sums, stirred
 
 if TYPE_CHECKING:
@@ -50,25 +49,6 @@ def as_fingerprint(labels: LabelTable, checksum: int) -> dict[str, str]:
     text.update(np.ascontiguousarray(labels.codes, dtype="<i8").tobytes())
     n_cells = int(np.count_nonzero(fingerprint_weights(labels, 0).cells))
     return {"labels": text.hexdigest()[:16], "values": f"{(n_cells + checksum) % 2**64:016x}"}
-
-
-def changed_since(
-    adata: ad.AnnData,
-    before: Any,
-    perturbation_key: str,
-    columns: NDArray[np.int64],
-    layer: str | None,
-) -> list[str]:
-    """Return which of ``labels`` and ``values`` differ from an earlier fingerprint."""
-    gone = []
-    if perturbation_key not in adata.obs.columns:
-        gone.append("labels")
-    if layer is not None and layer not in adata.layers:
-        gone.append("values")
-    if gone:
-        return gone
-    now = fingerprint(adata, read_labels(adata, perturbation_key), columns, layer)
-    return [what for what, value in now.items() if value != str(before[what])]
 
 
 def _mixed(positions: NDArray[np.int64]) -> NDArray[np.uint64]:

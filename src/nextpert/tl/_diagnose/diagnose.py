@@ -188,7 +188,7 @@ def diagnose(
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
     generator = as_rng(rng)
-    fit = _adata.posterior_from(adata, posterior_key)
+    fit = _adata.posterior_from(adata, posterior_key, compare=False)
     roles = _adata.fitted_roles(adata, fit.params)
     folds = Folds.of(fit, posterior_key)
     dag_key = str(fit.params["dag_key"])
@@ -197,7 +197,9 @@ def diagnose(
     halves = read_halves(
         adata, fit.columns, folds.names, roles, generator, held_out=held_out, folds=folds,
         undeclared=None if undeclared is None else undeclared.column,
+        checksum=_adata.checksum_of_cells(adata, fit),
     )  # fmt: skip
+    _adata.warn_of_changed_cells(adata, fit, posterior_key, halves.cells.checksum)
     refit = read_refit(adata, fit, posterior_key, folds, halves.cells, held_out, n_jobs=n_jobs)
     cells = halves.pool(halves.whole, by_guide=halves.declared)
     environments.require_varying(cells.control, fit.genes)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import FittedPosterior, Roles
+    from nextpert._adata.read import Checksum
     from nextpert.core.cells.screen import Screen
     from nextpert.tl._learn_dag.held_out import HeldOut
 
@@ -195,11 +196,13 @@ def read_halves(
     undeclared: str | None = None,
     held_out: HeldOut | None = None,
     folds: Folds | None = None,
+    checksum: Checksum | None = None,
 ) -> Halves:
     """Read all labelled cells once, those of the controls and perturbations ``names`` in halves.
 
     ``undeclared`` is a column that holds guides but is not declared; ``held_out`` says what
-    searches take that leave out perturbations, and ``folds`` which are left out together.
+    searches take that leave out perturbations, and ``folds`` which are left out together;
+    ``checksum`` has the weights of one of the values.
     """
     folds = Folds([], [], []) if folds is None else folds
     column = undeclared if roles.guide_key is None else roles.guide_key
@@ -218,7 +221,7 @@ def read_halves(
     read = read_cells(
         adata, columns, fit_environments(adata, roles, names), names, without=folds.outer,
         searches=None if held_out is None else held_out.environments, sets=folds.sets,
-        halves=(found, half),
+        halves=(found, half), checksum=checksum,
     )  # fmt: skip
     parts = [
         part.pool("environment", len(table)) for part in cast("Screen", read.halves).halves("half")

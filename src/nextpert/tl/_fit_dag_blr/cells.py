@@ -96,6 +96,29 @@ class Cells:
         cells scatter alike, as in the paper. ``spread`` is the variance of guides where it is known
         from other genes.
         """
+        cells, keys, sd = self.without_batches(names, fit)
+        if not guided:
+            keys[:, 1] = 0
+        pairs, place = distinct(keys[:, 0], keys[:, 1])
+        return pool_cells(
+            cells.pool(place, len(pairs)), pairs[:, 0], 1 + len(names), guided=guided,
+            exact=exact, spread=spread, fixed_sd=sd,
+        )  # fmt: skip
+
+    def without_batches(
+        self, names: Sequence[str], fit: int = 0
+    ) -> tuple[ScreenMoments, NDArray[np.int64], NDArray[np.float64]]:
+        """Return the environments of the controls and of perturbations, less what batches add.
+
+        Returns
+        -------
+        cells
+            Moments of genes, and then of the columns of batches.
+        keys
+            Group (0 for the controls), guide and batch of each, shape ``(n_environments, 3)``.
+        fixed_sd
+            As in :func:`~nextpert.core.cells.pool_guides.pool_guides`.
+        """
         known, screen = self.fits[fit]
         group, roles = known.groups([known.roles.control, *names]), known.roles
         own = group >= 0
@@ -106,12 +129,9 @@ class Cells:
             columns, sd = means.fixed_columns(fixed, condition)
             added = means.mean - means.without_fixed(fixed, condition).mean
             cells = replace(cells, mean=cells.mean - added[own]).with_columns(columns[own])
-        guide = known.levels(*([roles.guide_key] if guided and roles.guide_key else []))
-        pairs, place = distinct(group[own], guide[own])
-        return pool_cells(
-            cells.pool(place, len(pairs)), pairs[:, 0], 1 + len(names), guided=guided,
-            exact=exact, spread=spread, fixed_sd=sd,
-        )  # fmt: skip
+        guide = known.levels(*([] if roles.guide_key is None else [roles.guide_key]))
+        keys = np.column_stack([group, guide, known.levels(*roles.batch_key)])
+        return cells, keys[own], sd
 
 
 def fit_environments(adata: ad.AnnData, roles: Roles, names: Sequence[str]) -> Environments:
