@@ -61,19 +61,26 @@ def test_every_cell_is_read_once(screen):
     for call in (npt.tl.fit_dag_blr, npt.tl.diagnose, npt.tl.plan_cells):
         call(adata)
         np.testing.assert_array_equal(counted.reads(), 1, err_msg=call.__name__)
-    # Its own state is the target: its cells besides the comparison with the cells of the fit.
     target = adata.obs["perturbation"].iloc[-1]
-    npt.tl.plan_screen(adata, target, n_perturbations=2, n_cells=400)
-    assert counted.reads().max() <= 2
+    wanted = npt.Target(state=[target, ("guide", f"{target}x")], distance="noise")
+    wanted = wanted if "guide" in adata.obs else target
+    for plan in (npt.tl.plan_screen, npt.tl.design_interventions):
+        plan(adata, wanted, n_cells=400)
+        np.testing.assert_array_equal(counted.reads(), 1, err_msg=plan.__name__)
 
 
 def test_changed_cells_are_noticed_on_the_way(screen):
     adata, _ = screen
     npt.tl.fit_dag_blr(adata)
     adata.X = adata.X * 1.01
-    for call in (npt.tl.diagnose, npt.tl.plan_cells):
+    target = {adata.var_names[0]: 5.0}
+    calls = (
+        lambda: npt.tl.diagnose(adata),
+        lambda: npt.tl.plan_cells(adata),
+        lambda: npt.tl.plan_screen(adata, target, n_cells=400),
+    )
+    for call in calls:
         with pytest.warns(UserWarning, match=r"The cells \(values\) have changed") as warned:
-            call(adata)
-        assert [
-            str(w.filename) == __file__ for w in warned if "have changed" in str(w.message)
-        ] == [True]
+            call()
+        files = [w.filename for w in warned if "have changed" in str(w.message)]
+        assert files == [__file__]

@@ -5,6 +5,7 @@ from nextpert._adata.batches import (
     Batches,
     environment_moments,
     read_batches,
+    read_groupings,
     read_groups,
 )
 from nextpert._adata.eager import eager
@@ -90,6 +91,7 @@ __all__ = [
     "read_every_label",
     "read_graph",
     "read_graphs",
+    "read_groupings",
     "read_groups",
     "read_labels",
     "read_perturbations",

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nextpert._adata.labels import read_labels
 from nextpert._adata.panel import list_names
 from nextpert._adata.screen import coding, distinct, read_environments, read_screens
-from nextpert.core.cells.screen_moments import ScreenMoments
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
 
+    from nextpert._adata.read import Checksum
     from nextpert._adata.roles import Roles
     from nextpert._adata.screen import Environments
-    from nextpert.core import Moments
+    from nextpert.core import Moments, ScreenMoments
+    from nextpert.core.cells.screen import Screen
 
 
 @dataclass(frozen=True)
@@ -100,36 +103,67 @@ def read_groups(
 ) -> tuple[list[Moments], Batches | None]:
     """Return the moments of groups of cells, without what batches add, and that; in one pass.
 
-    Parameters
-    ----------
-    adata, columns
-        As in :func:`nextpert._adata.read.read_sums`.
-    groups
-        Group of every cell, -1 for none, shape ``(n_cells,)``.
-    n_groups
-        Number of groups.
-    roles
-        Layer, and columns of batches, of which all labelled cells are read to tell what they add.
+    ``groups`` has the group of every cell, -1 for none, shape ``(n_cells,)``. The other arguments
+    are those of :func:`read_groupings`.
     """
     codes = np.asarray(groups, np.int64)
-    if not roles.batch_key:
-        return environment_moments(adata, columns, codes, n_groups, layer=roles.layer), None
+    ((found,), batches, _) = read_groupings(adata, columns, [(codes, n_groups)], roles)
+    return found, batches
+
+
+def read_groupings(
+    adata: ad.AnnData,
+    columns: ArrayLike,
+    groupings: Sequence[tuple[NDArray[np.int64], int]],
+    roles: Roles,
+    *,
+    checksum: Checksum | None = None,
+) -> tuple[list[list[Moments]], Batches | None, int]:
+    """Return the moments of groups of cells by several groupings, in one pass.
+
+    Parameters
+    ----------
+    adata, columns, checksum
+        As in :func:`nextpert._adata.read.read_sums`.
+    groupings
+        Group of every cell, -1 for none, shape ``(n_cells,)``, and the number of groups.
+    roles
+        Layer, and columns of batches, of which all labelled cells are read to tell what they add.
+
+    Returns
+    -------
+    tuple
+        Moments of the groups of every grouping, without what batches add; that, ``None`` where no
+        column of batches is said; and the checksum.
+    """
+    options: dict[str, Any] = {"checksum": checksum, "layer": roles.layer}
+    if not roles.batch_key or not groupings:
+        codings = [coding({"group": codes}, fold=codes) for codes, _ in groupings]
+        screens, number = read_screens(adata, columns, codings, **options)
+        return _by_group(screens, groupings), None, number
     environments = read_environments(adata, roles)
     of_cell, names = _combinations(adata, roles)
-    used = (environments.codes >= 0) | (codes >= 0)
-    by = {"environment": environments.codes, "batch": np.where(used, of_cell, -1)}
-    ((screen,), _) = read_screens(adata, columns, [coding(by, fold=codes)], layer=roles.layer)
-    known = np.flatnonzero(screen.columns["environment"] >= 0)
-    labelled = ScreenMoments(
-        screen.n[known], screen.mean[known], screen.squares[known],
-        np.zeros((screen.mean.shape[1],) * 2),
-    ).pool(screen.columns["environment"][known], len(environments.table))  # fmt: skip
-    batches = _batches(labelled, environments, of_cell, names)
-    batches.require(np.flatnonzero(codes >= 0))
-    batch = screen.columns["batch"]
-    offsets = np.where((screen.fold >= 0)[:, None], batches.offsets[batch], 0.0)
-    clean = replace(screen, mean=screen.mean - offsets)
-    return [clean.of_fold(k) for k in range(n_groups)], batches
+    codings = [
+        coding({"batch": np.where(codes >= 0, of_cell, -1)}, fold=codes) for codes, _ in groupings
+    ]
+    every = coding({"environment": environments.codes})
+    (labelled, *screens), number = read_screens(adata, columns, [every, *codings], **options)
+    batches = _batches(labelled.moments(), environments, of_cell, names)
+    for codes, _ in groupings:
+        batches.require(np.flatnonzero(codes >= 0))
+    clean = [
+        replace(each, mean=each.mean - batches.offsets[each.columns["batch"]]) for each in screens
+    ]
+    return _by_group(clean, groupings), batches, number
+
+
+def _by_group(
+    screens: Sequence[Screen], groupings: Sequence[tuple[NDArray[np.int64], int]]
+) -> list[list[Moments]]:
+    return [
+        [screen.of_fold(k) for k in range(n)]
+        for screen, (_, n) in zip(screens, groupings, strict=True)
+    ]
 
 
 def environment_moments(
