@@ -100,7 +100,7 @@ class Screen:
 
     def pool(self, column: str, n_groups: int) -> ScreenMoments:
         """Return the moments of the environments by their code in a column, none of it -1."""
-        return self.moments().pool(self.columns[column], n_groups)
+        return self.moments().regroup(self.columns[column], n_groups)
 
     def of_fold(self, fold: int) -> Moments:
         """Return the moments of all cells of a fold."""

@@ -136,11 +136,6 @@ class ScreenMoments:
         What the means of the parts differ by becomes scatter within.
         """
         codes = np.asarray(groups, np.int64)
-        if len(np.unique(codes)) == len(codes):  # another order, to the bit
-            n = np.zeros(n_groups, np.int64)
-            mean, squares = np.zeros((2, n_groups, self.n_nodes))
-            n[codes], mean[codes], squares[codes] = self.n, self.mean, self.squares
-            return ScreenMoments(n, mean, squares, self.scatter)
         members = _members(codes, n_groups)
         n = np.asarray(members @ self.n, np.int64)
         mean = members @ (self.n[:, None] * self.mean) / np.maximum(n, 1)[:, None]
@@ -149,6 +144,16 @@ class ScreenMoments:
         squares = members @ (self.squares + weighted * away)
         between = weighted.T @ away
         return ScreenMoments(n, mean, squares, self.scatter + (between + between.T) / 2)
+
+    def regroup(self, groups: ArrayLike, n_groups: int) -> ScreenMoments:
+        """Return what :meth:`pool` does; where no two become one, to the bit in another order."""
+        codes = np.asarray(groups, np.int64)
+        if len(np.unique(codes)) < len(codes):
+            return self.pool(codes, n_groups)
+        n = np.zeros(n_groups, np.int64)
+        mean, squares = np.zeros((2, n_groups, self.n_nodes))
+        n[codes], mean[codes], squares[codes] = self.n, self.mean, self.squares
+        return ScreenMoments(n, mean, squares, self.scatter)
 
     def with_columns(self, columns: ArrayLike) -> ScreenMoments:
         """Return the moments with columns that are constant within environments as last nodes.

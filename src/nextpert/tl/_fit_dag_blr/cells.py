@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -101,7 +101,7 @@ class Cells:
             keys[:, 1] = 0
         pairs, place = distinct(keys[:, 0], keys[:, 1])
         return pool_cells(
-            cells.pool(place, len(pairs)), pairs[:, 0], 1 + len(names), guided=guided,
+            cells.regroup(place, len(pairs)), pairs[:, 0], 1 + len(names), guided=guided,
             exact=exact, spread=spread, fixed_sd=sd,
         )  # fmt: skip
 
@@ -120,17 +120,18 @@ class Cells:
             As in :func:`~nextpert.core.cells.pool_guides.pool_guides`.
         """
         known, screen = self.fits[fit]
-        group, roles = known.groups([known.roles.control, *names]), known.roles
+        rows, roles = screen.columns["environment"], known.roles
+        group = known.groups([roles.control, *names])[rows]
         own = group >= 0
         cells, sd = screen.some(own).moments(), np.zeros(0)
         if roles.batch_key:
-            means, fixed = screen.moments(), known.batches()[1]
-            condition = known.levels(roles.perturbation_key, *known.condition_names)
+            means, fixed = screen.moments(), known.batches()[1][rows]
+            condition = known.levels(roles.perturbation_key, *known.condition_names)[rows]
             columns, sd = means.fixed_columns(fixed, condition)
             added = means.mean - means.without_fixed(fixed, condition).mean
             cells = replace(cells, mean=cells.mean - added[own]).with_columns(columns[own])
         guide = known.levels(*([] if roles.guide_key is None else [roles.guide_key]))
-        keys = np.column_stack([group, guide, known.levels(*roles.batch_key)])
+        keys = np.column_stack([group, guide[rows], known.levels(*roles.batch_key)[rows]])
         return cells, keys[own], sd
 
 
@@ -188,8 +189,8 @@ def read_cells(
         gone = environments.groups(list(some)) >= 0
         rest = environments.only(sorted(labels - set(environments.perturbation[gone])))
         fits.append(rest)
-        named = rest.groups([rest.roles.control, *names]) >= 0
-        codings.append(_coding(rest, named.astype(np.int64)))
+        group = rest.groups([rest.roles.control, *names])  # their order is that of sums
+        codings.append(_coding(rest, (group >= 0).astype(np.int64), order=group))
     if halves is not None:
         known, half = halves
         half = np.where(known.codes >= 0, half, -1)
@@ -210,10 +211,18 @@ def read_cells(
     )  # fmt: skip
 
 
-def _coding(environments: Environments, kind: NDArray[np.int64], **options: Any) -> Coding:
-    """Return environments to be read, with a fold of each."""
-    fold = np.append(kind, -1)[environments.codes]
-    return coding({"environment": environments.codes}, fold=fold, **options)
+def _coding(
+    environments: Environments,
+    kind: NDArray[np.int64],
+    *,
+    order: NDArray[np.int64] | None = None,
+    extra: NDArray[np.float64] | None = None,
+) -> Coding:
+    """Return environments to be read, with the fold ``kind`` of each, sorted by ``order`` first."""
+    codes = {"environment": environments.codes}
+    if order is not None:
+        codes = {"order": np.append(order, -1)[environments.codes], **codes}
+    return coding(codes, fold=np.append(kind, -1)[environments.codes], extra=extra)
 
 
 def _kinds(environments: Environments, sets: Sequence[Collection[str]]) -> NDArray[np.int64]:
