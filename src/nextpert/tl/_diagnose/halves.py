@@ -10,7 +10,7 @@ import numpy as np
 from nextpert._adata.nested import FEWEST_CELLS
 from nextpert._adata.screen import read_environments, screen_moments
 from nextpert.core import ScreenMoments
-from nextpert.tl._fit_dag_blr.cells import FitCells, pool_cells
+from nextpert.tl._fit_dag_blr.cells import FitCells, pool_environments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,8 +81,9 @@ class Halves:
         With shares ``w`` of the group's cells in each guide it is ``sum w^2``, one over the number
         of guides where these are alike.
         """
-        pairs, place = self._pairs(np.ones(len(self.group), bool), by_guide=True)
-        cells = np.bincount(place, screen.n, len(pairs))
+        stacked = np.column_stack([self.group, self.guide])
+        pairs, place = np.unique(stacked, axis=0, return_inverse=True)
+        cells = np.bincount(place.ravel(), screen.n, len(pairs))
         whole = np.bincount(pairs[:, 0], cells, self.n_groups)
         squares = np.bincount(pairs[:, 0], cells**2, self.n_groups)
         return np.asarray(squares / np.maximum(whole, 1.0) ** 2)
@@ -103,25 +104,11 @@ class Halves:
         of all groups but ``alike``.
         """
         kept = np.ones(len(self.group), bool) if which is None else which
-        screen = some_environments(screen, kept)
-        batches = self.fixed[kept], self.condition[kept]
-        columns, sd = screen.fixed_columns(*batches)
-        screen = screen.without_fixed(*batches).with_columns(columns)
-        pairs, place = self._pairs(kept, by_guide=by_guide)
-        guided = by_guide and self.guide_column is not None
-        return pool_cells(
-            screen.pool(place, len(pairs)), pairs[:, 0], self.n_groups, guided=guided,
-            spread=spread, alike=alike, fixed_sd=sd,
+        return pool_environments(
+            some_environments(screen, kept), self.group[kept], self.condition[kept],
+            self.guide[kept], self.fixed[kept], self.n_groups,
+            guided=by_guide and self.guide_column is not None, spread=spread, alike=alike,
         )  # fmt: skip
-
-    def _pairs(
-        self, kept: NDArray[np.bool_], *, by_guide: bool
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the pairs of a group and a guide, and the pair of each environment kept."""
-        guide = self.guide[kept] if by_guide else np.zeros(int(kept.sum()), np.int64)
-        stacked = np.column_stack([self.group[kept], guide])
-        pairs, place = np.unique(stacked, axis=0, return_inverse=True)
-        return pairs, place.ravel()
 
 
 def some_environments(screen: ScreenMoments, which: NDArray[np.bool_]) -> ScreenMoments:

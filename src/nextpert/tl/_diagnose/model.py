@@ -16,7 +16,7 @@ from nextpert.core import Dag, DagBlr
 from nextpert.core._checks import as_rng
 from nextpert.tl._fit_dag_blr.cells import read_fit_cells
 from nextpert.tl._fit_dag_blr.model import Model
-from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
+from nextpert.tl._fit_dag_blr.spec import SHIFTS, Graphs, Spec
 from nextpert.tl._fit_dag_blr.stack import FEWEST, folds
 from nextpert.tl._learn_dag.held_out import fold_streams, graphs_without
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
@@ -127,7 +127,10 @@ def read_refit(
     if shift == "table":
         table = Interventions(names, fit.targets, fit.shifts, ["table"] * len(names))
     plan = Plan(names, fit.targets, [], table)
-    spec = Spec(fit.genes, plan, None if table else shift, False, posterior, fit.naming, other)
+    full = str(params["spec"]) != SHIFTS
+    spec = Spec(
+        fit.genes, plan, None if table else shift, False, posterior, fit.naming, other, full
+    )
     outer = [[names[j] for j in fold] for fold in folds(len(names))]
     inner = [_folds_of([name for name in names if name not in fold]) for fold in outer]
     dag_key = str(params["dag_key"])
