@@ -22,14 +22,10 @@ import numpy as np
 
 from benchmarks._screens import SOURCES, read_screen
 from nextpert.core import ScreenMoments
-from nextpert.core.effects.experts import (
-    Expert,
-    Perturbations,
-    coexpression_expert,
-    given_expert,
-    left_out,
-    mean_expert,
-)
+from nextpert.core.effects.perturbations import Perturbations
+from nextpert.core.effects.predictors.base import Prediction
+from nextpert.core.effects.predictors.coexpression import Coexpression
+from nextpert.core.effects.predictors.mean_perturbation import MeanPerturbation
 from nextpert.core.effects.stack import learn_stack
 
 if TYPE_CHECKING:
@@ -42,11 +38,13 @@ Scores = dict[str, tuple[float, float, float]]  # before the cells, after them, 
 def compare(here: Perturbations, there: np.ndarray, apart: Perturbations, seed: int) -> Scores:
     """Return errors on cells set apart and the other screen's weight, by row."""
     order = np.random.default_rng(seed).permutation(len(there))
-    others = [left_out(here, coexpression_expert), left_out(here, mean_expert)]
-    screen = given_expert(here, there, "another screen")
-    permuted = given_expert(here, there[order], "another screen")
-    chosen: dict[str, list[Expert]] = {
-        ROWS[0]: [Expert("nothing", np.zeros(there.shape))], ROWS[1]: others,
+    others = [Coexpression().held_out(here), MeanPerturbation().held_out(here)]
+    screen, permuted = (
+        Prediction("another screen", np.where(here.own() | np.isnan(known), 0.0, known))
+        for known in (there, there[order])
+    )
+    chosen: dict[str, list[Prediction]] = {
+        ROWS[0]: [Prediction("nothing", np.zeros(there.shape))], ROWS[1]: others,
         ROWS[2]: [screen, *others], ROWS[3]: [permuted, *others], ROWS[4]: [screen],
     }  # fmt: skip
     sd = np.where(here.sd > 0, here.sd, 1.0)
@@ -58,13 +56,13 @@ def compare(here: Perturbations, there: np.ndarray, apart: Perturbations, seed: 
         return ((((effects - apart.observed) / sd)[used] ** 2).sum() - noise) / size
 
     out = {"cells' means": (np.nan, error(here.observed), np.nan)}
-    for row, experts in chosen.items():
-        stack = learn_stack(here.observed, here.variance, experts, here.scored(), sd=here.sd)
-        before = stack.expected(experts)
+    for row, predictions in chosen.items():
+        stack = learn_stack(here.observed, here.variance, predictions, here.scored(), sd=here.sd)
+        before = stack.expected(predictions)
         left = stack.residual_variance
         share = left / (left + here.variance / sd**2)
         after = before + share * (here.observed - before)
-        weight = stack.weights[0] if experts[0].name == "another screen" else np.nan
+        weight = stack.weights[0] if predictions[0].name == "another screen" else np.nan
         out[row] = (error(before), error(after), float(weight))
     return out
 

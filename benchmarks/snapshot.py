@@ -139,7 +139,7 @@ def difference(a: np.ndarray, b: np.ndarray, tolerance: float) -> tuple[float, f
         gap = np.where(np.isnan(gap), np.inf, gap)
         size = np.maximum(np.abs(x), np.abs(y))
         relative = np.where(gap > 0, gap / size, 0.0)
-        within = gap <= tolerance * np.maximum(size, 1)
+        within = (gap == 0) | (gap <= tolerance * np.maximum(size, 1))  # size may be NaN
     relative = np.where(np.isnan(relative), np.inf, relative)
     verdict = "same" if not gap.any() else "within" if within.all() else "DIFFERS"
     return float(gap.max()), float(relative.max()), verdict

@@ -1,11 +1,11 @@
-"""Unseen perturbations: what single experts say of them, and a stack that learned whom to believe.
+"""Unseen perturbations: what single predictors say, and their weighted sum.
 
-Each perturbation is left out of everything: of the graph, of what every expert learns from, and of
-the weights of the stack, which leaves the others out in turn. Its effect on the other genes is
+Each perturbation is left out of everything: of the graph, of what every predictor learns from, and
+of the weights, which leave the others out in turn. Its effect on the other genes is
 then predicted from its measured change of its own gene. Perturbations without a measured target
 are left out too; only the mean of the others speaks of them. The tables have the mean correlation
 (0 where a prediction is constant), the total squared error over that of "no effect", the same with
-sampling error taken out of both (the error the true effects would show; an expert that shares
+sampling error taken out of both (the error the true effects would show; a predictor that shares
 the controls' error with the measured effects predicts that error, too), and the mean weights.
 
 Rows: a stack takes the graph learned without the outer perturbation for the inner ones too, which
@@ -31,19 +31,16 @@ from joblib import Parallel, delayed
 from benchmarks._predictors import fit_weights, search_all
 from benchmarks._screens import SOURCES, Screen, Statistics, add_arguments, screens_of
 from nextpert.core.effects.efficacy import learn_efficacy
-from nextpert.core.effects.experts import (
-    Expert,
-    Perturbations,
-    coexpression_expert,
-    graph_expert,
-    left_out,
-    mean_expert,
-)
+from nextpert.core.effects.perturbations import Perturbations
+from nextpert.core.effects.predictors.base import Prediction
+from nextpert.core.effects.predictors.coexpression import Coexpression
+from nextpert.core.effects.predictors.graph import Graph
+from nextpert.core.effects.predictors.mean_perturbation import MeanPerturbation
 from nextpert.core.effects.stack import learn_stack
 
 PLAIN, FIRST = "graph", "graph, targets first"
 SINGLE = (PLAIN, FIRST, "coexpression, all other cells", "mean of the other perturbations")
-STACKS = {  # row of a stack: its experts among SINGLE
+STACKS = {  # row of a stack: its predictors among SINGLE
     "stack": (0, 2, 3),
     "stack, targets first": (1, 2, 3),
     "stack without a graph": (2, 3),
@@ -92,7 +89,7 @@ def graph_without(screen: Screen, left: set[str], first: bool) -> np.ndarray:
 def predict(
     screen: Screen, name: str, everything: Perturbations, pairs: dict[frozenset[str], np.ndarray]
 ) -> Found:
-    """Return what the experts and the stacks say of a perturbation that was left out."""
+    """Return what predictors and their weighted sums say of a perturbation that was left out."""
     others = [q for q in screen.environments.perturbations() if q not in (name, screen.control)]
     rest = screen.statistics([screen.control, *others])
     row = sorted([*others, name]).index(name)
@@ -100,27 +97,23 @@ def predict(
     # A graph without the perturbation; nothing follows from one whose target is not measured.
     graphs = [graph_without(screen, {name}, first) for first in (False, True)]
     graph = graphs[0]
-    single = [*(graph_expert(here, g) for g in graphs), left_out(here, coexpression_expert)]
-    single.append(left_out(here, mean_expert))
+    single = said_of(here, graphs)
     effects = {label: e.effects[-1] for label, e in zip(SINGLE, single, strict=True)}
     # Sampling error that the prediction shares with what it is compared with, its change measured.
     measured = Perturbations(
         everything.moments, everything.control, everything.members, everything.targets
     )
-    sharing = [
-        *(graph_expert(measured, g) for g in graphs),
-        left_out(measured, coexpression_expert),
-    ]
-    sharing.append(left_out(measured, mean_expert))
+    sharing = said_of(measured, graphs)
     shared = {label: np.asarray(e.shared)[row] for label, e in zip(SINGLE, sharing, strict=True)}
     weights = {}
     for label, chosen in STACKS.items():
-        experts = [single[k] for k in chosen]
+        predictions = [single[k] for k in chosen]
         if label == TWO_BY_TWO:
             inner = [pairs.get(frozenset((name, q)), graph) for q in others]
-            experts[0] = graph_expert(here, [*inner, graph])
-        weights[label] = weigh(here, experts)
-        said = [e.effects[-1] for e in experts]
+            each = [(np.array([j]), g) for j, g in enumerate([*inner, graph])]
+            predictions[0] = Graph(None, each).held_out(here)
+        weights[label] = weigh(here, predictions)
+        said = [e.effects[-1] for e in predictions]
         own = [shared[SINGLE[k]] for k in chosen]
         if label == EXPECTED:
             said = [e.effects[-1] for e in with_expected_change(here, screen, rest, graph)]
@@ -129,15 +122,22 @@ def predict(
     return Found(effects, shared, weights)
 
 
-def weigh(here: Perturbations, experts: list[Expert]) -> np.ndarray:
-    """Return the weights of a stack."""
-    return learn_stack(here.observed, here.variance, experts, here.scored(), sd=here.sd).weights
+def said_of(here: Perturbations, graphs: list[np.ndarray]) -> list[Prediction]:
+    """Return what every graph, coexpression and the mean perturbation predict."""
+    on_graphs = [Graph(g).predict(here, here) for g in graphs]
+    return [*on_graphs, *(each.held_out(here) for each in (Coexpression(), MeanPerturbation()))]
+
+
+def weigh(here: Perturbations, predictions: list[Prediction]) -> np.ndarray:
+    """Return the weights of the predictors."""
+    found = learn_stack(here.observed, here.variance, predictions, here.scored(), sd=here.sd)
+    return found.weights
 
 
 def with_expected_change(
     here: Perturbations, screen: Screen, rest: Statistics, graph: np.ndarray
-) -> list[Expert]:
-    """Return the experts where the last one's own change is that expected by efficacy."""
+) -> list[Prediction]:
+    """Return what is predicted where the last one's own change is that expected by efficacy."""
     known = [(j, genes[0]) for j, genes in enumerate(here.targets[:-1]) if genes]
     control = here.moments.mean[here.control]
     change = np.array([here.observed[j, k] for j, k in known])
@@ -149,11 +149,7 @@ def with_expected_change(
     name = next(q for q in screen.environments.perturbations() if q not in rest.label)
     expected = efficacy.expected_change(control)[0]
     unseen = perturbations_of(screen, rest, name, expected)
-    return [
-        graph_expert(unseen, graph),
-        left_out(unseen, coexpression_expert),
-        left_out(unseen, mean_expert),
-    ]
+    return said_of(unseen, [graph])
 
 
 def score(found: dict[str, Found], everything: Perturbations) -> dict[str, np.ndarray]:
@@ -207,7 +203,7 @@ def run(screen: Screen, workers: int) -> str:
     everything = perturbations_of(screen, whole)
     names = whole.perturbations
     targeted = sorted(screen.targets)
-    # Left out two by two; a perturbation of an unmeasured gene is no matter to the experts' graph.
+    # Left out two by two; a perturbation of an unmeasured gene is no matter to the graph.
     both = [frozenset((a, b)) for a in names for b in targeted if a != b]
     both = sorted(set(both), key=sorted)
     both = [pair for pair in both if any(q in screen.targets for q in pair)]

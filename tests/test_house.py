@@ -27,7 +27,7 @@ CORE = [
 ]
 FLOORS = [
     {"nextpert._files", "nextpert._lock", "nextpert.core._cache", "nextpert.core._blas"},
-    {"nextpert.core._checks", "nextpert.core._codec", "nextpert.core._compile"},
+    {f"nextpert.core.{file}" for file in ("_checks", "_codec", "_compile", "_registry")},
     *({f"nextpert.core.{room}"} for room in CORE),
     {"nextpert.core"},
     {"nextpert._adata"},

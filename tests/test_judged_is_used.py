@@ -9,8 +9,6 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import fitted_roles, posterior_from
-from nextpert.core.effects.experts import MEAN
-from nextpert.core.effects.stacked import GRAPH, TOGETHER
 from nextpert.tl._diagnose.model import read_refit
 from nextpert.tl._diagnose.unseen import predictors
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
@@ -118,7 +116,7 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
     roles = fitted_roles(whole, fit.params)
     refit = read_refit(whole, fit, "dag_blr", roles, n_jobs=1)
     weights = list(fit.expectation.weights)
-    assert (TOGETHER in weights) == any("+" in label for label in refit.names)
+    assert ("members together" in weights) == any("+" in label for label in refit.names)
     spoke = set()
     for k, (fold, adata) in enumerate(reduced):
         left_out = refit.as_stored(refit.left_out(whole, k))
@@ -131,13 +129,13 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
         company = {member for label in doubles for member in label.split("+")}
         # A gene of which combinations tell is predicted by these, and by no other predictor.
         single = np.array(["+" not in label and label not in company for label in fold])
-        together = scored[TOGETHER].effects
+        together = scored["members together"].effects
         np.testing.assert_allclose(
             np.where(others, every, 0)[~single], together[~single], rtol=0, atol=1e-10
         )
         assert not together[single].any()
         stack = adata.uns["dag_blr"]["stack"]
-        for name in set(weights) - {TOGETHER}:
+        for name in set(weights) - {"members together"}:
             stack["weights"] = np.array([float(each == name) for each in stack["experts"]])
             npt.tl.perturbation_effects(adata, candidates=fold)
             alone = adata.uns["perturbation_effects"]["mean"]
@@ -147,13 +145,13 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
             np.testing.assert_allclose(
                 np.where(others, alone, 0)[single], said[single], rtol=0, atol=1e-10
             )
-    assert {MEAN, "coexpression", GRAPH} <= spoke
+    assert {"mean perturbation", "coexpression", "graph"} <= spoke
 
 
 def test_a_perturbation_never_seen_is_expected_to_do_what_the_others_do():
     adata, effects = _screen(())
     held_out = fitted(adata, ["G4"])
-    assert posterior_from(held_out).expectation.weights[MEAN] > 0.5
+    assert posterior_from(held_out).expectation.weights["mean perturbation"] > 0.5
     npt.tl.perturbation_effects(held_out, candidates=["G4"])
     found = held_out.uns["perturbation_effects"]
     others = np.arange(N_GENES) != 4

@@ -54,6 +54,7 @@ def test_rows_that_change_places_differ_in_their_order_alone(snapshot):
     [
         ([1.0, np.nan, np.inf], [1.0, np.nan, np.inf], (0, 0, "same")),
         ([1e6], [1e6 + 1e-3], (1e-3, 1e-9, "within")),
+        ([np.nan, 1e6], [np.nan, 1e6 + 1e-3], (1e-3, 1e-9, "within")),
         ([0.0], [1e-7], (1e-7, 1, "DIFFERS")),
         ([1.0], [np.nan], (np.inf, np.inf, "DIFFERS")),
         (3, 4, (1, 0.25, "DIFFERS")),

@@ -3,10 +3,12 @@
 import pytest
 
 from nextpert.core.acquisition import registry as acquisitions
+from nextpert.core.effects.predictors import base as predictors
 from nextpert.core.search import registry as searches
 
 
 @pytest.fixture(autouse=True)
 def _what_pages_register_is_forgotten(monkeypatch):
-    monkeypatch.setattr(acquisitions, "_CLASSES", acquisitions._CLASSES.copy())
+    for known in (acquisitions._ACQUISITIONS, predictors._PREDICTORS):
+        monkeypatch.setattr(known, "_known", known.every())
     monkeypatch.setattr(searches, "_SEARCHES", dict(searches.searches()))

@@ -10,7 +10,9 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.effects.effects import perturbation_effects as core_effects
-from nextpert.core.effects.experts import Perturbations, coexpression_expert, mean_expert
+from nextpert.core.effects.perturbations import Perturbations
+from nextpert.core.effects.predictors.coexpression import Coexpression
+from nextpert.core.effects.predictors.mean_perturbation import MeanPerturbation
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +75,12 @@ def test_candidates_without_cells_have_what_is_expected(fitted):
     efficacy = fitted.uns["dag_blr"]["efficacy"]
     shift = np.zeros((1, fitted.n_vars))
     shift[0, own] = -efficacy["mean"] * fit.control_mean[own]
-    # By the weights of the experts: the graph's, and what the others say of each gene.
+    # By the weights of the predictors: the graph's, and what the others say of each gene.
     weight = fit.expectation.weights
     graph = fit.blr.predict_mean(shift) - fit.blr.predict_mean(np.zeros(fitted.n_vars))
     told = Perturbations(fit.expectation.screen, 0, [-1], [[own]], shift)
-    wanted = weight["coexpression"] * coexpression_expert(told, fit.expectation.seen).effects
-    mean = mean_expert(told, fit.expectation.seen).effects
+    wanted = weight["coexpression"] * Coexpression().predict(fit.expectation.seen, told).effects
+    mean = MeanPerturbation().predict(fit.expectation.seen, told).effects
     assert np.abs(mean).max() > 0.01
     wanted += weight["mean perturbation"] * mean
     wanted = wanted + weight["graph"] * graph + (1 - weight["graph"]) * shift

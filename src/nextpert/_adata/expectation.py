@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert.core._codec import array
-from nextpert.core.effects.experts import (
-    COEXPRESSION,
-    MEAN,
-    Expert,
-    Perturbations,
-    coexpression_expert,
-    mean_expert,
-)
+from nextpert.core.effects.interactions import Together
+from nextpert.core.effects.perturbations import Perturbations
+from nextpert.core.effects.predictors.base import Prediction, Sources, build_predictors
+from nextpert.core.effects.predictors.graph import Graph
+from nextpert.core.effects.predictors.members import Members
 from nextpert.core.effects.shift_prior import ShiftPrior
-from nextpert.core.effects.stacked import GRAPH, OTHER_SCREEN, TOGETHER, by_name, with_expectation
+from nextpert.core.effects.stacked import with_expectation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,12 +47,12 @@ class InteractionsRecord:
 
 @dataclass(frozen=True)
 class Expectation:
-    """Weights of experts, and the screen they speak from.
+    """Weights of predictors, and the screen that they predict from.
 
     Parameters
     ----------
     weights
-        Weight of every expert, by name.
+        Weight of every predictor, by name.
     seen
         The perturbations of the fit, with the moments of their cells and the controls'.
     other
@@ -78,23 +75,35 @@ class Expectation:
         """Moments of the controls and the perturbations of the fit."""
         return self.seen.moments
 
-    def experts(
-        self, names: Sequence[str], targets: Sequence[Sequence[int]], own: Array
-    ) -> list[Expert]:
-        """Return what each expert expects of perturbations without cells, before weights.
+    def predictions(
+        self,
+        names: Sequence[str],
+        targets: Sequence[Sequence[int]],
+        own: Array,
+        *,
+        weights: Array | None = None,
+        together: Together | None = None,
+    ) -> list[Prediction]:
+        """Return what each predictor expects of perturbations without cells, before weights.
 
-        The parameters are those of :meth:`prior`.
+        Parameters
+        ----------
+        names, targets, own
+            As in :meth:`prior`.
+        weights
+            Weights of the graph, ``(n_genes, n_genes)``; by default the graph is not asked, whose
+            part :meth:`prior` tells as a shift on it.
+        together
+            What members do together, where there are combinations among the perturbations.
         """
-        asked = Perturbations(self.screen, 0, np.full(len(names), -1), targets, own)
-        nothing = np.zeros_like(own)
-        makers = {
-            GRAPH: lambda: Expert(GRAPH, nothing),  # a shift on the graph, not an effect
-            COEXPRESSION: lambda: coexpression_expert(asked, self.seen),
-            MEAN: lambda: mean_expert(asked, self.seen),
-            TOGETHER: lambda: Expert(TOGETHER, nothing),  # of combinations, apart from these
-            OTHER_SCREEN: lambda: by_name(asked, names, self.other, OTHER_SCREEN),
-        }
-        return [makers[name]() for name in self.weights]
+        asked = Perturbations(self.screen, 0, np.full(len(names), -1), targets, own, names=names)
+        sources = Sources(weights, other_screen=self.other, together=together)
+        return [
+            each.predict(self.seen, asked)
+            for each in build_predictors(sources)
+            if each.name in {*self.weights, Members.name}
+            if weights is not None or each.name != Graph.name
+        ]
 
     def prior(
         self,
@@ -114,10 +123,9 @@ class Expectation:
             ``(n_perturbations, n_genes)``.
         """
         nothing = np.zeros_like(own)
-        experts = self.experts(names, targets, own)
-        rows = np.tile(list(self.weights.values()), (len(names), 1))
+        rows = {name: np.full(len(names), weight) for name, weight in self.weights.items()}
         empty = ShiftPrior(
             np.zeros(len(names)), nothing, nothing + 1, nothing, nothing, own_variance,
             np.tile(self.unseen, (len(names), 1)),
         )  # fmt: skip
-        return with_expectation(empty, own, experts, rows)
+        return with_expectation(empty, own, self.predictions(names, targets, own), rows)

@@ -21,10 +21,9 @@ from nextpert.core._codec import (
     unpack,
 )
 from nextpert.core.effects.averaged import Averaged, Model
-from nextpert.core.effects.experts import COEXPRESSION, MEAN, Perturbations
+from nextpert.core.effects.perturbations import Perturbations
+from nextpert.core.effects.predictors.base import predictors
 from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
-from nextpert.core.effects.stacked import GRAPH as GRAPH_EXPERT
-from nextpert.core.effects.stacked import OTHER_SCREEN, TOGETHER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,11 +56,9 @@ class EfficacyRecord:
 
 @dataclass(frozen=True)
 class StackRecord:
-    """Weights of experts, and what they leave of perturbations without cells."""
+    """Weights of predictors, and what they leave of perturbations without cells."""
 
-    experts: list[str] = texts(
-        "n_experts", GRAPH_EXPERT, COEXPRESSION, MEAN, TOGETHER, OTHER_SCREEN
-    )
+    experts: list[str] = texts("n_experts")
     weights: Array = array("n_experts", least=0)
     error_alone: Array = array("n_experts")
     error: float = array()
@@ -70,6 +67,12 @@ class StackRecord:
     interactions: Interactions | InteractionsRecord | None = nested(
         InteractionsRecord, optional=True
     )
+
+    def __post_init__(self) -> None:
+        unknown = set(self.experts) - {kind.name for kind in predictors()}
+        if unknown:
+            message = f"it has weights of {sorted(unknown)}, which are no predictors here"
+            raise ValueError(message)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ BLR = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_
 @pytest.fixture
 def nearest(monkeypatch):
     """An acquisition of one's own, known by its name while the test runs."""
-    monkeypatch.setattr(registry, "_CLASSES", registry._CLASSES.copy())
+    known = registry._ACQUISITIONS
+    monkeypatch.setattr(known, "_known", known.every())
 
     @acquisition("nearest")
     class Nearest(Acquisition):

@@ -14,7 +14,8 @@ from nextpert.core.cells.mean_distance import mean_distance
 from nextpert.core.cells.pool_guides import pool_guides
 from nextpert.core.effects import random_shifts
 from nextpert.core.effects.effects import perturbation_effects
-from nextpert.core.effects.experts import Perturbations, left_out, mean_expert
+from nextpert.core.effects.perturbations import Perturbations
+from nextpert.core.effects.predictors.mean_perturbation import MeanPerturbation
 from nextpert.core.effects.random_shifts import fit_random_shifts
 from nextpert.core.effects.scores import pooled_sizes
 from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
@@ -326,7 +327,7 @@ def test_observed_effects_vary_and_go_together_as_said():
     np.testing.assert_allclose(
         (seen.observed**2).mean(axis=1), seen.variance.mean(axis=1), rtol=0.1
     )
-    mean = left_out(seen, mean_expert)
+    mean = MeanPerturbation().held_out(seen)
     shared = (seen.observed * mean.effects).mean(axis=1)
     np.testing.assert_allclose(shared, mean.shared.mean(axis=1), atol=0.003)
     without = Perturbations(moments, 0, np.arange(1, n_groups), targets)

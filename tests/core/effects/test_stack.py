@@ -1,22 +1,25 @@
-"""Stacks against loops over refits, and screens whose experts are right, useless and harmful."""
+"""Stacks against loops over refits, and screens whose predictors are right, useless and harmful."""
 
 import numpy as np
 import pytest
 from scipy.optimize import lsq_linear
 
 from nextpert.core import ScreenMoments
-from nextpert.core.effects.experts import Expert, Perturbations, left_out, mean_expert
+from nextpert.core.effects.perturbations import Perturbations
+from nextpert.core.effects.predictors.base import Prediction
+from nextpert.core.effects.predictors.mean_perturbation import MeanPerturbation
 from nextpert.core.effects.stack import learn_stack
 
 
 def learn(observed, tables, *, noise=0.0, scored=None, shared=None, sd=None):
     shares = [None] * len(tables) if shared is None else shared
-    experts = [
-        Expert(f"expert {k}", t, s) for k, (t, s) in enumerate(zip(tables, shares, strict=True))
+    predictors = [
+        Prediction(f"predictor {k}", t, s)
+        for k, (t, s) in enumerate(zip(tables, shares, strict=True))
     ]
     used = np.ones(observed.shape, bool) if scored is None else scored
     scale = np.ones(observed.shape[1]) if sd is None else sd
-    return learn_stack(observed, np.full(observed.shape, noise), experts, used, sd=scale)
+    return learn_stack(observed, np.full(observed.shape, noise), predictors, used, sd=scale)
 
 
 def by_refits(observed, tables, used, sd):
@@ -41,7 +44,7 @@ def by_refits(observed, tables, used, sd):
 
 @pytest.fixture
 def screen():
-    """Effects of 9 perturbations on 30 genes, and three experts of which two are of some use."""
+    """Effects of 9 perturbations on 30 genes, and three predictors of which two are of some use."""
     rng = np.random.default_rng(2)
     truth = rng.normal(size=(9, 30)) * rng.gamma(1.0, size=(9, 1))
     tables = [
@@ -65,35 +68,35 @@ def test_weights_are_those_of_refits(screen):
         wanted, _ = by_refits(observed[rest], [t[rest] for t in tables], used[rest], sd)
         np.testing.assert_allclose(found.left_out[j], wanted, atol=1e-7)
     expected = sum(found.left_out[:, [k]] * t for k, t in enumerate(tables))
-    experts = [Expert("", t) for t in tables]
-    np.testing.assert_allclose(found.expected(experts), expected)
+    predictors = [Prediction("", t) for t in tables]
+    np.testing.assert_allclose(found.expected(predictors), expected)
     z, y = (expected / sd)[used], (observed / sd)[used]
     assert found.error == pytest.approx(((y - z) ** 2).sum() / (y**2).sum())
     first = ((observed - tables[0]) / sd)[used]
     assert found.alone[0] == pytest.approx((first**2).sum() / (y**2).sum())
 
 
-def test_settled_experts_are_believed_and_change_no_other_weight(screen):
+def test_settled_predictors_are_believed_and_change_no_other_weight(screen):
     observed, tables, used, sd = screen
     pairs = np.vstack([observed[:3] + 1, observed])
     silent = [np.vstack([np.zeros((3, 30)), t]) for t in tables]
     said = np.vstack([observed[:3] + 0.9, np.zeros((9, 30))])
-    experts = [Expert(str(k), t) for k, t in enumerate(silent)]
-    experts.insert(1, Expert("settled", said, settled=True))
+    predictors = [Prediction(str(k), t) for k, t in enumerate(silent)]
+    predictors.insert(1, Prediction("settled", said, settled=True))
     noise = np.zeros(pairs.shape)
     used = np.vstack([np.ones((3, 30), bool), used])
-    found = learn_stack(pairs, noise, experts, used, sd=sd)
+    found = learn_stack(pairs, noise, predictors, used, sd=sd)
     assert found.weights[1] == 1
     assert (found.left_out[:, 1] == 1).all()
-    np.testing.assert_allclose(found.expected(experts)[:3], said[:3])
-    fewer = learn_stack(observed, noise[3:], [Expert("", t) for t in tables], used[3:], sd=sd)
+    np.testing.assert_allclose(found.expected(predictors)[:3], said[:3])
+    fewer = learn_stack(observed, noise[3:], [Prediction("", t) for t in tables], used[3:], sd=sd)
     np.testing.assert_allclose(found.weights[[0, 2, 3]], fewer.weights, atol=1e-7)
     np.testing.assert_allclose(found.left_out[3:][:, [0, 2, 3]], fewer.left_out, atol=1e-7)
     assert found.error < fewer.error
 
 
 def draw(rng, n, kinds, noise):
-    """True and observed effects of heavy-tailed size, and experts of some kinds."""
+    """True and observed effects of heavy-tailed size, and predictors of some kinds."""
     size = np.exp(1.2 * rng.normal(size=(n, 1)))
     truth = size * rng.normal(size=(n, 50))
     tables = []
@@ -121,7 +124,7 @@ def draw(rng, n, kinds, noise):
         (["useless", "harmful"], 1.1),
     ],
 )
-def test_error_on_screens_with_right_useless_and_harmful_experts(n, kinds, most):
+def test_error_on_screens_with_right_useless_and_harmful_predictors(n, kinds, most):
     rng = np.random.default_rng(0)
     ratios, alone = [], []
     for _ in range(30):
@@ -136,7 +139,7 @@ def test_error_on_screens_with_right_useless_and_harmful_experts(n, kinds, most)
             assert np.mean(alone, axis=0)[k] > 1.9
 
 
-def test_experts_that_are_large_where_nothing_follows_fall_to_nearly_nothing():
+def test_predictors_that_are_large_where_nothing_follows_fall_to_nearly_nothing():
     """One perturbation is predicted, two are silenced as strongly and nothing follows."""
     rng = np.random.default_rng(0)
     truth = 0.1 * rng.normal(size=(12, 40))
@@ -166,9 +169,9 @@ def test_noise_of_few_cells_has_little_say():
     errors = []
     for _ in range(40):
         observed = truth + np.sqrt(noise) * rng.normal(size=truth.shape)
-        expert = Expert("right", truth)
+        predictor = Prediction("right", truth)
         full = np.ones(truth.shape, bool)
-        found = learn_stack(observed, noise, [expert], full, sd=np.ones(40))
+        found = learn_stack(observed, noise, [predictor], full, sd=np.ones(40))
         errors.append(found.weights[0] - 1)
     assert np.abs(errors).max() < 0.15  # weighted alike, it strays by .4
     assert found.residual_variance < 0.1
@@ -181,10 +184,10 @@ def test_noise_that_all_effects_share_is_not_taken_for_knowledge():
     for _ in range(20):
         moments = ScreenMoments.from_array(rng.normal(size=(960, 30)), groups, 16)
         found = Perturbations(moments, 0, np.arange(1, 16), [[]] * 15)
-        mean = left_out(found, mean_expert)
-        for expert, rows in ((mean, with_shared), (Expert("", mean.effects), without)):
+        mean = MeanPerturbation().held_out(found)
+        for predictor, rows in ((mean, with_shared), (Prediction("", mean.effects), without)):
             stack = learn_stack(
-                found.observed, found.variance, [expert], found.scored(), sd=found.sd
+                found.observed, found.variance, [predictor], found.scored(), sd=found.sd
             )
             rows.append(stack.weights[0])
     assert np.mean(with_shared) < 0.2
@@ -214,7 +217,7 @@ def test_error_is_that_of_the_true_effects():
         tables[0] = tables[0] + 0.5 * error  # shares half of the sampling error
         shared = [np.full(truth.shape, 0.5), None]
         found = learn(observed, tables, noise=1.0, shared=shared)
-        expected = found.expected([Expert("", t) for t in tables])
+        expected = found.expected([Prediction("", t) for t in tables])
         size = (truth**2).mean()
         got.append([found.error * size, *(found.alone * size)])
         each = [expected, *tables]
@@ -261,11 +264,11 @@ def test_hardly_anything_measured_teaches_hardly_anything(n):
 
 def test_errors_name_the_table(screen):
     observed, tables, used, _ = screen
-    with pytest.raises(ValueError, match="experts is empty"):
+    with pytest.raises(ValueError, match="predictions is empty"):
         learn(observed, [])
     with pytest.raises(ValueError, match="observed has shape"):
         learn(observed[:4], tables, scored=used, sd=np.ones(30))
-    with pytest.raises(ValueError, match="the effects of 'expert 1' must be finite"):
+    with pytest.raises(ValueError, match="the effects of 'predictor 1' must be finite"):
         learn(observed, [tables[0], np.full((9, 30), np.nan)])
     with pytest.raises(ValueError, match="sd must be above 0"):
         learn(observed, tables, sd=np.zeros(30))

@@ -9,10 +9,14 @@ import numpy as np
 from nextpert.core import Dag, DagBlr, Moments, ScreenMoments, random_scm
 from nextpert.core.cells.pool_guides import pool_guides
 from nextpert.core.effects.effects import perturbation_effects
-from nextpert.core.effects.experts import Expert, Perturbations, graph_expert
+from nextpert.core.effects.interactions import Together
+from nextpert.core.effects.perturbations import Perturbations
+from nextpert.core.effects.predictors.base import Prediction
+from nextpert.core.effects.predictors.graph import Graph
+from nextpert.core.effects.predictors.members import Members
 from nextpert.core.effects.random_shifts import fit_random_shifts
 from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
-from nextpert.core.effects.stacked import Together, by_name, unseen_mixture, with_expectation
+from nextpert.core.effects.stacked import unseen_mixture, with_expectation
 
 
 def screen(rng, shifts, scm, n=50):
@@ -29,13 +33,15 @@ def test_states_are_those_of_the_stack():
     found = Perturbations(screen(rng, shifts, scm), 0, [1, 2, 3, 4], [[0], [1], [2], [3]])
     blr = DagBlr(scm.dag).update(Moments.from_array(scm.sample(300, rng=rng)))
     own = np.where(found.own(), found.observed, 0.0)
-    graph = graph_expert(found, blr.mean().toarray())
-    other = Expert("other", np.where(found.own(), 0.0, rng.normal(size=(4, 6))))
+    graph = Graph(blr.mean().toarray()).predict(found, found)
+    other = Prediction("other", np.where(found.own(), 0.0, rng.normal(size=(4, 6))))
     weights = np.column_stack([[0.3, 0.0, 1.0, 0.5], [0.2, 0.4, 0.0, 0.6]])
     wanted = own + weights[:, :1] * graph.effects + weights[:, 1:] * other.effects
     # Own genes may be moved by the graph as well: the shift that reaches the own change exactly.
     exact = ShiftPrior.exact(np.zeros((4, 6)))
-    prior = with_expectation(exact, own, [graph, other], weights)
+    prior = with_expectation(
+        exact, own, [graph, other], {"graph": weights[:, 0], "other": weights[:, 1]}
+    )
     total = np.linalg.inv(np.eye(6) - blr.mean().toarray())
     reached = prior.given(blr).states(blr) - blr.predict_mean(np.zeros(6))
     np.testing.assert_allclose(total.diagonal(), 1.0)
@@ -50,12 +56,12 @@ def test_what_members_do_together_is_told_own_genes_included():
     seen = Perturbations(moments, 0, [1, 2, 3], [[0], [1], [0, 1]])
     mean, variance = rng.normal(size=(1, 5)), rng.gamma(1.0, size=(1, 5))
     together = Together(np.array([2]), mean, variance, np.full((1, 5), 0.5))
-    expert = together.expert(seen)
-    assert expert.settled
-    assert not expert.effects[:2].any()
-    np.testing.assert_array_equal(expert.effects[2], [0, 0, *mean[0, 2:]])
-    np.testing.assert_allclose(expert.shared[2, 2:], 0.5 * seen.control_variance[2:])
-    other = together.silenced(Expert("other", np.ones((3, 5)), np.ones((3, 5))))
+    said = Members(together).predict(seen, seen)
+    assert said.settled
+    assert not said.effects[:2].any()
+    np.testing.assert_array_equal(said.effects[2], [0, 0, *mean[0, 2:]])
+    np.testing.assert_allclose(said.shared[2, 2:], 0.5 * seen.control_variance[2:])
+    other = Members(together).silenced(Prediction("other", np.ones((3, 5)), np.ones((3, 5))))
     assert other.effects[:2].all()
     assert not other.effects[2].any()
     assert not other.shared[2].any()
@@ -69,17 +75,12 @@ def test_what_members_do_together_is_told_own_genes_included():
     np.testing.assert_array_equal(prior.effect[:2], found.prior.effect[:2])
 
 
-def test_names_known_elsewhere():
-    x = np.random.default_rng(0).normal(size=(60, 3))
-    found = Perturbations(ScreenMoments.from_array(x, np.arange(60) % 3, 3), 0, [1, 2], [[0], []])
-    expert = by_name(found, ["A", "B"], {"A": np.arange(3.0), "C": np.ones(3)}, "other screen")
-    assert expert.effects.tolist() == [[0.0, 1.0, 2.0], [0.0, 0.0, 0.0]]
-
-
 def test_nothing_is_expected_by_weights_of_nothing():
     own = np.diag([-1.0, -2.0])
     prior = ShiftPrior.exact(np.zeros((2, 2)))
-    prior = with_expectation(prior, own, [Expert("graph", np.ones((2, 2)))], np.zeros((2, 1)))
+    prior = with_expectation(
+        prior, own, [Prediction("other", np.ones((2, 2)))], {"other": np.zeros(2)}
+    )
     blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False).update(
         Moments.from_array(np.random.default_rng(0).normal(size=(9, 2)))
     )

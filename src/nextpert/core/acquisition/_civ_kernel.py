@@ -1,10 +1,11 @@
 """CIV over candidates, compiled: what cells of one teach about the gap of another.
 
-Shifts are uncertain; exact ones, with ``w = t = 0``, are a special case. For node i, candidate l
-and ``q = (1, mu*_P)`` the gap's term has the variance ``e_i (1/n + r_il)`` with ``r = y'My + t``,
-``y = q - w z``: ``z = (1, mean of its cells)``, ``w`` the share of a departure that is believed,
-``t`` the spare variance of its shift. Cells of j at ``x = (1, mean expected)`` observe the weights
-along ``v = x - w z``, and its shift, so that ``r_il`` falls by ``c^2 / d2`` with
+Equations 14 to 16 of the mathematics page. Shifts are uncertain; exact ones, with ``w = t = 0``,
+are a special case. For node i, candidate l and ``q = (1, mu*_P)`` the gap's term has the variance
+``e_i (1/n + r_il)`` with ``r = y'My + t``, ``y = q - w z``: ``z = (1, mean of its cells)``, ``w``
+the share of a departure that is believed, ``t`` the spare variance of its shift. Cells of j at
+``x = (1, mean expected)`` observe the weights along ``v = x - w z``, and its shift, so that
+``r_il`` falls by ``c^2 / d2`` with
 ``c = y_l'M v_j + [l = j] t_j`` and ``d2 = 1/n + v_j'M v_j + t_j``.
 
 Where an effect f of a candidate is expected whatever the weights, target, mean and state are less
@@ -171,7 +172,7 @@ def look_ahead(
             _cross(leading[:, c], product, cross)
             row, top = others[min(c, 1)], lin[i, c] + 2.0 * quad[i, c] * level[c]
             for j in range(m):
-                fall = cross[j] * cross[j] / d2[j]
+                fall = cross[j] * cross[j] / d2[j]  # equation 16
                 row[j] -= (top - quad[i, c] * fall) * fall
                 if len(left):
                     left[c, j] += e[i] * (level[c] - fall)

@@ -64,7 +64,7 @@ def project_target(vptr, mptr, indptr, indices, intercept, cov, target, u, w0):
 
 @inner
 def _reach(problem, shift, x):
-    """Fill the mean ``x`` reached by a shift, one substitution along the order."""
+    """Fill the mean ``x`` reached by a shift (equation 1), substituted along the order."""
     indptr, indices, vptr = problem.indptr, problem.indices, problem.vptr
     order, weights, offset = problem.order, problem.weights, problem.offset
     for t in range(len(order)):
@@ -78,7 +78,7 @@ def _reach(problem, shift, x):
 
 @inner
 def _node(layout, k, inv_n, cov, u, i, x, row, y):
-    """Fill the design row of node i and y = M row; return d1 and d2."""
+    """Fill the design row of node i and y = M row; return d1, d2: equation 16 is ``d1^2 / d2``."""
     indptr, indices, vptr, mptr = layout
     first, v, m = indptr[i], vptr[i], mptr[i]
     d = vptr[i + 1] - v
@@ -160,6 +160,10 @@ def _norm(problem, i, row, d2, z, vec):
 
 @inner
 def _back(layout, k, i, scale, direction, gx):
+    """Add ``scale * direction`` to the gradient ``gx`` (p,) at the parents of node i.
+
+    ``direction`` (d,) has k entries for the intercept before those of the parents.
+    """
     indptr, indices, _, _ = layout
     first = indptr[i]
     for a in range(indptr[i + 1] - first):
@@ -233,6 +237,10 @@ def _adjoint(problem, gx, grad):
 
 @inner
 def _max_gradient(problem, layout, i, x, row, y, z, vec, step, gx):
+    """Add to ``gx`` (p,) the gradient of node i's term at the mean ``x`` (p,) that a shift reaches.
+
+    ``row``, ``y``, ``z``, ``vec`` and ``step`` are room for as many numbers as the widest row has.
+    """
     v, m = problem.vptr[i], problem.mptr[i]
     d = problem.vptr[i + 1] - v
     k, inv_n = problem.intercept, problem.inv_n
@@ -279,6 +287,10 @@ def evaluate_each(problem, shifts, out):
 
 @inner
 def _reach_strip(problem, shifts, begin, width, x):
+    """Fill ``x`` (p, width) with the means that some shifts reach (equation 1).
+
+    These are the columns of ``shifts`` (p, m) from ``begin`` on.
+    """
     for t in range(len(problem.order)):
         i = problem.order[t]
         first = problem.indptr[i]
@@ -294,6 +306,10 @@ def _reach_strip(problem, shifts, begin, width, x):
 
 @inner
 def _node_strip(problem, i, width, x, d1, d2, part):
+    """Fill ``d1`` and ``d2`` (width,) of node i at the means ``x`` (p, width), as :func:`_node`.
+
+    ``part`` (width,) is room for a row of ``M x``.
+    """
     v, m = problem.vptr[i], problem.mptr[i]
     d = problem.vptr[i + 1] - v
     k = problem.intercept

@@ -7,8 +7,8 @@ import numpy as np
 from nextpert.core._compile import entry, inner
 from nextpert.core.acquisition._lookahead import evaluate
 
-_MEMORY = 12
-_ARMIJO = 1e-4
+_MEMORY = 12  # steps that stand in for the Hessian; 3 to 20 are usual (Liu and Nocedal 1989)
+_ARMIJO = 1e-4  # share of the expected decrease that a step has to bring, the usual one
 
 
 @inner

@@ -198,7 +198,7 @@ class LookaheadAcquisition(Acquisition):
         return out
 
     def left(self, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return ``w_i`` of every node after the cells of each shift, ``(n_nodes, n_shifts)``."""
+        """Return ``w_i`` after the cells of each shift (equation 16), ``(n_nodes, n_shifts)``."""
         w = np.empty((self.n_nodes, len(shifts)))
         lookahead.w_of_pool(self.problem, np.ascontiguousarray(shifts.T), w)
         return w

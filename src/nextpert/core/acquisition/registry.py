@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from nextpert.core._registry import Registry
 from nextpert.core.acquisition.candidates import Candidates
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from nextpert.core.predict.goal import Goal
 
 Kind = TypeVar("Kind", bound="type[Acquisition]")
-_CLASSES: dict[str, type[Acquisition]] = {}
+_ACQUISITIONS: Registry[type[Acquisition]] = Registry("nextpert.core.acquisition", "an acquisition")
 
 
 def acquisition(name: str) -> Callable[[Kind], Kind]:
@@ -46,26 +44,11 @@ def acquisition(name: str) -> Callable[[Kind], Kind]:
     """
 
     def register(kind: Kind) -> Kind:
-        before = _CLASSES.setdefault(name, kind)
-        if before.__qualname__ != kind.__qualname__:
-            message = (
-                f"There is an acquisition {name!r} already ({before.__qualname__}): choose "
-                f"another name."
-            )
-            raise ValueError(message)
+        _ACQUISITIONS.add(name, kind)
         kind.name = name
-        _CLASSES[name] = kind  # a class that is run again, as in a notebook, takes its own place
         return kind
 
     return register
-
-
-@cache
-def _load() -> None:
-    """Import every file of this folder, for the classes in it to register themselves."""
-    folder = import_module(__name__.rpartition(".")[0])
-    for module in iter_modules(folder.__path__):
-        import_module(f"{folder.__name__}.{module.name}")
 
 
 def acquisitions(*, on_domain: bool = False) -> tuple[str, ...]:
@@ -77,8 +60,8 @@ def acquisitions(*, on_domain: bool = False) -> tuple[str, ...]:
     >>> sorted(set(acquisitions()) - set(acquisitions(on_domain=True)))
     ['probability', 'thompson']
     """
-    _load()
-    return tuple(sorted(n for n, kind in _CLASSES.items() if kind.on_domain or not on_domain))
+    every = _ACQUISITIONS.every()
+    return tuple(name for name, kind in every.items() if kind.on_domain or not on_domain)
 
 
 def find_acquisition(name: str, *, on_domain: bool = False) -> type[Acquisition]:
@@ -93,7 +76,7 @@ def find_acquisition(name: str, *, on_domain: bool = False) -> type[Acquisition]
     if name not in known:
         message = f"Unknown acquisition {name!r}: choose one of {', '.join(known)}."
         raise ValueError(message)
-    return _CLASSES[name]
+    return _ACQUISITIONS.every()[name]
 
 
 def build_acquisition(

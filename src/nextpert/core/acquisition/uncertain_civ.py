@@ -33,7 +33,7 @@ _ONE = 1e-12  # cells whose change, over their number, is the slope: no digits c
 
 
 class Polynomial(NamedTuple):
-    """Terms of the variance of the optimality gap as ``quad v^2 + lin v + fixed``.
+    """Terms of the variance of the gap (equation 14) as ``quad v^2 + lin v + fixed``.
 
     The gap ``g = sum_i (a_i + u_i + mean noise - (mu*_i - q'beta_i))^2``, ``q = (1, mu*_P)``, has
     the variance ``sum_i kappa_i s_i^2 + 4 e_i m_i s_i`` (Zhang et al. 2023, eq. 12, there for

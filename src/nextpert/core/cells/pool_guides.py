@@ -21,7 +21,7 @@ _PRIOR_FREEDOM = 20.0
 
 @dataclass(frozen=True)
 class PooledGuides:
-    """Perturbations whose guides (replicates, donors) are pooled.
+    """Perturbations whose guides (replicates, donors) are pooled (equation 4).
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class PooledGuides:
 
     @property
     def fixed_errors(self) -> NDArray[np.float64]:
-        """Errors that fixed columns leave in means from which least squares took them off.
+        """Errors that fixed columns leave in means from which least squares took them off (7).
 
         Over the noise's standard deviation, in coordinates that are not correlated, shape
         ``(n_groups, n_fixed)``: the squared distance of two rows is what they add to the variance

@@ -15,7 +15,7 @@ Single = NDArray[np.float32]
 def fill_chances(
     square: Array, n: Array, tau2: Array, weights: Array, own: Array, below: Single
 ) -> None:
-    """Fill the chance of each prior variance and all smaller ones, cells seen.
+    """Fill the chance of each prior variance and all smaller ones, cells seen (equation 8).
 
     ``square`` is ``E[r^2 / sigma^2]``; it, ``n`` and ``own`` are (n_perturbations, p), ``below``
     has one row a component more. Where a variance is given in ``own`` nothing is filled.

@@ -12,9 +12,10 @@ _SMALL = 1e-250  # a sum of chances below this is not exact
 
 @entry
 def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty):
-    """Add means of environments in place, ``count[j, i]`` cells of environment j at node i.
+    """Add means of environments to the sums of equation 5 in place.
 
-    ``mean`` is (n_environments, p + n), with the n fixed columns after the nodes.
+    Environment j counts for ``count[j, i]`` cells at node i. ``mean`` is (n_environments, p + n),
+    with the n fixed columns after the nodes.
     """
     row = np.ones(longest_row(vptr))
     for j in range(len(mean)):
@@ -35,7 +36,7 @@ def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty):
 
 @entry
 def departures(indptr, indices, vptr, mptr, weights, cov, mean, shift, away, leverage):
-    """Fill ``away = x_i - a_i - z'm`` and ``leverage = z'M z`` of every environment and node."""
+    """Fill ``away = x_i - a_i - z'm`` and ``leverage = z'M z`` of equation 6."""
     row = np.ones(longest_row(vptr))
     for j in range(len(mean)):
         for i in range(len(indptr) - 1):
@@ -54,7 +55,7 @@ def departures(indptr, indices, vptr, mptr, weights, cov, mean, shift, away, lev
 
 @entry
 def mixture_step(square, n, tau2, weights, own, share, spare, counts):
-    """Fill what a mixture of prior variances says of shifts; return its part of the bound.
+    """Fill shares ``w`` (equation 6) under the mixture of equation 8; return its part of the bound.
 
     ``share`` is the mean over the components; ``spare`` holds the variance within and between them.
     ``square`` is ``E[r^2 / sigma^2]``. ``own`` is the prior variance over ``sigma^2`` of those
@@ -103,7 +104,7 @@ def mixture_step(square, n, tau2, weights, own, share, spare, counts):
 
 @entry
 def add_within(indptr, indices, vptr, mptr, scatter, fixed, xtx, xty, yty):
-    """Add the scatter within environments in place: no means, so nothing for the intercept.
+    """Add the scatter within environments, W of equation 5: nothing for the intercept.
 
     ``scatter`` is (p, p) of the nodes; ``fixed`` (n, p + n) that of n fixed columns with the nodes
     and then with one another.

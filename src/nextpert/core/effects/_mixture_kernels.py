@@ -16,7 +16,7 @@ _ROOT_2PI = math.sqrt(2.0 * math.pi)
 
 @inner
 def responsibilities(square, cells, tau2, weights, chance):
-    """Fill the weights of the prior variances, given a departure's square over the noise."""
+    """Fill the weights of the prior variances, R of equation 8, given ``E[r^2 / sigma^2]``."""
     top = -np.inf
     for k in range(len(tau2)):
         grown = 1.0 + cells * tau2[k]
@@ -37,10 +37,11 @@ def own_terms(
 ):  # fmt: skip
     """Fill what every node's own equation adds to the effect on it, as a mixture.
 
-    ``chance`` are the weights of the components, ``centre`` their means less that of all, and
-    ``spread`` their variances ``sigma^2 ((d - w z)' M (d - w z) + tau^2 / (1 + n tau^2))``: d the
-    effect on the parents, z their means in cells, w the share that is believed. ``total`` is the
-    variance of all together. A given prior variance, ``own``, is the first component.
+    That is equation 6, carried on to the effect. ``chance`` are the weights of the components,
+    ``centre`` their means less that of all, and ``spread`` their variances
+    ``sigma^2 ((d - w z)' M (d - w z) + tau^2 / (1 + n tau^2))``: d the effect on the parents, z
+    their means in cells, w the share that is believed. ``total`` is the variance of all together. A
+    given prior variance, ``own``, is the first component.
     """
     widest, n_components = longest_row(vptr), len(tau2)
     row, change = np.ones(widest), np.empty(widest)

@@ -121,7 +121,7 @@ def as_effects(prior: ShiftPrior, posteriors: Sequence[DagBlr]) -> ShiftPrior:
 
 @one_thread()
 def learn_average(models: Sequence[Model], covariance: ArrayLike) -> Array:
-    r"""Return expected weights of models, at least 0 and of sum 1, by the error of their means.
+    r"""Return expected weights of models by the error of their means (13): at least 0, of sum 1.
 
     The means of all perturbations are estimated by :math:`\sum_k w_k m_k(x)`, ``m_k`` those that a
     model makes of the cells' means ``x``. Genes are in units of their standard deviation within

@@ -207,6 +207,10 @@ def _terms(
     effect: Array,
     out: tuple[Array, ...],
 ) -> None:
+    """Fill ``out`` with the chances, centres, spreads and totals of the kernel ``own_terms``.
+
+    ``effect`` are the expected effects, shape ``(n_perturbations, n_nodes)``, units of the data.
+    """
     mean, shift, told = shifts.about_effect(posterior)
     dag, blocks, known = posterior.dag, posterior.blocks, posterior.known_noise_var
     precision = posterior.shape / posterior.rate if known is None else 1.0 / known

@@ -29,7 +29,7 @@ _ABOUT_NOTHING = 0.1
 
 @dataclass(frozen=True)
 class Efficacy:
-    """Efficacy of a screen's perturbations on their own genes.
+    """Efficacy of a screen's perturbations on their target genes (equation 10).
 
     A perturbation changes its own gene by ``direction * rho_j * mu``, ``mu`` the control mean,
     and ``rho_j`` is normal across the screen.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.effects._member_algebra import Solved
+    from nextpert.core.effects.shift_prior import ShiftPrior
 
     Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Interactions:
-    r"""What combinations do, given their members and the combinations that were measured.
+    r"""What combinations do (equation 12), given members and the combinations measured.
 
     A perturbation alone does ``s_g``, a combination ``c`` of two or more
 
@@ -216,6 +217,39 @@ class Interactions:
                 own[k] = share * self.effects[place[some]] / self.scale
                 spare[k] = share * noise
         return kept, own, spare
+
+
+@dataclass(frozen=True)
+class Together:
+    """What members do together, for some of the perturbations: mean and variance of the effect.
+
+    Parameters
+    ----------
+    rows
+        Numbers of the combinations among the perturbations.
+    mean, variance
+        Effects expected of them and their variances, shape ``(len(rows), n_nodes)``, units of
+        the data and their square.
+    shared
+        Share of the control mean's sampling error in ``mean``, shape ``(len(rows), n_nodes)``.
+    """
+
+    rows: NDArray[np.int64]
+    mean: Array
+    variance: Array
+    shared: Array
+
+    def told(self, prior: ShiftPrior, ratio: Array) -> ShiftPrior:
+        """Return the prior with the effects of combinations, own genes included.
+
+        ``ratio`` of the noise variance of every node to the variance of its cells, shape
+        ``(n_nodes,)``: a shift of each gene with ``tau^2`` of its noise is one of ``tau^2`` of
+        the variance of cells in every effect, whatever the graph.
+        """
+        shift, effect, own = prior.shift.copy(), prior.effect.copy(), prior.own.copy()
+        shift[self.rows], effect[self.rows] = 0.0, self.mean
+        own[self.rows] = self.variance * ratio
+        return replace(prior, shift=shift, effect=effect, own=own)
 
 
 def learn_interactions(

@@ -318,7 +318,7 @@ class _Ascent:
         return RandomShifts(self.settled(), prior, common, bound)
 
     def settled(self) -> DagBlr:
-        r"""Return the posterior of the weights, components of shifts unknown in it.
+        r"""Return the posterior of the weights, components of shifts unknown in it (equation 9).
 
         The ascent takes the components of shifts as independent of the weights, and so a mean for
         :math:`E[k]` cells, with ``k = n / (1 + n tau^2)``. The curvature of the log evidence is

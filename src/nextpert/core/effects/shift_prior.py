@@ -131,7 +131,7 @@ class ShiftPrior:
         return self.n[:, None] / self.ratio
 
     def given(self, posterior: DagBlr) -> ShiftPosterior:
-        """Return the posterior of the shifts given the weights of a graph."""
+        """Return the posterior of the shifts given the weights of a graph (equation 6)."""
         prior = self.shifts(posterior)
         square = departure_squares(posterior, self.design, prior)
         share, spare = np.empty((2, *self.mean.shape))
@@ -154,6 +154,12 @@ def _draw_components(
     rng: np.random.Generator,
     together: float,
 ) -> Iterator[tuple[Array, Array]]:
+    """Yield draws of share and spare variance of every shift, one component each (equation 8).
+
+    Arrays are ``(n_perturbations, n_nodes)``: ``E[r^2 / sigma^2]``, cells that count, and prior
+    variances over the noise where they are not the mixture; ``weights`` has a column a component.
+    ``together`` is the correlation of sizes within a perturbation.
+    """
     below = np.empty((*square.shape, len(TAU2)), np.float32)
     fill_chances(square, counted, TAU2, weights, own, below)
     while True:

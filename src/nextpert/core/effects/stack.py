@@ -1,4 +1,4 @@
-"""A stack of experts: how much each is believed, learned by leaving perturbations out."""
+"""How much weight each predictor gets, learned by leaving perturbations out."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.effects.experts import Expert
+    from nextpert.core.effects.predictors.base import Prediction
 
     Array = NDArray[np.float64]
 
 _BLOCKS = 100  # more perturbations than these are left out in so many blocks
-_ROUNDS = 5  # of fitting weights and the variance that no expert explains in turn
+_ROUNDS = 5  # of fitting weights and the variance that no predictor explains in turn
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Weights of experts.
+    """Weights of predictors.
 
     Parameters
     ----------
     names
-        Names of the experts.
+        Names of the predictors.
     weights
-        Weight of every expert, at least 0, learned from all measured perturbations, shape
-        ``(n_experts,)``: what an unseen perturbation is to be expected by.
+        Weight of every predictor, at least 0, learned from all measured perturbations, shape
+        ``(n_predictors,)``: what an unseen perturbation is to be expected by.
     left_out
-        Weights learned without a perturbation, shape ``(n_perturbations, n_experts)``: what the
+        Weights learned without a perturbation, shape ``(n_perturbations, n_predictors)``: what the
         perturbation itself is to be expected by. The weights of all where it was not measured.
     calibration
         Slope, 0 to 1, by which the weights were drawn towards 0.
@@ -41,13 +41,14 @@ class Stack:
         Squared error of the left-out expectations over that of "no effect", the sampling error
         of the observed effects taken out of both; NaN where no effect can be seen.
     alone
-        The same of every expert by itself, believed as it is (weight 1), shape ``(n_experts,)``.
+        The same of every predictor by itself, taken as it is (weight 1), shape
+        ``(n_predictors,)``.
     residual_variance
-        Mean squared effect that the experts leave, sampling error taken out, in units of a gene's
-        variance.
+        Mean squared effect that the predictors leave, sampling error taken out, in units of a
+        gene's variance.
     sums
         The squared errors of every perturbation, weighted as the weights' own: of "no effect", of
-        the left-out expectations and of every expert, shape ``(2 + n_experts,
+        the left-out expectations and of every predictor, shape ``(2 + n_predictors,
         n_perturbations)``; ``error`` and ``alone`` are ratios of their totals.
     """
 
@@ -60,39 +61,39 @@ class Stack:
     residual_variance: float
     sums: Array
 
-    def expected(self, experts: Sequence[Expert]) -> Array:
-        """Return the expected effects, ``(n_perturbations, n_genes)``, units of the experts.
+    def expected(self, predictions: Sequence[Prediction]) -> Array:
+        """Return the expected effects, ``(n_perturbations, n_genes)``, units of the predictions.
 
-        The experts are those of the stack, for the perturbations it was learned from; each
+        The predictors are those of the stack, for the perturbations it was learned from; each
         perturbation is expected by the weights learned without it.
         """
-        return _weighted(experts, self.left_out)
+        return _weighted(predictions, self.left_out)
 
 
 def learn_stack(
     observed: ArrayLike,
     variance: ArrayLike,
-    experts: Sequence[Expert],
+    predictions: Sequence[Prediction],
     scored: ArrayLike,
     *,
     sd: ArrayLike,
 ) -> Stack:
-    """Learn how much every expert on the effects of perturbations is to be believed.
+    """Learn how much weight each predictor of effects gets (equation 11).
 
     Non-negative least squares of the observed effects on those expected, genes in units of their
     standard deviation, is drawn towards 0 by the slope of the observed effects on what it
     expects of perturbations that were left out (van Houwelingen and le Cessie 1990,
     doi:10.1002/sim.4780091109). A perturbation enters that slope by what the others' weights
-    expect of it, so that experts which fail on those left out are drawn to nothing, and there is
+    expect of it, so that predictors which fail on those left out are drawn to nothing, and there is
     no strength to choose. What is made small is the total squared error: strong perturbations say
-    most. Experts that are settled (:attr:`Expert.settled`) have the weight 1.
+    most. Predictors that are settled (:attr:`Prediction.settled`) have the weight 1.
 
-    An effect counts by ``1 / (t^2 + variance)``, ``t^2`` what the experts leave beyond sampling,
-    so that noise of perturbations with few cells has little say. Where an expert shares sampling
-    error with the observed effects (:attr:`Expert.shared`) that is taken out, so the risk that is
-    made small is that of the true effects.
+    An effect counts by ``1 / (t^2 + variance)``, ``t^2`` what the predictors leave beyond sampling,
+    so that noise of perturbations with few cells has little say. Where a predictor shares sampling
+    error with the observed effects (:attr:`Prediction.shared`) that is taken out, so the risk that
+    is made small is that of the true effects.
 
-    Weights learned without a perturbation still rest on experts that have seen it where these
+    Weights learned without a perturbation still rest on predictors that have seen it where these
     speak of others (the mean of perturbations does): that is of second order. More than 100
     perturbations are left out in 100 blocks.
 
@@ -102,10 +103,10 @@ def learn_stack(
         Observed effects, shape ``(n_perturbations, n_genes)``, units of the data.
     variance
         Their sampling variance, same shape; not read where ``scored`` is False.
-    experts
-        The experts.
+    predictions
+        What each predictor expects of them.
     scored
-        Whether an effect is learned from, same shape: False for own genes and for perturbations
+        Whether an effect is learned from, same shape: False for target genes and for perturbations
         without cells.
     sd
         Standard deviation of every gene between cells, shape ``(n_genes,)``.
@@ -113,25 +114,25 @@ def learn_stack(
     Raises
     ------
     ValueError
-        If shapes differ, there is no expert, or a scored number is not finite.
+        If shapes differ, there is no prediction, or a scored number is not finite.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from nextpert.core.effects.experts import Expert
+    >>> from nextpert.core.effects.predictors.base import Prediction
     >>> from nextpert.core.effects.stack import learn_stack
     >>> rng = np.random.default_rng(0)
     >>> truth, wrong = rng.normal(size=(2, 20, 50))
-    >>> experts = [Expert("right", truth / 2), Expert("wrong", wrong)]
+    >>> predictions = [Prediction("right", truth / 2), Prediction("wrong", wrong)]
     >>> seen = truth + 0.1 * rng.normal(size=truth.shape)
     >>> noise = np.full(truth.shape, 0.1**2)
-    >>> stack = learn_stack(seen, noise, experts, noise > 0, sd=np.ones(50))
+    >>> stack = learn_stack(seen, noise, predictions, noise > 0, sd=np.ones(50))
     >>> stack.weights.round(1).tolist()
     [2.0, 0.0]
     """
     used = np.asarray(scored, bool)
-    free = np.array([not e.settled for e in experts], bool)
-    y, x, shared, noise = _standardised(observed, variance, experts, used, sd)
+    free = np.array([not e.settled for e in predictions], bool)
+    y, x, shared, noise = _standardised(observed, variance, predictions, used, sd)
     blocks = _blocks(used)
     n_blocks = int(blocks.max(initial=-1)) + 1
     weights, left = np.where(free, 0.0, 1.0), used.astype(np.float64)
@@ -155,30 +156,30 @@ def learn_stack(
     nothing, *totals = sums.sum(axis=1)
     alone = np.array(totals) / (nothing if nothing > 0 else np.nan)
     return Stack(
-        tuple(e.name for e in experts), weights, rows, slope, float(alone[0]), alone[1:], beyond,
-        sums,
+        tuple(e.name for e in predictions), weights, rows, slope, float(alone[0]), alone[1:],
+        beyond, sums,
     )  # fmt: skip
 
 
 def _standardised(
     observed: ArrayLike,
     variance: ArrayLike,
-    experts: Sequence[Expert],
+    predictions: Sequence[Prediction],
     used: NDArray[np.bool_],
     sd: ArrayLike,
 ) -> tuple[Array, Array, Array, Array]:
-    """Return effects, experts, what they share and variances, in units of sd; 0 if not used."""
-    if not experts:
-        message = "experts is empty: give one or more."
+    """Return effects, predictions, what they share and variances, in units of sd; 0 if not used."""
+    if not predictions:
+        message = "predictions is empty: give one or more."
         raise ValueError(message)
     scale = np.asarray(sd, np.float64)
-    effects = [np.asarray(e.effects, np.float64) for e in experts]
+    effects = [np.asarray(e.effects, np.float64) for e in predictions]
     none = np.zeros(used.shape)
-    shared = [none if e.shared is None else np.asarray(e.shared, np.float64) for e in experts]
+    shared = [none if e.shared is None else np.asarray(e.shared, np.float64) for e in predictions]
     tables = {"observed": np.asarray(observed, np.float64)}
     tables["variance"] = np.asarray(variance, np.float64)
-    tables |= {f"the effects of {e.name!r}": v for e, v in zip(experts, effects, strict=True)}
-    tables |= {f"what {e.name!r} shares": v for e, v in zip(experts, shared, strict=True)}
+    tables |= {f"the effects of {e.name!r}": v for e, v in zip(predictions, effects, strict=True)}
+    tables |= {f"what {e.name!r} shares": v for e, v in zip(predictions, shared, strict=True)}
     for name, table in tables.items():
         if table.shape != used.shape:
             message = f"{name} has shape {table.shape}, but scored has {used.shape}."
@@ -251,5 +252,5 @@ def _mean(table: Array, weight: Array) -> float:
     return float((weight * table).sum() / total) if total > 0 else 0.0
 
 
-def _weighted(experts: Sequence[Expert], rows: Array) -> Array:
-    return np.sum([rows[:, [k]] * e.effects for k, e in enumerate(experts)], axis=0)
+def _weighted(predictions: Sequence[Prediction], rows: Array) -> Array:
+    return np.sum([rows[:, [k]] * e.effects for k, e in enumerate(predictions)], axis=0)

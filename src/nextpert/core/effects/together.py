@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_GRID = np.linspace(0.0, 1.0, 101)
+_GRID = np.linspace(0.0, 1.0, 101)  # of the correlation: far finer than screens tell it
 
 
 def learn_together(prior: ShiftPrior, posterior: DagBlr) -> float:

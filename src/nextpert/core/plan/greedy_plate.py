@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Candidates asked at a time; as many are all asked for every well. Fewer would save little: of 500
 # candidates and 200 genes most of the time goes to steps from gene to gene.
 _AT_A_TIME = 500
-_TINY = 1e-300
+_TINY = 1e-300  # keeps 0 / 0 from a division; below every variance
 
 
 def greedy_plate(

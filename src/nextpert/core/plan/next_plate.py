@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _FEWEST, _NUMBERS = 100, 20_000_000  # draws, and numbers at most in them
-_TINY = 1e-300
+_TINY = 1e-300  # keeps 0 / 0 from a division; below every variance
 
 
 class NextPlate(NamedTuple):

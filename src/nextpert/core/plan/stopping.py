@@ -31,7 +31,7 @@ STOP, GO_ON, NO_DIFFERENCE, AT_TARGET = "stop", "go on", "no difference", "at ta
 DIFFERS = 0.001
 _NEAREST = 5  # spacings that determine the scale of the lower tail
 _NODES = 50  # of the quadratures over that scale, and over the gain
-_TINY = 1e-150
+_TINY = 1e-150  # keeps 0 / 0 from a division; its square is a number still
 
 
 @dataclass(frozen=True)

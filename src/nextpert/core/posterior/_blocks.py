@@ -72,7 +72,7 @@ def _column_precision(
 
 
 def solve_blocks(layout: Layout, statistics: Statistics, precision: Vector) -> dict[str, Vector]:
-    """Return the blocks for the prior precision of every design column (Lemma 1).
+    """Return the blocks for the prior precision of every design column (equations 2 and 3).
 
     Raises
     ------

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def gap_terms(alpha: Vector, beta: Vector) -> tuple[Vector, Vector]:
-    """Return ``e`` and ``kappa`` of every node for noise variances ``IG(alpha, beta)``.
+    """Return ``e`` and ``kappa`` of equation 14 for noise variances ``IG(alpha, beta)``.
 
     Raises
     ------

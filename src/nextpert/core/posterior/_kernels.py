@@ -29,7 +29,7 @@ def longest_row(vptr):
 def add_statistics(
     indptr, indices, vptr, mptr, n, mean, scatter, shift, skip, xtx, xty, yty, cells
 ):
-    """Add the sufficient statistics of one environment in place (math: DAG-BLR, Definition 2)."""
+    """Add the sums of equation 2 over the cells of one environment in place: X'X, X'y, y'y."""
     p = len(indptr) - 1
     for i in range(p):
         if skip[i]:
@@ -96,7 +96,7 @@ def invert_spd(matrix, inverse):
 
 @entry
 def posterior_blocks(vptr, mptr, precision, xtx, xty, yty, cov, mean, residual, logdet):
-    """Fill M', m', residual = y'y - m''X'y and log|M'| - log|M| of each node (Lemma 1)."""
+    """Fill M', m' (equation 2), y'y - m''X'y (equation 3) and log|M'| - log|M| of each node."""
     for i in range(len(vptr) - 1):
         v, m = vptr[i], mptr[i]
         d = vptr[i + 1] - v
@@ -155,7 +155,7 @@ def fill_row(indptr, indices, vptr, i, x, row):
 
 @entry
 def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, residual, logdet):
-    """Update M, m and the residual in place for a single cell ``x`` (Sherman and Morrison)."""
+    """Update equations 2 and 3 in place for a single cell ``x`` (Sherman and Morrison)."""
     widest = longest_row(vptr)
     row, work = np.ones(widest), np.empty(widest)
     for i in range(len(indptr) - 1):
@@ -185,7 +185,7 @@ def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, resi
 
 @entry
 def solve_forward(indptr, indices, order, vptr, weights, rhs):
-    """Return x of ``x = B x + rhs``, one substitution along the topological order: (p, m)."""
+    """Return x of ``x = B x + rhs`` (equation 1), substituted in topological order: (p, m)."""
     x = rhs.copy()
     width = x.shape[1]
     for t in range(len(order)):

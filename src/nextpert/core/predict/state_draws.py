@@ -98,6 +98,10 @@ def _draws_of_one(
     rng: np.random.Generator,
     own: np.random.Generator,
 ) -> Iterator[Array]:
+    """Yield ``count`` draws of the states on one graph, each ``(n_perturbations, n_nodes)``.
+
+    With ``nothing`` the controls' state is the last row. ``own`` draws what is left of shifts.
+    """
     # One column a perturbation, so that the kernel's inner loops run along memory.
     told = shifts.about_effect(posterior)
     mean, prior, effect, share, spare = (

@@ -9,9 +9,9 @@ import numpy as np
 
 from nextpert._adata.members import effects_alone, numbered, pooled
 from nextpert.core.effects.averaged import Averaged
-from nextpert.core.effects.experts import MEAN, Perturbations
-from nextpert.core.effects.interactions import learn_interactions
-from nextpert.core.effects.stacked import Together
+from nextpert.core.effects.interactions import Together, learn_interactions
+from nextpert.core.effects.perturbations import Perturbations
+from nextpert.core.effects.predictors.mean_perturbation import MeanPerturbation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,7 +101,7 @@ def shared_with_controls(names: Sequence[str], fit: FittedPosterior) -> tuple[li
     believed = np.sum([each.weight * each.share for each in known], axis=0)
     strength, expected = 1.0, np.zeros(len(fit.genes))
     if fit.expectation is not None:
-        expected += fit.expectation.weights.get(MEAN, 0.0)
+        expected += fit.expectation.weights.get(MeanPerturbation.name, 0.0)
         if fit.expectation.interactions is not None:
             strength = fit.expectation.interactions.strength
     shared = np.zeros((len(rows), len(fit.genes)))

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import strings
+from nextpert.core.effects.predictors.graph import Graph
 from nextpert.core.effects.scores import mean_with_error, ratio_with_error
-from nextpert.core.effects.stacked import GRAPH
 from nextpert.tl._diagnose.judged import ALONE, MEANS, NO_GRAPH, NOTHING, SHRUNKEN
 from nextpert.tl._fit_dag_blr.cells import FEWEST_GUIDES
 
@@ -160,8 +160,8 @@ def unseen_rows(found: Unseen) -> list[Quantity]:
 
 def graph_rows(found: Unseen, on_halves: OnHalves, measured: float) -> list[Quantity]:
     """Return what the graph adds; ``measured`` is what it counts for in measured effects."""
-    k = list(found.weights).index(GRAPH)
-    weight, spread = found.weights[GRAPH], found.left_out[:, k]
+    k = list(found.weights).index(Graph.name)
+    weight, spread = found.weights[Graph.name], found.left_out[:, k]
     n = int(np.isfinite(found.whole).sum())
     meaning = "how far what follows on the graph is believed of perturbations without cells; the "
     meaning += "error is the spread over the folds left out"
@@ -263,6 +263,7 @@ def summary_table(quantities: list[Quantity]) -> pd.DataFrame:
 def _ratio(
     part: str, name: str, over: Array, under: Array, meaning: str, rule: str = "", kind: str = ""
 ) -> Quantity:
+    """Return a ratio of sums over perturbations and its standard error, left out one by one."""
     value, error = ratio_with_error(over, under)
     n = int(np.isfinite(over).sum())
     return _held_to(Quantity(part, name, value, error, n, meaning, rule), kind)

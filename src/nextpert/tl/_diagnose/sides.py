@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core.effects.experts import Perturbations
+from nextpert.core.effects.perturbations import Perturbations
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

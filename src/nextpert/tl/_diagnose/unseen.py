@@ -10,9 +10,13 @@ import numpy as np
 
 from nextpert.core.effects import scores
 from nextpert.core.effects.effects import Effects
-from nextpert.core.effects.experts import MEAN, Expert, own_genes
+from nextpert.core.effects.interactions import Together
+from nextpert.core.effects.perturbations import own_genes
+from nextpert.core.effects.predictors.base import Prediction
+from nextpert.core.effects.predictors.graph import Graph
+from nextpert.core.effects.predictors.mean_perturbation import MeanPerturbation
+from nextpert.core.effects.predictors.members import Members
 from nextpert.core.effects.stack import learn_stack
-from nextpert.core.effects.stacked import GRAPH, TOGETHER
 from nextpert.tl._design_interventions.candidates import can_be_candidate
 from nextpert.tl._design_interventions.combined import shared_with_controls
 from nextpert.tl._diagnose.judged import NOTHING, share_of
@@ -175,7 +179,7 @@ def _whole(refit: Refit, cells: FitCells) -> tuple[Mapping[str, float], float]:
         return refit.stack
     model = refit.learned(cells)
     if model.stack is None:
-        return {GRAPH: 1.0}, 0.0
+        return {Graph.name: 1.0}, 0.0
     stack = model.stack.stack
     by_name = dict(zip(stack.names, stack.weights.tolist(), strict=True))
     return by_name, stack.residual_variance
@@ -216,8 +220,8 @@ def _said_of(
     found = {
         NOTHING: nothing,
         WHOLE: _Said(effects.mean, weighted(told).shared),
-        WITHOUT_GRAPH: weighted(told.keys() - {GRAPH}),
-        MEAN_ALONE: weighted({MEAN}),
+        WITHOUT_GRAPH: weighted(told.keys() - {Graph.name}),
+        MEAN_ALONE: weighted({MeanPerturbation.name}),
     }
     for name in weights:
         found[name] = told.get(name, nothing)
@@ -235,9 +239,9 @@ def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:
     Of fewer than three perturbations nothing is learned: the graph is believed.
     """
     # Members are believed as they are, also where no combination was there to learn from.
-    together = {TOGETHER: 1.0} if TOGETHER in kept else {}
+    together = {Members.name: 1.0} if Members.name in kept else {}
     if model.stack is None:
-        return together | ({GRAPH: 1.0} if GRAPH in kept else {})
+        return together | ({Graph.name: 1.0} if Graph.name in kept else {})
     stack, seen = model.stack.stack, model.stack.seen
     some = [each for each in model.stack.predictors if each.name in kept]
     if all(each.settled for each in some):  # none has a weight to learn
@@ -259,24 +263,22 @@ def predictors(wanted: Wanted, fit: FittedPosterior, effects: Effects) -> dict[s
         raise ValueError(message)
     place = {gene: i for i, gene in enumerate(fit.genes)}
     targets = [[place[gene] for gene in genes] for genes in chosen.targets]
-    own = own_genes(targets, len(fit.genes))
-    given = (
-        [] if fit.expectation is None else fit.expectation.experts(names, targets, chosen.shifts)
-    )
-    # A shift on the graph, told as the effect that follows from it.
-    follows = fit.blr.solve(np.ascontiguousarray(chosen.shifts.T)).T
-    given = [Expert(GRAPH, follows), *(each for each in given if each.name != GRAPH)]
+    nothing = np.zeros_like(effects.mean)
     rows, shared = shared_with_controls(names, fit)
-    single = np.ones((len(names), 1), bool)
-    single[rows] = False
-    found = {}
-    for each in given:
-        common = np.zeros_like(follows) if each.shared is None else each.shared
-        says = single & ~own
-        found[each.name] = _Said(np.where(says, each.effects, 0.0), np.where(says, common, 0.0))
-    together = _Said(*np.zeros((2, *follows.shape)))
-    together.effects[rows] = effects.mean[rows]
+    together = Together(np.array(rows, np.int64), effects.mean[rows], effects.sd[rows] ** 2, shared)
     if fit.expectation is not None:
-        together.shared[rows] = shared * fit.expectation.seen.control_variance
-    together.effects[own] = together.shared[own] = 0.0
-    return found | {TOGETHER: together}
+        found = fit.expectation.predictions(
+            names, targets, chosen.shifts, weights=fit.blr.mean().toarray(), together=together
+        )
+    else:  # too few perturbations to learn weights from: shifts on the graph, and members
+        own = own_genes(targets, len(fit.genes))
+        follows = fit.blr.solve(np.ascontiguousarray(chosen.shifts.T)).T
+        members = nothing.copy()
+        members[rows] = together.mean
+        found = [
+            Prediction(name, np.where(own, 0.0, table))
+            for name, table in ((Graph.name, follows), (Members.name, members))
+        ]
+    silenced = Members(together).silenced
+    found = [each if each.name == Members.name else silenced(each) for each in found]
+    return {p.name: _Said(p.effects, nothing if p.shared is None else p.shared) for p in found}

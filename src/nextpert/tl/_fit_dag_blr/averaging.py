@@ -59,6 +59,7 @@ def _models(
     prior: ShiftPrior,
     posteriors: Sequence[DagBlr],
 ) -> dict[str, Model]:
+    """Return the models by name; ``posteriors`` are those on the graph, or on its resamples."""
     asked = prior is not found.prior
     on_graph = Model(posteriors, prior)
     if not on_graph.has_arcs:

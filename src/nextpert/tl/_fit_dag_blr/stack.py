@@ -1,4 +1,4 @@
-"""How far graph, coexpression, other perturbations and other screens are believed on this one."""
+"""How much weight each predictor gets on a screen: graph, coexpression, other perturbations."""
 
 from __future__ import annotations
 
@@ -8,26 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert._adata.fit_record import StackRecord
-from nextpert.core.effects.experts import (
-    Expert,
-    Perturbations,
-    coexpression_expert,
-    graph_expert,
-    left_out,
-    mean_expert,
-)
+from nextpert.core.effects.perturbations import Perturbations
+from nextpert.core.effects.predictors.base import Prediction, Sources, build_predictors
+from nextpert.core.effects.predictors.graph import Graph
+from nextpert.core.effects.predictors.members import Members
 from nextpert.core.effects.random_shifts import learn_mixtures, refit
 from nextpert.core.effects.stack import Stack, learn_stack
-from nextpert.core.effects.stacked import (
-    GRAPH,
-    OTHER_SCREEN,
-    by_name,
-    unseen_mixture,
-    with_expectation,
-)
+from nextpert.core.effects.stacked import unseen_mixture, with_expectation
 from nextpert.tl._fit_dag_blr.together import learn_together
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from nextpert.core.effects.interactions import Interactions
@@ -65,7 +57,7 @@ class Stacked:
     unseen: Array
     interactions: Interactions | None
     seen: Perturbations
-    predictors: list[Expert]
+    predictors: list[Prediction]
 
 
 def folds(n: int) -> list[NDArray[np.int64]]:
@@ -86,54 +78,53 @@ def stacked(
     place = {gene: i for i, gene in enumerate(spec.genes)}
     targets = [[place[gene] for gene in some] for some in expected.used.targets]
     every = np.arange(1, len(targets) + 1)
-    seen = Perturbations(cells.screen, 0, every, targets, batches=cells.pooled.fixed_errors)
+    seen = Perturbations(
+        cells.screen, 0, every, targets, batches=cells.pooled.fixed_errors, names=names
+    )
     both = learn_together([spec.naming.members(name) for name in names], found, seen)
     known, together = (None, None) if both is None else both
-
-    # These do not ask for the change of the target gene.
-    common = [left_out(seen, mean_expert)]
-    if spec.other:
-        common.append(by_name(seen, names, spec.other, OTHER_SCREEN))
-
-    def all_of(asked: Perturbations, graph: Expert) -> list[Expert]:
-        """Return all predictors; of combinations none of the others speaks but the members."""
-        predictors = [graph, left_out(asked, coexpression_expert), *common]
-        if together is None:
-            return predictors
-        return [*(together.silenced(e) for e in predictors), together.expert(seen)]
-
-    # What graphs transmit that have not seen the perturbations.
+    # Graphs that have not seen the perturbations.
     by_fold = folds(len(names))
     dags = graphs.without([[names[j] for j in fold] for fold in by_fold])
     weights = [
-        refit(spec.posterior(dag), cells.pooled, found, without=fold).mean().toarray()
+        (fold, refit(spec.posterior(dag), cells.pooled, found, without=fold).mean().toarray())
         for fold, dag in zip(by_fold, dags, strict=True)
     ]
+    asked = build_predictors(
+        Sources(held_out_weights=weights, other_screen=spec.other, together=together)
+    )
+    members = next((each for each in asked if isinstance(each, Members)), None)
 
-    def transmitted(asked: Perturbations) -> Expert:
-        effects, shared = np.zeros((2, *seen.observed.shape))
-        for fold, matrix in zip(by_fold, weights, strict=True):
-            expert = graph_expert(asked.some(fold), matrix)
-            effects[fold], shared[fold] = expert.effects, expert.shared
-        return Expert(GRAPH, effects, shared)
+    def held_out(change: Array | None, before: Sequence[Prediction] = ()) -> list[Prediction]:
+        """Return what predictors expect, given the change of target genes (``None``: observed).
 
-    predictors = all_of(seen, transmitted(seen))
+        What does not depend on that change is taken from ``before``.
+        """
+        some = replace(seen, change=change)
+        found = [
+            each.held_out(some) if each.uses_change or not before else before[k]
+            for k, each in enumerate(asked)
+        ]
+        if members is None:
+            return found
+        return [p if p.name == members.name else members.silenced(p) for p in found]
+
+    predictors = held_out(None)
     stack = learn_stack(seen.observed, seen.variance, predictors, seen.scored(), sd=seen.sd)
-    # What is expected starts from own changes as far as they are believed, not as they came out.
-    told = seen if expected.efficacy is None else replace(seen, change=expected.change)
-    graph = graph_expert(told, found.posterior.mean().toarray())
-    prior = with_expectation(found.prior, expected.used.shifts, all_of(told, graph), stack.left_out)
+    # What is expected starts from target genes' changes as far as cells say, not as they came out.
+    told = predictors if expected.efficacy is None else held_out(expected.change, predictors)
+    by_name = dict(zip(stack.names, stack.left_out.T, strict=True))
+    prior = with_expectation(found.prior, expected.used.shifts, told, by_name)
     if together is not None:
         within = np.maximum(seen.covariance().diagonal(), np.finfo(np.float64).tiny)
         prior = together.told(prior, found.posterior.noise_var / within)
     prior = learn_mixtures(found.posterior, prior)
-    # Of a perturbation without cells the change of the own gene is not known either. As far as the
-    # graph is believed, what is left are shifts on it; beyond that, effects as they are.
+    # Of a perturbation without cells the change of the target gene is not known either. As far as
+    # the graph has weight, what is left are shifts on it; beyond that, effects as they are.
     own = expected.used.shifts
-    unknown = replace(seen, change=own)
-    without = own + stack.expected(all_of(unknown, transmitted(unknown)))
+    without = own + stack.expected(held_out(own, predictors))
     unseen = unseen_mixture(cells.pooled, found, without, together)
-    believed = min(dict(zip(stack.names, stack.weights.tolist(), strict=True))[GRAPH], 1.0)
+    believed = min(float(stack.weights[stack.names.index(Graph.name)]), 1.0)
     unseen = believed * prior.weights.mean(axis=0) + (1.0 - believed) * unseen
     return prior, Stacked(stack, unseen, known, seen, predictors)
 

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert._adata.members import effects_alone, numbered, pooled
-from nextpert.core.effects.interactions import Interactions, learn_interactions
-from nextpert.core.effects.stacked import Together
+from nextpert.core.effects.interactions import Interactions, Together, learn_interactions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nextpert.core.effects.experts import Perturbations
+    from nextpert.core.effects.perturbations import Perturbations
     from nextpert.core.effects.random_shifts import RandomShifts
 
 

@@ -111,6 +111,11 @@ class Sparse(Domain):
         support: NDArray[np.bool_],
         starts: list[Vector],
     ) -> tuple[Vector, float, NDArray[np.bool_]]:
+        """Return the best shift of one node more, its value and its support.
+
+        ``best`` (p,) of value ``least`` is the best so far on ``support`` (p,); ``starts``, each
+        (p,), are others to search from.
+        """
         found, lowest, chosen = best, np.inf, support
         for node in np.flatnonzero(~support):
             wider = support.copy()
@@ -131,6 +136,7 @@ class Sparse(Domain):
         support: NDArray[np.bool_],
         starts: list[Vector],
     ) -> tuple[Vector, float, NDArray[np.bool_]] | None:
+        """Return a better shift with one node exchanged, as :meth:`_extend`, or ``None``."""
         for gone in np.flatnonzero(support):
             for node in np.flatnonzero(~support):
                 other = support.copy()

@@ -107,6 +107,7 @@ def search_sphere(
 def _descend(
     acquisition: Criterion, radius: float, mask: NDArray[np.bool_], start: Vector
 ) -> tuple[Vector, float]:
+    """Return the best shift (p,) found from ``start`` on the nodes of ``mask`` (p,), its value."""
     problem = getattr(acquisition, "problem", None)
     if problem is not None:
         from nextpert.core.acquisition._sphere_search import minimise_on_sphere

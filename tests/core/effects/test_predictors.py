@@ -1,18 +1,23 @@
-"""Experts against cells, loops and repeated screens."""
+"""Predictors against cells, loops and repeated screens."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from nextpert.core import ScreenMoments
-from nextpert.core.effects.experts import (
-    Expert,
-    Perturbations,
-    coexpression_expert,
-    given_expert,
-    graph_expert,
-    left_out,
-    mean_expert,
+from nextpert.core.effects.perturbations import Perturbations
+from nextpert.core.effects.predictors.base import (
+    Prediction,
+    Sources,
+    build_predictors,
+    predictor,
+    predictors,
 )
+from nextpert.core.effects.predictors.coexpression import Coexpression
+from nextpert.core.effects.predictors.graph import Graph
+from nextpert.core.effects.predictors.mean_perturbation import MeanPerturbation
+from nextpert.core.effects.predictors.other_screen import OtherScreen
 
 N_GENES = 6
 TARGETS = [[0], [1], [0, 2], [], [3]]  # of environments 1 to 5; 0 holds the controls
@@ -55,8 +60,8 @@ def test_observed_effects_and_their_variance(cells, screen):
 def test_graph_moves_what_a_shift_of_the_own_gene_moves(screen):
     rng = np.random.default_rng(0)
     graphs = np.tril(rng.normal(size=(5, N_GENES, N_GENES)), -1)
-    one = graph_expert(screen, graphs[0])
-    each = graph_expert(screen, list(graphs))
+    one = Graph(graphs[0]).predict(screen, screen)
+    each = Graph(None, [([j], b) for j, b in enumerate(graphs)]).held_out(screen)
     for j, genes in enumerate(TARGETS):
         for found, b in ((one, graphs[0]), (each, graphs[j])):
             wanted = np.zeros(N_GENES)
@@ -71,7 +76,7 @@ def test_graph_moves_what_a_shift_of_the_own_gene_moves(screen):
 
 def test_coexpression_is_the_regression_over_all_other_cells(cells, screen):
     x, groups = cells
-    found = left_out(screen, coexpression_expert).effects
+    found = Coexpression().held_out(screen).effects
     within = screen.moments.scatter
     for j, genes in enumerate(TARGETS):
         # Means of the other environments; of the pooled scatter the share of their cells.
@@ -86,7 +91,7 @@ def test_coexpression_is_the_regression_over_all_other_cells(cells, screen):
         wanted[genes] = 0
         np.testing.assert_allclose(found[j], wanted, atol=1e-9)
     # Learned from all cells it is the regression over cells.
-    found = coexpression_expert(screen, screen).effects
+    found = Coexpression().predict(screen, screen).effects
     for j, genes in enumerate(TARGETS):
         slopes = [[np.polyfit(x[:, k], x[:, i], 1)[0] for i in range(N_GENES)] for k in genes]
         wanted = screen.observed[j, genes] @ np.reshape(slopes, (len(genes), N_GENES))
@@ -118,7 +123,7 @@ def random_effects_mean(screen, rows, gene):
 
 
 def test_mean_of_the_others_leaves_their_own_genes_and_the_perturbation_out(screen):
-    found = left_out(screen, mean_expert)
+    found = MeanPerturbation().held_out(screen)
     for j in range(5):
         others = [q for q in range(5) if q != j]
         for i in range(N_GENES):
@@ -128,12 +133,12 @@ def test_mean_of_the_others_leaves_their_own_genes_and_the_perturbation_out(scre
 
 def test_what_is_scored_of_a_perturbation_left_out_is_what_a_candidate_is_given(screen):
     """The same numbers whether a perturbation is left out, or asked for without cells."""
-    for expert in (coexpression_expert, mean_expert):
-        scored = left_out(screen, expert).effects
+    for one in (Coexpression(), MeanPerturbation()):
+        scored = one.held_out(screen).effects
         for j, genes in enumerate(TARGETS):
             others = screen.without([j])
             asked = Perturbations(others.moments, 0, [-1], [genes], screen.observed[[j]])
-            found = expert(asked, others).effects
+            found = one.predict(others, asked).effects
             assert np.abs(found).max() > 0 or not genes
             np.testing.assert_allclose(found[0], scored[j], rtol=1e-10, atol=1e-14)
 
@@ -144,9 +149,9 @@ def test_many_perturbations_are_left_out_in_blocks():
     x = rng.normal(size=(len(groups), 4)) + (groups > 0)[:, None]
     moments = ScreenMoments.from_array(x, groups, 121)
     screen = Perturbations(moments, 0, np.arange(1, 121), [[]] * 120)
-    found = left_out(screen, mean_expert).effects
+    found = MeanPerturbation().held_out(screen).effects
     block = np.arange(6)  # the first of 20
-    wanted = mean_expert(screen.some(block), screen.without(block)).effects
+    wanted = MeanPerturbation().predict(screen.without(block), screen.some(block)).effects
     np.testing.assert_allclose(found[:6], wanted)
     assert np.ptp(found[:, 0]) < 0.2
     assert len(np.unique(found[:, 0])) == 20
@@ -157,7 +162,7 @@ def test_few_cells_count_for_less_in_the_mean():
     groups = np.repeat(np.arange(4), [4000, 2000, 2000, 4])
     x = rng.normal(size=(len(groups), 40)) + np.array([0, 1, 1, 1])[groups, None]
     screen = Perturbations(ScreenMoments.from_array(x, groups, 4), 0, [1, 2, 3], [[], [], []])
-    found = left_out(screen, mean_expert).effects
+    found = MeanPerturbation().held_out(screen).effects
     assert ((found[0] - 1) ** 2).mean() < 0.02  # alone: 1 / 4 + 1 / 4000
 
 
@@ -169,28 +174,32 @@ def test_perturbations_without_cells_are_expected_by_the_change_given(screen):
     assert not wider.scored()[5:].any()
     assert np.isinf(wider.variance[5:]).all()
     b = np.tril(np.ones((N_GENES, N_GENES)), -1)
-    seen = graph_expert(wider, b).effects
+    seen = Graph(b).predict(wider, wider).effects
     np.testing.assert_allclose(seen[5], [0, 0, -2, -4, -8, -16])
     assert (seen[[0, 6]] == 0).all()
-    mean = left_out(wider, mean_expert).effects
-    np.testing.assert_allclose(mean[:5], left_out(screen, mean_expert).effects)
+    mean = MeanPerturbation().held_out(wider).effects
+    np.testing.assert_allclose(mean[:5], MeanPerturbation().held_out(screen).effects)
     assert np.abs(mean[6, :5]).min() > 0
-    assert (coexpression_expert(wider, wider).shared == 0).all()  # no change of it was measured
+    assert (Coexpression().predict(wider, wider).shared == 0).all()  # no change of it was measured
     change[:5] = np.nan  # as observed
     mixed = Perturbations(screen.moments, 0, members, targets, change)
-    found, wanted = (left_out(some, coexpression_expert) for some in (mixed, screen))
+    found, wanted = (Coexpression().held_out(some) for some in (mixed, screen))
     np.testing.assert_allclose(found.effects[:5], wanted.effects)
     np.testing.assert_allclose(found.shared[:5], wanted.shared)
     assert (found.shared[5:] == 0).all()
-    np.testing.assert_allclose(graph_expert(mixed, b).effects[5:], seen[5:])
+    np.testing.assert_allclose(Graph(b).predict(mixed, mixed).effects[5:], seen[5:])
 
 
 def test_known_effects_of_another_screen(screen):
     known = np.arange(30.0).reshape(5, 6)
     known[3] = np.nan
-    found = given_expert(screen, known, "replicate 1").effects
+    names = list("ABCDE")
+    named = replace(screen, names=names)
+    found = OtherScreen(dict(zip(names, known, strict=True))).held_out(named).effects
     assert (found[3] == 0).all()
     assert found[2].tolist() == [0, 13, 0, 15, 16, 17]
+    some = OtherScreen({"C": known[2], "F": np.ones(6)}).predict(screen, named.some([0, 2]))
+    assert some.effects.tolist() == [[0] * 6, found[2].tolist()]
 
 
 def test_covariance_with_sampling_error_is_that_of_repeated_screens():
@@ -206,19 +215,19 @@ def test_covariance_with_sampling_error_is_that_of_repeated_screens():
     for _ in range(6000):
         mean = truth + rng.normal(size=(4, 4)) @ mix.T / np.sqrt(n)[:, None]
         screen = Perturbations(ScreenMoments(n, mean, squares, scatter), 0, [1, 2, 3], targets)
-        experts = [graph_expert(screen, b), left_out(screen, mean_expert)]
-        got.append([e.effects for e in experts])
+        asked = [Graph(b).predict(screen, screen), MeanPerturbation().held_out(screen)]
+        got.append([e.effects for e in asked])
         errors.append(screen.observed - (truth[1:] - truth[0]))
     got, errors = np.array(got), np.array(errors)
     found = ((got - got.mean(axis=0)) * (errors - errors.mean(axis=0))[:, None]).mean(axis=0)
     spread = got.std(axis=0) * errors.std(axis=0)
-    for k, expert in enumerate(experts):
-        assert np.abs(expert.shared).max() > 0.01
-        assert (np.abs(found[k] - expert.shared) <= 0.04 * spread[k]).all()
+    for k, each in enumerate(asked):
+        assert np.abs(each.shared).max() > 0.01
+        assert (np.abs(found[k] - each.shared) <= 0.04 * spread[k]).all()
 
 
 def test_coexpression_shares_the_error_of_the_own_change(screen):
-    found = left_out(screen, coexpression_expert)
+    found = Coexpression().held_out(screen)
     within = screen.moments.scatter / (sum(SIZES) - 6)
     slope = found.effects[0] / screen.observed[0, 0]
     np.testing.assert_allclose(found.shared[0], slope * within[0] * (1 / 40 + 1 / 60), atol=1e-12)
@@ -242,11 +251,21 @@ def test_errors_of_perturbations(screen, change, message):
         Perturbations(**(options | change))
 
 
-def test_errors_of_experts(screen):
+def test_errors_of_predictors(screen):
     with pytest.raises(ValueError, match="weights have shape"):
-        graph_expert(screen, np.zeros((3, 3)))
-    with pytest.raises(ValueError, match="2 weights were given for 5"):
-        graph_expert(screen, np.zeros((2, N_GENES, N_GENES)))
-    with pytest.raises(ValueError, match="The effects of 'other'"):
-        given_expert(screen, np.zeros((2, 2)), "other")
-    assert Expert("silent", np.zeros((5, 6))).shared is None
+        Graph(np.zeros((3, 3))).predict(screen, screen)
+    named = replace(screen, names=list("ABCDE"))
+    with pytest.raises(ValueError, match="The effects of 'B' in another screen"):
+        OtherScreen({"B": np.zeros(2)}).held_out(named)
+    with pytest.raises(ValueError, match=r"There is a predictor 'graph' already \(Graph\)"):
+        predictor("graph")(Coexpression)
+    assert Prediction("silent", np.zeros((5, 6))).shared is None
+
+
+def test_predictors_speak_where_their_sources_do():
+    names = ["graph", "coexpression", "mean perturbation", "other screen", "members together"]
+    assert [kind.name for kind in predictors()] == names
+    assert [each.name for each in build_predictors(Sources())] == names[:3]
+    known = Sources(other_screen={"A": np.zeros(6)})
+    assert [each.name for each in build_predictors(known)] == names[:4]
+    assert isinstance(build_predictors(known)[3], OtherScreen)

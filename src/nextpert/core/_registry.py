@@ -1,0 +1,59 @@
+"""What is chosen by name: every file of a folder registers itself, once a name is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Generic, TypeVar
+
+Kind = TypeVar("Kind")
+
+
+class Registry(Generic[Kind]):
+    """Things by name, each registered by a file of one folder.
+
+    Parameters
+    ----------
+    folder
+        The package whose files register themselves, such as ``"nextpert.core.acquisition"``.
+    what
+        What is registered, with its article, for messages.
+
+    Examples
+    --------
+    >>> from nextpert.core._registry import Registry
+    >>> colours = Registry("nextpert.core.graph", "a colour")
+    >>> colours.add("red", 1), colours.every()
+    (1, {'red': 1})
+    """
+
+    def __init__(self, folder: str, what: str) -> None:
+        self.folder, self.what = folder, what
+        self._known: dict[str, Kind] = {}
+        self._loaded = False
+
+    def add(self, name: str, kind: Kind) -> Kind:
+        """Register something under a name, and return it.
+
+        What is run again, as in a notebook, takes its own place.
+
+        Raises
+        ------
+        ValueError
+            If something else has the name.
+        """
+        before = self._known.get(name, kind)
+        names = [getattr(each, "__qualname__", str(each)) for each in (before, kind)]
+        if names[0] != names[1]:
+            message = f"There is {self.what} {name!r} already ({names[0]}): choose another name."
+            raise ValueError(message)
+        self._known[name] = kind
+        return kind
+
+    def every(self) -> dict[str, Kind]:
+        """Return all that is registered by name, sorted, after every file of the folder has run."""
+        if not self._loaded:
+            self._loaded = True
+            for module in iter_modules(import_module(self.folder).__path__, f"{self.folder}."):
+                import_module(module.name)
+        return dict(sorted(self._known.items()))

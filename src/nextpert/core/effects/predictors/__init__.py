@@ -1,0 +1,1 @@
+"""What predicts perturbations without cells: one file a predictor, registered by name."""
