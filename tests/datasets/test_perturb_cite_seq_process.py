@@ -57,7 +57,7 @@ def status(field):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 # Smaller buffers than the default ones: what is left grows with the table, if anything does.
-matrix._CHUNK, store._BLOCK, store._GROUP = 1 << 18, 1 << 18, 256
+matrix._READ, store._BLOCK, store._GROUP = 1 << 18, 1 << 18, 256
 warm = {"show_progress": False, "counts": True, "backed": sys.argv[3]}
 perturb_cite_seq(sys.argv[1], **warm).file.close()
 for backed in (sys.argv[3], None):

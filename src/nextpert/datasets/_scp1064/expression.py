@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from nextpert.datasets._scp1064.matrix import Entries, MatrixReader, Off
+    from nextpert.datasets._scp1064.matrix import Line, MatrixReader
     from nextpert.datasets._scp1064.store import RowStore
 
 logger = logging.getLogger(__name__)
@@ -44,27 +44,28 @@ class GeneColumns:
         self._grows = names is None
         self._first_file: dict[str, int] = {}
         self._seen: dict[str, int] = {}
+        self._last = -1
 
     def start_file(self) -> None:
         """Begin with a new file, which is to hold the same genes as the first."""
         self._first_file = self._first_file or self._seen
-        self._seen = {}
+        self._seen, self._last = {}, -1
 
-    def place(self, names: Sequence[str], first_line: int, reader: MatrixReader) -> NDArray:
-        """Return the columns of the genes on some lines, -1 for those not wanted."""
-        columns = np.empty(len(names), dtype=np.int32)
-        for i, name in enumerate(names):
-            line = first_line + i
-            if self._seen.setdefault(name, line) != line:
-                what = f"names gene {name!r}, as line {self._seen[name]} does"
-                raise reader.error(what, line=line)
-            if self._first_file and name not in self._first_file:
-                raise reader.error(f"names gene {name!r}, which other files lack", line=line)
-            if self._grows and not self._first_file:
-                self._column[name] = len(self.names)
-                self.names.append(name)
-            columns[i] = self._column.get(name, -1)
-        return columns
+    def place(self, name: str, line: int, reader: MatrixReader) -> int:
+        """Return the column of the gene on a line, -1 if it is not wanted."""
+        if self._seen.setdefault(name, line) != line:
+            what = f"names gene {name!r}, as line {self._seen[name]} does"
+            raise reader.error(what, line=line)
+        if self._first_file and name not in self._first_file:
+            raise reader.error(f"names gene {name!r}, which other files lack", line=line)
+        if self._grows and not self._first_file:
+            self._column[name] = len(self.names)
+            self.names.append(name)
+        column = self._column.get(name, -1)
+        if column >= 0:
+            self.is_sorted &= column > self._last
+            self._last = column
+        return column
 
     def end_file(self, reader: MatrixReader) -> None:
         """Raise if genes are missing."""
@@ -98,80 +99,43 @@ def read_expression(
     ``obs`` describes every cell of the study, ``rows`` gives the row of those wanted. Files
     without any are left out.
     """
-    sizes = [reader.path.stat().st_size for reader in readers]
     umi = obs["UMI_count"].to_dict()
+    total = sum(reader.path.stat().st_size for reader in readers)
+    done = 0
     with tqdm(
-        total=sum(sizes), desc="Expression", unit="B", unit_scale=True, disable=not show_progress
+        total=total, desc="Expression", unit="B", unit_scale=True, disable=not show_progress
     ) as bar:
-        for reader, size in zip(readers, sizes, strict=True):
-            reader.report = _Progress(bar)
+        for reader in readers:
             row = np.array([rows.get(cell, -1) for cell in reader.cells], dtype=np.int32)
             if (row >= 0).any():
+                genes.start_file()
                 depth = np.array([umi[cell] for cell in reader.cells])
-                _read_file(reader, row, depth, genes, store, counts=counts, verify=verify)
-            reader.report(size)
-
-
-def _read_file(
-    reader: MatrixReader,
-    row: NDArray,
-    umi: NDArray,
-    genes: GeneColumns,
-    store: RowStore,
-    *,
-    counts: bool,
-    verify: bool,
-) -> None:
-    genes.start_file()
-    last = -1
-    for some in reader.entries(row, umi, counts=counts, limit=LARGEST if verify else np.inf):
-        if some.off is not None and (counts or verify):
-            raise _no_whole_count(some, some.off, reader, umi, counts=counts)
-        columns = genes.place(some.genes, some.first_line, reader)
-        last = _note_order(genes, columns, last)
-        _add(store, some, columns)
-    genes.end_file(reader)
-    _check_totals(reader, verify=verify)
-
-
-class _Progress:
-    """Moves a bar on by what of a file has been read since."""
-
-    def __init__(self, bar: Any) -> None:
-        self._bar, self._start = bar, bar.n
-
-    def __call__(self, position: int) -> None:
-        self._bar.update(self._start + position - self._bar.n)
-
-
-def _note_order(genes: GeneColumns, columns: NDArray, last: int) -> int:
-    kept = columns[columns >= 0]
-    if len(kept):
-        genes.is_sorted &= kept[0] > last and bool(np.all(np.diff(kept) > 0))
-        last = int(kept[-1])
-    return last
-
-
-def _add(store: RowStore, some: Entries, columns: NDArray) -> None:
-    of_entry = np.repeat(columns, np.diff(some.ends, prepend=0))
-    cells, data, counts = some.cells, some.data, some.counts
-    if (columns < 0).any():
-        kept = of_entry >= 0
-        of_entry, cells, data = of_entry[kept], cells[kept], data[kept]
-        counts = counts[kept] if len(counts) else counts
-    store.add(cells, of_entry, data, counts)
+                limit = LARGEST if verify else np.inf
+                for line in reader.lines(row, depth, counts=counts, limit=limit):
+                    if line.off is not None and (counts or verify):
+                        raise _no_whole_count(line, reader, depth, counts=counts)
+                    column = genes.place(line.gene, line.number, reader)
+                    if column >= 0:
+                        store.add(
+                            line.cells, np.full(len(line.cells), column, np.int32), line.data,
+                            line.counts,
+                        )  # fmt: skip
+                    bar.update(done + reader.position - bar.n)
+                genes.end_file(reader)
+                _check_totals(reader, verify=verify)
+            done += reader.path.stat().st_size
+            bar.update(done - bar.n)
 
 
 def _no_whole_count(
-    some: Entries, off: Off, reader: MatrixReader, umi: NDArray, *, counts: bool
+    line: Line, reader: MatrixReader, umi: NDArray[np.float64], *, counts: bool
 ) -> ValueError:
-    """Return an error about the first value that is no count of its cell."""
-    value = float(some.data[off.entry])
-    depth = umi[off.field]
+    """Return an error about the first value of a line that is no count of its cell."""
+    field, value = line.off or (0, 0.0)
+    depth = umi[field]
     count = np.expm1(value) * depth / 1e6
     what = (
-        f"holds {value!r} for gene {some.genes[off.line]!r} and cell "
-        f"{reader.cells[off.field]!r}: with "
+        f"holds {value!r} for gene {line.gene!r} and cell {reader.cells[field]!r}: with "
         f"{depth:g} UMI that is a count of {count:.6g}, no whole number within the digits printed. "
         "Are the metadata of the same study? "
     )
@@ -179,7 +143,7 @@ def _no_whole_count(
         "Pass `counts=False` to do without counts" if counts else
         "Pass `verify=False` to load the values as they are"
     )  # fmt: skip
-    return reader.error(what, line=some.first_line + off.line)
+    return reader.error(what, line=line.number)
 
 
 def _check_totals(reader: MatrixReader, *, verify: bool) -> None:

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert.datasets._scp1064 import kernel
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -99,11 +97,16 @@ class RowStore:
             lengths = self.n_entries[group * _GROUP : (group + 1) * _GROUP]
             starts = np.concatenate([[0], np.cumsum(lengths)])
             joined = [np.empty(starts[-1], dtype) for dtype in self._types]
+            next_place = starts[:-1].copy()
             for fragment in fragments:
                 n_in_row, *parts = self._read(fragment, len(lengths))
+                # Entry k of row r goes to where row r goes on, k places on.
+                first = np.cumsum(n_in_row) - n_in_row
+                place = np.repeat(next_place - first, n_in_row)
+                place += np.arange(len(place))
                 for part, whole in zip(parts, joined, strict=True):
-                    kernel.place_rows(n_in_row, part, starts, whole)
-                starts[:-1] += n_in_row
+                    whole[place] = part
+                next_place += n_in_row
                 del n_in_row, parts, part
             fragments.clear()
             if not is_sorted:
@@ -117,11 +120,10 @@ class RowStore:
         cells, *parts = [room[:n] for room in self._block]
         in_row = np.bincount(cells, minlength=self.n_cells)
         ends = np.cumsum(in_row)
-        place = ends - in_row
         self.n_entries += in_row
-        ordered = [np.empty(n, dtype) for dtype in self._types]
-        none = np.empty(0, np.int32)
-        kernel.sort_by_cell(cells, *[*parts, none][:3], place, *[*ordered, none][:3])
+        # scipy's counting sort, which keeps the order within a cell: columns are the order.
+        order = sp.csr_array((np.arange(n), (cells, np.arange(n))), (self.n_cells, max(n, 1)))
+        ordered = [part[order.indices] for part in parts]
         lengths = in_row.astype(np.int32)
         for group, fragments in enumerate(self._fragments):
             first, stop = group * _GROUP, min((group + 1) * _GROUP, self.n_cells)
