@@ -3,9 +3,10 @@
 from nextpert._adata.arguments import check_arguments
 from nextpert._adata.batches import (
     Batches,
-    group_moments,
-    pooled_moments,
+    environment_moments,
     read_batches,
+    read_groupings,
+    read_groups,
 )
 from nextpert._adata.eager import eager
 from nextpert._adata.effects import read_effects
@@ -33,9 +34,14 @@ from nextpert._adata.panel import (
     panel_index,
     resolve_panel,
 )
-from nextpert._adata.posterior import FittedPosterior, posterior_from, posterior_of
+from nextpert._adata.posterior import (
+    FittedPosterior,
+    checksum_of_cells,
+    posterior_from,
+    posterior_of,
+    warn_of_changed_cells,
+)
 from nextpert._adata.read import (
-    environment_moments,
     named,
     read_blocks,
     require_layer,
@@ -61,12 +67,12 @@ __all__ = [
     "check_key",
     "check_scale",
     "check_writable",
+    "checksum_of_cells",
     "closest",
     "eager",
     "environment_moments",
     "fingerprint",
     "fitted_roles",
-    "group_moments",
     "guide_hint",
     "id_hint",
     "in_order",
@@ -77,7 +83,6 @@ __all__ = [
     "panel_index",
     "panel_of",
     "parse_label",
-    "pooled_moments",
     "posterior_from",
     "posterior_of",
     "read_batches",
@@ -86,6 +91,8 @@ __all__ = [
     "read_every_label",
     "read_graph",
     "read_graphs",
+    "read_groupings",
+    "read_groups",
     "read_labels",
     "read_perturbations",
     "read_roles",
@@ -103,5 +110,6 @@ __all__ = [
     "strings",
     "symbols_of",
     "to_all_genes",
+    "warn_of_changed_cells",
     "write_results",
 ]

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata.fingerprint import changed_since
+from nextpert._adata.fingerprint import as_fingerprint, fingerprint_weights
 from nextpert._adata.fit_record import read_fit
 from nextpert._adata.graph import panel_of, read_graph, require_same_panel, symbols_of
+from nextpert._adata.labels import read_labels
 from nextpert._adata.members import Naming
 from nextpert._adata.panel import list_names, resolve_panel
+from nextpert._adata.read import read_sums
 from nextpert._adata.stored import read_stored
 from nextpert.core.effects.alike import effects_alike
 from nextpert.core.effects.averaged import Averaged
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from nextpert._adata.expectation import Expectation
     from nextpert._adata.fit_record import FitRecord
+    from nextpert._adata.read import Checksum
     from nextpert.core import DagBlr
     from nextpert.core.effects.alike import Alike
     from nextpert.core.effects.shift_prior import ShiftPrior
@@ -138,8 +141,12 @@ class FittedPosterior:
         return effects_alike(states[:-1] - states[-1], sd), together
 
 
-def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
-    """Return the posterior in ``adata.uns[key]``.
+def posterior_from(
+    adata: ad.AnnData, key: str = "dag_blr", *, compare: bool = True
+) -> FittedPosterior:
+    """Return the posterior in ``adata.uns[key]``; with ``compare`` warn if cells have changed.
+
+    Calls that read all cells anyway compare them on the way (:func:`warn_of_changed_cells`).
 
     Raises
     ------
@@ -156,8 +163,15 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
     require_same_panel(adata, fit.genes, f"uns[{key!r}]", "tl.fit_dag_blr", symbols)
     _, columns = resolve_panel(adata, fit.genes, gene_symbols=symbols)
     _compare_with_graph(adata, key, fit.genes, symbols, fit.posterior, str(fit.params["dag_key"]))
-    _compare_with_cells(adata, key, fit.cells, fit.params, columns)
-    return posterior_of(fit, columns)
+    found = posterior_of(fit, columns)
+    if compare:
+        weights = checksum_of_cells(adata, found)
+        layer = found.params.get("layer")
+        number = 0
+        if weights is not None:
+            _, number = read_sums(adata, columns, [], checksum=weights, layer=layer)
+        warn_of_changed_cells(adata, found, key, number, stacklevel=4)
+    return found
 
 
 def posterior_of(fit: FitRecord, columns: NDArray[np.int64]) -> FittedPosterior:
@@ -212,17 +226,41 @@ def _compare_with_graph(
         warnings.warn(message, UserWarning, stacklevel=4)
 
 
-def _compare_with_cells(
-    adata: ad.AnnData, key: str, before: Any, params: dict[str, Any], columns: NDArray[np.int64]
+def checksum_of_cells(adata: ad.AnnData, fit: FittedPosterior) -> Checksum | None:
+    """Return the weights of the checksum by which the cells of a fit are compared with those now.
+
+    ``None`` where there is nothing to compare.
+    """
+    label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
+    gone = label_key not in adata.obs.columns or (layer is not None and layer not in adata.layers)
+    if not fit.cells or gone:
+        return None
+    return fingerprint_weights(read_labels(adata, label_key), len(fit.columns))
+
+
+def warn_of_changed_cells(
+    adata: ad.AnnData, fit: FittedPosterior, key: str, checksum: int, *, stacklevel: int = 3
 ) -> None:
-    if before is None:
+    """Warn if labels or values of cells are not those that the fit in ``uns[key]`` was made from.
+
+    ``checksum`` is that of the values now, by the weights of :func:`checksum_of_cells`.
+    """
+    if not fit.cells:
         return
-    label_key, layer = str(params["perturbation_key"]), params.get("layer")
-    changed = changed_since(adata, before, label_key, columns, layer)
+    label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
+    changed = []
+    if label_key not in adata.obs.columns:
+        changed.append("labels")
+    if layer is not None and layer not in adata.layers:
+        changed.append("values")
+    if not changed:
+        now = as_fingerprint(read_labels(adata, label_key), checksum)
+        pairs = zip(now.items(), fit.cells.split(), strict=True)
+        changed = [what for (what, value), before in pairs if value != before]
     if changed:
         message = (
             f"The cells ({' and '.join(changed)}) have changed since adata.uns[{key!r}] was fitted "
             f"to adata.obs[{label_key!r}] and {'adata.X' if layer is None else f'layer {layer!r}'}"
             f": run tl.fit_dag_blr again to use them."
         )
-        warnings.warn(message, UserWarning, stacklevel=4)
+        warnings.warn(message, UserWarning, stacklevel=stacklevel)

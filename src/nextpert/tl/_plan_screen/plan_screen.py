@@ -186,8 +186,9 @@ def plan_screen(
     _adata.check_key(key_added)
     _adata.check_writable(adata, copy=copy)
     _check_words(aim, plate_format)
-    fit = _adata.posterior_from(adata, posterior_key)
-    wanted = read_target(adata, target, fit, str(fit.params["perturbation_key"]))
+    fit = _adata.posterior_from(adata, posterior_key, compare=False)
+    label_key = str(fit.params["perturbation_key"])
+    wanted = read_target(adata, target, fit, label_key, key=posterior_key)
     if pending is not None and not isinstance(pending, Mapping):
         pending = _adata.in_order(pending)
     whole = read_pool(
