@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from benchmarks.replays import as_pool, full_shift, known
 from nextpert.core import LinearScm, ScreenMoments, random_scm
 from nextpert.tl._replay_design.simulated import model_like
 
@@ -75,7 +76,7 @@ class Chooser(Protocol):
     def see(self, screen: ScreenMoments) -> None:
         """Take up the cells; the guides of the controls come first."""
 
-    def plate(self, ready: np.ndarray, size: int) -> np.ndarray:
+    def plate(self, ready: np.ndarray, size: int, n_cells: int) -> np.ndarray:
         """Return the candidates of the next plate, of those that have cells left."""
 
     def recommend(self) -> int:
@@ -96,7 +97,7 @@ def campaign(world: World, chooser: Chooser, may: np.ndarray) -> tuple[np.ndarra
             best[t:] = best[t]
             break
         rows, codes = [], []
-        for j in chooser.plate(ready, WELLS):
+        for j in chooser.plate(ready, min(WELLS, len(ready)), N_CELLS):
             rows.append(world.cells(int(may[j]))[drawn[j] : drawn[j] + N_CELLS])
             position = drawn[j] + np.arange(len(rows[-1]))
             codes.append((j + 1) * n_guides + position % n_guides)
@@ -121,12 +122,10 @@ def copied(
     As in a replay the target is told by half of its cells, and the others are in the pool.
     """
     groups = {name: cells.x[cells.code == j] for j, name in enumerate(cells.names)}
-    full = np.zeros((len(groups) - 1, dag.n_nodes))
-    for j, gene in enumerate(cells.own[1:]):
-        if gene >= 0:
-            full[j, gene] = -groups[cells.names[0]][:, gene].mean()
+    full = full_shift(cells)
     rng = np.random.default_rng([repeat, 1])
-    scm, shift = model_like(groups, dag, full, rng)
+    told = known(cells, as_pool(cells), dag)
+    scm, shift = model_like(groups, told.spec, told.graphs, rng)
     out = []
     for t in targets:
         available = np.array([len(x) for x in groups.values()][1:])

@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import nextpert as npt
-from nextpert._adata import posterior_from
-from nextpert.core import Dag, LinearScm, RankedDistance, ScreenMoments, random_scm, ranked_distance
+from nextpert._adata import Naming, posterior_from
+from nextpert._adata.environments import Plan
+from nextpert.core import (
+    Dag,
+    DagBlr,
+    LinearScm,
+    RankedDistance,
+    ScreenMoments,
+    random_scm,
+    ranked_distance,
+)
 from nextpert.core.cells.distance_difference import distance_difference
 from nextpert.core.cells.moments import Moments
 from nextpert.core.cells.pool_guides import pool_guides
-from nextpert.core.effects.alike import effects_alike
-from nextpert.core.effects.together import learn_together
-from nextpert.core.loop.strategies import build_strategy
+from nextpert.core.loop.cell_pool import PoolEnvironments
 from nextpert.core.plan.next_plate import draw_plate
 from nextpert.core.plan.stopping import (
     Stopping,
@@ -25,18 +32,17 @@ from nextpert.core.plan.stopping import (
     stopping,
 )
 from nextpert.core.predict.goal import Goal
-from nextpert.core.predict.ranked_distance import expected_states
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.target import read_target
+from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
+from nextpert.tl._replay_design.modelled import Modelled, Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import anndata as ad
 
-    from nextpert.core.effects.shift_prior import ShiftPrior
     from nextpert.core.loop.cell_pool import CellPool
-    from nextpert.core.posterior.shift_posterior import ShiftPosterior
 
 N_GENES, N_CANDIDATES, N_CONTROL = 36, 24, 100
 N_PLATES, SIZE, N_CELLS, DRAWS = 12, 4, 10, 400
@@ -131,8 +137,18 @@ def simulated(world: str, seed: int, *, held_out: bool) -> np.ndarray:
     return campaign(Way(goal, None, distance, best, full[may], control, cells), rng)
 
 
-def drawn(pool: CellPool, target: int, repeat: int, *, held_out: bool) -> np.ndarray:
-    """Return what :func:`campaign` does on a screen whose cells are dealt out one by one."""
+def drawn(
+    pool: CellPool,
+    target: int,
+    repeat: int,
+    *,
+    held_out: bool,
+    full: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return what :func:`campaign` does on a screen whose cells are dealt out one by one.
+
+    ``full`` are shifts of full knockouts, a row a perturbation; none where no gene is known.
+    """
     deal = pool.deal(target, min(N_CONTROL, len(pool.control)), rng=[target, repeat])
     may = np.delete(np.arange(pool.n_perturbations), [target] if held_out else [])
     truth = pool.truth(target)
@@ -149,7 +165,7 @@ def drawn(pool: CellPool, target: int, repeat: int, *, held_out: bool) -> np.nda
         own.var(axis=0, ddof=1) / max(len(own) // 2, 1),
         np.append(truth.distance[may], truth.control),
         np.append(pool.as_good(target, may), control_is_good(pool, target, may)),
-        pool.full_shift[may],
+        np.zeros((len(may), pool.cells.shape[1])) if full is None else full[may],
         pool.control[deal.warmup],
         cells,
     )
@@ -175,24 +191,21 @@ def campaign(way: Way, rng: np.random.Generator) -> np.ndarray:
     best known, shares too.
     """
     n = len(way.full)
-    empty = Dag.from_edges(way.full.shape[1], [])
-    run = build_strategy("best", way.goal, way.full, empty, N_CELLS, rng)
+    run = strategy(way, rng)
     screen = ScreenMoments.from_array(way.control, np.zeros(len(way.control)), n + 1)
     out = np.empty((N_PLATES, len(TOLERANCES), 6))
     run.see(screen)
     for t in range(N_PLATES):
-        plate = run.plate(np.arange(n), SIZE)
+        plate = run.plate(np.arange(n), SIZE, N_CELLS)
         cells = [way.cells(j, N_CELLS) for j in plate]
         groups = np.repeat(plate + 1, [len(x) for x in cells])
         screen = screen + ScreenMoments.from_array(np.concatenate(cells), groups, n + 1)
         run.see(screen)
-        tell = as_fitted(run)
-        run.known = tell(run.prior)
         found = ranked_distance(
-            run.posterior, run.known, way.goal, target_variance=way.goal_variance,
-            n_samples=DRAWS, rng=rng,
+            run.fit.posteriors, run.fit.known(run.candidates.prior), way.goal,
+            target_variance=way.goal_variance, n_samples=DRAWS, rng=rng,
         )  # fmt: skip
-        ask = asking(run, tell, screen, found, way, rng)
+        ask = asking(run, screen, found, way, rng)
         for k, tolerance in enumerate(TOLERANCES):
             said = ask(tolerance=tolerance)
             gap = (way.distance[said.chosen] - way.distance.min()) / way.distance[-1]
@@ -203,21 +216,21 @@ def campaign(way: Way, rng: np.random.Generator) -> np.ndarray:
     return out
 
 
-def as_fitted(run: Any) -> Callable[[ShiftPrior], ShiftPosterior]:
-    """Return how shifts are known as ``tl.fit_dag_blr`` has it: effects drawn together."""
-    seen = np.flatnonzero(run.prior.n > 0)
-    if len(seen) < 3:
-        return lambda prior: prior.given(run.posterior)
-    measured = run.prior.rows(seen)
-    states = expected_states([(run.posterior, measured.given(run.posterior))])
-    alike = effects_alike(states[:-1] - states[-1], np.sqrt(run.posterior.noise_var))
-    together = learn_together(measured, run.posterior)
-    return lambda prior: alike.told(prior.given(run.posterior), run.posterior, together)
+def strategy(way: Way, rng: np.random.Generator) -> Modelled:
+    """Return the strategy of a replay without a graph, its candidates named by their own genes."""
+    n, p = way.full.shape
+    genes = [f"gene {i}" for i in range(p)]
+    targets = [[genes[i] for i in np.flatnonzero(row)] for row in way.full]
+    direction = "activation" if way.full.max() > 0 else "knockout"
+    plan = Plan([f"candidate {j}" for j in range(n)], targets, [], None)
+    spec = Spec(genes, plan, direction, False, DagBlr, Naming(frozenset(genes), ""), {})
+    environments = PoolEnvironments.plain(0, np.zeros(n, np.int64))
+    told = Told(spec, Graphs.single(Dag.from_edges(p, [])), environments)
+    return Modelled(told, "best", Goal.point(way.goal), np.arange(n), rng)
 
 
 def asking(
-    run: Any,
-    tell: Callable[[ShiftPrior], ShiftPosterior],
+    run: Modelled,
     screen: ScreenMoments,
     found: RankedDistance,
     way: Way,
@@ -228,8 +241,9 @@ def asking(
     chosen = choose_plate(found, seen, SIZE)
     noise = screen.squares.sum(axis=0) / np.maximum(screen.n - 1, 0).sum()
     plate = draw_plate(
-        run.posterior, tell(run.prior.rows(chosen)), Goal.point(way.goal, way.goal_variance),
-        chosen, variance=noise / N_CELLS, n_samples=DRAWS, rng=rng,
+        run.fit.posteriors, run.fit.known(run.candidates.prior.rows(chosen)),
+        Goal.point(way.goal, way.goal_variance), chosen, variance=noise / N_CELLS,
+        n_samples=DRAWS, rng=rng,
     )  # fmt: skip
     index = np.arange(len(screen.n))
     distinct = bool(differing(pool_guides(screen, index, len(index))).any())

@@ -50,7 +50,7 @@ from benchmarks._stopping import (
 )
 from benchmarks.few_cells import read_cells, table
 from benchmarks.own_state import above_noise
-from benchmarks.replays import as_pool
+from benchmarks.replays import as_pool, full_shift
 from nextpert.core.plan.layout import Layout
 from nextpert.core.plan.nearer_chance import NearerChance, draw_noise
 from nextpert.core.plan.power import DistancePrecision, EffectPrecision
@@ -248,7 +248,7 @@ def stopping_real_table(folder: Path, n_repeats: int) -> str:
         for held_out in (False, True):
             where = "held out" if held_out else "in the pool"
             found = np.array([
-                drawn(pool, target, repeat, held_out=held_out)
+                drawn(pool, target, repeat, held_out=held_out, full=full_shift(cells))
                 for target, repeat in product(targets, range(n_repeats))
             ])  # fmt: skip
             parts += _rules(f"{name}, {len(targets)} targets, {where}", found)

@@ -9,7 +9,8 @@ as a share of the controls' distance. ``good`` says that it is not told apart fr
 
 All strategies see the same deals. Differences are averaged over targets, and over plates 1 to 10;
 p-values are those of paired t tests over repeats, by Holm's method for all comparisons of a
-screen. Models have no graph, but for ``exact``: a graph learned from the controls (Norman, with 100
+screen. Models are those of spec ``shifts`` unless a prefix says another (``full_best``), and have
+no graph, but for ``exact``: a graph learned from the controls (Norman, with 100
 of them: from all cells) and shifts taken as full knockouts (activation: one unit), as in Zhang et
 al. 2023.
 
@@ -23,6 +24,7 @@ import argparse
 import os
 import sys
 import time
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -32,11 +34,14 @@ from scipy.stats import ttest_1samp
 from benchmarks._screens import SOURCES, read_screen
 from benchmarks.few_cells import Cells, learn, moments, read_cells, table
 from benchmarks.own_state import above_noise
-from nextpert.core import Dag, Moments, boss
-from nextpert.core.loop import strategies as plates
+from nextpert._adata import Naming
+from nextpert._adata.environments import Plan
+from nextpert.core import Dag, DagBlr, Moments, boss
 from nextpert.core.loop._workers import run_tasks
 from nextpert.core.loop.cell_pool import CellPool
 from nextpert.core.loop.plates import replay_plates
+from nextpert.tl._fit_dag_blr.spec import EXACT, Graphs, Spec
+from nextpert.tl._replay_design.modelled import Told, criteria, spec_of
 from nextpert.tl._replay_design.tables import holm, plates_until_good
 
 SCREENS = ("papalexi", "tapseq", "norman")
@@ -48,29 +53,46 @@ ROUNDS, WARMUP = 10, 100
 def as_pool(cells: Cells) -> CellPool:
     """Return the cells of a screen as a pool."""
     groups = [cells.x[cells.code == j] for j in range(len(cells.names))]
-    full = np.zeros((len(groups) - 1, cells.x.shape[1]))
+    return CellPool(groups[0], groups[1:])
+
+
+def full_shift(cells: Cells) -> np.ndarray:
+    """Return shifts of full knockouts, or activations, ``(n_perturbations, n_genes)``."""
+    mean = cells.x[cells.code == 0].mean(axis=0)
+    full = np.zeros((len(cells.names) - 1, len(mean)))
     for j, gene in enumerate(cells.own[1:]):
         if gene >= 0:
-            full[j, gene] = 1.0 if cells.activation else -groups[0][:, gene].mean()
-    return CellPool(groups[0], groups[1:], full)
+            full[j, gene] = 1.0 if cells.activation else -mean[gene]
+    return full
+
+
+def known(cells: Cells, pool: CellPool, dag: Dag) -> Told:
+    """Return what is known before the first cell: the graph, and the targets of perturbations."""
+    genes = [f"gene {i}" for i in range(cells.x.shape[1])]
+    targets = [[genes[own]] if own >= 0 else [] for own in cells.own[1:]]
+    plan = Plan(cells.names[1:], targets, [], None)
+    shift = "activation" if cells.activation else "knockout"
+    spec = Spec(genes, plan, shift, False, DagBlr, Naming(frozenset(genes), ""), {})
+    return Told(spec, Graphs.single(dag), pool.environments)
 
 
 def campaigns(
-    pool: CellPool, graph: Dag, target: int, repeat: int, strategies: list[str]
+    pool: CellPool, on: tuple[Told, Told], target: int, repeat: int, strategies: list[str]
 ) -> np.ndarray:
-    """Return what is recommended, shape ``(2, n_strategies, n_rounds + 1)``: in the pool or not."""
-    every, empty = np.arange(pool.n_perturbations), Dag.from_edges(graph.n_nodes, [])
+    """Return what is recommended, shape ``(2, n_strategies, n_rounds + 1)``: in the pool or not.
+
+    ``on`` is what is known with the graph, for exact shifts, and without one, for others.
+    """
+    every = np.arange(pool.n_perturbations)
     deal = pool.deal(target, min(WARMUP, len(pool.control)), rng=[target, repeat])
-    return np.array([
-        [
-            replay_plates(
-                pool, deal, graph if name in plates.EXACT else empty, name, candidates=may,
-                n_rounds=ROUNDS, rng=np.random.default_rng([target, repeat, 1]),
-            ).recommended
-            for name in strategies
-        ]
-        for may in (every, np.delete(every, target))
-    ])  # fmt: skip
+
+    def recommended(name: str, may: np.ndarray) -> np.ndarray:
+        told, rng = on[spec_of(name) != EXACT], np.random.default_rng([target, repeat, 1])
+        build = partial(told.strategy, name, deal.target, rng=rng)
+        return replay_plates(pool, deal, build, candidates=may, n_rounds=ROUNDS).recommended
+
+    both = (every, np.delete(every, target))
+    return np.array([[recommended(name, may) for name in strategies] for may in both])
 
 
 def replayed(
@@ -82,7 +104,8 @@ def replayed(
         graph = boss(Moments.from_array(pool.control), rng=0).dag
     except ValueError:  # two genes are copies of each other in the few controls of Norman
         graph = learn(moments(cells, np.ones(len(cells.code), bool)))
-    tasks = [(pool, graph, t, r, strategies) for t, r in product(targets, range(n_repeats))]
+    on = known(cells, pool, graph), known(cells, pool, Dag.from_edges(graph.n_nodes, []))
+    tasks = [(pool, on, t, r, strategies) for t, r in product(targets, range(n_repeats))]
     done = dict(run_tasks(campaigns, tasks, n_jobs=n_jobs))
     found = np.array([done[i] for i in range(len(tasks))])
     found = found.reshape(len(targets), n_repeats, 2, len(strategies), ROUNDS + 1)
@@ -144,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--screens", nargs="+", default=list(SCREENS), choices=SOURCES)
-    names = plates.strategies()
+    names = criteria()
     parser.add_argument("--strategies", nargs="+", default=list(CHOSEN), choices=names)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--workers", type=int, default=1)

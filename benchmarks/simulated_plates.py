@@ -53,23 +53,21 @@ from benchmarks._plate_worlds import (
 from benchmarks._screens import SOURCES, read_screen
 from benchmarks.few_cells import Cells, read_cells, table
 from benchmarks.own_state import above_noise
-from nextpert.core import Dag, Moments, boss
-from nextpert.core.acquisition.thompson import thompson_plate
-from nextpert.core.acquisition.uncertain_civ import UncertainCiv
-from nextpert.core.cells.pool_guides import pool_guides
-from nextpert.core.loop.strategies import NO_MODEL, _Modelled, build_strategy
-from nextpert.core.plan.best_plate import best_plate
-from nextpert.core.predict.first_order import first_order_distances
+from nextpert._adata import Naming
+from nextpert._adata.environments import Plan
+from nextpert.core import Dag, DagBlr, Moments, boss
+from nextpert.core.loop.cell_pool import PoolEnvironments
+from nextpert.core.predict.goal import Goal
+from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
+from nextpert.tl._replay_design.modelled import Told
 from nextpert.tl._replay_design.tables import holm, plates_until_good
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks._plate_worlds import Chooser
-    from nextpert.core import ScreenMoments
 
 OURS, RANDOM, MEANS = "ours, best", "ours, random plates", "no model, Thompson"
-DOUBT = 0.5  # share of a state's variance that counts against a recommendation, as in replays
 
 
 class Way(NamedTuple):
@@ -105,74 +103,35 @@ PAIRS = {
 GUIDES = {OURS: Way("best"), "best, guides not told apart": Way("best", guides=False)}
 
 
-class Model:
-    """Random shifts on one graph or several, and a rule that fills plates."""
-
-    def __init__(
-        self, world: World, may: np.ndarray, way: Way, dags: list[Dag], rng: np.random.Generator
-    ) -> None:
-        self.rule, self.target, self.rng, self.dags = way.rule, world.target, rng, dags
-        self.fits = [
-            _Modelled(way.rule, world.target, world.full[may], dag, N_CELLS, rng) for dag in dags
-        ]
-        for fit in self.fits:
-            fit.exact = way.exact
-        self.owner = np.repeat(np.arange(len(may) + 1), world.n_guides)
-        self.guide_variance = world.guide_variance if way.guides else 0.0
-
-    def see(self, screen: ScreenMoments) -> None:
-        """Fit every graph to all cells."""
-        n = int(self.owner[-1]) + 1
-        variance = self.guide_variance
-        pooled = pool_guides(screen, self.owner, n, guide_variance=variance)
-        for fit in self.fits:
-            fit.take(pooled)
-        self.known = [fit.posterior for fit in self.fits], [fit.known for fit in self.fits]
-        self.states = np.array([fit.known.states(fit.posterior) for fit in self.fits])
-
-    def expected(self) -> np.ndarray:
-        """Return squared distances of the expected states."""
-        return ((self.states.mean(axis=0) - self.target) ** 2).sum(axis=1)
-
-    def plate(self, ready: np.ndarray, size: int) -> np.ndarray:
-        """Fill a plate by the rule."""
-        if self.rule == "random":
-            return self.rng.choice(ready, min(size, len(ready)), replace=False)
-        if self.rule == "greedy":
-            return ready[np.argsort(self.expected()[ready], kind="stable")[:size]]
-        if self.rule == "civ":
-            values = UncertainCiv(*self.known, self.target, n_cells=N_CELLS).values()
-            return ready[np.argsort(values[ready], kind="stable")[:size]]
-        expected, draws = first_order_distances(
-            *self.known, self.target, n_samples=40, rng=self.rng
-        )
-        if self.rule == "thompson":
-            return ready[thompson_plate(draws[:, ready], size, self.rng)]
-        return ready[best_plate(expected[ready], draws[:, ready], size)]
-
-    def recommend(self) -> int:
-        """Recommend as a replay does, what lies between graphs added to the variance."""
-        within = [(fit.known.spare * fit.posterior.noise_var).sum(axis=1) for fit in self.fits]
-        spread = np.mean(within, axis=0) + self.states.var(axis=0).sum(axis=1)
-        return int((self.expected() + DOUBT * spread).argmin())
-
-
 def chooser(world: World, may: np.ndarray, way: Way, rng: np.random.Generator) -> Chooser:
-    """Return a strategy."""
-    if way.rule in NO_MODEL:
-        return build_strategy(way.rule, world.target, world.full[may], world.scm.dag, N_CELLS, rng)
-    control = world.cells(-1)
+    """Return a strategy; candidates bear the names of the genes that they target."""
+    genes = [f"gene {i}" for i in range(world.scm.n_nodes)]
+    targets = [[genes[i] for i in np.flatnonzero(row)] for row in world.full[may]]
+    names = ["+".join(some) or f"candidate {j}" for j, some in enumerate(targets)]
+    naming = Naming(frozenset(genes))
+    spec = Spec(genes, Plan(names, targets, [], None), "knockout", False, DagBlr, naming, {})
+    group = np.repeat(np.arange(len(may) + 1), world.n_guides)
+    none = np.zeros(0, np.int64)
+    environments = PoolEnvironments(
+        group, group, np.arange(len(group)), np.zeros((len(group), 0)), none, none
+    )
+    told = Told(spec, graphs(world, way), environments, way.guides and world.n_guides > 1)
+    rule = f"exact_{way.rule}" if way.exact else way.rule
+    return told.strategy(rule, Goal.point(world.target), np.arange(len(may)), rng)
+
+
+def graphs(world: World, way: Way) -> Graphs:
+    """Return the true graph, none, that of the controls, or those of five resamples of them."""
     if way.graph == "true":
-        dags = [world.scm.dag]
-    elif way.graph == "none":
-        dags = [Dag.from_edges(world.scm.n_nodes, [])]
-    else:
-        draw = np.random.default_rng([*world.seed, 0])
-        every = [control]
-        if way.graph == "five":
-            every = [control[draw.integers(len(control), size=len(control))] for _ in range(5)]
-        dags = [boss(Moments.from_array(x), rng=0).dag for x in every]
-    return Model(world, may, way, dags, rng)
+        return Graphs.single(world.scm.dag)
+    if way.graph == "none":
+        return Graphs.single(Dag.from_edges(world.scm.n_nodes, []))
+    draw, control = np.random.default_rng([*world.seed, 0]), world.cells(-1)
+    every = [control]
+    if way.graph == "five":
+        every += [control[draw.integers(len(control), size=len(control))] for _ in range(5)]
+    first, *others = [boss(Moments.from_array(x), rng=0).dag for x in every]
+    return Graphs(first, others, lambda folds: [first] * len(folds))
 
 
 def outcome(world: World, single: np.ndarray, may: np.ndarray, way: Way, seed: list[int]) -> tuple:

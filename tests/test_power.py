@@ -87,7 +87,7 @@ def test_a_campaign_draws_the_cells_of_a_screen(monkeypatch):
     monkeypatch.setattr(_stopping, "DRAWS", 50)
     rng = np.random.default_rng(0)
     cells = [rng.normal(mean, size=(24, 4)) for mean in np.linspace(0.5, 3, 5)]
-    pool = CellPool(rng.normal(size=(60, 4)), cells, np.zeros((5, 4)))
+    pool = CellPool(rng.normal(size=(60, 4)), cells)
     for held_out in (False, True):
         check(_stopping.drawn(pool, 1, 0, held_out=held_out))  # cells run out, of the target first
 

@@ -88,5 +88,5 @@ def test_ways_of_knowing_more_run():
         chooser = plates.chooser(world, may, way, np.random.default_rng(0))
         control = world.cells(-1)
         chooser.see(ScreenMoments.from_array(control, np.zeros(len(control)), len(may) + 1))
-        plate = chooser.plate(np.arange(len(may)), 8)
+        plate = chooser.plate(np.arange(len(may)), 8, 10)
         assert len(set(plate.tolist())) == 8, name

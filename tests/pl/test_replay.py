@@ -137,10 +137,10 @@ def test_texts_do_not_overlap(replayed, overlaps, tick_labels):
 
 
 def test_usual_criteria_have_styles_of_their_own():
-    from nextpert.core.loop.strategies import strategies
     from nextpert.pl._replay import _STYLES
+    from nextpert.tl._replay_design.modelled import criteria
 
-    assert set(_STYLES) < set(strategies())
+    assert set(_STYLES) < set(criteria())
     assert len({marker for _, _, marker in _STYLES.values()}) == len(_STYLES)
     assert len({(colour, str(dashes)) for colour, dashes, _ in _STYLES.values()}) == len(_STYLES)
 

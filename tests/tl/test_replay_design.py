@@ -12,7 +12,10 @@ import pytest
 from scipy.stats import ttest_rel
 
 import nextpert as npt
-from nextpert.core import LinearScm
+from nextpert._adata import Naming
+from nextpert._adata.environments import Plan
+from nextpert.core import DagBlr, LinearScm
+from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
 from nextpert.tl._replay_design import run as running
 from nextpert.tl._replay_design.simulated import simulate_like
 from nextpert.tl._replay_design.tables import holm, overall_table, plates_until_good
@@ -322,11 +325,11 @@ def test_a_killed_worker_loses_nothing(screen, monkeypatch, assert_same):
     expected = screen.uns["replay"]
     one, parent = running._one, os.getpid()
 
-    def fragile(pool, dag, task, options, stream):
+    def fragile(pool, told, task, options, stream):
         # The third of eight repeats kills its worker.
         if os.getpid() != parent and stream.bit_generator.seed_seq.spawn_key[-2:] == (0, 2):
             os.kill(os.getpid(), signal.SIGKILL)
-        return one(pool, dag, task, options, stream)
+        return one(pool, told, task, options, stream)
 
     monkeypatch.setattr(running, "_one", fragile)
     with pytest.warns(UserWarning, match=r"A worker was killed.* finished tasks are kept"):
@@ -344,7 +347,10 @@ def test_simulated_cells_copy_the_screen():
     every = np.vstack([np.zeros(4), shifts])
     sizes = [4000, 2000, 2000, 50]
     cells = {k: scm.sample(n, a, rng=rng) for k, n, a in zip(names, sizes, every, strict=True)}
-    found = simulate_like(cells, scm.dag, np.zeros((3, 4)), rng)
+    genes = list("wxyz")
+    plan = Plan(names[1:], [[]] * 3, [], None)
+    spec = Spec(genes, plan, "knockout", False, DagBlr, Naming(frozenset(genes)), {})
+    found = simulate_like(cells, spec, Graphs.single(scm.dag), rng)
     assert [len(x) for x in found.values()] == sizes
     for name, shift in zip(names[:3], every, strict=False):
         np.testing.assert_allclose(found[name].mean(axis=0), scm.mean(shift), atol=0.2)

@@ -275,7 +275,7 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
     "prior_effects": _maybe_annadata,
     **_each(_text, "dag_key", "key", "condition_key", "guides_key", "guide_separator", "method"),
     **_each(_text, "environments", "outside", "normalise", "multiple"),
-    **_each(_text, "acquisition", "aim"),
+    **_each(_text, "acquisition", "aim", "spec"),
     **_each(_maybe_text, "perturbation_key", "layer", "depth_key", "guide_key", "posterior_key"),
     **_each(_maybe_text, "replay_key"),
     **_each(_maybe_text, "gene_symbols", "preset", "controls", "prior_units"),

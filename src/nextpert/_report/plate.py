@@ -14,6 +14,7 @@ SHAPES = {8: (8, 1), 96: (8, 12), 384: (16, 24)}
 AIMS = {
     "best": ("●", "to find the best"),
     "learn": ("■", "to learn the way"),
+    "acquisition": ("▲", "by the acquisition"),
     "must": ("◆", "has to be on it"),
     "control": ("|", "controls"),
 }

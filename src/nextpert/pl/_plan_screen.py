@@ -13,6 +13,7 @@ from nextpert.pl._figure import (
     GREEN,
     GREY,
     ORANGE,
+    PURPLE,
     finish,
     font_size,
     read_to_draw,
@@ -35,6 +36,7 @@ _AROUND = 1.6  # inches above and below the rows of wells
 _AIMS = {
     "best": (BLUE, "o", "to find the best"),
     "learn": (ORANGE, "s", "to learn the way"),
+    "acquisition": (PURPLE, "^", "by the acquisition"),
     "must": (GREEN, "D", "has to be on it"),
     "control": (GREY, "|", "controls"),
 }

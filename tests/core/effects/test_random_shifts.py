@@ -10,7 +10,7 @@ from nextpert.core import Dag, DagBlr, Moments, ScreenMoments, random_scm
 from nextpert.core.cells.pool_guides import pool_guides
 from nextpert.core.effects import random_shifts
 from nextpert.core.effects.random_shifts import fit_random_shifts, learn_mixtures
-from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
+from nextpert.core.effects.shift_prior import TAU2, UNSEEN_WEIGHTS, ShiftPrior
 
 TAU_G2, TAU_2 = 0.07, 0.4
 
@@ -225,3 +225,9 @@ def test_curvature_is_that_of_the_evidence():
     settled = ascent.settled()
     np.testing.assert_allclose(settled.blocks["weights"], ascent.blr.blocks["weights"], rtol=1e-9)
     np.testing.assert_allclose(settled.blocks["residual"], ascent.blr.blocks["residual"])
+
+
+def test_nothing_seen_expects_effects_of_the_usual_size():
+    assert UNSEEN_WEIGHTS.sum() == pytest.approx(1)
+    assert 0.05 < UNSEEN_WEIGHTS @ TAU2 < 0.2
+    assert (np.diff(UNSEEN_WEIGHTS) <= 0).all()

@@ -73,6 +73,41 @@ class PoolGoal:
 
 
 @dataclass(frozen=True)
+class PoolEnvironments:
+    """Which cells of a pool share perturbation, guide, batch and condition.
+
+    Parameters
+    ----------
+    group
+        Perturbation of every environment, 0 for the controls, shape ``(n_environments,)``.
+    condition
+        The same, conditions told apart.
+    guide
+        Its guide; 0 for all where guides are not known.
+    fixed
+        Indicators of batches, shape ``(n_environments, n_fixed)``.
+    control, cells
+        Environment of every control cell, and of every cell of the perturbations in their order.
+    """
+
+    group: Index
+    condition: Index
+    guide: Index
+    fixed: Array
+    control: Index
+    cells: Index
+
+    @classmethod
+    def plain(cls, n_control: int, n_cells: Index) -> PoolEnvironments:
+        """Return one environment for the controls and one for each perturbation."""
+        every = np.arange(len(n_cells) + 1)
+        return cls(
+            every, every, np.zeros_like(every), np.zeros((len(every), 0)),
+            np.zeros(n_control, np.int64), np.repeat(every[1:], n_cells),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Deal:
     """Which cells a campaign may see, and in which order they come up.
 
@@ -128,9 +163,8 @@ class CellPool:
         Control cells, shape ``(n_control, n_nodes)``, units of the data.
     perturbed
         Cells of each perturbation, arrays of shape ``(n_cells_j, n_nodes)``, at least 4 each.
-    full_shift
-        Change of own genes by a full knockout (or activation), 0 for all other genes, shape
-        ``(n_perturbations, n_nodes)``.
+    environments
+        Guides and batches; by default there are none.
 
     Raises
     ------
@@ -143,7 +177,7 @@ class CellPool:
     >>> from nextpert.core.loop.cell_pool import CellPool
     >>> rng = np.random.default_rng(0)
     >>> cells = [rng.normal(mean, size=(20, 2)) for mean in (1.0, 5.0)]
-    >>> pool = CellPool(rng.normal(size=(50, 2)), cells, np.zeros((2, 2)))
+    >>> pool = CellPool(rng.normal(size=(50, 2)), cells)
     >>> pool.n_cells.tolist(), len(pool.deal(0, 30, rng=0).orders[0])
     ([20, 20], 10)
     >>> pool.truth(1).distance.round().tolist()
@@ -151,24 +185,24 @@ class CellPool:
     """
 
     def __init__(
-        self, control: ArrayLike, perturbed: Sequence[ArrayLike], full_shift: ArrayLike
+        self,
+        control: ArrayLike,
+        perturbed: Sequence[ArrayLike],
+        environments: PoolEnvironments | None = None,
     ) -> None:
         self.control = _cells(control, "The control cells", 2)
         groups = [_cells(x, f"The cells of perturbation {j}", 4) for j, x in enumerate(perturbed)]
-        self.full_shift = as_numbers(full_shift, "full_shift")
         p = self.control.shape[1]
-        widths = {p, *(x.shape[1] for x in groups), *self.full_shift.shape[1:]}
-        if self.full_shift.ndim != 2 or len(self.full_shift) != len(groups) or len(widths) != 1:
-            message = (
-                f"{len(groups)} perturbations and controls of {p} nodes need as many shifts, all "
-                f"of the same nodes, but theirs have shape {self.full_shift.shape}."
-            )
+        widths = {p, *(x.shape[1] for x in groups)}
+        if len(widths) != 1:
+            message = f"Controls and perturbations must have the same nodes, but have {widths}."
             raise ValueError(message)
-        require_finite(self.full_shift, "full_shift")
         # One array rather than a list: workers then share its pages.
         self.cells = np.concatenate([np.empty((0, p)), *groups])
         self.n_cells = np.array([len(x) for x in groups], dtype=np.int64)
         self.start = np.concatenate([[0], np.cumsum(self.n_cells)])
+        plain = PoolEnvironments.plain(len(self.control), self.n_cells)
+        self.environments = plain if environments is None else environments
 
     @property
     def n_perturbations(self) -> int:

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import as_rng, require_count
+from nextpert.core._checks import require_count
 from nextpert.core.cells.screen_moments import ScreenMoments
-from nextpert.core.loop.strategies import build_strategy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.graph.dag import Dag
     from nextpert.core.loop.cell_pool import CellPool, Deal
+    from nextpert.core.loop.strategies import Strategy
 
     Index = NDArray[np.int64]
 
@@ -40,18 +41,15 @@ class PlatesResult:
 def replay_plates(
     pool: CellPool,
     deal: Deal,
-    dag: Dag,
-    strategy: str = "best",
+    build: Callable[[Index], Strategy],
     *,
     candidates: ArrayLike | None = None,
     n_rounds: int = 10,
     n_perturbations: int = 4,
     n_cells: int = 10,
-    rng: int | np.random.Generator | None = None,
 ) -> PlatesResult:
     """Run a campaign: fill a plate, see its cells, recommend, and so on.
 
-    After every plate that candidate is recommended whose expected state is nearest to the target.
     The k-th cell drawn of a perturbation is fixed by ``deal``, so that strategies given the same
     deal see the same cells.
 
@@ -60,11 +58,9 @@ def replay_plates(
     pool
         The cells.
     deal
-        Target and order of the cells, from :meth:`CellPool.deal`.
-    dag
-        Graph of the model; one without arcs for shrinkage alone.
-    strategy
-        Name of the strategy, see :func:`~nextpert.core.loop.strategies.build_strategy`.
+        Order of the cells, from :meth:`CellPool.deal`.
+    build
+        Returns a strategy for candidates, given by their numbers in the pool.
     candidates
         Perturbations that may be proposed and recommended; all by default.
     n_rounds
@@ -72,25 +68,25 @@ def replay_plates(
     n_perturbations, n_cells
         Different perturbations on a plate, and cells of each. A perturbation gives the cells it
         has left; with none left it is proposed no more.
-    rng
-        Seed or generator of the strategy.
 
     Raises
     ------
     ValueError
-        For an unknown strategy or no candidate, or if a number is too small.
+        If there is no candidate, or a number is too small.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from nextpert.core import Dag
     >>> from nextpert.core.loop.cell_pool import CellPool
     >>> from nextpert.core.loop.plates import replay_plates
+    >>> from nextpert.core.loop.strategies import Means
     >>> rng = np.random.default_rng(0)
     >>> cells = [rng.normal(mean, size=(80, 9)) for mean in (0.0, 1.0, -1.0, 2.0)]
-    >>> pool = CellPool(rng.normal(size=(200, 9)), cells, np.zeros((4, 9)))
-    >>> deal, empty = pool.deal(1, 100, rng=0), Dag.from_edges(9, [])
-    >>> result = replay_plates(pool, deal, empty, n_rounds=3, n_perturbations=2, rng=0)
+    >>> pool = CellPool(rng.normal(size=(200, 9)), cells)
+    >>> deal = pool.deal(1, 100, rng=0)
+    >>> def build(candidates):
+    ...     return Means("means_in_turn", deal.target, pool.environments, candidates, rng)
+    >>> result = replay_plates(pool, deal, build, n_rounds=3, n_perturbations=2)
     >>> result.chosen.shape, int(result.recommended[-1])
     ((3, 2), 1)
     """
@@ -101,10 +97,11 @@ def replay_plates(
     )
     # In the order of the deal, so that the first of those that are alike is a random one.
     may = deal.first[np.isin(deal.first, _candidates(pool.n_perturbations, candidates))]
-    run = build_strategy(strategy, deal.target, pool.full_shift[may], dag, batch, as_rng(rng))
-    n_groups = len(may) + 1
-    warmup = pool.control[deal.warmup]
-    screen = ScreenMoments.from_array(warmup, np.zeros(len(warmup)), n_groups)
+    run, told = build(may), pool.environments
+    n_environments = len(told.group)
+    screen = ScreenMoments.from_array(
+        pool.control[deal.warmup], told.control[deal.warmup], n_environments
+    )
     drawn, available = np.zeros(len(may), np.int64), np.array([len(deal.orders[j]) for j in may])
     chosen, recommended = np.full((rounds, size), -1), np.empty(rounds + 1, dtype=np.int64)
     for t in range(rounds + 1):
@@ -114,12 +111,11 @@ def replay_plates(
         if t == rounds or not len(ready):
             recommended[t:] = recommended[t]
             break
-        plate = run.plate(ready, size)
+        plate = run.plate(ready, min(size, len(ready)), batch)
         rows = [deal.orders[may[j]][drawn[j] : drawn[j] + batch] for j in plate]
-        counts = [len(each) for each in rows]
-        cells = pool.cells[np.concatenate(rows)]
-        screen = screen + ScreenMoments.from_array(cells, np.repeat(plate + 1, counts), n_groups)
-        drawn[plate] += counts
+        new = np.concatenate(rows)
+        screen = screen + ScreenMoments.from_array(pool.cells[new], told.cells[new], n_environments)
+        drawn[plate] += [len(each) for each in rows]
         chosen[t, : len(plate)] = may[plate]
     return PlatesResult(chosen, recommended)
 

@@ -16,7 +16,7 @@ from nextpert._adata import shifts as _shifts
 from nextpert._adata.environments import unknown_genes
 from nextpert._adata.shifts import Interventions
 from nextpert.core.effects.averaged import Averaged
-from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
+from nextpert.core.effects.shift_prior import UNSEEN_WEIGHTS, ShiftPrior
 from nextpert.tl._design_interventions.combined import (
     members_by_label,
     members_seen,
@@ -86,10 +86,7 @@ def read_candidates(
     seen, company = members_seen(fit), told_in_company(fit)
     targets = [_targets(name, fit, seen, company) for name in names]
     if shift is None:
-        found = _as_fitted(names, targets, fit)
-        if fit.params["shift_sd"] != "learned":
-            return Candidates.exact(found)
-        return Candidates(found, _learned(found, fit))
+        return fitted_candidates(as_fitted(names, targets, fit), fit)
     _shifts.check_shift(shift)
     if isinstance(shift, str):
         return Candidates.exact(_modelled(names, targets, shift, fit))
@@ -102,6 +99,13 @@ def read_candidates(
     chosen = [table.targets[row] for row in rows]
     given = Interventions(names, chosen, table.shifts[rows], ["table"] * len(names))
     return Candidates.exact(given)
+
+
+def fitted_candidates(found: Interventions, fit: FittedPosterior) -> Candidates:
+    """Return candidates, with cells or without, by what the fit knows and expects of them."""
+    if fit.params["shift_sd"] != "learned":
+        return Candidates.exact(found)
+    return Candidates(found, _learned(found, fit))
 
 
 def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
@@ -124,7 +128,7 @@ def _learned(found: Interventions, fit: FittedPosterior) -> Averaged:
 def expected_members(members: list[str], fit: FittedPosterior) -> Averaged:
     """Return the prior of members without cells of their own."""
     inside = [[name] if name in fit.genes else [] for name in members]
-    return _expected(_as_fitted(members, inside, fit), fit)
+    return _expected(as_fitted(members, inside, fit), fit)
 
 
 def _expected(found: Interventions, fit: FittedPosterior) -> Averaged:
@@ -142,7 +146,7 @@ def _expected(found: Interventions, fit: FittedPosterior) -> Averaged:
         variance = np.where(spread > 0, spread**2, np.nan)
     targets = [[place[gene] for gene in found.targets[i]] for i in new]
     if fit.expectation is None:
-        weights = fit.shift_prior.weights.mean(axis=0) if row else np.eye(len(TAU2))[0]
+        weights = fit.shift_prior.weights.mean(axis=0) if row else UNSEEN_WEIGHTS
         nothing = np.zeros_like(own)
         unseen = ShiftPrior(
             np.zeros(len(new)), nothing, nothing + 1, own, nothing, variance,
@@ -217,7 +221,11 @@ def _targets(
     return inside
 
 
-def _as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior) -> Interventions:
+def as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior) -> Interventions:
+    """Return shifts as the fit has them, of candidates without cells in full times its efficacy.
+
+    ``targets`` are the genes of the panel that each targets; none where none is measured.
+    """
     row = {str(name): i for i, name in enumerate(fit.environments["perturbation"])}
     kind = str(fit.params["shift"])
     unseen = [i for i, name in enumerate(names) if name not in row]

@@ -15,7 +15,7 @@ from nextpert._adata.shifts import Interventions
 from nextpert.core import Dag, DagBlr
 from nextpert.core._checks import as_rng
 from nextpert.tl._fit_dag_blr.model import Model
-from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
+from nextpert.tl._fit_dag_blr.spec import SHIFTS, Graphs, Spec
 from nextpert.tl._learn_dag.held_out import fold_streams, graphs_without
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
@@ -130,7 +130,10 @@ def read_refit(
     if shift == "table":
         table = Interventions(names, fit.targets, fit.shifts, ["table"] * len(names))
     plan = Plan(names, fit.targets, [], table)
-    spec = Spec(fit.genes, plan, None if table else shift, False, posterior, fit.naming, other)
+    full = str(params["spec"]) != SHIFTS
+    spec = Spec(
+        fit.genes, plan, None if table else shift, False, posterior, fit.naming, other, full
+    )
     seed, streams = _seed(adata.uns.get(str(params["dag_key"]))), []
     for rest in folds.inner:
         streams += [as_rng(seed), *fold_streams(len(rest))]

@@ -211,6 +211,45 @@ def read_cells(
     )  # fmt: skip
 
 
+def pool_environments(
+    screen: ScreenMoments,
+    group: NDArray[np.int64],
+    condition: NDArray[np.int64],
+    guide: NDArray[np.int64],
+    fixed: NDArray[np.float64],
+    n_groups: int,
+    *,
+    guided: bool,
+    exact: bool = False,
+    spread: float | None = None,
+    alike: NDArray[np.bool_] | None = None,
+) -> FitCells:
+    """Return the cells of environments as a fit takes them, batches estimated from these alone.
+
+    Parameters
+    ----------
+    screen
+        Moments of the environments, of genes alone.
+    group, condition, guide
+        Perturbation of each (0 for the controls), the same with conditions told apart, and its
+        guide, shape ``(n_environments,)``.
+    fixed
+        Indicators of batches, shape ``(n_environments, n_fixed)``.
+    n_groups
+        Number of perturbations, and the controls.
+    guided, exact, spread, alike
+        As in :func:`pool_cells`; guides are told apart where ``guided``.
+    """
+    columns, sd = screen.fixed_columns(fixed, condition)
+    screen = screen.without_fixed(fixed, condition).with_columns(columns)
+    told = guide if guided else np.zeros_like(guide)
+    pairs, place = np.unique(np.column_stack([group, told]), axis=0, return_inverse=True)
+    return pool_cells(
+        screen.pool(place.ravel(), len(pairs)), pairs[:, 0], n_groups, guided=guided, exact=exact,
+        spread=spread, alike=alike, fixed_sd=sd,
+    )  # fmt: skip
+
+
 def _coding(
     environments: Environments,
     kind: NDArray[np.int64],

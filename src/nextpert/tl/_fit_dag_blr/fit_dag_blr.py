@@ -23,7 +23,7 @@ from nextpert.tl._fit_dag_blr.averaging import averaging_in_words
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 from nextpert.tl._fit_dag_blr.expected import check_shift_sd, efficacy_in_words
 from nextpert.tl._fit_dag_blr.model import Model
-from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
+from nextpert.tl._fit_dag_blr.spec import EXACT, FULL, Graphs, Spec, check_spec
 from nextpert.tl._fit_dag_blr.stack import folds_of, stack_in_words
 from nextpert.tl._learn_dag.held_out import fold_streams, graphs_without, read_held_out
 
@@ -49,6 +49,7 @@ def fit_dag_blr(
     perturbations: Sequence[str] | None = None,
     shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] = "knockout",
     shift_sd: str | float = "learned",
+    spec: str = "full",
     prior_effects: ad.AnnData | None = None,
     separator: str = "+",
     prior_scale: str | float = "evidence",
@@ -121,6 +122,12 @@ def fit_dag_blr(
         ``"learned"`` (default) learns from the screen how far shifts are to be believed. ``0``
         takes them as exact, as the paper does; labels that name a gene outside the panel, or
         without a row of the table, are left out then, with a warning, and listed in ``.uns``.
+    spec
+        How much is modelled. ``"full"`` (default): shifts that are learned, predictors of
+        perturbations without cells, interactions of combinations, and the average over models.
+        ``"shifts"``: learned shifts on the graph alone, at a third of the time, as
+        :func:`replay_design` fits after every plate unless told otherwise. ``"exact"``: as with
+        ``shift_sd=0``.
     prior_effects
         Effects of the same perturbations in another cell line, condition or study: perturbations
         x genes, effects in ``X`` (as :func:`perturbation_effects` returns them), genes and
@@ -205,7 +212,7 @@ def fit_dag_blr(
         adata, perturbation_key=perturbation_key, control=control, layer=layer,
         guide_key=guide_key, separator=separator,
     )  # fmt: skip
-    exact = check_shift_sd(shift_sd)
+    exact = check_shift_sd(shift_sd) or check_spec(spec) == EXACT
     _shifts.check_shift(shift)
     genes, columns, dag = _adata.read_graph(adata, dag_key, gene_symbols)
     graphs = _adata.read_graphs(adata, dag_key, genes, dag)
@@ -238,13 +245,13 @@ def fit_dag_blr(
     cells = read_once.fit_cells(plan.names, guided=guided, exact=exact)
     environments.require_varying(cells.control, genes)
     naming = Naming(frozenset(genes), separator, roles.control)
-    spec = Spec(
+    asked = Spec(
         genes, plan, shift, exact,
         partial(
             DagBlr, noise_var=_noise_variances(noise_var, genes), intercept=intercept,
             prior_scale=prior_scale, prior_units=prior_units,
         ),
-        naming, _adata.read_effects(prior_effects, genes, labels),
+        naming, _adata.read_effects(prior_effects, genes, labels), spec == FULL,
     )  # fmt: skip
     exact = exact or not plan.names
     undeclared = None if exact else undeclared_guides(adata, columns, plan.names, roles)
@@ -253,12 +260,13 @@ def fit_dag_blr(
         streams = fold_streams(len(folds))
         return graphs_without(dag, held_out, read_once.searches, genes, folds, streams)
 
-    model = Model.fit(spec, cells, Graphs(dag, graphs, without))
+    model = Model.fit(asked, cells, Graphs(dag, graphs, without))
     params: dict[str, Any] = {
         "dag_key": dag_key,
         **roles.stored(),
         "shift": shift if isinstance(shift, str) else "table",
-        "shift_sd": shift_sd if isinstance(shift_sd, str) else 0.0,
+        "shift_sd": 0.0 if asked.exact else "learned",
+        "spec": asked.name,
         "separator": separator,
         "prior_scale": prior_scale,
         "prior_units": model.found.posterior.prior_units,
@@ -284,8 +292,8 @@ def fit_dag_blr(
     mean = _adata.to_all_genes(model.found.posterior.mean().T, columns, adata.n_vars)
     efficacy = model.expected.efficacy
     logger.info(
-        "Fitted %d weights to %d control cells and %d cells of %d perturbations.%s",
-        dag.n_edges, cells.control.n, cells.n_cells.sum(), len(plan.names),
+        "Fitted %d weights to %d control cells and %d cells of %d perturbations (spec %s).%s",
+        dag.n_edges, cells.control.n, cells.n_cells.sum(), len(plan.names), asked.name,
         "" if efficacy is None else efficacy_in_words(efficacy),
     )  # fmt: skip
     return _adata.write_results(

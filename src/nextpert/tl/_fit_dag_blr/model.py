@@ -44,10 +44,10 @@ class Model(NamedTuple):
     resampled
         Posteriors on the graphs of resamples.
     stack
-        Weights of the predictors; ``None`` where shifts are exact or perturbations too few.
+        Weights of the predictors; ``None`` where the spec has none or perturbations are too few.
     average
         Names of the models that measured effects are averaged over, and these; ``None`` where
-        shifts are exact.
+        the spec has no average.
     """
 
     spec: Spec
@@ -68,20 +68,20 @@ class Model(NamedTuple):
         ValueError
             If genes are linearly dependent; they are named.
         """
-        exact = spec.exact or not spec.plan.names
+        exact, alone = spec.exact, not spec.plan.names  # alone: the controls, without any shift
         shifts = exact_shifts if exact else expected_shifts
         expected = shifts(spec.plan, spec.shift, spec.genes, cells)
         try:
             found = fit_random_shifts(
                 spec.posterior(graphs.dag), cells.pooled, expected.used.shifts,
-                own=expected.own, fixed=exact,
+                own=expected.own, fixed=exact or alone,
             )  # fmt: skip
             prior, stack, average = found.prior, None, None
             resampled = [refit(spec.posterior(g), cells.pooled, found) for g in graphs.resampled]
             if exact:  # nothing is asked of the cells of a perturbation any more, so of no batch
                 found = replace(found, posterior=found.posterior.without_fixed())
                 resampled = [each.without_fixed() for each in resampled]
-            else:
+            elif spec.full and not alone:
                 prior, stack = stacked(spec, cells, expected, found, graphs)
                 posteriors = resampled or [found.posterior]
                 average = averaged(spec, cells, expected, found, prior, posteriors)
@@ -96,7 +96,7 @@ class Model(NamedTuple):
 
         ``params``, labels ``left_out`` and the fingerprint of the ``cells`` are stored with it.
         """
-        used, learned = self.expected.used, self.average is not None
+        used, learned = self.expected.used, not self.spec.exact
         other = self.spec.other if self.stack is not None else {}
         known = EffectsRecord(list(other), np.array(list(other.values())))
         n_cells = self.cells.n_cells.tolist()

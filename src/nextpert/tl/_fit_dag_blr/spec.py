@@ -18,6 +18,19 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 
+# How much is modelled: all of it; random shifts on the graph, without predictors and averaging;
+# shifts taken as exact, as in Zhang et al. 2023.
+FULL, SHIFTS, EXACT = SPECS = ("full", "shifts", "exact")
+
+
+def check_spec(spec: str) -> str:
+    """Return the name of a spec, or raise unless it is one of :data:`SPECS`."""
+    if spec not in SPECS:
+        message = f"spec must be one of {', '.join(SPECS)}, but is {spec!r}."
+        raise ValueError(message)
+    return spec
+
+
 @dataclass(frozen=True)
 class Spec:
     """How much of a screen is modelled, and what is known of it before its cells.
@@ -39,6 +52,9 @@ class Spec:
         Which members a label names.
     other
         Effects in another screen, by perturbation, each of shape ``(n_genes,)``.
+    full
+        Whether predictors and the average over models are learned too, where shifts are; else
+        shifts are what their target genes and cells say, on the graph.
     """
 
     genes: list[str]
@@ -48,15 +64,27 @@ class Spec:
     posterior: Callable[[Dag], DagBlr]
     naming: Naming
     other: Mapping[str, Array]
+    full: bool = True
+
+    @property
+    def name(self) -> str:
+        """One of :data:`SPECS`."""
+        return EXACT if self.exact else FULL if self.full else SHIFTS
+
+    def named(self, name: str) -> Spec:
+        """Return the same with as much modelled as a name of :data:`SPECS` says."""
+        return replace(self, exact=name == EXACT, full=name == FULL)
 
     def without(self, names: Collection[str]) -> Spec:
         """Return the same for a screen that lacks some perturbations."""
-        kept = [
-            (name, aims)
-            for name, aims in zip(self.plan.names, self.plan.targets, strict=True)
-            if name not in names
-        ]
-        plan = replace(self.plan, names=[n for n, _ in kept], targets=[t for _, t in kept])
+        return self.rows([j for j, name in enumerate(self.plan.names) if name not in names])
+
+    def rows(self, index: Sequence[int]) -> Spec:
+        """Return the same for some of the perturbations, in the order given."""
+        names, targets = self.plan.names, self.plan.targets
+        plan = replace(
+            self.plan, names=[names[j] for j in index], targets=[targets[j] for j in index]
+        )
         return replace(self, plan=plan)
 
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata
+from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
-from nextpert.core.predict.ranked_distance import ranked_distance
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_cells.screen import usual_guides
 from nextpert.tl._plan_screen.combined import teaches_interactions
 from nextpert.tl._plan_screen.constraints import read_constraints
 from nextpert.tl._plan_screen.pool import read_pool
 from nextpert.tl._plan_screen.tables import FORMATS, best_known, pending_table, plate_table
-from nextpert.tl._plan_screen.wells import AIMS, choose_wells, split_cells
+from nextpert.tl._plan_screen.wells import AIMS, Choice, split_cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,7 +80,9 @@ def plan_screen(
     n_cells
         Cells in all, controls included.
     aim
-        ``"best"`` (default), ``"learn"`` or ``"both"``.
+        ``"best"`` (default), ``"learn"`` or ``"both"``; or an acquisition of
+        :func:`design_interventions`, such as ``"thompson"`` or ``"ei"``, which then fills all
+        wells.
     candidates
         As in :func:`design_interventions`: ``None`` (default), every perturbation the fit used;
         ``"genes"``; a list of labels, combinations included; or a table of shifts.
@@ -199,15 +201,11 @@ def plan_screen(
         pool.interventions.names, whole.excluded_by, must=must, pending=pending, costs=costs,
         cells_each=wells.each, naming=fit.naming,
     )  # fmt: skip
-    generator = as_rng(rng)
-    known = fit.known(pool.prior)
-    distance = ranked_distance(
-        fit.posteriors, known, wanted.goal, n_samples=n_samples, rng=generator
+    choice = Choice(
+        fit, pool.prior, wanted.goal, limits, wells, n_samples=n_samples, rng=as_rng(rng)
     )
-    plan = choose_wells(
-        fit.posteriors, known, wanted, distance, limits, wells, aim=aim,
-        most_new=most_new, fixed_controls=n_controls, rng=generator,
-    )  # fmt: skip
+    plan = choice.plan(choice.choose(aim, most_new=most_new, fixed_controls=n_controls))
+    distance = choice.distance
     _require_cells_for(n_guides, plan.cells)
     usual = usual_guides(adata, fit) if n_guides is None else n_guides
     guides = np.minimum(usual, plan.cells)
@@ -222,7 +220,7 @@ def plan_screen(
             "probability_covered": float(plan.covered[-1]),
             "uncertainty_removed": float(plan.removed[-1]),
             "teaches_interactions": teaches_interactions(pool, fit, wells.each),
-            **best_known(pool, distance, known[0].n, least_cells),
+            **best_known(pool, distance, pool.on_graph.n, least_cells),
         },
         "pending": pending_table(
             [pool.interventions.names[i] for i in under_way], limits.pending[under_way]
@@ -244,6 +242,7 @@ def plan_screen(
             "plate_format": int(plate_format),
             "n_samples": int(n_samples),
             "posterior_key": posterior_key,
+            "spec": str(fit.params["spec"]),
             "rng": _adata.seed_of(rng),
         },
     }
@@ -277,19 +276,20 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
     logger.info(
         "Plate of %d perturbations (%d cells, of which %d are controls) towards %s: %s. With "
         "probability %.2f it holds the nearest of %d candidates, and it is expected to resolve "
-        "%.2g%% of the remaining uncertainty.%s",
+        "%.2g%% of the remaining uncertainty (fit of spec %s).%s",
         n_chosen, summary["n_cells"], summary["n_controls"], target,
         _adata.list_names(table["perturbation"].head(n_chosen).astype(str), limit=8),
         summary["probability_covered"], params["n_candidates"],
-        100 * summary["uncertainty_removed"], best if known else "",
+        100 * summary["uncertainty_removed"], params["spec"], best if known else "",
     )  # fmt: skip
 
 
 def _check_words(aim: str, plate_format: int) -> None:
-    if aim not in AIMS:
+    known = (*AIMS, *acquisitions())
+    if aim not in known:
         message = (
-            f"aim must be one of {', '.join(AIMS)}, but is {aim!r}."
-            f"{_adata.closest([str(aim)], AIMS)}"
+            f"aim must be one of {', '.join(known)}, but is {aim!r}."
+            f"{_adata.closest([str(aim)], known)}"
         )
         raise ValueError(message)
     if plate_format not in FORMATS:

@@ -137,6 +137,8 @@ def _why(plan: Plan, distance: RankedDistance) -> list[str]:
         elif aim == "learn":
             more = _at_least(100 * (removed - before), 0.1)
             words.append(f"is expected to resolve {more}% more of the remaining uncertainty")
+        elif aim == "acquisition":
+            words.append("is among the first by the acquisition")
         else:
             words.append("has to be on the plate")
         before = removed

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from nextpert.core.acquisition.candidates import Candidates
+from nextpert.core.acquisition.registry import find_acquisition
 from nextpert.core.plan.allocation import allocate_cells
 from nextpert.core.plan.best_plate import best_order
 from nextpert.core.plan.control_share import dunnett_controls
@@ -20,10 +22,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nextpert.core import DagBlr
-    from nextpert.core.posterior.shift_posterior import ShiftPosterior
+    from nextpert._adata import FittedPosterior
+    from nextpert.core.effects.averaged import Averaged
+    from nextpert.core.effects.shift_prior import ShiftPrior
+    from nextpert.core.predict.goal import Goal
     from nextpert.core.predict.ranked_distance import RankedDistance
-    from nextpert.tl._design_interventions.target import Wanted
     from nextpert.tl._plan_screen.constraints import Constraints
 
     Vector = NDArray[np.float64]
@@ -42,6 +45,19 @@ class Wells(NamedTuple):
     controls: int
     total: int
     least: int
+
+
+class Chosen(NamedTuple):
+    """Candidates chosen, and for every well its aim, the probability that chose it and its cells.
+
+    The probability is NaN where none did.
+    """
+
+    candidates: list[int]
+    aims: list[str]
+    chance: Vector
+    cells: Index
+    n_controls: int
 
 
 class Plan(NamedTuple):
@@ -91,58 +107,128 @@ def split_cells(total: int, size: int, n_controls: int | None, least: int) -> We
     raise ValueError(message)
 
 
-def choose_wells(
-    posteriors: Sequence[DagBlr],
-    known: Sequence[ShiftPosterior],
-    target: Wanted,
-    distance: RankedDistance,
-    limits: Constraints,
-    wells: Wells,
-    *,
-    aim: str,
-    most_new: int | None,
-    fixed_controls: int | None,
-    rng: np.random.Generator,
-) -> Plan:
-    """Return the plate: what must be on it, what finds the best, and what teaches most."""
-    # Only what matters for candidates that may come nearer than doing nothing is worth learning.
-    nearer, nearest = distance.nearer[:-1], distance.nearest[:-1]
-    civ = PlateCiv(
-        posteriors, known, target.goal, gap_cells=wells.each, pending=limits.pending,
-        weights=nearer if nearer.any() else None,
-    )  # fmt: skip
-    best = None
-    if aim != "learn":
-        expected, draws = first_order_distances(
-            posteriors, known, target.goal, n_samples=len(distance.draws), rng=rng
-        )
-        nearer_state = distance.centre[:-1] < distance.centre[-1]
-        best = _Best(expected, draws, limits.allowed, limits.allowed & nearer_state)
-    chosen: list[int] = []
-    aims: list[str] = []
-    chance = np.zeros(0)
-    for each in (wells.total / wells.size, wells.least):  # smaller wells where money is short
-        price = limits.cost + limits.cell_cost * each
-        if each > wells.least and price[limits.must].sum() > limits.budget:
-            continue
-        fill = partial(
-            greedy_plate, allowed=limits.allowed, cost=price, budget=limits.budget,
-            new=known[0].n == 0, most_new=most_new,
+class Choice:
+    """What wells are chosen by, each part made once and when it is asked for.
+
+    ``tl.plan_screen`` and every plate of ``tl.replay_design`` choose their wells here.
+
+    Parameters
+    ----------
+    fit, prior
+        The fit, and what it expects of the candidates.
+    goal
+        What is wanted.
+    limits, wells
+        What a lab can do, and how many wells and cells there are.
+    n_samples, rng
+        Number of draws, and their generator.
+    """
+
+    def __init__(
+        self,
+        fit: FittedPosterior,
+        prior: ShiftPrior | Averaged,
+        goal: Goal,
+        limits: Constraints,
+        wells: Wells,
+        *,
+        n_samples: int,
+        rng: np.random.Generator,
+    ) -> None:
+        self.limits, self.wells = limits, wells
+        self.asked = Candidates(
+            fit.posteriors, fit.known(prior), goal, n_cells=wells.each, n_samples=n_samples,
+            graphs=fit.ensemble or [fit.blr], main=fit.blr, rng=rng,
         )  # fmt: skip
-        gain = partial(civ.gain, each=wells.each)
-        chosen, aims, chance = _fill(fill, gain, best, limits, wells.size, aim)
-        if chosen:
-            break
-    cells, n_controls = _cells(chosen, limits, wells, fixed_controls)
-    chosen, before = chosen[: len(cells)], limits.under_way
-    if aim == "learn":  # cells go where they teach most; to find the best, all have as many
-        cells = allocate_cells(civ, chosen, int(cells.sum()), least=wells.least)
-    covered = np.minimum(nearest[before].sum() + np.cumsum(nearest[chosen]), 1.0)
-    return Plan(
-        chosen, aims[: len(cells)], chance[: len(cells)], cells,
-        limits.cost[chosen] + limits.cell_cost * cells, covered,
-        civ.removed_by_wells(chosen, cells), n_controls, limits.cell_cost * n_controls,
-    )  # fmt: skip
+
+    @property
+    def distance(self) -> RankedDistance:
+        """The distances of all candidates, and of the control."""
+        return self.asked.distances
+
+    @cached_property
+    def civ(self) -> PlateCiv:
+        """What cells teach of the distances of all candidates that may be nearer than control."""
+        nearer = self.distance.nearer[:-1]
+        return PlateCiv(
+            self.asked.posteriors, self.asked.shifts, self.asked.goal, gap_cells=self.wells.each,
+            pending=self.limits.pending, weights=nearer if nearer.any() else None,
+        )  # fmt: skip
+
+    def _best(self) -> _Best:
+        asked, centre = self.asked, self.distance.centre
+        expected, draws = first_order_distances(
+            asked.posteriors, asked.shifts, asked.goal, n_samples=len(self.distance.draws),
+            rng=asked.rng,
+        )  # fmt: skip
+        allowed = self.limits.allowed
+        return _Best(expected, draws, allowed, allowed & (centre[:-1] < centre[-1]))
+
+    def choose(self, aim: str, *, most_new: int | None, fixed_controls: int | None) -> Chosen:
+        """Return what must be on the plate, and what finds the best, or what teaches most.
+
+        ``aim`` is one of :data:`AIMS`, or the name of an acquisition, whose plate is taken then.
+        """
+        limits, wells = self.limits, self.wells
+        best = self._best() if aim in ("best", "both") else None
+        ranked = None
+        if aim not in AIMS:
+            some = np.flatnonzero(limits.allowed)
+            limited = np.isfinite(limits.budget) or most_new is not None
+            size = len(some) if limited else wells.size
+            ranked = find_acquisition(aim).plate(self.asked, some, size)
+        chosen: list[int] = []
+        aims: list[str] = []
+        chance = np.zeros(0)
+        for each in (wells.total / wells.size, wells.least):  # smaller wells where money is short
+            price = limits.cost + limits.cell_cost * each
+            if each > wells.least and price[limits.must].sum() > limits.budget:
+                continue
+            fill = partial(
+                greedy_plate, allowed=limits.allowed, cost=price, budget=limits.budget,
+                new=self.asked.shifts[0].n == 0, most_new=most_new,
+            )  # fmt: skip
+            if ranked is None:
+                chosen, aims, chance = _fill(fill, self._gain, best, limits, wells.size, aim)
+            else:
+                chosen = _in_order(fill, ranked, limits, wells.size)
+                aims = ["must"] * len(limits.must)
+                aims += ["acquisition"] * (len(chosen) - len(aims))
+                chance = np.full(len(chosen), np.nan)
+            if chosen:
+                break
+        cells, n_controls = _cells(chosen, limits, wells, fixed_controls)
+        k = len(cells)
+        if aim == "learn":  # cells go where they teach most; to find the best, all have as many
+            cells = allocate_cells(self.civ, chosen[:k], int(cells.sum()), least=wells.least)
+        return Chosen(chosen[:k], aims[:k], chance[:k], cells, n_controls)
+
+    def _gain(self, chosen: list[int]) -> Callable[[Index], Vector]:
+        return self.civ.gain(chosen, self.wells.each)
+
+    def plan(self, found: Chosen) -> Plan:
+        """Return the wells with their costs and what is expected of them."""
+        limits, nearest = self.limits, self.distance.nearest[:-1]
+        chosen, cells = found.candidates, found.cells
+        covered = nearest[limits.under_way].sum() + np.cumsum(nearest[chosen])
+        return Plan(
+            chosen, found.aims, found.chance, cells,
+            limits.cost[chosen] + limits.cell_cost * cells, np.minimum(covered, 1.0),
+            self.civ.removed_by_wells(chosen, cells), found.n_controls,
+            limits.cell_cost * found.n_controls,
+        )  # fmt: skip
+
+
+def _in_order(
+    fill: Callable[..., list[int]], ranked: Index, limits: Constraints, size: int
+) -> list[int]:
+    """Return candidates for ``size`` wells in the order in which an acquisition ranked them."""
+    rank = np.full(len(limits.allowed), -np.inf)
+    rank[ranked] = -np.arange(len(ranked))
+    usable = limits.allowed & np.isfinite(rank)
+    return fill(
+        lambda _: lambda some: rank[some], size, must=limits.must, per_cost=False, allowed=usable
+    )
 
 
 def _fill(

@@ -12,9 +12,8 @@ from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata import shifts as _shifts
 from nextpert.core._checks import as_rng, require_count
-from nextpert.core.loop.strategies import strategies
+from nextpert.tl._replay_design import modelled, tables, words
 from nextpert.tl._replay_design import run as running
-from nextpert.tl._replay_design import tables, words
 from nextpert.tl._replay_design.setup import read_setup
 
 if TYPE_CHECKING:
@@ -58,9 +57,10 @@ def replay_design(
     The cells of the screen stand in for the lab (Zhang et al. 2023,
     doi:10.1038/s42256-023-00719-0, Fig. 6c): a campaign starts from a few control cells, then in
     each round fills a plate with cells of a few perturbations, drawn without replacement, and
-    fits its model anew. After each plate it recommends a perturbation. The state to reach is the
-    mean of half of the cells of a target, drawn anew in each repeat; the other half are in the
-    pool. The score is the squared distance of the mean of *all* cells of the recommended
+    fits its model anew. All calls are those that users make: a fit, a plan of the next plate
+    without controls, a ranking. After each plate it recommends a perturbation. The state to reach
+    is the mean of half of the cells of a target, drawn anew in each repeat; the other half are in
+    the pool. The score is the squared distance of the mean of *all* cells of the recommended
     perturbation to that of all the target's, less what sampling adds, as it stands after that
     plate, not the best so far.
 
@@ -79,13 +79,16 @@ def replay_design(
         Labels that may be proposed; ``None`` (default) takes all perturbations of 4 cells or more,
         their targets measured or not.
     criteria
-        How plates are chosen. With shifts learned from the cells, as by :func:`fit_dag_blr`, on
-        the graph: ``"best"`` (half of a plate those expected nearest, half the most probably
-        nearest of the others), ``"thompson"`` (each perturbation the nearest under a draw of the
-        posterior), ``"ei"`` (expected improvement), ``"civ"`` (causal integrated variance),
-        ``"random"`` or any other acquisition of :func:`design_interventions`. Experts of
-        perturbations without cells take no part.
-        With shifts taken as known and full, as in the paper: ``"exact_greedy"``, ``"exact_civ"``.
+        How plates are chosen. By a model that is fitted after every plate to all cells seen so
+        far, as :func:`fit_dag_blr` does, and asked as :func:`plan_screen` asks it for the next
+        plate: an ``aim`` of it, so ``"best"`` (half of a plate those expected nearest, half the
+        most probably nearest of the others), ``"learn"``, ``"both"``, or an acquisition such as
+        ``"thompson"`` (each perturbation the nearest under a draw of the posterior), ``"ei"``
+        (expected improvement), ``"civ"`` (causal integrated variance) and ``"random"``. Its
+        ``spec`` is ``"shifts"``; a name in front asks for another: ``"full_best"`` is the model
+        that :func:`fit_dag_blr` fits by default, at three times the time; ``"exact_greedy"`` and
+        ``"exact_civ"`` take shifts as known and full, as in the paper. What is recommended is the
+        first candidate of :func:`design_interventions`, by its default.
         Without a model: ``"means_in_turn"``, one perturbation after the other, recommending the
         nearest mean of cells, less what sampling adds; it is added where it is absent, and the
         others are compared with it. ``"means_thompson"``, Thompson sampling on those means.
@@ -103,16 +106,17 @@ def replay_design(
         Number of repeats, at least 2.
     shift
         What a full perturbation does to its targets: ``"knockout"`` (default) minus their mean in
-        all control cells, ``"activation"`` one unit up; or a table as in :func:`fit_dag_blr`. What
-        part of it the screen's perturbations achieve is learned, but with ``"exact_"``.
+        the control cells seen, ``"activation"`` one unit up; or a table as in
+        :func:`fit_dag_blr`. What part of it perturbations achieve is learned, but by
+        ``"exact_"``.
     simulated
         Whether cells are drawn from a fit to the screen (its graph, noise, learned shifts and
         number of cells a perturbation) in place of its own. There the model holds, so that what
         it gains on the screen's own cells beside is what can be believed.
     dag_key
         Graph in ``adata.varp`` (row = parent). It may have been learned from the very cells that
-        are replayed; one without arcs (``method="given"``, ``dag=[]``, and ``genes``) leaves
-        shrinkage alone.
+        are replayed, and is taken as it is in every fit; graphs of resamples take no part. One
+        without arcs (``method="given"``, ``dag=[]``, and ``genes``) leaves shrinkage alone.
     perturbation_key
         Column of ``adata.obs`` with the label of every cell; ``None`` stands for what
         :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
@@ -161,7 +165,7 @@ def replay_design(
         ``recommended``, ``chosen`` of every campaign, shape
         ``(n_targets, n_readings, n_criteria, n_repeats, n_rounds + 1)``, with one round less and
         one axis for the plate of ``chosen``, -1 for none; numbers as in ``environments``),
-        ``genes`` and ``params``.
+        ``genes`` and ``params``, with the ``spec`` of every criterion (empty without a model).
 
     Raises
     ------
@@ -223,9 +227,10 @@ def replay_design(
         raise ValueError(message)
     most = min(options.n_perturbations, setup.n_candidates)
     options = replace(options, n_perturbations=most)
-    runs = running.run_all(setup.pool, setup.dag, tasks, options, generator, n_jobs=n_jobs)
+    runs = running.run_all(setup.pool, setup.told, tasks, options, generator, n_jobs=n_jobs)
     params: dict[str, Any] = {
         "criteria": _adata.strings(options.criteria),
+        "spec": _adata.strings(modelled.spec_of(name) for name in options.criteria),
         "held_out": np.array(readings),
         "shift": shift if isinstance(shift, str) else "table",
         "simulated": bool(simulated),
@@ -245,7 +250,7 @@ def _criteria(criteria: Sequence[str]) -> tuple[str, ...]:
         message = f"criteria must be a list of names: use [{criteria!r}]."
         raise TypeError(message)
     names = list(dict.fromkeys(map(str, _adata.in_order(criteria))))
-    known = strategies()
+    known = modelled.criteria()
     unknown = [name for name in names if name not in known]
     if unknown:
         message = (
@@ -299,7 +304,8 @@ def _results(
         "candidates": tables.candidates_table(goals, names),
         "environments": environments.environment_table(setup.used, setup.genes, n_cells),
         "left_out": environments.left_out_of(setup.plan, setup.labels),
-        "summary": words.in_words(overall, targets, options.n_rounds),
+        "summary": words.in_words(overall, targets, options.n_rounds)
+        + words.specs_in_words({name: modelled.spec_of(name) for name in options.criteria}),
         "runs": {
             "distance": distance,
             "recommended": runs.recommended,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from nextpert.core.loop.plates import replay_plates
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nextpert.core import Dag
     from nextpert.core.loop.cell_pool import CellPool, PoolGoal
+    from nextpert.tl._replay_design.modelled import Told
 
     Index = NDArray[np.int64]
 
@@ -64,7 +65,7 @@ class Runs:
 
 def run_all(
     pool: CellPool,
-    dag: Dag,
+    told: Told,
     tasks: list[Task],
     options: Options,
     rng: np.random.Generator,
@@ -80,7 +81,7 @@ def run_all(
     """
     streams = [stream.spawn(options.n_repeats) for stream in rng.spawn(len(tasks))]
     jobs = [
-        (pool, dag, task, options, stream)
+        (pool, told, task, options, stream)
         for task, own in zip(tasks, streams, strict=True)
         for stream in own
     ]
@@ -93,7 +94,7 @@ def run_all(
 
 
 def _one(
-    pool: CellPool, dag: Dag, task: Task, options: Options, stream: np.random.Generator
+    pool: CellPool, told: Told, task: Task, options: Options, stream: np.random.Generator
 ) -> tuple[Index, Index]:
     """Run all readings and criteria of one target and repeat."""
     order, search = stream.spawn(2)
@@ -108,10 +109,12 @@ def _one(
             for c, criterion in enumerate(options.criteria):
                 # The same for every criterion; a copy, as a sequence counts what it has spawned.
                 own = np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key)
+                build = partial(
+                    told.strategy, criterion, deal.target, rng=np.random.default_rng(own)
+                )
                 result = replay_plates(
-                    pool, deal, dag, criterion, candidates=candidates, n_rounds=options.n_rounds,
+                    pool, deal, build, candidates=candidates, n_rounds=options.n_rounds,
                     n_perturbations=options.n_perturbations, n_cells=options.n_cells,
-                    rng=np.random.default_rng(own),
                 )  # fmt: skip
                 recommended[r, c], chosen[r, c] = result.recommended, result.chosen
     return recommended, chosen

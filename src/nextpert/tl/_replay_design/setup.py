@@ -10,8 +10,12 @@ import scipy.sparse as sp
 
 from nextpert import _adata
 from nextpert._adata import environments
+from nextpert._adata.members import Naming
+from nextpert._adata.screen import read_environments
+from nextpert.core import DagBlr
 from nextpert.core.cells.moments import Moments
-from nextpert.core.loop.cell_pool import CellPool
+from nextpert.core.loop.cell_pool import CellPool, PoolEnvironments
+from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
 from nextpert.tl._replay_design.goals import (
     FEWEST,
     Panel,
@@ -22,6 +26,7 @@ from nextpert.tl._replay_design.goals import (
     require_cells,
     target_goal,
 )
+from nextpert.tl._replay_design.modelled import Told
 from nextpert.tl._replay_design.simulated import simulate_like
 
 if TYPE_CHECKING:
@@ -33,10 +38,10 @@ if TYPE_CHECKING:
     from nextpert._adata import LabelTable, Roles
     from nextpert._adata.shifts import Interventions
     from nextpert._adata.target import Target
-    from nextpert.core import Dag
     from nextpert.tl._replay_design.goals import Goal
 
     Vector = NDArray[np.float64]
+    Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Setup:
     """A screen made ready for replays; the first ``n_candidates`` of the pool may be proposed."""
 
     genes: list[str]
-    dag: Dag
+    told: Told
     pool: CellPool
     used: Interventions
     plan: environments.Plan
@@ -89,7 +94,7 @@ def read_setup(
     )
     read = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
     _adata.check_scale(adata, columns, read, roles, only_warn=True, stacklevel=4)
-    cells = _read_cells(adata, columns, labels, [roles.control, *plan.names], roles)
+    cells, rows = _read_cells(adata, columns, labels, [roles.control, *plan.names], roles)
     plan = _with_cells(plan, cells)
     chosen = plan.names if candidates is None else chosen
     order = sorted(range(len(plan.names)), key=lambda j: plan.names[j] not in chosen)
@@ -107,10 +112,17 @@ def read_setup(
     used = environments.shift_environments(plan, shift, genes, controls)
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key), stacklevel=4)
     environments.warn_left_out(plan)
-    if simulation is not None:
-        own = {name: cells[name] for name in (roles.control, *plan.names)}
-        cells = simulate_like(own, dag, used.shifts, simulation)
-    pool = CellPool(cells[roles.control], [cells[name] for name in plan.names], used.shifts)
+    naming = Naming(frozenset(genes), roles.separator, roles.control)
+    spec = Spec(genes, plan, shift, False, DagBlr, naming, {})
+    graphs, ordered = Graphs.single(dag), [roles.control, *plan.names]
+    shared = None
+    if simulation is None:
+        shared = _environments(adata, roles, ordered, rows)
+    else:
+        cells = simulate_like({name: cells[name] for name in ordered}, spec, graphs, simulation)
+    pool = CellPool(cells[roles.control], [cells[name] for name in plan.names], shared)
+    guided = simulation is None and roles.guide_key is not None
+    told = Told(spec, graphs, pool.environments, guided)
     require_cells(named, plan.names)
     panel = Panel(genes, columns, controls.mean, roles.stored())
     goals = [
@@ -119,7 +131,7 @@ def read_setup(
         else target_goal(adata, each, pool, plan.names, panel, labels, roles)
         for each in wanted
     ] or clear_goals(plan.names, pool)
-    return Setup(genes, dag, pool, used, plan, labels, goals, n_candidates)
+    return Setup(genes, told, pool, used, plan, labels, goals, n_candidates)
 
 
 def _chosen(candidates: Sequence[str], labels: LabelTable) -> list[str]:
@@ -144,8 +156,12 @@ def _rows(plan: environments.Plan, order: list[int]) -> environments.Plan:
 
 def _read_cells(
     adata: ad.AnnData, columns: Any, labels: LabelTable, names: list[str], roles: Roles
-) -> dict[str, Vector]:
-    """Return the cells of every label, without batches, dense, each in the order of ``adata``."""
+) -> tuple[dict[str, Vector], dict[str, Index]]:
+    """Return the cells of every label, dense, each in the order of ``adata``, and their rows.
+
+    What batches add, by all cells, is taken off, so that states of any cells are at the same
+    batch. A campaign estimates it once more from the cells it has seen.
+    """
     codes = labels.groups(names)
     rows = np.flatnonzero(codes >= 0)
     place = np.full(len(codes), -1)
@@ -155,4 +171,27 @@ def _read_cells(
     for which, values in _adata.read_blocks(adata, columns, rows, layer=roles.layer):
         dense: Any = values.toarray() if isinstance(values, sp.csr_array) else values
         cells[place[which]] = dense if batches is None else dense - batches.of_cells(which)
-    return {name: cells[codes[rows] == i] for i, name in enumerate(names)}
+    of_name = [codes[rows] == i for i in range(len(names))]
+    each = list(zip(names, of_name, strict=True))
+    return {name: cells[mine] for name, mine in each}, {name: rows[mine] for name, mine in each}
+
+
+def _environments(
+    adata: ad.AnnData, roles: Roles, names: list[str], rows: dict[str, Index]
+) -> PoolEnvironments:
+    """Return perturbation, guide, batch and condition of the cells, the controls named first."""
+    found = read_environments(adata, roles, named=names[1:]).only(names)
+    place = {name: k for k, name in enumerate(names)}
+
+    def codes(keys: list[str]) -> Index:
+        if not keys:
+            return np.zeros(len(found.table), np.int64)
+        return np.asarray(found.table.groupby(keys, sort=True).ngroup(), np.int64)
+
+    return PoolEnvironments(
+        np.array([place[name] for name in found.perturbation], np.int64),
+        codes([roles.perturbation_key, *found.condition_names]),
+        codes([] if roles.guide_key is None else [roles.guide_key]),
+        found.batches()[1], found.codes[rows[names[0]]],
+        found.codes[np.concatenate([rows[name] for name in names[1:]])],
+    )  # fmt: skip

@@ -8,6 +8,8 @@ from nextpert._adata import list_names
 from nextpert.tl._replay_design.tables import BASELINE, VERDICTS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
 
@@ -21,6 +23,16 @@ def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int) -> str
         )
         for held_out in dict.fromkeys(overall["held_out"])
     )
+
+
+def specs_in_words(specs: Mapping[str, str]) -> str:
+    """Say how much the model of each criterion holds; nothing where none has a model."""
+    by_spec: dict[str, list[str]] = {}
+    for name, spec in specs.items():
+        if spec:
+            by_spec.setdefault(spec, []).append(name)
+    said = [f"{spec} ({list_names(names, limit=len(names))})" for spec, names in by_spec.items()]
+    return f" Spec of the models: {', '.join(said)}." if said else ""
 
 
 def _reading_in_words(rows: pd.DataFrame, targets: pd.DataFrame, n_rounds: int) -> str:

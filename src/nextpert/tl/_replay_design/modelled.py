@@ -1,0 +1,176 @@
+"""A campaign as a user runs it: the model fitted anew after every plate, and asked for the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from nextpert import _adata, core
+from nextpert._adata import environments as named
+from nextpert.core import ScreenMoments
+from nextpert.core.loop.strategies import NO_MODEL, Means
+from nextpert.tl._design_interventions.candidates import as_fitted, fitted_candidates
+from nextpert.tl._design_interventions.tables import ranking_order
+from nextpert.tl._fit_dag_blr.cells import pool_environments
+from nextpert.tl._fit_dag_blr.model import Model
+from nextpert.tl._fit_dag_blr.spec import SHIFTS, SPECS, Graphs
+from nextpert.tl._plan_screen.constraints import Constraints
+from nextpert.tl._plan_screen.wells import AIMS, Choice, Wells
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nextpert._adata import FittedPosterior
+    from nextpert._adata.shifts import Interventions
+    from nextpert.core.loop.cell_pool import PoolEnvironments
+    from nextpert.core.loop.strategies import Strategy
+    from nextpert.core.predict.goal import Goal
+    from nextpert.tl._design_interventions.candidates import Candidates
+    from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
+
+    Index = NDArray[np.int64]
+
+# Without predictors and averaging: in replays of real screens these gained nothing that could be
+# seen, at three times the time.
+DEFAULT = SHIFTS
+N_SAMPLES = 100  # draws of distances, for a plate and for a recommendation
+
+
+def criteria() -> tuple[str, ...]:
+    """Return all ways to fill a plate; those with a model also by other specs, as a prefix.
+
+    Examples
+    --------
+    >>> from nextpert.tl._replay_design.modelled import criteria
+    >>> {"best", "full_best", "exact_civ", "means_in_turn"} <= set(criteria())
+    True
+    """
+    aims = (*AIMS, *core.acquisitions())
+    others = [f"{spec}_{aim}" for spec in SPECS if spec != DEFAULT for aim in aims]
+    return (*aims, *others, *NO_MODEL)
+
+
+def spec_of(criterion: str) -> str:
+    """Return how much a criterion models, empty where it has no model."""
+    head = criterion.partition("_")[0]
+    return "" if criterion in NO_MODEL else head if head in SPECS else DEFAULT
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a user knows before the first cell, the same for all campaigns.
+
+    Parameters
+    ----------
+    spec
+        All perturbations of the pool, in its order, and how they are modelled.
+    graphs
+        The graphs.
+    environments
+        Which cells of the pool share perturbation, guide and batch.
+    guided
+        Whether guides are known.
+    """
+
+    spec: Spec
+    graphs: Graphs
+    environments: PoolEnvironments
+    guided: bool = False
+
+    def strategy(
+        self, criterion: str, goal: Goal, candidates: Index, rng: np.random.Generator
+    ) -> Strategy:
+        """Return the strategy of a name, for candidates given by their numbers in the pool."""
+        if criterion in NO_MODEL:
+            return Means(criterion, goal, self.environments, candidates, rng)
+        return Modelled(self, criterion, goal, candidates, rng)
+
+
+class Modelled:
+    """The calls of a user: a fit to all cells seen, and the next plate of ``tl.plan_screen``.
+
+    Parameters
+    ----------
+    told
+        What is known before the first cell.
+    criterion
+        An aim of ``tl.plan_screen``, with the name of a spec in front where it is not the default.
+    goal
+        What is wanted.
+    candidates
+        Their numbers in the pool, shape ``(n_candidates,)``.
+    rng
+        Generator; every plate has a child of it.
+    """
+
+    fit: FittedPosterior
+    candidates: Candidates
+
+    def __init__(
+        self, told: Told, criterion: str, goal: Goal, candidates: Index, rng: np.random.Generator
+    ) -> None:
+        self.told, self.goal, self.may, self.rng = told, goal, candidates, rng
+        name = spec_of(criterion)
+        self.aim = criterion.removeprefix(f"{name}_")
+        self.spec = told.spec.named(name)
+        self.asked = self.spec.rows(candidates.tolist())
+
+    def see(self, screen: ScreenMoments) -> None:
+        """Fit the model to all cells seen so far, as ``tl.fit_dag_blr`` does."""
+        told, has = self.told.environments, np.flatnonzero(screen.n)
+        group = told.group[has]
+        # With exact shifts a perturbation without a known shift takes no part.
+        taken = [
+            j - 1 for j in np.unique(group[group > 0]).tolist()
+            if not self.spec.exact or self.spec.plan.targets[j - 1]
+        ]  # fmt: skip
+        place = np.full(len(self.spec.plan.names) + 1, -1)
+        place[[0, *(j + 1 for j in taken)]] = np.arange(len(taken) + 1)
+        used = has[place[group] >= 0]
+        cells = pool_environments(
+            ScreenMoments(screen.n[used], screen.mean[used], screen.squares[used], screen.scatter),
+            place[told.group[used]], told.condition[used], told.guide[used], told.fixed[used],
+            len(taken) + 1, guided=self.told.guided and not self.spec.exact,
+            exact=self.spec.exact,
+        )  # fmt: skip
+        model = Model.fit(self.spec.rows(taken), cells, self.told.graphs)
+        naming, shift = self.spec.naming, self.spec.shift
+        params = {
+            "separator": naming.separator, "control": naming.control,
+            "shift": shift if isinstance(shift, str) else "table",
+            "shift_sd": 0.0 if self.spec.exact else "learned",
+        }  # fmt: skip
+        record = model.record(params, left_out=pd.DataFrame())
+        self.fit = _adata.posterior_of(record, np.arange(len(self.spec.genes)))
+        self.candidates = fitted_candidates(self._shifts(cells.control), self.fit)
+
+    def _shifts(self, control: Any) -> Interventions:
+        plan = self.asked.plan
+        if plan.table is not None:
+            return named.shift_environments(plan, None, self.spec.genes, control)
+        return as_fitted(plan.names, plan.targets, self.fit)
+
+    def plate(self, ready: Index, size: int, n_cells: int) -> Index:
+        """Return the plate of ``tl.plan_screen``, as many cells of each, no controls."""
+        nothing = np.zeros(len(self.may))
+        allowed = np.isin(np.arange(len(self.may)), ready)
+        limits = Constraints(allowed, [], nothing, nothing, 0.0, np.inf)
+        wells = Wells(size, n_cells, 0, size * n_cells, n_cells)
+        choice = Choice(
+            self.fit, self.candidates.prior, self.goal, limits, wells, n_samples=N_SAMPLES,
+            rng=self.rng.spawn(1)[0],
+        )  # fmt: skip
+        found = choice.choose(self.aim, most_new=None, fixed_controls=0)
+        return np.array(found.candidates, np.int64)
+
+    def recommend(self) -> int:
+        """Return the first candidate in the ranking of ``tl.design_interventions``, its default."""
+        known = self.fit.known(self.candidates.prior)
+        asked = core.Candidates(
+            self.fit.posteriors, known, self.goal, n_samples=N_SAMPLES, rng=self.rng.spawn(1)[0]
+        )
+        values, removed = core.find_acquisition("probability").of_candidates(asked)
+        return int(ranking_order(values, removed, asked.distances)[0])

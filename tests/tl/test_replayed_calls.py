@@ -1,0 +1,95 @@
+"""What is judged is what is used: a replay's plates are those of the calls that users make."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+import nextpert as npt
+from nextpert._adata import read_roles
+from nextpert.core.loop.plates import replay_plates
+from nextpert.tl._plan_screen.wells import AIMS
+from nextpert.tl._replay_design import modelled
+from nextpert.tl._replay_design.setup import read_setup
+
+N_WARMUP, N_ROUNDS, SIZE, N_CELLS, SEED = 60, 3, 4, 12, 5
+COLUMNS = {"plain": {}, "guides": {"guide_key": "guide"}, "batches": {"batch_key": "plate"}}
+COLUMNS["both"] = COLUMNS["guides"] | COLUMNS["batches"]
+
+
+@pytest.fixture(scope="module", params=COLUMNS)
+def campaign(request):
+    """A screen, what a replay makes of it, and the row of every cell of its pool."""
+    told = COLUMNS[request.param]
+    adata = npt.datasets.simulated_screen(
+        n_genes=12, n_control=400, n_perturbed=90, perturbed=9, expected_degree=3, rng=3
+    )
+    rng, sd = np.random.default_rng(0), adata.X.std(axis=0)
+    label = adata.obs["perturbation"].astype(str)
+    guide, plate = rng.integers(3, size=adata.n_obs), rng.integers(2, size=adata.n_obs)
+    adata.obs["guide"] = [f"{name}-{g}" for name, g in zip(label, guide, strict=True)]
+    adata.obs["plate"] = [f"plate {k}" for k in plate]
+    place = adata.obs.groupby("guide").ngroup().to_numpy()
+    if "guide_key" in told:
+        adata.X += 0.4 * sd * rng.normal(size=(place.max() + 1, adata.n_vars))[place]
+    if "batch_key" in told:
+        adata.X += sd * rng.normal(size=(2, adata.n_vars))[plate]
+    npt.pp.setup_screen(adata, guide_key=None, batch_key=None, check_scale=False)
+    npt.pp.setup_screen(adata, check_scale=False, **told)
+    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
+    setup = read_setup(
+        adata, None, None, "knockout", dag_key="dag", roles=read_roles(adata), simulation=None
+    )
+    control = np.flatnonzero(label == "control")
+    rows = np.concatenate([np.flatnonzero(label == name) for name in setup.plan.names])
+    return adata, setup, control, rows
+
+
+def seen_after(campaign, deal, chosen):
+    """The cells of the warm-up and of some plates, as the pool has them."""
+    adata, setup, control, rows = campaign
+    pool, used, cells = setup.pool, dict.fromkeys(range(99), 0), []
+    for j in chosen.ravel().tolist():
+        cells += deal.orders[j][used[j] : used[j] + N_CELLS].tolist()
+        used[j] += N_CELLS
+    index = np.concatenate([control[deal.warmup], rows[cells].astype(int)])
+    part = adata[np.sort(index)].copy()
+    values = dict(
+        zip(index, np.vstack([pool.control[deal.warmup], pool.cells[cells]]), strict=True)
+    )
+    part.X = np.array([values[i] for i in np.sort(index)])
+    return part
+
+
+@pytest.mark.parametrize(
+    "criterion", [*AIMS, "thompson", "ei", "full_best", "full_ei", "exact_greedy"]
+)
+def test_plates_and_recommendations_are_those_of_the_calls(campaign, criterion):
+    _, setup, _, _ = campaign
+    deal = setup.pool.deal(2, N_WARMUP, rng=1)
+    build = partial(setup.told.strategy, criterion, deal.target, rng=np.random.default_rng(SEED))
+    found = replay_plates(
+        setup.pool, deal, build, n_rounds=N_ROUNDS, n_perturbations=SIZE, n_cells=N_CELLS
+    )
+    spec = modelled.spec_of(criterion)
+    streams = np.random.default_rng(SEED).spawn(2 * N_ROUNDS)
+    target = dict(zip(setup.genes, deal.target.states[0], strict=True))
+    candidates = [setup.plan.names[j] for j in deal.first]
+    options = {"candidates": candidates, "n_samples": modelled.N_SAMPLES}
+    for t in range(N_ROUNDS):
+        adata = seen_after(campaign, deal, found.chosen[:t])
+        npt.tl.fit_dag_blr(adata, spec=spec)
+        npt.tl.design_interventions(adata, target, rng=streams[2 * t], **options)
+        first = adata.uns["design"]["ranking"]["perturbation"].iloc[0]
+        assert first == setup.plan.names[found.recommended[t]]
+        npt.tl.plan_screen(
+            adata, target, aim=criterion.removeprefix(f"{spec}_"), n_perturbations=SIZE,
+            n_cells=SIZE * N_CELLS, n_controls=0, least_cells=N_CELLS, rng=streams[2 * t + 1],
+            **options,
+        )  # fmt: skip
+        plate = adata.uns["plan"]["plate"]
+        assert plate["perturbation"].tolist() == [setup.plan.names[j] for j in found.chosen[t]]
+        assert plate["n_cells"].tolist() == [N_CELLS] * SIZE
+        assert adata.uns["plan"]["params"]["spec"] == spec

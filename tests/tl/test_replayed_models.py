@@ -1,0 +1,117 @@
+"""Campaigns by a model, on pools of cells: what they draw, find, and expect before any cell."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from nextpert._adata import Naming
+from nextpert._adata.environments import Plan
+from nextpert.core import Dag, DagBlr, random_scm
+from nextpert.core.loop.cell_pool import CellPool, PoolGoal
+from nextpert.core.loop.plates import replay_plates
+from nextpert.core.predict.goal import Goal
+from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
+from nextpert.tl._replay_design.modelled import Told, criteria, spec_of
+
+P, J = 6, 7
+
+
+def make_pool(n_cells=60, size=1.5, seed=0):
+    rng = np.random.default_rng(seed)
+    scm = random_scm(P, rng=3)
+    shifts = size * rng.normal(size=(J, P)) * (rng.random((J, P)) < 0.5)
+    cells = [scm.sample(n_cells + j, shift, rng=rng) for j, shift in enumerate(shifts)]
+    return CellPool(scm.sample(200, rng=rng), cells)
+
+
+def run(pool, deal, criterion, *, dag=None, own=None, rng=0, **options):
+    """A campaign on a pool whose perturbations target genes ``own``, or none that is measured."""
+    p, n = pool.control.shape[1], pool.n_perturbations
+    genes = [f"G{i}" for i in range(p)]
+    targets = [[] if own is None else [genes[own[j]]] for j in range(n)]
+    plan = Plan([f"P{j}" for j in range(n)], targets, [], None)
+    spec = Spec(genes, plan, "knockout", False, DagBlr, Naming(frozenset(genes)), {})
+    graphs = Graphs.single(Dag.from_edges(p, []) if dag is None else dag)
+    told = Told(spec, graphs, pool.environments)
+    build = partial(told.strategy, criterion, deal.target, rng=np.random.default_rng(rng))
+    return replay_plates(pool, deal, build, **options)
+
+
+def test_names_say_how_much_is_modelled():
+    assert [spec_of(name) for name in ("best", "full_best", "exact_civ", "means_in_turn")] == [
+        "shifts", "full", "exact", "",
+    ]  # fmt: skip
+    assert len(set(criteria())) == len(criteria())
+
+
+@pytest.mark.parametrize("criterion", [n for n in criteria() if spec_of(n) in ("shifts", "")])
+def test_cells_are_drawn_once_and_from_candidates_alone(criterion):
+    pool, may = make_pool(), [0, 2, 4, 5]
+    deal = pool.deal(4, 50, rng=2)
+    options = {"candidates": may, "n_rounds": 7, "n_perturbations": 3, "n_cells": 25}
+    result, again = (run(pool, deal, criterion, rng=5, **options) for _ in range(2))
+    np.testing.assert_array_equal(result.chosen, again.chosen)
+    np.testing.assert_array_equal(result.recommended, again.recommended)
+    assert set(result.recommended) <= set(may)
+    assert set(result.chosen[result.chosen >= 0]) <= set(may)
+    for plate in result.chosen:
+        kept = plate[plate >= 0]
+        assert len(kept) == len(set(kept))
+    for j in may:
+        assert (result.chosen == j).sum() == -(-len(deal.orders[j]) // 25)  # all of them
+    assert (result.chosen[-1] < 0).all()
+    assert result.recommended[-1] == result.recommended[-2]
+
+
+@pytest.mark.parametrize("criterion", ["best", "ei", "thompson", "learn", "full_best", "random"])
+def test_a_target_that_stands_out_is_found(criterion):
+    found = []
+    for seed in (1, 2):
+        pool = make_pool(200, size=4.0, seed=seed)
+        for t in range(J):
+            deal = pool.deal(t, 100, rng=t)
+            result = run(pool, deal, criterion, n_rounds=4, n_perturbations=2, rng=t)
+            found.append(result.recommended[-1] == t)
+    assert np.mean(found) > 0.75
+
+
+@pytest.mark.parametrize("criterion", ["exact_greedy", "exact_civ", "exact_best"])
+def test_exact_shifts_that_are_right_need_no_cells(criterion):
+    rng, scm = np.random.default_rng(0), random_scm(P, rng=3)
+    full = 3.0
+    control = scm.sample(2000, rng=rng)
+    control += full - control.mean(axis=0)  # a full knockout is minus this mean
+    cells = [scm.sample(100, -full * (np.arange(P) == j), rng=rng) + full for j in range(P)]
+    pool = CellPool(control, cells)
+    for t in range(P):
+        deal = pool.deal(t, 1500, rng=t)
+        result = run(pool, deal, criterion, dag=scm.dag, own=range(P), n_rounds=1)
+        assert result.recommended.tolist() == [t, t]
+
+
+@pytest.mark.parametrize("n_rounds", [0, 1])
+def test_a_measured_own_gene_points_to_its_perturbation(n_rounds):
+    rng = np.random.default_rng(0)
+    mean = np.full(P, 2.0)
+    cells = [rng.normal(mean - 1.5 * (np.arange(P) == j), 0.3, (40, P)) for j in range(P)]
+    pool = CellPool(rng.normal(mean, 0.3, (100, P)), cells)
+    for t in range(P):
+        deal = pool.deal(t, 50, rng=t)
+        result = run(pool, deal, "random", own=range(P), n_rounds=n_rounds, n_perturbations=3)
+        assert (result.recommended == t).all()
+
+
+@pytest.mark.parametrize("criterion", ["best", "ei", "civ", "full_thompson"])
+def test_campaigns_find_what_reaches_the_goal(criterion):
+    rng = np.random.default_rng(3)
+    means = np.array([[0, 3, 0], [2, 2, 0], [3, 0, 0], [0, 0, 3]], float)
+    cells = [mean + rng.normal(size=(200, 3)) for mean in means]
+    pool = CellPool(rng.normal(size=(200, 3)), cells)
+    # Much of the first node counts, but of the second too much does not: 2 and not 1 is the best.
+    goal = Goal(np.zeros(3), signature=[3, 0, 0], high=[np.inf, 1, np.inf])
+    deal = pool.deal(PoolGoal(goal), 100, rng=1)
+    found = run(pool, deal, criterion, n_rounds=4, n_perturbations=2)
+    assert found.recommended[-1] == 2
