@@ -1,17 +1,21 @@
 """The only place that touches the slots of an AnnData: reading cells, labels, graphs, results."""
 
-from nextpert._adata.arguments import check_arguments
 from nextpert._adata.batches import (
     Batches,
     group_moments,
     pooled_moments,
     read_batches,
 )
-from nextpert._adata.eager import eager
 from nextpert._adata.effects import read_effects
-from nextpert._adata.ensemble import read_graphs
 from nextpert._adata.fingerprint import fingerprint
-from nextpert._adata.graph import named_dag, panel_of, read_graph, symbols_of, to_all_genes
+from nextpert._adata.graph import (
+    named_dag,
+    panel_of,
+    read_graph,
+    read_graphs,
+    symbols_of,
+    to_all_genes,
+)
 from nextpert._adata.labels import (
     LabelTable,
     parse_label,
@@ -19,7 +23,6 @@ from nextpert._adata.labels import (
     read_labels,
     read_perturbations,
     require_control,
-    require_label,
     say_pooled,
 )
 from nextpert._adata.members import SEPARATOR, Naming
@@ -33,7 +36,7 @@ from nextpert._adata.panel import (
     panel_index,
     resolve_panel,
 )
-from nextpert._adata.posterior import FittedPosterior, posterior_from, posterior_of
+from nextpert._adata.posterior import FittedPosterior, posterior_from
 from nextpert._adata.read import (
     environment_moments,
     named,
@@ -43,10 +46,9 @@ from nextpert._adata.read import (
 )
 from nextpert._adata.roles import Roles, fitted_roles, read_roles
 from nextpert._adata.scale import check_scale
-from nextpert._adata.seed import seed_of
 from nextpert._adata.sound import real_values, require_sound_matrices
-from nextpert._adata.stored import as_stored_csr, read_stored
-from nextpert._adata.write import check_key, check_writable, write_results
+from nextpert._adata.stored import as_stored_csr, eager, read_stored, seed_of, write_results
+from nextpert._adata.target import Target
 from nextpert.core._codec import stored_lists, strings
 
 __all__ = [
@@ -56,11 +58,9 @@ __all__ = [
     "LabelTable",
     "Naming",
     "Roles",
+    "Target",
     "as_stored_csr",
-    "check_arguments",
-    "check_key",
     "check_scale",
-    "check_writable",
     "closest",
     "eager",
     "environment_moments",
@@ -79,7 +79,6 @@ __all__ = [
     "parse_label",
     "pooled_moments",
     "posterior_from",
-    "posterior_of",
     "read_batches",
     "read_blocks",
     "read_effects",
@@ -92,7 +91,6 @@ __all__ = [
     "read_stored",
     "real_values",
     "require_control",
-    "require_label",
     "require_layer",
     "require_sound_matrices",
     "resolve_panel",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.eager import eager
 from nextpert._adata.environments import Plan
 from nextpert._adata.shifts import Interventions
+from nextpert._adata.stored import eager
 from nextpert.core import Dag, DagBlr
 from nextpert.core._checks import as_rng
 from nextpert.tl._fit_dag_blr.cells import read_fit_cells
@@ -71,7 +71,9 @@ class Refit:
             return Model.fit(
                 self.spec, cells, Graphs.single(Dag.from_edges(len(self.fit.genes), []))
             )
-        return Model.fit(self.spec, cells, Graphs(self.fit.blr.dag, [], lambda _: self.without))
+        return Model.fit(
+            self.spec, cells, Graphs(self.fit.posterior.dag, [], lambda _: self.without)
+        )
 
     def left_out(self, adata: ad.AnnData, fold: int) -> Model:
         """Return what the fit would be if no cell of a fold of perturbations was there."""
@@ -88,7 +90,7 @@ class Refit:
         """Return a model as it is read once it is stored."""
         params = self.fit.params | {"shift_sd": "learned"}
         record = model.record(params, left_out=pd.DataFrame())
-        return _adata.posterior_of(record, self.fit.columns)
+        return replace(record, columns=self.fit.columns)
 
     def effects(self, model: Model) -> Effects:
         """Return the effects of the perturbations of a model, as users are told them."""
@@ -116,7 +118,7 @@ def read_refit(
     params = fit.params
     posterior = partial(
         DagBlr,
-        noise_var=fit.blr.known_noise_var,
+        noise_var=fit.posterior.known_noise_var,
         intercept=bool(params["intercept"]),
         prior_scale=params["prior_scale"],
         prior_units=str(params["prior_units"]),
@@ -136,7 +138,15 @@ def read_refit(
         sets += [fold, *(fold + some for some in rest)]
         streams += [as_rng(_seed(adata.uns.get(dag_key))), *fold_streams(len(rest))]
     found = graphs_without(
-        adata, fit.columns, fit.genes, fit.blr.dag, dag_key, roles, sets, streams, n_jobs=n_jobs
+        adata,
+        fit.columns,
+        fit.genes,
+        fit.posterior.dag,
+        dag_key,
+        roles,
+        sets,
+        streams,
+        n_jobs=n_jobs,
     )
     each = iter(found)
     graphs = [(next(each), [next(each) for _ in rest]) for rest in inner]

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from joblib import parallel_config
 from tqdm import tqdm
 
-from nextpert._adata.ensemble import GraphsRecord
+from nextpert._adata.graph import GraphsRecord
 from nextpert._adata.resampled import resampled_screens
 from nextpert.core import Moments
 from nextpert.core._codec import pack

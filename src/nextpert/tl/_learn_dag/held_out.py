@@ -10,9 +10,9 @@ from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 from nextpert._adata import SEPARATOR
-from nextpert._adata.eager import eager
 from nextpert._adata.roles import fitted_roles
 from nextpert._adata.screen import read_environments, screen_moments
+from nextpert._adata.stored import eager
 from nextpert.core import ScreenMoments
 from nextpert.core.search.registry import SearchOptions
 from nextpert.tl._learn_dag.exogenous import Exogenous, Joint

@@ -64,12 +64,6 @@ def read_network(table: Any, genes: Sequence[str]) -> NDArray[np.float64] | None
 
 def _checked(table: Any) -> pd.DataFrame:
     """Return source, target and size of the weight, 1 where the table has none."""
-    if not isinstance(table, pd.DataFrame):
-        message = (
-            f"prior_network must be a DataFrame with the columns source, target and, if you like, "
-            f"weight, as of decoupler's op.collectri(), but is of type {type(table).__name__}."
-        )
-        raise TypeError(message)
     absent = [name for name in ("source", "target") if name not in table]
     if absent:
         message = (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._adata import list_names, panel_index
+from nextpert._adata.arguments import check_value
 from nextpert._adata.panel import closest
 from nextpert.core import CycleError, PriorKnowledge
 from nextpert.tl._learn_dag.given import pairs_of_names
@@ -94,12 +95,6 @@ def read_knowledge(
 def _checked(prior: Any) -> dict[str, Any]:
     if prior is None:
         return {}
-    if not isinstance(prior, Mapping):
-        message = (
-            f"prior must be a mapping with some of {', '.join(KINDS)}, such as "
-            f"{{'required': [('MYC', 'STK3')]}}, but is a {type(prior).__name__}."
-        )
-        raise TypeError(message)
     unknown = [str(name) for name in prior if name not in KINDS]
     if unknown:
         message = (
@@ -107,7 +102,11 @@ def _checked(prior: Any) -> dict[str, Any]:
             f"{closest(unknown, KINDS)}"
         )
         raise ValueError(message)
-    return {name: value for name, value in prior.items() if value is not None}
+    said = {name: value for name, value in prior.items() if value is not None}
+    for name, value in said.items():
+        kind = "Mapping[str, float] | Iterable[Any]" if name == "tiers" else "Iterable[Any]"
+        check_value(value, f"prior[{name!r}]", kind)
+    return said
 
 
 def _arcs(pairs: Iterable[tuple[str, str]] | None, genes: Sequence[str], what: str) -> Arcs:
@@ -122,10 +121,6 @@ def _tiers(
     if tiers is None:
         return None
     if isinstance(tiers, Mapping):
-        lost = [gene for gene, tier in tiers.items() if not np.isfinite(tier)]
-        if lost:
-            message = f"Genes whose tier is no number: {list_names(lost)}. Give one, or none."
-            raise ValueError(message)
         levels = sorted(set(tiers.values()))
         named = [[gene for gene, tier in tiers.items() if tier == level] for level in levels]
     else:
