@@ -26,7 +26,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from benchmarks._graphs import skeleton, skeleton_f1
 from benchmarks._table import exponent
-from nextpert._adata._grouped import block_rows
+from nextpert._adata.read import block_rows
 from nextpert.core import Dag, Moments, ScreenMoments, boss, exogenous_moments, random_scm
 from nextpert.core.cells._pairwise_sum import PairwiseSum
 from nextpert.core.cells._screen_part import empty_part, merge, screen_part

@@ -16,7 +16,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata import _grouped, environment_moments
+from nextpert._adata import environment_moments, read
 from nextpert.core import DagBlr, Moments, gsp, random_scm
 from nextpert.core.loop.design_loop import design_loops
 from nextpert.tl._learn_dag import from_cells
@@ -102,7 +102,7 @@ def same_bits(one, two):
 
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
 def test_moments(form, client, tmp_path, monkeypatch):
-    monkeypatch.setattr(_grouped, "_BLOCK_ENTRIES", 5 * 100)
+    monkeypatch.setattr(read, "_BLOCK_ENTRIES", 5 * 100)
     rng = np.random.default_rng(0)
     x = np.log1p(rng.poisson(0.4, size=(3000, 20))) * rng.uniform(1, 2, size=(3000, 1))
     groups = rng.integers(-1, 4, size=3000)

@@ -9,8 +9,10 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import fitted_roles, posterior_from
+from nextpert.tl._diagnose.halves import Folds, read_halves
 from nextpert.tl._diagnose.model import read_refit
 from nextpert.tl._diagnose.unseen import predictors
+from nextpert.tl._learn_dag.held_out import read_held_out
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
 N_PERTURBED, N_GENES = 10, 24
@@ -113,13 +115,18 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
     """By itself, at weight 1, a predictor hands out what the diagnosis scores of it."""
     whole, reduced = judged
     fit = posterior_from(whole)
-    roles = fitted_roles(whole, fit.params)
-    refit = read_refit(whole, fit, "dag_blr", roles, n_jobs=1)
+    roles, parts = fitted_roles(whole, fit.params), Folds.of(fit, "dag_blr")
+    held_out = read_held_out(whole, "dag", roles, len(GENES), parts.names)
+    rng = np.random.default_rng(0)
+    halves = read_halves(
+        whole, fit.columns, parts.names, roles, rng, held_out=held_out, folds=parts
+    )
+    refit = read_refit(whole, fit, "dag_blr", parts, halves.cells, held_out, n_jobs=1)
     weights = list(fit.expectation.weights)
     assert ("members together" in weights) == any("+" in label for label in refit.names)
     spoke = set()
     for k, (fold, adata) in enumerate(reduced):
-        left_out = refit.as_stored(refit.left_out(whole, k))
+        left_out = refit.as_stored(refit.left_out(k))
         wanted = read_wanted(fold, left_out)
         scored = predictors(wanted, left_out, panel_effects(left_out, wanted))
         npt.tl.perturbation_effects(adata, candidates=fold)

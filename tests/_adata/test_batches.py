@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert._adata import group_moments, pooled_moments, read_batches, read_roles
+from nextpert._adata import read_batches, read_groups, read_roles
 from nextpert.core import Moments
+from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_moments_are_those_of_cells_corrected_by_hand(pair):
     design = np.hstack([np.eye(len(labels))[code], fixed])
     effect = np.linalg.lstsq(design, mixed.X, rcond=None)[0][len(labels) :]
     by_hand = mixed.X - (fixed - fixed.mean(axis=0)) @ effect
-    found = group_moments(mixed, np.arange(8), code, len(labels), roles)
+    found, _ = read_groups(mixed, np.arange(8), code, len(labels), roles)
     for k, moments in enumerate(found):
         wanted = Moments.from_array(by_hand[code == k])
         assert moments.n == wanted.n
@@ -151,27 +152,49 @@ def test_roles_are_the_defaults_of_every_call(pair):
 
 
 @pytest.mark.parametrize("batches", [False, True])
-def test_pooled_moments_add_up_to_those_of_the_groups(pair, batches):
+def test_cells_of_a_fit_add_up_to_those_of_the_groups(pair, batches):
     clean, mixed = pair
     adata = mixed if batches else clean
     roles = read_roles(adata)
     labels, code = np.unique(adata.obs["perturbation"].astype(str), return_inverse=True)
-    code[code == 2] = -1
-    offsets = read_batches(adata, np.arange(8), roles)
-    pooled = pooled_moments(adata, np.arange(8), code, len(labels), roles, batches=offsets)
-    apart = group_moments(adata, np.arange(8), code, len(labels), roles)
-    if batches:  # the columns of batches are the last nodes
-        used = code >= 0
-        columns = offsets.columns[offsets.codes]
-        errors = offsets.errors(code, len(labels))
-        for k in np.unique(code[used]):
+    names = [name for name in labels if name != "control"]
+    groups = ["control", *names[1:]]  # cells of names[0] tell what batches add, no more
+    code = np.array([groups.index(name) if name in groups else -1 for name in labels])[code]
+    environments = fit_environments(adata, roles, names[1:])
+    cells = read_cells(adata, np.arange(8), environments, names[1:])
+    pooled = cells.fit_cells(names[1:], guided=False).pooled
+    apart, added = read_groups(adata, np.arange(8), code, len(groups), roles)
+    if batches:
+        columns = added.columns[added.codes]
+        errors = added.errors(code, len(groups))
+        for k in range(len(groups)):
             mean = columns[code == k].mean(axis=0)
-            np.testing.assert_allclose(pooled.mean[k, 8:], mean, atol=1e-10)
-            np.testing.assert_allclose(errors[k], mean * offsets.sd, atol=1e-12)
-        pooled = pooled.subset(np.arange(8))
+            np.testing.assert_allclose(pooled.fixed[k], mean, atol=1e-10)
+            np.testing.assert_allclose(errors[k], mean * added.sd, atol=1e-12)
     assert pooled.n.tolist() == [m.n for m in apart]
     for k, other in enumerate(apart):
         np.testing.assert_allclose(pooled.mean[k], other.mean, atol=1e-10)
-        np.testing.assert_allclose(pooled.squares[k], np.diag(other.scatter), rtol=1e-8)
     together = sum(m.scatter for m in apart)
     np.testing.assert_allclose(pooled.scatter, together, rtol=1e-9, atol=1e-7)
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_cells_without_some_perturbations_are_those_of_the_other_cells(pair, batches):
+    """No cell that is left out tells of batches, guides or anything else."""
+    clean, mixed = pair
+    adata = mixed if batches else clean
+    roles, columns = read_roles(adata), np.arange(8)
+    names = sorted(set(adata.obs["perturbation"]) - {"control"})
+    gone, kept = names[:2], names[2:]
+    cells = read_cells(
+        adata, columns, fit_environments(adata, roles, names), names, without=[[], gone]
+    )
+    others = adata[~adata.obs["perturbation"].isin(gone)].copy()
+    alone = read_cells(others, columns, fit_environments(others, roles, kept), kept)
+    one = cells.fit_cells(kept, 1, guided=batches)
+    two = alone.fit_cells(kept, guided=batches)
+    assert one.guide_variance == two.guide_variance
+    for name in ("n_cells", "n", "mean", "scatter", "variance_ratio", "fixed", "fixed_scatter"):
+        np.testing.assert_array_equal(getattr(one.pooled, name), getattr(two.pooled, name))
+    with pytest.raises(ValueError, match="taken or left as a whole"):
+        cells.fit_cells(names[1:], guided=batches)

@@ -9,7 +9,8 @@ import pytest
 import scipy.sparse as sp
 import zarr
 
-from nextpert._adata import _grouped, _sources, environment_moments, read, read_blocks
+from nextpert._adata import environment_moments, read, read_blocks, sources
+from nextpert.core.cells import _screen_part
 
 N, P = 157, 12
 COLUMNS = np.array([7, 2, 11, 4])
@@ -33,10 +34,10 @@ def groups():
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     """Blocks of 13 cells, read a few values at a time."""
-    monkeypatch.setattr(_grouped, "_BLOCK_ENTRIES", 13 * len(COLUMNS))
-    monkeypatch.setattr(_grouped, "_CELLS_A_GROUP", 1)
-    monkeypatch.setattr(_sources, "_DENSE_ENTRIES", 5 * P)
-    monkeypatch.setattr(_sources, "_NONZEROS", 29)
+    monkeypatch.setattr(read, "_BLOCK_ENTRIES", 13 * len(COLUMNS))
+    monkeypatch.setattr(read, "_CELLS_A_GROUP", 1)
+    monkeypatch.setattr(sources, "_DENSE_ENTRIES", 5 * P)
+    monkeypatch.setattr(sources, "_NONZEROS", 29)
 
 
 def make(x):
@@ -153,8 +154,8 @@ def test_the_bits_do_not_depend_on_what_is_read_at_once(kind, values, groups, mo
     adata = make(KINDS[kind](values))
     found = environment_moments(adata, COLUMNS, groups, 3)
     for size in (1, 7, 10**6):
-        monkeypatch.setattr(_sources, "_DENSE_ENTRIES", size * P)
-        monkeypatch.setattr(_sources, "_NONZEROS", size)
+        monkeypatch.setattr(sources, "_DENSE_ENTRIES", size * P)
+        monkeypatch.setattr(sources, "_NONZEROS", size)
         assert_same_bits(environment_moments(adata, COLUMNS, groups, 3), found)
 
 
@@ -176,13 +177,13 @@ def test_sparse_blocks_of_wide_panels(kind, values, groups, monkeypatch):
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_sparse_and_dense_sums_agree(share, values, groups, monkeypatch):
-    monkeypatch.setattr(_grouped, "DENSE_SHARE", share)
+    monkeypatch.setattr(_screen_part, "DENSE_SHARE", share)
     check(environment_moments(make(sp.csr_matrix(values)), COLUMNS, groups, 3), values, groups)
 
 
 @pytest.mark.parametrize("offset", [10.0, 1e4, -1e6])
 def test_sparse_cells_far_from_zero(offset, monkeypatch):
-    monkeypatch.setattr(_grouped, "DENSE_SHARE", 1.1)
+    monkeypatch.setattr(_screen_part, "DENSE_SHARE", 1.1)
     x = np.random.default_rng(4).normal(size=(N, P)) + offset
     x[np.random.default_rng(5).random((N, P)) < 0.5] = 0
     x[:, 4] = np.random.default_rng(6).normal(size=N) + offset

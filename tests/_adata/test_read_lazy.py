@@ -12,7 +12,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata import _grouped, _lazy, environment_moments, read_blocks
+from nextpert._adata import environment_moments, read, read_blocks, sources
 
 da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
 
@@ -22,9 +22,9 @@ COLUMNS = np.array([6, 1, 8])
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
-    monkeypatch.setattr(_grouped, "_BLOCK_ENTRIES", 17 * len(COLUMNS))
-    monkeypatch.setattr(_grouped, "_CELLS_A_GROUP", 1)
-    monkeypatch.setattr(_lazy, "_LEAVES", 4)
+    monkeypatch.setattr(read, "_BLOCK_ENTRIES", 17 * len(COLUMNS))
+    monkeypatch.setattr(read, "_CELLS_A_GROUP", 1)
+    monkeypatch.setattr(sources, "_LEAVES", 4)
 
 
 @pytest.fixture(scope="module")

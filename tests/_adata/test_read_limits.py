@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from nextpert._adata import _grouped, _sources, environment_moments, read, read_blocks
+from nextpert._adata import environment_moments, read, read_blocks, sources
 
 N, P = 157, 12
 COLUMNS = np.array([7, 2, 11, 4])
@@ -33,10 +33,10 @@ def groups():
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     """Blocks of 13 cells, read a few values at a time."""
-    monkeypatch.setattr(_grouped, "_BLOCK_ENTRIES", 13 * len(COLUMNS))
-    monkeypatch.setattr(_grouped, "_CELLS_A_GROUP", 1)
-    monkeypatch.setattr(_sources, "_DENSE_ENTRIES", 5 * P)
-    monkeypatch.setattr(_sources, "_NONZEROS", 29)
+    monkeypatch.setattr(read, "_BLOCK_ENTRIES", 13 * len(COLUMNS))
+    monkeypatch.setattr(read, "_CELLS_A_GROUP", 1)
+    monkeypatch.setattr(sources, "_DENSE_ENTRIES", 5 * P)
+    monkeypatch.setattr(sources, "_NONZEROS", 29)
 
 
 def make(x):
@@ -63,13 +63,13 @@ def test_only_what_is_needed_is_read(values):
     wanted = np.zeros(20, dtype=bool)
     wanted[[3, 4, 19]] = True
     dense = Watched(values)
-    block = _sources.DenseRows(dense, COLUMNS[:2]).read(40, wanted)
+    block = sources.DenseRows(dense, COLUMNS[:2]).read(40, wanted)
     np.testing.assert_array_equal(block, values[[43, 44, 59]][:, COLUMNS[:2]])
     assert dense.read == [(43, 45), (59, 60)]
 
     csr = sp.csr_array(values)
     data, indices, indptr = map(Watched, (csr.data, csr.indices, csr.indptr))
-    block = _sources.CsrRows((data, indices, indptr), P, np.sort(COLUMNS)).read(40, wanted)
+    block = sources.CsrRows((data, indices, indptr), P, np.sort(COLUMNS)).read(40, wanted)
     np.testing.assert_array_equal(block.toarray(), values[[43, 44, 59]][:, np.sort(COLUMNS)])
     assert indptr.read == [(43, 61)]
     assert data.read == indices.read
@@ -78,7 +78,7 @@ def test_only_what_is_needed_is_read(values):
 
     csc = sp.csc_array(values)
     data, indices = Watched(csc.data), Watched(csc.indices)
-    source = _sources.CscColumns((data, indices, csc.indptr), N, np.array([4, 7]))
+    source = sources.CscColumns((data, indices, csc.indptr), N, np.array([4, 7]))
     for first in range(0, 140, 20):
         source.read(first, np.ones(20, dtype=bool))
     spans = [(csc.indptr[j], csc.indptr[j + 1]) for j in (4, 7)]
@@ -153,7 +153,7 @@ def _unsorted(x):
 
 @pytest.mark.parametrize("at_once", [4, 10**6])
 def test_unsorted_columns_on_disk_are_refused(at_once, values, groups, tmp_path, monkeypatch):
-    monkeypatch.setattr(_sources, "_NONZEROS", at_once)  # one value of a column, or all
+    monkeypatch.setattr(sources, "_NONZEROS", at_once)  # one value of a column, or all
     make(_unsorted(values)).write_h5ad(tmp_path / "cells.h5ad")
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     with pytest.raises(ValueError, match="row indices that are not sorted"):
@@ -175,8 +175,8 @@ def test_long_reads_show_progress(values, groups, monkeypatch, capsys):
 
 def test_blocks_depend_on_the_panel_and_the_environments_alone(monkeypatch):
     monkeypatch.undo()
-    assert _grouped.block_rows(36, 1) == 2**22 // 36
-    assert _grouped.block_rows(2000, 1) == 2**22 // 2000
-    assert _grouped.block_rows(2000, 50) == 3200  # sums of scatters must not outweigh products
-    assert _grouped.block_rows(20_000, 200) == 2**24 // 20_000
-    assert _grouped.block_rows(10**9, 1) == 1
+    assert read.block_rows(36, 1) == 2**22 // 36
+    assert read.block_rows(2000, 1) == 2**22 // 2000
+    assert read.block_rows(2000, 50) == 3200  # sums of scatters must not outweigh products
+    assert read.block_rows(20_000, 200) == 2**24 // 20_000
+    assert read.block_rows(10**9, 1) == 1

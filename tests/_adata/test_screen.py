@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata import _grouped, _lazy, read, resampled
+from nextpert._adata import read, resampled, sources
 from nextpert._adata.resampled import resample_weights, resampled_screens
 from nextpert._adata.roles import Roles, read_roles
 from nextpert._adata.screen import read_environments, screen_moments
@@ -138,10 +138,10 @@ def same(one, other):
 @pytest.mark.parametrize("layout", ["csr", "csc", "dense"])
 def test_the_same_bits_from_file_and_dask(screen, tmp_path, monkeypatch, layout):
     da = pytest.importorskip("dask.array")
-    assert _lazy._LEAVES & (_lazy._LEAVES - 1) == 0  # a power of two, as 4 is
-    monkeypatch.setattr(_grouped, "_BLOCK_ENTRIES", 96)  # 19 blocks: the last tree is of three
-    monkeypatch.setattr(_grouped, "_CELLS_A_GROUP", 1)
-    monkeypatch.setattr(_lazy, "_LEAVES", 4)
+    assert sources._LEAVES & (sources._LEAVES - 1) == 0  # a power of two, as 4 is
+    monkeypatch.setattr(read, "_BLOCK_ENTRIES", 96)  # 19 blocks: the last tree is of three
+    monkeypatch.setattr(read, "_CELLS_A_GROUP", 1)
+    monkeypatch.setattr(sources, "_LEAVES", 4)
     convert = {"csr": sp.csr_matrix, "csc": sp.csc_matrix, "dense": lambda x: x.toarray()}
     screen.X = convert[layout](screen.X)
     weights = np.random.default_rng(0).poisson(1.0, 600)

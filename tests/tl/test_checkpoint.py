@@ -21,7 +21,7 @@ import os, signal, sys
 import anndata as ad
 import numpy as np
 import nextpert as npt
-from nextpert.tl._learn_dag import checkpoint
+from nextpert.tl._learn_dag import graphs
 
 replace, times = os.replace, []
 
@@ -31,7 +31,7 @@ def stopped(*files):
         os.kill(os.getpid(), signal.SIGKILL)
     replace(*files)
 
-checkpoint.os.replace = stopped
+graphs.os.replace = stopped
 npt.tl.learn_dag(ad.read_h5ad(sys.argv[1]), checkpoint=sys.argv[2], **{options})
 """
 

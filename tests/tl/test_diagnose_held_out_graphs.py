@@ -10,6 +10,7 @@ import nextpert as npt
 from nextpert._adata.roles import Roles
 from nextpert._adata.screen import read_environments, screen_moments
 from nextpert.core import PriorKnowledge
+from nextpert.tl._fit_dag_blr.cells import read_cells
 from nextpert.tl._learn_dag.held_out import without_sets
 from nextpert.tl._learn_dag.prior import read_knowledge, stored_knowledge
 
@@ -76,9 +77,11 @@ def test_moments_without_some_labels_are_those_of_the_other_cells(small_screen):
     environments = read_environments(adata, roles)
     columns = np.arange(adata.n_vars)
     folds = [["MYC", "HS2"], ["STK3"], ["MYC", "STK3"], []]
-    for fold, (rest, found) in zip(
-        folds, without_sets(adata, columns, environments, folds), strict=True
-    ):
+    cells = read_cells(
+        adata, columns, environments, ["MYC", "HS2", "STK3"], searches=environments, sets=folds
+    )
+    parts = without_sets(*cells.searches, folds)
+    for fold, (rest, found) in zip(folds, parts, strict=True):
         others = adata[~adata.obs["perturbation"].isin(fold).to_numpy()].copy()
         expected = read_environments(others, roles)
         pd.testing.assert_frame_equal(rest.table, expected.table)

@@ -2,9 +2,10 @@
 
 from nextpert._adata.batches import (
     Batches,
-    group_moments,
-    pooled_moments,
+    environment_moments,
     read_batches,
+    read_groupings,
+    read_groups,
 )
 from nextpert._adata.effects import read_effects
 from nextpert._adata.fingerprint import fingerprint
@@ -36,9 +37,13 @@ from nextpert._adata.panel import (
     panel_index,
     resolve_panel,
 )
-from nextpert._adata.posterior import FittedPosterior, posterior_from
+from nextpert._adata.posterior import (
+    FittedPosterior,
+    checksum_of_cells,
+    posterior_from,
+    warn_of_changed_cells,
+)
 from nextpert._adata.read import (
-    environment_moments,
     named,
     read_blocks,
     require_layer,
@@ -61,12 +66,12 @@ __all__ = [
     "Target",
     "as_stored_csr",
     "check_scale",
+    "checksum_of_cells",
     "closest",
     "eager",
     "environment_moments",
     "fingerprint",
     "fitted_roles",
-    "group_moments",
     "guide_hint",
     "id_hint",
     "in_order",
@@ -77,7 +82,6 @@ __all__ = [
     "panel_index",
     "panel_of",
     "parse_label",
-    "pooled_moments",
     "posterior_from",
     "read_batches",
     "read_blocks",
@@ -85,6 +89,8 @@ __all__ = [
     "read_every_label",
     "read_graph",
     "read_graphs",
+    "read_groupings",
+    "read_groups",
     "read_labels",
     "read_perturbations",
     "read_roles",
@@ -101,5 +107,6 @@ __all__ = [
     "strings",
     "symbols_of",
     "to_all_genes",
+    "warn_of_changed_cells",
     "write_results",
 ]

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata._fold import fold_blocks
 from nextpert._adata.labels import read_labels
 from nextpert._adata.panel import list_names
-from nextpert._adata.read import environment_moments
-from nextpert._adata.screen import read_environments, screen_moments
-from nextpert.core.cells.moments import Moments
-from nextpert.core.cells.screen_moments import ScreenMoments
+from nextpert._adata.screen import coding, distinct, read_environments, read_screens
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Sequence
 
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
 
+    from nextpert._adata.read import Checksum
     from nextpert._adata.roles import Roles
+    from nextpert._adata.screen import Environments
+    from nextpert.core import Moments, ScreenMoments
+    from nextpert.core.cells.screen import Screen
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Batches:
         ValueError
             If a batch is missing, or holds no labelled cell.
         """
+        self.require(cells)
+        return self.offsets[self.codes[cells]]
+
+    def require(self, cells: NDArray[np.int64]) -> None:
+        """Raise unless it is known what batches add to each of some cells."""
         codes = self.codes[cells]
         if (codes < 0).any():
             message = f"{(codes < 0).sum()} of the cells that are read have no batch: fill it."
@@ -69,7 +74,6 @@ class Batches:
                 f"What they add cannot be told: leave their cells out."
             )
             raise ValueError(message)
-        return self.offsets[codes]
 
     def errors(self, groups: ArrayLike, n_groups: int) -> NDArray[np.float64]:
         """Return the errors that batches leave in the means of groups, ``(n_groups, n_columns)``.
@@ -84,116 +88,130 @@ class Batches:
         return total / np.maximum(n, 1)[:, None]
 
 
-def read_batches(
-    adata: ad.AnnData, columns: ArrayLike, roles: Roles, *, without: Collection[str] = ()
-) -> Batches | None:
+def read_batches(adata: ad.AnnData, columns: ArrayLike, roles: Roles) -> Batches | None:
     """Return what batches add to the genes, ``None`` where no column of batches is said.
-
-    Cells of the perturbations ``without`` are not read.
 
     Least squares of the means of all environments by one mean a perturbation (and condition) and
     the batches, so that batches may be crossed with perturbations and with one another.
     """
-    if not roles.batch_key:
-        return None
+    none = np.full(adata.n_obs, -1, np.int64)
+    return read_groups(adata, columns, none, 0, roles)[1] if roles.batch_key else None
+
+
+def read_groups(
+    adata: ad.AnnData, columns: ArrayLike, groups: ArrayLike, n_groups: int, roles: Roles
+) -> tuple[list[Moments], Batches | None]:
+    """Return the moments of groups of cells, without what batches add, and that; in one pass.
+
+    ``groups`` has the group of every cell, -1 for none, shape ``(n_cells,)``. The other arguments
+    are those of :func:`read_groupings`.
+    """
+    codes = np.asarray(groups, np.int64)
+    ((found,), batches, _) = read_groupings(adata, columns, [(codes, n_groups)], roles)
+    return found, batches
+
+
+def read_groupings(
+    adata: ad.AnnData,
+    columns: ArrayLike,
+    groupings: Sequence[tuple[NDArray[np.int64], int]],
+    roles: Roles,
+    *,
+    checksum: Checksum | None = None,
+) -> tuple[list[list[Moments]], Batches | None, int]:
+    """Return the moments of groups of cells by several groupings, in one pass.
+
+    Parameters
+    ----------
+    adata, columns, checksum
+        As in :func:`nextpert._adata.read.read_sums`.
+    groupings
+        Group of every cell, -1 for none, shape ``(n_cells,)``, and the number of groups.
+    roles
+        Layer, and columns of batches, of which all labelled cells are read to tell what they add.
+
+    Returns
+    -------
+    tuple
+        Moments of the groups of every grouping, without what batches add; that, ``None`` where no
+        column of batches is said; and the checksum.
+    """
+    options: dict[str, Any] = {"checksum": checksum, "layer": roles.layer}
+    if not roles.batch_key or not groupings:
+        codings = [coding({"group": codes}, fold=codes) for codes, _ in groupings]
+        screens, number = read_screens(adata, columns, codings, **options)
+        return _by_group(screens, groupings), None, number
     environments = read_environments(adata, roles)
-    if without:
-        environments = environments.only(sorted(set(environments.perturbation) - set(without)))
-    genes = np.asarray(columns, np.int64)
-    screen = screen_moments(adata, genes, environments).subset(np.arange(len(genes)))
-    keys = [roles.perturbation_key, *environments.condition_names]
-    group = environments.table.groupby(keys, sort=False).ngroup().to_numpy()
-    clean = screen.without_fixed(environments.batches()[1], group)
-    fixed, sd = screen.fixed_columns(environments.batches()[1], group)
+    of_cell, names = _combinations(adata, roles)
+    codings = [
+        coding({"batch": np.where(codes >= 0, of_cell, -1)}, fold=codes) for codes, _ in groupings
+    ]
+    every = coding({"environment": environments.codes})
+    (labelled, *screens), number = read_screens(adata, columns, [every, *codings], **options)
+    batches = _batches(labelled.moments(), environments, of_cell, names)
+    for codes, _ in groupings:
+        batches.require(np.flatnonzero(codes >= 0))
+    clean = [
+        replace(each, mean=each.mean - batches.offsets[each.columns["batch"]]) for each in screens
+    ]
+    return _by_group(clean, groupings), batches, number
+
+
+def _by_group(
+    screens: Sequence[Screen], groupings: Sequence[tuple[NDArray[np.int64], int]]
+) -> list[list[Moments]]:
+    return [
+        [screen.of_fold(k) for k in range(n)]
+        for screen, (_, n) in zip(screens, groupings, strict=True)
+    ]
+
+
+def environment_moments(
+    adata: ad.AnnData,
+    columns: ArrayLike,
+    groups: ArrayLike,
+    n_groups: int,
+    *,
+    layer: str | None = None,
+    show_progress: bool = False,
+) -> list[Moments]:
+    """Return the moments of groups of cells, as they are, in one pass; a scatter for each.
+
+    The arguments are those of :func:`read_groups` and :func:`nextpert._adata.read.read_sums`.
+    """
+    codes = np.asarray(groups, np.int64)
+    one = coding({"group": codes}, fold=codes)
+    ((screen,), _) = read_screens(adata, columns, [one], layer=layer, show_progress=show_progress)
+    return [screen.of_fold(k) for k in range(n_groups)]
+
+
+def _combinations(adata: ad.AnnData, roles: Roles) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the combination of batches of every cell, -1 where one is missing, and their names."""
     tables = [read_labels(adata, key, argument="batch_key") for key in roles.batch_key]
-    stacked = np.column_stack([table.codes for table in tables])
-    found, place = np.unique(stacked, axis=0, return_inverse=True)
+    found, place = distinct(*(table.codes for table in tables))
     missing = np.asarray((found < 0).any(axis=1))
-    codes = np.where(missing[place.ravel()], -1, place.ravel())
     names = [
         ", ".join("missing" if c < 0 else t.names[c] for t, c in zip(tables, row, strict=True))
         for row in found
     ]
-    offsets = np.full((len(found), len(genes)), np.nan)
-    of_combination = np.full((len(found), len(sd)), np.nan)
+    return np.where(missing[place], -1, place), names
+
+
+def _batches(
+    labelled: ScreenMoments,
+    environments: Environments,
+    codes: NDArray[np.int64],
+    names: list[str],
+) -> Batches:
+    """Return what the combinations ``codes`` of cells add, from the means of environments."""
+    group = environments.levels(environments.roles.perturbation_key, *environments.condition_names)
+    fixed = environments.batches()[1]
+    clean = labelled.without_fixed(fixed, group)
+    columns, sd = labelled.fixed_columns(fixed, group)
+    offsets = np.full((len(names), labelled.n_nodes), np.nan)
+    of_combination = np.full((len(names), len(sd)), np.nan)
     cells, of_environment = np.unique(environments.codes, return_index=True)
     first = of_environment[cells >= 0]  # a cell of every environment
-    offsets[codes[first]] = screen.mean - clean.mean
-    of_combination[codes[first]] = fixed
+    offsets[codes[first]] = labelled.mean - clean.mean
+    of_combination[codes[first]] = columns
     return Batches(names, codes, offsets, of_combination, sd)
-
-
-def group_moments(
-    adata: ad.AnnData,
-    columns: ArrayLike,
-    groups: ArrayLike,
-    n_groups: int,
-    roles: Roles,
-    *,
-    batches: Batches | None = None,
-    show_progress: bool = False,
-) -> list[Moments]:
-    """Return the moments of groups of cells, without what batches add.
-
-    Parameters
-    ----------
-    adata, columns, groups, n_groups, show_progress
-        As in :func:`nextpert._adata.environment_moments`.
-    roles
-        Layer, and columns of batches.
-    batches
-        As of :func:`read_batches`, which is called where they are needed and not given.
-    """
-    options: dict[str, Any] = {"layer": roles.layer, "show_progress": show_progress}
-    batches = read_batches(adata, columns, roles) if batches is None else batches
-    if batches is None:
-        return environment_moments(adata, columns, groups, n_groups, **options)
-    codes = np.asarray(groups, np.int64)
-    pairs, of_pair = _pairs(codes, batches)
-    parts = environment_moments(adata, columns, of_pair, len(pairs), **options)
-    out = [Moments.zeros(batches.offsets.shape[1]) for _ in range(n_groups)]
-    for (group, batch), part in zip(pairs.tolist(), parts, strict=True):
-        out[group] = out[group] + part.centre(batches.offsets[batch])
-    return out
-
-
-def pooled_moments(
-    adata: ad.AnnData,
-    columns: ArrayLike,
-    groups: ArrayLike,
-    n_groups: int,
-    roles: Roles,
-    *,
-    batches: Batches | None = None,
-) -> ScreenMoments:
-    """Return the moments of groups of cells, without what batches add, their scatter pooled.
-
-    The columns of batches, if there are any, are the last nodes, so that a regression on them takes
-    up what is not known of batches. The memory is that of one matrix, however many groups there
-    are. The arguments are those of :func:`group_moments`.
-    """
-    codes, genes = np.asarray(groups, np.int64), np.asarray(columns, np.int64)
-    none = np.zeros((len(codes), 0))
-    if batches is None:
-        part = fold_blocks(adata, genes, codes, n_groups, extra=none, layer=roles.layer)
-        return ScreenMoments.from_part(part, n_groups)
-    pairs, of_pair = _pairs(codes, batches)
-    part = fold_blocks(adata, genes, of_pair, len(pairs), extra=none, layer=roles.layer)
-    found = ScreenMoments.from_part(part, len(pairs))
-    mean = found.mean - batches.offsets[pairs[:, 1]]
-    clean = ScreenMoments(found.n, mean, found.squares, found.scatter)
-    clean = clean.with_columns(batches.columns[pairs[:, 1]])
-    return clean.pool(pairs[:, 0], n_groups)
-
-
-def _pairs(
-    codes: NDArray[np.int64], batches: Batches
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return all pairs of a group and a batch that occur, and the pair of every cell."""
-    cells = np.flatnonzero(codes >= 0)
-    batches.of_cells(cells)  # raises where a batch is not known
-    both = np.column_stack([codes[cells], batches.codes[cells]])
-    pairs, place = np.unique(both, axis=0, return_inverse=True)
-    of_pair = np.full(len(codes), -1, np.int64)
-    of_pair[cells] = place.ravel()
-    return pairs, of_pair

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nextpert._adata._fold import fold_blocks
 from nextpert._adata.labels import (
     column_of,
     names_no_perturbation,
@@ -18,8 +17,8 @@ from nextpert._adata.labels import (
     read_labels,
 )
 from nextpert._adata.panel import list_names
+from nextpert._adata.screen import coding, distinct, read_screens
 from nextpert._warn import warn
-from nextpert.core.cells.screen_moments import ScreenMoments
 from nextpert.core.cells.spread_within import spread_p_value, spread_within
 
 if TYPE_CHECKING:
@@ -251,13 +250,11 @@ def _scatter(
     batches = [read_labels(adata, key, argument="batch_key").codes for key in roles.batch_key]
     known = np.all([codes >= 0, *(each >= 0 for each in batches)], axis=0)
     cells = _sample(np.where(known, group, -1), codes)
-    stacked = np.column_stack([each[cells] for each in (group, codes, *batches)])
-    rows, place = np.unique(stacked, axis=0, return_inverse=True)
+    rows, place = distinct(*(each[cells] for each in (group, codes, *batches)))
     of_cell = np.full(len(codes), -1, np.int64)
-    of_cell[cells] = place.ravel()
-    none, genes = np.zeros((len(codes), 0)), np.asarray(columns, np.int64)
-    part = fold_blocks(adata, genes, of_cell, len(rows), extra=none, layer=roles.layer)
-    screen = ScreenMoments.from_part(part, len(rows))
+    of_cell[cells] = place
+    ((read,), _) = read_screens(adata, columns, [coding({"row": of_cell})], layer=roles.layer)
+    screen = read.moments()
     if batches:
         fixed = [rows[:, [k]] == np.unique(rows[:, k])[1:] for k in range(2, rows.shape[1])]
         screen = screen.without_fixed(np.hstack(fixed), rows[:, 0])

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._adata.expectation import Expectation, InteractionsRecord
-from nextpert._adata.fingerprint import changed_since
+from nextpert._adata.fingerprint import as_fingerprint, fingerprint_weights
 from nextpert._adata.graph import panel_of, read_graph, require_same_panel, symbols_of
+from nextpert._adata.labels import read_labels
 from nextpert._adata.members import Naming
 from nextpert._adata.panel import list_names, resolve_panel
+from nextpert._adata.read import read_sums
 from nextpert._adata.stored import read_stored
 from nextpert._warn import warn
 from nextpert.core import DagBlr, ScreenMoments
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from nextpert._adata.read import Checksum
     from nextpert.core.effects.alike import Alike
     from nextpert.core.effects.efficacy import Efficacy
     from nextpert.core.effects.interactions import Interactions
@@ -277,8 +280,12 @@ class FittedPosterior:
         return effects_alike(states[:-1] - states[-1], sd), together
 
 
-def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
-    """Return the posterior in ``adata.uns[key]``.
+def posterior_from(
+    adata: ad.AnnData, key: str = "dag_blr", *, compare: bool = True
+) -> FittedPosterior:
+    """Return the posterior in ``adata.uns[key]``; with ``compare`` warn if cells have changed.
+
+    Calls that read all cells anyway compare them on the way (:func:`warn_of_changed_cells`).
 
     Raises
     ------
@@ -296,8 +303,15 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
     require_same_panel(adata, fit.genes, f"uns[{key!r}]", "tl.fit_dag_blr", symbols)
     _, columns = resolve_panel(adata, fit.genes, gene_symbols=symbols)
     _compare_with_graph(adata, key, fit.genes, symbols, fit.posterior, str(fit.params["dag_key"]))
-    _compare_with_cells(adata, key, fit.cells, fit.params, columns)
-    return replace(fit, columns=columns)
+    found = replace(fit, columns=columns)
+    if compare:
+        weights = checksum_of_cells(adata, found)
+        number = 0
+        if weights is not None:
+            layer = found.params.get("layer")
+            _, number = read_sums(adata, columns, [], checksum=weights, layer=layer)
+        warn_of_changed_cells(adata, found, key, number)
+    return found
 
 
 def _compare_with_graph(
@@ -327,13 +341,35 @@ def _compare_with_graph(
         warn(message)
 
 
-def _compare_with_cells(
-    adata: ad.AnnData, key: str, before: Any, params: dict[str, Any], columns: NDArray[np.int64]
-) -> None:
-    if before is None:
+def checksum_of_cells(adata: ad.AnnData, fit: FittedPosterior) -> Checksum | None:
+    """Return the weights of the checksum by which the cells of a fit are compared with those now.
+
+    ``None`` where there is nothing to compare.
+    """
+    label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
+    gone = label_key not in adata.obs.columns or (layer is not None and layer not in adata.layers)
+    if not fit.fingerprint or gone:
+        return None
+    return fingerprint_weights(read_labels(adata, label_key), len(fit.columns))
+
+
+def warn_of_changed_cells(adata: ad.AnnData, fit: FittedPosterior, key: str, checksum: int) -> None:
+    """Warn if labels or values of cells are not those that the fit in ``uns[key]`` was made from.
+
+    ``checksum`` is that of the values now, by the weights of :func:`checksum_of_cells`.
+    """
+    if not fit.fingerprint:
         return
-    label_key, layer = str(params["perturbation_key"]), params.get("layer")
-    changed = changed_since(adata, before, label_key, columns, layer)
+    label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
+    changed = []
+    if label_key not in adata.obs.columns:
+        changed.append("labels")
+    if layer is not None and layer not in adata.layers:
+        changed.append("values")
+    if not changed:
+        now = as_fingerprint(read_labels(adata, label_key), checksum)
+        pairs = zip(now.items(), fit.fingerprint.split(), strict=True)
+        changed = [what for (what, value), before in pairs if value != before]
     if changed:
         message = (
             f"The cells ({' and '.join(changed)}) have changed since adata.uns[{key!r}] was fitted "

@@ -1,40 +1,35 @@
-"""Cells as bounded blocks of the panel's columns, and moments of all environments in one pass."""
+"""Cells as bounded blocks of the panel's columns, and the sums of all of them in one pass."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from tqdm import tqdm
 
-from nextpert._adata._grouped import (
-    add_parts,
-    block_rows,
-    grouped_moments,
-    part_of_small,
-    require_finite,
-)
-from nextpert._adata._lazy import LazyBlocks, is_lazy, lazy_rows
-from nextpert._adata._sources import arrays_of, open_source
 from nextpert._adata.panel import closest, list_names
+from nextpert._adata.sources import LazyBlocks, arrays_of, is_lazy, lazy_rows, open_source
+from nextpert.core._checks import LARGEST
 from nextpert.core.cells._pairwise_sum import PairwiseSum
+from nextpert.core.cells._screen_part import Part, empty_part, merge, screen_part
 from nextpert.core.cells._sound import require_numbers, require_shape
-from nextpert.core.cells.moments import Moments
+from nextpert.core.cells.moments import not_finite, too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert._adata._grouped import Parts
-
     Index = NDArray[np.int64]
+    Words = NDArray[np.uint64]
 
-T = TypeVar("T")
-
+# Values of a block of the panel, and the same where blocks grow with the number of environments.
+_BLOCK_ENTRIES = 2**22
+_MOST_ENTRIES = 2**24
+_CELLS_A_GROUP = 64
 # Sparse values of wide panels stay sparse up to this share.
 _SPARSE_SHARE = 0.05
 _WIDE_PANEL = 512
@@ -44,16 +39,67 @@ _LONG_READ = 2**26
 _RUNS, _CELLS_A_RUN = 4, 250
 
 
-def environment_moments(
+class Checksum(NamedTuple):
+    """What a sum over values modulo 2^64 weights them by; exact, so that order does not matter.
+
+    ``cells`` has a number for every cell, 0 for those left out, shape ``(n_cells,)``, and
+    ``columns`` one for every column of the panel.
+    """
+
+    cells: Words
+    columns: Words
+
+
+class Coding(NamedTuple):
+    """One way to tell environments apart, whose sums are taken.
+
+    Parameters
+    ----------
+    codes
+        Environment of every cell, -1 for cells that are not summed, shape ``(n_cells,)``.
+    fold
+        Fold of every environment, shape ``(n_environments,)``.
+    extra
+        Further values of every cell, nodes after the genes, shape ``(n_cells, n_extra)``.
+    weights
+        How often every cell counts, shape ``(n_cells,)``; ``None`` stands for once.
+    columns
+        What environments have in common, by name a whole number for each.
+    """
+
+    codes: Index
+    fold: Index
+    extra: NDArray[np.float64]
+    weights: Index | None = None
+    columns: Mapping[str, Index] = {}
+
+
+class _Sums(NamedTuple):
+    parts: tuple[Part, ...]  # of every coding
+    checksum: int
+
+
+def block_rows(n_columns: int, n_groups: int) -> int:
+    """Return the number of rows of a block.
+
+    It depends on nothing but the panel and the environments: not on the format, the chunks, or
+    the memory and workers at hand. Sums are taken block by block, in the order of the rows, so
+    the result does not depend on those either.
+    """
+    rows = max(_BLOCK_ENTRIES // max(n_columns, 1), _CELLS_A_GROUP * n_groups)
+    return max(1, min(rows, _MOST_ENTRIES // max(n_columns, 1)))
+
+
+def read_sums(
     adata: ad.AnnData,
     columns: ArrayLike,
-    groups: ArrayLike,
-    n_groups: int,
+    codings: Sequence[Coding],
     *,
+    checksum: Checksum | None = None,
     layer: str | None = None,
     show_progress: bool = False,
-) -> list[Moments]:
-    """Return the moments of every environment, read in one pass over the cells.
+) -> tuple[list[Part], int]:
+    """Return the sums of environments by every coding, all in one pass, and a checksum.
 
     Sums are taken in blocks that only the panel and the number of environments fix, and added as a
     tree in the order of the cells, so the result is the same to the bit for any chunks of a file or
@@ -67,10 +113,10 @@ def environment_moments(
         arrays as from :func:`anndata.experimental.read_lazy`, or a view.
     columns
         Columns of the panel, shape ``(n_genes,)``.
-    groups
-        Environment of every cell, shape ``(n_cells,)``; cells with ``-1`` are not read.
-    n_groups
-        Number of environments.
+    codings
+        What is summed; cells with -1 in all of them are not read.
+    checksum
+        Weights of a checksum, of any cells; ``None`` if none is wanted.
     layer
         Layer to read; ``None`` stands for ``adata.X``.
     show_progress
@@ -81,77 +127,127 @@ def environment_moments(
     ValueError
         If a cell that is read holds NaN or infinite values; the genes are named.
     """
-    codes = np.asarray(groups, dtype=np.int64)
-    nothing: Parts = {}
-    parts, back = fold_cells(
-        adata, columns, codes, n_groups, grouped_moments, add_parts, nothing,
-        layer=layer, show_progress=show_progress,
-    )  # fmt: skip
-    none = Moments.zeros(int(back.max(initial=-1)) + 1)
-    moments = [parts.get(group, none) for group in range(n_groups)]
-    return [m if np.array_equal(back, np.arange(m.n_nodes)) else m.subset(back) for m in moments]
-
-
-def fold_cells(
-    adata: ad.AnnData,
-    columns: ArrayLike,
-    codes: Index,
-    n_groups: int,
-    part: Callable[..., T],
-    add: Callable[[T, T], T],
-    empty: T,
-    *,
-    of_cells: tuple[NDArray[Any] | None, ...] = (),
-    layer: str | None = None,
-    show_progress: bool = False,
-) -> tuple[T, Index]:
-    """Return the sum of ``part(values, codes, *of_cells)`` over blocks, and the order of columns.
-
-    Parameters
-    ----------
-    adata, columns, n_groups, layer, show_progress
-        As in :func:`environment_moments`.
-    codes
-        Environment of every cell, shape ``(n_cells,)``; cells with ``-1`` are not read.
-    part
-        Sums up a block: its values, ascending columns given once, the codes of its cells, and
-        what else is said of them.
-    add
-        Adds two sums, the earlier first.
-    empty
-        The sum of no cells.
-    of_cells
-        What else ``part`` gets of the cells of a block, arrays of one row a cell or ``None``.
-
-    Returns
-    -------
-    tuple
-        The sum, added as a tree whose shape the number of blocks fixes, and ``back``: the columns
-        asked for are numbers ``back`` of those that ``part`` saw.
-    """
     genes = np.asarray(columns, dtype=np.int64)
-    matrix, rows, panel, back, cells = _locate(adata, np.flatnonzero(codes >= 0), genes, layer)
-    n_rows = block_rows(len(panel), n_groups)
-    tasks = []
+    wanted = np.zeros(adata.n_obs, bool) if checksum is None else checksum.cells > 0
+    for each in codings:
+        wanted = wanted | (each.codes >= 0)
+    matrix, rows, panel, back, cells = _locate(adata, np.flatnonzero(wanted), genes, layer)
+    n_rows = block_rows(len(panel), max((len(each.fold) for each in codings), default=0))
+    folds = [each.fold for each in codings]
+    words = np.zeros(len(panel), np.uint64)
+    if checksum is not None:
+        np.add.at(words, back, checksum.columns)
+    tasks: list[tuple[int, Index, tuple[Any, ...]]] = []
     for b, s in _split(rows, n_rows):
-        chosen = cells[s]
-        more = [None if values is None else values[chosen] for values in of_cells]
-        tasks.append((b, rows[s] - b * n_rows, (codes[chosen], *more)))
-    total = PairwiseSum(empty, add)
+        here = cells[s]
+        said = [(c.codes[here], c.extra[here], _of(c.weights, here)) for c in codings]
+        mixed = None if checksum is None else checksum.cells[here]
+        tasks.append((b, rows[s] - b * n_rows, (said, mixed)))
+    none = tuple(empty_part(len(panel) + each.extra.shape[1]) for each in codings)
+    total = PairwiseSum(_Sums(none, 0), _add)
+    block: Any = partial(_sums, folds=folds, words=words)
     hidden = not show_progress or len(rows) * matrix.shape[1] < _LONG_READ
     try:
         with tqdm(total=len(rows), desc="Cells", unit="cell", disable=hidden) as bar:
-            checked = partial(part_of_small, part)
             if is_lazy(matrix):
-                LazyBlocks(matrix, panel, n_rows).fold(tasks, checked, add, total, bar.update)
+                LazyBlocks(matrix, panel, n_rows).fold(tasks, block, _add, total, bar.update)
             else:
                 source = open_source(matrix, panel)
-                for b, here, said in tasks:
-                    total.add(checked(_take(source, here + b * n_rows), *said))
+                for b, here, given in tasks:
+                    total.add(block(_take(source, here + b * n_rows), *given))
                     bar.update(len(here))
     except ValueError as error:
         raise named(error, adata.var_names[genes], back) from error
-    return total.total(), back
+    parts, number = total.total()
+    return [_in_order(part, back) for part in parts], number
+
+
+def _sums(
+    values: Any,
+    said: Sequence[tuple[Index, NDArray[np.float64], Index | None]],
+    mixed: Words | None,
+    *,
+    folds: Sequence[Index],
+    words: Words,
+) -> _Sums:
+    """Return the sums of a block: ascending columns given once, and codes of its cells."""
+    numbers = values.data if sp.issparse(values) else values
+    if numbers.size and max(float(numbers.max()), -float(numbers.min())) > LARGEST:
+        # Squared distances, too, have to be squared.
+        require_finite(values)
+        raise too_large((np.abs(_dense(values)) > LARGEST).any(axis=0))
+    number = 0
+    if mixed is not None:
+        require_finite(values)
+        number = int((mixed_words(values, words) * mixed).sum(dtype=np.uint64))
+    parts = []
+    for (codes, extra, weights), fold in zip(said, folds, strict=True):
+        some = slice(None) if (codes >= 0).all() else np.flatnonzero(codes >= 0)
+        block = with_columns(values[some], extra[some])
+        try:
+            parts.append(screen_part(block, codes[some], _of(weights, some), fold))
+        except ValueError:
+            require_finite(values)  # names all of the columns
+            raise
+    return _Sums(tuple(parts), number)
+
+
+def _of(values: Index | None, some: Any) -> Index | None:
+    return None if values is None else values[some]
+
+
+def _add(first: _Sums, second: _Sums) -> _Sums:
+    parts = map(merge, first.parts, second.parts)
+    return _Sums(tuple(parts), (first.checksum + second.checksum) % 2**64)
+
+
+def _in_order(part: Part, back: Index) -> Part:
+    """Return the sums with the genes in the order they were asked for, then further nodes."""
+    last = np.arange(int(back.max(initial=-1)) + 1, part.mean.shape[1])
+    order = np.concatenate([back, last])
+    if np.array_equal(order, np.arange(part.mean.shape[1])):
+        return part
+    return part._replace(
+        mean=part.mean[:, order],
+        squares=part.squares[:, order],
+        scatter={k: each[np.ix_(order, order)] for k, each in part.scatter.items()},
+    )
+
+
+def with_columns(values: Any, extra: NDArray[np.float64]) -> Any:
+    """Return a block, dense or CSR, with further columns of its cells after its own."""
+    if not extra.shape[1]:
+        return values
+    if sp.issparse(values):
+        return sp.csr_array(sp.hstack([values, sp.csr_array(extra)]))
+    return np.hstack([values, extra])
+
+
+def mixed_words(values: Any, words: Words) -> Words:
+    """Return a number of 64 bits for every row of a block, dense or CSR: a zero counts for 0."""
+    if sp.issparse(values):
+        bits = (values.data.astype(np.float64) + 0.0).view(np.uint64)  # -0.0 is 0.0
+        of_cell = sp.csr_array((bits, values.indices, values.indptr), shape=values.shape) @ words
+    else:
+        of_cell = (np.asarray(values, np.float64) + 0.0).view(np.uint64) @ words
+    return stirred(of_cell)
+
+
+def stirred(bits: Words) -> Words:
+    """Mix high bits into low ones: most floats have zeros at the end."""
+    bits = (bits ^ (bits >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)
+    return bits ^ (bits >> np.uint64(32))
+
+
+def require_finite(values: Any) -> None:
+    """Raise if a value is NaN or infinite; the columns are named."""
+    numbers = values.data if sp.issparse(values) else values
+    if not np.isfinite(numbers).all():
+        raise not_finite(~np.isfinite(_dense(values)).all(axis=0))
+
+
+def _dense(values: Any) -> NDArray[np.floating]:
+    return np.asarray(values.toarray() if sp.issparse(values) else values)
 
 
 def read_blocks(

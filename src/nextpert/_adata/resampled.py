@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from nextpert._adata._fold import with_columns
-from nextpert._adata.read import read_blocks
+from nextpert._adata.read import read_blocks, with_columns
 from nextpert.core.cells._screen_part import empty_part, merge, screen_part
 from nextpert.core.cells.screen_moments import ScreenMoments
 from nextpert.core.search._bits import poisson_weights

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata._lazy import computed, is_lazy
-from nextpert._adata._sources import arrays_of
+from nextpert._adata.sources import arrays_of, computed, is_lazy
 from nextpert.core.cells._sound import (
     require_numbers,
     require_shape,

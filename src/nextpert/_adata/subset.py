@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert._adata._lazy import is_lazy
 from nextpert._adata.read import _parent
 from nextpert._adata.sound import require_sound_matrices
+from nextpert._adata.sources import is_lazy
 
 if TYPE_CHECKING:
     import anndata as ad

@@ -15,7 +15,7 @@ import numpy as np
 
 from nextpert import _adata
 from nextpert._adata.environments import looks_like_counts
-from nextpert._adata.screen import read_environments
+from nextpert._adata.screen import coding, read_environments, read_screens
 from nextpert.core import Moments
 
 if TYPE_CHECKING:
@@ -92,16 +92,12 @@ def _read(
     """Return the moments of environments, the new cells apart, and which are new and controls."""
     environments = read_environments(joined, roles)
     is_new = np.arange(joined.n_obs) >= n_old
-    kept = np.flatnonzero(environments.codes >= 0)
-    pairs, place = np.unique(
-        np.column_stack([environments.codes[kept], is_new[kept]]), axis=0, return_inverse=True
-    )
-    codes = np.full(joined.n_obs, -1, np.int64)
-    codes[kept] = place.ravel()
+    labelled = environments.codes >= 0
+    by = {"environment": environments.codes, "new": np.where(labelled, is_new, -1)}
     _, columns = _adata.resolve_panel(joined, list(panel))
-    screen = _adata.pooled_moments(joined, columns, codes, len(pairs), roles)
-    is_control = environments.perturbation[pairs[:, 0]] == roles.control
-    return screen, pairs[:, 1] > 0, np.asarray(is_control, bool)
+    ((screen,), _) = read_screens(joined, columns, [coding(by)], layer=roles.layer)
+    is_control = environments.perturbation[screen.columns["environment"]] == roles.control
+    return screen.moments(), screen.columns["new"] > 0, np.asarray(is_control, bool)
 
 
 def _moments(screen: ScreenMoments, which: Groups) -> Moments:

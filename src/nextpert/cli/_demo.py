@@ -22,7 +22,6 @@ from nextpert.cli._run import COMMANDS, call, note_command, stage, tell_json
 from nextpert.cli._settings import settings
 from nextpert.cli._signature import flag_of, target_options
 from nextpert.cli._values import read_target, value
-from nextpert.cli._warm import compiling_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,8 +49,7 @@ def run_demo(job: Job) -> None:
     check_outputs(outputs, data)
     with stage(options, "Reading the screen"):
         adata, target, hidden = _read(job)
-    with compiling_ahead():
-        _analyse(adata, target, options, hidden)
+    _analyse(adata, target, options, hidden)
     note_command(adata, job)
     with stage(options, "Drawing and writing"):
         written = _write(adata, outputs, options)

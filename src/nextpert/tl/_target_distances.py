@@ -163,8 +163,7 @@ def target_distances(
     counts = np.bincount(codes[codes >= 0], minlength=len(rows) + 1)
     _require_cells(counts, rows, control, goal)
     _adata.check_scale(adata, columns, np.flatnonzero(codes >= 0), roles, only_warn=True)
-    batches = _adata.read_batches(adata, columns, roles)
-    found = _adata.group_moments(adata, columns, codes, len(rows) + 1, roles, batches=batches)
+    found, batches = _adata.read_groups(adata, columns, codes, len(rows) + 1, roles)
     errors = np.zeros((len(rows) + 1, 0))
     if batches is not None:
         errors = batches.errors(codes, len(rows) + 1)

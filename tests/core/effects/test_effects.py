@@ -229,7 +229,7 @@ def test_quantiles_of_mixtures_with_points_and_spikes():
     mean, sd, lower, upper, lfsr = np.empty((5, 1, m))
     none = np.zeros((1, m))
     kernels.summarise(chance, centre, spread, np.zeros(k), none, none, 0.05, stats.norm.ppf(0.05),
-                      mean, sd, lower, upper, lfsr)  # fmt: skip
+                      mean, sd, lower, upper, lfsr, np.empty((4, k)))  # fmt: skip
     for i in range(m):
 
         def cdf(x, i=i, point=True):
@@ -312,7 +312,8 @@ def test_an_interval_may_end_at_exactly_nothing(rounding):
     mean, sd, lower, upper, lfsr = np.empty((5, 1, 1))
     one = np.ones((1, 1))
     kernels.summarise(chance, centre, spread, np.array([0.0, 5.0]), 40 * one, 0.1 * one, 0.05,
-                      stats.norm.ppf(0.05), mean, sd, lower, upper, lfsr)  # fmt: skip
+                      stats.norm.ppf(0.05), mean, sd, lower, upper, lfsr,
+                      np.empty((4, 2)))  # fmt: skip
     np.testing.assert_allclose(lower[0, 0], 0.0, atol=1e-15)
     assert upper[0, 0] > 1.0
     np.testing.assert_allclose(lfsr, 0.93 + 0.07 * stats.norm.cdf(-2.0))

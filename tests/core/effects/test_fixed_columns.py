@@ -239,9 +239,8 @@ def test_evidence_of_the_scale_leaves_fixed_columns_out(monkeypatch):
         for scale in (0.01, 0.3, 5.0)
     }
     blr = exact[0.3]
-    values, scores, rest = np.zeros(blr.vptr[-1]), np.zeros(blr.vptr[-1]), np.empty(P)
     sums = blr._statistics._replace(cells=blr.xtx[blr.mptr[:-1]].copy())
-    _spectra(blr.vptr, blr.mptr, 3, 1e-6, np.ones(blr.vptr[-1]), *sums, values, scores, rest)
+    values, scores, rest = _spectra(blr._layout, sums, 1e-6, np.ones(blr.vptr[-1]))
     tail = (np.full(P, 2.0), np.full(P, 0.5), blr.cells / 2, np.zeros(P))
     by_eigenvalues = [
         sum(

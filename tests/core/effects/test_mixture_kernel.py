@@ -17,7 +17,9 @@ def test_step_is_that_of_logarithms(least):
     weights[0, 5:] *= least  # so that what cells favour has next to no weight
     own = np.full(square.shape, np.nan)
     share, spare, counts = np.empty((4, 6)), np.empty((4, 6)), np.zeros(weights.shape)
-    bound = kernels.mixture_step(square, n, TAU2, weights, own, share, spare, counts)
+    bound = kernels.mixture_step(
+        square, n, TAU2, weights, own, share, spare, counts, np.empty((2, weights.shape[1]))
+    )
 
     grown = 1 + n[..., None] * TAU2
     with np.errstate(divide="ignore"):
@@ -42,6 +44,8 @@ def test_no_rounding_takes_from_what_is_left_of_a_shift():
     weights = rng.dirichlet(np.ones(n_components), 50)
     tau2, own = np.full(n_components, 0.3), np.full(square.shape, np.nan)
     share, spare, counts = np.empty(n.shape), np.empty(n.shape), np.zeros(weights.shape)
-    kernels.mixture_step(square, n, tau2, weights, own, share, spare, counts)
+    kernels.mixture_step(
+        square, n, tau2, weights, own, share, spare, counts, np.empty((2, weights.shape[1]))
+    )
     np.testing.assert_allclose(share, n * 0.3 / (1 + n * 0.3))
     assert (spare >= 0.3 / (1 + n * 0.3) * (1 - 1e-12)).all()

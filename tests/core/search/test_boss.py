@@ -310,7 +310,7 @@ def test_orders_given_are_started_from(simulated):
     with pytest.raises(ValueError, match="Each of orders must name each of the nodes"):
         boss(moments, orders=[0, 1, 2])
     prior = PriorKnowledge(30, before=[(int(best.order[3]), int(best.order[0]))])
-    with pytest.raises(ValueError, match="against the prior"):
+    with pytest.raises(ValueError, match="must agree with the prior knowledge"):
         boss(moments, orders=best.order, prior=prior)
 
 

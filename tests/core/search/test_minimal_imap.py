@@ -46,7 +46,7 @@ def test_permutation_is_checked(simulated):
         with pytest.raises(ValueError, match="permutation must name each"):
             minimal_imap(moments, wrong)
     prior = PriorKnowledge(4, before=[(3, 0)])
-    with pytest.raises(ValueError, match="puts node 0 before 3"):
+    with pytest.raises(ValueError, match="node 0 stands before 3"):
         minimal_imap(moments, [0, 1, 2, 3], prior=prior)
 
 

@@ -89,11 +89,12 @@ class ScreenMoments:
     @classmethod
     def from_part(cls, part: Part, n_groups: int) -> ScreenMoments:
         """Return the moments of ``n_groups`` environments from the sums of those with cells."""
-        p = len(part.scatter)
+        p = part.mean.shape[1]
         n = np.zeros(n_groups, np.int64)
         mean, squares = np.zeros((n_groups, p)), np.zeros((n_groups, p))
         n[part.groups], mean[part.groups], squares[part.groups] = part.n, part.mean, part.squares
-        return cls(n, mean, squares, part.scatter)
+        scatter = sum((part.scatter[k] for k in sorted(part.scatter)), start=np.zeros((p, p)))
+        return cls(n, mean, squares, scatter)
 
     @property
     def n_environments(self) -> int:
@@ -119,8 +120,8 @@ class ScreenMoments:
                 "be added."
             )
             raise ValueError(message)
-        every = np.arange(self.n_environments)
-        parts = (Part(every, s.n, s.mean, s.squares, s.scatter) for s in (self, other))
+        every, one = np.arange(self.n_environments), np.zeros(self.n_environments, np.int64)
+        parts = (Part(every, one, s.n, s.mean, s.squares, {0: s.scatter}) for s in (self, other))
         return self.from_part(merge(*parts), self.n_environments)
 
     def subset(self, nodes: ArrayLike) -> ScreenMoments:
@@ -135,6 +136,11 @@ class ScreenMoments:
         What the means of the parts differ by becomes scatter within.
         """
         codes = np.asarray(groups, np.int64)
+        if len(np.unique(codes)) == len(codes):  # another order, to the bit
+            n = np.zeros(n_groups, np.int64)
+            mean, squares = np.zeros((2, n_groups, self.n_nodes))
+            n[codes], mean[codes], squares[codes] = self.n, self.mean, self.squares
+            return ScreenMoments(n, mean, squares, self.scatter)
         members = _members(codes, n_groups)
         n = np.asarray(members @ self.n, np.int64)
         mean = members @ (self.n[:, None] * self.mean) / np.maximum(n, 1)[:, None]

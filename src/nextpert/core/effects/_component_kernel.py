@@ -5,25 +5,27 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nextpert.core._compile import entry
+from nextpert.core._compile import lean
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 
 
-@entry
+@lean
 def fill_chances(
-    square: Array, n: Array, tau2: Array, weights: Array, own: Array, below: Single
+    square: Array, n: Array, tau2: Array, weights: Array, own: Array, below: Single, room: Array
 ) -> None:
     """Fill the chance of each prior variance and all smaller ones, cells seen (equation 8).
 
     ``square`` is ``E[r^2 / sigma^2]``; it, ``n`` and ``own`` are (n_perturbations, p), ``below``
-    has one row a component more. Where a variance is given in ``own`` nothing is filled.
+    has one row a component more. Where a variance is given in ``own`` nothing is filled. ``room``
+    holds two numbers a component, (2, n_components).
     """
     n_components = len(tau2)
-    logs = np.empty(n_components)
+    logs, log_weights = room[0], room[1]
     for j in range(square.shape[0]):
-        log_weights = np.log(weights[j])
+        for k in range(n_components):
+            log_weights[k] = np.log(weights[j, k])
         for i in range(square.shape[1]):
             if not np.isnan(own[j, i]):
                 continue
@@ -41,7 +43,7 @@ def fill_chances(
                 below[j, i, k] /= total
 
 
-@entry
+@lean
 def draw_components(
     below: Single, n: Array, tau2: Array, own: Array, uniform: Array, share: Array, spare: Array
 ) -> None:
@@ -59,7 +61,7 @@ def draw_components(
             share[j, i] = n[j, i] * spare[j, i]
 
 
-@entry
+@lean
 def add_scores(below: Single, own: Array, middle: Array, sums: Array, squares: Array) -> None:
     """Add the score of every shift to the sum of its perturbation, its square to that of its node.
 

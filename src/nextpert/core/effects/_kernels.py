@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from nextpert.core._compile import entry
-from nextpert.core.posterior._kernels import fill_row, longest_row
+from nextpert.core._compile import lean
+from nextpert.core.posterior._kernels import fill_row
 
 _SMALL = 1e-250  # a sum of chances below this is not exact
 
 
-@entry
-def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty):
+@lean
+def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty, design):
     """Add means of environments to the sums of equation 5 in place.
 
     Environment j counts for ``count[j, i]`` cells at node i. ``mean`` is (n_environments, p + n),
-    with the n fixed columns after the nodes.
+    with the n fixed columns after the nodes; ``design`` is room for the longest design row.
     """
-    row = np.ones(longest_row(vptr))
     for j in range(len(mean)):
         for i in range(len(indptr) - 1):
             k = count[j, i]
             if k == 0.0:
                 continue
-            design = fill_row(indptr, indices, vptr, i, mean[j], row)
-            d = len(design)
+            d = fill_row(indptr, indices, vptr, i, mean[j], design)
             response = mean[j, i] - shift[j, i]
             for a in range(d):
                 xty[vptr[i] + a] += k * design[a] * response
@@ -34,16 +32,17 @@ def add_means(indptr, indices, vptr, mptr, mean, shift, count, xtx, xty, yty):
             yty[i] += k * response * response
 
 
-@entry
-def departures(indptr, indices, vptr, mptr, weights, cov, mean, shift, away, leverage):
-    """Fill ``away = x_i - a_i - z'm`` and ``leverage = z'M z`` of equation 6."""
-    row = np.ones(longest_row(vptr))
+@lean
+def departures(indptr, indices, vptr, mptr, weights, cov, mean, shift, away, leverage, design):
+    """Fill ``away = x_i - a_i - z'm`` and ``leverage = z'M z`` of equation 6.
+
+    Both, as ``shift``, are (n_environments, p); ``design`` is room for the longest design row z.
+    """
     for j in range(len(mean)):
         for i in range(len(indptr) - 1):
-            design = fill_row(indptr, indices, vptr, i, mean[j], row)
+            d = fill_row(indptr, indices, vptr, i, mean[j], design)
             away[j, i] = mean[j, i] - shift[j, i]
             leverage[j, i] = 0.0
-            d = len(design)
             for a in range(d):
                 away[j, i] -= design[a] * weights[vptr[i] + a]
                 line = mptr[i] + a * d
@@ -53,16 +52,17 @@ def departures(indptr, indices, vptr, mptr, weights, cov, mean, shift, away, lev
                 leverage[j, i] += design[a] * s
 
 
-@entry
-def mixture_step(square, n, tau2, weights, own, share, spare, counts):
+@lean
+def mixture_step(square, n, tau2, weights, own, share, spare, counts, work):
     """Fill shares ``w`` (equation 6) under the mixture of equation 8; return its part of the bound.
 
     ``share`` is the mean over the components; ``spare`` holds the variance within and between them.
     ``square`` is ``E[r^2 / sigma^2]``. ``own`` is the prior variance over ``sigma^2`` of those
-    whose prior is not the mixture, nan elsewhere; they do not enter ``counts``.
+    whose prior is not the mixture, nan elsewhere; they do not enter ``counts``. ``work`` is room
+    for two numbers a component, (2, n_components).
     """
     n_components = len(tau2)
-    chance, part = np.empty(n_components), np.empty(n_components)
+    chance, part = work[0], work[1]
     bound = 0.0
     for j in range(square.shape[0]):
         for i in range(square.shape[1]):
@@ -102,15 +102,14 @@ def mixture_step(square, n, tau2, weights, own, share, spare, counts):
     return bound
 
 
-@entry
-def add_within(indptr, indices, vptr, mptr, scatter, fixed, xtx, xty, yty):
+@lean
+def add_within(indptr, indices, vptr, mptr, scatter, fixed, xtx, xty, yty, place):
     """Add the scatter within environments, W of equation 5: nothing for the intercept.
 
     ``scatter`` is (p, p) of the nodes; ``fixed`` (n, p + n) that of n fixed columns with the nodes
-    and then with one another.
+    and then with one another. ``place`` is room for the numbers of a design row's columns.
     """
     p = len(indptr) - 1
-    place = np.empty(longest_row(vptr), np.int64)
     for i in range(p):
         first, last = indptr[i], indptr[i + 1]
         d = vptr[i + 1] - vptr[i]

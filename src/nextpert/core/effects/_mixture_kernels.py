@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from nextpert.core._compile import entry, inner
-from nextpert.core.posterior._kernels import fill_row, longest_row
+from nextpert.core._compile import inner, lean
+from nextpert.core.posterior._kernels import fill_row
 
 _SMALL = 1e-4  # components of less weight are skipped
 _ROOT_HALF = math.sqrt(0.5)
@@ -30,10 +30,10 @@ def responsibilities(square, cells, tau2, weights, chance):
         chance[k] /= total
 
 
-@entry
+@lean
 def own_terms(
     indptr, indices, vptr, mptr, coefficients, cov, noise_var, precision, tau2, weights, own, n,
-    mean, shift, effect, chance, centre, spread, total,
+    mean, shift, effect, chance, centre, spread, total, work,
 ):  # fmt: skip
     """Fill what every node's own equation adds to the effect on it, as a mixture.
 
@@ -41,19 +41,17 @@ def own_terms(
     ``centre`` their means less that of all, and ``spread`` their variances
     ``sigma^2 ((d - w z)' M (d - w z) + tau^2 / (1 + n tau^2))``: d the effect on the parents, z
     their means in cells, w the share that is believed. ``total`` is the variance of all together. A
-    given prior variance, ``own``, is the first component.
+    given prior variance, ``own``, is the first component. ``work`` is room for two of the longest
+    design rows.
     """
-    widest, n_components = longest_row(vptr), len(tau2)
-    row, change = np.ones(widest), np.empty(widest)
+    n_components = len(tau2)
+    design, change = work[0], work[1]
     for j in range(len(mean)):
         for i in range(len(indptr) - 1):
-            design = fill_row(indptr, indices, vptr, i, mean[j], row)
-            parents = indices[indptr[i] : indptr[i + 1]]
-            d = len(design)
-            first = d - len(parents)
-            change[:first] = 0.0
-            for a in range(len(parents)):
-                change[first + a] = effect[j, parents[a]]
+            d = fill_row(indptr, indices, vptr, i, mean[j], design)
+            first = d - (indptr[i + 1] - indptr[i])
+            for a in range(d):
+                change[a] = 0.0 if a < first else effect[j, indices[indptr[i] + a - first]]
             away = mean[j, i] - shift[j, i]
             dd, dz, zz = 0.0, 0.0, 0.0
             for a in range(d):
@@ -68,8 +66,8 @@ def own_terms(
                 zz += design[a] * by_design
             cells, given = n[j, i], not np.isnan(own[j, i])
             if given:
-                chance[j, i] = 0.0
-                chance[j, i, 0] = 1.0
+                for k in range(n_components):
+                    chance[j, i, k] = 1.0 if k == 0 else 0.0
             else:
                 square = away * away * precision[i] + zz
                 responsibilities(square, cells, tau2, weights[j], chance[j, i])
@@ -88,7 +86,7 @@ def own_terms(
                 total[j, i] += chance[j, i, k] * (variance + off * off)
 
 
-@entry
+@lean
 def add_mixture(chance, centre, spread, effect, rest, sum_chance, sum_centre, sum_spread):
     """Add a graph's mixture in place, component by component with its mean and variance."""
     for j in range(chance.shape[0]):
@@ -155,8 +153,10 @@ def quantile(q, z, weight, mean, sd, m, start, tolerance):
     return x
 
 
-@entry
-def summarise(chance, centre, spread, tau2, cells, sampling, q, z, mean, sd, lower, upper, lfsr):
+@lean
+def summarise(
+    chance, centre, spread, tau2, cells, sampling, q, z, mean, sd, lower, upper, lfsr, work
+):
     r"""Fill mean, sd, the quantiles ``q`` and ``1 - q``, and the local false sign rate.
 
     A component whose effects are too small for these cells to tell from 0 says nothing of the
@@ -166,11 +166,11 @@ def summarise(chance, centre, spread, tau2, cells, sampling, q, z, mean, sd, low
     ``sampling`` error ``s`` of the cells' mean: ``c`` is what is expected without a shift (0
     unless graph or predictors expect an effect), ``n`` the ``cells``. So no shift at all, which
     is ``k = 0``, has no sign where nothing is expected. Where ``sampling`` is 0 (no cells, or a
-    prior of its own) the sign is that of the mixture.
+    prior of its own) the sign is that of the mixture. ``work`` is room for four numbers a
+    component, (4, n_components).
     """
     n_components = chance.shape[2]
-    weight, at, scale = np.empty(n_components), np.empty(n_components), np.empty(n_components)
-    unclear = np.zeros(n_components)
+    weight, at, scale, unclear = work[0], work[1], work[2], work[3]
     for j in range(chance.shape[0]):
         for i in range(chance.shape[1]):
             total, first, second = 0.0, 0.0, 0.0
@@ -182,7 +182,7 @@ def summarise(chance, centre, spread, tau2, cells, sampling, q, z, mean, sd, low
                 off = centre[j, i, k] - first
                 second += chance[j, i, k] * (spread[j, i, k] + off * off)
             mean[j, i], sd[j, i] = first, math.sqrt(second / total)
-            m, kept, error = 0, 0.0, sampling[j, i]
+            m, kept, error = np.int64(0), 0.0, sampling[j, i]
             for k in range(n_components):
                 if chance[j, i, k] > _SMALL * total:
                     if error > 0.0:

@@ -184,12 +184,14 @@ def _fill(members: Sequence[_Member], level: float, out: dict[str, Array]) -> No
         noise = np.sqrt(posterior.noise_var / np.where(in_mixture, cells, 1.0))
         sampling += np.where(in_mixture, weight * noise, 0.0)
         chance *= weight
-        kernels.add_mixture(chance, centre, spread, effect, own_variance @ squares, *sums)
+        rest = np.ascontiguousarray(own_variance @ squares)
+        kernels.add_mixture(chance, centre, spread, effect, rest, *sums)
     names = ("mean", "sd", "lower", "upper", "lfsr")
     q = (1.0 - level) / 2.0
     kernels.summarise(
-        *sums, TAU2, cells, sampling, q, float(ndtri(q)), *(out[name] for name in names)
-    )
+        *sums, TAU2, cells, sampling, q, float(ndtri(q)), *(out[name] for name in names),
+        np.empty((4, len(TAU2))),
+    )  # fmt: skip
 
 
 def _terms(
@@ -210,4 +212,5 @@ def _terms(
         dag.indptr, dag.indices, posterior.vptr, posterior.mptr, blocks["weights"], blocks["cov"],
         posterior.noise_var, precision, TAU2, prior.weights, prior.own, prior.counted(),
         *map(np.ascontiguousarray, (mean, shift, effect - told)), *out,
+        np.empty((2, posterior._layout.longest_row)),
     )  # fmt: skip

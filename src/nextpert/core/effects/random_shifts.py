@@ -133,11 +133,11 @@ def learn_mixtures(posterior: DagBlr, prior: ShiftPrior) -> ShiftPrior:
     own, n = prior.own / posterior.noise_var, prior.counted()
     if not np.isnan(own).any():
         return prior
-    common = shared_mixture(square, n, own)
+    common, work = shared_mixture(square, n, own), np.empty((2, len(TAU2)))
     weights, before = np.tile(common, (len(square), 1)), -np.inf
     for _ in range(_MAX_STEPS):
         counts = np.zeros_like(weights)
-        bound = kernels.mixture_step(square, n, TAU2, weights, own, share, spare, counts)
+        bound = kernels.mixture_step(square, n, TAU2, weights, own, share, spare, counts, work)
         bound += _log_prior(weights, common)
         weights = _own(counts, common)
         if bound - before < _TOLERANCE * square.size:
@@ -266,11 +266,13 @@ class _Ascent:
         blr._blocks = None
         place = (blr.dag.indptr, blr.dag.indices, blr.vptr, blr.mptr)
         sums = (blr.xtx, blr.xty, blr.yty)
-        kernels.add_within(*place, cells.scatter, cells.fixed_scatter, *sums)
+        room = np.empty(blr._layout.longest_row, np.int64)
+        kernels.add_within(*place, cells.scatter, cells.fixed_scatter, *sums, room)
         counted = np.ascontiguousarray(cells.counted[:1])
-        kernels.add_means(*place, self.design[:1], 0.0 * cells.mean[:1], counted, *sums)
+        row = np.empty(blr._layout.longest_row)
+        kernels.add_means(*place, self.design[:1], 0.0 * cells.mean[:1], counted, *sums, row)
         counted = self.n * (1.0 - self.share)
-        kernels.add_means(*place, self.design[1:], self.shift, counted, *sums)
+        kernels.add_means(*place, self.design[1:], self.shift, counted, *sums, row)
         blr.cells += float(cells.n_cells.sum())
         return blr
 
@@ -286,8 +288,9 @@ class _Ascent:
             self.weights[:] = shared_mixture(square, self.n, own)
         self.counts[:] = 0.0
         local = kernels.mixture_step(
-            square, self.n, TAU2, self.weights, own, self.share, self.spare, self.counts
-        )
+            square, self.n, TAU2, self.weights, own, self.share, self.spare, self.counts,
+            np.empty((2, len(TAU2))),
+        )  # fmt: skip
         local += 0.5 * float((square * self.n * (1.0 - self.share)).sum())
         self.share[np.asarray(without, np.int64)] = 1.0
         self.blr = self._fitted()
@@ -335,7 +338,9 @@ class _Ascent:
         place = (dag.indptr, dag.indices, blr.vptr, blr.mptr)
         away, leverage = np.empty((2, *self.shift.shape))
         weights, cov = blocks["weights"], blocks["cov"]
-        kernels.departures(*place, weights, cov, mean, self.shift, away, leverage)
-        kernels.add_means(*place, mean, self.shift + away, -missing, blr.xtx, blr.xty, blr.yty)
+        row = np.empty(blr._layout.longest_row)
+        kernels.departures(*place, weights, cov, mean, self.shift, away, leverage, row)
+        sums = (blr.xtx, blr.xty, blr.yty)
+        kernels.add_means(*place, mean, self.shift + away, -missing, *sums, row)
         blr._blocks = solve_blocks(blr._layout, blr._statistics, blocks["precision"])
         return blr

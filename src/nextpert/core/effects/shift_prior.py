@@ -137,7 +137,10 @@ class ShiftPrior:
         share, spare = np.empty((2, *self.mean.shape))
         counts = np.zeros_like(self.weights)
         own = self.own / posterior.noise_var
-        kernels.mixture_step(square, self.counted(), TAU2, self.weights, own, share, spare, counts)
+        kernels.mixture_step(
+            square, self.counted(), TAU2, self.weights, own, share, spare, counts,
+            np.empty((2, len(TAU2))),
+        )  # fmt: skip
         effect = self.effect if self.effect.any() else None
         draw = partial(_draw_components, square, self.counted(), self.weights, own)
         components = None if self.is_exact else draw
@@ -161,7 +164,7 @@ def _draw_components(
     ``together`` is the correlation of sizes within a perturbation.
     """
     below = np.empty((*square.shape, len(TAU2)), np.float32)
-    fill_chances(square, counted, TAU2, weights, own, below)
+    fill_chances(square, counted, TAU2, weights, own, below, np.empty((2, len(TAU2))))
     while True:
         share, spare = np.empty((2, *square.shape))
         # If shifts of a perturbation are larger than was thought, they are larger together, as far
@@ -182,6 +185,7 @@ def departure_squares(posterior: DagBlr, mean: Array, shifts: Array) -> Array:
     kernels.departures(
         dag.indptr, dag.indices, posterior.vptr, posterior.mptr, blocks["weights"], blocks["cov"],
         np.ascontiguousarray(mean), np.ascontiguousarray(shifts), away, leverage,
+        np.empty(posterior._layout.longest_row),
     )  # fmt: skip
     known = posterior.known_noise_var
     precision = posterior.shape / posterior.rate if known is None else 1.0 / known

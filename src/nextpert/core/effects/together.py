@@ -67,7 +67,7 @@ def learn_together(prior: ShiftPrior, posterior: DagBlr) -> float:
     square = departure_squares(posterior, prior.design, prior.shifts(posterior))
     below = np.empty((*square.shape, len(TAU2)), np.float32)
     weights = np.ascontiguousarray(np.broadcast_to(common, prior.weights.shape))
-    fill_chances(square, prior.counted(), TAU2, weights, own, below)
+    fill_chances(square, prior.counted(), TAU2, weights, own, below, np.empty((2, len(TAU2))))
     sums, squares = np.zeros(len(seen)), np.zeros(square.shape[1])
     add_scores(below, own, _middles(common), sums, squares)
     drawn = np.isnan(own)

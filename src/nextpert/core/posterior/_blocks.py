@@ -83,7 +83,8 @@ def solve_blocks(layout: Layout, statistics: Statistics, precision: Vector) -> d
     cov, weights = np.empty(mptr[-1]), np.empty(vptr[-1])
     residual, logdet = np.empty(layout.n_nodes), np.empty(layout.n_nodes)
     sums = (statistics.xtx, statistics.xty, statistics.yty)
-    kernels.posterior_blocks(vptr, mptr, precision, *sums, cov, weights, residual, logdet)
+    work = np.empty((4, layout.longest_row, layout.longest_row))
+    kernels.posterior_blocks(vptr, mptr, precision, *sums, cov, weights, residual, logdet, work)
     failed = np.flatnonzero(~np.isfinite(logdet))
     if len(failed):
         message = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nextpert.core._compile import entry, inner
+from nextpert.core._compile import entry, inner, lean
 
 
 @inner
@@ -57,11 +57,13 @@ def add_statistics(
         cells[i] += n
 
 
-@entry
-def invert_spd(matrix, inverse):
-    """Invert a symmetric positive definite matrix; returns log|matrix|, or nan where it fails."""
-    d = matrix.shape[0]
-    low = np.zeros((d, d))
+@inner
+def _invert_spd(matrix, low, rows, inverse, d):
+    """Invert a symmetric positive definite matrix; returns log|matrix|, or nan where it fails.
+
+    By its Cholesky factor. All are (d, d), in the first rows and columns of larger ones; ``low``
+    and ``rows`` are room to work in.
+    """
     logdet = 0.0
     for i in range(d):
         for j in range(i + 1):
@@ -76,7 +78,6 @@ def invert_spd(matrix, inverse):
             else:
                 low[i, j] = s / low[j, j]
     # Columns of L^-1, kept as rows of `rows`, so that the products below run along memory.
-    rows = np.zeros((d, d))
     for j in range(d):
         rows[j, j] = 1.0 / low[j, j]
         for i in range(j + 1, d):
@@ -94,23 +95,28 @@ def invert_spd(matrix, inverse):
     return logdet
 
 
-@entry
-def posterior_blocks(vptr, mptr, precision, xtx, xty, yty, cov, mean, residual, logdet):
-    """Fill M', m' (equation 2), y'y - m''X'y (equation 3) and log|M'| - log|M| of each node."""
+@lean
+def posterior_blocks(vptr, mptr, precision, xtx, xty, yty, cov, mean, residual, logdet, work):
+    """Fill M', m' (equation 2), y'y - m''X'y (equation 3) and log|M'| - log|M| of each node.
+
+    ``work`` is room for four square matrices of the longest design row, (4, d, d).
+    """
     for i in range(len(vptr) - 1):
         v, m = vptr[i], mptr[i]
         d = vptr[i + 1] - v
-        block = xtx[m : m + d * d].reshape(d, d).copy()
+        block, inverse = work[0], work[1]
         prior = 0.0
         for a in range(d):
+            for b in range(d):
+                block[a, b] = xtx[m + a * d + b]
             block[a, a] += precision[v + a]
             prior += np.log(precision[v + a])
-        inverse = cov[m : m + d * d].reshape(d, d)
-        logdet[i] = prior - invert_spd(block, inverse)
+        logdet[i] = prior - _invert_spd(block, work[2], work[3], inverse, d)
         fitted = 0.0
         for a in range(d):
             s = 0.0
             for b in range(d):
+                cov[m + a * d + b] = inverse[a, b]
                 s += inverse[a, b] * xty[v + b]
             mean[v + a] = s
             fitted += s * xty[v + a]
@@ -120,12 +126,11 @@ def posterior_blocks(vptr, mptr, precision, xtx, xty, yty, cov, mean, residual, 
 @entry
 def add_cell(indptr, indices, vptr, mptr, x, shift, skip, xtx, xty, yty, cells):
     """Add the sufficient statistics of a single cell in place, as ``add_statistics`` would."""
-    row = np.ones(longest_row(vptr))
+    design = np.empty(longest_row(vptr))
     for i in range(len(indptr) - 1):
         if skip[i]:
             continue
-        design = fill_row(indptr, indices, vptr, i, x, row)
-        d = len(design)
+        d = fill_row(indptr, indices, vptr, i, x, design)
         response = x[i] - shift[i]
         sums = xty[vptr[i] : vptr[i + 1]]
         for a in range(d):
@@ -139,7 +144,7 @@ def add_cell(indptr, indices, vptr, mptr, x, shift, skip, xtx, xty, yty, cells):
 
 @inner
 def fill_row(indptr, indices, vptr, i, x, row):
-    """Return the design row ``(1, f, x_P)`` of node i as a view of ``row``."""
+    """Fill the design row ``(1, f, x_P)`` of node i; return its length."""
     parents = indices[indptr[i] : indptr[i + 1]]
     d = vptr[i + 1] - vptr[i]
     k = d - len(parents)
@@ -150,21 +155,20 @@ def fill_row(indptr, indices, vptr, i, x, row):
         row[a] = x[p + a - 1] if len(x) > p else 0.0
     for a in range(len(parents)):
         row[k + a] = x[parents[a]]
-    return row[:d]
+    return d
 
 
 @entry
 def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, residual, logdet):
     """Update equations 2 and 3 in place for a single cell ``x`` (Sherman and Morrison)."""
     widest = longest_row(vptr)
-    row, work = np.ones(widest), np.empty(widest)
+    design, y = np.empty(widest), np.empty(widest)
     for i in range(len(indptr) - 1):
         if skip[i]:
             continue
-        design = fill_row(indptr, indices, vptr, i, x, row)
-        d = len(design)
+        d = fill_row(indptr, indices, vptr, i, x, design)
         block = cov[mptr[i] : mptr[i + 1]].reshape(d, d)
-        weights, y = mean[vptr[i] : vptr[i + 1]], work[:d]
+        weights = mean[vptr[i] : vptr[i + 1]]
         for a in range(d):
             y[a] = 0.0
         for b in range(d):
@@ -183,10 +187,9 @@ def rank_one_update(indptr, indices, vptr, mptr, x, shift, skip, cov, mean, resi
         logdet[i] -= np.log(spread)
 
 
-@entry
-def solve_forward(indptr, indices, order, vptr, weights, rhs):
-    """Return x of ``x = B x + rhs`` (equation 1), substituted in topological order: (p, m)."""
-    x = rhs.copy()
+@lean
+def solve_forward(indptr, indices, order, vptr, weights, x):
+    """Replace ``x``, (p, m), by y of ``y = B y + x`` (equation 1), in topological order."""
     width = x.shape[1]
     for t in range(len(order)):
         i = order[t]
@@ -198,17 +201,3 @@ def solve_forward(indptr, indices, order, vptr, weights, rhs):
             k = indices[first + a]
             for j in range(width):
                 x[i, j] += weight * x[k, j]
-    return x
-
-
-@entry
-def ideal_shift(indptr, indices, vptr, intercept, weights, target):
-    """Return ``(I - B) target - c``, (p,)."""
-    b = target.copy()
-    for i in range(len(target)):
-        if intercept:
-            b[i] -= weights[vptr[i]]
-        v = vptr[i + 1] - (indptr[i + 1] - indptr[i])
-        for a in range(indptr[i + 1] - indptr[i]):
-            b[i] -= weights[v + a] * target[indices[indptr[i] + a]]
-    return b

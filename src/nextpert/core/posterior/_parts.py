@@ -31,6 +31,11 @@ class Layout(NamedTuple):
         return len(self.vptr) - 1
 
     @property
+    def longest_row(self) -> int:
+        """Number of columns of the longest design row."""
+        return int(np.diff(self.vptr).max(initial=0))
+
+    @property
     def is_weight(self) -> NDArray[np.bool_]:
         """Which design columns are parents, not fixed, shape ``(vptr[-1],)``."""
         mask = np.ones(self.vptr[-1], dtype=np.bool_)

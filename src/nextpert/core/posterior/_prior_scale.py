@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.linalg.lapack import dsyevd
 from scipy.optimize import minimize_scalar
 
-from nextpert.core._compile import entry
+from nextpert.core._compile import lean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,51 +22,46 @@ if TYPE_CHECKING:
 
     from nextpert.core.posterior._parts import Layout, Prior, Statistics
 
+    Vector = NDArray[np.float64]
+
 HYPER_SD = 3.0  # of log lambda about 0: weak, a factor of 20 either way is one standard deviation
 NODE_SD = 1.0  # of a node's log lambda about the common one
 _BOUNDS = (-14.0, 18.0)  # of log lambda
 
 
-@entry
-def _spectra(vptr, mptr, k, tau, relative, xtx, xty, yty, cells, values, scores, rest):
-    """Eigenvalues of each node's parent gram, X'y in that basis, and y'y.
+def _spectra(
+    layout: Layout, statistics: Statistics, tau: float, relative: Vector
+) -> tuple[Vector, Vector, Vector]:
+    """Return eigenvalues of each node's parent gram, X'y in that basis, and y'y.
 
-    The first ``k`` columns, the fixed ones, are projected out.
+    Two of shape ``(vptr[-1],)``, as ``relative``, and one of ``(n_nodes,)``. Fixed columns, of
+    precision ``tau`` over the noise, are projected out. Nodes of as many columns go together.
     """
-    for i in range(len(vptr) - 1):
-        v, m = vptr[i], mptr[i]
-        d = vptr[i + 1] - v
-        rest[i] = yty[i]
-        full = xtx[m : m + d * d].reshape(d, d).copy()
-        sums = xty[v : v + d].copy()
+    vptr, k = layout.vptr, layout.fixed
+    widths = np.diff(vptr)
+    values, scores, rest = np.zeros(vptr[-1]), np.zeros(vptr[-1]), statistics.yty.copy()
+    for d in np.unique(widths[widths > k]):
+        nodes = np.flatnonzero(widths == d)
+        columns = vptr[nodes, None] + np.arange(d)
+        gram = statistics.xtx[layout.mptr[nodes, None] + np.arange(d * d)].reshape(-1, d, d)
+        cross = statistics.xty[columns]
         for c in range(k):  # sweep out one column after the other
-            pivot = (cells[i] if c == 0 else full[c, c]) + tau
-            rest[i] -= sums[c] * sums[c] / pivot
-            for a in range(c + 1, d):
-                share = full[c, a] / pivot
-                sums[a] -= share * sums[c]
-                for b in range(c + 1, d):
-                    full[a, b] -= share * full[c, b]
-        if d == k:
-            continue
-        gram = full[k:, k:].copy()
-        cross = sums[k:]
-        for a in range(d - k):
-            by = 1.0 / np.sqrt(relative[v + k + a])
-            cross[a] *= by
-            for b in range(d - k):
-                gram[a, b] *= by
-                gram[b, a] *= by
-        w, u = np.linalg.eigh(gram)
-        for a in range(d - k):
-            values[v + k + a] = max(w[a], 0.0)
-            s = 0.0
-            for b in range(d - k):
-                s += u[b, a] * cross[b]
-            scores[v + k + a] = s
+            pivot = (statistics.cells[nodes] if c == 0 else gram[:, c, c]) + tau
+            rest[nodes] -= cross[:, c] ** 2 / pivot
+            share = gram[:, c] / pivot[:, None]
+            cross = cross - share * cross[:, c, None]
+            gram = gram - share[:, :, None] * gram[:, c, None]
+        by = 1.0 / np.sqrt(relative[columns[:, k:]])
+        gram = gram[:, k:, k:] * by[:, None] * by[:, :, None]
+        basis = np.empty_like(gram)
+        for i, node in enumerate(nodes):
+            found, basis[i], _ = dsyevd(gram[i], lower=1)
+            values[vptr[node] + k : vptr[node + 1]] = np.maximum(found, 0.0)
+        scores[columns[:, k:]] = (basis * (cross[:, k:] * by)[:, :, None]).sum(axis=1)
+    return values, scores, rest
 
 
-@entry
+@lean
 def _node_evidence(i, vptr, k, values, scores, rest, log_lambda, shape, rate, half, known):
     """Log evidence of node i as a function of log lambda, up to a constant."""
     start = vptr[i] + k
@@ -80,7 +76,7 @@ def _node_evidence(i, vptr, k, values, scores, rest, log_lambda, shape, rate, ha
     return -0.5 * logdet - (shape[i] + half[i]) * np.log(rate[i] + 0.5 * quad)
 
 
-@entry
+@lean
 def _total_evidence(nodes, vptr, k, values, scores, rest, t, shape, rate, half, known):
     total = 0.0
     for i in nodes:
@@ -98,10 +94,7 @@ def learn_precision(
     Maximises the log evidence of DAG-BLR plus a weak log-normal hyperprior on lambda.
     """
     p, vptr = layout.n_nodes, layout.vptr
-    values, scores = np.zeros(vptr[-1]), np.zeros(vptr[-1])
-    rest = np.empty(p)
-    tau = prior.intercept_precision
-    _spectra(vptr, layout.mptr, layout.fixed, tau, relative, *statistics, values, scores, rest)
+    values, scores, rest = _spectra(layout, statistics, prior.intercept_precision, relative)
     known = np.zeros(p) if prior.noise_var is None else prior.noise_var
     shape, rate = np.full(p, prior.shape), prior.rates(layout, statistics)
     head = (vptr, layout.fixed, values, scores, rest)

@@ -372,19 +372,18 @@ class DagBlr:
 
     def solve(self, rhs: ArrayLike) -> NDArray[np.float64]:
         """Return ``(I - B)^-1 rhs`` for ``rhs`` of shape ``(n_nodes, m)``, by substitution."""
-        rhs = np.asarray(rhs, dtype=np.float64)
+        rhs = np.array(rhs, dtype=np.float64, order="C")
         if rhs.ndim != 2 or len(rhs) != self.n_nodes:
             message = f"rhs has the shape {rhs.shape}, but ({self.n_nodes}, m) is needed."
             raise ValueError(message)
         weights, dag = self.blocks["weights"], self.dag
-        return kernels.solve_forward(dag.indptr, dag.indices, dag.order, self.vptr, weights, rhs)
+        kernels.solve_forward(dag.indptr, dag.indices, dag.order, self.vptr, weights, rhs)
+        return rhs
 
     def ideal_shift(self, target_mean: ArrayLike) -> Vector:
         """Return ``b = (I - B) mu* - c``, the estimated shift that reaches ``target_mean``."""
         target = as_vector(target_mean, self.n_nodes, "target_mean")
-        dag = self.dag
-        layout = (dag.indptr, dag.indices, self.vptr, self.intercept)
-        return kernels.ideal_shift(*layout, self.blocks["weights"], target)
+        return target - self.mean() @ target - self.intercept_mean
 
     # -- storage --------------------------------------------------------------------------------
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from nextpert.core._checks import as_rng, require_count
+from nextpert.core.posterior._kernels import solve_forward
 from nextpert.core.posterior.pair_shifts import pair_shifts, weights_of
-from nextpert.core.predict._state_kernel import reach_states
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -111,7 +112,7 @@ def _draws_of_one(
     if not count:
         return
     weights, noise_var = posterior.sample(count, rng)
-    dag, rest = posterior.dag, np.zeros_like(spare)
+    dag, rest, is_weight = posterior.dag, np.zeros_like(spare), posterior.is_weight
     drawn = None if shifts.components is None else shifts.components(own, shifts.together)
     for draw, variance in zip(weights, noise_var, strict=True):
         if drawn is not None:
@@ -121,12 +122,12 @@ def _draws_of_one(
         left = rest
         if posterior.n_fixed:  # of the cells' means what the draw's batches, say, account for
             left = rest - share * _columns(shifts.explained(draw, posterior), nothing)
-        reached = np.empty_like(spare)
-        reach_states(
-            dag.indptr, dag.indices, dag.order, posterior.vptr, posterior.intercept, draw,
-            mean, prior, share, left, reached,
-        )  # fmt: skip
-        yield (reached + effect).T
+        # x = B x + source, where the shares believed of the cells leave the weights no say.
+        source = prior + draw[posterior.vptr[:-1], None] if posterior.intercept else prior
+        b = csr_array((draw[is_weight], dag.indices, dag.indptr), shape=(len(mean), len(mean)))
+        x = source + share * (mean - source - b @ mean) + left
+        solve_forward(dag.indptr, dag.indices, dag.order, posterior.vptr, draw, x)
+        yield (x + effect).T
 
 
 def _alike(shifts: ShiftPosterior, shape: tuple[int, ...], rng: np.random.Generator) -> Array:

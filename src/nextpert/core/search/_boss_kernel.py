@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core._compile import entry, spliced
+from nextpert.core._compile import entry, lean, spliced
 from nextpert.core.search._bits import (
     flip,
     has,
@@ -35,8 +35,8 @@ class State(NamedTuple):
     grown: NDArray[np.uint64]
     passed: NDArray[np.uint64]
     prefix: NDArray[np.uint64]  # (words,) scratch
-    trial: NDArray[np.uint64]  # (2, words) scratch: sets grown and passed over
-    own: NDArray[np.uint64]  # (2, words) the same for the node that moves
+    trial: NDArray[np.uint64]  # (3, words) scratch: sets grown, passed over and shrunk to
+    own: NDArray[np.uint64]  # (3, words) the same for the node that moves
     gain: NDArray[np.float64]  # (p,) scratch
     roots: NDArray[np.int64]  # (p,) the vertex at which each tree begins
     queue: NDArray[np.int64]  # (n_moving,) the nodes in the order in which this sweep moves them
@@ -54,8 +54,8 @@ class State(NamedTuple):
             grown=np.zeros((p, words), np.uint64),
             passed=np.zeros((p, words), np.uint64),
             prefix=np.zeros(words, np.uint64),
-            trial=np.zeros((2, words), np.uint64),
-            own=np.zeros((2, words), np.uint64),
+            trial=np.zeros((3, words), np.uint64),
+            own=np.zeros((3, words), np.uint64),
             gain=np.zeros(p),
             roots=np.zeros(p, np.int64),
             queue=np.arange(n_moving),
@@ -195,7 +195,7 @@ def _improve(problem, forest, growth, scratch, state, random):
         progress[2] += 1
 
 
-@entry
+@lean
 def climb(problem, forest, growth, scratch, state, random, parents):
     """Search from the order in ``state`` until no move gains; write the parents as bit sets.
 
@@ -204,7 +204,7 @@ def climb(problem, forest, growth, scratch, state, random, parents):
     """
     if forest.used[0] == 0:
         growth.last[growth.last.shape[0] - 1] = -1
-        if not plant(problem.required, forest, state.roots):
+        if not plant(problem.required, forest, growth.path, state.roots):
             return False
     if not _settle_all(problem, forest, growth, scratch, state):
         return False

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core._compile import entry, fast, inner
+from nextpert.core._compile import fast, inner, lean
 from nextpert.core.search._bits import flip, has, members
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def add_family(corr, row, child, scratch):
     return m, residual
 
 
-@entry
+@lean
 def local_score(problem, row, child, scratch):
     """Return the score of a node with the parents in ``row``."""
     m, residual = add_family(problem.matrix, row, child, scratch)
@@ -132,3 +132,9 @@ def shrink(problem, row, child, scratch):
             return current
         flip(row, sequence[place])
         current = local_score(problem, row, child, scratch)
+
+
+def total_score(problem: Score, parents: NDArray[np.uint64]) -> float:
+    """Return the score of a graph from its parents as bit sets, (p, words)."""
+    scratch = Scratch.empty(len(parents))
+    return float(sum(local_score(problem, row, i, scratch) for i, row in enumerate(parents)))

@@ -75,7 +75,7 @@ class Growth(NamedTuple):
     share: NDArray[np.float64]  # (p,)
     key: NDArray[np.float64]  # (p,)
     found: NDArray[np.int64]  # (p,)
-    barred: NDArray[np.bool_]  # (p,)
+    barred: NDArray[np.uint8]  # (p,) 1 where a node is no branch
 
     @classmethod
     def empty(cls, p: int) -> Growth:
@@ -89,7 +89,7 @@ class Growth(NamedTuple):
             share=np.zeros(p),
             key=np.zeros(p),
             found=np.zeros(p, np.int64),
-            barred=np.zeros(p, np.bool_),
+            barred=np.zeros(p, np.uint8),
         )
 
 
@@ -210,9 +210,9 @@ def _branch_out(problem, forest, growth, vertex):
     # The share of variance alone orders the branches where nothing else differs: no logarithms.
     plain = problem.half == 0.0 and not weighed
     bound = -np.expm1(fixed / weight)
-    _bar(forest, growth, depth, owner, True)
+    _bar(forest, growth, depth, owner, np.uint8(1))
     _shares(variance, covariance, residual, growth.share)
-    n = 0
+    n = np.int64(0)
     for u in range(problem.matrix.shape[0]):
         share = growth.share[u]
         if plain and not share > bound:  # most nodes
@@ -231,7 +231,7 @@ def _branch_out(problem, forest, growth, vertex):
             growth.key[n] = gain
             growth.found[n] = u
             n += 1
-    _bar(forest, growth, depth, owner, False)
+    _bar(forest, growth, depth, owner, np.uint8(0))
     _sort_descending(growth.key, growth.found, n)
     for c in range(n):
         if has(problem.before[owner], growth.found[c]):  # in every prefix: none goes on past it
@@ -253,7 +253,8 @@ def _branch_out(problem, forest, growth, vertex):
 def trace(problem, forest, growth, scratch, roots, owner, prefix, sets):
     """Grow and shrink the parents of a node in a prefix; return the vertex reached.
 
-    ``sets`` gets what was grown and what was passed over. Returns -1 where the forest is full.
+    ``sets``, (3, words), gets what was grown, what was passed over and what the grown ones shrink
+    to. Returns -1 where the forest is full.
     """
     vertex = roots[owner]
     grown, passed = sets[0], sets[1]
@@ -281,18 +282,20 @@ def trace(problem, forest, growth, scratch, roots, owner, prefix, sets):
             break
         vertex = below
     if np.isnan(forest.score[vertex]):
-        row = grown.copy()
+        row = sets[2]
         for w in range(row.shape[0]):
-            row[w] |= problem.required[owner, w]
+            row[w] = grown[w] | problem.required[owner, w]
         forest.score[vertex] = shrink(problem, row, owner, scratch)
     return vertex
 
 
 @spliced
-def plant(required, forest, roots):
-    """Make the roots: a vertex for every node, with one below it for each required parent."""
+def plant(required, forest, parents, roots):
+    """Make the roots: a vertex for every node, with one below it for each required parent.
+
+    ``parents``, (p,), is room to work in. Returns False where the forest is full.
+    """
     p = roots.shape[0]
-    parents = np.empty(p, np.int64)
     n_required = 0
     for i in range(p):
         n_required += members(required[i], parents)

@@ -6,7 +6,7 @@ given P without k, and k -> a where a and k are independent given b and P withou
 
 Every edge has a random word of 64 bits; a graph's hash is the exclusive or of those of its edges.
 Graphs that a run has been at are kept in a direct mapped table: a newer one takes the slot of an
-older one, which costs time but changes no result. With the 10^6 graphs of a long search, the chance
+older one, which costs time but changes no result. With the 10^6 graphs of a long run, the chance
 that any two of them collide is below 10^-7.
 """
 
@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core._compile import entry, fast, inner
-from nextpert.core.search._bits import flip, has, members, mix, popcount, random_below
+from nextpert.core._compile import fast, inner, lean
+from nextpert.core.search._bits import flip, has, members, popcount, random_below
 from nextpert.core.search._family import add_family, add_row, shrink
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SLOTS = 1 << 16  # a power of two; a newer graph of the same slot takes it
+N_SLACKS = 4  # randomised orders take nodes of up to 0..3 more than the least degree
 
 
 class Elimination(NamedTuple):
@@ -36,32 +37,32 @@ class Elimination(NamedTuple):
     after: NDArray[np.uint64]  # (p, words) the nodes that must stand after each
 
 
-@inner
-def _take_out(work, n, chosen, pivot):
-    """Copy the row of one of ``n`` nodes to ``pivot``; the last node takes its place.
+class Room(NamedTuple):
+    """Arrays that an order is drawn in."""
 
-    Only the lower triangle of ``work`` is kept. Returns one over the diagonal entry.
-    """
-    last = n - 1
-    scale = 1.0 / work[chosen, chosen]
-    for b in range(chosen):
-        pivot[b] = work[chosen, b]
-        work[chosen, b] = work[last, b]
-    for b in range(chosen + 1, last):
-        pivot[b] = work[b, chosen]
-        work[b, chosen] = work[last, b]
-    if chosen < last:
-        pivot[chosen] = work[last, chosen]
-        work[chosen, chosen] = work[last, last]
-    return scale
+    matrix: NDArray[np.float64]  # (p, p) precision of the nodes left, the lower triangle
+    pivot: NDArray[np.float64]  # (p,) its row of the node that is taken out
+    inverse: NDArray[np.float64]  # (p,) of its diagonal
+    left: NDArray[np.int64]  # (p,) the nodes of its rows
+    degree: NDArray[np.int64]  # (p,) how many others each depends on
+    remaining: NDArray[np.uint64]  # (words,) the nodes left, as a set
+
+    @classmethod
+    def empty(cls, p: int, words: int) -> Room:
+        """Return room for ``p`` nodes."""
+        counts = np.zeros((2, p), np.int64)
+        numbers, remaining = np.zeros((2, p)), np.zeros(words, np.uint64)
+        return cls(np.zeros((p, p)), numbers[0], numbers[1], counts[0], counts[1], remaining)
 
 
 @fast
-def _marginalise(work, n, pivot, scale, bound, inverse, degree):
-    """Take one node out of the precision matrix of the ``n`` others, and test all of their pairs.
+def _marginalise(room, n, scale, bound):
+    """Take the pivot out of the precision matrix of the ``n`` others, and test all of their pairs.
 
-    ``degree`` gets the number of nodes that each depends on given all the others.
+    A Schur complement: ``K - k k' / k_vv``. Partial correlations given all that are left are
+    ``-K_ab / sqrt(K_aa K_bb)``; the degree of a node is the number of those above the bound.
     """
+    work, pivot, inverse, degree = room.matrix, room.pivot, room.inverse, room.degree
     for a in range(n):
         work[a, a] -= pivot[a] * pivot[a] * scale
         inverse[a] = 1.0 / work[a, a]
@@ -79,91 +80,94 @@ def _marginalise(work, n, pivot, scale, bound, inverse, degree):
         degree[a] += count
 
 
-@inner
-def _draw_least(degree, n, slack, random):
-    """Draw one of the entries within ``slack`` of the least; entries below 0 do not count."""
-    least = np.int64(-1)
-    for a in range(n):
-        if degree[a] >= 0 and (least < 0 or degree[a] < least):
-            least = degree[a]
-    ties = 0
-    for a in range(n):
-        ties += np.int64(0 <= degree[a] <= least + slack)
-    wanted = random_below(random, ties)
-    chosen = -1
-    while wanted >= 0:
-        chosen += 1
-        wanted -= np.int64(0 <= degree[chosen] <= least + slack)
-    return chosen
-
-
-@entry
-def sparse_order(elimination, slack, random, order, parents):
+@lean
+def sparse_order(elimination, slack, random, room, order, parents):
     """Draw a permutation by minimum-degree elimination, last node first; return its edges.
 
     The degree of a node is its number of dependent nodes given all that are left; these become
-    its ``parents`` (bit sets). Once a node is gone, the precision matrix of the rest follows by one
-    step of elimination and is tested anew, which finds far sparser orders than filling in a graph.
-    One of the nodes within ``slack`` of the least degree is taken at random. A node waits for those
-    that must stand after it.
+    its ``parents`` (bit sets), so that they are the minimal I-map of the order. Once a node is
+    gone, the precision matrix of the rest follows by one step of elimination and is tested anew,
+    which finds far sparser orders than filling in a graph. One of the nodes within ``slack`` of the
+    least degree is taken at random (a slack below 0 is drawn too). A node waits for those that must
+    stand after it.
     """
     p, words = parents.shape
-    work, left = np.empty((p, p)), np.empty(p, np.int64)
-    pivot, inverse = np.zeros(p), np.empty(p)
-    degree = np.empty(p, np.int64)
-    remaining = np.zeros(words, np.uint64)
+    work, pivot, left, degree = room.matrix, room.pivot, room.left, room.degree
+    if slack < 0:
+        slack = random_below(random, N_SLACKS)
+    for w in range(words):
+        room.remaining[w] = np.uint64(0)
     for i in range(p):
-        left[i] = i
-        flip(remaining, i)
+        left[i], pivot[i] = i, 0.0
+        flip(room.remaining, i)
         for j in range(i + 1):
             work[i, j] = elimination.precision[i, j]
-    n_edges = 0
-    scale = 0.0
+    n_edges, scale = 0, 0.0
     for n in range(p, 0, -1):
-        bound = elimination.threshold[max(n - 2, 0)]
-        _marginalise(work, n, pivot, scale, bound, inverse, degree)
+        bound = elimination.threshold[n - 2 if n > 1 else 0]
+        _marginalise(room, n, scale, bound)
+        least, ties = np.int64(-1), np.int64(0)
         for a in range(n):
             for w in range(words):
-                if elimination.after[left[a], w] & remaining[w] != np.uint64(0):
+                if elimination.after[left[a], w] & room.remaining[w] != np.uint64(0):
                     degree[a] = -1
-        chosen = _draw_least(degree, n, slack, random)
-        node = left[chosen]
+            if degree[a] >= 0 and (least < 0 or degree[a] < least):
+                least = degree[a]
+        for a in range(n):
+            ties += np.int64(0 <= degree[a] <= least + slack)
+        wanted, chosen = random_below(random, ties), -1
+        while wanted >= 0:
+            chosen += 1
+            wanted -= np.int64(0 <= degree[chosen] <= least + slack)
+        node, last = left[chosen], n - 1
         n_edges += degree[chosen]
-        order[n - 1] = node
-        flip(remaining, node)
-        left[chosen] = left[n - 1]
-        scale = _take_out(work, n, chosen, pivot)
+        order[last] = node
+        flip(room.remaining, node)
+        # Its row becomes the pivot, and the last node takes its place.
+        scale = 1.0 / work[chosen, chosen]
+        for b in range(chosen):
+            pivot[b] = work[chosen, b]
+            work[chosen, b] = work[last, b]
+        for b in range(chosen + 1, last):
+            pivot[b] = work[b, chosen]
+            work[b, chosen] = work[last, b]
+        if chosen < last:
+            pivot[chosen] = work[last, chosen]
+            work[chosen, chosen] = work[last, last]
+        left[chosen] = left[last]
         for w in range(words):
             parents[node, w] = np.uint64(0)
-        for b in range(n - 1):
+        for b in range(last):
             if pivot[b] * pivot[b] * scale > bound * work[b, b]:
                 flip(parents[node], left[b])
     return n_edges
 
 
 class Space(NamedTuple):
-    """The graph of a search, and where it has been."""
+    """The graph of a run, and where it has been."""
 
     threshold: NDArray[np.float64]  # as in Elimination
     parents: NDArray[np.uint64]  # (p, words)
     word: NDArray[np.uint64]  # (p, p) of every edge, row = child
-    whole: NDArray[np.uint64]  # (1,) hash of the graph, and of the run
-    fall: NDArray[np.uint64]  # (2, words) parents that b and a lose
+    whole: NDArray[np.uint64]  # (1,) hash of the graph
+    sets: NDArray[np.uint64]  # (3, words) parents that b and a lose; nodes above b
     turns: NDArray[np.int64]  # (depth + 1, p, 2) edges that may be turned, by turns that are left
+    above: NDArray[np.int64]  # (p,) scratch
     visited: NDArray[np.uint64]  # hashes of graphs
     visited_left: NDArray[np.int64]  # and the turns that were left there
 
     @classmethod
-    def empty(cls, threshold: NDArray[np.float64], shape: tuple[int, ...], depth: int) -> Space:
-        """Return the space for a search with parents as bit sets of this shape."""
-        p, words = shape
+    def of(cls, threshold: NDArray[np.float64], parents: NDArray[np.uint64], depth: int) -> Space:
+        """Return the space for a run from some parents, as bit sets."""
+        p, words = parents.shape
         return cls(
             threshold=threshold,
-            parents=np.zeros((p, words), np.uint64),
+            parents=parents.copy(),
             word=np.random.default_rng(0).integers(1, 2**64, (p, p), dtype=np.uint64),
-            whole=np.zeros(1, np.uint64),
-            fall=np.zeros((2, words), np.uint64),
+            whole=np.ones(1, np.uint64),  # 0 is an empty slot
+            sets=np.zeros((3, words), np.uint64),
             turns=np.zeros((depth + 1, p, 2), np.int64),
+            above=np.zeros(p, np.int64),
             visited=np.zeros(_SLOTS, np.uint64),
             visited_left=np.zeros(_SLOTS, np.int64),
         )
@@ -203,9 +207,9 @@ def _covered(space, a, b):
     return True
 
 
-@entry
+@lean
 def falling(problem, scratch, space, a, b):
-    """Count the edges that fall when a -> b is turned; ``fall`` gets those into b, then into a."""
+    """Count the edges that fall when a -> b is turned; ``sets`` get those into b, then into a."""
     sequence, factor, sums = scratch.sequence, scratch.factor, scratch.sums
     m, _ = add_family(problem.matrix, space.parents[a], b, scratch)
     count = 0
@@ -215,12 +219,12 @@ def falling(problem, scratch, space, a, b):
             add_row(problem.matrix, sequence, m + 1, factor, sums)
         r = m + side
         child = sequence[r]
-        for w in range(space.fall.shape[1]):
-            space.fall[side, w] = np.uint64(0)
+        for w in range(space.sets.shape[1]):
+            space.sets[side, w] = np.uint64(0)
         for i in range(m):
             dependent = factor[r, i] ** 2 > space.threshold[r - 1] * sums[i]
             if not dependent and not has(problem.required[child], sequence[i]):
-                flip(space.fall[side], sequence[i])
+                flip(space.sets[side], sequence[i])
                 count += 1
     return count
 
@@ -230,8 +234,10 @@ def _may_turn(problem, scratch, space, a, b):
     """Whether b -> a agrees with what is known before: no path leads from a to b but a -> b."""
     if has(problem.before[b], a) or has(problem.forbidden[a], b):
         return False
-    seen, stack = np.zeros_like(space.parents[b]), scratch.sequence
-    node, top = b, 0
+    seen, stack = space.sets[2], scratch.sequence
+    for w in range(seen.shape[0]):
+        seen[w] = np.uint64(0)
+    node, top = b, np.int64(0)
     while True:
         for w in range(seen.shape[0]):
             above = (space.parents[node, w] | problem.before[node, w]) & ~seen[w]
@@ -255,8 +261,8 @@ def _list_turns(problem, scratch, space, turns, random, bound):
 
     The best drops the most edges (ties at random); -1 where none drops any.
     """
-    n_turns, most, ties, best = 0, 0, 0, -1
-    above = np.empty(space.parents.shape[0], np.int64)
+    n_turns, most, ties, best = np.int64(0), np.int64(0), np.int64(0), np.int64(-1)
+    above = space.above
     for b in range(space.parents.shape[0]):
         for k in range(members(space.parents[b], above)):
             a = above[k]
@@ -289,7 +295,7 @@ def _lose_edges(problem, scratch, space, left, random, bound):
         a, b = turns[best, 0], turns[best, 1]
         falling(problem, scratch, space, a, b)
         for side in range(2):
-            for k in range(members(space.fall[side], scratch.sequence)):
+            for k in range(members(space.sets[side], scratch.sequence)):
                 _flip_edge(space, scratch.sequence[k], a if side == 1 else b)
         _turn(space, a, b)
         return True
@@ -309,77 +315,16 @@ def _lose_edges(problem, scratch, space, left, random, bound):
     return False
 
 
-@entry
-def log_residuals(problem, scratch, parents):
-    """Return the sum over nodes of the log residual variance given the parents."""
-    total = 0.0
-    for i in range(parents.shape[0]):
-        _, residual = add_family(problem.matrix, parents[i], i, scratch)
-        total += np.log(residual)
-    return total
+@lean
+def descend(problem, scratch, space, random, bound):
+    """Drop parents that are not significant, and turn edges until none more falls.
 
-
-@inner
-def _copy(source, target):
-    for i in range(target.shape[0]):
-        for w in range(target.shape[1]):
-            target[i, w] = source[i, w]
-
-
-@entry
-def run_seeds(
-    problem, elimination, scratch, space, seeds, given, n_starts, n_slacks, n_edges, best_parents
-):
-    """Make one run a seed; fill ``n_edges``; return the best run and its log residuals.
-
-    A run starts from its I-map among ``given`` (parents as bit sets, ``(n_given, p, words)``), or
-    from the sparsest of ``n_starts`` drawn orders where there is none. Counted too are dependences
-    that an edge forbidden one way only leaves unexplained: such a graph is no I-map.
+    ``bound`` says whether anything is known before that turns may contradict.
     """
-    (p, words), depth = best_parents.shape, space.turns.shape[0] - 1
-    parents, order = np.zeros((p, words), np.uint64), np.empty(p, np.int64)
-    random = np.empty(1, np.uint64)
-    limits = np.uint64(0)
-    for i in range(p):
-        for w in range(words):
-            limits |= problem.before[i, w] | problem.forbidden[i, w]
-    bound = limits != np.uint64(0)
-    best_run, best_fit = -1, np.inf
-    for r in range(seeds.shape[0]):
-        random[0] = seeds[r]
-        least = p * p
-        if r < given.shape[0]:
-            _copy(given[r], space.parents)
-        for _ in range(n_starts if r >= given.shape[0] else 0):
-            slack = random_below(random, n_slacks)
-            count = sparse_order(elimination, slack, random, order, parents)
-            if count < least:
-                least = count
-                _copy(parents, space.parents)
-        count = 0
-        for i in range(p):
-            for k in range(members(space.parents[i], scratch.sequence)):
-                parent = scratch.sequence[k]
-                if has(problem.forbidden[i], parent):
-                    flip(space.parents[i], parent)
-                    count += np.int64(not has(problem.forbidden[parent], i))
-            for w in range(words):
-                space.parents[i, w] |= problem.required[i, w]
-            shrink(problem, space.parents[i], i, scratch)
-        space.whole[0] = mix(seeds[r])  # so that graphs of earlier runs need not be forgotten
-        while True:  # from every sparser graph on
-            _known(space, space.whole[0], depth)
-            if not _lose_edges(problem, scratch, space, depth, random, bound):
-                break
-        for i in range(p):
-            for w in range(words):
-                count += popcount(space.parents[i, w])
-        n_edges[r] = count
-        if best_run >= 0 and count > n_edges[best_run]:
-            continue
-        fit = log_residuals(problem, scratch, space.parents)
-        fewer = best_run < 0 or count < n_edges[best_run]
-        if fewer or fit < best_fit - 1e-9 * abs(best_fit):
-            best_run, best_fit = r, fit
-            _copy(space.parents, best_parents)
-    return best_run, best_fit
+    for i in range(space.parents.shape[0]):
+        shrink(problem, space.parents[i], i, scratch)
+    left = space.turns.shape[0] - 1
+    while True:  # from every sparser graph on
+        _known(space, space.whole[0], left)
+        if not _lose_edges(problem, scratch, space, left, random, bound):
+            break

@@ -70,18 +70,25 @@ def checked_prior(prior: PriorKnowledge | None, n_nodes: int) -> PriorKnowledge:
     return known
 
 
-def checked_orders(orders: ArrayLike | None, known: PriorKnowledge) -> NDArray[np.int64]:
+def checked_orders(
+    orders: ArrayLike | None, known: PriorKnowledge, what: str = "Each of orders"
+) -> NDArray[np.int64]:
+    """Return orders, shape ``(n_orders, n_nodes)``, or raise unless all agree with what is known.
+
+    ``orders`` are one of them, several, or none.
+    """
     p = known.n_nodes
     rows = np.empty((0, p), np.int64) if orders is None else np.atleast_2d(np.asarray(orders))
     shaped = rows.dtype.kind in "iu" and rows.ndim == 2 and rows.shape[1] == p
     if not shaped or (np.sort(rows, axis=1) != np.arange(p)).any():
-        message = f"Each of orders must name each of the nodes 0..{p - 1} once, but is {orders!r}."
+        message = f"{what} must name each of the nodes 0..{p - 1} once, but is {orders!r}."
         raise ValueError(message)
     for row in rows:
         conflict = known.first_conflict(row)
         if conflict is not None:
             message = (
-                f"One of orders puts node {conflict[1]} before {conflict[0]}, against the prior."
+                f"{what} must agree with the prior knowledge, but node {conflict[1]} stands "
+                f"before {conflict[0]}."
             )
             raise ValueError(message)
     return np.ascontiguousarray(rows, np.int64)

@@ -15,7 +15,13 @@ from nextpert.core.cells.moments import Moments
 from nextpert.core.graph.dag import Dag
 from nextpert.core.search._family import Score
 from nextpert.core.search._gsp_kernel import Elimination
-from nextpert.core.search._inputs import are_few, checked_correlation, checked_prior, packed
+from nextpert.core.search._inputs import (
+    are_few,
+    checked_correlation,
+    checked_orders,
+    checked_prior,
+    packed,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -157,20 +163,8 @@ def minimal_imap(
     >>> minimal_imap(Moments.from_array(cells), [0, 1, 2, 3]).edges()
     [(0, 1), (1, 2), (2, 3)]
     """
-    order = np.array(permutation)
-    require_kind(moments, Moments, "moments")
-    p = moments.n_nodes
-    if order.shape != (p,) or not np.array_equal(np.sort(order), np.arange(p)):
-        message = f"permutation must name each of the nodes 0..{p - 1} once, but is {order}."
-        raise ValueError(message)
     tests, elimination = make_tests(moments, alpha, prior)
-    arcs = dependences(tests.matrix, elimination.threshold, order.astype(np.int64)).T
-    if prior is not None:
-        conflict = prior.first_conflict(order)
-        if conflict is not None:
-            message = (
-                f"permutation puts node {conflict[1]} before {conflict[0]}, against the prior."
-            )
-            raise ValueError(message)
-        arcs = arcs & ~prior.forbidden | prior.required
-    return Dag.from_matrix(arcs)
+    known = checked_prior(prior, moments.n_nodes)
+    (order,) = checked_orders(np.asarray(permutation)[None], known, "permutation")
+    arcs = dependences(tests.matrix, elimination.threshold, order).T
+    return Dag.from_matrix(arcs & ~known.forbidden | known.required)

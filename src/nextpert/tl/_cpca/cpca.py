@@ -8,11 +8,10 @@ import numpy as np
 
 from nextpert._adata import (
     check_scale,
-    group_moments,
     in_order,
     list_names,
-    read_batches,
     read_blocks,
+    read_groups,
     read_perturbations,
     read_roles,
     require_control,
@@ -155,8 +154,7 @@ def cpca(
     foreground = _foreground(labels, control, groups)
     codes = labels.groups([control, *foreground])
     check_scale(adata, columns, np.flatnonzero(codes >= 0), roles, only_warn=True)
-    batches = read_batches(adata, columns, roles)
-    moments = group_moments(adata, columns, codes, len(foreground) + 1, roles, batches=batches)
+    moments, batches = read_groups(adata, columns, codes, len(foreground) + 1, roles)
     scale = _scale(moments[0], names, standardize=standardize)
     with one_thread():
         engine = _engine(moments, scale, n_components)

@@ -181,10 +181,10 @@ def design_interventions(
     1     2            B            B
     2     0      control
     """
-    fit = _adata.posterior_from(adata, posterior_key)
+    fit = _adata.posterior_from(adata, posterior_key, compare=False)
     trace = tables.read_trace(adata, key_added, fit.genes)
     key = str(fit.params["perturbation_key"]) if perturbation_key is None else perturbation_key
-    wanted = read_target(adata, target, fit, key)
+    wanted = read_target(adata, target, fit, key, key=posterior_key)
     pool = read_candidates(
         candidates, shift, fit, wanted, target_is_candidate=target_is_candidate
     )  # fmt: skip

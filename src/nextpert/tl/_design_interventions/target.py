@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import (
+    checksum_of_cells,
     fitted_roles,
-    group_moments,
     list_names,
     panel_index,
-    read_batches,
     read_every_label,
+    read_groupings,
     read_labels,
+    warn_of_changed_cells,
 )
 from nextpert._adata.target import (
     Target,
@@ -29,6 +30,8 @@ from nextpert._adata.target import (
 from nextpert.core.predict.goal import Goal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import anndata as ad
     from numpy.typing import NDArray
 
@@ -72,10 +75,31 @@ class _Read(NamedTuple):
     label: str | None = None  # of the perturbation whose cells these are
 
 
+class _Group(NamedTuple):
+    """Cells whose mean is a state: 0 for these, -1 for others; its name, and its perturbation."""
+
+    codes: NDArray[np.int64]
+    name: str
+    label: str | None = None
+
+    @classmethod
+    def of(cls, labels: LabelTable, value: str, name: str, label: str | None = None) -> _Group:
+        """Return the cells that bear a label, or raise if none does."""
+        labels.require([value], "Target")
+        return cls(labels.groups([value]), name, label)
+
+
 def read_target(
-    adata: ad.AnnData, target: Any, fit: FittedPosterior, perturbation_key: str
+    adata: ad.AnnData,
+    target: Any,
+    fit: FittedPosterior,
+    perturbation_key: str,
+    *,
+    key: str | None = None,
 ) -> Wanted:
-    """Return what is wanted as a goal on the genes of the panel.
+    """Return what is wanted as a goal on the genes of the panel; cells are read in one pass.
+
+    With ``key`` they are compared on the way with those of the fit, which is in ``uns[key]``.
 
     Raises
     ------
@@ -86,15 +110,25 @@ def read_target(
         If ``target`` is none of its forms.
     """
     given = as_target(target)
-
-    def read(states: Any) -> list[_Read]:
-        return [_state(adata, state, fit, perturbation_key) for state in listed(states)]
-
-    states, away = read(given.state), read(given.away_from)
+    asked = [*listed(given.state), *listed(given.away_from)]
+    groups = [_group(adata, state, fit, perturbation_key) for state in asked]
+    own_key, control = str(fit.params["perturbation_key"]), str(fit.params["control"])
+    if given.distance == "noise":
+        labels = _labels(adata, fit, own_key, is_label=True)
+        groups.append(_Group.of(labels, control, control))
+    found, number = _moments(adata, fit, [each for each in groups if each is not None], key)
+    if key is not None:
+        warn_of_changed_cells(adata, fit, key, number)
+    cells = iter(found)
+    read = [
+        _as_given(state, fit) if group is None else _state(group, *next(cells))
+        for state, group in zip(asked, groups, strict=False)
+    ]
+    states, away = read[: len(listed(given.state))], read[len(listed(given.state)) :]
     weights = _weights(given, fit)
     scale = np.ones(len(fit.genes))
     if given.distance == "noise":
-        scale = 1 / _noise(adata, fit, weights)
+        scale = 1 / cell_variance(next(cells)[0], fit.genes, weights)
     low, high = _bounds(given, fit, weights)
     goal = Goal(
         fit.control_mean,
@@ -133,19 +167,25 @@ def _require_something(goal: Goal, name: str, away: list[_Read]) -> None:
         raise ValueError(message)
 
 
-def _state(adata: ad.AnnData, state: Any, fit: FittedPosterior, perturbation_key: str) -> _Read:
+def _group(
+    adata: ad.AnnData, state: Any, fit: FittedPosterior, perturbation_key: str
+) -> _Group | None:
+    """Return the cells whose mean a state is; ``None`` for a state given by its numbers."""
     if isinstance(state, (Mapping, pd.Series)):
-        return _as_given(state, fit)
+        return None
     key, value = (perturbation_key, state) if isinstance(state, str) else map(str, state)
     is_label = key in (perturbation_key, str(fit.params["perturbation_key"]))
     labels = _labels(adata, fit, key, is_label=is_label)
     (value,) = labels.spelled([value])
     name = value if isinstance(state, str) else f"{key}={value}"
-    moments, batches = _moments(adata, fit, labels, value)
+    return _Group.of(labels, value, name, value if is_label else None)
+
+
+def _state(group: _Group, moments: Moments, batches: float) -> _Read:
     variance = None
     if moments.n > 1:
         variance = moments.scatter.diagonal() / (moments.n - 1) * (1 / moments.n + batches)
-    return _Read(name, moments.mean, variance, value if is_label else None)
+    return _Read(group.name, moments.mean, variance, group.label)
 
 
 def _labels(adata: ad.AnnData, fit: FittedPosterior, key: str, *, is_label: bool) -> LabelTable:
@@ -158,14 +198,24 @@ def _labels(adata: ad.AnnData, fit: FittedPosterior, key: str, *, is_label: bool
 
 
 def _moments(
-    adata: ad.AnnData, fit: FittedPosterior, labels: LabelTable, value: str
-) -> tuple[Moments, float]:
-    """Return the moments of the cells, and what batches add to the variance of their mean."""
-    labels.require([value], "Target")
-    roles, codes = fitted_roles(adata, fit.params), labels.groups([value])
-    batches = read_batches(adata, fit.columns, roles)
-    (moments,) = group_moments(adata, fit.columns, codes, 1, roles, batches=batches)
-    return moments, 0.0 if batches is None else float((batches.errors(codes, 1) ** 2).sum())
+    adata: ad.AnnData, fit: FittedPosterior, groups: Sequence[_Group], key: str | None
+) -> tuple[list[tuple[Moments, float]], int]:
+    """Return moments of groups, and what batches add to the variance of their means; a checksum.
+
+    With ``key`` it is the one by which cells are compared with those of the fit.
+    """
+    checksum = None if key is None else checksum_of_cells(adata, fit)
+    if not groups and checksum is None:
+        return [], 0
+    found, batches, number = read_groupings(
+        adata, fit.columns, [(each.codes, 1) for each in groups], fitted_roles(adata, fit.params),
+        checksum=checksum,
+    )  # fmt: skip
+    errors = [
+        0.0 if batches is None else float((batches.errors(each.codes, 1) ** 2).sum())
+        for each in groups
+    ]
+    return [(one, error) for (one,), error in zip(found, errors, strict=True)], number
 
 
 def _as_given(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> _Read:
@@ -190,13 +240,6 @@ def _weights(given: Target, fit: FittedPosterior) -> Vector:
     if isinstance(given.weights, (Mapping, pd.Series)):
         return _by_gene(given.weights, fit, "weights", 0.0)
     return _by_gene(dict.fromkeys(given.weights, 1.0), fit, "weights", 0.0)
-
-
-def _noise(adata: ad.AnnData, fit: FittedPosterior, weights: Vector) -> Vector:
-    """Return the variance of control cells, gene by gene."""
-    key, control = str(fit.params["perturbation_key"]), str(fit.params["control"])
-    moments, _ = _moments(adata, fit, _labels(adata, fit, key, is_label=True), control)
-    return cell_variance(moments, fit.genes, weights)
 
 
 def _signature(

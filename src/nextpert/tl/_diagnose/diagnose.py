@@ -15,10 +15,11 @@ from nextpert.core._checks import as_rng
 from nextpert.tl._diagnose import judged, tables
 from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose import verdict as verdicts
-from nextpert.tl._diagnose.halves import read_halves
+from nextpert.tl._diagnose.halves import Folds, read_halves
 from nextpert.tl._diagnose.model import read_refit
 from nextpert.tl._diagnose.sides import read_sides
 from nextpert.tl._diagnose.unseen import judge_unseen
+from nextpert.tl._learn_dag.held_out import read_held_out
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -186,18 +187,23 @@ def diagnose(
     'trust'
     """
     generator = as_rng(rng)
-    fit = _adata.posterior_from(adata, posterior_key)
+    fit = _adata.posterior_from(adata, posterior_key, compare=False)
     roles = _adata.fitted_roles(adata, fit.params)
-    refit = read_refit(adata, fit, posterior_key, roles, n_jobs=n_jobs)
-    undeclared = undeclared_guides(adata, fit.columns, refit.names, roles)
+    folds = Folds.of(fit, posterior_key)
+    dag_key = str(fit.params["dag_key"])
+    held_out = read_held_out(adata, dag_key, roles, len(fit.genes), folds.names)
+    undeclared = undeclared_guides(adata, fit.columns, folds.names, roles)
     halves = read_halves(
-        adata, fit.columns, refit.names, roles, generator,
+        adata, fit.columns, folds.names, roles, generator, held_out=held_out, folds=folds,
         undeclared=None if undeclared is None else undeclared.column,
+        checksum=_adata.checksum_of_cells(adata, fit),
     )  # fmt: skip
+    _adata.warn_of_changed_cells(adata, fit, posterior_key, halves.cells.checksum)
+    refit = read_refit(adata, fit, posterior_key, folds, halves.cells, held_out, n_jobs=n_jobs)
     cells = halves.pool(halves.whole, by_guide=halves.declared)
     environments.require_varying(cells.control, fit.genes)
     sides = read_sides(refit, halves, cells.guide_variance)
-    unseen = judge_unseen(refit, adata, halves, cells, sides)
+    unseen = judge_unseen(refit, halves, cells, sides)
     on_halves = judged.judge_halves(refit, sides)
     shown = cells
     if undeclared is not None:  # cells that share a level are no replicates

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from nextpert._adata.nested import FEWEST_CELLS
-from nextpert._adata.screen import read_environments, screen_moments
+from nextpert._adata.screen import read_environments
 from nextpert.core import ScreenMoments
-from nextpert.tl._fit_dag_blr.cells import FitCells, pool_cells
+from nextpert.tl._fit_dag_blr.cells import Cells, FitCells, fit_environments, pool_cells, read_cells
+from nextpert.tl._fit_dag_blr.stack import FEWEST, folds_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,10 +19,61 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata import Roles
+    from nextpert._adata import FittedPosterior, Roles
+    from nextpert._adata.read import Checksum
+    from nextpert.core.cells.screen import Screen
+    from nextpert.tl._learn_dag.held_out import HeldOut
 
 
 _SHARE = 0.1  # of the cells of its largest guide that a guide has to have to count as one
+
+
+@dataclass(frozen=True)
+class Folds:
+    """What is left out together: of the fit, and of the graphs of each fit that leaves one out.
+
+    Parameters
+    ----------
+    names
+        The perturbations of the fit.
+    outer
+        Labels that are left out of a fit together.
+    inner
+        Those that are left out of the graphs of the fit without each of these folds.
+    """
+
+    names: list[str]
+    outer: list[list[str]]
+    inner: list[list[list[str]]]
+
+    @classmethod
+    def of(cls, fit: FittedPosterior, key: str) -> Folds:
+        """Return the folds of the fit in ``uns[key]``.
+
+        Raises
+        ------
+        ValueError
+            If it has fewer than three perturbations.
+        """
+        names = [str(name) for name in fit.environments["perturbation"]]
+        if len(names) < FEWEST:
+            message = (
+                f"The fit in adata.uns[{key!r}] has {len(names)} perturbations, but at least "
+                f"{FEWEST} are needed to predict one from the others."
+            )
+            raise ValueError(message)
+        outer = folds_of(names)
+        rest = ([name for name in names if name not in fold] for fold in outer)
+        return cls(names, outer, [folds_of(some) for some in rest])
+
+    @property
+    def sets(self) -> list[list[str]]:
+        """All sets of labels without which a graph is needed, fold by fold."""
+        return [
+            some
+            for fold, rest in zip(self.outer, self.inner, strict=True)
+            for some in (fold, *(fold + inner for inner in rest))
+        ]
 
 
 @dataclass(frozen=True)
@@ -56,6 +108,8 @@ class Halves:
         Which perturbations are split by guide, shape ``(n_groups,)``.
     parts
         The two halves of the cells.
+    cells
+        All cells that were read, halves told apart.
     """
 
     group: NDArray[np.int64]
@@ -69,6 +123,7 @@ class Halves:
     declared: bool
     by_guides: NDArray[np.bool_]
     parts: tuple[ScreenMoments, ScreenMoments]
+    cells: Cells
 
     @property
     def whole(self) -> ScreenMoments:
@@ -139,47 +194,48 @@ def read_halves(
     rng: np.random.Generator,
     *,
     undeclared: str | None = None,
+    held_out: HeldOut | None = None,
+    folds: Folds | None = None,
+    checksum: Checksum | None = None,
 ) -> Halves:
-    """Read the cells of the controls and of perturbations ``names``, every cell once.
+    """Read all labelled cells once, those of the controls and perturbations ``names`` in halves.
 
-    ``undeclared`` is a column that holds guides but is not declared.
+    ``undeclared`` is a column that holds guides but is not declared; ``held_out`` says what
+    searches take that leave out perturbations, and ``folds`` which are left out together;
+    ``checksum`` has the weights of one of the values.
     """
-    every = [roles.control, *names]
+    folds = Folds([], [], []) if folds is None else folds
     column = undeclared if roles.guide_key is None else roles.guide_key
-    found = read_environments(adata, replace(roles, guide_key=column), named=names).only(every)
-    table = found.table
-    place = {name: k for k, name in enumerate(every)}
-    group = np.array([place[name] for name in found.perturbation], np.int64)
-
-    def codes(keys: list[str]) -> NDArray[np.int64]:
-        if not keys:
-            return np.zeros(len(table), np.int64)
-        return np.asarray(table.groupby(keys, sort=True).ngroup(), np.int64)
-
-    guide = codes([] if column is None else [column])
+    found = read_environments(adata, replace(roles, guide_key=column), named=names)
+    mine = found.groups([roles.control, *names]) >= 0
+    found = found.only(sorted(set(found.perturbation[mine])))
+    group, table = found.groups([roles.control, *names]), found.table
+    guide = found.levels(*([] if column is None else [column]))
     half = _split(found.codes, rng)
     cells = np.bincount(found.codes[found.codes >= 0], minlength=len(table))
     dealt = _deal(group, guide, cells, rng)
-    by_guides = np.zeros(len(every), bool)
+    by_guides = np.zeros(1 + len(names), bool)
     by_guides[group[dealt >= 0]] = True
     of_cell = np.append(dealt, -1)[found.codes]
     half = np.where(of_cell >= 0, of_cell, half)
+    read = read_cells(
+        adata, columns, fit_environments(adata, roles, names), names, without=folds.outer,
+        searches=None if held_out is None else held_out.environments, sets=folds.sets,
+        halves=(found, half), checksum=checksum,
+    )  # fmt: skip
     parts = [
-        screen_moments(
-            adata, columns, replace(found, codes=np.where(half == h, found.codes, -1))
-        ).subset(np.arange(len(columns)))
-        for h in (0, 1)
+        part.pool("environment", len(table)) for part in cast("Screen", read.halves).halves("half")
     ]
     batches = list(roles.batch_key)
-    batch = codes(batches)
+    batch = found.levels(*batches)
     named = [
         ", ".join(str(table[key].iloc[row]) for key in batches)
         for row in np.unique(batch, return_index=True)[1]
     ]
     return Halves(
-        group, codes([roles.perturbation_key, *found.condition_names]), guide, batch, named,
-        found.batches()[1], len(every), column, roles.guide_key is not None, by_guides,
-        (parts[0], parts[1]),
+        group, found.levels(roles.perturbation_key, *found.condition_names), guide, batch, named,
+        found.batches()[1], 1 + len(names), column, roles.guide_key is not None, by_guides,
+        (parts[0], parts[1]), read,
     )  # fmt: skip
 
 

@@ -14,21 +14,21 @@ from nextpert._adata.shifts import Interventions
 from nextpert._adata.stored import eager
 from nextpert.core import Dag, DagBlr
 from nextpert.core._checks import as_rng
-from nextpert.tl._fit_dag_blr.cells import read_fit_cells
 from nextpert.tl._fit_dag_blr.model import Model
 from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
-from nextpert.tl._fit_dag_blr.stack import FEWEST, folds
 from nextpert.tl._learn_dag.held_out import fold_streams, graphs_without
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import anndata as ad
 
     from nextpert._adata import FittedPosterior, Roles
     from nextpert.core.effects.effects import Effects
-    from nextpert.tl._fit_dag_blr.cells import FitCells
+    from nextpert.tl._diagnose.halves import Folds
+    from nextpert.tl._fit_dag_blr.cells import Cells, FitCells
+    from nextpert.tl._learn_dag.held_out import HeldOut
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Refit:
     ----------
     fit, roles
         The fit that is judged.
+    cells
+        Its cells.
     stack
         Weights of its predictors, and the variance that they leave; ``None`` where it has learned
         none.
@@ -54,6 +56,7 @@ class Refit:
 
     fit: FittedPosterior
     roles: Roles
+    cells: Cells
     stack: tuple[Mapping[str, float], float] | None
     spec: Spec
     folds: list[list[str]]
@@ -75,14 +78,11 @@ class Refit:
             self.spec, cells, Graphs(self.fit.posterior.dag, [], lambda _: self.without)
         )
 
-    def left_out(self, adata: ad.AnnData, fold: int) -> Model:
+    def left_out(self, fold: int) -> Model:
         """Return what the fit would be if no cell of a fold of perturbations was there."""
         spec = self.spec.without(self.folds[fold])
-        labels = _adata.read_every_label(adata, self.roles)
-        cells = read_fit_cells(
-            adata, self.fit.columns, labels, spec.plan.names, self.roles, exact=False,
-            without=self.folds[fold],
-        )  # fmt: skip
+        guided = self.roles.guide_key is not None
+        cells = self.cells.fit_cells(spec.plan.names, fold, guided=guided)
         graphs = Graphs(self.without[fold], [], lambda _: self.inner[fold])
         return Model.fit(spec, cells, graphs)
 
@@ -99,23 +99,26 @@ class Refit:
 
 
 def read_refit(
-    adata: ad.AnnData, fit: FittedPosterior, key: str, roles: Roles, *, n_jobs: int
+    adata: ad.AnnData,
+    fit: FittedPosterior,
+    key: str,
+    folds: Folds,
+    cells: Cells,
+    held_out: HeldOut | None,
+    *,
+    n_jobs: int,
 ) -> Refit:
     """Return what is needed to learn the fit in ``adata.uns[key]`` anew; graphs are searched here.
+
+    ``cells`` and ``held_out`` are those of the fit and of the searches, with all sets of
+    ``folds``.
 
     Raises
     ------
     ValueError
-        If it has fewer than three perturbations, or genes are linearly dependent without some.
+        If genes are linearly dependent without some perturbations.
     """
-    names = [str(name) for name in fit.environments["perturbation"]]
-    if len(names) < FEWEST:
-        message = (
-            f"The fit in adata.uns[{key!r}] has {len(names)} perturbations, but at least {FEWEST} "
-            f"are needed to predict one from the others."
-        )
-        raise ValueError(message)
-    params = fit.params
+    names, params = folds.names, fit.params
     posterior = partial(
         DagBlr,
         noise_var=fit.posterior.known_noise_var,
@@ -130,38 +133,20 @@ def read_refit(
         table = Interventions(names, fit.targets, fit.shifts, ["table"] * len(names))
     plan = Plan(names, fit.targets, [], table)
     spec = Spec(fit.genes, plan, None if table else shift, False, posterior, fit.naming, other)
-    outer = [[names[j] for j in fold] for fold in folds(len(names))]
-    inner = [_folds_of([name for name in names if name not in fold]) for fold in outer]
-    dag_key = str(params["dag_key"])
-    sets, streams = [], []
-    for fold, rest in zip(outer, inner, strict=True):
-        sets += [fold, *(fold + some for some in rest)]
-        streams += [as_rng(_seed(adata.uns.get(dag_key))), *fold_streams(len(rest))]
+    seed, streams = _seed(adata.uns.get(str(params["dag_key"]))), []
+    for rest in folds.inner:
+        streams += [as_rng(seed), *fold_streams(len(rest))]
     found = graphs_without(
-        adata,
-        fit.columns,
-        fit.genes,
-        fit.posterior.dag,
-        dag_key,
-        roles,
-        sets,
-        streams,
-        n_jobs=n_jobs,
+        fit.posterior.dag, held_out, cells.searches, fit.genes, folds.sets, streams, n_jobs=n_jobs
     )
     each = iter(found)
-    graphs = [(next(each), [next(each) for _ in rest]) for rest in inner]
+    graphs = [(next(each), [next(each) for _ in rest]) for rest in folds.inner]
     stack = None
     if fit.expectation is not None:
         stack = fit.expectation.weights, float(adata.uns[key]["stack"]["residual_variance"])
     without, both = (list(some) for some in zip(*graphs, strict=True))
-    return Refit(fit, roles, stack, spec, outer, without, both)
-
-
-def _folds_of(names: Sequence[str]) -> list[list[str]]:
-    """Return the folds that a fit to some perturbations leaves out of its graphs."""
-    if len(names) < FEWEST:
-        return []
-    return [[names[j] for j in fold] for fold in folds(len(names))]
+    roles = _adata.fitted_roles(adata, params)
+    return Refit(fit, roles, cells, stack, spec, folds.outer, without, both)
 
 
 def _seed(stored: Any) -> int:

@@ -26,7 +26,6 @@ from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wan
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    import anndata as ad
     from numpy.typing import NDArray
 
     from nextpert._adata import FittedPosterior
@@ -107,9 +106,7 @@ class _Said(NamedTuple):
     shared: Array
 
 
-def judge_unseen(
-    refit: Refit, adata: ad.AnnData, halves: Halves, cells: FitCells, sides: list[Side]
-) -> Unseen:
+def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side]) -> Unseen:
     """Predict every perturbation as users would be told without its fold, and score that.
 
     ``cells`` are those of the fit. What is scored is what ``tl.perturbation_effects`` returns of
@@ -129,7 +126,7 @@ def judge_unseen(
     r = {name: np.full(shape[0], np.nan) for name in (WHOLE, *weights)}
     left_out = np.zeros((len(refit.folds), len(weights)))
     for k, fold in enumerate(refit.folds):
-        model = refit.left_out(adata, k)
+        model = refit.left_out(k)
         fit = refit.as_stored(model)
         learned = _weights(model, weights)
         left_out[k] = [learned.get(name, 0.0) for name in weights]

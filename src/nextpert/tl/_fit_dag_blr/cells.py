@@ -1,13 +1,13 @@
-"""The cells of a fit: controls and perturbations, one environment a guide, read once."""
+"""The cells of a fit or a diagnosis, read once: controls and perturbations, guides pooled."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert import _adata
+from nextpert._adata.screen import coding, distinct, read_environments, read_screens
 from nextpert.core import Moments, ScreenMoments
 from nextpert.core.cells.pool_guides import PooledGuides, guide_variance, pool_guides
 from nextpert.core.cells.spread_within import spread_within
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert._adata import LabelTable, Roles
+    from nextpert._adata import Roles
+    from nextpert._adata.read import Checksum, Coding
+    from nextpert._adata.screen import Environments
+    from nextpert.core.cells.screen import Screen
 
 
 FEWEST_GUIDES = 3  # of the controls, to learn from them how far guides scatter
@@ -54,40 +57,173 @@ class FitCells:
         return self.pooled.n_cells[1:]
 
 
-def read_fit_cells(
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a fit or a diagnosis, read once.
+
+    Parameters
+    ----------
+    fits
+        Environments of each fit, and their sums. Perturbations that a fit has, and the controls,
+        are another fold than those whose cells only tell what batches add.
+    searches
+        Environments of searches of graphs, and their sums, of which perturbations that are left
+        out together are a fold; ``None`` where there are no searches.
+    halves
+        Sums of each half of some environments (columns ``"environment"`` and ``"half"``); ``None``
+        where there are none.
+    checksum
+        Of the values, as a fingerprint asks for it.
+    """
+
+    fits: list[tuple[Environments, Screen]]
+    searches: tuple[Environments, Screen] | None
+    halves: Screen | None
+    checksum: int
+
+    def fit_cells(
+        self,
+        names: Sequence[str],
+        fit: int = 0,
+        *,
+        guided: bool,
+        exact: bool = False,
+        spread: float | None = None,
+    ) -> FitCells:
+        """Return the cells of the controls and of the perturbations ``names`` of a fit.
+
+        Guides are told apart if ``guided``. With ``exact`` shifts guides do not differ, and all
+        cells scatter alike, as in the paper. ``spread`` is the variance of guides where it is known
+        from other genes.
+        """
+        cells, keys, sd = self.without_batches(names, fit)
+        if not guided:
+            keys[:, 1] = 0
+        pairs, place = distinct(keys[:, 0], keys[:, 1])
+        return pool_cells(
+            cells.pool(place, len(pairs)), pairs[:, 0], 1 + len(names), guided=guided,
+            exact=exact, spread=spread, fixed_sd=sd,
+        )  # fmt: skip
+
+    def without_batches(
+        self, names: Sequence[str], fit: int = 0
+    ) -> tuple[ScreenMoments, NDArray[np.int64], NDArray[np.float64]]:
+        """Return the environments of the controls and of perturbations, less what batches add.
+
+        Returns
+        -------
+        cells
+            Moments of genes, and then of the columns of batches.
+        keys
+            Group (0 for the controls), guide and batch of each, shape ``(n_environments, 3)``.
+        fixed_sd
+            As in :func:`~nextpert.core.cells.pool_guides.pool_guides`.
+        """
+        known, screen = self.fits[fit]
+        group, roles = known.groups([known.roles.control, *names]), known.roles
+        own = group >= 0
+        cells, sd = screen.some(own).moments(), np.zeros(0)
+        if roles.batch_key:
+            means, fixed = screen.moments(), known.batches()[1]
+            condition = known.levels(roles.perturbation_key, *known.condition_names)
+            columns, sd = means.fixed_columns(fixed, condition)
+            added = means.mean - means.without_fixed(fixed, condition).mean
+            cells = replace(cells, mean=cells.mean - added[own]).with_columns(columns[own])
+        guide = known.levels(*([] if roles.guide_key is None else [roles.guide_key]))
+        keys = np.column_stack([group, guide, known.levels(*roles.batch_key)])
+        return cells, keys[own], sd
+
+
+def fit_environments(adata: ad.AnnData, roles: Roles, names: Sequence[str]) -> Environments:
+    """Return the environments of a fit.
+
+    Conditions and perturbations other than ``names`` count where they tell what batches add.
+    """
+    if roles.batch_key:
+        return read_environments(adata, roles, named=names)
+    found = read_environments(adata, replace(roles, covariates=()), named=names)
+    asked = found.groups([roles.control, *names]) >= 0
+    return found.only(sorted(set(found.perturbation[asked])))
+
+
+def read_cells(
     adata: ad.AnnData,
     columns: NDArray[np.int64],
-    labels: LabelTable,
+    environments: Environments,
     names: Sequence[str],
-    roles: Roles,
     *,
-    exact: bool,
-    spread: float | None = None,
-    without: Collection[str] = (),
-) -> FitCells:
-    """Read the cells of the controls and of some perturbations.
+    without: Sequence[Collection[str]] = ((),),
+    searches: Environments | None = None,
+    sets: Sequence[Collection[str]] = (),
+    halves: tuple[Environments, NDArray[np.int64]] | None = None,
+    checksum: Checksum | None = None,
+) -> Cells:
+    """Read all labelled cells in one pass (in two where the graph was learned on another layer).
 
-    With ``exact`` shifts guides do not differ, and all cells scatter alike, as in the paper.
-    ``spread`` is the variance of guides where it is known from other genes. No cell of the
-    perturbations ``without`` is read, not even to learn what batches add.
+    Parameters
+    ----------
+    adata, columns
+        The cells, and the columns of the panel, shape ``(n_genes,)``.
+    environments
+        Those of a fit.
+    names
+        Perturbations of the fit.
+    without
+        Perturbations of which each fit sees no cell; by default there is one, to all. The sums of
+        each are taken apart, so that they are to the bit those of a screen that lacks these cells.
+    searches
+        Environments of searches; ``None`` where there are none.
+    sets
+        Perturbations that are left out of a search together. One scatter is held for all that are
+        in the same sets: of five folds one each, and of pairs of folds of which the second are of
+        what the first leave, 25.
+    halves
+        Environments, and the half of every cell, 0 or 1, shape ``(n_cells,)``.
+    checksum
+        Weights of a checksum of the values.
     """
-    group = labels.groups([roles.control, *names])
-    guided = roles.guide_key is not None and not exact
-    guide = np.zeros(len(group), np.int64)
-    if guided:
-        guide = _adata.read_labels(adata, str(roles.guide_key), argument="guide_key").codes
-    used = np.flatnonzero(group >= 0)
-    pairs, place = np.unique(
-        np.column_stack([group[used], guide[used]]), axis=0, return_inverse=True
-    )
-    of_pair = np.full(len(group), -1, np.int64)
-    of_pair[used] = place.ravel()
-    batches = _adata.read_batches(adata, columns, roles, without=without)
-    screen = _adata.pooled_moments(adata, columns, of_pair, len(pairs), roles, batches=batches)
-    return pool_cells(
-        screen, pairs[:, 0], 1 + len(names), guided=guided, exact=exact, spread=spread,
-        fixed_sd=() if batches is None else batches.sd,
+    layer, labels = environments.roles.layer, set(environments.perturbation)
+    fits, codings = [], []
+    for some in without:
+        gone = environments.groups(list(some)) >= 0
+        rest = environments.only(sorted(labels - set(environments.perturbation[gone])))
+        fits.append(rest)
+        named = rest.groups([rest.roles.control, *names]) >= 0
+        codings.append(_coding(rest, named.astype(np.int64)))
+    if halves is not None:
+        known, half = halves
+        half = np.where(known.codes >= 0, half, -1)
+        codings.append(coding({"environment": known.codes, "half": half}, fold=half))
+    other: list[Screen] = []
+    if searches is not None:
+        held = _coding(searches, _kinds(searches, sets), extra=searches.covariates)
+        if searches.roles.layer == layer:
+            codings.append(held)
+        else:
+            other, _ = read_screens(adata, columns, [held], layer=searches.roles.layer)
+    screens, found = read_screens(adata, columns, codings, checksum=checksum, layer=layer)
+    screens += other
+    return Cells(
+        list(zip(fits, screens[: len(fits)], strict=True)),
+        None if searches is None else (searches, screens[-1]),
+        None if halves is None else screens[len(fits)], found,
     )  # fmt: skip
+
+
+def _coding(environments: Environments, kind: NDArray[np.int64], **options: Any) -> Coding:
+    """Return environments to be read, with a fold of each."""
+    fold = np.append(kind, -1)[environments.codes]
+    return coding({"environment": environments.codes}, fold=fold, **options)
+
+
+def _kinds(environments: Environments, sets: Sequence[Collection[str]]) -> NDArray[np.int64]:
+    """Return a number for the sets that the perturbation of each environment is in."""
+    members = [np.ones(len(environments.table), bool)]
+    members += [environments.groups(list(some)) >= 0 for some in sets]
+    _, first, kind = np.unique(
+        np.column_stack(members), axis=0, return_index=True, return_inverse=True
+    )
+    return np.asarray(np.argsort(np.argsort(first))[kind.ravel()], np.int64)
 
 
 def pool_cells(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +15,18 @@ from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata import shifts as _shifts
 from nextpert._adata.arguments import ANY_TEXT, above, checked, one_of
+from nextpert._adata.fingerprint import as_fingerprint, fingerprint_weights
 from nextpert._adata.members import Naming
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert.core import DagBlr
 from nextpert.core._codec import pack
 from nextpert.tl._fit_dag_blr.averaging import averaging_in_words
-from nextpert.tl._fit_dag_blr.cells import read_fit_cells
+from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 from nextpert.tl._fit_dag_blr.expected import efficacy_in_words
 from nextpert.tl._fit_dag_blr.model import Model
 from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
-from nextpert.tl._fit_dag_blr.stack import stack_in_words
-from nextpert.tl._learn_dag.held_out import fold_streams, graphs_without
+from nextpert.tl._fit_dag_blr.stack import folds_of, stack_in_words
+from nextpert.tl._learn_dag.held_out import fold_streams, graphs_without, read_held_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -225,7 +227,17 @@ def fit_dag_blr(
     )
     read = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
     _adata.check_scale(adata, columns, read, roles)
-    cells = read_fit_cells(adata, columns, labels, plan.names, roles, exact=exact)
+    by_fold = [] if exact else folds_of(plan.names)
+    held_out = read_held_out(adata, dag_key, roles, len(genes), plan.names) if by_fold else None
+    spelled = _adata.read_labels(adata, roles.perturbation_key)
+    read_once = read_cells(
+        adata, columns,
+        fit_environments(adata, replace(roles, guide_key=None) if exact else roles, plan.names),
+        plan.names, searches=None if held_out is None else held_out.environments, sets=by_fold,
+        checksum=fingerprint_weights(spelled, len(columns)),
+    )  # fmt: skip
+    guided = roles.guide_key is not None and not exact
+    cells = read_once.fit_cells(plan.names, guided=guided, exact=exact)
     environments.require_varying(cells.control, genes)
     naming = Naming(frozenset(genes), separator, roles.control)
     spec = Spec(
@@ -241,7 +253,7 @@ def fit_dag_blr(
 
     def without(folds: Sequence[Sequence[str]]) -> Sequence[Dag]:
         streams = fold_streams(len(folds))
-        return graphs_without(adata, columns, genes, dag, dag_key, roles, folds, streams)
+        return graphs_without(dag, held_out, read_once.searches, genes, folds, streams)
 
     model = Model.fit(spec, cells, Graphs(dag, graphs, without))
     params: dict[str, Any] = {
@@ -259,9 +271,7 @@ def fit_dag_blr(
     record = model.record(
         params,
         left_out=environments.left_out_of(plan, labels),
-        cells=_adata.fingerprint(
-            adata, _adata.read_labels(adata, roles.perturbation_key), columns, roles.layer
-        ),
+        cells=as_fingerprint(spelled, read_once.checksum),
     )
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)

@@ -65,6 +65,13 @@ def folds(n: int) -> list[NDArray[np.int64]]:
     return [np.arange(k, n, _FOLDS) for k in range(min(_FOLDS, n))]
 
 
+def folds_of(names: Sequence[str]) -> list[list[str]]:
+    """Return the labels that a fit to some perturbations leaves out of its graphs together."""
+    if len(names) < FEWEST:
+        return []
+    return [[names[j] for j in fold] for fold in folds(len(names))]
+
+
 def stacked(
     spec: Spec, cells: FitCells, expected: Expected, found: RandomShifts, graphs: Graphs
 ) -> tuple[ShiftPrior, Stacked | None]:
@@ -85,7 +92,7 @@ def stacked(
     known, together = (None, None) if both is None else both
     # Graphs that have not seen the perturbations.
     by_fold = folds(len(names))
-    dags = graphs.without([[names[j] for j in fold] for fold in by_fold])
+    dags = graphs.without(folds_of(names))
     weights = [
         (fold, refit(spec.posterior(dag), cells.pooled, found, without=fold).mean().toarray())
         for fold, dag in zip(by_fold, dags, strict=True)

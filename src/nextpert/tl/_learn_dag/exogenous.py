@@ -1,24 +1,33 @@
-"""What the experiment set, as nodes beside the genes: perturbations, conditions, covariates."""
+"""What the experiment set, as nodes beside the genes, and the search of the graph of both.
+
+Perturbations, conditions and covariates are such nodes.
+"""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
+from joblib import parallel_config
 from scipy.sparse.csgraph import connected_components
 
 from nextpert._adata import list_names, parse_label
 from nextpert.core import Moments, ScreenMoments, exogenous_moments, guide_variance
+from nextpert.core.search.registry import searches
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import os
+    from collections.abc import Callable, Sequence
 
+    import anndata as ad
     from numpy.typing import NDArray
 
     from nextpert._adata.screen import Environments
+    from nextpert.core.search.registry import Found, SearchOptions
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +158,92 @@ def swept(moments: Moments, n_genes: int) -> Moments:
     cross = moments.scatter[:n_genes, n_genes:]
     left = moments.scatter[:n_genes, :n_genes] - cross @ np.linalg.lstsq(inside, cross.T)[0]
     return Moments(moments.n, moments.mean[:n_genes], (left + left.T) / 2)
+
+
+class Panel(NamedTuple):
+    """The cells that are read, and the genes of which a graph is learned."""
+
+    adata: ad.AnnData
+    columns: NDArray[np.int64]  # of the genes, (n_genes,)
+    genes: list[str]  # their names
+    environments: Environments  # of the cells
+
+
+class Workers(NamedTuple):
+    """How a search is run, which does not change what it finds."""
+
+    n_jobs: int
+    show_progress: bool
+    checkpoint: str | os.PathLike[str] | None = None
+
+
+def search(
+    joint: Joint,
+    genes: Sequence[str],
+    options: SearchOptions,
+    rng: np.random.Generator,
+    where: str,
+    *,
+    n_jobs: int | None = None,
+    progress: Callable[[int, int], Any] | None = None,
+) -> Found:
+    """Return the best graph found of genes and what the experiment set, after them.
+
+    A search that does not take exogenous nodes gets the moments at fixed values of them.
+
+    Parameters
+    ----------
+    joint, genes
+        Moments of both, and the names of the genes.
+    options, rng
+        Those of the search.
+    where
+        Which cells these are, for a message.
+    n_jobs
+        Number of threads; ``None`` (default) is one of several searches at a time, which gets no
+        workers of its own.
+    progress
+        Called with the number of runs done and of all.
+
+    Raises
+    ------
+    ValueError
+        If genes are copies of each other, or linearly dependent; they are named.
+    """
+    method, p = searches()[options.method], len(genes)
+    n_exogenous = joint.moments.n_nodes - p
+    cells = joint.moments if method.exogenous else swept(joint.moments, p)
+    try:
+        with parallel_config("sequential") if n_jobs is None else nullcontext():
+            found = method.learn(
+                cells, options, n_exogenous=cells.n_nodes - p, rng=rng, n_jobs=n_jobs or 1,
+                progress=progress,
+            )  # fmt: skip
+    except ValueError as error:
+        raise _named(error, genes, joint.names, where) from error
+    if method.exogenous:
+        return found
+    return replace(found, exogenous_arcs=np.zeros((n_exogenous, p), np.bool_))
+
+
+def _named(
+    error: ValueError, genes: Sequence[str], exogenous: Sequence[str], where: str
+) -> ValueError:
+    """Return an error about columns as one about genes and what the experiment set, after them."""
+    columns = getattr(error, "columns", None)
+    if columns is None:
+        return error
+    p = len(genes)
+    kinds = {
+        "Genes": [genes[int(i)] for i in columns if i < p],
+        "Columns of the experiment": [exogenous[int(i) - p] for i in columns if i >= p],
+    }
+    which = ", ".join(f"{kind} {list_names(names)}" for kind, names in kinds.items() if names)
+    message = (
+        f"{which} are copies of each other or linearly dependent {where}, so that partial "
+        f"correlations are undefined: leave one of them out of the panel, or give more cells."
+    )
+    return ValueError(message)
 
 
 def _members(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from nextpert import _adata
 from nextpert._adata import SEPARATOR
@@ -16,25 +17,22 @@ from nextpert._adata.screen import describe, screen_moments
 from nextpert._warn import warn
 from nextpert.core.search._classes import INTERVENTIONS, OPEN, settled_by
 from nextpert.core.search._inputs import are_few
-from nextpert.tl._learn_dag.checkpoint import Checkpoint, digest_of, open_checkpoint
-from nextpert.tl._learn_dag.exogenous import Exogenous, Joint, warn_explained
-from nextpert.tl._learn_dag.graphs import ensemble
-from nextpert.tl._learn_dag.network import with_leanings
-from nextpert.tl._learn_dag.prior import stored_knowledge
-from nextpert.tl._learn_dag.search import search
+from nextpert.core.search.registry import searches
+from nextpert.tl._learn_dag.exogenous import Exogenous, Joint, search, warn_explained
+from nextpert.tl._learn_dag.graphs import Checkpoint, digest_of, ensemble, open_checkpoint
+from nextpert.tl._learn_dag.prior import stored_knowledge, with_leanings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import anndata as ad
     import scipy.sparse as sp
     from numpy.typing import NDArray
 
     from nextpert._adata.screen import Environments
     from nextpert.core import Dag, Moments
     from nextpert.core.search.registry import Found, SearchOptions
+    from nextpert.tl._learn_dag.exogenous import Panel, Workers
     from nextpert.tl._learn_dag.graphs import Ensemble
-    from nextpert.tl._learn_dag.search import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +59,7 @@ def labelled_targets(environments: Environments, genes: Sequence[str]) -> list[s
 
 
 def learn_from_cells(
-    adata: ad.AnnData,
-    columns: NDArray[np.int64],
-    genes: list[str],
-    environments: Environments,
+    panel: Panel,
     n_graphs: int,
     options: SearchOptions,
     rng: np.random.Generator,
@@ -72,11 +67,21 @@ def learn_from_cells(
 ) -> Learned:
     """Return the graph of the environments, and with ``n_graphs`` above 1 of resamples of them.
 
+    Parameters
+    ----------
+    panel
+        Cells, genes and environments that are read.
+    n_graphs
+        Number of resamples; 1 for none.
+    options, rng, workers
+        Those of the search, and how it is run.
+
     Raises
     ------
     ValueError
         If genes are constant or linearly dependent, or cells too few; the genes are named.
     """
+    adata, columns, genes, environments = panel
     exogenous = Exogenous.of(environments, genes, separator=SEPARATOR)
     screen = screen_moments(adata, columns, environments, show_progress=workers.show_progress)
     joint = Joint.of(screen, len(genes), exogenous)
@@ -87,16 +92,21 @@ def learn_from_cells(
     _require_enough(joint.moments.subset(np.arange(len(genes))), genes, options.method, what)
     kept = Checkpoint(None, "", {})
     if workers.checkpoint is not None:
-        given = (genes, environments, screen, n_graphs, options, rng)
-        kept = open_checkpoint(workers.checkpoint, digest_of(adata, columns, *given), len(genes))
-    names = joint.names
-    found = search(joint.moments, genes, names, options, rng, workers)
+        digest = digest_of(panel, screen, n_graphs, options, rng)
+        kept = open_checkpoint(workers.checkpoint, digest, len(genes))
+    hidden = not workers.show_progress or not searches()[options.method].threads
+    with tqdm(total=options.n_runs, desc=options.method.upper(), disable=hidden) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        where = "among the cells"
+        found = search(joint, genes, options, rng, where, n_jobs=workers.n_jobs, progress=show)
     many = None
     if n_graphs > 1:  # from where the search of all cells ended, no belief learned anew
         known = replace(options, network=None, log_odds=found.log_odds, order=found.order)
-        many = ensemble(
-            adata, columns, genes, environments, exogenous, n_graphs, known, rng, workers, kept
-        )
+        many = ensemble(panel, exogenous, n_graphs, known, rng, workers, kept)
     stored = {
         "n_control_cells": int(screen.n[is_control].sum()),
         "n_cells": joint.moments.n,
@@ -106,9 +116,9 @@ def learn_from_cells(
     knowledge = stored_knowledge(options.prior, found.log_odds)
     if knowledge:
         stored["prior"] = knowledge
-    if names:
+    if joint.names:
         frequency = None if many is None else many.exogenous_frequency[joint.present]
-        stored["direct_targets"] = target_table(names, genes, found.exogenous_arcs, frequency)
+        stored["direct_targets"] = target_table(joint.names, genes, found.exogenous_arcs, frequency)
     if many is not None:
         stored["graphs"] = many.stored()
     return Learned(found.dag, found.order, stored, None if many is None else many.frequency)
@@ -143,7 +153,11 @@ def target_table(
     arcs: NDArray[np.bool_],
     frequency: NDArray[np.float64] | None,
 ) -> pd.DataFrame:
-    """Return one row a gene that something which the experiment set acts on directly."""
+    """Return one row a gene that something which the experiment set acts on directly.
+
+    ``arcs`` and their ``frequency`` in resamples have a row a name, ``(n_exogenous, n_genes)``;
+    shown are arcs of the graph, and those that are in half of the resamples.
+    """
     shown = arcs if frequency is None else arcs | (frequency >= 0.5)
     rows, columns = (index.tolist() for index in np.nonzero(shown))
     table = pd.DataFrame(

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from nextpert._adata import SEPARATOR
 from nextpert._adata.roles import fitted_roles
-from nextpert._adata.screen import read_environments, screen_moments
+from nextpert._adata.screen import read_environments
 from nextpert._adata.stored import eager
-from nextpert.core import ScreenMoments
 from nextpert.core.search.registry import SearchOptions
-from nextpert.tl._learn_dag.exogenous import Exogenous, Joint
+from nextpert.tl._learn_dag.exogenous import Exogenous, Joint, search
 from nextpert.tl._learn_dag.prior import read_knowledge
-from nextpert.tl._learn_dag.search import named, run
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     import anndata as ad
-    from numpy.typing import NDArray
 
     from nextpert._adata.roles import Roles
     from nextpert._adata.screen import Environments
-    from nextpert.core import Dag
+    from nextpert.core import Dag, ScreenMoments
+    from nextpert.core.cells.screen import Screen
 
 
 def has_seen_perturbed(stored: Any) -> bool:
@@ -41,13 +39,45 @@ def fold_streams(n: int) -> list[np.random.Generator]:
     return np.random.default_rng(0).spawn(n)
 
 
+class HeldOut(NamedTuple):
+    """What searches without some perturbations take: environments of all cells, and options."""
+
+    environments: Environments
+    options: SearchOptions
+
+
+def read_held_out(
+    adata: ad.AnnData, dag_key: str, roles: Roles, n_genes: int, names: Sequence[str]
+) -> HeldOut | None:
+    """Return what searches without some of the perturbations ``names`` take.
+
+    ``None`` where the graph in ``adata.uns[dag_key]`` has seen no perturbed cell, or other labels
+    than those of the call's ``roles``: then it is itself a graph without any. Columns, restarts,
+    penalty and prior knowledge are those of the stored graph; only how much a network is believed
+    (two numbers) is taken from it. Searches start anew, for the order of the stored graph has seen
+    all cells.
+    """
+    stored = eager(adata.uns.get(dag_key))
+    if not has_seen_perturbed(stored):
+        return None
+    params = stored["params"]
+    own = fitted_roles(adata, params)
+    if (own.perturbation_key, own.control) != (roles.perturbation_key, roles.control):
+        return None
+    prior, log_odds = read_knowledge(stored.get("prior"), n_genes)
+    options = SearchOptions(
+        str(params["method"]), 0.0, float(params["penalty"]), int(params["n_runs"]), prior,
+        log_odds=log_odds,
+    )  # fmt: skip
+    own = replace(own, separator=roles.separator)
+    return HeldOut(read_environments(adata, own, named=names), options)
+
+
 def graphs_without(
-    adata: ad.AnnData,
-    columns: NDArray[np.int64],
-    genes: Sequence[str],
     dag: Dag,
-    dag_key: str,
-    roles: Roles,
+    held_out: HeldOut | None,
+    searches: tuple[Environments, Screen] | None,
+    genes: Sequence[str],
     sets: Sequence[Sequence[str]],
     streams: Sequence[np.random.Generator],
     *,
@@ -55,19 +85,16 @@ def graphs_without(
 ) -> Sequence[Dag]:
     """Return a graph for every set of perturbations, learned without any cell of them.
 
-    It is the graph itself where that has seen no perturbed cell, or other labels. Columns,
-    restarts, penalty and prior knowledge are those of the stored graph; only how much a network is
-    believed (two numbers) is taken from it. Searches start anew, for the order of the stored graph
-    has seen all cells.
-
     Parameters
     ----------
-    adata, columns, genes
-        The cells and the panel.
-    dag, dag_key
-        The graph, and its name in ``adata.uns``.
-    roles
-        Those of the call.
+    dag
+        The graph of all cells, which is returned where nothing is held out of it.
+    held_out
+        As of :func:`read_held_out`.
+    searches
+        Its environments and their sums, each set a union of folds.
+    genes
+        The panel.
     sets
         Labels of perturbations, ``n_sets`` lists; a label may be in several.
     streams
@@ -81,25 +108,14 @@ def graphs_without(
     ValueError
         If genes are linearly dependent without a set; they are named.
     """
-    stored = eager(adata.uns.get(dag_key))
-    if not has_seen_perturbed(stored):
+    if held_out is None or searches is None:
         return [dag] * len(sets)
-    params = stored["params"]
-    own = fitted_roles(adata, params)
-    if (own.perturbation_key, own.control) != (roles.perturbation_key, roles.control):
-        return [dag] * len(sets)
-    prior, log_odds = read_knowledge(stored.get("prior"), len(genes))
-    options = SearchOptions(
-        str(params["method"]), 0.0, float(params["penalty"]), int(params["n_runs"]), prior,
-        log_odds=log_odds,
-    )  # fmt: skip
-    held = sorted({name for some in sets for name in some})
-    own = replace(own, separator=roles.separator)
-    environments = read_environments(adata, own, named=held)
-    parts = without_sets(adata, columns, environments, sets)
+    parts = without_sets(*searches, sets)
     tasks = (
-        delayed(_search)(Joint.of(screen, len(genes), _exogenous(rest, genes)), genes, options, s)
-        for (rest, screen), s in zip(parts, streams, strict=True)
+        delayed(_search)(
+            Joint.of(some, len(genes), _exogenous(rest, genes)), genes, held_out.options, s
+        )
+        for (rest, some), s in zip(parts, streams, strict=True)
     )
     pool = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
     # A bar where there is a terminal to see it.
@@ -108,36 +124,14 @@ def graphs_without(
 
 
 def without_sets(
-    adata: ad.AnnData,
-    columns: NDArray[np.int64],
-    environments: Environments,
-    sets: Sequence[Collection[str]],
+    environments: Environments, screen: Screen, sets: Sequence[Collection[str]]
 ) -> Iterator[tuple[Environments, ScreenMoments]]:
-    """Yield, for every set of labels, the environments of all other labels and their moments.
-
-    Every cell is read once. One scatter is held for all labels that are in the same sets: of five
-    folds one each, and of pairs of folds of which the second are of what the first leave, 25.
-    """
-    labels = environments.perturbation
-    held = [frozenset(some) for some in sets]
-    alike: dict[tuple[bool, ...], list[str]] = {}
-    for name in sorted(set(labels)):
-        alike.setdefault(tuple(name in some for some in held), []).append(name)
-    n_columns = len(columns) + environments.covariates.shape[1]
-    n = np.zeros(len(labels), np.int64)
-    mean, squares = np.zeros((2, len(labels), n_columns))
-    scatters = []
-    for names in alike.values():
-        part = screen_moments(adata, columns, environments.only(names))
-        here = np.isin(labels, np.array(names, dtype=object))
-        n[here], mean[here], squares[here] = part.n, part.mean, part.squares
-        scatters.append(part.scatter)
-    for k in range(len(sets)):
-        others = [row for row, member in enumerate(alike) if not member[k]]
-        kept = sorted(name for member, some in alike.items() if not member[k] for name in some)
-        here = np.isin(labels, np.array(kept, dtype=object))
-        scatter = sum((scatters[row] for row in others), start=np.zeros_like(scatters[0]))
-        yield environments.only(kept), ScreenMoments(n[here], mean[here], squares[here], scatter)
+    """Yield, for every set of labels, the environments of all other labels and their moments."""
+    labels = set(environments.perturbation)
+    for some in sets:
+        kept = environments.groups(list(some)) < 0
+        others = sorted(labels - set(environments.perturbation[~kept]))
+        yield environments.only(others), screen.some(kept).moments()
 
 
 def _exogenous(environments: Environments, genes: Sequence[str]) -> Exogenous:
@@ -147,9 +141,4 @@ def _exogenous(environments: Environments, genes: Sequence[str]) -> Exogenous:
 def _search(
     joint: Joint, genes: Sequence[str], options: SearchOptions, rng: np.random.Generator
 ) -> Dag:
-    try:
-        with parallel_config("sequential"):  # no workers of workers
-            return run(joint.moments, len(genes), options, rng).dag
-    except ValueError as error:
-        where = "among the cells without some perturbations"
-        raise named(error, genes, joint.names, where) from error
+    return search(joint, genes, options, rng, "among the cells without some perturbations").dag

@@ -14,7 +14,7 @@ from nextpert._adata.roles import read_roles
 from nextpert._adata.screen import read_environments
 from nextpert.core._checks import as_rng
 from nextpert.core.search.registry import SearchOptions, names_that, searches
-from nextpert.tl._learn_dag.checkpoint import close_checkpoint
+from nextpert.tl._learn_dag.exogenous import Panel, Workers
 from nextpert.tl._learn_dag.from_cells import (
     Learned,
     labelled_targets,
@@ -22,9 +22,8 @@ from nextpert.tl._learn_dag.from_cells import (
     report,
 )
 from nextpert.tl._learn_dag.given import given_graph
-from nextpert.tl._learn_dag.network import read_network
-from nextpert.tl._learn_dag.prior import read_prior
-from nextpert.tl._learn_dag.search import Workers
+from nextpert.tl._learn_dag.graphs import close_checkpoint
+from nextpert.tl._learn_dag.prior import read_network, read_prior
 
 if TYPE_CHECKING:
     import os
@@ -251,10 +250,9 @@ def learn_dag(
         _adata.check_scale(adata, columns, np.flatnonzero(read.codes >= 0), roles)
         if environments == "all":
             say_left_out(found.left_out, roles.perturbation_key)
-        learned = learn_from_cells(
-            adata, columns, names, read, n_graphs, options, as_rng(rng),
-            Workers(n_jobs, show_progress, checkpoint),
-        )  # fmt: skip
+        workers = Workers(n_jobs, show_progress, checkpoint)
+        cells = Panel(adata, columns, names, read)
+        learned = learn_from_cells(cells, n_graphs, options, as_rng(rng), workers)
         used = {"penalty": float(penalty), "alpha": float(alpha)}
         params |= {"n_runs": int(runs), "environments": environments, "n_graphs": n_graphs}
         params |= {name: used[name] for name in search.options if name in used}

@@ -12,7 +12,7 @@ from nextpert._adata.shifts import own_shift
 from nextpert.core.cells.pool_guides import PooledGuides
 from nextpert.core.effects.effects import Effects, fit_without_graph, perturbation_effects
 from nextpert.core.effects.shift_prior import ShiftPrior
-from nextpert.tl._fit_dag_blr.cells import read_fit_cells
+from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 from nextpert.tl._perturbation_effects.candidates import Wanted, as_uncertain
 
 if TYPE_CHECKING:
@@ -77,14 +77,13 @@ def _read(
 ) -> PooledGuides:
     """Read cells of the controls and perturbations, some genes at a time."""
     roles = _adata.fitted_roles(adata, fit.params)
-    labels = _adata.read_every_label(adata, roles)
+    environments = fit_environments(adata, roles, names)
     parts = [
-        read_fit_cells(
-            adata, columns[first : first + _AT_ONCE], labels, names, roles, exact=False,
-            spread=spread,
-        ).pooled
+        read_cells(adata, columns[first : first + _AT_ONCE], environments, names)
+        .fit_cells(names, guided=roles.guide_key is not None, spread=spread)
+        .pooled
         for first in range(0, len(columns), _AT_ONCE)
-    ]  # fmt: skip
+    ]
     squares = np.concatenate([part.scatter.diagonal() for part in parts])
     return PooledGuides(
         parts[0].n_cells, parts[0].n, np.hstack([part.mean for part in parts]),

@@ -185,11 +185,11 @@ def plan_cells(
             f"and each guide needs one: give fewer n_guides."
         )
         raise ValueError(message)
-    fit = _adata.posterior_from(adata, posterior_key)
+    fit = _adata.posterior_from(adata, posterior_key, compare=False)
     goal = None
     if target is not None:
         goal = read_target(adata, target, fit, str(fit.params["perturbation_key"]))
-    measured = read_measured(adata, fit, n_guides, n_replicates)
+    measured = read_measured(adata, fit, posterior_key, n_guides, n_replicates)
     # Of other goals no closed form of the precision is known.
     closed = None if goal is None or not goal.goal.is_state else goal
     found = None if closed is None else read_distances(measured, closed, rng)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nextpert import _adata
-from nextpert._adata.screen import read_environments, screen_moments
+from nextpert._adata.screen import distinct
 from nextpert.core.plan.layout import Layout
 from nextpert.core.plan.power import EffectPrecision
 from nextpert.core.plan.screen_noise import ScreenNoise, screen_noise
+from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -58,9 +59,15 @@ class Measured:
 
 
 def read_measured(
-    adata: ad.AnnData, fit: FittedPosterior, n_guides: int | None, n_replicates: int | None
+    adata: ad.AnnData,
+    fit: FittedPosterior,
+    key: str,
+    n_guides: int | None,
+    n_replicates: int | None,
 ) -> Measured:
-    """Read the noise of the cells of a fit: one pass over them.
+    """Read the noise of the cells of the fit in ``uns[key]``: one pass over them.
+
+    They are compared with those of the fit on the way.
 
     Raises
     ------
@@ -72,24 +79,16 @@ def read_measured(
         message = "The fit has no perturbed cells: how these scatter cannot be told."
         raise ValueError(message)
     roles = _adata.fitted_roles(adata, fit.params)
-    groups = [roles.control, *names]
-    # Conditions would split guides into more than there are.
-    environments = read_environments(adata, replace(roles, covariates=()), named=names)
-    environments = environments.only(groups)
-    screen = screen_moments(adata, fit.columns, environments)
-    place = {name: j for j, name in enumerate(groups)}
-    group = np.array([place[name] for name in environments.perturbation])
-    guide = batch = np.zeros(len(group), np.int64)
-    if roles.guide_key is not None:
-        guide = np.unique(environments.table[roles.guide_key], return_inverse=True)[1]
-    batches = _adata.read_batches(adata, fit.columns, roles)
-    if batches is not None:
-        codes, first = np.unique(environments.codes, return_index=True)
-        batch = batches.codes[first[codes >= 0]]
-        screen = replace(screen, mean=screen.mean - batches.offsets[batch])
-        screen = screen.with_columns(batches.columns[batch])
-    sd = () if batches is None else batches.sd
-    noise = screen_noise(screen, group, guide, batch, len(groups), fixed_sd=sd)
+    cells = read_cells(
+        adata, fit.columns, fit_environments(adata, roles, names), names,
+        checksum=_adata.checksum_of_cells(adata, fit),
+    )  # fmt: skip
+    _adata.warn_of_changed_cells(adata, fit, key, cells.checksum)
+    screen, keys, sd = cells.without_batches(names)
+    found, place = distinct(*keys.T)  # conditions would split guides into more than there are
+    group, guide, batch = found.T
+    screen = screen.pool(place, len(found))
+    noise = screen_noise(screen, group, guide, batch, 1 + len(names), fixed_sd=sd)
     planned = Layout(
         _usual(noise.n_guides) if n_guides is None else n_guides,
         _usual(noise.n_replicates) if n_replicates is None else n_replicates,

@@ -185,8 +185,9 @@ def plan_screen(
     >>> plate["well"].tolist(), int(plate["n_cells"].sum())
     (['A1', 'B1', 'C1'], 200)
     """
-    fit = _adata.posterior_from(adata, posterior_key)
-    wanted = read_target(adata, target, fit, str(fit.params["perturbation_key"]))
+    fit = _adata.posterior_from(adata, posterior_key, compare=False)
+    label_key = str(fit.params["perturbation_key"])
+    wanted = read_target(adata, target, fit, label_key, key=posterior_key)
     if pending is not None and not isinstance(pending, Mapping):
         pending = _adata.in_order(pending)
     whole = read_pool(

@@ -18,9 +18,9 @@ from nextpert.core.graph.dag import Dag
 from nextpert.core.search._bits import pack_rows, unpack_rows
 from nextpert.core.search._boss_kernel import State, climb, move_blocks
 from nextpert.core.search._classes import agreeing_dag, backward, best_member
-from nextpert.core.search._family import Score, Scratch, local_score
+from nextpert.core.search._family import Score, Scratch, total_score
 from nextpert.core.search._grow_shrink import Forest, Growth
-from nextpert.core.search._gsp_kernel import Elimination, sparse_order
+from nextpert.core.search._gsp_kernel import N_SLACKS, Elimination, Room, sparse_order
 from nextpert.core.search._inputs import (
     checked_log_odds,
     checked_orders,
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_N_SLACKS = 4  # starts after the first take nodes of up to 0..3 more than the least degree
 _VERTICES, _BRANCHES = 1 << 18, 1 << 22  # room in the trees at first; doubled when they are full
 _MOST_BRANCHES = 1 << 26  # 540 MB; trees that outgrow it are emptied and grown again as needed
 _MOST_GENES = 300  # of more, a resample's own start takes two thirds of the time and gains seldom
@@ -213,7 +212,7 @@ def boss(
     if backward_search:
         full = None if bound is None else bound.with_exogenous(n_exogenous)
         dag = backward(task.problem, dag, full, n_exogenous)
-    total = _total_score(task.problem, dag)
+    total = _scored(task.problem, dag)[0]
     arcs = dag.to_matrix().toarray() != 0
     p = known.n_nodes
     dag = Dag.from_matrix(arcs[:p, :p])
@@ -374,7 +373,8 @@ class _Task(NamedTuple):
             elimination = elimination._replace(after=np.zeros_like(elimination.after))
         p = len(elimination.after)
         found = np.empty(p, np.int64)
-        sparse_order(elimination, slack, random, found, np.empty_like(elimination.after))
+        parents = np.empty_like(elimination.after)
+        sparse_order(elimination, slack, random, Room.empty(*parents.shape), found, parents)
         return np.concatenate([np.arange(p, p + self.n_exogenous), found])
 
 
@@ -382,7 +382,7 @@ def _start(
     task: _Task, prior: PriorKnowledge | None, seed: np.uint64, randomised: bool
 ) -> tuple[float, NDArray[np.uint64]]:
     """Climb from one order; return the score and the parent sets."""
-    slack = int(np.random.default_rng(int(seed)).integers(_N_SLACKS)) if randomised else 0
+    slack = int(np.random.default_rng(int(seed)).integers(N_SLACKS)) if randomised else 0
     random = np.array([seed], np.uint64)
     n_exogenous = task.n_exogenous
     order = task.order(slack, random, True)
@@ -399,7 +399,7 @@ def _start(
     random = np.array([seed], np.uint64)
     found = [(total, parents), _climb(task.problem, order, random, n_exogenous, True)[:2]]
     if member is not None and full.allows(member):
-        found.append((_total_score(task.problem, member), _rows_of(task.problem, member)))
+        found.append(_scored(task.problem, member))
     return _turned(task, full, *max(found, key=lambda pair: pair[0]))
 
 
@@ -428,8 +428,7 @@ def _turned(
         random = np.array([0], np.uint64)
         order = known.order_of(member)
         higher = _climb(problem, order, random, n_exogenous, prior is not None)[:2]
-        here = (_total_score(problem, member), _rows_of(problem, member))
-        best = max(here, higher, key=lambda pair: pair[0])
+        best = max(_scored(problem, member), higher, key=lambda pair: pair[0])
         if best[0] <= total + 1e-6:
             break
         total, parents = best
@@ -471,15 +470,7 @@ def _to_dag(parents: NDArray[np.uint64]) -> Dag:
     return Dag.from_matrix(unpack_rows(parents, len(parents)).T)
 
 
-def _rows_of(problem: Score, dag: Dag) -> NDArray[np.uint64]:
-    """Return the parent sets of a graph."""
-    rows = np.zeros_like(problem.before)
-    for parent, child in dag.edges():
-        rows[child, parent >> 6] |= np.uint64(1 << (parent & 63))
-    return rows
-
-
-def _total_score(problem: Score, dag: Dag) -> float:
-    """Return the score of a graph."""
-    rows, scratch = _rows_of(problem, dag), Scratch.empty(dag.n_nodes)
-    return float(sum(local_score(problem, row, i, scratch) for i, row in enumerate(rows)))
+def _scored(problem: Score, dag: Dag) -> tuple[float, NDArray[np.uint64]]:
+    """Return the score of a graph and its parents as bit sets."""
+    rows = pack_rows(dag.to_matrix().toarray().T != 0)
+    return total_score(problem, rows), rows

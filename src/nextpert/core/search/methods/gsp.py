@@ -12,8 +12,8 @@ from joblib import Parallel, delayed
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.graph.dag import Dag
 from nextpert.core.search._bits import pack_rows, unpack_rows
-from nextpert.core.search._family import Scratch
-from nextpert.core.search._gsp_kernel import Space, run_seeds
+from nextpert.core.search._family import Scratch, total_score
+from nextpert.core.search._gsp_kernel import Room, Space, descend, sparse_order
 from nextpert.core.search._inputs import checked_orders, checked_prior
 from nextpert.core.search.methods.boss import boss, default_starts
 from nextpert.core.search.minimal_imap import dependences, make_tests
@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 100  # runs; the same for any number of workers
 _N_STARTS = 8  # permutations a run draws, to start from the sparsest
-_N_SLACKS = 4  # a permutation takes nodes of up to 0..3 more than the least degree
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def gsp(
         Number of threads; ``None`` leaves it to joblib's context (with its dask backend, runs are
         spread over a cluster).
     progress
-        Called with the number of runs done and of all runs, after each chunk of them.
+        Called with the number of runs done and of all runs.
 
     Raises
     ------
@@ -144,53 +142,66 @@ def gsp(
     n_runs = require_count(n_runs, "n_runs")
     tests, elimination = make_tests(moments, alpha, prior)
     known = checked_prior(prior, moments.n_nodes)
-    imaps = [
-        pack_rows(dependences(tests.matrix, elimination.threshold, order))
-        for order in checked_orders(orders, known)
-    ]
-    given = np.array(imaps, np.uint64).reshape(len(imaps), *tests.before.shape)
-    seeds = as_rng(rng).integers(0, 2**64, n_runs, dtype=np.uint64)
-    tasks = [(seeds[first : first + _CHUNK], given[:0]) for first in range(0, n_runs, _CHUNK)]
-    if len(given):  # seeds of their own, so that the other runs are what they are without
-        tasks.append((np.arange(len(given), dtype=np.uint64), given))
-    n_edges = np.empty(n_runs + len(given), np.int64)
+    starts: list[NDArray[np.bool_] | None] = [None] * n_runs
+    for order in checked_orders(orders, known):
+        starts.append(dependences(tests.matrix, elimination.threshold, order))
+    # Runs from given orders have seeds of their own, so that the others are what they are without.
+    seeds = as_rng(rng).integers(0, 2**64, n_runs, dtype=np.uint64).tolist()
+    seeds += range(len(starts) - n_runs)
+    log_residual = tests._replace(
+        constant=np.zeros_like(tests.constant), weight=-np.ones_like(tests.weight)
+    )
+    n_edges = np.empty(len(starts), np.int64)
     best_run, best_fit, best_parents = -1, np.inf, tests.before
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
-    done = 0
-    runs = workers(delayed(_make_runs)(tests, elimination, depth, *task) for task in tasks)
-    for run, fit, parents, counts in runs:
-        n_edges[done : done + len(counts)] = counts
-        fewer = best_run < 0 or counts[run] < n_edges[best_run]
-        as_few = not fewer and counts[run] == n_edges[best_run]
-        if fewer or (as_few and fit < best_fit - 1e-9 * abs(best_fit)):
-            best_run, best_fit, best_parents = done + run, fit, parents
-        done += len(counts)
+    tasks = (
+        delayed(_run)(tests, elimination, known, depth, seed, start)
+        for seed, start in zip(seeds, starts, strict=True)
+    )
+    for run, (parents, count) in enumerate(workers(tasks)):
+        n_edges[run] = count
+        if best_run < 0 or count <= n_edges[best_run]:
+            fit = total_score(log_residual, parents)
+            if best_run < 0 or count < n_edges[best_run] or fit < best_fit - 1e-9 * abs(best_fit):
+                best_run, best_fit, best_parents = run, fit, parents
         if progress is not None:
-            progress(done, len(n_edges))
+            progress(run + 1, len(n_edges))
     dag = Dag.from_matrix(unpack_rows(best_parents, moments.n_nodes).T)
     logger.info("GSP: %d arcs, best of %d runs (run %d)", dag.n_edges, len(n_edges), best_run)
     return GspResult(dag, known.order_of(dag), n_edges, best_run, float(alpha), moments.n)
 
 
-def _make_runs(
+def _run(
     tests: Score,
     elimination: Elimination,
+    known: PriorKnowledge,
     depth: int,
-    seeds: NDArray[np.uint64],
-    given: NDArray[np.uint64],
-) -> tuple[int, float, NDArray[np.uint64], NDArray[np.int64]]:
-    """Make one run a seed, from its I-map among ``given`` or from orders that it draws.
+    seed: int,
+    start: NDArray[np.bool_] | None,
+) -> tuple[NDArray[np.uint64], int]:
+    """Search from one I-map, that of ``start`` or the sparsest of eight drawn orders.
 
-    ``given`` are parents as bit sets, shape ``(n_given, n_nodes, n_words)``. Returns the best run,
-    its fit and parents, and the edges of all.
+    ``start``, (p, p), has a row a child. Returns the parents as bit sets, (p, words), and the edges
+    with the dependences that an edge forbidden one way only leaves unexplained: a graph without
+    these is no I-map.
     """
-    parents, counts = np.zeros_like(tests.before), np.zeros(len(seeds), np.int64)
-    space = Space.empty(elimination.threshold, parents.shape, depth)
-    scratch = Scratch.empty(len(parents))
-    best, fit = run_seeds(
-        tests, elimination, scratch, space, seeds, given, _N_STARTS, _N_SLACKS, counts, parents
-    )
-    return best, fit, parents, counts
+    random = np.array([seed], np.uint64)
+    imap = _sparsest(elimination, random) if start is None else start
+    barred = imap & known.forbidden.T
+    unexplained = int((barred & ~known.forbidden).sum())
+    space = Space.of(elimination.threshold, pack_rows(imap & ~barred | known.required.T), depth)
+    bound = bool(known.before.any() or known.forbidden.any())
+    descend(tests, Scratch.empty(len(imap)), space, random, bound)
+    return space.parents, int(unpack_rows(space.parents, len(imap)).sum()) + unexplained
+
+
+def _sparsest(elimination: Elimination, random: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Return the sparsest I-map of some drawn orders, (p, p), a row a child."""
+    shape = elimination.after.shape
+    parents, order = np.zeros((_N_STARTS, *shape), np.uint64), np.empty(shape[0], np.int64)
+    room = Room.empty(*shape)
+    counts = [sparse_order(elimination, -1, random, room, order, each) for each in parents]
+    return unpack_rows(parents[int(np.argmin(counts))], shape[0])
 
 
 @register("gsp", options=("alpha",), default_runs=lambda _: 100)

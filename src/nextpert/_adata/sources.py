@@ -1,34 +1,49 @@
 """The panel's columns of a matrix, range of rows by range of rows, from front to back.
 
-What is in memory at a time is bounded, whatever the size of the matrix.
+What is in memory at a time is bounded, whatever the size of the matrix. Dask arrays are read as
+tasks, on threads or on whatever cluster is at hand.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import h5py  # type: ignore[import-untyped]
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert._adata._pick import pick_rows
-from nextpert.core.cells._sound import damaged, require_sound_pointers
+from nextpert.core._compile import entry
+from nextpert.core.cells._pairwise_sum import tree
+from nextpert.core.cells._sound import (
+    damaged,
+    require_numbers,
+    require_sound,
+    require_sound_pointers,
+)
 from nextpert.core.cells.moments import canonical_csr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from nextpert.core.cells._pairwise_sum import PairwiseSum
 
     Index: TypeAlias = NDArray[np.int64]
     Mask: TypeAlias = NDArray[np.bool_]
     Values: TypeAlias = NDArray[np.floating] | sp.csr_array
+
+T = TypeVar("T")
 
 # What is read at once: entries of dense rows, and non-zero entries of sparse ones.
 _DENSE_ENTRIES = 2**22
 _NONZEROS = 2**19  # the buffers stay in the processor's cache
 # Bytes of a compressed chunk that is kept, so as not to unpack it again.
 _LARGEST_CHUNK = 2**26
+_STRETCH = 4096  # entries looked at before those found are dealt with; they stay in the cache
+# Blocks of one graph of tasks: a power of two, so that the whole is one tree all the same. It
+# bounds what a scheduler holds, and lets progress show.
+_LEAVES = 1024
 
 
 class Source(Protocol):
@@ -147,6 +162,61 @@ class CsrRows:
             start = stop
 
 
+@entry
+def pick_rows(
+    data: NDArray[Any],
+    indices: NDArray[Any],
+    indptr: NDArray[np.int64],
+    column_of: NDArray[np.int32],
+    wanted: NDArray[np.bool_],
+    values: NDArray[np.float64],
+    columns: NDArray[np.int32],
+    counts: NDArray[np.int64],
+) -> int:
+    """Copy the panel's entries of the wanted CSR rows; return how many, -1 for bad indices.
+
+    Parameters
+    ----------
+    data, indices, indptr
+        The rows; ``indptr`` starts at 0.
+    column_of
+        The panel's column of every gene, -1 outside the panel.
+    wanted
+        Whether to take a row.
+    values, columns
+        Where entries go, as long as ``data``.
+    counts
+        Where the number of entries of every row goes, zeros before.
+    """
+    member = np.empty(len(column_of), np.uint8)
+    for j in range(len(column_of)):
+        member[j] = column_of[j] >= 0
+    found = np.empty(_STRETCH, np.int32)
+    row, total = 0, 0
+    for start in range(0, len(indices), _STRETCH):
+        stretch = indices[start : start + _STRETCH]
+        least, largest = stretch[0], stretch[0]  # of the type of the indices, for wide registers
+        for k in range(len(stretch)):
+            least, largest = min(least, stretch[k]), max(largest, stretch[k])
+        if least < 0 or largest >= len(column_of):
+            return -1
+        # Without a branch, which would be foreseen wrongly at every entry of the panel.
+        n_found = np.uintp(0)
+        for k in range(len(stretch)):
+            found[n_found] = k
+            n_found += np.uintp(member[np.uintp(stretch[k])])
+        for q in range(n_found):
+            k = start + found[q]
+            while indptr[row + 1] <= k:
+                row += 1
+            if wanted[row]:
+                values[total] = data[k]
+                columns[total] = column_of[indices[k]]
+                counts[row] += 1
+                total += 1
+    return total
+
+
 class CscColumns:
     """Rows of a CSC matrix: every column of the panel is read on, a buffer at a time."""
 
@@ -258,3 +328,92 @@ def _as(array: NDArray[Any], kind: str) -> NDArray[Any]:
     if array.dtype.name in known and array.dtype.isnative:
         return array
     return array.astype(known[1])
+
+
+def is_lazy(matrix: Any) -> bool:
+    """Whether the matrix is a Dask array."""
+    return hasattr(matrix, "dask") and hasattr(matrix, "rechunk")
+
+
+def computed(task: Any) -> Any:
+    """Return the result of a task; a file whose parts do not fit is said to be damaged."""
+    try:
+        return task.compute()
+    except (IndexError, KeyError, TypeError) as error:
+        what = f"parts that cannot be read together ({error})"
+        raise damaged(what, "The matrix read lazily") from error
+
+
+class LazyBlocks:
+    """The panel's columns of a Dask array in blocks of ``n_rows`` rows, whatever its chunks."""
+
+    def __init__(self, matrix: Any, columns: NDArray[np.int64], n_rows: int) -> None:
+        self._is_sparse = sp.issparse(matrix._meta)
+        panel = _as_dense(_checked(matrix)[:, columns])
+        self._blocks = panel.rechunk({0: n_rows, 1: -1}).to_delayed()[:, 0]
+
+    def read(self, block: int, rows: NDArray[np.int64]) -> Values:
+        """Return some rows of a block."""
+        return _rows(computed(self._blocks[block]), rows, self._is_sparse)
+
+    def fold(
+        self,
+        tasks: Sequence[tuple[int, NDArray[np.int64], tuple[Any, ...]]],
+        part: Callable[..., T],
+        add: Callable[[T, T], T],
+        total: PairwiseSum[T],
+        on_progress: Callable[[int], object],
+    ) -> None:
+        """Add to ``total`` the ``part(values, *more)`` of every ``(block, rows, more)``.
+
+        Many blocks make one graph of tasks, a tree that ends where ``total`` goes on, so that the
+        sum is that of one worker, and workers wait for each other only between such graphs.
+        """
+        from dask import delayed
+
+        of_rows, joined = delayed(_part, pure=False), delayed(add, pure=False)
+        for first in range(0, len(tasks), _LEAVES):
+            some = tasks[first : first + _LEAVES]
+            leaves = [
+                of_rows(part, self._blocks[block], rows, self._is_sparse, *more)
+                for block, rows, more in some
+            ]
+            total.add(computed(tree(leaves, joined)))
+            on_progress(sum(len(rows) for _, rows, _ in some))
+
+
+def lazy_rows(
+    matrix: Any, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return a few rows, for which no chunk is read but their own."""
+    values: NDArray[np.float64] = computed(_as_dense(_checked(matrix)[rows][:, columns]))
+    return values
+
+
+def _checked(matrix: Any) -> Any:
+    # Before columns are taken, by a kernel that a damaged chunk would crash.
+    return matrix.map_blocks(_sound, dtype=matrix.dtype, meta=matrix._meta)
+
+
+def _as_dense(matrix: Any) -> Any:
+    return matrix.map_blocks(_dense, dtype=np.float64, meta=np.empty((0, 0)))
+
+
+def _part(part: Any, block: NDArray[np.float64], rows: Any, is_sparse: bool, *more: Any) -> Any:
+    return part(_rows(block, rows, is_sparse), *more)
+
+
+def _rows(block: NDArray[np.float64], rows: NDArray[np.int64], is_sparse: bool) -> Values:
+    # Back to sparse values, so that sums are the same to the bit as from sparse cells in memory.
+    return sp.csr_array(block[rows]) if is_sparse else block[rows]
+
+
+def _sound(chunk: Any) -> Any:
+    require_numbers(chunk)
+    require_sound(chunk)
+    return chunk
+
+
+def _dense(chunk: Any) -> NDArray[np.float64]:
+    dense = chunk.toarray() if sp.issparse(chunk) else np.asarray(chunk)
+    return dense.astype(np.float64, copy=False)

@@ -1,0 +1,86 @@
+"""A fit, a diagnosis and a plan of cells read every cell once: reads of a matrix are counted."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+import nextpert as npt
+
+da = pytest.importorskip("dask.array")
+
+N_ROWS = 100  # of a chunk
+
+
+class Counted:
+    """A matrix that counts how often each of its rows is read."""
+
+    def __init__(self, values):
+        self.values, self.dtype, self.shape = values, values.dtype, values.shape
+        self.ndim = 2
+        self.n = np.zeros(len(values), int)
+        self.lock = threading.Lock()
+
+    def __getitem__(self, index):
+        with self.lock:
+            self.n[index[0]] += 1
+        return self.values[index]
+
+    def reads(self):
+        """Reads of every row since the last call."""
+        found, self.n = self.n, np.zeros_like(self.n)
+        return found
+
+
+@pytest.fixture(params=["guides and batches", "neither"])
+def screen(request):
+    adata = npt.datasets.simulated_screen(
+        n_genes=8, n_control=600, n_perturbed=60, perturbed=6, expected_degree=3, rng=0
+    )
+    rng = np.random.default_rng(1)
+    adata.obs["plate"] = rng.choice(list("ab"), adata.n_obs)
+    adata.obs["guide"] = adata.obs["perturbation"].astype(str) + rng.choice(list("xy"), adata.n_obs)
+    adata.X = np.array(adata.X) + (adata.obs["plate"] == "a").to_numpy()[:, None]
+    roles = {"guide_key": "guide", "batch_key": "plate"} if request.param != "neither" else {}
+    if not roles:
+        del adata.obs["guide"]  # a column that looks like guides is sampled
+    npt.pp.setup_screen(adata, **roles)  # looks at a sample of the values
+    npt.tl.learn_dag(adata, method="boss", environments="all", n_runs=2)
+    counted = Counted(adata.X)
+    adata.X = da.from_array(counted, chunks=(N_ROWS, -1), meta=np.empty((0, 0)))
+    return adata, counted
+
+
+def test_every_cell_is_read_once(screen):
+    adata, counted = screen
+    labelled = adata.obs["perturbation"].notna().to_numpy()
+    assert labelled.all()
+    counted.reads()
+    for call in (npt.tl.fit_dag_blr, npt.tl.diagnose, npt.tl.plan_cells):
+        call(adata)
+        np.testing.assert_array_equal(counted.reads(), 1, err_msg=call.__name__)
+    target = adata.obs["perturbation"].iloc[-1]
+    wanted = npt.Target(state=[target, ("guide", f"{target}x")], distance="noise")
+    wanted = wanted if "guide" in adata.obs else target
+    for plan in (npt.tl.plan_screen, npt.tl.design_interventions):
+        plan(adata, wanted, n_cells=400)
+        np.testing.assert_array_equal(counted.reads(), 1, err_msg=plan.__name__)
+
+
+def test_changed_cells_are_noticed_on_the_way(screen):
+    adata, _ = screen
+    npt.tl.fit_dag_blr(adata)
+    adata.X = adata.X * 1.01
+    target = {adata.var_names[0]: 5.0}
+    calls = (
+        lambda: npt.tl.diagnose(adata),
+        lambda: npt.tl.plan_cells(adata),
+        lambda: npt.tl.plan_screen(adata, target, n_cells=400),
+    )
+    for call in calls:
+        with pytest.warns(UserWarning, match=r"The cells \(values\) have changed") as warned:
+            call()
+        files = [w.filename for w in warned if "have changed" in str(w.message)]
+        assert files == [__file__]
