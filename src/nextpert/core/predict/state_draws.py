@@ -108,6 +108,7 @@ def _draws_of_one(
     mean, prior, effect, share, spare = (
         _columns(value, nothing) for value in (*told, shifts.share, shifts.spare)
     )
+    mean = mean[: posterior.n_nodes]  # fixed columns come after the nodes
     uncertain = bool(spare.any())
     if not count:
         return
@@ -124,7 +125,7 @@ def _draws_of_one(
             left = rest - share * _columns(shifts.explained(draw, posterior), nothing)
         # x = B x + source, where the shares believed of the cells leave the weights no say.
         source = prior + draw[posterior.vptr[:-1], None] if posterior.intercept else prior
-        b = csr_array((draw[is_weight], dag.indices, dag.indptr), shape=(len(mean), len(mean)))
+        b = csr_array((draw[is_weight], dag.indices, dag.indptr), shape=(len(prior), len(prior)))
         x = source + share * (mean - source - b @ mean) + left
         solve_forward(dag.indptr, dag.indices, dag.order, posterior.vptr, draw, x)
         yield (x + effect).T
