@@ -93,19 +93,19 @@ def coverage(
     fit = posterior_from(adata)
     npt.tl.learn_dag(adata, method="given", dag=found.scm.dag, key_added="true")
     npt.tl.fit_dag_blr(adata, dag_key="true", key_added="true_blr", shift_sd=0)
-    known = posterior_from(adata, "true_blr").blr
+    known = posterior_from(adata, "true_blr").posterior
     evidence = np.array([blr.log_evidence() for blr in fit.ensemble])
     share = np.exp(evidence - evidence.max())
     share /= share.sum()
     rng = np.random.default_rng([seed, 1])
     drawn = [
         draws([known], np.ones(1), n_samples, rng),
-        draws([fit.blr], np.ones(1), n_samples, rng),
+        draws([fit.posterior], np.ones(1), n_samples, rng),
         draws(fit.ensemble, np.full(len(share), 1 / len(share)), n_samples, rng),
         draws(fit.ensemble, share, n_samples, rng),
     ]
     _, target = random_target(found.scm, setting.n_genes // 3, rng=rng)
-    at_hand = fit.blr.mean().toarray()
+    at_hand = fit.posterior.mean().toarray()
     return [shares(found, at_hand, target, *each, level) for each in drawn]
 
 

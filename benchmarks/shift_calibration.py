@@ -131,7 +131,7 @@ def held(
     inside = (found["lower"] <= truth) & (truth <= found["upper"])
     own = np.array([[name == gene for gene in adata.var_names] for name in names])
     fit = posterior_from(adata)
-    known, blr = fit.shift_prior.given(fit.blr), fit.blr
+    known, blr = fit.prior.given(fit.posterior), fit.posterior
     away = known.departure(blr)
     # Of a mixture, by the two moments.
     low, high = (
@@ -140,7 +140,8 @@ def held(
     )
     direct = np.array([shifts[name] for name in names])
     shift_in = (low <= direct) & (direct <= high)
-    mean, sd = fit.efficacy or (np.nan, np.nan)
+    made = fit.efficacy
+    mean, sd = (np.nan, np.nan) if made is None else (made.mean, made.sd)
     unseen = [n for n in shifts if n not in names]
     rho = np.array([-shifts[n][int(n[1:])] / scm.mean()[int(n[1:])] for n in unseen])
     npt.tl.design_interventions(adata, target, acquisition="civ", candidates=[*names, *unseen])

@@ -63,7 +63,7 @@ def test_one_function_a_file_named_after_it(sub, name):
     assert inspect.isfunction(public)
     alone = f"nextpert.{sub}._{name}"  # or in a folder of that name, with its helpers beside it
     assert public.__module__ in (alone, f"{alone}.{name}")
-    tree = ast.parse(Path(inspect.getfile(public)).read_text())
+    tree = ast.parse(Path(inspect.getfile(inspect.unwrap(public))).read_text())
     kinds = (ast.FunctionDef, ast.ClassDef)
     shown = [node.name for node in tree.body if isinstance(node, kinds) and node.name[0] != "_"]
     assert shown == [name]

@@ -26,7 +26,8 @@ CORE = [
     "loop",
 ]
 FLOORS = [
-    {"nextpert._files", "nextpert._lock", "nextpert.core._cache", "nextpert.core._blas"},
+    {"nextpert._files", "nextpert._lock", "nextpert._warn"},
+    {"nextpert.core._cache", "nextpert.core._blas"},
     {f"nextpert.core.{file}" for file in ("_checks", "_codec", "_compile", "_registry")},
     *({f"nextpert.core.{room}"} for room in CORE),
     {"nextpert.core"},

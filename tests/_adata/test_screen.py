@@ -57,9 +57,13 @@ def test_roles_are_said_once_and_overridden(screen, tmp_path):
     [
         ({"guide_key": "guides"}, ValueError, r"no columns guides. Close matches: guide"),
         ({"batch_key": "pert"}, ValueError, "more than one role: pert"),
-        ({"control": ""}, ValueError, "control must be a non-empty string"),
+        ({"control": ""}, ValueError, "control must be a string that is not empty"),
         ({"control": "nt"}, ValueError, "No control cells"),
-        ({"batch_key": 3}, TypeError, "batch_key must be a column"),
+        (
+            {"batch_key": 3},
+            TypeError,
+            "batch_key must be .* a list of names",
+        ),
         ({"layer": "nope"}, ValueError, "no layer 'nope'"),
     ],
 )

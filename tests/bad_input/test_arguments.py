@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert._adata.arguments import CHECKS
+from nextpert._adata.arguments import kinds_of
 
 ROOMS = ("pp", "tl", "pl", "datasets")
 NAN = float("nan")
 TEXT = (3, "", b"control")
 FLAG = ("yes", 2, None)
-COUNT = ("ten", 0, 1.5, NAN, True, None, [3])
+COUNT = ("ten", 0, 1.5, NAN, True, None, [3], 10**30, 10**400)
 NUMBER = ("big", NAN, float("inf"), [0.5], True)
 NAMES = (3, b"MYC", [None], [NAN], {"MYC": 1})
 PATH = (3, "", ["a.png"])
@@ -168,14 +168,28 @@ def cases():
 
 
 def test_every_parameter_has_wrong_values():
-    """A new parameter must not be forgotten here, nor in the check that all functions share."""
+    """A new parameter must not be forgotten here."""
     names = {n for f in functions().values() for n in inspect.signature(f).parameters}
     assert names - set(WRONG) == set()
-    methods = inspect.getmembers(npt.Campaign, inspect.isroutine)  # tests/campaign/test_campaign.py
-    of_methods = [method for name, method in methods if name in vars(npt.Campaign)]
-    names |= {n for method in of_methods for n in inspect.signature(method).parameters}
-    names |= set(inspect.signature(npt.report).parameters)  # tests/report/test_report.py
-    assert set(CHECKS) - names == set()
+
+
+def test_every_public_function_is_checked():
+    """Its annotations can be read, and bounds are those of its parameters."""
+    public = {**functions(), "report": npt.report}
+    public |= {n: getattr(npt.Campaign, n) for n in vars(npt.Campaign) if n[0] != "_"}
+    public["Campaign"] = npt.Campaign.__init__
+    given = [n for n, f in public.items() if inspect.isroutine(f) and len(annotations(f)) > 1]
+    assert [name for name in given if not hasattr(public[name], "__bounds__")] == []
+    for name in given:
+        bounds = public[name].__bounds__
+        assert set(bounds) <= set(annotations(public[name])), name
+        for parameter, annotation in annotations(public[name]).items():
+            if parameter != "return":
+                kinds_of(annotation, bounds.get(parameter, ()))
+
+
+def annotations(function):
+    return inspect.get_annotations(function)
 
 
 @pytest.mark.bad_input

@@ -275,14 +275,14 @@ def test_it_is_logged_what_was_never_proposed(campaign, parts, caplog):
         (lambda c: npt.Campaign(c.adata, None), "target must be"),
         (lambda c: c.propose("ten"), "n_perturbations must be a whole number"),
         (lambda c: c.propose(2, 1.5), "n_cells must be a whole number"),
-        (lambda c: c.propose(2, 200, rng="x"), "rng must be a seed"),
+        (lambda c: c.propose(2, 200, rng="x"), "rng must be a whole number"),
         (lambda c: c.observe(3), "cells must be an AnnData"),
         (lambda c: c.observe(c.adata, batch=3), "batch must be a string"),
         (lambda c: c.mark_pending(["CDK4"], n_cells=0), "n_cells must be a whole number"),
         (lambda c: c.mark_pending(["control"]), "'control' are the controls, on every plate"),
         (lambda c: c.mark_failed(["CDK4"], reason=3), "reason must be a string"),
-        (lambda c: c.save(None), "path must be the path of a file, but"),
-        (lambda c: npt.Campaign.load(""), "path must be the path of a file, but"),
+        (lambda c: c.save(None), "path must be the path of a file or folder, but"),
+        (lambda c: npt.Campaign.load(""), "path must be the path of a file or folder, but"),
     ],
 )
 def test_bad_input(call, message, campaign):

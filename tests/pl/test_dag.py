@@ -171,6 +171,6 @@ def test_modules_that_say_nothing(designed):
         dag(designed, modules="modul")
     with pytest.raises(ValueError, match="none of the genes drawn"):
         dag(designed, modules={"NOPE": "m1"})
-    with pytest.raises(TypeError, match="list"):
+    with pytest.raises(TypeError, match="a mapping, a Series or None"):
         dag(designed, modules=["m1"])
     assert not plt.get_fignums()

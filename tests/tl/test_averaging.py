@@ -55,7 +55,7 @@ def test_a_graph_counts_in_measured_effects_as_far_as_it_is_right(screen, turned
     by_cells = error(screen, effects.layers["cells_mean"], names)
     assert error(screen, effects.X, names) < 0.7 * by_cells
     fit = posterior_from(adata)
-    believed = error(screen, core_effects([fit.blr], fit.shift_prior).mean, names)
+    believed = error(screen, core_effects([fit.posterior], fit.prior).mean, names)
     assert believed > by_cells if turned else believed < 0.5 * by_cells
 
 

@@ -76,7 +76,7 @@ def test_civ_equals_the_formulas(fitted):
     table = ranking(fitted, "STK3", acquisition="civ", **options)
     fit = posterior_from(fitted)
     shifts = fitted.uns["design"]["shifts"].toarray()
-    wanted = civ_by_hand(fit.blr, mean_of(fitted, "STK3"), shifts, 40)
+    wanted = civ_by_hand(fit.posterior, mean_of(fitted, "STK3"), shifts, 40)
     np.testing.assert_allclose(table["acquisition"], wanted, rtol=1e-6)
     assert (np.diff(table["acquisition"]) >= 0).all()
 
@@ -84,7 +84,7 @@ def test_civ_equals_the_formulas(fitted):
 def test_greedy_and_predicted_distance_by_dense_inverse(fitted):
     table = ranking(fitted, "MYC+OXR1", acquisition="greedy", n_samples=4000)
     fit = posterior_from(fitted)
-    weights, c = fit.blr.mean().toarray(), fit.blr.intercept_mean
+    weights, c = fit.posterior.mean().toarray(), fit.posterior.intercept_mean
     target, control = mean_of(fitted, "MYC+OXR1"), mean_of(fitted, "control")
     shifts = fitted.uns["design"]["shifts"].toarray()
     b = (np.eye(8) - weights) @ target - c

@@ -67,8 +67,8 @@ def test_every_graph_is_fitted_as_if_it_were_the_only_one(many):
         npt.tl.fit_dag_blr(other, shift_sd=0, dag_key="one", key_added="one_blr")
         wanted = posterior_from(other, "one_blr")
         assert not wanted.ensemble
-        assert np.array_equal(found.mean().toarray(), wanted.blr.mean().toarray())
-        assert np.array_equal(found.noise_var, wanted.blr.noise_var)
+        assert np.array_equal(found.mean().toarray(), wanted.posterior.mean().toarray())
+        assert np.array_equal(found.noise_var, wanted.posterior.noise_var)
     one = alone(many)
     assert "ensemble" not in one.uns["dag_blr"]
     assert (one.varp["dag_blr_mean"] != many.varp["dag_blr_mean"]).nnz == 0

@@ -60,7 +60,7 @@ def test_true_weights_are_found(screen, truth):
     npt.tl.fit_dag_blr(screen)
     np.testing.assert_allclose(screen.varp["dag_blr_mean"].toarray().T, truth.weights, atol=0.1)
     fit = posterior_from(screen)
-    np.testing.assert_allclose(fit.blr.noise_var, truth.noise_var, rtol=0.3)
+    np.testing.assert_allclose(fit.posterior.noise_var, truth.noise_var, rtol=0.3)
 
 
 @quiet
@@ -201,7 +201,7 @@ def test_arcs_added_by_hand_outside_the_panel_are_refused(small_screen):
 def test_known_noise_by_gene(screen, truth):
     known = dict(zip(screen.var_names, truth.noise_var, strict=True))
     npt.tl.fit_dag_blr(screen, noise_var=known)
-    np.testing.assert_array_equal(posterior_from(screen).blr.noise_var, truth.noise_var)
+    np.testing.assert_array_equal(posterior_from(screen).posterior.noise_var, truth.noise_var)
 
 
 @quiet

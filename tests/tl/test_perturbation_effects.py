@@ -77,7 +77,7 @@ def test_candidates_without_cells_have_what_is_expected(fitted):
     shift[0, own] = -efficacy["mean"] * fit.control_mean[own]
     # By the weights of the predictors: the graph's, and what the others say of each gene.
     weight = fit.expectation.weights
-    graph = fit.blr.predict_mean(shift) - fit.blr.predict_mean(np.zeros(fitted.n_vars))
+    graph = fit.posterior.predict_mean(shift) - fit.posterior.predict_mean(np.zeros(fitted.n_vars))
     told = Perturbations(fit.expectation.screen, 0, [-1], [[own]], shift)
     wanted = weight["coexpression"] * Coexpression().predict(fit.expectation.seen, told).effects
     mean = MeanPerturbation().predict(fit.expectation.seen, told).effects
@@ -155,7 +155,7 @@ def test_graphs_of_resamples_are_averaged(small_screen):
     expected = np.average(each, axis=0, weights=fit.averaged.weights)
     np.testing.assert_allclose(found["mean"], expected, atol=1e-12)
     assert len(set(fit.averaged.weights[:3])) == 1
-    alone = core_effects([fit.blr], fit.shift_prior)
+    alone = core_effects([fit.posterior], fit.prior)
     np.testing.assert_allclose(found["direct"], alone.direct, atol=1e-12)
     assert found["params"]["n_graphs"] == 3
 
@@ -220,7 +220,7 @@ def test_what_is_wrong_is_said(fitted):
         npt.tl.perturbation_effects(fitted, candidates=["NOPE"])
     with pytest.raises(ValueError, match=r"Genes not in .*: NOPE"):
         npt.tl.perturbation_effects(fitted, genes=["NOPE"])
-    with pytest.raises(ValueError, match="level must be between 0 and 1"):
+    with pytest.raises(ValueError, match="level must be a finite number between 0 and 1"):
         npt.tl.perturbation_effects(fitted, level=1.5)
     with pytest.raises(ValueError, match=r"run tl\.fit_dag_blr first"):
         npt.tl.perturbation_effects(fitted, posterior_key="mine")

@@ -229,13 +229,13 @@ def test_stopping_is_that_of_the_core(fitted):
     found = fitted.uns["plan_cells"]["stopping"]
     fit = posterior_from(fitted)
     draws = ranked_distance(
-        fit.posteriors, fit.known(fit.shift_prior), wanted, n_samples=200, rng=3
+        fit.posteriors, fit.known(fit.prior), wanted, n_samples=200, rng=3
     )  # fmt: skip
     noise = np.mean(
         [cells_of(fitted, name).var(axis=0) for name in ("B2M", "CD58", "CDK4")], axis=0
     )
     plate = draw_plate(
-        fit.posteriors, fit.known(fit.shift_prior), wanted, [0, 1, 2], variance=noise / 300,
+        fit.posteriors, fit.known(fit.prior), wanted, [0, 1, 2], variance=noise / 300,
         n_samples=200, rng=3,
     )  # fmt: skip
     said = stopping(draws, [True] * 3, plate, tolerance=0.05, confidence=0.9)
@@ -385,8 +385,8 @@ def test_copy_and_key(fitted):
         ("CDK5", {}, "Close matches: CDK4"),
         ({"NOPE": 1.0}, {}, "NOPE"),
         (None, {"effect": 0.0}, "effect must be a finite number above 0"),
-        (None, {"power": 0.4}, "power must lie between 0.5 and 1"),
-        (None, {"confidence": 1.0}, "confidence must lie between 0 and 1"),
+        (None, {"power": 0.4}, "power must be a finite number between 0.5 and 1"),
+        (None, {"confidence": 1.0}, "confidence must be a finite number between 0 and 1"),
         (None, {"tolerance": -0.1}, "tolerance"),
         (None, {"n_guides": 0}, "n_guides must be a whole number of at least 1"),
         (None, {"posterior_key": "nope"}, "run tl.fit_dag_blr first"),

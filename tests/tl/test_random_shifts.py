@@ -73,7 +73,7 @@ def test_labels_that_are_no_perturbation_are_left_out_unless_they_are_asked_for(
 def test_states_lie_between_expectation_and_cells(screen):
     npt.tl.fit_dag_blr(screen)
     fit = posterior_from(screen)
-    states = fit.shift_prior.given(fit.blr).states(fit.blr)
+    states = fit.prior.given(fit.posterior).states(fit.posterior)
     for name, state in zip(fit.environments["perturbation"], states, strict=True):
         apart = ((state - mean_of(screen, name)) ** 2).sum()
         moved = ((mean_of(screen, "control") - mean_of(screen, name)) ** 2).sum()

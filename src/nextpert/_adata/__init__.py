@@ -1,6 +1,5 @@
 """The only place that touches the slots of an AnnData: reading cells, labels, graphs, results."""
 
-from nextpert._adata.arguments import check_arguments
 from nextpert._adata.batches import (
     Batches,
     environment_moments,
@@ -8,11 +7,16 @@ from nextpert._adata.batches import (
     read_groupings,
     read_groups,
 )
-from nextpert._adata.eager import eager
 from nextpert._adata.effects import read_effects
-from nextpert._adata.ensemble import read_graphs
 from nextpert._adata.fingerprint import fingerprint
-from nextpert._adata.graph import named_dag, panel_of, read_graph, symbols_of, to_all_genes
+from nextpert._adata.graph import (
+    named_dag,
+    panel_of,
+    read_graph,
+    read_graphs,
+    symbols_of,
+    to_all_genes,
+)
 from nextpert._adata.labels import (
     LabelTable,
     parse_label,
@@ -20,7 +24,6 @@ from nextpert._adata.labels import (
     read_labels,
     read_perturbations,
     require_control,
-    require_label,
     say_pooled,
 )
 from nextpert._adata.members import SEPARATOR, Naming
@@ -38,7 +41,6 @@ from nextpert._adata.posterior import (
     FittedPosterior,
     checksum_of_cells,
     posterior_from,
-    posterior_of,
     warn_of_changed_cells,
 )
 from nextpert._adata.read import (
@@ -49,10 +51,9 @@ from nextpert._adata.read import (
 )
 from nextpert._adata.roles import Roles, fitted_roles, read_roles
 from nextpert._adata.scale import check_scale
-from nextpert._adata.seed import seed_of
 from nextpert._adata.sound import real_values, require_sound_matrices
-from nextpert._adata.stored import as_stored_csr, read_stored
-from nextpert._adata.write import check_key, check_writable, write_results
+from nextpert._adata.stored import as_stored_csr, eager, read_stored, seed_of, write_results
+from nextpert._adata.target import Target
 from nextpert.core._codec import stored_lists, strings
 
 __all__ = [
@@ -62,11 +63,9 @@ __all__ = [
     "LabelTable",
     "Naming",
     "Roles",
+    "Target",
     "as_stored_csr",
-    "check_arguments",
-    "check_key",
     "check_scale",
-    "check_writable",
     "checksum_of_cells",
     "closest",
     "eager",
@@ -84,7 +83,6 @@ __all__ = [
     "panel_of",
     "parse_label",
     "posterior_from",
-    "posterior_of",
     "read_batches",
     "read_blocks",
     "read_effects",
@@ -99,7 +97,6 @@ __all__ = [
     "read_stored",
     "real_values",
     "require_control",
-    "require_label",
     "require_layer",
     "require_sound_matrices",
     "resolve_panel",

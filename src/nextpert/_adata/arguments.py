@@ -1,342 +1,330 @@
-"""The arguments of all public functions: a name means one thing, and is checked in one place."""
+"""The arguments of public functions: kinds from the annotations, bounds declared beside them.
+
+Everything is checked once, by :func:`checked`, before a function does anything. What depends on the
+data is checked where it is read.
+"""
 
 from __future__ import annotations
 
+import ast
 import math
 import os
-from collections.abc import Iterable, Mapping
-from functools import partial
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, NoReturn
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, wraps
+from numbers import Real
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 
-from nextpert._adata.target import Target
+from nextpert._adata.panel import closest
+from nextpert._adata.roles import Kept
+from nextpert._adata.stored import check_key, check_writable
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+_LARGEST = 2**63  # which a machine word holds
 
-_PATHS = (str, os.PathLike)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def check_arguments(given: Mapping[str, Any]) -> None:
-    """Raise where an argument is of another kind than its name says.
-
-    Called first of all by every public function, with its ``locals()``. What depends on the data,
-    and the range of numbers, is checked where it is used.
+class Bound(NamedTuple):
+    """What a number or a text has to be.
 
     Parameters
     ----------
-    given
-        Arguments by name; names that are not known here are not looked at.
+    words
+        How it is said, such as ``"of at least 1"``.
+    holds
+        Whether a value is so.
+    is_of_text
+        Whether it is a bound of texts, not of numbers.
+    choices
+        Returns all values there are, where they can be listed.
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+    is_of_text: bool = False
+    choices: Callable[[], Iterable[Any]] = tuple
+
+    def in_words(self, kind: str) -> str:
+        """Return it with the kind of values it is of."""
+        return f"{kind} {self.words}" if self.words else _OR.join(map(repr, self.choices()))
+
+
+def at_least(least: float) -> Bound:
+    """Declare numbers that are not below ``least``."""
+    return Bound(f"of at least {least:g}", lambda value: least <= value < _LARGEST)
+
+
+def above(bound: float) -> Bound:
+    """Declare numbers above ``bound``."""
+    return Bound(f"above {bound:g}", lambda value: value > bound)
+
+
+def between(low: float, high: float, *, inclusive: bool = False) -> Bound:
+    """Declare numbers above ``low`` and below ``high``, or equal to one of them."""
+    if inclusive:
+        return Bound(f"between {low:g} and {high:g}", lambda value: low <= value <= high)
+    return Bound(f"between {low:g} and {high:g}, both excluded", lambda value: low < value < high)
+
+
+def one_of(*choices: Any) -> Bound:
+    """Declare the words, or the numbers, that there are; or a function that returns the words."""
+    known = choices[0] if callable(choices[0]) else lambda: choices
+    return Bound("", lambda value: value in known(), not isinstance(choices[0], int), known)
+
+
+ANY_TEXT = Bound("of any length", lambda value: True, is_of_text=True)
+WORKERS = Bound("of workers (-1 for all processors)", lambda value: value != 0)
+_OR = " or "
+_NOT_EMPTY = Bound("that is not empty", bool, is_of_text=True)
+_SEED = Bound("of at least 0 (a seed)", lambda value: value >= 0)
+
+
+def checked(**bounds: Bound | tuple[Bound, ...]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Check the arguments of a public function by its annotations, and by bounds of some.
+
+    Annotations stand for what they say: ``int`` for a whole number (a count of at least 1, where
+    no bound is declared), ``float`` for a finite number, ``str`` for one that is not empty,
+    ``Iterable[str]`` for a list of names, and so on; a bool is no number. A bound is of numbers or
+    of texts; a parameter that may be either can have one of each. Whole numbers and flags arrive as
+    ``int`` and ``bool``. A function with ``copy`` writes: its ``key_added`` names a slot, and
+    ``adata`` can be written to.
 
     Raises
     ------
     TypeError
-        If an argument is of a wrong type.
+        If an argument is of another kind than declared.
     ValueError
-        If a number is NaN, infinite or too small, or a string is empty.
+        If a value is out of bounds, NaN, infinite or empty.
 
     Examples
     --------
-    >>> from nextpert._adata import check_arguments
-    >>> check_arguments({"n_cells": 10, "layer": None})
-    >>> check_arguments({"n_cells": "ten"})
+    >>> from nextpert._adata.arguments import at_least, checked, one_of
+    >>> @checked(n_folds=at_least(2), scale=one_of("auto"))
+    ... def fit(n_folds: int, *, scale: float | str = "auto") -> int:
+    ...     return n_folds
+    >>> fit(3.0)
+    3
+    >>> fit(1)
     Traceback (most recent call last):
         ...
-    TypeError: n_cells must be a whole number of at least 1, but is 'ten'.
+    ValueError: n_folds must be a whole number of at least 2, but is 1.
+    >>> fit(2, scale="aut")
+    Traceback (most recent call last):
+        ...
+    ValueError: scale must be a finite number or 'auto', but is 'aut'. Close matches: auto.
     """
-    for name, value in given.items():
-        if name in CHECKS:
-            CHECKS[name](value, name)
+    each = {name: some if type(some) is tuple else (some,) for name, some in bounds.items()}
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        names, code = function.__annotations__, function.__code__
+        positional = code.co_varnames[: code.co_argcount]
+        writes = "copy" in names
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            first = dict(zip(positional, args, strict=False))
+            given = check_arguments(call, first | kwargs)
+            if writes and "adata" in given:
+                check_key(given.get("key_added", "key"))
+                returned = given.get("copy") or given.get("as_anndata")
+                check_writable(given["adata"], copy=bool(returned))
+            rest: Any = [*map(given.get, first), *args[len(first) :]]
+            named: Any = {name: given[name] for name in kwargs}
+            return function(*rest, **named)
+
+        call.__bounds__ = each  # type: ignore[attr-defined]
+        return call
+
+    return decorate
 
 
-def _refuse(name: str, what: str, value: Any, kind: type[Exception] = TypeError) -> NoReturn:
-    shown = repr(value)
+def check_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments as a function decorated by :func:`checked` gets them, or raise.
+
+    Names that are no parameters are left to the function.
+    """
+    bounds, annotations = getattr(function, "__bounds__", {}), function.__annotations__
+    return {
+        name: _checked(value, name, kinds_of(annotations[name], bounds.get(name, ())))
+        if name in annotations
+        else value
+        for name, value in given.items()
+    }
+
+
+class Kind(NamedTuple):
+    """A kind of value in words, whether a value is of it, and what the function gets of it.
+
+    ``take`` raises, given the value, its name and what it has to be in words.
+    """
+
+    words: str
+    is_of: Callable[[Any], bool]
+    take: Callable[[Any, str, str], Any] = lambda value, name, wanted: value
+
+
+def check_value(value: Any, name: str, annotation: str, *bounds: Bound) -> Any:
+    """Return a part of an argument, such as a value of a mapping, or raise as for an argument."""
+    return _checked(value, name, kinds_of(annotation, bounds))
+
+
+def _checked(value: Any, name: str, kinds: Iterable[Kind]) -> Any:
+    """Return a value that is of one of some kinds; of any where there are none."""
+    words = list(dict.fromkeys(_OR.join(kind.words for kind in kinds if kind.words).split(_OR)))
+    wanted = _OR.join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    for kind in kinds:
+        if kind.is_of(value):
+            return kind.take(value, name, wanted)
+    if not kinds:
+        return value
+    hint = ": read one with anndata.read_h5ad" if KINDS["AnnData"].words in words[:1] else ""
+    raise TypeError(_refusal(value, name, wanted, hint or _as_list(value, wanted)))
+
+
+def _as_list(value: Any, wanted: str) -> str:
+    """Return the remedy for a single name in place of a list."""
+    return f": use [{value!r}]" if isinstance(value, str) and value and _NAMES in wanted else ""
+
+
+def _refusal(value: Any, name: str, wanted: str, hint: str = "") -> str:
+    shown = reprlib.repr(value) if isinstance(value, (str, Real)) else repr(value)
     if len(shown) > 60 or "\n" in shown:
         shown = f"of type {type(value).__name__}"
-    message = f"{name} must be {what}, but is {shown}."
-    raise kind(message)
+    return f"{name} must be {wanted}, but is {shown}{hint}."
 
 
-def _annadata(value: Any, name: str) -> None:
-    if not isinstance(value, ad.AnnData):
-        message = (
-            f"{name} must be an AnnData of cells x genes, but is of type {type(value).__name__}: "
-            f"read one with anndata.read_h5ad, or build it with anndata.AnnData."
-        )
-        raise TypeError(message)
+@cache
+def kinds_of(annotation: str, bounds: tuple[Bound, ...]) -> list[Kind]:
+    """Return the kinds of an annotation such as ``int | list[str]``; none for ``Any``."""
+    nodes, found = [ast.parse(annotation, mode="eval").body], {}
+    while nodes:
+        node = nodes.pop(0)
+        if isinstance(node, ast.BinOp):
+            nodes = [node.left, node.right, *nodes]
+            continue
+        inner: list[ast.expr] = []
+        if isinstance(node, ast.Subscript):
+            inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+            node = node.value
+        found[ast.unparse(node).rsplit(".", 1)[-1]] = [ast.unparse(part) for part in inner]
+    if "Any" in found:
+        return []
+    if "PathLike" in found:  # which a string is as well
+        found.pop("str", None)
+    if found.get("Mapping", ["", ""])[1] == "float":  # which a Series may be as well
+        found.pop("Series", None)
+    of_numbers = [bound for bound in bounds if not bound.is_of_text]
+    of_texts = [bound for bound in bounds if bound.is_of_text]
+    if "int" in found and not of_numbers:
+        of_numbers = [_SEED if "Generator" in found else at_least(1)]
+    out = []
+    for name, parts in found.items():
+        if name in ("int", "float"):
+            out.append(_number(name == "int", *of_numbers))
+        elif name == "str":
+            out.append(_text(*of_texts))
+        elif name in ("Sequence", "Iterable") and "str" in parts[0]:
+            out.append(_names(targets="Target" in parts[0]))
+        elif name == "tuple":
+            out.append(_pair([kinds_of("int", bounds) if part == "int" else [] for part in parts]))
+        elif name == "Mapping" and parts[1] == "float":
+            out.append(_numbers(kinds_of("float", bounds)))
+        else:
+            out.append(KINDS[name])
+    return out
 
 
-def _maybe_annadata(value: Any, name: str) -> None:
-    if value is not None and not isinstance(value, ad.AnnData):
-        _refuse(name, "an AnnData of perturbations x genes, or None", value)
+def _number(whole: bool, bound: Bound | None = None) -> Kind:
+    def take(value: Any, name: str, wanted: str) -> Any:
+        try:
+            sound = math.isfinite(value) and (not whole or float(value).is_integer())
+        except OverflowError:  # a whole number that no float holds
+            sound = False
+        if not sound or (bound is not None and not bound.holds(value)):
+            raise ValueError(_refusal(value, name, wanted))
+        return int(value) if whole else value
+
+    words = "a whole number" if whole else "a finite number"
+    return Kind(words if bound is None else bound.in_words(words), _is_number, take)
 
 
-def _text(value: Any, name: str, *, none: bool = False, empty: bool = False) -> None:
-    if none and value is None:
-        return
-    what = "a string" if empty else "a string that is not empty"
-    what += ", or None" if none else ""
-    if not isinstance(value, str):
-        _refuse(name, what, value)
-    if not value and not empty:
-        _refuse(name, what, value, ValueError)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
 
 
-def _flag(value: Any, name: str, *, none: bool = False, text: bool = False) -> None:
-    if (none and value is None) or (text and isinstance(value, str)):
-        return
-    if not isinstance(value, (bool, np.bool_)):
-        _refuse(name, "True or False" + (", or None" if none else ""), value)
+def _text(bound: Bound = _NOT_EMPTY) -> Kind:
+    def take(value: str, name: str, wanted: str) -> str:
+        if not bound.holds(value):
+            near = closest([value], bound.choices()) if value else ""
+            raise ValueError(_refusal(value, name, wanted, _as_list(value, wanted)) + near)
+        return value
+
+    return Kind(bound.in_words("a string"), _is(str), take)
 
 
-def _whole(value: Any, name: str, *, least: int = 1, none: bool = False) -> None:
-    if none and value is None:
-        return
-    what = f"a whole number of at least {least}" + (", or None" if none else "")
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
-        _refuse(name, what, value)
-    if not float(value).is_integer() or value < least:
-        _refuse(name, what, value, ValueError)
-
-
-def _number(
-    value: Any, name: str, *, word: str | None = None, none: bool = False, least: float = -math.inf
-) -> None:
-    if (none and value is None) or (word is not None and value == word):
-        return
-    what = "a number" if least == -math.inf else f"a number of {least:g} or more"
-    what += f", or {word!r}" if word else ""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
-        _refuse(name, what, value, ValueError if word and isinstance(value, str) else TypeError)
-    if not math.isfinite(value) or value < least:
-        _refuse(name, f"finite, {what}", value, ValueError)
-
-
-def _jobs(value: Any, name: str) -> None:
-    what = "a number of workers (-1 for all processors), or None"
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        _refuse(name, what, value)
-    if value == 0:
-        _refuse(name, what, value, ValueError)
-
-
-def _rng(value: Any, name: str) -> None:
-    if value is None or isinstance(value, np.random.Generator):
-        return
-    what = "a seed (a whole number of 0 or more), a numpy Generator, or None"
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        _refuse(name, what, value)
-    if value < 0:
-        _refuse(name, what, value, ValueError)
-
-
-def _names(value: Any, name: str, *, text: bool = False, table: bool = False) -> None:
-    """Check a list of names; iterators are not used up."""
-    if value is None or (table and isinstance(value, (Mapping, pd.DataFrame))):
-        return
-    what = "a list of names" + (", or a table" if table else "")
-    if isinstance(value, str):
-        if text and value:
-            return
-        message = f"{name} must be {what}, but is the string {value!r}: use [{value!r}]."
-        raise ValueError(message) if text else TypeError(message)
-    if isinstance(value, (bytes, Mapping)) or not isinstance(value, Iterable):
-        _refuse(name, what, value)
-    if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
-        bad = [item for item in value if not isinstance(item, (str, Real)) or item != item]
-        if bad:
-            _refuse(name, f"{what}, with names in it", bad[0])
-
-
-def _control(value: Any, name: str) -> None:
-    what = "a non-empty string, the label of the unperturbed cells"
-    if isinstance(value, str) and not value:
-        _refuse(name, what, value, ValueError)
-    if isinstance(value, Real):
-        _refuse(name, what, value)
-    _names(value, name, text=True)
-
-
-def _pairs(value: Any, name: str) -> None:
-    if value is None:
-        return
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        _refuse(name, "a list of pairs of gene names, such as [('MYC', 'STK3')]", value)
-
-
-def _tiers(value: Any, name: str) -> None:
-    if value is None:
-        return
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        _refuse(name, "lists of genes, or a mapping of every gene to its tier", value)
-    if isinstance(value, Mapping):
-        for gene, tier in value.items():
-            _number(tier, f"{name}[{gene!r}]")
-
-
-def _target(value: Any, name: str) -> None:  # a nextpert.Target checks itself
-    if isinstance(value, (Mapping, pd.Series)):
-        if len(value) == 0:
-            message = f"{name} must name at least one gene and its wanted mean, but is empty."
-            raise ValueError(message)
-        for gene, mean in value.items():
-            if isinstance(mean, bool) or not isinstance(mean, Real):
-                _refuse(f"{name}[{gene!r}]", "a number", mean)
-
-
-def _prior(value: Any, name: str) -> None:
-    _mapping(value, name, what="a mapping of what is known to lists, as {'tiers': [...]}")
-    for kind, known in (value or {}).items():
-        inside = f"{name}[{kind!r}]"
-        _tiers(known, inside) if kind == "tiers" else _pairs(known, inside)
-
-
-def _table(value: Any, name: str) -> None:
-    if value is not None and not isinstance(value, pd.DataFrame):
-        _refuse(name, "a table (pandas.DataFrame), or None", value)
-
-
-def _flag_or_names(value: Any, name: str) -> None:
-    if not isinstance(value, (bool, np.bool_)):
-        _names(value, name)
-
-
-def _by_gene(value: Any, name: str) -> None:
-    if not isinstance(value, (Mapping, pd.Series)):
-        _number(value, name, none=True)
-        return
-    for gene, number in value.items():
-        _number(number, f"{name}[{gene!r}]")
-
-
-def _mapping(
-    value: Any, name: str, *, function: bool = False, what: str = "a mapping {name: name}"
-) -> None:
-    if value is None or isinstance(value, Mapping) or (function and callable(value)):
-        return
-    _refuse(name, what + (" or a function" if function else ""), value)
-
-
-def _perturbed(value: Any, name: str) -> None:
-    if isinstance(value, Real):
-        _whole(value, name, least=0)
-    else:
-        _names(value, name, text=True)
-
-
-def _components(value: Any, name: str) -> None:
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        _refuse(name, "two numbers of components, such as (1, 2)", value)
-    for number in value:
-        _whole(number, name)
-
-
-def _source(value: Any, name: str) -> None:
-    if not isinstance(value, ad.AnnData) and (value is None or not isinstance(value, _PATHS)):
-        _refuse(name, "the path of the study's folder or h5ad file, or an AnnData", value)
-
-
-def _path(value: Any, name: str, *, none: bool = True) -> None:
-    if none and value is None:
-        return
-    what = "the path of a file" + (", or None" if none else "")
-    if not isinstance(value, _PATHS):
-        _refuse(name, what, value)
+def _path(value: Any, name: str, wanted: str) -> Any:
     if not os.fspath(value):
-        _refuse(name, what, value, ValueError)
+        raise ValueError(_refusal(value, name, wanted))
+    return value
 
 
-def _axes(value: Any, name: str) -> None:
-    if value is not None and not hasattr(value, "get_figure"):
-        _refuse(name, "matplotlib Axes, or None", value)
+def _is_list(value: Any) -> bool:
+    other = (str, bytes, Mapping, pd.DataFrame, ad.AnnData)
+    return isinstance(value, Iterable) and not isinstance(value, other)
 
 
-def _each(check: Callable[[Any, str], None], *names: str) -> dict[str, Callable[[Any, str], None]]:
-    return dict.fromkeys(names, check)
+def _names(*, targets: bool) -> Kind:
+    def take(value: Any, name: str, wanted: str) -> Any:
+        if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):  # no iterator is used up
+            for one in value:
+                is_name = isinstance(one, (str, Real)) and one == one
+                if not is_name and not (targets and KINDS["Target"].is_of(one)):
+                    raise TypeError(_refusal(one, name, f"{wanted}, with names in it"))
+        return value
+
+    return Kind(_NAMES, _is_list, take)
 
 
-_maybe_text = partial(_text, none=True)
-_any_names = partial(_names, text=True)
+def _pair(of: list[list[Kind]]) -> Kind:
+    def take(value: Any, name: str, wanted: str) -> Any:
+        return tuple(_checked(one, name, kinds) for one, kinds in zip(value, of, strict=True))
+
+    words = "a pair of whole numbers" if of[0] else "a pair (column of obs, value)"
+    return Kind(words, lambda value: isinstance(value, tuple) and len(value) == len(of), take)
 
 
-def _targets(value: Any, name: str) -> None:  # names, or any nextpert.Target
-    several = isinstance(value, (list, tuple))
-    _names([each for each in value if not isinstance(each, Target)] if several else value, name)
+def _numbers(kinds: list[Kind]) -> Kind:
+    def take(value: Any, name: str, wanted: str) -> Any:
+        if len(value) == 0:
+            raise ValueError(_refusal(value, name, f"{wanted} that names at least one gene"))
+        for key, number in value.items():
+            _checked(number, f"{name}[{key!r}]", kinds)
+        return value
+
+    return Kind("a mapping of names to numbers", _is(Mapping, pd.Series), take)
 
 
-CHECKS: dict[str, Callable[[Any, str], None]] = {
-    "adata": _annadata,
-    "prior_effects": _maybe_annadata,
-    **_each(_text, "dag_key", "key", "condition_key", "guides_key", "guide_separator", "method"),
-    **_each(_text, "environments", "outside", "normalise", "multiple"),
-    **_each(_text, "acquisition", "aim", "spec"),
-    **_each(_maybe_text, "perturbation_key", "layer", "depth_key", "guide_key", "posterior_key"),
-    **_each(_maybe_text, "replay_key"),
-    **_each(_maybe_text, "gene_symbols", "preset", "controls", "prior_units"),
-    **_each(_maybe_text, "combinations", "batch", "title", "command"),
-    **_each(partial(_text, empty=True), "separator", "reason"),
-    **_each(_flag, "copy", "show_progress", "intercept", "noise_aware", "standardize"),
-    **_each(_flag, "return_fig", "verify", "counts", "as_anndata", "simulated", "check_scale"),
-    "target_is_candidate": _flag,
-    "show": partial(_flag, none=True),
-    "held_out": partial(_flag, none=True, text=True),
-    "protein": partial(_flag, text=True),
-    **_each(
-        _whole,
-        "n_cells",
-        "n_perturbations",
-        "n_graphs",
-        "n_components",
-        "n_rounds",
-        "n_repeats",
-        "n_top",
-        "least_cells",
-        "plate_format",
-        "most_combined",
-    ),
-    **_each(_whole, "n_graphs", "levels", "max_cells", "n_perturbed", "min_umi"),
-    **_each(partial(_whole, least=2), "n_samples", "n_folds", "n_genes", "n_control"),
-    **_each(partial(_whole, least=0), "n_random", "n_warmup"),
-    **_each(partial(_whole, none=True), "n_runs", "max_guides", "n_guides", "n_replicates"),
-    **_each(partial(_whole, none=True), "ncols", "n_cols"),
-    **_each(partial(_whole, least=0, none=True), "min_cells", "most_new", "n_controls"),
-    **_each(_number, "penalty", "confidence", "level", "min_seen", "expected_degree"),
-    **_each(_number, "effect", "power", "tolerance"),
-    **_each(partial(_number, least=0), "min_weight", "min_depth", "threshold"),
-    "shift_sd": partial(_number, word="learned", least=0),
-    "noise_var": _by_gene,
-    "target": _target,
-    "alpha": partial(_number, word="auto"),
-    "prior_scale": partial(_number, word="evidence"),
-    "target_sum": partial(_number, word="median", none=True),
-    "n_jobs": _jobs,
-    "rng": _rng,
-    **_each(_names, "perturbations", "criteria", "highlight", "exclude", "control_guides"),
-    "targets": _targets,
-    **_each(_any_names, "genes", "groups", "panel", "unassigned"),
-    "control": _control,
-    **_each(_any_names, "subset", "condition"),
-    "candidates": partial(_names, text=True, table=True),
-    "pending": partial(_names, table=True),
-    **_each(_names, "must", "never"),
-    **_each(partial(_mapping, what="a mapping of options, or None"), "learn", "fit", "plan"),
-    "costs": partial(_mapping, what="a mapping with 'budget', 'perturbation' and 'cell'"),
-    "prior": _prior,
-    **_each(_flag_or_names, "targets_first", "direct_targets"),
-    "prior_network": _table,
-    **_each(_mapping, "aliases", "keys"),
-    "target_of": partial(_mapping, function=True),
-    "perturbed": _perturbed,
-    "components": _components,
-    "source": _source,
-    **_each(_path, "save", "cache", "folder", "backed", "checkpoint"),
-    "path": partial(_path, none=False),
-    "cells": _annadata,
-    "ax": _axes,
+def _is(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kinds)
+
+
+_NAMES = "a list of names"
+KINDS = {  # and those of classes that declare themselves, as Target does
+    "None": Kind("None", lambda value: value is None),
+    "bool": Kind("True or False", _is(bool, np.bool_), lambda value, name, wanted: bool(value)),
+    "PathLike": Kind("the path of a file or folder", _is(str, os.PathLike), _path),
+    "Iterable": Kind("a list", _is_list),
+    "Mapping": Kind("a mapping", _is(Mapping)),
+    "Series": Kind("a Series", _is(pd.Series)),
+    "DataFrame": Kind("a table (pandas.DataFrame)", _is(pd.DataFrame)),
+    "AnnData": Kind("an AnnData", _is(ad.AnnData)),
+    "Generator": Kind("a numpy Generator", _is(np.random.Generator)),
+    "Kept": Kind("", _is(Kept)),
+    "Callable": Kind("a function", callable),
+    "Axes": Kind("matplotlib Axes", lambda value: hasattr(value, "get_figure")),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from nextpert._adata.labels import (
 from nextpert._adata.panel import closest, guide_hint, id_hint, in_order, list_names
 from nextpert._adata.read import slot
 from nextpert._adata.shifts import Interventions
+from nextpert._warn import warn
 from nextpert.core._codec import strings
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def require_varying(control: Moments, genes: Sequence[str]) -> None:
         raise ValueError(message)
 
 
-def warn_other_layer(layer: str | None, graph: Any, *, stacklevel: int = 3) -> None:
+def warn_other_layer(layer: str | None, graph: Any) -> None:
     """Warn of another layer than that on which a graph, as stored in ``.uns``, was learned."""
     params: Any = graph.get("params") if hasattr(graph, "get") else None
     if hasattr(params, "get") and params.get("method", "given") != "given":
@@ -169,7 +169,7 @@ def warn_other_layer(layer: str | None, graph: Any, *, stacklevel: int = 3) -> N
                 f"The graph was learned on {slot(learned)}, but this call reads {slot(layer)}: "
                 f"pass the same layer to both, unless the two are meant to differ."
             )
-            warnings.warn(message, UserWarning, stacklevel=stacklevel)
+            warn(message)
 
 
 def looks_like_counts(cells: Moments) -> bool:
@@ -187,7 +187,7 @@ def warn_left_out(plan: Plan) -> None:
     """Warn of every label that was left out, by name."""
     if plan.left_out:
         message = f"Perturbations left out of the fit: {_by_reason(plan.left_out)}.{plan.hint}"
-        warnings.warn(message, UserWarning, stacklevel=3)
+        warn(message)
 
 
 def say_unmeasured(plan: Plan) -> None:
@@ -197,7 +197,7 @@ def say_unmeasured(plan: Plan) -> None:
     shown = _by_reason(plan.unmeasured)
     message = f"Shifts learned from cells alone, for want of a target on the panel: {shown}."
     if plan.hint:
-        warnings.warn(message + plan.hint, UserWarning, stacklevel=3)
+        warn(message + plan.hint)
     else:
         logger.info("%s", message)
 
@@ -223,7 +223,7 @@ def warn_hardly_expressed(used: Interventions, control: Moments, genes: Sequence
     }
     weak = [gene for gene in _shifts.hardly_expressed(control, genes) if gene in targets]
     if weak:
-        warnings.warn(_shifts.hardly_expressed_message(weak), UserWarning, stacklevel=3)
+        warn(_shifts.hardly_expressed_message(weak))
 
 
 def environment_table(

@@ -12,9 +12,9 @@ import pandas as pd
 import scipy.sparse as sp
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from nextpert._adata.eager import eager
 from nextpert._adata.panel import closest, list_names
 from nextpert._adata.sound import require_sound_matrices
+from nextpert._adata.stored import eager
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -230,18 +230,8 @@ def column_of(adata: ad.AnnData, key: str) -> pd.Series:
     return column.to_series() if hasattr(column, "to_series") else column
 
 
-def require_label(value: Any, name: str = "control") -> None:
-    """Raise unless ``value`` can be a label: a string that is not empty."""
-    message = f"{name} must be a label, a string that is not empty, but is {value!r}."
-    if not isinstance(value, str):
-        raise TypeError(message)
-    if not value:
-        raise ValueError(message)
-
-
 def require_control(labels: LabelTable, control: str) -> None:
     """Raise if no cell bears the label of the controls."""
-    require_label(control)
     if control not in labels.names:
         message = (
             f"No control cells: no cell has adata.obs[{labels.key!r}] == {control!r}."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from nextpert._adata.labels import (
 )
 from nextpert._adata.panel import list_names
 from nextpert._adata.screen import coding, distinct, read_screens
+from nextpert._warn import warn
 from nextpert.core.cells.spread_within import spread_p_value, spread_within
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def undeclared_guides(
     return Nested(column, others, n_levels, variance, p_value, _call(column, roles))
 
 
-def warn_undeclared(nested: Nested | None, *, stacklevel: int = 3) -> None:
+def warn_undeclared(nested: Nested | None) -> None:
     """Warn of a column that looks like guides and is not declared.
 
     Where its levels do not scatter the fit is right without it, and the log says so.
@@ -146,7 +146,7 @@ def warn_undeclared(nested: Nested | None, *, stacklevel: int = 3) -> None:
     if nested.scatters is False:
         logger.info("%s", message)
     else:
-        warnings.warn(message, UserWarning, stacklevel=stacklevel)
+        warn(message)
 
 
 def _nested_columns(adata: ad.AnnData, group: Codes, roles: Roles) -> dict[str, Codes]:

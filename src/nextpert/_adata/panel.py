@@ -95,7 +95,7 @@ def resolve_panel(
     """
     measured = measured_genes(adata, gene_symbols)
     where = "adata.var_names" if gene_symbols is None else f"adata.var[{gene_symbols!r}]"
-    names = measured if genes is None else _as_names(genes)
+    names = measured if genes is None else [str(gene) for gene in in_order(genes)]
     counts = Counter(measured)
     absent = [name for name in names if name not in counts]
     if absent:
@@ -166,12 +166,3 @@ def panel_index(names: Iterable[str], genes: Sequence[str], what: str) -> list[i
         )
         raise ValueError(message)
     return [position[name] for name in wanted]
-
-
-def _as_names(genes: Iterable[str]) -> list[str]:
-    if isinstance(genes, str):
-        message = (
-            f"genes must be a list of gene names, but is the string {genes!r}: use [{genes!r}]."
-        )
-        raise TypeError(message)
-    return [str(gene) for gene in in_order(genes)]

@@ -1,101 +1,240 @@
-"""The posterior that ``tl.fit_dag_blr`` left in ``.uns``, and whether it still holds."""
+"""A fit: what ``tl.fit_dag_blr`` stores of it, field by field, and whether it still holds."""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextpert._adata.expectation import Expectation, InteractionsRecord
 from nextpert._adata.fingerprint import as_fingerprint, fingerprint_weights
-from nextpert._adata.fit_record import read_fit
 from nextpert._adata.graph import panel_of, read_graph, require_same_panel, symbols_of
 from nextpert._adata.labels import read_labels
 from nextpert._adata.members import Naming
 from nextpert._adata.panel import list_names, resolve_panel
 from nextpert._adata.read import read_sums
 from nextpert._adata.stored import read_stored
+from nextpert._warn import warn
+from nextpert.core import DagBlr, ScreenMoments
+from nextpert.core._codec import (
+    array,
+    coded,
+    lists,
+    nested,
+    series,
+    sparse,
+    table,
+    texts,
+    unpack,
+)
 from nextpert.core.effects.alike import effects_alike
-from nextpert.core.effects.averaged import Averaged
+from nextpert.core.effects.averaged import Averaged, Model
+from nextpert.core.effects.perturbations import Perturbations
+from nextpert.core.effects.predictors.base import predictors
+from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
 from nextpert.core.effects.together import learn_together
 from nextpert.core.posterior.pair_shifts import pair_shifts
 from nextpert.core.predict.ranked_distance import expected_states
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import anndata as ad
     import pandas as pd
     from numpy.typing import NDArray
 
-    from nextpert._adata.expectation import Expectation
-    from nextpert._adata.fit_record import FitRecord
     from nextpert._adata.read import Checksum
-    from nextpert.core import DagBlr
     from nextpert.core.effects.alike import Alike
-    from nextpert.core.effects.shift_prior import ShiftPrior
+    from nextpert.core.effects.efficacy import Efficacy
+    from nextpert.core.effects.interactions import Interactions
     from nextpert.core.posterior.shift_posterior import ShiftPosterior
+
+    Array = NDArray[np.float64]
+
+GRAPH_AND_EXPERTS, GRAPH, EXPERTS, NEITHER = "graph and experts", "graph", "experts", "neither"
+N_COMPONENTS = len(TAU2)
+
+
+def _posterior() -> Any:
+    return coded(DagBlr.to_dict, DagBlr.from_dict)
+
+
+@dataclass(frozen=True)
+class EfficacyRecord:
+    """What is stored of an ``Efficacy``: of perturbations that were not measured."""
+
+    mean: float = array()
+    sd: float = array(least=0)
+    spread: float = array(least=0)
+    n_measured: int = array(whole=True, least=0)
+
+
+@dataclass(frozen=True)
+class StackRecord:
+    """Weights of predictors, and what they leave of perturbations without cells."""
+
+    experts: list[str] = texts("n_experts")
+    weights: Array = array("n_experts", least=0)
+    error_alone: Array = array("n_experts")
+    error: float = array()
+    residual_variance: float = array()
+    unseen: Array = array(N_COMPONENTS, least=0)
+    interactions: Interactions | InteractionsRecord | None = nested(
+        InteractionsRecord, optional=True
+    )
+
+    def __post_init__(self) -> None:
+        unknown = set(self.experts) - {kind.name for kind in predictors()}
+        if unknown:
+            message = f"it has weights of {sorted(unknown)}, which are no predictors here"
+            raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class AveragingRecord:
+    """The models that measured effects are averaged over; the first is on the graph.
+
+    Parameters
+    ----------
+    models, weights
+        Names of the models, and what each counts for, shape ``(n_models,)``.
+    mixtures
+        Weights of the prior variances in each, shape ``(n_models, n_perturbations,
+        n_components)``.
+    own
+        Variances of the shifts of own genes where no expert is asked, nan elsewhere, shape
+        ``(n_perturbations, n_genes)``: what members do together is an expert's word, and so is its
+        variance.
+    no_graph
+        The posterior on the graph without arcs.
+    """
+
+    models: list[str] = texts("n_models", GRAPH_AND_EXPERTS, GRAPH, EXPERTS, NEITHER)
+    weights: Array = array("n_models", least=0)
+    mixtures: Array = array("n_models", "n_perturbations", N_COMPONENTS, least=0)
+    own: Array = sparse("n_perturbations", "n_nodes", least=0, fill=np.nan)
+    no_graph: DagBlr = _posterior()
+
+    def averaged(self, posteriors: Sequence[DagBlr], prior: ShiftPrior, shifts: Array) -> Averaged:
+        """Return the models; those of weight 0 are left out, but the first, on the graph.
+
+        Parameters
+        ----------
+        posteriors
+            The posteriors on the graph, or on those of resamples.
+        prior
+            The prior of shifts on the graph, with what experts expect.
+        shifts
+            Expected shifts of own genes, shape ``(n_perturbations, n_genes)``.
+        """
+        without = replace(prior, shift=shifts, effect=np.zeros_like(shifts), own=self.own)
+        models = [Model(posteriors, prior, self.weights[0])]
+        each = zip(self.models[1:], self.weights[1:], self.mixtures[1:], strict=True)
+        for name, weight, mixture in each:
+            if weight > 0:
+                used = replace(prior if name == EXPERTS else without, weights=mixture)
+                models.append(Model(posteriors if name == GRAPH else [self.no_graph], used, weight))
+        return Averaged(tuple(models))
+
+
+@dataclass(frozen=True)
+class EffectsRecord:
+    """Effects in another screen on the genes of the panel."""
+
+    perturbations: list[str] = texts("n_other")
+    effects: Array = array("n_other", "n_nodes")
 
 
 @dataclass(frozen=True)
 class FittedPosterior:
-    """What ``adata.uns[key]`` holds, ready for use.
+    """All of a fit; its entries in ``.uns`` are described in ``tl.fit_dag_blr``.
 
-    Parameters
-    ----------
-    blr
-        The posterior over the weights.
-    genes
-        Genes of the panel, in the order of the posterior's nodes.
-    columns
-        Their columns in ``adata``, shape ``(n_genes,)``.
-    control_mean
-        Mean expression of the control cells, shape ``(n_genes,)``, log-normalised.
-    environments
-        One row a perturbation the fit used: name, target genes, cells, shift, its source.
-    targets
-        Their target genes.
-    shifts
-        Their shifts, shape ``(n_environments, n_genes)``, log-normalised.
-    n_control_cells
-        Number of control cells the fit used.
-    cells
-        Fingerprint of the cells of the fit; empty where none was stored.
-    params
-        Parameters of the fit.
-    ensemble
-        The posteriors on the graphs of resamples, of equal weight; empty where there is one graph.
-    shift_prior
-        What was expected of the shift of every perturbation, and the means of its cells.
-    expectation
-        What to expect of perturbations without cells; ``None`` where nothing was learned of it.
-    averaged
-        The perturbations by the models that what is measured is averaged over.
-    efficacy
-        Mean and standard deviation of what part of a full shift a new perturbation achieves;
-        ``None`` where shifts are exact or a table.
-    guide_variance
-        Variance between guides over the noise variance, 0 where it was not learned.
+    ``columns`` are those of its genes in the data it was read from, shape ``(n_genes,)``; they are
+    not stored.
     """
 
-    blr: DagBlr
-    genes: list[str]
-    columns: NDArray[np.int64]
-    control_mean: NDArray[np.float64]
-    environments: pd.DataFrame
-    targets: list[list[str]]
-    shifts: NDArray[np.float64]
-    n_control_cells: int
-    cells: str
-    params: dict[str, Any]
-    ensemble: list[DagBlr]
-    shift_prior: ShiftPrior
-    expectation: Expectation | None
-    averaged: Averaged
-    efficacy: tuple[float, float] | None
-    guide_variance: float
+    genes: list[str] = texts("n_nodes")
+    posterior: DagBlr = _posterior()
+    control_mean: Array = array("n_nodes")
+    n_control_cells: int = array(whole=True, least=0)
+    environments: pd.DataFrame = table("n_perturbations", "perturbation", "n_cells")
+    targets: list[list[str]] = lists("n_perturbations")
+    shifts: Array = sparse("n_perturbations", "n_nodes")
+    left_out: pd.DataFrame = table()
+    log_evidence: float = array()
+    params: dict[str, Any] = coded(dict, dict)
+    cells: dict[str, str] | None = coded(dict, dict, optional=True)
+    shift_prior: ShiftPrior | None = nested(ShiftPrior, optional=True)
+    guide_variance: float | None = array(least=0, optional=True)
+    averaging: AveragingRecord | None = nested(AveragingRecord, optional=True)
+    efficacy: Efficacy | EfficacyRecord | None = nested(EfficacyRecord, optional=True)
+    stack: StackRecord | None = nested(StackRecord, optional=True)
+    screen: ScreenMoments | None = nested(ScreenMoments, optional=True)
+    prior_effects: EffectsRecord | None = nested(EffectsRecord, optional=True)
+    ensemble: list[DagBlr] | None = series(_posterior(), optional=True)
+    columns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __post_init__(self) -> None:
+        posteriors = [self.posterior, *(self.ensemble or [])]
+        if self.averaging is not None:
+            posteriors.append(self.averaging.no_graph)
+        if any(blr.n_nodes != len(self.genes) for blr in posteriors):
+            message = "it has graphs of other genes"
+            raise ValueError(message)
+        fixed = self.prior.fixed.shape[1]
+        if any(blr.n_fixed != fixed for blr in posteriors):
+            message = "its posteriors and shifts have other fixed columns"
+            raise ValueError(message)
+        if self.stack is not None and (
+            self.screen is None
+            or len(self.screen.n) != 1 + len(self.environments)
+            or self.screen.n[0] < 2
+        ):
+            message = "its screen is not that of its perturbations"
+            raise ValueError(message)
+
+    @cached_property
+    def prior(self) -> ShiftPrior:
+        """What is expected of shifts; exactly these where they were not learned."""
+        return ShiftPrior.exact(self.shifts) if self.shift_prior is None else self.shift_prior
+
+    @cached_property
+    def averaged(self) -> Averaged:
+        """The models that measured effects are averaged over."""
+        posteriors = self.ensemble or [self.posterior]
+        if self.averaging is None:
+            return Averaged((Model(posteriors, self.prior),))
+        return self.averaging.averaged(posteriors, self.prior, self.shifts)
+
+    @property
+    def other_effects(self) -> dict[str, Array]:
+        """Effects in another screen, by perturbation."""
+        known = self.prior_effects
+        return {} if known is None else dict(zip(known.perturbations, known.effects, strict=True))
+
+    @cached_property
+    def expectation(self) -> Expectation | None:
+        """What to expect of perturbations without cells; ``None`` where nothing was learned."""
+        if self.stack is None or self.screen is None:
+            return None
+        place = {gene: i for i, gene in enumerate(self.genes)}
+        own = [[place[gene] for gene in some] for some in self.targets]
+        seen = Perturbations(self.screen, 0, np.arange(1, 1 + len(own)), own)
+        weights = dict(zip(self.stack.experts, self.stack.weights.tolist(), strict=True))
+        told: Any = self.stack.interactions
+        return Expectation(weights, seen, self.other_effects, self.stack.unseen, told)
+
+    @property
+    def n_graphs(self) -> int:
+        """Number of graphs of resamples, 1 where there are none."""
+        return len(self.ensemble or [self.posterior])
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells its cells from others; empty where none was stored."""
+        return " ".join(map(str, (self.cells or {}).values()))
 
     @cached_property
     def naming(self) -> Naming:
@@ -158,45 +297,21 @@ def posterior_from(
         message = f"adata.uns has no posterior {key!r}: run tl.fit_dag_blr first."
         raise ValueError(message)
     stored = read_stored(adata, key, "tl.fit_dag_blr")
-    fit = read_fit(stored, f"adata.uns[{key!r}]")
+    where, remedy = f"adata.uns[{key!r}]", "run tl.fit_dag_blr again"
+    fit = unpack(FittedPosterior, stored, where, remedy)
     symbols = symbols_of(stored)
     require_same_panel(adata, fit.genes, f"uns[{key!r}]", "tl.fit_dag_blr", symbols)
     _, columns = resolve_panel(adata, fit.genes, gene_symbols=symbols)
     _compare_with_graph(adata, key, fit.genes, symbols, fit.posterior, str(fit.params["dag_key"]))
-    found = posterior_of(fit, columns)
+    found = replace(fit, columns=columns)
     if compare:
         weights = checksum_of_cells(adata, found)
-        layer = found.params.get("layer")
         number = 0
         if weights is not None:
+            layer = found.params.get("layer")
             _, number = read_sums(adata, columns, [], checksum=weights, layer=layer)
-        warn_of_changed_cells(adata, found, key, number, stacklevel=4)
+        warn_of_changed_cells(adata, found, key, number)
     return found
-
-
-def posterior_of(fit: FitRecord, columns: NDArray[np.int64]) -> FittedPosterior:
-    """Return what a fit holds, ready for use, whether or not it was ever stored.
-
-    ``columns`` are those of its genes in the data, shape ``(n_genes,)``.
-    """
-    return FittedPosterior(
-        blr=fit.posterior,
-        genes=fit.genes,
-        columns=columns,
-        control_mean=fit.control_mean,
-        environments=fit.environments,
-        targets=fit.targets,
-        shifts=fit.shifts,
-        n_control_cells=fit.n_control_cells,
-        cells=" ".join(map(str, (fit.cells or {}).values())),
-        params=fit.params,
-        ensemble=fit.ensemble or [],
-        expectation=fit.expectation,
-        efficacy=None if fit.efficacy is None else (fit.efficacy.mean, fit.efficacy.sd),
-        guide_variance=fit.guide_variance or 0.0,
-        shift_prior=fit.prior,
-        averaged=fit.averaged,
-    )
 
 
 def _compare_with_graph(
@@ -223,7 +338,7 @@ def _compare_with_graph(
             f"The graph in adata.varp[{dag_key!r}] has changed since adata.uns[{key!r}] was "
             f"fitted: run tl.fit_dag_blr again to use the new one."
         )
-        warnings.warn(message, UserWarning, stacklevel=4)
+        warn(message)
 
 
 def checksum_of_cells(adata: ad.AnnData, fit: FittedPosterior) -> Checksum | None:
@@ -233,19 +348,17 @@ def checksum_of_cells(adata: ad.AnnData, fit: FittedPosterior) -> Checksum | Non
     """
     label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
     gone = label_key not in adata.obs.columns or (layer is not None and layer not in adata.layers)
-    if not fit.cells or gone:
+    if not fit.fingerprint or gone:
         return None
     return fingerprint_weights(read_labels(adata, label_key), len(fit.columns))
 
 
-def warn_of_changed_cells(
-    adata: ad.AnnData, fit: FittedPosterior, key: str, checksum: int, *, stacklevel: int = 3
-) -> None:
+def warn_of_changed_cells(adata: ad.AnnData, fit: FittedPosterior, key: str, checksum: int) -> None:
     """Warn if labels or values of cells are not those that the fit in ``uns[key]`` was made from.
 
     ``checksum`` is that of the values now, by the weights of :func:`checksum_of_cells`.
     """
-    if not fit.cells:
+    if not fit.fingerprint:
         return
     label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
     changed = []
@@ -255,7 +368,7 @@ def warn_of_changed_cells(
         changed.append("values")
     if not changed:
         now = as_fingerprint(read_labels(adata, label_key), checksum)
-        pairs = zip(now.items(), fit.cells.split(), strict=True)
+        pairs = zip(now.items(), fit.fingerprint.split(), strict=True)
         changed = [what for (what, value), before in pairs if value != before]
     if changed:
         message = (
@@ -263,4 +376,4 @@ def warn_of_changed_cells(
             f"to adata.obs[{label_key!r}] and {'adata.X' if layer is None else f'layer {layer!r}'}"
             f": run tl.fit_dag_blr again to use them."
         )
-        warnings.warn(message, UserWarning, stacklevel=stacklevel)
+        warn(message)

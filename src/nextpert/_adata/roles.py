@@ -195,11 +195,7 @@ def _held(adata: ad.AnnData) -> dict[str, Any]:
 
 
 def _name(given: Any, held: dict[str, Any], what: str, default: str) -> str:
-    value = held.get(what, default) if given is None else given
-    if not isinstance(value, str) or not value:
-        message = f"{what} must be a non-empty string, but is {value!r}."
-        raise TypeError(message)
-    return str(value)
+    return str(held.get(what, default) if given is None else given)
 
 
 def _optional(given: Any, held: dict[str, Any], what: str) -> str | None:
@@ -210,7 +206,4 @@ def _optional(given: Any, held: dict[str, Any], what: str) -> str | None:
 def _names(given: Any, held: dict[str, Any], what: str) -> tuple[str, ...]:
     value = held.get(what, ()) if given is None else given
     listed = [value] if isinstance(value, str) else value
-    if not hasattr(listed, "__iter__") or any(not isinstance(name, str) for name in listed):
-        message = f"{what} must be a column of adata.obs or a list of them, but is {value!r}."
-        raise TypeError(message)
     return tuple(str(name) for name in in_order(listed))

@@ -10,7 +10,6 @@ counts, the share of multiples is 1.00 on the right scale, and 0.25 or less on t
 from __future__ import annotations
 
 import logging
-import warnings
 from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._adata._sample import FEWEST, Sample
-from nextpert._adata.eager import eager
 from nextpert._adata.read import sample_blocks, slot
+from nextpert._adata.stored import eager
+from nextpert._warn import warn
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -99,7 +99,6 @@ def check_scale(
     roles: Roles,
     *,
     only_warn: bool = False,
-    stacklevel: int = 3,
 ) -> None:
     """Raise if values that a call reads are not log-normalised, and were not looked at before.
 
@@ -111,8 +110,6 @@ def check_scale(
         Its roles; ``roles.values`` is there where ``pp.setup_screen`` has looked at the layer.
     only_warn
         Whether to warn in place of raising.
-    stacklevel
-        Of warnings.
 
     Raises
     ------
@@ -124,7 +121,7 @@ def check_scale(
     scale = read_scale(adata, columns, cells, roles.layer)
     if scale.fault and not only_warn:
         raise ValueError(overruled_by(scale, " to pp.setup_screen or pp.perturbation_screen"))
-    report_scale(scale, roles.layer, stacklevel=stacklevel + 1)
+    report_scale(scale, roles.layer)
 
 
 def overruled_by(scale: Scale, where: str = "") -> str:
@@ -132,16 +129,14 @@ def overruled_by(scale: Scale, where: str = "") -> str:
     return f"{scale.fault} To use these values as they are, pass check_scale=False{where}."
 
 
-def report_scale(
-    scale: Scale, layer: str | None, *, checked: bool = True, stacklevel: int = 3
-) -> None:
+def report_scale(scale: Scale, layer: str | None, *, checked: bool = True) -> None:
     """Log what was found; where it is ``checked``, warn of what may be no log-normalised values."""
     logger.info(
         "%s: %s, values from %.3g to %.3g in %d cells.",
         slot(layer), scale.kind, scale.minimum, scale.maximum, scale.n_cells,
     )  # fmt: skip
     if checked and (scale.fault or scale.doubt):
-        warnings.warn(scale.fault or scale.doubt, UserWarning, stacklevel=stacklevel)
+        warn(scale.fault or scale.doubt)
 
 
 def _judge(sample: Sample, where: str) -> Scale:

@@ -67,17 +67,6 @@ class Interventions:
         ]
 
 
-def check_shift(shift: Any) -> None:
-    """Raise unless ``shift`` is a known word or a table."""
-    if isinstance(shift, (pd.DataFrame, Mapping)) or (isinstance(shift, str) and shift in KINDS):
-        return
-    message = (
-        f"shift must be 'knockout', 'activation', a DataFrame (perturbations x genes) or a mapping "
-        f"{{perturbation: {{gene: shift}}}}, but is {shift!r}."
-    )
-    raise ValueError(message)
-
-
 def read_table(
     table: Any, genes: Sequence[str], spelled: Callable[[Iterable[str]], list[str]] = list
 ) -> Interventions:

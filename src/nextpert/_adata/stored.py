@@ -1,31 +1,81 @@
-"""Results in ``.uns``: what each holds is written with it, and compared when it is read."""
+"""Results in ``.uns``: written whole or not at all, and checked when they are read."""
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
-import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 
-from nextpert._adata.eager import eager
-from nextpert.core._codec import Reading
-from nextpert.core.cells._sound import require_sound
+from nextpert._adata.sound import require_sound_matrices
+from nextpert.core._codec import described, require_as_described
 
-FORMAT = 1  # of every result; others are refused
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def check_key(key: str) -> None:
+    """Raise unless ``key_added`` can name a slot: files take a slash for a group."""
+    if not isinstance(key, str) or not key or "/" in key:
+        message = f"key_added must be a non-empty string without a slash, but is {key!r}."
+        raise ValueError(message)
+
+
+def check_writable(adata: ad.AnnData, *, copy: bool) -> None:
+    """Raise if results cannot be written to ``adata``: a view of a backed file, or damaged."""
+    if adata.is_view and adata.isbacked and not copy:
+        message = (
+            "adata is a view of a backed file, which cannot hold results: "
+            "call adata.to_memory() first, or pass copy=True."
+        )
+        raise ValueError(message)
+    if adata.is_view:  # it is copied as it is written to
+        require_sound_matrices(adata)
+
+
+def write_results(
+    adata: ad.AnnData,
+    *,
+    obs: Mapping[str, Any] | None = None,
+    uns: Mapping[str, Any] | None = None,
+    varp: Mapping[str, sp.csr_array] | None = None,
+    obsm: Mapping[str, NDArray[np.floating]] | None = None,
+    varm: Mapping[str, NDArray[np.floating]] | None = None,
+    copy: bool = False,
+) -> ad.AnnData | None:
+    """Write all results at once, after all that can fail; a view becomes an actual AnnData.
+
+    Returns the copy that was written to where ``copy`` is set, else ``None``.
+    """
+    target = adata
+    if copy:
+        target = adata.to_memory() if adata.isbacked else adata.copy()
+    with warnings.catch_warnings():
+        # A view turns into a copy on the first write, as everywhere in scanpy.
+        warnings.simplefilter("ignore", ad.ImplicitModificationWarning)
+        for key, column in (obs or {}).items():
+            target.obs[key] = column
+        for key, matrix in (varp or {}).items():
+            target.varp[key] = as_stored_csr(matrix)
+        for key, array in (obsm or {}).items():
+            target.obsm[key] = array
+        for key, array in (varm or {}).items():
+            target.varm[key] = array
+        for key, value in (uns or {}).items():
+            target.uns[key] = with_format(value)
+    return target if copy else None
 
 
 def with_format(result: Any) -> Any:
     """Return a result with format, version and a list of what it holds; others as they are."""
     if not isinstance(result, Mapping) or "format" in result:
         return result
-    made = {**_as_read(result), "version": version("nextpert")}
-    contents = json.dumps({str(name): _describe(value) for name, value in made.items()})
-    return {**made, "format": FORMAT, "contents": contents}
+    return described(_as_read(result), version("nextpert"))
 
 
 def _as_read(value: Any) -> Any:
@@ -48,82 +98,34 @@ def read_stored(adata: ad.AnnData, key: str, function: str) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If it has another format version, or a part of it is gone, was cut, has another type or
-        is no longer finite. Parts may be added, and rows of tables left out.
+        If it has another format version, or is damaged.
     """
     stored = eager(adata.uns.get(key))
-    fault = _fault(stored)
-    if fault:
-        raise Reading(f"adata.uns[{key!r}]", f"run {function} again", {}).damaged(fault)
+    require_as_described(stored, f"adata.uns[{key!r}]", f"run {function} again")
     return dict(stored)
 
 
-def _fault(stored: Any) -> str:
-    """Return what is wrong with a result, or an empty string."""
-    if not hasattr(stored, "keys") or hasattr(stored, "columns"):
-        return "it is no result"
-    its_format = stored.get("format")
-    if _describe(its_format) != "numbers []" or its_format != FORMAT:
-        return f"its format is not {FORMAT}"
-    try:
-        wanted = json.loads(str(stored.get("contents")))
-    except json.JSONDecodeError:
-        wanted = None
-    if not isinstance(wanted, dict):
-        return "the list of what it holds is unreadable"
-    return _compare(stored, wanted, "")
+def eager(value: Any) -> Any:
+    """Return a stored value in memory: Dask arrays and lazy tables read, mappings gone through."""
+    if hasattr(value, "to_memory"):  # a table of anndata.experimental.read_lazy
+        return value.to_memory()
+    if hasattr(value, "compute"):
+        return value.compute()
+    if hasattr(value, "items") and hasattr(value, "keys") and not hasattr(value, "columns"):
+        return {name: eager(part) for name, part in value.items()}
+    return value
 
 
-def _compare(found: Any, wanted: Mapping[str, Any], where: str) -> str:
-    for name, described in wanted.items():
-        if name not in found:
-            return f"it lacks {where}{name}"
-        value = found[name]
-        try:
-            require_sound(value, f"{where}{name}")
-        except ValueError as error:
-            return str(error).split(": ")[0]
-        now = _describe(value)
-        if not isinstance(described, dict):
-            fault = "" if now == described else f"{where}{name} is {now} in place of {described}"
-        elif not isinstance(now, dict) or now.keys() != described.keys():
-            fault = f"{where}{name} has another type"
-        elif "columns" in described:
-            differ = [
-                k for k, kind in described["columns"].items() if now["columns"].get(k) != kind
-            ]
-            fault = f"{where}{name} has another column {differ[0]!r}" if differ else ""
-        else:
-            fault = _compare(value, described["parts"], f"{where}{name}/")
-        if fault:
-            return fault
-    return ""
+def seed_of(rng: int | np.random.Generator | None) -> str:
+    """Return what a function was given as ``rng``: the seed, or that there was none to repeat.
 
-
-def _describe(value: Any) -> Any:
-    """Return type, shape and finiteness of a part of a result, in words that files keep."""
-    if isinstance(value, pd.DataFrame):
-        return {"columns": {str(name): _kind(value[name].dtype) for name in value.columns}}
-    if isinstance(value, Mapping):
-        return {"parts": {str(name): _describe(part) for name, part in value.items()}}
-    if sp.issparse(value):
-        return f"sparse {list(value.shape)}{_finite(value.data)}"
-    if value is None:
-        return "nothing"
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        return "ragged"
-    if not array.size:
-        return f"empty {list(array.shape)}"
-    return f"{_kind(array.dtype)} {list(array.shape)}{_finite(array)}"
-
-
-def _kind(dtype: Any) -> str:
-    if pd.api.types.is_complex_dtype(dtype):
-        return "complex"
-    return "numbers" if pd.api.types.is_numeric_dtype(dtype) else "text"
-
-
-def _finite(array: Any) -> str:
-    return "" if array.dtype.kind != "f" or np.isfinite(array).all() else " not finite"
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert._adata import seed_of
+    >>> seed_of(7), seed_of(np.random.default_rng(7)), seed_of(None)
+    ('7', 'generator', 'fresh')
+    """
+    if rng is None:
+        return "fresh"
+    return str(int(rng)) if isinstance(rng, Integral) else "generator"

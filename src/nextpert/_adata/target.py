@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from numbers import Real
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from nextpert._adata.arguments import KINDS, Bound, Kind, check_value, one_of
 from nextpert._adata.html import card
-from nextpert._adata.panel import closest, in_order, list_names
+from nextpert._adata.panel import in_order, list_names
 from nextpert.core._checks import LARGEST
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ DISTANCES = {
     "noise": "squared, variances of control cells",
     "cosine": "1 - cosine of the angle",
 }
+_SQUARED = Bound("that is not too large to be squared", lambda value: abs(value) <= LARGEST)
+_WEIGHT = Bound(
+    "of at least 0 that is not too large to be squared", lambda value: 0 <= value <= LARGEST
+)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -107,28 +111,31 @@ class Target:
     distance: str = "squared"
 
     def __post_init__(self) -> None:
-        if self.distance not in DISTANCES:
-            message = (
-                f"distance must be one of {', '.join(DISTANCES)}, but is {self.distance!r}."
-                f"{closest([str(self.distance)], DISTANCES)}"
-            )
-            raise ValueError(message)
+        check_value(self.distance, "distance", "str", one_of(*DISTANCES))
         for name in ("signature", "at_least", "at_most"):
-            _require_numbers(getattr(self, name), name)
-        if isinstance(self.weights, (Mapping, pd.Series)):
-            _require_numbers(self.weights, "weights", least=0)
-            if not any(weight for _, weight in self.weights.items()):
-                message = "weights are all 0: give a gene that counts."
-                raise ValueError(message)
-        elif self.weights is not None:
-            object.__setattr__(self, "weights", _names(self.weights))
+            kinds = "Mapping[str, float] | None"
+            _require_once(check_value(getattr(self, name), name, kinds, _SQUARED), name)
+        kinds = "Iterable[str] | Mapping[str, float] | None"
+        weights: Any = check_value(self.weights, "weights", kinds, _WEIGHT)
+        if not isinstance(weights, (Mapping, pd.Series)) and weights is not None:
+            weights = [str(gene) for gene in in_order(weights)]
+            object.__setattr__(self, "weights", weights)
+        elif weights is not None and not any(weight for _, weight in weights.items()):
+            message = "weights are all 0: give a gene that counts."
+            raise ValueError(message)
+        _require_once(weights, "weights")
         if self.shares is not None:
-            object.__setattr__(self, "shares", _shares(self.shares))
-        _require_number(self.penalty, "penalty")
-        if self.margin is not None:
-            _require_number(self.margin, "margin")
+            shares = list(check_value(self.shares, "shares", "Iterable[Any]"))
+            object.__setattr__(self, "shares", shares)
+            for share in shares:
+                check_value(share, "shares", "float", _WEIGHT)
+            if not any(shares):
+                message = "shares are all 0: give a state that counts."
+                raise ValueError(message)
+        check_value(self.penalty, "penalty", "float", _WEIGHT)
+        check_value(self.margin, "margin", "float | None", _WEIGHT)
         for name in ("state", "away_from"):
-            _require_states(getattr(self, name), name)
+            _check_states(getattr(self, name), name)
         self._require_parts()
 
     def _require_parts(self) -> None:
@@ -282,80 +289,22 @@ def _is_default(value: Any, default: Any) -> bool:
     return value is default or (isinstance(value, (str, Real)) and value == default)
 
 
-def _require_states(value: Any, name: str) -> None:
+def _check_states(value: Any, name: str) -> None:
     for state in value if isinstance(value, list) else [value]:
-        if state is not None and not is_state(state):
-            message = (
-                f"{name} must be a perturbation label, a pair (obs key, value), a mapping {{gene: "
-                f"mean}}, or a list of these, but holds {state!r}."
-            )
-            raise TypeError(message)
-        if isinstance(state, (Mapping, pd.Series)):
-            _require_real_ones(state, name)
+        check_value(state, name, "str | tuple[str, str] | Mapping[str, float] | None", _SQUARED)
     if isinstance(value, list) and (not value or None in value):
         message = f"{name} is a list without states, or with None in it: name each of them."
         raise ValueError(message)
 
 
-def _names(value: Any) -> list[str]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        message = f"weights must be genes, or a mapping of genes to numbers, but is {value!r}."
-        raise TypeError(message)
-    names = [str(gene) for gene in in_order(value)]
-    if not names or len(set(names)) < len(names):
-        message = "weights must name at least one gene, and every gene once."
-        raise ValueError(message)
-    return names
-
-
-def _shares(value: Any) -> list[float]:
-    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
-        message = f"shares must be a list of numbers, but is {value!r}."
-        raise TypeError(message)
-    found = list(value)
-    for share in found:
-        _require_number(share, "shares")
-    if not any(found):
-        message = "shares are all 0: give a state that counts."
-        raise ValueError(message)
-    return found
-
-
-def _require_numbers(value: Any, name: str, least: float = -np.inf) -> None:
+def _require_once(value: Any, name: str) -> None:
+    """Raise unless a list of genes, or what maps some, names one at least and each once."""
     if value is None:
         return
-    if not isinstance(value, (Mapping, pd.Series)):
-        message = f"{name} must be a mapping {{gene: number}}, but is {value!r}."
-        raise TypeError(message)
-    genes = [str(gene) for gene, _ in value.items()]
+    genes = [str(gene) for gene in (value if isinstance(value, list) else value.keys())]
     if not genes or len(set(genes)) < len(genes):
         message = f"{name} must name at least one gene, and every gene once."
         raise ValueError(message)
-    _require_real_ones(value, name)
-    bad = [gene for gene, number in value.items() if not np.isfinite(number) or number < least]
-    if bad:
-        what = "finite numbers" if least == -np.inf else f"finite numbers of at least {least:g}"
-        message = f"{name} must hold {what}, but does not for {list_names(map(str, bad))}."
-        raise ValueError(message)
 
 
-def _require_real_ones(values: Numbers, name: str) -> None:
-    for gene, number in values.items():
-        _require_real(number, f"{name}[{gene!r}]")
-
-
-def _require_real(value: Any, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        message = f"{name} must be a number, but is {value!r}."
-        raise TypeError(message)
-    number = float(value)
-    if math.isfinite(number) and abs(number) > LARGEST:
-        message = f"{name} is {number:g}, too large to be squared: give at most {LARGEST:g}."
-        raise ValueError(message)
-
-
-def _require_number(value: Any, name: str) -> None:
-    _require_real(value, name)
-    if not math.isfinite(value) or value < 0:
-        message = f"{name} must be a finite number of at least 0, but is {value!r}."
-        raise ValueError(message)
+KINDS["Target"] = Kind("a nextpert.Target", lambda value: isinstance(value, Target))

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextpert import _adata
+from nextpert._adata.arguments import checked
 from nextpert._files import whole_file
 from nextpert._report.page import render
 from nextpert._report.results import keys_of, read_all
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@checked()
 def report(
     adata: AnnData,
     path: str | os.PathLike[str] | None = None,
@@ -78,9 +79,7 @@ def report(
     >>> page.startswith("<!doctype html>")
     True
     """
-    _adata.check_arguments({"adata": adata, "title": title, "command": command, "keys": keys})
     file = "nextpert_report.html" if path is None else path
-    _adata.check_arguments({"path": file})
     used = keys_of(keys)
     found = read_all(adata, used, keys or {})
     page = render(adata, found, used, _title(found) if title is None else title, command)

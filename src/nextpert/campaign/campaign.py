@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextpert import _adata
+from nextpert._adata.arguments import ANY_TEXT, checked
 from nextpert.campaign.candidates import as_known, require_known
 from nextpert.campaign.file import Stamp, read_campaign, write_campaign
 from nextpert.campaign.options import checked_options
@@ -99,6 +100,7 @@ class Campaign:
     True
     """
 
+    @checked()
     def __init__(
         self,
         adata: ad.AnnData,
@@ -108,7 +110,6 @@ class Campaign:
         fit: Mapping[str, Any] | None = None,
         plan: Mapping[str, Any] | None = None,
     ) -> None:
-        _adata.check_arguments(locals())
         self._cells, self._state = started(adata, target, checked_options(learn, fit, plan))
         self._stamps: list[Stamp] = []
 
@@ -146,6 +147,7 @@ class Campaign:
         """
         return self._state.history.copy()
 
+    @checked()
     def propose(
         self,
         n_perturbations: int = 8,
@@ -173,11 +175,11 @@ class Campaign:
         ValueError
             If no candidate is left, or constraints contradict each other.
         """
-        _adata.check_arguments(locals())
         self._state = proposed(self._cells, self._state, n_perturbations, n_cells, aim, rng)
         plate: pd.DataFrame = self._cells.uns["plan"]["plate"].copy()
         return plate
 
+    @checked()
     def observe(
         self, cells: ad.AnnData, *, batch: str | None = None, check_scale: bool = True
     ) -> None:
@@ -207,11 +209,11 @@ class Campaign:
             same cells were observed before, or their values are on another scale. The campaign
             stays as it was then.
         """
-        _adata.check_arguments({"cells": cells, "batch": batch, "check_scale": check_scale})
         self._cells, self._state = observed(
             self._cells, self._state, cells, batch, check_scale=check_scale
         )
 
+    @checked()
     def mark_pending(self, perturbations: Iterable[str], n_cells: int = 100) -> None:
         """Count perturbations as under way that were not proposed here (ordered, in the freezer).
 
@@ -227,9 +229,10 @@ class Campaign:
         ValueError
             If a label is neither measured, nor a candidate, nor a gene of the panel.
         """
-        names = self._names(perturbations, n_cells=n_cells)
-        self._state = marked_pending(self._state, names, int(n_cells))
+        names = self._names(perturbations)
+        self._state = marked_pending(self._state, names, n_cells)
 
+    @checked(reason=ANY_TEXT)
     def mark_failed(self, perturbations: Iterable[str], reason: str = "") -> None:
         """Note that perturbations failed: neither pending nor proposed until :meth:`retry`.
 
@@ -247,9 +250,10 @@ class Campaign:
         ValueError
             If a label is neither measured, nor a candidate, nor a gene of the panel.
         """
-        names = self._names(perturbations, reason=reason)
+        names = self._names(perturbations)
         self._state = marked_failed(self._state, names, reason)
 
+    @checked()
     def retry(self, perturbations: Iterable[str]) -> None:
         """Let perturbations that failed be proposed again.
 
@@ -283,6 +287,7 @@ class Campaign:
         """
         return summary_table(self._state, self._control)
 
+    @checked()
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the campaign as one h5ad or zarr, whole or not at all.
 
@@ -297,11 +302,11 @@ class Campaign:
             If ``path`` holds anything but an earlier state of this very campaign, as when somebody
             else has saved it since: load it again then, and repeat what you did.
         """
-        _adata.check_arguments(locals())
         _adata.write_results(self._cells, uns={KEY: pack(self._state)})
         self._stamps.append(write_campaign(self._cells, Path(path), self._stamps))
 
     @classmethod
+    @checked()
     def load(cls, path: str | os.PathLike[str]) -> Campaign:
         """Load a campaign that :meth:`save` wrote.
 
@@ -321,7 +326,6 @@ class Campaign:
         ValueError
             If it holds no campaign, or one of another version, or is cut or damaged anywhere.
         """
-        _adata.check_arguments({"path": path})
         cells, stamp = read_campaign(Path(path))
         out = cls.__new__(cls)
         out._cells, out._state, out._stamps = cells, read_state(cells), [stamp]
@@ -341,8 +345,7 @@ class Campaign:
     def _goal(self) -> str:
         return str(self._cells.uns["design"]["params"]["target"])
 
-    def _names(self, perturbations: Iterable[str], **others: Any) -> list[str]:
-        _adata.check_arguments({"perturbations": perturbations, **others})
+    def _names(self, perturbations: Iterable[str]) -> list[str]:
         names = [str(name) for name in _adata.in_order(perturbations)]
         state, plan = self._state, self._state.options["plan"]
         require_known(self._cells, names, plan)

@@ -14,6 +14,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from nextpert import _adata, tl
+from nextpert._adata.arguments import check_arguments
 from nextpert._adata.target import Target, parts_of
 
 # What the campaign says itself, or `pp.setup_screen` does.
@@ -50,7 +51,7 @@ def checked_options(
                 f"takes {_adata.list_names(sorted(known), 30)}.{_adata.closest(unknown, known)}"
             )
             raise ValueError(message)
-        _adata.check_arguments(given or {})
+        check_arguments(function, given or {})
         out[name] = dict(given or {})
     if "method" not in out["learn"]:
         out["learn"] = _LEARN | out["learn"]

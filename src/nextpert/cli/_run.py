@@ -6,13 +6,13 @@ import json
 import logging
 import sys
 import time
-import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextpert._warn import warn
 from nextpert.cli._output import (
     Outputs,
     check_outputs,
@@ -60,9 +60,9 @@ def run_step(job: Job) -> None:
     _check_table(table_file)
     arguments = arguments_from(step, settled(step.name, options))
     with stage(options, "Reading the screen"):
-        from nextpert import _adata
+        from nextpert._adata.arguments import check_arguments
 
-        _adata.check_arguments(arguments)
+        check_arguments(function_of(step.function), arguments)
         adata = read_screen(screen)
     with stage(options, step.doing()):
         said = call(step.function, adata, arguments, options)
@@ -114,10 +114,7 @@ def call(
     function: str, adata: AnnData, arguments: Mapping[str, Any], options: Mapping[str, Any]
 ) -> list[str]:
     """Call a function on the screen, and return what it logged."""
-    import nextpert
-
-    place, name = function.split(".")
-    found = getattr(getattr(nextpert, place), name)
+    found, name = function_of(function), function.split(".")[1]
     extra: dict[str, Any] = {}
     if "show_progress" in arguments_of(function):
         extra["show_progress"] = not options["quiet"]
@@ -126,6 +123,15 @@ def call(
     with _listening() as said:
         found(adata, **arguments, **extra)
     return said
+
+
+def function_of(name: str) -> Callable[..., Any]:
+    """Return the function that a step calls, such as ``"tl.learn_dag"``."""
+    import nextpert
+
+    room, function = name.split(".")
+    found: Callable[..., Any] = getattr(getattr(nextpert, room), function)
+    return found
 
 
 def note_command(adata: AnnData, job: Job, *, usual_out: Path | None = None) -> None:
@@ -270,4 +276,4 @@ def _warn_of_many(adata: AnnData) -> None:
             f"The panel holds all {adata.n_vars} genes: learning its graph may take long. "
             "Name fewer with --genes."
         )
-        warnings.warn(message, UserWarning, stacklevel=2)
+        warn(message)

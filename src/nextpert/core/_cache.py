@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import inspect
 import io
-import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.dispatcher import Dispatcher
+
+from nextpert._warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -111,4 +112,4 @@ def _warn(error: Exception) -> None:
             "again: set the environment variable NUMBA_CACHE_DIR to a directory that can be "
             "written."
         )
-        warnings.warn(message, UserWarning, stacklevel=2)
+        warn(message)

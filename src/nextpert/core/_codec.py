@@ -7,13 +7,15 @@ then. Shapes are written in sizes that all fields share, such as ``"n_nodes"`` o
 the first field that has one binds it. :func:`unpack` checks types, shapes, finiteness and bounds
 once. A class refuses what no field can see alone by a ValueError of its ``__post_init__``;
 constants in its ``stored_beside``, such as a format number, are stored with it and have to be the
-same.
+same. A result that is no dataclass carries a list of what it holds (:func:`described`).
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import MISSING, dataclass, field, fields
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T")
+FORMAT = 1  # of every result; others are refused
 
 
 @dataclass
@@ -98,7 +101,7 @@ place of [n_genes=2]): run it again.
     """
     of = type(value) if record is None else record
     out = dict(getattr(of, "stored_beside", ()))
-    for each in fields(of):
+    for each in _stored(of):
         held = getattr(value, each.name)
         if held is not None or each.default is MISSING:
             out[each.name] = each.metadata["part"].pack(held)
@@ -145,7 +148,7 @@ def _read(make: Callable[..., T], stored: Any, reading: Reading, record: Any) ->
         if not np.array_equal(_numbers(stored.get(name), reading, name), value):
             raise reading.damaged(f"its {name} is not {np.asarray(value).tolist()}")
     values = {}
-    for each in fields(record):
+    for each in _stored(record):
         if each.name in stored:
             part: Part = each.metadata["part"]
             values[each.name] = part.unpack(stored[each.name], reading, each.name)
@@ -155,6 +158,11 @@ def _read(make: Callable[..., T], stored: Any, reading: Reading, record: Any) ->
         return make(**values)
     except ValueError as error:
         raise reading.damaged(str(error)) from None
+
+
+def _stored(record: Any) -> list[Field[Any]]:
+    """Return the fields that say what is stored of them; others are left alone."""
+    return [each for each in fields(record) if "part" in each.metadata]
 
 
 # -- kinds of fields --------------------------------------------------------------------------
@@ -218,10 +226,9 @@ def sparse(*shape: str, least: float = -np.inf, fill: float = 0.0) -> Any:
             raise reading.damaged(f"{name} is no CSR matrix")
         reading.require_shape(stored.shape, shape, name)
         _require_bounds(_numbers(stored.data, reading, name), least, -np.inf, reading, name)
-        try:
-            stored.check_format(full_check=True)
-        except ValueError as error:
-            raise reading.damaged(f"{name}: {error}") from None
+        fault = _sparse_fault(stored)
+        if fault:
+            raise reading.damaged(f"{name}: {fault}")
         found, given = np.full(stored.shape, fill), stored.tocoo()
         found[given.row, given.col] = given.data
         return found
@@ -335,6 +342,16 @@ def stored_lists(lists: Iterable[Sequence[str]]) -> dict[str, NDArray[Any]]:
     return {"names": strings(itertools.chain(*every)), "offsets": offsets}
 
 
+def _sparse_fault(matrix: Any) -> str:
+    """Return what is wrong with the indices of a CSR or CSC matrix, or an empty string."""
+    if sp.issparse(matrix) and matrix.format in ("csr", "csc"):
+        try:
+            matrix.check_format(full_check=True)
+        except ValueError as error:
+            return str(error)
+    return ""
+
+
 def _numbers(stored: Any, reading: Reading, name: str, *, whole: bool = False) -> NDArray[Any]:
     try:
         found = np.asarray(stored)
@@ -366,3 +383,105 @@ def _texts(stored: Any, reading: Reading, name: str) -> list[str]:
     if not all(isinstance(value, str) for value in values):
         raise reading.damaged(f"{name} is no list of texts")
     return values
+
+
+# -- results without a dataclass ---------------------------------------------------------------
+
+
+def described(result: Mapping[str, Any], version: str) -> dict[str, Any]:
+    """Return a result of arrays, tables and mappings with a list of what it holds.
+
+    Parameters
+    ----------
+    result
+        The result.
+    version
+        Version of the package, written with it.
+    """
+    made = {**result, "version": version}
+    contents = json.dumps({str(name): _describe(value) for name, value in made.items()})
+    return {**made, "format": FORMAT, "contents": contents}
+
+
+def require_as_described(stored: Any, where: str, remedy: str) -> None:
+    """Raise unless a result is as :func:`described` wrote it.
+
+    Parts may be added, and rows of tables left out.
+
+    Raises
+    ------
+    ValueError
+        If it has another format, or a part of it is gone, was cut, has another type or is no
+        longer finite.
+    """
+    fault = _fault(stored)
+    if fault:
+        raise Reading(where, remedy, {}).damaged(fault)
+
+
+def _fault(stored: Any) -> str:
+    """Return what is wrong with a result, or an empty string."""
+    if not hasattr(stored, "keys") or hasattr(stored, "columns"):
+        return "it is no result"
+    its_format = stored.get("format")
+    if _describe(its_format) != "numbers []" or its_format != FORMAT:
+        return f"its format is not {FORMAT}"
+    try:
+        wanted = json.loads(str(stored.get("contents")))
+    except json.JSONDecodeError:
+        wanted = None
+    if not isinstance(wanted, dict):
+        return "the list of what it holds is unreadable"
+    return _compare(stored, wanted, "")
+
+
+def _compare(found: Any, wanted: Mapping[str, Any], where: str) -> str:
+    for name, described in wanted.items():
+        if name not in found:
+            return f"it lacks {where}{name}"
+        value = found[name]
+        fault = _sparse_fault(value)
+        if fault:
+            return f"{where}{name} is damaged, {fault}"
+        now = _describe(value)
+        if not isinstance(described, dict):
+            fault = "" if now == described else f"{where}{name} is {now} in place of {described}"
+        elif not isinstance(now, dict) or now.keys() != described.keys():
+            fault = f"{where}{name} has another type"
+        elif "columns" in described:
+            differ = [
+                k for k, kind in described["columns"].items() if now["columns"].get(k) != kind
+            ]
+            fault = f"{where}{name} has another column {differ[0]!r}" if differ else ""
+        else:
+            fault = _compare(value, described["parts"], f"{where}{name}/")
+        if fault:
+            return fault
+    return ""
+
+
+def _describe(value: Any) -> Any:
+    """Return type, shape and finiteness of a part of a result, in words that files keep."""
+    if hasattr(value, "columns"):
+        return {"columns": {str(name): _kind(value[name].dtype) for name in value.columns}}
+    if isinstance(value, Mapping):
+        return {"parts": {str(name): _describe(part) for name, part in value.items()}}
+    if sp.issparse(value):
+        return f"sparse {list(value.shape)}{_finite(value.data)}"
+    if value is None:
+        return "nothing"
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        return "ragged"
+    if not array.size:
+        return f"empty {list(array.shape)}"
+    return f"{_kind(array.dtype)} {list(array.shape)}{_finite(array)}"
+
+
+def _kind(dtype: Any) -> str:
+    return {"c": "complex"}.get(dtype.kind, "numbers" if dtype.kind in "biuf" else "text")
+
+
+def _finite(array: Any) -> str:
+    return "" if array.dtype.kind != "f" or np.isfinite(array).all() else " not finite"

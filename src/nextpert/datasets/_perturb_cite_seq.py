@@ -6,12 +6,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nextpert._adata.arguments import checked
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
 
 
+@checked()
 def perturb_cite_seq(
     source: str | os.PathLike[str] | AnnData,
     *,
@@ -111,9 +114,6 @@ def perturb_cite_seq(
     ... )  # doctest: +SKIP
     AnnData object with n_obs × n_vars = 57627 × 2
     """
-    from nextpert._adata import check_arguments
-
-    check_arguments(locals())
     from nextpert._adata.known_panels import PANELS
     from nextpert.datasets._scp1064.convert import read_object
     from nextpert.datasets._scp1064.study import Wanted, read_portal

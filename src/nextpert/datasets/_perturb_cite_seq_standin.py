@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nextpert._adata.arguments import at_least, checked
 from nextpert._adata.known_panels import ZHANG2023
-from nextpert.core._checks import as_rng, require_count
+from nextpert.core._checks import as_rng
 
 if TYPE_CHECKING:
     import os
@@ -19,6 +20,7 @@ _OUTSIDE = ("JAK1", "JAK2", "CD274")
 _OTHER_CONDITIONS = 14  # one cell in so many is of each
 
 
+@checked(n_cells=at_least(10 * _OTHER_CONDITIONS), n_genes=at_least(len(ZHANG2023) + len(_OUTSIDE)))
 def perturb_cite_seq_standin(
     folder: str | os.PathLike[str],
     *,
@@ -67,12 +69,8 @@ def perturb_cite_seq_standin(
     """
     import pandas as pd
 
-    from nextpert._adata import check_arguments
     from nextpert.datasets._portal_standin import write_portal_standin
 
-    check_arguments(locals())
-    require_count(n_cells, "n_cells", least=10 * _OTHER_CONDITIONS)
-    require_count(n_genes, "n_genes", least=len(ZHANG2023) + len(_OUTSIDE))
     others = n_cells // _OTHER_CONDITIONS
     written = write_portal_standin(
         Path(folder),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert.core._checks import require_count
+from nextpert._adata.arguments import checked
 from nextpert.datasets._fetch import RemoteFile, fetch, from_folder
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ _GUIDE = re.compile(
 )
 
 
+@checked()
 def schraivogel_2020(
     folder: str | os.PathLike[str] | None = None,
     *,
@@ -91,10 +92,6 @@ def schraivogel_2020(
     >>> adata.obs["perturbation"].value_counts()["non-targeting"]  # doctest: +SKIP
     7760
     """
-    from nextpert._adata import check_arguments
-
-    check_arguments(locals())
-    require_count(min_umi, "min_umi")
     if folder is None:
         counts_path, guides_path = fetch(COUNTS, cache), fetch(GUIDES, cache)
     else:

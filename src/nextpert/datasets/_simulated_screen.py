@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
+from nextpert._adata.arguments import at_least, checked
 from nextpert._adata.known_panels import ZHANG2023 as PANEL
 from nextpert.core._checks import as_rng, require_count
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from nextpert.core import LinearScm
 
 
+@checked(
+    n_genes=at_least(2), n_control=at_least(2), perturbed=at_least(0), expected_degree=at_least(0)
+)
 def simulated_screen(
     *,
     n_genes: int = 36,
@@ -79,12 +83,6 @@ def simulated_screen(
     >>> adata.obs["perturbation"].cat.categories.tolist()
     ['MYC', 'control']
     """
-    from nextpert._adata import check_arguments
-
-    check_arguments(locals())
-    require_count(n_genes, "n_genes", least=2)
-    require_count(n_control, "n_control", least=2)
-    require_count(n_perturbed, "n_perturbed")
     generator = as_rng(rng)
     genes = np.array([*PANEL, *(f"GENE{i + 1}" for i in range(len(PANEL), n_genes))][:n_genes])
     knocked_out = _choose(perturbed, genes, generator)

@@ -8,14 +8,13 @@ import numpy as np
 
 from nextpert._adata import (
     Roles,
-    check_arguments,
     list_names,
     read_every_label,
     read_stored,
     require_control,
-    require_label,
 )
-from nextpert.core._checks import as_rng, require_count
+from nextpert._adata.arguments import checked
+from nextpert.core._checks import as_rng
 from nextpert.core.cells._sound import require_numbers
 from nextpert.pl._figure import BLUE, GREY, SMALL, TEXT, finish, panel_grid, root_figure
 
@@ -35,6 +34,7 @@ _FEW_CELLS = 10
 _GRID = 50
 
 
+@checked()
 def cpca_density(
     adata: AnnData,
     *,
@@ -107,14 +107,10 @@ def cpca_density(
     >>> figure.axes[0].get_title()
     'MYC (40 cells)'
     """
-    check_arguments(locals())
     scores = _scores(adata, key, components)
     stored = read_stored(adata, key, "tl.cpca")
     params = stored["params"]
-    if ncols is not None:
-        require_count(ncols, "ncols")
     background = control or str(params["control"])
-    require_label(background)
     roles = Roles(perturbation_key or str(params["perturbation_key"]), background)
     labels = read_every_label(adata, roles)
     require_control(labels, background)
@@ -154,7 +150,7 @@ def _scores(adata: AnnData, key: str, components: tuple[int, int]) -> Scores:
     require_numbers(found, f"adata.obsm[{f'X_{key}'!r}]")
     scores = found.astype(np.float64)
     n = scores.shape[1]
-    if len(components) != 2 or not all(1 <= c <= n for c in components):
+    if not all(1 <= c <= n for c in components):
         message = (
             f"components must be two of 1 to {n}, but are {list_names(map(str, components))}: "
             "run tl.cpca with more n_components for others."

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import check_arguments, list_names
+from nextpert._adata import list_names
+from nextpert._adata.arguments import checked
 from nextpert.pl._figure import BLUE, GREY, LIGHT, finish, read_to_draw, root_figure
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+@checked()
 def dag_fit(
     adata: AnnData,
     *,
@@ -75,7 +77,6 @@ def dag_fit(
     >>> figure.axes[1].get_xlabel()
     'mean r over the genes'
     """
-    check_arguments(locals())
     stored = read_to_draw(adata, key, "tl.dag_fit", what="comparison", part="random_r")
     rows = _rows(stored["table"], genes, key)
     if ax is not None:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import check_arguments
-from nextpert.core._checks import require_count
+from nextpert._adata.arguments import checked
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
@@ -35,6 +34,7 @@ _WIDE = 30
 _AROUND = 1.6  # inches above and below the rows
 
 
+@checked()
 def design(
     adata: AnnData,
     *,
@@ -91,8 +91,6 @@ def design(
     >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
     [...]
     """
-    check_arguments(locals())
-    require_count(n_top, "n_top")
     stored = read_to_draw(adata, key, "tl.design_interventions", what="design", part="ranking")
     table = stored["ranking"].sort_values("rank")
     is_control = table["is_control"].to_numpy(dtype=bool)

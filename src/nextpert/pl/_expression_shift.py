@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._adata import (
-    check_arguments,
     list_names,
     measured_genes,
     parse_label,
@@ -18,7 +17,7 @@ from nextpert._adata import (
     require_control,
     resolve_panel,
 )
-from nextpert.core._checks import require_count
+from nextpert._adata.arguments import ANY_TEXT, checked
 from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, finish, panel_grid, root_figure
 
 if TYPE_CHECKING:
@@ -46,6 +45,7 @@ class _Gene:
     perturbed: Values
 
 
+@checked(separator=ANY_TEXT)
 def expression_shift(
     adata: AnnData,
     *,
@@ -118,9 +118,6 @@ def expression_shift(
     >>> figure.axes[0].get_title().splitlines()[0]
     'MYC (20 cells)'
     """
-    check_arguments(locals())
-    if ncols is not None:
-        require_count(ncols, "ncols")
     roles = read_roles(adata, perturbation_key=perturbation_key, control=control, layer=layer)
     perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     labels = read_labels(adata, perturbation_key)

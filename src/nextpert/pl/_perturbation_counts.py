@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert._adata import (
-    check_arguments,
     parse_label,
     read_perturbations,
     read_roles,
     require_control,
 )
-from nextpert.core._checks import require_count
+from nextpert._adata.arguments import ANY_TEXT, checked
 from nextpert.pl._figure import BLACK, BLUE, GREEN, ORANGE, PURPLE, finish, root_figure
 
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ _WIDE = 50
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 
 
+@checked(separator=ANY_TEXT)
 def perturbation_counts(
     adata: AnnData,
     *,
@@ -102,7 +102,6 @@ def perturbation_counts(
     >>> figure.axes[0].get_title().splitlines()
     ['1 perturbation, 20 cells', '100 cells control']
     """
-    check_arguments(locals())
     roles = read_roles(
         adata, perturbation_key=perturbation_key, control=control, separator=separator
     )
@@ -111,8 +110,6 @@ def perturbation_counts(
     named = [exclude] if isinstance(exclude, str) else [str(name) for name in exclude]
     left_out = labels.spelled(named)
     labels.require([name for name in left_out if name not in labels.left_out], "Labels to exclude")
-    if min_cells is not None:
-        require_count(min_cells, "min_cells")
     counts, n_out = _count(adata, labels, control, separator, set(left_out))
     n_labels = sum(map(len, counts.values()))
     legend = len(counts) > 1 or min_cells is not None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nextpert._adata import check_arguments
+from nextpert._adata.arguments import checked
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
@@ -48,6 +48,7 @@ class _Panel(NamedTuple):
     wanted: float
 
 
+@checked()
 def plan_cells(
     adata: AnnData,
     *,
@@ -101,7 +102,6 @@ def plan_cells(
     >>> len(figure.axes)
     4
     """
-    check_arguments(locals())
     stored = read_to_draw(adata, key, "tl.plan_cells", what="plan of cells", part="curves")
     panels = _panels(stored)
     if ax is not None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import check_arguments, read_stored
+from nextpert._adata import read_stored
+from nextpert._adata.arguments import checked
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
@@ -42,6 +43,7 @@ _AIMS = {
 }
 
 
+@checked()
 def plan_screen(
     adata: AnnData,
     *,
@@ -102,7 +104,6 @@ def plan_screen(
     >>> len(figure.axes)
     3
     """
-    check_arguments(locals())
     stored = read_to_draw(adata, key, "tl.plan_screen", what="plan", part="plate")
     table = stored["plate"]
     if ax is not None:

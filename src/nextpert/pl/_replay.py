@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from nextpert._adata import Naming, check_arguments
-from nextpert.core._checks import require_count
+from nextpert._adata import Naming
+from nextpert._adata.arguments import checked
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
@@ -47,6 +47,7 @@ _STYLES: dict[str, tuple[str, Any, str]] = {
 _NOTHING, _BEST = "doing nothing", "best candidate"
 
 
+@checked()
 def replay(
     adata: AnnData,
     *,
@@ -115,9 +116,6 @@ def replay(
     >>> len(figure.axes)  # the mean, and four targets
     5
     """
-    check_arguments(locals())
-    if n_cols is not None:
-        require_count(n_cols, "n_cols")
     table, lines = _chosen(
         read_to_draw(adata, key, "tl.replay_design", what="replay", part="runs"),
         targets,
@@ -156,9 +154,6 @@ def _chosen(
     for column, wanted in {"target": targets, "criterion": criteria}.items():
         if wanted is None:
             continue
-        if isinstance(wanted, str):
-            message = f"{column} names must be a list: use [{wanted!r}]."
-            raise TypeError(message)
         known = list(dict.fromkeys(table[column].astype(str)))
         names = Naming().spelled(map(str, wanted), known)
         absent = [name for name in names if name not in known]

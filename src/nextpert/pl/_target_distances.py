@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert._adata import check_arguments
-from nextpert.core._checks import require_count
+from nextpert._adata.arguments import checked
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 _AROUND = 1.5  # inches above and below the rows
 
 
+@checked()
 def target_distances(
     adata: AnnData,
     *,
@@ -87,8 +87,6 @@ def target_distances(
     >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
     ['control (500 cells)', 'FOS (100 cells)']
     """
-    check_arguments(locals())
-    require_count(n_top, "n_top")
     stored = read_to_draw(
         adata, key, "tl.target_distances", what="distances", part="n_target_cells"
     )

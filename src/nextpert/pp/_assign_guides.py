@@ -11,9 +11,9 @@ import pandas as pd
 import scipy.sparse as sp
 
 from nextpert import _adata
+from nextpert._adata.arguments import above, checked, one_of
 from nextpert.core.cells._sound import require_numbers
 from nextpert.pp._steps import guides as _guides
-from nextpert.pp._steps.options import require_known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@checked(threshold=above(0), multiple=one_of("combine", "multi"))
 def assign_guides(
     adata: ad.AnnData,
     *,
@@ -105,15 +106,6 @@ def assign_guides(
     >>> adata.obs["perturbation"].tolist()
     ['MYC', 'MYC', 'JUN', 'unassigned']
     """
-    _adata.check_arguments(locals())
-    _adata.check_key(key_added)
-    _adata.check_writable(adata, copy=copy)
-    _adata.require_label(control)
-    require_known("multiple", multiple, ("combine", "multi"))
-    for name, value in {"separator": separator, "guide_separator": guide_separator}.items():
-        if not value or not isinstance(value, str):
-            message = f"{name} must be a non-empty string, but is {value!r}."
-            raise ValueError(message)
     if key_added in ("guides", "n_guides", "n_targets"):
         message = f"key_added={key_added!r} is the name of another column written: choose another."
         raise ValueError(message)
@@ -196,9 +188,6 @@ def _call(
     matrix: sp.csr_matrix, names: list[str], threshold: float
 ) -> tuple[NDArray[np.int64], list[list[str]]]:
     """Return for every cell the position of its list of called guides, and the lists."""
-    if not threshold > 0:
-        message = f"threshold must be above 0, but is {threshold!r}."
-        raise ValueError(message)
     called = sp.csr_matrix(matrix >= threshold)
     called.sort_indices()
     number: dict[tuple[int, ...], int] = {}

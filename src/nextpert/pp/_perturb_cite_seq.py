@@ -10,12 +10,12 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata import read_roles, subset
+from nextpert._adata.arguments import above, at_least, between, checked, one_of
 from nextpert._adata.roles import KEY
-from nextpert.core._checks import require_count
 from nextpert.pp._steps.bookkeeping import Bookkeeping, tally
 from nextpert.pp._steps.guides import TARGETING, GuideSets, cell_guides
 from nextpert.pp._steps.labels import CellTargets
-from nextpert.pp._steps.options import ScreenOptions, require_known
+from nextpert.pp._steps.options import COMBINATIONS, OUTSIDE, ScreenOptions
 from nextpert.pp._steps.screen import finish, prepare
 
 if TYPE_CHECKING:
@@ -47,6 +47,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+@checked(
+    controls=one_of(*CONTROLS), min_cells=at_least(0), combinations=one_of(*COMBINATIONS),
+    preset=one_of(*PRESETS), outside=one_of(*OUTSIDE), min_seen=between(0, 1, inclusive=True),
+    normalise=one_of("auto", "counts", "log_tpm", "none"),
+    target_sum=(one_of("median"), above(0)), min_depth=at_least(0),
+)  # fmt: skip
 def perturb_cite_seq(
     adata: ad.AnnData,
     *,
@@ -205,8 +211,6 @@ def perturb_cite_seq(
     2      one     no_site       50
     3  several  one target       15
     """
-    _adata.check_arguments(locals())
-    _adata.check_key(key_added)
     subset.check_in_place(adata, copy=copy)
     chosen = _choose(
         preset, controls=controls, panel=panel, min_cells=min_cells, combinations=combinations,
@@ -222,7 +226,6 @@ def perturb_cite_seq(
         normalise=normalise, target_sum=chosen["target_sum"], depth_key=depth_key,
         min_depth=min_depth, layer=layer, kinds="log_tpm", check_scale=check_scale,
     )  # fmt: skip
-    options.check()
     told = read_roles(adata)
     sets = cell_guides(adata, guides_key, ",", "guides")
     book = Bookkeeping(adata.n_obs)
@@ -251,14 +254,8 @@ def perturb_cite_seq(
 
 def _choose(preset: str | None, **given: Any) -> dict[str, Any]:
     """Return the choices: those given, then those of the preset, then the defaults."""
-    if preset is not None:
-        require_known("preset", preset, tuple(PRESETS))
     base = _DEFAULTS if preset is None else PRESETS[preset]
-    chosen = {name: base[name] if value is None else value for name, value in given.items()}
-    require_known("controls", chosen["controls"], CONTROLS)
-    if chosen["max_guides"] is not None:
-        require_count(chosen["max_guides"], "max_guides")
-    return chosen
+    return {name: base[name] if value is None else value for name, value in given.items()}
 
 
 def _keep_condition(adata: ad.AnnData, book: Bookkeeping, condition: str, key: str) -> None:

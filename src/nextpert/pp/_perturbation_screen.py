@@ -8,11 +8,12 @@ import numpy as np
 
 from nextpert import _adata
 from nextpert._adata import read_roles, subset
+from nextpert._adata.arguments import above, at_least, between, checked, one_of
 from nextpert._adata.labels import names_no_perturbation
 from nextpert._adata.roles import KEY
 from nextpert.pp._steps.bookkeeping import Bookkeeping, tally
 from nextpert.pp._steps.labels import CellTargets
-from nextpert.pp._steps.options import ScreenOptions
+from nextpert.pp._steps.options import COMBINATIONS, OUTSIDE, ScreenOptions
 from nextpert.pp._steps.screen import finish, prepare
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     import anndata as ad
 
 
+@checked(
+    min_cells=at_least(0), combinations=one_of(*COMBINATIONS), outside=one_of(*OUTSIDE),
+    min_seen=between(0, 1, inclusive=True), normalise=one_of("auto", "counts", "none"),
+    target_sum=(one_of("median"), above(0)), min_depth=at_least(0),
+)  # fmt: skip
 def perturbation_screen(
     adata: ad.AnnData,
     perturbation_key: str = "perturbation",
@@ -178,8 +184,6 @@ def perturbation_screen(
     0  all cells           100
     1   assigned            80  multi 20
     """
-    _adata.check_arguments(locals())
-    _adata.check_key(key_added)
     subset.check_in_place(adata, copy=copy)
     options = ScreenOptions(
         panel=panel, aliases=aliases, min_cells=min_cells, combinations=combinations,
@@ -187,7 +191,6 @@ def perturbation_screen(
         target_sum=target_sum, depth_key=depth_key, min_depth=min_depth, layer=layer,
         gene_symbols=gene_symbols, check_scale=check_scale,
     )  # fmt: skip
-    options.check()
     told = read_roles(
         adata, guide_key=guide_key, batch_key=batch_key, covariates=covariates,
         perturbation_key=perturbation_key,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert import _adata
+from nextpert._adata.arguments import checked
 from nextpert._adata.labels import left_out_table, say_left_out
 from nextpert._adata.roles import KEPT, KEY, Kept, renewed_roles, screen_record
 from nextpert._adata.scale import overruled_by, read_scale, report_scale
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@checked()
 def setup_screen(
     adata: ad.AnnData,
     *,
@@ -107,8 +109,6 @@ def setup_screen(
     >>> adata.uns["screen"]["perturbation_key"], adata.uns["screen"]["control"]
     ('perturbation', 'control')
     """
-    _adata.check_arguments({k: v for k, v in locals().items() if not isinstance(v, Kept)})
-    _adata.check_writable(adata, copy=copy)
     roles = renewed_roles(
         adata, perturbation_key=perturbation_key, control=control, guide_key=guide_key,
         batch_key=batch_key, covariates=covariates, layer=layer,
@@ -118,12 +118,12 @@ def setup_screen(
     cells = np.flatnonzero(environments.codes >= 0)
     scale = read_scale(adata, np.arange(adata.n_vars), cells, roles.layer)
     known = bool(roles.values.get("checked", True))
-    checked = known if isinstance(check_scale, Kept) else bool(check_scale)
-    if checked and scale.fault:
+    strict = known if isinstance(check_scale, Kept) else bool(check_scale)
+    if strict and scale.fault:
         raise ValueError(overruled_by(scale, " to pp.setup_screen"))
     logger.info("%s.", describe(environments))
     say_left_out(environments.left_out, roles.perturbation_key)
-    report_scale(scale, roles.layer, checked=checked)
+    report_scale(scale, roles.layer, checked=strict)
     left_out = left_out_table(environments.left_out)
-    stored = screen_record(roles, scale.stored(checked=checked), left_out)
+    stored = screen_record(roles, scale.stored(checked=strict), left_out)
     return _adata.write_results(adata, uns={KEY: stored}, copy=copy)

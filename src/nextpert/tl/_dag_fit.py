@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
+from nextpert._adata.arguments import at_least, checked
 from nextpert._adata.environments import require_varying, warn_other_layer
-from nextpert.core._checks import as_rng, require_count
+from nextpert.core._checks import as_rng
 from nextpert.core.cells.moments import Moments
 from nextpert.core.graph.matched_random_dag import matched_random_dag
 from nextpert.core.predict.parent_fit import parent_fit
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@checked(n_folds=at_least(2), n_random=at_least(2))
 def dag_fit(
     adata: ad.AnnData,
     *,
@@ -111,15 +113,10 @@ def dag_fit(
     >>> bool(adata.uns["dag_fit"]["mean_r"] > adata.uns["dag_fit"]["random_mean_r"].max())
     True
     """
-    _adata.check_arguments(locals())
-    _adata.check_key(key_added)
-    _adata.check_writable(adata, copy=copy)
     roles = _adata.read_roles(
         adata, perturbation_key=perturbation_key, control=control, layer=layer
     )
     perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
-    n_folds = require_count(n_folds, "n_folds", least=2)
-    n_random = require_count(n_random, "n_random", least=2)
     genes, columns, dag = _adata.read_graph(adata, dag_key)
     if not dag.n_edges:
         message = f"The graph {dag_key!r} has no arcs: there is nothing to compare."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
+from nextpert._adata.arguments import between, checked
 from nextpert._adata.labels import say_left_out
 from nextpert._adata.target import as_target, cell_variance, how_measured, parts_of
+from nextpert._warn import warn
 from nextpert.core.cells.distance_difference import distance_difference
 from nextpert.core.cells.mean_distance import MeanDistance, mean_distance
 from nextpert.core.cells.moments import Moments
@@ -43,6 +44,7 @@ class _Goal:
     distance: str = "squared"
 
 
+@checked(confidence=between(0, 1))
 def target_distances(
     adata: ad.AnnData,
     target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Target,
@@ -142,9 +144,6 @@ def target_distances(
     >>> table[["perturbation", "n_cells"]].values.tolist()
     [['control', 500], ['FOS', 100]]
     """
-    _adata.check_arguments(locals())
-    _adata.check_key(key_added)
-    _adata.check_writable(adata, copy=copy)
     roles = _adata.read_roles(
         adata, perturbation_key=perturbation_key, control=control, layer=layer
     )
@@ -333,4 +332,4 @@ def _warn_left_out(names: list[str]) -> None:
             "Perturbations left out, with fewer than 2 cells outside the target: "
             f"{_adata.list_names(names)}."
         )
-        warnings.warn(message, UserWarning, stacklevel=3)
+        warn(message)

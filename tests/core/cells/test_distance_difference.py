@@ -58,7 +58,5 @@ def test_errors_name_the_remedy():
     cells = Moments.from_array(np.random.default_rng(0).normal(size=(5, 3)))
     with pytest.raises(ValueError, match="at least 2"):
         distance_difference(cells, Moments.from_array(np.ones((1, 3))), cells)
-    with pytest.raises(ValueError, match="confidence"):
-        distance_difference(cells, cells, np.zeros(3), confidence=0)
     with pytest.raises(ValueError, match="3 and 2 nodes"):
         distance_difference(cells, cells.subset([0, 1]), cells)

@@ -130,8 +130,6 @@ def test_errors_name_the_remedy():
         mean_distance(Moments.from_array(np.ones((1, 3))), cells)
     with pytest.raises(ValueError, match="at least 2"):
         mean_distance(cells, Moments.from_array(np.ones((1, 3))))
-    with pytest.raises(ValueError, match="confidence"):
-        mean_distance(cells, np.zeros(3), confidence=1.0)
     with pytest.raises(ValueError, match="target has 2"):
         mean_distance(cells, cells.subset([0, 1]))
     with pytest.raises(ValueError, match="target"):

@@ -304,13 +304,6 @@ def test_genes_outside_are_shrunken_alone():
     np.testing.assert_allclose(told.mean[2, 3], plain[2, 3] * share - (1 - share), atol=0.05)
 
 
-def test_a_level_outside_0_and_1_is_refused():
-    dag, _, _, cells = chain_screen(15)
-    posterior, prior = one_variance(dag, cells, 0.25, np.zeros((1, 3)))
-    with pytest.raises(ValueError, match="level must be between 0 and 1"):
-        perturbation_effects([posterior], prior, level=1.0)
-
-
 @pytest.mark.parametrize("rounding", [0.0, 1e-18, -1e-18])
 def test_an_interval_may_end_at_exactly_nothing(rounding):
     """With no effect at probability 0.93, which counts against both signs, rounded or not."""

@@ -35,17 +35,3 @@ def test_guides_for_is_the_least_number():
     for n_guides, enough in ((6, False), (7, True)):
         more = Layout(n_guides, 2, guide_variance=0.06, replicate_variance=0.02)
         assert (more.floor < 0.02) == enough
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"n_guides": 0}, "n_guides must be a whole number of at least 1"),
-        ({"n_replicates": 1.5}, "n_replicates must be"),
-        ({"guide_variance": -1.0}, "guide_variance must be a finite number of 0 or more"),
-        ({"replicate_variance": np.nan}, "replicate_variance must be"),
-    ],
-)
-def test_bad_numbers(options, message):
-    with pytest.raises(ValueError, match=message):
-        Layout(**options)

@@ -11,7 +11,6 @@ from nextpert.core._checks import as_vector
 from nextpert.core.cells.mean_distance import (
     covariance_of_mean,
     covariance_within,
-    require_confidence,
     squared_trace,
 )
 from nextpert.core.cells.moments import Moments
@@ -67,8 +66,7 @@ def distance_difference(
     Raises
     ------
     ValueError
-        If there are fewer than 2 cells on a side, the nodes differ in number, or ``confidence``
-        is out of range.
+        If there are fewer than 2 cells on a side, or the nodes differ in number.
 
     Examples
     --------
@@ -81,7 +79,6 @@ def distance_difference(
     >>> low < 5 * (0.3**2 - 0.5**2) < high < 0
     True
     """
-    require_confidence(confidence)
     of_target = np.zeros((cells.n_nodes, cells.n_nodes))
     if isinstance(target, Moments):
         wanted, of_target = target.mean, covariance_of_mean(target)

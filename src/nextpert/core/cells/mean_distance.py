@@ -85,8 +85,8 @@ def mean_distance(
     Raises
     ------
     ValueError
-        If there are fewer than 2 cells on a side, the nodes differ in number, values are too
-        large to be squared twice, or ``confidence`` is out of range.
+        If there are fewer than 2 cells on a side, the nodes differ in number, or values are too
+        large to be squared twice.
 
     Examples
     --------
@@ -99,7 +99,6 @@ def mean_distance(
     >>> round(found.plug_in, 1), found.low < 1.2 < found.high
     (3.1, True)
     """
-    require_confidence(confidence)
     sides = [cells, target] if isinstance(target, Moments) else [cells]
     wanted = (
         target.mean if isinstance(target, Moments) else as_vector(target, cells.n_nodes, "target")
@@ -126,13 +125,6 @@ def mean_distance(
     sd = float(np.sqrt(4 * along * max(estimate, 0.0) + spread))
     low, high = _score_interval(estimate, along, spread, confidence)
     return MeanDistance(estimate, sd, low, high, plug_in, noise)
-
-
-def require_confidence(confidence: float) -> None:
-    """Raise unless ``confidence`` lies between 0 and 1."""
-    if not 0 < confidence < 1:
-        message = f"confidence must lie between 0 and 1, both excluded, but is {confidence!r}."
-        raise ValueError(message)
 
 
 def covariance_of_mean(cells: Moments) -> Matrix:

@@ -95,11 +95,6 @@ def perturbation_effects(
         Posterior on the graph that says what is direct, with the first prior; by default the first
         posterior.
 
-    Raises
-    ------
-    ValueError
-        If ``level`` is not between 0 and 1.
-
     Examples
     --------
     >>> import numpy as np
@@ -115,9 +110,6 @@ def perturbation_effects(
     >>> (found.lfsr < 0.05).tolist()[0]
     [True, True, False, False, False, False, False, False]
     """
-    if not 0.0 < level < 1.0:
-        message = f"level must be between 0 and 1, but it is {level}."
-        raise ValueError(message)
     priors = [prior] * len(posteriors) if isinstance(prior, ShiftPrior) else prior
     shares = np.ones(len(posteriors)) if weights is None else np.asarray(weights, np.float64)
     shape = (priors[0].n_perturbations, posteriors[0].n_nodes)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from concurrent.futures import BrokenExecutor
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from joblib import Parallel, delayed
+
+from nextpert._warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -47,7 +48,7 @@ def run_tasks(
             f"{n_done} finished tasks are kept, the others run in this process. A smaller n_jobs "
             f"needs less memory."
         )
-        warnings.warn(message, UserWarning, stacklevel=3)
+        warn(message)
     for i, task in chain(sorted(waiting.items()), numbered):
         yield i, function(*task)
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import require_count
-
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
@@ -34,11 +32,6 @@ class Layout:
         ``tau_g^2`` and ``tau_r^2``: variance of a guide, and of a replicate of a perturbation, over
         that of a cell.
 
-    Raises
-    ------
-    ValueError
-        If a number is below 1 or a variance below 0.
-
     Examples
     --------
     >>> from nextpert.core.plan.layout import Layout
@@ -51,15 +44,6 @@ class Layout:
     n_replicates: int = 1
     guide_variance: float = 0.0
     replicate_variance: float = 0.0
-
-    def __post_init__(self) -> None:
-        require_count(self.n_guides, "n_guides")
-        require_count(self.n_replicates, "n_replicates")
-        for name in ("guide_variance", "replicate_variance"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value >= 0):
-                message = f"{name} must be a finite number of 0 or more, but is {value!r}."
-                raise ValueError(message)
 
     @property
     def floor(self) -> float:

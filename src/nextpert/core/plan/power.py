@@ -9,7 +9,6 @@ import numpy as np
 from scipy.stats import nct, norm
 from scipy.stats import t as student
 
-from nextpert.core.cells.mean_distance import require_confidence
 from nextpert.core.plan.layout import Layout
 
 if TYPE_CHECKING:
@@ -70,7 +69,6 @@ class EffectPrecision:
 
     def half_width(self, n_cells: ArrayLike, confidence: float = 0.95) -> Array:
         """Return half the width of confidence intervals, ``(len(n_cells), n_nodes)``."""
-        require_confidence(confidence)
         return self._width(np.asarray(n_cells, np.float64)[..., None], confidence)
 
     def power(self, n_cells: ArrayLike, effect: ArrayLike, confidence: float = 0.95) -> Array:
@@ -79,7 +77,6 @@ class EffectPrecision:
         The level of the test is ``1 - confidence``. ``effect``: of all nodes or of each, in units
         of the data. Shape ``(len(n_cells), n_nodes)``.
         """
-        require_confidence(confidence)
         return self._power(np.asarray(n_cells, np.float64)[..., None], effect, confidence)
 
     def cells_for_width(self, width: ArrayLike, confidence: float = 0.95) -> Array:
@@ -87,7 +84,6 @@ class EffectPrecision:
 
         Infinite where guides, replicates or controls leave more than that.
         """
-        require_confidence(confidence)
         most = np.asarray(width, np.float64)
         return self._least(lambda n: self._width(n, confidence) <= most)
 
@@ -98,7 +94,6 @@ class EffectPrecision:
 
         Infinite where guides, replicates or controls do not allow it.
         """
-        require_confidence(confidence)
         return self._least(lambda n: self._power(n, effect, confidence) >= power)
 
     def guides_for_power(
@@ -108,7 +103,6 @@ class EffectPrecision:
 
         By normal quantiles. Infinite where replicates or controls do not allow it.
         """
-        require_confidence(confidence)
         reach = norm.ppf((1 + confidence) / 2) + norm.ppf(power)
         _, other = self._parts(np.array([1.0])[:, None])
         own = (np.asarray(effect, np.float64) / reach) ** 2 - other[0]
@@ -233,7 +227,6 @@ class DistancePrecision:
 
     def half_width(self, n_cells: ArrayLike, confidence: float = 0.95) -> Array:
         """Return half the width of confidence intervals (normal) with so many cells of each."""
-        require_confidence(confidence)
         return norm.ppf((1 + confidence) / 2) * self.sd(n_cells)
 
     def cells_for(self, sd: ArrayLike) -> Array:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import gamma
 
-from nextpert.core._checks import require_positive
-from nextpert.core.cells.mean_distance import require_confidence
 from nextpert.core.effects.scores import pooled_sizes
 from nextpert.core.plan.best_plate import best_plate
 from nextpert.core.plan.next_plate import knowledge_gradient
@@ -116,7 +114,7 @@ def stopping(
     Raises
     ------
     ValueError
-        If ``measured`` does not fit, or a number is out of range.
+        If ``measured`` does not fit.
 
     Examples
     --------
@@ -130,8 +128,6 @@ def stopping(
     >>> [stopping(found, [True, seen], plate).advice for seen in (False, True)]
     ['go on', 'stop']
     """
-    require_confidence(confidence)
-    require_positive(tolerance, "tolerance")
     seen = _which(measured, found)
     chosen, nothing = best_known(found, seen), float(found.mean[-1])
     away = control_is_away(found)

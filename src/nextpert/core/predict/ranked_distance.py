@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert.core._checks import as_rng, require_count
-from nextpert.core.cells.mean_distance import require_confidence
 from nextpert.core.posterior.pair_shifts import pair_shifts, weights_of
 from nextpert.core.predict.goal import as_goal
 from nextpert.core.predict.state_draws import state_draws
@@ -128,7 +127,9 @@ def ranked_distance(
     >>> found.mean.tolist(), found.nearest.tolist(), found.nearer.tolist()
     ([1.0, 13.0, 4.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0])
     """
-    require_confidence(confidence)
+    if not 0 < confidence < 1:
+        message = f"confidence must be between 0 and 1, both excluded, but is {confidence!r}."
+        raise ValueError(message)
     require_count(n_samples, "n_samples", least=2)
     pairs, generator = pair_shifts(posterior, shifts), as_rng(rng)
     p = pairs[0][0].n_nodes

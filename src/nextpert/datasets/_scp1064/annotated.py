@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from nextpert._adata import list_names
+from nextpert._warn import warn
 from nextpert.datasets._scp1064.labels import (
     CONTROL_GUIDE,
     NO_GUIDE,
@@ -74,7 +74,7 @@ def _labels_without_list(labels: pd.DataFrame, obs: pd.DataFrame) -> None:
         "adata.obs has no list of guides ('guide_id'): the labels of cells with several guides are "
         "those of adata.obs['perturbation'], which may name one of several targets only."
     )
-    warnings.warn(message, stacklevel=6)
+    warn(message)
 
 
 def gene_names(adata: AnnData) -> list[str]:

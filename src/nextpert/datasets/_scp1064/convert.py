@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert._adata import closest, list_names
+from nextpert._warn import warn
 from nextpert.core.cells._sound import require_sound
 from nextpert.datasets._scp1064.annotated import embeddings_of, gene_names, study_of
 from nextpert.datasets._scp1064.expression import GeneColumns
@@ -155,7 +155,7 @@ class _Values:
             )
             if self.wanted.verify:
                 raise ValueError(f"{message} Pass `verify=False` to load them as they are.")
-            warnings.warn(message, stacklevel=7)
+            warn(message)
         elif (self.totals < due * (1 - 1e-5) - 1e-3).any():
             logger.info("Cells have more %s than the genes of the source", unit)
 

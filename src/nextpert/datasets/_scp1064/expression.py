@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
 from nextpert._adata import closest, in_order, list_names
+from nextpert._warn import warn
 from nextpert.datasets._scp1064.matrix import LARGEST
 
 if TYPE_CHECKING:
@@ -163,4 +163,4 @@ def _check_totals(reader: MatrixReader, *, verify: bool) -> None:
     if verify:
         message += " Download the file anew, or pass `verify=False` to load it as it is."
         raise ValueError(message)
-    warnings.warn(message, stacklevel=5)
+    warn(message)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import pandas as pd
 
 from nextpert._adata import closest, list_names
 from nextpert._files import writing_to
+from nextpert._warn import warn
 from nextpert.datasets._scp1064 import h5ad, protein, store, tables
 from nextpert.datasets._scp1064.expression import GeneColumns, read_expression
 from nextpert.datasets._scp1064.files import find_files
@@ -194,7 +194,7 @@ def _compare_guides(study: pd.DataFrame, file: str, *, verify: bool) -> None:
         if verify:
             message += ": are both of the same study? Pass `verify=False` to go by the latter."
             raise ValueError(message)
-        warnings.warn(f"{message}; the latter are used.", stacklevel=4)
+        warn(f"{message}; the latter are used.")
 
 
 def _cells_in_files(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert._adata import check_arguments, eager, in_order, list_names, read_graph, symbols_of
+from nextpert._adata import eager, in_order, list_names, read_graph, symbols_of
+from nextpert._adata.arguments import at_least, checked
 from nextpert.core.cells._sound import require_sound
 from nextpert.pl._dag.arcs import draw_arcs, known_arcs
 from nextpert.pl._dag.direct_targets import draw_direct_targets, read_direct_targets
@@ -36,6 +37,7 @@ _LINE = 0.14  # height of a line of text, in inches
 _MOST_LINES = 6  # of text, for the names of genes without arcs
 
 
+@checked(min_weight=at_least(0))
 def dag(
     adata: AnnData,
     *,
@@ -122,7 +124,6 @@ def dag(
     >>> figure.axes[0].get_title()
     '3 genes, 2 arcs'
     """
-    check_arguments(locals())
     names, columns, graph = read_graph(adata, key)
     drawn = _chosen(names, genes, key)
     _chosen(names, highlight, key)

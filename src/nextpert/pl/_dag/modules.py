@@ -44,12 +44,6 @@ def read_modules(
             raise ValueError(message)
         names = measured_genes(adata, gene_symbols)
         modules = pd.Series(adata.var[modules].to_numpy(), names, dtype=object)
-    elif not isinstance(modules, (Mapping, pd.Series)):
-        message = (
-            "modules must be a column of adata.var or a mapping {gene: module}, but is of type "
-            f"{type(modules).__name__}."
-        )
-        raise TypeError(message)
     given = {str(gene): value for gene, value in modules.items()}
     found = {gene: str(given[gene]) for gene in genes if not pd.isna(given.get(gene))}
     if not found:

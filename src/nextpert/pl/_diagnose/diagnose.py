@@ -5,8 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from nextpert._adata import check_arguments
-from nextpert.core._checks import require_count
+from nextpert._adata.arguments import checked
 from nextpert.pl._diagnose import panels
 from nextpert.pl._figure import SCREEN, finish, read_to_draw, root_figure, row_height
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@checked()
 def diagnose(
     adata: AnnData,
     *,
@@ -78,8 +78,6 @@ def diagnose(
     >>> len(figure.axes)
     6
     """
-    check_arguments(locals())
-    require_count(n_top, "n_top")
     stored = read_to_draw(adata, key, "tl.diagnose", what="diagnosis", part="parts")
     table = panels.rows_to_draw(stored["perturbations"], n_top)
     n_all = len(stored["perturbations"])

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import Naming, check_arguments, closest, in_order, list_names
-from nextpert.core._checks import require_count
+from nextpert._adata import Naming, closest, in_order, list_names
+from nextpert._adata.arguments import checked
 from nextpert.pl._figure import SCREEN, finish, read_to_draw, root_figure, row_height
 from nextpert.pl._perturbation_effects.effect_map import draw_map
 from nextpert.pl._perturbation_effects.intervals import draw_intervals
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@checked()
 def perturbation_effects(
     adata: AnnData,
     *,
@@ -83,8 +84,6 @@ def perturbation_effects(
     >>> figure.axes[0].get_title().splitlines()[0]
     'effect of MYC (100 cells)'
     """
-    check_arguments(locals())
-    require_count(n_top, "n_top")
     stored = read_to_draw(adata, key, "tl.perturbation_effects", what="effects", part="lfsr")
     rows = _rows(stored, perturbations, key)
     if len(rows) == 1:

@@ -90,9 +90,6 @@ def gene_names(
     ValueError
         If an alias stands for a gene that is not measured.
     """
-    if aliases is not None and not isinstance(aliases, Mapping):
-        message = f"aliases must be a mapping {{name: gene}}, but is a {type(aliases).__name__}."
-        raise TypeError(message)
     given = {str(name): str(gene) for name, gene in (aliases or {}).items()}
     measured = _adata.measured_genes(adata, gene_symbols)
     names = GeneNames(frozenset(measured), given)

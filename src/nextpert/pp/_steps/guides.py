@@ -108,9 +108,6 @@ def _control_names(
 ) -> set[str]:
     if control_guides is None:
         return set()
-    if isinstance(control_guides, str):
-        message = f"control_guides must be a list of names: use [{control_guides!r}]."
-        raise TypeError(message)
     controls = {str(name) for name in control_guides}
     unknown = sorted(controls.difference(names, targets))
     if unknown:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from nextpert._adata.scale import overruled_by, read_scale
 from nextpert._adata.screen import read_environments
 from nextpert._adata.shifts import _ABOUT_NOTHING, hardly_expressed_message
 from nextpert._adata.stored import with_format
+from nextpert._warn import warn
 from nextpert.pp._steps import expression
 from nextpert.pp._steps.bookkeeping import tally
 from nextpert.pp._steps.genes import choose_panel, gene_names
@@ -138,7 +138,7 @@ def finish(
     """Store the tables in ``.uns`` and put the screen in the place of ``adata``, or return it."""
     prepared.adata.uns.update(tables)
     for message in prepared.warnings:
-        warnings.warn(message, UserWarning, stacklevel=3)
+        warn(message)
     if copy:
         return prepared.adata
     subset.replace(adata, prepared.adata)

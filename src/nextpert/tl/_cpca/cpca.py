@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nextpert._adata import (
-    check_arguments,
-    check_key,
     check_scale,
-    check_writable,
     in_order,
     list_names,
     read_blocks,
@@ -25,9 +21,11 @@ from nextpert._adata import (
     strings,
     write_results,
 )
+from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert._adata.labels import say_left_out
+from nextpert._warn import warn
 from nextpert.core._blas import one_thread
-from nextpert.core._checks import as_rng, require_count
+from nextpert.core._checks import as_rng
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,6 +42,7 @@ if TYPE_CHECKING:
 _MANY_GENES = 1000
 
 
+@checked(alpha=(one_of("auto"), at_least(0)))
 def cpca(
     adata: AnnData,
     *,
@@ -134,14 +133,10 @@ def cpca(
     >>> adata.obsm["X_cpca"].shape, adata.varm["cPCs"].shape
     ((1700, 2), (36, 2))
     """
-    check_arguments(locals())
-    check_key(key_added)
-    check_writable(adata, copy=copy)
     roles = read_roles(adata, perturbation_key=perturbation_key, control=control, layer=layer)
     perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     require_layer(adata, layer)
-    require_count(n_components, "n_components")
-    chosen = _check_alpha(alpha)
+    chosen = None if isinstance(alpha, str) else float(alpha)
     names, columns = resolve_panel(
         adata, genes, least=max(2, n_components), gene_symbols=gene_symbols
     )
@@ -150,7 +145,7 @@ def cpca(
             f"Contrastive PCA of {len(names)} genes solves eigenproblems of that size and may take "
             "long: pass fewer with `genes`, such as the highly variable ones."
         )
-        warnings.warn(message, UserWarning, stacklevel=2)
+        warn(message)
     groups = [groups] if isinstance(groups, str) else None if groups is None else in_order(groups)
     labels = read_perturbations(adata, roles, named=groups)
     require_control(labels, control)
@@ -199,19 +194,6 @@ def cpca(
         varm={in_varm: all_loadings},
         copy=copy,
     )
-
-
-def _check_alpha(alpha: float | str) -> float | None:
-    """Return alpha as a number, ``None`` for the automatic choice."""
-    if isinstance(alpha, str):
-        if alpha == "auto":
-            return None
-        message = f'alpha must be "auto" or a number of 0 or more, but is {alpha!r}.'
-        raise ValueError(message)
-    if not np.isfinite(alpha) or alpha < 0:
-        message = f'alpha must be "auto" or a finite number of 0 or more, but is {alpha!r}.'
-        raise ValueError(message)
-    return float(alpha)
 
 
 def _foreground(labels: LabelTable, control: str, groups: Sequence[str] | None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from nextpert._adata import in_order, list_names, parse_label
 from nextpert._adata import shifts as _shifts
 from nextpert._adata.environments import unknown_genes
 from nextpert._adata.shifts import Interventions
+from nextpert._warn import warn
 from nextpert.core.effects.averaged import Averaged
 from nextpert.core.effects.shift_prior import UNSEEN_WEIGHTS, ShiftPrior
 from nextpert.tl._design_interventions.combined import (
@@ -87,7 +87,6 @@ def read_candidates(
     targets = [_targets(name, fit, seen, company) for name in names]
     if shift is None:
         return fitted_candidates(as_fitted(names, targets, fit), fit)
-    _shifts.check_shift(shift)
     if isinstance(shift, str):
         return Candidates.exact(_modelled(names, targets, shift, fit))
     table = _shifts.read_table(shift, fit.genes, partial(fit.naming.spelled, known=names))
@@ -141,12 +140,12 @@ def _expected(found: Interventions, fit: FittedPosterior) -> Averaged:
     variance = np.full(own.shape, np.nan)
     if fit.efficacy is not None:
         # Shifts without cells are full times the mean efficacy: its spread is in proportion.
-        mean, sd = fit.efficacy
+        mean, sd = fit.efficacy.mean, fit.efficacy.sd
         spread = sd / max(abs(mean), 1e-12) * np.abs(own)
         variance = np.where(spread > 0, spread**2, np.nan)
     targets = [[place[gene] for gene in found.targets[i]] for i in new]
     if fit.expectation is None:
-        weights = fit.shift_prior.weights.mean(axis=0) if row else UNSEEN_WEIGHTS
+        weights = fit.prior.weights.mean(axis=0) if row else UNSEEN_WEIGHTS
         nothing = np.zeros_like(own)
         unseen = ShiftPrior(
             np.zeros(len(new)), nothing, nothing + 1, own, nothing, variance,
@@ -164,12 +163,6 @@ def _names(candidates: Any, fit: FittedPosterior) -> list[str]:
     if candidates is None:
         names = used
     elif isinstance(candidates, str):
-        if candidates != "genes":
-            message = (
-                f"candidates must be None, 'genes', a list of labels or a table of shifts, but "
-                f"is {candidates!r}: for this one label use [{candidates!r}]."
-            )
-            raise ValueError(message)
         names = list(dict.fromkeys(fit.spelled([*used, *fit.genes])))
     else:
         asked = [str(name) for name in in_order(candidates)]
@@ -241,12 +234,12 @@ def as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior) 
                 f"No shift is known for the candidates {list_names(names[i] for i in unseen)}: "
                 f"they are modelled as knockouts (minus the control mean of every target)."
             )
-            warnings.warn(message, UserWarning, stacklevel=4)
+            warn(message)
         new = _modelled(
             [names[i] for i in unseen], [targets[i] for i in unseen],
             "knockout" if kind == "table" else kind, fit,
         )  # fmt: skip
-        efficacy = 1.0 if fit.efficacy is None else fit.efficacy[0]
+        efficacy = 1.0 if fit.efficacy is None else fit.efficacy.mean
         shifts[unseen] = efficacy * new.shifts
         for i, source in zip(unseen, new.sources, strict=True):
             sources[i] = source

@@ -162,7 +162,7 @@ def _without_cells(
 def _within(fit: FittedPosterior) -> Array:
     """Return the variance of cells of one perturbation, ``(n_genes,)``."""
     if fit.expectation is None:
-        return fit.blr.noise_var
+        return fit.posterior.noise_var
     variance = Perturbations(fit.expectation.screen, 0, [], []).covariance().diagonal()
     return np.maximum(variance, np.finfo(np.float64).tiny)
 

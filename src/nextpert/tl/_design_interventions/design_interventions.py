@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata, core
-from nextpert.core._checks import require_count
+from nextpert._adata import shifts as _shifts
+from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert.tl._design_interventions import tables
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.target import read_target
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@checked(
+    acquisition=one_of(core.acquisitions), candidates=one_of("genes"),
+    shift=one_of(*_shifts.KINDS), n_samples=at_least(2),
+)  # fmt: skip
 def design_interventions(
     adata: ad.AnnData,
     target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Target,
@@ -98,9 +103,9 @@ def design_interventions(
         :func:`fit_dag_blr`. Candidates that a table has no row for are modelled as knockouts,
         with a warning. The column ``shift_source`` says which.
     n_cells
-        Number of cells planned for the next perturbation, for criteria that learn.
+        Number of cells n_cells for the next perturbation, for criteria that learn.
     noise_aware
-        Whether the look ahead counts what the scatter of the planned cells teaches (default), or
+        Whether the look ahead counts what the scatter of the n_cells cells teaches (default), or
         puts them all at their mean, as the paper does.
     posterior_key
         Posterior in ``adata.uns``.
@@ -145,7 +150,7 @@ def design_interventions(
           cells of the fit have changed; the same question, that is target and criterion, asked
           again in a round replaces its row), ``chosen``, ``criterion``, ``value``, ``target``,
           ``predicted_distance`` with its sd, the data used (``n_control_cells``,
-          ``n_perturbed_cells``, ``n_perturbations``) and ``n_cells`` planned.
+          ``n_perturbed_cells``, ``n_perturbations``) and ``n_cells`` n_cells.
         - ``targets`` (``names``, the target genes of one row of the ranking after the other, and
           ``offsets``) and ``shifts``, CSR ``(n_candidates, n_genes)``; ``target_mean``, shape
           ``(n_genes,)``; ``genes``; ``cells``, the fingerprint of the fit's cells; ``params``.
@@ -176,11 +181,6 @@ def design_interventions(
     1     2            B            B
     2     0      control
     """
-    _adata.check_arguments(locals())
-    _adata.check_key(key_added)
-    _adata.check_writable(adata, copy=copy)
-    _check_acquisition(acquisition)
-    planned = require_count(n_cells, "n_cells")
     fit = _adata.posterior_from(adata, posterior_key, compare=False)
     trace = tables.read_trace(adata, key_added, fit.genes)
     key = str(fit.params["perturbation_key"]) if perturbation_key is None else perturbation_key
@@ -188,12 +188,13 @@ def design_interventions(
     pool = read_candidates(
         candidates, shift, fit, wanted, target_is_candidate=target_is_candidate
     )  # fmt: skip
-    this_round = tables.round_of(adata, key_added, trace, fit.cells)
+    this_round = tables.round_of(adata, key_added, trace, fit.fingerprint)
     generator = _generator(rng, this_round)
     known = fit.known(pool.prior)
     asked = core.Candidates(
-        fit.posteriors, known, wanted.goal, n_cells=planned, noise_aware=noise_aware,
-        n_samples=n_samples, graphs=fit.ensemble or [fit.blr], main=fit.blr, rng=generator,
+        fit.posteriors, known, wanted.goal, n_cells=n_cells, noise_aware=noise_aware,
+        n_samples=n_samples, graphs=fit.ensemble or [fit.posterior], main=fit.posterior,
+        rng=generator,
     )  # fmt: skip
     values, found = core.find_acquisition(acquisition).of_candidates(asked)
     removed = np.full(len(values), np.nan) if found is None else found
@@ -211,7 +212,7 @@ def design_interventions(
         "n_control_cells": fit.n_control_cells,
         "n_perturbed_cells": int(fit.environments["n_cells"].sum()),
         "n_perturbations": len(fit.environments),
-        "n_cells": planned,
+        "n_cells": n_cells,
     }
     stored = {
         "ranking": ranking,
@@ -221,16 +222,16 @@ def design_interventions(
         "floor": float(distance.floor),
         "target_mean": wanted.mean,
         "genes": _adata.strings(fit.genes),
-        "cells": fit.cells,
+        "cells": fit.fingerprint,
         "params": {
             "acquisition": acquisition,
-            "n_graphs": max(len(fit.ensemble), 1),
+            "n_graphs": fit.n_graphs,
             "target": wanted.name,
             "distance": wanted.distance,
             "candidates": _word(candidates, "fitted"),
             "target_is_candidate": int(target_is_candidate),
             "shift": _word(shift, "fitted"),
-            "n_cells": planned,
+            "n_cells": n_cells,
             "noise_aware": int(noise_aware),
             "n_samples": int(n_samples),
             "posterior_key": posterior_key,
@@ -251,7 +252,7 @@ def design_interventions(
         best["predicted_distance_sd"],
         f", {share:.0f}% of the control's" if np.isfinite(share) else "",
     )  # fmt: skip
-    _say_if_flat(acquisition, removed, planned)
+    _say_if_flat(acquisition, removed, n_cells)
     return written
 
 
@@ -263,16 +264,6 @@ def _say_if_flat(acquisition: str, removed: NDArray[np.float64], n_cells: int) -
             "state_distance.",
             n_cells, 100 * removed.min(), 100 * removed.max(), acquisition,
         )  # fmt: skip
-
-
-def _check_acquisition(acquisition: str) -> None:
-    known = core.acquisitions()
-    if acquisition not in known:
-        message = (
-            f"acquisition must be one of {', '.join(known)}, but is {acquisition!r}."
-            f"{_adata.closest([str(acquisition)], known)}"
-        )
-        raise ValueError(message)
 
 
 def _generator(rng: int | np.random.Generator | None, this_round: int) -> np.random.Generator:

@@ -118,7 +118,7 @@ def read_target(
         groups.append(_Group.of(labels, control, control))
     found, number = _moments(adata, fit, [each for each in groups if each is not None], key)
     if key is not None:
-        warn_of_changed_cells(adata, fit, key, number, stacklevel=4)
+        warn_of_changed_cells(adata, fit, key, number)
     cells = iter(found)
     read = [
         _as_given(state, fit) if group is None else _state(group, *next(cells))

@@ -9,6 +9,7 @@ import numpy as np
 
 from nextpert import _adata
 from nextpert._adata import environments
+from nextpert._adata.arguments import WORKERS, checked
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert.core._checks import as_rng
 from nextpert.tl._diagnose import judged, tables
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 PREDICTED = ("mean", "sd", "lower", "upper")  # of perturbations without their fold
 
 
+@checked(n_jobs=WORKERS)
 def diagnose(
     adata: ad.AnnData,
     *,
@@ -184,9 +186,6 @@ def diagnose(
     >>> adata.uns["diagnosis"]["level"]
     'trust'
     """
-    _adata.check_arguments(locals())
-    _adata.check_key(key_added)
-    _adata.check_writable(adata, copy=copy)
     generator = as_rng(rng)
     fit = _adata.posterior_from(adata, posterior_key, compare=False)
     roles = _adata.fitted_roles(adata, fit.params)
@@ -241,7 +240,7 @@ def diagnose(
         "perturbations": table,
         **{f"unseen_{name}": getattr(unseen.effects, name) for name in PREDICTED},
         "genes": _adata.strings(fit.genes),
-        "cells": fit.cells,
+        "cells": fit.fingerprint,
         "params": {"posterior_key": posterior_key, "rng": _adata.seed_of(rng)},
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)

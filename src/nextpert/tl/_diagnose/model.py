@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.eager import eager
 from nextpert._adata.environments import Plan
 from nextpert._adata.shifts import Interventions
+from nextpert._adata.stored import eager
 from nextpert.core import Dag, DagBlr
 from nextpert.core._checks import as_rng
 from nextpert.tl._fit_dag_blr.model import Model
@@ -74,7 +74,9 @@ class Refit:
             return Model.fit(
                 self.spec, cells, Graphs.single(Dag.from_edges(len(self.fit.genes), []))
             )
-        return Model.fit(self.spec, cells, Graphs(self.fit.blr.dag, [], lambda _: self.without))
+        return Model.fit(
+            self.spec, cells, Graphs(self.fit.posterior.dag, [], lambda _: self.without)
+        )
 
     def left_out(self, fold: int) -> Model:
         """Return what the fit would be if no cell of a fold of perturbations was there."""
@@ -88,7 +90,7 @@ class Refit:
         """Return a model as it is read once it is stored."""
         params = self.fit.params | {"shift_sd": "learned"}
         record = model.record(params, left_out=pd.DataFrame())
-        return _adata.posterior_of(record, self.fit.columns)
+        return replace(record, columns=self.fit.columns)
 
     def effects(self, model: Model) -> Effects:
         """Return the effects of the perturbations of a model, as users are told them."""
@@ -119,7 +121,7 @@ def read_refit(
     names, params = folds.names, fit.params
     posterior = partial(
         DagBlr,
-        noise_var=fit.blr.known_noise_var,
+        noise_var=fit.posterior.known_noise_var,
         intercept=bool(params["intercept"]),
         prior_scale=params["prior_scale"],
         prior_units=str(params["prior_units"]),
@@ -138,7 +140,7 @@ def read_refit(
     for rest in folds.inner:
         streams += [as_rng(seed), *fold_streams(len(rest))]
     found = graphs_without(
-        fit.blr.dag, held_out, cells.searches, fit.genes, folds.sets, streams, n_jobs=n_jobs
+        fit.posterior.dag, held_out, cells.searches, fit.genes, folds.sets, streams, n_jobs=n_jobs
     )
     each = iter(found)
     graphs = [(next(each), [next(each) for _ in rest]) for rest in folds.inner]

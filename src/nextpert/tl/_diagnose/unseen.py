@@ -265,11 +265,11 @@ def predictors(wanted: Wanted, fit: FittedPosterior, effects: Effects) -> dict[s
     together = Together(np.array(rows, np.int64), effects.mean[rows], effects.sd[rows] ** 2, shared)
     if fit.expectation is not None:
         found = fit.expectation.predictions(
-            names, targets, chosen.shifts, weights=fit.blr.mean().toarray(), together=together
+            names, targets, chosen.shifts, weights=fit.posterior.mean().toarray(), together=together
         )
     else:  # too few perturbations to learn weights from: shifts on the graph, and members
         own = own_genes(targets, len(fit.genes))
-        follows = fit.blr.solve(np.ascontiguousarray(chosen.shifts.T)).T
+        follows = fit.posterior.solve(np.ascontiguousarray(chosen.shifts.T)).T
         members = nothing.copy()
         members[rows] = together.mean
         found = [

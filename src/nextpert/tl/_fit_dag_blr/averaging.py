@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert._adata.fit_record import (
+from nextpert._adata.posterior import (
     EXPERTS,
     GRAPH,
     GRAPH_AND_EXPERTS,

@@ -83,13 +83,3 @@ def efficacy_in_words(efficacy: Efficacy) -> str:
     """Return the efficacy for the log line."""
     known = f"from {efficacy.n_measured} own genes" if efficacy.n_measured else "a guess: none seen"
     return f" Efficacy {efficacy.mean:.2f} +- {efficacy.sd:.2f} ({known})."
-
-
-def check_shift_sd(shift_sd: Any) -> bool:
-    """Return whether shifts are exact, or raise unless it is ``"learned"`` or 0."""
-    if isinstance(shift_sd, str) and shift_sd == "learned":
-        return False
-    if not isinstance(shift_sd, (str, bool)) and shift_sd == 0:
-        return True
-    message = f"shift_sd must be 'learned' or 0 (exact shifts), but is {shift_sd!r}."
-    raise ValueError(message)

@@ -14,6 +14,7 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata import shifts as _shifts
+from nextpert._adata.arguments import ANY_TEXT, above, checked, one_of
 from nextpert._adata.fingerprint import as_fingerprint, fingerprint_weights
 from nextpert._adata.members import Naming
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
@@ -21,9 +22,9 @@ from nextpert.core import DagBlr
 from nextpert.core._codec import pack
 from nextpert.tl._fit_dag_blr.averaging import averaging_in_words
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
-from nextpert.tl._fit_dag_blr.expected import check_shift_sd, efficacy_in_words
+from nextpert.tl._fit_dag_blr.expected import efficacy_in_words
 from nextpert.tl._fit_dag_blr.model import Model
-from nextpert.tl._fit_dag_blr.spec import EXACT, FULL, Graphs, Spec, check_spec
+from nextpert.tl._fit_dag_blr.spec import EXACT, FULL, SPECS, Graphs, Spec
 from nextpert.tl._fit_dag_blr.stack import folds_of, stack_in_words
 from nextpert.tl._learn_dag.held_out import fold_streams, graphs_without, read_held_out
 
@@ -38,6 +39,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@checked(
+    shift=one_of(*_shifts.KINDS), shift_sd=(one_of("learned"), one_of(0)), separator=ANY_TEXT,
+    prior_scale=(one_of("evidence"), above(0)), prior_units=one_of("noise", "data", "evidence"),
+    noise_var=above(0), spec=one_of(*SPECS),
+)  # fmt: skip
 def fit_dag_blr(
     adata: ad.AnnData,
     *,
@@ -205,15 +211,11 @@ def fit_dag_blr(
     >>> round(float(adata.varp["dag_blr_mean"][0, 1]), 1)
     0.5
     """
-    _adata.check_arguments(locals())
-    _adata.check_key(key_added)
-    _adata.check_writable(adata, copy=copy)
     roles = _adata.read_roles(
         adata, perturbation_key=perturbation_key, control=control, layer=layer,
         guide_key=guide_key, separator=separator,
     )  # fmt: skip
-    exact = check_shift_sd(shift_sd) or check_spec(spec) == EXACT
-    _shifts.check_shift(shift)
+    exact = shift_sd == 0 or spec == EXACT
     genes, columns, dag = _adata.read_graph(adata, dag_key, gene_symbols)
     graphs = _adata.read_graphs(adata, dag_key, genes, dag)
     symbols = gene_symbols or _adata.symbols_of(adata.uns.get(dag_key))

@@ -9,7 +9,7 @@ import numpy as np
 
 from nextpert import _adata
 from nextpert._adata import environments
-from nextpert._adata.fit_record import EffectsRecord, FitRecord
+from nextpert._adata.posterior import EffectsRecord, FittedPosterior
 from nextpert.core.effects.random_shifts import fit_random_shifts, refit
 from nextpert.tl._fit_dag_blr.averaging import averaged, averaging_record
 from nextpert.tl._fit_dag_blr.expected import exact_shifts, expected_shifts
@@ -91,8 +91,8 @@ class Model(NamedTuple):
 
     def record(
         self, params: dict[str, Any], *, left_out: pd.DataFrame, cells: dict[str, str] | None = None
-    ) -> FitRecord:
-        """Return what is stored of it, and read by :func:`nextpert._adata.posterior_of`.
+    ) -> FittedPosterior:
+        """Return what is stored of it, and read by :func:`nextpert._adata.posterior_from`.
 
         ``params``, labels ``left_out`` and the fingerprint of the ``cells`` are stored with it.
         """
@@ -100,7 +100,7 @@ class Model(NamedTuple):
         other = self.spec.other if self.stack is not None else {}
         known = EffectsRecord(list(other), np.array(list(other.values())))
         n_cells = self.cells.n_cells.tolist()
-        return FitRecord(
+        return FittedPosterior(
             genes=self.spec.genes,
             posterior=self.found.posterior,
             control_mean=self.cells.control.mean,

@@ -23,14 +23,6 @@ if TYPE_CHECKING:
 FULL, SHIFTS, EXACT = SPECS = ("full", "shifts", "exact")
 
 
-def check_spec(spec: str) -> str:
-    """Return the name of a spec, or raise unless it is one of :data:`SPECS`."""
-    if spec not in SPECS:
-        message = f"spec must be one of {', '.join(SPECS)}, but is {spec!r}."
-        raise ValueError(message)
-    return spec
-
-
 @dataclass(frozen=True)
 class Spec:
     """How much of a screen is modelled, and what is known of it before its cells.

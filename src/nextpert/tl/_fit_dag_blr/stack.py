@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert._adata.fit_record import StackRecord
+from nextpert._adata.posterior import StackRecord
 from nextpert.core.effects.perturbations import Perturbations
 from nextpert.core.effects.predictors.base import Prediction, Sources, build_predictors
 from nextpert.core.effects.predictors.graph import Graph

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +14,7 @@ from nextpert import _adata
 from nextpert._adata import SEPARATOR
 from nextpert._adata.environments import require_varying
 from nextpert._adata.screen import describe, screen_moments
+from nextpert._warn import warn
 from nextpert.core.search._classes import INTERVENTIONS, OPEN, settled_by
 from nextpert.core.search._inputs import are_few
 from nextpert.core.search.registry import searches
@@ -201,4 +201,4 @@ def _require_enough(cells: Moments, genes: list[str], method: str, what: str) ->
             f"of independent genes had been seen as well, and weak arcs are missed. Take fewer "
             f"genes (genes=[...]) or {len(genes) + 2} {what} and more.{hint}"
         )
-        warnings.warn(message, UserWarning, stacklevel=4)
+        warn(message)

@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from tqdm import tqdm
 
 from nextpert._adata import LabelTable, fingerprint
-from nextpert._adata.ensemble import GraphsRecord
+from nextpert._adata.graph import GraphsRecord
 from nextpert._adata.resampled import resampled_screens
 from nextpert._files import writing_to
 from nextpert.core import Moments

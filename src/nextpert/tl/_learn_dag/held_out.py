@@ -10,9 +10,9 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from nextpert._adata import SEPARATOR
-from nextpert._adata.eager import eager
 from nextpert._adata.roles import fitted_roles
 from nextpert._adata.screen import read_environments
+from nextpert._adata.stored import eager
 from nextpert.core.search.registry import SearchOptions
 from nextpert.tl._learn_dag.exogenous import Exogenous, Joint, search
 from nextpert.tl._learn_dag.prior import read_knowledge

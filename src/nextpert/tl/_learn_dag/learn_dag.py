@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata
+from nextpert._adata.arguments import WORKERS, above, between, checked, one_of
 from nextpert._adata.labels import left_out_table, say_left_out
 from nextpert._adata.roles import read_roles
 from nextpert._adata.screen import read_environments
-from nextpert.core._checks import as_rng, require_count
+from nextpert.core._checks import as_rng
 from nextpert.core.search.registry import SearchOptions, names_that, searches
 from nextpert.tl._learn_dag.exogenous import Panel, Workers
 from nextpert.tl._learn_dag.from_cells import (
@@ -36,6 +37,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+def _methods() -> list[str]:
+    return [*searches(), "given"]
+
+
+@checked(
+    method=one_of(_methods), environments=one_of("control", "all"), alpha=between(0, 1),
+    penalty=above(0), n_jobs=WORKERS,
+)  # fmt: skip
 def learn_dag(
     adata: ad.AnnData,
     *,
@@ -213,11 +222,7 @@ def learn_dag(
     >>> len(arcs), int((arcs["settled_by"] == "open").sum())
     (4, 0)
     """
-    _adata.check_arguments(locals())
-    _adata.check_key(key_added)
-    _adata.check_writable(adata, copy=copy)
-    _check_options(method, environments, dag, alpha, prior_network)
-    n_graphs = require_count(n_graphs, "n_graphs")
+    _check_together(method, environments, dag, prior_network)
     if checkpoint is not None and n_graphs == 1:
         message = (
             "checkpoint keeps the graphs of resamples: give n_graphs above 1, or leave it out."
@@ -280,9 +285,6 @@ def learn_dag(
 def _first(targets_first: bool | Iterable[str], found: Environments, names: list[str]) -> list[str]:
     if isinstance(targets_first, bool):
         return labelled_targets(found, names) if targets_first else []
-    if isinstance(targets_first, str):
-        message = f"targets_first must be True, False or a list: use [{targets_first!r}]."
-        raise TypeError(message)
     return [str(gene) for gene in _adata.in_order(targets_first)]
 
 
@@ -299,14 +301,7 @@ def _write(
     return written
 
 
-def _check_options(
-    method: str, environments: str, dag: Any, alpha: float, prior_network: Any
-) -> None:
-    known = {"method": [*searches(), "given"], "environments": ["control", "all"]}
-    for name, value in (("method", method), ("environments", environments)):
-        if value not in known[name]:
-            message = f"{name} must be one of {', '.join(known[name])}, but is {value!r}."
-            raise ValueError(message)
+def _check_together(method: str, environments: str, dag: Any, prior_network: Any) -> None:
     if (method == "given") != (dag is not None):
         message = 'method="given" and dag belong together: give both or neither.'
         raise ValueError(message)
@@ -320,9 +315,6 @@ def _check_options(
     if prior_network is not None and not (search and "prior_network" in search.options):
         able = names_that(lambda s: "prior_network" in s.options)
         message = f"prior_network needs method={able}, but method is {method!r}."
-        raise ValueError(message)
-    if isinstance(alpha, str) or not 0 < alpha < 1:
-        message = f"alpha must lie between 0 and 1, both excluded, but is {alpha!r}."
         raise ValueError(message)
 
 

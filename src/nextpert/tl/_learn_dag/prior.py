@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import list_names, panel_index, real_values
+from nextpert._adata.arguments import check_value
 from nextpert._adata.panel import closest
 from nextpert.core import CycleError, PriorKnowledge
 from nextpert.tl._learn_dag.given import pairs_of_names
@@ -100,12 +101,6 @@ def read_knowledge(
 def _checked(prior: Any) -> dict[str, Any]:
     if prior is None:
         return {}
-    if not isinstance(prior, Mapping):
-        message = (
-            f"prior must be a mapping with some of {', '.join(KINDS)}, such as "
-            f"{{'required': [('MYC', 'STK3')]}}, but is a {type(prior).__name__}."
-        )
-        raise TypeError(message)
     unknown = [str(name) for name in prior if name not in KINDS]
     if unknown:
         message = (
@@ -113,7 +108,11 @@ def _checked(prior: Any) -> dict[str, Any]:
             f"{closest(unknown, KINDS)}"
         )
         raise ValueError(message)
-    return {name: value for name, value in prior.items() if value is not None}
+    said = {name: value for name, value in prior.items() if value is not None}
+    for name, value in said.items():
+        kind = "Mapping[str, float] | Iterable[Any]" if name == "tiers" else "Iterable[Any]"
+        check_value(value, f"prior[{name!r}]", kind)
+    return said
 
 
 def _arcs(pairs: Iterable[tuple[str, str]] | None, genes: Sequence[str], what: str) -> Arcs:
@@ -128,10 +127,6 @@ def _tiers(
     if tiers is None:
         return None
     if isinstance(tiers, Mapping):
-        lost = [gene for gene, tier in tiers.items() if not np.isfinite(tier)]
-        if lost:
-            message = f"Genes whose tier is no number: {list_names(lost)}. Give one, or none."
-            raise ValueError(message)
         levels = sorted(set(tiers.values()))
         named = [[gene for gene, tier in tiers.items() if tier == level] for level in levels]
     else:
@@ -187,12 +182,6 @@ def read_network(table: Any, genes: Sequence[str]) -> NDArray[np.float64] | None
 
 def _checked_table(table: Any) -> pd.DataFrame:
     """Return source, target and size of the weight, 1 where the table has none."""
-    if not isinstance(table, pd.DataFrame):
-        message = (
-            f"prior_network must be a DataFrame with the columns source, target and, if you like, "
-            f"weight, as of decoupler's op.collectri(), but is of type {type(table).__name__}."
-        )
-        raise TypeError(message)
     absent = [name for name in ("source", "target") if name not in table]
     if absent:
         message = (

@@ -77,8 +77,8 @@ def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
     unseen = np.flatnonzero(place < 0)
     place[unseen] = len(row) + np.arange(len(unseen))
     prior = chosen.on_graph.rows(unseen)
-    if told and not fit.shift_prior.is_exact:
-        prior = as_uncertain(prior, fit.shift_prior)
+    if told and not fit.prior.is_exact:
+        prior = as_uncertain(prior, fit.prior)
     n_cells = np.append(cells, np.zeros(len(unseen), np.int64))[place]
     return Wanted(names, n_cells, place, prior, chosen.interventions)
 
@@ -90,7 +90,7 @@ def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> E
     """
     every = fit.averaged.joined(wanted.without).rows(wanted.place)
     return perturbation_effects(
-        every.posteriors, every.priors, weights=every.weights, level=level, main=fit.blr
+        every.posteriors, every.priors, weights=every.weights, level=level, main=fit.posterior
     )
 
 

@@ -45,7 +45,7 @@ def outside_tables(
     an effect is direct cannot be told without a graph: nan.
     """
     names = [str(name) for name in fit.environments["perturbation"]]
-    pooled = _read(adata, columns, fit, names, fit.guide_variance)
+    pooled = _read(adata, columns, fit, names, fit.guide_variance or 0.0)
     shape = (len(wanted.names), len(genes))
     tables = {name: np.zeros(shape) for name in (*Effects.__dataclass_fields__, "cells_mean")}
     tables["lfsr"][:], tables["direct"][:] = 1.0, np.nan
@@ -121,7 +121,7 @@ def _own_genes(
     own = np.full(shift.shape, np.nan)
     if fit.efficacy is None:
         return shift, own
-    mean, sd = fit.efficacy
+    mean, sd = fit.efficacy.mean, fit.efficacy.sd
     full = own_shift(str(fit.params["shift"]), pooled.mean[0])
     noise = np.sqrt(pooled.scatter[0] / pooled.n_cells.sum())
     place = {gene: i for i, gene in enumerate(genes) if abs(full[i]) > _ABOUT_NOTHING * noise[i]}

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
+from nextpert._adata.arguments import between, checked, one_of
 from nextpert.tl._perturbation_effects.candidates import Wanted, panel_effects, read_wanted
 from nextpert.tl._perturbation_effects.outside import outside_tables
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+@checked(candidates=one_of("genes"), level=between(0, 1))
 def perturbation_effects(
     adata: ad.AnnData,
     *,
@@ -99,10 +101,6 @@ def perturbation_effects(
     >>> effects.obs_names.tolist(), effects.n_vars == adata.n_vars
     (['FOS', 'MYC'], True)
     """
-    _adata.check_arguments(locals())
-    _adata.check_key(key_added)
-    if not as_anndata:
-        _adata.check_writable(adata, copy=copy)
     fit = _adata.posterior_from(adata, posterior_key)
     wanted = read_wanted(candidates, fit)
     symbols = fit.params.get("gene_symbols")
@@ -121,7 +119,7 @@ def perturbation_effects(
     params: dict[str, Any] = {
         "posterior_key": posterior_key,
         "level": float(level),
-        "n_graphs": max(len(fit.ensemble), 1),
+        "n_graphs": fit.n_graphs,
         "control": str(fit.params["control"]),
         "separator": str(fit.params["separator"]),
     }
@@ -135,7 +133,7 @@ def perturbation_effects(
         "genes": _adata.strings(chosen),
         "in_graph": in_graph,
         "n_cells": wanted.n_cells,
-        "cells": fit.cells,
+        "cells": fit.fingerprint,
         "params": params,
     }
     return _adata.write_results(adata, uns={key_added: stored}, copy=copy)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata
-from nextpert.core._checks import require_positive
-from nextpert.core.cells.mean_distance import require_confidence
+from nextpert._adata.arguments import above, at_least, between, checked, one_of
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_cells.distances import distances_table, read_distances
 from nextpert.tl._plan_cells.screen import Measured, read_measured
@@ -30,6 +29,10 @@ STOP_AT = 0.95  # probability of being good enough at which a campaign stops
 logger = logging.getLogger(__name__)
 
 
+@checked(
+    effect=above(0), tolerance=above(0), power=between(0.5, 1), confidence=between(0, 1),
+    candidates=one_of("genes"), n_samples=at_least(2),
+)  # fmt: skip
 def plan_cells(
     adata: ad.AnnData,
     target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Target | None = None,
@@ -175,16 +178,7 @@ def plan_cells(
     >>> plan["distances"]["perturbation"].tolist()
     ['MYC', 'FOS']
     """
-    _adata.check_arguments(locals())
-    _adata.check_key(key_added)
-    _adata.check_writable(adata, copy=copy)
-    wanted_size = {
-        "effect": require_positive(effect, "effect"),
-        "power": _require_power(power),
-        "confidence": float(confidence),
-    }
-    require_confidence(confidence)
-    require_positive(tolerance, "tolerance")
+    wanted_size = {"effect": float(effect), "power": power, "confidence": float(confidence)}
     if n_guides is not None and n_guides > CELLS[-1]:
         message = (
             f"n_guides is {n_guides}, but the plan has up to {CELLS[-1]} cells per perturbation, "
@@ -241,13 +235,6 @@ def plan_cells(
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", stored["verdict"])
     return written
-
-
-def _require_power(power: float) -> float:
-    if not 0.5 < power < 1:
-        message = f"power must lie between 0.5 and 1, both excluded, but is {power!r}."
-        raise ValueError(message)
-    return float(power)
 
 
 def _noise(measured: Measured) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def read_measured(
         adata, fit.columns, fit_environments(adata, roles, names), names,
         checksum=_adata.checksum_of_cells(adata, fit),
     )  # fmt: skip
-    _adata.warn_of_changed_cells(adata, fit, key, cells.checksum, stacklevel=4)
+    _adata.warn_of_changed_cells(adata, fit, key, cells.checksum)
     screen, keys, sd = cells.without_batches(names)
     found, place = distinct(*keys.T)  # conditions would split guides into more than there are
     group, guide, batch = found.T

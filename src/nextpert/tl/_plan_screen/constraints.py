@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nextpert._adata import closest, in_order, list_names
+from nextpert._adata.arguments import Bound, above, at_least, check_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
-_MOST = 1e12  # cells that anybody measures
+_NOT_NEGATIVE = at_least(0)
+_CELLS = Bound("that is a number of cells", lambda n: 0 < n <= 1e12)
 COSTS = ("budget", "perturbation", "cell")
 
 
@@ -154,12 +154,9 @@ def _pending(
     if isinstance(pending, Mapping):
         naming.require_distinct(map(str, pending), "pending")
         amounts = {
-            name: _amount(n, f"pending[{name!r}]", positive=True) for name, n in pending.items()
+            name: check_value(n, f"pending[{name!r}]", "float", _CELLS)
+            for name, n in pending.items()
         }
-        for name, n in amounts.items():
-            if n > _MOST:
-                message = f"pending[{name!r}] must be a number of cells, but is {n:g}."
-                raise ValueError(message)
         given = naming.renamed(amounts, names, "pending")
     counted = [name for name in given if excluded_by(name) != "target"]
     for i, name in zip(
@@ -190,18 +187,15 @@ def _costs(
         if missing:
             message = f"costs['perturbation'] lacks the candidates {list_names(missing)}."
             raise ValueError(message)
-        cost = np.array([_amount(each[name], f"costs['perturbation'][{name!r}]") for name in names])
+        cost = np.array(
+            [_cost(each[name], f"costs['perturbation'][{name!r}]") for name in names], np.float64
+        )
     else:
-        cost = np.full(len(names), _amount(each, "costs['perturbation']"))
-    cell = _amount(told.get("cell", 0.0), "costs['cell']")
-    budget = _amount(told["budget"], "costs['budget']", positive=True) if told else np.inf
+        cost = np.full(len(names), _cost(each, "costs['perturbation']"), np.float64)
+    cell = _cost(told.get("cell", 0.0), "costs['cell']")
+    budget = _cost(told["budget"], "costs['budget']", above(0)) if told else np.inf
     return cost, cell, budget
 
 
-def _amount(value: Any, what: str, *, positive: bool = False) -> float:
-    sound = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not sound or value < 0 or (positive and value == 0):
-        least = "above" if positive else "of at least"
-        message = f"{what} must be a number {least} 0, but is {value!r}."
-        raise ValueError(message)
-    return float(value)
+def _cost(value: Any, what: str, bound: Bound = _NOT_NEGATIVE) -> float:
+    return float(check_value(value, what, "float", bound))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata
+from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
 from nextpert.tl._design_interventions.target import read_target
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@checked(
+    aim=one_of(lambda: (*AIMS, *acquisitions())), candidates=one_of("genes"),
+    most_new=at_least(0), n_controls=at_least(0),
+    plate_format=one_of(*FORMATS), n_samples=at_least(2),
+)  # fmt: skip
 def plan_screen(
     adata: ad.AnnData,
     target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Target,
@@ -182,10 +188,6 @@ def plan_screen(
     >>> plate["well"].tolist(), int(plate["n_cells"].sum())
     (['A1', 'B1', 'C1'], 200)
     """
-    _adata.check_arguments(locals())
-    _adata.check_key(key_added)
-    _adata.check_writable(adata, copy=copy)
-    _check_words(aim, plate_format)
     fit = _adata.posterior_from(adata, posterior_key, compare=False)
     label_key = str(fit.params["perturbation_key"])
     wanted = read_target(adata, target, fit, label_key, key=posterior_key)
@@ -227,7 +229,7 @@ def plan_screen(
         ),
         "target_mean": wanted.mean,
         "genes": _adata.strings(fit.genes),
-        "cells": fit.cells,
+        "cells": fit.fingerprint,
         "params": {
             "target": wanted.name,
             "distance": wanted.distance,
@@ -282,16 +284,3 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
         summary["probability_covered"], params["n_candidates"],
         100 * summary["uncertainty_removed"], params["spec"], best if known else "",
     )  # fmt: skip
-
-
-def _check_words(aim: str, plate_format: int) -> None:
-    known = (*AIMS, *acquisitions())
-    if aim not in known:
-        message = (
-            f"aim must be one of {', '.join(known)}, but is {aim!r}."
-            f"{_adata.closest([str(aim)], known)}"
-        )
-        raise ValueError(message)
-    if plate_format not in FORMATS:
-        message = f"plate_format must be 8, 96 or 384 wells, but is {plate_format}."
-        raise ValueError(message)

@@ -138,7 +138,7 @@ class Choice:
         self.limits, self.wells = limits, wells
         self.asked = Candidates(
             fit.posteriors, fit.known(prior), goal, n_cells=wells.each, n_samples=n_samples,
-            graphs=fit.ensemble or [fit.blr], main=fit.blr, rng=rng,
+            graphs=fit.ensemble or [fit.posterior], main=fit.posterior, rng=rng,
         )  # fmt: skip
 
     @property

@@ -64,9 +64,6 @@ def read_wanted(targets: Any, labels: LabelTable, control: str) -> list[str | Ta
     """
     if targets is None:
         return []
-    if isinstance(targets, (str, Target)):
-        message = f"targets must be a list: use [{targets!r}]."
-        raise TypeError(message)
     given = list(targets) if isinstance(targets, (list, tuple)) else _adata.in_order(targets)
     wanted: list[str | Target] = []
     for each in given:

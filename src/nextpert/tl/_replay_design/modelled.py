@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from nextpert import _adata, core
+from nextpert import core
 from nextpert._adata import environments as named
 from nextpert.core import ScreenMoments
 from nextpert.core.loop.strategies import NO_MODEL, Means
@@ -144,7 +144,7 @@ class Modelled:
             "shift_sd": 0.0 if self.spec.exact else "learned",
         }  # fmt: skip
         record = model.record(params, left_out=pd.DataFrame())
-        self.fit = _adata.posterior_of(record, np.arange(len(self.spec.genes)))
+        self.fit = replace(record, columns=np.arange(len(self.spec.genes)))
         self.candidates = fitted_candidates(self._shifts(cells.control), self.fit)
 
     def _shifts(self, control: Any) -> Interventions:

@@ -11,7 +11,8 @@ import numpy as np
 from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata import shifts as _shifts
-from nextpert.core._checks import as_rng, require_count
+from nextpert._adata.arguments import WORKERS, at_least, checked, one_of
+from nextpert.core._checks import as_rng
 from nextpert.tl._replay_design import modelled, tables, words
 from nextpert.tl._replay_design import run as running
 from nextpert.tl._replay_design.setup import read_setup
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@checked(
+    held_out=one_of("both"), n_warmup=at_least(2), n_repeats=at_least(2),
+    shift=one_of(*_shifts.KINDS), n_jobs=WORKERS,
+)  # fmt: skip
 def replay_design(
     adata: ad.AnnData,
     targets: Sequence[str | Target] | None = None,
@@ -190,22 +195,18 @@ def replay_design(
     >>> len(table), sorted(set(table["criterion"]))  # 4 targets x 2 criteria x (1 + 3) rounds
     (32, ['best', 'means_in_turn'])
     """
-    _adata.check_arguments(locals())
-    _adata.check_key(key_added)
-    _adata.check_writable(adata, copy=copy)
     roles = _adata.read_roles(
         adata, perturbation_key=perturbation_key, control=control, layer=layer
     )
-    _shifts.check_shift(shift)
     options = running.Options(
         criteria=_criteria(criteria),
-        n_warmup=require_count(n_warmup, "n_warmup", least=2),
-        n_rounds=require_count(n_rounds, "n_rounds"),
-        n_perturbations=require_count(n_perturbations, "n_perturbations"),
-        n_cells=require_count(n_cells, "n_cells"),
-        n_repeats=require_count(n_repeats, "n_repeats", least=2),
+        n_warmup=n_warmup,
+        n_rounds=n_rounds,
+        n_perturbations=n_perturbations,
+        n_cells=n_cells,
+        n_repeats=n_repeats,
     )
-    readings = _readings(held_out)
+    readings = [False, True] if held_out == "both" else [bool(held_out)]
     generator = as_rng(rng)
     setup = read_setup(
         adata, targets, candidates, shift, dag_key=dag_key, roles=roles,
@@ -246,9 +247,6 @@ def replay_design(
 
 
 def _criteria(criteria: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(criteria, str):
-        message = f"criteria must be a list of names: use [{criteria!r}]."
-        raise TypeError(message)
     names = list(dict.fromkeys(map(str, _adata.in_order(criteria))))
     known = modelled.criteria()
     unknown = [name for name in names if name not in known]

@@ -93,7 +93,7 @@ def read_setup(
         every=True,
     )
     read = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
-    _adata.check_scale(adata, columns, read, roles, only_warn=True, stacklevel=4)
+    _adata.check_scale(adata, columns, read, roles, only_warn=True)
     cells, rows = _read_cells(adata, columns, labels, [roles.control, *plan.names], roles)
     plan = _with_cells(plan, cells)
     chosen = plan.names if candidates is None else chosen
@@ -110,7 +110,7 @@ def read_setup(
     controls = Moments.from_array(cells[roles.control])
     environments.require_varying(controls, genes)
     used = environments.shift_environments(plan, shift, genes, controls)
-    environments.warn_other_layer(roles.layer, adata.uns.get(dag_key), stacklevel=4)
+    environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)
     naming = Naming(frozenset(genes), roles.separator, roles.control)
     spec = Spec(genes, plan, shift, False, DagBlr, naming, {})
@@ -135,9 +135,6 @@ def read_setup(
 
 
 def _chosen(candidates: Sequence[str], labels: LabelTable) -> list[str]:
-    if isinstance(candidates, str):
-        message = f"candidates must be a list of labels: use [{candidates!r}]."
-        raise TypeError(message)
     return list(dict.fromkeys(labels.spelled(map(str, _adata.in_order(candidates)))))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import warnings
 from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextpert._warn import warn
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.graph.dag import Dag
 from nextpert.core.search._inputs import are_few
@@ -114,7 +114,7 @@ def causaldag_gsp(
     dag = Dag.from_edges(moments.n_nodes, sorted((int(k), int(i)) for k, i in found.arcs))
     if prior is not None and not prior.allows(dag):
         message = "causaldag's graph contradicts an order of the prior knowledge: gsp keeps them."
-        warnings.warn(message, stacklevel=2)
+        warn(message)
     return dag
 
 
@@ -180,4 +180,4 @@ def warn_if_not_sparsest(
             f"{sparser} at the same alpha: some arcs are likely to be false. Use "
             f'method="gsp", which starts from that order, or method="boss".'
         )
-        warnings.warn(message, UserWarning, stacklevel=3)
+        warn(message)
