@@ -21,7 +21,7 @@ FORMS = {"csr": sp.csr_matrix, "csc": sp.csc_matrix}
 def cells(form):
     rng = np.random.default_rng(0)
     x = rng.normal(3, 1, (N, 4)) * (rng.random((N, 4)) < 0.7)
-    obs = pd.DataFrame({"perturbation": np.repeat(["control", "A", "B"], [160, 40, 40])})
+    obs = pd.DataFrame({"perturbation": np.repeat(["control", "A", "B", "D"], [120, 40, 40, 40])})
     obs.index = obs.index.astype(str)
     adata = ad.AnnData(FORMS[form](x), obs, pd.DataFrame(index=GENES))
     npt.tl.learn_dag(adata, method="given", dag=[("A", "B"), ("C", "B")], genes=GENES)
