@@ -11,7 +11,7 @@ import math
 import os
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from numbers import Real
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -160,10 +160,11 @@ def check_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> d
 class Kind(NamedTuple):
     """A kind of value in words, whether a value is of it, and what the function gets of it.
 
-    ``take`` raises, given the value, its name and what it has to be in words.
+    ``take`` raises, given the value, its name and what it has to be in words. Words that may change
+    later, as where a search is registered, are a function.
     """
 
-    words: str
+    words: str | Callable[[], str]
     is_of: Callable[[Any], bool]
     take: Callable[[Any, str, str], Any] = lambda value, name, wanted: value
 
@@ -175,7 +176,8 @@ def check_value(value: Any, name: str, annotation: str, *bounds: Bound) -> Any:
 
 def _checked(value: Any, name: str, kinds: Iterable[Kind]) -> Any:
     """Return a value that is of one of some kinds; of any where there are none."""
-    words = list(dict.fromkeys(_OR.join(kind.words for kind in kinds if kind.words).split(_OR)))
+    said = [kind.words if isinstance(kind.words, str) else kind.words() for kind in kinds]
+    words = list(dict.fromkeys(_OR.join(filter(None, said)).split(_OR)))
     wanted = _OR.join(filter(None, [", ".join(words[:-1]), words[-1]]))
     for kind in kinds:
         if kind.is_of(value):
@@ -264,7 +266,7 @@ def _text(bound: Bound = _NOT_EMPTY) -> Kind:
             raise ValueError(_refusal(value, name, wanted, _as_list(value, wanted)) + near)
         return value
 
-    return Kind(bound.in_words("a string"), _is(str), take)
+    return Kind(partial(bound.in_words, "a string"), _is(str), take)
 
 
 def _path(value: Any, name: str, wanted: str) -> Any:
