@@ -122,7 +122,8 @@ class RowStore:
         ends = np.cumsum(in_row)
         self.n_entries += in_row
         # scipy's counting sort, which keeps the order within a cell: columns are the order.
-        order = sp.csr_array((np.arange(n), (cells, np.arange(n))), (self.n_cells, max(n, 1)))
+        place = (cells, np.arange(n, dtype=np.int32))
+        order = sp.csr_array((np.ones(n, np.bool_), place), (self.n_cells, max(n, 1)))
         ordered = [part[order.indices] for part in parts]
         lengths = in_row.astype(np.int32)
         for group, fragments in enumerate(self._fragments):
