@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pkgutil
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from nextpert.core._registry import import_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -113,8 +113,7 @@ def register(
 
 def searches() -> dict[str, Search]:
     """Return all searches by name."""
-    for file in pkgutil.iter_modules(import_module(_FOLDER).__path__, f"{_FOLDER}."):
-        import_module(file.name)
+    import_files(_FOLDER)
     return dict(sorted(_SEARCHES.items()))
 
 

@@ -163,7 +163,7 @@ class MatrixReader:
             off = None if i is None else (int(fields[i]), float(values[i]))
             self._line += 1
             # Of damaged values the count may be any number: it is not read where one is off.
-            restored = np.where(wrong, 0, whole).astype(np.int32) if counts else whole[:0]
+            restored = np.where(wrong, 0, whole) if counts else whole[:0]
             yield Line(name, self._line, rows[fields], values, restored.astype(np.int32), off)
         if self._line == 1:
             raise self.error("it holds no line beside the header")

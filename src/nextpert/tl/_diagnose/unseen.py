@@ -276,6 +276,5 @@ def predictors(wanted: Wanted, fit: FittedPosterior, effects: Effects) -> dict[s
             Prediction(name, np.where(own, 0.0, table))
             for name, table in ((Graph.name, follows), (Members.name, members))
         ]
-    silenced = Members(together).silenced
-    found = [each if each.name == Members.name else silenced(each) for each in found]
+    found = [Members(together).silenced(each) for each in found]
     return {p.name: _Said(p.effects, nothing if p.shared is None else p.shared) for p in found}

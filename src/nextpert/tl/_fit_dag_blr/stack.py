@@ -114,7 +114,7 @@ def stacked(
         ]
         if members is None:
             return found
-        return [p if p.name == members.name else members.silenced(p) for p in found]
+        return [members.silenced(p) for p in found]
 
     predictors = held_out(None)
     stack = learn_stack(seen.observed, seen.variance, predictors, seen.scored(), sd=seen.sd)

@@ -179,16 +179,10 @@ def _environments(
     """Return perturbation, guide, batch and condition of the cells, the controls named first."""
     found = read_environments(adata, roles, named=names[1:]).only(names)
     place = {name: k for k, name in enumerate(names)}
-
-    def codes(keys: list[str]) -> Index:
-        if not keys:
-            return np.zeros(len(found.table), np.int64)
-        return np.asarray(found.table.groupby(keys, sort=True).ngroup(), np.int64)
-
     return PoolEnvironments(
         np.array([place[name] for name in found.perturbation], np.int64),
-        codes([roles.perturbation_key, *found.condition_names]),
-        codes([] if roles.guide_key is None else [roles.guide_key]),
+        found.levels(roles.perturbation_key, *found.condition_names),
+        found.levels(*([] if roles.guide_key is None else [roles.guide_key])),
         found.batches()[1], found.codes[rows[names[0]]],
         found.codes[np.concatenate([rows[name] for name in names[1:]])],
     )  # fmt: skip

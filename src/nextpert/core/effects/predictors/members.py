@@ -50,7 +50,9 @@ class Members(Predictor):
         return self.predict(screen, screen)
 
     def silenced(self, other: Prediction) -> Prediction:
-        """Return another predictor's word without combinations, of which members speak."""
+        """Return a prediction; without combinations, of which members speak, if it is another's."""
+        if other.name == self.name:
+            return other
         kept = np.ones((len(other.effects), 1))
         kept[self.together.rows] = 0.0
         shared = None if other.shared is None else kept * other.shared
