@@ -39,7 +39,9 @@ def test_demo_finds_the_unseen_knockout_and_writes_everything(tmp_path, capsys):
     assert {p.name for p in out.iterdir()} == FILES | FIGURES
     adata = ad.read_h5ad(out / "annotated.h5ad")
     ranking = candidates_of(adata.uns["design"]["ranking"])
-    hidden = re.search(r"knockout of (\S+) \(never seen\)", printed.out).group(1)
+    hidden = re.search(r"knockout of (\S+), which the screen does not contain", printed.out).group(
+        1
+    )
     assert hidden not in set(adata.obs["perturbation"])
     nearest = ranking.loc[ranking["state_distance"].idxmin(), "perturbation"]
     assert nearest == hidden
@@ -77,7 +79,7 @@ def _true_distances(adata, hidden):
 
 
 def test_the_target_of_the_demo_is_the_truth():
-    from nextpert.cli._simulated import unseen_target
+    from nextpert.cli._demo import unseen_target
     from nextpert.core import LinearScm
 
     adata = npt.datasets.simulated_screen(n_control=20, n_perturbed=2)

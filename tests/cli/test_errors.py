@@ -7,7 +7,7 @@ import pytest
 
 import nextpert as npt
 from nextpert.cli import main
-from nextpert.cli._words import as_options
+from nextpert.cli._words import in_options
 
 # Arguments, and what the one line must hold. A word in capitals stands for a file.
 DEMO = ("demo", "--data", "SCREEN", "--combinations", "keep")
@@ -73,7 +73,7 @@ EARLY = [
     ((*LEARN, "--method", "given"), "--dag"),
     ((*LEARN, "--dag", "PAIRS"), "--method given"),
     ((*LEARN, "--dag", "absent.csv", "--method", "given"), "--dag", "no file 'absent.csv'"),
-    ((*LEARN, "--alpha", "0.1"), "--alpha is for --method causaldag or gsp, not boss"),
+    ((*LEARN, "--method", "boss", "--alpha", "0.1"), "--alpha is for --method causaldag or gsp"),
     ((*LEARN, "--method", "gsp", "--penalty", "3"), "--penalty is for --method boss"),
     ((*LEARN, "--method", "given", "--dag", "PAIRS", "--targets-first"), "--targets-first needs"),
     ((*LEARN, "--before", "THREE"), "--before", "two columns, but has 3"),
@@ -122,7 +122,7 @@ EARLY = [
     (("design", "FITTED", "--target-file", "TOMLBROKEN"), "--target-file", "no TOML file"),
     (("design", "FITTED", "--target-file", "TOMLKEY"), "--target-file", "wieghts", "weights"),
     (("design", "FITTED", "--target-file", "TOMLMARGIN"), "as margin is how far", "away_from"),
-    (("design", "FITTED", "--target-file", "TOMLOUTSIDE"), "signature of --target-file", "NOPE"),
+    (("design", "FITTED", "--target-file", "TOMLOUTSIDE"), "--target-file: signature of", "NOPE"),
     (
         ("plan", "FITTED", "--target-file", "TOMLLABEL"),
         "--target-file: Target",
@@ -172,7 +172,7 @@ USAGE = [
                 {
                     "--alpha": ("nan", "x"), "--penalty": ("0", "inf"), "--n-runs": ("0", "many"),
                     "--n-graphs": ("0",), "--n-jobs": ("0", "-2.5", "two"), "--method": ("pc",),
-                    "--seed": ("-1", "now"), "--show": ("-1", "x"),
+                    "--rng": ("-1", "now"), "--show": ("-1", "x"),
                 },
             ),
             ("learn", ["--method", "gsp"], {"--alpha": ("0", "1")}),
@@ -330,19 +330,19 @@ def test_wrong_usage_takes_one_line(capsys, arguments, message, places, tmp_path
     [
         (
             'Use method="boss", or more runs (n_runs).',
-            "Use --method boss, or more runs (--n-runs).",
+            'Use --method="boss", or more runs (--n-runs).',
         ),
-        ("use fewer genes (genes=[...])", "use fewer genes (--genes NAME ...)"),
+        ("use fewer genes (genes=[...])", "use fewer genes (--genes=[...])"),
         ("shift must be 'knockout'.", "--shift must be 'knockout'."),
-        ("use shift='activation', or", "use --shift activation, or"),
+        ("use shift='activation', or", "use --shift='activation', or"),
         ("adata.obs['control'] of control cells", "adata.obs['control'] of control cells"),
         ("the target genes of a shift", "the target genes of a shift"),
         ("Name it with perturbation_key.", "Name it with --perturbation-key."),
         ("The column of labels with layer.", "The column of labels with --layer."),
         ("run tl.learn_dag again with", "run nextpert learn again with"),
-        ("normalise first (pp.perturbation_screen).", "normalise first (nextpert preprocess)."),
+        ("Normalise first (pp.perturbation_screen).", "Normalise first (nextpert preprocess)."),
         ("as tl.cpca does", "as tl.cpca does"),
     ],
 )
 def test_messages_name_options(message, expected):
-    assert as_options(message) == expected
+    assert in_options(message) == expected

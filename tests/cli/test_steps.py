@@ -16,15 +16,18 @@ import pytest
 
 import nextpert as npt
 from nextpert.cli import main
+from nextpert.cli._options import STEPS
 from nextpert.cli._read import read_target
-from nextpert.cli._report import format_ranking
-from nextpert.cli._steps import STEPS
+from nextpert.cli._results import format_ranking
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
 
 # Options of a quick run, and columns of the table.
 QUICK = {
     "preprocess": ([], ["perturbation", "n_cells"]),
-    "learn": (["--n-runs", "2", "--n-graphs", "2"], ["parent", "child", "frequency"]),
+    "learn": (
+        ["--method", "boss", "--environments", "all", "--n-runs", "2", "--n-graphs", "2"],
+        ["parent", "child", "frequency"],
+    ),
     "fit": ([], ["perturbation", "shift", "n_cells"]),
     "effects": ([], ["perturbation", "gene", "mean", "lower", "upper", "lfsr"]),
     "design": (["--target", "MYC", "--n-samples", "20"], ["rank", "perturbation"]),
@@ -49,7 +52,8 @@ CALLS = {
         {"min_cells": 5, "combinations": "keep", "aliases": {"HS2": "CPQ"}, "batch_key": "batch"},
     ),
     "learn": (
-        ["--n-runs", "2", "--n-graphs", "2", "--seed", "4", "--penalty", "1.5"],
+        ["--method", "boss", "--environments", "all", "--n-runs", "2", "--n-graphs", "2",
+         "--seed", "4", "--penalty", "1.5"],
         {"method": "boss", "environments": "all", "n_runs": 2, "n_graphs": 2, "rng": 4,
          "penalty": 1.5},
     ),
@@ -204,7 +208,7 @@ def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
         return real(adata, **options)
 
     monkeypatch.setattr("nextpert.tl.learn_dag", record, raising=False)
-    quick = ["--n-runs", "2", "--n-graphs", "2"]
+    quick = QUICK["learn"][0]
     genes = ["--genes", f"@{tmp_path / 'genes.txt'}", "OXR1"]
     assert run("learn", screen, *files, *quick, *genes) == 0
     assert got["genes"] == ["MYC", "STK3", "GATA1", "OXR1"]
@@ -267,7 +271,7 @@ def test_labels_in_tables_are_no_formulas(small_screen, tmp_path):
     assert "'=HYPERLINK(1)" in set(table["perturbation"])
 
 
-def test_a_given_graph_and_boss_by_default(screen, tmp_path, capsys):
+def test_a_given_graph_and_the_defaults_of_python(screen, tmp_path, capsys):
     (tmp_path / "dag.csv").write_text("parent,child\nMYC,STK3\nSTK3,OXR1\n")
     table = tmp_path / "arcs.csv"
     given = ["--method", "given", "--dag", tmp_path / "dag.csv", "--table", table]
@@ -276,11 +280,11 @@ def test_a_given_graph_and_boss_by_default(screen, tmp_path, capsys):
     assert graph["genes"].tolist() == ["MYC", "STK3", "OXR1"]
     arcs = pd.read_csv(table)[["parent", "child"]]
     assert sorted(arcs.itertuples(index=False, name=None)) == [("MYC", "STK3"), ("STK3", "OXR1")]
-    gsp = ["--method", "gsp", "--n-runs", 2, "--n-graphs", 2]
-    assert run("learn", screen, *gsp, "--overwrite") == 0
+    assert run("learn", screen, "--n-runs", 2, "--overwrite") == 0
     params = ad.read_h5ad(tmp_path / "screen.learn.h5ad").uns["dag"]["params"]
-    assert (params["method"], params["environments"]) == ("gsp", "control")
-    assert "--method boss, --environments all learns from them too" in capsys.readouterr().out
+    found = (params["method"], params["environments"], params["n_graphs"])
+    assert found == ("gsp", "control", 1)
+    assert '--method="boss", --environments="all" learns from them too' in capsys.readouterr().out
 
 
 @pytest.mark.filterwarnings("ignore:Writing zarr v2")
@@ -457,7 +461,7 @@ def test_progress_goes_to_standard_error(fitted, capsys):
     assert main(["diagnose", str(fitted), "--json"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["summary"]["level"] in ("trust", "care", "do not trust")
-    assert "nextpert: Say which parts of the fit to trust: done in" in printed.err
+    assert "nextpert: Judge which parts of the fit to trust: done in" in printed.err
 
 
 def test_the_installed_command_runs():
@@ -481,31 +485,31 @@ def test_table_of_the_ranking(fitted):
     quick = ["--target", "MYC", "--n-samples", "20"]
     assert run("design", fitted, *quick, "--acquisition", "civ") == 0
     table = ad.read_h5ad(fitted.parent / "screen.design.h5ad").uns["design"]["ranking"]
-    ranking, nothing = candidates_of(table), nothing_of(table)
-    lines = format_ranking(ranking, "civ", nothing=nothing).splitlines()
-    assert lines.pop().split()[0] == "(nothing)"
+    ranking, control = candidates_of(table), nothing_of(table)
+    lines = format_ranking(ranking, "civ", control=control).splitlines()
+    assert lines.pop().split()[0] == "(control)"
     assert len(lines) == len(ranking) + 1
     assert lines[0].split() == [
-        "rank", "perturbation", "targets", "shift", "uncertainty", "removed", "predicted",
-        "distance", "of", "doing", "nothing", "best", "cells", "seen",
+        "rank", "perturbation", "targets", "shift", "uncertainty", "resolved", "predicted",
+        "distance", "of", "control", "best", "cells", "seen",
     ]  # fmt: skip
     for line, (_, row) in zip(lines[1:], ranking.iterrows(), strict=True):
         assert line.split()[:2] == [str(row["rank"]), row["perturbation"]]
         assert f"{row['predicted_distance']:.3g} ± {row['predicted_distance_sd']:.1g}" in line
-        assert f" {100 * row['uncertainty_removed']:.3g} % " in line
+        assert f" {100 * row['uncertainty_removed']:.3g}% " in line
         assert line.endswith(f" {row['n_cells_seen']}")
 
 
 def test_the_ranking_says_what_speaks_for_the_first(fitted, capsys):
-    from nextpert.cli._report import _why
+    from nextpert.cli._results import _why
 
     quick = ["--target", "MYC", "--n-samples", "20"]
     for name, expected in (("greedy", "nearest to the estimated optimum"), ("random", "at random")):
         assert run("design", fitted, *quick, "--acquisition", name, "--overwrite") == 0
         assert expected in capsys.readouterr().out
     for removed, expected in (
-        ([0.5, 0.2], "expected to remove 50 % of the uncertainty left (civ)"),
-        ([0.5, 0.495], "no candidate differs by 1 %"),
+        ([0.5, 0.2], "expected to resolve 50% of the remaining uncertainty (civ)"),
+        ([0.5, 0.495], "no candidate differs by 1%"),
     ):
         ranking = pd.DataFrame({"uncertainty_removed": removed})
         assert expected in _why(ranking, {"acquisition": "civ"})

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert.cli._report import describe_ranking
+from nextpert.cli._results import describe_ranking
 from nextpert.tl._design_interventions.tables import candidates_of, farther_in_words, is_flat
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
@@ -57,7 +57,8 @@ def test_a_flat_criterion_does_not_sort(fitted, caplog, capsys):
     myc = table.index[table["perturbation"] == "MYC"][0]
     shift = stored["shifts"].toarray()[myc]
     assert np.flatnonzero(shift).tolist() == [list(stored["genes"]).index("MYC")]
-    assert any("predicted closest: expected to remove" in line for line in describe_ranking(fitted))
+    said = describe_ranking(fitted)
+    assert any("predicted closest: expected to resolve" in line for line in said)
 
 
 def test_a_criterion_that_tells_candidates_apart_sorts(fitted, caplog):

@@ -1,5 +1,140 @@
 """The command ``nextpert``."""
 
-from nextpert.cli.main import main
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
 
 __all__ = ["main"]
+
+# What bad input raises, here and in the functions called; anything else is a fault of ours, and
+# shows its traceback.
+_EXPECTED = (ValueError, TypeError, OSError, ImportError, MemoryError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a step of the pipeline, or ``nextpert demo``, and return the exit code.
+
+    Parameters
+    ----------
+    argv
+        The arguments; by default those of the process.
+
+    Returns
+    -------
+    int
+        0; 2 after an error, which takes one line; 130 if interrupted, 143 if terminated.
+
+    Examples
+    --------
+    >>> from nextpert.cli import main
+    >>> main(["fit", "absent.h5ad", "--quiet"])
+    2
+    """
+    from cyclopts import CycloptsError
+
+    from nextpert.cli._commands import COMMANDS, parse
+    from nextpert.cli._output import require_screen
+    from nextpert.cli._words import as_error, say
+
+    for name in ("stdout", "stderr"):  # one that was closed (">&-") is to be no other file
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    argv = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
+    job = None
+    try:
+        job = parse(argv)
+        if job is not None:  # else help, or the version, is printed
+            for path in job.screens:
+                require_screen(path)
+            with _stopped_by_signals(), _told_on_one_line():
+                if job.name == "demo":
+                    from nextpert.cli._demo import run_demo as run
+                elif job.name == "report":
+                    from nextpert.cli._run import run_report as run
+                else:
+                    from nextpert.cli._run import run_step as run
+                run(job)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, _Stopped) as error:
+        number = error.args[0] if isinstance(error, _Stopped) else signal.SIGINT
+        what = "interrupted" if number == signal.SIGINT else "terminated"
+        say(f"{what}, {'results are written' if job and job.written else 'nothing written'}")
+        return 128 + int(number)
+    except BrokenPipeError:  # the reader of our output has gone, as with "| head"
+        return 0 if job is None or job.written else 2
+    except (CycloptsError, *_EXPECTED) as error:
+        if job is None:
+            known = f"{argv[0]} " if argv[0] in COMMANDS else ""
+            say(f"error: {' '.join(str(error).split())} (see nextpert {known}--help)")
+        elif job.options["debug"]:
+            raise
+        else:
+            say(f"error: {as_error(error, job.given)}")
+        return 2
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # nobody takes what is left; Python would complain at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+class _Stopped(BaseException):
+    """The process was told to end; carries the number of the signal."""
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into an exception, so that temporary files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for name in names:  # once is enough: tidying up is not to be cut short
+            signal.signal(name, signal.SIG_IGN)
+        raise _Stopped(number)
+
+    before = {name: signal.signal(name, stop) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+@contextmanager
+def _told_on_one_line() -> Iterator[None]:
+    """Print what the functions warn of and log as warnings, each on one line."""
+    from nextpert.cli._words import in_options, say
+
+    class Notes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(f"note: {in_options(record.getMessage())}")
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if category is UserWarning:  # sub-classes are other packages' deprecations and the like
+            say(f"warning: {in_options(str(message))}")
+
+    notes, logger = Notes(logging.WARNING), logging.getLogger("nextpert")
+    logger.addHandler(notes)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = show
+            yield
+    finally:
+        logger.removeHandler(notes)

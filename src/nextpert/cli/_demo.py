@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import scipy.sparse as sp
+
+import nextpert
+from nextpert import _adata
+from nextpert._adata.target import as_target, listed
 from nextpert.cli._output import (
     Outputs,
     check_outputs,
@@ -15,104 +20,79 @@ from nextpert.cli._output import (
     write_table,
     write_text,
 )
-from nextpert.cli._read import read_screen, require_screen
-from nextpert.cli._report import describe_ranking, show_ranking
-from nextpert.cli._results import summary_of, table_of
-from nextpert.cli._run import COMMANDS, call, note_command, stage, tell_json
-from nextpert.cli._settings import settings
-from nextpert.cli._signature import flag_of, target_options
-from nextpert.cli._values import read_target, value
+from nextpert.cli._read import read_screen, target_of, values_of
+from nextpert.cli._results import describe_ranking, show_ranking, summary_of, table_of
+from nextpert.cli._run import COMMANDS, call, note_command, tell_json
+from nextpert.cli._words import flag_of, settings, stage
+from nextpert.tl._design_interventions.tables import candidates_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from anndata import AnnData
+    from numpy.typing import NDArray
 
-    from nextpert.cli._app import Job
+    from nextpert.cli._options import Job
 
-_MOST_PANELS = 12
-_FEWEST_JUDGED = 3  # perturbations
-FIGURES = ("cpca_density.png", "dag.png", "design.png")
+_MOST_PANELS = 12  # that a page holds
+_FEWEST_JUDGED = 3  # perturbations that a diagnosis can be made of
+_FILES = ("annotated.h5ad", "demo.toml", "effects.csv", "ranking.csv", "report.html", "trace.csv")
+_FIGURES = ("cpca_density.png", "dag.png", "design.png")
 
 
 def run_demo(job: Job) -> None:
     """Run all steps; ``job.written`` says once the results are there."""
-    options = job.options
-    out: Path = options["out"]
-    data: Path | None = options["data"]
-    if data is not None:
-        require_screen(data)
-    names = ["annotated.h5ad", "demo.toml", "effects.csv", "ranking.csv", "report.html"]
-    names += ["trace.csv"]
-    names += FIGURES if options["figures"] else ()
+    options, out, data = job.options, job.options["out"], job.options["data"]
+    names = (*_FILES, *(_FIGURES if options["figures"] else ()))
     outputs = Outputs("--out", tuple(out / name for name in names), options["overwrite"])
     check_outputs(outputs, data)
     with stage(options, "Reading the screen"):
         adata, target, hidden = _read(job)
-    _analyse(adata, target, options, hidden)
+    _analyse(adata, job, target, hidden)
     note_command(adata, job)
     with stage(options, "Drawing and writing"):
-        written = _write(adata, outputs, options)
+        _write(adata, outputs, options)
         job.written = True
-    said = describe_ranking(adata, hidden)
+    goal = hidden and f"the mean under a knockout of {hidden}, which the screen does not contain"
+    said, truth = describe_ranking(adata, goal), None
+    if hidden is not None:
+        truth = true_distances(adata)
+        said += [_against_the_truth(adata, truth)]
     if "diagnosis" in adata.uns:
         said += [str(adata.uns["diagnosis"]["verdict"])]
     if options["json"]:
-        tell_json("demo", options, " ".join(said), summary_of("design", adata), written)
+        tell_json(job, " ".join(said), summary_of("demo", adata), [*outputs.paths])
         return
     if options["show"]:
-        truth = hidden is not None
         said += ["", show_ranking(adata, options["show"], truth=truth, file="ranking.csv"), ""]
-    said += [f"Written to {out}: {', '.join(sorted(path.name for path in written))}"]
+    said += [f"Written to {out}: {', '.join(sorted(names))}"]
     sys.stdout.write("\n".join(said) + "\n")
 
 
 def _read(job: Job) -> tuple[AnnData, Any, str | None]:
-    """Return the screen, the wanted state, and the unseen knockout behind it if simulated."""
-    options = job.options
+    """Return the screen, the target state, and the unseen knockout behind it if simulated."""
+    options, wanted, labels = job.options, job.arguments["target"], vars(job.arguments["labels"])
     if options["data"] is None:
-        from nextpert.cli._simulated import unseen_target
-        from nextpert.datasets import simulated_screen
-
-        if target_options(options):
+        if wanted.given:
             message = "The simulated screen has its own target: give --data FILE.h5ad as well."
             raise ValueError(message)
-        adata = simulated_screen(rng=options["rng"])
+        adata = nextpert.datasets.simulated_screen(rng=options["rng"])
         return adata, *unseen_target(adata)
-    target = read_target(options)
+    target = target_of(wanted)
     adata = read_screen(options["data"])
-    given = {
-        name: value(name, options[name])
-        for name in dict(job.step.picked)["pp.perturbation_screen"]  # type: ignore[attr-defined]
-        if options[name] is not None
-    }
-    if "preprocessing" in adata.uns:
-        _refuse_again(job, given)
-    else:
-        call("pp.perturbation_screen", adata, given, options)
-    _check_target(adata, target, options)
+    if "preprocessing" not in adata.uns:
+        call("pp.perturbation_screen", adata, values_of(labels), options)
+    elif told := [flag_of(name) for name in labels if name in job.given]:
+        message = f"{str(options['data'])!r} is preprocessed already: leave out {', '.join(told)}."
+        raise ValueError(message)
+    _check_target(adata, target, flag_of(wanted.given[0]), options["gene_symbols"])
     return adata, target, None
 
 
-def _refuse_again(job: Job, given: dict[str, Any]) -> None:
-    """Raise where options of preprocessing are given for a screen that has gone through it."""
-    from nextpert.cli._app import given_by
-
-    changed = given_by(job)
-    told = [name for name in given if name in changed]
-    if told:
-        flags = ", ".join(map(flag_of, told))
-        message = f"{str(job.options['data'])!r} is preprocessed already: leave out {flags}."
-        raise ValueError(message)
-
-
-def _check_target(adata: AnnData, target: Any, options: dict[str, Any]) -> None:
+def _check_target(adata: AnnData, target: Any, option: str, gene_symbols: str | None) -> None:
     """Raise where the target is not of this screen, before the graph is learned."""
-    from nextpert import _adata
-    from nextpert._adata.target import as_target, listed
-
     roles, given = _adata.read_roles(adata), as_target(target)
-    (option,) = target_options(options)
     if target == roles.control:
         message = f"{option} {target} is the control state itself: nothing to reach."
         raise ValueError(message)
@@ -128,56 +108,49 @@ def _check_target(adata: AnnData, target: Any, options: dict[str, Any]) -> None:
             labels.require([value], option)
         else:
             tables.append(state)
-    panel = _adata.measured_genes(adata, options["gene_symbols"])
+    panel = _adata.measured_genes(adata, gene_symbols)
     for table in tables:
         if table is not None:
             _adata.panel_index(table, panel, option)
 
 
-def _analyse(adata: AnnData, target: Any, options: dict[str, Any], hidden: str | None) -> None:
-    common = {"rng": options["rng"]}
-    symbols = {"gene_symbols": options["gene_symbols"]}
-    learn = {"method": "boss", "environments": "all"} | symbols | common
-    learn |= {name: options[name] for name in ("n_runs", "n_graphs", "n_jobs")}
-    candidates = options["candidates"]
-    if candidates is None and hidden is not None:
-        candidates = ["genes"]
-    names = ("acquisition", "target_is_candidate", "n_cells", "n_samples")
-    design = {name: options[name] for name in names} | common
-    if candidates is not None:
-        design["candidates"] = value("candidates", candidates)
-    with stage(options, "Learning the graph from all cells (a first run compiles code)"):
+def _analyse(adata: AnnData, job: Job, target: Any, hidden: str | None) -> None:
+    """Learn, fit, rank and judge; the graph as we recommend it."""
+    options = job.options
+    seed, symbols = {"rng": options["rng"]}, {"gene_symbols": options["gene_symbols"]}
+    learn = {name: options[name] for name in ("n_runs", "n_graphs", "n_jobs")} | symbols | seed
+    learn |= {"method": "boss", "environments": "all"}
+    unseen = {"candidates": "genes"} if hidden is not None else {}
+    design = {"target": target} | unseen | values_of(vars(job.arguments["ranking"]))
+    with stage(options, "Learning the graph from all cells (the first run compiles code)"):
         call("tl.learn_dag", adata, learn, options)
-    with stage(options, "Fitting the posterior over its weights"):
+    with stage(options, "Fitting the model and estimating effects"):
         call("tl.fit_dag_blr", adata, {}, options)
         call("tl.perturbation_effects", adata, {}, options)
-    with stage(options, "Ranking what to try next"):
-        call("tl.design_interventions", adata, {"target": target} | design, options)
+    with stage(options, "Ranking the candidates"):
+        call("tl.design_interventions", adata, design, options)
     fitted = _fitted(adata)
     if len(fitted) >= _FEWEST_JUDGED:
-        with stage(options, "Judging how far to trust it"):
-            call("tl.diagnose", adata, common, options)
+        with stage(options, "Judging which parts of the fit to trust"):
+            call("tl.diagnose", adata, seed, options)
     if fitted:
-        known = {"genes": adata.uns["dag"]["genes"], "groups": fitted} | symbols | common
+        known = {"genes": adata.uns["dag"]["genes"], "groups": fitted} | symbols | seed
         call("tl.cpca", adata, known, options)
 
 
-def _write(adata: AnnData, outputs: Outputs, options: dict[str, Any]) -> list[Path]:
-    from nextpert import __version__, report
-
-    text = settings("demo", options, __version__)
+def _write(adata: AnnData, outputs: Outputs, options: dict[str, Any]) -> None:
+    text = settings("demo", options, nextpert.__version__)
     commands = "\n".join(map(str, adata.uns[COMMANDS]))
     writers: dict[str, Callable[[Path], Any]] = {
         "annotated.h5ad": lambda path: write_screen(adata, path),
         "demo.toml": lambda path: write_text(text, path),
         "effects.csv": lambda path: write_table(table_of("effects", adata), path),
         "ranking.csv": lambda path: write_table(adata.uns["design"]["ranking"], path),
-        "report.html": lambda path: report(adata, path, command=commands),
+        "report.html": lambda path: nextpert.report(adata, path, command=commands),
         "trace.csv": lambda path: write_table(adata.uns["design"]["trace"], path),
     }
     with _figures(adata) as drawn:
         write_all({path: (writers | drawn)[path.name] for path in outputs.paths}, [outputs])
-    return list(outputs.paths)
 
 
 @contextmanager
@@ -187,13 +160,19 @@ def _figures(adata: AnnData) -> Iterator[dict[str, Any]]:
 
     from nextpert import pl
 
+    design, fitted = adata.uns["design"], _fitted(adata)
+    first = [str(gene) for gene in design["targets"]["names"][: design["targets"]["offsets"][1]]]
+    ranked = [name for name in design["ranking"]["perturbation"] if name in fitted]
+    groups = list(dict.fromkeys(ranked + fitted))[:_MOST_PANELS]
     before = plt.get_backend()
     plt.switch_backend("agg")
     try:
         yield {
-            "dag.png": lambda path: pl.dag(adata, highlight=_targets(adata), save=path, show=False),
+            "dag.png": lambda path: pl.dag(adata, highlight=first, save=path, show=False),
             "design.png": lambda path: pl.design(adata, save=path, show=False),
-            "cpca_density.png": lambda path: _draw_densities(adata, path),
+            "cpca_density.png": lambda path: (
+                groups and pl.cpca_density(adata, groups=groups, save=path, show=False)
+            ),
         }
         plt.close("all")
     finally:
@@ -204,19 +183,56 @@ def _fitted(adata: AnnData) -> list[str]:
     return [str(name) for name in adata.uns["dag_blr"]["environments"]["perturbation"]]
 
 
-def _targets(adata: AnnData) -> list[str]:
-    """Return the target genes of the first of the ranking."""
-    targets = adata.uns["design"]["targets"]
-    return [str(gene) for gene in targets["names"][: targets["offsets"][1]]]
+def _against_the_truth(adata: AnnData, truth: NDArray[np.float64]) -> str:
+    """Return how the predicted distances compare with the true ones, known of simulated cells."""
+    from scipy.stats import spearmanr
+
+    ranking = candidates_of(adata.uns["design"]["ranking"])
+    predicted, sd = ranking["predicted_distance"], ranking["predicted_distance_sd"]
+    closest = int(truth.argmin())
+    said = (
+        f"In truth closest (the screen is simulated): {ranking['perturbation'].iloc[closest]}, "
+        f"distance {truth[closest]:.3g}."
+    )
+    if len(truth) > 2:
+        order = float(spearmanr(predicted, truth).statistic)
+        within = int(((predicted - truth).abs() <= 2 * sd).sum())
+        said += (
+            f" Across {len(truth)} candidates, predicted and true distances have a rank "
+            f"correlation of {order:.2f}, and {within} true distances lie within two standard "
+            "deviations of the predicted ones."
+        )
+    return said
 
 
-def _draw_densities(adata: AnnData, path: Path) -> None:
-    """Draw the first two contrastive components of the perturbations, the best of them first."""
-    from nextpert import pl
+def unseen_target(adata: AnnData) -> tuple[dict[str, float], str]:
+    """Return the true mean under the strongest knockout that was not performed, and its name."""
+    genes, mean, effects = _truth(adata)
+    change = -effects * mean  # one column per knockout
+    seen = set(adata.obs["perturbation"].astype(str))
+    unseen = [i for i, gene in enumerate(genes) if gene not in seen]
+    best = max(unseen, key=lambda i: float((change[:, i] ** 2).sum()))
+    wanted = mean + change[:, best]
+    return dict(zip(genes, wanted.tolist(), strict=True)), genes[best]
 
-    fitted = _fitted(adata)
-    if not fitted:
-        return
-    ranked = [name for name in adata.uns["design"]["ranking"]["perturbation"] if name in fitted]
-    groups = list(dict.fromkeys(ranked + fitted))[:_MOST_PANELS]
-    pl.cpca_density(adata, groups=groups, save=path, show=False)
+
+def true_distances(adata: AnnData) -> NDArray[np.float64]:
+    """Return the true squared distance from the target of each row of the ranking.
+
+    The shift of a candidate is taken as the ranking has it, and what it does downstream from the
+    model that the screen was simulated with.
+    """
+    genes, mean, effects = _truth(adata)
+    design = adata.uns["design"]
+    place = [genes.index(str(gene)) for gene in design["genes"]]
+    shifts = sp.csr_array(design["shifts"]).toarray()
+    reached = mean[place] + shifts @ effects[np.ix_(place, place)].T
+    return np.asarray(((reached - design["target_mean"]) ** 2).sum(axis=1))
+
+
+def _truth(adata: AnnData) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the genes, their control means, and the total effect of column on row."""
+    truth = adata.uns["truth"]
+    genes = [str(gene) for gene in truth["genes"]]
+    effects = np.linalg.inv(np.eye(len(genes)) - truth["weights"].toarray())
+    return genes, truth["control_mean"], effects

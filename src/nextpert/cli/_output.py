@@ -1,4 +1,4 @@
-"""The files of a run: found writable before anything is computed, written all or none.
+"""The files of a run: looked for before anything is computed, written all or none.
 
 A path that is taken is replaced with ``--overwrite`` alone, and only if the command wrote what is
 there: nothing of anybody else's is lost by a wrong name. All commands write through this module.
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nextpert._files import as_csv, errors_about, followed, write_hdf5, write_zarr
+from nextpert.cli._options import STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,6 +43,26 @@ class Outputs(NamedTuple):
     option: str
     paths: tuple[Path, ...]
     overwrite: bool
+
+
+def require_screen(path: Path, option: str = "") -> None:
+    """Raise unless there is such a file, or folder for a zarr; name those that lie beside it."""
+    if path.suffix == ".zarr" and path.is_dir():
+        return
+    beside: list[str] = []
+    if not path.is_file() and path.parent.is_dir():
+        beside = sorted(f.name for f in path.parent.iterdir() if f.suffix in (".h5ad", ".zarr"))
+    require_file(path, option, f" The folder holds {', '.join(beside[:10])}." if beside else "")
+
+
+def require_file(path: Path, option: str = "", near: str = "") -> None:
+    """Raise unless there is such a file; ``near`` ends the message."""
+    if path.is_dir():  # an empty name is that of the working folder
+        message = f"{option and f'{option}: '}{str(path)!r} is a folder, not a file.{near}"
+        raise FileNotFoundError(message)
+    if not path.is_file():
+        message = f"{f'{option}: there' if option else 'There'} is no file {str(path)!r}.{near}"
+        raise FileNotFoundError(message)
 
 
 def check_outputs(outputs: Outputs, source: Path | None) -> None:
@@ -121,9 +142,8 @@ def _is_our_parquet(path: Path) -> bool:
 
 def _is_our_table(columns: list[str]) -> bool:
     """Whether a table starts as one of those that commands write; as csv it bears no mark."""
-    from nextpert.cli._results import FIRST_COLUMNS
-
-    return any(tuple(columns[: len(first)]) == first for first in FIRST_COLUMNS.values())
+    known = {*(step.columns for step in STEPS.values()), ("round", "chosen")}
+    return tuple(columns[:2]) in known
 
 
 def _start(path: Path) -> str:

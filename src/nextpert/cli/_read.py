@@ -1,22 +1,114 @@
-"""Reading what the command is given: the screen, targets, and tables in csv files."""
+"""Reading what a command is given: screens, and options as the functions take them."""
 
 from __future__ import annotations
 
+import tomllib
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+from nextpert.cli._options import Labels, Prior, Ranking, Results, Run, Wanted
+from nextpert.cli._output import require_file, require_screen
+from nextpert.cli._words import flag_of
 
-    import pandas as pd
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
     from anndata import AnnData
 
     from nextpert import Target
+    from nextpert.cli._options import Job
+
+Pairs = list[tuple[str, str]]
+# Lists of one that are a word for many, and what is taken as a list or one.
+_WORDS = {("genes", "all"), ("panel", "zhang2023")}
+_ONE = {"control", "batch_key", "covariates"}
+_SHIFTS = (
+    "table of shifts (a header of genes, then a row for every perturbation: its name and numbers)"
+)
+
+
+def arguments_of(job: Job) -> dict[str, Any]:
+    """Return the arguments of the function that a command calls; what is left to it is left out.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is absent.
+    ValueError
+        If a file or a value cannot be read.
+    """
+    out: dict[str, Any] = {}
+    for name, given in job.arguments.items():
+        if isinstance(given, Wanted):
+            if given.given or job.name != "cells":
+                out[name] = target_of(given)
+        elif isinstance(given, Prior):
+            out[name] = values_of(vars(given)) or None
+        elif isinstance(given, Labels | Ranking):
+            out |= values_of(vars(given))
+        elif name != "screen" and not isinstance(given, Results | Run):
+            out |= values_of({name: given})
+    return out
+
+
+def values_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of options as the functions take them, of those that have one."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return {name: value_of(name, value) for name, value in given.items()}
+
+
+def value_of(name: str, given: Any) -> Any:
+    """Return the value of an option as the functions take it."""
+    option = flag_of(name)
+    if isinstance(given, tuple):
+        given = names_in(given, option)
+        if len(given) == 1 and (name in _ONE or (name, given[0]) in _WORDS):
+            return given[0]
+    return _READERS[name](given, option) if name in _READERS else given
+
+
+def target_of(wanted: Wanted) -> str | tuple[str, str] | dict[str, float] | Target:
+    """Return the target state as :func:`nextpert.tl.design_interventions` takes it."""
+    flags = [flag_of(name) for name in wanted.given]
+    if len(flags) != 1:
+        given = f"{' and '.join(flags)} are not allowed together" if flags else "none is named"
+        message = f"Name one target state, such as with --target NAME: {given}."
+        raise ValueError(message)
+    if wanted.target_mean is not None:
+        return _numbers(_pairs(wanted.target_mean, flags[0], "MEAN"), flags[0])
+    if wanted.target_file is None:
+        return wanted.target or wanted.target_group or ""
+    if wanted.target_file.suffix == ".toml":
+        return read_target(wanted.target_file, flags[0])
+    means = _numbers(_read_pairs(wanted.target_file, flags[0]), flags[0])
+    if not means:
+        message = f"{flags[0]}: {str(wanted.target_file)!r} names no gene: give it rows."
+        raise ValueError(message)
+    return means
+
+
+def names_in(words: Iterable[str], option: str) -> list[str]:
+    """Return names, and for ``@FILE`` those in the file, one per line."""
+    names: list[str] = []
+    for word in words:
+        if not word.startswith("@"):
+            names.append(word)
+            continue
+        path = Path(word[1:])
+        with _about(path, option, "text with a name a line"):
+            lines = path.read_text(encoding="utf-8").splitlines()
+        found = [line.strip() for line in lines if line.strip()]
+        if not found:
+            message = f"{option}: {str(path)!r} is empty: give it a name a line."
+            raise ValueError(message)
+        names += found
+    return names
 
 
 def read_screen(path: Path, option: str = "") -> AnnData:
@@ -45,63 +137,8 @@ def read_screen(path: Path, option: str = "") -> AnnData:
     return adata
 
 
-def read_table(path: Path, option: str) -> pd.DataFrame:
-    """Return a table of shifts: rows are perturbations, columns are genes, empty is zero."""
-    what = (
-        "table of shifts (a header of genes, then a row for every perturbation: its name and "
-        "numbers)"
-    )
-    with _named(path, option, what):
-        return _csv(path, index_col=0).fillna(0.0).astype(float)
-
-
-def read_network(path: Path, option: str) -> pd.DataFrame:
-    """Return a network of arcs as :func:`nextpert.tl.learn_dag` takes it."""
-    with _named(path, option, "csv file with a header"):
-        table = _csv(path)
-    absent = [column for column in ("source", "target") if column not in table.columns]
-    if absent:
-        message = f"{option}: {str(path)!r} has no column {' and no column '.join(absent)}."
-        raise ValueError(message)
-    return table
-
-
-def read_pairs(path: Path, option: str) -> list[tuple[str, str]]:
-    """Return the rows of a csv file with a header and two columns."""
-    with _named(path, option, "csv file with a header and two columns"):
-        table = _csv(path, dtype=str, keep_default_na=False)
-    if table.shape[1] != 2:
-        message = f"{option}: {str(path)!r} must have two columns, but has {table.shape[1]}."
-        raise ValueError(message)
-    return [(str(a), str(b)) for a, b in table.itertuples(index=False)]
-
-
-@contextmanager
-def _named(path: Path, option: str, what: str) -> Iterator[None]:
-    """Say of a file that is absent, or is not what it should be, which it is."""
-    require_file(path, option)
-    try:
-        yield
-    except ValueError as error:  # those of pandas' parser and of text that is none are such, too
-        message = f"{option}: {str(path)!r} is no {what}."
-        raise ValueError(message) from error
-
-
-def _csv(path: Path, **options: Any) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.read_csv(path, **options)
-
-
-def read_numbers(path: Path, option: str) -> dict[str, float]:
-    """Return the rows of a csv file with a header and the columns name, number."""
-    return by_name(read_pairs(path, option), option)
-
-
 def read_target(path: Path, option: str) -> Target:
-    """Return what a TOML file wants: its keys are the fields of :class:`nextpert.Target`."""
-    import tomllib
-
+    """Return the target in a TOML file: its keys are the fields of :class:`nextpert.Target`."""
     from nextpert import Target
     from nextpert._adata import closest
 
@@ -137,43 +174,112 @@ def _states(given: Any) -> Any:
     ]
 
 
-def require_screen(path: Path, option: str = "") -> None:
-    """Raise unless there is such a file, or folder for a zarr; say which lie beside it."""
-    if path.suffix == ".zarr" and path.is_dir():
-        return
-    beside: list[str] = []
-    if not path.is_file() and path.parent.is_dir():
-        beside = sorted(f.name for f in path.parent.iterdir() if f.suffix in (".h5ad", ".zarr"))
-    require_file(path, option, f" The folder holds {', '.join(beside[:10])}." if beside else "")
+@contextmanager
+def _about(path: Path, option: str, what: str) -> Iterator[None]:
+    """Raise an error that names the file, if it is absent or not what it should be."""
+    require_file(path, option)
+    try:
+        yield
+    except ValueError as error:  # those of pandas' parser and of text that is none are such, too
+        message = f"{option}: {str(path)!r} is no {what}."
+        raise ValueError(message) from error
 
 
-def require_file(path: Path, option: str = "", near: str = "") -> None:
-    """Raise unless there is such a file; ``near`` ends the message."""
-    if not path.is_file():
-        what = f"{option}: there" if option else "There"
-        message = f"{what} is no file {str(path)!r}.{near}"
-        if path.is_dir():  # an empty name is that of the working folder
-            before = f"{option}: " if option else ""
-            message = f"{before}{str(path)!r} is a folder, not a file.{near}"
-        raise FileNotFoundError(message)
+def _read_shifts(word: str, option: str) -> Any:
+    """Return a table of shifts, in which an empty cell is zero, for the name of a csv file."""
+    if not word.endswith(".csv"):
+        return word
+    with _about(Path(word), option, _SHIFTS):
+        return pd.read_csv(word, index_col=0).fillna(0.0).astype(float)
 
 
-def by_name(pairs: list[tuple[str, str]], option: str) -> dict[str, float]:
+def _read_network(path: Path, option: str) -> pd.DataFrame:
+    with _about(path, option, "csv file with a header"):
+        table = pd.read_csv(path)
+    absent = [column for column in ("source", "target") if column not in table.columns]
+    if absent:
+        message = f"{option}: {str(path)!r} has no column {' and no column '.join(absent)}."
+        raise ValueError(message)
+    return table
+
+
+def _read_pairs(path: Path, option: str) -> Pairs:
+    """Return the rows of a csv file with a header and two columns."""
+    with _about(path, option, "csv file with a header and two columns"):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if table.shape[1] != 2:
+        message = f"{option}: {str(path)!r} must have two columns, but has {table.shape[1]}."
+        raise ValueError(message)
+    return [(str(a), str(b)) for a, b in table.itertuples(index=False)]
+
+
+def _pairs(words: Iterable[str], option: str, what: str) -> Pairs:
+    """Return name and value of words such as ``MYC=1.5``."""
+    pairs = []
+    for word in words:
+        name, sign, text = word.rpartition("=")
+        if not sign or not name:
+            message = f"{option} takes NAME={what}, but found {word!r}."
+            raise ValueError(message)
+        pairs.append((name, text))
+    return pairs
+
+
+def _numbers(pairs: Pairs, option: str) -> dict[str, float]:
     """Return a number for every name, or raise where one is named twice or has none."""
     names = [name for name, _ in pairs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         message = f"{option} names {', '.join(twice)} more than once: give every gene one number."
         raise ValueError(message)
-    return {name: _number(text, f"{option} {name}") for name, text in pairs}
+    out = {}
+    for name, text in pairs:
+        try:
+            out[name] = float(text)
+        except ValueError:
+            out[name] = np.nan
+        if not np.isfinite(out[name]):
+            message = f"{option} {name}: {text!r} is not a number."
+            raise ValueError(message)
+    return out
 
 
-def _number(text: str, what: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = np.nan
-    if not np.isfinite(value):
-        message = f"{what}: {text!r} is not a number."
-        raise ValueError(message)
-    return value
+def _candidates(words: list[str], option: str) -> Any:
+    if words == ["fitted"]:
+        return None
+    if len(words) == 1 and (words[0] == "genes" or words[0].endswith(".csv")):
+        return _read_shifts(words[0], option)
+    return words
+
+
+def _pending(words: list[str], option: str) -> Any:
+    if not any("=" in word for word in words):
+        return words
+    cells = _numbers(_pairs(words, option, "CELLS"), option)
+    return {name: int(n) if n.is_integer() else n for name, n in cells.items()}
+
+
+def _costs(words: list[str], option: str) -> dict[str, Any]:
+    pairs = _pairs(words, option, "COST")
+    files = {name: Path(text) for name, text in pairs if text.endswith(".csv")}
+    costs: dict[str, Any] = dict(_numbers([pair for pair in pairs if pair[0] not in files], option))
+    tables = {name: _numbers(_read_pairs(path, option), option) for name, path in files.items()}
+    return costs | tables
+
+
+_READERS: dict[str, Callable[[Any, str], Any]] = {
+    **dict.fromkeys(("before", "required", "forbidden", "dag"), _read_pairs),
+    "aliases": lambda words, option: dict(_pairs(words, option, "GENE")),
+    "candidates": _candidates,
+    "costs": _costs,
+    "held_out": lambda word, option: word if word == "both" else word == "true",
+    "keys": lambda words, option: dict(_pairs(words, option, "KEY")),
+    "pending": _pending,
+    "prior_effects": read_screen,
+    "prior_network": _read_network,
+    "shift": _read_shifts,
+    "targets": lambda words, option: [
+        read_target(Path(word), option) if word.endswith(".toml") else word for word in words
+    ],
+    "tiers": lambda path, option: _numbers(_read_pairs(path, option), option),
+}

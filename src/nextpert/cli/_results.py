@@ -1,139 +1,97 @@
-"""What a step found: a table, a verdict in words, and the numbers of the summary."""
+"""What a step found: a table, a verdict in words, the numbers of the summary, and the ranking."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
-from nextpert.cli._report import describe_ranking
-from nextpert.cli._words import as_options
+from nextpert._adata.effects import CLEAR_SIGN
+from nextpert.cli._options import STEPS
+from nextpert.tl._design_interventions.tables import (
+    candidates_of,
+    farther_in_words,
+    is_flat,
+    nothing_of,
+)
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
+    from numpy.typing import NDArray
 
 
-# How the table of every step starts, and that of the rounds: so is one known again as csv.
-FIRST_COLUMNS = {
-    "preprocess": ("perturbation", "target_genes"),
-    "learn": ("parent", "child"),
-    "fit": ("perturbation", "target_genes"),
-    "effects": ("perturbation", "gene"),
-    "design": ("rank", "perturbation"),
-    "plan": ("well", "perturbation"),
-    "cells": ("gene", "cell_sd"),
-    "distances": ("perturbation", "n_cells"),
-    "replay": ("held_out", "criterion"),
-    "diagnose": ("part", "quantity"),
-    "trace": ("round", "chosen"),
-}
-
-
-def table_of(step: str, adata: AnnData) -> pd.DataFrame:
+def table_of(command: str, adata: AnnData) -> pd.DataFrame:
     """Return the table of a step's results."""
-    uns = adata.uns
-    if step == "learn":
-        return _arcs(adata)
-    if step == "effects":
-        return _effects(uns["perturbation_effects"])
-    key, part = {
-        "preprocess": ("preprocessing", "perturbations"),
-        "fit": ("dag_blr", "environments"),
-        "design": ("design", "ranking"),
-        "plan": ("plan", "plate"),
-        "cells": ("plan_cells", "genes"),
-        "distances": ("target_distances", "table"),
-        "replay": ("replay", "overall"),
-        "diagnose": ("diagnosis", "summary"),
-    }[step]
-    table: pd.DataFrame = uns[key][part]
-    return table
-
-
-def verdict_of(step: str, adata: AnnData, said: list[str]) -> str:
-    """Return what came out, in words; ``said`` is what the function logged."""
-    if step == "preprocess":
-        book = adata.uns["preprocessing"]
-        kept = book["perturbations"]["kept"]
-        return (
-            f"{adata.n_obs} cells ({int(book['n_control_cells'])} of them controls), "
-            f"{adata.n_vars} genes and {int(np.asarray(kept, bool).sum())} of {len(kept)} "
-            "perturbations are kept."
-        )
-    if step == "effects":
-        from nextpert._adata.effects import CLEAR_SIGN
-
-        lfsr = np.asarray(adata.uns["perturbation_effects"]["lfsr"])
-        clear = lfsr < CLEAR_SIGN
-        return (
-            f"{int(clear.sum())} of {lfsr.size} effects have a clear sign (local false sign rate "
-            f"below {CLEAR_SIGN}); {int(clear.any(axis=1).sum())} of {len(lfsr)} perturbations "
-            "have such an effect."
-        )
-    if step == "distances":
-        return _nearest(adata.uns["target_distances"])
-    if step == "design":
-        return "\n".join(describe_ranking(adata))
-    told = " ".join(said)
-    # These name what to try instead.
-    return as_options(told) if step in ("learn", "plan", "cells") else told
-
-
-def summary_of(step: str, adata: AnnData) -> dict[str, Any]:
-    """Return the numbers of the summary, such as JSON takes."""
-    out: dict[str, Any] = {"n_cells": adata.n_obs, "n_genes": adata.n_vars}
-    if step == "plan":
-        out |= adata.uns["plan"]["summary"]
-    elif step == "diagnose":
-        out["level"] = adata.uns["diagnosis"]["level"]
-    elif step == "learn":
-        out["n_arcs"] = adata.uns["dag"]["n_edges"]
-    elif step == "design":
-        table = table_of(step, adata)
-        first = table.loc[~table["is_control"].to_numpy(bool)].iloc[0]
-        out |= {str(name): value for name, value in first.items()}
-    return {name: _plain(value) for name, value in out.items()}
-
-
-def _nearest(stored: Any) -> str:
-    """Say which perturbation's cells are nearest, and how many are clearly nearer than controls."""
-    table = stored["table"]
-    first = table.iloc[0]
-    perturbed = table[table["perturbation"] != stored["params"]["control"]]
-    nearer = int((perturbed["difference_high"] < 0).sum())
-    return (
-        f"Nearest to {stored['target']}: {first['perturbation']}, at {first['distance']:.3g} "
-        f"({first['low']:.3g} to {first['high']:.3g}). {nearer} of {len(perturbed)} perturbations "
-        f"are nearer than control cells, at {100 * stored['params']['confidence']:g} %."
-    )
-
-
-def _arcs(adata: AnnData) -> pd.DataFrame:
-    import pandas as pd
-
-    if "arcs" in adata.uns["dag"]:
-        return pd.DataFrame(adata.uns["dag"]["arcs"])
-    parents, children = adata.varp["dag"].nonzero()
-    return pd.DataFrame({"parent": adata.var_names[parents], "child": adata.var_names[children]})
+    key, part = STEPS[command].table
+    stored = adata.uns[key]
+    if command == "effects":
+        return _effects(stored)
+    if part not in stored:  # a graph that was given has no table of its edges
+        parents, children = adata.varp[key].nonzero()
+        edges = {"parent": adata.var_names[parents], "child": adata.var_names[children]}
+        return pd.DataFrame(edges)
+    return pd.DataFrame(stored[part])
 
 
 def _effects(stored: Any) -> pd.DataFrame:
-    """Return one row a perturbation and gene: those of clear sign first, the largest at the top."""
-    import pandas as pd
-
-    from nextpert._adata.effects import CLEAR_SIGN
-
+    """Return one row per perturbation and gene: significant ones first, the largest at the top."""
     columns = ("mean", "sd", "lower", "upper", "lfsr", "direct", "share_from_cells", "cells_mean")
     names, genes = (np.asarray(stored[x]).astype(str) for x in ("perturbations", "genes"))
     out = pd.DataFrame(
         {"perturbation": np.repeat(names, len(genes)), "gene": np.tile(genes, len(names))}
+        | {name: np.asarray(stored[name], float).ravel() for name in columns if name in stored}
     )
-    for name in columns:
-        if name in stored:
-            out[name] = np.asarray(stored[name], float).ravel()
     order = np.lexsort((-out["mean"].abs().to_numpy(), out["lfsr"].to_numpy() >= CLEAR_SIGN))
     return out.iloc[order].reset_index(drop=True)
+
+
+def verdict_of(command: str, adata: AnnData, said: list[str]) -> str:
+    """Return the results in words; ``said`` is what the function logged."""
+    uns = adata.uns
+    if command == "preprocess":
+        kept = uns["preprocessing"]["perturbations"]["kept"]
+        return (
+            f"{adata.n_obs} cells ({int(uns['preprocessing']['n_control_cells'])} of them "
+            f"controls), {adata.n_vars} genes and {int(np.asarray(kept, bool).sum())} of "
+            f"{len(kept)} perturbations are kept."
+        )
+    if command == "effects":
+        lfsr = np.asarray(uns["perturbation_effects"]["lfsr"])
+        clear = lfsr < CLEAR_SIGN
+        return (
+            f"{int(clear.sum())} of {lfsr.size} effects are significant (local false sign rate "
+            f"below {CLEAR_SIGN}); {int(clear.any(axis=1).sum())} of {len(lfsr)} perturbations "
+            "have such an effect."
+        )
+    if command == "distances":
+        stored = uns["target_distances"]
+        first, params = stored["table"].iloc[0], stored["params"]
+        perturbed = stored["table"].query("perturbation != @params['control']")
+        return (
+            f"Nearest to {stored['target']}: {first['perturbation']}, at {first['distance']:.3g} "
+            f"({first['low']:.3g} to {first['high']:.3g}). "
+            f"{int((perturbed['difference_high'] < 0).sum())} of {len(perturbed)} perturbations "
+            f"are nearer than control cells, at {100 * params['confidence']:g}% "
+            "confidence."
+        )
+    return "\n".join(describe_ranking(adata)) if command == "design" else " ".join(said)
+
+
+def summary_of(command: str, adata: AnnData) -> dict[str, Any]:
+    """Return the numbers of the summary, such as JSON takes."""
+    out: dict[str, Any] = {"n_cells": adata.n_obs, "n_genes": adata.n_vars}
+    if command == "plan":
+        out |= adata.uns["plan"]["summary"]
+    elif command == "diagnose":
+        out["level"] = adata.uns["diagnosis"]["level"]
+    elif command == "learn":
+        out["n_arcs"] = adata.uns["dag"]["n_edges"]
+    elif command in ("design", "demo"):
+        first = candidates_of(adata.uns["design"]["ranking"]).iloc[0]
+        out |= {str(name): value for name, value in first.items()}
+    return {name: _plain(value) for name, value in out.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -142,3 +100,116 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.bool_ | np.integer):
         return value.item()
     return value if isinstance(value, str | int | bool) else str(value)
+
+
+def describe_ranking(adata: AnnData, goal: str | None = None) -> list[str]:
+    """Return what to try next and what is expected of it; ``goal`` is the target in words."""
+    stored, graph = adata.uns["design"], adata.uns["dag"]
+    ranking, params = candidates_of(stored["ranking"]), stored["params"]
+    best = ranking.iloc[0]
+    nearest = ranking.iloc[int(ranking["state_distance"].to_numpy(dtype=float).argmin())]
+    n_cells = int(stored["trace"]["n_cells"].iloc[-1])
+    farther = farther_in_words(ranking, "the target")
+    share = _share(nearest)
+    return [
+        *([farther] if farther else []),
+        f"Graph: {len(graph['genes'])} genes, {int(graph['n_edges'])} edges. "
+        f"Target: {goal or params['target']}.",
+        f"Try next: {best['perturbation']} ({n_cells} cells), {_why(ranking, params)}.",
+        f"Predicted closest to the target: {nearest['perturbation']}, distance "
+        f"{_distance(nearest)}{'' if share == '-' else f', {share} of the distance of control'}.",
+    ]
+
+
+def _why(ranking: pd.DataFrame, params: Any) -> str:
+    """Return the reason for the first of the ranking."""
+    name = str(params["acquisition"])
+    if name == "greedy":
+        return "whose shift is nearest to the estimated optimum (greedy)"
+    if name == "random":
+        return "drawn at random"
+    share = 100 * ranking["uncertainty_removed"].to_numpy(dtype=float)
+    if all(math.isnan(x) for x in share):  # it does not look ahead
+        best = 100 * float(ranking["probability_best"].iloc[0])
+        by = "" if name == "probability" else f" ({name})"
+        return f"the nearest with a probability of {best:.0f}%{by}"
+    removes = f"expected to resolve {share[0]:.2g}% of the remaining uncertainty ({name})"
+    if is_flat(share / 100):
+        return f"predicted closest: {removes}, but no candidate differs by 1%"
+    return removes
+
+
+def show_ranking(
+    adata: AnnData, n: int, *, file: str, truth: NDArray[np.float64] | None = None
+) -> str:
+    """Return the head of the ranking as text; ``file`` is where the rest is.
+
+    ``truth`` holds the true distances, where they are known, to stand beside the predicted ones.
+    """
+    stored = adata.uns["design"]
+    ranking, control = candidates_of(stored["ranking"]), nothing_of(stored["ranking"])
+    lines = [format_ranking(ranking.head(n), stored["params"]["acquisition"], truth, control)]
+    if len(ranking) > n:
+        lines += [f"... and {len(ranking) - n} more in {file}"]
+    return "\n".join([*lines, "(distance: squared, in units of log-normalised expression)"])
+
+
+def format_ranking(
+    ranking: pd.DataFrame,
+    acquisition: str,
+    truth: NDArray[np.float64] | None = None,
+    control: pd.Series | None = None,
+) -> str:
+    """Return the ranking as a table of text.
+
+    An acquisition that looks ahead is shown as the share of the remaining uncertainty that it would
+    resolve; the probability of being the nearest has its column anyway. ``truth`` holds the true
+    distances, shape ``(n_rows,)`` or longer; ``control``, the row of the controls, is the last.
+    """
+    looks_ahead = not ranking["uncertainty_removed"].isna().all()
+    columns: dict[str, list[str]] = {
+        "rank": [str(x) for x in ranking["rank"]],
+        "perturbation": [str(x) for x in ranking["perturbation"]],
+        "targets": [str(x) for x in ranking["target_genes"]],
+        "shift": [str(x) for x in ranking["shift"]],
+    }
+    if acquisition != "probability":
+        columns["uncertainty resolved" if looks_ahead else acquisition] = [
+            f"{value:.3g}" if math.isnan(removed) else f"{100 * removed:.3g}%"
+            for value, removed in zip(
+                ranking["acquisition"], ranking["uncertainty_removed"], strict=True
+            )
+        ]
+    rows = [row for _, row in ranking.iterrows()]
+    columns["predicted distance"] = [_distance(row) for row in rows]
+    if truth is not None:
+        columns["true distance"] = [f"{value:.3g}" for value in truth[: len(rows)]]
+    columns["of control"] = [_share(row) for row in rows]
+    columns["best"] = [f"{100 * row['probability_best']:.0f}%" for row in rows]
+    columns["cells seen"] = [str(row["n_cells_seen"]) for row in rows]
+    if control is not None:
+        last = {
+            "perturbation": "(control)",
+            "predicted distance": _distance(control),
+            "of control": _share(control),
+        }
+        for name, column in columns.items():
+            column.append(last.get(name, ""))
+    widths = {name: max(map(len, [name, *column])) for name, column in columns.items()}
+    table = [list(columns), *map(list, zip(*columns.values(), strict=True))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if name in ("perturbation", "targets") else cell.rjust(width)
+            for cell, (name, width) in zip(row, widths.items(), strict=True)
+        ).rstrip()
+        for row in table
+    )
+
+
+def _distance(row: pd.Series) -> str:
+    return f"{row['predicted_distance']:.3g} ± {row['predicted_distance_sd']:.1g}"
+
+
+def _share(row: pd.Series) -> str:
+    share = float(row["relative_distance"])
+    return "-" if math.isnan(share) else f"{100 * share:.0f}%"

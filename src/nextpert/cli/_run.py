@@ -1,18 +1,22 @@
-"""One step of the pipeline: read, call, write, tell."""
+"""A step of the pipeline and the report: read, call, write, tell."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import nextpert
+from nextpert import _adata
+from nextpert._adata.arguments import check_arguments
 from nextpert._warn import warn
+from nextpert.cli._options import STEPS, app
 from nextpert.cli._output import (
     Outputs,
     check_outputs,
@@ -21,117 +25,121 @@ from nextpert.cli._output import (
     write_table,
     write_text,
 )
-from nextpert.cli._read import read_screen, require_screen
-from nextpert.cli._report import show_ranking
-from nextpert.cli._results import summary_of, table_of, verdict_of
-from nextpert.cli._settings import command_of, settings
-from nextpert.cli._signature import arguments_of, flag_of
-from nextpert.cli._steps import STEPS
-from nextpert.cli._values import arguments_from
-from nextpert.cli._words import as_commands, say
+from nextpert.cli._read import arguments_of, read_screen
+from nextpert.cli._results import show_ranking, summary_of, table_of, verdict_of
+from nextpert.cli._words import command_of, flag_of, in_options, say, settings, stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    import pandas as pd
     from anndata import AnnData
 
-    from nextpert.cli._app import Job
+    from nextpert.cli._options import Job
 
 # The commands that a screen has gone through, in uns.
 COMMANDS = "commands"
-_MANY_GENES = 300
+_SCREENS = (".h5ad", ".zarr")
+_BEFORE_RESULTS = ("preprocess", "learn", "fit")
+_MANY_GENES = 300  # a search takes minutes then
 
 
 def run_step(job: Job) -> None:
     """Run a step; ``job.written`` says once the results are there."""
-    step, options = job.step, job.options
-    screen: Path = options["screen"]
-    require_screen(screen)
-    out = out_of(step.name, screen, options["out"])
-    table_file: Path | None = options["table"]
-    overwrite = options["overwrite"]
+    options, screen, table_file = job.options, job.options["screen"], job.options["table"]
+    out = _out_of(job)
     outputs = [
-        Outputs("--out", (out, settings_file(out)), overwrite),
-        Outputs("--table", (table_file,) if table_file else (), overwrite),
+        Outputs("--out", (out, settings_file(out)), options["overwrite"]),
+        Outputs("--table", (table_file,) if table_file else (), options["overwrite"]),
     ]
     for each in outputs:
         check_outputs(each, screen)
     _check_table(table_file)
-    arguments = arguments_from(step, settled(step.name, options))
+    step, arguments = STEPS[job.name], arguments_of(job)
+    if job.name == "learn":
+        _check_search(job)
+    check_arguments(_function(step.function), arguments)
     with stage(options, "Reading the screen"):
-        from nextpert._adata.arguments import check_arguments
-
-        check_arguments(function_of(step.function), arguments)
         adata = read_screen(screen)
-    with stage(options, step.doing()):
+    searched = job.name == "learn" and options["genes"] is None and options["method"] != "given"
+    if searched and adata.n_vars > _MANY_GENES:
+        message = f"The panel holds all {adata.n_vars} genes: learning its graph may take long."
+        warn(f"{message} Name fewer with --genes.")
+    with stage(options, doing(job.name)):
         said = call(step.function, adata, arguments, options)
-    note_command(adata, job, usual_out=out_of(step.name, screen, None))
-    kept = options | {"out": out}
-    written = write_results(adata, out, kept, step.name, table_file, outputs)
-    job.written = True
-    verdict = verdict_of(step.name, adata, said)
+    note_command(adata, job, usual_out=_usual_out(screen, job.name))
+    text = settings(job.name, options | {"out": out}, nextpert.__version__)
+    writers: dict[Path, Callable[[Path], None]] = {
+        out: lambda path: write_screen(adata, path),
+        settings_file(out): lambda path: write_text(text, path),
+    }
+    if table_file is not None:
+        writers[table_file] = lambda path: write_table(table_of(job.name, adata), path)
+    with stage(options, "Writing"):
+        write_all(writers, outputs)
+        job.written = True
+    verdict = verdict_of(job.name, adata, said)
     if options["json"]:
-        tell_json(step.name, options, verdict, summary_of(step.name, adata), written)
+        tell_json(job, verdict, summary_of(job.name, adata), [*writers])
         return
-    sys.stdout.write(f"{as_commands(verdict)}\n")
-    show_table(step.name, adata, options["show"])
-    sys.stdout.write(f"Written: {', '.join(map(str, written))}\n")
+    sys.stdout.write(f"{in_options(verdict)}\n")
+    if n := options["show"]:
+        sys.stdout.write(_table_shown(job.name, adata, n))
+    sys.stdout.write(f"Written: {', '.join(map(str, writers))}\n")
 
 
-def settled(step: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a step with those settled that others decide.
+def run_report(job: Job) -> None:
+    """Write the page; ``job.written`` says once it is there."""
+    from nextpert._report.results import keys_of, read_all
+    from nextpert._report.verdict import verdict_of as verdict_in
 
-    Raises
-    ------
-    ValueError
-        If options do not belong together.
-    """
-    out = dict(options)
-    if step != "learn":
-        return out
-    method = options["method"]
-    if (method == "given") != (options["dag"] is not None):
-        message = "--method given and --dag FILE.csv belong together: give both or neither."
-        raise ValueError(message)
-    from nextpert.core.search.registry import searches
-
-    known, defaults = searches(), arguments_of(STEPS["learn"].function)
-    search = known.get(method)
-    for name in sorted({name for each in known.values() for name in each.options}):
-        if options[name] != defaults[name].default and not (search and name in search.options):
-            owners = " or ".join(owner for owner, each in known.items() if name in each.options)
-            message = f"{flag_of(name)} is for --method {owners}, not {method}."
-            raise ValueError(message)
-    if out["environments"] is None:
-        out["environments"] = "all" if search and search.exogenous else "control"
-    if out["n_graphs"] is None:
-        out["n_graphs"] = 1 if method == "given" else 25
-    return out
+    options, screens = job.options, job.screens
+    out = _out_of(job, (".html",))
+    outputs = Outputs("--out", (out, settings_file(out)), options["overwrite"])
+    check_outputs(outputs, screens[0])
+    arguments = arguments_of(job)
+    keys, title = arguments.get("keys", {}), arguments.get("title")
+    with stage(options, "Reading the results"):
+        adata = read_screen(screens[0])
+        for path in screens[1:]:
+            _join(adata, read_screen(path), path)
+    usual = [_usual_out(screens[0], name) for name in STEPS if name not in _BEFORE_RESULTS]
+    if left := [path.name for path in usual if path.exists() and path not in screens]:
+        say(f"note: {', '.join(left)} of the same screen: --also takes them up in the page")
+    commands = "\n".join(map(str, np.ravel(adata.uns.get(COMMANDS, []))))
+    text = settings("report", options | {"out": out}, nextpert.__version__)
+    with stage(options, "Writing the page"):
+        writers: dict[Path, Callable[[Path], Any]] = {
+            out: lambda path: nextpert.report(
+                adata, path, title=title, command=commands or None, keys=keys
+            ),
+            settings_file(out): lambda path: write_text(text, path),
+        }
+        write_all(writers, [outputs])
+        job.written = True
+    verdict = verdict_in(read_all(adata, keys_of(keys), keys))
+    told = in_options(" ".join([verdict.next, verdict.trust, *verdict.notes]))
+    if options["json"]:
+        tell_json(job, told, {"n_cells": adata.n_obs}, [*writers])
+    else:
+        sys.stdout.write(f"{told}\nWritten: {', '.join(map(str, writers))}\n")
 
 
 def call(
     function: str, adata: AnnData, arguments: Mapping[str, Any], options: Mapping[str, Any]
 ) -> list[str]:
-    """Call a function on the screen, and return what it logged."""
-    found, name = function_of(function), function.split(".")[1]
-    extra: dict[str, Any] = {}
-    if "show_progress" in arguments_of(function):
-        extra["show_progress"] = not options["quiet"]
-    if name == "learn_dag" and arguments.get("genes") is None and arguments["method"] != "given":
-        _warn_of_many(adata)
+    """Call a function such as ``"tl.learn_dag"`` on the screen, and return what it logged."""
+    found = _function(function)
+    progress: dict[str, Any] = {}
+    if "show_progress" in inspect.signature(found).parameters:
+        progress["show_progress"] = not options["quiet"]
     with _listening() as said:
-        found(adata, **arguments, **extra)
+        found(adata, **arguments, **progress)
     return said
 
 
-def function_of(name: str) -> Callable[..., Any]:
-    """Return the function that a step calls, such as ``"tl.learn_dag"``."""
-    import nextpert
-
-    room, function = name.split(".")
-    found: Callable[..., Any] = getattr(getattr(nextpert, room), function)
-    return found
+def doing(command: str) -> str:
+    """Return what a command says while it works: the beginning of its help."""
+    return app[command].help.split("\n")[0].split(",")[0].rstrip(".")
 
 
 def note_command(adata: AnnData, job: Job, *, usual_out: Path | None = None) -> None:
@@ -139,73 +147,39 @@ def note_command(adata: AnnData, job: Job, *, usual_out: Path | None = None) -> 
 
     The number of workers changes no result, and no command.
     """
-    from nextpert import _adata
-    from nextpert.cli._app import defaults_of
-
-    defaults = defaults_of(job.step) | {"n_jobs": job.options.get("n_jobs")}
-    if usual_out is not None:
-        defaults["out"] = usual_out
-    command = command_of(job.step.name, job.options, defaults)
+    given = {name: value for name, value in job.given.items() if name != "n_jobs"}
+    if usual_out is not None and given.get("out") == usual_out:
+        del given["out"]
     before = [str(x) for x in np.ravel(adata.uns.get(COMMANDS, []))]
-    adata.uns[COMMANDS] = _adata.strings([*before, command])
+    adata.uns[COMMANDS] = _adata.strings([*before, command_of(job.name, given)])
 
 
-def write_results(
-    adata: AnnData,
-    out: Path,
-    options: dict[str, Any],
-    step: str,
-    table_file: Path | None,
-    outputs: Iterable[Outputs],
-) -> list[Path]:
-    """Write the screen, its settings beside it and the table; return their names."""
-    from nextpert import __version__
-
-    text = settings(step, options, __version__)
-    writers: dict[Path, Callable[[Path], None]] = {
-        out: lambda path: write_screen(adata, path),
-        settings_file(out): lambda path: write_text(text, path),
-    }
-    if table_file is not None:
-        writers[table_file] = lambda path: write_table(table_of(step, adata), path)
-    with stage(options, "Writing"):
-        write_all(writers, outputs)
-    return list(writers)
-
-
-def tell_json(
-    step: str, options: Mapping[str, Any], verdict: str, summary: dict[str, Any], files: list[Path]
-) -> None:
+def tell_json(job: Job, verdict: str, summary: dict[str, Any], files: list[Path]) -> None:
     """Print one JSON object, and nothing else."""
-    from nextpert import __version__
-
-    told = {"step": step, "verdict": verdict, "summary": summary, "files": [str(f) for f in files]}
-    told |= {"seed": options["rng"]} if "rng" in options else {}
-    sys.stdout.write(json.dumps(told | {"nextpert": __version__}, ensure_ascii=False) + "\n")
-
-
-def show_table(step: str, adata: AnnData, n: int) -> None:
-    """Print the head of the table."""
-    if n == 0:
-        return
-    if step == "design":
-        sys.stdout.write(f"\n{show_ranking(adata, n, file='--table FILE.csv')}\n\n")
-        return
-    table: pd.DataFrame = table_of(step, adata)
-    sys.stdout.write(table.head(n).to_string(index=False, max_colwidth=40) + "\n")
-    if len(table) > n:
-        sys.stdout.write(f"... and {len(table) - n} more: --table FILE.csv\n")
+    told = {"step": job.name, "verdict": verdict, "summary": summary, "files": [*map(str, files)]}
+    told |= {"seed": job.options["rng"]} if "rng" in job.options else {}
+    told["nextpert"] = nextpert.__version__
+    sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
 
 
-@contextmanager
-def stage(options: Mapping[str, Any], what: str) -> Iterator[None]:
-    """Say what is being done, and how long it took."""
-    started = time.perf_counter()
-    if not options["quiet"]:
-        say(f"{what} ...")
-    yield
-    if not options["quiet"]:
-        say(f"{what}: done in {time.perf_counter() - started:.1f} s")
+def settings_file(out: Path) -> Path:
+    """Return the file of settings beside a result."""
+    return out.with_name(f"{out.name}.toml")
+
+
+def _function(name: str) -> Callable[..., Any]:
+    room, function = name.split(".")
+    found: Callable[..., Any] = getattr(getattr(nextpert, room), function)
+    return found
+
+
+def _table_shown(command: str, adata: AnnData, n: int) -> str:
+    """Return the first rows of the table of results as text."""
+    if command == "design":
+        return f"\n{show_ranking(adata, n, file='--table FILE.csv')}\n\n"
+    table = table_of(command, adata)
+    more = f"... and {len(table) - n} more: --table FILE.csv\n" if len(table) > n else ""
+    return f"{table.head(n).to_string(index=False, max_colwidth=40)}\n{more}"
 
 
 @contextmanager
@@ -229,30 +203,23 @@ def _listening() -> Iterator[list[str]]:
         logger.setLevel(before)
 
 
-def out_of(
-    step: str, screen: Path, out: Path | None, kinds: tuple[str, ...] = (".h5ad", ".zarr")
-) -> Path:
-    """Return where to write: the name of the screen with that of the step for its last step."""
+def _out_of(job: Job, kinds: tuple[str, ...] = _SCREENS) -> Path:
+    """Return where a command writes, a file of one of some kinds."""
+    out: Path | None = job.options["out"]
     if out is None:
-        suffix = screen.suffix if screen.suffix in kinds else kinds[0]
-        return screen.with_name(f"{stem_of(screen)}.{step}{suffix}")
+        return _usual_out(job.options["screen"], job.name, kinds)
     if out.suffix not in kinds:
         message = f"--out must end in {' or '.join(kinds)}, but is {str(out)!r}."
         raise ValueError(message)
     return out
 
 
-def settings_file(out: Path) -> Path:
-    """Return the file of settings beside a result."""
-    return out.with_name(f"{out.name}.toml")
-
-
-def stem_of(screen: Path) -> str:
-    """Return the name of a screen without those of steps."""
-    stem = screen.stem
+def _usual_out(screen: Path, command: str, kinds: tuple[str, ...] = _SCREENS) -> Path:
+    """Return the name of a screen, with that of a command in the place of its last step."""
+    suffix, stem = screen.suffix if screen.suffix in kinds else kinds[0], screen.stem
     for name in STEPS:
         stem = stem.removesuffix(f".{name}")
-    return stem
+    return screen.with_name(f"{stem}.{command}{suffix}")
 
 
 def _check_table(path: Path | None) -> None:
@@ -270,10 +237,53 @@ def _check_table(path: Path | None) -> None:
             raise ImportError(message)
 
 
-def _warn_of_many(adata: AnnData) -> None:
-    if adata.n_vars > _MANY_GENES:
+def _check_search(job: Job) -> None:
+    """Raise where options are given that the search does not use."""
+    from nextpert.core.search.registry import searches
+
+    method, known = job.options["method"], searches()
+    if (method == "given") != (job.options["dag"] is not None):
+        message = "--method given and --dag FILE.csv belong together: give both or neither."
+        raise ValueError(message)
+    for name in sorted({name for each in known.values() for name in each.options}):
+        owners = [owner for owner, each in known.items() if name in each.options]
+        if name in job.given and method not in owners:
+            message = f"{flag_of(name)} is for --method {' or '.join(owners)}, not {method}."
+            raise ValueError(message)
+
+
+def _join(adata: AnnData, other: AnnData, path: Path) -> None:
+    """Take up the results of another file of the same cells, graph and fit.
+
+    Raises
+    ------
+    ValueError
+        If cells, genes or fit are others.
+    """
+    for what, names in (("cells", "obs_names"), ("genes", "var_names")):
+        if not getattr(adata, names).equals(getattr(other, names)):
+            message = f"--also: {str(path)!r} holds other {what} than the screen: it joins no page."
+            raise ValueError(message)
+    if not _fit(other).items() <= _fit(adata).items():  # distances need neither, replays no fit
         message = (
-            f"The panel holds all {adata.n_vars} genes: learning its graph may take long. "
-            "Name fewer with --genes."
+            f"--also: {str(path)!r} holds another graph or fit than the screen: make the results "
+            "of one page from one fit."
         )
-        warn(message)
+        raise ValueError(message)
+    commands = [str(x) for a in (adata, other) for x in np.ravel(a.uns.get(COMMANDS, []))]
+    for slot in ("uns", "obsm", "varm"):
+        ours, theirs = getattr(adata, slot), getattr(other, slot)
+        for key in theirs.keys() - ours.keys():
+            ours[key] = theirs[key]
+    if commands:
+        adata.uns[COMMANDS] = _adata.strings(list(dict.fromkeys(commands)))
+
+
+def _fit(adata: AnnData) -> dict[str, str]:
+    """Return what tells one graph and fit from another, of those there are."""
+    told = {}
+    if "dag" in adata.varp:
+        told["edges"] = repr([part.tolist() for part in adata.varp["dag"].nonzero()])
+    if fit := adata.uns.get("dag_blr"):
+        told["fit"] = repr([fit.get("cells"), fit.get("log_evidence")])
+    return told

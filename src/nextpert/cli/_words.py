@@ -1,23 +1,30 @@
-"""What is said on standard error; messages of the functions with options for arguments."""
+"""What a run says: progress, messages that name options, and its settings as TOML and command."""
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import sys
-from functools import cache, partial
+import time
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextpert.cli._signature import EXPANDED, flag_of, target_options
-from nextpert.cli._steps import STEPS
+from nextpert.cli._commands import COMMANDS
+from nextpert.cli._options import STEPS, Wanted, defaults_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-# What is no option by its own name.
-_OTHERS = {"intercept": "--no-intercept", "noise_aware": "--no-noise-aware"}
-_SWITCHED_OFF = re.compile(r"(?<![\w.-])(\w+)=False\b")
-_FUNCTION = re.compile(r"(?:nextpert\.)?\b(?:tl|pp)\.\w+")
+# A parameter or function in a message, with the sign that gives a parameter a value. A word in
+# quotes, or a part of a longer name, is none.
+_NAME = re.compile(r"(?<![\w.'\"-])(?:nextpert\.)?((?:(?:tl|pp)\.)?\w+)(=(?:True\b)?|(?!['\"\w]))")
+# Names in a file of names, numbers or settings; all but words such as the columns' own.
+_IN_FILES = re.compile(r"[^\s,=\[\]{}\"']*[A-Z_\d][^\s,=\[\]{}\"']*")
+# How a run speaks is no part of what it does; nor is what it may replace, said anew every time.
+_NOT_KEPT = ("config", "overwrite", "json", "quiet", "debug", "show")
 
 
 def say(text: str) -> None:
@@ -26,45 +33,84 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def as_options(message: str) -> str:
-    """Return a message with options and commands in the place of Python's arguments and functions.
+@contextmanager
+def stage(options: Mapping[str, Any], what: str) -> Iterator[None]:
+    """Print what is being done, and how long it took."""
+    started = time.perf_counter()
+    if not options["quiet"]:
+        say(f"{what} ...")
+    yield
+    if not options["quiet"]:
+        say(f"{what}: done in {time.perf_counter() - started:.1f} s")
+
+
+def flag_of(name: str) -> str:
+    """Return the option of a parameter.
 
     Examples
     --------
-    >>> from nextpert.cli._words import as_options
-    >>> as_options("No control cells: name the label of the unperturbed cells with control.")
-    'No control cells: name the label of the unperturbed cells with --control.'
-    >>> as_options('n_runs must be a whole number of at least 1, or use method="boss".')
-    '--n-runs must be a whole number of at least 1, or use --method boss.'
-    >>> as_options("adata.uns has no posterior 'dag_blr': run tl.fit_dag_blr first.")
-    "adata.uns has no posterior 'dag_blr': run nextpert fit first."
-    >>> as_options("To use these values as they are, pass check_scale=False.")
-    'To use these values as they are, pass --no-check-scale.'
+    >>> from nextpert.cli._words import flag_of
+    >>> flag_of("n_cells")
+    '--n-cells'
     """
-    options, patterns = _patterns()
-    message = _SWITCHED_OFF.sub(partial(_off, options=options), message)
-    for pattern, template in patterns:
-        message = pattern.sub(partial(_fill, options=options, template=template), message)
-    return as_commands(message)
+    return f"--{name.replace('_', '-')}"
 
 
-def with_its_option(message: str, given: Mapping[str, Any]) -> str:
-    """Return an error with the option that it comes from, by the values ``given`` to options.
+@cache
+def names() -> dict[str, str]:
+    """Return what the command calls the parameters and the functions of Python."""
+    parameters = {name for command in COMMANDS for name in defaults_of(command)}
+    functions = {step.function: f"nextpert {name}" for name, step in STEPS.items()}
+    return {name: flag_of(name) for name in parameters} | functions
 
-    Where it names none, that is the option whose value it tells first.
+
+def in_options(message: str, given: Mapping[str, Any] | None = None) -> str:
+    """Return a message on one line, with the names of the command in the place of Python's.
+
+    A parameter that is an English word, too, is taken for the parameter only if it begins the
+    sentence, has a value, or follows "with".
 
     Examples
     --------
-    >>> from nextpert.cli._words import with_its_option
-    >>> with_its_option("Genes not found: MYCC. Close matches: MYC.", {"genes": ["MYCC"]})
+    >>> from nextpert.cli._words import in_options
+    >>> in_options("No control cells: name the label of the unperturbed cells with control.")
+    'No control cells: name the label of the unperturbed cells with --control.'
+    >>> in_options('n_runs must be a whole number of at least 1, or use method="boss".')
+    '--n-runs must be a whole number of at least 1, or use --method="boss".'
+    >>> in_options("adata.uns has no posterior 'dag_blr': run tl.fit_dag_blr first.")
+    "adata.uns has no posterior 'dag_blr': run nextpert fit first."
+    """
+    known = dict(names())
+    for name in vars(Wanted()).keys() & (given or {}).keys():
+        known["target"] = flag_of(name)
+
+    def put(found: re.Match[str]) -> str:
+        name, sign = found.groups()
+        before = message[: found.start()]
+        is_parameter = sign or not name.isalpha() or not before or before.endswith(" with ")
+        if name not in known or not is_parameter:
+            return found.group()
+        return known[name] + sign.removesuffix("=True")
+
+    message = " ".join(message.split())
+    return _NAME.sub(put, message)
+
+
+def as_error(error: Exception, given: Mapping[str, Any]) -> str:
+    """Return an error on one line, with the option that it comes from.
+
+    If the error names none, it is the option whose value, or whose file, holds the first of the
+    names in the error.
+
+    Examples
+    --------
+    >>> from nextpert.cli._words import as_error
+    >>> as_error(ValueError("Genes not found: MYCC. Close matches: MYC."), {"genes": ["MYCC"]})
     '--genes: Genes not found: MYCC. Close matches: MYC.'
-    >>> with_its_option("--target names genes outside the panel.", {"target_mean": ["MYC=1"]})
+    >>> as_error(ValueError("target names genes outside the panel."), {"target_mean": ["MYC=1"]})
     '--target-mean names genes outside the panel.'
     """
-    for option in target_options(given):
-        message = re.sub(r"--target(?![\w-])", option, message)
-        if re.match(r"(The target ['\"]|Targets? )", message):
-            return f"{option}: {message}"
+    message = in_options(str(error), given) or type(error).__name__
     if "--" in message:
         return message
     told = message.split(" Close matches: ")[0]
@@ -72,80 +118,78 @@ def with_its_option(message: str, given: Mapping[str, Any]) -> str:
         (place.start(), flag_of(name))
         for name, value in given.items()
         if name != "screen"
-        for word in _words_in(value, flag_of(name))
+        for word in _words_in(value)
         if (place := re.search(rf"(?<![\w+-]){re.escape(word)}(?![\w+-])", told))
     ]
-    if re.search(r"^Genes not in |\bTarget\b", message):  # those of a target's file
-        found += [(len(told), option) for option in target_options(given)]
+    if "Target" in told:
+        found += [(len(told), flag_of(name)) for name in vars(Wanted()) if name in given]
     return f"{min(found)[1]}: {message}" if found else message
 
 
-def _words_in(value: Any, option: str) -> list[str]:
-    """Return the words of a value: of a list all, those in its files, and names before a =."""
-    from nextpert.cli._values import names_of
+def _words_in(value: Any) -> list[str]:
+    """Return the words of a value, names before a =, and those in its files."""
+    words: list[str] = []
+    for part in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(part, str | Path) and str(part):
+            words += [str(part), *str(part).split("=")[:-1]]
+            path = Path(str(part).removeprefix("@"))
+            if path.suffix in (".csv", ".toml", ".txt") and path.is_file():
+                words += _IN_FILES.findall(path.read_text(encoding="utf-8", errors="ignore"))
+    return [word for word in words if word]
 
-    parts = value if isinstance(value, list | tuple) else [value]
-    words = [str(part) for part in parts if isinstance(part, str | Path)]
-    if option in ("--candidates", "--shift") and any(word.endswith(".csv") for word in words):
-        words.append("table of shifts")
-    return [
-        part for word in names_of(words, option) for part in (word, *word.split("=")[:-1]) if part
-    ]
 
-
-def as_commands(message: str) -> str:
-    """Return a message with commands in the place of Python's functions.
+def settings(command: str, options: Mapping[str, Any], version: str) -> str:
+    """Return all options of a run as TOML, a comment for those that were left open.
 
     Examples
     --------
-    >>> from nextpert.cli._words import as_commands
-    >>> as_commands("How far to trust this was not judged: run tl.diagnose.")
-    'How far to trust this was not judged: run nextpert diagnose.'
+    >>> from nextpert.cli._words import settings
+    >>> print(settings("fit", {"screen": "a.h5ad", "shift_sd": 0.0, "layer": None}, "0.2"))
+    # nextpert 0.2; the same run again: nextpert fit --config THIS.toml --overwrite
+    [fit]
+    screen = "a.h5ad"
+    shift-sd = 0.0
+    # layer
+    <BLANKLINE>
     """
-    return _FUNCTION.sub(_as_command, message)
+    again = f"nextpert {command} --config THIS.toml --overwrite"
+    lines = [f"# nextpert {version}; the same run again: {again}", f"[{command}]"]
+    for name, value in options.items():
+        if name not in _NOT_KEPT:
+            key = flag_of(name).removeprefix("--")
+            lines += [f"# {key}" if value is None else f"{key} = {_toml(value)}"]
+    return "\n".join(lines) + "\n"
 
 
-@cache
-def _patterns() -> tuple[dict[str, str], tuple[tuple[re.Pattern[str], str], ...]]:
-    """Return the option of every argument, and how sentences name arguments."""
-    names = {
-        name
-        for step in STEPS.values()
-        for argument in step.arguments()
-        for name in EXPANDED.get(argument.name, (argument.name,))
-    }
-    options = {name: flag_of(name) for name in names} | _OTHERS
-    every = "|".join(sorted(options, key=len, reverse=True))
-    several = "|".join(sorted((name for name in options if "_" in name), key=len, reverse=True))
-    # Words such as "control" are arguments only where the sentence uses them as one.
-    return options, (
-        (re.compile(rf"(?<![\w.-])({every})=\[.*?\]"), r"{} NAME ..."),
-        (re.compile(rf"(?<![\w.-])({every})=True\b"), r"{}"),
-        (re.compile(rf"(?<![\w.-])({every})=([\"']?)([\w.+-]+)\2"), r"{} \3"),
-        (re.compile(rf"(?<![\w.'\"-])({several})(?![\w'\"])"), r"{}"),
-        (
-            re.compile(
-                rf"((?:^|[.:;,(] ?)(?:or )?)({every})"
-                r"(?= (?:must|names?|has|holds?|needs|keeps|is|and)\b)"
-            ),
-            r"\1{}",
-        ),
-        (re.compile(rf"(\b(?:with|in) )({every})(?=[.,;:)]|$)"), r"\1{}"),
-        (re.compile(r"(\b(?:of|with) )(target)(?= (?:names|or)\b)"), r"\1{}"),
-    )
+def command_of(command: str, given: Mapping[str, Any]) -> str:
+    """Return the command line of a run, from the options that differ from the defaults.
+
+    Examples
+    --------
+    >>> from nextpert.cli._words import command_of
+    >>> given = {"screen": "my screen.h5ad", "rng": 3, "genes": ("A", "B"), "intercept": False}
+    >>> command_of("learn", given)
+    "nextpert learn 'my screen.h5ad' --rng 3 --genes A B --no-intercept"
+    """
+    words = ["nextpert", command]
+    for name, value in given.items():
+        if name in _NOT_KEPT or value is None:
+            continue
+        flag = flag_of(name)
+        if isinstance(value, bool):
+            words += [flag if value else flag.replace("--", "--no-", 1)]
+        else:
+            words += [] if name == "screen" else [flag]
+            words += map(str, value) if isinstance(value, tuple) else [str(value)]
+    return shlex.join(words)
 
 
-def _off(found: re.Match[str], options: dict[str, str]) -> str:
-    name = found.group(1)
-    return f"--no-{flag_of(name).removeprefix('--')}" if name in options else found.group()
-
-
-def _fill(found: re.Match[str], options: dict[str, str], template: str) -> str:
-    option = next(options[group] for group in found.groups() if group in options)
-    return found.expand(template.replace("{}", option))
-
-
-def _as_command(found: re.Match[str]) -> str:
-    name = found.group().removeprefix("nextpert.")
-    steps = [step.name for step in STEPS.values() if step.function == name]
-    return f"nextpert {steps[0]}" if steps else found.group()
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    text = value.as_posix() if isinstance(value, Path) else str(value)
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

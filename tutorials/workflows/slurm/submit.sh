@@ -25,7 +25,7 @@ after_ok() {
 job=$(after_ok "" 1 16G 0:30:00 preprocess "$screen" --out "$stem.cells.h5ad")
 # Finished graphs are kept in the checkpoint: submitted again after a time limit, it goes on there.
 job=$(after_ok "$job" 16 16G 4:00:00 learn "$stem.cells.h5ad" --out "$stem.graph.h5ad" \
-  --n-jobs 16 --checkpoint "$stem.graphs")
+  --method boss --environments all --n-graphs 25 --n-jobs 16 --checkpoint "$stem.graphs")
 job=$(after_ok "$job" 1 16G 1:00:00 fit "$stem.graph.h5ad" --out "$stem.fit.h5ad")
 # The last two need the fit alone, and run side by side.
 effects=$(after_ok "$job" 1 16G 0:30:00 effects "$stem.fit.h5ad" \

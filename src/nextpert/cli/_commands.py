@@ -1,0 +1,597 @@
+"""The commands: a function each, whose signature and docstring are its options and its help.
+
+An option has the name, the kind and the default of the parameter of the Python function that the
+command calls; the tests compare them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from nextpert.cli._options import (
+    FILES,
+    STEPS,
+    Candidates,
+    Control,
+    Flag,
+    GeneSymbols,
+    Guides,
+    Job,
+    Jobs,
+    Labels,
+    Layer,
+    Method,
+    Names,
+    PerturbationKey,
+    Prior,
+    Ranking,
+    Results,
+    Rng,
+    Run,
+    Samples,
+    Screen,
+    Shift,
+    Show,
+    TargetIsCandidate,
+    Wanted,
+    Whole,
+    WholeOrNone,
+    app,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_LABELS, _PRIOR, _RANKING, _WANTED = Labels(), Prior(), Ranking(), Wanted()
+_RESULTS, _USUAL = Results(), Run()
+COMMANDS = (*STEPS, "report", "demo")
+
+
+def parse(argv: Sequence[str]) -> Job | None:
+    """Return what the arguments ask for; ``None`` if help or the version was printed."""
+    try:
+        found = app(list(argv))
+    except SystemExit:  # so rich ends where the reader of the help has gone, as with "| head"
+        return None
+    return found if isinstance(found, Job) else None
+
+
+@app.command(sort_key=0)
+def preprocess(
+    screen: Screen,
+    *,
+    results: Results = _RESULTS,
+    labels: Labels = _LABELS,
+    min_cells: Whole = 20,
+    outside: str = "keep",
+    unassigned: Names = (),
+    separator: str = "+",
+    aliases: Annotated[Names | None, Parameter(metavar="NAME=GENE...")] = None,
+    min_seen: float = 0.1,
+    normalise: str = "auto",
+    target_sum: float | str = "median",
+    min_depth: float = 0.0,
+    batch_key: Names | None = None,
+    covariates: Names | None = None,
+    check_scale: bool = True,
+    run: Run = _USUAL,
+) -> Job:
+    """Select cells and genes, normalise counts and read the labels.
+
+    The first step. It reads raw counts, or log-normalised expression, and a column of obs with the
+    perturbation of each cell. It writes the cells and genes kept, log-normalised, and the roles of
+    the columns, so that later steps need not be told. The table lists the perturbations, their
+    numbers of cells and why some were dropped.
+
+    Example: `nextpert preprocess screen.h5ad --perturbation-key gene --control non-targeting`
+
+    Parameters
+    ----------
+    min_cells
+        Minimum number of cells per perturbation.
+    outside
+        Cells whose target is outside the panel or not measured: 'keep', as their effects are
+        estimated from the cells, or 'drop'.
+    unassigned
+        More labels of cells whose perturbation is not known. Missing labels, 'unknown',
+        'multiplet' and the like are known.
+    separator
+        What joins the target genes of a label.
+    aliases
+        Targets or genes that have another name in the file.
+    min_seen
+        Share of the control cells in which a gene must be detected.
+    normalise
+        'auto' takes whole numbers for counts and keeps other values; 'counts'; or 'none'.
+    target_sum
+        Number of counts that each cell is scaled to. 'median' is the median over the cells kept.
+    min_depth
+        Minimum number of counts per cell.
+    batch_key
+        Columns of obs with the batch of each cell.
+    covariates
+        Columns of obs with other conditions of each cell.
+    check_scale
+        Raise an error if values that are not counts cannot be log-normalised.
+    """
+    return Job("preprocess", locals())
+
+
+@app.command(sort_key=1)
+def learn(
+    screen: Screen,
+    *,
+    results: Results = _RESULTS,
+    genes: Names | None = None,
+    gene_symbols: GeneSymbols = None,
+    method: Method = "gsp",
+    environments: str = "control",
+    dag: Path | None = None,
+    alpha: float = 0.001,
+    penalty: float = 2.0,
+    n_runs: WholeOrNone = None,
+    n_graphs: Whole = 1,
+    prior: Prior = _PRIOR,
+    prior_network: Path | None = None,
+    targets_first: Flag = False,
+    perturbation_key: PerturbationKey = None,
+    control: Control = None,
+    layer: Layer = None,
+    rng: Rng = 0,
+    n_jobs: Jobs = 1,
+    checkpoint: Path | None = None,
+    run: Run = _USUAL,
+) -> Job:
+    """Learn the causal graph of the genes.
+
+    Reads a screen after `nextpert preprocess`, or one that is log-normalised by other means, and
+    writes the graph. By default the greedy sparsest permutation (GSP) learns it from control cells,
+    as in the paper. We recommend the example's options: BOSS learns from all cells, so that
+    perturbed cells orient more edges, and 25 bootstrap graphs let later intervals include the
+    uncertainty about the graph. The table lists the edges.
+
+    Example: `nextpert learn screen.preprocess.h5ad --method boss --environments all --n-graphs 25`
+
+    Parameters
+    ----------
+    genes
+        Genes of the graph: their names, or @FILE with a name per line. By default all.
+    method
+        The search; 'given' takes the graph of --dag.
+    environments
+        'control' learns from control cells; 'all' from all labelled cells, with --method boss.
+    dag
+        A graph of your own, for --method given: a csv file of edges (parent, child).
+    alpha
+        Significance level of the tests of GSP.
+    penalty
+        Factor on the penalty of the BIC, for BOSS. 1 is the BIC; higher values give fewer edges.
+    n_runs
+        Number of restarts. By default 100 for GSP and 10 for BOSS (3 above 100 genes).
+    n_graphs
+        Number of bootstrap graphs, for the frequency of each edge and the uncertainty of later
+        results. 1 for none.
+    prior_network
+        Edges known from elsewhere, for BOSS: a csv file with the columns source, target and, if
+        known, weight. How much they count for is learned from the cells.
+    targets_first
+        Place the target genes of all perturbations upstream of all other genes.
+    checkpoint
+        A file in which finished bootstrap graphs are kept, so that an interrupted run continues.
+    """
+    return Job("learn", locals())
+
+
+@app.command(sort_key=2)
+def fit(
+    screen: Screen,
+    *,
+    results: Results = _RESULTS,
+    gene_symbols: GeneSymbols = None,
+    perturbation_key: PerturbationKey = None,
+    control: Control = None,
+    guide_key: str | None = None,
+    perturbations: Names | None = None,
+    shift: Shift = "knockout",
+    shift_sd: float | str = "learned",
+    spec: str = "full",
+    prior_effects: Path | None = None,
+    separator: str = "+",
+    prior_scale: float | str = "evidence",
+    prior_units: str | None = None,
+    noise_var: float | None = None,
+    intercept: bool = True,
+    layer: Layer = None,
+    run: Run = _USUAL,
+) -> Job:
+    """Fit the model: weights of the graph and shifts of the perturbations.
+
+    Reads a screen after `nextpert learn` and writes the posterior over the weights of the graph and
+    over the shift that each perturbation causes. The table lists the perturbations: target genes,
+    shift, its source and the number of cells.
+
+    Example: `nextpert fit screen.learn.h5ad`
+
+    Parameters
+    ----------
+    guide_key
+        Column of obs with the guide (or replicate, donor, clone) of each cell. By default the
+        column that `preprocess` was given.
+    perturbations
+        Perturbations to use. By default all.
+    shift_sd
+        'learned' learns how far the shifts depart from --shift. 0 takes --shift as exact, as in
+        the paper.
+    spec
+        How much is modelled: 'full'; 'shifts', learned shifts on the graph alone; or 'exact', as
+        with --shift-sd 0.
+    prior_effects
+        Effects of the same perturbations in another screen, an h5ad or zarr file of perturbations x
+        genes. How much they count for is learned from the cells.
+    separator
+        What joins the target genes of a label.
+    prior_scale
+        Scale of the prior of the weights. 'evidence' learns it; the paper uses 1.
+    prior_units
+        'noise' measures weights in units of the noise of the genes, 'data' in units of the data,
+        'evidence' as the cells prefer. By default as --prior-scale implies.
+    noise_var
+        Noise variance of all genes, if known. By default it is inferred.
+    intercept
+        Fit an intercept per gene.
+    """
+    return Job("fit", locals())
+
+
+@app.command(sort_key=3)
+def effects(
+    screen: Screen,
+    *,
+    results: Results = _RESULTS,
+    candidates: Candidates = None,
+    genes: Names | None = None,
+    level: float = 0.9,
+    run: Run = _USUAL,
+) -> Job:
+    """Estimate the effects of perturbations on genes, with intervals.
+
+    Reads a screen after `nextpert fit` and writes the effect of each perturbation on each gene:
+    mean, credible interval, local false sign rate, and the direct part of it. The table has a row
+    per perturbation and gene.
+
+    Example: `nextpert effects screen.fit.h5ad --table effects.csv`
+
+    Parameters
+    ----------
+    genes
+        Genes to report: their names, or 'all' for those outside the graph as well. By default the
+        genes of the graph.
+    level
+        Probability that the credible intervals cover.
+    """
+    return Job("effects", locals())
+
+
+@app.command(sort_key=4)
+def design(
+    screen: Screen,
+    *,
+    results: Results = _RESULTS,
+    target: Wanted = _WANTED,
+    ranking: Ranking = _RANKING,
+    shift: Shift = None,
+    noise_aware: bool = True,
+    perturbation_key: PerturbationKey = None,
+    run: Run = _USUAL,
+) -> Job:
+    """Rank the candidates for the next experiment towards a target state.
+
+    Reads a screen after `nextpert fit` and writes the ranking of the candidates, tested or not, and
+    the trace of the rounds. The table is the ranking, the best first.
+
+    Example: `nextpert design screen.fit.h5ad --target MYC --table ranking.csv`
+
+    Parameters
+    ----------
+    noise_aware
+        Let the acquisition account for the noise of the next experiment.
+    """
+    return Job("design", locals())
+
+
+@app.command(sort_key=5)
+def plan(
+    screen: Screen,
+    *,
+    results: Results = _RESULTS,
+    target: Wanted = _WANTED,
+    n_perturbations: Whole = 8,
+    n_cells: Whole = 2000,
+    aim: str = "best",
+    candidates: Candidates = None,
+    target_is_candidate: TargetIsCandidate = False,
+    most_combined: Whole = 1,
+    must: Names | None = None,
+    never: Names | None = None,
+    pending: Annotated[Names | None, Parameter(metavar="NAME[=CELLS]...")] = None,
+    costs: Annotated[Names | None, Parameter(metavar="KIND=COST...")] = None,
+    least_cells: Whole = 20,
+    most_new: WholeOrNone = None,
+    n_controls: WholeOrNone = None,
+    n_guides: Guides = None,
+    plate_format: Whole = 96,
+    n_samples: Samples = 1000,
+    rng: Rng = 0,
+    run: Run = _USUAL,
+) -> Job:
+    """Plan the next plate within a budget.
+
+    Reads a screen after `nextpert fit` and writes the plate: which perturbations, how many cells of
+    each, the controls, and the reason for each choice. The table has a row per well.
+
+    Example: `nextpert plan screen.fit.h5ad --target MYC --n-perturbations 8 --table plate.csv`
+
+    Parameters
+    ----------
+    n_perturbations
+        Maximum number of perturbations on the plate.
+    n_cells
+        Total number of cells, controls included.
+    aim
+        'best' looks for the perturbation nearest to the target, 'learn' reduces uncertainty, 'both'
+        divides the plate. Or an acquisition of `nextpert design`, which then fills the plate.
+    most_combined
+        Maximum number of perturbations per combination. Above 1, combinations of the candidates
+        that are predicted nearest to the target become candidates too.
+    must
+        Candidates that must be on the plate.
+    never
+        Perturbations, or target genes, that the lab cannot use, alone or in combinations.
+    pending
+        Perturbations in progress, which count as if they were measured.
+    costs
+        budget=NUMBER perturbation=NUMBER cell=NUMBER. The plate is then chosen by gain per cost.
+        perturbation=FILE.csv gives each perturbation a cost of its own (perturbation, cost).
+    least_cells
+        Minimum number of cells per perturbation. The plate has fewer perturbations if need be.
+    most_new
+        Maximum number of perturbations without cells so far, which need new guides.
+    n_controls
+        Number of control cells among --n-cells. By default what makes comparisons most precise.
+    plate_format
+        Number of wells of a plate, for the names of the wells: 8, 96 or 384.
+    """
+    return Job("plan", locals())
+
+
+@app.command(sort_key=6)
+def cells(
+    screen: Screen,
+    *,
+    results: Results = _RESULTS,
+    target: Wanted = _WANTED,
+    effect: float = 0.2,
+    tolerance: float = 0.1,
+    power: float = 0.8,
+    confidence: float = 0.95,
+    n_guides: Guides = None,
+    n_replicates: WholeOrNone = None,
+    candidates: Candidates = None,
+    target_is_candidate: TargetIsCandidate = False,
+    n_samples: Samples = 1000,
+    rng: Rng = 0,
+    run: Run = _USUAL,
+) -> Job:
+    """Compute how many cells, guides and replicates are needed, and whether to stop.
+
+    Reads a screen after `nextpert fit` and writes how many cells per perturbation detect an effect
+    on each gene. With a target, it also writes how many cells distinguish the nearest perturbation
+    from the others, and whether further experiments are worthwhile. The table has a row per gene:
+    the power with the cells there are, and the number of cells needed.
+
+    Example: `nextpert cells screen.fit.h5ad --target MYC --effect 0.2 --table cells.csv`
+
+    Parameters
+    ----------
+    effect
+        Size of the effect to detect, in units of log-normalised expression.
+    tolerance
+        Precision needed of distances to the target, relative to the distance of the control cells.
+    power
+        Probability of detecting the effect that is needed.
+    confidence
+        Confidence level of tests and intervals.
+    n_replicates
+        Number of replicates per perturbation. By default the median of the screen.
+    """
+    return Job("cells", locals())
+
+
+@app.command(sort_key=7)
+def distances(
+    screen: Screen,
+    *,
+    results: Results = _RESULTS,
+    target: Wanted = _WANTED,
+    genes: Names | None = None,
+    gene_symbols: GeneSymbols = None,
+    perturbation_key: PerturbationKey = None,
+    control: Control = None,
+    perturbations: Names | None = None,
+    confidence: float = 0.95,
+    layer: Layer = None,
+    run: Run = _USUAL,
+) -> Job:
+    """Measure how far the cells of each perturbation are from a target state.
+
+    Reads a screen after `nextpert preprocess`, or one that is log-normalised by other means, and
+    writes the distance of the cells of each perturbation, with intervals, without a model. The
+    table has a row per perturbation, the nearest first.
+
+    Example: `nextpert distances screen.preprocess.h5ad --target MYC --table distances.csv`
+
+    Parameters
+    ----------
+    genes
+        Genes to use. By default all.
+    perturbations
+        Perturbations to measure. By default all.
+    confidence
+        Confidence level of the intervals.
+    """
+    return Job("distances", locals())
+
+
+@app.command(sort_key=8)
+def replay(
+    screen: Screen,
+    *,
+    results: Results = _RESULTS,
+    targets: Names | None = None,
+    candidates: Names | None = None,
+    criteria: Names = ("best", "random", "means_thompson", "means_in_turn"),
+    held_out: Literal["false", "true", "both"] = "false",
+    n_warmup: Whole = 100,
+    n_rounds: Whole = 10,
+    n_perturbations: Whole = 4,
+    n_cells: Whole = 10,
+    n_repeats: Whole = 20,
+    shift: Shift = "knockout",
+    simulated: Flag = False,
+    perturbation_key: PerturbationKey = None,
+    control: Control = None,
+    layer: Layer = None,
+    rng: Rng = 0,
+    n_jobs: Jobs = 1,
+    run: Run = _USUAL,
+) -> Job:
+    """Replay campaigns on the cells of the screen, to compare ways of choosing.
+
+    Reads a screen after `nextpert learn` and writes how many plates each way of choosing would have
+    taken to find a state of this screen. The table has a row per way of choosing.
+
+    Example: `nextpert replay screen.learn.h5ad --n-rounds 5 --table replay.csv`
+
+    Parameters
+    ----------
+    targets
+        Perturbations whose states are to be reached, or TOML files as for --target-file of
+        `nextpert plan`. By default every candidate at least three standard errors from the control
+        cells.
+    candidates
+        Perturbations that may be chosen. By default all with at least 4 cells.
+    criteria
+        Ways of choosing: an aim or acquisition of `nextpert plan`, with 'full_' or 'exact_' in
+        front for another model; or 'means_in_turn' and 'means_thompson', without a model.
+    held_out
+        Whether the perturbation of the target is held out from the candidates; 'both' compares.
+    n_warmup
+        Number of control cells that a campaign starts from.
+    n_rounds
+        Number of plates.
+    n_perturbations
+        Number of perturbations per plate.
+    n_cells
+        Number of cells per perturbation on a plate.
+    n_repeats
+        Number of repeats, at least 2.
+    simulated
+        Draw cells from a fit to the screen instead of taking its own.
+    """
+    return Job("replay", locals())
+
+
+@app.command(sort_key=9)
+def diagnose(
+    screen: Screen,
+    *,
+    results: Results = _RESULTS,
+    n_jobs: Jobs = 1,
+    rng: Rng = 0,
+    run: Run = _USUAL,
+) -> Job:
+    """Judge which parts of the fit to trust.
+
+    Reads a screen after `nextpert fit` and writes a verdict on cells, shrinkage, perturbations that
+    were not measured, graph, guides and batches. The table has a row per quantity: part, value,
+    rule, and whether it passed.
+
+    Example: `nextpert diagnose screen.fit.h5ad`
+    """
+    return Job("diagnose", locals())
+
+
+@app.command(sort_key=10)
+def report(
+    screen: Screen,
+    *,
+    also: Annotated[Names | None, Parameter(group=FILES)] = None,
+    out: Annotated[Path | None, Parameter(group=FILES)] = None,
+    title: str | None = None,
+    keys: Annotated[Names | None, Parameter(metavar="RESULT=KEY...")] = None,
+    run: Run = _USUAL,
+) -> Job:
+    """Write one HTML page with all results.
+
+    The last step. Reads a screen with results of `effects`, `design`, `plan`, `diagnose` and
+    others, in one file or in several of the same fit, and writes a page for the lab: verdict,
+    plate, ranking, effects, graph, checks.
+
+    Example: `nextpert report screen.plan.h5ad --also screen.effects.h5ad screen.design.h5ad`
+
+    Parameters
+    ----------
+    also
+        More files of the same fit, whose results join the page.
+    out
+        The page. By default SCREEN.report.html.
+    title
+        Title of the page. By default the target.
+    keys
+        Results that are stored under other than the usual names.
+    """
+    return Job("report", locals())
+
+
+@app.command(sort_key=11)
+def demo(
+    *,
+    data: Annotated[Path | None, Parameter(group=FILES)] = None,
+    out: Annotated[Path, Parameter(group=FILES)] = Path("nextpert_demo"),
+    figures: Annotated[bool, Parameter(group=FILES)] = True,
+    target: Wanted = _WANTED,
+    labels: Labels = _LABELS,
+    n_runs: WholeOrNone = None,
+    n_graphs: Whole = 25,
+    ranking: Ranking = _RANKING,
+    n_jobs: Jobs = 1,
+    show: Show = 15,
+    run: Run = _USUAL,
+) -> Job:
+    """Run all steps on a simulated screen, or on your own.
+
+    By default the screen is simulated and its truth known. The target state is the mean under a
+    knockout that the screen does not contain, and the true distance of each candidate is printed
+    beside the predicted one. A screen of your own is preprocessed first, unless it was. The graph
+    is learned as we recommend (`nextpert learn --method boss --environments all --n-graphs 25`);
+    each step by itself has more options, listed by `nextpert STEP --help`.
+
+    Example: `nextpert demo --data screen.h5ad --target MYC --control non-targeting`
+
+    Parameters
+    ----------
+    data
+        A screen of your own, h5ad or zarr.
+    out
+        Folder of the results.
+    figures
+        Draw figures.
+    n_runs
+        Number of restarts of the search for the graph. By default 10 (3 above 100 genes).
+    n_graphs
+        Number of bootstrap graphs.
+    """
+    return Job("demo", locals())

@@ -1,0 +1,371 @@
+"""What commands have in common: kinds of options, groups of them, and the job that they ask for.
+
+Nothing heavy is imported here, so that help and errors of usage come at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from cyclopts import App, Group, Parameter
+from cyclopts.config import Toml
+from cyclopts.validators import Number
+
+from nextpert import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cyclopts import ArgumentCollection, Token
+
+    Method = str
+else:  # every file in this folder registers the search of its name
+    _SEARCHES = (Path(__file__).parents[1] / "core" / "search" / "methods").glob("[!_]*.py")
+    Method = Literal[("given", *sorted(file.stem for file in _SEARCHES))]
+
+PIPELINE = """\
+Recommends which perturbation to test next, given a single-cell perturbation screen.
+
+preprocess -> learn -> fit -> effects, design, cells, plan, diagnose -> report
+
+`replay` needs a screen after `learn`, `distances` one after `preprocess`; the report shows both.
+
+Each command reads a screen (h5ad or zarr) and writes a new one, SCREEN.COMMAND.h5ad, with its
+settings beside it: `nextpert COMMAND --config SCREEN.COMMAND.h5ad.toml` repeats the run.
+"""
+FILES = Group("Files", sort_key=0)
+_TARGET = Group("Target state (one of these)", sort_key=1)
+_OPTIONS = Group("Options", sort_key=2)
+RUN = Group("Run", sort_key=3)
+
+
+class Step(NamedTuple):
+    """A command that calls one Python function on a screen.
+
+    Parameters
+    ----------
+    function
+        What it calls.
+    table
+        Where ``adata.uns`` holds the table of its results: key, and name within it.
+    columns
+        How this table begins, by which ``--overwrite`` knows a csv file as one of the command.
+    """
+
+    function: str
+    table: tuple[str, str]
+    columns: tuple[str, str]
+
+
+STEPS = {
+    "preprocess": Step(
+        "pp.perturbation_screen",
+        ("preprocessing", "perturbations"),
+        ("perturbation", "target_genes"),
+    ),
+    "learn": Step("tl.learn_dag", ("dag", "arcs"), ("parent", "child")),
+    "fit": Step("tl.fit_dag_blr", ("dag_blr", "environments"), ("perturbation", "target_genes")),
+    "effects": Step(
+        "tl.perturbation_effects", ("perturbation_effects", ""), ("perturbation", "gene")
+    ),
+    "design": Step("tl.design_interventions", ("design", "ranking"), ("rank", "perturbation")),
+    "plan": Step("tl.plan_screen", ("plan", "plate"), ("well", "perturbation")),
+    "cells": Step("tl.plan_cells", ("plan_cells", "genes"), ("gene", "cell_sd")),
+    "distances": Step(
+        "tl.target_distances", ("target_distances", "table"), ("perturbation", "n_cells")
+    ),
+    "replay": Step("tl.replay_design", ("replay", "overall"), ("held_out", "criterion")),
+    "diagnose": Step("tl.diagnose", ("diagnosis", "summary"), ("part", "quantity")),
+}
+
+
+class Job:
+    """A command and what it was given.
+
+    Parameters
+    ----------
+    name
+        Of the command.
+    arguments
+        What its function was given by name; options of one kind are a dataclass.
+
+    Attributes
+    ----------
+    options
+        The same, every option under its own name.
+    written
+        Whether the results are in their place.
+    """
+
+    def __init__(self, name: str, arguments: Mapping[str, Any]) -> None:
+        self.name, self.arguments = name, dict(arguments)
+        self.options = _flat(self.arguments)
+        self.written = False
+
+    @property
+    def screens(self) -> list[Path]:
+        """The files that it reads a screen or results from."""
+        named = [self.options.get("screen"), self.options.get("data")]
+        return [path for path in named if path] + [*map(Path, self.options.get("also") or ())]
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        defaults = defaults_of(self.name)
+        return {name: value for name, value in self.options.items() if value != defaults[name]}
+
+
+def defaults_of(command: str) -> dict[str, Any]:
+    """Return the options of a command, and the default of each."""
+    function: Any = app[command].default_command
+    parameters = inspect.signature(function).parameters.values()
+    return _flat({each.name: each.default for each in parameters})
+
+
+def _flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options by name, those of a dataclass among the others."""
+    flat: dict[str, Any] = {}
+    for name, value in arguments.items():
+        flat |= vars(value) if is_dataclass(value) else {name: value}
+    return flat
+
+
+def _whole(kind: Any, tokens: Sequence[Token]) -> int:
+    """Return a whole number; cyclopts would cut 2.5 to 2."""
+    return int(tokens[0].value)
+
+
+def _shown(default: Any) -> str | None:
+    """Return a default as the help shows it; ``None`` for one that needs no words."""
+    if default is None or default is False or default == ():
+        return None
+    return " ".join(default) if isinstance(default, tuple) else str(default)
+
+
+def _from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Take what the command line leaves open from the file of ``--config``."""
+    config = arguments.get("--config", default=None)
+    if config is not None and config.tokens:
+        path = Path(config.tokens[-1].value)
+        if not path.is_file():
+            message = f"--config: there is no file {str(path)!r}."
+            raise FileNotFoundError(message)
+        Toml(path)(app, commands, arguments)
+
+
+# Kinds of options, and those that several commands have, with their help.
+Names = tuple[str, ...]
+Flag = Annotated[bool, Parameter(negative=())]
+Whole = Annotated[int, Parameter(converter=_whole)]
+WholeOrNone = Annotated[int | None, Parameter(converter=_whole)]
+Screen = Annotated[Path, Parameter(group=FILES, help="The screen, an h5ad or zarr file.")]
+Target = Annotated[
+    str | None, Parameter(help="A perturbation; the target state is the mean of its cells.")
+]
+PerturbationKey = Annotated[
+    str | None,
+    Parameter(
+        help="Column of obs with the perturbation of each cell. By default the column that "
+        "`preprocess` was given, or 'perturbation'."
+    ),
+]
+Control = Annotated[
+    str | None,
+    Parameter(
+        help="Label of the control cells. By default the label that `preprocess` was given, or "
+        "'control'."
+    ),
+]
+Layer = Annotated[str | None, Parameter(help="Layer to read. By default X.")]
+GeneSymbols = Annotated[
+    str | None,
+    Parameter(
+        help="Column of var with the gene names that labels and options use, if the names of var "
+        "are others, such as Ensembl ids."
+    ),
+]
+Candidates = Annotated[
+    Names | None,
+    Parameter(
+        help="Perturbations to consider: their names; @FILE with a name per line; 'fitted', those "
+        "of the fit (the default); 'genes', those and a knockout of every gene of the panel; or a "
+        "csv file of shifts, perturbations x genes."
+    ),
+]
+TargetIsCandidate = Annotated[
+    bool,
+    Parameter(
+        negative=(),
+        help="Keep the perturbation that defines the target state among the candidates.",
+    ),
+]
+Shift = Annotated[
+    str | None,
+    Parameter(
+        metavar="WORD|FILE.csv",
+        help="What a perturbation does to its target genes: 'knockout' (minus their mean in "
+        "control cells), 'activation' (one unit up), or a csv file, perturbations x genes.",
+    ),
+]
+Samples = Annotated[int, Parameter(converter=_whole, help="Number of posterior draws.")]
+Guides = Annotated[
+    int | None,
+    Parameter(
+        converter=_whole,
+        help="Number of guides per perturbation, which share its cells. By default the median of "
+        "the screen.",
+    ),
+]
+Show = Annotated[
+    int,
+    Parameter(
+        group=RUN,
+        converter=_whole,
+        validator=Number(gte=0),
+        help="Number of rows of the table to print.",
+    ),
+]
+Rng = Annotated[
+    int,
+    Parameter(
+        name=("--rng", "--seed"),
+        group=RUN,
+        metavar="SEED",
+        converter=_whole,
+        help="Seed of the random numbers. The same seed gives the same results.",
+    ),
+]
+Jobs = Annotated[
+    int,
+    Parameter(
+        group=RUN,
+        converter=_whole,
+        help="Number of threads or processes, -1 for all processors. Results do not depend on it.",
+    ),
+]
+
+
+@Parameter(name="*", group=_TARGET)
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """The target state, in one of the forms that a command line can hold."""
+
+    target: Target = None
+    target_group: Annotated[tuple[str, str] | None, Parameter(metavar="KEY VALUE")] = None
+    """The target state is the mean of the cells whose column KEY of obs holds VALUE."""
+    target_mean: Annotated[Names | None, Parameter(metavar="GENE=MEAN...")] = None
+    """Target means of some genes, log-normalised. Other genes keep their mean in control cells."""
+    target_file: Path | None = None
+    """A csv file with the columns gene and mean; or a TOML file with the fields of
+    nextpert.Target, such as state, signature, at_most, away_from, weights and distance."""
+
+    @property
+    def given(self) -> list[str]:
+        """The options that name it."""
+        return [name for name, value in vars(self).items() if value is not None]
+
+
+@Parameter(name="*", group=_OPTIONS)
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What the columns of a screen are, and which of its genes and cells to use."""
+
+    perturbation_key: str = "perturbation"
+    """Column of obs with the label of each cell: its target genes, joined by the separator."""
+    control: Names = ("control",)
+    """Label, or labels, of the control cells."""
+    panel: Names | None = None
+    """Genes of the analysis: their names; @FILE with a name per line; or 'zhang2023', the 36 genes
+    of that paper. By default every gene detected in a tenth of the control cells."""
+    gene_symbols: GeneSymbols = None
+    combinations: str = "drop"
+    """Cells with several targets: 'drop', 'keep', or 'panel_only', which names them by their
+    targets in the panel alone."""
+    depth_key: str | None = None
+    """Column of obs with the total counts of each cell. Give it if the file holds few of the genes
+    that were sequenced. By default the sum over the genes of the file."""
+    layer: Layer = None
+    guide_key: str | None = None
+    """Column of obs with the guide (or replicate, donor, clone) of each cell."""
+
+
+@Parameter(name="*", group=_OPTIONS)
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """How candidates are ranked."""
+
+    acquisition: str = "probability"
+    """What the ranking goes by. To reach the target: 'probability' of being nearest, 'ei',
+    'thompson', 'greedy'. To reduce uncertainty: 'civ', 'civ_ow', 'cv', 'maxv', 'mi',
+    'target_mean_variance'. Between the two: 'ucb'. Or 'random'."""
+    candidates: Candidates = None
+    target_is_candidate: TargetIsCandidate = False
+    n_cells: Whole = 100
+    """Number of cells of the next experiment."""
+    n_samples: Samples = 400
+    rng: Rng = 0
+
+
+@Parameter(name="*", group=_OPTIONS)
+@dataclass(frozen=True, kw_only=True)
+class Prior:
+    """What is known of the graph beforehand, each in a csv file."""
+
+    before: Path | None = None
+    """Prior knowledge, a csv file (earlier, later): no path leads from the later gene back."""
+    tiers: Path | None = None
+    """Prior knowledge, a csv file (gene, tier): no path leads to a gene of a smaller number."""
+    required: Path | None = None
+    """Prior knowledge, a csv file (parent, child): edges that the graph must have."""
+    forbidden: Path | None = None
+    """Prior knowledge, a csv file (parent, child): edges that the graph must not have."""
+
+
+@Parameter(name="*", group=FILES)
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Where the results of a step go."""
+
+    out: Path | None = None
+    """Where to write the screen, h5ad or zarr. By default SCREEN.COMMAND.h5ad."""
+    table: Path | None = None
+    """Where to write the table of results as well, csv or parquet."""
+    show: Show = 15  # half a screen
+
+
+@Parameter(name="*", group=RUN)
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What all commands have."""
+
+    config: Annotated[Path | None, Parameter(group=FILES)] = None
+    """A TOML file with settings, such as every run writes. Options given here go before it."""
+    overwrite: Annotated[Flag, Parameter(group=FILES)] = False
+    """Replace the files of an earlier run. Files that nextpert did not write stay."""
+    json: Flag = False
+    """Print one JSON object: verdict, summary, files written."""
+    quiet: Flag = False
+    """Show no progress."""
+    debug: Flag = False
+    """Show the traceback of an error."""
+
+
+app = App(
+    name="nextpert",
+    help=PIPELINE,
+    help_format="markdown",
+    version=__version__,
+    config=[_from_file],
+    default_parameter=Parameter(
+        consume_multiple=(1, None), negative_iterable=(), show_default=_shown
+    ),
+    group_parameters=_OPTIONS,
+    group_arguments=FILES,
+    result_action="return_value",
+    exit_on_error=False,
+    print_error=False,
+)
+app.register_install_completion_command()
