@@ -474,11 +474,11 @@ def test_the_installed_command_runs():
 def test_rows_shown(fitted, capsys):
     quick = ["--target", "MYC", "--n-samples", "20"]
     assert run("design", fitted, *quick, "--show", 1) == 0
-    assert "... and 3 more in --table FILE.csv" in capsys.readouterr().out
+    assert "3 more rows with --table FILE.csv" in capsys.readouterr().out
     assert run("design", fitted, *quick, "--show", 0, "--overwrite") == 0
     assert "rank  perturbation" not in capsys.readouterr().out
     assert run("effects", fitted, "--show", 2) == 0
-    assert "... and 38 more: --table FILE.csv" in capsys.readouterr().out
+    assert "38 more rows with --table FILE.csv" in capsys.readouterr().out
 
 
 def test_table_of_the_ranking(fitted):
@@ -491,7 +491,7 @@ def test_table_of_the_ranking(fitted):
     assert len(lines) == len(ranking) + 1
     assert lines[0].split() == [
         "rank", "perturbation", "targets", "shift", "uncertainty", "resolved", "predicted",
-        "distance", "of", "control", "best", "cells", "seen",
+        "distance", "relative", "to", "control", "P(nearest)", "cells", "seen",
     ]  # fmt: skip
     for line, (_, row) in zip(lines[1:], ranking.iterrows(), strict=True):
         assert line.split()[:2] == [str(row["rank"]), row["perturbation"]]

@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CycloptsError, *_EXPECTED) as error:
         if job is None:
             known = f"{argv[0]} " if argv[0] in COMMANDS else ""
-            say(f"error: {' '.join(str(error).split())} (see nextpert {known}--help)")
+            say(f"error: {error} (see nextpert {known}--help)")
         elif job.options["debug"]:
             raise
         else:

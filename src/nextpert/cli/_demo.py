@@ -13,7 +13,6 @@ import nextpert
 from nextpert import _adata
 from nextpert._adata.target import as_target, listed
 from nextpert.cli._output import (
-    Outputs,
     check_outputs,
     write_all,
     write_screen,
@@ -21,13 +20,13 @@ from nextpert.cli._output import (
     write_text,
 )
 from nextpert.cli._read import read_screen, target_of, values_of
-from nextpert.cli._results import describe_ranking, show_ranking, summary_of, table_of
-from nextpert.cli._run import COMMANDS, call, note_command, tell_json
-from nextpert.cli._words import flag_of, settings, stage
+from nextpert.cli._results import describe_ranking, show_table, summary_of, table_of
+from nextpert.cli._run import COMMANDS, call, note_command, settings_of, tell_json
+from nextpert.cli._words import flag_of, stage
 from nextpert.tl._design_interventions.tables import candidates_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from anndata import AnnData
@@ -45,14 +44,14 @@ def run_demo(job: Job) -> None:
     """Run all steps; ``job.written`` says once the results are there."""
     options, out, data = job.options, job.options["out"], job.options["data"]
     names = (*_FILES, *(_FIGURES if options["figures"] else ()))
-    outputs = Outputs("--out", tuple(out / name for name in names), options["overwrite"])
-    check_outputs(outputs, data)
+    outputs = dict.fromkeys([out / name for name in names], "--out")
+    check_outputs(outputs, data, overwrite=options["overwrite"])
     with stage(options, "Reading the screen"):
         adata, target, hidden = _read(job)
     _analyse(adata, job, target, hidden)
     note_command(adata, job)
     with stage(options, "Drawing and writing"):
-        _write(adata, outputs, options)
+        _write(adata, job, outputs)
         job.written = True
     goal = hidden and f"the mean under a knockout of {hidden}, which the screen does not contain"
     said, truth = describe_ranking(adata, goal), None
@@ -62,10 +61,10 @@ def run_demo(job: Job) -> None:
     if "diagnosis" in adata.uns:
         said += [str(adata.uns["diagnosis"]["verdict"])]
     if options["json"]:
-        tell_json(job, " ".join(said), summary_of("demo", adata), [*outputs.paths])
+        tell_json(job, " ".join(said), summary_of("demo", adata), [*outputs])
         return
     if options["show"]:
-        said += ["", show_ranking(adata, options["show"], truth=truth, file="ranking.csv"), ""]
+        said += [show_table("design", adata, options["show"], out / "ranking.csv", truth)]
     said += [f"Written to {out}: {', '.join(sorted(names))}"]
     sys.stdout.write("\n".join(said) + "\n")
 
@@ -138,19 +137,20 @@ def _analyse(adata: AnnData, job: Job, target: Any, hidden: str | None) -> None:
         call("tl.cpca", adata, known, options)
 
 
-def _write(adata: AnnData, outputs: Outputs, options: dict[str, Any]) -> None:
-    text = settings("demo", options, nextpert.__version__)
+def _write(adata: AnnData, job: Job, outputs: dict[Path, str]) -> None:
+    """Write tables, figures, the page, the screen and the settings."""
     commands = "\n".join(map(str, adata.uns[COMMANDS]))
-    writers: dict[str, Callable[[Path], Any]] = {
+    writers: dict[str, Any] = {
         "annotated.h5ad": lambda path: write_screen(adata, path),
-        "demo.toml": lambda path: write_text(text, path),
+        "demo.toml": lambda path: write_text(settings_of(job, job.options["out"]), path),
         "effects.csv": lambda path: write_table(table_of("effects", adata), path),
         "ranking.csv": lambda path: write_table(adata.uns["design"]["ranking"], path),
         "report.html": lambda path: nextpert.report(adata, path, command=commands),
         "trace.csv": lambda path: write_table(adata.uns["design"]["trace"], path),
     }
     with _figures(adata) as drawn:
-        write_all({path: (writers | drawn)[path.name] for path in outputs.paths}, [outputs])
+        made = {path: (writers | drawn)[path.name] for path in outputs}
+        write_all(made, outputs, overwrite=job.options["overwrite"])
 
 
 @contextmanager

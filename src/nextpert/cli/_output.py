@@ -7,7 +7,6 @@ there: nothing of anybody else's is lost by a wrong name. All commands write thr
 from __future__ import annotations
 
 import csv
-import json
 import os
 import shutil
 import signal
@@ -16,13 +15,13 @@ import warnings
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from nextpert._files import as_csv, errors_about, followed, write_hdf5, write_zarr
 from nextpert.cli._options import STEPS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import pandas as pd
     from anndata import AnnData
@@ -34,15 +33,13 @@ _COMPRESSED = 4
 # Attribute of the root of an h5ad or zarr that the command wrote. No other writer copies it, so
 # a file that was changed since is no longer one of these.
 _MARK = "nextpert"
-_TEXT = 2**12  # bytes in which a text file says what it is
-
-
-class Outputs(NamedTuple):
-    """The files that an option names, and whether those of an earlier run may be replaced."""
-
-    option: str
-    paths: tuple[Path, ...]
-    overwrite: bool
+# Tables bear no mark, but begin as those of steps do, or of the rounds.
+_FIRST_COLUMNS = {*(step.columns for step in STEPS.values()), ("round", "chosen")}
+_SIGNS = {
+    ".toml": "# nextpert ",
+    ".html": '<meta name="generator" content="nextpert ',
+    ".png": "Software\0Matplotlib version",
+}
 
 
 def require_screen(path: Path, option: str = "") -> None:
@@ -65,8 +62,8 @@ def require_file(path: Path, option: str = "", near: str = "") -> None:
         raise FileNotFoundError(message)
 
 
-def check_outputs(outputs: Outputs, source: Path | None) -> None:
-    """Raise unless all files that an option names can be written; none is left there.
+def check_outputs(options: Mapping[Path, str], source: Path | None, *, overwrite: bool) -> None:
+    """Raise unless all files can be written; ``options`` has the option that names each.
 
     Raises
     ------
@@ -74,30 +71,48 @@ def check_outputs(outputs: Outputs, source: Path | None) -> None:
         If a file is the one that is read, stands where a folder is, is taken and may not be
         replaced, cannot be written, or its disk has too little room.
     """
-    option, paths, _ = outputs
     places = {}
-    for path in paths:
-        _check_name(option, path, source)
-        places[existing(followed(path).parent)] = path
-    _check_taken(outputs)
+    for path, option in options.items():
+        if source is not None and source.exists() and path.resolve() == source.resolve():
+            message = f"{str(path)!r} is the screen itself, which is kept: name another with "
+            raise ValueError(f"{message}{option}.")
+        place = existing(followed(path).parent)
+        taken = path.is_dir() and path.suffix != ".zarr"
+        if not place.is_dir() or taken:
+            what = f"{path} is a folder" if taken else f"{place} is no folder"
+            message = f"Cannot write to {str(path)!r}: {what}. Name another with {option}."
+            raise ValueError(message)
+        places[place] = path
+    _check_taken(options, overwrite)
+    needed = _PROBE + (source.stat().st_size // _COMPRESSED if source and source.is_file() else 0)
     for place, path in places.items():
-        _check_room(option, path, place, source)
+        another = f"make room there, or name another with {options[path]}."
+        try:
+            with tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place) as folder:
+                (Path(folder) / "room").write_bytes(bytes(_PROBE))
+                free = shutil.disk_usage(folder).free
+        except OSError as error:
+            message = f"Cannot write to {str(path)!r} ({error.strerror or error}): {another}"
+            raise ValueError(message) from error
+        if free < needed:
+            message = (
+                f"Only {free / 1e6:.0f} MB are free at {str(path)!r}, but the results need about "
+                f"{needed / 1e6:.0f} MB: {another}"
+            )
+            raise ValueError(message)
 
 
-def _check_taken(outputs: Outputs) -> None:
+def _check_taken(options: Mapping[Path, str], overwrite: bool) -> None:
     """Raise if a path is taken, by what may not be replaced or without leave to."""
-    option, paths, overwrite = outputs
-    for path in paths:
-        if not path.exists():
-            continue
-        if not _is_ours(path):
+    for path, option in options.items():
+        if path.exists() and not _is_ours(path):
             message = (
                 f"{str(path)!r} is there already and was not written by this command"
                 f"{', so that --overwrite does not replace it' if overwrite else ''}: name "
                 f"another with {option}, or move it away."
             )
             raise ValueError(message)
-        if not overwrite:
+        if path.exists() and not overwrite:
             message = (
                 f"{str(path)!r} is there already: replace it with --overwrite, or name another "
                 f"with {option}."
@@ -107,97 +122,38 @@ def _check_taken(outputs: Outputs) -> None:
 
 def _is_ours(path: Path) -> bool:
     """Whether a file, or the folder of a zarr, is one that the command wrote."""
-    if path.is_dir() != (path.suffix == ".zarr"):
+    kind = path.suffix
+    if path.is_dir() != (kind == ".zarr"):
         return False
     # What is damaged, or of another format than its name says, may raise anything.
     with suppress(Exception):
-        return _WRITTEN[path.suffix](path)
+        if kind == ".h5ad":
+            import h5py  # type: ignore[import-untyped]
+
+            with h5py.File(path, "r") as file:
+                return _MARK in file.attrs
+        if kind == ".zarr":
+            import zarr
+
+            return _MARK in zarr.open_group(str(path), mode="r").attrs
+        if kind == ".parquet":
+            import pandas as pd
+
+            return tuple(map(str, pd.read_parquet(path).columns[:2])) in _FIRST_COLUMNS
+        with path.open("rb") as file:
+            start = file.read(2**12).decode("utf-8", errors="replace")
+        if kind == ".csv":
+            return tuple(next(csv.reader(start.splitlines()))[:2]) in _FIRST_COLUMNS
+        return start.startswith(_SIGNS[kind]) if kind == ".toml" else _SIGNS[kind] in start
     return False
 
 
-def _is_our_hdf5(path: Path) -> bool:
-    import h5py  # type: ignore[import-untyped]
-
-    with h5py.File(path, "r") as file:
-        return _MARK in file.attrs
-
-
-def _is_our_zarr(path: Path) -> bool:
-    for name, part in (("zarr.json", "attributes"), (".zattrs", None)):  # versions 3 and 2
-        if (path / name).is_file():
-            told = json.loads((path / name).read_text(encoding="utf-8"))
-            return _MARK in (told if part is None else told[part])
-    return False
-
-
-def _is_our_csv(path: Path) -> bool:
-    return _is_our_table(next(csv.reader(_start(path).splitlines())))
-
-
-def _is_our_parquet(path: Path) -> bool:
-    import pandas as pd
-
-    return _is_our_table([str(name) for name in pd.read_parquet(path).columns])
-
-
-def _is_our_table(columns: list[str]) -> bool:
-    """Whether a table starts as one of those that commands write; as csv it bears no mark."""
-    known = {*(step.columns for step in STEPS.values()), ("round", "chosen")}
-    return tuple(columns[:2]) in known
-
-
-def _start(path: Path) -> str:
-    with path.open("rb") as file:
-        return file.read(_TEXT).decode("utf-8", errors="replace")
-
-
-_WRITTEN: dict[str, Callable[[Path], bool]] = {
-    ".h5ad": _is_our_hdf5,
-    ".zarr": _is_our_zarr,
-    ".csv": _is_our_csv,
-    ".parquet": _is_our_parquet,
-    ".toml": lambda path: _start(path).startswith("# nextpert "),
-    ".html": lambda path: '<meta name="generator" content="nextpert ' in _start(path),
-    ".png": lambda path: "Software\0Matplotlib version" in _start(path),
-}
-
-
-def _check_name(option: str, path: Path, source: Path | None) -> None:
-    if source is not None and source.exists() and path.resolve() == source.resolve():
-        message = f"{str(path)!r} is the screen itself, which is kept: name another with {option}."
-        raise ValueError(message)
-    place = existing(followed(path).parent)
-    taken = path.is_dir() and path.suffix != ".zarr"
-    if not place.is_dir() or taken:
-        what = f"{path} is a folder" if taken else f"{place} is no folder"
-        message = f"Cannot write to {str(path)!r}: {what}. Name another with {option}."
-        raise ValueError(message)
-
-
-def _check_room(option: str, path: Path, place: Path, source: Path | None) -> None:
-    needed = _PROBE + (source.stat().st_size // _COMPRESSED if source and source.is_file() else 0)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place) as folder:
-            (Path(folder) / "room").write_bytes(bytes(_PROBE))
-            free = shutil.disk_usage(folder).free
-    except OSError as error:
-        message = (
-            f"Cannot write to {str(path)!r} ({error.strerror or error}): make room there, or name "
-            f"another with {option}."
-        )
-        raise ValueError(message) from error
-    if free < needed:
-        message = (
-            f"Only {free / 1e6:.0f} MB are free at {str(path)!r}, but the results need about "
-            f"{needed / 1e6:.0f} MB: make room there, or name another with {option}."
-        )
-        raise ValueError(message)
-
-
-def write_all(writers: Mapping[Path, Callable[[Path], Any]], outputs: Iterable[Outputs]) -> None:
+def write_all(
+    writers: Mapping[Path, Callable[[Path], Any]], options: Mapping[Path, str], *, overwrite: bool
+) -> None:
     """Write files to hidden folders beside their places, then move them all there at once.
 
-    A link is followed. ``outputs`` are looked at again, as a run may take hours.
+    A link is followed. Whether paths are taken is looked at again, as a run may take hours.
     """
     with ExitStack() as stack:
         ready: dict[Path, Path] = {}
@@ -211,8 +167,7 @@ def write_all(writers: Mapping[Path, Callable[[Path], Any]], outputs: Iterable[O
             ready[target] = folders[place] / f"{len(ready)}_{path.name}"
             with errors_about(path):
                 write(ready[target])
-        for each in outputs:
-            _check_taken(each)
+        _check_taken(options, overwrite)
         with _undisturbed():
             _move(ready)
 

@@ -18,8 +18,13 @@ from nextpert.tl._design_interventions.tables import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
     from numpy.typing import NDArray
+
+
+_UNITS = "(distance: squared, in units of log-normalised expression)"
 
 
 def table_of(command: str, adata: AnnData) -> pd.DataFrame:
@@ -110,14 +115,14 @@ def describe_ranking(adata: AnnData, goal: str | None = None) -> list[str]:
     nearest = ranking.iloc[int(ranking["state_distance"].to_numpy(dtype=float).argmin())]
     n_cells = int(stored["trace"]["n_cells"].iloc[-1])
     farther = farther_in_words(ranking, "the target")
-    share = _share(nearest)
+    share = _share(nearest).replace("-", "") and f", {_share(nearest)} of the control's distance"
     return [
         *([farther] if farther else []),
         f"Graph: {len(graph['genes'])} genes, {int(graph['n_edges'])} edges. "
         f"Target: {goal or params['target']}.",
         f"Try next: {best['perturbation']} ({n_cells} cells), {_why(ranking, params)}.",
         f"Predicted closest to the target: {nearest['perturbation']}, distance "
-        f"{_distance(nearest)}{'' if share == '-' else f', {share} of the distance of control'}.",
+        f"{_distance(nearest)}{share}.",
     ]
 
 
@@ -139,19 +144,26 @@ def _why(ranking: pd.DataFrame, params: Any) -> str:
     return removes
 
 
-def show_ranking(
-    adata: AnnData, n: int, *, file: str, truth: NDArray[np.float64] | None = None
+def show_table(
+    command: str,
+    adata: AnnData,
+    n: int,
+    file: Path | None,
+    truth: NDArray[np.float64] | None = None,
 ) -> str:
-    """Return the head of the ranking as text; ``file`` is where the rest is.
+    """Return the first rows of the table of results as text; ``file`` has all, if it was written.
 
-    ``truth`` holds the true distances, where they are known, to stand beside the predicted ones.
+    ``truth`` holds the true distances of a ranking, to stand beside the predicted ones.
     """
-    stored = adata.uns["design"]
-    ranking, control = candidates_of(stored["ranking"]), nothing_of(stored["ranking"])
-    lines = [format_ranking(ranking.head(n), stored["params"]["acquisition"], truth, control)]
-    if len(ranking) > n:
-        lines += [f"... and {len(ranking) - n} more in {file}"]
-    return "\n".join([*lines, "(distance: squared, in units of log-normalised expression)"])
+    table = table_of(command, adata)
+    text = table.head(n).to_string(index=False, max_colwidth=40, float_format="{:.3g}".format)
+    if command == "design":
+        control, table = nothing_of(table), candidates_of(table)
+        name = adata.uns["design"]["params"]["acquisition"]
+        text = f"\n{format_ranking(table.head(n), name, truth, control)}\n{_UNITS}"
+    rest = f"in {file}" if file else "with --table FILE.csv"
+    more = f"{len(table) - n} more rows {rest}\n" if len(table) > n else ""
+    return f"{text}\n{more}"
 
 
 def format_ranking(
@@ -184,14 +196,14 @@ def format_ranking(
     columns["predicted distance"] = [_distance(row) for row in rows]
     if truth is not None:
         columns["true distance"] = [f"{value:.3g}" for value in truth[: len(rows)]]
-    columns["of control"] = [_share(row) for row in rows]
-    columns["best"] = [f"{100 * row['probability_best']:.0f}%" for row in rows]
+    columns["relative to control"] = [_share(row) for row in rows]
+    columns["P(nearest)"] = [f"{100 * row['probability_best']:.0f}%" for row in rows]
     columns["cells seen"] = [str(row["n_cells_seen"]) for row in rows]
     if control is not None:
         last = {
             "perturbation": "(control)",
             "predicted distance": _distance(control),
-            "of control": _share(control),
+            "relative to control": _share(control),
         }
         for name, column in columns.items():
             column.append(last.get(name, ""))

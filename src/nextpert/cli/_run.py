@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,6 @@ from nextpert._adata.arguments import check_arguments
 from nextpert._warn import warn
 from nextpert.cli._options import STEPS, app
 from nextpert.cli._output import (
-    Outputs,
     check_outputs,
     write_all,
     write_screen,
@@ -26,16 +26,17 @@ from nextpert.cli._output import (
     write_text,
 )
 from nextpert.cli._read import arguments_of, read_screen
-from nextpert.cli._results import show_ranking, summary_of, table_of, verdict_of
+from nextpert.cli._results import show_table, summary_of, table_of, verdict_of
 from nextpert.cli._words import command_of, flag_of, in_options, say, settings, stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from anndata import AnnData
 
     from nextpert.cli._options import Job
 
+Writers = dict[Path, Callable[[Path], Any]]
 # The commands that a screen has gone through, in uns.
 COMMANDS = "commands"
 _SCREENS = (".h5ad", ".zarr")
@@ -47,13 +48,15 @@ def run_step(job: Job) -> None:
     """Run a step; ``job.written`` says once the results are there."""
     options, screen, table_file = job.options, job.options["screen"], job.options["table"]
     out = _out_of(job)
-    outputs = [
-        Outputs("--out", (out, settings_file(out)), options["overwrite"]),
-        Outputs("--table", (table_file,) if table_file else (), options["overwrite"]),
-    ]
-    for each in outputs:
-        check_outputs(each, screen)
     _check_table(table_file)
+    writers: Writers = {
+        out: lambda path: write_screen(adata, path),
+        settings_file(out): lambda path: write_text(settings_of(job, out), path),
+    }
+    if table_file is not None:
+        writers[table_file] = lambda path: write_table(table_of(job.name, adata), path)
+    outputs = {path: "--table" if path == table_file else "--out" for path in writers}
+    check_outputs(outputs, screen, overwrite=options["overwrite"])
     step, arguments = STEPS[job.name], arguments_of(job)
     if job.name == "learn":
         _check_search(job)
@@ -67,24 +70,15 @@ def run_step(job: Job) -> None:
     with stage(options, doing(job.name)):
         said = call(step.function, adata, arguments, options)
     note_command(adata, job, usual_out=_usual_out(screen, job.name))
-    text = settings(job.name, options | {"out": out}, nextpert.__version__)
-    writers: dict[Path, Callable[[Path], None]] = {
-        out: lambda path: write_screen(adata, path),
-        settings_file(out): lambda path: write_text(text, path),
-    }
-    if table_file is not None:
-        writers[table_file] = lambda path: write_table(table_of(job.name, adata), path)
     with stage(options, "Writing"):
-        write_all(writers, outputs)
+        write_all(writers, outputs, overwrite=options["overwrite"])
         job.written = True
     verdict = verdict_of(job.name, adata, said)
     if options["json"]:
         tell_json(job, verdict, summary_of(job.name, adata), [*writers])
         return
-    sys.stdout.write(f"{in_options(verdict)}\n")
-    if n := options["show"]:
-        sys.stdout.write(_table_shown(job.name, adata, n))
-    sys.stdout.write(f"Written: {', '.join(map(str, writers))}\n")
+    table = show_table(job.name, adata, options["show"], table_file) if options["show"] else ""
+    sys.stdout.write(f"{in_options(verdict)}\n{table}Written: {', '.join(map(str, writers))}\n")
 
 
 def run_report(job: Job) -> None:
@@ -93,28 +87,25 @@ def run_report(job: Job) -> None:
     from nextpert._report.verdict import verdict_of as verdict_in
 
     options, screens = job.options, job.screens
-    out = _out_of(job, (".html",))
-    outputs = Outputs("--out", (out, settings_file(out)), options["overwrite"])
-    check_outputs(outputs, screens[0])
-    arguments = arguments_of(job)
-    keys, title = arguments.get("keys", {}), arguments.get("title")
+    out, keys = _out_of(job, (".html",)), arguments_of(job).get("keys", {})
+    writers: Writers = {
+        out: lambda path: nextpert.report(
+            adata, path, title=options["title"], command=commands or None, keys=keys
+        ),
+        settings_file(out): lambda path: write_text(settings_of(job, out), path),
+    }
+    outputs = dict.fromkeys(writers, "--out")
+    check_outputs(outputs, screens[0], overwrite=options["overwrite"])
     with stage(options, "Reading the results"):
         adata = read_screen(screens[0])
         for path in screens[1:]:
             _join(adata, read_screen(path), path)
     usual = [_usual_out(screens[0], name) for name in STEPS if name not in _BEFORE_RESULTS]
     if left := [path.name for path in usual if path.exists() and path not in screens]:
-        say(f"note: {', '.join(left)} of the same screen: --also takes them up in the page")
+        say(f"note: {', '.join(left)} of the same screen: add them to the page with --also")
     commands = "\n".join(map(str, np.ravel(adata.uns.get(COMMANDS, []))))
-    text = settings("report", options | {"out": out}, nextpert.__version__)
     with stage(options, "Writing the page"):
-        writers: dict[Path, Callable[[Path], Any]] = {
-            out: lambda path: nextpert.report(
-                adata, path, title=title, command=commands or None, keys=keys
-            ),
-            settings_file(out): lambda path: write_text(text, path),
-        }
-        write_all(writers, [outputs])
+        write_all(writers, outputs, overwrite=options["overwrite"])
         job.written = True
     verdict = verdict_in(read_all(adata, keys_of(keys), keys))
     told = in_options(" ".join([verdict.next, verdict.trust, *verdict.notes]))
@@ -138,8 +129,8 @@ def call(
 
 
 def doing(command: str) -> str:
-    """Return what a command says while it works: the beginning of its help."""
-    return app[command].help.split("\n")[0].split(",")[0].rstrip(".")
+    """Return what a command says while it works: the first sentence of its help."""
+    return app[command].help.split(".\n")[0]
 
 
 def note_command(adata: AnnData, job: Job, *, usual_out: Path | None = None) -> None:
@@ -167,19 +158,15 @@ def settings_file(out: Path) -> Path:
     return out.with_name(f"{out.name}.toml")
 
 
+def settings_of(job: Job, out: Path) -> str:
+    """Return the settings of a run, with the place of its result, as TOML."""
+    return settings(job.name, job.options | {"out": out}, nextpert.__version__)
+
+
 def _function(name: str) -> Callable[..., Any]:
     room, function = name.split(".")
     found: Callable[..., Any] = getattr(getattr(nextpert, room), function)
     return found
-
-
-def _table_shown(command: str, adata: AnnData, n: int) -> str:
-    """Return the first rows of the table of results as text."""
-    if command == "design":
-        return f"\n{show_ranking(adata, n, file='--table FILE.csv')}\n\n"
-    table = table_of(command, adata)
-    more = f"... and {len(table) - n} more: --table FILE.csv\n" if len(table) > n else ""
-    return f"{table.head(n).to_string(index=False, max_colwidth=40)}\n{more}"
 
 
 @contextmanager

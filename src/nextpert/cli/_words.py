@@ -28,8 +28,8 @@ _NOT_KEPT = ("config", "overwrite", "json", "quiet", "debug", "show")
 
 
 def say(text: str) -> None:
-    """Print a line of progress, a warning or an error."""
-    sys.stderr.write(f"nextpert: {text}\n")
+    """Print progress, a warning or an error, on one line."""
+    sys.stderr.write(f"nextpert: {' '.join(text.split())}\n")
     sys.stderr.flush()
 
 
@@ -65,7 +65,7 @@ def names() -> dict[str, str]:
 
 
 def in_options(message: str, given: Mapping[str, Any] | None = None) -> str:
-    """Return a message on one line, with the names of the command in the place of Python's.
+    """Return a message with the names of the command in the place of Python's.
 
     A parameter that is an English word, too, is taken for the parameter only if it begins the
     sentence, has a value, or follows "with".
@@ -92,12 +92,11 @@ def in_options(message: str, given: Mapping[str, Any] | None = None) -> str:
             return found.group()
         return known[name] + sign.removesuffix("=True")
 
-    message = " ".join(message.split())
     return _NAME.sub(put, message)
 
 
 def as_error(error: Exception, given: Mapping[str, Any]) -> str:
-    """Return an error on one line, with the option that it comes from.
+    """Return an error in words, with the option that it comes from.
 
     If the error names none, it is the option whose value, or whose file, holds the first of the
     names in the error.
