@@ -55,13 +55,9 @@ def test_every_parameter_has_an_option_and_its_default(command):
 
 
 def test_the_demo_has_the_defaults_of_the_steps():
-    options = defaults_of("demo")
-    for command in ("preprocess", "design"):
-        shared = options.keys() & defaults_of(command).keys() - {"out"}
-        # Both steps have a column of labels; that of the design is the one of preprocessing.
-        shared -= {"perturbation_key"} if command == "design" else set()
-        for name in shared:
-            assert options[name] == defaults_of(command)[name], name
+    steps = defaults_of("learn") | defaults_of("design") | defaults_of("preprocess")
+    steps |= {"out": Path("nextpert_demo"), "data": None, "figures": True, "n_graphs": 25}
+    assert {name: steps[name] for name in defaults_of("demo")} == defaults_of("demo")
 
 
 @pytest.mark.parametrize("command", ALL)

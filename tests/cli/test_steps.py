@@ -571,7 +571,7 @@ def test_a_report_tells_of_results_beside_it(fitted, capsys):
     capsys.readouterr()
     assert run("report", fitted.parent / "screen.plan.h5ad") == 0
     out, err = capsys.readouterr()
-    assert "note: screen.effects.h5ad of the same screen: --also" in err
+    assert "note: screen.effects.h5ad of the same screen: add them to the page with --also" in err
     assert "run nextpert diagnose" in out
 
 

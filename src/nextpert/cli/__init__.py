@@ -118,23 +118,17 @@ def _stopped_by_signals() -> Iterator[None]:
 @contextmanager
 def _told_on_one_line() -> Iterator[None]:
     """Print what the functions warn of and log as warnings, each on one line."""
-    from nextpert.cli._words import in_options, say
-
-    class Notes(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            say(f"note: {in_options(record.getMessage())}")
+    from nextpert.cli._words import heard, in_options, say
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if category is UserWarning:  # sub-classes are other packages' deprecations and the like
             say(f"warning: {in_options(str(message))}")
 
-    notes, logger = Notes(logging.WARNING), logging.getLogger("nextpert")
-    logger.addHandler(notes)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = show
-            yield
-    finally:
-        logger.removeHandler(notes)
+    with (
+        warnings.catch_warnings(),
+        heard(logging.WARNING, lambda record: say(f"note: {in_options(record.getMessage())}")),
+    ):
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield

@@ -15,17 +15,14 @@ from nextpert.cli._options import (
     FILES,
     STEPS,
     Candidates,
-    Control,
+    Columns,
     Flag,
     GeneSymbols,
-    Guides,
     Job,
     Jobs,
     Labels,
-    Layer,
     Method,
     Names,
-    PerturbationKey,
     Prior,
     Ranking,
     Results,
@@ -45,8 +42,8 @@ from nextpert.cli._options import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_LABELS, _PRIOR, _RANKING, _WANTED = Labels(), Prior(), Ranking(), Wanted()
-_RESULTS, _USUAL = Results(), Run()
+_COLUMNS, _LABELS, _PRIOR, _RANKING = Columns(), Labels(), Prior(), Ranking()
+_WANTED, _RESULTS, _USUAL = Wanted(), Results(), Run()
 COMMANDS = (*STEPS, "report", "demo")
 
 
@@ -125,6 +122,7 @@ def learn(
     screen: Screen,
     *,
     results: Results = _RESULTS,
+    columns: Columns = _COLUMNS,
     genes: Names | None = None,
     gene_symbols: GeneSymbols = None,
     method: Method = "gsp",
@@ -137,9 +135,6 @@ def learn(
     prior: Prior = _PRIOR,
     prior_network: Path | None = None,
     targets_first: Flag = False,
-    perturbation_key: PerturbationKey = None,
-    control: Control = None,
-    layer: Layer = None,
     rng: Rng = 0,
     n_jobs: Jobs = 1,
     checkpoint: Path | None = None,
@@ -190,9 +185,8 @@ def fit(
     screen: Screen,
     *,
     results: Results = _RESULTS,
+    columns: Columns = _COLUMNS,
     gene_symbols: GeneSymbols = None,
-    perturbation_key: PerturbationKey = None,
-    control: Control = None,
     guide_key: str | None = None,
     perturbations: Names | None = None,
     shift: Shift = "knockout",
@@ -204,7 +198,6 @@ def fit(
     prior_units: str | None = None,
     noise_var: float | None = None,
     intercept: bool = True,
-    layer: Layer = None,
     run: Run = _USUAL,
 ) -> Job:
     """Fit the model: weights of the graph and shifts of the perturbations.
@@ -284,7 +277,7 @@ def design(
     ranking: Ranking = _RANKING,
     shift: Shift = None,
     noise_aware: bool = True,
-    perturbation_key: PerturbationKey = None,
+    perturbation_key: str | None = None,
     run: Run = _USUAL,
 ) -> Job:
     """Rank the candidates for the next experiment towards a target state.
@@ -298,6 +291,8 @@ def design(
     ----------
     noise_aware
         Let the acquisition account for the noise of the next experiment.
+    perturbation_key
+        Column of obs with the perturbation of each cell. By default that of the fit.
     """
     return Job("design", locals())
 
@@ -321,7 +316,7 @@ def plan(
     least_cells: Whole = 20,
     most_new: WholeOrNone = None,
     n_controls: WholeOrNone = None,
-    n_guides: Guides = None,
+    n_guides: WholeOrNone = None,
     plate_format: Whole = 96,
     n_samples: Samples = 1000,
     rng: Rng = 0,
@@ -361,6 +356,9 @@ def plan(
         Maximum number of perturbations without cells so far, which need new guides.
     n_controls
         Number of control cells among --n-cells. By default what makes comparisons most precise.
+    n_guides
+        Number of guides per perturbation, which share its cells. By default the median of the
+        screen.
     plate_format
         Number of wells of a plate, for the names of the wells: 8, 96 or 384.
     """
@@ -377,7 +375,7 @@ def cells(
     tolerance: float = 0.1,
     power: float = 0.8,
     confidence: float = 0.95,
-    n_guides: Guides = None,
+    n_guides: WholeOrNone = None,
     n_replicates: WholeOrNone = None,
     candidates: Candidates = None,
     target_is_candidate: TargetIsCandidate = False,
@@ -404,6 +402,8 @@ def cells(
         Probability of detecting the effect that is needed.
     confidence
         Confidence level of tests and intervals.
+    n_guides
+        Number of guides per perturbation. By default the median of the screen.
     n_replicates
         Number of replicates per perturbation. By default the median of the screen.
     """
@@ -415,14 +415,12 @@ def distances(
     screen: Screen,
     *,
     results: Results = _RESULTS,
+    columns: Columns = _COLUMNS,
     target: Wanted = _WANTED,
     genes: Names | None = None,
     gene_symbols: GeneSymbols = None,
-    perturbation_key: PerturbationKey = None,
-    control: Control = None,
     perturbations: Names | None = None,
     confidence: float = 0.95,
-    layer: Layer = None,
     run: Run = _USUAL,
 ) -> Job:
     """Measure how far the cells of each perturbation are from a target state.
@@ -450,6 +448,7 @@ def replay(
     screen: Screen,
     *,
     results: Results = _RESULTS,
+    columns: Columns = _COLUMNS,
     targets: Names | None = None,
     candidates: Names | None = None,
     criteria: Names = ("best", "random", "means_thompson", "means_in_turn"),
@@ -461,9 +460,6 @@ def replay(
     n_repeats: Whole = 20,
     shift: Shift = "knockout",
     simulated: Flag = False,
-    perturbation_key: PerturbationKey = None,
-    control: Control = None,
-    layer: Layer = None,
     rng: Rng = 0,
     n_jobs: Jobs = 1,
     run: Run = _USUAL,

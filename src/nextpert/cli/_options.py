@@ -165,20 +165,6 @@ Screen = Annotated[Path, Parameter(group=FILES, help="The screen, an h5ad or zar
 Target = Annotated[
     str | None, Parameter(help="A perturbation; the target state is the mean of its cells.")
 ]
-PerturbationKey = Annotated[
-    str | None,
-    Parameter(
-        help="Column of obs with the perturbation of each cell. By default the column that "
-        "`preprocess` was given, or 'perturbation'."
-    ),
-]
-Control = Annotated[
-    str | None,
-    Parameter(
-        help="Label of the control cells. By default the label that `preprocess` was given, or "
-        "'control'."
-    ),
-]
 Layer = Annotated[str | None, Parameter(help="Layer to read. By default X.")]
 GeneSymbols = Annotated[
     str | None,
@@ -211,14 +197,6 @@ Shift = Annotated[
     ),
 ]
 Samples = Annotated[int, Parameter(converter=_whole, help="Number of posterior draws.")]
-Guides = Annotated[
-    int | None,
-    Parameter(
-        converter=_whole,
-        help="Number of guides per perturbation, which share its cells. By default the median of "
-        "the screen.",
-    ),
-]
 Show = Annotated[
     int,
     Parameter(
@@ -290,6 +268,20 @@ class Labels:
     layer: Layer = None
     guide_key: str | None = None
     """Column of obs with the guide (or replicate, donor, clone) of each cell."""
+
+
+@Parameter(name="*", group=_OPTIONS)
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Where a screen says what its cells are, and which values are read."""
+
+    perturbation_key: str | None = None
+    """Column of obs with the perturbation of each cell. By default the column that `preprocess` was
+    given, or 'perturbation'."""
+    control: str | None = None
+    """Label of the control cells. By default the label that `preprocess` was given, or
+    'control'."""
+    layer: Layer = None
 
 
 @Parameter(name="*", group=_OPTIONS)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from nextpert.cli._options import Labels, Prior, Ranking, Results, Run, Wanted
+from nextpert.cli._options import Columns, Labels, Prior, Ranking, Results, Run, Wanted
 from nextpert.cli._output import require_file, require_screen
 from nextpert.cli._words import flag_of
 
@@ -50,7 +50,7 @@ def arguments_of(job: Job) -> dict[str, Any]:
                 out[name] = target_of(given)
         elif isinstance(given, Prior):
             out[name] = values_of(vars(given)) or None
-        elif isinstance(given, Labels | Ranking):
+        elif isinstance(given, Columns | Labels | Ranking):
             out |= values_of(vars(given))
         elif name != "screen" and not isinstance(given, Results | Run):
             out |= values_of({name: given})

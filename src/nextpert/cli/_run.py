@@ -7,7 +7,6 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +26,10 @@ from nextpert.cli._output import (
 )
 from nextpert.cli._read import arguments_of, read_screen
 from nextpert.cli._results import show_table, summary_of, table_of, verdict_of
-from nextpert.cli._words import command_of, flag_of, in_options, say, settings, stage
+from nextpert.cli._words import command_of, flag_of, heard, in_options, say, settings, stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from anndata import AnnData
 
@@ -123,7 +122,13 @@ def call(
     progress: dict[str, Any] = {}
     if "show_progress" in inspect.signature(found).parameters:
         progress["show_progress"] = not options["quiet"]
-    with _listening() as said:
+    said: list[str] = []
+
+    def keep(record: logging.LogRecord) -> None:
+        if record.levelno == logging.INFO and not record.name.startswith("nextpert.core"):
+            said.append(" ".join(record.getMessage().split()))
+
+    with heard(logging.INFO, keep):
         found(adata, **arguments, **progress)
     return said
 
@@ -167,27 +172,6 @@ def _function(name: str) -> Callable[..., Any]:
     room, function = name.split(".")
     found: Callable[..., Any] = getattr(getattr(nextpert, room), function)
     return found
-
-
-@contextmanager
-def _listening() -> Iterator[list[str]]:
-    """Collect what the functions log of their results."""
-
-    class Ear(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.levelno == logging.INFO and not record.name.startswith("nextpert.core"):
-                said.append(" ".join(record.getMessage().split()))
-
-    said: list[str] = []
-    logger, ear = logging.getLogger("nextpert"), Ear(logging.INFO)
-    before = logger.level
-    logger.addHandler(ear)
-    logger.setLevel(logging.INFO)
-    try:
-        yield said
-    finally:
-        logger.removeHandler(ear)
-        logger.setLevel(before)
 
 
 def _out_of(job: Job, kinds: tuple[str, ...] = _SCREENS) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shlex
 import sys
@@ -16,7 +17,7 @@ from nextpert.cli._commands import COMMANDS
 from nextpert.cli._options import STEPS, Wanted, defaults_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 # A parameter or function in a message, with the sign that gives a parameter a value. A word in
 # quotes, or a part of a longer name, is none.
@@ -42,6 +43,21 @@ def stage(options: Mapping[str, Any], what: str) -> Iterator[None]:
     yield
     if not options["quiet"]:
         say(f"{what}: done in {time.perf_counter() - started:.1f} s")
+
+
+@contextmanager
+def heard(level: int, take: Callable[[logging.LogRecord], None]) -> Iterator[None]:
+    """Give what the functions log, of a level and above, to ``take``."""
+    handler, logger = logging.Handler(level), logging.getLogger("nextpert")
+    handler.emit = take  # type: ignore[method-assign, assignment]
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(min(level, logger.getEffectiveLevel()))
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def flag_of(name: str) -> str:
@@ -184,11 +200,6 @@ def command_of(command: str, given: Mapping[str, Any]) -> str:
 
 
 def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    text = value.as_posix() if isinstance(value, Path) else str(value)
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """Return a value as TOML, which differs from JSON in one character that is to be escaped."""
+    text = json.dumps(value, ensure_ascii=False, default=Path.as_posix)
+    return text.replace("\x7f", "\\u007f")
