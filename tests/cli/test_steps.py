@@ -474,11 +474,11 @@ def test_the_installed_command_runs():
 def test_rows_shown(fitted, capsys):
     quick = ["--target", "MYC", "--n-samples", "20"]
     assert run("design", fitted, *quick, "--show", 1) == 0
-    assert "3 more rows with --table FILE.csv" in capsys.readouterr().out
+    assert "3 more rows: --table FILE.csv writes all" in capsys.readouterr().out
     assert run("design", fitted, *quick, "--show", 0, "--overwrite") == 0
     assert "rank  perturbation" not in capsys.readouterr().out
     assert run("effects", fitted, "--show", 2) == 0
-    assert "38 more rows with --table FILE.csv" in capsys.readouterr().out
+    assert "38 more rows: --table FILE.csv writes all" in capsys.readouterr().out
 
 
 def test_table_of_the_ranking(fitted):

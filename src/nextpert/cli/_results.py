@@ -161,8 +161,8 @@ def show_table(
         control, table = nothing_of(table), candidates_of(table)
         name = adata.uns["design"]["params"]["acquisition"]
         text = f"\n{format_ranking(table.head(n), name, truth, control)}\n{_UNITS}"
-    rest = f"in {file}" if file else "with --table FILE.csv"
-    more = f"{len(table) - n} more rows {rest}\n" if len(table) > n else ""
+    rest = f" in {file}" if file else ": --table FILE.csv writes all"
+    more = f"{len(table) - n} more rows{rest}\n" if len(table) > n else ""
     return f"{text}\n{more}"
 
 
