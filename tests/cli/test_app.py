@@ -64,8 +64,9 @@ def test_the_demo_has_the_defaults_of_the_steps():
 def test_help_teaches(command, capsys):
     assert main([command, "--help"]) == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert " ".join(app[command].help.split("\n\n")[1].replace("`", "").split()) in text
-    assert f"Example: nextpert {command} " in text
+    assert " ".join(app[command].help.split("\n\n")[1].split()) in text
+    assert text.startswith(f"Usage: nextpert {command} ")
+    assert f"Example: `nextpert {command} " in text
     for name in defaults_of(command):
         assert f"--{name.replace('_', '-')}" in text
 

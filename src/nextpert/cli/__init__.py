@@ -44,7 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cyclopts import CycloptsError
 
     from nextpert.cli._commands import COMMANDS, parse
-    from nextpert.cli._output import require_screen
     from nextpert.cli._words import as_error, say
 
     for name in ("stdout", "stderr"):  # one that was closed (">&-") is to be no other file
@@ -55,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         job = parse(argv)
         if job is not None:  # else help, or the version, is printed
+            from nextpert.cli._output import require_screen
+
             for path in job.screens:
                 require_screen(path)
             with _stopped_by_signals(), _told_on_one_line():

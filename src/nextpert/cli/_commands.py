@@ -37,6 +37,7 @@ from nextpert.cli._options import (
     Whole,
     WholeOrNone,
     app,
+    command,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def parse(argv: Sequence[str]) -> Job | None:
     return found if isinstance(found, Job) else None
 
 
-@app.command(sort_key=0)
+@command
 def preprocess(
     screen: Screen,
     *,
@@ -117,7 +118,7 @@ def preprocess(
     return Job("preprocess", locals())
 
 
-@app.command(sort_key=1)
+@command
 def learn(
     screen: Screen,
     *,
@@ -180,7 +181,7 @@ def learn(
     return Job("learn", locals())
 
 
-@app.command(sort_key=2)
+@command
 def fit(
     screen: Screen,
     *,
@@ -239,7 +240,7 @@ def fit(
     return Job("fit", locals())
 
 
-@app.command(sort_key=3)
+@command
 def effects(
     screen: Screen,
     *,
@@ -268,7 +269,7 @@ def effects(
     return Job("effects", locals())
 
 
-@app.command(sort_key=4)
+@command
 def design(
     screen: Screen,
     *,
@@ -297,7 +298,7 @@ def design(
     return Job("design", locals())
 
 
-@app.command(sort_key=5)
+@command
 def plan(
     screen: Screen,
     *,
@@ -365,7 +366,7 @@ def plan(
     return Job("plan", locals())
 
 
-@app.command(sort_key=6)
+@command
 def cells(
     screen: Screen,
     *,
@@ -410,7 +411,7 @@ def cells(
     return Job("cells", locals())
 
 
-@app.command(sort_key=7)
+@command
 def distances(
     screen: Screen,
     *,
@@ -443,7 +444,7 @@ def distances(
     return Job("distances", locals())
 
 
-@app.command(sort_key=8)
+@command
 def replay(
     screen: Screen,
     *,
@@ -500,7 +501,7 @@ def replay(
     return Job("replay", locals())
 
 
-@app.command(sort_key=9)
+@command
 def diagnose(
     screen: Screen,
     *,
@@ -520,7 +521,7 @@ def diagnose(
     return Job("diagnose", locals())
 
 
-@app.command(sort_key=10)
+@command
 def report(
     screen: Screen,
     *,
@@ -552,7 +553,7 @@ def report(
     return Job("report", locals())
 
 
-@app.command(sort_key=11)
+@command
 def demo(
     *,
     data: Annotated[Path | None, Parameter(group=FILES)] = None,

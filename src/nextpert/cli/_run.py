@@ -135,7 +135,7 @@ def call(
 
 def doing(command: str) -> str:
     """Return what a command says while it works: the first sentence of its help."""
-    return app[command].help.split(".\n")[0]
+    return app[command].help.split("\n")[0].rstrip(".")
 
 
 def note_command(adata: AnnData, job: Job, *, usual_out: Path | None = None) -> None:
