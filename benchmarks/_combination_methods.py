@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nextpert.core.effects.interactions import Interactions
+    from nextpert.core.model.interactions import Interactions
 
 WELLS = 8
 _DRAWS = 1000
@@ -52,7 +52,7 @@ class State:
 
 def learned(state: State) -> Interactions:
     """Return the interactions as learned from the plates so far."""
-    from nextpert.core.effects.interactions import learn_interactions
+    from nextpert.core.model.interactions import learn_interactions
 
     return learn_interactions(
         state.alone, 0 * state.alone, [state.pairs[k] for k in state.seen], state.effects,

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.replays import as_pool, full_shift, known
 from nextpert.core import LinearScm, ScreenMoments, random_scm
-from nextpert.tl._replay_design.simulated import model_like
+from nextpert.tl._replay_design.modelled import model_like
 
 if TYPE_CHECKING:
     from benchmarks.few_cells import Cells

@@ -19,22 +19,22 @@ from nextpert.core import (
     random_scm,
     ranked_distance,
 )
-from nextpert.core.cells.distance_difference import distance_difference
-from nextpert.core.cells.moments import Moments
-from nextpert.core.cells.pool_guides import pool_guides
-from nextpert.core.loop.cell_pool import PoolEnvironments
-from nextpert.core.plan.next_plate import draw_plate
-from nextpert.core.plan.stopping import (
+from nextpert.core.design.goal import Goal
+from nextpert.core.design.stopping import (
     Stopping,
     choose_plate,
     differing,
+    draw_plate,
     record_chance,
     stopping,
 )
-from nextpert.core.predict.goal import Goal
+from nextpert.core.evaluate.cell_pool import PoolEnvironments
+from nextpert.core.screen.guides import pool_guides
+from nextpert.core.screen.mean_distance import distance_difference
+from nextpert.core.screen.moments import Moments
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.target import read_target
-from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
+from nextpert.tl._fit_dag_blr.model import Graphs, Spec
 from nextpert.tl._replay_design.modelled import Modelled, Told
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     import anndata as ad
 
-    from nextpert.core.loop.cell_pool import CellPool
+    from nextpert.core.evaluate.cell_pool import CellPool
 
 N_GENES, N_CANDIDATES, N_CONTROL = 36, 24, 100
 N_PLATES, SIZE, N_CELLS, DRAWS = 12, 4, 10, 400

@@ -27,7 +27,7 @@ from benchmarks._quiet import quiet
 from benchmarks._screens import Screen, Source, add_arguments, screens_of
 from nextpert._adata import posterior_from
 from nextpert.core import Moments, ranked_distance
-from nextpert.core.cells.mean_distance import mean_distance
+from nextpert.core.screen.mean_distance import mean_distance
 from nextpert.tl._design_interventions.candidates import read_candidates
 
 if TYPE_CHECKING:

@@ -34,11 +34,10 @@ import numpy as np
 from benchmarks._screens import SOURCES, add_arguments, screens_of
 from benchmarks._shrinkage import ash, james_stein
 from nextpert.core import Dag, DagBlr, ScreenMoments, boss, exogenous_moments
-from nextpert.core.cells.pool_guides import PooledGuides, guide_variance, pool_guides
-from nextpert.core.effects.averaged import Averaged, Model, learn_average
-from nextpert.core.effects.effects import perturbation_effects
-from nextpert.core.effects.efficacy import learn_efficacy
-from nextpert.core.effects.random_shifts import RandomShifts, fit_random_shifts
+from nextpert.core.model.averaged import Averaged, AveragedModel, learn_average
+from nextpert.core.model.effects import estimate_effects, learn_efficacy
+from nextpert.core.model.random_shifts import RandomShifts, fit_random_shifts
+from nextpert.core.screen.guides import PooledGuides, guide_variance, pool_guides
 
 if TYPE_CHECKING:
     from benchmarks._screens import Screen
@@ -115,7 +114,7 @@ def fits(dag: Dag, pooled: PooledGuides, cells: Cells) -> dict[str, Averaged]:
     turned = Dag.from_edges(p, [(child, parent) for parent, child in dag.edges()])
     empty = Dag.from_edges(p, [])
     alone, own, learned, wrong = (
-        Model([found.posterior], found.prior)
+        AveragedModel([found.posterior], found.prior)
         for found in (
             fit(empty, pooled), *(fit(each, pooled, cells) for each in (empty, dag, turned))
         )
@@ -136,7 +135,7 @@ def pool(found: ScreenMoments) -> PooledGuides:
 
 def inside(shown: Averaged, truth: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Return which intervals hold means of other cells, their sampling variance added."""
-    found = perturbation_effects(shown.posteriors, shown.priors, weights=shown.weights)
+    found = estimate_effects(shown.posteriors, shown.priors, weights=shown.weights)
     low = found.mean - np.sqrt((found.mean - found.lower) ** 2 + Z**2 * noise)
     high = found.mean + np.sqrt((found.upper - found.mean) ** 2 + Z**2 * noise)
     return (low <= truth) & (truth <= high)
@@ -229,7 +228,7 @@ def left_out_guides(cells: Cells, fold: int) -> dict[str, tuple[np.ndarray, floa
         count = every.n[controls] / (1.0 + every.n[controls] * tau2)
         zero = np.average(every.mean[controls], axis=0, weights=count)
         noise = every.variance[tested] / every.n[tested, None] + e * (tau2 + 1.0 / count.sum())
-        chosen = Averaged((Model([shown.posterior], shown.prior),)).rows(owner[tested] - 1)
+        chosen = Averaged((AveragedModel([shown.posterior], shown.prior),)).rows(owner[tested] - 1)
         out[name] = (inside(chosen, every.mean[tested] - zero, noise), tau2)
     return out
 

@@ -37,8 +37,8 @@ from nextpert.core import (
     random_scm,
     uncertain_values,
 )
-from nextpert.core.posterior.pair_shifts import pair_shifts
-from nextpert.core.predict.ranked_distance import expected_states
+from nextpert.core.design.distances import expected_states
+from nextpert.core.model.shift_posterior import pair_shifts
 
 NODES, CONTROLS, CELLS, PICKS = 20, 8, 3, 6
 CRITERIA = ("random", "civ, point", "civ", "greedy", "thompson", "ei", "probability")

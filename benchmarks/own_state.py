@@ -26,8 +26,8 @@ import numpy as np
 from benchmarks._screens import SOURCES, read_screen
 from benchmarks.few_cells import Cells, fit, learn, moments, pool, read_cells, table
 from nextpert.core import Dag, Moments
-from nextpert.core.cells.mean_distance import mean_distance
-from nextpert.core.predict.ranked_distance import ranked_distance
+from nextpert.core.design.distances import ranked_distance
+from nextpert.core.screen.mean_distance import mean_distance
 
 if TYPE_CHECKING:
     from nextpert.core import ScreenMoments

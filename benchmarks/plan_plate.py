@@ -41,7 +41,7 @@ from benchmarks._quiet import quiet
 from benchmarks._screens import SOURCES, read_screen
 from benchmarks.few_cells import table
 from nextpert.core import Moments
-from nextpert.core.cells.mean_distance import mean_distance
+from nextpert.core.screen.mean_distance import mean_distance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

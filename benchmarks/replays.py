@@ -37,10 +37,10 @@ from benchmarks.own_state import above_noise
 from nextpert._adata import Naming
 from nextpert._adata.environments import Plan
 from nextpert.core import Dag, DagBlr, Moments, boss
-from nextpert.core.loop._workers import run_tasks
-from nextpert.core.loop.cell_pool import CellPool
-from nextpert.core.loop.plates import replay_plates
-from nextpert.tl._fit_dag_blr.spec import EXACT, Graphs, Spec
+from nextpert.core.evaluate.cell_pool import CellPool
+from nextpert.core.evaluate.design_loop import run_tasks
+from nextpert.core.evaluate.strategies import replay_plates
+from nextpert.tl._fit_dag_blr.model import EXACT, Graphs, Spec
 from nextpert.tl._replay_design.modelled import Told, criteria, spec_of
 from nextpert.tl._replay_design.tables import holm, plates_until_good
 

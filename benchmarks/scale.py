@@ -28,8 +28,8 @@ from benchmarks._graphs import skeleton, skeleton_f1
 from benchmarks._table import exponent
 from nextpert._adata.read import block_rows
 from nextpert.core import Dag, Moments, ScreenMoments, boss, exogenous_moments, random_scm
-from nextpert.core.cells._pairwise_sum import PairwiseSum
-from nextpert.core.cells._screen_part import empty_part, merge, screen_part
+from nextpert.core.screen.moments import PairwiseSum
+from nextpert.core.screen.screen import empty_part, merge, screen_part
 
 _DEGREE, _CONTROLS, _CELLS = 6, 5000, 20
 _SHARE = 0.15  # of a screen's entries that are not zero

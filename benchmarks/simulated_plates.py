@@ -56,9 +56,9 @@ from benchmarks.own_state import above_noise
 from nextpert._adata import Naming
 from nextpert._adata.environments import Plan
 from nextpert.core import Dag, DagBlr, Moments, boss
-from nextpert.core.loop.cell_pool import PoolEnvironments
-from nextpert.core.predict.goal import Goal
-from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
+from nextpert.core.design.goal import Goal
+from nextpert.core.evaluate.cell_pool import PoolEnvironments
+from nextpert.tl._fit_dag_blr.model import Graphs, Spec
 from nextpert.tl._replay_design.modelled import Told
 from nextpert.tl._replay_design.tables import holm, plates_until_good
 

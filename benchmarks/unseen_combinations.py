@@ -36,7 +36,7 @@ import nextpert as npt
 from benchmarks._quiet import quiet
 from benchmarks._screens import SOURCES, Screen, read_screen
 from benchmarks.combinations import read_doubles
-from nextpert.core.effects.interactions import learn_interactions
+from nextpert.core.model.interactions import learn_interactions
 
 LEVEL = 0.9
 OURS, SUM, CELLS = "ours", "sum of posteriors", "sum of cells' means"

@@ -119,7 +119,7 @@ def test_the_loop_of_the_ablations_is_that_of_the_core(paper):
 
 
 def test_a_variant_leaves_the_hyperprior_as_it_was(paper):
-    from nextpert.core.posterior import _prior_scale
+    from nextpert.core.model import prior as _prior_scale
 
     setting = paper.figures.FIG5.quick().settings[0]
     before, variants = _prior_scale.HYPER_SD, {v.hyper_sd: v for v in paper.ablations.VARIANTS}

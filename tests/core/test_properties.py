@@ -29,9 +29,8 @@ from nextpert.core import (
     minimal_imap,
     pool_guides,
 )
-from nextpert.core.effects.effects import perturbation_effects
-from nextpert.core.plan.allocation import best_split
-from nextpert.core.plan.plate_civ import PlateCiv
+from nextpert.core.design.plate import PlateCiv, best_split
+from nextpert.core.model.effects import perturbation_effects
 
 
 @dataclass(frozen=True)

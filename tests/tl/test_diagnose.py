@@ -15,10 +15,10 @@ import zarr
 import nextpert as npt
 from nextpert._adata import read_roles
 from nextpert.core import Dag, DagBlr, ScreenMoments
-from nextpert.core.cells.pool_guides import pool_guides
-from nextpert.core.effects.effects import perturbation_effects
-from nextpert.core.effects.random_shifts import fit_random_shifts
-from nextpert.core.effects.scores import pooled_sizes
+from nextpert.core.model.effects import perturbation_effects
+from nextpert.core.model.random_shifts import fit_random_shifts
+from nextpert.core.model.scores import pooled_sizes
+from nextpert.core.screen.guides import pool_guides
 from nextpert.tl._diagnose.halves import read_halves
 
 

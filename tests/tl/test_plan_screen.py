@@ -12,13 +12,12 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert.core.acquisition.uncertain_civ import UncertainCiv
-from nextpert.core.plan.best_plate import best_plate
-from nextpert.core.plan.plate_civ import PlateCiv
-from nextpert.core.predict.first_order import first_order_distances
-from nextpert.core.predict.ranked_distance import ranked_distance
-from nextpert.tl._design_interventions import candidates, combined
-from nextpert.tl._plan_screen import tables
+from nextpert.core.design.distances import first_order_distances, ranked_distance
+from nextpert.core.design.plate import PlateCiv, best_plate
+from nextpert.core.design.uncertain_civ import UncertainCiv
+from nextpert.tl._design_interventions import candidates
+from nextpert.tl._design_interventions import tables as combined
+from nextpert.tl._plan_screen import wells as tables
 from nextpert.tl._plan_screen.wells import split_cells
 
 

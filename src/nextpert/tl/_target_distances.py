@@ -14,9 +14,8 @@ from nextpert._adata.arguments import between, checked
 from nextpert._adata.labels import say_left_out
 from nextpert._adata.target import as_target, cell_variance, how_measured, parts_of
 from nextpert._warn import warn
-from nextpert.core.cells.distance_difference import distance_difference
-from nextpert.core.cells.mean_distance import MeanDistance, mean_distance
-from nextpert.core.cells.moments import Moments
+from nextpert.core.screen.mean_distance import MeanDistance, distance_difference, mean_distance
+from nextpert.core.screen.moments import Moments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -70,9 +69,9 @@ def target_distances(
         - \operatorname{tr} \Sigma^* / n^*
 
     is unbiased, and has a score interval from the same moments; see
-    :func:`nextpert.core.cells.mean_distance.mean_distance`. The difference to the control cells'
+    :func:`nextpert.core.screen.mean_distance.mean_distance`. The difference to the control cells'
     distance has an interval of its own, in which the noise of the target's mean cancels; see
-    :func:`nextpert.core.cells.distance_difference.distance_difference`. Draw them with
+    :func:`nextpert.core.screen.mean_distance.distance_difference`. Draw them with
     :func:`nextpert.pl.target_distances`.
 
     Parameters

@@ -1,43 +1,348 @@
-"""The candidates of a design: interventions that a lab could do next, with their shifts."""
+"""What is expected of combinations without cells: their members, and interactions as learned.
+
+What is no candidate: the target's own perturbation, and what a lab cannot do.
+
+The candidates of a design: interventions that a lab could do next, with their shifts.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import in_order, list_names, parse_label
-from nextpert._adata import shifts as _shifts
+from nextpert._adata import closest, in_order, list_names, parse_label
+from nextpert._adata import effects as _shifts
+from nextpert._adata.effects import Interventions
 from nextpert._adata.environments import unknown_genes
-from nextpert._adata.shifts import Interventions
+from nextpert._adata.members import effects_alone, numbered, pooled
 from nextpert._warn import warn
-from nextpert.core.effects.averaged import Averaged
-from nextpert.core.effects.shift_prior import UNSEEN_WEIGHTS, ShiftPrior
-from nextpert.tl._design_interventions.combined import (
-    members_by_label,
-    members_seen,
-    told_in_company,
-    with_combinations,
-)
-from nextpert.tl._design_interventions.excluded import without_own
+from nextpert.core.model.averaged import Averaged
+from nextpert.core.model.interactions import Together, learn_interactions
+from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
+from nextpert.core.model.shift_prior import UNSEEN_WEIGHTS, ShiftPrior
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from nextpert._adata import FittedPosterior
+    from nextpert.core.model.interactions import Interactions
     from nextpert.tl._design_interventions.target import Wanted
 
+    Array = NDArray[np.float64]
     Vector = NDArray[np.float64]
 
 
+def members_by_label(label: str, fit: FittedPosterior) -> tuple[str, ...]:
+    """Return the members that a label names, as the fit reads labels."""
+    return fit.naming.members(label)
+
+
+def members_seen(fit: FittedPosterior) -> set[str]:
+    """Return all members that some perturbation of the fit holds, alone or in a combination."""
+    labels = fit.environments["perturbation"].astype(str)
+    return {member for label in labels for member in members_by_label(label, fit)}
+
+
+def told_in_company(fit: FittedPosterior) -> set[tuple[str, ...]]:
+    """Return the members that measured combinations tell of, each as the members of a label."""
+    if fit.expectation is None or fit.expectation.interactions is None:
+        return set()
+    labels = fit.environments["perturbation"].astype(str)
+    several = (some for x in labels if len(some := members_by_label(x, fit)) > 1)
+    return {(member,) for some in several for member in some}
+
+
+def with_combinations(
+    prior: Averaged,
+    names: Sequence[str],
+    fit: FittedPosterior,
+    expect: Callable[[list[str]], Averaged],
+) -> Averaged:
+    """Return the prior with combinations that have no cells as their members do together.
+
+    And with single members that have cells in combinations only, by what these say of them.
+
+    Parameters
+    ----------
+    prior
+        Prior of the perturbations.
+    names
+        Their labels.
+    fit
+        The fit.
+    expect
+        Returns the prior of members without cells of their own.
+    """
+    rows, members = _without_cells(names, fit, company=True)
+    if not rows:
+        return prior
+    within = _within(fit)
+    known, numbers = _interactions(members, fit, within, expect)
+    mean, variance = known.predict(numbers)
+    together = Together(np.array(rows), mean, variance, np.zeros_like(mean))
+    return Averaged(
+        tuple(
+            replace(m, prior=together.told(m.prior, m.posteriors[0].noise_var / within))
+            for m in prior.models
+        )
+    )
+
+
+def shared_with_controls(names: Sequence[str], fit: FittedPosterior) -> tuple[list[int], Array]:
+    """Return the combinations without cells, and how far the controls' mean is in what they do.
+
+    Effects of members are differences from the controls' mean, as far as cells are believed of
+    them; of a member without cells only the mean perturbation is such a difference.
+
+    Returns
+    -------
+    rows
+        Places among ``names`` of combinations without cells.
+    shared
+        Share of the sampling error of the controls' mean in the effect expected of each, shape
+        ``(len(rows), n_genes)``.
+    """
+    rows, members = _without_cells(names, fit, company=True)
+    used = [members_by_label(str(name), fit) for name in fit.environments["perturbation"]]
+    row = {some[0]: j for j, some in enumerate(used) if len(some) == 1}
+    known = fit.averaged.known()
+    believed = np.sum([each.weight * each.share for each in known], axis=0)
+    strength, expected = 1.0, np.zeros(len(fit.genes))
+    if fit.expectation is not None:
+        expected += fit.expectation.weights.get(MeanPerturbation.name, 0.0)
+        if fit.expectation.interactions is not None:
+            strength = fit.expectation.interactions.strength
+    shared = np.zeros((len(rows), len(fit.genes)))
+    for each, some in zip(shared, members, strict=True):
+        each += np.sum([believed[row[m]] if m in row else expected for m in some], axis=0)
+        each *= strength if len(some) > 1 else 1.0
+    return rows, shared
+
+
+def information_on_interactions(
+    names: Sequence[str],
+    fit: FittedPosterior,
+    expect: Callable[[list[str]], Averaged],
+    n_cells: int,
+) -> dict[str, float]:
+    """Return what cells of each combination without cells would tell of interactions, in nats.
+
+    That is of what is not known of how far effects add up and of what its members do in company,
+    against its own rest and the cells' noise, summed over genes.
+
+    Parameters
+    ----------
+    names, fit, expect
+        As in :func:`with_combinations`.
+    n_cells
+        Cells of a combination.
+    """
+    rows, members = _without_cells(names, fit)
+    if not rows:
+        return {}
+    within = _within(fit)
+    known, numbers = _interactions(members, fit, within, expect)
+    _, variance = known.predict(numbers)
+    rest = (known.rest_sd * known.scale) ** 2
+    alone = np.array([known.variance[list(some)].sum(axis=0) for some in numbers])
+    shared = np.maximum(variance - rest - known.strength**2 * alone, 0.0)
+    told = 0.5 * np.log1p(shared / (rest + within / n_cells)).sum(axis=1)
+    return {names[i]: float(nats) for i, nats in zip(rows, told, strict=True)}
+
+
+def _without_cells(
+    names: Sequence[str], fit: FittedPosterior, *, company: bool = False
+) -> tuple[list[int], list[tuple[str, ...]]]:
+    """Return the places of combinations without cells, and their members.
+
+    With ``company`` of members, too, that have cells in combinations alone.
+    """
+    used = {str(name) for name in fit.environments["perturbation"]}
+    every = [members_by_label(name, fit) for name in names]
+    told = told_in_company(fit) if company else set()
+    rows = [
+        i for i, some in enumerate(every)
+        if names[i] not in used and (len(some) > 1 or some in told)
+    ]  # fmt: skip
+    return rows, [every[i] for i in rows]
+
+
+def _within(fit: FittedPosterior) -> Array:
+    """Return the variance of cells of one perturbation, ``(n_genes,)``."""
+    if fit.expectation is None:
+        return fit.posterior.noise_var
+    variance = Perturbations(fit.expectation.screen, 0, [], []).covariance().diagonal()
+    return np.maximum(variance, np.finfo(np.float64).tiny)
+
+
+def _labels(
+    wanted: Sequence[tuple[str, ...]], used: Sequence[str], fit: FittedPosterior
+) -> tuple[list[str], list[int], list[tuple[int, ...]]]:
+    """Return all members, and rows of the fit and members of its measured combinations."""
+    measured = [members_by_label(name, fit) for name in used]
+    rows = [j for j, some in enumerate(measured) if len(some) > 1]
+    if fit.expectation is None or fit.expectation.interactions is None:
+        rows = []
+    labels, numbers = numbered([*(measured[j] for j in rows), *wanted])
+    return labels, rows, numbers[: len(rows)]
+
+
+def _interactions(
+    wanted: Sequence[tuple[str, ...]],
+    fit: FittedPosterior,
+    within: Array,
+    expect: Callable[[list[str]], Averaged],
+) -> tuple[Interactions, list[list[int]]]:
+    """Return the interactions of the fit, and the members of the combinations wanted in it."""
+    used = [str(name) for name in fit.environments["perturbation"]]
+    labels, rows, combined = _labels(wanted, used, fit)
+    single = {
+        some[0]: j for j, name in enumerate(used) if len(some := members_by_label(name, fit)) == 1
+    }
+    other = {} if fit.expectation is None else fit.expectation.other
+    alone, variance = np.full((2, len(labels), len(fit.genes)), np.nan)
+    cells = [k for k, label in enumerate(labels) if label in single]
+    without = [
+        k for k, label in enumerate(labels)
+        if label not in single and (label in fit.genes or label in other)
+    ]  # fmt: skip
+    if cells:
+        seen = fit.averaged.rows([single[labels[k]] for k in cells])
+        alone[cells], variance[cells] = effects_alone(seen.posteriors, seen.known(), within)
+    if without:
+        unseen = expect([labels[k] for k in without])
+        alone[without], variance[without] = effects_alone(unseen.posteriors, unseen.known(), within)
+    effects, noise = np.zeros((2, len(rows), len(fit.genes)))
+    told = None if fit.expectation is None else fit.expectation.interactions
+    if fit.expectation is not None and rows:
+        found = Perturbations(fit.expectation.screen, 0, 1 + np.array(rows), [()] * len(rows))
+        combined, effects, noise, _ = pooled(combined, found.observed, found.variance)
+    scale: Array | None = None if cells else np.sqrt(within)
+    learned = None
+    if told is not None:
+        scale = told.scale
+        learned = told.member_sd, told.rest_sd, told.strengths, told.chances
+    known = learn_interactions(
+        alone, variance, combined, effects, noise, scale=scale, learned=learned
+    )
+    place = {label: k for k, label in enumerate(labels)}
+    return known, [[place[member] for member in some] for some in wanted]
+
+
+logger = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
-class Candidates:
+class Excluded:
+    """What a lab cannot do: labels and genes, as the fit reads labels.
+
+    Parameters
+    ----------
+    names
+        Labels of perturbations, or genes.
+    members
+        The members of each.
+    """
+
+    names: frozenset[str]
+    members: tuple[frozenset[str], ...]
+
+    @classmethod
+    def read(cls, names: Iterable[str], fit: FittedPosterior) -> Excluded:
+        """Return what is excluded by its names."""
+        given = frozenset(names)
+        members = (frozenset(members_by_label(name, fit)) for name in sorted(given))
+        return cls(given, tuple(some for some in members if some))
+
+    def holds(self, name: str, targets: Iterable[str], fit: FittedPosterior) -> bool:
+        """Whether a candidate is excluded: by name, by what it combines, or by a target gene."""
+        combined = set(members_by_label(name, fit))
+        return (
+            name in self.names
+            or not self.names.isdisjoint(targets)
+            or any(some <= combined for some in self.members)
+        )
+
+    def require_known(
+        self, candidates: Sequence[str], targets: Sequence[list[str]], fit: FittedPosterior
+    ) -> None:
+        """Raise unless each name is of a candidate, of its members or of a target gene.
+
+        Raises
+        ------
+        ValueError
+            If one is not (close matches are given).
+        """
+        genes = {gene for some in targets for gene in some}
+        members = {member for name in candidates for member in members_by_label(name, fit)}
+        known = {*candidates, *genes, *members}
+        unknown = sorted(
+            name
+            for name in self.names - known
+            if not members.issuperset(members_by_label(name, fit) or (name,))
+        )
+        if unknown:
+            message = (
+                f"never holds names that are neither a candidate nor a target gene of one: "
+                f"{list_names(unknown)}.{closest(unknown, sorted(known))}"
+            )
+            raise ValueError(message)
+
+
+def own_perturbation(names: Iterable[str], label: str | None, fit: FittedPosterior) -> list[str]:
+    """Return those of some names that are the perturbation of a label; none without a label."""
+    if label is None:
+        return []
+    own = fit.naming.key(label)
+    return [name for name in names if fit.naming.key(name) == own]
+
+
+def without_own(
+    label: str | None, names: list[str], fit: FittedPosterior, *, note: bool
+) -> list[str]:
+    """Return the names of candidates but those of the target's own perturbation.
+
+    Parameters
+    ----------
+    label
+        The target, where it is a perturbation; ``None`` excludes nothing.
+    names, fit
+        The candidates, and the fit.
+    note
+        Whether to tell in the log what was excluded.
+
+    Raises
+    ------
+    ValueError
+        If none is left.
+    """
+    own = own_perturbation(names, label, fit)
+    kept = [name for name in names if name not in own]
+    if not kept:
+        message = (
+            f"No candidate is left: the target is the state of {list_names(own)}, the only "
+            f"candidate. Give other candidates, or target_is_candidate=True to keep it."
+        )
+        raise ValueError(message)
+    if own and note:
+        logger.info(
+            "%s is not among the candidates, because the target is its own state; "
+            "target_is_candidate=True keeps it.", list_names(own),
+        )  # fmt: skip
+    return kept
+
+
+@dataclass(frozen=True)
+class CandidateSet:
     """Interventions to choose from, and what is expected and known of the shift of each."""
 
     interventions: Interventions
@@ -49,13 +354,13 @@ class Candidates:
         return self.prior if isinstance(self.prior, ShiftPrior) else self.prior.main
 
     @classmethod
-    def exact(cls, interventions: Interventions) -> Candidates:
+    def exact(cls, interventions: Interventions) -> CandidateSet:
         """Return candidates whose shifts are taken as they are."""
         return cls(interventions, ShiftPrior.exact(interventions.shifts))
 
-    def rows(self, index: Sequence[int]) -> Candidates:
+    def rows(self, index: Sequence[int]) -> CandidateSet:
         """Return some of the candidates, in the order given."""
-        return Candidates(self.interventions.rows(index), self.prior.rows(index))
+        return CandidateSet(self.interventions.rows(index), self.prior.rows(index))
 
 
 def read_candidates(
@@ -65,7 +370,7 @@ def read_candidates(
     target: Wanted | None = None,
     *,
     target_is_candidate: bool = False,
-) -> Candidates:
+) -> CandidateSet:
     """Return the candidates with the shift of each.
 
     A target that is the state of a perturbation's own cells excludes that perturbation, as it would
@@ -80,7 +385,7 @@ def read_candidates(
     if isinstance(candidates, (pd.DataFrame, Mapping)):
         table = _require_some(_shifts.read_table(candidates, fit.genes, fit.spelled))
         kept = without_own(own, table.names, fit, note=True)
-        return Candidates.exact(table.rows([table.names.index(name) for name in kept]))
+        return CandidateSet.exact(table.rows([table.names.index(name) for name in kept]))
     named = candidates is not None and not isinstance(candidates, str)
     names = without_own(own, _names(candidates, fit), fit, note=named)
     seen, company = members_seen(fit), told_in_company(fit)
@@ -88,7 +393,7 @@ def read_candidates(
     if shift is None:
         return fitted_candidates(as_fitted(names, targets, fit), fit)
     if isinstance(shift, str):
-        return Candidates.exact(_modelled(names, targets, shift, fit))
+        return CandidateSet.exact(_modelled(names, targets, shift, fit))
     table = _shifts.read_table(shift, fit.genes, partial(fit.naming.spelled, known=names))
     missing = [name for name in names if name not in table.names]
     if missing:
@@ -97,14 +402,14 @@ def read_candidates(
     rows = [table.names.index(name) for name in names]
     chosen = [table.targets[row] for row in rows]
     given = Interventions(names, chosen, table.shifts[rows], ["table"] * len(names))
-    return Candidates.exact(given)
+    return CandidateSet.exact(given)
 
 
-def fitted_candidates(found: Interventions, fit: FittedPosterior) -> Candidates:
+def fitted_candidates(found: Interventions, fit: FittedPosterior) -> CandidateSet:
     """Return candidates, with cells or without, by what the fit knows and expects of them."""
     if fit.params["shift_sd"] != "learned":
-        return Candidates.exact(found)
-    return Candidates(found, _learned(found, fit))
+        return CandidateSet.exact(found)
+    return CandidateSet(found, _learned(found, fit))
 
 
 def can_be_candidate(name: str, fit: FittedPosterior) -> bool:

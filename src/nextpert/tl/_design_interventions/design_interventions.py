@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata, core
-from nextpert._adata import shifts as _shifts
+from nextpert._adata import effects as _shifts
 from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert.tl._design_interventions import tables
 from nextpert.tl._design_interventions.candidates import read_candidates

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import FittedPosterior
-    from nextpert.core.posterior.shift_posterior import ShiftPosterior
-    from nextpert.core.predict.ranked_distance import RankedDistance
-    from nextpert.tl._design_interventions.candidates import Candidates
+    from nextpert.core.design.distances import RankedDistance
+    from nextpert.core.model.shift_posterior import ShiftPosterior
+    from nextpert.tl._design_interventions.candidates import CandidateSet
     from nextpert.tl._design_interventions.target import Wanted
 
     Vector = NDArray[np.float64]
@@ -40,7 +40,7 @@ _TRACE_COLUMNS = (
 
 
 def ranking_table(
-    pool: Candidates,
+    pool: CandidateSet,
     values: Vector,
     removed: Vector,
     distance: RankedDistance,
@@ -130,7 +130,7 @@ def _nothing(distance: RankedDistance, target: Wanted, fit: FittedPosterior) -> 
 
 
 def _measured(
-    pool: Candidates, known: ShiftPosterior, target: Wanted, fit: FittedPosterior
+    pool: CandidateSet, known: ShiftPosterior, target: Wanted, fit: FittedPosterior
 ) -> Vector:
     """Return squared distances of the cells' own means, less what sampling adds; else NaN."""
     apart = target.goal.distance(known.mean)

@@ -27,7 +27,7 @@ from nextpert._adata.target import (
     listed,
     numbers_in_words,
 )
-from nextpert.core.predict.goal import Goal
+from nextpert.core.design.goal import Goal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import FittedPosterior, LabelTable
-    from nextpert.core.cells.moments import Moments
+    from nextpert.core.screen.moments import Moments
 
     Vector = NDArray[np.float64]
 

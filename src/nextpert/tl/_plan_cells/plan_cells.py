@@ -10,11 +10,22 @@ import numpy as np
 from nextpert import _adata
 from nextpert._adata.arguments import above, at_least, between, checked, one_of
 from nextpert.tl._design_interventions.target import read_target
-from nextpert.tl._plan_cells.distances import distances_table, read_distances
-from nextpert.tl._plan_cells.screen import Measured, read_measured
-from nextpert.tl._plan_cells.stop import ask, plate_size, stop_in_words
-from nextpert.tl._plan_cells.tables import CELLS, curves_table, genes_table
-from nextpert.tl._plan_cells.words import distances_in_words, effects_in_words
+from nextpert.tl._plan_cells.distances import (
+    Measured,
+    distances_table,
+    read_distances,
+    read_measured,
+)
+from nextpert.tl._plan_cells.stop import (
+    CELLS,
+    ask,
+    curves_table,
+    distances_in_words,
+    effects_in_words,
+    genes_table,
+    plate_size,
+    stop_in_words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,18 +72,19 @@ def plan_cells(
 
     - the power to find an effect on a gene, by Welch's test against the controls there are;
     - the precision of the squared distance to a target
-      (:func:`~nextpert.core.cells.mean_distance.mean_distance`);
+      (:func:`~nextpert.core.screen.mean_distance.mean_distance`);
     - the probability that the nearest perturbation comes out nearer than another
-      (:class:`~nextpert.core.plan.nearer_chance.NearerChance`, by draws of the means' errors).
+      (:class:`~nextpert.core.design.power.NearerChance`, by draws of the means' errors).
 
     With a target it also advises whether to stop, by the fit: by how much the best known is
     expected to be closer to the target after one more plate, and the probability that no candidate
     is closer by more than ``tolerance``. It advises to stop where that probability is 0.95 or more
     and the expected gain is below ``tolerance``
-    (:func:`~nextpert.core.plan.stopping.stopping`). It never advises to go on where no perturbation
-    differs from the controls and from the mean of the others, at a false discovery rate of 0.1%.
-    The plate has the size of that in ``uns["plan"]``, if there is one (:func:`plan_screen`); else 8
-    perturbations, with the median number of cells per perturbation of the screen.
+    (:func:`~nextpert.core.design.stopping.stopping`). It never advises to go on where no
+    perturbation differs from the controls and from the mean of the others, at a false discovery
+    rate of 0.1%. The plate has the size of that in ``uns["plan"]``, if there is one
+    (:func:`plan_screen`); else 8 perturbations, with the median number of cells per perturbation
+    of the screen.
 
     Power counts rises and falls alike; of few cells one of the two is found more often, as counts
     are skewed.

@@ -1,32 +1,182 @@
-"""Whether to stop, by the fit: what the next plate is expected to gain."""
+"""The tables of a plan of cells: genes, and curves over cells and guides.
+
+A plan of cells in words.
+
+Whether to stop, by the fit: what the next plate is expected to gain.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from nextpert import _adata
-from nextpert.core.plan.next_plate import draw_plate
-from nextpert.core.plan.stopping import (
+from nextpert.core.design.distances import ranked_distance
+from nextpert.core.design.stopping import (
     AT_TARGET,
     GO_ON,
     NO_DIFFERENCE,
     Stopping,
     choose_plate,
     differing,
+    draw_plate,
     stopping,
 )
-from nextpert.core.predict.ranked_distance import ranked_distance
 from nextpert.tl._design_interventions.candidates import read_candidates
 
 if TYPE_CHECKING:
     import anndata as ad
 
     from nextpert._adata import FittedPosterior
+    from nextpert.core.design.cell_numbers import Layout
     from nextpert.tl._design_interventions.target import Wanted
-    from nextpert.tl._plan_cells.screen import Measured
+    from nextpert.tl._plan_cells.distances import Distances, Measured
+
+
+CELLS = (5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000)
+GUIDES = (1, 2, 4, 8)
+
+
+def genes_table(
+    genes: list[str], measured: Measured, *, effect: float, power: float, confidence: float
+) -> pd.DataFrame:
+    """Return one row a gene: how well its effects are known now, and what it takes to find one."""
+    plan = measured.effects()
+    now = [float(np.median(measured.n_cells))]
+    return pd.DataFrame(
+        {
+            "gene": _adata.strings(genes),
+            "cell_sd": np.sqrt(measured.noise.perturbed_variance),
+            "half_width": plan.half_width(now, confidence)[0],
+            "power": plan.power(now, effect, confidence)[0],
+            "cells_needed": plan.cells_for_power(effect, power, confidence),
+            "guides_needed": plan.guides_for_power(effect, power, confidence),
+            "highest_power": plan.limit(effect, confidence),
+            "cells_for_half": plan.cells_for_width(effect / 2, confidence),
+        }
+    )
+
+
+def curves_table(
+    measured: Measured, found: Distances | None, *, effect: float, confidence: float
+) -> pd.DataFrame:
+    """Return one row a number of guides and cells: precision, power, chance of the right choice."""
+    planned = measured.layout
+    guides = {planned.n_guides, *(GUIDES if planned.guide_variance > 0 else ())}
+    parts, apart = [], None if found is None else found.apart(0)
+    for g in sorted(guides):
+        layout = replace(planned, n_guides=g)
+        cells = np.array([n for n in CELLS if n >= g])
+        plan = measured.effects(layout)
+        part = {
+            "n_guides": np.full(len(cells), g, np.int64),
+            "n_cells": cells.astype(np.int64),
+            "half_width": np.median(plan.half_width(cells, confidence), axis=1),
+            "power": plan.power(cells, effect, confidence).mean(axis=1),
+        }
+        if found is not None and apart is not None:
+            nothing = found.nothing if found.nothing > 0 else np.nan
+            width = replace(found.own[0], layout=layout).half_width(cells, confidence)
+            part["distance_half_width"] = width / nothing
+            part["right_choice"] = replace(apart, layout=layout).chance(cells)
+        parts.append(pd.DataFrame(part))
+    return pd.concat(parts, ignore_index=True)
+
+
+_MANY = 1e6  # cells that nobody measures
+
+
+def effects_in_words(table: pd.DataFrame, layout: Layout, *, effect: float, power: float) -> str:
+    """Return how many cells find a change in one gene."""
+    cells = table["cells_needed"].to_numpy(float)
+    median, most = (float(np.quantile(cells, q, method="higher")) for q in (0.5, 0.9))
+    said = (
+        f"A change of {effect:g} is found with probability {_percent(power)} by {_cells(median)} a "
+        f"perturbation in the median gene and by {_cells(most)} in nine of ten genes, "
+        f"{_layout(layout)}."
+    )
+    out = cells > _MANY
+    if not out.any():
+        return said
+    guides = table["guides_needed"].to_numpy(float)[out]
+    enough = guides[np.isfinite(guides) & (guides > layout.n_guides)]
+    if len(enough):
+        said += (
+            f" In {len(enough)} of {len(table)} genes it takes more guides, not more cells: "
+            f"{_range(enough)}."
+        )
+    if len(enough) < out.sum():
+        said += (
+            f" In {out.sum() - len(enough)} of {len(table)} genes neither cells nor guides do, but "
+            f"more controls or replicates."
+        )
+    return said
+
+
+def distances_in_words(
+    table: pd.DataFrame, target: str, layout: Layout, *, tolerance: float, power: float
+) -> str:
+    """Return how many cells tell the distance of the nearest, and it from the second."""
+    first = table.iloc[0]
+    if np.isfinite(first["relative_distance"]):
+        known = _cells(float(first["cells_needed"]))
+        said = (
+            f"The squared distance of {first['perturbation']} to {target} is known to "
+            f"{_percent(tolerance)} of that of doing nothing from {known}"
+            f"{_why_not(first, 'cells_needed', 'guides_needed', layout)}."
+        )
+    else:
+        said = (
+            f"The squared distance of the control to {target} is estimated as 0: precision cannot "
+            f"be stated as a share of it."
+        )
+    if len(table) > 1:
+        second = table.iloc[1]
+        said += (
+            f" {first['perturbation']} is told from {second['perturbation']}, if their distances "
+            f"differ as measured, with probability {_percent(power)} by "
+            f"{_cells(float(first['cells_to_tell']))} of each"
+            f"{_why_not(first, 'cells_to_tell', 'guides_to_tell', layout)}."
+        )
+    return said
+
+
+def _why_not(row: pd.Series, cells: str, guides: str, layout: Layout) -> str:
+    """Return what it takes where it is not cells."""
+    wanted = float(row[guides])
+    if float(row[cells]) <= _MANY:
+        return ""
+    if layout.n_guides < wanted < np.inf:
+        return f": it takes more guides ({wanted:.0f}), not more cells"
+    if layout.replicate_variance > 0:
+        return ": it takes more cells of the target, or more replicates"
+    return ": it takes more cells of the target"
+
+
+def _cells(number: float) -> str:
+    return f"{number:,.0f} cells" if number <= _MANY else "no number of cells"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"
+
+
+def _layout(layout: Layout) -> str:
+    parts = [
+        f"{n} {what}{'s' * (n > 1)}"
+        for n, what in ((layout.n_guides, "guide"), (layout.n_replicates, "replicate"))
+    ]
+    return f"with {parts[0]} and {parts[1]} of each"
+
+
+def _range(values: np.ndarray) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low} guides" if low == high else f"{low} to {high} guides"
+
 
 NO_PERTURBATION = "no perturbation"
 PLATE = 8  # perturbations on the next plate, as of tl.plan_screen

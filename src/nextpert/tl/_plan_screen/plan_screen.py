@@ -13,12 +13,17 @@ from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
 from nextpert.tl._design_interventions.target import read_target
-from nextpert.tl._plan_cells.screen import usual_guides
-from nextpert.tl._plan_screen.combined import teaches_interactions
-from nextpert.tl._plan_screen.constraints import read_constraints
-from nextpert.tl._plan_screen.pool import read_pool
-from nextpert.tl._plan_screen.tables import FORMATS, best_known, pending_table, plate_table
-from nextpert.tl._plan_screen.wells import AIMS, Choice, split_cells
+from nextpert.tl._plan_cells.distances import usual_guides
+from nextpert.tl._plan_screen.pool import read_constraints, read_pool, teaches_interactions
+from nextpert.tl._plan_screen.wells import (
+    AIMS,
+    FORMATS,
+    Choice,
+    best_known,
+    pending_table,
+    plate_table,
+    split_cells,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

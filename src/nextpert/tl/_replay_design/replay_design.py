@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata
+from nextpert._adata import effects as _shifts
 from nextpert._adata import environments
-from nextpert._adata import shifts as _shifts
 from nextpert._adata.arguments import WORKERS, at_least, checked, one_of
 from nextpert.core._checks import as_rng
-from nextpert.tl._replay_design import modelled, tables, words
-from nextpert.tl._replay_design import run as running
+from nextpert.tl._replay_design import modelled, tables
+from nextpert.tl._replay_design import modelled as running
+from nextpert.tl._replay_design import tables as words
 from nextpert.tl._replay_design.setup import read_setup
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nextpert._adata.target import Target
-    from nextpert.tl._replay_design.goals import Goal
-    from nextpert.tl._replay_design.setup import Setup
+    from nextpert.tl._replay_design.setup import Goal, Setup
 
 logger = logging.getLogger(__name__)
 
