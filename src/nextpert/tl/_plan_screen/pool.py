@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +16,7 @@ from nextpert.core.model.shift_posterior import pair_shifts
 from nextpert.tl._design_interventions.candidates import (
     CandidateSet,
     Excluded,
-    expected_members,
     information_on_interactions,
-    members_by_label,
     own_perturbation,
     read_candidates,
 )
@@ -53,7 +50,7 @@ def with_combinations(
     """
     names = pool.interventions.names
     separator = str(fit.params["separator"])
-    single = [i for i, name in enumerate(names) if len(members_by_label(name, fit)) == 1]
+    single = [i for i, name in enumerate(names) if len(fit.naming.members(name)) == 1]
     if not separator or len(single) < 2 or pool.interventions.sources[0] == "table":
         message = (
             "Combinations need a separator of labels, and at least two single candidates whose "
@@ -66,15 +63,13 @@ def with_combinations(
     told = None if fit.expectation is None else fit.expectation.interactions
     adds = 1.0 if told is None else told.strength
     root = np.sqrt(scale)
-    known = {members_by_label(name, fit) for name in names}
+    known = {fit.naming.members(name) for name in names}
     found = list(names)
     for size in range(2, min(most_combined, len(single)) + 1):
         near = nearest_sums(adds * effects * root, (point - states[-1]) * root, size, LISTED)
         for members in near.members:
-            label = separator.join(
-                sorted(members_by_label(names[single[i]], fit)[0] for i in members)
-            )
-            if members_by_label(label, fit) not in known and not excluded.holds(label, (), fit):
+            label = separator.join(sorted(fit.naming.members(names[single[i]])[0] for i in members))
+            if fit.naming.members(label) not in known and not excluded.holds(label, (), fit):
                 found.append(label)
     return read_candidates(found, None, fit)
 
@@ -83,9 +78,7 @@ def teaches_interactions(pool: CandidateSet, fit: FittedPosterior, n_cells: int)
     """Return the combination that would teach most of interactions; empty where there is none."""
     if fit.params["shift_sd"] != "learned" or pool.interventions.sources[0] == "table":
         return ""
-    told = information_on_interactions(
-        pool.interventions.names, fit, partial(expected_members, fit=fit), n_cells
-    )
+    told = information_on_interactions(pool.interventions.names, fit, n_cells)
     return max(told, key=lambda name: told[name]) if told else ""
 
 
