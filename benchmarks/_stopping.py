@@ -164,7 +164,7 @@ def drawn(
         deal.target_mean,
         own.var(axis=0, ddof=1) / max(len(own) // 2, 1),
         np.append(truth.distance[may], truth.control),
-        np.append(pool.as_good(target, may), control_is_good(pool, target, may)),
+        np.append(truth.as_good(may), control_is_good(pool, target, may)),
         np.zeros((len(may), pool.cells.shape[1])) if full is None else full[may],
         pool.control[deal.warmup],
         cells,

@@ -114,7 +114,7 @@ def replayed(
         truth, every = pool.truth(t), np.arange(pool.n_perturbations)
         distance[i] = truth.distance[found[i]] / truth.control
         for held, may in enumerate((every, np.delete(every, t))):
-            is_good = np.isin(every, may[pool.as_good(t, may)])
+            is_good = np.isin(every, may[truth.as_good(may)])
             good[i, :, held] = is_good[found[i, :, held]]
     return (*(np.moveaxis(x, (2, 0, 3, 1), (0, 1, 2, 3)) for x in (distance, good)), targets)
 

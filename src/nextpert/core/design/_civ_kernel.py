@@ -23,24 +23,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nextpert.core._checks import as_vector
 from nextpert.core._compile import entry, inner
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
     Vector = NDArray[np.float64]
-
-
-def average_weights(weights: ArrayLike | None, size: int) -> Vector:
-    """Return what each candidate counts for in the average, sum 1."""
-    if weights is None:
-        return np.full(size, 1 / size)
-    given = as_vector(weights, size, "weights")
-    if given.min() < 0 or given.sum() == 0:
-        message = "weights of candidates must be 0 or more, and one of them above."
-        raise ValueError(message)
-    return given / given.sum()
 
 
 @dataclass(frozen=True)
@@ -78,20 +64,13 @@ class Groups:
 
     def with_cells(self, cells: Vector) -> Groups:
         """Return the groups once candidates have cells, hypothetical ones, ``(size,)``."""
-        groups = self
-        for j in np.flatnonzero(cells).tolist():
-            groups = groups.with_alone(j)
-        return groups
-
-    def with_alone(self, j: int) -> Groups:
-        """Return the groups once candidate ``j`` has cells, hypothetical ones."""
-        if self.group[j] > 0:
+        new = np.flatnonzero((cells > 0) & (self.group <= 0))
+        if not len(new):
             return self
-        group, leaders, alone = self.group.copy(), self.leaders.copy(), self.alone.copy()
-        group[j], alone[j] = len(leaders), True
-        rest = np.flatnonzero(group == 0)
-        leaders[0] = rest[0] if len(rest) else -1
-        return Groups(self.weights, group, np.append(leaders, j), alone)
+        group, alone = self.group.copy(), self.alone.copy()
+        group[new], alone[new] = len(self.leaders) + np.arange(len(new)), True
+        rest = np.append(np.flatnonzero(group == 0), -1)[:1]
+        return Groups(self.weights, group, np.concatenate([rest, self.leaders[1:], new]), alone)
 
     @property
     def size(self) -> int:
@@ -127,17 +106,19 @@ class Groups:
 
 
 class Between:
-    """The average over candidates of the variance between graphs of their expected gaps."""
+    """The average over candidates of the variance between graphs of their expected gaps.
+
+    Of each group but the first, and of a candidate itself, mean and square over the graphs so far
+    are kept, not every graph's.
+    """
 
     def __init__(self, groups: Groups) -> None:
         self.groups = groups
         self._shares: list[float] = []
-        self._mean: Vector = np.zeros((0, 0))  # of the groups' expected gaps over graphs so far
+        self._mean: Vector = np.zeros((0, 0))
         self._square: Vector = np.zeros((0, 0))
         self._first: list[Vector] = []  # of group 0: what cells to come change
         self._fixed: list[Vector] = []  # and what they do not
-        self._told: list[Vector] = []
-        self._untold: list[Vector] = []
 
     @property
     def share(self) -> float:
@@ -149,35 +130,33 @@ class Between:
 
         ``spare`` is the shift's own part of the gap, which ``left`` holds for j itself only.
         """
-        own = self.groups.leaders[1:]
-        gap = left[1:-2] + (level + spare)[own, None]
         if not self._shares:
-            self._mean, self._square = np.zeros_like(gap), np.zeros_like(gap)
+            self._mean, self._square = np.zeros((2, *left[1:].shape))
         self._shares.append(share)
-        change = gap - self._mean
-        self._mean += change * (share / sum(self._shares))
-        self._square += share * change * (gap - self._mean)
         self._first.append(left[0].copy())
         self._fixed.append(level + spare)
-        self._told.append(left[-2] + level)
-        self._untold.append(left[-1] + level)
+        gap = left[1:]
+        gap[:-2] += (level + spare)[self.groups.leaders[1:], None]
+        gap[-2:] += level
+        change = gap - self._mean
+        self._mean += change * (share / self.share)
+        self._square += share * change * (gap - self._mean)
 
     def values(self) -> Vector:
         """Return it after cells of each candidate, ``(size,)``; zeros for one graph alone."""
         groups = self.groups
         if len(self._shares) < 2:
             return np.zeros(groups.size)
-        others = np.zeros((2, groups.size))
         first, fixed = np.array(self._first), np.array(self._fixed)
         weights = np.where(groups.group == 0, groups.weights, 0.0)
-        shares = np.array(self._shares) / sum(self._shares)
+        shares = np.array(self._shares) / self.share
         part = fixed @ weights
         covariance = (shares * (part - shares @ part)) @ (first - shares @ first)
-        others[0] = weights @ _variance(fixed, shares) + 2 * covariance
-        others[0] += weights.sum() * _variance(first, shares)
-        others[1] = groups.weights[groups.leaders[1:]] @ self._square / sum(self._shares)
-        own = _variance(np.array(self._untold), shares) - _variance(np.array(self._told), shares)
-        return groups.total(others, own)
+        alike = weights @ _variance(fixed, shares) + 2 * covariance
+        alike += weights.sum() * _variance(first, shares)
+        others = groups.weights[groups.leaders[1:]] @ self._square[:-2] / self.share
+        told, untold = self._square[-2:] / self.share
+        return groups.total(np.array([alike, others]), untold - told)
 
 
 def _variance(values: Vector, shares: Vector) -> Vector:

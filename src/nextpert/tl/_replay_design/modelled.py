@@ -191,9 +191,6 @@ class Modelled:
         return int(asked.distances.mean[:-1].argmin())
 
 
-COUNTS = ("n_warmup", "n_rounds", "n_perturbations", "n_cells", "n_repeats")
-
-
 @dataclass(frozen=True)
 class Options:
     """How every campaign of a replay is run."""
@@ -214,24 +211,6 @@ class Task:
     candidates: list[Index]
 
 
-@dataclass(frozen=True)
-class Runs:
-    """What all campaigns did.
-
-    Parameters
-    ----------
-    recommended
-        Number of the recommended candidate, shape ``(n_targets, n_readings, n_criteria,
-        n_repeats, n_rounds + 1)``.
-    chosen
-        Numbers of the candidates on every plate, -1 for none, shape ``(n_targets, n_readings,
-        n_criteria, n_repeats, n_rounds, n_perturbations)``.
-    """
-
-    recommended: Index
-    chosen: Index
-
-
 def run_all(
     pool: CellPool,
     told: Told,
@@ -240,13 +219,22 @@ def run_all(
     rng: np.random.Generator,
     *,
     n_jobs: int | None,
-) -> Runs:
+) -> tuple[Index, Index]:
     """Run every criterion on every target, reading and repeat.
 
     A target and repeat has one stream of random numbers, fixed before the first campaign
     starts: its criteria and readings share the half of the target's cells that are held back, the
     warm-up cells, the order in which the cells of every perturbation come up, and the seed of the
     criterion.
+
+    Returns
+    -------
+    recommended
+        Number of the recommended candidate, shape ``(n_targets, n_readings, n_criteria,
+        n_repeats, n_rounds + 1)``.
+    chosen
+        Numbers of the candidates on every plate, -1 for none, shape ``(n_targets, n_readings,
+        n_criteria, n_repeats, n_rounds, n_perturbations)``.
     """
     streams = [stream.spawn(options.n_repeats) for stream in rng.spawn(len(tasks))]
     jobs = [
@@ -258,8 +246,13 @@ def run_all(
     # A bar where there is a terminal to see it.
     done = dict(tqdm(results, "Replayed campaigns", len(jobs), leave=False, disable=None))
     stacked = [np.stack(part) for part in zip(*(done[i] for i in range(len(jobs))), strict=True)]
-    by_target = [x.reshape(len(tasks), options.n_repeats, *x.shape[1:]) for x in stacked]
-    return Runs(*(np.ascontiguousarray(np.moveaxis(x, 1, 3)) for x in by_target))
+    recommended, chosen = (
+        np.ascontiguousarray(
+            np.moveaxis(x.reshape(len(tasks), options.n_repeats, *x.shape[1:]), 1, 3)
+        )
+        for x in stacked
+    )
+    return recommended, chosen
 
 
 def _one(
