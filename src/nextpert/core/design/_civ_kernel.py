@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextpert.core._compile import entry, inner
+from nextpert.core.design._lookahead import cross, multiply
 
 if TYPE_CHECKING:
     Vector = NDArray[np.float64]
@@ -207,24 +208,6 @@ def _direction(gaps: Any, i: int, base: Array, rows: Array) -> None:
             rows[k + a, j] -= again * gaps.state[node, j]
 
 
-@inner
-def _multiply(gaps: Any, i: int, rows: Array, product: Array, square: Array) -> None:
-    """Fill ``product = M rows`` (d, m) and ``square = rows' M rows`` (m,)."""
-    d, m = rows.shape
-    start = gaps.mptr[i]
-    for j in range(m):
-        square[j] = 0.0
-    for a in range(d):
-        for j in range(m):
-            product[a, j] = 0.0
-        for b in range(d):
-            entry = gaps.cov[start + a * d + b]
-            for j in range(m):
-                product[a, j] += entry * rows[b, j]
-        for j in range(m):
-            square[j] += rows[a, j] * product[a, j]
-
-
 @entry
 def _fill_weights_part(gaps: Any, out: Array) -> None:
     p = len(gaps.vptr) - 1
@@ -232,7 +215,7 @@ def _fill_weights_part(gaps: Any, out: Array) -> None:
         d = gaps.vptr[i + 1] - gaps.vptr[i]
         rows, product = np.empty((d, out.shape[1])), np.empty((d, out.shape[1]))
         _direction(gaps, i, gaps.target, rows)
-        _multiply(gaps, i, rows, product, out[i])
+        multiply(gaps.cov, gaps.mptr[i], rows, product, out[i])
 
 
 def weights_part(gaps: Gaps) -> Array:
@@ -248,7 +231,7 @@ def _take_in(gaps: Any, one: Any, inv_n: float) -> None:
         d, start = gaps.vptr[i + 1] - gaps.vptr[i], gaps.mptr[i]
         rows, product, square = np.empty((d, 1)), np.empty((d, 1)), np.empty(1)
         _direction(one, i, one.state, rows)
-        _multiply(gaps, i, rows, product, square)
+        multiply(gaps.cov, gaps.mptr[i], rows, product, square)
         t = one.spare[i, 0]
         d2 = inv_n + t + square[0]
         for a in range(d):
@@ -296,45 +279,36 @@ def look_ahead(
     """
     p, m = gaps.spare.shape
     n_groups = quad.shape[1]
-    cross, now, d2, level = np.empty(m), np.empty(m), np.empty(m), np.empty(n_groups)
+    shared, now, d2, level = np.empty(m), np.empty(m), np.empty(m), np.empty(n_groups)
     own[:], others[:], left[:] = 0.0, 0.0, 0.0
     for i in range(p):
         d = gaps.vptr[i + 1] - gaps.vptr[i]
         rows, taught, product = np.empty((d, m)), np.empty((d, m)), np.empty((d, m))
         leading, spent = np.empty((d, n_groups)), np.empty((d, n_groups))
         _direction(lead, i, lead.target, leading)
-        _multiply(lead, i, leading, spent, level)
+        multiply(lead.cov, lead.mptr[i], leading, spent, level)
         _direction(gaps, i, gaps.target, rows)
-        _multiply(gaps, i, rows, product, now)
+        multiply(gaps.cov, gaps.mptr[i], rows, product, now)
         _direction(gaps, i, gaps.state, taught)
-        _multiply(gaps, i, taught, product, d2)
+        multiply(gaps.cov, gaps.mptr[i], taught, product, d2)
         for j in range(m):
             d2[j] += inv_n + gaps.spare[i, j]
         for c in range(n_groups):
-            _cross(leading[:, c], product, cross)
+            cross(leading[:, c], product, shared)
             row, top = others[min(c, 1)], lin[i, c] + 2.0 * quad[i, c] * level[c]
             for j in range(m):
-                fall = cross[j] * cross[j] / d2[j]  # equation 16
+                fall = shared[j] * shared[j] / d2[j]  # equation 16
                 row[j] -= (top - quad[i, c] * fall) * fall
                 if len(left):
                     left[c, j] += e[i] * (level[c] - fall)
         for j in range(m):
-            shared = 0.0
+            own_cross = 0.0
             for a in range(d):
-                shared += rows[a, j] * product[a, j]
+                own_cross += rows[a, j] * product[a, j]
             t = gaps.spare[i, j]
-            told = now[j] + t - (shared + t) * (shared + t) / d2[j]
-            gain = t * (2.0 * shared + t) / d2[j]
+            told = now[j] + t - (own_cross + t) * (own_cross + t) / d2[j]
+            gain = t * (2.0 * own_cross + t) / d2[j]
             own[j] += gain * (kappa[i] * (2.0 * told + gain) + slope[i, j])
             if len(left):
                 left[n_groups, j] += e[i] * told
                 left[n_groups + 1, j] += e[i] * (told + gain)
-
-
-@inner
-def _cross(row: Array, product: Array, cross: Array) -> None:
-    for j in range(len(cross)):
-        cross[j] = 0.0
-    for a in range(len(row)):
-        for j in range(len(cross)):
-            cross[j] += row[a] * product[a, j]

@@ -70,7 +70,8 @@ def information(draws: Any, shift: Array, grad: Array) -> float:
     """Mean of ``sum_i log(w_i' / w_i) / 2``, ``w_i'`` after cells at ``x``; fills its gradient."""
     p, s = draws.offset.shape
     layout = (draws.indptr, draws.indices, draws.vptr, draws.mptr)
-    x, gx, y = np.empty((p, s)), np.zeros((p, s)), np.empty((widest(draws.vptr), s))
+    x, gx, most = np.empty((p, s)), np.zeros((p, s)), widest(draws.vptr)
+    rows, y = np.empty((most, s)), np.empty((most, s))
     d1, d2, slope = np.empty(s), np.empty(s), np.empty(s)
     reach(draws, shift, x)
     value = 0.0
@@ -78,8 +79,9 @@ def information(draws: Any, shift: Array, grad: Array) -> float:
         w = draws.w0[i]
         if w <= 0.0:  # no parents, or none with a place in the target: nothing to learn
             continue
-        node_columns(layout, draws.inv_n, draws.cov, draws.u, i, x, y, d1, d2)
+        node_columns(layout, draws.cov, draws.u, i, x, rows, y, d1, d2)
         for j in range(s):
+            d2[j] += draws.inv_n
             ratio = d1[j] / d2[j]
             value += np.log1p(-d1[j] * ratio / w)
             d1[j] = ratio

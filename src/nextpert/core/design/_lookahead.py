@@ -269,9 +269,9 @@ def project_target(layout, cov, target, u, w0):
     ``target`` is mu*, (p, 1).
     """
     vptr = layout[2]
-    y, d1 = np.empty((widest(vptr), 1)), np.empty(1)
+    d1, rows, y = np.empty(1), np.empty((widest(vptr), 1)), np.empty((widest(vptr), 1))
     for i in range(len(w0)):
-        node_columns(layout, 0.0, cov, u, i, target, y, d1, w0[i : i + 1])
+        node_columns(layout, cov, u, i, target, rows, y, d1, w0[i : i + 1])
         for a in range(vptr[i + 1] - vptr[i]):
             u[vptr[i] + a] = y[a, 0]
 
@@ -280,40 +280,54 @@ def project_target(layout, cov, target, u, w0):
 def w_of_states(problem, x, out):
     """Fill ``w_i`` of every node (p, m) after cells at each state of ``x`` (p, m): equation 16."""
     p, m = x.shape
-    y, d1, d2 = np.empty((widest(problem.vptr), m)), np.empty(m), np.empty(m)
+    d1, d2, most = np.empty(m), np.empty(m), widest(problem.vptr)
+    rows, y = np.empty((most, m)), np.empty((most, m))
     layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
     for i in range(p):
-        node_columns(layout, problem.inv_n, problem.cov, problem.u, i, x, y, d1, d2)
+        node_columns(layout, problem.cov, problem.u, i, x, rows, y, d1, d2)
         for j in range(m):
-            out[i, j] = problem.w0[i] - d1[j] * d1[j] / d2[j]
+            out[i, j] = problem.w0[i] - d1[j] * d1[j] / (problem.inv_n + d2[j])
 
 
 @inner
-def node_columns(layout, inv_n, cov, u, i, x, y, d1, d2):
-    """Fill ``y = M x_P`` (d, m), ``d1 = u' x_P`` and ``d2 = 1/n + x_P' M x_P``, each (m,).
+def node_columns(layout, cov, u, i, x, rows, y, d1, d2):
+    """Fill rows ``(1, x_P)``, ``y = M rows``, (d, m), ``d1 = u' rows`` and ``d2 = rows' M rows``.
 
     As :func:`_node`, at many means ``x`` (p, m), one a column so that inner loops run along memory.
     """
     indptr, indices, vptr, mptr = layout
-    first, v, start = indptr[i], vptr[i], mptr[i]
-    d, m = vptr[i + 1] - v, x.shape[1]
+    first, v = indptr[i], vptr[i]
+    d = vptr[i + 1] - v
     k = d - (indptr[i + 1] - first)
+    for a in range(d):
+        for j in range(x.shape[1]):
+            rows[a, j] = 1.0 if a < k else x[indices[first + a - k], j]
+    multiply(cov, mptr[i], rows[:d], y, d2)
+    cross(u[v : v + d], rows, d1)
+
+
+@inner
+def multiply(cov, start, rows, product, square):
+    """Fill ``product = M rows`` (d, m) and ``square = rows' M rows`` (m,), M from ``start`` on."""
+    d, m = rows.shape
     for j in range(m):
-        d1[j], d2[j] = 0.0, inv_n
+        square[j] = 0.0
     for a in range(d):
         for j in range(m):
-            y[a, j] = cov[start + a * d] if k else 0.0
-        for b in range(k, d):
+            product[a, j] = 0.0
+        for b in range(d):
             entry = cov[start + a * d + b]
-            other = indices[first + b - k]
             for j in range(m):
-                y[a, j] += entry * x[other, j]
-        if a < k:
-            for j in range(m):
-                d1[j] += u[v + a]
-                d2[j] += y[a, j]
-        else:
-            own = indices[first + a - k]
-            for j in range(m):
-                d1[j] += u[v + a] * x[own, j]
-                d2[j] += y[a, j] * x[own, j]
+                product[a, j] += entry * rows[b, j]
+        for j in range(m):
+            square[j] += rows[a, j] * product[a, j]
+
+
+@inner
+def cross(row, product, out):
+    """Fill ``out = row' product`` (m,), of a row (d,) and the first d rows of ``product``."""
+    for j in range(len(out)):
+        out[j] = 0.0
+    for a in range(len(row)):
+        for j in range(len(out)):
+            out[j] += row[a] * product[a, j]
