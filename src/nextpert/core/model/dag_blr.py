@@ -1,4 +1,4 @@
-"""DAG-BLR: Bayesian linear regression over a graph, the posterior over the weights of a linear SCM."""
+"""DAG-BLR: Bayesian linear regression over a graph, the posterior over its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear structural causal models, random ones, and random targets: the truth behind simulations."""
+"""Linear structural causal models and random targets: the truth behind simulations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CIV, the causal integrated variance, and CV, the largest remaining variance of the ideal shift."""
+"""CIV, the causal integrated variance, and CV, the largest variance left of the ideal shift."""
 
 from __future__ import annotations
 
