@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import anndata as ad
+    from numpy.typing import NDArray
 
     from nextpert._adata import LabelTable
     from nextpert._adata.target import Target
@@ -143,18 +144,7 @@ def target_distances(
     if perturbations is None:
         say_left_out(labels.left_out, perturbation_key)
     given = as_target(target)
-    parts = set(parts_of(given))
-    if (
-        isinstance(given.state, list)
-        or given.distance == "cosine"
-        or ("state" not in parts or parts - {"state", "weights", "distance", "penalty"})
-    ):
-        message = (
-            "tl.target_distances measures the squared distance to one state, which is known "
-            "without bias: give a Target with state, weights and distance 'squared' or 'noise' "
-            "alone."
-        )
-        raise ValueError(message)
+    _require_one_state(given)
     group = mean = None
     if isinstance(given.state, (Mapping, pd.Series)):
         if genes is not None:
@@ -173,12 +163,12 @@ def target_distances(
     if group is not None:
         codes[group.codes == 0] = len(rows)
     counts = np.bincount(codes[codes >= 0], minlength=len(rows) + 1)
-    place = rows.index(control) if control != own else None
+    has_control = control != own  # in the first row then
     short = []
     if group is not None and counts[-1] < 2:
         short.append(f"the target {name!r} has {counts[-1]}")
-    if place is not None and counts[place] < 2:
-        short.append(f"control {control!r} has {counts[place]} outside the target")
+    if has_control and counts[0] < 2:
+        short.append(f"control {control!r} has {counts[0]} outside the target")
     if short:
         message = f"At least 2 cells are needed for a mean with a variance, but {short[0]}."
         raise ValueError(message)
@@ -189,10 +179,10 @@ def target_distances(
         errors = batches.errors(codes, len(rows) + 1)
     weights = weights_of(given, names)
     if given.distance == "noise":
-        if place is None:
+        if not has_control:
             message = "distance='noise' needs control cells that are not the target."
             raise ValueError(message)
-        weights = weights / cell_variance(found[place], names, weights)
+        weights = weights / cell_variance(found[0], names, weights)
     if (weights != 1).any():  # what genes are multiplied by, so that distances are as wanted
         units = np.sqrt(weights)
         scaled = np.outer(units, units)
@@ -200,31 +190,14 @@ def target_distances(
         mean = None if mean is None else units * mean
     wanted: Any = found[-1] if mean is None else mean
     kept = [i for i in range(len(rows)) if counts[i] >= 2]
-    measured = [
-        mean_distance(found[i], wanted, confidence=confidence, errors=errors[[i, -1]]) for i in kept
-    ]
-    distance = np.array([each.estimate for each in measured])
-    differences = np.full((len(kept), 3), np.nan)
-    for row, i in enumerate(kept):
-        if place is not None and i != place:
-            differences[row] = distance_difference(
-                found[i], found[place], wanted, confidence=confidence,
-                errors=errors[[i, place, -1]],
-            )  # fmt: skip
-    of_control = 0.0 if place is None else distance[kept.index(place)]
+    distances = _distances(
+        [found[i] for i in kept], wanted, errors[[*kept, -1]], confidence, has_control=has_control
+    )
     table = pd.DataFrame(
         {
             "perturbation": _adata.strings(rows[i] for i in kept),
             "n_cells": counts[kept].astype(np.int64),
-            "distance": distance,
-            "sd": np.array([each.sd for each in measured]),
-            "low": np.array([each.low for each in measured]),
-            "high": np.array([each.high for each in measured]),
-            "plug_in_distance": np.array([each.plug_in for each in measured]),
-            "relative_distance": distance / (of_control if of_control > 0 else np.nan),
-            "difference": differences[:, 0],
-            "difference_low": differences[:, 1],
-            "difference_high": differences[:, 2],
+            **distances,
         }
     ).sort_values("distance", kind="stable")
     params: dict[str, Any] = {
@@ -249,6 +222,66 @@ def target_distances(
         )
         warn(message)
     return _adata.write_results(adata, uns={key_added: stored}, copy=copy)
+
+
+def _require_one_state(given: Target) -> None:
+    """Raise unless a target is one state, measured by squared differences."""
+    parts = set(parts_of(given))
+    others = parts - {"state", "weights", "distance", "penalty"}
+    several = isinstance(given.state, list) or "state" not in parts
+    if others or several or given.distance == "cosine":
+        message = (
+            "tl.target_distances measures the squared distance to one state, which is known "
+            "without bias: give a Target with state, weights and distance 'squared' or 'noise' "
+            "alone."
+        )
+        raise ValueError(message)
+
+
+def _distances(
+    cells: list[Moments],
+    wanted: Any,
+    errors: NDArray[np.float64],
+    confidence: float,
+    *,
+    has_control: bool,
+) -> dict[str, NDArray[np.float64]]:
+    """Return columns of distances to a target, and of their differences to the controls'.
+
+    Parameters
+    ----------
+    cells
+        Moments of each perturbation; the controls' come first, where ``has_control``.
+    wanted
+        The target's moments, or its mean, shape ``(n_genes,)``.
+    errors
+        Errors of the batches' means for each perturbation, and last for the target.
+    confidence
+        Coverage of the intervals.
+    has_control
+        Whether the controls are among them.
+    """
+    found = [
+        mean_distance(each, wanted, confidence=confidence, errors=errors[[i, -1]])
+        for i, each in enumerate(cells)
+    ]
+    distance, differences = np.array([x.estimate for x in found]), np.full((len(cells), 3), np.nan)
+    for i in range(1, len(cells) if has_control else 0):
+        differences[i] = distance_difference(
+            cells[i], cells[0], wanted, confidence=confidence, errors=errors[[i, 0, -1]]
+        )
+    of_control = distance[0] if has_control and distance[0] > 0 else np.nan
+    return {
+        "distance": distance,
+        "sd": np.array([x.sd for x in found]),
+        "low": np.array([x.low for x in found]),
+        "high": np.array([x.high for x in found]),
+        "plug_in_distance": np.array([x.plug_in for x in found]),
+        "relative_distance": distance / of_control,
+        "difference": differences[:, 0],
+        "difference_low": differences[:, 1],
+        "difference_high": differences[:, 2],
+    }
 
 
 def _rows(

@@ -20,6 +20,7 @@ from nextpert._adata.effects import Interventions
 from nextpert._adata.environments import unknown_genes
 from nextpert._adata.members import effects_alone, numbered, pooled
 from nextpert._warn import warn
+from nextpert.core.design.candidates import Candidates
 from nextpert.core.model.averaged import Averaged
 from nextpert.core.model.interactions import Together, learn_interactions
 from nextpert.core.model.perturbations import Perturbations
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import FittedPosterior
+    from nextpert.core.design.goal import Goal
     from nextpert.core.model.interactions import Interactions
     from nextpert.tl._design_interventions.target import Wanted
 
@@ -292,6 +294,19 @@ class CandidateSet:
     def rows(self, index: Sequence[int]) -> CandidateSet:
         """Return some of the candidates, in the order given."""
         return CandidateSet(self.interventions.rows(index), self.prior.rows(index))
+
+
+def as_asked(
+    fit: FittedPosterior, prior: ShiftPrior | Averaged, goal: Goal, **options: Any
+) -> Candidates:
+    """Return candidates as an acquisition is asked to rank them, on the graphs of a fit.
+
+    ``options`` are those of :class:`~nextpert.core.Candidates`.
+    """
+    return Candidates(
+        fit.posteriors, fit.known(prior), goal, graphs=fit.ensemble or [fit.posterior],
+        main=fit.posterior, **options,
+    )  # fmt: skip
 
 
 def read_candidates(

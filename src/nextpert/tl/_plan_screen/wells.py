@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import strings
-from nextpert.core.design.candidates import Candidates
 from nextpert.core.design.cell_numbers import dunnett_controls
 from nextpert.core.design.distances import first_order_distances, probability_nearest
 from nextpert.core.design.plate import PlateCiv, allocate_cells, best_order, greedy_plate
 from nextpert.core.design.registry import find_acquisition
+from nextpert.tl._design_interventions.candidates import as_asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -121,10 +121,7 @@ class Choice:
         rng: np.random.Generator,
     ) -> None:
         self.limits, self.wells = limits, wells
-        self.asked = Candidates(
-            fit.posteriors, fit.known(prior), goal, n_cells=wells.each, n_samples=n_samples,
-            graphs=fit.ensemble or [fit.posterior], main=fit.posterior, rng=rng,
-        )  # fmt: skip
+        self.asked = as_asked(fit, prior, goal, n_cells=wells.each, n_samples=n_samples, rng=rng)
 
     @property
     def distance(self) -> RankedDistance:

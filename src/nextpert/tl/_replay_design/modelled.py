@@ -16,7 +16,7 @@ from nextpert._adata import environments as named
 from nextpert.core import LinearScm, ScreenMoments
 from nextpert.core.evaluate.design_loop import run_tasks
 from nextpert.core.evaluate.strategies import NO_MODEL, Means, replay_plates
-from nextpert.tl._design_interventions.candidates import as_fitted, fitted_candidates
+from nextpert.tl._design_interventions.candidates import as_asked, as_fitted, fitted_candidates
 from nextpert.tl._fit_dag_blr.cells import pool_cells, pool_environments
 from nextpert.tl._fit_dag_blr.model import SHIFTS, SPECS, Graphs, Model
 from nextpert.tl._plan_screen.pool import Constraints
@@ -179,10 +179,10 @@ class Modelled:
         recommended by it were 0.44 as far as the control's in the pool and 1.75 held out, over
         plates 1 to 10; by the predicted distance 0.21 and 1.20.
         """
-        known = self.fit.known(self.candidates.prior)
-        asked = core.Candidates(
-            self.fit.posteriors, known, self.goal, n_samples=N_SAMPLES, rng=self.rng.spawn(1)[0]
-        )
+        asked = as_asked(
+            self.fit, self.candidates.prior, self.goal, n_samples=N_SAMPLES,
+            rng=self.rng.spawn(1)[0],
+        )  # fmt: skip
         return int(asked.distances.mean[:-1].argmin())
 
 

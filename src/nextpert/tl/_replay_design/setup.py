@@ -159,26 +159,11 @@ def read_setup(
     if absent:
         message = f"Targets of fewer than {FEWEST} cells: {_adata.list_names(absent)}."
         raise ValueError(message)
-    panel: Any = Panel(genes, columns, controls.mean, roles.stored())
-    goals = []
-    for each in wanted:
-        if isinstance(each, str):
-            goals.append(Goal(each, place[each], pool.truth(place[each])))
-            continue
-        goal = read_target(adata, each, panel, roles.perturbation_key)
-        states, away = (
-            tuple(place.get(label, -1) for label in _labels(part, labels, roles))
-            for part in (each.state, each.away_from)
-        )
-        of_pool = PoolGoal(goal.goal, states, away)
-        goals.append(Goal(goal.name, of_pool, goal_truth(pool, of_pool)))
+    panel = Panel(genes, columns, controls.mean, roles.stored())
+    goals = [_goal(adata, each, place, pool, panel, labels, roles) for each in wanted]
     if not wanted:
-        each_truth = [(name, j, pool.truth(j)) for name, j in place.items()]
-        goals = [
-            Goal(name, j, truth)
-            for name, j, truth in each_truth
-            if truth.control > _CLEAR * truth.control_sd
-        ]
+        every_goal = [Goal(name, j, pool.truth(j)) for name, j in place.items()]
+        goals = [x for x in every_goal if x.truth.control > _CLEAR * x.truth.control_sd]
     if not goals:
         message = (
             f"No perturbation lies {_CLEAR:g} standard errors off the controls, so there is no "
@@ -186,6 +171,30 @@ def read_setup(
         )
         raise ValueError(message)
     return Setup(genes, told, pool, used, plan, labels, goals, n_candidates)
+
+
+def _goal(
+    adata: ad.AnnData,
+    target: str | Target,
+    place: dict[str, int],
+    pool: CellPool,
+    panel: Any,
+    labels: LabelTable,
+    roles: Roles,
+) -> Goal:
+    """Return the state of a perturbation, or a target of any kind, as a goal on the pool.
+
+    ``place`` are the numbers of perturbations in the pool, by name.
+    """
+    if isinstance(target, str):
+        return Goal(target, place[target], pool.truth(place[target]))
+    read = read_target(adata, target, panel, roles.perturbation_key)
+    states, away = (
+        tuple(place.get(label, -1) for label in _labels(part, labels, roles))
+        for part in (target.state, target.away_from)
+    )
+    wanted = PoolGoal(read.goal, states, away)
+    return Goal(read.name, wanted, goal_truth(pool, wanted))
 
 
 def _read_wanted(targets: Any, labels: LabelTable, control: str) -> list[str | Target]:
