@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from scipy.optimize import minimize
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
-
-    from nextpert.core.design.base import Acquisition
 
     Vector = NDArray[np.float64]
 
@@ -43,6 +41,31 @@ class Optimum:
     lower_bound: float = float("nan")
 
 
+class Criterion(Protocol):
+    """What a domain asks of an acquisition to find its best shift; lower is better."""
+
+    n_nodes: int
+
+    @property
+    def floor(self) -> float:
+        """What of the criterion no shift can change."""
+
+    def value(self, shift: ArrayLike) -> float:
+        """Return the criterion at one shift."""
+
+    def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
+        """Return the criterion and its gradient at one shift."""
+
+    def values(self, shifts: ArrayLike) -> Vector:
+        """Return the criterion at every shift of a pool."""
+
+    def closed_form(self, domain: Domain, rng: np.random.Generator) -> Vector | None:
+        """Return the best shift of ``domain`` where it is known without a search."""
+
+    def starts(self) -> list[Vector]:
+        """Return good starting shifts for a search."""
+
+
 class Domain:
     """Base class: where interventions may lie."""
 
@@ -67,7 +90,7 @@ class Domain:
 
     def minimise(
         self,
-        acquisition: Acquisition,
+        acquisition: Criterion,
         *,
         starts: Sequence[ArrayLike] | None = None,
         n_random: int = 2,
@@ -110,14 +133,14 @@ class Domain:
         return replace(found, lower_bound=self._bound(acquisition)) if certify else found
 
     def _random_starts(
-        self, acquisition: Acquisition, n: int, rng: np.random.Generator
+        self, acquisition: Criterion, n: int, rng: np.random.Generator
     ) -> list[Vector]:
         return list(self.sample(n, acquisition.n_nodes, rng))
 
-    def _bound(self, acquisition: Acquisition) -> float:
+    def _bound(self, acquisition: Criterion) -> float:
         return float("nan")
 
-    def _search(self, acquisition: Acquisition, starts: list[Vector]) -> Optimum:
+    def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
         raise NotImplementedError
 
 
@@ -189,7 +212,7 @@ class Pool(Domain):
             raise ValueError(message)
         return self.output_weights(b) @ (self.shifts - b) ** 2
 
-    def minimise(self, acquisition: Acquisition, **kwargs: object) -> Optimum:
+    def minimise(self, acquisition: Criterion, **kwargs: object) -> Optimum:
         """Return the best candidate; the first of equals. Further options are not needed."""
         values = acquisition.values(self.shifts)
         index = int(np.argmin(values))
@@ -267,7 +290,7 @@ class Box(Domain):
         return as_rng(rng).uniform(*self._bounds(n_nodes), size=(n, n_nodes))
 
     def _random_starts(
-        self, acquisition: Acquisition, n: int, rng: np.random.Generator
+        self, acquisition: Criterion, n: int, rng: np.random.Generator
     ) -> list[Vector]:
         """Return the best of many draws, half of them corners: a pool costs less than a search."""
         p = acquisition.n_nodes
@@ -278,7 +301,7 @@ class Box(Domain):
         best = np.argsort(acquisition.values(draws), kind="stable")[: _PER_START * n]
         return list(draws[best])
 
-    def _search(self, acquisition: Acquisition, starts: list[Vector]) -> Optimum:
+    def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
         found = [self._descend(acquisition, self.project(start)) for start in starts]
         values = np.array([acquisition.value(shift) for shift in found])
         rng = np.random.default_rng(0)
@@ -290,7 +313,7 @@ class Box(Domain):
         return Optimum(shift, value)
 
     def _stir(
-        self, acquisition: Acquisition, shift: Vector, value: float, rng: np.random.Generator
+        self, acquisition: Criterion, shift: Vector, value: float, rng: np.random.Generator
     ) -> tuple[Vector, float]:
         """Look around the end of a search, near and far, and search on from what is better.
 
@@ -314,7 +337,7 @@ class Box(Domain):
                 break
         return shift, value
 
-    def _descend(self, acquisition: Acquisition, start: Vector) -> Vector:
+    def _descend(self, acquisition: Criterion, start: Vector) -> Vector:
         # In widths of the box and in shares of the part of the value that shifts can change, so
         # that tolerances mean the same in any units and however large the floor. The share is
         # taken anew where a descent ends, as it may end orders of magnitude below its start.

@@ -15,7 +15,7 @@ from nextpert.core.design.domains import Domain, Optimum
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.design.base import Acquisition
+    from nextpert.core.design.domains import Criterion
 
     Vector = NDArray[np.float64]
     _Found = tuple[Vector, float, NDArray[np.bool_]]  # a shift, its value and its support
@@ -79,18 +79,18 @@ class Sphere(Domain):
         share = (b / norm) ** 2
         return b**2 + self.radius**2 * (tau * share + (1 - tau) * (1 - share) / (p - 1))
 
-    def _search(self, acquisition: Acquisition, starts: list[Vector]) -> Optimum:
+    def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
         mask = np.ones(acquisition.n_nodes, dtype=np.bool_)
         shift, value = search_sphere(acquisition, self.radius, mask, starts)
         return Optimum(shift, value)
 
-    def _bound(self, acquisition: Acquisition) -> float:
+    def _bound(self, acquisition: Criterion) -> float:
         bound = getattr(acquisition, "lower_bound", None)
         return bound(self.radius) if bound else float("nan")
 
 
 def search_sphere(
-    acquisition: Acquisition, radius: float, mask: NDArray[np.bool_], starts: list[Vector]
+    acquisition: Criterion, radius: float, mask: NDArray[np.bool_], starts: list[Vector]
 ) -> tuple[Vector, float]:
     """Return the best shift of norm ``radius`` supported on ``mask``, over all starts."""
     best, least = None, np.inf
@@ -107,7 +107,7 @@ def search_sphere(
 
 
 def _descend(
-    acquisition: Acquisition, radius: float, mask: NDArray[np.bool_], start: Vector
+    acquisition: Criterion, radius: float, mask: NDArray[np.bool_], start: Vector
 ) -> tuple[Vector, float]:
     """Return the best shift (p,) found from ``start`` on the nodes of ``mask`` (p,), its value."""
     problem = getattr(acquisition, "problem", None)
@@ -188,7 +188,7 @@ class Sparse(Sphere):
             row[support] = self.radius * entries / np.linalg.norm(entries)
         return shifts
 
-    def _search(self, acquisition: Acquisition, starts: list[Vector]) -> Optimum:
+    def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
         p = acquisition.n_nodes
         singles = self.radius * np.vstack([np.eye(p), -np.eye(p)])
         values = acquisition.values(singles)
