@@ -10,7 +10,7 @@ How often the truth lies inside 90 % intervals, equal-tailed quantiles of draws 
 - those of the graphs of resamples, alike;
 - the same, graphs weighted by their evidence.
 
-Columns: weights of arcs, and total effects of one gene on another, each of the pairs that have one
+Columns: weights of edges, and total effects of one gene on another, each of the pairs that have one
 in the truth or in the learned graph; squared distances to a random target of the means that
 knockouts reach, seen in the screen or not; the median width of the intervals of total effects. Mean
 ± standard error over models.
@@ -139,7 +139,7 @@ def shares(
     truth, drawn = effects(eye, found.scm.weights), effects(eye, weights)
     pairs = (truth != 0) | (effects(eye, at_hand) != 0)
     pairs &= eye == 0
-    arcs = (found.scm.weights != 0) | (at_hand != 0)
+    edges = (found.scm.weights != 0) | (at_hand != 0)
     low, high = np.quantile(drawn[:, pairs], [(1 - level) / 2, (1 + level) / 2], axis=0)
     start = np.einsum("sij,sj->si", drawn, intercepts)
     held = []
@@ -151,7 +151,7 @@ def shares(
             held.append(bool(inside(reached, wanted, level)))
     n_seen = len(found.seen)
     return [
-        float(inside(weights[:, arcs], found.scm.weights[arcs], level).mean()),
+        float(inside(weights[:, edges], found.scm.weights[edges], level).mean()),
         float(inside(drawn[:, pairs], truth[pairs], level).mean()),
         float(np.mean(held[:n_seen])),
         float(np.mean(held[n_seen:])),

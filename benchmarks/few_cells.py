@@ -52,7 +52,7 @@ Z = 1.6449  # of a 90 % interval
 
 
 class Cells(NamedTuple):
-    """Cells of a screen: values, perturbation (0 the control), guide if told apart."""
+    """Cells of a screen: values, perturbation (0 the control), guide if distinguished."""
 
     x: np.ndarray
     code: np.ndarray
@@ -134,7 +134,7 @@ def pool(found: ScreenMoments) -> PooledGuides:
 
 
 def inside(shown: Averaged, truth: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Return which intervals hold means of other cells, their sampling variance added."""
+    """Return which intervals cover means of other cells, their sampling variance added."""
     found = estimate_effects(shown.posteriors, shown.priors, weights=shown.weights)
     low = found.mean - np.sqrt((found.mean - found.lower) ** 2 + Z**2 * noise)
     high = found.mean + np.sqrt((found.upper - found.mean) ** 2 + Z**2 * noise)
@@ -167,7 +167,7 @@ def estimates(
 
 
 def few(cells: Cells, n: int, seed: int) -> tuple[dict[str, float], dict[str, np.ndarray], Cells]:
-    """Return errors by each way, which intervals hold, and the cells of the perturbations used."""
+    """Return errors by each way, which intervals cover, and the cells of the perturbations used."""
     rng = np.random.default_rng(seed)
     sizes = np.bincount(cells.code)
     kept = [0, *(j for j in range(1, len(sizes)) if sizes[j] >= n + LEFT)]
@@ -200,7 +200,7 @@ def few(cells: Cells, n: int, seed: int) -> tuple[dict[str, float], dict[str, np
 
 
 def left_out_guides(cells: Cells, fold: int) -> dict[str, tuple[np.ndarray, float]]:
-    """Return which intervals hold the means of guides left out, and the spread between guides."""
+    """Return which intervals cover the means of guides left out, and the spread between guides."""
     n_guides = len(cells.guides)
     size = np.bincount(cells.guide, minlength=n_guides)
     owner = np.full(n_guides, -1)

@@ -1,10 +1,10 @@
 """Prior networks: how much is learned to be believed, and what the graph gains.
 
 Random models of 36 genes, standardised internally, and control cells only. A network holds a share
-of the true arcs, and so many others, drawn among all ordered pairs of genes that are no true arc,
+of the true edges, and so many others, drawn among all ordered pairs of genes that are no true edge,
 that the share of right ones is as said; the random one is as large as the one of 70 %, drawn
 among all ordered pairs. The structural Hamming distance (SHD) is that to the true graph, and, of
-Markov classes, that to the true class. Medians over models; *changed* is the share of the arcs
+Markov classes, that to the true class. Medians over models; *changed* is the share of the edges
 that are otherwise than without a network (mean over models).
 
     python -m benchmarks.prior_network            # two minutes
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     n_models = 2 if args.quick else args.models
     print(
-        "| cells | degree | true arcs in it | right | believed in | log-odds along | against "
+        "| cells | degree | true edges in it | right | believed in | log-odds along | against "
         "| SHD without | with | class SHD without | with | changed |"
     )
     print("|---" * 12 + "|")
@@ -82,17 +82,17 @@ def one(degree: int, n_cells: int, covered: float, network: str, seed: int) -> l
 
 def draw_network(truth: Dag, covered: float, network: str, rng: np.random.Generator) -> np.ndarray:
     """Return a network of which a share is right, row = parent."""
-    arcs = truth.to_matrix().toarray() != 0
-    out = np.zeros(arcs.shape)
-    kept = rng.permutation(np.argwhere(arcs))[: round(covered * arcs.sum())]
+    edges = truth.to_matrix().toarray() != 0
+    out = np.zeros(edges.shape)
+    kept = rng.permutation(np.argwhere(edges))[: round(covered * edges.sum())]
     right = 0.7 if network == "random" else float(network.removesuffix(" %")) / 100
     n_wrong = round(len(kept) * (1 - right) / right)
-    others = ~np.eye(len(arcs), dtype=bool)
+    others = ~np.eye(len(edges), dtype=bool)
     if network == "random":
         n_wrong += len(kept)
     else:
         out[tuple(kept.T)] = 1.0
-        others &= ~arcs
+        others &= ~edges
     wrong = rng.permutation(np.argwhere(others))[:n_wrong]
     out[tuple(wrong.T)] = 1.0
     return out

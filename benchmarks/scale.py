@@ -113,11 +113,11 @@ def search(n_genes: int, n_cells: int = _CELLS) -> Searched:
     seconds = time.process_time() - begin
     begin = time.process_time()
     alone = boss(controls, rng=0)
-    arcs = found.exogenous_arcs
+    edges = found.exogenous_arcs
     return Searched(
         n_genes, n_cells, seconds, time.process_time() - begin, skeleton_f1(found.dag, truth),
         skeleton_f1(alone.dag, truth), directed(found.dag, truth), directed(alone.dag, truth),
-        float(np.diag(arcs).mean()), int(arcs.sum() - np.diag(arcs).sum()),
+        float(np.diag(edges).mean()), int(edges.sum() - np.diag(edges).sum()),
     )  # fmt: skip
 
 

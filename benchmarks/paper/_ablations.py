@@ -89,8 +89,8 @@ def _posterior(variant: Variant, setting: Setting, seed: int) -> DagBlr:
     prior = {"prior_scale": "evidence", "noise_var": drawn.scm.noise_var, **variant.prior}
     prior.setdefault("prior_units", "noise" if prior["prior_scale"] == "evidence" else "data")
     if prior["prior_scale"] == "true":
-        arcs = drawn.scm.weights**2 / drawn.scm.noise_var[:, None]
-        prior["prior_scale"] = float(arcs.sum() / drawn.scm.dag.n_edges)
+        edges = drawn.scm.weights**2 / drawn.scm.noise_var[:, None]
+        prior["prior_scale"] = float(edges.sum() / drawn.scm.dag.n_edges)
     return DagBlr(drawn.dag, intercept=False, **prior)
 
 
