@@ -1,4 +1,4 @@
-"""Calibration: how often the truth lies inside the posterior's 90 % intervals.
+"""Calibration: how often the truth lies inside the posterior's 90% intervals.
 
 Random linear SCMs with intercepts; the posterior as nextpert gives it (prior scale learned by
 evidence, unknown noise variances, intercepts), after control cells and some perturbations with a

@@ -3,7 +3,7 @@
 Simulated screens (36 genes, 18 of them knocked out in 100 cells each; 5,000 or 500 controls). The
 graph by ``tl.learn_dag(method="boss", environments="all")``, the posterior by ``tl.fit_dag_blr``,
 shifts exact, as they are in these simulations.
-How often the truth lies inside 90 % intervals, equal-tailed quantiles of draws from
+How often the truth lies inside 90% intervals, equal-tailed quantiles of draws from
 
 - the true graph's posterior;
 - the one learned graph's;

@@ -48,7 +48,7 @@ SHRUNKEN = "adaptive shrinkage, no graph"
 OWN, LEARNED = f"{SHRUNKEN}, own genes expected", "the same, learned graph"
 AVERAGED = "averaged over both"
 TURNED, AVERAGED_TURNED = "learned graph turned round", "averaged over that and no graph"
-Z = 1.6449  # of a 90 % interval
+Z = 1.6449  # of a 90% interval
 
 
 class Cells(NamedTuple):
@@ -261,7 +261,7 @@ def run(screen: Screen, guide_key: str | None, sizes: list[int], repeats: int) -
         f"{int((cells.code == 0).sum()):,} controls, {repeats} repeats",
         "Squared error (number of perturbations with enough cells), weights of the graph last:",
         table(["", *head], errors),
-        "Coverage of 90 % intervals of effects: on average, of the least covered perturbation, and "
+        "Coverage of 90% intervals of effects: on average, of the least covered perturbation, and "
         "of own genes:",
         table(["", *head], coverage),
     ]
@@ -274,7 +274,7 @@ def run(screen: Screen, guide_key: str | None, sizes: list[int], repeats: int) -
             ]
             for name in found[0]
         }
-        parts += ["Coverage of 90 % intervals of the means of guides left out, all other cells:",
+        parts += ["Coverage of 90% intervals of the means of guides left out, all other cells:",
                   table(["", "variance between guides / noise", "coverage"], rows)]  # fmt: skip
     print(f"{screen.name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
     return "\n\n".join(parts) + "\n"

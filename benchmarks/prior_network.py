@@ -2,7 +2,7 @@
 
 Random models of 36 genes, standardised internally, and control cells only. A network holds a share
 of the true edges, and so many others, drawn among all ordered pairs of genes that are no true edge,
-that the share of right ones is as said; the random one is as large as the one of 70 %, drawn
+that the share of right ones is as said; the random one is as large as the one of 70%, drawn
 among all ordered pairs. The structural Hamming distance (SHD) is that to the true graph, and, of
 Markov classes, that to the true class. Medians over models; *changed* is the share of the edges
 that are otherwise than without a network (mean over models).
@@ -21,7 +21,7 @@ from nextpert.core import Dag, LinearScm, Moments, boss, boss_with_network, rand
 from nextpert.core.graph._equivalence import Pdag
 
 _N_GENES, _N_STARTS = 36, 3
-_NETWORKS = ("100 %", "70 %", "50 %", "random")
+_NETWORKS = ("100%", "70%", "50%", "random")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -4,7 +4,7 @@ Norman: every double of the subset of cells is left out of everything, and
 ``tl.perturbation_effects`` is asked for it as a combination without cells. It is compared with the
 means of its cells less those of a half of the controls; fit and sums have the other half, and
 halves change places, so that nothing shares its sampling error. Squared errors have sampling taken
-out and are given over those of "no effect"; 90 % intervals are widened by the sampling of what they
+out and are given over those of "no effect"; 90% intervals are widened by the sampling of what they
 are compared with. Genes count in units of their spread over cells; those constant in a half of the
 controls are left out. In the eight axes of ``combinations.py``, means of all 131 doubles taken as
 exact, each is left out and the interactions of the others learned.
