@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="8 instances and 300 draws: a trial")
     args = parser.parse_args()
     n, draws = (8, 300) if args.quick else (args.instances, args.samples)
-    print(f"Coverage of {100 * args.level:g} % intervals, {n} instances, {draws} draws, in %.\n")
+    print(f"Coverage of {100 * args.level:g}% intervals, {n} instances, {draws} draws, in %.\n")
     print("| setting | " + " | ".join(QUANTITIES) + " |")
     print("|---" * (1 + len(QUANTITIES)) + "|")
     for setting in SETTINGS:

@@ -114,7 +114,7 @@ def shown(name: str, n: str, splits: list[list[tuple[float, ...]]]) -> str:
     shares = [f"{share:.0f}" for share in np.mean(held, axis=0)]
     if spread is not None:
         shares = [f"{share} ± {se:.0f}" for share, se in zip(shares, spread, strict=True)]
-    cells = f"| {name} | {n} | {len(every)} | {' | '.join(f'{share} %' for share in shares)} |"
+    cells = f"| {name} | {n} | {len(every)} | {' | '.join(f'{share}%' for share in shares)} |"
     return f"{cells} {width:.3f} | {error:.3f} |"
 
 

@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
     args = parser.parse_args(arguments)
     lines = [
-        f"Coverage of {100 * args.level:g} % intervals in %, {args.models} models, {args.graphs} "
+        f"Coverage of {100 * args.level:g}% intervals in %, {args.models} models, {args.graphs} "
         f"resamples, {args.genes} genes, {args.genes // 2} of them knocked out in 100 cells each.",
         "",
         f"| controls | degree | graphs | {' | '.join(QUANTITIES)} |",

@@ -52,10 +52,10 @@ def _line(n_cells: int, degree: int, covered: float, network: str, rows: np.ndar
     along, against, *distances = np.median(rows[:, :6], axis=0)
     believed = f"{(rows[:, 0] != 0).sum()} of {len(rows)}"
     shown = [f"{value:.3g}" for value in distances]
-    shares = f"{100 * covered:.0f} %" if network != "random" else "-"
+    shares = f"{100 * covered:.0f}%" if network != "random" else "-"
     cells = [
         f"{n_cells:,}", str(degree), shares, network, believed,
-        f"{along:.1f}", f"{against:.1f}", *shown, f"{100 * rows[:, 6].mean():.1f} %",
+        f"{along:.1f}", f"{against:.1f}", *shown, f"{100 * rows[:, 6].mean():.1f}%",
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
 

@@ -215,7 +215,7 @@ def search_table(searched: list[Searched]) -> list[str]:
         f"| {row.n_genes:,} | {row.n_cells} | {row.seconds:.2f} | {row.seconds_controls:.2f} "
         f"| {row.f1:.3f} ({row.f1_controls:.3f}) "
         f"| {row.directed:.3f} ({row.directed_controls:.3f}) "
-        f"| {100 * row.targets:.0f} % | {row.others} |"
+        f"| {100 * row.targets:.0f}% | {row.others} |"
         for row in searched
     ]
     curve = [row for row in searched if row.n_cells == _CELLS]

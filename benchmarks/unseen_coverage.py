@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
         rows = [left_out(screen, target) for target in sorted(screen.targets)]
         inside, changed, error, nothing = (np.concatenate(part) for part in zip(*rows, strict=True))
         lines.append(
-            f"| {screen.name} | {len(rows)} | {100 * inside.mean():.1f} % | "
-            f"{100 * inside[changed].mean():.1f} % of {changed.sum()} | "
+            f"| {screen.name} | {len(rows)} | {100 * inside.mean():.1f}% | "
+            f"{100 * inside[changed].mean():.1f}% of {changed.sum()} | "
             f"{error.sum() / nothing.sum():.2f} |"
         )
     print("\n".join(lines), flush=True)

@@ -17,7 +17,7 @@ from benchmarks.paper._run import first_below, mean_and_error
 from benchmarks.paper._settings import Setting, instance, task
 from benchmarks.paper._tables import markdown, value, verdict
 from nextpert.core import DagBlr, LinearScm, Moments, Sphere, build_acquisition, design_loop
-from nextpert.core.model import prior as learning
+from nextpert.core.model import _blocks as learning
 
 Array = np.ndarray
 SHOWN = (5, 10, 15, 20, 25, 50)
