@@ -60,7 +60,7 @@ GOOD, GAIN, STOPS, GOOD_BEFORE, GAP, TRUE = range(6)
 class Way(NamedTuple):
     """A campaign to be: where to, what is true, and cells on demand.
 
-    ``distance``: true squared distances of the candidates and of doing nothing, the last.
+    ``distance``: true squared distances of the candidates and of the control, the last.
     ``as_good``: which of them are not distinguished from the best. ``full``: shifts of full
     knockouts, a row a candidate. ``cells(j, n)``: up to ``n`` new cells.
     """
