@@ -8,7 +8,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from nextpert._adata.html import in_one_direction
+from nextpert._adata.stored import in_one_direction
 from nextpert._report import effects, judged, measured, planned
 from nextpert._report.intervals import WIDTH
 from nextpert._report.results import absent

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from nextpert._adata import eager, in_order, list_names, read_graph, symbols_of
 from nextpert._adata.arguments import at_least, checked
-from nextpert.core.cells._sound import require_sound
+from nextpert.core.screen.moments import require_sound
 from nextpert.pl._dag.arcs import draw_arcs, known_arcs
 from nextpert.pl._dag.direct_targets import draw_direct_targets, read_direct_targets
 from nextpert.pl._dag.modules import draw_modules, read_modules
