@@ -11,11 +11,18 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from nextpert._adata import environment_moments, read, read_blocks, sources
+from nextpert._adata import read, read_blocks, read_groups, sources
+from nextpert._adata.roles import Roles
+from nextpert._adata.screen import coding, read_screens
 
 N, P = 157, 12
 COLUMNS = np.array([7, 2, 11, 4])
 FORMS = {"dense": np.asarray, "csr": sp.csr_matrix, "csc": sp.csc_matrix}
+
+
+def environment_moments(adata, columns, groups, n_groups, *, layer=None):
+    """The moments of groups of cells, a scatter for each."""
+    return read_groups(adata, columns, groups, n_groups, Roles(layer=layer))[0]
 
 
 @pytest.fixture(scope="module")
@@ -163,12 +170,12 @@ def test_unsorted_columns_on_disk_are_refused(at_once, values, groups, tmp_path,
 
 def test_long_reads_show_progress(values, groups, monkeypatch, capsys):
     adata = make(sp.csr_matrix(values))
-    environment_moments(adata, COLUMNS, groups, 3, show_progress=True)
+    read_screens(adata, COLUMNS, [coding({"group": groups})], show_progress=True)
     assert capsys.readouterr().err == ""  # too short to show
     monkeypatch.setattr(read, "_LONG_READ", 1)
-    environment_moments(adata, COLUMNS, groups, 3)
+    read_screens(adata, COLUMNS, [coding({"group": groups})])
     assert capsys.readouterr().err == ""
-    environment_moments(adata, COLUMNS, groups, 3, show_progress=True)
+    read_screens(adata, COLUMNS, [coding({"group": groups})], show_progress=True)
     n = int((groups >= 0).sum())
     assert f"{n}/{n}" in capsys.readouterr().err
 

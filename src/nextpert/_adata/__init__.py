@@ -2,7 +2,6 @@
 
 from nextpert._adata.batches import (
     Batches,
-    environment_moments,
     read_batches,
     read_groupings,
     read_groups,
@@ -69,7 +68,6 @@ __all__ = [
     "checksum_of_cells",
     "closest",
     "eager",
-    "environment_moments",
     "fingerprint",
     "fitted_roles",
     "guide_hint",

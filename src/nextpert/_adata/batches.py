@@ -166,25 +166,6 @@ def _by_group(
     ]
 
 
-def environment_moments(
-    adata: ad.AnnData,
-    columns: ArrayLike,
-    groups: ArrayLike,
-    n_groups: int,
-    *,
-    layer: str | None = None,
-    show_progress: bool = False,
-) -> list[Moments]:
-    """Return the moments of groups of cells, as they are, in one pass; a scatter for each.
-
-    The arguments are those of :func:`read_groups` and :func:`nextpert._adata.read.read_sums`.
-    """
-    codes = np.asarray(groups, np.int64)
-    one = coding({"group": codes}, fold=codes)
-    ((screen,), _) = read_screens(adata, columns, [one], layer=layer, show_progress=show_progress)
-    return [screen.of_fold(k) for k in range(n_groups)]
-
-
 def _combinations(adata: ad.AnnData, roles: Roles) -> tuple[NDArray[np.int64], list[str]]:
     """Return the combination of batches of every cell, -1 where one is missing, and their names."""
     tables = [read_labels(adata, key, argument="batch_key") for key in roles.batch_key]
