@@ -310,13 +310,13 @@ def assemble(
         )
         logger.info("%d cells x %d genes", skeleton.n_obs, skeleton.n_vars)
         if target is None:
-            matrices = store.in_memory(cells, len(genes.names), is_sorted=genes.is_sorted)
+            matrices = store.in_memory(cells, len(genes.names))
             skeleton.X = matrices[0]
             if wanted.counts:
                 skeleton.layers["counts"] = matrices[1]
             return skeleton
         with h5ad.part_file(target) as part:
-            h5ad.write_rows(part, skeleton, cells, is_sorted=genes.is_sorted)
+            h5ad.write_rows(part, skeleton, cells)
     finally:
         cells.close()
     return h5ad.open_backed(target)
