@@ -34,6 +34,8 @@ _LONGEST_FIELD = 64
 _COMMA, _POINT, _ZERO = b",.0"
 _NUMBER = re.compile(rb"\d+(\.\d*)?([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?")
 _WIDEST = 20  # bytes of a field that numpy reads; longer ones are left to Python
+_EXACT, _EXACT_DIGITS = 2**53, 18  # up to here a float64, and an int64, hold any whole number
+_POWERS = np.array([10.0**k for k in range(_EXACT_DIGITS + 1)])  # exact, too
 # Numbers below ten have one more decimal than those above, below one two more. One printed with
 # fewer than that ends in zeros.
 _FEWER = 2
@@ -145,7 +147,10 @@ class MatrixReader:
                 self.slack[fields] += unsure
                 kept = rows[fields] >= 0
                 fields, values, grown, unsure = (
-                    each[kept] for each in (fields, values, grown, unsure)
+                    fields[kept],
+                    values[kept],
+                    grown[kept],
+                    unsure[kept],
                 )
                 scale = umi[fields] * 1e-6
                 count = (grown - 1) * scale
@@ -207,20 +212,25 @@ class MatrixReader:
         is_zero[short] = spelled.all(axis=1)
         fields = np.flatnonzero(~is_zero)
         starts, size, n_fields = starts[fields], size[fields], len(size)
-        # What is printed as digits with one point at most, numpy reads.
-        width = min(int(size.max(initial=1)), _WIDEST)
-        letters = text[starts[:, None] + np.arange(width)]
-        letters[np.arange(width) >= size[:, None]] = 0
-        is_point = letters == _POINT
-        n_points = is_point.sum(axis=1)
-        n_digits = (letters - np.uint8(_ZERO) <= 9).sum(axis=1)
+        # Digits and at most one point, read a place at a time for all fields.
+        mantissa, n_digits, n_points, decimals = np.zeros((4, len(fields)), np.int64)
+        for k in range(min(int(size.max(initial=0)), _WIDEST)):
+            letter = text[starts + k]
+            inside = size > k
+            digit = letter - np.uint8(_ZERO)  # above 9 for whatever is no digit
+            is_digit, is_point = inside & (digit <= 9), inside & (letter == _POINT)
+            mantissa = np.where(is_digit, 10 * mantissa + digit, mantissa)
+            n_digits += is_digit
+            decimals += is_digit & (n_points > 0)
+            n_points += is_point
+        # The quotient of two exact float64 is the nearest to the number.
         usual = (n_digits + n_points == size) & (n_points <= 1) & (n_digits > 0)
-        decimals = np.where(n_points > 0, size - 1 - is_point.argmax(axis=1), 0)
-        values = np.full(len(fields), np.inf)
-        values[usual] = letters[usual].view(f"S{width}").ravel().astype(np.float64)
-        for i in np.flatnonzero(values > limit).tolist():
-            token = line[starts[i] : starts[i] + size[i]]
-            values[i], decimals[i] = self._number(token, int(fields[i]), limit)
+        usual &= (n_digits <= _EXACT_DIGITS) & (mantissa <= _EXACT)
+        values = mantissa / _POWERS[np.where(usual, decimals, 0)]
+        if not usual.all() or values.max(initial=0.0) > limit:
+            for i in np.flatnonzero(~usual | (values > limit)).tolist():
+                token = line[starts[i] : starts[i] + size[i]]
+                values[i], decimals[i] = self._number(token, int(fields[i]), limit)
         if n_fields != len(self.cells):
             n = len(self.cells)
             what = f"holds more values than the {n} cells of the header"
