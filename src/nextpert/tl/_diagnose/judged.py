@@ -1,8 +1,6 @@
-"""The two halves of the cells as sides: one to learn from, the other to score on.
+"""Effects learned from one half of the cells, scored on halves, guides and batches held out.
 
-What effects learned from some cells are on halves, guides and batches that they have not seen.
-
-All tables have one row a perturbation; nan where it was not judged.
+All tables have one row a perturbation; nan where it was not scored.
 """
 
 from __future__ import annotations
