@@ -79,12 +79,9 @@ def write_rows(path: Path, skeleton: AnnData, store: RowStore) -> None:
             matrix.attrs["encoding-version"] = "0.1.0"
             matrix.attrs["shape"] = np.array([store.n_cells, skeleton.n_vars], dtype=np.int64)
             matrix.create_dataset("indptr", data=indptr)
-            parts.append(
-                [
-                    matrix.create_dataset(part, indptr[-1:], dtype, maxshape=(None,), chunks=_CHUNK)
-                    for part, dtype in (("indices", indptr.dtype), ("data", kind))
-                ]
-            )
+            for part, dtype in (("indices", indptr.dtype), ("data", kind)):
+                matrix.create_dataset(part, indptr[-1:], dtype, maxshape=(None,), chunks=_CHUNK)
+            parts.append(matrix)
         store.fill(parts)
 
 
@@ -108,12 +105,13 @@ def in_memory(store: RowStore, n_genes: int) -> list[sp.csr_matrix]:
     """Return the matrix of values and, if there are counts, that of counts."""
     indptr = store.finish()
     # Each matrix owns its indices: functions that change a matrix in place spare the other.
+    n = int(indptr[-1])
     parts = [
-        [np.empty(indptr[-1], indptr.dtype), np.empty(indptr[-1], kind)] for kind in store.kinds
+        {"indices": np.empty(n, indptr.dtype), "data": np.empty(n, kind)} for kind in store.kinds
     ]
     store.fill(parts)
     shape = (store.n_cells, n_genes)
-    return [sp.csr_matrix((data, indices, indptr.copy()), shape) for indices, data in parts]
+    return [sp.csr_matrix((part["data"], part["indices"], indptr.copy()), shape) for part in parts]
 
 
 _GROUP = 1024  # cells
@@ -185,10 +183,10 @@ class RowStore:
         # The type of indices that scipy takes for so many entries.
         return indptr.astype(np.int32) if indptr[-1] <= np.iinfo(np.int32).max else indptr
 
-    def fill(self, parts: Sequence[Sequence[Any]]) -> None:
+    def fill(self, parts: Sequence[Any]) -> None:
         """Write indices and values, and those of the counts, row after row; let go of each group.
 
-        ``parts`` are pairs of arrays or datasets that hold all entries.
+        ``parts`` are mappings, or groups of a file, with ``indices`` and ``data`` of all entries.
         """
         start = 0
         for fragments in self._fragments:
@@ -210,9 +208,10 @@ class RowStore:
             if (falls & (rows[1:] == rows[:-1])).any():  # genes in another order than in the file
                 entries = entries[np.lexsort((entries["gene"], rows))]
             stop = start + len(entries)
-            for (indices, data), name in zip(parts, ("value", "count"), strict=False):
-                indices[start:stop] = entries["gene"]
-                data[start:stop] = entries[name]
+            for part, name in zip(parts, ("value", "count"), strict=False):
+                # Opened anew each time: open datasets hold their chunks in memory.
+                part["indices"][start:stop] = entries["gene"]
+                part["data"][start:stop] = entries[name]
             start = stop
 
     def _put_aside(self) -> None:
