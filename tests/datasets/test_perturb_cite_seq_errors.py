@@ -213,7 +213,10 @@ def test_an_existing_file_outlives_a_failure(study, tmp_path):
         ({"genes": []}, "genes must name some genes"),
         ({"subset": "1b"}, "subset must name some of 1a, 1b_alpha"),
         ({"subset": "4", "condition": "Control"}, "No cell of 'RNA_metadata.csv' is of condition"),
-        ({"protein": "raw"}, "protein must be True, False, 'clr', 'counts' or 'study', but is 'raw'"),
+        (
+            {"protein": "raw"},
+            "protein must be True, False, 'clr', 'counts' or 'study'",
+        ),
     ],
 )
 def test_what_is_not_there_is_named(options, expected, portal):

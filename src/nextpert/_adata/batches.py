@@ -124,7 +124,7 @@ def read_groupings(
     Parameters
     ----------
     adata, columns, checksum
-        As in :func:`nextpert._adata.read.read_sums`.
+        As in :func:`nextpert._adata.read.read_screens`.
     groupings
         Group of every cell, -1 for none, shape ``(n_cells,)``, and the number of groups.
     roles

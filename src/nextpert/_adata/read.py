@@ -19,7 +19,7 @@ from nextpert.core.screen.moments import (
     require_shape,
     too_large,
 )
-from nextpert.core.screen.screen import Part, empty_part, merge, screen_part
+from nextpert.core.screen.screen import Part, Screen, empty_part, merge, screen_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -94,7 +94,7 @@ def block_rows(n_columns: int, n_groups: int) -> int:
     return max(1, min(rows, _MOST_ENTRIES // max(n_columns, 1)))
 
 
-def read_sums(
+def read_screens(
     adata: ad.AnnData,
     columns: ArrayLike,
     codings: Sequence[Coding],
@@ -102,8 +102,8 @@ def read_sums(
     checksum: Checksum | None = None,
     layer: str | None = None,
     show_progress: bool = False,
-) -> tuple[list[Part], int]:
-    """Return the sums of environments by every coding, all in one pass, and a checksum.
+) -> tuple[list[Screen], int]:
+    """Return the screen of every coding, all read in one pass, and a checksum.
 
     Sums are taken in blocks that only the panel and the number of environments fix, and added as a
     tree in the order of the cells, so the result is the same to the bit for any chunks of a file or
@@ -163,7 +163,11 @@ def read_sums(
     except ValueError as error:
         raise named(error, adata.var_names[genes], back) from error
     parts, number = total.total()
-    return [_in_order(part, back) for part in parts], number
+    screens = [
+        Screen.from_part(_in_order(part, back), each.columns, each.fold)
+        for part, each in zip(parts, codings, strict=True)
+    ]
+    return screens, number
 
 
 def _sums(
