@@ -170,7 +170,7 @@ CASES = {
         changed(PROTEIN, 5, lambda s: change_field(s, 3, "1.5")), r"gz', line 5 holds '1.5'"
     ),
     "protein short": (
-        changed(PROTEIN, 5, lambda s: s.rpartition(",")[0]), r"gz', line 5 holds 86 values"
+        changed(PROTEIN, 5, lambda s: s.rpartition(",")[0]), r"gz', line 5 holds 87 fields"
     ),
     "protein header": (
         changed(PROTEIN, 1, lambda s: change_field(s, 2, s.split(",")[1])), r"line 1 does not hold"
