@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from nextpert.core.screen.moments import PairwiseSum
 
     Index: TypeAlias = NDArray[np.int64]
-    Mask: TypeAlias = NDArray[np.bool_]
     Values: TypeAlias = NDArray[np.floating] | sp.csr_array
 
 T = TypeVar("T")
@@ -52,11 +51,11 @@ _LEAVES = 1024
 class Source(Protocol):
     """A matrix, read from front to back."""
 
-    def read(self, first: int, wanted: Mask) -> Values:
-        """Return the panel's values of those rows ``first + i`` for which ``wanted[i]``.
+    def read(self, rows: Index) -> Values:
+        """Return the panel's values of some ascending rows, which may hold a row several times.
 
-        ``first`` never lies before the end of the last call's range. Sparse values are CSR, of
-        floats, with sorted columns given once.
+        They never begin before the end of the last call's. Sparse values are CSR, of floats, with
+        sorted columns given once.
         """
 
 
@@ -99,17 +98,16 @@ class DenseRows:
         self._matrix, self._columns = matrix, columns
         self._step = max(1, _DENSE_ENTRIES // max(matrix.shape[1], 1))
 
-    def read(self, first: int, wanted: Mask) -> Values:
-        """Return the panel's values of the wanted rows."""
-        values = np.empty((int(wanted.sum()), len(self._columns)))
+    def read(self, rows: Index) -> Values:
+        """Return the panel's values of some rows."""
+        values = np.empty((len(rows), len(self._columns)))
         done = 0
-        for start in range(0, len(wanted), self._step):
-            rows = np.flatnonzero(wanted[start : start + self._step])
-            if len(rows):
-                least, most = first + start + int(rows[0]), first + start + int(rows[-1]) + 1
-                block = np.asarray(self._matrix[least:most])
-                values[done : done + len(rows)] = block[np.ix_(rows - rows[0], self._columns)]
-                done += len(rows)
+        while done < len(rows):
+            stop = int(np.searchsorted(rows, rows[done] + self._step))
+            some = rows[done:stop]
+            block = np.asarray(self._matrix[int(some[0]) : int(some[-1]) + 1])
+            values[done:stop] = block[np.ix_(some - some[0], self._columns)]
+            done = stop
         return values
 
 
@@ -121,30 +119,30 @@ class CsrRows:
         self._data, self._indices = _front_to_back(data), _front_to_back(indices)
         self._n_genes, self._columns = n_genes, columns
 
-    def read(self, first: int, wanted: Mask) -> Values:
-        """Return the panel's values of the wanted rows, in runs of a bounded number of entries."""
+    def read(self, rows: Index) -> Values:
+        """Return the panel's values of some rows, in runs of a bounded number of entries."""
         blocks = [sp.csr_array((0, len(self._columns)))]
-        chosen = np.flatnonzero(wanted)
-        start, end = (int(chosen[0]), int(chosen[-1]) + 1) if len(chosen) else (0, 0)
-        indptr = np.asarray(self._indptr[first + start : first + end + 1]).astype(np.int64)
-        wanted = wanted[start:end]
-        at = 0
-        while at < len(wanted):
-            full = int(np.searchsorted(indptr, indptr[at] + _NONZEROS, side="right")) - 1
-            stop = min(max(full, at + 1), len(wanted))
-            if wanted[at:stop].any():
-                pointers = indptr[at : stop + 1] - indptr[at]
-                span = slice(int(indptr[at]), int(indptr[stop]))
-                data, indices = np.asarray(self._data[span]), np.asarray(self._indices[span])
-                if not len(data) == len(indices) == pointers[-1]:
-                    raise damaged("fewer values than its row pointers say")
-                require_sound_indices(indices, self._n_genes)  # scipy trusts them
-                if data.dtype not in (np.float32, np.float64):  # of any kind and byte order
-                    data = data.astype(np.float64)
-                triple = (data, indices.astype(np.int32, copy=False), pointers.astype(np.int32))
-                rows = sp.csr_array(triple, shape=(stop - at, self._n_genes))
-                blocks.append(rows[:, self._columns][wanted[at:stop]])
-            at = stop
+        first = int(rows[0])
+        indptr = np.asarray(self._indptr[first : int(rows[-1]) + 2]).astype(np.int64)
+        local, done = rows - first, 0
+        while done < len(local):
+            start = int(local[done])
+            full = int(np.searchsorted(indptr, indptr[start] + _NONZEROS, side="right")) - 1
+            stop = int(np.searchsorted(local, max(full, start + 1)))
+            some = local[done:stop] - start
+            pointers = indptr[start : start + int(some[-1]) + 2]
+            span = slice(int(pointers[0]), int(pointers[-1]))
+            data, indices = np.asarray(self._data[span]), np.asarray(self._indices[span])
+            if not len(data) == len(indices) == span.stop - span.start:
+                raise damaged("fewer values than its row pointers say")
+            require_sound_indices(indices, self._n_genes)  # scipy trusts them
+            if data.dtype not in (np.float32, np.float64):  # of any kind and byte order
+                data = data.astype(np.float64)
+            pointers = (pointers - pointers[0]).astype(np.int32)
+            triple = (data, indices.astype(np.int32, copy=False), pointers)
+            block = sp.csr_array(triple, shape=(len(pointers) - 1, self._n_genes))
+            blocks.append(block[:, self._columns][some])
+            done = stop
         return canonical_csr(sp.vstack(blocks, format="csr"))
 
 
@@ -157,20 +155,22 @@ class CscColumns:
         size = max(_NONZEROS // max(len(columns), 1), 1)
         self._columns = [Column(data, indices, ends[j], ends[j + 1], size, n_rows) for j in columns]
 
-    def read(self, first: int, wanted: Mask) -> Values:
-        """Return the panel's values of the wanted rows."""
-        data, rows, ends = [np.empty(0)], [np.empty(0, np.int64)], [0]
+    def read(self, rows: Index) -> Values:
+        """Return the panel's values of some rows."""
+        first, local = int(rows[0]), rows - rows[0]
+        wanted = np.zeros(int(local[-1]) + 1, dtype=bool)
+        wanted[local] = True
+        place = np.cumsum(wanted) - 1
+        data, places, ends = [np.empty(0)], [np.empty(0, np.int64)], [0]
         for column in self._columns:
             for values, which in column.read_to(first, first + len(wanted)):
-                local = np.asarray(which, dtype=np.int64) - first
-                keep = wanted[local]
-                data.append(np.asarray(values, dtype=np.float64)[keep])
-                rows.append(local[keep])
-            ends.append(sum(map(len, rows)))
-        place = np.cumsum(wanted) - 1
-        shape = (int(wanted.sum()), len(self._columns))
-        triple = (np.concatenate(data), place[np.concatenate(rows)], np.array(ends))
-        return canonical_csr(sp.csc_array(triple, shape=shape))
+                here = np.asarray(which, dtype=np.int64) - first
+                data.append(np.asarray(values, dtype=np.float64)[wanted[here]])
+                places.append(place[here[wanted[here]]])
+            ends.append(sum(map(len, places)))
+        triple = (np.concatenate(data), np.concatenate(places), np.array(ends))
+        found = canonical_csr(sp.csc_array(triple, shape=(place[-1] + 1, len(self._columns))))
+        return found if found.shape[0] == len(rows) else found[place[local]]
 
 
 class Column:
@@ -240,23 +240,24 @@ class LazyBlocks:
     """The panel's columns of a Dask array in blocks of ``n_rows`` rows, whatever its chunks."""
 
     def __init__(self, matrix: Any, columns: NDArray[np.int64], n_rows: int) -> None:
-        self._is_sparse = sp.issparse(matrix._meta)
+        self._is_sparse, self._n_rows = sp.issparse(matrix._meta), n_rows
         panel = _as_dense(_checked(matrix)[:, columns])
         self._blocks = panel.rechunk({0: n_rows, 1: -1}).to_delayed()[:, 0]
 
-    def read(self, block: int, rows: NDArray[np.int64]) -> Values:
-        """Return some rows of a block."""
-        return _rows(computed(self._blocks[block]), rows, self._is_sparse)
+    def read(self, rows: NDArray[np.int64]) -> Values:
+        """Return some rows of one block."""
+        block, n = self._blocks[rows[0] // self._n_rows], self._n_rows
+        return _rows(computed(block), rows % n, self._is_sparse)
 
     def fold(
         self,
-        tasks: Sequence[tuple[int, NDArray[np.int64], tuple[Any, ...]]],
+        tasks: Sequence[tuple[NDArray[np.int64], tuple[Any, ...]]],
         part: Callable[..., T],
         add: Callable[[T, T], T],
         total: PairwiseSum[T],
         on_progress: Callable[[int], object],
     ) -> None:
-        """Add to ``total`` the ``part(values, *more)`` of every ``(block, rows, more)``.
+        """Add to ``total`` the ``part(values, *more)`` of every ``(rows of a block, more)``.
 
         Many blocks make one graph of tasks, a tree that ends where ``total`` goes on, so that the
         sum is that of one worker, and workers wait for each other only between such graphs.
@@ -265,13 +266,13 @@ class LazyBlocks:
 
         of_rows, joined = delayed(_part, pure=False), delayed(add, pure=False)
         for first in range(0, len(tasks), _LEAVES):
-            some = tasks[first : first + _LEAVES]
+            some, n = tasks[first : first + _LEAVES], self._n_rows
             leaves = [
-                of_rows(part, self._blocks[block], rows, self._is_sparse, *more)
-                for block, rows, more in some
+                of_rows(part, self._blocks[rows[0] // n], rows % n, self._is_sparse, *more)
+                for rows, more in some
             ]
             total.add(computed(tree(leaves, joined)))
-            on_progress(sum(len(rows) for _, rows, _ in some))
+            on_progress(sum(len(rows) for rows, _ in some))
 
 
 def lazy_rows(
