@@ -88,7 +88,7 @@ EARLY = [
     ((*LEARN, "--before", "FOREIGNPAIRS"), "--before names genes outside the panel: NOPE"),
     ((*LEARN, "--required", "FOREIGNPAIRS"), "--required names genes outside the panel: NOPE"),
     ((*LEARN, "--tiers", "ABSENT"), "--tiers names genes outside the panel: NOPE"),
-    ((*LEARN, "--required", "PAIRS", "--forbidden", "PAIRS"), "MYC -> STK3", "Drop one"),
+    ((*LEARN, "--required", "PAIRS", "--forbidden", "PAIRS"), "MYC -> STK3", "drop one"),
     ((*LEARN, "--before", "CIRCLE"), "MYC", "STK3", "->"),
     ((*LEARN, "--method", "given", "--dag", "FOREIGNPAIRS"), "NOPE"),
     ((*LEARN, "--method", "given", "--dag", "CIRCLE"), "MYC", "STK3", "->"),
