@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nextpert._adata import closest, list_names, parse_label, read_labels, resolve_panel
+from nextpert._adata import Naming, closest, list_names, read_labels, resolve_panel
 
 GENES = {"MYC", "STK3", "HLA-A", "A+B"}
 
@@ -28,13 +28,13 @@ GENES = {"MYC", "STK3", "HLA-A", "A+B"}
         ("MYC+", ["MYC"], []),
     ],
 )
-def test_parse_label(label, inside, outside):
-    assert parse_label(label, GENES) == (inside, outside)
+def test_targets_of_a_label(label, inside, outside):
+    assert Naming(GENES).targets(label) == (inside, outside)
 
 
 def test_separator():
-    assert parse_label("MYC|STK3", GENES, separator="|") == (["MYC", "STK3"], [])
-    assert parse_label("MYC+STK3", GENES, separator="") == ([], ["MYC+STK3"])
+    assert Naming(GENES, "|").targets("MYC|STK3") == (["MYC", "STK3"], [])
+    assert Naming(GENES, "").targets("MYC+STK3") == ([], ["MYC+STK3"])
 
 
 @pytest.mark.parametrize("dtype", ["category", "object", "string"])

@@ -30,7 +30,7 @@ from nextpert.core import (
     pool_guides,
 )
 from nextpert.core.design.plate import PlateCiv, best_split
-from nextpert.core.model.effects import perturbation_effects
+from nextpert.core.model.effects import estimate_effects
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def test_environments_may_come_in_any_order_and_pooled(screen, order):
 
 def effects_of(screen, **prior):
     fit = screen.fit(**prior)
-    return perturbation_effects([fit.posterior], fit.prior)
+    return estimate_effects([fit.posterior], fit.prior)
 
 
 @given(screens_and_genes(), orders_of_perturbations)

@@ -9,7 +9,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert.core.model.effects import perturbation_effects as core_effects
+from nextpert.core.model.effects import estimate_effects as core_effects
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.coexpression import Coexpression
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation

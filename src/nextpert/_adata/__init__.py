@@ -18,7 +18,6 @@ from nextpert._adata.graph import (
 )
 from nextpert._adata.labels import (
     LabelTable,
-    parse_label,
     read_every_label,
     read_labels,
     read_perturbations,
@@ -81,7 +80,6 @@ __all__ = [
     "named_dag",
     "panel_index",
     "panel_of",
-    "parse_label",
     "posterior_from",
     "read_batches",
     "read_blocks",

@@ -14,7 +14,7 @@ from nextpert._adata.panel import closest, in_order, list_names
 from nextpert.core._codec import strings
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -240,25 +240,3 @@ def require_control(labels: LabelTable, control: str) -> None:
             f"with control."
         )
         raise ValueError(message)
-
-
-def parse_label(
-    label: str, genes: Container[str], *, separator: str = "+", control: str = "control"
-) -> tuple[list[str], list[str]]:
-    """Return the genes a label targets, and those of its parts that are no gene of ``genes``.
-
-    A label that is itself a gene is never split, and a part that is the label of the controls
-    says nothing (``"MYC+control"`` targets MYC alone).
-
-    Examples
-    --------
-    >>> from nextpert._adata import parse_label
-    >>> parse_label("MYC+HS2", {"MYC", "STK3"})
-    (['MYC'], ['HS2'])
-    """
-    if label in genes or not separator:
-        parts = [label]
-    else:
-        parts = [part.strip() for part in label.split(separator)]
-    named = [part for part in dict.fromkeys(parts) if part and part != control]
-    return [part for part in named if part in genes], [part for part in named if part not in genes]

@@ -8,7 +8,7 @@ import numpy as np
 
 from nextpert.core import Dag, DagBlr, Moments, ScreenMoments, random_scm
 from nextpert.core.model.averaged import unseen_mixture, with_expectation
-from nextpert.core.model.effects import perturbation_effects
+from nextpert.core.model.effects import estimate_effects
 from nextpert.core.model.interactions import Together
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.base import Prediction
@@ -105,5 +105,5 @@ def test_unseen_effects_spread_as_those_left_out_do_whatever_the_graph():
         wanted = part**2 * ((truth / sd) ** 2).mean()
         np.testing.assert_allclose(weights @ TAU2, wanted, rtol=0.15)
         new = replace(ShiftPrior.exact(np.zeros((1, 20))), weights=weights[None])
-        told = perturbation_effects([found.posterior], new).sd[0] / sd
+        told = estimate_effects([found.posterior], new).sd[0] / sd
         np.testing.assert_allclose((told**2).mean(), wanted, rtol=0.15)

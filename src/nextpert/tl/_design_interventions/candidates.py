@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import closest, in_order, list_names, parse_label
+from nextpert._adata import closest, in_order, list_names
 from nextpert._adata import effects as _shifts
 from nextpert._adata.effects import Interventions
 from nextpert._adata.environments import unknown_genes
@@ -502,12 +502,7 @@ def _targets(
     used = fit.environments["perturbation"].astype(str).to_numpy() == name
     if used.any():
         return fit.targets[int(np.argmax(used))]
-    inside, outside = parse_label(
-        name,
-        set(fit.genes),
-        separator=str(fit.params["separator"]),
-        control=str(fit.params["control"]),
-    )
+    inside, outside = fit.naming.targets(name)
     members = members_by_label(name, fit)
     known_elsewhere = fit.expectation is not None and name in fit.expectation.other
     told = len(members) > 1 and set(members) - set(fit.genes) <= seen

@@ -14,7 +14,7 @@ from nextpert._adata.environments import Plan
 from nextpert._adata.stored import eager
 from nextpert.core import Dag, DagBlr
 from nextpert.core._checks import as_rng
-from nextpert.tl._fit_dag_blr.model import SHIFTS, Graphs, Model, Spec
+from nextpert.tl._fit_dag_blr.model import FULL, SHIFTS, Graphs, Model, Spec
 from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
@@ -126,15 +126,12 @@ def read_refit(
         prior_units=str(params["prior_units"]),
     )
     other = {} if fit.expectation is None else fit.expectation.other
-    shift = str(params["shift"])
-    table = None
+    shift: str | Interventions = str(params["shift"])
     if shift == "table":
-        table = Interventions(names, fit.targets, fit.shifts, ["table"] * len(names))
-    plan = Plan(names, fit.targets, [], table)
-    full = str(params["spec"]) != SHIFTS
-    spec = Spec(
-        fit.genes, plan, None if table else shift, False, posterior, fit.naming, other, full
-    )
+        shift = Interventions(names, fit.targets, fit.shifts, ["table"] * len(names))
+    plan = Plan(names, fit.targets, [], shift)
+    name = SHIFTS if str(params["spec"]) == SHIFTS else FULL
+    spec = Spec(fit.genes, plan, posterior, fit.naming, other, name)
     seed, streams = _seed(adata.uns.get(str(params["dag_key"]))), []
     for rest in folds.inner:
         streams += [as_rng(seed), *fold_streams(len(rest))]

@@ -13,14 +13,14 @@ The model of a screen: everything that a fit learns from cells on graphs, assemb
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from nextpert import _adata
 from nextpert._adata import environments
-from nextpert._adata.effects import Interventions, own_shift
+from nextpert._adata.effects import own_shift
 from nextpert._adata.members import effects_alone, numbered, pooled
 from nextpert._adata.posterior import (
     EXPERTS,
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from nextpert._adata.effects import Interventions
     from nextpert._adata.environments import Plan
     from nextpert._adata.members import Naming
     from nextpert.core import DagBlr
@@ -78,40 +79,28 @@ class Spec:
     genes
         The panel.
     plan
-        The perturbations, and the genes of the panel that each targets.
-    shift
-        What shift is expected, as in ``tl.fit_dag_blr``; a table is read from the plan.
-    exact
-        Whether shifts are taken as they are (the paper's model): then there are no predictors, no
-        average and no efficacy.
+        The perturbations, the genes of the panel that each targets, and what shift is expected.
     posterior
         Returns the posterior on a graph before any cells.
     naming
         Which members a label names.
     other
         Effects in another screen, by perturbation, each of shape ``(n_genes,)``.
-    full
-        Whether predictors and the average over models are learned too, where shifts are; else
-        shifts are what their target genes and cells say, on the graph.
+    name
+        One of :data:`SPECS`.
     """
 
     genes: list[str]
     plan: Plan
-    shift: Any
-    exact: bool
     posterior: Callable[[Dag], DagBlr]
     naming: Naming
-    other: Mapping[str, Array]
-    full: bool = True
+    other: Mapping[str, Array] = field(default_factory=dict)
+    name: str = FULL
 
     @property
-    def name(self) -> str:
-        """One of :data:`SPECS`."""
-        return EXACT if self.exact else FULL if self.full else SHIFTS
-
-    def named(self, name: str) -> Spec:
-        """Return the same with as much modelled as a name of :data:`SPECS` says."""
-        return replace(self, exact=name == EXACT, full=name == FULL)
+    def exact(self) -> bool:
+        """Whether shifts are taken as they are (the paper's model), without an efficacy."""
+        return self.name == EXACT
 
     def without(self, names: Collection[str]) -> Spec:
         """Return the same for a screen that lacks some perturbations."""
@@ -119,11 +108,7 @@ class Spec:
 
     def rows(self, index: Sequence[int]) -> Spec:
         """Return the same for some of the perturbations, in the order given."""
-        names, targets = self.plan.names, self.plan.targets
-        plan = replace(
-            self.plan, names=[names[j] for j in index], targets=[targets[j] for j in index]
-        )
-        return replace(self, plan=plan)
+        return replace(self, plan=self.plan.rows(index))
 
 
 @dataclass(frozen=True)
@@ -173,39 +158,30 @@ class Expected:
     efficacy: Efficacy | None
 
 
-def exact_shifts(
-    plan: environments.Plan, shift: Any, genes: Sequence[str], cells: FitCells
-) -> Expected:
-    """Return full knockouts, activations of one unit, or a table: shifts taken as they are."""
-    used = environments.shift_environments(plan, shift, genes, cells.control)
-    return Expected(used, np.full(used.shifts.shape, np.nan), used.shifts, None)
+def expected_shifts(spec: Spec, cells: FitCells) -> Expected:
+    """Return shifts by the efficacy that the screen's own genes show (equation 10).
 
-
-def expected_shifts(
-    plan: environments.Plan, shift: Any, genes: Sequence[str], cells: FitCells
-) -> Expected:
-    """Return shifts by the efficacy that the screen's own genes show, or those of a table."""
-    exact = exact_shifts(plan, shift, genes, cells)
-    if not isinstance(shift, str):
-        return exact
-    place = {gene: i for i, gene in enumerate(genes)}
+    Exact ones, and those of a table, are taken as they are, in full.
+    """
+    plan, control = spec.plan, cells.control
+    used = environments.shift_environments(plan, spec.genes, control)
+    own = np.full(used.shifts.shape, np.nan)
+    if spec.exact or not isinstance(plan.shift, str):
+        return Expected(used, own, used.shifts, None)
+    place = {gene: i for i, gene in enumerate(spec.genes)}
     pairs = [(j, place[gene]) for j, names in enumerate(plan.targets) for gene in names]
     rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
-    full, speaks = own_shift(shift, cells.control.mean), np.ones(len(genes), bool)
-    if shift == "knockout":
-        speaks = speaks_of_knockouts(cells.control.mean, np.sqrt(cells.control.variance))
-    direction = 1 if shift == "activation" else -1
-    size, known = np.abs(full)[columns], speaks[columns]
+    size, known = np.abs(own_shift(plan.shift, control.mean))[columns], np.ones(len(columns), bool)
+    if plan.shift == "knockout":
+        known = speaks_of_knockouts(control.mean, np.sqrt(control.variance))[columns]
+    direction = 1 if plan.shift == "activation" else -1
     efficacy = screen_efficacy(cells.pooled, rows, columns, size, known, direction=direction)
     mean, sd = efficacy.expected_change(size)
-    shifts, own, change = np.zeros((3, *exact.own.shape))
-    own[:] = np.nan
+    shifts, change = np.zeros(own.shape), np.zeros(own.shape)
     shifts[rows, columns] = mean
     change[rows, columns] = direction * efficacy.posterior_mean * size
     own[rows[known], columns[known]] = sd[known] ** 2
-    return Expected(
-        Interventions(plan.names, plan.targets, shifts, exact.used.sources), own, change, efficacy
-    )
+    return Expected(replace(used, shifts=shifts), own, change, efficacy)
 
 
 def efficacy_in_words(efficacy: Efficacy) -> str:
@@ -491,8 +467,7 @@ class Model(NamedTuple):
             If genes are linearly dependent; they are named.
         """
         exact, alone = spec.exact, not spec.plan.names  # alone: the controls, without any shift
-        shifts = exact_shifts if exact else expected_shifts
-        expected = shifts(spec.plan, spec.shift, spec.genes, cells)
+        expected = expected_shifts(spec, cells)
         try:
             found = fit_random_shifts(
                 spec.posterior(graphs.dag), cells.pooled, expected.used.shifts,
@@ -503,7 +478,7 @@ class Model(NamedTuple):
             if exact:  # nothing is asked of the cells of a perturbation any more, so of no batch
                 found = replace(found, posterior=found.posterior.without_fixed())
                 resampled = [each.without_fixed() for each in resampled]
-            elif spec.full and not alone:
+            elif spec.name == FULL and not alone:
                 prior, stack = stacked(spec, cells, expected, found, graphs)
                 posteriors = resampled or [found.posterior]
                 average = averaged(spec, cells, expected, found, prior, posteriors)

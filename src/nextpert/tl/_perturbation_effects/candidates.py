@@ -211,11 +211,9 @@ def _own_genes(
     full = own_shift(str(fit.params["shift"]), pooled.mean[0])
     noise = np.sqrt(pooled.scatter[0] / pooled.n_cells.sum())
     place = {gene: i for i, gene in enumerate(genes) if abs(full[i]) > _ABOUT_NOTHING * noise[i]}
+    naming = replace(fit.naming, genes=place)
     for j, name in enumerate(names):
-        inside, _ = _adata.parse_label(
-            name, place, separator=str(fit.params["separator"]), control=str(fit.params["control"])
-        )
-        index = [place[gene] for gene in inside]
+        index = [place[gene] for gene in naming.targets(name)[0]]
         shift[j, index] = mean * full[index]
         own[j, index] = (sd * full[index]) ** 2
     return shift, own

@@ -125,7 +125,7 @@ class Modelled:
         self.told, self.goal, self.may, self.rng = told, goal, candidates, rng
         name = spec_of(criterion)
         self.aim = criterion.removeprefix(f"{name}_")
-        self.spec = told.spec.named(name)
+        self.spec = replace(told.spec, name=name)
         self.asked = self.spec.rows(candidates.tolist())
 
     def see(self, screen: ScreenMoments) -> None:
@@ -147,10 +147,10 @@ class Modelled:
             exact=self.spec.exact,
         )  # fmt: skip
         model = Model.fit(self.spec.rows(taken), cells, self.told.graphs)
-        naming, shift = self.spec.naming, self.spec.shift
+        naming = self.spec.naming
         params = {
             "separator": naming.separator, "control": naming.control,
-            "shift": shift if isinstance(shift, str) else "table",
+            "shift": self.spec.plan.kind,
             "shift_sd": 0.0 if self.spec.exact else "learned",
         }  # fmt: skip
         record = model.record(params, left_out=pd.DataFrame())
@@ -159,8 +159,8 @@ class Modelled:
 
     def _shifts(self, control: Any) -> Interventions:
         plan = self.asked.plan
-        if plan.table is not None:
-            return named.shift_environments(plan, None, self.spec.genes, control)
+        if not isinstance(plan.shift, str):
+            return named.shift_environments(plan, self.spec.genes, control)
         return as_fitted(plan.names, plan.targets, self.fit)
 
     def plate(self, ready: Index, size: int, n_cells: int) -> Index:
@@ -320,7 +320,7 @@ def model_like(
     codes = np.repeat(every, [len(x) for x in cells.values()])
     screen = ScreenMoments.from_array(np.concatenate(list(cells.values())), codes, len(cells))
     pooled = pool_cells(screen, every, len(cells), guided=False)
-    model = Model.fit(spec.named(SHIFTS), pooled, graphs)
+    model = Model.fit(replace(spec, name=SHIFTS), pooled, graphs)
     blr = model.found.posterior
     known = model.prior.given(blr)
     noise = np.sqrt(known.spare * blr.noise_var)

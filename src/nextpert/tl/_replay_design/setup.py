@@ -230,8 +230,6 @@ def read_setup(
         measured=_adata.measured_genes(adata, _adata.symbols_of(adata.uns.get(dag_key))),
         perturbations=None if candidates is None else [*chosen, *named],
         shift=shift,
-        separator=roles.separator,
-        control=roles.control,
         every=True,
     )
     read = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
@@ -240,7 +238,7 @@ def read_setup(
     plan = _with_cells(plan, cells)
     chosen = plan.names if candidates is None else chosen
     order = sorted(range(len(plan.names)), key=lambda j: plan.names[j] not in chosen)
-    plan = _rows(plan, order)
+    plan = plan.rows(order)
     n_candidates = sum(name in chosen for name in plan.names)
     if n_candidates < 2:
         message = (
@@ -251,11 +249,11 @@ def read_setup(
         raise ValueError(message)
     controls = Moments.from_array(cells[roles.control])
     environments.require_varying(controls, genes)
-    used = environments.shift_environments(plan, shift, genes, controls)
+    used = environments.shift_environments(plan, genes, controls)
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)
     naming = Naming(frozenset(genes), roles.separator, roles.control)
-    spec = Spec(genes, plan, shift, False, DagBlr, naming, {})
+    spec = Spec(genes, plan, DagBlr, naming)
     graphs, ordered = Graphs.single(dag), [roles.control, *plan.names]
     shared = None
     if simulation is None:
@@ -285,12 +283,7 @@ def _with_cells(plan: environments.Plan, cells: dict[str, Vector]) -> environmen
     few = [name for name in plan.names if len(cells[name]) < FEWEST]
     kept = [j for j, name in enumerate(plan.names) if name not in few]
     reasons = [*plan.left_out, *((name, f"fewer than {FEWEST} cells") for name in few)]
-    return replace(_rows(plan, kept), left_out=reasons)
-
-
-def _rows(plan: environments.Plan, order: list[int]) -> environments.Plan:
-    names = [plan.names[j] for j in order]
-    return replace(plan, names=names, targets=[plan.targets[j] for j in order])
+    return replace(plan.rows(kept), left_out=reasons)
 
 
 def _read_cells(
