@@ -136,7 +136,7 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
         company = {member for label in doubles for member in label.split("+")}
         # A gene of which combinations tell is predicted by these, and by no other predictor.
         single = np.array(["+" not in label and label not in company for label in fold])
-        together = scored["members together"].effects
+        together = scored["members together"][0]
         np.testing.assert_allclose(
             np.where(others, every, 0)[~single], together[~single], rtol=0, atol=1e-10
         )
@@ -146,7 +146,7 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
             stack["weights"] = np.array([float(each == name) for each in stack["experts"]])
             npt.tl.perturbation_effects(adata, candidates=fold)
             alone = adata.uns["perturbation_effects"]["mean"]
-            said = scored[name].effects
+            said = scored[name][0]
             if np.abs(said).max() > 0.1:
                 spoke.add(name)
             np.testing.assert_allclose(

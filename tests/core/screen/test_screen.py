@@ -86,7 +86,7 @@ def test_columns_that_are_not_finite_are_named(cells, form):
 def test_another_order_changes_no_bit(cells):
     moments = read(*cells).moments()
     order = np.array([3, 0, 5, 1, 2, 4])
-    turned = moments.regroup(order, 7)
+    turned = moments.pool(order, 7)
     assert turned.n[6] == 0
     for name in ("n", "mean", "squares"):
         np.testing.assert_array_equal(getattr(turned, name)[order], getattr(moments, name))

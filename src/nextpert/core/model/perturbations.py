@@ -154,16 +154,13 @@ class Perturbations:
         left_out[np.asarray(index, np.int64)] = True
         gone = np.unique(self.rows[left_out & (self.rows >= 0)])
         kept = np.setdiff1d(np.arange(self.moments.n_environments), gone)
-        n = self.moments.n[kept]
-        scatter = self.moments.scatter * (n.sum() / max(int(self.moments.n.sum()), 1))
-        moments = ScreenMoments(n, self.moments.mean[kept], self.moments.squares[kept], scatter)
         place = np.full(self.moments.n_environments + 1, -1)
         place[kept] = np.arange(len(kept))
         others = self.some(np.flatnonzero(~left_out))
         batches = None if self.batches is None else np.asarray(self.batches, np.float64)[kept]
         return replace(
-            others, moments=moments, control=int(place[self.control]), members=place[others.rows],
-            batches=batches,
+            others, moments=self.moments.some(kept), control=int(place[self.control]),
+            members=place[others.rows], batches=batches,
         )  # fmt: skip
 
     def own_variance(self) -> Array:

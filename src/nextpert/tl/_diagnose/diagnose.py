@@ -14,7 +14,6 @@ from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert.core._checks import as_rng
 from nextpert.tl._diagnose import judged
 from nextpert.tl._diagnose import quantities as q
-from nextpert.tl._diagnose import verdict as tables
 from nextpert.tl._diagnose import verdict as verdicts
 from nextpert.tl._diagnose.halves import Folds, read_halves
 from nextpert.tl._diagnose.judged import read_sides
@@ -210,25 +209,25 @@ def diagnose(
     if undeclared is not None:  # cells that share a level are no replicates
         alike = ~halves.by_guides & (np.arange(halves.n_groups) == 0)
         shown = halves.pool(halves.whole, by_guide=True, spread=undeclared.variance, alike=alike)
-    table = tables.perturbation_table(refit, shown, on_halves, unseen, halves.by_guides[1:])
-    split = q.split_row(halves.by_guides, halves.guide_column)
+    left_out = {
+        q.GUIDES: judged.judge_guides(refit, halves, cells.guide_variance),
+        q.BATCHES: judged.judge_batches(refit, halves),
+    }
+    by_guides = halves.by_guides[1:]
+    table = verdicts.perturbation_table(refit, shown, on_halves, unseen, by_guides, left_out)
+    distinct = table["is_distinct"].to_numpy(bool)
     rows = [
         *q.cells_rows(table, halves.guide_column),
-        *q.halves_rows(on_halves, table["is_distinct"].to_numpy(bool), split),
-        *q.unseen_rows(unseen),
+        *q.halves_rows(on_halves, distinct, by_guides, halves.guide_column),
+        *q.unseen_rows(unseen.table),
         *q.graph_rows(unseen, on_halves, fit.averaged.graph_weight),
     ]
     if undeclared is not None:
         rows.append(q.undeclared_row(undeclared))
-    guides = judged.judge_guides(refit, halves, cells.guide_variance)
-    if guides is not None:
-        rows += [q.spread_row(cells.guide_variance, cells.n_guides)]
-        rows += q.left_out_rows(q.GUIDES, guides, "guide")
-        tables.with_left_out(table, "guides", guides)
-    batches = judged.judge_batches(refit, halves)
-    if batches is not None:
-        rows += q.left_out_rows(q.BATCHES, batches, "batch")
-        tables.with_left_out(table, "batches", batches)
+    for part, one in ((q.GUIDES, "guide"), (q.BATCHES, "batch")):
+        if (found := left_out[part]) is not None:
+            rows += [q.spread_row(cells)] if part == q.GUIDES else []
+            rows += q.left_out_rows(part, found, one)
     experts = q.expert_table(unseen)
     parts = verdicts.judge(rows, experts, undeclared)
     level, verdict = verdicts.overall(parts)

@@ -6,7 +6,7 @@ The verdict on every part of a model, in words, and what to use on this screen.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,41 +14,59 @@ import pandas as pd
 from nextpert._adata import strings
 from nextpert.core.model.scores import pooled_sizes
 from nextpert.tl._diagnose import quantities as q
-from nextpert.tl._diagnose.judged import ALONE, MEANS, NO_GRAPH, NOTHING, SHRUNKEN
+from nextpert.tl._diagnose.judged import (
+    ALONE,
+    COVERAGE,
+    COVERED,
+    LARGE,
+    MEANS,
+    NO_GRAPH,
+    NOTHING,
+    SHRUNKEN,
+    measured,
+)
 from nextpert.tl._diagnose.quantities import CLEAR
+from nextpert.tl._diagnose.unseen import WHOLE, r_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from nextpert._adata.nested import Nested
-    from nextpert.tl._diagnose.judged import OnHalves, Scored
     from nextpert.tl._diagnose.model import Refit
     from nextpert.tl._diagnose.quantities import Quantity
     from nextpert.tl._diagnose.unseen import Unseen
     from nextpert.tl._fit_dag_blr.cells import FitCells
 
-    Array = NDArray[np.float64]
-
 
 def perturbation_table(
-    refit: Refit, cells: FitCells, halves: OnHalves, unseen: Unseen, by_guides: NDArray[np.bool_]
+    refit: Refit,
+    cells: FitCells,
+    halves: pd.DataFrame,
+    unseen: Unseen,
+    by_guides: NDArray[np.bool_],
+    left_out: Mapping[str, pd.DataFrame | None],
 ) -> pd.DataFrame:
     """Return one row a perturbation: what its cells show, and how well that was predicted.
 
-    ``by_guides`` says which are split into halves by guide.
+    Parameters
+    ----------
+    refit
+        The fit that is judged.
+    cells
+        Its cells.
+    halves, left_out
+        Scores on halves, and with a guide or batch left out (by name, where these were judged).
+    unseen
+        Predictions without cells, and their scores.
+    by_guides
+        Which perturbations are split into halves by guide, shape ``(n_perturbations,)``.
     """
     from_controls, from_others = pooled_sizes(cells.pooled)
     clear = from_controls.q_value < CLEAR
-    weakest, change, z = own_changes(refit, cells)
-    r = np.maximum(halves.r, 0.0)
-    errors = {
-        "error_half": halves.scored.errors[SHRUNKEN],
-        "error_half_cells": halves.scored.errors[MEANS],
-        "error_half_no_graph": halves.scored.errors[NO_GRAPH],
-        "error_half_alone": halves.scored.errors[ALONE],
-        "error_half_nothing": halves.scored.errors[NOTHING],
-    }
-    named = dict(zip(("all", *unseen.weights), unseen.r, strict=True))
+    r, told = np.maximum(halves["r"], 0.0), unseen.table
+    judged = {name: scores for name, scores in left_out.items() if scores is not None}
     return pd.DataFrame(
         {
             "perturbation": strings(refit.names),
@@ -59,55 +77,53 @@ def perturbation_table(
             "is_clear": clear,
             "q_value_from_others": from_others.q_value,
             "is_distinct": clear & (from_others.q_value < CLEAR),
-            "weakest_target": strings(weakest),
-            "own_change": change,
-            "own_z": z,
+            **own_changes(refit, cells),
             "split_by": strings("guides" if guides else "cells" for guides in by_guides),
             "reliability": 2 * r / (1 + r),
-            **errors,
-            "coverage_half": halves.scored.coverage,
-            "coverage_half_clear": halves.scored.coverage_large,
-            "error_unseen": unseen.whole,
-            "error_unseen_nothing": unseen.nothing,
-            **{f"r_{name.replace(' ', '_')}": each for name, each in named.items()},
-            "coverage_unseen": unseen.coverage,
-            "coverage_unseen_clear": unseen.coverage_large,
+            "error_half": halves[SHRUNKEN],
+            **{f"error_half_{name}": halves[name] for name in (MEANS, NO_GRAPH, ALONE, NOTHING)},
+            **_coverages("half", halves),
+            "error_unseen": told[WHOLE],
+            "error_unseen_nothing": told[NOTHING],
+            "r_all": told[r_of(WHOLE)],
+            **{f"r_{name.replace(' ', '_')}": told[r_of(name)] for name in unseen.weights},
+            **_coverages("unseen", told),
+            **{
+                column: values
+                for name, scores in judged.items()
+                for column, values in {
+                    f"error_{name}": scores[SHRUNKEN],
+                    f"error_{name}_nothing": scores[NOTHING],
+                    **_coverages(name, scores),
+                }.items()
+            },
         },
         index=pd.Index(np.arange(len(refit.names))),
     )
 
 
-def with_left_out(table: pd.DataFrame, name: str, found: Scored) -> None:
-    """Add what was found with a guide or batch left out."""
-    table[f"error_{name}"] = found.errors[SHRUNKEN]
-    table[f"error_{name}_nothing"] = found.errors[NOTHING]
-    table[f"coverage_{name}"] = found.coverage
-    table[f"coverage_{name}_clear"] = found.coverage_large
+def _coverages(name: str, scores: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return the columns of coverage; that of large effects is NaN where there are none."""
+    large = scores[COVERED] / scores[LARGE].where(scores[LARGE] > 0)
+    return {f"coverage_{name}": scores[COVERAGE], f"coverage_{name}_clear": large}
 
 
-def own_changes(refit: Refit, cells: FitCells) -> tuple[list[str], Array, Array]:
-    """Return of each perturbation its weakest own gene, that one's change, and its z-score.
+def own_changes(refit: Refit, cells: FitCells) -> dict[str, Any]:
+    """Return the columns of each perturbation's weakest target gene: name, change and z-score.
 
     ``""`` and NaN for a perturbation without any.
     """
-    place = {gene: i for i, gene in enumerate(refit.spec.genes)}
     pooled = cells.pooled
-    noise = pooled.scatter.diagonal() / max(int(pooled.n_cells.sum()) - len(pooled.n), 1)
-    batches, names = pooled.fixed_error(), []
-    found = np.full((2, len(refit.names)), np.nan)
-    for j, genes in enumerate(refit.spec.plan.targets):
-        index = [place[gene] for gene in genes]
-        if not index or not pooled.n_cells[1 + j]:
-            names.append("")
-            continue
-        change = pooled.mean[1 + j, index] - pooled.mean[0, index]
-        spread = 1 / pooled.counted[1 + j, index] + 1 / pooled.counted[0, index] + batches[1 + j]
-        error = noise[index] * spread
-        z = change / np.sqrt(np.maximum(error, 1e-300))
-        k = int(np.argmin(np.abs(z)))
-        names.append(genes[k])
-        found[:, j] = change[k], z[k]
-    return names, found[0], found[1]
+    change, error = pooled.to_controls()
+    z = change / np.sqrt(np.maximum(pooled.covariance.diagonal() * error, 1e-300))
+    own = measured(refit, cells).own() & (cells.n_cells > 0)[:, None]
+    weakest = np.where(own, np.abs(z), np.inf).argmin(axis=1)
+    known, rows = own.any(axis=1), np.arange(len(own))
+    return {
+        "weakest_target": strings(np.where(known, np.array(refit.spec.genes)[weakest], "")),
+        "own_change": np.where(known, change[rows, weakest], np.nan),
+        "own_z": np.where(known, z[rows, weakest], np.nan),
+    }
 
 
 TRUST, CARE, NOT = "trust", "care", "do not trust"

@@ -22,7 +22,7 @@ from nextpert.core import LinearScm, ScreenMoments
 from nextpert.core.evaluate.design_loop import run_tasks
 from nextpert.core.evaluate.strategies import NO_MODEL, Means, replay_plates
 from nextpert.tl._design_interventions.candidates import as_fitted, fitted_candidates
-from nextpert.tl._fit_dag_blr.cells import pool_cells, pool_environments
+from nextpert.tl._fit_dag_blr.cells import pool_cells
 from nextpert.tl._fit_dag_blr.model import SHIFTS, SPECS, Graphs, Model
 from nextpert.tl._plan_screen.pool import Constraints
 from nextpert.tl._plan_screen.wells import AIMS, Choice, Wells
@@ -140,11 +140,14 @@ class Modelled:
         place = np.full(len(self.spec.plan.names) + 1, -1)
         place[[0, *(j + 1 for j in taken)]] = np.arange(len(taken) + 1)
         used = has[place[group] >= 0]
-        cells = pool_environments(
-            ScreenMoments(screen.n[used], screen.mean[used], screen.squares[used], screen.scatter),
-            place[told.group[used]], told.condition[used], told.guide[used], told.fixed[used],
-            len(taken) + 1, guided=self.told.guided and not self.spec.exact,
-            exact=self.spec.exact,
+        seen = ScreenMoments(
+            screen.n[used], screen.mean[used], screen.squares[used], screen.scatter
+        )
+        clean, sd = seen.without_batches(told.fixed[used], told.condition[used])
+        guided = self.told.guided and not self.spec.exact
+        cells = pool_cells(
+            clean, place[told.group[used]], len(taken) + 1,
+            guide=told.guide[used] if guided else None, exact=self.spec.exact, fixed_sd=sd,
         )  # fmt: skip
         model = Model.fit(self.spec.rows(taken), cells, self.told.graphs)
         naming = self.spec.naming
@@ -319,7 +322,7 @@ def model_like(
     every = np.arange(len(cells))
     codes = np.repeat(every, [len(x) for x in cells.values()])
     screen = ScreenMoments.from_array(np.concatenate(list(cells.values())), codes, len(cells))
-    pooled = pool_cells(screen, every, len(cells), guided=False)
+    pooled = pool_cells(screen, every, len(cells))
     model = Model.fit(replace(spec, name=SHIFTS), pooled, graphs)
     blr = model.found.posterior
     known = model.prior.given(blr)
