@@ -1,9 +1,4 @@
-"""Effects of perturbations in another screen.
-
-Shifts of interventions: modelled knockouts, measured changes, tables of the user's own.
-
-What a fit learned to expect of perturbations without cells.
-"""
+"""Shifts and effects of interventions: modelled, measured, from another screen, or expected."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Resamples of a screen: cells within environments, or guides whole, in one pass.
-
-Graphs in ``.varp``, over all genes, and those of resamples in ``.uns``, over a panel.
-"""
+"""Graphs in ``.varp`` over all genes, graphs of resamples in ``.uns``, and the resamples."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Cells and genes cut out of an AnnData, and put in its place.
-
-Cells of several rounds as one AnnData: only the columns, genes and matrix that are needed.
-"""
+"""Cells and genes cut out of an AnnData, and the cells of several rounds as one AnnData."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The panel, modules and programs of the paper, and genes that go by several names.
-
-Gene panels: names to columns, with errors that name the gene and what may have been meant.
-"""
+"""Gene panels: names to columns, with errors that name the gene; the panel of the paper."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A fingerprint of the cells behind a result, so that a change of them is noticed later.
-
-A fit: what ``tl.fit_dag_blr`` stores of it, field by field, and whether it still holds.
-"""
+"""A fit: what ``tl.fit_dag_blr`` stores of it, and a fingerprint of the cells behind it."""
 
 from __future__ import annotations
 

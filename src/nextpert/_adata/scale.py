@@ -1,6 +1,4 @@
-"""What a sample of values keeps of the counting that they came from.
-
-Whether a matrix holds counts, scaled counts, logarithms or something else, from a sample.
+"""Whether a matrix holds counts, scaled counts, logarithms or something else, from a sample.
 
 Counting leaves a trace. The counts of a cell are whole numbers, so its scaled counts are multiples
 of the value of one count, which is the smallest value above 0 in most cells. If this holds after

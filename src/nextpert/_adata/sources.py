@@ -1,9 +1,7 @@
-"""The panel's columns of a matrix, range of rows by range of rows, from front to back.
+"""The panel's columns of a matrix, range of rows by range of rows, and checks that it can be read.
 
 What is in memory at a time is bounded, whatever the size of the matrix. Dask arrays are read as
 tasks, on threads or on whatever cluster is at hand.
-
-Matrices that cannot be read, found before rows or columns are taken, and tables of numbers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Results in ``.uns``: written whole or not at all, and checked when they are read.
-
-What objects show of themselves in a notebook: names and facts, in the notebook's own colours.
-"""
+"""Results in ``.uns``: written whole or not at all, checked when read, shown in a notebook."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The batch of new cells: lined up by its own controls, or said to be one that is known.
-
-Candidates of a campaign, those under way, and those that failed; members in any order.
-"""
+"""Batches of new cells, and the candidates of a campaign: those under way and those that failed."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""One process at a time reads or writes the file of a campaign.
-
-A digest of all that an h5ad or zarr holds, so that any damage is noticed.
-
-One file of a campaign: written whole or not at all, by one at a time, never over another's.
-"""
+"""The file of a campaign: written whole or not at all, by one process at a time, with a digest."""
 
 from __future__ import annotations
 

@@ -1,12 +1,10 @@
-"""Whether new cells are on the scale of those so far: logarithms of counts alike normalised.
+"""Options of the calls that a campaign makes, and whether new cells are on the scale of the others.
 
 What a batch adds to a gene is learned from its controls; what it multiplies values by is not. So
 standard deviations within perturbations and batches are compared, which neither batches nor
 perturbations change much. In four real screens replicates differ by a factor of 1.1 at most, and
 cells thinned to a third of their counts by 1.6. Cells that are not logged, or scaled to 10,000
 counts where the others are scaled to their median, differ by factors of 2.1 to 45.
-
-Options of the calls that a campaign makes: checked early, and kept in its file.
 """
 
 from __future__ import annotations

@@ -1,11 +1,4 @@
-"""The wanted state in the units of lined-up cells.
-
-What was proposed, observed, failed and why: one table that only ever grows.
-
-What a campaign has come to, round by round.
-
-What a campaign knows beside its cells, and how that lies in ``uns["campaign"]``.
-"""
+"""What a campaign knows besides its cells: its target, its history, and how they are stored."""
 
 from __future__ import annotations
 

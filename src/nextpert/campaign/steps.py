@@ -1,7 +1,4 @@
-"""New cells beside those so far, with the roles that both have.
-
-The steps of a campaign: each takes a state and gives the next, so that nothing is by halves.
-"""
+"""The steps of a campaign: each takes a state and returns the next; new cells beside the others."""
 
 from __future__ import annotations
 

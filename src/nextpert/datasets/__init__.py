@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nextpert.datasets._perturb_cite_seq import perturb_cite_seq
-    from nextpert.datasets._portal_standin import perturb_cite_seq_standin
+    from nextpert.datasets._perturb_cite_seq_standin import perturb_cite_seq_standin
     from nextpert.datasets._schraivogel_2020 import schraivogel_2020
     from nextpert.datasets._simulated_screen import simulated_screen
 

@@ -1,7 +1,4 @@
-"""A made-up Perturb-CITE-seq study in the files of the portal.
-
-A small made-up study in the portal's file layouts, for tests and tutorials.
-"""
+"""A made-up Perturb-CITE-seq study in the portal's file layouts, for tests and tutorials."""
 
 from __future__ import annotations
 
@@ -14,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert._adata.arguments import at_least, checked
-from nextpert._adata.panel import ZHANG2023
 from nextpert._files import writing_to
 from nextpert.core._checks import as_rng, require_count
 from nextpert.datasets._simulated_screen import PANEL, _expression_model
@@ -24,79 +19,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Sequence
 
-    import pandas as pd
     from numpy.typing import NDArray
-
-
-# Targets that are not on the paper's panel, as most of the study's are not.
-_OUTSIDE = ("JAK1", "JAK2", "CD274")
-_OTHER_CONDITIONS = 14  # one cell in so many is of each
-
-
-@checked(n_cells=at_least(10 * _OTHER_CONDITIONS), n_genes=at_least(len(ZHANG2023) + len(_OUTSIDE)))
-def perturb_cite_seq_standin(
-    folder: str | os.PathLike[str],
-    *,
-    n_cells: int = 7000,
-    n_genes: int = 300,
-    rng: int | np.random.Generator | None = 0,
-) -> pd.DataFrame:
-    """Write a small made-up Perturb-CITE-seq study in the layouts of the portal's files.
-
-    The study of Frangieh et al. 2021 (Single Cell Portal, SCP1064) needs a sign-in. What is
-    written here is read by :func:`perturb_cite_seq` in the same way, so that an analysis can be
-    tried before the files are there. Counts are Poisson draws around a linear causal model; a guide
-    takes nine tenths of its target's control mean away. Targets are the 36 genes of Zhang et al.
-    2023, and three more. Nothing in it is a finding about any gene.
-
-    Parameters
-    ----------
-    folder
-        Folder to write to; made if absent. Files of the same names are written over.
-    n_cells
-        Number of cells, 140 or more; six sevenths of them in the condition ``Control``.
-    n_genes
-        Number of genes, 39 or more.
-    rng
-        Seed or generator.
-
-    Returns
-    -------
-    ~pandas.DataFrame
-        The truth: weights of the causal model, genes x genes, row = parent: the change of a gene's
-        log expression a unit of its parent's.
-
-    Raises
-    ------
-    ValueError
-        If there are too few cells or genes. Nothing is written then.
-
-    Examples
-    --------
-    >>> import tempfile, nextpert as npt
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     truth = npt.datasets.perturb_cite_seq_standin(folder, n_cells=140, n_genes=39)
-    ...     adata = npt.datasets.perturb_cite_seq(folder, condition="Control", show_progress=False)
-    >>> adata.shape, truth.shape
-    ((120, 39), (39, 39))
-    """
-    import pandas as pd
-
-    others = n_cells // _OTHER_CONDITIONS
-    written = write_portal_standin(
-        Path(folder),
-        n_cells=n_cells,
-        n_genes=n_genes,
-        rng=as_rng(rng),
-        targets=[*ZHANG2023, *_OUTSIDE],
-        conditions=["Control"] * (n_cells - 2 * others)
-        + ["IFNγ"] * others
-        + ["Co-culture"] * others,
-        subsets=False,
-        digits=8,
-    )
-    return pd.DataFrame(written.weights.T, written.measured, written.measured)
-
 
 CONDITIONS = ("Control", "IFNγ", "Co-culture")
 SUBSETS = ("1a", "1b_alpha", "1b_beta", "2", "3", "4")

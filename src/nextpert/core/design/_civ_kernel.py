@@ -1,6 +1,4 @@
-"""Averages over candidates in groups, and the variance between graphs under them.
-
-CIV over candidates, compiled: what cells of one teach about the gap of another.
+"""CIV over candidates, compiled, and averages over groups of candidates.
 
 Equations 14 to 16 of the mathematics page. Shifts are uncertain; exact ones, with ``w = t = 0``,
 are a special case. For node i, candidate l and ``q = (1, mu*_P)`` the gap's term has the variance

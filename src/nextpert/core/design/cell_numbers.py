@@ -1,9 +1,4 @@
-"""How the cells of a perturbation are spread over guides and replicates.
-
-How far cells, guides and replicates of a screen scatter: what plans of cells are made from.
-
-How many of a plate's cells should be controls.
-"""
+"""How many cells a screen needs: its noise, the spread over guides, and the share of controls."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Draws of the mean that every perturbation reaches: weights, graphs and shifts uncertain.
-
-Draws of distances to first order about those of the expected states.
-
-How far every perturbation's mean stays from a target, and how sure their order is.
-"""
+"""Draws of the states that perturbations reach, and the distance of each to a target."""
 
 from __future__ import annotations
 

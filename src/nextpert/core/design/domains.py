@@ -1,9 +1,4 @@
-"""What every domain of interventions shares.
-
-A finite list of candidate shifts.
-
-Shifts bounded node by node.
-"""
+"""Domains of interventions: what all share, a finite pool, and a box."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Parts of a goal, checked: weights, states, bounds, sampling variances.
-
-What is wanted of a state, as a distance: points, a signature, bounds, what to stay away from.
-"""
+"""The target state as a quadratic form: points, a signature, bounds, and states to avoid."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""How the cells of a plate are split among its wells.
-
-CIV after the cells of a plate, any number of each candidate.
-
-Wells filled one by one, each with the candidate that gains most.
-
-The plate that most probably holds the best candidate.
-"""
+"""The next plate: candidates chosen one by one, and cells split among the wells."""
 
 from __future__ import annotations
 

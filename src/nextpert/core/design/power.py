@@ -1,7 +1,4 @@
-"""How many cells tell which of two perturbations is nearer to a target.
-
-How well a number of cells tells an effect, or a distance to a target.
-"""
+"""How well a number of cells estimates an effect or tells two distances apart."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Shifts of a given norm.
-
-Shifts that touch few nodes.
-"""
+"""Domains of shifts of a given norm, and of shifts that touch few nodes."""
 
 from __future__ import annotations
 

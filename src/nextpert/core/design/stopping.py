@@ -1,7 +1,4 @@
-"""What the next plate is expected to gain, by the knowledge gradient.
-
-Whether a further plate is worthwhile: what it is expected to gain, and how good the best is.
-"""
+"""Whether a further plate is worthwhile: its expected gain, by the knowledge gradient."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Tasks spread over workers; what a process that is killed leaves undone is done here.
-
-Closed loops: propose a shift, observe its cells, update, propose again; many at once.
-"""
+"""Closed loops on a simulated truth: propose a shift, observe its cells, update, propose again."""
 
 from __future__ import annotations
 

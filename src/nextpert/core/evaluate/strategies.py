@@ -1,7 +1,4 @@
-"""How plates are chosen in a campaign, and what is recommended; without a model by cells' means.
-
-Campaigns in plates over the real cells of a screen.
-"""
+"""How plates are chosen when a campaign is replayed on the real cells of a screen."""
 
 from __future__ import annotations
 

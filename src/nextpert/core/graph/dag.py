@@ -1,9 +1,4 @@
-"""Directed acyclic graphs with the parents of every node in one ragged array.
-
-How far one graph is from another.
-
-Wrong graphs: a graph with some arcs missing, added or turned round.
-"""
+"""Directed acyclic graphs, distances between them, and graphs made wrong on purpose."""
 
 from __future__ import annotations
 

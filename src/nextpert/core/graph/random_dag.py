@@ -1,9 +1,4 @@
-"""Arcs of random graphs, family by family; nodes are numbered in topological order.
-
-Random graphs of the families used in the simulations of the paper.
-
-Random graphs in which every node has as many parents as in a given one.
-"""
+"""Random graphs of the paper's families, and random graphs with given numbers of parents."""
 
 from __future__ import annotations
 

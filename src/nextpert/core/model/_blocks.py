@@ -1,14 +1,8 @@
-"""What a posterior is made of, as plain arrays: its helpers take these, not the posterior.
-
-The scale of the prior over weights, learned by maximising the evidence.
+"""The blocks of a posterior, from statistics and prior: precision, noise, evidence, prior scale.
 
 The prior variance of node i's weight on parent k is ``sigma_i^2 / (lambda_i r_k)``, with ``r_k``
 one or the noise variance of the parent. One eigendecomposition of the parents' gram (fixed columns
 projected out, columns divided by ``sqrt(r_k)``) gives a node's evidence for every lambda.
-
-What the noise variances' posterior says: the terms of the gap's variance, the evidence.
-
-The posterior's blocks, from its statistics and the prior precision of every design column.
 """
 
 from __future__ import annotations

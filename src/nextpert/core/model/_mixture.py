@@ -1,7 +1,4 @@
-"""Draws of the prior variance that each shift has, cells seen, compiled.
-
-Compiled loops over effects: mixtures over the prior variances, their quantiles and signs.
-"""
+"""Compiled loops over effects: mixtures over prior variances, their quantiles, signs and draws."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Expected effects by the weighted predictors, as the prior of shifts on a graph.
-
-Several models of the same perturbations, weighted by how well they estimate what cells show.
-"""
+"""Models with and without graph and predictors, averaged by how well they estimate the cells."""
 
 from __future__ import annotations
 

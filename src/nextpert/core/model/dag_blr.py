@@ -1,9 +1,4 @@
-"""The cells of one more environment, added in place to statistics and blocks.
-
-Draws of noise variances and weights from a posterior.
-
-Bayesian linear regression over a graph: the posterior over the weights of a linear SCM.
-"""
+"""DAG-BLR: Bayesian linear regression over a graph, the posterior over its weights."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Efficacy: what part of a full knockout (or activation) the perturbations of a screen achieve.
-
-Effects of perturbations: what graph and cells say together, with intervals and signs.
-"""
+"""Effects of perturbations from graph and cells, with intervals and signs; efficacy."""
 
 from __future__ import annotations
 

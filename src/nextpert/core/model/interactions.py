@@ -1,7 +1,4 @@
-"""How far effects add up, and how large what departs from that is: by evidence and priors.
-
-Combinations of perturbations: how far effects add up, and what members do beside others.
-"""
+"""Combinations of perturbations: how far effects add up, learned from combinations measured."""
 
 from __future__ import annotations
 

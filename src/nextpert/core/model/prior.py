@@ -1,7 +1,4 @@
-"""Checks of what a user may say of the prior.
-
-What is stored of a posterior: enough to rebuild it bit for bit.
-"""
+"""The prior of a posterior: checks of what a user sets, and how a posterior is stored."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How far the sizes of a perturbation's shifts go together, learned from the screen.
-
-DAG-BLR with random shifts: the weights of a graph, however far shifts are to be believed.
-"""
+"""DAG-BLR with random shifts: the weights of a graph when shifts are uncertain."""
 
 from __future__ import annotations
 

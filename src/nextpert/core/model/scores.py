@@ -1,7 +1,4 @@
-"""How effects on genes go together over the perturbations of a screen.
-
-How well effects are known: tests of means, errors on cells held out, and what intervals hold.
-"""
+"""Scores of effects: tests of means, errors on held-out cells, coverage, coexpression."""
 
 from __future__ import annotations
 

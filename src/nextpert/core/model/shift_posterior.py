@@ -1,7 +1,4 @@
-"""Posteriors on graphs, each with the shifts that go with it.
-
-What is known of the shifts of perturbations, once their cells are seen and before that.
-"""
+"""What is known of the shifts of perturbations, before and after their cells, graph by graph."""
 
 from __future__ import annotations
 

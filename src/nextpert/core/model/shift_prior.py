@@ -1,7 +1,4 @@
-"""Compiled loops over perturbations and nodes: departures from a graph, mixtures of variances.
-
-What is expected of shifts, and the cells that correct it: random shifts on any graph.
-"""
+"""The prior of shifts, and how cells correct it: random shifts on any graph."""
 
 from __future__ import annotations
 

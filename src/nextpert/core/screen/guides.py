@@ -1,7 +1,4 @@
-"""How far the means of guides, or replicates, of one thing scatter beyond sampling.
-
-Guides of one perturbation pooled, so that no guide counts for more than the guides' spread.
-"""
+"""Guides of one perturbation pooled, and how far their means scatter beyond sampling."""
 
 from __future__ import annotations
 

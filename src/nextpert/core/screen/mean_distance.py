@@ -1,7 +1,4 @@
-"""How far the mean of some cells lies from a target: unbiased, with a confidence interval.
-
-Whether some cells lie nearer to a target than others do.
-"""
+"""Unbiased distances of means to a target, with intervals, and differences of two of them."""
 
 from __future__ import annotations
 

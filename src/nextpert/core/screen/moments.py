@@ -1,11 +1,4 @@
-"""Sums as a tree whose shape only the number of parts fixes, part after part or by tasks.
-
-Compiled moments of sparse cells: only pairs of non-zero values are visited.
-
-Whether a sparse matrix can be read at all: kernels trust its indices, and crash on bad ones.
-
-First and second moments of the cells of one environment, all that a fit needs of them.
-"""
+"""First and second moments of the cells of one environment, dense or sparse, in one pass."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""Sums of the environments that a block of cells holds, and how two such sums become one.
-
-All that graphs and fits need of a screen: every environment's mean, and one pooled scatter.
-
-All that is read of the cells of a screen; folds, halves and groups are arithmetic on it.
-
-Moments of genes and of what the experiment set, for regressions and searches on both.
-"""
+"""All that is read of the cells of a screen: environments, their means, one scatter a fold."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Sets of nodes as rows of 64-bit words, and splitmix64: random words, draws, weights of cells.
+"""Sets of nodes, scores of families, and Markov equivalence classes in a search, compiled.
 
 A set of ``p`` nodes takes ``ceil(p / 64)`` words; node ``k`` is bit ``k % 64`` of word ``k // 64``.
-
-Compiled: a node and its parents. What each parent explains, and the score of them all.
 
 With R the correlation of some nodes in a given sequence, R = L L' and V = L^-1, the partial
 correlation of the last node j and an earlier node i given all the others is
@@ -12,8 +10,6 @@ added for each further node, and no test needs an inverse of its own.
 Scores are ``constant[d] - half * log|C_P| - weight[d] * log var(v | P)`` for d parents P, where C
 is a covariance scaled to a unit diagonal. BIC and BGe are of that form, and so are tests: dropping
 a parent gains where its partial correlation is not significant. Each parent may add log-odds.
-
-Markov equivalence classes in a search: the best member, classes with an edge less, open edges.
 
 Graphs of a class have the same independences, so that the cells of one environment cannot tell
 them apart, and scores are the same for all but for log-odds of single edges.

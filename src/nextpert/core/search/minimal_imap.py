@@ -1,7 +1,4 @@
-"""From moments and what is known before to the input of the compiled searches, checked.
-
-Tests of partial correlations: their threshold, and what they allow an order of the nodes.
-"""
+"""Minimal I-maps by tests of partial correlations, and the checked input of every search."""
 
 from __future__ import annotations
 

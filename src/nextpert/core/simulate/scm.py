@@ -1,9 +1,4 @@
-"""Linear structural causal models: the truth behind simulated cells.
-
-Random linear SCMs, as in the simulations of the paper.
-
-Random targets for simulations: a sparse shift and the mean it reaches.
-"""
+"""Linear structural causal models and random targets: the truth behind simulations."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Write rows of cells to an h5ad file in bounded memory; the file is there whole or not at all.
-
-Turn entries that come gene by gene into rows of cells, in memory or by way of a file.
+"""Turn entries that come gene by gene into rows of cells, in memory or in an h5ad file.
 
 Entries are collected up to a few million, sorted by cell, and put aside in fragments: one for
 every group of consecutive cells. The rows of a group are then joined from its fragments, one

@@ -1,9 +1,4 @@
-"""Where the portal's files lie in a folder.
-
-Guides to perturbations: what a cell's guides target, and which of them are controls.
-
-The portal's files to one AnnData.
-"""
+"""The portal's files to one AnnData: where they lie, what guides target, which are controls."""
 
 from __future__ import annotations
 

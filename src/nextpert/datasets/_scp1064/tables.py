@@ -1,7 +1,4 @@
-"""The study's protein files: antibodies x cells, in an order of cells of their own.
-
-The study's tables of cells: metadata, guides, embedding. Errors name file and line.
-"""
+"""The study's tables of cells: metadata, guides, embedding, protein. Errors name file and line."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The choices that both ways of preparing a screen share, and their checks.
-
-What every step of a preprocessing keeps and drops, and why.
-"""
+"""The options of preparing a screen, and what every step keeps and drops, and why."""
 
 from __future__ import annotations
 

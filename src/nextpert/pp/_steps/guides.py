@@ -1,7 +1,4 @@
-"""From the targets every cell carries to the labels an analysis uses.
-
-Lists of guides: what they target, and how many a cell carries.
-"""
+"""Lists of guides: what they target, how many a cell carries, and the label of each cell."""
 
 from __future__ import annotations
 

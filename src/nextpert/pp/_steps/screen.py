@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from nextpert import _adata
-from nextpert._adata import subset
+from nextpert._adata import join as subset
 from nextpert._adata.effects import _ABOUT_NOTHING, hardly_expressed_message
 from nextpert._adata.panel import MODULE_OF, PROGRAM_OF
 from nextpert._adata.roles import Roles, screen_record

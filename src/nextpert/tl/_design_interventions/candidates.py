@@ -1,9 +1,4 @@
-"""What is expected of combinations without cells: their members, and interactions as learned.
-
-What is no candidate: the target's own perturbation, and what a lab cannot do.
-
-The candidates of a design: interventions that a lab could do next, with their shifts.
-"""
+"""The candidates of a design: their shifts, combinations without cells, and what is excluded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What effects learned from some cells are on halves, guides and batches that they have not seen.
+"""Effects learned from some of the cells, scored on halves, guides and batches held out.
 
 All tables have one row a perturbation, NaN where it was not judged. Their columns are an estimate's
 squared error summed over genes, under its name, ``COVERAGE`` (the share of genes whose 90% interval

@@ -1,7 +1,4 @@
-"""The table of a diagnosis with one row a perturbation.
-
-The verdict on every part of a model, in words, and what to use on this screen.
-"""
+"""The verdict on every part of a model, in words and as a table of perturbations."""
 
 from __future__ import annotations
 

@@ -1,15 +1,4 @@
-"""What a model is told before it sees cells: how much is modelled, and the graphs.
-
-The shifts that perturbations are expected to have: what a fit starts from.
-
-Graph and experts, each with and without: how much of measured effects they earn.
-
-What the members of measured combinations do together, each combination left out in turn.
-
-How much weight each predictor gets on a screen: graph, coexpression, other perturbations.
-
-The model of a screen: everything that a fit learns from cells on graphs, assembled once.
-"""
+"""The model of a screen: everything that a fit learns from cells on graphs, assembled once."""
 
 from __future__ import annotations
 

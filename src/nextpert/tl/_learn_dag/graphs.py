@@ -1,6 +1,4 @@
-"""Graphs that have not seen some perturbations: the search of ``tl.learn_dag`` without them.
-
-Many graphs in place of one: the same search on resamples of the cells.
+"""Graphs of resamples of the cells, and graphs that have not seen some perturbations.
 
 Finished graphs are kept on disk, so that an interrupted call takes them up again.
 """

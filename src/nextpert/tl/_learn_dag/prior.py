@@ -1,7 +1,4 @@
-"""Graphs that the user gives: arcs by name, matrices, tables.
-
-What is known of a graph before, from names of genes: orders, edges, a network.
-"""
+"""Graphs that the user gives, and what is known of a graph before: orders, edges, a network."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The perturbations whose effects are wanted: those of the fit, and others without cells.
-
-Effects on genes outside the panel: the same shrinkage, without a graph.
-"""
+"""The perturbations whose effects are asked for, and effects on genes outside the panel."""
 
 from __future__ import annotations
 

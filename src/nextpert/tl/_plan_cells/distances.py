@@ -1,7 +1,4 @@
-"""What a plan of cells takes from a screen: its noise, states, and guides and replicates now.
-
-Distances of the screen's perturbations to a target, and the cells that tell them.
-"""
+"""The screen of a plan of cells: noise, guides and replicates, and distances to the target."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""The tables of a plan of cells: genes, and curves over cells and guides.
-
-A plan of cells in words.
-
-Whether to stop, by the fit: what the next plate is expected to gain.
-"""
+"""Whether to stop, and the tables and words of a plan of cells."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Combinations among the candidates of a plate: the nearest of all that could be made.
-
-What a lab can and cannot put on a plate: names, costs and cells, as the core takes them.
-
-The candidates of a plate: those asked for, without what is excluded, and their combinations.
-"""
+"""The candidates of a plate: those asked for, combinations of them, and a lab's constraints."""
 
 from __future__ import annotations
 

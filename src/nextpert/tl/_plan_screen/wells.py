@@ -1,7 +1,4 @@
-"""The table of a plate, as it is handed to the bench.
-
-How many wells and cells, and which candidate goes into each well.
-"""
+"""How many cells and which candidate go into each well, and the table of the plate."""
 
 from __future__ import annotations
 

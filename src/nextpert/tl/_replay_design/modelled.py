@@ -1,9 +1,4 @@
-"""A campaign as a user runs it: the model fitted anew after every plate, and asked for the next.
-
-All campaigns of a replay, in parallel over targets and repeats.
-
-Cells that copy a screen: its graph, noise, shifts, and number of cells a perturbation.
-"""
+"""Campaigns of a replay as users run them: fit after every plate, ask for the next, in parallel."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the campaigns of a replay are to reach: states of perturbations, and targets of any kind.
-
-What a replay needs of a screen: its cells, the pool of perturbations, the states to reach.
-"""
+"""What a replay needs of a screen: its cells, the pool of perturbations, the targets."""
 
 from __future__ import annotations
 

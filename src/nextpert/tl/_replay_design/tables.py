@@ -1,7 +1,4 @@
-"""What the tables of a replay say in words.
-
-The tables of a replay.
-"""
+"""The tables of a replay, and what they say in words."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""CV: the largest remaining variance of the ideal shift.
-
-CIV: the causal integrated variance.
-"""
+"""CIV, the causal integrated variance, and CV, the largest variance left of the ideal shift."""
 
 from __future__ import annotations
 
