@@ -213,21 +213,14 @@ def diagnose(
         q.GUIDES: judged.judge_guides(refit, halves, cells.guide_variance),
         q.BATCHES: judged.judge_batches(refit, halves),
     }
-    by_guides = halves.by_guides[1:]
-    table = verdicts.perturbation_table(refit, shown, on_halves, unseen, by_guides, left_out)
-    distinct = table["is_distinct"].to_numpy(bool)
-    rows = [
-        *q.cells_rows(table, halves.guide_column),
-        *q.halves_rows(on_halves, distinct, by_guides, halves.guide_column),
-        *q.unseen_rows(unseen.table),
-        *q.graph_rows(unseen, on_halves, fit.averaged.graph_weight),
-    ]
+    table = verdicts.perturbation_table(
+        refit, shown, on_halves, unseen, halves.by_guides[1:], left_out
+    )
+    rows = q.quantities(
+        table, on_halves, unseen, left_out, halves, cells, fit.averaged.graph_weight
+    )
     if undeclared is not None:
-        rows.append(q.undeclared_row(undeclared))
-    for part, one in ((q.GUIDES, "guide"), (q.BATCHES, "batch")):
-        if (found := left_out[part]) is not None:
-            rows += [q.spread_row(cells)] if part == q.GUIDES else []
-            rows += q.left_out_rows(part, found, one)
+        rows.insert(sum(row.part != q.BATCHES for row in rows), q.undeclared_row(undeclared))
     experts = q.expert_table(unseen)
     parts = verdicts.judge(rows, experts, undeclared)
     level, verdict = verdicts.overall(parts)

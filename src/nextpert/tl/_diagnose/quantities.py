@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,9 +27,10 @@ from nextpert.tl._diagnose.unseen import MEAN_ALONE, WHOLE, WITHOUT_GRAPH, alone
 from nextpert.tl._fit_dag_blr.cells import FEWEST_GUIDES
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike
 
     from nextpert._adata.nested import Nested
+    from nextpert.tl._diagnose.halves import Halves
     from nextpert.tl._diagnose.unseen import Unseen
     from nextpert.tl._fit_dag_blr.cells import FitCells
 
@@ -50,11 +51,12 @@ FEWEST_LARGE = 5  # effects, to judge the coverage of large ones
 
 
 class Rule(NamedTuple):
-    """What a quantity is held to; a count, unlike an estimate, needs no standard error."""
+    """What a quantity of ``fewest`` or more is held to; a count needs no standard error."""
 
     words: str
     holds: Callable[[Quantity], bool]
     is_count: bool = False
+    fewest: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ class Quantity:
     value: float
     error: float
     n: int
+    rule: Rule | None
     meaning: str
-    rule: Rule | None = None
 
     @property
     def is_judged(self) -> bool:
@@ -78,7 +80,7 @@ class Quantity:
     def passed(self) -> bool | None:
         """Whether it passes its rule; ``None`` where none applies."""
         rule = self.rule
-        if rule is None:
+        if rule is None or self.n < rule.fewest:
             return None
         return bool(rule.holds(self)) and (rule.is_count or self.is_judged)
 
@@ -95,15 +97,15 @@ class Quantity:
     @property
     def is_hopeless(self) -> bool:
         """Whether fewer than half of the intervals cover, where a rule applies."""
-        return self.rule is not None and not self.value >= HOPELESS_COVERAGE
+        return self.passed is not None and not self.value >= HOPELESS_COVERAGE
 
 
 def _at_most(limit: float) -> Rule:
     return Rule(f"at most {limit:g}", lambda q: q.value <= limit)
 
 
-def _at_least(limit: float, *, is_count: bool = False) -> Rule:
-    return Rule(f"at least {limit:g}", lambda q: q.value >= limit, is_count)
+def _at_least(limit: float, *, is_count: bool = False, fewest: int = 0) -> Rule:
+    return Rule(f"at least {limit:g}", lambda q: q.value >= limit, is_count, fewest)
 
 
 _BELOW_ONE = Rule("below 1 by 2 standard errors", lambda q: q.is_below_one)
@@ -111,197 +113,184 @@ _MUCH_BELOW_ONE = Rule(
     f"at most {LARGEST_RATIO:g}, and below 1 by 2 standard errors",
     lambda q: q.is_below_one and q.value <= LARGEST_RATIO,
 )
-_COVERS = _at_least(LEAST_COVERAGE)
-_NO_ERROR = float("nan")  # of a count, or a number of the fit
+_ENOUGH = _at_least(FEWEST, is_count=True)
+_OF_HALF = (
+    "squared error of effects learned from {half} on the other half, sampling error subtracted, "
+    "as a share of that of "
+)
+_OF_LEFT_OUT = (
+    "squared error of effects learned without a {one} on its means, sampling error subtracted, as "
+    "a share of that of "
+)
+_FIRST = (
+    "how often a distinct perturbation's own state, as seen in one half, ranks first among all "
+    "perturbations by the other half, by "
+)
+_COVERED = "share of {} inside their 90% intervals"
+_OF_LARGE = (
+    "the same of large effects alone: 3 standard errors or more in {}; n is their number, and no "
+    f"rule applies to fewer than {FEWEST_LARGE}"
+)
+_LEARNED_FROM = _OF_LARGE.format("the cells that they are learned from")
+_LEFT_OUT = {
+    "error_to_nothing": f"{_OF_LEFT_OUT}'no effect'",
+    "error_to_cells": f"{_OF_LEFT_OUT}the cells' means",
+    "coverage_90": _COVERED.format("means of the {one} left out"),
+    "coverage_90_clear": _LEARNED_FROM,
+}
+# What each quantity means.
+_MEANINGS: dict[str, dict[str, str]] = {
+    CELLS: {
+        "n_clear": "perturbations whose cells differ from the controls (false discovery rate "
+        f"{CLEAR:g}{{also}}); n is all of them",
+        "n_distinct": "those of them that also differ from the mean of the others",
+        "n_own": "perturbations whose own genes change by 3 standard errors or more; n is those "
+        "with own genes on the panel",
+        "reliability": "correlation over genes of a perturbation's effect in one half and in the "
+        "other, stepped up to all cells",
+    },
+    SHRINKAGE: {
+        "n_by_guides": "perturbations split into halves by guide{how}",
+        "error_to_cells": f"{_OF_HALF}the cells' means",
+        "error_to_nothing": f"{_OF_HALF}'no effect'",
+        "error_alone_to_cells": "the same as error_to_cells, shrunken to nothing: without graph "
+        "and experts",
+        "coverage_90": _COVERED.format("means of the other half"),
+        "coverage_90_clear": _LEARNED_FROM,
+        "own_state_first": f"{_FIRST}shrunken effects",
+        "own_state_first_by_cells": f"{_FIRST}the cells' means",
+    },
+    UNSEEN: {
+        "error_to_nothing": "squared error of effects on other genes that are predicted of "
+        "perturbations without their fold of the screen, as a share of that of 'no effect'",
+        "error_to_mean": "the same as a share of that of the mean perturbation, believed as far as "
+        "the screen says, which tells no perturbations apart",
+        "r": "correlation of what is predicted and observed effects on other genes",
+        "coverage_90": _COVERED.format("effects on other genes"),
+        "coverage_90_clear": _OF_LARGE.format("the half of the cells that is not scored on"),
+    },
+    GRAPH_PART: {
+        "weight": "how far what follows on the graph is believed of perturbations without cells; "
+        "the error is the spread over the folds left out",
+        "error_alone": "squared error of what follows on the graph, by the weight that it gets "
+        "alone, as a share of that of 'no effect', which is what an empty graph says",
+        "r": "correlation of what follows on the graph and observed effects on other genes",
+        "error_to_no_graph": "squared error of all predictors together as a share of that of all "
+        "but the graph",
+        "weight_measured": "what the graph counts for in measured effects, 0 to 1, by the "
+        "estimated error",
+        "error_half_added": "what the graph adds to the squared error of shrunken effects learned "
+        "from one half, as a share of that of the cells' means; below 0 it helps",
+    },
+    GUIDES: {
+        "spread": "standard deviation between guides {whose}, over that of a cell's noise; n is "
+        "the number of the controls' guides",
+        **_LEFT_OUT,
+    },
+    BATCHES: _LEFT_OUT,
+}
 
 
-def cells_rows(table: pd.DataFrame, guides: str | None) -> list[Quantity]:
-    """Return what cells alone say; ``guides`` is the column of guides, if one is known."""
-    also = "" if guides is None else f", with the variance between levels of adata.obs[{guides!r}]"
-    n, enough = len(table), _at_least(FEWEST, is_count=True)
-    own = table["own_z"].abs().dropna()
-    return [
-        Quantity(
-            CELLS, "n_clear", int(table["is_clear"].sum()), _NO_ERROR, n,
-            "perturbations whose cells differ from the controls (false discovery rate "
-            f"{CLEAR:g}{also}); n is all of them", enough,
-        ),
-        Quantity(
-            CELLS, "n_distinct", int(table["is_distinct"].sum()), _NO_ERROR, n,
-            "those of them that also differ from the mean of the others", enough,
-        ),
-        Quantity(
-            CELLS, "n_own", int((own >= 3).sum()), _NO_ERROR, len(own),
-            "perturbations whose own genes change by 3 standard errors or more; n is those with "
-            "own genes on the panel",
-        ),
-        Quantity(
-            CELLS, "reliability", *mean_with_error(table["reliability"]), n,
-            "correlation over genes of a perturbation's effect in one half and in the other, "
-            "stepped up to all cells",
-        ),
-    ]  # fmt: skip
-
-
-def halves_rows(
-    found: pd.DataFrame,
-    distinct: NDArray[np.bool_],
-    by_guides: NDArray[np.bool_],
-    guides: str | None,
+def quantities(
+    table: pd.DataFrame,
+    on_halves: pd.DataFrame,
+    unseen: Unseen,
+    left_out: Mapping[str, pd.DataFrame | None],
+    halves: Halves,
+    cells: FitCells,
+    graph_weight: float,
 ) -> list[Quantity]:
-    """Return what shrinkage adds to the cells' means.
+    """Return the quantities of all parts that were judged.
 
     Parameters
     ----------
-    found
-        Scores on halves, one row a perturbation.
-    distinct, by_guides
-        Which perturbations differ from one another, and which are split by guide, shape
-        ``(n_perturbations,)``.
-    guides
-        Column of guides; ``None`` where none is known.
+    table
+        The table of perturbations.
+    on_halves, unseen, left_out
+        Scores on halves, of predictions without cells, and with a guide or batch left out.
+    halves, cells
+        How the cells were split, and all of them as the fit takes them.
+    graph_weight
+        What the graph counts for in measured effects.
     """
-    how = "none, as no column of guides is known"
-    if guides is not None:
-        how = (
-            f"(adata.obs[{guides!r}]), half of the guides against the other half; the others have "
-            "one guide with enough cells, and are split by cells"
-        )
-    colon = ":" if guides is None else ""
-    n_by_guides = int(by_guides.sum())
-    half = "half of the guides or cells (see n_by_guides)" if n_by_guides else "half of the cells"
-    error = (
-        f"squared error of effects learned from {half} on the other half, sampling error "
-        "subtracted, as a share of that of "
+    told, own = unseen.table, table["own_z"].abs().dropna()
+    distinct = on_halves[table["is_distinct"].to_numpy(bool)]
+    by_guides, guides = halves.by_guides[1:], halves.guide_column
+    column = f"adata.obs[{guides!r}]"
+    added = on_halves[SHRUNKEN] - on_halves[NO_GRAPH]
+    weights = unseen.left_out[:, list(unseen.weights).index(Graph.name)]
+    numbers: dict[str, dict[str, _Numbers]] = {
+        CELLS: {
+            "n_clear": _count(table["is_clear"], _ENOUGH),
+            "n_distinct": _count(table["is_distinct"], _ENOUGH),
+            "n_own": _count(own >= 3),
+            "reliability": (*mean_with_error(table["reliability"]), len(table), None),
+        },
+        SHRINKAGE: {
+            "n_by_guides": _count(by_guides),
+            "error_to_cells": _ratio(on_halves[SHRUNKEN], on_halves[MEANS], _at_most(NOT_WORSE)),
+            "error_to_nothing": _ratio(on_halves[SHRUNKEN], on_halves[NOTHING], _BELOW_ONE),
+            "error_alone_to_cells": _ratio(on_halves[ALONE], on_halves[MEANS]),
+            **_coverage(on_halves),
+            "own_state_first": _mean(distinct[FIRST[SHRUNKEN]]),
+            "own_state_first_by_cells": _mean(distinct[FIRST[MEANS]]),
+        },
+        UNSEEN: {
+            "error_to_nothing": _ratio(told[WHOLE], told[NOTHING], _MUCH_BELOW_ONE),
+            "error_to_mean": _gain(told, MEAN_ALONE, _BELOW_ONE),
+            "r": _mean(told[r_of(WHOLE)]),
+            **_coverage(told),
+        },
+        GRAPH_PART: {
+            "weight": (
+                unseen.weights[Graph.name], float(weights.std()), told[WHOLE].count(),
+                _at_least(LEAST_WEIGHT),
+            ),
+            "error_alone": _ratio(told[alone(Graph.name)], told[NOTHING]),
+            "r": _mean(told[r_of(Graph.name)]),
+            "error_to_no_graph": _gain(told, WITHOUT_GRAPH, _at_most(LARGEST_SHARE)),
+            "weight_measured": (graph_weight, _NO_ERROR, len(told), None),
+            "error_half_added": _ratio(added, on_halves[MEANS], _at_most(LARGEST_HARM)),
+        },
+    }  # fmt: skip
+    for part, found in left_out.items():
+        if found is None:
+            continue
+        spread = (float(np.sqrt(cells.guide_variance)), _NO_ERROR, cells.n_guides, None)
+        numbers[part] = {
+            **({"spread": spread} if part == GUIDES else {}),
+            "error_to_nothing": _ratio(found[SHRUNKEN], found[NOTHING], _BELOW_ONE),
+            "error_to_cells": _ratio(found[SHRUNKEN], found[MEANS]),
+            **_coverage(found),
+        }
+    split = (
+        f" ({column}), half of the guides against the other half; the others have one guide with "
+        "enough cells, and are split by cells"
     )
-    first = (
-        "how often a distinct perturbation's own state, as seen in one half, ranks first among "
-        "all perturbations by the other half, by "
-    )
+    words = {
+        "also": f", with the variance between levels of {column}" if guides else "",
+        "how": split if guides else ": none, as no column of guides is known",
+        "half": "half of the guides or cells (see n_by_guides)"
+        if by_guides.any()
+        else "half of the cells",
+        "whose": "that target nothing" if cells.n_guides >= FEWEST_GUIDES else "of a perturbation",
+    }
+    one = {GUIDES: "guide", BATCHES: "batch"}
     return [
-        Quantity(
-            SHRINKAGE, "n_by_guides", n_by_guides, _NO_ERROR, len(by_guides),
-            f"perturbations split into halves by guide{colon} {how}",
-        ),
-        _ratio(
-            SHRINKAGE, "error_to_cells", found[SHRUNKEN], found[MEANS],
-            f"{error}the cells' means", _at_most(NOT_WORSE),
-        ),
-        _ratio(
-            SHRINKAGE, "error_to_nothing", found[SHRUNKEN], found[NOTHING],
-            f"{error}'no effect'", _BELOW_ONE,
-        ),
-        _ratio(
-            SHRINKAGE, "error_alone_to_cells", found[ALONE], found[MEANS],
-            "the same as error_to_cells, shrunken to nothing: without graph and experts",
-        ),
-        *_coverage(SHRINKAGE, found, "means of the other half"),
-        *(
-            _mean(SHRINKAGE, name, found[column][distinct], f"{first}{by}")
-            for name, column, by in (
-                ("own_state_first", FIRST[SHRUNKEN], "shrunken effects"),
-                ("own_state_first_by_cells", FIRST[MEANS], "the cells' means"),
-            )
-        ),
-    ]  # fmt: skip
-
-
-def unseen_rows(found: pd.DataFrame) -> list[Quantity]:
-    """Return how well perturbations without cells are predicted."""
-    return [
-        _ratio(
-            UNSEEN, "error_to_nothing", found[WHOLE], found[NOTHING],
-            "squared error of effects on other genes that are predicted of perturbations without "
-            "their fold of the screen, as a share of that of 'no effect'", _MUCH_BELOW_ONE,
-        ),
-        _gain(
-            UNSEEN, "error_to_mean", found, MEAN_ALONE,
-            "the same as a share of that of the mean perturbation, believed as far as the screen "
-            "says, which tells no perturbations apart", _BELOW_ONE,
-        ),
-        _mean(
-            UNSEEN, "r", found[r_of(WHOLE)],
-            "correlation of what is predicted and observed effects on other genes",
-        ),
-        *_coverage(
-            UNSEEN, found, "effects on other genes", "the half of the cells that is not scored on"
-        ),
-    ]  # fmt: skip
-
-
-def graph_rows(found: Unseen, on_halves: pd.DataFrame, measured: float) -> list[Quantity]:
-    """Return what the graph adds; ``measured`` is what it counts for in measured effects."""
-    table, name = found.table, Graph.name
-    spread = found.left_out[:, list(found.weights).index(name)]
-    return [
-        Quantity(
-            GRAPH_PART, "weight", found.weights[name], float(spread.std()), table[WHOLE].count(),
-            "how far what follows on the graph is believed of perturbations without cells; the "
-            "error is the spread over the folds left out", _at_least(LEAST_WEIGHT),
-        ),
-        _ratio(
-            GRAPH_PART, "error_alone", table[alone(name)], table[NOTHING],
-            "squared error of what follows on the graph, by the weight that it gets alone, as a "
-            "share of that of 'no effect', which is what an empty graph says",
-        ),
-        _mean(
-            GRAPH_PART, "r", table[r_of(name)],
-            "correlation of what follows on the graph and observed effects on other genes",
-        ),
-        _gain(
-            GRAPH_PART, "error_to_no_graph", table, WITHOUT_GRAPH,
-            "squared error of all predictors together as a share of that of all but the graph",
-            _at_most(LARGEST_SHARE),
-        ),
-        Quantity(
-            GRAPH_PART, "weight_measured", measured, _NO_ERROR, len(table),
-            "what the graph counts for in measured effects, 0 to 1, by the estimated error",
-        ),
-        _ratio(
-            GRAPH_PART, "error_half_added", on_halves[SHRUNKEN] - on_halves[NO_GRAPH],
-            on_halves[MEANS],
-            "what the graph adds to the squared error of shrunken effects learned from one half, "
-            "as a share of that of the cells' means; below 0 it helps", _at_most(LARGEST_HARM),
-        ),
-    ]  # fmt: skip
-
-
-def left_out_rows(part: str, found: pd.DataFrame, what: str) -> list[Quantity]:
-    """Return how well effects learned without a guide or batch are those in it."""
-    meaning = (
-        f"squared error of effects learned without a {what} on its means, sampling error "
-        "subtracted, as a share of that of "
-    )
-    return [
-        _ratio(
-            part, "error_to_nothing", found[SHRUNKEN], found[NOTHING], f"{meaning}'no effect'",
-            _BELOW_ONE,
-        ),
-        _ratio(
-            part, "error_to_cells", found[SHRUNKEN], found[MEANS], f"{meaning}the cells' means"
-        ),
-        *_coverage(part, found, f"means of the {what} left out"),
-    ]  # fmt: skip
-
-
-def spread_row(cells: FitCells) -> Quantity:
-    """Return how far guides scatter beyond sampling."""
-    whose = "that target nothing" if cells.n_guides >= FEWEST_GUIDES else "of a perturbation"
-    return Quantity(
-        GUIDES, "spread", float(np.sqrt(cells.guide_variance)), _NO_ERROR, cells.n_guides,
-        f"standard deviation between guides {whose}, over that of a cell's noise; n is the "
-        "number of the controls' guides",
-    )  # fmt: skip
+        Quantity(part, name, *each, _MEANINGS[part][name].format(**words, one=one.get(part)))
+        for part, every in numbers.items()
+        for name, each in every.items()
+    ]
 
 
 def undeclared_row(found: Nested) -> Quantity:
     """Return how far the levels of a column scatter that looks like guides without a role."""
     return Quantity(
         GUIDES, "undeclared_variance", found.variance, _NO_ERROR, found.n_levels,
+        Rule("no more than sampling (5% level)", lambda _: found.scatters is False, is_count=True),
         f"variance between the levels of adata.obs[{found.column!r}], which nest in the "
         "perturbation labels without being declared, over that of a cell's noise (median gene); "
         f"{found.scatter_in_words()}; n is the number of levels",
-        Rule("no more than sampling (5% level)", lambda _: found.scatters is False, is_count=True),
     )  # fmt: skip
 
 
@@ -323,7 +312,7 @@ def expert_table(found: Unseen) -> pd.DataFrame:
 def summary_table(quantities: list[Quantity]) -> pd.DataFrame:
     """Return the summary as a table; ``passed`` is ``"yes"``, ``"no"`` or empty."""
     word = {True: "yes", False: "no", None: ""}
-    rules = ("" if q.rule is None else q.rule.words for q in quantities)
+    rules = (q.rule.words if q.rule and q.passed is not None else "" for q in quantities)
     return pd.DataFrame(
         {
             "part": strings(q.part for q in quantities),
@@ -339,16 +328,24 @@ def summary_table(quantities: list[Quantity]) -> pd.DataFrame:
     )
 
 
-def _ratio(
-    part: str, name: str, over: pd.Series, under: pd.Series, meaning: str, rule: Rule | None = None
-) -> Quantity:
+_Numbers = tuple[float, float, int, Rule | None]  # a value, its standard error, of how many
+_NO_ERROR = float("nan")  # of a count, or a number of the fit
+
+
+def _count(which: ArrayLike, rule: Rule | None = None) -> _Numbers:
+    return int(np.sum(which)), _NO_ERROR, np.size(which), rule
+
+
+def _mean(values: pd.Series, rule: Rule | None = None) -> _Numbers:
+    return *mean_with_error(values), values.count(), rule
+
+
+def _ratio(over: pd.Series, under: pd.Series, rule: Rule | None = None) -> _Numbers:
     """Return a ratio of sums over perturbations and its standard error, left out one by one."""
-    return Quantity(part, name, *ratio_with_error(over, under), over.count(), meaning, rule)
+    return *ratio_with_error(over, under), over.count(), rule
 
 
-def _gain(
-    part: str, name: str, table: pd.DataFrame, under: str, meaning: str, rule: Rule
-) -> Quantity:
+def _gain(table: pd.DataFrame, under: str, rule: Rule) -> _Numbers:
     """Return the ratio of the error of all predictors to that of some: both may be about 0.
 
     ``under`` is the column of the latter; of nothing to nothing the ratio is 1.
@@ -357,32 +354,15 @@ def _gain(
     both = table[[WHOLE, under]].dropna()
     n = len(both)
     if little == 0:
-        return Quantity(part, name, 1.0, _NO_ERROR, n, meaning, rule)
+        return 1.0, _NO_ERROR, n, rule
     over_sum, under_sum = (max(float(both[each].sum()), 0.0) + little for each in both)
     # By how much the totals differ, over the one below.
     error = float(np.sqrt(n) * (both[WHOLE] - both[under]).std(ddof=1)) / under_sum
-    return Quantity(part, name, over_sum / under_sum, error, n, meaning, rule)
+    return over_sum / under_sum, error, n, rule
 
 
-def _mean(part: str, name: str, values: pd.Series, meaning: str) -> Quantity:
-    return Quantity(part, name, *mean_with_error(values), values.count(), meaning)
-
-
-def _coverage(
-    part: str, found: pd.DataFrame, what: str, by: str = "the cells that they are learned from"
-) -> list[Quantity]:
-    """Return what intervals cover of all effects, and of large ones, chosen ``by`` cells."""
-    value, error = mean_with_error(found[COVERAGE])
-    n_large = int(found[LARGE].sum())
-    return [
-        Quantity(
-            part, "coverage_90", value, error, found[COVERAGE].count(),
-            f"share of {what} inside their 90% intervals", _COVERS,
-        ),
-        Quantity(
-            part, "coverage_90_clear", *ratio_with_error(found[COVERED], found[LARGE]), n_large,
-            f"the same of large effects alone: 3 standard errors or more in {by}; n is their "
-            f"number, and no rule applies to fewer than {FEWEST_LARGE}",
-            _COVERS if n_large >= FEWEST_LARGE else None,
-        ),
-    ]  # fmt: skip
+def _coverage(found: pd.DataFrame) -> dict[str, _Numbers]:
+    """Return what intervals cover of all effects, and of large ones."""
+    least, of_large = (_at_least(LEAST_COVERAGE, fewest=n) for n in (0, FEWEST_LARGE))
+    large = *ratio_with_error(found[COVERED], found[LARGE]), int(found[LARGE].sum()), of_large
+    return {"coverage_90": _mean(found[COVERAGE], least), "coverage_90_clear": large}
