@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import as_nodes
 from nextpert.core.screen.screen import ScreenMoments
 
 if TYPE_CHECKING:
@@ -77,24 +76,6 @@ class Perturbations:
     change: ArrayLike | None = None
     batches: ArrayLike | None = None
     names: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        rows, total = self.rows, self.moments.n_environments
-        if rows.shape != (len(self.targets),):
-            message = f"There are {len(rows)} perturbations with {len(self.targets)} targets."
-            raise ValueError(message)
-        if len(rows) and not (rows.min() >= -1 and rows.max() < total):
-            message = f"members must lie between -1 and {total - 1}, the last environment."
-            raise ValueError(message)
-        if not 0 <= self.control < total or self.moments.n[self.control] < 2:
-            message = "control must be an environment with two cells or more."
-            raise ValueError(message)
-        for genes in self.targets:
-            as_nodes(genes, self.moments.n_nodes, "targets")
-        shape = (len(rows), self.moments.n_nodes)
-        if self.change is not None and np.shape(self.change) != shape:
-            message = f"change has shape {np.shape(self.change)}, but {shape} is needed."
-            raise ValueError(message)
 
     @property
     def rows(self) -> NDArray[np.int64]:

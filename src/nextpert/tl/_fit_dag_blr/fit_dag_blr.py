@@ -294,7 +294,7 @@ def fit_dag_blr(
     if model.stack is not None:
         logger.info("%s", stack_in_words(model.stack.stack))
     if model.average is not None:
-        logger.info("%s", averaging_in_words(*model.average))
+        logger.info("%s", averaging_in_words(model.average))
     mean = _adata.to_all_genes(model.found.posterior.mean().T, columns, adata.n_vars)
     efficacy = model.expected.efficacy
     logger.info(

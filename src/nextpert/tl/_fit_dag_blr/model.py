@@ -186,66 +186,42 @@ def averaged(
     found: RandomShifts,
     prior: ShiftPrior,
     posteriors: Sequence[DagBlr],
-) -> tuple[list[str], Averaged]:
-    """Return the models of measured effects by name, weighted by how well they do.
+) -> Averaged:
+    """Return the models of measured effects, weighted by how well they do (equation 13).
 
     Without a graph nothing follows from the change of own genes; without experts that is all that
     is expected.
+
+    Parameters
+    ----------
+    spec, cells, expected
+        What is fitted, and the shifts that it starts from.
+    found, prior
+        The fit on the graph of all cells, and its prior of shifts by all predictors.
+    posteriors
+        The posteriors on the graph, or on those of resamples.
     """
-    by_name = _models(spec, cells, expected, found, prior, posteriors)
-    pooled = cells.pooled
-    freedom = max(int(pooled.n_cells.sum()) - len(pooled.n), 1)
-    models = list(by_name.values())
-    weights = learn_average(models, pooled.scatter / freedom).tolist()
-    weighted = (replace(m, weight=w) for m, w in zip(models, weights, strict=True))
-    return list(by_name), Averaged(tuple(weighted))
-
-
-def _models(
-    spec: Spec,
-    cells: FitCells,
-    expected: Expected,
-    found: RandomShifts,
-    prior: ShiftPrior,
-    posteriors: Sequence[DagBlr],
-) -> dict[str, AveragedModel]:
-    """Return the models by name; ``posteriors`` are those on the graph, or on its resamples."""
+    on_graph, own = AveragedModel(posteriors, prior), AveragedModel(posteriors, found.prior)
     asked = prior is not found.prior
-    on_graph = AveragedModel(posteriors, prior)
-    if not on_graph.has_arcs:
-        both = {EXPERTS: on_graph, NEITHER: AveragedModel(posteriors, found.prior)}
-        return both if asked else {NEITHER: on_graph}
-    alone = fit_random_shifts(
-        spec.posterior(Dag.from_edges(len(spec.genes), [])), cells.pooled,
-        expected.used.shifts, own=expected.own,
-    )  # fmt: skip
-    without = AveragedModel([alone.posterior], alone.prior)
-    if not asked:
-        return {GRAPH: on_graph, NEITHER: without}
-    told = learn_mixtures(alone.posterior, prior)
-    return {
-        GRAPH_AND_EXPERTS: on_graph,
-        GRAPH: AveragedModel(posteriors, found.prior),
-        EXPERTS: AveragedModel([alone.posterior], told),
-        NEITHER: without,
-    }
+    models = {EXPERTS: on_graph, NEITHER: own} if asked else {NEITHER: own}
+    if on_graph.has_arcs:
+        alone = fit_random_shifts(
+            spec.posterior(Dag.from_edges(len(spec.genes), [])), cells.pooled,
+            expected.used.shifts, own=expected.own,
+        )  # fmt: skip
+        without = AveragedModel([alone.posterior], alone.prior)
+        models = {GRAPH: own, NEITHER: without}
+        if asked:
+            experts = AveragedModel([alone.posterior], learn_mixtures(alone.posterior, prior))
+            models = {GRAPH_AND_EXPERTS: on_graph, GRAPH: own, EXPERTS: experts, NEITHER: without}
+    weights = learn_average(list(models.values()), cells.pooled.covariance).tolist()
+    pairs = zip(models.items(), weights, strict=True)
+    return Averaged(tuple(replace(m, weight=w, name=name) for (name, m), w in pairs))
 
 
-def averaging_record(names: list[str], found: Averaged) -> AveragingRecord:
-    """Return the models as they are stored."""
-    last = found.models[-1]
-    return AveragingRecord(
-        names,
-        np.array([model.weight for model in found.models]),
-        np.array([model.prior.weights for model in found.models]),
-        last.prior.own,
-        last.posteriors[0],
-    )
-
-
-def averaging_in_words(names: Sequence[str], found: Averaged) -> str:
+def averaging_in_words(found: Averaged) -> str:
     """Return what graph and experts count for in measured effects, for the log line."""
-    by = {name: model.weight for name, model in zip(names, found.models, strict=True)}
+    by = {model.name: model.weight for model in found.models}
     graph = sum(by.get(name, 0.0) for name in (GRAPH, GRAPH_AND_EXPERTS))
     experts = sum(by.get(name, 0.0) for name in (EXPERTS, GRAPH_AND_EXPERTS))
     return f"In measured effects the graph counts for {graph:.2f}, experts for {experts:.2f}."
@@ -394,16 +370,6 @@ def stacked(
     return prior, Stacked(stack, unseen, known, seen, predictors)
 
 
-def stack_record(stacked: Stacked) -> StackRecord:
-    """Return the stack as it is stored."""
-    stack = stacked.stack
-    return StackRecord(
-        list(stack.names), stack.weights, np.nan_to_num(stack.alone, nan=1.0),
-        float(np.nan_to_num(stack.error, nan=1.0)), stack.residual_variance, stacked.unseen,
-        stacked.interactions,
-    )  # fmt: skip
-
-
 def stack_in_words(stack: Stack) -> str:
     """Return the weights for the log line."""
     shares = ", ".join(
@@ -433,8 +399,7 @@ class Model(NamedTuple):
     stack
         Weights of the predictors; ``None`` where the spec has none or perturbations are too few.
     average
-        Names of the models that measured effects are averaged over, and these; ``None`` where
-        the spec has no average.
+        The models that measured effects are averaged over; ``None`` where the spec has none.
     """
 
     spec: Spec
@@ -444,7 +409,7 @@ class Model(NamedTuple):
     prior: ShiftPrior
     resampled: list[DagBlr]
     stack: Stacked | None
-    average: tuple[list[str], Averaged] | None
+    average: Averaged | None
 
     @classmethod
     def fit(cls, spec: Spec, cells: FitCells, graphs: Graphs) -> Model:
@@ -483,9 +448,25 @@ class Model(NamedTuple):
         ``params``, labels ``left_out`` and the fingerprint of the ``cells`` are stored with it.
         """
         used, learned = self.expected.used, not self.spec.exact
-        other = self.spec.other if self.stack is not None else {}
-        known = EffectsRecord(list(other), np.array(list(other.values())))
-        n_cells = self.cells.n_cells.tolist()
+        other, n_cells = self.spec.other, self.cells.n_cells.tolist()
+        stack = averaging = known = None
+        if self.average is not None:
+            models = self.average.models
+            averaging = AveragingRecord(
+                [model.name for model in models],
+                np.array([model.weight for model in models]),
+                np.array([model.prior.weights for model in models]),
+                models[-1].prior.own, models[-1].posteriors[0],
+            )  # fmt: skip
+        if self.stack is not None:
+            found = self.stack.stack
+            stack = StackRecord(
+                list(found.names), found.weights, np.nan_to_num(found.alone, nan=1.0),
+                float(np.nan_to_num(found.error, nan=1.0)), found.residual_variance,
+                self.stack.unseen, self.stack.interactions,
+            )  # fmt: skip
+            if other:
+                known = EffectsRecord(list(other), np.array(list(other.values())))
         return FittedPosterior(
             genes=self.spec.genes,
             posterior=self.found.posterior,
@@ -500,10 +481,10 @@ class Model(NamedTuple):
             cells=cells,
             shift_prior=self.prior if learned else None,
             guide_variance=self.cells.guide_variance if learned else None,
-            averaging=None if self.average is None else averaging_record(*self.average),
+            averaging=averaging,
             efficacy=self.expected.efficacy,
-            stack=None if self.stack is None else stack_record(self.stack),
-            screen=None if self.stack is None else self.cells.screen,
-            prior_effects=known if other else None,
+            stack=stack,
+            screen=None if stack is None else self.cells.screen,
+            prior_effects=known,
             ensemble=self.resampled or None,
         )
