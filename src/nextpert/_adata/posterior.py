@@ -380,11 +380,17 @@ def checksum_of_cells(adata: ad.AnnData, fit: FittedPosterior) -> Checksum | Non
 
     ``None`` where there is nothing to compare.
     """
-    label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
-    gone = label_key not in adata.obs.columns or (layer is not None and layer not in adata.layers)
-    if not fit.fingerprint or gone:
+    if not fit.fingerprint or _gone(adata, fit):
         return None
-    return fingerprint_weights(read_labels(adata, label_key), len(fit.columns))
+    labels = read_labels(adata, str(fit.params["perturbation_key"]))
+    return fingerprint_weights(labels, len(fit.columns))
+
+
+def _gone(adata: ad.AnnData, fit: FittedPosterior) -> list[str]:
+    """Return what is no longer there of the labels and values that a fit was made from."""
+    label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
+    labels = [] if label_key in adata.obs.columns else ["labels"]
+    return labels if layer is None or layer in adata.layers else [*labels, "values"]
 
 
 def warn_of_changed_cells(adata: ad.AnnData, fit: FittedPosterior, key: str, checksum: int) -> None:
@@ -395,11 +401,7 @@ def warn_of_changed_cells(adata: ad.AnnData, fit: FittedPosterior, key: str, che
     if not fit.fingerprint:
         return
     label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
-    changed = []
-    if label_key not in adata.obs.columns:
-        changed.append("labels")
-    if layer is not None and layer not in adata.layers:
-        changed.append("values")
+    changed = _gone(adata, fit)
     if not changed:
         now = as_fingerprint(read_labels(adata, label_key), checksum)
         pairs = zip(now.items(), fit.fingerprint.split(), strict=True)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.model.shift_posterior import ShiftPosterior
     from nextpert.core.screen.guides import PooledGuides
 
     Array = NDArray[np.float64]
@@ -353,7 +352,13 @@ def _fill(members: Sequence[_Member], level: float, out: dict[str, Array]) -> No
         shifts = known.expected(posterior)
         out["share_from_cells"] += weight * known.share
         effect = np.ascontiguousarray(posterior.solve(np.ascontiguousarray(shifts.T)).T)
-        _terms(posterior, prior, known, effect, (chance, centre, spread, own_variance))
+        mean, shift, told = known.about_effect(posterior)
+        kernels.own_terms(
+            *posterior.place, posterior.blocks["weights"], posterior.blocks["cov"],
+            posterior.noise_var, posterior.noise_precision, TAU2, prior.weights, prior.own, cells,
+            *map(np.ascontiguousarray, (mean, shift, effect - told)),
+            chance, centre, spread, own_variance, np.empty((2, posterior._layout.longest_row)),
+        )  # fmt: skip
         noise = np.sqrt(posterior.noise_var / np.where(in_mixture, cells, 1.0))
         sampling += np.where(in_mixture, weight * noise, 0.0)
         chance *= weight
@@ -364,26 +369,4 @@ def _fill(members: Sequence[_Member], level: float, out: dict[str, Array]) -> No
     kernels.summarise(
         *sums, TAU2, cells, sampling, q, float(ndtri(q)), *(out[name] for name in names),
         np.empty((4, len(TAU2))),
-    )  # fmt: skip
-
-
-def _terms(
-    posterior: DagBlr,
-    prior: ShiftPrior,
-    shifts: ShiftPosterior,
-    effect: Array,
-    out: tuple[Array, ...],
-) -> None:
-    """Fill ``out`` with the chances, centres, spreads and totals of the kernel ``own_terms``.
-
-    ``effect`` are the expected effects, shape ``(n_perturbations, n_nodes)``, units of the data.
-    """
-    mean, shift, told = shifts.about_effect(posterior)
-    dag, blocks, known = posterior.dag, posterior.blocks, posterior.known_noise_var
-    precision = posterior.shape / posterior.rate if known is None else 1.0 / known
-    kernels.own_terms(
-        dag.indptr, dag.indices, posterior.vptr, posterior.mptr, blocks["weights"], blocks["cov"],
-        posterior.noise_var, precision, TAU2, prior.weights, prior.own, prior.counted(),
-        *map(np.ascontiguousarray, (mean, shift, effect - told)), *out,
-        np.empty((2, posterior._layout.longest_row)),
     )  # fmt: skip

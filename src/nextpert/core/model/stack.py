@@ -46,10 +46,6 @@ class Stack:
     residual_variance
         Mean squared effect that the predictors leave, sampling error taken out, in units of a
         gene's variance.
-    sums
-        The squared errors of every perturbation, weighted as the weights' own: of "no effect", of
-        the left-out expectations and of every predictor, shape ``(2 + n_predictors,
-        n_perturbations)``; ``error`` and ``alone`` are ratios of their totals.
     """
 
     names: tuple[str, ...]
@@ -59,7 +55,6 @@ class Stack:
     error: float
     alone: Array
     residual_variance: float
-    sums: Array
 
     def expected(self, predictions: Sequence[Prediction]) -> Array:
         """Return the expected effects, ``(n_perturbations, n_genes)``, units of the predictions.
@@ -67,7 +62,8 @@ class Stack:
         The predictors are those of the stack, for the perturbations it was learned from; each
         perturbation is expected by the weights learned without it.
         """
-        return _weighted(predictions, self.left_out)
+        parts = [self.left_out[:, [k]] * e.effects for k, e in enumerate(predictions)]
+        return np.sum(parts, axis=0)
 
 
 def learn_stack(
@@ -147,12 +143,11 @@ def learn_stack(
         rows[np.ix_(blocks == b, free)] = _calibrated(gram[kept], cross[kept])[0]
     guess, off = np.einsum("jk,kjg->jg", rows, x), np.einsum("jk,kjg->jg", rows, shared)
     guesses = [(0.0, 0.0), (guess, off), *zip(x, shared, strict=True)]
-    sums = np.array([(((y - e) ** 2 - noise + 2 * s) * left).sum(axis=1) for e, s in guesses])
-    nothing, *totals = sums.sum(axis=1)
+    nothing, *totals = [float((((y - e) ** 2 - noise + 2 * s) * left).sum()) for e, s in guesses]
     alone = np.array(totals) / (nothing if nothing > 0 else np.nan)
     return Stack(
         tuple(e.name for e in predictions), weights, rows, slope, float(alone[0]), alone[1:],
-        beyond, sums,
+        beyond,
     )  # fmt: skip
 
 
@@ -227,7 +222,3 @@ def _solve(gram: Array, cross: Array) -> Array:
 def _mean(table: Array, weight: Array) -> float:
     total = weight.sum()
     return float((weight * table).sum() / total) if total > 0 else 0.0
-
-
-def _weighted(predictions: Sequence[Prediction], rows: Array) -> Array:
-    return np.sum([rows[:, [k]] * e.effects for k, e in enumerate(predictions)], axis=0)

@@ -94,8 +94,6 @@ class Halves:
         Its guide; 0 for all where guides are not told apart.
     batch
         Its combination of batches; 0 for all where there are none.
-    batch_names
-        Their names.
     fixed
         Indicators of batches, shape ``(n_environments, n_fixed)``.
     n_groups
@@ -116,7 +114,6 @@ class Halves:
     condition: NDArray[np.int64]
     guide: NDArray[np.int64]
     batch: NDArray[np.int64]
-    batch_names: list[str]
     fixed: NDArray[np.float64]
     n_groups: int
     guide_column: str | None
@@ -210,16 +207,10 @@ def read_halves(
     parts = [
         part.pool("environment", len(table)) for part in cast("Screen", read.halves).halves("half")
     ]
-    batches = list(roles.batch_key)
-    batch = found.levels(*batches)
-    named = [
-        ", ".join(str(table[key].iloc[row]) for key in batches)
-        for row in np.unique(batch, return_index=True)[1]
-    ]
+    condition = found.levels(roles.perturbation_key, *found.condition_names)
     return Halves(
-        group, found.levels(roles.perturbation_key, *found.condition_names), guide, batch, named,
-        found.batches()[1], 1 + len(names), column, roles.guide_key is not None, by_guides,
-        (parts[0], parts[1]), read,
+        group, condition, guide, found.levels(*roles.batch_key), found.batches()[1],
+        1 + len(names), column, roles.guide_key is not None, by_guides, (parts[0], parts[1]), read,
     )  # fmt: skip
 
 

@@ -207,14 +207,10 @@ def _cells(rows: _Rows) -> Part:
 
 
 def _shrinkage(rows: _Rows) -> Part:
-    cells, nothing, covered, clear = (
-        rows[name]
-        for name in ("error_to_cells", "error_to_nothing", "coverage_90", "coverage_90_clear")
-    )
-    level = CARE
-    if clear.is_hopeless:
-        level, start = NOT, _strong(covered, clear)
-    elif not nothing.value < 1 or covered.is_hopeless:
+    cells, nothing, level = rows["error_to_cells"], rows["error_to_nothing"], CARE
+    if rows["coverage_90_clear"].is_hopeless:
+        level, start = NOT, _strong(rows)
+    elif not nothing.value < 1 or rows["coverage_90"].is_hopeless:
         level, start = NOT, "do not use the shrunken effects."
     elif not cells.is_judged:
         start = f"use the cells' means; whether shrunken effects are better {_NOT_JUDGED}."
@@ -223,23 +219,20 @@ def _shrinkage(rows: _Rows) -> Part:
     elif not nothing.is_judged:
         start = f"whether shrunken effects are better than no effect {_NOT_JUDGED}."
     else:
-        level = TRUST if nothing.passed and _cover(covered, clear) else CARE
+        level = TRUST if nothing.passed and _cover(rows) else CARE
         start = "use the shrunken effects."
     return Part(q.SHRINKAGE, level, f"Effects: {start} {_shrinkage_words(rows)}")
 
 
 def _shrinkage_words(rows: _Rows) -> str:
-    cells, alone, covered, clear = (
-        rows[name]
-        for name in ("error_to_cells", "error_alone_to_cells", "coverage_90", "coverage_90_clear")
-    )
+    cells, alone = rows["error_to_cells"], rows["error_alone_to_cells"]
     words = (
         f"Learned from {_half(rows['n_by_guides'])}, shrunken effects have on the other half a "
         f"squared error of {_number(cells)} relative to the cells' means and of "
         f"{_number(rows['error_to_nothing'])} relative to no effect."
     )
-    if not clear.is_hopeless:  # else it comes first
-        words += f" {_intervals(covered, clear)}."
+    if not rows["coverage_90_clear"].is_hopeless:  # else it comes first
+        words += f" {_intervals(rows)}."
     first, plain = (rows[f"own_state_first{by}"] for by in ("", "_by_cells"))
     if first.n:
         found, by_cells = (f"{100 * row.value:.0f}%" for row in (first, plain))
@@ -253,10 +246,7 @@ def _shrinkage_words(rows: _Rows) -> str:
 
 def _unseen(rows: _Rows, experts: pd.DataFrame, n_perturbations: int) -> Part:
     """Return the verdict on predictions; ``n_perturbations`` is the number of all in the fit."""
-    error, mean, covered, clear = (
-        rows[name]
-        for name in ("error_to_nothing", "error_to_mean", "coverage_90", "coverage_90_clear")
-    )
+    error, mean = rows["error_to_nothing"], rows["error_to_mean"]
     single = experts.iloc[:-1]
     best = single.sort_values("error_to_nothing", kind="stable").iloc[0]
     used = [
@@ -285,14 +275,14 @@ def _unseen(rows: _Rows, experts: pd.DataFrame, n_perturbations: int) -> Part:
                           (mean, "distinguished better than by the mean perturbation"))
         if row.is_no_gain
     ]  # fmt: skip
-    if clear.is_hopeless:
+    if rows["coverage_90_clear"].is_hopeless:
         also = [f"{each.capitalize()}." for each in no_gain[:1]]
-        words = " ".join([_strong(covered, clear), *also, words])
+        words = " ".join([_strong(rows), *also, words])
         return Part(q.UNSEEN, NOT, f"Unseen perturbations: {words}")
-    words += f" {_intervals(covered, clear)}."
+    words += f" {_intervals(rows)}."
     if no_gain:
         return Part(q.UNSEEN, NOT, f"Unseen perturbations: {no_gain[0]}. {words}")
-    level = TRUST if error.passed and mean.passed and _cover(covered, clear) else CARE
+    level = TRUST if error.passed and mean.passed and _cover(rows) else CARE
     hope = "they can be ranked" if level == TRUST else "rank them with care"
     if not (error.is_judged and mean.is_judged):
         hope += f"; how well they are predicted {_NOT_JUDGED}"
@@ -300,9 +290,8 @@ def _unseen(rows: _Rows, experts: pd.DataFrame, n_perturbations: int) -> Part:
 
 
 def _graph(rows: _Rows) -> Part:
-    weight, alone, share, halves = (
-        rows[name] for name in ("weight", "error_alone", "error_to_no_graph", "error_half_added")
-    )
+    weight, alone = rows["weight"], rows["error_alone"]
+    share, halves = rows["error_to_no_graph"], rows["error_half_added"]
     said = (
         f"Its weight is {weight.value:.2f}. Alone it has a squared error of {_number(alone)} "
         f"relative to no effect; all predictors have one of {share.value:.2f} relative to those "
@@ -324,24 +313,22 @@ def _graph(rows: _Rows) -> Part:
 
 
 def _left_out(name: str, rows: _Rows) -> Part:
-    error, covered, clear = (
-        rows[key] for key in ("error_to_nothing", "coverage_90", "coverage_90_clear")
-    )
+    error = rows["error_to_nothing"]
     what, one = {q.GUIDES: ("Guides", "guide"), q.BATCHES: ("Batches", "batch")}[name]
-    disagree = not error.value < 1 or covered.is_hopeless
+    disagree = not error.value < 1 or rows["coverage_90"].is_hopeless
     start = f"{what}: they disagree, " if disagree else f"{what}: "
     words = (
         f"ffects learned without a {one} have a squared error on it of {_number(error)} relative "
         f"to no effect."
     )
-    if clear.is_hopeless:
-        return Part(name, NOT, f"{start}{_strong(covered, clear)} E{words}")
-    words = f"{start}e{words} {_intervals(covered, clear)}."
+    if rows["coverage_90_clear"].is_hopeless:
+        return Part(name, NOT, f"{start}{_strong(rows)} E{words}")
+    words = f"{start}e{words} {_intervals(rows)}."
     if disagree:
         return Part(name, NOT, words)
     if not error.is_judged:
         words += f" Whether that is better than no effect {_NOT_JUDGED}."
-    return Part(name, TRUST if error.passed and _cover(covered, clear) else CARE, words)
+    return Part(name, TRUST if error.passed and _cover(rows) else CARE, words)
 
 
 def _undeclared(found: Nested) -> Part:
@@ -368,17 +355,18 @@ def _half(split: Quantity) -> str:
     return f"half of the guides (half of the cells for {n_by_cells} of {split.n} perturbations)"
 
 
-def _cover(covered: Quantity, clear: Quantity) -> bool:
+def _cover(rows: _Rows) -> bool:
     """Whether intervals are to be trusted; of large effects only where there are enough."""
-    return bool(covered.passed) and clear.passed is not False
+    return bool(rows["coverage_90"].passed) and rows["coverage_90_clear"].passed is not False
 
 
-def _strong(covered: Quantity, clear: Quantity) -> str:
+def _strong(rows: _Rows) -> str:
     """Return the warning of large effects that intervals do not cover."""
-    return f"{_intervals(covered, clear)}: do not rely on them for strong perturbations."
+    return f"{_intervals(rows)}: do not rely on them for strong perturbations."
 
 
-def _intervals(covered: Quantity, clear: Quantity) -> str:
+def _intervals(rows: _Rows) -> str:
+    covered, clear = rows["coverage_90"], rows["coverage_90_clear"]
     if not np.isfinite(covered.value):
         return f"The coverage of 90% intervals {_NOT_JUDGED}"
     words = f"90% intervals cover {100 * covered.value:.0f}% of all effects"

@@ -10,7 +10,7 @@ import numpy as np
 
 from nextpert._adata.screen import coding, distinct, read_environments, read_screens
 from nextpert.core import Moments, ScreenMoments
-from nextpert.core.screen.guides import PooledGuides, guide_variance, pool_guides, spread_within
+from nextpert.core.screen.guides import PooledGuides, pool_guides, spread_within
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -272,10 +272,9 @@ def pool_cells(
     controls = np.flatnonzero((of_group == 0) & (screen.n > 0))
     if guide is None:
         spread = 0.0
-    elif spread is None and len(controls) >= FEWEST_GUIDES:
-        spread = guide_variance(screen, controls)
-    elif spread is None:  # too few: of perturbations
-        spread = spread_within(screen, np.where(of_group > 0, of_group, -1))
+    elif spread is None:  # from the guides of the controls, or where these are few of the others
+        of_controls = len(controls) >= FEWEST_GUIDES
+        spread = spread_within(screen, np.where((of_group == 0) == of_controls, of_group, -1))
     if alike is None:
         alike = (np.arange(n_groups) == 0) & (len(controls) == 1)
     of_each = np.where(alike[of_group], 0.0, spread)
