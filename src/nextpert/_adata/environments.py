@@ -18,7 +18,7 @@ from nextpert._adata.labels import (
     say_pooled,
 )
 from nextpert._adata.members import Naming
-from nextpert._adata.panel import closest, guide_hint, id_hint, in_order, list_names
+from nextpert._adata.panel import closest, guide_hint, id_hint, list_names
 from nextpert._adata.read import slot
 from nextpert._warn import warn
 from nextpert.core._codec import strings
@@ -80,7 +80,7 @@ def plan_environments(
         If a label of ``perturbations``, or a row of the table of shifts, is borne by no cell.
     """
     naming = replace(labels.naming or Naming(), genes=set(genes))
-    wanted = _wanted(labels, perturbations, naming.control)
+    wanted = labels.perturbations(perturbations)
     _say_unlabelled(labels)
     say_pooled(labels)
     left_out: Reasons = []
@@ -127,20 +127,6 @@ def _reason(outside: Sequence[str], measured: Collection[str]) -> str:
     if absent:
         return f"not measured: {list_names(absent)}"
     return f"measured but outside the panel: {list_names(outside)}"
-
-
-def _wanted(labels: LabelTable, perturbations: Sequence[str] | None, control: str) -> list[str]:
-    if perturbations is None:
-        return [name for name in labels.names if name != control]
-    if isinstance(perturbations, str):
-        message = f"perturbations must be a list of labels: use [{perturbations!r}]."
-        raise TypeError(message)
-    chosen = list(dict.fromkeys(labels.spelled(str(name) for name in in_order(perturbations))))
-    labels.require(chosen, "Perturbations")
-    if control in chosen:
-        message = f"{control!r} is the label of the controls, no perturbation: leave it out."
-        raise ValueError(message)
-    return chosen
 
 
 def shift_environments(plan: Plan, genes: Sequence[str], control: Moments) -> Interventions:

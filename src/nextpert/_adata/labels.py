@@ -86,6 +86,26 @@ class LabelTable:
         left_out = {**self.left_out, **gone}
         return replace(self, names=kept, codes=lookup[self.codes], left_out=left_out)
 
+    def perturbations(
+        self, named: Iterable[str] | None = None, what: str = "perturbations"
+    ) -> list[str]:
+        """Return all labels but that of the controls, or those ``named``, as the column has them.
+
+        Raises
+        ------
+        ValueError
+            If no cell bears one of them, or it is that of the controls; ``what`` is the argument.
+        """
+        control = (self.naming or Naming()).control
+        if named is None:
+            return [name for name in self.names if name != control]
+        chosen = list(dict.fromkeys(self.spelled(str(name) for name in in_order(named))))
+        self.require(chosen, what.capitalize())
+        if control in chosen:
+            message = f"{what} names the controls, {control!r}: leave them out."
+            raise ValueError(message)
+        return chosen
+
     def require(self, wanted: Sequence[str], what: str) -> None:
         """Raise if some of ``wanted`` are borne by no cell; close matches are given."""
         unknown = [name for name in self.spelled(wanted) if name not in self.names]

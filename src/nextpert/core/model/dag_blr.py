@@ -221,6 +221,12 @@ class DagBlr:
         return new
 
     @property
+    def options(self) -> dict[str, Any]:
+        """The options that it was made with, but for ``n_fixed``."""
+        names = ("intercept", "prior_scale", "prior_units", "pooled", "prior_shape", "prior_rate")
+        return {"noise_var": self.known_noise_var} | {name: getattr(self, name) for name in names}
+
+    @property
     def place(self) -> tuple[NDArray[np.int64], ...]:
         """Parents of every node, and where its blocks lie, as kernels take them."""
         return self.dag.indptr, self.dag.indices, self.vptr, self.mptr
@@ -362,11 +368,7 @@ class DagBlr:
         """Return the same graph and priors with so many fixed columns, before any cells."""
         if n_fixed == self.n_fixed:
             return self
-        return DagBlr(
-            self.dag, noise_var=self.known_noise_var, intercept=self.intercept, n_fixed=n_fixed,
-            prior_scale=self.prior_scale, prior_units=self.prior_units, pooled=self.pooled,
-            prior_shape=self.prior_shape, prior_rate=self.prior_rate,
-        )  # fmt: skip
+        return DagBlr(self.dag, n_fixed=n_fixed, **self.options)
 
     def without_fixed(self) -> DagBlr:
         """Return the posterior of intercepts and weights alone, at 0 of the fixed columns.

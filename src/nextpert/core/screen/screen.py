@@ -152,8 +152,7 @@ def _sparse(
         return None
     scatter = {}
     for k, rows in _by_fold(fold, place):
-        every = np.arange(values.shape[0])[rows]
-        whole = sparse_moments(values, every, np.zeros_like(every), 1)[0]
+        whole = sparse_moments(values, np.arange(values.shape[0])[rows])
         own = fold == k
         away = mean[own] - whole.mean
         each = whole.scatter - (away * n[own, None]).T @ away

@@ -118,13 +118,7 @@ def read_refit(
         If genes are linearly dependent without some perturbations.
     """
     names, params = folds.names, fit.params
-    posterior = partial(
-        DagBlr,
-        noise_var=fit.posterior.known_noise_var,
-        intercept=bool(params["intercept"]),
-        prior_scale=params["prior_scale"],
-        prior_units=str(params["prior_units"]),
-    )
+    posterior = partial(DagBlr, **fit.posterior.options)
     other = {} if fit.expectation is None else fit.expectation.other
     shift: str | Interventions = str(params["shift"])
     if shift == "table":

@@ -63,8 +63,7 @@ def perturbation_table(
     from_controls, from_others = pooled_sizes(cells.pooled)
     clear = from_controls.q_value < CLEAR
     r, told = np.maximum(halves["r"], 0.0), unseen.table
-    judged = {name: scores for name, scores in left_out.items() if scores is not None}
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "perturbation": strings(refit.names),
             "target_genes": strings(", ".join(genes) for genes in refit.spec.plan.targets),
@@ -85,18 +84,14 @@ def perturbation_table(
             "r_all": told[r_of(WHOLE)],
             **{f"r_{name.replace(' ', '_')}": told[r_of(name)] for name in unseen.weights},
             **_coverages("unseen", told),
-            **{
-                column: values
-                for name, scores in judged.items()
-                for column, values in {
-                    f"error_{name}": scores[SHRUNKEN],
-                    f"error_{name}_nothing": scores[NOTHING],
-                    **_coverages(name, scores),
-                }.items()
-            },
         },
         index=pd.Index(np.arange(len(refit.names))),
     )
+    for name, scores in left_out.items():
+        if scores is not None:
+            errors = {f"error_{name}": scores[SHRUNKEN], f"error_{name}_nothing": scores[NOTHING]}
+            table = table.assign(**errors, **_coverages(name, scores))
+    return table
 
 
 def _coverages(name: str, scores: pd.DataFrame) -> dict[str, pd.Series]:
