@@ -121,7 +121,7 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
     halves = read_halves(
         whole, fit.columns, parts.names, roles, rng, held_out=held_out, folds=parts
     )
-    refit = read_refit(whole, fit, "dag_blr", parts, halves.cells, held_out, n_jobs=1)
+    refit = read_refit(whole, fit, parts, halves.cells, held_out, n_jobs=1)
     weights = list(fit.expectation.weights)
     assert ("members together" in weights) == any("+" in label for label in refit.names)
     spoke = set()

@@ -13,7 +13,7 @@ from nextpert._adata.effects import Expectation, InteractionsRecord
 from nextpert._adata.graph import panel_of, read_graph, require_same_panel, symbols_of
 from nextpert._adata.labels import read_labels
 from nextpert._adata.members import Naming
-from nextpert._adata.panel import list_names, resolve_panel
+from nextpert._adata.panel import list_names, places, resolve_panel
 from nextpert._adata.read import Checksum, read_sums, stirred
 from nextpert._adata.stored import read_stored
 from nextpert._warn import warn
@@ -242,23 +242,17 @@ class FittedPosterior:
             return Averaged((AveragedModel(posteriors, self.prior),))
         return self.averaging.averaged(posteriors, self.prior, self.shifts)
 
-    @property
-    def other_effects(self) -> dict[str, Array]:
-        """Effects in another screen, by perturbation."""
-        known = self.prior_effects
-        return {} if known is None else dict(zip(known.perturbations, known.effects, strict=True))
-
     @cached_property
     def expectation(self) -> Expectation | None:
         """What to expect of perturbations without cells; ``None`` where nothing was learned."""
         if self.stack is None or self.screen is None:
             return None
-        place = {gene: i for i, gene in enumerate(self.genes)}
-        own = [[place[gene] for gene in some] for some in self.targets]
+        own, other = places(self.targets, self.genes), self.prior_effects
         seen = Perturbations(self.screen, 0, np.arange(1, 1 + len(own)), own)
         weights = dict(zip(self.stack.experts, self.stack.weights.tolist(), strict=True))
+        known = {} if other is None else dict(zip(other.perturbations, other.effects, strict=True))
         told: Any = self.stack.interactions
-        return Expectation(weights, seen, self.other_effects, self.stack.unseen, told)
+        return Expectation(weights, seen, known, self.stack.unseen, told)
 
     @property
     def n_graphs(self) -> int:

@@ -199,7 +199,7 @@ def diagnose(
         checksum=_adata.checksum_of_cells(adata, fit),
     )  # fmt: skip
     _adata.warn_of_changed_cells(adata, fit, posterior_key, halves.cells.checksum)
-    refit = read_refit(adata, fit, posterior_key, folds, halves.cells, held_out, n_jobs=n_jobs)
+    refit = read_refit(adata, fit, folds, halves.cells, held_out, n_jobs=n_jobs)
     cells = halves.pool(halves.whole, by_guide=halves.declared)
     environments.require_varying(cells.control, fit.genes)
     sides = read_sides(refit, halves, cells.guide_variance)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from nextpert._adata.panel import places
 from nextpert.core.model import scores
 from nextpert.core.model.effects import Effects, estimate_effects
 from nextpert.core.model.perturbations import Perturbations
@@ -105,8 +106,7 @@ def between_guides(share: Array, seen: Perturbations) -> Array:
 
 def measured(refit: Refit, cells: FitCells) -> Perturbations:
     """Return the means of some cells and their sampling error, by perturbation."""
-    place = {gene: i for i, gene in enumerate(refit.spec.genes)}
-    targets = [[place[gene] for gene in some] for some in refit.spec.plan.targets]
+    targets = places(refit.spec.plan.targets, refit.spec.genes)
     return Perturbations(cells.screen, 0, np.arange(1, len(targets) + 1), targets)
 
 

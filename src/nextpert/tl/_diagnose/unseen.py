@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from nextpert._adata.panel import places
 from nextpert.core.model import scores
 from nextpert.core.model.effects import Effects
 from nextpert.core.model.interactions import Together
@@ -145,8 +146,9 @@ def _whole(refit: Refit, cells: FitCells) -> tuple[Mapping[str, float], float]:
 
     Those of learned shifts where the fit took shifts as exact.
     """
-    if refit.stack is not None:
-        return refit.stack
+    fit = refit.fit
+    if fit.expectation is not None and fit.stack is not None:
+        return fit.expectation.weights, fit.stack.residual_variance
     model = refit.learned(cells)
     if model.stack is None:
         return {Graph.name: 1.0}, 0.0
@@ -239,8 +241,7 @@ def predictors(wanted: Wanted, fit: FittedPosterior, effects: Effects) -> dict[s
     if chosen is None:
         message = "Predictors are asked of candidates, not of the perturbations of the fit."
         raise ValueError(message)
-    place = {gene: i for i, gene in enumerate(fit.genes)}
-    targets = [[place[gene] for gene in genes] for genes in chosen.targets]
+    targets = places(chosen.targets, fit.genes)
     nothing = np.zeros_like(effects.mean)
     rows, shared = shared_with_controls(names, fit)
     together = Together(np.array(rows, np.int64), effects.mean[rows], effects.sd[rows] ** 2, shared)

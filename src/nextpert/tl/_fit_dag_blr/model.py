@@ -11,6 +11,7 @@ from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata.effects import own_shift
 from nextpert._adata.members import effects_alone, numbered, pooled
+from nextpert._adata.panel import places
 from nextpert._adata.posterior import (
     EXPERTS,
     GRAPH,
@@ -157,8 +158,7 @@ def expected_shifts(spec: Spec, cells: FitCells) -> Expected:
     own = np.full(used.shifts.shape, np.nan)
     if spec.exact or not isinstance(plan.shift, str):
         return Expected(used, own, used.shifts, None)
-    place = {gene: i for i, gene in enumerate(spec.genes)}
-    pairs = [(j, place[gene]) for j, names in enumerate(plan.targets) for gene in names]
+    pairs = [(j, i) for j, own in enumerate(places(plan.targets, spec.genes)) for i in own]
     rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
     size, known = np.abs(own_shift(plan.shift, control.mean))[columns], np.ones(len(columns), bool)
     if plan.shift == "knockout":
@@ -316,8 +316,7 @@ def stacked(
     names = expected.used.names
     if len(names) < FEWEST:
         return found.prior, None
-    place = {gene: i for i, gene in enumerate(spec.genes)}
-    targets = [[place[gene] for gene in some] for some in expected.used.targets]
+    targets = places(expected.used.targets, spec.genes)
     every = np.arange(1, len(targets) + 1)
     seen = Perturbations(
         cells.screen, 0, every, targets, batches=cells.pooled.fixed_errors, names=names
