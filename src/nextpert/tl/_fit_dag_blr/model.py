@@ -335,24 +335,15 @@ def stacked(
     )
     members = next((each for each in asked if isinstance(each, Members)), None)
 
-    def held_out(change: Array | None, before: Sequence[Prediction] = ()) -> list[Prediction]:
-        """Return what predictors expect, given the change of target genes (``None``: observed).
-
-        What does not depend on that change is taken from ``before``.
-        """
-        some = replace(seen, change=change)
-        found = [
-            each.held_out(some) if each.uses_change or not before else before[k]
-            for k, each in enumerate(asked)
-        ]
-        if members is None:
-            return found
-        return [members.silenced(p) for p in found]
+    def held_out(change: Array | None) -> list[Prediction]:
+        """Return what predictors expect, given the change of target genes (``None``: observed)."""
+        found = [each.held_out(replace(seen, change=change)) for each in asked]
+        return found if members is None else [members.silenced(p) for p in found]
 
     predictors = held_out(None)
     stack = learn_stack(seen.observed, seen.variance, predictors, seen.scored(), sd=seen.sd)
     # What is expected starts from target genes' changes as far as cells say, not as they came out.
-    told = predictors if expected.efficacy is None else held_out(expected.change, predictors)
+    told = predictors if expected.efficacy is None else held_out(expected.change)
     by_name = dict(zip(stack.names, stack.left_out.T, strict=True))
     prior = with_expectation(found.prior, expected.used.shifts, told, by_name)
     if together is not None:
@@ -362,7 +353,7 @@ def stacked(
     # Of a perturbation without cells the change of the target gene is not known either. As far as
     # the graph has weight, what is left are shifts on it; beyond that, effects as they are.
     own = expected.used.shifts
-    without = own + stack.expected(held_out(own, predictors))
+    without = own + stack.expected(held_out(own))
     unseen = unseen_mixture(cells.pooled, found, without, together)
     believed = min(float(stack.weights[stack.names.index(Graph.name)]), 1.0)
     unseen = believed * prior.weights.mean(axis=0) + (1.0 - believed) * unseen

@@ -45,7 +45,6 @@ class Graph(Predictor):
     """
 
     order: ClassVar[int] = 1
-    uses_change: ClassVar[bool] = True
 
     def __init__(
         self, weights: Array | None, held_out_weights: Sequence[tuple[Index, Array]] = ()
