@@ -90,18 +90,16 @@ class Cells:
         fit: int = 0,
         *,
         guided: bool,
-        exact: bool = False,
         spread: float | None = None,
     ) -> FitCells:
         """Return the cells of the controls and of the perturbations ``names`` of a fit.
 
-        Guides are told apart if ``guided``. With ``exact`` shifts guides do not differ, and all
-        cells scatter alike, as in the paper. ``spread`` is the variance of guides where it is known
+        Guides are told apart if ``guided``. ``spread`` is the variance of guides where it is known
         from other genes.
         """
         cells, keys, sd = self.without_batches(names, fit)
         return pool_cells(
-            cells, keys[:, 0], 1 + len(names), guide=keys[:, 1] if guided else None, exact=exact,
+            cells, keys[:, 0], 1 + len(names), guide=keys[:, 1] if guided else None,
             spread=spread, fixed_sd=sd,
         )  # fmt: skip
 
@@ -236,7 +234,6 @@ def pool_cells(
     n_groups: int,
     *,
     guide: NDArray[np.int64] | None = None,
-    exact: bool = False,
     spread: float | None = None,
     alike: NDArray[np.bool_] | None = None,
     fixed_sd: ArrayLike = (),
@@ -254,8 +251,6 @@ def pool_cells(
         Number of perturbations, and the controls.
     guide
         Guide of each, same shape; ``None`` where guides are not told apart.
-    exact
-        Whether all cells scatter alike, as in the paper.
     spread
         Variance of guides over that of noise, which is learned unless it is given.
     alike
@@ -279,7 +274,5 @@ def pool_cells(
         alike = (np.arange(n_groups) == 0) & (len(controls) == 1)
     of_each = np.where(alike[of_group], 0.0, spread)
     pooled = pool_guides(augmented, of_group, n_groups, guide_variance=of_each, fixed_sd=fixed_sd)
-    if exact:
-        pooled = replace(pooled, variance_ratio=np.ones_like(pooled.variance_ratio))
     n_guides = 0 if guide is None else int((of_group == 0).sum())
     return FitCells(pooled, screen.pool(of_group, n_groups), spread, n_guides)

@@ -248,7 +248,7 @@ def fit_dag_blr(
         checksum=fingerprint_weights(spelled, len(columns)),
     )  # fmt: skip
     guided = roles.guide_key is not None and not exact
-    cells = read_once.fit_cells(plan.names, guided=guided, exact=exact)
+    cells = read_once.fit_cells(plan.names, guided=guided)
     environments.require_varying(cells.control, genes)
     asked = Spec(
         genes, plan,

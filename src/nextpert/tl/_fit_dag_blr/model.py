@@ -411,6 +411,9 @@ class Model(NamedTuple):
             If genes are linearly dependent; they are named.
         """
         exact, alone = spec.exact, not spec.plan.names  # alone: the controls, without any shift
+        if exact:  # as in the paper, all cells scatter alike
+            alike = np.ones_like(cells.pooled.variance_ratio)
+            cells = replace(cells, pooled=replace(cells.pooled, variance_ratio=alike))
         expected = expected_shifts(spec, cells)
         try:
             found = fit_random_shifts(

@@ -142,7 +142,7 @@ class Modelled:
         guided = self.told.guided and not self.spec.exact
         cells = pool_cells(
             clean, place[told.group[used]], len(taken) + 1,
-            guide=told.guide[used] if guided else None, exact=self.spec.exact, fixed_sd=sd,
+            guide=told.guide[used] if guided else None, fixed_sd=sd,
         )  # fmt: skip
         model = Model.fit(self.spec.rows(taken), cells, self.told.graphs)
         naming = self.spec.naming
