@@ -412,6 +412,8 @@ class ScreenMoments:
         that this is are the last nodes (equation 7).
         """
         columns, sd = self.fixed_columns(fixed, groups)
+        if not len(sd):  # of a large screen every copy takes as much memory as its means
+            return self, sd
         return self.without_fixed(fixed, groups).with_columns(columns), sd
 
     def _within_groups(self, table: NDArray[np.float64], groups: ArrayLike) -> NDArray[np.float64]:
