@@ -15,11 +15,12 @@ Single = NDArray[np.float32]
 
 
 @inner
-def responsibilities(square, cells, tau2, weights, chance):
-    """Fill the weights of the prior variances, R of equation 8; return the log of their sum.
+def fill_weights(square, cells, tau2, weights, chance):
+    """Fill the weights of the prior variances, R of equation 8, times their sum; return that sum.
 
     ``square`` is ``E[r^2 / sigma^2]`` of one shift, ``cells`` those that count for it; ``chance``
-    has one number a component, in logarithms at first, as sums of small chances are not exact.
+    has one number a component. Sums of small chances are not exact, so all are over the largest,
+    the logarithm of which is returned first.
     """
     top = -np.inf
     for k in range(len(tau2)):
@@ -30,9 +31,7 @@ def responsibilities(square, cells, tau2, weights, chance):
     for k in range(len(tau2)):
         chance[k] = np.exp(chance[k] - top)
         total += chance[k]
-    for k in range(len(tau2)):
-        chance[k] /= total
-    return top + np.log(total)
+    return top, total
 
 
 @lean
@@ -49,11 +48,12 @@ def fill_chances(
         for i in range(square.shape[1]):
             if not np.isnan(own[j, i]):
                 continue
-            responsibilities(square[j, i], n[j, i], tau2, weights[j], room)
+            _, whole = fill_weights(square[j, i], n[j, i], tau2, weights[j], room)
             total = 0.0
             for k in range(len(tau2)):
                 total += room[k]
                 below[j, i, k] = total
+                below[j, i, k] /= whole
 
 
 @lean
@@ -137,7 +137,9 @@ def own_terms(
                     chance[j, i, k] = 1.0 if k == 0 else 0.0
             else:
                 square = away * away * precision[i] + zz
-                responsibilities(square, cells, tau2, weights[j], chance[j, i])
+                _, whole = fill_weights(square, cells, tau2, weights[j], chance[j, i])
+                for k in range(n_components):
+                    chance[j, i, k] /= whole
             share = 0.0
             for k in range(n_components):
                 prior = own[j, i] / noise_var[i] if given else tau2[k]

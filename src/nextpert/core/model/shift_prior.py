@@ -12,7 +12,7 @@ from scipy.special import ndtr
 from nextpert.core._codec import array, sparse
 from nextpert.core._compile import lean
 from nextpert.core.model._kernels import fill_row
-from nextpert.core.model._mixture import draw_components, fill_chances, responsibilities
+from nextpert.core.model._mixture import draw_components, fill_chances, fill_weights
 from nextpert.core.model.shift_posterior import ShiftPosterior, with_columns
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def mixture_step(square, n, tau2, weights, own, share, spare, counts, work):
                 chance[k] = weights[j, k] * np.sqrt(part[k]) * np.exp(-half * (part[k] - least))
                 total += chance[k]
             if total < _SMALL:  # the widest has next to no weight: by logarithms
-                top, total = responsibilities(square[j, i], cells, tau2, weights[j], chance), 1.0
+                top, total = fill_weights(square[j, i], cells, tau2, weights[j], chance)
             w, ww, s = 0.0, 0.0, 0.0
             for k in range(n_components):
                 r = chance[k] / total
