@@ -46,7 +46,7 @@ class State:
         return ((effects - self.goal) ** 2).sum(axis=-1)
 
     def nearest_so_far(self) -> float:
-        """Return the squared distance of the best combination measured, or of doing nothing."""
+        """Return the squared distance of the best combination measured, or of the control."""
         return float(self.square(np.vstack([0 * self.goal, self.effects])).min())
 
 

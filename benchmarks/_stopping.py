@@ -60,7 +60,7 @@ GOOD, GAIN, STOPS, GOOD_BEFORE, GAP, TRUE = range(6)
 class Way(NamedTuple):
     """A campaign to be: where to, what is true, and cells on demand.
 
-    ``distance``: true squared distances of the candidates and of doing nothing, the last.
+    ``distance``: true squared distances of the candidates and of the control, the last.
     ``as_good``: which of them are not distinguished from the best. ``full``: shifts of full
     knockouts, a row a candidate. ``cells(j, n)``: up to ``n`` new cells.
     """
@@ -164,7 +164,7 @@ def drawn(
         deal.target_mean,
         own.var(axis=0, ddof=1) / max(len(own) // 2, 1),
         np.append(truth.distance[may], truth.control),
-        np.append(pool.as_good(target, may), control_is_good(pool, target, may)),
+        np.append(truth.as_good(may), control_is_good(pool, target, may)),
         np.zeros((len(may), pool.cells.shape[1])) if full is None else full[may],
         pool.control[deal.warmup],
         cells,

@@ -48,11 +48,11 @@ SHRUNKEN = "adaptive shrinkage, no graph"
 OWN, LEARNED = f"{SHRUNKEN}, own genes expected", "the same, learned graph"
 AVERAGED = "averaged over both"
 TURNED, AVERAGED_TURNED = "learned graph turned round", "averaged over that and no graph"
-Z = 1.6449  # of a 90 % interval
+Z = 1.6449  # of a 90% interval
 
 
 class Cells(NamedTuple):
-    """Cells of a screen: values, perturbation (0 the control), guide if told apart."""
+    """Cells of a screen: values, perturbation (0 the control), guide if distinguished."""
 
     x: np.ndarray
     code: np.ndarray
@@ -134,7 +134,7 @@ def pool(found: ScreenMoments) -> PooledGuides:
 
 
 def inside(shown: Averaged, truth: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Return which intervals hold means of other cells, their sampling variance added."""
+    """Return which intervals cover means of other cells, their sampling variance added."""
     found = estimate_effects(shown.posteriors, shown.priors, weights=shown.weights)
     low = found.mean - np.sqrt((found.mean - found.lower) ** 2 + Z**2 * noise)
     high = found.mean + np.sqrt((found.upper - found.mean) ** 2 + Z**2 * noise)
@@ -167,7 +167,7 @@ def estimates(
 
 
 def few(cells: Cells, n: int, seed: int) -> tuple[dict[str, float], dict[str, np.ndarray], Cells]:
-    """Return errors by each way, which intervals hold, and the cells of the perturbations used."""
+    """Return errors by each way, which intervals cover, and the cells of the perturbations used."""
     rng = np.random.default_rng(seed)
     sizes = np.bincount(cells.code)
     kept = [0, *(j for j in range(1, len(sizes)) if sizes[j] >= n + LEFT)]
@@ -200,7 +200,7 @@ def few(cells: Cells, n: int, seed: int) -> tuple[dict[str, float], dict[str, np
 
 
 def left_out_guides(cells: Cells, fold: int) -> dict[str, tuple[np.ndarray, float]]:
-    """Return which intervals hold the means of guides left out, and the spread between guides."""
+    """Return which intervals cover the means of guides left out, and the spread between guides."""
     n_guides = len(cells.guides)
     size = np.bincount(cells.guide, minlength=n_guides)
     owner = np.full(n_guides, -1)
@@ -261,7 +261,7 @@ def run(screen: Screen, guide_key: str | None, sizes: list[int], repeats: int) -
         f"{int((cells.code == 0).sum()):,} controls, {repeats} repeats",
         "Squared error (number of perturbations with enough cells), weights of the graph last:",
         table(["", *head], errors),
-        "Coverage of 90 % intervals of effects: on average, of the least covered perturbation, and "
+        "Coverage of 90% intervals of effects: on average, of the least covered perturbation, and "
         "of own genes:",
         table(["", *head], coverage),
     ]
@@ -274,7 +274,7 @@ def run(screen: Screen, guide_key: str | None, sizes: list[int], repeats: int) -
             ]
             for name in found[0]
         }
-        parts += ["Coverage of 90 % intervals of the means of guides left out, all other cells:",
+        parts += ["Coverage of 90% intervals of the means of guides left out, all other cells:",
                   table(["", "variance between guides / noise", "coverage"], rows)]  # fmt: skip
     print(f"{screen.name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
     return "\n\n".join(parts) + "\n"

@@ -10,7 +10,7 @@ goal is made from what a candidate drawn at random does to the four other nodes 
 - direction: that of its effect on all nodes, by the cosine.
 
 Told is what the recommended candidate (the nearest expected state) lacks of the best one, in
-percent of what the best gains on doing nothing, mean and standard error after each pick.
+percent of what the best gains on the control, mean and standard error after each pick.
 ``civ, point`` is CIV towards the point of the goal that is the nearest to the controls, all nodes
 alike: what one would do without goals.
 

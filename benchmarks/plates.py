@@ -93,8 +93,7 @@ def best_of_all(civ: PlateCiv, k: int, n_cells: int) -> float:
     for bound, chosen in sorted(bounds):
         if bound >= best:
             break
-        low, high = np.full(k, float(LEAST)), np.full(k, float(n_cells))
-        best = min(best, after(civ, chosen, best_split(civ, chosen, n_cells, low, high)))
+        best = min(best, after(civ, chosen, best_split(civ, chosen, n_cells, LEAST)))
     return best
 
 

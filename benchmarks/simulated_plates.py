@@ -2,7 +2,7 @@
 
 Plates of 8 perturbations x 10 cells after 100 controls, at most 8 plates. After each plate the
 perturbation expected nearest is recommended. A campaign is done as soon as the recommended one
-goes, and stays to go, 90 % of the way from doing nothing to the best candidate, by true squared
+goes, and stays to go, 90% of the way from the control to the best candidate, by true squared
 distances of the states; "cells" are those seen by then (perturbed ones), 80 more than all where it
 never does. All strategies of a repeat see the same cells; models have the true graph, unless the
 row says otherwise.
@@ -20,7 +20,7 @@ graphs``: learned from resamples of the 100 controls, all counting alike; ``one 
 controls themselves. ``pairs``: all 435 pairs are candidates beside the 30 knockouts, pairs without
 cells expected at the sum of both shifts; the goal is still that of knockouts alone. ``guides``: 4 a
 perturbation, of variance .2 between guides over that of cells (TAP-seq: .0018, as learned there),
-told apart by the fit or not.
+distinguished by the fit or not.
 
     python -m benchmarks.simulated_plates
     python -m benchmarks.simulated_plates --sections pair --repeats 10
@@ -100,7 +100,7 @@ PAIRS = {
     "best, pairs": Way("best", pairs=True),
     "random plates, pairs": Way("random", pairs=True),
 }
-GUIDES = {OURS: Way("best"), "best, guides not told apart": Way("best", guides=False)}
+GUIDES = {OURS: Way("best"), "best, guides not distinguished": Way("best", guides=False)}
 
 
 def chooser(world: World, may: np.ndarray, way: Way, rng: np.random.Generator) -> Chooser:

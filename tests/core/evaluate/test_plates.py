@@ -59,8 +59,8 @@ def test_as_good_as_the_best():
     rng = np.random.default_rng(0)
     cells = [rng.normal(mean, size=(400, 4)) for mean in (1.0, 1.0, 0.0, 0.0, 3.0)]
     pool = CellPool(rng.normal(size=(100, 4)), cells)
-    assert pool.as_good(0, np.arange(5)).tolist() == [True, True, False, False, False]
-    assert pool.as_good(0, [2, 3, 4]).tolist() == [True, True, False]
+    assert pool.truth(0).as_good(np.arange(5)).tolist() == [True, True, False, False, False]
+    assert pool.truth(0).as_good([2, 3, 4]).tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize("strategy", NO_MODEL)

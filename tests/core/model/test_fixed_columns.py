@@ -167,7 +167,7 @@ def test_draws_scatter_as_effects_and_gaps_say(monkeypatch):
         w = known.share[:, i]
         term = drawn @ (q - w[:, None] * z).T
         variance[:, i] = term.var(axis=0) / blr.noise_var[i] + known.spare[:, i]
-    gaps = civ._now(blr, known).gaps
+    gaps = civ._graphs[0].gaps
     np.testing.assert_allclose(weights_part(gaps).T + known.spare, variance, rtol=0.05)
 
 

@@ -21,24 +21,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nextpert.core._checks import as_vector
 from nextpert.core._compile import entry, inner
+from nextpert.core.design._lookahead import cross, multiply
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
     Vector = NDArray[np.float64]
-
-
-def average_weights(weights: ArrayLike | None, size: int) -> Vector:
-    """Return what each candidate counts for in the average, sum 1."""
-    if weights is None:
-        return np.full(size, 1 / size)
-    given = as_vector(weights, size, "weights")
-    if given.min() < 0 or given.sum() == 0:
-        message = "weights of candidates must be 0 or more, and one of them above."
-        raise ValueError(message)
-    return given / given.sum()
 
 
 @dataclass(frozen=True)
@@ -76,20 +63,13 @@ class Groups:
 
     def with_cells(self, cells: Vector) -> Groups:
         """Return the groups once candidates have cells, hypothetical ones, ``(size,)``."""
-        groups = self
-        for j in np.flatnonzero(cells).tolist():
-            groups = groups.with_alone(j)
-        return groups
-
-    def with_alone(self, j: int) -> Groups:
-        """Return the groups once candidate ``j`` has cells, hypothetical ones."""
-        if self.group[j] > 0:
+        new = np.flatnonzero((cells > 0) & (self.group <= 0))
+        if not len(new):
             return self
-        group, leaders, alone = self.group.copy(), self.leaders.copy(), self.alone.copy()
-        group[j], alone[j] = len(leaders), True
-        rest = np.flatnonzero(group == 0)
-        leaders[0] = rest[0] if len(rest) else -1
-        return Groups(self.weights, group, np.append(leaders, j), alone)
+        group, alone = self.group.copy(), self.alone.copy()
+        group[new], alone[new] = len(self.leaders) + np.arange(len(new)), True
+        rest = np.append(np.flatnonzero(group == 0), -1)[:1]
+        return Groups(self.weights, group, np.concatenate([rest, self.leaders[1:], new]), alone)
 
     @property
     def size(self) -> int:
@@ -125,17 +105,19 @@ class Groups:
 
 
 class Between:
-    """The average over candidates of the variance between graphs of their expected gaps."""
+    """The average over candidates of the variance between graphs of their expected gaps.
+
+    Of each group but the first, and of a candidate itself, mean and square over the graphs so far
+    are kept, not every graph's.
+    """
 
     def __init__(self, groups: Groups) -> None:
         self.groups = groups
         self._shares: list[float] = []
-        self._mean: Vector = np.zeros((0, 0))  # of the groups' expected gaps over graphs so far
+        self._mean: Vector = np.zeros((0, 0))
         self._square: Vector = np.zeros((0, 0))
         self._first: list[Vector] = []  # of group 0: what cells to come change
         self._fixed: list[Vector] = []  # and what they do not
-        self._told: list[Vector] = []
-        self._untold: list[Vector] = []
 
     @property
     def share(self) -> float:
@@ -147,35 +129,33 @@ class Between:
 
         ``spare`` is the shift's own part of the gap, which ``left`` holds for j itself only.
         """
-        own = self.groups.leaders[1:]
-        gap = left[1:-2] + (level + spare)[own, None]
         if not self._shares:
-            self._mean, self._square = np.zeros_like(gap), np.zeros_like(gap)
+            self._mean, self._square = np.zeros((2, *left[1:].shape))
         self._shares.append(share)
-        change = gap - self._mean
-        self._mean += change * (share / sum(self._shares))
-        self._square += share * change * (gap - self._mean)
         self._first.append(left[0].copy())
         self._fixed.append(level + spare)
-        self._told.append(left[-2] + level)
-        self._untold.append(left[-1] + level)
+        gap = left[1:]
+        gap[:-2] += (level + spare)[self.groups.leaders[1:], None]
+        gap[-2:] += level
+        change = gap - self._mean
+        self._mean += change * (share / self.share)
+        self._square += share * change * (gap - self._mean)
 
     def values(self) -> Vector:
         """Return it after cells of each candidate, ``(size,)``; zeros for one graph alone."""
         groups = self.groups
         if len(self._shares) < 2:
             return np.zeros(groups.size)
-        others = np.zeros((2, groups.size))
         first, fixed = np.array(self._first), np.array(self._fixed)
         weights = np.where(groups.group == 0, groups.weights, 0.0)
-        shares = np.array(self._shares) / sum(self._shares)
+        shares = np.array(self._shares) / self.share
         part = fixed @ weights
         covariance = (shares * (part - shares @ part)) @ (first - shares @ first)
-        others[0] = weights @ _variance(fixed, shares) + 2 * covariance
-        others[0] += weights.sum() * _variance(first, shares)
-        others[1] = groups.weights[groups.leaders[1:]] @ self._square / sum(self._shares)
-        own = _variance(np.array(self._untold), shares) - _variance(np.array(self._told), shares)
-        return groups.total(others, own)
+        alike = weights @ _variance(fixed, shares) + 2 * covariance
+        alike += weights.sum() * _variance(first, shares)
+        others = groups.weights[groups.leaders[1:]] @ self._square[:-2] / self.share
+        told, untold = self._square[-2:] / self.share
+        return groups.total(np.array([alike, others]), untold - told)
 
 
 def _variance(values: Vector, shares: Vector) -> Vector:
@@ -226,24 +206,6 @@ def _direction(gaps: Any, i: int, base: Array, rows: Array) -> None:
             rows[k + a, j] -= again * gaps.state[node, j]
 
 
-@inner
-def _multiply(gaps: Any, i: int, rows: Array, product: Array, square: Array) -> None:
-    """Fill ``product = M rows`` (d, m) and ``square = rows' M rows`` (m,)."""
-    d, m = rows.shape
-    start = gaps.mptr[i]
-    for j in range(m):
-        square[j] = 0.0
-    for a in range(d):
-        for j in range(m):
-            product[a, j] = 0.0
-        for b in range(d):
-            entry = gaps.cov[start + a * d + b]
-            for j in range(m):
-                product[a, j] += entry * rows[b, j]
-        for j in range(m):
-            square[j] += rows[a, j] * product[a, j]
-
-
 @entry
 def _fill_weights_part(gaps: Any, out: Array) -> None:
     p = len(gaps.vptr) - 1
@@ -251,7 +213,7 @@ def _fill_weights_part(gaps: Any, out: Array) -> None:
         d = gaps.vptr[i + 1] - gaps.vptr[i]
         rows, product = np.empty((d, out.shape[1])), np.empty((d, out.shape[1]))
         _direction(gaps, i, gaps.target, rows)
-        _multiply(gaps, i, rows, product, out[i])
+        multiply(gaps.cov, gaps.mptr[i], rows, product, out[i])
 
 
 def weights_part(gaps: Gaps) -> Array:
@@ -267,7 +229,7 @@ def _take_in(gaps: Any, one: Any, inv_n: float) -> None:
         d, start = gaps.vptr[i + 1] - gaps.vptr[i], gaps.mptr[i]
         rows, product, square = np.empty((d, 1)), np.empty((d, 1)), np.empty(1)
         _direction(one, i, one.state, rows)
-        _multiply(gaps, i, rows, product, square)
+        multiply(gaps.cov, gaps.mptr[i], rows, product, square)
         t = one.spare[i, 0]
         d2 = inv_n + t + square[0]
         for a in range(d):
@@ -315,45 +277,36 @@ def look_ahead(
     """
     p, m = gaps.spare.shape
     n_groups = quad.shape[1]
-    cross, now, d2, level = np.empty(m), np.empty(m), np.empty(m), np.empty(n_groups)
+    shared, now, d2, level = np.empty(m), np.empty(m), np.empty(m), np.empty(n_groups)
     own[:], others[:], left[:] = 0.0, 0.0, 0.0
     for i in range(p):
         d = gaps.vptr[i + 1] - gaps.vptr[i]
         rows, taught, product = np.empty((d, m)), np.empty((d, m)), np.empty((d, m))
         leading, spent = np.empty((d, n_groups)), np.empty((d, n_groups))
         _direction(lead, i, lead.target, leading)
-        _multiply(lead, i, leading, spent, level)
+        multiply(lead.cov, lead.mptr[i], leading, spent, level)
         _direction(gaps, i, gaps.target, rows)
-        _multiply(gaps, i, rows, product, now)
+        multiply(gaps.cov, gaps.mptr[i], rows, product, now)
         _direction(gaps, i, gaps.state, taught)
-        _multiply(gaps, i, taught, product, d2)
+        multiply(gaps.cov, gaps.mptr[i], taught, product, d2)
         for j in range(m):
             d2[j] += inv_n + gaps.spare[i, j]
         for c in range(n_groups):
-            _cross(leading[:, c], product, cross)
+            cross(leading[:, c], product, shared)
             row, top = others[min(c, 1)], lin[i, c] + 2.0 * quad[i, c] * level[c]
             for j in range(m):
-                fall = cross[j] * cross[j] / d2[j]  # equation 16
+                fall = shared[j] * shared[j] / d2[j]  # equation 16
                 row[j] -= (top - quad[i, c] * fall) * fall
                 if len(left):
                     left[c, j] += e[i] * (level[c] - fall)
         for j in range(m):
-            shared = 0.0
+            own_cross = 0.0
             for a in range(d):
-                shared += rows[a, j] * product[a, j]
+                own_cross += rows[a, j] * product[a, j]
             t = gaps.spare[i, j]
-            told = now[j] + t - (shared + t) * (shared + t) / d2[j]
-            gain = t * (2.0 * shared + t) / d2[j]
+            told = now[j] + t - (own_cross + t) * (own_cross + t) / d2[j]
+            gain = t * (2.0 * own_cross + t) / d2[j]
             own[j] += gain * (kappa[i] * (2.0 * told + gain) + slope[i, j])
             if len(left):
                 left[n_groups, j] += e[i] * told
                 left[n_groups + 1, j] += e[i] * (told + gain)
-
-
-@inner
-def _cross(row: Array, product: Array, cross: Array) -> None:
-    for j in range(len(cross)):
-        cross[j] = 0.0
-    for a in range(len(row)):
-        for j in range(len(cross)):
-            cross[j] += row[a] * product[a, j]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nextpert.core._checks import as_rng, as_vector, require_count, require_positive
-from nextpert.core._compile import entry, inner
+from nextpert.core._checks import as_rng, as_vector, require_count
+from nextpert.core._compile import entry
+from nextpert.core.design._lookahead import adjoint, node_columns, reach, widest
 from nextpert.core.design.base import Acquisition, project
 
 if TYPE_CHECKING:
@@ -43,46 +44,12 @@ class Draws(NamedTuple):
     w0: Array  # q' M q, (p,) (information)
 
 
-@inner
-def _reach(draws: Any, shift: Array, x: Array) -> None:
-    """Fill ``x`` (p, s): where each draw puts the cells of a shift."""
-    for t in range(len(draws.order)):
-        i = draws.order[t]
-        first = draws.indptr[i]
-        degree = draws.indptr[i + 1] - first
-        start = draws.vptr[i + 1] - degree
-        for j in range(x.shape[1]):
-            x[i, j] = draws.offset[i, j] + shift[i]
-        for a in range(degree):
-            k = draws.indices[first + a]
-            for j in range(x.shape[1]):
-                x[i, j] += draws.weights[start + a, j] * x[k, j]
-
-
-@inner
-def _adjoint(draws: Any, gx: Array, grad: Array) -> None:
-    """Fill ``grad`` (p,) from the gradient ``gx`` (p, s) by ``x``, which is used up."""
-    for t in range(len(draws.order) - 1, -1, -1):
-        i = draws.order[t]
-        first = draws.indptr[i]
-        degree = draws.indptr[i + 1] - first
-        start = draws.vptr[i + 1] - degree
-        total = 0.0
-        for j in range(gx.shape[1]):
-            total += gx[i, j]
-        grad[i] = total
-        for a in range(degree):
-            k = draws.indices[first + a]
-            for j in range(gx.shape[1]):
-                gx[k, j] += draws.weights[start + a, j] * gx[i, j]
-
-
 @entry
 def improvement(draws: Any, shift: Array, grad: Array) -> float:
     """Mean of ``min(|x - target|^2, best)``; fills its gradient unless ``grad`` is empty."""
     p, s = draws.offset.shape
     x, loss = np.empty((p, s)), np.zeros(s)
-    _reach(draws, shift, x)
+    reach(draws, shift, x)
     for i in range(p):
         for j in range(s):
             x[i, j] -= draws.target[i]
@@ -94,54 +61,27 @@ def improvement(draws: Any, shift: Array, grad: Array) -> float:
         for i in range(p):
             for j in range(s):
                 x[i, j] *= 2.0 / s if loss[j] < draws.best else 0.0
-        _adjoint(draws, x, grad)
+        adjoint(draws, x, grad)
     return value
-
-
-@inner
-def _node(draws: Any, i: int, x: Array, y: Array, d1: Array, d2: Array) -> None:
-    """Fill ``y = M x_P`` (d, s), ``d1 = u' x_P`` and ``d2 = 1/n + x_P' M x_P``, each (s,)."""
-    first, v, m = draws.indptr[i], draws.vptr[i], draws.mptr[i]
-    d, s = draws.vptr[i + 1] - v, x.shape[1]
-    k = d - (draws.indptr[i + 1] - first)
-    for j in range(s):
-        d1[j], d2[j] = 0.0, draws.inv_n
-    for a in range(d):
-        for j in range(s):
-            y[a, j] = draws.cov[m + a * d] if k else 0.0
-        for b in range(k, d):
-            entry = draws.cov[m + a * d + b]
-            other = draws.indices[first + b - k]
-            for j in range(s):
-                y[a, j] += entry * x[other, j]
-        if a < k:
-            for j in range(s):
-                d1[j] += draws.u[v + a]
-                d2[j] += y[a, j]
-        else:
-            own = draws.indices[first + a - k]
-            for j in range(s):
-                d1[j] += draws.u[v + a] * x[own, j]
-                d2[j] += y[a, j] * x[own, j]
 
 
 @entry
 def information(draws: Any, shift: Array, grad: Array) -> float:
     """Mean of ``sum_i log(w_i' / w_i) / 2``, ``w_i'`` after cells at ``x``; fills its gradient."""
     p, s = draws.offset.shape
-    widest = 0
-    for i in range(p):
-        widest = max(widest, draws.vptr[i + 1] - draws.vptr[i])
-    x, gx, y = np.empty((p, s)), np.zeros((p, s)), np.empty((widest, s))
+    layout = (draws.indptr, draws.indices, draws.vptr, draws.mptr)
+    x, gx, most = np.empty((p, s)), np.zeros((p, s)), widest(draws.vptr)
+    rows, y = np.empty((most, s)), np.empty((most, s))
     d1, d2, slope = np.empty(s), np.empty(s), np.empty(s)
-    _reach(draws, shift, x)
+    reach(draws, shift, x)
     value = 0.0
     for i in range(p):
         w = draws.w0[i]
         if w <= 0.0:  # no parents, or none with a place in the target: nothing to learn
             continue
-        _node(draws, i, x, y, d1, d2)
+        node_columns(layout, draws.cov, draws.u, i, x, rows, y, d1, d2)
         for j in range(s):
+            d2[j] += draws.inv_n
             ratio = d1[j] / d2[j]
             value += np.log1p(-d1[j] * ratio / w)
             d1[j] = ratio
@@ -155,7 +95,7 @@ def information(draws: Any, shift: Array, grad: Array) -> float:
             for j in range(s):
                 gx[own, j] += slope[j] * (d1[j] * y[k + a, j] - u)
     if len(grad):
-        _adjoint(draws, gx, grad)
+        adjoint(draws, gx, grad)
     return value / (2.0 * s)
 
 
@@ -179,13 +119,9 @@ class DrawnAcquisition(Acquisition):
         n_samples: int,
         rng: int | np.random.Generator | None,
     ) -> None:
-        posterior = posterior.without_fixed()
-        p, dag = posterior.n_nodes, posterior.dag
+        super().__init__(posterior, target_mean, n_cells=n_cells)
+        posterior, p, dag = self.posterior, self.n_nodes, self.posterior.dag
         count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
-        self.posterior, self.n_nodes = posterior, p
-        self.target_mean = as_vector(target_mean, p, "target_mean")
-        self.n_cells = require_positive(n_cells, "n_cells")
-        self.ideal_shift = posterior.ideal_shift(self.target_mean)
         drawn, noise_var = posterior.sample(count, generator)
         weights = np.ascontiguousarray(drawn.T)
         offset = weights[posterior.vptr[:-1]] if posterior.intercept else np.zeros((p, count))
@@ -198,10 +134,6 @@ class DrawnAcquisition(Acquisition):
             weights, np.ascontiguousarray(offset), self.target_mean, float(best),
             1.0 / self.n_cells, posterior.blocks["cov"], u, w,
         )  # fmt: skip
-
-    def starts(self) -> list[Array]:
-        """Return the current estimate of the ideal shift."""
-        return [self.ideal_shift]
 
     def value_and_grad(self, shift: ArrayLike) -> tuple[float, Array]:
         """Return the criterion and its gradient at one shift, shape ``(n_nodes,)``."""

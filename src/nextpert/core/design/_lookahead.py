@@ -32,9 +32,9 @@ class Problem(NamedTuple):
     order: NDArray[np.int64]
     vptr: NDArray[np.int64]
     mptr: NDArray[np.int64]
-    weights: NDArray[np.float64]
+    weights: NDArray[np.float64]  # (vptr[-1], 1)
     cov: NDArray[np.float64]
-    offset: NDArray[np.float64]  # c, (p,)
+    offset: NDArray[np.float64]  # c, (p, 1)
     u: NDArray[np.float64]  # M q of each node, flat
     w0: NDArray[np.float64]  # q' M q, (p,)
     quad: NDArray[np.float64]  # a of the sum, (p,)
@@ -43,37 +43,43 @@ class Problem(NamedTuple):
     eigvec: NDArray[np.float64]  # of M, columns, flat (NORM only)
 
 
-@entry
-def project_target(vptr, mptr, indptr, indices, intercept, cov, target, u, w0):
-    """Fill ``u = M q`` and ``w0 = q' M q`` of each node, q = (1, mu*_P)."""
-    for i in range(len(vptr) - 1):
-        v, m = vptr[i], mptr[i]
-        d = vptr[i + 1] - v
-        q = np.ones(d)
-        for a in range(indptr[i + 1] - indptr[i]):
-            q[intercept + a] = target[indices[indptr[i] + a]]
-        w = 0.0
-        for a in range(d):
-            s = 0.0
-            for b in range(d):
-                s += cov[m + a * d + b] * q[b]
-            u[v + a] = s
-            w += s * q[a]
-        w0[i] = w
+@inner
+def reach(problem, shift, x):
+    """Fill the means ``x`` (p, s) that a shift (p,) reaches under each of s draws of the weights.
+
+    Equation 1, substituted along the order; ``problem`` is a :class:`Problem`, or draws.
+    """
+    for t in range(len(problem.order)):
+        i = problem.order[t]
+        first = problem.indptr[i]
+        degree = problem.indptr[i + 1] - first
+        start = problem.vptr[i + 1] - degree
+        for j in range(x.shape[1]):
+            x[i, j] = shift[i] + problem.offset[i, j]
+        for a in range(degree):
+            k = problem.indices[first + a]
+            for j in range(x.shape[1]):
+                x[i, j] += problem.weights[start + a, j] * x[k, j]
 
 
 @inner
-def _reach(problem, shift, x):
-    """Fill the mean ``x`` reached by a shift (equation 1), substituted along the order."""
-    indptr, indices, vptr = problem.indptr, problem.indices, problem.vptr
-    order, weights, offset = problem.order, problem.weights, problem.offset
-    for t in range(len(order)):
-        i = order[t]
-        start, first = vptr[i] + problem.intercept, indptr[i]
-        s = shift[i] + offset[i]
-        for a in range(indptr[i + 1] - first):
-            s += weights[start + a] * x[indices[first + a]]
-        x[i] = s
+def adjoint(problem, gx, grad):
+    """Fill the gradient ``grad`` (p,) by the shift from that by ``x``, ``gx`` (p, s): used up.
+
+    ``grad = sum_s A' gx`` by one substitution against the order.
+    """
+    for t in range(len(problem.order) - 1, -1, -1):
+        i = problem.order[t]
+        first = problem.indptr[i]
+        degree = problem.indptr[i + 1] - first
+        start = problem.vptr[i + 1] - degree
+        grad[i] = 0.0
+        for j in range(gx.shape[1]):
+            grad[i] += gx[i, j]
+        for a in range(degree):
+            k = problem.indices[first + a]
+            for j in range(gx.shape[1]):
+                gx[k, j] += problem.weights[start + a, j] * gx[i, j]
 
 
 @inner
@@ -179,11 +185,10 @@ def evaluate(problem, shift, grad):
     cov, u, w0, quad, lin = problem.cov, problem.u, problem.w0, problem.quad, problem.lin
     eigval = problem.eigval
     p = len(shift)
-    widest = _widest(vptr)
-    x, gx = np.empty(p), np.zeros(p)
-    row, y, step = np.empty(widest), np.empty(widest), np.empty(widest)
-    z, vec = np.empty(widest), np.empty(widest)
-    _reach(problem, shift, x)
+    x, gx, most = np.empty(p), np.zeros(p), widest(vptr)
+    row, y, step = np.empty(most), np.empty(most), np.empty(most)
+    z, vec = np.empty(most), np.empty(most)
+    reach(problem, shift, x.reshape(p, 1))
     value, best = 0.0, -1
     for i in range(p):
         v = vptr[i]
@@ -210,29 +215,17 @@ def evaluate(problem, shift, grad):
         return value
     if best >= 0:
         _max_gradient(problem, layout, best, x, row, y, z, vec, step, gx)
-    _adjoint(problem, gx, grad)
+    adjoint(problem, gx.reshape(p, 1), grad)
     return value
 
 
 @inner
-def _widest(vptr):
-    widest = 0
+def widest(vptr):
+    """Return the largest number of weights of a node."""
+    most = 0
     for i in range(len(vptr) - 1):
-        widest = max(widest, vptr[i + 1] - vptr[i])
-    return widest
-
-
-@inner
-def _adjoint(problem, gx, grad):
-    """Fill ``grad = A' gx`` by one substitution against the order; ``gx`` is used up."""
-    indptr, indices, vptr = problem.indptr, problem.indices, problem.vptr
-    order, weights = problem.order, problem.weights
-    for t in range(len(order) - 1, -1, -1):
-        i = order[t]
-        grad[i] = gx[i]
-        start, first = vptr[i] + problem.intercept, indptr[i]
-        for a in range(indptr[i + 1] - first):
-            gx[indices[first + a]] += weights[start + a] * gx[i]
+        most = max(most, vptr[i + 1] - vptr[i])
+    return most
 
 
 @inner
@@ -263,77 +256,78 @@ def _max_gradient(problem, layout, i, x, row, y, z, vec, step, gx):
 
 
 @entry
-def w_of_pool(problem, shifts, out):
-    """Fill ``w_i`` of every node (p, m) at every shift of ``shifts`` (p, m), by strips."""
-    p, m = shifts.shape
-    strip = 128
-    x = np.empty((p, strip))
-    d1, d2, part = np.empty(strip), np.empty(strip), np.empty(strip)
-    for begin in range(0, m, strip):
-        width = min(strip, m - begin)
-        _reach_strip(problem, shifts, begin, width, x)
-        for i in range(p):
-            _node_strip(problem, i, width, x, d1, d2, part)
-            for j in range(width):
-                out[i, begin + j] = problem.w0[i] - d1[j] * d1[j] / d2[j]
-
-
-@entry
 def evaluate_each(problem, shifts, out):
     """Fill the criterion, less its floor, at every row of ``shifts`` (m, p)."""
     for j in range(len(shifts)):
         out[j] = evaluate(problem, shifts[j], np.empty(0))
 
 
-@inner
-def _reach_strip(problem, shifts, begin, width, x):
-    """Fill ``x`` (p, width) with the means that some shifts reach (equation 1).
+@entry
+def project_target(layout, cov, target, u, w0):
+    """Fill ``u = M q``, zeros before, and ``w0 = q' M q`` of each node, q = (1, mu*_P).
 
-    These are the columns of ``shifts`` (p, m) from ``begin`` on.
+    ``target`` is mu*, (p, 1).
     """
-    for t in range(len(problem.order)):
-        i = problem.order[t]
-        first = problem.indptr[i]
-        start = problem.vptr[i] + problem.intercept
-        for j in range(width):
-            x[i, j] = shifts[i, begin + j] + problem.offset[i]
-        for a in range(problem.indptr[i + 1] - first):
-            weight = problem.weights[start + a]
-            k = problem.indices[first + a]
-            for j in range(width):
-                x[i, j] += weight * x[k, j]
+    vptr = layout[2]
+    d1, rows, y = np.empty(1), np.empty((widest(vptr), 1)), np.empty((widest(vptr), 1))
+    for i in range(len(w0)):
+        node_columns(layout, cov, u, i, target, rows, y, d1, w0[i : i + 1])
+        for a in range(vptr[i + 1] - vptr[i]):
+            u[vptr[i] + a] = y[a, 0]
+
+
+@entry
+def w_of_states(problem, x, out):
+    """Fill ``w_i`` of every node (p, m) after cells at each state of ``x`` (p, m): equation 16."""
+    p, m = x.shape
+    d1, d2, most = np.empty(m), np.empty(m), widest(problem.vptr)
+    rows, y = np.empty((most, m)), np.empty((most, m))
+    layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
+    for i in range(p):
+        node_columns(layout, problem.cov, problem.u, i, x, rows, y, d1, d2)
+        for j in range(m):
+            out[i, j] = problem.w0[i] - d1[j] * d1[j] / (problem.inv_n + d2[j])
 
 
 @inner
-def _node_strip(problem, i, width, x, d1, d2, part):
-    """Fill ``d1`` and ``d2`` (width,) of node i at the means ``x`` (p, width), as :func:`_node`.
+def node_columns(layout, cov, u, i, x, rows, y, d1, d2):
+    """Fill rows ``(1, x_P)``, ``y = M rows``, (d, m), ``d1 = u' rows`` and ``d2 = rows' M rows``.
 
-    ``part`` (width,) is room for a row of ``M x``.
+    As :func:`_node`, at many means ``x`` (p, m), one a column so that inner loops run along memory.
     """
-    v, m = problem.vptr[i], problem.mptr[i]
-    d = problem.vptr[i + 1] - v
-    k = problem.intercept
-    first = problem.indptr[i] - k
-    for j in range(width):
-        d1[j] = 0.0
-        d2[j] = problem.inv_n
+    indptr, indices, vptr, mptr = layout
+    first, v = indptr[i], vptr[i]
+    d = vptr[i + 1] - v
+    k = d - (indptr[i + 1] - first)
     for a in range(d):
-        # part = M_aa x_a + 2 sum_{b > a} M_ab x_b, so that only half of M is read
-        diagonal = problem.cov[m + a * d + a]
-        for j in range(width):
-            part[j] = diagonal * (1.0 if a < k else x[problem.indices[first + a], j])
-        for b in range(a + 1, d):
-            entry = 2.0 * problem.cov[m + a * d + b]
-            other = problem.indices[first + b]
-            for j in range(width):
-                part[j] += entry * x[other, j]
-        weight = problem.u[v + a]
-        if a < k:
-            for j in range(width):
-                d1[j] += weight
-                d2[j] += part[j]
-        else:
-            own = problem.indices[first + a]
-            for j in range(width):
-                d1[j] += weight * x[own, j]
-                d2[j] += part[j] * x[own, j]
+        for j in range(x.shape[1]):
+            rows[a, j] = 1.0 if a < k else x[indices[first + a - k], j]
+    multiply(cov, mptr[i], rows[:d], y, d2)
+    cross(u[v : v + d], rows, d1)
+
+
+@inner
+def multiply(cov, start, rows, product, square):
+    """Fill ``product = M rows`` (d, m) and ``square = rows' M rows`` (m,), M from ``start`` on."""
+    d, m = rows.shape
+    for j in range(m):
+        square[j] = 0.0
+    for a in range(d):
+        for j in range(m):
+            product[a, j] = 0.0
+        for b in range(d):
+            entry = cov[start + a * d + b]
+            for j in range(m):
+                product[a, j] += entry * rows[b, j]
+        for j in range(m):
+            square[j] += rows[a, j] * product[a, j]
+
+
+@inner
+def cross(row, product, out):
+    """Fill ``out = row' product`` (m,), of a row (d,) and the first d rows of ``product``."""
+    for j in range(len(out)):
+        out[j] = 0.0
+    for a in range(len(row)):
+        for j in range(len(out)):
+            out[j] += row[a] * product[a, j]

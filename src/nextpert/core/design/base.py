@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from inspect import signature
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
-_STRIP = 1024  # shifts of a pool at a time: w of all would take 160 MB at 100,000 x 200
+_STRIP = 128  # shifts of a pool at a time, so that the states they reach stay in the cache
 
 
 class Acquisition:
@@ -37,8 +38,16 @@ class Acquisition:
 
     name = ""
     n_nodes: int
+    ideal_shift: Vector  # the current estimate of it, where a target counts
     on_domain = True  # whether it has values at any shift, so that a domain can be searched by it
     in_words = ""  # what it ranks by, for reports; its name where this is empty
+
+    def __init__(self, posterior: DagBlr, target_mean: ArrayLike, *, n_cells: float = 1) -> None:
+        self.posterior = posterior.without_fixed()
+        self.n_nodes = posterior.n_nodes
+        self.target_mean = as_vector(target_mean, self.n_nodes, "target_mean")
+        self.n_cells = require_positive(n_cells, "n_cells")
+        self.ideal_shift = self.posterior.ideal_shift(self.target_mean)
 
     @classmethod
     def build(cls, posterior: DagBlr, target_mean: ArrayLike, **options: Any) -> Acquisition:
@@ -88,8 +97,8 @@ class Acquisition:
         return None
 
     def starts(self) -> list[Vector]:
-        """Return good starting shifts for a search (the current estimate of the ideal shift)."""
-        return []
+        """Return the current estimate of the ideal shift, one of the paper's two starts."""
+        return [self.ideal_shift] if hasattr(self, "ideal_shift") else []
 
     @property
     def floor(self) -> float:
@@ -131,13 +140,23 @@ class LookaheadAcquisition(Acquisition):
         n_cells: float = 1,
         noise_aware: bool = False,
     ) -> None:
-        self.noise_aware = bool(noise_aware)
-        self.posterior = posterior = posterior.without_fixed()
-        self.n_nodes = posterior.n_nodes
-        self.target_mean = as_vector(target_mean, self.n_nodes, "target_mean")
-        self.n_cells = require_positive(n_cells, "n_cells")
-        self.ideal_shift = posterior.ideal_shift(self.target_mean)
-        self.problem = self._build()
+        super().__init__(posterior, target_mean, n_cells=n_cells)
+        self.noise_aware, posterior = bool(noise_aware), self.posterior
+        dag, self.cov = posterior.dag, posterior.blocks["cov"]
+        u, w0 = project(posterior, self.target_mean)
+        self.w_now = w0
+        if self.noise_aware:
+            self.cov = settle_by_noise(posterior, self.n_cells)
+            u, w0 = project(posterior, self.target_mean, self.cov)
+        quad, lin = self.coefficients()
+        eigval, eigvec = self._eigen()
+        self.problem = lookahead.Problem(
+            self.kind, 1.0 / self.n_cells, int(posterior.intercept),
+            dag.indptr, dag.indices, dag.order,
+            posterior.vptr, posterior.mptr, posterior.blocks["weights"][:, None], self.cov,
+            np.ascontiguousarray(posterior.intercept_mean)[:, None], u, w0, quad, lin,
+            eigval, eigvec,
+        )  # fmt: skip
 
     def coefficients(self) -> tuple[Vector, Vector]:
         """Return the coefficients ``(quadratic, linear)`` of ``s_i = 1/n + w_i`` in the sum."""
@@ -147,29 +166,8 @@ class LookaheadAcquisition(Acquisition):
         """Return ``e`` and ``kappa`` of every node after the hypothetical cells."""
         return self.posterior.spread(self.n_cells, expected=self.noise_aware)
 
-    def _build(self) -> lookahead.Problem:
-        posterior, dag = self.posterior, self.posterior.dag
-        self.cov = posterior.blocks["cov"]
-        u, w0 = project(posterior, self.target_mean)
-        self.w_now = w0
-        if self.noise_aware:
-            self.cov = settle_by_noise(posterior, self.n_cells)
-            u, w0 = project(posterior, self.target_mean, self.cov)
-        quad, lin = self.coefficients()
-        eigval, eigvec = self._eigen()
-        return lookahead.Problem(
-            self.kind, 1.0 / self.n_cells, int(posterior.intercept),
-            dag.indptr, dag.indices, dag.order,
-            posterior.vptr, posterior.mptr, posterior.blocks["weights"], self.cov,
-            np.ascontiguousarray(posterior.intercept_mean), u, w0, quad, lin, eigval, eigvec,
-        )  # fmt: skip
-
     def _eigen(self) -> tuple[Vector, Vector]:
         return np.empty(0), np.empty(0)
-
-    def starts(self) -> list[Vector]:
-        """Return the current estimate of the ideal shift, one of the paper's two starts."""
-        return [self.ideal_shift]
 
     def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
         """Return the criterion and its gradient at one shift, shape ``(n_nodes,)``."""
@@ -199,8 +197,9 @@ class LookaheadAcquisition(Acquisition):
 
     def left(self, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return ``w_i`` after the cells of each shift (equation 16), ``(n_nodes, n_shifts)``."""
-        w = np.empty((self.n_nodes, len(shifts)))
-        lookahead.w_of_pool(self.problem, np.ascontiguousarray(shifts.T), w)
+        reached = np.ascontiguousarray(self.posterior.predict_mean(shifts).T)
+        w = np.empty_like(reached)
+        lookahead.w_of_states(self.problem, reached, w)
         return w
 
     @property
@@ -264,7 +263,7 @@ class LookaheadAcquisition(Acquisition):
 
         if not self.posterior.intercept:
             return gain(gram)
-        rest = np.concatenate([[1.0], rows @ problem.offset])
+        rest = np.concatenate([[1.0], rows @ problem.offset[:, 0]])
         fixed, free = n * np.outer(rest, rest), np.zeros((d, d))
         if d == 1:
             return gain(fixed)
@@ -274,13 +273,9 @@ class LookaheadAcquisition(Acquisition):
         )
         return float(found.fun)
 
-    @property
+    @cached_property
     def _effects(self) -> NDArray[np.float64]:
-        cached: Any = self.__dict__.get("_total_effects")
-        if cached is None:
-            cached = self.posterior.solve(np.eye(self.n_nodes))
-            self.__dict__["_total_effects"] = cached
-        return cached
+        return self.posterior.solve(np.eye(self.n_nodes))
 
 
 def project(posterior: DagBlr, target: Vector, cov: Vector | None = None) -> tuple[Vector, Vector]:
@@ -288,11 +283,10 @@ def project(posterior: DagBlr, target: Vector, cov: Vector | None = None) -> tup
 
     ``q = (1, mu*_P)`` of the target ``mu*``, ``(n_nodes,)``; ``M`` as in the posterior, or ``cov``.
     """
-    dag, u, w = posterior.dag, np.empty(posterior.vptr[-1]), np.empty(posterior.n_nodes)
-    lookahead.project_target(
-        posterior.vptr, posterior.mptr, dag.indptr, dag.indices, int(posterior.intercept),
-        posterior.blocks["cov"] if cov is None else cov, target, u, w,
-    )  # fmt: skip
+    dag, u, w = posterior.dag, np.zeros(posterior.vptr[-1]), np.empty(posterior.n_nodes)
+    layout = (dag.indptr, dag.indices, posterior.vptr, posterior.mptr)
+    cov = posterior.blocks["cov"] if cov is None else cov
+    lookahead.project_target(layout, cov, np.ascontiguousarray(target[:, None]), u, w)
     return u, w
 
 

@@ -1,4 +1,4 @@
-"""Draws of the states that perturbations reach, and the distance of each to a target."""
+"""Draws of the means that perturbations reach, of their distances to a target, and their order."""
 
 from __future__ import annotations
 
@@ -331,10 +331,9 @@ def ranked_distance(
     goal = as_goal(target, p, target_variance)
     states = state_draws(posterior, shifts, n_samples=n_samples, nothing=True, rng=generator)
     own = generator.spawn(1)[0]  # of the target's error
-    rows = []
-    for state in states:
-        rows.append(goal.distance(state, state[-1], goal.draw_errors(own)) - 2 * goal.floor)
-    draws = np.array(rows)
+    draws = np.array(
+        [goal.distance(x, x[-1], goal.draw_errors(own)) - 2 * goal.floor for x in states]
+    )
     ends = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     low, high = np.maximum(ends, 0.0)
     nearer = (draws < draws[:, -1:]).mean(axis=0)

@@ -1,4 +1,4 @@
-"""Domains of interventions: what all share, a finite pool, and a box."""
+"""Domains of interventions: what they share, finite lists of shifts, and boxes."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class Domain:
         known = acquisition.closed_form(self, generator)
         if known is not None:
             value = acquisition.value(known)
-            return Optimum(known, value, self._index(known), value)
+            return Optimum(known, value, None, value)
         p = acquisition.n_nodes
         points = [
             as_vector(s, p, "A start", finite=False) for s in ([] if starts is None else starts)
@@ -139,9 +139,6 @@ class Domain:
 
     def _bound(self, acquisition: Criterion) -> float:
         return float("nan")
-
-    def _index(self, shift: Vector) -> int | None:
-        return None
 
     def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
         raise NotImplementedError

@@ -332,24 +332,21 @@ class Goal:
         return self.origin + (along if along > 0 else far) * v
 
     def _require_sound(self) -> None:
+        pulls = len(self.states) > 0 or self.signature is not None
+        both = len(self.states) > 0 and self.signature is not None
+        bounded, crossed = bool(self._bounded.any()), np.flatnonzero(self.low > self.high)[:5]
+        message = ""
         if not np.isfinite(self.penalty) or self.penalty < 0:
             message = f"penalty must be a number of at least 0, but is {self.penalty}."
-            raise ValueError(message)
-        if (self.low > self.high).any():
-            where = np.flatnonzero(self.low > self.high)[:5].tolist()
-            message = f"low is above high at nodes {where}: no state is between."
-            raise ValueError(message)
-        pulls = len(self.states) > 0 or self.signature is not None
-        bounds = bool(self._bounded.any())
-        if not (pulls or bounds):
+        elif len(crossed):
+            message = f"low is above high at nodes {crossed.tolist()}: no state is between."
+        elif not (pulls or bounded):
             message = "Nothing is wanted: give states, a signature or bounds."
-            raise ValueError(message)
-        if self.signature is not None and not self._length(self.signature) > 0:
+        elif self.signature is not None and not self._length(self.signature) > 0:
             message = "The signature asks for no change: give it a node that counts."
-            raise ValueError(message)
-        both = len(self.states) > 0 and self.signature is not None
-        if self.direction_only and (not pulls or both or bounds or len(self.away_from)):
+        elif self.direction_only and (not pulls or both or bounded or len(self.away_from)):
             message = "direction_only takes states or a signature, and nothing beside it."
+        if message:
             raise ValueError(message)
 
 

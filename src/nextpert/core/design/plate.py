@@ -1,4 +1,4 @@
-"""The next plate: candidates chosen one by one, and cells split among the wells."""
+"""Plates: candidates chosen well by well, and their cells split, by CIV or by probability."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
     Array = NDArray[np.float64]
+
+
+_TINY = 1e-300  # keeps 0 / 0 from a division; below every variance
 
 
 def allocate_cells(civ: PlateCiv, chosen: Sequence[int], n_cells: int, *, least: int = 1) -> Index:
@@ -65,46 +68,39 @@ def allocate_cells(civ: PlateCiv, chosen: Sequence[int], n_cells: int, *, least:
     if require_count(least, "least") * k > require_count(n_cells, "n_cells"):
         message = f"{n_cells} cells do not suffice for {k} wells of {least}: give more cells."
         raise ValueError(message)
-    cells = best_split(civ, chosen, n_cells, np.full(k, float(least)), np.full(k, float(n_cells)))
+    cells = best_split(civ, chosen, n_cells, least)
     # Whole numbers of the same total: the largest rests are rounded up.
     whole = np.floor(cells + 1e-9)
     whole[np.argsort(whole - cells, kind="stable")[: n_cells - int(whole.sum())]] += 1
     return whole.astype(np.int64)
 
 
-def best_split(
-    civ: PlateCiv, chosen: Sequence[int], n_cells: float, low: Vector, high: Vector
-) -> Vector:
-    """Return the cells, fractions allowed, that make CIV least within bounds, all (n_chosen,).
+def best_split(civ: PlateCiv, chosen: Sequence[int], n_cells: float, least: float) -> Vector:
+    """Return the cells, fractions allowed and at least ``least``, that make CIV least, (n_chosen,).
 
     CIV is convex in the cells, so sequential quadratic programming finds its one least value.
     """
-    place = np.asarray(chosen, np.int64)
+    place, k, low = np.asarray(chosen, np.int64), len(chosen), least / n_cells
 
     def after(shares: Vector) -> CivAfter:
         cells = np.zeros(civ.size)
         cells[place] = n_cells * np.maximum(shares, 0.0)
         return civ.after(cells, n_cells)
 
-    low, high = low / n_cells, np.minimum(high, n_cells) / n_cells
-    start = low + (1 - low.sum()) * (high - low) / max((high - low).sum(), 1e-300)
-    if len(place) < 2 or (low == high).all():
-        return n_cells * start
-    scale = after(start).value
-    if not scale > 0:  # nothing to learn
-        return n_cells * start
+    even = np.full(k, 1 / k)
+    scale = after(even).value if k > 1 and k * low < 1 else 0.0
+    if not scale > 0:  # nothing to learn, or to choose
+        return n_cells * even
     found = minimize(
-        lambda x: after(x).value / scale, start,
+        lambda x: after(x).value / scale, even,
         jac=lambda x: after(x).slopes(place) * n_cells / scale,
-        bounds=np.column_stack([low, high]), method="SLSQP",
+        bounds=[(low, 1.0)] * k, method="SLSQP",
         constraints={"type": "eq", "fun": lambda x: x.sum() - 1, "jac": np.ones_like},
         options={"ftol": 1e-12, "maxiter": 200},
     ).x  # fmt: skip
-    found = np.clip(found, low, high)
-    # What rounding left of the total goes where there is room.
-    room = high - found if found.sum() < 1 else found - low
-    found = found + (1 - found.sum()) * room / max(room.sum(), 1e-300)
-    return n_cells * (found if after(found).value < scale else start)
+    spare = np.maximum(found - low, 0.0)  # of the total, which rounding must not change
+    found = low + spare * (1 - k * low) / max(spare.sum(), _TINY)
+    return n_cells * (found if after(found).value < scale else even)
 
 
 class PlateCiv(UncertainCiv):
@@ -196,7 +192,6 @@ class PlateCiv(UncertainCiv):
 # Candidates asked at a time; as many are all asked for every well. Fewer would save little: of 500
 # candidates and 200 genes most of the time goes to steps from gene to gene.
 _AT_A_TIME = 500
-_TINY = 1e-300  # keeps 0 / 0 from a division; below every variance
 
 
 def greedy_plate(
@@ -266,7 +261,15 @@ def greedy_plate(
     size, chosen = require_count(size, "size"), list(must)
     spent = float(price[chosen].sum())
     room = np.inf if most_new is None else most_new - fresh[chosen].sum()
-    _check_must(len(chosen), size, spent, budget, room, most_new)
+    message = ""
+    if len(chosen) > size:
+        message = f"{len(chosen)} candidates must be on a plate of {size}: allow more wells."
+    elif spent > budget:
+        message = f"The candidates that must be on the plate cost {spent:g} of {budget:g}."
+    elif room < 0:
+        message = f"More candidates that must be on the plate are new than most_new={most_new}."
+    if message:
+        raise ValueError(message)
     left = allowed.copy()
     left[chosen] = False
     unit = np.where(price > 0, price, 1.0) if per_cost else np.ones(len(price))
@@ -292,21 +295,6 @@ def greedy_plate(
         spent += float(price[best])
         room -= fresh[best]
     return chosen
-
-
-def _check_must(
-    n: int, size: int, spent: float, budget: float, room: float, most_new: int | None
-) -> None:
-    """Raise where ``n`` candidates that must be there leave no wells, money or ``room``."""
-    if n > size:
-        message = f"{n} candidates must be on a plate of {size}: allow more wells."
-        raise ValueError(message)
-    if spent > budget:
-        message = f"The candidates that must be on the plate cost {spent:g} of {budget:g}."
-        raise ValueError(message)
-    if room < 0:
-        message = f"More candidates that must be on the plate are new than most_new={most_new}."
-        raise ValueError(message)
 
 
 def probable_plate(draws: Array, size: int) -> NDArray[np.int64]:

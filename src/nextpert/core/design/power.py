@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _DRAWS, _VALUES = 5000, 5_000_000  # draws, and numbers at most in those of one mean
-_LEAST, _MOST = 2.0**-50, 2.0**20  # spreads of a mean that are looked at
+_SPREADS = 2.0**-50, 2.0**20  # spreads of a mean that are looked at
 _STEPS = 50  # of halving the exponent's range of 70: to a relative 1e-13
 _SIGNS = ((1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0))
 
@@ -169,8 +169,8 @@ class NearerChance:
 
         Below 0 where the target's error alone does not allow it.
         """
-        low, high = np.log(_LEAST), np.log(_MOST)
-        if self._chance(_LEAST) < chance:
+        low, high = np.log(_SPREADS)
+        if self._chance(_SPREADS[0]) < chance:
             return -np.inf
         for _ in range(_STEPS):
             middle = (low + high) / 2
@@ -231,8 +231,7 @@ class EffectPrecision:
 
     def sd(self, n_cells: ArrayLike) -> Array:
         """Return the standard deviation of the differences, shape ``(len(n_cells), n_nodes)``."""
-        own, other = self._parts(np.asarray(n_cells, np.float64)[..., None])
-        return np.sqrt(own + other)
+        return self._error(np.asarray(n_cells, np.float64)[..., None], 0.95)[0]
 
     def half_width(self, n_cells: ArrayLike, confidence: float = 0.95) -> Array:
         """Return half the width of confidence intervals, ``(len(n_cells), n_nodes)``."""
@@ -271,8 +270,7 @@ class EffectPrecision:
         By normal quantiles. Infinite where replicates or controls do not allow it.
         """
         reach = norm.ppf((1 + confidence) / 2) + norm.ppf(power)
-        _, other = self._parts(np.array([1.0])[:, None])
-        own = (np.asarray(effect, np.float64) / reach) ** 2 - other[0]
+        own = (np.asarray(effect, np.float64) / reach) ** 2 - self._control_error
         variance = np.maximum(np.asarray(self.variance, np.float64), np.finfo(float).tiny)
         return self.layout.guides_for(own / variance)
 
@@ -280,32 +278,32 @@ class EffectPrecision:
         """Return the power that no number of cells exceeds, shape ``(n_nodes,)``."""
         return self.power([_MOST], effect, confidence)[0]
 
-    def _parts(self, n: Array) -> tuple[Array, Array]:
-        """Return both sides' shares of the variance of the differences."""
-        own = np.asarray(self.variance, np.float64) * self.layout.spread(n)
+    @property
+    def _control_error(self) -> Array:
+        """What the controls add to the variance of the differences, number or ``(n_nodes,)``."""
         spread = self.control_layout.spread(self.n_control) + self.batches
-        return own, np.broadcast_to(np.asarray(self.control_variance) * spread, own.shape)
+        return np.asarray(self.control_variance, np.float64) * spread
 
-    def _freedom(self, n: Array) -> Array:
-        own, other = self._parts(n)
-        of_own, of_other = np.maximum(n - 1, 1.0), max(self.n_control - 1, 1.0)
+    def _error(self, n: Array, confidence: float) -> tuple[Array, Array, Array]:
+        """Return sd of the differences, degrees of freedom and the quantile of Welch's test."""
+        own = np.asarray(self.variance, np.float64) * self.layout.spread(n)
+        other = np.broadcast_to(self._control_error, own.shape)
         total = np.maximum(own + other, np.finfo(float).tiny)
-        return 1 / np.maximum(
-            (own / total) ** 2 / of_own + (other / total) ** 2 / of_other, 1 / (2 * _MOST)
-        )
-
-    def _quantile(self, n: Array, confidence: float) -> Array:
-        return np.asarray(student.ppf((1 + confidence) / 2, self._freedom(n)))
+        of_own = (own / total) ** 2 / np.maximum(n - 1, 1.0)
+        of_other = (other / total) ** 2 / max(self.n_control - 1, 1.0)
+        freedom = 1 / np.maximum(of_own + of_other, 1 / (2 * _MOST))
+        reach = np.asarray(student.ppf((1 + confidence) / 2, freedom))
+        return np.sqrt(own + other), freedom, reach
 
     def _width(self, n: Array, confidence: float) -> Array:
-        own, other = self._parts(n)
-        return self._quantile(n, confidence) * np.sqrt(own + other)
+        sd, _, reach = self._error(n, confidence)
+        return reach * sd
 
     def _power(self, n: Array, effect: ArrayLike, confidence: float) -> Array:
-        own, other = self._parts(n)
-        sd = np.sqrt(np.maximum(own + other, np.finfo(float).tiny))
-        away = np.minimum(np.abs(np.asarray(effect, np.float64)) / sd, _CERTAIN)
-        freedom, reach = np.broadcast_arrays(self._freedom(n), self._quantile(n, confidence))
+        sd, freedom, reach = self._error(n, confidence)
+        size = np.abs(np.asarray(effect, np.float64))
+        away = np.minimum(size / np.maximum(sd, np.sqrt(np.finfo(float).tiny)), _CERTAIN)
+        freedom, reach, away = np.broadcast_arrays(freedom, reach, away)
         return _beyond(reach, freedom, away) + _beyond(reach, freedom, -away)
 
     def _least(self, enough: Callable[[Array], NDArray[np.bool_]]) -> Array:

@@ -1,7 +1,8 @@
-"""Domains of shifts of a given norm, and of shifts that touch few nodes."""
+"""Shifts of a given norm, and those of them that touch few nodes."""
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from nextpert.core.design.domains import Criterion
 
     Vector = NDArray[np.float64]
+    _Found = tuple[Vector, float, NDArray[np.bool_]]  # a shift, its value and its support
 
 
 class Sphere(Domain):
@@ -130,7 +132,7 @@ def _descend(
     return shift, float(found.fun)
 
 
-class Sparse(Domain):
+class Sparse(Sphere):
     """All shifts of norm ``radius`` with at most ``k`` nodes shifted.
 
     The best single node is found by trying all; further nodes are added one at a time, each time
@@ -158,14 +160,12 @@ class Sparse(Domain):
 
     def __init__(self, k: int, radius: float = 1.0) -> None:
         self.k = require_count(k, "k")
-        self.radius = require_positive(radius, "radius")
+        super().__init__(radius)
 
     def __repr__(self) -> str:
         return f"Sparse(k={self.k}, radius={self.radius:g})"
 
-    def moments(self, n_nodes: int) -> tuple[Vector, Vector]:
-        """Return zero means and ``radius^2 / n_nodes``: any support is as likely as any other."""
-        return np.zeros(n_nodes), np.full(n_nodes, self.radius**2 / n_nodes)
+    output_weighted_square = Domain.output_weighted_square  # there are none on few nodes
 
     def project(self, shift: ArrayLike) -> Vector:
         """Return the k largest entries, scaled to norm ``radius``."""
@@ -192,68 +192,30 @@ class Sparse(Domain):
         p = acquisition.n_nodes
         singles = self.radius * np.vstack([np.eye(p), -np.eye(p)])
         values = acquisition.values(singles)
-        best = singles[int(values.argmin())]
-        least = float(values.min())
-        support = np.zeros(p, dtype=np.bool_)
-        support[np.flatnonzero(best)] = True
-        for _ in range(min(self.k, p) - 1):
-            best, least, support = self._extend(acquisition, best, least, support, starts)
-        for _ in range(p if self.k > 1 else 0):
-            found = self._exchange(acquisition, best, least, support, starts)
-            if found is None:
+        best, least = singles[int(values.argmin())], float(values.min())
+        support = best != 0
+
+        def on(support: NDArray[np.bool_], *more: Vector) -> _Found:
+            even = support / np.sqrt(support.sum())
+            found = search_sphere(acquisition, self.radius, support, [*more, *starts, even])
+            return *found, support
+
+        each = np.eye(p, dtype=np.bool_)
+        for _ in range(min(self.k, p) - 1):  # the node whose addition lowers the criterion most
+            wider = [
+                on(support | each[new], np.where(each[new], 0.1 * self.radius, best))
+                for new in np.flatnonzero(~support)
+            ]
+            shift, value, support = min(wider, key=lambda found: found[1])
+            # A wider support holds the shift so far: keep it where no search got below it.
+            if value < least:
+                best, least = shift, value
+        for _ in range(p if self.k > 1 else 0):  # one node exchanged for another
+            swaps = product(np.flatnonzero(support), np.flatnonzero(~support))
+            exchanged = (on(support ^ each[gone] ^ each[new]) for gone, new in swaps)
+            limit = least - 1e-9 * abs(least)
+            better = next((found for found in exchanged if found[1] < limit), None)
+            if better is None:
                 break
-            best, least, support = found
+            best, least, support = better
         return Optimum(best, least)
-
-    def _bound(self, acquisition: Criterion) -> float:
-        bound = getattr(acquisition, "lower_bound", None)
-        return bound(self.radius) if bound else float("nan")
-
-    def _on(
-        self, acquisition: Criterion, support: NDArray[np.bool_], starts: list[Vector]
-    ) -> tuple[Vector, float]:
-        even = support / np.sqrt(support.sum())
-        return search_sphere(acquisition, self.radius, support, [*starts, even])
-
-    def _extend(
-        self,
-        acquisition: Criterion,
-        best: Vector,
-        least: float,
-        support: NDArray[np.bool_],
-        starts: list[Vector],
-    ) -> tuple[Vector, float, NDArray[np.bool_]]:
-        """Return the best shift of one node more, its value and its support.
-
-        ``best`` (p,) of value ``least`` is the best so far on ``support`` (p,); ``starts``, each
-        (p,), are others to search from.
-        """
-        found, lowest, chosen = best, np.inf, support
-        for node in np.flatnonzero(~support):
-            wider = support.copy()
-            wider[node] = True
-            nudged = best.copy()
-            nudged[node] = 0.1 * self.radius
-            shift, value = self._on(acquisition, wider, [nudged, *starts])
-            if value < lowest:
-                found, lowest, chosen = shift, value, wider
-        # A wider support holds the shift so far: keep it where no search got below it.
-        return (found, lowest, chosen) if lowest < least else (best, least, chosen)
-
-    def _exchange(
-        self,
-        acquisition: Criterion,
-        best: Vector,
-        least: float,
-        support: NDArray[np.bool_],
-        starts: list[Vector],
-    ) -> tuple[Vector, float, NDArray[np.bool_]] | None:
-        """Return a better shift with one node exchanged, as :meth:`_extend`, or ``None``."""
-        for gone in np.flatnonzero(support):
-            for node in np.flatnonzero(~support):
-                other = support.copy()
-                other[gone], other[node] = False, True
-                shift, value = self._on(acquisition, other, starts)
-                if value < least - 1e-9 * abs(least):
-                    return shift, value, other
-        return None

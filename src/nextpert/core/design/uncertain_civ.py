@@ -9,7 +9,7 @@ import numpy as np
 
 from nextpert.core._checks import as_rng, as_vector, require_count, require_positive
 from nextpert.core.design import _civ_kernel as kernel
-from nextpert.core.design._civ_kernel import Between, Groups, average_weights
+from nextpert.core.design._civ_kernel import Between, Groups
 from nextpert.core.design.base import settle_by_noise
 from nextpert.core.design.distances import expected_states
 from nextpert.core.design.domains import Pool
@@ -17,7 +17,7 @@ from nextpert.core.design.goal import Quadratic, as_goal
 from nextpert.core.model.shift_posterior import pair_shifts, weights_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -137,7 +137,12 @@ class UncertainCiv:
         self.target_mean, self._node = goal_gap(self._pairs, as_goal(target, blr.n_nodes))
         self.n_cells = require_positive(n_cells, "n_cells")
         self.noise_aware = bool(noise_aware)
-        count = average_weights(weights, known.n_perturbations)
+        size = known.n_perturbations
+        count = np.ones(size) if weights is None else as_vector(weights, size, "weights")
+        if count.min() < 0 or count.sum() == 0:
+            message = "weights of candidates must be 0 or more, and one of them above."
+            raise ValueError(message)
+        count = count / count.sum()
         if output_weighted:
             gap = self._mean([self._terms(*pair) for pair in self._pairs])
             gap *= np.sqrt(self._node)
@@ -146,7 +151,6 @@ class UncertainCiv:
         alone = np.any([_is_alone(each) for _, each in self._pairs], axis=0)
         most = require_count(n_average, "n_average", least=2)
         self._groups = Groups.of(count, alone, most, as_rng(rng))
-        self._kept: list[_OnGraph] | None = None  # of every graph, where looks will be many
 
     @property
     def size(self) -> int:
@@ -155,12 +159,13 @@ class UncertainCiv:
 
     def values(self) -> Vector:
         """Return the criterion after cells of every candidate, ``(n_perturbations,)``."""
-        return self.floor + self._found.excess + self._found.between
+        return self.floor + self._first.left_by_each
 
     @property
     def floor(self) -> float:
         """The part of the criterion that noise alone makes: weights, shifts and graph known."""
-        return self._found.floor
+        each = [self._groups.weights @ now.variance.fixed.sum(axis=0) for now in self._first.now]
+        return float(self._mean(each))
 
     def removed(self) -> Vector:
         """Return the share of what cells may teach that those of every candidate would remove.
@@ -169,7 +174,7 @@ class UncertainCiv:
         lies between graphs is not counted. Expected with ``noise_aware``, else as the paper looks
         ahead.
         """
-        return self._found.removed
+        return self._first.removed_by_each
 
     def removed_after(self, chosen: Sequence[int]) -> Vector:
         """Return the share removed by cells of those chosen and of every candidate besides.
@@ -179,7 +184,7 @@ class UncertainCiv:
         chosen
             Indices of candidates, ``n_cells`` cells each; one twice has twice as many.
         """
-        return self._after(chosen).removed
+        return self._look(chosen).removed_by_each
 
     def after(self, cells: ArrayLike, total: float | None = None) -> CivAfter:
         """Return the criterion within graphs after any cells of any candidates, as of a plate.
@@ -208,8 +213,6 @@ class UncertainCiv:
         if given.min() < 0:
             message = "cells of candidates must be 0 or more."
             raise ValueError(message)
-        if self._kept is None:
-            self._kept = [self._now(*pair) for pair in self._pairs]
         return CivAfter(self, given, float(given.sum() if total is None else total))
 
     def plate(self, size: int) -> tuple[Index, Vector]:
@@ -229,11 +232,11 @@ class UncertainCiv:
         chosen: list[int] = []
         removed: list[float] = []
         for _ in range(min(require_count(size, "size"), self._groups.size)):
-            found = self._after(chosen)
-            values = found.excess + found.between
+            found = self._look(chosen)
+            values = found.left_by_each.copy()
             values[chosen] = np.inf
             chosen.append(int(values.argmin()))
-            removed.append(float(found.removed[chosen[-1]]))
+            removed.append(float(found.removed_by_each[chosen[-1]]))
         return np.array(chosen, dtype=np.int64), np.array(removed)
 
     def gap_moments(self) -> tuple[Vector, Vector]:
@@ -242,8 +245,7 @@ class UncertainCiv:
         The least mean is the greedy choice. Squared and fourth power of the units of the data.
         """
         means, variances = [], []
-        for blr, known in self._pairs:
-            now = self._now(blr, known)
+        for now in self._graphs:
             r = kernel.weights_part(now.gaps) + now.gaps.spare
             means.append(now.level + now.e @ r)
             variances.append(now.variance.at(r))
@@ -258,98 +260,86 @@ class UncertainCiv:
         """Return what every candidate is expected to miss the ideal shift by, row a candidate."""
         return known.expected(blr) - blr.ideal_shift(self.target_mean)
 
-    def _now(self, blr: DagBlr, known: ShiftPosterior, n_ahead: float = 0.0) -> _OnGraph:
-        """Return the gaps on a graph as things are now, noise reckoned as after ``n_ahead``."""
+    @cached_property
+    def _graphs(self) -> list[_OnGraph]:
+        """The gaps on every graph as things are now."""
 
         def columns(value: Vector) -> Vector:  # a copy: hypothetical cells change some of them
             return np.array(value.T, dtype=np.float64, order="C")
 
-        mean, _, effect = known.about_effect(blr)
-        target = self.target_mean - (effect if effect.any() else np.zeros((1, blr.n_nodes)))
-        share, spare = columns(known.share), columns(known.spare)
-        gaps = kernel.Gaps(
-            blr.dag.indptr, blr.dag.indices, blr.vptr, blr.mptr, blr.blocks["cov"],
-            columns(target), columns(mean), columns(known.states(blr) - effect),
-            share, np.zeros_like(share), spare,
-        )  # fmt: skip
-        square = columns(self._node * self._terms(blr, known) ** 2)
-        return _OnGraph(gaps, square, 1 / self.n_cells, *self._spread(blr, n_ahead))
+        found = []
+        for blr, known in self._pairs:
+            mean, _, effect = known.about_effect(blr)
+            target = self.target_mean - (effect if effect.any() else np.zeros((1, blr.n_nodes)))
+            share, spare = columns(known.share), columns(known.spare)
+            gaps = kernel.Gaps(
+                blr.dag.indptr, blr.dag.indices, blr.vptr, blr.mptr, blr.blocks["cov"],
+                columns(target), columns(mean), columns(known.states(blr) - effect),
+                share, np.zeros_like(share), spare,
+            )  # fmt: skip
+            square = columns(self._node * self._terms(blr, known) ** 2)
+            found.append(_OnGraph(gaps, square, 1 / self.n_cells, *self._spread(blr, 0.0)))
+        return found
 
     def _spread(self, blr: DagBlr, n_ahead: float) -> tuple[Vector, Vector]:
         e, kappa = blr.spread(n_ahead, expected=self.noise_aware)
         return self._node * e, self._node**2 * kappa
 
-    def _each_after(self, cells: Vector, n_ahead: float) -> Iterator[tuple[_OnGraph, _OnGraph]]:
-        """Yield the gaps on every graph, now and after ``cells`` (m,) of the candidates."""
+    @cached_property
+    def _first(self) -> CivAfter:
+        return self._look([])
+
+    def _look(self, chosen: Sequence[int]) -> CivAfter:
+        """Return the criterion after ``n_cells`` of those chosen, noise as after one more."""
+        counts = np.bincount(np.array(chosen, int), minlength=self._groups.size)
+        cells = self.n_cells * counts.astype(np.float64)
+        return CivAfter(self, cells, float(cells.sum()) + self.n_cells)
+
+
+class CivAfter:
+    """CIV above its floor after some cells of each candidate, and what further cells change.
+
+    Within graphs it is convex in the cells: each adds precision to a normal model of weights and
+    shifts.
+
+    Parameters
+    ----------
+    civ
+        The criterion.
+    cells
+        Cells of every candidate, shape ``(n_perturbations,)``.
+    n_ahead
+        Cells that noise and scatter are reckoned after.
+    """
+
+    def __init__(self, civ: UncertainCiv, cells: Vector, n_ahead: float) -> None:
+        self._civ, self._groups = civ, civ._groups.with_cells(cells)
+        self.now: list[_OnGraph] = []  # on every graph, without the cells
+        self._graphs: list[_OnGraph] = []  # and with them
         told = np.flatnonzero(cells).tolist()
-        for k, (blr, known) in enumerate(self._pairs):
-            if self._kept is None:
-                now = self._now(blr, known, n_ahead)
-            else:
-                e, kappa = self._spread(blr, n_ahead)
-                now = self._kept[k]._replace(e=e, kappa=kappa)
-            cov = now.gaps.cov
-            cov = settle_by_noise(blr, n_ahead) if self.noise_aware else cov.copy()
-            gaps = now.gaps._replace(cov=cov)
+        for (blr, _), graph in zip(civ._pairs, civ._graphs, strict=True):
+            e, kappa = civ._spread(blr, n_ahead)
+            self.now.append(graph._replace(e=e, kappa=kappa))
+            cov = settle_by_noise(blr, n_ahead) if civ.noise_aware else graph.gaps.cov.copy()
+            gaps = graph.gaps._replace(cov=cov)
             if told:
                 gaps = gaps._replace(again=gaps.again.copy(), spare=gaps.spare.copy())
             for j in told:
                 kernel.observe(gaps, j, 1 / cells[j])
-            yield now, now._replace(gaps=gaps)
-
-    @cached_property
-    def _found(self) -> _Found:
-        return self._look(np.zeros(self._groups.size))
-
-    def _after(self, chosen: Sequence[int]) -> _Found:
-        if not len(chosen):
-            return self._found
-        counts = np.bincount(chosen, minlength=self._groups.size).astype(np.float64)
-        return self._look(self.n_cells * counts)
-
-    def _look(self, cells: Vector) -> _Found:
-        """Look ahead to ``n_cells`` of every candidate in turn, after ``cells`` (m,) of them."""
-        groups = self._groups.with_cells(cells)
-        between = {known.group: Between(groups) for _, known in self._pairs}
-        floors, befores, excesses = [], [], []
-        each = self._each_after(cells, float(cells.sum()) + self.n_cells)
-        for (_, known), share, (now, after) in zip(self._pairs, self._shares, each, strict=True):
-            floors.append(groups.weights @ now.variance.fixed.sum(axis=0))
-            befores.append(groups.average(now.above_floor()))
-            among = between[known.group] if len(self._pairs) > 1 else None
-            changes = after.changes(groups, None, self.n_cells, among, float(share))
-            excesses.append(groups.average(after.above_floor()) + changes)
-        floor, before = float(self._mean(floors)), float(self._mean(befores))
-        apart = sum(
-            (each.share * each.values() for each in between.values()), np.zeros(groups.size)
-        )
-        return _Found(floor, before, self._mean(excesses), apart)
-
-
-class CivAfter:
-    """CIV within graphs, above its floor, after some cells of each candidate.
-
-    It is convex in the cells: each adds precision to a normal model of weights and shifts.
-    """
-
-    def __init__(self, civ: UncertainCiv, cells: Vector, n_ahead: float) -> None:
-        self._mean, self._groups = civ._mean, civ._groups.with_cells(cells)
-        found = list(civ._each_after(cells, n_ahead))
-        self._now, self._graphs = zip(*found, strict=True)
+            self._graphs.append(self.now[-1]._replace(gaps=gaps))
 
     def _average(self, graphs: Sequence[_OnGraph]) -> float:
-        each = [self._groups.average(graph.above_floor()) for graph in graphs]
-        return float(self._mean(each))
+        return float(self._civ._mean([self._groups.average(x.above_floor()) for x in graphs]))
 
     @cached_property
     def value(self) -> float:
-        """The criterion after the cells."""
+        """The criterion within graphs after the cells."""
         return float(_finite(self._average(self._graphs)))
 
     @cached_property
     def before(self) -> float:
-        """The criterion as things are now, without any cells to come."""
-        return self._average(self._now)
+        """The criterion within graphs as things are now, without any cells to come."""
+        return self._average(self.now)
 
     @property
     def removed(self) -> float:
@@ -368,25 +358,36 @@ class CivAfter:
         """
         some = np.asarray(asked, np.int64)
         each = [graph.changes(self._groups, some, n_cells) for graph in self._graphs]
-        return _finite(self._mean(each))
+        return _finite(self._civ._mean(each))
 
     def slopes(self, asked: ArrayLike) -> Vector:
         """Return the slopes of the criterion in the cells of some candidates."""
         return self.changes(asked, _ONE) / _ONE
 
-
-class _Found(NamedTuple):
-    floor: float
-    before: float  # excess now, before any further cell
-    excess: Vector  # after cells of every candidate, within graphs, less the floor
-    between: Vector
+    @cached_property
+    def _by_each(self) -> tuple[Vector, Vector]:
+        """What is left within and between graphs by ``n_cells`` of each besides, ``(m,)``."""
+        civ, within = self._civ, []
+        between = {known.group: Between(self._groups) for _, known in civ._pairs}
+        each = zip(civ._pairs, civ._shares, self._graphs, strict=True)
+        for (_, known), share, graph in each:
+            among = between[known.group] if len(civ._pairs) > 1 else None
+            changes = graph.changes(self._groups, None, civ.n_cells, among, float(share))
+            within.append(self._groups.average(graph.above_floor()) + changes)
+        apart = sum((x.share * x.values() for x in between.values()), np.zeros(self._groups.size))
+        return civ._mean(within), apart
 
     @property
-    def removed(self) -> Vector:
-        """The share of the excess now that the cells remove."""
-        if self.before <= 0:
-            return np.zeros_like(self.excess)
-        return 1 - self.excess / self.before
+    def left_by_each(self) -> Vector:
+        """The criterion, what lies between graphs too, after ``n_cells`` of each besides."""
+        within, between = self._by_each
+        return within + between
+
+    @property
+    def removed_by_each(self) -> Vector:
+        """The share of the criterion within graphs removed by the cells and those of each."""
+        within, before = self._by_each[0], self.before
+        return 1 - within / before if before > 0 else np.zeros_like(within)
 
 
 class _OnGraph(NamedTuple):

@@ -17,7 +17,7 @@ from nextpert.core.screen.mean_distance import (
 from nextpert.core.screen.moments import Moments
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -55,9 +55,13 @@ class PoolGoal:
         """Perturbations whose cells say what is wanted or to be stayed away from."""
         return sorted({j for j in (*self.states, *self.away) if j >= 0})
 
-    def with_means(self, means: Mapping[int, Array]) -> Goal:
-        """Return the goal with other means of the pool's perturbations, taken as exact."""
+    def with_means(self, means: Mapping[int, Array], errors: Array | None = None) -> Goal:
+        """Return the goal with other means of the pool's perturbations, taken as exact.
+
+        ``errors``, of the shape of its states, are added to wanted states that are no such means.
+        """
         old = self.goal
+        states = old.states if errors is None else old.states + errors
 
         def moved(rows: Array, numbers: tuple[int, ...]) -> Array | None:
             new = [
@@ -66,7 +70,7 @@ class PoolGoal:
             return np.array(new) if new else None
 
         return Goal(
-            old.origin, states=moved(old.states, self.states),
+            old.origin, states=moved(states, self.states),
             shares=old.shares if len(old.states) else None, signature=old.signature,
             low=old.low, high=old.high, away_from=moved(old.away_from, self.away),
             margins=old.margins if len(old.margins) else None, weights=old.weights,
@@ -139,21 +143,29 @@ class Deal:
 
 @dataclass(frozen=True)
 class Truth:
-    """How far perturbations lie from a target, by all of their cells.
+    """How far perturbations and controls are from what is wanted, by all of their cells.
 
     Parameters
     ----------
     distance, sd
-        Unbiased squared distance of the means and its standard deviation, shape
-        ``(n_perturbations,)``, squared units of the data; 0 for the target itself.
+        Distances less what sampling adds to them, and their standard deviations, shape
+        ``(n_perturbations,)``; 0 for a perturbation whose state is the target.
     control, control_sd
         The same of the control cells.
+    alike
+        Of a perturbation and some others: which of these are not told apart from it, at 95 %.
     """
 
     distance: Array
     sd: Array
     control: float
     control_sd: float
+    alike: Callable[[int, Index], NDArray[np.bool_]]
+
+    def as_good(self, candidates: ArrayLike) -> NDArray[np.bool_]:
+        """Return which candidates are not told apart from the best, ``(n_candidates,)``."""
+        may = np.asarray(candidates, np.int64)
+        return self.alike(int(may[np.argmin(self.distance[may])]), may)
 
 
 class CellPool:
@@ -237,47 +249,36 @@ class CellPool:
         warmup = generator.choice(len(self.control), wanted, replace=False)
         orders = [self.start[j] + generator.permutation(int(n)) for j, n in enumerate(self.n_cells)]
         means = {}
-        for j in target.used if isinstance(target, PoolGoal) else [target]:
+        if not isinstance(target, PoolGoal):
+            target = PoolGoal(Goal.point(np.zeros(self.control.shape[1])), (target,))
+        for j in target.used:
             half = len(orders[j]) // 2
             means[j] = self.cells[orders[j][:half]].mean(axis=0)
             orders[j] = orders[j][half:]
-        if isinstance(target, PoolGoal):
-            goal = target.with_means(means)
-        else:
-            goal = Goal.point(means[target])
-        return Deal(warmup, orders, goal, generator.permutation(self.n_perturbations))
+        first = generator.permutation(self.n_perturbations)
+        return Deal(warmup, orders, target.with_means(means), first)
 
     def truth(self, target: int) -> Truth:
-        """Return how far every perturbation and the controls lie from a target."""
-        wanted = self.moments(target)
-        found = [
-            (0.0, 0.0) if j == target else _apart(self.moments(j), wanted)
-            for j in range(self.n_perturbations)
-        ]
-        distance, sd = np.array(found).T
-        return Truth(distance, sd, *_apart(Moments.from_array(self.control), wanted))
+        """Return how far every perturbation and the controls lie from the mean of one of them.
 
-    def as_good(self, target: int, candidates: ArrayLike) -> NDArray[np.bool_]:
-        """Return which candidates are not told apart from the best, by all cells at 95 %.
-
-        Shape ``(n_candidates,)``.
+        Squared distances of means, unbiased (:func:`~nextpert.core.screen.mean_distance`).
         """
-        may, truth = np.asarray(candidates, np.int64), self.truth(target)
-        best = int(may[np.argmin(truth.distance[may])])
-        if best == target:
-            return truth.distance[may] <= 1.96 * truth.sd[may]
-        wanted, of_best = self.moments(target), self.moments(best)
-        return np.array(
-            [
-                j == best or distance_difference(self.moments(j), of_best, wanted)[1] <= 0
-                for j in may
-            ]
-        )
+        every = [*map(self.moments, range(self.n_perturbations)), Moments.from_array(self.control)]
+        found = [mean_distance(each, every[target]) for each in every]
+        distance, sd = np.array([[each.estimate, each.sd] for each in found]).T
+        distance[target] = sd[target] = 0.0
 
+        def alike(one: int, others: Index) -> NDArray[np.bool_]:
+            if one == target:
+                return distance[others] <= 1.96 * sd[others]
+            low = [
+                -1.0 if j == one
+                else distance_difference(every[j], every[one], every[target])[1]
+                for j in others
+            ]  # fmt: skip
+            return np.array(low) <= 0
 
-def _apart(cells: Moments, target: Moments) -> tuple[float, float]:
-    found = mean_distance(cells, target)
-    return found.estimate, found.sd
+        return Truth(distance[:-1], sd[:-1], float(distance[-1]), float(sd[-1]), alike)
 
 
 def _cells(value: ArrayLike, what: str, least: int) -> Array:
@@ -291,36 +292,7 @@ def _cells(value: ArrayLike, what: str, least: int) -> Array:
     return cells
 
 
-@dataclass(frozen=True)
-class GoalTruth:
-    """How far perturbations and controls are from a goal, by all of their cells.
-
-    Parameters
-    ----------
-    distance, sd
-        Distances less what sampling adds to those of wanted states, and their standard
-        deviations, shape ``(n_perturbations,)``.
-    control, control_sd
-        The same of the control cells.
-    draws
-        Distances with means drawn as they are known, ``(n_draws, n_perturbations)``.
-    """
-
-    distance: Array
-    sd: Array
-    control: float
-    control_sd: float
-    draws: Array
-
-    def as_good(self, candidates: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which candidates are not told apart from the best, at 95 %."""
-        best = int(candidates[np.argmin(self.distance[candidates])])
-        beyond = self.distance[candidates] - self.distance[best]
-        apart = self.draws[:, candidates] - self.draws[:, [best]]
-        return np.asarray(beyond <= 1.96 * apart.std(axis=0), np.bool_)
-
-
-def goal_truth(pool: CellPool, wanted: PoolGoal) -> GoalTruth:
+def goal_truth(pool: CellPool, wanted: PoolGoal) -> Truth:
     """Return how far all perturbations and the controls are from a goal.
 
     Spreads come from draws of all means about those of the cells, with a fixed seed.
@@ -343,15 +315,8 @@ def goal_truth(pool: CellPool, wanted: PoolGoal) -> GoalTruth:
     moved = []  # the goal, draw by draw
     for k in range(_N_DRAWS):
         off = wanted.goal.draw_errors(rng)
-        each = (
-            goal
-            if off is None
-            else PoolGoal(goal, tuple(range(len(off)))).with_means(
-                dict(enumerate(goal.states + off))
-            )
-        )
         means = {j: every[j].mean + error[k] for j, error in known.items()}
-        moved.append(PoolGoal(each, wanted.states, wanted.away).with_means(means))
+        moved.append(wanted.with_means(means, off))
     distance, draws = np.empty(len(every)), np.empty((_N_DRAWS, len(every)))
     for j, cells in enumerate(every):
         added = sum(
@@ -365,5 +330,10 @@ def goal_truth(pool: CellPool, wanted: PoolGoal) -> GoalTruth:
             each.distance((cells.mean + error)[None])[0]
             for each, error in zip(moved, off, strict=True)
         ]
+
+    def alike(one: int, others: Index) -> NDArray[np.bool_]:
+        apart = (draws[:, others] - draws[:, [one]]).std(axis=0)
+        return np.asarray(distance[others] - distance[one] <= 1.96 * apart, np.bool_)
+
     sd = draws.std(axis=0)
-    return GoalTruth(distance[:-1], sd[:-1], float(distance[-1]), float(sd[-1]), draws[:, :-1])
+    return Truth(distance[:-1], sd[:-1], float(distance[-1]), float(sd[-1]), alike)

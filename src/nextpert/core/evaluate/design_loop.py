@@ -1,4 +1,7 @@
-"""Closed loops on a simulated truth: propose a shift, observe its cells, update, propose again."""
+"""Closed loops: propose a shift, observe its cells, update, propose again; many at once.
+
+Tasks are spread over workers; what a process that is killed leaves undone is done here.
+"""
 
 from __future__ import annotations
 
@@ -183,7 +186,15 @@ def design_loop(
     True
     """
     rounds, cells = require_count(n_rounds, "n_rounds", least=0), require_count(n_cells, "n_cells")
-    warm = _check_options(n_warmup, rounds, criterion, recommend)
+    warm = require_count(n_warmup, "n_warmup", least=0)
+    find_acquisition(criterion, on_domain=True)  # a wrong name is found before cells are drawn
+    message = ""
+    if warm > rounds:
+        message = f"n_warmup is {warm}, but there are {rounds} rounds: warm-up rounds count too."
+    elif recommend not in ("ideal", "domain"):
+        message = f"recommend must be 'ideal' or 'domain', but is {recommend!r}."
+    if message:
+        raise ValueError(message)
     p = posterior.n_nodes
     target = as_vector(target_mean, p, "target_mean")
     where = Sphere(1.0) if domain is None else domain
@@ -216,19 +227,6 @@ def design_loop(
         posterior = posterior.update(seen, shifts[t], inplace=t > 0)
         score(t + 1)
     return DesignLoopResult(shifts, values, distance, posterior, recommended, seconds)
-
-
-def _check_options(n_warmup: int, rounds: int, criterion: str, recommend: str) -> int:
-    """Return the length of the warm-up; a wrong name is found before cells are drawn."""
-    warm = require_count(n_warmup, "n_warmup", least=0)
-    if warm > rounds:
-        message = f"n_warmup is {warm}, but there are {rounds} rounds: warm-up rounds count too."
-        raise ValueError(message)
-    find_acquisition(criterion, on_domain=True)
-    if recommend not in ("ideal", "domain"):
-        message = f"recommend must be 'ideal' or 'domain', but is {recommend!r}."
-        raise ValueError(message)
-    return warm
 
 
 def design_loops(
@@ -369,13 +367,9 @@ def design_loop_rows(
         raise ValueError(message)
     lengths = [len(result.distance) for result in results]
     columns = {key: np.repeat(np.array([label[key] for label in labels]), lengths) for key in keys}
-    parts: dict[str, list[NDArray[Any]]] = {
-        "round": [np.arange(n) for n in lengths],
-        "distance": [result.distance for result in results],
-        "value": [np.concatenate([[np.nan], result.values]) for result in results],
-        "seconds": [np.concatenate([[np.nan], result.seconds]) for result in results],
+    return columns | {
+        "round": np.concatenate([np.empty(0, np.int64), *map(np.arange, lengths)]),
+        "distance": np.concatenate([np.empty(0), *(x.distance for x in results)]),
+        "value": np.concatenate([np.empty(0), *(np.append(np.nan, x.values) for x in results)]),
+        "seconds": np.concatenate([np.empty(0), *(np.append(np.nan, x.seconds) for x in results)]),
     }
-    for name, part in parts.items():
-        kind = np.int64 if name == "round" else np.float64
-        columns[name] = np.concatenate([np.empty(0, kind), *part])
-    return columns

@@ -1,4 +1,4 @@
-"""How plates are chosen when a campaign is replayed on the real cells of a screen."""
+"""Campaigns in plates over the real cells of a screen; without a model, by the cells' means."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from nextpert.core._checks import require_count
-from nextpert.core.design.acquisitions.thompson import thompson_plate
+from nextpert.core.design.acquisitions.thompson import DRAWS, thompson_plate
 from nextpert.core.screen.screen import ScreenMoments
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
 
 NO_MODEL = ("means_in_turn", "means_thompson")
-
-_DRAWS = 40  # from which a plate takes one for each of its perturbations, with replacement
 
 
 class Strategy(Protocol):
@@ -92,7 +90,7 @@ class Means:
             counts = self.screen.n[1:][ready]
             return ready[np.argsort(counts, kind="stable")[:size]]
         mean, variance = self._posterior()
-        drawn = self.rng.standard_normal((_DRAWS, *mean.shape))
+        drawn = self.rng.standard_normal((DRAWS, *mean.shape))
         states = mean + np.sqrt(variance) * drawn
         flat = self.target.distance(states.reshape(-1, mean.shape[1]), self.screen.mean[0])
         draws = flat.reshape(states.shape[:2])
@@ -190,10 +188,8 @@ def replay_plates(
     ((3, 2), 1)
     """
     rounds = require_count(n_rounds, "n_rounds", least=0)
-    size, batch = (
-        require_count(n_perturbations, "n_perturbations"),
-        require_count(n_cells, "n_cells"),
-    )
+    size = require_count(n_perturbations, "n_perturbations")
+    batch = require_count(n_cells, "n_cells")
     # In the order of the deal, so that the first of those that are alike is a random one.
     may = deal.first[np.isin(deal.first, _candidates(pool.n_perturbations, candidates))]
     run, told = build(may), pool.environments

@@ -1,4 +1,4 @@
-"""The screen of a plan of cells: noise, guides and replicates, and distances to the target."""
+"""What a plan of cells takes from a screen: its noise, and distances of its perturbations."""
 
 from __future__ import annotations
 
@@ -159,13 +159,6 @@ class Distances:
     own: list[DistancePrecision]
     apart: Callable[[int], NearerChance]
 
-    @property
-    def differences(self) -> Array:
-        """Distances beyond the nearest; of the nearest itself, of the second beyond it."""
-        beyond = self.distance - self.distance[0]
-        beyond[0] = beyond[1] if len(beyond) > 1 else np.nan
-        return beyond
-
 
 def read_distances(
     measured: Measured, target: Wanted, rng: int | np.random.Generator | None
@@ -175,13 +168,16 @@ def read_distances(
     Weights of genes count as units in which they are measured.
     """
     noise, root = measured.noise, np.sqrt(target.goal.weights)
+    n_cells, ratio = noise.pooled.n_cells, np.sqrt(noise.pooled.variance_ratio)
     own = [
         j for j, name in enumerate(measured.names, start=1)
-        if name != target.label and noise.pooled.n_cells[j] > 1
+        if name != target.label and n_cells[j] > 1
     ]  # fmt: skip
     if not own:
         return None
-    of_goal = root * _scale(noise.covariance, target)
+    # The sd of the target's mean over that of a cell; its correlations are the cells'.
+    least = np.maximum(noise.covariance.diagonal(), np.finfo(float).tiny)
+    of_goal = root * np.sqrt(target.goal.variances[0] / least)
     goal = noise.covariance * np.outer(of_goal, of_goal)
     away = root * (noise.pooled.mean - target.goal.states[0])
     every = np.array([
@@ -189,39 +185,38 @@ def read_distances(
         for j in range(len(away))
     ])  # fmt: skip
     rows = np.array(own)[np.argsort(every[own], kind="stable")]
-    plans = []
-    for j in rows:
-        cells = np.outer(root, root) * noise.cell_covariance(j)
-        plans.append(
-            DistancePrecision.of_distance(
-                away[j], cells, target_covariance=goal,
-                error=cells * noise.spread(j) + goal, layout=measured.layout,
-            )
-        )  # fmt: skip
+
+    def cell(j: int) -> Array:
+        return np.outer(root, root) * noise.cell_covariance(j)
+
+    plans = [
+        DistancePrecision.of_distance(
+            away[j], cell(j), target_covariance=goal, error=cell(j) * noise.spread(j) + goal,
+            layout=measured.layout,
+        )
+        for j in rows
+    ]  # fmt: skip
     sd = [float(plan.sd_at(noise.spread(j))) for plan, j in zip(plans, rows, strict=True)]
     draws = draw_noise(noise.covariance, rng)
 
     def apart(row: int) -> NearerChance:
-        pair = rows[row], rows[0] if row else rows[min(1, len(rows) - 1)]
-        a, b = (away[j] for j in pair)
-        scales = [root * np.sqrt(noise.pooled.variance_ratio[j]) for j in pair]
-        cells = [noise.covariance * np.outer(scale, scale) for scale in scales]
-        wrong = [cell * noise.spread(j) for cell, j in zip(cells, pair, strict=True)]
+        i, j = rows[row], rows[0] if row else rows[min(1, len(rows) - 1)]
+        a, b = away[i], away[j]
+        of_a, of_b = cell(i) * noise.spread(i), cell(j) * noise.spread(j)
         return NearerChance.of_draws(
             (a, b), draws,
-            scales=(scales[0], scales[1], of_goal),
-            difference=every[pair[0]] - every[pair[1]],
+            scales=(root * ratio[i], root * ratio[j], of_goal),
+            difference=every[i] - every[j],
             variances=(
-                quadratic_form(a, cells[0], wrong[0] + goal),
-                quadratic_form(b, cells[1], wrong[1] + goal),
-                quadratic_form(a - b, goal, wrong[0] + wrong[1]),
+                quadratic_form(a, cell(i), of_a + goal),
+                quadratic_form(b, cell(j), of_b + goal),
+                quadratic_form(a - b, goal, of_a + of_b),
             ),
             layout=measured.layout,
         )  # fmt: skip
 
     names = [measured.names[j - 1] for j in rows]
-    n_cells = noise.pooled.n_cells[rows]
-    return Distances(names, n_cells, every[rows], np.array(sd), float(every[0]), plans, apart)
+    return Distances(names, n_cells[rows], every[rows], np.array(sd), float(every[0]), plans, apart)
 
 
 def distances_table(
@@ -230,11 +225,13 @@ def distances_table(
     """Return one row a perturbation: its distance, and the cells and guides that it takes."""
     nothing = found.nothing if found.nothing > 0 else np.nan
     sd = tolerance * nothing / norm.ppf((1 + confidence) / 2)
-    beyond = found.differences
-    told = []
-    for pair in map(found.apart, range(len(found.names))):
-        spread = pair.spread_for(power)
-        told.append((float(pair.layout.cells_for(spread)), float(pair.layout.guides_for(spread))))
+    difference = found.distance - found.distance[0]
+    # Of the nearest itself, that of the second beyond it.
+    difference[0] = difference[1] if len(difference) > 1 else np.nan
+    layout = found.own[0].layout
+    precise = [plan.spread_for(sd) for plan in found.own]
+    apart = [found.apart(row).spread_for(power) for row in range(len(found.names))]
+    known = np.where(np.isfinite(sd), 1.0, np.nan)  # else there is no distance to take a share of
     return pd.DataFrame(
         {
             "perturbation": _adata.strings(found.names),
@@ -242,23 +239,10 @@ def distances_table(
             "distance": found.distance,
             "sd": found.sd,
             "relative_distance": found.distance / nothing,
-            "cells_needed": _of_width(found.own, "cells_for", sd),
-            "guides_needed": _of_width(found.own, "guides_for", sd),
-            "difference": beyond,
-            "cells_to_tell": np.array([cells for cells, _ in told]),
-            "guides_to_tell": np.array([guides for _, guides in told]),
+            "cells_needed": layout.cells_for(precise) * known,
+            "guides_needed": layout.guides_for(precise) * known,
+            "difference": difference,
+            "cells_to_tell": layout.cells_for(apart),
+            "guides_to_tell": layout.guides_for(apart),
         }
     )
-
-
-def _of_width(plans: list[DistancePrecision], what: str, sd: float) -> Array:
-    """Return what it takes for a standard deviation; NaN where there is none to reach."""
-    if not np.isfinite(sd):
-        return np.full(len(plans), np.nan)
-    return np.array([float(getattr(plan, what)(sd)) for plan in plans])
-
-
-def _scale(cell: Array, target: Wanted) -> Array:
-    """Return the sd of the target's mean over that of a cell; its correlations are the cells'."""
-    own = np.maximum(cell.diagonal(), np.finfo(float).tiny)
-    return np.asarray(np.sqrt(target.goal.variances[0] / own))

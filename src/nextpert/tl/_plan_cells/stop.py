@@ -1,10 +1,10 @@
-"""Whether to stop, and the tables and words of a plan of cells."""
+"""The tables of a plan of cells, the plan in words, and whether to stop."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -178,19 +178,13 @@ PLATE = 8  # perturbations on the next plate, as of tl.plan_screen
 _SMALL = 0.01  # gain below which a larger plate is advised, share of the control's distance
 
 
-class PlateSize(NamedTuple):
-    """Perturbations on the next plate, and cells of each."""
-
-    n_perturbations: int
-    n_cells: int
-
-
 def ask(
     fit: FittedPosterior,
     target: Wanted,
     candidates: Any,
     measured: Measured,
-    size: PlateSize,
+    n_perturbations: int,
+    n_cells: int,
     *,
     target_is_candidate: bool,
     tolerance: float,
@@ -200,6 +194,19 @@ def ask(
 ) -> dict[str, Any]:
     """Return what the next plate is expected to gain, as it is stored.
 
+    Parameters
+    ----------
+    fit, target, candidates
+        The fit, what is wanted, and what could still be tested.
+    measured
+        The noise of the screen.
+    n_perturbations, n_cells
+        Perturbations on the next plate, and cells of each.
+    target_is_candidate, tolerance, n_samples, rng
+        As in ``tl.plan_cells``.
+    confidence
+        Probability of being good enough at which a campaign stops.
+
     Raises
     ------
     ValueError
@@ -207,19 +214,20 @@ def ask(
     """
     pool = read_candidates(candidates, None, fit, target, target_is_candidate=target_is_candidate)
     names = pool.interventions.names
-    differs = dict(zip(measured.names, differing(measured.noise.pooled).tolist(), strict=True))
     told = hasattr(candidates, "items")  # a table of shifts, whatever the names
-    seen = np.array([name in differs and not told for name in names])
+    each = zip(measured.names, differing(measured.noise.pooled).tolist(), strict=True)
+    differs = {} if told else dict(each)
+    seen = np.array([name in differs for name in names])
     found = ranked_distance(
         fit.posteriors, fit.known(pool.prior), target.goal, n_samples=n_samples, rng=rng
     )
-    chosen = choose_plate(found, seen, size.n_perturbations)
+    chosen = choose_plate(found, seen, n_perturbations)
     plate = draw_plate(
         fit.posteriors, fit.known(pool.prior.rows(chosen)), target.goal, chosen,
-        variance=measured.layout.spread(size.n_cells) * measured.noise.perturbed_variance,
+        variance=measured.layout.spread(n_cells) * measured.noise.perturbed_variance,
         n_samples=n_samples, rng=rng,
     )  # fmt: skip
-    distinct = [differs[name] for name, there in zip(names, seen, strict=True) if there]
+    distinct = [differs[name] for name in names if name in differs]
     said: Stopping = stopping(
         found, seen, plate, tolerance=tolerance, confidence=confidence,
         distinct=any(distinct) or not distinct,
@@ -234,20 +242,20 @@ def ask(
         "n_distinct": int(sum(distinct)),
         "n_untested": int((~seen).sum()),
         "n_perturbations": len(chosen),
-        "n_cells": size.n_cells,
+        "n_cells": n_cells,
         "candidates": _adata.strings(names),
     }
 
 
-def plate_size(adata: ad.AnnData, measured: Measured) -> PlateSize:
-    """Return the size of the plate in ``uns["plan"]``, or of one like the screen."""
+def plate_size(adata: ad.AnnData, measured: Measured) -> tuple[int, int]:
+    """Return perturbations, and cells of each, of the plate in ``uns["plan"]``, or as usual."""
     plan = adata.uns.get("plan")
     table = plan.get("plate") if isinstance(plan, Mapping) else None
     if table is not None and {"aim", "n_cells"} <= set(getattr(table, "columns", ())):
         cells = table.loc[table["aim"].astype(str) != "control", "n_cells"]
         if len(cells) and cells.min() > 0:
-            return PlateSize(len(cells), round(float(cells.median())))
-    return PlateSize(PLATE, max(round(float(np.median(measured.n_cells))), 1))
+            return len(cells), round(float(cells.median()))
+    return PLATE, max(round(float(np.median(measured.n_cells))), 1)
 
 
 def stop_in_words(said: Mapping[str, Any], target: str, *, tolerance: float) -> str:

@@ -16,7 +16,7 @@ from nextpert._adata import environments as named
 from nextpert.core import LinearScm, ScreenMoments
 from nextpert.core.evaluate.design_loop import run_tasks
 from nextpert.core.evaluate.strategies import NO_MODEL, Means, replay_plates
-from nextpert.tl._design_interventions.candidates import as_fitted, fitted_candidates
+from nextpert.tl._design_interventions.candidates import as_asked, as_fitted, fitted_candidates
 from nextpert.tl._fit_dag_blr.cells import pool_cells
 from nextpert.tl._fit_dag_blr.model import SHIFTS, SPECS, Graphs, Model
 from nextpert.tl._plan_screen.pool import Constraints
@@ -182,14 +182,11 @@ class Modelled:
         recommended by it were 0.44 as far as the control's in the pool and 1.75 held out, over
         plates 1 to 10; by the predicted distance 0.21 and 1.20.
         """
-        known = self.fit.known(self.candidates.prior)
-        asked = core.Candidates(
-            self.fit.posteriors, known, self.goal, n_samples=N_SAMPLES, rng=self.rng.spawn(1)[0]
-        )
+        asked = as_asked(
+            self.fit, self.candidates.prior, self.goal, n_samples=N_SAMPLES,
+            rng=self.rng.spawn(1)[0],
+        )  # fmt: skip
         return int(asked.distances.mean[:-1].argmin())
-
-
-COUNTS = ("n_warmup", "n_rounds", "n_perturbations", "n_cells", "n_repeats")
 
 
 @dataclass(frozen=True)
@@ -212,24 +209,6 @@ class Task:
     candidates: list[Index]
 
 
-@dataclass(frozen=True)
-class Runs:
-    """What all campaigns did.
-
-    Parameters
-    ----------
-    recommended
-        Number of the recommended candidate, shape ``(n_targets, n_readings, n_criteria,
-        n_repeats, n_rounds + 1)``.
-    chosen
-        Numbers of the candidates on every plate, -1 for none, shape ``(n_targets, n_readings,
-        n_criteria, n_repeats, n_rounds, n_perturbations)``.
-    """
-
-    recommended: Index
-    chosen: Index
-
-
 def run_all(
     pool: CellPool,
     told: Told,
@@ -238,13 +217,22 @@ def run_all(
     rng: np.random.Generator,
     *,
     n_jobs: int | None,
-) -> Runs:
+) -> tuple[Index, Index]:
     """Run every criterion on every target, reading and repeat.
 
     A target and repeat has one stream of random numbers, fixed before the first campaign
     starts: its criteria and readings share the half of the target's cells that are held back, the
     warm-up cells, the order in which the cells of every perturbation come up, and the seed of the
     criterion.
+
+    Returns
+    -------
+    recommended
+        Number of the recommended candidate, shape ``(n_targets, n_readings, n_criteria,
+        n_repeats, n_rounds + 1)``.
+    chosen
+        Numbers of the candidates on every plate, -1 for none, shape ``(n_targets, n_readings,
+        n_criteria, n_repeats, n_rounds, n_perturbations)``.
     """
     streams = [stream.spawn(options.n_repeats) for stream in rng.spawn(len(tasks))]
     jobs = [
@@ -256,8 +244,13 @@ def run_all(
     # A bar where there is a terminal to see it.
     done = dict(tqdm(results, "Replayed campaigns", len(jobs), leave=False, disable=None))
     stacked = [np.stack(part) for part in zip(*(done[i] for i in range(len(jobs))), strict=True)]
-    by_target = [x.reshape(len(tasks), options.n_repeats, *x.shape[1:]) for x in stacked]
-    return Runs(*(np.ascontiguousarray(np.moveaxis(x, 1, 3)) for x in by_target))
+    recommended, chosen = (
+        np.ascontiguousarray(
+            np.moveaxis(x.reshape(len(tasks), options.n_repeats, *x.shape[1:]), 1, 3)
+        )
+        for x in stacked
+    )
+    return recommended, chosen
 
 
 def _one(

@@ -1,4 +1,4 @@
-"""What a replay needs of a screen: its cells, the pool of perturbations, the targets."""
+"""What a replay needs of a screen: its cells, the pool of perturbations, the states to reach."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from nextpert._adata.target import Target, listed, parts_of
 from nextpert.core import DagBlr
 from nextpert.core.evaluate.cell_pool import (
     CellPool,
-    GoalTruth,
     PoolEnvironments,
     PoolGoal,
     goal_truth,
@@ -49,18 +48,12 @@ class Goal:
 
     name: str
     wanted: int | PoolGoal
-    truth: Truth | GoalTruth
+    truth: Truth
 
     @property
     def own(self) -> list[int]:
         """Perturbations whose states are wanted."""
         return self.wanted.own if isinstance(self.wanted, PoolGoal) else [self.wanted]
-
-    def as_good(self, pool: CellPool, candidates: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which candidates are not told apart from the best, by all cells at 95 %."""
-        if isinstance(self.truth, GoalTruth):
-            return self.truth.as_good(candidates)
-        return pool.as_good(self.own[0], candidates)
 
 
 class Panel(NamedTuple):
@@ -70,117 +63,6 @@ class Panel(NamedTuple):
     columns: NDArray[np.int64]
     control_mean: NDArray[np.float64]
     params: dict[str, Any]
-
-
-def read_wanted(targets: Any, labels: LabelTable, control: str) -> list[str | Target]:
-    """Return targets as labels, where they are states of perturbations alone, or as they are.
-
-    Raises
-    ------
-    ValueError
-        If there are none, or a label is unknown or that of the controls.
-    """
-    if targets is None:
-        return []
-    given = list(targets) if isinstance(targets, (list, tuple)) else _adata.in_order(targets)
-    wanted: list[str | Target] = []
-    for each in given:
-        label = str(each.state) if _is_label(each) else each
-        wanted += [label] if isinstance(label, Target) else labels.spelled([str(label)])
-    wanted = list(dict.fromkeys(wanted))
-    if not wanted:
-        message = "targets is empty: name a label, or leave it at None for all clear ones."
-        raise ValueError(message)
-    names = [each for each in wanted if isinstance(each, str)]
-    labels.require(names, "Targets")
-    if control in names:
-        message = f"targets holds {control!r}, the control state itself: leave it out."
-        raise ValueError(message)
-    return wanted
-
-
-def labels_of(wanted: str | Target, labels: LabelTable, roles: Roles) -> list[str]:
-    """Return the perturbations whose states a target names."""
-    if isinstance(wanted, str):
-        return [wanted]
-    states = (wanted.state, wanted.away_from)
-    return [label for each in states for label in _labels(each, labels, roles) if label]
-
-
-def require_cells(wanted: Sequence[str], names: Sequence[str]) -> None:
-    """Raise if the perturbation of a target has too few cells."""
-    absent = [name for name in wanted if name not in names]
-    if absent:
-        message = f"Targets of fewer than {FEWEST} cells: {_adata.list_names(absent)}."
-        raise ValueError(message)
-
-
-def label_goal(name: str, names: Sequence[str], pool: CellPool) -> Goal:
-    """Return the state of a perturbation as a goal."""
-    index = list(names).index(name)
-    return Goal(name, index, pool.truth(index))
-
-
-def target_goal(
-    adata: ad.AnnData,
-    target: Target,
-    pool: CellPool,
-    names: Sequence[str],
-    panel: Panel,
-    labels: LabelTable,
-    roles: Roles,
-) -> Goal:
-    """Return a target of any kind as a goal on the pool.
-
-    Raises
-    ------
-    ValueError
-        If a part of it is unknown, or it is reached by the controls.
-    """
-    fit: Any = panel
-    read = read_target(adata, target, fit, roles.perturbation_key)
-    place = {name: j for j, name in enumerate(names)}
-    states, away = (
-        tuple(place.get(label, -1) for label in _labels(part, labels, roles))
-        for part in (target.state, target.away_from)
-    )
-    wanted = PoolGoal(read.goal, states, away)
-    return Goal(read.name, wanted, goal_truth(pool, wanted))
-
-
-def clear_goals(names: Sequence[str], pool: CellPool) -> list[Goal]:
-    """Return the states of all perturbations that lie clearly off the controls.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
-    every = [label_goal(name, names, pool) for name in names]
-    clear = [goal for goal in every if goal.truth.control > _CLEAR * goal.truth.control_sd]
-    if not clear:
-        message = (
-            f"No perturbation lies {_CLEAR:g} standard errors off the controls, so there is no "
-            f"state to find: name targets yourself, or widen the panel."
-        )
-        raise ValueError(message)
-    return clear
-
-
-def _is_label(target: Any) -> bool:
-    return isinstance(target, Target) and (
-        isinstance(target.state, str) and set(parts_of(target)) == {"state"}
-    )
-
-
-def _labels(states: Any, labels: LabelTable, roles: Roles) -> list[str]:
-    """Return the perturbation of each state, empty for those that are none."""
-    found = []
-    for state in listed(states):
-        own = isinstance(state, tuple) and state[0] == roles.perturbation_key
-        label = str(state[1]) if own else state if isinstance(state, str) else ""
-        found.append("" if label == roles.control else label)
-    return labels.spelled(found)
 
 
 @dataclass(frozen=True)
@@ -217,9 +99,16 @@ def read_setup(
     genes, columns, dag = _adata.read_graph(adata, dag_key)
     every = _adata.read_every_label(adata, roles)
     _adata.require_control(every, roles.control)
-    wanted = read_wanted(targets, every, roles.control)
-    named = [label for each in wanted for label in labels_of(each, every, roles)]
-    chosen = [] if candidates is None else _chosen(candidates, every)
+    wanted = _read_wanted(targets, every, roles.control)
+    named = [
+        label
+        for each in wanted
+        for states in ([each] if isinstance(each, str) else [each.state, each.away_from])
+        for label in _labels(states, every, roles)
+        if label
+    ]
+    chosen = [] if candidates is None else map(str, _adata.in_order(candidates))
+    chosen = list(dict.fromkeys(every.spelled(chosen)))
     labels = _adata.read_perturbations(adata, roles, named=[*chosen, *named])
     plan = environments.plan_environments(
         labels,
@@ -232,10 +121,15 @@ def read_setup(
     read = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
     _adata.check_scale(adata, columns, read, roles, only_warn=True)
     cells, rows = _read_cells(adata, columns, labels, [roles.control, *plan.names], roles)
-    plan = _with_cells(plan, cells)
+    # What has too few cells to be told from anything is left out; candidates come first.
+    few = [(name, f"fewer than {FEWEST} cells") for name in plan.names if len(cells[name]) < FEWEST]
+    plan = replace(plan, left_out=[*plan.left_out, *few])
     chosen = plan.names if candidates is None else chosen
-    order = sorted(range(len(plan.names)), key=lambda j: plan.names[j] not in chosen)
-    plan = plan.rows(order)
+    kept = [j for j, name in enumerate(plan.names) if len(cells[name]) >= FEWEST]
+    naming = Naming(frozenset(genes), roles.separator, roles.control)
+    spec = Spec(genes, plan, DagBlr, naming)
+    spec = spec.rows(sorted(kept, key=lambda j: plan.names[j] not in chosen))
+    plan = spec.plan
     n_candidates = sum(name in chosen for name in plan.names)
     if n_candidates < 2:
         message = (
@@ -249,8 +143,6 @@ def read_setup(
     used = environments.shift_environments(plan, genes, controls)
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)
-    naming = Naming(frozenset(genes), roles.separator, roles.control)
-    spec = Spec(genes, plan, DagBlr, naming)
     graphs, ordered = Graphs.single(dag), [roles.control, *plan.names]
     shared = None
     if simulation is None:
@@ -260,27 +152,84 @@ def read_setup(
     pool = CellPool(cells[roles.control], [cells[name] for name in plan.names], shared)
     guided = simulation is None and roles.guide_key is not None
     told = Told(spec, graphs, pool.environments, guided)
-    require_cells(named, plan.names)
+    place = {name: j for j, name in enumerate(plan.names)}
+    absent = [name for name in named if name not in place]
+    if absent:
+        message = f"Targets of fewer than {FEWEST} cells: {_adata.list_names(absent)}."
+        raise ValueError(message)
     panel = Panel(genes, columns, controls.mean, roles.stored())
-    goals = [
-        label_goal(each, plan.names, pool)
-        if isinstance(each, str)
-        else target_goal(adata, each, pool, plan.names, panel, labels, roles)
-        for each in wanted
-    ] or clear_goals(plan.names, pool)
+    goals = [_goal(adata, each, place, pool, panel, labels, roles) for each in wanted]
+    if not wanted:
+        every_goal = [Goal(name, j, pool.truth(j)) for name, j in place.items()]
+        goals = [x for x in every_goal if x.truth.control > _CLEAR * x.truth.control_sd]
+    if not goals:
+        message = (
+            f"No perturbation lies {_CLEAR:g} standard errors off the controls, so there is no "
+            f"state to find: name targets yourself, or widen the panel."
+        )
+        raise ValueError(message)
     return Setup(genes, told, pool, used, plan, labels, goals, n_candidates)
 
 
-def _chosen(candidates: Sequence[str], labels: LabelTable) -> list[str]:
-    return list(dict.fromkeys(labels.spelled(map(str, _adata.in_order(candidates)))))
+def _goal(
+    adata: ad.AnnData,
+    target: str | Target,
+    place: dict[str, int],
+    pool: CellPool,
+    panel: Any,
+    labels: LabelTable,
+    roles: Roles,
+) -> Goal:
+    """Return the state of a perturbation, or a target of any kind, as a goal on the pool.
+
+    ``place`` are the numbers of perturbations in the pool, by name.
+    """
+    if isinstance(target, str):
+        return Goal(target, place[target], pool.truth(place[target]))
+    read = read_target(adata, target, panel, roles.perturbation_key)
+    states, away = (
+        tuple(place.get(label, -1) for label in _labels(part, labels, roles))
+        for part in (target.state, target.away_from)
+    )
+    wanted = PoolGoal(read.goal, states, away)
+    return Goal(read.name, wanted, goal_truth(pool, wanted))
 
 
-def _with_cells(plan: environments.Plan, cells: dict[str, Vector]) -> environments.Plan:
-    """Leave out what has too few cells to be told from anything."""
-    few = [name for name in plan.names if len(cells[name]) < FEWEST]
-    kept = [j for j, name in enumerate(plan.names) if name not in few]
-    reasons = [*plan.left_out, *((name, f"fewer than {FEWEST} cells") for name in few)]
-    return replace(plan.rows(kept), left_out=reasons)
+def _read_wanted(targets: Any, labels: LabelTable, control: str) -> list[str | Target]:
+    """Return targets as labels, where they are states of perturbations alone, or as they are.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or a label is unknown or that of the controls.
+    """
+    if targets is None:
+        return []
+    wanted: list[str | Target] = []
+    for each in targets if isinstance(targets, (list, tuple)) else _adata.in_order(targets):
+        if isinstance(each, Target) and set(parts_of(each)) == {"state"}:
+            each = each.state if isinstance(each.state, str) else each
+        wanted += [each] if isinstance(each, Target) else labels.spelled([str(each)])
+    wanted = list(dict.fromkeys(wanted))
+    if not wanted:
+        message = "targets is empty: name a label, or leave it at None for all clear ones."
+        raise ValueError(message)
+    names = [each for each in wanted if isinstance(each, str)]
+    labels.require(names, "Targets")
+    if control in names:
+        message = f"targets holds {control!r}, the control state itself: leave it out."
+        raise ValueError(message)
+    return wanted
+
+
+def _labels(states: Any, labels: LabelTable, roles: Roles) -> list[str]:
+    """Return the perturbation of each state, empty for those that are none."""
+    found = []
+    for state in listed(states):
+        own = isinstance(state, tuple) and state[0] == roles.perturbation_key
+        label = str(state[1]) if own else state if isinstance(state, str) else ""
+        found.append("" if label == roles.control else label)
+    return labels.spelled(found)
 
 
 def _read_cells(

@@ -49,8 +49,7 @@ class Greedy(Acquisition):
     in_words = "the expected distance to the ideal shift"
 
     def __init__(self, posterior: DagBlr, target_mean: ArrayLike) -> None:
-        self.n_nodes = posterior.n_nodes
-        self.ideal_shift = posterior.ideal_shift(target_mean)
+        super().__init__(posterior, target_mean)
 
     def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
         """Return ``|a - b|^2`` and its gradient."""
@@ -73,7 +72,3 @@ class Greedy(Acquisition):
             return Ranked(asked.goal.distance(states[:-1], states[-1]))
         civ = UncertainCiv(asked.posteriors, asked.shifts, asked.goal, n_cells=asked.n_cells)
         return Ranked(civ.gap_moments()[0])
-
-    def starts(self) -> list[Vector]:
-        """Return ``b``."""
-        return [self.ideal_shift]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
 
-_DRAWS = 40  # from which a plate takes one for each of its perturbations, with replacement
+DRAWS = 40  # from which a plate takes one for each of its perturbations, with replacement
 
 
 @acquisition("thompson")
@@ -51,7 +51,7 @@ class Thompson(Acquisition):
     def plate(cls, asked: Candidates, ready: Index, size: int) -> Index:
         """Return up to ``size`` of the candidates ``ready``, each the nearest of another draw."""
         _, draws = first_order_distances(
-            asked.posteriors, asked.shifts, asked.goal, n_samples=_DRAWS, rng=asked.rng
+            asked.posteriors, asked.shifts, asked.goal, n_samples=DRAWS, rng=asked.rng
         )
         return ready[thompson_plate(draws[:, ready], size, asked.rng)]
 

@@ -57,12 +57,10 @@ class UpperConfidenceInt(Acquisition):
         if not (np.isfinite(beta) and beta >= 0):
             message = f"beta must be a finite number, 0 or above, but is {beta!r}."
             raise ValueError(message)
-        posterior = posterior.without_fixed()
-        self.n_nodes, self.beta = posterior.n_nodes, float(beta)
-        self.target_mean = as_vector(target_mean, self.n_nodes, "target_mean")
-        self.ideal_shift = posterior.ideal_shift(self.target_mean)
-        _, w = project(posterior, self.target_mean)
-        e, kappa = posterior.spread()
+        super().__init__(posterior, target_mean)
+        self.beta = float(beta)
+        _, w = project(self.posterior, self.target_mean)
+        e, kappa = self.posterior.spread()
         self._spread = e * w
         self._least = float(kappa @ w**2)
 
@@ -79,7 +77,3 @@ class UpperConfidenceInt(Acquisition):
         square = (self._pool(shifts) - self.ideal_shift) ** 2
         sd = np.sqrt(self._least + 4 * square @ self._spread)
         return square.sum(axis=1) + self._spread.sum() - self.beta * sd
-
-    def starts(self) -> list[Vector]:
-        """Return the estimate of the ideal shift."""
-        return [self.ideal_shift]
