@@ -222,8 +222,8 @@ def strategy(way: Way, rng: np.random.Generator) -> Modelled:
     genes = [f"gene {i}" for i in range(p)]
     targets = [[genes[i] for i in np.flatnonzero(row)] for row in way.full]
     direction = "activation" if way.full.max() > 0 else "knockout"
-    plan = Plan([f"candidate {j}" for j in range(n)], targets, [], None)
-    spec = Spec(genes, plan, direction, False, DagBlr, Naming(frozenset(genes), ""), {})
+    plan = Plan([f"candidate {j}" for j in range(n)], targets, [], direction)
+    spec = Spec(genes, plan, DagBlr, Naming(frozenset(genes), ""))
     environments = PoolEnvironments.plain(0, np.zeros(n, np.int64))
     told = Told(spec, Graphs.single(Dag.from_edges(p, [])), environments)
     return Modelled(told, "best", Goal.point(way.goal), np.arange(n), rng)

@@ -70,9 +70,9 @@ def known(cells: Cells, pool: CellPool, dag: Dag) -> Told:
     """Return what is known before the first cell: the graph, and the targets of perturbations."""
     genes = [f"gene {i}" for i in range(cells.x.shape[1])]
     targets = [[genes[own]] if own >= 0 else [] for own in cells.own[1:]]
-    plan = Plan(cells.names[1:], targets, [], None)
     shift = "activation" if cells.activation else "knockout"
-    spec = Spec(genes, plan, shift, False, DagBlr, Naming(frozenset(genes), ""), {})
+    plan = Plan(cells.names[1:], targets, [], shift)
+    spec = Spec(genes, plan, DagBlr, Naming(frozenset(genes), ""))
     return Told(spec, Graphs.single(dag), pool.environments)
 
 

@@ -109,7 +109,7 @@ def chooser(world: World, may: np.ndarray, way: Way, rng: np.random.Generator) -
     targets = [[genes[i] for i in np.flatnonzero(row)] for row in world.full[may]]
     names = ["+".join(some) or f"candidate {j}" for j, some in enumerate(targets)]
     naming = Naming(frozenset(genes))
-    spec = Spec(genes, Plan(names, targets, [], None), "knockout", False, DagBlr, naming, {})
+    spec = Spec(genes, Plan(names, targets, [], "knockout"), DagBlr, naming)
     group = np.repeat(np.arange(len(may) + 1), world.n_guides)
     none = np.zeros(0, np.int64)
     environments = PoolEnvironments(

@@ -121,7 +121,7 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
     halves = read_halves(
         whole, fit.columns, parts.names, roles, rng, held_out=held_out, folds=parts
     )
-    refit = read_refit(whole, fit, "dag_blr", parts, halves.cells, held_out, n_jobs=1)
+    refit = read_refit(whole, fit, parts, halves.cells, held_out, n_jobs=1)
     weights = list(fit.expectation.weights)
     assert ("members together" in weights) == any("+" in label for label in refit.names)
     spoke = set()
@@ -136,7 +136,7 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
         company = {member for label in doubles for member in label.split("+")}
         # A gene of which combinations tell is predicted by these, and by no other predictor.
         single = np.array(["+" not in label and label not in company for label in fold])
-        together = scored["members together"].effects
+        together = scored["members together"][0]
         np.testing.assert_allclose(
             np.where(others, every, 0)[~single], together[~single], rtol=0, atol=1e-10
         )
@@ -146,7 +146,7 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
             stack["weights"] = np.array([float(each == name) for each in stack["experts"]])
             npt.tl.perturbation_effects(adata, candidates=fold)
             alone = adata.uns["perturbation_effects"]["mean"]
-            said = scored[name].effects
+            said = scored[name][0]
             if np.abs(said).max() > 0.1:
                 spoke.add(name)
             np.testing.assert_allclose(

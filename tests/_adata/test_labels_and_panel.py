@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nextpert._adata import closest, list_names, parse_label, read_labels, resolve_panel
+from nextpert._adata import LabelTable, Naming, closest, list_names, read_labels, resolve_panel
 
 GENES = {"MYC", "STK3", "HLA-A", "A+B"}
 
@@ -28,13 +28,13 @@ GENES = {"MYC", "STK3", "HLA-A", "A+B"}
         ("MYC+", ["MYC"], []),
     ],
 )
-def test_parse_label(label, inside, outside):
-    assert parse_label(label, GENES) == (inside, outside)
+def test_targets_of_a_label(label, inside, outside):
+    assert Naming(GENES).targets(label) == (inside, outside)
 
 
 def test_separator():
-    assert parse_label("MYC|STK3", GENES, separator="|") == (["MYC", "STK3"], [])
-    assert parse_label("MYC+STK3", GENES, separator="") == ([], ["MYC+STK3"])
+    assert Naming(GENES, "|").targets("MYC|STK3") == (["MYC", "STK3"], [])
+    assert Naming(GENES, "").targets("MYC+STK3") == ([], ["MYC+STK3"])
 
 
 @pytest.mark.parametrize("dtype", ["category", "object", "string"])
@@ -74,3 +74,13 @@ def test_close_matches_look_past_the_case():
 def test_long_lists_are_cut():
     assert list_names("abcd", limit=2) == "a, b and 2 more"
     assert list_names("ab", limit=2) == "a, b"
+
+
+def test_perturbations_are_all_labels_but_the_controls_or_those_named():
+    labels = LabelTable("guide", ["A+B", "C", "ctrl"], np.array([0, 1, 2]), Naming(control="ctrl"))
+    assert labels.perturbations() == ["A+B", "C"]
+    assert labels.perturbations(["B+A", "A+B"]) == ["A+B"]
+    with pytest.raises(ValueError, match="Groups not found"):
+        labels.perturbations(["D"], "groups")
+    with pytest.raises(ValueError, match="perturbations names the controls, 'ctrl'"):
+        labels.perturbations(["C", "ctrl"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nextpert._adata.members import members_of, numbered, pooled
+from nextpert._adata.members import Naming, numbered, pooled
 
 
 @pytest.mark.parametrize(
@@ -18,11 +18,11 @@ from nextpert._adata.members import members_of, numbered, pooled
     ],
 )
 def test_members_are_those_named(label, wanted):
-    assert members_of(label, {"A+B"}, separator="+", control="control") == wanted
+    assert Naming({"A+B"}).members(label) == wanted
 
 
 def test_without_a_separator_no_label_is_split():
-    assert members_of("MYC+FOS", set(), separator="", control="control") == ("MYC+FOS",)
+    assert Naming(separator="").members("MYC+FOS") == ("MYC+FOS",)
 
 
 def test_members_are_numbered_in_order():

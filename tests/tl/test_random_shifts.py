@@ -45,7 +45,7 @@ def test_every_perturbation_takes_part(screen, caplog):
 def test_many_that_are_not_measured_are_told_once_and_briefly(hint, caplog):
     reasons = [("A", "not measured: A"), ("g1", "not measured: B"), ("C", "not measured: C")]
     reasons += [(f"E{i}", f"measured but outside the panel: E{i}") for i in range(12)]
-    plan = Plan([], [], [], None, hint, reasons)
+    plan = Plan([], [], [], "knockout", hint, reasons)
     caplog.set_level(logging.INFO, "nextpert")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -347,8 +347,8 @@ def test_simulated_cells_copy_the_screen():
     sizes = [4000, 2000, 2000, 50]
     cells = {k: scm.sample(n, a, rng=rng) for k, n, a in zip(names, sizes, every, strict=True)}
     genes = list("wxyz")
-    plan = Plan(names[1:], [[]] * 3, [], None)
-    spec = Spec(genes, plan, "knockout", False, DagBlr, Naming(frozenset(genes)), {})
+    plan = Plan(names[1:], [[]] * 3, [], "knockout")
+    spec = Spec(genes, plan, DagBlr, Naming(frozenset(genes)))
     found = simulate_like(cells, spec, Graphs.single(scm.dag), rng)
     assert [len(x) for x in found.values()] == sizes
     for name, shift in zip(names[:3], every, strict=False):

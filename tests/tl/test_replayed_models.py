@@ -32,8 +32,8 @@ def run(pool, deal, criterion, *, dag=None, own=None, rng=0, **options):
     p, n = pool.control.shape[1], pool.n_perturbations
     genes = [f"G{i}" for i in range(p)]
     targets = [[] if own is None else [genes[own[j]]] for j in range(n)]
-    plan = Plan([f"P{j}" for j in range(n)], targets, [], None)
-    spec = Spec(genes, plan, "knockout", False, DagBlr, Naming(frozenset(genes)), {})
+    plan = Plan([f"P{j}" for j in range(n)], targets, [], "knockout")
+    spec = Spec(genes, plan, DagBlr, Naming(frozenset(genes)))
     graphs = Graphs.single(Dag.from_edges(p, []) if dag is None else dag)
     told = Told(spec, graphs, pool.environments)
     build = partial(told.strategy, criterion, deal.target, rng=np.random.default_rng(rng))

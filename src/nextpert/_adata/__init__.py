@@ -17,7 +17,6 @@ from nextpert._adata.graph import (
 )
 from nextpert._adata.labels import (
     LabelTable,
-    parse_label,
     read_every_label,
     read_labels,
     read_perturbations,

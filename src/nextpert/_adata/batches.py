@@ -186,13 +186,12 @@ def _batches(
 ) -> Batches:
     """Return what the combinations ``codes`` of cells add, from the means of environments."""
     group = environments.levels(environments.roles.perturbation_key, *environments.condition_names)
-    fixed = environments.batches()[1]
-    clean = labelled.without_fixed(fixed, group)
-    columns, sd = labelled.fixed_columns(fixed, group)
+    clean, sd = labelled.without_batches(environments.batches()[1], group)
+    without, columns = np.split(clean.mean, [labelled.n_nodes], axis=1)
     offsets = np.full((len(names), labelled.n_nodes), np.nan)
     of_combination = np.full((len(names), len(sd)), np.nan)
     cells, of_environment = np.unique(environments.codes, return_index=True)
     first = of_environment[cells >= 0]  # a cell of every environment
-    offsets[codes[first]] = labelled.mean - clean.mean
+    offsets[codes[first]] = labelled.mean - without
     of_combination[codes[first]] = columns
     return Batches(names, codes, offsets, of_combination, sd)

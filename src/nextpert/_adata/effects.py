@@ -16,6 +16,7 @@ from nextpert._adata.sources import real_values
 from nextpert.core._checks import require_small
 from nextpert.core._codec import array
 from nextpert.core.model.averaged import with_expectation
+from nextpert.core.model.effects import speaks_of_knockouts
 from nextpert.core.model.interactions import Together
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.base import Prediction, Sources, build_predictors
@@ -83,9 +84,6 @@ def read_effects(
 
 
 KINDS = ("knockout", "activation")
-# A control mean below this share of its standard deviation cannot be told from nothing in the
-# hundred or so cells of one perturbation.
-_ABOUT_NOTHING = 0.1
 
 
 @dataclass(frozen=True)
@@ -189,8 +187,8 @@ def in_full(
 
 def hardly_expressed(control: Moments, genes: Sequence[str]) -> list[str]:
     """Return the genes whose control mean is about nothing (under 0.1 standard deviations)."""
-    small = np.abs(control.mean) < _ABOUT_NOTHING * np.sqrt(control.variance)
-    return [gene for gene, is_small in zip(genes, small, strict=True) if is_small]
+    speaks = speaks_of_knockouts(np.abs(control.mean), np.sqrt(control.variance))
+    return [gene for gene, says in zip(genes, speaks, strict=True) if not says]
 
 
 def hardly_expressed_message(genes: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +14,11 @@ from nextpert._adata.effects import Interventions
 from nextpert._adata.labels import (
     NAMES_NONE,
     left_out_table,
-    parse_label,
     say_left_out,
     say_pooled,
 )
-from nextpert._adata.panel import closest, guide_hint, id_hint, in_order, list_names
+from nextpert._adata.members import Naming
+from nextpert._adata.panel import closest, guide_hint, id_hint, list_names
 from nextpert._adata.read import slot
 from nextpert._warn import warn
 from nextpert.core._codec import strings
@@ -39,15 +39,26 @@ _MOST_NAMED = 10  # perturbations in a message
 class Plan:
     """The perturbations to use and those left out, with the reason of each.
 
-    ``unmeasured`` are those used of which a target is not on the panel, and why.
+    ``shift`` is what shift is expected of them: a kind of :data:`~nextpert._adata.effects.KINDS`,
+    or a table. ``unmeasured`` are those used of which a target is not on the panel, and why.
     """
 
     names: list[str]
     targets: list[list[str]]
     left_out: Reasons
-    table: Interventions | None
+    shift: str | Interventions
     hint: str = ""
     unmeasured: Reasons = field(default_factory=list)
+
+    @property
+    def kind(self) -> str:
+        """What shift is expected, as results store it: a table is ``"table"``."""
+        return self.shift if isinstance(self.shift, str) else "table"
+
+    def rows(self, index: Sequence[int]) -> Plan:
+        """Return the plan of some of the perturbations used, in the order given."""
+        names = [self.names[j] for j in index]
+        return replace(self, names=names, targets=[self.targets[j] for j in index])
 
 
 def plan_environments(
@@ -57,18 +68,19 @@ def plan_environments(
     measured: Sequence[str],
     perturbations: Sequence[str] | None,
     shift: Any,
-    separator: str,
-    control: str,
     every: bool = False,
 ) -> Plan:
     """Choose the labels whose shift is known on the panel; with ``every`` the others too.
+
+    ``labels`` are those of :func:`~nextpert._adata.labels.read_perturbations`.
 
     Raises
     ------
     ValueError
         If a label of ``perturbations``, or a row of the table of shifts, is borne by no cell.
     """
-    wanted = _wanted(labels, perturbations, control)
+    naming = replace(labels.naming or Naming(), genes=set(genes))
+    wanted = labels.perturbations(perturbations)
     _say_unlabelled(labels)
     say_pooled(labels)
     left_out: Reasons = []
@@ -83,13 +95,13 @@ def plan_environments(
         left_out += [(name, "no row in the table of shifts") for name in wanted if name not in used]
         targets = [table.targets[rows[name]] if name in rows else [] for name in used]
         return Plan(used, targets, left_out, table)
-    panel, known = set(genes), set(measured)
+    known = set(measured)
     names: list[str] = []
     aims: list[list[str]] = []
     absent: list[str] = []
     unmeasured: Reasons = []
     for name in wanted:
-        inside, outside = parse_label(name, panel, separator=separator, control=control)
+        inside, outside = naming.targets(name)
         if outside or not inside:
             reasons = unmeasured if every else left_out
             reasons.append((name, _reason(outside or [name], known)))
@@ -98,7 +110,7 @@ def plan_environments(
             names.append(name)
             aims.append(inside)
     hint = (guide_hint(absent, known) + id_hint(absent, measured)) if absent else ""
-    return Plan(names, aims, left_out, None, hint, unmeasured)
+    return Plan(names, aims, left_out, shift, hint, unmeasured)
 
 
 def _say_unlabelled(labels: LabelTable) -> None:
@@ -117,34 +129,16 @@ def _reason(outside: Sequence[str], measured: Collection[str]) -> str:
     return f"measured but outside the panel: {list_names(outside)}"
 
 
-def _wanted(labels: LabelTable, perturbations: Sequence[str] | None, control: str) -> list[str]:
-    if perturbations is None:
-        return [name for name in labels.names if name != control]
-    if isinstance(perturbations, str):
-        message = f"perturbations must be a list of labels: use [{perturbations!r}]."
-        raise TypeError(message)
-    chosen = list(dict.fromkeys(labels.spelled(str(name) for name in in_order(perturbations))))
-    labels.require(chosen, "Perturbations")
-    if control in chosen:
-        message = f"{control!r} is the label of the controls, no perturbation: leave it out."
-        raise ValueError(message)
-    return chosen
-
-
-def shift_environments(
-    plan: Plan, shift: Any, genes: Sequence[str], control: Moments
-) -> Interventions:
+def shift_environments(plan: Plan, genes: Sequence[str], control: Moments) -> Interventions:
     """Return the shift of every perturbation of the plan, taken in full."""
-    shifts = np.zeros((len(plan.names), len(genes)))
-    if plan.table is not None:
-        row = {name: i for i, name in enumerate(plan.table.names)}
-        for name, kept in zip(plan.names, shifts, strict=True):
-            if name in row:
-                kept[:] = plan.table.shifts[row[name]]
-        return Interventions(plan.names, plan.targets, shifts, ["table"] * len(plan.names))
-    for targets, row_ in zip(plan.targets, shifts, strict=True):
-        row_[:] = _shifts.in_full(targets, genes, str(shift), control.mean)
-    sources = [str(shift) if targets else "not measured" for targets in plan.targets]
+    if isinstance(plan.shift, str):
+        found = [_shifts.in_full(some, genes, plan.shift, control.mean) for some in plan.targets]
+        sources = [plan.shift if some else "not measured" for some in plan.targets]
+    else:
+        given = dict(zip(plan.shift.names, plan.shift.shifts, strict=True))
+        found = [given.get(name, np.zeros(len(genes))) for name in plan.names]
+        sources = ["table"] * len(plan.names)
+    shifts = np.reshape(found, (len(plan.names), len(genes)))
     return Interventions(plan.names, plan.targets, shifts, sources)
 
 

@@ -14,7 +14,7 @@ from nextpert._adata.panel import closest, in_order, list_names
 from nextpert.core._codec import strings
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -85,6 +85,26 @@ class LabelTable:
         lookup = np.array([place.get(name, -1) for name in self.names] + [-1], dtype=np.int64)
         left_out = {**self.left_out, **gone}
         return replace(self, names=kept, codes=lookup[self.codes], left_out=left_out)
+
+    def perturbations(
+        self, named: Iterable[str] | None = None, what: str = "perturbations"
+    ) -> list[str]:
+        """Return all labels but that of the controls, or those ``named``, as the column has them.
+
+        Raises
+        ------
+        ValueError
+            If no cell bears one of them, or it is that of the controls; ``what`` is the argument.
+        """
+        control = (self.naming or Naming()).control
+        if named is None:
+            return [name for name in self.names if name != control]
+        chosen = list(dict.fromkeys(self.spelled(str(name) for name in in_order(named))))
+        self.require(chosen, what.capitalize())
+        if control in chosen:
+            message = f"{what} names the controls, {control!r}: leave them out."
+            raise ValueError(message)
+        return chosen
 
     def require(self, wanted: Sequence[str], what: str) -> None:
         """Raise if some of ``wanted`` are borne by no cell; close matches are given."""
@@ -246,25 +266,3 @@ def require_control(labels: LabelTable, control: str) -> None:
             f"with control."
         )
         raise ValueError(message)
-
-
-def parse_label(
-    label: str, genes: Container[str], *, separator: str = "+", control: str = "control"
-) -> tuple[list[str], list[str]]:
-    """Return the genes a label targets, and those of its parts that are no gene of ``genes``.
-
-    A label that is itself a gene is never split, and a part that is the label of the controls
-    says nothing (``"MYC+control"`` targets MYC alone).
-
-    Examples
-    --------
-    >>> from nextpert._adata import parse_label
-    >>> parse_label("MYC+HS2", {"MYC", "STK3"})
-    (['MYC'], ['HS2'])
-    """
-    if label in genes or not separator:
-        parts = [label]
-    else:
-        parts = [part.strip() for part in label.split(separator)]
-    named = [part for part in dict.fromkeys(parts) if part and part != control]
-    return [part for part in named if part in genes], [part for part in named if part not in genes]

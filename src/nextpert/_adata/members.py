@@ -22,31 +22,13 @@ T = TypeVar("T")
 SEPARATOR = "+"  # joins the members of a combination, unless another is named
 
 
-def members_of(
-    label: str, genes: Container[str], *, separator: str, control: str
-) -> tuple[str, ...]:
-    """Return the members that a label names, sorted: one for single perturbations.
-
-    ``"B+A"`` is ``"A+B"``, and the label of the controls is no member. A label is never split that
-    is itself a gene, or that does not join two names (``"IFNG+"``).
-
-    Examples
-    --------
-    >>> from nextpert._adata.members import members_of
-    >>> members_of("MYC + FOS", set(), separator="+", control="control")
-    ('FOS', 'MYC')
-    """
-    parts = [label] if label in genes or not separator else label.split(separator)
-    named = {part.strip() for part in parts}
-    return tuple(sorted(({label.strip()} if "" in named else named) - {control, ""}))
-
-
 @dataclass(frozen=True)
 class Naming:
-    """Which labels name the same perturbation: a combination is the set of its members.
+    """What labels say: which members, which targets, and which labels name the same perturbation.
 
-    All labels are compared by :meth:`key`. Where two are the same, the spelling of the data is
-    shown, so names that users give are first written as the data has them (:meth:`spelled`).
+    A combination is the set of its members. All labels are compared by :meth:`key`. Where two are
+    the same, the spelling of the data is shown, so names that users give are first written as the
+    data has them (:meth:`spelled`).
 
     Parameters
     ----------
@@ -62,6 +44,8 @@ class Naming:
     >>> from nextpert._adata.members import Naming
     >>> Naming().spelled(["MYC+FOS", "STK3", "FOS+STK3", "STK3 + FOS"], known=["FOS+MYC"])
     ['FOS+MYC', 'STK3', 'FOS+STK3', 'FOS+STK3']
+    >>> Naming().members("MYC + FOS"), Naming({"MYC", "STK3"}).targets("MYC+HS2")
+    (('FOS', 'MYC'), (['MYC'], ['HS2']))
     """
 
     genes: Container[str] = frozenset()
@@ -69,8 +53,26 @@ class Naming:
     control: str = "control"
 
     def members(self, label: str) -> tuple[str, ...]:
-        """Return the members that a label names, as :func:`members_of`."""
-        return members_of(label, self.genes, separator=self.separator, control=self.control)
+        """Return the members that a label names, sorted: one for single perturbations.
+
+        ``"B+A"`` is ``"A+B"``, and the label of the controls is no member. A label is never split
+        that is itself a gene, or that does not join two names (``"IFNG+"``).
+        """
+        named = {part.strip() for part in self._parts(label)}
+        return tuple(sorted(({label.strip()} if "" in named else named) - {self.control, ""}))
+
+    def targets(self, label: str) -> tuple[list[str], list[str]]:
+        """Return the genes that a label targets, and those of its parts that are none of ``genes``.
+
+        A part that is the label of the controls says nothing: ``"MYC+control"`` targets MYC alone.
+        """
+        named = [p for p in dict.fromkeys(self._parts(label)) if p and p != self.control]
+        return [p for p in named if p in self.genes], [p for p in named if p not in self.genes]
+
+    def _parts(self, label: str) -> list[str]:
+        """Return the parts of a label; a label that is itself a gene is never split."""
+        whole = label in self.genes or not self.separator
+        return [label] if whole else [part.strip() for part in label.split(self.separator)]
 
     def key(self, label: str) -> tuple[str, ...]:
         """Return what all labels of one perturbation share: its members, if it has any."""

@@ -96,6 +96,12 @@ def in_order(values: Iterable[Any]) -> list[Any]:
     return sorted(values, key=str) if isinstance(values, (set, frozenset)) else list(values)
 
 
+def places(groups: Iterable[Sequence[str]], genes: Sequence[str]) -> list[list[int]]:
+    """Return the positions on a panel of the genes of each group, such as the targets of one."""
+    place = {gene: i for i, gene in enumerate(genes)}
+    return [[place[gene] for gene in group] for group in groups]
+
+
 def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[str]:
     """Return the names of all genes: those of ``adata.var_names``, or a column of ``adata.var``.
 

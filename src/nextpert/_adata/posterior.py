@@ -13,7 +13,7 @@ from nextpert._adata.effects import Expectation, InteractionsRecord
 from nextpert._adata.graph import panel_of, read_graph, require_same_panel, symbols_of
 from nextpert._adata.labels import read_labels
 from nextpert._adata.members import Naming
-from nextpert._adata.panel import list_names, resolve_panel
+from nextpert._adata.panel import list_names, places, resolve_panel
 from nextpert._adata.read import Checksum, read_screens, stirred
 from nextpert._adata.stored import read_stored
 from nextpert._warn import warn
@@ -242,23 +242,17 @@ class FittedPosterior:
             return Averaged((AveragedModel(posteriors, self.prior),))
         return self.averaging.averaged(posteriors, self.prior, self.shifts)
 
-    @property
-    def other_effects(self) -> dict[str, Array]:
-        """Effects in another screen, by perturbation."""
-        known = self.prior_effects
-        return {} if known is None else dict(zip(known.perturbations, known.effects, strict=True))
-
     @cached_property
     def expectation(self) -> Expectation | None:
         """What to expect of perturbations without cells; ``None`` where nothing was learned."""
         if self.stack is None or self.screen is None:
             return None
-        place = {gene: i for i, gene in enumerate(self.genes)}
-        own = [[place[gene] for gene in some] for some in self.targets]
+        own, other = places(self.targets, self.genes), self.prior_effects
         seen = Perturbations(self.screen, 0, np.arange(1, 1 + len(own)), own)
         weights = dict(zip(self.stack.experts, self.stack.weights.tolist(), strict=True))
+        known = {} if other is None else dict(zip(other.perturbations, other.effects, strict=True))
         told: Any = self.stack.interactions
-        return Expectation(weights, seen, self.other_effects, self.stack.unseen, told)
+        return Expectation(weights, seen, known, self.stack.unseen, told)
 
     @property
     def n_graphs(self) -> int:
@@ -380,11 +374,17 @@ def checksum_of_cells(adata: ad.AnnData, fit: FittedPosterior) -> Checksum | Non
 
     ``None`` where there is nothing to compare.
     """
-    label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
-    gone = label_key not in adata.obs.columns or (layer is not None and layer not in adata.layers)
-    if not fit.fingerprint or gone:
+    if not fit.fingerprint or _gone(adata, fit):
         return None
-    return fingerprint_weights(read_labels(adata, label_key), len(fit.columns))
+    labels = read_labels(adata, str(fit.params["perturbation_key"]))
+    return fingerprint_weights(labels, len(fit.columns))
+
+
+def _gone(adata: ad.AnnData, fit: FittedPosterior) -> list[str]:
+    """Return what is no longer there of the labels and values that a fit was made from."""
+    label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
+    labels = [] if label_key in adata.obs.columns else ["labels"]
+    return labels if layer is None or layer in adata.layers else [*labels, "values"]
 
 
 def warn_of_changed_cells(adata: ad.AnnData, fit: FittedPosterior, key: str, checksum: int) -> None:
@@ -395,11 +395,7 @@ def warn_of_changed_cells(adata: ad.AnnData, fit: FittedPosterior, key: str, che
     if not fit.fingerprint:
         return
     label_key, layer = str(fit.params["perturbation_key"]), fit.params.get("layer")
-    changed = []
-    if label_key not in adata.obs.columns:
-        changed.append("labels")
-    if layer is not None and layer not in adata.layers:
-        changed.append("values")
+    changed = _gone(adata, fit)
     if not changed:
         now = as_fingerprint(read_labels(adata, label_key), checksum)
         pairs = zip(now.items(), fit.fingerprint.split(), strict=True)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._adata import (
+    Naming,
     list_names,
     measured_genes,
-    parse_label,
     read_blocks,
     read_labels,
     read_roles,
@@ -140,10 +140,10 @@ def _perturbed_cells(
     genes: Sequence[str], labels: LabelTable, control: str, separator: str
 ) -> dict[str, NDArray[np.bool_]]:
     """Return the cells of every measured gene that is the only target of some cells."""
-    measured = set(genes)
+    naming = Naming(set(genes), separator, control)
     own: dict[str, list[str]] = {}
     for name in labels.names:
-        inside, outside = parse_label(name, measured, separator=separator, control=control)
+        inside, outside = naming.targets(name)
         if name != control and len(inside) == 1 and not outside:
             own.setdefault(inside[0], []).append(name)
     return {gene: labels.groups(names) >= 0 for gene, names in own.items()}

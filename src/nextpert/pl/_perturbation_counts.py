@@ -6,12 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert._adata import (
-    parse_label,
-    read_perturbations,
-    read_roles,
-    require_control,
-)
+from nextpert._adata import Naming, read_perturbations, read_roles, require_control
 from nextpert._adata.arguments import ANY_TEXT, checked
 from nextpert.pl._figure import BLACK, BLUE, GREEN, ORANGE, PURPLE, finish, root_figure
 
@@ -131,12 +126,11 @@ def _count(
 ) -> tuple[Counts, int]:
     """Return (cells, label) by number of targets, ranked, and the number of cells left out."""
     n_cells = np.bincount(labels.codes[labels.codes >= 0], minlength=len(labels.names))
-    genes = set(map(str, adata.var_names))
+    naming = Naming(set(map(str, adata.var_names)), separator, control)
     counts: Counts = {}
     n_out = sum(labels.left_out.values())
     for name, n in zip(labels.names, n_cells.tolist(), strict=True):
-        parts = parse_label(name, genes, separator=separator, control=control)
-        n_targets = min(len(parts[0]) + len(parts[1]), len(_COLOURS))
+        n_targets = min(sum(map(len, naming.targets(name))), len(_COLOURS))
         if name in left_out or (name != control and not n_targets):
             n_out += n
         elif name != control:

@@ -223,10 +223,11 @@ def _read_targets(
         _adata.require_control(labels, name)
     unknown = {unassigned} if isinstance(unassigned, str) else {str(name) for name in unassigned}
     measured = set(_adata.measured_genes(adata, options.gene_symbols))
+    naming = _adata.Naming(measured, options.separator)
     targets: list[tuple[str, ...]] = []
     roles = []
     for name in labels.names:
-        inside, outside = _adata.parse_label(name, measured, separator=options.separator)
+        inside, outside = naming.targets(name)
         parts = [part for part in [*inside, *outside] if part not in controls]
         targets.append(tuple(parts))
         is_control = name in controls

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata import Roles
     from nextpert.core import Dag
 
     Array = NDArray[np.float64]
@@ -116,15 +115,14 @@ def dag_fit(
     roles = _adata.read_roles(
         adata, perturbation_key=perturbation_key, control=control, layer=layer
     )
-    perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     genes, columns, dag = _adata.read_graph(adata, dag_key)
     if not dag.n_edges:
         message = f"The graph {dag_key!r} has no arcs: there is nothing to compare."
         raise ValueError(message)
-    labels = _adata.read_labels(adata, perturbation_key)
-    _adata.require_control(labels, control)
+    labels = _adata.read_labels(adata, roles.perturbation_key)
+    _adata.require_control(labels, roles.control)
     generator = as_rng(rng)
-    cells = np.flatnonzero(labels.groups([control]) == 0)
+    cells = np.flatnonzero(labels.groups([roles.control]) == 0)
     _require_enough(len(cells), n_folds, dag, genes)
     _adata.check_scale(adata, columns, cells, roles, only_warn=True)
     codes = np.full(adata.n_obs, -1, dtype=np.int64)
@@ -132,7 +130,7 @@ def dag_fit(
     folds, _ = _adata.read_groups(adata, columns, codes, n_folds, roles)
     every = sum(folds[1:], start=folds[0])
     require_varying(every, genes)
-    warn_other_layer(layer, adata.uns.get(dag_key))
+    warn_other_layer(roles.layer, adata.uns.get(dag_key))
     others = [
         sum((fold for g, fold in enumerate(folds) if g != f), start=Moments.zeros(len(genes)))
         for f in range(n_folds)
@@ -147,8 +145,11 @@ def dag_fit(
         "table": _table([genes[i] for i in nodes], dag.in_degree[nodes], r, np.array(in_sample)),
         "random_r": r[1:],
         "n_cells": len(cells),
-        "params": {**_params(dag_key, roles, n_folds, n_random), "rng": _adata.seed_of(rng)},
-    }
+        "params": {
+            "dag_key": dag_key, **roles.stored(), "n_folds": n_folds, "n_random": n_random,
+            "rng": _adata.seed_of(rng),
+        },
+    }  # fmt: skip
     logger.info(
         "Mean r of %d genes with their parents: %.3f, in random graphs %.3f.",
         len(nodes), stored["mean_r"], stored["random_mean_r"].mean(),
@@ -192,17 +193,3 @@ def _table(genes: list[str], n_parents: NDArray[np.int64], r: Array, in_sample: 
         },
         index=pd.Index(np.arange(len(genes))),
     )
-
-
-def _params(
-    dag_key: str,
-    roles: Roles,
-    n_folds: int,
-    n_random: int,
-) -> dict[str, Any]:
-    return {
-        "dag_key": dag_key,
-        **roles.stored(),
-        "n_folds": n_folds,
-        "n_random": n_random,
-    }

@@ -61,17 +61,3 @@ def test_constant_and_repeated_parents_do_no_harm(cells):
     np.testing.assert_allclose([beside, twice], alone, rtol=1e-6)
     assert nothing == 0
     assert np.isnan(parent_fit([m], [m], 6, [[0]])).all()
-
-
-def test_errors(cells):
-    m = Moments.from_array(cells)
-    with pytest.raises(ValueError, match="own parents"):
-        parent_fit([m], [m], 3, [[0], [3]])
-    with pytest.raises(ValueError, match=r"0\.\.5"):
-        parent_fit([m], [m], 3, [[6]])
-    with pytest.raises(ValueError, match="folds"):
-        parent_fit([m, m], [m], 3, [[0]])
-    with pytest.raises(ValueError, match="folds"):
-        parent_fit([], [], 3, [[0]])
-    with pytest.raises(ValueError, match="n_sets"):
-        parent_fit([m], [m], 3, [0, 1])

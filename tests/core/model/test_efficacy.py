@@ -103,21 +103,6 @@ def test_one_gene_that_rises_when_knocked_out_does_not_set_the_efficacy():
     assert abs(plain.mean - wild.mean) < 0.02
 
 
-@pytest.mark.parametrize(
-    ("arguments", "direction", "message"),
-    [
-        (([1.0], [1.0, 2.0], [1.0]), -1, "own_change has shape"),
-        (([1.0], [1.0], [-1.0]), -1, "own_se must be finite"),
-        (([1.0], [1.0], [np.nan]), -1, "own_se must be finite"),
-        (([np.nan], [1.0], [1.0]), -1, "control_mean holds NaN"),
-        (([1.0], [1.0], [1.0]), 2, "direction must be -1"),
-    ],
-)
-def test_errors_name_the_argument(arguments, direction, message):
-    with pytest.raises(ValueError, match=message):
-        learn_efficacy(*arguments, direction=direction)
-
-
 def test_efficacy_of_a_screen_is_that_of_its_changes_and_their_errors():
     rng = np.random.default_rng(0)
     mu, group = np.array([2.0, 0.01, 3.0]), np.repeat([0, 1, 2, 3], [80, 20, 10, 0])

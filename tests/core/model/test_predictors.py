@@ -233,30 +233,7 @@ def test_coexpression_shares_the_error_of_the_own_change(screen):
     np.testing.assert_allclose(found.shared[0], slope * within[0] * (1 / 40 + 1 / 60), atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"control": 6}, "control must be"),
-        ({"members": [1, 2]}, "2 perturbations with 5"),
-        ({"members": [1, 2, 3, 4, 9]}, "members must lie"),
-        ({"targets": [[9], [], [], [], []]}, "targets holds nodes"),
-        ({"change": np.zeros((2, 2))}, "change has shape"),
-    ],
-)
-def test_errors_of_perturbations(screen, change, message):
-    options = {
-        "moments": screen.moments, "control": 0, "members": [1, 2, 3, 4, 5], "targets": TARGETS,
-    }  # fmt: skip
-    with pytest.raises(ValueError, match=message):
-        Perturbations(**(options | change))
-
-
-def test_errors_of_predictors(screen):
-    with pytest.raises(ValueError, match="weights have shape"):
-        Graph(np.zeros((3, 3))).predict(screen, screen)
-    named = replace(screen, names=list("ABCDE"))
-    with pytest.raises(ValueError, match="The effects of 'B' in another screen"):
-        OtherScreen({"B": np.zeros(2)}).held_out(named)
+def test_a_name_stands_for_one_predictor():
     with pytest.raises(ValueError, match=r"There is a predictor 'graph' already \(Graph\)"):
         predictor("graph")(Coexpression)
     assert Prediction("silent", np.zeros((5, 6))).shared is None

@@ -86,8 +86,31 @@ def test_columns_that_are_not_finite_are_named(cells, form):
 def test_another_order_changes_no_bit(cells):
     moments = read(*cells).moments()
     order = np.array([3, 0, 5, 1, 2, 4])
-    turned = moments.regroup(order, 7)
+    turned = moments.pool(order, 7)
     assert turned.n[6] == 0
     for name in ("n", "mean", "squares"):
         np.testing.assert_array_equal(getattr(turned, name)[order], getattr(moments, name))
     np.testing.assert_array_equal(turned.scatter, moments.scatter)
+
+
+def test_batches_are_taken_off_by_all_environments_and_added_as_columns_of_each_fold(cells):
+    screen = read(*cells)
+    group, batch = np.array([0, 0, 0, 1, 1, 1]), np.array([[0.0], [1], [0], [1], [1], [0]])
+    found, sd = screen.without_batches(batch, group)
+    moments = screen.moments()
+    columns, wanted_sd = moments.fixed_columns(batch, group)
+    np.testing.assert_array_equal(sd, wanted_sd)
+    np.testing.assert_allclose(found.mean[:, :P], moments.without_fixed(batch, group).mean)
+    np.testing.assert_array_equal(found.mean[:, P:], columns)
+    part = found.some(FOLD == 2)
+    assert not part.squares[:, P:].any()
+    for k, each in part.scatter.items():
+        np.testing.assert_array_equal(each, np.pad(screen.scatter[k], (0, 1)))
+
+
+def test_some_environments_have_their_share_of_the_scatter(cells):
+    moments = read(*cells).moments()
+    some = moments.some([0, 4])
+    np.testing.assert_array_equal(some.n, moments.n[[0, 4]])
+    np.testing.assert_array_equal(some.mean, moments.mean[[0, 4]])
+    np.testing.assert_allclose(some.scatter, moments.scatter * some.n.sum() / moments.n.sum())

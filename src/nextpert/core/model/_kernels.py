@@ -123,25 +123,6 @@ def posterior_blocks(vptr, mptr, precision, xtx, xty, yty, cov, mean, residual, 
         residual[i] = max(yty[i] - fitted, 0.0)
 
 
-@entry
-def add_cell(indptr, indices, vptr, mptr, x, shift, skip, xtx, xty, yty, cells):
-    """Add the sufficient statistics of a single cell in place, as ``add_statistics`` would."""
-    design = np.empty(longest_row(vptr))
-    for i in range(len(indptr) - 1):
-        if skip[i]:
-            continue
-        d = fill_row(indptr, indices, vptr, i, x, design)
-        response = x[i] - shift[i]
-        sums = xty[vptr[i] : vptr[i + 1]]
-        for a in range(d):
-            line = xtx[mptr[i] + a * d : mptr[i] + (a + 1) * d]
-            sums[a] += design[a] * response
-            for b in range(d):
-                line[b] += design[a] * design[b]
-        yty[i] += response * response
-        cells[i] += 1
-
-
 @inner
 def fill_row(indptr, indices, vptr, i, x, row):
     """Fill the design row ``(1, f, x_P)`` of node i; return its length."""

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from nextpert.core._checks import as_nodes
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -165,13 +163,9 @@ class Solved:
         return out
 
 
-def canonical(combinations: Sequence[Iterable[int]], n: int) -> list[tuple[int, ...]]:
+def canonical(combinations: Iterable[Iterable[int]]) -> list[tuple[int, ...]]:
     """Return sorted members without repeats: A+B is B+A."""
-    out = [tuple(sorted(set(as_nodes(some, n, "combinations")))) for some in combinations]
-    if not all(out):
-        message = f"Combination {[len(some) for some in out].index(0)} has no members: give some."
-        raise ValueError(message)
-    return out
+    return [tuple(sorted(set(some))) for some in combinations]
 
 
 def padded(asked: Sequence[tuple[int, ...]], n: int) -> NDArray[np.int64]:

@@ -14,6 +14,26 @@ Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 
 
+@inner
+def fill_weights(square, cells, tau2, weights, chance):
+    """Fill the weights of the prior variances, R of equation 8, times their sum; return that sum.
+
+    ``square`` is ``E[r^2 / sigma^2]`` of one shift, ``cells`` those that count for it; ``chance``
+    has one number a component. Sums of small chances are not exact, so all are over the largest,
+    the logarithm of which is returned first.
+    """
+    top = -np.inf
+    for k in range(len(tau2)):
+        grown = 1.0 + cells * tau2[k]
+        chance[k] = np.log(weights[k]) - 0.5 * np.log(grown) - 0.5 * square * cells / grown
+        top = max(top, chance[k])
+    total = 0.0
+    for k in range(len(tau2)):
+        chance[k] = np.exp(chance[k] - top)
+        total += chance[k]
+    return top, total
+
+
 @lean
 def fill_chances(
     square: Array, n: Array, tau2: Array, weights: Array, own: Array, below: Single, room: Array
@@ -22,28 +42,18 @@ def fill_chances(
 
     ``square`` is ``E[r^2 / sigma^2]``; it, ``n`` and ``own`` are (n_perturbations, p), ``below``
     has one row a component more. Where a variance is given in ``own`` nothing is filled. ``room``
-    holds two numbers a component, (2, n_components).
+    holds one number a component.
     """
-    n_components = len(tau2)
-    logs, log_weights = room[0], room[1]
     for j in range(square.shape[0]):
-        for k in range(n_components):
-            log_weights[k] = np.log(weights[j, k])
         for i in range(square.shape[1]):
             if not np.isnan(own[j, i]):
                 continue
-            cells, top = n[j, i], -np.inf
-            for k in range(n_components):
-                grown = 1.0 + cells * tau2[k]
-                logs[k] = log_weights[k] - 0.5 * np.log(grown)
-                logs[k] -= 0.5 * square[j, i] * cells / grown
-                top = max(top, logs[k])
+            _, whole = fill_weights(square[j, i], n[j, i], tau2, weights[j], room)
             total = 0.0
-            for k in range(n_components):
-                total += np.exp(logs[k] - top)
+            for k in range(len(tau2)):
+                total += room[k]
                 below[j, i, k] = total
-            for k in range(n_components):
-                below[j, i, k] /= total
+                below[j, i, k] /= whole
 
 
 @lean
@@ -87,22 +97,6 @@ _ROOT_HALF = math.sqrt(0.5)
 _ROOT_2PI = math.sqrt(2.0 * math.pi)
 
 
-@inner
-def responsibilities(square, cells, tau2, weights, chance):
-    """Fill the weights of the prior variances, R of equation 8, given ``E[r^2 / sigma^2]``."""
-    top = -np.inf
-    for k in range(len(tau2)):
-        grown = 1.0 + cells * tau2[k]
-        chance[k] = np.log(weights[k]) - 0.5 * np.log(grown) - 0.5 * square * cells / grown
-        top = max(top, chance[k])
-    total = 0.0
-    for k in range(len(tau2)):
-        chance[k] = np.exp(chance[k] - top)
-        total += chance[k]
-    for k in range(len(tau2)):
-        chance[k] /= total
-
-
 @lean
 def own_terms(
     indptr, indices, vptr, mptr, coefficients, cov, noise_var, precision, tau2, weights, own, n,
@@ -143,7 +137,9 @@ def own_terms(
                     chance[j, i, k] = 1.0 if k == 0 else 0.0
             else:
                 square = away * away * precision[i] + zz
-                responsibilities(square, cells, tau2, weights[j], chance[j, i])
+                _, whole = fill_weights(square, cells, tau2, weights[j], chance[j, i])
+                for k in range(n_components):
+                    chance[j, i, k] /= whole
             share = 0.0
             for k in range(n_components):
                 prior = own[j, i] / noise_var[i] if given else tau2[k]

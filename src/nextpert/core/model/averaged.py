@@ -100,6 +100,7 @@ class AveragedModel:
     posteriors: Sequence[DagBlr]
     prior: ShiftPrior
     weight: float = 1.0
+    name: str = ""
 
     @property
     def has_arcs(self) -> bool:

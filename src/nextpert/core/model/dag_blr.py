@@ -63,69 +63,6 @@ def require_squares(n: ArrayLike, means: Vector, scatter: Vector, shifts: Vector
         raise too_large(bad)
 
 
-def add_cells(
-    dag: Dag,
-    layout: Layout,
-    statistics: Statistics,
-    moments: Moments,
-    shift: Vector,
-    skip: NDArray[np.bool_],
-) -> None:
-    """Add the cells to the statistics of all nodes but those to ``skip``."""
-    place = (dag.indptr, dag.indices, layout.vptr, layout.mptr)
-    if moments.n == 1:
-        kernels.add_cell(*place, moments.mean, shift, skip, *statistics)
-    else:
-        cells = (moments.n, moments.mean, moments.scatter)
-        kernels.add_statistics(*place, *cells, shift, skip, *statistics)
-
-
-def add_to_blocks(
-    dag: Dag,
-    layout: Layout,
-    blocks: Mapping[str, Vector],
-    cell: Vector,
-    shift: Vector,
-    skip: NDArray[np.bool_],
-) -> None:
-    """Add a single cell to the blocks of all nodes but those to ``skip``."""
-    place = (dag.indptr, dag.indices, layout.vptr, layout.mptr)
-    changing = (blocks[name] for name in ("cov", "weights", "residual", "logdet"))
-    kernels.rank_one_update(*place, cell, shift, skip, *changing)
-
-
-def draw_noise_var(
-    shape: NDArray[np.float64],
-    rate: NDArray[np.float64],
-    known: NDArray[np.float64] | None,
-    count: int,
-    rng: np.random.Generator,
-) -> NDArray[np.float64]:
-    """Return noise variances ``(count, n_nodes)``: inverse gamma, or the known ones."""
-    if known is not None:
-        return np.tile(known, (count, 1))
-    return rate / rng.standard_gamma(shape, size=(count, len(shape)))
-
-
-def draw_weights(
-    layout: Layout,
-    cov: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    noise_var: NDArray[np.float64],
-    rng: np.random.Generator,
-) -> NDArray[np.float64]:
-    """Return flat design weights ``(count, vptr[-1])``, given noise variances of every draw."""
-    draws, sd = rng.standard_normal((len(noise_var), int(layout.vptr[-1]))), np.sqrt(noise_var)
-    for i in range(layout.n_nodes):
-        columns = slice(layout.vptr[i], layout.vptr[i + 1])
-        d = columns.stop - columns.start
-        if d:
-            block = cov[layout.mptr[i] : layout.mptr[i + 1]].reshape(d, d)
-            scaled = (draws[:, columns] @ np.linalg.cholesky(block).T) * sd[:, i, None]
-            draws[:, columns] = weights[columns] + scaled
-    return draws
-
-
 class DagBlr:
     """DAG-BLR: a normal-inverse-gamma posterior over the weights of every node.
 
@@ -267,9 +204,11 @@ class DagBlr:
         fixed = self._blocks is not None and self.prior_scale != "evidence" and given
         rank_one = bool(moments.n == 1 and fixed and settled)
         new = self if inplace else self._copied(with_blocks=rank_one)
-        add_cells(self.dag, self._layout, new._statistics, moments, offset, skip)
+        cells = (moments.n, moments.mean, moments.scatter)
+        kernels.add_statistics(*self.place, *cells, offset, skip, *new._statistics)
         if rank_one:
-            add_to_blocks(self.dag, self._layout, new.blocks, moments.mean, offset, skip)
+            changing = (new.blocks[name] for name in ("cov", "weights", "residual", "logdet"))
+            kernels.rank_one_update(*self.place, moments.mean, offset, skip, *changing)
         else:
             new._blocks = None
         return new
@@ -280,6 +219,17 @@ class DagBlr:
         if with_blocks:
             new._blocks = {name: block.copy() for name, block in self.blocks.items()}
         return new
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that it was made with, but for ``n_fixed``."""
+        names = ("intercept", "prior_scale", "prior_units", "pooled", "prior_shape", "prior_rate")
+        return {"noise_var": self.known_noise_var} | {name: getattr(self, name) for name in names}
+
+    @property
+    def place(self) -> tuple[NDArray[np.int64], ...]:
+        """Parents of every node, and where its blocks lie, as kernels take them."""
+        return self.dag.indptr, self.dag.indices, self.vptr, self.mptr
 
     @property
     def _statistics(self) -> Statistics:
@@ -354,6 +304,12 @@ class DagBlr:
             raise ValueError(message)
         return self.rate / (self.shape - 1)
 
+    @property
+    def noise_precision(self) -> Vector:
+        """Posterior mean of one over the noise variances, shape ``(n_nodes,)``."""
+        known = self.known_noise_var
+        return self.shape / self.rate if known is None else 1.0 / known
+
     def spread(self, extra_cells: float = 0.0, *, expected: bool = False) -> tuple[Vector, Vector]:
         """Return ``e`` and ``kappa`` of every node: the terms of the variance of the gap.
 
@@ -393,19 +349,26 @@ class DagBlr:
             Noise variances, shape ``(n_samples, n_nodes)``.
         """
         count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
-        noise_var = draw_noise_var(self.shape, self.rate, self.known_noise_var, count, generator)
-        cov, weights = self.blocks["cov"], self.blocks["weights"]
-        return draw_weights(self._layout, cov, weights, noise_var, generator), noise_var
+        if self.known_noise_var is None:  # inverse gamma
+            drawn = generator.standard_gamma(self.shape, size=(count, self.n_nodes))
+            noise_var = self.rate / drawn
+        else:
+            noise_var = np.tile(self.known_noise_var, (count, 1))
+        draws, sd = generator.standard_normal((count, int(self.vptr[-1]))), np.sqrt(noise_var)
+        for i in range(self.n_nodes):
+            columns = slice(self.vptr[i], self.vptr[i + 1])
+            d = columns.stop - columns.start
+            if d:
+                block = self.blocks["cov"][self.mptr[i] : self.mptr[i + 1]].reshape(d, d)
+                scaled = (draws[:, columns] @ np.linalg.cholesky(block).T) * sd[:, i, None]
+                draws[:, columns] = self.blocks["weights"][columns] + scaled
+        return draws, noise_var
 
     def with_fixed(self, n_fixed: int) -> DagBlr:
         """Return the same graph and priors with so many fixed columns, before any cells."""
         if n_fixed == self.n_fixed:
             return self
-        return DagBlr(
-            self.dag, noise_var=self.known_noise_var, intercept=self.intercept, n_fixed=n_fixed,
-            prior_scale=self.prior_scale, prior_units=self.prior_units, pooled=self.pooled,
-            prior_shape=self.prior_shape, prior_rate=self.prior_rate,
-        )  # fmt: skip
+        return DagBlr(self.dag, n_fixed=n_fixed, **self.options)
 
     def without_fixed(self) -> DagBlr:
         """Return the posterior of intercepts and weights alone, at 0 of the fixed columns.

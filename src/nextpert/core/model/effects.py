@@ -10,7 +10,6 @@ import scipy.sparse as sp
 from scipy.special import ndtri
 
 from nextpert.core._blas import one_thread
-from nextpert.core._checks import as_vector
 from nextpert.core.graph.dag import Dag
 from nextpert.core.model import _mixture as kernels
 from nextpert.core.model.dag_blr import DagBlr
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.model.shift_posterior import ShiftPosterior
     from nextpert.core.screen.guides import PooledGuides
 
     Array = NDArray[np.float64]
@@ -34,7 +32,8 @@ if TYPE_CHECKING:
 _PRIOR = {-1: (0.5, 0.3, 0.3), 1: (1.0, 1.0, 1.0)}
 _LIMIT = 3.0  # standard deviations of the prior that a single change may speak with
 _SPREADS = 512  # points of the quadrature over the spread, up to 5 scales of its prior
-# Below this share of its standard deviation a control mean says nothing of a knockout's size.
+# Below this share of its standard deviation a control mean says nothing of a knockout's size: it
+# cannot be told from nothing in the hundred or so cells of one perturbation.
 _ABOUT_NOTHING = 0.1
 
 
@@ -106,12 +105,6 @@ def learn_efficacy(
     direction
         -1 for knockouts and knockdowns, 1 for activation.
 
-    Raises
-    ------
-    ValueError
-        If shapes differ, a control mean is not finite, a standard error of a measured change is
-        negative or not finite, or ``direction`` is neither -1 nor 1.
-
     Examples
     --------
     >>> from nextpert.core.model.effects import learn_efficacy
@@ -121,19 +114,11 @@ def learn_efficacy(
     >>> round(learn_efficacy([2.0], [float("nan")], [1.0]).mean, 1)
     0.5
     """
-    if direction not in _PRIOR:
-        message = f"direction must be -1 (knockout) or 1 (activation), but is {direction!r}."
-        raise ValueError(message)
-    mu = np.atleast_1d(np.asarray(control_mean, np.float64))
-    x = direction * as_vector(mu, mu.size, "control_mean")
-    y = as_vector(own_change, len(x), "own_change", finite=False)
+    x = direction * np.asarray(control_mean, np.float64)
+    y, error = np.asarray(own_change, np.float64), np.asarray(own_se, np.float64)
     seen = np.isfinite(y)
-    error = as_vector(own_se, len(x), "own_se", finite=False)
-    if not (np.isfinite(error[seen]) & (error[seen] >= 0)).all():
-        message = "own_se must be finite and at least 0 wherever own_change is measured."
-        raise ValueError(message)
-    rho0, sd0, scale = _PRIOR[int(direction)]
-    variance = np.where(seen, error**2, 1.0)
+    rho0, sd0, scale = _PRIOR[direction]
+    variance = np.where(seen, error, 1.0) ** 2
     away = np.abs(np.where(seen, y - x * rho0, 0.0))
     excess = away - _LIMIT * np.sqrt(x**2 * (sd0**2 + scale**2) + variance)
     variance += np.maximum(excess, 0.0) ** 2
@@ -160,7 +145,7 @@ def learn_efficacy(
     posterior = weight @ each
     posterior_var = weight @ (within + (each - posterior) ** 2)
     return Efficacy(
-        mean, float(np.sqrt(spread2)), float(np.sqrt(new)), int(seen.sum()), int(direction),
+        mean, float(np.sqrt(spread2)), float(np.sqrt(new)), int(seen.sum()), direction,
         posterior, np.sqrt(posterior_var),
     )  # fmt: skip
 
@@ -193,12 +178,11 @@ def screen_efficacy(
     """
     n_groups = int((cells.n_cells > 0).sum())
     within = cells.scatter.diagonal() / max(int(cells.n_cells.sum()) - n_groups, 1)
-    change = cells.mean[1:][rows, genes] - cells.mean[0, genes]
-    some = np.maximum(cells.counted[1:][rows, genes], 1e-12)  # 0 where there are no cells
-    batches = cells.fixed_error()[1:][rows]
-    error = np.sqrt(within[genes] * (1 / some + 1 / cells.counted[0, genes] + batches))
+    change, error = (table[rows, genes] for table in cells.to_controls())
     seen = speaks & (cells.n_cells[1:][rows] > 0)
-    return learn_efficacy(full, np.where(seen, change, np.nan), error, direction=direction)
+    return learn_efficacy(
+        full, np.where(seen, change, np.nan), np.sqrt(within[genes] * error), direction=direction
+    )
 
 
 def speaks_of_knockouts(control_mean: Array, control_sd: Array) -> NDArray[np.bool_]:
@@ -368,7 +352,13 @@ def _fill(members: Sequence[_Member], level: float, out: dict[str, Array]) -> No
         shifts = known.expected(posterior)
         out["share_from_cells"] += weight * known.share
         effect = np.ascontiguousarray(posterior.solve(np.ascontiguousarray(shifts.T)).T)
-        _terms(posterior, prior, known, effect, (chance, centre, spread, own_variance))
+        mean, shift, told = known.about_effect(posterior)
+        kernels.own_terms(
+            *posterior.place, posterior.blocks["weights"], posterior.blocks["cov"],
+            posterior.noise_var, posterior.noise_precision, TAU2, prior.weights, prior.own, cells,
+            *map(np.ascontiguousarray, (mean, shift, effect - told)),
+            chance, centre, spread, own_variance, np.empty((2, posterior._layout.longest_row)),
+        )  # fmt: skip
         noise = np.sqrt(posterior.noise_var / np.where(in_mixture, cells, 1.0))
         sampling += np.where(in_mixture, weight * noise, 0.0)
         chance *= weight
@@ -379,26 +369,4 @@ def _fill(members: Sequence[_Member], level: float, out: dict[str, Array]) -> No
     kernels.summarise(
         *sums, TAU2, cells, sampling, q, float(ndtri(q)), *(out[name] for name in names),
         np.empty((4, len(TAU2))),
-    )  # fmt: skip
-
-
-def _terms(
-    posterior: DagBlr,
-    prior: ShiftPrior,
-    shifts: ShiftPosterior,
-    effect: Array,
-    out: tuple[Array, ...],
-) -> None:
-    """Fill ``out`` with the chances, centres, spreads and totals of the kernel ``own_terms``.
-
-    ``effect`` are the expected effects, shape ``(n_perturbations, n_nodes)``, units of the data.
-    """
-    mean, shift, told = shifts.about_effect(posterior)
-    dag, blocks, known = posterior.dag, posterior.blocks, posterior.known_noise_var
-    precision = posterior.shape / posterior.rate if known is None else 1.0 / known
-    kernels.own_terms(
-        dag.indptr, dag.indices, posterior.vptr, posterior.mptr, blocks["weights"], blocks["cov"],
-        posterior.noise_var, precision, TAU2, prior.weights, prior.own, prior.counted(),
-        *map(np.ascontiguousarray, (mean, shift, effect - told)), *out,
-        np.empty((2, posterior._layout.longest_row)),
     )  # fmt: skip

@@ -116,13 +116,8 @@ class Interactions:
 
         Both of shape ``(len(combinations), n_dims)``, units of the data and their square. Those
         measured are given their own measurement, too.
-
-        Raises
-        ------
-        ValueError
-            If a combination is empty or names a member that does not exist.
         """
-        asked = canonical(combinations, len(self.alone))
+        asked = canonical(combinations)
         table = padded(asked, len(self.alone))
         kept, own, spare = self._rests(asked)
         single = np.array([len(some) == 1 for some in asked], bool)
@@ -176,13 +171,8 @@ class Interactions:
 
         Combinations with members in common go together, by what is not known of these, and all by
         the strength: for Thompson sampling and the probability of being the best.
-
-        Raises
-        ------
-        ValueError
-            As :meth:`predict`.
         """
-        asked = canonical(combinations, len(self.alone))
+        asked = canonical(combinations)
         generator = np.random.default_rng(rng)
         alone, together = self.draw_members(n_draws, generator)
         unique = sorted(set(asked))
@@ -324,12 +314,6 @@ def learn_interactions(
         ``member_sd``, ``rest_sd``, ``strengths`` and ``chances`` as learned before, to be taken as
         they are; by default they are learned.
 
-    Raises
-    ------
-    ValueError
-        If shapes differ, a number is not finite, a variance is negative, or a combination has
-        fewer than two members, a member that does not exist, or is given twice.
-
     Examples
     --------
     >>> import numpy as np
@@ -345,55 +329,19 @@ def learn_interactions(
     >>> bool(np.abs(mean[0] - 0.7 * (alone[8] + alone[9])).max() < 0.1)
     True
     """
-    means, spread, size = _known(alone, variance, effects, combinations, scale)
-    members = tuple(canonical(combinations, len(means)))
-    shape = (len(members), means.shape[1])
-    tables = {"effects": np.asarray(effects, np.float64), "noise": np.asarray(noise, np.float64)}
-    for name, table in tables.items():
-        if table.shape != shape or not np.isfinite(table).all():
-            message = f"{name} must be finite and of shape {shape}, but its shape is {table.shape}."
-            raise ValueError(message)
-    if (tables["noise"] < 0).any():
-        message = "noise must be at least 0: give sampling variances."
-        raise ValueError(message)
-    if len(set(members)) < len(members) or min(map(len, members), default=2) < 2:
-        message = "combinations must each have two members or more and be given once: pool them."
-        raise ValueError(message)
-    if learned is None:
-        learned = by_evidence(Measured.in_units(size, means, spread, members, **tables))
-    return Interactions(means, spread, size, *learned, members, tables["effects"], tables["noise"])
-
-
-def _known(
-    alone: ArrayLike,
-    variance: ArrayLike,
-    effects: ArrayLike,
-    combinations: Sequence[Iterable[int]],
-    scale: ArrayLike | None,
-) -> tuple[Array, Array, Array]:
-    """Return mean and variance of all members alone, and the scale of effects."""
+    members = tuple(canonical(combinations))
+    effects, noise = np.asarray(effects, np.float64), np.asarray(noise, np.float64)
     means, spread = (np.array(a, np.float64, ndmin=2) for a in (alone, variance))
     seen = ~np.isnan(means).any(axis=1)
-    if means.shape != spread.shape or not np.isfinite([means[seen], spread[seen]]).all():
-        message = "alone and variance must have one shape; rows are finite, or NaN for unknown."
-        raise ValueError(message)
-    if (spread[seen] < 0).any():
-        message = "variance must be at least 0."
-        raise ValueError(message)
-    squares = means[seen] ** 2 + spread[seen]
-    if not seen.any():
-        sizes = np.array([max(len(set(some)), 1) for some in combinations], np.float64)
-        squares = np.reshape(effects, (len(sizes), means.shape[1])) ** 2 / sizes[:, None]
-    if scale is None:
-        common = squares.mean() if squares.size else 0.0
-        size = np.sqrt((squares.sum(axis=0) + common) / (len(squares) + 1))
-    else:
-        size = np.asarray(scale, np.float64)
-    if size.shape != means.shape[1:] or not (np.isfinite(size) & (size > 0)).all():
-        message = f"scale must be above 0 in each of {means.shape[1]} dimensions: give it, there "
-        message += "is no effect to learn it from." if scale is None else f"but is {size}."
-        raise ValueError(message)
+    if scale is None:  # combinations tell of it where no member is known alone
+        squares = means[seen] ** 2 + spread[seen]
+        if not seen.any():
+            squares = effects**2 / np.array([[len(some)] for some in members], np.float64)
+        scale = np.sqrt((squares.sum(axis=0) + squares.mean()) / (len(squares) + 1))
+    size = np.asarray(scale, np.float64)
     centre = means[seen].sum(axis=0) / (seen.sum() + 1)
     means[~seen] = centre
     spread[~seen] = np.maximum(size**2 - centre**2, 0.1 * size**2)
-    return means, spread, size
+    if learned is None:
+        learned = by_evidence(Measured.in_units(size, means, spread, members, effects, noise))
+    return Interactions(means, spread, size, *learned, members, effects, noise)

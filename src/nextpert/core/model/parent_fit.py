@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import as_nodes
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -45,11 +43,6 @@ def parent_fit(
         Correlations, shape ``(n_sets,)``; 0 where the prediction is constant, NaN where the node
         is.
 
-    Raises
-    ------
-    ValueError
-        If the folds do not match, a node is outside the range, or a parent is ``node`` itself.
-
     Examples
     --------
     >>> import numpy as np
@@ -62,16 +55,6 @@ def parent_fit(
     array([ True, False])
     """
     sets = np.asarray(parents, dtype=np.int64)
-    if not train or len(train) != len(test):
-        message = f"train and test hold {len(train)} and {len(test)} folds: give as many, 1 or more"
-        raise ValueError(f"{message}.")
-    if sets.ndim != 2:
-        message = f"parents must be (n_sets, n_parents), but their shape is {sets.shape}."
-        raise ValueError(message)
-    as_nodes([node, *np.unique(sets).tolist()], train[0].n_nodes, "parents")
-    if (sets == node).any():
-        message = f"Node {node} is among its own parents: leave it out."
-        raise ValueError(message)
     covariance, predicted = np.zeros((2, len(sets)))
     own = 0.0
     for known, held_out in zip(train, test, strict=True):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import as_nodes
 from nextpert.core.screen.screen import ScreenMoments
 
 if TYPE_CHECKING:
@@ -78,24 +77,6 @@ class Perturbations:
     batches: ArrayLike | None = None
     names: Sequence[str] = ()
 
-    def __post_init__(self) -> None:
-        rows, total = self.rows, self.moments.n_environments
-        if rows.shape != (len(self.targets),):
-            message = f"There are {len(rows)} perturbations with {len(self.targets)} targets."
-            raise ValueError(message)
-        if len(rows) and not (rows.min() >= -1 and rows.max() < total):
-            message = f"members must lie between -1 and {total - 1}, the last environment."
-            raise ValueError(message)
-        if not 0 <= self.control < total or self.moments.n[self.control] < 2:
-            message = "control must be an environment with two cells or more."
-            raise ValueError(message)
-        for genes in self.targets:
-            as_nodes(genes, self.moments.n_nodes, "targets")
-        shape = (len(rows), self.moments.n_nodes)
-        if self.change is not None and np.shape(self.change) != shape:
-            message = f"change has shape {np.shape(self.change)}, but {shape} is needed."
-            raise ValueError(message)
-
     @property
     def rows(self) -> NDArray[np.int64]:
         """Environment of every perturbation, -1 for none."""
@@ -154,16 +135,13 @@ class Perturbations:
         left_out[np.asarray(index, np.int64)] = True
         gone = np.unique(self.rows[left_out & (self.rows >= 0)])
         kept = np.setdiff1d(np.arange(self.moments.n_environments), gone)
-        n = self.moments.n[kept]
-        scatter = self.moments.scatter * (n.sum() / max(int(self.moments.n.sum()), 1))
-        moments = ScreenMoments(n, self.moments.mean[kept], self.moments.squares[kept], scatter)
         place = np.full(self.moments.n_environments + 1, -1)
         place[kept] = np.arange(len(kept))
         others = self.some(np.flatnonzero(~left_out))
         batches = None if self.batches is None else np.asarray(self.batches, np.float64)[kept]
         return replace(
-            others, moments=moments, control=int(place[self.control]), members=place[others.rows],
-            batches=batches,
+            others, moments=self.moments.some(kept), control=int(place[self.control]),
+            members=place[others.rows], batches=batches,
         )  # fmt: skip
 
     def own_variance(self) -> Array:

@@ -72,7 +72,7 @@ def learn_together(prior: ShiftPrior, posterior: DagBlr) -> float:
     square = departure_squares(posterior, prior.design, prior.shifts(posterior))
     below = np.empty((*square.shape, len(TAU2)), np.float32)
     weights = np.ascontiguousarray(np.broadcast_to(common, prior.weights.shape))
-    fill_chances(square, prior.counted(), TAU2, weights, own, below, np.empty((2, len(TAU2))))
+    fill_chances(square, prior.counted(), TAU2, weights, own, below, np.empty(len(TAU2)))
     sums, squares = np.zeros(len(seen)), np.zeros(square.shape[1])
     add_scores(below, own, _middles(common), sums, squares)
     drawn = np.isnan(own)
@@ -330,15 +330,14 @@ class _Ascent:
         start, cells = self.start, self.cells
         blr = start._copied(with_blocks=False)
         blr._blocks = None
-        place = (blr.dag.indptr, blr.dag.indices, blr.vptr, blr.mptr)
         sums = (blr.xtx, blr.xty, blr.yty)
         room = np.empty(blr._layout.longest_row, np.int64)
-        kernels.add_within(*place, cells.scatter, cells.fixed_scatter, *sums, room)
+        kernels.add_within(*blr.place, cells.scatter, cells.fixed_scatter, *sums, room)
         counted = np.ascontiguousarray(cells.counted[:1])
         row = np.empty(blr._layout.longest_row)
-        kernels.add_means(*place, self.design[:1], 0.0 * cells.mean[:1], counted, *sums, row)
+        kernels.add_means(*blr.place, self.design[:1], 0.0 * cells.mean[:1], counted, *sums, row)
         counted = self.n * (1.0 - self.share)
-        kernels.add_means(*place, self.design[1:], self.shift, counted, *sums, row)
+        kernels.add_means(*blr.place, self.design[1:], self.shift, counted, *sums, row)
         blr.cells += float(cells.n_cells.sum())
         return blr
 
@@ -400,13 +399,12 @@ class _Ascent:
         if not missing.any():
             return self.blr
         blr = self.blr._copied(with_blocks=False)
-        dag, blocks, mean = blr.dag, self.blr.blocks, self.design[1:]
-        place = (dag.indptr, dag.indices, blr.vptr, blr.mptr)
+        blocks, mean = self.blr.blocks, self.design[1:]
         away, leverage = np.empty((2, *self.shift.shape))
         weights, cov = blocks["weights"], blocks["cov"]
         row = np.empty(blr._layout.longest_row)
-        kernels.departures(*place, weights, cov, mean, self.shift, away, leverage, row)
+        kernels.departures(*blr.place, weights, cov, mean, self.shift, away, leverage, row)
         sums = (blr.xtx, blr.xty, blr.yty)
-        kernels.add_means(*place, mean, self.shift + away, -missing, *sums, row)
+        kernels.add_means(*blr.place, mean, self.shift + away, -missing, *sums, row)
         blr._blocks = solve_blocks(blr._layout, blr._statistics, blocks["precision"])
         return blr

@@ -173,7 +173,6 @@ def pooled_sizes(pooled: PooledGuides) -> tuple[SquaredSize, SquaredSize]:
     >>> [(found.q_value < 0.05).tolist() for found in pooled_sizes(pooled)]
     [[False, False, True], [True, True, True]]
     """
-    covariance = pooled.scatter / max(int(pooled.n_cells.sum()) - len(pooled.n), 1)
     counted = pooled.counted
     mean, n = pooled.mean[1:], counted[1:]
     whole, weighted = n.sum(axis=0), (n * mean).sum(axis=0)
@@ -186,7 +185,7 @@ def pooled_sizes(pooled: PooledGuides) -> tuple[SquaredSize, SquaredSize]:
     def size(from_: Array, m: Array, batches: Array) -> SquaredSize:
         both = (n > 0) & (m > 0)
         spread = 1 / np.where(both, n, 1.0) + 1 / np.where(both, m, 1.0) + batches[:, None]
-        return squared_size(mean - from_, np.where(both, 1 / spread, 0.0), covariance)
+        return squared_size(mean - from_, np.where(both, 1 / spread, 0.0), pooled.covariance)
 
     return (
         size(pooled.mean[0], counted[0], pooled.fixed_error()[1:]),

@@ -12,7 +12,7 @@ from scipy.special import ndtr
 from nextpert.core._codec import array, sparse
 from nextpert.core._compile import lean
 from nextpert.core.model._kernels import fill_row
-from nextpert.core.model._mixture import draw_components, fill_chances
+from nextpert.core.model._mixture import draw_components, fill_chances, fill_weights
 from nextpert.core.model.shift_posterior import ShiftPosterior, with_columns
 
 if TYPE_CHECKING:
@@ -99,13 +99,7 @@ def mixture_step(square, n, tau2, weights, own, share, spare, counts, work):
                 chance[k] = weights[j, k] * np.sqrt(part[k]) * np.exp(-half * (part[k] - least))
                 total += chance[k]
             if total < _SMALL:  # the widest has next to no weight: by logarithms
-                top, total = -np.inf, 0.0
-                for k in range(n_components):
-                    chance[k] = np.log(weights[j, k]) + 0.5 * np.log(part[k]) - half * part[k]
-                    top = max(top, chance[k])
-                for k in range(n_components):
-                    chance[k] = np.exp(chance[k] - top)
-                    total += chance[k]
+                top, total = fill_weights(square[j, i], cells, tau2, weights[j], chance)
             w, ww, s = 0.0, 0.0, 0.0
             for k in range(n_components):
                 r = chance[k] / total
@@ -289,7 +283,7 @@ def _draw_components(
     ``together`` is the correlation of sizes within a perturbation.
     """
     below = np.empty((*square.shape, len(TAU2)), np.float32)
-    fill_chances(square, counted, TAU2, weights, own, below, np.empty((2, len(TAU2))))
+    fill_chances(square, counted, TAU2, weights, own, below, np.empty(len(TAU2)))
     while True:
         share, spare = np.empty((2, *square.shape))
         # If shifts of a perturbation are larger than was thought, they are larger together, as far
@@ -306,12 +300,9 @@ def departure_squares(posterior: DagBlr, mean: Array, shifts: Array) -> Array:
     ``mean`` holds the fixed columns after the nodes.
     """
     away, leverage = np.empty((2, *shifts.shape))
-    blocks, dag = posterior.blocks, posterior.dag
     departures(
-        dag.indptr, dag.indices, posterior.vptr, posterior.mptr, blocks["weights"], blocks["cov"],
+        *posterior.place, posterior.blocks["weights"], posterior.blocks["cov"],
         np.ascontiguousarray(mean), np.ascontiguousarray(shifts), away, leverage,
         np.empty(posterior._layout.longest_row),
     )  # fmt: skip
-    known = posterior.known_noise_var
-    precision = posterior.shape / posterior.rate if known is None else 1.0 / known
-    return away**2 * precision + leverage
+    return away**2 * posterior.noise_precision + leverage

@@ -11,7 +11,7 @@ from scipy.optimize import nnls
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from nextpert.core.model.predictors.base import Prediction
 
@@ -46,10 +46,6 @@ class Stack:
     residual_variance
         Mean squared effect that the predictors leave, sampling error taken out, in units of a
         gene's variance.
-    sums
-        The squared errors of every perturbation, weighted as the weights' own: of "no effect", of
-        the left-out expectations and of every predictor, shape ``(2 + n_predictors,
-        n_perturbations)``; ``error`` and ``alone`` are ratios of their totals.
     """
 
     names: tuple[str, ...]
@@ -59,7 +55,6 @@ class Stack:
     error: float
     alone: Array
     residual_variance: float
-    sums: Array
 
     def expected(self, predictions: Sequence[Prediction]) -> Array:
         """Return the expected effects, ``(n_perturbations, n_genes)``, units of the predictions.
@@ -67,16 +62,17 @@ class Stack:
         The predictors are those of the stack, for the perturbations it was learned from; each
         perturbation is expected by the weights learned without it.
         """
-        return _weighted(predictions, self.left_out)
+        parts = [self.left_out[:, [k]] * e.effects for k, e in enumerate(predictions)]
+        return np.sum(parts, axis=0)
 
 
 def learn_stack(
-    observed: ArrayLike,
-    variance: ArrayLike,
+    observed: Array,
+    variance: Array,
     predictions: Sequence[Prediction],
-    scored: ArrayLike,
+    scored: NDArray[np.bool_],
     *,
-    sd: ArrayLike,
+    sd: Array,
 ) -> Stack:
     """Learn how much weight each predictor of effects gets (equation 11).
 
@@ -111,11 +107,6 @@ def learn_stack(
     sd
         Standard deviation of every gene between cells, shape ``(n_genes,)``.
 
-    Raises
-    ------
-    ValueError
-        If shapes differ, there is no prediction, or a scored number is not finite.
-
     Examples
     --------
     >>> import numpy as np
@@ -130,7 +121,7 @@ def learn_stack(
     >>> stack.weights.round(1).tolist()
     [2.0, 0.0]
     """
-    used = np.asarray(scored, bool)
+    used = scored
     free = np.array([not e.settled for e in predictions], bool)
     y, x, shared, noise = _standardised(observed, variance, predictions, used, sd)
     blocks = _blocks(used)
@@ -152,55 +143,36 @@ def learn_stack(
         rows[np.ix_(blocks == b, free)] = _calibrated(gram[kept], cross[kept])[0]
     guess, off = np.einsum("jk,kjg->jg", rows, x), np.einsum("jk,kjg->jg", rows, shared)
     guesses = [(0.0, 0.0), (guess, off), *zip(x, shared, strict=True)]
-    sums = np.array([(((y - e) ** 2 - noise + 2 * s) * left).sum(axis=1) for e, s in guesses])
-    nothing, *totals = sums.sum(axis=1)
+    nothing, *totals = [float((((y - e) ** 2 - noise + 2 * s) * left).sum()) for e, s in guesses]
     alone = np.array(totals) / (nothing if nothing > 0 else np.nan)
     return Stack(
         tuple(e.name for e in predictions), weights, rows, slope, float(alone[0]), alone[1:],
-        beyond, sums,
+        beyond,
     )  # fmt: skip
 
 
 def _standardised(
-    observed: ArrayLike,
-    variance: ArrayLike,
+    observed: Array,
+    variance: Array,
     predictions: Sequence[Prediction],
     used: NDArray[np.bool_],
-    sd: ArrayLike,
+    sd: Array,
 ) -> tuple[Array, Array, Array, Array]:
     """Return effects, predictions, what they share and variances, in units of sd; 0 if not used."""
-    if not predictions:
-        message = "predictions is empty: give one or more."
-        raise ValueError(message)
-    scale = np.asarray(sd, np.float64)
-    effects = [np.asarray(e.effects, np.float64) for e in predictions]
-    none = np.zeros(used.shape)
-    shared = [none if e.shared is None else np.asarray(e.shared, np.float64) for e in predictions]
-    tables = {"observed": np.asarray(observed, np.float64)}
-    tables["variance"] = np.asarray(variance, np.float64)
-    tables |= {f"the effects of {e.name!r}": v for e, v in zip(predictions, effects, strict=True)}
-    tables |= {f"what {e.name!r} shares": v for e, v in zip(predictions, shared, strict=True)}
-    for name, table in tables.items():
-        if table.shape != used.shape:
-            message = f"{name} has shape {table.shape}, but scored has {used.shape}."
-            raise ValueError(message)
-        if not np.isfinite(table[used]).all():
-            message = f"{name} must be finite wherever scored is True."
-            raise ValueError(message)
-    if scale.shape != used.shape[1:] or not (scale[used.any(axis=0)] > 0).all():
-        message = f"sd must be above 0 for each of {used.shape[1]} genes that is scored."
-        raise ValueError(message)
-    by = np.where(scale > 0, scale, 1.0)
+    by = np.where(sd > 0, sd, 1.0)
 
-    def units(table: Array, power: int) -> Array:
+    def units(table: Array, power: int = 1) -> Array:
         return np.where(used, table, 0.0) / by**power
 
+    for each in predictions:
+        if each.effects.shape != used.shape or not np.isfinite(each.effects[used]).all():
+            message = f"The effects of {each.name!r} must be finite and of shape {used.shape}."
+            raise ValueError(message)
+    shared = [np.zeros(used.shape) if e.shared is None else units(e.shared, 2) for e in predictions]
     return (
-        units(tables["observed"], 1),
-        np.array([units(e, 1) for e in effects]),
-        np.array([units(s, 2) for s in shared]),
-        units(tables["variance"], 2),
-    )
+        units(observed), np.array([units(e.effects) for e in predictions]), np.array(shared),
+        units(variance, 2),
+    )  # fmt: skip
 
 
 def _blocks(used: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -250,7 +222,3 @@ def _solve(gram: Array, cross: Array) -> Array:
 def _mean(table: Array, weight: Array) -> float:
     total = weight.sum()
     return float((weight * table).sum() / total) if total > 0 else 0.0
-
-
-def _weighted(predictions: Sequence[Prediction], rows: Array) -> Array:
-    return np.sum([rows[:, [k]] * e.effects for k, e in enumerate(predictions)], axis=0)

@@ -210,6 +210,20 @@ class PooledGuides:
         errors = self.fixed_errors
         return ((errors - errors[:1]) ** 2).sum(axis=1)
 
+    def to_controls(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return differences of means to the controls, and their variance over that of noise.
+
+        Both of shape ``(n_groups - 1, n_nodes)``; without cells the variance is very large.
+        """
+        each = 1.0 / np.maximum(self.counted, 1e-300)
+        error = each[1:] + each[0] + self.fixed_error()[1:, None]
+        return self.mean[1:] - self.mean[0], error
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """Covariance of cells within perturbations, shape ``(n_nodes, n_nodes)``."""
+        return self.scatter / max(int(self.n_cells.sum()) - len(self.n), 1)
+
     @property
     def counted(self) -> NDArray[np.float64]:
         """Cells that count, at the pooled variance of every node: ``n / variance_ratio``."""

@@ -72,37 +72,34 @@ def sparse_scatter(
     indices: NDArray[Any],
     indptr: NDArray[Any],
     rows: NDArray[np.int64],
-    groups: NDArray[np.int64],
-    count: NDArray[np.int64],
     total: NDArray[np.float64],
     scatter: NDArray[np.float64],
-    left: NDArray[np.float64],
-) -> None:
-    """Fill in the sums and scatters of groups of CSR rows, and the share of squares left of them.
+) -> float:
+    """Fill in the sum and scatter of some CSR rows; return the least share of squares left of them.
 
     Columns must be sorted in each row, and none given twice. Every sum runs in the order of
-    ``rows``, so that its bits do not depend on what else is in the matrix. ``count`` (a group's
-    rows), ``total`` and ``scatter`` are zero before. The least share of a square that is left
-    tells how many digits the difference of the sum of squares and the square of the mean has lost.
+    ``rows``, so that its bits do not depend on what else is in the matrix. ``total``, shape
+    ``(n_nodes,)``, and ``scatter``, ``(n_nodes, n_nodes)``, are zero before. The least share of a
+    square that is left tells how many digits the difference of the sum of squares and the square
+    of the mean has lost.
     """
-    for r in range(len(rows)):
-        group, first, last = groups[r], indptr[rows[r]], indptr[rows[r] + 1]
-        count[group] += 1
+    for r in rows:
+        first, last = indptr[r], indptr[r + 1]
         for a in range(first, last):
             value, j = data[a], indices[a]
-            total[group, j] += value
+            total[j] += value
             for b in range(a, last):
-                scatter[group, j, indices[b]] += value * data[b]
-    for group in range(len(count)):
-        left[group] = 1.0
-        for j in range(total.shape[1]):
-            mean = total[group, j] / max(count[group], 1)
-            square = scatter[group, j, j]
-            for k in range(j, total.shape[1]):
-                scatter[group, j, k] -= mean * total[group, k]
-                scatter[group, k, j] = scatter[group, j, k]
-            if square > 0:
-                left[group] = min(left[group], scatter[group, j, j] / square)
+                scatter[j, indices[b]] += value * data[b]
+    left = 1.0
+    for j in range(len(total)):
+        mean = total[j] / max(len(rows), 1)
+        square = scatter[j, j]
+        for k in range(j, len(total)):
+            scatter[j, k] -= mean * total[k]
+            scatter[k, j] = scatter[j, k]
+        if square > 0:
+            left = min(left, scatter[j, j] / square)
+    return left
 
 
 # Indices looked at at once, of a matrix in memory or in a file.
@@ -259,9 +256,7 @@ class Moments:
             message = f"Cells must be a matrix (n_cells, n_nodes), but its shape is {block.shape}."
             raise ValueError(message)
         if sp.issparse(block):
-            n = block.shape[0]
-            every, same = np.arange(n), np.zeros(n, dtype=np.int64)
-            return sparse_moments(canonical_csr(block), every, same, 1)[0]
+            return sparse_moments(canonical_csr(block), np.arange(block.shape[0]))
         n, p = block.shape
         if n == 0:
             return cls.zeros(p)
@@ -358,34 +353,25 @@ def canonical_csr(x: Any) -> sp.csr_array:
     return cells
 
 
-def sparse_moments(
-    x: sp.csr_array, rows: NDArray[np.int64], groups: NDArray[np.int64], n_groups: int
-) -> list[Moments]:
-    """Return the moments of groups of rows of a :func:`canonical_csr`, in the order of ``rows``.
-
-    ``groups`` has the group of each of ``rows``. All groups are summed in one pass over the rows.
+def sparse_moments(x: sp.csr_array, rows: NDArray[np.int64]) -> Moments:
+    """Return the moments of some rows of a :func:`canonical_csr`, in their order.
 
     Raises
     ------
     ValueError
         If a value is NaN, infinite or too large to be squared; the columns are named.
     """
-    p = x.shape[1]
-    count, left = np.zeros(n_groups, np.int64), np.empty(n_groups)
-    total, scatter = np.zeros((n_groups, p)), np.zeros((n_groups, p, p))
-    sparse_scatter(x.data, x.indices, x.indptr, rows, groups, count, total, scatter, left)
+    p, n = x.shape[1], len(rows)
+    total, scatter = np.zeros(p), np.zeros((p, p))
+    left = sparse_scatter(x.data, x.indices, x.indptr, rows, total, scatter)
     if not np.isfinite(total).all():
-        bad = np.asarray(~np.isfinite(total).all(axis=0))
+        bad = ~np.isfinite(total)
         raise too_large(bad) if np.isfinite(x.data).all() else not_finite(bad)
-    result = []
-    for group in range(n_groups):
-        n = int(count[group])
-        if left[group] < _LOST_DIGITS:
-            # A mean far above the spread: centre the cells before squares are taken.
-            result.append(Moments.from_array(x[rows[groups == group]].toarray()))
-        else:
-            result.append(Moments(n, total[group] / max(n, 1), scatter[group]))
-    return result
+    if (
+        left < _LOST_DIGITS
+    ):  # a mean far above the spread: centre the cells before squares are taken
+        return Moments.from_array(x[rows].toarray())
+    return Moments(n, total / max(n, 1), scatter)
 
 
 def not_finite(bad: NDArray[np.bool_]) -> ValueError:

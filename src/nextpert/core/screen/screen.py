@@ -152,8 +152,7 @@ def _sparse(
         return None
     scatter = {}
     for k, rows in _by_fold(fold, place):
-        every = np.arange(values.shape[0])[rows]
-        whole = sparse_moments(values, every, np.zeros_like(every), 1)[0]
+        whole = sparse_moments(values, np.arange(values.shape[0])[rows])
         own = fold == k
         away = mean[own] - whole.mean
         each = whole.scatter - (away * n[own, None]).T @ away
@@ -313,12 +312,25 @@ class ScreenMoments:
         scatter = self.scatter[np.ix_(index, index)]
         return ScreenMoments(self.n, self.mean[:, index], self.squares[:, index], scatter)
 
+    def some(self, which: ArrayLike) -> ScreenMoments:
+        """Return some environments, with their share (by cells) of the scatter within all."""
+        index = np.asarray(which)
+        n = self.n[index]
+        scatter = self.scatter * (n.sum() / max(int(self.n.sum()), 1))
+        return ScreenMoments(n, self.mean[index], self.squares[index], scatter)
+
     def pool(self, groups: ArrayLike, n_groups: int) -> ScreenMoments:
         """Return the moments of coarser environments: ``groups`` says which each becomes part of.
 
-        What the means of the parts differ by becomes scatter within.
+        What the means of the parts differ by becomes scatter within. Where no two become one, the
+        sums are the same to the bit, in another order.
         """
         codes = np.asarray(groups, np.int64)
+        if len(np.unique(codes)) == len(codes):
+            n = np.zeros(n_groups, np.int64)
+            mean, squares = np.zeros((2, n_groups, self.n_nodes))
+            n[codes], mean[codes], squares[codes] = self.n, self.mean, self.squares
+            return ScreenMoments(n, mean, squares, self.scatter)
         members = _members(codes, n_groups)
         n = np.asarray(members @ self.n, np.int64)
         mean = members @ (self.n[:, None] * self.mean) / np.maximum(n, 1)[:, None]
@@ -327,16 +339,6 @@ class ScreenMoments:
         squares = members @ (self.squares + weighted * away)
         between = weighted.T @ away
         return ScreenMoments(n, mean, squares, self.scatter + (between + between.T) / 2)
-
-    def regroup(self, groups: ArrayLike, n_groups: int) -> ScreenMoments:
-        """Return what :meth:`pool` does; where no two become one, to the bit in another order."""
-        codes = np.asarray(groups, np.int64)
-        if len(np.unique(codes)) < len(codes):
-            return self.pool(codes, n_groups)
-        n = np.zeros(n_groups, np.int64)
-        mean, squares = np.zeros((2, n_groups, self.n_nodes))
-        n[codes], mean[codes], squares[codes] = self.n, self.mean, self.squares
-        return ScreenMoments(n, mean, squares, self.scatter)
 
     def with_columns(self, columns: ArrayLike) -> ScreenMoments:
         """Return the moments with columns that are constant within environments as last nodes.
@@ -400,6 +402,19 @@ class ScreenMoments:
         found = centred @ rows[free].T
         size = np.sqrt(np.average(found**2, axis=0, weights=self.n))
         return found / size, size / sizes[free]
+
+    def without_batches(
+        self, fixed: ArrayLike, groups: ArrayLike
+    ) -> tuple[ScreenMoments, NDArray[np.float64]]:
+        """Return the moments as a fit takes them, and ``sd`` of :meth:`fixed_columns`.
+
+        Batches are taken off the means (:meth:`without_fixed`), and the columns of the regression
+        that this is are the last nodes (equation 7).
+        """
+        columns, sd = self.fixed_columns(fixed, groups)
+        if not len(sd):  # of a large screen every copy takes as much memory as its means
+            return self, sd
+        return self.without_fixed(fixed, groups).with_columns(columns), sd
 
     def _within_groups(self, table: NDArray[np.float64], groups: ArrayLike) -> NDArray[np.float64]:
         """Return a table less its means in groups, times the root of the cells."""
@@ -494,9 +509,18 @@ class Screen:
         scatter = sum((self.scatter[k] for k in sorted(self.scatter)), start=np.zeros((p, p)))
         return ScreenMoments(self.n, self.mean, self.squares, scatter)
 
+    def without_batches(
+        self, fixed: ArrayLike, groups: ArrayLike
+    ) -> tuple[Screen, NDArray[np.float64]]:
+        """Return what :meth:`ScreenMoments.without_batches` does, of every fold."""
+        found, sd = self.moments().without_batches(fixed, groups)
+        wide = (0, len(sd))
+        scatter = {k: np.pad(each, (wide, wide)) for k, each in self.scatter.items()}
+        return replace(self, mean=found.mean, squares=found.squares, scatter=scatter), sd
+
     def pool(self, column: str, n_groups: int) -> ScreenMoments:
         """Return the moments of the environments by their code in a column, none of it -1."""
-        return self.moments().regroup(self.columns[column], n_groups)
+        return self.moments().pool(self.columns[column], n_groups)
 
     def of_fold(self, fold: int) -> Moments:
         """Return the moments of all cells of a fold."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from nextpert._adata import Naming, closest, in_order, list_names, parse_label
+from nextpert._adata import Naming, closest, in_order, list_names
 from nextpert.pl._dag.arcs import darkness
 from nextpert.pl._figure import BLACK, PALETTE, PURPLE
 
@@ -84,7 +84,7 @@ def read_direct_targets(
 
 
 def _kind(label: str, gene: str, panel: set[str]) -> str:
-    own = parse_label(label, panel)[0]
+    own = Naming(panel).targets(label)[0]
     return OTHER if not own else OWN if gene in own else OFF
 
 

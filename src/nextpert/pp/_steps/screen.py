@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from nextpert import _adata
 from nextpert._adata import join as subset
-from nextpert._adata.effects import _ABOUT_NOTHING, hardly_expressed_message
+from nextpert._adata.effects import hardly_expressed_message
 from nextpert._adata.panel import MODULE_OF, PROGRAM_OF
 from nextpert._adata.read import require_finite
 from nextpert._adata.roles import Roles, screen_record
@@ -21,6 +21,7 @@ from nextpert._adata.scale import overruled_by, read_scale
 from nextpert._adata.screen import read_environments
 from nextpert._adata.stored import with_format
 from nextpert._warn import warn
+from nextpert.core.model.effects import speaks_of_knockouts
 from nextpert.pp._steps import expression
 from nextpert.pp._steps.bookkeeping import tally
 from nextpert.pp._steps.genes import choose_panel, gene_names
@@ -268,7 +269,7 @@ def _write_genes(new: ad.AnnData, genes: list[str], options: ScreenOptions) -> s
         for column, group in {"module": MODULE_OF, "program": PROGRAM_OF}.items():
             new.var[column] = pd.Categorical([group.get(gene) for gene in genes])
     names = np.array(genes, dtype=object)
-    return set(names[np.abs(mean) <= _ABOUT_NOTHING * sd])
+    return set(names[~speaks_of_knockouts(np.abs(mean), sd)])
 
 
 def _messages(

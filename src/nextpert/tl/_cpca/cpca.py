@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from nextpert._adata import LabelTable
     from nextpert.core import Moments
     from nextpert.tl._cpca.contrastive import CovarianceCpca
 
@@ -151,7 +150,13 @@ def cpca(
     require_control(labels, control)
     if groups is None:
         say_left_out(labels.left_out, perturbation_key)
-    foreground = _foreground(labels, control, groups)
+    foreground = labels.perturbations(groups, "groups")
+    if not foreground:
+        message = (
+            f"No perturbed cells: adata.obs[{labels.key!r}] holds only {control!r}. "
+            "Contrastive PCA needs cells of at least one other label."
+        )
+        raise ValueError(message)
     codes = labels.groups([control, *foreground])
     check_scale(adata, columns, np.flatnonzero(codes >= 0), roles, only_warn=True)
     moments, batches = read_groups(adata, columns, codes, len(foreground) + 1, roles)
@@ -194,24 +199,6 @@ def cpca(
         varm={in_varm: all_loadings},
         copy=copy,
     )
-
-
-def _foreground(labels: LabelTable, control: str, groups: Sequence[str] | None) -> list[str]:
-    if groups is None:
-        found = [name for name in labels.names if name != control]
-    else:
-        found = list(dict.fromkeys(labels.spelled(map(str, groups))))
-        labels.require(found, "Groups")
-    if control in found:
-        message = f"groups names the controls, {control!r}: leave them out."
-        raise ValueError(message)
-    if not found:
-        message = (
-            f"No perturbed cells: adata.obs[{labels.key!r}] holds only {control!r}. "
-            "Contrastive PCA needs cells of at least one other label."
-        )
-        raise ValueError(message)
-    return found
 
 
 def _scale(controls: Moments, names: list[str], *, standardize: bool) -> Array:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import closest, in_order, list_names, parse_label
+from nextpert._adata import closest, in_order, list_names
 from nextpert._adata import effects as _shifts
 from nextpert._adata.effects import Interventions
 from nextpert._adata.environments import unknown_genes
@@ -451,9 +451,7 @@ def _targets(names: Sequence[str], fit: FittedPosterior) -> list[list[str]]:
         if name in own:
             found.append(own[name])
             continue
-        inside, outside = parse_label(
-            name, genes, separator=naming.separator, control=naming.control
-        )
+        inside, outside = naming.targets(name)
         members = naming.members(name)
         told = len(members) > 1 and set(members) - genes <= seen
         known = name in other or told or members in company

@@ -14,7 +14,6 @@ from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert.core._checks import as_rng
 from nextpert.tl._diagnose import judged
 from nextpert.tl._diagnose import quantities as q
-from nextpert.tl._diagnose import verdict as tables
 from nextpert.tl._diagnose import verdict as verdicts
 from nextpert.tl._diagnose.halves import Folds, read_halves
 from nextpert.tl._diagnose.judged import read_sides
@@ -200,7 +199,7 @@ def diagnose(
         checksum=_adata.checksum_of_cells(adata, fit),
     )  # fmt: skip
     _adata.warn_of_changed_cells(adata, fit, posterior_key, halves.cells.checksum)
-    refit = read_refit(adata, fit, posterior_key, folds, halves.cells, held_out, n_jobs=n_jobs)
+    refit = read_refit(adata, fit, folds, halves.cells, held_out, n_jobs=n_jobs)
     cells = halves.pool(halves.whole, by_guide=halves.declared)
     environments.require_varying(cells.control, fit.genes)
     sides = read_sides(refit, halves, cells.guide_variance)
@@ -210,25 +209,18 @@ def diagnose(
     if undeclared is not None:  # cells that share a level are no replicates
         alike = ~halves.by_guides & (np.arange(halves.n_groups) == 0)
         shown = halves.pool(halves.whole, by_guide=True, spread=undeclared.variance, alike=alike)
-    table = tables.perturbation_table(refit, shown, on_halves, unseen, halves.by_guides[1:])
-    split = q.split_row(halves.by_guides, halves.guide_column)
-    rows = [
-        *q.cells_rows(table, halves.guide_column),
-        *q.halves_rows(on_halves, table["is_distinct"].to_numpy(bool), split),
-        *q.unseen_rows(unseen),
-        *q.graph_rows(unseen, on_halves, fit.averaged.graph_weight),
-    ]
+    left_out = {
+        q.GUIDES: judged.judge_guides(refit, halves, cells.guide_variance),
+        q.BATCHES: judged.judge_batches(refit, halves),
+    }
+    table = verdicts.perturbation_table(
+        refit, shown, on_halves, unseen, halves.by_guides[1:], left_out
+    )
+    rows = q.quantities(
+        table, on_halves, unseen, left_out, halves, cells, fit.averaged.graph_weight
+    )
     if undeclared is not None:
-        rows.append(q.undeclared_row(undeclared))
-    guides = judged.judge_guides(refit, halves, cells.guide_variance)
-    if guides is not None:
-        rows += [q.spread_row(cells.guide_variance, cells.n_guides)]
-        rows += q.left_out_rows(q.GUIDES, guides, "guide")
-        tables.with_left_out(table, "guides", guides)
-    batches = judged.judge_batches(refit, halves)
-    if batches is not None:
-        rows += q.left_out_rows(q.BATCHES, batches, "batch")
-        tables.with_left_out(table, "batches", batches)
+        rows.insert(sum(row.part != q.BATCHES for row in rows), q.undeclared_row(undeclared))
     experts = q.expert_table(unseen)
     parts = verdicts.judge(rows, experts, undeclared)
     level, verdict = verdicts.overall(parts)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from nextpert._adata.nested import FEWEST_CELLS
-from nextpert._adata.screen import read_environments
-from nextpert.core import ScreenMoments
+from nextpert._adata.screen import distinct, read_environments
 from nextpert.tl._fit_dag_blr.cells import Cells, FitCells, fit_environments, pool_cells, read_cells
 from nextpert.tl._fit_dag_blr.model import FEWEST, folds_of
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from nextpert._adata import FittedPosterior, Roles
     from nextpert._adata.read import Checksum
+    from nextpert.core import ScreenMoments
     from nextpert.core.screen.screen import Screen
     from nextpert.tl._learn_dag.graphs import HeldOut
 
@@ -94,8 +94,6 @@ class Halves:
         Its guide; 0 for all where guides are not told apart.
     batch
         Its combination of batches; 0 for all where there are none.
-    batch_names
-        Their names.
     fixed
         Indicators of batches, shape ``(n_environments, n_fixed)``.
     n_groups
@@ -116,7 +114,6 @@ class Halves:
     condition: NDArray[np.int64]
     guide: NDArray[np.int64]
     batch: NDArray[np.int64]
-    batch_names: list[str]
     fixed: NDArray[np.float64]
     n_groups: int
     guide_column: str | None
@@ -136,7 +133,7 @@ class Halves:
         With shares ``w`` of the group's cells in each guide it is ``sum w^2``, one over the number
         of guides where these are alike.
         """
-        pairs, place = self._pairs(np.ones(len(self.group), bool), by_guide=True)
+        pairs, place = self.guides()
         cells = np.bincount(place, screen.n, len(pairs))
         whole = np.bincount(pairs[:, 0], cells, self.n_groups)
         squares = np.bincount(pairs[:, 0], cells**2, self.n_groups)
@@ -158,32 +155,16 @@ class Halves:
         of all groups but ``alike``.
         """
         kept = np.ones(len(self.group), bool) if which is None else which
-        screen = some_environments(screen, kept)
-        batches = self.fixed[kept], self.condition[kept]
-        columns, sd = screen.fixed_columns(*batches)
-        screen = screen.without_fixed(*batches).with_columns(columns)
-        pairs, place = self._pairs(kept, by_guide=by_guide)
+        clean, sd = screen.some(kept).without_batches(self.fixed[kept], self.condition[kept])
         guided = by_guide and self.guide_column is not None
         return pool_cells(
-            screen.pool(place, len(pairs)), pairs[:, 0], self.n_groups, guided=guided,
+            clean, self.group[kept], self.n_groups, guide=self.guide[kept] if guided else None,
             spread=spread, alike=alike, fixed_sd=sd,
         )  # fmt: skip
 
-    def _pairs(
-        self, kept: NDArray[np.bool_], *, by_guide: bool
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the pairs of a group and a guide, and the pair of each environment kept."""
-        guide = self.guide[kept] if by_guide else np.zeros(int(kept.sum()), np.int64)
-        stacked = np.column_stack([self.group[kept], guide])
-        pairs, place = np.unique(stacked, axis=0, return_inverse=True)
-        return pairs, place.ravel()
-
-
-def some_environments(screen: ScreenMoments, which: NDArray[np.bool_]) -> ScreenMoments:
-    """Return some environments, with their share of the scatter within all."""
-    n = screen.n[which]
-    scatter = screen.scatter * (n.sum() / max(int(screen.n.sum()), 1))
-    return ScreenMoments(n, screen.mean[which], screen.squares[which], scatter)
+    def guides(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the pairs of a group and a guide, and the pair of each environment."""
+        return distinct(self.group, self.guide)
 
 
 def read_halves(
@@ -226,16 +207,10 @@ def read_halves(
     parts = [
         part.pool("environment", len(table)) for part in cast("Screen", read.halves).halves("half")
     ]
-    batches = list(roles.batch_key)
-    batch = found.levels(*batches)
-    named = [
-        ", ".join(str(table[key].iloc[row]) for key in batches)
-        for row in np.unique(batch, return_index=True)[1]
-    ]
+    condition = found.levels(roles.perturbation_key, *found.condition_names)
     return Halves(
-        group, found.levels(roles.perturbation_key, *found.condition_names), guide, batch, named,
-        found.batches()[1], 1 + len(names), column, roles.guide_key is not None, by_guides,
-        (parts[0], parts[1]), read,
+        group, condition, guide, found.levels(*roles.batch_key), found.batches()[1],
+        1 + len(names), column, roles.guide_key is not None, by_guides, (parts[0], parts[1]), read,
     )  # fmt: skip
 
 

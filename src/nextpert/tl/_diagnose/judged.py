@@ -1,6 +1,12 @@
-"""Effects learned from one half of the cells, scored on halves, guides and batches held out.
+"""Effects learned from some of the cells, scored on halves, guides and batches held out.
 
-All tables have one row a perturbation; nan where it was not scored.
+All tables have one row a perturbation, NaN where it was not judged. Their columns are an estimate's
+squared error summed over genes, under its name, ``COVERAGE`` (the share of genes whose 90% interval
+covers the mean), and of large effects how many are covered and how many there are (``COVERED``,
+``LARGE``). Large effects are chosen by the cells that they are learned from: 3 standard errors or
+more there. A right posterior has seen these cells, so 90% of its intervals cover whatever is chosen
+by them. Chosen by the cells that they are scored on, effects would be large by luck too, and few of
+their intervals would cover even if the model is right.
 """
 
 from __future__ import annotations
@@ -9,7 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from nextpert._adata.panel import places
 from nextpert.core.model import scores
 from nextpert.core.model.effects import Effects, estimate_effects
 from nextpert.core.model.perturbations import Perturbations
@@ -23,7 +31,14 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-LARGE = 3.0  # standard errors of an effect that is called large
+SURE = 3.0  # standard errors of an effect that is called large
+LEFT = 20  # cells of a guide or batch to score on, at least
+_FOLDS = 4  # of guides
+_MOST_BATCHES = 5
+SHRUNKEN, MEANS, NOTHING = "shrunken", "cells", "nothing"
+NO_GRAPH, ALONE = "no_graph", "alone"  # with an empty graph; without experts, too
+COVERAGE, COVERED, LARGE = "coverage", "covered", "large"
+FIRST = {SHRUNKEN: "first", MEANS: "first_by_cells"}  # how often the own state comes first
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,7 @@ class Side:
     @property
     def large(self) -> NDArray[np.bool_]:
         """Which effects are 3 standard errors or more."""
-        return np.abs(self.seen.observed) >= LARGE * np.sqrt(self.variance)
+        return np.abs(self.seen.observed) >= SURE * np.sqrt(self.variance)
 
 
 def read_sides(refit: Refit, halves: Halves, spread: float) -> list[Side]:
@@ -91,62 +106,18 @@ def between_guides(share: Array, seen: Perturbations) -> Array:
 
 def measured(refit: Refit, cells: FitCells) -> Perturbations:
     """Return the means of some cells and their sampling error, by perturbation."""
-    place = {gene: i for i, gene in enumerate(refit.spec.genes)}
-    targets = [[place[gene] for gene in some] for some in refit.spec.plan.targets]
+    targets = places(refit.spec.plan.targets, refit.spec.genes)
     return Perturbations(cells.screen, 0, np.arange(1, len(targets) + 1), targets)
 
 
-LEFT = 20  # cells of a guide or batch to score on, at least
-_FOLDS = 4  # of guides
-_MOST_BATCHES = 5
-SHRUNKEN, MEANS, NOTHING = "shrunken", "cells", "nothing"
-NO_GRAPH, ALONE = "no_graph", "alone"  # with an empty graph; without experts, too
+def judge_halves(refit: Refit, sides: list[Side]) -> pd.DataFrame:
+    """Judge effects learned from one half of the cells of every perturbation on the other.
 
-
-@dataclass(frozen=True)
-class Scored:
-    """Squared errors summed over genes, and how many means 90% intervals cover.
-
-    Large effects are chosen by the cells that they are learned from: 3 standard errors or more
-    there. A right posterior has seen these cells, so 90% of its intervals cover whatever is chosen
-    by them. Chosen by the cells that they are scored on, effects would be large by luck too, and
-    few of their intervals would cover even if the model is right.
-
-    Parameters
-    ----------
-    errors
-        By estimate, the variance of the means they are scored on subtracted, shape
-        ``(n_perturbations,)``, squared units of the data.
-    coverage
-        Share of genes whose interval covers the mean, same shape.
-    large
-        Of the large effects: how many are covered, and how many there are, shape
-        ``(2, n_perturbations)``.
+    The mean over both ways; besides, ``r`` of the halves' effects over genes, and how often a
+    perturbation's own state comes first (``FIRST``), by estimate.
     """
-
-    errors: dict[str, Array]
-    coverage: Array
-    large: Array
-
-    @property
-    def coverage_large(self) -> Array:
-        """Share of large effects that intervals cover; NaN for perturbations without any."""
-        return share_of(*self.large)
-
-
-@dataclass(frozen=True)
-class OnHalves:
-    """What one half of the cells says of the other, mean over both ways."""
-
-    scored: Scored
-    r: Array  # of the halves' effects over genes
-    first: dict[str, Array]  # how often a perturbation's own state comes first, by estimate
-
-
-def judge_halves(refit: Refit, sides: list[Side]) -> OnHalves:
-    """Judge effects learned from one half of the cells of every perturbation on the other."""
-    used = _on_both(sides)
-    parts, firsts = [], []
+    used = (sides[0].seen.n > 1) & (sides[1].seen.n > 1)
+    parts = []
     for mine, other in (sides, sides[::-1]):
         truth = other.seen.observed
         effects = refit.effects(refit.learned(mine.cells))
@@ -158,55 +129,46 @@ def judge_halves(refit: Refit, sides: list[Side]) -> OnHalves:
             # Before predictors are asked: drawn to nothing, but for own genes.
             ALONE: estimate_effects([empty.found.posterior], empty.found.prior).mean,
         }
-        parts.append(_score(effects, estimates, truth, other.variance, used, large=mine.large))
-        firsts.append({k: scores.comes_first(estimates[k], truth, used) for k in (SHRUNKEN, MEANS)})
+        table = _score(effects, estimates, truth, other.variance, used, large=mine.large)
+        for name, column in FIRST.items():
+            table[column] = scores.comes_first(estimates[name], truth, used)
+        parts.append(table)
     r = scores.correlations(*(side.seen.observed for side in sides))
-    return OnHalves(
-        _mean_of(parts),
-        np.where(used, r, np.nan),
-        {k: (firsts[0][k] + firsts[1][k]) / 2 for k in firsts[0]},
-    )
+    return _mean_of(parts).assign(r=np.where(used, r, np.nan))
 
 
-def judge_guides(refit: Refit, halves: Halves, spread: float) -> Scored | None:
+def judge_guides(refit: Refit, halves: Halves, spread: float) -> pd.DataFrame | None:
     """Judge effects learned without a guide of each perturbation, and half of the controls' guides.
 
     Intervals have the spread between guides added. ``None`` where guides are too few.
     """
     if not halves.declared:
         return None
-    whole = halves.whole
-    pairs, place = np.unique(
-        np.column_stack([halves.group, halves.guide]), axis=0, return_inverse=True
-    )
-    size = np.bincount(place.ravel(), whole.n, len(pairs))
+    pairs, place = halves.guides()
+    size = np.bincount(place, halves.whole.n, len(pairs))
     enough = [np.flatnonzero((pairs[:, 0] == g) & (size >= LEFT)) for g in range(halves.n_groups)]
-    several = [len(some) for some in enough[1:] if len(some) > 1]
+    several = [some for some in enough[1:] if len(some) > 1]
     if len(enough[0]) < 2 or not several:
         return None
     parts = []
-    for fold in range(min(_FOLDS, max(several))):
-        held = [enough[0][fold % 2 :: 2]]
-        held += [some[[fold % len(some)]] for some in enough[1:] if len(some) > 1]
-        left_out = np.isin(place.ravel(), np.concatenate(held))
-        control = size[held[0]] / size[held[0]].sum()
-        extra = spread * (1.0 + float((control**2).sum()))
+    for fold in range(min(_FOLDS, max(map(len, several)))):
+        of_control = enough[0][fold % 2 :: 2]
+        held = [of_control, *(some[[fold % len(some)]] for some in several)]
+        share = size[of_control] / size[of_control].sum()
+        extra = spread * (1.0 + float((share**2).sum()))
+        left_out = np.isin(place, np.concatenate(held))
         parts.append(_left_out(refit, halves, left_out, spread=spread, extra=extra))
     return _mean_of(parts)
 
 
-def judge_batches(refit: Refit, halves: Halves) -> Scored | None:
+def judge_batches(refit: Refit, halves: Halves) -> pd.DataFrame | None:
     """Judge effects learned without a batch on its means, for each of the largest batches."""
-    parts = []
-    cells = np.bincount(halves.batch, halves.whole.n)
-    for batch in np.argsort(-cells, kind="stable")[:_MOST_BATCHES]:
+    parts, n, control = [], halves.whole.n, halves.group == 0
+    for batch in np.argsort(-np.bincount(halves.batch, n), kind="stable")[:_MOST_BATCHES]:
         held = halves.batch == batch
-        control = halves.group == 0
-        n = [int(halves.whole.n[control & some].sum()) for some in (held, ~held)]
-        if min(n) >= LEFT:
-            part = _left_out(refit, halves, held)
-            if np.isfinite(part.coverage).any():
-                parts.append(part)
+        if min(n[control & held].sum(), n[control & ~held].sum()) >= LEFT:
+            parts.append(_left_out(refit, halves, held))
+    parts = [part for part in parts if part[COVERAGE].notna().any()]
     return _mean_of(parts) if parts else None
 
 
@@ -217,7 +179,7 @@ def _left_out(
     *,
     spread: float | None = None,
     extra: float = 0.0,
-) -> Scored:
+) -> pd.DataFrame:
     """Score effects learned without some environments on these.
 
     ``extra`` is the variance between guides that intervals are to allow for, over that of noise.
@@ -228,20 +190,13 @@ def _left_out(
     mine, other = measured(refit, cells), measured(refit, halves.pool(whole, held))
     used = (mine.n > 1) & (other.n >= LEFT)
     effects = refit.effects(refit.learned(cells))
-    observed = cells.pooled.mean[1:] - cells.pooled.mean[0]
-    noise = np.diag(mine.covariance())
-    counts = np.maximum(cells.pooled.counted, 1e-300)
-    spread = 1 / counts[1:] + 1 / counts[0] + cells.pooled.fixed_error()[1:, None]
-    large = np.abs(observed) >= LARGE * np.sqrt(noise * spread)
+    observed, error = cells.pooled.to_controls()
+    large = np.abs(observed) >= SURE * np.sqrt(np.diag(mine.covariance()) * error)
     estimates = {SHRUNKEN: effects.mean, MEANS: observed}
     between = extra * np.diag(other.covariance())
     return _score(
         effects, estimates, other.observed, other.variance, used, large=large, between=between
     )
-
-
-def _on_both(sides: list[Side]) -> NDArray[np.bool_]:
-    return np.asarray((sides[0].seen.n > 1) & (sides[1].seen.n > 1))
 
 
 def _score(
@@ -253,36 +208,36 @@ def _score(
     *,
     large: NDArray[np.bool_],
     between: Array | float = 0.0,
-) -> Scored:
+) -> pd.DataFrame:
+    """Return the scores of effects and other estimates on means of other cells.
+
+    Parameters
+    ----------
+    effects
+        Tables of shape ``(n_perturbations, n_genes)``, whose intervals are scored.
+    estimates
+        Estimates by name, same shape; "no effect" is added.
+    observed, variance
+        Means of the cells to score on and their variance, which is taken off errors, same shape.
+    used
+        Perturbations that are judged, shape ``(n_perturbations,)``.
+    large
+        Which effects are large, as ``observed``.
+    between
+        Variance that intervals are to allow for besides, shape ``(n_genes,)``.
+    """
     noise = np.where(used[:, None], variance, 0.0)
     every = estimates | {NOTHING: np.zeros_like(observed)}
-    errors = {
-        name: np.where(used, scores.error_sums(each, observed, noise), np.nan)
-        for name, each in every.items()
-    }
-    inside = scores.holds(effects, observed, noise + between)
-    coverage = np.where(used, inside.mean(axis=1), np.nan)
-    return Scored(errors, coverage, _count(inside, used[:, None] & large))
+    table = pd.DataFrame(
+        {name: scores.error_sums(each, observed, noise) for name, each in every.items()}
+    )
+    inside, large = scores.holds(effects, observed, noise + between), large & used[:, None]
+    table[COVERAGE] = inside.mean(axis=1)
+    table[~used] = np.nan
+    return table.assign(**{COVERED: (inside & large).sum(axis=1), LARGE: large.sum(axis=1)})
 
 
-def _count(inside: NDArray[np.bool_], which: NDArray[np.bool_]) -> Array:
-    """Return how many of some effects are covered, and how many there are, by perturbation."""
-    return np.array([(inside & which).sum(axis=1), which.sum(axis=1)], np.float64)
-
-
-def share_of(covered: Array, n: Array) -> Array:
-    """Return how many of some are covered, as a share; NaN where there are none."""
-    return np.where(n > 0, covered / np.maximum(n, 1.0), np.nan)
-
-
-def _mean_of(parts: list[Scored]) -> Scored:
+def _mean_of(parts: list[pd.DataFrame]) -> pd.DataFrame:
     """Return the mean over splits of what each perturbation was judged by; counts are added."""
-
-    def mean(tables: list[Array]) -> Array:
-        every = np.array(tables)
-        n = np.isfinite(every).sum(axis=0)
-        return np.where(n > 0, np.nansum(every, axis=0) / np.maximum(n, 1), np.nan)
-
-    errors = {name: mean([part.errors[name] for part in parts]) for name in parts[0].errors}
-    large = np.sum([part.large for part in parts], axis=0)
-    return Scored(errors, mean([part.coverage for part in parts]), large)
+    every = pd.concat(parts).groupby(level=0)
+    return every.mean().assign(**{name: every[name].sum() for name in (COVERED, LARGE)})

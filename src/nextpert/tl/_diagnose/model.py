@@ -14,13 +14,11 @@ from nextpert._adata.environments import Plan
 from nextpert._adata.stored import eager
 from nextpert.core import Dag, DagBlr
 from nextpert.core._checks import as_rng
-from nextpert.tl._fit_dag_blr.model import SHIFTS, Graphs, Model, Spec
+from nextpert.tl._fit_dag_blr.model import FULL, SHIFTS, Graphs, Model, Spec
 from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import anndata as ad
 
     from nextpert._adata import FittedPosterior, Roles
@@ -40,9 +38,6 @@ class Refit:
         The fit that is judged.
     cells
         Its cells.
-    stack
-        Weights of its predictors, and the variance that they leave; ``None`` where it has learned
-        none.
     spec
         How much it models, before any cells. Shifts are learned, also if the fit's are exact.
     folds
@@ -56,7 +51,6 @@ class Refit:
     fit: FittedPosterior
     roles: Roles
     cells: Cells
-    stack: tuple[Mapping[str, float], float] | None
     spec: Spec
     folds: list[list[str]]
     without: list[Dag]
@@ -100,14 +94,13 @@ class Refit:
 def read_refit(
     adata: ad.AnnData,
     fit: FittedPosterior,
-    key: str,
     folds: Folds,
     cells: Cells,
     held_out: HeldOut | None,
     *,
     n_jobs: int,
 ) -> Refit:
-    """Return what is needed to learn the fit in ``adata.uns[key]`` anew; graphs are searched here.
+    """Return what is needed to learn a fit anew; graphs are searched here.
 
     ``cells`` and ``held_out`` are those of the fit and of the searches, with all sets of
     ``folds``.
@@ -118,23 +111,14 @@ def read_refit(
         If genes are linearly dependent without some perturbations.
     """
     names, params = folds.names, fit.params
-    posterior = partial(
-        DagBlr,
-        noise_var=fit.posterior.known_noise_var,
-        intercept=bool(params["intercept"]),
-        prior_scale=params["prior_scale"],
-        prior_units=str(params["prior_units"]),
-    )
+    posterior = partial(DagBlr, **fit.posterior.options)
     other = {} if fit.expectation is None else fit.expectation.other
-    shift = str(params["shift"])
-    table = None
+    shift: str | Interventions = str(params["shift"])
     if shift == "table":
-        table = Interventions(names, fit.targets, fit.shifts, ["table"] * len(names))
-    plan = Plan(names, fit.targets, [], table)
-    full = str(params["spec"]) != SHIFTS
-    spec = Spec(
-        fit.genes, plan, None if table else shift, False, posterior, fit.naming, other, full
-    )
+        shift = Interventions(names, fit.targets, fit.shifts, ["table"] * len(names))
+    plan = Plan(names, fit.targets, [], shift)
+    name = SHIFTS if str(params["spec"]) == SHIFTS else FULL
+    spec = Spec(fit.genes, plan, posterior, fit.naming, other, name)
     seed, streams = _seed(adata.uns.get(str(params["dag_key"]))), []
     for rest in folds.inner:
         streams += [as_rng(seed), *fold_streams(len(rest))]
@@ -143,12 +127,9 @@ def read_refit(
     )
     each = iter(found)
     graphs = [(next(each), [next(each) for _ in rest]) for rest in folds.inner]
-    stack = None
-    if fit.expectation is not None:
-        stack = fit.expectation.weights, float(adata.uns[key]["stack"]["residual_variance"])
     without, both = (list(some) for some in zip(*graphs, strict=True))
     roles = _adata.fitted_roles(adata, params)
-    return Refit(fit, roles, cells, stack, spec, folds.outer, without, both)
+    return Refit(fit, roles, cells, spec, folds.outer, without, both)
 
 
 def _seed(stored: Any) -> int:

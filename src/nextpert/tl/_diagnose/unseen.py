@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from nextpert._adata.panel import places
 from nextpert.core.model import scores
 from nextpert.core.model.effects import Effects
 from nextpert.core.model.interactions import Together
@@ -18,7 +20,14 @@ from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 from nextpert.core.model.predictors.members import Members
 from nextpert.core.model.stack import learn_stack
 from nextpert.tl._design_interventions.candidates import can_be_candidate, shared_with_controls
-from nextpert.tl._diagnose.judged import NOTHING, between_guides, measured, share_of
+from nextpert.tl._diagnose.judged import (
+    COVERAGE,
+    COVERED,
+    LARGE,
+    NOTHING,
+    between_guides,
+    measured,
+)
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
 if TYPE_CHECKING:
@@ -45,8 +54,6 @@ class Unseen:
     """Predictions of perturbations without cells, and their errors on other genes.
 
     NaN stands for perturbations of which nothing is predicted, as a target is outside the panel.
-    Errors are squared, summed over genes in units of their standard deviation, each effect by what
-    it counts for in a stack; sampling error is taken out.
 
     Parameters
     ----------
@@ -56,52 +63,22 @@ class Unseen:
         Those without each fold, shape ``(n_folds, n_predictors)``.
     effects
         What is predicted, as users are told it; tables of shape ``(n_perturbations, n_genes)``.
-    nothing, whole
-        Errors of "no effect" and of what is predicted, shape ``(n_perturbations,)``.
-    alone
-        Those of each predictor by the weight that it gets alone, shape
-        ``(n_predictors, n_perturbations)``.
-    without_graph, mean_alone
-        Errors where the graph is no predictor, and where the mean perturbation is the only one.
-    r
-        Correlations with observed effects of what is predicted, and then of every predictor, shape
-        ``(1 + n_predictors, n_perturbations)``; NaN also where all that is predicted is 0.
-    coverage
-        Share of the other genes whose 90% interval covers the effect.
-    large
-        The same of large effects alone, since intervals about 0 cover the many effects that are
-        nothing: how many are covered, and how many there are, shape ``(2, n_perturbations)``.
-        Predictions have seen none of the cells, so large effects are chosen by one half of the
-        cells and scored on the other, both ways.
+    table
+        One row a perturbation. Errors are squared, summed over genes in units of their standard
+        deviation, each effect by what it counts for in a stack, sampling error taken out: of "no
+        effect" (``NOTHING``), of what is predicted (``WHOLE``), where the graph is no predictor,
+        where the mean perturbation is the only one, and of each predictor by the weight that it
+        gets alone (:func:`alone`). Correlations with observed effects (:func:`r_of`) of what is
+        predicted and of every predictor, NaN also where all that is predicted is 0. And
+        ``COVERAGE``, ``COVERED`` and ``LARGE`` as in ``judged``: of the other genes; predictions
+        have seen none of the cells, so large effects are chosen by one half of the cells and
+        scored on the other, both ways.
     """
 
     weights: Mapping[str, float]
     left_out: Array
     effects: Effects
-    nothing: Array
-    whole: Array
-    alone: Array
-    without_graph: Array
-    mean_alone: Array
-    r: Array
-    coverage: Array
-    large: Array
-
-    @property
-    def coverage_large(self) -> Array:
-        """Share of large effects that intervals cover; NaN for perturbations without any."""
-        return share_of(*self.large)
-
-
-class _Said(NamedTuple):
-    """What is said of perturbations, and what of the controls' sampling error is in it.
-
-    Both of shape ``(n_perturbations, n_genes)``; ``shared`` is the covariance with the observed
-    effects, squared units of the data.
-    """
-
-    effects: Array
-    shared: Array
+    table: pd.DataFrame
 
 
 def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side]) -> Unseen:
@@ -120,8 +97,8 @@ def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side
     counts = np.where(used, 1 / np.maximum(noise + beyond, np.finfo(np.float64).tiny), 0.0)
     counts /= max(counts.max(initial=0.0), np.finfo(np.float64).tiny)
     tables = {name: np.full(shape, np.nan) for name in Effects.__dataclass_fields__}
-    errors = {name: np.full(shape[0], np.nan) for name in (*_TOTALS, *map(_alone, weights))}
-    r = {name: np.full(shape[0], np.nan) for name in (WHOLE, *weights)}
+    columns = [*_TOTALS, *map(alone, weights), *map(r_of, (WHOLE, *weights))]
+    table = pd.DataFrame(np.nan, index=range(shape[0]), columns=columns)
     left_out = np.zeros((len(refit.folds), len(weights)))
     for k, fold in enumerate(refit.folds):
         model = refit.left_out(k)
@@ -136,33 +113,32 @@ def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side
             chosen = read_wanted(asked, fit)
         rows = [place[name] for name in chosen.names]
         effects = panel_effects(fit, chosen)
-        for name, table in vars(effects).items():
-            tables[name][rows] = table
+        for name, each in vars(effects).items():
+            tables[name][rows] = each
         observed = seen.observed[rows] / by
-        for name, one in _said_of(chosen, fit, model, effects, weights).items():
-            said, shared = one.effects / by, one.shared / by**2
-            if name in errors:
+        for name, (effect, covariance) in _said_of(chosen, fit, model, effects, weights).items():
+            said, shared = effect / by, covariance / by**2
+            if name in table:
                 away = (observed - said) ** 2 - noise[rows] + 2 * shared
-                errors[name][rows] = (away * counts[rows]).sum(axis=1)
-            if name in r:
-                r[name][rows] = scores.correlations(said, observed, used[rows], shared)
-    used &= np.isfinite(errors[NOTHING])[:, None]
+                table.loc[rows, name] = (away * counts[rows]).sum(axis=1)
+            if r_of(name) in table:
+                r = scores.correlations(said, observed, used[rows], shared)
+                table.loc[rows, r_of(name)] = r
+    used &= table[NOTHING].notna().to_numpy()[:, None]
     effects = Effects(**tables)
     share = cells.guide_variance * halves.guide_shares(halves.whole)
     variance = seen.variance + between_guides(share, seen)
-    inside = scores.holds(effects, seen.observed, np.where(used, variance, 0.0))
-    coverage = share_of((inside & used).sum(axis=1), used.sum(axis=1))
-    large = np.zeros((2, shape[0]))
+    inside = scores.holds(effects, seen.observed, np.where(used, variance, 0.0)) & used
+    n_used = used.sum(axis=1)
+    table[COVERAGE] = np.where(n_used > 0, inside.sum(axis=1) / np.maximum(n_used, 1), np.nan)
+    table[[COVERED, LARGE]] = 0
     both = used & ((sides[0].seen.n > 1) & (sides[1].seen.n > 1))[:, None]
     for mine, other in (sides, sides[::-1]):
         spread = np.where(both, other.variance_unseen, 0.0)
-        holds, which = scores.holds(effects, other.seen.observed, spread), both & mine.large
-        large += np.array([(holds & which).sum(axis=1), which.sum(axis=1)])
-    return Unseen(
-        weights, left_out, effects, errors[NOTHING], errors[WHOLE],
-        np.array([errors[_alone(name)] for name in weights]),
-        errors[WITHOUT_GRAPH], errors[MEAN_ALONE], np.array(list(r.values())), coverage, large,
-    )  # fmt: skip
+        which = both & mine.large
+        table[COVERED] += (scores.holds(effects, other.seen.observed, spread) & which).sum(axis=1)
+        table[LARGE] += which.sum(axis=1)
+    return Unseen(weights, left_out, effects, table)
 
 
 def _whole(refit: Refit, cells: FitCells) -> tuple[Mapping[str, float], float]:
@@ -170,8 +146,9 @@ def _whole(refit: Refit, cells: FitCells) -> tuple[Mapping[str, float], float]:
 
     Those of learned shifts where the fit took shifts as exact.
     """
-    if refit.stack is not None:
-        return refit.stack
+    fit = refit.fit
+    if fit.expectation is not None and fit.stack is not None:
+        return fit.expectation.weights, fit.stack.residual_variance
     model = refit.learned(cells)
     if model.stack is None:
         return {Graph.name: 1.0}, 0.0
@@ -186,7 +163,7 @@ def _said_of(
     model: Model,
     effects: Effects,
     weights: Mapping[str, float],
-) -> dict[str, _Said]:
+) -> dict[str, Array]:
     """Return what is said of perturbations without cells: by all predictors, and by some.
 
     Parameters
@@ -200,32 +177,38 @@ def _said_of(
     weights
         The predictors of the whole screen, by name. What each says is returned before weights, and
         by the weight that it gets alone.
+
+    Returns
+    -------
+    dict
+        Effects and, after them, their covariance with the sampling error of the observed effects
+        (that of the controls is in both), each of shape ``(2, n_perturbations, n_genes)``.
     """
-    told = predictors(wanted, fit, effects)
+    nothing = np.zeros((2, *effects.mean.shape))
+    told = dict.fromkeys(weights, nothing) | predictors(wanted, fit, effects)
 
-    def weighted(kept: Collection[str]) -> _Said:
+    def weighted(*kept: str) -> Array:
         """Return the sum of some predictors, by the weights that they get without the others."""
-        total = _Said(*np.zeros((2, *effects.mean.shape)))
-        for name, weight in _weights(model, kept).items():
-            for table, part in zip(total, told[name], strict=True):
-                table += weight * part
-        return total
+        return sum((w * told[name] for name, w in _weights(model, kept).items()), start=nothing)
 
-    nothing = _Said(*np.zeros((2, *effects.mean.shape)))
-    found = {
+    return {
+        **told,
+        **{alone(name): weighted(name) for name in weights},
         NOTHING: nothing,
-        WHOLE: _Said(effects.mean, weighted(told).shared),
-        WITHOUT_GRAPH: weighted(told.keys() - {Graph.name}),
-        MEAN_ALONE: weighted({MeanPerturbation.name}),
+        WHOLE: np.array([effects.mean, weighted(*told)[1]]),
+        WITHOUT_GRAPH: weighted(*(name for name in told if name != Graph.name)),
+        MEAN_ALONE: weighted(MeanPerturbation.name),
     }
-    for name in weights:
-        found[name] = told.get(name, nothing)
-        found[_alone(name)] = weighted({name})
-    return found
 
 
-def _alone(name: str) -> str:
+def alone(name: str) -> str:
+    """Return the column of the error of a predictor by the weight that it gets alone."""
     return f"{name}, alone"
+
+
+def r_of(name: str) -> str:
+    """Return the column of the correlation of a prediction with observed effects."""
+    return f"r of {name}"
 
 
 def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:
@@ -246,8 +229,10 @@ def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:
     return together | dict(zip(stack.names, stack.weights.tolist(), strict=True))
 
 
-def predictors(wanted: Wanted, fit: FittedPosterior, effects: Effects) -> dict[str, _Said]:
+def predictors(wanted: Wanted, fit: FittedPosterior, effects: Effects) -> dict[str, Array]:
     """Return what each predictor of a fit says of perturbations without cells, before weights.
+
+    Each as in :func:`_said_of`.
 
     The changes of target genes that they start from are those expected by the efficacy. Of
     combinations none speaks but their members, whose word is what is predicted (``effects``).
@@ -256,8 +241,7 @@ def predictors(wanted: Wanted, fit: FittedPosterior, effects: Effects) -> dict[s
     if chosen is None:
         message = "Predictors are asked of candidates, not of the perturbations of the fit."
         raise ValueError(message)
-    place = {gene: i for i, gene in enumerate(fit.genes)}
-    targets = [[place[gene] for gene in genes] for genes in chosen.targets]
+    targets = places(chosen.targets, fit.genes)
     nothing = np.zeros_like(effects.mean)
     rows, shared = shared_with_controls(names, fit)
     together = Together(np.array(rows, np.int64), effects.mean[rows], effects.sd[rows] ** 2, shared)
@@ -275,4 +259,5 @@ def predictors(wanted: Wanted, fit: FittedPosterior, effects: Effects) -> dict[s
             for name, table in ((Graph.name, follows), (Members.name, members))
         ]
     found = [Members(together).silenced(each) for each in found]
-    return {p.name: _Said(p.effects, nothing if p.shared is None else p.shared) for p in found}
+    shared_of = ((p, nothing if p.shared is None else p.shared) for p in found)
+    return {p.name: np.array([p.effects, each]) for p, each in shared_of}

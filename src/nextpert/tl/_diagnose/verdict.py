@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,42 +11,59 @@ import pandas as pd
 from nextpert._adata import strings
 from nextpert.core.model.scores import pooled_sizes
 from nextpert.tl._diagnose import quantities as q
-from nextpert.tl._diagnose.judged import ALONE, MEANS, NO_GRAPH, NOTHING, SHRUNKEN
+from nextpert.tl._diagnose.judged import (
+    ALONE,
+    COVERAGE,
+    COVERED,
+    LARGE,
+    MEANS,
+    NO_GRAPH,
+    NOTHING,
+    SHRUNKEN,
+    measured,
+)
 from nextpert.tl._diagnose.quantities import CLEAR
+from nextpert.tl._diagnose.unseen import WHOLE, r_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from nextpert._adata.nested import Nested
-    from nextpert.tl._diagnose.judged import OnHalves, Scored
     from nextpert.tl._diagnose.model import Refit
     from nextpert.tl._diagnose.quantities import Quantity
     from nextpert.tl._diagnose.unseen import Unseen
     from nextpert.tl._fit_dag_blr.cells import FitCells
 
-    Array = NDArray[np.float64]
-
 
 def perturbation_table(
-    refit: Refit, cells: FitCells, halves: OnHalves, unseen: Unseen, by_guides: NDArray[np.bool_]
+    refit: Refit,
+    cells: FitCells,
+    halves: pd.DataFrame,
+    unseen: Unseen,
+    by_guides: NDArray[np.bool_],
+    left_out: Mapping[str, pd.DataFrame | None],
 ) -> pd.DataFrame:
     """Return one row a perturbation: what its cells show, and how well that was predicted.
 
-    ``by_guides`` says which are split into halves by guide.
+    Parameters
+    ----------
+    refit
+        The fit that is judged.
+    cells
+        Its cells.
+    halves, left_out
+        Scores on halves, and with a guide or batch left out (by name, where these were judged).
+    unseen
+        Predictions without cells, and their scores.
+    by_guides
+        Which perturbations are split into halves by guide, shape ``(n_perturbations,)``.
     """
     from_controls, from_others = pooled_sizes(cells.pooled)
     clear = from_controls.q_value < CLEAR
-    weakest, change, z = own_changes(refit, cells)
-    r = np.maximum(halves.r, 0.0)
-    errors = {
-        "error_half": halves.scored.errors[SHRUNKEN],
-        "error_half_cells": halves.scored.errors[MEANS],
-        "error_half_no_graph": halves.scored.errors[NO_GRAPH],
-        "error_half_alone": halves.scored.errors[ALONE],
-        "error_half_nothing": halves.scored.errors[NOTHING],
-    }
-    named = dict(zip(("all", *unseen.weights), unseen.r, strict=True))
-    return pd.DataFrame(
+    r, told = np.maximum(halves["r"], 0.0), unseen.table
+    table = pd.DataFrame(
         {
             "perturbation": strings(refit.names),
             "target_genes": strings(", ".join(genes) for genes in refit.spec.plan.targets),
@@ -56,55 +73,49 @@ def perturbation_table(
             "is_clear": clear,
             "q_value_from_others": from_others.q_value,
             "is_distinct": clear & (from_others.q_value < CLEAR),
-            "weakest_target": strings(weakest),
-            "own_change": change,
-            "own_z": z,
+            **own_changes(refit, cells),
             "split_by": strings("guides" if guides else "cells" for guides in by_guides),
             "reliability": 2 * r / (1 + r),
-            **errors,
-            "coverage_half": halves.scored.coverage,
-            "coverage_half_clear": halves.scored.coverage_large,
-            "error_unseen": unseen.whole,
-            "error_unseen_nothing": unseen.nothing,
-            **{f"r_{name.replace(' ', '_')}": each for name, each in named.items()},
-            "coverage_unseen": unseen.coverage,
-            "coverage_unseen_clear": unseen.coverage_large,
+            "error_half": halves[SHRUNKEN],
+            **{f"error_half_{name}": halves[name] for name in (MEANS, NO_GRAPH, ALONE, NOTHING)},
+            **_coverages("half", halves),
+            "error_unseen": told[WHOLE],
+            "error_unseen_nothing": told[NOTHING],
+            "r_all": told[r_of(WHOLE)],
+            **{f"r_{name.replace(' ', '_')}": told[r_of(name)] for name in unseen.weights},
+            **_coverages("unseen", told),
         },
         index=pd.Index(np.arange(len(refit.names))),
     )
+    for name, scores in left_out.items():
+        if scores is not None:
+            errors = {f"error_{name}": scores[SHRUNKEN], f"error_{name}_nothing": scores[NOTHING]}
+            table = table.assign(**errors, **_coverages(name, scores))
+    return table
 
 
-def with_left_out(table: pd.DataFrame, name: str, found: Scored) -> None:
-    """Add what was found with a guide or batch left out."""
-    table[f"error_{name}"] = found.errors[SHRUNKEN]
-    table[f"error_{name}_nothing"] = found.errors[NOTHING]
-    table[f"coverage_{name}"] = found.coverage
-    table[f"coverage_{name}_clear"] = found.coverage_large
+def _coverages(name: str, scores: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return the columns of coverage; that of large effects is NaN where there are none."""
+    large = scores[COVERED] / scores[LARGE].where(scores[LARGE] > 0)
+    return {f"coverage_{name}": scores[COVERAGE], f"coverage_{name}_clear": large}
 
 
-def own_changes(refit: Refit, cells: FitCells) -> tuple[list[str], Array, Array]:
-    """Return of each perturbation its weakest own gene, that one's change, and its z-score.
+def own_changes(refit: Refit, cells: FitCells) -> dict[str, Any]:
+    """Return the columns of each perturbation's weakest target gene: name, change and z-score.
 
     ``""`` and NaN for a perturbation without any.
     """
-    place = {gene: i for i, gene in enumerate(refit.spec.genes)}
     pooled = cells.pooled
-    noise = pooled.scatter.diagonal() / max(int(pooled.n_cells.sum()) - len(pooled.n), 1)
-    batches, names = pooled.fixed_error(), []
-    found = np.full((2, len(refit.names)), np.nan)
-    for j, genes in enumerate(refit.spec.plan.targets):
-        index = [place[gene] for gene in genes]
-        if not index or not pooled.n_cells[1 + j]:
-            names.append("")
-            continue
-        change = pooled.mean[1 + j, index] - pooled.mean[0, index]
-        spread = 1 / pooled.counted[1 + j, index] + 1 / pooled.counted[0, index] + batches[1 + j]
-        error = noise[index] * spread
-        z = change / np.sqrt(np.maximum(error, 1e-300))
-        k = int(np.argmin(np.abs(z)))
-        names.append(genes[k])
-        found[:, j] = change[k], z[k]
-    return names, found[0], found[1]
+    change, error = pooled.to_controls()
+    z = change / np.sqrt(np.maximum(pooled.covariance.diagonal() * error, 1e-300))
+    own = measured(refit, cells).own() & (cells.n_cells > 0)[:, None]
+    weakest = np.where(own, np.abs(z), np.inf).argmin(axis=1)
+    known, rows = own.any(axis=1), np.arange(len(own))
+    return {
+        "weakest_target": strings(np.where(known, np.array(refit.spec.genes)[weakest], "")),
+        "own_change": np.where(known, change[rows, weakest], np.nan),
+        "own_z": np.where(known, z[rows, weakest], np.nan),
+    }
 
 
 TRUST, CARE, NOT = "trust", "care", "do not trust"
@@ -191,14 +202,10 @@ def _cells(rows: _Rows) -> Part:
 
 
 def _shrinkage(rows: _Rows) -> Part:
-    cells, nothing, covered, clear = (
-        rows[name]
-        for name in ("error_to_cells", "error_to_nothing", "coverage_90", "coverage_90_clear")
-    )
-    level = CARE
-    if clear.is_hopeless:
-        level, start = NOT, _strong(covered, clear)
-    elif not nothing.value < 1 or covered.is_hopeless:
+    cells, nothing, level = rows["error_to_cells"], rows["error_to_nothing"], CARE
+    if rows["coverage_90_clear"].is_hopeless:
+        level, start = NOT, _strong(rows)
+    elif not nothing.value < 1 or rows["coverage_90"].is_hopeless:
         level, start = NOT, "do not use the shrunken effects."
     elif not cells.is_judged:
         start = f"use the cells' means; whether shrunken effects are better {_NOT_JUDGED}."
@@ -207,23 +214,20 @@ def _shrinkage(rows: _Rows) -> Part:
     elif not nothing.is_judged:
         start = f"whether shrunken effects are better than no effect {_NOT_JUDGED}."
     else:
-        level = TRUST if nothing.passed and _cover(covered, clear) else CARE
+        level = TRUST if nothing.passed and _cover(rows) else CARE
         start = "use the shrunken effects."
     return Part(q.SHRINKAGE, level, f"Effects: {start} {_shrinkage_words(rows)}")
 
 
 def _shrinkage_words(rows: _Rows) -> str:
-    cells, alone, covered, clear = (
-        rows[name]
-        for name in ("error_to_cells", "error_alone_to_cells", "coverage_90", "coverage_90_clear")
-    )
+    cells, alone = rows["error_to_cells"], rows["error_alone_to_cells"]
     words = (
         f"Learned from {_half(rows['n_by_guides'])}, shrunken effects have on the other half a "
         f"squared error of {_number(cells)} relative to the cells' means and of "
         f"{_number(rows['error_to_nothing'])} relative to no effect."
     )
-    if not clear.is_hopeless:  # else it comes first
-        words += f" {_intervals(covered, clear)}."
+    if not rows["coverage_90_clear"].is_hopeless:  # else it comes first
+        words += f" {_intervals(rows)}."
     first, plain = (rows[f"own_state_first{by}"] for by in ("", "_by_cells"))
     if first.n:
         found, by_cells = (f"{100 * row.value:.0f}%" for row in (first, plain))
@@ -237,10 +241,7 @@ def _shrinkage_words(rows: _Rows) -> str:
 
 def _unseen(rows: _Rows, experts: pd.DataFrame, n_perturbations: int) -> Part:
     """Return the verdict on predictions; ``n_perturbations`` is the number of all in the fit."""
-    error, mean, covered, clear = (
-        rows[name]
-        for name in ("error_to_nothing", "error_to_mean", "coverage_90", "coverage_90_clear")
-    )
+    error, mean = rows["error_to_nothing"], rows["error_to_mean"]
     single = experts.iloc[:-1]
     best = single.sort_values("error_to_nothing", kind="stable").iloc[0]
     used = [
@@ -269,14 +270,14 @@ def _unseen(rows: _Rows, experts: pd.DataFrame, n_perturbations: int) -> Part:
                           (mean, "distinguished better than by the mean perturbation"))
         if row.is_no_gain
     ]  # fmt: skip
-    if clear.is_hopeless:
+    if rows["coverage_90_clear"].is_hopeless:
         also = [f"{each.capitalize()}." for each in no_gain[:1]]
-        words = " ".join([_strong(covered, clear), *also, words])
+        words = " ".join([_strong(rows), *also, words])
         return Part(q.UNSEEN, NOT, f"Unseen perturbations: {words}")
-    words += f" {_intervals(covered, clear)}."
+    words += f" {_intervals(rows)}."
     if no_gain:
         return Part(q.UNSEEN, NOT, f"Unseen perturbations: {no_gain[0]}. {words}")
-    level = TRUST if error.passed and mean.passed and _cover(covered, clear) else CARE
+    level = TRUST if error.passed and mean.passed and _cover(rows) else CARE
     hope = "they can be ranked" if level == TRUST else "rank them with care"
     if not (error.is_judged and mean.is_judged):
         hope += f"; how well they are predicted {_NOT_JUDGED}"
@@ -284,9 +285,8 @@ def _unseen(rows: _Rows, experts: pd.DataFrame, n_perturbations: int) -> Part:
 
 
 def _graph(rows: _Rows) -> Part:
-    weight, alone, share, halves = (
-        rows[name] for name in ("weight", "error_alone", "error_to_no_graph", "error_half_added")
-    )
+    weight, alone = rows["weight"], rows["error_alone"]
+    share, halves = rows["error_to_no_graph"], rows["error_half_added"]
     said = (
         f"Its weight is {weight.value:.2f}. Alone it has a squared error of {_number(alone)} "
         f"relative to no effect; all predictors have one of {share.value:.2f} relative to those "
@@ -308,24 +308,22 @@ def _graph(rows: _Rows) -> Part:
 
 
 def _left_out(name: str, rows: _Rows) -> Part:
-    error, covered, clear = (
-        rows[key] for key in ("error_to_nothing", "coverage_90", "coverage_90_clear")
-    )
+    error = rows["error_to_nothing"]
     what, one = {q.GUIDES: ("Guides", "guide"), q.BATCHES: ("Batches", "batch")}[name]
-    disagree = not error.value < 1 or covered.is_hopeless
+    disagree = not error.value < 1 or rows["coverage_90"].is_hopeless
     start = f"{what}: they disagree, " if disagree else f"{what}: "
     words = (
         f"ffects learned without a {one} have a squared error on it of {_number(error)} relative "
         f"to no effect."
     )
-    if clear.is_hopeless:
-        return Part(name, NOT, f"{start}{_strong(covered, clear)} E{words}")
-    words = f"{start}e{words} {_intervals(covered, clear)}."
+    if rows["coverage_90_clear"].is_hopeless:
+        return Part(name, NOT, f"{start}{_strong(rows)} E{words}")
+    words = f"{start}e{words} {_intervals(rows)}."
     if disagree:
         return Part(name, NOT, words)
     if not error.is_judged:
         words += f" Whether that is better than no effect {_NOT_JUDGED}."
-    return Part(name, TRUST if error.passed and _cover(covered, clear) else CARE, words)
+    return Part(name, TRUST if error.passed and _cover(rows) else CARE, words)
 
 
 def _undeclared(found: Nested) -> Part:
@@ -352,17 +350,18 @@ def _half(split: Quantity) -> str:
     return f"half of the guides (half of the cells for {n_by_cells} of {split.n} perturbations)"
 
 
-def _cover(covered: Quantity, clear: Quantity) -> bool:
+def _cover(rows: _Rows) -> bool:
     """Whether intervals are to be trusted; of large effects only where there are enough."""
-    return bool(covered.passed) and clear.passed is not False
+    return bool(rows["coverage_90"].passed) and rows["coverage_90_clear"].passed is not False
 
 
-def _strong(covered: Quantity, clear: Quantity) -> str:
+def _strong(rows: _Rows) -> str:
     """Return the warning of large effects that intervals do not cover."""
-    return f"{_intervals(covered, clear)}: do not rely on them for strong perturbations."
+    return f"{_intervals(rows)}: do not rely on them for strong perturbations."
 
 
-def _intervals(covered: Quantity, clear: Quantity) -> str:
+def _intervals(rows: _Rows) -> str:
+    covered, clear = rows["coverage_90"], rows["coverage_90_clear"]
     if not np.isfinite(covered.value):
         return f"The coverage of 90% intervals {_NOT_JUDGED}"
     words = f"90% intervals cover {100 * covered.value:.0f}% of all effects"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nextpert._adata.screen import coding, distinct, read_environments, read_screens
 from nextpert.core import Moments, ScreenMoments
-from nextpert.core.screen.guides import PooledGuides, guide_variance, pool_guides, spread_within
+from nextpert.core.screen.guides import PooledGuides, pool_guides, spread_within
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -32,8 +33,6 @@ class FitCells:
 
     Parameters
     ----------
-    control
-        Moments of the controls; of their scatter the diagonal alone.
     pooled
         Controls and perturbations, guides pooled.
     screen
@@ -44,11 +43,16 @@ class FitCells:
         Number of guides of the controls, 0 where none are named.
     """
 
-    control: Moments
     pooled: PooledGuides
     screen: ScreenMoments
     guide_variance: float
     n_guides: int
+
+    @cached_property
+    def control(self) -> Moments:
+        """Moments of the controls; of their scatter the diagonal alone."""
+        one = self.screen
+        return Moments(int(one.n[0]), one.mean[0], np.diag(one.squares[0]))
 
     @property
     def n_cells(self) -> NDArray[np.int64]:
@@ -86,22 +90,17 @@ class Cells:
         fit: int = 0,
         *,
         guided: bool,
-        exact: bool = False,
         spread: float | None = None,
     ) -> FitCells:
         """Return the cells of the controls and of the perturbations ``names`` of a fit.
 
-        Guides are told apart if ``guided``. With ``exact`` shifts guides do not differ, and all
-        cells scatter alike, as in the paper. ``spread`` is the variance of guides where it is known
+        Guides are told apart if ``guided``. ``spread`` is the variance of guides where it is known
         from other genes.
         """
         cells, keys, sd = self.without_batches(names, fit)
-        if not guided:
-            keys[:, 1] = 0
-        pairs, place = distinct(keys[:, 0], keys[:, 1])
         return pool_cells(
-            cells.regroup(place, len(pairs)), pairs[:, 0], 1 + len(names), guided=guided,
-            exact=exact, spread=spread, fixed_sd=sd,
+            cells, keys[:, 0], 1 + len(names), guide=keys[:, 1] if guided else None,
+            spread=spread, fixed_sd=sd,
         )  # fmt: skip
 
     def without_batches(
@@ -120,18 +119,13 @@ class Cells:
         """
         known, screen = self.fits[fit]
         rows, roles = screen.columns["environment"], known.roles
-        group = known.groups([roles.control, *names])[rows]
-        own = group >= 0
-        cells, sd = screen.some(own).moments(), np.zeros(0)
-        if roles.batch_key:
-            means, fixed = screen.moments(), known.batches()[1][rows]
-            condition = known.levels(roles.perturbation_key, *known.condition_names)[rows]
-            columns, sd = means.fixed_columns(fixed, condition)
-            added = means.mean - means.without_fixed(fixed, condition).mean
-            cells = replace(cells, mean=cells.mean - added[own]).with_columns(columns[own])
+        condition = known.levels(roles.perturbation_key, *known.condition_names)
+        clean, sd = screen.without_batches(known.batches()[1][rows], condition[rows])
+        group = known.groups([roles.control, *names])
         guide = known.levels(*([] if roles.guide_key is None else [roles.guide_key]))
-        keys = np.column_stack([group, guide[rows], known.levels(*roles.batch_key)[rows]])
-        return cells, keys[own], sd
+        keys = np.column_stack([group, guide, known.levels(*roles.batch_key)])[rows]
+        own = keys[:, 0] >= 0
+        return clean.some(own).moments(), keys[own], sd
 
 
 def fit_environments(adata: ad.AnnData, roles: Roles, names: Sequence[str]) -> Environments:
@@ -210,45 +204,6 @@ def read_cells(
     )  # fmt: skip
 
 
-def pool_environments(
-    screen: ScreenMoments,
-    group: NDArray[np.int64],
-    condition: NDArray[np.int64],
-    guide: NDArray[np.int64],
-    fixed: NDArray[np.float64],
-    n_groups: int,
-    *,
-    guided: bool,
-    exact: bool = False,
-    spread: float | None = None,
-    alike: NDArray[np.bool_] | None = None,
-) -> FitCells:
-    """Return the cells of environments as a fit takes them, batches estimated from these alone.
-
-    Parameters
-    ----------
-    screen
-        Moments of the environments, of genes alone.
-    group, condition, guide
-        Perturbation of each (0 for the controls), the same with conditions told apart, and its
-        guide, shape ``(n_environments,)``.
-    fixed
-        Indicators of batches, shape ``(n_environments, n_fixed)``.
-    n_groups
-        Number of perturbations, and the controls.
-    guided, exact, spread, alike
-        As in :func:`pool_cells`; guides are told apart where ``guided``.
-    """
-    columns, sd = screen.fixed_columns(fixed, condition)
-    screen = screen.without_fixed(fixed, condition).with_columns(columns)
-    told = guide if guided else np.zeros_like(guide)
-    pairs, place = np.unique(np.column_stack([group, told]), axis=0, return_inverse=True)
-    return pool_cells(
-        screen.pool(place.ravel(), len(pairs)), pairs[:, 0], n_groups, guided=guided, exact=exact,
-        spread=spread, alike=alike, fixed_sd=sd,
-    )  # fmt: skip
-
-
 def _coding(
     environments: Environments,
     kind: NDArray[np.int64],
@@ -275,48 +230,49 @@ def _kinds(environments: Environments, sets: Sequence[Collection[str]]) -> NDArr
 
 def pool_cells(
     screen: ScreenMoments,
-    of_group: NDArray[np.int64],
+    group: NDArray[np.int64],
     n_groups: int,
     *,
-    guided: bool,
-    exact: bool = False,
+    guide: NDArray[np.int64] | None = None,
     spread: float | None = None,
     alike: NDArray[np.bool_] | None = None,
     fixed_sd: ArrayLike = (),
 ) -> FitCells:
-    """Pool the guides of the controls (group 0) and of every perturbation.
+    """Pool the guides of the controls (group 0) and of every perturbation (equation 4).
 
-    ``guided`` says whether environments are guides, whose spread is learned unless it is given.
-    ``alike`` are the groups whose guides are taken as not to differ, shape ``(n_groups,)``; by
-    default the controls, if all their cells have one guide: it is not told then which they have.
-    ``fixed_sd`` as in :func:`~nextpert.core.screen.guides.pool_guides`.
+    Parameters
+    ----------
+    screen
+        Moments of environments, the columns of batches after the genes
+        (:meth:`~nextpert.core.ScreenMoments.without_batches`).
+    group
+        Perturbation of each, shape ``(n_environments,)``.
+    n_groups
+        Number of perturbations, and the controls.
+    guide
+        Guide of each, same shape; ``None`` where guides are not told apart.
+    spread
+        Variance of guides over that of noise, which is learned unless it is given.
+    alike
+        Groups whose guides are taken as not to differ, shape ``(n_groups,)``; by default the
+        controls, if all their cells have one guide: it is not told then which they have.
+    fixed_sd
+        As in :func:`~nextpert.core.screen.guides.pool_guides`.
     """
-    augmented, screen = screen, screen.subset(np.arange(screen.n_nodes - len(np.asarray(fixed_sd))))
+    told = np.zeros_like(group) if guide is None else guide
+    pairs, place = distinct(group, told)
+    of_group = pairs[:, 0]
+    augmented = screen.pool(place, len(pairs))
+    screen = augmented.subset(np.arange(augmented.n_nodes - len(np.asarray(fixed_sd))))
     controls = np.flatnonzero((of_group == 0) & (screen.n > 0))
-    if spread is None or not guided:
-        spread = _learned_spread(screen, of_group, controls) if guided else 0.0
+    if guide is None:
+        spread = 0.0
+    elif spread is None:  # from the guides of the controls, or where these are few of the others
+        of_controls = len(controls) >= FEWEST_GUIDES
+        spread = spread_within(screen, np.where((of_group == 0) == of_controls, of_group, -1))
     if alike is None:
         alike = (np.arange(n_groups) == 0) & (len(controls) == 1)
     of_each = np.where(alike[of_group], 0.0, spread)
     pooled = pool_guides(augmented, of_group, n_groups, guide_variance=of_each, fixed_sd=fixed_sd)
-    if exact:
-        pooled = replace(pooled, variance_ratio=np.ones_like(pooled.variance_ratio))
-    control = _control(screen, of_group == 0)
-    n_guides = int((of_group == 0).sum()) if guided else 0
-    return FitCells(control, pooled, screen.pool(of_group, n_groups), spread, n_guides)
-
-
-def _learned_spread(
-    screen: ScreenMoments, of_group: NDArray[np.int64], controls: NDArray[np.int64]
-) -> float:
-    """Return the variance of the controls' guides, or where these are few of perturbations'."""
-    if len(controls) >= FEWEST_GUIDES:
-        return guide_variance(screen, controls)
-    return spread_within(screen, np.where(of_group > 0, of_group, -1))
-
-
-def _control(screen: ScreenMoments, which: NDArray[np.bool_]) -> Moments:
-    nothing = np.zeros_like(screen.scatter)
-    own = ScreenMoments(screen.n[which], screen.mean[which], screen.squares[which], nothing)
-    one = own.pool(np.zeros(int(which.sum()), np.int64), 1)
-    return Moments(int(one.n[0]), one.mean[0], np.diag(one.squares[0]))
+    n_guides = 0 if guide is None else int((of_group == 0).sum())
+    return FitCells(pooled, screen.pool(of_group, n_groups), spread, n_guides)

@@ -23,7 +23,6 @@ from nextpert.core._codec import pack
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 from nextpert.tl._fit_dag_blr.model import (
     EXACT,
-    FULL,
     SPECS,
     Graphs,
     Model,
@@ -235,8 +234,6 @@ def fit_dag_blr(
         measured=_adata.measured_genes(adata, symbols),
         perturbations=perturbations,
         shift=shift,
-        separator=separator,
-        control=roles.control,
         every=not exact,
     )
     read = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
@@ -251,16 +248,16 @@ def fit_dag_blr(
         checksum=fingerprint_weights(spelled, len(columns)),
     )  # fmt: skip
     guided = roles.guide_key is not None and not exact
-    cells = read_once.fit_cells(plan.names, guided=guided, exact=exact)
+    cells = read_once.fit_cells(plan.names, guided=guided)
     environments.require_varying(cells.control, genes)
-    naming = Naming(frozenset(genes), separator, roles.control)
     asked = Spec(
-        genes, plan, shift, exact,
+        genes, plan,
         partial(
             DagBlr, noise_var=_noise_variances(noise_var, genes), intercept=intercept,
             prior_scale=prior_scale, prior_units=prior_units,
         ),
-        naming, _adata.read_effects(prior_effects, genes, labels), spec == FULL,
+        Naming(frozenset(genes), separator, roles.control),
+        _adata.read_effects(prior_effects, genes, labels), EXACT if exact else spec,
     )  # fmt: skip
     exact = exact or not plan.names
     undeclared = None if exact else undeclared_guides(adata, columns, plan.names, roles)
@@ -273,7 +270,7 @@ def fit_dag_blr(
     params: dict[str, Any] = {
         "dag_key": dag_key,
         **roles.stored(),
-        "shift": shift if isinstance(shift, str) else "table",
+        "shift": plan.kind,
         "shift_sd": 0.0 if asked.exact else "learned",
         "spec": asked.name,
         "separator": separator,
@@ -297,7 +294,7 @@ def fit_dag_blr(
     if model.stack is not None:
         logger.info("%s", stack_in_words(model.stack.stack))
     if model.average is not None:
-        logger.info("%s", averaging_in_words(*model.average))
+        logger.info("%s", averaging_in_words(model.average))
     mean = _adata.to_all_genes(model.found.posterior.mean().T, columns, adata.n_vars)
     efficacy = model.expected.efficacy
     logger.info(

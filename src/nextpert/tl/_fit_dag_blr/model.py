@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from nextpert import _adata
 from nextpert._adata import environments
-from nextpert._adata.effects import Interventions, own_shift
+from nextpert._adata.effects import own_shift
 from nextpert._adata.members import effects_alone, numbered, pooled
+from nextpert._adata.panel import places
 from nextpert._adata.posterior import (
     EXPERTS,
     GRAPH,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from nextpert._adata.effects import Interventions
     from nextpert._adata.environments import Plan
     from nextpert._adata.members import Naming
     from nextpert.core import DagBlr
@@ -67,40 +69,28 @@ class Spec:
     genes
         The panel.
     plan
-        The perturbations, and the genes of the panel that each targets.
-    shift
-        What shift is expected, as in ``tl.fit_dag_blr``; a table is read from the plan.
-    exact
-        Whether shifts are taken as they are (the paper's model): then there are no predictors, no
-        average and no efficacy.
+        The perturbations, the genes of the panel that each targets, and what shift is expected.
     posterior
         Returns the posterior on a graph before any cells.
     naming
         Which members a label names.
     other
         Effects in another screen, by perturbation, each of shape ``(n_genes,)``.
-    full
-        Whether predictors and the average over models are learned too, where shifts are; else
-        shifts are what their target genes and cells say, on the graph.
+    name
+        One of :data:`SPECS`.
     """
 
     genes: list[str]
     plan: Plan
-    shift: Any
-    exact: bool
     posterior: Callable[[Dag], DagBlr]
     naming: Naming
-    other: Mapping[str, Array]
-    full: bool = True
+    other: Mapping[str, Array] = field(default_factory=dict)
+    name: str = FULL
 
     @property
-    def name(self) -> str:
-        """One of :data:`SPECS`."""
-        return EXACT if self.exact else FULL if self.full else SHIFTS
-
-    def named(self, name: str) -> Spec:
-        """Return the same with as much modelled as a name of :data:`SPECS` says."""
-        return replace(self, exact=name == EXACT, full=name == FULL)
+    def exact(self) -> bool:
+        """Whether shifts are taken as they are (the paper's model), without an efficacy."""
+        return self.name == EXACT
 
     def without(self, names: Collection[str]) -> Spec:
         """Return the same for a screen that lacks some perturbations."""
@@ -108,11 +98,7 @@ class Spec:
 
     def rows(self, index: Sequence[int]) -> Spec:
         """Return the same for some of the perturbations, in the order given."""
-        names, targets = self.plan.names, self.plan.targets
-        plan = replace(
-            self.plan, names=[names[j] for j in index], targets=[targets[j] for j in index]
-        )
-        return replace(self, plan=plan)
+        return replace(self, plan=self.plan.rows(index))
 
 
 @dataclass(frozen=True)
@@ -162,39 +148,29 @@ class Expected:
     efficacy: Efficacy | None
 
 
-def exact_shifts(
-    plan: environments.Plan, shift: Any, genes: Sequence[str], cells: FitCells
-) -> Expected:
-    """Return full knockouts, activations of one unit, or a table: shifts taken as they are."""
-    used = environments.shift_environments(plan, shift, genes, cells.control)
-    return Expected(used, np.full(used.shifts.shape, np.nan), used.shifts, None)
+def expected_shifts(spec: Spec, cells: FitCells) -> Expected:
+    """Return shifts by the efficacy that the screen's own genes show (equation 10).
 
-
-def expected_shifts(
-    plan: environments.Plan, shift: Any, genes: Sequence[str], cells: FitCells
-) -> Expected:
-    """Return shifts by the efficacy that the screen's own genes show, or those of a table."""
-    exact = exact_shifts(plan, shift, genes, cells)
-    if not isinstance(shift, str):
-        return exact
-    place = {gene: i for i, gene in enumerate(genes)}
-    pairs = [(j, place[gene]) for j, names in enumerate(plan.targets) for gene in names]
+    Exact ones, and those of a table, are taken as they are, in full.
+    """
+    plan, control = spec.plan, cells.control
+    used = environments.shift_environments(plan, spec.genes, control)
+    own = np.full(used.shifts.shape, np.nan)
+    if spec.exact or not isinstance(plan.shift, str):
+        return Expected(used, own, used.shifts, None)
+    pairs = [(j, i) for j, own in enumerate(places(plan.targets, spec.genes)) for i in own]
     rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
-    full, speaks = own_shift(shift, cells.control.mean), np.ones(len(genes), bool)
-    if shift == "knockout":
-        speaks = speaks_of_knockouts(cells.control.mean, np.sqrt(cells.control.variance))
-    direction = 1 if shift == "activation" else -1
-    size, known = np.abs(full)[columns], speaks[columns]
+    size, known = np.abs(own_shift(plan.shift, control.mean))[columns], np.ones(len(columns), bool)
+    if plan.shift == "knockout":
+        known = speaks_of_knockouts(control.mean, np.sqrt(control.variance))[columns]
+    direction = 1 if plan.shift == "activation" else -1
     efficacy = screen_efficacy(cells.pooled, rows, columns, size, known, direction=direction)
     mean, sd = efficacy.expected_change(size)
-    shifts, own, change = np.zeros((3, *exact.own.shape))
-    own[:] = np.nan
+    shifts, change = np.zeros(own.shape), np.zeros(own.shape)
     shifts[rows, columns] = mean
     change[rows, columns] = direction * efficacy.posterior_mean * size
     own[rows[known], columns[known]] = sd[known] ** 2
-    return Expected(
-        Interventions(plan.names, plan.targets, shifts, exact.used.sources), own, change, efficacy
-    )
+    return Expected(replace(used, shifts=shifts), own, change, efficacy)
 
 
 def efficacy_in_words(efficacy: Efficacy) -> str:
@@ -210,66 +186,42 @@ def averaged(
     found: RandomShifts,
     prior: ShiftPrior,
     posteriors: Sequence[DagBlr],
-) -> tuple[list[str], Averaged]:
-    """Return the models of measured effects by name, weighted by how well they do.
+) -> Averaged:
+    """Return the models of measured effects, weighted by how well they do (equation 13).
 
     Without a graph nothing follows from the change of own genes; without experts that is all that
     is expected.
+
+    Parameters
+    ----------
+    spec, cells, expected
+        What is fitted, and the shifts that it starts from.
+    found, prior
+        The fit on the graph of all cells, and its prior of shifts by all predictors.
+    posteriors
+        The posteriors on the graph, or on those of resamples.
     """
-    by_name = _models(spec, cells, expected, found, prior, posteriors)
-    pooled = cells.pooled
-    freedom = max(int(pooled.n_cells.sum()) - len(pooled.n), 1)
-    models = list(by_name.values())
-    weights = learn_average(models, pooled.scatter / freedom).tolist()
-    weighted = (replace(m, weight=w) for m, w in zip(models, weights, strict=True))
-    return list(by_name), Averaged(tuple(weighted))
-
-
-def _models(
-    spec: Spec,
-    cells: FitCells,
-    expected: Expected,
-    found: RandomShifts,
-    prior: ShiftPrior,
-    posteriors: Sequence[DagBlr],
-) -> dict[str, AveragedModel]:
-    """Return the models by name; ``posteriors`` are those on the graph, or on its resamples."""
+    on_graph, own = AveragedModel(posteriors, prior), AveragedModel(posteriors, found.prior)
     asked = prior is not found.prior
-    on_graph = AveragedModel(posteriors, prior)
-    if not on_graph.has_arcs:
-        both = {EXPERTS: on_graph, NEITHER: AveragedModel(posteriors, found.prior)}
-        return both if asked else {NEITHER: on_graph}
-    alone = fit_random_shifts(
-        spec.posterior(Dag.from_edges(len(spec.genes), [])), cells.pooled,
-        expected.used.shifts, own=expected.own,
-    )  # fmt: skip
-    without = AveragedModel([alone.posterior], alone.prior)
-    if not asked:
-        return {GRAPH: on_graph, NEITHER: without}
-    told = learn_mixtures(alone.posterior, prior)
-    return {
-        GRAPH_AND_EXPERTS: on_graph,
-        GRAPH: AveragedModel(posteriors, found.prior),
-        EXPERTS: AveragedModel([alone.posterior], told),
-        NEITHER: without,
-    }
+    models = {EXPERTS: on_graph, NEITHER: own} if asked else {NEITHER: own}
+    if on_graph.has_arcs:
+        alone = fit_random_shifts(
+            spec.posterior(Dag.from_edges(len(spec.genes), [])), cells.pooled,
+            expected.used.shifts, own=expected.own,
+        )  # fmt: skip
+        without = AveragedModel([alone.posterior], alone.prior)
+        models = {GRAPH: own, NEITHER: without}
+        if asked:
+            experts = AveragedModel([alone.posterior], learn_mixtures(alone.posterior, prior))
+            models = {GRAPH_AND_EXPERTS: on_graph, GRAPH: own, EXPERTS: experts, NEITHER: without}
+    weights = learn_average(list(models.values()), cells.pooled.covariance).tolist()
+    pairs = zip(models.items(), weights, strict=True)
+    return Averaged(tuple(replace(m, weight=w, name=name) for (name, m), w in pairs))
 
 
-def averaging_record(names: list[str], found: Averaged) -> AveragingRecord:
-    """Return the models as they are stored."""
-    last = found.models[-1]
-    return AveragingRecord(
-        names,
-        np.array([model.weight for model in found.models]),
-        np.array([model.prior.weights for model in found.models]),
-        last.prior.own,
-        last.posteriors[0],
-    )
-
-
-def averaging_in_words(names: Sequence[str], found: Averaged) -> str:
+def averaging_in_words(found: Averaged) -> str:
     """Return what graph and experts count for in measured effects, for the log line."""
-    by = {name: model.weight for name, model in zip(names, found.models, strict=True)}
+    by = {model.name: model.weight for model in found.models}
     graph = sum(by.get(name, 0.0) for name in (GRAPH, GRAPH_AND_EXPERTS))
     experts = sum(by.get(name, 0.0) for name in (EXPERTS, GRAPH_AND_EXPERTS))
     return f"In measured effects the graph counts for {graph:.2f}, experts for {experts:.2f}."
@@ -364,8 +316,7 @@ def stacked(
     names = expected.used.names
     if len(names) < FEWEST:
         return found.prior, None
-    place = {gene: i for i, gene in enumerate(spec.genes)}
-    targets = [[place[gene] for gene in some] for some in expected.used.targets]
+    targets = places(expected.used.targets, spec.genes)
     every = np.arange(1, len(targets) + 1)
     seen = Perturbations(
         cells.screen, 0, every, targets, batches=cells.pooled.fixed_errors, names=names
@@ -384,24 +335,15 @@ def stacked(
     )
     members = next((each for each in asked if isinstance(each, Members)), None)
 
-    def held_out(change: Array | None, before: Sequence[Prediction] = ()) -> list[Prediction]:
-        """Return what predictors expect, given the change of target genes (``None``: observed).
-
-        What does not depend on that change is taken from ``before``.
-        """
-        some = replace(seen, change=change)
-        found = [
-            each.held_out(some) if each.uses_change or not before else before[k]
-            for k, each in enumerate(asked)
-        ]
-        if members is None:
-            return found
-        return [members.silenced(p) for p in found]
+    def held_out(change: Array | None) -> list[Prediction]:
+        """Return what predictors expect, given the change of target genes (``None``: observed)."""
+        found = [each.held_out(replace(seen, change=change)) for each in asked]
+        return found if members is None else [members.silenced(p) for p in found]
 
     predictors = held_out(None)
     stack = learn_stack(seen.observed, seen.variance, predictors, seen.scored(), sd=seen.sd)
     # What is expected starts from target genes' changes as far as cells say, not as they came out.
-    told = predictors if expected.efficacy is None else held_out(expected.change, predictors)
+    told = predictors if expected.efficacy is None else held_out(expected.change)
     by_name = dict(zip(stack.names, stack.left_out.T, strict=True))
     prior = with_expectation(found.prior, expected.used.shifts, told, by_name)
     if together is not None:
@@ -411,21 +353,11 @@ def stacked(
     # Of a perturbation without cells the change of the target gene is not known either. As far as
     # the graph has weight, what is left are shifts on it; beyond that, effects as they are.
     own = expected.used.shifts
-    without = own + stack.expected(held_out(own, predictors))
+    without = own + stack.expected(held_out(own))
     unseen = unseen_mixture(cells.pooled, found, without, together)
     believed = min(float(stack.weights[stack.names.index(Graph.name)]), 1.0)
     unseen = believed * prior.weights.mean(axis=0) + (1.0 - believed) * unseen
     return prior, Stacked(stack, unseen, known, seen, predictors)
-
-
-def stack_record(stacked: Stacked) -> StackRecord:
-    """Return the stack as it is stored."""
-    stack = stacked.stack
-    return StackRecord(
-        list(stack.names), stack.weights, np.nan_to_num(stack.alone, nan=1.0),
-        float(np.nan_to_num(stack.error, nan=1.0)), stack.residual_variance, stacked.unseen,
-        stacked.interactions,
-    )  # fmt: skip
 
 
 def stack_in_words(stack: Stack) -> str:
@@ -457,8 +389,7 @@ class Model(NamedTuple):
     stack
         Weights of the predictors; ``None`` where the spec has none or perturbations are too few.
     average
-        Names of the models that measured effects are averaged over, and these; ``None`` where
-        the spec has no average.
+        The models that measured effects are averaged over; ``None`` where the spec has none.
     """
 
     spec: Spec
@@ -468,7 +399,7 @@ class Model(NamedTuple):
     prior: ShiftPrior
     resampled: list[DagBlr]
     stack: Stacked | None
-    average: tuple[list[str], Averaged] | None
+    average: Averaged | None
 
     @classmethod
     def fit(cls, spec: Spec, cells: FitCells, graphs: Graphs) -> Model:
@@ -480,8 +411,10 @@ class Model(NamedTuple):
             If genes are linearly dependent; they are named.
         """
         exact, alone = spec.exact, not spec.plan.names  # alone: the controls, without any shift
-        shifts = exact_shifts if exact else expected_shifts
-        expected = shifts(spec.plan, spec.shift, spec.genes, cells)
+        if exact:  # as in the paper, all cells scatter alike
+            alike = np.ones_like(cells.pooled.variance_ratio)
+            cells = replace(cells, pooled=replace(cells.pooled, variance_ratio=alike))
+        expected = expected_shifts(spec, cells)
         try:
             found = fit_random_shifts(
                 spec.posterior(graphs.dag), cells.pooled, expected.used.shifts,
@@ -492,7 +425,7 @@ class Model(NamedTuple):
             if exact:  # nothing is asked of the cells of a perturbation any more, so of no batch
                 found = replace(found, posterior=found.posterior.without_fixed())
                 resampled = [each.without_fixed() for each in resampled]
-            elif spec.full and not alone:
+            elif spec.name == FULL and not alone:
                 prior, stack = stacked(spec, cells, expected, found, graphs)
                 posteriors = resampled or [found.posterior]
                 average = averaged(spec, cells, expected, found, prior, posteriors)
@@ -508,9 +441,25 @@ class Model(NamedTuple):
         ``params``, labels ``left_out`` and the fingerprint of the ``cells`` are stored with it.
         """
         used, learned = self.expected.used, not self.spec.exact
-        other = self.spec.other if self.stack is not None else {}
-        known = EffectsRecord(list(other), np.array(list(other.values())))
-        n_cells = self.cells.n_cells.tolist()
+        other, n_cells = self.spec.other, self.cells.n_cells.tolist()
+        stack = averaging = known = None
+        if self.average is not None:
+            models = self.average.models
+            averaging = AveragingRecord(
+                [model.name for model in models],
+                np.array([model.weight for model in models]),
+                np.array([model.prior.weights for model in models]),
+                models[-1].prior.own, models[-1].posteriors[0],
+            )  # fmt: skip
+        if self.stack is not None:
+            found = self.stack.stack
+            stack = StackRecord(
+                list(found.names), found.weights, np.nan_to_num(found.alone, nan=1.0),
+                float(np.nan_to_num(found.error, nan=1.0)), found.residual_variance,
+                self.stack.unseen, self.stack.interactions,
+            )  # fmt: skip
+            if other:
+                known = EffectsRecord(list(other), np.array(list(other.values())))
         return FittedPosterior(
             genes=self.spec.genes,
             posterior=self.found.posterior,
@@ -525,10 +474,10 @@ class Model(NamedTuple):
             cells=cells,
             shift_prior=self.prior if learned else None,
             guide_variance=self.cells.guide_variance if learned else None,
-            averaging=None if self.average is None else averaging_record(*self.average),
+            averaging=averaging,
             efficacy=self.expected.efficacy,
-            stack=None if self.stack is None else stack_record(self.stack),
-            screen=None if self.stack is None else self.cells.screen,
-            prior_effects=known if other else None,
+            stack=stack,
+            screen=None if stack is None else self.cells.screen,
+            prior_effects=known,
             ensemble=self.resampled or None,
         )

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from joblib import parallel_config
 from scipy.sparse.csgraph import connected_components
 
-from nextpert._adata import list_names, parse_label
+from nextpert._adata import Naming, list_names
 from nextpert.core import Moments, ScreenMoments, exogenous_moments, guide_variance
 from nextpert.core.search.registry import searches
 
@@ -249,10 +249,10 @@ def _named(
 def _members(
     environments: Environments, genes: Sequence[str], separator: str
 ) -> tuple[list[str], NDArray[np.float64]]:
-    control = environments.roles.control
+    naming = Naming(set(genes), separator, environments.roles.control)
     sets: dict[str, list[str]] = {}
     for label in environments.perturbations():
-        inside, outside = parse_label(label, set(genes), separator=separator, control=control)
+        inside, outside = naming.targets(label)
         sets[label] = [*inside, *outside] or [label]
     sets = _told_apart(sets)
     names = sorted({part for parts in sets.values() for part in parts})

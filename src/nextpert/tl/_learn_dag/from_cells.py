@@ -48,13 +48,9 @@ class Learned(NamedTuple):
 
 def labelled_targets(environments: Environments, genes: Sequence[str]) -> list[str]:
     """Return the genes of the panel that some perturbation targets."""
-    panel, control = set(genes), environments.roles.control
+    naming = _adata.Naming(set(genes), SEPARATOR, environments.roles.control)
     return sorted(
-        {
-            gene
-            for label in environments.perturbations()
-            for gene in _adata.parse_label(label, panel, separator=SEPARATOR, control=control)[0]
-        }
+        {gene for name in environments.perturbations() for gene in naming.targets(name)[0]}
     )
 
 

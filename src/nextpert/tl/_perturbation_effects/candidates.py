@@ -12,7 +12,12 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata.effects import own_shift
-from nextpert.core.model.effects import Effects, estimate_effects, fit_without_graph
+from nextpert.core.model.effects import (
+    Effects,
+    estimate_effects,
+    fit_without_graph,
+    speaks_of_knockouts,
+)
 from nextpert.core.model.shift_prior import ShiftPrior
 from nextpert.core.screen.guides import PooledGuides
 from nextpert.tl._design_interventions.candidates import read_candidates
@@ -108,8 +113,6 @@ def as_uncertain(prior: ShiftPrior, like: ShiftPrior) -> ShiftPrior:
     return replace(prior, weights=np.tile(average, (prior.n_perturbations, 1)))
 
 
-# Below this share of its standard deviation a control mean says nothing of a knockout's size.
-_ABOUT_NOTHING = 0.1
 _AT_ONCE = 500  # genes; their scatter, of which the diagonal alone is used, is quadratic in them
 
 
@@ -207,12 +210,11 @@ def _own_genes(
     mean, sd = fit.efficacy.mean, fit.efficacy.sd
     full = own_shift(str(fit.params["shift"]), pooled.mean[0])
     noise = np.sqrt(pooled.scatter[0] / pooled.n_cells.sum())
-    place = {gene: i for i, gene in enumerate(genes) if abs(full[i]) > _ABOUT_NOTHING * noise[i]}
+    speaks = speaks_of_knockouts(np.abs(full), noise)
+    place = {gene: i for i, gene in enumerate(genes) if speaks[i]}
+    naming = replace(fit.naming, genes=place)
     for j, name in enumerate(names):
-        inside, _ = _adata.parse_label(
-            name, place, separator=str(fit.params["separator"]), control=str(fit.params["control"])
-        )
-        index = [place[gene] for gene in inside]
+        index = [place[gene] for gene in naming.targets(name)[0]]
         shift[j, index] = mean * full[index]
         own[j, index] = (sd * full[index]) ** 2
     return shift, own

@@ -12,7 +12,6 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata.arguments import between, checked, one_of
 from nextpert.tl._perturbation_effects.candidates import (
-    Wanted,
     outside_tables,
     panel_effects,
     read_wanted,
@@ -111,7 +110,10 @@ def perturbation_effects(
     fit = _adata.posterior_from(adata, posterior_key)
     wanted = read_wanted(candidates, fit)
     symbols = fit.params.get("gene_symbols")
-    chosen, columns = _genes(adata, genes, fit.genes, symbols)
+    listed: Any = fit.genes if genes is None else genes
+    if isinstance(listed, str):
+        listed = None if listed == "all" else [listed]
+    chosen, columns = _adata.resolve_panel(adata, listed, gene_symbols=symbols)
     tables = vars(panel_effects(fit, wanted, level)) | {"cells_mean": wanted.cells_mean(fit)}
     in_graph = np.isin(chosen, fit.genes)
     outside, every = np.flatnonzero(~in_graph), list(fit.genes)
@@ -133,7 +135,15 @@ def perturbation_effects(
     if symbols is not None:
         params["gene_symbols"] = str(symbols)
     if as_anndata:
-        return _as_anndata(tables, wanted, chosen, in_graph, params)
+        return ad.AnnData(
+            tables.pop("mean"),
+            pd.DataFrame(
+                {"n_cells": wanted.n_cells}, index=pd.Index(wanted.names, name="perturbation")
+            ),
+            pd.DataFrame({"in_graph": in_graph}, index=chosen),
+            layers=tables,
+            uns={"params": params},
+        )
     stored = {
         **tables,
         "perturbations": _adata.strings(wanted.names),
@@ -144,33 +154,3 @@ def perturbation_effects(
         "params": params,
     }
     return _adata.write_results(adata, uns={key_added: stored}, copy=copy)
-
-
-def _genes(
-    adata: ad.AnnData, genes: str | Sequence[str] | None, panel: list[str], symbols: Any
-) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the genes whose effects are wanted, and their columns."""
-    if genes is None:
-        return _adata.resolve_panel(adata, panel, gene_symbols=symbols)
-    if isinstance(genes, str) and genes == "all":
-        return _adata.resolve_panel(adata, None, gene_symbols=symbols)
-    listed = [genes] if isinstance(genes, str) else genes
-    return _adata.resolve_panel(adata, listed, gene_symbols=symbols)
-
-
-def _as_anndata(
-    tables: dict[str, NDArray[np.float64]],
-    wanted: Wanted,
-    genes: Sequence[str],
-    in_graph: NDArray[np.bool_],
-    params: dict[str, Any],
-) -> ad.AnnData:
-    """Return the effects as an AnnData of perturbations x genes."""
-    names = pd.Index(wanted.names, name="perturbation")
-    return ad.AnnData(
-        tables["mean"],
-        pd.DataFrame({"n_cells": wanted.n_cells}, index=names),
-        pd.DataFrame({"in_graph": in_graph}, index=list(genes)),
-        layers={name: table for name, table in tables.items() if name != "mean"},
-        uns={"params": params},
-    )

@@ -99,7 +99,7 @@ def read_measured(
     screen, keys, sd = cells.without_batches(names)
     found, place = distinct(*keys.T)  # conditions would split guides into more than there are
     group, guide, batch = found.T
-    screen = screen.regroup(place, len(found))
+    screen = screen.pool(place, len(found))
     noise = screen_noise(screen, group, guide, batch, 1 + len(names), fixed_sd=sd)
     planned = Layout(
         _usual(noise.n_guides) if n_guides is None else n_guides,

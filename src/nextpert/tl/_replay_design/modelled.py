@@ -17,7 +17,7 @@ from nextpert.core import LinearScm, ScreenMoments
 from nextpert.core.evaluate.design_loop import run_tasks
 from nextpert.core.evaluate.strategies import NO_MODEL, Means, replay_plates
 from nextpert.tl._design_interventions.candidates import as_asked, as_fitted, fitted_candidates
-from nextpert.tl._fit_dag_blr.cells import pool_cells, pool_environments
+from nextpert.tl._fit_dag_blr.cells import pool_cells
 from nextpert.tl._fit_dag_blr.model import SHIFTS, SPECS, Graphs, Model
 from nextpert.tl._plan_screen.pool import Constraints
 from nextpert.tl._plan_screen.wells import AIMS, Choice, Wells
@@ -120,7 +120,7 @@ class Modelled:
         self.told, self.goal, self.may, self.rng = told, goal, candidates, rng
         name = spec_of(criterion)
         self.aim = criterion.removeprefix(f"{name}_")
-        self.spec = told.spec.named(name)
+        self.spec = replace(told.spec, name=name)
         self.asked = self.spec.rows(candidates.tolist())
 
     def see(self, screen: ScreenMoments) -> None:
@@ -135,17 +135,20 @@ class Modelled:
         place = np.full(len(self.spec.plan.names) + 1, -1)
         place[[0, *(j + 1 for j in taken)]] = np.arange(len(taken) + 1)
         used = has[place[group] >= 0]
-        cells = pool_environments(
-            ScreenMoments(screen.n[used], screen.mean[used], screen.squares[used], screen.scatter),
-            place[told.group[used]], told.condition[used], told.guide[used], told.fixed[used],
-            len(taken) + 1, guided=self.told.guided and not self.spec.exact,
-            exact=self.spec.exact,
+        seen = ScreenMoments(
+            screen.n[used], screen.mean[used], screen.squares[used], screen.scatter
+        )
+        clean, sd = seen.without_batches(told.fixed[used], told.condition[used])
+        guided = self.told.guided and not self.spec.exact
+        cells = pool_cells(
+            clean, place[told.group[used]], len(taken) + 1,
+            guide=told.guide[used] if guided else None, fixed_sd=sd,
         )  # fmt: skip
         model = Model.fit(self.spec.rows(taken), cells, self.told.graphs)
-        naming, shift = self.spec.naming, self.spec.shift
+        naming = self.spec.naming
         params = {
             "separator": naming.separator, "control": naming.control,
-            "shift": shift if isinstance(shift, str) else "table",
+            "shift": self.spec.plan.kind,
             "shift_sd": 0.0 if self.spec.exact else "learned",
         }  # fmt: skip
         record = model.record(params, left_out=pd.DataFrame())
@@ -154,8 +157,8 @@ class Modelled:
 
     def _shifts(self, control: Any) -> Interventions:
         plan = self.asked.plan
-        if plan.table is not None:
-            return named.shift_environments(plan, None, self.spec.genes, control)
+        if not isinstance(plan.shift, str):
+            return named.shift_environments(plan, self.spec.genes, control)
         return as_fitted(plan.names, plan.targets, self.fit)
 
     def plate(self, ready: Index, size: int, n_cells: int) -> Index:
@@ -307,8 +310,8 @@ def model_like(
     every = np.arange(len(cells))
     codes = np.repeat(every, [len(x) for x in cells.values()])
     screen = ScreenMoments.from_array(np.concatenate(list(cells.values())), codes, len(cells))
-    pooled = pool_cells(screen, every, len(cells), guided=False)
-    model = Model.fit(spec.named(SHIFTS), pooled, graphs)
+    pooled = pool_cells(screen, every, len(cells))
+    model = Model.fit(replace(spec, name=SHIFTS), pooled, graphs)
     blr = model.found.posterior
     known = model.prior.given(blr)
     noise = np.sqrt(known.spare * blr.noise_var)

@@ -116,8 +116,6 @@ def read_setup(
         measured=_adata.measured_genes(adata, _adata.symbols_of(adata.uns.get(dag_key))),
         perturbations=None if candidates is None else [*chosen, *named],
         shift=shift,
-        separator=roles.separator,
-        control=roles.control,
         every=True,
     )
     read = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
@@ -129,7 +127,7 @@ def read_setup(
     chosen = plan.names if candidates is None else chosen
     kept = [j for j, name in enumerate(plan.names) if len(cells[name]) >= FEWEST]
     naming = Naming(frozenset(genes), roles.separator, roles.control)
-    spec = Spec(genes, plan, shift, False, DagBlr, naming, {})
+    spec = Spec(genes, plan, DagBlr, naming)
     spec = spec.rows(sorted(kept, key=lambda j: plan.names[j] not in chosen))
     plan = spec.plan
     n_candidates = sum(name in chosen for name in plan.names)
@@ -142,7 +140,7 @@ def read_setup(
         raise ValueError(message)
     controls = Moments.from_array(cells[roles.control])
     environments.require_varying(controls, genes)
-    used = environments.shift_environments(plan, shift, genes, controls)
+    used = environments.shift_environments(plan, genes, controls)
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)
     graphs, ordered = Graphs.single(dag), [roles.control, *plan.names]

@@ -82,7 +82,6 @@ class Predictor(ABC):
 
     name: ClassVar[str]
     order: ClassVar[int] = 100  # where it stands in tables, the smallest first
-    uses_change: ClassVar[bool] = False  # whether it asks for the change of target genes
 
     @classmethod
     def build(cls, sources: Sources) -> Predictor | None:

@@ -35,7 +35,6 @@ class Coexpression(Predictor):
     """
 
     order: ClassVar[int] = 2
-    uses_change: ClassVar[bool] = True
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
         """Return what regression on the target genes expects of their change."""

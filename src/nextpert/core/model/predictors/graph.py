@@ -11,7 +11,7 @@ from nextpert.core.model.predictors.base import Prediction, Predictor, by_slopes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from nextpert.core.model.perturbations import Perturbations
     from nextpert.core.model.predictors.base import Sources
@@ -45,7 +45,6 @@ class Graph(Predictor):
     """
 
     order: ClassVar[int] = 1
-    uses_change: ClassVar[bool] = True
 
     def __init__(
         self, weights: Array | None, held_out_weights: Sequence[tuple[Index, Array]] = ()
@@ -58,17 +57,13 @@ class Graph(Predictor):
         return cls(sources.weights, sources.held_out_weights)
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
-        """Return what the graph transmits of the change of the target genes.
-
-        Raises
-        ------
-        ValueError
-            If the weights have another shape.
-        """
+        """Return what the graph transmits of the change of the target genes."""
         del screen
         p = candidates.moments.n_nodes
         genes = sorted({k for some in candidates.targets for k in some})
-        total = dict(zip(genes, _total_effects(self.weights, genes, p).T, strict=True))
+        matrix = np.eye(p) - np.asarray(self.weights, np.float64)
+        effects = np.linalg.solve(matrix, np.eye(p)[:, genes])
+        total = dict(zip(genes, (effects / effects[genes, np.arange(len(genes))]).T, strict=True))
         slopes = [np.array([total[k] for k in t]).reshape(-1, p).T for t in candidates.targets]
         return by_slopes(self.name, candidates, slopes)
 
@@ -80,13 +75,3 @@ class Graph(Predictor):
             found = Graph(weights).predict(some, some)
             effects[rows], shared[rows] = found.effects, found.shared
         return Prediction(self.name, effects, shared)
-
-
-def _total_effects(weights: ArrayLike | None, genes: list[int], p: int) -> Array:
-    """Return the effects of a unit change of some genes on all, ``(p, n)``."""
-    matrix = np.zeros((0, 0)) if weights is None else np.asarray(weights, np.float64)
-    if matrix.shape != (p, p):
-        message = f"weights have shape {matrix.shape}, but {(p, p)} is needed."
-        raise ValueError(message)
-    total = np.linalg.solve(np.eye(p) - matrix, np.eye(p)[:, genes])
-    return np.asarray(total / total[genes, np.arange(len(genes))])

@@ -50,26 +50,12 @@ class OtherScreen(Predictor):
         return cls(sources.other_screen) if sources.other_screen else None
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
-        """Return what is known of the candidates' labels; nothing (0) of others.
-
-        Raises
-        ------
-        ValueError
-            If effects have another shape, or are infinite.
-        """
+        """Return what is known of the candidates' labels; nothing (0) of others, or where NaN."""
         del screen
         own = candidates.own()
-        found = np.zeros(own.shape)
-        for row, name in zip(found, candidates.names, strict=True):
-            known = np.asarray(self.effects.get(name, row), np.float64)
-            if known.shape != row.shape or np.isinf(known).any():
-                message = (
-                    f"The effects of {name!r} in another screen must be finite or NaN and of shape "
-                    f"{row.shape}, but their shape is {known.shape}."
-                )
-                raise ValueError(message)
-            row[:] = np.where(np.isnan(known), 0.0, known)
-        return Prediction(self.name, np.where(own, 0.0, found))
+        nothing = np.zeros(own.shape[1])
+        found = [np.nan_to_num(self.effects.get(name, nothing)) for name in candidates.names]
+        return Prediction(self.name, np.where(own, 0.0, np.reshape(found, own.shape)))
 
     def held_out(self, screen: Perturbations) -> Prediction:
         """Return the same: it has seen no cell of this screen."""
