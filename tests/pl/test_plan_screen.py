@@ -37,6 +37,7 @@ def test_every_well_is_drawn(planned):
     np.testing.assert_allclose(drawn, table["predicted_distance"])
     spans = [line.get_xdata() for line in axes[0].lines if line.get_linestyle() == "-"]
     np.testing.assert_allclose(spans, table[["predicted_low", "predicted_high"]])
+    assert axes[0].get_xlim()[0] < 0  # an interval that ends at 0 is drawn whole
     assert [bar.get_width() for bar in axes[1].patches] == table["n_cells"].tolist()
     assert f"{table['n_cells'].sum()} cells" in axes[1].get_title()
 
@@ -54,7 +55,7 @@ def test_a_replay_is_drawn_beside_it(planned):
     assert len(axes) == 4
     row = planned.uns["replay"]["overall"].iloc[0]
     told = next(t.get_text() for t in axes[3].texts if "±" in t.get_text())
-    assert told == f"thompson: {row['plates']:.1f} ± {row['plates_sem']:.1f}"
+    assert told == f"thompson: {row['plates']:.1f} ± {1.645 * row['plates_sem']:.1f}"
     assert row["plates_sem"] >= 0
     assert len(plan_screen(planned, replay_key=None, show=False)) == 3
 

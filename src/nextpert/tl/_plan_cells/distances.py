@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+INTERVAL = 0.9  # coverage of intervals, one level in the whole package
+
 
 @dataclass(frozen=True)
 class Distances:
@@ -120,12 +122,10 @@ def read_distances(
     return Distances(names, n_cells, every[rows], np.array(sd), float(every[0]), plans, apart)
 
 
-def distances_table(
-    found: Distances, *, tolerance: float, power: float, confidence: float
-) -> pd.DataFrame:
+def distances_table(found: Distances, *, tolerance: float, power: float) -> pd.DataFrame:
     """Return one row a perturbation: its distance, and the cells and guides that it takes."""
     nothing = found.nothing if found.nothing > 0 else np.nan
-    sd = tolerance * nothing / norm.ppf((1 + confidence) / 2)
+    sd = tolerance * nothing / norm.ppf((1 + INTERVAL) / 2)
     beyond = found.differences
     told = []
     for pair in map(found.apart, range(len(found.names))):

@@ -102,8 +102,8 @@ def plan_cells(
         Wanted probability of finding the effect, and of telling the nearest from another, above
         .5.
     confidence
-        One less the level of the tests, each on its own, and the coverage of intervals. For ``m``
-        tests in one, ``1 - 0.05 / m``.
+        One less the level of the tests, each on its own; for ``m`` tests in one, ``1 - 0.05 / m``.
+        Intervals cover 90% whatever it is, as everywhere in the package.
     n_guides, n_replicates
         Guides and replicates of each perturbation to plan for; ``None`` (default): as many as the
         perturbations of the screen have (median).
@@ -222,7 +222,7 @@ def plan_cells(
         }
     if goal is not None and found is not None:
         options = {"tolerance": float(tolerance), "power": wanted_size["power"]}
-        stored["distances"] = distances_table(found, confidence=float(confidence), **options)
+        stored["distances"] = distances_table(found, **options)
         said.append(distances_in_words(stored["distances"], goal.name, measured.layout, **options))
     if goal is not None:
         stored["stopping"] = ask(
