@@ -49,7 +49,7 @@ def planned(adata, target="MYC", **options):
 
 def test_a_plate_has_the_wells_and_cells_asked_for(fitted):
     wells, controls, stored = planned(
-        fitted, n_perturbations=6, n_cells=700, candidates="genes", n_guides=3
+        fitted, n_perturbations=6, n_cells=700, candidates="genes", n_guides=3, plate_format=96
     )
     assert len(wells) == 6
     assert wells["perturbation"].is_unique
@@ -61,6 +61,8 @@ def test_a_plate_has_the_wells_and_cells_asked_for(fitted):
     assert wells["uncertainty_removed"].is_monotonic_increasing
     assert wells["probability_covered"].is_monotonic_increasing
     assert stored["summary"]["probability_covered"] == wells["probability_covered"].iloc[-1]
+    pooled = planned(fitted, n_perturbations=6, n_cells=700, candidates="genes", n_guides=3)[2]
+    pd.testing.assert_frame_equal(pooled["plate"], stored["plate"].drop(columns="well"))
 
 
 def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):

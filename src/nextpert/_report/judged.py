@@ -7,12 +7,12 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from nextpert._report.blocks import Section
-from nextpert._report.numbers import NOTHING, count, number, share
+from nextpert._report.page import Section
 from nextpert._report.results import FIT, KINDS
-from nextpert._report.tables import Column, make_table, plain
+from nextpert._report.tables import NOTHING, Column, Table, count, number, share, two_digits
 from nextpert._report.verdict import LEVELS
 
 if TYPE_CHECKING:
@@ -33,17 +33,17 @@ def cells_section(found: Found) -> Section | None:
     tables = []
     if "distances" in stored:
         tables.append(
-            make_table(
+            Table(
                 "cells",
-                "Perturbations, nearest first, and the cells it takes (∞: no number suffices)",
+                "Perturbations, nearest first, and the cells each takes (∞: no number suffices)",
                 stored["distances"],
                 [
                     Column("Perturbation", "perturbation", is_head=True),
                     Column("Cells", "n_cells", count),
                     Column("Distance", "distance", number),
-                    Column("Of doing nothing", "relative_distance", share),
-                    Column("Cells to know it", "cells_needed", count),
-                    Column("Cells to tell it from the nearest", "cells_to_tell", count),
+                    Column("Of the control's", "relative_distance", share),
+                    Column("Cells to know its distance", "cells_needed", count),
+                    Column("Cells to distinguish it from the nearest", "cells_to_tell", count),
                 ],
                 download=stored["distances"],
                 in_print=0,
@@ -53,22 +53,22 @@ def cells_section(found: Found) -> Section | None:
 
 
 def replay_section(found: Found) -> Section | None:
-    """Compare ways to choose on cells that are there already."""
+    """Compare strategies on cells that are there already."""
     if "replay" not in found:
         return None
     stored = found["replay"]
     overall = stored["overall"].assign(
         where=["held out" if x else "in the pool" for x in stored["overall"]["held_out"]]
     )
-    table = make_table(
+    table = Table(
         "replay",
-        "Ways to choose, replayed on the cells of this screen, over all targets",
+        "Strategies, replayed on the cells of this screen, over all targets",
         overall,
         [
             *([Column("Target", "where")] if len(set(overall["where"])) > 1 else []),
-            Column("Way to choose", "criterion", is_head=True),
-            Column("Plates to the best", "plates", lambda x: number(x, 2)),
-            Column("± standard error", "plates_sem", lambda x: number(x, 2)),
+            Column("Strategy", "criterion", is_head=True),
+            Column("Rounds to the best", "plates", two_digits),
+            Column("± standard error", "plates_sem", two_digits),
             Column("Found in the end", "share_good_last", share),
             Column("Distance in the end", "relative_last", share),
             Column("Verdict", "verdict"),
@@ -89,7 +89,7 @@ def diagnosis_section(found: Found) -> Section | None:
         verdict=[_without_name(str(words)) for words in stored["parts"]["verdict"]],
     )
     tables = [
-        make_table(
+        Table(
             "parts",
             "Every part of the model, judged by cells, guides or perturbations it has not seen",
             parts,
@@ -100,7 +100,7 @@ def diagnosis_section(found: Found) -> Section | None:
             ],
             in_print=8,
         ),
-        make_table(
+        Table(
             "checks",
             "Measured quantities, and the rule for each. Without a standard error none is passed",
             stored["summary"],
@@ -108,7 +108,7 @@ def diagnosis_section(found: Found) -> Section | None:
                 Column("Part", "part"),
                 Column("Quantity", "quantity", is_head=True),
                 Column("Value", "value", number),
-                Column("± standard error", "standard_error", lambda x: number(x, 2)),
+                Column("± standard error", "standard_error", two_digits),
                 Column("Rule", "rule"),
                 Column("Passed", "passed"),
                 Column("Meaning", "meaning", is_long=True),
@@ -140,7 +140,7 @@ def made_section(
     left = found.get(FIT, {}).get("left_out")
     if left is not None and len(left):
         tables.append(
-            make_table(
+            Table(
                 "left-out",
                 "Labels left out of the fit",
                 left,
@@ -154,7 +154,7 @@ def made_section(
         )
     options = _options_table(found, keys)
     tables += [
-        make_table(
+        Table(
             "options",
             "What made every result on this page: version, seed and options, as stored with it",
             options,
@@ -170,7 +170,7 @@ def made_section(
     ]
     words += [_seeds_in_words(options), f"This page was written by {_versions()}."]
     if command is None:
-        words.append("The command was not told.")
+        words.append("The command was not given.")
     return Section("made", "How this was made", words, tables=tables, code=command or "")
 
 
@@ -200,7 +200,7 @@ def _options_table(found: Found, keys: Mapping[str, str]) -> pd.DataFrame:
                 "key": f'uns["{keys[name]}"]',
                 "version": str(found[name].get("version", NOTHING)),
                 "seed": seed,
-                "said": "; ".join(f"{k} = {plain(v)}" for k, v in sorted(params.items())),
+                "said": "; ".join(f"{k} = {_plain(v)}" for k, v in sorted(params.items())),
             }
         )
     return pd.DataFrame(rows)
@@ -215,6 +215,13 @@ def _seeds_in_words(options: pd.DataFrame) -> str:
         return f"Seed of all that was drawn at random: {drawn['seed'].iloc[0]}."
     said = (f"{f} {s}" for f, s in zip(drawn["function"], drawn["seed"], strict=True))
     return f"Seeds: {', '.join(said)}."
+
+
+def _plain(value: Any) -> str:
+    """Return a parameter's value as text: lists with commas, numbers in a few digits."""
+    if isinstance(value, (np.ndarray, list, tuple)):
+        return ", ".join(_plain(each) for each in np.asarray(value).ravel().tolist())
+    return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
 
 
 def _versions() -> str:

@@ -74,6 +74,7 @@ def dag(
     min_weight: float = 0.0,
     n_top: int = 100,
     direct_targets: bool | Sequence[str] = False,
+    directed: bool = True,
     ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool = False,
@@ -125,6 +126,9 @@ def dag(
         darker the more bootstrap graphs have them; or the perturbations to draw. Lines to genes
         other than those that the label names (off-targets, perhaps) stand out. All arcs between
         genes lie above then.
+    directed
+        Whether to draw edges as causes and effects; ``False`` calls them associations, for a graph
+        whose directions are not trusted (:func:`nextpert.tl.diagnose`).
     %(end)s
 
     Returns
@@ -176,7 +180,9 @@ def dag(
     order, apart = _apart(order, linked, shown, wanted)
     place = np.full(len(shown), -1, dtype=np.int64)
     place[order] = np.arange(len(order))
-    what = _Drawing([shown[i] for i in order], layer[order], edges, place, member, bold, targets)
+    what = _Drawing(
+        [shown[i] for i in order], layer[order], edges, place, member, bold, targets, directed
+    )
     is_matrix, is_cut = len(edges.parent) > MOST_ARCS, len(edges.parent) < len(every.parent)
     if is_matrix and targets is not None:
         message = f"direct_targets are drawn beside {MOST_ARCS} edges at most: lower n_top."
@@ -184,8 +190,9 @@ def dag(
     said = f"{len(apart)} genes have none of these edges" if is_cut or is_matrix else ""
     panel = _draw_matrix(ax, what, said) if is_matrix else _draw_arcs(ax, what, apart, said)
     strongest = f"strongest {len(edges.parent)} of " if is_cut else ""
-    title = f"{len(shown)} genes, {strongest}{len(every.parent)} edges"
-    if edges.is_open.any():
+    title = f"{len(shown)} genes, {strongest}{len(every.parent)} "
+    title += "edges" if directed else "associations"
+    if directed and edges.is_open.any():
         title += f", {int(edges.is_open.sum())} unoriented"
     # From the left: it may be wider than the genes.
     panel.set_title(title, fontsize=TEXT, x=0.0, ha="left")
@@ -205,6 +212,7 @@ class _Drawing(NamedTuple):
     member: Mapping[str, str]
     bold: set[str]
     targets: DirectTargets | None
+    directed: bool
 
 
 def _draw_arcs(ax: Axes | None, what: _Drawing, apart: list[str], said: str) -> Axes:
@@ -215,13 +223,15 @@ def _draw_arcs(ax: Axes | None, what: _Drawing, apart: list[str], said: str) -> 
     width = max(2.0 + _column(n_columns) * n_columns, 4.0)
     panel = panel_of(ax, (width, min(max(0.5 * width, 3.4) + inches_below, SCREEN)))
     text = "genes in topological order: causes left, effects right"
+    if not what.directed:
+        text = "an arc joins two genes that are associated; which acts on which is not known"
     text = "\n".join([text, *([said] if said else _names_below(panel, apart))])
     if ax is None:
         figure = root_figure(panel)
         figure.set_figheight(min(figure.get_figheight() + _LINE * text.count("\n"), SCREEN))
     bounds = np.flatnonzero(np.diff(what.layer, prepend=-2, append=-2))
     for shade, (start, stop) in enumerate(itertools.pairwise(bounds)):
-        if shade % 2 == 0 and what.layer[start] >= 0:
+        if what.directed and shade % 2 == 0 and what.layer[start] >= 0:
             panel.axvspan(start - 0.5, stop - 0.5, color=LIGHT, alpha=0.6, linewidth=0, zorder=0)
     for x, name in enumerate(names):
         panel.text(
@@ -234,7 +244,7 @@ def _draw_arcs(ax: Axes | None, what: _Drawing, apart: list[str], said: str) -> 
     up, down = (float(tall[side].max(initial=1.0)) for side in (~sides, sides))
     down *= bool(sides.any())
     band, room = _heights(panel, up + down, text, inches_below)
-    handles = draw_edges(panel, edges, place, below, band)
+    handles = draw_edges(panel, edges, place, below, band, directed=what.directed)
     panel.set(xlim=(-0.9, len(names) - 0.1), ylim=(-band - room - down, band + up))
     panel.set(xticks=[], yticks=[])
     panel.set_xlabel(text, fontsize=SMALL, loc="left")
@@ -279,8 +289,9 @@ def _draw_matrix(ax: Axes | None, what: _Drawing, said: str) -> Axes:
             tick.set_bbox({"pad": 0.6, **styles[what.member[tick.get_text()]]})
     patches = [Patch(label=name, **style) for name, style in styles.items()]
     legend(panel, patches, loc="upper left", bbox_to_anchor=(1.3, 1.0))
-    panel.set_xlabel("effects, in topological order" + f"\n{said}" * bool(said))
-    panel.set_ylabel("causes, in topological order")
+    axes = ("effects", "causes") if what.directed else ("associated genes", "genes")
+    panel.set_xlabel(f"{axes[0]}, in topological order" + f"\n{said}" * bool(said))
+    panel.set_ylabel(f"{axes[1]}, in topological order")
     return panel
 
 

@@ -114,11 +114,18 @@ def _width_of_share(share: Vector | float) -> Any:
 
 
 def draw_edges(
-    panel: Axes, edges: Edges, place: Nodes, below: NDArray[np.bool_] | None, band: float
+    panel: Axes,
+    edges: Edges,
+    place: Nodes,
+    below: NDArray[np.bool_] | None,
+    band: float,
+    *,
+    directed: bool = True,
 ) -> list[Any]:
     """Draw edges as arcs above the band of names, some below it; return the legend's entries.
 
-    ``place`` is that of each gene from the left, ``band`` half the height of the names.
+    ``place`` is that of each gene from the left, ``band`` half the height of the names. Unless
+    ``directed``, nothing is said of directions.
     """
     from matplotlib.collections import LineCollection
 
@@ -129,6 +136,8 @@ def draw_edges(
     y = band + span[:, None] ** 0.75 * np.sin(t)
     if below is not None:
         y[below] *= -1
+    if not directed:
+        edges = edges._replace(oriented_by=None)
     width, colours = _style(edges)
     styles = [_dashes(w) if d else "solid" for w, d in zip(width, edges.is_open, strict=True)]
     lines = LineCollection(
@@ -136,7 +145,8 @@ def draw_edges(
         linestyles=styles or "solid", colors=colours, zorder=2,
     )  # fmt: skip
     panel.add_collection(lines)
-    return _handles(edges, two_sided=below is not None)
+    words = ("raises", "lowers") if directed else ("positive", "negative")
+    return _handles(edges, words, two_sided=below is not None)
 
 
 def _dashes(width: float) -> tuple[float, tuple[float, float]]:
@@ -174,12 +184,12 @@ def _largest(weight: Vector) -> float:
     return float(np.abs(weight).max(initial=0.0)) or 1.0
 
 
-def _handles(edges: Edges, *, two_sided: bool) -> list[Any]:
+def _handles(edges: Edges, words: tuple[str, str], *, two_sided: bool) -> list[Any]:
     handles: list[Any] = []
     if edges.weight is not None:
         above, under = (" (above)", " (below)") if two_sided else ("", "")
-        handles.append(entry("raises" + above, BLUE, line="-", linewidth=2))
-        handles.append(entry("lowers" + under, ORANGE, line="-", linewidth=2))
+        handles.append(entry(words[0] + above, BLUE, line="-", linewidth=2))
+        handles.append(entry(words[1] + under, ORANGE, line="-", linewidth=2))
         largest = _largest(edges.weight)
         for size in (largest, largest / 4):
             width = _THINNEST + (_THICKEST - _THINNEST) * size / largest

@@ -50,11 +50,11 @@ def plate_table(
     pool: Candidates,
     plan: Plan,
     n_guides: NDArray[np.int64],
-    plate_format: int,
+    plate_format: int | None,
     distance: RankedDistance,
     fit: FittedPosterior,
 ) -> pd.DataFrame:
-    """Return one row a well, in the order chosen, the controls last."""
+    """Return one row a perturbation, in the order chosen, the controls last."""
     given, index = pool.interventions, np.array(plan.chosen, dtype=np.int64)
     names = fit.environments["perturbation"].astype(str)
     seen = dict(zip(names, fit.environments["n_cells"].astype(int), strict=True))
@@ -84,8 +84,9 @@ def plate_table(
             plan.covered[-1], plan.removed[-1], max(distance.mean[-1], 0.0), distance.low[-1],
             distance.high[-1], plan.control_cost,
         ]  # fmt: skip
-    table.insert(0, "well", well_names(len(table), plate_format))
-    for name in ("well", "perturbation", "target_genes", "aim", "why"):
+    if plate_format is not None:
+        table.insert(0, "well", well_names(len(table), plate_format))
+    for name in {"well", "perturbation", "target_genes", "aim", "why"} & set(table):
         table[name] = strings(table[name])
     for name in ("n_guides", "n_cells", "n_cells_seen"):
         table[name] = table[name].astype(np.int64)
