@@ -42,31 +42,20 @@ def distances_section(found: Found) -> Section | None:
         f"Distances of the cells themselves to {name_of(stored['target'])} ({unit}), without a "
         f"model and without bias, over {count(len(stored['genes']))} genes."
     ]
-    level = f"{100 * float(params['confidence']):g}%"
+    of_control = float(control.iloc[0]) if len(control) else float("nan")
+    less = ("difference", "difference_low", "difference_high")
     columns = [
         Column("Perturbation", "perturbation", is_head=True),
         Column("Cells", "n_cells", count),
-        Column(
-            "Distance",
-            ("distance", "low", "high"),
-            reference=float(control.iloc[0]) if len(control) else float("nan"),
-        ),
+        Column("Distance", ("distance", "low", "high"), reference=of_control),
         Column("Of control cells", "relative_distance", share),
-        Column(
-            "Less that of controls",
-            ("difference", "difference_low", "difference_high"),
-            reference=0.0,
-        ),
+        Column("Less that of controls", less, reference=0.0),
     ]
-    shown = Table(
-        "distances",
-        f"Measured distances, nearest first, with {level} intervals; the dashed line is control "
-        f"cells, or no difference to them",
-        table,
-        columns,
-        download=table,
-        in_print=6,
+    caption = (
+        f"Measured distances, nearest first, with {100 * float(params['confidence']):g}% "
+        f"intervals; the dashed line is control cells, or no difference to them"
     )
+    shown = Table("distances", caption, table, columns, download=table, in_print=6)
     return Section("distances", "Measured distances", words, tables=[shown])
 
 
@@ -86,42 +75,42 @@ def effects_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
     )
     if n > MOST_ROWS:
         words += f" The {MOST_ROWS} strongest are listed."
+    every = np.ones_like(significant)
     figures = []
     if significant.size:
-        figures = [
-            draw(
-                lambda: pl.perturbation_effects(
-                    adata, key=keys["perturbation_effects"], show=False, return_fig=True
-                ),
-                f"Map of the strongest effects. {_strongest_in_words(stored)}",
-                "The strongest effects, in the order of a clustering.",
-            )
-        ]
-    tables = [_summary(stored, significant), _strongest(stored, significant)]
-    return Section("effects", "Effects", [words], figures=figures, tables=tables)
-
-
-def _strongest(stored: Mapping[str, Any], significant: NDArray[np.bool_]) -> Table:
-    level = f"{100 * float(stored['params']['level']):g}%"
-    return Table(
-        "effects",
-        f"Effects of significant direction, the strongest first, with {level} intervals "
-        f"(log-normalised expression); the dashed line is no effect",
-        _rows(stored, _largest(stored, significant, MOST_ROWS)),
-        [
-            Column("Perturbation", "perturbation", is_head=True),
-            Column("Gene", "gene"),
-            Column("Effect", ("mean", "lower", "upper"), reference=0.0),
-            Column("False sign rate", "lfsr", rate),
-            Column("Direct part", "direct", number),
-            Column("Difference of means", "cells_mean", number),
-            Column("Cells", "n_cells", count),
-        ],
-        n_all=int(significant.sum()),
-        download=_rows(stored, _largest(stored, np.ones_like(significant), _MOST_IN_FILE)),
-        n_file=significant.size,
-        in_print=0,
+        first = _rows(stored, _largest(stored, every, 5)).itertuples()
+        told = ", ".join(f"{r.perturbation} on {r.gene} {r.mean:+.2g}" for r in first)
+        key = keys["perturbation_effects"]
+        figure = draw(
+            lambda: pl.perturbation_effects(adata, key=key, show=False, return_fig=True),
+            f"Map of the strongest effects. The largest: {told}.",
+            "The strongest effects, in the order of a clustering.",
+        )
+        figures.append(figure)
+    columns = [
+        Column("Perturbation", "perturbation", is_head=True),
+        Column("Gene", "gene"),
+        Column("Effect", ("mean", "lower", "upper"), reference=0.0),
+        Column("False sign rate", "lfsr", rate),
+        Column("Direct part", "direct", number),
+        Column("Difference of means", "cells_mean", number),
+        Column("Cells", "n_cells", count),
+    ]
+    caption = (
+        f"Effects of significant direction, the strongest first, with "
+        f"{100 * float(stored['params']['level']):g}% intervals (log-normalised expression); the "
+        f"dashed line is no effect"
     )
+    shown, held = (
+        _rows(stored, _largest(stored, among, most))
+        for among, most in ((significant, MOST_ROWS), (every, _MOST_IN_FILE))
+    )
+    strongest = Table(
+        "effects", caption, shown, columns, n_all=n, download=held, n_file=significant.size,
+        in_print=0,
+    )  # fmt: skip
+    tables = [_summary(stored, significant), strongest]
+    return Section("effects", "Effects", [words], figures=figures, tables=tables)
 
 
 def _largest(stored: Mapping[str, Any], among: NDArray[np.bool_], most: int) -> Index:
@@ -165,26 +154,17 @@ def _summary(stored: Mapping[str, Any], significant: NDArray[np.bool_]) -> Table
             "lowered": largest(-1),
         }
     ).sort_values("n_clear", ascending=False, kind="stable")
-    return Table(
-        "perturbations",
-        "Perturbations: genes with an effect of significant direction, and the largest of them",
-        frame,
-        [
-            Column("Perturbation", "perturbation", is_head=True),
-            Column("Cells", "n_cells", count),
-            Column("Significant effects", "n_clear", count),
-            Column("Most raised", "raised"),
-            Column("Most lowered", "lowered"),
-        ],
-        download=frame,
-        in_print=7,
+    columns = [
+        Column("Perturbation", "perturbation", is_head=True),
+        Column("Cells", "n_cells", count),
+        Column("Significant effects", "n_clear", count),
+        Column("Most raised", "raised"),
+        Column("Most lowered", "lowered"),
+    ]
+    caption = (
+        "Perturbations: genes with an effect of significant direction, and the largest of them"
     )
-
-
-def _strongest_in_words(stored: Mapping[str, Any]) -> str:
-    every = np.ones(np.shape(stored["mean"]), bool)
-    rows = _rows(stored, _largest(stored, every, 5)).itertuples()
-    return f"The largest: {', '.join(f'{r.perturbation} on {r.gene} {r.mean:+.2g}' for r in rows)}."
+    return Table("perturbations", caption, frame, columns, download=frame, in_print=7)
 
 
 def graph_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:

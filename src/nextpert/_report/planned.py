@@ -169,18 +169,14 @@ def _names(table: pd.DataFrame) -> str:
 
 def _further_guides(found: Found, known: pd.DataFrame) -> str:
     """Say how many guides more distinguish the two nearest, where no number of cells does."""
-    table = found.get("plan_cells", {}).get("distances")
-    if table is None or len(table) < 2:
+    table = found.get("plan_cells", {}).get("distances", [])
+    if len(table) < 2:
         return ""
-    now, needed = (
-        int(found["plan_cells"]["noise"]["n_guides"]),
-        float(table["guides_to_tell"].iloc[0]),
-    )
+    now, first = int(found["plan_cells"]["noise"]["n_guides"]), table.iloc[0]
+    cells, needed = (float(first[name]) for name in ("cells_to_tell", "guides_to_tell"))
     pair = table["perturbation"].astype(str).tolist()[:2]
     is_asked = set(pair) <= set(known["perturbation"].astype(str))
-    if not is_asked or np.isfinite(float(table["cells_to_tell"].iloc[0])) or not needed > now:
-        return ""
-    if not np.isfinite(needed):
+    if not is_asked or np.isfinite(cells) or not now < needed < np.inf:
         return ""
     return (
         f"Order {_several(int(needed) - now, 'further guide')} for each of {' and '.join(pair)}: "
