@@ -144,9 +144,9 @@ def test_usual_criteria_have_styles_of_their_own():
 
 
 def test_errors_name_what_there_is(replayed):
-    with pytest.raises(ValueError, match=r"no target nope.*It holds"):
+    with pytest.raises(ValueError, match=r"no target: nope.*It holds"):
         npt.pl.replay(replayed, targets=["nope"])
-    with pytest.raises(ValueError, match=r"no criterion cv.*thompson"):
+    with pytest.raises(ValueError, match=r"no criterion: cv.*thompson"):
         npt.pl.replay(replayed, criteria=["cv"])
     with pytest.raises(TypeError, match=r"\['civ'\]"):
         npt.pl.replay(replayed, criteria="civ")

@@ -254,7 +254,7 @@ def test_contradictions_write_nothing(fitted):
         ({"must": ["FOS"], "pending": ["FOS"]}, "both in must and in pending"),
         ({"must": ["FSO"]}, "Close matches: FOS"),
         ({"never": ["MYC", "FOS", "CDK4", "B2M", "CD58"]}, "No candidate is left"),
-        ({"plate_format": 12}, "plate_format must be 8, 96 or 384"),
+        ({"plate_format": 12}, "plate_format must be 8, 96, 384 or None"),
         ({"aim": "bst"}, "Close matches: best"),
         ({"must": ["STAT1"], "candidates": "genes", "most_new": 0}, "most_new=0"),
         ({"candidates": ["MYC", "control"]}, "candidates holds 'control', the controls: doing"),

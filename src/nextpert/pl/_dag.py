@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert._adata import eager, in_order, list_names, read_graph, symbols_of
+from nextpert._adata import eager, read_graph, symbols_of
 from nextpert._adata.arguments import at_least, checked
 from nextpert.core.cells._sound import require_sound
 from nextpert.pl._dag_parts import (
@@ -30,6 +30,7 @@ from nextpert.pl._figure import (
     SCREEN,
     SMALL,
     TEXT,
+    chosen,
     draw_map,
     finish,
     font_size,
@@ -154,8 +155,9 @@ def dag(
     '3 genes, 2 edges'
     """
     names, columns, graph = read_graph(adata, key)
-    drawn = _chosen(names, genes, key)
-    _chosen(names, highlight, key)
+    drawn = chosen(genes, names, "Genes not in the graph", f"The graph {key!r}")
+    if len(highlight):
+        chosen(highlight, names, "Genes not in the graph", f"The graph {key!r}")
     adjacency = sp.csr_array(graph.to_matrix())[drawn][:, drawn]
     shown = [names[i] for i in drawn]
     member: dict[str, str] = {}
@@ -293,19 +295,6 @@ def _draw_matrix(ax: Axes | None, what: _Drawing, said: str) -> Axes:
     panel.set_xlabel(f"{axes[0]}, in topological order" + f"\n{said}" * bool(said))
     panel.set_ylabel(f"{axes[1]}, in topological order")
     return panel
-
-
-def _chosen(names: list[str], genes: Sequence[str] | None, key: str) -> Nodes:
-    if genes is None:
-        return np.arange(len(names))
-    wanted = list(dict.fromkeys([genes] if isinstance(genes, str) else map(str, in_order(genes))))
-    absent = [gene for gene in wanted if gene not in names]
-    if absent:
-        message = (
-            f"Genes not in the graph {key!r}: {list_names(absent)}. It holds {list_names(names)}."
-        )
-        raise ValueError(message)
-    return np.array([names.index(gene) for gene in wanted], dtype=np.int64)
 
 
 def _apart(

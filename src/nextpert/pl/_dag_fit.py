@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import list_names
 from nextpert._adata.arguments import checked
 from nextpert.pl._docs import documented
-from nextpert.pl._figure import BLUE, GREY, LIGHT, entry, finish, legend, read_to_draw
+from nextpert.pl._figure import BLUE, GREY, LIGHT, chosen, entry, finish, legend, read_to_draw
 
 if TYPE_CHECKING:
     import os
@@ -80,7 +79,9 @@ def dag_fit(
     import matplotlib.pyplot as plt
 
     stored = read_to_draw(adata, key, "tl.dag_fit", what="comparison", part="random_r")
-    rows = _rows(stored["table"], genes, key)
+    names = [str(gene) for gene in stored["table"]["gene"]]
+    rows = chosen(genes, names, "Genes without parents", f"adata.uns[{key!r}]")
+    rows = rows[np.argsort(stored["table"]["r"].to_numpy(float)[rows], kind="stable")]
     if ax is not None:
         panels = [ax]
     else:
@@ -94,24 +95,6 @@ def dag_fit(
     _draw_genes(panels[0], stored["table"].iloc[rows], stored["random_r"][:, rows])
     drawn = panels if ax is None else ax
     return finish(drawn, own=ax is None, show=show, return_fig=return_fig, save=save)
-
-
-def _rows(table: pd.DataFrame, genes: Sequence[str] | None, key: str) -> NDArray[np.int64]:
-    """Return the rows to draw, lowest r first."""
-    names = [str(gene) for gene in table["gene"]]
-    r = table["r"].to_numpy(dtype=float)
-    if genes is None:
-        return np.argsort(r, kind="stable")
-    wanted = list(dict.fromkeys([genes] if isinstance(genes, str) else map(str, genes)))
-    absent = [gene for gene in wanted if gene not in names]
-    if absent or not wanted:
-        message = (
-            f"Genes without parents in uns[{key!r}]: {list_names(absent) or 'none given'}. "
-            f"It holds {list_names(names) or 'none with any'}."
-        )
-        raise ValueError(message)
-    rows = np.array([names.index(gene) for gene in wanted], dtype=np.int64)
-    return rows[np.argsort(r[rows], kind="stable")]
 
 
 def _draw_genes(panel: Axes, table: pd.DataFrame, random: NDArray[np.float64]) -> None:

@@ -11,7 +11,7 @@ from scipy.optimize import isotonic_regression
 
 from nextpert._adata import Naming, closest, in_order, list_names, measured_genes, parse_label
 from nextpert.core.search._classes import CELLS, INTERVENTIONS, OPEN, PRIOR
-from nextpert.pl._figure import BLACK, BLUE, GREEN, GREY, ORANGE, PALETTE, PURPLE, entry
+from nextpert.pl._figure import BLACK, BLUE, GREEN, GREY, ORANGE, PALETTE, PURPLE, chosen, entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -250,16 +250,11 @@ def read_direct_targets(
     perturbation = table["perturbation"].astype(str)
     keep = np.isin(table["gene"].astype(str), list(drawn))
     if wanted is not True:
-        named = (str(name) for name in in_order(wanted))
-        names = Naming(set(panel)).spelled(named, perturbation)
-        absent = [name for name in names if name not in set(perturbation)]
-        if absent:
-            message = (
-                f"Perturbations without direct targets: {list_names(absent)}."
-                f"{closest(absent, perturbation)} adata.uns[{key!r}]['direct_targets'] holds "
-                f"{list_names(dict.fromkeys(perturbation)) or 'none'}."
-            )
-            raise ValueError(message)
+        held = list(dict.fromkeys(perturbation))
+        named = Naming(set(panel)).spelled(map(str, in_order(wanted)), held)
+        where = f"adata.uns[{key!r}]['direct_targets']"
+        places = chosen(named, held, "Perturbations without direct targets", where)
+        names = [held[i] for i in places]
         keep &= np.isin(perturbation, names)
     rows = table[keep]
     share = rows["frequency"].to_numpy(float) if "frequency" in rows else None

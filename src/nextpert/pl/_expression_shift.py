@@ -262,9 +262,8 @@ def _n_bins(gene: _Gene, span: float) -> int:
     if fewer is None:
         return _FEWEST_BINS
     low, high = np.quantile(fewer, [0.25, 0.75])
-    width = 2 * (high - low) / len(fewer) ** (1 / 3)
-    n_bins = span / width if width > 0 else _FEWEST_BINS
-    return int(np.clip(np.ceil(n_bins), _FEWEST_BINS, _MOST_BINS))
+    width = max(2 * (high - low) / len(fewer) ** (1 / 3), span / _MOST_BINS)
+    return int(max(np.ceil(span / width), _FEWEST_BINS)) if high > low else _FEWEST_BINS
 
 
 def _title(gene: _Gene) -> str:

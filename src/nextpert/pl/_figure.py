@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import read_stored
+from nextpert._adata import closest, in_order, list_names, read_stored
 from nextpert._adata.target import DISTANCES
 from nextpert._files import whole_file
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from anndata import AnnData
     from matplotlib.axes import Axes
@@ -211,6 +211,31 @@ def read_to_draw(
 def unit_of_distance(stored: Any) -> str:
     """Return what the distances of a stored result are measured in."""
     return DISTANCES[str(stored["params"].get("distance", "squared"))]
+
+
+def chosen(
+    wanted: str | Iterable[str] | None, held: Sequence[str], without: str, where: str
+) -> NDArray[np.int64]:
+    """Return the places of wanted names among those held, each once; all by default.
+
+    Raises
+    ------
+    ValueError
+        If a name is not there (close matches are given), as ``without``, or none is wanted.
+        ``where`` says what holds the names.
+    """
+    if wanted is None:
+        return np.arange(len(held))
+    names = list(dict.fromkeys([wanted] if isinstance(wanted, str) else map(str, in_order(wanted))))
+    absent = [name for name in names if name not in held]
+    if absent or not names:
+        message = (
+            f"{without}: {list_names(absent) or 'none given'}.{closest(absent, held)} {where} "
+            f"holds {list_names(held) or 'none'}."
+        )
+        raise ValueError(message)
+    place = {name: i for i, name in enumerate(held)}
+    return np.array([place[name] for name in names], dtype=np.int64)
 
 
 def entry(

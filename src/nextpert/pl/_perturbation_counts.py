@@ -162,15 +162,11 @@ def _draw_bars(panel: Axes, counts: Counts, min_cells: int | None) -> None:
     heights: list[int] = []
     for n_targets, ranked in counts.items():
         places = np.arange(len(names), len(names) + len(ranked))
-        label = _describe(n_targets, ranked, min_cells)
-        panel.bar(
-            places,
-            [n for n, _ in ranked],
-            color=_COLOURS[n_targets - 1],
-            width=0.75,
-            label=label,
-            linewidth=0,
-        )
+        bars = panel.bar(
+            places, [n for n, _ in ranked], color=_COLOURS[n_targets - 1], width=0.75,
+            label=_describe(n_targets, ranked, min_cells), linewidth=0,
+        )  # fmt: skip
+        panel.bar_label(bars, padding=3, rotation=90, fontsize=7, color=BLACK)
         names += [name for _, name in ranked]
         heights += [n for n, _ in ranked]
     panel.set_xticks(range(len(names)), names, rotation=90)
@@ -179,11 +175,6 @@ def _draw_bars(panel: Axes, counts: Counts, min_cells: int | None) -> None:
         _logarithmic(panel, max(heights))
     else:
         panel.set_ylim(0, 1.2 * max(heights))
-    for place, n in enumerate(heights):
-        panel.annotate(
-            f"{n}", (place, n), (0, 3), textcoords="offset points", rotation=90, ha="center",
-            va="bottom", fontsize=7, color=BLACK,
-        )  # fmt: skip
 
 
 def _draw_curves(panel: Axes, counts: Counts, min_cells: int | None) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from nextpert._adata import Naming, closest, in_order, list_names
+from nextpert._adata import Naming, in_order
 from nextpert._adata.arguments import checked
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert.pl._docs import documented
@@ -17,6 +17,7 @@ from nextpert.pl._figure import (
     GREY,
     ORANGE,
     SCREEN,
+    chosen,
     draw_map,
     entry,
     finish,
@@ -94,7 +95,12 @@ def perturbation_effects(
     'effect of MYC (100 cells)'
     """
     stored = read_to_draw(adata, key, "tl.perturbation_effects", what="effects", part="lfsr")
-    rows = _rows(stored, perturbations, key)
+    held = [str(name) for name in stored["perturbations"]]
+    naming = Naming({str(gene) for gene in stored["genes"]}, str(stored["params"]["separator"]))
+    asked = held if perturbations is None else map(str, in_order(perturbations))
+    rows = chosen(
+        naming.spelled(asked, held), held, "Perturbations without effects", f"adata.uns[{key!r}]"
+    )
     if len(rows) == 1:
         genes = _strongest(stored["mean"][rows[0]][None], n_top, axis=1)
         row = row_height(len(genes), 0.19, 1.5)
@@ -113,25 +119,6 @@ def perturbation_effects(
             f"effects of {title}\n(+ or −: significant direction, lfsr < {CLEAR_SIGN:g})"
         )
     return finish(panel, own=ax is None, show=show, return_fig=return_fig, save=save)
-
-
-def _rows(stored: dict[str, Any], wanted: Sequence[str] | None, key: str) -> np.ndarray:
-    held = [str(name) for name in stored["perturbations"]]
-    params = stored["params"]
-    naming = Naming({str(gene) for gene in stored["genes"]}, str(params["separator"]))
-    asked = held if wanted is None else map(str, in_order(wanted))
-    names = list(dict.fromkeys(naming.spelled(asked, held)))
-    absent = [name for name in names if name not in held]
-    if absent:
-        message = (
-            f"Perturbations without effects: {list_names(absent)}.{closest(absent, held)} "
-            f"adata.uns[{key!r}] holds {list_names(held)}."
-        )
-        raise ValueError(message)
-    if not names:
-        message = f"There are no perturbations to draw in adata.uns[{key!r}]."
-        raise ValueError(message)
-    return np.array([held.index(name) for name in names])
 
 
 def _strongest(effect: np.ndarray, n: int, *, axis: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from nextpert.pl._figure import (
     REACH,
     SMALL,
     TEXT,
+    chosen,
     entry,
     finish,
     legend,
@@ -168,18 +169,11 @@ def _chosen(
         raise ValueError(message)
     table, lines = table[table["held_out"] == reading], lines[lines["held_out"] == reading]
     for column, wanted in {"target": targets, "criterion": criteria}.items():
-        if wanted is None:
-            continue
-        known = list(dict.fromkeys(table[column].astype(str)))
-        names = Naming().spelled(map(str, wanted), known)
-        absent = [name for name in names if name not in known]
-        if absent or not names:
-            message = (
-                f"The replay holds no {column} {', '.join(absent) or '(none was asked for)'}. It "
-                f"holds {', '.join(known)}."
-            )
-            raise ValueError(message)
-        table = table[table[column].astype(str).isin(names)]
+        if wanted is not None:
+            known = list(dict.fromkeys(table[column].astype(str)))
+            names = Naming().spelled(map(str, wanted), known)
+            places = chosen(names, known, f"The replay holds no {column}", "It")
+            table = table[table[column].astype(str).isin([known[i] for i in places])]
     return table, lines[lines["target"].isin(set(table["target"]))]
 
 
