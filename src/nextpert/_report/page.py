@@ -19,7 +19,6 @@ from nextpert._report.verdict import LEVELS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from nextpert._report.planned import Plate
     from nextpert._report.tables import Table
     from nextpert._report.verdict import Verdict
 
@@ -32,6 +31,25 @@ class Figure(NamedTuple):
     link: str
     alt: str
     caption: str
+
+
+class Well(NamedTuple):
+    """What is in a well; ``parts`` of the name, after which a narrow well may break it."""
+
+    name: str
+    perturbation: str
+    n_cells: int
+    aim: str
+    sign: str
+    parts: list[str]
+
+
+class Plate(NamedTuple):
+    """A plate: its number, the names of its columns, and its rows of wells by name of the row."""
+
+    number: int
+    columns: list[int]
+    rows: list[tuple[str, list[Well | None]]]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ import pandas as pd
 from nextpert import core
 from nextpert._adata import list_names
 from nextpert._adata.target import DISTANCES
-from nextpert._report.page import Section
+from nextpert._report.page import Plate, Section, Well
 from nextpert._report.tables import Column, Table, chance, count, number, percent, share, signed
 from nextpert._report.verdict import advice_of, name_of
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
@@ -251,25 +251,6 @@ def plan_section(found: Found) -> Section | None:
     return Section(
         "plan", "Next round", words, plates=plates, legend=legend if plates else (), tables=[shown]
     )
-
-
-class Well(NamedTuple):
-    """What is in a well; ``parts`` of the name, after which a narrow well may break it."""
-
-    name: str
-    perturbation: str
-    n_cells: int
-    aim: str
-    sign: str
-    parts: list[str]
-
-
-class Plate(NamedTuple):
-    """A plate: its number, the names of its columns, and its rows of wells by name of the row."""
-
-    number: int
-    columns: list[int]
-    rows: list[tuple[str, list[Well | None]]]
 
 
 def plates_of(table: pd.DataFrame, plate_format: int) -> list[Plate]:
