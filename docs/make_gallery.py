@@ -52,7 +52,8 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "perturbation_counts": ("Cells of every perturbation, ranked.", {"min_cells": 30}),
     "perturbation_effects": (
-        "Expected effect of every perturbation on every gene, + or − where its direction is significant.",
+        "Expected effect of every perturbation on every gene; + or − where the direction is "
+        "significant.",
         {},
     ),
     "plan_cells": ("What numbers of cells and guides achieve.", {}),

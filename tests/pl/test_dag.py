@@ -91,6 +91,22 @@ def test_of_many_edges_the_strongest_are_drawn(designed, known):
     assert all(order.index(one) < order.index(two) for one, two in both)
 
 
+def test_associations_are_drawn_without_directions(designed):
+    names = designed.var_names[:24]
+    designed.uns["dag"]["arcs"] = _table(designed.varp["dag"].toarray()[:24, :24] != 0, names)
+    designed.uns["dag"]["arcs"].loc[0, "settled_by"] = "open"
+    ax = dag(designed, genes=names, directed=False, show=False)
+    assert ax.get_title() == f"24 genes, {len(designed.uns['dag']['arcs'])} associations"
+    told = [ax.get_xlabel(), *(text.get_text() for text in ax.get_legend().get_texts())]
+    assert "which acts on which is not known" in told[0]
+    assert told[1:3] == ["positive (above)", "negative (below)"]
+    assert not any(word in " ".join(told) for word in ("cause", "effect", "raises", "unoriented"))
+    assert not [patch for patch in ax.patches if patch.get_zorder() == 0]  # no layers
+    directed = dag(designed, genes=names, show=False)
+    assert _arcs(directed) == _arcs(ax)
+    assert [patch for patch in directed.patches if patch.get_zorder() == 0]
+
+
 @pytest.fixture(scope="module")
 def crowded():
     adata = npt.datasets.simulated_screen(
