@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nextpert.core.effects.interactions import Interactions
+    from nextpert.core.model.interactions import Interactions
 
 WELLS = 8
 _DRAWS = 1000
@@ -46,13 +46,13 @@ class State:
         return ((effects - self.goal) ** 2).sum(axis=-1)
 
     def nearest_so_far(self) -> float:
-        """Return the squared distance of the best combination measured, or of doing nothing."""
+        """Return the squared distance of the best combination measured, or of the control."""
         return float(self.square(np.vstack([0 * self.goal, self.effects])).min())
 
 
 def learned(state: State) -> Interactions:
     """Return the interactions as learned from the plates so far."""
-    from nextpert.core.effects.interactions import learn_interactions
+    from nextpert.core.model.interactions import learn_interactions
 
     return learn_interactions(
         state.alone, 0 * state.alone, [state.pairs[k] for k in state.seen], state.effects,

@@ -8,7 +8,7 @@ import numpy as np
 
 Curves = dict[str, dict[str, np.ndarray]]  # share found by each plate, by setting and method
 
-# Okabe and Ito's colours, told apart by marker and line besides.
+# Okabe and Ito's colours, distinguished by marker and line besides.
 STYLES = {
     "random": ("#999999", "o", ":"),
     "nearest sum": ("#E69F00", "s", "--"),

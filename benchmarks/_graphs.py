@@ -55,12 +55,12 @@ def search_gsp(*, n_genes: int, degree: float, n_cells: int, n_runs: int) -> Wor
     options: dict[str, Any] = {"alpha": _ALPHA, "depth": _DEPTH, "n_runs": n_runs}
 
     def report(found: list[Any], peers: list[Dag]) -> tuple[str, bool]:
-        arcs = [result.dag.n_edges for result in found]
-        remark = f"arcs (true {truth.n_edges}): ours {_range(arcs)}"
+        edges = [result.dag.n_edges for result in found]
+        remark = f"edges (true {truth.n_edges}): ours {_range(edges)}"
         if not peers:
             return remark, True
         theirs = [dag.n_edges for dag in peers]
-        return f"{remark}, peer {_range(theirs)}", max(arcs) <= min(theirs)
+        return f"{remark}, peer {_range(theirs)}", max(edges) <= min(theirs)
 
     return Work(
         lambda k: gsp(moments, rng=k, **options),
@@ -103,14 +103,14 @@ def search_boss(
 
     def report(found: list[Dag], peers: list[Any]) -> tuple[str, bool]:
         mine = [skeleton_f1(dag, truth) for dag in found]
-        arcs = found[0].n_edges
-        remark = f"skeleton F1: ours {np.median(mine):.3f} ({arcs} arcs, true {truth.n_edges})"
+        edges = found[0].n_edges
+        remark = f"skeleton F1: ours {np.median(mine):.3f} ({edges} edges, true {truth.n_edges})"
         ok = float(np.median(mine)) >= least_f1
         if not peers:
             return remark, ok
         other = [skeleton_f1(graph, truth) for graph in peers]
-        arcs = int(skeleton(peers[0]).sum() // 2)
-        remark += f", peer {np.median(other):.3f} ({arcs} arcs)"
+        edges = int(skeleton(peers[0]).sum() // 2)
+        remark += f", peer {np.median(other):.3f} ({edges} edges)"
         return remark, ok and bool(np.median(mine) >= np.median(other) - 1e-9)
 
     return Work(ours, theirs if peer else None, report)

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.replays import as_pool, full_shift, known
 from nextpert.core import LinearScm, ScreenMoments, random_scm
-from nextpert.tl._replay_design.simulated import model_like
+from nextpert.tl._replay_design.modelled import model_like
 
 if TYPE_CHECKING:
     from benchmarks.few_cells import Cells
@@ -33,9 +33,9 @@ class World:
     available
         Cells there are of each candidate.
     target
-        Mean to reach as it is told, shape ``(n_genes,)``.
+        Mean to reach as it is given, shape ``(n_genes,)``.
     distance, nothing
-        True squared distances of the candidates' states to the true target, and of doing nothing.
+        True squared distances of the candidates' states to the true target, and of the control.
     seed
         Of the cells, which are the same for all strategies.
     n_guides, guide_variance
@@ -109,7 +109,7 @@ def campaign(world: World, chooser: Chooser, may: np.ndarray) -> tuple[np.ndarra
 
 
 def apart(scm: LinearScm, shifts: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return squared distances of the states of shifts, and of doing nothing, to a state."""
+    """Return squared distances of the states of shifts, and of the control, to a state."""
     means = np.array([scm.mean(shift) for shift in shifts])
     return ((means - state) ** 2).sum(axis=1), float(((scm.mean() - state) ** 2).sum())
 
@@ -119,7 +119,7 @@ def copied(
 ) -> list[tuple[int, World]]:
     """Return a copy of a screen, once for every target, with the target's number.
 
-    As in a replay the target is told by half of its cells, and the others are in the pool.
+    As in a replay the target is estimated from half of its cells, and the others are in the pool.
     """
     groups = {name: cells.x[cells.code == j] for j, name in enumerate(cells.names)}
     full = full_shift(cells)

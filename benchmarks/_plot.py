@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     Curves = list[tuple[Series, list[tuple[int, Measured]]]]
 
-# Okabe and Ito's colours: told apart by the colour-blind, and by marker and line besides.
+# Okabe and Ito's colours: distinguished by the colour-blind, and by marker and line besides.
 _COLOURS = {"a": "#0072B2", "b": "#D55E00"}
 _MARKERS = {"a": "o", "b": "s"}
 

@@ -72,25 +72,25 @@ def learn_all(found: Screen, perturbations: list[str], **options: Any) -> Found:
     )  # fmt: skip
     npt.tl.learn_dag(cells, method="boss", environments="all", **options)
     labels = sorted(set(perturbations) - {roles.control})
-    arcs = np.zeros((len(labels), cells.n_vars), bool)
+    edges = np.zeros((len(labels), cells.n_vars), bool)
     table = cells.uns["dag"]["direct_targets"]
     for name, gene in zip(table["perturbation"], table["gene"], strict=True):
         acting = [name == label or name in label.split("+") for label in labels]
-        arcs[acting, cells.var_names.get_loc(gene)] = True
-    return Dag.from_matrix(cells.varp["dag"]), arcs
+        edges[acting, cells.var_names.get_loc(gene)] = True
+    return Dag.from_matrix(cells.varp["dag"]), edges
 
 
 def fit_weights(
-    found: Statistics, dag: Dag, arcs: np.ndarray | None, targets: Mapping[str, int]
+    found: Statistics, dag: Dag, edges: np.ndarray | None, targets: Mapping[str, int]
 ) -> np.ndarray:
     """Return B of a graph, fitted to all cells: row = child, shape ``(p, p)``.
 
     The regression of a gene has its parents, the indicators of the perturbations that act on it
-    by ``arcs`` (``None``: no others), and of those that target it.
+    by ``edges`` (``None``: no others), and of those that target it.
     """
     joint, p = joint_moments(found), dag.n_nodes
     names = found.perturbations
-    acts = np.zeros((len(names), p), bool) if arcs is None else arcs.copy()
+    acts = np.zeros((len(names), p), bool) if edges is None else edges.copy()
     for k, name in enumerate(names):
         if name in targets:
             acts[k, targets[name]] = True

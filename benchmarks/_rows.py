@@ -63,7 +63,7 @@ ROWS: tuple[Row, ...] = (
         {"n_genes": 36, "degree": 8.0, "n_cells": 5039, "n_runs": 1000},
         {"n_genes": 5, "degree": 2.0, "n_cells": 200, "n_runs": 3},
         peer="causaldag GSP", needs="causaldag", module="graphical_model_learning",
-        peer_repeats=3, goal=Goal(faster=50, also="no more arcs"),
+        peer_repeats=3, goal=Goal(faster=50, also="no more edges"),
     ),
     _boss(
         "100", 100, peer="boss", shuffle=False, peer_repeats=3,

@@ -19,22 +19,22 @@ from nextpert.core import (
     random_scm,
     ranked_distance,
 )
-from nextpert.core.cells.distance_difference import distance_difference
-from nextpert.core.cells.moments import Moments
-from nextpert.core.cells.pool_guides import pool_guides
-from nextpert.core.loop.cell_pool import PoolEnvironments
-from nextpert.core.plan.next_plate import draw_plate
-from nextpert.core.plan.stopping import (
+from nextpert.core.design.goal import Goal
+from nextpert.core.design.stopping import (
     Stopping,
     choose_plate,
     differing,
+    draw_plate,
     record_chance,
     stopping,
 )
-from nextpert.core.predict.goal import Goal
+from nextpert.core.evaluate.cell_pool import PoolEnvironments
+from nextpert.core.screen.guides import pool_guides
+from nextpert.core.screen.mean_distance import distance_difference
+from nextpert.core.screen.moments import Moments
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.target import read_target
-from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
+from nextpert.tl._fit_dag_blr.model import Graphs, Spec
 from nextpert.tl._replay_design.modelled import Modelled, Told
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     import anndata as ad
 
-    from nextpert.core.loop.cell_pool import CellPool
+    from nextpert.core.evaluate.cell_pool import CellPool
 
 N_GENES, N_CANDIDATES, N_CONTROL = 36, 24, 100
 N_PLATES, SIZE, N_CELLS, DRAWS = 12, 4, 10, 400
@@ -60,7 +60,7 @@ GOOD, GAIN, STOPS, GOOD_BEFORE, GAP, TRUE = range(6)
 class Way(NamedTuple):
     """A campaign to be: where to, what is true, and cells on demand.
 
-    ``distance``: true squared distances of the candidates and of doing nothing, the last.
+    ``distance``: true squared distances of the candidates and of the control, the last.
     ``as_good``: which of them are not distinguished from the best. ``full``: shifts of full
     knockouts, a row a candidate. ``cells(j, n)``: up to ``n`` new cells.
     """
@@ -164,7 +164,7 @@ def drawn(
         deal.target_mean,
         own.var(axis=0, ddof=1) / max(len(own) // 2, 1),
         np.append(truth.distance[may], truth.control),
-        np.append(pool.as_good(target, may), control_is_good(pool, target, may)),
+        np.append(truth.as_good(may), control_is_good(pool, target, may)),
         np.zeros((len(may), pool.cells.shape[1])) if full is None else full[may],
         pool.control[deal.warmup],
         cells,

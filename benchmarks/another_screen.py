@@ -22,11 +22,11 @@ import numpy as np
 
 from benchmarks._screens import SOURCES, read_screen
 from nextpert.core import ScreenMoments
-from nextpert.core.effects.perturbations import Perturbations
-from nextpert.core.effects.predictors.base import Prediction
-from nextpert.core.effects.predictors.coexpression import Coexpression
-from nextpert.core.effects.predictors.mean_perturbation import MeanPerturbation
-from nextpert.core.effects.stack import learn_stack
+from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictors.base import Prediction
+from nextpert.core.model.predictors.coexpression import Coexpression
+from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
+from nextpert.core.model.stack import learn_stack
 
 if TYPE_CHECKING:
     from benchmarks._screens import Screen

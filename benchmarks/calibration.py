@@ -1,4 +1,4 @@
-"""Calibration: how often the truth lies inside the posterior's 90 % intervals.
+"""Calibration: how often the truth lies inside the posterior's 90% intervals.
 
 Random linear SCMs with intercepts; the posterior as nextpert gives it (prior scale learned by
 evidence, unknown noise variances, intercepts), after control cells and some perturbations with a
@@ -6,7 +6,7 @@ shift of one on one node. Intervals are equal-tailed quantiles of posterior draw
 instance, mean ± standard error over distinct instances. With the true graph, and with the one
 learned from the instance's own control cells by GSP, which no posterior over weights accounts for.
 
-Columns: the weights of all arcs; the ideal shift b of a target, all nodes; the squared distance to
+Columns: the weights of all edges; the ideal shift b of a target, all nodes; the squared distance to
 that target of the means reached by single-node shifts of ±1, and by the recommended shift; then
 the distances by score intervals instead of quantiles. A posterior of a squared distance sits too
 high by twice the summed variance of the reached mean, as the squared length of a noisy vector
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="8 instances and 300 draws: a trial")
     args = parser.parse_args()
     n, draws = (8, 300) if args.quick else (args.instances, args.samples)
-    print(f"Coverage of {100 * args.level:g} % intervals, {n} instances, {draws} draws, in %.\n")
+    print(f"Coverage of {100 * args.level:g}% intervals, {n} instances, {draws} draws, in %.\n")
     print("| setting | " + " | ".join(QUANTITIES) + " |")
     print("|---" * (1 + len(QUANTITIES)) + "|")
     for setting in SETTINGS:
@@ -114,7 +114,7 @@ def coverage(
     weights, intercepts = draw_weights(posterior, n_samples, rng)
     dag = posterior.dag
     child = np.repeat(np.arange(p), dag.in_degree)
-    arcs = weights[:, child, dag.indices]
+    edges = weights[:, child, dag.indices]
     shifts = target - weights @ target - intercepts
     total = np.linalg.inv(np.eye(p) - weights)  # (n_samples, p, p)
     start = np.einsum("sij,sj->si", total, intercepts)
@@ -133,8 +133,8 @@ def coverage(
             np.mean([inside(((r - target) ** 2).sum(axis=1), truth, level) for r, truth in pairs])
         )
         scores.append(np.mean([score_inside(r - target, truth, level) for r, truth in pairs]))
-    true_arcs = scm.weights[child, dag.indices]
-    held = inside(arcs, true_arcs, level).mean() if len(child) else 1.0
+    true_edges = scm.weights[child, dag.indices]
+    held = inside(edges, true_edges, level).mean() if len(child) else 1.0
     return [float(v) for v in (held, inside(shifts, ideal, level).mean(), *quantiles, *scores)]
 
 

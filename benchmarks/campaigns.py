@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
         for ending in args.files:
             for what, n, good in (
                 ("killed, then the same plan", *lab.killed(ending, args.points)),
-                ("cut, refused with a word", *lab.cut(ending, args.cuts)),
+                ("cut, refused with a message", *lab.cut(ending, args.cuts)),
                 ("64 bytes garbled, refused or the same", *lab.garbled(ending, args.cuts)),
                 ("written by several at once, nothing lost", *lab.together(ending, args.writers)),
             ):

@@ -3,7 +3,7 @@
 The cells of every perturbation are split in three: one third gives the states to reach, one the
 means to hold, and of the last n cells (1,000: at most all of them) with all controls are what
 graph, fit and ranking know; or none at all, a perturbation left out of everything. Towards the
-states of the strongest perturbations: how often the 90 % interval of the ranking holds the distance
+states of the strongest perturbations: how often the 90% interval of the ranking holds the distance
 of the mean held out (less what its sampling adds). The interval is about the true mean, so it is
 asked twice: as it stands, and as the interval of what such a mean will show, its sampling added to
 every draw. The target is taken as given, so that its error is on neither side. Median half width of
@@ -27,14 +27,14 @@ from benchmarks._quiet import quiet
 from benchmarks._screens import Screen, Source, add_arguments, screens_of
 from nextpert._adata import posterior_from
 from nextpert.core import Moments, ranked_distance
-from nextpert.core.cells.mean_distance import mean_distance
+from nextpert.core.screen.mean_distance import mean_distance
 from nextpert.tl._design_interventions.candidates import read_candidates
 
 if TYPE_CHECKING:
     import anndata as ad
 
 SIZES = (10, 100, 1000)
-Z = 1.6449  # of a 90 % interval
+Z = 1.6449  # of a 90% interval
 HEAD = (
     "screen", "cells of each", "distances", "as it stands", "sampling of the mean held out added",
     "half width", "1.64 se held out",
@@ -114,7 +114,7 @@ def shown(name: str, n: str, splits: list[list[tuple[float, ...]]]) -> str:
     shares = [f"{share:.0f}" for share in np.mean(held, axis=0)]
     if spread is not None:
         shares = [f"{share} ± {se:.0f}" for share, se in zip(shares, spread, strict=True)]
-    cells = f"| {name} | {n} | {len(every)} | {' | '.join(f'{share} %' for share in shares)} |"
+    cells = f"| {name} | {n} | {len(every)} | {' | '.join(f'{share}%' for share in shares)} |"
     return f"{cells} {width:.3f} | {error:.3f} |"
 
 

@@ -3,14 +3,14 @@
 Simulated screens (36 genes, 18 of them knocked out in 100 cells each; 5,000 or 500 controls). The
 graph by ``tl.learn_dag(method="boss", environments="all")``, the posterior by ``tl.fit_dag_blr``,
 shifts exact, as they are in these simulations.
-How often the truth lies inside 90 % intervals, equal-tailed quantiles of draws from
+How often the truth lies inside 90% intervals, equal-tailed quantiles of draws from
 
 - the true graph's posterior;
 - the one learned graph's;
 - those of the graphs of resamples, alike;
 - the same, graphs weighted by their evidence.
 
-Columns: weights of arcs, and total effects of one gene on another, each of the pairs that have one
+Columns: weights of edges, and total effects of one gene on another, each of the pairs that have one
 in the truth or in the learned graph; squared distances to a random target of the means that
 knockouts reach, seen in the screen or not; the median width of the intervals of total effects. Mean
 ± standard error over models.
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--save", metavar="FILE", help="also write the table to this file")
     args = parser.parse_args(arguments)
     lines = [
-        f"Coverage of {100 * args.level:g} % intervals in %, {args.models} models, {args.graphs} "
+        f"Coverage of {100 * args.level:g}% intervals in %, {args.models} models, {args.graphs} "
         f"resamples, {args.genes} genes, {args.genes // 2} of them knocked out in 100 cells each.",
         "",
         f"| controls | degree | graphs | {' | '.join(QUANTITIES)} |",
@@ -139,7 +139,7 @@ def shares(
     truth, drawn = effects(eye, found.scm.weights), effects(eye, weights)
     pairs = (truth != 0) | (effects(eye, at_hand) != 0)
     pairs &= eye == 0
-    arcs = (found.scm.weights != 0) | (at_hand != 0)
+    edges = (found.scm.weights != 0) | (at_hand != 0)
     low, high = np.quantile(drawn[:, pairs], [(1 - level) / 2, (1 + level) / 2], axis=0)
     start = np.einsum("sij,sj->si", drawn, intercepts)
     held = []
@@ -151,7 +151,7 @@ def shares(
             held.append(bool(inside(reached, wanted, level)))
     n_seen = len(found.seen)
     return [
-        float(inside(weights[:, arcs], found.scm.weights[arcs], level).mean()),
+        float(inside(weights[:, edges], found.scm.weights[edges], level).mean()),
         float(inside(drawn[:, pairs], truth[pairs], level).mean()),
         float(np.mean(held[:n_seen])),
         float(np.mean(held[n_seen:])),

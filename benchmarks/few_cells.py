@@ -34,11 +34,10 @@ import numpy as np
 from benchmarks._screens import SOURCES, add_arguments, screens_of
 from benchmarks._shrinkage import ash, james_stein
 from nextpert.core import Dag, DagBlr, ScreenMoments, boss, exogenous_moments
-from nextpert.core.cells.pool_guides import PooledGuides, guide_variance, pool_guides
-from nextpert.core.effects.averaged import Averaged, Model, learn_average
-from nextpert.core.effects.effects import perturbation_effects
-from nextpert.core.effects.efficacy import learn_efficacy
-from nextpert.core.effects.random_shifts import RandomShifts, fit_random_shifts
+from nextpert.core.model.averaged import Averaged, AveragedModel, learn_average
+from nextpert.core.model.effects import estimate_effects, learn_efficacy
+from nextpert.core.model.random_shifts import RandomShifts, fit_random_shifts
+from nextpert.core.screen.guides import PooledGuides, guide_variance, pool_guides
 
 if TYPE_CHECKING:
     from benchmarks._screens import Screen
@@ -49,11 +48,11 @@ SHRUNKEN = "adaptive shrinkage, no graph"
 OWN, LEARNED = f"{SHRUNKEN}, own genes expected", "the same, learned graph"
 AVERAGED = "averaged over both"
 TURNED, AVERAGED_TURNED = "learned graph turned round", "averaged over that and no graph"
-Z = 1.6449  # of a 90 % interval
+Z = 1.6449  # of a 90% interval
 
 
 class Cells(NamedTuple):
-    """Cells of a screen: values, perturbation (0 the control), guide if told apart."""
+    """Cells of a screen: values, perturbation (0 the control), guide if distinguished."""
 
     x: np.ndarray
     code: np.ndarray
@@ -115,7 +114,7 @@ def fits(dag: Dag, pooled: PooledGuides, cells: Cells) -> dict[str, Averaged]:
     turned = Dag.from_edges(p, [(child, parent) for parent, child in dag.edges()])
     empty = Dag.from_edges(p, [])
     alone, own, learned, wrong = (
-        Model([found.posterior], found.prior)
+        AveragedModel([found.posterior], found.prior)
         for found in (
             fit(empty, pooled), *(fit(each, pooled, cells) for each in (empty, dag, turned))
         )
@@ -135,8 +134,8 @@ def pool(found: ScreenMoments) -> PooledGuides:
 
 
 def inside(shown: Averaged, truth: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Return which intervals hold means of other cells, their sampling variance added."""
-    found = perturbation_effects(shown.posteriors, shown.priors, weights=shown.weights)
+    """Return which intervals cover means of other cells, their sampling variance added."""
+    found = estimate_effects(shown.posteriors, shown.priors, weights=shown.weights)
     low = found.mean - np.sqrt((found.mean - found.lower) ** 2 + Z**2 * noise)
     high = found.mean + np.sqrt((found.upper - found.mean) ** 2 + Z**2 * noise)
     return (low <= truth) & (truth <= high)
@@ -168,7 +167,7 @@ def estimates(
 
 
 def few(cells: Cells, n: int, seed: int) -> tuple[dict[str, float], dict[str, np.ndarray], Cells]:
-    """Return errors by each way, which intervals hold, and the cells of the perturbations used."""
+    """Return errors by each way, which intervals cover, and the cells of the perturbations used."""
     rng = np.random.default_rng(seed)
     sizes = np.bincount(cells.code)
     kept = [0, *(j for j in range(1, len(sizes)) if sizes[j] >= n + LEFT)]
@@ -201,7 +200,7 @@ def few(cells: Cells, n: int, seed: int) -> tuple[dict[str, float], dict[str, np
 
 
 def left_out_guides(cells: Cells, fold: int) -> dict[str, tuple[np.ndarray, float]]:
-    """Return which intervals hold the means of guides left out, and the spread between guides."""
+    """Return which intervals cover the means of guides left out, and the spread between guides."""
     n_guides = len(cells.guides)
     size = np.bincount(cells.guide, minlength=n_guides)
     owner = np.full(n_guides, -1)
@@ -229,7 +228,7 @@ def left_out_guides(cells: Cells, fold: int) -> dict[str, tuple[np.ndarray, floa
         count = every.n[controls] / (1.0 + every.n[controls] * tau2)
         zero = np.average(every.mean[controls], axis=0, weights=count)
         noise = every.variance[tested] / every.n[tested, None] + e * (tau2 + 1.0 / count.sum())
-        chosen = Averaged((Model([shown.posterior], shown.prior),)).rows(owner[tested] - 1)
+        chosen = Averaged((AveragedModel([shown.posterior], shown.prior),)).rows(owner[tested] - 1)
         out[name] = (inside(chosen, every.mean[tested] - zero, noise), tau2)
     return out
 
@@ -262,7 +261,7 @@ def run(screen: Screen, guide_key: str | None, sizes: list[int], repeats: int) -
         f"{int((cells.code == 0).sum()):,} controls, {repeats} repeats",
         "Squared error (number of perturbations with enough cells), weights of the graph last:",
         table(["", *head], errors),
-        "Coverage of 90 % intervals of effects: on average, of the least covered perturbation, and "
+        "Coverage of 90% intervals of effects: on average, of the least covered perturbation, and "
         "of own genes:",
         table(["", *head], coverage),
     ]
@@ -275,7 +274,7 @@ def run(screen: Screen, guide_key: str | None, sizes: list[int], repeats: int) -
             ]
             for name in found[0]
         }
-        parts += ["Coverage of 90 % intervals of the means of guides left out, all other cells:",
+        parts += ["Coverage of 90% intervals of the means of guides left out, all other cells:",
                   table(["", "variance between guides / noise", "coverage"], rows)]  # fmt: skip
     print(f"{screen.name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
     return "\n\n".join(parts) + "\n"

@@ -10,7 +10,7 @@ goal is made from what a candidate drawn at random does to the four other nodes 
 - direction: that of its effect on all nodes, by the cosine.
 
 Told is what the recommended candidate (the nearest expected state) lacks of the best one, in
-percent of what the best gains on doing nothing, mean and standard error after each pick.
+percent of what the best gains on the control, mean and standard error after each pick.
 ``civ, point`` is CIV towards the point of the goal that is the nearest to the controls, all nodes
 alike: what one would do without goals.
 
@@ -37,8 +37,8 @@ from nextpert.core import (
     random_scm,
     uncertain_values,
 )
-from nextpert.core.posterior.pair_shifts import pair_shifts
-from nextpert.core.predict.ranked_distance import expected_states
+from nextpert.core.design.distances import expected_states
+from nextpert.core.model.shift_posterior import pair_shifts
 
 NODES, CONTROLS, CELLS, PICKS = 20, 8, 3, 6
 CRITERIA = ("random", "civ, point", "civ", "greedy", "thompson", "ei", "probability")

@@ -81,8 +81,8 @@ def predict(
     p = rest.moments.n_nodes
     out = {ROWS[0]: np.zeros(p)}
 
-    def effects(dag, arcs) -> np.ndarray:
-        return total_effects(fit_weights(rest, dag, arcs, screen.targets))[:, gene]
+    def effects(dag, edges) -> np.ndarray:
+        return total_effects(fit_weights(rest, dag, edges, screen.targets))[:, gene]
 
     for row, dags in of_controls.items():
         out[row] = np.mean([effects(dag, None) for dag in dags], axis=0)

@@ -8,7 +8,7 @@ that name its file and the file's doctest first, quick ones before slow ones, up
 fails. A test is given five times the seconds of processor that it takes without a mutant, and 20.
 
     pip install cosmic-ray
-    python -m benchmarks.mutants --rooms posterior acquisition plan --n 135 --seed 0   # 1-2 hours
+    python -m benchmarks.mutants --rooms model design --n 135 --seed 0   # 1-2 hours
     python -m benchmarks.mutants --again    # those that survived once more, after tests were added
 
 Every mutant is in the CSV as soon as it was run, so a run that was stopped goes on; another --table
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
         "python -m benchmarks.mutants", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--rooms", nargs="+", default=["posterior", "acquisition", "plan"])
+    parser.add_argument("--rooms", nargs="+", default=["model", "design"])
     parser.add_argument("--n", type=int, default=135, help="mutants, over all rooms")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", type=Path, default=ROOT / "benchmarks/results/mutants.csv")

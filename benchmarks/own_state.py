@@ -5,7 +5,7 @@ cells of each perturbation and all controls are what the design knows. A perturb
 (squared distance to the controls above three standard errors, by all cells) ought to come first
 towards its own state. Ranked by the distance of the cells' means (less what sampling adds), and
 with random shifts by ``centre``, the distance of the expected state, and by ``nearest``, the
-probability of being the nearest; on a graph without arcs and on one learned from the same cells.
+probability of being the nearest; on a graph without edges and on one learned from the same cells.
 
     python -m benchmarks.own_state                          # Papalexi and TAP-seq
     python -m benchmarks.own_state --screens papalexi --splits 2
@@ -26,8 +26,8 @@ import numpy as np
 from benchmarks._screens import SOURCES, read_screen
 from benchmarks.few_cells import Cells, fit, learn, moments, pool, read_cells, table
 from nextpert.core import Dag, Moments
-from nextpert.core.cells.mean_distance import mean_distance
-from nextpert.core.predict.ranked_distance import ranked_distance
+from nextpert.core.design.distances import ranked_distance
+from nextpert.core.screen.mean_distance import mean_distance
 
 if TYPE_CHECKING:
     from nextpert.core import ScreenMoments

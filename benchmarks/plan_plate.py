@@ -17,8 +17,8 @@ names it; the 8 of least predicted distance
 (greedy); the first 8 by CIV of a single step (both as ``tl.design_interventions`` ranks); the 8
 whose means of the known cells are nearest (no model); and random ones. "said" is the plan's own
 probability that it holds the nearest of all candidates, on average, and "left" the true distance
-of the truly nearest on the plate, as a share of that of doing nothing; genes that nobody
-perturbed count as doing nothing. No graph, or with ``--graph`` one learned from the known cells.
+of the truly nearest on the plate, as a share of that of the control; genes that nobody
+perturbed count as the control. No graph, or with ``--graph`` one learned from the known cells.
 
     python -m benchmarks.plan_plate                         # data: NEXTPERT_DATA
     python -m benchmarks.plan_plate --screens tapseq --splits 1 --figures /a/folder
@@ -41,7 +41,7 @@ from benchmarks._quiet import quiet
 from benchmarks._screens import SOURCES, read_screen
 from benchmarks.few_cells import table
 from nextpert.core import Moments
-from nextpert.core.cells.mean_distance import mean_distance
+from nextpert.core.screen.mean_distance import mean_distance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

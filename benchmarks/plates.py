@@ -22,10 +22,8 @@ import numpy as np
 
 from benchmarks._plate_pools import random_pool
 from nextpert.core import Dag, DagBlr, Moments
-from nextpert.core.plan.allocation import allocate_cells, best_split
-from nextpert.core.plan.greedy_plate import greedy_plate
-from nextpert.core.plan.plate_civ import PlateCiv
-from nextpert.core.posterior.shift_posterior import ShiftPosterior
+from nextpert.core.design.plate import PlateCiv, allocate_cells, best_split, greedy_plate
+from nextpert.core.model.shift_posterior import ShiftPosterior
 
 LEAST = 5  # cells of a candidate in the small pools
 
@@ -95,8 +93,7 @@ def best_of_all(civ: PlateCiv, k: int, n_cells: int) -> float:
     for bound, chosen in sorted(bounds):
         if bound >= best:
             break
-        low, high = np.full(k, float(LEAST)), np.full(k, float(n_cells))
-        best = min(best, after(civ, chosen, best_split(civ, chosen, n_cells, low, high)))
+        best = min(best, after(civ, chosen, best_split(civ, chosen, n_cells, LEAST)))
     return best
 
 

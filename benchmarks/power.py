@@ -51,10 +51,9 @@ from benchmarks._stopping import (
 from benchmarks.few_cells import read_cells, table
 from benchmarks.own_state import above_noise
 from benchmarks.replays import as_pool, full_shift
-from nextpert.core.plan.layout import Layout
-from nextpert.core.plan.nearer_chance import NearerChance, draw_noise
-from nextpert.core.plan.power import DistancePrecision, EffectPrecision
-from nextpert.core.plan.stopping import AT_TARGET, GO_ON, NO_DIFFERENCE, STOP
+from nextpert.core.design.cell_numbers import Layout
+from nextpert.core.design.power import DistancePrecision, EffectPrecision, NearerChance, draw_noise
+from nextpert.core.design.stopping import AT_TARGET, GO_ON, NO_DIFFERENCE, STOP
 
 TABLES = ("power", "real", "distances", "noise", "stopping", "stopping_real")
 # World, and whether the target's own perturbation is held out.

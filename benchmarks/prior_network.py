@@ -1,10 +1,10 @@
 """Prior networks: how much is learned to be believed, and what the graph gains.
 
 Random models of 36 genes, standardised internally, and control cells only. A network holds a share
-of the true arcs, and so many others, drawn among all ordered pairs of genes that are no true arc,
-that the share of right ones is as said; the random one is as large as the one of 70 %, drawn
+of the true edges, and so many others, drawn among all ordered pairs of genes that are no true edge,
+that the share of right ones is as said; the random one is as large as the one of 70%, drawn
 among all ordered pairs. The structural Hamming distance (SHD) is that to the true graph, and, of
-Markov classes, that to the true class. Medians over models; *changed* is the share of the arcs
+Markov classes, that to the true class. Medians over models; *changed* is the share of the edges
 that are otherwise than without a network (mean over models).
 
     python -m benchmarks.prior_network            # two minutes
@@ -21,7 +21,7 @@ from nextpert.core import Dag, LinearScm, Moments, boss, boss_with_network, rand
 from nextpert.core.graph._equivalence import Pdag
 
 _N_GENES, _N_STARTS = 36, 3
-_NETWORKS = ("100 %", "70 %", "50 %", "random")
+_NETWORKS = ("100%", "70%", "50%", "random")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     n_models = 2 if args.quick else args.models
     print(
-        "| cells | degree | true arcs in it | right | believed in | log-odds along | against "
+        "| cells | degree | true edges in it | right | believed in | log-odds along | against "
         "| SHD without | with | class SHD without | with | changed |"
     )
     print("|---" * 12 + "|")
@@ -52,10 +52,10 @@ def _line(n_cells: int, degree: int, covered: float, network: str, rows: np.ndar
     along, against, *distances = np.median(rows[:, :6], axis=0)
     believed = f"{(rows[:, 0] != 0).sum()} of {len(rows)}"
     shown = [f"{value:.3g}" for value in distances]
-    shares = f"{100 * covered:.0f} %" if network != "random" else "-"
+    shares = f"{100 * covered:.0f}%" if network != "random" else "-"
     cells = [
         f"{n_cells:,}", str(degree), shares, network, believed,
-        f"{along:.1f}", f"{against:.1f}", *shown, f"{100 * rows[:, 6].mean():.1f} %",
+        f"{along:.1f}", f"{against:.1f}", *shown, f"{100 * rows[:, 6].mean():.1f}%",
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
@@ -82,17 +82,17 @@ def one(degree: int, n_cells: int, covered: float, network: str, seed: int) -> l
 
 def draw_network(truth: Dag, covered: float, network: str, rng: np.random.Generator) -> np.ndarray:
     """Return a network of which a share is right, row = parent."""
-    arcs = truth.to_matrix().toarray() != 0
-    out = np.zeros(arcs.shape)
-    kept = rng.permutation(np.argwhere(arcs))[: round(covered * arcs.sum())]
+    edges = truth.to_matrix().toarray() != 0
+    out = np.zeros(edges.shape)
+    kept = rng.permutation(np.argwhere(edges))[: round(covered * edges.sum())]
     right = 0.7 if network == "random" else float(network.removesuffix(" %")) / 100
     n_wrong = round(len(kept) * (1 - right) / right)
-    others = ~np.eye(len(arcs), dtype=bool)
+    others = ~np.eye(len(edges), dtype=bool)
     if network == "random":
         n_wrong += len(kept)
     else:
         out[tuple(kept.T)] = 1.0
-        others &= ~arcs
+        others &= ~edges
     wrong = rng.permutation(np.argwhere(others))[:n_wrong]
     out[tuple(wrong.T)] = 1.0
     return out

@@ -6,7 +6,7 @@ then falls along the order, and units of the noise undo the rescaling. Internall
 its children see it. Equal: noise of variance one, no rescaling.
 
 Campaigns with CIV, one cell a round, no controls; the distance of the reached mean to the target,
-over that of doing nothing, mean ± standard error over instances.
+over that of the control, mean ± standard error over instances.
 
     python -m benchmarks.prior_units            # some minutes
     python -m benchmarks.prior_units --instances 4
@@ -48,7 +48,7 @@ def draw(generator: str, n_nodes: int, graph: str, rng: np.random.Generator) -> 
 def distance(
     generator: str, n_nodes: int, graph: str, units: str, seed: int, *, known: bool, rounds: int
 ) -> float:
-    """Return the distance after one campaign, over that of doing nothing."""
+    """Return the distance after one campaign, over that of the control."""
     rng = np.random.default_rng(seed)
     scm = draw(generator, n_nodes, graph, rng)
     _, target = random_target(scm, max(n_nodes // 3, 1), rng=rng)

@@ -5,7 +5,7 @@ target once, in the pool of candidates and held out of it. Half of its cells, dr
 repeat, give the state to reach; the rest of the screen is drawn from, in plates of 4 perturbations
 x 10 cells after 100 controls. After each plate the recommended perturbation is scored by the
 squared distance of the mean of all its cells to that of all the target's, less what sampling adds,
-as a share of the controls' distance. ``good`` says that it is not told apart from the best.
+as a share of the controls' distance. ``good`` says that it is not distinguished from the best.
 
 All strategies see the same deals. Differences are averaged over targets, and over plates 1 to 10;
 p-values are those of paired t tests over repeats, by Holm's method for all comparisons of a
@@ -37,10 +37,10 @@ from benchmarks.own_state import above_noise
 from nextpert._adata import Naming
 from nextpert._adata.environments import Plan
 from nextpert.core import Dag, DagBlr, Moments, boss
-from nextpert.core.loop._workers import run_tasks
-from nextpert.core.loop.cell_pool import CellPool
-from nextpert.core.loop.plates import replay_plates
-from nextpert.tl._fit_dag_blr.spec import EXACT, Graphs, Spec
+from nextpert.core.evaluate.cell_pool import CellPool
+from nextpert.core.evaluate.design_loop import run_tasks
+from nextpert.core.evaluate.strategies import replay_plates
+from nextpert.tl._fit_dag_blr.model import EXACT, Graphs, Spec
 from nextpert.tl._replay_design.modelled import Told, criteria, spec_of
 from nextpert.tl._replay_design.tables import holm, plates_until_good
 
@@ -114,7 +114,7 @@ def replayed(
         truth, every = pool.truth(t), np.arange(pool.n_perturbations)
         distance[i] = truth.distance[found[i]] / truth.control
         for held, may in enumerate((every, np.delete(every, t))):
-            is_good = np.isin(every, may[pool.as_good(t, may)])
+            is_good = np.isin(every, may[truth.as_good(may)])
             good[i, :, held] = is_good[found[i, :, held]]
     return (*(np.moveaxis(x, (2, 0, 3, 1), (0, 1, 2, 3)) for x in (distance, good)), targets)
 
@@ -145,7 +145,7 @@ def run(name: str, cells: Cells, strategies: list[str], n_repeats: int, n_jobs: 
                 f"{mean[1:].mean():.3f}", f"{is_good[1:].mean():.1%}",
                 f"{plates[held, :, k].mean():.1f}",
             ]  # fmt: skip
-        parts.append(f"{where}: distance over that of doing nothing (share good), by plates seen:")
+        parts.append(f"{where}: distance over that of the control (share good), by plates seen:")
         seen = [str(t) for t in (0, 1, 2, 3, 5, 7, 10)]
         parts.append(table(["", *seen, "mean 1 to 10", "good", "plates until good"], rows))
     rows = {}

@@ -28,8 +28,8 @@ from benchmarks._graphs import skeleton, skeleton_f1
 from benchmarks._table import exponent
 from nextpert._adata.read import block_rows
 from nextpert.core import Dag, Moments, ScreenMoments, boss, exogenous_moments, random_scm
-from nextpert.core.cells._pairwise_sum import PairwiseSum
-from nextpert.core.cells._screen_part import empty_part, merge, screen_part
+from nextpert.core.screen.moments import PairwiseSum
+from nextpert.core.screen.screen import empty_part, merge, screen_part
 
 _DEGREE, _CONTROLS, _CELLS = 6, 5000, 20
 _SHARE = 0.15  # of a screen's entries that are not zero
@@ -113,11 +113,11 @@ def search(n_genes: int, n_cells: int = _CELLS) -> Searched:
     seconds = time.process_time() - begin
     begin = time.process_time()
     alone = boss(controls, rng=0)
-    arcs = found.exogenous_arcs
+    edges = found.exogenous_arcs
     return Searched(
         n_genes, n_cells, seconds, time.process_time() - begin, skeleton_f1(found.dag, truth),
         skeleton_f1(alone.dag, truth), directed(found.dag, truth), directed(alone.dag, truth),
-        float(np.diag(arcs).mean()), int(arcs.sum() - np.diag(arcs).sum()),
+        float(np.diag(edges).mean()), int(edges.sum() - np.diag(edges).sum()),
     )  # fmt: skip
 
 
@@ -215,7 +215,7 @@ def search_table(searched: list[Searched]) -> list[str]:
         f"| {row.n_genes:,} | {row.n_cells} | {row.seconds:.2f} | {row.seconds_controls:.2f} "
         f"| {row.f1:.3f} ({row.f1_controls:.3f}) "
         f"| {row.directed:.3f} ({row.directed_controls:.3f}) "
-        f"| {100 * row.targets:.0f} % | {row.others} |"
+        f"| {100 * row.targets:.0f}% | {row.others} |"
         for row in searched
     ]
     curve = [row for row in searched if row.n_cells == _CELLS]

@@ -3,7 +3,7 @@
 Simulated screens (36 genes; 1,000 controls; 18 knockouts of measured genes with efficacies from
 N(.6, .2^2), 6 perturbations of genes that are not measured; 40 cells each). Besides, every
 perturbation shifts every gene, by ``N(0, sigma_i^2 tau^2)`` with ``tau^2`` from a mixture: of few
-weight on strong off-target effects. How often the truth lies inside 90 % intervals of
+weight on strong off-target effects. How often the truth lies inside 90% intervals of
 
 - effects on all genes, and those on genes that are no own ones and move by more than .1;
 - direct shifts, own genes left out;
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     mean = 100 * np.nanmean(found, axis=0)
     error = 100 * np.nanstd(found, axis=0, ddof=1) / np.sqrt(args.models)
     lines = [
-        f"Coverage of 90 % intervals in %, {args.models} models, degree {args.degree:g}, "
+        f"Coverage of 90% intervals in %, {args.models} models, degree {args.degree:g}, "
         f"{args.graphs} resamples.",
         "",
         f"| graphs | {' | '.join(QUANTITIES)} |",

@@ -2,7 +2,7 @@
 
 Plates of 8 perturbations x 10 cells after 100 controls, at most 8 plates. After each plate the
 perturbation expected nearest is recommended. A campaign is done as soon as the recommended one
-goes, and stays to go, 90 % of the way from doing nothing to the best candidate, by true squared
+goes, and stays to go, 90% of the way from the control to the best candidate, by true squared
 distances of the states; "cells" are those seen by then (perturbed ones), 80 more than all where it
 never does. All strategies of a repeat see the same cells; models have the true graph, unless the
 row says otherwise.
@@ -20,7 +20,7 @@ graphs``: learned from resamples of the 100 controls, all counting alike; ``one 
 controls themselves. ``pairs``: all 435 pairs are candidates beside the 30 knockouts, pairs without
 cells expected at the sum of both shifts; the goal is still that of knockouts alone. ``guides``: 4 a
 perturbation, of variance .2 between guides over that of cells (TAP-seq: .0018, as learned there),
-told apart by the fit or not.
+distinguished by the fit or not.
 
     python -m benchmarks.simulated_plates
     python -m benchmarks.simulated_plates --sections pair --repeats 10
@@ -56,9 +56,9 @@ from benchmarks.own_state import above_noise
 from nextpert._adata import Naming
 from nextpert._adata.environments import Plan
 from nextpert.core import Dag, DagBlr, Moments, boss
-from nextpert.core.loop.cell_pool import PoolEnvironments
-from nextpert.core.predict.goal import Goal
-from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
+from nextpert.core.design.goal import Goal
+from nextpert.core.evaluate.cell_pool import PoolEnvironments
+from nextpert.tl._fit_dag_blr.model import Graphs, Spec
 from nextpert.tl._replay_design.modelled import Told
 from nextpert.tl._replay_design.tables import holm, plates_until_good
 
@@ -100,7 +100,7 @@ PAIRS = {
     "best, pairs": Way("best", pairs=True),
     "random plates, pairs": Way("random", pairs=True),
 }
-GUIDES = {OURS: Way("best"), "best, guides not told apart": Way("best", guides=False)}
+GUIDES = {OURS: Way("best"), "best, guides not distinguished": Way("best", guides=False)}
 
 
 def chooser(world: World, may: np.ndarray, way: Way, rng: np.random.Generator) -> Chooser:

@@ -6,7 +6,7 @@ by controls only and by all environments, one start of each search; weights of a
 to all cells. The last rows have measurement error or a hidden factor, for which no bar is set.
 
 ``peers``: every gene knocked out by a shift, so that the graph is identified. SHD to the true
-graph (an arc left undirected counts one) and time beside GIES and UT-IGSP (``pip install gies
+graph (an edge left undirected counts one) and time beside GIES and UT-IGSP (``pip install gies
 causaldag``); absent ones are said. GIES is made for targets that are held: its score drops a
 target's own cells and centres every environment, so that shifts, which move means alone, tell it
 little; "means kept" centres all at the controls instead, which suits shifts.
@@ -121,13 +121,13 @@ def screens(settings: list[Setting], n_models: int, workers: int) -> list[str]:
 def peers(settings: list[Setting], n_models: int) -> list[str]:
     """Return the table of SHD and time."""
     lines = [
-        "| genes | degree | controls | cells each | search | SHD (true arcs) | median s |",
+        "| genes | degree | controls | cells each | search | SHD (true edges) | median s |",
         "|---" * 7 + "|",
     ]
     for setting in settings:
         drawn = [simulate(setting, seed) for seed in range(n_models)]
         truths = [found.scm.weights.T != 0 for found in drawn]
-        arcs = np.mean([truth.sum() for truth in truths])
+        edges = np.mean([truth.sum() for truth in truths])
         for name, (search, module) in SEARCHES.items():
             cells = [
                 f"{setting.n_genes}", f"{setting.degree}", f"{setting.n_control:,}",
@@ -143,7 +143,7 @@ def peers(settings: list[Setting], n_models: int) -> list[str]:
                 graph = search(found, seed)
                 seconds.append(time.perf_counter() - start)
                 distances.append(distance(graph, truth))
-            cells += [f"{np.mean(distances):.1f} ({arcs:.0f})", f"{median(seconds):.3g}"]
+            cells += [f"{np.mean(distances):.1f} ({edges:.0f})", f"{median(seconds):.3g}"]
             lines.append(f"| {' | '.join(cells)} |")
     return lines
 

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert.core import DagBlr, LinearScm, random_scm
-from nextpert.core.loop.design_loop import design_loops
+from nextpert.core.evaluate.design_loop import design_loops
 
 CRITERIA = ("civ", "civ_ow", "target_mean_variance", "cv", "greedy", "maxv", "random")
 

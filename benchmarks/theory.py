@@ -5,7 +5,7 @@
 
 Theorem 2: in a campaign by CIV the acquisition h (less what noise alone makes) falls as 1/t, and
 its gradient at the ideal shift a* as 1/t^2. The table shows both, the products with t and t^2,
-which must settle, and the slopes of the logarithms over the last decade of rounds.
+which has to converge, and the slopes of the logarithms over the last decade of rounds.
 
 Theorem 1 (n = 1), in the form in which it is derived here: one cell x under a shift a tells about
 the optimality gap g(a') of a shift a', averaged over a' on the unit sphere, at least

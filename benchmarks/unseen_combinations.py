@@ -4,7 +4,7 @@ Norman: every double of the subset of cells is left out of everything, and
 ``tl.perturbation_effects`` is asked for it as a combination without cells. It is compared with the
 means of its cells less those of a half of the controls; fit and sums have the other half, and
 halves change places, so that nothing shares its sampling error. Squared errors have sampling taken
-out and are given over those of "no effect"; 90 % intervals are widened by the sampling of what they
+out and are given over those of "no effect"; 90% intervals are widened by the sampling of what they
 are compared with. Genes count in units of their spread over cells; those constant in a half of the
 controls are left out. In the eight axes of ``combinations.py``, means of all 131 doubles taken as
 exact, each is left out and the interactions of the others learned.
@@ -36,7 +36,7 @@ import nextpert as npt
 from benchmarks._quiet import quiet
 from benchmarks._screens import SOURCES, Screen, read_screen
 from benchmarks.combinations import read_doubles
-from nextpert.core.effects.interactions import learn_interactions
+from nextpert.core.model.interactions import learn_interactions
 
 LEVEL = 0.9
 OURS, SUM, CELLS = "ours", "sum of posteriors", "sum of cells' means"
@@ -55,7 +55,7 @@ SIMULATED = {
 
 @dataclass
 class Scores:
-    """Squared errors and sizes by row, and what intervals hold."""
+    """Squared errors and sizes by row, and what intervals cover."""
 
     errors: dict[str, list[float]] = field(default_factory=lambda: {row: [] for row in ROWS})
     sizes: dict[str, list[float]] = field(default_factory=lambda: {row: [] for row in ROWS})
@@ -82,7 +82,7 @@ class Scores:
 
 
 def asked(adata: ad.AnnData, names: list[str]) -> dict[str, np.ndarray]:
-    """Return what the fit says of candidates; the graph has no arcs of any use."""
+    """Return what the fit says of candidates; the graph has no edges of any use."""
     genes = list(adata.var_names)
     npt.tl.learn_dag(adata, method="given", dag=[(genes[0], genes[1])], genes=genes)
     npt.tl.fit_dag_blr(adata, shift="activation")
@@ -226,7 +226,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5, help="simulated screens of each kind")
     parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args(arguments)
-    header = f"combinations | {' | '.join(ROWS)} | intervals hold, % | of clear effects, %"
+    header = f"combinations | {' | '.join(ROWS)} | intervals cover, % | of clear effects, %"
     screen = read_screen(Path(args.data), SOURCES["norman"], name="norman", min_seen=0.0)
     lines = [
         "## Norman: doubles left out one by one", "",

@@ -1,10 +1,10 @@
 """Intervals of effects of perturbations that were left out of everything, on real screens.
 
-Each perturbation's cells are left out of graph, fit and expectation; ``tl.perturbation_effects`` is
-asked for it as a candidate without cells. How often 90 % intervals hold the means of its cells less
-the controls' (the interval's ends are widened by their sampling variance), over all genes and over
-those that are clearly changed (3 standard errors; a choice by the truth, so lower by nature); and
-the squared error over that of "no effect", own gene included, its change not known.
+Each perturbation's cells are left out of graph, fit and expectation; ``tl.perturbation_effects``
+is asked for it as a candidate without cells. How often 90% intervals cover the means of its cells
+less the controls' (the interval's ends are widened by their sampling variance), over all genes and
+over those that are clearly changed (3 standard errors; a choice by the truth, so lower by nature);
+and the squared error over that of "no effect", own gene included, its change not known.
 
     python -m benchmarks.unseen_coverage                  # some minutes; data: NEXTPERT_DATA
 """
@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
         rows = [left_out(screen, target) for target in sorted(screen.targets)]
         inside, changed, error, nothing = (np.concatenate(part) for part in zip(*rows, strict=True))
         lines.append(
-            f"| {screen.name} | {len(rows)} | {100 * inside.mean():.1f} % | "
-            f"{100 * inside[changed].mean():.1f} % of {changed.sum()} | "
+            f"| {screen.name} | {len(rows)} | {100 * inside.mean():.1f}% | "
+            f"{100 * inside[changed].mean():.1f}% of {changed.sum()} | "
             f"{error.sum() / nothing.sum():.2f} |"
         )
     print("\n".join(lines), flush=True)

@@ -30,13 +30,13 @@ from joblib import Parallel, delayed
 
 from benchmarks._predictors import fit_weights, search_all
 from benchmarks._screens import SOURCES, Screen, Statistics, add_arguments, screens_of
-from nextpert.core.effects.efficacy import learn_efficacy
-from nextpert.core.effects.perturbations import Perturbations
-from nextpert.core.effects.predictors.base import Prediction
-from nextpert.core.effects.predictors.coexpression import Coexpression
-from nextpert.core.effects.predictors.graph import Graph
-from nextpert.core.effects.predictors.mean_perturbation import MeanPerturbation
-from nextpert.core.effects.stack import learn_stack
+from nextpert.core.model.effects import learn_efficacy
+from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictors.base import Prediction
+from nextpert.core.model.predictors.coexpression import Coexpression
+from nextpert.core.model.predictors.graph import Graph
+from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
+from nextpert.core.model.stack import learn_stack
 
 PLAIN, FIRST = "graph", "graph, targets first"
 SINGLE = (PLAIN, FIRST, "coexpression, all other cells", "mean of the other perturbations")

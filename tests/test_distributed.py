@@ -18,7 +18,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert._adata import environment_moments, read
 from nextpert.core import DagBlr, Moments, gsp, random_scm
-from nextpert.core.loop.design_loop import design_loops
+from nextpert.core.evaluate.design_loop import design_loops
 from nextpert.tl._learn_dag import from_cells
 from nextpert.tl._learn_dag.graphs import ensemble
 

@@ -14,16 +14,13 @@ SOURCE = ROOT / "src"
 
 # From the ground up; the rooms of one floor do not import one another.
 CORE = [
-    "cells",
+    "screen",
     "graph",
     "search",
-    "posterior",
-    "predict",
-    "effects",
-    "acquisition",
-    "plan",
+    "model",
+    "design",
     "simulate",
-    "loop",
+    "evaluate",
 ]
 FLOORS = [
     {"nextpert._files", "nextpert._lock", "nextpert._warn"},

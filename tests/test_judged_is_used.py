@@ -12,7 +12,7 @@ from nextpert._adata import fitted_roles, posterior_from
 from nextpert.tl._diagnose.halves import Folds, read_halves
 from nextpert.tl._diagnose.model import read_refit
 from nextpert.tl._diagnose.unseen import predictors
-from nextpert.tl._learn_dag.held_out import read_held_out
+from nextpert.tl._learn_dag.graphs import read_held_out
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
 N_PERTURBED, N_GENES = 10, 24

@@ -63,7 +63,7 @@ def test_wrong_graphs_are_as_far_from_the_truth_as_their_names_say(paper):
         drawn = paper.settings.instance(setting, 3)
         wrong = setting.n_missing + setting.n_extra + setting.n_reversed
         assert shd(drawn.scm.dag, drawn.dag) == wrong
-    assert setting.name == "20 arcs reversed"
+    assert setting.name == "20 edges reversed"
     assert wrong == 20
 
 
@@ -119,7 +119,7 @@ def test_the_loop_of_the_ablations_is_that_of_the_core(paper):
 
 
 def test_a_variant_leaves_the_hyperprior_as_it_was(paper):
-    from nextpert.core.posterior import _prior_scale
+    from nextpert.core.model import _blocks as _prior_scale
 
     setting = paper.figures.FIG5.quick().settings[0]
     before, variants = _prior_scale.HYPER_SD, {v.hyper_sd: v for v in paper.ablations.VARIANTS}

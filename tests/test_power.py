@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nextpert.core.plan.layout import Layout
-from nextpert.core.plan.power import EffectPrecision
+from nextpert.core.design.cell_numbers import Layout
+from nextpert.core.design.power import EffectPrecision
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,7 +81,7 @@ def test_a_campaign_asks_after_every_plate(monkeypatch, world):
 def test_a_campaign_draws_the_cells_of_a_screen(monkeypatch):
     from benchmarks import _stopping
 
-    from nextpert.core.loop.cell_pool import CellPool
+    from nextpert.core.evaluate.cell_pool import CellPool
 
     monkeypatch.setattr(_stopping, "N_PLATES", 3)
     monkeypatch.setattr(_stopping, "DRAWS", 50)

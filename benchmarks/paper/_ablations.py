@@ -17,7 +17,7 @@ from benchmarks.paper._run import first_below, mean_and_error
 from benchmarks.paper._settings import Setting, instance, task
 from benchmarks.paper._tables import markdown, value, verdict
 from nextpert.core import DagBlr, LinearScm, Moments, Sphere, build_acquisition, design_loop
-from nextpert.core.posterior import _prior_scale as learning
+from nextpert.core.model import _blocks as learning
 
 Array = np.ndarray
 SHOWN = (5, 10, 15, 20, 25, 50)
@@ -89,8 +89,8 @@ def _posterior(variant: Variant, setting: Setting, seed: int) -> DagBlr:
     prior = {"prior_scale": "evidence", "noise_var": drawn.scm.noise_var, **variant.prior}
     prior.setdefault("prior_units", "noise" if prior["prior_scale"] == "evidence" else "data")
     if prior["prior_scale"] == "true":
-        arcs = drawn.scm.weights**2 / drawn.scm.noise_var[:, None]
-        prior["prior_scale"] = float(arcs.sum() / drawn.scm.dag.n_edges)
+        edges = drawn.scm.weights**2 / drawn.scm.noise_var[:, None]
+        prior["prior_scale"] = float(edges.sum() / drawn.scm.dag.n_edges)
     return DagBlr(drawn.dag, intercept=False, **prior)
 
 

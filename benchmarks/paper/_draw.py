@@ -132,11 +132,11 @@ def draw_grid(key: str, folder: Path) -> None:
 
 
 def draw_wrong_graphs(key: str, folder: Path) -> None:
-    """Draw the distance after the last round over the number of wrong arcs, a panel a kind."""
+    """Draw the distance after the last round over the number of wrong edges, a panel a kind."""
     table = read_csv(folder, key)
     last = table[table["round"] == table["round"].max()]
     wrong = {s.name: s.n_missing + s.n_extra + s.n_reversed for s in FIGURES[key].settings}
-    kinds = (("missing", "arcs missing"), ("extra", "arcs in excess"), ("reversed", "reversed"))
+    kinds = (("missing", "edges missing"), ("extra", "edges in excess"), ("reversed", "reversed"))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             2, 3, figsize=(7.6, 5), sharex=True, sharey=True, layout="constrained"

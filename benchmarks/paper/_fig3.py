@@ -91,7 +91,7 @@ def table(folder: Path) -> str:
     rows = [
         [
             str(row.p), str(row.weights), f"{row.tau_uniform:.3f}", f"{row.tau:.3f}",
-            f"{100 * row.near_uniform:.1f} %", f"{100 * row.near:.1f} %",
+            f"{100 * row.near_uniform:.1f}%", f"{100 * row.near:.1f}%",
             f"{row.ks:.2f}", f"{row.largest_z:.1f}",
         ]
         for row in checks.itertuples()

@@ -123,11 +123,11 @@ ED5 = Figure(
 ED6 = Figure(
     "ed6",
     "ED Fig. 6: wrong graphs, Erdos-Renyi of 30 nodes, 10 most downstream targets",
-    "With arcs missing, in excess or reversed, CIV still does best; missing arcs hurt most.",
+    "With edges missing, in excess or reversed, CIV still does best; missing edges hurt most.",
     (
         Setting("right graph", family="erdos_renyi"),
         *(
-            Setting(f"{n} arcs {kind}", family="erdos_renyi", **{f"n_{kind}": n})  # type: ignore[arg-type]
+            Setting(f"{n} edges {kind}", family="erdos_renyi", **{f"n_{kind}": n})  # type: ignore[arg-type]
             for kind in ("missing", "extra", "reversed")
             for n in (2, 5, 10, 20)
         ),

@@ -168,7 +168,7 @@ def _campaigns(key: str) -> Callable[[Path], list[str]]:
 
 
 def _kinds(table: pd.DataFrame) -> str:
-    """Say which kind of wrong arcs costs CIV most, at the largest number of them."""
+    """Say which kind of wrong edges costs CIV most, at the largest number of them."""
     last = table[(table["round"] == table["round"].max()) & (table["criterion"] == "civ")]
     at = last.set_index(["prior", "setting"])
     right, *wrong = dict.fromkeys(last["setting"])

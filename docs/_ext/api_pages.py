@@ -20,27 +20,24 @@ PACKAGES = {
     "datasets": ("Data sets", "Real screens, fetched once, and simulated ones."),
 }
 ROOMS = {
-    "cells": "Cells",
+    "screen": "Screens",
     "graph": "Graphs",
     "search": "Searches",
-    "posterior": "Posterior",
-    "predict": "Predictions",
-    "effects": "Effects",
-    "acquisition": "Criteria and domains",
-    "plan": "Plans",
+    "model": "Posterior, effects and predictors",
+    "design": "Targets, acquisitions, domains and plates",
     "simulate": "Models with a known truth",
-    "loop": "Campaigns on a known truth",
+    "evaluate": "Campaigns on a known truth",
 }
 # Beneath them, told of in what is said of the names above.
 PARTS = (
-    "cells.distance_difference.distance_difference",
-    "cells.mean_distance.mean_distance",
-    "cells.spread_within.spread_within",
-    "graph.matched_random_dag.matched_random_dag",
-    "plan.next_plate.draw_plate",
-    "plan.next_plate.knowledge_gradient",
-    "plan.stopping.stopping",
-    "predict.state_draws.state_draws",
+    "screen.mean_distance.distance_difference",
+    "screen.mean_distance.mean_distance",
+    "screen.guides.spread_within",
+    "graph.random_dag.matched_random_dag",
+    "design.stopping.draw_plate",
+    "design.stopping.knowledge_gradient",
+    "design.stopping.stopping",
+    "design.distances.state_draws",
 )
 TOP = """# API
 

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 import zarr
 
 from nextpert._adata import environment_moments, read, read_blocks, sources
-from nextpert.core.cells import _screen_part
+from nextpert.core.screen import screen as _screen_part
 
 N, P = 157, 12
 COLUMNS = np.array([7, 2, 11, 4])

@@ -7,8 +7,9 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata import read, resampled, sources
-from nextpert._adata.resampled import resample_weights, resampled_screens
+from nextpert._adata import graph as resampled
+from nextpert._adata import read, sources
+from nextpert._adata.graph import resample_weights, resampled_screens
 from nextpert._adata.roles import Roles, read_roles
 from nextpert._adata.screen import read_environments, screen_moments
 from nextpert.core import ScreenMoments

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nextpert._adata import shifts
-from nextpert._adata.shifts import Interventions
+from nextpert._adata import effects as shifts
+from nextpert._adata.effects import Interventions
 from nextpert.core import Moments
 
 GENES = ["A", "B", "C"]

@@ -17,7 +17,7 @@ import pytest
 
 import nextpert as npt
 from nextpert.campaign import file as campaign_file
-from nextpert.campaign import lock
+from nextpert.campaign import file as lock
 from nextpert.campaign.options import from_stored, to_stored
 
 

@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert.campaign.goal import lined_up
+from nextpert.campaign.state import lined_up
 
 
 def fitted(campaign):

@@ -265,7 +265,7 @@ class Uncertain:
         self.known = self._known(cells)
 
     def _known(self, cells):
-        from nextpert.core.posterior.shift_posterior import ShiftPosterior
+        from nextpert.core.model.shift_posterior import ShiftPosterior
 
         mean = np.array([x.mean(axis=0) if len(x) else np.zeros(self.p) for x in cells[1:]])
         n = self.n[:, None]

@@ -16,7 +16,7 @@ from nextpert.core import (
     minimal_imap,
     random_scm,
 )
-from nextpert.core.cells.mean_distance import mean_distance
+from nextpert.core.screen.mean_distance import mean_distance
 
 SCM = random_scm(6, rng=0)
 X = SCM.sample(400, rng=1)

@@ -29,9 +29,8 @@ from nextpert.core import (
     minimal_imap,
     pool_guides,
 )
-from nextpert.core.effects.effects import perturbation_effects
-from nextpert.core.plan.allocation import best_split
-from nextpert.core.plan.plate_civ import PlateCiv
+from nextpert.core.design.plate import PlateCiv, best_split
+from nextpert.core.model.effects import estimate_effects
 
 
 @dataclass(frozen=True)
@@ -248,7 +247,7 @@ def test_environments_may_come_in_any_order_and_pooled(screen, order):
 
 def effects_of(screen, **prior):
     fit = screen.fit(**prior)
-    return perturbation_effects([fit.posterior], fit.prior)
+    return estimate_effects([fit.posterior], fit.prior)
 
 
 @given(screens_and_genes(), orders_of_perturbations)
@@ -311,9 +310,7 @@ def plate(screen):
     fit = screen.fit(prior_units="noise")
     known = fit.prior.given(fit.posterior)
     civ = PlateCiv(fit.posterior, known, screen.target, gap_cells=100)
-    cells = np.zeros(civ.size)
-    cells[:] = best_split(civ, range(civ.size), 100, cells, cells + 100)
-    return civ.after(cells)
+    return civ.after(best_split(civ, range(civ.size), 100, 0))
 
 
 @given(screens_and_genes(), orders_of_perturbations, factors)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nextpert._adata.known_panels import ZHANG2023
+from nextpert._adata.panel import ZHANG2023
 from nextpert.datasets import perturb_cite_seq
 from nextpert.datasets._portal_standin import write_portal_standin
 

@@ -17,7 +17,7 @@ GUIDES = "documentation/all_sgRNA_assignments.txt"
 
 SLOW = """
 import os, sys, time
-from nextpert.datasets._scp1064 import h5ad
+from nextpert.datasets._scp1064 import store as h5ad
 from nextpert.datasets import perturb_cite_seq
 write = h5ad.write_rows
 def slowly(path, *args, **options):

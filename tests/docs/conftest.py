@@ -2,8 +2,8 @@
 
 import pytest
 
-from nextpert.core.acquisition import registry as acquisitions
-from nextpert.core.effects.predictors import base as predictors
+from nextpert.core.design import registry as acquisitions
+from nextpert.core.model.predictors import base as predictors
 from nextpert.core.search import registry as searches
 
 

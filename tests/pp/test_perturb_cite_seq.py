@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata.known_panels import MODULE_OF, PROGRAM_OF, ZHANG2023
+from nextpert._adata.panel import MODULE_OF, PROGRAM_OF, ZHANG2023
 from nextpert.datasets._simulated_screen import PANEL as SIMULATED
 
 from .conftest import CELLS, CONDITIONS, HARDLY, PANEL, SINGLE

@@ -11,8 +11,8 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert.core.effects.effects import perturbation_effects as core_effects
-from nextpert.core.effects.together import learn_together
+from nextpert.core.model.effects import estimate_effects as core_effects
+from nextpert.core.model.random_shifts import learn_together
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert.core.effects.interactions import learn_interactions
+from nextpert.core.model.interactions import learn_interactions
 
 SINGLES, GENES = ["A", "B", "C", "D", "E", "F"], 30
 PAIRS = ["A+B", "D+C", "E+F", "A+C", "B+D", "E+G"]
@@ -135,7 +135,7 @@ def test_a_plan_takes_interactions_as_the_fit_learned_them(fitted, truth, monkey
     def learns(data):
         pytest.fail("learned again")
 
-    monkeypatch.setattr("nextpert.core.effects.interactions.by_evidence", learns)
+    monkeypatch.setattr("nextpert.core.model.interactions.by_evidence", learns)
     goal = dict(zip(fitted.var_names, 3 + truth["A+D"], strict=True))
     npt.tl.plan_screen(fitted, goal, n_perturbations=4, n_cells=200, most_combined=2, n_samples=50)
     plan = fitted.uns["plan"]

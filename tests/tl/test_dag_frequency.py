@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert.core import Moments, boss
-from nextpert.core.search._bits import poisson_weights
+from nextpert.core.search._classes import poisson_weights
 from nextpert.tl._learn_dag import graphs
 
 

@@ -11,10 +11,10 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert._adata.shifts import Interventions
-from nextpert.core.predict.goal import Goal
-from nextpert.core.predict.ranked_distance import RankedDistance
-from nextpert.tl._design_interventions.candidates import Candidates
+from nextpert._adata.effects import Interventions
+from nextpert.core.design.distances import RankedDistance
+from nextpert.core.design.goal import Goal
+from nextpert.tl._design_interventions.candidates import CandidateSet
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of, ranking_table
 from nextpert.tl._design_interventions.target import Wanted
 
@@ -274,7 +274,7 @@ def test_equals_are_ordered_by_predicted_distance(fitted):
     pool = Interventions(list("abcd"), [["MYC"]] * 4, np.zeros((4, 8)), ["table"] * 4)
     mean, ones = np.array([3.0, 9.0, 1.0, 2.0, 2.0]), np.ones(5)
     distance = RankedDistance(mean, ones, ones, ones, mean, ones, ones, 0.0, mean[None])
-    candidates = Candidates.exact(pool)
+    candidates = CandidateSet.exact(pool)
     values, removed = np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.5, 0.6, 0.5, 0.5])
     known, target = fit.known(candidates.prior), Wanted("goal", Goal.point(np.zeros(8)))
     table, order = ranking_table(candidates, values, removed, distance, known, target, fit)

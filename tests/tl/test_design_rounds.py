@@ -167,7 +167,7 @@ def test_the_fingerprint_does_not_hang_on_the_storage(small_screen, tmp_path, ki
 
 
 def test_of_many_cells_some_are_read(small_screen, monkeypatch):
-    module = sys.modules["nextpert._adata.fingerprint"]
+    module = sys.modules["nextpert._adata.posterior"]
     before = of(small_screen)
     monkeypatch.setattr(module, "_MOST_CELLS", 250)
     monkeypatch.setattr(module, "_RUN", 10)

@@ -15,10 +15,10 @@ import zarr
 import nextpert as npt
 from nextpert._adata import read_roles
 from nextpert.core import Dag, DagBlr, ScreenMoments
-from nextpert.core.cells.pool_guides import pool_guides
-from nextpert.core.effects.effects import perturbation_effects
-from nextpert.core.effects.random_shifts import fit_random_shifts
-from nextpert.core.effects.scores import pooled_sizes
+from nextpert.core.model.effects import estimate_effects
+from nextpert.core.model.random_shifts import fit_random_shifts
+from nextpert.core.model.scores import pooled_sizes
+from nextpert.core.screen.guides import pool_guides
 from nextpert.tl._diagnose.halves import read_halves
 
 
@@ -279,7 +279,7 @@ def test_effects_without_graph_and_experts_against_a_fit_to_half_of_the_cells(ri
         a, b = (pool_guides(part, halves.group, len(names) + 1) for part in (mine, other))
         empty = DagBlr(Dag.from_edges(right.n_vars, []))
         fit = fit_random_shifts(empty, a, np.zeros((len(names), right.n_vars)))
-        shrunken = perturbation_effects([fit.posterior], fit.prior).mean
+        shrunken = estimate_effects([fit.posterior], fit.prior).mean
         truth = b.mean[1:] - b.mean[0]
         plain = a.mean[1:] - a.mean[0]
         gain += ((plain - truth) ** 2 - (shrunken - truth) ** 2).sum(axis=1) / 2

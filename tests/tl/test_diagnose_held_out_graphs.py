@@ -11,7 +11,7 @@ from nextpert._adata.roles import Roles
 from nextpert._adata.screen import read_environments, screen_moments
 from nextpert.core import PriorKnowledge
 from nextpert.tl._fit_dag_blr.cells import read_cells
-from nextpert.tl._learn_dag.held_out import without_sets
+from nextpert.tl._learn_dag.graphs import without_sets
 from nextpert.tl._learn_dag.prior import read_knowledge, stored_knowledge
 
 LEARN = {"method": "boss", "environments": "all"}

@@ -9,10 +9,10 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert.core.effects.effects import perturbation_effects as core_effects
-from nextpert.core.effects.perturbations import Perturbations
-from nextpert.core.effects.predictors.coexpression import Coexpression
-from nextpert.core.effects.predictors.mean_perturbation import MeanPerturbation
+from nextpert.core.model.effects import estimate_effects as core_effects
+from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictors.coexpression import Coexpression
+from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_some_genes_in_the_order_given(narrow):
 
 def test_chunks_of_genes_change_nothing(narrow, monkeypatch):
     effects = npt.tl.perturbation_effects(narrow, genes="all", as_anndata=True)
-    monkeypatch.setattr("nextpert.tl._perturbation_effects.outside._AT_ONCE", 3)
+    monkeypatch.setattr("nextpert.tl._perturbation_effects.candidates._AT_ONCE", 3)
     again = npt.tl.perturbation_effects(narrow, genes="all", as_anndata=True)
     np.testing.assert_allclose(again.X, effects.X, atol=1e-10)
 

@@ -10,14 +10,12 @@ from scipy.stats import norm
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert.core.cells.distance_difference import distance_difference
-from nextpert.core.cells.mean_distance import mean_distance
-from nextpert.core.cells.moments import Moments
-from nextpert.core.plan.layout import Layout
-from nextpert.core.plan.next_plate import draw_plate
-from nextpert.core.plan.power import EffectPrecision
-from nextpert.core.plan.stopping import stopping
-from nextpert.core.predict.ranked_distance import ranked_distance
+from nextpert.core.design.cell_numbers import Layout
+from nextpert.core.design.distances import ranked_distance
+from nextpert.core.design.power import EffectPrecision
+from nextpert.core.design.stopping import draw_plate, stopping
+from nextpert.core.screen.mean_distance import distance_difference, mean_distance
+from nextpert.core.screen.moments import Moments
 from nextpert.tl._plan_cells.stop import stop_in_words
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,13 +11,11 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert.core.acquisition.uncertain_civ import UncertainCiv
-from nextpert.core.plan.best_plate import best_plate
-from nextpert.core.plan.plate_civ import PlateCiv
-from nextpert.core.predict.first_order import first_order_distances
-from nextpert.core.predict.ranked_distance import ranked_distance
-from nextpert.tl._design_interventions import candidates, combined
-from nextpert.tl._plan_screen import tables
+from nextpert.core.design.distances import first_order_distances, ranked_distance
+from nextpert.core.design.plate import PlateCiv, best_plate
+from nextpert.core.design.uncertain_civ import UncertainCiv
+from nextpert.tl._design_interventions import candidates
+from nextpert.tl._plan_screen import wells as tables
 from nextpert.tl._plan_screen.wells import split_cells
 
 
@@ -98,15 +95,15 @@ def test_where_the_best_is_known_wells_go_to_learning(fitted):
 
 
 def test_of_known_ones_that_never_are_the_nearest_the_one_expected_nearest_is_named():
-    pool = SimpleNamespace(interventions=SimpleNamespace(names=["a", "b", "c", "d"]))
+    names = ["a", "b", "c", "d"]
     distance = SimpleNamespace(
         nearest=np.array([0.0, 0.0, 1.0, 0.0, 0.0]), centre=np.array([3.0, 2.0, 1.0, 0.5, 4.0])
     )
-    told = tables.best_known(pool, distance, np.array([20, 20, 0, 19]), 20)
+    told = tables.best_known(names, distance, np.array([20, 20, 0, 19]), 20)
     assert told == {"best_known": "b", "probability_known": 0.0}
-    told = tables.best_known(pool, distance, np.array([20, 20, 20, 0]), 20)
+    told = tables.best_known(names, distance, np.array([20, 20, 20, 0]), 20)
     assert told == {"best_known": "c", "probability_known": 1.0}
-    assert tables.best_known(pool, distance, np.zeros(4), 20)["best_known"] == ""
+    assert tables.best_known(names, distance, np.zeros(4), 20)["best_known"] == ""
 
 
 def test_learning_removes_more_than_other_plates(fitted):
@@ -190,8 +187,7 @@ def test_combinations_join_the_candidates(fitted):
 def test_most_is_learned_of_interactions_where_effects_are_large(fitted):
     fit = npt._adata.posterior_from(fitted)
     names = ["MYC+FOS", "CD58+B2M", "MYC", "MYC+CD58"]
-    expect = partial(candidates.expected_members, fit=fit)
-    told = combined.information_on_interactions(names, fit, expect, 100)
+    told = candidates.information_on_interactions(names, fit, 100)
     assert set(told) == set(names) - {"MYC"}
     assert min(told.values()) > 0
     npt.tl.perturbation_effects(fitted)
@@ -201,7 +197,7 @@ def test_most_is_learned_of_interactions_where_effects_are_large(fitted):
     )
     largest = max(told, key=lambda name: sum(size[each] for each in name.split("+")))
     assert max(told, key=told.get) == largest
-    few = combined.information_on_interactions(names, fit, expect, 5)
+    few = candidates.information_on_interactions(names, fit, 5)
     assert all(few[name] < told[name] for name in told)
 
 

@@ -15,11 +15,10 @@ import nextpert as npt
 from nextpert._adata import Naming
 from nextpert._adata.environments import Plan
 from nextpert.core import DagBlr, LinearScm
-from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
-from nextpert.tl._replay_design import run as running
-from nextpert.tl._replay_design.simulated import simulate_like
-from nextpert.tl._replay_design.tables import holm, overall_table, plates_until_good
-from nextpert.tl._replay_design.words import in_words
+from nextpert.tl._fit_dag_blr.model import Graphs, Spec
+from nextpert.tl._replay_design import modelled as running
+from nextpert.tl._replay_design.modelled import simulate_like
+from nextpert.tl._replay_design.tables import holm, in_words, overall_table, plates_until_good
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 SMALL = {"n_rounds": 3, "n_repeats": 4, "n_warmup": 30, "n_perturbations": 2}

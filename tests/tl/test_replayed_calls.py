@@ -9,7 +9,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import read_roles
-from nextpert.core.loop.plates import replay_plates
+from nextpert.core.evaluate.strategies import replay_plates
 from nextpert.tl._plan_screen.wells import AIMS
 from nextpert.tl._replay_design import modelled
 from nextpert.tl._replay_design.setup import read_setup

@@ -10,10 +10,10 @@ import pytest
 from nextpert._adata import Naming
 from nextpert._adata.environments import Plan
 from nextpert.core import Dag, DagBlr, random_scm
-from nextpert.core.loop.cell_pool import CellPool, PoolGoal
-from nextpert.core.loop.plates import replay_plates
-from nextpert.core.predict.goal import Goal
-from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
+from nextpert.core.design.goal import Goal
+from nextpert.core.evaluate.cell_pool import CellPool, PoolGoal
+from nextpert.core.evaluate.strategies import replay_plates
+from nextpert.tl._fit_dag_blr.model import Graphs, Spec
 from nextpert.tl._replay_design.modelled import Told, criteria, spec_of
 
 P, J = 6, 7

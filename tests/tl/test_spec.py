@@ -10,7 +10,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert.core.effects.shift_prior import TAU2, UNSEEN_WEIGHTS
+from nextpert.core.model.shift_prior import TAU2, UNSEEN_WEIGHTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 

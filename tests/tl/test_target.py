@@ -8,7 +8,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert.core.predict.ranked_distance import ranked_distance
+from nextpert.core.design.distances import ranked_distance
 from nextpert.tl._design_interventions.target import read_target
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")

@@ -5,7 +5,7 @@ import pytest
 
 import nextpert as npt
 from nextpert.core import Moments
-from nextpert.core.cells.mean_distance import mean_distance
+from nextpert.core.screen.mean_distance import mean_distance
 
 GENES = ["GATA1", "MYC", "RIPK2"]
 

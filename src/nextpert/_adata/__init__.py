@@ -8,7 +8,6 @@ from nextpert._adata.batches import (
     read_groups,
 )
 from nextpert._adata.effects import read_effects
-from nextpert._adata.fingerprint import fingerprint
 from nextpert._adata.graph import (
     named_dag,
     panel_of,
@@ -40,6 +39,7 @@ from nextpert._adata.panel import (
 from nextpert._adata.posterior import (
     FittedPosterior,
     checksum_of_cells,
+    fingerprint,
     posterior_from,
     warn_of_changed_cells,
 )
@@ -51,7 +51,7 @@ from nextpert._adata.read import (
 )
 from nextpert._adata.roles import Roles, fitted_roles, read_roles
 from nextpert._adata.scale import check_scale
-from nextpert._adata.sound import real_values, require_sound_matrices
+from nextpert._adata.sources import real_values, require_sound_matrices
 from nextpert._adata.stored import as_stored_csr, eager, read_stored, seed_of, write_results
 from nextpert._adata.target import Target
 from nextpert.core._codec import stored_lists, strings

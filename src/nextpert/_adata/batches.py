@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nextpert._adata.roles import Roles
     from nextpert._adata.screen import Environments
     from nextpert.core import Moments, ScreenMoments
-    from nextpert.core.cells.screen import Screen
+    from nextpert.core.screen.screen import Screen
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Batches:
         """Return the errors that batches leave in the means of groups, ``(n_groups, n_columns)``.
 
         ``groups`` has the group of every cell, -1 for none. As
-        :attr:`~nextpert.core.cells.pool_guides.PooledGuides.fixed_errors`.
+        :attr:`~nextpert.core.screen.guides.PooledGuides.fixed_errors`.
         """
         codes = np.asarray(groups, np.int64)
         cells = np.flatnonzero(codes >= 0)

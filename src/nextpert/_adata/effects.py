@@ -1,24 +1,39 @@
-"""Effects of perturbations in another screen."""
+"""Shifts and effects of interventions: modelled, measured, from another screen, or expected."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
+from nextpert._adata.panel import list_names, panel_index
+from nextpert._adata.sources import real_values
 from nextpert.core._checks import require_small
-from nextpert.core.cells._sound import require_numbers
+from nextpert.core._codec import array
+from nextpert.core.model.averaged import with_expectation
+from nextpert.core.model.interactions import Together
+from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictors.base import Prediction, Sources, build_predictors
+from nextpert.core.model.predictors.graph import Graph
+from nextpert.core.model.predictors.members import Members
+from nextpert.core.model.shift_prior import ShiftPrior
+from nextpert.core.screen.moments import require_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from nextpert._adata.labels import LabelTable
+    from nextpert.core import Moments, ScreenMoments
 
     Array = NDArray[np.float64]
+    Vector = NDArray[np.float64]
 
 CLEAR_SIGN = 0.05  # local false sign rate below which the sign of an effect is said to be clear
 
@@ -65,3 +80,239 @@ def read_effects(
     if labels.naming is None:
         return found
     return labels.naming.renamed(found, labels.names, "prior_effects")
+
+
+KINDS = ("knockout", "activation")
+# A control mean below this share of its standard deviation cannot be told from nothing in the
+# hundred or so cells of one perturbation.
+_ABOUT_NOTHING = 0.1
+
+
+@dataclass(frozen=True)
+class Interventions:
+    """Interventions on a panel.
+
+    Parameters
+    ----------
+    names
+        Label of each.
+    targets
+        Target genes of each.
+    shifts
+        Shift of every gene, shape ``(n_interventions, n_genes)``, log-normalised expression.
+    sources
+        Where each shift comes from: ``"knockout"``, ``"activation"``, ``"table"``.
+    """
+
+    names: list[str]
+    targets: list[list[str]]
+    shifts: NDArray[np.float64]
+    sources: list[str]
+
+    def rows(self, index: Sequence[int]) -> Interventions:
+        """Return some of the interventions, in the order given."""
+        return Interventions(
+            [self.names[i] for i in index],
+            [self.targets[i] for i in index],
+            self.shifts[list(index)],
+            [self.sources[i] for i in index],
+        )
+
+    def readable(self, genes: Sequence[str]) -> list[str]:
+        """Return the shifts of the target genes as text, such as ``"-1.20, -0.33"``."""
+        place = {gene: i for i, gene in enumerate(genes)}
+        return [
+            ", ".join(_number(row[place[gene]]) for gene in targets)
+            for row, targets in zip(self.shifts, self.targets, strict=True)
+        ]
+
+
+def read_table(
+    table: Any, genes: Sequence[str], spelled: Callable[[Iterable[str]], list[str]] = list
+) -> Interventions:
+    """Return the interventions of a table: perturbations x genes, or a mapping of mappings.
+
+    Missing values of a DataFrame stand for no shift; the targets are the genes with a shift
+    other than zero. ``spelled`` returns names as the data has them.
+
+    Raises
+    ------
+    ValueError
+        If a gene is outside the panel, a perturbation comes twice, or a shift is not finite or too
+        large.
+    """
+    if isinstance(table, pd.DataFrame):
+        names = spelled(str(name) for name in table.index)
+        columns = panel_index(map(str, table.columns), genes, "The table of shifts")
+        shifts = np.zeros((len(names), len(genes)))
+        given = real_values(table, "The table of shifts")
+        shifts[:, columns] = np.where(np.isnan(given), 0.0, given)
+        _require_unique([str(gene) for gene in table.columns], "Genes")
+    else:
+        names = spelled(str(name) for name in table)
+        shifts = np.zeros((len(names), len(genes)))
+        for row, by_gene in zip(shifts, table.values(), strict=True):
+            if not isinstance(by_gene, (Mapping, pd.Series)):
+                message = "A mapping of shifts must be {perturbation: {gene: shift}}."
+                raise ValueError(message)
+            column = pd.Series(by_gene, dtype=object)
+            place = panel_index(map(str, column.index), genes, "The table of shifts")
+            row[place] = real_values(column, "The table of shifts")
+    _require_unique(names, "Perturbations")
+    infinite = [name for name, row in zip(names, shifts, strict=True) if not np.isfinite(row).all()]
+    if infinite:
+        message = f"The table of shifts holds NaN or infinite values for {list_names(infinite)}."
+        raise ValueError(message)
+    require_small(shifts, "The table of shifts")
+    targets = [[genes[int(i)] for i in np.flatnonzero(row)] for row in shifts]
+    return Interventions(names, targets, shifts, ["table"] * len(names))
+
+
+def own_shift(kind: str, control_mean: Vector) -> Vector:
+    """Return the shift of every gene that is itself perturbed in full, shape ``(n_genes,)``.
+
+    A knockout takes the mean from that of the controls to nothing; an activation raises it by one
+    unit of log-normalised expression.
+    """
+    return -control_mean if kind == "knockout" else np.ones_like(control_mean)
+
+
+def in_full(
+    targets: Sequence[str], genes: Sequence[str], kind: str, control_mean: Vector
+) -> Vector:
+    """Return the shift that perturbs each target in full and leaves the other genes alone."""
+    shift = np.zeros(len(genes))
+    place = panel_index(targets, genes, "A perturbation")
+    shift[place] = own_shift(kind, control_mean)[place]
+    return shift
+
+
+def hardly_expressed(control: Moments, genes: Sequence[str]) -> list[str]:
+    """Return the genes whose control mean is about nothing (under 0.1 standard deviations)."""
+    small = np.abs(control.mean) < _ABOUT_NOTHING * np.sqrt(control.variance)
+    return [gene for gene, is_small in zip(genes, small, strict=True) if is_small]
+
+
+def hardly_expressed_message(genes: Sequence[str]) -> str:
+    """Return the warning about knockouts of genes that are hardly expressed."""
+    return (
+        f"Control mean about nothing, so a knockout is a shift of about nothing: "
+        f"{list_names(genes)}. Leave these perturbations out, learn how far "
+        f"shifts are to be believed (shift_sd='learned'), or give a table of shifts."
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:+.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:+.2g}"
+
+
+def _require_unique(names: Sequence[str], what: str) -> None:
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        message = f"{what} given more than once in the table of shifts: {list_names(twice)}."
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class InteractionsRecord:
+    """What is stored of ``Interactions``: of any combination."""
+
+    strength: float = array()
+    strength_sd: float = array(least=0)
+    strengths: Array = array("n_strengths")
+    chances: Array = array("n_strengths", least=0)
+    scale: Array = array("n_nodes", above=0)
+    member_sd: float = array(above=0)
+    rest_sd: float = array(above=0)
+    n_combinations: int = array(whole=True, least=0)
+
+    def __post_init__(self) -> None:
+        if not np.isclose(self.chances.sum(), 1.0):
+            message = "its chances do not sum to 1"
+            raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Weights of predictors, and the screen that they predict from.
+
+    Parameters
+    ----------
+    weights
+        Weight of every predictor, by name.
+    seen
+        The perturbations of the fit, with the moments of their cells and the controls'.
+    other
+        Effects in another screen, by perturbation.
+    unseen
+        Weights of the prior variances of a perturbation without cells, shape
+        ``(n_components,)``.
+    interactions
+        What was learned of interactions; ``None`` where there were no combinations.
+    """
+
+    weights: Mapping[str, float]
+    seen: Perturbations
+    other: Mapping[str, Array]
+    unseen: Array
+    interactions: InteractionsRecord | None
+
+    @property
+    def screen(self) -> ScreenMoments:
+        """Moments of the controls and the perturbations of the fit."""
+        return self.seen.moments
+
+    def predictions(
+        self,
+        names: Sequence[str],
+        targets: Sequence[Sequence[int]],
+        own: Array,
+        *,
+        weights: Array | None = None,
+        together: Together | None = None,
+    ) -> list[Prediction]:
+        """Return what each predictor expects of perturbations without cells, before weights.
+
+        Parameters
+        ----------
+        names, targets, own
+            As in :meth:`prior`.
+        weights
+            Weights of the graph, ``(n_genes, n_genes)``; by default the graph is not asked, whose
+            part :meth:`prior` tells as a shift on it.
+        together
+            What members do together, where there are combinations among the perturbations.
+        """
+        asked = Perturbations(self.screen, 0, np.full(len(names), -1), targets, own, names=names)
+        sources = Sources(weights, other_screen=self.other, together=together)
+        return [
+            each.predict(self.seen, asked)
+            for each in build_predictors(sources)
+            if each.name in {*self.weights, Members.name}
+            if weights is not None or each.name != Graph.name
+        ]
+
+    def prior(
+        self,
+        names: Sequence[str],
+        targets: Sequence[Sequence[int]],
+        own: Array,
+        own_variance: Array,
+    ) -> ShiftPrior:
+        """Return the prior of perturbations without cells.
+
+        Parameters
+        ----------
+        names, targets
+            Their labels, and the genes of the panel that they target.
+        own, own_variance
+            Expected change of own genes and its variance, 0 and nan elsewhere, shape
+            ``(n_perturbations, n_genes)``.
+        """
+        nothing = np.zeros_like(own)
+        rows = {name: np.full(len(names), weight) for name, weight in self.weights.items()}
+        empty = ShiftPrior(
+            np.zeros(len(names)), nothing, nothing + 1, nothing, nothing, own_variance,
+            np.tile(self.unseen, (len(names), 1)),
+        )  # fmt: skip
+        return with_expectation(empty, own, self.predictions(names, targets, own), rows)

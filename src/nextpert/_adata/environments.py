@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import shifts as _shifts
+from nextpert._adata import effects as _shifts
+from nextpert._adata.effects import Interventions
 from nextpert._adata.labels import (
     NAMES_NONE,
     left_out_table,
@@ -19,7 +20,6 @@ from nextpert._adata.labels import (
 )
 from nextpert._adata.panel import closest, guide_hint, id_hint, in_order, list_names
 from nextpert._adata.read import slot
-from nextpert._adata.shifts import Interventions
 from nextpert._warn import warn
 from nextpert.core._codec import strings
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core import DagBlr
-    from nextpert.core.posterior.shift_posterior import ShiftPosterior
+    from nextpert.core.model.shift_posterior import ShiftPosterior
 
     Array = NDArray[np.float64]
 

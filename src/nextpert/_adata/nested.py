@@ -19,7 +19,7 @@ from nextpert._adata.labels import (
 from nextpert._adata.panel import list_names
 from nextpert._adata.screen import coding, distinct, read_screens
 from nextpert._warn import warn
-from nextpert.core.cells.spread_within import spread_p_value, spread_within
+from nextpert.core.screen.guides import spread_p_value, spread_within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

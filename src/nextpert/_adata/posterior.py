@@ -1,42 +1,32 @@
-"""A fit: what ``tl.fit_dag_blr`` stores of it, field by field, and whether it still holds."""
+"""A fit: what ``tl.fit_dag_blr`` stores of it, and a fingerprint of the cells behind it."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata.expectation import Expectation, InteractionsRecord
-from nextpert._adata.fingerprint import as_fingerprint, fingerprint_weights
+from nextpert._adata.effects import Expectation, InteractionsRecord
 from nextpert._adata.graph import panel_of, read_graph, require_same_panel, symbols_of
 from nextpert._adata.labels import read_labels
 from nextpert._adata.members import Naming
 from nextpert._adata.panel import list_names, resolve_panel
-from nextpert._adata.read import read_sums
+from nextpert._adata.read import Checksum, read_sums, stirred
 from nextpert._adata.stored import read_stored
 from nextpert._warn import warn
 from nextpert.core import DagBlr, ScreenMoments
-from nextpert.core._codec import (
-    array,
-    coded,
-    lists,
-    nested,
-    series,
-    sparse,
-    table,
-    texts,
-    unpack,
-)
-from nextpert.core.effects.alike import effects_alike
-from nextpert.core.effects.averaged import Averaged, Model
-from nextpert.core.effects.perturbations import Perturbations
-from nextpert.core.effects.predictors.base import predictors
-from nextpert.core.effects.shift_prior import TAU2, ShiftPrior
-from nextpert.core.effects.together import learn_together
-from nextpert.core.posterior.pair_shifts import pair_shifts
-from nextpert.core.predict.ranked_distance import expected_states
+from nextpert.core._codec import array, coded, lists, nested, series, sparse, table, texts, unpack
+from nextpert.core.design.distances import expected_states
+from nextpert.core.model.averaged import Averaged, AveragedModel
+from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictors.base import predictors
+from nextpert.core.model.random_shifts import learn_together
+from nextpert.core.model.scores import effects_alike
+from nextpert.core.model.shift_posterior import pair_shifts
+from nextpert.core.model.shift_prior import TAU2, ShiftPrior
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,13 +35,55 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from nextpert._adata.read import Checksum
-    from nextpert.core.effects.alike import Alike
-    from nextpert.core.effects.efficacy import Efficacy
-    from nextpert.core.effects.interactions import Interactions
-    from nextpert.core.posterior.shift_posterior import ShiftPosterior
+    from nextpert._adata.labels import LabelTable
+    from nextpert.core.model.effects import Efficacy
+    from nextpert.core.model.interactions import Interactions
+    from nextpert.core.model.scores import Alike
+    from nextpert.core.model.shift_posterior import ShiftPosterior
 
     Array = NDArray[np.float64]
+
+# Of more labelled cells, only every second (third, ...) run of cells is read.
+_MOST_CELLS, _RUN = 100_000, 1000
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+
+
+def fingerprint(
+    adata: ad.AnnData, labels: LabelTable, columns: NDArray[np.int64], layer: str | None
+) -> dict[str, str]:
+    """Return fingerprints of the ``labels`` and of the ``values`` of all labelled cells.
+
+    They do not depend on how the cells are stored, nor on the order in which they are read.
+    """
+    wanted = fingerprint_weights(labels, len(columns))
+    _, found = read_sums(adata, columns, [], checksum=wanted, layer=layer)
+    return as_fingerprint(labels, found)
+
+
+def fingerprint_weights(labels: LabelTable, n_columns: int) -> Checksum:
+    """Return the weights of the checksum that a fingerprint of the labelled cells is made from."""
+    cells = np.flatnonzero(labels.codes >= 0)
+    step = -(-len(cells) // _MOST_CELLS)
+    if step > 1:
+        cells = cells[np.arange(len(cells)) // _RUN % step == 0]
+    weights = np.zeros(len(labels.codes), np.uint64)
+    weights[cells] = _mixed(cells)
+    return Checksum(weights, _mixed(np.arange(n_columns)))
+
+
+def as_fingerprint(labels: LabelTable, checksum: int) -> dict[str, str]:
+    """Return the fingerprint of labels, and of the values of which a checksum was read."""
+    text = hashlib.sha256("\0".join([labels.key, *labels.names]).encode())
+    text.update(np.ascontiguousarray(labels.codes, dtype="<i8").tobytes())
+    n_cells = int(np.count_nonzero(fingerprint_weights(labels, 0).cells))
+    return {"labels": text.hexdigest()[:16], "values": f"{(n_cells + checksum) % 2**64:016x}"}
+
+
+def _mixed(positions: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return odd numbers, another for every position."""
+    spread = (positions.astype(np.uint64) + np.uint64(1)) * _ODD
+    return stirred(spread) | np.uint64(1)
+
 
 GRAPH_AND_EXPERTS, GRAPH, EXPERTS, NEITHER = "graph and experts", "graph", "experts", "neither"
 N_COMPONENTS = len(TAU2)
@@ -130,12 +162,14 @@ class AveragingRecord:
             Expected shifts of own genes, shape ``(n_perturbations, n_genes)``.
         """
         without = replace(prior, shift=shifts, effect=np.zeros_like(shifts), own=self.own)
-        models = [Model(posteriors, prior, self.weights[0])]
+        models = [AveragedModel(posteriors, prior, self.weights[0])]
         each = zip(self.models[1:], self.weights[1:], self.mixtures[1:], strict=True)
         for name, weight, mixture in each:
             if weight > 0:
                 used = replace(prior if name == EXPERTS else without, weights=mixture)
-                models.append(Model(posteriors if name == GRAPH else [self.no_graph], used, weight))
+                models.append(
+                    AveragedModel(posteriors if name == GRAPH else [self.no_graph], used, weight)
+                )
         return Averaged(tuple(models))
 
 
@@ -205,7 +239,7 @@ class FittedPosterior:
         """The models that measured effects are averaged over."""
         posteriors = self.ensemble or [self.posterior]
         if self.averaging is None:
-            return Averaged((Model(posteriors, self.prior),))
+            return Averaged((AveragedModel(posteriors, self.prior),))
         return self.averaging.averaged(posteriors, self.prior, self.shifts)
 
     @property

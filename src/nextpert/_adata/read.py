@@ -12,10 +12,14 @@ from tqdm import tqdm
 from nextpert._adata.panel import closest, list_names
 from nextpert._adata.sources import LazyBlocks, arrays_of, is_lazy, lazy_rows, open_source
 from nextpert.core._checks import LARGEST
-from nextpert.core.cells._pairwise_sum import PairwiseSum
-from nextpert.core.cells._screen_part import Part, empty_part, merge, screen_part
-from nextpert.core.cells._sound import require_numbers, require_shape
-from nextpert.core.cells.moments import not_finite, too_large
+from nextpert.core.screen.moments import (
+    PairwiseSum,
+    not_finite,
+    require_numbers,
+    require_shape,
+    too_large,
+)
+from nextpert.core.screen.screen import Part, empty_part, merge, screen_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

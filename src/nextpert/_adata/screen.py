@@ -17,9 +17,9 @@ from nextpert._adata.labels import (
 )
 from nextpert._adata.panel import list_names
 from nextpert._adata.read import Coding, read_sums
-from nextpert._adata.sound import real_values
+from nextpert._adata.sources import real_values
 from nextpert.core._checks import require_small
-from nextpert.core.cells.screen import Screen
+from nextpert.core.screen.screen import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

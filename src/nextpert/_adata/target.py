@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata.arguments import KINDS, Bound, Kind, check_value, one_of
-from nextpert._adata.html import card
 from nextpert._adata.panel import in_order, list_names
+from nextpert._adata.stored import card
 from nextpert.core._checks import LARGEST
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nextpert.core.cells.moments import Moments
+    from nextpert.core.screen.moments import Moments
 
 State = str | tuple[str, str] | Mapping[str, float] | pd.Series
 Numbers = Mapping[str, float] | pd.Series

@@ -12,7 +12,7 @@ from importlib import resources
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nextpert._adata.html import in_one_direction
+from nextpert._adata.stored import in_one_direction
 from nextpert._report.tables import WIDTH
 from nextpert._report.verdict import LEVELS
 

@@ -207,7 +207,8 @@ class Column(NamedTuple):
             return Cell(NOTHING if math.isnan(at) else number(at), _sorted_by(at))
         ends = [x if math.isfinite(x) else at for x in (low, high)]
         text = f"{number(at)} ({number(low, 2)} to {number(high, 2)})"
-        return Cell(text, _sorted_by(at), (scale.place(at), *map(scale.place, ends)))  # type: ignore[arg-type]
+        dot = scale.place(at), scale.place(ends[0]), scale.place(ends[1])
+        return Cell(text, _sorted_by(at), dot)
 
 
 def _sorted_by(value: float) -> str:

@@ -10,7 +10,7 @@ from nextpert._adata.arguments import ANY_TEXT, checked
 from nextpert.campaign.candidates import as_known, require_known
 from nextpert.campaign.file import Stamp, read_campaign, write_campaign
 from nextpert.campaign.options import checked_options
-from nextpert.campaign.state import KEY, read_state
+from nextpert.campaign.state import KEY, as_html, in_words, read_state, summary_table
 from nextpert.campaign.steps import (
     marked_failed,
     marked_pending,
@@ -19,7 +19,6 @@ from nextpert.campaign.steps import (
     retried,
     started,
 )
-from nextpert.campaign.summary import as_html, in_words, summary_table
 from nextpert.core._codec import pack
 
 if TYPE_CHECKING:

@@ -1,24 +1,96 @@
-"""One file of a campaign: written whole or not at all, by one at a time, never over another's."""
+"""The file of a campaign: written whole or not at all, by one process at a time, with a digest."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import warnings
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anndata as ad
+import h5py  # type: ignore[import-untyped]
+import numpy as np
 
 from nextpert._files import followed, write_hdf5, write_zarr, writing_to
-from nextpert.campaign.digest import attributes, contents_digest, opened
-from nextpert.campaign.history import now
-from nextpert.campaign.lock import alone
+from nextpert._lock import locked
+from nextpert.campaign.state import now
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+
+WAIT = 60.0  # seconds
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock of a file; it is let go of with the process, however that ends.
+
+    Raises
+    ------
+    ValueError
+        If another process holds it for longer than a file takes.
+    """
+    if not os.access(path.parent, os.W_OK):  # nobody can write here
+        yield
+        return
+    with locked(path.with_name(f".{path.name}.lock"), WAIT) as had:
+        if not had:
+            message = (
+                f"{str(path)!r} is being saved or loaded by another process: wait until it is "
+                f"done, and do this again."
+            )
+            raise ValueError(message)
+        yield
+
+
+@contextmanager
+def opened(path: Any, mode: str) -> Iterator[Any]:
+    """Yield the root group of a file, an h5ad or a zarr, or of a store of zarr."""
+    if getattr(path, "suffix", ".zarr") == ".zarr":
+        import zarr
+
+        yield zarr.open_group(path, mode="r" if mode == "r" else "r+", use_consolidated=False)
+    else:
+        with h5py.File(path, mode) as file:
+            yield file
+
+
+def attributes(group: Any) -> dict[str, Any]:
+    """Return the attributes of a group or array, arrays as lists."""
+    return {str(name): _plain(value) for name, value in dict(group.attrs).items()}
+
+
+def contents_digest(group: Any, *leave_out: str) -> str:
+    """Return a digest of all groups, arrays and attributes but some of the root's."""
+    text = hashlib.sha256()
+    _add(text, group, "", set(leave_out))
+    return text.hexdigest()
+
+
+def _add(text: Any, node: Any, where: str, leave_out: set[str]) -> None:
+    told = sorted((k, repr(v)) for k, v in attributes(node).items() if k not in leave_out)
+    text.update(f"{where}\0{told}\0".encode())
+    if hasattr(node, "keys"):
+        for name in sorted(node.keys()):
+            _add(text, node[name], f"{where}/{name}", set())
+        return
+    text.update(f"{node.dtype}{node.shape}\0".encode())
+    values = np.asarray(node[...] if node.shape else node[()])
+    if values.dtype.kind in "biufc":
+        text.update(np.ascontiguousarray(values).tobytes())
+    else:
+        text.update("\0".join(map(str, values.ravel().tolist())).encode())
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
+
 
 FORMAT = 1
 _STAMP = "nextpert_campaign"

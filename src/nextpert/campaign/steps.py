@@ -1,4 +1,4 @@
-"""The steps of a campaign: each takes a state and gives the next, so that nothing is by halves."""
+"""The steps of a campaign: each takes a state and returns the next; new cells beside the others."""
 
 from __future__ import annotations
 
@@ -10,21 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata, tl
-from nextpert.campaign import history as _history
-from nextpert.campaign.candidates import naming_of, plate_options
-from nextpert.campaign.goal import lined_up
+from nextpert._adata.join import joined_cells, kept_cells, require_genes
+from nextpert._adata.roles import Roles, read_roles
+from nextpert._adata.target import columns_of
+from nextpert.campaign import state as _history
+from nextpert.campaign.candidates import naming_of, plate_options, with_batches
 from nextpert.campaign.model import set_up, standing
-from nextpert.campaign.observe import (
-    digest,
-    first_cells,
-    labels_and_cells,
-    panel_of,
-    roles_of,
-    with_new_cells,
-)
-from nextpert.campaign.options import kept_value
-from nextpert.campaign.scale import require_same_scale
-from nextpert.campaign.state import State, add_standing
+from nextpert.campaign.options import kept_value, require_same_scale
+from nextpert.campaign.state import State, add_standing, lined_up
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +29,85 @@ if TYPE_CHECKING:
     Options = dict[str, dict[str, Any]]
 
 logger = logging.getLogger(__name__)
+
+
+def roles_of(adata: ad.AnnData, options: Mapping[str, Mapping[str, Any]]) -> Roles:
+    """Return the roles of the cells of a campaign; what joins members is said for the fit."""
+    return read_roles(adata, separator=options["fit"].get("separator"))
+
+
+def first_cells(adata: ad.AnnData, target: Any, roles: Roles) -> ad.AnnData:
+    """Return a copy of what a campaign needs of the cells it starts from."""
+    _adata.require_layer(adata, roles.layer)
+    _adata.require_control(_adata.read_labels(adata, roles.perturbation_key), roles.control)
+    columns = roles.columns
+    for column in columns_of(target):
+        if column not in columns:
+            _adata.read_labels(adata, column, argument="target")
+            columns = [*columns, column]
+    return kept_cells(adata, columns, roles.layer, numbers=roles.covariates)
+
+
+def with_new_cells(
+    before: ad.AnnData,
+    cells: ad.AnnData,
+    roles: Roles,
+    panel: Sequence[str],
+    batch: str | None,
+    this_time: int,
+) -> tuple[ad.AnnData, ad.AnnData, Roles]:
+    """Return all cells, the new ones alone, and the roles by now.
+
+    Raises
+    ------
+    ValueError
+        If genes of the panel, a column with a role, the layer, labels or controls are absent.
+    """
+    genes = require_genes(cells, panel, [str(gene) for gene in before.var_names])
+    _adata.require_layer(cells, roles.layer)
+    there = {str(column) for column in cells.obs.columns}
+    wanted = [str(name) for name in before.obs.columns]
+    needed = [name for name in roles.columns if name not in roles.batch_key]
+    absent = [name for name in needed if name not in there]
+    if absent:
+        message = (
+            f"obs of the new cells has no columns {_adata.list_names(absent)}, which have a role "
+            f"in this campaign.{_adata.closest(absent, there)} It holds "
+            f"{_adata.list_names(sorted(there)) or 'no column'}."
+        )
+        raise ValueError(message)
+    new = kept_cells(
+        cells, [name for name in wanted if name in there], roles.layer,
+        numbers=roles.covariates, genes=genes,
+    )  # fmt: skip
+    if not labels_and_cells(new, roles):
+        message = f"No new cell has a label in obs[{roles.perturbation_key!r}]: nothing to observe."
+        raise ValueError(message)
+    old, told, roles = with_batches(before, new.obs, roles, batch, this_time)
+    before = before.copy()
+    before.obs, new.obs = old, told
+    return joined_cells(before, new, roles.layer, f"-{this_time}"), new, roles
+
+
+def labels_and_cells(adata: ad.AnnData, roles: Roles) -> dict[str, int]:
+    """Return how many cells there are of every perturbation."""
+    labels = _adata.read_perturbations(adata, roles)
+    return {name: labels.n_cells(name) for name in labels.names}
+
+
+def panel_of(adata: ad.AnnData) -> list[str]:
+    """Return the genes of the graph by their names in ``adata.var_names``."""
+    stored = adata.uns["dag"]
+    symbols = _adata.symbols_of(stored)
+    _, columns = _adata.resolve_panel(adata, stored["genes"], gene_symbols=symbols)
+    return [str(adata.var_names[i]) for i in columns]
+
+
+def digest(adata: ad.AnnData, roles: Roles, panel: Sequence[str]) -> str:
+    """Return a fingerprint of labelled cells, by which the same ones are known again."""
+    _, columns = _adata.resolve_panel(adata, list(panel))
+    labels = _adata.read_labels(adata, roles.perturbation_key)
+    return " ".join(_adata.fingerprint(adata, labels, columns, roles.layer).values())
 
 
 def started(adata: ad.AnnData, target: Any, options: Options) -> tuple[ad.AnnData, State]:

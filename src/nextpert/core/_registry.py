@@ -15,7 +15,8 @@ class Registry(Generic[Kind]):
     Parameters
     ----------
     folder
-        The package whose files register themselves, such as ``"nextpert.core.acquisition"``.
+        The package whose files register themselves, such as
+        ``"nextpert.core.design.acquisitions"``.
     what
         What is registered, with its article, for messages.
 

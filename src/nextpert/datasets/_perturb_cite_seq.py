@@ -114,7 +114,7 @@ def perturb_cite_seq(
     ... )  # doctest: +SKIP
     AnnData object with n_obs × n_vars = 57627 × 2
     """
-    from nextpert._adata.known_panels import PANELS
+    from nextpert._adata.panel import PANELS
     from nextpert.datasets._scp1064.convert import read_object
     from nextpert.datasets._scp1064.study import Wanted, read_portal
 

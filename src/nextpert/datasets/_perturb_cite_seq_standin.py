@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextpert._adata.arguments import at_least, checked
-from nextpert._adata.known_panels import ZHANG2023
+from nextpert._adata.panel import ZHANG2023
 from nextpert.core._checks import as_rng
 
 if TYPE_CHECKING:

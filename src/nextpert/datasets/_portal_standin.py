@@ -1,4 +1,4 @@
-"""A small made-up study in the portal's file layouts, for tests and tutorials."""
+"""A made-up Perturb-CITE-seq study in the portal's file layouts, for tests and tutorials."""
 
 from __future__ import annotations
 

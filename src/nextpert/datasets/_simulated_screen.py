@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert._adata.arguments import at_least, checked
-from nextpert._adata.known_panels import ZHANG2023 as PANEL
+from nextpert._adata.panel import ZHANG2023 as PANEL
 from nextpert.core._checks import as_rng, require_count
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from nextpert._adata import (
 )
 from nextpert._adata.arguments import checked
 from nextpert.core._checks import as_rng
-from nextpert.core.cells._sound import require_numbers
+from nextpert.core.screen.moments import require_numbers
 from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLUE,

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from nextpert._adata import eager, read_graph, symbols_of
 from nextpert._adata.arguments import at_least, checked
-from nextpert.core.cells._sound import require_sound
+from nextpert.core.screen.moments import require_sound
 from nextpert.pl._dag_parts import (
     draw_direct_targets,
     draw_edges,

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 from nextpert import _adata
 from nextpert._adata.arguments import above, checked, one_of
-from nextpert.core.cells._sound import require_numbers
+from nextpert.core.screen.moments import require_numbers
 from nextpert.pp._steps import guides as _guides
 
 if TYPE_CHECKING:

@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata import read_roles, subset
+from nextpert._adata import join as subset
+from nextpert._adata import read_roles
 from nextpert._adata.arguments import above, at_least, between, checked, one_of
 from nextpert._adata.roles import KEY
-from nextpert.pp._steps.bookkeeping import Bookkeeping, tally
-from nextpert.pp._steps.guides import TARGETING, GuideSets, cell_guides
-from nextpert.pp._steps.labels import CellTargets
-from nextpert.pp._steps.options import COMBINATIONS, OUTSIDE, ScreenOptions
+from nextpert.pp._steps.bookkeeping import COMBINATIONS, OUTSIDE, Bookkeeping, ScreenOptions, tally
+from nextpert.pp._steps.guides import TARGETING, CellTargets, GuideSets, cell_guides
 from nextpert.pp._steps.screen import finish, prepare
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata
-from nextpert._adata import read_roles, subset
+from nextpert._adata import join as subset
+from nextpert._adata import read_roles
 from nextpert._adata.arguments import above, at_least, between, checked, one_of
 from nextpert._adata.labels import names_no_perturbation
 from nextpert._adata.roles import KEY
-from nextpert.pp._steps.bookkeeping import Bookkeeping, tally
-from nextpert.pp._steps.labels import CellTargets
-from nextpert.pp._steps.options import COMBINATIONS, OUTSIDE, ScreenOptions
+from nextpert.pp._steps.bookkeeping import COMBINATIONS, OUTSIDE, Bookkeeping, ScreenOptions, tally
+from nextpert.pp._steps.guides import CellTargets
 from nextpert.pp._steps.screen import finish, prepare
 
 if TYPE_CHECKING:

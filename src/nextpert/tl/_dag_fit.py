@@ -12,9 +12,9 @@ from nextpert import _adata
 from nextpert._adata.arguments import at_least, checked
 from nextpert._adata.environments import require_varying, warn_other_layer
 from nextpert.core._checks import as_rng
-from nextpert.core.cells.moments import Moments
-from nextpert.core.graph.matched_random_dag import matched_random_dag
-from nextpert.core.predict.parent_fit import parent_fit
+from nextpert.core.graph.random_dag import matched_random_dag
+from nextpert.core.model.parent_fit import parent_fit
+from nextpert.core.screen.moments import Moments
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -66,7 +66,7 @@ def dag_fit(
         Number of folds, at least 2.
     n_random
         Number of random graphs, at least 2; see
-        :func:`nextpert.core.graph.matched_random_dag.matched_random_dag`.
+        :func:`nextpert.core.graph.random_dag.matched_random_dag`.
     layer
         Layer to read; ``None`` stands for ``adata.X``.
     rng

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +11,17 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata.arguments import between, checked
 from nextpert._adata.labels import say_left_out
-from nextpert._adata.target import as_target, cell_variance, how_measured, parts_of
+from nextpert._adata.target import (
+    as_target,
+    cell_variance,
+    how_measured,
+    numbers_in_words,
+    parts_of,
+)
 from nextpert._warn import warn
-from nextpert.core.cells.distance_difference import distance_difference
-from nextpert.core.cells.mean_distance import MeanDistance, mean_distance
-from nextpert.core.cells.moments import Moments
+from nextpert.core.screen.mean_distance import distance_difference, mean_distance
+from nextpert.core.screen.moments import Moments
+from nextpert.tl._design_interventions.target import read_group, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,22 +31,6 @@ if TYPE_CHECKING:
 
     from nextpert._adata import LabelTable
     from nextpert._adata.target import Target
-
-
-@dataclass(frozen=True)
-class _Goal:
-    """The target: its name, genes, cells (a mask) or else mean, and label where it is one.
-
-    ``weights`` of genes by name, ``None`` for all alike; ``distance``, how it is measured.
-    """
-
-    name: str
-    genes: Iterable[str] | None
-    cells: NDArray[np.bool_] | None = None
-    mean: NDArray[np.float64] | None = None
-    label: str | None = None
-    weights: Mapping[str, float] | None = None
-    distance: str = "squared"
 
 
 @checked(confidence=between(0, 1))
@@ -70,9 +59,9 @@ def target_distances(
         - \operatorname{tr} \Sigma^* / n^*
 
     is unbiased, and has a score interval from the same moments; see
-    :func:`nextpert.core.cells.mean_distance.mean_distance`. The difference to the control cells'
+    :func:`nextpert.core.screen.mean_distance.mean_distance`. The difference to the control cells'
     distance has an interval of its own, in which the noise of the target's mean cancels; see
-    :func:`nextpert.core.cells.distance_difference.distance_difference`. Draw them with
+    :func:`nextpert.core.screen.mean_distance.distance_difference`. Draw them with
     :func:`nextpert.pl.target_distances`.
 
     Parameters
@@ -154,182 +143,157 @@ def target_distances(
     _adata.say_pooled(labels)
     if perturbations is None:
         say_left_out(labels.left_out, perturbation_key)
-    goal = _read_goal(adata, as_target(target), genes, _adata.read_every_label(adata, roles))
-    names, columns = _adata.resolve_panel(adata, goal.genes, gene_symbols=gene_symbols)
-    rows = _rows(labels, perturbations, control, goal.label)
+    given = as_target(target)
+    _require_one_state(given)
+    group = mean = None
+    if isinstance(given.state, (Mapping, pd.Series)):
+        if genes is not None:
+            message = "A mapping names the genes of the distance itself: leave out genes."
+            raise ValueError(message)
+        genes = [str(gene) for gene, _ in given.state.items()]
+        mean = np.array([float(value) for _, value in given.state.items()])
+        name = numbers_in_words(given.state, "=")
+    else:
+        group = read_group(adata, given.state, roles, perturbation_key)
+        name = group.name
+    names, columns = _adata.resolve_panel(adata, genes, gene_symbols=gene_symbols)
+    own = None if group is None else group.label
+    rows = _rows(labels, perturbations, control, own)
     codes = labels.groups(rows)
-    if goal.cells is not None:
-        codes[goal.cells] = len(rows)
+    if group is not None:
+        codes[group.codes == 0] = len(rows)
     counts = np.bincount(codes[codes >= 0], minlength=len(rows) + 1)
-    _require_cells(counts, rows, control, goal)
+    has_control = control != own  # in the first row then
+    short = []
+    if group is not None and counts[-1] < 2:
+        short.append(f"the target {name!r} has {counts[-1]}")
+    if has_control and counts[0] < 2:
+        short.append(f"control {control!r} has {counts[0]} outside the target")
+    if short:
+        message = f"At least 2 cells are needed for a mean with a variance, but {short[0]}."
+        raise ValueError(message)
     _adata.check_scale(adata, columns, np.flatnonzero(codes >= 0), roles, only_warn=True)
     found, batches = _adata.read_groups(adata, columns, codes, len(rows) + 1, roles)
     errors = np.zeros((len(rows) + 1, 0))
     if batches is not None:
         errors = batches.errors(codes, len(rows) + 1)
-    control_moments = found[rows.index(control)] if control in rows else None
-    units = _units(goal, names, control_moments)
-    found = [_in_units(each, units) for each in found]
-    wanted: Any = found[-1] if goal.mean is None else units * goal.mean
+    weights = weights_of(given, names)
+    if given.distance == "noise":
+        if not has_control:
+            message = "distance='noise' needs control cells that are not the target."
+            raise ValueError(message)
+        weights = weights / cell_variance(found[0], names, weights)
+    if (weights != 1).any():  # what genes are multiplied by, so that distances are as wanted
+        units = np.sqrt(weights)
+        scaled = np.outer(units, units)
+        found = [Moments(x.n, units * x.mean, scaled * x.scatter) for x in found]
+        mean = None if mean is None else units * mean
+    wanted: Any = found[-1] if mean is None else mean
     kept = [i for i in range(len(rows)) if counts[i] >= 2]
-    distances = [
-        mean_distance(found[i], wanted, confidence=confidence, errors=errors[[i, -1]]) for i in kept
-    ]
-    differences = np.full((len(kept), 3), np.nan)
-    for row, i in enumerate(kept):
-        if control in rows and rows[i] != control:
-            other = rows.index(control)
-            differences[row] = distance_difference(
-                found[i], found[other], wanted, confidence=confidence, errors=errors[[i, other, -1]]
-            )
+    distances = _distances(
+        [found[i] for i in kept], wanted, errors[[*kept, -1]], confidence, has_control=has_control
+    )
+    table = pd.DataFrame(
+        {
+            "perturbation": _adata.strings(rows[i] for i in kept),
+            "n_cells": counts[kept].astype(np.int64),
+            **distances,
+        }
+    ).sort_values("distance", kind="stable")
     params: dict[str, Any] = {
         **roles.stored(),
         "confidence": float(confidence),
-        "distance": goal.distance,
+        "distance": given.distance,
     }
     if gene_symbols is not None:
         params["gene_symbols"] = gene_symbols
     stored = {
-        "table": _table([rows[i] for i in kept], counts[kept], distances, differences, control),
-        "target": goal.name,
+        "table": table.set_axis(pd.Index(np.arange(len(table))), axis=0),
+        "target": "; ".join([name, *how_measured(given)]),
         "n_target_cells": int(counts[-1]),
         "genes": _adata.strings(names),
         "params": params,
     }
-    _warn_left_out([rows[i] for i in range(len(rows)) if i not in set(kept)])
+    few = [rows[i] for i in range(len(rows)) if i not in kept]
+    if few:
+        message = (
+            "Perturbations left out, with fewer than 2 cells outside the target: "
+            f"{_adata.list_names(few)}."
+        )
+        warn(message)
     return _adata.write_results(adata, uns={key_added: stored}, copy=copy)
 
 
-def _read_goal(adata: ad.AnnData, target: Target, genes: Any, labels: LabelTable) -> _Goal:
-    """Return the target, its state with weights and the way it is measured."""
-    several = isinstance(target.state, list) or not {"state"} <= set(parts_of(target))
-    beside = set(parts_of(target)) - {"state", "weights", "distance", "penalty"}
-    if beside or several or target.distance == "cosine":
+def _require_one_state(given: Target) -> None:
+    """Raise unless a target is one state, measured by squared differences."""
+    parts = set(parts_of(given))
+    others = parts - {"state", "weights", "distance", "penalty"}
+    several = isinstance(given.state, list) or "state" not in parts
+    if others or several or given.distance == "cosine":
         message = (
             "tl.target_distances measures the squared distance to one state, which is known "
             "without bias: give a Target with state, weights and distance 'squared' or 'noise' "
             "alone."
         )
         raise ValueError(message)
-    weights = target.weights
-    if weights is not None and not hasattr(weights, "items"):
-        weights = dict.fromkeys(weights, 1.0)
-    read = _read_state(adata, target.state, genes, labels)
-    if weights is not None:
-        weights = {str(gene): float(weight) for gene, weight in weights.items()}
-    name = "; ".join([read.name, *how_measured(target)])
-    return replace(read, name=name, distance=target.distance, weights=weights)
 
 
-def _units(goal: _Goal, names: list[str], control: Moments | None) -> NDArray[np.float64]:
-    """Return what every gene is multiplied by, so that squared distances are as wanted."""
-    weights = np.ones(len(names))
-    if goal.weights is not None:
-        weights = np.zeros(len(names))
-        place = _adata.panel_index(goal.weights, names, "weights of target")
-        weights[place] = list(goal.weights.values())
-    if goal.distance == "noise":
-        if control is None:
-            message = "distance='noise' needs control cells that are not the target."
-            raise ValueError(message)
-        weights = weights / cell_variance(control, names, weights)
-    return np.sqrt(weights)
+def _distances(
+    cells: list[Moments],
+    wanted: Any,
+    errors: NDArray[np.float64],
+    confidence: float,
+    *,
+    has_control: bool,
+) -> dict[str, NDArray[np.float64]]:
+    """Return columns of distances to a target, and of their differences to the controls'.
 
-
-def _in_units(moments: Moments, units: NDArray[np.float64]) -> Moments:
-    if (units == 1).all():
-        return moments
-    return Moments(moments.n, units * moments.mean, np.outer(units, units) * moments.scatter)
-
-
-def _read_state(adata: ad.AnnData, target: Any, genes: Any, labels: LabelTable) -> _Goal:
-    if isinstance(target, str):
-        (label,) = labels.spelled([target])
-        return _Goal(label, genes, _cells(labels, label), label=label)
-    if isinstance(target, tuple):
-        key, value = map(str, target)
-        if key != labels.key:
-            found = _adata.read_labels(adata, key, argument="target or perturbation_key")
-            return _Goal(f"{key}={value}", genes, _cells(found, value))
-        (label,) = labels.spelled([value])
-        return _Goal(f"{key}={label}", genes, _cells(labels, label), label=label)
-    if genes is not None:
-        message = "A mapping names the genes of the distance itself: leave out genes."
-        raise ValueError(message)
-    names = [str(gene) for gene, _ in target.items()]
-    mean = np.array([float(value) for _, value in target.items()])
-    bad = [gene for gene, value in zip(names, mean, strict=True) if not np.isfinite(value)]
-    if bad:
-        message = f"target holds NaN or infinite means for {_adata.list_names(bad)}."
-        raise ValueError(message)
-    shown = (f"{gene}={value:.3g}" for gene, value in zip(names, mean, strict=True))
-    return _Goal(_adata.list_names(shown, limit=5), names, mean=mean)
-
-
-def _cells(labels: LabelTable, value: str) -> NDArray[np.bool_]:
-    labels.require([value], "Target")
-    return labels.groups([value]) == 0
+    Parameters
+    ----------
+    cells
+        Moments of each perturbation; the controls' come first, where ``has_control``.
+    wanted
+        The target's moments, or its mean, shape ``(n_genes,)``.
+    errors
+        Errors of the batches' means for each perturbation, and last for the target.
+    confidence
+        Coverage of the intervals.
+    has_control
+        Whether the controls are among them.
+    """
+    found = [
+        mean_distance(each, wanted, confidence=confidence, errors=errors[[i, -1]])
+        for i, each in enumerate(cells)
+    ]
+    distance, differences = np.array([x.estimate for x in found]), np.full((len(cells), 3), np.nan)
+    for i in range(1, len(cells) if has_control else 0):
+        differences[i] = distance_difference(
+            cells[i], cells[0], wanted, confidence=confidence, errors=errors[[i, 0, -1]]
+        )
+    of_control = distance[0] if has_control and distance[0] > 0 else np.nan
+    return {
+        "distance": distance,
+        "sd": np.array([x.sd for x in found]),
+        "low": np.array([x.low for x in found]),
+        "high": np.array([x.high for x in found]),
+        "plug_in_distance": np.array([x.plug_in for x in found]),
+        "relative_distance": distance / of_control,
+        "difference": differences[:, 0],
+        "difference_low": differences[:, 1],
+        "difference_high": differences[:, 2],
+    }
 
 
 def _rows(
     labels: LabelTable, perturbations: Sequence[str] | None, control: str, label: str | None
 ) -> list[str]:
     """Return the labels to measure: control first, the target's own left out."""
-    if perturbations is None:
-        chosen = labels.names
-    else:
-        chosen = labels.spelled(str(name) for name in _adata.in_order(perturbations))
+    chosen = labels.names
+    if perturbations is not None:
+        chosen = labels.spelled(map(str, perturbations))
         labels.require(chosen, "Perturbations")
     rows = [name for name in dict.fromkeys([control, *chosen]) if name != label]
     if not rows:
         message = f"There is no label but that of the target, {label!r}: nothing to measure."
         raise ValueError(message)
     return rows
-
-
-def _require_cells(counts: NDArray[np.int64], rows: list[str], control: str, goal: _Goal) -> None:
-    short = []
-    if goal.cells is not None and counts[-1] < 2:
-        short.append(f"the target {goal.name!r} has {counts[-1]}")
-    if control in rows and counts[rows.index(control)] < 2:
-        short.append(f"control {control!r} has {counts[rows.index(control)]} outside the target")
-    if short:
-        message = f"At least 2 cells are needed for a mean with a variance, but {short[0]}."
-        raise ValueError(message)
-
-
-def _table(
-    rows: list[str],
-    n_cells: NDArray[np.int64],
-    found: list[MeanDistance],
-    differences: NDArray[np.float64],
-    control: str,
-) -> pd.DataFrame:
-    of_control = found[rows.index(control)].estimate if control in rows else 0.0
-    share = 1 / of_control if of_control > 0 else np.nan
-    table = pd.DataFrame(
-        {
-            "perturbation": _adata.strings(rows),
-            "n_cells": n_cells.astype(np.int64),
-            "distance": np.array([f.estimate for f in found]),
-            "sd": np.array([f.sd for f in found]),
-            "low": np.array([f.low for f in found]),
-            "high": np.array([f.high for f in found]),
-            "plug_in_distance": np.array([f.plug_in for f in found]),
-            "relative_distance": np.array([f.estimate * share for f in found]),
-            "difference": differences[:, 0],
-            "difference_low": differences[:, 1],
-            "difference_high": differences[:, 2],
-        }
-    )
-    table = table.sort_values("distance", kind="stable")
-    return table.set_axis(pd.Index(np.arange(len(table))), axis=0)
-
-
-def _warn_left_out(names: list[str]) -> None:
-    if names:
-        message = (
-            "Perturbations left out, with fewer than 2 cells outside the target: "
-            f"{_adata.list_names(names)}."
-        )
-        warn(message)

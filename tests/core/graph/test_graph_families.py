@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nextpert.core import random_dag
-from nextpert.core.graph._graph_families import FAMILIES
+from nextpert.core.graph.random_dag import FAMILIES
 
 
 def skeleton(dag):

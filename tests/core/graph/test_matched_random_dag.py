@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nextpert.core import random_dag
-from nextpert.core.graph.matched_random_dag import matched_random_dag
+from nextpert.core.graph.random_dag import matched_random_dag
 
 
 def test_every_node_keeps_its_number_of_parents():

@@ -8,11 +8,10 @@ import pytest
 from scipy.special import gammaln
 
 from nextpert.core import Dag, LinearScm, Moments, PriorKnowledge, boss, gsp, random_scm
-from nextpert.core.search._bits import pack_rows, unpack_rows
 from nextpert.core.search._boss_kernel import State, climb
-from nextpert.core.search._family import Scratch, local_score
+from nextpert.core.search._classes import Scratch, local_score, pack_rows, unpack_rows
 from nextpert.core.search._grow_shrink import Forest, Growth
-from nextpert.core.search._inputs import make_score
+from nextpert.core.search.minimal_imap import make_score
 
 PENALTY = 1.5
 

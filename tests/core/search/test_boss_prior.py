@@ -8,9 +8,9 @@ import pytest
 
 from nextpert.core import Moments, PriorKnowledge, boss
 from nextpert.core.search._boss_kernel import State, climb, move_blocks
-from nextpert.core.search._family import Scratch
+from nextpert.core.search._classes import Scratch
 from nextpert.core.search._grow_shrink import Forest, Growth
-from nextpert.core.search._inputs import make_score
+from nextpert.core.search.minimal_imap import make_score
 
 PENALTY = 2.0
 

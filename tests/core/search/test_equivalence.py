@@ -7,10 +7,8 @@ import pytest
 
 from nextpert.core import CycleError, Dag, LinearScm, Moments, PriorKnowledge
 from nextpert.core.graph._equivalence import Pdag
-from nextpert.core.search._bits import pack_rows
-from nextpert.core.search._classes import backward, settled_by
-from nextpert.core.search._family import Scratch, local_score
-from nextpert.core.search._inputs import make_score
+from nextpert.core.search._classes import Scratch, backward, local_score, pack_rows, settled_by
+from nextpert.core.search.minimal_imap import make_score
 
 
 @pytest.fixture(scope="module")

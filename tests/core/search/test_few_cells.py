@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from nextpert.core import Moments, boss, causaldag_gsp, fisher_z_threshold, gsp, minimal_imap
-from nextpert.core.search._inputs import checked_correlation
-from nextpert.core.search.minimal_imap import make_tests
+from nextpert.core.search.minimal_imap import checked_correlation, make_tests
 
 
 def _f1(dag, truth):

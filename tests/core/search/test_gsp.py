@@ -8,7 +8,7 @@ import pytest
 
 from nextpert.core import Dag, LinearScm, Moments, PriorKnowledge, boss, gsp, minimal_imap
 from nextpert.core.graph._equivalence import Pdag
-from nextpert.core.search._bits import unpack_rows
+from nextpert.core.search._classes import unpack_rows
 from nextpert.core.search.methods.gsp import _run
 from nextpert.core.search.minimal_imap import make_tests
 

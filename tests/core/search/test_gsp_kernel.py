@@ -7,8 +7,7 @@ import pytest
 from numba import njit
 
 from nextpert.core import PriorKnowledge, gsp, minimal_imap
-from nextpert.core.search._bits import pack_rows, unpack_rows
-from nextpert.core.search._family import Scratch, shrink, total_score
+from nextpert.core.search._classes import Scratch, pack_rows, shrink, total_score, unpack_rows
 from nextpert.core.search._gsp_kernel import Room, Space, falling, sparse_order
 from nextpert.core.search.minimal_imap import make_tests
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from nextpert.core.search._bits import poisson_weights
+from nextpert.core.search._classes import poisson_weights
 
 _ALL = 2**64 - 1
 

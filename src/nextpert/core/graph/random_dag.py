@@ -1,15 +1,170 @@
-"""Random graphs of the families used in the simulations of the paper."""
+"""Random graphs of the paper's families, and random graphs with given numbers of parents."""
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nextpert.core._checks import as_rng, require_count
-from nextpert.core.graph._graph_families import FAMILIES
 from nextpert.core.graph.dag import Dag
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike
+
+    Edges = list[tuple[int, int]]
+    Maker = Callable[[int, float, np.random.Generator], Edges]
+
+
+def complete(p: int, degree: float, rng: np.random.Generator) -> Edges:
+    """Join all pairs."""
+    return [(k, i) for i in range(p) for k in range(i)]
+
+
+def erdos_renyi(p: int, degree: float, rng: np.random.Generator) -> Edges:
+    """Join every pair with the same probability."""
+    rows, cols = np.tril_indices(p, -1)
+    keep = rng.random(len(rows)) < _density(p, degree)
+    return [(int(k), int(i)) for i, k in zip(rows[keep], cols[keep], strict=True)]
+
+
+def barabasi_albert(p: int, degree: float, rng: np.random.Generator) -> Edges:
+    """Give each new node m parents, drawn in proportion to their degree so far."""
+    m = max(round(degree / 2), 1)
+    edges: Edges = []
+    weight = np.ones(p)
+    for i in range(1, p):
+        share = weight[:i] / weight[:i].sum()
+        for k in rng.choice(i, size=min(m, i), replace=False, p=share):
+            edges.append((int(k), i))
+            weight[[k, i]] += 1
+    return edges
+
+
+def path(p: int, degree: float, rng: np.random.Generator) -> Edges:
+    """Return one directed path through all nodes."""
+    return list(pairwise(range(p)))
+
+
+def line(p: int, degree: float, rng: np.random.Generator) -> Edges:
+    """Return a chain whose arcs point either way at random."""
+    nodes = rng.permutation(p).tolist()
+    return _in_order(p, _oriented(list(pairwise(nodes)), rng))
+
+
+def out_star(p: int, degree: float, rng: np.random.Generator) -> Edges:
+    """Make the first node the parent of all others."""
+    return [(0, i) for i in range(1, p)]
+
+
+def in_star(p: int, degree: float, rng: np.random.Generator) -> Edges:
+    """Make the last node the child of all others."""
+    return [(k, p - 1) for k in range(p - 1)]
+
+
+def tree(p: int, degree: float, rng: np.random.Generator) -> Edges:
+    """Draw a labelled tree uniformly; its arcs point either way at random."""
+    return _in_order(p, _oriented(_labelled_tree(p, rng), rng))
+
+
+def rooted_tree(p: int, degree: float, rng: np.random.Generator) -> Edges:
+    """Draw a labelled tree uniformly; its arcs point away from a random root."""
+    near: list[list[int]] = [[] for _ in range(p)]
+    for one, two in _labelled_tree(p, rng):
+        near[one].append(two)
+        near[two].append(one)
+    root = int(rng.integers(p))
+    edges: Edges = []
+    waiting, seen = [root], {root}
+    while waiting:
+        node = waiting.pop()
+        for other in near[node]:
+            if other not in seen:
+                seen.add(other)
+                edges.append((node, other))
+                waiting.append(other)
+    return _in_order(p, edges)
+
+
+def chordal(p: int, degree: float, rng: np.random.Generator) -> Edges:
+    """Draw parents, at least one a node; then join the parents of every node."""
+    parents: list[set[int]] = [set()]
+    for i in range(1, p):
+        count = max(1, int(rng.binomial(i, _density(p, degree))))
+        parents.append({int(k) for k in rng.choice(i, size=count, replace=False)})
+    # From the last node backwards: arcs added on the way are themselves joined later.
+    for i in range(p - 1, 0, -1):
+        for k, j in combinations(sorted(parents[i]), 2):
+            parents[j].add(k)
+    return [(k, i) for i in range(p) for k in parents[i]]
+
+
+def clique_tree(p: int, degree: float, rng: np.random.Generator) -> Edges:
+    """Grow cliques of 3 or 4 nodes, each with up to three more that share 1 or 2 nodes with it."""
+    first = list(range(min(int(rng.integers(3, 5)), p)))
+    used, waiting = len(first), deque([first])
+    arcs = set(combinations(first, 2))
+    while used < p:
+        clique = waiting.popleft()
+        for _ in range(3):
+            size = int(rng.integers(3, 5))
+            new = list(range(used, min(used + size - size // 2, p)))
+            if not new:
+                break
+            shared = rng.choice(clique, size=min(size // 2, len(clique)), replace=False)
+            child = sorted(shared.tolist()) + new
+            arcs.update(combinations(child, 2))
+            waiting.append(child)
+            used += len(new)
+    return sorted(arcs)
+
+
+def empty(p: int, degree: float, rng: np.random.Generator) -> Edges:
+    """Return no arcs."""
+    return []
+
+
+FAMILIES: dict[str, Maker] = {
+    maker.__name__: maker
+    for maker in (
+        complete, erdos_renyi, barabasi_albert, path, line, out_star, in_star, tree, rooted_tree,
+        chordal, clique_tree, empty,
+    )
+}  # fmt: skip
+
+
+def _density(p: int, degree: float) -> float:
+    return min(degree / max(p - 1, 1), 1.0)
+
+
+def _oriented(pairs: Edges, rng: np.random.Generator) -> Edges:
+    ways = rng.random(len(pairs)) < 0.5
+    return [pair if way else pair[::-1] for pair, way in zip(pairs, ways, strict=True)]
+
+
+def _in_order(p: int, edges: Edges) -> Edges:
+    # Labels are random, so that ties of the topological order are broken at random too.
+    rank = np.argsort(Dag.from_edges(p, edges).order).tolist()
+    return [(rank[k], rank[i]) for k, i in edges]
+
+
+def _labelled_tree(p: int, rng: np.random.Generator) -> Edges:
+    """Return the tree of a random Pruefer sequence: every labelled tree is as likely."""
+    if p < 2:
+        return []
+    sequence = rng.integers(p, size=p - 2).tolist()
+    degree = np.bincount(sequence, minlength=p) + 1
+    edges: Edges = []
+    for node in sequence:
+        leaf = int(np.flatnonzero(degree == 1)[0])
+        edges.append((leaf, node))
+        degree[[leaf, node]] -= 1
+    last = np.flatnonzero(degree == 1).tolist()
+    return [*edges, (last[0], last[1])]
 
 
 def random_dag(
@@ -69,3 +224,48 @@ def random_dag(
         message = f"expected_degree must be 0 or above, but is {expected_degree!r}."
         raise ValueError(message)
     return Dag.from_edges(p, FAMILIES[family](p, expected_degree, generator))
+
+
+def matched_random_dag(
+    in_degree: ArrayLike, *, rng: int | np.random.Generator | None = None
+) -> Dag:
+    """Draw a random acyclic graph with given numbers of parents.
+
+    An order is drawn uniformly among those in which every node has enough nodes before it, then
+    the parents of every node uniformly among the nodes before it.
+
+    Parameters
+    ----------
+    in_degree
+        Number of parents of every node, shape ``(n_nodes,)``, as
+        :attr:`~nextpert.core.Dag.in_degree`.
+    rng
+        Seed or generator.
+
+    Raises
+    ------
+    ValueError
+        If no acyclic graph has these numbers of parents.
+
+    Examples
+    --------
+    >>> from nextpert.core.graph.random_dag import matched_random_dag
+    >>> matched_random_dag([2, 0, 1], rng=0).in_degree.tolist()
+    [2, 0, 1]
+    """
+    degree, generator = np.asarray(in_degree, dtype=np.int64), as_rng(rng)
+    p = len(degree)
+    if (degree < 0).any() or (np.sort(degree) > np.arange(p)).any():
+        message = f"No acyclic graph has nodes with {np.sort(degree).tolist()} parents."
+        raise ValueError(message)
+    # A node with d parents stands at place d or later. Placed in falling order of d, each has
+    # the same number of places to choose from whatever was chosen before, so orders are uniform.
+    order = np.full(p, -1, dtype=np.int64)
+    for node in np.argsort(-degree, kind="stable"):
+        free = degree[node] + np.flatnonzero(order[degree[node] :] < 0)
+        order[free[generator.integers(len(free))]] = node
+    parents: list[list[int]] = [[] for _ in range(p)]
+    for place, node in enumerate(order):
+        if degree[node]:
+            parents[node] = generator.permutation(order[:place])[: degree[node]].tolist()
+    return Dag.from_parents(parents)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nextpert.core._compile import entry, lean, spliced
-from nextpert.core.search._bits import (
+from nextpert.core.search._classes import (
     flip,
     has,
     random_below,
+    shrink,
 )
-from nextpert.core.search._family import shrink
 from nextpert.core.search._grow_shrink import plant, trace
 
 if TYPE_CHECKING:

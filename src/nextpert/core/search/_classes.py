@@ -1,4 +1,15 @@
-"""Markov equivalence classes in a search: the best member, classes with an edge less, open edges.
+"""Sets of nodes, scores of families, and Markov equivalence classes in a search, compiled.
+
+A set of ``p`` nodes takes ``ceil(p / 64)`` words; node ``k`` is bit ``k % 64`` of word ``k // 64``.
+
+With R the correlation of some nodes in a given sequence, R = L L' and V = L^-1, the partial
+correlation of the last node j and an earlier node i given all the others is
+``-V[j, i] / sqrt(sum_{k >= i} V[k, i]^2)``, because V'V is the precision matrix. A row of V is
+added for each further node, and no test needs an inverse of its own.
+
+Scores are ``constant[d] - half * log|C_P| - weight[d] * log var(v | P)`` for d parents P, where C
+is a covariance scaled to a unit diagonal. BIC and BGe are of that form, and so are tests: dropping
+a parent gains where its partial correlation is not significant. Each parent may add log-odds.
 
 Graphs of a class have the same independences, so that the cells of one environment cannot tell
 them apart, and scores are the same for all but for log-odds of single edges.
@@ -7,13 +18,14 @@ them apart, and scores are the same for all but for log-odds of single edges.
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING
+from math import exp, factorial
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from nextpert.core._compile import fast, inner, lean
 from nextpert.core.graph._equivalence import Pdag
 from nextpert.core.graph.dag import Dag
-from nextpert.core.search._family import Scratch, local_score
 from nextpert.core.search.prior_knowledge import PriorKnowledge
 
 if TYPE_CHECKING:
@@ -21,9 +33,222 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nextpert.core.search._family import Score
-
     Arcs = set[tuple[int, int]]
+
+# mypy: disable-error-code="no-untyped-def,assignment"
+# (compiled functions: numba finds the types)
+
+
+_ONE = np.uint64(1)
+_LOW6 = np.uint64(63)
+_M1 = np.uint64(0x5555555555555555)
+_M2 = np.uint64(0x3333333333333333)
+_M4 = np.uint64(0x0F0F0F0F0F0F0F0F)
+_H1 = np.uint64(0x0101010101010101)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX2 = np.uint64(0x94D049BB133111EB)
+_S1, _S2, _S4 = np.uint64(1), np.uint64(2), np.uint64(4)
+_S11, _S27, _S30, _S31, _S32, _S56 = (np.uint64(s) for s in (11, 27, 30, 31, 32, 56))
+# P(weight <= k) of a Poisson weight of mean 1; what lies beyond is below 1e-20.
+_POISSON = np.cumsum([exp(-1.0) / factorial(k) for k in range(20)])
+
+
+def pack_rows(matrix: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Pack a boolean matrix into bit sets, one a row, shape ``(n_rows, n_words)``."""
+    rows, n = matrix.shape
+    words = max((n + 63) // 64, 1)
+    padded = np.zeros((rows, words * 64), dtype=np.uint8)
+    padded[:, :n] = matrix
+    packed = np.packbits(padded, axis=1, bitorder="little")
+    return packed.view(np.dtype("<u8")).astype(np.uint64)
+
+
+def unpack_rows(sets: NDArray[np.uint64], n: int) -> NDArray[np.bool_]:
+    """Return the boolean matrix of some bit sets, shape ``(n_rows, n)``."""
+    octets = np.ascontiguousarray(sets, dtype=np.dtype("<u8")).view(np.uint8)
+    return np.unpackbits(octets, axis=1, bitorder="little")[:, :n].astype(bool)
+
+
+@inner
+def has(row, node):
+    """Whether the set holds the node."""
+    return (row[node >> 6] >> (np.uint64(node) & _LOW6)) & _ONE != np.uint64(0)
+
+
+@inner
+def flip(row, node):
+    """Put the node in if it is out, and out if it is in."""
+    row[node >> 6] ^= _ONE << (np.uint64(node) & _LOW6)
+
+
+@inner
+def popcount(word):
+    """Count the bits that are set."""
+    word = word - ((word >> _S1) & _M1)
+    word = (word & _M2) + ((word >> _S2) & _M2)
+    word = (word + (word >> _S4)) & _M4
+    return np.int64((word * _H1) >> _S56)
+
+
+@inner
+def members(row, out):
+    """Write the members of a set to ``out`` in ascending order; return how many there are."""
+    count = 0
+    for w in range(row.shape[0]):
+        word = row[w]
+        while word != np.uint64(0):
+            lowest = word & (~word + _ONE)
+            out[count] = w * 64 + popcount(lowest - _ONE)
+            count += 1
+            word ^= lowest
+    return count
+
+
+@inner
+def mix(x):
+    """Scramble 64 bits (the finaliser of splitmix64)."""
+    x = (x ^ (x >> _S30)) * _MIX1
+    x = (x ^ (x >> _S27)) * _MIX2
+    return x ^ (x >> _S31)
+
+
+@inner
+def random_below(state, n):
+    """Draw from ``0..n - 1`` (splitmix64); ``state`` is an array of one word."""
+    state[0] += _GOLDEN
+    return np.int64(((mix(state[0]) >> _S32) * np.uint64(n)) >> _S32)
+
+
+def poisson_weights(seeds: NDArray[np.uint64], cells: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return how often each resample takes each cell, shape ``(n_seeds, n_cells)``.
+
+    Poisson of mean 1. The weight of cell ``k`` comes from number ``k`` of the splitmix64 stream
+    of the resample's seed, so that it depends on neither the order nor the blocks of the cells.
+    """
+    steps = (cells.astype(np.uint64) + np.uint64(1)) * _GOLDEN
+    uniform = (mix.py_func(seeds[:, None] + steps) >> _S11) * 2.0**-53
+    return np.searchsorted(_POISSON, uniform, side="right").astype(np.uint8)
+
+
+# mypy: disable-error-code="no-untyped-def,assignment"
+# (compiled functions: numba finds the types)
+
+
+class Score(NamedTuple):
+    """A decomposable score (see the head of this file) and prior knowledge as bit sets.
+
+    ``required[i]`` and ``forbidden[i]`` are parents of ``i``; ``before[i]`` and ``after[i]`` are
+    the nodes that must stand before and after ``i``.
+    """
+
+    matrix: NDArray[np.float64]  # (p, p), unit diagonal
+    constant: NDArray[np.float64]  # (p + 1,) by number of parents
+    weight: NDArray[np.float64]  # (p + 1,) by number of parents
+    half: float
+    required: NDArray[np.uint64]
+    forbidden: NDArray[np.uint64]
+    before: NDArray[np.uint64]
+    after: NDArray[np.uint64]
+    log_odds: NDArray[np.float64]  # (p, p), row = child; (0, 0) where no edge has any
+
+
+class Scratch(NamedTuple):
+    """Arrays to work in: the factor V, the column sums of its squares, its sequence of nodes."""
+
+    factor: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    sequence: NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, p: int) -> Scratch:
+        """Return scratch for sequences of up to ``p`` nodes."""
+        return cls(np.zeros((p, p)), np.zeros(p), np.zeros(p, np.int64))
+
+
+@fast
+def add_row(corr, sequence, m, factor, sums):
+    """Add row ``m`` of V for node ``sequence[m]``; return its variance given those before it."""
+    node = sequence[m]
+    new = factor[m]
+    for i in range(m):
+        new[i] = 0.0
+    explained = 0.0
+    for k in range(m):
+        row = factor[k]
+        score = 0.0
+        for i in range(k + 1):
+            score += row[i] * corr[node, sequence[i]]
+        explained += score * score
+        for i in range(k + 1):
+            new[i] += score * row[i]
+    residual = 1.0 - explained
+    scale = 1.0 / np.sqrt(residual)
+    for i in range(m):
+        new[i] *= -scale
+        sums[i] += new[i] * new[i]
+    new[m] = scale
+    sums[m] = scale * scale
+    return residual
+
+
+@inner
+def add_family(corr, row, child, scratch):
+    """Build V for the parents in ``row`` and then ``child``; return their number, its variance."""
+    m = members(row, scratch.sequence)
+    scratch.sequence[m] = child
+    residual = 1.0
+    for k in range(m + 1):
+        residual = add_row(corr, scratch.sequence, k, scratch.factor, scratch.sums)
+    return m, residual
+
+
+@lean
+def local_score(problem, row, child, scratch):
+    """Return the score of a node with the parents in ``row``."""
+    m, residual = add_family(problem.matrix, row, child, scratch)
+    log_volume = 0.0
+    for k in range(m):
+        log_volume -= 2.0 * np.log(scratch.factor[k, k])
+    fit = problem.constant[m] - problem.half * log_volume - problem.weight[m] * np.log(residual)
+    if problem.log_odds.shape[0] > 0:
+        for k in range(m):
+            fit += problem.log_odds[child, scratch.sequence[k]]
+    return fit
+
+
+@inner
+def shrink(problem, row, child, scratch):
+    """Drop parents while the score rises, the best first; return the score."""
+    current = local_score(problem, row, child, scratch)
+    while True:
+        m = members(row, scratch.sequence)
+        if m == 0:
+            return current
+        factor, sums, sequence = scratch.factor, scratch.sums, scratch.sequence
+        residual = 1.0 / (factor[m, m] * factor[m, m])
+        best, place = 0.0, np.int64(-1)
+        for i in range(m):
+            share = factor[m, i] * factor[m, i] / sums[i]  # squared partial correlation
+            inside = sums[i] - factor[m, i] * factor[m, i]  # precision among the parents
+            gain = problem.constant[m - 1] - problem.constant[m] - problem.half * np.log(inside)
+            gain -= problem.weight[m - 1] * (np.log(residual) - np.log1p(-share))
+            gain += problem.weight[m] * np.log(residual)
+            if problem.log_odds.shape[0] > 0:
+                gain -= problem.log_odds[child, sequence[i]]
+            if gain > best and not has(problem.required[child], sequence[i]):
+                best, place = gain, i
+        if place < 0:
+            return current
+        flip(row, sequence[place])
+        current = local_score(problem, row, child, scratch)
+
+
+def total_score(problem: Score, parents: NDArray[np.uint64]) -> float:
+    """Return the score of a graph from its parents as bit sets, (p, words)."""
+    scratch = Scratch.empty(len(parents))
+    return float(sum(local_score(problem, row, i, scratch) for i, row in enumerate(parents)))
+
 
 _MOST_SETS = 256  # looked at an edge; more only where it has nine common neighbours or more
 _LEAST_GAIN = 1e-6  # more than rounding

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nextpert.core._compile import fast, inner, spliced
-from nextpert.core.search._bits import flip, has, members
-from nextpert.core.search._family import shrink
+from nextpert.core.search._classes import flip, has, members, shrink
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

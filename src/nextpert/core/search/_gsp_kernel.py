@@ -19,8 +19,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nextpert.core._compile import fast, inner, lean
-from nextpert.core.search._bits import flip, has, members, popcount, random_below
-from nextpert.core.search._family import add_family, add_row, shrink
+from nextpert.core.search._classes import (
+    add_family,
+    add_row,
+    flip,
+    has,
+    members,
+    popcount,
+    random_below,
+    shrink,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,14 +11,14 @@ from scipy.optimize import minimize, minimize_scalar
 from nextpert.core._checks import as_numbers
 from nextpert.core.graph._equivalence import Pdag
 from nextpert.core.graph.dag import Dag
-from nextpert.core.search._family import Scratch, local_score
-from nextpert.core.search._inputs import make_score
+from nextpert.core.search._classes import Scratch, local_score
+from nextpert.core.search.minimal_imap import make_score
 from nextpert.core.search.prior_knowledge import PriorKnowledge
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.cells.moments import Moments
+    from nextpert.core.screen.moments import Moments
 
 _PSEUDO_PAIRS = 4.0  # pairs of the network that are as any other
 _MOST = 15.0  # log-odds beyond which a belief is a certainty

@@ -1,4 +1,4 @@
-"""Linear structural causal models: the truth behind simulated cells."""
+"""Linear structural causal models and random targets: the truth behind simulations."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from nextpert.core._checks import (
     require_count,
     require_finite,
 )
-from nextpert.core.cells._sound import require_numbers
 from nextpert.core.graph.dag import Dag
+from nextpert.core.graph.random_dag import random_dag
+from nextpert.core.screen.moments import require_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -135,3 +136,133 @@ class LinearScm:
         scale = 1 / np.sqrt(np.diag(self.covariance()))
         weights = scale[:, None] * self.weights / scale
         return LinearScm(weights, self.noise_var * scale**2, self.intercept * scale)
+
+
+def random_scm(
+    n_nodes: int,
+    graph: str | Dag = "complete",
+    *,
+    expected_degree: float = 4.0,
+    low: float = 0.25,
+    high: float = 1.0,
+    noise_var: ArrayLike = 1.0,
+    standardise: bool = True,
+    rng: int | np.random.Generator | None = None,
+) -> LinearScm:
+    """Draw a linear SCM: weights uniform on ``[-high, -low]`` and ``[low, high]``.
+
+    Follows Zhang et al. 2023, Methods (simulations): equal noise variances, then, with
+    ``standardise``, every node rescaled to variance one.
+
+    Parameters
+    ----------
+    n_nodes
+        Number of nodes.
+    graph
+        A :class:`Dag`, or the name of a family, see :func:`random_dag`.
+    expected_degree
+        Mean number of neighbours, for families that have one.
+    low, high
+        Smallest and largest absolute weight before standardising.
+    noise_var
+        Noise variance of every node before standardising, one number or ``(n_nodes,)``, squared
+        units of the data. One number (the paper's noise level) counts only without
+        ``standardise``, which undoes it.
+    standardise
+        Whether to rescale every node to variance one.
+    rng
+        Seed or generator.
+
+    Raises
+    ------
+    ValueError
+        For an unknown family, a graph or noise of another size, or ``low > high``.
+
+    Examples
+    --------
+    >>> from nextpert.core import random_scm
+    >>> scm = random_scm(5, "erdos_renyi", expected_degree=2, rng=0)
+    >>> bool(abs(scm.covariance().diagonal() - 1).max() < 1e-12)
+    True
+    """
+    count, generator = require_count(n_nodes, "n_nodes"), as_rng(rng)
+    if not 0 <= low <= high:
+        message = f"Weights need 0 <= low <= high, but low is {low} and high {high}."
+        raise ValueError(message)
+    if np.shape(noise_var) not in ((), (count,)):
+        shape = np.shape(noise_var)
+        message = f"noise_var must be one number or one a node ({count}), but has shape {shape}."
+        raise ValueError(message)
+    dag = (
+        random_dag(count, graph, expected_degree=expected_degree, rng=generator)
+        if isinstance(graph, str)
+        else graph
+    )
+    if dag.n_nodes != count:
+        message = f"The graph has {dag.n_nodes} nodes, but n_nodes is {count}."
+        raise ValueError(message)
+    weights = np.zeros((count, count))
+    for parent, child in dag.edges():
+        sign = 1 if generator.random() < 0.5 else -1
+        weights[child, parent] = sign * generator.uniform(low, high)
+    scm = LinearScm(weights, np.broadcast_to(noise_var, count))
+    return scm.standardised() if standardise else scm
+
+
+def random_target(
+    scm: LinearScm,
+    n_targets: int,
+    *,
+    where: str = "random",
+    rng: int | np.random.Generator | None = None,
+) -> tuple[Vector, Vector]:
+    """Draw an ideal shift on few nodes, and the mean it reaches.
+
+    Follows Zhang et al. 2023, Methods (simulations, doi:10.1038/s42256-023-00719-0): entries
+    uniform on ``[0.25, 1]`` with random signs, scaled to norm one.
+
+    Parameters
+    ----------
+    scm
+        The model.
+    n_targets
+        Number of nodes the shift acts on.
+    where
+        ``"random"`` nodes, or ``"downstream"``: the last ones of the topological order.
+    rng
+        Seed or generator.
+
+    Returns
+    -------
+    shift, target_mean
+        The ideal shift, of norm one, and the mean under it, each ``(n_nodes,)``, units of the data.
+
+    Raises
+    ------
+    ValueError
+        For an unknown place, or more targets than nodes.
+
+    Examples
+    --------
+    >>> from nextpert.core import random_scm, random_target
+    >>> scm = random_scm(5, "path", rng=0)
+    >>> shift, target_mean = random_target(scm, 2, where="downstream", rng=0)
+    >>> (shift != 0).tolist(), bool(abs(scm.optimal_shift(target_mean) - shift).max() < 1e-12)
+    ([False, False, False, True, True], True)
+    """
+    count, generator = require_count(n_targets, "n_targets"), as_rng(rng)
+    if count > scm.n_nodes:
+        message = f"n_targets is {count}, but the model has {scm.n_nodes} nodes."
+        raise ValueError(message)
+    if where not in ("random", "downstream"):
+        message = f"where must be 'random' or 'downstream', but is {where!r}."
+        raise ValueError(message)
+    entries = generator.uniform(0.25, 1, count) * generator.choice([-1, 1], count)
+    nodes = (
+        scm.dag.order[-count:]
+        if where == "downstream"
+        else generator.choice(scm.n_nodes, count, replace=False)
+    )
+    shift = np.zeros(scm.n_nodes)
+    shift[nodes] = entries / np.linalg.norm(entries)
+    return shift, scm.mean(shift)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from nextpert._adata import list_names
 from nextpert._warn import warn
-from nextpert.datasets._scp1064.labels import (
+from nextpert.datasets._scp1064.study import (
     CONTROL_GUIDE,
     NO_GUIDE,
     guide_table,

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from nextpert._adata import closest, list_names
 from nextpert._warn import warn
-from nextpert.core.cells._sound import require_sound
+from nextpert.core.screen.moments import require_sound
 from nextpert.datasets._scp1064.annotated import embeddings_of, gene_names, study_of
 from nextpert.datasets._scp1064.expression import GeneColumns
 from nextpert.datasets._scp1064.matrix import LARGEST

@@ -1,8 +1,9 @@
-"""The portal's files to one AnnData."""
+"""The portal's files to one AnnData: where they lie, what guides target, which are controls."""
 
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +15,195 @@ import pandas as pd
 from nextpert._adata import closest, list_names
 from nextpert._files import writing_to
 from nextpert._warn import warn
-from nextpert.datasets._scp1064 import h5ad, protein, store, tables
+from nextpert.datasets._scp1064 import store, tables
+from nextpert.datasets._scp1064 import store as h5ad
+from nextpert.datasets._scp1064 import tables as protein
 from nextpert.datasets._scp1064.expression import GeneColumns, read_expression
-from nextpert.datasets._scp1064.files import find_files
-from nextpert.datasets._scp1064.labels import guide_table, perturbation_columns
 from nextpert.datasets._scp1064.matrix import MatrixReader
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from anndata import AnnData
 
-    from nextpert.datasets._scp1064.files import PortalFiles
+
+SUBSETS = ("1a", "1b_alpha", "1b_beta", "2", "3", "4")
+_DEEPEST = 4  # cluster/<number>/file, in a folder SCP1064
+PROTEIN_KINDS = ("clr", "counts", "study")
+
+
+@dataclass(frozen=True)
+class PortalFiles:
+    """Paths of the study's files; ``None`` for those not there or not asked for.
+
+    Parameters
+    ----------
+    expression
+        The full expression file, or subset files.
+    is_whole
+        Whether these files together are to hold every cell of the study.
+    protein, protein_kind
+        Protein file and what to make of it, one of ``PROTEIN_KINDS``.
+    """
+
+    expression: list[Path]
+    is_whole: bool
+    metadata: Path
+    guides: Path
+    umap: Path | None
+    protein: Path | None
+    protein_kind: str | None
+
+
+def find_files(
+    folder: str | os.PathLike[str], subset: str | Sequence[str] | None, protein: bool | str
+) -> PortalFiles:
+    """Find the files in the portal's folders, or anywhere up to four folders deep.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or a file needed is absent.
+    ValueError
+        If ``subset`` or ``protein`` is unknown, or a file is there twice.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        message = f"There is no folder or h5ad file {str(folder)!r}: pass where the study lies."
+        raise FileNotFoundError(message)
+    expression, is_whole = _expression(root, subset)
+    kind = _protein_kind(protein)
+    path = None
+    if kind is not None:
+        raw, study = _find(root, "raw_CITE_expression.csv"), _find(root, "Protein_expression.csv")
+        if protein is True and raw is None and study is not None:
+            kind = "study"
+        path = study if kind == "study" else raw
+        if path is None:
+            name = "Protein" if kind == "study" else "raw_CITE"
+            message = (
+                f"The folder {root.name!r} lacks {name}_expression.csv.gz: download it from the "
+                "portal (SCP1064), or pass `protein=False`."
+            )
+            raise FileNotFoundError(message)
+    return PortalFiles(
+        expression, is_whole, _need(root, "RNA_metadata.csv"),
+        _need(root, "all_sgRNA_assignments.txt"), _find(root, "RNA_UMAP_cluster.csv"), path, kind,
+    )  # fmt: skip
+
+
+def _protein_kind(protein: bool | str) -> str | None:
+    if isinstance(protein, bool):
+        return "clr" if protein else None
+    if protein not in PROTEIN_KINDS:
+        message = (
+            f"protein must be True, False or one of {list_names(PROTEIN_KINDS)}, but is "
+            f"{protein!r}."
+        )
+        raise ValueError(message)
+    return protein
+
+
+def _expression(root: Path, subset: str | Sequence[str] | None) -> tuple[list[Path], bool]:
+    if subset is None:
+        full = _find(root, "RNA_expression.csv")
+        if full is not None:
+            return [full], True
+        found = {name: _find(root, f"RNA_expression_subset{name}.csv") for name in SUBSETS}
+        absent = [name for name, path in found.items() if path is None]
+        if absent:
+            message = (
+                f"The folder {root.name!r} holds neither RNA_expression.csv.gz nor all six "
+                f"RNA_expression_subset*.csv.gz (missing: {list_names(absent)}): download them "
+                "from the portal (SCP1064), or name the subsets there are with `subset`."
+            )
+            raise FileNotFoundError(message)
+        return [path for path in found.values() if path is not None], True
+    names = [subset] if isinstance(subset, str) else [str(name) for name in subset]
+    unknown = [name for name in names if name not in SUBSETS]
+    if unknown or not names or len(set(names)) < len(names):
+        message = (
+            f"subset must name some of {list_names(SUBSETS)}, each once, but is {names}."
+            f"{closest(unknown, SUBSETS)}"
+        )
+        raise ValueError(message)
+    paths = [_need(root, f"RNA_expression_subset{name}.csv") for name in names]
+    return paths, set(names) == set(SUBSETS)
+
+
+def _need(root: Path, name: str) -> Path:
+    found = _find(root, name)
+    if found is None:
+        message = (
+            f"The folder {root.name!r} lacks {name!r} (or the same with .gz): download it from "
+            "the portal (SCP1064)."
+        )
+        raise FileNotFoundError(message)
+    return found
+
+
+def _find(root: Path, name: str) -> Path | None:
+    """Return a file's path; of a gzipped one and a plain copy of it, the first has a checksum."""
+    for wanted in (f"{name}.gz", name):
+        found = [p for depth in range(_DEEPEST) for p in root.glob("*/" * depth + wanted)]
+        found = [path for path in found if path.is_file()]
+        if len(found) > 1:
+            shown = list_names([str(path.relative_to(root)) for path in found])
+            message = f"The folder {root.name!r} holds {wanted!r} more than once: {shown}."
+            raise ValueError(message)
+        if found:
+            return found[0]
+    return None
+
+
+NO_GUIDE, CONTROL_GUIDE = "no_guide", "control_guide"
+_KINDS = {"NO_SITE": "no_site", "ONE_NON-GENE_SITE": "one_non-gene_site"}
+_GUIDE = re.compile(r"(?P<target>.+)_\d+")
+
+
+def guide_table(guides: Iterable[str], where: str) -> pd.DataFrame:
+    """Return target and kind of every guide, sorted by name.
+
+    Guides are named ``TARGET_<number>``; gene names hold dashes, control names underscores.
+    """
+    names = sorted(set(guides))
+    found = [_GUIDE.fullmatch(name) for name in names]
+    unclear = [name for name, match in zip(names, found, strict=True) if match is None]
+    if unclear:
+        message = (
+            f"{where} holds guides that are not named 'TARGET_<number>': {list_names(unclear)}. "
+            "Is this the study's list of guides?"
+        )
+        raise ValueError(message)
+    stems = [match["target"] for match in found if match is not None]
+    kinds = [_KINDS.get(stem, "targeting") for stem in stems]
+    targets = ["" if stem in _KINDS else stem for stem in stems]
+    index = pd.Index(names, name="guide")
+    return pd.DataFrame({"target": targets, "kind": pd.Categorical(kinds)}, index=index)
+
+
+def perturbation_columns(guides: Sequence[Sequence[str]], table: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of ``obs`` that follow from every cell's guides.
+
+    ``perturbation`` joins the sorted targets by ``+``; control guides beside targeting ones do
+    not enter it.
+    """
+    target = dict(zip(table.index, table["target"], strict=True))
+    hit = [sorted({target[name] for name in some} - {""}) for some in guides]
+    labels = [
+        "+".join(names) if names else CONTROL_GUIDE if some else NO_GUIDE
+        for names, some in zip(hit, guides, strict=True)
+    ]
+    return pd.DataFrame(
+        {
+            "guides": pd.Categorical([",".join(some) for some in guides]),
+            "perturbation": pd.Categorical(labels),
+            "n_guides": [len(some) for some in guides],
+            "n_targets": [len(names) for names in hit],
+        }
+    )
+
 
 logger = logging.getLogger(__name__)
 CONDITIONS = ("Control", "IFNγ", "Co-culture")

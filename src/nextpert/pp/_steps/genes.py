@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.known_panels import ALIASES, PANELS
+from nextpert._adata.panel import ALIASES, PANELS
 from nextpert.pp._steps.bookkeeping import Bookkeeping
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert.pp._steps.options import ScreenOptions
+    from nextpert.pp._steps.bookkeeping import ScreenOptions
 
 
 @dataclass(frozen=True)

@@ -12,27 +12,26 @@ import pandas as pd
 import scipy.sparse as sp
 
 from nextpert import _adata
-from nextpert._adata import subset
-from nextpert._adata.known_panels import MODULE_OF, PROGRAM_OF
+from nextpert._adata import join as subset
+from nextpert._adata.effects import _ABOUT_NOTHING, hardly_expressed_message
+from nextpert._adata.panel import MODULE_OF, PROGRAM_OF
 from nextpert._adata.roles import Roles, screen_record
 from nextpert._adata.scale import overruled_by, read_scale
 from nextpert._adata.screen import read_environments
-from nextpert._adata.shifts import _ABOUT_NOTHING, hardly_expressed_message
 from nextpert._adata.stored import with_format
 from nextpert._warn import warn
 from nextpert.pp._steps import expression
 from nextpert.pp._steps.bookkeeping import tally
 from nextpert.pp._steps.genes import choose_panel, gene_names
-from nextpert.pp._steps.labels import CONTROL, label_cells, perturbation_table
+from nextpert.pp._steps.guides import CONTROL, label_cells, perturbation_table
 
 if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
     from nextpert._adata.scale import Scale
-    from nextpert.pp._steps.bookkeeping import Bookkeeping
-    from nextpert.pp._steps.labels import CellTargets, PanelLabels
-    from nextpert.pp._steps.options import ScreenOptions
+    from nextpert.pp._steps.bookkeeping import Bookkeeping, ScreenOptions
+    from nextpert.pp._steps.guides import CellTargets, PanelLabels
 
 logger = logging.getLogger(__name__)
 

@@ -1,43 +1,281 @@
-"""The candidates of a design: interventions that a lab could do next, with their shifts."""
+"""The candidates of a design: what could be done next, and what is expected of each.
+
+What is no candidate stands here too: the target's own perturbation, and what a lab cannot do.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import in_order, list_names, parse_label
-from nextpert._adata import shifts as _shifts
+from nextpert._adata import closest, in_order, list_names, parse_label
+from nextpert._adata import effects as _shifts
+from nextpert._adata.effects import Interventions
 from nextpert._adata.environments import unknown_genes
-from nextpert._adata.shifts import Interventions
+from nextpert._adata.members import effects_alone, numbered, pooled
 from nextpert._warn import warn
-from nextpert.core.effects.averaged import Averaged
-from nextpert.core.effects.shift_prior import UNSEEN_WEIGHTS, ShiftPrior
-from nextpert.tl._design_interventions.combined import (
-    members_by_label,
-    members_seen,
-    told_in_company,
-    with_combinations,
-)
-from nextpert.tl._design_interventions.excluded import without_own
+from nextpert.core.design.candidates import Candidates
+from nextpert.core.model.averaged import Averaged
+from nextpert.core.model.interactions import Together, learn_interactions
+from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
+from nextpert.core.model.shift_prior import UNSEEN_WEIGHTS, ShiftPrior
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from nextpert._adata import FittedPosterior
+    from nextpert.core.design.goal import Goal
+    from nextpert.core.model.interactions import Interactions
     from nextpert.tl._design_interventions.target import Wanted
 
+    Array = NDArray[np.float64]
     Vector = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
+
+
+def expected_members(members: list[str], fit: FittedPosterior) -> Averaged:
+    """Return the prior of members without cells of their own."""
+    inside = [[name] if name in fit.genes else [] for name in members]
+    return _expected(as_fitted(members, inside, fit), fit)
+
+
+def shared_with_controls(names: Sequence[str], fit: FittedPosterior) -> tuple[list[int], Array]:
+    """Return the combinations without cells, and how far the controls' mean is in what they do.
+
+    Effects of members are differences from the controls' mean, as far as cells are believed of
+    them; of a member without cells only the mean perturbation is such a difference.
+
+    Returns
+    -------
+    rows
+        Places among ``names`` of combinations without cells.
+    shared
+        Share of the sampling error of the controls' mean in the effect expected of each, shape
+        ``(len(rows), n_genes)``.
+    """
+    rows, members = _without_cells(names, fit, company=True)
+    row = {some[0]: j for j, some in enumerate(_measured(fit)) if len(some) == 1}
+    known = fit.averaged.known()
+    believed = np.sum([each.weight * each.share for each in known], axis=0)
+    strength, expected = 1.0, np.zeros(len(fit.genes))
+    if fit.expectation is not None:
+        expected += fit.expectation.weights.get(MeanPerturbation.name, 0.0)
+        if fit.expectation.interactions is not None:
+            strength = fit.expectation.interactions.strength
+    shared = np.zeros((len(rows), len(fit.genes)))
+    for each, some in zip(shared, members, strict=True):
+        each += np.sum([believed[row[m]] if m in row else expected for m in some], axis=0)
+        each *= strength if len(some) > 1 else 1.0
+    return rows, shared
+
+
+def information_on_interactions(
+    names: Sequence[str], fit: FittedPosterior, n_cells: int
+) -> dict[str, float]:
+    """Return what cells of each combination without cells would tell of interactions, in nats.
+
+    That is of what is not known of how far effects add up and of what its members do in company,
+    against its own rest and the cells' noise, summed over genes. ``n_cells`` are those of a
+    combination.
+    """
+    rows, members = _without_cells(names, fit)
+    if not rows:
+        return {}
+    known, numbers, within = _interactions(members, fit)
+    _, variance = known.predict(numbers)
+    rest = (known.rest_sd * known.scale) ** 2
+    alone = np.array([known.variance[list(some)].sum(axis=0) for some in numbers])
+    shared = np.maximum(variance - rest - known.strength**2 * alone, 0.0)
+    told = 0.5 * np.log1p(shared / (rest + within / n_cells)).sum(axis=1)
+    return {names[i]: float(nats) for i, nats in zip(rows, told, strict=True)}
+
+
+def _measured(fit: FittedPosterior) -> list[tuple[str, ...]]:
+    """Return the members of every perturbation of the fit."""
+    return [fit.naming.members(str(name)) for name in fit.environments["perturbation"]]
+
+
+def _told_in_company(fit: FittedPosterior) -> set[tuple[str, ...]]:
+    """Return the members that measured combinations tell of, each as the members of a label."""
+    if fit.expectation is None or fit.expectation.interactions is None:
+        return set()
+    return {(member,) for some in _measured(fit) if len(some) > 1 for member in some}
+
+
+def _without_cells(
+    names: Sequence[str], fit: FittedPosterior, *, company: bool = False
+) -> tuple[list[int], list[tuple[str, ...]]]:
+    """Return the places of combinations without cells, and their members.
+
+    With ``company`` of members, too, that have cells in combinations alone.
+    """
+    used = {str(name) for name in fit.environments["perturbation"]}
+    every = [fit.naming.members(name) for name in names]
+    told = _told_in_company(fit) if company else set()
+    rows = [
+        i for i, some in enumerate(every)
+        if names[i] not in used and (len(some) > 1 or some in told)
+    ]  # fmt: skip
+    return rows, [every[i] for i in rows]
+
+
+def _interactions(
+    wanted: Sequence[tuple[str, ...]], fit: FittedPosterior
+) -> tuple[Interactions, list[tuple[int, ...]], Array]:
+    """Return the interactions of the fit, and the members of the combinations wanted in it.
+
+    And the variance of cells of one perturbation, ``(n_genes,)``.
+    """
+    measured, expectation = _measured(fit), fit.expectation
+    told = None if expectation is None else expectation.interactions
+    within, scale = fit.posterior.noise_var, None
+    other: Mapping[str, Array] = {}
+    if expectation is not None:
+        cell = Perturbations(expectation.screen, 0, [], []).covariance().diagonal()
+        within, other = np.maximum(cell, np.finfo(np.float64).tiny), expectation.other
+    rows = [j for j, some in enumerate(measured) if len(some) > 1 and told is not None]
+    labels, numbers = numbered([*(measured[j] for j in rows), *wanted])
+    single = {some[0]: j for j, some in enumerate(measured) if len(some) == 1}
+    alone, variance = np.full((2, len(labels), len(fit.genes)), np.nan)
+    cells = [k for k, label in enumerate(labels) if label in single]
+    without = [
+        k for k, label in enumerate(labels)
+        if label not in single and (label in fit.genes or label in other)
+    ]  # fmt: skip
+    if cells:
+        seen = fit.averaged.rows([single[labels[k]] for k in cells])
+        alone[cells], variance[cells] = effects_alone(seen.posteriors, seen.known(), within)
+    else:
+        scale = np.sqrt(within)
+    if without:
+        unseen = expected_members([labels[k] for k in without], fit)
+        alone[without], variance[without] = effects_alone(unseen.posteriors, unseen.known(), within)
+    combined, effects, noise = numbers[: len(rows)], *np.zeros((2, len(rows), len(fit.genes)))
+    if expectation is not None and rows:
+        found = Perturbations(expectation.screen, 0, 1 + np.array(rows), [()] * len(rows))
+        combined, effects, noise, _ = pooled(combined, found.observed, found.variance)
+    learned = None
+    if told is not None:
+        scale = told.scale
+        learned = told.member_sd, told.rest_sd, told.strengths, told.chances
+    known = learn_interactions(
+        alone, variance, combined, effects, noise, scale=scale, learned=learned
+    )
+    return known, numbers[len(rows) :], within
 
 
 @dataclass(frozen=True)
-class Candidates:
+class Excluded:
+    """What a lab cannot do: labels and genes, as the fit reads labels.
+
+    Parameters
+    ----------
+    names
+        Labels of perturbations, or genes.
+    members
+        The members of each.
+    """
+
+    names: frozenset[str]
+    members: tuple[frozenset[str], ...]
+
+    @classmethod
+    def read(cls, names: Iterable[str], fit: FittedPosterior) -> Excluded:
+        """Return what is excluded by its names."""
+        given = frozenset(names)
+        members = (frozenset(fit.naming.members(name)) for name in sorted(given))
+        return cls(given, tuple(some for some in members if some))
+
+    def holds(self, name: str, targets: Iterable[str], fit: FittedPosterior) -> bool:
+        """Whether a candidate is excluded: by name, by what it combines, or by a target gene."""
+        combined = set(fit.naming.members(name))
+        return (
+            name in self.names
+            or not self.names.isdisjoint(targets)
+            or any(some <= combined for some in self.members)
+        )
+
+    def require_known(
+        self, candidates: Sequence[str], targets: Sequence[list[str]], fit: FittedPosterior
+    ) -> None:
+        """Raise unless each name is of a candidate, of its members or of a target gene.
+
+        Raises
+        ------
+        ValueError
+            If one is not (close matches are given).
+        """
+        genes = {gene for some in targets for gene in some}
+        members = {member for name in candidates for member in fit.naming.members(name)}
+        known = {*candidates, *genes, *members}
+        unknown = sorted(
+            name
+            for name in self.names - known
+            if not members.issuperset(fit.naming.members(name) or (name,))
+        )
+        if unknown:
+            message = (
+                f"never holds names that are neither a candidate nor a target gene of one: "
+                f"{list_names(unknown)}.{closest(unknown, sorted(known))}"
+            )
+            raise ValueError(message)
+
+
+def own_perturbation(names: Iterable[str], label: str | None, fit: FittedPosterior) -> list[str]:
+    """Return those of some names that are the perturbation of a label; none without a label."""
+    if label is None:
+        return []
+    own = fit.naming.key(label)
+    return [name for name in names if fit.naming.key(name) == own]
+
+
+def without_own(
+    label: str | None, names: list[str], fit: FittedPosterior, *, note: bool
+) -> list[str]:
+    """Return the names of candidates but those of the target's own perturbation.
+
+    Parameters
+    ----------
+    label
+        The target, where it is a perturbation; ``None`` excludes nothing.
+    names, fit
+        The candidates, and the fit.
+    note
+        Whether to tell in the log what was excluded.
+
+    Raises
+    ------
+    ValueError
+        If none is left.
+    """
+    own = own_perturbation(names, label, fit)
+    kept = [name for name in names if name not in own]
+    if not kept:
+        message = (
+            f"No candidate is left: the target is the state of {list_names(own)}, the only "
+            f"candidate. Give other candidates, or target_is_candidate=True to keep it."
+        )
+        raise ValueError(message)
+    if own and note:
+        logger.info(
+            "%s is not among the candidates, because the target is its own state; "
+            "target_is_candidate=True keeps it.", list_names(own),
+        )  # fmt: skip
+    return kept
+
+
+@dataclass(frozen=True)
+class CandidateSet:
     """Interventions to choose from, and what is expected and known of the shift of each."""
 
     interventions: Interventions
@@ -49,13 +287,26 @@ class Candidates:
         return self.prior if isinstance(self.prior, ShiftPrior) else self.prior.main
 
     @classmethod
-    def exact(cls, interventions: Interventions) -> Candidates:
+    def exact(cls, interventions: Interventions) -> CandidateSet:
         """Return candidates whose shifts are taken as they are."""
         return cls(interventions, ShiftPrior.exact(interventions.shifts))
 
-    def rows(self, index: Sequence[int]) -> Candidates:
+    def rows(self, index: Sequence[int]) -> CandidateSet:
         """Return some of the candidates, in the order given."""
-        return Candidates(self.interventions.rows(index), self.prior.rows(index))
+        return CandidateSet(self.interventions.rows(index), self.prior.rows(index))
+
+
+def as_asked(
+    fit: FittedPosterior, prior: ShiftPrior | Averaged, goal: Goal, **options: Any
+) -> Candidates:
+    """Return candidates as an acquisition is asked to rank them, on the graphs of a fit.
+
+    ``options`` are those of :class:`~nextpert.core.Candidates`.
+    """
+    return Candidates(
+        fit.posteriors, fit.known(prior), goal, graphs=fit.ensemble or [fit.posterior],
+        main=fit.posterior, **options,
+    )  # fmt: skip
 
 
 def read_candidates(
@@ -65,7 +316,7 @@ def read_candidates(
     target: Wanted | None = None,
     *,
     target_is_candidate: bool = False,
-) -> Candidates:
+) -> CandidateSet:
     """Return the candidates with the shift of each.
 
     A target that is the state of a perturbation's own cells excludes that perturbation, as it would
@@ -78,56 +329,56 @@ def read_candidates(
     """
     own = None if target_is_candidate or target is None else target.label
     if isinstance(candidates, (pd.DataFrame, Mapping)):
-        table = _require_some(_shifts.read_table(candidates, fit.genes, fit.spelled))
-        kept = without_own(own, table.names, fit, note=True)
-        return Candidates.exact(table.rows([table.names.index(name) for name in kept]))
-    named = candidates is not None and not isinstance(candidates, str)
-    names = without_own(own, _names(candidates, fit), fit, note=named)
-    seen, company = members_seen(fit), told_in_company(fit)
-    targets = [_targets(name, fit, seen, company) for name in names]
-    if shift is None:
-        return fitted_candidates(as_fitted(names, targets, fit), fit)
-    if isinstance(shift, str):
-        return Candidates.exact(_modelled(names, targets, shift, fit))
-    table = _shifts.read_table(shift, fit.genes, partial(fit.naming.spelled, known=names))
-    missing = [name for name in names if name not in table.names]
-    if missing:
-        message = f"The table of shifts has no row for the candidates {list_names(missing)}."
-        raise ValueError(message)
-    rows = [table.names.index(name) for name in names]
-    chosen = [table.targets[row] for row in rows]
-    given = Interventions(names, chosen, table.shifts[rows], ["table"] * len(names))
-    return Candidates.exact(given)
+        table = _shifts.read_table(candidates, fit.genes, fit.spelled)
+        if not table.names:
+            message = "There are no candidates: the table of shifts is empty. Give it a row each."
+            raise ValueError(message)
+        names = without_own(own, table.names, fit, note=True)
+    else:
+        named = candidates is not None and not isinstance(candidates, str)
+        names = without_own(own, _names(candidates, fit), fit, note=named)
+        targets = _targets(names, fit)
+        if shift is None:
+            return fitted_candidates(as_fitted(names, targets, fit), fit)
+        if isinstance(shift, str):
+            return CandidateSet.exact(_modelled(names, targets, shift, fit))
+        table = _shifts.read_table(shift, fit.genes, partial(fit.naming.spelled, known=names))
+        missing = [name for name in names if name not in table.names]
+        if missing:
+            message = f"The table of shifts has no row for the candidates {list_names(missing)}."
+            raise ValueError(message)
+    return CandidateSet.exact(table.rows([table.names.index(name) for name in names]))
 
 
-def fitted_candidates(found: Interventions, fit: FittedPosterior) -> Candidates:
-    """Return candidates, with cells or without, by what the fit knows and expects of them."""
+def fitted_candidates(found: Interventions, fit: FittedPosterior) -> CandidateSet:
+    """Return candidates, with cells or without, by what the fit knows and expects of them.
+
+    Combinations without cells do what members do together, and single members that have cells in
+    combinations only do what these say of them.
+    """
     if fit.params["shift_sd"] != "learned":
-        return Candidates.exact(found)
-    return Candidates(found, _learned(found, fit))
+        return CandidateSet.exact(found)
+    prior = _expected(found, fit)
+    rows, members = _without_cells(found.names, fit, company=True)
+    if not rows:
+        return CandidateSet(found, prior)
+    known, numbers, within = _interactions(members, fit)
+    mean, variance = known.predict(numbers)
+    together = Together(np.array(rows), mean, variance, np.zeros_like(mean))
+    models = [
+        replace(m, prior=together.told(m.prior, m.posteriors[0].noise_var / within))
+        for m in prior.models
+    ]
+    return CandidateSet(found, Averaged(tuple(models)))
 
 
 def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
     """Whether a label can be among the candidates, by its own cells, its genes or its members."""
-    (name,) = fit.spelled([name])
     try:
-        _targets(name, fit, members_seen(fit), told_in_company(fit))
+        _targets(fit.spelled([name]), fit)
     except ValueError:
         return False
     return True
-
-
-def _learned(found: Interventions, fit: FittedPosterior) -> Averaged:
-    """Return the prior of candidates; combinations without cells do what members do together."""
-    return with_combinations(
-        _expected(found, fit), found.names, fit, partial(expected_members, fit=fit)
-    )
-
-
-def expected_members(members: list[str], fit: FittedPosterior) -> Averaged:
-    """Return the prior of members without cells of their own."""
-    inside = [[name] if name in fit.genes else [] for name in members]
-    return _expected(as_fitted(members, inside, fit), fit)
 
 
 def _expected(found: Interventions, fit: FittedPosterior) -> Averaged:
@@ -154,8 +405,8 @@ def _expected(found: Interventions, fit: FittedPosterior) -> Averaged:
     else:
         unseen = fit.expectation.prior(names, targets, own, variance)
     both = fit.averaged.joined(unseen)
-    after = {name: len(row) + k for k, name in enumerate(names)}
-    return both.rows([row[name] if name in row else after[name] for name in found.names])
+    row |= {name: len(row) + k for k, name in enumerate(names)}
+    return both.rows([row[name] for name in found.names])
 
 
 def _names(candidates: Any, fit: FittedPosterior) -> list[str]:
@@ -184,34 +435,32 @@ def _names(candidates: Any, fit: FittedPosterior) -> list[str]:
     return names
 
 
-def _require_some(table: Interventions) -> Interventions:
-    if not table.names:
-        message = "There are no candidates: the table of shifts is empty. Give it a row for each."
-        raise ValueError(message)
-    return table
+def _targets(names: Sequence[str], fit: FittedPosterior) -> list[list[str]]:
+    """Return the genes of the panel that each of some labels targets, none where none is measured.
 
-
-def _targets(
-    name: str, fit: FittedPosterior, seen: set[str], company: set[tuple[str, ...]]
-) -> list[str]:
-    used = fit.environments["perturbation"].astype(str).to_numpy() == name
-    if used.any():
-        return fit.targets[int(np.argmax(used))]
-    inside, outside = parse_label(
-        name,
-        set(fit.genes),
-        separator=str(fit.params["separator"]),
-        control=str(fit.params["control"]),
-    )
-    members = members_by_label(name, fit)
-    known_elsewhere = fit.expectation is not None and name in fit.expectation.other
-    told = len(members) > 1 and set(members) - set(fit.genes) <= seen
-    if known_elsewhere or told or members in company:
-        return inside
-    if outside or not inside:
-        message = unknown_genes(name, outside or [name], fit.genes)
-        raise ValueError(message)
-    return inside
+    Raises
+    ------
+    ValueError
+        If one has neither cells, a gene of the panel nor members that the fit knows of.
+    """
+    own = dict(zip(fit.environments["perturbation"].astype(str), fit.targets, strict=True))
+    seen, company = {m for some in _measured(fit) for m in some}, _told_in_company(fit)
+    other = {} if fit.expectation is None else fit.expectation.other
+    genes, naming, found = set(fit.genes), fit.naming, []
+    for name in names:
+        if name in own:
+            found.append(own[name])
+            continue
+        inside, outside = parse_label(
+            name, genes, separator=naming.separator, control=naming.control
+        )
+        members = naming.members(name)
+        told = len(members) > 1 and set(members) - genes <= seen
+        known = name in other or told or members in company
+        if not known and (outside or not inside):
+            raise ValueError(unknown_genes(name, outside or [name], fit.genes))
+        found.append(inside)
+    return found
 
 
 def as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior) -> Interventions:
@@ -221,33 +470,25 @@ def as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior) 
     """
     row = {str(name): i for i, name in enumerate(fit.environments["perturbation"])}
     kind = str(fit.params["shift"])
-    unseen = [i for i, name in enumerate(names) if name not in row]
-    shifts, sources = np.zeros((len(names), len(fit.genes))), [""] * len(names)
+    unseen = [name for name in names if name not in row]
+    if unseen and kind == "table":  # it says nothing of labels it has no row for
+        message = (
+            f"No shift is known for the candidates {list_names(unseen)}: "
+            f"they are modelled as knockouts (minus the control mean of every target)."
+        )
+        warn(message)
+    found = _modelled(names, targets, "knockout" if kind == "table" else kind, fit)
+    shifts = found.shifts * (1.0 if fit.efficacy is None else fit.efficacy.mean)
     for i, name in enumerate(names):
         if name in row:
             shifts[i] = fit.shifts[row[name]]
-            sources[i] = str(fit.environments["shift_source"].iloc[row[name]])
-    if unseen:
-        # A table says nothing of labels it has no row for.
-        if kind == "table":
-            message = (
-                f"No shift is known for the candidates {list_names(names[i] for i in unseen)}: "
-                f"they are modelled as knockouts (minus the control mean of every target)."
-            )
-            warn(message)
-        new = _modelled(
-            [names[i] for i in unseen], [targets[i] for i in unseen],
-            "knockout" if kind == "table" else kind, fit,
-        )  # fmt: skip
-        efficacy = 1.0 if fit.efficacy is None else fit.efficacy.mean
-        shifts[unseen] = efficacy * new.shifts
-        for i, source in zip(unseen, new.sources, strict=True):
-            sources[i] = source
-    return Interventions(names, targets, shifts, sources)
+            found.sources[i] = str(fit.environments["shift_source"].iloc[row[name]])
+    return replace(found, shifts=shifts)
 
 
 def _modelled(
     names: list[str], targets: list[list[str]], kind: str, fit: FittedPosterior
 ) -> Interventions:
     full = [_shifts.in_full(genes, fit.genes, kind, fit.control_mean) for genes in targets]
-    return Interventions(names, targets, np.array(full), [kind] * len(names))
+    shifts = np.array(full).reshape(-1, len(fit.genes))
+    return Interventions(names, targets, shifts, [kind] * len(names))

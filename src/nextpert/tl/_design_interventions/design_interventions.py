@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata, core
-from nextpert._adata import shifts as _shifts
+from nextpert._adata import effects as _shifts
 from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert.tl._design_interventions import tables
-from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.tl._design_interventions.candidates import as_asked, read_candidates
 from nextpert.tl._design_interventions.target import read_target
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     import anndata as ad
     import pandas as pd
-    from numpy.typing import NDArray
 
     from nextpert._adata.target import Target
 
@@ -185,21 +184,20 @@ def design_interventions(
     trace = tables.read_trace(adata, key_added, fit.genes)
     key = str(fit.params["perturbation_key"]) if perturbation_key is None else perturbation_key
     wanted = read_target(adata, target, fit, key, key=posterior_key)
-    pool = read_candidates(
-        candidates, shift, fit, wanted, target_is_candidate=target_is_candidate
-    )  # fmt: skip
+    pool = read_candidates(candidates, shift, fit, wanted, target_is_candidate=target_is_candidate)
     this_round = tables.round_of(adata, key_added, trace, fit.fingerprint)
-    generator = _generator(rng, this_round)
-    known = fit.known(pool.prior)
-    asked = core.Candidates(
-        fit.posteriors, known, wanted.goal, n_cells=n_cells, noise_aware=noise_aware,
-        n_samples=n_samples, graphs=fit.ensemble or [fit.posterior], main=fit.posterior,
-        rng=generator,
+    # A seed is joined with the number of the round, so that rounds differ.
+    seeds = rng if rng is None or isinstance(rng, np.random.Generator) else [rng, this_round]
+    asked = as_asked(
+        fit, pool.prior, wanted.goal, n_cells=n_cells, noise_aware=noise_aware,
+        n_samples=n_samples, rng=np.random.default_rng(seeds),
     )  # fmt: skip
     values, found = core.find_acquisition(acquisition).of_candidates(asked)
     removed = np.full(len(values), np.nan) if found is None else found
     distance = asked.distances
-    ranking, order = tables.ranking_table(pool, values, removed, distance, known, wanted, fit)
+    ranking, order = tables.ranking_table(
+        pool, values, removed, distance, asked.shifts, wanted, fit
+    )
     best = ranking.iloc[0]
     row = {
         "round": this_round,
@@ -252,11 +250,6 @@ def design_interventions(
         best["predicted_distance_sd"],
         f", {share:.0f}% of the control's" if np.isfinite(share) else "",
     )  # fmt: skip
-    _say_if_flat(acquisition, removed, n_cells)
-    return written
-
-
-def _say_if_flat(acquisition: str, removed: NDArray[np.float64], n_cells: int) -> None:
     if tables.is_flat(removed):
         logger.warning(
             "%d cells of any candidate are expected to remove %.2g to %.2g %% of the uncertainty "
@@ -264,12 +257,7 @@ def _say_if_flat(acquisition: str, removed: NDArray[np.float64], n_cells: int) -
             "state_distance.",
             n_cells, 100 * removed.min(), 100 * removed.max(), acquisition,
         )  # fmt: skip
-
-
-def _generator(rng: int | np.random.Generator | None, this_round: int) -> np.random.Generator:
-    if rng is None or isinstance(rng, np.random.Generator):
-        return np.random.default_rng(rng)
-    return np.random.default_rng([int(rng), this_round])
+    return written
 
 
 def _word(option: Any, default: str) -> str:

@@ -13,34 +13,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import anndata as ad
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from nextpert._adata import FittedPosterior
-    from nextpert.core.posterior.shift_posterior import ShiftPosterior
-    from nextpert.core.predict.ranked_distance import RankedDistance
-    from nextpert.tl._design_interventions.candidates import Candidates
+    from nextpert.core.design.distances import RankedDistance
+    from nextpert.core.model.shift_posterior import ShiftPosterior
+    from nextpert.tl._design_interventions.candidates import CandidateSet
     from nextpert.tl._design_interventions.target import Wanted
 
     Vector = NDArray[np.float64]
 
 FLAT = 0.01
-_TRACE_COLUMNS = (
-    "round",
-    "chosen",
-    "criterion",
-    "value",
-    "target",
-    "predicted_distance",
-    "predicted_distance_sd",
-    "n_control_cells",
-    "n_perturbed_cells",
-    "n_perturbations",
-    "n_cells",
-)
 
 
 def ranking_table(
-    pool: Candidates,
+    pool: CandidateSet,
     values: Vector,
     removed: Vector,
     distance: RankedDistance,
@@ -50,49 +37,63 @@ def ranking_table(
 ) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     """Return the ranking, best first, and the positions of its rows in the pool.
 
-    The last row, beyond those of the pool, is that of doing nothing.
+    The last row, beyond those of the pool, is that of doing nothing; what has no meaning there is
+    NaN.
+
+    Parameters
+    ----------
+    pool
+        The candidates.
+    values, removed
+        The acquisition, and the share of uncertainty removed, of each, ``(n_candidates,)``.
+    distance, known
+        Distances of the candidates and the control, and what is known of shifts on each graph.
+    target, fit
+        What is wanted, and the fit.
     """
-    mean, centre = distance.mean[:-1], np.maximum(distance.centre[:-1], 0.0)
+    mean, centre = np.maximum(distance.mean, 0.0), np.maximum(distance.centre, 0.0)
     # Equals go by the distance of the expected state, by which a state is found more often than by
     # the mean distance; and all of them where the acquisition tells none apart.
-    order = np.lexsort((values, centre) if is_flat(removed) else (centre, values))
-    seen = {
-        str(name): int(n)
-        for name, n in zip(
-            fit.environments["perturbation"], fit.environments["n_cells"], strict=True
-        )
-    }
+    order = np.lexsort((values, centre[:-1]) if is_flat(removed) else (centre[:-1], values))
+    rows = [*order, -1]  # the control comes last in distances
+
+    def column(of_candidates: ArrayLike, of_control: Any = np.nan) -> Any:
+        return np.append(of_candidates, of_control)[rows]
+
     given = pool.interventions
-    readable = given.readable(fit.genes)
+    cells = fit.environments["n_cells"].astype(int)
+    seen = dict(zip(fit.environments["perturbation"].astype(str), cells, strict=True))
     shares = np.average(
         [each.share.mean(axis=1) for each in known], axis=0, weights=[each.weight for each in known]
     )
     table = pd.DataFrame(
         {
-            "rank": np.arange(1, len(order) + 1),
-            "perturbation": strings(given.names[i] for i in order),
-            "target_genes": strings(", ".join(given.targets[i]) for i in order),
-            "shift": strings(readable[i] for i in order),
-            "shift_source": strings(given.sources[i] for i in order),
-            "acquisition": values[order],
-            "uncertainty_removed": removed[order],
-            "state_distance": centre[order],
-            "predicted_distance": np.maximum(mean, 0.0)[order],
-            "predicted_distance_sd": distance.sd[order],
-            "predicted_low": distance.low[order],
-            "predicted_high": distance.high[order],
-            "relative_distance": share_of(np.maximum(mean, 0.0)[order], distance.mean[-1]),
-            "probability_best": distance.nearest[order],
-            "probability_better": distance.nearer[order],
-            "expected_gap": distance.gap[:-1][order],
-            "measured_distance": _measured(pool, known[0], target, fit)[order],
-            "share_from_cells": shares[order],
-            "n_cells_seen": np.array([seen.get(given.names[i], 0) for i in order], np.int64),
-            "is_control": np.zeros(len(order), bool),
+            "rank": np.append(np.arange(1, len(rows)), 0),
+            "perturbation": strings(column(given.names, str(fit.params["control"]))),
+            "target_genes": strings(column([*map(", ".join, given.targets)], "")),
+            "shift": strings(column(given.readable(fit.genes), "")),
+            "shift_source": strings(column(given.sources, "none")),
+            "acquisition": column(values),
+            "uncertainty_removed": column(removed),
+            "state_distance": centre[rows],
+            "predicted_distance": mean[rows],
+            "predicted_distance_sd": distance.sd[rows],
+            "predicted_low": distance.low[rows],
+            "predicted_high": distance.high[rows],
+            "relative_distance": share_of(mean[rows], distance.mean[-1]),
+            "probability_best": column(distance.nearest[:-1]),
+            "probability_better": column(distance.nearer[:-1]),
+            "expected_gap": column(distance.gap[:-1]),
+            "measured_distance": _measured(pool, known[0], target, fit)[rows],
+            "share_from_cells": column(shares),
+            "n_cells_seen": column(
+                [seen.get(name, 0) for name in given.names], fit.n_control_cells
+            ),
+            "is_control": column(np.zeros(len(order), bool), True),
         },
-        index=pd.Index(np.arange(len(order))),
+        index=pd.Index(np.arange(len(rows))),
     )
-    return pd.concat([table, _nothing(distance, target, fit)], ignore_index=True), order
+    return table, order
 
 
 def candidates_of(ranking: pd.DataFrame) -> pd.DataFrame:
@@ -105,55 +106,24 @@ def nothing_of(ranking: pd.DataFrame) -> pd.Series:
     return ranking[ranking["is_control"].to_numpy(dtype=bool)].iloc[0]
 
 
-def _nothing(distance: RankedDistance, target: Wanted, fit: FittedPosterior) -> pd.DataFrame:
-    """Return the row of doing nothing, for reference; what has no meaning there is NaN."""
-    apart = float(target.goal.distance(fit.control_mean[None])[0]) - target.goal.floor
-    if fit.expectation is not None:
-        apart -= target.goal.excess(_sampled(fit, 0))
-    row = {
-        "rank": 0,
-        "perturbation": str(fit.params["control"]),
-        "target_genes": "",
-        "shift": "",
-        "shift_source": "none",
-        "state_distance": max(float(distance.centre[-1]), 0.0),
-        "predicted_distance": max(float(distance.mean[-1]), 0.0),
-        "predicted_distance_sd": float(distance.sd[-1]),
-        "predicted_low": float(distance.low[-1]),
-        "predicted_high": float(distance.high[-1]),
-        "relative_distance": float(share_of(distance.mean[-1], distance.mean[-1])),
-        "measured_distance": max(apart, 0.0),
-        "n_cells_seen": fit.n_control_cells,
-        "is_control": True,
-    }
-    return pd.DataFrame([row])
-
-
 def _measured(
-    pool: Candidates, known: ShiftPosterior, target: Wanted, fit: FittedPosterior
+    pool: CandidateSet, known: ShiftPosterior, target: Wanted, fit: FittedPosterior
 ) -> Vector:
-    """Return squared distances of the cells' own means, less what sampling adds; else NaN."""
-    apart = target.goal.distance(known.mean)
-    sampled = np.array(
-        [target.goal.excess(_sampling(name, fit)) for name in pool.interventions.names]
-    )
-    measured = np.maximum(apart - target.goal.floor - sampled, 0.0)
-    return np.where(known.n > 0, measured, np.nan)
+    """Return squared distances of the cells' own means, less what sampling adds; else NaN.
 
-
-def _sampling(name: str, fit: FittedPosterior) -> Vector:
-    """Return the sampling variance of the mean of a perturbation's cells, ``(n_genes,)``."""
-    names = fit.environments["perturbation"].astype(str).tolist()
-    if fit.expectation is None or name not in names:
-        return np.zeros(len(fit.genes))
-    return _sampled(fit, 1 + names.index(name))
-
-
-def _sampled(fit: FittedPosterior, row: int) -> Vector:
-    assert fit.expectation is not None
-    screen = fit.expectation.screen
-    n = int(screen.n[row])
-    return screen.squares[row] / max(n * (n - 1), 1)
+    Shape ``(n_candidates + 1,)``, that of the control cells last.
+    """
+    apart = target.goal.distance(np.vstack([known.mean, fit.control_mean])) - target.goal.floor
+    if fit.expectation is not None:
+        screen = fit.expectation.screen
+        used = ["", *fit.environments["perturbation"].astype(str)]
+        row = {name: j for j, name in enumerate(used)}
+        places = [row.get(name) for name in pool.interventions.names]
+        for i, j in enumerate([*places, 0]):
+            if j is not None:
+                n = int(screen.n[j])
+                apart[i] -= target.goal.excess(screen.squares[j] / max(n * (n - 1), 1))
+    return np.where(np.append(known.n > 0, True), np.maximum(apart, 0.0), np.nan)
 
 
 def share_of(distance: Vector, nothing: float) -> Vector:
@@ -236,11 +206,11 @@ def round_of(adata: ad.AnnData, key: str, trace: pd.DataFrame | None, cells: str
 
 def extend_trace(trace: pd.DataFrame | None, row: dict[str, Any]) -> pd.DataFrame:
     """Return the trace with one more row, last, in place of one that asked the same."""
-    rows = [] if trace is None else trace[list(_TRACE_COLUMNS)].to_dict("records")
+    rows = [] if trace is None else trace[list(row)].to_dict("records")
     asked = ("round", "target", "criterion")
     rows = [earlier for earlier in rows if any(earlier[name] != row[name] for name in asked)]
-    columns: dict[str, Any] = {}
-    for name in _TRACE_COLUMNS:
-        column = [*(earlier[name] for earlier in rows), row[name]]
-        columns[name] = strings(column) if isinstance(row[name], str) else np.array(column)
-    return pd.DataFrame(columns, index=pd.Index(np.arange(len(rows) + 1)))
+    table = pd.DataFrame([*rows, row], index=pd.Index(np.arange(len(rows) + 1)))
+    for name, value in row.items():
+        if isinstance(value, str):
+            table[name] = strings(table[name])
+    return table

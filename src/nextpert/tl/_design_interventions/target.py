@@ -27,7 +27,7 @@ from nextpert._adata.target import (
     listed,
     numbers_in_words,
 )
-from nextpert.core.predict.goal import Goal
+from nextpert.core.design.goal import Goal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata import FittedPosterior, LabelTable
-    from nextpert.core.cells.moments import Moments
+    from nextpert._adata import FittedPosterior, Roles
+    from nextpert.core.screen.moments import Moments
 
     Vector = NDArray[np.float64]
 
@@ -75,18 +75,39 @@ class _Read(NamedTuple):
     label: str | None = None  # of the perturbation whose cells these are
 
 
-class _Group(NamedTuple):
+class Group(NamedTuple):
     """Cells whose mean is a state: 0 for these, -1 for others; its name, and its perturbation."""
 
     codes: NDArray[np.int64]
     name: str
     label: str | None = None
 
-    @classmethod
-    def of(cls, labels: LabelTable, value: str, name: str, label: str | None = None) -> _Group:
-        """Return the cells that bear a label, or raise if none does."""
-        labels.require([value], "Target")
-        return cls(labels.groups([value]), name, label)
+
+def read_group(adata: ad.AnnData, state: Any, roles: Roles, *columns: str) -> Group:
+    """Return the cells of a label, or of a pair (column, value), or raise if there are none.
+
+    ``columns`` are those that hold perturbations; bare labels are of the first.
+    """
+    key, value = (columns[0], state) if isinstance(state, str) else map(str, state)
+    is_label, argument = key in columns, "target or perturbation_key"
+    labels = (
+        read_every_label(adata, replace(roles, perturbation_key=key), argument=argument)
+        if is_label
+        else read_labels(adata, key, argument=argument)
+    )
+    (value,) = labels.spelled([value])
+    labels.require([value], "Target")
+    name = value if isinstance(state, str) else f"{key}={value}"
+    return Group(labels.groups([value]), name, value if is_label else None)
+
+
+def weights_of(given: Target, genes: Sequence[str]) -> Vector:
+    """Return what every gene counts for in a target, shape ``(n_genes,)``."""
+    if given.weights is None:
+        return np.ones(len(genes))
+    is_list = not isinstance(given.weights, (Mapping, pd.Series))
+    each = dict.fromkeys(given.weights, 1.0) if is_list else given.weights
+    return _by_gene(each, genes, "weights", 0.0)
 
 
 def read_target(
@@ -111,11 +132,15 @@ def read_target(
     """
     given = as_target(target)
     asked = [*listed(given.state), *listed(given.away_from)]
-    groups = [_group(adata, state, fit, perturbation_key) for state in asked]
-    own_key, control = str(fit.params["perturbation_key"]), str(fit.params["control"])
+    own_key, roles = str(fit.params["perturbation_key"]), fitted_roles(adata, fit.params)
+    groups = [
+        None  # given by its numbers
+        if isinstance(state, (Mapping, pd.Series))
+        else read_group(adata, state, roles, perturbation_key, own_key)
+        for state in asked
+    ]
     if given.distance == "noise":
-        labels = _labels(adata, fit, own_key, is_label=True)
-        groups.append(_Group.of(labels, control, control))
+        groups.append(read_group(adata, str(fit.params["control"]), roles, own_key))
     found, number = _moments(adata, fit, [each for each in groups if each is not None], key)
     if key is not None:
         warn_of_changed_cells(adata, fit, key, number)
@@ -125,17 +150,29 @@ def read_target(
         for state, group in zip(asked, groups, strict=False)
     ]
     states, away = read[: len(listed(given.state))], read[len(listed(given.state)) :]
-    weights = _weights(given, fit)
+    weights = weights_of(given, fit.genes)
     scale = np.ones(len(fit.genes))
     if given.distance == "noise":
         scale = 1 / cell_variance(next(cells)[0], fit.genes, weights)
-    low, high = _bounds(given, fit, weights)
+    low = _by_gene(given.at_least, fit.genes, "at_least", -np.inf)
+    high = _by_gene(given.at_most, fit.genes, "at_most", np.inf)
+    crossed = [fit.genes[i] for i in np.flatnonzero(low > high)]
+    signature = None
+    if given.signature is not None:
+        signature = _by_gene(given.signature, fit.genes, "signature", 0.0)
+        _require_weighed(signature != 0, weights, fit, "signature")
+        signature = signature / np.sqrt(scale)
+    for name, bound in (("at_least", low), ("at_most", high)):
+        _require_weighed(np.isfinite(bound), weights, fit, name)
+    if crossed:
+        message = f"at_least is above at_most for {list_names(crossed)}: no state is between."
+        raise ValueError(message)
     goal = Goal(
         fit.control_mean,
         states=[state.mean for state in states] or None,
         shares=None if given.shares is None else list(given.shares),
         variances=[state.variance for state in states],
-        signature=_signature(given, fit, weights, scale),
+        signature=signature,
         low=low,
         high=high,
         away_from=[state.mean for state in away] or None,
@@ -167,38 +204,15 @@ def _require_something(goal: Goal, name: str, away: list[_Read]) -> None:
         raise ValueError(message)
 
 
-def _group(
-    adata: ad.AnnData, state: Any, fit: FittedPosterior, perturbation_key: str
-) -> _Group | None:
-    """Return the cells whose mean a state is; ``None`` for a state given by its numbers."""
-    if isinstance(state, (Mapping, pd.Series)):
-        return None
-    key, value = (perturbation_key, state) if isinstance(state, str) else map(str, state)
-    is_label = key in (perturbation_key, str(fit.params["perturbation_key"]))
-    labels = _labels(adata, fit, key, is_label=is_label)
-    (value,) = labels.spelled([value])
-    name = value if isinstance(state, str) else f"{key}={value}"
-    return _Group.of(labels, value, name, value if is_label else None)
-
-
-def _state(group: _Group, moments: Moments, batches: float) -> _Read:
+def _state(group: Group, moments: Moments, batches: float) -> _Read:
     variance = None
     if moments.n > 1:
         variance = moments.scatter.diagonal() / (moments.n - 1) * (1 / moments.n + batches)
     return _Read(group.name, moments.mean, variance, group.label)
 
 
-def _labels(adata: ad.AnnData, fit: FittedPosterior, key: str, *, is_label: bool) -> LabelTable:
-    """Return the groups of a column, perturbations or others."""
-    argument = "target or perturbation_key"
-    if not is_label:
-        return read_labels(adata, key, argument=argument)
-    roles = replace(fitted_roles(adata, fit.params), perturbation_key=key)
-    return read_every_label(adata, roles, argument=argument)
-
-
 def _moments(
-    adata: ad.AnnData, fit: FittedPosterior, groups: Sequence[_Group], key: str | None
+    adata: ad.AnnData, fit: FittedPosterior, groups: Sequence[Group], key: str | None
 ) -> tuple[list[tuple[Moments, float]], int]:
     """Return moments of groups, and what batches add to the variance of their means; a checksum.
 
@@ -224,53 +238,17 @@ def _as_given(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> _
         message = "target must name at least one gene, and every gene once."
         raise ValueError(message)
     place = panel_index(genes, fit.genes, "target")
-    values = np.array([float(value) for _, value in state.items()])
-    bad = [gene for gene, value in zip(genes, values, strict=True) if not np.isfinite(value)]
-    if bad:
-        message = f"target holds NaN or infinite means for {list_names(bad)}: give numbers."
-        raise ValueError(message)
     mean = fit.control_mean.copy()
-    mean[place] = values
+    mean[place] = [float(value) for _, value in state.items()]
     return _Read(numbers_in_words(state, "="), mean, None)
 
 
-def _weights(given: Target, fit: FittedPosterior) -> Vector:
-    if given.weights is None:
-        return np.ones(len(fit.genes))
-    if isinstance(given.weights, (Mapping, pd.Series)):
-        return _by_gene(given.weights, fit, "weights", 0.0)
-    return _by_gene(dict.fromkeys(given.weights, 1.0), fit, "weights", 0.0)
-
-
-def _signature(
-    given: Target, fit: FittedPosterior, weights: Vector, scale: Vector
-) -> Vector | None:
-    if given.signature is None:
-        return None
-    change = _by_gene(given.signature, fit, "signature", 0.0)
-    _require_weighed(change != 0, weights, fit, "signature")
-    return change / np.sqrt(scale)
-
-
-def _bounds(given: Target, fit: FittedPosterior, weights: Vector) -> tuple[Vector, Vector]:
-    low = _by_gene(given.at_least, fit, "at_least", -np.inf)
-    high = _by_gene(given.at_most, fit, "at_most", np.inf)
-    for name, bound in (("at_least", low), ("at_most", high)):
-        _require_weighed(np.isfinite(bound), weights, fit, name)
-    crossed = [fit.genes[i] for i in np.flatnonzero(low > high)]
-    if crossed:
-        message = f"at_least is above at_most for {list_names(crossed)}: no state is between."
-        raise ValueError(message)
-    return low, high
-
-
-def _by_gene(given: Any, fit: FittedPosterior, name: str, default: float) -> Vector:
-    found = np.full(len(fit.genes), default)
+def _by_gene(given: Any, genes: Sequence[str], name: str, default: float) -> Vector:
+    """Return numbers by gene, ``(n_genes,)``; ``name`` is the part of the target that has them."""
+    found = np.full(len(genes), default)
     if given is not None:
-        pairs = [(str(gene), float(value)) for gene, value in given.items()]
-        found[panel_index([gene for gene, _ in pairs], fit.genes, f"{name} of target")] = [
-            v for _, v in pairs
-        ]
+        place = panel_index([str(gene) for gene, _ in given.items()], genes, f"{name} of target")
+        found[place] = [float(value) for _, value in given.items()]
     return found
 
 

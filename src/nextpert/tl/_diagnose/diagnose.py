@@ -12,14 +12,15 @@ from nextpert._adata import environments
 from nextpert._adata.arguments import WORKERS, checked
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert.core._checks import as_rng
-from nextpert.tl._diagnose import judged, tables
+from nextpert.tl._diagnose import judged
 from nextpert.tl._diagnose import quantities as q
+from nextpert.tl._diagnose import verdict as tables
 from nextpert.tl._diagnose import verdict as verdicts
 from nextpert.tl._diagnose.halves import Folds, read_halves
+from nextpert.tl._diagnose.judged import read_sides
 from nextpert.tl._diagnose.model import read_refit
-from nextpert.tl._diagnose.sides import read_sides
 from nextpert.tl._diagnose.unseen import judge_unseen
-from nextpert.tl._learn_dag.held_out import read_held_out
+from nextpert.tl._learn_dag.graphs import read_held_out
 
 if TYPE_CHECKING:
     import anndata as ad

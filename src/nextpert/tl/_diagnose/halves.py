@@ -11,7 +11,7 @@ from nextpert._adata.nested import FEWEST_CELLS
 from nextpert._adata.screen import read_environments
 from nextpert.core import ScreenMoments
 from nextpert.tl._fit_dag_blr.cells import Cells, FitCells, fit_environments, pool_cells, read_cells
-from nextpert.tl._fit_dag_blr.stack import FEWEST, folds_of
+from nextpert.tl._fit_dag_blr.model import FEWEST, folds_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from nextpert._adata import FittedPosterior, Roles
     from nextpert._adata.read import Checksum
-    from nextpert.core.cells.screen import Screen
-    from nextpert.tl._learn_dag.held_out import HeldOut
+    from nextpert.core.screen.screen import Screen
+    from nextpert.tl._learn_dag.graphs import HeldOut
 
 
 _SHARE = 0.1  # of the cells of its largest guide that a guide has to have to count as one

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nextpert import _adata
+from nextpert._adata.effects import Interventions
 from nextpert._adata.environments import Plan
-from nextpert._adata.shifts import Interventions
 from nextpert._adata.stored import eager
 from nextpert.core import Dag, DagBlr
 from nextpert.core._checks import as_rng
-from nextpert.tl._fit_dag_blr.model import Model
-from nextpert.tl._fit_dag_blr.spec import SHIFTS, Graphs, Spec
-from nextpert.tl._learn_dag.held_out import fold_streams, graphs_without
+from nextpert.tl._fit_dag_blr.model import SHIFTS, Graphs, Model, Spec
+from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
 if TYPE_CHECKING:
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
     import anndata as ad
 
     from nextpert._adata import FittedPosterior, Roles
-    from nextpert.core.effects.effects import Effects
+    from nextpert.core.model.effects import Effects
     from nextpert.tl._diagnose.halves import Folds
     from nextpert.tl._fit_dag_blr.cells import Cells, FitCells
-    from nextpert.tl._learn_dag.held_out import HeldOut
+    from nextpert.tl._learn_dag.graphs import HeldOut
 
 
 @dataclass(frozen=True)

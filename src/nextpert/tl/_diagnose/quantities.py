@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import strings
-from nextpert.core.effects.predictors.graph import Graph
-from nextpert.core.effects.scores import mean_with_error, ratio_with_error
+from nextpert.core.model.predictors.graph import Graph
+from nextpert.core.model.scores import mean_with_error, ratio_with_error
 from nextpert.tl._diagnose.judged import ALONE, MEANS, NO_GRAPH, NOTHING, SHRUNKEN
 from nextpert.tl._fit_dag_blr.cells import FEWEST_GUIDES
 

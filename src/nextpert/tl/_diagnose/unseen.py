@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core.effects import scores
-from nextpert.core.effects.effects import Effects
-from nextpert.core.effects.interactions import Together
-from nextpert.core.effects.perturbations import own_genes
-from nextpert.core.effects.predictors.base import Prediction
-from nextpert.core.effects.predictors.graph import Graph
-from nextpert.core.effects.predictors.mean_perturbation import MeanPerturbation
-from nextpert.core.effects.predictors.members import Members
-from nextpert.core.effects.stack import learn_stack
-from nextpert.tl._design_interventions.candidates import can_be_candidate
-from nextpert.tl._design_interventions.combined import shared_with_controls
-from nextpert.tl._diagnose.judged import NOTHING, share_of
-from nextpert.tl._diagnose.sides import between_guides, measured
+from nextpert.core.model import scores
+from nextpert.core.model.effects import Effects
+from nextpert.core.model.interactions import Together
+from nextpert.core.model.perturbations import own_genes
+from nextpert.core.model.predictors.base import Prediction
+from nextpert.core.model.predictors.graph import Graph
+from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
+from nextpert.core.model.predictors.members import Members
+from nextpert.core.model.stack import learn_stack
+from nextpert.tl._design_interventions.candidates import can_be_candidate, shared_with_controls
+from nextpert.tl._diagnose.judged import NOTHING, between_guides, measured, share_of
 from nextpert.tl._perturbation_effects.candidates import panel_effects, read_wanted
 
 if TYPE_CHECKING:
@@ -30,8 +28,8 @@ if TYPE_CHECKING:
 
     from nextpert._adata import FittedPosterior
     from nextpert.tl._diagnose.halves import Halves
+    from nextpert.tl._diagnose.judged import Side
     from nextpert.tl._diagnose.model import Refit
-    from nextpert.tl._diagnose.sides import Side
     from nextpert.tl._fit_dag_blr.cells import FitCells
     from nextpert.tl._fit_dag_blr.model import Model
     from nextpert.tl._perturbation_effects.candidates import Wanted

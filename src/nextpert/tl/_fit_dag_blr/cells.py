@@ -9,8 +9,7 @@ import numpy as np
 
 from nextpert._adata.screen import coding, distinct, read_environments, read_screens
 from nextpert.core import Moments, ScreenMoments
-from nextpert.core.cells.pool_guides import PooledGuides, guide_variance, pool_guides
-from nextpert.core.cells.spread_within import spread_within
+from nextpert.core.screen.guides import PooledGuides, guide_variance, pool_guides, spread_within
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from nextpert._adata import Roles
     from nextpert._adata.read import Checksum, Coding
     from nextpert._adata.screen import Environments
-    from nextpert.core.cells.screen import Screen
+    from nextpert.core.screen.screen import Screen
 
 
 FEWEST_GUIDES = 3  # of the controls, to learn from them how far guides scatter
@@ -117,7 +116,7 @@ class Cells:
         keys
             Group (0 for the controls), guide and batch of each, shape ``(n_environments, 3)``.
         fixed_sd
-            As in :func:`~nextpert.core.cells.pool_guides.pool_guides`.
+            As in :func:`~nextpert.core.screen.guides.pool_guides`.
         """
         known, screen = self.fits[fit]
         rows, roles = screen.columns["environment"], known.roles
@@ -290,7 +289,7 @@ def pool_cells(
     ``guided`` says whether environments are guides, whose spread is learned unless it is given.
     ``alike`` are the groups whose guides are taken as not to differ, shape ``(n_groups,)``; by
     default the controls, if all their cells have one guide: it is not told then which they have.
-    ``fixed_sd`` as in :func:`~nextpert.core.cells.pool_guides.pool_guides`.
+    ``fixed_sd`` as in :func:`~nextpert.core.screen.guides.pool_guides`.
     """
     augmented, screen = screen, screen.subset(np.arange(screen.n_nodes - len(np.asarray(fixed_sd))))
     controls = np.flatnonzero((of_group == 0) & (screen.n > 0))

@@ -12,21 +12,28 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
+from nextpert._adata import effects as _shifts
 from nextpert._adata import environments
-from nextpert._adata import shifts as _shifts
 from nextpert._adata.arguments import ANY_TEXT, above, checked, one_of
-from nextpert._adata.fingerprint import as_fingerprint, fingerprint_weights
 from nextpert._adata.members import Naming
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
+from nextpert._adata.posterior import as_fingerprint, fingerprint_weights
 from nextpert.core import DagBlr
 from nextpert.core._codec import pack
-from nextpert.tl._fit_dag_blr.averaging import averaging_in_words
 from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
-from nextpert.tl._fit_dag_blr.expected import efficacy_in_words
-from nextpert.tl._fit_dag_blr.model import Model
-from nextpert.tl._fit_dag_blr.spec import EXACT, FULL, SPECS, Graphs, Spec
-from nextpert.tl._fit_dag_blr.stack import folds_of, stack_in_words
-from nextpert.tl._learn_dag.held_out import fold_streams, graphs_without, read_held_out
+from nextpert.tl._fit_dag_blr.model import (
+    EXACT,
+    FULL,
+    SPECS,
+    Graphs,
+    Model,
+    Spec,
+    averaging_in_words,
+    efficacy_in_words,
+    folds_of,
+    stack_in_words,
+)
+from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without, read_held_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

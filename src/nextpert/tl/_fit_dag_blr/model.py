@@ -2,30 +2,441 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from nextpert import _adata
 from nextpert._adata import environments
-from nextpert._adata.posterior import EffectsRecord, FittedPosterior
-from nextpert.core.effects.random_shifts import fit_random_shifts, refit
-from nextpert.tl._fit_dag_blr.averaging import averaged, averaging_record
-from nextpert.tl._fit_dag_blr.expected import exact_shifts, expected_shifts
-from nextpert.tl._fit_dag_blr.stack import stack_record, stacked
+from nextpert._adata.effects import Interventions, own_shift
+from nextpert._adata.members import effects_alone, numbered, pooled
+from nextpert._adata.posterior import (
+    EXPERTS,
+    GRAPH,
+    GRAPH_AND_EXPERTS,
+    NEITHER,
+    AveragingRecord,
+    EffectsRecord,
+    FittedPosterior,
+    StackRecord,
+)
+from nextpert.core import Dag
+from nextpert.core.model.averaged import (
+    Averaged,
+    AveragedModel,
+    learn_average,
+    unseen_mixture,
+    with_expectation,
+)
+from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
+from nextpert.core.model.interactions import Interactions, Together, learn_interactions
+from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictors.base import Prediction, Sources, build_predictors
+from nextpert.core.model.predictors.graph import Graph
+from nextpert.core.model.predictors.members import Members
+from nextpert.core.model.random_shifts import fit_random_shifts, learn_mixtures, refit
+from nextpert.core.model.stack import Stack, learn_stack
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from nextpert._adata.environments import Plan
+    from nextpert._adata.members import Naming
     from nextpert.core import DagBlr
-    from nextpert.core.effects.averaged import Averaged
-    from nextpert.core.effects.random_shifts import RandomShifts
-    from nextpert.core.effects.shift_prior import ShiftPrior
+    from nextpert.core.model.random_shifts import RandomShifts
+    from nextpert.core.model.shift_prior import ShiftPrior
     from nextpert.tl._fit_dag_blr.cells import FitCells
-    from nextpert.tl._fit_dag_blr.expected import Expected
-    from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
-    from nextpert.tl._fit_dag_blr.stack import Stacked
+
+    Array = NDArray[np.float64]
+
+# How much is modelled: all of it; random shifts on the graph, without predictors and averaging;
+# shifts taken as exact, as in Zhang et al. 2023.
+FULL, SHIFTS, EXACT = SPECS = ("full", "shifts", "exact")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How much of a screen is modelled, and what is known of it before its cells.
+
+    Parameters
+    ----------
+    genes
+        The panel.
+    plan
+        The perturbations, and the genes of the panel that each targets.
+    shift
+        What shift is expected, as in ``tl.fit_dag_blr``; a table is read from the plan.
+    exact
+        Whether shifts are taken as they are (the paper's model): then there are no predictors, no
+        average and no efficacy.
+    posterior
+        Returns the posterior on a graph before any cells.
+    naming
+        Which members a label names.
+    other
+        Effects in another screen, by perturbation, each of shape ``(n_genes,)``.
+    full
+        Whether predictors and the average over models are learned too, where shifts are; else
+        shifts are what their target genes and cells say, on the graph.
+    """
+
+    genes: list[str]
+    plan: Plan
+    shift: Any
+    exact: bool
+    posterior: Callable[[Dag], DagBlr]
+    naming: Naming
+    other: Mapping[str, Array]
+    full: bool = True
+
+    @property
+    def name(self) -> str:
+        """One of :data:`SPECS`."""
+        return EXACT if self.exact else FULL if self.full else SHIFTS
+
+    def named(self, name: str) -> Spec:
+        """Return the same with as much modelled as a name of :data:`SPECS` says."""
+        return replace(self, exact=name == EXACT, full=name == FULL)
+
+    def without(self, names: Collection[str]) -> Spec:
+        """Return the same for a screen that lacks some perturbations."""
+        return self.rows([j for j, name in enumerate(self.plan.names) if name not in names])
+
+    def rows(self, index: Sequence[int]) -> Spec:
+        """Return the same for some of the perturbations, in the order given."""
+        names, targets = self.plan.names, self.plan.targets
+        plan = replace(
+            self.plan, names=[names[j] for j in index], targets=[targets[j] for j in index]
+        )
+        return replace(self, plan=plan)
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The graphs that a model is fitted on.
+
+    Parameters
+    ----------
+    dag
+        The graph of all cells.
+    resampled
+        Those of resamples; none where there is one graph.
+    without
+        Returns a graph for every fold of labels that has not seen the cells of the fold.
+    """
+
+    dag: Dag
+    resampled: Sequence[Dag]
+    without: Callable[[Sequence[Sequence[str]]], Sequence[Dag]]
+
+    @classmethod
+    def single(cls, dag: Dag) -> Graphs:
+        """Return one graph that is known, whatever cells say."""
+        return cls(dag, [], lambda folds: [dag] * len(folds))
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Expected shifts of perturbations, and how far their own genes may be off.
+
+    Parameters
+    ----------
+    used
+        Perturbations, targets and expected shifts.
+    own
+        Variance of the shift of own genes, squared units of the data; nan where the mixture
+        speaks; shape ``(n_perturbations, n_genes)``.
+    change
+        Change of own genes as far as the cells say, 0 elsewhere, same shape.
+    efficacy
+        What part of a full knockout or activation the perturbations achieve; ``None`` for a table.
+    """
+
+    used: Interventions
+    own: Array
+    change: Array
+    efficacy: Efficacy | None
+
+
+def exact_shifts(
+    plan: environments.Plan, shift: Any, genes: Sequence[str], cells: FitCells
+) -> Expected:
+    """Return full knockouts, activations of one unit, or a table: shifts taken as they are."""
+    used = environments.shift_environments(plan, shift, genes, cells.control)
+    return Expected(used, np.full(used.shifts.shape, np.nan), used.shifts, None)
+
+
+def expected_shifts(
+    plan: environments.Plan, shift: Any, genes: Sequence[str], cells: FitCells
+) -> Expected:
+    """Return shifts by the efficacy that the screen's own genes show, or those of a table."""
+    exact = exact_shifts(plan, shift, genes, cells)
+    if not isinstance(shift, str):
+        return exact
+    place = {gene: i for i, gene in enumerate(genes)}
+    pairs = [(j, place[gene]) for j, names in enumerate(plan.targets) for gene in names]
+    rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
+    full, speaks = own_shift(shift, cells.control.mean), np.ones(len(genes), bool)
+    if shift == "knockout":
+        speaks = speaks_of_knockouts(cells.control.mean, np.sqrt(cells.control.variance))
+    direction = 1 if shift == "activation" else -1
+    size, known = np.abs(full)[columns], speaks[columns]
+    efficacy = screen_efficacy(cells.pooled, rows, columns, size, known, direction=direction)
+    mean, sd = efficacy.expected_change(size)
+    shifts, own, change = np.zeros((3, *exact.own.shape))
+    own[:] = np.nan
+    shifts[rows, columns] = mean
+    change[rows, columns] = direction * efficacy.posterior_mean * size
+    own[rows[known], columns[known]] = sd[known] ** 2
+    return Expected(
+        Interventions(plan.names, plan.targets, shifts, exact.used.sources), own, change, efficacy
+    )
+
+
+def efficacy_in_words(efficacy: Efficacy) -> str:
+    """Return the efficacy for the log line."""
+    known = f"from {efficacy.n_measured} own genes" if efficacy.n_measured else "a guess: none seen"
+    return f" Efficacy {efficacy.mean:.2f} +- {efficacy.sd:.2f} ({known})."
+
+
+def averaged(
+    spec: Spec,
+    cells: FitCells,
+    expected: Expected,
+    found: RandomShifts,
+    prior: ShiftPrior,
+    posteriors: Sequence[DagBlr],
+) -> tuple[list[str], Averaged]:
+    """Return the models of measured effects by name, weighted by how well they do.
+
+    Without a graph nothing follows from the change of own genes; without experts that is all that
+    is expected.
+    """
+    by_name = _models(spec, cells, expected, found, prior, posteriors)
+    pooled = cells.pooled
+    freedom = max(int(pooled.n_cells.sum()) - len(pooled.n), 1)
+    models = list(by_name.values())
+    weights = learn_average(models, pooled.scatter / freedom).tolist()
+    weighted = (replace(m, weight=w) for m, w in zip(models, weights, strict=True))
+    return list(by_name), Averaged(tuple(weighted))
+
+
+def _models(
+    spec: Spec,
+    cells: FitCells,
+    expected: Expected,
+    found: RandomShifts,
+    prior: ShiftPrior,
+    posteriors: Sequence[DagBlr],
+) -> dict[str, AveragedModel]:
+    """Return the models by name; ``posteriors`` are those on the graph, or on its resamples."""
+    asked = prior is not found.prior
+    on_graph = AveragedModel(posteriors, prior)
+    if not on_graph.has_arcs:
+        both = {EXPERTS: on_graph, NEITHER: AveragedModel(posteriors, found.prior)}
+        return both if asked else {NEITHER: on_graph}
+    alone = fit_random_shifts(
+        spec.posterior(Dag.from_edges(len(spec.genes), [])), cells.pooled,
+        expected.used.shifts, own=expected.own,
+    )  # fmt: skip
+    without = AveragedModel([alone.posterior], alone.prior)
+    if not asked:
+        return {GRAPH: on_graph, NEITHER: without}
+    told = learn_mixtures(alone.posterior, prior)
+    return {
+        GRAPH_AND_EXPERTS: on_graph,
+        GRAPH: AveragedModel(posteriors, found.prior),
+        EXPERTS: AveragedModel([alone.posterior], told),
+        NEITHER: without,
+    }
+
+
+def averaging_record(names: list[str], found: Averaged) -> AveragingRecord:
+    """Return the models as they are stored."""
+    last = found.models[-1]
+    return AveragingRecord(
+        names,
+        np.array([model.weight for model in found.models]),
+        np.array([model.prior.weights for model in found.models]),
+        last.prior.own,
+        last.posteriors[0],
+    )
+
+
+def averaging_in_words(names: Sequence[str], found: Averaged) -> str:
+    """Return what graph and experts count for in measured effects, for the log line."""
+    by = {name: model.weight for name, model in zip(names, found.models, strict=True)}
+    graph = sum(by.get(name, 0.0) for name in (GRAPH, GRAPH_AND_EXPERTS))
+    experts = sum(by.get(name, 0.0) for name in (EXPERTS, GRAPH_AND_EXPERTS))
+    return f"In measured effects the graph counts for {graph:.2f}, experts for {experts:.2f}."
+
+
+def learn_together(
+    members: Sequence[tuple[str, ...]], found: RandomShifts, seen: Perturbations
+) -> tuple[Interactions, Together] | None:
+    """Return the interactions of a screen, and what they expect of its combinations.
+
+    Each is expected by its members and the other combinations; labels of the same members are one
+    of these. Members without cells of their own are told of by combinations alone. ``None`` where
+    there is no combination.
+    """
+    first = {some: j for j, some in reversed(list(enumerate(members)))}
+    rows = np.array([j for j, some in enumerate(members) if len(some) > 1], np.int64)
+    if not len(rows):
+        return None
+    labels, combined = numbered(members[j] for j in rows.tolist())
+    has = seen.n[rows] > 0
+    within = seen.covariance().diagonal()
+    shifts = found.prior.given(found.posterior)
+    mean, variance = effects_alone([found.posterior], [shifts], within)
+    alone, spread, common = np.full((3, len(labels), len(within)), np.nan)
+    for k, label in enumerate(labels):
+        if (label,) in first:
+            j = first[label,]
+            alone[k], spread[k], common[k] = mean[j], variance[j], shifts.share[j]
+    measured, effects, noise, place = pooled(
+        [some for some, cells in zip(combined, has, strict=True) if cells],
+        seen.observed[rows[has]], seen.variance[rows[has]],
+    )  # fmt: skip
+    told = has.any() or not np.isnan(alone).all()
+    known = learn_interactions(
+        alone, spread, measured, effects, noise, scale=None if told else np.sqrt(within)
+    )
+    expected = np.zeros((2, len(rows), len(within)))
+    expected[:, has] = np.array(known.left_out())[:, place]
+    expected[:, ~has] = known.predict([combined[k] for k in np.flatnonzero(~has)])
+    shared = known.strength * np.array([np.nansum(common[list(c)], axis=0) for c in combined])
+    return known, Together(rows, expected[0], expected[1], shared)
+
+
+FEWEST = 3  # perturbations, to learn from
+_FOLDS = 5  # of perturbations, each left out of one graph
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """A stack, and what it leaves of the effects of perturbations without cells.
+
+    Parameters
+    ----------
+    stack
+        The stack.
+    unseen
+        Weights of the prior variances ``TAU2`` for a perturbation without cells, shape
+        ``(n_components,)``.
+    interactions
+        What the members of combinations do together; ``None`` where there are no combinations.
+    seen, predictors
+        What it was learned from: the perturbations, and what each predictor said of them without
+        their cells.
+    """
+
+    stack: Stack
+    unseen: Array
+    interactions: Interactions | None
+    seen: Perturbations
+    predictors: list[Prediction]
+
+
+def folds(n: int) -> list[NDArray[np.int64]]:
+    """Return the rows of perturbations that are left out together, of ``n`` in all."""
+    return [np.arange(k, n, _FOLDS) for k in range(min(_FOLDS, n))]
+
+
+def folds_of(names: Sequence[str]) -> list[list[str]]:
+    """Return the labels that a fit to some perturbations leaves out of its graphs together."""
+    if len(names) < FEWEST:
+        return []
+    return [[names[j] for j in fold] for fold in folds(len(names))]
+
+
+def stacked(
+    spec: Spec, cells: FitCells, expected: Expected, found: RandomShifts, graphs: Graphs
+) -> tuple[ShiftPrior, Stacked | None]:
+    """Return the prior of shifts by a stack of predictors, and the stack.
+
+    With fewer than three perturbations there is nothing to learn it from: the graph is believed.
+    """
+    names = expected.used.names
+    if len(names) < FEWEST:
+        return found.prior, None
+    place = {gene: i for i, gene in enumerate(spec.genes)}
+    targets = [[place[gene] for gene in some] for some in expected.used.targets]
+    every = np.arange(1, len(targets) + 1)
+    seen = Perturbations(
+        cells.screen, 0, every, targets, batches=cells.pooled.fixed_errors, names=names
+    )
+    both = learn_together([spec.naming.members(name) for name in names], found, seen)
+    known, together = (None, None) if both is None else both
+    # Graphs that have not seen the perturbations.
+    by_fold = folds(len(names))
+    dags = graphs.without(folds_of(names))
+    weights = [
+        (fold, refit(spec.posterior(dag), cells.pooled, found, without=fold).mean().toarray())
+        for fold, dag in zip(by_fold, dags, strict=True)
+    ]
+    asked = build_predictors(
+        Sources(held_out_weights=weights, other_screen=spec.other, together=together)
+    )
+    members = next((each for each in asked if isinstance(each, Members)), None)
+
+    def held_out(change: Array | None, before: Sequence[Prediction] = ()) -> list[Prediction]:
+        """Return what predictors expect, given the change of target genes (``None``: observed).
+
+        What does not depend on that change is taken from ``before``.
+        """
+        some = replace(seen, change=change)
+        found = [
+            each.held_out(some) if each.uses_change or not before else before[k]
+            for k, each in enumerate(asked)
+        ]
+        if members is None:
+            return found
+        return [members.silenced(p) for p in found]
+
+    predictors = held_out(None)
+    stack = learn_stack(seen.observed, seen.variance, predictors, seen.scored(), sd=seen.sd)
+    # What is expected starts from target genes' changes as far as cells say, not as they came out.
+    told = predictors if expected.efficacy is None else held_out(expected.change, predictors)
+    by_name = dict(zip(stack.names, stack.left_out.T, strict=True))
+    prior = with_expectation(found.prior, expected.used.shifts, told, by_name)
+    if together is not None:
+        within = np.maximum(seen.covariance().diagonal(), np.finfo(np.float64).tiny)
+        prior = together.told(prior, found.posterior.noise_var / within)
+    prior = learn_mixtures(found.posterior, prior)
+    # Of a perturbation without cells the change of the target gene is not known either. As far as
+    # the graph has weight, what is left are shifts on it; beyond that, effects as they are.
+    own = expected.used.shifts
+    without = own + stack.expected(held_out(own, predictors))
+    unseen = unseen_mixture(cells.pooled, found, without, together)
+    believed = min(float(stack.weights[stack.names.index(Graph.name)]), 1.0)
+    unseen = believed * prior.weights.mean(axis=0) + (1.0 - believed) * unseen
+    return prior, Stacked(stack, unseen, known, seen, predictors)
+
+
+def stack_record(stacked: Stacked) -> StackRecord:
+    """Return the stack as it is stored."""
+    stack = stacked.stack
+    return StackRecord(
+        list(stack.names), stack.weights, np.nan_to_num(stack.alone, nan=1.0),
+        float(np.nan_to_num(stack.error, nan=1.0)), stack.residual_variance, stacked.unseen,
+        stacked.interactions,
+    )  # fmt: skip
+
+
+def stack_in_words(stack: Stack) -> str:
+    """Return the weights for the log line."""
+    shares = ", ".join(
+        f"{name} {weight:.2f}" for name, weight in zip(stack.names, stack.weights, strict=True)
+    )
+    return (
+        f"Weights of what is expected of a perturbation without cells: {shares} (left-out error "
+        f"{stack.error:.2f} of that of no effect)."
+    )
 
 
 class Model(NamedTuple):

@@ -16,7 +16,7 @@ from nextpert._adata.environments import require_varying
 from nextpert._adata.screen import describe, screen_moments
 from nextpert._warn import warn
 from nextpert.core.search._classes import INTERVENTIONS, OPEN, settled_by
-from nextpert.core.search._inputs import are_few
+from nextpert.core.search.minimal_imap import are_few
 from nextpert.core.search.registry import searches
 from nextpert.tl._learn_dag.exogenous import Exogenous, Joint, search, warn_explained
 from nextpert.tl._learn_dag.graphs import Checkpoint, digest_of, ensemble, open_checkpoint

@@ -21,9 +21,8 @@ from nextpert.tl._learn_dag.from_cells import (
     learn_from_cells,
     report,
 )
-from nextpert.tl._learn_dag.given import given_graph
 from nextpert.tl._learn_dag.graphs import close_checkpoint
-from nextpert.tl._learn_dag.prior import read_network, read_prior
+from nextpert.tl._learn_dag.prior import given_graph, read_network, read_prior
 
 if TYPE_CHECKING:
     import os

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -10,13 +11,19 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata.arguments import between, checked, one_of
-from nextpert.tl._perturbation_effects.candidates import Wanted, panel_effects, read_wanted
-from nextpert.tl._perturbation_effects.outside import outside_tables
+from nextpert.tl._perturbation_effects.candidates import (
+    Wanted,
+    outside_tables,
+    panel_effects,
+    read_wanted,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
 
 
 @checked(candidates=one_of("genes"), level=between(0, 1))

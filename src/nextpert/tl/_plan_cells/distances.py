@@ -1,4 +1,4 @@
-"""Distances of the screen's perturbations to a target, and the cells that tell them."""
+"""What a plan of cells takes from a screen: its noise, and distances of its perturbations."""
 
 from __future__ import annotations
 
@@ -10,20 +10,124 @@ import pandas as pd
 from scipy.stats import norm
 
 from nextpert import _adata
-from nextpert.core.plan.nearer_chance import NearerChance, draw_noise
-from nextpert.core.plan.power import DistancePrecision, quadratic_form
+from nextpert._adata.screen import distinct
+from nextpert.core.design.cell_numbers import Layout, ScreenNoise, screen_noise
+from nextpert.core.design.power import (
+    DistancePrecision,
+    EffectPrecision,
+    NearerChance,
+    draw_noise,
+    quadratic_form,
+)
+from nextpert.tl._fit_dag_blr.cells import fit_environments, read_cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import anndata as ad
     from numpy.typing import NDArray
 
+    from nextpert._adata import FittedPosterior
     from nextpert.tl._design_interventions.target import Wanted
-    from nextpert.tl._plan_cells.screen import Measured
 
     Array = NDArray[np.float64]
 
 INTERVAL = 0.9  # coverage of intervals, one level in the whole package
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The noise of a screen and the perturbations of its fit.
+
+    Parameters
+    ----------
+    names
+        Perturbations; row ``j`` is group ``j + 1`` of ``noise``.
+    noise
+        Of controls (group 0) and perturbations.
+    layout
+        Guides and replicates planned for.
+    """
+
+    names: list[str]
+    noise: ScreenNoise
+    layout: Layout
+
+    @property
+    def n_cells(self) -> NDArray[np.int64]:
+        """Cells of every perturbation."""
+        return self.noise.pooled.n_cells[1:]
+
+    def effects(self, layout: Layout | None = None) -> EffectPrecision:
+        """Return the precision of effects on every gene, with the controls there are."""
+        noise = self.noise
+        n_control = float(noise.pooled.n_cells[0])
+        return EffectPrecision(
+            noise.perturbed_variance,
+            noise.variance(0),
+            n_control,
+            layout or self.layout,
+            noise.layout(0),
+            noise.batch_error,
+        )
+
+
+def read_measured(
+    adata: ad.AnnData,
+    fit: FittedPosterior,
+    key: str,
+    n_guides: int | None,
+    n_replicates: int | None,
+) -> Measured:
+    """Read the noise of the cells of the fit in ``uns[key]``: one pass over them.
+
+    They are compared with those of the fit on the way.
+
+    Raises
+    ------
+    ValueError
+        If the fit has no perturbation, or one of its columns is gone.
+    """
+    names = [str(name) for name in fit.environments["perturbation"]]
+    if not names:
+        message = "The fit has no perturbed cells: how these scatter cannot be told."
+        raise ValueError(message)
+    roles = _adata.fitted_roles(adata, fit.params)
+    cells = read_cells(
+        adata, fit.columns, fit_environments(adata, roles, names), names,
+        checksum=_adata.checksum_of_cells(adata, fit),
+    )  # fmt: skip
+    _adata.warn_of_changed_cells(adata, fit, key, cells.checksum)
+    screen, keys, sd = cells.without_batches(names)
+    found, place = distinct(*keys.T)  # conditions would split guides into more than there are
+    group, guide, batch = found.T
+    screen = screen.regroup(place, len(found))
+    noise = screen_noise(screen, group, guide, batch, 1 + len(names), fixed_sd=sd)
+    planned = Layout(
+        _usual(noise.n_guides) if n_guides is None else n_guides,
+        _usual(noise.n_replicates) if n_replicates is None else n_replicates,
+        noise.guide_variance,
+        noise.replicate_variance,
+    )
+    return Measured(names, noise, planned)
+
+
+def usual_guides(adata: ad.AnnData, fit: FittedPosterior) -> int:
+    """Return the guides that the median perturbation of a fit has, 1 where none are known."""
+    roles = _adata.fitted_roles(adata, fit.params)
+    names = [str(name) for name in fit.environments["perturbation"]]
+    if roles.guide_key is None or not names:
+        return 1
+    group = _adata.read_every_label(adata, roles).groups(names)
+    guide = _adata.read_labels(adata, roles.guide_key, argument="guide_key").codes
+    told = (group >= 0) & (guide >= 0)
+    pairs = np.unique(np.column_stack([group[told], guide[told]]), axis=0)
+    return _usual(np.bincount(1 + pairs[:, 0], minlength=1 + len(names)))
+
+
+def _usual(counts: NDArray[np.int64]) -> int:
+    """Return the median over perturbations."""
+    return max(round(float(np.median(counts[1:]))), 1)
 
 
 @dataclass(frozen=True)
@@ -57,13 +161,6 @@ class Distances:
     own: list[DistancePrecision]
     apart: Callable[[int], NearerChance]
 
-    @property
-    def differences(self) -> Array:
-        """Distances beyond the nearest; of the nearest itself, of the second beyond it."""
-        beyond = self.distance - self.distance[0]
-        beyond[0] = beyond[1] if len(beyond) > 1 else np.nan
-        return beyond
-
 
 def read_distances(
     measured: Measured, target: Wanted, rng: int | np.random.Generator | None
@@ -73,13 +170,16 @@ def read_distances(
     Weights of genes count as units in which they are measured.
     """
     noise, root = measured.noise, np.sqrt(target.goal.weights)
+    n_cells, ratio = noise.pooled.n_cells, np.sqrt(noise.pooled.variance_ratio)
     own = [
         j for j, name in enumerate(measured.names, start=1)
-        if name != target.label and noise.pooled.n_cells[j] > 1
+        if name != target.label and n_cells[j] > 1
     ]  # fmt: skip
     if not own:
         return None
-    of_goal = root * _scale(noise.covariance, target)
+    # The sd of the target's mean over that of a cell; its correlations are the cells'.
+    least = np.maximum(noise.covariance.diagonal(), np.finfo(float).tiny)
+    of_goal = root * np.sqrt(target.goal.variances[0] / least)
     goal = noise.covariance * np.outer(of_goal, of_goal)
     away = root * (noise.pooled.mean - target.goal.states[0])
     every = np.array([
@@ -87,50 +187,51 @@ def read_distances(
         for j in range(len(away))
     ])  # fmt: skip
     rows = np.array(own)[np.argsort(every[own], kind="stable")]
-    plans = []
-    for j in rows:
-        cells = np.outer(root, root) * noise.cell_covariance(j)
-        plans.append(
-            DistancePrecision.of_distance(
-                away[j], cells, target_covariance=goal,
-                error=cells * noise.spread(j) + goal, layout=measured.layout,
-            )
-        )  # fmt: skip
+
+    def cell(j: int) -> Array:
+        return np.outer(root, root) * noise.cell_covariance(j)
+
+    plans = [
+        DistancePrecision.of_distance(
+            away[j], cell(j), target_covariance=goal, error=cell(j) * noise.spread(j) + goal,
+            layout=measured.layout,
+        )
+        for j in rows
+    ]  # fmt: skip
     sd = [float(plan.sd_at(noise.spread(j))) for plan, j in zip(plans, rows, strict=True)]
     draws = draw_noise(noise.covariance, rng)
 
     def apart(row: int) -> NearerChance:
-        pair = rows[row], rows[0] if row else rows[min(1, len(rows) - 1)]
-        a, b = (away[j] for j in pair)
-        scales = [root * np.sqrt(noise.pooled.variance_ratio[j]) for j in pair]
-        cells = [noise.covariance * np.outer(scale, scale) for scale in scales]
-        wrong = [cell * noise.spread(j) for cell, j in zip(cells, pair, strict=True)]
+        i, j = rows[row], rows[0] if row else rows[min(1, len(rows) - 1)]
+        a, b = away[i], away[j]
+        of_a, of_b = cell(i) * noise.spread(i), cell(j) * noise.spread(j)
         return NearerChance.of_draws(
             (a, b), draws,
-            scales=(scales[0], scales[1], of_goal),
-            difference=every[pair[0]] - every[pair[1]],
+            scales=(root * ratio[i], root * ratio[j], of_goal),
+            difference=every[i] - every[j],
             variances=(
-                quadratic_form(a, cells[0], wrong[0] + goal),
-                quadratic_form(b, cells[1], wrong[1] + goal),
-                quadratic_form(a - b, goal, wrong[0] + wrong[1]),
+                quadratic_form(a, cell(i), of_a + goal),
+                quadratic_form(b, cell(j), of_b + goal),
+                quadratic_form(a - b, goal, of_a + of_b),
             ),
             layout=measured.layout,
         )  # fmt: skip
 
     names = [measured.names[j - 1] for j in rows]
-    n_cells = noise.pooled.n_cells[rows]
-    return Distances(names, n_cells, every[rows], np.array(sd), float(every[0]), plans, apart)
+    return Distances(names, n_cells[rows], every[rows], np.array(sd), float(every[0]), plans, apart)
 
 
 def distances_table(found: Distances, *, tolerance: float, power: float) -> pd.DataFrame:
     """Return one row a perturbation: its distance, and the cells and guides that it takes."""
     nothing = found.nothing if found.nothing > 0 else np.nan
     sd = tolerance * nothing / norm.ppf((1 + INTERVAL) / 2)
-    beyond = found.differences
-    told = []
-    for pair in map(found.apart, range(len(found.names))):
-        spread = pair.spread_for(power)
-        told.append((float(pair.layout.cells_for(spread)), float(pair.layout.guides_for(spread))))
+    difference = found.distance - found.distance[0]
+    # Of the nearest itself, that of the second beyond it.
+    difference[0] = difference[1] if len(difference) > 1 else np.nan
+    layout = found.own[0].layout
+    precise = [plan.spread_for(sd) for plan in found.own]
+    apart = [found.apart(row).spread_for(power) for row in range(len(found.names))]
+    known = np.where(np.isfinite(sd), 1.0, np.nan)  # else there is no distance to take a share of
     return pd.DataFrame(
         {
             "perturbation": _adata.strings(found.names),
@@ -138,23 +239,10 @@ def distances_table(found: Distances, *, tolerance: float, power: float) -> pd.D
             "distance": found.distance,
             "sd": found.sd,
             "relative_distance": found.distance / nothing,
-            "cells_needed": _of_width(found.own, "cells_for", sd),
-            "guides_needed": _of_width(found.own, "guides_for", sd),
-            "difference": beyond,
-            "cells_to_tell": np.array([cells for cells, _ in told]),
-            "guides_to_tell": np.array([guides for _, guides in told]),
+            "cells_needed": layout.cells_for(precise) * known,
+            "guides_needed": layout.guides_for(precise) * known,
+            "difference": difference,
+            "cells_to_tell": layout.cells_for(apart),
+            "guides_to_tell": layout.guides_for(apart),
         }
     )
-
-
-def _of_width(plans: list[DistancePrecision], what: str, sd: float) -> Array:
-    """Return what it takes for a standard deviation; NaN where there is none to reach."""
-    if not np.isfinite(sd):
-        return np.full(len(plans), np.nan)
-    return np.array([float(getattr(plan, what)(sd)) for plan in plans])
-
-
-def _scale(cell: Array, target: Wanted) -> Array:
-    """Return the sd of the target's mean over that of a cell; its correlations are the cells'."""
-    own = np.maximum(cell.diagonal(), np.finfo(float).tiny)
-    return np.asarray(np.sqrt(target.goal.variances[0] / own))

@@ -10,11 +10,17 @@ import numpy as np
 from nextpert import _adata
 from nextpert._adata.arguments import above, at_least, between, checked, one_of
 from nextpert.tl._design_interventions.target import read_target
-from nextpert.tl._plan_cells.distances import distances_table, read_distances
-from nextpert.tl._plan_cells.screen import Measured, read_measured
-from nextpert.tl._plan_cells.stop import ask, plate_size, stop_in_words
-from nextpert.tl._plan_cells.tables import CELLS, curves_table, genes_table
-from nextpert.tl._plan_cells.words import distances_in_words, effects_in_words
+from nextpert.tl._plan_cells.distances import distances_table, read_distances, read_measured
+from nextpert.tl._plan_cells.stop import (
+    CELLS,
+    ask,
+    curves_table,
+    distances_in_words,
+    effects_in_words,
+    genes_table,
+    plate_size,
+    stop_in_words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,18 +67,19 @@ def plan_cells(
 
     - the power to find an effect on a gene, by Welch's test against the controls there are;
     - the precision of the squared distance to a target
-      (:func:`~nextpert.core.cells.mean_distance.mean_distance`);
+      (:func:`~nextpert.core.screen.mean_distance.mean_distance`);
     - the probability that the nearest perturbation comes out nearer than another
-      (:class:`~nextpert.core.plan.nearer_chance.NearerChance`, by draws of the means' errors).
+      (:class:`~nextpert.core.design.power.NearerChance`, by draws of the means' errors).
 
     With a target it also advises whether to stop, by the fit: by how much the best known is
     expected to be closer to the target after one more plate, and the probability that no candidate
     is closer by more than ``tolerance``. It advises to stop where that probability is 0.95 or more
     and the expected gain is below ``tolerance``
-    (:func:`~nextpert.core.plan.stopping.stopping`). It never advises to go on where no perturbation
-    differs from the controls and from the mean of the others, at a false discovery rate of 0.1%.
-    The plate has the size of that in ``uns["plan"]``, if there is one (:func:`plan_screen`); else 8
-    perturbations, with the median number of cells per perturbation of the screen.
+    (:func:`~nextpert.core.design.stopping.stopping`). It never advises to go on where no
+    perturbation differs from the controls and from the mean of the others, at a false discovery
+    rate of 0.1%. The plate has the size of that in ``uns["plan"]``, if there is one
+    (:func:`plan_screen`); else 8 perturbations, with the median number of cells per perturbation
+    of the screen.
 
     Power counts rises and falls alike; of few cells one of the two is found more often, as counts
     are skewed.
@@ -178,76 +185,64 @@ def plan_cells(
     >>> plan["distances"]["perturbation"].tolist()
     ['MYC', 'FOS']
     """
-    wanted_size = {"effect": float(effect), "power": power, "confidence": float(confidence)}
     if n_guides is not None and n_guides > CELLS[-1]:
         message = (
             f"n_guides is {n_guides}, but the plan has up to {CELLS[-1]} cells per perturbation, "
             f"and each guide needs one: give fewer n_guides."
         )
         raise ValueError(message)
+    effect, confidence, tolerance = float(effect), float(confidence), float(tolerance)
     fit = _adata.posterior_from(adata, posterior_key, compare=False)
     goal = None
     if target is not None:
         goal = read_target(adata, target, fit, str(fit.params["perturbation_key"]))
     measured = read_measured(adata, fit, posterior_key, n_guides, n_replicates)
+    noise, layout = measured.noise, measured.layout
     # Of other goals no closed form of the precision is known.
     closed = None if goal is None or not goal.goal.is_state else goal
     found = None if closed is None else read_distances(measured, closed, rng)
-    genes = genes_table(fit.genes, measured, **wanted_size)
+    genes = genes_table(fit.genes, measured, effect=effect, power=power, confidence=confidence)
     stored: dict[str, Any] = {
         "genes": genes,
-        "curves": curves_table(
-            measured, found, effect=wanted_size["effect"], confidence=float(confidence)
-        ),
-        "noise": _noise(measured),
+        "curves": curves_table(measured, found, effect=effect, confidence=confidence),
+        "noise": {
+            "guide_variance": noise.guide_variance,
+            "control_guide_variance": noise.control_guide_variance,
+            "replicate_variance": noise.replicate_variance,
+            "n_control_cells": int(noise.pooled.n_cells[0]),
+            "n_guides": float(np.median(noise.n_guides[1:])),
+            "n_replicates": float(np.median(noise.n_replicates[1:])),
+            "n_cells": float(np.median(measured.n_cells)),
+        },
     }
-    said = [
-        effects_in_words(
-            genes, measured.layout, effect=wanted_size["effect"], power=wanted_size["power"]
-        )
-    ]
+    said = [effects_in_words(genes, layout, effect=effect, power=power)]
     params: dict[str, Any] = {
-        **wanted_size,
-        "tolerance": float(tolerance),
-        "n_guides": measured.layout.n_guides,
-        "n_replicates": measured.layout.n_replicates,
+        "effect": effect,
+        "power": power,
+        "confidence": confidence,
+        "tolerance": tolerance,
+        "n_guides": layout.n_guides,
+        "n_replicates": layout.n_replicates,
         "posterior_key": posterior_key,
         "rng": _adata.seed_of(rng),
     }
+    if found is not None and goal is not None:
+        options = {"tolerance": tolerance, "power": power}
+        stored["distances"] = distances_table(found, **options)
+        said.append(distances_in_words(stored["distances"], goal.name, layout, **options))
     if goal is not None:
         params |= {
             "target": goal.name,
             "distance": goal.distance,
             "target_is_candidate": int(target_is_candidate),
         }
-    if goal is not None and found is not None:
-        options = {"tolerance": float(tolerance), "power": wanted_size["power"]}
-        stored["distances"] = distances_table(found, **options)
-        said.append(distances_in_words(stored["distances"], goal.name, measured.layout, **options))
-    if goal is not None:
         stored["stopping"] = ask(
-            fit, goal, candidates, measured, plate_size(adata, measured),
-            target_is_candidate=target_is_candidate,
-            tolerance=float(tolerance), confidence=STOP_AT, n_samples=n_samples, rng=rng,
+            fit, goal, candidates, measured, *plate_size(adata, measured),
+            target_is_candidate=target_is_candidate, tolerance=tolerance, confidence=STOP_AT,
+            n_samples=n_samples, rng=rng,
         )  # fmt: skip
-        said.append(stop_in_words(stored["stopping"], goal.name, tolerance=float(tolerance)))
+        said.append(stop_in_words(stored["stopping"], goal.name, tolerance=tolerance))
     stored |= {"verdict": " ".join(said), "params": params}
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", stored["verdict"])
     return written
-
-
-def _noise(measured: Measured) -> dict[str, Any]:
-    noise = measured.noise
-    medians = {
-        "n_guides": noise.n_guides[1:],
-        "n_replicates": noise.n_replicates[1:],
-        "n_cells": measured.n_cells,
-    }
-    return {
-        "guide_variance": noise.guide_variance,
-        "control_guide_variance": noise.control_guide_variance,
-        "replicate_variance": noise.replicate_variance,
-        "n_control_cells": int(noise.pooled.n_cells[0]),
-        **{name: float(np.median(counts)) for name, counts in medians.items()},
-    }

@@ -1,43 +1,182 @@
-"""Whether to stop, by the fit: what the next plate is expected to gain."""
+"""The tables of a plan of cells, the plan in words, and whether to stop."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from nextpert import _adata
-from nextpert.core.plan.next_plate import draw_plate
-from nextpert.core.plan.stopping import (
+from nextpert.core.design.distances import ranked_distance
+from nextpert.core.design.stopping import (
     AT_TARGET,
     GO_ON,
     NO_DIFFERENCE,
     Stopping,
     choose_plate,
     differing,
+    draw_plate,
     stopping,
 )
-from nextpert.core.predict.ranked_distance import ranked_distance
 from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.tl._plan_cells.distances import INTERVAL
 
 if TYPE_CHECKING:
     import anndata as ad
 
     from nextpert._adata import FittedPosterior
+    from nextpert.core.design.cell_numbers import Layout
     from nextpert.tl._design_interventions.target import Wanted
-    from nextpert.tl._plan_cells.screen import Measured
+    from nextpert.tl._plan_cells.distances import Distances, Measured
+
+
+CELLS = (5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000)
+GUIDES = (1, 2, 4, 8)
+
+
+def genes_table(
+    genes: list[str], measured: Measured, *, effect: float, power: float, confidence: float
+) -> pd.DataFrame:
+    """Return one row a gene: how well its effects are known now, and what it takes to find one."""
+    plan = measured.effects()
+    now = [float(np.median(measured.n_cells))]
+    return pd.DataFrame(
+        {
+            "gene": _adata.strings(genes),
+            "cell_sd": np.sqrt(measured.noise.perturbed_variance),
+            "half_width": plan.half_width(now, INTERVAL)[0],
+            "power": plan.power(now, effect, confidence)[0],
+            "cells_needed": plan.cells_for_power(effect, power, confidence),
+            "guides_needed": plan.guides_for_power(effect, power, confidence),
+            "highest_power": plan.limit(effect, confidence),
+            "cells_for_half": plan.cells_for_width(effect / 2, INTERVAL),
+        }
+    )
+
+
+def curves_table(
+    measured: Measured, found: Distances | None, *, effect: float, confidence: float
+) -> pd.DataFrame:
+    """Return one row a number of guides and cells: precision, power, chance of the right choice."""
+    planned = measured.layout
+    guides = {planned.n_guides, *(GUIDES if planned.guide_variance > 0 else ())}
+    parts, apart = [], None if found is None else found.apart(0)
+    for g in sorted(guides):
+        layout = replace(planned, n_guides=g)
+        cells = np.array([n for n in CELLS if n >= g])
+        plan = measured.effects(layout)
+        part = {
+            "n_guides": np.full(len(cells), g, np.int64),
+            "n_cells": cells.astype(np.int64),
+            "half_width": np.median(plan.half_width(cells, INTERVAL), axis=1),
+            "power": plan.power(cells, effect, confidence).mean(axis=1),
+        }
+        if found is not None and apart is not None:
+            nothing = found.nothing if found.nothing > 0 else np.nan
+            width = replace(found.own[0], layout=layout).half_width(cells, INTERVAL)
+            part["distance_half_width"] = width / nothing
+            part["right_choice"] = replace(apart, layout=layout).chance(cells)
+        parts.append(pd.DataFrame(part))
+    return pd.concat(parts, ignore_index=True)
+
+
+_MANY = 1e6  # cells that nobody measures
+
+
+def effects_in_words(table: pd.DataFrame, layout: Layout, *, effect: float, power: float) -> str:
+    """Return how many cells find a change in one gene."""
+    cells = table["cells_needed"].to_numpy(float)
+    median, most = (float(np.quantile(cells, q, method="higher")) for q in (0.5, 0.9))
+    said = (
+        f"A change of {effect:g} is found with probability {_percent(power)} by {_cells(median)} a "
+        f"perturbation in the median gene and by {_cells(most)} in nine of ten genes, "
+        f"{_layout(layout)}."
+    )
+    out = cells > _MANY
+    if not out.any():
+        return said
+    guides = table["guides_needed"].to_numpy(float)[out]
+    enough = guides[np.isfinite(guides) & (guides > layout.n_guides)]
+    if len(enough):
+        said += (
+            f" In {len(enough)} of {len(table)} genes it takes more guides, not more cells: "
+            f"{_range(enough)}."
+        )
+    if len(enough) < out.sum():
+        said += (
+            f" In {out.sum() - len(enough)} of {len(table)} genes neither cells nor guides do, but "
+            f"more controls or replicates."
+        )
+    return said
+
+
+def distances_in_words(
+    table: pd.DataFrame, target: str, layout: Layout, *, tolerance: float, power: float
+) -> str:
+    """Return how many cells tell the distance of the nearest, and it from the second."""
+    first = table.iloc[0]
+    if np.isfinite(first["relative_distance"]):
+        known = _cells(float(first["cells_needed"]))
+        said = (
+            f"The squared distance of {first['perturbation']} to {target} is known to "
+            f"{_percent(tolerance)} of that of doing nothing from {known}"
+            f"{_why_not(first, 'cells_needed', 'guides_needed', layout)}."
+        )
+    else:
+        said = (
+            f"The squared distance of the control to {target} is estimated as 0: precision cannot "
+            f"be stated as a share of it."
+        )
+    if len(table) > 1:
+        second = table.iloc[1]
+        said += (
+            f" {first['perturbation']} is told from {second['perturbation']}, if their distances "
+            f"differ as measured, with probability {_percent(power)} by "
+            f"{_cells(float(first['cells_to_tell']))} of each"
+            f"{_why_not(first, 'cells_to_tell', 'guides_to_tell', layout)}."
+        )
+    return said
+
+
+def _why_not(row: pd.Series, cells: str, guides: str, layout: Layout) -> str:
+    """Return what it takes where it is not cells."""
+    wanted = float(row[guides])
+    if float(row[cells]) <= _MANY:
+        return ""
+    if layout.n_guides < wanted < np.inf:
+        return f": it takes more guides ({wanted:.0f}), not more cells"
+    if layout.replicate_variance > 0:
+        return ": it takes more cells of the target, or more replicates"
+    return ": it takes more cells of the target"
+
+
+def _cells(number: float) -> str:
+    return f"{number:,.0f} cells" if number <= _MANY else "no number of cells"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"
+
+
+def _layout(layout: Layout) -> str:
+    parts = [
+        f"{n} {what}{'s' * (n > 1)}"
+        for n, what in ((layout.n_guides, "guide"), (layout.n_replicates, "replicate"))
+    ]
+    return f"with {parts[0]} and {parts[1]} of each"
+
+
+def _range(values: np.ndarray) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low} guides" if low == high else f"{low} to {high} guides"
+
 
 NO_PERTURBATION = "no perturbation"
 PLATE = 8  # perturbations on the next plate, as of tl.plan_screen
 _SMALL = 0.01  # gain below which a larger plate is advised, share of the control's distance
-
-
-class PlateSize(NamedTuple):
-    """Perturbations on the next plate, and cells of each."""
-
-    n_perturbations: int
-    n_cells: int
 
 
 def ask(
@@ -45,7 +184,8 @@ def ask(
     target: Wanted,
     candidates: Any,
     measured: Measured,
-    size: PlateSize,
+    n_perturbations: int,
+    n_cells: int,
     *,
     target_is_candidate: bool,
     tolerance: float,
@@ -55,6 +195,19 @@ def ask(
 ) -> dict[str, Any]:
     """Return what the next plate is expected to gain, as it is stored.
 
+    Parameters
+    ----------
+    fit, target, candidates
+        The fit, what is wanted, and what could still be tested.
+    measured
+        The noise of the screen.
+    n_perturbations, n_cells
+        Perturbations on the next plate, and cells of each.
+    target_is_candidate, tolerance, n_samples, rng
+        As in ``tl.plan_cells``.
+    confidence
+        Probability of being good enough at which a campaign stops.
+
     Raises
     ------
     ValueError
@@ -62,19 +215,20 @@ def ask(
     """
     pool = read_candidates(candidates, None, fit, target, target_is_candidate=target_is_candidate)
     names = pool.interventions.names
-    differs = dict(zip(measured.names, differing(measured.noise.pooled).tolist(), strict=True))
     told = hasattr(candidates, "items")  # a table of shifts, whatever the names
-    seen = np.array([name in differs and not told for name in names])
+    each = zip(measured.names, differing(measured.noise.pooled).tolist(), strict=True)
+    differs = {} if told else dict(each)
+    seen = np.array([name in differs for name in names])
     found = ranked_distance(
         fit.posteriors, fit.known(pool.prior), target.goal, n_samples=n_samples, rng=rng
     )
-    chosen = choose_plate(found, seen, size.n_perturbations)
+    chosen = choose_plate(found, seen, n_perturbations)
     plate = draw_plate(
         fit.posteriors, fit.known(pool.prior.rows(chosen)), target.goal, chosen,
-        variance=measured.layout.spread(size.n_cells) * measured.noise.perturbed_variance,
+        variance=measured.layout.spread(n_cells) * measured.noise.perturbed_variance,
         n_samples=n_samples, rng=rng,
     )  # fmt: skip
-    distinct = [differs[name] for name, there in zip(names, seen, strict=True) if there]
+    distinct = [differs[name] for name in names if name in differs]
     said: Stopping = stopping(
         found, seen, plate, tolerance=tolerance, confidence=confidence,
         distinct=any(distinct) or not distinct,
@@ -89,20 +243,20 @@ def ask(
         "n_distinct": int(sum(distinct)),
         "n_untested": int((~seen).sum()),
         "n_perturbations": len(chosen),
-        "n_cells": size.n_cells,
+        "n_cells": n_cells,
         "candidates": _adata.strings(names),
     }
 
 
-def plate_size(adata: ad.AnnData, measured: Measured) -> PlateSize:
-    """Return the size of the plate in ``uns["plan"]``, or of one like the screen."""
+def plate_size(adata: ad.AnnData, measured: Measured) -> tuple[int, int]:
+    """Return perturbations, and cells of each, of the plate in ``uns["plan"]``, or as usual."""
     plan = adata.uns.get("plan")
     table = plan.get("plate") if isinstance(plan, Mapping) else None
     if table is not None and {"aim", "n_cells"} <= set(getattr(table, "columns", ())):
         cells = table.loc[table["aim"].astype(str) != "control", "n_cells"]
         if len(cells) and cells.min() > 0:
-            return PlateSize(len(cells), round(float(cells.median())))
-    return PlateSize(PLATE, max(round(float(np.median(measured.n_cells))), 1))
+            return len(cells), round(float(cells.median()))
+    return PLATE, max(round(float(np.median(measured.n_cells))), 1)
 
 
 def stop_in_words(said: Mapping[str, Any], target: str, *, tolerance: float) -> str:

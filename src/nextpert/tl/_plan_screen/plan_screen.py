@@ -7,25 +7,28 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
 from nextpert.tl._design_interventions.target import read_target
-from nextpert.tl._plan_cells.screen import usual_guides
-from nextpert.tl._plan_screen.combined import teaches_interactions
-from nextpert.tl._plan_screen.constraints import read_constraints
-from nextpert.tl._plan_screen.pool import read_pool
-from nextpert.tl._plan_screen.tables import FORMATS, best_known, pending_table, plate_table
-from nextpert.tl._plan_screen.wells import AIMS, Choice, split_cells
+from nextpert.tl._plan_cells.distances import usual_guides
+from nextpert.tl._plan_screen.pool import read_constraints, read_pool, teaches_interactions
+from nextpert.tl._plan_screen.wells import (
+    AIMS,
+    FORMATS,
+    Choice,
+    best_known,
+    plate_table,
+    split_cells,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import anndata as ad
-    import pandas as pd
-    from numpy.typing import NDArray
 
     from nextpert._adata.target import Target
 
@@ -194,39 +197,43 @@ def plan_screen(
     wanted = read_target(adata, target, fit, label_key, key=posterior_key)
     if pending is not None and not isinstance(pending, Mapping):
         pending = _adata.in_order(pending)
-    whole = read_pool(
+    asked = read_pool(
         candidates, fit, wanted, never=never, pending=pending, most_combined=most_combined,
         target_is_candidate=target_is_candidate,
     )  # fmt: skip
-    pool = whole.candidates
+    pool = asked.candidates
     wells = split_cells(n_cells, n_perturbations, n_controls, least_cells)
-    limits = read_constraints(
-        pool.interventions.names, whole.excluded_by, must=must, pending=pending, costs=costs,
-        cells_each=wells.each, naming=fit.naming,
-    )  # fmt: skip
+    limits = read_constraints(asked, must=must, pending=pending, costs=costs, cells_each=wells.each)
     choice = Choice(
         fit, pool.prior, wanted.goal, limits, wells, n_samples=n_samples, rng=as_rng(rng)
     )
-    plan = choice.plan(choice.choose(aim, most_new=most_new, fixed_controls=n_controls))
-    distance = choice.distance
-    _require_cells_for(n_guides, plan.cells)
-    usual = usual_guides(adata, fit) if n_guides is None else n_guides
-    guides = np.minimum(usual, plan.cells)
-    plate = plate_table(pool, plan, guides, plate_format, distance, fit)
-    under_way = limits.under_way
+    found = choice.choose(aim, most_new=most_new, fixed_controls=n_controls)
+    if n_guides is not None and n_guides > found.cells.min():
+        message = (
+            f"n_guides is {n_guides}, but a perturbation of this plate has {found.cells.min()} "
+            f"cells: give fewer n_guides, or more n_cells."
+        )
+        raise ValueError(message)
+    guides = np.minimum(usual_guides(adata, fit) if n_guides is None else n_guides, found.cells)
+    plate = plate_table(pool, choice, found, guides, plate_format, fit)
+    names, under_way = pool.interventions.names, limits.under_way
     stored = {
         "plate": plate,
         "summary": {
             "n_cells": int(plate["n_cells"].sum()),
-            "n_controls": int(plan.n_controls),
-            "cost": float(plan.cost.sum() + plan.control_cost),
-            "probability_covered": float(plan.covered[-1]),
-            "uncertainty_removed": float(plan.removed[-1]),
+            "n_controls": found.n_controls,
+            "cost": float(plate["cost"].sum()),
+            "probability_covered": float(plate["probability_covered"].iloc[-1]),
+            "uncertainty_removed": float(plate["uncertainty_removed"].iloc[-1]),
             "teaches_interactions": teaches_interactions(pool, fit, wells.each),
-            **best_known(pool, distance, pool.on_graph.n, least_cells),
+            **best_known(names, choice.distance, pool.on_graph.n, least_cells),
         },
-        "pending": pending_table(
-            [pool.interventions.names[i] for i in under_way], limits.pending[under_way]
+        "pending": pd.DataFrame(
+            {
+                "perturbation": _adata.strings(names[i] for i in under_way),
+                "n_cells": limits.pending[under_way],
+            },
+            index=pd.Index(np.arange(len(under_way))),
         ),
         "target_mean": wanted.mean,
         "genes": _adata.strings(fit.genes),
@@ -239,7 +246,7 @@ def plan_screen(
             "n_cells": int(n_cells),
             "most_combined": int(most_combined),
             "target_is_candidate": int(target_is_candidate),
-            "n_candidates": len(pool.interventions.names),
+            "n_candidates": len(names),
             "least_cells": int(least_cells),
             "n_guides": int(guides.max()),
             "plate_format": int(plate_format or 0),
@@ -250,18 +257,8 @@ def plan_screen(
         },
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
-    _say(stored, len(plan.chosen))
+    _say(stored, len(found.candidates))
     return written
-
-
-def _require_cells_for(n_guides: int | None, cells: NDArray[np.int64]) -> None:
-    """Raise unless every guide of every perturbation has a cell."""
-    if n_guides is not None and n_guides > cells.min():
-        message = (
-            f"n_guides is {n_guides}, but a perturbation of this plate has {cells.min()} cells: "
-            f"give fewer n_guides, or more n_cells."
-        )
-        raise ValueError(message)
 
 
 def _say(stored: dict[str, Any], n_chosen: int) -> None:

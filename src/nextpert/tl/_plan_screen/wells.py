@@ -1,40 +1,42 @@
-"""How many wells and cells, and which candidate goes into each well."""
+"""What goes into the wells of a plate: candidates, cells of each, and the table of it."""
 
 from __future__ import annotations
 
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from nextpert.core.acquisition.candidates import Candidates
-from nextpert.core.acquisition.registry import find_acquisition
-from nextpert.core.plan.allocation import allocate_cells
-from nextpert.core.plan.best_plate import best_order
-from nextpert.core.plan.control_share import dunnett_controls
-from nextpert.core.plan.greedy_plate import greedy_plate
-from nextpert.core.plan.plate_civ import PlateCiv
-from nextpert.core.predict.first_order import first_order_distances
-from nextpert.core.predict.ranked_distance import probability_nearest
+from nextpert._adata import strings
+from nextpert.core.design.cell_numbers import dunnett_controls
+from nextpert.core.design.distances import first_order_distances, probability_nearest
+from nextpert.core.design.plate import PlateCiv, allocate_cells, best_order, greedy_plate
+from nextpert.core.design.registry import find_acquisition
+from nextpert.tl._design_interventions.candidates import as_asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from nextpert._adata import FittedPosterior
-    from nextpert.core.effects.averaged import Averaged
-    from nextpert.core.effects.shift_prior import ShiftPrior
-    from nextpert.core.predict.goal import Goal
-    from nextpert.core.predict.ranked_distance import RankedDistance
-    from nextpert.tl._plan_screen.constraints import Constraints
+    from nextpert.core.design.distances import RankedDistance
+    from nextpert.core.design.goal import Goal
+    from nextpert.core.model.averaged import Averaged
+    from nextpert.core.model.shift_prior import ShiftPrior
+    from nextpert.tl._design_interventions.candidates import CandidateSet
+    from nextpert.tl._plan_screen.pool import Constraints
 
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
+    Gain = Callable[[list[int]], Callable[[Index], Vector]]
 
 AIMS = ("best", "learn", "both")
 # Probability of holding the nearest with which a plate of both aims turns to learning.
 SURE = 0.95
+# Rows of the plates that are sold, by their number of wells.
+FORMATS = {8: 8, 96: 8, 384: 16}
 
 
 class Wells(NamedTuple):
@@ -45,36 +47,6 @@ class Wells(NamedTuple):
     controls: int
     total: int
     least: int
-
-
-class Chosen(NamedTuple):
-    """Candidates chosen, and for every well its aim, the probability that chose it and its cells.
-
-    The probability is NaN where none did.
-    """
-
-    candidates: list[int]
-    aims: list[str]
-    chance: Vector
-    cells: Index
-    n_controls: int
-
-
-class Plan(NamedTuple):
-    """Candidates chosen, and for every well its cells, cost and what is expected up to it.
-
-    ``chance`` is the probability by which a well was chosen, NaN where it was not.
-    """
-
-    chosen: list[int]
-    aims: list[str]
-    chance: Vector
-    cells: Index
-    cost: Vector
-    covered: Vector
-    removed: Vector
-    n_controls: int
-    control_cost: float
 
 
 def split_cells(total: int, size: int, n_controls: int | None, least: int) -> Wells:
@@ -107,6 +79,19 @@ def split_cells(total: int, size: int, n_controls: int | None, least: int) -> We
     raise ValueError(message)
 
 
+class Chosen(NamedTuple):
+    """Candidates chosen, and for every well its aim, the probability that chose it and its cells.
+
+    The probability is NaN where none did.
+    """
+
+    candidates: list[int]
+    aims: list[str]
+    chance: Vector
+    cells: Index
+    n_controls: int
+
+
 class Choice:
     """What wells are chosen by, each part made once and when it is asked for.
 
@@ -136,10 +121,7 @@ class Choice:
         rng: np.random.Generator,
     ) -> None:
         self.limits, self.wells = limits, wells
-        self.asked = Candidates(
-            fit.posteriors, fit.known(prior), goal, n_cells=wells.each, n_samples=n_samples,
-            graphs=fit.ensemble or [fit.posterior], main=fit.posterior, rng=rng,
-        )  # fmt: skip
+        self.asked = as_asked(fit, prior, goal, n_cells=wells.each, n_samples=n_samples, rng=rng)
 
     @property
     def distance(self) -> RankedDistance:
@@ -155,146 +137,91 @@ class Choice:
             pending=self.limits.pending, weights=nearer if nearer.any() else None,
         )  # fmt: skip
 
-    def _best(self) -> _Best:
-        asked, centre = self.asked, self.distance.centre
-        expected, draws = first_order_distances(
-            asked.posteriors, asked.shifts, asked.goal, n_samples=len(self.distance.draws),
-            rng=asked.rng,
-        )  # fmt: skip
-        allowed = self.limits.allowed
-        return _Best(expected, draws, allowed, allowed & (centre[:-1] < centre[-1]))
-
     def choose(self, aim: str, *, most_new: int | None, fixed_controls: int | None) -> Chosen:
         """Return what must be on the plate, and what finds the best, or what teaches most.
 
         ``aim`` is one of :data:`AIMS`, or the name of an acquisition, whose plate is taken then.
         """
         limits, wells = self.limits, self.wells
-        best = self._best() if aim in ("best", "both") else None
-        ranked = None
-        if aim not in AIMS:
+        chance = np.full(len(limits.allowed), np.nan)
+        stages: list[tuple[str, Gain, NDArray[np.bool_], int]] = []  # each fills up to so many
+
+        def by(rank: Vector) -> tuple[Gain, NDArray[np.bool_]]:
+            return (lambda _: lambda some: rank[some]), np.isfinite(rank)
+
+        if aim in ("best", "both"):
+            rank, chance, n_best = self._rank_best(aim)
+            if n_best:
+                stages.append(("best", *by(rank), min(len(limits.must) + n_best, wells.size)))
+        if aim in AIMS:  # also the wells for which no candidate is expected nearer than the control
+            stages.append(("learn", self._gain, limits.allowed, wells.size))
+        else:
             some = np.flatnonzero(limits.allowed)
             limited = np.isfinite(limits.budget) or most_new is not None
             size = len(some) if limited else wells.size
-            ranked = find_acquisition(aim).plate(self.asked, some, size)
+            order = find_acquisition(aim).plate(self.asked, some, size)
+            rank = np.full(len(limits.allowed), -np.inf)
+            rank[order] = -np.arange(len(order))
+            stages.append(("acquisition", *by(rank), wells.size))
         chosen: list[int] = []
         aims: list[str] = []
-        chance = np.zeros(0)
         for each in (wells.total / wells.size, wells.least):  # smaller wells where money is short
             price = limits.cost + limits.cell_cost * each
             if each > wells.least and price[limits.must].sum() > limits.budget:
                 continue
-            fill = partial(
-                greedy_plate, allowed=limits.allowed, cost=price, budget=limits.budget,
-                new=self.asked.shifts[0].n == 0, most_new=most_new,
-            )  # fmt: skip
-            if ranked is None:
-                chosen, aims, chance = _fill(fill, self._gain, best, limits, wells.size, aim)
-            else:
-                chosen = _in_order(fill, ranked, limits, wells.size)
-                aims = ["must"] * len(limits.must)
-                aims += ["acquisition"] * (len(chosen) - len(aims))
-                chance = np.full(len(chosen), np.nan)
+            chosen, aims = list(limits.must), ["must"] * len(limits.must)
+            for stage, gain, allowed, end in stages:
+                chosen = greedy_plate(
+                    gain, end, must=chosen, allowed=allowed, cost=price, budget=limits.budget,
+                    per_cost=stage == "learn", new=self.asked.shifts[0].n == 0, most_new=most_new,
+                )  # fmt: skip
+                aims += [stage] * (len(chosen) - len(aims))
             if chosen:
                 break
         cells, n_controls = _cells(chosen, limits, wells, fixed_controls)
-        k = len(cells)
+        chosen, aims = chosen[: len(cells)], aims[: len(cells)]
         if aim == "learn":  # cells go where they teach most; to find the best, all have as many
-            cells = allocate_cells(self.civ, chosen[:k], int(cells.sum()), least=wells.least)
-        return Chosen(chosen[:k], aims[:k], chance[:k], cells, n_controls)
+            cells = allocate_cells(self.civ, chosen, int(cells.sum()), least=wells.least)
+        chance = np.where(np.array(aims) == "best", chance[chosen], np.nan)
+        return Chosen(chosen, aims, chance, cells, n_controls)
 
     def _gain(self, chosen: list[int]) -> Callable[[Index], Vector]:
         return self.civ.gain(chosen, self.wells.each)
 
-    def plan(self, found: Chosen) -> Plan:
-        """Return the wells with their costs and what is expected of them."""
-        limits, nearest = self.limits, self.distance.nearest[:-1]
-        chosen, cells = found.candidates, found.cells
-        covered = nearest[limits.under_way].sum() + np.cumsum(nearest[chosen])
-        return Plan(
-            chosen, found.aims, found.chance, cells,
-            limits.cost[chosen] + limits.cell_cost * cells, np.minimum(covered, 1.0),
-            self.civ.removed_by_wells(chosen, cells), found.n_controls,
-            limits.cell_cost * found.n_controls,
-        )  # fmt: skip
+    def _rank_best(self, aim: str) -> tuple[Vector, Vector, int]:
+        """Return a rank of every candidate, the higher the sooner, and the wells it fills.
 
-
-def _in_order(
-    fill: Callable[..., list[int]], ranked: Index, limits: Constraints, size: int
-) -> list[int]:
-    """Return candidates for ``size`` wells in the order in which an acquisition ranked them."""
-    rank = np.full(len(limits.allowed), -np.inf)
-    rank[ranked] = -np.arange(len(ranked))
-    usable = limits.allowed & np.isfinite(rank)
-    return fill(
-        lambda _: lambda some: rank[some], size, must=limits.must, per_cost=False, allowed=usable
-    )
-
-
-def _fill(
-    fill: Callable[..., list[int]],
-    gain: Callable[[list[int]], Callable[[Index], Vector]],
-    best: _Best | None,
-    limits: Constraints,
-    size: int,
-    aim: str,
-) -> tuple[list[int], list[str], Vector]:
-    """Return candidates for ``size`` wells, the aim of each, and the probability that chose it.
-
-    ``fill`` is :func:`greedy_plate` with the lab's limits, ``gain`` what cells teach.
-    """
-    chosen = list(limits.must)
-    aims, chance = ["must"] * len(chosen), np.full(len(limits.allowed), np.nan)
-    if best is not None:
-        n_best = max(size - len(chosen), 0)
-        if aim == "both":
-            n_best = best.enough(limits, n_best)
-        if n_best:
-            rank, chance = best.rank(size if aim == "best" else n_best)
-            chosen = fill(
-                lambda _: lambda some: rank[some], min(len(chosen) + n_best, size), must=chosen,
-                per_cost=False, allowed=best.usable,
-            )  # fmt: skip
-            aims += ["best"] * (len(chosen) - len(aims))
-    # Also the wells for which no candidate is expected nearer than the control.
-    chosen = fill(gain, size, must=chosen)
-    aims += ["learn"] * (len(chosen) - len(aims))
-    return chosen, aims, np.where(np.array(aims) == "best", chance[chosen], np.nan)
-
-
-class _Best(NamedTuple):
-    """What finds the best: distances of the expected states, draws of them, and who is usable.
-
-    Usable are those allowed whose expected state is nearer than the control.
-    """
-
-    expected: Vector
-    draws: Vector
-    allowed: NDArray[np.bool_]
-    usable: NDArray[np.bool_]
-
-    def enough(self, limits: Constraints, size: int) -> int:
-        """Return the wells, at most ``size``, that surely enough hold the nearest of all."""
-        nearest = probability_nearest(self.draws)
-        elsewhere = nearest[[*limits.must, *limits.under_way]].sum()
-        for n in range(min(size, int(self.allowed.sum()) + 1)):
-            rank, _ = self.rank(max(n, 1))
-            rank[limits.must] = -np.inf
-            best = np.argsort(-rank, kind="stable")[: min(n, np.isfinite(rank).sum())]
-            if elsewhere + nearest[best].sum() >= SURE:
-                return n
-        return size
-
-    def rank(self, size: int) -> tuple[Vector, Vector]:
-        """Return a rank of every candidate, the higher the sooner, and its probability.
-
-        The probability is that by which the second half of the wells is chosen, NaN for others.
+        Candidates that are not allowed, or expected farther than the control, have the rank
+        ``-inf``. Between them, the probability by which the second half of the wells is chosen,
+        NaN for the others. With ``aim="both"`` there are as many wells as surely enough hold the
+        nearest of all candidates.
         """
-        rank, chance = np.full(len(self.allowed), -np.inf), np.full(len(self.allowed), np.nan)
-        some = np.flatnonzero(self.allowed)
-        order, chance[some] = best_order(self.expected[some], self.draws[:, some], size)
-        rank[some[order]] = -np.arange(len(some))
-        return np.where(self.usable, rank, -np.inf), chance
+        asked, limits, centre = self.asked, self.limits, self.distance.centre
+        expected, draws = first_order_distances(
+            asked.posteriors, asked.shifts, asked.goal, n_samples=len(self.distance.draws),
+            rng=asked.rng,
+        )  # fmt: skip
+        some = np.flatnonzero(limits.allowed)
+        usable = limits.allowed & (centre[:-1] < centre[-1])
+
+        def ranked(size: int) -> tuple[Vector, Vector]:
+            rank, chance = np.full(asked.size, -np.inf), np.full(asked.size, np.nan)
+            order, chance[some] = best_order(expected[some], draws[:, some], size)
+            rank[some[order]] = -np.arange(len(some))
+            return np.where(usable, rank, -np.inf), chance
+
+        n_best = max(self.wells.size - len(limits.must), 0)
+        if aim == "best":
+            return *ranked(self.wells.size), n_best
+        nearest = probability_nearest(draws)
+        elsewhere = nearest[[*limits.must, *limits.under_way]].sum()
+        for n in range(min(n_best, len(some) + 1)):
+            rank = ranked(max(n, 1))[0]
+            rank[limits.must] = -np.inf
+            first = np.argsort(-rank, kind="stable")[: min(n, np.isfinite(rank).sum())]
+            if elsewhere + nearest[first].sum() >= SURE:
+                return *ranked(max(n, 1)), n
+        return *ranked(max(n_best, 1)), n_best
 
 
 def _cells(
@@ -316,3 +243,120 @@ def _cells(
         f"{wells.least} cells and its controls, or most_new leaves none."
     )
     raise ValueError(message)
+
+
+def well_names(n: int, plate_format: int) -> list[str]:
+    """Return the names of the first wells, column by column as a multichannel pipette fills them.
+
+    Wells of further plates bear the number of the plate: ``2-A1``.
+
+    Examples
+    --------
+    >>> from nextpert.tl._plan_screen.wells import well_names
+    >>> well_names(9, 8)[-2:], well_names(10, 96)[-2:], well_names(17, 384)[-1]
+    (['H1', '2-A1'], ['A2', 'B2'], 'A2')
+    """
+    names = []
+    for i in range(n):
+        plate, place = divmod(i, plate_format)
+        column, row = divmod(place, FORMATS[plate_format])
+        first = f"{plate + 1}-" if plate else ""
+        names.append(f"{first}{chr(ord('A') + row)}{column + 1}")
+    return names
+
+
+def plate_table(
+    pool: CandidateSet,
+    choice: Choice,
+    found: Chosen,
+    n_guides: Index,
+    plate_format: int | None,
+    fit: FittedPosterior,
+) -> pd.DataFrame:
+    """Return one row a perturbation, in the order chosen, the controls last.
+
+    ``n_guides`` are those of each, shape ``(n_perturbations,)``. There are wells where a format of
+    plates is given.
+    """
+    given, distance, limits = pool.interventions, choice.distance, choice.limits
+    chosen = found.candidates
+    rows = [*chosen, -1] if found.n_controls else chosen  # the control is last in distances
+
+    def column(of_wells: ArrayLike, of_control: Any) -> Any:
+        return np.append(of_wells, of_control)[: len(rows)]
+
+    before = fit.environments["perturbation"].astype(str)
+    seen = dict(zip(before, fit.environments["n_cells"].astype(int), strict=True))
+    covered = distance.nearest[limits.under_way].sum() + np.cumsum(distance.nearest[chosen])
+    removed = choice.civ.removed_by_wells(chosen, found.cells)
+    names = [given.names[i] for i in chosen]
+    n_cells = column(found.cells, found.n_controls)
+    wells = {}
+    if plate_format is not None:
+        wells["well"] = strings(well_names(len(rows), plate_format))
+    return pd.DataFrame(
+        {
+            **wells,
+            "perturbation": strings(column(names, str(fit.params["control"]))),
+            "target_genes": strings(column([", ".join(given.targets[i]) for i in chosen], "")),
+            "n_guides": column(n_guides, 0),
+            "n_cells": n_cells,
+            "n_cells_seen": column([seen.get(name, 0) for name in names], fit.n_control_cells),
+            "aim": strings(column(found.aims, "control")),
+            "why": strings(column(_why(found, removed, distance), "reference for all others")),
+            "state_distance": np.maximum(distance.centre[rows], 0.0),
+            "probability_among_rest": column(found.chance, np.nan),
+            "probability_best": distance.nearest[rows],
+            "probability_covered": np.minimum(column(covered, covered[-1]), 1.0),
+            "uncertainty_removed": column(removed, removed[-1]),
+            "predicted_distance": np.maximum(distance.mean[rows], 0.0),
+            "predicted_low": distance.low[rows],
+            "predicted_high": distance.high[rows],
+            "cost": column(limits.cost[chosen], 0.0) + limits.cell_cost * n_cells,
+        },
+        index=pd.Index(np.arange(len(rows))),
+    )
+
+
+def _why(found: Chosen, removed: Vector, distance: RankedDistance) -> list[str]:
+    """Say why each is on the plate, by the value of the column that chose it."""
+    state = np.maximum(distance.centre, 0.0)
+    place = distance.centre[:-1].argsort(kind="stable").argsort() + 1
+    words, more = [], 100 * np.diff(removed, prepend=0.0)
+    for i, aim, chance, gain in zip(found.candidates, found.aims, found.chance, more, strict=True):
+        if aim == "best" and np.isnan(chance):
+            words.append(
+                f"rank {place[i]} of {len(place)} by state_distance ({state[i]:.3g}; control "
+                f"{state[-1]:.3g})"
+            )
+        elif aim == "best":
+            words.append(
+                f"nearest of the remaining candidates with probability {_at_least(chance, 0.01)}"
+            )
+        elif aim == "learn":
+            words.append(
+                f"is expected to resolve {_at_least(gain, 0.1)}% more of the remaining uncertainty"
+            )
+        elif aim == "acquisition":
+            words.append("is among the first by the acquisition")
+        else:
+            words.append("has to be on the plate")
+    return words
+
+
+def _at_least(value: float, least: float) -> str:
+    return f"{value:.2g}" if value >= least else f"below {least:g}"
+
+
+def best_known(
+    names: Sequence[str], distance: RankedDistance, n_cells: Vector, least: int
+) -> dict[str, str | float]:
+    """Return the measured candidate that most probably is the nearest, and how probably.
+
+    Of those that are as probable, as where none ever is, the one expected nearest.
+    """
+    known = np.flatnonzero(n_cells >= least)
+    if not len(known):
+        return {"best_known": "", "probability_known": 0.0}
+    best = int(known[np.lexsort((distance.centre[known], -distance.nearest[known]))[0]])
+    return {"best_known": names[best], "probability_known": float(distance.nearest[best])}

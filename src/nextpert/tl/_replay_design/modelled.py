@@ -1,36 +1,42 @@
-"""A campaign as a user runs it: the model fitted anew after every plate, and asked for the next."""
+"""Campaigns of a replay as users run them: fit after every plate, ask for the next, in parallel."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from nextpert import core
 from nextpert._adata import environments as named
-from nextpert.core import ScreenMoments
-from nextpert.core.loop.strategies import NO_MODEL, Means
-from nextpert.tl._design_interventions.candidates import as_fitted, fitted_candidates
-from nextpert.tl._fit_dag_blr.cells import pool_environments
-from nextpert.tl._fit_dag_blr.model import Model
-from nextpert.tl._fit_dag_blr.spec import SHIFTS, SPECS, Graphs
-from nextpert.tl._plan_screen.constraints import Constraints
+from nextpert.core import LinearScm, ScreenMoments
+from nextpert.core.evaluate.design_loop import run_tasks
+from nextpert.core.evaluate.strategies import NO_MODEL, Means, replay_plates
+from nextpert.tl._design_interventions.candidates import as_asked, as_fitted, fitted_candidates
+from nextpert.tl._fit_dag_blr.cells import pool_cells, pool_environments
+from nextpert.tl._fit_dag_blr.model import SHIFTS, SPECS, Graphs, Model
+from nextpert.tl._plan_screen.pool import Constraints
 from nextpert.tl._plan_screen.wells import AIMS, Choice, Wells
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from nextpert._adata import FittedPosterior
-    from nextpert._adata.shifts import Interventions
-    from nextpert.core.loop.cell_pool import PoolEnvironments
-    from nextpert.core.loop.strategies import Strategy
-    from nextpert.core.predict.goal import Goal
-    from nextpert.tl._design_interventions.candidates import Candidates
-    from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
+    from nextpert._adata.effects import Interventions
+    from nextpert.core.design.goal import Goal
+    from nextpert.core.evaluate.cell_pool import CellPool, PoolEnvironments, PoolGoal
+    from nextpert.core.evaluate.strategies import Strategy
+    from nextpert.tl._design_interventions.candidates import CandidateSet
+    from nextpert.tl._fit_dag_blr.model import Spec
 
     Index = NDArray[np.int64]
+    Array = NDArray[np.float64]
 
 # Without predictors and averaging: in replays of real screens these gained nothing that could be
 # seen, at three times the time.
@@ -106,7 +112,7 @@ class Modelled:
     """
 
     fit: FittedPosterior
-    candidates: Candidates
+    candidates: CandidateSet
 
     def __init__(
         self, told: Told, criterion: str, goal: Goal, candidates: Index, rng: np.random.Generator
@@ -173,8 +179,138 @@ class Modelled:
         recommended by it were 0.44 as far as the control's in the pool and 1.75 held out, over
         plates 1 to 10; by the predicted distance 0.21 and 1.20.
         """
-        known = self.fit.known(self.candidates.prior)
-        asked = core.Candidates(
-            self.fit.posteriors, known, self.goal, n_samples=N_SAMPLES, rng=self.rng.spawn(1)[0]
-        )
+        asked = as_asked(
+            self.fit, self.candidates.prior, self.goal, n_samples=N_SAMPLES,
+            rng=self.rng.spawn(1)[0],
+        )  # fmt: skip
         return int(asked.distances.mean[:-1].argmin())
+
+
+@dataclass(frozen=True)
+class Options:
+    """How every campaign of a replay is run."""
+
+    criteria: tuple[str, ...]
+    n_warmup: int
+    n_rounds: int
+    n_perturbations: int
+    n_cells: int
+    n_repeats: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """One target: its number in the pool, or a goal, and the candidates of each reading."""
+
+    target: int | PoolGoal
+    candidates: list[Index]
+
+
+def run_all(
+    pool: CellPool,
+    told: Told,
+    tasks: list[Task],
+    options: Options,
+    rng: np.random.Generator,
+    *,
+    n_jobs: int | None,
+) -> tuple[Index, Index]:
+    """Run every criterion on every target, reading and repeat.
+
+    A target and repeat has one stream of random numbers, fixed before the first campaign
+    starts: its criteria and readings share the half of the target's cells that are held back, the
+    warm-up cells, the order in which the cells of every perturbation come up, and the seed of the
+    criterion.
+
+    Returns
+    -------
+    recommended
+        Number of the recommended candidate, shape ``(n_targets, n_readings, n_criteria,
+        n_repeats, n_rounds + 1)``.
+    chosen
+        Numbers of the candidates on every plate, -1 for none, shape ``(n_targets, n_readings,
+        n_criteria, n_repeats, n_rounds, n_perturbations)``.
+    """
+    streams = [stream.spawn(options.n_repeats) for stream in rng.spawn(len(tasks))]
+    jobs = [
+        (pool, told, task, options, stream)
+        for task, own in zip(tasks, streams, strict=True)
+        for stream in own
+    ]
+    results = run_tasks(_one, jobs, n_jobs=n_jobs)
+    # A bar where there is a terminal to see it.
+    done = dict(tqdm(results, "Replayed campaigns", len(jobs), leave=False, disable=None))
+    stacked = [np.stack(part) for part in zip(*(done[i] for i in range(len(jobs))), strict=True)]
+    recommended, chosen = (
+        np.ascontiguousarray(
+            np.moveaxis(x.reshape(len(tasks), options.n_repeats, *x.shape[1:]), 1, 3)
+        )
+        for x in stacked
+    )
+    return recommended, chosen
+
+
+def _one(
+    pool: CellPool, told: Told, task: Task, options: Options, stream: np.random.Generator
+) -> tuple[Index, Index]:
+    """Run all readings and criteria of one target and repeat."""
+    order, search = stream.spawn(2)
+    seed: Any = search.bit_generator.seed_seq
+    shape = (len(task.candidates), len(options.criteria), options.n_rounds)
+    recommended = np.empty((*shape[:2], options.n_rounds + 1), np.int64)
+    chosen = np.empty((*shape, options.n_perturbations), np.int64)
+    # Small matrices: threads would only wait for each other, and could change the last bits.
+    with threadpool_limits(1):
+        deal = pool.deal(task.target, options.n_warmup, order)
+        for r, candidates in enumerate(task.candidates):
+            for c, criterion in enumerate(options.criteria):
+                # The same for every criterion; a copy, as a sequence counts what it has spawned.
+                own = np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key)
+                build = partial(
+                    told.strategy, criterion, deal.target, rng=np.random.default_rng(own)
+                )
+                result = replay_plates(
+                    pool, deal, build, candidates=candidates, n_rounds=options.n_rounds,
+                    n_perturbations=options.n_perturbations, n_cells=options.n_cells,
+                )  # fmt: skip
+                recommended[r, c], chosen[r, c] = result.recommended, result.chosen
+    return recommended, chosen
+
+
+def simulate_like(
+    cells: Mapping[str, Array], spec: Spec, graphs: Graphs, rng: np.random.Generator
+) -> dict[str, Array]:
+    """Return cells drawn from a fit to those of a screen, as many as it has.
+
+    Parameters
+    ----------
+    cells
+        Cells of the controls (first) and of the perturbations of ``spec.plan``, each
+        ``(n_cells, n_genes)``.
+    spec, graphs
+        What the fit is told; shifts are random, without predictors, whatever the spec says.
+    rng
+        Source of the draws: of shifts as far as their cells leave them open, and of cells.
+    """
+    scm, drawn = model_like(cells, spec, graphs, rng)
+    every = np.vstack([np.zeros(scm.n_nodes), drawn])
+    return {
+        name: scm.sample(len(x), shift, rng=rng)
+        for (name, x), shift in zip(cells.items(), every, strict=True)
+    }
+
+
+def model_like(
+    cells: Mapping[str, Array], spec: Spec, graphs: Graphs, rng: np.random.Generator
+) -> tuple[LinearScm, Array]:
+    """Return the model of :func:`simulate_like` and its shifts, ``(n_perturbations, n_genes)``."""
+    every = np.arange(len(cells))
+    codes = np.repeat(every, [len(x) for x in cells.values()])
+    screen = ScreenMoments.from_array(np.concatenate(list(cells.values())), codes, len(cells))
+    pooled = pool_cells(screen, every, len(cells), guided=False)
+    model = Model.fit(spec.named(SHIFTS), pooled, graphs)
+    blr = model.found.posterior
+    known = model.prior.given(blr)
+    noise = np.sqrt(known.spare * blr.noise_var)
+    drawn = known.expected(blr) + noise * rng.standard_normal(noise.shape)
+    return LinearScm(blr.mean().toarray(), blr.noise_var, blr.intercept_mean), drawn

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nextpert import _adata
+from nextpert._adata import effects as _shifts
 from nextpert._adata import environments
-from nextpert._adata import shifts as _shifts
 from nextpert._adata.arguments import WORKERS, at_least, checked, one_of
 from nextpert.core._checks import as_rng
-from nextpert.tl._replay_design import modelled, tables, words
-from nextpert.tl._replay_design import run as running
+from nextpert.tl._replay_design import modelled, tables
 from nextpert.tl._replay_design.setup import read_setup
 
 if TYPE_CHECKING:
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
 
     import anndata as ad
     import pandas as pd
+    from numpy.typing import NDArray
 
     from nextpert._adata.target import Target
-    from nextpert.tl._replay_design.goals import Goal
     from nextpert.tl._replay_design.setup import Setup
 
 logger = logging.getLogger(__name__)
@@ -199,7 +198,7 @@ def replay_design(
     roles = _adata.read_roles(
         adata, perturbation_key=perturbation_key, control=control, layer=layer
     )
-    options = running.Options(
+    options = modelled.Options(
         criteria=_criteria(criteria),
         n_warmup=n_warmup,
         n_rounds=n_rounds,
@@ -213,7 +212,11 @@ def replay_design(
         adata, targets, candidates, shift, dag_key=dag_key, roles=roles,
         simulation=generator.spawn(1)[0] if simulated else None,
     )  # fmt: skip
-    tasks = [_task(goal, readings, setup) for goal in setup.goals]
+    every = np.arange(setup.n_candidates)
+    tasks = [
+        modelled.Task(goal.wanted, [every[~(held & np.isin(every, goal.own))] for held in readings])
+        for goal in setup.goals
+    ]
     if options.n_warmup > len(setup.pool.control):
         message = (
             f"n_warmup is {options.n_warmup}, but only {len(setup.pool.control)} cells are "
@@ -229,8 +232,9 @@ def replay_design(
         raise ValueError(message)
     most = min(options.n_perturbations, setup.n_candidates)
     options = replace(options, n_perturbations=most)
-    runs = running.run_all(setup.pool, setup.told, tasks, options, generator, n_jobs=n_jobs)
+    runs = modelled.run_all(setup.pool, setup.told, tasks, options, generator, n_jobs=n_jobs)
     params: dict[str, Any] = {
+        **asdict(options),
         "criteria": _adata.strings(options.criteria),
         "spec": _adata.strings(modelled.spec_of(name) for name in options.criteria),
         "held_out": np.array(readings),
@@ -240,7 +244,6 @@ def replay_design(
         **roles.stored(),
         "rng": _adata.seed_of(rng),
     }
-    params |= {n: getattr(options, n) for n in running.COUNTS}
     stored = _results(setup, readings, tasks, options, runs) | {"params": params}
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", stored["summary"])
@@ -260,34 +263,21 @@ def _criteria(criteria: Sequence[str]) -> tuple[str, ...]:
     return (*names, *(name for name in [tables.BASELINE] if name not in names))
 
 
-def _readings(held_out: Any) -> list[bool]:
-    if isinstance(held_out, (bool, np.bool_)):
-        return [bool(held_out)]
-    if held_out != "both":
-        message = f"held_out must be True, False or 'both', but is {held_out!r}."
-        raise ValueError(message)
-    return [False, True]
-
-
-def _task(goal: Goal, readings: list[bool], setup: Setup) -> running.Task:
-    every = np.arange(setup.n_candidates)
-    others = every[~np.isin(every, goal.own)]
-    return running.Task(goal.wanted, [others if held_out else every for held_out in readings])
-
-
 def _results(
     setup: Setup,
     readings: list[bool],
-    tasks: list[running.Task],
-    options: running.Options,
-    runs: running.Runs,
+    tasks: list[modelled.Task],
+    options: modelled.Options,
+    runs: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> dict[str, Any]:
+    """Return the tables of the campaigns; ``runs`` as of ``run_all``."""
+    recommended, chosen = runs
     names, pool, goals = setup.plan.names, setup.pool, setup.goals
-    targets, good = tables.targets_table(goals, readings, tasks, pool, names)
-    distance = np.stack([g.truth.distance[x] for g, x in zip(goals, runs.recommended, strict=True)])
+    targets, good = tables.targets_table(goals, readings, tasks, names)
+    distance = np.stack([g.truth.distance[x] for g, x in zip(goals, recommended, strict=True)])
     shape = (-1, *distance.shape[2:])
     is_good = np.take_along_axis(
-        good.reshape(len(targets), -1), runs.recommended.reshape(len(targets), -1), axis=1
+        good.reshape(len(targets), -1), recommended.reshape(len(targets), -1), axis=1
     ).reshape(shape)
     flat = distance.reshape(shape)
     per_plate = options.n_cells * options.n_perturbations
@@ -303,12 +293,8 @@ def _results(
         "candidates": tables.candidates_table(goals, names),
         "environments": environments.environment_table(setup.used, setup.genes, n_cells),
         "left_out": environments.left_out_of(setup.plan, setup.labels),
-        "summary": words.in_words(overall, targets, options.n_rounds)
-        + words.specs_in_words({name: modelled.spec_of(name) for name in options.criteria}),
-        "runs": {
-            "distance": distance,
-            "recommended": runs.recommended,
-            "chosen": runs.chosen,
-        },
+        "summary": tables.in_words(overall, targets, options.n_rounds)
+        + tables.specs_in_words({name: modelled.spec_of(name) for name in options.criteria}),
+        "runs": {"distance": distance, "recommended": recommended, "chosen": chosen},
         "genes": _adata.strings(setup.genes),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,22 +12,18 @@ from nextpert import _adata
 from nextpert._adata import environments
 from nextpert._adata.members import Naming
 from nextpert._adata.screen import read_environments
+from nextpert._adata.target import Target, listed, parts_of
 from nextpert.core import DagBlr
-from nextpert.core.cells.moments import Moments
-from nextpert.core.loop.cell_pool import CellPool, PoolEnvironments
-from nextpert.tl._fit_dag_blr.spec import Graphs, Spec
-from nextpert.tl._replay_design.goals import (
-    FEWEST,
-    Panel,
-    clear_goals,
-    label_goal,
-    labels_of,
-    read_wanted,
-    require_cells,
-    target_goal,
+from nextpert.core.evaluate.cell_pool import (
+    CellPool,
+    PoolEnvironments,
+    PoolGoal,
+    goal_truth,
 )
-from nextpert.tl._replay_design.modelled import Told
-from nextpert.tl._replay_design.simulated import simulate_like
+from nextpert.core.screen.moments import Moments
+from nextpert.tl._design_interventions.target import read_target
+from nextpert.tl._fit_dag_blr.model import Graphs, Spec
+from nextpert.tl._replay_design.modelled import Told, simulate_like
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,12 +32,37 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import LabelTable, Roles
-    from nextpert._adata.shifts import Interventions
-    from nextpert._adata.target import Target
-    from nextpert.tl._replay_design.goals import Goal
+    from nextpert._adata.effects import Interventions
+    from nextpert.core.evaluate.cell_pool import Truth
 
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
+
+FEWEST = 4  # cells of a perturbation: half of a target's are held back
+_CLEAR = 3.0  # standard errors that a target lies off the controls, unless it was asked for
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is to be reached: the state of a perturbation, by its number in the pool, or a goal."""
+
+    name: str
+    wanted: int | PoolGoal
+    truth: Truth
+
+    @property
+    def own(self) -> list[int]:
+        """Perturbations whose states are wanted."""
+        return self.wanted.own if isinstance(self.wanted, PoolGoal) else [self.wanted]
+
+
+class Panel(NamedTuple):
+    """What :func:`read_target` needs of a fit."""
+
+    genes: list[str]
+    columns: NDArray[np.int64]
+    control_mean: NDArray[np.float64]
+    params: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -78,9 +99,16 @@ def read_setup(
     genes, columns, dag = _adata.read_graph(adata, dag_key)
     every = _adata.read_every_label(adata, roles)
     _adata.require_control(every, roles.control)
-    wanted = read_wanted(targets, every, roles.control)
-    named = [label for each in wanted for label in labels_of(each, every, roles)]
-    chosen = [] if candidates is None else _chosen(candidates, every)
+    wanted = _read_wanted(targets, every, roles.control)
+    named = [
+        label
+        for each in wanted
+        for states in ([each] if isinstance(each, str) else [each.state, each.away_from])
+        for label in _labels(states, every, roles)
+        if label
+    ]
+    chosen = [] if candidates is None else map(str, _adata.in_order(candidates))
+    chosen = list(dict.fromkeys(every.spelled(chosen)))
     labels = _adata.read_perturbations(adata, roles, named=[*chosen, *named])
     plan = environments.plan_environments(
         labels,
@@ -95,10 +123,15 @@ def read_setup(
     read = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
     _adata.check_scale(adata, columns, read, roles, only_warn=True)
     cells, rows = _read_cells(adata, columns, labels, [roles.control, *plan.names], roles)
-    plan = _with_cells(plan, cells)
+    # What has too few cells to be told from anything is left out; candidates come first.
+    few = [(name, f"fewer than {FEWEST} cells") for name in plan.names if len(cells[name]) < FEWEST]
+    plan = replace(plan, left_out=[*plan.left_out, *few])
     chosen = plan.names if candidates is None else chosen
-    order = sorted(range(len(plan.names)), key=lambda j: plan.names[j] not in chosen)
-    plan = _rows(plan, order)
+    kept = [j for j, name in enumerate(plan.names) if len(cells[name]) >= FEWEST]
+    naming = Naming(frozenset(genes), roles.separator, roles.control)
+    spec = Spec(genes, plan, shift, False, DagBlr, naming, {})
+    spec = spec.rows(sorted(kept, key=lambda j: plan.names[j] not in chosen))
+    plan = spec.plan
     n_candidates = sum(name in chosen for name in plan.names)
     if n_candidates < 2:
         message = (
@@ -112,8 +145,6 @@ def read_setup(
     used = environments.shift_environments(plan, shift, genes, controls)
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.warn_left_out(plan)
-    naming = Naming(frozenset(genes), roles.separator, roles.control)
-    spec = Spec(genes, plan, shift, False, DagBlr, naming, {})
     graphs, ordered = Graphs.single(dag), [roles.control, *plan.names]
     shared = None
     if simulation is None:
@@ -123,32 +154,84 @@ def read_setup(
     pool = CellPool(cells[roles.control], [cells[name] for name in plan.names], shared)
     guided = simulation is None and roles.guide_key is not None
     told = Told(spec, graphs, pool.environments, guided)
-    require_cells(named, plan.names)
+    place = {name: j for j, name in enumerate(plan.names)}
+    absent = [name for name in named if name not in place]
+    if absent:
+        message = f"Targets of fewer than {FEWEST} cells: {_adata.list_names(absent)}."
+        raise ValueError(message)
     panel = Panel(genes, columns, controls.mean, roles.stored())
-    goals = [
-        label_goal(each, plan.names, pool)
-        if isinstance(each, str)
-        else target_goal(adata, each, pool, plan.names, panel, labels, roles)
-        for each in wanted
-    ] or clear_goals(plan.names, pool)
+    goals = [_goal(adata, each, place, pool, panel, labels, roles) for each in wanted]
+    if not wanted:
+        every_goal = [Goal(name, j, pool.truth(j)) for name, j in place.items()]
+        goals = [x for x in every_goal if x.truth.control > _CLEAR * x.truth.control_sd]
+    if not goals:
+        message = (
+            f"No perturbation lies {_CLEAR:g} standard errors off the controls, so there is no "
+            f"state to find: name targets yourself, or widen the panel."
+        )
+        raise ValueError(message)
     return Setup(genes, told, pool, used, plan, labels, goals, n_candidates)
 
 
-def _chosen(candidates: Sequence[str], labels: LabelTable) -> list[str]:
-    return list(dict.fromkeys(labels.spelled(map(str, _adata.in_order(candidates)))))
+def _goal(
+    adata: ad.AnnData,
+    target: str | Target,
+    place: dict[str, int],
+    pool: CellPool,
+    panel: Any,
+    labels: LabelTable,
+    roles: Roles,
+) -> Goal:
+    """Return the state of a perturbation, or a target of any kind, as a goal on the pool.
+
+    ``place`` are the numbers of perturbations in the pool, by name.
+    """
+    if isinstance(target, str):
+        return Goal(target, place[target], pool.truth(place[target]))
+    read = read_target(adata, target, panel, roles.perturbation_key)
+    states, away = (
+        tuple(place.get(label, -1) for label in _labels(part, labels, roles))
+        for part in (target.state, target.away_from)
+    )
+    wanted = PoolGoal(read.goal, states, away)
+    return Goal(read.name, wanted, goal_truth(pool, wanted))
 
 
-def _with_cells(plan: environments.Plan, cells: dict[str, Vector]) -> environments.Plan:
-    """Leave out what has too few cells to be told from anything."""
-    few = [name for name in plan.names if len(cells[name]) < FEWEST]
-    kept = [j for j, name in enumerate(plan.names) if name not in few]
-    reasons = [*plan.left_out, *((name, f"fewer than {FEWEST} cells") for name in few)]
-    return replace(_rows(plan, kept), left_out=reasons)
+def _read_wanted(targets: Any, labels: LabelTable, control: str) -> list[str | Target]:
+    """Return targets as labels, where they are states of perturbations alone, or as they are.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or a label is unknown or that of the controls.
+    """
+    if targets is None:
+        return []
+    wanted: list[str | Target] = []
+    for each in targets if isinstance(targets, (list, tuple)) else _adata.in_order(targets):
+        if isinstance(each, Target) and set(parts_of(each)) == {"state"}:
+            each = each.state if isinstance(each.state, str) else each
+        wanted += [each] if isinstance(each, Target) else labels.spelled([str(each)])
+    wanted = list(dict.fromkeys(wanted))
+    if not wanted:
+        message = "targets is empty: name a label, or leave it at None for all clear ones."
+        raise ValueError(message)
+    names = [each for each in wanted if isinstance(each, str)]
+    labels.require(names, "Targets")
+    if control in names:
+        message = f"targets holds {control!r}, the control state itself: leave it out."
+        raise ValueError(message)
+    return wanted
 
 
-def _rows(plan: environments.Plan, order: list[int]) -> environments.Plan:
-    names = [plan.names[j] for j in order]
-    return replace(plan, names=names, targets=[plan.targets[j] for j in order])
+def _labels(states: Any, labels: LabelTable, roles: Roles) -> list[str]:
+    """Return the perturbation of each state, empty for those that are none."""
+    found = []
+    for state in listed(states):
+        own = isinstance(state, tuple) and state[0] == roles.perturbation_key
+        label = str(state[1]) if own else state if isinstance(state, str) else ""
+        found.append("" if label == roles.control else label)
+    return labels.spelled(found)
 
 
 def _read_cells(

@@ -1,4 +1,4 @@
-"""The tables of a replay."""
+"""The tables of a replay, and what they say in words."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from nextpert._adata import strings
+from nextpert._adata import list_names, strings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from nextpert.core.loop.cell_pool import CellPool
-    from nextpert.tl._replay_design.goals import Goal
-    from nextpert.tl._replay_design.run import Task
+    from nextpert.tl._replay_design.modelled import Task
+    from nextpert.tl._replay_design.setup import Goal
 
     Vector = NDArray[np.float64]
 
@@ -26,12 +25,52 @@ BASELINE = "means_in_turn"
 VERDICTS = {-1: "nearer", 0: "no difference seen", 1: "further"}
 
 
+def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int) -> str:
+    """Say of each reading how many plates each criterion needs, and who comes nearer."""
+    parts = []
+    for held_out, rows in overall.groupby("held_out", sort=False):
+        told = targets[targets["held_out"] == held_out]
+        rows, n = rows.set_index("criterion"), len(told)
+        needed = ", ".join(
+            f"{name} {row['plates']:.1f} (good at the end in {row['share_good_last']:.0%})"
+            for name, row in rows.sort_values("plates").iterrows()
+        )
+        others = rows.drop(index=BASELINE).sort_values("relative_difference")
+        said = []
+        for sign, head in ((-1, "nearer than"), (0, "not told apart from"), (1, "further than")):
+            each = [
+                f"{name} {row['relative_difference']:+.3f} ± {row['relative_difference_sem']:.3f}"
+                for name, row in others[others["verdict"] == VERDICTS[sign]].iterrows()
+            ]
+            if each:
+                said.append(f"{head} {BASELINE}: {list_names(each, limit=len(each))}")
+        share = told[["best_distance", "pool_distance"]].div(told["control_distance"], axis=0)
+        best, blind = share.mean()
+        ends = ", ".join(f"{name} {last:.2f}" for name, last in rows["relative_last"].items())
+        parts.append(
+            f"Target {'held out' if held_out else 'in the pool'} ({n} target{'s' * (n > 1)}): "
+            f"plates until the recommendation is as good as the best and stays so, {n_rounds + 1} "
+            f"standing for never: {needed}. Distance over all plates, in shares of the control "
+            f"cells', ± one standard error, p-values by Holm: "
+            f"{'; '.join(said) or 'nothing to compare'}. After plate {n_rounds} the recommendation "
+            f"stands at {ends}; the best candidate at {best:.2f}, doing nothing at 1, one picked "
+            f"blindly at {blind:.2f}."
+        )
+    return " ".join(parts)
+
+
+def specs_in_words(specs: Mapping[str, str]) -> str:
+    """Say how much the model of each criterion holds; nothing where none has a model."""
+    by_spec: dict[str, list[str]] = {}
+    for name, spec in specs.items():
+        if spec:
+            by_spec.setdefault(spec, []).append(name)
+    said = [f"{spec} ({list_names(names, limit=len(names))})" for spec, names in by_spec.items()]
+    return f" Spec of the models: {', '.join(said)}." if said else ""
+
+
 def targets_table(
-    goals: Sequence[Goal],
-    readings: Sequence[bool],
-    tasks: Sequence[Task],
-    pool: CellPool,
-    names: Sequence[str],
+    goals: Sequence[Goal], readings: Sequence[bool], tasks: Sequence[Task], names: Sequence[str]
 ) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
     """Return one row a target and reading, and which perturbations are as good as the best.
 
@@ -42,7 +81,7 @@ def targets_table(
         for r, (held_out, may) in enumerate(zip(readings, task.candidates, strict=True)):
             truth = goal.truth
             best = may[int(np.argmin(truth.distance[may]))]
-            good[i, r, may] = goal.as_good(pool, may)
+            good[i, r, may] = truth.as_good(may)
             rows.append(
                 {
                     "target": goal.name,
@@ -56,23 +95,25 @@ def targets_table(
                     "pool_distance": truth.distance[may].mean(),
                 }
             )
-    return _frame(rows), good
+    table = pd.DataFrame(rows, index=pd.Index(np.arange(len(rows))))
+    for name in ("target", "best"):
+        table[name] = strings(table[name])
+    return table, good
 
 
 def candidates_table(goals: Sequence[Goal], names: Sequence[str]) -> pd.DataFrame:
     """Return one row a target and candidate: its true distance, and how well it is known."""
-    rows = [
+    n = len(names)
+    return pd.DataFrame(
         {
-            "target": goal.name,
-            "perturbation": name,
-            "is_own": j in goal.own,
-            "distance": goal.truth.distance[j],
-            "sd": goal.truth.sd[j],
-        }
-        for goal in goals
-        for j, name in enumerate(names)
-    ]
-    return _frame(rows)
+            "target": strings(np.repeat([goal.name for goal in goals], n)),
+            "perturbation": strings([*names] * len(goals)),
+            "is_own": np.concatenate([np.isin(np.arange(n), goal.own) for goal in goals]),
+            "distance": np.concatenate([goal.truth.distance for goal in goals]),
+            "sd": np.concatenate([goal.truth.sd for goal in goals]),
+        },
+        index=pd.Index(np.arange(n * len(goals))),
+    )
 
 
 def rounds_table(
@@ -90,12 +131,11 @@ def rounds_table(
     n_repeats = distance.shape[2]
     mean, sem = distance.mean(axis=2), distance.std(axis=2, ddof=1) / np.sqrt(n_repeats)
     control = targets["control_distance"].to_numpy()[:, None, None]
-    heads = targets[["target", "held_out"]]
     which, criterion, number = (x.ravel() for x in np.indices(mean.shape))
     return pd.DataFrame(
         {
-            "target": heads["target"].to_numpy()[which],
-            "held_out": heads["held_out"].to_numpy()[which],
+            "target": targets["target"].to_numpy()[which],
+            "held_out": targets["held_out"].to_numpy()[which],
             "criterion": strings(np.asarray(criteria)[criterion]),
             "round": number,
             "n_cells": number * n_cells,
@@ -124,31 +164,29 @@ def comparison_table(
     the paired t test are adjusted over the targets of one criterion and reading by Holm's method.
     """
     baseline = list(criteria).index(BASELINE)
-    rows = []
-    for c, criterion in enumerate(criteria):
-        if c == baseline:
-            continue
-        for i, (ours, others) in enumerate(zip(distance[:, c], distance[:, baseline], strict=True)):
-            control = float(targets["control_distance"].iloc[i])
-            gap = ours - others
-            over, last = _paired(gap[:, 1:].mean(axis=1)), _paired(gap[:, -1])
-            rows.append(
-                {
-                    "target": targets["target"].iloc[i],
-                    "held_out": bool(targets["held_out"].iloc[i]),
-                    "criterion": criterion,
-                    "difference": over[0],
-                    "difference_sem": over[1],
-                    "relative_difference": over[0] / control,
-                    "relative_difference_sem": over[1] / control,
-                    "last_difference": last[0],
-                    "last_difference_sem": last[1],
-                    "p_value": over[2],
-                }
-            )
-    table = _frame(rows)
-    if table.empty:
-        return table
+    names = [name for name in criteria if name != BASELINE]
+    if not names:
+        return pd.DataFrame(index=pd.Index(np.arange(0)))
+    gap = np.delete(distance - distance[:, [baseline]], baseline, axis=1).swapaxes(0, 1)
+    difference, sem, p_value = (x.ravel() for x in _paired(gap[..., 1:].mean(axis=-1)))
+    last, last_sem, _ = (x.ravel() for x in _paired(gap[..., -1]))
+    criterion, row = (x.ravel() for x in np.indices(gap.shape[:2]))
+    control = targets["control_distance"].to_numpy()[row]
+    table = pd.DataFrame(
+        {
+            "target": targets["target"].to_numpy()[row],
+            "held_out": targets["held_out"].to_numpy()[row],
+            "criterion": strings(np.asarray(names)[criterion]),
+            "difference": difference,
+            "difference_sem": sem,
+            "relative_difference": difference / control,
+            "relative_difference_sem": sem / control,
+            "last_difference": last,
+            "last_difference_sem": last_sem,
+            "p_value": p_value,
+        },
+        index=pd.Index(np.arange(len(row))),
+    )
     by_family = table.groupby(["held_out", "criterion"], sort=False)["p_value"]
     adjusted = by_family.transform(lambda p: holm(p.to_numpy()))
     table["p_adjusted"] = adjusted.to_numpy(dtype=np.float64)
@@ -172,52 +210,61 @@ def overall_table(
 
     Standard errors and paired t tests are over repeats; p-values are adjusted over the criteria of
     a reading, distance and plates together, by Holm's method.
+
+    Parameters
+    ----------
+    distance, is_good
+        Shape ``(n_targets * n_readings, n_criteria, n_repeats, n_rounds + 1)``.
+    targets, comparison
+        The tables of targets and of comparisons.
+    criteria
+        Names of the criteria.
     """
-    rows = []
-    baseline = list(criteria).index(BASELINE)
-    for held_out in dict.fromkeys(targets["held_out"]):
-        here = targets["held_out"].to_numpy() == held_out
-        control = targets["control_distance"].to_numpy()[here, None, None, None]
-        relative = (distance[here] / control).mean(axis=0)  # (n_criteria, n_repeats, n_rounds + 1)
-        good = is_good[here]
-        plates = plates_until_good(good).mean(axis=0)
-        for c, criterion in enumerate(criteria):
-            gap = _paired((relative[c] - relative[baseline])[:, 1:].mean(axis=1))
-            sooner = _paired(plates[c] - plates[baseline])
-            row = {"held_out": held_out, "criterion": criterion, "n_targets": int(here.sum())}
-            row |= {
-                "plates": plates[c].mean(),
-                "plates_sem": _paired(plates[c])[1],
-                "share_good_last": good[:, c, :, -1].mean(),
-                "relative_first": relative[c, :, 0].mean(),
-                "relative_last": relative[c, :, -1].mean(),
-                "relative_last_sem": _paired(relative[c, :, -1])[1],
-            }
-            names = ("relative_difference", "relative_difference_sem", "p_value")
-            row |= dict(zip(names, gap, strict=True))
-            names = ("plates_difference", "plates_difference_sem", "p_plates")
-            row |= dict(zip(names, sooner, strict=True))
-            if c == baseline:  # no comparison
-                row |= {"p_value": np.nan, "p_plates": np.nan}
-            rows.append(row | _counts(comparison, held_out, criterion))
-    frame = _frame(rows)
-    for _, part in frame.groupby("held_out", sort=False):
-        both = holm(part[["p_value", "p_plates"]].to_numpy().ravel()).reshape(-1, 2)
-        frame.loc[part.index, "p_adjusted"] = both[:, 0]
-        frame.loc[part.index, "p_plates_adjusted"] = both[:, 1]
-    frame["verdict"] = _verdicts(frame["relative_difference"], frame["p_adjusted"])
-    return frame
-
-
-def _counts(comparison: pd.DataFrame, held_out: bool, criterion: str) -> dict[str, int]:
-    if comparison.empty:
-        return {"n_nearer": 0, "n_further": 0}
-    is_one = (comparison["held_out"] == held_out) & (comparison["criterion"] == criterion)
-    found = comparison.loc[is_one, "verdict"]
-    return {
-        "n_nearer": int((found == VERDICTS[-1]).sum()),
-        "n_further": int((found == VERDICTS[1]).sum()),
+    baseline, readings = list(criteria).index(BASELINE), targets["held_out"].unique()
+    control = targets["control_distance"].to_numpy()[:, None, None, None]
+    # (n_targets, n_readings, n_criteria, n_repeats, n_rounds + 1)
+    shape = (-1, len(readings), *distance.shape[1:])
+    relative, good = (distance / control).reshape(shape).mean(axis=0), is_good.reshape(shape)
+    plates = plates_until_good(good).mean(axis=0)
+    gap, gap_sem, p_value = _paired((relative - relative[:, [baseline]])[..., 1:].mean(axis=-1))
+    sooner, sooner_sem, p_plates = _paired(plates - plates[:, [baseline]])
+    p_value[:, baseline] = p_plates[:, baseline] = np.nan  # no comparison
+    adjusted = np.array([holm(p.ravel()) for p in np.stack([p_value, p_plates], axis=-1)])
+    reading, criterion = (x.ravel() for x in np.indices(gap.shape))
+    columns = {
+        "plates": plates.mean(axis=-1),
+        "plates_sem": _paired(plates)[1],
+        "share_good_last": good[..., -1].mean(axis=(0, 3)),
+        "relative_first": relative[..., 0].mean(axis=-1),
+        "relative_last": relative[..., -1].mean(axis=-1),
+        "relative_last_sem": _paired(relative[..., -1])[1],
+        "relative_difference": gap,
+        "relative_difference_sem": gap_sem,
+        "p_value": p_value,
+        "plates_difference": sooner,
+        "plates_difference_sem": sooner_sem,
+        "p_plates": p_plates,
     }
+    table = pd.DataFrame(
+        {
+            "held_out": readings[reading],
+            "criterion": strings(np.asarray(criteria)[criterion]),
+            "n_targets": len(good),
+            **{name: values.ravel() for name, values in columns.items()},
+        },
+        index=pd.Index(np.arange(len(reading))),
+    )
+    verdicts: dict[Any, list[str]] = {}
+    if len(comparison):
+        verdicts = dict(comparison.groupby(["held_out", "criterion"])["verdict"].agg(list))
+    said = [
+        verdicts.get(key, []) for key in zip(table["held_out"], table["criterion"], strict=True)
+    ]
+    for name, sign in (("n_nearer", -1), ("n_further", 1)):
+        table[name] = [each.count(VERDICTS[sign]) for each in said]
+    table["p_adjusted"], table["p_plates_adjusted"] = adjusted.reshape(-1, 2).T
+    table["verdict"] = _verdicts(table["relative_difference"], table["p_adjusted"])
+    return table
 
 
 def holm(p_values: Vector) -> Vector:
@@ -230,21 +277,11 @@ def holm(p_values: Vector) -> Vector:
     return out
 
 
-def _paired(gap: Vector) -> tuple[float, float, float]:
-    """Return mean, standard error and two-sided p-value of differences, one a repeat."""
-    mean, n = float(gap.mean()), len(gap)
-    sem = float(gap.std(ddof=1)) / np.sqrt(n)
+def _paired(gap: Vector) -> tuple[Vector, Vector, Vector]:
+    """Return mean, standard error and two-sided p-value of differences, over the last axis."""
+    mean, n = gap.mean(axis=-1), gap.shape[-1]
+    sem = gap.std(axis=-1, ddof=1) / np.sqrt(n)
     # Equal campaigns end up equal but for rounding.
-    if sem <= 1e-12 * max(abs(mean), float(np.abs(gap).max(initial=0.0))):
-        return mean, sem, float(mean == 0)
-    return mean, sem, float(2 * student.sf(abs(mean) / sem, n - 1))
-
-
-def _frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Return the rows as a table that files give back unchanged."""
-    names = list(rows[0]) if rows else []
-    columns = {}
-    for name in names:
-        values = [row[name] for row in rows]
-        columns[name] = strings(values) if isinstance(values[0], str) else np.array(values)
-    return pd.DataFrame(columns, index=pd.Index(np.arange(len(rows))))
+    equal = sem <= 1e-12 * np.maximum(np.abs(mean), np.abs(gap).max(axis=-1, initial=0.0))
+    p_value = 2 * student.sf(np.abs(mean) / np.where(equal, 1.0, sem), n - 1)
+    return mean, sem, np.where(equal, (mean == 0).astype(np.float64), p_value)

@@ -12,16 +12,23 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from nextpert.core._checks import as_rng, require_count, require_kind
-from nextpert.core.cells.moments import Moments
 from nextpert.core.graph._equivalence import Pdag
 from nextpert.core.graph.dag import Dag
-from nextpert.core.search._bits import pack_rows, unpack_rows
+from nextpert.core.screen.moments import Moments
 from nextpert.core.search._boss_kernel import State, climb, move_blocks
-from nextpert.core.search._classes import agreeing_dag, backward, best_member
-from nextpert.core.search._family import Score, Scratch, total_score
+from nextpert.core.search._classes import (
+    Score,
+    Scratch,
+    agreeing_dag,
+    backward,
+    best_member,
+    pack_rows,
+    total_score,
+    unpack_rows,
+)
 from nextpert.core.search._grow_shrink import Forest, Growth
 from nextpert.core.search._gsp_kernel import N_SLACKS, Elimination, Room, sparse_order
-from nextpert.core.search._inputs import (
+from nextpert.core.search.minimal_imap import (
     checked_log_odds,
     checked_orders,
     checked_prior,

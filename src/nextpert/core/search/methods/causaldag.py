@@ -12,15 +12,14 @@ import numpy as np
 from nextpert._warn import warn
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.graph.dag import Dag
-from nextpert.core.search._inputs import are_few
 from nextpert.core.search.methods.boss import boss, default_starts
-from nextpert.core.search.minimal_imap import make_tests, minimal_imap
+from nextpert.core.search.minimal_imap import are_few, make_tests, minimal_imap
 from nextpert.core.search.registry import Found, register
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nextpert.core.cells.moments import Moments
+    from nextpert.core.screen.moments import Moments
     from nextpert.core.search.prior_knowledge import PriorKnowledge
     from nextpert.core.search.registry import SearchOptions
 

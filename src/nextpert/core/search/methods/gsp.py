@@ -11,12 +11,10 @@ from joblib import Parallel, delayed
 
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.graph.dag import Dag
-from nextpert.core.search._bits import pack_rows, unpack_rows
-from nextpert.core.search._family import Scratch, total_score
+from nextpert.core.search._classes import Scratch, pack_rows, total_score, unpack_rows
 from nextpert.core.search._gsp_kernel import Room, Space, descend, sparse_order
-from nextpert.core.search._inputs import checked_orders, checked_prior
 from nextpert.core.search.methods.boss import boss, default_starts
-from nextpert.core.search.minimal_imap import dependences, make_tests
+from nextpert.core.search.minimal_imap import checked_orders, checked_prior, dependences, make_tests
 from nextpert.core.search.registry import Found, register
 
 if TYPE_CHECKING:
@@ -24,8 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.cells.moments import Moments
-    from nextpert.core.search._family import Score
+    from nextpert.core.screen.moments import Moments
+    from nextpert.core.search._classes import Score
     from nextpert.core.search._gsp_kernel import Elimination
     from nextpert.core.search.prior_knowledge import PriorKnowledge
     from nextpert.core.search.registry import SearchOptions

@@ -1,1 +1,0 @@
-"""Domains: where interventions may lie, each able to find its best point."""

@@ -1,0 +1,266 @@
+"""CIV, the causal integrated variance, and CV, the largest variance left of the ideal shift."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nextpert.core._checks import as_vector, require_positive
+from nextpert.core.design import _lookahead as lookahead
+from nextpert.core.design.base import LookaheadAcquisition, project
+from nextpert.core.design.candidates import Ranked
+from nextpert.core.design.registry import acquisition
+from nextpert.core.design.sphere import Sphere
+from nextpert.core.design.uncertain_civ import Polynomial, UncertainCiv
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.design.candidates import Candidates
+    from nextpert.core.design.domains import Domain
+    from nextpert.core.model.dag_blr import DagBlr
+
+    Vector = NDArray[np.float64]
+    Index = NDArray[np.int64]
+
+
+@acquisition("cv")
+class CausalVariance(LookaheadAcquisition):
+    """CV: the largest remaining variance of a coordinate of the ideal shift, ``max_i e_i w_i``.
+
+    Zhang et al. 2023, Methods (baselines). Not smooth where two nodes tie; the gradient is that
+    of the largest.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import CausalVariance, Dag, DagBlr
+    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
+    >>> CausalVariance(blr, np.array([1.0, 0.0])).value([1.0, 0.0])
+    0.5
+    """
+
+    kind = lookahead.MAX
+
+    def coefficients(self) -> tuple[Vector, Vector]:
+        """Return zeros and ``e``."""
+        return np.zeros(self.n_nodes), self.spread_ahead()[0]
+
+    @classmethod
+    def of_candidates(cls, asked: Candidates) -> Ranked:
+        """Return it of every candidate at its expected shift, over the graphs that count alike.
+
+        The variance of a coordinate is that within graphs and that between them, which cells to
+        come leave as it is: ``mean_k e_ki w_ki + Var_k b_ki``.
+        """
+        ideal = np.array([blr.ideal_shift(asked.target_mean) for blr in asked.graphs])
+        after, now = cls._within(asked, noise_aware=asked.noise_aware)
+        values = (after + ideal.var(axis=0)[:, None]).max(axis=0, initial=0.0)
+        if not asked.noise_aware:  # what is reported as removed is what is expected
+            after, now = cls._within(asked, noise_aware=True)
+        before = now.max(initial=0.0)
+        left = after.max(axis=0, initial=0.0)
+        return Ranked(values, 1 - left / before if before > 0 else np.zeros_like(left))
+
+    @classmethod
+    def _within(cls, asked: Candidates, *, noise_aware: bool) -> tuple[Vector, Vector]:
+        """Return the mean over graphs of ``e_i w_i``, (p, m) after cells of each, and (p,) now."""
+        parts = [
+            cls(blr, asked.target_mean, n_cells=asked.n_cells, noise_aware=noise_aware)
+            for blr in asked.graphs
+        ]
+        after = [part.problem.lin[:, None] * part.left(asked.expected_shifts) for part in parts]
+        now = [part.problem.lin * part.w_now for part in parts]
+        return np.mean(after, axis=0), np.mean(now, axis=0)
+
+
+@acquisition("civ")
+class Civ(LookaheadAcquisition):
+    """Causal integrated variance: how uncertain the optimality gap stays, averaged over shifts.
+
+    The variance of ``g(a) = |a + mean noise - (I - B) mu*|^2`` under the posterior after
+    ``n_cells`` hypothetical cells, averaged over ``domain``:
+    ``sum_i kappa_i s_i^2 + 4 s_i e_i E(a_i - b_i)^2`` with ``s_i = 1/n + w_i``
+    (Zhang et al. 2023, eqs. 12 and 13, there for known noise variances and the unit sphere).
+    Over candidates whose shifts are uncertain it is :class:`UncertainCiv`.
+
+    Parameters
+    ----------
+    posterior
+        The posterior over the weights.
+    target_mean
+        The target state, shape ``(n_nodes,)``, units of the data.
+    domain
+        Where interventions may lie; its mean and variance define the average. The unit sphere by
+        default, as in the paper.
+    n_cells
+        Number of hypothetical cells (the next batch).
+    noise_aware
+        Whether the hypothetical cells' scatter teaches too (see :class:`LookaheadAcquisition`).
+
+    Raises
+    ------
+    ValueError
+        For a target of the wrong length, or while the noise variances' shape is not above 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Civ, Dag, DagBlr, Sphere
+    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
+    >>> civ = Civ(blr, np.array([1.0, 0.0]))
+    >>> Sphere(1.0).minimise(civ, rng=0).shift.round(3).tolist()
+    [1.0, 0.0]
+    """
+
+    in_words = "what their cells would teach (causal integrated variance)"
+    output_weighted = False
+
+    def __init__(
+        self,
+        posterior: DagBlr,
+        target_mean: ArrayLike,
+        *,
+        domain: Domain | None = None,
+        n_cells: float = 1,
+        noise_aware: bool = False,
+    ) -> None:
+        self.domain = Sphere(1.0) if domain is None else domain
+        super().__init__(posterior, target_mean, n_cells=n_cells, noise_aware=noise_aware)
+
+    def mean_square(self) -> Vector:
+        """Return ``E(a_i - b_i)^2`` over the domain, shape ``(n_nodes,)``."""
+        mean, variance = self.domain.moments(self.n_nodes)
+        return variance + (mean - self.ideal_shift) ** 2
+
+    def coefficients(self) -> tuple[Vector, Vector]:
+        """Return ``kappa`` and ``4 e E(a - b)^2``."""
+        e, kappa = self.spread_ahead()
+        terms = Polynomial.of_gap(e, kappa, 0.0, self.mean_square())
+        return terms.quad, terms.lin
+
+    @classmethod
+    def of_candidates(cls, asked: Candidates) -> Ranked:
+        """Return it after cells of every candidate, shifts and graph uncertain."""
+        seed = int(asked.rng.integers(2**63))  # one choice of the average for both
+        found = cls._over(asked, noise_aware=asked.noise_aware, rng=seed)
+        # What is reported as removed is what is expected, by the cells' scatter too.
+        aware = found if asked.noise_aware else cls._over(asked, noise_aware=True, rng=seed)
+        return Ranked(found.values(), aware.removed())
+
+    @classmethod
+    def plate(cls, asked: Candidates, ready: Index, size: int) -> Index:
+        """Return the best of the candidates ``ready``, each given the cells of those before."""
+        civ = cls._over(asked, noise_aware=asked.noise_aware, rng=asked.rng)
+        chosen, _ = civ.plate(size + asked.size - len(ready))
+        return chosen[np.isin(chosen, ready)][:size]
+
+    @classmethod
+    def _over(cls, asked: Candidates, **options: Any) -> UncertainCiv:
+        return UncertainCiv(
+            asked.posteriors, asked.shifts, asked.goal, n_cells=asked.n_cells,
+            output_weighted=cls.output_weighted, **options,
+        )  # fmt: skip
+
+
+@acquisition("civ_ow")
+class CivOw(Civ):
+    """Output-weighted CIV: shifts whose outcome is rare weigh more.
+
+    As :class:`Civ`, averaged under the paper's output weights (Zhang et al. 2023, eq. 8). On a
+    sphere of radius R, ``t = a'b/|b|`` is then uniform on ``[-R, R]`` and, with ``bhat = b/|b|``,
+    ``E(a_i - b_i)^2 = b_i^2 + R^2 (tau bhat_i^2 + (1 - tau)(1 - bhat_i^2)/(p - 1))``, tau = 1/3.
+    On a finite pool the weights make the predicted gap uniform over its range.
+
+    Parameters
+    ----------
+    posterior, target_mean, n_cells, noise_aware
+        As for :class:`Civ`.
+    domain
+        A sphere (unit by default) or a pool.
+    kappa
+        Concentration of a bimodal von Mises-Fisher density about +-b, used instead of eq. 8. The
+        paper uses it at p = 3, where eq. 8 gives CIV itself; spheres only.
+
+    Raises
+    ------
+    ValueError
+        For a domain without output weights (boxes, sparse shifts), or as :class:`Civ`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import CivOw, Dag, DagBlr
+    >>> blr = DagBlr(Dag.from_edges(4, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
+    >>> CivOw(blr, np.array([1.0, 0, 0, 0])).mean_square().round(3).tolist()
+    [1.333, 0.222, 0.222, 0.222]
+    """
+
+    in_words = "what their cells would teach (output-weighted causal integrated variance)"
+    output_weighted = True
+
+    def __init__(
+        self,
+        posterior: DagBlr,
+        target_mean: ArrayLike,
+        *,
+        domain: Domain | None = None,
+        n_cells: float = 1,
+        noise_aware: bool = False,
+        kappa: float | None = None,
+    ) -> None:
+        self.kappa = None if kappa is None else require_positive(kappa, "kappa")
+        super().__init__(
+            posterior, target_mean, domain=domain, n_cells=n_cells, noise_aware=noise_aware
+        )
+
+    def mean_square(self) -> Vector:
+        """Return ``E(a_i - b_i)^2`` under the output weights, shape ``(n_nodes,)``."""
+        return self.domain.output_weighted_square(self.ideal_shift, self.kappa)
+
+
+def gap_variance(
+    posterior: DagBlr, shift: ArrayLike, target_mean: ArrayLike, *, n_cells: float = 1
+) -> float:
+    """Return the variance of the optimality gap of a shift (equation 14).
+
+    The gap is ``g(a) = |a + mean of n noise vectors - (I - B) mu*|^2``; its variance is
+    ``sum_i kappa_i s_i^2 + 4 s_i e_i (a_i - b_i)^2`` with ``s_i = 1/n + w_i``
+    (Zhang et al. 2023, eq. 12, for known noise variances).
+
+    Parameters
+    ----------
+    posterior
+        The posterior over the weights.
+    shift
+        The shift, shape ``(n_nodes,)``, units of the data.
+    target_mean
+        The target state, shape ``(n_nodes,)``, units of the data.
+    n_cells
+        Number of cells whose mean is compared with the target.
+
+    Returns
+    -------
+    float
+        The variance, in the fourth power of the units of the data.
+
+    Raises
+    ------
+    ValueError
+        While the noise variances' shape is not above 2 (infinite variance), or for wrong shapes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Dag, DagBlr, gap_variance
+    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
+    >>> gap_variance(blr, [1.0, 0.0], [1.0, 0.0])
+    10.0
+    """
+    posterior = posterior.without_fixed()
+    target = as_vector(target_mean, posterior.n_nodes, "target_mean")
+    offset = as_vector(shift, posterior.n_nodes, "shift") - posterior.ideal_shift(target)
+    noise = 1 / require_positive(n_cells, "n_cells")
+    _, w = project(posterior, target)
+    return float(Polynomial.of_gap(*posterior.spread(), noise, offset**2).at(w))

@@ -1,0 +1,74 @@
+"""Greedy: try the current estimate of the ideal shift."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core._checks import as_vector
+from nextpert.core.design.base import Acquisition
+from nextpert.core.design.candidates import Ranked
+from nextpert.core.design.distances import expected_states
+from nextpert.core.design.registry import acquisition
+from nextpert.core.design.uncertain_civ import UncertainCiv
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.design.candidates import Candidates
+    from nextpert.core.design.domains import Domain
+    from nextpert.core.model.dag_blr import DagBlr
+
+    Vector = NDArray[np.float64]
+
+
+@acquisition("greedy")
+class Greedy(Acquisition):
+    """Greedy: the squared distance of a shift to the estimated ideal shift ``b``.
+
+    Its best point is ``b/|b|`` on the sphere and the nearest candidate of a pool
+    (Zhang et al. 2023, Methods, baselines).
+
+    Parameters
+    ----------
+    posterior
+        The posterior over the weights.
+    target_mean
+        The wanted mean, shape ``(n_nodes,)``, units of the data.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Dag, DagBlr, Greedy
+    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False)
+    >>> Greedy(blr, np.array([1.0, 0.0])).value([0.0, 0.0])
+    1.0
+    """
+
+    in_words = "the expected distance to the ideal shift"
+
+    def __init__(self, posterior: DagBlr, target_mean: ArrayLike) -> None:
+        super().__init__(posterior, target_mean)
+
+    def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
+        """Return ``|a - b|^2`` and its gradient."""
+        gap = as_vector(shift, self.n_nodes, "shift") - self.ideal_shift
+        return float(gap @ gap), 2 * gap
+
+    def values(self, shifts: ArrayLike) -> Vector:
+        """Return ``|a - b|^2`` of every shift of a pool, ``(n_shifts, n_nodes)``."""
+        return ((self._pool(shifts) - self.ideal_shift) ** 2).sum(axis=1)
+
+    def closed_form(self, domain: Domain, rng: np.random.Generator) -> Vector | None:
+        """Return the point of ``domain`` nearest to ``b``."""
+        return domain.project(self.ideal_shift)
+
+    @classmethod
+    def of_candidates(cls, asked: Candidates) -> Ranked:
+        """Return the expected ``|a + u - b|^2``; of other goals the expected state's distance."""
+        if not asked.goal.is_plain:
+            states = expected_states(asked.pairs)
+            return Ranked(asked.goal.distance(states[:-1], states[-1]))
+        civ = UncertainCiv(asked.posteriors, asked.shifts, asked.goal, n_cells=asked.n_cells)
+        return Ranked(civ.gap_moments()[0])

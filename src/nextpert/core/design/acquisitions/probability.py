@@ -1,0 +1,36 @@
+"""Probability: that a candidate is the nearest to the target."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nextpert.core.design.base import Acquisition
+from nextpert.core.design.candidates import Ranked
+from nextpert.core.design.registry import acquisition
+
+if TYPE_CHECKING:
+    from nextpert.core.design.candidates import Candidates
+
+
+@acquisition("probability")
+class Probability(Acquisition):
+    """Minus the probability of being the nearest of all candidates to the target.
+
+    By joint draws of weights, graphs and shifts (see :func:`~nextpert.core.ranked_distance`).
+
+    Examples
+    --------
+    >>> from nextpert.core import Dag, DagBlr, ShiftPosterior, uncertain_values
+    >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
+    >>> known = ShiftPosterior.exact([[1.0, 2.0], [3.0, 0.0]])
+    >>> uncertain_values("probability", blr, known, [0.0, 2.0]).tolist()
+    [-1.0, 0.0]
+    """
+
+    on_domain = False
+    in_words = "the probability of being the nearest"
+
+    @classmethod
+    def of_candidates(cls, asked: Candidates) -> Ranked:
+        """Return it of every candidate."""
+        return Ranked(0.0 - asked.distances.nearest[:-1])

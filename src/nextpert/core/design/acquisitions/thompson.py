@@ -1,0 +1,93 @@
+"""Thompson sampling: the nearest candidate under a single draw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core._checks import as_rng
+from nextpert.core.design.base import Acquisition
+from nextpert.core.design.candidates import Ranked
+from nextpert.core.design.distances import first_order_distances
+from nextpert.core.design.registry import acquisition
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nextpert.core.design.candidates import Candidates
+
+    Vector = NDArray[np.float64]
+    Index = NDArray[np.int64]
+
+DRAWS = 40  # from which a plate takes one for each of its perturbations, with replacement
+
+
+@acquisition("thompson")
+class Thompson(Acquisition):
+    """The squared distance to the target under a single draw of weights, graph and shifts.
+
+    The best of it is a candidate drawn by its probability of being the nearest.
+
+    Examples
+    --------
+    >>> from nextpert.core import Dag, DagBlr, ShiftPosterior, uncertain_values
+    >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
+    >>> known = ShiftPosterior.exact([[1.0, 2.0], [3.0, 0.0]])
+    >>> uncertain_values("thompson", blr, known, [0.0, 2.0]).tolist()
+    [1.0, 13.0]
+    """
+
+    on_domain = False
+    in_words = "one draw (Thompson)"
+
+    @classmethod
+    def of_candidates(cls, asked: Candidates) -> Ranked:
+        """Return it of every candidate, of one graph at random."""
+        draws = asked.draw(2).draws  # as many of each graph, so that one is picked among them all
+        return Ranked(draws[asked.rng.integers(len(draws)), :-1])
+
+    @classmethod
+    def plate(cls, asked: Candidates, ready: Index, size: int) -> Index:
+        """Return up to ``size`` of the candidates ``ready``, each the nearest of another draw."""
+        _, draws = first_order_distances(
+            asked.posteriors, asked.shifts, asked.goal, n_samples=DRAWS, rng=asked.rng
+        )
+        return ready[thompson_plate(draws[:, ready], size, asked.rng)]
+
+
+def thompson_plate(
+    draws: Vector, size: int, rng: int | np.random.Generator | None = None
+) -> NDArray[np.int64]:
+    """Return different candidates for one plate, each the nearest of a draw of its own.
+
+    Parameters
+    ----------
+    draws
+        Squared distances under draws, shape ``(n_draws, n_perturbations)``.
+    size
+        Number of candidates; where there are fewer, all.
+    rng
+        Seed or generator.
+
+    Returns
+    -------
+    ndarray
+        Indices in the order drawn: a draw in which a candidate chosen before is the nearest gives
+        its nearest of the others.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.design.acquisitions.thompson import thompson_plate
+    >>> thompson_plate(np.array([[3.0, 1.0, 2.0]]), 2, rng=0).tolist()
+    [1, 2]
+    """
+    generator = as_rng(rng)
+    left = np.ones(draws.shape[1], dtype=np.bool_)
+    chosen: list[int] = []
+    while len(chosen) < min(size, draws.shape[1]):
+        row = draws[generator.integers(len(draws))]
+        chosen.append(int(np.where(left, row, np.inf).argmin()))
+        left[chosen[-1]] = False
+    return np.array(chosen, dtype=np.int64)

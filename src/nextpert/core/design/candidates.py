@@ -1,0 +1,133 @@
+"""Candidates whose shifts are uncertain, as an acquisition is asked to rank them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from nextpert.core._checks import as_rng
+from nextpert.core.design.distances import RankedDistance, ranked_distance
+from nextpert.core.design.goal import as_goal
+from nextpert.core.model.shift_posterior import pair_shifts, weights_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.design.goal import Goal
+    from nextpert.core.model.dag_blr import DagBlr
+    from nextpert.core.model.shift_posterior import ShiftPosterior
+
+    Vector = NDArray[np.float64]
+
+
+class Ranked(NamedTuple):
+    """An acquisition of every candidate.
+
+    Parameters
+    ----------
+    values
+        The acquisition, lower is better, shape ``(n_perturbations,)``.
+    removed
+        Share of the uncertainty that cells of each are expected to remove, same shape; ``None``
+        for an acquisition that does not look ahead.
+    """
+
+    values: Vector
+    removed: Vector | None = None
+
+
+class Candidates:
+    """Candidates, with cells or without, and what is to be reached by them.
+
+    Parameters
+    ----------
+    posterior
+        The posterior over the weights; or one on each of several graphs, which count by the
+        weight of their shifts.
+    shifts
+        The candidates; for several graphs the same for all, or one for each.
+    target
+        The target state, shape ``(n_nodes,)``, units of the data; or a goal of any kind, which
+        acquisitions on draws measure as it is, ``"greedy"`` by the distance of the expected state,
+        ``"civ"`` and ``"civ_ow"`` by a gap that stands in for it (see :class:`UncertainCiv`), and
+        others by the nearest state that reaches it.
+    n_cells
+        Number of cells planned of the next candidate.
+    noise_aware
+        Whether the scatter of these cells teaches too (see :class:`LookaheadAcquisition`).
+    target_variance
+        Sampling variance of a target state, for acquisitions on draws.
+    n_samples
+        Number of draws, at least 2.
+    graphs
+        The posteriors that count alike for acquisitions on the weights alone; those given where
+        there is no other choice.
+    main
+        The posterior for acquisitions that take one graph; the first by default.
+    rng
+        Seed or generator.
+
+    Raises
+    ------
+    ValueError
+        If posteriors, shifts and target do not fit together.
+    """
+
+    def __init__(
+        self,
+        posterior: DagBlr | Sequence[DagBlr],
+        shifts: ShiftPosterior | Sequence[ShiftPosterior],
+        target: ArrayLike | Goal,
+        *,
+        n_cells: float = 1,
+        noise_aware: bool = False,
+        target_variance: ArrayLike | None = None,
+        n_samples: int = 1000,
+        graphs: Sequence[DagBlr] | None = None,
+        main: DagBlr | None = None,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        self.pairs = pair_shifts(posterior, shifts)
+        self.posteriors = [blr for blr, _ in self.pairs]
+        self.shifts = [known for _, known in self.pairs]
+        self.goal = as_goal(target, self.posteriors[0].n_nodes, target_variance)
+        self.n_cells, self.noise_aware = n_cells, bool(noise_aware)
+        self.n_samples, self.rng = n_samples, as_rng(rng)
+        self.graphs = list(graphs) if graphs else self.posteriors
+        self.main = self.graphs[0] if main is None else main
+
+    @property
+    def size(self) -> int:
+        """Number of candidates."""
+        return self.shifts[0].n_perturbations
+
+    @property
+    def measured(self) -> NDArray[np.bool_]:
+        """Which candidates have cells, shape ``(n_perturbations,)``."""
+        return np.asarray(self.shifts[0].n) > 0
+
+    @property
+    def target_mean(self) -> Vector:
+        """The target state, or of all that reach the goal the nearest to the control."""
+        return self.goal.quadratic(self.goal.origin).point
+
+    @cached_property
+    def expected_shifts(self) -> Vector:
+        """The expected shifts, mean over graphs, shape ``(n_perturbations, n_nodes)``."""
+        each = [known.expected(blr) for blr, known in self.pairs]
+        return np.asarray(np.average(each, axis=0, weights=weights_of(self.pairs)))
+
+    @cached_property
+    def distances(self) -> RankedDistance:
+        """Their distances to the target by ``n_samples`` draws, made on first use."""
+        return self.draw(self.n_samples)
+
+    def draw(self, n_samples: int) -> RankedDistance:
+        """Return their distances to the target by other draws."""
+        return ranked_distance(
+            self.posteriors, self.shifts, self.goal, n_samples=n_samples, rng=self.rng
+        )

@@ -1,0 +1,375 @@
+"""The target state as a quadratic form: points, a signature, bounds, and states to avoid."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from nextpert.core._checks import as_numbers, as_vector, require_finite
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[np.float64]
+
+
+def sampling_root(variance: ArrayLike | None, p: int) -> tuple[Array, Array]:
+    """Return a matrix whose square is the covariance, and its diagonal."""
+    if variance is None:
+        return np.zeros((p, p)), np.zeros(p)
+    given = as_numbers(variance, "target_variance")
+    if given.shape not in ((p,), (p, p)):
+        message = f"target_variance must be ({p},) or ({p}, {p}), but its shape is {given.shape}."
+        raise ValueError(message)
+    require_finite(given, "target_variance")
+    values, vectors = (given, np.eye(p)) if given.ndim == 1 else np.linalg.eigh(given)
+    if values.min(initial=0.0) < -1e-9 * max(values.max(initial=0.0), 0.0):
+        message = "target_variance must not be negative: give variances, or a covariance."
+        raise ValueError(message)
+    diagonal = given if given.ndim == 1 else given.diagonal()
+    return vectors * np.sqrt(np.maximum(values, 0.0)), np.maximum(diagonal, 0.0)
+
+
+def positive(value: ArrayLike | None, n: int, name: str) -> Array:
+    """Return numbers of at least 0, one by default, not all of them 0."""
+    found = np.ones(n) if value is None else as_vector(value, n, name)
+    if (found < 0).any() or (n and not found.any()):
+        message = f"{name} must be numbers of at least 0, and not all of them 0."
+        raise ValueError(message)
+    return found
+
+
+def rows(value: ArrayLike | None, p: int, name: str) -> Array:
+    """Return states, one a row; none by default."""
+    if value is None:
+        return np.empty((0, p))
+    found = as_numbers(value, name)
+    if found.ndim != 2 or found.shape[1] != p:
+        message = f"{name} must be one row a state, each of {p} nodes, but is {found.shape}."
+        raise ValueError(message)
+    require_finite(found, name)
+    return found
+
+
+def bounds(value: ArrayLike | None, p: int, name: str, free: float) -> Array:
+    """Return bounds, ``free`` where there is none."""
+    found = np.full(p, free) if value is None else as_vector(value, p, name, finite=False)
+    if np.isnan(found).any() or (found == -free).any():
+        message = f"{name} holds NaN or a bound that no state keeps: use {free} for none."
+        raise ValueError(message)
+    return found
+
+
+class Quadratic(NamedTuple):
+    """A distance ``sum_i weights_i (theta_i - point_i)^2``, both of shape ``(n_nodes,)``."""
+
+    point: Array
+    weights: Array
+
+
+class Goal:
+    r"""A distance of states to what is wanted of them; 0 where all of it is reached.
+
+    With weights ``w`` of the nodes, ``|x|^2 = sum_i w_i x_i^2``, and ``(x)_+ = max(x, 0)``, a
+    state ``theta`` has the distance
+
+    .. math:: \sum_s c_s |\theta - m_s|^2 + (|v| - v'W(\theta - o) / |v|)_+^2 + \lambda \Big[
+        \sum_i w_i \big((l_i - \theta_i)_+^2 + (\theta_i - h_i)_+^2\big)
+        + \sum_t (r_t - |\theta - t|)_+^2 \Big]
+
+    - of wanted states ``m_s`` with shares ``c_s`` that sum to 1: the distance to their mean by
+      shares, and a constant, the scatter of the states about it;
+    - of a signature ``v``, the wanted change from the origin ``o``: what the change lacks of it
+      along its direction. Genes make up for each other, more than wanted does no harm, and what
+      is not along it is free: the distance to a half-space, of which ``o + v`` is the nearest
+      point to the origin;
+    - of bounds ``l``, ``h``, gene by gene, and of states ``t`` to stay away from by ``r``, in
+      units of ``|x|``.
+
+    With ``direction_only`` it is one minus the cosine of the angle between ``theta - o`` and
+    ``m_s - o``, or ``v``, with weights ``w``: 0 for the same direction, 1 for no change or one at
+    a right angle, 2 for the opposite.
+
+    Parameters
+    ----------
+    origin
+        The state of doing nothing, shape ``(n_nodes,)``, units of the data.
+    states, shares
+        Wanted states, shape ``(n_states, n_nodes)``, and what each counts for (default: alike).
+    variances
+        Sampling variance of each of them, ``(n_nodes,)`` or ``(n_nodes, n_nodes)``; ``None`` for
+        a state known without error.
+    signature
+        Wanted change from the origin, shape ``(n_nodes,)``.
+    low, high
+        Least and most wanted, shape ``(n_nodes,)``; infinite where there is no bound.
+    away_from, margins
+        States to stay away from, shape ``(n_away, n_nodes)``, and how far. Default: as far as
+        the origin is.
+    weights, scale
+        What a node counts for, times the unit in which its differences are squared, as one over
+        its variance; shape ``(n_nodes,)``, 1 by default.
+    penalty
+        What bounds and states to stay away from count for, ``lambda``.
+    direction_only
+        Whether the direction alone counts.
+
+    Raises
+    ------
+    ValueError
+        If parts do not fit together, hold an impossible value, or nothing is wanted.
+
+    Examples
+    --------
+    >>> from nextpert.core.design.goal import Goal
+    >>> goal = Goal([0.0, 0.0], states=[[1.0, 0.0]], high=[5.0, 2.0])
+    >>> goal.distance([[1.0, 0.0], [0.0, 0.0], [1.0, 3.0]]).tolist()
+    [0.0, 1.0, 10.0]
+    >>> up = Goal([0.0, 0.0], signature=[3.0, 4.0])
+    >>> up.distance([[0.0, 0.0], [1.5, 2.0], [6.0, 8.0]]).tolist()
+    [25.0, 6.25, 0.0]
+    """
+
+    def __init__(
+        self,
+        origin: ArrayLike,
+        *,
+        states: ArrayLike | None = None,
+        shares: ArrayLike | None = None,
+        variances: Sequence[ArrayLike | None] | None = None,
+        signature: ArrayLike | None = None,
+        low: ArrayLike | None = None,
+        high: ArrayLike | None = None,
+        away_from: ArrayLike | None = None,
+        margins: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        scale: ArrayLike | None = None,
+        penalty: float = 1.0,
+        direction_only: bool = False,
+    ) -> None:
+        p = len(np.atleast_1d(np.asarray(origin)))
+        self.origin = as_vector(origin, p, "origin")
+        self.scale = positive(scale, p, "scale")
+        self.weights = positive(weights, p, "weights") * self.scale
+        self.penalty = float(penalty)
+        self.direction_only = bool(direction_only)
+        self.states = rows(states, p, "states")
+        self.shares = positive(shares, len(self.states), "shares")
+        if len(self.states):
+            self.shares = self.shares / self.shares.sum()
+        self.signature = None if signature is None else as_vector(signature, p, "signature")
+        self.low = bounds(low, p, "low", -np.inf)
+        self.high = bounds(high, p, "high", np.inf)
+        self.away_from = rows(away_from, p, "away_from")
+        self.margins = (
+            self._length(self.away_from - self.origin)
+            if margins is None
+            else positive(margins, len(self.away_from), "margins")
+        )
+        self._bounded = np.isfinite(self.low) | np.isfinite(self.high)
+        self._require_sound()
+        given = [None] * len(self.states) if variances is None else list(variances)
+        if len(given) != len(self.states):
+            message = f"variances must be one for each of {len(self.states)} states, or None."
+            raise ValueError(message)
+        found = [sampling_root(variance, p) for variance in given]
+        self._roots = [root for root, _ in found]
+        self.variances = np.array([each for _, each in found]).reshape(-1, p)
+        self.floor = float(self.shares @ [self.excess(each) for each in self.variances])
+
+    @classmethod
+    def point(cls, mean: ArrayLike, variance: ArrayLike | None = None) -> Goal:
+        """Return the goal of one wanted mean, all nodes alike.
+
+        Parameters
+        ----------
+        mean, variance
+            The wanted mean, and its sampling variance or covariance.
+
+        Examples
+        --------
+        >>> from nextpert.core.design.goal import Goal
+        >>> Goal.point([1.0, 2.0]).distance([[1.0, 0.0]]).tolist()
+        [4.0]
+        """
+        wanted = np.atleast_1d(as_numbers(mean, "mean"))
+        return cls(np.zeros(len(wanted)), states=wanted[None], variances=[variance])
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes."""
+        return len(self.origin)
+
+    @property
+    def is_state(self) -> bool:
+        """Whether it is the squared distance to one state and nothing beside, weights or not."""
+        beside = self.signature is not None or self._bounded.any() or len(self.away_from) > 0
+        return len(self.states) == 1 and not self.direction_only and not beside
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is the squared distance to one state, all nodes alike."""
+        return bool(self.is_state and (self.weights == 1).all() and (self.scale == 1).all())
+
+    def distance(
+        self, states: ArrayLike, origin: ArrayLike | None = None, errors: Array | None = None
+    ) -> Array:
+        """Return the distance of every state.
+
+        Parameters
+        ----------
+        states
+            Shape ``(n, n_nodes)``, units of the data.
+        origin
+            State of doing nothing that signature and directions start from, in place of the
+            goal's own: that of the same draw, say. Shape ``(n_nodes,)``.
+        errors
+            What the wanted states are off by (see :meth:`draw_errors`).
+
+        Returns
+        -------
+        ndarray
+            Shape ``(n,)``: squared units of the data over that of the scale, or 0 to 2 for
+            directions.
+        """
+        given = as_numbers(states, "states", copy=False)
+        start = self.origin if origin is None else np.asarray(origin, np.float64)
+        wanted = self.states if errors is None else self.states + errors
+        if self.direction_only:
+            return self._turned(given - start, wanted - start)
+        total = np.zeros(len(given))
+        for share, state in zip(self.shares, wanted, strict=True):
+            total += share * self._square(given - state)
+        if self.signature is not None:
+            total += self._lacking(given - start) ** 2
+        hinge = np.zeros(len(given))
+        if self._bounded.any():
+            hinge += self._square(np.clip(given, self.low, self.high) - given)
+        for state, margin in zip(self.away_from, self.margins, strict=True):
+            hinge += np.maximum(margin - self._length(given - state), 0.0) ** 2
+        return total + self.penalty * hinge
+
+    def excess(self, variance: ArrayLike) -> float:
+        """Return what a sampling variance, ``(n_nodes,)``, adds to the distance to wanted states.
+
+        What it adds to the rest, or to angles, is not known in closed form and is left in: 0.
+        """
+        if not len(self.states) or self.direction_only:
+            return 0.0
+        return float((np.asarray(variance) * self.weights).sum())
+
+    def draw_errors(self, rng: np.random.Generator) -> Array | None:
+        """Draw what the wanted states are off by, ``(n_states, n_nodes)``; ``None``: known."""
+        if self.floor == 0:
+            return None
+        return np.array([root @ rng.standard_normal(self.n_nodes) for root in self._roots])
+
+    def quadratic(self, at: ArrayLike) -> Quadratic:
+        """Return the quadratic that stands in for the distance near a state, ``(n_nodes,)``.
+
+        Bounds, signature and margins are replaced by the nearest point to ``at`` that keeps them
+        (of the ball's margin only where it is not kept), a direction by the point along it that
+        is nearest. What couples nodes is left out: a signature weighs a node by its share of the
+        direction. Where nothing is wanted of a node the weight is 0, and the point that of ``at``.
+        """
+        here = as_vector(at, self.n_nodes, "at")
+        w, parts = self.weights, []
+        if self.direction_only:
+            parts.append((self._along(here), w))
+        else:
+            parts += [(m, c * w) for m, c in zip(self.states, self.shares, strict=True)]
+            if self.signature is not None:
+                v = self.signature / self._length(self.signature)
+                lacking = self._lacking((here - self.origin)[None])[0]
+                parts.append((here + lacking * v, w * v**2 * w))
+            kept = np.clip(here, self.low, self.high)
+            parts.append((kept, self.penalty * w * self._bounded))
+            for state, margin in zip(self.away_from, self.margins, strict=True):
+                apart, off = here - state, self._length(here - state)
+                if 0 < off < margin:
+                    parts.append((state + apart * (margin / off), self.penalty * w))
+        weights = np.sum([weight for _, weight in parts], axis=0)
+        pulled = np.sum([weight * point for point, weight in parts], axis=0)
+        point = np.divide(pulled, weights, out=here.copy(), where=weights > 0)
+        return Quadratic(point, weights)
+
+    def _square(self, x: Array) -> Array:
+        return (x**2 * self.weights).sum(axis=-1)
+
+    def _length(self, x: Array) -> Array:
+        return np.sqrt(self._square(x))
+
+    def _lacking(self, change: Array) -> Array:
+        v = self.signature
+        assert v is not None
+        size = self._length(v)
+        return np.maximum(size - change @ (self.weights * v) / size, 0.0)
+
+    def _directions(self, wanted: Array) -> tuple[Array, Array]:
+        return (
+            (wanted, self.shares) if self.signature is None else (self.signature[None], np.ones(1))
+        )
+
+    def _turned(self, change: Array, wanted: Array) -> Array:
+        size, total = self._length(change), np.ones(len(change))
+        for v, share in zip(*self._directions(wanted), strict=True):
+            both = size * self._length(v)
+            along = change @ (self.weights * v)
+            total -= share * np.divide(along, both, out=np.zeros_like(both), where=both > 0)
+        return np.maximum(total, 0.0)
+
+    def _along(self, here: Array) -> Array:
+        """Return the nearest point in the wanted direction, or where it leads if none is near."""
+        directions, shares = self._directions(self.states - self.origin)
+        units = directions / np.maximum(self._length(directions), 1e-300)[:, None]
+        v = shares @ units
+        square = max(float(self._square(v)), 1e-300)
+        along = float((here - self.origin) @ (self.weights * v)) / square
+        far = float(shares @ self._length(directions))
+        return self.origin + (along if along > 0 else far) * v
+
+    def _require_sound(self) -> None:
+        pulls = len(self.states) > 0 or self.signature is not None
+        both = len(self.states) > 0 and self.signature is not None
+        bounded, crossed = bool(self._bounded.any()), np.flatnonzero(self.low > self.high)[:5]
+        message = ""
+        if not np.isfinite(self.penalty) or self.penalty < 0:
+            message = f"penalty must be a number of at least 0, but is {self.penalty}."
+        elif len(crossed):
+            message = f"low is above high at nodes {crossed.tolist()}: no state is between."
+        elif not (pulls or bounded):
+            message = "Nothing is wanted: give states, a signature or bounds."
+        elif self.signature is not None and not self._length(self.signature) > 0:
+            message = "The signature asks for no change: give it a node that counts."
+        elif self.direction_only and (not pulls or both or bounded or len(self.away_from)):
+            message = "direction_only takes states or a signature, and nothing beside it."
+        if message:
+            raise ValueError(message)
+
+
+def as_goal(target: ArrayLike | Goal, n_nodes: int, variance: ArrayLike | None = None) -> Goal:
+    """Return a goal as it is, and a bare wanted mean as the goal of that point.
+
+    Raises
+    ------
+    ValueError
+        If it is of another number of nodes, or a goal has a variance beside its own.
+
+    Examples
+    --------
+    >>> from nextpert.core.design.goal import as_goal
+    >>> as_goal([1.0, 2.0], 2).states.tolist()
+    [[1.0, 2.0]]
+    """
+    if not isinstance(target, Goal):
+        return Goal.point(as_vector(target, n_nodes, "target_mean"), variance)
+    if variance is not None:
+        message = "target_variance is for a bare mean: a goal holds its own (variances)."
+        raise ValueError(message)
+    if target.n_nodes != n_nodes:
+        message = f"The goal is of {target.n_nodes} nodes, but the posterior of {n_nodes}."
+        raise ValueError(message)
+    return target

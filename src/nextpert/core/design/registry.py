@@ -1,0 +1,189 @@
+"""Acquisitions by name: one registry, which a decorator fills."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from nextpert.core._registry import Registry
+from nextpert.core.design.candidates import Candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.design.base import Acquisition
+    from nextpert.core.design.domains import Domain
+    from nextpert.core.design.goal import Goal
+    from nextpert.core.model.dag_blr import DagBlr
+    from nextpert.core.model.shift_posterior import ShiftPosterior
+
+Kind = TypeVar("Kind", bound="type[Acquisition]")
+_ACQUISITIONS: Registry[type[Acquisition]] = Registry(
+    "nextpert.core.design.acquisitions", "an acquisition"
+)
+
+
+def acquisition(name: str) -> Callable[[Kind], Kind]:
+    """Register a class of acquisition under a name, by which every function then finds it.
+
+    Raises
+    ------
+    ValueError
+        If another class has the name.
+
+    Examples
+    --------
+    >>> from nextpert.core.design.base import Acquisition
+    >>> from nextpert.core.design.registry import acquisition
+    >>> @acquisition("greedy")
+    ... class Mine(Acquisition): ...
+    Traceback (most recent call last):
+    ...
+    ValueError: There is an acquisition 'greedy' already (Greedy): choose another name.
+    """
+
+    def register(kind: Kind) -> Kind:
+        _ACQUISITIONS.add(name, kind)
+        kind.name = name
+        return kind
+
+    return register
+
+
+def acquisitions(*, on_domain: bool = False) -> tuple[str, ...]:
+    """Return the names of all acquisitions, or of those that a domain of shifts is searched by.
+
+    Examples
+    --------
+    >>> from nextpert.core import acquisitions
+    >>> sorted(set(acquisitions()) - set(acquisitions(on_domain=True)))
+    ['probability', 'thompson']
+    """
+    every = _ACQUISITIONS.every()
+    return tuple(name for name, kind in every.items() if kind.on_domain or not on_domain)
+
+
+def find_acquisition(name: str, *, on_domain: bool = False) -> type[Acquisition]:
+    """Return the class of that name.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
+    known = acquisitions(on_domain=on_domain)
+    if name not in known:
+        message = f"Unknown acquisition {name!r}: choose one of {', '.join(known)}."
+        raise ValueError(message)
+    return _ACQUISITIONS.every()[name]
+
+
+def build_acquisition(
+    criterion: str,
+    posterior: DagBlr,
+    target_mean: ArrayLike,
+    *,
+    domain: Domain,
+    n_cells: float,
+    noise_aware: bool = False,
+    best: float = np.inf,
+    rng: int | np.random.Generator | None = None,
+) -> Acquisition:
+    """Return the acquisition of a given name, to be minimised in a domain.
+
+    Parameters
+    ----------
+    criterion
+        ``"civ"``, ``"civ_ow"``, ``"cv"``, ``"maxv"``, ``"target_mean_variance"``, ``"greedy"``,
+        ``"random"``, ``"ei"``, ``"mi"`` or ``"ucb"``.
+    posterior
+        The posterior over the weights.
+    target_mean
+        The target state, shape ``(n_nodes,)``, units of the data.
+    domain
+        Where shifts may lie; CIV and CIV-OW average over it.
+    n_cells
+        Number of hypothetical cells (the next batch).
+    noise_aware
+        Whether the hypothetical cells' scatter teaches too (see :class:`LookaheadAcquisition`).
+    best
+        Squared distance that expected improvement (``"ei"``) has to beat.
+    rng
+        Seed or generator of the random criterion and of those that draw from the posterior.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Dag, DagBlr, Sphere, build_acquisition
+    >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False)
+    >>> options = dict(domain=Sphere(1.0), n_cells=1, rng=np.random.default_rng(0))
+    >>> build_acquisition("cv", blr, np.ones(2), **options).name
+    'cv'
+    """
+    return find_acquisition(criterion, on_domain=True).build(
+        posterior, target_mean, domain=domain, n_cells=n_cells, noise_aware=noise_aware,
+        best=best, rng=rng,
+    )  # fmt: skip
+
+
+def uncertain_values(
+    criterion: str,
+    posterior: DagBlr | Sequence[DagBlr],
+    shifts: ShiftPosterior | Sequence[ShiftPosterior],
+    target: ArrayLike | Goal,
+    *,
+    n_cells: float = 1,
+    noise_aware: bool = False,
+    target_variance: ArrayLike | None = None,
+    n_samples: int = 1000,
+    rng: int | np.random.Generator | None = None,
+) -> NDArray[np.float64]:
+    """Return an acquisition of every candidate, cells seen or not; lower is better.
+
+    Parameters
+    ----------
+    criterion
+        ``"civ"`` or ``"civ_ow"``: see :class:`UncertainCiv`. ``"greedy"``: the expected squared
+        distance to the ideal shift. On draws of the states (see
+        :func:`~nextpert.core.ranked_distance`): ``"ei"``, the expected
+        squared distance to the target if the better is kept of the candidate and the incumbent
+        (see ``kept_distance``); ``"probability"``, minus the probability of being the nearest;
+        ``"thompson"``, the squared distance under a single draw, so that the best of it is a
+        candidate drawn by its probability of being the nearest. ``"random"``: uniform numbers.
+        The others of :func:`acquisitions` take shifts as they are expected.
+    posterior, shifts, target, n_cells, noise_aware, target_variance, n_samples, rng
+        See :class:`Candidates`.
+
+    Returns
+    -------
+    ndarray
+        Values, shape ``(n_perturbations,)``.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, or if posteriors, shifts and target do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Dag, DagBlr, ShiftPosterior, uncertain_values
+    >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
+    >>> known = ShiftPosterior.exact([[1.0, 2.0], [3.0, 0.0]])
+    >>> uncertain_values("ei", blr, known, [0.0, 2.0]).tolist()
+    [1.0, 4.0]
+    """
+    kind = find_acquisition(criterion)
+    asked = Candidates(
+        posterior, shifts, target, n_cells=n_cells, noise_aware=noise_aware,
+        target_variance=target_variance, n_samples=n_samples, rng=rng,
+    )  # fmt: skip
+    return kind.of_candidates(asked).values

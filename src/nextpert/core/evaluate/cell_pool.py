@@ -1,0 +1,339 @@
+"""The cells of a screen as a pool that campaigns draw from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core._checks import as_numbers, as_rng, require_count, require_finite
+from nextpert.core.design.goal import Goal, sampling_root
+from nextpert.core.screen.mean_distance import (
+    covariance_of_mean,
+    distance_difference,
+    mean_distance,
+)
+from nextpert.core.screen.moments import Moments
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[np.float64]
+    Index = NDArray[np.int64]
+
+
+_N_DRAWS = 500  # of all means: a standard deviation is then known to 3%
+
+
+@dataclass(frozen=True)
+class PoolGoal:
+    """A goal, and which of its states are means of perturbations of a pool.
+
+    Parameters
+    ----------
+    goal
+        The goal; states of the pool stand in it as means of all of their cells.
+    states, away
+        Number of the perturbation that each wanted state, and each state to stay away from, is
+        the mean of; -1 for none.
+    """
+
+    goal: Goal
+    states: tuple[int, ...] = ()
+    away: tuple[int, ...] = ()
+
+    @property
+    def own(self) -> list[int]:
+        """Perturbations whose states are wanted."""
+        return sorted({j for j in self.states if j >= 0})
+
+    @property
+    def used(self) -> list[int]:
+        """Perturbations whose cells say what is wanted or to be stayed away from."""
+        return sorted({j for j in (*self.states, *self.away) if j >= 0})
+
+    def with_means(self, means: Mapping[int, Array], errors: Array | None = None) -> Goal:
+        """Return the goal with other means of the pool's perturbations, taken as exact.
+
+        ``errors``, of the shape of its states, are added to wanted states that are no such means.
+        """
+        old = self.goal
+        states = old.states if errors is None else old.states + errors
+
+        def moved(rows: Array, numbers: tuple[int, ...]) -> Array | None:
+            new = [
+                means.get(j, row) for row, j in zip(rows, numbers or [-1] * len(rows), strict=True)
+            ]
+            return np.array(new) if new else None
+
+        return Goal(
+            old.origin, states=moved(states, self.states),
+            shares=old.shares if len(old.states) else None, signature=old.signature,
+            low=old.low, high=old.high, away_from=moved(old.away_from, self.away),
+            margins=old.margins if len(old.margins) else None, weights=old.weights,
+            penalty=old.penalty, direction_only=old.direction_only,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PoolEnvironments:
+    """Which cells of a pool share perturbation, guide, batch and condition.
+
+    Parameters
+    ----------
+    group
+        Perturbation of every environment, 0 for the controls, shape ``(n_environments,)``.
+    condition
+        The same, conditions told apart.
+    guide
+        Its guide; 0 for all where guides are not known.
+    fixed
+        Indicators of batches, shape ``(n_environments, n_fixed)``.
+    control, cells
+        Environment of every control cell, and of every cell of the perturbations in their order.
+    """
+
+    group: Index
+    condition: Index
+    guide: Index
+    fixed: Array
+    control: Index
+    cells: Index
+
+    @classmethod
+    def plain(cls, n_control: int, n_cells: Index) -> PoolEnvironments:
+        """Return one environment for the controls and one for each perturbation."""
+        every = np.arange(len(n_cells) + 1)
+        return cls(
+            every, every, np.zeros_like(every), np.zeros((len(every), 0)),
+            np.zeros(n_control, np.int64), np.repeat(every[1:], n_cells),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Deal:
+    """Which cells a campaign may see, and in which order they come up.
+
+    Parameters
+    ----------
+    warmup
+        Rows of the control cells for the warm-up, shape ``(n_warmup,)``.
+    orders
+        For every perturbation its rows in random order; of the target's those alone that the
+        target's mean was not taken from.
+    target
+        What is wanted: the mean of half of the target's cells, or a goal with such means.
+    first
+        All perturbations in random order, in which those are tried that nothing tells apart.
+    """
+
+    warmup: Index
+    orders: list[Index]
+    target: Goal
+    first: Index
+
+    @property
+    def target_mean(self) -> Array:
+        """Mean of half of the target's cells, shape ``(n_nodes,)``, units of the data."""
+        return self.target.states[0]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """How far perturbations and controls are from what is wanted, by all of their cells.
+
+    Parameters
+    ----------
+    distance, sd
+        Distances less what sampling adds to them, and their standard deviations, shape
+        ``(n_perturbations,)``; 0 for a perturbation whose state is the target.
+    control, control_sd
+        The same of the control cells.
+    alike
+        Of a perturbation and some others: which of these are not told apart from it, at 95 %.
+    """
+
+    distance: Array
+    sd: Array
+    control: float
+    control_sd: float
+    alike: Callable[[int, Index], NDArray[np.bool_]]
+
+    def as_good(self, candidates: ArrayLike) -> NDArray[np.bool_]:
+        """Return which candidates are not told apart from the best, ``(n_candidates,)``."""
+        may = np.asarray(candidates, np.int64)
+        return self.alike(int(may[np.argmin(self.distance[may])]), may)
+
+
+class CellPool:
+    """Real cells: controls, and those of every perturbation that may be proposed.
+
+    Parameters
+    ----------
+    control
+        Control cells, shape ``(n_control, n_nodes)``, units of the data.
+    perturbed
+        Cells of each perturbation, arrays of shape ``(n_cells_j, n_nodes)``, at least 4 each.
+    environments
+        Guides and batches; by default there are none.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, a perturbation has too few cells, or a value is NaN or infinite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.evaluate.cell_pool import CellPool
+    >>> rng = np.random.default_rng(0)
+    >>> cells = [rng.normal(mean, size=(20, 2)) for mean in (1.0, 5.0)]
+    >>> pool = CellPool(rng.normal(size=(50, 2)), cells)
+    >>> pool.n_cells.tolist(), len(pool.deal(0, 30, rng=0).orders[0])
+    ([20, 20], 10)
+    >>> pool.truth(1).distance.round().tolist()
+    [38.0, 0.0]
+    """
+
+    def __init__(
+        self,
+        control: ArrayLike,
+        perturbed: Sequence[ArrayLike],
+        environments: PoolEnvironments | None = None,
+    ) -> None:
+        self.control = _cells(control, "The control cells", 2)
+        groups = [_cells(x, f"The cells of perturbation {j}", 4) for j, x in enumerate(perturbed)]
+        p = self.control.shape[1]
+        widths = {p, *(x.shape[1] for x in groups)}
+        if len(widths) != 1:
+            message = f"Controls and perturbations must have the same nodes, but have {widths}."
+            raise ValueError(message)
+        # One array rather than a list: workers then share its pages.
+        self.cells = np.concatenate([np.empty((0, p)), *groups])
+        self.n_cells = np.array([len(x) for x in groups], dtype=np.int64)
+        self.start = np.concatenate([[0], np.cumsum(self.n_cells)])
+        plain = PoolEnvironments.plain(len(self.control), self.n_cells)
+        self.environments = plain if environments is None else environments
+
+    @property
+    def n_perturbations(self) -> int:
+        """Number of perturbations."""
+        return len(self.n_cells)
+
+    def moments(self, perturbation: int) -> Moments:
+        """Return the moments of all cells of a perturbation."""
+        return Moments.from_array(
+            self.cells[self.start[perturbation] : self.start[perturbation + 1]]
+        )
+
+    def deal(
+        self, target: int | PoolGoal, n_warmup: int, rng: int | np.random.Generator | None = None
+    ) -> Deal:
+        """Shuffle controls and cells; half of the target's say where it lies and are not dealt.
+
+        A goal has as many targets as states that are means of the pool's cells.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than ``n_warmup`` control cells.
+        """
+        wanted = require_count(n_warmup, "n_warmup", least=2)
+        if wanted > len(self.control):
+            message = f"n_warmup is {wanted}, but there are {len(self.control)} control cells."
+            raise ValueError(message)
+        generator = as_rng(rng)
+        warmup = generator.choice(len(self.control), wanted, replace=False)
+        orders = [self.start[j] + generator.permutation(int(n)) for j, n in enumerate(self.n_cells)]
+        means = {}
+        if not isinstance(target, PoolGoal):
+            target = PoolGoal(Goal.point(np.zeros(self.control.shape[1])), (target,))
+        for j in target.used:
+            half = len(orders[j]) // 2
+            means[j] = self.cells[orders[j][:half]].mean(axis=0)
+            orders[j] = orders[j][half:]
+        first = generator.permutation(self.n_perturbations)
+        return Deal(warmup, orders, target.with_means(means), first)
+
+    def truth(self, target: int) -> Truth:
+        """Return how far every perturbation and the controls lie from the mean of one of them.
+
+        Squared distances of means, unbiased (:func:`~nextpert.core.screen.mean_distance`).
+        """
+        every = [*map(self.moments, range(self.n_perturbations)), Moments.from_array(self.control)]
+        found = [mean_distance(each, every[target]) for each in every]
+        distance, sd = np.array([[each.estimate, each.sd] for each in found]).T
+        distance[target] = sd[target] = 0.0
+
+        def alike(one: int, others: Index) -> NDArray[np.bool_]:
+            if one == target:
+                return distance[others] <= 1.96 * sd[others]
+            low = [
+                -1.0 if j == one
+                else distance_difference(every[j], every[one], every[target])[1]
+                for j in others
+            ]  # fmt: skip
+            return np.array(low) <= 0
+
+        return Truth(distance[:-1], sd[:-1], float(distance[-1]), float(sd[-1]), alike)
+
+
+def _cells(value: ArrayLike, what: str, least: int) -> Array:
+    cells = as_numbers(value, what, copy=False)
+    if cells.ndim != 2 or len(cells) < least:
+        message = (
+            f"{what} must be a matrix with at least {least} rows, but have shape {cells.shape}."
+        )
+        raise ValueError(message)
+    require_finite(cells, what)
+    return cells
+
+
+def goal_truth(pool: CellPool, wanted: PoolGoal) -> Truth:
+    """Return how far all perturbations and the controls are from a goal.
+
+    Spreads come from draws of all means about those of the cells, with a fixed seed.
+    """
+    rng, control = np.random.default_rng(0), Moments.from_array(pool.control)
+    every = [*(pool.moments(j) for j in range(pool.n_perturbations)), control]
+    covariances = [covariance_of_mean(each) for each in every]
+    goal = wanted.with_means({j: every[j].mean for j in wanted.used})
+    numbers = [*wanted.states, *[-1] * (len(goal.states) - len(wanted.states))]
+    variances = [
+        own if j < 0 else covariances[j].diagonal()
+        for j, own in zip(numbers, wanted.goal.variances, strict=True)
+    ]
+
+    def errors(j: int) -> Array:
+        root = sampling_root(covariances[j], control.n_nodes)[0]
+        return rng.standard_normal((_N_DRAWS, len(root))) @ root.T
+
+    known = {j: errors(j) for j in wanted.used}
+    moved = []  # the goal, draw by draw
+    for k in range(_N_DRAWS):
+        off = wanted.goal.draw_errors(rng)
+        means = {j: every[j].mean + error[k] for j, error in known.items()}
+        moved.append(wanted.with_means(means, off))
+    distance, draws = np.empty(len(every)), np.empty((_N_DRAWS, len(every)))
+    for j, cells in enumerate(every):
+        added = sum(
+            share * (goal.excess(covariances[j].diagonal()) + goal.excess(variance))
+            for share, variance, number in zip(goal.shares, variances, numbers, strict=True)
+            if number != j
+        )
+        distance[j] = goal.distance(cells.mean[None])[0] - added
+        off = known[j] if j in known else errors(j)
+        draws[:, j] = [
+            each.distance((cells.mean + error)[None])[0]
+            for each, error in zip(moved, off, strict=True)
+        ]
+
+    def alike(one: int, others: Index) -> NDArray[np.bool_]:
+        apart = (draws[:, others] - draws[:, [one]]).std(axis=0)
+        return np.asarray(distance[others] - distance[one] <= 1.96 * apart, np.bool_)
+
+    sd = draws.std(axis=0)
+    return Truth(distance[:-1], sd[:-1], float(distance[-1]), float(sd[-1]), alike)

@@ -1,0 +1,199 @@
+"""Perturbations of a screen, measured or only planned: observed effects and target genes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core._checks import as_nodes
+from nextpert.core.screen.screen import ScreenMoments
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[np.float64]
+
+_POOLED_CELLS = 10  # the pooled variance counts as so many cells in a perturbation's own
+
+
+@dataclass(frozen=True)
+class Perturbations:
+    """Perturbations of a screen, measured or only planned, and their target genes.
+
+    Parameters
+    ----------
+    moments
+        One environment for each perturbation and one for the controls, batches taken off
+        (:meth:`nextpert.core.ScreenMoments.without_fixed`, then ``pool``).
+    control
+        Environment of the controls.
+    members
+        Environment of every perturbation, -1 where it has no cells, shape
+        ``(n_perturbations,)``.
+    targets
+        Measured target genes of every perturbation; none for enhancers, drugs and genes outside the
+        panel.
+    change
+        Change of the target genes that predictors start from, shape
+        ``(n_perturbations, n_genes)``, of which other genes are not read; NaN, or ``None`` for
+        all, stands for the observed one. Give the change expected from the efficacy where there
+        are no cells.
+    batches
+        Errors that batches leave in the means, over a gene's standard deviation, shape
+        ``(n_environments, n_columns)``
+        (:attr:`~nextpert.core.screen.guides.PooledGuides.fixed_errors`); ``None`` (default):
+        none.
+    names
+        Labels of the perturbations; none where no predictor asks for them.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, an environment or a gene does not exist, or there are no controls.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.model.perturbations import Perturbations
+    >>> rng, knocked = np.random.default_rng(0), np.repeat([0, 1, 2], 500)
+    >>> x = rng.normal(size=(1500, 3)) - 3 * np.outer(knocked == 1, [1, 0, 0])
+    >>> x[:, 1] += x[:, 0]
+    >>> screen = ScreenMoments.from_array(x, knocked, 3)
+    >>> found = Perturbations(screen, 0, [1, 2], [[0], []])
+    >>> found.observed.round(0) + 0.0
+    array([[-3., -3.,  0.],
+           [ 0.,  0.,  0.]])
+    """
+
+    moments: ScreenMoments
+    control: int
+    members: ArrayLike
+    targets: Sequence[Sequence[int]]
+    change: ArrayLike | None = None
+    batches: ArrayLike | None = None
+    names: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        rows, total = self.rows, self.moments.n_environments
+        if rows.shape != (len(self.targets),):
+            message = f"There are {len(rows)} perturbations with {len(self.targets)} targets."
+            raise ValueError(message)
+        if len(rows) and not (rows.min() >= -1 and rows.max() < total):
+            message = f"members must lie between -1 and {total - 1}, the last environment."
+            raise ValueError(message)
+        if not 0 <= self.control < total or self.moments.n[self.control] < 2:
+            message = "control must be an environment with two cells or more."
+            raise ValueError(message)
+        for genes in self.targets:
+            as_nodes(genes, self.moments.n_nodes, "targets")
+        shape = (len(rows), self.moments.n_nodes)
+        if self.change is not None and np.shape(self.change) != shape:
+            message = f"change has shape {np.shape(self.change)}, but {shape} is needed."
+            raise ValueError(message)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Environment of every perturbation, -1 for none."""
+        return np.asarray(self.members, np.int64)
+
+    @property
+    def n(self) -> NDArray[np.int64]:
+        """Cells of every perturbation."""
+        return np.where(self.rows >= 0, self.moments.n[self.rows], 0)
+
+    @property
+    def observed(self) -> Array:
+        """Means less the controls' mean, ``(n_perturbations, n_genes)``; 0 without cells."""
+        effects = self.moments.mean[self.rows] - self.moments.mean[self.control]
+        return np.where(self.n[:, None] > 0, effects, 0.0)
+
+    @property
+    def variance(self) -> Array:
+        """Sampling variance of :attr:`observed`, the controls' included; infinite without cells."""
+        shared = self.sd**2 * (self.batch_errors**2).sum(axis=1)[:, None]
+        return self.own_variance() + self.control_variance + shared
+
+    @property
+    def batch_errors(self) -> Array:
+        """Errors of batches in :attr:`observed`, ``(n_perturbations, n_columns)``; 0 for none."""
+        if self.batches is None:
+            return np.zeros((len(self.rows), 0))
+        every = np.asarray(self.batches, np.float64)
+        return np.where(self.rows[:, None] >= 0, every[self.rows] - every[self.control], 0.0)
+
+    @property
+    def control_variance(self) -> Array:
+        """Sampling variance of the controls' mean, ``(n_genes,)``, common to all effects."""
+        return self.sd**2 / self.moments.n[self.control]
+
+    @property
+    def sd(self) -> Array:
+        """Standard deviation of every gene among the controls, ``(n_genes,)``."""
+        return np.sqrt(self.moments.variance[self.control])
+
+    def some(self, index: ArrayLike) -> Perturbations:
+        """Return some of the perturbations, in the order given."""
+        which = np.asarray(index, np.int64)
+        targets = [self.targets[j] for j in which.tolist()]
+        change = None if self.change is None else np.asarray(self.change, np.float64)[which]
+        names = [self.names[j] for j in which.tolist()] if self.names else ()
+        return replace(self, members=self.rows[which], targets=targets, change=change, names=names)
+
+    def without(self, index: ArrayLike) -> Perturbations:
+        """Return the other perturbations of the screen, on moments that lack these cells.
+
+        Of the pooled scatter the share of the cells that stay is left: it is not known by
+        environment.
+        """
+        left_out = np.zeros(len(self.rows), bool)
+        left_out[np.asarray(index, np.int64)] = True
+        gone = np.unique(self.rows[left_out & (self.rows >= 0)])
+        kept = np.setdiff1d(np.arange(self.moments.n_environments), gone)
+        n = self.moments.n[kept]
+        scatter = self.moments.scatter * (n.sum() / max(int(self.moments.n.sum()), 1))
+        moments = ScreenMoments(n, self.moments.mean[kept], self.moments.squares[kept], scatter)
+        place = np.full(self.moments.n_environments + 1, -1)
+        place[kept] = np.arange(len(kept))
+        others = self.some(np.flatnonzero(~left_out))
+        batches = None if self.batches is None else np.asarray(self.batches, np.float64)[kept]
+        return replace(
+            others, moments=moments, control=int(place[self.control]), members=place[others.rows],
+            batches=batches,
+        )  # fmt: skip
+
+    def own_variance(self) -> Array:
+        """Return the sampling variance of the perturbations' own means.
+
+        From the cells' own scatter, drawn to the pooled one by ten cells' worth.
+        """
+        n = self.n[:, None]
+        pooled = np.diag(self.covariance())
+        freedom = np.maximum(n - 1, 0) + _POOLED_CELLS
+        spread = (self.moments.squares[self.rows] + _POOLED_CELLS * pooled) / freedom
+        return np.where(n > 0, spread / np.maximum(n, 1), np.inf)
+
+    def covariance(self) -> Array:
+        """Return the covariance within environments, ``(n_genes, n_genes)``."""
+        freedom = self.moments.n.sum() - np.count_nonzero(self.moments.n)
+        return self.moments.scatter / max(int(freedom), 1)
+
+    def own(self) -> NDArray[np.bool_]:
+        """Whether a perturbation targets a gene, ``(n_perturbations, n_genes)``."""
+        return own_genes(self.targets, self.moments.n_nodes)
+
+    def scored(self) -> NDArray[np.bool_]:
+        """Whether weights are learned from an effect: measured, the gene varying and no target."""
+        return (self.n[:, None] > 0) & ~self.own() & (self.sd > 0)
+
+
+def own_genes(targets: Sequence[Sequence[int]], n_genes: int) -> NDArray[np.bool_]:
+    """Return whether a perturbation targets a gene, ``(n_perturbations, n_genes)``."""
+    mask = np.zeros((len(targets), n_genes), bool)
+    for row, genes in zip(mask, targets, strict=True):
+        row[list(genes)] = True
+    return mask

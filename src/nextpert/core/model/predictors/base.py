@@ -1,0 +1,189 @@
+"""What a predictor is: effects of perturbations whose own cells it has not seen.
+
+The change of target genes is the matter of the efficacy: every predictor leaves them at 0.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+import numpy as np
+
+from nextpert.core._registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from nextpert.core.model.interactions import Together
+    from nextpert.core.model.perturbations import Perturbations
+
+    Array = NDArray[np.float64]
+    Index = NDArray[np.int64]
+
+_SINGLY = 100  # up to so many perturbations each is left out by itself
+_BLOCKS = 20  # more of them are left out in so many blocks, each of which costs one pass
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Effects that one predictor expects.
+
+    Parameters
+    ----------
+    name
+        The predictor, such as ``"graph"``.
+    effects
+        Expected effect of every perturbation on every gene, its own cells left out, shape
+        ``(n_perturbations, n_genes)``, units of the data; 0 for target genes, and where the
+        predictor has nothing to say.
+    shared
+        Covariance of these numbers with the sampling error of the observed effects, same shape:
+        the controls are common to all effects, and a change of a target gene that was measured
+        errs together with the genes coexpressed with it. Unless it is taken off, a predictor gets
+        weight for predicting noise. ``None`` for none.
+    settled
+        Whether the effects are taken as they are (weight 1), where others are silent.
+    """
+
+    name: str
+    effects: Array
+    shared: Array | None = None
+    settled: bool = False
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What predictors draw on besides the cells of a screen.
+
+    Parameters
+    ----------
+    weights
+        ``B`` of the graph, row = child, shape ``(n_genes, n_genes)``.
+    held_out_weights
+        Perturbations, and such a matrix that was learned without their cells.
+    other_screen
+        Effects in another screen, by label, each of shape ``(n_genes,)``.
+    together
+        What members of combinations do together; ``None`` where there are no combinations.
+    """
+
+    weights: Array | None = None
+    held_out_weights: Sequence[tuple[Index, Array]] = ()
+    other_screen: Mapping[str, Array] = field(default_factory=dict)
+    together: Together | None = None
+
+
+class Predictor(ABC):
+    """Predicts perturbations from a screen that lacks their cells."""
+
+    name: ClassVar[str]
+    order: ClassVar[int] = 100  # where it stands in tables, the smallest first
+    uses_change: ClassVar[bool] = False  # whether it asks for the change of target genes
+
+    @classmethod
+    def build(cls, sources: Sources) -> Predictor | None:
+        """Return the predictor, or ``None`` where the sources have nothing for it."""
+        del sources
+        return cls()
+
+    @abstractmethod
+    def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
+        """Return the effects of candidates.
+
+        Parameters
+        ----------
+        screen
+            The perturbations that it learns from.
+        candidates
+            The perturbations that are asked for, and the change of their target genes.
+        """
+
+    def held_out(self, screen: Perturbations) -> Prediction:
+        """Return what it predicts of a screen's perturbations, each without its own cells.
+
+        Each is left out by itself, and more than 100 in blocks. They are asked for as any
+        candidates are, so what is scored here is what is handed out.
+        """
+        n = len(screen.targets)
+        effects, shared = np.zeros((2, n, screen.moments.n_nodes))
+        for block in np.array_split(np.arange(n), max(n if n <= _SINGLY else _BLOCKS, 1)):
+            found = self.predict(screen.without(block), screen.some(block))
+            effects[block] = found.effects
+            if found.shared is not None:
+                shared[block] = found.shared
+        return Prediction(self.name, effects, shared)
+
+
+_PREDICTORS: Registry[type[Predictor]] = Registry("nextpert.core.model.predictors", "a predictor")
+Kind = TypeVar("Kind", bound="type[Predictor]")
+
+
+def predictor(name: str) -> Callable[[Kind], Kind]:
+    """Register a class of predictor under a name.
+
+    Raises
+    ------
+    ValueError
+        If another class has the name.
+
+    Examples
+    --------
+    >>> from nextpert.core.model.predictors.base import Predictor, predictor, predictors
+    >>> [kind.name for kind in predictors()][:3]
+    ['graph', 'coexpression', 'mean perturbation']
+    """
+
+    def register(kind: Kind) -> Kind:
+        _PREDICTORS.add(name, kind)
+        kind.name = name
+        return kind
+
+    return register
+
+
+def predictors() -> list[type[Predictor]]:
+    """Return all classes of predictors, in the order of tables."""
+    return sorted(_PREDICTORS.every().values(), key=lambda kind: kind.order)
+
+
+def build_predictors(sources: Sources) -> list[Predictor]:
+    """Return the predictors that have something to say, given what they can draw on."""
+    built = (kind.build(sources) for kind in predictors())
+    return [each for each in built if each is not None]
+
+
+def by_slopes(name: str, candidates: Perturbations, slopes: Sequence[Array]) -> Prediction:
+    """Return slopes times changes of target genes, summed over the targets of a perturbation.
+
+    Parameters
+    ----------
+    name
+        The predictor.
+    candidates
+        The perturbations.
+    slopes
+        Effect of a unit change of each target on every gene, by perturbation, each of shape
+        ``(n_genes, n_targets)``.
+    """
+    change, n = candidates.observed, candidates.n
+    error = np.broadcast_to(n[:, None] > 0, change.shape)  # whether a change was measured
+    if candidates.change is not None:
+        given = np.asarray(candidates.change, np.float64)
+        error = error & np.isnan(given)
+        change = np.where(np.isnan(given), change, given)
+    effects, shared = np.zeros((2, *change.shape))
+    within = candidates.covariance()
+    of_control = 1 / candidates.moments.n[candidates.control]
+    batches = (candidates.batch_errors**2).sum(axis=1)
+    for j, (genes, slope) in enumerate(zip(candidates.targets, slopes, strict=True)):
+        k = list(genes)
+        effects[j] = slope @ change[j, k]
+        each = np.where(error[j, k], 1 / max(int(n[j]), 1) + of_control + batches[j], 0.0)
+        shared[j] = np.einsum("ik,ik->i", slope, each * within[:, k])
+    own = candidates.own()
+    effects[own] = shared[own] = 0.0
+    return Prediction(name, effects, shared)

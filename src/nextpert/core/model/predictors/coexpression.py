@@ -1,0 +1,56 @@
+"""Coexpression: every gene regressed on the target gene, over a screen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from nextpert.core.model.predictors.base import Prediction, Predictor, by_slopes, predictor
+
+if TYPE_CHECKING:
+    from nextpert.core.model.perturbations import Perturbations
+
+
+@predictor("coexpression")
+class Coexpression(Predictor):
+    """Slopes of every gene on the target gene over a screen, times the target's change.
+
+    The means of the screen's perturbations and of its controls join the scatter within
+    environments in the regression.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.model.perturbations import Perturbations
+    >>> from nextpert.core.model.predictors.coexpression import Coexpression
+    >>> rng, knocked = np.random.default_rng(0), np.repeat([0, 1, 2], 500)
+    >>> x = rng.normal(size=(1500, 3)) - 3 * np.outer(knocked == 1, [1, 0, 0])
+    >>> x[:, 1] += x[:, 0]
+    >>> found = Perturbations(ScreenMoments.from_array(x, knocked, 3), 0, [1, 2], [[0], []])
+    >>> Coexpression().predict(found, found).effects.round(0) + 0.0
+    array([[ 0., -3.,  0.],
+           [ 0.,  0.,  0.]])
+    """
+
+    order: ClassVar[int] = 2
+    uses_change: ClassVar[bool] = True
+
+    def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
+        """Return what regression on the target genes expects of their change."""
+        moments = screen.moments
+        n = moments.n.astype(np.float64)
+        away = moments.mean - n @ moments.mean / n.sum()
+        every = sorted({k for genes in candidates.targets for k in genes})
+        place = {k: i for i, k in enumerate(every)}
+        scatter = moments.scatter[:, every] + (n[:, None] * away).T @ away[:, every]
+        largest = (moments.mean[:, every] ** 2).max(axis=0, initial=0.0)
+        slopes = []
+        for genes in candidates.targets:
+            index = [place[k] for k in genes]
+            columns = scatter[:, index]
+            spread = columns[list(genes), np.arange(len(genes))]
+            varies = spread > 1e-12 * n.sum() * largest[index]  # else it is rounding alone
+            slopes.append(np.where(varies, columns / np.where(varies, spread, 1.0), 0.0))
+        return by_slopes(self.name, candidates, slopes)

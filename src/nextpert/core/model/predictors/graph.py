@@ -1,0 +1,92 @@
+"""The graph: what a change of target genes transmits to the genes downstream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from nextpert.core.model.predictors.base import Prediction, Predictor, by_slopes, predictor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.model.perturbations import Perturbations
+    from nextpert.core.model.predictors.base import Sources
+
+    Array = NDArray[np.float64]
+    Index = NDArray[np.int64]
+
+
+@predictor("graph")
+class Graph(Predictor):
+    """Total effects of the target genes, ``(I - B)^-1``, times their changes.
+
+    Parameters
+    ----------
+    weights
+        ``B``, row = child, shape ``(n_genes, n_genes)``.
+    held_out_weights
+        Perturbations, and weights that were learned without their cells, for :meth:`held_out`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.model.perturbations import Perturbations
+    >>> from nextpert.core.model.predictors.graph import Graph
+    >>> x = np.random.default_rng(0).normal(size=(60, 2))
+    >>> screen = ScreenMoments.from_array(x, np.zeros(60, int), 1)
+    >>> asked = Perturbations(screen, 0, [-1], [[0]], change=[[-2.0, 0.0]])
+    >>> Graph(np.array([[0.0, 0.0], [3.0, 0.0]])).predict(asked, asked).effects.tolist()
+    [[0.0, -6.0]]
+    """
+
+    order: ClassVar[int] = 1
+    uses_change: ClassVar[bool] = True
+
+    def __init__(
+        self, weights: Array | None, held_out_weights: Sequence[tuple[Index, Array]] = ()
+    ) -> None:
+        self.weights, self.held_out_weights = weights, held_out_weights
+
+    @classmethod
+    def build(cls, sources: Sources) -> Graph:
+        """Return the predictor on the graph of the sources."""
+        return cls(sources.weights, sources.held_out_weights)
+
+    def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
+        """Return what the graph transmits of the change of the target genes.
+
+        Raises
+        ------
+        ValueError
+            If the weights have another shape.
+        """
+        del screen
+        p = candidates.moments.n_nodes
+        genes = sorted({k for some in candidates.targets for k in some})
+        total = dict(zip(genes, _total_effects(self.weights, genes, p).T, strict=True))
+        slopes = [np.array([total[k] for k in t]).reshape(-1, p).T for t in candidates.targets]
+        return by_slopes(self.name, candidates, slopes)
+
+    def held_out(self, screen: Perturbations) -> Prediction:
+        """Return what graphs transmit that have not seen the perturbations."""
+        effects, shared = np.zeros((2, *screen.observed.shape))
+        for rows, weights in self.held_out_weights:
+            some = screen.some(rows)
+            found = Graph(weights).predict(some, some)
+            effects[rows], shared[rows] = found.effects, found.shared
+        return Prediction(self.name, effects, shared)
+
+
+def _total_effects(weights: ArrayLike | None, genes: list[int], p: int) -> Array:
+    """Return the effects of a unit change of some genes on all, ``(p, n)``."""
+    matrix = np.zeros((0, 0)) if weights is None else np.asarray(weights, np.float64)
+    if matrix.shape != (p, p):
+        message = f"weights have shape {matrix.shape}, but {(p, p)} is needed."
+        raise ValueError(message)
+    total = np.linalg.solve(np.eye(p) - matrix, np.eye(p)[:, genes])
+    return np.asarray(total / total[genes, np.arange(len(genes))])

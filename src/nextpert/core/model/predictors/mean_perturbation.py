@@ -1,0 +1,58 @@
+"""The mean perturbation: what a screen's perturbations do on average."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from nextpert.core.model.predictors.base import Prediction, Predictor, predictor
+
+if TYPE_CHECKING:
+    from nextpert.core.model.perturbations import Perturbations
+
+
+@predictor("mean perturbation")
+class MeanPerturbation(Predictor):
+    """The mean effect of a screen's perturbations, whatever the perturbation asked for.
+
+    They are weighted by ``1 / (t^2 + v)``, ``v`` the sampling variance of a mean and ``t^2`` the
+    variance of effects about their mean beyond sampling, in units of a gene's variance, one number
+    for the screen (a random-effects mean): perturbations of few cells count for less. Their own
+    target genes are left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.model.perturbations import Perturbations
+    >>> from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
+    >>> rng, label = np.random.default_rng(0), np.repeat([0, 1, 2], 2000)
+    >>> x = rng.normal(size=(6000, 2)) + 2 * (label > 0)[:, None]
+    >>> screen = Perturbations(ScreenMoments.from_array(x, label, 3), 0, [1, 2], [[], [0]])
+    >>> MeanPerturbation().held_out(screen).effects.round(1).tolist()
+    [[0.0, 2.0], [0.0, 2.0]]
+    """
+
+    order: ClassVar[int] = 3
+
+    def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
+        """Return the mean effect, the same for all candidates but for their target genes."""
+        sd = np.where(screen.sd > 0, screen.sd, 1.0)
+        used = screen.scored()
+        effects = np.where(used, screen.observed / sd, 0.0)
+        noise = np.where(used, screen.own_variance() / sd**2, 0.0)
+        count = used.sum(axis=0)
+        centre = effects.sum(axis=0) / np.maximum(count, 1)
+        spread = np.where(used, (effects - centre) ** 2, 0.0).sum()
+        many = np.where(count > 1, count - 1, 0).sum()
+        share = np.where(count > 1, (count - 1) / np.maximum(count, 1), 0.0)
+        between = max((spread - (noise * share).sum()) / max(many, 1), 0.0)
+        weight = np.where(used, 1 / np.maximum(between + noise, 1e-12), 0.0)
+        weight /= np.maximum(weight.sum(axis=0), 1e-300)
+        mean = sd * (weight * effects).sum(axis=0)
+        shared = candidates.control_variance + candidates.sd**2 * (
+            candidates.batch_errors @ (screen.batch_errors.T @ weight)
+        )
+        says = (count > 0) & ~candidates.own()
+        return Prediction(self.name, np.where(says, mean, 0.0), np.where(says, shared, 0.0))

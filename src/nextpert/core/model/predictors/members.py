@@ -1,0 +1,59 @@
+"""Members of combinations: what they are expected to do together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from nextpert.core.model.predictors.base import Prediction, Predictor, predictor
+
+if TYPE_CHECKING:
+    from nextpert.core.model.interactions import Together
+    from nextpert.core.model.perturbations import Perturbations
+    from nextpert.core.model.predictors.base import Sources
+
+
+@predictor("members together")
+class Members(Predictor):
+    """What members do together; of combinations no other predictor speaks.
+
+    Parameters
+    ----------
+    together
+        Effects of combinations, expected by their members and the other combinations.
+    """
+
+    order: ClassVar[int] = 5
+
+    def __init__(self, together: Together) -> None:
+        self.together = together
+
+    @classmethod
+    def build(cls, sources: Sources) -> Members | None:
+        """Return the predictor, or ``None`` where there are no combinations."""
+        return None if sources.together is None else cls(sources.together)
+
+    def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
+        """Return what members do together, settled; nothing for single perturbations."""
+        del screen
+        rows, own = self.together.rows, candidates.own()
+        effects, shared = np.zeros((2, *own.shape))
+        effects[rows] = self.together.mean
+        shared[rows] = self.together.shared * candidates.control_variance
+        effects[own] = shared[own] = 0.0
+        return Prediction(self.name, effects, shared, settled=True)
+
+    def held_out(self, screen: Perturbations) -> Prediction:
+        """Return the same: each combination is expected without its own cells already."""
+        return self.predict(screen, screen)
+
+    def silenced(self, other: Prediction) -> Prediction:
+        """Return a prediction; without combinations, of which members speak, if it is another's."""
+        if other.name == self.name:
+            return other
+        kept = np.ones((len(other.effects), 1))
+        kept[self.together.rows] = 0.0
+        shared = None if other.shared is None else kept * other.shared
+        return replace(other, effects=kept * other.effects, shared=shared)

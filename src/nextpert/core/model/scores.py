@@ -1,0 +1,303 @@
+"""Scores of effects: tests of means, errors on held-out cells, coverage, coexpression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import chi2, false_discovery_control
+
+from nextpert.core._blas import one_thread
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.model.dag_blr import DagBlr
+    from nextpert.core.model.effects import Effects
+    from nextpert.core.model.shift_posterior import ShiftPosterior
+    from nextpert.core.screen.guides import PooledGuides
+
+    Array = NDArray[np.float64]
+
+_FACTORS = 20  # at most; what is beyond them is taken as each gene's own
+_PRIOR = 3.0  # perturbations for which independent genes speak
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Covariance of effects over perturbations, ``loadings loadings' + diag(rest)``.
+
+    The shifts of a perturbation are independent for the posterior of each gene. What they are off
+    by is not: a program that moves as a whole is shrunk as a whole. So draws of what is left of
+    shifts are correlated as the screen's effects are, and each gene keeps its variance. Where
+    genes were drawn by themselves, errors of a distance would average out over genes as they do
+    not in cells held out.
+
+    Parameters
+    ----------
+    loadings
+        Of each gene on the factors, shape ``(n_nodes, n_factors)``, units of the data.
+    rest
+        Variance of each gene beside them, shape ``(n_nodes,)``, squared units of the data.
+    """
+
+    loadings: Array
+    rest: Array
+
+    def told(self, shifts: ShiftPosterior, posterior: DagBlr, together: float) -> ShiftPosterior:
+        """Return shifts whose draws go together as these effects do, ``(I - B)`` times each.
+
+        ``together``, 0 to 1, is how far: all correlations are multiplied by it, and the sizes of
+        a perturbation's shifts are drawn together as far.
+        """
+        weights = posterior.mean()
+        loadings = self.loadings - weights @ self.loadings
+        rest = self.rest + weights.power(2) @ self.rest
+        rest += (1.0 - together) * (loadings**2).sum(axis=1)
+        loadings *= np.sqrt(together)
+        return replace(shifts, loadings=loadings, rest=rest, together=together)
+
+
+@one_thread()
+def effects_alike(effects: ArrayLike, sd: ArrayLike) -> Alike:
+    """Return how effects go together, drawn to independence by the worth of three perturbations.
+
+    Parameters
+    ----------
+    effects
+        Effects of perturbations, shape ``(n_perturbations, n_nodes)``, units of the data.
+    sd
+        Noise of every gene, in whose units genes are compared; same units, above 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.model.scores import effects_alike
+    >>> size = np.array([1.0, -2.0, 0.5, 0.0])
+    >>> found = effects_alike(np.outer(size, [1.0, 1.0, -1.0]), np.ones(3))
+    >>> covariance = found.loadings @ found.loadings.T + np.diag(found.rest)
+    >>> bool(covariance[0, 1] > 0 > covariance[0, 2])
+    True
+    """
+    scale = np.asarray(sd, np.float64)
+    units = np.asarray(effects, np.float64) / scale
+    _, sizes, directions = np.linalg.svd(units / np.sqrt(len(units)), full_matrices=False)
+    loadings = (sizes[:_FACTORS, None] * directions[:_FACTORS]).T
+    beyond = np.maximum((units**2).mean(axis=0) - (loadings**2).sum(axis=1), 0.0)
+    total = float((sizes**2).sum()) / units.shape[1]
+    prior = max(_PRIOR / len(units) * total, np.finfo(np.float64).tiny)
+    return Alike(loadings * scale[:, None], (beyond + prior) * scale**2)
+
+
+class SquaredSize(NamedTuple):
+    """Squared sizes of effects, each of shape ``(n_perturbations,)``.
+
+    Parameters
+    ----------
+    estimate
+        Unbiased, in squared units of the data.
+    p_value
+        That of no effect.
+    q_value
+        The same, adjusted for the number of perturbations (Benjamini and Hochberg 1995).
+    """
+
+    estimate: Array
+    p_value: Array
+    q_value: Array
+
+
+def squared_size(effects: ArrayLike, counted: ArrayLike, covariance: ArrayLike) -> SquaredSize:
+    r"""Return the squared size of differences of means, less their noise, and whether it is clear.
+
+    With ``V`` the covariance of a difference ``d``, :math:`|d|^2 - \operatorname{tr} V` is
+    unbiased. Where there is no effect :math:`|d|^2` is a weighted sum of chi-squares, taken for
+    one with the same mean and variance (Box 1954, doi:10.1214/aoms/1177728786). Of ``V`` only the
+    traces of it and its square are needed, so that one covariance does for all perturbations.
+
+    Parameters
+    ----------
+    effects
+        Differences of means, shape ``(n_perturbations, n_genes)``, units of the data.
+    counted
+        Number of cells whose mean would have the variance of the difference, at the variance in
+        ``covariance``, same shape; 0 where nothing was measured, which is not judged (nan).
+    covariance
+        Covariance within cells, shape ``(n_genes, n_genes)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.model.scores import squared_size
+    >>> found = squared_size([[0.1, 0.1], [1.0, 0.0]], np.full((2, 2), 50.0), np.eye(2))
+    >>> found.estimate.round(2).tolist(), (found.q_value < 0.05).tolist()
+    ([-0.02, 0.96], [False, True])
+    """
+    d, n = np.atleast_2d(np.asarray(effects, np.float64)), np.asarray(counted, np.float64)
+    sigma = np.asarray(covariance, np.float64)
+    known = np.asarray((n > 0).all(axis=1), bool)
+    variance = np.diag(sigma) / np.where(known[:, None], n, 1.0)
+    trace = variance.sum(axis=1)
+    whole = max(float(np.trace(sigma)), np.finfo(np.float64).tiny)
+    square = (trace / whole) ** 2 * float((sigma**2).sum())
+    plug_in = (d**2).sum(axis=1)
+    # Gamma with the mean tr V and the variance 2 tr V^2.
+    scale = np.maximum(square / np.maximum(trace, 1e-300), 1e-300)
+    p = np.where(known, chi2.sf(plug_in / scale, trace / scale), np.nan)
+    q = np.full(len(p), np.nan)
+    if known.any():
+        q[known] = false_discovery_control(p[known])
+    return SquaredSize(np.where(known, plug_in - trace, np.nan), p, q)
+
+
+def pooled_sizes(pooled: PooledGuides) -> tuple[SquaredSize, SquaredSize]:
+    """Return how far perturbations lie from the controls, and from the mean of the others.
+
+    Parameters
+    ----------
+    pooled
+        Groups with their guides pooled; the controls are group 0. The perturbations follow. What
+        has no cells to compare is not judged (NaN).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.screen.guides import pool_guides
+    >>> from nextpert.core.model.scores import pooled_sizes
+    >>> group = np.arange(400) % 4
+    >>> x = np.random.default_rng(0).normal(size=(400, 2)) + 2.0 * (group == 3)[:, None]
+    >>> pooled = pool_guides(ScreenMoments.from_array(x, group, 4), range(4), 4)
+    >>> [(found.q_value < 0.05).tolist() for found in pooled_sizes(pooled)]
+    [[False, False, True], [True, True, True]]
+    """
+    covariance = pooled.scatter / max(int(pooled.n_cells.sum()) - len(pooled.n), 1)
+    counted = pooled.counted
+    mean, n = pooled.mean[1:], counted[1:]
+    whole, weighted = n.sum(axis=0), (n * mean).sum(axis=0)
+    rest = np.where((n > 0).sum(axis=0) > 1, whole - n, 0.0)
+    others = (weighted - n * mean) / np.where(rest > 0, rest, 1.0)
+    errors, cells = pooled.fixed_errors[1:], pooled.n[1:, None]
+    of_others = (cells * errors).sum(axis=0) - cells * errors
+    of_others /= np.maximum(cells.sum() - cells, 1e-300)
+
+    def size(from_: Array, m: Array, batches: Array) -> SquaredSize:
+        both = (n > 0) & (m > 0)
+        spread = 1 / np.where(both, n, 1.0) + 1 / np.where(both, m, 1.0) + batches[:, None]
+        return squared_size(mean - from_, np.where(both, 1 / spread, 0.0), covariance)
+
+    return (
+        size(pooled.mean[0], counted[0], pooled.fixed_error()[1:]),
+        size(others, rest, ((errors - of_others) ** 2).sum(axis=1)),
+    )
+
+
+def error_sums(estimates: ArrayLike, observed: ArrayLike, variance: ArrayLike) -> Array:
+    """Return the squared error of estimates on means of other cells, less the means' variance.
+
+    All of shape ``(n_perturbations, n_genes)``; sums over genes. Unbiased, so below 0 now and then.
+    """
+    away = np.asarray(estimates, np.float64) - np.asarray(observed, np.float64)
+    return np.asarray((away**2 - np.asarray(variance, np.float64)).sum(axis=1))
+
+
+def holds(
+    effects: Effects, observed: ArrayLike, variance: ArrayLike, *, level: float = 0.9
+) -> NDArray[np.bool_]:
+    """Return whether intervals of ``level`` hold means of other cells, their variance added."""
+    truth = np.asarray(observed, np.float64)
+    noise = float(ndtri((1.0 + level) / 2.0)) ** 2 * np.asarray(variance, np.float64)
+    low = effects.mean - np.sqrt((effects.mean - effects.lower) ** 2 + noise)
+    high = effects.mean + np.sqrt((effects.upper - effects.mean) ** 2 + noise)
+    return (low <= truth) & (truth <= high)
+
+
+def mean_with_error(values: ArrayLike) -> tuple[float, float]:
+    """Return the mean and its standard error; nan for those of too few values (nan left out)."""
+    known = np.asarray(values, np.float64)
+    known = known[np.isfinite(known)]
+    n = len(known)
+    mean = float(known.mean()) if n else float("nan")
+    return mean, float(known.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+
+
+def ratio_with_error(over: ArrayLike, under: ArrayLike) -> tuple[float, float]:
+    """Return the ratio of two totals and its standard error, by the jackknife over the parts.
+
+    nan where the total below is not above 0.
+
+    Examples
+    --------
+    >>> from nextpert.core.model.scores import ratio_with_error
+    >>> ratio_with_error([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
+    (0.5, 0.0)
+    """
+    a, b = np.asarray(over, np.float64), np.asarray(under, np.float64)
+    known = np.isfinite(a) & np.isfinite(b)
+    a, b = a[known], b[known]
+    n, below = len(a), float(b.sum())
+    if n == 0 or not below > 0:
+        return float("nan"), float("nan")
+    ratio = float(a.sum() / below)
+    rest = below - b
+    if n < 2 or not (rest > 0).all():
+        return ratio, float("nan")
+    without = (a.sum() - a) / rest
+    return ratio, float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
+
+
+def correlations(
+    one: ArrayLike, two: ArrayLike, used: ArrayLike | None = None, shared: ArrayLike | None = None
+) -> Array:
+    """Return Pearson's correlation of every row; nan where a side is constant or genes are few.
+
+    Parameters
+    ----------
+    one, two
+        Estimates of effects, shape ``(n_perturbations, n_genes)``.
+    used
+        Which of them take part, same shape; ``None`` (default): all.
+    shared
+        Covariance of their sampling errors, same shape, as of two estimates that have the
+        controls in common. It is taken out of their covariance: else two estimates of nothing are
+        correlated. ``None`` (default): none.
+
+    Examples
+    --------
+    >>> from nextpert.core.model.scores import correlations
+    >>> correlations([[1.0, 2.0, 3.0]], [[2.0, 4.0, 6.0]]).tolist()
+    [1.0]
+    """
+    a, b = np.asarray(one, np.float64), np.asarray(two, np.float64)
+    mask = np.ones(a.shape, bool) if used is None else np.asarray(used, bool)
+    common = np.zeros(a.shape) if shared is None else np.asarray(shared, np.float64)
+    out = np.full(len(a), np.nan)
+    for j, which in enumerate(mask):
+        x, y = a[j, which], b[j, which]
+        if len(x) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0:
+            x, y = x - x.mean(), y - y.mean()
+            size = np.sqrt((x @ x) * (y @ y))
+            out[j] = np.clip((x @ y - common[j, which].sum()) / size, -1.0, 1.0)
+    return out
+
+
+def comes_first(states: ArrayLike, others: ArrayLike, used: ArrayLike) -> Array:
+    """Return whether each perturbation's own state lies nearest to it as seen in other cells.
+
+    Parameters
+    ----------
+    states
+        Estimated effects, shape ``(n_perturbations, n_genes)``.
+    others
+        Effects in other cells, which are the targets in turn, same shape.
+    used
+        Which perturbations take part, shape ``(n_perturbations,)``; nan for the others.
+    """
+    a, b, rows = np.asarray(states), np.asarray(others), np.flatnonzero(np.asarray(used))
+    out = np.full(len(a), np.nan)
+    for j in rows:
+        away = ((a[rows] - b[j]) ** 2).sum(axis=1)
+        out[j] = float(rows[int(np.argmin(away))] == j)
+    return out

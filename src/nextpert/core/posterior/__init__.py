@@ -1,1 +1,0 @@
-"""DAG-BLR: the posterior over the weights of a graph."""

@@ -1,1 +1,0 @@
-"""What a posterior says of means, distances and environments it has not seen."""

@@ -1,0 +1,319 @@
+"""Guides of one perturbation pooled, and how far their means scatter beyond sampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.stats import chi2
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.screen.screen import ScreenMoments
+
+
+_FEWEST = 2  # degrees of freedom; with fewer nothing is learned
+
+
+class _MeanSquares(NamedTuple):
+    """Mean squares between the environments of a block and within them, one value a node.
+
+    ``freedom`` are their degrees of freedom, ``size`` the cells of an environment, as they count
+    between environments, and ``varies`` the nodes that vary within.
+    """
+
+    between: NDArray[np.float64]
+    within: NDArray[np.float64]
+    varies: NDArray[np.bool_]
+    freedom: tuple[int, int]
+    size: float
+
+
+def spread_within(screen: ScreenMoments, blocks: ArrayLike) -> float:
+    """Return how far environments of one block scatter beyond sampling, pooled over blocks.
+
+    By the median over nodes of the mean square between environments over that within, which a
+    few genes that the environments do change do not move.
+
+    Parameters
+    ----------
+    screen
+        Moments of the environments.
+    blocks
+        Block of every environment, whose means would be the same but for what is sought, shape
+        ``(n_environments,)``; -1 for those to leave out.
+
+    Returns
+    -------
+    float
+        In units of the noise variance of a cell; 0 where they differ by no more than sampling, or
+        where fewer than 2 degrees of freedom are left.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.screen.guides import spread_within
+    >>> rng = np.random.default_rng(0)
+    >>> guide = np.arange(4000) % 20
+    >>> x = rng.normal(size=(4000, 50)) + 0.2 * rng.normal(size=(20, 50))[guide]
+    >>> x += (guide % 5)[:, None]  # five perturbations of four guides each
+    >>> 0.02 < spread_within(ScreenMoments.from_array(x, guide, 20), np.arange(20) % 5) < 0.06
+    True
+    """
+    found = _mean_squares(screen, blocks)
+    if found is None:
+        return 0.0
+    freedom = found.freedom[0]
+    ratio = found.between[found.varies] / found.within[found.varies]
+    null = float(chi2.median(freedom) / freedom)
+    return float(max(np.median(ratio) / null - 1.0, 0.0) / found.size)
+
+
+def spread_p_value(screen: ScreenMoments, blocks: ArrayLike) -> float:
+    """Return the p-value of no spread within blocks beyond sampling, over all nodes together.
+
+    The mean over nodes of the mean square between environments over that within is, if cells are
+    independent, about a scaled chi-square, whose degrees of freedom the correlations of the nodes
+    within environments set (Box 1954, doi:10.1214/aoms/1177728786). Unlike the median of
+    :func:`spread_within` it also sees environments that differ in few nodes.
+
+    Parameters
+    ----------
+    screen, blocks
+        As in :func:`spread_within`.
+
+    Returns
+    -------
+    float
+        NaN where fewer than 2 degrees of freedom are left, or no node varies.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.screen.guides import spread_p_value
+    >>> rng = np.random.default_rng(0)
+    >>> guide = np.arange(2000) % 20
+    >>> x = rng.normal(size=(2000, 50))
+    >>> spread_p_value(ScreenMoments.from_array(x, guide, 20), np.arange(20) % 5) > 0.05
+    True
+    >>> x += 0.3 * rng.normal(size=(20, 50))[guide]
+    >>> spread_p_value(ScreenMoments.from_array(x, guide, 20), np.arange(20) % 5) < 1e-6
+    True
+    """
+    found = _mean_squares(screen, blocks)
+    if found is None or found.freedom[1] <= _FEWEST:
+        return float("nan")
+    freedom, rest = found.freedom
+    kept = np.flatnonzero(found.varies)
+    # An F ratio has a mean above 1, by the error of its denominator.
+    ratio = (1.0 - 2.0 / rest) * found.between[kept] / found.within[kept]
+    scatter = screen.scatter[np.ix_(kept, kept)]
+    root = np.sqrt(scatter.diagonal())
+    squares = float(((scatter / np.outer(root, root)) ** 2).sum())  # of correlations
+    n = len(kept)
+    return float(chi2.sf(freedom * n * ratio.sum() / squares, freedom * n**2 / squares))
+
+
+def _mean_squares(screen: ScreenMoments, blocks: ArrayLike) -> _MeanSquares | None:
+    """Return the mean squares; ``None`` where nothing can be learned from them."""
+    given = np.asarray(blocks, np.int64)
+    index = np.flatnonzero((given >= 0) & (screen.n > 1))
+    _, block, members = np.unique(given[index], return_inverse=True, return_counts=True)
+    kept = members[block] > 1
+    index, block = index[kept], np.unique(block[kept], return_inverse=True)[1]
+    n_blocks = int(block.max(initial=-1)) + 1
+    freedom = len(index) - n_blocks
+    if freedom < _FEWEST:
+        return None
+    n = screen.n[index].astype(np.float64)
+    total = np.bincount(block, n)
+    mean = np.zeros((n_blocks, screen.n_nodes))
+    np.add.at(mean, block, n[:, None] * screen.mean[index])
+    mean /= total[:, None]
+    between = (n[:, None] * (screen.mean[index] - mean[block]) ** 2).sum(axis=0) / freedom
+    rest = int((screen.n[index] - 1).sum())
+    within = screen.squares[index].sum(axis=0) / rest
+    varies = within > 0
+    if not varies.any():
+        return None
+    size = (n.sum() - (np.bincount(block, n**2) / total).sum()) / freedom
+    return _MeanSquares(between, within, varies, (freedom, rest), float(size))
+
+
+# Degrees of freedom with which the pooled variance speaks for that of an environment.
+_PRIOR_FREEDOM = 20.0
+
+
+@dataclass(frozen=True)
+class PooledGuides:
+    """Perturbations whose guides (replicates, donors) are pooled (equation 4).
+
+    Parameters
+    ----------
+    n_cells
+        Cells of every perturbation, shape ``(n_groups,)``.
+    n
+        Cells that count: ``sum k_e`` with ``k_e = n_e / (1 + n_e tau_g^2)``, same shape.
+    mean
+        Means weighted by ``k_e``, shape ``(n_groups, n_nodes)``, units of the data.
+    scatter
+        Scatter within guides, and between the guides of a perturbation weighted by ``k_e``, shape
+        ``(n_nodes, n_nodes)``.
+    variance_ratio
+        Variance within the cells of a perturbation over that within all cells, drawn towards 1,
+        shape ``(n_groups, n_nodes)``. Perturbed cells scatter otherwise than controls.
+    log_grown
+        Sum over guides of ``log(1 + n_e tau_g^2)``: what the guides' own shifts, integrated out,
+        take from twice the log evidence of every node.
+    fixed
+        Fixed columns of a regression, such as batches: their means as those of the nodes, shape
+        ``(n_groups, n_fixed)``; by default there are none.
+    fixed_scatter
+        Their scatter with the nodes and then with one another, as ``scatter``, shape
+        ``(n_fixed, n_nodes + n_fixed)``.
+    fixed_sd
+        Standard error of their least squares coefficients over the noise's standard deviation,
+        shape ``(n_fixed,)``; the coefficients are uncorrelated.
+    """
+
+    n_cells: NDArray[np.int64]
+    n: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    scatter: NDArray[np.float64]
+    variance_ratio: NDArray[np.float64]
+    log_grown: float = 0.0
+    fixed: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    fixed_scatter: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    fixed_sd: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        if not self.fixed.size:
+            object.__setattr__(self, "fixed", np.zeros((len(self.n), self.fixed.shape[1])))
+
+    @property
+    def fixed_errors(self) -> NDArray[np.float64]:
+        """Errors that fixed columns leave in means from which least squares took them off (7).
+
+        Over the noise's standard deviation, in coordinates that are not correlated, shape
+        ``(n_groups, n_fixed)``: the squared distance of two rows is what they add to the variance
+        of the difference of two means.
+        """
+        return self.fixed * self.fixed_sd
+
+    def fixed_error(self) -> NDArray[np.float64]:
+        """Return what these add to the variance of differences to the controls, by group."""
+        errors = self.fixed_errors
+        return ((errors - errors[:1]) ** 2).sum(axis=1)
+
+    @property
+    def counted(self) -> NDArray[np.float64]:
+        """Cells that count, at the pooled variance of every node: ``n / variance_ratio``."""
+        return self.n[:, None] / self.variance_ratio
+
+
+def pool_guides(
+    screen: ScreenMoments,
+    groups: ArrayLike,
+    n_groups: int,
+    *,
+    guide_variance: ArrayLike = 0.0,
+    fixed_sd: ArrayLike = (),
+) -> PooledGuides:
+    """Return the perturbations of a screen, their guides pooled.
+
+    A guide shifts the mean of its cells by its own ``v ~ N(0, sigma^2 tau_g^2)`` besides what the
+    perturbation does. Integrated out, a guide of ``n_e`` cells counts for
+    ``k_e = n_e / (1 + n_e tau_g^2)``, never for more than ``1 / tau_g^2``.
+
+    Parameters
+    ----------
+    screen
+        Moments of the environments, one a guide.
+    groups
+        Perturbation of every environment, shape ``(n_environments,)``.
+    n_groups
+        Number of perturbations.
+    guide_variance
+        ``tau_g^2``, over the noise variance; 0 where guides do not differ. One number, or one for
+        each environment.
+    fixed_sd
+        Standard errors of fixed columns: as many of the nodes, the last ones, are no genes but
+        columns as of :meth:`~nextpert.core.ScreenMoments.fixed_columns`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.screen.guides import pool_guides
+    >>> x = np.random.default_rng(0).normal(size=(400, 2))
+    >>> screen = ScreenMoments.from_array(x, np.arange(400) % 4, 4)
+    >>> pool_guides(screen, [0, 0, 1, 1], 2, guide_variance=0.01).n.tolist()
+    [100.0, 100.0]
+    """
+    codes = np.asarray(groups, np.int64)
+    members = sp.csr_array(
+        (np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(n_groups, len(codes))
+    )
+    cells = screen.n.astype(np.float64)
+    guide_variance = np.asarray(guide_variance, np.float64)
+    counted = cells / (1.0 + cells * guide_variance)
+    n = members @ counted
+    mean = members @ (counted[:, None] * screen.mean) / np.maximum(n, 1e-300)[:, None]
+    away = (screen.mean - mean[codes]) * np.sqrt(counted)[:, None]
+    between = away.T @ away
+    scatter = screen.scatter + (between + between.T) / 2
+    sd = np.asarray(fixed_sd, np.float64)
+    p = screen.n_nodes - len(sd)
+    return PooledGuides(
+        np.asarray(members @ screen.n, np.int64), n, mean[:, :p], scatter[:p, :p],
+        _ratio(screen.squares[:, :p], screen.n, members),
+        float(np.log1p(cells * guide_variance).sum()), mean[:, p:], scatter[p:], sd,
+    )  # fmt: skip
+
+
+def _ratio(
+    squares: NDArray[np.float64], n: NDArray[np.int64], members: sp.csr_array
+) -> NDArray[np.float64]:
+    freedom = np.maximum(n - 1.0, 0.0)
+    pooled = squares.sum(axis=0) / max(freedom.sum(), 1.0)
+    pooled = np.where(pooled > 0, pooled, 1.0)
+    own = members @ freedom
+    return (_PRIOR_FREEDOM + (members @ squares) / pooled) / (_PRIOR_FREEDOM + own)[:, None]
+
+
+def guide_variance(screen: ScreenMoments, guides: ArrayLike) -> float:
+    """Return ``tau_g^2``: how far guides that do nothing scatter beyond sampling.
+
+    See :func:`~nextpert.core.screen.guides.spread_within`.
+
+    Parameters
+    ----------
+    screen
+        Moments of the environments, one a guide.
+    guides
+        Which of them are non-targeting guides, indices; with fewer than three nothing is learned.
+
+    Returns
+    -------
+    float
+        In units of the noise variance of a cell; 0 where guides differ by no more than sampling.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.screen.guides import guide_variance
+    >>> rng = np.random.default_rng(0)
+    >>> guide = np.arange(4000) % 20
+    >>> x = rng.normal(size=(4000, 50)) + 0.2 * rng.normal(size=(20, 50))[guide]
+    >>> 0.02 < guide_variance(ScreenMoments.from_array(x, guide, 20), range(20)) < 0.06
+    True
+    """
+    block = np.full(screen.n_environments, -1)
+    block[np.asarray(guides, np.int64)] = 0
+    return spread_within(screen, block)

@@ -1,0 +1,255 @@
+"""Unbiased distances of means to a target, with intervals, and differences of two of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert.core._checks import LARGEST, as_vector
+from nextpert.core.screen.moments import Moments
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Matrix = NDArray[np.float64]
+
+_LARGEST = LARGEST**2  # of a squared distance
+
+
+@dataclass(frozen=True)
+class MeanDistance:
+    """A squared distance of means, in squared units of the data.
+
+    Parameters
+    ----------
+    estimate
+        Unbiased estimate; below 0 now and then where the distance is about nothing.
+    sd
+        Its standard deviation.
+    low, high
+        Bounds of the confidence interval, 0 or more.
+    plug_in
+        Squared distance of the two sample means, which is too large by ``noise`` on average.
+    noise
+        The sum of the variances of both means over all nodes.
+    """
+
+    estimate: float
+    sd: float
+    low: float
+    high: float
+    plug_in: float
+    noise: float
+
+
+def mean_distance(
+    cells: Moments,
+    target: Moments | ArrayLike,
+    *,
+    confidence: float = 0.95,
+    errors: ArrayLike | None = None,
+) -> MeanDistance:
+    r"""Estimate the squared distance between the mean of some cells and a target mean.
+
+    With sample means that differ by ``d``, and ``V`` the estimated covariance of ``d`` (the
+    cells' covariance over their number, plus the same of the target), the estimate is
+
+    .. math:: \hat\theta = |d|^2 - \operatorname{tr} V,
+
+    as :math:`E|d|^2` exceeds the true :math:`\theta` by the variance of both means. Its variance
+    is :math:`4 r \theta + 2 \operatorname{tr} V^2`, where ``r`` is the variance of ``d`` along
+    itself. The interval holds all :math:`\theta \ge 0` from which the estimate lies within that
+    many standard deviations: a score interval, which is of use near 0 too, where the estimate is
+    not normal and bootstrapped squared distances are too large by the noise once more.
+
+    Parameters
+    ----------
+    cells
+        Moments of at least 2 cells.
+    target
+        Moments of at least 2 other cells, or a mean known without error, shape ``(n_nodes,)``.
+    confidence
+        Coverage of the interval, above 0 and below 1.
+    errors
+        Errors that batches leave in the means of cells and target, over a cell's standard
+        deviation, shape ``(2, n_columns)``
+        (``fixed_errors`` of ``PooledGuides``); their squared
+        distance times the cells' covariance joins ``V``. ``None`` (default): none.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 2 cells on a side, the nodes differ in number, or values are too
+        large to be squared twice.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Moments
+    >>> from nextpert.core.screen.mean_distance import mean_distance
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = (Moments.from_array(rng.normal(m, 1, (40, 30))) for m in (0.0, 0.2))
+    >>> found = mean_distance(a, b)  # the truth is 30 * 0.2**2 = 1.2
+    >>> round(found.plug_in, 1), found.low < 1.2 < found.high
+    (3.1, True)
+    """
+    sides = [cells, target] if isinstance(target, Moments) else [cells]
+    wanted = (
+        target.mean if isinstance(target, Moments) else as_vector(target, cells.n_nodes, "target")
+    )
+    if len(wanted) != cells.n_nodes:
+        message = f"The cells have {cells.n_nodes} nodes, but the target has {len(wanted)}."
+        raise ValueError(message)
+    covariances, n = [covariance_of_mean(side) for side in sides], [side.n for side in sides]
+    if errors is not None and (apart := float((np.diff(errors, axis=0) ** 2).sum())):
+        covariances.append(apart * covariance_within(sides))
+        n.append(sum(n))
+    d = cells.mean - wanted  # equation 18: |d|^2 less the variance of both means
+    variance = sum(covariances[1:], start=covariances[0])
+    with np.errstate(over="ignore"):
+        plug_in, noise = float(d @ d), float(np.trace(variance))
+    if not max(plug_in, noise) < _LARGEST:
+        message = "The cells' values are too large for squared distances: give smaller units."
+        raise ValueError(message)
+    traces = [squared_trace(v, count) for v, count in zip(covariances, n, strict=True)]
+    traces += [2 * float(np.sum(one * two)) for one, two in combinations(covariances, 2)]
+    spread = 2 * sum(traces)
+    along = float(d @ variance @ d) / plug_in if plug_in > 0 else 0.0
+    estimate = plug_in - noise
+    sd = float(np.sqrt(4 * along * max(estimate, 0.0) + spread))
+    low, high = _score_interval(estimate, along, spread, confidence)
+    return MeanDistance(estimate, sd, low, high, plug_in, noise)
+
+
+def covariance_of_mean(cells: Moments) -> Matrix:
+    """Return the estimated covariance of the cells' mean."""
+    if cells.n < 2:
+        message = f"A mean of {cells.n} cells has no known variance: at least 2 are needed."
+        raise ValueError(message)
+    return cells.scatter / (cells.n - 1) / cells.n
+
+
+def covariance_within(sides: Sequence[Moments]) -> Matrix:
+    """Return the covariance of a cell about the mean of its side, pooled over sides."""
+    scatter = sum((side.scatter for side in sides[1:]), start=sides[0].scatter)
+    return scatter / sum(side.n - 1 for side in sides)
+
+
+def squared_trace(covariance: Matrix, n_cells: int) -> float:
+    """Return ``tr V^2`` for the covariance ``V`` of a mean, given its estimate.
+
+    The trace of a squared estimate is too large, by far where cells are fewer than nodes; the
+    correction is exact for normal cells.
+    """
+    n, trace, squares = n_cells, float(np.trace(covariance)), float(np.sum(covariance**2))
+    least = trace**2 / len(covariance)  # by Cauchy and Schwarz
+    if n > 2:
+        squares = (n - 1) ** 2 / ((n - 2) * (n + 1)) * (squares - trace**2 / (n - 1))
+    return max(squares, least)
+
+
+def _score_interval(
+    estimate: float, along: float, spread: float, confidence: float
+) -> tuple[float, float]:
+    """Solve ``(estimate - t)^2 = z^2 (4 along t + spread)`` for ``t``."""
+    z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
+    centre = estimate + 2 * along * z2
+    under = z2 * (4 * along * (estimate + along * z2) + spread)
+    half = float(np.sqrt(max(under, 0.0)))
+    return max(centre - half, 0.0), max(centre + half, 0.0)
+
+
+def distance_difference(
+    cells: Moments,
+    others: Moments,
+    target: Moments | ArrayLike,
+    *,
+    confidence: float = 0.95,
+    errors: ArrayLike | None = None,
+) -> tuple[float, float, float]:
+    r"""Estimate the difference of two squared distances to the same target mean.
+
+    With :math:`a` and :math:`b` the differences of both sample means to that of the target,
+
+    .. math:: |a|^2 - |b|^2 - \operatorname{tr} V_a + \operatorname{tr} V_b
+
+    is unbiased, where :math:`V` is the estimated covariance of a sample mean: the target's own
+    cancels. So does most of its part in the variance,
+
+    .. math:: 4 (a' V_a a + b' V_b b + (a - b)' V_* (a - b)) - q, \qquad
+        q = 2 \operatorname{tr} V_a^2 + 2 \operatorname{tr} V_b^2
+        + 4 \operatorname{tr} V_* (V_a + V_b),
+
+    so that the difference is better known than the two distances. The variance is taken to be at
+    least :math:`q`, which it is where all three means are the same; the interval is normal. It
+    holds for dozens of nodes; in simulations of 1 to 5 nodes and 30 cells, intervals of 0.95
+    covered the truth with 0.89 at worst.
+
+    Parameters
+    ----------
+    cells, others
+        Moments of at least 2 cells each, no cell in both.
+    target
+        Moments of at least 2 cells in neither, or a mean known without error, shape
+        ``(n_nodes,)``.
+    confidence
+        Coverage of the interval, above 0 and below 1.
+    errors
+        Errors that batches leave in the means of cells, others and target, shape
+        ``(3, n_columns)``, as in :func:`~nextpert.core.screen.mean_distance.mean_distance`.
+
+    Returns
+    -------
+    difference, low, high
+        In squared units of the data; below 0 where ``cells`` lie nearer.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 2 cells on a side, or the nodes differ in number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Moments
+    >>> from nextpert.core.screen.mean_distance import distance_difference
+    >>> rng = np.random.default_rng(0)
+    >>> x, y = (Moments.from_array(rng.normal(m, 1, (200, 5))) for m in (0.2, 0.0))
+    >>> difference, low, high = distance_difference(x, y, np.full(5, 0.5))
+    >>> low < 5 * (0.3**2 - 0.5**2) < high < 0
+    True
+    """
+    of_target = np.zeros((cells.n_nodes, cells.n_nodes))
+    if isinstance(target, Moments):
+        wanted, of_target = target.mean, covariance_of_mean(target)
+    else:
+        wanted = as_vector(target, cells.n_nodes, "target")
+    if not cells.n_nodes == others.n_nodes == len(wanted):
+        message = (
+            f"The cells have {cells.n_nodes} and {others.n_nodes} nodes, and the target has "
+            f"{len(wanted)}: give the same nodes."
+        )
+        raise ValueError(message)
+    of_cells, of_others = covariance_of_mean(cells), covariance_of_mean(others)
+    a, b = cells.mean - wanted, others.mean - wanted
+    difference = float(a @ a - np.trace(of_cells) - b @ b + np.trace(of_others))
+    along = a @ of_cells @ a + b @ of_others @ b + (a - b) @ of_target @ (a - b)
+    least = 2 * (squared_trace(of_cells, cells.n) + squared_trace(of_others, others.n))
+    least += 4 * float(np.sum(of_target * (of_cells + of_others)))
+    if errors is not None and np.size(errors):
+        # Each column errs in all three means alike: its error times these slopes is in the sum.
+        of_a, of_b, of_wanted = np.asarray(errors, np.float64)
+        within = covariance_within([cells, others])
+        slopes = np.outer(of_a - of_wanted, a) - np.outer(of_b - of_wanted, b)
+        along += float(np.einsum("ki,ij,kj->", slopes, within, slopes))
+        added = ((of_a - of_wanted) ** 2).sum() - ((of_b - of_wanted) ** 2).sum()
+        difference -= float(added * np.trace(within))
+    sd = float(np.sqrt(max(4 * float(along) - least, least)))
+    reach = NormalDist().inv_cdf((1 + confidence) / 2) * sd
+    return difference, difference - reach, difference + reach

@@ -1,0 +1,412 @@
+"""First and second moments of the cells of one environment, dense or sparse, in one pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+import scipy.sparse as sp
+
+from nextpert.core._blas import one_thread
+from nextpert.core._checks import as_nodes, as_vector, refuse_mask, require_count
+from nextpert.core._compile import entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import TypeAlias
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Block: TypeAlias = NDArray[Any] | sp.sparray | sp.spmatrix
+
+T = TypeVar("T")
+
+
+class PairwiseSum(Generic[T]):
+    """Parts added one after the other, as a tree; ``log2`` of their number are held at a time.
+
+    Parameters
+    ----------
+    empty
+        The sum of no parts.
+    add
+        Adds two sums, the earlier first.
+    """
+
+    def __init__(self, empty: T, add: Callable[[T, T], T]) -> None:
+        self._levels: list[T | None] = []
+        self._empty, self._add = empty, add
+
+    def add(self, part: T) -> None:
+        """Add the next part."""
+        for level, held in enumerate(self._levels):
+            if held is None:
+                self._levels[level] = part
+                return
+            part = self._add(held, part)
+            self._levels[level] = None
+        self._levels.append(part)
+
+    def total(self) -> T:
+        """Return the sum of all parts added."""
+        total: T | None = None
+        for held in self._levels:  # the later parts lie at the lower levels
+            if held is not None:
+                total = held if total is None else self._add(held, total)
+        return self._empty if total is None else total
+
+
+def tree(parts: Sequence[T], add: Callable[[T, T], T]) -> T:
+    """Return the sum of some parts, at least one, in the shape of :class:`PairwiseSum`."""
+    level = list(parts)
+    while len(level) > 1:
+        pairs = [add(level[k], level[k + 1]) for k in range(0, len(level) - 1, 2)]
+        level = pairs + level[len(pairs) * 2 :]
+    return level[0]
+
+
+@entry
+def sparse_scatter(
+    data: NDArray[np.float64],
+    indices: NDArray[Any],
+    indptr: NDArray[Any],
+    rows: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    count: NDArray[np.int64],
+    total: NDArray[np.float64],
+    scatter: NDArray[np.float64],
+    left: NDArray[np.float64],
+) -> None:
+    """Fill in the sums and scatters of groups of CSR rows, and the share of squares left of them.
+
+    Columns must be sorted in each row, and none given twice. Every sum runs in the order of
+    ``rows``, so that its bits do not depend on what else is in the matrix. ``count`` (a group's
+    rows), ``total`` and ``scatter`` are zero before. The least share of a square that is left
+    tells how many digits the difference of the sum of squares and the square of the mean has lost.
+    """
+    for r in range(len(rows)):
+        group, first, last = groups[r], indptr[rows[r]], indptr[rows[r] + 1]
+        count[group] += 1
+        for a in range(first, last):
+            value, j = data[a], indices[a]
+            total[group, j] += value
+            for b in range(a, last):
+                scatter[group, j, indices[b]] += value * data[b]
+    for group in range(len(count)):
+        left[group] = 1.0
+        for j in range(total.shape[1]):
+            mean = total[group, j] / max(count[group], 1)
+            square = scatter[group, j, j]
+            for k in range(j, total.shape[1]):
+                scatter[group, j, k] -= mean * total[group, k]
+                scatter[group, k, j] = scatter[group, j, k]
+            if square > 0:
+                left[group] = min(left[group], scatter[group, j, j] / square)
+
+
+# Indices looked at at once, of a matrix in memory or in a file.
+_AT_ONCE = 2**22
+
+
+def require_sound(matrix: Any, name: str = "The sparse matrix") -> None:
+    """Raise unless the indices of a CSR or CSC matrix in memory lie within its shape."""
+    if sp.issparse(matrix) and matrix.format in ("csr", "csc"):
+        shape = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
+        arrays = matrix.data, matrix.indices, matrix.indptr
+        require_sound_pointers(arrays, shape[0], name)
+        require_sound_indices(matrix.indices, shape[1], name)
+
+
+def require_sound_pointers(
+    arrays: tuple[Any, Any, Any], n_major: int, name: str = "The sparse matrix"
+) -> None:
+    """Raise unless ``data``, ``indices`` and ``indptr`` belong together.
+
+    They may lie in a file: of the first two, the shape and type alone are looked at.
+    """
+    data, indices, indptr = arrays
+    if any(len(array.shape) != 1 for array in arrays):
+        raise damaged("values or indices of more than one dimension", name)
+    if indices.dtype.kind not in "iu" or indptr.dtype.kind not in "iu":
+        raise damaged("indices that are no whole numbers", name)
+    if indptr.shape[0] != n_major + 1:
+        raise damaged(f"{indptr.shape[0]} row or column pointers for {n_major}", name)
+    last = 0
+    for start in range(0, n_major + 1, _AT_ONCE):
+        some = np.asarray(indptr[start : start + _AT_ONCE])
+        if some[0] < last or (some[1:] < some[:-1]).any() or (start == 0 and some[0] != 0):
+            raise damaged("row pointers that fall, or do not start at 0", name)
+        last = int(some[-1])
+    if last > min(data.shape[0], indices.shape[0]):
+        raise damaged("fewer values than its row pointers say", name)
+
+
+def require_sound_indices(indices: Any, n_minor: int, name: str = "The sparse matrix") -> None:
+    """Raise unless all indices lie below ``n_minor``; they may lie in a file."""
+    for start in range(0, indices.shape[0], _AT_ONCE):
+        some = np.asarray(indices[start : start + _AT_ONCE])
+        if some.min() < 0 or some.max() >= n_minor:
+            raise damaged("column indices out of range", name)
+
+
+def require_shape(matrix: Any, shape: tuple[int, int], name: str) -> None:
+    """Raise unless a matrix is as large as the tables beside it say."""
+    if tuple(matrix.shape) != shape:
+        what = f"the shape {tuple(matrix.shape)} for {shape[0]} cells and {shape[1]} genes"
+        raise damaged(what, name)
+
+
+def require_numbers(values: Any, name: str = "The matrix") -> None:
+    """Raise for values that a conversion to floats would change: masked, complex, no numbers."""
+    refuse_mask(values, name)
+    kind = np.dtype(values.dtype).kind
+    if kind not in "buif":
+        what = "complex numbers" if kind == "c" else f"values of type {values.dtype}"
+        message = f"{name} holds {what}, but real numbers are needed: convert it first."
+        raise ValueError(message)
+
+
+def damaged(what: str, name: str = "The sparse matrix") -> ValueError:
+    """Return the error about a damaged matrix."""
+    return ValueError(f"{name} is damaged: it has {what}. Write the file anew.")
+
+
+# Sparse squares are summed about zero; where the scatter is a smaller share, they are not enough.
+_LOST_DIGITS = 1e-3
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Number of cells, mean and scatter of an environment (the cells under one intervention).
+
+    The scatter about the mean is kept rather than the raw sum of ``x x'``: the two carry the
+    same information, but differences of large raw sums lose digits where means are far from
+    zero. Raw sums are at hand as :attr:`total` and :attr:`gram`.
+
+    Parameters
+    ----------
+    n
+        Number of cells.
+    mean
+        Mean of every node, shape ``(n_nodes,)``, in the units of the data.
+    scatter
+        Sum over cells of ``(x - mean)(x - mean)'``, shape ``(n_nodes, n_nodes)``.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or a number is not finite: squares of values above about 1e150
+        overflow.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import Moments
+    >>> x = np.random.default_rng(0).normal(size=(100, 3))
+    >>> whole = Moments.from_array(x)
+    >>> parts = Moments.from_array(x[:40]) + Moments.from_array(x[40:])
+    >>> whole.n, bool(np.allclose(whole.scatter, parts.scatter))
+    (100, True)
+    """
+
+    n: int
+    mean: NDArray[np.float64]
+    scatter: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "scatter"):
+            value = np.asanyarray(getattr(self, name))
+            require_numbers(value, f"The {name}")
+            object.__setattr__(self, name, np.asarray(value, dtype=np.float64))
+        mean, scatter = self.mean, self.scatter
+        if mean.ndim != 1 or scatter.shape != (len(mean), len(mean)):
+            message = (
+                f"The mean has the shape {mean.shape} and the scatter {scatter.shape}, but "
+                "(n_nodes,) and (n_nodes, n_nodes) are needed."
+            )
+            raise ValueError(message)
+        if not self.n >= 0 or int(self.n) != self.n:
+            message = f"The number of cells must be a whole number, 0 or above, but is {self.n!r}."
+            raise ValueError(message)
+        if not np.isfinite(mean).all():
+            raise not_finite(~np.isfinite(mean))
+        if not np.isfinite(scatter).all():
+            # A pair may overflow where each square is just finite: all of its nodes are named.
+            raise too_large(np.asarray(~np.isfinite(scatter).all(axis=0)))
+
+    @classmethod
+    def zeros(cls, n_nodes: int) -> Moments:
+        """Return the moments of no cells."""
+        n_nodes = require_count(n_nodes, "n_nodes", least=0)
+        return cls(0, np.zeros(n_nodes), np.zeros((n_nodes, n_nodes)))
+
+    @classmethod
+    @one_thread()
+    def from_array(cls, x: Block | ArrayLike) -> Moments:
+        """Return the moments of cells ``x``, shape ``(n_cells, n_nodes)``, dense or sparse.
+
+        Raises
+        ------
+        ValueError
+            If ``x`` is not two-dimensional, or holds values that are NaN, infinite or too large
+            to be squared; the message names the columns.
+        """
+        block: Any = x if sp.issparse(x) else np.asanyarray(x)
+        require_numbers(block, "The matrix of cells")
+        require_sound(block)
+        if block.ndim != 2:
+            message = f"Cells must be a matrix (n_cells, n_nodes), but its shape is {block.shape}."
+            raise ValueError(message)
+        if sp.issparse(block):
+            n = block.shape[0]
+            every, same = np.arange(n), np.zeros(n, dtype=np.int64)
+            return sparse_moments(canonical_csr(block), every, same, 1)[0]
+        n, p = block.shape
+        if n == 0:
+            return cls.zeros(p)
+        dense = np.asarray(block, dtype=np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):  # named below
+            mean = dense.mean(axis=0)
+            if not np.isfinite(mean).all():
+                bad = np.asarray(~np.isfinite(dense).all(axis=0))
+                raise not_finite(bad) if bad.any() else too_large(~np.isfinite(mean))
+            centred = dense - mean
+            return cls(n, mean, _symmetric(centred.T @ centred))
+
+    @classmethod
+    def from_blocks(cls, blocks: Iterable[Block], n_nodes: int) -> Moments:
+        """Return the moments of all cells of ``blocks``, each read once and then let go."""
+        moments = cls.zeros(n_nodes)
+        for block in blocks:
+            moments = moments + cls.from_array(block)
+        return moments
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes (genes)."""
+        return len(self.mean)
+
+    @property
+    def total(self) -> NDArray[np.float64]:
+        """Sum over cells of ``x``, shape ``(n_nodes,)``."""
+        return self.n * self.mean
+
+    @property
+    def gram(self) -> NDArray[np.float64]:
+        """Sum over cells of ``x x'``, shape ``(n_nodes, n_nodes)``."""
+        return self.scatter + self.n * np.outer(self.mean, self.mean)
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """Maximum-likelihood variance of each node, shape ``(n_nodes,)``."""
+        return np.diag(self.scatter) / max(self.n, 1)
+
+    def correlation(self) -> NDArray[np.float64]:
+        """Return the correlation matrix, shape ``(n_nodes, n_nodes)``.
+
+        Raises
+        ------
+        ValueError
+            If a node is constant; the message gives its index.
+        """
+        constant = self.constant_nodes()
+        if len(constant):
+            message = f"Nodes {constant.tolist()} are constant: correlations are undefined."
+            raise ValueError(message)
+        scale = np.sqrt(np.diag(self.scatter))
+        correlation = self.scatter / np.outer(scale, scale)
+        np.fill_diagonal(correlation, 1.0)
+        return correlation
+
+    def constant_nodes(self) -> NDArray[np.int64]:
+        """Return the indices of nodes that do not vary, up to rounding."""
+        spread = np.diag(self.scatter)
+        rounding = 1e-13 * self.n * np.maximum(self.mean**2, np.finfo(np.float64).tiny)
+        return np.flatnonzero(spread <= rounding)
+
+    def __add__(self, other: Moments) -> Moments:
+        if self.n_nodes != other.n_nodes:
+            message = f"Moments of {self.n_nodes} and of {other.n_nodes} nodes cannot be added."
+            raise ValueError(message)
+        n = self.n + other.n
+        if n == 0:
+            return self
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            step = other.mean - self.mean
+            mean = self.mean + step * (other.n / n)
+            between = np.outer(step, step) * (self.n * other.n / n)
+            scatter = self.scatter + other.scatter + between
+        return Moments(n, mean, scatter)
+
+    def subset(self, nodes: Iterable[int]) -> Moments:
+        """Return the moments of some nodes, in the order given."""
+        index = np.array(as_nodes(nodes, self.n_nodes, "nodes"), dtype=np.int64)
+        return Moments(self.n, self.mean[index], self.scatter[np.ix_(index, index)])
+
+    def centre(self, origin: ArrayLike) -> Moments:
+        """Return the moments of ``x - origin``; use one origin for all environments."""
+        return Moments(self.n, self.mean - as_vector(origin, self.n_nodes, "origin"), self.scatter)
+
+
+def canonical_csr(x: Any) -> sp.csr_array:
+    """Return ``x`` as CSR of floats, columns sorted and given once; ``x`` stays as it is."""
+    cells = sp.csr_array(x, dtype=np.float64)
+    if not cells.has_canonical_format:
+        cells = cells.copy()
+        cells.sum_duplicates()
+    return cells
+
+
+def sparse_moments(
+    x: sp.csr_array, rows: NDArray[np.int64], groups: NDArray[np.int64], n_groups: int
+) -> list[Moments]:
+    """Return the moments of groups of rows of a :func:`canonical_csr`, in the order of ``rows``.
+
+    ``groups`` has the group of each of ``rows``. All groups are summed in one pass over the rows.
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN, infinite or too large to be squared; the columns are named.
+    """
+    p = x.shape[1]
+    count, left = np.zeros(n_groups, np.int64), np.empty(n_groups)
+    total, scatter = np.zeros((n_groups, p)), np.zeros((n_groups, p, p))
+    sparse_scatter(x.data, x.indices, x.indptr, rows, groups, count, total, scatter, left)
+    if not np.isfinite(total).all():
+        bad = np.asarray(~np.isfinite(total).all(axis=0))
+        raise too_large(bad) if np.isfinite(x.data).all() else not_finite(bad)
+    result = []
+    for group in range(n_groups):
+        n = int(count[group])
+        if left[group] < _LOST_DIGITS:
+            # A mean far above the spread: centre the cells before squares are taken.
+            result.append(Moments.from_array(x[rows[groups == group]].toarray()))
+        else:
+            result.append(Moments(n, total[group] / max(n, 1), scatter[group]))
+    return result
+
+
+def not_finite(bad: NDArray[np.bool_]) -> ValueError:
+    """Return the error about columns with NaN or infinite values; they are its ``columns``."""
+    return _about(bad, "hold NaN or infinite values: remove them.")
+
+
+def too_large(bad: NDArray[np.bool_]) -> ValueError:
+    """Return the error about columns whose squares overflow; they are its ``columns``."""
+    what = "hold values too large to be squared: give the cells in smaller units."
+    error = _about(bad, what)
+    error.overflow = True  # type: ignore[attr-defined]
+    return error
+
+
+def _about(bad: NDArray[np.bool_], what: str) -> ValueError:
+    columns = np.flatnonzero(bad)
+    error = ValueError(f"Columns {columns[:10].tolist()} {what}")
+    error.columns = columns  # type: ignore[attr-defined]  # lets callers name the genes
+    return error
+
+
+def _symmetric(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (matrix + matrix.T) / 2

@@ -1,0 +1,235 @@
+"""Distances to goals of every kind: loops, projections by search, and forms that must agree."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from nextpert.core import Dag, DagBlr, ShiftPosterior
+from nextpert.core.design.distances import ranked_distance
+from nextpert.core.design.goal import Goal, as_goal
+
+P = 4
+
+
+def rich(seed=0, **options):
+    """A goal with every part, and its parts by name."""
+    rng = np.random.default_rng(seed)
+    parts = {
+        "origin": rng.normal(size=P),
+        "states": rng.normal(size=(2, P)),
+        "shares": np.array([3.0, 1.0]),
+        "signature": rng.normal(size=P),
+        "low": np.array([-0.5, -np.inf, 0.2, -np.inf]),
+        "high": np.array([0.5, np.inf, np.inf, -0.3]),
+        "away_from": rng.normal(size=(2, P)),
+        "margins": np.array([1.0, 2.5]),
+        "weights": np.array([0.5, 2.0, 1.0, 0.0]),
+        "scale": np.array([1.0, 0.3, 4.0, 2.0]),
+        "penalty": 1.7,
+    } | options
+    return Goal(**parts), parts
+
+
+def by_loops(x, g):
+    """The formula, term by term."""
+    w = [a * b for a, b in zip(g["weights"], g["scale"], strict=True)]
+    square = lambda v: sum(w[i] * v[i] ** 2 for i in range(P))  # noqa: E731
+    total = 0.0
+    for share, state in zip(g["shares"] / sum(g["shares"]), g["states"], strict=True):
+        total += share * square(x - state)
+    size = square(g["signature"]) ** 0.5
+    along = sum(w[i] * g["signature"][i] * (x[i] - g["origin"][i]) for i in range(P)) / size
+    total += max(size - along, 0) ** 2
+    for i in range(P):
+        total += g["penalty"] * w[i] * max(g["low"][i] - x[i], x[i] - g["high"][i], 0) ** 2
+    for state, margin in zip(g["away_from"], g["margins"], strict=True):
+        total += g["penalty"] * max(margin - square(x - state) ** 0.5, 0) ** 2
+    return total
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_distance_by_loops(seed):
+    goal, parts = rich(seed)
+    points = 2 * np.random.default_rng(seed + 99).normal(size=(50, P))
+    wanted = [by_loops(x, parts) for x in points]
+    np.testing.assert_allclose(goal.distance(points), wanted, rtol=1e-12)
+    moved = rich(seed, origin=np.ones(P))[0].distance(points)
+    np.testing.assert_allclose(goal.distance(points, np.ones(P)), moved, rtol=1e-12)
+
+
+def test_signature_and_bounds_are_distances_to_the_nearest_point_that_keeps_them():
+    rng = np.random.default_rng(1)
+    weights = np.array([0.5, 2.0, 1.0, 3.0])
+    origin, v = rng.normal(size=(2, P))
+    low, high = np.array([0.0, -np.inf, -1, 1]), np.array([1.0, 0.5, np.inf, 1])
+    halfspace = {
+        "type": "ineq",
+        "fun": lambda x: (weights * v) @ (x - origin) - (weights * v) @ v,
+    }
+    for x in rng.normal(size=(5, P)) + origin:
+        away = lambda y, x=x: (weights * (y - x) ** 2).sum()  # noqa: E731
+        near = minimize(away, x, constraints=halfspace, options={"ftol": 1e-12})
+        found = Goal(origin, signature=v, weights=weights)
+        assert found.distance([x])[0] == pytest.approx(near.fun, abs=1e-6)
+        np.testing.assert_allclose(found.quadratic(x).point, near.x, atol=1e-4)
+        box = minimize(away, np.clip(x, -9, 0.4), bounds=list(zip(low, high, strict=True)))
+        found = Goal(origin, low=low, high=high, weights=weights)
+        assert found.distance([x])[0] == pytest.approx(box.fun, abs=1e-6)
+        np.testing.assert_allclose(found.quadratic(x).point, box.x, atol=1e-4)
+    assert Goal(origin, signature=v).distance([origin, origin + v, origin + 9 * v]) == (
+        pytest.approx([v @ v, 0, 0], abs=1e-12)
+    )
+
+
+def test_staying_away_pushes_out_to_the_margin():
+    goal = Goal([0.0] * P, states=[np.ones(P)], away_from=[np.ones(P)], penalty=2.0)
+    assert goal.margins.tolist() == [2.0]  # as far as doing nothing is
+    points = np.random.default_rng(0).normal(size=(20, P))
+    off = np.linalg.norm(points - 1, axis=1)
+    wanted = off**2 + 2 * np.maximum(2 - off, 0) ** 2
+    np.testing.assert_allclose(goal.distance(points), wanted)
+    inside = Goal([0.0] * P, signature=np.ones(P), away_from=[np.zeros(P)], margins=[3.0])
+    point, weights = inside.quadratic([1.0, 0, 0, 0])
+    pushed = np.array([3.0, 0, 0, 0])
+    along = np.array([1.0, 0, 0, 0]) + (2 - 0.5) * np.ones(P) / 2
+    np.testing.assert_allclose(weights, 1 + 1 / 4)
+    np.testing.assert_allclose(point, (pushed + along / 4) / 1.25)
+
+
+def test_directions_by_angles():
+    rng = np.random.default_rng(2)
+    origin, scale = rng.normal(size=P), np.array([1.0, 2.0, 0.5, 3.0])
+    states, points = rng.normal(size=(2, P)), rng.normal(size=(30, P))
+    goal = Goal(origin, states=states, shares=[1, 3], scale=scale, direction_only=True)
+    root = np.sqrt(scale)
+    units = [(x - origin) * root for x in (*states, *points)]
+    units = [u / np.linalg.norm(u) for u in units]
+    wanted = [1 - u @ (units[0] + 3 * units[1]) / 4 for u in units[2:]]
+    np.testing.assert_allclose(goal.distance(points), wanted, rtol=1e-12)
+    farther = origin + 7 * (points - origin)
+    np.testing.assert_allclose(goal.distance(farther), wanted, rtol=1e-10)
+    assert goal.distance([origin]).tolist() == [1.0]
+    one = Goal(origin, signature=states[0] - origin, direction_only=True)
+    for x in (points[0], 2 * origin - points[0]):  # towards it and, one of them, away from it
+        point = one.quadratic(x).point
+        assert one.distance([point])[0] == pytest.approx(0, abs=1e-12)
+        steps = origin + np.linspace(0, 3, 3001)[:, None] * (states[0] - origin)
+        near = steps[((steps - x) ** 2).sum(axis=1).argmin()]
+        if (near != origin).any():
+            np.testing.assert_allclose(point, near, atol=5e-3)
+
+
+def test_forms_that_are_the_same_agree():
+    rng = np.random.default_rng(3)
+    mean, points = rng.normal(size=P), rng.normal(size=(40, P))
+    plain = Goal.point(mean).distance(points)
+    np.testing.assert_array_equal(plain, ((points - mean) ** 2).sum(axis=1))
+    np.testing.assert_allclose(Goal(mean, low=mean, high=mean).distance(points), plain)
+    np.testing.assert_array_equal(
+        Goal(mean, states=[mean], weights=np.ones(P)).distance(points), plain
+    )
+    sd = np.array([0.5, 1.0, 2.0, 3.0])
+    noise = Goal(mean, states=[mean], scale=1 / sd**2)
+    np.testing.assert_allclose(noise.distance(points), Goal.point(mean / sd).distance(points / sd))
+    both = np.array([mean, -mean])
+    two = Goal(mean, states=both, shares=[1, 3])
+    middle = (both[0] + 3 * both[1]) / 4
+    constant = (both**2).sum(axis=1) @ [0.25, 0.75] - middle @ middle
+    wanted = Goal.point(middle).distance(points) + constant
+    np.testing.assert_allclose(two.distance(points), wanted)
+    point, weights = two.quadratic(points[0])
+    np.testing.assert_allclose(point, middle)
+    assert weights.tolist() == [1.0] * P
+    np.testing.assert_array_equal(Goal.point(mean).quadratic(points[0]).point, mean)
+
+
+def test_the_quadratic_weighs_single_nodes_as_the_distance_does():
+    goal, _ = rich(away_from=None, margins=None, signature=[0, 1.0, 0, 0])
+    at = np.array([3.0, -2.0, -4.0, 1.0])  # outside every bound, short of the signature
+    point, weights = goal.quadratic(at)
+    constant = goal.distance([at])[0] - weights @ (at - point) ** 2
+    for x in at + 0.1 * np.random.default_rng(0).normal(size=(10, P)):
+        assert goal.distance([x])[0] == pytest.approx(weights @ (x - point) ** 2 + constant)
+    free = Goal(np.zeros(P), high=[-1.0, np.inf, np.inf, np.inf]).quadratic(at)
+    assert free.point.tolist() == [-1, -2, -4, 1]
+    assert free.weights.tolist() == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("matrix", [False, True])
+def test_wanted_states_known_with_error_leave_distances_unbiased(matrix):
+    blr = DagBlr(Dag.from_edges(3, []), noise_var=1.0, intercept=False)
+    states = np.array([[0.0, 0.0, 0.0], [0.3, 0.1, 0.0], [1.0, -1.0, 0.5]])
+    weights, shares = np.array([2.0, 0.5, 1.0]), np.array([0.25, 0.75])
+    rng = np.random.default_rng(0)
+    roots = [rng.normal(size=(3, 3)) / 4 if matrix else np.diag([0.1, 0.3, k]) for k in (0.2, 0.5)]
+    spread = [r @ r.T if matrix else np.diag(r @ r.T) for r in roots]
+    centres = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    known = ShiftPosterior.exact(states)
+    truth = Goal(np.zeros(3), states=centres, shares=shares, weights=weights).distance(
+        np.vstack([states, np.zeros(3)])
+    )
+    found = []
+    for _ in range(250):
+        seen = [c + r @ rng.normal(size=3) for c, r in zip(centres, roots, strict=True)]
+        goal = Goal(np.zeros(3), states=seen, shares=shares, variances=spread, weights=weights)
+        found.append(ranked_distance(blr, known, goal, n_samples=60, rng=rng))
+    floor = sum(s * weights @ np.diag(r @ r.T) for s, r in zip(shares, roots, strict=True))
+    assert found[0].floor == pytest.approx(floor)
+    for name in ("mean", "centre"):
+        values = np.array([getattr(f, name) for f in found])
+        error = values.std(axis=0) / np.sqrt(250)
+        assert (np.abs(values.mean(axis=0) - truth) < 5 * error).all()
+
+
+def test_draws_start_from_doing_nothing_of_the_same_draw(uncertain):
+    model = uncertain()
+    goal = Goal(np.full(P, 9.0), signature=np.arange(1.0, 5.0))
+    found = ranked_distance(model.blr, model.known, goal, n_samples=50, rng=4)
+    assert found.draws[:, -1] == pytest.approx([30.0] * 50)
+    assert found.floor == 0
+    assert found.nearest.sum() == pytest.approx(1)
+    turned = Goal(np.full(P, 9.0), signature=np.arange(1.0, 5.0), direction_only=True)
+    assert (ranked_distance(model.blr, model.known, turned, rng=4).draws[:, -1] == 1).all()
+
+
+def test_a_bare_mean_is_the_goal_of_that_point(uncertain):
+    model = uncertain()
+    mean, variance = np.ones(P), np.full(P, 0.1)
+    goal = Goal.point(mean, variance)
+    bare = ranked_distance(model.blr, model.known, mean, target_variance=variance, rng=1)
+    np.testing.assert_array_equal(
+        ranked_distance(model.blr, model.known, goal, rng=1).draws, bare.draws
+    )
+    assert goal.is_plain
+    assert not rich()[0].is_plain
+    assert not Goal(mean, states=[mean], scale=variance).is_plain
+
+
+def test_bad_goals_are_refused():
+    zero, one = np.zeros(P), np.ones(P)
+    wrong = {
+        "Nothing is wanted": {},
+        "asks for no change": {"signature": zero},
+        "low is above high at nodes": {"low": one, "high": zero},
+        "a bound that no state keeps": {"low": np.inf * one},
+        "weights must be": {"states": [one], "weights": zero},
+        "scale must be": {"states": [one], "scale": -one},
+        "shares must be": {"states": [one, one], "shares": [0, 0]},
+        "shares has shape": {"states": [one], "shares": [1, 1]},
+        "variances must be one for each": {"states": [one], "variances": [one, one]},
+        "target_variance must not be negative": {"states": [one], "variances": [-one]},
+        "penalty must be": {"states": [one], "penalty": -1.0},
+        "one row a state": {"states": [[1.0, 2.0]]},
+        "states holds NaN": {"states": [np.nan * one]},
+        "nothing beside it": {"states": [one], "high": one, "direction_only": True},
+        "direction_only takes": {"states": [one], "signature": one, "direction_only": True},
+    }
+    for message, options in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            Goal(zero, **options)
+    with pytest.raises(ValueError, match="goal is of 4 nodes"):
+        as_goal(Goal.point(one), 3)
+    with pytest.raises(ValueError, match="for a bare mean"):
+        as_goal(Goal.point(one), P, one)

@@ -1,0 +1,140 @@
+"""The chance of telling the nearer of two, against closed forms and simulated means."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from nextpert.core.design import power as nearer_chance
+from nextpert.core.design.cell_numbers import Layout
+from nextpert.core.design.power import NearerChance, draw_noise, quadratic_form
+from nextpert.core.screen.mean_distance import distance_difference
+from nextpert.core.screen.moments import Moments
+
+
+def covariance(rng, p, programs=1):
+    """Noise of which a few programs of genes carry the most."""
+    root = rng.normal(size=(p, programs))
+    return 0.2 * np.eye(p) + root @ root.T
+
+
+@pytest.mark.parametrize("n", [3, 10, 100])
+def test_one_gene_in_closed_form(n):
+    """``|x| < |y|``, and x - y and x + y are independent where both scatter alike."""
+    noise = draw_noise([[2.0]], 0)
+    pair = NearerChance.of_draws(([0.4], [1.0]), noise)
+    sd = np.sqrt(2 * 2 / n)
+    low, high = norm.cdf((1.0 - 0.4) / sd), norm.cdf((1.0 + 0.4) / sd)
+    wanted = low * high + (1 - low) * (1 - high)
+    assert pair.chance(n) == pytest.approx(wanted, abs=0.012)
+
+
+@pytest.mark.parametrize("n", [4, 12, 100])
+@pytest.mark.parametrize("guides", [1, 3])
+def test_against_simulated_means(n, guides):
+    rng, p, n_draws = np.random.default_rng(n), 20, 20000
+    cell = covariance(rng, p, 3)
+    of = [rng.uniform(0.5, 1.5, p) for _ in range(2)]
+    of_goal = rng.uniform(0.1, 0.3, p)
+    a, b = 0.3 * rng.normal(size=p), 0.5 * rng.normal(size=p)
+    layout = Layout(guides, guide_variance=0.03)
+    k = float(layout.spread(n))
+    x, y, w = rng.multivariate_normal(np.zeros(p), cell, (3, n_draws))
+    w *= of_goal
+    sides = [
+        ((d + np.sqrt(k) * r * e - w) ** 2).sum(axis=1) - k * (r**2 @ cell.diagonal())
+        for d, r, e in ((a, of[0], x), (b, of[1], y))
+    ]
+    error = sides[0] - sides[1] - (a @ a - b @ b)
+    pair = NearerChance.of_draws(
+        (a, b), draw_noise(cell, rng), scales=(*of, of_goal), layout=layout
+    )
+    np.testing.assert_allclose(pair.errors(k).std(), error.std(), rtol=0.04)
+    right = (np.sign(a @ a - b @ b) * (sides[0] - sides[1]) > 0).mean()
+    assert pair.chance(n) == pytest.approx(right, abs=0.015)
+
+
+def test_a_normal_distribution_would_be_wrong():
+    """Else the draws would be of no use: a few programs make the tails long."""
+    rng = np.random.default_rng(0)
+    a, b = np.full(20, 0.1), np.full(20, 0.3)
+    pair = NearerChance.of_draws((a, b), draw_noise(covariance(rng, 20), rng))
+    normal = norm.cdf(abs(pair.difference) / pair.errors(1 / 10).std())
+    assert pair.chance(10) - normal > 0.02
+
+
+def test_the_sd_is_that_which_the_estimator_states():
+    rng, p, n = np.random.default_rng(2), 6, 4000
+    cell = covariance(rng, p)
+    scales = [rng.uniform(0.5, 1.5, p) for _ in range(3)]
+    sides = [
+        Moments.from_array(rng.normal(size=p) + r * rng.multivariate_normal(np.zeros(p), cell, n))
+        for r in scales
+    ]
+    a, b, goal = (side.mean for side in sides)
+    pair = NearerChance.of_draws(
+        (a - goal, b - goal), draw_noise(cell, rng),
+        scales=(scales[0], scales[1], scales[2] / np.sqrt(n)),
+    )  # fmt: skip
+    _, low, high = distance_difference(*sides)
+    half = norm.ppf(0.975) * pair.errors(1 / n).std()
+    np.testing.assert_allclose(half, (high - low) / 2, rtol=0.06)
+
+
+def test_what_noise_adds_to_measured_departures_is_taken_off():
+    rng, p, n = np.random.default_rng(3), 5, 40
+    cell = covariance(rng, p, p) / p
+    a, b = np.full(p, 0.8), np.full(p, -0.9)
+    noise = draw_noise(cell, rng)
+    wanted = 4 * (a @ cell @ a + b @ cell @ b)
+    found, plain = [], []
+    for _ in range(1000):
+        pair = [rng.multivariate_normal(m, cell / n) for m in (a, b)]
+        variances = [quadratic_form(d, cell, cell / n) for d in pair]
+        for out, given in ((found, (*variances, 0.0)), (plain, None)):
+            chance = NearerChance.of_draws((pair[0], pair[1]), noise, variances=given)
+            out.append(chance.linear.var())
+    np.testing.assert_allclose(np.mean(found), wanted, rtol=0.04)
+    assert np.mean(plain) > 1.08 * wanted
+
+
+def test_cells_and_guides_are_the_least_that_do():
+    layout = Layout(2, guide_variance=0.02)
+    noise = draw_noise(np.eye(2), 0)
+    pair = NearerChance.of_draws(([1.0, 0.0], [1.0, 0.5]), noise)
+    n = pair.cells_for(0.9)
+    assert pair.chance(n) >= 0.9 > pair.chance(n - 1)
+    of_guides = replace(pair, layout=layout)
+    assert of_guides.cells_for(0.7) > pair.cells_for(0.7)
+    assert of_guides.cells_for(0.999) == np.inf
+    g = of_guides.guides_for(0.999)
+    assert replace(pair, layout=replace(layout, n_guides=int(g))).chance(1e12) >= 0.999
+    assert replace(pair, layout=replace(layout, n_guides=int(g) - 1)).chance(1e12) < 0.999
+
+
+def test_where_no_cells_do():
+    noise = draw_noise(np.eye(2), 0)
+    same = NearerChance.of_draws(([1.0, 0.0], [0.0, 1.0]), noise)
+    assert same.chance([10, 1000]).tolist() == [0.5, 0.5]
+    assert same.cells_for(0.8) == np.inf
+    vague = NearerChance.of_draws(([1.0, 0.0], [0.0, 1.1]), noise, scales=(1.0, 1.0, 1.0))
+    assert vague.spread_for(0.9) == -np.inf
+    assert vague.guides_for(0.9) == np.inf
+
+
+def test_errors_of_either_mean_come_with_both_signs():
+    noise = draw_noise(np.diag([1.0, 4.0]), 0)
+    pair = NearerChance.of_draws(([1.0, 0.5], [-0.3, 1.0]), noise, scales=(1.0, 2.0, 0.5))
+    ours = 2 * (noise.x @ [1.0, 0.5] - 0.5 * noise.xw.sum(axis=1))
+    theirs = 2 * (2 * noise.y @ [-0.3, 1.0] - noise.yw.sum(axis=1))
+    one = np.sort([ours - theirs, ours + theirs, -ours - theirs, theirs - ours], axis=0)
+    found = np.sort(pair.linear.reshape(4, -1), axis=0)
+    np.testing.assert_allclose(found, one, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("genes", "n"), [(1, 30), (4, 10), (7, 5), (50, 2)])
+def test_draws_of_many_genes_are_fewer(genes, n, monkeypatch):
+    monkeypatch.setattr(nearer_chance, "_DRAWS", 30)
+    monkeypatch.setattr(nearer_chance, "_VALUES", 40)
+    assert draw_noise(np.eye(genes), 0).xw.shape == (n, genes)

@@ -1,0 +1,92 @@
+"""Criteria by name over uncertain shifts: draws of the states, incumbents, plates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nextpert.core import Dag, DagBlr, acquisitions, uncertain_values
+from nextpert.core.design.acquisitions.thompson import thompson_plate
+from nextpert.core.design.uncertain_civ import UncertainCiv
+from nextpert.core.model.shift_posterior import ShiftPosterior
+
+TARGET = np.array([0.5, -0.3, 1.0, 0.2])
+
+
+@pytest.mark.parametrize("criterion", acquisitions())
+def test_each_has_a_finite_value_a_candidate_and_repeats_by_seed(criterion, uncertain):
+    models = [uncertain(seed) for seed in range(2)]
+    blrs, known = [m.blr for m in models], [m.known for m in models]
+    one, two = (
+        uncertain_values(criterion, blrs, known, TARGET, n_cells=5, rng=1) for _ in range(2)
+    )
+    assert one.shape == (5,)
+    assert np.isfinite(one).all()
+    np.testing.assert_array_equal(one, two)
+    assert len(np.unique(one)) > 1
+
+
+def test_civ_and_greedy_are_those_of_the_gap(uncertain):
+    model = uncertain()
+    for weighted, criterion in ((False, "civ"), (True, "civ_ow")):
+        civ = UncertainCiv(
+            model.blr, model.known, TARGET, n_cells=9, noise_aware=True, output_weighted=weighted
+        )
+        found = uncertain_values(
+            criterion, model.blr, model.known, TARGET, n_cells=9, noise_aware=True
+        )
+        np.testing.assert_array_equal(found, civ.values())
+    greedy = uncertain_values("greedy", model.blr, model.known, TARGET, n_cells=9)
+    np.testing.assert_array_equal(greedy, civ.gap_moments()[0])
+
+
+def test_expected_improvement_and_probability_by_dense_draws(uncertain):
+    model, count = uncertain(2), 20_000
+    _, states = model.draw(count, np.random.default_rng(1))
+    target = states[:, 1].mean(axis=0)  # far from that of the controls
+    distance = ((states - target) ** 2).sum(axis=2)
+    measured = distance[:, :3]  # the first three have cells
+    best = measured[:, measured.mean(axis=0).argmin()]
+    kept = np.minimum(distance, best[:, None])
+    found = uncertain_values("ei", model.blr, model.known, target, n_samples=count, rng=2)
+    error = np.sqrt(2 / count) * kept.std(axis=0)
+    assert (np.abs(found - kept.mean(axis=0)) < 5 * error).all()
+    assert np.ptp(found) > 10 * error.max()
+    chance = np.eye(5)[distance.argmin(axis=1)].mean(axis=0)
+    found = uncertain_values("probability", model.blr, model.known, target, n_samples=count, rng=2)
+    assert (np.abs(found + chance) < 5 * np.sqrt(0.5 / count)).all()
+    first = [
+        uncertain_values("thompson", model.blr, model.known, target, rng=seed).argmin()
+        for seed in range(2000)
+    ]
+    drawn = np.bincount(first, minlength=5) / 2000
+    assert (np.abs(drawn - chance) < 5 * np.sqrt(0.25 / 2000)).all()
+
+
+def test_thompson_takes_every_graph_in_turn():
+    blr = DagBlr(Dag.from_edges(1, []), noise_var=1.0, intercept=False)
+    shifts = [ShiftPosterior.exact([[1.0 + k], [2.5]]) for k in range(4)]
+    found = [
+        uncertain_values("thompson", [blr] * 4, shifts, [0.0], rng=seed)[0] for seed in range(200)
+    ]
+    counts = np.unique(found, return_counts=True)[1]
+    assert len(counts) == 4
+    assert counts.min() > 25
+
+
+def test_doing_nothing_is_the_incumbent_where_it_is_nearest():
+    blr = DagBlr(Dag.from_edges(1, []), noise_var=1.0, intercept=False)
+    n, mean, zero = np.array([5.0, 0.0]), np.array([[3.0], [0.0]]), np.zeros((2, 1))
+    known = ShiftPosterior(n, mean, np.array([[3.0], [1.0]]), zero, zero)
+    assert uncertain_values("ei", blr, known, [0.0]).tolist() == [0.0, 0.0]
+    assert uncertain_values("ei", blr, known, [1.5]).tolist() == [2.25, 0.25]
+
+
+def test_a_plate_of_thompson_draws_has_no_candidate_twice():
+    draws = np.random.default_rng(0).random((50, 6))
+    draws[:, 2] -= 1.0  # always the nearest
+    plates = np.array([thompson_plate(draws, 3, rng=seed) for seed in range(300)])
+    assert (plates[:, 0] == 2).all()
+    assert all(len(set(plate)) == 3 for plate in plates.tolist())
+    assert len(np.unique(plates[:, 1])) == 5
+    assert sorted(thompson_plate(draws, 10, rng=0).tolist()) == list(range(6))

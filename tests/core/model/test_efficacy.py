@@ -1,0 +1,139 @@
+"""Efficacy against quadrature over everything that is not known, and where it must not move."""
+
+import numpy as np
+import pytest
+
+from nextpert.core import ScreenMoments
+from nextpert.core.model.effects import (
+    learn_efficacy,
+    screen_efficacy,
+    speaks_of_knockouts,
+)
+from nextpert.core.screen.guides import pool_guides
+
+
+def normal(x, mean, sd):
+    return np.exp(-0.5 * ((x - mean) / sd) ** 2) / sd
+
+
+def by_quadrature(mu, change, se, direction, prior):
+    """Posterior means and sds of the mean, the spread, a new efficacy and those measured.
+
+    Every ``rho_j``, the mean and the spread are summed over a grid; no formula of normal
+    distributions is used but the density.
+    """
+    rho0, sd0, scale = prior
+    rho = np.linspace(rho0 - 5 * sd0, rho0 + 5 * sd0, 121)[:, None]
+    s = (np.arange(160) + 0.5) / 160 * 5 * scale
+    nodes = np.linspace(-7, 7, 1001)
+    density = normal(rho, rho0, sd0) * np.exp(-0.5 * (s / scale) ** 2)
+    moments = []
+    for m, y, e in zip(mu, change, se, strict=True):
+        like = first = second = 1e-300
+        for t in nodes:
+            own = rho + s * t
+            part = np.exp(-0.5 * t**2) * normal(y, direction * own * m, e)
+            like, first, second = like + part, first + part * own, second + part * own**2
+        moments.append((first / like, second / like))
+        density = density * like
+    density /= density.sum()
+
+    def mean(value):
+        return float((density * value).sum())
+
+    centre = mean(rho + 0 * s)
+    new = mean(rho**2 + s**2) - centre**2
+    each = [(mean(a), np.sqrt(mean(b) - mean(a) ** 2)) for a, b in moments]
+    return centre, np.sqrt(mean(s**2 + 0 * rho)), np.sqrt(new), np.array(each).T
+
+
+@pytest.mark.parametrize(
+    ("direction", "prior", "mu", "rho"),
+    [
+        (-1, (0.5, 0.3, 0.3), [1.5, 0.8, 2.4, 0.3, 0.02], [0.2, 0.7, 0.6, 0.9, 0.5]),
+        (-1, (0.5, 0.3, 0.3), [1.5], [0.1]),
+        (1, (1.0, 1.0, 1.0), [1.0, 2.0, 0.5], [2.0, 0.4, 3.0]),
+    ],
+)
+def test_posterior_is_that_of_quadrature(direction, prior, mu, rho):
+    mu, rho = np.array(mu), np.array(rho)
+    se = np.linspace(0.1, 0.2, len(mu))
+    change = direction * rho * mu + se * np.resize([0.5, -1.0], len(mu))
+    centre, spread, new, each = by_quadrature(mu, change, se, direction, prior)
+    found = learn_efficacy(mu, change, se, direction=direction)
+    assert found.n_measured == len(mu)
+    got = [found.mean, found.spread, found.sd]
+    np.testing.assert_allclose(got, [centre, spread, new], rtol=2e-3)
+    np.testing.assert_allclose([found.posterior_mean, found.posterior_sd], each, rtol=2e-3)
+    expected, sd = found.expected_change([2.0])
+    np.testing.assert_allclose([expected, sd], [[direction * 2 * centre], [2 * new]], rtol=2e-3)
+
+
+def test_many_measured_changes_give_the_screen_its_own_efficacy():
+    rng = np.random.default_rng(0)
+    mu = rng.uniform(0.5, 3, 2000)
+    rho = rng.normal(0.35, 0.15, 2000)
+    found = learn_efficacy(mu, -rho * mu + 0.05 * rng.normal(size=2000), np.full(2000, 0.05))
+    np.testing.assert_allclose([found.mean, found.spread], [0.35, 0.15], atol=0.01)
+    inside = np.abs(found.posterior_mean - rho) < 1.645 * found.posterior_sd
+    assert 0.87 < inside.mean() < 0.93
+
+
+def test_nothing_measured_leaves_the_prior():
+    found = learn_efficacy([1.0, 2.0], [np.nan, np.nan], [np.nan, np.nan])
+    np.testing.assert_allclose([found.mean, found.spread], [0.5, 0.3], rtol=1e-3)
+    np.testing.assert_allclose(found.posterior_sd, np.sqrt(0.3**2 + 0.3**2), rtol=1e-3)
+    assert found.n_measured == 0
+
+
+@pytest.mark.parametrize("se", [0.0, 1e-6, 0.01])
+@pytest.mark.parametrize("mu", [0.0, 1e-9, 1e-3])
+def test_gene_that_is_not_there_says_nothing(mu, se):
+    plain = learn_efficacy([1.0, 2.0, 1.5], [-0.5, -1.2, -0.6], [0.1, 0.1, 0.1])
+    with_it = learn_efficacy([1.0, 2.0, 1.5, mu], [-0.5, -1.2, -0.6, 0.4], [0.1, 0.1, 0.1, se])
+    assert abs(with_it.mean - plain.mean) < 0.01
+    assert abs(with_it.posterior_mean[-1] - plain.mean) < 0.02
+
+
+def test_one_gene_that_rises_when_knocked_out_does_not_set_the_efficacy():
+    rho = np.array([0.8, 0.6, 0.7, 0.9, 0.75, 0.65])
+    mu = np.linspace(1, 2, 6)
+    plain = learn_efficacy(mu, -rho * mu, np.full(6, 0.05))
+    wild = learn_efficacy([*mu, 0.1], [*(-rho * mu), 3.0], np.full(7, 0.05))
+    assert abs(plain.mean - wild.mean) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("arguments", "direction", "message"),
+    [
+        (([1.0], [1.0, 2.0], [1.0]), -1, "own_change has shape"),
+        (([1.0], [1.0], [-1.0]), -1, "own_se must be finite"),
+        (([1.0], [1.0], [np.nan]), -1, "own_se must be finite"),
+        (([np.nan], [1.0], [1.0]), -1, "control_mean holds NaN"),
+        (([1.0], [1.0], [1.0]), 2, "direction must be -1"),
+    ],
+)
+def test_errors_name_the_argument(arguments, direction, message):
+    with pytest.raises(ValueError, match=message):
+        learn_efficacy(*arguments, direction=direction)
+
+
+def test_efficacy_of_a_screen_is_that_of_its_changes_and_their_errors():
+    rng = np.random.default_rng(0)
+    mu, group = np.array([2.0, 0.01, 3.0]), np.repeat([0, 1, 2, 3], [80, 20, 10, 0])
+    x = rng.normal(mu, 0.5, (110, 3)) - 1.5 * (group == 1)[:, None] * [1, 0, 0]
+    x -= 2.0 * (group == 2)[:, None] * [0, 1, 0]  # hardly there, so this says nothing
+    cells = pool_guides(ScreenMoments.from_array(x, group, 4), np.arange(4), 4)
+    speaks = speaks_of_knockouts(mu, np.full(3, 0.5))
+    assert speaks.tolist() == [True, False, True]
+    pairs = (np.array([0, 1, 2]), np.array([0, 1, 2]))
+    found = screen_efficacy(cells, *pairs, mu, speaks, direction=-1)
+    parts = [x[group == j] for j in range(3)]
+    within = sum(((part - part.mean(axis=0)) ** 2).sum(axis=0) for part in parts) / (110 - 3)
+    counted = [(20 + (len(part) - 1) * part.var(axis=0, ddof=1) / within) for part in parts]
+    counted = [len(p) / (c / (20 + len(p) - 1)) for p, c in zip(parts, counted, strict=True)]
+    change = (parts[1].mean(axis=0) - parts[0].mean(axis=0))[0]
+    error = np.sqrt(within * (1 / counted[1] + 1 / counted[0]))[0]
+    by_hand = learn_efficacy([2.0], [change], [error])
+    assert found.n_measured == 1
+    np.testing.assert_allclose([found.mean, found.sd], [by_hand.mean, by_hand.sd])

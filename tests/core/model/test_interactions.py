@@ -1,0 +1,260 @@
+"""Combinations against dense Gaussian algebra over singles, departures and rests."""
+
+from dataclasses import replace
+from itertools import combinations as subsets
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal, norm
+
+from nextpert.core.model.interactions import learn_interactions
+
+PAIRS = [(0, 1), (1, 2), (4, 5), (2, 5), (0, 2, 5)]
+ASKED = [(2, 1), (0, 3), (0, 4), (1,), (4,), (6,), (6, 0, 1), (3, 6), (0,)]
+
+
+@pytest.fixture
+def screen():
+    """Seven members, of which two were never measured alone, and five combinations of them."""
+    rng = np.random.default_rng(0)
+    alone, effects = rng.normal(size=(7, 3)), rng.normal(size=(5, 3))
+    alone[[4, 6]] = np.nan
+    variance, noise = rng.gamma(1.0, 0.1, size=(7, 3)), rng.gamma(1.0, 0.1, size=(5, 3))
+    return alone, variance, PAIRS, effects, noise
+
+
+def dense(found, strength, dim, asked):
+    """Mean and covariance of asked effects, and the log evidence: s, v, and all rests at once."""
+    n, scale = len(found.alone), found.scale[dim]
+    every = [*found.measured]
+    every += [c for c in dict.fromkeys(tuple(sorted(a)) for a in asked) if c not in every]
+    prior = np.concatenate([
+        found.variance[:, dim],
+        np.full(n, (found.member_sd * scale) ** 2),
+        np.full(len(every), (found.rest_sd * scale) ** 2),
+    ])  # fmt: skip
+    mean = np.concatenate([found.alone[:, dim], np.zeros(n + len(every))])
+
+    def row(some):
+        out = np.zeros(len(mean))
+        out[list(some)] = 1.0 if len(some) == 1 else strength
+        if len(some) > 1:
+            out[n + np.array(some)] = 1.0
+            out[2 * n + every.index(tuple(sorted(some)))] = 1.0
+        return out
+
+    design = np.array([row(some) for some in found.measured])
+    wanted = np.array([row(some) for some in asked])
+    total = design * prior @ design.T + np.diag(found.noise[:, dim])
+    gain = (prior[:, None] * design.T) @ np.linalg.inv(total)
+    after = mean + gain @ (found.effects[:, dim] - design @ mean)
+    covariance = np.diag(prior) - gain @ design * prior
+    log = multivariate_normal(design @ mean, total).logpdf(found.effects[:, dim])
+    return wanted @ after, wanted @ covariance @ wanted.T, log
+
+
+def at(found, strength):
+    return replace(found, strengths=np.array([strength]), chances=np.ones(1))
+
+
+def test_predictions_are_those_of_dense_algebra(screen):
+    found = at(learn_interactions(*screen), 0.7)
+    mean, variance = found.predict(ASKED)
+    for d in range(3):
+        wanted, covariance, _ = dense(found, 0.7, d, ASKED)
+        np.testing.assert_allclose(mean[:, d], wanted, atol=1e-10)
+        np.testing.assert_allclose(variance[:, d], np.diag(covariance), atol=1e-10)
+
+
+def test_quadrature_is_that_of_a_fine_grid(screen):
+    found = learn_interactions(*screen)
+    grid = np.linspace(-1, 3, 401)
+    log = norm(1.0, 0.3).logpdf(grid)
+    moments = np.zeros((2, len(grid), len(ASKED), 3))
+    for k, strength in enumerate(grid):
+        for d in range(3):
+            mean, covariance, evidence = dense(found, strength, d, ASKED)
+            log[k] += evidence
+            moments[:, k, :, d] = mean, np.diag(covariance) + mean**2
+    chance = np.exp(log - log.max()) / np.exp(log - log.max()).sum()
+    first, second = np.einsum("k,mkjd->mjd", chance, moments)
+    mean, variance = found.predict(ASKED)
+    np.testing.assert_allclose(mean, first, atol=2e-3)
+    np.testing.assert_allclose(variance, second - first**2, rtol=0.01, atol=1e-3)
+    assert found.strength == pytest.approx(chance @ grid, abs=0.01)
+    assert found.strength_sd == pytest.approx(
+        np.sqrt(chance @ (grid - chance @ grid) ** 2), rel=0.05
+    )
+
+
+def test_hyperparameters_have_the_largest_density(screen):
+    found = learn_interactions(*screen)
+    mode = found.strengths[2]
+
+    def density(strength, member, rest):
+        other = replace(found, member_sd=member, rest_sd=rest)
+        log = sum(dense(other, strength, d, [(0,)])[2] for d in range(3))
+        log += norm(1.0, 0.3).logpdf(strength)
+        return log + norm(np.log(0.3), np.log(2)).logpdf(np.log([member, rest])).sum()
+
+    best = density(mode, found.member_sd, found.rest_sd)
+    for factor in (0.95, 1.05):
+        assert density(mode * factor, found.member_sd, found.rest_sd) < best
+        assert density(mode, found.member_sd * factor, found.rest_sd) < best
+        assert density(mode, found.member_sd, found.rest_sd * factor) < best
+
+
+@pytest.mark.parametrize("mixture", [False, True])
+def test_left_out_is_what_the_others_say(screen, mixture):
+    found = learn_interactions(*screen)
+    found = found if mixture else at(found, 0.7)
+    mean, variance = found.left_out()
+    for c, some in enumerate(PAIRS):
+        rest = np.arange(len(PAIRS)) != c
+        fewer = replace(
+            found, measured=tuple(np.array(found.measured, object)[rest]),
+            effects=found.effects[rest], noise=found.noise[rest],
+        )  # fmt: skip
+        logs = [
+            sum(dense(part, s, d, [(0,)])[2] for d in range(3))
+            for part in (fewer, found)
+            for s in found.strengths
+        ]
+        before, after = np.array(logs).reshape(2, -1)
+        log = np.log(found.chances) + before - after
+        chances = np.exp(log - log.max()) / np.exp(log - log.max()).sum()
+        wanted = replace(fewer, chances=chances).predict([some])
+        np.testing.assert_allclose(mean[c], wanted[0][0], atol=1e-9)
+        np.testing.assert_allclose(variance[c], wanted[1][0], atol=1e-9)
+
+
+def test_many_dimensions_are_learned_from_some(screen):
+    alone, variance, pairs, effects, noise = screen
+    many = [np.repeat(table, 128, axis=1) for table in (alone, variance, effects, noise)]
+    found = learn_interactions(many[0], many[1], pairs, many[2], many[3])
+    every = [table[:, ::3] for table in many]
+    fewer = learn_interactions(
+        every[0], every[1], pairs, every[2], every[3], scale=found.scale[::3]
+    )
+    assert found.strength == pytest.approx(fewer.strength)
+    assert found.predict(ASKED)[0].shape == (len(ASKED), 384)
+
+
+def test_draws_have_the_covariance_of_dense_algebra(screen):
+    found = at(learn_interactions(*screen), 0.7)
+    draws = found.draw(ASKED, 40_000, rng=1)
+    for d in range(3):
+        wanted, covariance, _ = dense(found, 0.7, d, ASKED)
+        sd = np.sqrt(np.diag(covariance))
+        assert (np.abs(draws[:, :, d].mean(axis=0) - wanted) < 5 * sd / 200).all()
+        seen = np.cov(draws[:, :, d].T)
+        assert (np.abs(seen - covariance) < 5 * np.outer(sd, sd) * np.sqrt(2) / 200).all()
+
+
+def test_draws_of_members_add_up_to_those_of_combinations(screen):
+    found = learn_interactions(*screen)
+    alone, together = found.draw_members(40_000, rng=2)
+    mean, variance = found.predict([(0, 6), (4,)])
+    total = together[:, [0, 6]].sum(axis=1)
+    np.testing.assert_allclose(total.mean(axis=0), mean[0], atol=0.05)
+    rest = (found.rest_sd * found.scale) ** 2
+    np.testing.assert_allclose(total.var(axis=0) + rest, variance[0], rtol=0.05)
+    np.testing.assert_allclose(alone[:, 4].mean(axis=0), mean[1], atol=0.05)
+    np.testing.assert_allclose(alone[:, 4].var(axis=0), variance[1], rtol=0.05)
+
+
+def test_draws_of_a_mixture_have_its_moments_and_repeats_are_alike(screen):
+    found = learn_interactions(*screen)
+    draws = found.draw([*ASKED, (1, 2)], 40_000, rng=3)
+    mean, variance = found.predict(ASKED)
+    np.testing.assert_allclose(draws[:, :-1].mean(axis=0), mean, atol=0.05)
+    np.testing.assert_allclose(draws[:, :-1].var(axis=0), variance, rtol=0.05, atol=2e-3)
+    np.testing.assert_array_equal(draws[:, 0], draws[:, -1])
+
+
+def test_order_of_members_is_of_no_matter(screen):
+    alone, variance, pairs, effects, noise = screen
+    turned = learn_interactions(alone, variance, [c[::-1] for c in pairs], effects, noise)
+    found = learn_interactions(*screen)
+    for one, other in zip(
+        found.predict(ASKED), turned.predict([c[::-1] for c in ASKED]), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def simulated(rng, n=24, dims=12, noise=0.05):
+    alone = rng.normal(size=(n, dims))
+    member, rest = 0.4 * rng.normal(size=(n, dims)), {}
+    pairs = list(subsets(range(n), 2))
+    does = {}
+    for pair in pairs:
+        rest[pair] = 0.3 * rng.normal(size=dims)
+        does[pair] = (0.75 * alone + member)[list(pair)].sum(axis=0) + rest[pair]
+    chosen = [pairs[k] for k in rng.permutation(len(pairs))]
+    seen, unseen = chosen[:60], chosen[60:]
+    effects = np.array([does[p] for p in seen])
+    effects += noise * rng.normal(size=effects.shape)
+    return alone, seen, effects, unseen, np.array([does[p] for p in unseen])
+
+
+@pytest.mark.parametrize("known", [1.0, 0.5])
+def test_unseen_combinations_are_covered_and_better_than_sums(known):
+    rng = np.random.default_rng(5)
+    alone, seen, effects, unseen, truth = simulated(rng)
+    given = alone + 0.05 * rng.normal(size=alone.shape)
+    given[rng.permutation(24)[int(24 * known) :]] = np.nan
+    noise = np.full(alone.shape, 0.05**2)
+    found = learn_interactions(given, noise, seen, effects, noise[:1].repeat(len(seen), axis=0))
+    mean, variance = found.predict(unseen)
+    assert 0.86 < (np.abs(mean - truth) < 1.645 * np.sqrt(variance)).mean() < 0.94
+    sums = np.array([np.nan_to_num(given)[list(p)].sum(axis=0) for p in unseen])
+    assert ((mean - truth) ** 2).sum() < 0.5 * ((sums - truth) ** 2).sum()
+    if known == 1:
+        assert found.strength == pytest.approx(0.75, abs=0.1)
+        assert found.member_sd == pytest.approx(0.4, rel=0.2)
+        assert found.rest_sd == pytest.approx(0.3, rel=0.2)
+
+
+def test_without_combinations_members_add_up_give_or_take():
+    alone = np.array([[1.0, 0.0], [0.5, 2.0], [0.0, 1.0]])
+    found = learn_interactions(alone, 0 * alone, [], np.zeros((0, 2)), np.zeros((0, 2)))
+    mean, variance = found.predict([(0, 1), (2,)])
+    np.testing.assert_allclose(mean, [alone[0] + alone[1], alone[2]])
+    wanted = 0.3**2 * mean[0] ** 2 + 3 * 0.3**2 * found.scale**2
+    np.testing.assert_allclose(variance, [wanted, [0, 0]], atol=1e-12)
+
+
+def test_an_unseen_single_is_less_sure_than_a_combination_of_known_ones(screen):
+    alone, variance, *_ = screen
+    found = learn_interactions(alone, variance, *screen[2:])
+    assert (found.predict([(6,)])[1] > found.predict([(0,)])[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"variance": np.zeros((6, 3))}, "one shape"),
+        ({"variance": -np.ones((7, 3))}, "variance must be at least 0"),
+        ({"effects": np.zeros((4, 3))}, "effects must be finite"),
+        ({"noise": np.full((5, 3), np.nan)}, "noise must be finite"),
+        ({"noise": np.full((5, 3), -1.0)}, "noise must be at least 0"),
+        ({"combinations": [*PAIRS[:4], (1, 0)]}, "given once"),
+        ({"combinations": [*PAIRS[:4], (3, 3)]}, "two members"),
+        ({"combinations": [*PAIRS[:4], ()]}, "no members"),
+        ({"combinations": [*PAIRS[:4], (1, 9)]}, "combinations holds"),
+        ({"scale": np.zeros(3)}, "scale must be above 0"),
+    ],
+)
+def test_errors_name_what_is_wrong(screen, change, match):
+    names = ("alone", "variance", "combinations", "effects", "noise")
+    given = dict(zip(names, screen, strict=True)) | change
+    with pytest.raises(ValueError, match=match):
+        learn_interactions(**given)
+
+
+def test_nothing_known_at_all_asks_for_a_scale():
+    unknown = np.full((2, 1), np.nan)
+    with pytest.raises(ValueError, match="give it"):
+        learn_interactions(unknown, unknown, [], np.zeros((0, 1)), np.zeros((0, 1)))
+    found = learn_interactions(unknown, unknown, [(0, 1)], np.full((1, 1), 2.0), np.zeros((1, 1)))
+    assert found.predict([(0, 1)])[0][0, 0] == pytest.approx(2.0)

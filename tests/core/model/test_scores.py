@@ -1,0 +1,137 @@
+"""Scores of effects against simulation, quadratic forms drawn at random, and loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nextpert.core import ScreenMoments
+from nextpert.core.model import scores
+from nextpert.core.model.effects import estimate_effects, fit_without_graph
+from nextpert.core.screen.guides import pool_guides
+from nextpert.core.screen.mean_distance import mean_distance
+from nextpert.core.screen.moments import Moments
+
+
+@pytest.fixture
+def covariance():
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(12, 3))
+    return root @ root.T + np.diag(rng.uniform(0.2, 1, 12))
+
+
+def test_squared_size_is_that_of_mean_distance(covariance):
+    rng = np.random.default_rng(1)
+    a, b = (
+        Moments.from_array(rng.multivariate_normal(np.full(12, m), covariance, n))
+        for m, n in ((0.2, 50), (0.0, 400))
+    )
+    found = mean_distance(a, b)
+    pooled = a.scatter / 49 / 50 + b.scatter / 399 / 400
+    size = scores.squared_size([a.mean - b.mean], np.ones((1, 12)), pooled)
+    assert size.estimate[0] == pytest.approx(found.estimate)
+
+
+@pytest.mark.parametrize("n", [[10.0], [10.0, 40.0]])
+def test_p_values_are_level_where_there_is_no_effect(covariance, n):
+    rng = np.random.default_rng(2)
+    counted = np.broadcast_to(np.resize(n, 4000)[:, None], (4000, 12))
+    draws = rng.multivariate_normal(np.zeros(12), covariance, 4000) / np.sqrt(counted)
+    found = scores.squared_size(draws, counted, covariance)
+    assert abs(found.estimate.mean()) < 4 * found.estimate.std() / np.sqrt(4000)
+    for level in (0.2, 0.05, 0.01):
+        share = (found.p_value < level).mean()
+        assert 0.5 * level < share < 1.7 * level
+    assert (found.q_value < 0.05).sum() < 3
+    clear = scores.squared_size(draws + 3.0, counted, covariance)
+    assert (clear.q_value < 0.05).all()
+
+
+def test_what_was_not_measured_is_not_judged(covariance):
+    counted = np.array([[5.0] * 12, [0.0] * 12])
+    found = scores.squared_size(np.ones((2, 12)), counted, covariance)
+    for values in found:
+        assert np.isfinite(values[0])
+        assert np.isnan(values[1])
+    one = scores.squared_size(np.ones((1, 12)), counted[:1], covariance)
+    assert one.q_value[0] == found.q_value[0]
+
+
+def test_errors_are_unbiased():
+    rng = np.random.default_rng(3)
+    truth, guess = rng.normal(size=(2, 3, 40))
+    noise = rng.uniform(0.1, 2, (3, 40))
+    found = [
+        scores.error_sums(guess, truth + np.sqrt(noise) * rng.normal(size=(3, 40)), noise)
+        for _ in range(2000)
+    ]
+    expected = ((guess - truth) ** 2).sum(axis=1)
+    np.testing.assert_allclose(np.mean(found, axis=0), expected, rtol=0.02)
+
+
+def test_intervals_hold_nine_tenths_of_other_cells():
+    rng = np.random.default_rng(4)
+    truth = rng.normal(size=(30, 40)) * (rng.random((30, 40)) < 0.3)
+    group = np.repeat(np.arange(31), [2000] + [40] * 30)
+    means = np.vstack([np.zeros(40), truth])[group]
+    seen, other = (
+        ScreenMoments.from_array(means + rng.normal(size=means.shape), group, 31) for _ in "ab"
+    )
+    fit = fit_without_graph(pool_guides(seen, np.arange(31), 31))
+    effects = estimate_effects([fit.posterior], fit.prior)
+    observed, variance = other.mean[1:] - other.mean[0], 1 / 40 + 1 / 2000
+    held = scores.holds(effects, observed, np.full(truth.shape, variance))
+    assert 0.87 < held.mean() < 0.94
+    assert scores.holds(effects, observed, np.zeros(truth.shape)).mean() < held.mean() - 0.1
+    by_hand = observed < effects.mean + np.hypot(
+        effects.upper - effects.mean, 1.6449 * np.sqrt(variance)
+    )
+    assert by_hand[held].all()
+
+
+def test_ratios_by_the_jackknife():
+    rng = np.random.default_rng(5)
+    over, under = rng.uniform(0, 1, (2, 9))
+    under += 1
+    without = [np.delete(over, k).sum() / np.delete(under, k).sum() for k in range(9)]
+    value, error = scores.ratio_with_error(np.append(over, np.nan), np.append(under, 3.0))
+    assert value == pytest.approx(over.sum() / under.sum())
+    assert error == pytest.approx(np.sqrt(8 / 9 * np.sum((without - np.mean(without)) ** 2)))
+    # The spread of the ratio over samples, of which the jackknife has one.
+    samples = [rng.uniform(0, 1, 200).sum() / rng.uniform(1, 2, 200).sum() for _ in range(500)]
+    _, of_one = scores.ratio_with_error(rng.uniform(0, 1, 200), rng.uniform(1, 2, 200))
+    assert of_one == pytest.approx(np.std(samples), rel=0.25)
+    for bad in ([1.0, -2.0], [0.0, 0.0], [np.nan, np.nan]):
+        assert np.isnan(scores.ratio_with_error([1.0, 1.0], bad)).all()
+
+
+def test_means_and_correlations_leave_out_what_is_not_known():
+    mean, error = scores.mean_with_error([1.0, np.nan, 3.0])
+    assert (mean, error) == (2.0, 1.0)
+    assert np.isnan(scores.mean_with_error([np.nan])).all()
+    rng = np.random.default_rng(6)
+    a, b = rng.normal(size=(2, 3, 20))
+    a[1] = 0.0
+    used = rng.random((3, 20)) < 0.7
+    used[2, 2:] = False
+    found = scores.correlations(a, b, used)
+    assert found[0] == pytest.approx(np.corrcoef(a[0, used[0]], b[0, used[0]])[0, 1])
+    assert np.isnan(found[1:]).all()
+
+
+def test_own_states_come_first():
+    states = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [5.0, 5.0]])
+    others = np.array([[0.1, 0.0], [0.1, 0.0], [0.0, 0.8], [0.0, 0.0]])
+    found = scores.comes_first(states, others, [True, True, True, False])
+    np.testing.assert_array_equal(found, [1.0, 0.0, 1.0, np.nan])
+
+
+def test_correlation_without_the_error_that_two_estimates_share():
+    """Of unrelated effects, estimated from cells that were compared with the same controls."""
+    rng = np.random.default_rng(0)
+    one, two = rng.normal(size=(2, 400, 50))
+    error = rng.normal(size=one.shape)
+    plain = scores.correlations(one + error, two + error)
+    found = scores.correlations(one + error, two + error, shared=np.ones(one.shape))
+    assert plain.mean() > 0.4
+    assert abs(found.mean()) < 4 * found.std() / 20

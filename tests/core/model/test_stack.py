@@ -1,0 +1,274 @@
+"""Stacks against loops over refits, and screens whose predictors are right, useless and harmful."""
+
+import numpy as np
+import pytest
+from scipy.optimize import lsq_linear
+
+from nextpert.core import ScreenMoments
+from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictors.base import Prediction
+from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
+from nextpert.core.model.stack import learn_stack
+
+
+def learn(observed, tables, *, noise=0.0, scored=None, shared=None, sd=None):
+    shares = [None] * len(tables) if shared is None else shared
+    predictors = [
+        Prediction(f"predictor {k}", t, s)
+        for k, (t, s) in enumerate(zip(tables, shares, strict=True))
+    ]
+    used = np.ones(observed.shape, bool) if scored is None else scored
+    scale = np.ones(observed.shape[1]) if sd is None else sd
+    return learn_stack(observed, np.full(observed.shape, noise), predictors, used, sd=scale)
+
+
+def by_refits(observed, tables, used, sd):
+    """Weights and slope by least squares on the effects one below the other."""
+
+    def weights(rows):
+        mask = used[rows]
+        design = np.array([(t / sd)[rows][mask] for t in tables]).T
+        return lsq_linear(design, (observed / sd)[rows][mask], bounds=(0, np.inf), tol=1e-14).x
+
+    every = np.arange(len(observed))
+    fits, seen = [], []
+    for j in every:
+        w = weights(np.delete(every, j))
+        mask = used[j]
+        fits.append(sum(a * (t / sd)[j][mask] for a, t in zip(w, tables, strict=True)))
+        seen.append((observed / sd)[j][mask])
+    fit, y = np.concatenate(fits), np.concatenate(seen)
+    slope = np.clip(fit @ y / (fit @ fit), 0, 1)
+    return slope * weights(every), slope
+
+
+@pytest.fixture
+def screen():
+    """Effects of 9 perturbations on 30 genes, and three predictors of which two are of some use."""
+    rng = np.random.default_rng(2)
+    truth = rng.normal(size=(9, 30)) * rng.gamma(1.0, size=(9, 1))
+    tables = [
+        0.5 * truth + 0.4 * rng.normal(size=(9, 30)),
+        truth + 1.2 * rng.normal(size=(9, 30)),
+        rng.normal(size=(9, 30)),
+    ]
+    used = rng.random((9, 30)) < 0.9
+    return truth + 0.3 * rng.normal(size=(9, 30)), tables, used, rng.uniform(0.5, 2, 30)
+
+
+def test_weights_are_those_of_refits(screen):
+    observed, tables, used, sd = screen
+    found = learn(observed, tables, scored=used, sd=sd)
+    weights, slope = by_refits(observed, tables, used, sd)
+    assert 0.5 < slope < 1
+    np.testing.assert_allclose(found.weights, weights, atol=1e-7)
+    assert found.calibration == pytest.approx(slope)
+    for j in range(9):
+        rest = np.arange(9) != j
+        wanted, _ = by_refits(observed[rest], [t[rest] for t in tables], used[rest], sd)
+        np.testing.assert_allclose(found.left_out[j], wanted, atol=1e-7)
+    expected = sum(found.left_out[:, [k]] * t for k, t in enumerate(tables))
+    predictors = [Prediction("", t) for t in tables]
+    np.testing.assert_allclose(found.expected(predictors), expected)
+    z, y = (expected / sd)[used], (observed / sd)[used]
+    assert found.error == pytest.approx(((y - z) ** 2).sum() / (y**2).sum())
+    first = ((observed - tables[0]) / sd)[used]
+    assert found.alone[0] == pytest.approx((first**2).sum() / (y**2).sum())
+
+
+def test_settled_predictors_are_believed_and_change_no_other_weight(screen):
+    observed, tables, used, sd = screen
+    pairs = np.vstack([observed[:3] + 1, observed])
+    silent = [np.vstack([np.zeros((3, 30)), t]) for t in tables]
+    said = np.vstack([observed[:3] + 0.9, np.zeros((9, 30))])
+    predictors = [Prediction(str(k), t) for k, t in enumerate(silent)]
+    predictors.insert(1, Prediction("settled", said, settled=True))
+    noise = np.zeros(pairs.shape)
+    used = np.vstack([np.ones((3, 30), bool), used])
+    found = learn_stack(pairs, noise, predictors, used, sd=sd)
+    assert found.weights[1] == 1
+    assert (found.left_out[:, 1] == 1).all()
+    np.testing.assert_allclose(found.expected(predictors)[:3], said[:3])
+    fewer = learn_stack(observed, noise[3:], [Prediction("", t) for t in tables], used[3:], sd=sd)
+    np.testing.assert_allclose(found.weights[[0, 2, 3]], fewer.weights, atol=1e-7)
+    np.testing.assert_allclose(found.left_out[3:][:, [0, 2, 3]], fewer.left_out, atol=1e-7)
+    assert found.error < fewer.error
+
+
+def draw(rng, n, kinds, noise):
+    """True and observed effects of heavy-tailed size, and predictors of some kinds."""
+    size = np.exp(1.2 * rng.normal(size=(n, 1)))
+    truth = size * rng.normal(size=(n, 50))
+    tables = []
+    for kind in kinds:
+        other = rng.normal(size=(n, 50))
+        if kind == "right":
+            tables.append(0.5 * truth + 0.4 * size * other)
+        elif kind == "useless":  # of the right size, in another direction
+            tables.append(size * other)
+        else:  # harmful: large, whatever the effect; right for a quarter of them
+            table = 2 * np.exp(1.2 * rng.normal(size=(n, 1))) * other
+            table[: n // 4] = truth[: n // 4]
+            tables.append(table)
+    return truth, truth + noise * rng.normal(size=truth.shape), tables
+
+
+@pytest.mark.parametrize("n", [10, 25])
+@pytest.mark.parametrize(
+    ("kinds", "most"),
+    [
+        (["right"], 0.65),
+        (["right", "useless", "harmful"], 0.7),
+        (["useless"], 1.02),
+        (["harmful"], 1.1),
+        (["useless", "harmful"], 1.1),
+    ],
+)
+def test_error_on_screens_with_right_useless_and_harmful_predictors(n, kinds, most):
+    rng = np.random.default_rng(0)
+    ratios, alone = [], []
+    for _ in range(30):
+        truth, observed, tables = draw(rng, n, kinds, 0.2)
+        found = learn(observed, tables, noise=0.2**2)
+        expected = sum(found.left_out[:, [k]] * t for k, t in enumerate(tables))
+        ratios.append(((expected - truth) ** 2).sum() / (truth**2).sum())
+        alone.append(found.alone)
+    assert np.mean(ratios) < most
+    for k, kind in enumerate(kinds):
+        if kind != "right":
+            assert np.mean(alone, axis=0)[k] > 1.9
+
+
+def test_predictors_that_are_large_where_nothing_follows_fall_to_nearly_nothing():
+    """One perturbation is predicted, two are silenced as strongly and nothing follows."""
+    rng = np.random.default_rng(0)
+    truth = 0.1 * rng.normal(size=(12, 40))
+    table = truth + 0.3 * rng.normal(size=(12, 40))
+    truth[0] *= 10
+    table[0] = truth[0]
+    table[1:3] = 1.5 * rng.normal(size=(2, 40))
+    found = learn(truth, [table])
+    assert found.weights[0] < 0.05
+    assert found.alone[0] > 3
+
+
+def test_no_perturbation_is_expected_by_what_it_taught_itself():
+    rng = np.random.default_rng(0)
+    truth, table = rng.normal(size=(2, 12, 40))
+    truth[0] = 30 * table[0]
+    found = learn(truth, [table])
+    again = learn(np.vstack([-truth[:1], truth[1:]]), [table])
+    assert found.left_out[0, 0] < 0.1
+    assert found.left_out[0, 0] == pytest.approx(again.left_out[0, 0])
+
+
+def test_noise_of_few_cells_has_little_say():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(20, 40))
+    noise = np.where(np.arange(20) < 10, 100.0, 0.1)[:, None] * np.ones((20, 40))
+    errors = []
+    for _ in range(40):
+        observed = truth + np.sqrt(noise) * rng.normal(size=truth.shape)
+        predictor = Prediction("right", truth)
+        full = np.ones(truth.shape, bool)
+        found = learn_stack(observed, noise, [predictor], full, sd=np.ones(40))
+        errors.append(found.weights[0] - 1)
+    assert np.abs(errors).max() < 0.15  # weighted alike, it strays by .4
+    assert found.residual_variance < 0.1
+
+
+def test_noise_that_all_effects_share_is_not_taken_for_knowledge():
+    """Nothing has an effect; few controls, whose error is in every effect."""
+    rng, groups = np.random.default_rng(0), np.repeat(np.arange(16), [60, *[60] * 15])
+    with_shared, without = [], []
+    for _ in range(20):
+        moments = ScreenMoments.from_array(rng.normal(size=(960, 30)), groups, 16)
+        found = Perturbations(moments, 0, np.arange(1, 16), [[]] * 15)
+        mean = MeanPerturbation().held_out(found)
+        for predictor, rows in ((mean, with_shared), (Prediction("", mean.effects), without)):
+            stack = learn_stack(
+                found.observed, found.variance, [predictor], found.scored(), sd=found.sd
+            )
+            rows.append(stack.weights[0])
+    assert np.mean(with_shared) < 0.2
+    assert np.mean(without) > 0.8
+
+
+@pytest.mark.parametrize(("same", "low", "high"), [(1.0, 0.8, 1.0), (0.5, 0.35, 0.65), (0, 0, 0.1)])
+def test_another_screen_is_believed_for_what_it_shares(same, low, high):
+    """Effects of the same perturbations in another cell line, all, half or none of them alike."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(10):
+        here, other = rng.normal(size=(2, 20, 50))
+        alike = rng.random((20, 1)) < same
+        there = np.where(alike, here, other) + 0.3 * rng.normal(size=here.shape)
+        observed = here + rng.normal(size=here.shape)
+        found.append(learn(observed, [there], noise=1.0).weights[0])
+    assert low <= np.mean(found) <= high
+
+
+def test_error_is_that_of_the_true_effects():
+    rng = np.random.default_rng(0)
+    got, wanted = [], []
+    for _ in range(60):
+        truth, observed, tables = draw(rng, 15, ["right", "useless"], 1.0)
+        error = observed - truth
+        tables[0] = tables[0] + 0.5 * error  # shares half of the sampling error
+        shared = [np.full(truth.shape, 0.5), None]
+        found = learn(observed, tables, noise=1.0, shared=shared)
+        expected = found.expected([Prediction("", t) for t in tables])
+        size = (truth**2).mean()
+        got.append([found.error * size, *(found.alone * size)])
+        each = [expected, *tables]
+        wanted.append([((e - truth) ** 2).mean() for e in each])
+    np.testing.assert_allclose(np.mean(got, axis=0), np.mean(wanted, axis=0), rtol=0.05)
+
+
+def test_many_perturbations_are_left_out_in_blocks():
+    rng = np.random.default_rng(0)
+    _, observed, tables = draw(rng, 230, ["right", "useless"], 0.1)
+    found = learn(observed, tables)
+    np.testing.assert_array_equal(found.left_out[:100], found.left_out[100:200])
+    rest = np.arange(230) % 100 != 7
+    w = np.linalg.lstsq(tables[0][rest].reshape(-1, 1), observed[rest].ravel(), rcond=None)[0][0]
+    assert found.left_out[7, 0] == pytest.approx(w, rel=0.05)
+    changed = observed.copy()
+    changed[107] = 1e3
+    again = learn(changed, tables)
+    np.testing.assert_allclose(again.left_out[7], found.left_out[7])
+    assert abs(again.left_out[8] - found.left_out[8]).max() > 1e-3
+
+
+def test_perturbations_without_cells_take_the_weights_of_all(screen):
+    observed, tables, used, _ = screen
+    used = used.copy()
+    used[[2, 6]] = False
+    observed = np.where(used, observed, np.nan)
+    found = learn(observed, tables, scored=used)
+    np.testing.assert_array_equal(found.left_out[[2, 6]], [found.weights] * 2)
+    assert (found.left_out[0] != found.weights).any()
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3])
+def test_hardly_anything_measured_teaches_hardly_anything(n):
+    rng = np.random.default_rng(n)
+    truth = rng.normal(size=(4, 20))
+    used = np.arange(4)[:, None] < n + np.zeros((4, 20))
+    found = learn(truth, [truth, np.zeros((4, 20))], scored=used)
+    assert np.isfinite(found.weights).all()
+    assert found.weights[0] == pytest.approx(0.0 if n < 2 else 1.0)
+    assert (found.left_out[:n, 0] == pytest.approx(0.0 if n < 3 else 1.0)) or n == 0
+    assert np.isnan(found.error) == (n == 0)
+
+
+def test_errors_name_the_table(screen):
+    observed, tables, used, _ = screen
+    with pytest.raises(ValueError, match="predictions is empty"):
+        learn(observed, [])
+    with pytest.raises(ValueError, match="observed has shape"):
+        learn(observed[:4], tables, scored=used, sd=np.ones(30))
+    with pytest.raises(ValueError, match="the effects of 'predictor 1' must be finite"):
+        learn(observed, [tables[0], np.full((9, 30), np.nan)])
+    with pytest.raises(ValueError, match="sd must be above 0"):
+        learn(observed, tables, sd=np.zeros(30))

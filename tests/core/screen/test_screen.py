@@ -1,0 +1,93 @@
+"""All that is read of cells, by fold: parts of it against the same cells alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from nextpert.core import Moments, ScreenMoments
+from nextpert.core.screen.moments import PairwiseSum
+from nextpert.core.screen.screen import Screen, empty_part, merge, screen_part
+
+P = 9
+FOLD = np.array([0, 0, 2, 2, 5, 5])  # of six environments, number 3 without a cell
+HALF = np.array([0, 1, 0, 1, 0, 1])
+
+
+@pytest.fixture
+def cells():
+    rng = np.random.default_rng(0)
+    groups = rng.choice([0, 1, 2, 4, 5], size=300)
+    values = np.where(rng.random((300, P)) < 0.1, rng.gamma(2.0, size=(300, P)), 0.0)
+    return values + 0.1 * (groups == 4)[:, None] * (values > 0), groups
+
+
+def read(x, groups):
+    total = PairwiseSum(empty_part(P), merge)
+    for first in range(0, len(groups), 70):
+        s = slice(first, first + 70)
+        total.add(screen_part(x[s], groups[s], fold=FOLD))
+    columns = {"group": np.arange(6), "half": HALF}
+    return Screen.from_part(total.total(), columns, FOLD)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+def test_every_fold_is_that_of_its_own_cells(cells, form):
+    x, groups = cells
+    screen = read(form(x), groups)
+    for fold in (0, 2, 5):
+        own = FOLD[groups] == fold
+        alone = Moments.from_array(x[own])
+        found = screen.of_fold(fold)
+        assert found.n == alone.n
+        np.testing.assert_allclose(found.mean, alone.mean, atol=1e-12)
+        np.testing.assert_allclose(found.scatter, alone.scatter, atol=1e-9)
+        within = sum(Moments.from_array(x[groups == k]).scatter for k in set(groups[own]))
+        np.testing.assert_allclose(screen.scatter[fold], within, atol=1e-9)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+def test_what_is_left_is_that_of_the_other_cells(cells, form):
+    x, groups = cells
+    screen = read(form(x), groups)
+    for gone in ([], [0, 1], [2, 3], [0, 1, 4, 5]):
+        kept = ~np.isin(groups, gone)
+        alone = ScreenMoments.from_array(x[kept], groups[kept], 6)
+        found = screen.some(~np.isin(np.arange(6), gone))
+        assert found.columns["group"].tolist() == [k for k in range(6) if k not in gone]
+        moments = found.pool("group", 6)
+        for name in ("n", "mean", "squares", "scatter"):
+            np.testing.assert_allclose(getattr(moments, name), getattr(alone, name), atol=1e-9)
+
+
+def test_a_fold_is_not_divided(cells):
+    screen = read(*cells)
+    with pytest.raises(ValueError, match="taken or left as a whole"):
+        screen.halves("half")
+    apart = Screen.from_part(
+        screen_part(*cells, fold=HALF), {"group": np.arange(6), "half": HALF}, HALF
+    )
+    one, two = apart.halves("half")
+    assert one.columns["group"].tolist() == [0, 2, 4]
+    whole = one.pool("group", 6) + two.pool("group", 6)
+    np.testing.assert_allclose(whole.scatter, screen.moments().scatter, atol=1e-9)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+def test_columns_that_are_not_finite_are_named(cells, form):
+    x, groups = cells
+    x[7, 3], x[8, 5] = np.nan, np.inf
+    with pytest.raises(ValueError, match=r"\[3, 5\]") as error:
+        screen_part(form(x), groups, fold=FOLD)
+    np.testing.assert_array_equal(error.value.columns, [3, 5])
+
+
+def test_another_order_changes_no_bit(cells):
+    moments = read(*cells).moments()
+    order = np.array([3, 0, 5, 1, 2, 4])
+    turned = moments.regroup(order, 7)
+    assert turned.n[6] == 0
+    for name in ("n", "mean", "squares"):
+        np.testing.assert_array_equal(getattr(turned, name)[order], getattr(moments, name))
+    np.testing.assert_array_equal(turned.scatter, moments.scatter)
