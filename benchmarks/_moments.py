@@ -139,7 +139,7 @@ def from_file(*, n_panel: int, **file: Any) -> Work:
         labels = _adata.read_labels(adata, "perturbation")
         names = ["control", *(name for name in labels.names if name != "control")]
         groups = labels.groups(names)
-        return _adata.environment_moments(adata, columns, groups, len(names))[0]
+        return _adata.read_groups(adata, columns, groups, len(names), _adata.Roles())[0][0]
 
     def report(found: list[Moments], peers: list[int]) -> tuple[str, bool]:
         expected = np.load(path.with_suffix(".npy"))

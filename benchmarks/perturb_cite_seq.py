@@ -89,7 +89,7 @@ def read_table(path: Path, umi: np.ndarray) -> sp.csr_matrix:
         expression.read_expression(
             [reader], obs, rows, genes, cells, counts=False, verify=True, show_progress=False
         )
-        return store.in_memory(cells, len(genes.names), is_sorted=genes.is_sorted)[0]
+        return store.in_memory(cells, len(genes.names))[0]
 
 
 def decompress(path: Path) -> int:

@@ -16,7 +16,8 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata import environment_moments, read
+from nextpert._adata import read, read_groups
+from nextpert._adata.roles import Roles
 from nextpert.core import DagBlr, Moments, gsp, random_scm
 from nextpert.core.evaluate.design_loop import design_loops
 from nextpert.tl._learn_dag import from_cells
@@ -119,8 +120,8 @@ def test_moments(form, client, tmp_path, monkeypatch):
     lazy = lazy.map_blocks(slowly, dtype=x.dtype, meta=form(np.empty((0, 0))))
     obs = pd.DataFrame(index=np.arange(3000).astype(str))
     with one_worker_killed(client, under_way.exists):
-        found = environment_moments(ad.AnnData(lazy, obs), columns, groups, 4)
-    alone = environment_moments(ad.AnnData(form(x), obs), columns, groups, 4)
+        found = read_groups(ad.AnnData(lazy, obs), columns, groups, 4, Roles())[0]
+    alone = read_groups(ad.AnnData(form(x), obs), columns, groups, 4, Roles())[0]
     assert all(same_bits(a, b) for a, b in zip(found, alone, strict=True))
     cells = x[groups == 2][:, columns]
     np.testing.assert_allclose(found[2].scatter, np.cov(cells.T, bias=True) * len(cells))

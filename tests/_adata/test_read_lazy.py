@@ -12,12 +12,18 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata import environment_moments, read, read_blocks, sources
+from nextpert._adata import read, read_blocks, read_groups, sources
+from nextpert._adata.roles import Roles
 
 da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
 
 N, P = 211, 9
 COLUMNS = np.array([6, 1, 8])
+
+
+def environment_moments(adata, columns, groups, n_groups, *, layer=None):
+    """The moments of groups of cells, a scatter for each."""
+    return read_groups(adata, columns, groups, n_groups, Roles(layer=layer))[0]
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,18 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from nextpert._adata import environment_moments, read, read_blocks, sources
+from nextpert._adata import read, read_blocks, read_groups, sources
+from nextpert._adata.roles import Roles
+from nextpert._adata.screen import coding, read_screens
 
 N, P = 157, 12
 COLUMNS = np.array([7, 2, 11, 4])
 FORMS = {"dense": np.asarray, "csr": sp.csr_matrix, "csc": sp.csc_matrix}
+
+
+def environment_moments(adata, columns, groups, n_groups, *, layer=None):
+    """The moments of groups of cells, a scatter for each."""
+    return read_groups(adata, columns, groups, n_groups, Roles(layer=layer))[0]
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +67,16 @@ class Watched:
 
 
 def test_only_what_is_needed_is_read(values):
-    wanted = np.zeros(20, dtype=bool)
-    wanted[[3, 4, 19]] = True
+    rows = np.array([43, 44, 59])
     dense = Watched(values)
-    block = sources.DenseRows(dense, COLUMNS[:2]).read(40, wanted)
-    np.testing.assert_array_equal(block, values[[43, 44, 59]][:, COLUMNS[:2]])
+    block = sources.DenseRows(dense, COLUMNS[:2]).read(rows)
+    np.testing.assert_array_equal(block, values[rows][:, COLUMNS[:2]])
     assert dense.read == [(43, 45), (59, 60)]
 
     csr = sp.csr_array(values)
     data, indices, indptr = map(Watched, (csr.data, csr.indices, csr.indptr))
-    block = sources.CsrRows((data, indices, indptr), P, np.sort(COLUMNS)).read(40, wanted)
-    np.testing.assert_array_equal(block.toarray(), values[[43, 44, 59]][:, np.sort(COLUMNS)])
+    block = sources.CsrRows((data, indices, indptr), P, np.sort(COLUMNS)).read(rows)
+    np.testing.assert_array_equal(block.toarray(), values[rows][:, np.sort(COLUMNS)])
     assert indptr.read == [(43, 61)]
     assert data.read == indices.read
     assert all(b - a <= 29 for a, b in data.read)
@@ -80,7 +86,7 @@ def test_only_what_is_needed_is_read(values):
     data, indices = Watched(csc.data), Watched(csc.indices)
     source = sources.CscColumns((data, indices, csc.indptr), N, np.array([4, 7]))
     for first in range(0, 140, 20):
-        source.read(first, np.ones(20, dtype=bool))
+        source.read(np.arange(first, first + 20))
     spans = [(csc.indptr[j], csc.indptr[j + 1]) for j in (4, 7)]
     assert all(any(low <= a < b <= high for low, high in spans) for a, b in data.read)
     assert all(b - a <= 14 for a, b in data.read)
@@ -163,12 +169,12 @@ def test_unsorted_columns_on_disk_are_refused(at_once, values, groups, tmp_path,
 
 def test_long_reads_show_progress(values, groups, monkeypatch, capsys):
     adata = make(sp.csr_matrix(values))
-    environment_moments(adata, COLUMNS, groups, 3, show_progress=True)
+    read_screens(adata, COLUMNS, [coding({"group": groups})], show_progress=True)
     assert capsys.readouterr().err == ""  # too short to show
     monkeypatch.setattr(read, "_LONG_READ", 1)
-    environment_moments(adata, COLUMNS, groups, 3)
+    read_screens(adata, COLUMNS, [coding({"group": groups})])
     assert capsys.readouterr().err == ""
-    environment_moments(adata, COLUMNS, groups, 3, show_progress=True)
+    read_screens(adata, COLUMNS, [coding({"group": groups})], show_progress=True)
     n = int((groups >= 0).sum())
     assert f"{n}/{n}" in capsys.readouterr().err
 

@@ -77,7 +77,7 @@ def test_seeds_that_are():
 def test_vectors_that_hold_no_numbers(value):
     with pytest.raises(CLEAR, match=r"^shift ") as caught:
         as_vector(value, 2, "shift")
-    assert re.search(r"must hold one number|one value for each|NaN", str(caught.value))
+    assert re.search(r"must hold numbers alone|one value for each|NaN", str(caught.value))
 
 
 @pytest.mark.parametrize("value", ["ab", None, 3, [1.5], [None], [True], [[0]], [np.nan], [10**30]])

@@ -170,7 +170,7 @@ CASES = {
         changed(PROTEIN, 5, lambda s: change_field(s, 3, "1.5")), r"gz', line 5 holds '1.5'"
     ),
     "protein short": (
-        changed(PROTEIN, 5, lambda s: s.rpartition(",")[0]), r"gz', line 5 holds 86 values"
+        changed(PROTEIN, 5, lambda s: s.rpartition(",")[0]), r"gz', line 5 holds 87 fields"
     ),
     "protein header": (
         changed(PROTEIN, 1, lambda s: change_field(s, 2, s.split(",")[1])), r"line 1 does not hold"
@@ -213,7 +213,10 @@ def test_an_existing_file_outlives_a_failure(study, tmp_path):
         ({"genes": []}, "genes must name some genes"),
         ({"subset": "1b"}, "subset must name some of 1a, 1b_alpha"),
         ({"subset": "4", "condition": "Control"}, "No cell of 'RNA_metadata.csv' is of condition"),
-        ({"protein": "raw"}, "protein must be True, False or one of clr, counts, study"),
+        (
+            {"protein": "raw"},
+            "protein must be True, False, 'clr', 'counts' or 'study'",
+        ),
     ],
 )
 def test_what_is_not_there_is_named(options, expected, portal):

@@ -11,4 +11,4 @@ from nextpert.core.search import registry as searches
 def _what_pages_register_is_forgotten(monkeypatch):
     for known in (acquisitions._ACQUISITIONS, predictors._PREDICTORS):
         monkeypatch.setattr(known, "_known", known.every())
-    monkeypatch.setattr(searches, "_SEARCHES", dict(searches.searches()))
+    monkeypatch.setattr(searches._SEARCHES, "_known", dict(searches.searches()))

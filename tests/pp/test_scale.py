@@ -13,7 +13,7 @@ import scanpy as sc
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata import read
+from nextpert._adata import sources
 
 GENES = ["A", "B", "C", "D", "E", "F"]
 
@@ -250,9 +250,9 @@ def test_a_sample_is_small_and_spread_over_all_cells(monkeypatch):
     n = 50_000
     x = sp.csr_matrix((np.ones(n), (np.arange(n), np.zeros(n, int))), shape=(n, 3))
     seen = []
-    original = read._take
+    original = sources.CsrRows.read
     monkeypatch.setattr(
-        read, "_take", lambda source, rows: (seen.append(rows), original(source, rows))[1]
+        sources.CsrRows, "read", lambda self, rows: (seen.append(rows), original(self, rows))[1]
     )
     adata = ad.AnnData(x, pd.DataFrame({"perturbation": ["control"] * n}, index=map(str, range(n))))
     set_up(adata)

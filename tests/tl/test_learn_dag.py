@@ -109,7 +109,7 @@ def test_tiers_as_lists_and_as_a_mapping(many_controls):
     numbers = {gene: -5.0 + 2 * i for i, tier in enumerate(tiers) for gene in tier}
     npt.tl.learn_dag(many_controls, prior={"tiers": dict(reversed(numbers.items()))})
     assert arcs_of(many_controls) == by_list
-    with pytest.raises(ValueError, match="more than one tier: UBR5"):
+    with pytest.raises(ValueError, match="UBR5 is in more than one tier"):
         npt.tl.learn_dag(many_controls, prior={"tiers": [["UBR5"], ["MYC", "UBR5"]]})
 
 
@@ -119,7 +119,7 @@ def test_required_and_forbidden_arcs(many_controls):
     npt.tl.learn_dag(many_controls, prior=prior)
     assert ("CPQ", "MYC") in arcs_of(many_controls)
     assert not set(forbidden) & arcs_of(many_controls)
-    with pytest.raises(ValueError, match="required and forbidden: CPQ -> MYC"):
+    with pytest.raises(ValueError, match="CPQ -> MYC is required and forbidden"):
         npt.tl.learn_dag(
             many_controls, prior=prior | {"forbidden": [("MYC", "CPQ"), ("CPQ", "MYC")]}
         )

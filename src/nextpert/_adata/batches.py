@@ -124,7 +124,7 @@ def read_groupings(
     Parameters
     ----------
     adata, columns, checksum
-        As in :func:`nextpert._adata.read.read_sums`.
+        As in :func:`nextpert._adata.read.read_screens`.
     groupings
         Group of every cell, -1 for none, shape ``(n_cells,)``, and the number of groups.
     roles
@@ -164,25 +164,6 @@ def _by_group(
         [screen.of_fold(k) for k in range(n)]
         for screen, (_, n) in zip(screens, groupings, strict=True)
     ]
-
-
-def environment_moments(
-    adata: ad.AnnData,
-    columns: ArrayLike,
-    groups: ArrayLike,
-    n_groups: int,
-    *,
-    layer: str | None = None,
-    show_progress: bool = False,
-) -> list[Moments]:
-    """Return the moments of groups of cells, as they are, in one pass; a scatter for each.
-
-    The arguments are those of :func:`read_groups` and :func:`nextpert._adata.read.read_sums`.
-    """
-    codes = np.asarray(groups, np.int64)
-    one = coding({"group": codes}, fold=codes)
-    ((screen,), _) = read_screens(adata, columns, [one], layer=layer, show_progress=show_progress)
-    return [screen.of_fold(k) for k in range(n_groups)]
 
 
 def _combinations(adata: ad.AnnData, roles: Roles) -> tuple[NDArray[np.int64], list[str]]:

@@ -12,6 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+from nextpert._adata.labels import column_of
 from nextpert._adata.panel import closest, list_names
 from nextpert._adata.read import _parent
 from nextpert._adata.sources import is_lazy, require_sound_matrices
@@ -80,7 +81,7 @@ def kept_cells(
     """
     require_sound_matrices(adata)
     obs = pd.DataFrame(
-        {name: _plain(adata.obs[name], number=name in numbers) for name in columns},
+        {name: _plain(column_of(adata, name), number=name in numbers) for name in columns},
         index=pd.Index([str(name) for name in adata.obs_names]),
     )
     matrix, var = _in_memory(adata.X if layer is None else adata.layers[layer]), eager(adata.var)
@@ -155,8 +156,7 @@ def _in_memory(matrix: Any) -> Any:
     return out
 
 
-def _plain(column: Any, *, number: bool) -> Any:
-    series = column.to_series() if hasattr(column, "to_series") else column
+def _plain(series: pd.Series, *, number: bool) -> Any:
     if number and is_numeric_dtype(series) and not is_bool_dtype(series):
         return series.to_numpy(dtype=np.float64, na_value=np.nan)
     text = np.array([str(value) for value in series], dtype=object)

@@ -114,14 +114,7 @@ def read_labels(
     ValueError
         If the column is absent; the columns there are named.
     """
-    if key not in adata.obs.columns:
-        columns = [str(column) for column in adata.obs.columns]
-        message = (
-            f"adata.obs has no column {key!r}.{closest([str(key)], columns)} It holds "
-            f"{list_names(columns) or 'no column'}: name the column of labels with {argument}."
-        )
-        raise ValueError(message)
-    column = column_of(adata, key)
+    column = column_of(adata, key, f"name the column of labels with {argument}")
     first, values = pd.factorize(column, use_na_sentinel=True)  # a million strings are made once
     text = [str(value) for value in values]  # by the first cell of each
     shown = text if naming is None else naming.spelled(text)
@@ -223,8 +216,21 @@ def say_pooled(labels: LabelTable) -> None:
         )  # fmt: skip
 
 
-def column_of(adata: ad.AnnData, key: str) -> pd.Series:
-    """Return a column of ``obs`` in memory."""
+def column_of(adata: ad.AnnData, key: str, remedy: str = "name another") -> pd.Series:
+    """Return a column of ``obs`` in memory.
+
+    Raises
+    ------
+    ValueError
+        If it is absent; the columns there are named, and the ``remedy``.
+    """
+    if key not in adata.obs.columns:
+        columns = [str(column) for column in adata.obs.columns]
+        message = (
+            f"adata.obs has no column {key!r}.{closest([str(key)], columns)} It holds "
+            f"{list_names(columns) or 'no column'}: {remedy}."
+        )
+        raise ValueError(message)
     column = adata.obs[key]
     # That of anndata.experimental.read_lazy is not.
     return column.to_series() if hasattr(column, "to_series") else column

@@ -118,7 +118,11 @@ def undeclared_guides(
         return None
     group = read_every_label(adata, roles).groups([roles.control, *names])
     each = [
-        (column, _n_levels(codes), *_scatter(adata, columns, group, codes, roles))
+        (
+            column,
+            int((np.bincount(codes[codes >= 0]) >= FEWEST_CELLS).sum()),
+            *_scatter(adata, columns, group, codes, roles),
+        )
         for column, codes in _nested_columns(adata, group, roles).items()
     ]
     if not each:
@@ -234,10 +238,6 @@ def _declared(adata: ad.AnnData, group: Codes, roles: Roles) -> Codes:
             joined = codes * (int(level.max(initial=0)) + 1) + level
             codes = np.where(group >= 0, np.unique(joined, return_inverse=True)[1].ravel(), -1)
     return codes
-
-
-def _n_levels(codes: Codes) -> int:
-    return int((np.bincount(codes[codes >= 0]) >= FEWEST_CELLS).sum())
 
 
 def _scatter(

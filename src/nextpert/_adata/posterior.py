@@ -14,7 +14,7 @@ from nextpert._adata.graph import panel_of, read_graph, require_same_panel, symb
 from nextpert._adata.labels import read_labels
 from nextpert._adata.members import Naming
 from nextpert._adata.panel import list_names, resolve_panel
-from nextpert._adata.read import Checksum, read_sums, stirred
+from nextpert._adata.read import Checksum, read_screens, stirred
 from nextpert._adata.stored import read_stored
 from nextpert._warn import warn
 from nextpert.core import DagBlr, ScreenMoments
@@ -56,7 +56,7 @@ def fingerprint(
     They do not depend on how the cells are stored, nor on the order in which they are read.
     """
     wanted = fingerprint_weights(labels, len(columns))
-    _, found = read_sums(adata, columns, [], checksum=wanted, layer=layer)
+    _, found = read_screens(adata, columns, [], checksum=wanted, layer=layer)
     return as_fingerprint(labels, found)
 
 
@@ -343,7 +343,7 @@ def posterior_from(
         number = 0
         if weights is not None:
             layer = found.params.get("layer")
-            _, number = read_sums(adata, columns, [], checksum=weights, layer=layer)
+            _, number = read_screens(adata, columns, [], checksum=weights, layer=layer)
         warn_of_changed_cells(adata, found, key, number)
     return found
 

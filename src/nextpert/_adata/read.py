@@ -19,7 +19,7 @@ from nextpert.core.screen.moments import (
     require_shape,
     too_large,
 )
-from nextpert.core.screen.screen import Part, empty_part, merge, screen_part
+from nextpert.core.screen.screen import Part, Screen, empty_part, merge, screen_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -94,7 +94,7 @@ def block_rows(n_columns: int, n_groups: int) -> int:
     return max(1, min(rows, _MOST_ENTRIES // max(n_columns, 1)))
 
 
-def read_sums(
+def read_screens(
     adata: ad.AnnData,
     columns: ArrayLike,
     codings: Sequence[Coding],
@@ -102,8 +102,8 @@ def read_sums(
     checksum: Checksum | None = None,
     layer: str | None = None,
     show_progress: bool = False,
-) -> tuple[list[Part], int]:
-    """Return the sums of environments by every coding, all in one pass, and a checksum.
+) -> tuple[list[Screen], int]:
+    """Return the screen of every coding, all read in one pass, and a checksum.
 
     Sums are taken in blocks that only the panel and the number of environments fix, and added as a
     tree in the order of the cells, so the result is the same to the bit for any chunks of a file or
@@ -141,12 +141,12 @@ def read_sums(
     words = np.zeros(len(panel), np.uint64)
     if checksum is not None:
         np.add.at(words, back, checksum.columns)
-    tasks: list[tuple[int, Index, tuple[Any, ...]]] = []
-    for b, s in _split(rows, n_rows):
+    tasks: list[tuple[Index, tuple[Any, ...]]] = []
+    for s in _split(rows, n_rows):
         here = cells[s]
         said = [(c.codes[here], c.extra[here], _of(c.weights, here)) for c in codings]
         mixed = None if checksum is None else checksum.cells[here]
-        tasks.append((b, rows[s] - b * n_rows, (said, mixed)))
+        tasks.append((rows[s], (said, mixed)))
     none = tuple(empty_part(len(panel) + each.extra.shape[1]) for each in codings)
     total = PairwiseSum(_Sums(none, 0), _add)
     block: Any = partial(_sums, folds=folds, words=words)
@@ -157,13 +157,17 @@ def read_sums(
                 LazyBlocks(matrix, panel, n_rows).fold(tasks, block, _add, total, bar.update)
             else:
                 source = open_source(matrix, panel)
-                for b, here, given in tasks:
-                    total.add(block(_take(source, here + b * n_rows), *given))
+                for here, given in tasks:
+                    total.add(block(source.read(here), *given))
                     bar.update(len(here))
     except ValueError as error:
         raise named(error, adata.var_names[genes], back) from error
     parts, number = total.total()
-    return [_in_order(part, back) for part in parts], number
+    screens = [
+        Screen.from_part(_in_order(part, back), each.columns, each.fold)
+        for part, each in zip(parts, codings, strict=True)
+    ]
+    return screens, number
 
 
 def _sums(
@@ -277,11 +281,11 @@ def read_blocks(
     wanted = np.asarray(cells, dtype=np.int64)
     matrix, rows, panel, back, chosen = _locate(adata, wanted, genes, layer)
     n_rows = block_rows(len(panel), 1)
-    lazy = LazyBlocks(matrix, panel, n_rows) if is_lazy(matrix) else None
-    source = None if lazy else open_source(matrix, panel)
-    for b, s in _split(rows, n_rows):
+    lazy = is_lazy(matrix)
+    source = LazyBlocks(matrix, panel, n_rows) if lazy else open_source(matrix, panel)
+    for s in _split(rows, n_rows):
         try:
-            values = lazy.read(b, rows[s] - b * n_rows) if lazy else _take(source, rows[s])
+            values = source.read(rows[s])
             if finite:
                 require_finite(values)
         except ValueError as error:
@@ -404,22 +408,11 @@ def _locate(
     return matrix, rows[by_row], panel, back, cells[by_row]
 
 
-def _split(rows: Index, n_rows: int) -> Iterator[tuple[int, slice]]:
-    """Yield ``(block, which of the ascending rows lie in it)``; blocks without any are left out."""
+def _split(rows: Index, n_rows: int) -> Iterator[slice]:
+    """Yield which of the ascending rows lie in each block; blocks without any are left out."""
     starts = np.flatnonzero(np.diff(rows // n_rows, prepend=-1))
     for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=False):
-        yield int(rows[start]) // n_rows, slice(start, stop)
-
-
-def _take(source: Any, rows: Index) -> Any:
-    """Return the values of some ascending rows, which may hold a row several times."""
-    first = int(rows[0])
-    wanted = np.zeros(int(rows[-1]) - first + 1, dtype=bool)
-    wanted[rows - first] = True
-    values = source.read(first, wanted)
-    if values.shape[0] == len(rows):
-        return values
-    return values[np.cumsum(wanted)[rows - first] - 1]
+        yield slice(start, stop)
 
 
 def _tidy(values: Any) -> NDArray[np.floating] | sp.csr_array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from nextpert._adata.members import SEPARATOR
 from nextpert._adata.panel import closest, in_order, list_names
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KEY = "screen"
-T = TypeVar("T")
+_SEVERAL = ("batch_key", "covariates")  # roles that several columns can have
 
 
 class Kept(Enum):
@@ -55,19 +55,18 @@ class Roles:
 
     def stored(self) -> dict[str, Any]:
         """Return them as results keep them; what is not used is left out."""
-        out: dict[str, Any] = {
+        usual = Roles()
+        names = ("guide_key", "layer", *_SEVERAL, "separator")
+        used = {name: getattr(self, name) for name in names}
+        return {
             "perturbation_key": self.perturbation_key,
             "control": self.control,
+            **{
+                name: strings(value) if name in _SEVERAL else value
+                for name, value in used.items()
+                if value != getattr(usual, name)
+            },
         }
-        for name in ("guide_key", "layer"):
-            if getattr(self, name) is not None:
-                out[name] = getattr(self, name)
-        for name in ("batch_key", "covariates"):
-            if getattr(self, name):
-                out[name] = strings(getattr(self, name))
-        if self.separator != SEPARATOR:
-            out["separator"] = self.separator
-        return out
 
     @property
     def columns(self) -> list[str]:
@@ -101,15 +100,19 @@ def read_roles(
         If a name is none.
     """
     held = _held(adata) if stored else {}
-    roles = Roles(
-        perturbation_key=_name(perturbation_key, held, "perturbation_key", "perturbation"),
-        control=_name(control, held, "control", "control"),
-        guide_key=_optional(guide_key, held, "guide_key"),
-        batch_key=_names(batch_key, held, "batch_key"),
-        covariates=_names(covariates, held, "covariates"),
-        layer=_optional(layer, held, "layer"),
-        separator=str(held.get("separator", SEPARATOR) if separator is None else separator),
-    )
+    given: dict[str, Any] = {
+        "perturbation_key": perturbation_key, "control": control, "guide_key": guide_key,
+        "batch_key": batch_key, "covariates": covariates, "layer": layer, "separator": separator,
+    }  # fmt: skip
+    told = {name: held.get(name) if value is None else value for name, value in given.items()}
+    said: dict[str, Any] = {
+        name: tuple(map(str, in_order([value] if isinstance(value, str) else value)))
+        if name in _SEVERAL
+        else str(value)
+        for name, value in told.items()
+        if value is not None
+    }
+    roles = Roles(**said)
     if roles.layer == held.get("layer"):
         roles = replace(roles, values=held.get("values", {}))
     present = {str(column) for column in adata.obs.columns}
@@ -131,36 +134,19 @@ def read_roles(
     return roles
 
 
-def renewed_roles(
-    adata: ad.AnnData,
-    *,
-    perturbation_key: str | Kept | None,
-    control: str | Kept | None,
-    guide_key: str | Kept | None,
-    batch_key: str | Iterable[str] | Kept | None,
-    covariates: str | Iterable[str] | Kept | None,
-    layer: str | Kept | None,
-) -> Roles:
+def renewed_roles(adata: ad.AnnData, **given: Any) -> Roles:
     """Return the roles of ``uns["screen"]`` with those given in their place; ``None`` clears one.
 
-    Raises as :func:`read_roles` does.
+    ``given`` are those of ``pp.setup_screen``, ``KEPT`` where one stays. Raises as
+    :func:`read_roles` does.
     """
     try:
         held = _held(adata)
     except ValueError as error:  # whose remedy is this very call
         logger.warning("%s", error)
         held = {}
-    roles = read_roles(
-        adata,
-        stored=False,
-        perturbation_key=_renewed(perturbation_key, held.get("perturbation_key")),
-        control=_renewed(control, held.get("control")),
-        guide_key=_renewed(guide_key, held.get("guide_key")),
-        batch_key=_renewed(batch_key, held.get("batch_key")),
-        covariates=_renewed(covariates, held.get("covariates")),
-        layer=_renewed(layer, held.get("layer")),
-        separator=held.get("separator"),
-    )
+    told = {name: held.get(name) if value is KEPT else value for name, value in given.items()}
+    roles = read_roles(adata, stored=False, **told, separator=held.get("separator"))
     same = roles.layer == held.get("layer")
     return replace(roles, values=held.get("values", {})) if same else roles
 
@@ -171,10 +157,6 @@ def screen_record(
     """Return ``uns["screen"]``: the roles, what the layer holds, and labels that were left out."""
     out = {**roles.stored(), "values": dict(values)}
     return out if left_out is None or left_out.empty else out | {"left_out": left_out}
-
-
-def _renewed(given: T | Kept, held: T) -> T:
-    return held if isinstance(given, Kept) else given
 
 
 def fitted_roles(adata: ad.AnnData, params: Any) -> Roles:
@@ -192,18 +174,3 @@ def fitted_roles(adata: ad.AnnData, params: Any) -> Roles:
 
 def _held(adata: ad.AnnData) -> dict[str, Any]:
     return read_stored(adata, KEY, "pp.setup_screen") if KEY in adata.uns else {}
-
-
-def _name(given: Any, held: dict[str, Any], what: str, default: str) -> str:
-    return str(held.get(what, default) if given is None else given)
-
-
-def _optional(given: Any, held: dict[str, Any], what: str) -> str | None:
-    value = held.get(what) if given is None else given
-    return None if value is None else _name(value, held, what, "")
-
-
-def _names(given: Any, held: dict[str, Any], what: str) -> tuple[str, ...]:
-    value = held.get(what, ()) if given is None else given
-    listed = [value] if isinstance(value, str) else value
-    return tuple(str(name) for name in in_order(listed))

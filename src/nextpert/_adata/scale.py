@@ -10,7 +10,7 @@ counts, the share of multiples is 1.00 on the right scale, and 0.25 or less on t
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from nextpert._adata.stored import eager
 from nextpert._warn import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -51,151 +51,95 @@ _MOST_VALUES = 2**22  # of which ratios are taken: a second's work
 _FACTOR, _MOST_GENES = 1.5, 0.8
 
 
-@dataclass
 class Sample:
-    """What is kept of the blocks of a sample.
-
-    Parameters
-    ----------
-    bases
-        Of the logarithms to undo.
+    """A sample of values: what is seen of all of them, and the cells that ratios are taken of.
 
     Attributes
     ----------
-    least
-        The smallest value above 0.
-    offset, one_offset, n_told
-        How far values above 0 lie above whole numbers; whether that is the same for all; how many.
-    n_looked, n_values
-        Cells and values above 0 that what follows is of.
-    ratios
-        By number of logarithms and base, how many ratios there are, and how many are 2, 3, ...
-    totals
-        By number of logarithms and base, the sum of every cell.
-    units
-        The smallest value above 0 of every cell.
-    moments
-        Of every gene: cells with a value, sum and sum of squares, shape ``(3, n_genes)``.
+    n_cells, minimum, maximum
+        Of all values that are finite.
+    whole
+        Whether all are whole numbers of 0 or more.
+    cells
+        The values above 0 of the first cells, which hold a few million of them at most: CSR.
     """
 
-    bases: Iterable[float]
-    n_cells: int = 0
-    minimum: float = np.inf
-    maximum: float = -np.inf
-    whole: bool = True
-    least: float = np.inf
-    offset: float | None = None
-    one_offset: bool = True
-    n_told: int = 0
-    n_looked: int = 0
-    n_values: int = 0
-    ratios: dict[tuple[int, float], NDArray[np.int64]] = field(default_factory=dict)
-    totals: dict[tuple[int, float], list[Values]] = field(default_factory=dict)
-    units: list[Values] = field(default_factory=list)
-    moments: Values | None = None
+    def __init__(self, blocks: Iterable[Any]) -> None:
+        self.n_cells, self.minimum, self.maximum, self.whole = 0, np.inf, -np.inf, True
+        kept, n_values = [sp.csr_array((0, 0))], 0
+        for values in blocks:
+            block = sp.csr_array(values, dtype=np.float64, copy=True)
+            block.data[~np.isfinite(block.data)] = 0.0
+            block.eliminate_zeros()
+            self.n_cells += block.shape[0]
+            seen = block.data
+            if seen.size < block.shape[0] * block.shape[1]:
+                seen = np.append(seen, 0.0)  # all zeros are alike
+            if seen.size:
+                self.minimum = min(self.minimum, float(seen.min()))
+                self.maximum = max(self.maximum, float(seen.max()))
+                self.whole = self.whole and bool(((seen >= 0) & (seen == np.floor(seen))).all())
+            if n_values < _MOST_VALUES:
+                kept.append(block)
+                n_values += block.nnz
+        self.cells = sp.vstack(kept[1:] or kept, format="csr")
 
-    def add(self, values: Any) -> None:
-        """Take up a block, dense or sparse; values that are not finite are passed over."""
-        block = sp.csr_array(values, dtype=np.float64, copy=True)
-        block.data[~np.isfinite(block.data)] = 0.0
-        block.eliminate_zeros()
-        self.n_cells += block.shape[0]
-        seen = block.data
-        if seen.size < block.shape[0] * block.shape[1]:
-            seen = np.append(seen, 0.0)  # all zeros are alike
-        if not seen.size:
-            return
-        self.minimum = min(self.minimum, float(seen.min()))
-        self.maximum = max(self.maximum, float(seen.max()))
-        self.whole = self.whole and bool(((seen >= 0) & (seen == np.floor(seen))).all())
-        if self.minimum < 0 or not block.nnz:
-            return
-        self.least = min(self.least, float(block.data.min()))
-        self._add_offset(block.data)
-        if self.n_values < _MOST_VALUES:
-            self.n_values += block.nnz
-            self.n_looked += block.shape[0]
-            self._add_moments(block)
-            self._add_cells(block)
+    def offset(self) -> float | None:
+        """Return how far values lie above whole numbers; ``None`` if some lie further, or few."""
+        told = self.cells.data[self.cells.data <= _TOLD]
+        if len(told) < FEWEST:
+            return None
+        offset = float(told.min() % 1)
+        off = np.abs((told - offset + 0.5) % 1 - 0.5)
+        return offset if (off <= 1e-5 + 4e-7 * told).all() else None
 
-    def _add_offset(self, positive: Values) -> None:
-        told = positive[positive <= _TOLD]
-        if not told.size:
-            return
-        if self.offset is None:
-            self.offset = float(told.min() % 1)
-        off = np.abs((told - self.offset + 0.5) % 1 - 0.5)
-        self.one_offset = self.one_offset and bool((off <= 1e-5 + 4e-7 * told).all())
-        self.n_told += len(told)
-
-    def _add_moments(self, block: sp.csr_array) -> None:
-        n_genes = block.shape[1]
-        part = np.stack(
-            [
-                np.bincount(block.indices, weights, n_genes).astype(np.float64)
-                for weights in (None, block.data, block.data**2)
-            ]
-        )
-        self.moments = part if self.moments is None else self.moments + part
-
-    def _add_cells(self, block: sp.csr_array) -> None:
-        n_values = np.diff(block.indptr)
-        rows = np.flatnonzero(n_values)
-        starts, counts = block.indptr[rows], n_values[rows]
-        self.units.append(np.minimum.reduceat(block.data, starts))
-        for depth in _DEPTHS:
-            for base in self.bases if depth else (1.0,):
-                key = (depth, base)
-                with np.errstate(all="ignore"):  # large values are no logarithms
-                    values = _undone(block.data, base, depth)
-                    n = _whole_ratios(values, starts, counts)
-                    totals = np.add.reduceat(values, starts)
-                self.ratios[key] = self.ratios.get(key, 0) + n
-                self.totals.setdefault(key, []).append(totals)
-
-    def logarithms(self) -> int | None:
+    def logarithms(self, bases: Sequence[float]) -> int | None:
         """Return how many logarithms the values are, ``None`` where they do not tell."""
-        shares = dict.fromkeys(_DEPTHS, 0.0)
-        for (depth, _), (n, *of_number) in self.ratios.items():
-            if n >= FEWEST and np.count_nonzero(of_number) >= _SEVERAL:
-                shares[depth] = max(shares[depth], sum(of_number) / n)
+        n_values = np.diff(self.cells.indptr)
+        rows = np.flatnonzero(n_values)
+        starts, counts = self.cells.indptr[rows], n_values[rows]
+        shares, constant = dict.fromkeys(_DEPTHS, 0.0), None
+        for depth in _DEPTHS:
+            for base in bases if depth else (1.0,):
+                with np.errstate(all="ignore"):  # large values are no logarithms
+                    values = self.cells.data
+                    for _ in range(depth):
+                        values = np.expm1(values * np.log(base))
+                    n, *of_number = _whole_ratios(values, starts, counts)
+                    totals = np.add.reduceat(values, starts)
+                if n >= FEWEST and np.count_nonzero(of_number) >= _SEVERAL:
+                    shares[depth] = max(shares[depth], sum(of_number) / n)
+                if constant is None and self._are_constant(totals):
+                    constant = depth
         best, second = sorted(shares, key=shares.__getitem__, reverse=True)[:2]
-        if shares[best] >= _MOST and shares[best] - shares[second] >= _MARGIN:
-            return None if best == 0 and self._are_rounded() else best
-        return self._constant_totals()
+        if shares[best] < _MOST or shares[best] - shares[second] < _MARGIN:
+            return constant
+        # Values of any scale are multiples of 0.1, 0.01, ... where they were rounded.
+        units = np.log10(np.minimum.reduceat(self.cells.data, starts)) / _CONSTANT
+        step, n_cells = np.unique(np.round(units).astype(np.int64), return_counts=True)
+        most = n_cells.argmax()
+        rounded = n_cells[most] >= len(units) / 2 and step[most] % round(1 / _CONSTANT) == 0
+        return None if best == 0 and rounded else best
 
-    def _are_rounded(self) -> bool:
-        """Whether values of any scale may be multiples of 0.1, 0.01, ... as they were rounded."""
-        steps = np.round(np.log10(np.concatenate(self.units)) / _CONSTANT).astype(np.int64)
-        step, n = np.unique(steps, return_counts=True)
-        return bool(n.max() >= len(steps) / 2 and step[n.argmax()] % round(1 / _CONSTANT) == 0)
-
-    def _constant_totals(self) -> int | None:
-        for (depth, _), parts in self.totals.items():
-            totals = np.concatenate(parts)
-            enough = len(totals) >= max(_FEWEST_TOTALS, self.n_looked / 2)
-            several = self.n_values >= 2 * len(totals)
-            if not (enough and several and np.isfinite(totals).all()):
-                continue
-            totals = totals / totals.max()  # squares of large ones overflow
-            if totals.std() <= _CONSTANT * totals.mean():
-                return depth
-        return None
+    def _are_constant(self, totals: Values) -> bool:
+        """Whether the sums of cells are the same, and those of enough cells and values."""
+        enough = len(totals) >= max(_FEWEST_TOTALS, self.cells.shape[0] / 2)
+        several = self.cells.nnz >= 2 * len(totals)
+        if not (enough and several and np.isfinite(totals).all()):
+            return False
+        totals = totals / totals.max()  # squares of large ones overflow
+        return bool(totals.std() <= _CONSTANT * totals.mean())
 
     def is_standardised(self) -> bool:
         """Whether most genes have a standard deviation near 1."""
-        if self.moments is None:
-            return False
-        n, total, squares = self.moments[:, self.moments[0] >= _FEWEST_TOTALS]
-        variance = squares / self.n_looked - (total / self.n_looked) ** 2
+        n_cells, n_genes = self.cells.shape
+        n, total, squares = (
+            np.bincount(self.cells.indices, weights, n_genes)
+            for weights in (None, self.cells.data, self.cells.data**2)
+        )
+        variance = (squares / n_cells - (total / n_cells) ** 2)[n >= _FEWEST_TOTALS]
         near = (variance > _FACTOR**-2) & (variance < _FACTOR**2)
-        return len(n) > 0 and bool(near.mean() >= _MOST_GENES)
-
-
-def _undone(values: Values, base: float, times: int) -> Values:
-    for _ in range(times):
-        values = np.expm1(values * np.log(base))
-    return values
+        return len(near) > 0 and bool(near.mean() >= _MOST_GENES)
 
 
 def _whole_ratios(values: Values, starts: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.int64]:
@@ -266,10 +210,12 @@ def read_scale(
     logged: Any = eager(adata.uns.get("log1p"))
     base = logged.get("base") if hasattr(logged, "get") else None  # as scanpy writes it
     known = [float(base)] if isinstance(base, Real) and float(base) > 1 else []
-    sample = Sample([float(np.exp(1)), 2.0, 10.0, *known])
-    for values in sample_blocks(adata, columns, cells, layer=layer):
-        sample.add(values)
-    return _judge(sample, slot(layer))
+    sample = Sample(sample_blocks(adata, columns, cells, layer=layer))
+    low, high = sample.minimum, sample.maximum
+    if low > high:
+        return Scale("no values", 0.0, 0.0, sample.n_cells, whole=True)
+    kind, fault, doubt = _found(sample, [float(np.exp(1)), 2.0, 10.0, *known], slot(layer))
+    return Scale(kind, low, high, sample.n_cells, sample.whole, fault, doubt)
 
 
 def check_scale(
@@ -319,16 +265,11 @@ def report_scale(scale: Scale, layer: str | None, *, checked: bool = True) -> No
         warn(scale.fault or scale.doubt)
 
 
-def _judge(sample: Sample, where: str) -> Scale:
-    low, high = sample.minimum, sample.maximum
-    if sample.n_cells == 0 or low > high:
-        return Scale("no values", 0.0, 0.0, sample.n_cells, whole=True)
-    kind, fault, doubt = _found(sample, where)
-    return Scale(kind, low, high, sample.n_cells, sample.whole, fault, doubt)
+def _found(sample: Sample, bases: Sequence[float], where: str) -> tuple[str, str, str]:
+    """Return the kind of values, why they cannot be log-normalised, and why they may not be.
 
-
-def _found(sample: Sample, where: str) -> tuple[str, str, str]:
-    """Return the kind of values, why they cannot be log-normalised, and why they may not be."""
+    ``bases`` are those of the logarithms to undo, ``where`` is what the layer is called.
+    """
     low, high = sample.minimum, sample.maximum
     if low < 0:  # centred or simulated values, axes of effects
         return "values below 0, used as they are", "", ""
@@ -336,13 +277,14 @@ def _found(sample: Sample, where: str) -> tuple[str, str, str]:
     if sample.whole and high - low < 2:  # seen or not may be so on any scale
         return "0 and 1, or one value", "", ""
     # Three values or more, for two are some constant above whole numbers on any scale.
-    shifted = sample.one_offset and sample.n_told >= FEWEST and high - sample.least > 1.5
+    offset = sample.offset()
+    shifted = offset is not None and high - sample.cells.data.min() > 1.5
     if sample.whole or shifted:
-        kind = "counts" if sample.whole else f"counts plus {sample.offset:.3g}"
+        kind = "counts" if sample.whole else f"counts plus {offset:.3g}"
         what = "whole numbers" if sample.whole else "whole numbers plus a constant"
         fault = f"{where} holds {kind} ({what}, up to {high:,.4g}), not log-normalised expression"
         return kind, f"{fault}: {prepare}.", ""
-    logarithms = sample.logarithms()
+    logarithms = sample.logarithms(bases)
     if logarithms == 0:
         fault = (
             f"{where} holds scaled counts without a logarithm (multiples of one number in every "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,9 @@ from nextpert._adata.labels import (
     require_control,
 )
 from nextpert._adata.panel import list_names
-from nextpert._adata.read import Coding, read_sums
+from nextpert._adata.read import Coding, read_screens
 from nextpert._adata.sources import real_values
 from nextpert.core._checks import require_small
-from nextpert.core.screen.screen import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -197,22 +196,6 @@ def coding(
     extra = np.zeros((n_cells, 0)) if extra is None else extra
     by_name = {name: rows[:, k].copy() for k, name in enumerate(columns)}
     return Coding(codes, rows[:, -1].copy(), extra, weights, by_name)
-
-
-def read_screens(
-    adata: ad.AnnData, columns: ArrayLike, codings: Sequence[Coding], **options: Any
-) -> tuple[list[Screen], int]:
-    """Return the screen of every coding, and a checksum; all cells are read in one pass.
-
-    ``options`` are ``checksum``, ``layer`` and ``show_progress``; these, the other arguments and
-    errors are those of :func:`nextpert._adata.read.read_sums`.
-    """
-    parts, checksum = read_sums(adata, columns, codings, **options)
-    screens = [
-        Screen.from_part(part, each.columns, each.fold)
-        for part, each in zip(parts, codings, strict=True)
-    ]
-    return screens, checksum
 
 
 def screen_moments(

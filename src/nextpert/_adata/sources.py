@@ -13,7 +13,6 @@ import h5py  # type: ignore[import-untyped]
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert.core._compile import entry
 from nextpert.core.screen.moments import (
     canonical_csr,
     damaged,
@@ -35,17 +34,15 @@ if TYPE_CHECKING:
     from nextpert.core.screen.moments import PairwiseSum
 
     Index: TypeAlias = NDArray[np.int64]
-    Mask: TypeAlias = NDArray[np.bool_]
     Values: TypeAlias = NDArray[np.floating] | sp.csr_array
 
 T = TypeVar("T")
 
 # What is read at once: entries of dense rows, and non-zero entries of sparse ones.
 _DENSE_ENTRIES = 2**22
-_NONZEROS = 2**19  # the buffers stay in the processor's cache
+_NONZEROS = 2**19
 # Bytes of a compressed chunk that is kept, so as not to unpack it again.
 _LARGEST_CHUNK = 2**26
-_STRETCH = 4096  # entries looked at before those found are dealt with; they stay in the cache
 # Blocks of one graph of tasks: a power of two, so that the whole is one tree all the same. It
 # bounds what a scheduler holds, and lets progress show.
 _LEAVES = 1024
@@ -54,11 +51,11 @@ _LEAVES = 1024
 class Source(Protocol):
     """A matrix, read from front to back."""
 
-    def read(self, first: int, wanted: Mask) -> Values:
-        """Return the panel's values of those rows ``first + i`` for which ``wanted[i]``.
+    def read(self, rows: Index) -> Values:
+        """Return the panel's values of some ascending rows, which may hold a row several times.
 
-        ``first`` never lies before the end of the last call's range. Sparse values are CSR, of
-        floats, with sorted columns given once.
+        They never begin before the end of the last call's. Sparse values are CSR, of floats, with
+        sorted columns given once.
         """
 
 
@@ -72,9 +69,11 @@ def open_source(matrix: Any, columns: Index) -> Source:
         matrix, form = sp.csr_array(matrix), "csr"
     if form not in ("csr", "csc"):
         return DenseRows(matrix, columns)
-    arrays = arrays_of(matrix)
     n_rows, n_genes = matrix.shape
+    arrays = arrays_of(matrix)
     require_sound_pointers(arrays, n_rows if form == "csr" else n_genes)
+    if form == "csc" and sp.issparse(matrix) and not matrix.has_sorted_indices:
+        arrays = arrays_of(matrix.sorted_indices())
     if form == "csr":
         return CsrRows(arrays, n_genes, columns)
     return CscColumns(arrays, n_rows, columns)
@@ -99,17 +98,16 @@ class DenseRows:
         self._matrix, self._columns = matrix, columns
         self._step = max(1, _DENSE_ENTRIES // max(matrix.shape[1], 1))
 
-    def read(self, first: int, wanted: Mask) -> Values:
-        """Return the panel's values of the wanted rows."""
-        values = np.empty((int(wanted.sum()), len(self._columns)))
+    def read(self, rows: Index) -> Values:
+        """Return the panel's values of some rows."""
+        values = np.empty((len(rows), len(self._columns)))
         done = 0
-        for start in range(0, len(wanted), self._step):
-            rows = np.flatnonzero(wanted[start : start + self._step])
-            if len(rows):
-                least, most = first + start + int(rows[0]), first + start + int(rows[-1]) + 1
-                block = np.asarray(self._matrix[least:most])
-                values[done : done + len(rows)] = block[np.ix_(rows - rows[0], self._columns)]
-                done += len(rows)
+        while done < len(rows):
+            stop = int(np.searchsorted(rows, rows[done] + self._step))
+            some = rows[done:stop]
+            block = np.asarray(self._matrix[int(some[0]) : int(some[-1]) + 1])
+            values[done:stop] = block[np.ix_(some - some[0], self._columns)]
+            done = stop
         return values
 
 
@@ -118,108 +116,34 @@ class CsrRows:
 
     def __init__(self, arrays: tuple[Any, Any, Any], n_genes: int, columns: Index) -> None:
         data, indices, self._indptr = arrays
-        self._data, self._indices = Reader(data), Reader(indices)
-        self._n_columns = len(columns)
-        self._column_of = np.full(n_genes, -1, dtype=np.int32)
-        self._column_of[columns] = np.arange(len(columns))
+        self._data, self._indices = _front_to_back(data), _front_to_back(indices)
+        self._n_genes, self._columns = n_genes, columns
 
-    def read(self, first: int, wanted: Mask) -> Values:
-        """Return the panel's values of the wanted rows."""
-        values, columns = [np.empty(0)], [np.empty(0, np.int32)]
-        counts = np.zeros(len(wanted), dtype=np.int64)
-        for start, indptr, data, indices in self._runs(first, wanted):
-            here = slice(start, start + len(indptr) - 1)
-            to_values, to_columns = np.empty(len(data)), np.empty(len(data), np.int32)
-            n = pick_rows(
-                _as(data, "f"), _as(indices, "i"), indptr,
-                self._column_of, wanted[here], to_values, to_columns, counts[here],
-            )  # fmt: skip
-            if n < 0:
-                raise damaged("column indices out of range")
-            values.append(to_values[:n].copy())  # lets go of the rest
-            columns.append(to_columns[:n].copy())
-        indptr = np.concatenate([[0], np.cumsum(counts[wanted])])
-        shape = (len(indptr) - 1, self._n_columns)
-        triple = (np.concatenate(values), np.concatenate(columns), indptr)
-        return canonical_csr(sp.csr_array(triple, shape=shape))
-
-    def _runs(
-        self, first: int, wanted: Mask
-    ) -> Iterator[tuple[int, Index, NDArray[Any], NDArray[Any]]]:
-        """Yield ``(start, indptr, data, indices)`` of runs of rows that hold some wanted ones."""
-        chosen = np.flatnonzero(wanted)
-        if len(chosen) == 0:
-            return
-        begin, end = int(chosen[0]), int(chosen[-1]) + 1
-        indptr = np.asarray(self._indptr[first + begin : first + end + 1]).astype(np.int64)
-        start = begin
-        while start < end:
-            at = start - begin
-            full = int(np.searchsorted(indptr, indptr[at] + _NONZEROS, side="right")) - 1
-            stop = min(max(full, at + 1) + begin, end)
-            if wanted[start:stop].any():
-                pointers = indptr[at : stop - begin + 1]
-                low, high = int(pointers[0]), int(pointers[-1])
-                data, indices = self._data.read(low, high), self._indices.read(low, high)
-                if len(data) != high - low or len(indices) != high - low:
-                    raise damaged("fewer values than its row pointers say")
-                yield start, pointers - low, data, indices
-            start = stop
-
-
-@entry
-def pick_rows(
-    data: NDArray[Any],
-    indices: NDArray[Any],
-    indptr: NDArray[np.int64],
-    column_of: NDArray[np.int32],
-    wanted: NDArray[np.bool_],
-    values: NDArray[np.float64],
-    columns: NDArray[np.int32],
-    counts: NDArray[np.int64],
-) -> int:
-    """Copy the panel's entries of the wanted CSR rows; return how many, -1 for bad indices.
-
-    Parameters
-    ----------
-    data, indices, indptr
-        The rows; ``indptr`` starts at 0.
-    column_of
-        The panel's column of every gene, -1 outside the panel.
-    wanted
-        Whether to take a row.
-    values, columns
-        Where entries go, as long as ``data``.
-    counts
-        Where the number of entries of every row goes, zeros before.
-    """
-    member = np.empty(len(column_of), np.uint8)
-    for j in range(len(column_of)):
-        member[j] = column_of[j] >= 0
-    found = np.empty(_STRETCH, np.int32)
-    row, total = 0, 0
-    for start in range(0, len(indices), _STRETCH):
-        stretch = indices[start : start + _STRETCH]
-        least, largest = stretch[0], stretch[0]  # of the type of the indices, for wide registers
-        for k in range(len(stretch)):
-            least, largest = min(least, stretch[k]), max(largest, stretch[k])
-        if least < 0 or largest >= len(column_of):
-            return -1
-        # Without a branch, which would be foreseen wrongly at every entry of the panel.
-        n_found = np.uintp(0)
-        for k in range(len(stretch)):
-            found[n_found] = k
-            n_found += np.uintp(member[np.uintp(stretch[k])])
-        for q in range(n_found):
-            k = start + found[q]
-            while indptr[row + 1] <= k:
-                row += 1
-            if wanted[row]:
-                values[total] = data[k]
-                columns[total] = column_of[indices[k]]
-                counts[row] += 1
-                total += 1
-    return total
+    def read(self, rows: Index) -> Values:
+        """Return the panel's values of some rows, in runs of a bounded number of entries."""
+        blocks = [sp.csr_array((0, len(self._columns)))]
+        first = int(rows[0])
+        indptr = np.asarray(self._indptr[first : int(rows[-1]) + 2]).astype(np.int64)
+        local, done = rows - first, 0
+        while done < len(local):
+            start = int(local[done])
+            full = int(np.searchsorted(indptr, indptr[start] + _NONZEROS, side="right")) - 1
+            stop = int(np.searchsorted(local, max(full, start + 1)))
+            some = local[done:stop] - start
+            pointers = indptr[start : start + int(some[-1]) + 2]
+            span = slice(int(pointers[0]), int(pointers[-1]))
+            data, indices = np.asarray(self._data[span]), np.asarray(self._indices[span])
+            if not len(data) == len(indices) == span.stop - span.start:
+                raise damaged("fewer values than its row pointers say")
+            require_sound_indices(indices, self._n_genes)  # scipy trusts them
+            if data.dtype not in (np.float32, np.float64):  # of any kind and byte order
+                data = data.astype(np.float64)
+            pointers = (pointers - pointers[0]).astype(np.int32)
+            triple = (data, indices.astype(np.int32, copy=False), pointers)
+            block = sp.csr_array(triple, shape=(len(pointers) - 1, self._n_genes))
+            blocks.append(block[:, self._columns][some])
+            done = stop
+        return canonical_csr(sp.vstack(blocks, format="csr"))
 
 
 class CscColumns:
@@ -231,24 +155,26 @@ class CscColumns:
         size = max(_NONZEROS // max(len(columns), 1), 1)
         self._columns = [Column(data, indices, ends[j], ends[j + 1], size, n_rows) for j in columns]
 
-    def read(self, first: int, wanted: Mask) -> Values:
-        """Return the panel's values of the wanted rows."""
-        data, rows, ends = [np.empty(0)], [np.empty(0, np.int64)], [0]
+    def read(self, rows: Index) -> Values:
+        """Return the panel's values of some rows."""
+        first, local = int(rows[0]), rows - rows[0]
+        wanted = np.zeros(int(local[-1]) + 1, dtype=bool)
+        wanted[local] = True
+        place = np.cumsum(wanted) - 1
+        data, places, ends = [np.empty(0)], [np.empty(0, np.int64)], [0]
         for column in self._columns:
             for values, which in column.read_to(first, first + len(wanted)):
-                local = np.asarray(which, dtype=np.int64) - first
-                keep = wanted[local]
-                data.append(np.asarray(values, dtype=np.float64)[keep])
-                rows.append(local[keep])
-            ends.append(sum(map(len, rows)))
-        place = np.cumsum(wanted) - 1
-        shape = (int(wanted.sum()), len(self._columns))
-        triple = (np.concatenate(data), place[np.concatenate(rows)], np.array(ends))
-        return canonical_csr(sp.csc_array(triple, shape=shape))
+                here = np.asarray(which, dtype=np.int64) - first
+                data.append(np.asarray(values, dtype=np.float64)[wanted[here]])
+                places.append(place[here[wanted[here]]])
+            ends.append(sum(map(len, places)))
+        triple = (np.concatenate(data), np.concatenate(places), np.array(ends))
+        found = canonical_csr(sp.csc_array(triple, shape=(place[-1] + 1, len(self._columns))))
+        return found if found.shape[0] == len(rows) else found[place[local]]
 
 
 class Column:
-    """One CSC column, read from front to back; in memory its indices may be in any order."""
+    """One CSC column of sorted rows, read from front to back, ``size`` entries at a time."""
 
     def __init__(
         self, data: Any, indices: Any, first: int, stop: int, size: int, n_rows: int
@@ -258,12 +184,6 @@ class Column:
         self._n_rows = n_rows
         self._data, self._rows = np.empty(0), np.empty(0, np.int64)
         self._last = -1  # the last row that was loaded
-        if isinstance(indices, np.ndarray):
-            self._data, self._rows, self._at = data[first:stop], indices[first:stop], self._stop
-            if not _ascend(self._rows):
-                order = np.argsort(self._rows, kind="stable")
-                self._data, self._rows = self._data[order], self._rows[order]
-            self._require_rows()
 
     def read_to(self, first: int, stop: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """Yield values and rows of the entries from row ``first`` to row ``stop``."""
@@ -278,61 +198,28 @@ class Column:
             end = min(self._at + self._size, self._stop)
             self._data, self._rows = (np.asarray(a[self._at : end]) for a in self._arrays)
             self._at = end
-            if self._rows[0] < self._last or not _ascend(self._rows):
+            # Not by differences, which unsigned integers wrap.
+            if self._rows[0] < self._last or (self._rows[1:] < self._rows[:-1]).any():
                 raise damaged("row indices that are not sorted")
-            self._require_rows()
+            if self._rows[0] < 0 or self._rows[-1] >= self._n_rows:
+                raise damaged("row indices out of range")
             self._last = int(self._rows[-1])
 
-    def _require_rows(self) -> None:
-        if len(self._rows) and (self._rows[0] < 0 or self._rows[-1] >= self._n_rows):
-            raise damaged("row indices out of range")
 
+def _front_to_back(array: Any) -> Any:
+    """Return a dataset of an HDF5 file opened anew for one read from front to back.
 
-def _ascend(rows: NDArray[Any]) -> bool:
-    # Not by differences, which unsigned integers wrap.
-    return not (rows[1:] < rows[:-1]).any()
-
-
-class Reader:
-    """Slices of a one-dimensional array; those of an HDF5 file go to the same memory each time."""
-
-    def __init__(self, array: Any) -> None:
-        self._array, self._buffer = array, np.empty(0, array.dtype)
-        self._file = _front_to_back(array) if isinstance(array, h5py.Dataset) else None
-
-    def read(self, first: int, stop: int) -> NDArray[Any]:
-        """Return a slice, to be used before the next is read."""
-        n = min(stop, self._array.shape[0]) - first
-        if self._file is None or n <= 0:
-            return np.asarray(self._array[first:stop])
-        if n > len(self._buffer):
-            self._buffer = np.empty(max(n, _NONZEROS), self._array.dtype)
-        part = self._buffer[:n]
-        space = self._file.get_space()
-        space.select_hyperslab((first,), (n,))
-        self._file.read(h5py.h5s.create_simple((n,)), space, part)
-        return part
-
-
-def _front_to_back(dataset: h5py.Dataset) -> Any:
-    """Return the dataset opened anew for one read from front to back.
-
-    HDF5 copies every chunk to a cache first, a third of the time of a read where nothing is
-    compressed. A compressed chunk that is larger than the cache it would unpack for every slice.
+    A compressed chunk that is larger than HDF5's cache it would unpack for every slice. Where
+    nothing is compressed it does without the cache, to which every chunk would be copied first, a
+    third of the time of a read. Arrays of other kinds are returned as they are.
     """
-    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
-    chunk = dataset.dtype.itemsize * (dataset.chunks or (0,))[0]
-    size = 0 if dataset.compression is None else min(chunk, _LARGEST_CHUNK)
-    access.set_chunk_cache(1, size, 1.0)
-    return h5py.h5d.open(dataset.file.id, dataset.name.encode(), access)
-
-
-def _as(array: NDArray[Any], kind: str) -> NDArray[Any]:
-    # Two types of each kind are compiled, no more.
-    known = ("float32", "float64") if kind == "f" else ("int32", "int64")
-    if array.dtype.name in known and array.dtype.isnative:
+    if not isinstance(array, h5py.Dataset):
         return array
-    return array.astype(known[1])
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    chunk = array.dtype.itemsize * (array.chunks or (0,))[0]
+    size = 0 if array.compression is None else min(chunk, _LARGEST_CHUNK)
+    access.set_chunk_cache(1, size, 1.0)
+    return h5py.Dataset(h5py.h5d.open(array.file.id, array.name.encode(), access))
 
 
 def is_lazy(matrix: Any) -> bool:
@@ -353,23 +240,24 @@ class LazyBlocks:
     """The panel's columns of a Dask array in blocks of ``n_rows`` rows, whatever its chunks."""
 
     def __init__(self, matrix: Any, columns: NDArray[np.int64], n_rows: int) -> None:
-        self._is_sparse = sp.issparse(matrix._meta)
+        self._is_sparse, self._n_rows = sp.issparse(matrix._meta), n_rows
         panel = _as_dense(_checked(matrix)[:, columns])
         self._blocks = panel.rechunk({0: n_rows, 1: -1}).to_delayed()[:, 0]
 
-    def read(self, block: int, rows: NDArray[np.int64]) -> Values:
-        """Return some rows of a block."""
-        return _rows(computed(self._blocks[block]), rows, self._is_sparse)
+    def read(self, rows: NDArray[np.int64]) -> Values:
+        """Return some rows of one block."""
+        block, n = self._blocks[rows[0] // self._n_rows], self._n_rows
+        return _rows(computed(block), rows % n, self._is_sparse)
 
     def fold(
         self,
-        tasks: Sequence[tuple[int, NDArray[np.int64], tuple[Any, ...]]],
+        tasks: Sequence[tuple[NDArray[np.int64], tuple[Any, ...]]],
         part: Callable[..., T],
         add: Callable[[T, T], T],
         total: PairwiseSum[T],
         on_progress: Callable[[int], object],
     ) -> None:
-        """Add to ``total`` the ``part(values, *more)`` of every ``(block, rows, more)``.
+        """Add to ``total`` the ``part(values, *more)`` of every ``(rows of a block, more)``.
 
         Many blocks make one graph of tasks, a tree that ends where ``total`` goes on, so that the
         sum is that of one worker, and workers wait for each other only between such graphs.
@@ -378,13 +266,13 @@ class LazyBlocks:
 
         of_rows, joined = delayed(_part, pure=False), delayed(add, pure=False)
         for first in range(0, len(tasks), _LEAVES):
-            some = tasks[first : first + _LEAVES]
+            some, n = tasks[first : first + _LEAVES], self._n_rows
             leaves = [
-                of_rows(part, self._blocks[block], rows, self._is_sparse, *more)
-                for block, rows, more in some
+                of_rows(part, self._blocks[rows[0] // n], rows % n, self._is_sparse, *more)
+                for rows, more in some
             ]
             total.add(computed(tree(leaves, joined)))
-            on_progress(sum(len(rows) for _, rows, _ in some))
+            on_progress(sum(len(rows) for rows, _ in some))
 
 
 def lazy_rows(

@@ -53,22 +53,18 @@ def write_results(
 
     Returns the copy that was written to where ``copy`` is set, else ``None``.
     """
+    matrices = {key: as_stored_csr(matrix) for key, matrix in (varp or {}).items()}
+    results = {key: with_format(value) for key, value in (uns or {}).items()}
+    slots = {"obs": obs, "varp": matrices, "obsm": obsm, "varm": varm, "uns": results}
     target = adata
     if copy:
         target = adata.to_memory() if adata.isbacked else adata.copy()
     with warnings.catch_warnings():
         # A view turns into a copy on the first write, as everywhere in scanpy.
         warnings.simplefilter("ignore", ad.ImplicitModificationWarning)
-        for key, column in (obs or {}).items():
-            target.obs[key] = column
-        for key, matrix in (varp or {}).items():
-            target.varp[key] = as_stored_csr(matrix)
-        for key, array in (obsm or {}).items():
-            target.obsm[key] = array
-        for key, array in (varm or {}).items():
-            target.varm[key] = array
-        for key, value in (uns or {}).items():
-            target.uns[key] = with_format(value)
+        for slot, values in slots.items():
+            for key, value in (values or {}).items():
+                getattr(target, slot)[key] = value
     return target if copy else None
 
 

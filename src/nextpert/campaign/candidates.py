@@ -106,18 +106,6 @@ def _require_controls(old: pd.DataFrame, new: pd.DataFrame, keys: list[str], rol
             )  # fmt: skip
 
 
-def candidate_names(cells: ad.AnnData, given: Any) -> list[str] | None:
-    """Return the candidates by name; ``None`` where they are rows of a table of shifts."""
-    if isinstance(given, (Mapping, pd.DataFrame)):
-        return None
-    measured = _measured(cells)
-    if given is None:
-        return measured
-    if isinstance(given, str):
-        return list(dict.fromkeys([*measured, *_genes(cells)]))
-    return list(dict.fromkeys(str(name) for name in given))
-
-
 def plate_options(
     cells: ad.AnnData,
     plan: Mapping[str, Any],
@@ -127,7 +115,7 @@ def plate_options(
     """Return the options of the next plate: nothing twice, nothing that failed."""
     options, naming = dict(plan), naming_of(cells)
     names = _names(cells, plan)
-    if candidate_names(cells, plan.get("candidates")) is not None:
+    if not isinstance(plan.get("candidates"), (Mapping, pd.DataFrame)):
         names = list(dict.fromkeys(naming.spelled([*names, *pending])))
         options["candidates"] = names
     known = {naming.key(name) for name in names}
@@ -214,12 +202,14 @@ def require_known(cells: ad.AnnData, names: Collection[str], plan: Mapping[str, 
 
 
 def _names(cells: ad.AnnData, plan: Mapping[str, Any]) -> list[str]:
+    """Return the candidates by name, those that are rows of a table of shifts among them."""
     given = plan.get("candidates")
-    names = candidate_names(cells, given)
-    if names is None:
-        rows: Any = given.index if isinstance(given, pd.DataFrame) else given
-        return [str(name) for name in rows]
-    return names
+    if given is None:
+        return _measured(cells)
+    if isinstance(given, str):
+        return list(dict.fromkeys([*_measured(cells), *_genes(cells)]))
+    rows: Any = given.index if isinstance(given, pd.DataFrame) else given
+    return list(dict.fromkeys(map(str, rows)))
 
 
 def _measured(cells: ad.AnnData) -> list[str]:

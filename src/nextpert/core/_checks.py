@@ -22,17 +22,7 @@ LARGEST = 1e70
 
 def as_vector(value: ArrayLike, n: int, name: str, *, finite: bool = True) -> NDArray[np.float64]:
     """Return ``value`` as a float vector of length ``n``, or raise an error that names it."""
-    refuse_mask(value, name)
-    try:
-        found = np.array(value)
-        # Texts and complex numbers would be read, or cut, without a word.
-        numeric = found.dtype.kind in "biufO"
-        vector = found.astype(np.float64) if numeric else np.empty(0)
-    except (TypeError, ValueError):
-        numeric = False
-    if not numeric:
-        message = f"{name} must hold one number for each of {n} nodes, but is {_shown(value)}."
-        raise TypeError(message)
+    vector = as_numbers(value, name)
     if vector.shape != (n,):
         message = f"{name} has shape {vector.shape}, but one value for each of {n} nodes is needed."
         raise ValueError(message)
@@ -88,7 +78,8 @@ def as_numbers(value: ArrayLike, name: str, *, copy: bool = True) -> NDArray[np.
     refuse_mask(value, name)
     try:
         found = np.asarray(value)
-        if found.dtype.kind in "biufO":  # neither text nor complex numbers
+        # Texts and complex numbers would be read, or cut, without a word.
+        if found.dtype.kind in "biufO":
             return found.astype(np.float64, copy=copy)
     except (TypeError, ValueError):
         pass

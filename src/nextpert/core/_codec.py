@@ -432,29 +432,22 @@ def _fault(stored: Any) -> str:
         wanted = None
     if not isinstance(wanted, dict):
         return "the list of what it holds is unreadable"
-    return _compare(stored, wanted, "")
+    there = {name: stored[name] for name in wanted if name in stored}  # others may be added
+    return _difference(_describe(there), {"parts": wanted}, "")
 
 
-def _compare(found: Any, wanted: Mapping[str, Any], where: str) -> str:
-    for name, described in wanted.items():
-        if name not in found:
-            return f"it lacks {where}{name}"
-        value = found[name]
-        fault = _sparse_fault(value)
-        if fault:
-            return f"{where}{name} is damaged, {fault}"
-        now = _describe(value)
-        if not isinstance(described, dict):
-            fault = "" if now == described else f"{where}{name} is {now} in place of {described}"
-        elif not isinstance(now, dict) or now.keys() != described.keys():
-            fault = f"{where}{name} has another type"
-        elif "columns" in described:
-            differ = [
-                k for k, kind in described["columns"].items() if now["columns"].get(k) != kind
-            ]
-            fault = f"{where}{name} has another column {differ[0]!r}" if differ else ""
-        else:
-            fault = _compare(value, described["parts"], f"{where}{name}/")
+def _difference(now: Any, wanted: Any, where: str) -> str:
+    """Return how a part differs from what it was, both as :func:`_describe` says; or ""."""
+    if not isinstance(wanted, dict) or not isinstance(now, dict):
+        return "" if now == wanted else f"{where} is {now} in place of {wanted}"
+    if now.keys() != wanted.keys():
+        return f"{where} has another type"
+    ((kind, parts),) = wanted.items()
+    for name, part in parts.items():
+        inside = f"{where}/{name}" if where else name
+        if name not in now[kind]:
+            return f"it lacks {inside}"
+        fault = _difference(now[kind][name], part, inside)
         if fault:
             return fault
     return ""
@@ -467,7 +460,8 @@ def _describe(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {"parts": {str(name): _describe(part) for name, part in value.items()}}
     if sp.issparse(value):
-        return f"sparse {list(value.shape)}{_finite(value.data)}"
+        fault = _sparse_fault(value)
+        return f"damaged, {fault}" if fault else f"sparse {list(value.shape)}{_finite(value.data)}"
     if value is None:
         return "nothing"
     try:

@@ -55,11 +55,6 @@ class Registry(Generic[Kind]):
         """Return all that is registered by name, sorted, after every file of the folder has run."""
         if not self._loaded:
             self._loaded = True
-            import_files(self.folder)
+            for module in iter_modules(import_module(self.folder).__path__, f"{self.folder}."):
+                import_module(module.name)
         return dict(sorted(self._known.items()))
-
-
-def import_files(folder: str) -> None:
-    """Import every file of a package, for what is in them to register itself."""
-    for module in iter_modules(import_module(folder).__path__, f"{folder}."):
-        import_module(module.name)

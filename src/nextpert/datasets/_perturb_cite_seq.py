@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextpert._adata.arguments import checked
+from nextpert._adata.arguments import checked, one_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-@checked()
+@checked(protein=one_of("clr", "counts", "study"))
 def perturb_cite_seq(
     source: str | os.PathLike[str] | AnnData,
     *,

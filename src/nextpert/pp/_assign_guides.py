@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from nextpert import _adata
 from nextpert._adata.arguments import above, checked, one_of
+from nextpert._adata.labels import column_of
 from nextpert.core.screen.moments import require_numbers
 from nextpert.pp._steps import guides as _guides
 
@@ -144,7 +145,7 @@ def _column(adata: ad.AnnData, key: str) -> pd.Series:
             f"{_adata.closest([key], known)} They hold {_adata.list_names(known) or 'nothing'}."
         )
         raise ValueError(message)
-    return adata.obs[key]
+    return column_of(adata, key)
 
 
 def _umi(adata: ad.AnnData, guides: Any) -> tuple[sp.csr_matrix, list[str]]:

@@ -230,7 +230,7 @@ def perturb_cite_seq(
     book = Bookkeeping(adata.n_obs)
     if condition is not None:
         _keep_condition(adata, book, condition, condition_key)
-    table, row_of = _count_guides(sets, book.kept)
+    read = book.kept
     if chosen["max_guides"] is not None:
         few = sets.cells(sets.n_guides <= chosen["max_guides"])
         book.keep("guides", few, f"more than {chosen['max_guides']} guide(s)")
@@ -242,11 +242,10 @@ def perturb_cite_seq(
         "controls", ~unused, f"not controls by controls={chosen['controls']!r}: {tally(names)}"
     )
     prepared = prepare(adata, found, book, options)
-    table["n_cells_kept"] = np.bincount(row_of[book.kept], minlength=len(table))
     params = {"condition": condition, "preset": preset, "max_guides": chosen["max_guides"]}
     prepared.tables["params"] |= {k: v for k, v in params.items() if v is not None}
     prepared.tables["params"]["controls"] = chosen["controls"]
-    prepared.tables["guides"] = table
+    prepared.tables["guides"] = _count_guides(sets, read, book.kept)
     tables = {key_added: prepared.tables, KEY: prepared.record(told)}
     return finish(adata, prepared, tables, copy=copy)
 
@@ -278,41 +277,35 @@ def _roles(sets: GuideSets, controls: str) -> CellTargets:
 
 
 def _count_guides(
-    sets: GuideSets, kept: NDArray[np.bool_]
-) -> tuple[pd.DataFrame, NDArray[np.int64]]:
-    """Return how many cells carry what, and the row of every cell in that table."""
-    rows = [
-        _describe(int(n), kind, targets)
+    sets: GuideSets, read: NDArray[np.bool_], kept: NDArray[np.bool_]
+) -> pd.DataFrame:
+    """Return how many of the cells that are read carry what, and how many of these are kept.
+
+    ``read`` and ``kept`` say which cells these are, shape ``(n_cells,)``.
+    """
+    numbers = np.array(["none", "one", "several"], dtype=object)
+    several = ["one target", "several targets"]
+    kinds = [
+        ("" if n == 0 else kind)
+        if n < 2
+        else several[len(targets) > 1]
+        if kind == TARGETING
+        else "control guides"
         for n, kind, targets in zip(sets.n_guides, sets.kinds, sets.targets, strict=True)
     ]
-    order = ["none", "one", "several"]
-    front = [TARGETING, "one target", "several targets"]
-    here = np.unique(sets.codes[kept])
-    known = sorted(
-        {rows[i] for i in here},
-        key=lambda row: (order.index(row[0]), row[1] not in front, row[1]),
-    )
-    place = {row: i for i, row in enumerate(known)}
-    row_of = sets.cells([place.get(row, 0) for row in rows])
-    n_cells = np.bincount(row_of[kept], minlength=len(known))
-    table = pd.DataFrame(
+    front = [TARGETING, *several]
+    every = pd.DataFrame(
         {
-            "guides": _adata.strings(row[0] for row in known),
-            "kind": _adata.strings(row[1] for row in known),
-            "n_cells": n_cells.astype(np.int64),
-        },
-        index=pd.Index(np.arange(len(known))),
+            "guides": pd.Categorical(numbers[np.minimum(sets.n_guides, 2)], numbers),
+            "kind": pd.Categorical(kinds, [*front, *sorted(set(kinds).difference(front))]),
+            "n_cells": np.bincount(sets.codes[read], minlength=len(kinds)),
+            "n_cells_kept": np.bincount(sets.codes[kept], minlength=len(kinds)),
+        }
     )
+    here = every[every["n_cells"] > 0].groupby(["guides", "kind"], observed=True)
+    table = here.sum().reset_index()
+    for name in ("guides", "kind"):
+        table[name] = _adata.strings(table[name])
     for row in table.itertuples():
         logger.info("Guides: %s %s, %d cells", row.guides, row.kind, row.n_cells)
-    return table, row_of
-
-
-def _describe(n_guides: int, kind: str, targets: tuple[str, ...]) -> tuple[str, str]:
-    if n_guides == 0:
-        return "none", ""
-    if n_guides == 1:
-        return "one", kind
-    if kind != TARGETING:
-        return "several", "control guides"
-    return "several", "one target" if len(targets) == 1 else "several targets"
+    return table.set_axis(np.arange(len(table)))

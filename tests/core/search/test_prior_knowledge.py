@@ -69,7 +69,7 @@ def test_a_node_before_itself_is_a_circle():
         ({"required": [(0, 1)], "forbidden": [(0, 1)]}, "0 -> 1 is required and forbidden"),
         ({"before": [(0, 7)]}, r"before holds \(0, 7\)"),
         ({"forbidden": [(0, 1, 2)]}, "must be a pair"),
-        ({"tiers": [[0], [1, 0]]}, "Node 0 is in tiers 0 and 1"),
+        ({"tiers": [[0], [1, 0]]}, "0 is in more than one tier"),
         ({"tiers": [[9]]}, "Tier 0 holds nodes"),
     ],
 )

@@ -29,7 +29,7 @@ def test_every_file_registers_the_search_of_its_name():
 def chain(monkeypatch):
     """A search of 3 default runs that finds each gene to act on the next; what it was asked."""
     asked = []
-    monkeypatch.setattr(registry, "_SEARCHES", dict(searches()))
+    monkeypatch.setattr(registry._SEARCHES, "_known", dict(searches()))
 
     @register("chain", options=("alpha",), default_runs=lambda n_genes: n_genes - 1)
     def learn(moments, options, *, n_exogenous, rng, n_jobs, progress):
@@ -63,6 +63,15 @@ def test_a_search_is_offered_once_it_is_registered(small_screen, chain):
         npt.tl.learn_dag(small_screen, method="chain", environments="all")
     with pytest.raises(ValueError, match='prior_network needs method="boss"'):
         npt.tl.learn_dag(small_screen, method="chain", prior_network=pd.DataFrame())
+
+
+@pytest.mark.usefixtures("chain")
+def test_a_name_is_taken_by_one_search_which_may_be_run_again():
+    register("chain")(searches()["chain"].learn)
+    with pytest.raises(
+        ValueError, match=r"There is a search 'gsp' already \(.*methods\.gsp\.learn"
+    ):
+        register("gsp")(searches()["chain"].learn)
 
 
 @pytest.mark.usefixtures("chain")

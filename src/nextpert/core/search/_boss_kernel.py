@@ -225,20 +225,21 @@ def move_blocks(problem, forest, growth, scratch, state):
     others hop over this block one by one. Returns -1 where the forest is full. Scores and sets in
     ``state`` must be up to date, and are at the end.
     """
-    p, words = state.grown.shape
+    p = state.order.shape[0]
     order, best_order = np.empty(p, np.int64), np.empty(p, np.int64)
-    score = np.empty(p)
-    sets = np.empty((2, p, words), np.uint64)
     gained = 0
     for task in range(2 * state.queue.shape[0]):
         v, step = task >> 1, 1 - 2 * (task & 1)
         limits = problem.after[v] if step > 0 else problem.before[v]
         some = np.uint64(0)
-        for w in range(words):
+        for w in range(limits.shape[0]):
             some |= limits[w]
         if some == np.uint64(0):
             continue
-        base = _store(state, order, score, sets)
+        base = 0.0
+        for m in range(p):
+            order[m] = state.order[m]
+            base += state.score[m]
         near = far = state.place[v]  # the ends of the block
         least = 1e-6 + 1e-11 * problem.weight[0]
         most, room = least, True
@@ -261,24 +262,6 @@ def move_blocks(problem, forest, growth, scratch, state):
         if most > least:
             gained = 1
             state.progress[1] += 1  # single moves are to be tried again
-            room = room and _settle_all(problem, forest, growth, scratch, state)
-        else:
-            for i in range(p):
-                state.score[i] = score[i]
-                for w in range(words):
-                    state.grown[i, w], state.passed[i, w] = sets[0, i, w], sets[1, i, w]
-        if not room:
+        if not room or not _settle_all(problem, forest, growth, scratch, state):
             return -1
     return gained
-
-
-@spliced
-def _store(state, order, score, sets):
-    """Copy the order, scores and sets; return the total score."""
-    total = 0.0
-    for i in range(order.shape[0]):
-        order[i], score[i] = state.order[i], state.score[i]
-        total += score[i]
-        for w in range(state.grown.shape[1]):
-            sets[0, i, w], sets[1, i, w] = state.grown[i, w], state.passed[i, w]
-    return total

@@ -11,7 +11,7 @@ from scipy.optimize import minimize, minimize_scalar
 from nextpert.core._checks import as_numbers
 from nextpert.core.graph._equivalence import Pdag
 from nextpert.core.graph.dag import Dag
-from nextpert.core.search._classes import Scratch, local_score
+from nextpert.core.search._classes import Scratch, local_score, pack_rows
 from nextpert.core.search.minimal_imap import make_score
 from nextpert.core.search.prior_knowledge import PriorKnowledge
 
@@ -206,9 +206,7 @@ def arc_evidence(
     full = np.zeros((moments.n_nodes, moments.n_nodes), np.bool_)
     full[:p, :p] = dag.to_matrix().toarray() != 0
     full[p:, :p] = exogenous_arcs
-    rows, scratch = np.zeros_like(problem.before), Scratch.empty(moments.n_nodes)
-    for parent, child in np.argwhere(full):
-        rows[child, parent >> 6] |= np.uint64(1 << (int(parent) & 63))
+    rows, scratch = pack_rows(full.T), Scratch.empty(moments.n_nodes)
     out = np.empty((p, p))
     for child in range(p):
         own = local_score(problem, rows[child], child, scratch)

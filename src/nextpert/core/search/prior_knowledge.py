@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +37,8 @@ class PriorKnowledge:
         Arcs ``(parent, child)`` that must be in the graph; they imply the order.
     forbidden
         Arcs ``(parent, child)`` that must not be; give both directions to keep two nodes apart.
+    names
+        What errors call the nodes; by default their numbers.
 
     Attributes
     ----------
@@ -71,17 +72,22 @@ class PriorKnowledge:
         tiers: Sequence[Iterable[int]] | None = None,
         required: Pairs = (),
         forbidden: Pairs = (),
+        names: Sequence[str] | None = None,
     ) -> None:
         self.n_nodes = require_count(n_nodes, "n_nodes")
         self.required: NDArray[np.bool_] = self._pairs(required, "required")
         self.forbidden: NDArray[np.bool_] = self._pairs(forbidden, "forbidden")
+        called = names if names is not None else [str(node) for node in range(self.n_nodes)]
         both = np.argwhere(self.required & self.forbidden)
         if len(both):
-            parent, child = both[0]
+            parent, child = (called[node] for node in both[0])
             message = f"The arc {parent} -> {child} is required and forbidden: drop one of the two."
             raise ValueError(message)
-        orders = self._pairs(before, "before") | self.required | self._tier_orders(tiers)
-        self.before: NDArray[np.bool_] = _closure(orders)
+        orders = self._pairs(before, "before") | self.required | self._tier_orders(tiers, called)
+        try:
+            self.before: NDArray[np.bool_] = _closure(orders)
+        except CycleError as error:
+            raise error.named(called) from None
         for matrix in (self.required, self.forbidden, self.before):
             matrix.flags.writeable = False
 
@@ -149,20 +155,13 @@ class PriorKnowledge:
         >>> PriorKnowledge(4, before=[(3, 1)]).nearest_order([2, 1, 3, 0])
         array([2, 3, 1, 0])
         """
-        nodes = np.asarray(order, np.int64)
-        place = np.empty(self.n_nodes, np.int64)
-        place[nodes] = np.arange(self.n_nodes)
-        missing = self.before.sum(axis=0)
-        free = [int(place[node]) for node in np.flatnonzero(missing == 0)]
-        heapify(free)
+        rest, missing = np.asarray(order, np.int64), self.before.sum(axis=0)
         found = []
-        while free:
-            node = nodes[heappop(free)]
-            found.append(node)
-            for after in np.flatnonzero(self.before[node]):
-                missing[after] -= 1
-                if missing[after] == 0:
-                    heappush(free, int(place[after]))
+        while len(rest):
+            first = int(np.argmin(missing[rest]))  # of which none is left that stands before
+            found.append(rest[first])
+            missing -= self.before[rest[first]]
+            rest = np.delete(rest, first)
         return np.array(found)
 
     def __repr__(self) -> str:
@@ -186,7 +185,9 @@ class PriorKnowledge:
             matrix[pair[0], pair[1]] = True
         return matrix
 
-    def _tier_orders(self, tiers: Sequence[Iterable[int]] | None) -> NDArray[np.bool_]:
+    def _tier_orders(
+        self, tiers: Sequence[Iterable[int]] | None, called: Sequence[str]
+    ) -> NDArray[np.bool_]:
         orders = np.zeros((self.n_nodes, self.n_nodes), dtype=bool)
         tier_of = np.full(self.n_nodes, -1)
         tiers = () if tiers is None else tiers
@@ -194,9 +195,7 @@ class PriorKnowledge:
         for number, tier in enumerate(tiers):
             for node in as_nodes(tier, self.n_nodes, f"Tier {number}"):
                 if tier_of[node] not in (-1, number):
-                    message = (
-                        f"Node {node} is in tiers {tier_of[node]} and {number}: keep it in one."
-                    )
+                    message = f"{called[node]} is in more than one tier: keep it in one."
                     raise ValueError(message)
                 tier_of[node] = number
         listed = tier_of >= 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert.core._registry import import_files
+from nextpert.core._registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from nextpert.core.search.prior_knowledge import PriorKnowledge
 
     Learn = Callable[..., "Found"]
-
-_FOLDER = "nextpert.core.search.methods"
-_SEARCHES: dict[str, Search] = {}
 
 
 @dataclass(frozen=True)
@@ -93,6 +90,12 @@ class Search:
     exogenous: bool
     threads: bool
 
+    def __str__(self) -> str:
+        return f"{self.learn.__module__}.{self.learn.__qualname__}"
+
+
+_SEARCHES: Registry[Search] = Registry("nextpert.core.search.methods", "a search")
+
 
 def register(
     name: str,
@@ -102,10 +105,16 @@ def register(
     exogenous: bool = False,
     threads: bool = True,
 ) -> Callable[[Learn], Learn]:
-    """Make a function known as a search, under the name of its file; see :class:`Search`."""
+    """Make a function known as a search, under the name of its file; see :class:`Search`.
+
+    Raises
+    ------
+    ValueError
+        If another search has the name.
+    """
 
     def known(learn: Learn) -> Learn:
-        _SEARCHES[name] = Search(learn, tuple(options), default_runs, exogenous, threads)
+        _SEARCHES.add(name, Search(learn, tuple(options), default_runs, exogenous, threads))
         return learn
 
     return known
@@ -113,8 +122,7 @@ def register(
 
 def searches() -> dict[str, Search]:
     """Return all searches by name."""
-    import_files(_FOLDER)
-    return dict(sorted(_SEARCHES.items()))
+    return _SEARCHES.every()
 
 
 def names_that(condition: Callable[[Search], bool]) -> str:

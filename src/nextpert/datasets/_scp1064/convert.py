@@ -67,7 +67,6 @@ def _convert(adata: AnnData, wanted: Wanted, name: str, *, protein: bool) -> Ann
         message = f"{name!r} holds no such genes: {list_names(absent)}.{closest(absent, measured)}"
         raise ValueError(message)
     columns = np.array([column.get(gene, -1) for gene in measured], dtype=np.int32)
-    genes.is_sorted = bool(np.all(np.diff(columns[columns >= 0]) > 0))
     study, guides = study_of(adata)
     keep = in_condition(study["condition"], wanted.condition)
     rows = study.index[keep]

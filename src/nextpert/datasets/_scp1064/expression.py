@@ -38,18 +38,16 @@ class GeneColumns:
             message = f"genes must name some genes, each once, but is {list_names(names) or '[]'}."
             raise ValueError(message)
         self.names: list[str] = names or []
-        self.is_sorted = True
         self.n_seen = 0
         self._column = {name: j for j, name in enumerate(self.names)}
         self._grows = names is None
         self._first_file: dict[str, int] = {}
         self._seen: dict[str, int] = {}
-        self._last = -1
 
     def start_file(self) -> None:
         """Begin with a new file, which is to hold the same genes as the first."""
         self._first_file = self._first_file or self._seen
-        self._seen, self._last = {}, -1
+        self._seen = {}
 
     def place(self, name: str, line: int, reader: MatrixReader) -> int:
         """Return the column of the gene on a line, -1 if it is not wanted."""
@@ -61,11 +59,7 @@ class GeneColumns:
         if self._grows and not self._first_file:
             self._column[name] = len(self.names)
             self.names.append(name)
-        column = self._column.get(name, -1)
-        if column >= 0:
-            self.is_sorted &= column > self._last
-            self._last = column
-        return column
+        return self._column.get(name, -1)
 
     def end_file(self, reader: MatrixReader) -> None:
         """Raise if genes are missing."""

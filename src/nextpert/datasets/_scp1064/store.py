@@ -23,13 +23,13 @@ import scipy.sparse as sp
 from nextpert._files import writing_to
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from anndata import AnnData
     from numpy.typing import NDArray
 
 
-_CHUNK = 1 << 18  # entries
+_CHUNK = (1 << 18,)  # entries
 
 
 @contextmanager
@@ -63,34 +63,26 @@ def _is_running(pid: str) -> bool:
     return True
 
 
-def write_rows(path: Path, skeleton: AnnData, store: RowStore, *, is_sorted: bool) -> None:
+def write_rows(path: Path, skeleton: AnnData, store: RowStore) -> None:
     """Write annotation and rows to an h5ad file: values to ``X``, counts to ``layers``."""
     import h5py  # type: ignore[import-untyped]
 
     skeleton.write_h5ad(path)
     with h5py.File(path, "r+") as file:
-        groups = store.groups(is_sorted=is_sorted)
-        n = int(store.n_entries.sum())
-        index = index_type(n)
-        indptr = np.concatenate([[0], np.cumsum(store.n_entries)]).astype(index)
+        indptr = store.finish()
         if "X" in file:
             del file["X"]
-        names = ["X", "layers/counts"][: len(store.kinds)]
-        matrices = [file.create_group(name) for name in names]
-        for matrix, kind in zip(matrices, store.kinds, strict=True):
+        parts = []
+        for name, kind in zip(("X", "layers/counts"), store.kinds, strict=False):
+            matrix = file.create_group(name)
             matrix.attrs["encoding-type"] = "csr_matrix"
             matrix.attrs["encoding-version"] = "0.1.0"
             matrix.attrs["shape"] = np.array([store.n_cells, skeleton.n_vars], dtype=np.int64)
             matrix.create_dataset("indptr", data=indptr)
-            for part, dtype in (("indices", index), ("data", kind)):
-                matrix.create_dataset(part, (n,), dtype, maxshape=(None,), chunks=(_CHUNK,))
-        start = 0
-        for columns, *parts in groups:
-            stop = start + len(columns)
-            for matrix, values in zip(matrices, parts, strict=True):
-                matrix["indices"][start:stop] = columns
-                matrix["data"][start:stop] = values
-            start = stop
+            for part, dtype in (("indices", indptr.dtype), ("data", kind)):
+                matrix.create_dataset(part, indptr[-1:], dtype, maxshape=(None,), chunks=_CHUNK)
+            parts.append(matrix)
+        store.fill(parts)
 
 
 def open_backed(path: Path) -> AnnData:
@@ -107,6 +99,19 @@ def open_backed(path: Path) -> AnnData:
     # read_h5ad would take the layer into memory.
     layers = {"counts": sparse_dataset(file["layers/counts"])}
     return ad.AnnData(filename=path, filemode="r", layers=layers, **slots)
+
+
+def in_memory(store: RowStore, n_genes: int) -> list[sp.csr_matrix]:
+    """Return the matrix of values and, if there are counts, that of counts."""
+    indptr = store.finish()
+    # Each matrix owns its indices: functions that change a matrix in place spare the other.
+    n = int(indptr[-1])
+    parts = [
+        {"indices": np.empty(n, indptr.dtype), "data": np.empty(n, kind)} for kind in store.kinds
+    ]
+    store.fill(parts)
+    shape = (store.n_cells, n_genes)
+    return [sp.csr_matrix((part["data"], part["indices"], indptr.copy()), shape) for part in parts]
 
 
 _GROUP = 1024  # cells
@@ -128,25 +133,25 @@ class RowStore:
 
     def __init__(self, n_cells: int, *, counts: bool, folder: Path | None = None) -> None:
         self.n_cells = n_cells
-        self.n_entries = np.zeros(n_cells, dtype=np.int64)  # a cell
-        self._types = [np.dtype(np.int32), np.dtype(np.float32)]
-        self._types += [np.dtype(np.int32)] if counts else []
-        self._block = [np.empty(_BLOCK, dtype) for dtype in [np.dtype(np.int32), *self._types]]
+        kinds = [("gene", np.int32), ("value", np.float32), ("count", np.int32)]
+        self._entry = np.dtype(kinds if counts else kinds[:2])
+        self._cells, self._entries = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, self._entry)
         self._filled = 0
-        n_groups = -(-n_cells // _GROUP)
         # Nameless where the system has such files, so that nothing is left of a killed process.
         self._file: Any = tempfile.TemporaryFile(dir=folder) if folder else None  # noqa: SIM115
-        self._fragments: list[list[mmap.mmap | tuple[int, int]]] = [[] for _ in range(n_groups)]
+        # Of every group of cells: the number of entries of each, and where these lie.
+        n_groups = -(-n_cells // _GROUP)
+        self._fragments: list[list[tuple[NDArray[np.int32], Any]]] = [[] for _ in range(n_groups)]
+        self._n_entries = np.zeros(n_cells, np.int64)
 
     @property
     def kinds(self) -> list[np.dtype]:
         """Types of the values and, if there are any, of the counts."""
-        return self._types[1:]
+        return [self._entry[name] for name in self._entry.names or () if name != "gene"]
 
     def close(self) -> None:
         """Forget all fragments."""
         self._fragments = []
-        self._block = []
         if self._file is not None:
             self._file.close()
 
@@ -157,121 +162,87 @@ class RowStore:
         values: NDArray[np.float64],
         counts: NDArray[np.int32],
     ) -> None:
-        """Add entries; those of one cell come in the order of its row."""
-        parts: list[NDArray] = [cells, genes, values]
-        parts += [counts] if len(self._types) == 3 else []
-        start = 0
-        while start < len(cells):
-            n = min(len(cells) - start, _BLOCK - self._filled)
-            for room, part in zip(self._block, parts, strict=True):
-                room[self._filled : self._filled + n] = part[start : start + n]
-            start += n
-            self._filled += n
-            if self._filled == _BLOCK:
+        """Add entries, each of shape ``(n_entries,)``; no gene of a cell twice."""
+        for start in range(0, len(cells), _BLOCK):
+            some = slice(start, start + _BLOCK)
+            n = len(cells[some])
+            if self._filled + n > _BLOCK:
                 self._put_aside()
+            block = slice(self._filled, self._filled + n)
+            self._cells[block] = cells[some]
+            for name, part in (("gene", genes), ("value", values), ("count", counts)):
+                if name in (self._entry.names or ()):
+                    self._entries[name][block] = part[some]
+            self._filled += n
 
-    def groups(self, *, is_sorted: bool) -> Iterator[list[NDArray]]:
-        """Return columns, values and counts of groups of cells in order, row after row.
-
-        ``is_sorted`` tells that genes were added in the order of their columns. A group's
-        fragments are released when it has been yielded.
-        """
+    def finish(self) -> NDArray[np.int32] | NDArray[np.int64]:
+        """Return where every row begins, ``indptr`` of CSR; nothing is added from now on."""
         self._put_aside()
-        self._block = []
-        return self._groups(is_sorted=is_sorted)
+        self._cells, self._entries = self._cells[:0].copy(), self._entries[:0].copy()
+        indptr = np.concatenate([[0], np.cumsum(self._n_entries)])
+        # The type of indices that scipy takes for so many entries.
+        return indptr.astype(np.int32) if indptr[-1] <= np.iinfo(np.int32).max else indptr
 
-    def _groups(self, *, is_sorted: bool) -> Iterator[list[NDArray]]:
-        for group, fragments in enumerate(self._fragments):
-            lengths = self.n_entries[group * _GROUP : (group + 1) * _GROUP]
-            starts = np.concatenate([[0], np.cumsum(lengths)])
-            joined = [np.empty(starts[-1], dtype) for dtype in self._types]
-            next_place = starts[:-1].copy()
-            for fragment in fragments:
-                n_in_row, *parts = self._read(fragment, len(lengths))
-                # Entry k of row r goes to where row r goes on, k places on.
-                first = np.cumsum(n_in_row) - n_in_row
-                place = np.repeat(next_place - first, n_in_row)
-                place += np.arange(len(place))
-                for part, whole in zip(parts, joined, strict=True):
-                    whole[place] = part
-                next_place += n_in_row
-                del n_in_row, parts, part
+    def fill(self, parts: Sequence[Any]) -> None:
+        """Write indices and values, and those of the counts, row after row; let go of each group.
+
+        ``parts`` are mappings, or groups of a file, with ``indices`` and ``data`` of all entries.
+        """
+        start = 0
+        for fragments in self._fragments:
+            lengths = [n_in_row for n_in_row, _ in fragments]
+            rows = np.concatenate(
+                [np.repeat(np.arange(len(n), dtype=np.uint16), n) for n in lengths]
+                or [np.empty(0, np.uint16)]
+            )
+            entries = np.empty(len(rows), self._entry)
+            done = 0
+            for n_in_row, where in fragments:
+                n = int(n_in_row.sum())
+                entries[done : done + n] = self._read(where, n)
+                done += n
             fragments.clear()
-            if not is_sorted:
-                order = np.lexsort((joined[0], np.repeat(np.arange(len(lengths)), lengths)))
-                joined = [part[order] for part in joined]
-            yield joined
+            order = np.argsort(rows, kind="stable")  # a radix sort: linear
+            entries, rows = entries[order], rows[order]
+            falls = np.diff(entries["gene"]) < 0
+            if (falls & (rows[1:] == rows[:-1])).any():  # genes in another order than in the file
+                entries = entries[np.lexsort((entries["gene"], rows))]
+            stop = start + len(entries)
+            for part, name in zip(parts, ("value", "count"), strict=False):
+                # Opened anew each time: open datasets hold their chunks in memory.
+                part["indices"][start:stop] = entries["gene"]
+                part["data"][start:stop] = entries[name]
+            start = stop
 
     def _put_aside(self) -> None:
         """Sort the entries collected by cell and file them by group."""
         n, self._filled = self._filled, 0
-        cells, *parts = [room[:n] for room in self._block]
-        in_row = np.bincount(cells, minlength=self.n_cells)
-        ends = np.cumsum(in_row)
-        self.n_entries += in_row
+        cells = self._cells[:n]
+        in_row = np.bincount(cells, minlength=self.n_cells).astype(np.int32)
+        self._n_entries += in_row
         # scipy's counting sort, which keeps the order within a cell: columns are the order.
         place = (cells, np.arange(n, dtype=np.int32))
-        order = sp.csr_array((np.ones(n, np.bool_), place), (self.n_cells, max(n, 1)))
-        ordered = [part[order.indices] for part in parts]
-        lengths = in_row.astype(np.int32)
+        order = sp.csr_array((np.ones(n, np.bool_), place), (self.n_cells, max(n, 1))).indices
+        done = 0
         for group, fragments in enumerate(self._fragments):
-            first, stop = group * _GROUP, min((group + 1) * _GROUP, self.n_cells)
-            entries = slice(ends[first] - in_row[first], ends[stop - 1])
-            if entries.stop > entries.start:
-                fragments.append(self._write([lengths[first:stop], *(p[entries] for p in ordered)]))
+            lengths = in_row[group * _GROUP : (group + 1) * _GROUP]
+            stop = done + int(lengths.sum())
+            if stop > done:
+                fragments.append((lengths, self._write(self._entries[order[done:stop]])))
+            done = stop
 
-    def _write(self, parts: list[NDArray]) -> mmap.mmap | tuple[int, int]:
-        n_bytes = sum(part.nbytes for part in parts)
+    def _write(self, entries: NDArray[Any]) -> Any:
         if self._file is not None:
             start = self._file.tell()
-            for part in parts:
-                self._file.write(part.data.cast("B"))
-            return start, n_bytes
+            self._file.write(entries.tobytes())
+            return start
         # Memory of its own, which goes back to the system as soon as it is released.
-        memory = mmap.mmap(-1, n_bytes)
-        for part in parts:
-            memory.write(part.data.cast("B"))
+        memory = mmap.mmap(-1, entries.nbytes)
+        memory.write(entries.tobytes())
         return memory
 
-    def _read(self, fragment: mmap.mmap | tuple[int, int], n_rows: int) -> list[NDArray]:
-        if isinstance(fragment, tuple):
-            start, n_bytes = fragment
-            self._file.seek(start)
-            raw: NDArray | mmap.mmap = np.empty(n_bytes, np.uint8)
-            self._file.readinto(raw)
-        else:
-            raw = fragment
-        lengths = np.frombuffer(raw, np.int32, n_rows)
-        n, offset, parts = int(lengths.sum()), lengths.nbytes, [lengths]
-        for dtype in self._types:
-            parts.append(np.frombuffer(raw, dtype, n, offset))
-            offset += n * dtype.itemsize
-        return parts
-
-
-def in_memory(store: RowStore, n_genes: int, *, is_sorted: bool) -> list[sp.csr_matrix]:
-    """Return the matrix of values and, if there are counts, that of counts."""
-    groups = store.groups(is_sorted=is_sorted)
-    n = int(store.n_entries.sum())
-    index = index_type(n)
-    indptr = np.concatenate([[0], np.cumsum(store.n_entries)]).astype(index)
-    indices = np.empty(n, index)
-    data = [np.empty(n, kind) for kind in store.kinds]
-    start = 0
-    for columns, *parts in groups:
-        stop = start + len(columns)
-        indices[start:stop] = columns
-        for whole, part in zip(data, parts, strict=True):
-            whole[start:stop] = part
-        start = stop
-    shape = (store.n_cells, n_genes)
-    # Each matrix owns its indices: functions that change a matrix in place spare the other.
-    return [
-        sp.csr_matrix((part, indices if k == 0 else indices.copy(), indptr.copy()), shape=shape)
-        for k, part in enumerate(data)
-    ]
-
-
-def index_type(n_entries: int) -> type[np.int32] | type[np.int64]:
-    """Return the type of indices that scipy takes for so many entries."""
-    return np.int32 if n_entries <= np.iinfo(np.int32).max else np.int64
+    def _read(self, where: Any, n: int) -> NDArray[Any]:
+        if self._file is None:
+            return np.frombuffer(where, self._entry)[:n]
+        self._file.seek(where)
+        return np.frombuffer(self._file.read(n * self._entry.itemsize), self._entry)

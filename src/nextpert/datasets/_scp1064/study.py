@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 SUBSETS = ("1a", "1b_alpha", "1b_beta", "2", "3", "4")
 _DEEPEST = 4  # cluster/<number>/file, in a folder SCP1064
-PROTEIN_KINDS = ("clr", "counts", "study")
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class PortalFiles:
     is_whole
         Whether these files together are to hold every cell of the study.
     protein, protein_kind
-        Protein file and what to make of it, one of ``PROTEIN_KINDS``.
+        Protein file and what to make of it: ``"clr"``, ``"counts"`` or ``"study"``.
     """
 
     expression: list[Path]
@@ -66,14 +65,14 @@ def find_files(
     FileNotFoundError
         If the folder or a file needed is absent.
     ValueError
-        If ``subset`` or ``protein`` is unknown, or a file is there twice.
+        If ``subset`` is unknown, or a file is there twice.
     """
     root = Path(folder)
     if not root.is_dir():
         message = f"There is no folder or h5ad file {str(folder)!r}: pass where the study lies."
         raise FileNotFoundError(message)
     expression, is_whole = _expression(root, subset)
-    kind = _protein_kind(protein)
+    kind = protein if isinstance(protein, str) else "clr" if protein else None
     path = None
     if kind is not None:
         raw, study = _find(root, "raw_CITE_expression.csv"), _find(root, "Protein_expression.csv")
@@ -91,18 +90,6 @@ def find_files(
         expression, is_whole, _need(root, "RNA_metadata.csv"),
         _need(root, "all_sgRNA_assignments.txt"), _find(root, "RNA_UMAP_cluster.csv"), path, kind,
     )  # fmt: skip
-
-
-def _protein_kind(protein: bool | str) -> str | None:
-    if isinstance(protein, bool):
-        return "clr" if protein else None
-    if protein not in PROTEIN_KINDS:
-        message = (
-            f"protein must be True, False or one of {list_names(PROTEIN_KINDS)}, but is "
-            f"{protein!r}."
-        )
-        raise ValueError(message)
-    return protein
 
 
 def _expression(root: Path, subset: str | Sequence[str] | None) -> tuple[list[Path], bool]:
@@ -305,13 +292,13 @@ def assemble(
         )
         logger.info("%d cells x %d genes", skeleton.n_obs, skeleton.n_vars)
         if target is None:
-            matrices = store.in_memory(cells, len(genes.names), is_sorted=genes.is_sorted)
+            matrices = store.in_memory(cells, len(genes.names))
             skeleton.X = matrices[0]
             if wanted.counts:
                 skeleton.layers["counts"] = matrices[1]
             return skeleton
         with h5ad.part_file(target) as part:
-            h5ad.write_rows(part, skeleton, cells, is_sorted=genes.is_sorted)
+            h5ad.write_rows(part, skeleton, cells)
     finally:
         cells.close()
     return h5ad.open_backed(target)

@@ -38,12 +38,6 @@ def read_protein(path: Path, *, counts: bool) -> pd.DataFrame:
     values: dict[str, np.ndarray] = {}
     for line, fields in rows:
         name = fields[0].removesuffix(" protein")
-        if len(fields) != len(header):
-            message = (
-                f"{path.name!r}, line {line} holds {len(fields) - 1} values, but the header names "
-                f"{len(cells)} cells: is the file truncated?"
-            )
-            raise ValueError(message)
         if not name or name in values:
             message = f"{path.name!r}, line {line} names {name!r}: each antibody needs one name."
             raise ValueError(message)
@@ -162,15 +156,9 @@ def read_table(path: Path, needed: Sequence[str], *, optional: Sequence[str] = (
         )
         raise ValueError(f"{message} It holds {list_names(header) or 'nothing'}.")
     place = {name: header.index(name) for name in (*needed, *optional) if name in header}
-    columns: dict[str, list[str]] = {name: [] for name in place}
     first: dict[str, int] = {}
+    kept = []
     for line, fields in rows:
-        if len(fields) != len(header):
-            message = (
-                f"{path.name!r}, line {line} holds {len(fields)} fields, but the header "
-                f"{len(header)}: is the file truncated?"
-            )
-            raise ValueError(message)
         name = fields[place[needed[0]]]
         if not first and line == 2 and name == "TYPE":
             continue
@@ -179,27 +167,35 @@ def read_table(path: Path, needed: Sequence[str], *, optional: Sequence[str] = (
             message = f"{path.name!r}, line {line} names cell {name!r}, {what}."
             raise ValueError(message)
         first[name] = line
-        for column, j in place.items():
-            columns[column].append(fields[j])
+        kept.append(fields)
     if not first:
         message = f"{path.name!r} holds no row beside its header."
         raise ValueError(message)
+    columns = {name: [fields[j] for fields in kept] for name, j in place.items()}
     return Table(path.name, columns, list(first.values()))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and fields of every row of a csv file, gzipped or not."""
+    """Yield line number and fields of every row of a csv file, gzipped or not, all as long."""
     with path.open("rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
     opened = gzip.open if is_gzip else open
-    line = 0
+    line, n = 0, 0
     try:
         with opened(path, "rt", encoding="utf-8-sig", newline="") as text:
             reader = csv.reader(text, strict=True)
             for fields in reader:
                 line = reader.line_num
-                if fields:
-                    yield line, fields
+                if not fields:
+                    continue
+                n = n or len(fields)
+                if len(fields) != n:
+                    message = (
+                        f"{path.name!r}, line {line} holds {len(fields)} fields, but the header "
+                        f"{n}: is the file truncated?"
+                    )
+                    raise ValueError(message)
+                yield line, fields
     except (EOFError, OSError, zlib.error) as error:
         message = f"{path.name!r}, after line {line}: it is truncated or corrupted ({error})."
         raise ValueError(message) from error

@@ -49,23 +49,19 @@ class ScreenOptions:
 
     def params(self) -> dict[str, Any]:
         """Return the choices as they are stored."""
+        panel = self.panel if isinstance(self.panel, str) else "list"
         chosen: dict[str, Any] = {
-            "panel": self.panel if isinstance(self.panel, str) else "genes seen",
+            "panel": "genes seen" if self.panel is None else panel,
             "min_cells": int(self.min_cells),
             "combinations": self.combinations,
             "outside": self.outside,
             "separator": self.separator,
             "min_depth": float(self.min_depth),
+            "min_seen": float(self.min_seen) if self.panel is None else None,
+            "layer": self.layer,
+            "gene_symbols": self.gene_symbols,
         }
-        if self.panel is None:
-            chosen["min_seen"] = float(self.min_seen)
-        elif not isinstance(self.panel, str):
-            chosen["panel"] = "list"
-        if self.layer is not None:
-            chosen["layer"] = self.layer
-        if self.gene_symbols is not None:
-            chosen["gene_symbols"] = self.gene_symbols
-        return chosen
+        return {name: value for name, value in chosen.items() if value is not None}
 
 
 logger = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert import _adata
+from nextpert._adata.labels import column_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,16 +40,9 @@ def read_depth(adata: ad.AnnData, key: str) -> NDArray[np.float64]:
     ValueError
         If the column is absent, or holds something else than numbers of 0 or more.
     """
-    if key not in adata.obs.columns:
-        columns = [str(column) for column in adata.obs.columns]
-        message = (
-            f"adata.obs has no column {key!r}.{_adata.closest([key], columns)} It holds "
-            f"{_adata.list_names(columns) or 'no column'}: name the column of every cell's total "
-            f"counts with depth_key."
-        )
-        raise ValueError(message)
+    column = column_of(adata, key, "name the column of every cell's total counts with depth_key")
     try:
-        depth = _adata.real_values(adata.obs[key], key)
+        depth = _adata.real_values(column, key)
     except ValueError:
         depth = np.full(1, np.nan)
     if not (np.isfinite(depth) & (depth >= 0)).all():
@@ -127,7 +121,8 @@ def _entries(matrix: Any) -> Iterator[tuple[NDArray[Any], Any]]:
 
 def check_counts(values: Any) -> None:
     """Raise unless all values are whole numbers of 0 or more."""
-    if not whole(values):
+    stored = _stored(values)
+    if not ((stored >= 0) & (stored == np.floor(stored))).all():
         message = (
             "The matrix holds values that are no counts (whole numbers of 0 or more): pass "
             "normalise='none' if it holds log-normalised expression, or name the layer of counts."
@@ -159,14 +154,3 @@ def check_log_tpm(values: Any, depth: NDArray[np.float64] | None) -> None:
 
 def _stored(values: Any) -> NDArray[Any]:
     return values.data if sp.issparse(values) else np.asarray(values)
-
-
-def whole(matrix: Any) -> bool:
-    """Return whether all values, dense or sparse, are whole numbers of 0 or more."""
-    return _whole(_stored(matrix))
-
-
-def _whole(values: NDArray[Any]) -> bool:
-    if values.dtype.kind in "ub":
-        return True
-    return bool((values >= 0).all()) and bool((values == np.floor(values)).all())

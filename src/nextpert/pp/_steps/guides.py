@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import closest, list_names, strings
-from nextpert._adata.labels import MISSING
+from nextpert._adata.labels import MISSING, column_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -115,31 +115,29 @@ def perturbation_table(
     reason
         Why a target has no place in the panel.
     """
-    rows: dict[str, list[Any]] = {}
-    for i, (label, shown) in enumerate(zip(named.labels, named.shown, strict=True)):
-        if not shown or not n_found[i] or (len(shown) > 1 and not n_kept[i]):
-            continue
-        why = "too few cells" if named.usable[i] else reason(shown[0])
-        row = rows.setdefault(label, [", ".join(shown), 0, 0, 0, why])
-        row[1] += n_kept[i]
-        row[2] += n_found[i]
-        row[3] += n_kept[i] * bool(named.others[i])
-    labels = sorted(rows)
-    n_cells, n_cells_found, n_with_others = (
-        np.array([rows[label][k] for label in labels], dtype=np.int64) for k in (1, 2, 3)
-    )
-    return pd.DataFrame(
+    n_targets = np.array([len(shown) for shown in named.shown])
+    listed = (n_targets > 0) & (n_found > 0) & ((n_targets == 1) | (n_kept > 0))
+    entries = pd.DataFrame(
         {
-            "perturbation": strings(labels),
-            "target_genes": strings(rows[label][0] for label in labels),
-            "n_cells": n_cells,
-            "n_cells_found": n_cells_found,
-            "n_cells_with_other_targets": n_with_others,
-            "kept": n_cells > 0,
-            "reason": strings("" if rows[label][1] else rows[label][4] for label in labels),
-        },
-        index=pd.Index(np.arange(len(labels))),
+            "perturbation": named.labels,
+            "target_genes": [", ".join(shown) for shown in named.shown],
+            "n_cells": n_kept,
+            "n_cells_found": n_found,
+            "n_cells_with_other_targets": n_kept * np.array([bool(o) for o in named.others]),
+            "reason": [
+                "too few cells" if usable or not shown else reason(shown[0])
+                for usable, shown in zip(named.usable, named.shown, strict=True)
+            ],
+        }
     )
+    numbers = ["n_cells", "n_cells_found", "n_cells_with_other_targets"]
+    by_label = entries[listed].groupby("perturbation")
+    table = by_label.first().assign(**by_label[numbers].sum()).reset_index()
+    table.insert(5, "kept", table["n_cells"] > 0)
+    table.loc[table["kept"], "reason"] = ""
+    for name in ("perturbation", "target_genes", "reason"):
+        table[name] = strings(table[name])
+    return table.astype(dict.fromkeys(numbers, np.int64)).set_axis(np.arange(len(table)))
 
 
 # Names under which screens keep their control guides, in lower case.
@@ -245,8 +243,6 @@ def _control_names(
 
 def split_lists(lists: pd.Series, separator: str) -> tuple[NDArray[np.int64], list[list[str]]]:
     """Return for every cell the position of its list of guides, and the different lists."""
-    if hasattr(lists, "to_series"):  # obs of anndata.experimental.read_lazy
-        lists = lists.to_series()
     text = lists.astype(object).where(lists.notna(), "").astype(str)
     codes, found = pd.factorize(text.to_numpy(dtype=object), sort=True)
     parts = [[part.strip() for part in str(joined).split(separator)] for joined in found]
@@ -296,15 +292,11 @@ def cell_guides(adata: ad.AnnData, key: str, separator: str, table_key: str) -> 
 
     Without that table, targets follow from the guides' names.
     """
-    if key not in adata.obs.columns:
-        columns = [str(column) for column in adata.obs.columns]
-        message = (
-            f"adata.obs has no column {key!r} with the guides of every cell."
-            f"{closest([key], columns)} Load the study with datasets.perturb_cite_seq, call "
-            f"pp.assign_guides first, or name the column with guides_key."
-        )
-        raise ValueError(message)
-    codes, lists = split_lists(adata.obs[key], separator)
+    remedy = (
+        "load the study with datasets.perturb_cite_seq, call pp.assign_guides first, or name the "
+        "column with the guides of every cell with guides_key"
+    )
+    codes, lists = split_lists(column_of(adata, key, remedy), separator)
     table = adata.uns.get(table_key)
     if not isinstance(table, pd.DataFrame):
         table = guide_table(sorted({guide for each in lists for guide in each}))

@@ -15,6 +15,7 @@ from nextpert import _adata
 from nextpert._adata import join as subset
 from nextpert._adata.effects import _ABOUT_NOTHING, hardly_expressed_message
 from nextpert._adata.panel import MODULE_OF, PROGRAM_OF
+from nextpert._adata.read import require_finite
 from nextpert._adata.roles import Roles, screen_record
 from nextpert._adata.scale import overruled_by, read_scale
 from nextpert._adata.screen import read_environments
@@ -221,7 +222,10 @@ def _normalise(
     values = new.X if options.layer is None else new.layers[options.layer]
     if sp.issparse(values):
         values.sum_duplicates()  # the logarithm is that of the sum, not of its parts
-    _require_finite(values, np.array(genes, dtype=object))
+    try:
+        require_finite(values)
+    except ValueError as error:
+        raise _adata.named(error, np.array(genes), np.arange(len(genes))) from error
     depth = None if matrix.depth is None else matrix.depth[cells]
     if matrix.kind == "none":
         new.X = values
@@ -238,18 +242,6 @@ def _normalise(
         new.layers[matrix.kind] = values
     logger.info("Expression: ln(1 + counts per %g), from %s.", target_sum, matrix.kind)
     return target_sum
-
-
-def _require_finite(values: Any, names: NDArray[np.object_]) -> None:
-    stored = values.data if sp.issparse(values) else np.asarray(values)
-    finite = np.isfinite(stored)
-    if not finite.all():
-        columns = values.tocoo().col[~finite] if sp.issparse(values) else np.nonzero(~finite)[1]
-        message = (
-            f"Genes with NaN or infinite values: {_adata.list_names(names[np.unique(columns)])}. "
-            f"Remove these genes or cells, or fill the values, before the call."
-        )
-        raise ValueError(message)
 
 
 def _write_labels(

@@ -150,20 +150,17 @@ def read_prior(
     said = _checked(prior)
     if not said and not first:
         return None
-    arcs = {name: _arcs(said.get(name), genes, name) for name in ("before", "required")}
-    arcs["forbidden"] = _arcs(said.get("forbidden"), genes, "forbidden")
-    both = sorted(set(arcs["required"]) & set(arcs["forbidden"]))
-    if both:
-        shown = list_names(f"{genes[k]} -> {genes[i]}" for k, i in both)
-        message = f"Arcs both required and forbidden: {shown}. Drop one of the two."
-        raise ValueError(message)
+    arcs = {name: _arcs(said.get(name), genes, name) for name in ARCS_OF}
     early = panel_index(first, genes, "targets_first")
     late = sorted(set(range(len(genes))) - set(early))
     arcs["before"] += [(a, b) for a in early for b in late]
-    try:
-        return PriorKnowledge(len(genes), tiers=_tiers(said.get("tiers"), genes), **arcs)
-    except CycleError as error:
-        raise error.named(genes) from None
+    tiers = said.get("tiers")
+    if isinstance(tiers, Mapping):  # the numbers of tiers by gene
+        levels = sorted(set(tiers.values()))
+        tiers = [[gene for gene, tier in tiers.items() if tier == level] for level in levels]
+    if tiers is not None:
+        tiers = [panel_index(map(str, tier), genes, "tiers") for tier in tiers]
+    return PriorKnowledge(len(genes), tiers=tiers, names=genes, **arcs)
 
 
 def stored_knowledge(
@@ -215,24 +212,6 @@ def _arcs(pairs: Iterable[tuple[str, str]] | None, genes: Sequence[str], what: s
     rows = pairs_of_names(pairs, what)
     flat = panel_index([gene for row in rows for gene in row], genes, what)
     return list(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _tiers(
-    tiers: Mapping[str, float] | Sequence[Iterable[str]] | None, genes: Sequence[str]
-) -> list[list[int]] | None:
-    if tiers is None:
-        return None
-    if isinstance(tiers, Mapping):
-        levels = sorted(set(tiers.values()))
-        named = [[gene for gene, tier in tiers.items() if tier == level] for level in levels]
-    else:
-        named = [list(tier) for tier in tiers]
-    flat = [str(gene) for tier in named for gene in tier]
-    twice = sorted({gene for gene in flat if flat.count(gene) > 1})
-    if twice:
-        message = f"Genes in more than one tier: {list_names(twice)}. Give every gene one tier."
-        raise ValueError(message)
-    return [panel_index(map(str, tier), genes, "tiers") for tier in named]
 
 
 def read_network(table: Any, genes: Sequence[str]) -> NDArray[np.float64] | None:

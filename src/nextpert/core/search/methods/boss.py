@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -194,36 +193,30 @@ def boss(
     """
     require_kind(moments, Moments, "moments")
     known = checked_prior(prior, moments.n_nodes - n_exogenous)
-    bound = known if known.before.any() or known.forbidden.any() else None
     odds = checked_log_odds(log_odds, known.n_nodes, n_exogenous)
     task = _Task.make(moments, score, penalty, known, n_exogenous, odds)
-    given = checked_orders(orders, known)
-    n_starts = require_count(n_starts, "n_starts", least=0 if len(given) else 1)
-    n_runs = n_starts + len(given)
-    seeds = as_rng(rng).integers(0, 2**64, n_runs, dtype=np.uint64)
+    given = list(checked_orders(orders, known))
+    n_starts = require_count(n_starts, "n_starts", least=0 if given else 1)
+    starts = [*range(n_starts), *given]
+    seeds = as_rng(rng).integers(0, 2**64, len(starts), dtype=np.uint64)
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
-    scores = np.empty(n_runs)
+    tasks = (delayed(task.search)(seed, start) for seed, start in zip(seeds, starts, strict=True))
+    scores = np.empty(len(starts))
     best, best_parents = -1, task.problem.before
-    own = (delayed(_start)(task, bound, seed, k > 0) for k, seed in enumerate(seeds[:n_starts]))
-    further = (
-        delayed(_go_on)(task, bound, s, o) for s, o in zip(seeds[n_starts:], given, strict=True)
-    )
-    tasks = chain(own, further)
     for k, (total, parents) in enumerate(workers(tasks)):
         scores[k] = total
         if best < 0 or total > scores[best] + 1e-6:
             best, best_parents = k, parents
         if progress is not None:
-            progress(k + 1, n_runs)
+            progress(k + 1, len(starts))
     dag = _to_dag(best_parents)
     if backward_search:
-        full = None if bound is None else bound.with_exogenous(n_exogenous)
-        dag = backward(task.problem, dag, full, n_exogenous)
+        dag = backward(task.problem, dag, task.prior, n_exogenous)
     total = _scored(task.problem, dag)[0]
     arcs = dag.to_matrix().toarray() != 0
     p = known.n_nodes
     dag = Dag.from_matrix(arcs[:p, :p])
-    logger.info("BOSS: %d arcs, score %.6g, start %d of %d", dag.n_edges, total, best, n_runs)
+    logger.info("BOSS: %d arcs, score %.6g, start %d of %d", dag.n_edges, total, best, len(starts))
     order = known.order_of(dag)
     return BossResult(dag, order, total, scores, best, score, moments.n, arcs[p:, :p])
 
@@ -339,12 +332,15 @@ def learn(
 class _Task(NamedTuple):
     """What every start searches: with and without prior knowledge, and its order of nodes.
 
-    The starting orders are of the nodes that move, given those that do not.
+    ``known`` is the prior knowledge with the exogenous nodes, and so is ``prior``, which is None
+    where it bars nothing. The starting orders are of the nodes that move, given those that do not.
     """
 
     problem: Score
     free: Score
     elimination: Elimination
+    known: PriorKnowledge
+    prior: PriorKnowledge | None
     n_exogenous: int
 
     @classmethod
@@ -359,10 +355,9 @@ class _Task(NamedTuple):
     ) -> _Task:
         """Return the task; dependent, to the starting orders, is what the BIC would join."""
         p, n = known.n_nodes, moments.n
-        padded = known.with_exogenous(n_exogenous) if n_exogenous else known
+        padded = known.with_exogenous(n_exogenous)
         problem = make_score(moments, score, penalty, padded, log_odds)
-        nothing = PriorKnowledge(p).with_exogenous(n_exogenous)
-        free = problem._replace(**packed(nothing))
+        free = problem._replace(**packed(PriorKnowledge(p).with_exogenous(n_exogenous)))
         precision = np.asarray(np.linalg.inv(problem.matrix), np.float64)[:p, :p]
         left = np.linalg.inv(precision) if n_exogenous else problem.matrix
         scale = np.sqrt(np.diag(left))
@@ -371,106 +366,91 @@ class _Task(NamedTuple):
             np.full(p, -np.expm1(-penalty * np.log(n) / n)),
             pack_rows(known.before),
         )
-        return cls(problem, free, elimination, n_exogenous)
+        bars = known.before.any() or known.forbidden.any()
+        return cls(problem, free, elimination, padded, padded if bars else None, n_exogenous)
 
-    def order(self, slack: int, random: NDArray[np.uint64], bound: bool) -> NDArray[np.int64]:
-        """Return an order to start from, which agrees with the prior knowledge if ``bound``."""
-        elimination = self.elimination
-        if not bound:
-            elimination = elimination._replace(after=np.zeros_like(elimination.after))
-        p = len(elimination.after)
-        found = np.empty(p, np.int64)
-        parents = np.empty_like(elimination.after)
+    def search(
+        self, seed: np.uint64, start: int | NDArray[np.int64]
+    ) -> tuple[float, NDArray[np.uint64]]:
+        """Climb from one order, given or of a start's number; return the score and parent sets.
+
+        With prior knowledge every start climbs twice: see :func:`boss`.
+        """
+        if not isinstance(start, int):
+            p = len(start)
+            order = np.concatenate([np.arange(p, p + self.n_exogenous), start])
+            return self._turned(*self._climb(order, seed)[:2])
+        slack = int(np.random.default_rng(int(seed)).integers(N_SLACKS)) if start else 0
+        order, random = self._order(slack, seed, self.elimination)
+        found = [self._climb(order, random)[:2]]
+        if self.prior is not None:
+            unbound = np.zeros_like(self.elimination.after)
+            order, random = self._order(slack, seed, self.elimination._replace(after=unbound))
+            _, free, order = self._climb(order, random, is_free=True)
+            class_ = Pdag.of_class(_to_dag(free), self.n_exogenous)
+            member = agreeing_dag(class_, self.known.before, self.known.forbidden)
+            known = self.known
+            order = known.nearest_order(order) if member is None else known.order_of(member)
+            found.append(self._climb(order, seed)[:2])
+            if member is not None and self.known.allows(member):
+                found.append(_scored(self.problem, member))
+        return self._turned(*max(found, key=lambda pair: pair[0]))
+
+    def _order(
+        self, slack: int, seed: np.uint64, elimination: Elimination
+    ) -> tuple[NDArray[np.int64], np.uint64]:
+        """Return an order to start from, exogenous nodes first, and the state of its draws."""
+        p, random = len(elimination.after), np.array([seed], np.uint64)
+        found, parents = np.empty(p, np.int64), np.empty_like(elimination.after)
         sparse_order(elimination, slack, random, Room.empty(*parents.shape), found, parents)
-        return np.concatenate([np.arange(p, p + self.n_exogenous), found])
+        return np.concatenate([np.arange(p, p + self.n_exogenous), found]), random[0]
 
+    def _climb(
+        self, order: NDArray[np.int64], random: np.uint64, *, is_free: bool = False
+    ) -> tuple[float, NDArray[np.uint64], NDArray[np.int64]]:
+        """Climb from an order; return score, parent sets and the order at the end.
 
-def _start(
-    task: _Task, prior: PriorKnowledge | None, seed: np.uint64, randomised: bool
-) -> tuple[float, NDArray[np.uint64]]:
-    """Climb from one order; return the score and the parent sets."""
-    slack = int(np.random.default_rng(int(seed)).integers(N_SLACKS)) if randomised else 0
-    random = np.array([seed], np.uint64)
-    n_exogenous = task.n_exogenous
-    order = task.order(slack, random, True)
-    total, parents, _ = _climb(task.problem, order, random, n_exogenous, prior is not None)
-    if prior is None:
-        return _turned(task, None, total, parents)
-    random = np.array([seed], np.uint64)
-    order = task.order(slack, random, False)
-    _, free, order = _climb(task.free, order, random, n_exogenous, False)
-    full = prior.with_exogenous(n_exogenous)
-    class_ = Pdag.of_class(_to_dag(free), n_exogenous)
-    member = agreeing_dag(class_, full.before, full.forbidden)
-    order = full.nearest_order(order) if member is None else full.order_of(member)
-    random = np.array([seed], np.uint64)
-    found = [(total, parents), _climb(task.problem, order, random, n_exogenous, True)[:2]]
-    if member is not None and full.allows(member):
-        found.append(_scored(task.problem, member))
-    return _turned(task, full, *max(found, key=lambda pair: pair[0]))
+        ``random`` is the state of the draws; with ``is_free`` there is no prior knowledge.
+        """
+        problem, draws = self.free if is_free else self.problem, np.array([random], np.uint64)
+        p, words = problem.before.shape
+        state, growth = State.start(order, words, self.n_exogenous), Growth.empty(p)
+        scratch = Scratch.empty(p)
+        forest = Forest.empty(max(_VERTICES, 4 * p), _BRANCHES)
+        parents = np.zeros((p, words), np.uint64)
+        emptied_at = None
+        while True:
+            full = not climb(problem, forest, growth, scratch, state, draws, parents)
+            if not full:
+                bound = self.prior is not None and not is_free
+                gained = move_blocks(problem, forest, growth, scratch, state) if bound else 0
+                if gained == 0:
+                    return float(state.score.sum()), parents, state.order
+                full = gained < 0
+            if not full:
+                continue
+            here = (int(state.progress[2]), int(state.progress[0]))
+            if len(forest.branch) < _MOST_BRANCHES or emptied_at == here:
+                forest = forest.enlarged()
+            else:
+                forest.used[:] = 0
+                emptied_at = here
 
-
-def _go_on(
-    task: _Task, prior: PriorKnowledge | None, seed: np.uint64, given: NDArray[np.int64]
-) -> tuple[float, NDArray[np.uint64]]:
-    """Climb from an order that is given; return the score and the parent sets."""
-    n_exogenous, random = task.n_exogenous, np.array([seed], np.uint64)
-    order = np.concatenate([np.arange(len(given), len(given) + n_exogenous), given])
-    total, parents, _ = _climb(task.problem, order, random, n_exogenous, prior is not None)
-    full = None if prior is None else prior.with_exogenous(n_exogenous)
-    return _turned(task, full, total, parents)
-
-
-def _turned(
-    task: _Task, prior: PriorKnowledge | None, total: float, parents: NDArray[np.uint64]
-) -> tuple[float, NDArray[np.uint64]]:
-    """Climb on from the graph of the same class with the highest log-odds, while that gains."""
-    problem, n_exogenous = task.problem, task.n_exogenous
-    known = prior or PriorKnowledge(len(problem.matrix) - n_exogenous).with_exogenous(n_exogenous)
-    while problem.log_odds.size:
-        dag = _to_dag(parents)
-        member = best_member(dag, problem.log_odds, prior, n_exogenous)
-        if member is dag:
-            break
-        random = np.array([0], np.uint64)
-        order = known.order_of(member)
-        higher = _climb(problem, order, random, n_exogenous, prior is not None)[:2]
-        best = max(_scored(problem, member), higher, key=lambda pair: pair[0])
-        if best[0] <= total + 1e-6:
-            break
-        total, parents = best
-    return total, parents
-
-
-def _climb(
-    problem: Score,
-    order: NDArray[np.int64],
-    random: NDArray[np.uint64],
-    n_exogenous: int,
-    bound: bool,
-) -> tuple[float, NDArray[np.uint64], NDArray[np.int64]]:
-    """Climb from an order; return score, parent sets and the order at the end."""
-    p, words = problem.before.shape
-    state, growth = State.start(order, words, n_exogenous), Growth.empty(p)
-    scratch = Scratch.empty(p)
-    forest = Forest.empty(max(_VERTICES, 4 * p), _BRANCHES)
-    parents = np.zeros((p, words), np.uint64)
-    emptied_at = None
-    while True:
-        full = not climb(problem, forest, growth, scratch, state, random, parents)
-        if not full:
-            gained = move_blocks(problem, forest, growth, scratch, state) if bound else 0
-            if gained == 0:
-                return float(state.score.sum()), parents, state.order
-            full = gained < 0
-        if not full:
-            continue
-        here = (int(state.progress[2]), int(state.progress[0]))
-        if len(forest.branch) < _MOST_BRANCHES or emptied_at == here:
-            forest = forest.enlarged()
-        else:
-            forest.used[:] = 0
-            emptied_at = here
+    def _turned(
+        self, total: float, parents: NDArray[np.uint64]
+    ) -> tuple[float, NDArray[np.uint64]]:
+        """Climb on from the graph of the same class with the highest log-odds, while that gains."""
+        while self.problem.log_odds.size:
+            dag = _to_dag(parents)
+            member = best_member(dag, self.problem.log_odds, self.prior, self.n_exogenous)
+            if member is dag:
+                break
+            higher = self._climb(self.known.order_of(member), np.uint64(0))[:2]
+            best = max(_scored(self.problem, member), higher, key=lambda pair: pair[0])
+            if best[0] <= total + 1e-6:
+                break
+            total, parents = best
+        return total, parents
 
 
 def _to_dag(parents: NDArray[np.uint64]) -> Dag:
