@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 AIMS = ("both", "best", "learn")
 CASES = ("measured", "others", "never tried")
 COLUMNS = (
-    "well", "perturbation", "n_cells", "n_cells_seen", "aim", "why", "state_distance",
+    "perturbation", "n_cells", "n_cells_seen", "aim", "why", "state_distance",
     "probability_covered", "uncertainty_removed", "predicted_distance", "predicted_low",
     "predicted_high",
 )  # fmt: skip

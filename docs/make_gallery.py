@@ -29,7 +29,7 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "dag": (
         "The graph of genes, causes left of effects: sign and size of every weight, and how often "
-        "resamples have the arc; dashed where the direction is open.",
+        "bootstrap graphs have the edge; dashed where it is unoriented.",
         {},
     ),
     "dag_fit": (
@@ -37,13 +37,13 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
         {},
     ),
     "design": (
-        "The ranking: predicted distance of every candidate to the target with 90 % intervals, "
+        "The ranking: predicted distance of every candidate to the target with 90% intervals, "
         "the criterion, and the rounds so far.",
         {"n_top": 12},
     ),
     "diagnose": (
         "Which parts of a fit to trust on this screen: effects, left-out perturbations, the "
-        "strength of each perturbation on its own gene, calibration.",
+        "strength of each perturbation on its target gene, calibration.",
         {},
     ),
     "expression_shift": (
@@ -52,16 +52,17 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "perturbation_counts": ("Cells of every perturbation, ranked.", {"min_cells": 30}),
     "perturbation_effects": (
-        "Expected effect of every perturbation on every gene, + or − where its sign is clear.",
+        "Expected effect of every perturbation on every gene; + or − where the direction is "
+        "significant.",
         {},
     ),
-    "plan_cells": ("What a number of cells and guides will tell.", {}),
+    "plan_cells": ("What numbers of cells and guides achieve.", {}),
     "plan_screen": (
-        "The next plate, well by well: what is on it and why, its cells, and what it is worth.",
+        "The next round: which perturbations and why, their cells, and what the plan is worth.",
         {},
     ),
     "replay": (
-        "How near to each target every strategy would have come on this screen, plate by plate.",
+        "How near to each target every strategy would have come on this screen, round by round.",
         {"n_cols": 3},
     ),
     "target_distances": (

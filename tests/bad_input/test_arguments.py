@@ -32,10 +32,11 @@ WRONG = {
     "control": (3, "", "contrl", b"control", ["contrl"], [None]),
     "separator": (3, None, b"+"),
     "key_added": ("a/b", "", 3, None),
-    **dict.fromkeys(("copy", "show_progress", "intercept", "noise_aware", "simulated"), FLAG),
+    **dict.fromkeys(("copy", "show_progress", "intercept", "noise_aware", "directed"), FLAG),
     **dict.fromkeys(
         ("standardize", "return_fig", "verify", "counts", "as_anndata", "target_is_candidate"), FLAG
     ),
+    "simulated": FLAG,
     "show": ("yes", 2),
     "held_out": ("maybe", 2),
     "protein": (3, None),

@@ -33,7 +33,7 @@ QUICK = {
     "design": (["--target", "MYC", "--n-samples", "20"], ["rank", "perturbation"]),
     "plan": (
         ["--target", "MYC", "--n-perturbations", "2", "--n-cells", "200", "--n-samples", "50"],
-        ["well", "perturbation", "n_cells", "why"],
+        ["perturbation", "n_cells", "why"],
     ),
     "cells": ([], ["gene", "power", "cells_needed"]),
     "distances": (["--target", "MYC"], ["perturbation", "distance", "low", "high"]),

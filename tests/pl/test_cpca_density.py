@@ -16,6 +16,32 @@ def test_one_panel_a_group_with_shared_axes(designed):
     }
 
 
+def test_the_strongest_groups_come_first_where_not_all_are_drawn(designed):
+    groups = designed.uns["cpca"]["groups"].tolist()
+    labels, scores = designed.obs["perturbation"], designed.obsm["X_cpca"]
+    for step, group in enumerate(groups):
+        scores[(labels == group).to_numpy(), 0] += 50.0 * step
+    figure = cpca_density(designed, n_top=2, return_fig=True)
+    titles = [ax.get_title().split(" (")[0] for ax in figure.axes]
+    assert titles == [groups[3], groups[2]]
+    assert "strongest 2 of 4 perturbations" in figure.legends[0].get_title().get_text()
+    named = cpca_density(designed, groups=groups, n_top=2, show=False)
+    assert len(named) == 4
+    assert len(cpca_density(designed, n_top=4, show=False)) == 4
+
+
+def test_noise_alone_does_not_make_a_group_strong(designed):
+    group = designed.uns["cpca"]["groups"][0]
+    inside = np.flatnonzero(designed.obs["perturbation"] == group)
+    scores = designed.obsm["X_cpca"]
+    scores[:, :2] = 0.0
+    scores[inside, 0] = 100.0 * np.resize([1, -1], len(inside)) + 2.0  # its mean is not known
+    other = (designed.obs["perturbation"] == designed.uns["cpca"]["groups"][1]).to_numpy()
+    scores[other, 0] = 1.0 + 0.01 * np.arange(other.sum())
+    (ax,) = cpca_density(designed, n_top=1, show=False)
+    assert ax.get_title().startswith(f"{designed.uns['cpca']['groups'][1]} (")
+
+
 def test_controls_are_the_same_in_every_panel(designed):
     axes = cpca_density(designed, show=False)
     first, second = (ax.collections[0] for ax in axes[:2])

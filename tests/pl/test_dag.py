@@ -1,5 +1,6 @@
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
@@ -24,10 +25,10 @@ def _arcs(ax):
 
 
 def test_every_arc_is_drawn_from_cause_to_effect_with_sign_and_width(designed):
-    ax = dag(designed, show=False)
-    names = designed.var_names
+    names = designed.var_names[:24]  # few enough for all of their edges
+    ax = dag(designed, genes=names, show=False)
     weight = designed.varp["dag_blr_mean"].toarray()
-    edges = np.argwhere(designed.varp["dag"].toarray())
+    edges = np.argwhere(designed.varp["dag"].toarray()[:24, :24])
     drawn = _arcs(ax)
     assert set(drawn) == {(names[k], names[i]) for k, i in edges}
     for k, i in edges:
@@ -38,18 +39,116 @@ def test_every_arc_is_drawn_from_cause_to_effect_with_sign_and_width(designed):
     widths = [drawn[names[k], names[i]][2] for k, i in by_weight]
     assert widths == sorted(widths)
     assert widths[0] < widths[-1]
-    assert ax.get_title() == f"36 genes, {len(edges)} arcs"
+    assert ax.get_title() == f"24 genes, {len(edges)} edges"
 
 
 def test_without_posterior_all_arcs_are_grey_and_above(designed):
     for ax in (
-        dag(designed, posterior_key=None, show=False),
-        dag(designed, posterior_key="absent", show=False),
+        dag(designed, genes=designed.var_names[:24], posterior_key=None, show=False),
+        dag(designed, genes=designed.var_names[:24], posterior_key="absent", show=False),
     ):
         drawn = _arcs(ax)
-        assert len(drawn) == designed.varp["dag"].nnz
+        assert len(drawn) == designed.varp["dag"][:24, :24].nnz
         assert {value[:2] for value in drawn.values()} == {(1.0, "#8A8A8A")}
         assert ax.get_legend() is None
+
+
+def _table(graph, names):
+    """Return the edges of a graph as learned, the more frequent the later."""
+    ends = {what: names[i] for what, i in zip(("parent", "child"), graph.nonzero(), strict=True)}
+    share = np.linspace(0.2, 1.0, graph.sum())
+    return pd.DataFrame(ends | {"settled_by": "cells", "adjacency": share, "frequency": share})
+
+
+@pytest.mark.parametrize("known", ["weight", "share", "nothing"])
+def test_of_many_edges_the_strongest_are_drawn(designed, known):
+    names, weight = designed.var_names[:24], np.abs(designed.varp["dag_blr_mean"].toarray())
+    graph = designed.varp["dag"].toarray()[:24, :24] != 0
+    edges = _table(graph, names)
+    if known == "share":
+        designed.uns["dag"]["arcs"] = edges
+    key = "dag_blr" if known == "weight" else None
+    every, few = (
+        dag(designed, genes=names, posterior_key=key, n_top=k, show=False) for k in (100, 20)
+    )
+    assert few.get_title() == f"24 genes, strongest 20 of {len(edges)} edges"
+    drawn, rest = set(_arcs(few)), set(_arcs(every)) - set(_arcs(few))
+    assert len(drawn) == 20 < len(rest)
+    degree = graph.sum(axis=0) + graph.sum(axis=1)
+    share = {pair: i for i, pair in enumerate(zip(edges["parent"], edges["child"], strict=True))}
+
+    def strength(pair):
+        k, i = names.get_loc(pair[0]), names.get_loc(pair[1])
+        sizes = {"weight": weight[k, i], "share": share[pair], "nothing": degree[k] + degree[i]}
+        return sizes[known]
+
+    assert min(map(strength, drawn)) >= max(map(strength, rest))
+    silent = 24 - len({gene for pair in drawn for gene in pair})
+    assert few.get_xlabel().splitlines()[1] == f"{silent} genes have none of these edges"
+    # Genes stand as in the whole graph: no edge that is left out would run to the left.
+    order = [text.get_text() for text in few.texts]
+    both = [pair for pair in rest if set(pair) <= set(order)]
+    assert all(order.index(one) < order.index(two) for one, two in both)
+
+
+def test_associations_are_drawn_without_directions(designed):
+    names = designed.var_names[:24]
+    designed.uns["dag"]["arcs"] = _table(designed.varp["dag"].toarray()[:24, :24] != 0, names)
+    designed.uns["dag"]["arcs"].loc[0, "settled_by"] = "open"
+    ax = dag(designed, genes=names, directed=False, show=False)
+    assert ax.get_title() == f"24 genes, {len(designed.uns['dag']['arcs'])} associations"
+    told = [ax.get_xlabel(), *(text.get_text() for text in ax.get_legend().get_texts())]
+    assert "which acts on which is not known" in told[0]
+    assert told[1:3] == ["positive (above)", "negative (below)"]
+    assert not any(word in " ".join(told) for word in ("cause", "effect", "raises", "unoriented"))
+    assert not [patch for patch in ax.patches if patch.get_zorder() == 0]  # no layers
+    directed = dag(designed, genes=names, show=False)
+    assert _arcs(directed) == _arcs(ax)
+    assert [patch for patch in directed.patches if patch.get_zorder() == 0]
+
+
+@pytest.fixture(scope="module")
+def crowded():
+    adata = npt.datasets.simulated_screen(
+        n_genes=40, n_control=100, perturbed=0, expected_degree=8, rng=1
+    )
+    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
+    npt.tl.fit_dag_blr(adata, perturbations=[])
+    return adata
+
+
+def test_more_than_a_hundred_edges_are_a_matrix(crowded):
+    adata, n = crowded.copy(), crowded.varp["dag"].nnz
+    assert n > 110
+    assert dag(adata, show=False).get_title() == f"40 genes, strongest 100 of {n} edges"
+    how = adata.uns["dag"]["arcs"] = _table(adata.varp["dag"].toarray() != 0, adata.var_names)
+    how.loc[0, "settled_by"] = "open"
+    first = adata.var_names[0]
+    ax = dag(adata, n_top=n, highlight=[first], modules={how["child"][0]: "m"}, show=False)
+    assert ax.get_title() == f"40 genes, {n} edges, 1 unoriented"
+    names = [text.get_text() for text in ax.get_yticklabels()]
+    assert names == [text.get_text() for text in ax.get_xticklabels()]
+    place = [adata.var_names.get_loc(name) for name in names]
+    mesh, dots = ax.collections
+    drawn = np.asarray(mesh.get_array()).reshape(len(names), -1)
+    weight = adata.varp["dag_blr_mean"].toarray()
+    np.testing.assert_allclose(drawn, weight[place][:, place], atol=1e-12)
+    assert not np.tril(drawn).any()  # causes above their effects
+    low, high = mesh.get_clim()
+    colours = [to_hex(mesh.cmap(end)).upper() for end in (0.0, 1.0)]
+    assert (low, colours) == (-high, [ORANGE, BLUE])  # as of arcs
+    (spot,) = dots.get_offsets()
+    assert [names[int(spot[1])], names[int(spot[0])]] == how.loc[0, ["parent", "child"]].tolist()
+    bold = {t.get_text() for t in ax.get_xticklabels() if t.get_fontweight() == "bold"}
+    assert bold == {first}
+    tiles = {t.get_text() for t in ax.get_yticklabels() if t.get_bbox_patch()}
+    assert tiles == {how["child"][0]}
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["m"]
+    shares = dag(adata, posterior_key=None, n_top=n, show=False).collections[0].get_array()
+    np.testing.assert_allclose(np.sort(shares[shares > 0]), how["frequency"])
+    adata.uns["dag"]["direct_targets"] = how.assign(perturbation="X", gene=how["child"])
+    with pytest.raises(ValueError, match="100 edges at most: lower n_top"):
+        dag(adata, n_top=n, direct_targets=True)
 
 
 def test_light_arcs_can_be_left_out(designed):
@@ -64,7 +163,7 @@ def test_a_part_of_the_genes_and_bold_names(designed):
     other = next(n for n in names if n not in (names[k], names[i]))
     ax = dag(designed, genes=[names[i], names[k], other], highlight=[names[k]], show=False)
     assert {t.get_text() for t in ax.texts} == {names[i], names[k]}
-    assert ax.get_xlabel().splitlines()[1] == f"1 gene without arcs: {other}"
+    assert ax.get_xlabel().splitlines()[1] == f"1 gene without edges: {other}"
     assert (names[k], names[i]) in _arcs(ax)
     assert [t.get_text() for t in ax.texts if t.get_fontweight() == "bold"] == [names[k]]
 
@@ -76,12 +175,12 @@ def test_genes_without_arcs_are_named_below():
     npt.tl.learn_dag(adata, method="given", dag=arcs, genes=names)
     ax = dag(adata, show=False)
     assert [t.get_text() for t in ax.texts] == [names[1], names[0]]
-    below = f"3 genes without arcs: {', '.join(names[2:])}"
+    below = f"3 genes without edges: {', '.join(names[2:])}"
     assert ax.get_xlabel().splitlines()[1:] == [below]
-    assert ax.get_title() == "5 genes, 1 arcs"
+    assert ax.get_title() == "5 genes, 1 edges"
     ax = dag(adata, highlight=[names[3]], show=False)
     assert [t.get_text() for t in ax.texts] == [names[1], names[0], names[3]]
-    assert ax.get_xlabel().splitlines()[1] == f"2 genes without arcs: {names[2]}, {names[4]}"
+    assert ax.get_xlabel().splitlines()[1] == f"2 genes without edges: {names[2]}, {names[4]}"
 
 
 def test_a_long_list_of_genes_without_arcs_is_cut_short():
@@ -92,7 +191,7 @@ def test_a_long_list_of_genes_without_arcs_is_cut_short():
     lines = figure.axes[0].get_xlabel().splitlines()
     assert len(lines) == 7
     told, rest = " ".join(lines[1:]).split(" and ")
-    assert told.startswith("148 genes without arcs: ")
+    assert told.startswith("148 genes without edges: ")
     assert told.count(",") + 1 + int(rest.removesuffix(" more")) == 148
     figure.canvas.draw()
     height = figure.get_window_extent().height
@@ -104,7 +203,7 @@ def test_a_long_list_of_genes_without_arcs_is_cut_short():
 def test_a_graph_without_arcs(designed):
     npt.tl.learn_dag(designed, method="given", dag=[], genes=["MYC", "B2M"])
     ax = dag(designed, show=False)
-    assert ax.get_title() == "2 genes, 0 arcs"
+    assert ax.get_title() == "2 genes, 0 edges"
 
 
 def test_unknown_genes_are_named(designed):
@@ -159,10 +258,10 @@ def test_modules_colour_the_names(designed):
 
 
 def test_many_modules_are_told_apart(designed):
-    names = designed.var_names[:32]
+    names = [text.get_text() for text in dag(designed, show=False).texts][:32]
     tiles = _tiles(dag(designed, modules={n: n for n in names}, show=False))
     assert len(set(tiles.values())) == 32
-    with pytest.raises(ValueError, match="36 modules cannot be told apart"):
+    with pytest.raises(ValueError, match="36 modules cannot be distinguished"):
         dag(designed, modules={n: n for n in designed.var_names})
 
 

@@ -68,7 +68,7 @@ def test_lines_lead_to_direct_targets_and_off_targets_stand_out(screen):
     pairs = zip(table["perturbation"], table["gene"], strict=True)
     assert (np.diff([drawn[pair][1] for pair in pairs]) > 0).all()
     assert _labels(ax)[-4:] == [
-        "perturbation", "acts on its own gene", "acts on another gene",
+        "perturbation", "acts on its target", "acts on another gene",
         "not named after a gene here",
     ]  # fmt: skip
     assert set(_squares(ax)) == {"MYC", "HS2", "CCR10+CD58", "log_depth"}

@@ -21,7 +21,7 @@ def test_points_bars_and_medians(designed):
     np.testing.assert_allclose(points.get_offsets()[:, 1], table["r"])
     filled = [to_hex(colour).upper() == BLUE for colour in points.get_facecolor()]
     assert filled == (table["r"] > high).tolist()
-    assert f"for {sum(filled)} of {len(table)} genes" in genes.get_title()
+    assert f"{sum(filled)} of {len(table)} genes above" in genes.get_title()
     assert sum(bar.get_height() for bar in means.patches) == 30
     assert means.lines[0].get_xdata()[0] == stored["mean_r"]
     assert f"z = {stored['z']:.1f}" in means.get_title()
@@ -44,3 +44,12 @@ def test_names_do_not_overlap(designed, overlaps):
     assert (
         overlaps([*left.get_xticklabels(), left.title, right.title, left.xaxis.label], figure) == []
     )
+
+
+def test_more_genes_than_have_room_for_names_are_drawn_by_rank(designed, monkeypatch):
+    r = designed.uns["dag_fit"]["table"]["r"]
+    for most, label in ((len(r), "gene (number of parents)"), (len(r) - 1, "rank of the gene")):
+        monkeypatch.setattr("nextpert.pl._dag_fit._MOST_NAMES", most)
+        left = dag_fit(designed, show=False)[0]
+        assert left.get_xlabel() == label
+        np.testing.assert_allclose(left.collections[1].get_offsets()[:, 1], sorted(r))

@@ -73,9 +73,9 @@ def test_frequent_arcs_are_darker_and_open_ones_dashed(resampled, posterior_key)
     table = resampled.uns["dag"]["arcs"]
     left = {(arc.parent, arc.child) for arc in table.itertuples() if arc.settled_by == "open"}
     assert {arc for arc, value in drawn.items() if value[3]} == left
-    assert ax.get_title() == f"10 genes, {len(drawn)} arcs, {len(left)} of open direction"
+    assert ax.get_title() == f"10 genes, {len(drawn)} edges, {len(left)} unoriented"
     assert _labels(ax)[-4:] == [
-        "direction open", "in 100% of the graphs", "in 50% of the graphs", "in 10% of the graphs"
+        "unoriented", "in 100% of the graphs", "in 50% of the graphs", "in 10% of the graphs"
     ]  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def test_colour_says_what_settles_a_direction_or_the_sign(resampled):
     for arc in resampled.uns["dag"]["arcs"].itertuples():
         assert drawn[arc.parent, arc.child][0] == colour[arc.settled_by]
     assert _labels(ax)[:3] == [
-        "direction settled by cells", "by interventions", "by prior knowledge"
+        "oriented by cells", "by interventions", "by prior knowledge"
     ]  # fmt: skip
     signed = dag(resampled, show=False)
     assert {value[0] for value in _drawn(signed).values()} == {BLUE, ORANGE}

@@ -19,6 +19,14 @@ def _bars(ax):
     return found
 
 
+def _criterion(ax):
+    """Return the lengths of the bars of the criterion, and check that each bears its number."""
+    assert [text.get_text() for text in ax.texts] == [
+        f"{bar.get_width():.0f}" for bar in ax.patches
+    ]
+    return [bar.get_width() for bar in ax.patches]
+
+
 def test_distances_with_their_interval_for_every_candidate(designed):
     ranking = candidates_of(designed.uns["design"]["ranking"])
     axes = design(designed, n_top=50, show=False)
@@ -28,7 +36,7 @@ def test_distances_with_their_interval_for_every_candidate(designed):
         mean, low, high = row[["predicted_distance", "predicted_low", "predicted_high"]]
         assert line.get_xdata()[0] == pytest.approx(mean)
         assert line.get_ydata()[0] == row["rank"] - 1
-        np.testing.assert_allclose(segment[:, 0], [max(low, 0.1 * mean), high])
+        np.testing.assert_allclose(segment[:, 0], [min(low, mean), max(high, mean)])
         is_open = to_hex(line.get_markerfacecolor()) == "#ffffff"
         assert is_open == (row["n_cells_seen"] == 0)
     names = [t.get_text() for t in axes[0].get_yticklabels()]
@@ -45,10 +53,10 @@ def test_the_chosen_one_is_marked(designed):
     colours = [to_hex(line.get_color()).upper() for line, _ in _bars(axes[0])]
     assert colours == [ORANGE] + [BLUE] * 29
     assert axes[0].get_yticklabels()[0].get_fontweight() == "bold"
-    points = axes[1].collections[0]
     ranking = designed.uns["design"]["ranking"].head(30)
-    np.testing.assert_allclose(points.get_offsets()[:, 0], 100 * ranking["uncertainty_removed"])
-    assert "first 30 of 36" in axes[0].get_title()
+    shares = 100 * ranking["uncertainty_removed"].to_numpy()
+    np.testing.assert_allclose(_criterion(axes[1]), shares[shares >= 0.5])
+    assert "30 of 36 candidates" in axes[0].get_title()
 
 
 def test_the_distance_of_control_cells_is_drawn(designed):
@@ -64,6 +72,8 @@ def test_trace_has_one_point_a_round(designed):
     axes = design(designed, show=False)
     line = axes[2].containers[0][0]
     np.testing.assert_allclose(line.get_ydata(), trace["predicted_distance"])
+    heights = [np.ptp(bar[:, 1]) for bar in axes[2].containers[0][2][0].get_segments()]
+    np.testing.assert_allclose(heights, 2 * 1.645 * trace["predicted_distance_sd"])  # 90%
     labels = [t.get_text() for t in axes[2].get_xticklabels()]
     assert labels == [
         f"{row['round']}: {row['chosen']} ({row['criterion']})" for _, row in trace.iterrows()
@@ -99,7 +109,14 @@ def test_scale_follows_the_spread(designed):
     ranking["measured_distance"] = np.nan
     assert design(designed, show=False)[0].get_xscale() == "linear"
     ranking["predicted_distance"] = np.geomspace(1, 1e4, len(ranking))
-    assert design(designed, show=False)[0].get_xscale() == "log"
+    ranking["predicted_low"] = 0.0
+    ax = design(designed, show=False)[0]
+    assert ax.get_xscale() == "function"
+    ends = ax.transData.transform([(x, 0.0) for x in (-100.0, 0.0, 100.0, 400.0)])[:, 0]
+    np.testing.assert_allclose(np.diff(ends) / (ends[1] - ends[0]), 1.0)  # the square root
+    assert ax.get_xlim()[0] < 0  # an interval that ends at 0 is drawn to its end
+    assert all(segment[0, 0] == 0 for _, segment in _bars(ax))
+    assert ax.get_xticks()[0] == 0
 
 
 def test_measured_distances_are_marked_where_there_are_cells(designed):
@@ -107,7 +124,8 @@ def test_measured_distances_are_marked_where_there_are_cells(designed):
     ax = design(designed, show=False)[0]
     marks = ax.collections[-1].get_offsets()
     known = ranking["measured_distance"].to_numpy()
-    np.testing.assert_allclose(marks[:, 0], known[np.isfinite(known) & (known > 0)])
+    np.testing.assert_allclose(marks[np.isfinite(known), 0], known[np.isfinite(known)])
+    assert np.isfinite(known).any()
 
 
 def test_n_top_must_be_a_count(designed):
@@ -137,6 +155,7 @@ def test_the_probability_is_drawn_as_such(designed):
     designed.uns["design"]["params"]["acquisition"] = "probability"
     panel = design(designed, show=False)[1]
     ranking = designed.uns["design"]["ranking"].head(30)
-    drawn = panel.collections[0].get_offsets()[:, 0]
-    np.testing.assert_allclose(drawn, 100 * ranking["probability_best"])
+    chances = 100 * ranking["probability_best"].to_numpy()
+    np.testing.assert_allclose(_criterion(panel), chances[chances >= 0.5])
     assert "probability" in panel.get_xlabel()
+    assert ("no bar: below 0.5%" in panel.get_title()) == bool((chances < 0.5).any())

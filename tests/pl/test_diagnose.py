@@ -55,18 +55,18 @@ def test_correlations_and_own_genes_share_the_rows(many):
     axes = diagnose(many, n_top=40, show=False)
     rows = [t.get_text() for t in axes[0].get_yticklabels()]
     for label, column in {
-        "all experts": "r_all", "graph": "r_graph", "coexpression": "r_coexpression",
+        "all predictors": "r_all", "graph": "r_graph", "coexpression": "r_coexpression",
         "mean perturbation": "r_mean_perturbation",
     }.items():  # fmt: skip
         drawn = offsets(axes[1], label)
         np.testing.assert_allclose(drawn[:, 0], table.loc[rows, column])
-    weak = next(c for c in axes[2].containers if c.get_label() == "unclear")
+    weak = next(c for c in axes[2].containers if c.get_label() == "not significant")
     line, _, (bars,) = weak
     assert {rows[int(y)] for y in line.get_ydata()} == set(table.index[table["own_z"].abs() < 3])
     assert to_hex(line.get_markerfacecolor()) == "#ffffff"
     for y, segment in zip(line.get_ydata(), bars.get_segments(), strict=True):
         row = table.loc[rows[int(y)]]
-        width = 4 * abs(row["own_change"] / row["own_z"])
+        width = 2 * 1.645 * abs(row["own_change"] / row["own_z"])  # 90%
         assert np.ptp(segment[:, 0]) == pytest.approx(width)
 
 
@@ -100,13 +100,15 @@ def test_values_without_a_standard_error_are_open(designed):
     assert faces[1] != "#ffffff"
 
 
-def test_the_verdict_is_the_title_and_units_are_on_the_axes(designed):
+def test_the_verdict_is_one_line_and_units_are_on_the_axes(designed):
+    stored = designed.uns["diagnosis"]
+    stored["level"] = "care"
+    stored["parts"] = stored["parts"].head(3).assign(level=["care", "trust", "care"])
     axes = diagnose(designed, show=False)
-    title = axes[0].figure.get_suptitle().replace("\n", " ")
-    assert title == designed.uns["diagnosis"]["verdict"]
-    lines = axes[0].figure.get_suptitle().split("\n")
-    for part in designed.uns["diagnosis"]["parts"]["verdict"]:
-        assert any(part.startswith(line) for line in lines)  # each part on a line of its own
+    one, two, three = stored["parts"]["part"]
+    assert axes[0].figure.get_suptitle() == (
+        f"Verdict: trust with care.   trust: {two};   trust with care: {one}, {three}"
+    )
     assert "expression²" in axes[0].get_xlabel()
     assert "log-normalised" in axes[2].get_xlabel()
     assert "%" in axes[5].get_xlabel()
@@ -130,7 +132,7 @@ def test_nothing_known_is_drawn_as_such(designed):
     stored["experts"]["error_to_nothing"] = np.nan
     stored["perturbations"]["own_z"] = np.nan
     axes = diagnose(designed, show=False)
-    assert [t.get_text() for t in axes[2].texts] == ["no own gene on the panel"]
+    assert [t.get_text() for t in axes[2].texts] == ["no target gene on the panel"]
 
 
 @pytest.mark.parametrize("n_top", [0, 1.5, True])

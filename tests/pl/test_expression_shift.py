@@ -46,7 +46,7 @@ def test_means_zeros_and_the_cells_of_each_gene(screen):
         error = np.sqrt(control.var(ddof=1) / len(control) + perturbed.var(ddof=1) / len(perturbed))
         shift, shown = ax.get_title().split("\n")[1].replace("−", "-").split(" ± ")
         np.testing.assert_allclose(float(shift), perturbed.mean() - control.mean(), atol=0.006)
-        np.testing.assert_allclose(float(shown), error, atol=0.006)
+        np.testing.assert_allclose(float(shown), 1.645 * error, atol=0.006)
 
 
 def test_histograms_are_shares_of_all_cells_of_their_group(screen):

@@ -17,15 +17,15 @@ def test_map_of_all_perturbations(designed):
     assert sorted(rows) == sorted(names)
     assert sorted(columns) == sorted(genes)
     index = np.ix_([names[row] for row in rows], [genes[gene] for gene in columns])
-    (image,) = ax.images
-    np.testing.assert_array_equal(image.get_array(), found["mean"][index])
+    image, *signs = ax.collections
+    np.testing.assert_array_equal(np.reshape(image.get_array(), (4, -1)), found["mean"][index])
     low, high = image.get_clim()
     assert low == -high
     clear = found["lfsr"][index] < 0.05
-    for marks, sign in zip(ax.collections, (1, -1), strict=True):  # + and −
+    for marks, sign in zip(signs, (1, -1), strict=True):  # + and −
         wanted = np.argwhere(clear & (sign * found["mean"][index] > 0))[:, ::-1]
         assert len(wanted)
-        np.testing.assert_array_equal(marks.get_offsets(), wanted)
+        np.testing.assert_array_equal(marks.get_offsets(), wanted + 0.5)
     assert "4 perturbations on 36 genes" in ax.get_title()
 
 
@@ -66,7 +66,7 @@ def test_one_perturbation_with_intervals(designed):
     filled = [np.allclose(colour[:3], blue) for colour in points.get_facecolor()]
     assert filled == (found["lfsr"][0, index] < 0.05).tolist()
     assert ax.get_title() == f"effect of {name} (30 cells)\non 10 of 36 genes"
-    assert "90 % intervals" in ax.get_xlabel()
+    assert "90% intervals" in ax.get_xlabel()
 
 
 def test_perturbations_without_cells(designed):

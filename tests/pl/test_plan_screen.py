@@ -30,15 +30,26 @@ def test_every_well_is_drawn(planned):
     table = planned.uns["plan"]["plate"]
     axes = plan_screen(planned, show=False)
     names = [label.get_text() for label in axes[0].get_yticklabels()]
-    assert [name.split()[1] for name in names] == table["perturbation"].tolist()
+    assert [name.split()[0] for name in names] == table["perturbation"].tolist()
     assert [name.endswith("(new)") for name in names] == (table["n_cells_seen"] == 0).tolist()
     marks = [line for line in axes[0].lines if line.get_marker() != "None"]
     drawn = [line.get_xdata()[0] for line in marks]
     np.testing.assert_allclose(drawn, table["predicted_distance"])
     spans = [line.get_xdata() for line in axes[0].lines if line.get_linestyle() == "-"]
     np.testing.assert_allclose(spans, table[["predicted_low", "predicted_high"]])
+    assert axes[0].get_xlim()[0] < 0  # an interval that ends at 0 is drawn whole
     assert [bar.get_width() for bar in axes[1].patches] == table["n_cells"].tolist()
     assert f"{table['n_cells'].sum()} cells" in axes[1].get_title()
+
+
+def test_wells_are_named_where_there_are_some(planned):
+    target = planned.uns["plan"]["params"]["target"]
+    npt.tl.plan_screen(planned, target, candidates="genes", plate_format=96)
+    table = planned.uns["plan"]["plate"]
+    names = [t.get_text() for t in plan_screen(planned, show=False)[0].get_yticklabels()]
+    pairs = zip(table["well"], table["perturbation"], strict=True)
+    for name, (well, label) in zip(names, pairs, strict=True):
+        assert name.startswith(f"{well}  {label}")
 
 
 def test_worth_grows_by_the_wells(planned):
@@ -54,7 +65,7 @@ def test_a_replay_is_drawn_beside_it(planned):
     assert len(axes) == 4
     row = planned.uns["replay"]["overall"].iloc[0]
     told = next(t.get_text() for t in axes[3].texts if "±" in t.get_text())
-    assert told == f"thompson: {row['plates']:.1f} ± {row['plates_sem']:.1f}"
+    assert told == f"thompson: {row['plates']:.1f} ± {1.645 * row['plates_sem']:.1f}"
     assert row["plates_sem"] >= 0
     assert len(plan_screen(planned, replay_key=None, show=False)) == 3
 

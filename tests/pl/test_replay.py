@@ -51,7 +51,7 @@ def test_a_panel_a_target_and_their_mean_first(replayed):
             assert line.get_xdata().tolist() == [0, 1, 2, 3]
 
 
-def test_bands_are_standard_errors(replayed):
+def test_bands_are_90_percent_intervals(replayed):
     figure = npt.pl.replay(replayed, criteria=["means_in_turn"], return_fig=True)
     table = replayed.uns["replay"]["table"].query(
         "not held_out and criterion == 'means_in_turn'", engine="python"
@@ -65,7 +65,7 @@ def test_bands_are_standard_errors(replayed):
         for t in range(4):
             ys = vertices[vertices[:, 0] == t, 1]
             np.testing.assert_allclose([ys.min(), ys.max()], [
-                mean.iloc[t] - sem.iloc[t], mean.iloc[t] + sem.iloc[t]
+                mean.iloc[t] - 1.645 * sem.iloc[t], mean.iloc[t] + 1.645 * sem.iloc[t]
             ])  # fmt: skip
         low, high = panel.get_ylim()
         assert low < min(0, vertices[:, 1].min())
@@ -81,7 +81,7 @@ def test_lines_of_reference(replayed):
         assert list(nothing.get_ydata()) == [1, 1]
         assert nearest.get_ydata()[0] == pytest.approx(best)
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == [*EVERY, "doing nothing", "best candidate"]
+    assert legend == [*EVERY, "control", "best candidate"]
 
 
 def test_curves_on_each_other_bear_markers_at_other_plates(replayed):
@@ -96,9 +96,7 @@ def test_curves_on_each_other_bear_markers_at_other_plates(replayed):
 def test_names_at_the_ends_of_lines(replayed):
     figure, ax = plt.subplots(layout="constrained")
     npt.pl.replay(replayed, ax=ax)
-    assert sorted(t.get_text() for t in ax.texts) == sorted(
-        [*EVERY, "doing nothing", "best candidate"]
-    )
+    assert sorted(t.get_text() for t in ax.texts) == sorted([*EVERY, "control", "best candidate"])
     figure.canvas.draw()
     boxes = sorted((Text.get_window_extent(text) for text in ax.texts), key=lambda box: box.y0)
     assert all(one.y1 <= two.y0 + 1 for one, two in itertools.pairwise(boxes))
@@ -146,9 +144,9 @@ def test_usual_criteria_have_styles_of_their_own():
 
 
 def test_errors_name_what_there_is(replayed):
-    with pytest.raises(ValueError, match=r"no target nope.*It holds"):
+    with pytest.raises(ValueError, match=r"no target: nope.*It holds"):
         npt.pl.replay(replayed, targets=["nope"])
-    with pytest.raises(ValueError, match=r"no criterion cv.*thompson"):
+    with pytest.raises(ValueError, match=r"no criterion: cv.*thompson"):
         npt.pl.replay(replayed, criteria=["cv"])
     with pytest.raises(TypeError, match=r"\['civ'\]"):
         npt.pl.replay(replayed, criteria="civ")

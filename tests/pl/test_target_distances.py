@@ -29,7 +29,7 @@ def test_points_intervals_and_sample_means_in_order(designed):
     assert of_control["distance"] in ax.lines[0].get_xdata()
     target = designed.uns["target_distances"]["target"]
     assert ax.get_title() == f"distance to {target} (30 cells)\nover 36 genes"
-    assert "95 % intervals" in ax.get_xlabel()
+    assert "90% intervals" in ax.get_xlabel()
 
 
 def test_the_nearest_alone(designed):
@@ -39,9 +39,9 @@ def test_the_nearest_alone(designed):
 
 
 def test_distances_below_zero_are_in_view(designed):
-    designed.uns["target_distances"]["table"]["distance"] -= 10
+    designed.uns["target_distances"]["table"][["distance", "low", "high"]] -= 10
     ax = target_distances(designed, show=False)
-    assert ax.get_xlim()[0] < designed.uns["target_distances"]["table"]["distance"].min()
+    assert ax.get_xlim()[0] < designed.uns["target_distances"]["table"]["low"].min()
 
 
 def test_wanted_means_of_many_genes_and_the_control_state(designed):

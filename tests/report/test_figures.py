@@ -1,18 +1,18 @@
-"""Figures of the report: what of a large graph is drawn, and how large a picture may be."""
+"""Figures of the report: what is drawn of the graph, and how large a picture may be."""
 
 from __future__ import annotations
 
 import base64
 import io
+import re
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse as sp
 from PIL import Image
 
 import nextpert as npt
-from nextpert._report import figures, measured
+from nextpert._report import measured, page
 from nextpert._report.results import keys_of, read_all
 
 
@@ -20,7 +20,7 @@ from nextpert._report.results import keys_of, read_all
 def asked(monkeypatch):
     """The options that the plot of the graph was called with, in place of a plot."""
     given = {}
-    monkeypatch.setattr(measured, "draw", lambda plot, *_: plot())
+    monkeypatch.setattr(measured, "draw", lambda plot, *told: [plot(), *told])
     monkeypatch.setattr(npt.pl, "dag", lambda _, **options: given.update(options))
     return given
 
@@ -30,37 +30,53 @@ def graph(adata):
     return measured.graph_section(adata, read_all(adata, keys, {}), keys)
 
 
-def test_of_many_arcs_the_strongest_are_drawn(adata, asked, monkeypatch):
+def judged(adata, level):
+    """Set what the diagnosis says of the graph."""
+    parts = adata.uns["diagnosis"]["parts"]
+    rows = parts["part"] == "graph"
+    parts.loc[rows, ["level", "verdict"]] = [level, "Graph: it adds nothing here."]
+    assert rows.any()
+    return adata
+
+
+def test_a_trusted_graph_has_causes_and_effects(adata, asked):
+    section = graph(judged(adata, "trust"))
+    assert asked["directed"] is True
+    assert section.title == "Graph"
+    heads = [column.head for column in section.tables[0].columns]
+    assert heads[:2] == ["Cause", "Effect"]
     weights = np.abs(sp.csr_array(adata.varp["dag_blr_mean"]).data)
-    section = graph(adata)
-    assert (asked["genes"], asked["min_weight"]) == (None, 0.0)
-    assert len(section.tables[0].rows) == len(weights)
-    monkeypatch.setattr(measured, "MOST_ARCS", 5)
-    section = graph(adata)
-    assert asked["min_weight"] == pytest.approx(np.sort(weights)[-5])
-    ends = {cell.text for row in section.tables[0].rows[:5] for cell in row[:2]}
-    assert set(asked["genes"]) == ends
-    assert "Drawn are the 5 strongest arcs" in section.words[1]
     drawn = [abs(float(row[2].value)) for row in section.tables[0].rows]
-    assert drawn == sorted(drawn, reverse=True)
+    np.testing.assert_allclose(drawn, np.sort(weights)[::-1], rtol=1e-5)
 
 
-def test_without_weights_the_genes_with_most_arcs_are_drawn(adata, asked, monkeypatch):
-    del adata.uns["dag_blr"]
-    for module in (measured, figures):
-        monkeypatch.setattr(module, "MOST_GENES", 4)
+def test_a_graph_that_is_not_trusted_shows_associations(adata, asked):
+    section = graph(judged(adata, "do not trust"))
+    assert asked["directed"] is False
+    assert section.title == "Associations"
+    assert "not causes and effects" in section.words[1]
+    assert section.words[1].endswith("Diagnosis: it adds nothing here.")
+    heads = [column.head for column in section.tables[0].columns]
+    assert heads[:2] == ["Gene", "Associated gene"]
+    told = " ".join(
+        [*section.words[:1], *section.figures[0][1:], section.tables[0].caption, *heads]
+    )
+    assert not re.search("cause|effect|arrow|oriented", told, re.IGNORECASE)
+
+
+def test_a_learned_graph_that_nobody_judged_shows_associations(adata, asked):
+    del adata.uns["diagnosis"]
+    assert graph(adata).title == "Graph"  # it was given
+    npt.tl.learn_dag(adata, n_runs=2)
     section = graph(adata)
-    arcs = sp.csr_array(adata.varp["dag"])
-    degree = pd.Series(arcs.sum(axis=0) + arcs.sum(axis=1), adata.var_names)
-    assert degree[asked["genes"]].min() >= degree.drop(asked["genes"]).max()
-    assert len(asked["genes"]) == 4
-    assert asked["posterior_key"] is None
-    assert [column.head for column in section.tables[0].columns] == ["Cause", "Effect"]
+    assert section.title == "Associations"
+    assert "run tl.diagnose" in section.words[1]
+    assert asked["directed"] is False
 
 
 def test_a_graph_without_arcs_is_told(adata, asked):
     npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
-    assert "without arcs" in graph(adata).words[1]
+    assert "without edges" in graph(adata).words[1]
     assert not asked
 
 
@@ -72,9 +88,9 @@ def test_long_drawings_become_pixels(monkeypatch):
         panel.plot(np.sin(np.arange(50)))
         return figure
 
-    assert figures.draw(plot, "", "").link.startswith("data:image/svg+xml;base64,")
-    monkeypatch.setattr(figures, "_LARGE", 10)
-    links = [figures.draw(plot, "", "").link for _ in range(2)]
+    assert page.draw(plot, "", "").link.startswith("data:image/svg+xml;base64,")
+    monkeypatch.setattr(page, "_LARGE", 10)
+    links = [page.draw(plot, "", "").link for _ in range(2)]
     assert links[0] == links[1]
     kind, held = links[0].split(",")
     assert kind == "data:image/png;base64"

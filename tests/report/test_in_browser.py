@@ -6,7 +6,10 @@ import csv
 import re
 import shutil
 
+import pandas as pd
 import pytest
+
+import nextpert as npt
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
@@ -139,7 +142,8 @@ def test_tables_are_downloaded(open_page, adata, tmp_path, name):
     tables = {"plate": adata.uns["plan"]["plate"], "ranking": adata.uns["design"]["ranking"]}
     assert len(rows) == (len(tables[name]) if name in tables else stored)
     if name == "plate":
-        assert [row["well"] for row in rows] == tables[name]["well"].tolist()
+        names = [row["perturbation"] for row in rows]
+        assert names == tables[name]["perturbation"].tolist()
 
 
 def test_it_prints_on_three_pages(open_page):
@@ -155,14 +159,50 @@ def test_it_prints_on_three_pages(open_page):
     assert shown.locator("h1").evaluate(ink) == "rgb(27, 32, 38)"  # black on white
 
 
+def test_long_tables_are_shown_from_their_start_and_whole_on_demand(open_page, adata, tmp_path):
+    ranking = adata.uns["design"]["ranking"]
+    many = pd.concat([ranking.iloc[:-1]] * 4, ignore_index=True)
+    many["perturbation"], many["rank"] = [f"KO{i}" for i in many.index], many.index + 1
+    adata.uns["design"]["ranking"] = pd.concat([many, ranking.iloc[-1:]], ignore_index=True)
+    shown = open_page()
+    shown.goto(npt.report(adata, tmp_path / "page.html").as_uri())
+    visible = shown.locator("#ranking-table tbody tr:visible")
+    assert visible.count() == 20 < len(many)
+    box = shown.locator("#ranking").get_by_role("searchbox").first
+    box.fill(f"KO{len(many) - 1}")  # a row that is not shown is found all the same
+    assert visible.count() == 1
+    box.fill("")
+    assert visible.count() == 20
+    unfold = shown.locator("#ranking").get_by_role("button", name=f"Show all {len(many)} rows")
+    unfold.click()
+    assert visible.count() == len(many)
+    assert unfold.count() == 0
+    # Nothing of a table is cut: its frame is as high as its rows.
+    inside = "e => e.scrollHeight <= e.clientHeight + 1"
+    assert all(frame.evaluate(inside) for frame in shown.locator(".table .scroll").all())
+    shown.emulate_media(media="print")
+    assert visible.count() == 10
+
+
+def test_the_control_is_printed_beside_the_last_perturbation(open_page):
+    shown = open_page()
+    shown.emulate_media(media="print")
+    control = shown.locator("#plate-table tbody tr.kept")
+    assert control.locator("th").inner_text() == "control"
+    style = "e => [getComputedStyle(e).breakInside, getComputedStyle(e).breakBefore]"
+    assert control.evaluate(style) == ["avoid", "avoid"]
+    shown.locator("#plate-table").evaluate("table => table.closest('.table').dataset.keep = 1")
+    assert control.is_visible()
+
+
 def test_light_and_dark(open_page):
     shown = open_page(scheme="dark")
     paper = "getComputedStyle(document.body).backgroundColor"
     dark = shown.evaluate(paper)
-    toggle = shown.get_by_role("button", name="Dark")
-    assert toggle.get_attribute("aria-pressed") == "true"
+    toggle = shown.locator("#theme")
+    assert toggle.inner_text() == "Switch to light colours"
     toggle.click()
-    assert toggle.get_attribute("aria-pressed") == "false"
+    assert toggle.inner_text() == "Switch to dark colours"
     assert shown.evaluate(paper) == "rgb(255, 255, 255)" != dark
     assert open_page(scheme="light").evaluate(paper) == "rgb(255, 255, 255)"
 

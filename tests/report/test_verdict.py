@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nextpert._report.planned import steps_section
 from nextpert._report.results import keys_of, read_all
 from nextpert._report.verdict import verdict_of
 
@@ -27,8 +28,8 @@ def test_of_a_plate(found):
     params |= {"n_candidates": 1234, "target": "memory"}
     found["plan"]["plate"]["perturbation"] = ["A", "B", "C", "NT"]
     assert verdict_of(only(found, "plan")).next == (
-        "Perturb A, B, C next, in 2,400 cells, 300 of them controls. With probability 61 % this "
-        "plate holds, of 1,234 candidates, the one nearest to memory."
+        "Perturb A, B, C next, in 2,400 cells, 300 of them controls. With probability 61%, the "
+        "nearest of 1,234 candidates to memory is among them."
     )
 
 
@@ -37,8 +38,8 @@ def test_of_a_ranking(found):
     ranking.loc[0, ["perturbation", "probability_best", "relative_distance"]] = ["A", 0.3, 0.25]
     found["design"]["params"]["target"] = "memory"
     assert verdict_of(only(found, "design")).next == (
-        f"Perturb A next: of {len(ranking) - 1} candidates it is, with probability 30 %, the "
-        "nearest to memory, and is predicted at 25 % of the control's distance."
+        f"Perturb A next: of {len(ranking) - 1} candidates it is, with probability 30%, the "
+        "nearest to memory, and is predicted at 25% of the control's distance."
     )
     ranking["relative_distance"] = np.nan  # the control is there already
     told = verdict_of(only(found, "design"))
@@ -51,7 +52,7 @@ def test_of_effects_alone(found):
     lfsr[:] = 0.5
     lfsr[1, 2] = 0.049
     said = verdict_of(only(found, "perturbation_effects")).next
-    assert said.startswith(f"1 of {len(lfsr)} perturbations have an effect of clear sign.")
+    assert said.startswith(f"1 of {len(lfsr)} perturbations have a significant effect.")
     assert said.endswith("run tl.plan_screen.")
 
 
@@ -91,7 +92,7 @@ def test_trust_is_that_of_the_diagnosis(found, level):
     verdict = verdict_of(found)
     assert verdict.level == level
     start = {
-        "trust": "The checks on this screen bear the model out.",
+        "trust": "The checks on this screen support the model.",
         "care": "Trust this with care.",
         "do not trust": "Do not trust the model on this screen",
     }[level]
@@ -109,7 +110,11 @@ def test_trust_that_nobody_judged(found):
 
 @pytest.mark.parametrize(
     ("level", "said"),
-    [("trust", "are borne out"), ("care", "with care"), ("do not trust", "no better than guesses")],
+    [
+        ("trust", "held on this screen"),
+        ("care", "with care"),
+        ("do not trust", "no better than guesses"),
+    ],
 )
 def test_predicted_wells_are_counted_and_weighed(found, level, said):
     plate, parts = found["plan"]["plate"], found["diagnosis"]["parts"]
@@ -119,7 +124,7 @@ def test_predicted_wells_are_counted_and_weighed(found, level, said):
     plate.loc[0, "n_cells_seen"] = 0
     parts.loc[parts["part"] == "unseen perturbations", "level"] = level
     (note,) = (note for note in verdict_of(found).notes if "no cells yet" in note)
-    assert note.startswith("1 of 3 perturbations on the plate have no cells yet")
+    assert note.startswith("1 of 3 perturbations to test next have no cells yet")
     assert said in note
     del found["diagnosis"]
     (note,) = (note for note in verdict_of(found).notes if "no cells yet" in note)
@@ -133,7 +138,7 @@ def test_results_of_other_cells_are_named(found):
     assert note.endswith("run again: the ranking.")
     found["dag_blr"]["cells"] = {"labels": "x", "values": "y"}
     (note,) = (note for note in verdict_of(found).notes if "other cells" in note)
-    assert note.endswith("run again: the plate, the ranking, the effects, the diagnostics.")
+    assert note.endswith("run again: the next round, the ranking, the effects, the diagnostics.")
 
 
 def test_two_targets_are_told(found):
@@ -163,3 +168,87 @@ def test_guides_that_are_not_declared_come_first(found):
     assert "agreement of guides" in verdict.trust.split("not to be trusted: ")[1]
     summary["passed"] = "yes"
     assert not any("not declared" in note for note in verdict_of(found).notes)
+
+
+def steps(found):
+    section = steps_section(found)
+    return [] if section is None else list(section.steps)
+
+
+@pytest.fixture
+def planned(found):
+    """Two perturbations to order, one to use again, and the controls."""
+    plate = found["plan"]["plate"]
+    assert len(plate) == 4
+    plate["perturbation"] = ["A", "B", "C", "NT"]
+    plate["n_guides"], plate["n_cells"] = [3, 3, 2, 0], [100, 101, 101, 98]
+    plate["n_cells_seen"] = [0, 0, 40, 300]
+    found["plan"]["summary"] |= {"n_cells": 400, "n_controls": 98}
+    found["plan_cells"]["stopping"] |= {"advice": "go on", "stop": 0}
+    return found
+
+
+def test_steps_say_what_to_order_and_how_many_guides_and_cells(planned):
+    order, profile, again = steps(planned)
+    assert order == (
+        "Order 6 guides: 3 for each perturbation without cells so far (A, B). Use 2 guides of "
+        "this screen again for each of the measured perturbations (C)."
+    )
+    assert profile.startswith("Profile 400 cells: 100 to 101 of each perturbation and 98 controls")
+    assert "Campaign.observe" in again
+    planned["plan"]["plate"]["n_cells_seen"] = 40
+    assert steps(planned)[0] == (
+        "Order nothing: use 2 to 3 guides of this screen again for each of the measured "
+        "perturbations (A, B, C)."
+    )
+
+
+def test_steps_order_further_guides_where_cells_alone_do_not_suffice(planned):
+    stored = planned["plan_cells"]
+    table = stored["distances"]
+    table.loc[[0, 1], "perturbation"] = ["A", "C"]
+    table.loc[0, ["cells_to_tell", "guides_to_tell"]] = [np.inf, 8.0]
+    stored["noise"]["n_guides"] = 4.0
+    assert steps(planned)[0].startswith("Order 6 guides")  # A is new: what is ordered is open
+    planned["plan"]["plate"]["n_cells_seen"] = 40
+    assert steps(planned)[0] == (
+        "Order 4 further guides for each of A and C: no number of cells with 4 guides "
+        "distinguishes them, with 8 guides it does. Use 2 to 3 guides of this screen again for "
+        "each of the measured perturbations (A, B, C)."
+    )
+    for cells, guides in ((20.0, 8.0), (np.inf, np.inf)):
+        table.loc[0, ["cells_to_tell", "guides_to_tell"]] = [cells, guides]
+        assert steps(planned)[0].startswith("Order nothing")
+
+
+def test_steps_if_one_can_stop(planned):
+    stored = planned["plan_cells"]
+    name = str(stored["distances"]["perturbation"].iloc[0])
+    stored["stopping"] |= {"advice": "stop", "stop": 1, "best_known": name}
+    stored["distances"].loc[0, "cells_needed"], stored["noise"]["n_guides"] = 1234.0, 4.0
+    stop, confirm, order, *_ = steps(planned)
+    assert stop.startswith("You can stop: no further round is needed")
+    assert f"Confirm {name} in an independent experiment" in confirm
+    assert "with 4 guides and at least 1,234 cells" in confirm
+    assert order.startswith("If you go on all the same, order 6 guides")
+    stored["distances"].loc[0, "cells_needed"] = np.inf
+    assert steps(planned)[1].endswith("guides.")
+    assert len(steps(only(planned, "plan_cells"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("advice", "said"), [("no difference", "more cells per perturbation"), ("at target", "check")]
+)
+def test_steps_before_ordering(planned, advice, said):
+    planned["plan_cells"]["stopping"] |= {"advice": advice}
+    first, order, *_ = steps(planned)
+    assert first.startswith("Before ordering")
+    assert said in first
+    assert order.startswith("If you go on all the same, order")
+
+
+def test_steps_without_a_plan(found):
+    first = found["design"]["ranking"]["perturbation"].iloc[0]
+    (step,) = steps(only(found, "design"))
+    assert f"with {first} first: run tl.plan_screen" in step
+    assert steps(only(found, "perturbation_effects")) == []

@@ -46,7 +46,7 @@ def planned(adata, target="MYC", **options):
 
 def test_a_plate_has_the_wells_and_cells_asked_for(fitted):
     wells, controls, stored = planned(
-        fitted, n_perturbations=6, n_cells=700, candidates="genes", n_guides=3
+        fitted, n_perturbations=6, n_cells=700, candidates="genes", n_guides=3, plate_format=96
     )
     assert len(wells) == 6
     assert wells["perturbation"].is_unique
@@ -58,6 +58,8 @@ def test_a_plate_has_the_wells_and_cells_asked_for(fitted):
     assert wells["uncertainty_removed"].is_monotonic_increasing
     assert wells["probability_covered"].is_monotonic_increasing
     assert stored["summary"]["probability_covered"] == wells["probability_covered"].iloc[-1]
+    pooled = planned(fitted, n_perturbations=6, n_cells=700, candidates="genes", n_guides=3)[2]
+    pd.testing.assert_frame_equal(pooled["plate"], stored["plate"].drop(columns="well"))
 
 
 def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
@@ -248,7 +250,7 @@ def test_contradictions_write_nothing(fitted):
         ({"must": ["FOS"], "pending": ["FOS"]}, "both in must and in pending"),
         ({"must": ["FSO"]}, "Close matches: FOS"),
         ({"never": ["MYC", "FOS", "CDK4", "B2M", "CD58"]}, "No candidate is left"),
-        ({"plate_format": 12}, "plate_format must be 8, 96 or 384"),
+        ({"plate_format": 12}, "plate_format must be 8, 96, 384 or None"),
         ({"aim": "bst"}, "Close matches: best"),
         ({"must": ["STAT1"], "candidates": "genes", "most_new": 0}, "most_new=0"),
         ({"candidates": ["MYC", "control"]}, "candidates holds 'control', the controls: doing"),

@@ -39,7 +39,7 @@ def test_distances_to_a_label(small_screen):
         np.testing.assert_allclose(row["plug_in_distance"], plug_in, rtol=1e-8)
         share = distance / table.loc["control", "distance"]
         np.testing.assert_allclose(row["relative_distance"], share, atol=1e-8)
-        found = mean_distance(Moments.from_array(cells), Moments.from_array(goal))
+        found = mean_distance(Moments.from_array(cells), Moments.from_array(goal), confidence=0.9)
         if name == "control":
             assert row[["difference", "difference_low", "difference_high"]].isna().all()
         else:
@@ -123,7 +123,7 @@ def test_weights_are_units_in_which_genes_are_measured(small_screen):
             for name in ("control", "STK3"):
                 cells = x[labels == name] * scale
                 cells = cells if state == "MYC" else cells[:, [0, 3]]
-                found = mean_distance(Moments.from_array(cells), wanted)
+                found = mean_distance(Moments.from_array(cells), wanted, confidence=0.9)
                 assert table.loc[name, "distance"] == pytest.approx(found.estimate)
                 assert table.loc[name, "high"] == pytest.approx(found.high)
             assert stored["params"]["distance"] == distance

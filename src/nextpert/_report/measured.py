@@ -1,4 +1,4 @@
-"""Sections on what was measured and learned: distances, graph, densities."""
+"""Sections on what was measured and learned: distances, effects, graph, densities."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ import scipy.sparse as sp
 
 from nextpert import pl
 from nextpert._adata import eager, list_names, read_graph
+from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.target import DISTANCES
-from nextpert._report.blocks import Section
-from nextpert._report.figures import MOST_ARCS, MOST_GENES, MOST_PANELS, busiest, draw
-from nextpert._report.numbers import count, number, share
-from nextpert._report.tables import Column, Table, make_table
+from nextpert._report.page import Section, draw
+from nextpert._report.tables import MOST_ROWS, Column, Table, count, number, rate, share
 from nextpert._report.verdict import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from anndata import AnnData
+    from numpy.typing import NDArray
 
     Found = Mapping[str, dict[str, Any]]
     Keys = Mapping[str, str]
+    Index = NDArray[np.int64]
+
+MOST_PANELS = 6  # of densities
+_MOST_IN_FILE = 5000  # effects; more than a file on the page may hold
 
 
 def distances_section(found: Found) -> Section | None:
@@ -38,74 +42,195 @@ def distances_section(found: Found) -> Section | None:
         f"Distances of the cells themselves to {name_of(stored['target'])} ({unit}), without a "
         f"model and without bias, over {count(len(stored['genes']))} genes."
     ]
-    level = f"{100 * float(params['confidence']):g} %"
+    of_control = float(control.iloc[0]) if len(control) else float("nan")
+    less = ("difference", "difference_low", "difference_high")
     columns = [
         Column("Perturbation", "perturbation", is_head=True),
         Column("Cells", "n_cells", count),
-        Column(
-            "Distance",
-            ("distance", "low", "high"),
-            reference=float(control.iloc[0]) if len(control) else float("nan"),
-        ),
+        Column("Distance", ("distance", "low", "high"), reference=of_control),
         Column("Of control cells", "relative_distance", share),
-        Column(
-            "Less that of controls",
-            ("difference", "difference_low", "difference_high"),
-            reference=0.0,
-        ),
+        Column("Less that of controls", less, reference=0.0),
     ]
-    shown = make_table(
-        "distances",
-        f"Measured distances, nearest first, with {level} intervals; the dashed line is control "
-        f"cells, or no difference to them",
-        table,
-        columns,
-        download=table,
-        in_print=6,
+    caption = (
+        f"Measured distances, nearest first, with {100 * float(params['confidence']):g}% "
+        f"intervals; the dashed line is control cells, or no difference to them"
     )
+    shown = Table("distances", caption, table, columns, download=table, in_print=6)
     return Section("distances", "Measured distances", words, tables=[shown])
 
 
+def effects_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
+    """List the strongest effects, and draw the map of them."""
+    if "perturbation_effects" not in found:
+        return None
+    stored = found["perturbation_effects"]
+    control, names = str(stored["params"]["control"]), stored["perturbations"]
+    significant = np.asarray(stored["lfsr"]) < CLEAR_SIGN
+    n = int(significant.sum())
+    words = (
+        f"An effect is the mean of perturbed cells less that of {control}. Its direction is called "
+        f"significant if the local false sign rate is below {CLEAR_SIGN:g}. "
+        f"{count(n)} of {count(significant.size)} effects of {len(names)} perturbations on "
+        f"{count(len(stored['genes']))} genes are."
+    )
+    if n > MOST_ROWS:
+        words += f" The {MOST_ROWS} strongest are listed."
+    every = np.ones_like(significant)
+    figures = []
+    if significant.size:
+        first = _rows(stored, _largest(stored, every, 5)).itertuples()
+        told = ", ".join(f"{r.perturbation} on {r.gene} {r.mean:+.2g}" for r in first)
+        key = keys["perturbation_effects"]
+        figure = draw(
+            lambda: pl.perturbation_effects(adata, key=key, show=False, return_fig=True),
+            f"Map of the strongest effects. The largest: {told}.",
+            "The strongest effects, in the order of a clustering.",
+        )
+        figures.append(figure)
+    columns = [
+        Column("Perturbation", "perturbation", is_head=True),
+        Column("Gene", "gene"),
+        Column("Effect", ("mean", "lower", "upper"), reference=0.0),
+        Column("False sign rate", "lfsr", rate),
+        Column("Direct part", "direct", number),
+        Column("Difference of means", "cells_mean", number),
+        Column("Cells", "n_cells", count),
+    ]
+    caption = (
+        f"Effects of significant direction, the strongest first, with "
+        f"{100 * float(stored['params']['level']):g}% intervals (log-normalised expression); the "
+        f"dashed line is no effect"
+    )
+    shown, held = (
+        _rows(stored, _largest(stored, among, most))
+        for among, most in ((significant, MOST_ROWS), (every, _MOST_IN_FILE))
+    )
+    strongest = Table(
+        "effects", caption, shown, columns, n_all=n, download=held, n_file=significant.size,
+        in_print=0,
+    )  # fmt: skip
+    tables = [_summary(stored, significant), strongest]
+    return Section("effects", "Effects", [words], figures=figures, tables=tables)
+
+
+def _largest(stored: Mapping[str, Any], among: NDArray[np.bool_], most: int) -> Index:
+    """Return the flat places of the largest effects among some, the largest first."""
+    places = np.flatnonzero(among.ravel())
+    size = np.abs(np.asarray(stored["mean"], float).ravel()[places])
+    return places[np.argsort(-size, kind="stable")[:most]]
+
+
+def _rows(stored: Mapping[str, Any], places: Index) -> pd.DataFrame:
+    """Return one row an effect."""
+    row, column = np.divmod(places, max(len(stored["genes"]), 1))
+    parts = ("mean", "lower", "upper", "lfsr", "direct", "cells_mean")
+    return pd.DataFrame(
+        {
+            "perturbation": np.asarray(stored["perturbations"])[row].astype(str),
+            "gene": np.asarray(stored["genes"])[column].astype(str),
+            **{part: np.asarray(stored[part], float)[row, column] for part in parts},
+            "n_cells": np.asarray(stored["n_cells"])[row],
+        }
+    )
+
+
+def _summary(stored: Mapping[str, Any], significant: NDArray[np.bool_]) -> Table:
+    genes, mean = stored["genes"], np.asarray(stored["mean"], float)
+
+    def largest(sign: int) -> list[str]:
+        signed = np.where(significant, sign * mean, 0.0)
+        best = signed.argmax(axis=1) if len(genes) else []
+        return [
+            f"{genes[j]} ({mean[i, j]:+.2g})" if signed[i, j] > 0 else ""
+            for i, j in enumerate(best)
+        ]
+
+    frame = pd.DataFrame(
+        {
+            "perturbation": np.asarray(stored["perturbations"]).astype(str),
+            "n_cells": stored["n_cells"],
+            "n_clear": significant.sum(axis=1),
+            "raised": largest(1),
+            "lowered": largest(-1),
+        }
+    ).sort_values("n_clear", ascending=False, kind="stable")
+    columns = [
+        Column("Perturbation", "perturbation", is_head=True),
+        Column("Cells", "n_cells", count),
+        Column("Significant effects", "n_clear", count),
+        Column("Most raised", "raised"),
+        Column("Most lowered", "lowered"),
+    ]
+    caption = (
+        "Perturbations: genes with an effect of significant direction, and the largest of them"
+    )
+    return Table("perturbations", caption, frame, columns, download=frame, in_print=7)
+
+
 def graph_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
-    """Draw the graph, and list its arcs."""
+    """Draw the graph, and list its edges; as associations, unless its directions are trusted."""
     if "dag" not in found or keys["dag"] not in adata.varp:
         return None
     key, stored = keys["dag"], found["dag"]
     names, columns, graph = read_graph(adata, key)
-    adjacency = sp.csr_array(graph.to_matrix())
     method = str(stored["params"]["method"])
+    caveat = _caveat(found, method)
+    title, what = ("Associations", "associations") if caveat else ("Graph", "edges")
     how = "given" if method == "given" else f"learned by {method}"
-    words = [f"{count(len(names))} genes, {count(graph.n_edges)} arcs, {how}."]
+    words = [f"{count(len(names))} genes, {count(graph.n_edges)} {what}, {how}."]
     if not graph.n_edges:
-        words.append("A graph without arcs says nothing of how genes act on one another.")
-        return Section("graph", "Graph", words)
+        words.append("A graph without edges says nothing of how genes act on one another.")
+        return Section("graph", title, words)
+    words += [caveat] if caveat else []
     is_fitted = "dag_blr" in found and str(found["dag_blr"]["params"]["dag_key"]) == key
     posterior = keys["dag_blr"] if is_fitted else None
-    arcs = _arcs(adata, stored, names, columns, adjacency, posterior)
-    genes, least = None, 0.0
-    if "weight" in arcs and len(arcs) > MOST_ARCS:
-        first = arcs.head(MOST_ARCS)
-        least = float(first["weight"].abs().min())
-        ends = set(first["parent"]) | set(first["child"])
-        genes = [name for name in names if name in ends]
-        words.append(f"Drawn are the {MOST_ARCS} strongest arcs, and the genes that they join.")
-    elif len(names) > MOST_GENES:
-        genes = busiest(names, adjacency)
-        words.append(f"Drawn are the {len(genes)} genes with most arcs.")
+    edges = _edges(adata, stored, names, columns, sp.csr_array(graph.to_matrix()), posterior)
     figure = draw(
         lambda: pl.dag(
-            adata, key=key, posterior_key=posterior, genes=genes, min_weight=least, show=False,
+            adata, key=key, posterior_key=posterior, directed=not caveat, show=False,
             return_fig=True,
         ),
-        f"Arc diagram of the graph, causes left of effects: {words[0]} The table of arcs lists "
-        f"what it shows.",
-        "Genes in topological order: causes left, effects right.",
+        f"Arc diagram of the {what} between genes: {words[0]} The table lists what it shows.",
+        "Associations; which of two genes acts on the other is not known." if caveat
+        else "Genes in topological order: causes left, effects right.",
     )  # fmt: skip
-    tables = [_arcs_table(arcs)]
-    return Section("graph", "Graph", words, figures=[figure], tables=tables)
+    shown = [
+        Column("Gene" if caveat else "Cause", "parent", is_head=True),
+        Column("Associated gene" if caveat else "Effect", "child"),
+        Column("Weight", "weight", number),
+        *([] if caveat else [Column("Oriented by", "settled_by")]),
+        Column("In bootstrap graphs", "frequency", share),
+    ]
+    caption = what.capitalize()
+    if "weight" in edges:
+        per = "" if caveat else " (weight: change of the effect per unit of the cause)"
+        caption += f", the strongest first{per}"
+    shown = [column for column in shown if column.name in edges]
+    table = Table("arcs", caption, edges, shown, download=edges, in_print=0)
+    return Section("graph", title, words, figures=[figure], tables=[table])
 
 
-def _arcs(
+def _caveat(found: Found, method: str) -> str:
+    """Return why edges are no causes and effects; empty where they are trusted, or were given."""
+    if "diagnosis" not in found:
+        if method == "given":
+            return ""
+        return (
+            "Whether these are causes and effects was not judged (run tl.diagnose): read them as "
+            "associations, in either direction."
+        )
+    parts = found["diagnosis"]["parts"]
+    rows = parts[(parts["part"] == "graph") & (parts["level"] == "do not trust")]
+    if not len(rows):
+        return ""
+    why = str(rows["verdict"].iloc[0]).split(": ", 1)[-1]
+    return (
+        f"The graph is not trusted on this screen, so these are associations, not causes and "
+        f"effects: of two genes joined, either may act on the other, or neither. Diagnosis: {why}"
+    )
+
+
+def _edges(
     adata: AnnData,
     stored: Mapping[str, Any],
     names: list[str],
@@ -113,7 +238,7 @@ def _arcs(
     adjacency: Any,
     posterior: str | None,
 ) -> pd.DataFrame:
-    """Return one row an arc, the strongest first where there is a posterior."""
+    """Return one row an edge, the strongest first where there is a posterior."""
     parent, child = adjacency.nonzero()
     table = pd.DataFrame({"parent": [names[i] for i in parent], "child": [names[i] for i in child]})
     if posterior is not None and f"{posterior}_mean" in adata.varp:
@@ -125,25 +250,6 @@ def _arcs(
     return table
 
 
-def _arcs_table(arcs: pd.DataFrame) -> Table:
-    shown = [
-        Column("Cause", "parent", is_head=True),
-        Column("Effect", "child"),
-        Column("Weight", "weight", number),
-        Column("Direction settled by", "settled_by"),
-        Column("In resamples", "frequency", share),
-    ]
-    caption = "Arcs, the strongest first (weight: change of the effect a unit of the cause)"
-    return make_table(
-        "arcs",
-        caption if "weight" in arcs else "Arcs",
-        arcs,
-        [column for column in shown if column.name in arcs],
-        download=arcs,
-        in_print=0,
-    )
-
-
 def densities_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
     """Draw where perturbed cells lie beside controls."""
     key = keys["cpca"]
@@ -153,7 +259,14 @@ def densities_section(adata: AnnData, found: Found, keys: Keys) -> Section | Non
     column = str(stored["params"]["perturbation_key"])
     if column not in adata.obs or np.shape(adata.obsm[f"X_{key}"])[1] < 2:
         return None
-    groups = _groups([str(name) for name in stored["groups"]], found)
+    # Those of the next round, then the best ranked, then any.
+    first: list[str] = []
+    if "plan" in found:
+        first += found["plan"]["plate"]["perturbation"].astype(str).tolist()
+    if "design" in found:
+        first += found["design"]["ranking"]["perturbation"].astype(str).tolist()
+    there = [str(name) for name in stored["groups"]]
+    groups = [name for name in dict.fromkeys([*first, *there]) if name in there][:MOST_PANELS]
     n_all = len(stored["groups"])
     which = "all groups" if len(groups) == n_all else f"{len(groups)} of {n_all} groups"
     figure = draw(
@@ -166,14 +279,3 @@ def densities_section(adata: AnnData, found: Found, keys: Keys) -> Section | Non
     )
     words = [f"Where cells lie in two contrastive components, {which}: {list_names(groups)}."]
     return Section("densities", "Densities", words, figures=[figure])
-
-
-def _groups(names: list[str], found: Found) -> list[str]:
-    """Return the groups to draw: those on the plate, then the best ranked, then any."""
-    first: list[str] = []
-    if "plan" in found:
-        first += found["plan"]["plate"]["perturbation"].astype(str).tolist()
-    if "design" in found:
-        first += found["design"]["ranking"]["perturbation"].astype(str).tolist()
-    order = [name for name in dict.fromkeys([*first, *names]) if name in names]
-    return order[:MOST_PANELS]

@@ -1,19 +1,19 @@
-"""Sections on what is wanted and what to try: target, plate, ranking."""
+"""Sections on what is wanted and what to do next: target, steps, plan, ranking."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from nextpert import core
+from nextpert._adata import list_names
 from nextpert._adata.target import DISTANCES
-from nextpert._report.blocks import Section
-from nextpert._report.numbers import chance, count, number, percent, share
-from nextpert._report.plate import legend_of, plates_of
-from nextpert._report.tables import Column, make_table
-from nextpert._report.verdict import name_of
+from nextpert._report.page import Plate, Section, Well
+from nextpert._report.tables import Column, Table, chance, count, number, percent, share, signed
+from nextpert._report.verdict import advice_of, name_of
 from nextpert.tl._design_interventions.tables import candidates_of, nothing_of
 
 if TYPE_CHECKING:
@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     Found = Mapping[str, dict[str, Any]]
 
 PREDICTED = ("predicted_distance", "predicted_low", "predicted_high")
+# Rows and columns of the plates that are sold, by their number of wells.
+SHAPES = {8: (8, 1), 96: (8, 12), 384: (16, 24)}
+# Sign and words of every aim, in the order of the legend.
+AIMS = {
+    "best": ("●", "to find the best"),
+    "learn": ("■", "to reduce uncertainty"),
+    "acquisition": ("▲", "by the acquisition"),
+    "must": ("◆", "included on request"),
+    "control": ("|", "controls"),
+}
+_JOINT = re.compile(r"(?<=[+_\-.,;:/|])")
+_WELL = re.compile(r"(?:(\d+)-)?([A-P])(\d+)")
 
 
 def target_section(found: Found) -> Section | None:
@@ -37,71 +49,165 @@ def target_section(found: Found) -> Section | None:
     words = [f"Wanted: {params['target']}. Distances to it: {_unit(params)}."]
     if any(int(other.get("target_is_candidate", 0)) for other in asked.values()):
         words.append("The perturbation whose state this is was allowed as a candidate.")
+    titles = {"design": "ranking", "plan_cells": "number of cells"}
     words += [
-        f"The {what} is towards another target: {other['target']}."
+        f"The {titles.get(name, name)} is towards another target: {other['target']}."
         for name, other in asked.items()
-        for what in [{"design": "ranking", "plan_cells": "number of cells"}.get(name, name)]
         if str(other["target"]) != str(params["target"])
     ]
-    stored = found[next(iter(asked))]
-    table = _wanted_table(stored, found.get("dag_blr"))
-    tables = []
-    if table is not None:
-        tables = [
-            make_table(
-                "wanted",
-                "Means of genes: of control cells, and wanted (log-normalised expression), the "
-                "largest change first",
-                table[table["change"] != 0],
-                [
-                    Column("Gene", "gene", is_head=True),
-                    Column("Control cells", "control", number),
-                    Column("Wanted", "wanted", number),
-                    Column("Change", "change", _signed),
-                ],
-                most=8,
-                download=table,
-                in_print=4,
-            )
-        ]
-    return Section("target", "Target", words, tables=tables)
-
-
-def _wanted_table(stored: Mapping[str, Any], fit: Mapping[str, Any] | None) -> pd.DataFrame | None:
-    if fit is None or "target_mean" not in stored:
-        return None
-    genes = [str(gene) for gene in stored["genes"]]
-    if genes != [str(gene) for gene in fit["genes"]]:
-        return None
+    stored, fit = found[next(iter(asked))], found.get("dag_blr")
+    genes = [str(gene) for gene in stored.get("genes", [])]
+    if fit is None or "target_mean" not in stored or genes != [str(x) for x in fit["genes"]]:
+        return Section("target", "Target", words)
     control, wanted = (np.asarray(x, float) for x in (fit["control_mean"], stored["target_mean"]))
     table = pd.DataFrame(
         {"gene": genes, "control": control, "wanted": wanted, "change": wanted - control}
     )
-    order = np.argsort(-np.abs(wanted - control), kind="stable")
-    return table.iloc[order]
+    table = table.iloc[np.argsort(-np.abs(wanted - control), kind="stable")]
+    columns = [
+        Column("Gene", "gene", is_head=True),
+        Column("Control cells", "control", number),
+        Column("Wanted", "wanted", number),
+        Column("Change", "change", signed),
+    ]
+    caption = (
+        "Means of genes: of control cells, and wanted (log-normalised expression), the largest "
+        "change first"
+    )
+    changed = table[table["change"] != 0]
+    shown = Table("wanted", caption, changed, columns, most=8, download=table, in_print=4)
+    return Section("target", "Target", words, tables=[shown])
 
 
 def _unit(params: Mapping[str, Any]) -> str:
     return DISTANCES.get(str(params.get("distance", "squared")), "squared")
 
 
-def _signed(value: Any) -> str:
-    text = number(value)
-    return f"+{text}" if float(value) > 0 else text
+def steps_section(found: Found) -> Section | None:
+    """Say what to order, how many guides and cells, and what to do if one can stop."""
+    advice = advice_of(found)
+    steps = []
+    if advice == "stop":
+        steps += _steps_of_stopping(found)
+    elif advice == "no difference":
+        steps.append(
+            "Before ordering, plan more cells per perturbation (section Number of cells), or test "
+            "candidates that have no cells: no perturbation can be distinguished from the others."
+        )
+    elif advice == "at target":
+        steps.append(
+            "Before ordering, check the target: the control cannot be distinguished from it."
+        )
+    if "plan" in found:
+        steps += _steps_of_plan(found, is_optional=advice not in ("", "go on"))
+    elif "design" in found and advice != "stop":
+        first = candidates_of(found["design"]["ranking"]).iloc[0]["perturbation"]
+        steps.append(
+            f"Plan the cells and controls of the next round, with {first} first: run "
+            f"tl.plan_screen, and write this report again."
+        )
+    return Section("steps", "Next steps", steps=steps) if steps else None
+
+
+def _steps_of_stopping(found: Found) -> list[str]:
+    """Say how to confirm the best known, by the cells that its distance takes."""
+    stored = found["plan_cells"]
+    best, target = str(stored["stopping"]["best_known"]), name_of(stored["params"]["target"])
+    steps = [f"You can stop: no further round is needed to choose a perturbation for {target}."]
+    rows = stored["distances"].set_index("perturbation") if "distances" in stored else None
+    if rows is None or best not in rows.index:
+        return steps
+    row, guides = rows.loc[best], _several(int(stored["noise"]["n_guides"]), "guide")
+    told = f"Confirm {best} in an independent experiment, beside controls, with {guides}"
+    if np.isfinite(float(row["cells_needed"])):
+        tolerance = 100 * float(stored["params"]["tolerance"])
+        told += (
+            f" and at least {count(row['cells_needed'])} cells, from which its distance to "
+            f"{target} is known to {tolerance:g}% of the control's"
+        )
+    return [*steps, f"{told}."]
+
+
+def _steps_of_plan(found: Found, *, is_optional: bool) -> list[str]:
+    """Say what to order for the next round, how many cells, and what to do with them."""
+    plan = found["plan"]
+    table, summary = plan["plate"], plan["summary"]
+    chosen = table[table["aim"].astype(str) != "control"]
+    new, known = (chosen[(chosen["n_cells_seen"] > 0) == seen] for seen in (False, True))
+    start = "If you go on all the same, o" if is_optional else "O"
+    order = f"{start}rder nothing:"
+    if len(new):
+        order = (
+            f"{start}rder {_several(new['n_guides'].sum(), 'guide')}: {_range(new['n_guides'])} "
+            f"for each perturbation without cells so far ({_names(new)})."
+        )
+    if len(known):
+        again = (
+            f"use {_range(known['n_guides'], 'guide')} of this screen again for each of the "
+            f"measured perturbations ({_names(known)})."
+        )
+        order += f" {again[0].upper() if len(new) else again[0]}{again[1:]}"
+    further = _further_guides(found, known)
+    if further:
+        order = f"{further} {order}" if len(new) else f"{further} {again[0].upper()}{again[1:]}"
+    profile = (
+        f"Profile {count(summary['n_cells'])} cells: {_range(chosen['n_cells'])} of each "
+        f"perturbation and {count(summary['n_controls'])} controls, counted once guides are "
+        f"assigned and cells are filtered."
+    )
+    steps = [order, profile]
+    steps.append(
+        "Add the new cells to this screen, fit again (Campaign.observe, or tl.fit_dag_blr on all "
+        "cells), and write this report again: it says whether a further round is worthwhile."
+    )
+    return steps
+
+
+def _names(table: pd.DataFrame) -> str:
+    return list_names(table["perturbation"].astype(str), limit=len(table))
+
+
+def _further_guides(found: Found, known: pd.DataFrame) -> str:
+    """Say how many guides more distinguish the two nearest, where no number of cells does."""
+    table = found.get("plan_cells", {}).get("distances", [])
+    if len(table) < 2:
+        return ""
+    now, first = int(found["plan_cells"]["noise"]["n_guides"]), table.iloc[0]
+    cells, needed = (float(first[name]) for name in ("cells_to_tell", "guides_to_tell"))
+    pair = table["perturbation"].astype(str).tolist()[:2]
+    is_asked = set(pair) <= set(known["perturbation"].astype(str))
+    if not is_asked or np.isfinite(cells) or not now < needed < np.inf:
+        return ""
+    return (
+        f"Order {_several(int(needed) - now, 'further guide')} for each of {' and '.join(pair)}: "
+        f"no number of cells with {_several(now, 'guide')} distinguishes them, with "
+        f"{_several(int(needed), 'guide')} it does."
+    )
+
+
+def _several(n: int, noun: str) -> str:
+    return f"{count(n)} {noun}" + ("" if n == 1 else "s")
+
+
+def _range(numbers: pd.Series, noun: str = "") -> str:
+    """Return the least and the most of some counts, or the one that all are."""
+    low, high = numbers.min(), numbers.max()
+    last = _several(high, noun) if noun else count(high)
+    return last if low == high else f"{count(low)} to {last}"
 
 
 def plan_section(found: Found) -> Section | None:
-    """Draw the plate and list its wells."""
+    """List the perturbations of the next round; of an arrayed screen, draw its plates."""
     if "plan" not in found:
         return None
     plan = found["plan"]
     table, summary, params = plan["plate"], plan["summary"], plan["params"]
-    controls = table[table["aim"].astype(str) == "control"]
-    nothing = float(controls["predicted_distance"].iloc[0]) if len(controls) else float("nan")
+    is_control = table["aim"].astype(str).to_numpy() == "control"
+    control = table.loc[is_control, "predicted_distance"]
     words = [
         f"{count(summary['n_cells'])} cells, {count(summary['n_controls'])} of them controls. "
-        f"This plate holds the nearest of {count(params['n_candidates'])} candidates with "
-        f"probability {percent(summary['probability_covered'])}, and is expected to resolve "
+        f"The nearest of {count(params['n_candidates'])} candidates is among these with "
+        f"probability {percent(summary['probability_covered'])}, and they are expected to resolve "
         f"{share(summary['uncertainty_removed'])} of the remaining uncertainty."
     ]
     known = str(summary["best_known"])
@@ -112,13 +218,12 @@ def plan_section(found: Found) -> Section | None:
         )
     pending = plan["pending"]
     if len(pending):
-        names = [
-            f"{name} ({count(n)} cells)"
-            for name, n in zip(pending["perturbation"], pending["n_cells"], strict=True)
-        ]
-        words.append(f"Counted as under way: {', '.join(names)}.")
+        pairs = zip(pending["perturbation"], pending["n_cells"], strict=True)
+        names = ", ".join(f"{name} ({count(n)} cells)" for name, n in pairs)
+        words.append(f"Counted as under way: {names}.")
+    plate_format = int(params["plate_format"]) if "well" in table else 0
     columns = [
-        Column("Well", "well"),
+        *([Column("Well", "well")] if plate_format else []),
         Column("Perturbation", "perturbation", is_head=True),
         *_target_genes(table),
         Column("Guides", "n_guides", count),
@@ -127,20 +232,56 @@ def plan_section(found: Found) -> Section | None:
         Column("Aim", "aim", on_paper=False),
         Column("Chance to be nearest", "probability_best", chance, on_paper=False),
         Column("State distance", "state_distance", number, on_paper=False),
-        Column("Predicted distance", PREDICTED, reference=nothing),
+        Column(
+            "Predicted distance", PREDICTED,
+            reference=float(control.iloc[0]) if len(control) else float("nan"),
+        ),
         Column("Why", "why", is_long=True),
-    ]
-    wells = make_table(
+    ]  # fmt: skip
+    shown = Table(
         "plate",
-        f"Wells of the plate in the order chosen. Distance to {params['target']}, "
-        f"{_unit(params)}, with 90 % interval; the dashed line is doing nothing",
-        table,
-        columns,
-        download=table,
-        in_print=14,
+        f"Perturbations of the next round, in the order chosen. Distance to {params['target']}, "
+        f"{_unit(params)}, with 90% interval; the dashed line is the control",
+        table, columns, download=table, in_print=14,
+        kept=int(np.flatnonzero(is_control)[-1]) if is_control.any() else -1,
+    )  # fmt: skip
+    there = set(table["aim"].astype(str))
+    legend = [(aim, sign, words) for aim, (sign, words) in AIMS.items() if aim in there]
+    plates = plates_of(table, plate_format) if plate_format else []
+    return Section(
+        "plan", "Next round", words, plates=plates, legend=legend if plates else (), tables=[shown]
     )
-    plates = plates_of(table, int(params["plate_format"]))
-    return Section("plan", "Next plate", words, plates, legend_of(table), tables=[wells])
+
+
+def plates_of(table: pd.DataFrame, plate_format: int) -> list[Plate]:
+    """Return the maps of all plates of a plan.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from nextpert._report.planned import plates_of
+    >>> row = {"well": "2-B1", "perturbation": "MYC+STK3_2", "n_cells": 9, "aim": "best"}
+    >>> plate = plates_of(pd.DataFrame([row]), 8)[0]
+    >>> plate.number, plate.rows[1][0], plate.rows[1][1][0].parts
+    (2, 'B', ['MYC+', 'STK3_', '2'])
+    """
+    n_rows, n_columns = SHAPES[plate_format]
+    wells: dict[int, dict[tuple[str, int], Well]] = {}
+    for row in table.to_dict("records"):
+        at, label, aim = (str(row[name]) for name in ("well", "perturbation", "aim"))
+        found = _WELL.fullmatch(at)
+        if found is None:
+            message = f"The plan names a well {at!r}: run tl.plan_screen again."
+            raise ValueError(message)
+        parts = [part for part in _JOINT.split(label) if part]
+        well = Well(at, label, int(row["n_cells"]), aim, AIMS.get(aim, ("", ""))[0], parts)
+        wells.setdefault(int(found[1] or 1), {})[found[2], int(found[3])] = well
+    columns = list(range(1, n_columns + 1))
+    names = [chr(ord("A") + i) for i in range(n_rows)]
+    return [
+        Plate(plate, columns, [(name, [held.get((name, c)) for c in columns]) for name in names])
+        for plate, held in sorted(wells.items())
+    ]
 
 
 def ranking_section(found: Found) -> Section | None:
@@ -148,36 +289,42 @@ def ranking_section(found: Found) -> Section | None:
     if "design" not in found:
         return None
     design = found["design"]
-    ranking, nothing = candidates_of(design["ranking"]), nothing_of(design["ranking"])
+    ranking, control = candidates_of(design["ranking"]), nothing_of(design["ranking"])
     params = design["params"]
+    target, name = name_of(params["target"]), str(params["acquisition"])
+    # A result may come from a session that has registered an acquisition of its own.
+    by = (core.find_acquisition(name).in_words if name in core.acquisitions() else "") or name
     words = [
-        f"{count(len(ranking))} candidates towards {name_of(params['target'])}, ranked by "
-        f"{_criterion(str(params['acquisition']))}. Doing nothing leaves a distance of "
-        f"{number(nothing['predicted_distance'])}."
+        f"{count(len(ranking))} candidates towards {target}, ranked by {by}. The control has a "
+        f"distance of {number(control['predicted_distance'])}."
     ]
-    table = make_table(
-        "ranking",
-        f"Candidates, best first. Distance to {name_of(params['target'])}, {_unit(params)}, with "
-        f"90 % interval; the dashed line is doing nothing",
-        ranking,
-        [
-            Column("Rank", "rank", count),
-            Column("Perturbation", "perturbation", is_head=True),
-            *_target_genes(ranking),
-            Column("Predicted distance", PREDICTED, reference=float(nothing["predicted_distance"])),
-            Column("Of doing nothing", "relative_distance", share),
-            Column("Chance to be nearest", "probability_best", chance),
-            Column("Chance to help at all", "probability_better", chance),
-            Column("Measured distance", "measured_distance", number),
-            Column("Cells seen", "n_cells_seen", count),
-        ],
-        download=design["ranking"],
-        in_print=10,
+    columns = [
+        Column("Rank", "rank", count),
+        Column("Perturbation", "perturbation", is_head=True),
+        *_target_genes(ranking),
+        Column("Predicted distance", PREDICTED, reference=float(control["predicted_distance"])),
+        Column("Of the control's", "relative_distance", share),
+        Column("Chance to be nearest", "probability_best", chance),
+        Column("Chance to help at all", "probability_better", chance),
+        Column("Measured distance", "measured_distance", number),
+        Column("Cells seen", "n_cells_seen", count),
+    ]
+    caption = (
+        f"Candidates, best first. Distance to {target}, {_unit(params)}, with 90% interval; the "
+        f"dashed line is the control"
     )
-    tables = [table]
-    trace = design["trace"]
-    if len(trace) > 1:
-        tables.append(_trace_table(trace))
+    tables = [Table("ranking", caption, ranking, columns, download=design["ranking"])]
+    if len(design["trace"]) > 1:
+        columns = [
+            Column("Round", "round", count, is_head=True),
+            Column("First choice", "chosen"),
+            Column("Criterion", "criterion"),
+            Column("Target", "target"),
+            Column("Predicted distance", "predicted_distance", number),
+            Column("Perturbed cells", "n_perturbed_cells", count),
+        ]
+        caption = "First choices so far: of every round, target and criterion"
+        tables.append(Table("rounds", caption, design["trace"], columns, in_print=5))
     return Section("ranking", "Ranking", words, tables=tables)
 
 
@@ -189,25 +336,3 @@ def _target_genes(table: pd.DataFrame) -> list[Column]:
         for label, genes in zip(labels, targets, strict=True)
     ]
     return [] if all(told) else [Column("Target genes", "target_genes")]
-
-
-def _trace_table(trace: pd.DataFrame) -> Any:
-    return make_table(
-        "rounds",
-        "First choices so far: of every round, target and criterion",
-        trace,
-        [
-            Column("Round", "round", count, is_head=True),
-            Column("First choice", "chosen"),
-            Column("Criterion", "criterion"),
-            Column("Target", "target"),
-            Column("Predicted distance", "predicted_distance", number),
-            Column("Perturbed cells", "n_perturbed_cells", count),
-        ],
-        in_print=5,
-    )
-
-
-def _criterion(name: str) -> str:
-    # A result may come from a session that has registered an acquisition of its own.
-    return (core.find_acquisition(name).in_words if name in core.acquisitions() else "") or name

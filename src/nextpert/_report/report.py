@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from nextpert._adata.arguments import checked
 from nextpert._files import whole_file
+from nextpert._report import judged, measured, planned
 from nextpert._report.page import render
-from nextpert._report.results import keys_of, read_all
-from nextpert._report.verdict import name_of
+from nextpert._report.results import absent, keys_of, read_all
+from nextpert._report.verdict import name_of, verdict_of
 
 if TYPE_CHECKING:
     import os
@@ -32,11 +33,14 @@ def report(
 ) -> Path:
     """Write one HTML page for the bench from all results that ``adata`` holds.
 
-    What to do next and how far to trust it comes first, in plain sentences; then the target, the
-    plate (a map of its wells), the ranking with intervals, measured distances, effects, the graph,
-    densities, the number of cells, a replay, diagnostics, and how all of it was made. Tables are
-    sorted by a click or key on their heading, searched, and downloaded as csv. Results that are
-    not there are left out, with the function that makes them.
+    What to do next and how far to trust it comes first, in plain sentences, and step by step: what
+    to order, how many guides and cells, or how to confirm the best perturbation if you can stop.
+    Then the target, the perturbations of the next round (with a map of wells where
+    ``plate_format`` was given), the ranking with intervals, measured distances, effects, the graph
+    (as associations, unless its directions are trusted), densities, the number of cells, a replay,
+    diagnostics, and how all of it was made. Tables are sorted by a click or key on their heading,
+    searched, and downloaded as csv. Results that are not there are left out, with the function
+    that makes them.
 
     The file needs no network and nothing beside it: send it by mail, or print it on two or three
     pages (long tables show their first rows there). The same ``adata`` gives the same bits.
@@ -82,7 +86,23 @@ def report(
     file = "nextpert_report.html" if path is None else path
     used = keys_of(keys)
     found = read_all(adata, used, keys or {})
-    page = render(adata, found, used, _title(found) if title is None else title, command)
+    every = [
+        planned.steps_section(found),
+        planned.target_section(found),
+        planned.plan_section(found),
+        planned.ranking_section(found),
+        measured.distances_section(found),
+        measured.effects_section(adata, found, used),
+        measured.graph_section(adata, found, used),
+        measured.densities_section(adata, found, used),
+        judged.cells_section(found),
+        judged.replay_section(found),
+        judged.diagnosis_section(found),
+        judged.made_section(adata, found, used, command),
+    ]
+    sections = [section for section in every if section is not None]
+    title = _title(found) if title is None else title
+    page = render(title, verdict_of(found), sections, absent(found))
     with whole_file(file) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
     logger.info("Report written to %s (%.1f MB).", file, len(page.encode()) / 1e6)

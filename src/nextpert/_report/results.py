@@ -24,7 +24,7 @@ class Kind(NamedTuple):
 
 # By the key each has unless told otherwise, in the order of the page.
 KINDS = {
-    "plan": Kind("Next plate", "tl.plan_screen", "plate"),
+    "plan": Kind("Next round", "tl.plan_screen", "plate"),
     "design": Kind("Ranking", "tl.design_interventions", "ranking"),
     "target_distances": Kind("Measured distances", "tl.target_distances", "n_target_cells"),
     "perturbation_effects": Kind("Effects", "tl.perturbation_effects", "lfsr"),

@@ -1,31 +1,170 @@
-"""Tables of the page: columns, rows of cells, and the file to download."""
+"""Tables of the page: a DataFrame and its columns, which one macro of the template draws."""
 
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from nextpert._files import as_csv
-from nextpert._report.intervals import Dot, Scale, scale_of
-from nextpert._report.numbers import between
+from nextpert.tl._plan_cells.stop import percent as _percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import pandas as pd
+    from numpy.typing import ArrayLike
 
 # Most rows on the page, and most characters of a file to download from it.
 MOST_ROWS = 300
 _MOST_CSV = 120_000
+WIDTH = 140.0  # of a drawn interval, in pixels
+_EDGE = 6.0
+_WIDE = 30  # values that spread wider than this are drawn on a logarithmic scale
+NOTHING = "–"
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """Return a number in a few digits; a dash where there is none.
+
+    Examples
+    --------
+    >>> from nextpert._report.tables import number
+    >>> number(0.5), number(123.4), number(12345.6), number(float("nan")), number(0.0)
+    ('0.500', '123', '12,346', '–', '0')
+    """
+    value = float(value)
+    if math.isnan(value):
+        return NOTHING
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:#.{digits}g}".rstrip(".") if value else "0"
+
+
+def signed(value: Any) -> str:
+    """Return a change, with its sign."""
+    return f"+{number(value)}" if float(value) > 0 else number(value)
+
+
+def count(value: Any) -> str:
+    """Return a whole number with commas."""
+    value = float(value)
+    return f"{value:,.0f}" if math.isfinite(value) else number(value)
+
+
+def share(value: Any) -> str:
+    """Return a ratio of distances in per cent; unbiased ones may lie a little below 0.
+
+    Examples
+    --------
+    >>> from nextpert._report.tables import share
+    >>> share(0.004), share(0.99999), share(12.3), share(-0.001), share(-0.05)
+    ('< 1%', '100%', '1,230%', '0%', '-5%')
+    """
+    value = 100 * float(value)
+    if not math.isfinite(value):
+        return number(value)
+    if 0 < value < 1:
+        return "< 1%"
+    return "0%" if -0.5 <= value <= 0 else f"{value:,.0f}%"
+
+
+def percent(value: Any) -> str:
+    """Return a probability in per cent, for sentences: by draws, none is certain."""
+    return _percent(float(value)) if math.isfinite(float(value)) else number(value)
+
+
+def chance(value: Any) -> str:
+    """Return the same for tables.
+
+    Examples
+    --------
+    >>> from nextpert._report.tables import chance
+    >>> chance(0.004), chance(0.52), chance(1.0)
+    ('< 1%', '52%', '> 99%')
+    """
+    return percent(value).replace("below", "<").replace("above", ">")
+
+
+def rate(value: Any) -> str:
+    """Return a small probability.
+
+    Examples
+    --------
+    >>> from nextpert._report.tables import rate
+    >>> rate(1e-9), rate(0.0421)
+    ('below 0.001', '0.042')
+    """
+    return "below 0.001" if float(value) < 0.001 else number(value, 2)
+
+
+def two_digits(value: Any) -> str:
+    """Return a number in two digits, as of a standard error."""
+    return number(value, 2)
+
+
+class Scale(NamedTuple):
+    """The scale of drawn intervals: its ends, and a value to mark in every row (NaN for none)."""
+
+    low: float
+    high: float
+    is_log: bool
+    reference: float
+
+    def place(self, value: float) -> float:
+        """Return how far from the left a value lies, in pixels, within the drawing."""
+        ends = [self.low, self.high, max(value, self.low) if self.is_log else value]
+        low, high, at = np.log(ends) if self.is_log else ends
+        part = (at - low) / (high - low)
+        return round(_EDGE + (WIDTH - 2 * _EDGE) * min(max(float(part), 0.0), 1.0), 1)
+
+    @property
+    def mark(self) -> float | None:
+        """Where the reference lies."""
+        return self.place(self.reference) if math.isfinite(self.reference) else None
+
+
+def scale_of(values: ArrayLike, low: ArrayLike, high: ArrayLike, reference: float) -> Scale:
+    """Return the scale that holds all intervals; logarithmic where values spread very wide.
+
+    Examples
+    --------
+    >>> from nextpert._report.tables import scale_of
+    >>> scale_of([1.0, 3.0], [0.0, 2.0], [2.0, 4.0], 2.0)
+    Scale(low=0.0, high=4.0, is_log=False, reference=2.0)
+    >>> scale_of([0.01, 3.0], [0.0, 2.0], [0.1, 4.0], 2.0).is_log
+    True
+    """
+    at, down, up = (np.asarray(x, dtype=np.float64) for x in (values, low, high))
+    at = at[np.isfinite(at)]
+    shown = np.append(at, reference) if math.isfinite(reference) else at
+    if not len(shown):
+        return Scale(0.0, 1.0, False, math.nan)
+    is_log = bool(shown.min() > 0 and shown.max() > _WIDE * shown.min())
+    every = np.concatenate([shown, down[np.isfinite(down)], up[np.isfinite(up)]])
+    least = 0.5 * float(shown.min()) if is_log else float(every.min())
+    most = float(every.max())
+    return Scale(least, most if most > least else least + 1.0, is_log, float(reference))
+
+
+class Cell(NamedTuple):
+    """A cell: text, what it is sorted by (empty: last), places of a dot and of its interval."""
+
+    text: str
+    value: str = ""
+    dot: tuple[float, float, float] | None = None
 
 
 class Column(NamedTuple):
-    """A column: its heading, the column of the data frame, and how values are shown.
+    """A column: its heading, the column of the DataFrame, and how values are shown.
 
-    ``show`` makes text of a value; without it the value is text. ``name`` holds three columns,
+    ``show`` makes text of a number; without it the value is text. ``name`` holds three columns,
     value and ends of an interval, where that is to be drawn. ``is_head`` says that a column names
     its row, ``is_long`` that it holds sentences, ``on_paper`` that it is printed. ``reference`` is
     marked in what is drawn.
@@ -40,38 +179,45 @@ class Column(NamedTuple):
     on_paper: bool = True
 
     @property
-    def is_interval(self) -> bool:
-        """Whether it is drawn."""
-        return isinstance(self.name, tuple)
+    def is_number(self) -> bool:
+        """Whether it is sorted by number."""
+        return isinstance(self.name, tuple) or self.show is not None
 
     @property
     def classes(self) -> str:
         """What it is, for the style sheet."""
+        is_interval = isinstance(self.name, tuple)
         kinds = {
-            "interval": self.is_interval,
-            "number": self.is_number and not self.is_interval,
+            "interval": is_interval,
+            "number": self.is_number and not is_interval,
             "long": self.is_long,
             "on-screen": not self.on_paper,
         }
         return " ".join(name for name, is_so in kinds.items() if is_so)
 
-    @property
-    def is_number(self) -> bool:
-        """Whether it is sorted by number."""
-        return self.is_interval or self.show is not None
+    def cell(self, row: dict[Any, Any], scale: Scale | None) -> Cell:
+        """Return the cell of a row."""
+        if scale is None or not isinstance(self.name, tuple):
+            value = row[self.name]
+            if self.show is None:
+                return Cell(str(value))
+            return Cell(self.show(value), _sorted_by(float(value)))
+        at, low, high = (float(row[part]) for part in self.name)
+        if not math.isfinite(at):
+            return Cell(NOTHING if math.isnan(at) else number(at), _sorted_by(at))
+        ends = [x if math.isfinite(x) else at for x in (low, high)]
+        text = f"{number(at)} ({number(low, 2)} to {number(high, 2)})"
+        dot = scale.place(at), scale.place(ends[0]), scale.place(ends[1])
+        return Cell(text, _sorted_by(at), dot)
 
 
-class Cell(NamedTuple):
-    """A cell: text, what it is sorted by (empty: last), and a drawing."""
-
-    text: str
-    value: str = ""
-    dot: Dot | None = None
+def _sorted_by(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.6g}"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Table:
-    """A table as the template draws it.
+    """A DataFrame as the template draws it, one row a row.
 
     Parameters
     ----------
@@ -79,111 +225,56 @@ class Table:
         Its identifier, and the name of its file.
     caption
         What it shows.
-    columns, rows
-        Its columns, and its cells, row by row.
-    n_all
-        Number of rows there are, of which those on the page may be the first.
-    scales
-        Scale of each column that is drawn, by position.
-    csv
-        Its file as a link that holds it; empty for none.
-    n_csv, n_file
-        Rows in that file, and rows that it should hold.
-    in_print
-        Most rows on paper.
+    frame, columns
+        The data, and what of them is shown.
+    most, n_all
+        Most rows on the page, and number of rows there are, if ``frame`` holds the first alone.
+    download, n_file
+        What its file holds (``None`` for no file), and the rows that there are of that.
+    in_print, kept
+        Most rows on paper, and a row that is printed in any case, with the one before it.
     """
 
     name: str
     caption: str
+    frame: pd.DataFrame
     columns: Sequence[Column]
-    rows: Sequence[Sequence[Cell]]
-    n_all: int
-    scales: dict[int, Scale] = field(default_factory=dict)
-    csv: str = ""
-    n_csv: int = 0
-    n_file: int = 0
+    most: int = MOST_ROWS
+    n_all: int = -1
+    download: pd.DataFrame | None = None
+    n_file: int = -1
     in_print: int = 10
+    kept: int = -1
 
+    def __post_init__(self) -> None:
+        self.n_all = len(self.frame) if self.n_all < 0 else self.n_all
+        whole = 0 if self.download is None else len(self.download)
+        self.n_file = whole if self.n_file < 0 else self.n_file
+        shown = self.frame.head(self.most)
+        self.scales = {}
+        for i, column in enumerate(self.columns):
+            if isinstance(column.name, tuple):
+                value, low, high = (shown[part] for part in column.name)
+                self.scales[i] = scale_of(value, low, high, column.reference)
 
-def make_table(
-    name: str,
-    caption: str,
-    frame: pd.DataFrame,
-    columns: Sequence[Column],
-    *,
-    most: int = MOST_ROWS,
-    n_all: int | None = None,
-    download: pd.DataFrame | None = None,
-    n_file: int | None = None,
-    in_print: int = 10,
-) -> Table:
-    """Return a table of the first rows of a data frame.
+    @cached_property
+    def rows(self) -> list[list[Cell]]:
+        """Its cells, row by row."""
+        return [
+            [column.cell(row, self.scales.get(i)) for i, column in enumerate(self.columns)]
+            for row in self.frame.head(self.most).to_dict("records")
+        ]
 
-    Parameters
-    ----------
-    name, caption, columns, in_print
-        As in :class:`Table`.
-    frame
-        One row a row.
-    most
-        Most rows on the page.
-    n_all
-        Number of rows there are, if ``frame`` holds the first of them alone.
-    download
-        What the file holds; ``None`` for no file.
-    n_file
-        Number of rows of it, if ``download`` holds the first of them alone.
-    """
-    shown = frame.head(most)
-    scales = {
-        i: scale_of(shown[column.name[0]], shown[column.name[1]], shown[column.name[2]], mark)
-        for i, column in enumerate(columns)
-        if isinstance(column.name, tuple)
-        for mark in [column.reference]
-    }
-    rows = [
-        [_cell(column, row, scales.get(i)) for i, column in enumerate(columns)]
-        for row in shown.to_dict("records")
-    ]
-    csv, n_csv = ("", 0) if download is None else as_link(download)
-    whole = 0 if download is None else len(download)
-    return Table(
-        name, caption, columns, rows, len(frame) if n_all is None else n_all, scales, csv, n_csv,
-        whole if n_file is None else n_file, in_print,
-    )  # fmt: skip
-
-
-def _cell(column: Column, row: dict[Any, Any], scale: Scale | None) -> Cell:
-    if isinstance(column.name, tuple):
-        value, low, high = (float(row[part]) for part in column.name)
-        assert scale is not None
-        return Cell(between(value, low, high), _sorted_by(value), scale.dot(value, low, high))
-    value = row[column.name]
-    if column.show is None:
-        return Cell(str(value))
-    return Cell(column.show(value), _sorted_by(float(value)))
-
-
-def _sorted_by(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.6g}"
-
-
-def as_link(frame: pd.DataFrame) -> tuple[str, int]:
-    """Return a table as csv in a link, and its number of rows: the first where it is long."""
-    n = min(len(frame), _MOST_CSV // 10)  # no row is shorter
-    while True:
-        text = as_csv(frame.head(n), float_format="%.6g", lineterminator="\r\n")
-        if len(text) <= _MOST_CSV or n <= 1:
-            break
-        n = max(1, min(n - 1, int(0.95 * n * _MOST_CSV / len(text))))
-    coded = base64.b64encode(text.encode("utf-8")).decode("ascii")
-    return f"data:text/csv;charset=utf-8;base64,{coded}", n
-
-
-def plain(value: Any) -> str:
-    """Return a parameter's value as text: lists with commas, numbers in a few digits."""
-    if isinstance(value, (np.ndarray, list, tuple)):
-        return ", ".join(plain(each) for each in np.asarray(value).ravel().tolist())
-    if isinstance(value, (float, np.floating)):
-        return f"{value:g}"
-    return str(value)
+    @cached_property
+    def csv(self) -> tuple[str, int]:
+        """Its file as a link that holds it (empty for none), and its rows: the first of many."""
+        if self.download is None:
+            return "", 0
+        n = min(len(self.download), _MOST_CSV // 10)  # no row is shorter
+        while True:
+            text = as_csv(self.download.head(n), float_format="%.6g", lineterminator="\r\n")
+            if len(text) <= _MOST_CSV or n <= 1:
+                break
+            n = max(1, min(n - 1, int(0.95 * n * _MOST_CSV / len(text))))
+        coded = base64.b64encode(text.encode("utf-8")).decode("ascii")
+        return f"data:text/csv;charset=utf-8;base64,{coded}", n

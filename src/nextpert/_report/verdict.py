@@ -8,7 +8,7 @@ import numpy as np
 
 from nextpert._adata import list_names
 from nextpert._adata.effects import CLEAR_SIGN
-from nextpert._report.numbers import count, percent, share
+from nextpert._report.tables import count, percent, share
 from nextpert.core.design.stopping import GO_ON
 from nextpert.tl._design_interventions.tables import candidates_of, farther_in_words
 from nextpert.tl._plan_cells.stop import stop_in_words
@@ -27,7 +27,7 @@ LEVELS = {
     UNKNOWN: ("Not judged", "?"),
 }
 _START = {
-    "trust": "The checks on this screen bear the model out.",
+    "trust": "The checks on this screen support the model.",
     "care": "Trust this with care.",
     "do not trust": (
         "Do not trust the model on this screen: go by the measured cells, and choose new "
@@ -86,17 +86,22 @@ def _next(found: Found) -> str:
         stored = found["perturbation_effects"]
         n = int((stored["lfsr"] < CLEAR_SIGN).any(axis=1).sum())
         return (
-            f"{n} of {len(stored['perturbations'])} perturbations have an effect of clear sign. "
+            f"{n} of {len(stored['perturbations'])} perturbations have a significant effect. "
             f"What to try next was not asked: run tl.plan_screen."
         )
     return "What to try next was not asked: run tl.plan_screen."
 
 
+def advice_of(found: Found) -> str:
+    """Return the advice of ``tl.plan_cells`` on stopping; empty where there is none."""
+    stopping = found.get("plan_cells", {}).get("stopping") or {}
+    return str(stopping.get("advice", ""))
+
+
 def _stop(found: Found) -> str:
-    stopping = found.get("plan_cells", {}).get("stopping")
-    if not stopping or stopping.get("advice", GO_ON) == GO_ON:
+    if advice_of(found) in ("", GO_ON):
         return ""
-    params = found["plan_cells"]["params"]
+    stopping, params = (found["plan_cells"][name] for name in ("stopping", "params"))
     tolerance = float(params["tolerance"])
     return f"{stop_in_words(stopping, name_of(params['target']), tolerance=tolerance)} "
 
@@ -109,9 +114,9 @@ def _plate(plan: Mapping[str, Any], *, goes_on: bool) -> str:
     start = "If you go on, perturb" if goes_on else "Perturb"
     return (
         f"{start} {list_names(names, limit=8)} next, in {count(summary['n_cells'])} cells{beside}. "
-        f"With probability {percent(summary['probability_covered'])} this plate holds, of "
-        f"{count(plan['params']['n_candidates'])} candidates, the one nearest to "
-        f"{name_of(plan['params']['target'])}."
+        f"With probability {percent(summary['probability_covered'])}, the nearest of "
+        f"{count(plan['params']['n_candidates'])} candidates to "
+        f"{name_of(plan['params']['target'])} is among them."
     )
 
 
@@ -155,7 +160,7 @@ def _notes(found: Found) -> list[str]:
         if name in found
     }  # fmt: skip
     if len(targets) > 1:
-        notes.append("Plate and ranking have different targets: see both sections.")
+        notes.append("Next round and ranking have different targets: see both sections.")
     notes += _stale(found)
     return notes
 
@@ -173,24 +178,24 @@ def _undeclared(found: Found) -> list[str]:
 
 
 def _unseen(found: Found) -> list[str]:
-    """Say how many wells rest on predictions alone, and whether these were borne out."""
+    """Say how many rest on predictions alone, and whether these held on this screen."""
     if "plan" not in found:
         return []
     table = found["plan"]["plate"]
-    wells = table[table["aim"].astype(str) != "control"]
-    n = int((wells["n_cells_seen"] == 0).sum())
+    chosen = table[table["aim"].astype(str) != "control"]
+    n = int((chosen["n_cells_seen"] == 0).sum())
     if not n:
         return []
-    said = f"{n} of {len(wells)} perturbations on the plate have no cells yet: they are predicted."
+    said = f"{n} of {len(chosen)} perturbations to test next have no cells yet: they are predicted."
     if "diagnosis" in found:
         parts = found["diagnosis"]["parts"].set_index("part")["level"].astype(str)
         level = parts.get("unseen perturbations", UNKNOWN)
         said += {
-            "trust": " Such predictions are borne out on this screen.",
+            "trust": " Such predictions held on this screen.",
             "care": " On this screen such predictions are to be taken with care.",
             "do not trust": (
-                " On this screen such predictions are no better than guesses: their places in the "
-                "order mean little."
+                " On this screen such predictions are no better than guesses: their ranks "
+                "mean little."
             ),
         }.get(str(level), "")
     return [said]
@@ -202,7 +207,7 @@ def _stale(found: Found) -> list[str]:
         return []
     fitted = " ".join(str(part) for part in dict(found["dag_blr"].get("cells", {})).values())
     called = {
-        "plan": "the plate",
+        "plan": "the next round",
         "design": "the ranking",
         "perturbation_effects": "the effects",
         "diagnosis": "the diagnostics",

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nextpert.pl._cpca_density import cpca_density
-    from nextpert.pl._dag.dag import dag
+    from nextpert.pl._dag import dag
     from nextpert.pl._dag_fit import dag_fit
     from nextpert.pl._design import design
-    from nextpert.pl._diagnose.diagnose import diagnose
+    from nextpert.pl._diagnose import diagnose
     from nextpert.pl._expression_shift import expression_shift
     from nextpert.pl._perturbation_counts import perturbation_counts
-    from nextpert.pl._perturbation_effects.perturbation_effects import perturbation_effects
+    from nextpert.pl._perturbation_effects import perturbation_effects
     from nextpert.pl._plan_cells import plan_cells
     from nextpert.pl._plan_screen import plan_screen
     from nextpert.pl._replay import replay

@@ -16,7 +16,18 @@ from nextpert._adata import (
 from nextpert._adata.arguments import checked
 from nextpert.core._checks import as_rng
 from nextpert.core.screen.moments import require_numbers
-from nextpert.pl._figure import BLUE, GREY, SMALL, TEXT, finish, panel_grid, root_figure
+from nextpert.pl._docs import documented
+from nextpert.pl._figure import (
+    BLUE,
+    GREY,
+    SMALL,
+    TEXT,
+    entry,
+    finish,
+    legend,
+    panels_of,
+    root_figure,
+)
 
 if TYPE_CHECKING:
     import os
@@ -35,10 +46,12 @@ _GRID = 50
 
 
 @checked()
+@documented
 def cpca_density(
     adata: AnnData,
     *,
     groups: str | Sequence[str] | None = None,
+    n_top: int = 12,
     perturbation_key: str | None = None,
     control: str | None = None,
     components: tuple[int, int] = (1, 2),
@@ -52,7 +65,7 @@ def cpca_density(
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | list[Axes] | None:
-    """Draw density contours of perturbed cells beside controls, one panel a group.
+    """Draw density contours of perturbed cells beside controls, one panel per group.
 
     As in Fig. 6a of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): kernel densities in two
     contrastive components, with the same axes in every panel, so that panels compare. Controls
@@ -63,7 +76,11 @@ def cpca_density(
     adata
         Cells x genes, after :func:`nextpert.tl.cpca`.
     groups
-        Labels to draw; by default the foreground of :func:`nextpert.tl.cpca`.
+        Labels to draw; by default the foreground of :func:`nextpert.tl.cpca`, those with the
+        strongest effects first.
+    n_top
+        Most groups to draw by default: those whose means lie farthest from that of the controls in
+        the two components (squared distance without bias). All of ``groups`` are drawn.
     perturbation_key, control
         Column of labels and label of the controls; by default those of :func:`nextpert.tl.cpca`.
     components
@@ -80,17 +97,11 @@ def cpca_density(
         Seed or generator of the thinning.
     ax
         Axes to draw on, for a single group.
-    show
-        Whether to show the figure; by default as scanpy is set up.
-    return_fig
-        Whether to return the figure.
-    save
-        File to save the figure to.
+    %(show)s
 
     Returns
     -------
-    ~matplotlib.figure.Figure or list of ~matplotlib.axes.Axes or None
-        The figure, with ``return_fig``; ``None`` once shown; else the panels.
+    %(returns)s
 
     Raises
     ------
@@ -107,6 +118,8 @@ def cpca_density(
     >>> figure.axes[0].get_title()
     'MYC (40 cells)'
     """
+    from matplotlib.patches import Patch
+
     scores = _scores(adata, key, components)
     stored = read_stored(adata, key, "tl.cpca")
     params = stored["params"]
@@ -114,30 +127,63 @@ def cpca_density(
     roles = Roles(perturbation_key or str(params["perturbation_key"]), background)
     labels = read_every_label(adata, roles)
     require_control(labels, background)
-    if groups is None:
-        wanted = [str(name) for name in stored["groups"]]
-    else:
-        named = [groups] if isinstance(groups, str) else [str(name) for name in groups]
-        wanted = list(dict.fromkeys(labels.spelled(named)))
+    given = stored["groups"] if groups is None else [groups] if isinstance(groups, str) else groups
+    wanted = list(dict.fromkeys(labels.spelled([str(name) for name in given])))
     labels.require(wanted, "Groups")
+    codes = labels.groups([background, *wanted])
+    n_all = len(wanted)
+    if groups is None and n_all > n_top:
+        strength = [_distance(scores[codes == i + 1], scores[codes == 0]) for i in range(n_all)]
+        wanted = [wanted[i] for i in np.argsort(-np.array(strength), kind="stable")[:n_top]]
+        codes = labels.groups([background, *wanted])
     if not wanted or (ax is not None and len(wanted) > 1):
         message = f"ax takes one group, but there are {len(wanted)}: name one with `groups`."
         raise ValueError(message)
     generator = as_rng(rng)
-    codes = labels.groups([background, *wanted])
     cells = [_thin(scores[codes == i], max_cells, generator) for i in range(len(wanted) + 1)]
-    figure, axes = _panels(ax, len(wanted), ncols)
+    panels, columns = panels_of(
+        ax, len(wanted), ncols, 4, (2.2, 2.2), (0.9, 1.2), sharex=True, sharey=True
+    )
+    for panel in panels[-columns:]:  # the lowest panel of a column keeps its tick labels
+        panel.tick_params(labelbottom=True)
     limits = _limits(cells)
-    for i, (panel, name) in enumerate(zip(axes, wanted, strict=True)):
+    for i, (panel, name) in enumerate(zip(panels, wanted, strict=True)):
         if i == 0 or not _is_spread(cells[0]):
             _draw(panel, cells[0], levels, limits, background=True)
         else:  # the same cells again: copy the contours instead of estimating anew
-            _copy_contours(axes[0].collections[0], panel)
+            _copy_contours(panels[0].collections[0], panel)
         _draw(panel, cells[i + 1], levels, limits, background=False)
-        panel.set_title(f"{name} ({int((codes == i + 1).sum())} cells)", fontsize=TEXT)
+        panel.set_title(f"{name} ({int((codes == i + 1).sum())} cells)")
         panel.set(xlim=limits[0], ylim=limits[1])
-    _annotate(figure, axes, components, ax is None, background, stored)
-    return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=ax is None)
+    unit = "s.d. of controls" if params["standardize"] else "log-normalised expression"
+    names = [f"cPC{c} ({unit})" for c in components]
+    handles = [
+        Patch(color=GREY, alpha=0.55, linewidth=0, label=background),
+        entry("perturbed", BLUE, line="-"),
+    ]
+    title = f"α = {float(stored['alpha']):.3g}"
+    if len(wanted) < n_all:
+        title += f"; strongest {len(wanted)} of {n_all} perturbations"
+    options: dict[str, Any] = {"title": title, "title_fontsize": SMALL}
+    if ax is None:
+        figure = root_figure(panels[0])
+        figure.supxlabel(names[0], fontsize=TEXT)
+        figure.supylabel(names[1], fontsize=TEXT)
+        legend(figure, handles, loc="outside upper right", ncols=2, **options)
+    else:
+        ax.set(xlabel=names[0], ylabel=names[1])
+        legend(ax, handles, loc="best", **options)
+    return finish(panels, own=ax is None, show=show, return_fig=return_fig, save=save)
+
+
+def _distance(cells: Scores, control: Scores) -> float:
+    """Return the squared distance of two means, less what noise adds to it on average."""
+    noise = sum(
+        float(each.var(axis=0, ddof=1).sum()) / len(each)
+        for each in (cells, control)
+        if len(each) > 1
+    )
+    return float(((cells.mean(axis=0) - control.mean(axis=0)) ** 2).sum()) - noise
 
 
 def _scores(adata: AnnData, key: str, components: tuple[int, int]) -> Scores:
@@ -173,29 +219,6 @@ def _limits(cells: list[Scores]) -> tuple[tuple[float, float], tuple[float, floa
     margin = 0.15 * np.maximum(high - low, 1e-9)
     low, high = low - margin, high + margin
     return (float(low[0]), float(high[0])), (float(low[1]), float(high[1]))
-
-
-def _panels(ax: Axes | None, n: int, ncols: int | None) -> tuple[Figure, list[Axes]]:
-    import matplotlib.pyplot as plt
-
-    if ax is not None:
-        return root_figure(ax), [ax]
-    rows, columns, size = panel_grid(n, ncols, 4, (2.2, 2.2), (0.9, 1.2))
-    figure, grid = plt.subplots(
-        rows,
-        columns,
-        figsize=size,
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for spare in grid.flat[n:]:
-        spare.remove()
-    for column in range(columns):  # the lowest panel of a column keeps its tick labels
-        lowest = [row for row in range(rows) if row * columns + column < n][-1]
-        grid[lowest, column].tick_params(labelbottom=True)
-    return figure, list(grid.flat[:n])
 
 
 def _draw(panel: Axes, cells: Scores, levels: int, limits: Any, *, background: bool) -> None:
@@ -235,33 +258,3 @@ def _copy_contours(source: Any, panel: Axes) -> None:
         zorder=source.get_zorder(),
     )
     panel.add_collection(copied)
-
-
-def _annotate(
-    figure: Figure,
-    axes: list[Axes],
-    components: tuple[int, int],
-    own: bool,
-    control: str,
-    result: Any,
-) -> None:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    unit = "s.d. of controls" if result["params"]["standardize"] else "log-normalised expression"
-    names = [f"cPC{c} ({unit})" for c in components]
-    handles = [
-        Patch(color=GREY, alpha=0.55, linewidth=0, label=control),
-        Line2D([], [], color=BLUE, label="perturbed"),
-    ]
-    title = f"α = {float(result['alpha']):.3g}"
-    if own:
-        figure.supxlabel(names[0], fontsize=TEXT)
-        figure.supylabel(names[1], fontsize=TEXT)
-        figure.legend(
-            handles=handles, title=title, loc="outside upper right", ncols=2, frameon=False,
-            fontsize=SMALL, title_fontsize=SMALL,
-        )  # fmt: skip
-    else:
-        axes[0].set(xlabel=names[0], ylabel=names[1])
-        axes[0].legend(handles=handles, title=title, frameon=False, fontsize=8)

@@ -7,17 +7,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._adata.arguments import checked
+from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
     GREY,
     ORANGE,
+    REACH,
+    entry,
     finish,
+    first_of,
     font_size,
-    logarithmic,
+    goal,
+    legend,
     read_to_draw,
     root_figure,
     row_height,
+    short,
+    square_root,
     unit_of_distance,
 )
 
@@ -29,12 +36,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Distances that spread wider than this are drawn on a logarithmic axis.
+# Distances that spread wider than this are drawn on a square-root axis.
 _WIDE = 30
 _AROUND = 1.6  # inches above and below the rows
+_LEAST = 0.5  # per cent: what rounds to 0 has no bar
 
 
 @checked()
+@documented
 def design(
     adata: AnnData,
     *,
@@ -48,10 +57,11 @@ def design(
     """Draw the ranking of candidate perturbations and the trace of all rounds.
 
     From left to right: the predicted squared distance of every candidate's mean to the target,
-    with the 90 % interval, best candidate on top; the criterion that ranks them;
-    and, from the second round on, the distance predicted for the one chosen in each. The chosen one
-    is orange; open circles are candidates of which no cell has been seen; a stroke marks the
-    distance that the cells themselves have; the dashed line is the distance of doing nothing.
+    with its 90% interval, best candidate on top (on a square-root axis where distances spread
+    widely); the criterion that ranks them; and, from the second round on, the distance predicted
+    for the one chosen in each, with its 90% interval. The chosen one is orange; open circles are
+    candidates without cells; a stroke marks the distance of the measured cells; the dashed line is
+    the distance of the control.
 
     Parameters
     ----------
@@ -63,17 +73,11 @@ def design(
         Most candidates to draw.
     ax
         Axes to draw the distances on; criterion and trace are left out then.
-    show
-        Whether to show the figure; by default as scanpy is set up.
-    return_fig
-        Whether to return the figure.
-    save
-        File to save the figure to.
+    %(show)s
 
     Returns
     -------
-    ~matplotlib.figure.Figure, ~matplotlib.axes.Axes, list of them, or None
-        The figure, with ``return_fig``; ``None`` once shown; else the axes.
+    %(returns)s
 
     Raises
     ------
@@ -94,68 +98,68 @@ def design(
     stored = read_to_draw(adata, key, "tl.design_interventions", what="design", part="ranking")
     table = stored["ranking"].sort_values("rank")
     is_control = table["is_control"].to_numpy(dtype=bool)
-    ranking, control = table[~is_control], table[is_control]
+    ranking = table[~is_control]
     top = ranking.head(n_top)
-    nothing = float(control["predicted_distance"].iloc[0])
+    control = float(table.loc[is_control, "predicted_distance"].iloc[0])
+    panels = [ax] if ax is not None else _panels(len(top), len(stored["trace"]))
+    _draw_distances(panels[0], top, len(ranking), control, stored)
+    handles = [
+        entry("chosen", ORANGE, "o"),
+        entry("measured cells", BLUE, "o"),
+        entry("no cells yet", BLUE, "o", face="white"),
+        entry("90% interval", GREY, line="-"),
+        entry("distance of the cells", BLACK, "|"),
+        entry("control", GREY, line="--"),
+    ]
     if ax is not None:
-        _draw_distances(ax, top, len(ranking), nothing, stored)
-        figure = root_figure(ax)
-        return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
-    figure, axes = _figure(len(top), len(stored["trace"]))
-    _draw_distances(axes[0], top, len(ranking), nothing, stored)
-    _draw_criterion(axes[1], top, str(stored["params"]["acquisition"]))
-    if len(axes) > 2:
-        _draw_trace(axes[2], stored)
-    return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=True)
+        legend(ax, handles, loc="best")
+        return finish(ax, own=False, show=show, return_fig=return_fig, save=save)
+    legend(root_figure(panels[0]), handles, loc="outside upper center", ncols=3)
+    _draw_criterion(panels[1], top, str(stored["params"]["acquisition"]))
+    if len(panels) > 2:
+        _draw_trace(panels[2], stored)
+    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
 
 
-def _figure(n_candidates: int, n_rounds: int) -> tuple[Figure, list[Axes]]:
+def _panels(n_candidates: int, n_rounds: int) -> list[Axes]:
+    """Return the panels of distances, of the criterion and, of several rounds, of the trace."""
     import matplotlib.pyplot as plt
 
     height = max(3.6, _AROUND + n_candidates * row_height(n_candidates, 0.24, _AROUND))
-    if n_rounds < 2:
-        figure = plt.figure(figsize=(6.2, height), layout="constrained")
-        grid = figure.add_gridspec(1, 2, width_ratios=[4.0, 2.2])
-        first = figure.add_subplot(grid[0])
-        return figure, [first, figure.add_subplot(grid[1], sharey=first)]
-    height = max(height, 4.6)  # for the names below the trace
-    last = min(max(2.0, 0.6 + 0.28 * n_rounds), 8.0)
-    figure = plt.figure(figsize=(6.2 + last, height), layout="constrained")
-    grid = figure.add_gridspec(1, 3, width_ratios=[4.0, 2.2, last])
+    widths = [4.0, 2.2]
+    if n_rounds > 1:
+        height = max(height, 4.6)  # for the names below the trace
+        widths.append(min(max(2.0, 0.6 + 0.28 * n_rounds), 8.0))
+    figure = plt.figure(figsize=(sum(widths), height), layout="constrained")
+    grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
     first = figure.add_subplot(grid[0])
-    return figure, [first, figure.add_subplot(grid[1], sharey=first), figure.add_subplot(grid[2])]
+    panels = [first, figure.add_subplot(grid[1], sharey=first)]
+    return [*panels, figure.add_subplot(grid[2])] if n_rounds > 1 else panels
 
 
 def _draw_distances(
     panel: Axes, top: pd.DataFrame, n_all: int, control: float, stored: Any
 ) -> None:
-    mean = top["predicted_distance"].to_numpy(dtype=float)
-    low, high = (top[name].to_numpy(dtype=float) for name in ("predicted_low", "predicted_high"))
+    """Draw a row a candidate of ``top``; ``control`` is the control's distance."""
+    mean, low, high, measured = (
+        top[name].to_numpy(dtype=float)
+        for name in ("predicted_distance", "predicted_low", "predicted_high", "measured_distance")
+    )
     seen = top["n_cells_seen"].to_numpy(dtype=int)
-    measured = top["measured_distance"].to_numpy(dtype=float)
-    values = np.append(mean, control)
-    is_wide = values.min() > 0 and values.max() > _WIDE * values.min()
-    if is_wide:
-        logarithmic(panel, values.max() / values.min())
     for place in range(len(top)):
         colour = ORANGE if place == 0 else BLUE
-        # A bar that would reach zero on a logarithmic axis stops at a tenth of the mean. The mean
-        # itself may lie outside where the draws are skew.
-        down = mean[place] - (max(low[place], 0.1 * mean[place]) if is_wide else low[place])
+        # The mean itself may lie outside its interval where the draws are skew.
+        reach = np.maximum([mean[place] - low[place], high[place] - mean[place]], 0.0)
         panel.errorbar(
-            mean[place],
-            place,
-            xerr=[[max(down, 0.0)], [max(high[place] - mean[place], 0.0)]],
-            fmt="o",
-            color=colour,
-            markersize=7 if place == 0 else 5,
+            mean[place], place, xerr=reach[:, None], fmt="o", color=colour,
+            markersize=7 if place == 0 else 5, elinewidth=1.2, capsize=2,
             markerfacecolor=colour if seen[place] else "white",
-            elinewidth=1.2,
-            capsize=2,
-        )
+        )  # fmt: skip
     panel.axvline(control, color=GREY, linestyle="--", linewidth=1, zorder=0)
-    shown = np.isfinite(measured) & ((measured > 0) | (not is_wide))
-    panel.scatter(measured[shown], np.flatnonzero(shown), marker="|", s=60, color=BLACK, zorder=3)
+    panel.scatter(measured, range(len(top)), marker="|", s=60, color=BLACK, zorder=3)
+    values = np.append(mean, control)
+    if values.min() > 0 and values.max() > _WIDE * values.min():
+        square_root(panel)
     names = [
         f"{name} ({n} cells)" if n else f"{name} (no cells yet)"
         for name, n in zip(top["perturbation"], seen, strict=True)
@@ -164,98 +168,63 @@ def _draw_distances(
     panel.set_yticks(range(len(top)), names, fontsize=size)
     panel.get_yticklabels()[0].set_fontweight("bold")
     panel.set_ylim(len(top) - 0.5, -0.5)
-    panel.set_xlabel(_label(stored), fontsize=9)
-    count = (
-        f"first {len(top)} of {n_all} candidates" if len(top) < n_all else f"all {n_all} candidates"
-    )
+    panel.set_xlabel(f"predicted distance to the target\n({unit_of_distance(stored)})")
+    title = f"towards {goal(stored['params']['target'])}\n"
+    title += first_of(len(top), n_all, "candidates")
     if float(top["relative_distance"].iloc[0]) > 1:
-        count += "\nthe chosen one is predicted\nfarther than control cells"
-    panel.set_title(f"towards {_goal(str(stored['params']['target']))}\n{count}", fontsize=9)
-    _legend(panel)
-
-
-def _label(stored: Any) -> str:
-    return f"predicted distance to the target\n({unit_of_distance(stored)})"
-
-
-def _goal(target: str) -> str:
-    """Return the target's name, but not a long list of wanted means."""
-    return "wanted means of genes" if target.count("=") > 3 else _short(target)
-
-
-def _short(text: str, most: int = 30) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _legend(panel: Axes) -> None:
-    from matplotlib.lines import Line2D
-
-    def dot(colour: str, face: str, label: str) -> Line2D:
-        return Line2D([], [], color=colour, markerfacecolor=face, marker="o", ls="", label=label)
-
-    handles = [
-        dot(ORANGE, ORANGE, "chosen"),
-        dot(BLUE, BLUE, "cells seen"),
-        dot(BLUE, "white", "no cells yet"),
-        Line2D([], [], color=GREY, label="90 % interval"),
-        Line2D([], [], color=BLACK, marker="|", ls="", label="measured"),
-        Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="doing nothing"),
-    ]
-    figure = root_figure(panel)
-    if len(figure.axes) == 1:
-        panel.legend(handles=handles, frameon=False, fontsize=8)
-    else:
-        figure.legend(
-            handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize=8
-        )
+        title += "\nthe chosen one is predicted\nfarther than control cells"
+    panel.set_title(title)
 
 
 def _draw_criterion(panel: Axes, top: pd.DataFrame, criterion: str) -> None:
+    """Draw what ranks the candidates; of shares, bars with their number, if it rounds to any."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    removed = top["uncertainty_removed"].to_numpy(dtype=float)
-    colours = [ORANGE, *[BLUE] * (len(top) - 1)]
-    if criterion == "probability":
-        values = 100 * top["probability_best"].to_numpy(dtype=float)
-        label = "probability of being\nthe nearest, %"
-    elif np.isnan(removed).all():
-        values = top["acquisition"].to_numpy(dtype=float)
-        label = f"{criterion}\n(low is good)"
-    else:
-        values = 100 * removed
-        label = f"uncertainty removed,\n% ({criterion}; high is good)"
-    panel.scatter(values, np.arange(len(top)), c=colours, s=22)
+    resolved = 100 * top["uncertainty_removed"].to_numpy(dtype=float)
+    places = np.arange(len(top))
+    colours = np.array([ORANGE, *[BLUE] * (len(top) - 1)])
     panel.tick_params(labelleft=False, left=False)
-    panel.xaxis.set_major_locator(MaxNLocator(3))
+    panel.set_title("criterion")
+    if criterion != "probability" and np.isnan(resolved).all():
+        panel.scatter(top["acquisition"].to_numpy(dtype=float), places, c=colours, s=22)
+        panel.xaxis.set_major_locator(MaxNLocator(3))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        panel.set_xlabel(f"{criterion}\n(low is good)")
+        return
     if criterion == "probability":
-        panel.set_xlim(-6, 106)
-        panel.set_xticks([0, 50, 100])
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-    panel.set_xlabel(label, fontsize=9)
-    panel.set_title("criterion", fontsize=9)
+        values, label = 100 * top["probability_best"].to_numpy(dtype=float), "probability of being"
+        panel.set(xlim=(0, 125), xticks=[0, 50, 100], xlabel=f"{label}\nthe nearest, %")
+    else:
+        values = resolved
+        panel.set_xlim(0, 1.25 * max(float(np.nanmax(values)), _LEAST))
+        panel.set_xlabel(f"uncertainty resolved,\n% ({criterion}; high is good)")
+    shown = values >= _LEAST
+    panel.barh(places[shown], values[shown], color=colours[shown], height=0.6)
+    size = font_size(row_height(len(top), 0.24, _AROUND), 7)
+    for place, value in zip(places[shown], values[shown], strict=True):
+        panel.annotate(
+            f"{value:.0f}", (value, place), (2, 0), textcoords="offset points", va="center",
+            fontsize=size,
+        )  # fmt: skip
+    if not shown.all():
+        panel.set_title(f"criterion\n(no bar: below {_LEAST:g}%)")
 
 
 def _draw_trace(panel: Axes, stored: Any) -> None:
     trace = stored["trace"]
-    rounds = np.arange(len(trace))
     panel.errorbar(
-        rounds,
-        trace["predicted_distance"].to_numpy(dtype=float),
-        yerr=trace["predicted_distance_sd"].to_numpy(dtype=float),
-        fmt="o-",
-        color=BLACK,
-        markersize=4,
-        linewidth=1,
-        capsize=2,
-    )
+        range(len(trace)), trace["predicted_distance"].to_numpy(dtype=float),
+        yerr=REACH * trace["predicted_distance_sd"].to_numpy(dtype=float), fmt="o-", color=BLACK,
+        markersize=4, linewidth=1, capsize=2,
+    )  # fmt: skip
     labels = [
-        f"{number}: {_short(str(chosen), 20)} ({criterion})"
+        f"{number}: {short(str(chosen), 20)} ({criterion})"
         for number, chosen, criterion in zip(
             trace["round"], trace["chosen"], trace["criterion"], strict=True
         )
     ]
-    panel.set_xticks(rounds, labels, rotation=90, fontsize=8)
+    panel.set_xticks(range(len(trace)), labels, rotation=90)
     panel.set_xlim(-0.6, len(trace) - 0.4)
-    panel.set_xlabel("round: chosen\n(criterion)", fontsize=9)
-    panel.set_ylabel(_label(stored), fontsize=9)
-    panel.set_title("trace", fontsize=9)
+    panel.set_xlabel("round: chosen\n(criterion)")
+    panel.set_ylabel(f"predicted distance to the target\n({unit_of_distance(stored)})")
+    panel.set_title("trace")

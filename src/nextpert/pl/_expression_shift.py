@@ -18,7 +18,20 @@ from nextpert._adata import (
     resolve_panel,
 )
 from nextpert._adata.arguments import ANY_TEXT, checked
-from nextpert.pl._figure import BLACK, BLUE, GREY, LIGHT, finish, panel_grid, root_figure
+from nextpert.pl._docs import documented
+from nextpert.pl._figure import (
+    BLACK,
+    BLUE,
+    GREY,
+    LIGHT,
+    REACH,
+    TEXT,
+    entry,
+    finish,
+    legend,
+    panels_of,
+    root_figure,
+)
 
 if TYPE_CHECKING:
     import os
@@ -46,6 +59,7 @@ class _Gene:
 
 
 @checked(separator=ANY_TEXT)
+@documented
 def expression_shift(
     adata: AnnData,
     *,
@@ -68,7 +82,7 @@ def expression_shift(
     than zero (control grey, perturbed blue, heights as shares of all cells of the group, so that
     they compare); the two bars in the grey strip on the left are the shares of cells with zero,
     the full height being all of them (no strip where there are none). Vertical lines are the
-    means of all cells, zeros included; their difference is given with its standard error.
+    means of all cells, zeros included; their difference is given ± half of its 90% interval.
 
     Parameters
     ----------
@@ -79,30 +93,18 @@ def expression_shift(
         is cells whose label names this gene and no other.
     gene_symbols
         Column of ``adata.var`` with the names of genes, if not ``adata.var_names``.
-    perturbation_key
-        Column of ``adata.obs`` with the label of every cell; ``None`` stands for what
-        :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
-    control
-        Label of the unperturbed cells; ``None`` as above, or ``"control"``.
-    separator
-        What joins the targets of a label, as in ``"MYC+STK3"``.
+    %(roles)s
     layer
         Layer to read; ``None`` stands for ``adata.X``.
     ncols
         Panels in a row; by default 6, or as many more as let the figure fit on a screen.
     ax
         Axes to draw on, for a single gene.
-    show
-        Whether to show the figure; by default as scanpy is set up.
-    return_fig
-        Whether to return the figure.
-    save
-        File to save the figure to.
+    %(show)s
 
     Returns
     -------
-    ~matplotlib.figure.Figure or list of ~matplotlib.axes.Axes or None
-        The figure, with ``return_fig``; ``None`` once shown; else the panels.
+    %(returns)s
 
     Raises
     ------
@@ -118,6 +120,8 @@ def expression_shift(
     >>> figure.axes[0].get_title().splitlines()[0]
     'MYC (20 cells)'
     """
+    from matplotlib.patches import Patch
+
     roles = read_roles(adata, perturbation_key=perturbation_key, control=control, layer=layer)
     perturbation_key, control, layer = roles.perturbation_key, roles.control, roles.layer
     labels = read_labels(adata, perturbation_key)
@@ -128,12 +132,33 @@ def expression_shift(
         message = f"ax takes one gene, but there are {len(wanted)}: name one with `genes`."
         raise ValueError(message)
     shown = _read(adata, wanted, labels.groups([control]) == 0, cells, layer, gene_symbols)
-    figure, axes = _panels(ax, len(shown), ncols)
+    axes, columns = panels_of(ax, len(shown), ncols, 6, (1.7, 1.5), (0.4, 1.0))
     zeros = any((values == 0).any() for gene in shown for values in (gene.control, gene.perturbed))
     for panel, gene in zip(axes, shown, strict=True):
         _draw(panel, gene, zeros=zeros)
-    _annotate(figure, axes, ax is None, control, zeros=zeros)
-    return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=ax is None)
+    handles = [
+        Patch(color=GREY, alpha=0.55, linewidth=0, label=control),
+        Patch(edgecolor=BLUE, facecolor="none", label="perturbed"),
+        entry(f"mean of {control}", BLACK, line="-"),
+        entry("mean of perturbed", BLUE, line="-"),
+    ]
+    if zeros:
+        handles.append(Patch(color=LIGHT, linewidth=0, label="bars: share of zeros"))
+    unit = "expression (log-normalised); in titles: change of the mean ± half of its 90% interval"
+    if ax is not None:
+        ax.set_xlabel(unit.split(";")[0])
+        legend(ax, handles)
+        return finish(axes, own=False, show=show, return_fig=return_fig, save=save)
+    figure = root_figure(axes[0])
+    is_wide = columns >= 5
+    if not is_wide:
+        figure.set_figwidth(figure.get_figwidth() + 1.8)  # for the legend
+        unit = unit.replace("; ", "\n")
+    figure.supxlabel(unit, fontsize=TEXT)
+    figure.supylabel("cells", fontsize=TEXT)
+    where = "outside upper center" if is_wide else "outside right upper"
+    legend(figure, handles, loc=where, ncols=len(handles) if is_wide else 1)
+    return finish(axes, own=True, show=show, return_fig=return_fig, save=save)
 
 
 def _perturbed_cells(
@@ -192,65 +217,42 @@ def _read(
     ]
 
 
-def _panels(ax: Axes | None, n: int, ncols: int | None) -> tuple[Figure, list[Axes]]:
-    import matplotlib.pyplot as plt
-
-    if ax is not None:
-        return root_figure(ax), [ax]
-    rows, columns, size = panel_grid(n, ncols, 6, (1.7, 1.5), (0.4, 1.0))
-    beside = 1.8 if columns < 5 else 0.0  # for the legend
-    figure, grid = plt.subplots(
-        rows,
-        columns,
-        figsize=(size[0] + beside, size[1]),
-        squeeze=False,
-        layout="constrained",
-    )
-    for spare in grid.flat[n:]:
-        spare.remove()
-    return figure, list(grid.flat[:n])
-
-
 def _draw(panel: Axes, gene: _Gene, *, zeros: bool) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     both = np.concatenate([gene.control, gene.perturbed])
     low, high = float(min(both.min(), 0.0)), float(max(both.max(), 0.0))
     span = (high - low) or 1.0
     strip = 0.3 * span if zeros else 0.0
     edges = np.linspace(low, low + span, 1 + _n_bins(gene, span))
-    tops = [_shares(values, edges) for values in (gene.control, gene.perturbed)]
+    # Shares of all cells of the group; zeros are counted in the strip.
+    tops = [
+        np.histogram(values[values != 0], edges)[0] / len(values)
+        for values in (gene.control, gene.perturbed)
+    ]
     tallest = max(float(top.max()) for top in tops) or 1.0
     control, perturbed = (0.92 * top / tallest for top in tops)
     panel.stairs(control, edges, fill=True, color=GREY, alpha=0.55, linewidth=0)
     panel.stairs(perturbed, edges, color=BLUE, linewidth=1.1)
     for colour, values in ((GREY, gene.control), (BLUE, gene.perturbed)):
-        panel.axvline(float(values.mean()), color=_mean_colour(colour), linewidth=1.4)
+        mean_colour = BLACK if colour == GREY else colour
+        panel.axvline(float(values.mean()), color=mean_colour, linewidth=1.4)
     if zeros:
         panel.axvspan(low - strip, low - 0.02 * span, color=LIGHT, alpha=0.6, linewidth=0, zorder=0)
         shares = [float(np.mean(values == 0)) for values in (gene.control, gene.perturbed)]
         places = low - strip * np.array([0.72, 0.32])
         panel.bar(places, shares, 0.34 * strip, color=[GREY, BLUE])
     panel.set(xlim=(low - strip, low + 1.03 * span), ylim=(0, 1), yticks=[])
-    _ticks(panel, low, strip)
-    panel.spines[["top", "right", "left"]].set_visible(False)
-    panel.set_title(_title(gene), fontsize=8)
-
-
-def _ticks(panel: Axes, low: float, strip: float) -> None:
-    """Put ticks on the axis of values, and the name of the strip under it."""
-    from matplotlib.ticker import MaxNLocator
-
     stop = panel.get_xlim()[1]
     ticks = np.array(MaxNLocator(4).tick_values(low, stop))
     ticks = ticks[(ticks >= low) & (ticks <= stop)]
-    labels = [f"{tick:g}".replace("-", "−") for tick in ticks]
+    names = [f"{tick:g}".replace("-", "−") for tick in ticks]
     if strip:
-        ticks, labels = np.append(ticks, low - 0.52 * strip), [*labels, "zeros"]
-    panel.set_xticks(ticks, labels)
+        ticks, names = np.append(ticks, low - 0.52 * strip), [*names, "zeros"]
+    panel.set_xticks(ticks, names)
     panel.tick_params(labelsize=7, length=2)
-
-
-def _mean_colour(colour: str) -> str:
-    return BLACK if colour == GREY else colour
+    panel.spines[["top", "right", "left"]].set_visible(False)
+    panel.set_title(_title(gene), fontsize=8)
 
 
 def _n_bins(gene: _Gene, span: float) -> int:
@@ -260,14 +262,8 @@ def _n_bins(gene: _Gene, span: float) -> int:
     if fewer is None:
         return _FEWEST_BINS
     low, high = np.quantile(fewer, [0.25, 0.75])
-    width = 2 * (high - low) / len(fewer) ** (1 / 3)
-    n_bins = span / width if width > 0 else _FEWEST_BINS
-    return int(np.clip(np.ceil(n_bins), _FEWEST_BINS, _MOST_BINS))
-
-
-def _shares(values: Values, edges: Values) -> Values:
-    """Return the share of all cells in every bin, zeros not counted."""
-    return np.histogram(values[values != 0], edges)[0] / len(values)
+    width = max(2 * (high - low) / len(fewer) ** (1 / 3), span / _MOST_BINS)
+    return int(max(np.ceil(span / width), _FEWEST_BINS)) if high > low else _FEWEST_BINS
 
 
 def _title(gene: _Gene) -> str:
@@ -276,39 +272,9 @@ def _title(gene: _Gene) -> str:
     error, digits = "", 2
     if min(n, len(gene.control)) > 1:
         variance = gene.perturbed.var(ddof=1) / n + gene.control.var(ddof=1) / len(gene.control)
-        if variance > 0:
-            digits = int(np.clip(-np.floor(np.log10(np.sqrt(variance))), 2, 4))
-        error = f" ± {np.sqrt(variance):.{digits}f}"
+        reach = REACH * np.sqrt(variance)
+        if reach > 0:
+            digits = int(np.clip(-np.floor(np.log10(reach)), 2, 4))
+        error = f" ± {reach:.{digits}f}"
     number = f"{shift:+.{digits}f}".replace("-", "−")
     return f"{gene.name} ({n:,} cell{'s' * (n > 1)})\n{number}{error}"
-
-
-def _annotate(figure: Figure, axes: list[Axes], own: bool, control: str, *, zeros: bool) -> None:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    unit = "expression (log-normalised)"
-    handles = [
-        Patch(color=GREY, alpha=0.55, linewidth=0, label=control),
-        Patch(edgecolor=BLUE, facecolor="none", label="perturbed"),
-        Line2D([], [], color=BLACK, linewidth=1.4, label=f"mean of {control}"),
-        Line2D([], [], color=BLUE, linewidth=1.4, label="mean of perturbed"),
-    ]
-    if zeros:
-        handles.append(Patch(color=LIGHT, linewidth=0, label="bars: share of zeros"))
-    if own:
-        figure.supxlabel(unit, fontsize=9)
-        figure.supylabel("cells", fontsize=9)
-        wide = figure.get_figwidth() > 8
-        figure.legend(
-            handles=handles,
-            loc="outside upper center" if wide else "outside right upper",
-            ncols=len(handles) if wide else 1,
-            frameon=False,
-            fontsize=8,
-        )
-    else:
-        axes[0].set_xlabel(unit, fontsize=9)
-        axes[0].legend(
-            handles=handles, frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1)
-        )

@@ -8,7 +8,17 @@ import numpy as np
 
 from nextpert._adata import Naming, read_perturbations, read_roles, require_control
 from nextpert._adata.arguments import ANY_TEXT, checked
-from nextpert.pl._figure import BLACK, BLUE, GREEN, ORANGE, PURPLE, finish, root_figure
+from nextpert.pl._docs import documented
+from nextpert.pl._figure import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    finish,
+    legend,
+    panel_of,
+)
 
 if TYPE_CHECKING:
     import os
@@ -32,6 +42,7 @@ _COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 
 
 @checked(separator=ANY_TEXT)
+@documented
 def perturbation_counts(
     adata: AnnData,
     *,
@@ -56,32 +67,17 @@ def perturbation_counts(
     ----------
     adata
         Cells x genes, with labels.
-    perturbation_key
-        Column of ``adata.obs`` with the label of every cell; ``None`` stands for what
-        :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
-    control
-        Label of the unperturbed cells, whose number stands in the title; ``None`` as
-        above, or ``"control"``.
-    separator
-        What joins the targets of a label, as in ``"MYC+STK3"``.
+    %(roles)s
     exclude
         Further labels that are no perturbation, beside those such as ``"unassigned"``; the title
         counts their cells.
     min_cells
         Draw a line at this number of cells, and count the perturbations that reach it.
-    ax
-        Axes to draw on.
-    show
-        Whether to show the figure; by default as scanpy is set up.
-    return_fig
-        Whether to return the figure.
-    save
-        File to save the figure to.
+    %(end)s
 
     Returns
     -------
-    ~matplotlib.figure.Figure or ~matplotlib.axes.Axes or None
-        The figure, with ``return_fig``; ``None`` once shown; else the axes.
+    %(returns)s
 
     Raises
     ------
@@ -107,18 +103,21 @@ def perturbation_counts(
     labels.require([name for name in left_out if name not in labels.left_out], "Labels to exclude")
     counts, n_out = _count(adata, labels, control, separator, set(left_out))
     n_labels = sum(map(len, counts.values()))
-    legend = len(counts) > 1 or min_cells is not None
-    figure, panel = _axes(ax, n_labels, legend=legend)
+    has_legend = len(counts) > 1 or min_cells is not None
+    width = max(1.0 + 0.21 * n_labels, 3.6) if n_labels <= _MOST_NAMES else 5.0
+    panel = panel_of(ax, (width + 2.4 * has_legend, 3.6))
     draw = _draw_bars if n_labels <= _MOST_NAMES else _draw_curves
     draw(panel, counts, min_cells)
     if min_cells is not None:
         panel.axhline(min_cells, color=BLACK, linestyle="--", linewidth=1, zorder=3)
-    if legend:
-        panel.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    panel.set_title(_title(counts, labels.n_cells(control), control, n_out), fontsize=9)
-    panel.set_ylabel("cells", fontsize=9)
-    panel.spines[["top", "right"]].set_visible(False)
-    return finish(figure, panel, show=show, return_fig=return_fig, save=save, own=ax is None)
+    if has_legend:
+        legend(panel, panel.get_legend_handles_labels()[0])
+    n_cells = sum(n for ranked in counts.values() for n, _ in ranked)
+    title = f"{n_labels:,} perturbation{'s' * (n_labels > 1)}, {n_cells:,} cells"
+    title += f"\n{labels.n_cells(control):,} cells {control}"
+    panel.set_title(title + (f", {n_out:,} cells left out" if n_out else ""))
+    panel.set_ylabel("cells")
+    return finish(panel, own=ax is None, show=show, return_fig=return_fig, save=save)
 
 
 def _count(
@@ -142,24 +141,6 @@ def _count(
     return ranked, n_out
 
 
-def _axes(ax: Axes | None, n_labels: int, *, legend: bool) -> tuple[Figure, Axes]:
-    import matplotlib.pyplot as plt
-
-    if ax is not None:
-        return root_figure(ax), ax
-    width = max(1.0 + 0.21 * n_labels, 3.6) if n_labels <= _MOST_NAMES else 5.0
-    width += 2.4 * legend
-    return plt.subplots(figsize=(width, 3.6), layout="constrained")
-
-
-def _title(counts: Counts, n_control: int, control: str, n_out: int) -> str:
-    n_labels = sum(map(len, counts.values()))
-    n_cells = sum(n for ranked in counts.values() for n, _ in ranked)
-    text = f"{n_labels:,} perturbation{'s' * (n_labels > 1)}, {n_cells:,} cells"
-    text += f"\n{n_control:,} cells {control}"
-    return text + (f", {n_out:,} cells left out" if n_out else "")
-
-
 def _describe(n_targets: int, ranked: list[tuple[int, str]], min_cells: int | None) -> str:
     """Return ``"2 targets: 31 perturbations"``, for the legend."""
     several = f"{n_targets}{' or more' * (n_targets == len(_COLOURS))} targets"
@@ -175,28 +156,19 @@ def _draw_bars(panel: Axes, counts: Counts, min_cells: int | None) -> None:
     heights: list[int] = []
     for n_targets, ranked in counts.items():
         places = np.arange(len(names), len(names) + len(ranked))
-        label = _describe(n_targets, ranked, min_cells)
-        panel.bar(
-            places,
-            [n for n, _ in ranked],
-            color=_COLOURS[n_targets - 1],
-            width=0.75,
-            label=label,
-            linewidth=0,
-        )
+        bars = panel.bar(
+            places, [n for n, _ in ranked], color=_COLOURS[n_targets - 1], width=0.75,
+            label=_describe(n_targets, ranked, min_cells), linewidth=0,
+        )  # fmt: skip
+        panel.bar_label(bars, padding=3, rotation=90, fontsize=7, color=BLACK)
         names += [name for _, name in ranked]
         heights += [n for n, _ in ranked]
-    panel.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    panel.set_xticks(range(len(names)), names, rotation=90)
     panel.set_xlim(-0.7, len(names) - 0.3)
     if max(heights) > _WIDE * min(heights):
         _logarithmic(panel, max(heights))
     else:
         panel.set_ylim(0, 1.2 * max(heights))
-    for place, n in enumerate(heights):
-        panel.annotate(
-            f"{n}", (place, n), (0, 3), textcoords="offset points", rotation=90, ha="center",
-            va="bottom", fontsize=7, color=BLACK,
-        )  # fmt: skip
 
 
 def _draw_curves(panel: Axes, counts: Counts, min_cells: int | None) -> None:
@@ -215,7 +187,7 @@ def _draw_curves(panel: Axes, counts: Counts, min_cells: int | None) -> None:
 
         panel.set_xscale("log")
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    panel.set_xlabel("rank of the perturbation", fontsize=9)
+    panel.set_xlabel("rank of the perturbation")
     _logarithmic(panel, max(ranked[0][0] for ranked in counts.values()))
 
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nextpert._adata.arguments import checked
+from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
     GREEN,
     GREY,
     ORANGE,
+    PALETTE,
     PURPLE,
+    entry,
     finish,
+    goal,
+    legend,
     logarithmic,
     read_to_draw,
-    root_figure,
+    short,
 )
 
 if TYPE_CHECKING:
@@ -30,25 +35,18 @@ if TYPE_CHECKING:
 
 _STYLES: tuple[tuple[str, Any], ...] = (
     (ORANGE, (0, (1, 1))),
-    ("#E69F00", (0, (4, 1.5))),
+    (PALETTE[0], (0, (4, 1.5))),
     (GREEN, (0, (3, 1, 1, 1))),
     (BLUE, "-"),
     (PURPLE, (0, (6, 1.5))),
 )
-
-
 _BOTTOM = {"power": 0.0, "right_choice": 0.5}  # of what goes up to 1
-
-
-class _Panel(NamedTuple):
-    """A column of the curves: what it is, and what is wanted of it."""
-
-    column: str
-    label: str
-    wanted: float
+_FEW_CELLS = 10  # fewer would flatten all that matters
+_SAME = 0.02  # of a panel's height: curves that are nearer than about the width of a line
 
 
 @checked()
+@documented
 def plan_cells(
     adata: AnnData,
     *,
@@ -58,13 +56,14 @@ def plan_cells(
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | list[Axes] | Axes | None:
-    """Draw what a number of cells tells, for several numbers of guides.
+    """Draw what numbers of cells and guides achieve.
 
     Above, the share of genes in which the wanted effect is found, and half the width of the
     interval of an effect on the median gene. With a target, below: half the width of the interval
     of the nearest perturbation's squared distance, as a share of the controls' distance, and the
-    probability that it comes out nearer than the second. One line a number of guides, where guides
-    differ; the black one is the number planned for. Dashed lines are what is wanted.
+    probability that it comes out nearer than the second. One line per number of guides; numbers
+    whose curves coincide share one. The black line is the number planned for, dashed lines are
+    what is wanted.
 
     Parameters
     ----------
@@ -74,17 +73,11 @@ def plan_cells(
         Its ``key_added``.
     ax
         Axes to draw the power on; the other panels are left out then.
-    show
-        Whether to show the figure; by default as scanpy is set up.
-    return_fig
-        Whether to return the figure.
-    save
-        File to save the figure to.
+    %(show)s
 
     Returns
     -------
-    ~matplotlib.figure.Figure, ~matplotlib.axes.Axes, list of them, or None
-        The figure, with ``return_fig``; ``None`` once shown; else the axes.
+    %(returns)s
 
     Raises
     ------
@@ -102,109 +95,103 @@ def plan_cells(
     >>> len(figure.axes)
     4
     """
+    import matplotlib.pyplot as plt
+
     stored = read_to_draw(adata, key, "tl.plan_cells", what="plan of cells", part="curves")
-    panels = _panels(stored)
+    what = _what_to_draw(stored)
     if ax is not None:
-        _draw(ax, panels[0], stored)
-        ax.set_xlabel("cells a perturbation", fontsize=9)
-        _legend(ax, stored)
-        figure = root_figure(ax)
-        return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
-    figure, axes = _figure(panels, stored)
-    return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=True)
+        panels, what = [ax], what[:1]
+    else:
+        rows = -(-len(what) // 2)
+        figure = plt.figure(figsize=(7.6, 0.7 + 2.6 * rows), layout="constrained")
+        panels = [figure.add_subplot(rows, 2, i + 1) for i in range(len(what))]
+        title = f"{stored['noise']['n_control_cells']} control cells"
+        if "target" in stored["params"]:
+            title += f"; target {goal(stored['params']['target'])}"
+        figure.suptitle(title, fontsize=9)
+    lines = _lines(stored, [column for column, _, _ in what])
+    for panel, (column, label, wanted) in zip(panels, what, strict=True):
+        _draw(panel, stored["curves"], lines, column, wanted)
+        panel.set_ylabel(label)
+    handles = [entry(label, colour, line=dashes) for label, _, colour, dashes in lines]
+    legend(panels[0], [*handles, entry("wanted", GREY, line="--")], loc="lower right")
+    drawn = panels if ax is None else ax
+    return finish(drawn, own=ax is None, show=show, return_fig=return_fig, save=save)
 
 
-def _panels(stored: dict[str, Any]) -> list[_Panel]:
+def _what_to_draw(stored: dict[str, Any]) -> list[tuple[str, str, float]]:
+    """Return a panel's column of the curves, its label, and what is wanted of it."""
     params = stored["params"]
-    percent = f"{100 * float(params['confidence']):g} % interval"
     effect, power = float(params["effect"]), float(params["power"])
     panels = [
-        _Panel("power", f"share of genes in which\na change of {effect:g} is found", power),
-        _Panel(
+        ("power", f"share of genes in which\na change of {effect:g} is found", power),
+        (
             "half_width",
-            f"half of the {percent}\nof the median gene (units of the data)",
+            "half of the 90% interval of the\nmedian gene (units of the data)",
             effect / 2,
         ),
     ]
     if "distances" not in stored:
         return panels
-    first, *others = (str(name) for name in stored["distances"]["perturbation"])
-    label = f"half of the {percent} of the squared\ndistance (share of the controls')"
-    panels.append(_Panel("distance_half_width", label, float(params["tolerance"])))
+    first, *others = (short(str(name), 20) for name in stored["distances"]["perturbation"])
+    label = "half of the 90% interval of the squared\ndistance (share of the controls')"
+    panels.append(("distance_half_width", label, float(params["tolerance"])))
     if others:
-        label = f"probability that {_short(first)}\ncomes out nearer than {_short(others[0])}"
-        panels.append(_Panel("right_choice", label, power))
+        label = f"probability that {first}\ncomes out nearer than {others[0]}"
+        panels.append(("right_choice", label, power))
     return panels
 
 
-def _short(name: str) -> str:
-    return name if len(name) < 20 else f"{name[:18]}…"
-
-
-def _figure(panels: list[_Panel], stored: dict[str, Any]) -> tuple[Figure, list[Axes]]:
-    import matplotlib.pyplot as plt
-
-    rows = -(-len(panels) // 2)
-    figure = plt.figure(figsize=(7.6, 0.7 + 2.6 * rows), layout="constrained")
-    axes = []
-    for i, panel in enumerate(panels):
-        axes.append(figure.add_subplot(rows, 2, i + 1))
-        _draw(axes[-1], panel, stored)
-        axes[-1].set_xlabel("cells a perturbation", fontsize=9)
-    _legend(axes[0], stored)
-    noise = stored["noise"]
-    title = f"{noise['n_control_cells']} control cells"
-    if "target" in stored["params"]:
-        name = str(stored["params"]["target"])
-        title += f"; target {name if len(name) < 50 else name[:48] + '…'}"
-    figure.suptitle(title, fontsize=9)
-    return figure, axes
-
-
-def _draw(axes: Axes, panel: _Panel, stored: dict[str, Any]) -> None:
-    curves = stored["curves"]
-    for n_guides, curve, colour, dashes in _lines(curves, stored):
-        wide = n_guides == int(stored["params"]["n_guides"])
-        axes.plot(
-            curve["n_cells"], curve[panel.column], color=colour, linestyle=dashes,
-            linewidth=2.0 if wide else 1.4, zorder=3 if wide else 2,
-        )  # fmt: skip
-    axes.axhline(panel.wanted, color=GREY, linestyle="--", linewidth=1, zorder=1)
-    cells = curves["n_cells"].to_numpy(float)
-    logarithmic(axes, float(cells.max() / cells.min()))
-    if panel.column in _BOTTOM:
-        axes.set_ylim(_BOTTOM[panel.column] - 0.03, 1.03)
-    else:
-        # The few cells at the left would flatten all that matters.
-        values = curves.loc[curves["n_cells"] >= 10, panel.column].to_numpy(float)
-        top = max(float(np.nanmax(values, initial=0.0)), panel.wanted)
-        axes.set_ylim(0, 1.08 * top)
-    axes.set_ylabel(panel.label, fontsize=8.5)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _lines(
-    curves: pd.DataFrame, stored: dict[str, Any]
-) -> list[tuple[int, pd.DataFrame, str, Any]]:
-    """Return the curve of every number of guides, with its colour and dashes."""
-    planned, styles, lines = int(stored["params"]["n_guides"]), iter(_STYLES), []
-    for n_guides, curve in curves.groupby("n_guides"):
-        number = int(str(n_guides))
-        colour, dashes = (BLACK, "-") if number == planned else next(styles)
-        lines.append((number, curve, colour, dashes))
+def _lines(stored: dict[str, Any], columns: list[str]) -> list[tuple[str, pd.DataFrame, str, Any]]:
+    """Return label, curve, colour and dashes of every line, one for guides that coincide."""
+    planned, styles = int(stored["params"]["n_guides"]), iter(_STYLES)
+    groups: list[dict[int, pd.DataFrame]] = []
+    for n_guides, curve in stored["curves"].groupby("n_guides"):
+        if groups and _coincide(next(iter(groups[-1].values())), curve, columns):
+            groups[-1][int(str(n_guides))] = curve
+        else:
+            groups.append({int(str(n_guides)): curve})
+    lines = []
+    for group in groups:
+        first, last = min(group), max(group)
+        label = f"{last} guide{'s' * (last > 1)}" if first == last else f"{first} to {last} guides"
+        is_planned = planned in group
+        style = (BLACK, "-") if is_planned else next(styles)
+        lines.append((label, group[planned if is_planned else first], *style))
     return lines
 
 
-def _legend(axes: Axes, stored: dict[str, Any]) -> None:
-    from matplotlib.lines import Line2D
+def _coincide(one: pd.DataFrame, two: pd.DataFrame, columns: list[str]) -> bool:
+    """Return whether two curves look the same in every panel."""
+    a, b = (
+        curve.loc[curve["n_cells"] >= _FEW_CELLS, columns].to_numpy(float) for curve in (one, two)
+    )
+    if a.shape != b.shape:
+        return False
+    height = np.maximum(np.nanmax(np.abs(a), axis=0, initial=0.0), 1e-12)
+    return not bool((np.abs(a - b) > _SAME * height).any())
 
-    handles = [
-        Line2D(
-            [], [], color=colour, linestyle=dashes,
-            label=f"{number} guide{'s' * (number > 1)}",
-        )
-        for number, _, colour, dashes in _lines(stored["curves"], stored)
-    ]  # fmt: skip
-    handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="wanted"))
-    axes.legend(handles=handles, frameon=False, fontsize=8, loc="lower right")
+
+def _draw(
+    panel: Axes,
+    curves: pd.DataFrame,
+    lines: list[tuple[str, pd.DataFrame, str, Any]],
+    column: str,
+    wanted: float,
+) -> None:
+    """Draw one column of the curves; lines as in :func:`_lines`, ``wanted`` as a dashed line."""
+    for _, curve, colour, dashes in lines:
+        is_planned = colour == BLACK
+        panel.plot(
+            curve["n_cells"], curve[column], color=colour, linestyle=dashes,
+            linewidth=2.0 if is_planned else 1.4, zorder=3 if is_planned else 2,
+        )  # fmt: skip
+    panel.axhline(wanted, color=GREY, linestyle="--", linewidth=1, zorder=1)
+    cells = curves["n_cells"].to_numpy(float)
+    logarithmic(panel, float(cells.max() / cells.min()))
+    if column in _BOTTOM:
+        panel.set_ylim(_BOTTOM[column] - 0.03, 1.03)
+    else:
+        values = curves.loc[curves["n_cells"] >= _FEW_CELLS, column].to_numpy(float)
+        panel.set_ylim(0, 1.08 * max(float(np.nanmax(values, initial=0.0)), wanted))
+    panel.set_xlabel("cells per perturbation")

@@ -1,4 +1,4 @@
-"""The next plate: what is on it and why, its cells, and what it is worth."""
+"""The next round: which perturbations and why, their cells, and what it is worth."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from nextpert._adata import read_stored
 from nextpert._adata.arguments import checked
+from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
@@ -15,8 +16,12 @@ from nextpert.pl._figure import (
     GREY,
     ORANGE,
     PURPLE,
+    REACH,
+    entry,
     finish,
     font_size,
+    goal,
+    legend,
     read_to_draw,
     root_figure,
     row_height,
@@ -32,18 +37,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_AROUND = 1.6  # inches above and below the rows of wells
+_AROUND = 1.6  # inches above and below the rows
 # Colour, marker and words of every aim.
 _AIMS = {
     "best": (BLUE, "o", "to find the best"),
-    "learn": (ORANGE, "s", "to learn the way"),
+    "learn": (ORANGE, "s", "to reduce uncertainty"),
     "acquisition": (PURPLE, "^", "by the acquisition"),
-    "must": (GREEN, "D", "has to be on it"),
+    "must": (GREEN, "D", "included on request"),
     "control": (GREY, "|", "controls"),
 }
 
 
 @checked()
+@documented
 def plan_screen(
     adata: AnnData,
     *,
@@ -54,16 +60,16 @@ def plan_screen(
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | list[Axes] | Axes | None:
-    """Draw the next plate, well by well, and how it compares with other ways to choose.
+    """Draw the perturbations of the next round, and how the plan compares with other strategies.
 
     From left to right: the predicted squared distance of every perturbation's mean to the target
-    with its 90% interval, coloured by the aim that put it on the plate; a stroke marks the distance
-    of the expected state, by which wells are chosen, and the dashed line is doing nothing; the
-    cells of every well; what the plate is worth up to each well, that is the probability that it
-    holds the nearest of all candidates, and the share of the remaining uncertainty that it is
-    expected to resolve; and, where the screen was replayed, how near each strategy came
-    plate by plate, and how many plates it took to find the best, ± a standard error (see
-    :func:`replay`).
+    with its 90% interval, coloured by the aim that chose it; a stroke marks the distance of the
+    expected state, by which perturbations are chosen, and the dashed line is the control; the
+    cells of every perturbation; what the first perturbations are worth together, that is the
+    probability that the nearest of all candidates is among them, and the share of the remaining
+    uncertainty that they are expected to resolve; and, where the screen was replayed, how near
+    each strategy came round by round, and how many rounds it took to find the best, with 90%
+    intervals (see :func:`replay`).
 
     Parameters
     ----------
@@ -76,17 +82,11 @@ def plan_screen(
         ``None`` for none.
     ax
         Axes to draw the distances on; all else is left out then.
-    show
-        Whether to show the figure; by default as scanpy is set up.
-    return_fig
-        Whether to return the figure.
-    save
-        File to save the figure to.
+    %(show)s
 
     Returns
     -------
-    ~matplotlib.figure.Figure, ~matplotlib.axes.Axes, list of them, or None
-        The figure, with ``return_fig``; ``None`` once shown; else the axes.
+    %(returns)s
 
     Raises
     ------
@@ -106,45 +106,42 @@ def plan_screen(
     """
     stored = read_to_draw(adata, key, "tl.plan_screen", what="plan", part="plate")
     table = stored["plate"]
+    shown = [aim for aim in _AIMS if (table["aim"].astype(str) == aim).any()]
+    handles = [entry(_AIMS[aim][2], _AIMS[aim][0], _AIMS[aim][1]) for aim in shown]
+    handles += [entry("expected state", BLACK, "|"), entry("control", GREY, line="--")]
     if ax is not None:
         _draw_distances(ax, table, stored)
-        ax.legend(handles=_handles(table), frameon=False, fontsize=8)
-        figure = root_figure(ax)
-        return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
+        legend(ax, handles, loc="best")
+        return finish(ax, own=False, show=show, return_fig=return_fig, save=save)
     replayed = replay_key is not None and replay_key in adata.uns
-    figure, axes = _figure(len(table), replayed)
-    for panel in axes[:3]:
-        panel.tick_params(labelsize=8)
-    _draw_distances(axes[0], table, stored)
-    _draw_cells(axes[1], table)
-    _draw_worth(axes[2], table)
+    panels = _panels(len(table), replayed)
+    _draw_distances(panels[0], table, stored)
+    _draw_cells(panels[1], table)
+    handles += _draw_worth(panels[2], table)
     if replayed:
-        replay(adata, key=str(replay_key), ax=axes[3], show=False)
-        _tell_plates(axes[3], read_stored(adata, str(replay_key), "tl.replay_design"))
-    handles = [*_handles(table), *axes[2].get_lines()]
-    figure.legend(
-        handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=8
-    )
-    return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=True)
+        replay(adata, key=str(replay_key), ax=panels[3], show=False)
+        _tell_plates(panels[3], read_stored(adata, str(replay_key), "tl.replay_design"))
+    where = {"loc": "outside upper center", "ncols": len(handles) if replayed else 4}
+    legend(root_figure(panels[0]), handles, **where)
+    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
 
 
-def _figure(n_wells: int, replayed: bool) -> tuple[Figure, list[Axes]]:
+def _panels(n_rows: int, replayed: bool) -> list[Axes]:
     import matplotlib.pyplot as plt
 
     widths = [3.6, 1.5, 2.2, *([3.4] if replayed else [])]
-    height = max(3.4, _AROUND + n_wells * row_height(n_wells, 0.24, _AROUND))
+    height = max(3.4, _AROUND + n_rows * row_height(n_rows, 0.24, _AROUND))
     figure = plt.figure(figsize=(1.2 + sum(widths), height), layout="constrained")
     grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
     first = figure.add_subplot(grid[0])
-    axes = [first, *(figure.add_subplot(grid[i], sharey=first) for i in (1, 2))]
-    if replayed:
-        axes.append(figure.add_subplot(grid[3]))
-    return figure, axes
+    panels = [first, *(figure.add_subplot(grid[i], sharey=first) for i in (1, 2))]
+    return [*panels, figure.add_subplot(grid[3])] if replayed else panels
 
 
 def _draw_distances(panel: Axes, table: pd.DataFrame, stored: Any) -> None:
-    mean, low, high = (
-        table[f"predicted_{name}"].to_numpy(dtype=float) for name in ("distance", "low", "high")
+    mean, low, high, state = (
+        table[name].to_numpy(dtype=float)
+        for name in ("predicted_distance", "predicted_low", "predicted_high", "state_distance")
     )
     seen = table["n_cells_seen"].to_numpy(dtype=int)
     for place, aim in enumerate(table["aim"].astype(str)):
@@ -156,64 +153,60 @@ def _draw_distances(panel: Axes, table: pd.DataFrame, stored: Any) -> None:
             mean[place], place, marker=marker, color=colour, markersize=6,
             markerfacecolor=colour if seen[place] else "white", linestyle="none",
         )  # fmt: skip
-    state = table["state_distance"].to_numpy(dtype=float)
     panel.scatter(state, range(len(table)), marker="|", s=60, color=BLACK, zorder=3)
+    wells = [f"{well}  " for well in table["well"]] if "well" in table else [""] * len(table)
     names = [
-        f"{well}  {name}" + ("" if n else " (new)")
-        for well, name, n in zip(table["well"], table["perturbation"], seen, strict=True)
+        f"{well}{name}{'' if n else ' (new)'}"
+        for well, name, n in zip(wells, table["perturbation"], seen, strict=True)
     ]
     size = font_size(row_height(len(table), 0.24, _AROUND))
     panel.set_yticks(range(len(table)), names, fontsize=size)
     panel.set_ylim(len(table) - 0.5, -0.5)
-    panel.set_xlim(left=0)
-    panel.set_xlabel(
-        f"predicted distance to the target, 90 % interval\n({unit_of_distance(stored)})",
-        fontsize=9,
-    )
-    target = str(stored["params"]["target"])
-    goal = "wanted means of genes" if target.count("=") > 3 else target
-    panel.set_title(f"next plate towards {goal[:40]}", fontsize=9)
+    least, most = min(0.0, np.nanmin(low)), panel.get_xlim()[1]
+    panel.set_xlim(left=least - 0.03 * (most - least))  # so that nothing at 0 is cut
+    unit = unit_of_distance(stored)
+    panel.set_xlabel(f"predicted distance, 90% interval\n({unit})")
+    panel.set_title(f"next round towards {goal(stored['params']['target'])}")
 
 
 def _draw_cells(panel: Axes, table: pd.DataFrame) -> None:
     from matplotlib.ticker import MaxNLocator
 
     cells = table["n_cells"].to_numpy(dtype=int)
-    colours = [_AIMS[aim][0] for aim in table["aim"].astype(str)]
-    panel.barh(range(len(table)), cells, color=colours, height=0.6)
+    bars = panel.barh(
+        range(len(table)), cells, color=[_AIMS[aim][0] for aim in table["aim"].astype(str)],
+        height=0.6,
+    )  # fmt: skip
     size = font_size(row_height(len(table), 0.24, _AROUND), 7)
-    for place, n in enumerate(cells):
-        panel.annotate(
-            str(n), (n, place), xytext=(2, 0), textcoords="offset points", va="center",
-            fontsize=size,
-        )  # fmt: skip
+    panel.bar_label(bars, padding=2, fontsize=size)
     panel.set_xlim(0, 1.3 * cells.max())
     panel.xaxis.set_major_locator(MaxNLocator(3, integer=True))
     panel.tick_params(labelleft=False, left=False)
-    panel.set_xlabel("cells", fontsize=9)
-    panel.set_title(f"{cells.sum()} cells", fontsize=9)
+    panel.set(xlabel="cells", title=f"{cells.sum()} cells")
 
 
-def _draw_worth(panel: Axes, table: pd.DataFrame) -> None:
-    wells = table[table["aim"] != "control"]
-    places = np.arange(len(wells))
-    covered = 100 * wells["probability_covered"].to_numpy(dtype=float)
-    removed = 100 * wells["uncertainty_removed"].to_numpy(dtype=float)
-    panel.plot(covered, places, color=BLUE, marker="o", markersize=3.5, label="holds the nearest")
-    panel.plot(
-        removed, places, color=ORANGE, marker="s", markersize=3.5, linestyle="--",
-        label="uncertainty removed",
-    )  # fmt: skip
-    panel.set_xlim(-4, 104)
-    panel.set_xticks([0, 50, 100])
+def _draw_worth(panel: Axes, table: pd.DataFrame) -> list[Any]:
+    """Draw what the first perturbations are worth together; return the lines, for the legend."""
+    chosen = table[table["aim"] != "control"]
+    lines = [
+        panel.plot(
+            100 * chosen[name].to_numpy(dtype=float), np.arange(len(chosen)), color=colour,
+            marker=marker, markersize=3.5, linestyle=dashes, label=label,
+        )[0]
+        for name, label, colour, marker, dashes in (
+            ("probability_covered", "contains the best", BLUE, "o", "-"),
+            ("uncertainty_removed", "uncertainty resolved", ORANGE, "s", "--"),
+        )
+    ]  # fmt: skip
+    panel.set(xlim=(-4, 104), xticks=[0, 50, 100])
     panel.tick_params(labelleft=False, left=False)
-    panel.set_xlabel("%, by the wells so far", fontsize=9)
-    panel.set_title("what the plate is worth", fontsize=9)
+    panel.set(xlabel="%, of this and all above", title="worth of the plan")
+    return lines
 
 
 def _tell_plates(panel: Axes, replayed: Any) -> None:
-    """Write beside every strategy how many plates it took to find the best, ± a standard error."""
-    panel.set_title("replayed on this screen: plates to the best", fontsize=9)
+    """Write beside every strategy how many rounds it took to the best, with half the interval."""
+    panel.set_title("replayed here: rounds to the best (± 90%)")
     table = replayed["overall"]
     reading = bool(replayed["params"]["held_out"][0])  # that which is drawn
     rows = table[table["held_out"] == reading].set_index("criterion")
@@ -221,17 +214,4 @@ def _tell_plates(panel: Axes, replayed: Any) -> None:
         name = text.get_text()
         if name in rows.index:
             row = rows.loc[name]
-            text.set_text(f"{name}: {row['plates']:.1f} ± {row['plates_sem']:.1f}")
-
-
-def _handles(table: pd.DataFrame) -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    shown = [aim for aim in _AIMS if (table["aim"].astype(str) == aim).any()]
-    handles = [
-        Line2D([], [], color=_AIMS[aim][0], marker=_AIMS[aim][1], ls="", label=_AIMS[aim][2])
-        for aim in shown
-    ]
-    handles.append(Line2D([], [], color=BLACK, marker="|", ls="", label="expected state"))
-    handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="doing nothing"))
-    return handles
+            text.set_text(f"{name}: {row['plates']:.1f} ± {REACH * row['plates_sem']:.1f}")

@@ -9,17 +9,23 @@ from scipy.optimize import isotonic_regression
 
 from nextpert._adata import Naming
 from nextpert._adata.arguments import checked
+from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
     GREY,
     ORANGE,
+    REACH,
     SMALL,
     TEXT,
+    chosen,
+    entry,
     finish,
-    panel_grid,
+    legend,
+    panels_of,
     read_to_draw,
     root_figure,
+    short,
 )
 
 if TYPE_CHECKING:
@@ -44,10 +50,12 @@ _STYLES: dict[str, tuple[str, Any, str]] = {
     "means_in_turn": (ORANGE, "-", "D"),
     "means_thompson": ("#E69F00", (0, (4, 1.5)), "*"),
 }
-_NOTHING, _BEST = "doing nothing", "best candidate"
+_CONTROL, _BEST = "control", "best candidate"
+_LABEL = "squared distance to the target\n(share of the control cells')"
 
 
 @checked()
+@documented
 def replay(
     adata: AnnData,
     *,
@@ -61,12 +69,12 @@ def replay(
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | list[Axes] | Axes | None:
-    """Draw how near to each target the recommended perturbation lies, plate by plate.
+    """Draw how near to each target the recommended perturbation lies, round by round.
 
-    One panel a target, the mean over all of them first: the squared distance of the recommended
-    perturbation's true mean to the target, as a share of that of the control cells, with one
-    standard error (over repeats; in the first panel over targets). The dashed line is doing
-    nothing, the dotted one the best candidate of the pool.
+    One panel per target, the mean over all of them first: the squared distance of the recommended
+    perturbation's true mean to the target, as a share of that of the control cells, with its 90%
+    interval (over repeats; in the first panel over targets). The dashed line is the control, the
+    dotted one the best candidate of the pool.
 
     Parameters
     ----------
@@ -82,21 +90,15 @@ def replay(
         Reading to draw: with the target's own perturbation held out, or in the pool. By default
         the first that was replayed.
     n_cols
-        Panels a row; by default 4, or as many more as let the figure fit on a screen.
+        Panels in a row; by default 4, or as many more as let the figure fit on a screen.
     ax
         Axes to draw on: the mean over the targets, or the only one of ``targets``. Names stand
         at the ends of the lines then.
-    show
-        Whether to show the figure; by default as scanpy is set up.
-    return_fig
-        Whether to return the figure.
-    save
-        File to save the figure to.
+    %(show)s
 
     Returns
     -------
-    ~matplotlib.figure.Figure, ~matplotlib.axes.Axes, list of them, or None
-        The figure, with ``return_fig``; ``None`` once shown; else the axes.
+    %(returns)s
 
     Raises
     ------
@@ -116,6 +118,8 @@ def replay(
     >>> len(figure.axes)  # the mean, and four targets
     5
     """
+    from matplotlib.lines import Line2D
+
     table, lines = _chosen(
         read_to_draw(adata, key, "tl.replay_design", what="replay", part="runs"),
         targets,
@@ -125,13 +129,26 @@ def replay(
     names = list(dict.fromkeys(table["target"]))
     if ax is not None:
         _draw(ax, table, lines, names[0] if len(names) == 1 else None)
-        ax.set_xlabel("plates", fontsize=TEXT)
-        ax.set_ylabel(_label(), fontsize=TEXT)
+        ax.set(xlabel="rounds", ylabel=_LABEL)
         _name_lines(ax)
-        figure = root_figure(ax)
-        return finish(figure, ax, show=show, return_fig=return_fig, save=save, own=False)
-    figure, axes = _figure(names, table, lines, n_cols)
-    return finish(figure, axes, show=show, return_fig=return_fig, save=save, own=True)
+        return finish(ax, own=False, show=show, return_fig=return_fig, save=save)
+    shown = [None, *names] if len(names) > 1 else list(names)
+    panels, columns = panels_of(None, len(shown), n_cols, 4, (2.3, 2.0), (0.6, 0.9))
+    figure = root_figure(panels[0])
+    letters = int(30 * (figure.get_figwidth() - 0.6) / columns / 2.3)  # that fit above a panel
+    for i, (panel, name) in enumerate(zip(panels, shown, strict=True)):
+        _draw(panel, table, lines, name, letters)
+        if i + columns < len(shown):
+            panel.tick_params(labelbottom=False)
+        else:
+            panel.set_xlabel("rounds")
+    figure.supylabel(_LABEL, fontsize=TEXT)
+    used = dict.fromkeys(table["criterion"].astype(str))
+    handles = [Line2D([], [], **_style(name), label=name) for name in used]
+    handles += [entry(_CONTROL, GREY, line="--"), entry(_BEST, GREY, line=":", linewidth=1.4)]
+    n_columns = min(len(handles), 1 + 2 * columns)
+    legend(figure, handles, loc="outside upper center", ncols=n_columns)
+    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
 
 
 def _chosen(
@@ -152,49 +169,12 @@ def _chosen(
         raise ValueError(message)
     table, lines = table[table["held_out"] == reading], lines[lines["held_out"] == reading]
     for column, wanted in {"target": targets, "criterion": criteria}.items():
-        if wanted is None:
-            continue
-        known = list(dict.fromkeys(table[column].astype(str)))
-        names = Naming().spelled(map(str, wanted), known)
-        absent = [name for name in names if name not in known]
-        if absent or not names:
-            message = (
-                f"The replay holds no {column} {', '.join(absent) or '(none was asked for)'}. It "
-                f"holds {', '.join(known)}."
-            )
-            raise ValueError(message)
-        table = table[table[column].astype(str).isin(names)]
+        if wanted is not None:
+            known = list(dict.fromkeys(table[column].astype(str)))
+            names = Naming().spelled(map(str, wanted), known)
+            places = chosen(names, known, f"The replay holds no {column}", "It")
+            table = table[table[column].astype(str).isin([known[i] for i in places])]
     return table, lines[lines["target"].isin(set(table["target"]))]
-
-
-def _figure(
-    names: list[str], table: pd.DataFrame, lines: pd.DataFrame, n_cols: int | None
-) -> tuple[Figure, list[Axes]]:
-    import matplotlib.pyplot as plt
-
-    panels = [None, *names] if len(names) > 1 else list(names)
-    rows, columns, size = panel_grid(len(panels), n_cols, 4, (2.3, 2.0), (0.6, 0.9))
-    figure = plt.figure(figsize=(max(4.2, size[0]), size[1]), layout="constrained")
-    letters = int(30 * (size[0] - 0.6) / columns / 2.3)  # that fit above a panel
-    axes = []
-    for i, name in enumerate(panels):
-        panel = figure.add_subplot(rows, columns, i + 1)
-        _draw(panel, table, lines, name, letters)
-        axes.append(panel)
-        if i + columns < len(panels):
-            panel.tick_params(labelbottom=False)
-        else:
-            panel.set_xlabel("plates", fontsize=TEXT)
-    figure.supylabel(_label(), fontsize=TEXT)
-    handles = _handles(table)
-    figure.legend(
-        handles=handles,
-        loc="outside upper center",
-        ncols=min(len(handles), 1 + 2 * columns),
-        frameon=False,
-        fontsize=SMALL,
-    )
-    return figure, axes
 
 
 def _draw(
@@ -206,29 +186,29 @@ def _draw(
     rows = table if is_all else table[table["target"] == name]
     reference = lines if is_all else lines[lines["target"] == name]
     best = float((reference["best_distance"] / reference["control_distance"]).mean())
-    panel.axhline(1.0, color=GREY, linestyle="--", linewidth=1, zorder=0, label=_NOTHING)
+    panel.axhline(1.0, color=GREY, linestyle="--", linewidth=1, zorder=0, label=_CONTROL)
     panel.axhline(best, color=GREY, linestyle=":", linewidth=1.4, zorder=0, label=_BEST)
     curves = list(rows.groupby("criterion", sort=False))
     for i, (criterion, curve) in enumerate(curves):
         by_round = curve.groupby("round")["relative_mean"]
         mean = by_round.mean().to_numpy()
         error = by_round.sem().to_numpy() if is_all else curve["relative_sem"].to_numpy()
+        reach = REACH * error
         number = np.arange(len(mean))
         style = _style(str(criterion))
         colour, every = style["color"], (i % len(mean), min(len(curves), len(mean)))
-        panel.fill_between(number, mean - error, mean + error, color=colour, alpha=0.1, lw=0)
+        panel.fill_between(number, mean - reach, mean + reach, color=colour, alpha=0.1, lw=0)
         panel.plot(number, mean, **style, linewidth=1.5, markevery=every, label=str(criterion))
     if is_all:
         title = f"mean of {len(reference)} targets"
     else:
         title = f"{name} (best: {reference['best'].iloc[0]})"
-    panel.set_title(title if len(title) < letters else f"{title[: letters - 2]}…", fontsize=SMALL)
+    panel.set_title(short(title, letters - 1), fontsize=SMALL)
     # From 0 (or below: distances are unbiased), with room for the curves that lie at an edge.
     low, top = min(panel.dataLim.y0, 0.0, best), max(panel.dataLim.y1, 1.0, best)
     panel.set_ylim(low - 0.04 * (top - low), top + 0.06 * (top - low))
     panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panel.yaxis.set_major_locator(MaxNLocator(4))
-    panel.tick_params(labelsize=8)
 
 
 def _style(criterion: str) -> dict[str, Any]:
@@ -260,7 +240,7 @@ def _name_lines(panel: Axes) -> None:
     left, stop = panel.get_xlim()
     panel.set_xlim(left, stop)
     for line, end, place in zip(lines, ends, places, strict=True):
-        is_curve = line.get_label() not in (_NOTHING, _BEST)
+        is_curve = line.get_label() not in (_CONTROL, _BEST)
         panel.annotate(
             str(line.get_label()),
             (right if is_curve else stop, end),
@@ -271,17 +251,3 @@ def _name_lines(panel: Axes) -> None:
                 "shrinkB": 0, "relpos": (0.0, 0.5),
             },
         )  # fmt: skip
-
-
-def _label() -> str:
-    return "squared distance to the target\n(share of the control cells')"
-
-
-def _handles(table: pd.DataFrame) -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    shown = list(dict.fromkeys(table["criterion"].astype(str)))
-    handles = [Line2D([], [], **_style(name), label=name) for name in shown]
-    handles.append(Line2D([], [], color=GREY, linestyle="--", linewidth=1, label=_NOTHING))
-    handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=1.4, label=_BEST))
-    return handles

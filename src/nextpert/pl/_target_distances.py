@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert._adata.arguments import checked
+from nextpert.pl._docs import documented
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
     GREY,
     LIGHT,
+    entry,
     finish,
+    first_of,
     font_size,
+    goal,
+    legend,
+    panel_of,
     read_to_draw,
-    root_figure,
     row_height,
     unit_of_distance,
 )
@@ -23,7 +28,6 @@ from nextpert.pl._figure import (
 if TYPE_CHECKING:
     import os
 
-    import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -32,6 +36,7 @@ _AROUND = 1.5  # inches above and below the rows
 
 
 @checked()
+@documented
 def target_distances(
     adata: AnnData,
     *,
@@ -47,9 +52,8 @@ def target_distances(
     As in Fig. 6b of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0), with confidence
     intervals. Points are unbiased estimates; the small ticks are the distances of the sample
     means, which noise makes too large. The dashed line and the band are the control cells and
-    their interval. Points are filled where the difference to the control cells is told from 0 by
-    its own interval, which is narrower than the two drawn, as these share the noise of the
-    target's mean.
+    their interval. Points are filled where the interval of the difference to the control cells
+    excludes 0; it is narrower than the two drawn, as these share the noise of the target's mean.
 
     Parameters
     ----------
@@ -59,19 +63,11 @@ def target_distances(
         Its ``key_added``.
     n_top
         Most perturbations to draw; the control cells' line is drawn in any case.
-    ax
-        Axes to draw on.
-    show
-        Whether to show the figure; by default as scanpy is set up.
-    return_fig
-        Whether to return the figure.
-    save
-        File to save the figure to.
+    %(end)s
 
     Returns
     -------
-    ~matplotlib.figure.Figure or ~matplotlib.axes.Axes or None
-        The figure, with ``return_fig``; ``None`` once shown; else the axes.
+    %(returns)s
 
     Raises
     ------
@@ -93,59 +89,20 @@ def target_distances(
     table = stored["table"].sort_values("distance", kind="stable")
     top = table.head(n_top)
     control = str(stored["params"]["control"])
-    figure, panel = _axes(ax, len(top))
-    _draw_control(panel, table[table["perturbation"] == control])
-    _draw_distances(panel, top, control)
-    percent = f"{100 * float(stored['params']['confidence']):g} %"
-    panel.set_xlabel(
-        f"distance to the target's mean\n({unit_of_distance(stored)}; {percent} intervals)",
-        fontsize=9,
-    )
-    n_genes = len(stored["genes"])
-    panel.set_title(
-        f"distance to {_goal(stored)}\nover {n_genes} gene{'s' * (n_genes > 1)}"
-        + (f"; nearest {len(top)} of {len(table)}" if len(top) < len(table) else ""),
-        fontsize=9,
-    )
-    return finish(figure, panel, show=show, return_fig=return_fig, save=save, own=ax is None)
-
-
-def _axes(ax: Axes | None, n: int) -> tuple[Figure, Axes]:
-    import matplotlib.pyplot as plt
-
-    if ax is not None:
-        return root_figure(ax), ax
-    height = _AROUND + n * row_height(n, 0.21, _AROUND)
-    return plt.subplots(figsize=(5.6, max(2.6, height)), layout="constrained")
-
-
-def _goal(stored: dict[str, object]) -> str:
-    name, n = str(stored["target"]), int(str(stored["n_target_cells"]))
-    if not n:
-        return "wanted means of genes" if len(name) > 40 else name
-    return f"{name} ({n} cell{'s' * (n > 1)})"
-
-
-def _draw_control(panel: Axes, row: pd.DataFrame) -> None:
-    if len(row):
-        low, high = float(row["low"].iloc[0]), float(row["high"].iloc[0])
-        panel.axvspan(low, high, color=LIGHT, alpha=0.7, linewidth=0, zorder=0)
-        centre = float(row["distance"].iloc[0])
-        panel.axvline(centre, color=GREY, linestyle="--", linewidth=1, zorder=1)
-
-
-def _draw_distances(panel: Axes, top: pd.DataFrame, control: str) -> None:
-    from matplotlib.lines import Line2D
-
     names = [str(name) for name in top["perturbation"]]
     places = np.arange(len(top))
-    values = {
-        column: top[column].to_numpy(dtype=float) for column in top if column != top.columns[0]
-    }
+    row = row_height(len(top), 0.21, _AROUND)
+    panel = panel_of(ax, (5.6, max(2.6, _AROUND + len(top) * row)))
+    for low, high, centre in table.loc[
+        table["perturbation"] == control, ["low", "high", "distance"]
+    ].to_numpy(dtype=float):
+        panel.axvspan(low, high, color=LIGHT, alpha=0.7, linewidth=0, zorder=0)
+        panel.axvline(centre, color=GREY, linestyle="--", linewidth=1, zorder=1)
+    values = {name: top[name].to_numpy(dtype=float) for name in top if name != "perturbation"}
     colours = [BLACK if name == control else BLUE for name in names]
     panel.hlines(places, values["low"], values["high"], colors=colours, linewidth=1.3, zorder=2)
-    apart = (values["difference_low"] > 0) | (values["difference_high"] < 0)
-    filled = apart | np.isnan(values["difference"])
+    differs = (values["difference_low"] > 0) | (values["difference_high"] < 0)
+    filled = differs | np.isnan(values["difference"])
     face = [c if full else "white" for c, full in zip(colours, filled, strict=True)]
     panel.scatter(values["distance"], places, c=face, edgecolors=colours, s=24, zorder=3)
     panel.scatter(
@@ -155,24 +112,25 @@ def _draw_distances(panel: Axes, top: pd.DataFrame, control: str) -> None:
         f"{name} ({n} cell{'s' * (n > 1)})"
         for name, n in zip(names, top["n_cells"].astype(int), strict=True)
     ]
-    panel.set_yticks(places, labels, fontsize=font_size(row_height(len(top), 0.21, _AROUND)))
+    panel.set_yticks(places, labels, fontsize=font_size(row))
     panel.set_ylim(len(top) - 0.4, -0.6)
-    panel.set_xlim(left=min(0.0, *(1.05 * values["distance"])))
-    panel.spines[["top", "right"]].set_visible(False)
-    handles = [
-        Line2D([], [], color=BLUE, marker="o", markersize=5, label="unbiased, with interval"),
-        Line2D(
-            [],
-            [],
-            color=BLUE,
-            marker="o",
-            markerfacecolor="white",
-            markersize=5,
-            label=f"not told from {control}",
-        ),
-        Line2D([], [], color=GREY, marker="|", ls="", markersize=7, label="of the sample means"),
-        Line2D([], [], color=GREY, linestyle="--", linewidth=1, label=control),
-    ]
-    panel.legend(
-        handles=handles, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0)
+    least, most = min(0.0, np.nanmin(values["low"])), panel.get_xlim()[1]
+    panel.set_xlim(left=least - 0.03 * (most - least))  # so that nothing at 0 is cut
+    percent = f"{100 * float(stored['params']['confidence']):g}%"
+    panel.set_xlabel(
+        f"distance to the target's mean\n({unit_of_distance(stored)}; {percent} intervals)"
     )
+    n, n_genes = int(str(stored["n_target_cells"])), len(stored["genes"])
+    cells = f" ({n} cell{'s' * (n > 1)})" if n else ""
+    title = f"distance to {goal(stored['target'])}{cells}\nover {n_genes} gene{'s' * (n_genes > 1)}"
+    if len(top) < len(table):
+        title += f"; nearest {first_of(len(top), len(table), 'perturbations')}"
+    panel.set_title(title)
+    handles = [
+        entry("unbiased, with interval", BLUE, "o", line="-"),
+        entry(f"not distinguished from {control}", BLUE, "o", line="-", face="white"),
+        entry("of the sample means", GREY, "|", markersize=7),
+        entry(control, GREY, line="--", linewidth=1),
+    ]
+    legend(panel, handles)
+    return finish(panel, own=ax is None, show=show, return_fig=return_fig, save=save)

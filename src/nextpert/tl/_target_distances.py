@@ -43,7 +43,7 @@ def target_distances(
     perturbation_key: str | None = None,
     control: str | None = None,
     perturbations: Sequence[str] | None = None,
-    confidence: float = 0.95,
+    confidence: float = 0.9,
     layer: str | None = None,
     key_added: str = "target_distances",
     copy: bool = False,

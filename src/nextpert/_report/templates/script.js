@@ -6,7 +6,9 @@
   const toggle = document.getElementById("theme");
   const system = matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
-  const tell = () => toggle.setAttribute("aria-pressed", String(isDark()));
+  const tell = () => {
+    toggle.textContent = `Switch to ${isDark() ? "light" : "dark"} colours`;
+  };
   toggle.addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
     tell();
@@ -26,14 +28,27 @@
     const heads = [...box.querySelectorAll("thead th")];
     const search = box.querySelector("input[type=search]");
     const count = box.querySelector(".count");
+    const unfold = box.querySelector(".unfold");
     const keep = Number(box.dataset.keep);
     const all = [...body.rows];
+    let fold = Number(box.dataset.fold);
 
-    // On paper stand the first rows of those that are shown.
+    // On the screen stand the first rows, until all are asked for or some are searched; on paper
+    // the first of those that are found, and the one that is kept.
     const mark = () => {
       let place = 0;
-      for (const row of body.rows) row.classList.toggle("over", row.hidden || place++ >= keep);
+      for (const row of body.rows) {
+        const kept = row.classList.contains("kept");
+        row.classList.toggle("over", row.hidden || (place >= keep && !kept));
+        row.classList.toggle("more", place >= fold && !search?.value.trim());
+        if (!row.hidden) place += 1;
+      }
     };
+    unfold?.addEventListener("click", () => {
+      fold = all.length;
+      unfold.remove();
+      mark();
+    });
     heads.forEach((head, column) => {
       head.querySelector("button").addEventListener("click", () => {
         const up = head.getAttribute("aria-sort") !== "ascending";
@@ -57,5 +72,6 @@
       count.textContent = wanted ? `${shown} of ${all.length} rows` : "";
       mark();
     });
+    mark();
   }
 })();

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+INTERVAL = 0.9  # coverage of intervals, one level in the whole package
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -219,12 +221,10 @@ def read_distances(
     return Distances(names, n_cells[rows], every[rows], np.array(sd), float(every[0]), plans, apart)
 
 
-def distances_table(
-    found: Distances, *, tolerance: float, power: float, confidence: float
-) -> pd.DataFrame:
+def distances_table(found: Distances, *, tolerance: float, power: float) -> pd.DataFrame:
     """Return one row a perturbation: its distance, and the cells and guides that it takes."""
     nothing = found.nothing if found.nothing > 0 else np.nan
-    sd = tolerance * nothing / norm.ppf((1 + confidence) / 2)
+    sd = tolerance * nothing / norm.ppf((1 + INTERVAL) / 2)
     difference = found.distance - found.distance[0]
     # Of the nearest itself, that of the second beyond it.
     difference[0] = difference[1] if len(difference) > 1 else np.nan

@@ -109,8 +109,8 @@ def plan_cells(
         Wanted probability of finding the effect, and of telling the nearest from another, above
         .5.
     confidence
-        One less the level of the tests, each on its own, and the coverage of intervals. For ``m``
-        tests in one, ``1 - 0.05 / m``.
+        One less the level of the tests, each on its own; for ``m`` tests in one, ``1 - 0.05 / m``.
+        Intervals cover 90% whatever it is, as everywhere in the package.
     n_guides, n_replicates
         Guides and replicates of each perturbation to plan for; ``None`` (default): as many as the
         perturbations of the screen have (median).
@@ -228,7 +228,7 @@ def plan_cells(
     }
     if found is not None and goal is not None:
         options = {"tolerance": tolerance, "power": power}
-        stored["distances"] = distances_table(found, confidence=confidence, **options)
+        stored["distances"] = distances_table(found, **options)
         said.append(distances_in_words(stored["distances"], goal.name, layout, **options))
     if goal is not None:
         params |= {

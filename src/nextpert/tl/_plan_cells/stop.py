@@ -22,6 +22,7 @@ from nextpert.core.design.stopping import (
     stopping,
 )
 from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.tl._plan_cells.distances import INTERVAL
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -46,12 +47,12 @@ def genes_table(
         {
             "gene": _adata.strings(genes),
             "cell_sd": np.sqrt(measured.noise.perturbed_variance),
-            "half_width": plan.half_width(now, confidence)[0],
+            "half_width": plan.half_width(now, INTERVAL)[0],
             "power": plan.power(now, effect, confidence)[0],
             "cells_needed": plan.cells_for_power(effect, power, confidence),
             "guides_needed": plan.guides_for_power(effect, power, confidence),
             "highest_power": plan.limit(effect, confidence),
-            "cells_for_half": plan.cells_for_width(effect / 2, confidence),
+            "cells_for_half": plan.cells_for_width(effect / 2, INTERVAL),
         }
     )
 
@@ -70,12 +71,12 @@ def curves_table(
         part = {
             "n_guides": np.full(len(cells), g, np.int64),
             "n_cells": cells.astype(np.int64),
-            "half_width": np.median(plan.half_width(cells, confidence), axis=1),
+            "half_width": np.median(plan.half_width(cells, INTERVAL), axis=1),
             "power": plan.power(cells, effect, confidence).mean(axis=1),
         }
         if found is not None and apart is not None:
             nothing = found.nothing if found.nothing > 0 else np.nan
-            width = replace(found.own[0], layout=layout).half_width(cells, confidence)
+            width = replace(found.own[0], layout=layout).half_width(cells, INTERVAL)
             part["distance_half_width"] = width / nothing
             part["right_choice"] = replace(apart, layout=layout).chance(cells)
         parts.append(pd.DataFrame(part))

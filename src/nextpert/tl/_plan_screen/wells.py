@@ -270,12 +270,13 @@ def plate_table(
     choice: Choice,
     found: Chosen,
     n_guides: Index,
-    plate_format: int,
+    plate_format: int | None,
     fit: FittedPosterior,
 ) -> pd.DataFrame:
-    """Return one row a well, in the order chosen, the controls last.
+    """Return one row a perturbation, in the order chosen, the controls last.
 
-    ``n_guides`` are those of every well, shape ``(n_wells,)``.
+    ``n_guides`` are those of each, shape ``(n_perturbations,)``. There are wells where a format of
+    plates is given.
     """
     given, distance, limits = pool.interventions, choice.distance, choice.limits
     chosen = found.candidates
@@ -290,9 +291,12 @@ def plate_table(
     removed = choice.civ.removed_by_wells(chosen, found.cells)
     names = [given.names[i] for i in chosen]
     n_cells = column(found.cells, found.n_controls)
+    wells = {}
+    if plate_format is not None:
+        wells["well"] = strings(well_names(len(rows), plate_format))
     return pd.DataFrame(
         {
-            "well": strings(well_names(len(rows), plate_format)),
+            **wells,
             "perturbation": strings(column(names, str(fit.params["control"]))),
             "target_genes": strings(column([", ".join(given.targets[i]) for i in chosen], "")),
             "n_guides": column(n_guides, 0),

@@ -1,0 +1,282 @@
+"""The diagnosis of a screen at a glance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextpert._adata.arguments import checked
+from nextpert.pl._docs import documented
+from nextpert.pl._figure import (
+    BLACK,
+    BLUE,
+    GREY,
+    LIGHT,
+    ORANGE,
+    PURPLE,
+    REACH,
+    SCREEN,
+    finish,
+    first_of,
+    font_size,
+    logarithmic,
+    read_to_draw,
+    row_height,
+)
+
+if TYPE_CHECKING:
+    import os
+
+    import pandas as pd
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_AROUND = 2.2  # inches above and below the rows, the title among them
+_LEAST = 1e-3  # of the largest error: what is less is drawn there
+_STRONG = 3.0  # standard errors of a change that is called significant
+_LEVELS = {"trust": "trust", "care": "trust with care", "do not trust": "do not trust"}
+
+
+@checked()
+@documented
+def diagnose(
+    adata: AnnData,
+    *,
+    key: str = "diagnosis",
+    n_top: int = 30,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+    save: str | os.PathLike[str] | None = None,
+) -> Figure | list[Axes] | Axes | None:
+    """Draw which parts of a fit are worth trusting on a screen.
+
+    On the left, one row per perturbation, the largest effects on top: the squared error of effects
+    learned from half of its guides or cells on the other half, for shrunken effects, the cells'
+    means and "no effect"; the correlation over genes of its effect with the one predicted when it
+    was left out, by all predictors together and by each of the first three; the change of its
+    target gene. On the right: the squared error of every predictor on left-out perturbations, with
+    its weight; that of effects on cells, guides and batches held out; and the coverage of 90%
+    intervals. Bars are 90% intervals; values without a standard error are drawn as open circles.
+    The title says which parts to trust; the full verdict is ``adata.uns[key]["verdict"]``.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, after :func:`nextpert.tl.diagnose`.
+    key
+        Its ``key_added``.
+    n_top
+        Most perturbations to draw, those with most cells.
+    ax
+        Axes to draw the squared errors on; the other panels are left out then.
+    %(show)s
+
+    Returns
+    -------
+    %(returns)s
+
+    Raises
+    ------
+    ValueError
+        If there is no diagnosis (run :func:`nextpert.tl.diagnose` first), or ``n_top`` is no
+        whole number of at least 1.
+
+    Examples
+    --------
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(n_genes=12, n_control=500, expected_degree=4)
+    >>> npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
+    >>> npt.tl.fit_dag_blr(adata)
+    >>> npt.tl.diagnose(adata)
+    >>> figure = npt.pl.diagnose(adata, return_fig=True)
+    >>> len(figure.axes)
+    6
+    """
+    stored = read_to_draw(adata, key, "tl.diagnose", what="diagnosis", part="parts")
+    table = stored["perturbations"]
+    n_all = len(table)
+    table = table.sort_values("n_cells", ascending=False, kind="stable").head(n_top)
+    table = table.sort_values("squared_distance", ascending=False, kind="stable")
+    if ax is not None:
+        _draw_errors(ax, table, n_all)
+        return finish(ax, own=False, show=show, return_fig=return_fig, save=save)
+    experts, shares = stored["experts"], _shares_to_draw(stored["summary"])
+    held = stored["summary"][stored["summary"]["quantity"] == "coverage_90"]
+    panels = _panels(len(table), (len(experts), 1.5 * len(shares), len(held)))
+    _draw_errors(panels[0], table, n_all)
+    _draw_correlations(panels[1], table)
+    _draw_strength(panels[2], table)
+    weights = experts["weight"].to_numpy(dtype=float)
+    names = [
+        f"{name} ({weight:.2f})" if np.isfinite(weight) else str(name)
+        for name, weight in zip(experts["expert"], weights, strict=True)
+    ]
+    values, errors = (
+        experts[name].to_numpy(dtype=float) for name in ("error_to_nothing", "error_to_nothing_se")
+    )
+    _points(panels[3], names, values, errors, last=ORANGE)
+    panels[3].set(
+        title="predictors (weight), left out", xlabel="squared error over that of no effect"
+    )
+    values, errors = (np.array([share[i] for share in shares], dtype=float) for i in (1, 2))
+    _points(panels[4], [name for name, _, _ in shares], values, errors)
+    panels[4].set(title="shrinkage and replication", xlabel="squared error of shrunken effects")
+    words = {"shrinkage": "cells", "unseen perturbations": "perturbations"}
+    names = [words.get(part, part) for part in held["part"]]
+    values, errors = (100 * held[name].to_numpy(float) for name in ("value", "standard_error"))
+    _points(panels[5], names, values, errors, line=90.0)
+    panels[5].set_xlim(min(45.0, np.nanmin(values, initial=90.0) - 5), 102)
+    panels[5].set(title="calibration, by what was held out")
+    panels[5].set_xlabel("held-out means inside\n90% intervals, %")
+    levels = stored["parts"]["level"].astype(str)
+    told = [
+        f"{words}: {', '.join(stored['parts'].loc[levels == level, 'part'].astype(str))}"
+        for level, words in _LEVELS.items()
+        if (levels == level).any()
+    ]
+    title = f"Verdict: {_LEVELS.get(str(stored['level']), stored['level'])}.   {';   '.join(told)}"
+    panels[0].figure.suptitle(title, fontsize=9, x=0.01, ha="left")
+    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
+
+
+def _panels(n_rows: int, sizes: tuple[float, ...]) -> list[Axes]:
+    """Return three tall panels of ``n_rows`` rows, and three beside, of heights as ``sizes``."""
+    import matplotlib.pyplot as plt
+
+    height = max(6.0, _AROUND + n_rows * row_height(n_rows, 0.2, _AROUND))
+    figure = plt.figure(figsize=(12.5, min(height, SCREEN)), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.06)  # type: ignore[call-arg,union-attr]
+    heights = [1.0 + max(size, 2.0) for size in sizes]
+    grid = figure.add_gridspec(3, 4, width_ratios=[1.0, 1.0, 0.9, 1.0], height_ratios=heights)
+    first = figure.add_subplot(grid[:, 0])
+    others = [figure.add_subplot(grid[:, column], sharey=first) for column in (1, 2)]
+    for panel in others:
+        panel.tick_params(labelleft=False, left=False)
+    return [first, *others, *(figure.add_subplot(grid[row, 3]) for row in range(3))]
+
+
+def _draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
+    """Draw the squared error of effects from half of the cells, one row a perturbation."""
+    place = np.arange(len(table))
+    columns = ("error_half_nothing", "error_half_cells", "error_half")
+    values = {name: table[name].to_numpy(dtype=float) for name in columns}
+    every = np.concatenate(list(values.values()))
+    largest = np.nanmax(every, initial=0.0)
+    if largest > 0:
+        values = {name: np.maximum(each, _LEAST * largest) for name, each in values.items()}
+        logarithmic(panel, 1 / _LEAST)
+    shrunken, cells = values["error_half"], values["error_half_cells"]
+    panel.hlines(place, shrunken, cells, color=LIGHT, linewidth=2, zorder=0)
+    for name, marker, colour, face, label in (
+        ("error_half_nothing", "o", GREY, "white", "no effect"),
+        ("error_half_cells", "s", BLUE, BLUE, "cells' means"),
+        ("error_half", "D", ORANGE, ORANGE, "shrunken"),
+    ):
+        panel.scatter(
+            values[name], place, marker=marker, s=26, facecolors=face, edgecolors=colour,
+            label=label,
+        )  # fmt: skip
+    size = font_size(row_height(len(table), 0.2, _AROUND))
+    panel.set_yticks(place, table["perturbation"].tolist(), fontsize=size)
+    panel.set_ylim(len(table) - 0.5, -0.5)
+    panel.set_xlabel("squared error on the other half\n(log-normalised expression²)")
+    shown = first_of(len(table), n_all, "") if len(table) < n_all else f"all {n_all}"
+    panel.set_title(f"effects from half of the cells, {shown}".rstrip())
+    _legend_above(panel)
+
+
+def _draw_correlations(panel: Axes, table: pd.DataFrame) -> None:
+    """Draw the correlation of expected and observed effect on other genes, by predictor."""
+    place = np.arange(len(table))
+    panel.axvline(0, color=GREY, linewidth=1, linestyle="--", zorder=0)
+    for name, marker, colour, face, label in (
+        ("r_mean_perturbation", "s", BLUE, BLUE, "mean perturbation"),
+        ("r_coexpression", "v", PURPLE, PURPLE, "coexpression"),
+        ("r_graph", "^", BLACK, "white", "graph"),
+        ("r_all", "D", ORANGE, ORANGE, "all predictors"),
+    ):
+        panel.scatter(
+            table[name], place, marker=marker, s=26, facecolors=face, edgecolors=colour,
+            label=label,
+        )  # fmt: skip
+    panel.set_xlim(-1.05, 1.05)
+    panel.set_xlabel("correlation of predicted and\nobserved effect on other genes")
+    panel.set_title("r, perturbation left out")
+    _legend_above(panel)
+
+
+def _draw_strength(panel: Axes, table: pd.DataFrame) -> None:
+    """Draw the change of every perturbation's (weakest) target gene, with its 90% interval."""
+    place = np.arange(len(table))
+    change = table["own_change"].to_numpy(dtype=float)
+    z = table["own_z"].to_numpy(dtype=float)
+    error = np.abs(np.divide(change, z, out=np.zeros_like(change), where=np.abs(z) > 0))
+    strong = np.abs(z) >= _STRONG
+    panel.axvline(0, color=GREY, linewidth=1, linestyle="--", zorder=0)
+    for which, face, label in (
+        (strong, BLUE, "significant (3 standard errors)"),
+        (np.isfinite(z) & ~strong, "white", "not significant"),
+    ):
+        if which.any():
+            panel.errorbar(
+                change[which], place[which], xerr=REACH * error[which], fmt="o", color=BLUE,
+                markerfacecolor=face, markersize=5, elinewidth=1.2, capsize=2, label=label,
+            )  # fmt: skip
+    panel.set_xlabel("change of the target gene's\nmean (log-normalised expression)")
+    panel.set_title("target gene")
+    if np.isfinite(z).any():
+        _legend_above(panel)
+    else:
+        panel.text(0.5, 0.5, "no target gene on the panel", ha="center", transform=panel.transAxes)
+
+
+def _shares_to_draw(summary: pd.DataFrame) -> list[tuple[str, float, float]]:
+    """Return name, value and standard error of the errors of shrunken effects on parts held out."""
+    shares = []
+    for part, held in (("shrinkage", "cells"), ("guides", "guide"), ("batches", "batch")):
+        for quantity, beside in (("error_to_cells", "cells' means"),
+                                 ("error_to_nothing", "no effect")):  # fmt: skip
+            found = summary[(summary["part"] == part) & (summary["quantity"] == quantity)]
+            for value, error in zip(found["value"], found["standard_error"], strict=True):
+                shares.append((f"{held} held out,\nover {beside}", float(value), float(error)))
+    return shares
+
+
+def _points(
+    panel: Axes,
+    names: list[str],
+    values: np.ndarray,
+    errors: np.ndarray,
+    *,
+    line: float = 1.0,
+    last: str = BLUE,
+) -> None:
+    place = np.arange(len(names))
+    panel.axvline(line, color=GREY, linewidth=1, linestyle="--", zorder=0)
+    colours = [BLUE] * (len(names) - 1) + [last]
+    for y, value, error, colour in zip(place, values, errors, colours, strict=True):
+        has_error = bool(np.isfinite(error))
+        panel.errorbar(
+            value, y, xerr=REACH * error if has_error else 0.0, fmt="o", color=colour, markersize=5,
+            capsize=2, markerfacecolor=colour if has_error else "white",
+        )  # fmt: skip
+    known = values[np.isfinite(values)]
+    if line == 1.0 and len(known):
+        # A wild error bar must not hide the others.
+        low = min(float(known.min()), 0.0)
+        high = max(1.6 * float(known.max()), 1.2)
+        panel.set_xlim(low - 0.05 * (high - low), high)
+    panel.set_yticks(place, names)
+    panel.set_ylim(len(names) - 0.5, -0.5)
+
+
+def _legend_above(panel: Axes) -> None:
+    """Put the legend between panel and title, where it hides no row."""
+    panel.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=7,
+        borderaxespad=0.2, columnspacing=1.0, handletextpad=0.3,
+    )  # fmt: skip
+    panel.set_title(panel.get_title(), pad=38)
