@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata import join as subset
-from nextpert._adata import read_roles
+from nextpert._adata import join, read_roles
 from nextpert._adata.arguments import above, at_least, between, checked, one_of
 from nextpert._adata.roles import KEY
 from nextpert.pp._steps.bookkeeping import COMBINATIONS, OUTSIDE, Bookkeeping, ScreenOptions, tally
@@ -210,7 +209,7 @@ def perturb_cite_seq(
     2      one     no_site       50
     3  several  one target       15
     """
-    subset.check_in_place(adata, copy=copy)
+    join.check_in_place(adata, copy=copy)
     chosen = _choose(
         preset, controls=controls, panel=panel, min_cells=min_cells, combinations=combinations,
         max_guides=max_guides, target_sum=target_sum,

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert import _adata
-from nextpert._adata import join as subset
-from nextpert._adata import read_roles
+from nextpert._adata import join, read_roles
 from nextpert._adata.arguments import above, at_least, between, checked, one_of
 from nextpert._adata.labels import names_no_perturbation
 from nextpert._adata.roles import KEY
@@ -184,7 +183,7 @@ def perturbation_screen(
     0  all cells           100
     1   assigned            80  multi 20
     """
-    subset.check_in_place(adata, copy=copy)
+    join.check_in_place(adata, copy=copy)
     options = ScreenOptions(
         panel=panel, aliases=aliases, min_cells=min_cells, combinations=combinations,
         outside=outside, separator=separator, min_seen=min_seen, normalise=normalise,

@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from nextpert import _adata
-from nextpert._adata import join as subset
+from nextpert._adata import join
 from nextpert._adata.effects import hardly_expressed_message
 from nextpert._adata.panel import MODULE_OF, PROGRAM_OF
 from nextpert._adata.read import require_finite
@@ -95,7 +95,7 @@ def prepare(
     n_kept = np.bincount(found.codes[book.kept], minlength=len(found.names))
     table = perturbation_table(named, n_found, n_kept, reason)
     cells = np.flatnonzero(book.kept)
-    new = subset.take(adata, cells, panel.columns)
+    new = join.take(adata, cells, panel.columns)
     target_sum = _normalise(new, panel.genes, matrix, cells, options)
     _write_labels(new, found.codes[cells], named, options)
     weak = _write_genes(new, panel.genes, options)
@@ -142,7 +142,7 @@ def finish(
         warn(message)
     if copy:
         return prepared.adata
-    subset.replace(adata, prepared.adata)
+    join.replace(adata, prepared.adata)
     return None
 
 
