@@ -85,7 +85,7 @@ def draw_network(truth: Dag, covered: float, network: str, rng: np.random.Genera
     edges = truth.to_matrix().toarray() != 0
     out = np.zeros(edges.shape)
     kept = rng.permutation(np.argwhere(edges))[: round(covered * edges.sum())]
-    right = 0.7 if network == "random" else float(network.removesuffix(" %")) / 100
+    right = 0.7 if network == "random" else float(network.removesuffix("%")) / 100
     n_wrong = round(len(kept) * (1 - right) / right)
     others = ~np.eye(len(edges), dtype=bool)
     if network == "random":

@@ -85,4 +85,4 @@ def test_a_section_has_every_way_and_the_plates_in_full(halves):
     assert "screen: 4 of 5 perturbations above noise, 1 splits, plates of 2, no graph" in text
     assert "Plates: 4 measured, 4 others, 4 never tried." in text
     assert text.count("probability_covered") == 4
-    assert text.count("| A1 |") == 2
+    assert text.count("| perturbation | n_cells |") == 2

@@ -18,7 +18,7 @@ def prior_network(monkeypatch):
     return prior_network
 
 
-@pytest.mark.parametrize(("network", "right"), [("100 %", 1.0), ("70 %", 0.7), ("50 %", 0.5)])
+@pytest.mark.parametrize(("network", "right"), [("100%", 1.0), ("70%", 0.7), ("50%", 0.5)])
 def test_networks_are_right_as_said(prior_network, network, right):
     truth = random_dag(36, "erdos_renyi", expected_degree=4, rng=0)
     arcs = truth.to_matrix().toarray() != 0
@@ -37,7 +37,7 @@ def test_the_random_network_is_as_large_as_that_of_70_percent(prior_network):
         drawn = prior_network.draw_network(truth, 0.5, "random", rng) > 0
         sizes.add(int(drawn.sum()))
         right.append((drawn & arcs).sum() / drawn.sum())
-    assert sizes == {int(prior_network.draw_network(truth, 0.5, "70 %", rng).sum())}
+    assert sizes == {int(prior_network.draw_network(truth, 0.5, "70%", rng).sum())}
     assert np.mean(right) == pytest.approx(arcs.sum() / (36 * 35), abs=0.02)
 
 
@@ -74,11 +74,11 @@ def test_the_distance_of_classes_is_that_of_their_graphs_by_enumeration(prior_ne
 
 
 def test_one_row(prior_network):
-    row = prior_network.one(4, 500, 1.0, "100 %", 0)
+    row = prior_network.one(4, 500, 1.0, "100%", 0)
     along, against, before, after, *_ = row
     assert along > 2 > 0 > against
     assert after <= before
-    assert row == prior_network.one(4, 500, 1.0, "100 %", 0)
-    line = prior_network._line(500, 4, 1.0, "100 %", np.array([row, row]))
-    assert line.startswith("| 500 | 4 | 100 % | 100 % | 2 of 2 | ")
+    assert row == prior_network.one(4, 500, 1.0, "100%", 0)
+    line = prior_network._line(500, 4, 1.0, "100%", np.array([row, row]))
+    assert line.startswith("| 500 | 4 | 100% | 100% | 2 of 2 | ")
     assert line.count("|") == 13

@@ -133,7 +133,7 @@ EARLY = [
     (("distances", "FITTED", "--target-file", "TOMLOUTSIDE"), "--target-file: ", "one state"),
     (("replay", "FITTED", "--targets", "TOMLKEY"), "--targets", "wieghts", "weights"),
     (("replay", "FITTED", "--targets", "absent.toml"), "--targets", "no file"),
-    (("replay", "FITTED", "--candidates", "MYC", "control"), "--candidates: 'control' is the la"),
+    (("replay", "FITTED", "--candidates", "MYC", "control"), "--candidates names the controls"),
     ((*LEARN, "--genes", "@EMPTY"), "--genes", "is empty", "a name a line"),
     ((*DESIGN, "--candidates", "NOPE"), "--candidates", "'NOPE'", "panel"),
     ((*DESIGN, "--candidates", "MYC", "HS3"), "--candidates", "'HS3'"),

@@ -69,10 +69,12 @@ def plan_environments(
     perturbations: Sequence[str] | None,
     shift: Any,
     every: bool = False,
+    what: str = "perturbations",
 ) -> Plan:
     """Choose the labels whose shift is known on the panel; with ``every`` the others too.
 
-    ``labels`` are those of :func:`~nextpert._adata.labels.read_perturbations`.
+    ``labels`` are those of :func:`~nextpert._adata.labels.read_perturbations`; ``what`` is the
+    user's name of ``perturbations``.
 
     Raises
     ------
@@ -80,7 +82,7 @@ def plan_environments(
         If a label of ``perturbations``, or a row of the table of shifts, is borne by no cell.
     """
     naming = replace(labels.naming or Naming(), genes=set(genes))
-    wanted = labels.perturbations(perturbations)
+    wanted = labels.perturbations(perturbations, what)
     _say_unlabelled(labels)
     say_pooled(labels)
     left_out: Reasons = []

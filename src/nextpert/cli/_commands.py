@@ -318,7 +318,7 @@ def plan(
     most_new: WholeOrNone = None,
     n_controls: WholeOrNone = None,
     n_guides: WholeOrNone = None,
-    plate_format: Whole = 96,
+    plate_format: WholeOrNone = None,
     n_samples: Samples = 1000,
     rng: Rng = 0,
     run: Run = _USUAL,
@@ -326,7 +326,7 @@ def plan(
     """Plan the next plate within a budget.
 
     Reads a screen after `nextpert fit` and writes the plate: which perturbations, how many cells of
-    each, the controls, and the reason for each choice. The table has a row per well.
+    each, the controls, and the reason for each choice. The table has a row per perturbation.
 
     Example: `nextpert plan screen.fit.h5ad --target MYC --n-perturbations 8 --table plate.csv`
 
@@ -361,7 +361,8 @@ def plan(
         Number of guides per perturbation, which share its cells. By default the median of the
         screen.
     plate_format
-        Number of wells of a plate, for the names of the wells: 8, 96 or 384.
+        Number of wells of a plate, for the names of the wells: 8, 96 or 384. By default there are
+        no wells, as in a pooled screen.
     """
     return Job("plan", locals())
 
@@ -421,7 +422,7 @@ def distances(
     genes: Names | None = None,
     gene_symbols: GeneSymbols = None,
     perturbations: Names | None = None,
-    confidence: float = 0.95,
+    confidence: float = 0.9,
     run: Run = _USUAL,
 ) -> Job:
     """Measure how far the cells of each perturbation are from a target state.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Generic, TypeVar
@@ -31,7 +32,6 @@ class Registry(Generic[Kind]):
     def __init__(self, folder: str, what: str) -> None:
         self.folder, self.what = folder, what
         self._known: dict[str, Kind] = {}
-        self._loaded = False
 
     def add(self, name: str, kind: Kind) -> Kind:
         """Register something under a name, and return it.
@@ -53,8 +53,7 @@ class Registry(Generic[Kind]):
 
     def every(self) -> dict[str, Kind]:
         """Return all that is registered by name, sorted, after every file of the folder has run."""
-        if not self._loaded:
-            self._loaded = True
-            for module in iter_modules(import_module(self.folder).__path__, f"{self.folder}."):
+        for module in iter_modules(import_module(self.folder).__path__, f"{self.folder}."):
+            if module.name not in sys.modules:  # also a file that was put there a moment ago
                 import_module(module.name)
         return dict(sorted(self._known.items()))

@@ -115,6 +115,7 @@ def read_setup(
         genes,
         measured=_adata.measured_genes(adata, _adata.symbols_of(adata.uns.get(dag_key))),
         perturbations=None if candidates is None else [*chosen, *named],
+        what="candidates",
         shift=shift,
         every=True,
     )
