@@ -55,7 +55,7 @@ def documented(function: F) -> F:
     ...     ----------
     ...     %(ax)s
     ...     '''
-    >>> print(plot.__doc__.splitlines()[-2].strip())
+    >>> print(plot.__doc__.rstrip().splitlines()[-1].strip())
     Axes to draw on.
     """
 
