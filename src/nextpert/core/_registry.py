@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Kind = TypeVar("Kind")
 
@@ -50,6 +53,20 @@ class Registry(Generic[Kind]):
             raise ValueError(message)
         self._known[name] = kind
         return kind
+
+    def named(self, name: str) -> Callable[[Any], Any]:
+        """Return a decorator that registers a class under a name, which the class then has."""
+
+        def register(kind: Any) -> Any:
+            self.add(name, kind)
+            kind.name = name
+            return kind
+
+        return register
+
+    def find(self, name: str) -> Kind | None:
+        """Return what has a name; the folder is read only for one that is not known yet."""
+        return self._known[name] if name in self._known else self.every().get(name)
 
     def every(self) -> dict[str, Kind]:
         """Return all that is registered by name, sorted, after every file of the folder has run."""

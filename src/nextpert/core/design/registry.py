@@ -44,13 +44,7 @@ def acquisition(name: str) -> Callable[[Kind], Kind]:
     ...
     ValueError: There is an acquisition 'greedy' already (Greedy): choose another name.
     """
-
-    def register(kind: Kind) -> Kind:
-        _ACQUISITIONS.add(name, kind)
-        kind.name = name
-        return kind
-
-    return register
+    return _ACQUISITIONS.named(name)
 
 
 def acquisitions(*, on_domain: bool = False) -> tuple[str, ...]:
@@ -74,11 +68,12 @@ def find_acquisition(name: str, *, on_domain: bool = False) -> type[Acquisition]
     ValueError
         For an unknown name.
     """
-    known = acquisitions(on_domain=on_domain)
-    if name not in known:
-        message = f"Unknown acquisition {name!r}: choose one of {', '.join(known)}."
+    kind = _ACQUISITIONS.find(name)
+    if kind is None or (on_domain and not kind.on_domain):
+        known = ", ".join(acquisitions(on_domain=on_domain))
+        message = f"Unknown acquisition {name!r}: choose one of {known}."
         raise ValueError(message)
-    return _ACQUISITIONS.every()[name]
+    return kind
 
 
 def build_acquisition(

@@ -135,13 +135,7 @@ def predictor(name: str) -> Callable[[Kind], Kind]:
     >>> [kind.name for kind in predictors()][:3]
     ['graph', 'coexpression', 'mean perturbation']
     """
-
-    def register(kind: Kind) -> Kind:
-        _PREDICTORS.add(name, kind)
-        kind.name = name
-        return kind
-
-    return register
+    return _PREDICTORS.named(name)
 
 
 def predictors() -> list[type[Predictor]]:
