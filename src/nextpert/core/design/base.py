@@ -122,7 +122,7 @@ class LookaheadAcquisition(Acquisition):
     posterior
         The posterior over the weights.
     target_mean
-        The wanted mean, shape ``(n_nodes,)``, units of the data.
+        The target mean, shape ``(n_nodes,)``, units of the data.
     n_cells
         Number of hypothetical cells (the next batch).
     noise_aware

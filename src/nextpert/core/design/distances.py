@@ -173,7 +173,7 @@ def first_order_distances(
     posterior, shifts
         As in :func:`~nextpert.core.design.distances.state_draws`.
     target
-        The wanted mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind, whose
+        The target mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind, whose
         kinks and bounds are smoothed over the step of a difference.
     n_samples
         Number of draws.
@@ -224,7 +224,7 @@ class RankedDistance:
     """Squared distances to a target, in squared units of the data, or as the goal measures.
 
     Every array but ``draws`` has the shape ``(n_perturbations + 1,)``; the last entry is that of
-    doing nothing.
+    the control.
 
     Parameters
     ----------
@@ -238,9 +238,9 @@ class RankedDistance:
         variance of the state, summed over nodes, so that what is little known is far in the mean;
         the perturbation whose state the target is comes first by ``centre`` more often.
     nearest
-        Probability of being the nearest perturbation; 0 for doing nothing, which is none.
+        Probability of being the nearest perturbation; 0 for the control, which is none.
     nearer
-        Probability of being nearer than doing nothing; 0 for doing nothing itself.
+        Probability of being nearer than the control; 0 for the control itself.
     floor
         Squared distance that the error of the target's mean makes by itself. It is taken out of
         the others, but what lies below it is not told apart well.
@@ -281,8 +281,8 @@ def ranked_distance(
     the mean of some cells, its error is drawn too and what it adds to a squared distance, the
     trace of its covariance ``V``, is taken out: once for the error in the mean given, once for
     that drawn. So the mean is unbiased, as that of :func:`nextpert.tl.target_distances`. Of a goal
-    that is so for its wanted states, by weights and shares; from bounds, signatures, margins and
-    angles nothing is taken out. What these start from is the state of doing nothing of the same
+    that is so for its target states, by weights and shares; from bounds, signatures, margins and
+    angles nothing is taken out. What these start from is the control state of the same
     draw.
 
     Parameters
@@ -293,10 +293,10 @@ def ranked_distance(
     shifts
         What is known of the shifts; for several graphs the same for all, or one for each.
     target
-        The wanted mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind (see
+        The target mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind (see
         :class:`~nextpert.core.design.goal.Goal`).
     target_variance
-        Sampling variance of a wanted mean: of every node, shape ``(n_nodes,)``, or its covariance,
+        Sampling variance of a target mean: of every node, shape ``(n_nodes,)``, or its covariance,
         ``(n_nodes, n_nodes)``; squared units of the data. ``None`` (default): known without error,
         or as the goal says.
     confidence

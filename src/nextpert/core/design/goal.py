@@ -80,7 +80,7 @@ class Goal:
         \sum_i w_i \big((l_i - \theta_i)_+^2 + (\theta_i - h_i)_+^2\big)
         + \sum_t (r_t - |\theta - t|)_+^2 \Big]
 
-    - of wanted states ``m_s`` with shares ``c_s`` that sum to 1: the distance to their mean by
+    - of target states ``m_s`` with shares ``c_s`` that sum to 1: the distance to their mean by
       shares, and a constant, the scatter of the states about it;
     - of a signature ``v``, the wanted change from the origin ``o``: what the change lacks of it
       along its direction. Genes make up for each other, more than wanted does no harm, and what
@@ -96,7 +96,7 @@ class Goal:
     Parameters
     ----------
     origin
-        The state of doing nothing, shape ``(n_nodes,)``, units of the data.
+        The control state, shape ``(n_nodes,)``, units of the data.
     states, shares
         Wanted states, shape ``(n_states, n_nodes)``, and what each counts for (default: alike).
     variances
@@ -182,12 +182,12 @@ class Goal:
 
     @classmethod
     def point(cls, mean: ArrayLike, variance: ArrayLike | None = None) -> Goal:
-        """Return the goal of one wanted mean, all nodes alike.
+        """Return the goal of one target mean, all nodes alike.
 
         Parameters
         ----------
         mean, variance
-            The wanted mean, and its sampling variance or covariance.
+            The target mean, and its sampling variance or covariance.
 
         Examples
         --------
@@ -224,10 +224,10 @@ class Goal:
         states
             Shape ``(n, n_nodes)``, units of the data.
         origin
-            State of doing nothing that signature and directions start from, in place of the
+            Control state that signature and directions start from, in place of the
             goal's own: that of the same draw, say. Shape ``(n_nodes,)``.
         errors
-            What the wanted states are off by (see :meth:`draw_errors`).
+            What the target states are off by (see :meth:`draw_errors`).
 
         Returns
         -------
@@ -253,7 +253,7 @@ class Goal:
         return total + self.penalty * hinge
 
     def excess(self, variance: ArrayLike) -> float:
-        """Return what a sampling variance, ``(n_nodes,)``, adds to the distance to wanted states.
+        """Return what a sampling variance, ``(n_nodes,)``, adds to the distance to target states.
 
         What it adds to the rest, or to angles, is not known in closed form and is left in: 0.
         """
@@ -262,7 +262,7 @@ class Goal:
         return float((np.asarray(variance) * self.weights).sum())
 
     def draw_errors(self, rng: np.random.Generator) -> Array | None:
-        """Draw what the wanted states are off by, ``(n_states, n_nodes)``; ``None``: known."""
+        """Draw what the target states are off by, ``(n_states, n_nodes)``; ``None``: known."""
         if self.floor == 0:
             return None
         return np.array([root @ rng.standard_normal(self.n_nodes) for root in self._roots])
@@ -351,7 +351,7 @@ class Goal:
 
 
 def as_goal(target: ArrayLike | Goal, n_nodes: int, variance: ArrayLike | None = None) -> Goal:
-    """Return a goal as it is, and a bare wanted mean as the goal of that point.
+    """Return a goal as it is, and a bare target mean as the goal of that point.
 
     Raises
     ------

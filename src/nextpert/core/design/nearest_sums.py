@@ -1,4 +1,4 @@
-"""The combinations that come nearest to a wanted state, without listing them all."""
+"""The combinations that come nearest to a target state, without listing them all."""
 
 from __future__ import annotations
 

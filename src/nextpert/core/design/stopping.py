@@ -73,7 +73,7 @@ def draw_plate(
         As for :func:`~nextpert.core.design.distances.state_draws`; the shifts are those of the
         candidates on the plate alone.
     target
-        The wanted mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind.
+        The target mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind.
     candidates
         Their indices in the pool, shape ``(n,)``.
     variance

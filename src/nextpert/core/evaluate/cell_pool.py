@@ -37,7 +37,7 @@ class PoolGoal:
     goal
         The goal; states of the pool stand in it as means of all of their cells.
     states, away
-        Number of the perturbation that each wanted state, and each state to stay away from, is
+        Number of the perturbation that each target state, and each state to stay away from, is
         the mean of; -1 for none.
     """
 
@@ -58,7 +58,7 @@ class PoolGoal:
     def with_means(self, means: Mapping[int, Array], errors: Array | None = None) -> Goal:
         """Return the goal with other means of the pool's perturbations, taken as exact.
 
-        ``errors``, of the shape of its states, are added to wanted states that are no such means.
+        ``errors``, of the shape of its states, are added to target states that are no such means.
         """
         old = self.goal
         states = old.states if errors is None else old.states + errors

@@ -148,7 +148,7 @@ def design_loop(
     posterior
         The posterior before the first round.
     target_mean
-        The wanted mean, shape ``(n_nodes,)``, units of the data.
+        The target mean, shape ``(n_nodes,)``, units of the data.
     criterion
         Name of the criterion, see :func:`build_acquisition`.
     domain

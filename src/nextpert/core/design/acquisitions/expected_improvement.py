@@ -31,7 +31,7 @@ class ExpectedImprovementInt(DrawnAcquisition):
     posterior
         The posterior over the weights.
     target_mean
-        The wanted mean, shape ``(n_nodes,)``, units of the data.
+        The target mean, shape ``(n_nodes,)``, units of the data.
     best
         Smallest squared distance to the target of the mean of any round's cells, squared units
         of the data; infinite (default) while there was no round.

@@ -35,7 +35,7 @@ class Greedy(Acquisition):
     posterior
         The posterior over the weights.
     target_mean
-        The wanted mean, shape ``(n_nodes,)``, units of the data.
+        The target mean, shape ``(n_nodes,)``, units of the data.
 
     Examples
     --------

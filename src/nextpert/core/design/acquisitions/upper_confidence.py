@@ -34,7 +34,7 @@ class UpperConfidenceInt(Acquisition):
     posterior
         The posterior over the weights.
     target_mean
-        The wanted mean, shape ``(n_nodes,)``, units of the data.
+        The target mean, shape ``(n_nodes,)``, units of the data.
     beta
         Weight of the standard deviation, 0 (as greedy) or above.
 
