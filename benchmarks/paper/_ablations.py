@@ -117,11 +117,11 @@ def look_ahead_with_noise(
 
     found = [score()]
     for _ in range(n_rounds):
-        acquisition = build_acquisition(
+        built = build_acquisition(
             criterion, posterior, target_mean, domain=domain, n_cells=1, noise_aware=noise_aware,
             rng=search,
         )  # fmt: skip
-        last = [domain.minimise(acquisition, starts=last, n_random=0, rng=search).shift]
+        last = [domain.minimise(built, starts=last, n_random=0, rng=search).shift]
         cells = Moments.from_array(source.sample(1, last[0], rng=noise))
         posterior = posterior.update(cells, last[0])
         found.append(score())

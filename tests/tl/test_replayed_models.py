@@ -36,7 +36,7 @@ def run(pool, deal, criterion, *, dag=None, own=None, rng=0, **options):
     spec = Spec(genes, plan, DagBlr, Naming(frozenset(genes)))
     graphs = Graphs.single(Dag.from_edges(p, []) if dag is None else dag)
     told = Told(spec, graphs, pool.environments)
-    build = partial(told.strategy, criterion, deal.target, rng=np.random.default_rng(rng))
+    build = partial(told.build, criterion, deal.target, rng=np.random.default_rng(rng))
     return replay_plates(pool, deal, build, **options)
 
 

@@ -214,11 +214,11 @@ def design_loop(
     for t in range(rounds):
         if t >= warm:
             start = time.perf_counter()
-            acquisition = build_acquisition(
+            built = build_acquisition(
                 criterion, posterior, target, domain=where, n_cells=cells, best=nearest, rng=search
             )
             best = where.minimise(
-                acquisition, starts=list(shifts[max(t - 1, 0) : t]), n_random=n_random, rng=search
+                built, starts=list(shifts[max(t - 1, 0) : t]), n_random=n_random, rng=search
             )
             shifts[t], values[t] = best.shift, best.value
             seconds[t] = time.perf_counter() - start

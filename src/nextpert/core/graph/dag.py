@@ -85,17 +85,17 @@ class Dag:
         """Build from arcs ``(parent, child)``."""
         p = require_count(n_nodes, "n_nodes", least=0)
         listed = list(edges)
-        wrong = [arc for arc in listed if not is_pair(arc)]
-        arcs = np.array([] if wrong else listed)
-        if wrong or (listed and arcs.dtype.kind not in "iu"):
+        wrong = [edge for edge in listed if not is_pair(edge)]
+        pairs = np.array([] if wrong else listed)
+        if wrong or (listed and pairs.dtype.kind not in "iu"):
             message = f"Arcs must be pairs (parent, child) of nodes, unlike {(wrong or listed)[0]}."
             raise ValueError(message)
-        arcs = arcs.astype(np.int64).reshape(-1, 2)
-        outside = arcs[((arcs < 0) | (arcs >= p)).any(axis=1)]
+        pairs = pairs.astype(np.int64).reshape(-1, 2)
+        outside = pairs[((pairs < 0) | (pairs >= p)).any(axis=1)]
         if len(outside):
             message = f"Arc {tuple(outside[0].tolist())} names a node outside 0..{p - 1}."
             raise ValueError(message)
-        parents, children = arcs[np.argsort(arcs[:, 1], kind="stable")].T
+        parents, children = pairs[np.argsort(pairs[:, 1], kind="stable")].T
         starts = np.concatenate([[0], np.cumsum(np.bincount(children, minlength=p))])
         return cls(starts, parents)
 

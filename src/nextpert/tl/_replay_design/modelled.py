@@ -85,7 +85,7 @@ class Told:
     environments: PoolEnvironments
     guided: bool = False
 
-    def strategy(
+    def build(
         self, criterion: str, goal: Goal, candidates: Index, rng: np.random.Generator
     ) -> Strategy:
         """Return the strategy of a name, for candidates given by their numbers in the pool."""
@@ -270,7 +270,7 @@ def _one(
                 # The same for every criterion; a copy, as a sequence counts what it has spawned.
                 own = np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key)
                 build = partial(
-                    told.strategy, criterion, deal.target, rng=np.random.default_rng(own)
+                    told.build, criterion, deal.target, rng=np.random.default_rng(own)
                 )
                 result = replay_plates(
                     pool, deal, build, candidates=candidates, n_rounds=options.n_rounds,
