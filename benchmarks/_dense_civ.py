@@ -79,7 +79,7 @@ class DenseCiv:
         effects = np.linalg.inv(np.eye(p) - posterior.mean)
         half = posterior.cov @ effects
         self.reach = effects.T @ half  # (p, p, p), A'MA of every gene
-        self.aim = target @ half  # (p, p), q'MA
+        self.strategy = target @ half  # (p, p), q'MA
         self.ideal_shift = target - posterior.mean @ target
         centre, variance = (np.zeros(p), np.full(p, 1 / p)) if area is None else area
         self.mean_square = variance + (centre - self.ideal_shift) ** 2
@@ -87,12 +87,12 @@ class DenseCiv:
         self.evaluations = 0
 
     def value(self, shift: Array) -> float:
-        """Return the criterion at one shift, shape ``(p,)``."""
+        """Return the acquisition at one shift, shape ``(p,)``."""
         self.evaluations += 1
         var = self.posterior.noise_var
         step = 1 / self.n_cells + (self.reach @ shift) @ shift
         before = self._spread() if self.spread is None else self.spread
-        spread = before - (self.aim @ shift) ** 2 / step
+        spread = before - (self.strategy @ shift) ** 2 / step
         total = 1 / self.n_cells + spread
         return float((2 * var**2 * total**2 + 4 * var * total * self.mean_square).sum())
 

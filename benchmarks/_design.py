@@ -94,9 +94,9 @@ def take_step(state: State) -> Timed:
 
 def take_dense_step(state: State, dense: DensePosterior, *, lean: bool) -> tuple[Array, int]:
     """Do the same with the dense program; return the shift and the number of evaluations."""
-    criterion = DenseCiv(dense.update(state.cell, state.last), state.target, lean=lean)
-    shift, _ = criterion.minimise(state.last)
-    return shift, criterion.evaluations
+    acquisition = DenseCiv(dense.update(state.cell, state.last), state.target, lean=lean)
+    shift, _ = acquisition.minimise(state.last)
+    return shift, acquisition.evaluations
 
 
 def _lean_step(state: State) -> float:
@@ -163,9 +163,9 @@ def pool(
     def theirs(_: int) -> Timed:
         start = time.perf_counter()
         area = shifts.mean(axis=0), shifts.var(axis=0)
-        criterion = DenseCiv(dense(), state.target, area=area)
+        acquisition = DenseCiv(dense(), state.target, area=area)
         fixed = time.perf_counter()
-        values = np.array([criterion.value(shift) for shift in shifts[:some]])
+        values = np.array([acquisition.value(shift) for shift in shifts[:some]])
         loop = time.perf_counter() - fixed
         return Timed(fixed - start + loop * n_candidates / some, values)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import nextpert as npt
-from nextpert.core import Dag, Moments, PriorKnowledge, boss, exogenous_moments, gsp
+from nextpert.core import Dag, Moments, PriorKnowledge, boss, context_moments, gsp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,12 +23,12 @@ Found = tuple[Dag, np.ndarray]  # a graph, and the genes each perturbation acts 
 
 def plain_moments(found: Statistics) -> Moments:
     """Return the moments of all cells, batches taken off."""
-    return exogenous_moments(found.moments, found.indicators()[:, :0], fixed=found.fixed)
+    return context_moments(found.moments, found.indicators()[:, :0], fixed=found.fixed)
 
 
 def joint_moments(found: Statistics) -> Moments:
     """Return the moments of genes and indicators of perturbations, batches taken off."""
-    return exogenous_moments(found.moments, found.indicators(), fixed=found.fixed)
+    return context_moments(found.moments, found.indicators(), fixed=found.fixed)
 
 
 def isolated(moments: Moments, n_genes: int) -> Moments:
@@ -57,8 +57,8 @@ def search_all(
     if first is not None:
         early = sorted(set(first))
         prior = PriorKnowledge(p, tiers=[early, [i for i in range(p) if i not in set(early)]])
-    result = boss(joint, n_exogenous=joint.n_nodes - p, prior=prior, n_starts=n_starts, rng=rng)
-    return result.dag, result.exogenous_arcs
+    result = boss(joint, n_context=joint.n_nodes - p, prior=prior, n_starts=n_starts, rng=rng)
+    return result.dag, result.context_edges
 
 
 def learn_all(found: Screen, perturbations: list[str], **options: Any) -> Found:

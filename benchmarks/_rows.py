@@ -93,7 +93,7 @@ ROWS: tuple[Row, ...] = (
         {"n_cells": 1_000_000, "n_genes": 36}, {"n_cells": 50, "n_genes": 4}, peer="X.T @ X",
     ),
     Row(
-        "campaigns", "campaigns of 50 rounds, 30 genes, 6 criteria, 10 x 20 runs, 2 workers",
+        "campaigns", "campaigns of 50 rounds, 30 genes, 6 acquisitions, 10 x 20 runs, 2 workers",
         "_whole:campaigns",
         {"n_genes": 30, "n_rounds": 50, "n_instances": 10, "n_runs": 20, "n_jobs": 2},
         {"n_genes": 5, "n_rounds": 2, "n_instances": 1, "n_runs": 1, "n_jobs": 1},

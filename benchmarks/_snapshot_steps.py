@@ -155,20 +155,21 @@ def _combinations() -> ad.AnnData:
 COSTS = {"budget": 90.0, "perturbation": 5.0, "cell": 0.05}
 CASES = {
     "tapseq": Case(
-        _tapseq, "UBR5", ["MYC+OXR1", "MYC+STK3"], "MYC", {"pairs": {"most_combined": 2}}
+        _tapseq, "UBR5", ["MYC+OXR1", "MYC+STK3"], "MYC", {"pairs": {"max_combination": 2}}
     ),
     "papalexi": Case(_papalexi, "IFNGR1", ["JAK2+STAT1"], "STAT1"),
     "norman": Case(
-        _norman, "KLF1+MAP2K6", ["KLF1+SGK1", "HK2+MAPK1"], "KLF1", {"pairs": {"most_combined": 2}}
+        _norman, "KLF1+MAP2K6", ["KLF1+SGK1", "HK2+MAPK1"], "KLF1", {"pairs": {"max_combination":
+        2}}
     ),
     "batches": Case(
         _batches, "CTSA", ["FOS", "CTSB+FOS"], "CXCR4",
-        {"genes": {"candidates": "genes", "most_new": 2, "n_guides": 3, "plate_format": 384}},
-        {"targets_first": True},
+        {"genes": {"candidates": "genes", "max_new": 2, "n_guides": 3, "plate_format": 384}},
+        {"targets_upstream": True},
     ),
     "combinations": Case(
         _combinations, "B2M+CD59", ["B2M+CDH19", "B2M+CCR10+CD59"], "CTSD",
-        {"triples": {"most_combined": 3}, "costs": {"costs": COSTS, "n_cells": 1000}},
+        {"triples": {"max_combination": 3}, "costs": {"costs": COSTS, "n_cells": 1000}},
     ),
 }  # fmt: skip
 
@@ -276,10 +277,12 @@ def goal(adata: ad.AnnData, case: Case) -> dict[str, float]:
 
 def plans(adata: ad.AnnData, case: Case) -> Found:
     """Plates of each strategy, with constraints, pending perturbations and combinations."""
-    asked: dict[str, dict[str, Any]] = {aim: {"aim": aim} for aim in ("best", "learn", "both")}
+    asked: dict[str, dict[str, Any]] = {
+        strategy: {"strategy": strategy} for strategy in ("exploit", "explore", "both")
+    }
     asked["constraints"] = {
-        "must": [case.later], "pending": {label(adata, case, 1): 50}, "n_controls": 100,
-        "never": [label(adata, case, 0)], "n_perturbations": 5, "least_cells": 30,
+        "include": [case.later], "pending": {label(adata, case, 1): 50}, "n_controls": 100,
+        "exclude": [label(adata, case, 0)], "n_perturbations": 5, "min_cells": 30,
     }  # fmt: skip
     for name, options in {**asked, **case.plans}.items():
         npt.tl.plan_screen(adata, case.target, n_samples=N_SAMPLES, key_added="made", **options)
@@ -311,10 +314,10 @@ def diagnosis(adata: ad.AnnData, case: Case) -> Found:
 
 def replays(adata: ad.AnnData, case: Case) -> Found:
     """Replays of the screen, real and simulated, by each strategy."""
-    every = ("best", "thompson", "ei", "civ", "exact_greedy", "exact_civ", "means_thompson")
+    every = ("exploit", "thompson", "ei", "civ", "exact_greedy", "exact_civ", "thompson_means")
     options = {"n_rounds": 3, "n_repeats": 2, "n_warmup": 80, "n_perturbations": 3}
     for name, more in {
-        "real": {"criteria": (*every, "random"), "held_out": "both"},
+        "real": {"acquisitions": (*every, "random"), "held_out": "both"},
         "simulated": {"simulated": True},
     }.items():
         npt.tl.replay_design(adata, [case.target], key_added="replayed", **options, **more)
@@ -336,11 +339,11 @@ def campaign(adata: ad.AnnData, case: Case) -> Found:
     yield "plate 1", run.propose(4, 800)
     run.mark_failed([next(iter(run.pending))], reason="no cells")
     run.observe(cells[back].copy(), batch=batch)
-    yield "plate 2", run.propose(4, 800, aim="learn")
+    yield "plate 2", run.propose(4, 800, strategy="explore")
     with tempfile.TemporaryDirectory() as folder:
         run.save(f"{folder}/a.h5ad")
         run = npt.Campaign.load(f"{folder}/a.h5ad")
-    yield "plate 3", run.propose(4, 800, aim="both")
+    yield "plate 3", run.propose(4, 800, strategy="both")
     yield "summary", run.summarize()
     yield "history", run.history.drop(columns=["when", "versions", "options"])
     yield "pending", run.pending

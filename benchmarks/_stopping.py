@@ -226,7 +226,7 @@ def strategy(way: Way, rng: np.random.Generator) -> Modelled:
     spec = Spec(genes, plan, DagBlr, Naming(frozenset(genes), ""))
     environments = PoolEnvironments.plain(0, np.zeros(n, np.int64))
     told = Told(spec, Graphs.single(Dag.from_edges(p, [])), environments)
-    return Modelled(told, "best", Goal.point(way.goal), np.arange(n), rng)
+    return Modelled(told, "exploit", Goal.point(way.goal), np.arange(n), rng)
 
 
 def asking(

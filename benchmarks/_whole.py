@@ -16,7 +16,7 @@ from benchmarks._row import Timed, Work
 from benchmarks.synthetic_design import instance
 from nextpert.core import DagBlr, design_loop
 
-CRITERIA = ("random", "greedy", "maxv", "cv", "civ", "civ_ow")
+ACQUISITIONS = ("random", "greedy", "maxv", "cv", "civ", "civ_ow")
 
 _FIRST_USE = """
 import nextpert as npt
@@ -33,20 +33,20 @@ DagBlr(Dag.complete(range(3)), prior_scale=1.0).update(cells).mean()
 """
 
 
-def _campaign(seed: int, run: int, criterion: str, n_genes: int, n_rounds: int) -> float:
+def _campaign(seed: int, run: int, acquisition: str, n_genes: int, n_rounds: int) -> float:
     scm, target = instance(seed, n_genes, min(10, n_genes))
     prior = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False, prior_scale=1.0)
     rng = np.random.default_rng([seed, run])
     return float(
-        design_loop(scm, prior, target, criterion, n_rounds=n_rounds, rng=rng).distance[-1]
+        design_loop(scm, prior, target, acquisition, n_rounds=n_rounds, rng=rng).distance[-1]
     )
 
 
 def campaigns(*, n_genes: int, n_rounds: int, n_instances: int, n_runs: int, n_jobs: int) -> Work:
-    """Run the paper's synthetic comparison: every criterion, instance and run."""
+    """Run the paper's synthetic comparison: every acquisition, instance and run."""
     tasks = [
-        (seed, run, criterion, n_genes, n_rounds)
-        for criterion in CRITERIA
+        (seed, run, acquisition, n_genes, n_rounds)
+        for acquisition in ACQUISITIONS
         for seed in range(n_instances)
         for run in range(n_runs)
     ]
@@ -57,8 +57,8 @@ def campaigns(*, n_genes: int, n_rounds: int, n_instances: int, n_runs: int, n_j
 
     def report(found: list[np.ndarray], peers: list[None]) -> tuple[str, bool]:
         steps = len(tasks) * n_rounds
-        last = found[0].reshape(len(CRITERIA), -1).mean(axis=1)
-        ends = ", ".join(f"{c} {x:.2f}" for c, x in zip(CRITERIA, np.sqrt(last), strict=True))
+        last = found[0].reshape(len(ACQUISITIONS), -1).mean(axis=1)
+        ends = ", ".join(f"{c} {x:.2f}" for c, x in zip(ACQUISITIONS, np.sqrt(last), strict=True))
         return f"{steps:,} steps; relative distance at the end: {ends}", True
 
     return Work(ours, None, report)

@@ -23,10 +23,10 @@ import numpy as np
 from benchmarks._screens import SOURCES, read_screen
 from nextpert.core import ScreenMoments
 from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictor_weights import learn_predictor_weights
 from nextpert.core.model.predictors.base import Prediction
 from nextpert.core.model.predictors.coexpression import Coexpression
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
-from nextpert.core.model.stack import learn_stack
 
 if TYPE_CHECKING:
     from benchmarks._screens import Screen
@@ -57,7 +57,9 @@ def compare(here: Perturbations, there: np.ndarray, apart: Perturbations, seed: 
 
     out = {"cells' means": (np.nan, error(here.observed), np.nan)}
     for row, predictions in chosen.items():
-        stack = learn_stack(here.observed, here.variance, predictions, here.scored(), sd=here.sd)
+        stack = learn_predictor_weights(
+            here.observed, here.variance, predictions, here.scored(), sd=here.sd
+        )
         before = stack.expected(predictions)
         left = stack.residual_variance
         share = left / (left + here.variance / sd**2)

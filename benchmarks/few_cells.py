@@ -33,7 +33,7 @@ import numpy as np
 
 from benchmarks._screens import SOURCES, add_arguments, screens_of
 from benchmarks._shrinkage import ash, james_stein
-from nextpert.core import Dag, DagBlr, ScreenMoments, boss, exogenous_moments
+from nextpert.core import Dag, DagBlr, ScreenMoments, boss, context_moments
 from nextpert.core.model.averaged import Averaged, AveragedModel, learn_average
 from nextpert.core.model.effects import estimate_effects, learn_efficacy
 from nextpert.core.model.random_shifts import RandomShifts, fit_random_shifts
@@ -86,8 +86,8 @@ def moments(cells: Cells, kept: np.ndarray) -> ScreenMoments:
 def learn(found: ScreenMoments) -> Dag:
     """Return the graph of cells, with indicators of the perturbations."""
     n = found.n_environments
-    joint = exogenous_moments(found, np.eye(n)[:, 1:])
-    return boss(joint, n_exogenous=n - 1, rng=0).dag
+    joint = context_moments(found, np.eye(n)[:, 1:])
+    return boss(joint, n_context=n - 1, rng=0).dag
 
 
 def fit(dag: Dag, pooled: PooledGuides, cells: Cells | None = None) -> RandomShifts:

@@ -1,4 +1,4 @@
-"""How soon criteria find the best candidate towards goals of other kinds than a state.
+"""How soon acquisitions find the best candidate towards goals of other kinds than a state.
 
 Linear models of 20 nodes and expected degree 8, unit noise; 40 candidates shift one node by 2 up or
 down. The graph and 8 control cells are known. A pick gives 3 cells of one candidate; six picks. The
@@ -41,7 +41,7 @@ from nextpert.core.design.distances import expected_states
 from nextpert.core.model.shift_posterior import pair_shifts
 
 NODES, CONTROLS, CELLS, PICKS = 20, 8, 3, 6
-CRITERIA = ("random", "civ, point", "civ", "greedy", "thompson", "ei", "probability")
+ACQUISITIONS = ("random", "civ, point", "civ", "greedy", "thompson", "ei", "probability")
 KINDS = ("state", "signature", "bounds", "direction")
 
 
@@ -69,10 +69,10 @@ def draw_goal(
 
 
 def values(
-    criterion: str, blr: DagBlr, known: ShiftPosterior, goal: Goal, rng: np.random.Generator
+    acquisition: str, blr: DagBlr, known: ShiftPosterior, goal: Goal, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return a criterion of every candidate, lower is better."""
-    name, _, point = criterion.partition(", ")
+    """Return an acquisition of every candidate, lower is better."""
+    name, _, point = acquisition.partition(", ")
     wanted = goal.quadratic(goal.origin).point if point else goal
     return uncertain_values(
         name, blr, known, wanted, n_cells=CELLS, noise_aware=True, n_samples=200, rng=rng
@@ -80,7 +80,7 @@ def values(
 
 
 def regrets(kind: str, seed: int) -> np.ndarray:
-    """Return what is lacked of the best after each pick, ``(n_criteria, n_picks)``."""
+    """Return what is lacked of the best after each pick, ``(n_acquisitions, n_picks)``."""
     rng = np.random.default_rng(seed)
     scm = random_scm(NODES, "erdos_renyi", expected_degree=8, standardise=False, rng=rng)
     shifts = 2 * np.vstack([np.eye(NODES), -np.eye(NODES)])
@@ -88,14 +88,14 @@ def regrets(kind: str, seed: int) -> np.ndarray:
     goal, known = draw_goal(kind, scm, states, shifts, rng), ShiftPosterior.exact(shifts)
     truth, nothing = goal.distance(states), goal.distance(scm.mean()[None])[0]
     controls = Moments.from_array(scm.sample(CONTROLS, rng=rng))
-    out = np.empty((len(CRITERIA), PICKS))
-    for row, criterion in enumerate(CRITERIA):
+    out = np.empty((len(ACQUISITIONS), PICKS))
+    for row, acquisition in enumerate(ACQUISITIONS):
         blr, own = (
             DagBlr(scm.dag, prior_scale=1.0).update(controls),
             np.random.default_rng([seed, 1]),
         )
         for pick in range(PICKS):
-            j = int(values(criterion, blr, known, goal, own).argmin())
+            j = int(values(acquisition, blr, known, goal, own).argmin())
             cells = scm.sample(CELLS, shifts[j], rng=own)
             blr = blr.update(Moments.from_array(cells), shifts[j])
             expected = expected_states(pair_shifts(blr, known))
@@ -111,7 +111,7 @@ def run(kind: str, n_models: int) -> str:
     mean, error = found.mean(axis=0), found.std(axis=0, ddof=1) / np.sqrt(n_models)
     rows = {
         name: [f"{m:.1f} ± {e:.1f}" for m, e in zip(mean[i], error[i], strict=True)]
-        for i, name in enumerate(CRITERIA)
+        for i, name in enumerate(ACQUISITIONS)
     }
     print(f"{kind}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
     heads = [f"{pick + 1}" for pick in range(PICKS)]

@@ -12,7 +12,7 @@ perturbation above noise (squared distance to the controls above three standard 
 - never tried: none of its cells are known, and every gene of the panel is a candidate, its own
   among them (targets of measured genes only). Held: its own gene is on the plate.
 
-Beside each aim of ``tl.plan_screen``: the best candidate known before any plate, as the plan
+Beside each strategy of ``tl.plan_screen``: the best candidate known before any plate, as the plan
 names it; the 8 of least predicted distance
 (greedy); the first 8 by CIV of a single step (both as ``tl.design_interventions`` ranks); the 8
 whose means of the known cells are nearest (no model); and random ones. "said" is the plan's own
@@ -51,11 +51,11 @@ if TYPE_CHECKING:
 
     from benchmarks._screens import Screen
 
-AIMS = ("both", "best", "learn")
+STRATEGIES = ("both", "exploit", "explore")
 CASES = ("measured", "others", "never tried")
 COLUMNS = (
-    "perturbation", "n_cells", "n_cells_seen", "aim", "why", "state_distance",
-    "probability_covered", "uncertainty_removed", "predicted_distance", "predicted_low",
+    "perturbation", "n_cells", "n_cells_seen", "strategy", "why", "state_distance",
+    "probability_contains_best", "variance_reduction", "predicted_distance", "predicted_low",
     "predicted_high",
 )  # fmt: skip
 
@@ -146,17 +146,17 @@ def plates(
         left = min(distance.get(name, 1.0) for name in chosen)
         return Scored(float(wanted in chosen), left, said)
 
-    for aim in AIMS:
+    for strategy in STRATEGIES:
         npt.tl.plan_screen(
-            adata, state, aim=aim, candidates=asked, n_perturbations=size, n_cells=n_cells,
-            n_samples=500,
+            adata, state, strategy=strategy, candidates=asked, n_perturbations=size,
+            n_cells=n_cells, n_samples=500,
         )  # fmt: skip
         plan = adata.uns["plan"]
-        wells, summary = plan["plate"].query("aim != 'control'"), plan["summary"]
-        out[f"plan_screen, aim {aim}"] = score(
-            wells["perturbation"].tolist(), summary["probability_covered"]
+        wells, summary = plan["plate"].query("strategy != 'control'"), plan["summary"]
+        out[f"plan_screen, strategy {strategy}"] = score(
+            wells["perturbation"].tolist(), summary["probability_contains_best"]
         )  # fmt: skip
-    out["no plate, best known"] = score([summary["best_known"]], summary["probability_known"])
+    out["no plate, best known"] = score([summary["best_known"]], summary["probability_best_known"])
     npt.tl.design_interventions(adata, state, acquisition="civ", candidates=asked, n_samples=500)
     ranking = adata.uns["design"]["ranking"]
     ranking = ranking[ranking["perturbation"] != halves.roles.control]
@@ -235,10 +235,10 @@ def example(halves: Halves, every: ad.AnnData, args: argparse.Namespace) -> list
     parts = []
     for case, adata in (("measured", every), ("never tried", halves.fit(without=target))):
         npt.tl.plan_screen(
-            adata, halves.state(target), aim="both", n_perturbations=args.wells,
+            adata, halves.state(target), strategy="both", n_perturbations=args.wells,
             n_cells=args.cells, candidates="genes" if case == "never tried" else None,
         )  # fmt: skip
-        parts.append(f"A plate towards {target}, {case} (aim both, first split):")
+        parts.append(f"A plate towards {target}, {case} (strategy both, first split):")
         parts.append(printed(adata.uns["plan"]))
         if args.figures:
             name = f"plan_plate_{halves.screen.name}_{case.replace(' ', '_')}.png"

@@ -9,13 +9,12 @@ as a share of the controls' distance. ``good`` says that it is not distinguished
 
 All strategies see the same deals. Differences are averaged over targets, and over plates 1 to 10;
 p-values are those of paired t tests over repeats, by Holm's method for all comparisons of a
-screen. Models are those of spec ``shifts`` unless a prefix says another (``full_best``), and have
-no graph, but for ``exact``: a graph learned from the controls (Norman, with 100
-of them: from all cells) and shifts taken as full knockouts (activation: one unit), as in Zhang et
-al. 2023.
+screen. Models are those of spec ``shifts`` unless a prefix says another (``full_exploit``), and
+have no graph, but for ``exact``: a graph learned from the controls (Norman, with 100 of them: from
+all cells) and shifts taken as full knockouts (activation: one unit), as in Zhang et al. 2023.
 
     python -m benchmarks.replays
-    python -m benchmarks.replays --screens papalexi --repeats 3 --strategies best ei
+    python -m benchmarks.replays --screens papalexi --repeats 3 --strategies exploit ei
 """
 
 from __future__ import annotations
@@ -41,12 +40,13 @@ from nextpert.core.evaluate.cell_pool import CellPool
 from nextpert.core.evaluate.design_loop import run_tasks
 from nextpert.core.evaluate.strategies import replay_plates
 from nextpert.tl._fit_dag_blr.model import EXACT, Graphs, Spec
-from nextpert.tl._replay_design.modelled import Told, criteria, spec_of
+from nextpert.tl._replay_design import modelled
+from nextpert.tl._replay_design.modelled import Told, spec_of
 from nextpert.tl._replay_design.tables import holm, plates_until_good
 
 SCREENS = ("papalexi", "tapseq", "norman")
-OURS = "best"
-CHOSEN = (OURS, "thompson", "ei", "random", "exact_greedy", "means_in_turn", "means_thompson")
+OURS = "exploit"
+CHOSEN = (OURS, "thompson", "ei", "random", "exact_greedy", "round_robin_means", "thompson_means")
 ROUNDS, WARMUP = 10, 100
 
 
@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--screens", nargs="+", default=list(SCREENS), choices=SOURCES)
-    names = criteria()
+    names = modelled.strategies()
     parser.add_argument("--strategies", nargs="+", default=list(CHOSEN), choices=names)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--workers", type=int, default=1)

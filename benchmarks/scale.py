@@ -27,7 +27,7 @@ import nextpert as npt
 from benchmarks._graphs import skeleton, skeleton_f1
 from benchmarks._table import exponent
 from nextpert._adata.read import block_rows
-from nextpert.core import Dag, Moments, ScreenMoments, boss, exogenous_moments, random_scm
+from nextpert.core import Dag, Moments, ScreenMoments, boss, context_moments, random_scm
 from nextpert.core.screen.moments import PairwiseSum
 from nextpert.core.screen.screen import empty_part, merge, screen_part
 
@@ -108,12 +108,12 @@ def search(n_genes: int, n_cells: int = _CELLS) -> Searched:
     screen = ScreenMoments.from_array(cells, label, n_genes + 1)
     controls = Moments.from_array(cells[:_CONTROLS])
     begin = time.process_time()
-    joint = exogenous_moments(screen, np.eye(n_genes + 1)[:, 1:])
-    found = boss(joint, n_exogenous=n_genes, rng=0)
+    joint = context_moments(screen, np.eye(n_genes + 1)[:, 1:])
+    found = boss(joint, n_context=n_genes, rng=0)
     seconds = time.process_time() - begin
     begin = time.process_time()
     alone = boss(controls, rng=0)
-    edges = found.exogenous_arcs
+    edges = found.context_edges
     return Searched(
         n_genes, n_cells, seconds, time.process_time() - begin, skeleton_f1(found.dag, truth),
         skeleton_f1(alone.dag, truth), directed(found.dag, truth), directed(alone.dag, truth),

@@ -81,26 +81,26 @@ class Way(NamedTuple):
 
 
 STRATEGIES = {
-    OURS: Way("best"),
+    OURS: Way("exploit"),
     "ours, greedy by expectation": Way("greedy"),
     "ours, top 8 by CIV": Way("civ"),
     "ours, Thompson": Way("thompson"),
     RANDOM: Way("random"),
-    "exact shifts, best": Way("best", exact=True),
+    "exact shifts, best": Way("exploit", exact=True),
     "exact shifts, greedy": Way("greedy", exact=True),
-    MEANS: Way("means_thompson"),
-    "no model, in turn": Way("means_in_turn"),
+    MEANS: Way("thompson_means"),
+    "no model, in turn": Way("round_robin_means"),
 }
-NO_GRAPH = {"best, no graph": Way("best", graph="none")}
+NO_GRAPH = {"best, no graph": Way("exploit", graph="none")}
 GRAPHS = NO_GRAPH | {
-    "best, one graph": Way("best", graph="one"),
-    "best, five graphs": Way("best", graph="five"),
+    "best, one graph": Way("exploit", graph="one"),
+    "best, five graphs": Way("exploit", graph="five"),
 }
 PAIRS = {
-    "best, pairs": Way("best", pairs=True),
+    "best, pairs": Way("exploit", pairs=True),
     "random plates, pairs": Way("random", pairs=True),
 }
-GUIDES = {OURS: Way("best"), "best, guides not distinguished": Way("best", guides=False)}
+GUIDES = {OURS: Way("exploit"), "best, guides not distinguished": Way("exploit", guides=False)}
 
 
 def chooser(world: World, may: np.ndarray, way: Way, rng: np.random.Generator) -> Chooser:

@@ -32,11 +32,11 @@ from benchmarks._predictors import fit_weights, search_all
 from benchmarks._screens import SOURCES, Screen, Statistics, add_arguments, screens_of
 from nextpert.core.model.effects import learn_efficacy
 from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictor_weights import learn_predictor_weights
 from nextpert.core.model.predictors.base import Prediction
 from nextpert.core.model.predictors.coexpression import Coexpression
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
-from nextpert.core.model.stack import learn_stack
 
 PLAIN, FIRST = "graph", "graph, targets first"
 SINGLE = (PLAIN, FIRST, "coexpression, all other cells", "mean of the other perturbations")
@@ -130,7 +130,9 @@ def said_of(here: Perturbations, graphs: list[np.ndarray]) -> list[Prediction]:
 
 def weigh(here: Perturbations, predictions: list[Prediction]) -> np.ndarray:
     """Return the weights of the predictors."""
-    found = learn_stack(here.observed, here.variance, predictions, here.scored(), sd=here.sd)
+    found = learn_predictor_weights(
+        here.observed, here.variance, predictions, here.scored(), sd=here.sd
+    )
     return found.weights
 
 

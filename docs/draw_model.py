@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent / "_static" / "model"
 # Okabe and Ito's colours, which the colour-blind tell apart.
 GREY, BLUE, ORANGE, GREEN, PINK = "0.55", "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 GENES = {"A": (0, 1), "B": (1, 1.6), "C": (1, 0.4), "D": (2, 1), "E": (3, 1)}
-ARCS = [("A", "B"), ("A", "C"), ("B", "D"), ("C", "D"), ("D", "E")]
+EDGES = [("A", "B"), ("A", "C"), ("B", "D"), ("C", "D"), ("D", "E")]
 
 
 def bare(ax: Axes, title: str) -> None:
@@ -30,7 +30,7 @@ def bare(ax: Axes, title: str) -> None:
 
 def graph(ax: Axes, moved: dict[str, float], shifted: dict[str, float]) -> None:
     """Draw the genes: filled as far as they moved, an arrow down where they are shifted."""
-    for parent, child in ARCS:
+    for parent, child in EDGES:
         (x, y), (to_x, to_y) = GENES[parent], GENES[child]
         arrow = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 13, "shrinkB": 13}
         ax.annotate("", (to_x, to_y), (x, y), arrowprops=arrow)

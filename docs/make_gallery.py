@@ -38,7 +38,7 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "design": (
         "The ranking: predicted distance of every candidate to the target with 90% intervals, "
-        "the criterion, and the rounds so far.",
+        "the acquisition, and the rounds so far.",
         {"n_top": 12},
     ),
     "diagnose": (
@@ -100,7 +100,7 @@ def screen() -> AnnData:
     npt.tl.replay_design(
         adata,
         labels[:5],
-        criteria=["best", "thompson", "random", "means_in_turn"],
+        strategies=["exploit", "thompson", "random", "round_robin_means"],
         held_out=True,
         n_warmup=20,
         n_rounds=4,

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from nextpert.core import Dag, LinearScm
 
 GENES = ("MYC", "STK3", "GATA1", "HLA-A", "OXR1", "RIPK2", "UBR5", "CPQ")
-ARCS = ((0, 1), (0, 2), (1, 3), (2, 3), (3, 5), (4, 5), (4, 6))
+EDGES = ((0, 1), (0, 2), (1, 3), (2, 3), (3, 5), (4, 5), (4, 6))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -41,10 +41,10 @@ def screen_path() -> Path:
 
 @pytest.fixture(scope="session")
 def truth() -> LinearScm:
-    """Eight genes, seven arcs; control means of 1 to 3 as in log-normalised expression."""
+    """Eight genes, seven edges; control means of 1 to 3 as in log-normalised expression."""
     rng = np.random.default_rng(11)
     weights = np.zeros((len(GENES), len(GENES)))
-    for parent, child in ARCS:
+    for parent, child in EDGES:
         weights[child, parent] = rng.choice([-1, 1]) * rng.uniform(0.4, 0.8)
     mean = np.linspace(1, 3, len(GENES))
     return LinearScm(weights, np.linspace(0.1, 0.3, len(GENES)), mean - weights @ mean)
@@ -83,13 +83,13 @@ def small_screen(_small_screen) -> ad.AnnData:
 @pytest.fixture(scope="session")
 def graph() -> Dag:
     """The graph behind ``small_screen``."""
-    return Dag.from_edges(len(GENES), ARCS)
+    return Dag.from_edges(len(GENES), EDGES)
 
 
 @pytest.fixture(scope="session")
-def arcs() -> list[tuple[str, str]]:
-    """The arcs behind ``small_screen`` by name."""
-    return [(GENES[k], GENES[i]) for k, i in ARCS]
+def edges() -> list[tuple[str, str]]:
+    """The edges behind ``small_screen`` by name."""
+    return [(GENES[k], GENES[i]) for k, i in EDGES]
 
 
 @pytest.fixture(scope="session")

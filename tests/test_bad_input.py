@@ -153,7 +153,7 @@ case(
 case("unknown gene in orders", same, learn(prior={"before": [("MYC", "UBR6")]}), "UBR6", "UBR5")
 case("pairs of no kind", same, learn(prior={"required": ["MYC"]}), "required", "pairs")
 case(
-    "cyclic arcs",
+    "cyclic edges",
     same,
     give([("MYC", "STK3"), ("STK3", "CPQ"), ("CPQ", "MYC")]),
     "MYC",
@@ -172,8 +172,8 @@ case(
 )
 case("cyclic graph by hand", cyclic, fit(), "MYC", "STK3", "GATA1", error=CycleError)
 case("self-loop", same, give([("MYC", "MYC")]), "MYC -> MYC", error=CycleError)
-case("arc twice", same, give([("MYC", "CPQ"), ("MYC", "CPQ")]), "MYC -> CPQ", "more than once")
-case("unknown gene in arcs", same, give([("MYC", "CPX")]), "CPX", "CPQ")
+case("edge twice", same, give([("MYC", "CPQ"), ("MYC", "CPQ")]), "MYC -> CPQ", "more than once")
+case("unknown gene in edges", same, give([("MYC", "CPX")]), "CPX", "CPQ")
 case("matrix of another size", same, give(np.zeros((3, 3))), "(3, 3)", "8 genes")
 case("NaN in a graph", same, give(np.full((8, 8), NAN)), "NaN")
 case("no graph", same, fit(), "learn_dag")

@@ -63,8 +63,8 @@ def test_intervals_cover_effects_measured_in_batches(design, n_control, guides):
 def test_fits_with_batches_are_read_as_they_were_stored(options, tmp_path):
     adata, _ = screen("crossed", 25, False, 0)
     npt.pp.setup_screen(adata, batch_key="batch")
-    arcs = [("G0", "G1"), ("G1", "G2")]
-    npt.tl.learn_dag(adata, method="given", dag=arcs, genes=list(adata.var_names))
+    edges = [("G0", "G1"), ("G1", "G2")]
+    npt.tl.learn_dag(adata, method="given", dag=edges, genes=list(adata.var_names))
     shifts = {f"P{k:02}": {f"G{k}": 1.0} for k in range(N_PERTURBATIONS)}
     npt.tl.fit_dag_blr(adata, shift=shifts, **options)
     adata.write_h5ad(tmp_path / "screen.h5ad")

@@ -45,7 +45,7 @@ def absolute(x):
 @pytest.mark.parametrize("lean", [True, False])
 @pytest.mark.parametrize("n_cells", [1, 100])
 @pytest.mark.parametrize("n_parents", [None, 2])
-def test_the_dense_program_gives_the_same_criterion(bench, n_parents, n_cells, lean):
+def test_the_dense_program_gives_the_same_acquisition(bench, n_parents, n_cells, lean):
     state = bench.design.draw_state(12, n_parents, seed=3, n_rounds=4)
     shifts = 0.7 * Sphere(1.0).sample(20, 12, rng=5)
     for domain in (Sphere(1.0), Pool(shifts)):
@@ -71,13 +71,13 @@ def test_the_dense_update_gives_the_same_posterior(bench):
 
 def test_the_dense_search_stays_in_the_ball_and_gains(bench):
     state = bench.design.draw_state(6, None, seed=0)
-    criterion = bench.dense.DenseCiv(state.dense(), state.target)
-    shift, value = criterion.minimise(state.last)
+    acquisition = bench.dense.DenseCiv(state.dense(), state.target)
+    shift, value = acquisition.minimise(state.last)
     start = state.posterior.ideal_shift(state.target)
     assert np.linalg.norm(shift) <= 1 + 1e-12
-    assert value <= criterion.value(state.last)
-    assert value <= criterion.value(start / np.linalg.norm(start))
-    assert criterion.evaluations > 2
+    assert value <= acquisition.value(state.last)
+    assert value <= acquisition.value(start / np.linalg.norm(start))
+    assert acquisition.evaluations > 2
 
 
 def names_of_all():
@@ -156,7 +156,7 @@ def test_f1_counts_adjacencies(bench):
     two_right = Dag.from_edges(4, [(0, 1), (1, 2), (0, 3)])
     assert bench.graphs.skeleton_f1(other_way, truth) == 1.0
     assert bench.graphs.skeleton_f1(two_right, truth) == pytest.approx(2 / 3)
-    matrix = np.zeros((4, 4))  # as causal-learn: -1 and 1 at the ends of an arc
+    matrix = np.zeros((4, 4))  # as causal-learn: -1 and 1 at the ends of an edge
     matrix[0, 1], matrix[1, 0] = -1, 1
     graph = SimpleNamespace(graph=matrix)
     assert bench.graphs.skeleton_f1(graph, truth) == pytest.approx(0.5)

@@ -285,7 +285,12 @@ def test_combinations_of_three(fitted):
     wanted = np.array(list(state(fitted, unseen).values())) - control
     assert ((found["mean"][1] - wanted) ** 2).sum() < 0.1 * (wanted**2).sum()
     npt.tl.plan_screen(
-        fitted, state(fitted, unseen), n_perturbations=3, n_cells=300, most_combined=3, n_samples=50
+        fitted,
+        state(fitted, unseen),
+        n_perturbations=3,
+        n_cells=300,
+        max_combination=3,
+        n_samples=50,
     )
     assert unseen in set(fitted.uns["plan"]["plate"]["perturbation"])
 
@@ -327,5 +332,7 @@ def test_replays_real_and_simulated(fitted):
             fitted, [str(fitted.var_names[0])], simulated=simulated, held_out=held_out, **options
         )
         table = fitted.uns["replay"]["overall"]
-        assert {"best", "random", "means_thompson", "means_in_turn"} == set(table["criterion"])
+        assert {"best", "random", "thompson_means", "round_robin_means"} == set(
+            table["acquisition"]
+        )
         assert len(table) == 4 * (1 + (held_out == "both"))

@@ -170,7 +170,7 @@ def test_design_loops(n_jobs, client):
     blr = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False)
     target = scm.mean(np.r_[np.zeros(9), 0.4, -0.6, 0.7])
     task = {"source": scm, "posterior": blr, "target_mean": target, "n_rounds": 40}
-    tasks = [task | {"criterion": name} for name in ("civ", "civ_ow", "cv", "greedy") * 4]
+    tasks = [task | {"acquisition": name} for name in ("civ", "civ_ow", "cv", "greedy") * 4]
     alone = design_loops(tasks, rng=5)
     with one_worker_killed(client), joblib.parallel_config(backend="dask"):
         found = design_loops(tasks, rng=5, n_jobs=n_jobs)

@@ -19,11 +19,11 @@ def bench(monkeypatch):
     return goals
 
 
-def test_the_table_has_a_row_for_each_criterion(bench, capsys, tmp_path):
+def test_the_table_has_a_row_for_each_acquisition(bench, capsys, tmp_path):
     bench.main(["--models", "2", "--kinds", "bounds", "--save", str(tmp_path / "goals.md")])
     lines = capsys.readouterr().out.splitlines()
-    rows = [line for line in lines if any(line.startswith(f"| {c} |") for c in bench.CRITERIA)]
-    assert len(rows) == len(bench.CRITERIA)
+    rows = [line for line in lines if any(line.startswith(f"| {c} |") for c in bench.ACQUISITIONS)]
+    assert len(rows) == len(bench.ACQUISITIONS)
     assert all(row.count("±") == bench.PICKS for row in rows)
     assert "## bounds, 2 models" in (tmp_path / "goals.md").read_text()
 

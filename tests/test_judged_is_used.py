@@ -143,7 +143,7 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
         assert not together[single].any()
         stack = adata.uns["dag_blr"]["stack"]
         for name in set(weights) - {"members together"}:
-            stack["weights"] = np.array([float(each == name) for each in stack["experts"]])
+            stack["weights"] = np.array([float(each == name) for each in stack["predictors"]])
             npt.tl.perturbation_effects(adata, candidates=fold)
             alone = adata.uns["perturbation_effects"]["mean"]
             said = scored[name][0]
@@ -212,4 +212,4 @@ def test_few_perturbations_are_judged_by_what_the_rest_says(n):
     """Of two others no weights are learned: candidates do what follows on the graph."""
     found = renamed(dict.fromkeys(SINGLE[n:]))
     assert np.isfinite(found["unseen_mean"]).all()
-    assert np.isfinite(found["experts"]["error_to_nothing"]).all()
+    assert np.isfinite(found["predictors"]["error_to_nothing"]).all()

@@ -75,7 +75,7 @@ def test_the_command_takes_the_logarithm_of_the_sum(counts, tmp_path):
     np.testing.assert_array_equal(twice, once)
 
 
-def test_arcs_that_cancel_are_none(counts):
+def test_edges_that_cancel_are_none(counts):
     graph = sp.csr_array(([1.0, 1.0, 1.0, -1.0], [1, 1, 2, 2], [0, 2, 4, 4]), (3, 3))
     adata = make(counts)
     npt.tl.learn_dag(adata, method="given", dag=graph)

@@ -14,9 +14,9 @@ pytestmark = pytest.mark.bad_input
 
 
 @pytest.fixture
-def planned(small_screen, arcs):
+def planned(small_screen, edges):
     """A screen with a plan to report and draw."""
-    npt.tl.learn_dag(small_screen, method="given", dag=arcs)
+    npt.tl.learn_dag(small_screen, method="given", dag=edges)
     npt.tl.fit_dag_blr(small_screen)
     npt.tl.plan_screen(small_screen, "MYC", n_samples=20)
     return small_screen

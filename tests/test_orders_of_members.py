@@ -64,7 +64,7 @@ def test_both_spellings_are_one_perturbation_of_a_fit(small_screen, one, assert_
         npt.tl.target_distances(adata, "MYC")
         npt.tl.cpca(adata, alpha=1.0)
         npt.tl.perturbation_effects(adata, genes="all")
-        npt.tl.replay_design(adata, n_rounds=1, n_repeats=2, criteria=["random"], n_warmup=20)
+        npt.tl.replay_design(adata, n_rounds=1, n_repeats=2, strategies=["random"], n_warmup=20)
         npt.tl.plan_screen(adata, ONE, **PLAN)
     for key in (
         "diagnosis", "plan_cells", "target_distances", "cpca", "perturbation_effects", "replay",
@@ -137,7 +137,7 @@ CALLS = {
         a, "STK3", candidates=shifts(name), **FIT
     ),
     "plan": lambda a, name, new: npt.tl.plan_screen(
-        a, name, candidates=[ONE, NEW, "MYC", "STK3"], must=[new], never=[name], **PLAN
+        a, name, candidates=[ONE, NEW, "MYC", "STK3"], include=[new], exclude=[name], **PLAN
     ),
     "plan pending": lambda a, name, new: npt.tl.plan_screen(
         a, "STK3", candidates=[ONE, NEW, "MYC", "STK3"], pending=[name], **PLAN
@@ -154,7 +154,7 @@ CALLS = {
     "distances of": lambda a, name, _: npt.tl.target_distances(a, "MYC", perturbations=[name]),
     "replay": lambda a, name, _: npt.tl.replay_design(
         a, [name, npt.Target(state=[name, "STK3"])], candidates=["MYC", "STK3", name],
-        n_rounds=1, n_repeats=2, criteria=["random"], n_warmup=20, held_out=True,
+        n_rounds=1, n_repeats=2, strategies=["random"], n_warmup=20, held_out=True,
     ),
     "cpca": lambda a, name, _: npt.tl.cpca(a, groups=[name, "MYC"], alpha=1.0),
 }  # fmt: skip
@@ -177,7 +177,7 @@ def test_two_orders_are_one_candidate(one):
     assert len(one.uns["design"]["ranking"]) == 3 + 1
     npt.tl.plan_screen(
         one, "STK3", candidates=both, n_perturbations=6, n_cells=600, n_samples=50,
-        pending=[NEW_TURNED, NEW], must=[ONE, TURNED],
+        pending=[NEW_TURNED, NEW], include=[ONE, TURNED],
     )  # fmt: skip
     assert sorted(one.uns["plan"]["plate"]["perturbation"]) == ["MYC", ONE, "control"]
     assert one.uns["plan"]["pending"]["perturbation"].tolist() == [NEW]
@@ -185,8 +185,8 @@ def test_two_orders_are_one_candidate(one):
 
 def test_combinations_that_are_made_up_are_none_of_those_given(one):
     npt.tl.plan_screen(
-        one, "STK3", candidates=["MYC", "OXR1", "STK3", NEW_TURNED], most_combined=2,
-        never=["MYC+OXR1"], n_perturbations=6, n_cells=800, n_samples=50,
+        one, "STK3", candidates=["MYC", "OXR1", "STK3", NEW_TURNED], max_combination=2,
+        exclude=["MYC+OXR1"], n_perturbations=6, n_cells=800, n_samples=50,
     )  # fmt: skip
     plate = one.uns["plan"]["plate"]["perturbation"].tolist()
     assert len({frozenset(name.replace(" ", "").split("+")) for name in plate}) == len(plate)
@@ -207,7 +207,10 @@ def test_combinations_that_are_made_up_are_none_of_those_given(one):
             ),
             "more than once",
         ),
-        (lambda a: npt.tl.plan_screen(a, "STK3", must=[ONE], never=[TURNED]), "both in must and"),
+        (
+            lambda a: npt.tl.plan_screen(a, "STK3", include=[ONE], exclude=[TURNED]),
+            "both in must and",
+        ),
         (
             lambda a: npt.tl.fit_dag_blr(a, shift=pd.concat([shifts(ONE), shifts(TURNED)[:1]])),
             "more than once in the table of shifts",
@@ -235,7 +238,7 @@ def test_plots_take_names_in_any_order(one):
     npt.tl.perturbation_effects(one)
     npt.tl.cpca(one, alpha=1.0)
     npt.tl.replay_design(
-        one, [ONE, "MYC"], n_rounds=1, n_repeats=2, criteria=["random"], n_warmup=20
+        one, [ONE, "MYC"], n_rounds=1, n_repeats=2, strategies=["random"], n_warmup=20
     )
     options = {"return_fig": True, "show": False}
     npt.pl.perturbation_effects(one, perturbations=[TURNED, "MYC"], **options)

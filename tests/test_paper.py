@@ -42,18 +42,18 @@ def test_the_same_seed_gives_the_same_table_with_one_and_two_workers(paper, tmp_
     assert set(one) == {"fig5.csv", "fig5-pairs.csv", "fig5-rounds.csv"}
     table = pd.read_csv(folders[0] / "fig5.csv")
     assert np.isfinite(table["mean"]).all()
-    assert table.groupby(["setting", "prior", "criterion"]).size().eq(7).all()
+    assert table.groupby(["setting", "prior", "acquisition"]).size().eq(7).all()
     assert {p.suffix for p in folders[0].glob("fig5.*")} == {".csv", ".json", ".md", ".png"}
 
 
-def test_instances_differ_by_seed_and_criteria_share_their_noise(paper):
+def test_instances_differ_by_seed_and_acquisitions_share_their_noise(paper):
     setting = paper.figures.FIG5.quick().settings[0]
     first, second = (paper.settings.instance(setting, seed) for seed in (0, 1))
     assert np.abs(first.scm.weights - second.scm.weights).max() > 0.1
     assert np.abs(first.shift - second.shift).max() > 0.1
     tasks = [
-        paper.settings.task(setting, 0, run, criterion, "fixed", 3)
-        for criterion, run in (("civ", 0), ("greedy", 0), ("civ", 1))
+        paper.settings.task(setting, 0, run, acquisition, "fixed", 3)
+        for acquisition, run in (("civ", 0), ("greedy", 0), ("civ", 1))
     ]
     assert tasks[0]["rng"] == tasks[1]["rng"] != tasks[2]["rng"]
 
@@ -87,7 +87,7 @@ def test_pairs_and_rounds_from_curves_by_hand(paper):
     assert row["round"] == 2
     assert row["difference"] == pytest.approx(-0.15)  # of -0.2 and -0.1
     assert row["sem"] == pytest.approx(0.05)
-    rounds = paper.run.rounds_to_reach(found).set_index("criterion")
+    rounds = paper.run.rounds_to_reach(found).set_index("acquisition")
     assert rounds.loc["civ", "rounds"] == 2  # means 1, 0.4, 0.175 against 0.3
     assert rounds.loc["civ", "by_instance"] == pytest.approx(1.5)  # 1, and never: counted as 2
     assert rounds.loc["civ", "reached"] == 1

@@ -60,20 +60,20 @@ def test_plates_hold_what_they_should(halves):
     from benchmarks.plan_plate import plates
 
     found = plates(halves, halves.fit(), "G1", "measured", 2, 200)
-    for way in ("plan_screen, aim best", "no plate, best known", "cells' means"):
+    for way in ("plan_screen, strategy best", "no plate, best known", "cells' means"):
         assert found[way][:2] == (1.0, 0.0)
     assert found["greedy, least predicted"].held == 1
-    assert found["plan_screen, aim best"].said == pytest.approx(1, abs=0.02)
+    assert found["plan_screen, strategy best"].said == pytest.approx(1, abs=0.02)
     assert found["random"].held == pytest.approx(2 / 5)
     absent = halves.fit(without="G1")
     assert "G1" not in set(absent.obs["perturbation"])
     others = plates(halves, absent, "G1", "others", 4, 200)
     assert others["random"].held == 1
-    assert others["plan_screen, aim best"].held == 1
-    assert others["plan_screen, aim best"].left > 0.5
+    assert others["plan_screen, strategy best"].held == 1
+    assert others["plan_screen, strategy best"].left > 0.5
     tried = plates(halves, absent, "G1", "never tried", 2, 200)
     assert tried["random"].held == pytest.approx(2 / 7)
-    assert tried["plan_screen, aim best"].held == 1  # its own change is expected
+    assert tried["plan_screen, strategy best"].held == 1  # its own change is expected
     assert tried["cells' means"].held == 0
 
 
@@ -84,5 +84,5 @@ def test_a_section_has_every_way_and_the_plates_in_full(halves):
     (text,) = run(halves.screen, None, args)
     assert "screen: 4 of 5 perturbations above noise, 1 splits, plates of 2, no graph" in text
     assert "Plates: 4 measured, 4 others, 4 never tried." in text
-    assert text.count("probability_covered") == 4
+    assert text.count("probability_contains_best") == 4
     assert text.count("| perturbation | n_cells |") == 2

@@ -21,24 +21,24 @@ def prior_network(monkeypatch):
 @pytest.mark.parametrize(("network", "right"), [("100%", 1.0), ("70%", 0.7), ("50%", 0.5)])
 def test_networks_are_right_as_said(prior_network, network, right):
     truth = random_dag(36, "erdos_renyi", expected_degree=4, rng=0)
-    arcs = truth.to_matrix().toarray() != 0
+    edges = truth.to_matrix().toarray() != 0
     drawn = prior_network.draw_network(truth, 0.5, network, np.random.default_rng(1)) > 0
-    assert (drawn & arcs).sum() == round(arcs.sum() / 2)
-    assert (drawn & arcs).sum() / drawn.sum() == pytest.approx(right, abs=0.02)
+    assert (drawn & edges).sum() == round(edges.sum() / 2)
+    assert (drawn & edges).sum() / drawn.sum() == pytest.approx(right, abs=0.02)
     assert not np.diag(drawn).any()
 
 
 def test_the_random_network_is_as_large_as_that_of_70_percent(prior_network):
     truth = random_dag(36, "erdos_renyi", expected_degree=4, rng=0)
-    arcs = truth.to_matrix().toarray() != 0
+    edges = truth.to_matrix().toarray() != 0
     sizes, right = set(), []
     for seed in range(30):
         rng = np.random.default_rng(seed)
         drawn = prior_network.draw_network(truth, 0.5, "random", rng) > 0
         sizes.add(int(drawn.sum()))
-        right.append((drawn & arcs).sum() / drawn.sum())
+        right.append((drawn & edges).sum() / drawn.sum())
     assert sizes == {int(prior_network.draw_network(truth, 0.5, "70%", rng).sum())}
-    assert np.mean(right) == pytest.approx(arcs.sum() / (36 * 35), abs=0.02)
+    assert np.mean(right) == pytest.approx(edges.sum() / (36 * 35), abs=0.02)
 
 
 def test_the_distance_of_classes_is_that_of_their_graphs_by_enumeration(prior_network):
@@ -46,19 +46,19 @@ def test_the_distance_of_classes_is_that_of_their_graphs_by_enumeration(prior_ne
     pairs = list(itertools.combinations(range(3), 2))
     graphs = []
     for marks in itertools.product((0, 1, 2), repeat=3):
-        arcs = [
+        edges = [
             pair[:: 1 if mark == 1 else -1] for pair, mark in zip(pairs, marks, strict=True) if mark
         ]
         try:
-            graphs.append(Dag.from_edges(3, arcs))
+            graphs.append(Dag.from_edges(3, edges))
         except ValueError:
             continue
 
     def describe(dag):
-        arcs = set(dag.edges())
-        joined = {frozenset(arc) for arc in arcs}
+        edges = set(dag.edges())
+        joined = {frozenset(edge) for edge in edges}
         met = {
-            (a, b, c) for a, c in arcs for b, d in arcs if c == d and a < b
+            (a, b, c) for a, c in edges for b, d in edges if c == d and a < b
             and frozenset((a, b)) not in joined
         }  # fmt: skip
         return frozenset(joined), frozenset(met)

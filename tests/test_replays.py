@@ -44,6 +44,6 @@ def test_own_states_come_first_but_of_those_alike():
 def test_a_section_has_every_strategy():
     from benchmarks.replays import run
 
-    text = run("made up", simulated(), ["best", "means_in_turn"], 2, 1)
+    text = run("made up", simulated(), ["exploit", "round_robin_means"], 2, 1)
     assert "made up: 4 targets, 5 perturbations, 12 genes, 2 repeats" in text
-    assert "best less means_in_turn, held out" in text
+    assert "best less round_robin_means, held out" in text

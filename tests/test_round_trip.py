@@ -27,7 +27,7 @@ def given(adata):
     npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STK3"), ("MYC", "GATA1")])
 
 
-def no_arcs(adata):
+def no_edges(adata):
     npt.tl.learn_dag(adata, method="given", dag=[], genes=["MYC", "STK3"])
 
 
@@ -124,7 +124,7 @@ def diagnose(adata):
 def replay(adata):
     learn(adata)
     targets = ["MYC", "STK3"]
-    options = {"targets": targets, "criteria": ["civ", "exact_greedy"], "held_out": "both"}
+    options = {"targets": targets, "acquisitions": ["civ", "exact_greedy"], "held_out": "both"}
     npt.tl.replay_design(adata, n_warmup=30, n_rounds=2, n_cells=3, n_repeats=2, **options)
 
 
@@ -153,7 +153,7 @@ def plan_cells(adata):
 
 
 CALLS = [
-    learn, learn_in_full_order, given, no_arcs, fit, fit_exact_known_noise, fit_table,
+    learn, learn_in_full_order, given, no_edges, fit, fit_exact_known_noise, fit_table,
     fit_controls_alone, fit_layer, design, design_group, design_means, design_goal, cpca, assign,
     screen, screen_alone, study, roles, diagnose, replay, dag_fit, target_distances, effects,
     plan, plan_cells,

@@ -86,9 +86,9 @@ def raw_columns(x, panel):
 def test_weights_are_those_of_dense_regressions(bench, screen):
     found = screen.statistics(["NT", "G0", "G3", "E"])
     dag = Dag.from_edges(screen.cells.n_vars, [(0, 1), (0, 2), (1, 2), (3, 1)])
-    arcs = np.zeros((3, screen.cells.n_vars), bool)
-    arcs[0, 1] = True  # E acts on gene 1
-    got = bench.predictors.fit_weights(found, dag, arcs, screen.targets)
+    edges = np.zeros((3, screen.cells.n_vars), bool)
+    edges[0, 1] = True  # E acts on gene 1
+    got = bench.predictors.fit_weights(found, dag, edges, screen.targets)
     obs, x = screen.cells.obs, screen.cells.X
     ones = np.ones(len(x))
     plate = (obs["plate"] == "y").to_numpy(float)
@@ -104,12 +104,12 @@ def test_weights_are_those_of_dense_regressions(bench, screen):
 
 def test_the_public_function_finds_the_same_graph(bench, screen):
     labels = ["NT", "G0", "G3", "E"]
-    dag, arcs = bench.predictors.search_all(screen.statistics(labels))
-    public, public_arcs = bench.predictors.learn_all(screen, labels, n_runs=1)
+    dag, edges = bench.predictors.search_all(screen.statistics(labels))
+    public, public_edges = bench.predictors.learn_all(screen, labels, n_runs=1)
     assert dag.n_edges > 0
     assert public == dag
-    assert arcs.any(axis=1).all()
-    np.testing.assert_array_equal(public_arcs, arcs)
+    assert edges.any(axis=1).all()
+    np.testing.assert_array_equal(public_edges, edges)
 
 
 def test_what_is_left_out_is_not_seen(bench, screen):
@@ -168,15 +168,15 @@ def test_scores_take_sampling_error_out(bench, screen):
     assert f"{clean:.2f}" in lines[-1]
 
 
-def test_genes_that_do_not_vary_have_no_arcs(bench, screen):
+def test_genes_that_do_not_vary_have_no_edges(bench, screen):
     controls = (screen.cells.obs["perturbation"] == "NT").to_numpy()
     screen.cells.X[controls, 1] = 0.0
     dag = bench.predictors.search_controls(screen.statistics(["NT"]), method="gsp")
-    assert not any(1 in arc for arc in dag.edges())
+    assert not any(1 in edge for edge in dag.edges())
     screen.cells.X[:, 1] = 2.0
-    dag, arcs = bench.predictors.search_all(screen.statistics(["NT", "G0", "G3", "E"]))
-    assert not any(1 in arc for arc in dag.edges())
-    assert not arcs[:, 1].any()
+    dag, edges = bench.predictors.search_all(screen.statistics(["NT", "G0", "G3", "E"]))
+    assert not any(1 in edge for edge in dag.edges())
+    assert not edges[:, 1].any()
 
 
 def test_a_resample_keeps_the_size_of_every_environment(bench):

@@ -90,7 +90,7 @@ def test_a_warning_taken_for_an_error_changes_nothing(counts, assert_same_adata)
 def test_another_layer_than_the_graphs(call, learned, counts):
     counts.X = np.log1p(counts.X) + 0.1
     npt.tl.learn_dag(counts, method="boss", layer=learned)
-    given_arcs = [("A", "B"), ("B", "C")]
+    given_edges = [("A", "B"), ("B", "C")]
     counts.varp["dag"] = sp.csr_matrix(np.eye(3, k=1))
     read = "log" if learned is None else None
     names = {None: r"adata\.X", "log": r"adata\.layers\['log'\]"}
@@ -100,7 +100,7 @@ def test_another_layer_than_the_graphs(call, learned, counts):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         CALLS[call](counts, layer=learned)
-        npt.tl.learn_dag(counts, method="given", dag=given_arcs)
+        npt.tl.learn_dag(counts, method="given", dag=given_edges)
         CALLS[call](counts, layer=read)
 
 

@@ -38,7 +38,7 @@ class Variant:
 
 FIXED, DATA = {"prior_scale": 1.0}, {"prior_units": "data"}
 BASE, PAPER = "scale learned, units of the noise", "M = I (the paper)"
-MEAN_VARIANCE = {"criterion": "target_mean_variance"}
+MEAN_VARIANCE = {"acquisition": "target_mean_variance"}
 VARIANTS = (
     Variant(PAPER, FIXED),
     Variant(BASE),
@@ -59,8 +59,8 @@ VARIANTS = (
     Variant("default, noise-aware look-ahead", noise_aware=True),
     Variant("M = I, noise-aware look-ahead", FIXED, noise_aware=True),
     Variant("M = I, 10 random starts more", FIXED, options={"n_random": 10}),
-    Variant("default, CIV-OW", options={"criterion": "civ_ow"}),
-    Variant("default, greedy", options={"criterion": "greedy"}),
+    Variant("default, CIV-OW", options={"acquisition": "civ_ow"}),
+    Variant("default, greedy", options={"acquisition": "greedy"}),
     Variant("default, target-mean variance", options=MEAN_VARIANCE),
     Variant("units of the data, target-mean variance", DATA, options=MEAN_VARIANCE),
     Variant("default, noise variances unknown", {"noise_var": None}),
@@ -98,7 +98,7 @@ def look_ahead_with_noise(
     source: LinearScm,
     posterior: DagBlr,
     target_mean: Array,
-    criterion: str,
+    acquisition: str,
     n_rounds: int,
     rng: list[int],
     *,
@@ -118,7 +118,7 @@ def look_ahead_with_noise(
     found = [score()]
     for _ in range(n_rounds):
         built = build_acquisition(
-            criterion, posterior, target_mean, domain=domain, n_cells=1, noise_aware=noise_aware,
+            acquisition, posterior, target_mean, domain=domain, n_cells=1, noise_aware=noise_aware,
             rng=search,
         )  # fmt: skip
         last = [domain.minimise(built, starts=last, n_random=0, rng=search).shift]

@@ -42,15 +42,15 @@ def save(figure: Any, folder: Path, key: str) -> None:
 
 
 def draw_curves(ax: Any, table: Any, *, width: float = 1.4, bands: bool = True) -> None:
-    """Draw distance over rounds, a line a criterion, shaded by the standard error."""
+    """Draw distance over rounds, a line an acquisition, shaded by the standard error."""
     marks = max(table["round"].max() // 5, 1)
-    for criterion, part in table.groupby("criterion", sort=False):
-        colour, line, marker = LOOKS[str(criterion)]
+    for acquisition, part in table.groupby("acquisition", sort=False):
+        colour, line, marker = LOOKS[str(acquisition)]
         at = part.sort_values("round")
         some = [i for i, t in enumerate(at["round"]) if t % marks == 0]
         ax.plot(
             at["round"], at["mean"], color=colour, linestyle=line, marker=marker, markevery=some,
-            markersize=3.2, linewidth=width, label=NAMES[str(criterion)],
+            markersize=3.2, linewidth=width, label=NAMES[str(acquisition)],
         )  # fmt: skip
         if bands:
             low, high = at["mean"] - at["sem"], at["mean"] + at["sem"]
@@ -95,8 +95,8 @@ _PRIORS = ("the paper's prior, M = I", "prior scale learned")
 
 def _draw_times(ax: Any, times: Any) -> None:
     part = times[times["prior"] == "fixed"].iloc[::-1]
-    colours = [LOOKS[c][0] for c in part["criterion"]]
-    ax.barh([NAMES[c] for c in part["criterion"]], part["ms"], color=colours)
+    colours = [LOOKS[c][0] for c in part["acquisition"]]
+    ax.barh([NAMES[c] for c in part["acquisition"]], part["ms"], color=colours)
     ax.set_xlabel("CPU time a round (ms)")
     ax.set_title("runtime, M = I", loc="left", fontsize=9, fontweight="bold")
     for place, ms in enumerate(part["ms"]):
@@ -105,7 +105,7 @@ def _draw_times(ax: Any, times: Any) -> None:
 
 
 def draw_grid(key: str, folder: Path) -> None:
-    """Draw a panel a setting: all criteria under the fixed prior, CIV under the learned one."""
+    """Draw a panel a setting: all acquisitions under the fixed prior, CIV under the learned one."""
     table = read_csv(folder, key)
     settings = list(dict.fromkeys(table["setting"]))
     columns = min(5 if len(settings) > 8 else 4, len(settings))
@@ -118,7 +118,7 @@ def draw_grid(key: str, folder: Path) -> None:
         for ax, setting in zip(axes.flat, settings, strict=False):
             part = table[table["setting"] == setting]
             draw_curves(ax, part[part["prior"] == "fixed"], width=1.0, bands=False)
-            one = part[(part["prior"] == "learned") & (part["criterion"] == "civ")]
+            one = part[(part["prior"] == "learned") & (part["acquisition"] == "civ")]
             ax.plot(one["round"], one["mean"], color="#222222", label="CIV, prior scale learned")
             ax.set_title(setting.replace(", not standardised", " (raw)"), loc="left", fontsize=7)
         for ax in axes.flat[len(settings) :]:

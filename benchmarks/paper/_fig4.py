@@ -1,4 +1,4 @@
-"""Fig. 4: the shifts that a criterion selects, round by round, beside the ideal shift."""
+"""Fig. 4: the shifts that an acquisition selects, round by round, beside the ideal shift."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.paper._draw import LOOKS, STYLE, legend, plt, save
-from benchmarks.paper._figures import CRITERIA, NAMES
+from benchmarks.paper._figures import ACQUISITIONS, NAMES
 from benchmarks.paper._files import read_csv, write_csv
 from benchmarks.paper._run import mean_and_error
 from benchmarks.paper._settings import PRIORS, Instance, Setting, instance, task
@@ -53,9 +53,9 @@ def run(folder: Path, *, quick: bool, workers: int) -> None:
     """Write distances of selected shifts to the ideal one, and the shifts of one campaign."""
     instances, runs, rounds = (2, 2, 12) if quick else (10, 20, 50)
     rows = []
-    for setting, prior, criterion in product((SPARSE, DENSE), PRIORS, CRITERIA):
+    for setting, prior, acquisition in product((SPARSE, DENSE), PRIORS, ACQUISITIONS):
         keys = list(product(range(instances), range(runs)))
-        tasks = [task(setting, seed, r, criterion, prior, rounds) for seed, r in keys]
+        tasks = [task(setting, seed, r, acquisition, prior, rounds) for seed, r in keys]
         results = design_loops(tasks, n_jobs=workers)
         tried = np.array([r.shifts for r in results]).reshape(instances, runs, rounds, -1)
         drawn = [instance(setting, seed) for seed in range(instances)]
@@ -65,15 +65,15 @@ def run(folder: Path, *, quick: bool, workers: int) -> None:
             counted = ~np.isnan(by_instance).any(axis=1)
             mean, error = mean_and_error(by_instance[counted])
             rows += [
-                (setting.name, prior, criterion, name, t + 1, mean[t], error[t])
+                (setting.name, prior, acquisition, name, t + 1, mean[t], error[t])
                 for t in range(rounds)
                 if (t + 1) % 5 == 0 or t == 0
             ]
-        if (setting, prior, criterion) == (SPARSE, "fixed", "civ"):
+        if (setting, prior, acquisition) == (SPARSE, "fixed", "civ"):
             shifts = np.vstack([drawn[0].shift, tried[0, 0]])
             one = pd.DataFrame(shifts).rename_axis("round").reset_index()
             write_csv(one.rename(columns=str), folder, "fig4-shifts")
-    columns = ["setting", "prior", "criterion", "quantity", "round", "mean", "sem"]
+    columns = ["setting", "prior", "acquisition", "quantity", "round", "mean", "sem"]
     write_csv(pd.DataFrame(rows, columns=columns), folder, "fig4")
 
 
@@ -82,15 +82,15 @@ def table(folder: Path) -> str:
     found = read_csv(folder, "fig4")
     ends = [t for t in SHOWN if t in set(found["round"])]
     rows = []
-    keys = ["setting", "prior", "criterion"]
-    for (setting, prior, criterion), part in found.groupby(keys, sort=False):
+    keys = ["setting", "prior", "acquisition"]
+    for (setting, prior, acquisition), part in found.groupby(keys, sort=False):
         cells = []
         for quantity in QUANTITIES:
             at = part[part["quantity"] == quantity].set_index("round")
             cells += [value(at.loc[t, "mean"], at.loc[t, "sem"]) for t in ends]
-        rows.append([str(setting).split(",")[0], str(prior), NAMES[str(criterion)], *cells])
+        rows.append([str(setting).split(",")[0], str(prior), NAMES[str(acquisition)], *cells])
     header = [f"{name}, round {t}" for name in QUANTITIES.values() for t in ends]
-    return markdown(["graph", "prior", "criterion", *header], rows)
+    return markdown(["graph", "prior", "acquisition", *header], rows)
 
 
 def draw(folder: Path) -> None:
@@ -123,11 +123,11 @@ def draw(folder: Path) -> None:
 
 
 def _draw_gaps(ax: Any, part: Any) -> None:
-    for criterion, line in part.groupby("criterion", sort=False):
-        colour, style, marker = LOOKS[str(criterion)]
+    for acquisition, line in part.groupby("acquisition", sort=False):
+        colour, style, marker = LOOKS[str(acquisition)]
         ax.plot(
             line["round"], line["mean"], color=colour, linestyle=style, marker=marker,
-            markersize=3.2, linewidth=1.3, label=NAMES[str(criterion)],
+            markersize=3.2, linewidth=1.3, label=NAMES[str(acquisition)],
         )  # fmt: skip
     ax.set(xlabel="round", ylim=0)
     ax.grid(color="0.92", linewidth=0.6)

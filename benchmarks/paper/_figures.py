@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from benchmarks.paper._settings import Setting
 
-CRITERIA = ("random", "greedy", "maxv", "cv", "civ", "civ_ow")
+ACQUISITIONS = ("random", "greedy", "maxv", "cv", "civ", "civ_ow")
 MONTE_CARLO = ("ei", "mi", "ucb")
 NAMES = {
     "random": "random", "greedy": "greedy", "maxv": "MaxV", "cv": "CV", "civ": "CIV",
@@ -21,13 +21,13 @@ PAIRS = (
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: settings x priors x criteria x instances x runs."""
+    """One figure: settings x priors x acquisitions x instances x runs."""
 
     key: str
     title: str
     claim: str
     settings: tuple[Setting, ...]
-    criteria: tuple[str, ...] = CRITERIA
+    acquisitions: tuple[str, ...] = ACQUISITIONS
     instances: int = 10
     runs: int = 5
     rounds: int = 50
@@ -117,7 +117,7 @@ ED5 = Figure(
     "ED Fig. 5: EI-, MI- and UCB-Int beside the others, complete graph of 10 nodes, 5 targets",
     "CIV is as good as or better than EI-, MI- and UCB-Int, and needs less time a round.",
     (Setting("complete, 10 nodes", 10, n_targets=5),),
-    criteria=CRITERIA + MONTE_CARLO,
+    acquisitions=ACQUISITIONS + MONTE_CARLO,
     runs=10,
 )
 ED6 = Figure(

@@ -39,9 +39,9 @@ csv files in `results/`; do not edit it.
 after round t to the target mean; control cells stand at 1. Lower is better. One cell a round,
 shifts on the unit sphere, known noise variances, weights uniform on ±[0.25, 1] and then
 standardised. Values are means ± standard errors over instances, the runs of an instance averaged
-first; comparisons of criteria are paired by instance, with the same noise. *Closer* and *farther*
-are said only beyond two standard errors; with this many comparisons, one in twenty that are no
-different will look so.
+first; comparisons of acquisitions are paired by instance, with the same noise. *Closer* and
+*farther* are said only beyond two standard errors; with this many comparisons, one in twenty that
+are no different will look so.
 
 **Two priors.** *fixed* is the paper's `M = I`: every weight of node i has the prior variance
 sigma_i². *learned* is `prior_units="noise"`: the weight of parent k has the prior variance
@@ -52,10 +52,10 @@ those of the data, whichever has the higher evidence.
 **What differs from the paper.** Every instance is another model and another target (one seed
 each). The generator in the authors' code is reseeded with the same number for every instance, so
 that instances over one graph are one and the same there; its shading is then over runs only.
-Criteria are minimised with exact gradients; UCB-Int has its variance in closed form. The captions
-of the Extended Data figures were not at hand: ED 5 and ED 6 follow the authors' notebooks for
-them, and ED 1 to 4 share out the axes that paper and code name (sizes, targets, families, noise).
-The claims are in our words.
+Acquisitions are minimised with exact gradients; UCB-Int has its variance in closed form. The
+captions of the Extended Data figures were not at hand: ED 5 and ED 6 follow the authors' notebooks
+for them, and ED 1 to 4 share out the axes that paper and code name (sizes, targets, families,
+noise). The claims are in our words.
 """
 
 RULE = "The paper, in our words: "
@@ -111,10 +111,10 @@ def _fourth(folder: Path) -> list[str]:
     found = read_csv(folder, "fig4")
     last = found["round"].max()
     at = found[(found["prior"] == "fixed") & (found["round"] == last)]
-    at = at.set_index(["setting", "criterion", "quantity"])
+    at = at.set_index(["setting", "acquisition", "quantity"])
 
-    def shown(setting: str, criterion: str, quantity: str) -> str:
-        row = at.loc[(setting, criterion, quantity)]
+    def shown(setting: str, acquisition: str, quantity: str) -> str:
+        row = at.loc[(setting, acquisition, quantity)]
         return value(row["mean"], row["sem"])
 
     sparse, dense = _fig4.SPARSE.name, _fig4.DENSE.name
@@ -169,7 +169,7 @@ def _campaigns(key: str) -> Callable[[Path], list[str]]:
 
 def _kinds(table: pd.DataFrame) -> str:
     """Say which kind of wrong edges costs CIV most, at the largest number of them."""
-    last = table[(table["round"] == table["round"].max()) & (table["criterion"] == "civ")]
+    last = table[(table["round"] == table["round"].max()) & (table["acquisition"] == "civ")]
     at = last.set_index(["prior", "setting"])
     right, *wrong = dict.fromkeys(last["setting"])
     ends = [name for name in wrong if name.startswith("20 ")]
@@ -184,7 +184,7 @@ def _kinds(table: pd.DataFrame) -> str:
 
 def _times(folder: Path) -> str:
     times = read_csv(folder, "ed5-runtime")
-    by_prior = times.pivot_table(values="ms", index="criterion", columns="prior", sort=False)
+    by_prior = times.pivot_table(values="ms", index="acquisition", columns="prior", sort=False)
     rows = [
         [NAMES[c], f"{row['fixed']:.2f}", f"{row['learned']:.2f}"] for c, row in by_prior.iterrows()
     ]
@@ -192,7 +192,7 @@ def _times(folder: Path) -> str:
         "CPU milliseconds a round, median over instances: propose, draw a cell, update, score. "
         "*random* is what all but the proposal costs."
     )
-    return markdown(["criterion", "fixed prior, ms", "learned, ms"], rows) + "\n\n" + note
+    return markdown(["acquisition", "fixed prior, ms", "learned, ms"], rows) + "\n\n" + note
 
 
 def _rounds_needed(folder: Path) -> list[str]:
@@ -227,17 +227,17 @@ def _summary(folder: Path, made: list[str]) -> list[str]:
     pairs = zip(rounds["figure"], rounds["setting"], strict=True)
     rounds["dense"] = [is_dense(key, setting) for key, setting in pairs]
     rows = []
-    for criterion in dict.fromkeys(rounds["criterion"]):
-        part = rounds[rounds["criterion"] == criterion]
+    for acquisition in dict.fromkeys(rounds["acquisition"]):
+        part = rounds[rounds["acquisition"] == acquisition]
         cells = [f"{part.loc[part['figure'] == key, 'kept'].mean():.1f}" for key in keys]
         cells += [f"{part.loc[part['dense'] == d, 'kept'].mean():.1f}" for d in (True, False)]
         there = np.isfinite(part["rounds"])
         rows.append(
-            [NAMES[criterion], *cells, f"**{part['kept'].mean():.1f}**",
+            [NAMES[acquisition], *cells, f"**{part['kept'].mean():.1f}**",
              f"{part['kept'].median():.0f}", f"{there.sum()}/{len(part)}"]
         )  # fmt: skip
     header = [
-        "criterion", *keys, "dense graphs", "sparse graphs", "all settings", "median",
+        "acquisition", *keys, "dense graphs", "sparse graphs", "all settings", "median",
         "settings that get there",
     ]  # fmt: skip
     compared = [key for key in FIGURES if key in made]
@@ -252,12 +252,13 @@ def _summary(folder: Path, made: list[str]) -> list[str]:
     return [
         "## In short",
         "Rounds the learned prior needs to be as close as the fixed prior is after its last round "
-        "(50), mean over the settings of each figure (aim: 20 or fewer). A setting that never "
+        "(50), mean over the settings of each figure (the aim: 20 or fewer). A setting that never "
         "gets there counts as 50. Dense graphs are the complete and the chordal ones: there the "
         "noise variances of standardised nodes differ most, ten thousandfold in Fig. 5, and M = I "
         "is far off; in sparse and small graphs it is about right, and there is little to save.",
         markdown(header, rows),
-        f"Criteria against each other after the last round, all settings of {', '.join(compared)}:",
+        f"Acquisitions against each other after the last round, all settings of "
+        f"{', '.join(compared)}:",
         pairs_counted(counted),
         *(["Where the first is farther, and by how much:", names] if names else []),
     ]

@@ -86,7 +86,7 @@ def table(folder: Path) -> str:
     split = found.drop_duplicates(["figure", "setting"])["dense"]
     sizes = (f"dense ({split.sum()})", f"sparse ({(~split).sum()})")
     header = ["prior", *(f"{key} ({counts[key]})" for key in keys), *sizes, "all", "median"]
-    return markdown([*header, "mean of instances' own", "settings within 20", "never"], rows)
+    return markdown([*header, "mean of instances' own", "settings within 20", "exclude"], rows)
 
 
 def settings_table(folder: Path) -> str:
@@ -97,7 +97,7 @@ def settings_table(folder: Path) -> str:
     for (key, setting), part in found.groupby(["figure", "setting"], sort=False):
         at = part.set_index("prior")
         cells = [
-            f"{at.loc[n, 'rounds']:.0f}" if np.isfinite(at.loc[n, "rounds"]) else "never"
+            f"{at.loc[n, 'rounds']:.0f}" if np.isfinite(at.loc[n, "rounds"]) else "exclude"
             for n in names
         ]
         far = [f"{at.loc[n, 'mean_20']:.3f}" for n in names] if "mean_20" in at else []

@@ -14,24 +14,26 @@ from benchmarks.paper._settings import PRIORS, Setting, instance, task
 from nextpert.core import design_loop, design_loops
 
 Array = np.ndarray
-Curves = dict[tuple[str, str, str], Array]  # (setting, prior, criterion) -> (instances, rounds + 1)
+Curves = dict[
+    tuple[str, str, str], Array
+]  # (setting, prior, acquisition) -> (instances, rounds + 1)
 COMPARED = (10, 25, 50)
 
 
 def curves(figure: Figure, workers: int) -> Curves:
     """Return distances ``|mu_t - mu*| / |mu*|`` by instance and round, runs averaged."""
     found: Curves = {}
-    start, keys = time.perf_counter(), list(product(figure.settings, PRIORS, figure.criteria))
-    for done, (setting, prior, criterion) in enumerate(keys, start=1):
+    start, keys = time.perf_counter(), list(product(figure.settings, PRIORS, figure.acquisitions))
+    for done, (setting, prior, acquisition) in enumerate(keys, start=1):
         tasks = [
-            task(setting, seed, run, criterion, prior, figure.rounds)
+            task(setting, seed, run, acquisition, prior, figure.rounds)
             for seed in range(figure.instances)
             for run in range(figure.runs)
         ]
-        # One criterion at a time: results carry their posteriors, and only distances are kept.
+        # One acquisition at a time: results carry their posteriors, and only distances are kept.
         distance = np.array([r.distance for r in design_loops(tasks, n_jobs=workers)])
         by_run = np.sqrt(distance).reshape(figure.instances, figure.runs, -1)
-        found[setting.name, prior, criterion] = by_run.mean(axis=1)
+        found[setting.name, prior, acquisition] = by_run.mean(axis=1)
         took = time.perf_counter() - start
         print(f"\r{figure.key}: {done}/{len(keys)}, {took:.0f} s", end="", file=sys.stderr)
     print(file=sys.stderr)
@@ -44,18 +46,18 @@ def mean_and_error(values: Array) -> tuple[Array, Array]:
 
 
 def by_round(found: Curves, *, every: int = 1) -> pd.DataFrame:
-    """Return one row a setting, prior, criterion and round."""
+    """Return one row a setting, prior, acquisition and round."""
     rows = []
-    for (setting, prior, criterion), values in found.items():
+    for (setting, prior, acquisition), values in found.items():
         mean, error = mean_and_error(values)
         rows += [
-            (setting, prior, criterion, t, mean[t], error[t]) for t in range(0, len(mean), every)
+            (setting, prior, acquisition, t, mean[t], error[t]) for t in range(0, len(mean), every)
         ]
-    return pd.DataFrame(rows, columns=["setting", "prior", "criterion", "round", "mean", "sem"])
+    return pd.DataFrame(rows, columns=["setting", "prior", "acquisition", "round", "mean", "sem"])
 
 
 def paired(found: Curves) -> pd.DataFrame:
-    """Return differences of criteria, paired by instance: same model, target and noise."""
+    """Return differences of acquisitions, paired by instance: same model, target and noise."""
     columns = ["setting", "prior", "pair", "round", "difference", "sem", "instances"]
     rows = []
     for setting, prior in dict.fromkeys(key[:2] for key in found):
@@ -84,17 +86,20 @@ def rounds_to_reach(found: Curves) -> pd.DataFrame:
     (``reached`` says how many do).
     """
     rows = []
-    for setting, prior, criterion in found:
+    for setting, prior, acquisition in found:
         if prior != "fixed":
             continue
-        fixed, learned = found[setting, "fixed", criterion], found[setting, "learned", criterion]
+        fixed, learned = (
+            found[setting, "fixed", acquisition],
+            found[setting, "learned", acquisition],
+        )
         own = np.array([first_below(a, b[-1]) for a, b in zip(learned, fixed, strict=True)])
         kept = np.minimum(own, fixed.shape[1] - 1)
         mean, error = mean_and_error(kept)
         end = fixed[:, -1].mean()
         reached, needed = int(np.isfinite(own).sum()), first_below(learned.mean(axis=0), end)
-        rows.append((setting, criterion, end, needed, mean, error, reached, len(own)))
-    columns = ["setting", "criterion", "fixed_last", "rounds", "by_instance", "sem"]
+        rows.append((setting, acquisition, end, needed, mean, error, reached, len(own)))
+    columns = ["setting", "acquisition", "fixed_last", "rounds", "by_instance", "sem"]
     return pd.DataFrame(rows, columns=[*columns, "reached", "instances"])
 
 
@@ -104,14 +109,14 @@ def runtime(setting: Setting, figure: Figure, *, repeats: int = 5) -> pd.DataFra
     CPU time, so that other programs on the machine do not count; median over instances.
     """
     rows = []
-    for prior, criterion in product(PRIORS, figure.criteria):
+    for prior, acquisition in product(PRIORS, figure.acquisitions):
         spent = []
         for seed in range(-1, min(repeats, figure.instances)):
-            arguments = task(setting, max(seed, 0), 0, criterion, prior, figure.rounds)
+            arguments = task(setting, max(seed, 0), 0, acquisition, prior, figure.rounds)
             instance(setting, max(seed, 0))
             start = time.process_time()
             design_loop(**arguments)  # type: ignore[arg-type]
             if seed >= 0:  # the first one compiles
                 spent.append(1e3 * (time.process_time() - start) / figure.rounds)
-        rows.append((prior, criterion, np.median(spent), min(spent), max(spent)))
-    return pd.DataFrame(rows, columns=["prior", "criterion", "ms", "least", "largest"])
+        rows.append((prior, acquisition, np.median(spent), min(spent), max(spent)))
+    return pd.DataFrame(rows, columns=["prior", "acquisition", "ms", "least", "largest"])

@@ -70,9 +70,9 @@ def instance(setting: Setting, seed: int) -> Instance:
 
 
 def task(
-    setting: Setting, seed: int, run: int, criterion: str, prior: str, n_rounds: int
+    setting: Setting, seed: int, run: int, acquisition: str, prior: str, n_rounds: int
 ) -> dict[str, object]:
-    """Return the arguments of one campaign; its seed is the same for all criteria and priors."""
+    """Return the arguments of one campaign; one seed for all acquisitions and priors."""
     drawn = instance(setting, seed)
     return {
         "source": drawn.scm,
@@ -84,7 +84,7 @@ def task(
             prior_units="noise" if prior == "learned" else "data",
         ),
         "target_mean": drawn.target_mean,
-        "criterion": criterion,
+        "acquisition": acquisition,
         "n_rounds": n_rounds,
         "rng": [seed, 3, run],
     }

@@ -40,30 +40,30 @@ def pair_name(pair: str) -> str:
 
 
 def distances(table: Any, rounds: Iterable[int]) -> str:
-    """Return one row a setting, prior and criterion, a column a round."""
+    """Return one row a setting, prior and acquisition, a column a round."""
     ends = [t for t in rounds if t in set(table["round"])]
     rows = []
-    for (setting, prior, criterion), part in table.groupby(
-        ["setting", "prior", "criterion"], sort=False
+    for (setting, prior, acquisition), part in table.groupby(
+        ["setting", "prior", "acquisition"], sort=False
     ):
         at = part.set_index("round")
         cells = [value(at.loc[t, "mean"], at.loc[t, "sem"]) for t in ends]
-        rows.append([setting, prior, NAMES[criterion], *cells])
-    return markdown(["setting", "prior", "criterion", *(f"round {t}" for t in ends)], rows)
+        rows.append([setting, prior, NAMES[acquisition], *cells])
+    return markdown(["setting", "prior", "acquisition", *(f"round {t}" for t in ends)], rows)
 
 
 def at_the_end(table: Any, prior: str) -> str:
-    """Return one row a setting, a column a criterion, after the last round; the least in bold."""
+    """Return a row per setting, a column per acquisition, after the last round; least in bold."""
     last = table[(table["round"] == table["round"].max()) & (table["prior"] == prior)]
-    criteria = list(dict.fromkeys(last["criterion"]))
+    acquisitions = list(dict.fromkeys(last["acquisition"]))
     rows = []
     for setting, part in last.groupby("setting", sort=False):
-        at = part.set_index("criterion")
+        at = part.set_index("acquisition")
         least = at["mean"].idxmin()
-        cells = [value(at.loc[c, "mean"], at.loc[c, "sem"]) for c in criteria]
-        shown = [f"**{x}**" if c == least else x for c, x in zip(criteria, cells, strict=True)]
+        cells = [value(at.loc[c, "mean"], at.loc[c, "sem"]) for c in acquisitions]
+        shown = [f"**{x}**" if c == least else x for c, x in zip(acquisitions, cells, strict=True)]
         rows.append([str(setting), *shown])
-    return markdown(["setting", *(NAMES[c] for c in criteria)], rows)
+    return markdown(["setting", *(NAMES[c] for c in acquisitions)], rows)
 
 
 def pairs_of_one(pairs: Any) -> str:
@@ -105,21 +105,21 @@ def farther(pairs: Any) -> str:
     return "\n".join(lines)
 
 
-def rounds_table(rounds: Any, criteria: Iterable[str] = NAMES) -> str:
-    """Return the rounds the learned prior needs, one row a setting and criterion."""
+def rounds_table(rounds: Any, acquisitions: Iterable[str] = NAMES) -> str:
+    """Return the rounds the learned prior needs, one row a setting and acquisition."""
     rows = [
         [
             row.setting,
-            NAMES[row.criterion],
+            NAMES[row.acquisition],
             f"{row.fixed_last:.3f}",
             f"{row.rounds:.0f}" if np.isfinite(row.rounds) else "not reached",
             f"{row.by_instance:.1f} ± {row.sem:.1f}",
             f"{row.reached}/{row.instances}",
         ]
         for row in rounds.itertuples()
-        if row.criterion in set(criteria)
+        if row.acquisition in set(acquisitions)
     ]
-    header = ["setting", "criterion", "fixed, last round", "learned gets there in round"]
+    header = ["setting", "acquisition", "fixed, last round", "learned gets there in round"]
     return markdown([*header, "mean over instances", "instances that do"], rows)
 
 

@@ -103,14 +103,14 @@ def test_all_that_follows_knows_the_others_alone(clean, mixed):
     ranked = mixed.uns["design"]["ranking"].query("~is_control")["perturbation"]
     assert set(ranked) <= set(known)
     npt.tl.plan_screen(mixed, known[0], n_perturbations=2, n_samples=20)
-    wells = mixed.uns["plan"]["plate"].query("aim != 'control'")["perturbation"]
+    wells = mixed.uns["plan"]["plate"].query("strategy != 'control'")["perturbation"]
     assert not any(map(names_no_perturbation, wells))
     npt.tl.target_distances(mixed, known[0])
     assert set(mixed.uns["target_distances"]["table"]["perturbation"]) == {"control", *known[1:]}
     npt.tl.cpca(mixed, alpha=1.0)
     assert list(mixed.uns["cpca"]["groups"]) == known
     npt.tl.replay_design(
-        mixed, [known[0]], criteria=["random"], n_rounds=2, n_repeats=2, n_warmup=20
+        mixed, [known[0]], strategies=["random"], n_rounds=2, n_repeats=2, n_warmup=20
     )
     assert set(mixed.uns["replay"]["environments"]["perturbation"]) == set(known)
     figure = npt.pl.perturbation_counts(mixed, exclude=["Doublet"], return_fig=True)

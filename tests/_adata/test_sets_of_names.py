@@ -19,7 +19,7 @@ class AnyOrder(frozenset):
 
 PANEL = ["MYC", "UBR5", "RIPK2", "STK3", "OXR1", "HLA-A", "GATA1"]
 LABELS = ["MYC", "STK3", "OXR1"]
-ARCS = [("MYC", "STK3"), ("UBR5", "OXR1"), ("STK3", "HLA-A"), ("GATA1", "RIPK2")]
+EDGES = [("MYC", "STK3"), ("UBR5", "OXR1"), ("STK3", "HLA-A"), ("GATA1", "RIPK2")]
 
 
 def learn(adata, order):
@@ -27,7 +27,7 @@ def learn(adata, order):
 
 
 def first(adata, order):
-    npt.tl.learn_dag(adata, method="boss", n_runs=2, targets_first=order(LABELS))
+    npt.tl.learn_dag(adata, method="boss", n_runs=2, targets_upstream=order(LABELS))
 
 
 def knowing(adata, order):
@@ -39,25 +39,25 @@ def knowing(adata, order):
 
 
 def given(adata, order):
-    npt.tl.learn_dag(adata, method="given", dag=order(ARCS))
+    npt.tl.learn_dag(adata, method="given", dag=order(EDGES))
 
 
 def fit(adata, order):
-    npt.tl.learn_dag(adata, method="given", dag=ARCS)
+    npt.tl.learn_dag(adata, method="given", dag=EDGES)
     npt.tl.fit_dag_blr(adata, perturbations=order(LABELS))
 
 
 def design(adata, order):
-    npt.tl.learn_dag(adata, method="given", dag=ARCS)
+    npt.tl.learn_dag(adata, method="given", dag=EDGES)
     npt.tl.fit_dag_blr(adata)
     npt.tl.design_interventions(adata, "MYC", candidates=order(PANEL))
 
 
 def replay(adata, order):
-    npt.tl.learn_dag(adata, method="given", dag=ARCS)
+    npt.tl.learn_dag(adata, method="given", dag=EDGES)
     npt.tl.replay_design(
         adata, candidates=order(LABELS), targets=order(LABELS),
-        criteria=order(["civ", "exact_greedy"]), n_repeats=2, n_rounds=2, n_warmup=5,
+        strategies=order(["civ", "exact_greedy"]), n_repeats=2, n_rounds=2, n_warmup=5,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ _EXPECTED = (ValueError, TypeError, FileNotFoundError)
 
 
 @pytest.fixture(scope="session")
-def _full_screen(_small_screen, arcs):
+def _full_screen(_small_screen, edges):
     adata = _small_screen.copy()
     labels = adata.obs["perturbation"].astype(object).fillna("")
     guides = labels.map(lambda label: {"control": "NO_SITE_1", "": ""}.get(label, f"{label}_1"))
@@ -22,7 +22,7 @@ def _full_screen(_small_screen, arcs):
     adata.obs["condition"] = "Control"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        npt.tl.learn_dag(adata, method="given", dag=arcs, genes=list(adata.var_names))
+        npt.tl.learn_dag(adata, method="given", dag=edges, genes=list(adata.var_names))
         npt.tl.fit_dag_blr(adata)
         npt.tl.design_interventions(adata, "MYC", n_samples=10)
         npt.tl.dag_fit(adata, n_random=20)
@@ -34,7 +34,7 @@ def _full_screen(_small_screen, arcs):
         npt.tl.replay_design(
             adata,
             ["MYC"],
-            criteria=["exact_greedy", "random"],
+            strategies=["exact_greedy", "random"],
             n_rounds=2,
             n_repeats=2,
             n_warmup=20,

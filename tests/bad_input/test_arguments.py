@@ -24,7 +24,9 @@ WRONG = {
     "adata": (None, 3, "screen.h5ad", np.zeros((3, 3)), pd.DataFrame({"MYC": [1.0]})),
     **dict.fromkeys(("perturbation_key", "dag_key", "key", "condition_key", "guides_key"), TEXT),
     **dict.fromkeys(("layer", "depth_key", "posterior_key", "guide_key", "guide_separator"), TEXT),
-    **dict.fromkeys(("method", "environments", "acquisition", "aim"), ("best", 3, "", ["bic"])),
+    **dict.fromkeys(
+        ("method", "environments", "acquisition", "strategy"), ("exploit", 3, "", ["bic"])
+    ),
     **dict.fromkeys(("combinations", "outside", "normalise", "multiple"), ("best", 3, "", ["a"])),
     **dict.fromkeys(("preset", "controls", "prior_units"), ("best", 3, "", ["a"])),
     "condition": (3, "", "Contrl"),
@@ -41,11 +43,11 @@ WRONG = {
     "held_out": ("maybe", 2),
     "protein": (3, None),
     **dict.fromkeys(("n_cells", "n_components", "n_rounds", "n_repeats", "n_top"), COUNT),
-    **dict.fromkeys(("n_perturbations", "n_guides", "least_cells", "most_combined"), COUNT),
+    **dict.fromkeys(("n_perturbations", "n_guides", "min_cells", "max_combination"), COUNT),
     "plate_format": (12, *COUNT),
-    **dict.fromkeys(("most_new", "n_controls"), (-1, "ten", 1.5, True)),
-    "must": (*NAMES[:3], "MYC", ["NOPE"]),
-    "never": (*NAMES[:3], "MYC", ["NOPE"]),
+    **dict.fromkeys(("max_new", "n_controls"), (-1, "ten", 1.5, True)),
+    "include": (*NAMES[:3], "MYC", ["NOPE"]),
+    "exclude": (*NAMES[:3], "MYC", ["NOPE"]),
     "pending": (3, b"MYC", "MYC", [None], ["NOPE"], {"MYC": 0}, {"NOPE": 3}, {"MYC": "few"}),
     "costs": (
         *(3, "MYC", {"budget": 0}, {"cell": 1}, {"budget": 9, "cel": 1}),
@@ -66,7 +68,7 @@ WRONG = {
     "power": (0, 0.5, 1, 80, *NUMBER),
     "n_jobs": (0, 1.5, "all", True),
     "rng": (-1, 1.5, "seed", True, np.random.RandomState(0)),
-    **dict.fromkeys(("perturbations", "criteria"), (*NAMES, "MYC", ["NOPE"])),
+    **dict.fromkeys(("perturbations", "acquisitions"), (*NAMES, "MYC", ["NOPE"])),
     "genes": (3, b"MYC", [None], {"MYC": 1}, ["NOPE"]),
     **dict.fromkeys(("groups", "panel"), (3, [None], "NOPE", ["NOPE"])),
     **dict.fromkeys(("highlight", "exclude", "targets"), (3, "MYC", [None], ["NOPE"])),
@@ -101,7 +103,7 @@ WRONG = {
         *({"before": "MYC"}, {"required": [("MYC",)]}, {"forbidden": [("MYC", "NOPE")]}),
     ),
     "prior_network": (3, "MYC", [("MYC", "STK3")], pd.DataFrame({"source": ["MYC"]})),
-    "targets_first": (3, "MYC", [None], ["NOPE"], {"MYC": 1}),
+    "targets_upstream": (3, "MYC", [None], ["NOPE"], {"MYC": 1}),
     "direct_targets": (3, "MYC", [None], ["NOPE"], {"MYC": 1}),
     "noise_var": (0, -1, NAN, "known", {"MYC": 1.0}, [1.0]),
     "guides": (3, None, "nope"),
@@ -116,7 +118,7 @@ WRONG = {
 # What is no error: the default, or of no consequence with the other arguments.
 FINE = {
     ("tl.design_interventions", "perturbation_key", "None"),
-    ("tl.plan_screen", "aim", "'best'"),
+    ("tl.plan_screen", "strategy", "'exploit'"),
     ("pp.assign_guides", "threshold", "-1"),
     ("pp.assign_guides", "control", "'contrl'"),
     # The source is looked for first; see tests/datasets for the rest.
@@ -128,7 +130,12 @@ ARGUMENTS = {
     "tl.design_interventions": {"target": "MYC", "n_samples": 5},
     "tl.plan_screen": {"target": "MYC", "n_samples": 5},
     "tl.target_distances": {"target": "MYC"},
-    "tl.replay_design": {"targets": ["MYC"], "n_repeats": 2, "n_rounds": 1, "criteria": ["random"]},
+    "tl.replay_design": {
+        "targets": ["MYC"],
+        "n_repeats": 2,
+        "n_rounds": 1,
+        "acquisitions": ["random"],
+    },
     "tl.plan_cells": {"target": "MYC"},
     "tl.learn_dag": {"n_runs": 2, "method": "boss"},
     "pp.assign_guides": {"guides": "called"},

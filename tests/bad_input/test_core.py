@@ -21,8 +21,8 @@ SCM = core.LinearScm(np.zeros((3, 3)), np.ones(3), np.zeros(3))
 POOL = core.Pool(np.eye(3))
 
 
-def acquire(criterion="civ", target=TARGET, n_cells=1):
-    return core.build_acquisition(criterion, BLR, target, domain=POOL, n_cells=n_cells)
+def acquire(acquisition="civ", target=TARGET, n_cells=1):
+    return core.build_acquisition(acquisition, BLR, target, domain=POOL, n_cells=n_cells)
 
 
 def scm(weights, noise_var=(1, 1)):

@@ -78,7 +78,7 @@ CASES = {
     ),
     "huge shift": (same, fit(shift={"MYC": {"MYC": HUGE}}), "shifts", "too large"),
     "huge candidate": (
-        *(same, plan(candidates={"x": {"MYC": HUGE}, "y": {"STK3": 1.0}}, aim="learn")),
+        *(same, plan(candidates={"x": {"MYC": HUGE}, "y": {"STK3": 1.0}}, strategy="explore")),
         *("shifts", "smaller units"),
     ),
     "huge pending": (same, plan(pending={"MYC": HUGE}), "pending['MYC']", "number of cells"),
@@ -198,13 +198,13 @@ STEPS = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("sizes", [{"MYC": 1}, {"MYC": 1, "STK3": 60, "OXR1": 60}, dict.fromkeys(
     ("MYC", "STK3", "OXR1"), 1)], ids=str)  # fmt: skip
-def test_one_perturbed_cell_is_used_or_refused_in_own_words(sizes, small_screen, arcs):
+def test_one_perturbed_cell_is_used_or_refused_in_own_words(sizes, small_screen, edges):
     """No error of another package comes up from below."""
     labels = small_screen.obs["perturbation"]
     kept = [np.flatnonzero((labels == name).to_numpy())[:n] for name, n in sizes.items()]
     kept.append(np.flatnonzero((labels == "control").to_numpy()))
     adata = small_screen[np.sort(np.concatenate(kept))].copy()
-    npt.tl.learn_dag(adata, method="given", dag=arcs, genes=list(adata.var_names))
+    npt.tl.learn_dag(adata, method="given", dag=edges, genes=list(adata.var_names))
     npt.tl.fit_dag_blr(adata)
     refused = {}
     for name, call in STEPS.items():

@@ -17,7 +17,7 @@ import nextpert as npt
 
 
 def test_the_whole_loop_finds_the_state(campaign, parts):
-    plate = campaign.propose(3, 200, aim="best")
+    plate = campaign.propose(3, 200, strategy="exploit")
     assert plate["perturbation"].iloc[0] == "CDK4"
     assert list(campaign.pending) == plate["perturbation"].tolist()[:3]
     before = campaign.summarize()
@@ -69,13 +69,13 @@ def test_nothing_under_way_is_proposed_again(campaign):
 
 
 def test_what_failed_comes_back_by_retry_alone(campaign):
-    assert campaign.propose(1, 100, aim="best")["perturbation"].iloc[0] == "CDK4"
+    assert campaign.propose(1, 100, strategy="exploit")["perturbation"].iloc[0] == "CDK4"
     campaign.mark_failed(["CDK4"], reason="no cell survived")
     assert campaign.failed == {"CDK4": "no cell survived"}
     assert not campaign.pending
-    assert "CDK4" not in set(campaign.propose(1, 100, aim="best")["perturbation"])
+    assert "CDK4" not in set(campaign.propose(1, 100, strategy="exploit")["perturbation"])
     campaign.retry(["CDK4"])
-    assert campaign.propose(1, 100, aim="best")["perturbation"].iloc[0] == "CDK4"
+    assert campaign.propose(1, 100, strategy="exploit")["perturbation"].iloc[0] == "CDK4"
     assert campaign.history["action"].tolist()[-5:] == [
         "proposed", "failed", "proposed", "retried", "proposed",
     ]  # fmt: skip
@@ -90,7 +90,7 @@ def test_a_gene_that_failed_is_in_no_combination(parts, target, given):
 
 
 def test_what_must_be_on_the_plate_is_left_out_while_it_is_under_way(parts, target, given):
-    plan = {"must": ["B2M"], "n_samples": 50}
+    plan = {"include": ["B2M"], "n_samples": 50}
     campaign = npt.Campaign(parts[0], target, learn=given, plan=plan)
     campaign.mark_pending(["B2M"], n_cells=30)
     assert "B2M" not in set(campaign.propose(1, 100)["perturbation"])
@@ -154,21 +154,21 @@ def test_a_target_of_many_parts_is_kept(parts, given, tmp_path):
 
 
 def test_a_plate_is_written_down_so_that_it_can_be_made_again(campaign):
-    plate = campaign.propose(2, 200, aim="learn", rng=np.random.default_rng(3))
+    plate = campaign.propose(2, 200, strategy="explore", rng=np.random.default_rng(3))
     rows = campaign.history.query("action == 'proposed'")
     assert rows["perturbation"].tolist() == plate["perturbation"].tolist()[:2]
     assert rows["why"].tolist() == plate["why"].tolist()[:2]
     assert rows["n_cells"].tolist() == plate["n_cells"].tolist()[:2]
     assert json.loads(rows["options"].iloc[0]) == {
-        "n_perturbations": 2, "n_cells": 200, "aim": "learn",
+        "n_perturbations": 2, "n_cells": 200, "strategy": "explore",
     }  # fmt: skip
     assert all(f"nextpert {npt.__version__}" in said for said in rows["versions"])
     assert rows["when"].str.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ").all()
     seed = int(rows["seed"].iloc[0])
     again = campaign.adata.copy()
     npt.tl.plan_screen(
-        again, campaign.target, n_perturbations=2, n_cells=200, aim="learn", candidates="genes",
-        n_samples=200, rng=np.random.default_rng([seed, 1]),
+        again, campaign.target, n_perturbations=2, n_cells=200, strategy="explore",
+        candidates="genes", n_samples=200, rng=np.random.default_rng([seed, 1]),
     )  # fmt: skip
     assert again.uns["plan"]["plate"].equals(plate)
 
@@ -224,12 +224,12 @@ def test_what_a_notebook_shows_is_text(campaign, monkeypatch):
         ({"learn": {"checkpoint": "x"}}, "learn holds checkpoint"),
         ({"fit": {"layer": "counts"}}, "fit holds layer"),
         ({"plan": {"pending": ["CDK4"]}}, "plan holds pending"),
-        ({"plan": {"never": ["NOPE"]}}, "never holds names"),
+        ({"plan": {"exclude": ["NOPE"]}}, "never holds names"),
     ],
 )
 def test_options_that_are_none(options, message, parts, target, given):
     with pytest.raises(ValueError, match=message):
-        npt.Campaign(parts[0], target, **({"learn": given} | options)).propose(1, 100)
+        npt.Campaign(parts[0], target, **({"explore": given} | options)).propose(1, 100)
 
 
 def test_options_that_no_file_keeps(parts, target):
@@ -255,8 +255,8 @@ def test_a_plate_that_cannot_be_changes_nothing(campaign, assert_same_adata):
     cells, before = campaign.adata.copy(), campaign.history
     with pytest.raises(ValueError, match="do not suffice"):
         campaign.propose(4, 10)
-    with pytest.raises(ValueError, match="aim must be"):
-        campaign.propose(2, 200, aim="wurst")
+    with pytest.raises(ValueError, match="strategy must be"):
+        campaign.propose(2, 200, strategy="wurst")
     assert_same_adata(campaign.adata, cells)
     assert campaign.history.equals(before)
 
@@ -309,7 +309,7 @@ def test_the_targets_own_perturbation_is_neither_proposed_nor_the_best(screen, g
 def test_what_is_excluded_is_in_no_ranking_and_no_stopping_rule(screen, target, given):
     rows = {name: {name: -1.0} for name in ("B2M", "CD59", "CD58")}
     for candidates in (["B2M", "CD59", "CD58", "CD58+B2M"], rows, pd.DataFrame(rows).T.fillna(0)):
-        plan = {"candidates": candidates, "never": ["B2M"], "n_samples": 50}
+        plan = {"candidates": candidates, "exclude": ["B2M"], "n_samples": 50}
         campaign = npt.Campaign(screen, target, learn=given, plan=plan)
         ranked = set(campaign.adata.uns["design"]["ranking"]["perturbation"])
         assert ranked == {"CD59", "CD58", "control"}
@@ -317,11 +317,11 @@ def test_what_is_excluded_is_in_no_ranking_and_no_stopping_rule(screen, target, 
         plate = campaign.propose(4, 400)
         assert set(plate["perturbation"]) == {"CD59", "CD58", "control"}
     with pytest.raises(ValueError, match="No candidate is left: all are in never or failed"):
-        npt.Campaign(screen, target, learn=given, plan={"candidates": ["B2M"], "never": ["B2M"]})
+        npt.Campaign(screen, target, learn=given, plan={"candidates": ["B2M"], "exclude": ["B2M"]})
 
 
 def test_a_combination_that_failed_is_not_proposed_again(parts, target, given):
-    plan = {"candidates": ["B2M", "CD59", "CD58"], "most_combined": 2, "n_samples": 50}
+    plan = {"candidates": ["B2M", "CD59", "CD58"], "max_combination": 2, "n_samples": 50}
     campaign = npt.Campaign(parts[0], target, learn=given, plan=plan)
     campaign.mark_failed(["B2M+CD59"])
     plate = campaign.propose(8, 800)

@@ -72,7 +72,7 @@ def test_what_failed_is_not_proposed(campaign):
 
 
 def test_what_failed_is_not_made_up_again(parts, target, given):
-    campaign = started(parts, target, given, candidates=["B2M", "CD59"], most_combined=2)
+    campaign = started(parts, target, given, candidates=["B2M", "CD59"], max_combination=2)
     assert ONE in set(campaign.propose(3, 300)["perturbation"])
     campaign.mark_failed([TURNED])
     assert campaign.failed == {ONE: ""}
@@ -92,13 +92,13 @@ def test_marked_once_in_any_order(campaign):
 
 
 def test_what_must_be_there_is_left_out_while_it_is_under_way(parts, target, given):
-    campaign = started(parts, target, given, candidates=[ONE, "CD58"], must=[TURNED])
+    campaign = started(parts, target, given, candidates=[ONE, "CD58"], include=[TURNED])
     assert ONE in set(campaign.propose(1, 100)["perturbation"])
     assert set(campaign.propose(1, 100)["perturbation"]) == {"CD58", "control"}
 
 
 def test_what_never_may_be_is_taken_in_any_order(parts, target, given):
-    campaign = started(parts, target, given, candidates=[ONE, "CD58"], never=[TURNED])
+    campaign = started(parts, target, given, candidates=[ONE, "CD58"], exclude=[TURNED])
     assert set(campaign.propose(2, 200)["perturbation"]) == {"CD58", "control"}
 
 

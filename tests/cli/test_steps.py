@@ -38,8 +38,8 @@ QUICK = {
     "cells": ([], ["gene", "power", "cells_needed"]),
     "distances": (["--target", "MYC"], ["perturbation", "distance", "low", "high"]),
     "replay": (
-        ["--n-rounds", "1", "--n-repeats", "2", "--criteria", "means_in_turn"],
-        ["criterion", "plates"],
+        ["--n-rounds", "1", "--n-repeats", "2", "--acquisitions", "round_robin_means"],
+        ["acquisition", "plates"],
     ),
     "diagnose": ([], ["part", "quantity", "value"]),
 }
@@ -76,10 +76,10 @@ CALLS = {
     ),
     "plan": (
         ["--target-group", "batch", "a", "--candidates", "genes", "--n-perturbations", "2",
-         "--n-cells", "200", "--n-samples", "50", "--pending", "OXR1=20", "--never", "CPQ",
-         "--costs", "budget=900", "perturbation=100", "cell=1", "--aim", "both"],
+         "--n-cells", "200", "--n-samples", "50", "--pending", "OXR1=20", "--exclude", "CPQ",
+         "--costs", "budget=900", "perturbation=100", "cell=1", "--strategy", "both"],
         {"target": ("batch", "a"), "candidates": "genes", "n_perturbations": 2, "n_cells": 200,
-         "n_samples": 50, "pending": {"OXR1": 20}, "never": ["CPQ"], "aim": "both",
+         "n_samples": 50, "pending": {"OXR1": 20}, "exclude": ["CPQ"], "strategy": "both",
          "costs": {"budget": 900.0, "perturbation": 100.0, "cell": 1.0}},
     ),
     "cells": (
@@ -93,10 +93,10 @@ CALLS = {
         {"target": ("batch", "a"), "genes": ["STK3", "OXR1"], "confidence": 0.9},
     ),
     "replay": (
-        ["--targets", "MYC", "--n-rounds", "1", "--n-repeats", "2", "--criteria", "random",
-         "means_in_turn", "--held-out", "both"],
+        ["--targets", "MYC", "--n-rounds", "1", "--n-repeats", "2", "--acquisitions", "random",
+         "round_robin_means", "--held-out", "both"],
         {"targets": ["MYC"], "n_rounds": 1, "n_repeats": 2, "held_out": "both",
-         "criteria": ["random", "means_in_turn"]},
+         "acquisitions": ["random", "round_robin_means"]},
     ),
     "diagnose": (["--seed", "2"], {"rng": 2}),
 }  # fmt: skip
@@ -119,8 +119,8 @@ IN_A_FILE = [
       "50"],
      {"target": WANTED, "n_perturbations": 2, "n_cells": 200, "n_samples": 50}),
     ("replay", ["--targets", "STK3", "wanted.toml", "--n-rounds", "1", "--n-repeats", "2",
-                "--criteria", "random"],
-     {"targets": ["STK3", WANTED], "n_rounds": 1, "n_repeats": 2, "criteria": ["random"]}),
+                "--acquisitions", "random"],
+     {"targets": ["STK3", WANTED], "n_rounds": 1, "n_repeats": 2, "acquisitions": ["random"]}),
 ]  # fmt: skip
 RUNS = [*((step, *call) for step, call in CALLS.items()), *IN_A_FILE]
 
@@ -273,13 +273,13 @@ def test_labels_in_tables_are_no_formulas(small_screen, tmp_path):
 
 def test_a_given_graph_and_the_defaults_of_python(screen, tmp_path, capsys):
     (tmp_path / "dag.csv").write_text("parent,child\nMYC,STK3\nSTK3,OXR1\n")
-    table = tmp_path / "arcs.csv"
+    table = tmp_path / "edges.csv"
     given = ["--method", "given", "--dag", tmp_path / "dag.csv", "--table", table]
     assert run("learn", screen, *given) == 0
     graph = ad.read_h5ad(tmp_path / "screen.learn.h5ad").uns["dag"]
     assert graph["genes"].tolist() == ["MYC", "STK3", "OXR1"]
-    arcs = pd.read_csv(table)[["parent", "child"]]
-    assert sorted(arcs.itertuples(index=False, name=None)) == [("MYC", "STK3"), ("STK3", "OXR1")]
+    edges = pd.read_csv(table)[["parent", "child"]]
+    assert sorted(edges.itertuples(index=False, name=None)) == [("MYC", "STK3"), ("STK3", "OXR1")]
     assert run("learn", screen, "--n-runs", 2, "--overwrite") == 0
     params = ad.read_h5ad(tmp_path / "screen.learn.h5ad").uns["dag"]["params"]
     found = (params["method"], params["environments"], params["n_graphs"])
@@ -496,7 +496,7 @@ def test_table_of_the_ranking(fitted):
     for line, (_, row) in zip(lines[1:], ranking.iterrows(), strict=True):
         assert line.split()[:2] == [str(row["rank"]), row["perturbation"]]
         assert f"{row['predicted_distance']:.3g} ± {row['predicted_distance_sd']:.1g}" in line
-        assert f" {100 * row['uncertainty_removed']:.3g}% " in line
+        assert f" {100 * row['variance_reduction']:.3g}% " in line
         assert line.endswith(f" {row['n_cells_seen']}")
 
 
@@ -511,7 +511,7 @@ def test_the_ranking_says_what_speaks_for_the_first(fitted, capsys):
         ([0.5, 0.2], "expected to resolve 50% of the remaining uncertainty (civ)"),
         ([0.5, 0.495], "no candidate differs by 1%"),
     ):
-        ranking = pd.DataFrame({"uncertainty_removed": removed})
+        ranking = pd.DataFrame({"variance_reduction": removed})
         assert expected in _why(ranking, {"acquisition": "civ"})
 
 
@@ -592,7 +592,7 @@ def test_the_targets_own_perturbation_is_a_candidate_only_if_asked_for(step, fit
         uns = ad.read_h5ad("new.h5ad").uns
         found = {
             "design": lambda uns: candidates_of(uns["design"]["ranking"])["perturbation"],
-            "plan": lambda uns: uns["plan"]["plate"].query("aim != 'control'")["perturbation"],
+            "plan": lambda uns: uns["plan"]["plate"].query("strategy != 'control'")["perturbation"],
             "cells": lambda uns: uns["plan_cells"]["stopping"]["candidates"],
         }[step](uns)
         assert set(found) == named

@@ -124,11 +124,11 @@ def test_matrices_that_hold_no_numbers(bad):
 
 
 @pytest.mark.parametrize(
-    "arc", [(0,), (0, 1, 2), 5, "ab", ("a", "b"), (0.5, 1), (None, 1), (0, [1])]
+    "edge", [(0,), (0, 1, 2), 5, "ab", ("a", "b"), (0.5, 1), (None, 1), (0, [1])]
 )
-def test_arcs_that_are_no_pairs(arc):
-    with pytest.raises(ValueError, match=r"Arcs must be pairs \(parent, child\)"):
-        Dag.from_edges(3, [(0, 1), arc])
+def test_edges_that_are_no_pairs(edge):
+    with pytest.raises(ValueError, match=r"Edges must be pairs \(parent, child\)"):
+        Dag.from_edges(3, [(0, 1), edge])
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,13 @@ X = SCM.sample(400, rng=1)
 
 
 def whole(x, **options):
-    """Search, fit and look ahead; the arcs and the values."""
+    """Search, fit and look ahead; the edges and the values."""
     cells = Moments.from_array(x)
-    arcs = [boss(cells, rng=0).dag.edges(), gsp(cells, rng=0).dag.edges()]
-    arcs.append(minimal_imap(cells, range(6)).edges())
+    edges = [boss(cells, rng=0).dag.edges(), gsp(cells, rng=0).dag.edges()]
+    edges.append(minimal_imap(cells, range(6)).edges())
     blr = DagBlr(SCM.dag, **options).update(cells)
     value = Civ(blr, x[0]).value(x[1])
-    return arcs, blr, value
+    return edges, blr, value
 
 
 @pytest.mark.parametrize("size", [1e-60, 1e-20, 1e20, 1e60, 1e140])
@@ -46,7 +46,7 @@ def test_huge_values_are_refused_or_give_numbers(size, genes, options):
     x = X.copy()
     x[:, genes] *= size
     try:
-        arcs, blr, value = whole(x, **options)
+        edges, blr, value = whole(x, **options)
     except ValueError as error:
         message = str(error)
     else:
@@ -54,7 +54,7 @@ def test_huge_values_are_refused_or_give_numbers(size, genes, options):
     if message:
         assert re.search("too large|comparable units", message), message
         return
-    assert arcs == whole(X, **options)[0]
+    assert edges == whole(X, **options)[0]
     assert np.isfinite(value)
     for name, part in blr.to_dict().items():
         if not isinstance(part, str):

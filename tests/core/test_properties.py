@@ -66,11 +66,11 @@ class Screen:
     def genes_in_order(self, order) -> Screen:
         """The same screen, gene ``order[i]`` in the place of gene i."""
         place = np.argsort(order)
-        arcs = [(int(place[k]), int(place[i])) for k, i in self.dag.edges()]
+        edges = [(int(place[k]), int(place[i])) for k, i in self.dag.edges()]
         return replace(
             self,
             cells=self.cells[:, order],
-            dag=Dag.from_edges(self.dag.n_nodes, arcs),
+            dag=Dag.from_edges(self.dag.n_nodes, edges),
             shift=self.shift[:, order],
             target=self.target[order],
         )
@@ -255,7 +255,7 @@ def test_effects_know_no_order_of_genes_and_perturbations(drawn, labels):
     screen, order = drawn
     here = effects_of(screen)
     there = effects_of(screen.genes_in_order(order).perturbations_in_order(labels))
-    for name in ("mean", "sd", "lower", "upper", "lfsr", "direct", "share_from_cells"):
+    for name in ("mean", "sd", "lower", "upper", "lfsr", "direct", "data_weight"):
         close(getattr(there, name), getattr(here, name)[np.ix_(labels, order)], tolerance=1e-4)
 
 
@@ -266,15 +266,15 @@ def test_effects_are_in_the_units_of_their_genes(drawn):
     there = effects_of(screen.in_units(unit), prior_units="noise")
     for name in ("mean", "sd", "lower", "upper", "direct"):
         close(getattr(there, name) / unit, getattr(here, name), tolerance=1e-4)
-    for name in ("lfsr", "share_from_cells"):
+    for name in ("lfsr", "data_weight"):
         close(getattr(there, name), getattr(here, name), tolerance=1e-4)
 
 
 # -- acquisition ----------------------------------------------------------------------------------
 
 
-def criteria(screen):
-    """Criteria of a screen's perturbations, and how they grow with the unit of all genes."""
+def acquisitions(screen):
+    """Acquisitions of a screen's perturbations, and how they grow with the unit of all genes."""
     fit = screen.fit(prior_units="noise")
     blr, pool = fit.posterior, Pool(screen.shift)
     known = fit.prior.given(blr)
@@ -287,18 +287,18 @@ def criteria(screen):
 
 
 @given(screens_and_genes(), orders_of_perturbations)
-def test_criteria_know_no_order_of_genes_and_candidates(drawn, labels):
+def test_acquisitions_know_no_order_of_genes_and_candidates(drawn, labels):
     screen, order = drawn
-    here = criteria(screen)
-    there = criteria(screen.genes_in_order(order).perturbations_in_order(labels))
+    here = acquisitions(screen)
+    there = acquisitions(screen.genes_in_order(order).perturbations_in_order(labels))
     for name, (values, _) in here.items():
         close(there[name][0], values[labels], abs(values).max(), 1e-4)
 
 
 @given(screens(), factors)
-def test_criteria_grow_with_the_unit_of_all_genes(screen, unit):
+def test_acquisitions_grow_with_the_unit_of_all_genes(screen, unit):
     # Distances add up over genes, so units of single genes do matter.
-    here, there = criteria(screen), criteria(screen.in_units(unit))
+    here, there = acquisitions(screen), acquisitions(screen.in_units(unit))
     for name, (values, power) in here.items():
         close(there[name][0] / unit**power, values, abs(values).max(), 1e-4)
 

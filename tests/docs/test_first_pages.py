@@ -173,14 +173,14 @@ def assert_printed(plan):
     (chance,) = re.findall(r"the plate contains the nearest with probability (0\.\d+)\.", page)
     known = [*plate["state_distance"].iloc[[0, -1]], plan["params"]["n_candidates"]]
     np.testing.assert_allclose([*map(float, said)], known, atol=0.02)
-    assert float(chance) == pytest.approx(summary["probability_covered"], abs=0.02)
+    assert float(chance) == pytest.approx(summary["probability_contains_best"], abs=0.02)
 
 
 @pytest.mark.parametrize("path", [README, LANDING], ids=["README", "landing page"])
 def test_the_lines_of(path, judged, tmp_path, monkeypatch):
     adata = run(path, judged, tmp_path, monkeypatch)["adata"]
     plate = adata.uns["plan"]["plate"]
-    names = plate.loc[plate["aim"] != "control", "perturbation"]
+    names = plate.loc[plate["strategy"] != "control", "perturbation"]
     assert len(names) == 8
     assert not names.str.contains("UBR5").any()
     assert plate["n_cells"].sum() == 2000
@@ -243,7 +243,7 @@ def test_the_first_page(judged, tmp_path, monkeypatch):
     assert f"| four more pairs | {plate['n_cells'].iloc[4:8].sum()} |" in page
     alone = ranking.set_index("perturbation").loc["MYC", "state_distance"]
     assert find_told(f"*MYC* alone has {short(alone)}.", re.sub(r"\s+", " ", page), [0.01]) > 0
-    covered = summary["probability_covered"]
+    covered = summary["probability_contains_best"]
     told = f"with probability {short(covered)}."
     assert find_told(told, page, [of_share(covered, n)]) > 0, told
 

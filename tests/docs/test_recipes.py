@@ -45,7 +45,7 @@ def house():
     return module
 
 
-@pytest.mark.parametrize("recipe", ["criterion", "search", "plot"])
+@pytest.mark.parametrize("recipe", ["acquisition", "search", "plot"])
 def test_a_recipe_keeps_to_the_house(recipe, tmp_path):
     rules, (path, code) = house(), the_file(recipe)
     assert not (ROOT / path).exists()
@@ -59,7 +59,7 @@ def test_a_recipe_keeps_to_the_house(recipe, tmp_path):
     assert ast.get_docstring(ast.parse(code))
 
 
-@pytest.mark.parametrize("recipe", ["criterion", "search", "plot"])
+@pytest.mark.parametrize("recipe", ["acquisition", "search", "plot"])
 def test_examples_run(recipe):
     path, code = the_file(recipe)
     texts = [
@@ -82,15 +82,15 @@ def test_sources_are_quoted_as_they_are(recipe):
         assert lines in (ROOT / path).read_text(encoding="utf-8")
 
 
-def test_the_criterion():
-    criterion = made("criterion")["ChosenGenesVariance"]
+def test_the_acquisition():
+    acquisition = made("acquisition")["ChosenGenesVariance"]
     truth = random_scm(5, "complete", rng=0)
     posterior = DagBlr(truth.dag, noise_var=truth.noise_var)
     posterior.update(Moments.from_array(truth.sample(40, rng=1)), np.zeros(5))
     target, shift = np.linspace(-1, 1, 5), np.linspace(0.5, -0.2, 5)
 
     def made_of(chosen):
-        return criterion(posterior, target, domain=Pool(np.eye(5)[chosen]), n_cells=10)
+        return acquisition(posterior, target, domain=Pool(np.eye(5)[chosen]), n_cells=10)
 
     def value(chosen, at=shift):
         return made_of(chosen).value(at)
@@ -107,9 +107,9 @@ def test_the_criterion():
     np.testing.assert_allclose(grad, wanted, rtol=1e-4, atol=1e-9)
 
 
-def test_the_criterion_is_known_by_its_file_alone(tmp_path):
+def test_the_acquisition_is_known_by_its_file_alone(tmp_path):
     """Put into the package's folder it is found by its name, without a change of any other file."""
-    path, code = the_file("criterion")
+    path, code = the_file("acquisition")
     place = tmp_path / Path(path).name
     place.write_text(code, encoding="utf-8")
     run = f"""
@@ -148,19 +148,19 @@ def test_the_search_is_one_file(tmp_path, monkeypatch):
         pd.DataFrame(index=names),
     )
     npt.tl.learn_dag(adata, method="by_variance")
-    found = adata.uns["dag"]["arcs"]
-    arcs = sorted(zip(found["parent"], found["child"], strict=True))
-    assert arcs == [("g0", "g1"), ("g1", "g2"), ("g2", "g3")]
+    found = adata.uns["dag"]["edges"]
+    edges = sorted(zip(found["parent"], found["child"], strict=True))
+    assert edges == [("g0", "g1"), ("g1", "g2"), ("g2", "g3")]
     assert adata.uns["dag"]["params"]["method"] == "by_variance"
 
 
-def test_the_plot(small_screen, arcs):
+def test_the_plot(small_screen, edges):
     import nextpert as npt
 
     plot = made("plot")["efficacy"]
     with pytest.raises(ValueError, match=r"tl\.fit_dag_blr"):
         plot(small_screen)
-    npt.tl.learn_dag(small_screen, method="given", dag=arcs)
+    npt.tl.learn_dag(small_screen, method="given", dag=edges)
     npt.tl.fit_dag_blr(small_screen)
     axes = plot(small_screen, show=False)
     stored = small_screen.uns["dag_blr"]["efficacy"]

@@ -7,8 +7,8 @@ import nextpert as npt
 @pytest.fixture(scope="session")
 def _designed():
     adata = npt.datasets.simulated_screen(n_control=300, n_perturbed=30, perturbed=4, rng=2)
-    arcs = adata.uns["truth"]["weights"].T
-    npt.tl.learn_dag(adata, method="given", dag=arcs)
+    edges = adata.uns["truth"]["weights"].T
+    npt.tl.learn_dag(adata, method="given", dag=edges)
     npt.tl.fit_dag_blr(adata)
     for acquisition in ("civ", "greedy", "civ"):
         npt.tl.design_interventions(
@@ -21,7 +21,7 @@ def _designed():
     npt.tl.perturbation_effects(adata)
     npt.tl.plan_cells(adata, str(adata.uns["cpca"]["groups"][0]))
     npt.tl.plan_screen(adata, {"MYC": 1.0}, candidates="genes")
-    npt.tl.replay_design(adata, criteria=["exact_greedy"], n_rounds=2, n_repeats=2)
+    npt.tl.replay_design(adata, strategies=["exact_greedy"], n_rounds=2, n_repeats=2)
     return adata
 
 

@@ -11,7 +11,7 @@ from nextpert.pl import dag
 from nextpert.pl._figure import BLUE, ORANGE
 
 
-def _arcs(ax):
+def _edges(ax):
     """Return what is drawn: {(parent, child): (weight's side, colour, width)}."""
     names = [text.get_text() for text in ax.texts]
     (lines,) = (c for c in ax.collections if isinstance(c, LineCollection))
@@ -24,12 +24,12 @@ def _arcs(ax):
     return found
 
 
-def test_every_arc_is_drawn_from_cause_to_effect_with_sign_and_width(designed):
+def test_every_edge_is_drawn_from_cause_to_effect_with_sign_and_width(designed):
     names = designed.var_names[:24]  # few enough for all of their edges
     ax = dag(designed, genes=names, show=False)
     weight = designed.varp["dag_blr_mean"].toarray()
     edges = np.argwhere(designed.varp["dag"].toarray()[:24, :24])
-    drawn = _arcs(ax)
+    drawn = _edges(ax)
     assert set(drawn) == {(names[k], names[i]) for k, i in edges}
     for k, i in edges:
         side, colour, _ = drawn[names[k], names[i]]
@@ -42,12 +42,12 @@ def test_every_arc_is_drawn_from_cause_to_effect_with_sign_and_width(designed):
     assert ax.get_title() == f"24 genes, {len(edges)} edges"
 
 
-def test_without_posterior_all_arcs_are_grey_and_above(designed):
+def test_without_posterior_all_edges_are_grey_and_above(designed):
     for ax in (
         dag(designed, genes=designed.var_names[:24], posterior_key=None, show=False),
         dag(designed, genes=designed.var_names[:24], posterior_key="absent", show=False),
     ):
-        drawn = _arcs(ax)
+        drawn = _edges(ax)
         assert len(drawn) == designed.varp["dag"][:24, :24].nnz
         assert {value[:2] for value in drawn.values()} == {(1.0, "#8A8A8A")}
         assert ax.get_legend() is None
@@ -57,7 +57,7 @@ def _table(graph, names):
     """Return the edges of a graph as learned, the more frequent the later."""
     ends = {what: names[i] for what, i in zip(("parent", "child"), graph.nonzero(), strict=True)}
     share = np.linspace(0.2, 1.0, graph.sum())
-    return pd.DataFrame(ends | {"settled_by": "cells", "adjacency": share, "frequency": share})
+    return pd.DataFrame(ends | {"oriented_by": "cells", "adjacency": share, "frequency": share})
 
 
 @pytest.mark.parametrize("known", ["weight", "share", "nothing"])
@@ -66,13 +66,13 @@ def test_of_many_edges_the_strongest_are_drawn(designed, known):
     graph = designed.varp["dag"].toarray()[:24, :24] != 0
     edges = _table(graph, names)
     if known == "share":
-        designed.uns["dag"]["arcs"] = edges
+        designed.uns["dag"]["edges"] = edges
     key = "dag_blr" if known == "weight" else None
     every, few = (
         dag(designed, genes=names, posterior_key=key, n_top=k, show=False) for k in (100, 20)
     )
     assert few.get_title() == f"24 genes, strongest 20 of {len(edges)} edges"
-    drawn, rest = set(_arcs(few)), set(_arcs(every)) - set(_arcs(few))
+    drawn, rest = set(_edges(few)), set(_edges(every)) - set(_edges(few))
     assert len(drawn) == 20 < len(rest)
     degree = graph.sum(axis=0) + graph.sum(axis=1)
     share = {pair: i for i, pair in enumerate(zip(edges["parent"], edges["child"], strict=True))}
@@ -93,17 +93,17 @@ def test_of_many_edges_the_strongest_are_drawn(designed, known):
 
 def test_associations_are_drawn_without_directions(designed):
     names = designed.var_names[:24]
-    designed.uns["dag"]["arcs"] = _table(designed.varp["dag"].toarray()[:24, :24] != 0, names)
-    designed.uns["dag"]["arcs"].loc[0, "settled_by"] = "open"
+    designed.uns["dag"]["edges"] = _table(designed.varp["dag"].toarray()[:24, :24] != 0, names)
+    designed.uns["dag"]["edges"].loc[0, "oriented_by"] = "open"
     ax = dag(designed, genes=names, directed=False, show=False)
-    assert ax.get_title() == f"24 genes, {len(designed.uns['dag']['arcs'])} associations"
+    assert ax.get_title() == f"24 genes, {len(designed.uns['dag']['edges'])} associations"
     told = [ax.get_xlabel(), *(text.get_text() for text in ax.get_legend().get_texts())]
     assert "which acts on which is not known" in told[0]
     assert told[1:3] == ["positive (above)", "negative (below)"]
     assert not any(word in " ".join(told) for word in ("cause", "effect", "raises", "unoriented"))
     assert not [patch for patch in ax.patches if patch.get_zorder() == 0]  # no layers
     directed = dag(designed, genes=names, show=False)
-    assert _arcs(directed) == _arcs(ax)
+    assert _edges(directed) == _edges(ax)
     assert [patch for patch in directed.patches if patch.get_zorder() == 0]
 
 
@@ -121,8 +121,8 @@ def test_more_than_a_hundred_edges_are_a_matrix(crowded):
     adata, n = crowded.copy(), crowded.varp["dag"].nnz
     assert n > 110
     assert dag(adata, show=False).get_title() == f"40 genes, strongest 100 of {n} edges"
-    how = adata.uns["dag"]["arcs"] = _table(adata.varp["dag"].toarray() != 0, adata.var_names)
-    how.loc[0, "settled_by"] = "open"
+    how = adata.uns["dag"]["edges"] = _table(adata.varp["dag"].toarray() != 0, adata.var_names)
+    how.loc[0, "oriented_by"] = "open"
     first = adata.var_names[0]
     ax = dag(adata, n_top=n, highlight=[first], modules={how["child"][0]: "m"}, show=False)
     assert ax.get_title() == f"40 genes, {n} edges, 1 unoriented"
@@ -136,7 +136,7 @@ def test_more_than_a_hundred_edges_are_a_matrix(crowded):
     assert not np.tril(drawn).any()  # causes above their effects
     low, high = mesh.get_clim()
     colours = [to_hex(mesh.cmap(end)).upper() for end in (0.0, 1.0)]
-    assert (low, colours) == (-high, [ORANGE, BLUE])  # as of arcs
+    assert (low, colours) == (-high, [ORANGE, BLUE])  # as of edges
     (spot,) = dots.get_offsets()
     assert [names[int(spot[1])], names[int(spot[0])]] == how.loc[0, ["parent", "child"]].tolist()
     bold = {t.get_text() for t in ax.get_xticklabels() if t.get_fontweight() == "bold"}
@@ -151,10 +151,10 @@ def test_more_than_a_hundred_edges_are_a_matrix(crowded):
         dag(adata, n_top=n, direct_targets=True)
 
 
-def test_light_arcs_can_be_left_out(designed):
+def test_light_edges_can_be_left_out(designed):
     weight = designed.varp["dag_blr_mean"].toarray()
     ax = dag(designed, min_weight=0.4, show=False)
-    assert len(_arcs(ax)) == (np.abs(weight) >= 0.4).sum() > 0
+    assert len(_edges(ax)) == (np.abs(weight) >= 0.4).sum() > 0
 
 
 def test_a_part_of_the_genes_and_bold_names(designed):
@@ -164,15 +164,15 @@ def test_a_part_of_the_genes_and_bold_names(designed):
     ax = dag(designed, genes=[names[i], names[k], other], highlight=[names[k]], show=False)
     assert {t.get_text() for t in ax.texts} == {names[i], names[k]}
     assert ax.get_xlabel().splitlines()[1] == f"1 gene without edges: {other}"
-    assert (names[k], names[i]) in _arcs(ax)
+    assert (names[k], names[i]) in _edges(ax)
     assert [t.get_text() for t in ax.texts if t.get_fontweight() == "bold"] == [names[k]]
 
 
-def test_genes_without_arcs_are_named_below():
+def test_genes_without_edges_are_named_below():
     adata = npt.datasets.simulated_screen(n_genes=5, n_control=10, perturbed=0)
     names = adata.var_names.tolist()
-    arcs = [(names[1], names[0])]
-    npt.tl.learn_dag(adata, method="given", dag=arcs, genes=names)
+    edges = [(names[1], names[0])]
+    npt.tl.learn_dag(adata, method="given", dag=edges, genes=names)
     ax = dag(adata, show=False)
     assert [t.get_text() for t in ax.texts] == [names[1], names[0]]
     below = f"3 genes without edges: {', '.join(names[2:])}"
@@ -183,7 +183,7 @@ def test_genes_without_arcs_are_named_below():
     assert ax.get_xlabel().splitlines()[1] == f"2 genes without edges: {names[2]}, {names[4]}"
 
 
-def test_a_long_list_of_genes_without_arcs_is_cut_short():
+def test_a_long_list_of_genes_without_edges_is_cut_short():
     adata = npt.datasets.simulated_screen(n_genes=150, n_control=10, perturbed=0)
     names = adata.var_names.tolist()
     npt.tl.learn_dag(adata, method="given", dag=[(names[1], names[0])], genes=names)
@@ -200,7 +200,7 @@ def test_a_long_list_of_genes_without_arcs_is_cut_short():
     assert text.height < 0.35 * height
 
 
-def test_a_graph_without_arcs(designed):
+def test_a_graph_without_edges(designed):
     npt.tl.learn_dag(designed, method="given", dag=[], genes=["MYC", "B2M"])
     ax = dag(designed, show=False)
     assert ax.get_title() == "2 genes, 0 edges"
@@ -214,7 +214,7 @@ def test_unknown_genes_are_named(designed):
 
 
 @pytest.mark.parametrize("n_genes", [3, 36, 62])
-def test_names_overlap_neither_each_other_nor_arcs(n_genes, overlaps):
+def test_names_overlap_neither_each_other_nor_edges(n_genes, overlaps):
     adata = npt.datasets.simulated_screen(
         n_genes=n_genes, n_control=100, perturbed=0, expected_degree=min(8, n_genes - 1)
     )

@@ -74,11 +74,11 @@ def test_lines_lead_to_direct_targets_and_off_targets_stand_out(screen):
     assert set(_squares(ax)) == {"MYC", "HS2", "CCR10+CD58", "log_depth"}
 
 
-def test_arcs_between_genes_lie_above_with_the_sign_as_colour(screen):
+def test_edges_between_genes_lie_above_with_the_sign_as_colour(screen):
     ax = dag(screen, direct_targets=True, show=False)
-    arcs = next(c for c in ax.collections if isinstance(c, LineCollection))
-    assert min(path[:, 1].min() for path in arcs.get_segments()) > 0
-    assert {to_hex(colour).upper() for colour in arcs.get_colors()} == {BLUE, ORANGE}
+    edges = next(c for c in ax.collections if isinstance(c, LineCollection))
+    assert min(path[:, 1].min() for path in edges.get_segments()) > 0
+    assert {to_hex(colour).upper() for colour in edges.get_colors()} == {BLUE, ORANGE}
     assert _labels(ax)[:2] == ["raises", "lowers"]
     plain = dag(screen, show=False)
     assert not _squares(plain)

@@ -26,8 +26,8 @@ def resampled(_resampled):
     """A screen whose graph was learned from all cells and eight resamples of them."""
     adata = _resampled.copy()
     how = ["cells", "interventions", "prior knowledge", "open"]
-    arcs = adata.uns["dag"]["arcs"]
-    arcs["settled_by"] = [how[i % 4] for i in range(len(arcs))]  # all four, whatever was found
+    edges = adata.uns["dag"]["edges"]
+    edges["oriented_by"] = [how[i % 4] for i in range(len(edges))]  # all four, whatever was found
     return adata
 
 
@@ -54,25 +54,25 @@ def _labels(ax):
 
 def _shares(adata):
     return {
-        (arc.parent, arc.child): arc.adjacency if arc.settled_by == "open" else arc.frequency
-        for arc in adata.uns["dag"]["arcs"].itertuples()
+        (edge.parent, edge.child): edge.adjacency if edge.oriented_by == "open" else edge.frequency
+        for edge in adata.uns["dag"]["edges"].itertuples()
     }
 
 
 @pytest.mark.parametrize("posterior_key", ["dag_blr", None])
-def test_frequent_arcs_are_darker_and_open_ones_dashed(resampled, posterior_key):
+def test_frequent_edges_are_darker_and_open_ones_dashed(resampled, posterior_key):
     ax = dag(resampled, posterior_key=posterior_key, show=False)
     drawn, shares = _drawn(ax), _shares(resampled)
     assert set(drawn) == set(shares)
     assert len(set(shares.values())) > 2
     by_share = sorted(shares, key=shares.__getitem__)
     for column in (1,) if posterior_key else (1, 2):
-        seen = np.array([drawn[arc][column] for arc in by_share])
+        seen = np.array([drawn[edge][column] for edge in by_share])
         assert (np.diff(seen) >= 0).all()
         assert seen[0] < seen[-1]
-    table = resampled.uns["dag"]["arcs"]
-    left = {(arc.parent, arc.child) for arc in table.itertuples() if arc.settled_by == "open"}
-    assert {arc for arc, value in drawn.items() if value[3]} == left
+    table = resampled.uns["dag"]["edges"]
+    left = {(edge.parent, edge.child) for edge in table.itertuples() if edge.oriented_by == "open"}
+    assert {edge for edge, value in drawn.items() if value[3]} == left
     assert ax.get_title() == f"10 genes, {len(drawn)} edges, {len(left)} unoriented"
     assert _labels(ax)[-4:] == [
         "unoriented", "in 100% of the graphs", "in 50% of the graphs", "in 10% of the graphs"
@@ -85,15 +85,15 @@ def test_colour_says_what_settles_a_direction_or_the_sign(resampled):
         "cells": GREY, "open": GREY, "interventions": GREEN, "prior knowledge": PALETTE[1].upper()
     }  # fmt: skip
     drawn = _drawn(ax)
-    for arc in resampled.uns["dag"]["arcs"].itertuples():
-        assert drawn[arc.parent, arc.child][0] == colour[arc.settled_by]
+    for edge in resampled.uns["dag"]["edges"].itertuples():
+        assert drawn[edge.parent, edge.child][0] == colour[edge.oriented_by]
     assert _labels(ax)[:3] == [
         "oriented by cells", "by interventions", "by prior knowledge"
     ]  # fmt: skip
     signed = dag(resampled, show=False)
     assert {value[0] for value in _drawn(signed).values()} == {BLUE, ORANGE}
     assert "by interventions" not in _labels(signed)
-    widths = {arc: value[2] for arc, value in _drawn(signed).items()}
+    widths = {edge: value[2] for edge, value in _drawn(signed).items()}
     names, weight = resampled.var_names, resampled.varp["dag_blr_mean"].toarray()
     place = {name: i for i, name in enumerate(names)}
     size = {(a, b): abs(weight[place[a], place[b]]) for a, b in widths}
@@ -103,9 +103,9 @@ def test_colour_says_what_settles_a_direction_or_the_sign(resampled):
 def test_a_graph_without_resamples_has_no_frequencies(resampled):
     npt.tl.learn_dag(resampled, method="boss")
     ax = dag(resampled, posterior_key=None, show=False)
-    table = resampled.uns["dag"]["arcs"]
+    table = resampled.uns["dag"]["edges"]
     assert not any("of the graphs" in label for label in _labels(ax))
-    assert sum(value[3] for value in _drawn(ax).values()) == (table["settled_by"] == "open").sum()
+    assert sum(value[3] for value in _drawn(ax).values()) == (table["oriented_by"] == "open").sum()
     assert {value[1:3] for value in _drawn(ax).values()} == {(0.65, 0.8)}
 
 

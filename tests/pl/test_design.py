@@ -19,8 +19,8 @@ def _bars(ax):
     return found
 
 
-def _criterion(ax):
-    """Return the lengths of the bars of the criterion, and check that each bears its number."""
+def _acquisition(ax):
+    """Return the lengths of the bars of the acquisition, and check that each bears its number."""
     assert [text.get_text() for text in ax.texts] == [
         f"{bar.get_width():.0f}" for bar in ax.patches
     ]
@@ -54,8 +54,8 @@ def test_the_chosen_one_is_marked(designed):
     assert colours == [ORANGE] + [BLUE] * 29
     assert axes[0].get_yticklabels()[0].get_fontweight() == "bold"
     ranking = designed.uns["design"]["ranking"].head(30)
-    shares = 100 * ranking["uncertainty_removed"].to_numpy()
-    np.testing.assert_allclose(_criterion(axes[1]), shares[shares >= 0.5])
+    shares = 100 * ranking["variance_reduction"].to_numpy()
+    np.testing.assert_allclose(_acquisition(axes[1]), shares[shares >= 0.5])
     assert "30 of 36 candidates" in axes[0].get_title()
 
 
@@ -76,7 +76,7 @@ def test_trace_has_one_point_a_round(designed):
     np.testing.assert_allclose(heights, 2 * 1.645 * trace["predicted_distance_sd"])  # 90%
     labels = [t.get_text() for t in axes[2].get_xticklabels()]
     assert labels == [
-        f"{row['round']}: {row['chosen']} ({row['criterion']})" for _, row in trace.iterrows()
+        f"{row['round']}: {row['chosen']} ({row['acquisition']})" for _, row in trace.iterrows()
     ]
 
 
@@ -156,6 +156,6 @@ def test_the_probability_is_drawn_as_such(designed):
     panel = design(designed, show=False)[1]
     ranking = designed.uns["design"]["ranking"].head(30)
     chances = 100 * ranking["probability_best"].to_numpy()
-    np.testing.assert_allclose(_criterion(panel), chances[chances >= 0.5])
+    np.testing.assert_allclose(_acquisition(panel), chances[chances >= 0.5])
     assert "probability" in panel.get_xlabel()
     assert ("no bar: below 0.5%" in panel.get_title()) == bool((chances < 0.5).any())

@@ -74,13 +74,13 @@ def points(ax):
     return [float(c[0].get_xdata()[0]) for c in ax.containers]
 
 
-def test_experts_shares_and_coverage(designed):
+def test_predictors_shares_and_coverage(designed):
     stored = designed.uns["diagnosis"]
     axes = diagnose(designed, show=False)
-    experts = stored["experts"]
-    np.testing.assert_allclose(points(axes[3]), experts["error_to_nothing"])
+    predictors = stored["predictors"]
+    np.testing.assert_allclose(points(axes[3]), predictors["error_to_nothing"])
     names = [t.get_text() for t in axes[3].get_yticklabels()]
-    assert names[0] == f"graph ({experts['weight'][0]:.2f})"
+    assert names[0] == f"graph ({predictors['weight'][0]:.2f})"
     assert names[-1] == "all together"
     value = stored["summary"].set_index(["part", "quantity"])["value"]
     shares = [value["shrinkage", f"error_to_{name}"] for name in ("cells", "nothing")]
@@ -129,7 +129,7 @@ def test_texts_do_not_overlap(many, overlaps, tick_labels):
 
 def test_nothing_known_is_drawn_as_such(designed):
     stored = designed.uns["diagnosis"]
-    stored["experts"]["error_to_nothing"] = np.nan
+    stored["predictors"]["error_to_nothing"] = np.nan
     stored["perturbations"]["own_z"] = np.nan
     axes = diagnose(designed, show=False)
     assert [t.get_text() for t in axes[2].texts] == ["no target gene on the panel"]

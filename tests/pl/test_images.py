@@ -52,18 +52,18 @@ def test_replay_with_names_at_the_lines(designed):
 
 @pytest.mark.mpl_image_compare(**COMPARED)
 def test_dag_of_resamples(designed):
-    """Directions that are open, arcs that few resamples have, and direct targets."""
+    """Directions that are open, edges that few resamples have, and direct targets."""
     genes = ["MYC", "STAT1", "B2M", "FOS", "CDK4", "HLA-A"]
-    arcs = pd.DataFrame({
+    edges = pd.DataFrame({
         "parent": ["MYC", "STAT1", "MYC", "FOS"],
         "child": ["STAT1", "B2M", "B2M", "B2M"],
-        "settled_by": ["cells", "interventions", "open", "cells"],
+        "oriented_by": ["cells", "interventions", "open", "cells"],
         "adjacency": [1.0, 0.9, 0.8, 0.3],
         "frequency": [1.0, 0.8, 0.5, 0.2],
     })  # fmt: skip
-    pairs = list(zip(arcs["parent"], arcs["child"], strict=True))
+    pairs = list(zip(edges["parent"], edges["child"], strict=True))
     npt.tl.learn_dag(designed, method="given", dag=pairs, genes=genes)
-    designed.uns["dag"]["arcs"] = arcs
+    designed.uns["dag"]["edges"] = edges
     designed.uns["dag"]["direct_targets"] = pd.DataFrame(
         [("MYC", "MYC", 1.0), ("MYC", "FOS", 0.5), ("HS2", "B2M", 0.9)],
         columns=["perturbation", "gene", "frequency"],

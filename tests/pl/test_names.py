@@ -40,7 +40,7 @@ def odd():
     npt.tl.cpca(adata, alpha=1.0)
     npt.tl.dag_fit(adata, n_random=20)
     npt.tl.diagnose(adata)
-    npt.tl.replay_design(adata, [wanted], criteria=["random"], n_rounds=2, n_repeats=2)
+    npt.tl.replay_design(adata, [wanted], strategies=["random"], n_rounds=2, n_repeats=2)
     logger.removeHandler(ear)
     logger.setLevel(level)
     return adata, said

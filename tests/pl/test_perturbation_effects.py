@@ -61,7 +61,7 @@ def test_one_perturbation_with_intervals(designed):
     np.testing.assert_allclose(segments, np.c_[found["lower"][0, index], found["upper"][0, index]])
     np.testing.assert_allclose(points.get_offsets()[:, 0], found["mean"][0, index])
     np.testing.assert_allclose(direct.get_offsets()[:, 0], found["direct"][0, index])
-    np.testing.assert_allclose(plain.get_offsets()[:, 0], found["cells_mean"][0, index])
+    np.testing.assert_allclose(plain.get_offsets()[:, 0], found["raw_mean"][0, index])
     blue = matplotlib.colors.to_rgb(BLUE)
     filled = [np.allclose(colour[:3], blue) for colour in points.get_facecolor()]
     assert filled == (found["lfsr"][0, index] < 0.05).tolist()

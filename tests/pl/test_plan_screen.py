@@ -53,14 +53,14 @@ def test_wells_are_named_where_there_are_some(planned):
 
 
 def test_worth_grows_by_the_wells(planned):
-    wells = planned.uns["plan"]["plate"].query("aim != 'control'")
+    wells = planned.uns["plan"]["plate"].query("strategy != 'control'")
     covered, removed = plan_screen(planned, show=False)[2].lines
-    np.testing.assert_allclose(covered.get_xdata(), 100 * wells["probability_covered"])
-    np.testing.assert_allclose(removed.get_xdata(), 100 * wells["uncertainty_removed"])
+    np.testing.assert_allclose(covered.get_xdata(), 100 * wells["probability_contains_best"])
+    np.testing.assert_allclose(removed.get_xdata(), 100 * wells["variance_reduction"])
 
 
 def test_a_replay_is_drawn_beside_it(planned):
-    npt.tl.replay_design(planned, criteria=["thompson"], n_rounds=2, n_repeats=2)
+    npt.tl.replay_design(planned, strategies=["thompson"], n_rounds=2, n_repeats=2)
     axes = plan_screen(planned, show=False)
     assert len(axes) == 4
     row = planned.uns["replay"]["overall"].iloc[0]

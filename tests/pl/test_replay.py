@@ -9,14 +9,14 @@ from matplotlib.text import Text
 
 import nextpert as npt
 
-EVERY = ["thompson", "exact_greedy", "random", "means_in_turn"]
+EVERY = ["thompson", "exact_greedy", "random", "round_robin_means"]
 
 
 @pytest.fixture(scope="module")
 def _replayed(_designed):
     adata = _designed.copy()
     npt.tl.replay_design(
-        adata, criteria=EVERY[:3], held_out="both", n_rounds=3, n_repeats=4, n_perturbations=2
+        adata, strategies=EVERY[:3], held_out="both", n_rounds=3, n_repeats=4, n_perturbations=2
     )
     return adata
 
@@ -40,21 +40,21 @@ def test_a_panel_a_target_and_their_mean_first(replayed):
     titles = [panel.get_title() for panel in figure.axes]
     assert titles[0] == "mean of 4 targets"
     assert [title.split(" (best: ")[0] for title in titles[1:]] == names
-    mean = table.groupby(["criterion", "round"], sort=False)["relative_mean"].mean()
+    mean = table.groupby(["strategy", "round"], sort=False)["relative_mean"].mean()
     for panel, name in zip(figure.axes, [None, *names], strict=True):
         drawn = curves(panel)
         assert len(drawn) == 4
-        for line, criterion in zip(drawn, EVERY, strict=True):
-            rows = table.query("target == @name and criterion == @criterion", engine="python")
-            expected = mean[criterion] if name is None else rows["relative_mean"]
+        for line, strategy in zip(drawn, EVERY, strict=True):
+            rows = table.query("target == @name and strategy == @strategy", engine="python")
+            expected = mean[strategy] if name is None else rows["relative_mean"]
             np.testing.assert_allclose(line.get_ydata(), expected)
             assert line.get_xdata().tolist() == [0, 1, 2, 3]
 
 
 def test_bands_are_90_percent_intervals(replayed):
-    figure = npt.pl.replay(replayed, criteria=["means_in_turn"], return_fig=True)
+    figure = npt.pl.replay(replayed, strategies=["round_robin_means"], return_fig=True)
     table = replayed.uns["replay"]["table"].query(
-        "not held_out and criterion == 'means_in_turn'", engine="python"
+        "not held_out and strategy == 'round_robin_means'", engine="python"
     )
     by_round = table.groupby("round")["relative_mean"]
     first = table[table["target"] == table["target"].iloc[0]]
@@ -108,9 +108,9 @@ def test_names_at_the_ends_of_lines(replayed):
     assert ax.get_legend() is None
 
 
-def test_choose_targets_criteria_and_reading(replayed):
+def test_choose_targets_strategies_and_reading(replayed):
     names = list(dict.fromkeys(replayed.uns["replay"]["table"]["target"]))
-    figure = npt.pl.replay(replayed, targets=names[1:3], criteria=["thompson"], return_fig=True)
+    figure = npt.pl.replay(replayed, targets=names[1:3], strategies=["thompson"], return_fig=True)
     assert len(figure.axes) == 3
     assert all(len(curves(panel)) == 1 for panel in figure.axes)
     _, ax = plt.subplots()
@@ -134,11 +134,11 @@ def test_texts_do_not_overlap(replayed, overlaps, tick_labels):
     assert [bool(panel.get_xlabel()) for panel in figure.axes] == [False] * 2 + [True] * 3
 
 
-def test_usual_criteria_have_styles_of_their_own():
+def test_usual_strategies_have_styles_of_their_own():
     from nextpert.pl._replay import _STYLES
-    from nextpert.tl._replay_design.modelled import criteria
+    from nextpert.tl._replay_design.modelled import strategies
 
-    assert set(_STYLES) < set(criteria())
+    assert set(_STYLES) < set(strategies())
     assert len({marker for _, _, marker in _STYLES.values()}) == len(_STYLES)
     assert len({(colour, str(dashes)) for colour, dashes, _ in _STYLES.values()}) == len(_STYLES)
 
@@ -146,13 +146,13 @@ def test_usual_criteria_have_styles_of_their_own():
 def test_errors_name_what_there_is(replayed):
     with pytest.raises(ValueError, match=r"no target: nope.*It holds"):
         npt.pl.replay(replayed, targets=["nope"])
-    with pytest.raises(ValueError, match=r"no criterion: cv.*thompson"):
-        npt.pl.replay(replayed, criteria=["cv"])
+    with pytest.raises(ValueError, match=r"no strategy: cv.*thompson"):
+        npt.pl.replay(replayed, strategies=["cv"])
     with pytest.raises(TypeError, match=r"\['civ'\]"):
-        npt.pl.replay(replayed, criteria="civ")
+        npt.pl.replay(replayed, strategies="civ")
     with pytest.raises(ValueError, match="n_cols"):
         npt.pl.replay(replayed, n_cols=0)
-    npt.tl.replay_design(replayed, criteria=["random"], n_rounds=1, n_repeats=2)
+    npt.tl.replay_design(replayed, strategies=["random"], n_rounds=1, n_repeats=2)
     with pytest.raises(ValueError, match=r"held_out=True.*'both'"):
         npt.pl.replay(replayed, held_out=True)
     assert not plt.get_fignums()

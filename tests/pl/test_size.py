@@ -26,7 +26,7 @@ def _large():
         npt.tl.design_interventions(adata, first, n_samples=50)
     npt.tl.plan_screen(adata, first, n_perturbations=45, n_samples=50)
     npt.tl.replay_design(
-        adata, [first], criteria=["random"], n_rounds=2, n_repeats=2, n_perturbations=1
+        adata, [first], strategies=["random"], n_rounds=2, n_repeats=2, n_perturbations=1
     )
     stored = adata.uns["replay"]
     for part in ("table", "targets"):  # the same again, by other names

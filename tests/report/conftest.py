@@ -22,7 +22,7 @@ def with_results(adata, target):
     npt.tl.cpca(adata, alpha=1.0)
     npt.tl.diagnose(adata)
     npt.tl.replay_design(
-        adata, criteria=["best"], n_perturbations=2, n_rounds=2, n_repeats=2, targets=[target]
+        adata, strategies=["exploit"], n_perturbations=2, n_rounds=2, n_repeats=2, targets=[target]
     )
     return adata
 

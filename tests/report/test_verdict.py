@@ -24,7 +24,7 @@ def only(found, *names):
 
 def test_of_a_plate(found):
     summary, params = found["plan"]["summary"], found["plan"]["params"]
-    summary |= {"probability_covered": 0.614, "n_cells": 2400, "n_controls": 300}
+    summary |= {"probability_contains_best": 0.614, "n_cells": 2400, "n_controls": 300}
     params |= {"n_candidates": 1234, "target": "memory"}
     found["plan"]["plate"]["perturbation"] = ["A", "B", "C", "NT"]
     assert verdict_of(only(found, "plan")).next == (
@@ -118,7 +118,7 @@ def test_trust_that_nobody_judged(found):
 )
 def test_predicted_wells_are_counted_and_weighed(found, level, said):
     plate, parts = found["plan"]["plate"], found["diagnosis"]["parts"]
-    wells = plate["aim"] != "control"
+    wells = plate["strategy"] != "control"
     plate.loc[wells, "n_cells_seen"] = 30
     assert not any("no cells yet" in note for note in verdict_of(found).notes)
     plate.loc[0, "n_cells_seen"] = 0

@@ -1,4 +1,4 @@
-"""Graph and experts earn their weight in measured effects, or have none."""
+"""Graph and predictors earn their weight in measured effects, or have none."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def test_a_graph_counts_in_measured_effects_as_far_as_it_is_right(screen, turned
     stored = adata.uns["dag_blr"]["averaging"]
     weights = dict(zip(stored["models"], stored["weights"], strict=True))
     np.testing.assert_allclose(stored["weights"].sum(), 1)
-    graph = weights["graph"] + weights["graph and experts"]
+    graph = weights["graph"] + weights["graph and predictors"]
     assert graph < 0.1 if turned else graph > 0.8
     assert f"the graph counts for {graph:.2f}" in caplog.text
     effects = npt.tl.perturbation_effects(adata, as_anndata=True)
     names = effects.obs_names
-    by_cells = error(screen, effects.layers["cells_mean"], names)
+    by_cells = error(screen, effects.layers["raw_mean"], names)
     assert error(screen, effects.X, names) < 0.7 * by_cells
     fit = posterior_from(adata)
     believed = error(screen, core_effects([fit.posterior], fit.prior).mean, names)
@@ -74,7 +74,7 @@ def test_the_ranking_counts_models_as_effects_do(screen):
     assert np.std(shift) < 0.02 * np.std(apart)  # but for the target's own error, the same for all
 
 
-def test_perturbations_without_cells_are_expected_as_experts_say(screen):
+def test_perturbations_without_cells_are_expected_as_predictors_say(screen):
     """Their weights were learned on perturbations left out; those of models are not in it."""
     adata = fitted(screen, turned=False)
     fit = posterior_from(adata)
@@ -107,11 +107,11 @@ def test_models_survive_a_file_and_damage_is_told(screen, tmp_path):
         posterior_from(adata)
 
 
-def test_a_graph_without_arcs_and_few_perturbations(screen):
+def test_a_graph_without_edges_and_few_perturbations(screen):
     adata = screen[0].copy()
     npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
     npt.tl.fit_dag_blr(adata)
-    assert adata.uns["dag_blr"]["averaging"]["models"].tolist() == ["experts", "neither"]
+    assert adata.uns["dag_blr"]["averaging"]["models"].tolist() == ["predictors", "neither"]
     npt.tl.fit_dag_blr(adata, perturbations=sorted(screen[1])[:2])
     assert adata.uns["dag_blr"]["averaging"]["models"].tolist() == ["neither"]
     few = fitted(screen, turned=False)
@@ -119,7 +119,7 @@ def test_a_graph_without_arcs_and_few_perturbations(screen):
     assert few.uns["dag_blr"]["averaging"]["models"].tolist() == ["graph", "neither"]
 
 
-def test_without_experts_a_combination_is_held_back_by_no_word_of_its_members():
+def test_without_predictors_a_combination_is_held_back_by_no_word_of_its_members():
     """A gene that only the combination moves: nobody expects it, yet all its cells show it."""
     rng = np.random.default_rng(0)
     sizes = {"control": 300, "A": 40, "B": 40, "C": 40, "A+B": 40, "A+C": 40, "B+C": 40}

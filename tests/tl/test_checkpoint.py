@@ -51,13 +51,13 @@ def interrupted(small_screen, tmp_path):
 def test_a_killed_process_is_taken_up_again(interrupted, monkeypatch, caplog, assert_same):
     adata, kept = interrupted
     whole = npt.tl.learn_dag(adata, **LEARN, copy=True)
-    searched, arcs = [], graphs._arcs
+    searched, edges = [], graphs._edges
 
     def counted(*task):
         searched.append(task)
-        return arcs(*task)
+        return edges(*task)
 
-    monkeypatch.setattr(graphs, "_arcs", counted)
+    monkeypatch.setattr(graphs, "_edges", counted)
     caplog.set_level(logging.INFO)
     found = npt.tl.learn_dag(adata, **LEARN, n_jobs=2, checkpoint=kept, copy=True)
     assert len(searched) == 3  # the third was not in its place yet
@@ -100,7 +100,7 @@ def test_files_that_are_no_checkpoint_are_left_alone(small_screen, tmp_path, con
     file.write_bytes(content)
     with pytest.raises(ValueError, match="name another file, or remove it"):
         npt.tl.learn_dag(small_screen, **LEARN, checkpoint=file)
-    np.savez(tmp_path / "other.npz", arcs_0=np.zeros((2, 0)), digest="x")
+    np.savez(tmp_path / "other.npz", edges_0=np.zeros((2, 0)), digest="x")
     with pytest.raises(ValueError, match="holds no graphs"):
         npt.tl.learn_dag(small_screen, **LEARN, checkpoint=tmp_path / "other.npz")
     assert file.read_bytes() == content

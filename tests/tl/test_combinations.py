@@ -96,7 +96,7 @@ def test_unseen_combinations_are_those_of_the_core(fitted):
     ).predict([(0, 3), (6, 0)])
     found = effects(fitted, ["A+D", "A+G"])
     np.testing.assert_allclose(found["mean"], wanted[0], atol=1e-8)
-    some = [g for g in range(GENES) if g > 1]  # no arc
+    some = [g for g in range(GENES) if g > 1]  # no edge
     np.testing.assert_allclose(found["sd"][:, some] ** 2, wanted[1][:, some], rtol=0.15)
 
 
@@ -137,10 +137,12 @@ def test_a_plan_takes_interactions_as_the_fit_learned_them(fitted, truth, monkey
 
     monkeypatch.setattr("nextpert.core.model.interactions.by_evidence", learns)
     goal = dict(zip(fitted.var_names, 3 + truth["A+D"], strict=True))
-    npt.tl.plan_screen(fitted, goal, n_perturbations=4, n_cells=200, most_combined=2, n_samples=50)
+    npt.tl.plan_screen(
+        fitted, goal, n_perturbations=4, n_cells=200, max_combination=2, n_samples=50
+    )
     plan = fitted.uns["plan"]
     assert "A+D" in set(plan["plate"]["perturbation"])
-    assert plan["summary"]["teaches_interactions"].count("+") == 1
+    assert plan["summary"]["most_informative_combination"].count("+") == 1
 
 
 def labelled(truth, names, genes=GENES, rng=1):

@@ -8,8 +8,8 @@ N_FOLDS, N_RANDOM = 4, 12
 
 
 @pytest.fixture
-def fitted(small_screen, arcs):
-    npt.tl.learn_dag(small_screen, method="given", dag=arcs, genes=list(small_screen.var_names))
+def fitted(small_screen, edges):
+    npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
     npt.tl.dag_fit(small_screen, n_folds=N_FOLDS, n_random=N_RANDOM, rng=3)
     return small_screen
 
@@ -123,6 +123,6 @@ def test_errors_write_nothing(fitted):
     with pytest.raises(ValueError, match="MYC"):
         npt.tl.dag_fit(fitted)
     fitted.varp["dag"] = fitted.varp["dag"] * 0
-    with pytest.raises(ValueError, match="no arcs"):
+    with pytest.raises(ValueError, match="no edges"):
         npt.tl.dag_fit(fitted)
     assert set(fitted.uns) == before

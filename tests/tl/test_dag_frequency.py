@@ -1,4 +1,4 @@
-"""``tl.learn_dag(n_graphs=...)``: graphs of resampled cells and frequencies of their arcs."""
+"""``tl.learn_dag(n_graphs=...)``: graphs of resampled cells and frequencies of their edges."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_frequencies_are_the_same_however_cells_are_stored(kind, small_screen, t
     assert np.array_equal(first, again)
 
 
-def test_strong_arcs_are_frequent_and_absent_ones_rare(truth, small_screen, graph):
+def test_strong_edges_are_frequent_and_absent_ones_rare(truth, small_screen, graph):
     obs = pd.DataFrame({"perturbation": ["control"] * 5000}, index=np.arange(5000).astype(str))
     many_controls = ad.AnnData(truth.sample(5000, rng=3), obs, small_screen.var)
     npt.tl.learn_dag(many_controls, n_runs=10, n_graphs=40)
@@ -113,7 +113,7 @@ def test_same_for_any_number_of_workers(small_screen):
         assert np.array_equal(found[0], found[1])
 
 
-def test_a_gene_seen_in_one_cell_has_no_arcs_where_that_is_not_drawn(small_screen):
+def test_a_gene_seen_in_one_cell_has_no_edges_where_that_is_not_drawn(small_screen):
     controls = np.flatnonzero(small_screen.obs["perturbation"] == "control")
     small_screen.X[controls, 6] = 0
     small_screen.X[controls[9], 6] = 1
@@ -140,14 +140,14 @@ def test_a_killed_worker_changes_no_graph(small_screen, monkeypatch):
     options = {"method": "boss", "n_runs": 1, "n_graphs": 6}
     npt.tl.learn_dag(small_screen, **options)
     expected = small_screen.uns["dag"]["graphs"]
-    parent, search = os.getpid(), graphs._arcs
+    parent, search = os.getpid(), graphs._edges
 
     def killed(*task):
         if os.getpid() != parent and task[3].bit_generator.seed_seq.spawn_key[-1] % 6 == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return search(*task)
 
-    monkeypatch.setattr(graphs, "_arcs", killed)
+    monkeypatch.setattr(graphs, "_edges", killed)
     with (
         joblib.parallel_config("loky"),
         pytest.warns(UserWarning, match="A worker was killed.*finished tasks are kept"),

@@ -22,16 +22,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 LABELS = ["MYC", "MYC+OXR1", "OXR1", "STK3"]
 COLUMNS = [
     "rank", "perturbation", "target_genes", "shift", "shift_source", "acquisition",
-    "uncertainty_removed", "state_distance", "predicted_distance", "predicted_distance_sd",
+    "variance_reduction", "state_distance", "predicted_distance", "predicted_distance_sd",
     "predicted_low",
     "predicted_high", "relative_distance", "probability_best", "probability_better", "expected_gap",
-    "measured_distance", "share_from_cells", "n_cells_seen", "is_control",
+    "measured_distance", "data_weight", "n_cells_seen", "is_control",
 ]  # fmt: skip
 
 
 @pytest.fixture
-def fitted(small_screen, arcs):
-    npt.tl.learn_dag(small_screen, method="given", dag=arcs, genes=list(small_screen.var_names))
+def fitted(small_screen, edges):
+    npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
     npt.tl.fit_dag_blr(small_screen, shift_sd=0)
     return small_screen
 
@@ -136,7 +136,7 @@ def test_doing_nothing_is_the_last_row_and_no_candidate(target, fitted):
     row = table.iloc[-1]
     assert (row["perturbation"], row["rank"], row["relative_distance"]) == ("control", 0, 1.0)
     assert row["n_cells_seen"] == (fitted.obs["perturbation"] == "control").sum()
-    assert np.isnan(row[["acquisition", "probability_best", "share_from_cells"]].tolist()).all()
+    assert np.isnan(row[["acquisition", "probability_best", "data_weight"]].tolist()).all()
     cells = fitted.X[(fitted.obs["perturbation"] == "control").to_numpy()]
     apart = ((cells.mean(axis=0) - stored["target_mean"]) ** 2).sum() - stored["floor"]
     apart -= cells.var(axis=0).sum() / (len(cells) - 1)
@@ -149,16 +149,16 @@ def test_doing_nothing_is_the_last_row_and_no_candidate(target, fitted):
 @pytest.mark.parametrize(
     "acquisition", ["civ", "civ_ow", "cv", "maxv", "target_mean_variance", "greedy", "random"]
 )
-def test_every_criterion_sorts_by_its_own_value(acquisition, fitted):
+def test_every_acquisition_sorts_by_its_own_value(acquisition, fitted):
     table = ranking(fitted, "MYC", acquisition=acquisition, candidates="genes")
     assert (np.diff(table["acquisition"]) >= 0).all()
     assert np.isfinite(table["acquisition"]).all()
-    assert fitted.uns["design"]["trace"]["criterion"].tolist() == [acquisition]
+    assert fitted.uns["design"]["trace"]["acquisition"].tolist() == [acquisition]
     values = dict(zip(table["perturbation"], table["acquisition"], strict=True))
     assert len(set(values.values())) > 1
 
 
-def test_criteria_differ(fitted):
+def test_acquisitions_differ(fitted):
     names = ["civ", "civ_ow", "cv", "maxv", "target_mean_variance", "greedy", "random"]
     values = {tuple(ranking(fitted, "MYC", acquisition=a)["acquisition"]) for a in names}
     assert len(values) == len(names)
@@ -171,7 +171,7 @@ def test_three_questions_three_rows(fitted):
     npt.tl.design_interventions(fitted, {"STK3": 0.5}, acquisition="random")
     trace = fitted.uns["design"]["trace"]
     assert trace["round"].tolist() == [1, 1, 1]  # on the same cells
-    assert trace["criterion"].tolist() == ["civ", "greedy", "random"]
+    assert trace["acquisition"].tolist() == ["civ", "greedy", "random"]
     assert trace["target"].tolist() == ["MYC", "batch=b", "STK3=0.5"]
     assert trace["n_cells"].tolist() == [10, 20, 100]
     assert trace["n_control_cells"].tolist() == [400] * 3
@@ -284,27 +284,27 @@ def test_equals_are_ordered_by_predicted_distance(fitted):
     assert table["relative_distance"].tolist() == [4.5, 0.5, 1.0, 1.5]
 
 
-def test_uncertainty_removed_grows_with_the_cells_and_has_no_say_in_greedy(fitted):
+def test_variance_reduction_grows_with_the_cells_and_has_no_say_in_greedy(fitted):
     options = {"acquisition": "civ", "candidates": "genes"}
     few = ranking(fitted, "STK3", n_cells=10, **options)
     many = ranking(fitted, "STK3", n_cells=1000, **options)
-    few, many = (t.set_index("perturbation")["uncertainty_removed"] for t in (few, many))
-    assert few.is_monotonic_decreasing  # the criterion falls as more is removed
+    few, many = (t.set_index("perturbation")["variance_reduction"] for t in (few, many))
+    assert few.is_monotonic_decreasing  # the acquisition falls as more is removed
     assert (few > 0).all()
     assert (many > few[many.index]).all()
     assert (many < 1).all()
     plain = ranking(fitted, "STK3", n_cells=10, noise_aware=False, **options)
-    again = plain.set_index("perturbation")["uncertainty_removed"]
+    again = plain.set_index("perturbation")["variance_reduction"]
     pd.testing.assert_series_equal(again[few.index], few)  # always told with the noise
     greedy = ranking(fitted, "STK3", acquisition="greedy")
-    assert greedy["uncertainty_removed"].isna().all()
+    assert greedy["variance_reduction"].isna().all()
 
 
-def test_a_criterion_that_cannot_tell_says_so(fitted, caplog):
+def test_a_acquisition_that_cannot_tell_says_so(fitted, caplog):
     npt.tl.design_interventions(fitted, "MYC", acquisition="greedy")
     assert "Go by predicted_distance" not in caplog.text
     near = {"a": {"MYC": -1.0}, "b": {"MYC": -1.0001}}
     npt.tl.design_interventions(fitted, "STK3", acquisition="civ", candidates=near)
-    removed = 100 * fitted.uns["design"]["ranking"]["uncertainty_removed"]
+    removed = 100 * fitted.uns["design"]["ranking"]["variance_reduction"]
     told = f"expected to remove {removed.min():.2g} to {removed.max():.2g} %"
     assert f"100 cells of any candidate are {told}" in caplog.text

@@ -20,8 +20,8 @@ NOTHING = pd.DataFrame(
 
 
 @pytest.fixture
-def fitted(small_screen, arcs):
-    npt.tl.learn_dag(small_screen, method="given", dag=arcs)
+def fitted(small_screen, edges):
+    npt.tl.learn_dag(small_screen, method="given", dag=edges)
     npt.tl.fit_dag_blr(small_screen, shift_sd=0)
     return small_screen
 
@@ -44,11 +44,11 @@ def test_by_default_the_most_probably_nearest_comes_first(fitted, caplog, capsys
     assert describe_ranking(fitted)[1].startswith("Try next: STK3 (10 cells), the nearest with a")
 
 
-def test_a_flat_criterion_does_not_sort(fitted, caplog, capsys):
+def test_a_flat_acquisition_does_not_sort(fitted, caplog, capsys):
     with caplog.at_level(logging.WARNING, "nextpert"):
         table = designed(fitted, "MYC", acquisition="civ", n_cells=1, candidates="genes")
     assert "ranked by state_distance" in caplog.text
-    assert np.ptp(table["uncertainty_removed"]) < 0.01
+    assert np.ptp(table["variance_reduction"]) < 0.01
     assert table["state_distance"].is_monotonic_increasing
     assert not table["acquisition"].is_monotonic_increasing
     stored = fitted.uns["design"]
@@ -61,10 +61,10 @@ def test_a_flat_criterion_does_not_sort(fitted, caplog, capsys):
     assert any("predicted closest: expected to resolve" in line for line in said)
 
 
-def test_a_criterion_that_tells_candidates_apart_sorts(fitted, caplog):
+def test_a_acquisition_that_tells_candidates_apart_sorts(fitted, caplog):
     with caplog.at_level(logging.WARNING, "nextpert"):
         table = designed(fitted, "MYC", acquisition="civ", n_cells=1000, candidates="genes")
-    assert np.ptp(table["uncertainty_removed"]) > 0.01
+    assert np.ptp(table["variance_reduction"]) > 0.01
     assert "state_distance" not in caplog.text
     assert table["acquisition"].is_monotonic_increasing
     for acquisition in ("greedy", "random"):

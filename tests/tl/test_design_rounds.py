@@ -18,8 +18,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 
 
 @pytest.fixture
-def fitted(small_screen, arcs):
-    npt.tl.learn_dag(small_screen, method="given", dag=arcs)
+def fitted(small_screen, edges):
+    npt.tl.learn_dag(small_screen, method="given", dag=edges)
     npt.tl.fit_dag_blr(small_screen, shift_sd=0)
     return small_screen
 
@@ -54,7 +54,7 @@ def test_another_question_is_another_row_of_the_same_round(fitted):
     npt.tl.design_interventions(fitted, "MYC")  # once more: its row comes last
     trace = fitted.uns["design"]["trace"]
     assert trace["target"].tolist() == ["STK3", "MYC", "MYC"]
-    assert trace["criterion"].tolist() == ["probability", "greedy", "probability"]
+    assert trace["acquisition"].tolist() == ["probability", "greedy", "probability"]
     assert rounds(fitted) == [1, 1, 1]
 
 

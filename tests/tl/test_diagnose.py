@@ -37,8 +37,8 @@ def values(found):
 
 
 @pytest.fixture
-def screen(small_screen, arcs):
-    npt.tl.learn_dag(small_screen, method="given", dag=arcs, genes=list(small_screen.var_names))
+def screen(small_screen, edges):
+    npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
     npt.tl.fit_dag_blr(small_screen)
     return small_screen
 
@@ -112,8 +112,8 @@ def test_the_mean_perturbation_is_not_correlated_with_nothing(right):
         obs = pd.DataFrame({"perturbation": label}, index=[f"cell{i}" for i in range(len(x))])
         adata = ad.AnnData(x, obs, right.var)
         npt.tl.learn_dag(adata, method="given", dag=right.varp["dag"])
-        experts = diagnosed(adata)["experts"].set_index("expert")
-        means.append(experts.loc["mean perturbation", "r"])
+        predictors = diagnosed(adata)["predictors"].set_index("predictor")
+        means.append(predictors.loc["mean perturbation", "r"])
     assert abs(np.mean(means)) < 0.2
 
 
@@ -262,7 +262,7 @@ def test_errors_on_halves_against_fits_to_these_cells(right):
     assert values(right.uns["diagnosis"])["shrinkage", "error_to_cells"] == pytest.approx(ratio)
 
 
-def test_effects_without_graph_and_experts_against_a_fit_to_half_of_the_cells(right):
+def test_effects_without_graph_and_predictors_against_a_fit_to_half_of_the_cells(right):
     # Perturbations of genes that are not measured: nothing is expected of any.
     right.obs["perturbation"] = (
         right.obs["perturbation"]
@@ -344,7 +344,7 @@ def test_same_seed_same_result_and_cells_left_alone(screen, assert_same):
     assert_same(one, two)
     other = npt.tl.diagnose(screen, rng=4, copy=True).uns["diagnosis"]
     assert not one["perturbations"]["error_half"].equals(other["perturbations"]["error_half"])
-    np.testing.assert_allclose(one["experts"]["weight"], other["experts"]["weight"])
+    np.testing.assert_allclose(one["predictors"]["weight"], other["predictors"]["weight"])
     assert np.array_equal(screen.X, before)
 
 
@@ -352,8 +352,8 @@ def test_same_seed_same_result_and_cells_left_alone(screen, assert_same):
     {"shift_sd": 0}, {"shift": "activation"}, {"layer": "lognorm", "intercept": False},
     {"shift": {"MYC": {"MYC": -1.0}, "HS2": {}, "OXR1": {"OXR1": -1.0}}},
 ])  # fmt: skip
-def test_fits_of_every_kind_are_judged(small_screen, arcs, options):
-    npt.tl.learn_dag(small_screen, method="given", dag=arcs)
+def test_fits_of_every_kind_are_judged(small_screen, edges, options):
+    npt.tl.learn_dag(small_screen, method="given", dag=edges)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         npt.tl.fit_dag_blr(small_screen, key_added="mine", **options)
@@ -362,13 +362,13 @@ def test_fits_of_every_kind_are_judged(small_screen, arcs, options):
     assert np.isfinite(values(small_screen.uns["diagnosis"])["shrinkage", "error_to_nothing"])
 
 
-def test_another_screen_is_one_of_the_experts(right):
+def test_another_screen_is_one_of_the_predictors(right):
     npt.tl.fit_dag_blr(right)
     other = npt.tl.perturbation_effects(right, as_anndata=True)
     npt.tl.fit_dag_blr(right, prior_effects=other)
     npt.tl.diagnose(right)
-    experts = right.uns["diagnosis"]["experts"].set_index("expert")
-    assert experts.loc["other screen", "error_to_nothing"] < 0.1
+    predictors = right.uns["diagnosis"]["predictors"].set_index("predictor")
+    assert predictors.loc["other screen", "error_to_nothing"] < 0.1
     assert right.uns["diagnosis"]["perturbations"]["r_other_screen"].notna().any()
 
 

@@ -30,8 +30,8 @@ def made(parts, genes):
     return ad.AnnData(x, obs, pd.DataFrame(index=genes))
 
 
-def hidden_arcs(scatter):
-    """Sources whose scatter is so small that cells they were not perturbed in hardly show arcs."""
+def hidden_edges(scatter):
+    """Sources whose scatter is so small that cells they were not perturbed in hardly show edges."""
     rng, parts = np.random.default_rng(1), {}
     genes = [f"{kind}{k}" for kind in "SABC" for k in range(8)]
     for label in ("control", *genes[:8]):
@@ -47,7 +47,7 @@ def hidden_arcs(scatter):
 
 
 def test_a_graph_that_saw_the_perturbations_is_not_praised_for_them():
-    adata = hidden_arcs(0.06)
+    adata = hidden_edges(0.06)
     npt.tl.learn_dag(adata, **LEARN)
     held_out = diagnosed(adata)
     # The same graph, as if it had been known before.
@@ -62,11 +62,11 @@ def test_a_graph_that_saw_the_perturbations_is_not_praised_for_them():
     assert r[1] > 0.5
 
 
-def test_experts_are_those_of_the_fit(small_screen):
+def test_predictors_are_those_of_the_fit(small_screen):
     npt.tl.learn_dag(small_screen, **LEARN)
-    found = diagnosed(small_screen)["experts"]
+    found = diagnosed(small_screen)["predictors"]
     stack = small_screen.uns["dag_blr"]["stack"]
-    assert found["expert"].tolist() == [*stack["experts"], "all together"]
+    assert found["predictor"].tolist() == [*stack["predictors"], "all together"]
     np.testing.assert_allclose(found["weight"][:-1], stack["weights"], rtol=1e-6, atol=1e-9)
 
 
@@ -92,7 +92,7 @@ def test_moments_without_some_labels_are_those_of_the_other_cells(small_screen):
 
 
 def test_same_bits_for_any_number_of_workers(small_screen, assert_same):
-    npt.tl.learn_dag(small_screen, **LEARN, targets_first=True)
+    npt.tl.learn_dag(small_screen, **LEARN, targets_upstream=True)
     npt.tl.fit_dag_blr(small_screen)
     one, two = (npt.tl.diagnose(small_screen, n_jobs=n, copy=True).uns["diagnosis"] for n in (1, 2))
     assert_same(one, two)

@@ -31,8 +31,8 @@ def many(small_screen):
 @pytest.fixture
 def torn(many):
     """The same with graphs that contradict one another: as learned, turned round, and empty."""
-    arcs = read_graph(many, "dag")[2].to_matrix().toarray()
-    graphs = [sp.csr_array(each) for each in (arcs, arcs.T, 0 * arcs)]
+    edges = read_graph(many, "dag")[2].to_matrix().toarray()
+    graphs = [sp.csr_array(each) for each in (edges, edges.T, 0 * edges)]
     stored = {k: v for k, v in many.uns["dag"].items() if k not in ("format", "contents")}
     many.uns["dag"] = with_format({**stored, "graphs": Ensemble(graphs, np.empty(0)).stored()})
     npt.tl.fit_dag_blr(many, shift_sd=0)
@@ -145,7 +145,7 @@ def test_a_design_ranks_by_the_variance_over_graphs(torn, acquisition):
     values, removed = core.find_acquisition(acquisition).of_candidates(asked)
     ranking = candidates_of(stored["ranking"])
     np.testing.assert_allclose(ranking["acquisition"], values, rtol=1e-10)
-    np.testing.assert_allclose(ranking["uncertainty_removed"], removed, rtol=1e-8)
+    np.testing.assert_allclose(ranking["variance_reduction"], removed, rtol=1e-8)
     alone_table, _ = designed(alone(torn), acquisition=acquisition)
     assert (table["acquisition"] > alone_table["acquisition"]).all()
     assert stored["params"]["n_graphs"] == 3
@@ -171,7 +171,7 @@ def test_distances_hold_what_is_not_known_of_the_graph(torn):
 
 
 @pytest.mark.parametrize("acquisition", ["maxv", "target_mean_variance", "random"])
-def test_other_criteria_take_the_one_graph(torn, acquisition):
+def test_other_acquisitions_take_the_one_graph(torn, acquisition):
     table, _ = designed(torn, acquisition=acquisition)
     one, _ = designed(alone(torn), acquisition=acquisition)
     assert np.array_equal(table["acquisition"], one["acquisition"], equal_nan=True)

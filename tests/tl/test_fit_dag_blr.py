@@ -17,8 +17,8 @@ quiet = pytest.mark.filterwarnings("ignore:Perturbations left out")
 
 
 @pytest.fixture
-def screen(small_screen, arcs):
-    npt.tl.learn_dag(small_screen, method="given", dag=arcs, genes=list(small_screen.var_names))
+def screen(small_screen, edges):
+    npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
     return small_screen
 
 
@@ -188,7 +188,7 @@ def test_graph_put_in_by_hand(small_screen, graph):
 
 
 @quiet
-def test_arcs_added_by_hand_outside_the_panel_are_refused(small_screen):
+def test_edges_added_by_hand_outside_the_panel_are_refused(small_screen):
     npt.tl.learn_dag(small_screen, method="given", dag=[("MYC", "STK3")])
     matrix = small_screen.varp["dag"].tolil()
     matrix[0, 7] = 1
@@ -205,11 +205,11 @@ def test_known_noise_by_gene(screen, truth):
 
 
 @quiet
-def test_a_new_graph_after_the_fit_is_pointed_out(screen, arcs):
+def test_a_new_graph_after_the_fit_is_pointed_out(screen, edges):
     npt.tl.fit_dag_blr(screen)
     posterior_from(screen)
     genes = list(screen.var_names)
-    npt.tl.learn_dag(screen, method="given", dag=arcs[1:], genes=genes)
+    npt.tl.learn_dag(screen, method="given", dag=edges[1:], genes=genes)
     with pytest.warns(UserWarning, match="has changed since"):
         npt.tl.design_interventions(screen, "MYC")
 

@@ -18,7 +18,7 @@ from nextpert.core import Dag, Moments, boss, gsp, minimal_imap, random_scm
 from nextpert.core.search.methods.causaldag import warn_if_not_sparsest
 
 
-def arcs_of(adata, key="dag"):
+def edges_of(adata, key="dag"):
     matrix = sp.coo_array(adata.varp[key])
     names = np.asarray(adata.var_names)
     assert (matrix.data == 1).all()
@@ -32,12 +32,12 @@ def many_controls(truth, small_screen):
     return ad.AnnData(cells, obs, pd.DataFrame(index=small_screen.var_names))
 
 
-def test_skeleton_of_the_truth(many_controls, arcs):
+def test_skeleton_of_the_truth(many_controls, edges):
     npt.tl.learn_dag(many_controls)
-    found = {frozenset(arc) for arc in arcs_of(many_controls)}
-    assert found == {frozenset(arc) for arc in arcs}
+    found = {frozenset(edge) for edge in edges_of(many_controls)}
+    assert found == {frozenset(edge) for edge in edges}
     # GATA1 and STK3 both point to HLA-A, and are not joined: that collider shows in the data.
-    assert {("STK3", "HLA-A"), ("GATA1", "HLA-A")} <= arcs_of(many_controls)
+    assert {("STK3", "HLA-A"), ("GATA1", "HLA-A")} <= edges_of(many_controls)
 
 
 def test_graph_of_the_controls_alone_in_the_columns_of_the_panel(small_screen):
@@ -51,7 +51,7 @@ def test_graph_of_the_controls_alone_in_the_columns_of_the_panel(small_screen):
     moments = Moments.from_array(cells)
     order = boss(moments, n_starts=10, rng=0).order
     wanted = gsp(moments, n_runs=20, orders=order, rng=4)
-    assert arcs_of(small_screen) == {(panel[k], panel[i]) for k, i in wanted.dag.edges()}
+    assert edges_of(small_screen) == {(panel[k], panel[i]) for k, i in wanted.dag.edges()}
     assert wanted.dag.n_edges > 2
     stored = small_screen.uns["dag"]
     assert stored["genes"].tolist() == panel
@@ -59,7 +59,7 @@ def test_graph_of_the_controls_alone_in_the_columns_of_the_panel(small_screen):
     assert stored["n_control_cells"] == 400
     assert stored["run_n_edges"].tolist() == wanted.n_edges.tolist()
     place = {gene: i for i, gene in enumerate(stored["order"])}
-    assert all(place[parent] < place[child] for parent, child in arcs_of(small_screen))
+    assert all(place[parent] < place[child] for parent, child in edges_of(small_screen))
     assert stored["params"] == {
         "method": "gsp", "alpha": 1e-3, "n_runs": 20, "environments": "control", "n_graphs": 1,
         "perturbation_key": "perturbation", "control": "control", "rng": "4",
@@ -70,7 +70,7 @@ def test_seeds_reproduce_for_any_number_of_workers(small_screen):
     found = []
     for n_jobs in (1, 2, 1):
         npt.tl.learn_dag(small_screen, n_runs=250, n_jobs=n_jobs, rng=1)
-        found.append((arcs_of(small_screen), small_screen.uns["dag"]["run_n_edges"].tolist()))
+        found.append((edges_of(small_screen), small_screen.uns["dag"]["run_n_edges"].tolist()))
     assert found[0] == found[1] == found[2]
 
 
@@ -80,7 +80,7 @@ def test_any_matrix_gives_the_same_graph(kind, small_screen):
     other = small_screen.copy()
     other.X = kind(other.X)
     npt.tl.learn_dag(other, n_runs=20)
-    assert arcs_of(small_screen) == arcs_of(other)
+    assert edges_of(small_screen) == edges_of(other)
 
 
 def test_layer_and_labels_of_another_name(small_screen):
@@ -89,36 +89,36 @@ def test_layer_and_labels_of_another_name(small_screen):
     other.X = np.zeros(other.shape)
     other.obs["guide"] = other.obs["perturbation"].astype(str).replace("control", "NT")
     npt.tl.learn_dag(other, n_runs=20, layer="lognorm", perturbation_key="guide", control="NT")
-    assert arcs_of(small_screen) == arcs_of(other)
+    assert edges_of(small_screen) == edges_of(other)
     assert other.uns["dag"]["params"]["layer"] == "lognorm"
 
 
-def test_orders_turn_arcs_round(many_controls):
+def test_orders_turn_edges_round(many_controls):
     npt.tl.learn_dag(many_controls, prior={"before": [("UBR5", "OXR1"), ("STK3", "MYC")]})
-    assert ("UBR5", "OXR1") in arcs_of(many_controls)
-    assert ("MYC", "STK3") not in arcs_of(many_controls)
+    assert ("UBR5", "OXR1") in edges_of(many_controls)
+    assert ("MYC", "STK3") not in edges_of(many_controls)
     npt.tl.learn_dag(many_controls, prior={"before": [("OXR1", "UBR5"), ("MYC", "STK3")]})
-    assert {("OXR1", "UBR5"), ("MYC", "STK3")} <= arcs_of(many_controls)
+    assert {("OXR1", "UBR5"), ("MYC", "STK3")} <= edges_of(many_controls)
 
 
 def test_tiers_as_lists_and_as_a_mapping(many_controls):
     tiers = [["RIPK2"], ["UBR5", "HLA-A"], ["OXR1"]]
     npt.tl.learn_dag(many_controls, prior={"tiers": tiers})
-    by_list = arcs_of(many_controls)
+    by_list = edges_of(many_controls)
     assert {("RIPK2", "OXR1"), ("UBR5", "OXR1"), ("RIPK2", "HLA-A")} <= by_list
     numbers = {gene: -5.0 + 2 * i for i, tier in enumerate(tiers) for gene in tier}
     npt.tl.learn_dag(many_controls, prior={"tiers": dict(reversed(numbers.items()))})
-    assert arcs_of(many_controls) == by_list
+    assert edges_of(many_controls) == by_list
     with pytest.raises(ValueError, match="UBR5 is in more than one tier"):
         npt.tl.learn_dag(many_controls, prior={"tiers": [["UBR5"], ["MYC", "UBR5"]]})
 
 
-def test_required_and_forbidden_arcs(many_controls):
+def test_required_and_forbidden_edges(many_controls):
     forbidden = [("MYC", "STK3"), ("STK3", "MYC")]
     prior = {"required": [("CPQ", "MYC")], "forbidden": forbidden}
     npt.tl.learn_dag(many_controls, prior=prior)
-    assert ("CPQ", "MYC") in arcs_of(many_controls)
-    assert not set(forbidden) & arcs_of(many_controls)
+    assert ("CPQ", "MYC") in edges_of(many_controls)
+    assert not set(forbidden) & edges_of(many_controls)
     with pytest.raises(ValueError, match="CPQ -> MYC is required and forbidden"):
         npt.tl.learn_dag(
             many_controls, prior=prior | {"forbidden": [("MYC", "CPQ"), ("CPQ", "MYC")]}
@@ -146,7 +146,7 @@ def test_boss_of_the_controls(small_screen, options, wanted):
     npt.tl.learn_dag(small_screen, method="boss", rng=4, **options)
     names = list(small_screen.var_names)
     best = boss(Moments.from_array(control_cells(small_screen)), rng=4, **wanted)
-    assert arcs_of(small_screen) == {(names[k], names[i]) for k, i in best.dag.edges()}
+    assert edges_of(small_screen) == {(names[k], names[i]) for k, i in best.dag.edges()}
     stored = small_screen.uns["dag"]
     assert stored["score"] == pytest.approx(best.score, abs=1e-6)
     np.testing.assert_allclose(stored["run_scores"], best.scores)
@@ -158,9 +158,9 @@ def test_boss_of_the_controls(small_screen, options, wanted):
     }  # fmt: skip
 
 
-def test_boss_finds_the_truth_and_keeps_to_prior_knowledge(many_controls, arcs):
+def test_boss_finds_the_truth_and_keeps_to_prior_knowledge(many_controls, edges):
     npt.tl.learn_dag(many_controls, method="boss", n_runs=3)
-    assert {frozenset(arc) for arc in arcs_of(many_controls)} == {frozenset(a) for a in arcs}
+    assert {frozenset(edge) for edge in edges_of(many_controls)} == {frozenset(a) for a in edges}
     npt.tl.learn_dag(
         many_controls,
         method="boss",
@@ -172,7 +172,7 @@ def test_boss_finds_the_truth_and_keeps_to_prior_knowledge(many_controls, arcs):
             "forbidden": [("MYC", "GATA1")],
         },
     )
-    found = arcs_of(many_controls)
+    found = edges_of(many_controls)
     assert {("OXR1", "UBR5"), ("STK3", "MYC"), ("CPQ", "OXR1")} <= found
     assert ("MYC", "GATA1") not in found
 
@@ -195,46 +195,46 @@ def test_gsp_is_as_sparse_as_the_order_of_boss():
     sparse = minimal_imap(moments, boss(moments, n_starts=10, rng=0).order).n_edges
     assert truth.dag.n_edges * 0.97 < found <= sparse < alone
     true = {frozenset((f"g{k}", f"g{i}")) for k, i in truth.dag.edges()}
-    assert len(true ^ {frozenset(arc) for arc in arcs_of(adata)}) <= 2
+    assert len(true ^ {frozenset(edge) for edge in edges_of(adata)}) <= 2
     assert len(adata.uns["dag"]["run_n_edges"]) == 21
 
 
 def test_boss_is_recommended_where_another_search_missed_the_sparsest_graph():
-    cells = Moments.from_array(np.random.default_rng(0).normal(size=(50, 3)))  # the truth: no arc
+    cells = Moments.from_array(np.random.default_rng(0).normal(size=(50, 3)))  # the truth: no edge
     complete = Dag.from_edges(3, [(0, 1), (0, 2), (1, 2)])
-    with pytest.warns(UserWarning, match=r"stopped at 3 arcs, .* order of the genes with 0 at"):
+    with pytest.warns(UserWarning, match=r"stopped at 3 edges, .* order of the genes with 0 at"):
         warn_if_not_sparsest(cells, complete, alpha=1e-3, prior=None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_if_not_sparsest(cells, Dag.from_edges(3, []), alpha=1e-3, prior=None)
 
 
-def open_arcs(adata):
-    arcs = adata.uns["dag"]["arcs"]
-    assert set(zip(arcs["parent"], arcs["child"], strict=True)) == arcs_of(adata)
-    left = arcs[arcs["settled_by"] == "open"]
+def open_edges(adata):
+    edges = adata.uns["dag"]["edges"]
+    assert set(zip(edges["parent"], edges["child"], strict=True)) == edges_of(adata)
+    left = edges[edges["oriented_by"] == "open"]
     return set(zip(left["parent"], left["child"], strict=True))
 
 
 @pytest.mark.parametrize("method", ["gsp", "boss"])
-def test_arcs_that_cells_do_not_direct_are_stored_and_counted(many_controls, method, caplog):
+def test_edges_that_cells_do_not_direct_are_stored_and_counted(many_controls, method, caplog):
     with caplog.at_level("INFO", logger="nextpert"):
         npt.tl.learn_dag(many_controls, method=method, n_runs=5)
-    found = open_arcs(many_controls)
-    assert found < arcs_of(many_controls)
+    found = open_edges(many_controls)
+    assert found < edges_of(many_controls)
     assert frozenset(("MYC", "STK3")) in map(frozenset, found)
     assert not {("STK3", "HLA-A"), ("GATA1", "HLA-A")} & found  # a collider
-    assert f"Directions of {len(found)} of these arcs are open" in caplog.text
+    assert f"Directions of {len(found)} of these edges are open" in caplog.text
     npt.tl.learn_dag(many_controls, method=method, n_runs=5, prior={"before": [("MYC", "STK3")]})
-    assert ("MYC", "STK3") in arcs_of(many_controls)
-    assert ("MYC", "STK3") not in open_arcs(many_controls)
+    assert ("MYC", "STK3") in edges_of(many_controls)
+    assert ("MYC", "STK3") not in open_edges(many_controls)
     npt.tl.learn_dag(
         many_controls,
         method=method,
         n_runs=5,
         prior={"tiers": [[g] for g in many_controls.var_names]},
     )
-    assert not open_arcs(many_controls)
+    assert not open_edges(many_controls)
 
 
 @pytest.mark.parametrize("method", ["gsp", "boss"])
@@ -255,7 +255,7 @@ def test_as_many_genes_as_controls_with_one_warning(method):
     assert [str(one.message).endswith('use method="boss".') for one in caught] == [method == "gsp"]
     assert caught[0].filename == __file__
     true = {frozenset((names[k], names[i])) for k, i in truth.dag.edges()}
-    found = {frozenset(arc) for arc in arcs_of(adata)}
+    found = {frozenset(edge) for edge in edges_of(adata)}
     assert len(found & true) > (0.35 if method == "gsp" else 0.7) * len(true)
     npt.tl.fit_dag_blr(adata)
     npt.tl.diagnose(adata)
@@ -314,9 +314,9 @@ def test_causaldag_is_asked_for_where_it_is_absent(small_screen, assert_same_ada
     importlib.util.find_spec("graphical_model_learning") is None,
     reason="the extra causaldag is not installed",
 )
-def test_causaldag_finds_the_skeleton_and_leaves_the_global_generators(many_controls, arcs):
+def test_causaldag_finds_the_skeleton_and_leaves_the_global_generators(many_controls, edges):
     states = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     npt.tl.learn_dag(many_controls, method="causaldag", n_runs=10)
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states  # noqa: NPY002
-    assert {frozenset(arc) for arc in arcs_of(many_controls)} == {frozenset(a) for a in arcs}
+    assert {frozenset(edge) for edge in edges_of(many_controls)} == {frozenset(a) for a in edges}
     assert many_controls.uns["dag"]["params"]["method"] == "causaldag"

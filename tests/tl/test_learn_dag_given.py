@@ -11,15 +11,15 @@ import nextpert as npt
 from nextpert.core import Dag
 
 
-def arcs_of(adata, key="dag"):
+def edges_of(adata, key="dag"):
     matrix = sp.coo_array(adata.varp[key])
     names = np.asarray(adata.var_names)
     return {(names[k], names[i]) for k, i in zip(*matrix.coords, strict=True)}
 
 
 GIVEN = {
-    "arcs": lambda dag, names: [(names[k], names[i]) for k, i in dag.edges()],
-    "arcs as an array": lambda dag, names: np.array([(names[k], names[i]) for k, i in dag.edges()]),
+    "edges": lambda dag, names: [(names[k], names[i]) for k, i in dag.edges()],
+    "an array": lambda dag, names: np.array([(names[k], names[i]) for k, i in dag.edges()]),
     "Dag": lambda dag, names: dag,
     "array": lambda dag, names: dag.to_matrix().toarray(),
     "weights": lambda dag, names: -0.3 * dag.to_matrix().toarray(),
@@ -33,13 +33,13 @@ GIVEN = {
 
 
 @pytest.mark.parametrize("kind", GIVEN)
-def test_given_graphs(kind, small_screen, graph, arcs):
+def test_given_graphs(kind, small_screen, graph, edges):
     names = list(small_screen.var_names)
     small_screen.X[:] = np.nan  # no cell is read
     npt.tl.learn_dag(
         small_screen, method="given", dag=GIVEN[kind](graph, names), genes=names, key_added="mine"
     )
-    assert arcs_of(small_screen, "mine") == set(arcs)
+    assert edges_of(small_screen, "mine") == set(edges)
     assert small_screen.uns["mine"]["genes"].tolist() == names
     assert "n_control_cells" not in small_screen.uns["mine"]
 
@@ -51,7 +51,7 @@ def test_panel_of_a_given_graph(small_screen):
     npt.tl.learn_dag(
         small_screen, method="given", dag=np.array([[0, 1], [0, 0]]), genes=["UBR5", "STK3"]
     )
-    assert arcs_of(small_screen) == {("UBR5", "STK3")}
+    assert edges_of(small_screen) == {("UBR5", "STK3")}
     with pytest.raises(ValueError, match=r"outside the panel: CPQ\."):
         npt.tl.learn_dag(small_screen, method="given", dag=[("CPQ", "MYC")], genes=["MYC", "STK3"])
     table = pd.DataFrame(np.zeros((2, 2)), ["MYC", "STK3"], ["MYC", "STK3"])
@@ -63,10 +63,10 @@ def test_panel_of_a_given_graph(small_screen):
 
 
 @pytest.mark.parametrize("dag", [[], np.empty((0, 2), dtype=str)])
-def test_a_graph_without_arcs_is_one_of_every_gene(small_screen, dag):
+def test_a_graph_without_edges_is_one_of_every_gene(small_screen, dag):
     npt.tl.learn_dag(small_screen, method="given", dag=dag)
     assert small_screen.uns["dag"]["genes"].tolist() == small_screen.var_names.tolist()
-    assert arcs_of(small_screen) == set()
+    assert edges_of(small_screen) == set()
     npt.tl.fit_dag_blr(small_screen)
     npt.tl.learn_dag(small_screen, method="given", dag=dag, genes=["UBR5", "STK3"])
     assert small_screen.uns["dag"]["genes"].tolist() == ["UBR5", "STK3"]

@@ -1,4 +1,4 @@
-"""``tl.learn_dag(prior_network=...)``: tables of arcs, the belief learned and where it lies."""
+"""``tl.learn_dag(prior_network=...)``: tables of edges, the belief learned and where it lies."""
 
 import anndata as ad
 import numpy as np
@@ -12,7 +12,7 @@ from nextpert.core import Moments, boss, random_scm
 GENES = [f"G{i}" for i in range(24)]
 
 
-def arcs_of(adata):
+def edges_of(adata):
     matrix = sp.coo_array(adata.varp["dag"])
     names = np.asarray(adata.var_names)
     return {(str(names[k]), str(names[i])) for k, i in zip(*matrix.coords, strict=True)}
@@ -31,54 +31,56 @@ def controls():
     return adata, true
 
 
-def network(arcs, **columns):
-    return pd.DataFrame({"source": [a for a, _ in arcs], "target": [b for _, b in arcs], **columns})
+def network(edges, **columns):
+    return pd.DataFrame(
+        {"source": [a for a, _ in edges], "target": [b for _, b in edges], **columns}
+    )
 
 
 def test_a_true_network_directs_what_cells_leave_open(controls, caplog):
     adata, true = controls
     npt.tl.learn_dag(adata, method="boss")
-    plain, rows = arcs_of(adata), adata.uns["dag"]["arcs"]
+    plain, rows = edges_of(adata), adata.uns["dag"]["edges"]
     assert "prior_network" not in adata.uns["dag"]
-    assert (rows["settled_by"] == "open").any()
+    assert (rows["oriented_by"] == "open").any()
     outside = [("TF1", "G0"), ("G0", "TF2"), ("G1", "G1")]
     table = network([*true, *outside], weight=-1, resources="CollecTRI")
     with caplog.at_level("INFO", logger="nextpert"):
         npt.tl.learn_dag(adata, method="boss", prior_network=table)
-    assert f"{len(true)} of {len(true) + 3} arcs are between two genes" in caplog.text
+    assert f"{len(true)} of {len(true) + 3} edges are between two genes" in caplog.text
     assert "2 genes are not in it" in caplog.text
     belief = adata.uns["dag"]["prior_network"]
     assert belief["log_odds_along"] > 2 > 0 > belief["log_odds_against"]
     assert belief["log_evidence"] > 10
-    found = arcs_of(adata)
-    assert belief["n_arcs"] == len(true)
+    found = edges_of(adata)
+    assert belief["n_edges"] == len(true)
     assert belief["n_along"] == len(found & set(true))
     assert len(found ^ set(true)) < 0.5 * len(plain ^ set(true))
-    rows = adata.uns["dag"]["arcs"]
-    assert "prior knowledge" in set(rows["settled_by"])
-    assert not (rows["settled_by"] == "open").any()
+    rows = adata.uns["dag"]["edges"]
+    assert "prior knowledge" in set(rows["oriented_by"])
+    assert not (rows["oriented_by"] == "open").any()
 
 
 def test_order_of_rows_sizes_and_signs_do_not_matter(controls):
     adata, true = controls
     npt.tl.learn_dag(adata, method="boss", prior_network=network(true))
-    first = arcs_of(adata), adata.uns["dag"]["prior_network"]
+    first = edges_of(adata), adata.uns["dag"]["prior_network"]
     signs = np.random.default_rng(0).choice([-2, 2], len(true))
     table = network(true, weight=signs).sample(frac=1, random_state=1)
     npt.tl.learn_dag(adata, method="boss", prior_network=table)
-    assert first == (arcs_of(adata), adata.uns["dag"]["prior_network"])
+    assert first == (edges_of(adata), adata.uns["dag"]["prior_network"])
 
 
 def test_a_random_network_changes_nothing(controls):
     adata, true = controls
     npt.tl.learn_dag(adata, method="boss")
-    plain = arcs_of(adata)
+    plain = edges_of(adata)
     rng = np.random.default_rng(0)
     pairs = {tuple(rng.choice(GENES, 2, replace=False)) for _ in range(40)} - set(true)
     npt.tl.learn_dag(adata, method="boss", prior_network=network(sorted(pairs)))
-    assert arcs_of(adata) == plain
+    assert edges_of(adata) == plain
     assert adata.uns["dag"]["prior_network"]["log_odds_along"] == 0.0
-    assert (adata.uns["dag"]["arcs"]["settled_by"] == "open").any()
+    assert (adata.uns["dag"]["edges"]["oriented_by"] == "open").any()
 
 
 def test_graphs_of_resamples_take_the_belief(controls):
@@ -88,8 +90,8 @@ def test_graphs_of_resamples_take_the_belief(controls):
     before = adata.varp["dag_frequency"].toarray()
     npt.tl.learn_dag(adata, prior_network=network(true), **options)
     after = adata.varp["dag_frequency"].toarray()
-    place = [tuple(GENES.index(gene) for gene in arc) for arc in true]
-    assert sum(after[arc] for arc in place) > sum(before[arc] for arc in place) + 1
+    place = [tuple(GENES.index(gene) for gene in edge) for edge in true]
+    assert sum(after[edge] for edge in place) > sum(before[edge] for edge in place) + 1
     serial = after.copy()
     npt.tl.learn_dag(adata, prior_network=network(true), n_jobs=2, **options)
     assert np.array_equal(adata.varp["dag_frequency"].toarray(), serial)
@@ -106,8 +108,8 @@ def test_beside_prior_knowledge_and_perturbed_cells(controls):
     npt.tl.learn_dag(
         both, method="boss", environments="all", prior=prior, prior_network=network(true), n_runs=3
     )
-    assert true[0] not in arcs_of(both)
-    assert true[1] in arcs_of(both)
+    assert true[0] not in edges_of(both)
+    assert true[1] in edges_of(both)
     assert both.uns["dag"]["prior_network"]["log_odds_along"] > 1
 
 
@@ -125,7 +127,7 @@ def test_the_belief_survives_files(controls, tmp_path, suffix):
 PAIR = network([("G0", "G1")])
 BAD = [
     (PAIR.drop(columns="source"), "has no column source, but target"),
-    (network([("G0", "G1"), ("G0", "G1")]), "has the arc G0 -> G1 twice"),
+    (network([("G0", "G1"), ("G0", "G1")]), "has the edge G0 -> G1 twice"),
     (network([("G0", "G1"), ("G2", "G3")], weight=[1.0, np.nan]), "finite number at G2 -> G3"),
     (network([("G0", "G1")], weight=["much"]), "finite number at G0 -> G1"),
     (network([("G0", None)]), "no source or target in row 0"),
@@ -157,4 +159,4 @@ def test_no_network_no_change(controls):
     adata, _ = controls
     npt.tl.learn_dag(adata, method="boss", n_runs=3, rng=5)
     plain = boss(Moments.from_array(adata.X), n_starts=3, rng=5)
-    assert arcs_of(adata) == {(GENES[a], GENES[b]) for a, b in plain.dag.edges()}
+    assert edges_of(adata) == {(GENES[a], GENES[b]) for a, b in plain.dag.edges()}

@@ -8,11 +8,11 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert.core import LinearScm
-from nextpert.tl._learn_dag.exogenous import _joined, _told_apart
+from nextpert.tl._learn_dag.context import _joined, _told_apart
 from nextpert.tl._learn_dag.from_cells import target_table
 
 
-def arcs_of(adata, key="dag"):
+def edges_of(adata, key="dag"):
     matrix = sp.coo_array(adata.varp[key])
     names = np.asarray(adata.var_names)
     return {(names[k], names[i]) for k, i in zip(*matrix.coords, strict=True)}
@@ -46,26 +46,26 @@ def table(adata, columns=("perturbation", "gene")):
 
 def test_directions_and_direct_targets(chain):
     npt.tl.learn_dag(chain, method="boss", environments="all")
-    assert arcs_of(chain) == {("A", "B"), ("B", "C"), ("C", "D")}
+    assert edges_of(chain) == {("A", "B"), ("B", "C"), ("C", "D")}
     stored = chain.uns["dag"]
-    assert set(stored["arcs"]["settled_by"]) == {"interventions"}
+    assert set(stored["edges"]["oriented_by"]) == {"interventions"}
     assert table(chain) == {("A", "A"), ("D", "D"), ("enh", "C")}  # the double is its members
     assert (stored["n_control_cells"], stored["n_cells"]) == (1500, 2700)
     npt.tl.learn_dag(chain, method="boss")
-    assert set(chain.uns["dag"]["arcs"]["settled_by"]) == {"open"}
+    assert set(chain.uns["dag"]["edges"]["oriented_by"]) == {"open"}
     assert "direct_targets" not in chain.uns["dag"]
 
 
 def test_the_log_says_what_all_would_settle(chain, caplog):
     with caplog.at_level("INFO", logger="nextpert"):
         npt.tl.learn_dag(chain)
-    assert "Directions of 3 of these arcs are open" in caplog.text
+    assert "Directions of 3 of these edges are open" in caplog.text
     assert "The cells of 4 perturbations were not read" in caplog.text
     caplog.clear()
     some = chain[chain.obs["perturbation"].isin(["control", "enh"])].copy()
     with caplog.at_level("INFO", logger="nextpert"):
         npt.tl.learn_dag(some, method="boss", environments="all")
-    assert "Directions of 1 of these arcs are open, 2 are settled" in caplog.text
+    assert "2 edges are oriented by interventions; 1 remain unoriented" in caplog.text
     assert "were not read" not in caplog.text  # all were
 
 
@@ -77,17 +77,17 @@ def test_three_cells_are_refused_as_what_they_are(chain, environments, n, what):
         npt.tl.learn_dag(few, method="boss", environments=environments)
 
 
-def test_targets_first(chain):
-    npt.tl.learn_dag(chain, method="boss", targets_first=True)
-    assert chain.uns["dag"]["params"]["targets_first"].tolist() == ["A", "D"]
+def test_targets_upstream(chain):
+    npt.tl.learn_dag(chain, method="boss", targets_upstream=True)
+    assert chain.uns["dag"]["params"]["targets_upstream"].tolist() == ["A", "D"]
     order = chain.uns["dag"]["order"].tolist()
     assert set(order[:2]) == {"A", "D"}
-    npt.tl.learn_dag(chain, method="boss", targets_first=["C"])
+    npt.tl.learn_dag(chain, method="boss", targets_upstream=["C"])
     assert chain.uns["dag"]["order"][0] == "C"
-    with pytest.raises(ValueError, match="targets_first names genes outside the panel: X"):
-        npt.tl.learn_dag(chain, targets_first=["X"])
+    with pytest.raises(ValueError, match="targets_upstream names genes outside the panel: X"):
+        npt.tl.learn_dag(chain, targets_upstream=["X"])
     with pytest.raises(TypeError, match=r"use \['C'\]"):
-        npt.tl.learn_dag(chain, targets_first="C")
+        npt.tl.learn_dag(chain, targets_upstream="C")
 
 
 @pytest.mark.parametrize("environments", ["control", "all"])
@@ -103,8 +103,8 @@ def test_batches_are_taken_out(chain, environments):
     npt.tl.learn_dag(chain, method="boss", environments=environments, key_added="ignored")
     npt.pp.setup_screen(chain, batch_key=["plate", "donor"])
     npt.tl.learn_dag(chain, method="boss", environments=environments)
-    assert arcs_of(chain) == arcs_of(clean)
-    assert arcs_of(chain, "ignored") != arcs_of(clean)
+    assert edges_of(chain) == edges_of(clean)
+    assert edges_of(chain, "ignored") != edges_of(clean)
     assert chain.uns["dag"]["params"]["batch_key"].tolist() == ["plate", "donor"]
 
 
@@ -120,7 +120,7 @@ def test_batches_of_gsp_are_centred_as_by_hand(chain):
     npt.pp.setup_screen(chain, batch_key="plate")
     npt.tl.learn_dag(chain, n_runs=10)
     npt.tl.learn_dag(by_hand, n_runs=10)
-    assert arcs_of(chain) == arcs_of(by_hand)
+    assert edges_of(chain) == edges_of(by_hand)
 
 
 def test_conditions_and_covariates_are_nodes(chain):
@@ -131,12 +131,12 @@ def test_conditions_and_covariates_are_nodes(chain):
     chain.X += np.outer(depth, [1, 1, 1, 1]) + np.outer(drug, [0, 0, 0, 2])
     npt.pp.setup_screen(chain, covariates=["depth", "drug"])
     npt.tl.learn_dag(chain, method="boss", environments="all")
-    assert arcs_of(chain) == {("A", "B"), ("B", "C"), ("C", "D")}
+    assert edges_of(chain) == {("A", "B"), ("B", "C"), ("C", "D")}
     assert {row for row in table(chain) if row[0] == "depth"} == {("depth", g) for g in GENES}
     assert {row for row in table(chain) if row[0] == "drug=yes"} == {("drug=yes", "D")}
     npt.tl.learn_dag(chain, n_runs=10)  # the tests of GSP hold them fixed
-    assert {frozenset(arc) for arc in arcs_of(chain)} == {
-        frozenset(arc) for arc in [("A", "B"), ("B", "C"), ("C", "D")]
+    assert {frozenset(edge) for edge in edges_of(chain)} == {
+        frozenset(edge) for edge in [("A", "B"), ("B", "C"), ("C", "D")]
     }
 
 
@@ -159,10 +159,10 @@ def test_frequencies_go_with_their_node_where_a_batch_explains_another(chain):
 
 def test_a_target_of_half_the_graphs_is_shown():
     frequency = np.array([[1.0, 0.5], [0.4, 0.0]])
-    arcs = np.array([[True, False], [False, False]])
-    rows = target_table(["P", "Q"], ["A", "B"], arcs, frequency)
+    edges = np.array([[True, False], [False, False]])
+    rows = target_table(["P", "Q"], ["A", "B"], edges, frequency)
     assert rows.to_numpy().tolist() == [["P", "A", 1.0], ["P", "B", 0.5]]
-    assert len(target_table(["P", "Q"], ["A", "B"], arcs, None)) == 1
+    assert len(target_table(["P", "Q"], ["A", "B"], edges, None)) == 1
 
 
 def test_members_that_are_always_set_together_are_one_node():
@@ -176,13 +176,13 @@ def test_members_that_are_always_set_together_are_one_node():
 
 def test_adjacency_counts_both_directions(chain):
     npt.tl.learn_dag(chain, n_runs=2, n_graphs=8)
-    arcs = chain.uns["dag"]["arcs"]
+    edges = chain.uns["dag"]["edges"]
     share = chain.varp["dag_frequency"]
-    for row in arcs.itertuples():
+    for row in edges.itertuples():
         k, i = GENES.index(row.parent), GENES.index(row.child)
         assert row.frequency == share[k, i]
         assert row.adjacency == share[k, i] + share[i, k]
-    assert (arcs["frequency"] < arcs["adjacency"]).any()
+    assert (edges["frequency"] < edges["adjacency"]).any()
 
 
 def test_a_plate_without_controls_costs_one_of_its_perturbations(chain, caplog):
@@ -193,7 +193,7 @@ def test_a_plate_without_controls_costs_one_of_its_perturbations(chain, caplog):
     npt.pp.setup_screen(chain, batch_key="plate")
     npt.tl.learn_dag(chain, method="boss", environments="all")
     assert "other perturbations, and left out of the search: enh" in caplog.text
-    assert arcs_of(chain) == {("A", "B"), ("B", "C"), ("C", "D")}
+    assert edges_of(chain) == {("A", "B"), ("B", "C"), ("C", "D")}
     names = {name for name, _ in table(chain)}
     assert "A" in names
     assert "enh" not in names
@@ -204,9 +204,9 @@ def test_frequencies_of_direct_targets(chain):
     targets = chain.uns["dag"]["direct_targets"]
     strong = targets.set_index(["perturbation", "gene"])["frequency"]
     assert strong[("A", "A")] == strong[("enh", "C")] == 1.0
-    arcs = chain.uns["dag"]["arcs"]
-    assert (arcs["frequency"] <= arcs["adjacency"]).all()
-    assert (arcs["adjacency"] > 0.9).all()
+    edges = chain.uns["dag"]["edges"]
+    assert (edges["frequency"] <= edges["adjacency"]).all()
+    assert (edges["adjacency"] > 0.9).all()
 
 
 def test_combinations_stand_for_members_that_cannot_be_told_apart(chain):

@@ -30,7 +30,7 @@ def by_plan_screen(adata, target, **options):
     options = {"n_samples": 50, "n_perturbations": 40, **options}
     npt.tl.plan_screen(adata, target, **options)
     plan = adata.uns["plan"]
-    wells = plan["plate"].query("aim != 'control'")["perturbation"].tolist()
+    wells = plan["plate"].query("strategy != 'control'")["perturbation"].tolist()
     assert len(wells) == plan["params"]["n_candidates"]
     return wells
 
@@ -44,9 +44,9 @@ WAYS = [by_design, by_plan_screen, by_plan_cells]
 
 
 @pytest.fixture(scope="module")
-def _fitted(_small_screen, arcs):
+def _fitted(_small_screen, edges):
     adata = _small_screen.copy()
-    npt.tl.learn_dag(adata, method="given", dag=arcs, genes=list(adata.var_names))
+    npt.tl.learn_dag(adata, method="given", dag=edges, genes=list(adata.var_names))
     npt.tl.fit_dag_blr(adata)
     return adata
 
@@ -120,22 +120,22 @@ def test_a_label_without_a_place_on_the_panel_is_excluded_by_name(fitted):
 
 
 def test_combinations_are_made_of_candidates_alone(fitted):
-    wells = by_plan_screen(fitted, "MYC", most_combined=2, n_cells=4000)
+    wells = by_plan_screen(fitted, "MYC", max_combination=2, n_cells=4000)
     pairs = [set(name.split("+")) for name in wells if "+" in name]
     # The measured one stays.
     assert [pair for pair in pairs if "MYC" in pair] == [{"MYC", "OXR1"}]
     assert {"OXR1", "STK3"} in pairs
-    wells = by_plan_screen(fitted, "MYC", most_combined=2, n_cells=4000, target_is_candidate=True)
+    wells = by_plan_screen(fitted, "MYC", max_combination=2, n_cells=4000, target_is_candidate=True)
     assert {"MYC", "STK3"} in [set(name.split("+")) for name in wells]
 
 
 def test_must_cannot_name_it_and_cells_of_it_under_way_concern_no_candidate(fitted):
     with pytest.raises(ValueError, match=r"must holds MYC, which is no candidate.*target_is_cand"):
-        by_plan_screen(fitted, "MYC", must=["MYC"])
+        by_plan_screen(fitted, "MYC", include=["MYC"])
     assert "plan" not in fitted.uns
     npt.tl.plan_screen(fitted, "MYC", pending={"MYC": 50, "STK3": 20}, n_samples=50)
     assert fitted.uns["plan"]["pending"]["perturbation"].tolist() == ["STK3"]
-    never = by_plan_screen(fitted, "MYC", never=["MYC"])
+    never = by_plan_screen(fitted, "MYC", exclude=["MYC"])
     assert "MYC+OXR1" not in never
     assert sorted(never) == ["HS2", "OXR1", "STK3"]
 
@@ -145,18 +145,18 @@ def test_what_is_excluded_enters_no_probability(fitted):
     npt.tl.plan_screen(fitted, "MYC", **options)
     every = fitted.uns["plan"]
     assert every["summary"]["best_known"] == "MYC"
-    npt.tl.plan_screen(fitted, "MYC", never=["MYC"], **options)
+    npt.tl.plan_screen(fitted, "MYC", exclude=["MYC"], **options)
     plan = fitted.uns["plan"]
     assert plan["params"]["n_candidates"] == every["params"]["n_candidates"] - 2  # MYC+OXR1 too
     assert plan["summary"]["best_known"] not in ("", "MYC", "MYC+OXR1")
-    npt.tl.plan_screen(fitted, "MYC", never=["MYC"], **options | {"n_perturbations": 3})
+    npt.tl.plan_screen(fitted, "MYC", exclude=["MYC"], **options | {"n_perturbations": 3})
     plan = fitted.uns["plan"]
-    assert plan["summary"]["probability_covered"] == pytest.approx(1)
+    assert plan["summary"]["probability_contains_best"] == pytest.approx(1)
     assert plan["plate"]["probability_best"].sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
-    ("never", "left"),
+    ("exclude", "left"),
     [
         (["HS2"], ["MYC", "MYC+STK3", "STK3"]),  # no gene of the panel
         (["STK3+MYC"], ["HS2", "HS2+MYC", "MYC", "STK3"]),  # as MYC+STK3, and in larger ones
@@ -165,19 +165,19 @@ def test_what_is_excluded_enters_no_probability(fitted):
 )
 def test_what_is_excluded_is_excluded_in_combinations_too(never, left, fitted):
     candidates = ["MYC", "STK3", "HS2", "HS2+MYC", "MYC+STK3", "HS2+MYC+STK3"]
-    options = {"candidates": candidates, "never": never}
+    options = {"candidates": candidates, "exclude": never}
     assert sorted(by_plan_screen(fitted, {"MYC": 0.5}, **options)) == left
 
 
 def test_combinations_are_excluded_by_name_before_they_are_listed(fitted):
-    options = {"candidates": ["MYC", "STK3", "OXR1"], "most_combined": 3, "n_cells": 4000}
+    options = {"candidates": ["MYC", "STK3", "OXR1"], "max_combination": 3, "n_cells": 4000}
     assert len(by_plan_screen(fitted, {"MYC": 0.5}, **options)) == 7
-    wells = by_plan_screen(fitted, {"MYC": 0.5}, never=["STK3+OXR1"], **options)
+    wells = by_plan_screen(fitted, {"MYC": 0.5}, exclude=["STK3+OXR1"], **options)
     assert sorted(wells) == ["MYC", "MYC+OXR1", "MYC+STK3", "OXR1", "STK3"]
 
 
 def test_what_is_under_way_stays_in_the_pool_though_no_more_can_be_had(fitted):
-    npt.tl.plan_screen(fitted, {"MYC": 0.5}, pending=["STK3"], never=["STK3"], n_samples=50)
+    npt.tl.plan_screen(fitted, {"MYC": 0.5}, pending=["STK3"], exclude=["STK3"], n_samples=50)
     plan = fitted.uns["plan"]
     assert plan["pending"]["perturbation"].tolist() == ["STK3"]
     assert "STK3" not in plan["plate"]["perturbation"].tolist()

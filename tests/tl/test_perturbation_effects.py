@@ -44,7 +44,7 @@ def test_tables_are_those_of_the_core(fitted):
     assert found["n_cells"].tolist() == [60, 60, 60]
     x, label = fitted.X, fitted.obs["perturbation"].to_numpy()
     plain = x[label == "FOS"].mean(axis=0) - x[label == "control"].mean(axis=0)
-    np.testing.assert_allclose(found["cells_mean"][1], plain, atol=1e-5)
+    np.testing.assert_allclose(found["raw_mean"][1], plain, atol=1e-5)
     assert found["params"]["level"] == 0.8
 
 
@@ -60,7 +60,7 @@ def test_effects_are_nearer_the_truth_than_the_cells(fitted):
     for j, (name, gene) in enumerate(changed.items()):
         own = x[label == name][:, gene].mean() - fit.control_mean[gene]
         truth = total[:, gene] / total[gene, gene] * own
-        errors.append([((found[k][j] - truth) ** 2).sum() for k in ("mean", "cells_mean")])
+        errors.append([((found[k][j] - truth) ** 2).sum() for k in ("mean", "raw_mean")])
         assert np.argmax(np.abs(found["direct"][j])) == gene
     assert np.sum(errors, axis=0)[0] < 0.5 * np.sum(errors, axis=0)[1]
 
@@ -92,9 +92,9 @@ def test_candidates_without_cells_have_what_is_expected(fitted):
     assert both["n_cells"].tolist() == [60, 0]
     np.testing.assert_allclose(found["mean"][2], both["mean"][0] + wanted[0], atol=1e-10)
     np.testing.assert_allclose(found["mean"][2], both["mean"][1], atol=1e-10)
-    assert (found["share_from_cells"][1:] == 0).all()
-    assert found["share_from_cells"][0].max() > 0
-    assert np.isnan(found["cells_mean"][1:]).all()
+    assert (found["data_weight"][1:] == 0).all()
+    assert found["data_weight"][0].max() > 0
+    assert np.isnan(found["raw_mean"][1:]).all()
     npt.tl.perturbation_effects(fitted, key_added="seen")
     row = list(fitted.uns["seen"]["perturbations"]).index("MYC")
     np.testing.assert_allclose(found["mean"][0], fitted.uns["seen"]["mean"][row])
@@ -123,7 +123,7 @@ def test_exact_shifts_are_certain_but_for_the_weights(fitted):
     for j, gene in enumerate(["MYC", "STAT3"]):
         own = fitted.var_names.get_loc(gene)
         np.testing.assert_allclose(found["direct"][j, own], -fit.control_mean[own])
-    assert (found["share_from_cells"] == 0).all()
+    assert (found["data_weight"] == 0).all()
     assert found["n_cells"].tolist() == [60, 0]
 
 
@@ -134,7 +134,7 @@ def test_as_an_anndata_of_its_own(fitted, tmp_path):
     npt.tl.perturbation_effects(fitted)
     found = fitted.uns["perturbation_effects"]
     np.testing.assert_array_equal(effects.X, found["mean"])
-    for name in ("sd", "lower", "upper", "lfsr", "direct", "share_from_cells", "cells_mean"):
+    for name in ("sd", "lower", "upper", "lfsr", "direct", "data_weight", "raw_mean"):
         np.testing.assert_array_equal(effects.layers[name], found[name])
     assert effects.obs["n_cells"].tolist() == [60, 60, 60]
     assert effects.var_names.tolist() == list(found["genes"])
@@ -179,7 +179,7 @@ def test_genes_outside_the_panel_are_shrunken_alone(narrow):
     assert set(found["genes"][found["in_graph"]]) == set(panel["genes"])
     rows = [list(panel["perturbations"]).index(name) for name in ("FOS", "MYC")]
     columns = [list(found["genes"]).index(gene) for gene in panel["genes"]]
-    for name in ("mean", "sd", "lfsr", "direct", "cells_mean"):
+    for name in ("mean", "sd", "lfsr", "direct", "raw_mean"):
         np.testing.assert_allclose(found[name][:2][:, columns], panel[name][rows])
     outside = np.flatnonzero(~found["in_graph"])
     assert np.isnan(found["direct"][:, outside]).all()
@@ -187,12 +187,12 @@ def test_genes_outside_the_panel_are_shrunken_alone(narrow):
     control = x[label == "control"].mean(axis=0)
     for j, name in enumerate(["FOS", "MYC"]):
         plain = x[label == name].mean(axis=0) - control
-        np.testing.assert_allclose(found["cells_mean"][j, outside], plain[outside], atol=1e-5)
+        np.testing.assert_allclose(found["raw_mean"][j, outside], plain[outside], atol=1e-5)
         assert (np.abs(found["mean"][j, outside]) <= np.abs(plain[outside]) + 0.3).all()
     assert (found["mean"][2, outside] == 0).all()  # STAT3 has no cells
     own = narrow.var_names.get_loc("FOS")
     assert found["lfsr"][0, own] < 1e-3
-    assert abs(found["mean"][0, own] / found["cells_mean"][0, own] - 1) < 0.2
+    assert abs(found["mean"][0, own] / found["raw_mean"][0, own] - 1) < 0.2
     constant = narrow.var_names.get_loc("B2M")
     assert (found["mean"][:, constant] == 0).all()
     assert (found["lfsr"][:, constant] == 1).all()

@@ -287,7 +287,7 @@ def test_the_next_plate_is_that_planned(fitted):
     npt.tl.plan_cells(fitted, {gene: 0.1}, candidates="genes")
     found = fitted.uns["plan_cells"]["stopping"]
     assert found["n_perturbations"] == 4
-    assert found["n_cells"] == plate.loc[plate["aim"] != "control", "n_cells"].median() == 100
+    assert found["n_cells"] == plate.loc[plate["strategy"] != "control", "n_cells"].median() == 100
 
 
 def noise_screen(seed, kind):

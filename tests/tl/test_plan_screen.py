@@ -37,11 +37,11 @@ def fitted(_fitted):
 
 def planned(adata, target="MYC", **options):
     """Return the wells of perturbations, the controls, and all that was stored."""
-    usual = {"n_samples": 200, "aim": "both", "target_is_candidate": True}
+    usual = {"n_samples": 200, "strategy": "both", "target_is_candidate": True}
     npt.tl.plan_screen(adata, target, **usual | options)
     stored = adata.uns["plan"]
     table = stored["plate"]
-    return table[table["aim"] != "control"], table[table["aim"] == "control"], stored
+    return table[table["strategy"] != "control"], table[table["strategy"] == "control"], stored
 
 
 def test_a_plate_has_the_wells_and_cells_asked_for(fitted):
@@ -55,15 +55,18 @@ def test_a_plate_has_the_wells_and_cells_asked_for(fitted):
     assert controls["n_cells"].item() == pytest.approx(6**0.5 * wells["n_cells"].mean(), rel=0.02)
     assert (wells["n_guides"] == 3).all()
     assert stored["plate"]["well"].tolist() == ["A1", "B1", "C1", "D1", "E1", "F1", "G1"]
-    assert wells["uncertainty_removed"].is_monotonic_increasing
-    assert wells["probability_covered"].is_monotonic_increasing
-    assert stored["summary"]["probability_covered"] == wells["probability_covered"].iloc[-1]
+    assert wells["variance_reduction"].is_monotonic_increasing
+    assert wells["probability_contains_best"].is_monotonic_increasing
+    assert (
+        stored["summary"]["probability_contains_best"]
+        == wells["probability_contains_best"].iloc[-1]
+    )
     pooled = planned(fitted, n_perturbations=6, n_cells=700, candidates="genes", n_guides=3)[2]
     pd.testing.assert_frame_equal(pooled["plate"], stored["plate"].drop(columns="well"))
 
 
 def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
-    wells, _, _ = planned(fitted, aim="best", n_perturbations=4, candidates="genes", rng=5)
+    wells, _, _ = planned(fitted, strategy="exploit", n_perturbations=4, candidates="genes", rng=5)
     fit = npt._adata.posterior_from(fitted)
     pool = npt.tl._design_interventions.candidates.read_candidates("genes", None, fit)
     wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
@@ -76,22 +79,22 @@ def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
     )
     order = best_plate(expected, draws, 4)
     assert wells["perturbation"].tolist() == [pool.interventions.names[i] for i in order]
-    np.testing.assert_allclose(wells["probability_covered"], np.cumsum(found.nearest[order]))
-    assert (wells["aim"] == "best").all()
+    np.testing.assert_allclose(wells["probability_contains_best"], np.cumsum(found.nearest[order]))
+    assert (wells["strategy"] == "exploit").all()
 
 
 def test_where_the_best_is_known_wells_go_to_learning(fitted):
     _, _, stored = planned(fitted, candidates="genes")
     assert stored["summary"]["best_known"] == "MYC"
-    assert stored["summary"]["probability_known"] == 1.0
+    assert stored["summary"]["probability_best_known"] == 1.0
     wells, _, _ = planned(fitted, candidates="genes")
-    assert wells["aim"].tolist() == ["best", *["learn"] * 7]
+    assert wells["strategy"].tolist() == ["exploit", *["explore"] * 7]
     assert wells["perturbation"].iloc[0] == "MYC"
     # One that has to be there, or is under way, needs no other well.
-    wells, _, _ = planned(fitted, candidates="genes", must=["MYC"])
-    assert wells["aim"].tolist() == ["must", *["learn"] * 7]
+    wells, _, _ = planned(fitted, candidates="genes", include=["MYC"])
+    assert wells["strategy"].tolist() == ["include", *["explore"] * 7]
     wells, _, _ = planned(fitted, candidates="genes", pending=["MYC"])
-    assert set(wells["aim"]) == {"learn"}
+    assert set(wells["strategy"]) == {"explore"}
 
 
 def test_of_known_ones_that_never_are_the_nearest_the_one_expected_nearest_is_named():
@@ -100,25 +103,27 @@ def test_of_known_ones_that_never_are_the_nearest_the_one_expected_nearest_is_na
         nearest=np.array([0.0, 0.0, 1.0, 0.0, 0.0]), centre=np.array([3.0, 2.0, 1.0, 0.5, 4.0])
     )
     told = tables.best_known(names, distance, np.array([20, 20, 0, 19]), 20)
-    assert told == {"best_known": "b", "probability_known": 0.0}
+    assert told == {"best_known": "b", "probability_best_known": 0.0}
     told = tables.best_known(names, distance, np.array([20, 20, 20, 0]), 20)
-    assert told == {"best_known": "c", "probability_known": 1.0}
+    assert told == {"best_known": "c", "probability_best_known": 1.0}
     assert tables.best_known(names, distance, np.zeros(4), 20)["best_known"] == ""
 
 
 def test_learning_removes_more_than_other_plates(fitted):
-    best, _, _ = planned(fitted, aim="learn", n_perturbations=2, candidates="genes")
+    best, _, _ = planned(fitted, strategy="explore", n_perturbations=2, candidates="genes")
     rng = np.random.default_rng(0)
     genes = [str(gene) for gene in fitted.uns["dag_blr"]["genes"]]
     for _ in range(5):
         pair = rng.choice(genes, 2, replace=False).tolist()
-        other, _, _ = planned(fitted, aim="learn", n_perturbations=2, candidates="genes", must=pair)
-        removed = other["uncertainty_removed"].iloc[-1]
-        assert removed <= best["uncertainty_removed"].iloc[-1] + 1e-12
+        other, _, _ = planned(
+            fitted, strategy="explore", n_perturbations=2, candidates="genes", include=pair
+        )
+        removed = other["variance_reduction"].iloc[-1]
+        assert removed <= best["variance_reduction"].iloc[-1] + 1e-12
 
 
 def test_cells_go_where_they_teach_most(fitted):
-    wells, _, stored = planned(fitted, aim="learn", n_perturbations=5, candidates="genes")
+    wells, _, stored = planned(fitted, strategy="explore", n_perturbations=5, candidates="genes")
     assert wells["n_cells"].min() >= 20
     assert np.ptp(wells["n_cells"]) > 10
     assert stored["plate"]["n_cells"].sum() == 2000
@@ -133,7 +138,7 @@ def test_cells_go_where_they_teach_most(fitted):
     )  # fmt: skip
     chosen = [pool.interventions.names.index(name) for name in wells["perturbation"]]
     n_cells = wells["n_cells"].to_numpy()
-    removed = wells["uncertainty_removed"]
+    removed = wells["variance_reduction"]
     np.testing.assert_allclose(removed, civ.removed_by_wells(chosen, n_cells), rtol=1e-9)
     alike = civ.removed_by_wells(chosen, np.full(5, n_cells.sum() / 5))
     assert removed.iloc[-1] > alike[-1]
@@ -141,7 +146,7 @@ def test_cells_go_where_they_teach_most(fitted):
 
 def test_names(fitted):
     wells, _, stored = planned(
-        fitted, must=["FOS"], never=["CDK4"], pending={"B2M": 50}, candidates="genes",
+        fitted, include=["FOS"], exclude=["CDK4"], pending={"B2M": 50}, candidates="genes",
         n_perturbations=36,
     )  # fmt: skip
     assert wells["perturbation"].iloc[0] == "FOS"
@@ -150,15 +155,20 @@ def test_names(fitted):
     assert len(wells) == 34
     assert stored["pending"].to_dict("list") == {"perturbation": ["B2M"], "n_cells": [50.0]}
     # A forbidden gene is forbidden in combinations too.
-    wells, _, _ = planned(fitted, candidates=["MYC", "MYC+FOS", "CD58"], never=["FOS"])
+    wells, _, _ = planned(fitted, candidates=["MYC", "MYC+FOS", "CD58"], exclude=["FOS"])
     assert set(wells["perturbation"]) == {"MYC", "CD58"}
 
 
 def test_where_the_first_cannot_be_had_the_next_most_probable_is_taken(fitted):
-    every, _, _ = planned(fitted, aim="best", n_perturbations=36, candidates="genes")
+    every, _, _ = planned(fitted, strategy="exploit", n_perturbations=36, candidates="genes")
     names = every["perturbation"].tolist()
     some, _, _ = planned(
-        fitted, aim="best", n_perturbations=3, candidates="genes", never=names[:2], most_new=0
+        fitted,
+        strategy="exploit",
+        n_perturbations=3,
+        candidates="genes",
+        exclude=names[:2],
+        max_new=0,
     )
     seen = set(every[every["n_cells_seen"] > 0]["perturbation"]) - set(names[:2])
     assert set(some["perturbation"]) <= seen
@@ -172,16 +182,18 @@ def test_combinations_join_the_candidates(fitted):
     effect = np.linalg.inv(np.eye(len(names)) - truth["weights"].toarray())
     control = np.asarray(fitted[fitted.obs["perturbation"] == "control"].X.mean(axis=0)).ravel()
     target = dict(zip(names, control - effect[:, pair] @ control[pair], strict=True))
-    wells, _, stored = planned(fitted, target, aim="best", most_combined=2, n_perturbations=3)
+    wells, _, stored = planned(
+        fitted, target, strategy="exploit", max_combination=2, n_perturbations=3
+    )
     assert "CDK4+FOS" in set(wells["perturbation"])
     assert stored["params"]["n_candidates"] == 5 + 10
     assert (wells[wells["perturbation"].str.contains("+", regex=False)]["n_cells_seen"] == 0).all()
-    assert stored["summary"]["teaches_interactions"].count("+") == 1
-    wells, _, _ = planned(fitted, target, aim="best", most_combined=3, n_perturbations=30)
+    assert stored["summary"]["most_informative_combination"].count("+") == 1
+    wells, _, _ = planned(fitted, target, strategy="exploit", max_combination=3, n_perturbations=30)
     assert "CDK4+FOS+MYC" in set(wells["perturbation"])
     assert len(wells) == 5 + 10 + 10
     with pytest.raises(ValueError, match="at least two single candidates"):
-        planned(fitted, candidates=["MYC"], most_combined=2)
+        planned(fitted, candidates=["MYC"], max_combination=2)
 
 
 def test_most_is_learned_of_interactions_where_effects_are_large(fitted):
@@ -202,7 +214,9 @@ def test_most_is_learned_of_interactions_where_effects_are_large(fitted):
 
 
 def test_few_new_ones(fitted):
-    wells, _, _ = planned(fitted, candidates="genes", n_perturbations=4, most_new=1, aim="learn")
+    wells, _, _ = planned(
+        fitted, candidates="genes", n_perturbations=4, max_new=1, strategy="explore"
+    )
     assert (wells["n_cells_seen"] == 0).sum() <= 1
     assert len(wells) == 4
 
@@ -246,16 +260,19 @@ def test_perturbations_without_number_take_no_longer(total, controls):
 
 def test_contradictions_write_nothing(fitted):
     for options, words in (
-        ({"must": ["FOS"], "never": ["FOS"]}, "both in must and in never"),
-        ({"must": ["FOS"], "pending": ["FOS"]}, "both in must and in pending"),
-        ({"must": ["FSO"]}, "Close matches: FOS"),
-        ({"never": ["MYC", "FOS", "CDK4", "B2M", "CD58"]}, "No candidate is left"),
+        ({"include": ["FOS"], "exclude": ["FOS"]}, "both in must and in never"),
+        ({"include": ["FOS"], "pending": ["FOS"]}, "both in must and in pending"),
+        ({"include": ["FSO"]}, "Close matches: FOS"),
+        ({"exclude": ["MYC", "FOS", "CDK4", "B2M", "CD58"]}, "No candidate is left"),
         ({"plate_format": 12}, "plate_format must be 8, 96, 384 or None"),
-        ({"aim": "bst"}, "Close matches: best"),
-        ({"must": ["STAT1"], "candidates": "genes", "most_new": 0}, "most_new=0"),
+        ({"strategy": "bst"}, "Close matches: best"),
+        ({"include": ["STAT1"], "candidates": "genes", "max_new": 0}, "max_new=0"),
         ({"candidates": ["MYC", "control"]}, "candidates holds 'control', the controls: doing"),
-        ({"must": iter(["control"])}, "must holds 'control', the controls: these are no candidate"),
-        ({"never": ["control"]}, "never holds 'control', the controls"),
+        (
+            {"include": iter(["control"])},
+            "must holds 'control', the controls: these are no candidate",
+        ),
+        ({"exclude": ["control"]}, "never holds 'control', the controls"),
         ({"pending": ["control"]}, "pending holds 'control', the controls"),
         ({"pending": {"control": 50}}, "pending holds 'control', the controls"),
     ):
@@ -277,12 +294,12 @@ def test_as_many_guides_as_the_screen_has(fitted):
     assert stored["params"]["n_guides"] == 4
     assert (planned(guided, n_guides=2)[0]["n_guides"] == 2).all()
     # No more than there are cells.
-    few, _, stored = planned(guided, n_cells=12, least_cells=1, n_perturbations=5)
+    few, _, stored = planned(guided, n_cells=12, min_cells=1, n_perturbations=5)
     assert few["n_cells"].max() < 4
     assert few["n_guides"].tolist() == few["n_cells"].tolist()
     assert stored["params"]["n_guides"] == few["n_cells"].max()
     with pytest.raises(ValueError, match=r"n_guides is 4, but a perturbation .* 1 cells"):
-        planned(guided, n_cells=12, least_cells=1, n_perturbations=5, n_guides=4)
+        planned(guided, n_cells=12, min_cells=1, n_perturbations=5, n_guides=4)
 
 
 def test_the_same_seed_gives_the_same_plate_and_it_is_told(fitted, caplog):
@@ -290,20 +307,20 @@ def test_the_same_seed_gives_the_same_plate_and_it_is_told(fitted, caplog):
         first = planned(fitted, rng=3)[2]["plate"]
     assert "Best measured so far: MYC" in caplog.text
     copied = npt.tl.plan_screen(
-        fitted, "MYC", n_samples=200, aim="both", rng=3, target_is_candidate=True, copy=True
+        fitted, "MYC", n_samples=200, strategy="both", rng=3, target_is_candidate=True, copy=True
     )
     assert copied.uns["plan"]["plate"].equals(first)
 
 
 def test_why_cites_the_column_that_chose_a_well(fitted):
-    wells, controls, _ = planned(fitted, aim="best", candidates="genes", rng=5)
+    wells, controls, _ = planned(fitted, strategy="exploit", candidates="genes", rng=5)
     npt.tl.design_interventions(fitted, "MYC", candidates="genes", target_is_candidate=True)
     ranking = fitted.uns["design"]["ranking"].set_index("perturbation")["state_distance"]
     names = [*wells["perturbation"], "control"]
     np.testing.assert_allclose(
         [*wells["state_distance"], *controls["state_distance"]], ranking[names]
     )
-    best = wells[wells["aim"] == "best"]
+    best = wells[wells["strategy"] == "exploit"]
     by_state, by_chance = best.head(4), best.tail(-4)
     # The first half by the distance of the expected state.
     assert by_state["probability_among_rest"].isna().all()
@@ -321,9 +338,9 @@ def test_why_cites_the_column_that_chose_a_well(fitted):
     for why, chance in zip(by_chance["why"], by_chance["probability_among_rest"], strict=True):
         said = f"{chance:.2g}" if chance >= 0.01 else "below 0.01"
         assert why == f"nearest of the remaining candidates with probability {said}"
-    wells, _, _ = planned(fitted, aim="learn", candidates="genes", n_perturbations=30)
+    wells, _, _ = planned(fitted, strategy="explore", candidates="genes", n_perturbations=30)
     assert wells["probability_among_rest"].isna().all()
-    gained = np.diff(wells["uncertainty_removed"], prepend=0)
+    gained = np.diff(wells["variance_reduction"], prepend=0)
     words = "is expected to resolve below 0.1% more of the remaining uncertainty"
     small = wells["why"] == words
     np.testing.assert_array_equal(small, gained < 1e-3)
@@ -331,17 +348,19 @@ def test_why_cites_the_column_that_chose_a_well(fitted):
     assert not small.all()
 
 
-@pytest.mark.parametrize("aim", ["best", "both"])
-def test_what_is_expected_farther_than_the_control_does_not_find_the_best(aim, fitted, caplog):
+@pytest.mark.parametrize("strategy", ["exploit", "both"])
+def test_what_is_expected_farther_than_the_control_does_not_find_the_best(strategy, fitted, caplog):
     with caplog.at_level(logging.WARNING, "nextpert"):
-        wells, controls, _ = planned(fitted, aim=aim, n_perturbations=20, candidates="genes")
+        wells, controls, _ = planned(
+            fitted, strategy=strategy, n_perturbations=20, candidates="genes"
+        )
     nothing = controls["state_distance"].item()
-    best = wells[wells["aim"] == "best"]
+    best = wells[wells["strategy"] == "exploit"]
     assert 0 < len(best) < 20
     assert (best["state_distance"] < nothing).all()
-    others = wells[wells["aim"] == "learn"]
+    others = wells[wells["strategy"] == "explore"]
     assert len(best) + len(others) == 20
-    if aim == "best":
+    if strategy == "exploit":
         assert (others["state_distance"] >= nothing).all()
         assert f"{len(others)} of 20 perturbations are chosen to learn" in caplog.text
 
@@ -352,8 +371,8 @@ def test_where_no_candidate_is_nearer_than_the_control_all_wells_go_to_learning(
     names = ["FOS", "MYC"]
     with caplog.at_level(logging.WARNING, "nextpert"):
         wells, controls, _ = planned(
-            fitted, target, aim="best", candidates=names, n_perturbations=2
+            fitted, target, strategy="exploit", candidates=names, n_perturbations=2
         )
     assert (wells["state_distance"] > controls["state_distance"].item()).all()
-    assert wells["aim"].tolist() == ["learn", "learn"]
+    assert wells["strategy"].tolist() == ["explore", "explore"]
     assert "2 of 2 perturbations are chosen to learn" in caplog.text

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 
 
 @pytest.fixture
-def screen(small_screen, arcs):
-    npt.tl.learn_dag(small_screen, method="given", dag=arcs, genes=list(small_screen.var_names))
+def screen(small_screen, edges):
+    npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
     return small_screen
 
 
@@ -80,13 +80,13 @@ def test_states_lie_between_expectation_and_cells(screen):
         assert apart < (0.05 * moved if name != "HS2" else moved)
 
 
-def test_weights_are_right_where_knockdowns_are_partial(small_screen, arcs, truth):
+def test_weights_are_right_where_knockdowns_are_partial(small_screen, edges, truth):
     """A third of the knockout's effect: exact shifts bend the weights, learned ones do not."""
     control = mean_of(small_screen, "control")
     for label in ("MYC", "STK3", "OXR1"):
         cells = (small_screen.obs["perturbation"] == label).to_numpy()
         small_screen.X[cells] += 2 / 3 * (control - mean_of(small_screen, label))
-    npt.tl.learn_dag(small_screen, method="given", dag=arcs, genes=list(small_screen.var_names))
+    npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
     errors = []
     for shift_sd in (0, "learned"):
         npt.tl.fit_dag_blr(small_screen, perturbations=["MYC", "STK3", "OXR1"], shift_sd=shift_sd)
@@ -129,7 +129,8 @@ def test_the_true_graph_earns_its_weight_and_a_wrong_one_does_not():
     assert weights["graph"] > 0.9
     assert weights["coexpression"] < 0.1
     assert adata.uns["dag_blr"]["stack"]["error"] < 0.1
-    # The last arc's end is perturbed to do what the first's does: no graph of such arcs transmits.
+    # The last edge's end is perturbed to do what the first's does: no graph of such edges
+    # transmits.
     wrong = adata.uns["truth"]["weights"][::-1, ::-1]
     npt.tl.learn_dag(adata, method="given", dag=wrong, genes=list(adata.var_names))
     npt.tl.fit_dag_blr(adata)
@@ -138,7 +139,7 @@ def test_the_true_graph_earns_its_weight_and_a_wrong_one_does_not():
 
 def stack_of(adata):
     stack = adata.uns["dag_blr"]["stack"]
-    return dict(zip(stack["experts"], stack["weights"], strict=True))
+    return dict(zip(stack["predictors"], stack["weights"], strict=True))
 
 
 def test_another_screen_is_believed_as_far_as_it_is_right():

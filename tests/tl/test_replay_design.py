@@ -22,22 +22,22 @@ from nextpert.tl._replay_design.tables import holm, in_words, overall_table, pla
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 SMALL = {"n_rounds": 3, "n_repeats": 4, "n_warmup": 30, "n_perturbations": 2}
-EVERY = ["thompson", "exact_greedy", "random", "means_in_turn"]
+EVERY = ["thompson", "exact_greedy", "random", "round_robin_means"]
 
 
 @pytest.fixture
-def screen(small_screen, arcs):
-    npt.tl.learn_dag(small_screen, method="given", dag=arcs)
+def screen(small_screen, edges):
+    npt.tl.learn_dag(small_screen, method="given", dag=edges)
     return small_screen
 
 
 @pytest.fixture(scope="module")
-def _both(_small_screen, arcs):
+def _both(_small_screen, edges):
     adata = _small_screen.copy()
-    npt.tl.learn_dag(adata, method="given", dag=arcs)
+    npt.tl.learn_dag(adata, method="given", dag=edges)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        npt.tl.replay_design(adata, ["MYC", "STK3"], held_out="both", criteria=EVERY[:3], **SMALL)
+        npt.tl.replay_design(adata, ["MYC", "STK3"], held_out="both", strategies=EVERY[:3], **SMALL)
     return adata
 
 
@@ -68,7 +68,7 @@ def test_unmeasured_perturbations_take_part(both):
 def test_scores_are_the_true_distances_of_what_is_recommended(both):
     stored = both.uns["replay"]
     names = list(stored["environments"]["perturbation"])
-    assert list(stored["params"]["criteria"]) == EVERY
+    assert list(stored["params"]["strategies"]) == EVERY
     distance, recommended = stored["runs"]["distance"], stored["runs"]["recommended"]
     assert distance.shape == recommended.shape == (2, 2, 4, 4, 4)
     assert stored["runs"]["chosen"].shape == (2, 2, 4, 4, 3, 2)
@@ -103,8 +103,8 @@ def test_tables_against_the_runs(both):
             assert row["best_distance"] == pytest.approx(min(truth.values()), abs=1e-12)
             assert row["pool_distance"] == pytest.approx(np.mean(list(truth.values())))
             assert row["control_distance"] == pytest.approx(control)
-            for c, criterion in enumerate(EVERY):
-                is_one = (table["target"] == target) & (table["criterion"] == criterion)
+            for c, strategy in enumerate(EVERY):
+                is_one = (table["target"] == target) & (table["strategy"] == strategy)
                 rows = table[is_one & (table["held_out"] == held_out)]
                 frame = pd.DataFrame(runs[i, r, c])  # repeats x rounds
                 assert rows["n_cells"].tolist() == [0, 20, 40, 60]
@@ -120,20 +120,20 @@ def test_tables_against_the_runs(both):
 def test_comparison_is_paired_by_repeat(both):
     stored = both.uns["replay"]
     runs, table = stored["runs"]["distance"], stored["comparison"]
-    assert set(table["criterion"]) == set(EVERY[:3])
-    is_one = (table["target"] == "STK3") & (table["criterion"] == "thompson")
+    assert set(table["strategy"]) == set(EVERY[:3])
+    is_one = (table["target"] == "STK3") & (table["strategy"] == "thompson")
     found = table[is_one & ~table["held_out"]].iloc[0]
     ours, turn = (runs[1, 0, c][:, 1:].mean(axis=1) for c in (0, 3))
     assert found["difference"] == pytest.approx((ours - turn).mean())
     assert found["difference_sem"] == pytest.approx((ours - turn).std(ddof=1) / 2)
     if np.ptp(ours - turn) > 0:
         assert found["p_value"] == pytest.approx(ttest_rel(ours, turn).pvalue)
-    for _, family in table.groupby(["held_out", "criterion"]):
+    for _, family in table.groupby(["held_out", "strategy"]):
         np.testing.assert_allclose(family["p_adjusted"], holm(family["p_value"].to_numpy()))
 
 
 def made_up(far):
-    """Runs of two targets, two criteria, five repeats, two plates: the first comes ``far``."""
+    """Runs of two targets, two strategies, five repeats, two plates: the first comes ``far``."""
     rng = np.random.default_rng(0)
     distance = 1.0 + 0.1 * rng.normal(size=(2, 2, 5, 3))
     distance[:, 0] += far
@@ -148,7 +148,7 @@ def made_up(far):
             "pool_distance": [3.0, 3.0],
         }
     )
-    overall = overall_table(distance, good, targets, pd.DataFrame(), ["ours", "means_in_turn"])
+    overall = overall_table(distance, good, targets, pd.DataFrame(), ["ours", "round_robin_means"])
     return distance, overall, in_words(overall, targets, 2)
 
 
@@ -166,10 +166,10 @@ def test_overall_is_paired_over_repeats():
 
 
 def test_words_say_who_is_nearer():
-    assert "nearer than means_in_turn: ours -0." in made_up(-0.5)[2]
-    assert "further than means_in_turn: ours +0." in made_up(0.5)[2]
+    assert "nearer than round_robin_means: ours -0." in made_up(-0.5)[2]
+    assert "further than round_robin_means: ours +0." in made_up(0.5)[2]
     words = made_up(0.0)[2]
-    assert "not told apart from means_in_turn: ours" in words
+    assert "not told apart from round_robin_means: ours" in words
     assert "Target in the pool (2 targets)" in words
     assert "3 standing for never: ours 3.0 (good at the end in 0%)" in words
 
@@ -184,8 +184,8 @@ def test_holm():
     np.testing.assert_allclose(holm(np.array([0.03, 0.9, 0.01, 0.02])), [0.06, 0.9, 0.04, 0.06])
 
 
-def test_a_criterion_does_not_depend_on_its_company(both, screen):
-    npt.tl.replay_design(screen, ["MYC"], held_out=True, criteria=["random", "thompson"], **SMALL)
+def test_a_strategy_does_not_depend_on_its_company(both, screen):
+    npt.tl.replay_design(screen, ["MYC"], held_out=True, strategies=["random", "thompson"], **SMALL)
     alone, all_of_it = screen.uns["replay"]["runs"], both.uns["replay"]["runs"]
     for name in alone:
         assert np.array_equal(alone[name][0, 0, 0], all_of_it[name][0, 1, 2])
@@ -196,7 +196,7 @@ def test_same_bits_for_any_number_of_workers(screen, assert_same):
     found = []
     for n_jobs, rng in [(1, 7), (2, np.random.default_rng(7)), (1, 8)]:
         npt.tl.replay_design(
-            screen, ["MYC"], criteria=["thompson"], n_jobs=n_jobs, rng=rng, **SMALL
+            screen, ["MYC"], strategies=["thompson"], n_jobs=n_jobs, rng=rng, **SMALL
         )
         found.append(screen.uns["replay"])
     assert [result["params"].pop("rng") for result in found] == ["7", "generator", "8"]
@@ -209,7 +209,7 @@ def test_the_signature_can_be_read():
 
 
 def test_targets_by_themselves_are_those_off_the_controls(screen):
-    npt.tl.replay_design(screen, criteria=["means_in_turn"], **SMALL)
+    npt.tl.replay_design(screen, strategies=["round_robin_means"], **SMALL)
     targets = screen.uns["replay"]["targets"]
     assert (targets["control_distance"] > 3 * targets["control_sd"]).all()
     assert screen.uns["replay"]["comparison"].empty
@@ -217,7 +217,9 @@ def test_targets_by_themselves_are_those_off_the_controls(screen):
 
 
 def test_a_target_need_not_be_a_candidate(screen):
-    npt.tl.replay_design(screen, ["HS2"], candidates=["MYC", "STK3"], criteria=["random"], **SMALL)
+    npt.tl.replay_design(
+        screen, ["HS2"], candidates=["MYC", "STK3"], strategies=["random"], **SMALL
+    )
     stored = screen.uns["replay"]
     assert stored["environments"]["perturbation"].tolist() == ["MYC", "STK3", "HS2"]
     assert set(stored["runs"]["recommended"].ravel()) <= {0, 1}
@@ -229,10 +231,10 @@ def test_the_best_is_found_where_effects_are_clear():
         n_genes=12, n_control=500, n_perturbed=160, perturbed=6, rng=1
     )
     npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-    npt.tl.replay_design(adata, criteria=["thompson"], n_repeats=3, n_rounds=4, n_perturbations=2)
-    overall = adata.uns["replay"]["overall"].set_index("criterion")
+    npt.tl.replay_design(adata, strategies=["thompson"], n_repeats=3, n_rounds=4, n_perturbations=2)
+    overall = adata.uns["replay"]["overall"].set_index("strategy")
     assert overall.loc["thompson", "share_good_last"] > 0.9
-    assert overall.loc["thompson", "plates"] <= overall.loc["means_in_turn", "plates"]
+    assert overall.loc["thompson", "plates"] <= overall.loc["round_robin_means", "plates"]
 
 
 def test_round_trip(both, tmp_path, assert_same):
@@ -242,7 +244,7 @@ def test_round_trip(both, tmp_path, assert_same):
 
 
 def test_options_reach_the_campaigns(screen):
-    options = {"criteria": ["random"]} | SMALL
+    options = {"strategies": ["random"]} | SMALL
     assert npt.tl.replay_design(screen, ["MYC"], copy=True, **options).uns["replay"]
     assert "replay" not in screen.uns
     npt.tl.replay_design(
@@ -266,8 +268,8 @@ def test_plates_hold_no_more_than_all_candidates(screen):
 
 
 BAD = {
-    "unknown criterion": ({"criteria": ["civv"]}, ValueError, "Unknown criteria: civv.*civ"),
-    "criteria as a string": ({"criteria": "civ"}, TypeError, r"\['civ'\]"),
+    "unknown strategy": ({"strategies": ["civv"]}, ValueError, "Unknown strategies: civv.*civ"),
+    "strategies as a string": ({"strategies": "civ"}, TypeError, r"\['civ'\]"),
     "unknown target": ({"targets": ["MIC"]}, ValueError, "Targets not found.*MIC.*MYC"),
     "targets as a string": ({"targets": "MYC"}, TypeError, r"\['MYC'\]"),
     "control as a target": ({"targets": ["control"]}, ValueError, "control state itself"),
@@ -320,7 +322,7 @@ def test_perturbations_of_few_cells_and_unclear_ones_are_no_targets(screen, asse
 
 
 def test_a_killed_worker_loses_nothing(screen, monkeypatch, assert_same):
-    npt.tl.replay_design(screen, ["MYC", "STK3"], criteria=["civ"], **SMALL)
+    npt.tl.replay_design(screen, ["MYC", "STK3"], strategies=["civ"], **SMALL)
     expected = screen.uns["replay"]
     one, parent = running._one, os.getpid()
 
@@ -332,7 +334,7 @@ def test_a_killed_worker_loses_nothing(screen, monkeypatch, assert_same):
 
     monkeypatch.setattr(running, "_one", fragile)
     with pytest.warns(UserWarning, match=r"A worker was killed.* finished tasks are kept"):
-        npt.tl.replay_design(screen, ["MYC", "STK3"], criteria=["civ"], n_jobs=2, **SMALL)
+        npt.tl.replay_design(screen, ["MYC", "STK3"], strategies=["civ"], n_jobs=2, **SMALL)
     assert_same(screen.uns["replay"], expected)
 
 
@@ -358,10 +360,10 @@ def test_simulated_cells_copy_the_screen():
 
 
 def test_a_simulated_replay_is_its_own_and_repeats(screen):
-    npt.tl.replay_design(screen, criteria=["thompson"], simulated=True, **SMALL)
+    npt.tl.replay_design(screen, strategies=["thompson"], simulated=True, **SMALL)
     one = screen.uns["replay"]
-    npt.tl.replay_design(screen, criteria=["thompson"], simulated=True, key_added="two", **SMALL)
-    npt.tl.replay_design(screen, criteria=["thompson"], key_added="cells", **SMALL)
+    npt.tl.replay_design(screen, strategies=["thompson"], simulated=True, key_added="two", **SMALL)
+    npt.tl.replay_design(screen, strategies=["thompson"], key_added="cells", **SMALL)
     runs = [stored["runs"]["distance"] for stored in (one, screen.uns["two"], screen.uns["cells"])]
     np.testing.assert_array_equal(runs[0], runs[1])
     assert runs[0].shape != runs[2].shape or not np.array_equal(runs[0], runs[2])
@@ -372,7 +374,7 @@ def test_a_target_of_many_parts(screen):
     own = npt.Target(state="STK3", weights=["MYC", "STK3"])
     up = npt.Target(at_least={"STK3": 2.0}, at_most={"OXR1": 1.0})
     targets = [npt.Target(state="MYC"), own, up, npt.Target(state=("batch", "b"))]
-    npt.tl.replay_design(screen, targets, held_out="both", criteria=["best"], **SMALL)
+    npt.tl.replay_design(screen, targets, held_out="both", strategies=["exploit"], **SMALL)
     stored = screen.uns["replay"]
     heads = stored["targets"].drop_duplicates("target")
     said = ["MYC", "STK3; in MYC, STK3", "STK3 >= 2; OXR1 <= 1", "batch=b"]
@@ -392,14 +394,14 @@ def test_a_target_of_many_parts(screen):
     held = stored["targets"].set_index(["target", "held_out"])["n_candidates"]
     assert [held[name, True] - held[name, False] for name in said] == [-1, -1, 0, 0]
     npt.tl.replay_design(
-        screen, ["MYC"], held_out="both", criteria=["best"], key_added="plain", **SMALL
+        screen, ["MYC"], held_out="both", strategies=["exploit"], key_added="plain", **SMALL
     )
     plain = screen.uns["plain"]["runs"]["distance"]
     np.testing.assert_array_equal(plain[0], stored["runs"]["distance"][0])
 
 
 def test_a_progress_bar_in_a_terminal_alone(screen, capsys, monkeypatch):
-    options = {"criteria": ["random"], "n_rounds": 1, "n_repeats": 2}
+    options = {"strategies": ["random"], "n_rounds": 1, "n_repeats": 2}
     npt.tl.replay_design(screen, ["MYC"], **options)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)

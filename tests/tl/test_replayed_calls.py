@@ -10,7 +10,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata import read_roles
 from nextpert.core.evaluate.strategies import replay_plates
-from nextpert.tl._plan_screen.wells import AIMS
+from nextpert.tl._plan_screen.wells import STRATEGIES
 from nextpert.tl._replay_design import modelled
 from nextpert.tl._replay_design.setup import read_setup
 
@@ -64,16 +64,16 @@ def seen_after(campaign, deal, chosen):
 
 
 @pytest.mark.parametrize(
-    "criterion", [*AIMS, "thompson", "ei", "full_best", "full_ei", "exact_greedy"]
+    "strategy", [*STRATEGIES, "thompson", "ei", "full_exploit", "full_ei", "exact_greedy"]
 )
-def test_plates_and_recommendations_are_those_of_the_calls(campaign, criterion):
+def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy):
     _, setup, _, _ = campaign
     deal = setup.pool.deal(2, N_WARMUP, rng=1)
-    build = partial(setup.told.build, criterion, deal.target, rng=np.random.default_rng(SEED))
+    build = partial(setup.told.build, strategy, deal.target, rng=np.random.default_rng(SEED))
     found = replay_plates(
         setup.pool, deal, build, n_rounds=N_ROUNDS, n_perturbations=SIZE, n_cells=N_CELLS
     )
-    spec = modelled.spec_of(criterion)
+    spec = modelled.spec_of(strategy)
     streams = np.random.default_rng(SEED).spawn(2 * N_ROUNDS)
     target = dict(zip(setup.genes, deal.target.states[0], strict=True))
     candidates = [setup.plan.names[j] for j in deal.first]
@@ -85,8 +85,8 @@ def test_plates_and_recommendations_are_those_of_the_calls(campaign, criterion):
         ranking = adata.uns["design"]["ranking"].set_index("perturbation")
         assert ranking["predicted_distance"].idxmin() == setup.plan.names[found.recommended[t]]
         npt.tl.plan_screen(
-            adata, target, aim=criterion.removeprefix(f"{spec}_"), n_perturbations=SIZE,
-            n_cells=SIZE * N_CELLS, n_controls=0, least_cells=N_CELLS, rng=streams[2 * t + 1],
+            adata, target, strategy=strategy.removeprefix(f"{spec}_"), n_perturbations=SIZE,
+            n_cells=SIZE * N_CELLS, n_controls=0, min_cells=N_CELLS, rng=streams[2 * t + 1],
             **options,
         )  # fmt: skip
         plate = adata.uns["plan"]["plate"]

@@ -14,7 +14,7 @@ from nextpert.core.design.goal import Goal
 from nextpert.core.evaluate.cell_pool import CellPool, PoolGoal
 from nextpert.core.evaluate.strategies import replay_plates
 from nextpert.tl._fit_dag_blr.model import Graphs, Spec
-from nextpert.tl._replay_design.modelled import Told, criteria, spec_of
+from nextpert.tl._replay_design.modelled import Told, spec_of, strategies
 
 P, J = 6, 7
 
@@ -27,7 +27,7 @@ def make_pool(n_cells=60, size=1.5, seed=0):
     return CellPool(scm.sample(200, rng=rng), cells)
 
 
-def run(pool, deal, criterion, *, dag=None, own=None, rng=0, **options):
+def run(pool, deal, strategy, *, dag=None, own=None, rng=0, **options):
     """A campaign on a pool whose perturbations target genes ``own``, or none that is measured."""
     p, n = pool.control.shape[1], pool.n_perturbations
     genes = [f"G{i}" for i in range(p)]
@@ -36,23 +36,22 @@ def run(pool, deal, criterion, *, dag=None, own=None, rng=0, **options):
     spec = Spec(genes, plan, DagBlr, Naming(frozenset(genes)))
     graphs = Graphs.single(Dag.from_edges(p, []) if dag is None else dag)
     told = Told(spec, graphs, pool.environments)
-    build = partial(told.build, criterion, deal.target, rng=np.random.default_rng(rng))
+    build = partial(told.build, strategy, deal.target, rng=np.random.default_rng(rng))
     return replay_plates(pool, deal, build, **options)
 
 
 def test_names_say_how_much_is_modelled():
-    assert [spec_of(name) for name in ("best", "full_best", "exact_civ", "means_in_turn")] == [
-        "shifts", "full", "exact", "",
-    ]  # fmt: skip
-    assert len(set(criteria())) == len(criteria())
+    names = ("exploit", "full_exploit", "exact_civ", "round_robin_means")
+    assert [spec_of(name) for name in names] == ["shifts", "full", "exact", ""]
+    assert len(set(strategies())) == len(strategies())
 
 
-@pytest.mark.parametrize("criterion", [n for n in criteria() if spec_of(n) in ("shifts", "")])
-def test_cells_are_drawn_once_and_from_candidates_alone(criterion):
+@pytest.mark.parametrize("strategy", [n for n in strategies() if spec_of(n) in ("shifts", "")])
+def test_cells_are_drawn_once_and_from_candidates_alone(strategy):
     pool, may = make_pool(), [0, 2, 4, 5]
     deal = pool.deal(4, 50, rng=2)
     options = {"candidates": may, "n_rounds": 7, "n_perturbations": 3, "n_cells": 25}
-    result, again = (run(pool, deal, criterion, rng=5, **options) for _ in range(2))
+    result, again = (run(pool, deal, strategy, rng=5, **options) for _ in range(2))
     np.testing.assert_array_equal(result.chosen, again.chosen)
     np.testing.assert_array_equal(result.recommended, again.recommended)
     assert set(result.recommended) <= set(may)
@@ -66,20 +65,22 @@ def test_cells_are_drawn_once_and_from_candidates_alone(criterion):
     assert result.recommended[-1] == result.recommended[-2]
 
 
-@pytest.mark.parametrize("criterion", ["best", "ei", "thompson", "learn", "full_best", "random"])
-def test_a_target_that_stands_out_is_found(criterion):
+@pytest.mark.parametrize(
+    "strategy", ["exploit", "ei", "thompson", "explore", "full_exploit", "random"]
+)
+def test_a_target_that_stands_out_is_found(strategy):
     found = []
     for seed in (1, 2):
         pool = make_pool(200, size=4.0, seed=seed)
         for t in range(J):
             deal = pool.deal(t, 100, rng=t)
-            result = run(pool, deal, criterion, n_rounds=4, n_perturbations=2, rng=t)
+            result = run(pool, deal, strategy, n_rounds=4, n_perturbations=2, rng=t)
             found.append(result.recommended[-1] == t)
     assert np.mean(found) > 0.75
 
 
-@pytest.mark.parametrize("criterion", ["exact_greedy", "exact_civ", "exact_best"])
-def test_exact_shifts_that_are_right_need_no_cells(criterion):
+@pytest.mark.parametrize("strategy", ["exact_greedy", "exact_civ", "exact_exploit"])
+def test_exact_shifts_that_are_right_need_no_cells(strategy):
     rng, scm = np.random.default_rng(0), random_scm(P, rng=3)
     full = 3.0
     control = scm.sample(2000, rng=rng)
@@ -88,7 +89,7 @@ def test_exact_shifts_that_are_right_need_no_cells(criterion):
     pool = CellPool(control, cells)
     for t in range(P):
         deal = pool.deal(t, 1500, rng=t)
-        result = run(pool, deal, criterion, dag=scm.dag, own=range(P), n_rounds=1)
+        result = run(pool, deal, strategy, dag=scm.dag, own=range(P), n_rounds=1)
         assert result.recommended.tolist() == [t, t]
 
 
@@ -104,8 +105,8 @@ def test_a_measured_own_gene_points_to_its_perturbation(n_rounds):
         assert (result.recommended == t).all()
 
 
-@pytest.mark.parametrize("criterion", ["best", "ei", "civ", "full_thompson"])
-def test_campaigns_find_what_reaches_the_goal(criterion):
+@pytest.mark.parametrize("strategy", ["exploit", "ei", "civ", "full_thompson"])
+def test_campaigns_find_what_reaches_the_goal(strategy):
     rng = np.random.default_rng(3)
     means = np.array([[0, 3, 0], [2, 2, 0], [3, 0, 0], [0, 0, 3]], float)
     cells = [mean + rng.normal(size=(200, 3)) for mean in means]
@@ -113,5 +114,5 @@ def test_campaigns_find_what_reaches_the_goal(criterion):
     # Much of the first node counts, but of the second too much does not: 2 and not 1 is the best.
     goal = Goal(np.zeros(3), signature=[3, 0, 0], high=[np.inf, 1, np.inf])
     deal = pool.deal(PoolGoal(goal), 100, rng=1)
-    found = run(pool, deal, criterion, n_rounds=4, n_perturbations=2)
+    found = run(pool, deal, strategy, n_rounds=4, n_perturbations=2)
     assert found.recommended[-1] == 2

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 
 
 @pytest.fixture
-def screen(small_screen, arcs):
-    npt.tl.learn_dag(small_screen, method="given", dag=arcs)
+def screen(small_screen, edges):
+    npt.tl.learn_dag(small_screen, method="given", dag=edges)
     return small_screen
 
 
@@ -82,14 +82,16 @@ def test_an_acquisition_fills_a_plate(screen):
     npt.tl.fit_dag_blr(screen)
     options = {"candidates": "genes", "n_samples": 200}
     npt.tl.design_interventions(screen, "MYC", acquisition="greedy", **options)
-    npt.tl.plan_screen(screen, "MYC", aim="greedy", n_perturbations=4, must=["OXR1"], **options)
+    npt.tl.plan_screen(
+        screen, "MYC", strategy="greedy", n_perturbations=4, include=["OXR1"], **options
+    )
     wells = screen.uns["plan"]["plate"].iloc[:-1]
     first = screen.uns["design"]["ranking"].query("rank > 0")["perturbation"]
     wanted = ["OXR1", *[name for name in first if name != "OXR1"][:3]]
     assert wells["perturbation"].tolist() == wanted
-    assert wells["aim"].tolist() == ["must", *["acquisition"] * 3]
+    assert wells["strategy"].tolist() == ["include", *["acquisition"] * 3]
     assert "by the acquisition" in wells["why"].iloc[1]
     npt.pl.plan_screen(screen, show=False)
     costs = {"budget": 100.0, "perturbation": dict.fromkeys(first, 30.0)}
-    npt.tl.plan_screen(screen, "MYC", aim="greedy", costs=costs, **options)
+    npt.tl.plan_screen(screen, "MYC", strategy="greedy", costs=costs, **options)
     assert screen.uns["plan"]["plate"]["perturbation"].iloc[:-1].tolist() == first.iloc[:3].tolist()

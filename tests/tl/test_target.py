@@ -15,8 +15,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 
 
 @pytest.fixture
-def fitted(small_screen, arcs):
-    npt.tl.learn_dag(small_screen, method="given", dag=arcs, genes=list(small_screen.var_names))
+def fitted(small_screen, edges):
+    npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
     npt.tl.fit_dag_blr(small_screen)
     return small_screen
 
@@ -136,7 +136,7 @@ def test_what_is_wanted_decides_what_is_best(fitted):
 
 def test_plans_take_a_target(fitted):
     target = npt.Target(signature={"MYC": -1.0}, distance="cosine")
-    npt.tl.plan_screen(fitted, target, n_perturbations=1, n_cells=200, aim="best")
+    npt.tl.plan_screen(fitted, target, n_perturbations=1, n_cells=200, strategy="exploit")
     plan = fitted.uns["plan"]
     assert plan["params"]["distance"] == "cosine"
     assert "MYC" in plan["plate"]["perturbation"].iloc[0]

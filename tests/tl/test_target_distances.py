@@ -55,7 +55,7 @@ def test_distances_to_a_label(small_screen):
 
 
 def test_the_double_knockout_is_where_the_single_one_is_but_for_the_second_gene(small_screen):
-    # OXR1 has no arc to these three, so that MYC+OXR1 and MYC have the same means there.
+    # OXR1 has no edge to these three, so that MYC+OXR1 and MYC have the same means there.
     npt.tl.target_distances(small_screen, "MYC", genes=["MYC", "STK3", "GATA1"])
     table = small_screen.uns["target_distances"]["table"].set_index("perturbation")
     assert table.index[0] == "MYC+OXR1"

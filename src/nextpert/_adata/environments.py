@@ -99,7 +99,7 @@ def plan_environments(
         return Plan(used, targets, left_out, table)
     known = set(measured)
     names: list[str] = []
-    aims: list[list[str]] = []
+    inside_all: list[list[str]] = []
     absent: list[str] = []
     unmeasured: Reasons = []
     for name in wanted:
@@ -110,9 +110,9 @@ def plan_environments(
             absent += [gene for gene in outside if gene not in known]
         if every or not (outside or not inside):
             names.append(name)
-            aims.append(inside)
+            inside_all.append(inside)
     hint = (guide_hint(absent, known) + id_hint(absent, measured)) if absent else ""
-    return Plan(names, aims, left_out, shift, hint, unmeasured)
+    return Plan(names, inside_all, left_out, shift, hint, unmeasured)
 
 
 def _say_unlabelled(labels: LabelTable) -> None:

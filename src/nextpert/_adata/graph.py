@@ -112,7 +112,7 @@ def read_graph(
     Raises
     ------
     ValueError
-        If there is no graph, if genes of its panel are gone from ``adata``, or if arcs lie
+        If there is no graph, if genes of its panel are gone from ``adata``, or if edges lie
         outside its panel.
     CycleError
         If the graph has a cycle; its genes are named.
@@ -142,13 +142,13 @@ def read_graph(
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
     if not np.isfinite(matrix.data).all():
-        message = f"adata.varp[{key!r}] holds NaN or infinite values: use zeros where no arc is."
+        message = f"adata.varp[{key!r}] holds NaN or infinite values: use zeros where no edge is."
         raise ValueError(message)
     block = matrix[columns][:, columns]
     if block.nnz < matrix.nnz:
         outside = np.setdiff1d(np.unique(np.concatenate(matrix.nonzero())), columns)
         message = (
-            f"adata.varp[{key!r}] has arcs at genes outside its panel in adata.uns[{key!r}]: "
+            f"adata.varp[{key!r}] has edges at genes outside its panel in adata.uns[{key!r}]: "
             f"{list_names(np.asarray(adata.var_names)[outside])}. Run tl.learn_dag again with "
             f'method="given", or delete adata.uns[{key!r}] to use every gene.'
         )
@@ -199,7 +199,7 @@ class GraphsRecord:
 
     n_graphs: int = array(whole=True, least=1)
     indptr: NDArray[np.int64] = array("n_pointers", whole=True)
-    indices: NDArray[np.int64] = array("n_arcs", whole=True, least=0)
+    indices: NDArray[np.int64] = array("n_edges", whole=True, least=0)
 
 
 def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> list[Dag]:
@@ -212,7 +212,7 @@ def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> 
     Raises
     ------
     ValueError
-        If they are damaged: of another shape, with arcs outside the panel, or with a cycle.
+        If they are damaged: of another shape, with edges outside the panel, or with a cycle.
     """
     result = adata.uns.get(key)
     if not hasattr(result, "keys") or "graphs" not in result:
@@ -236,29 +236,29 @@ def _split(
 ) -> list[Dag]:
     """Return the graphs of a :class:`GraphsRecord` over a panel of ``p`` genes.
 
-    ``indptr`` has the shape ``(n_graphs * p + 1,)``, ``indices`` one entry an arc.
+    ``indptr`` has the shape ``(n_graphs * p + 1,)``, ``indices`` one entry an edge.
     """
     if len(indptr) != n_graphs * p + 1:
         message = f"{n_graphs} graphs of {p} genes do not have {len(indptr)} pointers"
         raise ValueError(message)
     if indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
-        message = "its pointers do not count its arcs"
+        message = "its pointers do not count its edges"
         raise ValueError(message)
     if (indices >= p).any():
-        message = "it has arcs outside the panel"
+        message = "it has edges outside the panel"
         raise ValueError(message)
     stacked = sp.csr_array((np.ones(len(indices)), indices, indptr), shape=(n_graphs * p, p))
     stacked.sum_duplicates()
     if (stacked.data > 1).any():
-        message = "a graph has an arc twice"
+        message = "a graph has an edge twice"
         raise ValueError(message)
     return [Dag.from_matrix(stacked[k * p : (k + 1) * p]) for k in range(n_graphs)]
 
 
 def _changed(stored: dict[str, Any], genes: Sequence[str], dag: Dag) -> bool:
-    """Whether arcs were put in or taken out by hand; rows of the table of arcs may be gone."""
+    """Whether edges were put in or taken out by hand; rows of the table of edges may be gone."""
     learned = zip(
-        stored["arcs"]["parent"].astype(str), stored["arcs"]["child"].astype(str), strict=True
+        stored["edges"]["parent"].astype(str), stored["edges"]["child"].astype(str), strict=True
     )
-    arcs = {(genes[k], genes[i]) for k, i in dag.edges()}
-    return int(stored["n_edges"]) != len(arcs) or not set(learned) <= arcs
+    edges = {(genes[k], genes[i]) for k, i in dag.edges()}
+    return int(stored["n_edges"]) != len(edges) or not set(learned) <= edges

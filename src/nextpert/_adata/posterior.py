@@ -85,7 +85,12 @@ def _mixed(positions: NDArray[np.int64]) -> NDArray[np.uint64]:
     return stirred(spread) | np.uint64(1)
 
 
-GRAPH_AND_EXPERTS, GRAPH, EXPERTS, NEITHER = "graph and experts", "graph", "experts", "neither"
+GRAPH_AND_EXPERTS, GRAPH, EXPERTS, NEITHER = (
+    "graph and predictors",
+    "graph",
+    "predictors",
+    "neither",
+)
 N_COMPONENTS = len(TAU2)
 
 
@@ -104,12 +109,12 @@ class EfficacyRecord:
 
 
 @dataclass(frozen=True)
-class StackRecord:
+class PredictorRecord:
     """Weights of predictors, and what they leave of perturbations without cells."""
 
-    experts: list[str] = texts("n_experts")
-    weights: Array = array("n_experts", least=0)
-    error_alone: Array = array("n_experts")
+    predictors: list[str] = texts("n_predictors")
+    weights: Array = array("n_predictors", least=0)
+    error_alone: Array = array("n_predictors")
     error: float = array()
     residual_variance: float = array()
     unseen: Array = array(N_COMPONENTS, least=0)
@@ -118,7 +123,7 @@ class StackRecord:
     )
 
     def __post_init__(self) -> None:
-        unknown = set(self.experts) - {kind.name for kind in predictors()}
+        unknown = set(self.predictors) - {kind.name for kind in predictors()}
         if unknown:
             message = f"it has weights of {sorted(unknown)}, which are no predictors here"
             raise ValueError(message)
@@ -136,11 +141,11 @@ class AveragingRecord:
         Weights of the prior variances in each, shape ``(n_models, n_perturbations,
         n_components)``.
     own
-        Variances of the shifts of own genes where no expert is asked, nan elsewhere, shape
-        ``(n_perturbations, n_genes)``: what members do together is an expert's word, and so is its
-        variance.
+        Variances of the shifts of own genes where no predictor is asked, nan elsewhere, shape
+        ``(n_perturbations, n_genes)``: what members do together is a predictor's word, and so is
+        its variance.
     no_graph
-        The posterior on the graph without arcs.
+        The posterior on the graph without edges.
     """
 
     models: list[str] = texts("n_models", GRAPH_AND_EXPERTS, GRAPH, EXPERTS, NEITHER)
@@ -157,7 +162,7 @@ class AveragingRecord:
         posteriors
             The posteriors on the graph, or on those of resamples.
         prior
-            The prior of shifts on the graph, with what experts expect.
+            The prior of shifts on the graph, with what predictors expect.
         shifts
             Expected shifts of own genes, shape ``(n_perturbations, n_genes)``.
         """
@@ -204,7 +209,7 @@ class FittedPosterior:
     guide_variance: float | None = array(least=0, optional=True)
     averaging: AveragingRecord | None = nested(AveragingRecord, optional=True)
     efficacy: Efficacy | EfficacyRecord | None = nested(EfficacyRecord, optional=True)
-    stack: StackRecord | None = nested(StackRecord, optional=True)
+    stack: PredictorRecord | None = nested(PredictorRecord, optional=True)
     screen: ScreenMoments | None = nested(ScreenMoments, optional=True)
     prior_effects: EffectsRecord | None = nested(EffectsRecord, optional=True)
     ensemble: list[DagBlr] | None = series(_posterior(), optional=True)
@@ -249,7 +254,7 @@ class FittedPosterior:
             return None
         own, other = places(self.targets, self.genes), self.prior_effects
         seen = Perturbations(self.screen, 0, np.arange(1, 1 + len(own)), own)
-        weights = dict(zip(self.stack.experts, self.stack.weights.tolist(), strict=True))
+        weights = dict(zip(self.stack.predictors, self.stack.weights.tolist(), strict=True))
         known = {} if other is None else dict(zip(other.perturbations, other.effects, strict=True))
         told: Any = self.stack.interactions
         return Expectation(weights, seen, known, self.stack.unseen, told)
@@ -360,8 +365,8 @@ def _compare_with_graph(
         )
         raise ValueError(message)
     names, _, dag = read_graph(adata, dag_key, symbols)
-    arcs = {(genes[k], genes[i]) for k, i in blr.dag.edges()}
-    if arcs != {(names[k], names[i]) for k, i in dag.edges()}:
+    edges = {(genes[k], genes[i]) for k, i in blr.dag.edges()}
+    if edges != {(names[k], names[i]) for k, i in dag.edges()}:
         message = (
             f"The graph in adata.varp[{dag_key!r}] has changed since adata.uns[{key!r}] was "
             f"fitted: run tl.fit_dag_blr again to use the new one."

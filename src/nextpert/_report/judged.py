@@ -54,7 +54,7 @@ def replay_section(found: Found) -> Section | None:
     )
     columns = [
         *([Column("Target", "where")] if len(set(overall["where"])) > 1 else []),
-        Column("Strategy", "criterion", is_head=True),
+        Column("Strategy", "strategy", is_head=True),
         Column("Rounds to the best", "plates", two_digits),
         Column("± standard error", "plates_sem", two_digits),
         Column("Found in the end", "share_good_last", share),

@@ -93,7 +93,7 @@ def effects_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
         Column("Effect", ("mean", "lower", "upper"), reference=0.0),
         Column("False sign rate", "lfsr", rate),
         Column("Direct part", "direct", number),
-        Column("Difference of means", "cells_mean", number),
+        Column("Difference of means", "raw_mean", number),
         Column("Cells", "n_cells", count),
     ]
     caption = (
@@ -123,7 +123,7 @@ def _largest(stored: Mapping[str, Any], among: NDArray[np.bool_], most: int) -> 
 def _rows(stored: Mapping[str, Any], places: Index) -> pd.DataFrame:
     """Return one row an effect."""
     row, column = np.divmod(places, max(len(stored["genes"]), 1))
-    parts = ("mean", "lower", "upper", "lfsr", "direct", "cells_mean")
+    parts = ("mean", "lower", "upper", "lfsr", "direct", "raw_mean")
     return pd.DataFrame(
         {
             "perturbation": np.asarray(stored["perturbations"])[row].astype(str),
@@ -190,7 +190,7 @@ def graph_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
             adata, key=key, posterior_key=posterior, directed=not caveat, show=False,
             return_fig=True,
         ),
-        f"Arc diagram of the {what} between genes: {words[0]} The table lists what it shows.",
+        f"Edge diagram of the {what} between genes: {words[0]} The table lists what it shows.",
         "Associations; which of two genes acts on the other is not known." if caveat
         else "Genes in topological order: causes left, effects right.",
     )  # fmt: skip
@@ -198,7 +198,7 @@ def graph_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
         Column("Gene" if caveat else "Cause", "parent", is_head=True),
         Column("Associated gene" if caveat else "Effect", "child"),
         Column("Weight", "weight", number),
-        *([] if caveat else [Column("Oriented by", "settled_by")]),
+        *([] if caveat else [Column("Oriented by", "oriented_by")]),
         Column("In bootstrap graphs", "frequency", share),
     ]
     caption = what.capitalize()
@@ -206,7 +206,7 @@ def graph_section(adata: AnnData, found: Found, keys: Keys) -> Section | None:
         per = "" if caveat else " (weight: change of the effect per unit of the cause)"
         caption += f", the strongest first{per}"
     shown = [column for column in shown if column.name in edges]
-    table = Table("arcs", caption, edges, shown, download=edges, in_print=0)
+    table = Table("edges", caption, edges, shown, download=edges, in_print=0)
     return Section("graph", title, words, figures=[figure], tables=[table])
 
 
@@ -245,8 +245,8 @@ def _edges(
         weights = sp.csr_array(eager(adata.varp[f"{posterior}_mean"]))
         table["weight"] = np.asarray(weights[columns[parent], columns[child]]).ravel()
         table = table.iloc[np.argsort(-table["weight"].abs().to_numpy(), kind="stable")]
-    if "arcs" in stored:
-        table = table.merge(stored["arcs"], how="left", on=["parent", "child"])
+    if "edges" in stored:
+        table = table.merge(stored["edges"], how="left", on=["parent", "child"])
     return table
 
 

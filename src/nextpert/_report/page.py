@@ -39,7 +39,7 @@ class Well(NamedTuple):
     name: str
     perturbation: str
     n_cells: int
-    aim: str
+    strategy: str
     sign: str
     parts: list[str]
 
@@ -56,7 +56,7 @@ class Plate(NamedTuple):
 class Section:
     """A section, from top to bottom: words, steps, text letter by letter, plates, figures, tables.
 
-    ``legend`` has aim, sign and words of all aims on the maps of ``plates``.
+    ``legend`` has strategy, sign and words of all strategies on the maps of ``plates``.
     """
 
     name: str

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 PREDICTED = ("predicted_distance", "predicted_low", "predicted_high")
 # Rows and columns of the plates that are sold, by their number of wells.
 SHAPES = {8: (8, 1), 96: (8, 12), 384: (16, 24)}
-# Sign and words of every aim, in the order of the legend.
-AIMS = {
-    "best": ("●", "to find the best"),
-    "learn": ("■", "to reduce uncertainty"),
+# Sign and words of every strategy, in the order of the legend.
+STRATEGIES = {
+    "exploit": ("●", "to find the best"),
+    "explore": ("■", "to reduce uncertainty"),
     "acquisition": ("▲", "by the acquisition"),
-    "must": ("◆", "included on request"),
+    "include": ("◆", "included on request"),
     "control": ("|", "controls"),
 }
 _JOINT = re.compile(r"(?<=[+_\-.,;:/|])")
@@ -132,7 +132,7 @@ def _steps_of_plan(found: Found, *, is_optional: bool) -> list[str]:
     """Say what to order for the next round, how many cells, and what to do with them."""
     plan = found["plan"]
     table, summary = plan["plate"], plan["summary"]
-    chosen = table[table["aim"].astype(str) != "control"]
+    chosen = table[table["strategy"].astype(str) != "control"]
     new, known = (chosen[(chosen["n_cells_seen"] > 0) == seen] for seen in (False, True))
     start = "If you go on all the same, o" if is_optional else "O"
     order = f"{start}rder nothing:"
@@ -202,19 +202,19 @@ def plan_section(found: Found) -> Section | None:
         return None
     plan = found["plan"]
     table, summary, params = plan["plate"], plan["summary"], plan["params"]
-    is_control = table["aim"].astype(str).to_numpy() == "control"
+    is_control = table["strategy"].astype(str).to_numpy() == "control"
     control = table.loc[is_control, "predicted_distance"]
     words = [
         f"{count(summary['n_cells'])} cells, {count(summary['n_controls'])} of them controls. "
         f"The nearest of {count(params['n_candidates'])} candidates is among these with "
-        f"probability {percent(summary['probability_covered'])}, and they are expected to resolve "
-        f"{share(summary['uncertainty_removed'])} of the remaining uncertainty."
+        f"probability {percent(summary['probability_contains_best'])}, and they are expected "
+        f"to resolve {share(summary['variance_reduction'])} of the remaining uncertainty."
     ]
     known = str(summary["best_known"])
     if known:
         words.append(
             f"Best measured so far: {known}, the nearest of all candidates with probability "
-            f"{percent(summary['probability_known'])}."
+            f"{percent(summary['probability_best_known'])}."
         )
     pending = plan["pending"]
     if len(pending):
@@ -229,7 +229,7 @@ def plan_section(found: Found) -> Section | None:
         Column("Guides", "n_guides", count),
         Column("Cells", "n_cells", count),
         Column("Cells seen", "n_cells_seen", count),
-        Column("Aim", "aim", on_paper=False),
+        Column("Aim", "strategy", on_paper=False),
         Column("Chance to be nearest", "probability_best", chance, on_paper=False),
         Column("State distance", "state_distance", number, on_paper=False),
         Column(
@@ -245,8 +245,12 @@ def plan_section(found: Found) -> Section | None:
         table, columns, download=table, in_print=14,
         kept=int(np.flatnonzero(is_control)[-1]) if is_control.any() else -1,
     )  # fmt: skip
-    there = set(table["aim"].astype(str))
-    legend = [(aim, sign, words) for aim, (sign, words) in AIMS.items() if aim in there]
+    there = set(table["strategy"].astype(str))
+    legend = [
+        (strategy, sign, words)
+        for strategy, (sign, words) in STRATEGIES.items()
+        if strategy in there
+    ]
     plates = plates_of(table, plate_format) if plate_format else []
     return Section(
         "plan", "Next round", words, plates=plates, legend=legend if plates else (), tables=[shown]
@@ -260,7 +264,7 @@ def plates_of(table: pd.DataFrame, plate_format: int) -> list[Plate]:
     --------
     >>> import pandas as pd
     >>> from nextpert._report.planned import plates_of
-    >>> row = {"well": "2-B1", "perturbation": "MYC+STK3_2", "n_cells": 9, "aim": "best"}
+    >>> row = {"well": "2-B1", "perturbation": "MYC+STK3_2", "n_cells": 9, "strategy": "exploit"}
     >>> plate = plates_of(pd.DataFrame([row]), 8)[0]
     >>> plate.number, plate.rows[1][0], plate.rows[1][1][0].parts
     (2, 'B', ['MYC+', 'STK3_', '2'])
@@ -268,13 +272,15 @@ def plates_of(table: pd.DataFrame, plate_format: int) -> list[Plate]:
     n_rows, n_columns = SHAPES[plate_format]
     wells: dict[int, dict[tuple[str, int], Well]] = {}
     for row in table.to_dict("records"):
-        at, label, aim = (str(row[name]) for name in ("well", "perturbation", "aim"))
+        at, label, strategy = (str(row[name]) for name in ("well", "perturbation", "strategy"))
         found = _WELL.fullmatch(at)
         if found is None:
             message = f"The plan names a well {at!r}: run tl.plan_screen again."
             raise ValueError(message)
         parts = [part for part in _JOINT.split(label) if part]
-        well = Well(at, label, int(row["n_cells"]), aim, AIMS.get(aim, ("", ""))[0], parts)
+        well = Well(
+            at, label, int(row["n_cells"]), strategy, STRATEGIES.get(strategy, ("", ""))[0], parts
+        )
         wells.setdefault(int(found[1] or 1), {})[found[2], int(found[3])] = well
     columns = list(range(1, n_columns + 1))
     names = [chr(ord("A") + i) for i in range(n_rows)]
@@ -318,12 +324,12 @@ def ranking_section(found: Found) -> Section | None:
         columns = [
             Column("Round", "round", count, is_head=True),
             Column("First choice", "chosen"),
-            Column("Criterion", "criterion"),
+            Column("Acquisition", "acquisition"),
             Column("Target", "target"),
             Column("Predicted distance", "predicted_distance", number),
             Column("Perturbed cells", "n_perturbed_cells", count),
         ]
-        caption = "First choices so far: of every round, target and criterion"
+        caption = "First choices so far: of every round, target and acquisition"
         tables.append(Table("rounds", caption, design["trace"], columns, in_print=5))
     return Section("ranking", "Ranking", words, tables=tables)
 

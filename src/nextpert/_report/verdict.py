@@ -108,13 +108,15 @@ def _stop(found: Found) -> str:
 
 def _plate(plan: Mapping[str, Any], *, goes_on: bool) -> str:
     table, summary = plan["plate"], plan["summary"]
-    names = table.loc[table["aim"].astype(str) != "control", "perturbation"].astype(str).tolist()
+    names = (
+        table.loc[table["strategy"].astype(str) != "control", "perturbation"].astype(str).tolist()
+    )
     controls = int(summary["n_controls"])
     beside = f", {count(controls)} of them controls" if controls else ""
     start = "If you go on, perturb" if goes_on else "Perturb"
     return (
         f"{start} {list_names(names, limit=8)} next, in {count(summary['n_cells'])} cells{beside}. "
-        f"With probability {percent(summary['probability_covered'])}, the nearest of "
+        f"With probability {percent(summary['probability_contains_best'])}, the nearest of "
         f"{count(plan['params']['n_candidates'])} candidates to "
         f"{name_of(plan['params']['target'])} is among them."
     )
@@ -182,7 +184,7 @@ def _unseen(found: Found) -> list[str]:
     if "plan" not in found:
         return []
     table = found["plan"]["plate"]
-    chosen = table[table["aim"].astype(str) != "control"]
+    chosen = table[table["strategy"].astype(str) != "control"]
     n = int((chosen["n_cells_seen"] == 0).sum())
     if not n:
         return []

@@ -63,8 +63,8 @@ class Campaign:
         Options of :func:`nextpert.tl.fit_dag_blr`.
     plan
         Options of :func:`nextpert.tl.plan_screen` that hold for every plate, such as
-        ``candidates``, ``costs`` or ``never``. What ``never`` excludes is not ranked either. What
-        a plate ``must`` hold is left out while it is under way, or failed.
+        ``candidates``, ``costs`` or ``exclude``. What ``exclude`` excludes is not ranked either.
+        What a plate ``include`` hold is left out while it is under way, or failed.
 
     Raises
     ------
@@ -152,14 +152,14 @@ class Campaign:
         n_perturbations: int = 8,
         n_cells: int = 2000,
         *,
-        aim: str = "best",
+        strategy: str = "exploit",
         rng: int | np.random.Generator | None = 0,
     ) -> pd.DataFrame:
         """Propose the next plate; its perturbations are pending from now on.
 
         Parameters
         ----------
-        n_perturbations, n_cells, aim
+        n_perturbations, n_cells, strategy
             As in :func:`nextpert.tl.plan_screen`.
         rng
             Seed or generator. A seed is joined with the number of the plate.
@@ -174,7 +174,7 @@ class Campaign:
         ValueError
             If no candidate is left, or constraints contradict each other.
         """
-        self._state = proposed(self._cells, self._state, n_perturbations, n_cells, aim, rng)
+        self._state = proposed(self._cells, self._state, n_perturbations, n_cells, strategy, rng)
         plate: pd.DataFrame = self._cells.uns["plan"]["plate"].copy()
         return plate
 

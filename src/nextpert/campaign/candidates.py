@@ -121,11 +121,11 @@ def plate_options(
     known = {naming.key(name) for name in names}
     options["pending"] = {n: k for n, k in pending.items() if naming.key(n) in known} or None
     parts = {part for name in names for part in naming.key(name)}
-    never = [*(plan.get("never") or []), *(x for x in failed if parts.issuperset(naming.key(x)))]
-    options["never"] = list(dict.fromkeys(never)) or None
+    never = [*(plan.get("exclude") or []), *(x for x in failed if parts.issuperset(naming.key(x)))]
+    options["exclude"] = list(dict.fromkeys(never)) or None
     out = {naming.key(name) for name in (*pending, *failed)}
-    must = plan.get("must") or []
-    options["must"] = [name for name in must if naming.key(name) not in out] or None
+    must = plan.get("include") or []
+    options["include"] = [name for name in must if naming.key(name) not in out] or None
     return options
 
 
@@ -143,7 +143,7 @@ def standing_options(
     """
     fit = _adata.posterior_from(cells)
     measured = {fit.naming.key(name) for name in _measured(cells)}
-    never = Excluded.read(map(str, plan.get("never") or []), fit)
+    never = Excluded.read(map(str, plan.get("exclude") or []), fit)
     out = Excluded.read(failed, fit)
 
     given = plan.get("candidates")
@@ -154,7 +154,7 @@ def standing_options(
         and (fit.naming.key(name) in measured or not out.holds(name, (), fit))
     ]
     if not names:
-        message = "No candidate is left: all are in never or failed. Give other candidates."
+        message = "No candidate is left: all are in exclude or failed. Give other candidates."
         raise ValueError(message)
     candidates: Any = names
     if isinstance(given, pd.DataFrame):

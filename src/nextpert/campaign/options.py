@@ -125,7 +125,7 @@ def _level(screen: ScreenMoments, which: Groups) -> _Level:
 # What the campaign says itself, or `pp.setup_screen` does.
 _ROLES = {"perturbation_key", "control", "guide_key", "layer"}
 _OWN = {"adata", "target", "key_added", "copy", "dag_key", "posterior_key", "show_progress"}
-_OF_A_PLATE = {"n_perturbations", "n_cells", "aim", "pending", "rng"}
+_OF_A_PLATE = {"n_perturbations", "n_cells", "strategy", "pending", "rng"}
 _LISTS = (list, tuple, set, frozenset, Iterator, KeysView, ValuesView, pd.Index)
 _LEARN = {"method": "boss", "environments": "all"}
 
@@ -175,8 +175,8 @@ def to_stored(value: Any, what: str) -> dict[str, Any]:
     Examples
     --------
     >>> from nextpert.campaign.options import from_stored, to_stored
-    >>> from_stored(to_stored({"target": ("batch", "a"), "must": {"MYC"}}, "options"))
-    {'target': ('batch', 'a'), 'must': ['MYC']}
+    >>> from_stored(to_stored({"target": ("batch", "a"), "include": {"MYC"}}, "options"))
+    {'target': ('batch', 'a'), 'include': ['MYC']}
     """
     tables: dict[str, Any] = {}
     return {"json": json.dumps(_encode(value, what, tables)), "tables": tables}

@@ -130,7 +130,7 @@ def proposed(
     state: State,
     n_perturbations: int,
     n_cells: int,
-    aim: str,
+    strategy: str,
     rng: int | np.random.Generator | None,
 ) -> State:
     """Plan a plate and return the state in which it is under way."""
@@ -138,12 +138,12 @@ def proposed(
     options = plate_options(cells, state.options["plan"], state.pending, state.failed)
     wanted = lined_up(state.target, cells, state.n_start)
     tl.plan_screen(
-        cells, wanted, n_perturbations=n_perturbations, n_cells=n_cells, aim=aim,
+        cells, wanted, n_perturbations=n_perturbations, n_cells=n_cells, strategy=strategy,
         rng=np.random.default_rng([seed, this_round]), **options,
     )  # fmt: skip
     plate = cells.uns["plan"]["plate"]
-    wells = plate[plate["aim"] != "control"]
-    said = {"n_perturbations": int(n_perturbations), "n_cells": int(n_cells), "aim": aim}
+    wells = plate[plate["strategy"] != "control"]
+    said = {"n_perturbations": int(n_perturbations), "n_cells": int(n_cells), "strategy": strategy}
     history = _history.add_rows(
         state.history, this_round, "proposed", list(wells["perturbation"]),
         n_cells=wells["n_cells"].to_numpy(), why=wells["why"].to_numpy(), seed=str(seed),

@@ -135,7 +135,7 @@ def learn(
     n_graphs: Whole = 1,
     prior: Prior = _PRIOR,
     prior_network: Path | None = None,
-    targets_first: Flag = False,
+    targets_upstream: Flag = False,
     rng: Rng = 0,
     n_jobs: Jobs = 1,
     checkpoint: Path | None = None,
@@ -173,7 +173,7 @@ def learn(
     prior_network
         Edges known from elsewhere, for BOSS: a csv file with the columns source, target and, if
         known, weight. How much they count for is learned from the cells.
-    targets_first
+    targets_upstream
         Place the target genes of all perturbations upstream of all other genes.
     checkpoint
         A file in which finished bootstrap graphs are kept, so that an interrupted run continues.
@@ -306,16 +306,16 @@ def plan(
     target: Wanted = _WANTED,
     n_perturbations: Whole = 8,
     n_cells: Whole = 2000,
-    aim: str = "best",
+    strategy: str = "exploit",
     candidates: Candidates = None,
     target_is_candidate: TargetIsCandidate = False,
-    most_combined: Whole = 1,
-    must: Names | None = None,
-    never: Names | None = None,
+    max_combination: Whole = 1,
+    include: Names | None = None,
+    exclude: Names | None = None,
     pending: Annotated[Names | None, Parameter(metavar="NAME[=CELLS]...")] = None,
     costs: Annotated[Names | None, Parameter(metavar="KIND=COST...")] = None,
-    least_cells: Whole = 20,
-    most_new: WholeOrNone = None,
+    min_cells: Whole = 20,
+    max_new: WholeOrNone = None,
     n_controls: WholeOrNone = None,
     n_guides: WholeOrNone = None,
     plate_format: WholeOrNone = None,
@@ -336,24 +336,24 @@ def plan(
         Maximum number of perturbations on the plate.
     n_cells
         Total number of cells, controls included.
-    aim
+    strategy
         'best' looks for the perturbation nearest to the target, 'learn' reduces uncertainty, 'both'
         divides the plate. Or an acquisition of `nextpert design`, which then fills the plate.
-    most_combined
+    max_combination
         Maximum number of perturbations per combination. Above 1, combinations of the candidates
         that are predicted nearest to the target become candidates too.
-    must
+    include
         Candidates that must be on the plate.
-    never
+    exclude
         Perturbations, or target genes, that the lab cannot use, alone or in combinations.
     pending
         Perturbations in progress, which count as if they were measured.
     costs
         budget=NUMBER perturbation=NUMBER cell=NUMBER. The plate is then chosen by gain per cost.
         perturbation=FILE.csv gives each perturbation a cost of its own (perturbation, cost).
-    least_cells
+    min_cells
         Minimum number of cells per perturbation. The plate has fewer perturbations if need be.
-    most_new
+    max_new
         Maximum number of perturbations without cells so far, which need new guides.
     n_controls
         Number of control cells among --n-cells. By default what makes comparisons most precise.
@@ -453,7 +453,7 @@ def replay(
     columns: Columns = _COLUMNS,
     targets: Names | None = None,
     candidates: Names | None = None,
-    criteria: Names = ("best", "random", "means_thompson", "means_in_turn"),
+    acquisitions: Names = ("best", "random", "thompson_means", "round_robin_means"),
     held_out: Literal["false", "true", "both"] = "false",
     n_warmup: Whole = 100,
     n_rounds: Whole = 10,
@@ -481,9 +481,9 @@ def replay(
         cells.
     candidates
         Perturbations that may be chosen. By default all with at least 4 cells.
-    criteria
-        Ways of choosing: an aim or acquisition of `nextpert plan`, with 'full_' or 'exact_' in
-        front for another model; or 'means_in_turn' and 'means_thompson', without a model.
+    acquisitions
+        Ways of choosing: a strategy or acquisition of `nextpert plan`, with 'full_' or 'exact_' in
+        front for another model; or 'round_robin_means' and 'thompson_means', without a model.
     held_out
         Whether the perturbation of the target is held out from the candidates; 'both' compares.
     n_warmup

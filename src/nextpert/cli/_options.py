@@ -68,7 +68,7 @@ STEPS = {
         ("preprocessing", "perturbations"),
         ("perturbation", "target_genes"),
     ),
-    "learn": Step("tl.learn_dag", ("dag", "arcs"), ("parent", "child")),
+    "learn": Step("tl.learn_dag", ("dag", "edges"), ("parent", "child")),
     "fit": Step("tl.fit_dag_blr", ("dag_blr", "environments"), ("perturbation", "target_genes")),
     "effects": Step(
         "tl.perturbation_effects", ("perturbation_effects", ""), ("perturbation", "gene")
@@ -79,7 +79,7 @@ STEPS = {
     "distances": Step(
         "tl.target_distances", ("target_distances", "table"), ("perturbation", "n_cells")
     ),
-    "replay": Step("tl.replay_design", ("replay", "overall"), ("held_out", "criterion")),
+    "replay": Step("tl.replay_design", ("replay", "overall"), ("held_out", "acquisition")),
     "diagnose": Step("tl.diagnose", ("diagnosis", "summary"), ("part", "quantity")),
 }
 

@@ -42,7 +42,7 @@ def table_of(command: str, adata: AnnData) -> pd.DataFrame:
 
 def _effects(stored: Any) -> pd.DataFrame:
     """Return one row per perturbation and gene: significant ones first, the largest at the top."""
-    columns = ("mean", "sd", "lower", "upper", "lfsr", "direct", "share_from_cells", "cells_mean")
+    columns = ("mean", "sd", "lower", "upper", "lfsr", "direct", "data_weight", "raw_mean")
     names, genes = (np.asarray(stored[x]).astype(str) for x in ("perturbations", "genes"))
     out = pd.DataFrame(
         {"perturbation": np.repeat(names, len(genes)), "gene": np.tile(genes, len(names))}
@@ -92,7 +92,7 @@ def summary_of(command: str, adata: AnnData) -> dict[str, Any]:
     elif command == "diagnose":
         out["level"] = adata.uns["diagnosis"]["level"]
     elif command == "learn":
-        out["n_arcs"] = adata.uns["dag"]["n_edges"]
+        out["n_edges"] = adata.uns["dag"]["n_edges"]
     elif command in ("design", "demo"):
         first = candidates_of(adata.uns["design"]["ranking"]).iloc[0]
         out |= {str(name): value for name, value in first.items()}
@@ -133,7 +133,7 @@ def _why(ranking: pd.DataFrame, params: Any) -> str:
         return "whose shift is nearest to the estimated optimum (greedy)"
     if name == "random":
         return "drawn at random"
-    share = 100 * ranking["uncertainty_removed"].to_numpy(dtype=float)
+    share = 100 * ranking["variance_reduction"].to_numpy(dtype=float)
     if all(math.isnan(x) for x in share):  # it does not look ahead
         best = 100 * float(ranking["probability_best"].iloc[0])
         by = "" if name == "probability" else f" ({name})"
@@ -178,7 +178,7 @@ def format_ranking(
     resolve; the probability of being the nearest has its column anyway. ``truth`` holds the true
     distances, shape ``(n_rows,)`` or longer; ``control``, the row of the controls, is the last.
     """
-    looks_ahead = not ranking["uncertainty_removed"].isna().all()
+    looks_ahead = not ranking["variance_reduction"].isna().all()
     columns: dict[str, list[str]] = {
         "rank": [str(x) for x in ranking["rank"]],
         "perturbation": [str(x) for x in ranking["perturbation"]],
@@ -189,7 +189,7 @@ def format_ranking(
         columns["uncertainty resolved" if looks_ahead else acquisition] = [
             f"{value:.3g}" if math.isnan(removed) else f"{100 * removed:.3g}%"
             for value, removed in zip(
-                ranking["acquisition"], ranking["uncertainty_removed"], strict=True
+                ranking["acquisition"], ranking["variance_reduction"], strict=True
             )
         ]
     rows = [row for _, row in ranking.iterrows()]

@@ -36,7 +36,7 @@ from nextpert.core.model.random_shifts import RandomShifts, fit_random_shifts
 from nextpert.core.model.shift_posterior import ShiftPosterior
 from nextpert.core.model.shift_prior import ShiftPrior
 from nextpert.core.screen.guides import PooledGuides, guide_variance, pool_guides
-from nextpert.core.screen.screen import Moments, ScreenMoments, exogenous_moments
+from nextpert.core.screen.screen import Moments, ScreenMoments, context_moments
 from nextpert.core.search.methods.boss import BossResult, boss, boss_with_network
 from nextpert.core.search.methods.causaldag import causaldag_gsp
 from nextpert.core.search.methods.gsp import GspResult, gsp
@@ -91,10 +91,10 @@ __all__ = [
     "boss_with_network",
     "build_acquisition",
     "causaldag_gsp",
+    "context_moments",
     "design_loop",
     "design_loop_rows",
     "design_loops",
-    "exogenous_moments",
     "find_acquisition",
     "fisher_z_threshold",
     "fit_random_shifts",

@@ -121,16 +121,16 @@ def write_portal_standin(
     require_count(n_cells, "n_cells", least=12)
     require_count(n_genes, "n_genes", least=4)
     generator = as_rng(rng)
-    aims = list(PANEL[: n_genes // 2]) if targets is None else [str(name) for name in targets]
-    names = _gene_names(aims, n_genes) if genes is None else [str(name) for name in genes]
+    wanted = list(PANEL[: n_genes // 2]) if targets is None else [str(name) for name in targets]
+    names = _gene_names(wanted, n_genes) if genes is None else [str(name) for name in genes]
     cells = [f"CELL_{i + 1}" for i in range(n_cells)]
     where = _draw_conditions(n_cells, generator) if conditions is None else list(conditions)
     called = (
-        _draw_guides(n_cells, aims, generator)
+        _draw_guides(n_cells, wanted, generator)
         if guides is None
         else [list(some) for some in guides]
     )
-    measured = [name for name in aims if name in set(names)]
+    measured = [name for name in wanted if name in set(names)]
     counts, weights = _draw_counts(names, measured, where, called, generator)
     kept = np.setdiff1d(np.arange(n_cells), generator.choice(n_cells, 3, replace=False))
     order = generator.permutation(kept)

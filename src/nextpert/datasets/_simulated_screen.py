@@ -55,7 +55,7 @@ def simulated_screen(
         The genes knocked out: their names, or how many (drawn at random). By default two thirds
         of the genes, so that a third is left to be designed.
     expected_degree
-        Expected number of neighbours of a gene in the graph (the paper's graph has 144 arcs among
+        Expected number of neighbours of a gene in the graph (the paper's graph has 144 edges among
         36 genes, so 8).
     rng
         Seed or generator.

@@ -1,4 +1,4 @@
-"""The learned graph as an arc diagram, or of many edges as a matrix."""
+"""The learned graph as an edge diagram, or of many edges as a matrix."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
     Nodes = NDArray[np.int64]
 
-MOST_ARCS = 100  # more cannot be followed by eye
+MOST_EDGES = 100  # more cannot be followed by eye
 _LINES = 0.7  # height of the lines between perturbations and genes, in inches
 _LINE = 0.14  # height of a line of text, in inches
 _MOST_LINES = 6  # of text, for the names of genes without edges
@@ -81,12 +81,12 @@ def dag(
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | Axes | None:
-    """Draw the graph, causes left of effects: its strongest edges as arcs, or many as a matrix.
+    """Draw the graph, causes left of effects: its strongest edges as edges, or many as a matrix.
 
-    Genes stand in topological order, so that every arc runs from left to right and needs no
+    Genes stand in topological order, so that every edge runs from left to right and needs no
     arrowhead. With a posterior, positive weights are blue and lie above the names, negative ones
     orange and below, and width grows with the absolute weight (posterior mean: change of the child
-    per unit of the parent, log-normalised expression). Without, all arcs lie above; they are grey,
+    per unit of the parent, log-normalised expression). Without, all edges lie above; they are grey,
     or coloured by what orients the edge. Shaded bands mark topological layers (the longest path
     that leads to a gene). Genes without edges are named below, but for those of ``highlight`` and
     with a line of ``direct_targets``, which come last.
@@ -125,7 +125,7 @@ def dag(
         Whether to draw perturbations, and all else that the experiment set, as squares below the
         genes with lines to what each acts on directly (``uns["dag"]["direct_targets"]``), the
         darker the more bootstrap graphs have them; or the perturbations to draw. Lines to genes
-        other than those that the label names (off-targets, perhaps) stand out. All arcs between
+        other than those that the label names (off-targets, perhaps) stand out. All edges between
         genes lie above then.
     directed
         Whether to draw edges as causes and effects; ``False`` calls them associations, for a graph
@@ -172,7 +172,7 @@ def dag(
         keep = np.abs(weights[parent, child]) >= min_weight
         parent, child = parent[keep], child[keep]
         weight = weights[parent, child]
-    every = known_edges(_table(adata, key, "arcs"), shown, parent, child, weight)
+    every = known_edges(_table(adata, key, "edges"), shown, parent, child, weight)
     edges = every.strongest(n_top)
     is_cut = len(edges.parent) < len(every.parent)
     bold = set(map(str, highlight))
@@ -185,12 +185,12 @@ def dag(
     what = _Drawing(
         [shown[i] for i in order], layer[order], edges, place, member, bold, targets, directed
     )
-    is_matrix, is_cut = len(edges.parent) > MOST_ARCS, len(edges.parent) < len(every.parent)
+    is_matrix, is_cut = len(edges.parent) > MOST_EDGES, len(edges.parent) < len(every.parent)
     if is_matrix and targets is not None:
-        message = f"direct_targets are drawn beside {MOST_ARCS} edges at most: lower n_top."
+        message = f"direct_targets are drawn beside {MOST_EDGES} edges at most: lower n_top."
         raise ValueError(message)
     said = f"{len(apart)} genes have none of these edges" if is_cut or is_matrix else ""
-    panel = _draw_matrix(ax, what, said) if is_matrix else _draw_arcs(ax, what, apart, said)
+    panel = _draw_matrix(ax, what, said) if is_matrix else _draw_edges(ax, what, apart, said)
     strongest = f"strongest {len(edges.parent)} of " if is_cut else ""
     title = f"{len(shown)} genes, {strongest}{len(every.parent)} "
     title += "edges" if directed else "associations"
@@ -217,8 +217,8 @@ class _Drawing(NamedTuple):
     directed: bool
 
 
-def _draw_arcs(ax: Axes | None, what: _Drawing, apart: list[str], said: str) -> Axes:
-    """Draw edges as arcs; ``apart`` are the genes without any, ``said`` stands for their names."""
+def _draw_edges(ax: Axes | None, what: _Drawing, apart: list[str], said: str) -> Axes:
+    """Draw edges as edges; ``apart`` are the genes without any, ``said`` stands for their names."""
     names, edges, place, targets = what.names, what.edges, what.place, what.targets
     squares = [] if targets is None else targets.names
     n_columns, inches_below = max(len(names), len(squares)), _inches_below(squares)
@@ -226,7 +226,7 @@ def _draw_arcs(ax: Axes | None, what: _Drawing, apart: list[str], said: str) -> 
     panel = panel_of(ax, (width, min(max(0.5 * width, 3.4) + inches_below, SCREEN)))
     text = "genes in topological order: causes left, effects right"
     if not what.directed:
-        text = "an arc joins two genes that are associated; which acts on which is not known"
+        text = "an edge joins two genes that are associated; which acts on which is not known"
     text = "\n".join([text, *([said] if said else _names_below(panel, apart))])
     if ax is None:
         figure = root_figure(panel)
@@ -277,7 +277,7 @@ def _draw_matrix(ax: Axes | None, what: _Drawing, said: str) -> Axes:
     matrix[rows, columns] = values
     limit = max(float(np.quantile(np.abs(values), 0.98)), 1e-12)
     names = what.names if side > _LOWEST else []
-    # Colours as those of arcs: what raises is blue.
+    # Colours as those of edges: what raises is blue.
     draw_map(panel, matrix, (names, names), (side, side), limit, label, (ORANGE, BLUE))
     size = (0.25 * 72 * side) ** 2
     panel.scatter(
@@ -346,7 +346,7 @@ def _weights(adata: AnnData, posterior_key: str | None, columns: Nodes) -> Vecto
 def _order(graph: Dag) -> tuple[Nodes, Nodes]:
     """Return the genes from left to right, and the layer of each (-1: without edges).
 
-    Within a layer genes stand in the order of their parents' mean place, which keeps arcs short.
+    Within a layer genes stand in the order of their parents' mean place, which keeps edges short.
     """
     layer = np.zeros(graph.n_nodes, dtype=np.int64)
     for node in graph.order:
@@ -389,7 +389,7 @@ def _inches_below(squares: Sequence[str]) -> float:
     return _LINES + _inches(squares, _font_size(len(squares))) if squares else 0.0
 
 
-def _heights(panel: Axes, arcs: float, text: str, inches_below: float) -> tuple[float, float]:
+def _heights(panel: Axes, edges: float, text: str, inches_below: float) -> tuple[float, float]:
     """Return half the height of the band of names, and that below it, in units of the y axis."""
     texts = [text.get_text() for text in panel.texts]
     names = _inches(texts, _font_size(len(texts)))
@@ -397,5 +397,5 @@ def _heights(panel: Axes, arcs: float, text: str, inches_below: float) -> tuple[
     height = panel.get_window_extent().height / figure.dpi
     height -= _LINE * text.count("\n")
     share = min((names + inches_below) / height, 0.6)
-    unit = arcs * share / (1 - share) / (names + inches_below)  # of one inch
+    unit = edges * share / (1 - share) / (names + inches_below)  # of one inch
     return names * unit / 2, inches_below * unit

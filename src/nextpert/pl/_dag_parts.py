@@ -97,7 +97,7 @@ def known_edges(
     if table is None or not all(pair in rows for pair in ends):
         return Edges(parent, child, weight, None, None)
     drawn = table.iloc[[rows[pair] for pair in ends]]
-    how = drawn["settled_by"].to_numpy(dtype=str)
+    how = drawn["oriented_by"].to_numpy(dtype=str)
     if "frequency" not in drawn:
         return Edges(parent, child, weight, how, None)
     frequency, adjacency = (drawn[name].to_numpy(float) for name in ("frequency", "adjacency"))
@@ -122,7 +122,7 @@ def draw_edges(
     *,
     directed: bool = True,
 ) -> list[Any]:
-    """Draw edges as arcs above the band of names, some below it; return the legend's entries.
+    """Draw edges as edges above the band of names, some below it; return the legend's entries.
 
     ``place`` is that of each gene from the left, ``band`` half the height of the names. Unless
     ``directed``, nothing is said of directions.

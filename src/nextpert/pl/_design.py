@@ -58,7 +58,7 @@ def design(
 
     From left to right: the predicted squared distance of every candidate's mean to the target,
     with its 90% interval, best candidate on top (on a square-root axis where distances spread
-    widely); the criterion that ranks them; and, from the second round on, the distance predicted
+    widely); the acquisition that ranks them; and, from the second round on, the distance predicted
     for the one chosen in each, with its 90% interval. The chosen one is orange; open circles are
     candidates without cells; a stroke marks the distance of the measured cells; the dashed line is
     the distance of the control.
@@ -72,7 +72,7 @@ def design(
     n_top
         Most candidates to draw.
     ax
-        Axes to draw the distances on; criterion and trace are left out then.
+        Axes to draw the distances on; acquisition and trace are left out then.
     %(show)s
 
     Returns
@@ -115,14 +115,14 @@ def design(
         legend(ax, handles, loc="best")
         return finish(ax, own=False, show=show, return_fig=return_fig, save=save)
     legend(root_figure(panels[0]), handles, loc="outside upper center", ncols=3)
-    _draw_criterion(panels[1], top, str(stored["params"]["acquisition"]))
+    _draw_acquisition(panels[1], top, str(stored["params"]["acquisition"]))
     if len(panels) > 2:
         _draw_trace(panels[2], stored)
     return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
 
 
 def _panels(n_candidates: int, n_rounds: int) -> list[Axes]:
-    """Return the panels of distances, of the criterion and, of several rounds, of the trace."""
+    """Return the panels of distances, of the acquisition and, of several rounds, of the trace."""
     import matplotlib.pyplot as plt
 
     height = max(3.6, _AROUND + n_candidates * row_height(n_candidates, 0.24, _AROUND))
@@ -176,28 +176,28 @@ def _draw_distances(
     panel.set_title(title)
 
 
-def _draw_criterion(panel: Axes, top: pd.DataFrame, criterion: str) -> None:
+def _draw_acquisition(panel: Axes, top: pd.DataFrame, acquisition: str) -> None:
     """Draw what ranks the candidates; of shares, bars with their number, if it rounds to any."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    resolved = 100 * top["uncertainty_removed"].to_numpy(dtype=float)
+    resolved = 100 * top["variance_reduction"].to_numpy(dtype=float)
     places = np.arange(len(top))
     colours = np.array([ORANGE, *[BLUE] * (len(top) - 1)])
     panel.tick_params(labelleft=False, left=False)
-    panel.set_title("criterion")
-    if criterion != "probability" and np.isnan(resolved).all():
+    panel.set_title("acquisition")
+    if acquisition != "probability" and np.isnan(resolved).all():
         panel.scatter(top["acquisition"].to_numpy(dtype=float), places, c=colours, s=22)
         panel.xaxis.set_major_locator(MaxNLocator(3))
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-        panel.set_xlabel(f"{criterion}\n(low is good)")
+        panel.set_xlabel(f"{acquisition}\n(low is good)")
         return
-    if criterion == "probability":
+    if acquisition == "probability":
         values, label = 100 * top["probability_best"].to_numpy(dtype=float), "probability of being"
         panel.set(xlim=(0, 125), xticks=[0, 50, 100], xlabel=f"{label}\nthe nearest, %")
     else:
         values = resolved
         panel.set_xlim(0, 1.25 * max(float(np.nanmax(values)), _LEAST))
-        panel.set_xlabel(f"uncertainty resolved,\n% ({criterion}; high is good)")
+        panel.set_xlabel(f"uncertainty resolved,\n% ({acquisition}; high is good)")
     shown = values >= _LEAST
     panel.barh(places[shown], values[shown], color=colours[shown], height=0.6)
     size = font_size(row_height(len(top), 0.24, _AROUND), 7)
@@ -207,7 +207,7 @@ def _draw_criterion(panel: Axes, top: pd.DataFrame, criterion: str) -> None:
             fontsize=size,
         )  # fmt: skip
     if not shown.all():
-        panel.set_title(f"criterion\n(no bar: below {_LEAST:g}%)")
+        panel.set_title(f"acquisition\n(no bar: below {_LEAST:g}%)")
 
 
 def _draw_trace(panel: Axes, stored: Any) -> None:
@@ -218,13 +218,13 @@ def _draw_trace(panel: Axes, stored: Any) -> None:
         markersize=4, linewidth=1, capsize=2,
     )  # fmt: skip
     labels = [
-        f"{number}: {short(str(chosen), 20)} ({criterion})"
-        for number, chosen, criterion in zip(
-            trace["round"], trace["chosen"], trace["criterion"], strict=True
+        f"{number}: {short(str(chosen), 20)} ({acquisition})"
+        for number, chosen, acquisition in zip(
+            trace["round"], trace["chosen"], trace["acquisition"], strict=True
         )
     ]
     panel.set_xticks(range(len(trace)), labels, rotation=90)
     panel.set_xlim(-0.6, len(trace) - 0.4)
-    panel.set_xlabel("round: chosen\n(criterion)")
+    panel.set_xlabel("round: chosen\n(acquisition)")
     panel.set_ylabel(f"predicted distance to the target\n({unit_of_distance(stored)})")
     panel.set_title("trace")

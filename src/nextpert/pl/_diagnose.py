@@ -103,19 +103,20 @@ def diagnose(
     if ax is not None:
         _draw_errors(ax, table, n_all)
         return finish(ax, own=False, show=show, return_fig=return_fig, save=save)
-    experts, shares = stored["experts"], _shares_to_draw(stored["summary"])
+    predictors, shares = stored["predictors"], _shares_to_draw(stored["summary"])
     held = stored["summary"][stored["summary"]["quantity"] == "coverage_90"]
-    panels = _panels(len(table), (len(experts), 1.5 * len(shares), len(held)))
+    panels = _panels(len(table), (len(predictors), 1.5 * len(shares), len(held)))
     _draw_errors(panels[0], table, n_all)
     _draw_correlations(panels[1], table)
     _draw_strength(panels[2], table)
-    weights = experts["weight"].to_numpy(dtype=float)
+    weights = predictors["weight"].to_numpy(dtype=float)
     names = [
         f"{name} ({weight:.2f})" if np.isfinite(weight) else str(name)
-        for name, weight in zip(experts["expert"], weights, strict=True)
+        for name, weight in zip(predictors["predictor"], weights, strict=True)
     ]
     values, errors = (
-        experts[name].to_numpy(dtype=float) for name in ("error_to_nothing", "error_to_nothing_se")
+        predictors[name].to_numpy(dtype=float)
+        for name in ("error_to_nothing", "error_to_nothing_se")
     )
     _points(panels[3], names, values, errors, last=ORANGE)
     panels[3].set(

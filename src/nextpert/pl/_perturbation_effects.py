@@ -176,7 +176,7 @@ def _draw_intervals(
     columns = columns[np.argsort(-stored["mean"][row, columns], kind="stable")]
     mean, lower, upper, lfsr, direct, of_cells = (
         stored[name][row, columns]
-        for name in ("mean", "lower", "upper", "lfsr", "direct", "cells_mean")
+        for name in ("mean", "lower", "upper", "lfsr", "direct", "raw_mean")
     )
     places = np.arange(len(columns))
     panel.axvline(0.0, color=GREY, linestyle="--", linewidth=1, zorder=1)

@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _AROUND = 1.6  # inches above and below the rows
-# Colour, marker and words of every aim.
-_AIMS = {
-    "best": (BLUE, "o", "to find the best"),
-    "learn": (ORANGE, "s", "to reduce uncertainty"),
+# Colour, marker and words of every strategy.
+_STRATEGIES = {
+    "exploit": (BLUE, "o", "to find the best"),
+    "explore": (ORANGE, "s", "to reduce uncertainty"),
     "acquisition": (PURPLE, "^", "by the acquisition"),
-    "must": (GREEN, "D", "included on request"),
+    "include": (GREEN, "D", "included on request"),
     "control": (GREY, "|", "controls"),
 }
 
@@ -63,13 +63,13 @@ def plan_screen(
     """Draw the perturbations of the next round, and how the plan compares with other strategies.
 
     From left to right: the predicted squared distance of every perturbation's mean to the target
-    with its 90% interval, coloured by the aim that chose it; a stroke marks the distance of the
-    expected state, by which perturbations are chosen, and the dashed line is the control; the
+    with its 90% interval, coloured by the strategy that chose it; a stroke marks the distance of
+    the expected state, by which perturbations are chosen, and the dashed line is the control; the
     cells of every perturbation; what the first perturbations are worth together, that is the
     probability that the nearest of all candidates is among them, and the share of the remaining
-    uncertainty that they are expected to resolve; and, where the screen was replayed, how near
-    each strategy came round by round, and how many rounds it took to find the best, with 90%
-    intervals (see :func:`replay`).
+    uncertainty that they are expected to resolve; and, where the screen was replayed, how near each
+    strategy came round by round, and how many rounds it took to find the best, with 90% intervals
+    (see :func:`replay`).
 
     Parameters
     ----------
@@ -106,8 +106,13 @@ def plan_screen(
     """
     stored = read_to_draw(adata, key, "tl.plan_screen", what="plan", part="plate")
     table = stored["plate"]
-    shown = [aim for aim in _AIMS if (table["aim"].astype(str) == aim).any()]
-    handles = [entry(_AIMS[aim][2], _AIMS[aim][0], _AIMS[aim][1]) for aim in shown]
+    shown = [
+        strategy for strategy in _STRATEGIES if (table["strategy"].astype(str) == strategy).any()
+    ]
+    handles = [
+        entry(_STRATEGIES[strategy][2], _STRATEGIES[strategy][0], _STRATEGIES[strategy][1])
+        for strategy in shown
+    ]
     handles += [entry("expected state", BLACK, "|"), entry("control", GREY, line="--")]
     if ax is not None:
         _draw_distances(ax, table, stored)
@@ -144,9 +149,9 @@ def _draw_distances(panel: Axes, table: pd.DataFrame, stored: Any) -> None:
         for name in ("predicted_distance", "predicted_low", "predicted_high", "state_distance")
     )
     seen = table["n_cells_seen"].to_numpy(dtype=int)
-    for place, aim in enumerate(table["aim"].astype(str)):
-        colour, marker, _ = _AIMS[aim]
-        if aim == "control":
+    for place, strategy in enumerate(table["strategy"].astype(str)):
+        colour, marker, _ = _STRATEGIES[strategy]
+        if strategy == "control":
             panel.axvline(mean[place], color=GREY, linestyle="--", linewidth=1, zorder=0)
         panel.plot([low[place], high[place]], [place, place], color=colour, linewidth=1.2)
         panel.plot(
@@ -174,8 +179,8 @@ def _draw_cells(panel: Axes, table: pd.DataFrame) -> None:
 
     cells = table["n_cells"].to_numpy(dtype=int)
     bars = panel.barh(
-        range(len(table)), cells, color=[_AIMS[aim][0] for aim in table["aim"].astype(str)],
-        height=0.6,
+        range(len(table)), cells, color=[_STRATEGIES[strategy][0] for strategy in
+        table["strategy"].astype(str)], height=0.6,
     )  # fmt: skip
     size = font_size(row_height(len(table), 0.24, _AROUND), 7)
     panel.bar_label(bars, padding=2, fontsize=size)
@@ -187,15 +192,15 @@ def _draw_cells(panel: Axes, table: pd.DataFrame) -> None:
 
 def _draw_worth(panel: Axes, table: pd.DataFrame) -> list[Any]:
     """Draw what the first perturbations are worth together; return the lines, for the legend."""
-    chosen = table[table["aim"] != "control"]
+    chosen = table[table["strategy"] != "control"]
     lines = [
         panel.plot(
             100 * chosen[name].to_numpy(dtype=float), np.arange(len(chosen)), color=colour,
             marker=marker, markersize=3.5, linestyle=dashes, label=label,
         )[0]
         for name, label, colour, marker, dashes in (
-            ("probability_covered", "contains the best", BLUE, "o", "-"),
-            ("uncertainty_removed", "uncertainty resolved", ORANGE, "s", "--"),
+            ("probability_contains_best", "contains the best", BLUE, "o", "-"),
+            ("variance_reduction", "uncertainty resolved", ORANGE, "s", "--"),
         )
     ]  # fmt: skip
     panel.set(xlim=(-4, 104), xticks=[0, 50, 100])
@@ -209,7 +214,7 @@ def _tell_plates(panel: Axes, replayed: Any) -> None:
     panel.set_title("replayed here: rounds to the best (± 90%)")
     table = replayed["overall"]
     reading = bool(replayed["params"]["held_out"][0])  # that which is drawn
-    rows = table[table["held_out"] == reading].set_index("criterion")
+    rows = table[table["held_out"] == reading].set_index("acquisition")
     for text in panel.texts:
         name = text.get_text()
         if name in rows.index:

@@ -37,18 +37,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colour, dashes and marker of each criterion: told apart without colours as well. Criteria in
+# Colour, dashes and marker of each strategy: told apart without colours as well. Strategies in
 # turn bear their markers at other plates, so that curves that lie on each other all show.
 _STYLES: dict[str, tuple[str, Any, str]] = {
-    "best": (BLUE, "-", "o"),
+    "exploit": (BLUE, "-", "o"),
     "thompson": (BLUE, (0, (4, 1.5)), "s"),
     "ei": ("#56B4E9", (0, (4, 1.5)), "v"),
     "civ": ("#009E73", "-", "^"),
     "random": (BLACK, (0, (1, 1)), "x"),
     "exact_greedy": ("#CC79A7", (0, (4, 1.5)), "+"),
     "exact_civ": ("#7E2F8E", (0, (3, 1, 1, 1, 1, 1)), "p"),
-    "means_in_turn": (ORANGE, "-", "D"),
-    "means_thompson": ("#E69F00", (0, (4, 1.5)), "*"),
+    "round_robin_means": (ORANGE, "-", "D"),
+    "thompson_means": ("#E69F00", (0, (4, 1.5)), "*"),
 }
 _CONTROL, _BEST = "control", "best candidate"
 _LABEL = "squared distance to the target\n(share of the control cells')"
@@ -61,7 +61,7 @@ def replay(
     *,
     key: str = "replay",
     targets: Sequence[str] | None = None,
-    criteria: Sequence[str] | None = None,
+    strategies: Sequence[str] | None = None,
     held_out: bool | None = None,
     n_cols: int | None = None,
     ax: Axes | None = None,
@@ -84,8 +84,8 @@ def replay(
         Its ``key_added``.
     targets
         Targets to draw; all by default.
-    criteria
-        Criteria to draw; all by default.
+    strategies
+        Strategies to draw; all by default.
     held_out
         Reading to draw: with the target's own perturbation held out, or in the pool. By default
         the first that was replayed.
@@ -104,7 +104,7 @@ def replay(
     ------
     ValueError
         If there is no replay (run :func:`nextpert.tl.replay_design` first), or it holds no such
-        target, criterion or reading.
+        target, strategy or reading.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def replay(
     ...     n_genes=6, n_control=300, n_perturbed=60, perturbed=4, expected_degree=3
     ... )
     >>> npt.tl.learn_dag(adata, n_runs=2)
-    >>> npt.tl.replay_design(adata, criteria=["thompson"], n_rounds=3, n_repeats=4)
+    >>> npt.tl.replay_design(adata, strategies=["thompson"], n_rounds=3, n_repeats=4)
     >>> figure = npt.pl.replay(adata, return_fig=True)
     >>> len(figure.axes)  # the mean, and four targets
     5
@@ -123,7 +123,7 @@ def replay(
     table, lines = _chosen(
         read_to_draw(adata, key, "tl.replay_design", what="replay", part="runs"),
         targets,
-        criteria,
+        strategies,
         held_out,
     )
     names = list(dict.fromkeys(table["target"]))
@@ -143,7 +143,7 @@ def replay(
         else:
             panel.set_xlabel("rounds")
     figure.supylabel(_LABEL, fontsize=TEXT)
-    used = dict.fromkeys(table["criterion"].astype(str))
+    used = dict.fromkeys(table["strategy"].astype(str))
     handles = [Line2D([], [], **_style(name), label=name) for name in used]
     handles += [entry(_CONTROL, GREY, line="--"), entry(_BEST, GREY, line=":", linewidth=1.4)]
     n_columns = min(len(handles), 1 + 2 * columns)
@@ -154,7 +154,7 @@ def replay(
 def _chosen(
     stored: Any,
     targets: Sequence[str] | None,
-    criteria: Sequence[str] | None,
+    strategies: Sequence[str] | None,
     held_out: bool | None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows to draw, and those of the reference lines."""
@@ -168,7 +168,7 @@ def _chosen(
         )
         raise ValueError(message)
     table, lines = table[table["held_out"] == reading], lines[lines["held_out"] == reading]
-    for column, wanted in {"target": targets, "criterion": criteria}.items():
+    for column, wanted in {"target": targets, "strategy": strategies}.items():
         if wanted is not None:
             known = list(dict.fromkeys(table[column].astype(str)))
             names = Naming().spelled(map(str, wanted), known)
@@ -188,17 +188,17 @@ def _draw(
     best = float((reference["best_distance"] / reference["control_distance"]).mean())
     panel.axhline(1.0, color=GREY, linestyle="--", linewidth=1, zorder=0, label=_CONTROL)
     panel.axhline(best, color=GREY, linestyle=":", linewidth=1.4, zorder=0, label=_BEST)
-    curves = list(rows.groupby("criterion", sort=False))
-    for i, (criterion, curve) in enumerate(curves):
+    curves = list(rows.groupby("strategy", sort=False))
+    for i, (strategy, curve) in enumerate(curves):
         by_round = curve.groupby("round")["relative_mean"]
         mean = by_round.mean().to_numpy()
         error = by_round.sem().to_numpy() if is_all else curve["relative_sem"].to_numpy()
         reach = REACH * error
         number = np.arange(len(mean))
-        style = _style(str(criterion))
+        style = _style(str(strategy))
         colour, every = style["color"], (i % len(mean), min(len(curves), len(mean)))
         panel.fill_between(number, mean - reach, mean + reach, color=colour, alpha=0.1, lw=0)
-        panel.plot(number, mean, **style, linewidth=1.5, markevery=every, label=str(criterion))
+        panel.plot(number, mean, **style, linewidth=1.5, markevery=every, label=str(strategy))
     if is_all:
         title = f"mean of {len(reference)} targets"
     else:
@@ -211,8 +211,8 @@ def _draw(
     panel.yaxis.set_major_locator(MaxNLocator(4))
 
 
-def _style(criterion: str) -> dict[str, Any]:
-    colour, dashes, marker = _STYLES.get(criterion, (BLACK, "-", "o"))
+def _style(strategy: str) -> dict[str, Any]:
+    colour, dashes, marker = _STYLES.get(strategy, (BLACK, "-", "o"))
     face = colour if dashes == "-" else "white"
     return {
         "color": colour,

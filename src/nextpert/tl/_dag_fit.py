@@ -91,7 +91,7 @@ def dag_fit(
     Raises
     ------
     ValueError
-        If the graph or the column of labels is absent, the graph has no arcs, there are too few
+        If the graph or the column of labels is absent, the graph has no edges, there are too few
         control cells, a gene is constant among them, a value is NaN or infinite, or an option is
         out of range. Nothing is written then.
 
@@ -117,7 +117,7 @@ def dag_fit(
     )
     genes, columns, dag = _adata.read_graph(adata, dag_key)
     if not dag.n_edges:
-        message = f"The graph {dag_key!r} has no arcs: there is nothing to compare."
+        message = f"The graph {dag_key!r} has no edges: there is nothing to compare."
         raise ValueError(message)
     labels = _adata.read_labels(adata, roles.perturbation_key)
     _adata.require_control(labels, roles.control)

@@ -1,4 +1,4 @@
-"""Every criterion's value against the dense posterior one step ahead."""
+"""Every acquisition's value against the dense posterior one step ahead."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def test_box_meets_the_first_order_conditions_in_any_units(kind, scale, n):
 
 
 def one_sided(seed):
-    """Draw a criterion and ask for it in the box of knockdowns: graphs, cells, targets vary."""
+    """Draw an acquisition and ask for it in the box of knockdowns: graphs, cells, targets vary."""
     rng = np.random.default_rng(seed)
     p, n_parents = int(rng.choice([6, 10, 14])), int(rng.choice([2, 4, 14]))
     parents = [rng.choice(i, min(i, n_parents), replace=False) if i else [] for i in range(p)]

@@ -1,4 +1,4 @@
-"""Searches for a criterion of the user's own, a quadratic, whose best points are known exactly."""
+"""Searches for a user's own acquisition, a quadratic, whose best points are known exactly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nextpert.core import Acquisition, Box, Pool, Sparse, Sphere
 
 
 class Quadratic(Acquisition):
-    """``|root (a - centre)|^2 + 5``: any criterion with a value and a gradient will do."""
+    """``|root (a - centre)|^2 + 5``: any acquisition with a value and a gradient will do."""
 
     name = "quadratic"
 

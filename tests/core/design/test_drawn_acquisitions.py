@@ -29,7 +29,7 @@ STEP = 1e-6
 
 
 def dense_draws(plain, blr, rng):
-    """The draws of a criterion, as dense weights, intercepts and noise variances."""
+    """The draws of an acquisition, as dense weights, intercepts and noise variances."""
     flat, noise_var = blr.sample(N_DRAWS, rng)
     weights, offset = np.zeros((N_DRAWS, plain.p, plain.p)), np.zeros((N_DRAWS, plain.p))
     for i, parents in enumerate(plain.parents):
@@ -70,10 +70,10 @@ def test_expected_improvement_by_loops(fitted, quantile):
             reached = np.linalg.inv(np.eye(plain.p) - weights[k]) @ (offset[k] + shift)
             loss[j, k] = ((reached - target) ** 2).sum()
     best = np.inf if quantile is None else float(np.quantile(loss, quantile))
-    criterion = ExpectedImprovementInt(blr, target, best=best, n_samples=N_DRAWS, rng=5)
+    acquisition = ExpectedImprovementInt(blr, target, best=best, n_samples=N_DRAWS, rng=5)
     wanted = np.minimum(loss, best).mean(axis=1)
-    np.testing.assert_allclose(criterion.values(shifts), wanted, rtol=1e-9)
-    np.testing.assert_allclose([criterion.value(a) for a in shifts], wanted, rtol=1e-9)
+    np.testing.assert_allclose(acquisition.values(shifts), wanted, rtol=1e-9)
+    np.testing.assert_allclose([acquisition.value(a) for a in shifts], wanted, rtol=1e-9)
 
 
 @pytest.mark.parametrize("best", [0.4, 2.0, np.inf])
@@ -85,11 +85,11 @@ def test_expected_improvement_by_quadrature(pair, best):
         return min(((reached - target) ** 2).sum(), best)
 
     n = 40_000
-    criterion = ExpectedImprovementInt(pair, target, best=best, n_samples=n, rng=0)
+    acquisition = ExpectedImprovementInt(pair, target, best=best, n_samples=n, rng=0)
     wanted = normal_mean(kept, 0.6, np.sqrt(0.5 * 0.3))
     spread = normal_mean(lambda b: (kept(b) - wanted) ** 2, 0.6, np.sqrt(0.5 * 0.3))
     assert spread > 0
-    assert abs(criterion.value(shift) - wanted) < 4 * np.sqrt(spread / n)
+    assert abs(acquisition.value(shift) - wanted) < 4 * np.sqrt(spread / n)
 
 
 @pytest.mark.parametrize("n", [1, 20])
@@ -112,9 +112,11 @@ def test_mutual_information_by_loops(fitted, n):
                     later = np.linalg.inv(np.linalg.inv(cov) + n * np.outer(row, row))
                     q = plain.design(target[None], i)[0]
                     wanted[j] += 0.5 * np.log(q @ later @ q / now[i]) / N_DRAWS
-    criterion = MutualInformationInt(blr, target, n_cells=n, n_samples=N_DRAWS, rng=5)
-    np.testing.assert_allclose(criterion.values(shifts), wanted, rtol=1e-6, atol=1e-12)
-    np.testing.assert_allclose([criterion.value(a) for a in shifts], wanted, rtol=1e-6, atol=1e-12)
+    acquisition = MutualInformationInt(blr, target, n_cells=n, n_samples=N_DRAWS, rng=5)
+    np.testing.assert_allclose(acquisition.values(shifts), wanted, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(
+        [acquisition.value(a) for a in shifts], wanted, rtol=1e-6, atol=1e-12
+    )
     assert (wanted <= 0).all()
 
 
@@ -134,9 +136,9 @@ def test_mutual_information_by_its_definition(pair):
         return entropy(noise + prior * x0**2) - entropy(noise)
 
     wanted = normal_mean(gain, 1.5, np.sqrt(1.2))
-    criterion = MutualInformationInt(pair, [1.0, 0.0], n_samples=n, rng=0)
+    acquisition = MutualInformationInt(pair, [1.0, 0.0], n_samples=n, rng=0)
     spread = normal_mean(lambda x: (gain(x) - wanted) ** 2, 1.5, np.sqrt(1.2))
-    assert abs(-criterion.value(shift) - wanted) < 4 * np.sqrt(spread / n)
+    assert abs(-acquisition.value(shift) - wanted) < 4 * np.sqrt(spread / n)
 
 
 @pytest.mark.parametrize("beta", [0.0, 1.0, 2.5])
@@ -150,11 +152,11 @@ def test_upper_confidence_by_many_draws(fit_twice, graphs, beta):
         weights, offset, _ = plain.draw(n, rng)
         ideal = target - weights @ target - offset
         gap = ((shift - ideal) ** 2).sum(axis=1)
-        criterion = UpperConfidenceInt(blr, target, beta=beta)
+        acquisition = UpperConfidenceInt(blr, target, beta=beta)
         wanted = gap.mean() - beta * gap.std()
         off = (gap - gap.mean()) / gap.std()
         error = gap.std() * np.sqrt(1 + beta**2 * ((off**4).mean() - 1) / 4) / np.sqrt(n)
-        assert abs(criterion.value(shift) - wanted) < 6 * error
+        assert abs(acquisition.value(shift) - wanted) < 6 * error
         assert gap.std() > 20 * error / (1 + beta)
 
 
@@ -166,12 +168,12 @@ def test_upper_confidence_by_quadrature(pair):
 
     mean = normal_mean(gap, 0.6, np.sqrt(0.15))
     variance = normal_mean(lambda b: (gap(b) - mean) ** 2, 0.6, np.sqrt(0.15))
-    criterion = UpperConfidenceInt(pair, target, beta=1.7)
-    assert abs(criterion.value(shift) - (mean - 1.7 * np.sqrt(variance))) < 1e-8
+    acquisition = UpperConfidenceInt(pair, target, beta=1.7)
+    assert abs(acquisition.value(shift) - (mean - 1.7 * np.sqrt(variance))) < 1e-8
 
 
 def makers():
-    """Make each criterion from a posterior and a target."""
+    """Make each acquisition from a posterior and a target."""
     return {
         "ei": lambda b, t: ExpectedImprovementInt(b, t, best=len(t), n_samples=9, rng=3),
         "ei without": lambda b, t: ExpectedImprovementInt(b, t, n_samples=9, rng=3),
@@ -184,14 +186,14 @@ def makers():
 def test_gradients(fitted, name):
     plain, blr = fitted
     rng = np.random.default_rng(2)
-    criterion = makers()[name](blr, rng.normal(size=plain.p))
+    acquisition = makers()[name](blr, rng.normal(size=plain.p))
     for size in (0.3, 1.0, 3.0):
         shift = size * rng.normal(size=plain.p)
-        value, grad = criterion.value_and_grad(shift)
-        np.testing.assert_allclose(criterion.values([shift, shift]), value, rtol=1e-12)
+        value, grad = acquisition.value_and_grad(shift)
+        np.testing.assert_allclose(acquisition.values([shift, shift]), value, rtol=1e-12)
         numeric = np.empty(plain.p)
         for j, axis in enumerate(np.eye(plain.p)):
-            above, below = (criterion.value(shift + sign * STEP * axis) for sign in (1, -1))
+            above, below = (acquisition.value(shift + sign * STEP * axis) for sign in (1, -1))
             numeric[j] = (above - below) / (2 * STEP)
         tolerance = 1e-6 * np.abs(grad).max() + 1e-9 * max(abs(value), 1.0)
         np.testing.assert_allclose(grad, numeric, rtol=0, atol=tolerance)
@@ -201,16 +203,16 @@ def test_gradients(fitted, name):
 def test_searches_find_the_best_of_many_shifts(fit_twice, graphs, name):
     plain, blr = fit_twice(graphs["complete"], False, True, n=5)
     rng = np.random.default_rng(4)
-    criterion = makers()[name](blr, rng.normal(size=plain.p))
+    acquisition = makers()[name](blr, rng.normal(size=plain.p))
     for domain in (Sphere(1.0), Box(-1.0, 0.5), Sparse(2, radius=1.0)):
-        values = criterion.values(domain.sample(4000, plain.p, rng))
-        found = domain.minimise(criterion, n_random=4, rng=0)
+        values = acquisition.values(domain.sample(4000, plain.p, rng))
+        found = domain.minimise(acquisition, n_random=4, rng=0)
         # Supports are searched step by step, and need not end at the very best one.
         share = 0.01 if isinstance(domain, Sparse) else 0.0
         assert found.value <= np.quantile(values, share)
-        assert abs(found.value - criterion.value(found.shift)) < 1e-12
+        assert abs(found.value - acquisition.value(found.shift)) < 1e-12
     pool = rng.normal(size=(50, plain.p))
-    assert Pool(pool).minimise(criterion).index == np.argmin([criterion.value(a) for a in pool])
+    assert Pool(pool).minimise(acquisition).index == np.argmin([acquisition.value(a) for a in pool])
 
 
 def test_names_seeds_and_options(fit_twice, graphs):
@@ -226,7 +228,7 @@ def test_names_seeds_and_options(fit_twice, graphs):
             build_acquisition(name, blr, target, domain=Sphere(), n_cells=3, best=99.0, rng=rng)
             for rng in (0, 0, 1)
         ]
-        values = [criterion.value(shift) for criterion in made]
+        values = [acquisition.value(shift) for acquisition in made]
         assert all(isinstance(c, kind) and c.name == name for c in made)
         assert values[0] == values[1]
         assert (values[0] != values[2]) == (name != "ucb")
@@ -236,7 +238,7 @@ def test_names_seeds_and_options(fit_twice, graphs):
     assert more[1] < more[0] < 0
 
 
-def test_every_option_reaches_the_criterion_of_a_name(fit_twice, graphs):
+def test_every_option_reaches_the_acquisition_of_a_name(fit_twice, graphs):
     plain, blr = fit_twice(graphs["complete"], True, True)
     target, shift, domain = np.ones(plain.p), np.full(plain.p, 0.4), Sphere(2.5)
     ahead = {"n_cells": 7, "noise_aware": True}
@@ -250,11 +252,11 @@ def test_every_option_reaches_the_criterion_of_a_name(fit_twice, graphs):
         "ei": ExpectedImprovementInt(blr, target, best=2.0, rng=3),
     }
     options = {"domain": domain, "best": 2.0, "rng": 3, **ahead}
-    for name, criterion in mine.items():
+    for name, acquisition in mine.items():
         made = build_acquisition(name, blr, target, **options)
-        assert made.value(shift) == criterion.value(shift), name
+        assert made.value(shift) == acquisition.value(shift), name
         if name not in ("mi", "ei"):  # the options matter here
-            assert made.value(shift) != type(criterion)(blr, target).value(shift)
+            assert made.value(shift) != type(acquisition)(blr, target).value(shift)
 
 
 def test_bad_options_are_refused(pair):

@@ -14,7 +14,7 @@ from nextpert.core.model.shift_posterior import pair_shifts
 TARGET = np.array([0.5, -0.3, 1.0, 0.2])
 WEIGHTS = np.array([0.0, 3.0, 0.0, 1.0])
 SCALE = np.array([1.0, 0.5, 2.0, 4.0])
-CRITERIA = ("civ", "civ_ow", "greedy", "ei", "probability", "thompson")
+ACQUISITIONS = ("civ", "civ_ow", "greedy", "ei", "probability", "thompson")
 
 
 def influence(blr):
@@ -79,15 +79,15 @@ def test_weighted_terms_by_gaps_of_single_nodes(scatter, uncertain):
 def test_plain_goals_change_nothing(uncertain):
     model = uncertain()
     plain = Goal.point(TARGET)
-    for criterion in CRITERIA:
+    for acquisition in ACQUISITIONS:
         given = [
-            uncertain_values(criterion, model.blr, model.known, target, n_cells=5, rng=1)
+            uncertain_values(acquisition, model.blr, model.known, target, n_cells=5, rng=1)
             for target in (TARGET, plain)
         ]
         np.testing.assert_array_equal(*given)
 
 
-def test_criteria_take_any_goal(uncertain):
+def test_acquisitions_take_any_goal(uncertain):
     model = uncertain()
     goals = {
         "signature": Goal(np.zeros(4), signature=[0, 1.0, 0, -1]),
@@ -96,8 +96,8 @@ def test_criteria_take_any_goal(uncertain):
         "away": Goal(np.zeros(4), states=[TARGET], away_from=[-TARGET], margins=[4.0]),
     }
     for goal in goals.values():
-        for criterion in CRITERIA:
-            found = uncertain_values(criterion, model.blr, model.known, goal, n_cells=5, rng=1)
+        for acquisition in ACQUISITIONS:
+            found = uncertain_values(acquisition, model.blr, model.known, goal, n_cells=5, rng=1)
             assert np.isfinite(found).all()
         found = ranked_distance(model.blr, model.known, goal, rng=1)
         greedy = uncertain_values("greedy", model.blr, model.known, goal)
@@ -107,7 +107,7 @@ def test_criteria_take_any_goal(uncertain):
 
 
 def test_cells_are_taken_where_the_goal_looks():
-    # Two independent arcs; of which of them to learn depends on what is wanted.
+    # Two independent edges; of which of them to learn depends on what is wanted.
     dag = Dag.from_edges(4, [(0, 1), (2, 3)])
     blr = DagBlr(dag, noise_var=1.0, intercept=False, prior_scale=1.0)
     known = ShiftPosterior.exact([[2.0, 0, 0, 0], [0, 0, 2.0, 0]])

@@ -18,7 +18,7 @@ EVERY = np.ones(6, dtype=bool)
 
 
 def coverage(sets, weights):
-    """Return the gain of a weighted cover, a submodular aim."""
+    """Return the gain of a weighted cover, a submodular strategy."""
 
     def gain(chosen):
         covered = set().union(*(sets[i] for i in chosen))
@@ -53,7 +53,7 @@ def test_constraints(cover):
     gain = coverage(*cover)
     allowed = EVERY.copy()
     allowed[greedy_plate(gain, 1, allowed=EVERY)[0]] = False
-    chosen = greedy_plate(gain, 4, allowed=allowed, must=[5])
+    chosen = greedy_plate(gain, 4, allowed=allowed, include=[5])
     assert chosen[0] == 5
     assert allowed[chosen].all()
 
@@ -69,18 +69,18 @@ def test_costs():
     assert greedy_plate(gain, 3, allowed=EVERY, cost=cost, budget=6) == [1, 2, 0]
     assert greedy_plate(gain, 3, allowed=EVERY, cost=cost, budget=6, per_cost=False) == [0, 1, 2]
     with pytest.raises(ValueError, match="cost 4 of 3"):
-        greedy_plate(gain, 3, allowed=EVERY, cost=cost, budget=3, must=[0])
+        greedy_plate(gain, 3, allowed=EVERY, cost=cost, budget=3, include=[0])
     with pytest.raises(ValueError, match="2 candidates must be on a plate of 1"):
-        greedy_plate(gain, 1, allowed=EVERY, must=[0, 1])
+        greedy_plate(gain, 1, allowed=EVERY, include=[0, 1])
 
 
 def test_few_new_ones():
     gain = constant(0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
     new = np.array([True, True, True, False, False, True])
-    assert greedy_plate(gain, 6, allowed=EVERY, new=new, most_new=2) == [0, 1, 3, 4]
-    assert greedy_plate(gain, 2, allowed=EVERY, new=new, most_new=0) == [3, 4]
-    with pytest.raises(ValueError, match="new than most_new=1"):
-        greedy_plate(gain, 3, allowed=EVERY, must=[0, 5], new=new, most_new=1)
+    assert greedy_plate(gain, 6, allowed=EVERY, new=new, max_new=2) == [0, 1, 3, 4]
+    assert greedy_plate(gain, 2, allowed=EVERY, new=new, max_new=0) == [3, 4]
+    with pytest.raises(ValueError, match="new than max_new=1"):
+        greedy_plate(gain, 3, allowed=EVERY, include=[0, 5], new=new, max_new=1)
 
 
 @pytest.mark.parametrize("seed", range(10))

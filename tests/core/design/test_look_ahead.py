@@ -39,7 +39,7 @@ def test_noise_aware_look_ahead_foretells_w_with_unknown_variances(n_before, fit
     left = left.mean(axis=0)
     acquisition = TargetMeanVariance(blr, target, n_cells=n, noise_aware=True)
     foretold = np.empty(p)
-    for i in range(p):  # one node at a time, out of the criterion's sum
+    for i in range(p):  # one node at a time, out of the acquisition's sum
         only = acquisition.problem._replace(lin=np.eye(p)[i])
         acquisition.problem, kept = only, acquisition.problem
         foretold[i] = acquisition.value(shift)

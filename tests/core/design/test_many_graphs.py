@@ -1,4 +1,4 @@
-"""Criteria over several graphs: variance within and between, by dense formulas and by draws."""
+"""Acquisitions over several graphs: variance within and between, by dense formulas and by draws."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def three(dense):
     return plain, blrs, pool, target
 
 
-def over(criterion, blrs, target, pool, **options):
+def over(acquisition, blrs, target, pool, **options):
     """The acquisition over graphs that count alike, of candidates with exact shifts."""
     asked = Candidates(blrs, ShiftPosterior.exact(pool), target, **options)
-    return find_acquisition(criterion).of_candidates(asked)
+    return find_acquisition(acquisition).of_candidates(asked)
 
 
 def expected_gap(plain, shifts, target, n):
@@ -45,14 +45,14 @@ def expected_gap(plain, shifts, target, n):
     return (e * (1 / n + plain.w(target))).sum() + ((shifts - plain.ideal(target)) ** 2).sum(axis=1)
 
 
-@pytest.mark.parametrize("criterion", ["civ", "civ_ow"])
-def test_within_and_between_graphs_by_dense_formulas(three, criterion):
+@pytest.mark.parametrize("acquisition", ["civ", "civ_ow"])
+def test_within_and_between_graphs_by_dense_formulas(three, acquisition):
     plain, blrs, pool, target = three
     n, weights = 50, np.full(len(pool), 1 / len(pool))
-    if criterion == "civ_ow":
+    if acquisition == "civ_ow":
         ideal = np.mean([k.ideal(target) for k in plain], axis=0)
         weights = Pool(pool).output_weights(ideal)
-    found = over(criterion, blrs, target, pool, n_cells=n).values
+    found = over(acquisition, blrs, target, pool, n_cells=n).values
     for shift, value in zip(pool, found, strict=True):
         later = [k.ahead(shift, n) for k in plain]
         within = np.mean([k.gap_variance(pool, target, n) for k in later], axis=0)

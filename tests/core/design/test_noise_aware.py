@@ -38,7 +38,7 @@ def dense_settled(blr, i, n_cells):
 
 
 @pytest.mark.parametrize("intercept", [False, True])
-def test_every_criterion_equals_its_dense_form(intercept):
+def test_every_acquisition_equals_its_dense_form(intercept):
     blr, target = posterior(intercept)
     n = 25
     shift = np.array([0.3, -0.5, 0.2, 0.7, 0.0, 0.1])
@@ -90,9 +90,9 @@ def test_it_foretells_what_real_cells_leave_and_the_plug_in_does_not():
     error = left.std() / np.sqrt(len(left))
 
     def foretold(noise_aware):
-        criterion = TargetMeanVariance(blr, target, n_cells=n, noise_aware=noise_aware)
-        criterion.problem = criterion.problem._replace(lin=blr.noise_var)  # sum of e w
-        return criterion.value(shift)
+        acquisition = TargetMeanVariance(blr, target, n_cells=n, noise_aware=noise_aware)
+        acquisition.problem = acquisition.problem._replace(lin=blr.noise_var)  # sum of e w
+        return acquisition.value(shift)
 
     # Weights are not known when looking ahead, so that some percent of bias remain.
     assert foretold(True) == pytest.approx(left.mean(), abs=5 * error + 0.15 * left.mean())

@@ -21,7 +21,7 @@ from nextpert.core import (
 )
 from nextpert.core.design import registry
 from nextpert.core.design.registry import acquisition
-from nextpert.tl._replay_design.modelled import criteria
+from nextpert.tl._replay_design.modelled import strategies
 
 NAMES = (
     "civ", "civ_ow", "cv", "ei", "greedy", "maxv", "mi", "probability", "random",
@@ -71,7 +71,7 @@ def test_one_of_your_own_is_found_wherever_names_are(nearest):
     made = build_acquisition("nearest", BLR, target, domain=Pool(pool), n_cells=7)
     assert isinstance(made, nearest)
     assert (made.name, made.n_cells) == ("nearest", 7)
-    assert {"nearest", "full_nearest"} <= set(criteria())
+    assert {"nearest", "full_nearest"} <= set(strategies())
 
 
 def test_a_name_belongs_to_one_class(nearest):

@@ -118,7 +118,7 @@ def test_gradient_on_the_sphere_by_differences():
 
 
 def test_the_whole_ball_is_no_better_than_its_surface():
-    # Without an intercept, criteria that look ahead never rise with the norm.
+    # Without an intercept, acquisitions that look ahead never rise with the norm.
     blr, target, rng = instance(3)
     assert not blr.intercept
     acquisition = Civ(blr, target)
@@ -142,7 +142,7 @@ def test_same_seed_same_optimum_and_bad_starts_are_refused_or_passed_over():
         Sphere(1.0).minimise(acquisition, starts=[np.ones(2)])
 
 
-def test_one_node_and_no_arcs():
+def test_one_node_and_no_edges():
     from nextpert.core import Dag
 
     for dag in (Dag.from_edges(1, []), Dag.from_edges(3, [])):

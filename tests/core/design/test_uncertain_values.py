@@ -1,4 +1,4 @@
-"""Criteria by name over uncertain shifts: draws of the states, incumbents, plates."""
+"""Acquisitions by name over uncertain shifts: draws of the states, incumbents, plates."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from nextpert.core.model.shift_posterior import ShiftPosterior
 TARGET = np.array([0.5, -0.3, 1.0, 0.2])
 
 
-@pytest.mark.parametrize("criterion", acquisitions())
-def test_each_has_a_finite_value_a_candidate_and_repeats_by_seed(criterion, uncertain):
+@pytest.mark.parametrize("acquisition", acquisitions())
+def test_each_has_a_finite_value_a_candidate_and_repeats_by_seed(acquisition, uncertain):
     models = [uncertain(seed) for seed in range(2)]
     blrs, known = [m.blr for m in models], [m.known for m in models]
     one, two = (
-        uncertain_values(criterion, blrs, known, TARGET, n_cells=5, rng=1) for _ in range(2)
+        uncertain_values(acquisition, blrs, known, TARGET, n_cells=5, rng=1) for _ in range(2)
     )
     assert one.shape == (5,)
     assert np.isfinite(one).all()
@@ -28,12 +28,12 @@ def test_each_has_a_finite_value_a_candidate_and_repeats_by_seed(criterion, unce
 
 def test_civ_and_greedy_are_those_of_the_gap(uncertain):
     model = uncertain()
-    for weighted, criterion in ((False, "civ"), (True, "civ_ow")):
+    for weighted, acquisition in ((False, "civ"), (True, "civ_ow")):
         civ = UncertainCiv(
             model.blr, model.known, TARGET, n_cells=9, noise_aware=True, output_weighted=weighted
         )
         found = uncertain_values(
-            criterion, model.blr, model.known, TARGET, n_cells=9, noise_aware=True
+            acquisition, model.blr, model.known, TARGET, n_cells=9, noise_aware=True
         )
         np.testing.assert_array_equal(found, civ.values())
     greedy = uncertain_values("greedy", model.blr, model.known, TARGET, n_cells=9)

@@ -46,26 +46,26 @@ def model():
     return scm, blr, shift, target
 
 
-def test_criteria_share_warm_up_and_noise(model):
+def test_acquisitions_share_warm_up_and_noise(model):
     scm, blr, _, target = model
     found, noise = {}, {}
-    for criterion in acquisitions(on_domain=True):
+    for acquisition in acquisitions(on_domain=True):
         source = Recorder(scm)
-        found[criterion] = design_loop(
-            source, blr, target, criterion, n_rounds=7, n_warmup=4, n_cells=2, rng=3
+        found[acquisition] = design_loop(
+            source, blr, target, acquisition, n_rounds=7, n_warmup=4, n_cells=2, rng=3
         )
-        noise[criterion] = np.array(source.noise)
+        noise[acquisition] = np.array(source.noise)
     one = found["random"]
     assert np.isnan(one.values[:4]).all()
     assert np.isfinite(one.values[4:]).all()
     np.testing.assert_allclose(np.linalg.norm(one.shifts, axis=1), 1)
     assert len(np.unique(one.shifts, axis=0)) == 7
-    for criterion, other in found.items():
+    for acquisition, other in found.items():
         np.testing.assert_array_equal(other.shifts[:4], one.shifts[:4])
         np.testing.assert_array_equal(other.distance[:5], one.distance[:5])
         # Means differ, and cost the last digits.
-        np.testing.assert_allclose(noise[criterion], noise["random"], atol=1e-12)
-        if criterion != "random":
+        np.testing.assert_allclose(noise[acquisition], noise["random"], atol=1e-12)
+        if acquisition != "random":
             assert np.abs(other.shifts[4:] - one.shifts[4:]).max() > 0.01
     with pytest.raises(ValueError, match="n_warmup is 8, but there are 7 rounds"):
         design_loop(scm, blr, target, n_rounds=7, n_warmup=8)
@@ -130,10 +130,10 @@ def test_names_are_checked_before_cells_are_drawn(model):
     assert source.cells == []
 
 
-@pytest.mark.parametrize("criterion", ["ei", "mi", "ucb", "civ"])
-def test_new_criteria_learn_and_are_the_same_for_any_number_of_workers(model, criterion):
+@pytest.mark.parametrize("acquisition", ["ei", "mi", "ucb", "civ"])
+def test_new_acquisitions_learn_and_are_the_same_for_any_number_of_workers(model, acquisition):
     scm, blr, _, target = model
-    task = {"source": scm, "posterior": blr, "target_mean": target, "criterion": criterion}
+    task = {"source": scm, "posterior": blr, "target_mean": target, "acquisition": acquisition}
     tasks = [task | {"n_rounds": 20, "n_warmup": 2}] * 4
     one, two = (design_loops(tasks, rng=5, n_jobs=n) for n in (1, 2))
     for a, b in zip(one, two, strict=True):
@@ -158,12 +158,12 @@ def test_rows_are_a_tidy_table(tmp_path):
         values, distance = np.arange(n) + start, np.arange(n + 1) * start
         return DesignLoopResult(empty, values, distance, None, empty, np.full(n, 0.5))
 
-    labels = [{"criterion": "civ", "seed": 4}, {"criterion": "greedy", "seed": 7}]
+    labels = [{"acquisition": "civ", "seed": 4}, {"acquisition": "greedy", "seed": 7}]
     columns = design_loop_rows([result(2, 1.0), result(1, 10.0)], labels)
     table = pd.DataFrame(columns)
     wanted = pd.DataFrame(
         {
-            "criterion": ["civ"] * 3 + ["greedy"] * 2,
+            "acquisition": ["civ"] * 3 + ["greedy"] * 2,
             "seed": [4, 4, 4, 7, 7],
             "round": [0, 1, 2, 0, 1],
             "distance": [0.0, 1, 2, 0, 10],

@@ -37,7 +37,7 @@ def test_the_number_of_workers_does_not_matter(own, task):
     def run(n_jobs):
         shared = np.random.default_rng(4)
         rngs = {"none": [None] * 5, "shared": [shared] * 5, "mixed": [None, shared, 3, None, 3]}
-        tasks = ({**task, "rng": rng, "criterion": "random"} for rng in rngs[own])
+        tasks = ({**task, "rng": rng, "acquisition": "random"} for rng in rngs[own])
         return design_loops(tasks, rng=8, n_jobs=n_jobs)
 
     one, two = run(1), run(2)

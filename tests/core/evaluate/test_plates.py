@@ -87,7 +87,7 @@ def test_cells_are_drawn_once_and_from_candidates_alone(pool, strategy):
 
 def test_in_turn_against_the_same_written_out(pool):
     deal = pool.deal(1, 50, rng=3)
-    build = by_means("means_in_turn", pool, deal)
+    build = by_means("round_robin_means", pool, deal)
     result = replay_plates(pool, deal, build, n_rounds=4, n_perturbations=3, n_cells=8)
     seen = {j: [] for j in range(J)}
     for t in range(4):
@@ -123,7 +123,7 @@ def test_batches_are_taken_off_by_the_cells_seen():
         np.concatenate(code[1:]),
     )  # fmt: skip
     pool = CellPool(cells[0], cells[1:], told)
-    found = Means("means_in_turn", None, told, np.array([2, 0]), rng)
+    found = Means("round_robin_means", None, told, np.array([2, 0]), rng)
     which = np.concatenate([told.control, told.cells])
     found.see(ScreenMoments.from_array(np.vstack([pool.control, pool.cells]), which, 8))
     assert found.screen.n.tolist() == [300, 90, 90]
@@ -146,7 +146,7 @@ def test_batches_are_taken_off_by_the_cells_seen():
 def test_errors_of_campaigns(pool, change, message):
     deal = pool.deal(0, 20, rng=0)
     with pytest.raises(ValueError, match=message):
-        replay_plates(pool, deal, by_means("means_in_turn", pool, deal), **change)
+        replay_plates(pool, deal, by_means("round_robin_means", pool, deal), **change)
 
 
 def test_errors_of_pools(pool):

@@ -84,7 +84,7 @@ def test_campaigns_find_what_reaches_the_goal():
     goal = Goal(np.zeros(3), signature=[3, 0, 0], high=[np.inf, 1, np.inf])
     deal = pool.deal(PoolGoal(goal), 100, rng=1)
     found = replay_plates(
-        pool, deal, lambda may: Means("means_thompson", deal.target, pool.environments, may, rng),
+        pool, deal, lambda may: Means("thompson_means", deal.target, pool.environments, may, rng),
         n_rounds=4, n_perturbations=2,
     )  # fmt: skip
     assert found.recommended[-1] == 2

@@ -76,7 +76,7 @@ def test_complete_graph_follows_its_order():
         ([(5, 0), (0, 1), (2, 3), (3, 4), (4, 5), (5, 3)], {3, 4, 5}),
     ],
 )
-def test_cycles_are_named_in_the_direction_of_their_arcs(edges, cycle):
+def test_cycles_are_named_in_the_direction_of_their_edges(edges, cycle):
     with pytest.raises(CycleError, match="has a cycle") as caught:
         Dag.from_edges(6, edges)
     found = caught.value.cycle
@@ -94,9 +94,9 @@ def test_cycles_are_named_in_the_direction_of_their_arcs(edges, cycle):
 def test_bad_graphs_are_refused():
     with pytest.raises(ValueError, match="0 -> 1 is given twice"):
         Dag.from_edges(2, [(0, 1), (0, 1)])
-    for arc in ((0, 2), (2, 0), (-1, 0), (0, -1)):
+    for edge in ((0, 2), (2, 0), (-1, 0), (0, -1)):
         with pytest.raises(ValueError, match=r"outside 0\.\.1"):
-            Dag.from_edges(2, [arc])
+            Dag.from_edges(2, [edge])
     with pytest.raises(ValueError, match="square"):
         Dag.from_matrix(np.zeros((2, 3)))
     for indptr, indices in (([0, 1], []), ([1, 1], [0]), ([0, 2, 1], [0]), ([], [])):
@@ -116,7 +116,7 @@ def test_a_graph_cannot_be_changed_and_keeps_no_hold_on_its_input():
         hash(dag)
 
 
-def test_graphs_without_arcs_or_nodes():
+def test_graphs_without_edges_or_nodes():
     dag = Dag.from_edges(3, [])
     assert (dag.n_edges, dag.edges(), dag.order.tolist()) == (0, [], [0, 1, 2])
     assert dag.to_matrix().shape == (3, 3)

@@ -96,8 +96,8 @@ def test_trees_are_connected_without_a_cycle(family):
 
 
 @pytest.mark.parametrize("family", ["line", "tree"])
-def test_arcs_point_either_way(family):
-    # Each pair of arcs that meet in a node points into it with probability 1/4.
+def test_edges_point_either_way(family):
+    # Each pair of edges that meet in a node points into it with probability 1/4.
     into, pairs = 0, 0
     for seed in range(200):
         dag = random_dag(8, family, rng=seed)

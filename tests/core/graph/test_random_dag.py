@@ -1,4 +1,4 @@
-"""Random graphs and models: families, numbers of arcs, ranges of weights."""
+"""Random graphs and models: families, numbers of edges, ranges of weights."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from nextpert.core import Dag, random_dag, random_scm
 
 
 @pytest.mark.parametrize(
-    ("family", "arcs"),
+    ("family", "edges"),
     [("complete", 45), ("path", 9), ("out_star", 9), ("in_star", 9), ("empty", 0)],
 )
-def test_families_have_their_number_of_arcs(family, arcs):
+def test_families_have_their_number_of_edges(family, edges):
     for seed in range(5):
         dag = random_dag(10, family, rng=seed)
-        assert dag.n_edges == arcs
+        assert dag.n_edges == edges
         assert all(k < i for k, i in dag.edges())
     out = np.bincount([k for k, _ in dag.edges()], minlength=10)
     into = dag.in_degree
@@ -31,14 +31,14 @@ def test_families_have_their_number_of_arcs(family, arcs):
 def test_erdos_renyi_has_the_expected_degree(degree):
     p, draws = 20, 300
     counts = np.zeros((p, p))
-    arcs = []
+    edges = []
     for seed in range(draws):
         dag = random_dag(p, expected_degree=degree, rng=seed)
         counts += dag.to_matrix().toarray()
-        arcs.append(dag.n_edges)
+        edges.append(dag.n_edges)
     share = min(degree / (p - 1), 1.0)
     wanted = share * p * (p - 1) / 2
-    assert abs(np.mean(arcs) - wanted) <= 5 * np.sqrt(wanted * (1 - share) / draws)
+    assert abs(np.mean(edges) - wanted) <= 5 * np.sqrt(wanted * (1 - share) / draws)
     upper = np.triu_indices(p, 1)
     assert (counts[np.tril_indices(p)] == 0).all()
     bound = 5 * np.sqrt(draws * share * (1 - share))

@@ -39,10 +39,10 @@ def test_no_effect_at_all_is_no_correlation():
 
 
 @pytest.mark.parametrize("together", [0.0, 0.4, 1.0])
-@pytest.mark.parametrize("arcs", [[], [(0, 1), (1, 2)]])
-def test_draws_go_together_as_told_and_keep_their_variances(arcs, together):
+@pytest.mark.parametrize("edges", [[], [(0, 1), (1, 2)]])
+def test_draws_go_together_as_told_and_keep_their_variances(edges, together):
     rng = np.random.default_rng(1)
-    blr = DagBlr(Dag.from_edges(3, arcs), noise_var=[1.0, 4.0, 0.25], intercept=False)
+    blr = DagBlr(Dag.from_edges(3, edges), noise_var=[1.0, 4.0, 0.25], intercept=False)
     blr = blr.update(Moments.from_array(rng.normal(size=(100_000, 3))))
     nothing, spare = np.zeros((1, 3)), np.array([[0.5, 0.2, 0.9]])
     known = ShiftPosterior(np.zeros(1), nothing, nothing, nothing, spare)

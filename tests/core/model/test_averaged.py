@@ -166,7 +166,7 @@ def test_equal_models_share_alike():
 
 
 def reversed_screen(seed, n_cells=15):
-    """Effects that pass a graph's arcs, its cells, and the graph turned round."""
+    """Effects that pass a graph's edges, its cells, and the graph turned round."""
     rng = np.random.default_rng(seed)
     scm = random_scm(15, expected_degree=4, rng=seed)
     group = np.repeat(np.arange(31), [1000, *[n_cells] * 30])

@@ -161,7 +161,7 @@ def test_without_cells_the_expectation_and_its_variance_are_left():
         variance += total[:, i] ** 2 * NOISE[i] * term
     np.testing.assert_allclose(found.mean[0], follows + told[0], rtol=1e-12)
     np.testing.assert_allclose(found.sd[0], np.sqrt(variance), rtol=1e-10)
-    assert (found.share_from_cells == 0).all()
+    assert (found.data_weight == 0).all()
 
 
 def test_an_effect_told_stays_where_it_is_while_the_weights_vary():
@@ -186,7 +186,7 @@ def test_the_own_gene_has_the_variance_given():
     found, alike = (estimate_effects([posterior], each) for each in (told, other))
     np.testing.assert_allclose(found.direct[0, 1], alike.direct[0, 1], rtol=1e-12)
     assert not np.isclose(found.direct[0, 0], alike.direct[0, 0])
-    np.testing.assert_allclose(found.share_from_cells[0, 1], alike.share_from_cells[0, 1])
+    np.testing.assert_allclose(found.data_weight[0, 1], alike.data_weight[0, 1])
 
 
 def test_many_cells_have_the_last_word():

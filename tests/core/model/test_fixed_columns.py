@@ -292,8 +292,8 @@ def test_columns_span_what_groups_leave_free():
     )
     # The variance of a difference to the controls.
     cells = pool_guides(screen.with_columns(columns), group, 4, fixed_sd=sd)
-    cells_mean = np.column_stack([-np.ones(3), np.eye(3)])
-    at = np.hstack([cells_mean, np.zeros((3, 1))])
+    raw_mean = np.column_stack([-np.ones(3), np.eye(3)])
+    at = np.hstack([raw_mean, np.zeros((3, 1))])
     variance = 1 / cells.n[1:] + 1 / cells.n[0] + cells.fixed_error()[1:]
     np.testing.assert_allclose(variance, np.einsum("ja,ab,jb->j", at, cov, at))
 

@@ -11,7 +11,7 @@ from nextpert.core import Dag, LinearScm, perturb_dag, random_dag, random_scm, r
 
 
 def by_pairs(one, two):
-    """Missing, extra and reversed arcs, pair by pair."""
+    """Missing, extra and reversed edges, pair by pair."""
     a, b = one.to_matrix().toarray(), two.to_matrix().toarray()
     missing = extra = turned = 0
     for i, k in combinations(range(len(a)), 2):
@@ -43,7 +43,7 @@ def test_perturbed_graphs_have_exactly_the_changes_asked_for(seed):
 def test_everything_can_change():
     full, none = random_dag(7, "complete"), Dag.from_edges(7, [])
     assert perturb_dag(full, n_reversed=21, rng=0).edges() == sorted(
-        [(i, k) for k, i in full.edges()], key=lambda arc: (arc[1], arc[0])
+        [(i, k) for k, i in full.edges()], key=lambda edge: (edge[1], edge[0])
     )
     assert perturb_dag(full, n_missing=21, rng=0) == none
     drawn = [perturb_dag(none, n_extra=21, rng=seed) for seed in range(6)]
@@ -70,7 +70,7 @@ def test_changes_fall_everywhere_and_either_way():
 
 def test_impossible_changes_are_refused():
     dag = random_dag(4, "path")
-    with pytest.raises(ValueError, match="Of 3 arcs, 2 cannot be missing and 2 reversed"):
+    with pytest.raises(ValueError, match="Of 3 edges, 2 cannot be missing and 2 reversed"):
         perturb_dag(dag, n_missing=2, n_reversed=2)
     with pytest.raises(ValueError, match="only 3 pairs"):
         perturb_dag(dag, n_extra=4)

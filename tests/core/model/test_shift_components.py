@@ -25,7 +25,7 @@ def prior():
 
 
 def known_model():
-    """No arcs, no intercept, variances known: the cells' mean is the shift and noise."""
+    """No edges, no intercept, variances known: the cells' mean is the shift and noise."""
     return DagBlr(Dag.from_edges(3, []), noise_var=[1.0, 1.0, 2.0], intercept=False)
 
 

@@ -57,7 +57,7 @@ def test_what_members_do_together_is_told_own_genes_included():
     mean, variance = rng.normal(size=(1, 5)), rng.gamma(1.0, size=(1, 5))
     together = Together(np.array([2]), mean, variance, np.full((1, 5), 0.5))
     said = Members(together).predict(seen, seen)
-    assert said.settled
+    assert said.fixed
     assert not said.effects[:2].any()
     np.testing.assert_array_equal(said.effects[2], [0, 0, *mean[0, 2:]])
     np.testing.assert_allclose(said.shared[2, 2:], 0.5 * seen.control_variance[2:])

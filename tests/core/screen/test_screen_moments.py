@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from nextpert.core import Moments, ScreenMoments, exogenous_moments
+from nextpert.core import Moments, ScreenMoments, context_moments
 from nextpert.core.screen import screen as _screen_part
 from nextpert.core.screen.moments import PairwiseSum, tree
 from nextpert.core.screen.screen import empty_part, merge, screen_part
@@ -174,7 +174,7 @@ def test_regressions_are_those_with_indicator_columns(batches):
     indicators = (table[:, :1] == [1, 2]).astype(float)
     design = np.c_[table[:, 2:3] == [1, 2], table[:, 3:] == 1].astype(float)
     screen = ScreenMoments.from_array(x, groups, len(table))
-    joint = exogenous_moments(screen, indicators, fixed=design if batches else None)
+    joint = context_moments(screen, indicators, fixed=design if batches else None)
     of_cell = np.c_[np.ones(n), design[groups]] if batches else np.ones((n, 1))
     nodes = np.c_[x, indicators[groups]]
     for child in range(4):
@@ -186,7 +186,7 @@ def test_regressions_are_those_with_indicator_columns(batches):
 def test_an_indicator_that_batches_explain_is_said_to_be():
     x = np.random.default_rng(0).normal(size=(60, 2))
     screen = ScreenMoments.from_array(x, np.arange(60) % 3, 3)
-    joint = exogenous_moments(screen, [[0, 0], [1, 0], [0, 1]], fixed=[[0], [1], [0]])
+    joint = context_moments(screen, [[0, 0], [1, 0], [0, 1]], fixed=[[0], [1], [0]])
     assert joint.constant_nodes().tolist() == [2]
 
 
@@ -195,7 +195,7 @@ def test_what_batches_explain_but_for_rounding_is_exactly_zero():
     batch = np.eye(5)[rng.integers(0, 5, 40)][:, 1:] + 0.0
     mixed = batch @ [0.3, -1.7, 2.9, 0.1] + 1 / 3
     screen = ScreenMoments.from_array(rng.normal(size=(400, 3)), np.repeat(np.arange(40), 10), 40)
-    joint = exogenous_moments(screen, np.c_[mixed, rng.normal(size=40)], fixed=batch)
+    joint = context_moments(screen, np.c_[mixed, rng.normal(size=40)], fixed=batch)
     assert not joint.scatter[3].any()
     assert not joint.scatter[:, 3].any()
     assert joint.scatter[4, 4] > 1

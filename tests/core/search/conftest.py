@@ -65,13 +65,13 @@ def brute_imap(p_value):
     """The minimal I-map of a permutation, one test at a time."""
 
     def imap(moments, order, alpha):
-        arcs = []
+        edges = []
         for m, child in enumerate(order):
             for parent in order[:m]:
                 given = [k for k in order[:m] if k != parent]
                 if p_value(moments, parent, child, given) < alpha:
-                    arcs.append((parent, child))
-        return Dag.from_edges(moments.n_nodes, arcs)
+                    edges.append((parent, child))
+        return Dag.from_edges(moments.n_nodes, edges)
 
     return imap
 
@@ -81,8 +81,8 @@ def equivalence_class():
     """What two graphs share exactly when they are Markov equivalent: skeleton and colliders."""
 
     def describe(dag):
-        arcs = set(dag.edges())
-        skeleton = {frozenset(arc) for arc in arcs}
+        edges = set(dag.edges())
+        skeleton = {frozenset(edge) for edge in edges}
         colliders = {
             (frozenset((a, b)), child)
             for child in range(dag.n_nodes)

@@ -147,9 +147,9 @@ def test_equivalent_graphs_have_the_same_score(simulated):
     for criterion in ("bic", "bge"):
         problem = make_score(moments, criterion, PENALTY, None)
 
-        def total(arcs, problem=problem):
+        def total(edges, problem=problem):
             matrix = np.zeros((6, 6), dtype=bool)
-            for parent, child in arcs:
+            for parent, child in edges:
                 matrix[child, parent] = True
             rows = pack_rows(matrix)
             return sum(local_score(problem, rows[i], i, Scratch.empty(6)) for i in range(6))
@@ -226,7 +226,7 @@ def test_prior_knowledge_is_kept(simulated, seed):
     pairs = [(order[a], order[b]) for a, b in rng.integers(0, p, (2 * p, 2)) if a < b]
     free = boss(moments, rng=0).dag
     required = [(order[a], order[-1]) for a in range(3)]
-    forbidden = [arc for arc in free.edges() if arc not in required][:5]
+    forbidden = [edge for edge in free.edges() if edge not in required][:5]
     prior = PriorKnowledge(p, before=pairs, required=required, forbidden=forbidden)
     found = boss(moments, prior=prior, n_starts=2, rng=0)
     assert prior.allows(found.dag)
@@ -253,8 +253,8 @@ def test_orders_of_the_paper_are_kept(simulated, consistent_orders):
 
 def test_penalty_thins_the_graph(simulated):
     _, moments = simulated(30, 5, seed=0, n_cells=300)
-    arcs = [boss(moments, penalty=penalty, rng=0).dag.n_edges for penalty in (0.5, 2, 20)]
-    assert arcs[0] > arcs[1] > arcs[2]
+    edges = [boss(moments, penalty=penalty, rng=0).dag.n_edges for penalty in (0.5, 2, 20)]
+    assert edges[0] > edges[1] > edges[2]
 
 
 def test_weak_and_strong_effects_of_a_large_sample():

@@ -1,4 +1,4 @@
-"""Log-odds of arcs in the score search, against enumeration of all graphs."""
+"""Log-odds of edges in the score search, against enumeration of all graphs."""
 
 from itertools import combinations, permutations
 
@@ -11,7 +11,7 @@ from nextpert.core import (
     PriorKnowledge,
     ScreenMoments,
     boss,
-    exogenous_moments,
+    context_moments,
     random_scm,
 )
 from nextpert.core.graph._equivalence import Pdag
@@ -20,9 +20,9 @@ from nextpert.core.search._classes import best_member
 PENALTY = 2.0
 
 
-def best_of_all(cells, n_exogenous, log_odds, prior):
+def best_of_all(cells, n_context, log_odds, prior):
     """The highest score of all graphs that agree: dense regressions, all orders, all parents."""
-    n, p = cells.shape[0], cells.shape[1] - n_exogenous
+    n, p = cells.shape[0], cells.shape[1] - n_context
 
     def score(child, parents):
         design = np.c_[np.ones(n), cells[:, list(parents)]]
@@ -61,7 +61,7 @@ def test_no_log_odds_change_no_bit(simulated, score):
     zero = boss(moments, score=score, n_starts=3, rng=0, log_odds=np.zeros((12, 12)))
     assert plain.score == zero.score
     assert plain.dag.edges() == zero.dag.edges()
-    # The same for every arc is one more number a parent: not zero, so that the slow way is taken.
+    # The same for every edge is one more number a parent: not zero, so that the slow way is taken.
     tiny = boss(moments, score=score, n_starts=3, rng=0, log_odds=np.full((12, 12), 1e-9))
     assert tiny.dag.edges() == plain.dag.edges()
 
@@ -81,7 +81,7 @@ def test_the_best_of_all_graphs_is_found(simulated, seed):
 
 
 @pytest.mark.parametrize("seed", range(1, 7))  # with 0, greedy parents are not the best of all
-def test_beside_exogenous_nodes_and_prior_knowledge(seed):
+def test_beside_context_nodes_and_prior_knowledge(seed):
     p, q = 4, 2
     rng = np.random.default_rng(seed)
     scm = random_scm(p, expected_degree=2.5, standardise=True, rng=rng)
@@ -91,12 +91,12 @@ def test_beside_exogenous_nodes_and_prior_knowledge(seed):
     cells = np.vstack([scm.sample(60, shift=shift, rng=rng) for shift in shifts])
     groups = np.repeat(np.arange(q + 1), 60)
     indicators = np.eye(q + 1)[:, 1:]
-    moments = exogenous_moments(ScreenMoments.from_array(cells, groups, q + 1), indicators)
+    moments = context_moments(ScreenMoments.from_array(cells, groups, q + 1), indicators)
     log_odds = rng.normal(0, 3, (p, p))
     a, b, c, d = rng.permutation(p).tolist()
     prior = PriorKnowledge(p, required=[(a, b)], before=[(c, b)], forbidden=[(d, a)])
     best = best_of_all(np.c_[cells, indicators[groups]], q, log_odds, prior)
-    found = boss(moments, n_exogenous=q, prior=prior, log_odds=log_odds, n_starts=10, rng=0)
+    found = boss(moments, n_context=q, prior=prior, log_odds=log_odds, n_starts=10, rng=0)
     assert prior.allows(found.dag)
     assert found.score == pytest.approx(best, abs=1e-6)
 
@@ -107,12 +107,12 @@ def test_bge_takes_log_odds_too(simulated):
     log_odds = rng.normal(0, 4, (5, 5))
     plain = boss(moments, score="bge", n_starts=5, rng=0)
     found = boss(moments, score="bge", n_starts=5, rng=0, log_odds=log_odds)
-    worth = sum(log_odds[arc] for arc in plain.dag.edges())
+    worth = sum(log_odds[edge] for edge in plain.dag.edges())
     assert found.score >= plain.score + worth - 1e-9
 
 
 def test_a_chain_is_turned_round_where_its_first_step_gains_nothing():
-    """Only the last arc of the chain has log-odds, and no single turn of an arc gains."""
+    """Only the last edge of the chain has log-odds, and no single turn of an edge gains."""
     rng = np.random.default_rng(0)
     cells = rng.normal(size=(500, 8))
     for k in range(1, 8):
@@ -137,13 +137,13 @@ def test_the_best_member_of_a_class(seed, equivalence_class):
     best, wanted = -np.inf, equivalence_class(dag)
     pairs = sorted(dag.edges())
     for choice in range(2 ** len(pairs)):
-        arcs = [(b, a) if choice >> k & 1 else (a, b) for k, (a, b) in enumerate(pairs)]
+        edges = [(b, a) if choice >> k & 1 else (a, b) for k, (a, b) in enumerate(pairs)]
         try:
-            other = Dag.from_edges(p, arcs)
+            other = Dag.from_edges(p, edges)
         except ValueError:
             continue
         if equivalence_class(other) == wanted:
-            best = max(best, sum(log_odds[child, parent] for parent, child in arcs))
+            best = max(best, sum(log_odds[child, parent] for parent, child in edges))
     found = best_member(dag, log_odds)
     assert equivalence_class(found) == wanted
     assert sum(log_odds[b, a] for a, b in found.edges()) == pytest.approx(best)
@@ -156,10 +156,10 @@ def test_the_best_member_agrees_with_what_is_known():
     assert best_member(dag, log_odds).edges() == [(1, 0), (2, 1)]
     prior = PriorKnowledge(3, before=[(0, 1)])
     assert best_member(dag, log_odds, prior) is dag
-    exogenous = Dag.from_edges(4, [(0, 1), (1, 2), (3, 0)])
+    context = Dag.from_edges(4, [(0, 1), (1, 2), (3, 0)])
     wide = np.pad(log_odds, (0, 1))
-    assert best_member(exogenous, wide, n_exogenous=1).edges() == exogenous.edges()
-    assert not Pdag.of_class(exogenous, 1).neighbours[0]
+    assert best_member(context, wide, n_context=1).edges() == context.edges()
+    assert not Pdag.of_class(context, 1).neighbours[0]
 
 
 @pytest.mark.parametrize("log_odds", [np.zeros((3, 4)), np.full((4, 4), np.inf)])

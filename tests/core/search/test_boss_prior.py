@@ -52,7 +52,7 @@ def _grow_shrink(score, prior, child, prefix):
 
 
 def _random_prior(dag, rng):
-    """Return orders, required and forbidden arcs, half the time such that the truth has them."""
+    """Return orders, required and forbidden edges, half the time such that the truth has them."""
     p = dag.n_nodes
     order = dag.order if rng.random() < 0.5 else rng.permutation(p)
     pairs = [(order[a], order[b]) for a, b in itertools.combinations(range(p), 2)]
@@ -66,17 +66,17 @@ def _random_prior(dag, rng):
         p,
         before=draw(rng.integers(1, 5)),
         required=required,
-        forbidden=[arc for arc in forbidden if arc not in required],
+        forbidden=[edge for edge in forbidden if edge not in required],
     )
 
 
 @pytest.mark.parametrize("seed", [2, 4, 22])
-def test_required_arcs_that_are_true_cost_no_score(simulated, equivalence_class, seed):
-    """Once, three of 60 arcs made it 97."""
+def test_required_edges_that_are_true_cost_no_score(simulated, equivalence_class, seed):
+    """Once, three of 60 edges made it 97."""
     scm, moments = simulated(36, 4, seed=seed)
-    arcs = scm.dag.edges()
-    chosen = np.random.default_rng(seed).choice(len(arcs), 3, replace=False)
-    prior = PriorKnowledge(36, required=[arcs[k] for k in chosen])
+    edges = scm.dag.edges()
+    chosen = np.random.default_rng(seed).choice(len(edges), 3, replace=False)
+    prior = PriorKnowledge(36, required=[edges[k] for k in chosen])
     free, bound = boss(moments, rng=0), boss(moments, prior=prior, rng=0)
     assert prior.allows(bound.dag)
     assert bound.score >= free.score - 1e-6
@@ -85,7 +85,7 @@ def test_required_arcs_that_are_true_cost_no_score(simulated, equivalence_class,
 
 
 @pytest.mark.parametrize("seed", [13, 15, 23, 24])
-def test_forbidden_arcs_alone_are_kept_to_the_end(simulated, seed):
+def test_forbidden_edges_alone_are_kept_to_the_end(simulated, seed):
     """Of those found without it; another member of a class could bring them back."""
     _, moments = simulated(20, 4, seed=seed, n_cells=300)
     prior = PriorKnowledge(20, forbidden=boss(moments, rng=0).dag.edges()[:6])
@@ -184,8 +184,8 @@ def test_blocks_move_exactly_where_that_gains():
     seen = set()
     for seed in range(120):
         rng = np.random.default_rng(seed)
-        arcs = [pair for pair in itertools.combinations(range(6), 2) if rng.random() < 0.3]
-        prior = PriorKnowledge(6, before=arcs)
+        edges = [pair for pair in itertools.combinations(range(6), 2) if rng.random() < 0.3]
+        prior = PriorKnowledge(6, before=edges)
         moments = Moments.from_array(rng.normal(size=(100, 6)) @ rng.normal(size=(6, 6)))
         problem = make_score(moments, "bic", PENALTY, prior)
         start = prior.nearest_order(rng.permutation(6))

@@ -13,7 +13,7 @@ REASON = "the extra is not installed: pip install 'nextpert[causaldag]'"
 
 @pytest.fixture(scope="module")
 def peer():
-    """The peer's function from a permutation, moments and its own alpha to arcs."""
+    """The peer's function from a permutation, moments and its own alpha to edges."""
     pytest.importorskip("conditional_independence", reason=REASON)
     learning = pytest.importorskip("graphical_model_learning", reason=REASON)
     tests = sys.modules["conditional_independence"]
@@ -25,7 +25,7 @@ def peer():
         )
         from graphical_model_learning.algorithms.dag import permutation2dag
 
-        return permutation2dag(order, tester).arcs
+        return permutation2dag(order, tester).edges
 
     assert learning.gsp
     return imap
@@ -54,7 +54,7 @@ def test_imaps_of_random_permutations_agree_on_tapseq(tapseq_controls, peer):
 @pytest.mark.parametrize(
     ("degree", "standardise"), [(3, True), (5, True), (5, False), (8, True), (8, False)]
 )
-def test_never_more_arcs_than_the_peer(simulated, degree, standardise):
+def test_never_more_edges_than_the_peer(simulated, degree, standardise):
     _, moments = simulated(36, degree, seed=degree, standardise=standardise)
     theirs = causaldag_gsp(moments, n_runs=100, rng=0)
     for seed in range(3):
@@ -63,7 +63,7 @@ def test_never_more_arcs_than_the_peer(simulated, degree, standardise):
 
 @pytest.mark.usefixtures("peer")
 @pytest.mark.screen
-def test_never_more_arcs_than_the_peer_on_tapseq(tapseq_controls):
+def test_never_more_edges_than_the_peer_on_tapseq(tapseq_controls):
     theirs = causaldag_gsp(tapseq_controls, n_runs=100, rng=0)
     assert gsp(tapseq_controls, n_runs=100, rng=0).dag.n_edges <= theirs.n_edges
 
@@ -95,7 +95,7 @@ def test_peer_keeps_a_full_order(simulated):
 def test_peer_refuses_what_it_would_disregard(simulated):
     _, moments = simulated(5, 2, seed=0)
     prior = PriorKnowledge(5, forbidden=[(0, 1)])
-    with pytest.raises(ValueError, match="disregards required and forbidden arcs"):
+    with pytest.raises(ValueError, match="disregards required and forbidden edges"):
         causaldag_gsp(moments, prior=prior)
 
 

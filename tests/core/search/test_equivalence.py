@@ -7,7 +7,7 @@ import pytest
 
 from nextpert.core import CycleError, Dag, LinearScm, Moments, PriorKnowledge
 from nextpert.core.graph._equivalence import Pdag
-from nextpert.core.search._classes import Scratch, backward, local_score, pack_rows, settled_by
+from nextpert.core.search._classes import Scratch, backward, local_score, oriented_by, pack_rows
 from nextpert.core.search.minimal_imap import make_score
 
 
@@ -17,13 +17,13 @@ def classes(equivalence_class):
     groups = {}
     pairs = list(itertools.combinations(range(4), 2))
     for choice in itertools.product((None, 0, 1), repeat=len(pairs)):
-        arcs = [
+        edges = [
             pair[::-1] if way else pair
             for pair, way in zip(pairs, choice, strict=True)
             if way is not None
         ]
         try:
-            dag = Dag.from_edges(4, arcs)
+            dag = Dag.from_edges(4, edges)
         except CycleError:
             continue
         skeleton, colliders = equivalence_class(dag)
@@ -44,7 +44,7 @@ def test_directed_is_what_the_whole_class_agrees_on(classes):
             directed = {(x, y) for y in range(4) for x in graph.parents[y]}
             joined = {frozenset((x, y)) for y in range(4) for x in graph.neighbours[y]}
             assert directed == shared
-            assert joined == {frozenset(arc) for arc in set(dag.edges()) - shared}
+            assert joined == {frozenset(edge) for edge in set(dag.edges()) - shared}
             assert graph.to_dag() in members
 
 
@@ -92,7 +92,7 @@ def test_the_member_that_agrees_is_found_where_there_is_one(classes):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_backward_search_keeps_prior_knowledge(simulated, seed):
-    """From the densest graph that agrees: thinner, agreeing, and no arc that may go should go."""
+    """From the densest graph that agrees: thinner, agreeing, and no edge that may go should go."""
     scm, moments = simulated(8, 3, seed=seed)
     order = scm.dag.order
     barred = (order[0], order[1])
@@ -116,28 +116,28 @@ def test_backward_search_keeps_prior_knowledge(simulated, seed):
             assert score(child, above) >= score(child, above - {parent}) - 1e-6
 
 
-def open_arcs(dag, prior=None):
-    return {(x, y) for x, y, how in settled_by(dag, None, prior) if how == "open"}
+def open_edges(dag, prior=None):
+    return {(x, y) for x, y, how in oriented_by(dag, None, prior) if how == "open"}
 
 
-def test_open_arcs_are_those_that_another_member_turns(classes):
+def test_open_edges_are_those_that_another_member_turns(classes):
     rng = np.random.default_rng(1)
     some = 0
     for members in classes.values():
         dag = members[0]
         turned = {
-            arc for arc in dag.edges() if any(arc[::-1] in other.edges() for other in members)
+            edge for edge in dag.edges() if any(edge[::-1] in other.edges() for other in members)
         }
-        assert open_arcs(dag) == turned
+        assert open_edges(dag) == turned
         order = dag.order
         before = [(order[a], order[b]) for a, b in rng.integers(0, 4, (2, 2)) if a < b]
         barred = [tuple(rng.permutation(4)[:2]) for _ in range(2)]
         prior = PriorKnowledge(
-            4, before=before, forbidden=[arc for arc in barred if arc not in dag.edges()]
+            4, before=before, forbidden=[edge for edge in barred if edge not in dag.edges()]
         )
         agree = [other.edges() for other in members if prior.allows(other)]
-        wanted = {arc for arc in dag.edges() if any(arc[::-1] in arcs for arcs in agree)}
-        assert open_arcs(dag, prior) == wanted
+        wanted = {edge for edge in dag.edges() if any(edge[::-1] in edges for edges in agree)}
+        assert open_edges(dag, prior) == wanted
         some += wanted != turned
     assert some > 20
 
@@ -158,7 +158,9 @@ def test_backward_search_takes_the_best_deletion_of_any_member(equivalence_class
         wanted = equivalence_class(dag)
         for order in itertools.permutations(range(5)):
             place = np.argsort(order)
-            turned = [arc if place[arc[0]] < place[arc[1]] else arc[::-1] for arc in dag.edges()]
+            turned = [
+                edge if place[edge[0]] < place[edge[1]] else edge[::-1] for edge in dag.edges()
+            ]
             member = Dag.from_edges(5, turned)
             if equivalence_class(member) == wanted:
                 yield member

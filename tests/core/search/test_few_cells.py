@@ -8,7 +8,7 @@ from nextpert.core.search.minimal_imap import checked_correlation, make_tests
 
 
 def _f1(dag, truth):
-    one, two = ({frozenset(arc) for arc in graph.edges()} for graph in (dag, truth))
+    one, two = ({frozenset(edge) for edge in graph.edges()} for graph in (dag, truth))
     return 2 * len(one & two) / (len(one) + len(two))
 
 

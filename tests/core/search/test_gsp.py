@@ -22,10 +22,10 @@ SMALL = {
 }
 
 
-def _moments(arcs, seed, n_cells=200_000):
+def _moments(edges, seed, n_cells=200_000):
     rng = np.random.default_rng(seed)
     weights = np.zeros((5, 5))
-    for parent, child in arcs:
+    for parent, child in edges:
         weights[child, parent] = rng.choice([-1, 1]) * rng.uniform(0.4, 0.9)
     return Moments.from_array(LinearScm(weights, np.ones(5)).sample(n_cells, rng=rng))
 
@@ -44,7 +44,7 @@ def test_finds_the_sparsest_permutation_and_the_true_class(equivalence_class, na
     assert equivalence_class(found.dag) == equivalence_class(truth)
 
 
-def test_every_arc_is_significant_and_every_gap_is_not(simulated, p_value):
+def test_every_edge_is_significant_and_every_gap_is_not(simulated, p_value):
     _, moments = simulated(15, 4, seed=2)
     found = gsp(moments, n_runs=30, rng=0)
     place = np.argsort(found.order)
@@ -119,7 +119,7 @@ def test_prior_knowledge_is_kept(simulated, seed):
     pairs = [(order[a], order[b]) for a, b in rng.integers(0, 20, (40, 2)) if a < b]
     free = gsp(moments, n_runs=20, rng=0).dag
     required = [(order[0], order[-1])]
-    forbidden = [arc for arc in free.edges() if arc != required[0]][:5]
+    forbidden = [edge for edge in free.edges() if edge != required[0]][:5]
     prior = PriorKnowledge(20, before=pairs, required=required, forbidden=forbidden)
     found = gsp(moments, n_runs=60, prior=prior, rng=0)
     assert prior.allows(found.dag)
@@ -127,29 +127,29 @@ def test_prior_knowledge_is_kept(simulated, seed):
     assert not prior.allows(free)
 
 
-def test_no_run_turns_to_a_forbidden_arc(simulated):
+def test_no_run_turns_to_a_forbidden_edge(simulated):
     scm, moments = simulated(15, 5, seed=0, n_cells=500)
     matrix = np.zeros((15, 15), dtype=bool)
-    matrix[tuple(np.transpose([arc[::-1] for arc in scm.dag.edges()]))] = True
+    matrix[tuple(np.transpose([edge[::-1] for edge in scm.dag.edges()]))] = True
     known = PriorKnowledge(15, forbidden=np.argwhere(matrix))
     tests = make_tests(moments, 1e-3, known)
     for seed in range(100):
-        arcs = unpack_rows(_run(*tests, known, 4, seed, None)[0], 15).T
-        assert arcs.any()
-        assert not (arcs & matrix).any()
+        edges = unpack_rows(_run(*tests, known, 4, seed, None)[0], 15).T
+        assert edges.any()
+        assert not (edges & matrix).any()
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_direction_forbidden_keeps_the_arc_the_other_way(simulated, equivalence_class, seed):
-    """Once, orders that left the arc out looked sparser, and it was lost."""
+def test_a_direction_forbidden_keeps_the_edge_the_other_way(simulated, equivalence_class, seed):
+    """Once, orders that left the edge out looked sparser, and it was lost."""
     _, moments = simulated(8, 2, seed=seed)
     free = gsp(moments, n_runs=10, rng=0).dag
     graph = Pdag.of_class(free)
     open_to = [(x, y) for x, y in free.edges() if x in graph.neighbours[y]][:3]
     if not open_to:
-        pytest.skip("the cells direct every arc")
-    for arc in open_to:
-        prior = PriorKnowledge(8, forbidden=[arc])
+        pytest.skip("the cells direct every edge")
+    for edge in open_to:
+        prior = PriorKnowledge(8, forbidden=[edge])
         found = gsp(moments, n_runs=100, prior=prior, rng=0)
         assert prior.allows(found.dag)
         assert equivalence_class(found.dag) == equivalence_class(free)
@@ -190,7 +190,7 @@ def _class_distance(one, two):
 
 @pytest.mark.parametrize(("n_cells", "most"), [(5039, 2), (500, 7)])
 def test_from_the_order_of_boss_near_the_truth(simulated, n_cells, most):
-    """36 genes, some 110 arcs; the runs without it stay the same, so it costs no sparsity."""
+    """36 genes, some 110 edges; the runs without it stay the same, so it costs no sparsity."""
     distances = []
     for seed in range(5):
         scm, moments = simulated(36, 6.1, seed=seed, n_cells=n_cells)

@@ -20,8 +20,8 @@ def model(simulated, request):
     p = request.param
     _, moments = simulated(p, 5, seed=p, n_cells=4 * p)
     rng = np.random.default_rng(0)
-    arcs = [tuple(pair) for pair in rng.integers(0, p, (p, 2)) if pair[0] < pair[1]]
-    return moments, *make_tests(moments, ALPHA, PriorKnowledge(p, required=arcs[::2])), arcs[::2]
+    edges = [tuple(pair) for pair in rng.integers(0, p, (p, 2)) if pair[0] < pair[1]]
+    return moments, *make_tests(moments, ALPHA, PriorKnowledge(p, required=edges[::2])), edges[::2]
 
 
 def test_bit_sets_survive_packing():
@@ -29,7 +29,7 @@ def test_bit_sets_survive_packing():
     assert np.array_equal(unpack_rows(pack_rows(matrix), 130), matrix)
 
 
-def test_what_falls_when_an_arc_is_turned(model, p_value):
+def test_what_falls_when_an_edge_is_turned(model, p_value):
     moments, tests, elimination, required = model
     p = moments.n_nodes
     rng = np.random.default_rng(1)
@@ -83,7 +83,7 @@ def test_pruning_takes_the_weakest_parent_first(model, p_value):
 
 
 @pytest.mark.parametrize("slack", [0, 3, -1])
-def test_drawn_orders_have_the_arcs_they_are_said_to_have(model, slack):
+def test_drawn_orders_have_the_edges_they_are_said_to_have(model, slack):
     moments, _, elimination, required = model
     p = moments.n_nodes
     parents = np.zeros_like(elimination.after)
@@ -116,7 +116,7 @@ def test_log_residuals_by_regression(model):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_search_is_complete_to_its_depth(simulated, p_value, seed):
-    """No sequence of up to three covered turns before the last, tried one by one, drops an arc."""
+    """No sequence of up to three covered turns before the last, tried one by one, drops an edge."""
     _, moments = simulated(9, 4, seed=seed, n_cells=300)
     found = gsp(moments, alpha=0.05, depth=3, n_runs=1, rng=3)
 

@@ -30,7 +30,7 @@ def test_units_and_means_do_not_matter(simulated):
     assert minimal_imap(Moments.from_array(cells * scale + mean), range(10)) == one
 
 
-def test_prior_arcs_are_put_in_and_left_out(simulated, brute_imap):
+def test_prior_edges_are_put_in_and_left_out(simulated, brute_imap):
     _, moments = simulated(8, 3, seed=1)
     plain = set(brute_imap(moments, range(8), 1e-3).edges())
     absent = next((a, b) for a in range(8) for b in range(a + 1, 8) if (a, b) not in plain)

@@ -11,18 +11,18 @@ from nextpert.core import (
     ScreenMoments,
     boss,
     boss_with_network,
-    exogenous_moments,
+    context_moments,
     random_scm,
 )
 from nextpert.core.graph._equivalence import Pdag
-from nextpert.core.search.network_belief import arc_evidence, estimate_belief
+from nextpert.core.search.network_belief import edge_evidence, estimate_belief
 
 PENALTY = 2.0
 
 
-def is_acyclic(arcs):
+def is_acyclic(edges):
     try:
-        Dag.from_matrix(arcs)
+        Dag.from_matrix(edges)
     except ValueError:
         return False
     return True
@@ -37,28 +37,28 @@ def test_evidence_is_that_of_dense_regressions(seed):
     cells = np.vstack([scm.sample(80, shift=shift, rng=rng) for shift in shifts])
     groups = np.repeat(np.arange(q + 1), 80)
     indicators = np.eye(q + 1)[:, 1:]
-    moments = exogenous_moments(ScreenMoments.from_array(cells, groups, q + 1), indicators)
-    found = boss(moments, n_exogenous=q, rng=0)
-    got, score_odds = arc_evidence(moments, found.dag, found.exogenous_arcs, n_exogenous=q)
+    moments = context_moments(ScreenMoments.from_array(cells, groups, q + 1), indicators)
+    found = boss(moments, n_context=q, rng=0)
+    got, score_odds = edge_evidence(moments, found.dag, found.context_edges, n_context=q)
     full, n = np.c_[cells, indicators[groups]], len(cells)
     assert score_odds == pytest.approx(-0.5 * np.log(n))
-    arcs = found.dag.to_matrix().toarray() != 0
+    edges = found.dag.to_matrix().toarray() != 0
 
     def fit(child, parents):
-        columns = [*parents, *(p + np.flatnonzero(found.exogenous_arcs[:, child]))]
+        columns = [*parents, *(p + np.flatnonzero(found.context_edges[:, child]))]
         design = np.c_[np.ones(n), full[:, columns]]
         left = full[:, child] - design @ np.linalg.lstsq(design, full[:, child], rcond=None)[0]
         return -n / 2 * np.log(left @ left)
 
     whole = np.zeros((p + q, p + q))
-    whole[:p, :p], whole[p:, :p] = arcs, found.exogenous_arcs
+    whole[:p, :p], whole[p:, :p] = edges, found.context_edges
     class_ = Pdag.of_class(Dag.from_matrix(whole), q)
     for parent, child in itertools.permutations(range(p), 2):
-        others = np.flatnonzero(arcs[:, child] & (np.arange(p) != parent))
+        others = np.flatnonzero(edges[:, child] & (np.arange(p) != parent))
         wanted = fit(child, [*others, parent]) - fit(child, others) - 0.5 * np.log(n)
-        turned = arcs.copy()
+        turned = edges.copy()
         turned[child, parent], turned[parent, child] = False, True
-        if parent in class_.neighbours[child] and arcs[child, parent]:
+        if parent in class_.neighbours[child] and edges[child, parent]:
             assert got[parent, child] == got[child, parent]
         elif is_acyclic(turned):
             assert got[parent, child] == pytest.approx(wanted, abs=1e-6)
@@ -71,8 +71,8 @@ def test_pairs_known_before_are_not_looked_at(simulated):
     _, moments = simulated(5, 2, seed=0, n_cells=200)
     prior = PriorKnowledge(5, before=[(0, 1)], forbidden=[(2, 3)])
     found = boss(moments, prior=prior, score="bge", rng=0)
-    got, score_odds = arc_evidence(
-        moments, found.dag, found.exogenous_arcs, prior=prior, score="bge"
+    got, score_odds = edge_evidence(
+        moments, found.dag, found.context_edges, prior=prior, score="bge"
     )
     unknown = np.isnan(got) & ~np.eye(5, dtype=bool)
     assert sorted(map(tuple, np.argwhere(unknown).tolist())) == [(0, 1), (1, 0), (2, 3), (3, 2)]
@@ -128,17 +128,17 @@ def test_the_estimate_is_the_highest_of_a_grid(seed):
 
 
 def _network(dag, right, rng):
-    """Half of the true arcs and so many others that a share is right."""
-    arcs = dag.to_matrix().toarray() != 0
-    true = rng.permutation(np.argwhere(arcs))[: arcs.sum() // 2]
-    other = rng.permutation(np.argwhere(~arcs & ~np.eye(len(arcs), dtype=bool)))
-    out = np.zeros(arcs.shape)
+    """Half of the true edges and so many others that a share is right."""
+    edges = dag.to_matrix().toarray() != 0
+    true = rng.permutation(np.argwhere(edges))[: edges.sum() // 2]
+    other = rng.permutation(np.argwhere(~edges & ~np.eye(len(edges), dtype=bool)))
+    out = np.zeros(edges.shape)
     out[tuple(true.T)] = 1.0
     out[tuple(other[: round(len(true) * (1 - right) / right)].T)] = 1.0
     return out
 
 
-def test_a_network_that_is_mostly_right_turns_arcs_the_right_way(simulated):
+def test_a_network_that_is_mostly_right_turns_edges_the_right_way(simulated):
     errors = np.zeros(2)
     for seed in range(6):
         scm, moments = simulated(36, 8, seed=seed, n_cells=500)
@@ -149,7 +149,7 @@ def test_a_network_that_is_mostly_right_turns_arcs_the_right_way(simulated):
         errors += [len(truth ^ set(result.dag.edges())) for result in (plain, found)]
         assert belief.along > 2
         assert belief.along > belief.against
-        assert belief.n_along > 0.6 * belief.n_arcs
+        assert belief.n_along > 0.6 * belief.n_edges
         worth = belief.log_odds[network > 0]
         assert np.all(worth == belief.along)
     assert errors[1] < 0.5 * errors[0]
@@ -172,19 +172,19 @@ def test_a_random_network_changes_nothing(simulated):
     assert believed <= 2
 
 
-def test_a_network_of_all_true_arcs_lets_no_false_one_in(simulated):
-    """Nothing else is an arc then, and arcs of the network are not to be had for nothing."""
+def test_a_network_of_all_true_edges_lets_no_false_one_in(simulated):
+    """Nothing else is an edge then, and edges of the network are not to be had for nothing."""
     scm, moments = simulated(36, 4, seed=1, n_cells=500)
     rng = np.random.default_rng(0)
-    arcs = scm.dag.to_matrix().toarray() != 0
-    false = np.zeros(arcs.shape, bool)
-    false[tuple(rng.permutation(np.argwhere(~arcs & ~np.eye(36, dtype=bool)))[:30].T)] = True
-    found, belief = boss_with_network(moments, (arcs | false).astype(float), rng=0)
+    edges = scm.dag.to_matrix().toarray() != 0
+    false = np.zeros(edges.shape, bool)
+    false[tuple(rng.permutation(np.argwhere(~edges & ~np.eye(36, dtype=bool)))[:30].T)] = True
+    found, belief = boss_with_network(moments, (edges | false).astype(float), rng=0)
     assert belief.along < 5  # the score's own log-odds are 3.1
     assert (found.dag.to_matrix().toarray() != 0)[false].sum() <= 2
 
 
-def test_weights_say_which_arcs_are_believed_more(simulated):
+def test_weights_say_which_edges_are_believed_more(simulated):
     scm, moments = simulated(36, 8, seed=2, n_cells=500)
     network = _network(scm.dag, 0.9, np.random.default_rng(0))
     signed = network * np.random.default_rng(1).choice([-1, 1], network.shape)
@@ -199,8 +199,8 @@ def test_weights_say_which_arcs_are_believed_more(simulated):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (np.zeros((6, 6)), "no arc between two of the nodes"),
-        (np.eye(6), "no arc between two of the nodes"),
+        (np.zeros((6, 6)), "no edge between two of the nodes"),
+        (np.eye(6), "no edge between two of the nodes"),
         (np.ones((5, 5)), r"shape \(6, 6\)"),
         (np.full((6, 6), np.nan), "finite"),
     ],

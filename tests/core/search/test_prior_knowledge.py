@@ -1,4 +1,4 @@
-"""Orders, tiers, required and forbidden arcs: closure, contradictions, agreement."""
+"""Orders, tiers, required and forbidden edges: closure, contradictions, agreement."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_tiers_order_their_nodes_and_leave_others_free():
     assert sorted(map(tuple, np.argwhere(prior.before).tolist())) == sorted(expected)
 
 
-def test_required_arcs_imply_the_order():
+def test_required_edges_imply_the_order():
     prior = PriorKnowledge(3, before=[(0, 1)], required=[(1, 2)])
     assert prior.before[0, 2]
     assert not prior.allows_order([2, 0, 1])

@@ -31,8 +31,8 @@ def chain(monkeypatch):
     monkeypatch.setattr(registry._SEARCHES, "_known", dict(searches()))
 
     @register("chain", options=("alpha",), default_runs=lambda n_genes: n_genes - 1)
-    def learn(moments, options, *, n_exogenous, rng, n_jobs, progress):
-        assert n_exogenous == 0
+    def learn(moments, options, *, n_context, rng, n_jobs, progress):
+        assert n_context == 0
         asked.append((options, rng.integers(10), n_jobs))
         if progress is not None:
             progress(1, 1)
@@ -52,7 +52,7 @@ def test_a_search_is_offered_once_it_is_registered(small_screen, chain):
     assert stored["params"]["n_runs"] == len(genes) - 1
     assert stored["params"]["alpha"] == 0.02
     assert "penalty" not in stored["params"]
-    assert stored["arcs"]["frequency"].tolist() == [1.0] * (len(genes) - 1)
+    assert stored["edges"]["frequency"].tolist() == [1.0] * (len(genes) - 1)
     first, *resampled = [options for options, *_ in chain]
     assert first.order is None
     assert [options.order.tolist() for options in resampled] == [list(range(len(genes)))] * 3

@@ -79,7 +79,7 @@ def test_standardising_changes_units_only():
     np.testing.assert_allclose(unit.intercept, offset / scale)
 
 
-def test_arcs_follow_the_weights_and_input_is_left_alone():
+def test_edges_follow_the_weights_and_input_is_left_alone():
     _, weights, noise, offset, _ = model(seed=1)
     scm = LinearScm(sp.csr_array(weights), noise)
     assert sorted(scm.dag.edges()) == sorted((int(k), int(i)) for i, k in np.argwhere(weights))

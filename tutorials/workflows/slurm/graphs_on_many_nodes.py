@@ -61,7 +61,7 @@ def main() -> None:
             show_progress=False,
         )
     adata.write_h5ad(args.graph)
-    print(adata.uns["dag"]["n_edges"], "arcs;", args.graphs, "graphs of resamples")
+    print(adata.uns["dag"]["n_edges"], "edges;", args.graphs, "graphs of resamples")
 
 
 if __name__ == "__main__":

@@ -136,13 +136,13 @@ class DrawnAcquisition(Acquisition):
         )  # fmt: skip
 
     def value_and_grad(self, shift: ArrayLike) -> tuple[float, Array]:
-        """Return the criterion and its gradient at one shift, shape ``(n_nodes,)``."""
+        """Return the acquisition and its gradient at one shift, shape ``(n_nodes,)``."""
         grad = np.empty(self.n_nodes)
         vector = as_vector(shift, self.n_nodes, "shift")
         return float(type(self).kernel(self.draws, vector, grad)), grad
 
     def values(self, shifts: ArrayLike) -> Array:
-        """Return the criterion at every shift of a pool, ``(n_shifts, n_nodes)``."""
+        """Return the acquisition at every shift of a pool, ``(n_shifts, n_nodes)``."""
         rows = np.ascontiguousarray(self._pool(shifts))
         kernel = type(self).kernel
         return np.array([kernel(self.draws, row, _NO_GRADIENT) for row in rows], dtype=np.float64)

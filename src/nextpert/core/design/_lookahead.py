@@ -2,7 +2,7 @@
 
 For a shift ``a`` the hypothetical cells are n copies of ``x' = (I - B)^-1 (c + a)``. Node i's
 ``w_i = q' M q`` becomes ``w_i - d1^2 / d2`` with ``d1 = (M q)' x'_P``, ``d2 = 1/n + x'_P' M x'_P``.
-The criteria are functions of these; their gradients follow by one adjoint substitution. Sums over
+Acquisitions are functions of these; their gradients follow by one adjoint substitution. Sums over
 ``s_i = 1/n + w_i`` are returned without the part that no shift can change (their value at w = 0),
 which may exceed the rest ten-thousand-fold: a search must see the rest with all its digits.
 """
@@ -178,7 +178,7 @@ def _back(layout, k, i, scale, direction, gx):
 
 @entry
 def evaluate(problem, shift, grad):
-    """Return the criterion at ``shift`` (p,), less its floor; fill ``grad`` unless it is empty."""
+    """Return the acquisition at ``shift`` (p,), less its floor; fill ``grad`` unless empty."""
     # Arrays are taken out of the tuple once: each access costs a count of references.
     layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
     k, inv_n, kind, vptr = problem.intercept, problem.inv_n, problem.kind, problem.vptr
@@ -257,7 +257,7 @@ def _max_gradient(problem, layout, i, x, row, y, z, vec, step, gx):
 
 @entry
 def evaluate_each(problem, shifts, out):
-    """Fill the criterion, less its floor, at every row of ``shifts`` (m, p)."""
+    """Fill the acquisition, less its floor, at every row of ``shifts`` (m, p)."""
     for j in range(len(shifts)):
         out[j] = evaluate(problem, shifts[j], np.empty(0))
 

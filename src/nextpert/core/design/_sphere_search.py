@@ -1,4 +1,4 @@
-"""L-BFGS on a sphere, compiled with the criterion, so that no step pays a call from Python."""
+"""L-BFGS on a sphere, compiled with the acquisition, so that no step pays a call from Python."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _add(target, factor, other):
 
 @entry
 def _value_on_sphere(problem, radius, mask, z, shift, grad):
-    """Criterion and its gradient by z at ``radius z / |z|``, entries off the mask held at zero."""
+    """Acquisition and its gradient by z at ``radius z / |z|``, entries off the mask are zero."""
     norm = np.sqrt(_dot(z, z))
     for i in range(len(z)):
         shift[i] = radius * z[i] / norm
@@ -94,7 +94,7 @@ def _remember(ahead, length, fresh, grad, steps, changes, rho, at):
 
 @entry
 def minimise_on_sphere(problem, radius, mask, start, max_iter, tol):
-    """Minimise the criterion over shifts of norm ``radius`` from ``start``.
+    """Minimise the acquisition over shifts of norm ``radius`` from ``start``.
 
     Returns the shift, its value less the floor and the number of evaluations. Stops where two
     steps running lower the value by less than ``tol`` of itself, or the scaled gradient falls

@@ -81,15 +81,15 @@ class Acquisition:
         return ready[np.argsort(values[ready], kind="stable")[:size]]
 
     def value(self, shift: ArrayLike) -> float:
-        """Return the criterion at one shift, shape ``(n_nodes,)``."""
+        """Return the acquisition at one shift, shape ``(n_nodes,)``."""
         return self.value_and_grad(shift)[0]
 
     def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
-        """Return the criterion and its gradient at one shift, shape ``(n_nodes,)``."""
+        """Return the acquisition and its gradient at one shift, shape ``(n_nodes,)``."""
         raise NotImplementedError
 
     def values(self, shifts: ArrayLike) -> Vector:
-        """Return the criterion at every shift of a pool, ``(n_shifts, n_nodes)``."""
+        """Return the acquisition at every shift of a pool, ``(n_shifts, n_nodes)``."""
         raise NotImplementedError
 
     def closed_form(self, domain: Domain, rng: np.random.Generator) -> Vector | None:
@@ -102,7 +102,7 @@ class Acquisition:
 
     @property
     def floor(self) -> float:
-        """What of the criterion no shift can change."""
+        """What of the acquisition no shift can change."""
         return 0.0
 
     def _pool(self, shifts: ArrayLike) -> NDArray[np.float64]:
@@ -115,7 +115,7 @@ class Acquisition:
 
 
 class LookaheadAcquisition(Acquisition):
-    """A criterion on the posterior after ``n_cells`` hypothetical cells.
+    """An acquisition on the posterior after ``n_cells`` hypothetical cells.
 
     Parameters
     ----------
@@ -170,18 +170,18 @@ class LookaheadAcquisition(Acquisition):
         return np.empty(0), np.empty(0)
 
     def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
-        """Return the criterion and its gradient at one shift, shape ``(n_nodes,)``."""
+        """Return the acquisition and its gradient at one shift, shape ``(n_nodes,)``."""
         grad = np.empty(self.n_nodes)
         vector = as_vector(shift, self.n_nodes, "shift")
         return self.floor + float(lookahead.evaluate(self.problem, vector, grad)), grad
 
     def values(self, shifts: ArrayLike) -> Vector:
-        """Return the criterion at every shift of a pool, ``(n_shifts, n_nodes)``."""
+        """Return the acquisition at every shift of a pool, ``(n_shifts, n_nodes)``."""
         matrix = self._pool(shifts)
         return self.floor + self.excess(matrix)
 
     def excess(self, shifts: NDArray[np.float64]) -> Vector:
-        """Return what of the criterion the weights' uncertainty makes, ``values - floor``."""
+        """Return what of the acquisition the weights' uncertainty makes, ``values - floor``."""
         problem, out = self.problem, np.empty(len(shifts))
         if self.kind == lookahead.NORM:
             lookahead.evaluate_each(problem, np.ascontiguousarray(shifts), out)
@@ -204,19 +204,19 @@ class LookaheadAcquisition(Acquisition):
 
     @property
     def floor(self) -> float:
-        """The part of the criterion that noise alone makes: its value were the weights known."""
+        """The part of the acquisition that noise alone makes: its value were the weights known."""
         if self.kind != lookahead.SUM:
             return 0.0
         return float(((self.problem.quad / self.n_cells + self.problem.lin) / self.n_cells).sum())
 
     def current(self) -> float:
-        """Return the criterion now, before any further cell (noise terms as for ``n_cells``)."""
+        """Return the acquisition now, before any further cell (noise terms as for ``n_cells``)."""
         return self._combine(self.w_now)
 
     def removed(self, shifts: ArrayLike) -> Vector:
         """Return the share of the weights' part that the cells of each shift would remove.
 
-        Between 0 (nothing learned) and 1 (the criterion falls to its floor), for every shift of a
+        Between 0 (nothing learned) and 1 (the acquisition falls to its floor), for every shift of a
         pool, ``(n_shifts, n_nodes)``. Expected with ``noise_aware``, else as the paper looks
         ahead.
         """

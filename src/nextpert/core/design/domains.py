@@ -27,7 +27,7 @@ class Optimum:
     shift
         The shift, shape ``(n_nodes,)``, units of the data.
     value
-        The criterion there; lower is better.
+        The acquisition there; lower is better.
     index
         Its place in the pool, ``None`` in other domains.
     lower_bound
@@ -48,16 +48,16 @@ class Criterion(Protocol):
 
     @property
     def floor(self) -> float:
-        """What of the criterion no shift can change."""
+        """What of the acquisition no shift can change."""
 
     def value(self, shift: ArrayLike) -> float:
-        """Return the criterion at one shift."""
+        """Return the acquisition at one shift."""
 
     def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
-        """Return the criterion and its gradient at one shift."""
+        """Return the acquisition and its gradient at one shift."""
 
     def values(self, shifts: ArrayLike) -> Vector:
-        """Return the criterion at every shift of a pool."""
+        """Return the acquisition at every shift of a pool."""
 
     def closed_form(self, domain: Domain, rng: np.random.Generator) -> Vector | None:
         """Return the best shift of ``domain`` where it is known without a search."""
@@ -102,7 +102,7 @@ class Domain:
         Parameters
         ----------
         acquisition
-            The criterion, lower is better.
+            The acquisition, lower is better.
         starts
             Where searches start, beside the acquisition's own starts (the current estimate);
             the paper adds the last intervention.
@@ -317,7 +317,7 @@ class Box(Domain):
     ) -> tuple[Vector, float]:
         """Look around the end of a search, near and far, and search on from what is better.
 
-        Criteria that are the largest of their nodes have kinks, at which a search stops early.
+        Acquisitions that are the largest of their nodes have kinks, at which a search stops early.
         """
         p, floor = len(shift), acquisition.floor
         low, high = self._bounds(p)

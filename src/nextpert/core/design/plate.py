@@ -34,7 +34,7 @@ def allocate_cells(civ: PlateCiv, chosen: Sequence[int], n_cells: int, *, least:
     Parameters
     ----------
     civ
-        The criterion.
+        The acquisition.
     chosen
         Indices of candidates.
     n_cells
@@ -106,7 +106,7 @@ def best_split(civ: PlateCiv, chosen: Sequence[int], n_cells: float, least: floa
 class PlateCiv(UncertainCiv):
     """CIV, above its floor of noise alone, as a function of the cells of every candidate.
 
-    The criterion of :class:`~nextpert.core.design.uncertain_civ.UncertainCiv`, noise-aware,
+    The acquisition of :class:`~nextpert.core.design.uncertain_civ.UncertainCiv`, noise-aware,
     after any cells of any candidates. Over several graphs it is the mean of theirs by their
     weights; what lies between graphs is not convex in the cells and is left out.
 
@@ -159,7 +159,7 @@ class PlateCiv(UncertainCiv):
                 raise ValueError(message)
 
     def after(self, cells: ArrayLike, total: float | None = None) -> CivAfter:
-        """Return the criterion after ``cells`` of every candidate, and those under way.
+        """Return the acquisition after ``cells`` of every candidate, and those under way.
 
         The scatter of ``total`` cells is counted, by default of as many as there are.
         """
@@ -168,7 +168,7 @@ class PlateCiv(UncertainCiv):
         return super().after(given + self.pending, float(n_cells + self.pending.sum()))
 
     def gain(self, chosen: Sequence[int], each: float) -> Callable[[Index], Vector]:
-        """Return what ``each`` cells of any candidate take from the criterion, those chosen given.
+        """Return what ``each`` cells of any candidate take off the acquisition, given the chosen.
 
         A function of the indices of candidates, as :func:`greedy_plate` asks for it.
         """
@@ -178,7 +178,7 @@ class PlateCiv(UncertainCiv):
         return lambda candidates: -found.changes(candidates, each)
 
     def removed_by_wells(self, chosen: Sequence[int], cells: ArrayLike) -> Vector:
-        """Return the share of the criterion that the first well removes, the first two and so on.
+        """Return the share of the acquisition that the first well removes, the first two and so on.
 
         What cells under way remove is counted too.
         """
@@ -199,12 +199,12 @@ def greedy_plate(
     size: int,
     *,
     allowed: NDArray[np.bool_],
-    must: Sequence[int] = (),
+    include: Sequence[int] = (),
     cost: Vector | None = None,
     budget: float = np.inf,
     per_cost: bool = True,
     new: NDArray[np.bool_] | None = None,
-    most_new: int | None = None,
+    max_new: int | None = None,
 ) -> list[int]:
     """Choose the candidates of a plate greedily, within what a lab can pay for and make.
 
@@ -223,7 +223,7 @@ def greedy_plate(
         Most wells.
     allowed
         Candidates to choose from, shape ``(n_candidates,)``.
-    must
+    include
         Candidates that are chosen first, in this order.
     cost
         Cost of a well of every candidate, cells included, shape ``(n_candidates,)``.
@@ -231,7 +231,7 @@ def greedy_plate(
         Most to be spent.
     per_cost
         Whether gains are compared per cost; else costs count for the budget alone.
-    new, most_new
+    new, max_new
         Candidates that have to be made first, shape ``(n_candidates,)``, and most of them on the
         plate.
 
@@ -244,7 +244,7 @@ def greedy_plate(
     ------
     ValueError
         If the candidates that must be chosen are more than the wells or, those that are new, more
-        than ``most_new``, or cost more than the budget.
+        than ``max_new``, or cost more than the budget.
 
     Examples
     --------
@@ -258,16 +258,16 @@ def greedy_plate(
     """
     price = np.zeros(len(allowed)) if cost is None else np.asarray(cost, dtype=np.float64)
     fresh = np.zeros(len(allowed), dtype=np.bool_) if new is None else new
-    size, chosen = require_count(size, "size"), list(must)
+    size, chosen = require_count(size, "size"), list(include)
     spent = float(price[chosen].sum())
-    room = np.inf if most_new is None else most_new - fresh[chosen].sum()
+    room = np.inf if max_new is None else max_new - fresh[chosen].sum()
     message = ""
     if len(chosen) > size:
         message = f"{len(chosen)} candidates must be on a plate of {size}: allow more wells."
     elif spent > budget:
         message = f"The candidates that must be on the plate cost {spent:g} of {budget:g}."
     elif room < 0:
-        message = f"More candidates that must be on the plate are new than most_new={most_new}."
+        message = f"More candidates that must be on the plate are new than max_new={max_new}."
     if message:
         raise ValueError(message)
     left = allowed.copy()
@@ -285,7 +285,7 @@ def greedy_plate(
             if last[order[start]] < now.max():
                 break
             now[some] = ask(some) / unit[some]
-            if start == 0 and len(chosen) > len(must):
+            if start == 0 and len(chosen) > len(include):
                 shrunk = now[some] / np.maximum(last[some], _TINY)
                 last[usable] *= min(max(float(shrunk.max()), 0.0), 1.0)
             last[some] = now[some]

@@ -77,7 +77,7 @@ def find_acquisition(name: str, *, on_domain: bool = False) -> type[Acquisition]
 
 
 def build_acquisition(
-    criterion: str,
+    acquisition: str,
     posterior: DagBlr,
     target_mean: ArrayLike,
     *,
@@ -91,7 +91,7 @@ def build_acquisition(
 
     Parameters
     ----------
-    criterion
+    acquisition
         ``"civ"``, ``"civ_ow"``, ``"cv"``, ``"maxv"``, ``"target_mean_variance"``, ``"greedy"``,
         ``"random"``, ``"ei"``, ``"mi"`` or ``"ucb"``.
     posterior
@@ -107,7 +107,7 @@ def build_acquisition(
     best
         Squared distance that expected improvement (``"ei"``) has to beat.
     rng
-        Seed or generator of the random criterion and of those that draw from the posterior.
+        Seed or generator of the random acquisition and of those that draw from the posterior.
 
     Raises
     ------
@@ -123,14 +123,14 @@ def build_acquisition(
     >>> build_acquisition("cv", blr, np.ones(2), **options).name
     'cv'
     """
-    return find_acquisition(criterion, on_domain=True).build(
+    return find_acquisition(acquisition, on_domain=True).build(
         posterior, target_mean, domain=domain, n_cells=n_cells, noise_aware=noise_aware,
         best=best, rng=rng,
     )  # fmt: skip
 
 
 def uncertain_values(
-    criterion: str,
+    acquisition: str,
     posterior: DagBlr | Sequence[DagBlr],
     shifts: ShiftPosterior | Sequence[ShiftPosterior],
     target: ArrayLike | Goal,
@@ -145,7 +145,7 @@ def uncertain_values(
 
     Parameters
     ----------
-    criterion
+    acquisition
         ``"civ"`` or ``"civ_ow"``: see :class:`UncertainCiv`. ``"greedy"``: the expected squared
         distance to the ideal shift. On draws of the states (see
         :func:`~nextpert.core.ranked_distance`): ``"ei"``, the expected
@@ -176,7 +176,7 @@ def uncertain_values(
     >>> uncertain_values("ei", blr, known, [0.0, 2.0]).tolist()
     [1.0, 4.0]
     """
-    kind = find_acquisition(criterion)
+    kind = find_acquisition(acquisition)
     asked = Candidates(
         posterior, shifts, target, n_cells=n_cells, noise_aware=noise_aware,
         target_variance=target_variance, n_samples=n_samples, rng=rng,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Sphere(Domain):
     """All shifts of norm ``radius``, as in the paper's simulations.
 
-    A criterion that looks ahead never rises with the norm where the model has no intercept, so
+    An acquisition that looks ahead never rises with the norm where the model has no intercept, so
     the best point of the ball lies on the sphere too.
 
     Parameters
@@ -136,7 +136,7 @@ class Sparse(Sphere):
     """All shifts of norm ``radius`` with at most ``k`` nodes shifted.
 
     The best single node is found by trying all; further nodes are added one at a time, each time
-    the one whose addition lowers the criterion most, with the shift searched anew, and exchanged
+    the one whose addition lowers the acquisition most, with the shift searched anew, and exchanged
     while that helps.
 
     Parameters
@@ -201,7 +201,7 @@ class Sparse(Sphere):
             return *found, support
 
         each = np.eye(p, dtype=np.bool_)
-        for _ in range(min(self.k, p) - 1):  # the node whose addition lowers the criterion most
+        for _ in range(min(self.k, p) - 1):  # the node whose addition lowers the acquisition most
             wider = [
                 on(support | each[new], np.where(each[new], 0.1 * self.radius, best))
                 for new in np.flatnonzero(~support)

@@ -65,7 +65,7 @@ class UncertainCiv:
     seen tie ``u`` to the weights: with ``z = (1, mean of the cells)``, ``w`` the share believed and
     ``t`` the spare variance, its terms have the variance ``e_i s_ij``,
     ``s = 1/n + (q - w z)' M (q - w z) + t``, so that
-    ``Var g_j = sum_i kappa_i s^2 + 4 s e_i E[term]^2``. The criterion is the mean of that over the
+    ``Var g_j = sum_i kappa_i s^2 + 4 s e_i E[term]^2``. CIV is the mean of that over the
     candidates after ``n_cells`` cells of one of them, which teach of the weights and of its own
     shift. Where shifts are exact it is :class:`Civ` on a :class:`Pool`. Over several graphs what
     lies between them, the mean over candidates of ``Var_k E_k[g_j]``, is added, within each group
@@ -158,12 +158,12 @@ class UncertainCiv:
         return self._groups.size
 
     def values(self) -> Vector:
-        """Return the criterion after cells of every candidate, ``(n_perturbations,)``."""
+        """Return the acquisition after cells of every candidate, ``(n_perturbations,)``."""
         return self.floor + self._first.left_by_each
 
     @property
     def floor(self) -> float:
-        """The part of the criterion that noise alone makes: weights, shifts and graph known."""
+        """The part of the acquisition that noise alone makes: weights, shifts and graph known."""
         each = [self._groups.weights @ now.variance.fixed.sum(axis=0) for now in self._first.now]
         return float(self._mean(each))
 
@@ -187,7 +187,7 @@ class UncertainCiv:
         return self._look(chosen).removed_by_each
 
     def after(self, cells: ArrayLike, total: float | None = None) -> CivAfter:
-        """Return the criterion within graphs after any cells of any candidates, as of a plate.
+        """Return the acquisition within graphs after any cells of any candidates, as of a plate.
 
         Parameters
         ----------
@@ -290,7 +290,7 @@ class UncertainCiv:
         return self._look([])
 
     def _look(self, chosen: Sequence[int]) -> CivAfter:
-        """Return the criterion after ``n_cells`` of those chosen, noise as after one more."""
+        """Return the acquisition after ``n_cells`` of those chosen, noise as after one more."""
         counts = np.bincount(np.array(chosen, int), minlength=self._groups.size)
         cells = self.n_cells * counts.astype(np.float64)
         return CivAfter(self, cells, float(cells.sum()) + self.n_cells)
@@ -305,7 +305,7 @@ class CivAfter:
     Parameters
     ----------
     civ
-        The criterion.
+        The acquisition.
     cells
         Cells of every candidate, shape ``(n_perturbations,)``.
     n_ahead
@@ -333,21 +333,21 @@ class CivAfter:
 
     @cached_property
     def value(self) -> float:
-        """The criterion within graphs after the cells."""
+        """The acquisition within graphs after the cells."""
         return float(_finite(self._average(self._graphs)))
 
     @cached_property
     def before(self) -> float:
-        """The criterion within graphs as things are now, without any cells to come."""
+        """The acquisition within graphs as things are now, without any cells to come."""
         return self._average(self.now)
 
     @property
     def removed(self) -> float:
-        """The share of the criterion that the cells are expected to remove."""
+        """The share of the acquisition that the cells are expected to remove."""
         return 1 - self.value / self.before if self.before > 0 else 0.0
 
     def changes(self, asked: ArrayLike, n_cells: float) -> Vector:
-        """Return the changes of the criterion by ``n_cells`` more of each of some candidates.
+        """Return the changes of the acquisition by ``n_cells`` more of each of some candidates.
 
         Parameters
         ----------
@@ -361,7 +361,7 @@ class CivAfter:
         return _finite(self._civ._mean(each))
 
     def slopes(self, asked: ArrayLike) -> Vector:
-        """Return the slopes of the criterion in the cells of some candidates."""
+        """Return the slopes of the acquisition in the cells of some candidates."""
         return self.changes(asked, _ONE) / _ONE
 
     @cached_property
@@ -379,13 +379,13 @@ class CivAfter:
 
     @property
     def left_by_each(self) -> Vector:
-        """The criterion, what lies between graphs too, after ``n_cells`` of each besides."""
+        """The acquisition, what lies between graphs too, after ``n_cells`` of each besides."""
         within, between = self._by_each
         return within + between
 
     @property
     def removed_by_each(self) -> Vector:
-        """The share of the criterion within graphs removed by the cells and those of each."""
+        """The share of the acquisition within graphs removed by the cells and those of each."""
         within, before = self._by_each[0], self.before
         return 1 - within / before if before > 0 else np.zeros_like(within)
 

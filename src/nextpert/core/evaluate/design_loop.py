@@ -97,7 +97,7 @@ class DesignLoopResult:
     shifts
         Shift tried in each round, shape ``(n_rounds, n_nodes)``.
     values
-        The criterion at that shift, shape ``(n_rounds,)``; NaN in the rounds of the warm-up.
+        The acquisition at that shift, shape ``(n_rounds,)``; NaN in the rounds of the warm-up.
     distance
         Relative squared distance ``|mu_t - mu*|^2 / |mu* - mu_0|^2`` of the mean reached by the
         recommended shift after 0, 1, ... rounds, shape ``(n_rounds + 1,)``; ``mu_0`` is the
@@ -123,7 +123,7 @@ def design_loop(
     source: Source,
     posterior: DagBlr,
     target_mean: ArrayLike,
-    criterion: str = "civ",
+    acquisition: str = "civ",
     *,
     domain: Domain | None = None,
     n_rounds: int = 50,
@@ -137,7 +137,7 @@ def design_loop(
 
     Searches start, as in Zhang et al. 2023, from the last shift and the current estimate, plus
     ``n_random`` random points. The noise of the cells, the random starts and the warm-up come
-    from separate streams, so that loops of different criteria with one seed see the same
+    from separate streams, so that loops of different acquisitions with one seed see the same
     noise and the same warm-up. Expected improvement has to beat the smallest squared distance to
     the target of the mean of any earlier round's cells.
 
@@ -149,8 +149,8 @@ def design_loop(
         The posterior before the first round.
     target_mean
         The target mean, shape ``(n_nodes,)``, units of the data.
-    criterion
-        Name of the criterion, see :func:`build_acquisition`.
+    acquisition
+        Name of the acquisition, see :func:`build_acquisition`.
     domain
         Where shifts may lie; the unit sphere by default.
     n_rounds, n_cells
@@ -159,7 +159,7 @@ def design_loop(
         Number of random starts of each search.
     n_warmup
         How many of the rounds, the first ones, try random shifts of the domain, the same for
-        every criterion.
+        every acquisition.
     recommend
         The shift that is scored: ``"ideal"`` (default), the estimated ideal shift itself, or
         ``"domain"``, the point of the domain nearest to it (of a pool, a candidate).
@@ -173,7 +173,7 @@ def design_loop(
     Raises
     ------
     ValueError
-        For an unknown criterion or recommendation, a target of the wrong length, or a warm-up
+        For an unknown acquisition or recommendation, a target of the wrong length, or a warm-up
         longer than the loop.
 
     Examples
@@ -187,7 +187,7 @@ def design_loop(
     """
     rounds, cells = require_count(n_rounds, "n_rounds", least=0), require_count(n_cells, "n_cells")
     warm = require_count(n_warmup, "n_warmup", least=0)
-    find_acquisition(criterion, on_domain=True)  # a wrong name is found before cells are drawn
+    find_acquisition(acquisition, on_domain=True)  # a wrong name is found before cells are drawn
     message = ""
     if warm > rounds:
         message = f"n_warmup is {warm}, but there are {rounds} rounds: warm-up rounds count too."
@@ -215,7 +215,13 @@ def design_loop(
         if t >= warm:
             start = time.perf_counter()
             built = build_acquisition(
-                criterion, posterior, target, domain=where, n_cells=cells, best=nearest, rng=search
+                acquisition,
+                posterior,
+                target,
+                domain=where,
+                n_cells=cells,
+                best=nearest,
+                rng=search,
             )
             best = where.minimise(
                 built, starts=list(shifts[max(t - 1, 0) : t]), n_random=n_random, rng=search
@@ -322,14 +328,14 @@ def design_loop_rows(
     results
         What loops did, from :func:`design_loops`.
     labels
-        What tells them apart (criterion, instance, run ...), one mapping a loop, all with the
+        What tells them apart (acquisition, instance, run ...), one mapping a loop, all with the
         same keys.
 
     Returns
     -------
     dict
         A column for every label, then ``round`` (0 is before the first), ``distance`` (relative
-        and squared, of the recommended shift after the round), ``value`` (of the criterion at the
+        and squared, of the recommended shift after the round), ``value`` (of the acquisition at the
         shift tried in the round; NaN at round 0 and in a warm-up) and ``seconds`` (wall time to
         propose it; NaN at round 0, 0 in a warm-up).
 
@@ -345,10 +351,10 @@ def design_loop_rows(
     >>> blr = DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False)
     >>> task = {"source": scm, "posterior": blr, "target_mean": scm.mean([0, 0, 0.6, 0.8])}
     >>> names = ["civ", "greedy"]
-    >>> tasks = [task | {"criterion": name, "n_rounds": 2, "rng": 0} for name in names]
+    >>> tasks = [task | {"acquisition": name, "n_rounds": 2, "rng": 0} for name in names]
     >>> results = design_loops(tasks)
-    >>> rows = design_loop_rows(results, [{"criterion": name} for name in names])
-    >>> rows["criterion"].tolist()
+    >>> rows = design_loop_rows(results, [{"acquisition": name} for name in names])
+    >>> rows["acquisition"].tolist()
     ['civ', 'civ', 'civ', 'greedy', 'greedy', 'greedy']
     >>> rows["round"].tolist()
     [0, 1, 2, 0, 1, 2]

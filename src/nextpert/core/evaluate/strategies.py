@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Index = NDArray[np.int64]
 
-NO_MODEL = ("means_in_turn", "means_thompson")
+NO_MODEL = ("round_robin_means", "thompson_means")
 
 
 class Strategy(Protocol):
@@ -44,7 +44,7 @@ class Means:
     Parameters
     ----------
     name
-        ``"means_in_turn"``: one perturbation after the other. ``"means_thompson"``: each the
+        ``"round_robin_means"``: one perturbation after the other. ``"thompson_means"``: each the
         nearest under a draw of means.
     target
         What is wanted.
@@ -68,7 +68,7 @@ class Means:
         candidates: Index,
         rng: np.random.Generator,
     ) -> None:
-        self.in_turn, self.target, self.rng = name == "means_in_turn", target, rng
+        self.in_turn, self.target, self.rng = name == "round_robin_means", target, rng
         self.environments = environments
         place = np.full(int(environments.group.max()) + 1, -1)
         place[np.append(0, candidates + 1)] = np.arange(len(candidates) + 1)
@@ -182,7 +182,7 @@ def replay_plates(
     >>> pool = CellPool(rng.normal(size=(200, 9)), cells)
     >>> deal = pool.deal(1, 100, rng=0)
     >>> def build(candidates):
-    ...     return Means("means_in_turn", deal.target, pool.environments, candidates, rng)
+    ...     return Means("round_robin_means", deal.target, pool.environments, candidates, rng)
     >>> result = replay_plates(pool, deal, build, n_rounds=3, n_perturbations=2)
     >>> result.chosen.shape, int(result.recommended[-1])
     ((3, 2), 1)

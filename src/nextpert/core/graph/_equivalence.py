@@ -27,17 +27,17 @@ class Pdag:
                 self.children[parent].add(child)
 
     @classmethod
-    def of_class(cls, dag: Dag, n_exogenous: int = 0) -> Pdag:
-        """Return the class of a graph: an arc is directed where the whole class agrees on it.
+    def of_class(cls, dag: Dag, n_context: int = 0) -> Pdag:
+        """Return the class of a graph: an edge is directed where the whole class agrees on it.
 
-        Chickering 1995, arXiv:1302.4938, labels the arcs child by child along the order. The last
-        ``n_exogenous`` nodes were set by experiment: their arcs are directed in all the class, as
+        Chickering 1995, arXiv:1302.4938, labels the edges child by child along the order. The last
+        ``n_context`` nodes were set by experiment: their edges are directed in all the class, as
         if each had a cause that nothing else has.
         """
         place = {int(node): m for m, node in enumerate(dag.order)}
         above = [set(dag.parents(i).tolist()) for i in range(dag.n_nodes)]
         compelled: list[set[int]] = [set() for _ in above]
-        for x in range(dag.n_nodes - n_exogenous, dag.n_nodes):
+        for x in range(dag.n_nodes - n_context, dag.n_nodes):
             compelled[x] = {-1}
         neighbours: list[set[int]] = [set() for _ in above]
         for y in dag.order.tolist():
@@ -88,7 +88,7 @@ class Pdag:
 
         Node by node is taken out that can stand last among those left. With ``before``
         (``before[a, b]`` where ``a`` stands before ``b``) it must also have none left that stands
-        after it, with ``forbidden`` no arc into it that is barred: as before,
+        after it, with ``forbidden`` no edge into it that is barred: as before,
         whichever of these nodes goes first, what is left has a graph if the whole had one.
 
         Raises
@@ -123,7 +123,7 @@ class Pdag:
         return Dag.from_parents(parents)
 
     def can_be_last(self, node: int) -> bool:
-        """Whether all arcs at ``node`` can point at it without a new collider."""
+        """Whether all edges at ``node`` can point at it without a new collider."""
         if self.children[node]:
             return False
         joined = self.adjacent(node)

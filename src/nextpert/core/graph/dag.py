@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    Arc = tuple[int, int]
+    Edge = tuple[int, int]
 
 
 class CycleError(ValueError):
@@ -26,7 +26,7 @@ class CycleError(ValueError):
         self.cycle, self._names = list(cycle), names
         shown = [str(names[i]) if names is not None else str(i) for i in self.cycle]
         path = " -> ".join([*shown, shown[0]])
-        super().__init__(f"The graph has a cycle, {path}: remove one of its arcs.")
+        super().__init__(f"The graph has a cycle, {path}: remove one of its edges.")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # An exception is pickled with its message as the only argument: workers would lose it.
@@ -54,7 +54,7 @@ class Dag:
     CycleError
         If the graph has a cycle (its nodes are named); self-loops count.
     ValueError
-        If an index lies outside ``0..n_nodes - 1``, or an arc is given twice.
+        If an index lies outside ``0..n_nodes - 1``, or an edge is given twice.
 
     Examples
     --------
@@ -82,18 +82,20 @@ class Dag:
 
     @classmethod
     def from_edges(cls, n_nodes: int, edges: Iterable[tuple[int, int]]) -> Dag:
-        """Build from arcs ``(parent, child)``."""
+        """Build from edges ``(parent, child)``."""
         p = require_count(n_nodes, "n_nodes", least=0)
         listed = list(edges)
         wrong = [edge for edge in listed if not is_pair(edge)]
         pairs = np.array([] if wrong else listed)
         if wrong or (listed and pairs.dtype.kind not in "iu"):
-            message = f"Arcs must be pairs (parent, child) of nodes, unlike {(wrong or listed)[0]}."
+            message = (
+                f"Edges must be pairs (parent, child) of nodes, unlike {(wrong or listed)[0]}."
+            )
             raise ValueError(message)
         pairs = pairs.astype(np.int64).reshape(-1, 2)
         outside = pairs[((pairs < 0) | (pairs >= p)).any(axis=1)]
         if len(outside):
-            message = f"Arc {tuple(outside[0].tolist())} names a node outside 0..{p - 1}."
+            message = f"Edge {tuple(outside[0].tolist())} names a node outside 0..{p - 1}."
             raise ValueError(message)
         parents, children = pairs[np.argsort(pairs[:, 1], kind="stable")].T
         starts = np.concatenate([[0], np.cumsum(np.bincount(children, minlength=p))])
@@ -113,7 +115,7 @@ class Dag:
             message = f"An adjacency matrix must be square, but its shape is {coo.shape}."
             raise ValueError(message)
         if np.isnan(coo.data).any():
-            message = "An adjacency matrix must hold numbers, but holds NaN: use 0 for no arc."
+            message = "An adjacency matrix must hold numbers, but holds NaN: use 0 for no edge."
             raise ValueError(message)
         keep = coo.data != 0
         rows, cols = coo.coords
@@ -133,7 +135,7 @@ class Dag:
 
     @property
     def n_edges(self) -> int:
-        """Number of arcs."""
+        """Number of edges."""
         return len(self.indices)
 
     @property
@@ -149,12 +151,12 @@ class Dag:
         return self.indices[self.indptr[node] : self.indptr[node + 1]]
 
     def edges(self) -> list[tuple[int, int]]:
-        """Return all arcs ``(parent, child)``, sorted by child."""
+        """Return all edges ``(parent, child)``, sorted by child."""
         children = np.repeat(np.arange(self.n_nodes), self.in_degree)
         return [(int(k), int(i)) for k, i in zip(self.indices, children, strict=True)]
 
     def to_matrix(self) -> sp.csr_array:
-        """Return the adjacency matrix, row = parent, column = child, ones on arcs."""
+        """Return the adjacency matrix, row = parent, column = child, ones on edges."""
         data = np.ones(self.n_edges)
         shape = (self.n_nodes, self.n_nodes)
         return sp.csr_array(sp.csc_array((data, self.indices, self.indptr), shape=shape))
@@ -174,7 +176,7 @@ class Dag:
     def _check(self) -> None:
         rising = self.n_nodes >= 0 and (np.diff(self.indptr) >= 0).all()
         if not rising or self.indptr[0] != 0 or self.indptr[-1] != len(self.indices):
-            message = "indptr must rise from 0 to the number of arcs."
+            message = "indptr must rise from 0 to the number of edges."
             raise ValueError(message)
         if self.n_edges and (self.indices.min() < 0 or self.indices.max() >= self.n_nodes):
             message = f"A parent lies outside 0..{self.n_nodes - 1}."
@@ -184,7 +186,7 @@ class Dag:
             block.sort()
             if (np.diff(block) == 0).any():
                 twice = block[1:][np.diff(block) == 0][0]
-                message = f"The arc {twice} -> {node} is given twice."
+                message = f"The edge {twice} -> {node} is given twice."
                 raise ValueError(message)
 
     def _topological_order(self) -> NDArray[np.int64]:
@@ -228,7 +230,7 @@ def _whole_numbers(value: ArrayLike, name: str) -> NDArray[np.int64]:
 def shd(one: Dag, two: Dag) -> int:
     """Return the structural Hamming distance: pairs of nodes that two graphs join differently.
 
-    An arc too many, one too few and one turned round count one each.
+    An edge too many, one too few and one turned round count one each.
 
     Parameters
     ----------
@@ -250,7 +252,7 @@ def shd(one: Dag, two: Dag) -> int:
         message = f"Graphs of {one.n_nodes} and {two.n_nodes} nodes cannot be compared."
         raise ValueError(message)
     apart = set(one.edges()) ^ set(two.edges())
-    return len({frozenset(arc) for arc in apart})
+    return len({frozenset(edge) for edge in apart})
 
 
 def perturb_dag(
@@ -272,18 +274,18 @@ def perturb_dag(
     dag
         The graph.
     n_missing
-        Number of arcs to take away.
+        Number of edges to take away.
     n_extra
-        Number of arcs to add, between nodes that have none.
+        Number of edges to add, between nodes that have none.
     n_reversed
-        Number of arcs to turn round.
+        Number of edges to turn round.
     rng
         Seed or generator.
 
     Raises
     ------
     ValueError
-        For more changes than there are arcs, or pairs without one.
+        For more changes than there are edges, or pairs without one.
 
     Examples
     --------
@@ -298,17 +300,17 @@ def perturb_dag(
     turned = require_count(n_reversed, "n_reversed", least=0)
     free = p * (p - 1) // 2 - dag.n_edges
     if missing + turned > dag.n_edges:
-        message = f"Of {dag.n_edges} arcs, {missing} cannot be missing and {turned} reversed."
+        message = f"Of {dag.n_edges} edges, {missing} cannot be missing and {turned} reversed."
         raise ValueError(message)
     if extra > free:
-        message = f"n_extra is {extra}, but only {free} pairs of nodes have no arc."
+        message = f"n_extra is {extra}, but only {free} pairs of nodes have no edge."
         raise ValueError(message)
-    arcs = [dag.edges()[i] for i in generator.permutation(dag.n_edges)]
-    linked = {frozenset(arc) for arc in arcs}
-    fixed, children = arcs[missing:], _children(p, arcs[missing:])
+    edges = [dag.edges()[i] for i in generator.permutation(dag.n_edges)]
+    linked = {frozenset(edge) for edge in edges}
+    fixed, children = edges[missing:], _children(p, edges[missing:])
     for _ in range(turned):
-        # The shortest arc of a topological order can be turned, so that one is always found.
-        place = next(i for i, arc in enumerate(fixed) if not _path(children, *arc, direct=False))
+        # The shortest edge of a topological order can be turned, so that one is always found.
+        place = next(i for i, edge in enumerate(fixed) if not _path(children, *edge, direct=False))
         parent, child = fixed.pop(place)
         children[parent].remove(child)
         children[child].add(parent)
@@ -327,15 +329,15 @@ def perturb_dag(
     return Dag.from_edges(p, [(k, i) for k in range(p) for i in children[k]])
 
 
-def _children(p: int, arcs: list[Arc]) -> list[set[int]]:
+def _children(p: int, edges: list[Edge]) -> list[set[int]]:
     children: list[set[int]] = [set() for _ in range(p)]
-    for parent, child in arcs:
+    for parent, child in edges:
         children[parent].add(child)
     return children
 
 
 def _path(children: list[set[int]], start: int, end: int, *, direct: bool = True) -> bool:
-    """Whether a directed path leads from ``start`` to ``end``; its arc itself counts if direct."""
+    """Whether a directed path leads from ``start`` to ``end``; its edge itself counts if direct."""
     waiting = [k for k in children[start] if direct or k != end]
     seen = set(waiting)
     while waiting:

@@ -51,7 +51,7 @@ def path(p: int, degree: float, rng: np.random.Generator) -> Edges:
 
 
 def line(p: int, degree: float, rng: np.random.Generator) -> Edges:
-    """Return a chain whose arcs point either way at random."""
+    """Return a chain whose edges point either way at random."""
     nodes = rng.permutation(p).tolist()
     return _in_order(p, _oriented(list(pairwise(nodes)), rng))
 
@@ -67,12 +67,12 @@ def in_star(p: int, degree: float, rng: np.random.Generator) -> Edges:
 
 
 def tree(p: int, degree: float, rng: np.random.Generator) -> Edges:
-    """Draw a labelled tree uniformly; its arcs point either way at random."""
+    """Draw a labelled tree uniformly; its edges point either way at random."""
     return _in_order(p, _oriented(_labelled_tree(p, rng), rng))
 
 
 def rooted_tree(p: int, degree: float, rng: np.random.Generator) -> Edges:
-    """Draw a labelled tree uniformly; its arcs point away from a random root."""
+    """Draw a labelled tree uniformly; its edges point away from a random root."""
     near: list[list[int]] = [[] for _ in range(p)]
     for one, two in _labelled_tree(p, rng):
         near[one].append(two)
@@ -96,7 +96,7 @@ def chordal(p: int, degree: float, rng: np.random.Generator) -> Edges:
     for i in range(1, p):
         count = max(1, int(rng.binomial(i, _density(p, degree))))
         parents.append({int(k) for k in rng.choice(i, size=count, replace=False)})
-    # From the last node backwards: arcs added on the way are themselves joined later.
+    # From the last node backwards: edges added on the way are themselves joined later.
     for i in range(p - 1, 0, -1):
         for k, j in combinations(sorted(parents[i]), 2):
             parents[j].add(k)
@@ -107,7 +107,7 @@ def clique_tree(p: int, degree: float, rng: np.random.Generator) -> Edges:
     """Grow cliques of 3 or 4 nodes, each with up to three more that share 1 or 2 nodes with it."""
     first = list(range(min(int(rng.integers(3, 5)), p)))
     used, waiting = len(first), deque([first])
-    arcs = set(combinations(first, 2))
+    edges = set(combinations(first, 2))
     while used < p:
         clique = waiting.popleft()
         for _ in range(3):
@@ -117,14 +117,14 @@ def clique_tree(p: int, degree: float, rng: np.random.Generator) -> Edges:
                 break
             shared = rng.choice(clique, size=min(size // 2, len(clique)), replace=False)
             child = sorted(shared.tolist()) + new
-            arcs.update(combinations(child, 2))
+            edges.update(combinations(child, 2))
             waiting.append(child)
             used += len(new)
-    return sorted(arcs)
+    return sorted(edges)
 
 
 def empty(p: int, degree: float, rng: np.random.Generator) -> Edges:
-    """Return no arcs."""
+    """Return no edges."""
     return []
 
 
@@ -189,14 +189,14 @@ def random_dag(
         - ``"complete"``: all pairs are joined.
         - ``"erdos_renyi"``: every pair is joined with the same probability.
         - ``"barabasi_albert"``: new nodes choose parents by their degree.
-        - ``"path"``: one directed path; ``"line"``: a chain, its arcs pointing either way.
+        - ``"path"``: one directed path; ``"line"``: a chain, its edges pointing either way.
         - ``"out_star"``, ``"in_star"``: one parent of all the others, or one child.
-        - ``"tree"``: a random tree, its arcs pointing either way; ``"rooted_tree"``: all pointing
+        - ``"tree"``: a random tree, its edges pointing either way; ``"rooted_tree"``: all pointing
           away from a random root.
         - ``"chordal"``: random parents, then the parents of every node are joined, so that no
           cycle of four or more nodes lacks a chord.
         - ``"clique_tree"``: overlapping cliques of 3 or 4 nodes, joined like a tree.
-        - ``"empty"``: no arcs.
+        - ``"empty"``: no edges.
     expected_degree
         Mean number of neighbours of a node (Erdos-Renyi, Barabasi-Albert; chordal before parents
         are joined). The paper's graphs: ``0.2 (n_nodes - 1)``, 4 and ``0.2 (n_nodes - 1)``.

@@ -241,7 +241,7 @@ def log_evidence(
 def fill_blocks(layout: Layout, statistics: Statistics, prior: Prior) -> dict[str, Vector]:
     """Return the blocks under the prior, whose scale and units are learned where they are to be."""
     noise_var = prior.noise_var
-    if not len(layout.indices):  # no arcs, so neither scale nor units matter
+    if not len(layout.indices):  # no edges, so neither scale nor units matter
         intercepts = np.full(layout.vptr[-1], prior.intercept_precision)
         return solve_blocks(layout, statistics, intercepts)
     if prior.units == "data":

@@ -103,8 +103,8 @@ class AveragedModel:
     name: str = ""
 
     @property
-    def has_arcs(self) -> bool:
-        """Whether any of its graphs has arcs."""
+    def has_edges(self) -> bool:
+        """Whether any of its graphs has edges."""
         return any(blr.dag.n_edges for blr in self.posteriors)
 
 
@@ -138,8 +138,8 @@ class Averaged:
 
     @property
     def graph_weight(self) -> float:
-        """What models on graphs with arcs count for together, 0 to 1."""
-        return sum(model.weight for model in self.models if model.has_arcs)
+        """What models on graphs with edges count for together, 0 to 1."""
+        return sum(model.weight for model in self.models if model.has_edges)
 
     @property
     def main(self) -> ShiftPrior:
@@ -152,7 +152,7 @@ class Averaged:
             replace(
                 model.prior.given(blr),
                 weight=model.weight / len(model.posteriors),
-                group=int(not model.has_arcs),
+                group=int(not model.has_edges),
             )
             for model in self.models
             for blr in model.posteriors
@@ -170,7 +170,7 @@ class Averaged:
         told = as_effects(unseen, self.models[0].posteriors)
         return Averaged(
             tuple(
-                replace(m, prior=m.prior.joined(unseen if m.has_arcs else told))
+                replace(m, prior=m.prior.joined(unseen if m.has_edges else told))
                 for m in self.models
             )
         )
@@ -240,8 +240,8 @@ def learn_average(models: Sequence[AveragedModel], covariance: ArrayLike) -> Arr
     >>> cells = pool_guides(ScreenMoments.from_array(x, group, 41), range(41), 41)
     >>> graphs = ([(0, i) for i in range(1, 8)], [(i, 0) for i in range(1, 8)])
     >>> fits = [
-    ...     fit_random_shifts(DagBlr(Dag.from_edges(8, arcs)), cells, np.zeros((40, 8)))
-    ...     for arcs in graphs
+    ...     fit_random_shifts(DagBlr(Dag.from_edges(8, edges)), cells, np.zeros((40, 8)))
+    ...     for edges in graphs
     ... ]
     >>> models = [AveragedModel([fit.posterior], fit.prior) for fit in fits]
     >>> bool(learn_average(models, cells.scatter / (1800 - 41))[0] > 0.5)

@@ -219,7 +219,7 @@ class Effects:
         for the cells to tell from 0 counts against both signs as far as that is so.
     direct
         What of it is direct: the expected shift of the gene itself on the main graph.
-    share_from_cells
+    data_weight
         Share of what the cells differ by from the expectation that is believed, 0 to 1.
     """
 
@@ -229,7 +229,7 @@ class Effects:
     upper: Array
     lfsr: Array
     direct: Array
-    share_from_cells: Array
+    data_weight: Array
 
 
 @one_thread()
@@ -346,11 +346,11 @@ def _fill(members: Sequence[_Member], level: float, out: dict[str, Array]) -> No
     # The same cells for all members; a shift with a prior of its own is no part of the mixture.
     cells = members[0].prior.counted()
     in_mixture = np.isnan(members[0].prior.own) & (cells > 0)
-    out["share_from_cells"][:] = 0.0
+    out["data_weight"][:] = 0.0
     for posterior, squares, prior, weight in members:
         known = prior.given(posterior)
         shifts = known.expected(posterior)
-        out["share_from_cells"] += weight * known.share
+        out["data_weight"] += weight * known.share
         effect = np.ascontiguousarray(posterior.solve(np.ascontiguousarray(shifts.T)).T)
         mean, shift, told = known.about_effect(posterior)
         kernels.own_terms(

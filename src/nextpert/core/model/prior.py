@@ -85,7 +85,7 @@ class StoredPosterior:
     stored_beside = (("format", 2),)
 
     indptr: NDArray[np.int64] = array("n_nodes+1", whole=True)
-    indices: NDArray[np.int64] = array("n_arcs", whole=True)
+    indices: NDArray[np.int64] = array("n_edges", whole=True)
     xtx: Vector = array("n_squares")
     xty: Vector = array("n_columns")
     yty: Vector = array("n_nodes", least=0)

@@ -46,7 +46,7 @@ def learn_together(prior: ShiftPrior, posterior: DagBlr) -> float:
     prior
         What was expected of the shifts, and the means of the cells.
     posterior
-        The posterior of the weights of a graph. On a graph that lacks arcs sizes go together more.
+        The posterior of the weights of a graph. On a graph that lacks edges sizes go together more.
 
     Examples
     --------

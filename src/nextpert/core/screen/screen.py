@@ -531,7 +531,7 @@ class Screen:
         return ScreenMoments(self.n[own], self.mean[own], self.squares[own], scatter).total()
 
 
-def exogenous_moments(
+def context_moments(
     screen: ScreenMoments,
     indicators: ArrayLike,
     *,
@@ -568,10 +568,10 @@ def exogenous_moments(
     Examples
     --------
     >>> import numpy as np
-    >>> from nextpert.core import ScreenMoments, exogenous_moments
+    >>> from nextpert.core import ScreenMoments, context_moments
     >>> rng, knocked = np.random.default_rng(0), np.repeat([0, 1], 500)
     >>> x = rng.normal(size=(1000, 2)) - 3 * np.outer(knocked, [1, 0])
-    >>> joint = exogenous_moments(ScreenMoments.from_array(x, knocked, 2), [[0], [1]])
+    >>> joint = context_moments(ScreenMoments.from_array(x, knocked, 2), [[0], [1]])
     >>> bool(np.isclose(joint.correlation()[0, 2], np.corrcoef(x[:, 0], knocked)[0, 1]))
     True
     """

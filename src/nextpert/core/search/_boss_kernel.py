@@ -43,10 +43,10 @@ class State(NamedTuple):
     progress: NDArray[np.int64]  # nodes of the queue done, nodes moved in this sweep, sweeps
 
     @classmethod
-    def start(cls, order: NDArray[np.int64], words: int, n_exogenous: int = 0) -> State:
+    def start(cls, order: NDArray[np.int64], words: int, n_context: int = 0) -> State:
         """Return the state before any score is known; the first ones of the order stay there."""
         p = len(order)
-        n_moving = p - n_exogenous
+        n_moving = p - n_context
         return cls(
             order=order.copy(),
             place=np.argsort(order),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Arcs = set[tuple[int, int]]
+    Edges = set[tuple[int, int]]
 
 # mypy: disable-error-code="no-untyped-def,assignment"
 # (compiled functions: numba finds the types)
@@ -259,37 +259,37 @@ def best_member(
     dag: Dag,
     log_odds: NDArray[np.float64],
     prior: PriorKnowledge | None = None,
-    n_exogenous: int = 0,
+    n_context: int = 0,
 ) -> Dag:
     """Return the best found of the graphs that cells cannot tell from one another.
 
     Single moves of a node cannot turn a chain round where the first step gains nothing, so each
     part of the class that is undirected is directed anew, from each node as a root that may
-    matter, and then improved by turning single arcs: exact for trees. ``log_odds`` has a row a
+    matter, and then improved by turning single edges: exact for trees. ``log_odds`` has a row a
     child. A graph at odds with the prior knowledge is passed over.
     """
-    graph = Pdag.of_class(dag, n_exogenous)
+    graph = Pdag.of_class(dag, n_context)
     for part in _parts(graph):
         pairs = {(x, y) for y in part for x in graph.neighbours[y]}
         roots = sorted({x for x, y in pairs if log_odds[x, y] != log_odds[y, x]})
-        now = {arc for arc in dag.edges() if arc in pairs}
-        found = [_turn_arcs(_directed(graph, root, log_odds), log_odds) for root in roots]
-        for arcs in sorted(found, key=lambda arcs: -_worth(arcs, log_odds)):
-            if _worth(arcs, log_odds) <= _worth(now, log_odds) + _LEAST_GAIN:
+        now = {edge for edge in dag.edges() if edge in pairs}
+        found = [_turn_edges(_directed(graph, root, log_odds), log_odds) for root in roots]
+        for edges in sorted(found, key=lambda edges: -_worth(edges, log_odds)):
+            if _worth(edges, log_odds) <= _worth(now, log_odds) + _LEAST_GAIN:
                 break
-            other = Dag.from_edges(dag.n_nodes, sorted((set(dag.edges()) - now) | arcs))
+            other = Dag.from_edges(dag.n_nodes, sorted((set(dag.edges()) - now) | edges))
             if prior is None or prior.allows(other):
                 dag = other
                 break
     return dag
 
 
-def _worth(arcs: Arcs, log_odds: NDArray[np.float64]) -> float:
-    return float(sum(log_odds[y, x] for x, y in sorted(arcs)))
+def _worth(edges: Edges, log_odds: NDArray[np.float64]) -> float:
+    return float(sum(log_odds[y, x] for x, y in sorted(edges)))
 
 
 def _parts(graph: Pdag) -> list[list[int]]:
-    """Return the nodes of each part that is joined by undirected arcs."""
+    """Return the nodes of each part that is joined by undirected edges."""
     seen: set[int] = set()
     parts = []
     for start in range(graph.n_nodes):
@@ -305,13 +305,13 @@ def _parts(graph: Pdag) -> list[list[int]]:
     return parts
 
 
-def _directed(graph: Pdag, root: int, log_odds: NDArray[np.float64]) -> Arcs:
+def _directed(graph: Pdag, root: int, log_odds: NDArray[np.float64]) -> Edges:
     """Direct a part from a root on, without colliders, by maximum cardinality search.
 
-    The next node is one with the most neighbours behind it; of these, the one whose arcs from them
-    are worth the most, over the same arcs turned round.
+    The next node is one with the most neighbours behind it; of these, the one whose edges from them
+    are worth the most, over the same edges turned round.
     """
-    arcs: Arcs = set()
+    edges: Edges = set()
     above: dict[int, set[int]] = {root: set()}
     done: set[int] = set()
     while above:
@@ -320,17 +320,17 @@ def _directed(graph: Pdag, root: int, log_odds: NDArray[np.float64]) -> Arcs:
             key=lambda v: (len(above[v]), sum(log_odds[v, u] - log_odds[u, v] for u in above[v])),
         )
         behind = above.pop(node)
-        arcs |= {(u, node) for u in behind}
+        edges |= {(u, node) for u in behind}
         done.add(node)
         for beside in graph.neighbours[node] - done:
             above.setdefault(beside, set()).add(node)
-    return arcs
+    return edges
 
 
-def _turn_arcs(arcs: Arcs, log_odds: NDArray[np.float64]) -> Arcs:
-    """Turn arcs round while that gains, the best first: those whose ends have the same parents."""
-    parents: dict[int, set[int]] = {node: set() for arc in arcs for node in arc}
-    for x, y in arcs:
+def _turn_edges(edges: Edges, log_odds: NDArray[np.float64]) -> Edges:
+    """Turn edges round while that gains, the best first: those whose ends have the same parents."""
+    parents: dict[int, set[int]] = {node: set() for edge in edges for node in edge}
+    for x, y in edges:
         parents[y].add(x)
     while True:
         gains = [
@@ -350,16 +350,16 @@ def backward(
     problem: Score,
     dag: Dag,
     prior: PriorKnowledge | None = None,
-    n_exogenous: int = 0,
+    n_context: int = 0,
 ) -> Dag:
-    """Delete arcs while the score of the equivalence class rises, the best first.
+    """Delete edges while the score of the equivalence class rises, the best first.
 
     Chickering 2002 (JMLR 3), theorem 17: x and y (x -> y or x - y) are separated, and the
     neighbours of y that are adjacent to x, but for a clique T of them, become children of both.
     The score rises by ``s(y, T + parents(y) - x) - s(y, T + parents(y) + x)``. With prior
-    knowledge, an arc is deleted only where a member of the new class agrees with it. Directions
-    that the last ``n_exogenous`` nodes settle stay as they are. Where arcs have log-odds, graphs of
-    a class differ in score: an arc is deleted only if the best one found of the new class gains.
+    knowledge, an edge is deleted only where a member of the new class agrees with it. Directions
+    that the last ``n_context`` nodes settle stay as they are. Where edges have log-odds, graphs of
+    a class differ in score: an edge is deleted only if the best one found of the new class gains.
     """
     known: dict[tuple[int, frozenset[int]], float] = {}
     scratch = Scratch.empty(dag.n_nodes)
@@ -378,7 +378,7 @@ def backward(
         return sum(score(i, frozenset(graph.parents(i).tolist())) for i in range(graph.n_nodes))
 
     while True:
-        graph = Pdag.of_class(dag, n_exogenous)
+        graph = Pdag.of_class(dag, n_context)
         found: list[tuple[float, int, int, set[int]]] = []
         for y in range(dag.n_nodes):
             for x in sorted(graph.parents[y] | graph.neighbours[y]):
@@ -392,7 +392,7 @@ def backward(
         thinned = (_without(graph, x, y, freed, prior) for _, x, y, freed in found)
         if problem.log_odds.size:
             turned = (
-                thinner and best_member(thinner, problem.log_odds, prior, n_exogenous)
+                thinner and best_member(thinner, problem.log_odds, prior, n_context)
                 for thinner in thinned
             )
             least = total(dag) + _LEAST_GAIN
@@ -423,7 +423,7 @@ def _without(
 def agreeing_dag(
     graph: Pdag, before: NDArray[np.bool_], forbidden: NDArray[np.bool_]
 ) -> Dag | None:
-    """Return a graph of a class that agrees with orders and forbidden arcs, None without one."""
+    """Return a graph of a class that agrees with orders and forbidden edges, None without one."""
     try:
         return graph.to_dag(before, forbidden)
     except ValueError:
@@ -439,29 +439,29 @@ def _cliques(graph: Pdag, nodes: list[int]) -> Iterator[set[int]]:
     yield set()
 
 
-def settled_by(
+def oriented_by(
     dag: Dag,
-    exogenous_arcs: NDArray[np.bool_] | None = None,
+    context_edges: NDArray[np.bool_] | None = None,
     prior: PriorKnowledge | None = None,
 ) -> list[tuple[int, int, str]]:
-    """Return every arc ``(parent, child)`` with what settled its direction.
+    """Return every edge ``(parent, child)`` with what settled its direction.
 
     ``"cells"``: all graphs of its Markov equivalence class agree, as the independences of cells
-    of one environment tell. ``"interventions"``: all those agree that have the same arcs from
-    what the experiment set (``exogenous_arcs``, shape ``(n_exogenous, n_nodes)``). ``"prior
+    of one environment tell. ``"interventions"``: all those agree that have the same edges from
+    what the experiment set (``context_edges``, shape ``(n_context, n_nodes)``). ``"prior
     knowledge"``: all those agree that agree with it. ``"open"``: a graph that fits equally well
-    has the arc the other way.
+    has the edge the other way.
     """
     p = dag.n_nodes
     graph = alone = Pdag.of_class(dag)
-    n_exogenous = 0 if exogenous_arcs is None else len(exogenous_arcs)
+    n_context = 0 if context_edges is None else len(context_edges)
     known = PriorKnowledge(p) if prior is None else prior
-    if exogenous_arcs is not None and n_exogenous:
-        joint = np.zeros((p + n_exogenous, p + n_exogenous), np.bool_)
+    if context_edges is not None and n_context:
+        joint = np.zeros((p + n_context, p + n_context), np.bool_)
         joint[:p, :p] = dag.to_matrix().toarray() != 0
-        joint[p:, :p] = exogenous_arcs
-        graph = Pdag.of_class(Dag.from_matrix(joint), n_exogenous)
-        known = known.with_exogenous(n_exogenous)
+        joint[p:, :p] = context_edges
+        graph = Pdag.of_class(Dag.from_matrix(joint), n_context)
+        known = known.with_context(n_context)
     out = []
     for x, y in dag.edges():
         if x in alone.parents[y]:

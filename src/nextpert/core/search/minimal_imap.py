@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _LEAST_RESIDUAL = 1e-9
 # Cells of independent nodes that few cells are pooled with, in a conjugate prior's way. For 100
 # nodes and 20 to 100 cells, BOSS came within .03 of its best F1 over shares of .005 to .2 (.91 of
-# 110 arcs with 100 cells); with Ledoit and Wolf's share, made for the whole matrix, it found .29.
+# 110 edges with 100 cells); with Ledoit and Wolf's share, made for the whole matrix, it found .29.
 _PSEUDO_CELLS = 5
 _LEAST_CELLS = 4  # Fisher's z needs one more than three
 
@@ -98,21 +98,21 @@ def checked_orders(
 
 
 def checked_log_odds(
-    log_odds: ArrayLike | None, n_nodes: int, n_exogenous: int
+    log_odds: ArrayLike | None, n_nodes: int, n_context: int
 ) -> NDArray[np.float64] | None:
-    """Return log-odds of arcs with a row a child and none for exogenous arcs; None if all are 0."""
+    """Return log-odds, a row per child, 0 for edges of context nodes; None if all are 0."""
     if log_odds is None:
         return None
     given = as_numbers(log_odds, "log_odds")
     if given.shape != (n_nodes, n_nodes) or not np.isfinite(given).all():
         message = (
             f"log_odds must be finite numbers of shape ({n_nodes}, {n_nodes}), a row a parent: "
-            f"for arcs that must or must not be, use required and forbidden ones."
+            f"for edges that must or must not be, use required and forbidden ones."
         )
         raise ValueError(message)
     if not given.any():
         return None
-    full = np.zeros((n_nodes + n_exogenous, n_nodes + n_exogenous))
+    full = np.zeros((n_nodes + n_context, n_nodes + n_context))
     full[:n_nodes, :n_nodes] = given.T
     return full
 
@@ -336,7 +336,7 @@ def minimal_imap(
     alpha
         Significance level of every test, two-sided.
     prior
-        Required arcs are put in and forbidden ones left out; the permutation must agree with the
+        Required edges are put in and forbidden ones left out; the permutation must agree with the
         orders.
 
     Raises
@@ -357,5 +357,5 @@ def minimal_imap(
     tests, elimination = make_tests(moments, alpha, prior)
     known = checked_prior(prior, moments.n_nodes)
     (order,) = checked_orders(np.asarray(permutation)[None], known, "permutation")
-    arcs = dependences(tests.matrix, elimination.threshold, order).T
-    return Dag.from_matrix(arcs & ~known.forbidden | known.required)
+    edges = dependences(tests.matrix, elimination.threshold, order).T
+    return Dag.from_matrix(edges & ~known.forbidden | known.required)

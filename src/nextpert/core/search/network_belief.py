@@ -26,24 +26,24 @@ _MOST = 15.0  # log-odds beyond which a belief is a certainty
 
 @dataclass(frozen=True)
 class NetworkBelief:
-    """How much the arcs of a network are believed.
+    """How much the edges of a network are believed.
 
     Parameters
     ----------
     along
-        What an arc of the network, of mean weight, is given: its log-odds over those of any other
-        pair of nodes, or over those that the score gives any arc where these are higher.
+        What an edge of the network, of mean weight, is given: its log-odds over those of any other
+        pair of nodes, or over those that the score gives any edge where these are higher.
     against
-        The same of an arc that runs against one of the network.
+        The same of an edge that runs against one of the network.
     evidence
         Log-evidence of the cells that the network's pairs are unlike the others; where it is not
         above 0, ``along`` and ``against`` are 0.
     base
         Share of the pairs outside the network that are joined, as the cells have it.
-    n_arcs, n_along, n_against
-        Number of the network's arcs, and of those that are in the graph as they are and turned.
+    n_edges, n_along, n_against
+        Number of the network's edges, and of those that are in the graph as they are and turned.
     log_odds
-        What the search added to the score of every arc, shape ``(n_nodes, n_nodes)``, row =
+        What the search added to the score of every edge, shape ``(n_nodes, n_nodes)``, row =
         parent.
     """
 
@@ -51,7 +51,7 @@ class NetworkBelief:
     against: float
     evidence: float
     base: float
-    n_arcs: int
+    n_edges: int
     n_along: int
     n_against: int
     log_odds: NDArray[np.float64]
@@ -63,21 +63,21 @@ class NetworkBelief:
             "log_odds_against": self.against,
             "log_evidence": self.evidence,
             "share_elsewhere": self.base,
-            "n_arcs": self.n_arcs,
+            "n_edges": self.n_edges,
             "n_along": self.n_along,
             "n_against": self.n_against,
         }
 
 
 def checked_network(network: ArrayLike, n_nodes: int) -> NDArray[np.float64]:
-    """Return absolute weights of mean 1 over the arcs."""
+    """Return absolute weights of mean 1 over the edges."""
     weights = np.abs(as_numbers(network, "network"))
     if weights.shape != (n_nodes, n_nodes) or not np.isfinite(weights).all():
         message = f"network must be finite weights of shape ({n_nodes}, {n_nodes}), a row a parent."
         raise ValueError(message)
     np.fill_diagonal(weights, 0.0)
     if not weights.any():
-        message = "The network has no arc between two of the nodes: leave it out."
+        message = "The network has no edge between two of the nodes: leave it out."
         raise ValueError(message)
     return weights / weights[weights > 0].mean()
 
@@ -92,7 +92,7 @@ class Estimate(NamedTuple):
 
     @property
     def base_odds(self) -> float:
-        """Log-odds of one of the two arcs of a pair outside the network."""
+        """Log-odds of one of the two edges of a pair outside the network."""
         return float(np.log(self.base / 2) - np.log1p(-self.base))
 
 
@@ -102,7 +102,7 @@ NOTHING = Estimate(0.0, 0.0, 0.0, 0.5)
 def added_log_odds(
     weights: NDArray[np.float64], learned: Estimate, score_odds: float
 ) -> NDArray[np.float64]:
-    """Return what the search adds to the score of every arc, row = parent."""
+    """Return what the search adds to the score of every edge, row = parent."""
     if learned.evidence <= 0:
         return np.zeros_like(weights)
     cut = max(score_odds - learned.base_odds, 0.0)
@@ -115,17 +115,17 @@ def belief_of(
     dag: Dag, weights: NDArray[np.float64], learned: Estimate, score_odds: float
 ) -> NetworkBelief:
     """Return what is said of a network that the graph was learned with."""
-    arcs, inside = dag.to_matrix().toarray() != 0, weights > 0
-    mean = np.array([[0.0, 1.0], [0.0, 0.0]])  # one arc of mean weight
+    edges, inside = dag.to_matrix().toarray() != 0, weights > 0
+    mean = np.array([[0.0, 1.0], [0.0, 0.0]])  # one edge of mean weight
     of_mean = added_log_odds(mean, learned, score_odds)
     return NetworkBelief(
         along=float(of_mean[0, 1]),
         against=float(of_mean[1, 0]),
         evidence=learned.evidence,
         base=learned.base,
-        n_arcs=int(inside.sum()),
-        n_along=int((arcs & inside).sum()),
-        n_against=int((arcs & inside.T & ~inside).sum()),
+        n_edges=int(inside.sum()),
+        n_along=int((edges & inside).sum()),
+        n_against=int((edges & inside.T & ~inside).sum()),
         log_odds=added_log_odds(weights, learned, score_odds),
     )
 
@@ -133,7 +133,7 @@ def belief_of(
 def estimate_belief(state: NDArray[np.float64], weights: NDArray[np.float64]) -> Estimate:
     """Return the log-odds of largest likelihood, 0 where their log-evidence is not above 0.
 
-    ``state[i, j]`` is the log-evidence of the arc from i to j over no arc, minus infinity where
+    ``state[i, j]`` is the log-evidence of the edge from i to j over no edge, minus infinity where
     the rest of the graph rules it out, nan where the pair is not looked at.
     """
     a, b = np.nonzero(np.triu(~(np.isnan(state) | np.isnan(state.T)), 1))
@@ -181,31 +181,31 @@ def estimate_belief(state: NDArray[np.float64], weights: NDArray[np.float64]) ->
     return Estimate(float(theta[0]), float(theta[1]), float(gain), base)
 
 
-def arc_evidence(
+def edge_evidence(
     moments: Moments,
     dag: Dag,
-    exogenous_arcs: NDArray[np.bool_],
+    context_edges: NDArray[np.bool_],
     *,
-    n_exogenous: int = 0,
+    n_context: int = 0,
     score: str = "bic",
     penalty: float = 2.0,
     prior: PriorKnowledge | None = None,
     **_: Any,
 ) -> tuple[NDArray[np.float64], float]:
-    """Return the log-evidence of every arc over none, row = parent, and the score's own log-odds.
+    """Return the log-evidence of every edge over none, row = parent, and the score's own log-odds.
 
-    The other parents of both ends are those of the graph. An arc that would close a circle with
-    the rest of it has minus infinity. Where cells do not tell the direction of an arc, both have
+    The other parents of both ends are those of the graph. An edge that would close a circle with
+    the rest of it has minus infinity. Where cells do not tell the direction of an edge, both have
     that of the one in the graph. Pairs of which anything is known before are nan. Of the BIC, only
-    ``log(n) / 2`` an arc is evidence; the rest of the penalty is the log-odds given to any arc.
+    ``log(n) / 2`` an edge is evidence; the rest of the penalty is the log-odds given to any edge.
     """
-    p = moments.n_nodes - n_exogenous
+    p = moments.n_nodes - n_context
     known = PriorKnowledge(p) if prior is None else prior
-    problem = make_score(moments, score, penalty, known.with_exogenous(n_exogenous))
+    problem = make_score(moments, score, penalty, known.with_context(n_context))
     score_odds = -0.5 * (penalty - 1) * float(np.log(moments.n)) if score == "bic" else 0.0
     full = np.zeros((moments.n_nodes, moments.n_nodes), np.bool_)
     full[:p, :p] = dag.to_matrix().toarray() != 0
-    full[p:, :p] = exogenous_arcs
+    full[p:, :p] = context_edges
     rows, scratch = pack_rows(full.T), Scratch.empty(moments.n_nodes)
     out = np.empty((p, p))
     for child in range(p):
@@ -216,7 +216,7 @@ def arc_evidence(
             change = 0.0 if parent == child else local_score(problem, row, child, scratch) - own
             out[parent, child] = (-change if full[parent, child] else change) - score_odds
     _rule_out(out, full[:p, :p])
-    graph = Pdag.of_class(Dag.from_matrix(full), n_exogenous)
+    graph = Pdag.of_class(Dag.from_matrix(full), n_context)
     for y in range(p):
         for x in graph.neighbours[y]:
             if full[x, y]:
@@ -226,13 +226,13 @@ def arc_evidence(
     return out, score_odds
 
 
-def _rule_out(evidence: NDArray[np.float64], arcs: NDArray[np.bool_]) -> None:
-    """Set arcs to minus infinity that a path from their child to their parent forbids."""
-    p = len(arcs)
+def _rule_out(evidence: NDArray[np.float64], edges: NDArray[np.bool_]) -> None:
+    """Set edges to minus infinity that a path from their child to their parent forbids."""
+    p = len(edges)
     reach = np.zeros((p, p), np.bool_)  # by paths of any length
-    for node in Dag.from_matrix(arcs).order[::-1]:
-        children = arcs[node]
+    for node in Dag.from_matrix(edges).order[::-1]:
+        children = edges[node]
         reach[node] = children | reach[children].any(axis=0)
-    longer = np.array([reach[row].any(axis=0) for row in arcs])  # by two arcs or more
-    back = np.where(arcs, longer, reach)
+    longer = np.array([reach[row].any(axis=0) for row in edges])  # by two edges or more
+    back = np.where(edges, longer, reach)
     evidence[back.T] = -np.inf

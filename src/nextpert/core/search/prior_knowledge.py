@@ -1,4 +1,4 @@
-"""What is known of a graph before any cell is seen: orders, tiers, required and forbidden arcs."""
+"""What is known of a graph before any cell is seen: orders, tiers, required and forbidden edges."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class PriorKnowledge:
-    """Orders among nodes, and arcs that must or must not be in the graph.
+    """Orders among nodes, and edges that must or must not be in the graph.
 
     Parameters
     ----------
@@ -29,14 +29,14 @@ class PriorKnowledge:
         Number of nodes.
     before
         Pairs ``(a, b)``: ``a`` stands before ``b`` in the topological order, so that no directed
-        path leads from ``b`` to ``a``. An arc between them is not implied.
+        path leads from ``b`` to ``a``. An edge between them is not implied.
     tiers
         Lists of nodes, earliest first: every node of a tier stands before every node of a later
         one. Nodes in no tier are free.
     required
-        Arcs ``(parent, child)`` that must be in the graph; they imply the order.
+        Edges ``(parent, child)`` that must be in the graph; they imply the order.
     forbidden
-        Arcs ``(parent, child)`` that must not be; give both directions to keep two nodes apart.
+        Edges ``(parent, child)`` that must not be; give both directions to keep two nodes apart.
     names
         What errors call the nodes; by default their numbers.
 
@@ -46,14 +46,14 @@ class PriorKnowledge:
         The orders with all that follows from them (transitive closure), shape
         ``(n_nodes, n_nodes)``; ``before[a, b]`` is true where ``a`` stands before ``b``.
     required, forbidden : numpy.ndarray
-        Arcs, shape ``(n_nodes, n_nodes)``, row = parent.
+        Edges, shape ``(n_nodes, n_nodes)``, row = parent.
 
     Raises
     ------
     CycleError
         If the orders run in a circle; the nodes of a circle are named.
     ValueError
-        If a node lies outside ``0..n_nodes - 1`` or in two tiers, or an arc is both required and
+        If a node lies outside ``0..n_nodes - 1`` or in two tiers, or an edge is both required and
         forbidden.
 
     Examples
@@ -81,7 +81,9 @@ class PriorKnowledge:
         both = np.argwhere(self.required & self.forbidden)
         if len(both):
             parent, child = (called[node] for node in both[0])
-            message = f"The arc {parent} -> {child} is required and forbidden: drop one of the two."
+            message = (
+                f"The edge {parent} -> {child} is required and forbidden: drop one of the two."
+            )
             raise ValueError(message)
         orders = self._pairs(before, "before") | self.required | self._tier_orders(tiers, called)
         try:
@@ -108,11 +110,11 @@ class PriorKnowledge:
         return (int(wrong[0, 0]), int(wrong[0, 1])) if len(wrong) else None
 
     def allows(self, dag: Dag) -> bool:
-        """Whether a graph has all required and no forbidden arcs and agrees with every order."""
-        arcs = dag.to_matrix().toarray() != 0
-        if (self.required & ~arcs).any() or (self.forbidden & arcs).any():
+        """Whether a graph has all required and no forbidden edges and agrees with every order."""
+        edges = dag.to_matrix().toarray() != 0
+        if (self.required & ~edges).any() or (self.forbidden & edges).any():
             return False
-        return not _on_cycle(arcs | self.before).any()
+        return not _on_cycle(edges | self.before).any()
 
     def order_of(self, dag: Dag) -> NDArray[np.int64]:
         """Return a topological order of the graph that agrees with every order known before.
@@ -124,17 +126,17 @@ class PriorKnowledge:
         """
         return Dag.from_matrix((dag.to_matrix().toarray() != 0) | self.before).order
 
-    def with_exogenous(self, n_exogenous: int) -> PriorKnowledge:
+    def with_context(self, n_context: int) -> PriorKnowledge:
         """Return the same of nodes followed by some that nothing else is a cause of.
 
         Examples
         --------
         >>> from nextpert.core import PriorKnowledge
-        >>> PriorKnowledge(2).with_exogenous(1).before.astype(int).tolist()
+        >>> PriorKnowledge(2).with_context(1).before.astype(int).tolist()
         [[0, 0, 0], [0, 0, 0], [1, 1, 0]]
         """
         p = self.n_nodes
-        out = PriorKnowledge(p + n_exogenous)
+        out = PriorKnowledge(p + n_context)
         for name in ("required", "forbidden", "before"):
             matrix = np.zeros((out.n_nodes, out.n_nodes), np.bool_)
             matrix[:p, :p] = getattr(self, name)

@@ -45,11 +45,11 @@ class Found:
     Parameters
     ----------
     dag
-        The graph over the nodes that are not exogenous.
+        The graph over the nodes other tha context nodes.
     order
         A topological order of it that agrees with the prior knowledge, shape ``(n_nodes,)``.
-    exogenous_arcs
-        Which nodes an exogenous node acts on, shape ``(n_exogenous, n_nodes)``; left out by a
+    context_edges
+        Which nodes a context node acts on, shape ``(n_context, n_nodes)``; left out by a
         search that takes none.
     stored
         What else is stored of the search, by name.
@@ -59,7 +59,7 @@ class Found:
 
     dag: Dag
     order: NDArray[np.int64]
-    exogenous_arcs: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
+    context_edges: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
     stored: Mapping[str, Any] = field(default_factory=dict)
     log_odds: NDArray[np.float64] | None = None
 
@@ -71,13 +71,13 @@ class Search:
     Parameters
     ----------
     learn
-        ``learn(moments, options, *, n_exogenous, rng, n_jobs, progress)``, which returns
+        ``learn(moments, options, *, n_context, rng, n_jobs, progress)``, which returns
         :class:`Found`. ``progress`` is None, or called with the number of runs done and of all.
     options
         Those of ``tl.learn_dag`` that this search uses besides ``n_runs``, ``prior``, ``rng``.
     default_runs
         From the number of genes to that of runs, where users give none.
-    exogenous
+    context
         Whether it takes what the experiment set as nodes without parents, and with them cells of
         all environments; others get moments at fixed values of these.
     threads
@@ -87,7 +87,7 @@ class Search:
     learn: Learn
     options: tuple[str, ...]
     default_runs: Callable[[int], int]
-    exogenous: bool
+    context: bool
     threads: bool
 
     def __str__(self) -> str:
@@ -102,7 +102,7 @@ def register(
     *,
     options: Iterable[str] = (),
     default_runs: Callable[[int], int] = lambda _: 1,
-    exogenous: bool = False,
+    context: bool = False,
     threads: bool = True,
 ) -> Callable[[Learn], Learn]:
     """Make a function known as a search, under the name of its file; see :class:`Search`.
@@ -114,7 +114,7 @@ def register(
     """
 
     def known(learn: Learn) -> Learn:
-        _SEARCHES.add(name, Search(learn, tuple(options), default_runs, exogenous, threads))
+        _SEARCHES.add(name, Search(learn, tuple(options), default_runs, context, threads))
         return learn
 
     return known

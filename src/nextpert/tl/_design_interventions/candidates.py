@@ -225,7 +225,7 @@ class Excluded:
         )
         if unknown:
             message = (
-                f"never holds names that are neither a candidate nor a target gene of one: "
+                f"exclude holds names that are neither a candidate nor a target gene of one: "
                 f"{list_names(unknown)}.{closest(unknown, sorted(known))}"
             )
             raise ValueError(message)
@@ -382,7 +382,7 @@ def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
 
 
 def _expected(found: Interventions, fit: FittedPosterior) -> Averaged:
-    """Return the prior of candidates: as fitted where cells were seen, by experts elsewhere."""
+    """Return the prior of candidates: as fitted where cells were seen, by predictors elsewhere."""
     row = {str(name): i for i, name in enumerate(fit.environments["perturbation"])}
     new = [i for i, name in enumerate(found.names) if name not in row]
     names = [found.names[i] for i in new]

@@ -49,13 +49,13 @@ def design_interventions(
 ) -> ad.AnnData | None:
     """Rank the perturbations to try next so that cells reach a wanted state.
 
-    The default criterion is the probability of being the nearest of all candidates, by draws of
+    The default acquisition is the probability of being the nearest of all candidates, by draws of
     weights, graphs and shifts; equals, such as those that are the nearest in no draw, follow by
-    the distance of the expected state. The criterion of the paper, to learn most, is CIV, the
+    the distance of the expected state. The acquisition of the paper, to learn most, is CIV, the
     causal integrated variance: how uncertain the distance of every candidate to the optimum would
     stay after ``n_cells`` more cells of this one, averaged over the candidates (Zhang et al. 2023,
     doi:10.1038/s42256-023-00719-0, eqs. 12 and 13), the uncertainty of their shifts included: the
-    first may well be one that leads away. Beside the criterion stands how far the mean that each
+    first may well be one that leads away. Beside the acquisition stands how far the mean that each
     reaches is predicted to stay from the target, with what its cells say and what was expected of
     it. Candidates with cells and without are ranked together.
 
@@ -73,10 +73,10 @@ def design_interventions(
         ``(obs key, value)``; or a mapping gene -> wanted mean, log-normalised expression, in
         which unlisted genes of the panel keep their control mean. Or a :class:`nextpert.Target`:
         a signature, bounds, several states, what to stay away from, weights of genes, distances
-        in units of noise or by direction. Criteria on draws (``"ei"``, ``"probability"``,
+        in units of noise or by direction. Acquisitions on draws (``"ei"``, ``"probability"``,
         ``"thompson"``) measure it as it is; CIV by a quadratic that stands in for it near the best
         state expected (see :class:`nextpert.core.UncertainCiv`); ``"greedy"`` by the distance of
-        the expected state; the other criteria by the nearest point to control, genes alike.
+        the expected state; the other acquisitions by the nearest point to control, genes alike.
     acquisition
         To reach the target: ``"probability"`` (default, of being the nearest), ``"ei"`` (expected
         improvement on the nearest measured candidate), ``"thompson"`` (nearest under one draw),
@@ -84,7 +84,7 @@ def design_interventions(
         (output-weighted CIV), ``"cv"`` (causal variance), ``"maxv"`` (largest variance),
         ``"mi"`` (mutual information), ``"target_mean_variance"`` (variance of the reached mean).
         ``"ucb"``, an upper confidence bound of the gap to the ideal shift; or ``"random"``. Or the
-        name of one of your own (:doc:`/developer/criterion`).
+        name of one of your own (:doc:`/developer/acquisition`).
     candidates
         ``None`` (default): every perturbation the fit used. ``"genes"``: those and a knockout of
         every gene of the panel. Or a list of labels, or a table of shifts as in
@@ -102,7 +102,7 @@ def design_interventions(
         :func:`fit_dag_blr`. Candidates that a table has no row for are modelled as knockouts,
         with a warning. The column ``shift_source`` says which.
     n_cells
-        Number of cells n_cells for the next perturbation, for criteria that learn.
+        Number of cells n_cells for the next perturbation, for acquisitions that learn.
     noise_aware
         Whether the look ahead counts what the scatter of the n_cells cells teaches (default), or
         puts them all at their mean, as the paper does.
@@ -125,12 +125,12 @@ def design_interventions(
     ~anndata.AnnData or None
         ``None``, or the copy. Writes ``uns["design"]`` with:
 
-        - ``ranking``: a table, best candidate first (by the criterion; where the shares of
+        - ``ranking``: a table, best candidate first (by the acquisition; where the shares of
           uncertainty removed differ by less than 1 %, by ``state_distance``): ``rank``,
           ``perturbation``, ``target_genes``, ``shift`` (expected, one value a target gene,
           log-normalised expression), ``shift_source``, ``acquisition`` (lower is better),
-          ``uncertainty_removed`` (the share of what cells may teach that ``n_cells`` cells are
-          expected to; NaN for criteria that do not look ahead). Then squared distances to the
+          ``variance_reduction`` (the share of what cells may teach that ``n_cells`` cells are
+          expected to; NaN for acquisitions that do not look ahead). Then squared distances to the
           target, in squared units of expression (or as the target measures), less what the
           sampling of wanted states' means adds: ``state_distance`` of the expected state;
           ``predicted_distance``, its mean over all that is not known, with
@@ -140,14 +140,14 @@ def design_interventions(
           ``probability_best`` (of being the nearest), ``probability_better`` (than doing
           nothing); ``expected_gap``, how much nearer the nearest candidate is expected to be;
           ``measured_distance`` of the cells themselves, less what their sampling adds (NaN
-          without cells); ``share_from_cells`` (of the shift, mean over genes) and
+          without cells); ``data_weight`` (of the shift, mean over genes) and
           ``n_cells_seen``.
           The last row, under the label of the controls and with ``is_control``, is doing nothing,
           for reference: no candidate, of rank 0, and NaN where a column has no meaning for it.
         - ``floor``: the squared distance that the sampling of the target's mean makes by itself.
         - ``trace``: a table of this and all earlier rounds: ``round`` (it counts on once the
-          cells of the fit have changed; the same question, that is target and criterion, asked
-          again in a round replaces its row), ``chosen``, ``criterion``, ``value``, ``target``,
+          cells of the fit have changed; the same question, that is target and acquisition, asked
+          again in a round replaces its row), ``chosen``, ``acquisition``, ``value``, ``target``,
           ``predicted_distance`` with its sd, the data used (``n_control_cells``,
           ``n_perturbed_cells``, ``n_perturbations``) and ``n_cells`` n_cells.
         - ``targets`` (``names``, the target genes of one row of the ranking after the other, and
@@ -202,7 +202,7 @@ def design_interventions(
     row = {
         "round": this_round,
         "chosen": str(best["perturbation"]),
-        "criterion": acquisition,
+        "acquisition": acquisition,
         "value": float(best["acquisition"]),
         "target": wanted.name,
         "predicted_distance": float(best["predicted_distance"]),

@@ -74,7 +74,7 @@ def ranking_table(
             "shift": strings(column(given.readable(fit.genes), "")),
             "shift_source": strings(column(given.sources, "none")),
             "acquisition": column(values),
-            "uncertainty_removed": column(removed),
+            "variance_reduction": column(removed),
             "state_distance": centre[rows],
             "predicted_distance": mean[rows],
             "predicted_distance_sd": distance.sd[rows],
@@ -85,7 +85,7 @@ def ranking_table(
             "probability_better": column(distance.nearer[:-1]),
             "expected_gap": column(distance.gap[:-1]),
             "measured_distance": _measured(pool, known[0], target, fit)[rows],
-            "share_from_cells": column(shares),
+            "data_weight": column(shares),
             "n_cells_seen": column(
                 [seen.get(name, 0) for name in given.names], fit.n_control_cells
             ),
@@ -207,7 +207,7 @@ def round_of(adata: ad.AnnData, key: str, trace: pd.DataFrame | None, cells: str
 def extend_trace(trace: pd.DataFrame | None, row: dict[str, Any]) -> pd.DataFrame:
     """Return the trace with one more row, last, in place of one that asked the same."""
     rows = [] if trace is None else trace[list(row)].to_dict("records")
-    asked = ("round", "target", "criterion")
+    asked = ("round", "target", "acquisition")
     rows = [earlier for earlier in rows if any(earlier[name] != row[name] for name in asked)]
     table = pd.DataFrame([*rows, row], index=pd.Index(np.arange(len(rows) + 1)))
     for name, value in row.items():

@@ -100,7 +100,7 @@ def diagnose(
         - ``summary``: a table, one row a ``quantity`` of a ``part``: ``value``,
           ``standard_error`` (over perturbations), ``n``, ``rule``, whether it ``passed``
           (``"yes"``, ``"no"`` or empty), ``meaning``.
-        - ``experts``: a table, one row a predictor (``expert``), the last one all together:
+        - ``predictors``: a table, one row a predictor (``predictor``), the last one all together:
           ``weight`` in the fit; ``error_to_nothing`` (squared error on left-out perturbations over
           that of "no effect", sampling error subtracted from both; genes in units of their
           standard deviation; each predictor by the weight that it gets alone, without their fold)
@@ -221,15 +221,15 @@ def diagnose(
     )
     if undeclared is not None:
         rows.insert(sum(row.part != q.BATCHES for row in rows), q.undeclared_row(undeclared))
-    experts = q.expert_table(unseen)
-    parts = verdicts.judge(rows, experts, undeclared)
+    predictors = q.predictor_table(unseen)
+    parts = verdicts.judge(rows, predictors, undeclared)
     level, verdict = verdicts.overall(parts)
     stored: dict[str, Any] = {
         "verdict": verdict,
         "level": level,
         "parts": verdicts.part_table(parts),
         "summary": q.summary_table(rows),
-        "experts": experts,
+        "predictors": predictors,
         "perturbations": table,
         **{f"unseen_{name}": getattr(unseen.effects, name) for name in PREDICTED},
         "genes": _adata.strings(fit.genes),

@@ -36,7 +36,7 @@ LEFT = 20  # cells of a guide or batch to score on, at least
 _FOLDS = 4  # of guides
 _MOST_BATCHES = 5
 SHRUNKEN, MEANS, NOTHING = "shrunken", "cells", "nothing"
-NO_GRAPH, ALONE = "no_graph", "alone"  # with an empty graph; without experts, too
+NO_GRAPH, ALONE = "no_graph", "alone"  # with an empty graph; without predictors, too
 COVERAGE, COVERED, LARGE = "coverage", "covered", "large"
 FIRST = {SHRUNKEN: "first", MEANS: "first_by_cells"}  # how often the own state comes first
 

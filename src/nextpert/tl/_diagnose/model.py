@@ -62,7 +62,7 @@ class Refit:
         return self.spec.plan.names
 
     def learned(self, cells: FitCells, *, empty: bool = False) -> Model:
-        """Return the model of some cells of all perturbations; with ``empty`` without arcs."""
+        """Return the model of some cells of all perturbations; with ``empty`` without edges."""
         if empty:
             return Model.fit(
                 self.spec, cells, Graphs.single(Dag.from_edges(len(self.fit.genes), []))

@@ -154,7 +154,7 @@ _MEANINGS: dict[str, dict[str, str]] = {
         "error_to_cells": f"{_OF_HALF}the cells' means",
         "error_to_nothing": f"{_OF_HALF}'no effect'",
         "error_alone_to_cells": "the same as error_to_cells, shrunken to nothing: without graph "
-        "and experts",
+        "and predictors",
         "coverage_90": _COVERED.format("means of the other half"),
         "coverage_90_clear": _LEARNED_FROM,
         "own_state_first": f"{_FIRST}shrunken effects",
@@ -294,8 +294,8 @@ def undeclared_row(found: Nested) -> Quantity:
     )  # fmt: skip
 
 
-def expert_table(found: Unseen) -> pd.DataFrame:
-    """Return one row an expert, the stack of them last."""
+def predictor_table(found: Unseen) -> pd.DataFrame:
+    """Return one row a predictor, the stack of them last."""
     table, names = found.table, list(found.weights)
     ratios = [ratio_with_error(table[c], table[NOTHING]) for c in (*map(alone, names), WHOLE)]
     r = [mean_with_error(table[r_of(name)]) for name in (*names, WHOLE)]
@@ -304,7 +304,7 @@ def expert_table(found: Unseen) -> pd.DataFrame:
         index=pd.Index(np.arange(len(r))),
         columns=["error_to_nothing", "error_to_nothing_se", "r", "r_se"],
     )
-    out.insert(0, "expert", strings([*names, WHOLE]))
+    out.insert(0, "predictor", strings([*names, WHOLE]))
     out.insert(1, "weight", np.array([*found.weights.values(), np.nan]))
     return out
 

@@ -14,11 +14,11 @@ from nextpert.core.model import scores
 from nextpert.core.model.effects import Effects
 from nextpert.core.model.interactions import Together
 from nextpert.core.model.perturbations import own_genes
+from nextpert.core.model.predictor_weights import learn_predictor_weights
 from nextpert.core.model.predictors.base import Prediction
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 from nextpert.core.model.predictors.members import Members
-from nextpert.core.model.stack import learn_stack
 from nextpert.tl._design_interventions.candidates import can_be_candidate, shared_with_controls
 from nextpert.tl._diagnose.judged import (
     COVERAGE,
@@ -222,10 +222,12 @@ def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:
         return together | ({Graph.name: 1.0} if Graph.name in kept else {})
     stack, seen = model.stack.stack, model.stack.seen
     some = [each for each in model.stack.predictors if each.name in kept]
-    if all(each.settled for each in some):  # none has a weight to learn
+    if all(each.fixed for each in some):  # none has a weight to learn
         return together
     if len(some) < len(stack.names):
-        stack = learn_stack(seen.observed, seen.variance, some, seen.scored(), sd=seen.sd)
+        stack = learn_predictor_weights(
+            seen.observed, seen.variance, some, seen.scored(), sd=seen.sd
+        )
     return together | dict(zip(stack.names, stack.weights.tolist(), strict=True))
 
 

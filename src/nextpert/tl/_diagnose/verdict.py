@@ -134,7 +134,7 @@ class Part:
 
 
 def judge(
-    rows: list[Quantity], experts: pd.DataFrame, undeclared: Nested | None = None
+    rows: list[Quantity], predictors: pd.DataFrame, undeclared: Nested | None = None
 ) -> list[Part]:
     """Return the verdict on every part that was judged.
 
@@ -146,7 +146,7 @@ def judge(
     parts = [
         _cells(by[q.CELLS]),
         _shrinkage(by[q.SHRINKAGE]),
-        _unseen(by[q.UNSEEN], experts, by[q.CELLS]["n_clear"].n),
+        _unseen(by[q.UNSEEN], predictors, by[q.CELLS]["n_clear"].n),
         _graph(by[q.GRAPH_PART]),
     ]
     if undeclared is not None:  # first, as it bears on all others
@@ -239,19 +239,19 @@ def _shrinkage_words(rows: _Rows) -> str:
     return words
 
 
-def _unseen(rows: _Rows, experts: pd.DataFrame, n_perturbations: int) -> Part:
+def _unseen(rows: _Rows, predictors: pd.DataFrame, n_perturbations: int) -> Part:
     """Return the verdict on predictions; ``n_perturbations`` is the number of all in the fit."""
     error, mean = rows["error_to_nothing"], rows["error_to_mean"]
-    single = experts.iloc[:-1]
+    single = predictors.iloc[:-1]
     best = single.sort_values("error_to_nothing", kind="stable").iloc[0]
     used = [
         f"{name} {weight:.2f}"
-        for name, weight in zip(single["expert"], single["weight"], strict=True)
+        for name, weight in zip(single["predictor"], single["weight"], strict=True)
         if weight > 0
     ]
     words = (
         f"All predictors together have a squared error of {_number(error)} relative to no effect "
-        f"(best alone: {best['expert']}, {_two_digits(best['error_to_nothing'])}; weights: "
+        f"(best alone: {best['predictor']}, {_two_digits(best['error_to_nothing'])}; weights: "
         f"{', '.join(used) or 'none'})."
     )
     if not np.isfinite(error.value):

@@ -77,7 +77,7 @@ def fit_dag_blr(
     Every gene is modelled as ``x_i = c_i + sum_k B_ik x_k + a_i + noise`` over its parents ``k``,
     with a normal-inverse-gamma prior (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0,
     Definition 2 and Lemma 1). The shift ``a`` of a perturbation is not taken as known: a knockdown
-    may be partial, hit other genes, or the graph miss arcs. What it is expected to be is the mean
+    may be partial, hit other genes, or the graph miss edges. What it is expected to be is the mean
     of a prior, and how far perturbations of this screen depart from that is learned, by adaptive
     shrinkage (Stephens 2017, doi:10.1093/biostatistics/kxw041). So a perturbation whose target is
     not measured (a weakly expressed gene, an enhancer, a drug) takes part like any other, and
@@ -88,7 +88,7 @@ def fit_dag_blr(
     are learned from the screen's combinations, each predicted from the others and the members
     alone. Members without cells of their own are told of by the combinations they are in.
 
-    Graph and experts have to earn their weight in measured effects too. These are averaged over
+    Graph and predictors have to earn their weight in measured effects too. These are averaged over
     models with and without each, weighted by Stein's unbiased estimate of their squared error
     (Stein 1981, doi:10.1214/aos/1176345632) as far as it can tell them apart, and alike where it
     cannot. So a wrong graph or expectation does little harm where there are cells;
@@ -188,8 +188,8 @@ def fit_dag_blr(
           ``efficacy`` (``mean``, ``sd`` of that of a new perturbation, ``spread``,
           ``n_measured``); ``averaging``, the models that measured effects are averaged over:
           their names (``models``), ``weights`` of sum 1, the ``mixtures`` of prior variances of
-          each, ``own``, the variances of shifts where no expert is asked, and ``no_graph``, the
-          posterior without arcs; ``stack``, the weights of the experts and, with combinations,
+          each, ``own``, the variances of shifts where no predictor is asked, and ``no_graph``, the
+          posterior without edges; ``stack``, the weights of the predictors and, with combinations,
           ``interactions`` (``strength``, 1 where effects add up, and ``strength_sd``;
           ``member_sd`` and ``rest_sd`` in units of ``scale``, the size of single effects;
           ``n_combinations``), with ``screen``, the moments of the cells it was learned from, and

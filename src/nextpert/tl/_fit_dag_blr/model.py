@@ -20,7 +20,7 @@ from nextpert._adata.posterior import (
     AveragingRecord,
     EffectsRecord,
     FittedPosterior,
-    StackRecord,
+    PredictorRecord,
 )
 from nextpert.core import Dag
 from nextpert.core.model.averaged import (
@@ -33,11 +33,11 @@ from nextpert.core.model.averaged import (
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
 from nextpert.core.model.interactions import Interactions, Together, learn_interactions
 from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictor_weights import PredictorWeights, learn_predictor_weights
 from nextpert.core.model.predictors.base import Prediction, Sources, build_predictors
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members
 from nextpert.core.model.random_shifts import fit_random_shifts, learn_mixtures, refit
-from nextpert.core.model.stack import Stack, learn_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -189,8 +189,8 @@ def averaged(
 ) -> Averaged:
     """Return the models of measured effects, weighted by how well they do (equation 13).
 
-    Without a graph nothing follows from the change of own genes; without experts that is all that
-    is expected.
+    Without a graph nothing follows from the change of own genes; without predictors that is all
+    that is expected.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def averaged(
     on_graph, own = AveragedModel(posteriors, prior), AveragedModel(posteriors, found.prior)
     asked = prior is not found.prior
     models = {EXPERTS: on_graph, NEITHER: own} if asked else {NEITHER: own}
-    if on_graph.has_arcs:
+    if on_graph.has_edges:
         alone = fit_random_shifts(
             spec.posterior(Dag.from_edges(len(spec.genes), [])), cells.pooled,
             expected.used.shifts, own=expected.own,
@@ -212,19 +212,24 @@ def averaged(
         without = AveragedModel([alone.posterior], alone.prior)
         models = {GRAPH: own, NEITHER: without}
         if asked:
-            experts = AveragedModel([alone.posterior], learn_mixtures(alone.posterior, prior))
-            models = {GRAPH_AND_EXPERTS: on_graph, GRAPH: own, EXPERTS: experts, NEITHER: without}
+            predictors = AveragedModel([alone.posterior], learn_mixtures(alone.posterior, prior))
+            models = {
+                GRAPH_AND_EXPERTS: on_graph,
+                GRAPH: own,
+                EXPERTS: predictors,
+                NEITHER: without,
+            }
     weights = learn_average(list(models.values()), cells.pooled.covariance).tolist()
     pairs = zip(models.items(), weights, strict=True)
     return Averaged(tuple(replace(m, weight=w, name=name) for (name, m), w in pairs))
 
 
 def averaging_in_words(found: Averaged) -> str:
-    """Return what graph and experts count for in measured effects, for the log line."""
+    """Return what graph and predictors count for in measured effects, for the log line."""
     by = {model.name: model.weight for model in found.models}
     graph = sum(by.get(name, 0.0) for name in (GRAPH, GRAPH_AND_EXPERTS))
-    experts = sum(by.get(name, 0.0) for name in (EXPERTS, GRAPH_AND_EXPERTS))
-    return f"In measured effects the graph counts for {graph:.2f}, experts for {experts:.2f}."
+    predictors = sum(by.get(name, 0.0) for name in (EXPERTS, GRAPH_AND_EXPERTS))
+    return f"In measured effects the graph counts for {graph:.2f}, predictors for {predictors:.2f}."
 
 
 def learn_together(
@@ -287,7 +292,7 @@ class Stacked:
         their cells.
     """
 
-    stack: Stack
+    stack: PredictorWeights
     unseen: Array
     interactions: Interactions | None
     seen: Perturbations
@@ -341,7 +346,9 @@ def stacked(
         return found if members is None else [members.silenced(p) for p in found]
 
     predictors = held_out(None)
-    stack = learn_stack(seen.observed, seen.variance, predictors, seen.scored(), sd=seen.sd)
+    stack = learn_predictor_weights(
+        seen.observed, seen.variance, predictors, seen.scored(), sd=seen.sd
+    )
     # What is expected starts from target genes' changes as far as cells say, not as they came out.
     told = predictors if expected.efficacy is None else held_out(expected.change)
     by_name = dict(zip(stack.names, stack.left_out.T, strict=True))
@@ -360,7 +367,7 @@ def stacked(
     return prior, Stacked(stack, unseen, known, seen, predictors)
 
 
-def stack_in_words(stack: Stack) -> str:
+def stack_in_words(stack: PredictorWeights) -> str:
     """Return the weights for the log line."""
     shares = ", ".join(
         f"{name} {weight:.2f}" for name, weight in zip(stack.names, stack.weights, strict=True)
@@ -453,7 +460,7 @@ class Model(NamedTuple):
             )  # fmt: skip
         if self.stack is not None:
             found = self.stack.stack
-            stack = StackRecord(
+            stack = PredictorRecord(
                 list(found.names), found.weights, np.nan_to_num(found.alone, nan=1.0),
                 float(np.nan_to_num(found.error, nan=1.0)), found.residual_variance,
                 self.stack.unseen, self.stack.interactions,

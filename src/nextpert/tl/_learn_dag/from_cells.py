@@ -1,4 +1,4 @@
-"""From the cells of a screen to its graph, its direct targets and what settles each arc."""
+"""From the cells of a screen to its graph, its direct targets and what orients each edge."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from nextpert._adata import SEPARATOR
 from nextpert._adata.environments import require_varying
 from nextpert._adata.screen import describe, screen_moments
 from nextpert._warn import warn
-from nextpert.core.search._classes import INTERVENTIONS, OPEN, settled_by
+from nextpert.core.search._classes import INTERVENTIONS, OPEN, oriented_by
 from nextpert.core.search.minimal_imap import are_few
 from nextpert.core.search.registry import searches
-from nextpert.tl._learn_dag.exogenous import Exogenous, Joint, search, warn_explained
+from nextpert.tl._learn_dag.context import ContextNodes, Joint, search, warn_explained
 from nextpert.tl._learn_dag.graphs import Checkpoint, digest_of, ensemble, open_checkpoint
 from nextpert.tl._learn_dag.prior import stored_knowledge, with_leanings
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from nextpert._adata.screen import Environments
     from nextpert.core import Dag, Moments
     from nextpert.core.search.registry import Found, SearchOptions
-    from nextpert.tl._learn_dag.exogenous import Panel, Workers
+    from nextpert.tl._learn_dag.context import Panel, Workers
     from nextpert.tl._learn_dag.graphs import Ensemble
 
 logger = logging.getLogger(__name__)
 
 
 class Learned(NamedTuple):
-    """A graph, a topological order of it, what is stored of it, and how often its arcs occur."""
+    """A graph, a topological order of it, what is stored of it, and how often its edges occur."""
 
     dag: Dag
     order: NDArray[np.int64]
@@ -78,11 +78,11 @@ def learn_from_cells(
         If genes are constant or linearly dependent, or cells too few; the genes are named.
     """
     adata, columns, genes, environments = panel
-    exogenous = Exogenous.of(environments, genes, separator=SEPARATOR)
+    context = ContextNodes.of(environments, genes, separator=SEPARATOR)
     screen = screen_moments(adata, columns, environments, show_progress=workers.show_progress)
-    joint = Joint.of(screen, len(genes), exogenous)
+    joint = Joint.of(screen, len(genes), context)
     logger.info("%s.", describe(environments))
-    warn_explained(exogenous, joint.present)
+    warn_explained(context, joint.present)
     is_control = environments.perturbation == environments.roles.control
     what = "control cells" if is_control.all() else "cells"
     _require_enough(joint.moments.subset(np.arange(len(genes))), genes, options.method, what)
@@ -102,59 +102,59 @@ def learn_from_cells(
     many = None
     if n_graphs > 1:  # from where the search of all cells ended, no belief learned anew
         known = replace(options, network=None, log_odds=found.log_odds, order=found.order)
-        many = ensemble(panel, exogenous, n_graphs, known, rng, workers, kept)
+        many = ensemble(panel, context, n_graphs, known, rng, workers, kept)
     stored = {
         "n_control_cells": int(screen.n[is_control].sum()),
         "n_cells": joint.moments.n,
-        "arcs": arc_table(genes, found, options, many),
+        "edges": edge_table(genes, found, options, many),
         **found.stored,
     }
     knowledge = stored_knowledge(options.prior, found.log_odds)
     if knowledge:
         stored["prior"] = knowledge
     if joint.names:
-        frequency = None if many is None else many.exogenous_frequency[joint.present]
-        stored["direct_targets"] = target_table(joint.names, genes, found.exogenous_arcs, frequency)
+        frequency = None if many is None else many.context_frequency[joint.present]
+        stored["direct_targets"] = target_table(joint.names, genes, found.context_edges, frequency)
     if many is not None:
         stored["graphs"] = many.stored()
     return Learned(found.dag, found.order, stored, None if many is None else many.frequency)
 
 
-def arc_table(
+def edge_table(
     genes: Sequence[str], found: Found, options: SearchOptions, many: Ensemble | None
 ) -> pd.DataFrame:
-    """Return one row an arc: parent, child, what settles its direction, and how often it is found.
+    """Return one row per edge: parent, child, what orients it, and how often it is found.
 
     Of resamples, ``frequency`` has this direction and ``adjacency`` either.
     """
     known = with_leanings(options.prior, found.dag, found.log_odds)
-    arcs = settled_by(found.dag, found.exogenous_arcs, known)
+    edges = oriented_by(found.dag, found.context_edges, known)
     table = pd.DataFrame(
         {
-            "parent": _adata.strings(genes[x] for x, _, _ in arcs),
-            "child": _adata.strings(genes[y] for _, y, _ in arcs),
-            "settled_by": _adata.strings(how for _, _, how in arcs),
+            "parent": _adata.strings(genes[x] for x, _, _ in edges),
+            "child": _adata.strings(genes[y] for _, y, _ in edges),
+            "oriented_by": _adata.strings(how for _, _, how in edges),
         }
     )
     if many is not None:
         share = many.frequency.toarray()
-        table["frequency"] = np.array([share[x, y] for x, y, _ in arcs])
-        table["adjacency"] = np.array([share[x, y] + share[y, x] for x, y, _ in arcs])
+        table["frequency"] = np.array([share[x, y] for x, y, _ in edges])
+        table["adjacency"] = np.array([share[x, y] + share[y, x] for x, y, _ in edges])
     return table
 
 
 def target_table(
     names: Sequence[str],
     genes: Sequence[str],
-    arcs: NDArray[np.bool_],
+    edges: NDArray[np.bool_],
     frequency: NDArray[np.float64] | None,
 ) -> pd.DataFrame:
-    """Return one row a gene that something which the experiment set acts on directly.
+    """Return one row per gene on which something that the experiment set acts directly.
 
-    ``arcs`` and their ``frequency`` in resamples have a row a name, ``(n_exogenous, n_genes)``;
-    shown are arcs of the graph, and those that are in half of the resamples.
+    ``edges`` and their ``frequency`` in resamples have a row a name, ``(n_context, n_genes)``;
+    shown are edges of the graph, and those that are in half of the resamples.
     """
-    shown = arcs if frequency is None else arcs | (frequency >= 0.5)
+    shown = edges if frequency is None else edges | (frequency >= 0.5)
     rows, columns = (index.tolist() for index in np.nonzero(shown))
     table = pd.DataFrame(
         {
@@ -168,17 +168,17 @@ def target_table(
 
 
 def report(learned: Learned, environments: Environments, which: str, key: str) -> None:
-    """Log what settles the arcs, and what perturbed cells could settle."""
-    how = learned.stored["arcs"]["settled_by"]
-    n_open, n_settled = int((how == OPEN).sum()), int((how == INTERVENTIONS).sum())
+    """Log what orients the edges, and what perturbed cells could orient."""
+    how = learned.stored["edges"]["oriented_by"]
+    n_open, n_oriented = int((how == OPEN).sum()), int((how == INTERVENTIONS).sum())
     logger.info(
-        "Directions of %d of these arcs are open, %d are settled by interventions "
-        "(uns[%r]['arcs']).", n_open, n_settled, key,
+        "%d edges are oriented by interventions; %d remain unoriented (uns[%r]['edges']).",
+        n_oriented, n_open, key,
     )  # fmt: skip
     if which == "control" and n_open and environments.perturbations():
         logger.info(
             'The cells of %d perturbations were not read: method="boss", environments="all" '
-            "learns from them too, and settles directions.", len(environments.perturbations()),
+            "learns from them too, and orients more edges.", len(environments.perturbations()),
         )  # fmt: skip
 
 
@@ -191,10 +191,10 @@ def _require_enough(cells: Moments, genes: list[str], method: str, what: str) ->
         raise ValueError(message)
     require_varying(cells, genes)
     if are_few(cells.n, len(genes)):
-        hint = ' GSP finds few arcs in this way: use method="boss".' if method == "gsp" else ""
+        hint = ' GSP finds few edges in this way: use method="boss".' if method == "gsp" else ""
         message = (
             f"Only {cells.n} {what} for {len(genes)} genes: correlations are shrunk, as if 5 cells "
-            f"of independent genes had been seen as well, and weak arcs are missed. Take fewer "
+            f"of independent genes had been seen as well, and weak edges are missed. Take fewer "
             f"genes (genes=[...]) or {len(genes) + 2} {what} and more.{hint}"
         )
         warn(message)

@@ -29,7 +29,7 @@ from nextpert.core import Moments
 from nextpert.core._codec import pack
 from nextpert.core.evaluate.design_loop import run_tasks
 from nextpert.core.search.registry import SearchOptions, searches
-from nextpert.tl._learn_dag.exogenous import Exogenous, Joint, search
+from nextpert.tl._learn_dag.context import ContextNodes, Joint, search
 from nextpert.tl._learn_dag.prior import read_knowledge
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from nextpert._adata.screen import Environments
     from nextpert.core import Dag, ScreenMoments
     from nextpert.core.screen.screen import Screen
-    from nextpert.tl._learn_dag.exogenous import Panel, Workers
+    from nextpert.tl._learn_dag.context import Panel, Workers
 
 
 def has_seen_perturbed(stored: Any) -> bool:
@@ -130,7 +130,7 @@ def graphs_without(
     parts = without_sets(*searches, sets)
     tasks = (
         delayed(_search)(
-            Joint.of(some, len(genes), _exogenous(rest, genes)), genes, held_out.options, s
+            Joint.of(some, len(genes), _context(rest, genes)), genes, held_out.options, s
         )
         for (rest, some), s in zip(parts, streams, strict=True)
     )
@@ -151,8 +151,8 @@ def without_sets(
         yield environments.only(others), screen.some(kept).moments()
 
 
-def _exogenous(environments: Environments, genes: Sequence[str]) -> Exogenous:
-    return Exogenous.of(environments, genes, separator=SEPARATOR)
+def _context(environments: Environments, genes: Sequence[str]) -> ContextNodes:
+    return ContextNodes.of(environments, genes, separator=SEPARATOR)
 
 
 def _search(
@@ -167,9 +167,9 @@ _WHAT = "finished graphs of tl.learn_dag"
 
 
 class Finished(NamedTuple):
-    """Graph of a resample: its arcs, exogenous nodes that are there, and the arcs of these."""
+    """Graph of a resample: its edges, context nodes that are there, and the edges of these."""
 
-    arcs: sp.csr_array
+    edges: sp.csr_array
     present: NDArray[np.int64]
     direct: NDArray[np.bool_]
 
@@ -198,8 +198,8 @@ class Checkpoint:
         if self.path is None:
             return
         arrays: dict[str, Any] = {"what": np.array(_WHAT), "digest": np.array(self.digest)}
-        for k, (arcs, present, direct) in self.done.items():
-            arrays[f"arcs_{k}"] = np.array(arcs.nonzero(), np.int32)
+        for k, (edges, present, direct) in self.done.items():
+            arrays[f"edges_{k}"] = np.array(edges.nonzero(), np.int32)
             arrays[f"present_{k}"], arrays[f"direct_{k}"] = present, direct
         part = _part(self.path)
         with writing_to(self.path):
@@ -214,32 +214,32 @@ class Ensemble:
 
     Parameters
     ----------
-    arcs
+    edges
         A matrix a graph, CSR, row = parent, shape ``(n_genes, n_genes)``.
-    exogenous_frequency
-        Share of the graphs that have an arc from an exogenous node, ``(n_exogenous, n_genes)``.
+    context_frequency
+        Share of the graphs that have an edge from a context node, ``(n_context, n_genes)``.
     """
 
-    arcs: list[sp.csr_array]
-    exogenous_frequency: NDArray[np.float64]
+    edges: list[sp.csr_array]
+    context_frequency: NDArray[np.float64]
 
     @property
     def frequency(self) -> sp.csr_array:
-        """Share of the graphs that have an arc, row = parent."""
-        total = sum(self.arcs[1:], start=self.arcs[0])
-        return sp.csr_array(total / len(self.arcs))
+        """Share of the graphs that have an edge, row = parent."""
+        total = sum(self.edges[1:], start=self.edges[0])
+        return sp.csr_array(total / len(self.edges))
 
     def stored(self) -> dict[str, Any]:
         """Return the graphs as they are stored."""
-        stacked = sp.csr_array(sp.vstack(self.arcs))
+        stacked = sp.csr_array(sp.vstack(self.edges))
         stacked.sort_indices()
         pointers = (stacked.indptr.astype(np.int64), stacked.indices.astype(np.int64))
-        return pack(GraphsRecord(len(self.arcs), *pointers))
+        return pack(GraphsRecord(len(self.edges), *pointers))
 
 
 def ensemble(
     panel: Panel,
-    exogenous: Exogenous,
+    context: ContextNodes,
     n_graphs: int,
     options: SearchOptions,
     rng: np.random.Generator,
@@ -248,7 +248,7 @@ def ensemble(
 ) -> Ensemble:
     """Return the graphs of ``n_graphs`` resamples of the cells within environments, guides whole.
 
-    A gene that is seen in too few cells to vary in a resample has no arcs in its graph. Graphs of
+    A gene that is seen in too few cells to vary in a resample has no edges in its graph. Graphs of
     ``kept`` are taken as they are, and the others added to it as they are finished.
 
     Raises
@@ -264,18 +264,18 @@ def ensemble(
         show_progress=workers.show_progress,
     )  # fmt: skip
     genes = panel.genes
-    joints = (_isolated(Joint.of(screen, len(genes), exogenous), len(genes)) for screen in screens)
+    joints = (_isolated(Joint.of(screen, len(genes), context), len(genes)) for screen in screens)
     n_jobs = workers.n_jobs if searches()[options.method].threads else 1
     tasks = ((joint, genes, options, streams[i]) for joint, i in zip(joints, missing, strict=True))
     hidden = not workers.show_progress
     with tqdm(total=n_graphs, desc="Graphs", disable=hidden, initial=len(kept.done)) as bar:
-        for k, found in run_tasks(_arcs, tasks, n_jobs=n_jobs, prefer="threads"):
+        for k, found in run_tasks(_edges, tasks, n_jobs=n_jobs, prefer="threads"):
             kept.add(missing[k], found)
             bar.update()
-    counts = np.zeros((len(exogenous.names), len(genes)))
+    counts = np.zeros((len(context.names), len(genes)))
     for graph in kept.done.values():
         counts[graph.present] += graph.direct
-    return Ensemble([kept.done[i].arcs for i in range(n_graphs)], counts / n_graphs)
+    return Ensemble([kept.done[i].edges for i in range(n_graphs)], counts / n_graphs)
 
 
 def _isolated(joint: Joint, n_genes: int) -> Joint:
@@ -289,11 +289,11 @@ def _isolated(joint: Joint, n_genes: int) -> Joint:
     return joint._replace(moments=Moments(joint.moments.n, joint.moments.mean, scatter))
 
 
-def _arcs(
+def _edges(
     joint: Joint, genes: Sequence[str], options: SearchOptions, rng: np.random.Generator
 ) -> Finished:
     found = search(joint, genes, options, rng, "in a resample of the cells")
-    return Finished(sp.csr_array(found.dag.to_matrix()), joint.present, found.exogenous_arcs)
+    return Finished(sp.csr_array(found.dag.to_matrix()), joint.present, found.context_edges)
 
 
 def open_checkpoint(path: str | os.PathLike[str] | None, digest: str, n_genes: int) -> Checkpoint:
@@ -318,7 +318,7 @@ def open_checkpoint(path: str | os.PathLike[str] | None, digest: str, n_genes: i
         if str(arrays.pop("what")) != _WHAT:
             raise KeyError
         earlier = str(arrays.pop("digest"))
-        numbers = sorted(int(name.removeprefix("arcs_")) for name in arrays if "arcs_" in name)
+        numbers = sorted(int(name.removeprefix("edges_")) for name in arrays if "edges_" in name)
         done = {k: _read_graph(arrays, k, n_genes) for k in numbers}
     except (BadZipFile, EOFError, KeyError, OSError, ValueError, TypeError, AttributeError):
         message = (
@@ -382,10 +382,10 @@ def digest_of(
 
 
 def _read_graph(arrays: dict[str, NDArray[Any]], number: int, p: int) -> Finished:
-    parents, children = arrays[f"arcs_{number}"]
+    parents, children = arrays[f"edges_{number}"]
     ones = np.ones(len(parents))
-    arcs = sp.csr_array(sp.coo_array((ones, (parents, children)), shape=(p, p)))
-    return Finished(arcs, arrays[f"present_{number}"], arrays[f"direct_{number}"])
+    edges = sp.csr_array(sp.coo_array((ones, (parents, children)), shape=(p, p)))
+    return Finished(edges, arrays[f"present_{number}"], arrays[f"direct_{number}"])
 
 
 def _part(path: Path) -> Path:

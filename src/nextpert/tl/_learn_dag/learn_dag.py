@@ -14,7 +14,7 @@ from nextpert._adata.roles import read_roles
 from nextpert._adata.screen import read_environments
 from nextpert.core._checks import as_rng
 from nextpert.core.search.registry import SearchOptions, names_that, searches
-from nextpert.tl._learn_dag.exogenous import Panel, Workers
+from nextpert.tl._learn_dag.context import Panel, Workers
 from nextpert.tl._learn_dag.from_cells import (
     Learned,
     labelled_targets,
@@ -58,7 +58,7 @@ def learn_dag(
     n_graphs: int = 1,
     prior: Mapping[str, Any] | None = None,
     prior_network: pd.DataFrame | None = None,
-    targets_first: bool | Iterable[str] = False,
+    targets_upstream: bool | Iterable[str] = False,
     perturbation_key: str | None = None,
     control: str | None = None,
     layer: str | None = None,
@@ -73,22 +73,22 @@ def learn_dag(
 
     Recommended is ``method="boss", environments="all"``. Control cells leave many directions
     open; perturbed cells settle them. What the experiment set (perturbations, conditions, numeric
-    covariates) are nodes without parents, whose arcs into genes are chosen by the same score (joint
-    causal inference; Mooij et al. 2020, JMLR 21:99), so that perturbations of genes that are not
-    measured, of enhancers and by drugs take part. Batches are fixed effects of everything; guides
-    count for no more cells than the scatter between the controls' guides allows. Their columns are
-    said by :func:`nextpert.pp.setup_screen`.
+    covariates) are nodes without parents, whose edges into genes are chosen by the same score
+    (joint causal inference; Mooij et al. 2020, JMLR 21:99), so that perturbations of genes that are
+    not measured, of enhancers and by drugs take part. Batches are fixed effects of everything;
+    guides count for no more cells than the scatter between the controls' guides allows. Their
+    columns are said by :func:`nextpert.pp.setup_screen`.
 
     The bare call is that of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): the greedy sparsest
     permutation algorithm (GSP) on control cells, which looks for the order of genes whose minimal
-    I-map has the fewest arcs, testing partial correlations with Fisher's z, two-sided, at
+    I-map has the fewest edges, testing partial correlations with Fisher's z, two-sided, at
     ``alpha`` (Solus et al. 2021, doi:10.1093/biomet/asaa104). The best-order score search (BOSS;
     Andrews et al. 2023, arXiv:2310.17679) moves one gene after the other to its best place in the
     order.
 
     One run of GSP starts from the order that BOSS finds, for those it draws itself are often far
-    from the sparsest: in 20 models of 36 genes (109 arcs, 5,039 cells) GSP alone ended with 116.5
-    arcs, 12.2 edges from the truth's equivalence class; from BOSS's order with 109.6, 0.6 from it,
+    from the sparsest: in 20 models of 36 genes (109 edges, 5,039 cells) GSP alone ended with 116.5
+    edges, 12.2 edges from the truth's equivalence class; from BOSS's order with 109.6, 0.6 from it,
     and with 500 cells 3.9 (BOSS itself 0.5 and 2.4). In 5,000 cells of 100 genes, 6 neighbours
     each, the F1 of BOSS's adjacencies is above 0.99; at 400 genes, 0.997.
 
@@ -97,9 +97,9 @@ def learn_dag(
     adata
         Cells x genes, log-normalised expression; dense or sparse, in memory, backed or lazy.
     genes
-        The panel; ``None`` (default) takes every gene, or those of the given graph if it has arcs.
+        The panel; ``None`` (default) takes every gene, or those of the given graph if it has edges.
     gene_symbols
-        Column of ``adata.var`` with the names of genes that labels, ``genes`` and arcs use, where
+        Column of ``adata.var`` with the names of genes that labels, ``genes`` and edges use, where
         ``adata.var_names`` holds others (Ensembl ids); later calls take it from the graph.
     method
         ``"gsp"`` (default), ``"boss"``, ``"causaldag"`` for the original implementation of GSP,
@@ -108,39 +108,40 @@ def learn_dag(
         ``"control"`` (default) reads the control cells alone; ``"all"`` every labelled cell, with
         ``method="boss"``.
     dag
-        Your own graph, for ``method="given"``: arcs as pairs ``(parent, child)`` of gene names
-        (name the panel in ``genes`` if it has genes without arcs), a DataFrame (rows = parents,
+        Your own graph, for ``method="given"``: edges as pairs ``(parent, child)`` of gene names
+        (name the panel in ``genes`` if it has genes without edges), a DataFrame (rows = parents,
         columns = children), a matrix over the panel (row = parent) or a
         :class:`nextpert.core.Dag`. No cells are read then.
     alpha
         GSP: significance level of the tests, above 0 and below 1.
     penalty
-        BOSS: factor on the penalty of the BIC; 1 is the BIC proper, higher gives fewer arcs.
+        BOSS: factor on the penalty of the BIC; 1 is the BIC proper, higher gives fewer edges.
     n_runs
         Number of restarts; ``None`` (default) stands for 100 of GSP and for 10 of BOSS (3 above
         100 genes). In 8 of 23 models of 20 to 100 genes, simulated as above, a single start of
-        BOSS ended with 3 to 63 % more arcs than are true; the best of 10 did in none.
+        BOSS ended with 3 to 63 % more edges than are true; the best of 10 did in none.
     n_graphs
         With more than 1: an ensemble, the graphs of so many resamples of the cells, besides the
         graph of all. BOSS starts on each from the order of that graph and, up to 300 genes, one of
         its own. A resample takes a cell ``w`` times, ``w`` Poisson of mean 1; the guides of a
         perturbation that has three or more are drawn whole, with replacement. A gene that does not
-        vary in a resample has no arcs there. :func:`fit_dag_blr` fits them all. The cells are read
+        vary in a resample has no edges there. :func:`fit_dag_blr` fits them all. The cells are read
         once for as many resamples as 1 GB holds the sums of.
     prior
         Prior knowledge, a mapping with some of ``"before"``: pairs ``(earlier, later)`` of genes,
         no path leads from the later to the earlier; ``"tiers"``: lists of genes, the most upstream
         first, or a mapping gene -> tier, no path leads from a later tier to an earlier one and
-        genes in no tier are free; ``"required"``, ``"forbidden"``: arcs ``(parent, child)`` that
+        genes in no tier are free; ``"required"``, ``"forbidden"``: edges ``(parent, child)`` that
         the graph must, or must not, have.
     prior_network
-        BOSS: arcs that are known elsewhere, a table with the columns ``source``, ``target`` and, if
-        there is one, ``weight``, as decoupler's ``op.collectri()`` gives it. Arcs of genes outside
-        the panel are not used. How much it is believed is learned on the cells: the score of an arc
-        gains the log-odds that they give arcs of the network, in proportion to the size of the
-        weight, and of one against it those of such arcs; nothing where they speak for no difference
-        (:func:`nextpert.core.boss_with_network`). Graphs of resamples take the belief of all cells.
-    targets_first
+        BOSS: edges that are known elsewhere, a table with the columns ``source``, ``target`` and,
+        if there is one, ``weight``, as decoupler's ``op.collectri()`` gives it. Edges of genes
+        outside the panel are not used. How much it is believed is learned on the cells: the score
+        of an edge gains the log-odds that they give edges of the network, in proportion to the size
+        of the weight, and of one against it those of such edges; nothing where they speak for no
+        difference (:func:`nextpert.core.boss_with_network`). Graphs of resamples take the belief of
+        all cells.
+    targets_upstream
         ``True`` puts the targets of all labels before all other genes; or a list of genes, such
         as the candidates of a design. ``False`` (default): leaving perturbations out, it predicted
         their effects no better unless the left-out gene itself was put first, and on TAP-seq
@@ -173,32 +174,32 @@ def learn_dag(
         ``None``, or the copy. Fields written:
 
         - ``varp["dag"]``: the graph over all genes, CSR ``(n_vars, n_vars)``, row = parent,
-          column = child, ones on arcs.
+          column = child, ones on edges.
         - ``varp["dag_frequency"]``, with ``n_graphs`` above 1: share of the resamples whose graph
-          has the arc, laid out the same way.
+          has the edge, laid out the same way.
         - ``uns["dag"]``: ``genes``, ``n_edges``, ``order`` (the genes in topological
           order) and ``params``. Where the graph was learned also ``n_control_cells``, ``n_cells``
-          (those read) and ``arcs``, a table: ``parent``, ``child``, ``settled_by`` (what settles
+          (those read) and ``edges``, a table: ``parent``, ``child``, ``oriented_by`` (what settles
           the direction: ``cells``, whose independences all graphs of the class share;
           ``interventions``; ``prior knowledge``; or ``open``) and of resamples ``frequency`` and
-          ``adjacency`` (either direction). With exogenous nodes ``direct_targets``, a table of what
+          ``adjacency`` (either direction). With context nodes ``direct_targets``, a table of what
           each acts on: ``perturbation``, ``gene`` and of resamples ``frequency``. With resamples
           ``frequency_key`` and ``graphs``, the graphs one below the other as one CSR matrix over
           the panel. With ``prior_network`` a dictionary of that name: ``log_odds_along`` and
-          ``log_odds_against`` its arcs, the ``log_evidence`` for them over 0, ``share_elsewhere``
-          (of the other pairs that are joined), ``n_arcs`` used, of which ``n_along`` are in the
+          ``log_odds_against`` its edges, the ``log_evidence`` for them over 0, ``share_elsewhere``
+          (of the other pairs that are joined), ``n_edges`` used, of which ``n_along`` are in the
           graph and ``n_against`` turned round. With ``environments="all"`` ``left_out``, a table of
           the labels that name no perturbation: ``perturbation``, ``n_cells``, ``reason``. Where
-          something was known before, ``prior``: orders, arcs and log-odds of arcs, as rows of the
-          panel. Of GSP ``run_n_edges`` (number of arcs at the end of every run, the one from BOSS's
-          order last), of BOSS ``score`` and ``run_scores``.
+          something was known before, ``prior``: orders, edges and log-odds of edges, as rows of the
+          panel. Of GSP ``run_n_edges`` (number of edges at the end of every run, the one from
+          BOSS's order last), of BOSS ``score`` and ``run_scores``.
 
     Warns
     -----
     UserWarning
         With fewer cells than genes (and two), for which correlations are shrunk; and with
         ``method="causaldag"``, if its graph is not the sparsest: the order found by BOSS has a
-        minimal I-map of fewer arcs at the same ``alpha``. Of values that may not be
+        minimal I-map of fewer edges at the same ``alpha``. Of values that may not be
         log-normalised (:func:`nextpert.pp.setup_screen`).
 
     Raises
@@ -217,8 +218,8 @@ def learn_dag(
     >>> import nextpert as npt
     >>> adata = npt.datasets.simulated_screen(n_genes=6, expected_degree=2, rng=0)
     >>> npt.tl.learn_dag(adata, method="boss", environments="all")
-    >>> arcs = adata.uns["dag"]["arcs"]
-    >>> len(arcs), int((arcs["settled_by"] == "open").sum())
+    >>> edges = adata.uns["dag"]["edges"]
+    >>> len(edges), int((edges["oriented_by"] == "open").sum())
     (4, 0)
     """
     _check_together(method, environments, dag, prior_network)
@@ -229,7 +230,7 @@ def learn_dag(
         raise ValueError(message)
     params: dict[str, Any] = {"method": method}
     if method == "given":
-        _refuse_with_given(n_graphs, prior, targets_first)
+        _refuse_with_given(n_graphs, prior, targets_upstream)
         panel = None
         if genes is not None:
             panel = _adata.resolve_panel(adata, genes, gene_symbols=gene_symbols)[0]
@@ -239,7 +240,7 @@ def learn_dag(
         names, columns = _adata.resolve_panel(adata, genes, least=2, gene_symbols=gene_symbols)
         roles = read_roles(adata, perturbation_key=perturbation_key, control=control, layer=layer)
         found = read_environments(adata, roles)
-        first = _first(targets_first, found, names)
+        first = _first(targets_upstream, found, names)
         search = searches()[method]
         runs = search.default_runs(len(names)) if n_runs is None else n_runs
         network = read_network(prior_network, names)
@@ -257,7 +258,7 @@ def learn_dag(
         params |= {name: used[name] for name in search.options if name in used}
         params |= {**roles.stored(), "rng": _adata.seed_of(rng)}
         if first:
-            params["targets_first"] = _adata.strings(first)
+            params["targets_upstream"] = _adata.strings(first)
     if gene_symbols is not None:
         params["gene_symbols"] = gene_symbols
     varp = {key_added: _adata.to_all_genes(learned.dag.to_matrix(), columns, adata.n_vars)}
@@ -273,7 +274,7 @@ def learn_dag(
         stored["frequency_key"] = f"{key_added}_frequency"
         share = _adata.to_all_genes(learned.frequency, columns, adata.n_vars)
         varp[stored["frequency_key"]] = share
-    logger.info("Graph of %d genes with %d arcs (%s).", len(names), learned.dag.n_edges, method)
+    logger.info("Graph of %d genes with %d edges (%s).", len(names), learned.dag.n_edges, method)
     if method != "given":
         report(learned, found, environments, key_added)
     written = _write(adata, key_added, stored, varp, copy=copy)
@@ -281,10 +282,12 @@ def learn_dag(
     return written
 
 
-def _first(targets_first: bool | Iterable[str], found: Environments, names: list[str]) -> list[str]:
-    if isinstance(targets_first, bool):
-        return labelled_targets(found, names) if targets_first else []
-    return [str(gene) for gene in _adata.in_order(targets_first)]
+def _first(
+    targets_upstream: bool | Iterable[str], found: Environments, names: list[str]
+) -> list[str]:
+    if isinstance(targets_upstream, bool):
+        return labelled_targets(found, names) if targets_upstream else []
+    return [str(gene) for gene in _adata.in_order(targets_upstream)]
 
 
 def _write(
@@ -305,9 +308,9 @@ def _check_together(method: str, environments: str, dag: Any, prior_network: Any
         message = 'method="given" and dag belong together: give both or neither.'
         raise ValueError(message)
     search = searches().get(method)
-    if environments == "all" and not (search and search.exogenous):
+    if environments == "all" and not (search and search.context):
         message = (
-            f'environments="all" needs method={names_that(lambda s: s.exogenous)}, but method is '
+            f'environments="all" needs method={names_that(lambda s: s.context)}, but method is '
             f"{method!r}: its tests take all cells to be of one environment."
         )
         raise ValueError(message)
@@ -317,8 +320,8 @@ def _check_together(method: str, environments: str, dag: Any, prior_network: Any
         raise ValueError(message)
 
 
-def _refuse_with_given(n_graphs: int, prior: Any, targets_first: Any) -> None:
-    learning = {"n_graphs": n_graphs > 1, "prior": prior, "targets_first": targets_first}
+def _refuse_with_given(n_graphs: int, prior: Any, targets_upstream: Any) -> None:
+    learning = {"n_graphs": n_graphs > 1, "prior": prior, "targets_upstream": targets_upstream}
     for name, value in learning.items():
         if value is not None and value is not False:
             message = f'{name} needs a graph that is learned: leave it out with method="given".'

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 def given_graph(
     adata: ad.AnnData, dag: Any, genes: Sequence[str] | None, gene_symbols: str | None = None
 ) -> tuple[list[str], NDArray[np.int64], Dag]:
-    """Return panel, columns and graph from arcs ``(parent, child)``, a matrix, a table or a Dag.
+    """Return panel, columns and graph from edges ``(parent, child)``, a matrix, a table or a Dag.
 
-    Without ``genes`` the panel is that of the table, of the arcs (in the order of
-    ``adata.var_names``), or every gene, as for a graph without arcs.
+    Without ``genes`` the panel is that of the table, of the edges (in the order of
+    ``adata.var_names``), or every gene, as for a graph without edges.
     """
     if isinstance(dag, pd.DataFrame):
         if list(dag.index) != list(dag.columns):
@@ -73,26 +73,26 @@ def given_graph(
             )
             raise ValueError(message)
         return wanted, columns, named_dag(_finite(matrix), wanted)
-    return _from_arcs(adata, dag, genes, gene_symbols)
+    return _from_edges(adata, dag, genes, gene_symbols)
 
 
-def _from_arcs(
+def _from_edges(
     adata: ad.AnnData, dag: Any, genes: Sequence[str] | None, gene_symbols: str | None = None
 ) -> tuple[list[str], NDArray[np.int64], Dag]:
-    arcs = pairs_of_names(dag, "dag")
-    ends = {gene for arc in arcs for gene in arc}
+    edges = pairs_of_names(dag, "dag")
+    ends = {gene for edge in edges for gene in edge}
     if genes is None and ends:
         resolve_panel(adata, sorted(ends), gene_symbols=gene_symbols)  # names the absent ones
         genes = [name for name in measured_genes(adata, gene_symbols) if name in ends]
     wanted, columns = resolve_panel(adata, genes, gene_symbols=gene_symbols)
-    flat = panel_index([gene for arc in arcs for gene in arc], wanted, "dag")
-    twice = [arc for arc, count in Counter(arcs).items() if count > 1]
+    flat = panel_index([gene for edge in edges for gene in edge], wanted, "dag")
+    twice = [edge for edge, count in Counter(edges).items() if count > 1]
     if twice:
-        message = f"Arcs given more than once: {list_names(' -> '.join(arc) for arc in twice)}."
+        message = f"Edges given more than once: {list_names(' -> '.join(edge) for edge in twice)}."
         raise ValueError(message)
     try:
-        edges = zip(flat[::2], flat[1::2], strict=True)
-        return wanted, columns, Dag.from_edges(len(wanted), edges)
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        return wanted, columns, Dag.from_edges(len(wanted), pairs)
     except CycleError as error:
         raise error.named(wanted) from None
 
@@ -113,15 +113,15 @@ def _square(matrix: NDArray[Any]) -> bool:
 def _finite(matrix: Any) -> Any:
     values = matrix.data if sp.issparse(matrix) else np.asarray(matrix)
     if not np.isfinite(values).all():
-        message = "The graph holds NaN or infinite values: use zeros where there is no arc."
+        message = "The graph holds NaN or infinite values: use zeros where there is no edge."
         raise ValueError(message)
     return matrix
 
 
 logger = logging.getLogger(__name__)
 
-Arcs = list[tuple[int, int]]
-ARCS_OF = ("before", "required", "forbidden")
+Edges = list[tuple[int, int]]
+EDGES_OF = ("before", "required", "forbidden")
 KINDS = ("before", "tiers", "required", "forbidden")
 
 
@@ -144,23 +144,23 @@ def read_prior(
     CycleError
         If the orders run in a circle; its genes are named.
     ValueError
-        If a kind is unknown, a gene is outside the panel or in two tiers, or an arc is required
+        If a kind is unknown, a gene is outside the panel or in two tiers, or an edge is required
         and forbidden.
     """
     said = _checked(prior)
     if not said and not first:
         return None
-    arcs = {name: _arcs(said.get(name), genes, name) for name in ARCS_OF}
-    early = panel_index(first, genes, "targets_first")
+    edges = {name: _edges(said.get(name), genes, name) for name in EDGES_OF}
+    early = panel_index(first, genes, "targets_upstream")
     late = sorted(set(range(len(genes))) - set(early))
-    arcs["before"] += [(a, b) for a in early for b in late]
+    edges["before"] += [(a, b) for a in early for b in late]
     tiers = said.get("tiers")
     if isinstance(tiers, Mapping):  # the numbers of tiers by gene
         levels = sorted(set(tiers.values()))
         tiers = [[gene for gene, tier in tiers.items() if tier == level] for level in levels]
     if tiers is not None:
         tiers = [panel_index(map(str, tier), genes, "tiers") for tier in tiers]
-    return PriorKnowledge(len(genes), tiers=tiers, names=genes, **arcs)
+    return PriorKnowledge(len(genes), tiers=tiers, names=genes, **edges)
 
 
 def stored_knowledge(
@@ -169,9 +169,9 @@ def stored_knowledge(
     """Return what was known before as rows of the panel, for searches on other cells of it."""
     kept: dict[str, NDArray[Any]] = {}
     if prior is not None:
-        kept = {kind: np.argwhere(getattr(prior, kind)) for kind in ARCS_OF}
+        kept = {kind: np.argwhere(getattr(prior, kind)) for kind in EDGES_OF}
     if log_odds is not None:
-        kept["log_odds_arcs"] = np.argwhere(log_odds)
+        kept["log_odds_edges"] = np.argwhere(log_odds)
         kept["log_odds"] = log_odds[log_odds != 0]
     return kept
 
@@ -182,13 +182,13 @@ def read_knowledge(
     """Return prior knowledge and log-odds from what :func:`stored_knowledge` gave."""
     if not stored:
         return None, None
-    arcs = {kind: np.asarray(stored[kind]).tolist() for kind in ARCS_OF if kind in stored}
+    edges = {kind: np.asarray(stored[kind]).tolist() for kind in EDGES_OF if kind in stored}
     log_odds = None
     if "log_odds" in stored:
         log_odds = np.zeros((n_genes, n_genes))
-        rows = np.asarray(stored["log_odds_arcs"], np.int64).reshape(-1, 2)
+        rows = np.asarray(stored["log_odds_edges"], np.int64).reshape(-1, 2)
         log_odds[rows[:, 0], rows[:, 1]] = stored["log_odds"]
-    return PriorKnowledge(n_genes, **arcs) if arcs else None, log_odds
+    return PriorKnowledge(n_genes, **edges) if edges else None, log_odds
 
 
 def _checked(prior: Any) -> dict[str, Any]:
@@ -208,14 +208,14 @@ def _checked(prior: Any) -> dict[str, Any]:
     return said
 
 
-def _arcs(pairs: Iterable[tuple[str, str]] | None, genes: Sequence[str], what: str) -> Arcs:
+def _edges(pairs: Iterable[tuple[str, str]] | None, genes: Sequence[str], what: str) -> Edges:
     rows = pairs_of_names(pairs, what)
     flat = panel_index([gene for row in rows for gene in row], genes, what)
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
 def read_network(table: Any, genes: Sequence[str]) -> NDArray[np.float64] | None:
-    """Return the size of the weights of arcs between genes of the panel, row = parent.
+    """Return the size of the weights of edges between genes of the panel, row = parent.
 
     Parameters
     ----------
@@ -229,8 +229,8 @@ def read_network(table: Any, genes: Sequence[str]) -> NDArray[np.float64] | None
     TypeError
         If it is no table.
     ValueError
-        If a column is absent, an arc stands in it twice, a name or weight is missing or no number,
-        or no arc joins two genes of the panel.
+        If a column is absent, an edge stands in it twice, a name or weight is missing or no number,
+        or no edge joins two genes of the panel.
     """
     if table is None:
         return None
@@ -241,12 +241,12 @@ def read_network(table: Any, genes: Sequence[str]) -> NDArray[np.float64] | None
     absent = (set(rows["source"]) | set(rows["target"])) - set(genes)
     if used.empty:
         message = (
-            f"prior_network has {len(rows)} arcs, but none between two genes of the panel, such as "
-            f"{list_names(genes[:3])}: give one whose genes are named as these, or leave it out."
+            f"prior_network has {len(rows)} edges, but none between two genes of the panel, such "
+            f"as {list_names(genes[:3])}: give one whose genes are named as these, or leave it out."
         )
         raise ValueError(message)
     logger.info(
-        "Prior network: %d of %d arcs are between two genes of the panel; %d genes are not in it.",
+        "Prior network: %d of %d edges are between two genes of the panel; %d genes are not in it.",
         len(used), len(rows), len(absent),
     )  # fmt: skip
     weights = np.zeros((len(genes), len(genes)))
@@ -278,12 +278,12 @@ def _checked_table(table: Any) -> pd.DataFrame:
     if len(bad):
         message = (
             f"prior_network has a weight that is no finite number at {_edge(rows, bad[0])}: give "
-            f"one, or leave out the arc."
+            f"one, or leave out the edge."
         )
         raise ValueError(message)
     twice = np.flatnonzero(rows.duplicated(["source", "target"]))
     if len(twice):
-        message = f"prior_network has the arc {_edge(rows, twice[0])} twice: keep one of them."
+        message = f"prior_network has the edge {_edge(rows, twice[0])} twice: keep one of them."
         raise ValueError(message)
     return rows
 
@@ -295,7 +295,7 @@ def _edge(rows: pd.DataFrame, k: int) -> str:
 def with_leanings(
     prior: PriorKnowledge | None, dag: Dag, log_odds: NDArray[np.float64] | None
 ) -> PriorKnowledge | None:
-    """Return prior knowledge that also bars turning arcs of the graph that log-odds speak for."""
+    """Return prior knowledge that also bars turning edges of the graph that log-odds speak for."""
     if log_odds is None:
         return prior
     known = PriorKnowledge(dag.n_nodes) if prior is None else prior

@@ -62,7 +62,7 @@ class Wanted:
         """Return the rows wanted of the perturbations of a fit and of those without cells."""
         return prior.joined(without or self.without).rows(self.place)
 
-    def cells_mean(self, fit: FittedPosterior) -> NDArray[np.float64]:
+    def raw_mean(self, fit: FittedPosterior) -> NDArray[np.float64]:
         """Return plain differences of means, NaN without cells, ``(n_perturbations, n_genes)``."""
         prior = self.rows_of(fit.averaged.main)
         return np.where((prior.n > 0)[:, None], prior.mean - fit.control_mean, np.nan)
@@ -133,7 +133,7 @@ def outside_tables(
     names = [str(name) for name in fit.environments["perturbation"]]
     pooled = _read(adata, columns, fit, names, fit.guide_variance or 0.0)
     shape = (len(wanted.names), len(genes))
-    tables = {name: np.zeros(shape) for name in (*Effects.__dataclass_fields__, "cells_mean")}
+    tables = {name: np.zeros(shape) for name in (*Effects.__dataclass_fields__, "raw_mean")}
     tables["lfsr"][:], tables["direct"][:] = 1.0, np.nan
     varies = np.flatnonzero(pooled.scatter[0] > 0)
     if len(varies):
@@ -149,8 +149,8 @@ def outside_tables(
                 tables[name][:, varies] = table
     plain = pooled.mean[1:] - pooled.mean[0]
     seen = wanted.n_cells > 0
-    tables["cells_mean"][:] = np.nan
-    tables["cells_mean"][seen] = plain[wanted.place[seen]]
+    tables["raw_mean"][:] = np.nan
+    tables["raw_mean"][seen] = plain[wanted.place[seen]]
     return tables
 
 

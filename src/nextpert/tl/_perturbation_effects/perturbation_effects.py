@@ -59,7 +59,7 @@ def perturbation_effects(
         gene of the panel, or a list of labels (``"+"`` joins the genes of a combination), or a
         table of shifts as in :func:`fit_dag_blr`. Those without cells have ``n_cells`` 0, and
         effects that are expected: of a gene by the efficacy of the screen's perturbations and the
-        experts, of a combination by what its members do alone and together in others, and of a
+        predictors, of a combination by what its members do alone and together in others, and of a
         label outside the panel by the combinations that it is in.
     genes
         The genes: ``None`` (default) takes those of the panel, ``"all"`` every gene of ``adata``,
@@ -85,8 +85,8 @@ def perturbation_effects(
           false sign rate: the probability that the sign is another one; below .05 it is clear),
           ``direct`` (what of the effect is the perturbation's own shift of the gene, and does not
           come by way of other genes, as far as the graph is right; NaN outside the panel),
-          ``share_from_cells`` (0 to 1, what share of the cells' departure from the expectation is
-          believed) and ``cells_mean`` (plain difference of means; NaN without cells, and with
+          ``data_weight`` (0 to 1, what share of the cells' departure from the expectation is
+          believed) and ``raw_mean`` (plain difference of means; NaN without cells, and with
           exact shifts). Also ``perturbations``, ``genes``, ``in_graph`` (whether a gene is of the
           panel), ``n_cells``; ``cells``, the fingerprint of the fit's cells; ``params``.
 
@@ -114,7 +114,7 @@ def perturbation_effects(
     if isinstance(listed, str):
         listed = None if listed == "all" else [listed]
     chosen, columns = _adata.resolve_panel(adata, listed, gene_symbols=symbols)
-    tables = vars(panel_effects(fit, wanted, level)) | {"cells_mean": wanted.cells_mean(fit)}
+    tables = vars(panel_effects(fit, wanted, level)) | {"raw_mean": wanted.raw_mean(fit)}
     in_graph = np.isin(chosen, fit.genes)
     outside, every = np.flatnonzero(~in_graph), list(fit.genes)
     if len(outside):

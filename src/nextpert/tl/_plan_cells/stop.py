@@ -252,8 +252,8 @@ def plate_size(adata: ad.AnnData, measured: Measured) -> tuple[int, int]:
     """Return perturbations, and cells of each, of the plate in ``uns["plan"]``, or as usual."""
     plan = adata.uns.get("plan")
     table = plan.get("plate") if isinstance(plan, Mapping) else None
-    if table is not None and {"aim", "n_cells"} <= set(getattr(table, "columns", ())):
-        cells = table.loc[table["aim"].astype(str) != "control", "n_cells"]
+    if table is not None and {"strategy", "n_cells"} <= set(getattr(table, "columns", ())):
+        cells = table.loc[table["strategy"].astype(str) != "control", "n_cells"]
         if len(cells) and cells.min() > 0:
             return len(cells), round(float(cells.median()))
     return PLATE, max(round(float(np.median(measured.n_cells))), 1)

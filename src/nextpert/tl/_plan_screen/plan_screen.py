@@ -15,10 +15,10 @@ from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_cells.distances import usual_guides
-from nextpert.tl._plan_screen.pool import read_constraints, read_pool, teaches_interactions
+from nextpert.tl._plan_screen.pool import most_informative_combination, read_constraints, read_pool
 from nextpert.tl._plan_screen.wells import (
-    AIMS,
     FORMATS,
+    STRATEGIES,
     Choice,
     best_known,
     plate_table,
@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 
 
 @checked(
-    aim=one_of(lambda: (*AIMS, *acquisitions())), candidates=one_of("genes"),
-    most_new=at_least(0), n_controls=at_least(0),
+    strategy=one_of(lambda: (*STRATEGIES, *acquisitions())), candidates=one_of("genes"),
+    max_new=at_least(0), n_controls=at_least(0),
     plate_format=one_of(*FORMATS), n_samples=at_least(2),
 )  # fmt: skip
 def plan_screen(
@@ -46,16 +46,16 @@ def plan_screen(
     *,
     n_perturbations: int = 8,
     n_cells: int = 2000,
-    aim: str = "best",
+    strategy: str = "exploit",
     candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
     target_is_candidate: bool = False,
-    most_combined: int = 1,
-    must: Iterable[str] | None = None,
-    never: Iterable[str] | None = None,
+    max_combination: int = 1,
+    include: Iterable[str] | None = None,
+    exclude: Iterable[str] | None = None,
     pending: Iterable[str] | Mapping[str, int] | None = None,
     costs: Mapping[str, Any] | None = None,
-    least_cells: int = 20,
-    most_new: int | None = None,
+    min_cells: int = 20,
+    max_new: int | None = None,
     n_controls: int | None = None,
     n_guides: int | None = None,
     plate_format: int | None = None,
@@ -67,7 +67,7 @@ def plan_screen(
 ) -> ad.AnnData | None:
     """Plan the next plate: perturbations, cells of each and controls, within a budget.
 
-    A well has one of two aims. To find the best: half of these wells (rounded up) take the
+    A well has one of two strategies. To find the best: half of these wells (rounded up) take the
     candidates whose expected state is nearest to the target, and the others take, of the remaining
     candidates, those that are most likely the nearest. Replays of screens favour this rule. No
     candidate whose expected state is farther from the target than the control is chosen to find
@@ -75,8 +75,8 @@ def plan_screen(
     warning. To learn: one by one the candidate whose cells are expected to resolve most, beyond
     the wells before, of the uncertainty about the distances of all candidates that may be nearer
     than the control (causal integrated variance, Zhang et al. 2023,
-    doi:10.1038/s42256-023-00719-0). ``aim="both"`` gives wells to finding the best until the plate
-    holds it with probability 0.95, as far as is known now, and the others to learning.
+    doi:10.1038/s42256-023-00719-0). ``strategy="both"`` gives wells to finding the best until the
+    plate holds it with probability 0.95, as far as is known now, and the others to learning.
 
     Parameters
     ----------
@@ -88,8 +88,8 @@ def plan_screen(
         Most perturbations on the plate.
     n_cells
         Cells in all, controls included.
-    aim
-        ``"best"`` (default), ``"learn"`` or ``"both"``; or an acquisition of
+    strategy
+        ``"exploit"`` (default), ``"explore"`` or ``"both"``; or an acquisition of
         :func:`design_interventions`, such as ``"thompson"`` or ``"ei"``, which then fills all
         wells.
     candidates
@@ -98,14 +98,14 @@ def plan_screen(
     target_is_candidate
         As in :func:`design_interventions`: whether a target that is a label keeps its own
         perturbation among the candidates.
-    most_combined
+    max_combination
         Most perturbations combined in one well. Above 1 those combinations of the candidates join
         them that are expected nearest to the target (200 of each size), tried before or not: all
         pairs are looked at, and of three and more those that a beam search reaches. A perturbation
         that is no candidate is in none of these combinations.
-    must
+    include
         Candidates that have to be on the plate.
-    never
+    exclude
         What the lab cannot do: labels, or genes that no candidate may target. Combinations that
         hold such a perturbation are excluded too. What is excluded is no candidate: it enters no
         distance and no probability.
@@ -117,10 +117,10 @@ def plan_screen(
         ``None`` (default): wells and cells are what is counted. Or a mapping with ``"budget"``,
         ``"perturbation"`` (cost of one, or a mapping of candidates to costs) and ``"cell"``, in
         any currency: the wells are then chosen by what they gain per cost.
-    least_cells
-        Least cells of a perturbation. With ``aim="learn"`` cells go where they teach most, else
-        all wells have as many. There are fewer perturbations where cells do not suffice.
-    most_new
+    min_cells
+        Least cells of a perturbation. With ``strategy="explore"`` cells go where they teach most,
+        else all wells have as many. There are fewer perturbations where cells do not suffice.
+    max_new
         Most perturbations on the plate of which no cell was seen (new guides to be made);
         ``None`` for any number.
     n_controls
@@ -151,21 +151,21 @@ def plan_screen(
 
         - ``plate``: a table, one row a perturbation in the order chosen, controls last: ``well``
           (with ``plate_format``), ``perturbation``, ``target_genes``, ``n_guides``, ``n_cells``,
-          ``n_cells_seen``, ``aim`` (that chose it), ``why`` (in words), ``state_distance`` (of the
-          expected state, as in :func:`design_interventions`; it chooses the first half of those
+          ``n_cells_seen``, ``strategy`` (that chose it), ``why`` (in words), ``state_distance`` (of
+          the expected state, as in :func:`design_interventions`; it chooses the first half of those
           that find the best), ``probability_among_rest`` (of being the nearest of the candidates
           not chosen by ``state_distance``, to first order in what is unknown; it chooses the second
           half, and is NaN for others), ``probability_best`` (of being the nearest of all
-          candidates), ``probability_covered`` (that the nearest is among those up to this one or
-          under way), ``uncertainty_removed`` (expected, by the cells up to this one),
-          ``predicted_distance`` with its 90% interval ``predicted_low`` to ``predicted_high``
-          (as in :func:`design_interventions`) and ``cost``.
-        - ``summary``: ``n_cells``, ``n_controls``, ``cost``, ``probability_covered`` and
-          ``uncertainty_removed`` of the whole plate; ``teaches_interactions``, the combination
-          among the candidates whose cells would tell most of how far effects add up and of what
-          members do in company, empty without one; and ``best_known``, the measured candidate (of
-          at least ``least_cells`` cells) that most probably is the nearest of all, with its
-          ``probability_known``: 1 says that no plate is needed to find the best.
+          candidates), ``probability_contains_best`` (that the nearest is among those up to this one
+          or under way), ``variance_reduction`` (expected, by the cells up to this one),
+          ``predicted_distance`` with its 90% interval ``predicted_low`` to ``predicted_high`` (as
+          in :func:`design_interventions`) and ``cost``.
+        - ``summary``: ``n_cells``, ``n_controls``, ``cost``, ``probability_contains_best`` and
+          ``variance_reduction`` of the whole plate; ``most_informative_combination``, the
+          combination among the candidates whose cells would tell most of how far effects add up and
+          of what members do in company, empty without one; and ``best_known``, the measured
+          candidate (of at least ``min_cells`` cells) that most probably is the nearest of all, with
+          its ``probability_best_known``: 1 says that no plate is needed to find the best.
         - ``pending``: a table of what was counted as under way; ``genes`` and the ``target_mean``
           that stands for the target; ``cells``, the fingerprint of the fit's cells; ``params``.
 
@@ -198,16 +198,18 @@ def plan_screen(
     if pending is not None and not isinstance(pending, Mapping):
         pending = _adata.in_order(pending)
     asked = read_pool(
-        candidates, fit, wanted, never=never, pending=pending, most_combined=most_combined,
+        candidates, fit, wanted, exclude=exclude, pending=pending, max_combination=max_combination,
         target_is_candidate=target_is_candidate,
     )  # fmt: skip
     pool = asked.candidates
-    wells = split_cells(n_cells, n_perturbations, n_controls, least_cells)
-    limits = read_constraints(asked, must=must, pending=pending, costs=costs, cells_each=wells.each)
+    wells = split_cells(n_cells, n_perturbations, n_controls, min_cells)
+    limits = read_constraints(
+        asked, include=include, pending=pending, costs=costs, cells_each=wells.each
+    )
     choice = Choice(
         fit, pool.prior, wanted.goal, limits, wells, n_samples=n_samples, rng=as_rng(rng)
     )
-    found = choice.choose(aim, most_new=most_new, fixed_controls=n_controls)
+    found = choice.choose(strategy, max_new=max_new, fixed_controls=n_controls)
     if n_guides is not None and n_guides > found.cells.min():
         message = (
             f"n_guides is {n_guides}, but a perturbation of this plate has {found.cells.min()} "
@@ -223,10 +225,10 @@ def plan_screen(
             "n_cells": int(plate["n_cells"].sum()),
             "n_controls": found.n_controls,
             "cost": float(plate["cost"].sum()),
-            "probability_covered": float(plate["probability_covered"].iloc[-1]),
-            "uncertainty_removed": float(plate["uncertainty_removed"].iloc[-1]),
-            "teaches_interactions": teaches_interactions(pool, fit, wells.each),
-            **best_known(names, choice.distance, pool.on_graph.n, least_cells),
+            "probability_contains_best": float(plate["probability_contains_best"].iloc[-1]),
+            "variance_reduction": float(plate["variance_reduction"].iloc[-1]),
+            "most_informative_combination": most_informative_combination(pool, fit, wells.each),
+            **best_known(names, choice.distance, pool.on_graph.n, min_cells),
         },
         "pending": pd.DataFrame(
             {
@@ -241,13 +243,13 @@ def plan_screen(
         "params": {
             "target": wanted.name,
             "distance": wanted.distance,
-            "aim": aim,
+            "strategy": strategy,
             "n_perturbations": int(n_perturbations),
             "n_cells": int(n_cells),
-            "most_combined": int(most_combined),
+            "max_combination": int(max_combination),
             "target_is_candidate": int(target_is_candidate),
             "n_candidates": len(names),
-            "least_cells": int(least_cells),
+            "min_cells": int(min_cells),
             "n_guides": int(guides.max()),
             "plate_format": int(plate_format or 0),
             "n_samples": int(n_samples),
@@ -264,14 +266,14 @@ def plan_screen(
 def _say(stored: dict[str, Any], n_chosen: int) -> None:
     table, summary, params = stored["plate"], stored["summary"], stored["params"]
     target = params["target"]
-    n_learn = int((table["aim"] == "learn").sum())
-    if params["aim"] == "best" and n_learn:
+    n_learn = int((table["strategy"] == "explore").sum())
+    if params["strategy"] == "exploit" and n_learn:
         logger.warning(
             "%d of %d perturbations are chosen to learn, not to find the best: no other candidate "
             "that may be chosen has an expected state nearer to %s than the control.",
             n_learn, n_chosen, target,
         )  # fmt: skip
-    known, chance = summary["best_known"], summary["probability_known"]
+    known, chance = summary["best_known"], summary["probability_best_known"]
     best = f" Best measured so far: {known} (nearest with probability {chance:.2f})."
     logger.info(
         "Plate of %d perturbations (%d cells, of which %d are controls) towards %s: %s. With "
@@ -279,6 +281,6 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
         "%.2g%% of the remaining uncertainty (fit of spec %s).%s",
         n_chosen, summary["n_cells"], summary["n_controls"], target,
         _adata.list_names(table["perturbation"].head(n_chosen).astype(str), limit=8),
-        summary["probability_covered"], params["n_candidates"],
-        100 * summary["uncertainty_removed"], params["spec"], best if known else "",
+        summary["probability_contains_best"], params["n_candidates"],
+        100 * summary["variance_reduction"], params["spec"], best if known else "",
     )  # fmt: skip

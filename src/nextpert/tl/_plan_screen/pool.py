@@ -35,7 +35,11 @@ LISTED = 200  # combinations of each size that join the candidates
 
 
 def with_combinations(
-    pool: CandidateSet, fit: FittedPosterior, wanted: Wanted, most_combined: int, excluded: Excluded
+    pool: CandidateSet,
+    fit: FittedPosterior,
+    wanted: Wanted,
+    max_combination: int,
+    excluded: Excluded,
 ) -> CandidateSet:
     """Return the candidates with those combinations of them that are expected nearest.
 
@@ -54,7 +58,7 @@ def with_combinations(
     if not separator or len(single) < 2 or pool.interventions.sources[0] == "table":
         message = (
             "Combinations need a separator of labels, and at least two single candidates whose "
-            "shifts are as fitted: use most_combined=1."
+            "shifts are as fitted: use max_combination=1."
         )
         raise ValueError(message)
     states = expected_states(pair_shifts(fit.posteriors, fit.known(pool.prior)))
@@ -65,7 +69,7 @@ def with_combinations(
     root = np.sqrt(scale)
     known = {fit.naming.members(name) for name in names}
     found = list(names)
-    for size in range(2, min(most_combined, len(single)) + 1):
+    for size in range(2, min(max_combination, len(single)) + 1):
         near = nearest_sums(adds * effects * root, (point - states[-1]) * root, size, LISTED)
         for members in near.members:
             label = separator.join(sorted(fit.naming.members(names[single[i]])[0] for i in members))
@@ -74,7 +78,7 @@ def with_combinations(
     return read_candidates(found, None, fit)
 
 
-def teaches_interactions(pool: CandidateSet, fit: FittedPosterior, n_cells: int) -> str:
+def most_informative_combination(pool: CandidateSet, fit: FittedPosterior, n_cells: int) -> str:
     """Return the combination that would teach most of interactions; empty where there is none."""
     if fit.params["shift_sd"] != "learned" or pool.interventions.sources[0] == "table":
         return ""
@@ -96,7 +100,7 @@ class Constraints:
     allowed
         Which candidates may be chosen, shape ``(n_candidates,)``; those that must be are among
         them, those under way are not.
-    must
+    include
         Candidates that have to be on the plate.
     pending
         Cells under way of every candidate, shape ``(n_candidates,)``.
@@ -109,7 +113,7 @@ class Constraints:
     """
 
     allowed: NDArray[np.bool_]
-    must: list[int]
+    include: list[int]
     pending: Vector
     cost: Vector
     cell_cost: float
@@ -130,7 +134,7 @@ class Pool:
     candidates
         Those that may be on the plate, and those under way.
     excluded
-        What ``never`` excludes.
+        What ``exclude`` excludes.
     left_out
         Candidates that were asked for and are excluded by it.
     own
@@ -151,9 +155,9 @@ class Pool:
         return self.candidates.interventions.names
 
     def excluded_by(self, name: str) -> str:
-        """Return what excludes a name: ``"never"``, ``"target"``, or ``""`` for nothing."""
+        """Return what excludes a name: ``"exclude"``, ``"target"``, or ``""`` for nothing."""
         if name in self.left_out or self.excluded.holds(name, (), self.fit):
-            return "never"
+            return "exclude"
         return "target" if own_perturbation([name], self.own, self.fit) else ""
 
 
@@ -162,9 +166,9 @@ def read_pool(
     fit: FittedPosterior,
     wanted: Wanted,
     *,
-    never: Iterable[str] | None,
+    exclude: Iterable[str] | None,
     pending: Iterable[str] | None,
-    most_combined: int,
+    max_combination: int,
     target_is_candidate: bool,
 ) -> Pool:
     """Return the candidates of a plate.
@@ -175,12 +179,12 @@ def read_pool(
     Raises
     ------
     ValueError
-        If no candidate is left, or ``never`` holds an unknown name or the controls.
+        If no candidate is left, or ``exclude`` holds an unknown name or the controls.
     """
     every = read_candidates(candidates, None, fit, wanted, target_is_candidate=target_is_candidate)
     given = every.interventions
     own = None if target_is_candidate else wanted.label
-    excluded = Excluded.read(named(never, (), "never", fit.naming), fit)
+    excluded = Excluded.read(named(exclude, (), "exclude", fit.naming), fit)
     # To exclude the target's own perturbation once more is no mistake.
     excluded.require_known([*given.names, *([] if own is None else [own])], given.targets, fit)
     under_way = set(named(pending, given.names, "pending", fit.naming))
@@ -190,17 +194,17 @@ def read_pool(
         if name in under_way or not excluded.holds(name, targets, fit)
     ]
     if not kept:
-        message = "No candidate is left: all are in never. Give other candidates."
+        message = "No candidate is left: all are in exclude. Give other candidates."
         raise ValueError(message)
     left_out = frozenset(given.names) - {given.names[i] for i in kept}
     pool = every.rows(kept) if left_out else every
-    if most_combined > 1:
-        pool = with_combinations(pool, fit, wanted, most_combined, excluded)
+    if max_combination > 1:
+        pool = with_combinations(pool, fit, wanted, max_combination, excluded)
     return Pool(pool, excluded, left_out, own, fit)
 
 
 def read_constraints(
-    pool: Pool, *, must: Any, pending: Any, costs: Mapping[str, Any] | None, cells_each: float
+    pool: Pool, *, include: Any, pending: Any, costs: Mapping[str, Any] | None, cells_each: float
 ) -> Constraints:
     """Return the constraints on candidates, whose names are taken with members in any order.
 
@@ -208,7 +212,7 @@ def read_constraints(
     ----------
     pool
         The candidates.
-    must, pending, costs
+    include, pending, costs
         As in ``tl.plan_screen``.
     cells_each
         Cells under way of a candidate of which none are given.
@@ -233,13 +237,13 @@ def read_constraints(
     counted = [name for name in given if pool.excluded_by(name) != "target"]
     cells = np.zeros(len(names))
     cells[_places(counted, pool, "pending")] = [given[name] for name in counted]
-    wanted = _places(named(must, names, "must", naming), pool, "must")
+    wanted = _places(named(include, names, "include", naming), pool, "include")
     both = [names[i] for i in wanted if cells[i] > 0]
     if both:
-        message = f"{list_names(both)}: both in must and in pending. Take it out of one of them."
+        message = f"{list_names(both)}: both in include and in pending. Take it out of one of them."
         raise ValueError(message)
     if cells.all():
-        message = "No candidate is left: all are in never or pending. Give other candidates."
+        message = "No candidate is left: all are in exclude or pending. Give other candidates."
         raise ValueError(message)
     return Constraints(cells == 0, wanted, cells, *_costs(costs, names, naming))
 
@@ -252,12 +256,12 @@ def _places(given: list[str], pool: Pool, what: str) -> list[int]:
     place = {name: i for i, name in enumerate(pool.names)}
     unknown = [name for name in given if name not in place]
     why = {name: pool.excluded_by(name) for name in unknown}
-    excluded = [name for name in unknown if why[name] == "never"]
+    excluded = [name for name in unknown if why[name] == "exclude"]
     own = [name for name in unknown if why[name] == "target"]
     message = ""
     if excluded:
         message = (
-            f"{list_names(excluded)}: both in {what} and in never. Take it out of one of them."
+            f"{list_names(excluded)}: both in {what} and in exclude. Take it out of one of them."
         )
     elif own:
         message = (

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
     Gain = Callable[[list[int]], Callable[[Index], Vector]]
 
-AIMS = ("best", "learn", "both")
-# Probability of holding the nearest with which a plate of both aims turns to learning.
+STRATEGIES = ("exploit", "explore", "both")
+# Probability of holding the nearest with which a plate of both strategies turns to learning.
 SURE = 0.95
 # Rows of the plates that are sold, by their number of wells.
 FORMATS = {8: 8, 96: 8, 384: 16}
@@ -74,19 +74,19 @@ def split_cells(total: int, size: int, n_controls: int | None, least: int) -> We
     controls = "" if n_controls is None else f" beside {n_controls} controls"
     message = (
         f"{total} cells do not suffice for a perturbation of at least {least}{controls}: give more "
-        f"n_cells, or fewer least_cells or n_controls."
+        f"n_cells, or fewer min_cells or n_controls."
     )
     raise ValueError(message)
 
 
 class Chosen(NamedTuple):
-    """Candidates chosen, and for every well its aim, the probability that chose it and its cells.
+    """Candidates chosen, and for each its strategy, the probability that chose it and its cells.
 
     The probability is NaN where none did.
     """
 
     candidates: list[int]
-    aims: list[str]
+    strategies: list[str]
     chance: Vector
     cells: Index
     n_controls: int
@@ -137,10 +137,11 @@ class Choice:
             pending=self.limits.pending, weights=nearer if nearer.any() else None,
         )  # fmt: skip
 
-    def choose(self, aim: str, *, most_new: int | None, fixed_controls: int | None) -> Chosen:
+    def choose(self, strategy: str, *, max_new: int | None, fixed_controls: int | None) -> Chosen:
         """Return what must be on the plate, and what finds the best, or what teaches most.
 
-        ``aim`` is one of :data:`AIMS`, or the name of an acquisition, whose plate is taken then.
+        ``strategy`` is one of :data:`STRATEGIES`, or the name of an acquisition, whose plate is
+        taken then.
         """
         limits, wells = self.limits, self.wells
         chance = np.full(len(limits.allowed), np.nan)
@@ -149,52 +150,56 @@ class Choice:
         def by(rank: Vector) -> tuple[Gain, NDArray[np.bool_]]:
             return (lambda _: lambda some: rank[some]), np.isfinite(rank)
 
-        if aim in ("best", "both"):
-            rank, chance, n_best = self._rank_best(aim)
+        if strategy in ("exploit", "both"):
+            rank, chance, n_best = self._rank_best(strategy)
             if n_best:
-                stages.append(("best", *by(rank), min(len(limits.must) + n_best, wells.size)))
-        if aim in AIMS:  # also the wells for which no candidate is expected nearer than the control
-            stages.append(("learn", self._gain, limits.allowed, wells.size))
+                stages.append(("exploit", *by(rank), min(len(limits.include) + n_best, wells.size)))
+        if (
+            strategy in STRATEGIES
+        ):  # also the wells for which no candidate is expected nearer than the control
+            stages.append(("explore", self._gain, limits.allowed, wells.size))
         else:
             some = np.flatnonzero(limits.allowed)
-            limited = np.isfinite(limits.budget) or most_new is not None
+            limited = np.isfinite(limits.budget) or max_new is not None
             size = len(some) if limited else wells.size
-            order = find_acquisition(aim).plate(self.asked, some, size)
+            order = find_acquisition(strategy).plate(self.asked, some, size)
             rank = np.full(len(limits.allowed), -np.inf)
             rank[order] = -np.arange(len(order))
             stages.append(("acquisition", *by(rank), wells.size))
         chosen: list[int] = []
-        aims: list[str] = []
+        strategies: list[str] = []
         for each in (wells.total / wells.size, wells.least):  # smaller wells where money is short
             price = limits.cost + limits.cell_cost * each
-            if each > wells.least and price[limits.must].sum() > limits.budget:
+            if each > wells.least and price[limits.include].sum() > limits.budget:
                 continue
-            chosen, aims = list(limits.must), ["must"] * len(limits.must)
+            chosen, strategies = list(limits.include), ["include"] * len(limits.include)
             for stage, gain, allowed, end in stages:
                 chosen = greedy_plate(
-                    gain, end, must=chosen, allowed=allowed, cost=price, budget=limits.budget,
-                    per_cost=stage == "learn", new=self.asked.shifts[0].n == 0, most_new=most_new,
+                    gain, end, include=chosen, allowed=allowed, cost=price, budget=limits.budget,
+                    per_cost=stage == "explore", new=self.asked.shifts[0].n == 0, max_new=max_new,
                 )  # fmt: skip
-                aims += [stage] * (len(chosen) - len(aims))
+                strategies += [stage] * (len(chosen) - len(strategies))
             if chosen:
                 break
         cells, n_controls = _cells(chosen, limits, wells, fixed_controls)
-        chosen, aims = chosen[: len(cells)], aims[: len(cells)]
-        if aim == "learn":  # cells go where they teach most; to find the best, all have as many
+        chosen, strategies = chosen[: len(cells)], strategies[: len(cells)]
+        if (
+            strategy == "explore"
+        ):  # cells go where they teach most; to find the best, all have as many
             cells = allocate_cells(self.civ, chosen, int(cells.sum()), least=wells.least)
-        chance = np.where(np.array(aims) == "best", chance[chosen], np.nan)
-        return Chosen(chosen, aims, chance, cells, n_controls)
+        chance = np.where(np.array(strategies) == "exploit", chance[chosen], np.nan)
+        return Chosen(chosen, strategies, chance, cells, n_controls)
 
     def _gain(self, chosen: list[int]) -> Callable[[Index], Vector]:
         return self.civ.gain(chosen, self.wells.each)
 
-    def _rank_best(self, aim: str) -> tuple[Vector, Vector, int]:
+    def _rank_best(self, strategy: str) -> tuple[Vector, Vector, int]:
         """Return a rank of every candidate, the higher the sooner, and the wells it fills.
 
         Candidates that are not allowed, or expected farther than the control, have the rank
         ``-inf``. Between them, the probability by which the second half of the wells is chosen,
-        NaN for the others. With ``aim="both"`` there are as many wells as surely enough hold the
-        nearest of all candidates.
+        NaN for the others. With ``strategy="both"`` there are as many wells as surely enough hold
+        the nearest of all candidates.
         """
         asked, limits, centre = self.asked, self.limits, self.distance.centre
         expected, draws = first_order_distances(
@@ -210,14 +215,14 @@ class Choice:
             rank[some[order]] = -np.arange(len(some))
             return np.where(usable, rank, -np.inf), chance
 
-        n_best = max(self.wells.size - len(limits.must), 0)
-        if aim == "best":
+        n_best = max(self.wells.size - len(limits.include), 0)
+        if strategy == "exploit":
             return *ranked(self.wells.size), n_best
         nearest = probability_nearest(draws)
-        elsewhere = nearest[[*limits.must, *limits.under_way]].sum()
+        elsewhere = nearest[[*limits.include, *limits.under_way]].sum()
         for n in range(min(n_best, len(some) + 1)):
             rank = ranked(max(n, 1))[0]
-            rank[limits.must] = -np.inf
+            rank[limits.include] = -np.inf
             first = np.argsort(-rank, kind="stable")[: min(n, np.isfinite(rank).sum())]
             if elsewhere + nearest[first].sum() >= SURE:
                 return *ranked(max(n, 1)), n
@@ -240,7 +245,7 @@ def _cells(
             return each + (np.arange(k) < more).astype(np.int64), controls
     message = (
         f"No perturbation fits: the budget of {limits.budget:g} does not pay for one of at least "
-        f"{wells.least} cells and its controls, or most_new leaves none."
+        f"{wells.least} cells and its controls, or max_new leaves none."
     )
     raise ValueError(message)
 
@@ -302,13 +307,13 @@ def plate_table(
             "n_guides": column(n_guides, 0),
             "n_cells": n_cells,
             "n_cells_seen": column([seen.get(name, 0) for name in names], fit.n_control_cells),
-            "aim": strings(column(found.aims, "control")),
+            "strategy": strings(column(found.strategies, "control")),
             "why": strings(column(_why(found, removed, distance), "reference for all others")),
             "state_distance": np.maximum(distance.centre[rows], 0.0),
             "probability_among_rest": column(found.chance, np.nan),
             "probability_best": distance.nearest[rows],
-            "probability_covered": np.minimum(column(covered, covered[-1]), 1.0),
-            "uncertainty_removed": column(removed, removed[-1]),
+            "probability_contains_best": np.minimum(column(covered, covered[-1]), 1.0),
+            "variance_reduction": column(removed, removed[-1]),
             "predicted_distance": np.maximum(distance.mean[rows], 0.0),
             "predicted_low": distance.low[rows],
             "predicted_high": distance.high[rows],
@@ -323,21 +328,23 @@ def _why(found: Chosen, removed: Vector, distance: RankedDistance) -> list[str]:
     state = np.maximum(distance.centre, 0.0)
     place = distance.centre[:-1].argsort(kind="stable").argsort() + 1
     words, more = [], 100 * np.diff(removed, prepend=0.0)
-    for i, aim, chance, gain in zip(found.candidates, found.aims, found.chance, more, strict=True):
-        if aim == "best" and np.isnan(chance):
+    for i, strategy, chance, gain in zip(
+        found.candidates, found.strategies, found.chance, more, strict=True
+    ):
+        if strategy == "exploit" and np.isnan(chance):
             words.append(
                 f"rank {place[i]} of {len(place)} by state_distance ({state[i]:.3g}; control "
                 f"{state[-1]:.3g})"
             )
-        elif aim == "best":
+        elif strategy == "exploit":
             words.append(
                 f"nearest of the remaining candidates with probability {_at_least(chance, 0.01)}"
             )
-        elif aim == "learn":
+        elif strategy == "explore":
             words.append(
                 f"is expected to resolve {_at_least(gain, 0.1)}% more of the remaining uncertainty"
             )
-        elif aim == "acquisition":
+        elif strategy == "acquisition":
             words.append("is among the first by the acquisition")
         else:
             words.append("has to be on the plate")
@@ -357,6 +364,6 @@ def best_known(
     """
     known = np.flatnonzero(n_cells >= least)
     if not len(known):
-        return {"best_known": "", "probability_known": 0.0}
+        return {"best_known": "", "probability_best_known": 0.0}
     best = int(known[np.lexsort((distance.centre[known], -distance.nearest[known]))[0]])
-    return {"best_known": names[best], "probability_known": float(distance.nearest[best])}
+    return {"best_known": names[best], "probability_best_known": float(distance.nearest[best])}

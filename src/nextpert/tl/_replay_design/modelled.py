@@ -20,7 +20,7 @@ from nextpert.tl._design_interventions.candidates import as_asked, as_fitted, fi
 from nextpert.tl._fit_dag_blr.cells import pool_cells
 from nextpert.tl._fit_dag_blr.model import SHIFTS, SPECS, Graphs, Model
 from nextpert.tl._plan_screen.pool import Constraints
-from nextpert.tl._plan_screen.wells import AIMS, Choice, Wells
+from nextpert.tl._plan_screen.wells import STRATEGIES, Choice, Wells
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,24 +44,24 @@ DEFAULT = SHIFTS
 N_SAMPLES = 100  # draws of distances, for a plate and for a recommendation
 
 
-def criteria() -> tuple[str, ...]:
+def strategies() -> tuple[str, ...]:
     """Return all ways to fill a plate; those with a model also by other specs, as a prefix.
 
     Examples
     --------
-    >>> from nextpert.tl._replay_design.modelled import criteria
-    >>> {"best", "full_best", "exact_civ", "means_in_turn"} <= set(criteria())
+    >>> from nextpert.tl._replay_design.modelled import strategies
+    >>> {"exploit", "full_exploit", "exact_civ", "round_robin_means"} <= set(strategies())
     True
     """
-    aims = (*AIMS, *core.acquisitions())
-    others = [f"{spec}_{aim}" for spec in SPECS if spec != DEFAULT for aim in aims]
-    return (*aims, *others, *NO_MODEL)
+    strategies = (*STRATEGIES, *core.acquisitions())
+    others = [f"{spec}_{strategy}" for spec in SPECS if spec != DEFAULT for strategy in strategies]
+    return (*strategies, *others, *NO_MODEL)
 
 
-def spec_of(criterion: str) -> str:
-    """Return how much a criterion models, empty where it has no model."""
-    head = criterion.partition("_")[0]
-    return "" if criterion in NO_MODEL else head if head in SPECS else DEFAULT
+def spec_of(strategy: str) -> str:
+    """Return how much a strategy models, empty where it has no model."""
+    head = strategy.partition("_")[0]
+    return "" if strategy in NO_MODEL else head if head in SPECS else DEFAULT
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,12 @@ class Told:
     guided: bool = False
 
     def build(
-        self, criterion: str, goal: Goal, candidates: Index, rng: np.random.Generator
+        self, strategy: str, goal: Goal, candidates: Index, rng: np.random.Generator
     ) -> Strategy:
         """Return the strategy of a name, for candidates given by their numbers in the pool."""
-        if criterion in NO_MODEL:
-            return Means(criterion, goal, self.environments, candidates, rng)
-        return Modelled(self, criterion, goal, candidates, rng)
+        if strategy in NO_MODEL:
+            return Means(strategy, goal, self.environments, candidates, rng)
+        return Modelled(self, strategy, goal, candidates, rng)
 
 
 class Modelled:
@@ -101,8 +101,9 @@ class Modelled:
     ----------
     told
         What is known before the first cell.
-    criterion
-        An aim of ``tl.plan_screen``, with the name of a spec in front where it is not the default.
+    strategy
+        A strategy of ``tl.plan_screen``, with the name of a spec in front where it is not the
+        default.
     goal
         What is wanted.
     candidates
@@ -115,11 +116,11 @@ class Modelled:
     candidates: CandidateSet
 
     def __init__(
-        self, told: Told, criterion: str, goal: Goal, candidates: Index, rng: np.random.Generator
+        self, told: Told, strategy: str, goal: Goal, candidates: Index, rng: np.random.Generator
     ) -> None:
         self.told, self.goal, self.may, self.rng = told, goal, candidates, rng
-        name = spec_of(criterion)
-        self.aim = criterion.removeprefix(f"{name}_")
+        name = spec_of(strategy)
+        self.strategy = strategy.removeprefix(f"{name}_")
         self.spec = replace(told.spec, name=name)
         self.asked = self.spec.rows(candidates.tolist())
 
@@ -171,7 +172,7 @@ class Modelled:
             self.fit, self.candidates.prior, self.goal, limits, wells, n_samples=N_SAMPLES,
             rng=self.rng.spawn(1)[0],
         )  # fmt: skip
-        found = choice.choose(self.aim, most_new=None, fixed_controls=0)
+        found = choice.choose(self.strategy, max_new=None, fixed_controls=0)
         return np.array(found.candidates, np.int64)
 
     def recommend(self) -> int:
@@ -193,7 +194,7 @@ class Modelled:
 class Options:
     """How every campaign of a replay is run."""
 
-    criteria: tuple[str, ...]
+    strategies: tuple[str, ...]
     n_warmup: int
     n_rounds: int
     n_perturbations: int
@@ -218,21 +219,21 @@ def run_all(
     *,
     n_jobs: int | None,
 ) -> tuple[Index, Index]:
-    """Run every criterion on every target, reading and repeat.
+    """Run every strategy on every target, reading and repeat.
 
     A target and repeat has one stream of random numbers, fixed before the first campaign
-    starts: its criteria and readings share the half of the target's cells that are held back, the
+    starts: its strategies and readings share the half of the target's cells that are held back, the
     warm-up cells, the order in which the cells of every perturbation come up, and the seed of the
-    criterion.
+    strategy.
 
     Returns
     -------
     recommended
-        Number of the recommended candidate, shape ``(n_targets, n_readings, n_criteria,
+        Number of the recommended candidate, shape ``(n_targets, n_readings, n_strategies,
         n_repeats, n_rounds + 1)``.
     chosen
         Numbers of the candidates on every plate, -1 for none, shape ``(n_targets, n_readings,
-        n_criteria, n_repeats, n_rounds, n_perturbations)``.
+        n_strategies, n_repeats, n_rounds, n_perturbations)``.
     """
     streams = [stream.spawn(options.n_repeats) for stream in rng.spawn(len(tasks))]
     jobs = [
@@ -256,22 +257,20 @@ def run_all(
 def _one(
     pool: CellPool, told: Told, task: Task, options: Options, stream: np.random.Generator
 ) -> tuple[Index, Index]:
-    """Run all readings and criteria of one target and repeat."""
+    """Run all readings and strategies of one target and repeat."""
     order, search = stream.spawn(2)
     seed: Any = search.bit_generator.seed_seq
-    shape = (len(task.candidates), len(options.criteria), options.n_rounds)
+    shape = (len(task.candidates), len(options.strategies), options.n_rounds)
     recommended = np.empty((*shape[:2], options.n_rounds + 1), np.int64)
     chosen = np.empty((*shape, options.n_perturbations), np.int64)
     # Small matrices: threads would only wait for each other, and could change the last bits.
     with threadpool_limits(1):
         deal = pool.deal(task.target, options.n_warmup, order)
         for r, candidates in enumerate(task.candidates):
-            for c, criterion in enumerate(options.criteria):
-                # The same for every criterion; a copy, as a sequence counts what it has spawned.
+            for c, strategy in enumerate(options.strategies):
+                # The same for every strategy; a copy, as a sequence counts what it has spawned.
                 own = np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key)
-                build = partial(
-                    told.build, criterion, deal.target, rng=np.random.default_rng(own)
-                )
+                build = partial(told.build, strategy, deal.target, rng=np.random.default_rng(own))
                 result = replay_plates(
                     pool, deal, build, candidates=candidates, n_rounds=options.n_rounds,
                     n_perturbations=options.n_perturbations, n_cells=options.n_cells,

@@ -38,7 +38,7 @@ def replay_design(
     targets: Sequence[str | Target] | None = None,
     *,
     candidates: Sequence[str] | None = None,
-    criteria: Sequence[str] = ("best", "random", "means_thompson", "means_in_turn"),
+    strategies: Sequence[str] = ("exploit", "random", "thompson_means", "round_robin_means"),
     held_out: bool | str = False,
     n_warmup: int = 100,
     n_rounds: int = 10,
@@ -82,21 +82,21 @@ def replay_design(
     candidates
         Labels that may be proposed; ``None`` (default) takes all perturbations of 4 cells or more,
         their targets measured or not.
-    criteria
+    strategies
         How plates are chosen. By a model that is fitted after every plate to all cells seen so
         far, as :func:`fit_dag_blr` does, and asked as :func:`plan_screen` asks it for the next
-        plate: an ``aim`` of it, so ``"best"`` (half of a plate those expected nearest, half the
-        most probably nearest of the others), ``"learn"``, ``"both"``, or an acquisition such as
-        ``"thompson"`` (each perturbation the nearest under a draw of the posterior), ``"ei"``
+        plate: an ``strategy`` of it, so ``"exploit"`` (half of a plate those expected nearest, half
+        the most probably nearest of the others), ``"explore"``, ``"both"``, or an acquisition such
+        as ``"thompson"`` (each perturbation the nearest under a draw of the posterior), ``"ei"``
         (expected improvement), ``"civ"`` (causal integrated variance) and ``"random"``. Its
-        ``spec`` is ``"shifts"``; a name in front asks for another: ``"full_best"`` is the model
+        ``spec`` is ``"shifts"``; a name in front asks for another: ``"full_exploit"`` is the model
         that :func:`fit_dag_blr` fits by default, at three times the time; ``"exact_greedy"`` and
         ``"exact_civ"`` take shifts as known and full, as in the paper. What is recommended is the
         candidate with the smallest ``predicted_distance`` in the table of
         :func:`design_interventions`.
-        Without a model: ``"means_in_turn"``, one perturbation after the other, recommending the
+        Without a model: ``"round_robin_means"``, one perturbation after the other, recommending the
         nearest mean of cells, less what sampling adds; it is added where it is absent, and the
-        others are compared with it. ``"means_thompson"``, Thompson sampling on those means.
+        others are compared with it. ``"thompson_means"``, Thompson sampling on those means.
     held_out
         ``False`` (default): the target itself is in the pool. ``True``: it is not, so that the
         best of the others must be found. ``"both"``: one after the other, on the same cells.
@@ -121,7 +121,7 @@ def replay_design(
     dag_key
         Graph in ``adata.varp`` (row = parent). It may have been learned from the very cells that
         are replayed, and is taken as it is in every fit; graphs of resamples take no part. One
-        without arcs (``method="given"``, ``dag=[]``, and ``genes``) leaves shrinkage alone.
+        without edges (``method="given"``, ``dag=[]``, and ``genes``) leaves shrinkage alone.
     perturbation_key
         Column of ``adata.obs`` with the label of every cell; ``None`` stands for what
         :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
@@ -130,7 +130,7 @@ def replay_design(
     layer
         Layer to read; ``None`` stands for ``adata.X``.
     rng
-        Seed or generator. Each target and repeat has its own stream; within it all criteria see
+        Seed or generator. Each target and repeat has its own stream; within it all strategies see
         the same control cells, and the same cells of a perturbation in the same order.
     n_jobs
         Number of processes; the results are the same to the bit for any, and if one is killed
@@ -145,7 +145,7 @@ def replay_design(
     ~anndata.AnnData or None
         ``None``, or the copy. Writes ``uns["replay"]`` with tables:
 
-        - ``overall``: one row a ``held_out`` and criterion, the mean over all targets: ``plates``
+        - ``overall``: one row a ``held_out`` and strategy, the mean over all targets: ``plates``
           until the recommendation is as good as the best (not told apart from it by all cells, at
           95 %) and stays so, one more than all standing for never, with ``plates_sem`` (over
           repeats); ``share_good_last``;
@@ -153,11 +153,11 @@ def replay_design(
           last plate as a share of the control cells'; ``relative_difference`` to the means in
           turn, averaged over plates 1 to the last (below 0 is nearer), and
           ``plates_difference``, with standard errors over repeats, p-values of paired t tests and
-          the same adjusted over criteria by Holm's method; ``verdict`` at level 0.05; on how many
+          the same adjusted over strategies by Holm's method; ``verdict`` at level 0.05; on how many
           targets it is nearer or further.
-        - ``comparison``: one row a target and criterion: the difference to the means in turn
+        - ``comparison``: one row a target and strategy: the difference to the means in turn
           (``last_difference`` after the last plate), p-values adjusted over targets.
-        - ``table``: one row a target, ``held_out``, criterion and round (0 is before any plate):
+        - ``table``: one row a target, ``held_out``, strategy and round (0 is before any plate):
           ``n_cells`` drawn so far, ``mean`` and ``sem`` (standard error over repeats) of the
           squared distance (squared log-normalised expression), the same as a share of the
           control cells' distance, and ``share_good``.
@@ -168,18 +168,18 @@ def replay_design(
 
         Further ``summary`` (what the tables say, in words), ``runs`` (``distance``,
         ``recommended``, ``chosen`` of every campaign, shape
-        ``(n_targets, n_readings, n_criteria, n_repeats, n_rounds + 1)``, with one round less and
+        ``(n_targets, n_readings, n_strategies, n_repeats, n_rounds + 1)``, with one round less and
         one axis for the plate of ``chosen``, -1 for none; numbers as in ``environments``),
-        ``genes`` and ``params``, with the ``spec`` of every criterion (empty without a model).
+        ``genes`` and ``params``, with the ``spec`` of every strategy (empty without a model).
 
     Raises
     ------
     ValueError
-        If there is no graph, a label or criterion is unknown, there are fewer than two
+        If there is no graph, a label or strategy is unknown, there are fewer than two
         candidates, no target stands out from the controls, there are too few control cells, or a
         number is too small. Nothing is written then.
     TypeError
-        If ``targets``, ``candidates`` or ``criteria`` is a string.
+        If ``targets``, ``candidates`` or ``strategies`` is a string.
 
     Examples
     --------
@@ -189,17 +189,17 @@ def replay_design(
     ... )
     >>> npt.tl.learn_dag(adata, n_runs=2)
     >>> npt.tl.replay_design(
-    ...     adata, criteria=["best"], n_perturbations=2, n_rounds=3, n_repeats=4
+    ...     adata, strategies=["exploit"], n_perturbations=2, n_rounds=3, n_repeats=4
     ... )
     >>> table = adata.uns["replay"]["table"]
-    >>> len(table), sorted(set(table["criterion"]))  # 4 targets x 2 criteria x (1 + 3) rounds
-    (32, ['best', 'means_in_turn'])
+    >>> len(table), sorted(set(table["strategy"]))  # 4 targets x 2 strategies x (1 + 3) rounds
+    (32, ['exploit', 'round_robin_means'])
     """
     roles = _adata.read_roles(
         adata, perturbation_key=perturbation_key, control=control, layer=layer
     )
     options = modelled.Options(
-        criteria=_criteria(criteria),
+        strategies=_strategies(strategies),
         n_warmup=n_warmup,
         n_rounds=n_rounds,
         n_perturbations=n_perturbations,
@@ -235,8 +235,8 @@ def replay_design(
     runs = modelled.run_all(setup.pool, setup.told, tasks, options, generator, n_jobs=n_jobs)
     params: dict[str, Any] = {
         **asdict(options),
-        "criteria": _adata.strings(options.criteria),
-        "spec": _adata.strings(modelled.spec_of(name) for name in options.criteria),
+        "strategies": _adata.strings(options.strategies),
+        "spec": _adata.strings(modelled.spec_of(name) for name in options.strategies),
         "held_out": np.array(readings),
         "shift": shift if isinstance(shift, str) else "table",
         "simulated": bool(simulated),
@@ -250,13 +250,13 @@ def replay_design(
     return written
 
 
-def _criteria(criteria: Sequence[str]) -> tuple[str, ...]:
-    names = list(dict.fromkeys(map(str, _adata.in_order(criteria))))
-    known = modelled.criteria()
+def _strategies(strategies: Sequence[str]) -> tuple[str, ...]:
+    names = list(dict.fromkeys(map(str, _adata.in_order(strategies))))
+    known = modelled.strategies()
     unknown = [name for name in names if name not in known]
     if unknown:
         message = (
-            f"Unknown criteria: {_adata.list_names(unknown)}."
+            f"Unknown strategies: {_adata.list_names(unknown)}."
             f"{_adata.closest(unknown, known)} Choose from {', '.join(known)}."
         )
         raise ValueError(message)
@@ -281,9 +281,9 @@ def _results(
     ).reshape(shape)
     flat = distance.reshape(shape)
     per_plate = options.n_cells * options.n_perturbations
-    table = tables.rounds_table(flat, is_good, targets, options.criteria, per_plate)
-    comparison = tables.comparison_table(flat, targets, options.criteria)
-    overall = tables.overall_table(flat, is_good, targets, comparison, options.criteria)
+    table = tables.rounds_table(flat, is_good, targets, options.strategies, per_plate)
+    comparison = tables.comparison_table(flat, targets, options.strategies)
+    overall = tables.overall_table(flat, is_good, targets, comparison, options.strategies)
     n_cells = [int(n) for n in pool.n_cells]
     return {
         "table": table,
@@ -294,7 +294,7 @@ def _results(
         "environments": environments.environment_table(setup.used, setup.genes, n_cells),
         "left_out": environments.left_out_of(setup.plan, setup.labels),
         "summary": tables.in_words(overall, targets, options.n_rounds)
-        + tables.specs_in_words({name: modelled.spec_of(name) for name in options.criteria}),
+        + tables.specs_in_words({name: modelled.spec_of(name) for name in options.strategies}),
         "runs": {"distance": distance, "recommended": recommended, "chosen": chosen},
         "genes": _adata.strings(setup.genes),
     }

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 LEVEL = 0.05
-BASELINE = "means_in_turn"
+BASELINE = "round_robin_means"
 VERDICTS = {-1: "nearer", 0: "no difference seen", 1: "further"}
 
 
 def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int) -> str:
-    """Say of each reading how many plates each criterion needs, and who comes nearer."""
+    """Say of each reading how many plates each strategy needs, and who comes nearer."""
     parts = []
     for held_out, rows in overall.groupby("held_out", sort=False):
         told = targets[targets["held_out"] == held_out]
-        rows, n = rows.set_index("criterion"), len(told)
+        rows, n = rows.set_index("strategy"), len(told)
         needed = ", ".join(
             f"{name} {row['plates']:.1f} (good at the end in {row['share_good_last']:.0%})"
             for name, row in rows.sort_values("plates").iterrows()
@@ -60,7 +60,7 @@ def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int) -> str
 
 
 def specs_in_words(specs: Mapping[str, str]) -> str:
-    """Say how much the model of each criterion holds; nothing where none has a model."""
+    """Say how much the model of each strategy holds; nothing where none has a model."""
     by_spec: dict[str, list[str]] = {}
     for name, spec in specs.items():
         if spec:
@@ -120,23 +120,23 @@ def rounds_table(
     distance: Vector,
     is_good: NDArray[np.bool_],
     targets: pd.DataFrame,
-    criteria: Sequence[str],
+    strategies: Sequence[str],
     n_cells: int,
 ) -> pd.DataFrame:
-    """Return one row a target, reading, criterion and round.
+    """Return one row a target, reading, strategy and round.
 
-    ``distance`` and ``is_good`` have shape ``(n_targets * n_readings, n_criteria, n_repeats,
+    ``distance`` and ``is_good`` have shape ``(n_targets * n_readings, n_strategies, n_repeats,
     n_rounds + 1)``; ``n_cells`` are those of a plate.
     """
     n_repeats = distance.shape[2]
     mean, sem = distance.mean(axis=2), distance.std(axis=2, ddof=1) / np.sqrt(n_repeats)
     control = targets["control_distance"].to_numpy()[:, None, None]
-    which, criterion, number = (x.ravel() for x in np.indices(mean.shape))
+    which, strategy, number = (x.ravel() for x in np.indices(mean.shape))
     return pd.DataFrame(
         {
             "target": targets["target"].to_numpy()[which],
             "held_out": targets["held_out"].to_numpy()[which],
-            "criterion": strings(np.asarray(criteria)[criterion]),
+            "strategy": strings(np.asarray(strategies)[strategy]),
             "round": number,
             "n_cells": number * n_cells,
             "mean": mean.ravel(),
@@ -156,27 +156,27 @@ def plates_until_good(is_good: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def comparison_table(
-    distance: Vector, targets: pd.DataFrame, criteria: Sequence[str]
+    distance: Vector, targets: pd.DataFrame, strategies: Sequence[str]
 ) -> pd.DataFrame:
-    """Return one row a target, reading and criterion: the paired difference to the baseline.
+    """Return one row a target, reading and strategy: the paired difference to the baseline.
 
     The difference is averaged over the rounds from the first on; below 0 is nearer. P-values of
-    the paired t test are adjusted over the targets of one criterion and reading by Holm's method.
+    the paired t test are adjusted over the targets of one strategy and reading by Holm's method.
     """
-    baseline = list(criteria).index(BASELINE)
-    names = [name for name in criteria if name != BASELINE]
+    baseline = list(strategies).index(BASELINE)
+    names = [name for name in strategies if name != BASELINE]
     if not names:
         return pd.DataFrame(index=pd.Index(np.arange(0)))
     gap = np.delete(distance - distance[:, [baseline]], baseline, axis=1).swapaxes(0, 1)
     difference, sem, p_value = (x.ravel() for x in _paired(gap[..., 1:].mean(axis=-1)))
     last, last_sem, _ = (x.ravel() for x in _paired(gap[..., -1]))
-    criterion, row = (x.ravel() for x in np.indices(gap.shape[:2]))
+    strategy, row = (x.ravel() for x in np.indices(gap.shape[:2]))
     control = targets["control_distance"].to_numpy()[row]
     table = pd.DataFrame(
         {
             "target": targets["target"].to_numpy()[row],
             "held_out": targets["held_out"].to_numpy()[row],
-            "criterion": strings(np.asarray(names)[criterion]),
+            "strategy": strings(np.asarray(names)[strategy]),
             "difference": difference,
             "difference_sem": sem,
             "relative_difference": difference / control,
@@ -187,7 +187,7 @@ def comparison_table(
         },
         index=pd.Index(np.arange(len(row))),
     )
-    by_family = table.groupby(["held_out", "criterion"], sort=False)["p_value"]
+    by_family = table.groupby(["held_out", "strategy"], sort=False)["p_value"]
     adjusted = by_family.transform(lambda p: holm(p.to_numpy()))
     table["p_adjusted"] = adjusted.to_numpy(dtype=np.float64)
     table["verdict"] = _verdicts(table["difference"], table["p_adjusted"])
@@ -204,25 +204,25 @@ def overall_table(
     is_good: NDArray[np.bool_],
     targets: pd.DataFrame,
     comparison: pd.DataFrame,
-    criteria: Sequence[str],
+    strategies: Sequence[str],
 ) -> pd.DataFrame:
-    """Return one row a reading and criterion: the mean over all targets, each counted once.
+    """Return one row a reading and strategy: the mean over all targets, each counted once.
 
-    Standard errors and paired t tests are over repeats; p-values are adjusted over the criteria of
-    a reading, distance and plates together, by Holm's method.
+    Standard errors and paired t tests are over repeats; p-values are adjusted over the strategies
+    of a reading, distance and plates together, by Holm's method.
 
     Parameters
     ----------
     distance, is_good
-        Shape ``(n_targets * n_readings, n_criteria, n_repeats, n_rounds + 1)``.
+        Shape ``(n_targets * n_readings, n_strategies, n_repeats, n_rounds + 1)``.
     targets, comparison
         The tables of targets and of comparisons.
-    criteria
-        Names of the criteria.
+    strategies
+        Names of the strategies.
     """
-    baseline, readings = list(criteria).index(BASELINE), targets["held_out"].unique()
+    baseline, readings = list(strategies).index(BASELINE), targets["held_out"].unique()
     control = targets["control_distance"].to_numpy()[:, None, None, None]
-    # (n_targets, n_readings, n_criteria, n_repeats, n_rounds + 1)
+    # (n_targets, n_readings, n_strategies, n_repeats, n_rounds + 1)
     shape = (-1, len(readings), *distance.shape[1:])
     relative, good = (distance / control).reshape(shape).mean(axis=0), is_good.reshape(shape)
     plates = plates_until_good(good).mean(axis=0)
@@ -230,7 +230,7 @@ def overall_table(
     sooner, sooner_sem, p_plates = _paired(plates - plates[:, [baseline]])
     p_value[:, baseline] = p_plates[:, baseline] = np.nan  # no comparison
     adjusted = np.array([holm(p.ravel()) for p in np.stack([p_value, p_plates], axis=-1)])
-    reading, criterion = (x.ravel() for x in np.indices(gap.shape))
+    reading, strategy = (x.ravel() for x in np.indices(gap.shape))
     columns = {
         "plates": plates.mean(axis=-1),
         "plates_sem": _paired(plates)[1],
@@ -248,7 +248,7 @@ def overall_table(
     table = pd.DataFrame(
         {
             "held_out": readings[reading],
-            "criterion": strings(np.asarray(criteria)[criterion]),
+            "strategy": strings(np.asarray(strategies)[strategy]),
             "n_targets": len(good),
             **{name: values.ravel() for name, values in columns.items()},
         },
@@ -256,10 +256,8 @@ def overall_table(
     )
     verdicts: dict[Any, list[str]] = {}
     if len(comparison):
-        verdicts = dict(comparison.groupby(["held_out", "criterion"])["verdict"].agg(list))
-    said = [
-        verdicts.get(key, []) for key in zip(table["held_out"], table["criterion"], strict=True)
-    ]
+        verdicts = dict(comparison.groupby(["held_out", "strategy"])["verdict"].agg(list))
+    said = [verdicts.get(key, []) for key in zip(table["held_out"], table["strategy"], strict=True)]
     for name, sign in (("n_nearer", -1), ("n_further", 1)):
         table[name] = [each.count(VERDICTS[sign]) for each in said]
     table["p_adjusted"], table["p_plates_adjusted"] = adjusted.reshape(-1, 2).T

@@ -1,1 +1,1 @@
-"""Criteria of what to try next, and the domains in which they are minimised."""
+"""Acquisitions of what to try next, and the domains in which they are minimised."""

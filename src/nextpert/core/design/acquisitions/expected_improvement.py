@@ -50,8 +50,8 @@ class ExpectedImprovementInt(DrawnAcquisition):
     >>> import numpy as np
     >>> from nextpert.core import Dag, DagBlr, ExpectedImprovementInt, Sphere
     >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
-    >>> criterion = ExpectedImprovementInt(blr, [1.0, 0.0], best=0.5, rng=0)
-    >>> bool(criterion.value([1.0, 0.0]) < criterion.value([-1.0, 0.0]) == 0.5)
+    >>> acquisition = ExpectedImprovementInt(blr, [1.0, 0.0], best=0.5, rng=0)
+    >>> bool(acquisition.value([1.0, 0.0]) < acquisition.value([-1.0, 0.0]) == 0.5)
     True
     """
 

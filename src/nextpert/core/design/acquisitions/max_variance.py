@@ -56,7 +56,7 @@ class MaxVariance(LookaheadAcquisition):
             yield cov[first:last].reshape(width, width)
 
     def current(self) -> float:
-        """Return the criterion now, before any further cell."""
+        """Return the acquisition now, before any further cell."""
         blocks = self._each(self.posterior.blocks["cov"])
         tops = [np.linalg.eigvalsh(block).max(initial=0.0) for block in blocks]
         return float((self.problem.lin * np.array(tops)).max())

@@ -49,8 +49,8 @@ class MutualInformationInt(DrawnAcquisition):
     >>> import numpy as np
     >>> from nextpert.core import Dag, DagBlr, MutualInformationInt, Sphere
     >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
-    >>> criterion = MutualInformationInt(blr, [1.0, 0.0], rng=0)
-    >>> bool(criterion.value([1.0, 0.0]) < criterion.value([0.0, 1.0]) < 0)
+    >>> acquisition = MutualInformationInt(blr, [1.0, 0.0], rng=0)
+    >>> bool(acquisition.value([1.0, 0.0]) < acquisition.value([0.0, 1.0]) < 0)
     True
     """
 

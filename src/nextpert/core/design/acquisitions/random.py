@@ -1,4 +1,4 @@
-"""Random: the baseline that every criterion has to beat."""
+"""Random: the baseline that every acquisition has to beat."""
 
 from __future__ import annotations
 

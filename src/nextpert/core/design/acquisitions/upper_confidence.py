@@ -65,7 +65,7 @@ class UpperConfidenceInt(Acquisition):
         self._least = float(kappa @ w**2)
 
     def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
-        """Return the criterion and its gradient at one shift, shape ``(n_nodes,)``."""
+        """Return the acquisition and its gradient at one shift, shape ``(n_nodes,)``."""
         gap = as_vector(shift, self.n_nodes, "shift") - self.ideal_shift
         sd = np.sqrt(self._least + 4 * self._spread @ gap**2)
         value = gap @ gap + self._spread.sum() - self.beta * sd
@@ -73,7 +73,7 @@ class UpperConfidenceInt(Acquisition):
         return float(value), gap * (2 - bend * self._spread)
 
     def values(self, shifts: ArrayLike) -> Vector:
-        """Return the criterion at every shift of a pool, ``(n_shifts, n_nodes)``."""
+        """Return the acquisition at every shift of a pool, ``(n_shifts, n_nodes)``."""
         square = (self._pool(shifts) - self.ideal_shift) ** 2
         sd = np.sqrt(self._least + 4 * square @ self._spread)
         return square.sum(axis=1) + self._spread.sum() - self.beta * sd

@@ -45,14 +45,14 @@ class Prediction:
         the controls are common to all effects, and a change of a target gene that was measured
         errs together with the genes coexpressed with it. Unless it is taken off, a predictor gets
         weight for predicting noise. ``None`` for none.
-    settled
+    fixed
         Whether the effects are taken as they are (weight 1), where others are silent.
     """
 
     name: str
     effects: Array
     shared: Array | None = None
-    settled: bool = False
+    fixed: bool = False
 
 
 @dataclass(frozen=True)

@@ -36,14 +36,14 @@ class Members(Predictor):
         return None if sources.together is None else cls(sources.together)
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
-        """Return what members do together, settled; nothing for single perturbations."""
+        """Return what members do together, fixed; nothing for single perturbations."""
         del screen
         rows, own = self.together.rows, candidates.own()
         effects, shared = np.zeros((2, *own.shape))
         effects[rows] = self.together.mean
         shared[rows] = self.together.shared * candidates.control_variance
         effects[own] = shared[own] = 0.0
-        return Prediction(self.name, effects, shared, settled=True)
+        return Prediction(self.name, effects, shared, fixed=True)
 
     def held_out(self, screen: Perturbations) -> Prediction:
         """Return the same: each combination is expected without its own cells already."""

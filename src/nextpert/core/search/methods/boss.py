@@ -38,9 +38,9 @@ from nextpert.core.search.network_belief import (
     NOTHING,
     NetworkBelief,
     added_log_odds,
-    arc_evidence,
     belief_of,
     checked_network,
+    edge_evidence,
     estimate_belief,
 )
 from nextpert.core.search.prior_knowledge import PriorKnowledge
@@ -78,7 +78,7 @@ class BossResult:
     Parameters
     ----------
     dag
-        The graph of the highest score of all starts, over the nodes that are not exogenous.
+        The graph of the highest score of all starts, over the nodes other tha context nodes.
     order
         A topological order of it that agrees with the prior knowledge, shape ``(n_nodes,)``.
     score
@@ -92,8 +92,8 @@ class BossResult:
         ``"bic"`` or ``"bge"``.
     n_cells
         Number of cells.
-    exogenous_arcs
-        Which nodes an exogenous node acts on directly, shape ``(n_exogenous, n_nodes)``.
+    context_edges
+        Which nodes a context node acts on directly, shape ``(n_context, n_nodes)``.
     """
 
     dag: Dag
@@ -103,13 +103,13 @@ class BossResult:
     best_start: int
     criterion: str
     n_cells: int
-    exogenous_arcs: NDArray[np.bool]
+    context_edges: NDArray[np.bool]
 
 
 def boss(
     moments: Moments,
     *,
-    n_exogenous: int = 0,
+    n_context: int = 0,
     score: str = "bic",
     penalty: float = 2.0,
     n_starts: int = 1,
@@ -126,7 +126,7 @@ def boss(
     Andrews et al. 2023 (arXiv:2310.17679). One node after the other is put at its best place in
     the order, until no move gains; the parents of a node in a given order are found by adding the
     best one again and again and then dropping those it is better without. A backward equivalence
-    search deletes arcs at the end.
+    search deletes edges at the end.
 
     The score of a node with the parents P is, up to constants, with ``BIC``
     ``-n/2 log var(x | P) - penalty/2 log(n) |P|``, or the log marginal likelihood ``BGe`` of
@@ -141,32 +141,32 @@ def boss(
     ----------
     moments
         Moments of the (control) cells, or of nodes and what the experiment set, as of
-        :func:`exogenous_moments`.
-    n_exogenous
-        Number of nodes, the last ones, that the experiment set. They have no parents; their arcs
+        :func:`context_moments`.
+    n_context
+        Number of nodes, the last ones, that the experiment set. They have no parents; their edges
         into the others are chosen by the same score, and settle directions (joint causal
         inference; Mooij et al. 2020, JMLR 21:99).
     score
         ``"bic"`` or ``"bge"``.
     penalty
-        Factor on the penalty of the BIC; 1 is the BIC proper, higher gives fewer arcs.
+        Factor on the penalty of the BIC; 1 is the BIC proper, higher gives fewer edges.
     n_starts
         Number of starts: the first from the sparsest minimum-degree order, as in :func:`gsp`, the
         others from randomised ones. May be 0 where ``orders`` are given.
     orders
-        Orders of the nodes that are not exogenous to start further runs from, shape
+        Orders of the nodes other tha context nodes to start further runs from, shape
         ``(n_orders, n_nodes)`` or ``(n_nodes,)``; they must agree with the prior knowledge.
     backward_search
         Whether to end with a backward equivalence search; with prior knowledge, only over classes
         with a member that agrees with it.
     prior
-        Orders, required and forbidden arcs of the nodes that are not exogenous. They bar many ways
-        to the best order, so every start searches twice: from its own order, and from where the
-        search without prior knowledge ends (a member of that class that agrees, if there is one).
-        Nodes are also moved together with those that they may not pass.
+        Orders, required and forbidden edges of the nodes other tha context nodes. They bar many
+        ways to the best order, so every start searches twice: from its own order, and from where
+        the search without prior knowledge ends (a member of that class that agrees, if there is
+        one). Nodes are also moved together with those that they may not pass.
     log_odds
-        What speaks for an arc, or against it if below 0, beside the cells: natural logarithms,
-        shape ``(n_nodes, n_nodes)`` over the nodes that are not exogenous, row = parent. They also
+        What speaks for an edge, or against it if below 0, beside the cells: natural logarithms,
+        shape ``(n_nodes, n_nodes)`` over the nodes other tha context nodes, row = parent. They also
         choose among the directions that cells cannot tell apart.
     rng
         Seed or generator. Every start gets a seed drawn from it, so the result does not depend on
@@ -192,9 +192,9 @@ def boss(
     [(0, 3), (1, 3), (2, 3)]
     """
     require_kind(moments, Moments, "moments")
-    known = checked_prior(prior, moments.n_nodes - n_exogenous)
-    odds = checked_log_odds(log_odds, known.n_nodes, n_exogenous)
-    task = _Task.make(moments, score, penalty, known, n_exogenous, odds)
+    known = checked_prior(prior, moments.n_nodes - n_context)
+    odds = checked_log_odds(log_odds, known.n_nodes, n_context)
+    task = _Task.make(moments, score, penalty, known, n_context, odds)
     given = list(checked_orders(orders, known))
     n_starts = require_count(n_starts, "n_starts", least=0 if given else 1)
     starts = [*range(n_starts), *given]
@@ -211,14 +211,14 @@ def boss(
             progress(k + 1, len(starts))
     dag = _to_dag(best_parents)
     if backward_search:
-        dag = backward(task.problem, dag, task.prior, n_exogenous)
+        dag = backward(task.problem, dag, task.prior, n_context)
     total = _scored(task.problem, dag)[0]
-    arcs = dag.to_matrix().toarray() != 0
+    edges = dag.to_matrix().toarray() != 0
     p = known.n_nodes
-    dag = Dag.from_matrix(arcs[:p, :p])
-    logger.info("BOSS: %d arcs, score %.6g, start %d of %d", dag.n_edges, total, best, len(starts))
+    dag = Dag.from_matrix(edges[:p, :p])
+    logger.info("BOSS: %d edges, score %.6g, start %d of %d", dag.n_edges, total, best, len(starts))
     order = known.order_of(dag)
-    return BossResult(dag, order, total, scores, best, score, moments.n, arcs[p:, :p])
+    return BossResult(dag, order, total, scores, best, score, moments.n, edges[p:, :p])
 
 
 def boss_with_network(
@@ -238,17 +238,17 @@ def boss_with_network(
     is 0, and the graph that of :func:`boss`, unless the log-likelihood gains more than the
     logarithm of the number of pairs (the BIC of two numbers).
 
-    The score gives any arc log-odds of its own, of the BIC ``-(penalty - 1)/2 log(n)``. Where the
-    pairs outside the network are joined less often than that, as when it holds nearly all arcs,
-    the excess over those log-odds is added, so that no arc is believed more than its share.
+    The score gives any edge log-odds of its own, of the BIC ``-(penalty - 1)/2 log(n)``. Where the
+    pairs outside the network are joined less often than that, as when it holds nearly all edges,
+    the excess over those log-odds is added, so that no edge is believed more than its share.
 
     Parameters
     ----------
     moments
         As in :func:`boss`.
     network
-        Weights of the network's arcs, shape ``(n_nodes, n_nodes)`` over the nodes that are not
-        exogenous, row = parent, 0 where there is none; signs are not used. An arc's
+        Weights of the network's edges, shape ``(n_nodes, n_nodes)`` over the nodes other than
+        context nodes, row = parent, 0 where there is none; signs are not used. An edge's
         log-odds over other pairs are in proportion to its weight.
     rng
         Seed or generator, as in :func:`boss`.
@@ -260,7 +260,7 @@ def boss_with_network(
     TypeError
         If ``log_odds`` are given.
     ValueError
-        If ``network`` has no arc, or is not finite or of another number of nodes.
+        If ``network`` has no edge, or is not finite or of another number of nodes.
 
     Examples
     --------
@@ -275,15 +275,15 @@ def boss_with_network(
     if "log_odds" in options:
         message = "log_odds are what a network is given here: use boss for log-odds of your own."
         raise TypeError(message)
-    n_exogenous = options.get("n_exogenous", 0)
-    weights = checked_network(network, moments.n_nodes - n_exogenous)
+    n_context = options.get("n_context", 0)
+    weights = checked_network(network, moments.n_nodes - n_context)
     # Every search draws the same, so that nothing but the network makes a difference.
     rng = as_rng(rng)
     first = found = boss(moments, rng=copy.deepcopy(rng), **options)
     learned = NOTHING
     for _ in range(_N_ROUNDS):
         before = learned
-        evidence, score_odds = arc_evidence(moments, found.dag, found.exogenous_arcs, **options)
+        evidence, score_odds = edge_evidence(moments, found.dag, found.context_edges, **options)
         learned = estimate_belief(evidence, weights)
         if learned.evidence <= 0:
             found = first
@@ -295,15 +295,15 @@ def boss_with_network(
         found = boss(moments, rng=copy.deepcopy(rng), log_odds=added, **options)
     belief = belief_of(found.dag, weights, learned, score_odds)
     logger.info(
-        "Prior network: %d arcs, log-odds %.2f along and %.2f against them, log-evidence %.1f; "
+        "Prior network: %d edges, log-odds %.2f along and %.2f against them, log-evidence %.1f; "
         "%d are in the graph, %d turned.",
-        belief.n_arcs, belief.along, belief.against, belief.evidence, belief.n_along,
+        belief.n_edges, belief.along, belief.against, belief.evidence, belief.n_along,
         belief.n_against,
     )  # fmt: skip
     return found, belief
 
 
-@register("boss", options=("penalty", "prior_network"), default_runs=default_starts, exogenous=True)
+@register("boss", options=("penalty", "prior_network"), default_runs=default_starts, context=True)
 def learn(
     moments: Moments, options: SearchOptions, *, rng: np.random.Generator, **more: Any
 ) -> Found:
@@ -326,13 +326,13 @@ def learn(
         best, belief = boss_with_network(moments, options.network, **common)
         log_odds, known = belief.log_odds, {"prior_network": belief.stored()}
     stored = {"score": best.score, "run_scores": best.scores, **known}
-    return Found(best.dag, best.order, best.exogenous_arcs, stored, log_odds)
+    return Found(best.dag, best.order, best.context_edges, stored, log_odds)
 
 
 class _Task(NamedTuple):
     """What every start searches: with and without prior knowledge, and its order of nodes.
 
-    ``known`` is the prior knowledge with the exogenous nodes, and so is ``prior``, which is None
+    ``known`` is the prior knowledge with the context nodes, and so is ``prior``, which is None
     where it bars nothing. The starting orders are of the nodes that move, given those that do not.
     """
 
@@ -341,7 +341,7 @@ class _Task(NamedTuple):
     elimination: Elimination
     known: PriorKnowledge
     prior: PriorKnowledge | None
-    n_exogenous: int
+    n_context: int
 
     @classmethod
     def make(
@@ -350,16 +350,16 @@ class _Task(NamedTuple):
         score: str,
         penalty: float,
         known: PriorKnowledge,
-        n_exogenous: int,
+        n_context: int,
         log_odds: NDArray[np.float64] | None,
     ) -> _Task:
         """Return the task; dependent, to the starting orders, is what the BIC would join."""
         p, n = known.n_nodes, moments.n
-        padded = known.with_exogenous(n_exogenous)
+        padded = known.with_context(n_context)
         problem = make_score(moments, score, penalty, padded, log_odds)
-        free = problem._replace(**packed(PriorKnowledge(p).with_exogenous(n_exogenous)))
+        free = problem._replace(**packed(PriorKnowledge(p).with_context(n_context)))
         precision = np.asarray(np.linalg.inv(problem.matrix), np.float64)[:p, :p]
-        left = np.linalg.inv(precision) if n_exogenous else problem.matrix
+        left = np.linalg.inv(precision) if n_context else problem.matrix
         scale = np.sqrt(np.diag(left))
         elimination = Elimination(
             precision * np.outer(scale, scale),
@@ -367,7 +367,7 @@ class _Task(NamedTuple):
             pack_rows(known.before),
         )
         bars = known.before.any() or known.forbidden.any()
-        return cls(problem, free, elimination, padded, padded if bars else None, n_exogenous)
+        return cls(problem, free, elimination, padded, padded if bars else None, n_context)
 
     def search(
         self, seed: np.uint64, start: int | NDArray[np.int64]
@@ -378,7 +378,7 @@ class _Task(NamedTuple):
         """
         if not isinstance(start, int):
             p = len(start)
-            order = np.concatenate([np.arange(p, p + self.n_exogenous), start])
+            order = np.concatenate([np.arange(p, p + self.n_context), start])
             return self._turned(*self._climb(order, seed)[:2])
         slack = int(np.random.default_rng(int(seed)).integers(N_SLACKS)) if start else 0
         order, random = self._order(slack, seed, self.elimination)
@@ -387,7 +387,7 @@ class _Task(NamedTuple):
             unbound = np.zeros_like(self.elimination.after)
             order, random = self._order(slack, seed, self.elimination._replace(after=unbound))
             _, free, order = self._climb(order, random, is_free=True)
-            class_ = Pdag.of_class(_to_dag(free), self.n_exogenous)
+            class_ = Pdag.of_class(_to_dag(free), self.n_context)
             member = agreeing_dag(class_, self.known.before, self.known.forbidden)
             known = self.known
             order = known.nearest_order(order) if member is None else known.order_of(member)
@@ -399,11 +399,11 @@ class _Task(NamedTuple):
     def _order(
         self, slack: int, seed: np.uint64, elimination: Elimination
     ) -> tuple[NDArray[np.int64], np.uint64]:
-        """Return an order to start from, exogenous nodes first, and the state of its draws."""
+        """Return an order to start from, context nodes first, and the state of its draws."""
         p, random = len(elimination.after), np.array([seed], np.uint64)
         found, parents = np.empty(p, np.int64), np.empty_like(elimination.after)
         sparse_order(elimination, slack, random, Room.empty(*parents.shape), found, parents)
-        return np.concatenate([np.arange(p, p + self.n_exogenous), found]), random[0]
+        return np.concatenate([np.arange(p, p + self.n_context), found]), random[0]
 
     def _climb(
         self, order: NDArray[np.int64], random: np.uint64, *, is_free: bool = False
@@ -414,7 +414,7 @@ class _Task(NamedTuple):
         """
         problem, draws = self.free if is_free else self.problem, np.array([random], np.uint64)
         p, words = problem.before.shape
-        state, growth = State.start(order, words, self.n_exogenous), Growth.empty(p)
+        state, growth = State.start(order, words, self.n_context), Growth.empty(p)
         scratch = Scratch.empty(p)
         forest = Forest.empty(max(_VERTICES, 4 * p), _BRANCHES)
         parents = np.zeros((p, words), np.uint64)
@@ -442,7 +442,7 @@ class _Task(NamedTuple):
         """Climb on from the graph of the same class with the highest log-odds, while that gains."""
         while self.problem.log_odds.size:
             dag = _to_dag(parents)
-            member = best_member(dag, self.problem.log_odds, self.prior, self.n_exogenous)
+            member = best_member(dag, self.problem.log_odds, self.prior, self.n_context)
             if member is dag:
                 break
             higher = self._climb(self.known.order_of(member), np.uint64(0))[:2]

@@ -38,8 +38,8 @@ def causaldag_gsp(
     It differs from :func:`gsp` in three points. Its threshold for the minimal I-map of a
     permutation is one-sided while its tests during the search are two-sided: the I-map at its
     ``alpha`` is that of :func:`minimal_imap` at ``2 * alpha``. (:func:`gsp` is two-sided
-    throughout.) It tests the arcs at a covered arc given the parents as they are before the arc is
-    turned. And its starts fill in the graph of partial correlations given all other nodes, where
+    throughout.) It tests the edges at a covered edge given the parents as they are before the edge
+    is turned. And its starts fill in the graph of partial correlations given all other nodes, where
     :func:`gsp` tests those of the nodes left anew.
 
     The package draws from the global generators of ``random`` and ``numpy.random``; these are
@@ -53,7 +53,7 @@ def causaldag_gsp(
     alpha
         Significance level, as ``causaldag`` means it (see above).
     depth
-        How many covered arcs may be turned in a row without any arc falling.
+        How many covered edges may be turned in a row without any edge falling.
     n_runs
         Number of runs.
     prior
@@ -67,7 +67,7 @@ def causaldag_gsp(
         If the extra ``causaldag`` is not installed.
     ValueError
         As :func:`gsp`; with fewer than ``n_nodes + 2`` cells; and for prior knowledge with required
-        or forbidden arcs, which ``causaldag`` disregards.
+        or forbidden edges, which ``causaldag`` disregards.
 
     Warns
     -----
@@ -83,7 +83,7 @@ def causaldag_gsp(
     """
     depth, n_runs = require_count(depth, "depth", least=0), require_count(n_runs, "n_runs")
     if prior is not None and (prior.required.any() or prior.forbidden.any()):
-        message = "causaldag disregards required and forbidden arcs: use gsp, or give orders only."
+        message = "causaldag disregards required and forbidden edges: use gsp, or give orders only."
         raise ValueError(message)
     tests, elimination = make_tests(moments, alpha, prior)
     if are_few(moments.n, moments.n_nodes):
@@ -110,7 +110,7 @@ def causaldag_gsp(
         found = search(
             set(range(moments.n_nodes)), tester(test, statistics, alpha=alpha), **options
         )
-    dag = Dag.from_edges(moments.n_nodes, sorted((int(k), int(i)) for k, i in found.arcs))
+    dag = Dag.from_edges(moments.n_nodes, sorted((int(k), int(i)) for k, i in found.edges))
     if prior is not None and not prior.allows(dag):
         message = "causaldag's graph contradicts an order of the prior knowledge: gsp keeps them."
         warn(message)
@@ -175,8 +175,8 @@ def warn_if_not_sparsest(
     sparser = minimal_imap(moments, order, alpha=alpha, prior=prior).n_edges
     if sparser < dag.n_edges:
         message = (
-            f"GSP stopped at {dag.n_edges} arcs, but there is an order of the genes with "
-            f"{sparser} at the same alpha: some arcs are likely to be false. Use "
+            f"GSP stopped at {dag.n_edges} edges, but there is an order of the genes with "
+            f"{sparser} at the same alpha: some edges are likely to be false. Use "
             f'method="gsp", which starts from that order, or method="boss".'
         )
         warn(message)

@@ -44,9 +44,9 @@ class GspResult:
     order
         A topological order of it that agrees with the prior knowledge, shape ``(n_nodes,)``.
     n_edges
-        Arcs at the end of every run, shape ``(n_runs + n_orders,)``: first the runs from
+        Edges at the end of every run, shape ``(n_runs + n_orders,)``: first the runs from
         permutations of their own, then those from the ``orders`` given. With the dependences of the
-        permutation that an arc forbidden one way leaves unexplained: leaving out is not sparser.
+        permutation that an edge forbidden one way leaves unexplained: leaving out is not sparser.
     best_run
         The run that found ``dag``.
     alpha
@@ -78,19 +78,19 @@ def gsp(
     """Search for the sparsest graph by greedy sparsest permutation (GSP).
 
     Solus, Wang & Uhler 2021 (doi:10.1093/biomet/asaa104). A run draws a permutation, takes its
-    minimal I-map (see :func:`minimal_imap`), and turns covered arcs round, up to ``depth`` of them
-    in a row and depth first, until arcs fall; from the sparser graph it goes on, until none is
+    minimal I-map (see :func:`minimal_imap`), and turns covered edges round, up to ``depth`` of them
+    in a row and depth first, until edges fall; from the sparser graph it goes on, until none is
     within reach. All tests are of partial correlations with Fisher's z, two-sided at ``alpha``.
 
     Permutations are drawn by minimum-degree elimination with ties, and a little more, broken at
     random; after each elimination the partial correlations of the nodes that are left are tested
-    anew. Before the search, arcs that are not significant given the other parents of the child are
+    anew. Before the search, edges that are not significant given the other parents of the child are
     dropped, the weakest first. With deviations from a Gaussian, or many nodes, a score search is
     the better choice: :func:`boss`.
 
     Fewer than ``n_nodes + 2`` cells do not allow all tests: correlations are then shrunk as if 5
     cells of independent nodes had been seen as well, and all tests have ``n - 3`` degrees of
-    freedom. Such tests find few arcs, and :func:`boss` more: of 100 nodes with 105 arcs and 100
+    freedom. Such tests find few edges, and :func:`boss` more: of 100 nodes with 105 edges and 100
     cells, the F1 of the adjacencies was 0.67 and 0.91.
 
     Parameters
@@ -100,7 +100,7 @@ def gsp(
     alpha
         Significance level of every test, two-sided.
     depth
-        How many covered arcs may be turned in a row without any arc falling.
+        How many covered edges may be turned in a row without any edge falling.
     n_runs
         Number of runs, each from permutations of its own.
     orders
@@ -109,7 +109,7 @@ def gsp(
         drawn. They must agree with the prior knowledge. The other runs stay the same, so the
         result is never less sparse for them.
     prior
-        Orders, required and forbidden arcs.
+        Orders, required and forbidden edges.
     rng
         Seed or generator. Every run gets a seed drawn from it, so the result does not depend on
         the number of workers.
@@ -165,7 +165,7 @@ def gsp(
         if progress is not None:
             progress(run + 1, len(n_edges))
     dag = Dag.from_matrix(unpack_rows(best_parents, moments.n_nodes).T)
-    logger.info("GSP: %d arcs, best of %d runs (run %d)", dag.n_edges, len(n_edges), best_run)
+    logger.info("GSP: %d edges, best of %d runs (run %d)", dag.n_edges, len(n_edges), best_run)
     return GspResult(dag, known.order_of(dag), n_edges, best_run, float(alpha), moments.n)
 
 

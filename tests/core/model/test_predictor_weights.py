@@ -6,9 +6,9 @@ from scipy.optimize import lsq_linear
 
 from nextpert.core import ScreenMoments
 from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictor_weights import learn_predictor_weights
 from nextpert.core.model.predictors.base import Prediction
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
-from nextpert.core.model.stack import learn_stack
 
 
 def learn(observed, tables, *, noise=0.0, scored=None, shared=None, sd=None):
@@ -19,7 +19,9 @@ def learn(observed, tables, *, noise=0.0, scored=None, shared=None, sd=None):
     ]
     used = np.ones(observed.shape, bool) if scored is None else scored
     scale = np.ones(observed.shape[1]) if sd is None else sd
-    return learn_stack(observed, np.full(observed.shape, noise), predictors, used, sd=scale)
+    return learn_predictor_weights(
+        observed, np.full(observed.shape, noise), predictors, used, sd=scale
+    )
 
 
 def by_refits(observed, tables, used, sd):
@@ -76,20 +78,22 @@ def test_weights_are_those_of_refits(screen):
     assert found.alone[0] == pytest.approx((first**2).sum() / (y**2).sum())
 
 
-def test_settled_predictors_are_believed_and_change_no_other_weight(screen):
+def test_fixed_predictors_are_believed_and_change_no_other_weight(screen):
     observed, tables, used, sd = screen
     pairs = np.vstack([observed[:3] + 1, observed])
     silent = [np.vstack([np.zeros((3, 30)), t]) for t in tables]
     said = np.vstack([observed[:3] + 0.9, np.zeros((9, 30))])
     predictors = [Prediction(str(k), t) for k, t in enumerate(silent)]
-    predictors.insert(1, Prediction("settled", said, settled=True))
+    predictors.insert(1, Prediction("fixed", said, fixed=True))
     noise = np.zeros(pairs.shape)
     used = np.vstack([np.ones((3, 30), bool), used])
-    found = learn_stack(pairs, noise, predictors, used, sd=sd)
+    found = learn_predictor_weights(pairs, noise, predictors, used, sd=sd)
     assert found.weights[1] == 1
     assert (found.left_out[:, 1] == 1).all()
     np.testing.assert_allclose(found.expected(predictors)[:3], said[:3])
-    fewer = learn_stack(observed, noise[3:], [Prediction("", t) for t in tables], used[3:], sd=sd)
+    fewer = learn_predictor_weights(
+        observed, noise[3:], [Prediction("", t) for t in tables], used[3:], sd=sd
+    )
     np.testing.assert_allclose(found.weights[[0, 2, 3]], fewer.weights, atol=1e-7)
     np.testing.assert_allclose(found.left_out[3:][:, [0, 2, 3]], fewer.left_out, atol=1e-7)
     assert found.error < fewer.error
@@ -171,7 +175,7 @@ def test_noise_of_few_cells_has_little_say():
         observed = truth + np.sqrt(noise) * rng.normal(size=truth.shape)
         predictor = Prediction("right", truth)
         full = np.ones(truth.shape, bool)
-        found = learn_stack(observed, noise, [predictor], full, sd=np.ones(40))
+        found = learn_predictor_weights(observed, noise, [predictor], full, sd=np.ones(40))
         errors.append(found.weights[0] - 1)
     assert np.abs(errors).max() < 0.15  # weighted alike, it strays by .4
     assert found.residual_variance < 0.1
@@ -186,7 +190,7 @@ def test_noise_that_all_effects_share_is_not_taken_for_knowledge():
         found = Perturbations(moments, 0, np.arange(1, 16), [[]] * 15)
         mean = MeanPerturbation().held_out(found)
         for predictor, rows in ((mean, with_shared), (Prediction("", mean.effects), without)):
-            stack = learn_stack(
+            stack = learn_predictor_weights(
                 found.observed, found.variance, [predictor], found.scored(), sd=found.sd
             )
             rows.append(stack.weights[0])

@@ -22,7 +22,7 @@ _ROUNDS = 5  # of fitting weights and the variance that no predictor explains in
 
 
 @dataclass(frozen=True)
-class Stack:
+class PredictorWeights:
     """Weights of predictors.
 
     Parameters
@@ -66,14 +66,14 @@ class Stack:
         return np.sum(parts, axis=0)
 
 
-def learn_stack(
+def learn_predictor_weights(
     observed: Array,
     variance: Array,
     predictions: Sequence[Prediction],
     scored: NDArray[np.bool_],
     *,
     sd: Array,
-) -> Stack:
+) -> PredictorWeights:
     """Learn how much weight each predictor of effects gets (equation 11).
 
     Non-negative least squares of the observed effects on those expected, genes in units of their
@@ -82,7 +82,7 @@ def learn_stack(
     doi:10.1002/sim.4780091109). A perturbation enters that slope by what the others' weights
     expect of it, so that predictors which fail on those left out are drawn to nothing, and there is
     no strength to choose. What is made small is the total squared error: strong perturbations say
-    most. Predictors that are settled (:attr:`Prediction.settled`) have the weight 1.
+    most. Predictors that are fixed (:attr:`Prediction.fixed`) have the weight 1.
 
     An effect counts by ``1 / (t^2 + variance)``, ``t^2`` what the predictors leave beyond sampling,
     so that noise of perturbations with few cells has little say. Where a predictor shares sampling
@@ -111,23 +111,23 @@ def learn_stack(
     --------
     >>> import numpy as np
     >>> from nextpert.core.model.predictors.base import Prediction
-    >>> from nextpert.core.model.stack import learn_stack
+    >>> from nextpert.core.model.predictor_weights import learn_predictor_weights
     >>> rng = np.random.default_rng(0)
     >>> truth, wrong = rng.normal(size=(2, 20, 50))
     >>> predictions = [Prediction("right", truth / 2), Prediction("wrong", wrong)]
     >>> seen = truth + 0.1 * rng.normal(size=truth.shape)
     >>> noise = np.full(truth.shape, 0.1**2)
-    >>> stack = learn_stack(seen, noise, predictions, noise > 0, sd=np.ones(50))
+    >>> stack = learn_predictor_weights(seen, noise, predictions, noise > 0, sd=np.ones(50))
     >>> stack.weights.round(1).tolist()
     [2.0, 0.0]
     """
     used = scored
-    free = np.array([not e.settled for e in predictions], bool)
+    free = np.array([not e.fixed for e in predictions], bool)
     y, x, shared, noise = _standardised(observed, variance, predictions, used, sd)
     blocks = _blocks(used)
     n_blocks = int(blocks.max(initial=-1)) + 1
     weights, left = np.where(free, 0.0, 1.0), used.astype(np.float64)
-    settled = x[~free].sum(axis=0)
+    fixed = x[~free].sum(axis=0)
     beyond, tiny = 0.0, np.finfo(np.float64).tiny
     for _ in range(_ROUNDS):
         fit = np.einsum("k,kjg->jg", weights, x)
@@ -135,7 +135,7 @@ def learn_stack(
         beyond = max(_mean((y - fit) ** 2 - noise + off, left**2), 0.0)
         left = np.where(used, 1 / np.maximum(beyond + noise, tiny), 0.0)
         left /= max(left.max(initial=0.0), tiny)
-        gram, cross = _sums(x[free], y - settled, shared[free], left, blocks, n_blocks)
+        gram, cross = _sums(x[free], y - fixed, shared[free], left, blocks, n_blocks)
         weights[free], slope = _calibrated(gram, cross)
     rows = np.tile(weights, (len(used), 1))
     for b in range(n_blocks):
@@ -145,7 +145,7 @@ def learn_stack(
     guesses = [(0.0, 0.0), (guess, off), *zip(x, shared, strict=True)]
     nothing, *totals = [float((((y - e) ** 2 - noise + 2 * s) * left).sum()) for e, s in guesses]
     alone = np.array(totals) / (nothing if nothing > 0 else np.nan)
-    return Stack(
+    return PredictorWeights(
         tuple(e.name for e in predictions), weights, rows, slope, float(alone[0]), alone[1:],
         beyond,
     )  # fmt: skip

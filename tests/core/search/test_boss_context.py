@@ -11,11 +11,11 @@ from nextpert.core import (
     PriorKnowledge,
     ScreenMoments,
     boss,
-    exogenous_moments,
+    context_moments,
     random_scm,
 )
 from nextpert.core.graph._equivalence import Pdag
-from nextpert.core.search._classes import settled_by
+from nextpert.core.search._classes import oriented_by
 
 
 def screen(p, n_environments, seed, n_cells=300):
@@ -43,7 +43,7 @@ def best_score(cells, indicators, penalty):
         left = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
         return -n / 2 * np.log(np.mean(left**2)) - penalty / 2 * np.log(n) * len(parents)
 
-    exogenous = range(p, p + q)
+    context = range(p, p + q)
     every = {
         (i, s): score(i, s)
         for i in range(p)
@@ -54,7 +54,7 @@ def best_score(cells, indicators, penalty):
     for order in permutations(range(p)):
         total = 0.0
         for m, i in enumerate(order):
-            allowed = {*order[:m], *exogenous}
+            allowed = {*order[:m], *context}
             total += max(value for (j, s), value in every.items() if j == i and set(s) <= allowed)
         best = max(best, total)
     return best
@@ -64,19 +64,17 @@ def best_score(cells, indicators, penalty):
 def test_the_best_of_all_graphs_is_found(seed):
     p, q = (3, 4, 4)[seed % 3], (1, 2, 3)[seed % 3]
     _, moments, indicators, cells, groups = screen(p, q, seed)
-    joint = exogenous_moments(moments, indicators)
-    found = boss(joint, n_exogenous=q, n_starts=5, rng=0)
+    joint = context_moments(moments, indicators)
+    found = boss(joint, n_context=q, n_starts=5, rng=0)
     assert found.score == pytest.approx(best_score(cells, indicators[groups], 2.0), abs=1e-6)
-    assert found.exogenous_arcs.shape == (q, p)
+    assert found.context_edges.shape == (q, p)
     assert found.dag.n_nodes == p
 
 
-def test_prior_knowledge_holds_beside_exogenous_nodes():
+def test_prior_knowledge_holds_beside_context_nodes():
     _, moments, indicators, _, _ = screen(6, 3, 3)
     prior = PriorKnowledge(6, required=[(5, 0)], before=[(4, 1)], forbidden=[(2, 3), (3, 2)])
-    found = boss(
-        exogenous_moments(moments, indicators), n_exogenous=3, prior=prior, n_starts=3, rng=0
-    )
+    found = boss(context_moments(moments, indicators), n_context=3, prior=prior, n_starts=3, rng=0)
     assert prior.allows(found.dag)
     assert prior.allows_order(found.order)
 
@@ -91,29 +89,29 @@ def test_directions_come_from_the_interventions():
         a += 0.8 * b
         cells.append(np.c_[a, b, c])
     moments = ScreenMoments.from_array(np.vstack(cells), np.repeat([0, 1, 2], 400), 3)
-    found = boss(exogenous_moments(moments, np.eye(3)[:, 1:]), n_exogenous=2, rng=0)
+    found = boss(context_moments(moments, np.eye(3)[:, 1:]), n_context=2, rng=0)
     assert found.dag.edges() == [(1, 0), (2, 1)]
-    assert found.exogenous_arcs.astype(int).tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert found.context_edges.astype(int).tolist() == [[1, 0, 0], [0, 0, 1]]
 
 
-def colliders(arcs):
-    adjacent = arcs | arcs.T
+def colliders(edges):
+    adjacent = edges | edges.T
     return {
         (a, child, b)
-        for child in range(len(arcs))
-        for a, b in combinations(np.flatnonzero(arcs[:, child]), 2)
+        for child in range(len(edges))
+        for a, b in combinations(np.flatnonzero(edges[:, child]), 2)
         if not adjacent[a, b]
     }
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_the_class_is_that_of_all_graphs_that_agree(seed):
-    """Directed where every graph of the same skeleton and colliders, exogenous first, agrees."""
+    """Directed where every graph of the same skeleton and colliders, context first, agrees."""
     rng = np.random.default_rng(seed)
     p, q = 4, 2
-    arcs = np.triu(rng.random((p, p)) < 0.7, 1)
+    edges = np.triu(rng.random((p, p)) < 0.7, 1)
     full = np.zeros((p + q, p + q), bool)
-    full[:p, :p] = arcs
+    full[:p, :p] = edges
     full[p:, :p] = rng.random((q, p)) < 0.4
     skeleton, wanted = full | full.T, colliders(full)
     pairs = [(a, b) for a, b in combinations(range(p), 2) if skeleton[a, b]]
@@ -141,26 +139,26 @@ def test_more_environments_than_a_word_has_bits():
     rng = np.random.default_rng(0)
     many = rng.normal(size=(70 * 30, 5))
     groups = np.repeat(np.arange(70), 30)
-    joint = exogenous_moments(ScreenMoments.from_array(many, groups, 70), np.eye(70)[:, 1:])
-    found = boss(joint, n_exogenous=69, rng=0)
-    assert found.exogenous_arcs.sum() <= 3  # noise
+    joint = context_moments(ScreenMoments.from_array(many, groups, 70), np.eye(70)[:, 1:])
+    found = boss(joint, n_context=69, rng=0)
+    assert found.context_edges.sum() <= 3  # noise
     plain = Moments.from_array(many)
-    assert boss(plain, rng=0).exogenous_arcs.shape == (0, 5)
+    assert boss(plain, rng=0).context_edges.shape == (0, 5)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_what_settles_an_arc(seed):
-    """By brute force over all graphs of the class: without, with exogenous arcs, with an order."""
+def test_what_settles_an_edge(seed):
+    """By brute force over all graphs of the class: with and without context nodes, an order."""
     rng = np.random.default_rng(seed)
     p, q = 4, 2
-    arcs = np.triu(rng.random((p, p)) < 0.8, 1)
+    edges = np.triu(rng.random((p, p)) < 0.8, 1)
     given = rng.random((q, p)) < 0.3
     prior = PriorKnowledge(p, before=[(0, 2)])
 
-    def agreed(exogenous, before):
+    def agreed(context, before):
         full = np.zeros((p + q, p + q), bool)
-        full[:p, :p], full[p:, :p] = arcs, exogenous
-        pairs = np.argwhere(np.triu(arcs))
+        full[:p, :p], full[p:, :p] = edges, context
+        pairs = np.argwhere(np.triu(edges))
         members = []
         for choice in range(2 ** len(pairs)):
             other = full.copy()
@@ -179,7 +177,7 @@ def test_what_settles_an_arc(seed):
     cells = agreed(np.zeros((q, p), bool), nothing)
     interventions = agreed(given, nothing)
     known = agreed(given, prior.before)
-    for a, b, how in settled_by(Dag.from_matrix(arcs), given, prior):
+    for a, b, how in oriented_by(Dag.from_matrix(edges), given, prior):
         wanted = (
             "cells" if cells[a, b]
             else "interventions" if interventions[a, b]

@@ -16,7 +16,7 @@ from joblib import parallel_config
 from scipy.sparse.csgraph import connected_components
 
 from nextpert._adata import Naming, list_names
-from nextpert.core import Moments, ScreenMoments, exogenous_moments, guide_variance
+from nextpert.core import Moments, ScreenMoments, context_moments, guide_variance
 from nextpert.core.search.registry import searches
 
 if TYPE_CHECKING:
@@ -35,13 +35,13 @@ _LEAST = 1e-8  # share of its variance that a node keeps given the earlier ones
 
 
 @dataclass(frozen=True)
-class Exogenous:
+class ContextNodes:
     """Names and values of the nodes that the experiment set, and of the batches.
 
     Parameters
     ----------
     names
-        Of all exogenous nodes: numeric covariates, perturbations, conditions.
+        Of all context nodes: numeric covariates, perturbations, conditions.
     indicators
         Those that are one number an environment (all but the numeric covariates), shape
         ``(n_environments, n_indicators)``.
@@ -61,7 +61,9 @@ class Exogenous:
     control_guide: NDArray[np.int64]
 
     @classmethod
-    def of(cls, environments: Environments, genes: Sequence[str], *, separator: str) -> Exogenous:
+    def of(
+        cls, environments: Environments, genes: Sequence[str], *, separator: str
+    ) -> ContextNodes:
         """Return those of some environments; a combination sets what each of its members sets.
 
         Members that are always set together are one node; where members cannot be told apart
@@ -96,19 +98,19 @@ class Exogenous:
 
 
 class Joint(NamedTuple):
-    """Moments of the genes and then the exogenous nodes, and which of these are there."""
+    """Moments of the genes and then the context nodes, and which of these are there."""
 
     moments: Moments
-    present: NDArray[np.int64]  # indices of exogenous nodes
+    present: NDArray[np.int64]  # indices of context nodes
     names: list[str]  # of these
 
     @classmethod
-    def of(cls, screen: ScreenMoments, n_genes: int, exogenous: Exogenous) -> Joint:
+    def of(cls, screen: ScreenMoments, n_genes: int, context: ContextNodes) -> Joint:
         """Return them without batches, and without nodes that these and earlier ones explain."""
-        fixed = exogenous.batches if exogenous.batches.shape[1] else None
-        joint = exogenous_moments(
-            screen, exogenous.indicators, fixed=fixed,
-            guide_variance=exogenous.guide_variance(screen, n_genes),
+        fixed = context.batches if context.batches.shape[1] else None
+        joint = context_moments(
+            screen, context.indicators, fixed=fixed,
+            guide_variance=context.guide_variance(screen, n_genes),
         )  # fmt: skip
         spread = np.diag(joint.scatter)[n_genes:]
         present = np.flatnonzero(spread > 1e-12 * max(joint.n, 1))
@@ -116,15 +118,15 @@ class Joint(NamedTuple):
         scatter = joint.scatter[np.ix_(present + n_genes, present + n_genes)]
         present = present[_independent(scatter / np.outer(scale, scale))]
         moments = joint.subset([*range(n_genes), *(present + n_genes)])
-        return cls(moments, present, [exogenous.names[k] for k in present])
+        return cls(moments, present, [context.names[k] for k in present])
 
 
-def warn_explained(exogenous: Exogenous, present: NDArray[np.int64]) -> None:
+def warn_explained(context: ContextNodes, present: NDArray[np.int64]) -> None:
     """Log the nodes that cannot be told from batches and other nodes.
 
     So are the perturbations of a plate without controls: one of them stands for the plate.
     """
-    gone = [name for k, name in enumerate(exogenous.names) if k not in set(present.tolist())]
+    gone = [name for k, name in enumerate(context.names) if k not in set(present.tolist())]
     if gone:
         logger.warning(
             "Not told apart from batches and other perturbations, and left out of the search: %s.",
@@ -189,7 +191,7 @@ def search(
 ) -> Found:
     """Return the best graph found of genes and what the experiment set, after them.
 
-    A search that does not take exogenous nodes gets the moments at fixed values of them.
+    A search that does not take context nodes gets the moments at fixed values of them.
 
     Parameters
     ----------
@@ -211,23 +213,23 @@ def search(
         If genes are copies of each other, or linearly dependent; they are named.
     """
     method, p = searches()[options.method], len(genes)
-    n_exogenous = joint.moments.n_nodes - p
-    cells = joint.moments if method.exogenous else swept(joint.moments, p)
+    n_context = joint.moments.n_nodes - p
+    cells = joint.moments if method.context else swept(joint.moments, p)
     try:
         with parallel_config("sequential") if n_jobs is None else nullcontext():
             found = method.learn(
-                cells, options, n_exogenous=cells.n_nodes - p, rng=rng, n_jobs=n_jobs or 1,
+                cells, options, n_context=cells.n_nodes - p, rng=rng, n_jobs=n_jobs or 1,
                 progress=progress,
             )  # fmt: skip
     except ValueError as error:
         raise _named(error, genes, joint.names, where) from error
-    if method.exogenous:
+    if method.context:
         return found
-    return replace(found, exogenous_arcs=np.zeros((n_exogenous, p), np.bool_))
+    return replace(found, context_edges=np.zeros((n_context, p), np.bool_))
 
 
 def _named(
-    error: ValueError, genes: Sequence[str], exogenous: Sequence[str], where: str
+    error: ValueError, genes: Sequence[str], context: Sequence[str], where: str
 ) -> ValueError:
     """Return an error about columns as one about genes and what the experiment set, after them."""
     columns = getattr(error, "columns", None)
@@ -236,7 +238,7 @@ def _named(
     p = len(genes)
     kinds = {
         "Genes": [genes[int(i)] for i in columns if i < p],
-        "Columns of the experiment": [exogenous[int(i) - p] for i in columns if i >= p],
+        "Columns of the experiment": [context[int(i) - p] for i in columns if i >= p],
     }
     which = ", ".join(f"{kind} {list_names(names)}" for kind, names in kinds.items() if names)
     message = (

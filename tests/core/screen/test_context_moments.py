@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nextpert.core import ScreenMoments, exogenous_moments
+from nextpert.core import ScreenMoments, context_moments
 
 
 @pytest.mark.parametrize("tau2", [0.0, 0.1, 3.0])
@@ -18,7 +18,7 @@ def test_residuals_are_those_of_generalised_least_squares(tau2, with_batches):
     indicators = np.eye(3)[perturbation][:, 1:]
     batch = np.array([0, 1] * 6)[:, None].astype(float)
     x = rng.normal(size=(len(guide), 3)) @ rng.normal(size=(3, 3)) + rng.normal(size=(12, 3))[guide]
-    joint = exogenous_moments(
+    joint = context_moments(
         ScreenMoments.from_array(x, guide, 12), indicators,
         fixed=batch if with_batches else None, guide_variance=tau2,
     )  # fmt: skip
