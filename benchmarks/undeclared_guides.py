@@ -148,8 +148,8 @@ def quantities(adata: ad.AnnData, truth: np.ndarray) -> tuple[list[float], str]:
         float(inside.mean()),
         float(of_strongest),
         float(summary.loc[("shrinkage", "coverage_90"), "value"]),
-        float(summary.loc[("shrinkage", "coverage_90_clear"), "value"]),
-        float(found["perturbations"]["is_clear"].mean()),
+        float(summary.loc[("shrinkage", "coverage_90_large"), "value"]),
+        float(found["perturbations"]["is_significant"].mean()),
         float(scatters),
     ], str(found["level"])
 

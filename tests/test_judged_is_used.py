@@ -186,7 +186,7 @@ def test_what_cannot_be_a_candidate_is_not_judged():
     found = renamed({"G3": "enhancer"})
     table = found["perturbations"].set_index("perturbation")
     of_it = [name for name in table if "unseen" in name or name.startswith("r_")]
-    assert table.loc["enhancer", of_it].drop("coverage_unseen_clear").isna().all()
+    assert table.loc["enhancer", of_it].drop("coverage_unseen_large").isna().all()
     others = table.drop(index="enhancer")
     assert others[["error_unseen", "coverage_unseen", "r_all"]].notna().all(axis=None)
     assert np.isnan(found["unseen_mean"][table.index == "enhancer"]).all()
@@ -212,4 +212,4 @@ def test_few_perturbations_are_judged_by_what_the_rest_says(n):
     """Of two others no weights are learned: candidates do what follows on the graph."""
     found = renamed(dict.fromkeys(SINGLE[n:]))
     assert np.isfinite(found["unseen_mean"]).all()
-    assert np.isfinite(found["predictors"]["error_to_nothing"]).all()
+    assert np.isfinite(found["predictors"]["error_to_no_effect"]).all()

@@ -252,7 +252,7 @@ def _summary(folder: Path, made: list[str]) -> list[str]:
     return [
         "## In short",
         "Rounds the learned prior needs to be as close as the fixed prior is after its last round "
-        "(50), mean over the settings of each figure (the aim: 20 or fewer). A setting that never "
+        "(50), mean over the settings of each figure (aim: 20 or fewer). A setting that never "
         "gets there counts as 50. Dense graphs are the complete and the chordal ones: there the "
         "noise variances of standardised nodes differ most, ten thousandfold in Fig. 5, and M = I "
         "is far off; in sparse and small graphs it is about right, and there is little to save.",

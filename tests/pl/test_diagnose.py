@@ -13,7 +13,7 @@ def many(designed):
     wide["perturbation"] = [f"LONGNAME{i}" for i in range(40)]
     wide["n_cells"] = np.arange(40)
     wide["error_half"] *= np.random.default_rng(0).uniform(0.5, 2, 40)
-    wide.loc[20:25, "own_z"] = 1.0
+    wide.loc[20:25, "target_gene_z"] = 1.0
     wide.loc[22:30, "r_all"] = np.nan
     designed.uns["diagnosis"]["perturbations"] = wide
     return designed
@@ -29,8 +29,8 @@ def test_errors_of_effects_from_half_of_the_cells_the_largest_on_top(designed):
     table = table.sort_values("squared_distance", ascending=False, kind="stable")
     ax = diagnose(designed, show=False)[0]
     columns = {
-        "shrunken": "error_half", "no effect": "error_half_nothing",
-        "cells' means": "error_half_cells",
+        "shrunken": "error_half", "no effect": "error_half_no_effect",
+        "cells' means": "error_half_raw_means",
     }  # fmt: skip
     least = 1e-3 * table[list(columns.values())].to_numpy().max()
     for label, column in columns.items():
@@ -62,11 +62,13 @@ def test_correlations_and_own_genes_share_the_rows(many):
         np.testing.assert_allclose(drawn[:, 0], table.loc[rows, column])
     weak = next(c for c in axes[2].containers if c.get_label() == "not significant")
     line, _, (bars,) = weak
-    assert {rows[int(y)] for y in line.get_ydata()} == set(table.index[table["own_z"].abs() < 3])
+    assert {rows[int(y)] for y in line.get_ydata()} == set(
+        table.index[table["target_gene_z"].abs() < 3]
+    )
     assert to_hex(line.get_markerfacecolor()) == "#ffffff"
     for y, segment in zip(line.get_ydata(), bars.get_segments(), strict=True):
         row = table.loc[rows[int(y)]]
-        width = 2 * 1.645 * abs(row["own_change"] / row["own_z"])  # 90%
+        width = 2 * 1.645 * abs(row["target_gene_change"] / row["target_gene_z"])  # 90%
         assert np.ptp(segment[:, 0]) == pytest.approx(width)
 
 
@@ -78,7 +80,7 @@ def test_predictors_shares_and_coverage(designed):
     stored = designed.uns["diagnosis"]
     axes = diagnose(designed, show=False)
     predictors = stored["predictors"]
-    np.testing.assert_allclose(points(axes[3]), predictors["error_to_nothing"])
+    np.testing.assert_allclose(points(axes[3]), predictors["error_to_no_effect"])
     names = [t.get_text() for t in axes[3].get_yticklabels()]
     assert names[0] == f"graph ({predictors['weight'][0]:.2f})"
     assert names[-1] == "all together"
@@ -92,7 +94,7 @@ def test_predictors_shares_and_coverage(designed):
 
 def test_values_without_a_standard_error_are_open(designed):
     summary = designed.uns["diagnosis"]["summary"]
-    summary["standard_error"] = np.where(summary["quantity"] == "error_to_cells", np.nan, 0.1)
+    summary["standard_error"] = np.where(summary["quantity"] == "error_to_raw_means", np.nan, 0.1)
     faces = [
         to_hex(c[0].get_markerfacecolor()) for c in diagnose(designed, show=False)[4].containers
     ]
@@ -129,8 +131,8 @@ def test_texts_do_not_overlap(many, overlaps, tick_labels):
 
 def test_nothing_known_is_drawn_as_such(designed):
     stored = designed.uns["diagnosis"]
-    stored["predictors"]["error_to_nothing"] = np.nan
-    stored["perturbations"]["own_z"] = np.nan
+    stored["predictors"]["error_to_no_effect"] = np.nan
+    stored["perturbations"]["target_gene_z"] = np.nan
     axes = diagnose(designed, show=False)
     assert [t.get_text() for t in axes[2].texts] == ["no target gene on the panel"]
 

@@ -207,7 +207,7 @@ def test_steps_order_further_guides_where_cells_alone_do_not_suffice(planned):
     stored = planned["plan_cells"]
     table = stored["distances"]
     table.loc[[0, 1], "perturbation"] = ["A", "C"]
-    table.loc[0, ["cells_to_tell", "guides_to_tell"]] = [np.inf, 8.0]
+    table.loc[0, ["cells_to_distinguish", "guides_to_distinguish"]] = [np.inf, 8.0]
     stored["noise"]["n_guides"] = 4.0
     assert steps(planned)[0].startswith("Order 6 guides")  # A is new: what is ordered is open
     planned["plan"]["plate"]["n_cells_seen"] = 40
@@ -217,7 +217,7 @@ def test_steps_order_further_guides_where_cells_alone_do_not_suffice(planned):
         "each of the measured perturbations (A, B, C)."
     )
     for cells, guides in ((20.0, 8.0), (np.inf, np.inf)):
-        table.loc[0, ["cells_to_tell", "guides_to_tell"]] = [cells, guides]
+        table.loc[0, ["cells_to_distinguish", "guides_to_distinguish"]] = [cells, guides]
         assert steps(planned)[0].startswith("Order nothing")
 
 

@@ -55,7 +55,7 @@ def test_guides_held_out_lie_in_intervals_with_their_spread_added(spread):
     assert value["guides", "coverage_90"] == pytest.approx(0.9, abs=0.06)
     assert levels(found)["guides"] == "trust"
     # What a guide does besides is no one else's to tell.
-    assert value["guides", "error_to_nothing"] < (0.05 if spread == 0 else 0.4)
+    assert value["guides", "error_to_no_effect"] < (0.05 if spread == 0 else 0.4)
     assert "Guides: effects learned without a guide" in found["verdict"]
 
 
@@ -118,7 +118,7 @@ def test_batches_held_out(spread, level):
     assert table["coverage_batches"].notna().all()
     if spread == 0:
         assert values(found)["batches", "coverage_90"] > 0.8
-        assert values(found)["batches", "error_to_nothing"] < 0.1
+        assert values(found)["batches", "error_to_no_effect"] < 0.1
 
 
 @pytest.mark.parametrize("key", ["guide", "batch"])
@@ -132,7 +132,7 @@ def test_what_was_seen_in_one_guide_or_batch_is_not_judged_by_another(key):
     unjudged = table[f"coverage_{name}"].isna()
     assert unjudged["P1"]
     assert unjudged.sum() == 1
-    assert table.loc["P1", "error_half"] < table.loc["P1", "error_half_nothing"]
+    assert table.loc["P1", "error_half"] < table.loc["P1", "error_half_no_effect"]
 
 
 def test_batches_that_hold_unlike_shares_of_perturbations_are_taken_off():

@@ -110,7 +110,7 @@ def test_distances_and_their_precision_are_those_of_the_estimators(fitted):
     assert table.loc[first, "difference"] == table.loc[second, "difference"]
     sd = (high - low) / (2 * 1.96)
     cells = 300 * (sd * norm.ppf(0.8) / difference) ** 2
-    np.testing.assert_allclose(table.loc[second, "cells_to_tell"], cells, rtol=0.2, atol=2)
+    np.testing.assert_allclose(table.loc[second, "cells_to_distinguish"], cells, rtol=0.2, atol=2)
 
 
 def test_weights_are_units_in_which_genes_are_measured(fitted):

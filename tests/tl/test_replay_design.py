@@ -382,8 +382,8 @@ def test_a_target_of_many_parts(screen):
     assert stored["runs"]["distance"].shape == (4, 2, 2, 4, 4)
     names = list(stored["environments"]["perturbation"])
     table = stored["candidates"].set_index(["target", "perturbation"])
-    assert table.loc[(said[1], "STK3"), "is_own"]
-    assert not table.loc[said[2], "is_own"].any()
+    assert table.loc[(said[1], "STK3"), "is_target"]
+    assert not table.loc[said[2], "is_target"].any()
     for name in names:
         mean = dict(
             zip(screen.uns["dag"]["genes"], cells_of(screen, name).mean(axis=0), strict=True)

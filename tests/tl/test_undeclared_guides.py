@@ -169,12 +169,12 @@ def test_undeclared_guides_that_scatter_are_not_trusted():
     assert found["perturbations"]["split_by"].eq("guides").all()
     # Halves of the cells of one guide agree (0.86 here): they share what the guide does.
     assert quantity(found, "shrinkage", "coverage_90")["value"] < 0.75
-    assert quantity(found, "shrinkage", "coverage_90_clear")["value"] < 0.5
+    assert quantity(found, "shrinkage", "coverage_90_large")["value"] < 0.5
     assert parts.loc["shrinkage", "level"] == "do not trust"
     assert parts.loc["shrinkage", "verdict"].startswith("Effects: 90% intervals cover ")
     declared = fitted(screen(), guide_key="guide")
     assert quantity(declared, "shrinkage", "coverage_90")["value"] > 0.83
-    assert quantity(declared, "shrinkage", "coverage_90_clear")["value"] > 0.8
+    assert quantity(declared, "shrinkage", "coverage_90_large")["value"] > 0.8
     assert declared["level"] == "trust"
 
 
@@ -191,8 +191,8 @@ def test_declared_guides_count_although_those_of_the_controls_are_not_told_apart
 def test_without_effects_guides_that_scatter_are_no_effects():
     found = fitted(screen(effects=False))
     assert found["level"] == "do not trust"
-    assert quantity(found, "cells", "n_clear")["value"] <= 2  # of 10; 10 if guides are ignored
-    assert quantity(found, "shrinkage", "error_to_nothing")["passed"] == "no"
+    assert quantity(found, "cells", "n_significant")["value"] <= 2  # of 10; 10 without guides
+    assert quantity(found, "shrinkage", "error_to_no_effect")["passed"] == "no"
 
 
 @pytest.mark.parametrize("seed", [0, 2])

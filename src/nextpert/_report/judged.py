@@ -36,7 +36,7 @@ def cells_section(found: Found) -> Section | None:
         Column("Distance", "distance", number),
         Column("Of the control's", "relative_distance", share),
         Column("Cells to know its distance", "cells_needed", count),
-        Column("Cells to distinguish it from the nearest", "cells_to_tell", count),
+        Column("Cells to distinguish it from the nearest", "cells_to_distinguish", count),
     ]
     caption = "Perturbations, nearest first, and the cells each takes (∞: no number suffices)"
     rows = [stored["distances"]] if "distances" in stored else []

@@ -149,15 +149,15 @@ def _summary(stored: Mapping[str, Any], significant: NDArray[np.bool_]) -> Table
         {
             "perturbation": np.asarray(stored["perturbations"]).astype(str),
             "n_cells": stored["n_cells"],
-            "n_clear": significant.sum(axis=1),
+            "n_significant": significant.sum(axis=1),
             "raised": largest(1),
             "lowered": largest(-1),
         }
-    ).sort_values("n_clear", ascending=False, kind="stable")
+    ).sort_values("n_significant", ascending=False, kind="stable")
     columns = [
         Column("Perturbation", "perturbation", is_head=True),
         Column("Cells", "n_cells", count),
-        Column("Significant effects", "n_clear", count),
+        Column("Significant effects", "n_significant", count),
         Column("Most raised", "raised"),
         Column("Most lowered", "lowered"),
     ]

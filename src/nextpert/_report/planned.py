@@ -173,7 +173,9 @@ def _further_guides(found: Found, known: pd.DataFrame) -> str:
     if len(table) < 2:
         return ""
     now, first = int(found["plan_cells"]["noise"]["n_guides"]), table.iloc[0]
-    cells, needed = (float(first[name]) for name in ("cells_to_tell", "guides_to_tell"))
+    cells, needed = (
+        float(first[name]) for name in ("cells_to_distinguish", "guides_to_distinguish")
+    )
     pair = table["perturbation"].astype(str).tolist()[:2]
     is_asked = set(pair) <= set(known["perturbation"].astype(str))
     if not is_asked or np.isfinite(cells) or not now < needed < np.inf:

@@ -92,7 +92,7 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-FORMAT = 1
+FORMAT = 2
 _STAMP = "nextpert_campaign"
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T")
-FORMAT = 1  # of every result; others are refused
+FORMAT = 2  # of every result; others are refused
 
 
 @dataclass

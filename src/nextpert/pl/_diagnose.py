@@ -116,7 +116,7 @@ def diagnose(
     ]
     values, errors = (
         predictors[name].to_numpy(dtype=float)
-        for name in ("error_to_nothing", "error_to_nothing_se")
+        for name in ("error_to_no_effect", "error_to_no_effect_se")
     )
     _points(panels[3], names, values, errors, last=ORANGE)
     panels[3].set(
@@ -162,18 +162,18 @@ def _panels(n_rows: int, sizes: tuple[float, ...]) -> list[Axes]:
 def _draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
     """Draw the squared error of effects from half of the cells, one row a perturbation."""
     place = np.arange(len(table))
-    columns = ("error_half_nothing", "error_half_cells", "error_half")
+    columns = ("error_half_no_effect", "error_half_raw_means", "error_half")
     values = {name: table[name].to_numpy(dtype=float) for name in columns}
     every = np.concatenate(list(values.values()))
     largest = np.nanmax(every, initial=0.0)
     if largest > 0:
         values = {name: np.maximum(each, _LEAST * largest) for name, each in values.items()}
         logarithmic(panel, 1 / _LEAST)
-    shrunken, cells = values["error_half"], values["error_half_cells"]
+    shrunken, cells = values["error_half"], values["error_half_raw_means"]
     panel.hlines(place, shrunken, cells, color=LIGHT, linewidth=2, zorder=0)
     for name, marker, colour, face, label in (
-        ("error_half_nothing", "o", GREY, "white", "no effect"),
-        ("error_half_cells", "s", BLUE, BLUE, "cells' means"),
+        ("error_half_no_effect", "o", GREY, "white", "no effect"),
+        ("error_half_raw_means", "s", BLUE, BLUE, "cells' means"),
         ("error_half", "D", ORANGE, ORANGE, "shrunken"),
     ):
         panel.scatter(
@@ -212,8 +212,8 @@ def _draw_correlations(panel: Axes, table: pd.DataFrame) -> None:
 def _draw_strength(panel: Axes, table: pd.DataFrame) -> None:
     """Draw the change of every perturbation's (weakest) target gene, with its 90% interval."""
     place = np.arange(len(table))
-    change = table["own_change"].to_numpy(dtype=float)
-    z = table["own_z"].to_numpy(dtype=float)
+    change = table["target_gene_change"].to_numpy(dtype=float)
+    z = table["target_gene_z"].to_numpy(dtype=float)
     error = np.abs(np.divide(change, z, out=np.zeros_like(change), where=np.abs(z) > 0))
     strong = np.abs(z) >= _STRONG
     panel.axvline(0, color=GREY, linewidth=1, linestyle="--", zorder=0)
@@ -238,8 +238,8 @@ def _shares_to_draw(summary: pd.DataFrame) -> list[tuple[str, float, float]]:
     """Return name, value and standard error of the errors of shrunken effects on parts held out."""
     shares = []
     for part, held in (("shrinkage", "cells"), ("guides", "guide"), ("batches", "batch")):
-        for quantity, beside in (("error_to_cells", "cells' means"),
-                                 ("error_to_nothing", "no effect")):  # fmt: skip
+        for quantity, beside in (("error_to_raw_means", "cells' means"),
+                                 ("error_to_no_effect", "no effect")):  # fmt: skip
             found = summary[(summary["part"] == part) & (summary["quantity"] == quantity)]
             for value, error in zip(found["value"], found["standard_error"], strict=True):
                 shares.append((f"{held} held out,\nover {beside}", float(value), float(error)))

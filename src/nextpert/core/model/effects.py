@@ -79,7 +79,11 @@ class Efficacy:
 
 
 def learn_efficacy(
-    control_mean: ArrayLike, own_change: ArrayLike, own_se: ArrayLike, *, direction: int = -1
+    control_mean: ArrayLike,
+    target_gene_change: ArrayLike,
+    target_gene_se: ArrayLike,
+    *,
+    direction: int = -1,
 ) -> Efficacy:
     """Learn the efficacy of a screen from the changes of perturbed genes.
 
@@ -97,10 +101,10 @@ def learn_efficacy(
     control_mean
         Control mean ``mu`` of the own gene of every perturbation, shape ``(n_perturbations,)``,
         units of the data. For activation it may be any scale in which ``rho`` is alike.
-    own_change
+    target_gene_change
         Measured change of that gene (perturbed less control), same shape and units; NaN where
         there are no cells.
-    own_se
+    target_gene_se
         Its standard error, same shape and units.
     direction
         -1 for knockouts and knockdowns, 1 for activation.
@@ -115,7 +119,7 @@ def learn_efficacy(
     0.5
     """
     x = direction * np.asarray(control_mean, np.float64)
-    y, error = np.asarray(own_change, np.float64), np.asarray(own_se, np.float64)
+    y, error = np.asarray(target_gene_change, np.float64), np.asarray(target_gene_se, np.float64)
     seen = np.isfinite(y)
     rho0, sd0, scale = _PRIOR[direction]
     variance = np.where(seen, error, 1.0) ** 2

@@ -101,30 +101,29 @@ def diagnose(
           ``standard_error`` (over perturbations), ``n``, ``rule``, whether it ``passed``
           (``"yes"``, ``"no"`` or empty), ``meaning``.
         - ``predictors``: a table, one row a predictor (``predictor``), the last one all together:
-          ``weight`` in the fit; ``error_to_nothing`` (squared error on left-out perturbations over
-          that of "no effect", sampling error subtracted from both; genes in units of their
+          ``weight`` in the fit; ``error_to_no_effect`` (squared error on left-out perturbations
+          over that of "no effect", sampling error subtracted from both; genes in units of their
           standard deviation; each predictor by the weight that it gets alone, without their fold)
-          and its standard error ``error_to_nothing_se``; ``r`` and ``r_se``.
+          and its standard error ``error_to_no_effect_se``; ``r`` and ``r_se``.
         - ``unseen_mean``, ``unseen_sd``, ``unseen_lower`` and ``unseen_upper``: what was predicted
           of every perturbation without its fold, as :func:`perturbation_effects` writes it, with
           90% intervals; shape (perturbations, ``genes``), NaN where nothing is predicted.
         - ``perturbations``: a table, one row each: ``perturbation``, ``target_genes``,
           ``n_cells``; ``squared_distance`` from the controls without bias (squared log-normalised
-          expression), ``q_value`` and ``is_clear``; against the mean of the others
+          expression), ``q_value`` and ``is_significant``; against the mean of the others
           ``q_value_from_others`` and ``is_distinct`` (clear, and unlike the others);
-          ``weakest_target`` with its change ``own_change`` (log-normalised expression), ``own_z``
-          (in standard errors); ``split_by`` (``"guides"`` or ``"cells"``, how its halves were
-          made);
-          ``reliability`` (correlation of the halves, stepped up to all cells);
-          ``error_half`` of shrunken effects, ``error_half_cells``, ``error_half_no_graph`` (on an
-          empty graph), ``error_half_alone`` (without predictors, too), ``error_half_nothing``
-          (squared error on the other half, sums over genes, sampling error and the variance
-          between declared guides subtracted, squared units of expression), ``coverage_half`` and,
-          of large effects alone, ``coverage_half_clear``; of left-out perturbations
-          ``error_unseen``, ``error_unseen_nothing``, ``r_all`` and that of each predictor,
-          ``coverage_unseen`` and ``coverage_unseen_clear``; with guides or batches
-          ``error_guides``, ``error_guides_nothing``, ``coverage_guides``,
-          ``coverage_guides_clear`` and the same of ``batches``. Coverage is that of 90% intervals;
+          ``weakest_target`` with its change ``target_gene_change`` (log-normalised expression),
+          ``target_gene_z`` (in standard errors); ``split_by`` (``"guides"`` or ``"cells"``, how its
+          halves were made); ``reliability`` (correlation of the halves, stepped up to all cells);
+          ``error_half`` of shrunken effects, ``error_half_raw_means``, ``error_half_no_graph`` (on
+          an empty graph), ``error_half_no_predictors`` (without predictors, too),
+          ``error_half_no_effect`` (squared error on the other half, sums over genes, sampling error
+          and the variance between declared guides subtracted, squared units of expression),
+          ``coverage_half`` and, of large effects alone, ``coverage_half_large``; of left-out
+          perturbations ``error_unseen``, ``error_unseen_no_effect``, ``r_all`` and that of each
+          predictor, ``coverage_unseen`` and ``coverage_unseen_large``; with guides or batches
+          ``error_guides``, ``error_guides_no_effect``, ``coverage_guides``,
+          ``coverage_guides_large`` and the same of ``batches``. Coverage is that of 90% intervals;
           NaN stands for what was not judged.
         - ``cells``, the fingerprint of the fit's cells; ``params``.
 

@@ -133,15 +133,15 @@ _OF_LARGE = (
 )
 _LEARNED_FROM = _OF_LARGE.format("the cells that they are learned from")
 _LEFT_OUT = {
-    "error_to_nothing": f"{_OF_LEFT_OUT}'no effect'",
-    "error_to_cells": f"{_OF_LEFT_OUT}the cells' means",
+    "error_to_no_effect": f"{_OF_LEFT_OUT}'no effect'",
+    "error_to_raw_means": f"{_OF_LEFT_OUT}the cells' means",
     "coverage_90": _COVERED.format("means of the {one} left out"),
-    "coverage_90_clear": _LEARNED_FROM,
+    "coverage_90_large": _LEARNED_FROM,
 }
 # What each quantity means.
 _MEANINGS: dict[str, dict[str, str]] = {
     CELLS: {
-        "n_clear": "perturbations whose cells differ from the controls (false discovery rate "
+        "n_significant": "perturbations whose cells differ from the controls (false discovery rate "
         f"{CLEAR:g}{{also}}); n is all of them",
         "n_distinct": "those of them that also differ from the mean of the others",
         "n_own": "perturbations whose own genes change by 3 standard errors or more; n is those "
@@ -151,23 +151,23 @@ _MEANINGS: dict[str, dict[str, str]] = {
     },
     SHRINKAGE: {
         "n_by_guides": "perturbations split into halves by guide{how}",
-        "error_to_cells": f"{_OF_HALF}the cells' means",
-        "error_to_nothing": f"{_OF_HALF}'no effect'",
-        "error_alone_to_cells": "the same as error_to_cells, shrunken to nothing: without graph "
-        "and predictors",
+        "error_to_raw_means": f"{_OF_HALF}the cells' means",
+        "error_to_no_effect": f"{_OF_HALF}'no effect'",
+        "error_alone_to_cells": "the same as error_to_raw_means, shrunk towards zero: "
+        "without graph and predictors",
         "coverage_90": _COVERED.format("means of the other half"),
-        "coverage_90_clear": _LEARNED_FROM,
+        "coverage_90_large": _LEARNED_FROM,
         "own_state_first": f"{_FIRST}shrunken effects",
         "own_state_first_by_cells": f"{_FIRST}the cells' means",
     },
     UNSEEN: {
-        "error_to_nothing": "squared error of effects on other genes that are predicted of "
+        "error_to_no_effect": "squared error of effects on other genes that are predicted of "
         "perturbations without their fold of the screen, as a share of that of 'no effect'",
         "error_to_mean": "the same as a share of that of the mean perturbation, believed as far as "
         "the screen says, which tells no perturbations apart",
         "r": "correlation of what is predicted and observed effects on other genes",
         "coverage_90": _COVERED.format("effects on other genes"),
-        "coverage_90_clear": _OF_LARGE.format("the half of the cells that is not scored on"),
+        "coverage_90_large": _OF_LARGE.format("the half of the cells that is not scored on"),
     },
     GRAPH_PART: {
         "weight": "how far what follows on the graph is believed of perturbations without cells; "
@@ -213,7 +213,7 @@ def quantities(
     graph_weight
         What the graph counts for in measured effects.
     """
-    told, own = unseen.table, table["own_z"].abs().dropna()
+    told, own = unseen.table, table["target_gene_z"].abs().dropna()
     distinct = on_halves[table["is_distinct"].to_numpy(bool)]
     by_guides, guides = halves.by_guides[1:], halves.guide_column
     column = f"adata.obs[{guides!r}]"
@@ -221,22 +221,22 @@ def quantities(
     weights = unseen.left_out[:, list(unseen.weights).index(Graph.name)]
     numbers: dict[str, dict[str, _Numbers]] = {
         CELLS: {
-            "n_clear": _count(table["is_clear"], _ENOUGH),
+            "n_significant": _count(table["is_significant"], _ENOUGH),
             "n_distinct": _count(table["is_distinct"], _ENOUGH),
             "n_own": _count(own >= 3),
             "reliability": (*mean_with_error(table["reliability"]), len(table), None),
         },
         SHRINKAGE: {
             "n_by_guides": _count(by_guides),
-            "error_to_cells": _ratio(on_halves[SHRUNKEN], on_halves[MEANS], _at_most(NOT_WORSE)),
-            "error_to_nothing": _ratio(on_halves[SHRUNKEN], on_halves[NOTHING], _BELOW_ONE),
-            "error_alone_to_cells": _ratio(on_halves[ALONE], on_halves[MEANS]),
-            **_coverage(on_halves),
-            "own_state_first": _mean(distinct[FIRST[SHRUNKEN]]),
-            "own_state_first_by_cells": _mean(distinct[FIRST[MEANS]]),
+            "error_to_raw_means": _ratio(on_halves[SHRUNKEN], on_halves[MEANS],
+            _at_most(NOT_WORSE)), "error_to_no_effect": _ratio(on_halves[SHRUNKEN],
+            on_halves[NOTHING], _BELOW_ONE), "error_alone_to_cells": _ratio(on_halves[ALONE],
+            on_halves[MEANS]), **_coverage(on_halves), "own_state_first":
+            _mean(distinct[FIRST[SHRUNKEN]]), "own_state_first_by_cells":
+            _mean(distinct[FIRST[MEANS]]),
         },
         UNSEEN: {
-            "error_to_nothing": _ratio(told[WHOLE], told[NOTHING], _MUCH_BELOW_ONE),
+            "error_to_no_effect": _ratio(told[WHOLE], told[NOTHING], _MUCH_BELOW_ONE),
             "error_to_mean": _gain(told, MEAN_ALONE, _BELOW_ONE),
             "r": _mean(told[r_of(WHOLE)]),
             **_coverage(told),
@@ -259,8 +259,8 @@ def quantities(
         spread = (float(np.sqrt(cells.guide_variance)), _NO_ERROR, cells.n_guides, None)
         numbers[part] = {
             **({"spread": spread} if part == GUIDES else {}),
-            "error_to_nothing": _ratio(found[SHRUNKEN], found[NOTHING], _BELOW_ONE),
-            "error_to_cells": _ratio(found[SHRUNKEN], found[MEANS]),
+            "error_to_no_effect": _ratio(found[SHRUNKEN], found[NOTHING], _BELOW_ONE),
+            "error_to_raw_means": _ratio(found[SHRUNKEN], found[MEANS]),
             **_coverage(found),
         }
     split = (
@@ -302,7 +302,7 @@ def predictor_table(found: Unseen) -> pd.DataFrame:
     out = pd.DataFrame(
         np.hstack([ratios, r]),
         index=pd.Index(np.arange(len(r))),
-        columns=["error_to_nothing", "error_to_nothing_se", "r", "r_se"],
+        columns=["error_to_no_effect", "error_to_no_effect_se", "r", "r_se"],
     )
     out.insert(0, "predictor", strings([*names, WHOLE]))
     out.insert(1, "weight", np.array([*found.weights.values(), np.nan]))
@@ -365,4 +365,4 @@ def _coverage(found: pd.DataFrame) -> dict[str, _Numbers]:
     """Return what intervals cover of all effects, and of large ones."""
     least, of_large = (_at_least(LEAST_COVERAGE, fewest=n) for n in (0, FEWEST_LARGE))
     large = *ratio_with_error(found[COVERED], found[LARGE]), int(found[LARGE].sum()), of_large
-    return {"coverage_90": _mean(found[COVERAGE], least), "coverage_90_clear": large}
+    return {"coverage_90": _mean(found[COVERAGE], least), "coverage_90_large": large}

@@ -70,7 +70,7 @@ def perturbation_table(
             "n_cells": cells.n_cells,
             "squared_distance": from_controls.estimate,
             "q_value": from_controls.q_value,
-            "is_clear": clear,
+            "is_significant": clear,
             "q_value_from_others": from_others.q_value,
             "is_distinct": clear & (from_others.q_value < CLEAR),
             **own_changes(refit, cells),
@@ -80,7 +80,7 @@ def perturbation_table(
             **{f"error_half_{name}": halves[name] for name in (MEANS, NO_GRAPH, ALONE, NOTHING)},
             **_coverages("half", halves),
             "error_unseen": told[WHOLE],
-            "error_unseen_nothing": told[NOTHING],
+            "error_unseen_no_effect": told[NOTHING],
             "r_all": told[r_of(WHOLE)],
             **{f"r_{name.replace(' ', '_')}": told[r_of(name)] for name in unseen.weights},
             **_coverages("unseen", told),
@@ -89,7 +89,7 @@ def perturbation_table(
     )
     for name, scores in left_out.items():
         if scores is not None:
-            errors = {f"error_{name}": scores[SHRUNKEN], f"error_{name}_nothing": scores[NOTHING]}
+            errors = {f"error_{name}": scores[SHRUNKEN], f"error_{name}_no_effect": scores[NOTHING]}
             table = table.assign(**errors, **_coverages(name, scores))
     return table
 
@@ -97,7 +97,7 @@ def perturbation_table(
 def _coverages(name: str, scores: pd.DataFrame) -> dict[str, pd.Series]:
     """Return the columns of coverage; that of large effects is NaN where there are none."""
     large = scores[COVERED] / scores[LARGE].where(scores[LARGE] > 0)
-    return {f"coverage_{name}": scores[COVERAGE], f"coverage_{name}_clear": large}
+    return {f"coverage_{name}": scores[COVERAGE], f"coverage_{name}_large": large}
 
 
 def own_changes(refit: Refit, cells: FitCells) -> dict[str, Any]:
@@ -113,8 +113,8 @@ def own_changes(refit: Refit, cells: FitCells) -> dict[str, Any]:
     known, rows = own.any(axis=1), np.arange(len(own))
     return {
         "weakest_target": strings(np.where(known, np.array(refit.spec.genes)[weakest], "")),
-        "own_change": np.where(known, change[rows, weakest], np.nan),
-        "own_z": np.where(known, z[rows, weakest], np.nan),
+        "target_gene_change": np.where(known, change[rows, weakest], np.nan),
+        "target_gene_z": np.where(known, z[rows, weakest], np.nan),
     }
 
 
@@ -146,7 +146,7 @@ def judge(
     parts = [
         _cells(by[q.CELLS]),
         _shrinkage(by[q.SHRINKAGE]),
-        _unseen(by[q.UNSEEN], predictors, by[q.CELLS]["n_clear"].n),
+        _unseen(by[q.UNSEEN], predictors, by[q.CELLS]["n_significant"].n),
         _graph(by[q.GRAPH_PART]),
     ]
     if undeclared is not None:  # first, as it bears on all others
@@ -188,7 +188,7 @@ def part_table(parts: list[Part]) -> pd.DataFrame:
 
 
 def _cells(rows: _Rows) -> Part:
-    clear, distinct = rows["n_clear"], rows["n_distinct"]
+    clear, distinct = rows["n_significant"], rows["n_distinct"]
     words = (
         f"Cells: {clear.value:.0f} of {clear.n} perturbations differ from the controls, "
         f"{distinct.value:.0f} from the other perturbations"
@@ -202,8 +202,8 @@ def _cells(rows: _Rows) -> Part:
 
 
 def _shrinkage(rows: _Rows) -> Part:
-    cells, nothing, level = rows["error_to_cells"], rows["error_to_nothing"], CARE
-    if rows["coverage_90_clear"].is_hopeless:
+    cells, nothing, level = rows["error_to_raw_means"], rows["error_to_no_effect"], CARE
+    if rows["coverage_90_large"].is_hopeless:
         level, start = NOT, _strong(rows)
     elif not nothing.value < 1 or rows["coverage_90"].is_hopeless:
         level, start = NOT, "do not use the shrunken effects."
@@ -220,13 +220,13 @@ def _shrinkage(rows: _Rows) -> Part:
 
 
 def _shrinkage_words(rows: _Rows) -> str:
-    cells, alone = rows["error_to_cells"], rows["error_alone_to_cells"]
+    cells, alone = rows["error_to_raw_means"], rows["error_alone_to_cells"]
     words = (
         f"Learned from {_half(rows['n_by_guides'])}, shrunken effects have on the other half a "
         f"squared error of {_number(cells)} relative to the cells' means and of "
-        f"{_number(rows['error_to_nothing'])} relative to no effect."
+        f"{_number(rows['error_to_no_effect'])} relative to no effect."
     )
-    if not rows["coverage_90_clear"].is_hopeless:  # else it comes first
+    if not rows["coverage_90_large"].is_hopeless:  # else it comes first
         words += f" {_intervals(rows)}."
     first, plain = (rows[f"own_state_first{by}"] for by in ("", "_by_cells"))
     if first.n:
@@ -241,9 +241,9 @@ def _shrinkage_words(rows: _Rows) -> str:
 
 def _unseen(rows: _Rows, predictors: pd.DataFrame, n_perturbations: int) -> Part:
     """Return the verdict on predictions; ``n_perturbations`` is the number of all in the fit."""
-    error, mean = rows["error_to_nothing"], rows["error_to_mean"]
+    error, mean = rows["error_to_no_effect"], rows["error_to_mean"]
     single = predictors.iloc[:-1]
-    best = single.sort_values("error_to_nothing", kind="stable").iloc[0]
+    best = single.sort_values("error_to_no_effect", kind="stable").iloc[0]
     used = [
         f"{name} {weight:.2f}"
         for name, weight in zip(single["predictor"], single["weight"], strict=True)
@@ -251,7 +251,7 @@ def _unseen(rows: _Rows, predictors: pd.DataFrame, n_perturbations: int) -> Part
     ]
     words = (
         f"All predictors together have a squared error of {_number(error)} relative to no effect "
-        f"(best alone: {best['predictor']}, {_two_digits(best['error_to_nothing'])}; weights: "
+        f"(best alone: {best['predictor']}, {_two_digits(best['error_to_no_effect'])}; weights: "
         f"{', '.join(used) or 'none'})."
     )
     if not np.isfinite(error.value):
@@ -270,7 +270,7 @@ def _unseen(rows: _Rows, predictors: pd.DataFrame, n_perturbations: int) -> Part
                           (mean, "distinguished better than by the mean perturbation"))
         if row.is_no_gain
     ]  # fmt: skip
-    if rows["coverage_90_clear"].is_hopeless:
+    if rows["coverage_90_large"].is_hopeless:
         also = [f"{each.capitalize()}." for each in no_gain[:1]]
         words = " ".join([_strong(rows), *also, words])
         return Part(q.UNSEEN, NOT, f"Unseen perturbations: {words}")
@@ -308,7 +308,7 @@ def _graph(rows: _Rows) -> Part:
 
 
 def _left_out(name: str, rows: _Rows) -> Part:
-    error = rows["error_to_nothing"]
+    error = rows["error_to_no_effect"]
     what, one = {q.GUIDES: ("Guides", "guide"), q.BATCHES: ("Batches", "batch")}[name]
     disagree = not error.value < 1 or rows["coverage_90"].is_hopeless
     start = f"{what}: they disagree, " if disagree else f"{what}: "
@@ -316,7 +316,7 @@ def _left_out(name: str, rows: _Rows) -> Part:
         f"ffects learned without a {one} have a squared error on it of {_number(error)} relative "
         f"to no effect."
     )
-    if rows["coverage_90_clear"].is_hopeless:
+    if rows["coverage_90_large"].is_hopeless:
         return Part(name, NOT, f"{start}{_strong(rows)} E{words}")
     words = f"{start}e{words} {_intervals(rows)}."
     if disagree:
@@ -352,7 +352,7 @@ def _half(split: Quantity) -> str:
 
 def _cover(rows: _Rows) -> bool:
     """Whether intervals are to be trusted; of large effects only where there are enough."""
-    return bool(rows["coverage_90"].passed) and rows["coverage_90_clear"].passed is not False
+    return bool(rows["coverage_90"].passed) and rows["coverage_90_large"].passed is not False
 
 
 def _strong(rows: _Rows) -> str:
@@ -361,7 +361,7 @@ def _strong(rows: _Rows) -> str:
 
 
 def _intervals(rows: _Rows) -> str:
-    covered, clear = rows["coverage_90"], rows["coverage_90_clear"]
+    covered, clear = rows["coverage_90"], rows["coverage_90_large"]
     if not np.isfinite(covered.value):
         return f"The coverage of 90% intervals {_NOT_JUDGED}"
     words = f"90% intervals cover {100 * covered.value:.0f}% of all effects"

@@ -242,7 +242,7 @@ def distances_table(found: Distances, *, tolerance: float, power: float) -> pd.D
             "cells_needed": layout.cells_for(precise) * known,
             "guides_needed": layout.guides_for(precise) * known,
             "difference": difference,
-            "cells_to_tell": layout.cells_for(apart),
-            "guides_to_tell": layout.guides_for(apart),
+            "cells_to_distinguish": layout.cells_for(apart),
+            "guides_to_distinguish": layout.guides_for(apart),
         }
     )

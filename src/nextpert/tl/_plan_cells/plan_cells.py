@@ -145,21 +145,19 @@ def plan_cells(
           ``distances`` (with a wanted state), one row a perturbation, nearest first: ``distance``
           (unbiased, squared units), ``sd``, ``relative_distance``, ``cells_needed`` and
           ``guides_needed`` for ``tolerance``, ``difference`` to the nearest (of the nearest, to
-          the second) and ``cells_to_tell``, ``guides_to_tell``: those of each with which it is
-          told, if the difference is as measured.
-          ``stopping`` (with a target): ``best_known`` (the measured candidate of the smallest
-          expected distance, or no perturbation); ``gain``, the squared distance by which the best
-          known is expected to be closer after the next plate, and ``relative_gain``, that as a
-          share of the control's distance; ``good_enough``, the probability that no candidate is
-          closer than the best known by more than ``tolerance``; ``advice``: ``"stop"``,
-          ``"go on"``, ``"no difference"`` (no measured candidate differs from the others) or
-          ``"at target"`` (the control cannot be distinguished from the target); ``stop``, 1 with
-          ``"stop"`` alone; ``n_distinct`` and ``n_untested``, the candidates that differ and those
-          without cells; ``n_perturbations`` and ``n_cells`` (of each) of the next plate; and
-          ``candidates``.
-          ``relative_gain`` and ``good_enough`` are NaN where the control cannot be distinguished
-          from the target; all shares of its distance, and the cells that they take, where that is
-          estimated as 0.
+          the second) and ``cells_to_distinguish``, ``guides_to_distinguish``: those of each with
+          which it is told, if the difference is as measured. ``stopping`` (with a target):
+          ``best_known`` (the measured candidate of the smallest expected distance, or no
+          perturbation); ``gain``, the squared distance by which the best known is expected to be
+          closer after the next plate, and ``relative_gain``, that as a share of the control's
+          distance; ``good_enough``, the probability that no candidate is closer than the best known
+          by more than ``tolerance``; ``advice``: ``"stop"``, ``"go on"``, ``"no difference"`` (no
+          measured candidate differs from the others) or ``"at target"`` (the control cannot be
+          distinguished from the target); ``stop``, 1 with ``"stop"`` alone; ``n_distinct`` and
+          ``n_untested``, the candidates that differ and those without cells; ``n_perturbations``
+          and ``n_cells`` (of each) of the next plate; and ``candidates``. ``relative_gain`` and
+          ``good_enough`` are NaN where the control cannot be distinguished from the target; all
+          shares of its distance, and the cells that they take, where that is estimated as 0.
           ``noise``: ``guide_variance`` and ``replicate_variance`` (over that of a cell),
           ``control_guide_variance``, ``n_guides``, ``n_replicates``, ``n_cells`` (medians),
           ``n_control_cells``. ``verdict``, all of it in words; and ``params``.

@@ -135,8 +135,8 @@ def distances_in_words(
         said += (
             f" {first['perturbation']} is told from {second['perturbation']}, if their distances "
             f"differ as measured, with probability {_percent(power)} by "
-            f"{_cells(float(first['cells_to_tell']))} of each"
-            f"{_why_not(first, 'cells_to_tell', 'guides_to_tell', layout)}."
+            f"{_cells(float(first['cells_to_distinguish']))} of each"
+            f"{_why_not(first, 'cells_to_distinguish', 'guides_to_distinguish', layout)}."
         )
     return said
 

@@ -108,7 +108,7 @@ def candidates_table(goals: Sequence[Goal], names: Sequence[str]) -> pd.DataFram
         {
             "target": strings(np.repeat([goal.name for goal in goals], n)),
             "perturbation": strings([*names] * len(goals)),
-            "is_own": np.concatenate([np.isin(np.arange(n), goal.own) for goal in goals]),
+            "is_target": np.concatenate([np.isin(np.arange(n), goal.own) for goal in goals]),
             "distance": np.concatenate([goal.truth.distance for goal in goals]),
             "sd": np.concatenate([goal.truth.sd for goal in goals]),
         },
