@@ -45,8 +45,8 @@ SKIPPED = {
 }  # fmt: skip
 # Columns that say which row it is: as many of them, in this order, as tell the rows apart.
 KEYS = (
-    "perturbation", "gene", "parent", "child", "target", "held_out", "acquisition", "round", "part",
-    "quantity", "predictor", "action", "n_guides", "n_cells", "setting", "prior", "well",
+    "perturbation", "gene", "parent", "child", "target", "held_out", "acquisition", "strategy", "round",
+    "part", "quantity", "predictor", "action", "n_guides", "n_cells", "setting", "prior", "well",
 )  # fmt: skip
 # Names in files saved before -> names now: add a line where a column or a key is renamed.
 RENAMED: dict[str, str] = {}

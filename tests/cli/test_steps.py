@@ -39,7 +39,7 @@ QUICK = {
     "distances": (["--target", "MYC"], ["perturbation", "distance", "low", "high"]),
     "replay": (
         ["--n-rounds", "1", "--n-repeats", "2", "--acquisitions", "round_robin_means"],
-        ["acquisition", "plates"],
+        ["strategy", "plates"],
     ),
     "diagnose": ([], ["part", "quantity", "value"]),
 }
@@ -96,7 +96,7 @@ CALLS = {
         ["--targets", "MYC", "--n-rounds", "1", "--n-repeats", "2", "--acquisitions", "random",
          "round_robin_means", "--held-out", "both"],
         {"targets": ["MYC"], "n_rounds": 1, "n_repeats": 2, "held_out": "both",
-         "acquisitions": ["random", "round_robin_means"]},
+         "strategies": ["random", "round_robin_means"]},
     ),
     "diagnose": (["--seed", "2"], {"rng": 2}),
 }  # fmt: skip
@@ -120,7 +120,7 @@ IN_A_FILE = [
      {"target": WANTED, "n_perturbations": 2, "n_cells": 200, "n_samples": 50}),
     ("replay", ["--targets", "STK3", "wanted.toml", "--n-rounds", "1", "--n-repeats", "2",
                 "--acquisitions", "random"],
-     {"targets": ["STK3", WANTED], "n_rounds": 1, "n_repeats": 2, "acquisitions": ["random"]}),
+     {"targets": ["STK3", WANTED], "n_rounds": 1, "n_repeats": 2, "strategies": ["random"]}),
 ]  # fmt: skip
 RUNS = [*((step, *call) for step, call in CALLS.items()), *IN_A_FILE]
 

@@ -78,7 +78,7 @@ class BossResult:
     Parameters
     ----------
     dag
-        The graph of the highest score of all starts, over the nodes other tha context nodes.
+        The graph of the highest score of all starts, over the nodes other than context nodes.
     order
         A topological order of it that agrees with the prior knowledge, shape ``(n_nodes,)``.
     score
@@ -88,7 +88,7 @@ class BossResult:
         those of orders of its own.
     best_start
         The start that found ``dag``.
-    criterion
+    score_name
         ``"bic"`` or ``"bge"``.
     n_cells
         Number of cells.
@@ -101,7 +101,7 @@ class BossResult:
     score: float
     scores: NDArray[np.float64]
     best_start: int
-    criterion: str
+    score_name: str
     n_cells: int
     context_edges: NDArray[np.bool]
 
@@ -154,19 +154,19 @@ def boss(
         Number of starts: the first from the sparsest minimum-degree order, as in :func:`gsp`, the
         others from randomised ones. May be 0 where ``orders`` are given.
     orders
-        Orders of the nodes other tha context nodes to start further runs from, shape
+        Orders of the nodes other than context nodes to start further runs from, shape
         ``(n_orders, n_nodes)`` or ``(n_nodes,)``; they must agree with the prior knowledge.
     backward_search
         Whether to end with a backward equivalence search; with prior knowledge, only over classes
         with a member that agrees with it.
     prior
-        Orders, required and forbidden edges of the nodes other tha context nodes. They bar many
+        Orders, required and forbidden edges of the nodes other than context nodes. They bar many
         ways to the best order, so every start searches twice: from its own order, and from where
         the search without prior knowledge ends (a member of that class that agrees, if there is
         one). Nodes are also moved together with those that they may not pass.
     log_odds
         What speaks for an edge, or against it if below 0, beside the cells: natural logarithms,
-        shape ``(n_nodes, n_nodes)`` over the nodes other tha context nodes, row = parent. They also
+        shape ``(n_nodes, n_nodes)`` over the nodes other than context nodes, row = parent. They also
         choose among the directions that cells cannot tell apart.
     rng
         Seed or generator. Every start gets a seed drawn from it, so the result does not depend on
