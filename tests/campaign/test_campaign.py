@@ -224,12 +224,12 @@ def test_what_a_notebook_shows_is_text(campaign, monkeypatch):
         ({"learn": {"checkpoint": "x"}}, "learn holds checkpoint"),
         ({"fit": {"layer": "counts"}}, "fit holds layer"),
         ({"plan": {"pending": ["CDK4"]}}, "plan holds pending"),
-        ({"plan": {"exclude": ["NOPE"]}}, "never holds names"),
+        ({"plan": {"exclude": ["NOPE"]}}, "exclude holds names"),
     ],
 )
 def test_options_that_are_none(options, message, parts, target, given):
     with pytest.raises(ValueError, match=message):
-        npt.Campaign(parts[0], target, **({"explore": given} | options)).propose(1, 100)
+        npt.Campaign(parts[0], target, **({"learn": given} | options)).propose(1, 100)
 
 
 def test_options_that_no_file_keeps(parts, target):
@@ -316,7 +316,7 @@ def test_what_is_excluded_is_in_no_ranking_and_no_stopping_rule(screen, target, 
         assert set(campaign.adata.uns["plan_cells"]["stopping"]["candidates"]) == {"CD59", "CD58"}
         plate = campaign.propose(4, 400)
         assert set(plate["perturbation"]) == {"CD59", "CD58", "control"}
-    with pytest.raises(ValueError, match="No candidate is left: all are in never or failed"):
+    with pytest.raises(ValueError, match="No candidate is left: all are in exclude or failed"):
         npt.Campaign(screen, target, learn=given, plan={"candidates": ["B2M"], "exclude": ["B2M"]})
 
 

@@ -188,7 +188,7 @@ def test_intervals_that_miss_large_effects_are_told_first(right):
     assert row.loc["coverage_90_large", "passed"] == "no"
     assert levels(found)["unseen perturbations"] == "do not trust"
     words = found["parts"].set_index("part").loc["unseen perturbations", "verdict"]
-    whole, large = (100 * row.loc[f"coverage_90{name}", "value"] for name in ("", "_clear"))
+    whole, large = (100 * row.loc[f"coverage_90{name}", "value"] for name in ("", "_large"))
     assert words.startswith(
         f"Unseen perturbations: 90% intervals cover {whole:.0f}% of all effects but only "
         f"{large:.0f}% of the large ones: do not rely on them for strong perturbations."

@@ -166,8 +166,8 @@ def boss(
         one). Nodes are also moved together with those that they may not pass.
     log_odds
         What speaks for an edge, or against it if below 0, beside the cells: natural logarithms,
-        shape ``(n_nodes, n_nodes)`` over the nodes other than context nodes, row = parent. They also
-        choose among the directions that cells cannot tell apart.
+        shape ``(n_nodes, n_nodes)`` over the nodes other than context nodes, row = parent. They
+        also choose among the directions that cells cannot tell apart.
     rng
         Seed or generator. Every start gets a seed drawn from it, so the result does not depend on
         the number of workers.
