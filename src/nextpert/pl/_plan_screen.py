@@ -214,7 +214,7 @@ def _tell_plates(panel: Axes, replayed: Any) -> None:
     panel.set_title("replayed here: rounds to the best (± 90%)")
     table = replayed["overall"]
     reading = bool(replayed["params"]["held_out"][0])  # that which is drawn
-    rows = table[table["held_out"] == reading].set_index("acquisition")
+    rows = table[table["held_out"] == reading].set_index("strategy")
     for text in panel.texts:
         name = text.get_text()
         if name in rows.index:
