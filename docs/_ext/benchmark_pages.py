@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 HEAD = """# Benchmarks
 
 Every number in the documentation is computed by a command of the repository, run in a clone with
-the package installed. The tables below are the output of these commands, and also state where a goal
-was not reached.
+the package installed. The tables below are the output of these commands, and also state where a
+goal was not reached.
 
 """
 SPEED = "[speed, memory and scaling](speed.md) compared with peers"
