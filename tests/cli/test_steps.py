@@ -112,13 +112,13 @@ WANTED = npt.Target(
     distance="noise",
 )
 IN_A_FILE = [
-    ("design", ["--target-file", "target.toml", "--n-samples", "20"],
+    ("design", ["--target-file", "wanted.toml", "--n-samples", "20"],
      {"target": WANTED, "n_samples": 20}),
     ("plan",
-     ["--target-file", "target.toml", "--n-perturbations", "2", "--n-cells", "200", "--n-samples",
+     ["--target-file", "wanted.toml", "--n-perturbations", "2", "--n-cells", "200", "--n-samples",
       "50"],
      {"target": WANTED, "n_perturbations": 2, "n_cells": 200, "n_samples": 50}),
-    ("replay", ["--targets", "STK3", "target.toml", "--n-rounds", "1", "--n-repeats", "2",
+    ("replay", ["--targets", "STK3", "wanted.toml", "--n-rounds", "1", "--n-repeats", "2",
                 "--acquisitions", "random"],
      {"targets": ["STK3", WANTED], "n_rounds": 1, "n_repeats": 2, "acquisitions": ["random"]}),
 ]  # fmt: skip
@@ -126,15 +126,15 @@ RUNS = [*((step, *call) for step, call in CALLS.items()), *IN_A_FILE]
 
 
 def ids(value):
-    return f"{value} " if isinstance(value, str) else "file" if "target.toml" in value else ""
+    return f"{value} " if isinstance(value, str) else "file" if "wanted.toml" in value else ""
 
 
 @pytest.fixture
 def place(fitted, monkeypatch):
     """A folder with the screen and the guide's file of a target, where commands run."""
     monkeypatch.chdir(fitted.parent)
-    (text,) = re.findall(r"```toml\n(# target.toml\n.*?)```", GUIDE.read_text(), re.S)
-    Path("target.toml").write_text(text)
+    (text,) = re.findall(r"```toml\n(# wanted.toml\n.*?)```", GUIDE.read_text(), re.S)
+    Path("wanted.toml").write_text(text)
     return fitted.parent
 
 
