@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     n_models = 2 if args.quick else args.models
     print(
-        "| cells | degree | true edges in it | right | believed in | log-odds along | against "
+        "| cells | degree | true edges in it | correct | trusted | log-odds along | against "
         "| SHD without | with | class SHD without | with | changed |"
     )
     print("|---" * 12 + "|")

@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FOLDER = Path(__file__).parent / "_static" / "model"
-# Okabe and Ito's colours, which the colour-blind tell apart.
+# Okabe and Ito's colours, which can be distinguished with any kind of colour vision.
 GREY, BLUE, ORANGE, GREEN, PINK = "0.55", "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 GENES = {"A": (0, 1), "B": (1, 1.6), "C": (1, 0.4), "D": (2, 1), "E": (3, 1)}
 EDGES = [("A", "B"), ("A", "C"), ("B", "D"), ("C", "D"), ("D", "E")]
 
 
 def bare(ax: Axes, title: str) -> None:
-    """Leave a title and nothing else around an axes."""
+    """Draw a title, but no ticks and no frame."""
     ax.set_title(title, fontsize=10, loc="left")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 
 
 def graph(ax: Axes, moved: dict[str, float], shifted: dict[str, float]) -> None:
-    """Draw the genes: filled as far as they moved, an arrow down where they are shifted."""
+    """Draw the genes: the darker, the more their mean moved; with an arrow where shifted."""
     for parent, child in EDGES:
         (x, y), (to_x, to_y) = GENES[parent], GENES[child]
         arrow = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 13, "shrinkB": 13}
@@ -46,19 +46,19 @@ def graph(ax: Axes, moved: dict[str, float], shifted: dict[str, float]) -> None:
 
 
 def shift() -> Figure:
-    """Draw a graph, a shift with what follows, and the less tidy shift of a screen."""
+    """Draw a graph, a shift and its downstream effects, and the partial shift of a screen."""
     figure, axes = plt.subplots(1, 3, figsize=(9, 2.5), layout="constrained")
     graph(axes[0], {}, {})
-    bare(axes[0], "1. Genes act on genes")
+    bare(axes[0], "1. Genes act on each other")
     graph(axes[1], {"A": 0.9, "B": 0.55, "C": 0.4, "D": 0.35, "E": 0.2}, {"A": 1.0})
-    bare(axes[1], "2. A perturbation shifts its gene;\n    what is downstream follows")
+    bare(axes[1], "2. A perturbation shifts its target gene;\n    genes downstream change, too")
     graph(axes[2], {"A": 0.5, "B": 0.3, "C": 0.65, "D": 0.4, "E": 0.25}, {"A": 0.5, "C": 0.35})
-    bare(axes[2], "3. In a screen the shift is partial,\n    and may hit other genes")
+    bare(axes[2], "3. In a screen the shift is partial,\n    and may affect other genes")
     return figure
 
 
-def believed(seen: np.ndarray, n: int) -> np.ndarray:
-    """Return the mean of an effect, given the difference of means of n cells (noise sd 1)."""
+def posterior_mean(seen: np.ndarray, n: int) -> np.ndarray:
+    """Return the posterior mean of an effect, given a difference of means of n cells (SD 1)."""
     variances = np.r_[0.0, 2.0 ** np.arange(-9, 3)]
     weights = np.r_[0.7, np.full(len(variances) - 1, 0.3 / (len(variances) - 1))]
     total = variances[:, None] + 1 / n
@@ -67,27 +67,27 @@ def believed(seen: np.ndarray, n: int) -> np.ndarray:
 
 
 def shrinkage() -> Figure:
-    """Draw what is believed of a difference of means, by the number of cells."""
+    """Draw the posterior mean of an effect against the difference of means, by number of cells."""
     figure, ax = plt.subplots(figsize=(4.6, 3.2), layout="constrained")
     seen = np.linspace(0, 1.6, 400)
-    ax.plot(seen, seen, color=GREY, linestyle=":", label="the difference itself")
+    ax.plot(seen, seen, color=GREY, linestyle=":", label="no shrinkage")
     styles = ((250, BLUE, "-"), (50, GREEN, "--"), (10, ORANGE, "-."))
     for n, colour, style in styles:
-        ax.plot(seen, believed(seen, n), color=colour, linestyle=style, label=f"{n} cells")
-    ax.set(xlabel="difference of means (sd of a cell)", ylabel="effect believed in (sd)")
+        ax.plot(seen, posterior_mean(seen, n), color=colour, linestyle=style, label=f"{n} cells")
+    ax.set(xlabel="difference of means (SD of a cell)", ylabel="estimated effect (SD)")
     ax.legend(frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def last_word() -> Figure:
-    """Draw expectation, cells, and what is made of both."""
+def prior_and_data() -> Figure:
+    """Draw prior, data and posterior for few, many and no cells."""
     figure, ax = plt.subplots(figsize=(5.4, 3.2), layout="constrained")
-    rows = [("few cells, they agree", -0.8, 0.45, -0.95, 0.3, -0.85, 0.22)]
-    rows += [("few cells, they disagree", -0.8, 0.45, 0.5, 0.3, 0.05, 0.3)]
-    rows += [("many cells, they disagree", -0.8, 0.45, 0.5, 0.08, 0.48, 0.08)]
+    rows = [("few cells, data agree with prior", -0.8, 0.45, -0.95, 0.3, -0.85, 0.22)]
+    rows += [("few cells, data disagree", -0.8, 0.45, 0.5, 0.3, 0.05, 0.3)]
+    rows += [("many cells, data disagree", -0.8, 0.45, 0.5, 0.08, 0.48, 0.08)]
     rows += [("no cells", -0.8, 0.45, np.nan, 0, -0.8, 0.45)]
-    kinds = (("expected", GREY, "s"), ("the cells", BLUE, "o"), ("both", ORANGE, "D"))
+    kinds = (("prior", GREY, "s"), ("data", BLUE, "o"), ("posterior", ORANGE, "D"))
     for row, (_, *numbers) in enumerate(rows):
         for place, (label, colour, marker) in enumerate(kinds):
             ax.errorbar(
@@ -103,16 +103,16 @@ def last_word() -> Figure:
 
 
 def distance() -> Figure:
-    """Draw candidates around a wanted state, with what is not known of each."""
+    """Draw candidates around a target state, with the uncertainty of each."""
     figure, (plane, line) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     rng = np.random.default_rng(3)
-    wanted, start = np.array([2.0, 1.2]), np.array([0.0, 0.0])
+    target, start = np.array([2.0, 1.2]), np.array([0.0, 0.0])
     states = {"P": ((1.5, 0.7), 0.08), "Q": ((1.4, 1.3), 0.35), "R": ((0.7, -0.9), 0.15)}
     plane.scatter(*start, color=GREY, s=70, zorder=3)
     plane.annotate("control", start, (-8, -14), textcoords="offset points", color="0.3")
-    plane.scatter(*wanted, marker="*", s=220, color=GREEN, zorder=3)
-    plane.annotate("wanted", wanted, (8, 4), textcoords="offset points", color=GREEN)
-    edge = wanted + np.hypot(*wanted) * np.column_stack(
+    plane.scatter(*target, marker="*", s=220, color=GREEN, zorder=3)
+    plane.annotate("target", target, (8, 4), textcoords="offset points", color=GREEN)
+    edge = target + np.hypot(*target) * np.column_stack(
         [np.cos(np.linspace(0, 7, 200)), np.sin(np.linspace(0, 7, 200))]
     )
     plane.plot(*edge.T, color=GREY, linestyle=":", linewidth=1)
@@ -121,25 +121,25 @@ def distance() -> Figure:
         draws = np.array(mean) + sd * rng.normal(size=(100, 2))
         plane.scatter(*draws.T, s=4, alpha=0.35, color=colours[name], linewidth=0)
         plane.annotate(name, mean, ha="center", va="center", weight="bold")
-        squared = ((draws - wanted) ** 2).sum(1)
+        squared = ((draws - target) ** 2).sum(1)
         low, high = np.quantile(squared, [0.05, 0.95])
         line.plot([low, high], [row, row], color=colours[name], linewidth=3)
         line.plot(squared.mean(), row, "o", color=colours[name], markersize=9)
-    line.axvline((wanted**2).sum(), color=GREY, linestyle="--", linewidth=1)
-    line.text((wanted**2).sum() + 0.1, 0.4, "doing nothing", color="0.3")
+    line.axvline((target**2).sum(), color=GREY, linestyle="--", linewidth=1)
+    line.text((target**2).sum() + 0.1, 0.4, "control", color="0.3")
     line.set(yticks=range(3), yticklabels=states, ylim=(2.5, -0.5), xlim=(0, 8.5))
-    line.set_xlabel("squared distance to the wanted state")
+    line.set_xlabel("squared distance to the target state")
     line.spines[["top", "right"]].set_visible(False)
     plane.set(xlim=(-0.7, 3), ylim=(-1.5, 2.2), aspect="equal")
-    bare(plane, "Two genes; a dot is one draw")
-    line.set_title("The ranking: mean and 90 % interval", fontsize=10, loc="left")
+    bare(plane, "Two genes; each dot is a draw from the posterior")
+    line.set_title("The ranking: mean and 90% interval", fontsize=10, loc="left")
     return figure
 
 
 def plate() -> Figure:
-    """Draw the loop: cells, fit, plate, bench."""
+    """Draw the loop: cells, fit, next round, experiment."""
     figure, ax = plt.subplots(figsize=(9, 1.8), layout="constrained")
-    steps = ["cells\nof all rounds", "graphs", "weights\nand shifts", "ranking", "next plate"]
+    steps = ["cells\nof all rounds", "graphs", "weights\nand shifts", "ranking", "next round"]
     calls = ["Campaign.observe", "learn_dag", "fit_dag_blr", "design_interventions", "plan_screen"]
     for place, (step, call) in enumerate(zip(steps, calls, strict=True)):
         colour = BLUE if place in (0, 4) else GREY
@@ -152,7 +152,7 @@ def plate() -> Figure:
     back = {"arrowstyle": "-|>", "color": BLUE, "connectionstyle": "bar,fraction=0.09"}
     back |= {"shrinkA": 22, "shrinkB": 22}
     ax.annotate("", (0, 1), (8, 1), arrowprops=back)
-    ax.text(4, 2.02, "the bench", ha="center", va="bottom", color=BLUE)
+    ax.text(4, 2.02, "experiment", ha="center", va="bottom", color=BLUE)
     ax.set(xlim=(-1, 9), ylim=(0, 2.5))
     ax.axis("off")
     return figure
@@ -160,7 +160,7 @@ def plate() -> Figure:
 
 PICTURES = {
     "shift": shift,
-    "last_word": last_word,
+    "prior_and_data": prior_and_data,
     "shrinkage": shrinkage,
     "distance": distance,
     "plate": plate,

@@ -58,11 +58,11 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "plan_cells": ("What numbers of cells and guides achieve.", {}),
     "plan_screen": (
-        "The next round: which perturbations and why, their cells, and what the plan is worth.",
+        "The next round: which perturbations and why, their cells, and the value of the plan.",
         {},
     ),
     "replay": (
-        "How near to each target every strategy would have come on this screen, round by round.",
+        "How near each strategy would have come to each target on this screen, round by round.",
         {"n_cols": 3},
     ),
     "target_distances": (
@@ -82,7 +82,7 @@ def screen() -> AnnData:
     place = adata.obs.groupby("perturbation", observed=True).cumcount().to_numpy()
     kept = {label: 60 - 5 * i for i, label in enumerate(labels)} | {"control": 200}
     adata = adata[place < adata.obs["perturbation"].map(kept).astype(int)].copy()
-    target, *others = labels  # the way to the state wanted is not known to the model
+    target, *others = labels  # the model has not seen the perturbation that produces the target
     plate = adata[adata.obs["perturbation"].isin([target, *others[:4], "control"])].copy()
     for seen, known in ((plate, others[:4]), (adata, others)):  # in two rounds
         npt.tl.learn_dag(seen, n_runs=2, n_graphs=10)
@@ -125,8 +125,8 @@ def make(folder: Path) -> dict[str, str]:
     with warnings.catch_warnings(), mpl.style.context("default"):
         warnings.simplefilter("ignore")
         plt.switch_backend("agg")
-        for name, draw in figures(screen()).items():
-            figure = draw()
+        for name, plot in figures(screen()).items():
+            figure = plot()
             figure.savefig(
                 folder / f"{name}.png", dpi=110, bbox_inches="tight", metadata={"Software": None}
             )

@@ -14,10 +14,10 @@ import nextpert
 
 DOCS = Path(__file__).parents[1]
 PACKAGES = {
-    "pp": ("Preprocessing", "From counts and guides to a screen that the tools understand."),
-    "tl": ("Tools", "Learn the graph, fit the posterior, tell effects, rank, plan, judge."),
-    "pl": ("Plots", "One for each result; all of them are in the [gallery](../gallery.md)."),
-    "datasets": ("Data sets", "Real screens, fetched once, and simulated ones."),
+    "pp": ("Preprocessing", "From counts and guides to a screen that the tools can read."),
+    "tl": ("Tools", "Learn the graph, fit the model, estimate effects, rank, plan, diagnose."),
+    "pl": ("Plots", "One for each result; the [gallery](../gallery.md) shows all of them."),
+    "datasets": ("Data sets", "Real screens, downloaded once, and simulated ones."),
 }
 ROOMS = {
     "screen": "Screens",
@@ -25,8 +25,8 @@ ROOMS = {
     "search": "Searches",
     "model": "Posterior, effects and predictors",
     "design": "Targets, acquisitions, domains and plates",
-    "simulate": "Models with a known truth",
-    "evaluate": "Campaigns on a known truth",
+    "simulate": "Models with known truth",
+    "evaluate": "Campaigns with known truth",
 }
 # Beneath them, told of in what is said of the names above.
 PARTS = (
@@ -42,16 +42,16 @@ PARTS = (
 TOP = """# API
 
 {module}Import as `import nextpert as npt`. Functions take an AnnData first, write their results
-into it, and return nothing, unless `copy=True`; an error leaves it as it was. The page of each
+into it, and return nothing, unless `copy=True`; an error leaves it unchanged. The page of each
 function says which fields it writes and which [kinds of arrays](array_types.md) it reads.
 
-## The loop of a lab, and what is wanted
+## Campaigns, targets and the report
 
 """
 CORE = """# The array core
 
-`nextpert.core` has the mathematics on plain arrays: no AnnData, no pandas, no plots. Use it to put
-together what the tools do not offer; for screens, the [tools](index.md) are the shorter way.
+`nextpert.core` has the mathematics on plain arrays: no AnnData, no pandas, no plots. Use it for
+methods that the tools do not offer; for screens, the [tools](index.md) are easier.
 
 """
 

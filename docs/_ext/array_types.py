@@ -18,16 +18,16 @@ FUNCTIONS = [
 
 PAGE = """# Array types
 
-Which kinds of arrays functions read cells from, in `adata.X` or a layer. *Dense* is a NumPy array,
-*CSR* and *CSC* are SciPy's sparse matrices and arrays, *backed* is a file opened with
-`anndata.read_h5ad(path, backed="r")`, whose cells are read in one pass and never all at once,
-*Dask* is a Dask array of either form, also that of `anndata.experimental.read_lazy`, h5ad or zarr
-(it needs `pip install "nextpert[dask]"`). Results of all kinds agree to rounding. *yes, copied*
-means with `copy=True`, for cells and genes cannot be dropped from a file in place.
+The table shows which kinds of arrays functions can read cells from, in `adata.X` or a layer.
+*Dense* is a NumPy array, *CSR* and *CSC* are SciPy's sparse matrices and arrays, *backed* is a file
+opened with `anndata.read_h5ad(path, backed="r")`, whose cells are read in one pass and never all at
+once, *Dask* is a Dask array of either form, also that of `anndata.experimental.read_lazy`, h5ad or
+zarr (it needs `pip install "nextpert[dask]"`). Results of all kinds agree to rounding. *yes,
+copied* means with `copy=True`, because cells and genes cannot be dropped from a file in place.
 
 """
 REST = """
-These read columns of `obs`, or results, and no cells: {names}.
+These functions read columns of `obs` or results, but no cells: {names}.
 
 """
 
@@ -58,8 +58,8 @@ def of_function(function: str) -> list[str]:
     """Return what the page of one function says, as lines of reStructuredText."""
     title = ["", ".. rubric:: Array types", ""]
     if function in NO_CELLS:
-        return [*title, "Reads no cells: any kind of ``X`` will do, or none.", ""]
+        return [*title, "Reads no cells: ``X`` may be of any kind, or missing.", ""]
     cells = "\n".join(f"     - {each}" for each in row(function)).replace("     -", "   * -", 1)
     head = "\n".join(f"     - {each}" for each in TYPES).replace("     -", "   * -", 1)
     table = [".. list-table::", "   :header-rows: 1", "", *head.split("\n"), *cells.split("\n"), ""]
-    return [*title, *table, ":doc:`What these are </api/array_types>`.", ""]
+    return [*title, *table, ":doc:`Explanation </api/array_types>`.", ""]

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 HEAD = """# Benchmarks
 
-Every number that nextpert promises is made by a command of the repository, run in a clone with the
-package installed. The tables below are what these commands wrote; where something was not reached,
-they say so.
+Every number in the documentation is computed by a command of the repository, run in a clone with
+the package installed. The tables below are the output of these commands, and also state where a
+goal was not reached.
 
 """
-SPEED = "[speed, memory and growth](speed.md) beside peers"
+SPEED = "[speed, memory and scaling](speed.md) compared with peers"
 
 
 def copy(source: Path, target: Path) -> None:

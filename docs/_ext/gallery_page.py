@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 HEAD = """# Gallery
 
-All plots, on one small simulated screen. Each picture leads to the function that draws it.
+All plots, drawn for one small simulated screen. Each picture links to its function.
 
 """
 CARD = """:::{{grid-item-card}} pl.{name}

@@ -23,7 +23,7 @@ SECTIONS = {
     "developer": "Developers",
 }
 ABOUT = (
-    "Which perturbation to try next: Bayesian experimental design for single-cell perturbation "
+    "Which perturbation to test next: Bayesian experimental design for single-cell perturbation "
     "screens in AnnData (Python, scverse)."
 )
 

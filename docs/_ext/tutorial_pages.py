@@ -22,8 +22,8 @@ ORDER = (
 
 HEAD = """# Tutorials
 
-Each is a notebook that runs from top to bottom in the tests, on real cells where there are any, and
-ends in a decision. What is shown here is what it printed.
+Each tutorial is a notebook that ends with a decision. The tests run them all, on real data where
+available; the outputs shown here are those of the notebooks.
 
 ```{toctree}
 :maxdepth: 1
@@ -40,7 +40,7 @@ def copy(source: Path, target: Path) -> None:
             path.unlink()
     for path in paths.values():
         copied = target / path.name
-        # A folder of the repository is no page: its README is.
+        # A folder of the repository has no page; its README has one.
         text = path.read_text(encoding="utf-8").replace("/paper)", "/paper/README.md)")
         if not copied.exists() or copied.read_text(encoding="utf-8") != text:
             copied.write_text(text, encoding="utf-8")

@@ -27,7 +27,7 @@ def test_pictures_are_those_of_the_page(tmp_path):
     assert all((tmp_path / name).stat().st_size > 1000 for name in names)
 
 
-def test_what_is_believed_is_the_mean_given_the_difference():
+def test_the_posterior_mean_is_that_given_the_difference():
     # By quadrature over the effect, with the point at nothing apart.
     variances, n, seen = 2.0 ** np.arange(-9, 3), 10, 0.9
     effect = np.linspace(-12, 12, 200_001)
@@ -37,4 +37,4 @@ def test_what_is_believed_is_the_mean_given_the_difference():
     likelihood = np.exp(-n * (seen - effect) ** 2 / 2)
     total = 0.7 * np.exp(-n * seen**2 / 2) + (prior * likelihood).sum() * step
     mean = (effect * prior * likelihood).sum() * step / total
-    np.testing.assert_allclose(load().believed(np.array([seen]), n), mean, rtol=1e-6)
+    np.testing.assert_allclose(load().posterior_mean(np.array([seen]), n), mean, rtol=1e-6)

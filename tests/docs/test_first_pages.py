@@ -83,8 +83,8 @@ SURE = 3 * 2**0.5  # standard errors: the page's numbers are of other draws, whe
 
 
 def short(number):
-    """A number as the pages write it: two decimals, no zero before the point."""
-    return f"{number:.2f}".removeprefix("0")
+    """A number as the pages write it: two decimals."""
+    return f"{number:.2f}"
 
 
 def find_told(told, text, errors):
@@ -133,7 +133,7 @@ def distance(row):
 def of_quote(text):
     """Standard errors of the numbers of a verdict, to be compared with another on the same cells.
 
-    Beside ``x ± s`` a quarter of s is little; of a share of 1,000 draws the error is known.
+    Beside ``x ± s`` a quarter of s is little; a probability is a share of 1,000 draws.
     """
     errors = []
     for match in NUMBER.finditer(text):
@@ -142,7 +142,8 @@ def of_quote(text):
         if spread or text[: match.start()].endswith("± "):
             errors.append((value(spread[1]) if spread else number) / 4 / SURE)
         else:
-            errors.append(100 * of_share(number / 100, 1000) if after.startswith(" %") else 0.0)
+            drawn = re.search(r"probability $", text[: match.start()], re.I)
+            errors.append(100 * of_share(number / 100, 1000) if drawn else 0.0)
     return errors
 
 
@@ -225,7 +226,7 @@ def test_the_first_page(judged, tmp_path, monkeypatch):
     # No other is told from the last of them.
     chances, last = by_name["probability_best"], by_name.loc[names, "probability_best"].min()
     assert chances.drop(names).max() <= last + SURE * of_share(last, n)
-    told = f"| *doing nothing* | {distance(nothing)} 1 | | |"
+    told = f"| *control* | {distance(nothing)} 1 | | |"
     assert find_told(told, page, [*of_distance(nothing, n), 0]) > 0, told
     assert_quoted(1, adata.uns["plan_cells"]["verdict"])
 
@@ -249,11 +250,11 @@ def test_the_first_page(judged, tmp_path, monkeypatch):
 
 
 def test_a_page_is_compared_word_by_word_and_number_by_number():
-    page = "| MYC | 1.11 | of OXR1 | 13 of 14, by .05"
+    page = "| MYC | 1.11 | of OXR1 | 13 of 14, by 0.05"
     assert find_told("| MYC | 1.13 | of OXR1 | 13 of 14", page, [0.01, 0, 0]) > 0
     assert find_told("| MYC | 1.18 | of OXR1 | 13 of 14", page, [0.01, 0, 0]) < 0
     assert find_told("| MYC | 1.11 | of OXR2 | 13 of 14", page, [0.01, 0, 0]) < 0
     assert find_told("| MYC | 1.11 | of OXR1 | 12 of 14", page, [0.01, 0, 0]) < 0
     assert find_told("| MYB | 1.11", page, [0.01]) < 0
-    told = "err by 0.60 ± 0.16; 90 % hold 7 of 1,045"
+    told = "error 0.60 ± 0.16; with probability 90% 7 of 1,045"
     assert [round(SURE * error, 3) for error in of_quote(told)] == [0.04, 0.04, 4.053, 0, 0]

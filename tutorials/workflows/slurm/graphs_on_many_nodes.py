@@ -1,10 +1,10 @@
-"""Learn the graphs of resamples on many nodes: workers are SLURM jobs, or processes on this one.
+"""Learn bootstrap graphs on many nodes: workers are SLURM jobs, or processes on this machine.
 
     python graphs_on_many_nodes.py cells.h5ad graph.h5ad --graphs 200 --workers 20
     python graphs_on_many_nodes.py cells.h5ad graph.h5ad --graphs 50 --workers 2 --local
 
-The result is that of one process, to the bit, however many workers there are, and if some are
-killed on the way. Needs `pip install "nextpert[dask]"`.
+The result is bitwise identical to that of one process, for any number of workers, and if some are
+killed in between. Needs `pip install "nextpert[dask]"`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import nextpert as npt
 
 
 def slurm_cluster(n_workers: int):
-    """Ask SLURM for workers, a job each, with what a graph of 1,000 genes takes."""
+    """Ask SLURM for workers, one job each, with the memory for a graph of 1,000 genes."""
     from dask_jobqueue import SLURMCluster
 
     cluster = SLURMCluster(
-        cores=1,  # a graph is searched by one thread
+        cores=1,  # each search uses one thread
         processes=1,
         memory="4GB",
         walltime="04:00:00",
         job_extra_directives=["--job-name=nextpert-graphs"],
         job_script_prologue=["export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1"],
-        # Where nodes run for other users too, name the network between them: interface="ib0".
+        # If nodes are shared, name the network between them: interface="ib0".
     )
     cluster.scale(n_workers)
     return cluster

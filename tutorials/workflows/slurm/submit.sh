@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Submit a screen as a chain of jobs, each of which starts once the one before it has ended well.
-# The screen: raw counts, a column "perturbation", controls "control" (else see
-# `nextpert preprocess --help`, and add what it takes below).
+# Submit a screen as a chain of jobs, each of which starts once the previous one has succeeded.
+# The screen needs raw counts, a column "perturbation" and controls "control" (otherwise see
+# `nextpert preprocess --help`, and add options below).
 #
 #     ./submit.sh screen.h5ad MYC
 set -euo pipefail
@@ -11,8 +11,8 @@ target=$2
 here=$(cd "$(dirname "$0")" && pwd)
 stem=${screen%.*}
 
-# after_ok AFTER CPUS MEMORY TIME STEP ARGUMENTS...: submit a step, and print the number of the job.
-# Submitted again, a step replaces what it wrote before.
+# after_ok AFTER CPUS MEMORY TIME STEP ARGUMENTS...: submit a step, and print the job's number.
+# If submitted again, a step replaces its earlier files.
 after_ok() {
   local after=$1 cpus=$2 memory=$3 time=$4
   shift 4
@@ -23,11 +23,11 @@ after_ok() {
 
 # Cores, memory and time for 10,000 perturbations x 1,000 genes: docs/guides/many_machines.md.
 job=$(after_ok "" 1 16G 0:30:00 preprocess "$screen" --out "$stem.cells.h5ad")
-# Finished graphs are kept in the checkpoint: submitted again after a time limit, it goes on there.
+# Finished graphs are in the checkpoint: if submitted again after a time limit, the job continues.
 job=$(after_ok "$job" 16 16G 4:00:00 learn "$stem.cells.h5ad" --out "$stem.graph.h5ad" \
   --method boss --environments all --n-graphs 25 --n-jobs 16 --checkpoint "$stem.graphs")
 job=$(after_ok "$job" 1 16G 1:00:00 fit "$stem.graph.h5ad" --out "$stem.fit.h5ad")
-# The last two need the fit alone, and run side by side.
+# The last two need only the fit, and run in parallel.
 effects=$(after_ok "$job" 1 16G 0:30:00 effects "$stem.fit.h5ad" \
   --out "$stem.effects.h5ad" --table "$stem.effects.csv")
 plan=$(after_ok "$job" 1 16G 1:00:00 plan "$stem.fit.h5ad" --target "$target" \
