@@ -2,7 +2,7 @@
 
 Beside the file, ``NAME.part`` holds what has come so far, as the server stores it, and
 ``NAME.part.json`` the ETag, length and encoding by which it can be gone on with (no link).
-``NAME.part.lock`` keeps a second process from writing to the same part.
+``.NAME.lock`` keeps a second process from writing to the same part.
 """
 
 from __future__ import annotations

@@ -6,8 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from _http import DownloadError
-
-from nextpert._lock import locked
+from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,18 +15,23 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def alone(target: Path) -> Iterator[None]:
-    """Hold the lock of a download; it is let go of with the process, however that ends.
+    """Hold the lock of a download; it is released with the process, however that ends.
 
     Raises
     ------
     DownloadError
         If another process holds it.
     """
-    with locked(target.with_name(target.name + ".part.lock")) as had:
-        if not had:
-            message = (
-                f"{target.name} is being downloaded by another process: wait until it has ended, "
-                "or stop it, and run this again."
-            )
-            raise DownloadError(message)
+    lock = FileLock(target.with_name(f".{target.name}.lock"), blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        message = (
+            f"{target.name} is being downloaded by another process: wait until it has ended, or "
+            "stop it, and run this again."
+        )
+        raise DownloadError(message) from None
+    try:
         yield
+    finally:
+        lock.release()

@@ -30,6 +30,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
+def files_in():
+    """Return the sorted names in a folder, without the lock files, which stay by design."""
+    return lambda folder: sorted(p.name for p in folder.iterdir() if p.suffix != ".lock")
+
+
+@pytest.fixture(scope="session")
 def screen_path() -> Path:
     """The folder of the real screens: NEXTPERT_DATA, or ../shared/data beside the repository."""
     beside = Path(__file__).parents[2] / "shared" / "data"

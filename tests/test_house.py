@@ -23,7 +23,7 @@ CORE = [
     "evaluate",
 ]
 FLOORS = [
-    {"nextpert._files", "nextpert._lock", "nextpert._warn"},
+    {"nextpert._files", "nextpert._warn"},
     {"nextpert.core._cache", "nextpert.core._blas"},
     {f"nextpert.core.{file}" for file in ("_checks", "_codec", "_compile", "_registry")},
     *({f"nextpert.core.{room}"} for room in CORE),

@@ -32,7 +32,7 @@ def same(one, two):
 
 
 @pytest.mark.parametrize("ending", ["h5ad", "zarr"])
-def test_round_trip(ending, campaign, parts, tmp_path, assert_same_adata):
+def test_round_trip(ending, campaign, parts, tmp_path, assert_same_adata, files_in):
     campaign.propose(2, 200)
     campaign.mark_pending(["CTSA"], n_cells=12)
     campaign.mark_failed(["CD58"], reason="die Zellen starben")
@@ -40,7 +40,7 @@ def test_round_trip(ending, campaign, parts, tmp_path, assert_same_adata):
     campaign.save(path)
     loaded = npt.Campaign.load(path)
     assert_same_adata(loaded.adata, campaign.adata)
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert files_in(tmp_path) == [path.name]
     same(loaded, campaign)
     for each in (loaded, campaign):
         each.observe(parts[1], batch="same")
@@ -196,17 +196,17 @@ def test_two_at_once_lose_nothing(campaign, tmp_path):
     assert all("Load it again" in message for message in refused)
 
 
-def test_who_waits_too_long_is_told(campaign, tmp_path, monkeypatch):
+def test_who_waits_too_long_is_told(campaign, tmp_path, monkeypatch, files_in):
     monkeypatch.setattr(lock, "WAIT", 0.1)
     path = tmp_path / "screen.h5ad"
     with lock.alone(path), pytest.raises(ValueError, match="by another process"):
         campaign.save(path)
     assert not path.exists()
     campaign.save(path)
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert files_in(tmp_path) == [path.name]
 
 
-def test_a_save_that_fails_leaves_the_file(campaign, tmp_path, monkeypatch):
+def test_a_save_that_fails_leaves_the_file(campaign, tmp_path, monkeypatch, files_in):
     path = tmp_path / "screen.h5ad"
     campaign.save(path)
     before = npt.Campaign.load(path)
@@ -221,17 +221,17 @@ def test_a_save_that_fails_leaves_the_file(campaign, tmp_path, monkeypatch):
         with pytest.raises(OSError, match="disk full"):
             campaign.save(path)
     same(npt.Campaign.load(path), before)
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert files_in(tmp_path) == [path.name]
     campaign.save(path)
     assert npt.Campaign.load(path).failed == {"CD58": ""}
 
 
-def test_a_zarr_between_two_names_is_found_again(campaign, tmp_path):
+def test_a_zarr_between_two_names_is_found_again(campaign, tmp_path, files_in):
     path = tmp_path / "screen.zarr"
     campaign.save(path)
     shutil.move(path, tmp_path / ".screen.before.zarr")
     same(npt.Campaign.load(path), campaign)
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert files_in(tmp_path) == [path.name]
 
 
 FULL = """
@@ -252,7 +252,7 @@ except OSError as error:
 
 
 @pytest.mark.parametrize("ending", ["h5ad", "zarr"])
-def test_a_disk_that_takes_no_more_leaves_the_file(ending, tmp_path):
+def test_a_disk_that_takes_no_more_leaves_the_file(ending, tmp_path, files_in):
     """In a process of its own, as HDF5 ends it where the disk is full."""
     path = tmp_path / f"screen.{ending}"
     done = subprocess.run(
@@ -261,11 +261,11 @@ def test_a_disk_that_takes_no_more_leaves_the_file(ending, tmp_path):
     assert (done.returncode, done.stdout[:5]) == (0, "told:"), done.stderr
     adata, stamp = campaign_file.read_campaign(path)
     assert (adata.shape, stamp.revision) == ((20, 5), 1)
-    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert files_in(tmp_path) == [path.name]
 
 
 @pytest.mark.parametrize("ending", ["h5ad", "zarr"])
-def test_links_are_followed(ending, campaign, tmp_path):
+def test_links_are_followed(ending, campaign, tmp_path, files_in):
     for folder in ("store", "desk"):
         (tmp_path / folder).mkdir()
     path, link = tmp_path / "store" / f"screen.{ending}", tmp_path / "desk" / f"mine.{ending}"
@@ -275,6 +275,4 @@ def test_links_are_followed(ending, campaign, tmp_path):
     campaign.save(link)
     assert link.is_symlink()
     assert npt.Campaign.load(path).failed == npt.Campaign.load(link).failed == {"CD58": ""}
-    assert [[p.name for p in each.parent.iterdir()] for each in (path, link)] == [
-        [path.name], [link.name],
-    ]  # fmt: skip
+    assert [files_in(each.parent) for each in (path, link)] == [[path.name], [link.name]]

@@ -47,7 +47,7 @@ def test_from_the_portal_to_h5ad(
     assert scripts.main([*command, "--condition", "Control"]) == 0
     for name in needed:
         assert (tmp_path / "data" / name).read_bytes() == study[name]
-    found = {str(p.relative_to(tmp_path / "data")) for p in (tmp_path / "data").rglob("*.*")}
+    found = {str(p.relative_to(tmp_path / "data")) for p in (tmp_path / "data").rglob("[!.]*.*")}
     assert found == {*needed, "perturb_cite_seq.h5ad"}
     options = {"condition": "Control", "counts": False, "protein": True}
     assert loader == [(tmp_path / "data" / "SCP1064", options)]
@@ -100,11 +100,11 @@ def record(scripts, server, monkeypatch):
     return entry
 
 
-def test_from_zenodo_to_h5ad(scripts, server, record, loader, tmp_path, capsys):
+def test_from_zenodo_to_h5ad(scripts, server, record, loader, tmp_path, capsys, files_in):
     command = ["scperturb", "--to", str(tmp_path)]
     assert scripts.main([*command, "--dry-run"]) == 0
     assert f"to download, {len(BODY)} bytes" in capsys.readouterr().out
-    assert list(tmp_path.iterdir()) == []
+    assert files_in(tmp_path) == []
     server.files["content"].cuts = [1000]
     server.files["content"].etag = None  # the checksum is enough to go on
     assert scripts.main([*command, "--h5ad", str(tmp_path / "deep" / "x.h5ad")]) == 0
@@ -128,11 +128,13 @@ def test_from_zenodo_to_h5ad(scripts, server, record, loader, tmp_path, capsys):
         (b'{"files": [{"key": "FrangiehIzar2021_RNA.h5ad", "size": 3}]}', "no link, size or MD5"),
     ],
 )
-def test_records_that_cannot_be_used(scripts, server, record, body, message, tmp_path, capsys):
+def test_records_that_cannot_be_used(
+    scripts, server, record, body, message, tmp_path, capsys, files_in
+):
     server.add("record", body)
     assert scripts.main(["scperturb", "--to", str(tmp_path)]) == 1
     assert re.search(message + ".*by hand", capsys.readouterr().err)
-    assert list(tmp_path.iterdir()) == []
+    assert files_in(tmp_path) == []
 
 
 def test_other_forms_of_the_record(scripts, server, record):

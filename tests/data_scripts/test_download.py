@@ -17,11 +17,11 @@ BODY = np.random.default_rng(0).bytes(300_000)  # as the server sends unless tol
 SECRET = "X-Goog-Signature=5ecre7"
 
 
-def test_a_plain_download(scripts, server, tmp_path):
+def test_a_plain_download(scripts, server, tmp_path, files_in):
     server.add("a.csv")
     scripts.download.download(server.url("a.csv"), tmp_path / "deep" / "a.csv")
     assert (tmp_path / "deep" / "a.csv").read_bytes() == BODY
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.csv"]
+    assert files_in(tmp_path / "deep") == ["a.csv"]
     assert scripts.waits == []
 
 
@@ -35,12 +35,12 @@ def test_goes_on_in_mid_file(scripts, server, tmp_path, chunked):
     assert scripts.waits == [1, 1, 1]  # each time it came farther
 
 
-def test_a_later_run_goes_on(scripts, server, tmp_path):
+def test_a_later_run_goes_on(scripts, server, tmp_path, files_in):
     target = tmp_path / "a.csv"
     server.add("a.csv", cuts=[100_000], statuses=[200, 503, 503])
     with pytest.raises(scripts.http.DownloadError, match=r"given up after 2.*from byte 100000"):
         scripts.download.download(server.url("a.csv"), target, tries=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv.part", "a.csv.part.json"]
+    assert files_in(tmp_path) == ["a.csv.part", "a.csv.part.json"]
     assert SECRET not in (tmp_path / "a.csv.part.json").read_text()
     server.files["a.csv"].statuses.clear()
     scripts.download.download(server.url("a.csv").replace("5ecre7", "another"), target)
@@ -118,7 +118,7 @@ def md5_of(body):
 
 
 @pytest.mark.parametrize("source", ["expected", "google"])
-def test_a_wrong_checksum_is_discarded(scripts, server, tmp_path, source):
+def test_a_wrong_checksum_is_discarded(scripts, server, tmp_path, source, files_in):
     digest = base64.b64encode(bytes.fromhex(md5_of(BODY))).decode()
     headers = {"x-goog-hash": f"crc32c=AAAAAA==,md5={digest}"} if source == "google" else {}
     expected = scripts.state.Expected(md5=md5_of(BODY)) if source == "expected" else None
@@ -127,7 +127,7 @@ def test_a_wrong_checksum_is_discarded(scripts, server, tmp_path, source):
     server.add("a.csv", flipped, headers=headers)
     with pytest.raises(scripts.http.DownloadError, match=r"MD5 checksum differs.*discarded"):
         scripts.download.download(server.url("a.csv"), target, expected=expected)
-    assert list(tmp_path.iterdir()) == []
+    assert files_in(tmp_path) == []
     server.add("a.csv", headers=headers)
     scripts.download.download(server.url("a.csv"), target, expected=expected)
     assert target.read_bytes() == BODY
@@ -135,7 +135,7 @@ def test_a_wrong_checksum_is_discarded(scripts, server, tmp_path, source):
     assert server.accepted[-1] == ("gzip" if source == "google" else "identity")
 
 
-def test_a_wrong_size_is_refused_before_the_first_byte(scripts, server, tmp_path):
+def test_a_wrong_size_is_refused_before_the_first_byte(scripts, server, tmp_path, files_in):
     server.add("a.csv")
     expected = scripts.state.Expected(size=300_001)
     with pytest.raises(scripts.http.DownloadError, match=r"has 300000 bytes.*should have 300001"):
@@ -143,7 +143,7 @@ def test_a_wrong_size_is_refused_before_the_first_byte(scripts, server, tmp_path
     server.files["a.csv"].chunked = True  # only known at the end
     with pytest.raises(scripts.http.DownloadError, match="300000 bytes instead of 300001"):
         scripts.download.download(server.url("a.csv"), tmp_path / "a.csv", expected=expected)
-    assert list(tmp_path.iterdir()) == []
+    assert files_in(tmp_path) == []
 
 
 def test_no_length_at_all(scripts, server, tmp_path, monkeypatch):
@@ -165,7 +165,7 @@ def test_a_full_disk_is_seen_beforehand(scripts, server, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("cut", [[], [70_000]])
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
-def test_files_stored_compressed_are_decoded(scripts, server, tmp_path, name, cut):
+def test_files_stored_compressed_are_decoded(scripts, server, tmp_path, name, cut, files_in):
     """As the portal stores plain files; what was uploaded as gzip stays gzip."""
     packed = gzip.compress(BODY, 1)
     digest = base64.b64encode(bytes.fromhex(md5_of(packed))).decode()
@@ -173,16 +173,16 @@ def test_files_stored_compressed_are_decoded(scripts, server, tmp_path, name, cu
     server.add(name, packed, headers=headers, cuts=cut)
     scripts.download.download(server.url(name), tmp_path / name)
     assert (tmp_path / name).read_bytes() == (BODY if name == "a.csv" else packed)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert files_in(tmp_path) == [name]
 
 
-def test_corrupted_compressed_files_are_discarded(scripts, server, tmp_path):
+def test_corrupted_compressed_files_are_discarded(scripts, server, tmp_path, files_in):
     packed = gzip.compress(BODY, 1)
     for body in (packed[:-9], packed[:100] + b"\0" * 50 + packed[150:], b"no gzip"):
         server.add("a.csv", body, headers={"Content-Encoding": "gzip"})
         with pytest.raises(scripts.http.DownloadError, match="came corrupted"):
             scripts.download.download(server.url("a.csv"), tmp_path / "a.csv")
-        assert list(tmp_path.iterdir()) == []
+        assert files_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
@@ -258,7 +258,7 @@ def test_redaction(scripts):
     assert SECRET not in repr(link)
 
 
-def test_two_at_once_leave_no_holes(scripts, server, tmp_path, monkeypatch):
+def test_two_at_once_leave_no_holes(scripts, server, tmp_path, monkeypatch, files_in):
     """The second is turned away while the first is at it, and finds nothing in its way later."""
     server.add("a.csv", cuts=[100_000])
     target, seen = tmp_path / "a.csv", []
@@ -272,17 +272,17 @@ def test_two_at_once_leave_no_holes(scripts, server, tmp_path, monkeypatch):
     scripts.download.download(server.url("a.csv"), target)
     assert seen == [100_000]
     assert target.read_bytes() == BODY
-    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+    assert files_in(tmp_path) == ["a.csv"]
 
 
-def test_a_lock_that_was_left_behind_is_none(scripts, server, tmp_path):
+def test_a_lock_that_was_left_behind_is_none(scripts, server, tmp_path, files_in):
     server.add("a.csv")
-    (tmp_path / "a.csv.part.lock").touch()
+    (tmp_path / ".a.csv.lock").touch()
     scripts.download.download(server.url("a.csv"), tmp_path / "a.csv")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+    assert files_in(tmp_path) == ["a.csv"]
 
 
-def test_many_processes_at_once(scripts, server, tmp_path):
+def test_many_processes_at_once(scripts, server, tmp_path, files_in):
     """Each ends with the whole file or is turned away; what stands under the name is whole."""
     server.add("a.csv", np.random.default_rng(1).bytes(3_000_000))
     code = (
@@ -297,4 +297,4 @@ def test_many_processes_at_once(scripts, server, tmp_path):
     for run, error in zip(runs, errors, strict=True):
         assert run.returncode == 0 or "is being downloaded by another process" in error
     assert target.read_bytes() == server.files["a.csv"].body
-    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+    assert files_in(tmp_path) == ["a.csv"]

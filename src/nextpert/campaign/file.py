@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import anndata as ad
 import h5py  # type: ignore[import-untyped]
 import numpy as np
+from filelock import FileLock, Timeout
 
 from nextpert._files import followed, write_hdf5, write_zarr, writing_to
-from nextpert._lock import locked
 from nextpert.campaign.state import now
 
 if TYPE_CHECKING:
@@ -39,14 +39,19 @@ def alone(path: Path) -> Iterator[None]:
     if not os.access(path.parent, os.W_OK):  # nobody can write here
         yield
         return
-    with locked(path.with_name(f".{path.name}.lock"), WAIT) as had:
-        if not had:
-            message = (
-                f"{str(path)!r} is being saved or loaded by another process: wait until it is "
-                f"done, and do this again."
-            )
-            raise ValueError(message)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=WAIT)
+    try:
+        lock.acquire()
+    except Timeout:
+        message = (
+            f"{str(path)!r} is being saved or loaded by another process: wait until it is done, "
+            f"and do this again."
+        )
+        raise ValueError(message) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager
