@@ -1,0 +1,265 @@
+"""The hierarchical model of effects (equations 19 to 23) beside the model of today.
+
+The model's parts were chosen on TAP-seq and Papalexi; Norman and the simulated screens judge it.
+
+From n cells of each perturbation and half of the controls, effects are estimated and scored on all
+other cells: the squared error summed over genes, less the sampling variance of what it is scored
+on, over that of the means of the cells. Perturbations with fewer than n + 20 cells are left out.
+All methods see the same cells, so that differences are paired by split; ± is the standard error
+over splits, of the same cells, so too small for another screen.
+
+90% intervals have to hold effects of the cells held out, whose sampling variance is added: of all
+effects, of the strongest tenth of perturbations by the squared size of their estimate, of effects
+whose estimate is above half a standard deviation of the gene within cells, and of effects above 4
+standard errors of the cells held out (which are selected by the truth: no interval of constant
+average coverage holds them).
+
+*Mixture of today*: adaptive shrinkage with a mixture for each perturbation, without a graph.
+*Average of today*: that with own genes expected by the screen's efficacy, averaged with the same on
+a graph learned by BOSS from the same cells; what `tl.fit_dag_blr` does, less its predictors.
+Seconds are of the processor, for one fit.
+
+Distances: squared distances of all perturbations to each of the four strongest, whose state is
+known from its n cells. The hierarchical model has the target in the screen and takes both from one
+draw; the model of today is given its mean and the variance of that. Intervals have to hold the
+unbiased distance of the cells held out, with its sampling error added to the draws.
+
+    python -m benchmarks.hierarchical                       # 4 minutes
+    python -m benchmarks.hierarchical --screens norman --cells 25 --splits 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks._screens import SOURCES, add_arguments, screens_of
+from benchmarks._shrinkage import ash
+from benchmarks.few_cells import AVERAGED as FEW_AVERAGED
+from benchmarks.few_cells import LEFT, Cells, Z, fit, fits, learn, moments, pool, read_cells, table
+from nextpert.core import Dag, Moments
+from nextpert.core.design.distances import ranked_distance
+from nextpert.core.model.averaged import Averaged, AveragedModel
+from nextpert.core.model.effects import estimate_effects
+from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.screen.mean_distance import mean_distance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RAW, ASH = "means of the cells", "ash as published"
+MIXTURE = "mixture of today"
+AVERAGED = "average of today"
+HIERARCHICAL = "hierarchical"
+SIZES = (10, 25, 50)
+TARGETS, DRAWS = 4, 400
+WHAT = ("all", "strongest", "large estimates", "large truth", "distances", "predicted / true",
+        "seconds")  # fmt: skip
+LARGE = 0.5  # of a gene's standard deviation within cells
+SIMULATED = {
+    "sparse": {"sparse": 0.05},
+    "pathways": {"sparse": 0.03, "pathways": 6},
+    "dense": {"dense": 0.3},
+    "hardly any": {"sparse": 0.002},
+}
+
+
+def simulate(seed: int, *, sparse: float = 0.0, pathways: int = 0, dense: float = 0.0) -> Cells:
+    """Return cells of 30 perturbations x 100 genes with four factors of coexpression.
+
+    ``sparse`` is the share of genes that a perturbation moves by itself, by a standard deviation
+    of 0.7 within cells; five perturbations each do what one of ``pathways`` does, to a tenth of
+    the genes; ``dense`` is the standard deviation of small effects on all genes.
+    """
+    rng, n, p = np.random.default_rng(seed), 30, 100
+    effect = 0.7 * rng.normal(size=(n, p)) * (rng.random((n, p)) < sparse)
+    effect += dense * rng.normal(size=(n, p))
+    for k in range(pathways):
+        genes = 0.7 * rng.normal(size=p) * (rng.random(p) < 0.1)
+        effect[5 * k : 5 * k + 5] += np.outer(rng.uniform(0.5, 1.5, 5), genes)
+    code = np.repeat(np.arange(n + 1), [1000, *[350] * n])
+    gamma = 0.35 * rng.normal(size=(4, p))
+    x = np.vstack([np.zeros(p), effect])[code] + rng.normal(size=(len(code), 4)) @ gamma
+    x += rng.normal(size=x.shape) * rng.uniform(0.5, 1.0, p)
+    names = ["control", *(f"p{j}" for j in range(n))]
+    return Cells(2.0 + x, code, names, np.full(len(code), -1), [], [-1] * (n + 1), False)
+
+
+def split(cells: Cells, n: int, seed: int) -> tuple[Cells, np.ndarray]:
+    """Return perturbations with enough cells and genes that vary, and which cells are known."""
+    rng, sizes = np.random.default_rng(seed), np.bincount(cells.code)
+    kept = [0, *(j for j in range(1, len(sizes)) if sizes[j] >= n + LEFT)]
+    place = np.full(len(sizes), -1)
+    place[kept] = np.arange(len(kept))
+    names, own = ([each[j] for j in kept] for each in (cells.names, cells.own))
+    part = cells._replace(code=place[cells.code], names=names, own=own)
+    known = np.zeros(len(part.code), bool)
+    for j in range(len(kept)):
+        mine = rng.permutation(np.flatnonzero(part.code == j))
+        known[mine[: n if j else len(mine) // 2]] = True
+    # A gene that does not vary among the cells that are known cannot be fitted.
+    varies = np.ptp(part.x[known & (part.code > 0)], axis=0) > 0
+    varies &= np.ptp(part.x[known & (part.code == 0)], axis=0) > 0
+    column = np.where(varies, np.cumsum(varies) - 1, -1)
+    own = [int(column[g]) if g >= 0 else -1 for g in part.own]
+    return part._replace(x=part.x[:, varies], own=own), known
+
+
+def trial(cells: Cells, n: int, seed: int) -> dict[str, dict[str, float]]:
+    """Return what each method scores on one split, by its name."""
+    part, known = split(cells, n, seed)
+    found, held = moments(part, known), moments(part, ~known)
+    pooled = pool(found)
+    sd = np.sqrt(pooled.covariance.diagonal())
+    truth = held.mean[1:] - held.mean[0]
+    noise = held.variance[1:] / held.n[1:, None] + held.variance[0] / held.n[0]
+    raw, error = pooled.to_controls()
+    se = sd * np.sqrt(error)
+    groups = [
+        [Moments.from_array(part.x[(part.code == j) & side]) for j in range(len(part.names))]
+        for side in (known, ~known)
+    ]
+    targets = 1 + np.argsort(-((raw / sd) ** 2).sum(axis=1))[:TARGETS]
+    out: dict[str, dict[str, float]] = {}
+
+    def score(name: str, mean: np.ndarray, ends: tuple[np.ndarray, np.ndarray] | None) -> None:
+        out[name] = {"error": float(((mean - truth) ** 2 - noise).sum(axis=1).mean())}
+        if ends is None:
+            return
+        low = mean - np.sqrt((mean - ends[0]) ** 2 + Z**2 * noise)
+        high = mean + np.sqrt((ends[1] - mean) ** 2 + Z**2 * noise)
+        inside = (low <= truth) & (truth <= high)
+        strong = np.argsort(-((mean / sd) ** 2).sum(axis=1))[: max(1, len(mean) // 10)]
+        large, clear = np.abs(mean) > LARGE * sd, np.abs(truth) > 4 * np.sqrt(noise)
+        out[name] |= {
+            "all": inside.mean(), "strongest": inside[strong].mean(),
+            "large estimates": inside[large].mean() if large.any() else np.nan,
+            "large truth": inside[clear].mean() if clear.any() else np.nan,
+        }  # fmt: skip
+
+    others = {t: [j for j in range(1, len(groups[1])) if j != t] for t in targets.tolist()}
+    pairs = {
+        t: [(j - 1, mean_distance(groups[1][j], groups[1][t])) for j in those]
+        for t, those in others.items()
+    }
+
+    def distances(name: str, drawn: Iterator[np.ndarray]) -> None:
+        # Draws of the distances of all perturbations to a target; what is held out scatters too.
+        rng, inside, predicted, true = np.random.default_rng(seed), [], 0.0, 0.0
+        for each, seen in zip(drawn, pairs.values(), strict=True):
+            for j, one in seen:
+                values = each[:, j] + one.sd * rng.standard_normal(len(each))
+                low, high = np.quantile(values, [0.05, 0.95])
+                inside.append(low <= one.estimate <= high)
+                predicted, true = predicted + each[:, j].mean(), true + one.estimate
+        out[name] |= {"distances": float(np.mean(inside)), "predicted / true": predicted / true}
+
+    score(RAW, raw, (raw - Z * se, raw + Z * se))
+    score(ASH, np.array([ash(*pair) for pair in zip(raw, se, strict=True)]), None)
+
+    start = time.process_time()
+    fitted = fit_hierarchical(pooled, rng=seed)
+    effects = fitted.effects.summary()
+    seconds = time.process_time() - start
+    score(HIERARCHICAL, effects.mean, (effects.lower, effects.upper))
+    states = np.array(list(fitted.states(DRAWS, rng=seed)))[:, :-1]
+    distances(HIERARCHICAL, (((states - states[:, t - 1 : t]) ** 2).sum(axis=2) for t in pairs))
+    out[HIERARCHICAL]["seconds"] = seconds
+
+    empty = fit(Dag.from_edges(len(sd), []), pooled)
+    ours = {MIXTURE: Averaged((AveragedModel([empty.posterior], empty.prior),))}
+    start = time.process_time()
+    ours[AVERAGED] = fits(learn(found), pooled, part)[FEW_AVERAGED]
+    seconds = time.process_time() - start
+    for name, shown in ours.items():
+        old = estimate_effects(shown.posteriors, shown.priors, weights=shown.weights)
+        score(name, old.mean, (old.lower, old.upper))
+    known_shifts, old = ours[AVERAGED].known(), ours[AVERAGED].posteriors
+    distances(AVERAGED, (
+        ranked_distance(
+            old, known_shifts, found.mean[t], target_variance=sd**2 / found.n[t],
+            n_samples=DRAWS, rng=seed,
+        ).draws
+        for t in pairs
+    ))  # fmt: skip
+    out[AVERAGED]["seconds"] = seconds
+    return out
+
+
+def section(title: str, trials: dict[int, list[dict[str, dict[str, float]]]]) -> str:
+    """Return the tables of one screen, from the trials of every n."""
+    head = [f"n = {n}" for n in trials]
+    errors, coverage = defaultdict(list), defaultdict(list)
+    for n, found in trials.items():
+        raw = np.array([each[RAW]["error"] for each in found])
+        ours = np.array([each[HIERARCHICAL]["error"] for each in found])
+        for name in found[0]:
+            theirs = np.array([each[name]["error"] for each in found])
+            errors[name].append(f"{(theirs / raw).mean():.3f}")
+            if name not in (RAW, HIERARCHICAL):
+                ratio = ours.mean() / theirs.mean()
+                spread = (ours - ratio * theirs).std(ddof=1) if len(found) > 1 else np.nan
+                spread /= np.sqrt(len(found)) * abs(theirs.mean())
+                errors[f"*hierarchical over {name}*"].append(f"{ratio:.2f} ± {spread:.2f}")
+            if "all" not in found[0][name]:
+                continue
+            for what in WHAT:
+                values = [each[name].get(what, np.nan) for each in found]
+                if what in found[0][name]:
+                    coverage[what, name].append(f"{np.nanmean(values):.2f}")
+        print(f"{title}, n = {n}", file=sys.stderr, flush=True)
+    rows = {f"{what}: {name}": coverage[what, name] for what in WHAT for name in errors
+            if (what, name) in coverage}  # fmt: skip
+    return "\n\n".join([
+        f"## {title}", "Error over that of the means of the cells, and paired ratios:",
+        table(["", *head], errors), "Coverage of 90% intervals, and mean distances:",
+        table(["", *head], rows),
+    ]) + "\n"  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the screens asked for and print their tables."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.hierarchical", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    known = [name for name in SOURCES if name != "hill"]
+    parser.add_argument("--screens", nargs="*", default=known, choices=list(SOURCES))
+    parser.add_argument("--simulated", nargs="*", default=list(SIMULATED), choices=list(SIMULATED))
+    parser.add_argument("--cells", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
+    parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
+    add_arguments(parser)
+    args = parser.parse_args(arguments)
+
+    def every() -> Iterator[tuple[str, list[Cells]]]:
+        for source, screen in screens_of(args):
+            one = read_cells(screen, source.guide_key)
+            role = "chosen on it" if screen.name in ("papalexi", "tapseq") else "judges"
+            shape = f"{len(one.names) - 1} perturbations, {one.x.shape[1]} genes"
+            yield f"{screen.name} ({role}): {shape}", [one] * args.splits
+        for name in args.simulated:
+            drawn = [simulate(seed, **SIMULATED[name]) for seed in range(args.splits)]
+            yield f"simulated, {name} (judges)", drawn
+
+    sections = []
+    for title, screens in every():
+        trials = {
+            n: [trial(cells, n, seed) for seed, cells in enumerate(screens)] for n in args.cells
+        }
+        sections.append(section(title, trials))
+        print(sections[-1], flush=True)
+        if args.save:
+            Path(args.save).write_text("\n".join(sections))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,379 @@
+"""Compiled steps of the hierarchical model of effects: a sweep of Gibbs sampling, and summaries.
+
+Equations 19 to 23 of the mathematics page. All is in units of the standard deviation of each gene
+within cells.
+"""
+
+from __future__ import annotations
+
+from math import erfc, sqrt
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from nextpert.core._compile import fast, inner, lean
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Numbers of scales and of tails: constants, so that loops over them stay in registers.
+N_SCALES, N_TAILS = 17, 14
+N_VARIANCES = N_SCALES + N_TAILS - 1
+_TOGETHER = (
+    8  # densities multiplied before their logarithm is taken: above 1e-38 each, no underflow
+)
+_STEPS = 40  # of Newton's method at most; 4 to 6 are usual
+_CLOSE = 1e-4  # of a standard deviation: a quantile's numerical error, a tenth of that of sampling
+
+
+class Means(NamedTuple):
+    """Means of the cells of perturbations, and their noise.
+
+    Parameters
+    ----------
+    x
+        Means less the expected effects of the perturbations, shape ``(n_perturbations, n_genes)``.
+    error
+        Sampling variance of each over that of a cell, same shape.
+    psi
+        Variance of a cell that is a gene's own, shape ``(n_genes,)``.
+    design
+        The program, and the factors of the rest of the variance, shape
+        ``(1 + n_factors, n_genes)``.
+    """
+
+    x: NDArray[np.float64]
+    error: NDArray[np.float64]
+    psi: NDArray[np.float64]
+    design: NDArray[np.float64]
+
+
+class Grid(NamedTuple):
+    """Prior variances of own parts and their weights.
+
+    Parameters
+    ----------
+    variance
+        The variance of scale ``m`` with tail ``t`` is entry ``m + t``; shape
+        ``(n_scales + n_tails - 1,)``.
+    log_scale
+        Logarithm of the weight of each scale, shape ``(n_scales,)``.
+    tail
+        Weight of each tail, shape ``(n_tails,)``.
+    """
+
+    variance: NDArray[np.float64]
+    log_scale: NDArray[np.float64]
+    tail: NDArray[np.float64]
+
+
+class State(NamedTuple):
+    """What is drawn of every perturbation.
+
+    Parameters
+    ----------
+    place
+        Entry of ``Grid.variance`` of every own part, shape ``(n_perturbations, n_genes)``.
+    scores
+        Scores on the program, along the factors, and those of the noise along the factors, shape
+        ``(n_perturbations, 1 + 2 n_factors)``.
+    own
+        Expected own parts given all else, shape ``(n_perturbations, n_genes)``.
+    scale
+        Which scale a perturbation has, shape ``(n_perturbations,)``.
+    """
+
+    place: NDArray[np.int8]
+    scores: NDArray[np.float64]
+    own: NDArray[np.float64]
+    scale: NDArray[np.int64]
+
+
+class Room(NamedTuple):
+    """Arrays that a block works in: ``vectors`` holds a few numbers a gene."""
+
+    system: NDArray[np.float64]
+    vectors: NDArray[np.float64]
+    density: NDArray[np.float64]
+    chance: NDArray[np.float64]
+
+
+@fast
+def _exp(x):
+    """Return ``exp(x)`` of ``x <= 0`` as ``exp(x / 1024)^1024``, which compiles to vectors."""
+    y = max(x, -700.0) / 1024.0
+    z = 1.0 + y * (1.0 + y / 2 * (1.0 + y / 3 * (1.0 + y / 4 * (1.0 + y / 5 * (1.0 + y / 6)))))
+    for _ in range(10):
+        z *= z
+    return z
+
+
+@fast
+def _dot(one, two):
+    total = 0.0
+    for i in range(len(one)):
+        total += one[i] * two[i]
+    return total
+
+
+@fast
+def _score_system(design, weight, away, precision, work, system, right):
+    """Fill the precision of the scores of a perturbation, and its right-hand side (equation 20).
+
+    ``weight`` is the precision of what is neither program nor factors, and ``away`` the means less
+    those of the controls, both ``(n_genes,)``, as ``work``.
+    """
+    n_rows = len(design)
+    q = n_rows - 1
+    for s in range(n_rows):
+        for i in range(len(weight)):
+            work[i] = weight[i] * design[s, i]
+        right[s] = _dot(work, away)
+        for t in range(s + 1):
+            system[s, t] = _dot(work, design[t])
+    # The cells' noise lies along the same factors as what the perturbation does.
+    for s in range(1, n_rows):
+        right[q + s] = right[s]
+        for t in range(n_rows):
+            system[q + s, t] = system[max(s, t), min(s, t)]
+        for t in range(1, s + 1):
+            system[q + s, q + t] = system[s, t]
+    for s in range(2 * q + 1):
+        system[s, s] += precision[s]
+
+
+@inner
+def _draw_normal(system, right, normal):
+    """Draw from the normal of a precision and a right-hand side, in place of the latter."""
+    size = len(right)
+    for s in range(size):
+        for t in range(s + 1):
+            value = system[s, t]
+            for m in range(t):
+                value -= system[s, m] * system[t, m]
+            system[s, t] = sqrt(value) if s == t else value / system[t, t]
+    for s in range(size):
+        value = right[s]
+        for m in range(s):
+            value -= system[s, m] * right[m]
+        right[s] = value / system[s, s]
+    for s in range(size - 1, -1, -1):
+        value = right[s] + normal[s]
+        for m in range(s + 1, size):
+            value -= system[m, s] * right[m]
+        right[s] = value / system[s, s]
+
+
+@fast
+def _fill_densities(left, noise, variance, density):
+    """Fill the density of what is left of a gene at each variance, over that at the largest."""
+    least = 1.0 / (noise + variance[N_VARIANCES - 1])
+    half = 0.5 * left * left
+    for e in range(N_VARIANCES):
+        inverse = 1.0 / (noise + variance[e])
+        density[e] = _exp(half * (least - inverse)) * sqrt(inverse)
+
+
+@fast
+def _add_logs(density, tail, chance, product):
+    """Add the logarithm of every scale's likelihood, tails summed over (equation 21)."""
+    n_genes = len(density)
+    for m in range(N_SCALES):
+        product[m] = 1.0
+    for i in range(n_genes):
+        for m in range(N_SCALES):
+            total = 0.0
+            for t in range(N_TAILS):
+                total += tail[t] * density[i, m + t]
+            product[m] *= total
+        if i % _TOGETHER == _TOGETHER - 1 or i == n_genes - 1:
+            for m in range(N_SCALES):
+                chance[m] += np.log(product[m])
+                product[m] = 1.0
+
+
+@fast
+def _draw_tail(density, tail, uniform):
+    """Return a tail by its weight times a density, given that of every tail."""
+    whole = 0.0
+    for t in range(N_TAILS):
+        whole += tail[t] * density[t]
+    left, t = uniform * whole, 0
+    while t < N_TAILS - 1:
+        left -= tail[t] * density[t]
+        if left <= 0:
+            break
+        t += 1
+    return t
+
+
+@fast
+def _add_sums(noise, prior, left, away, control, f, own, sums):
+    """Fill expected own parts, and add to the sums of the regression of genes (equation 22)."""
+    for i in range(len(noise)):
+        precise = 1.0 / (noise[i] + prior[i])
+        own[i] = left[i] * prior[i] * precise
+        y = away[i] + control[i]
+        sums[0, i] += precise
+        sums[1, i] += precise * f
+        sums[2, i] += precise * f * f
+        sums[3, i] += precise * y
+        sums[4, i] += precise * f * y
+
+
+@inner
+def _draw_from_logs(chance, uniform):
+    """Return an entry by chances whose logarithms are given."""
+    highest, total = -np.inf, 0.0
+    for m in range(len(chance)):
+        highest = max(highest, chance[m])
+    for m in range(len(chance)):
+        chance[m] = np.exp(chance[m] - highest)
+        total += chance[m]
+    left, m = uniform * total, 0
+    while m < len(chance) - 1 and left > chance[m]:
+        left -= chance[m]
+        m += 1
+    return m
+
+
+@lean
+def visit(means, first, last, grid, control, precision, normal, uniform, state, sums, count, room):
+    """Draw the scores of some perturbations, and the scale and tails of their own parts.
+
+    Parameters
+    ----------
+    means, grid, state
+        The cells' means, the grid, and the state, which is written.
+    first, last
+        The perturbations: from the first to before the last.
+    control
+        Means of controls, shape ``(n_genes,)``.
+    precision
+        Prior precision of all scores: on the program, along the factors, and of the noise along
+        them, shape ``(n_perturbations, 2 n_factors + 1)``.
+    normal, uniform
+        Random numbers, ``(n_block, 2 n_factors + 1)`` and ``(n_block, n_genes + 1)``.
+    sums
+        Added to: per gene the sums over perturbations of ``w, w f, w f^2, w y, w f y`` with ``w``
+        the precision of what is left and ``y`` the mean less factors (equation 22); shape
+        ``(5, n_genes)``.
+    count
+        Added to: how often every tail was drawn, ``(n_tails,)``.
+    room
+        Room to work in.
+    """
+    n_rows, n_genes = means.design.shape
+    q = n_rows - 1
+    away, noise, work, prior = room.vectors[0], room.vectors[1], room.vectors[2], room.vectors[3]
+    chance, density = room.chance[0], room.density
+    for j in range(first, last):
+        b = j - first
+        place, score = state.place[j], state.scores[j]
+        for i in range(n_genes):
+            away[i] = means.x[j, i] - control[i]
+            noise[i] = means.psi[i] * means.error[j, i]
+            prior[i] = 1.0 / (noise[i] + grid.variance[place[i]])
+        _score_system(means.design, prior, away, precision[j], work, room.system, score)
+        _draw_normal(room.system, score, normal[b])
+        for s in range(1, n_rows):
+            along = score[s] + score[q + s]
+            for i in range(n_genes):
+                away[i] -= means.design[s, i] * along
+        for i in range(n_genes):
+            work[i] = away[i] - means.design[0, i] * score[0]
+            _fill_densities(work[i], noise[i], grid.variance, density[i])
+        for s in range(N_SCALES):
+            chance[s] = grid.log_scale[s]
+        _add_logs(density, grid.tail, chance, room.chance[1])
+        m = _draw_from_logs(chance, uniform[b, n_genes])
+        state.scale[j] = m
+        for i in range(n_genes):
+            t = _draw_tail(density[i, m : m + N_TAILS], grid.tail, uniform[b, i])
+            count[t] += 1.0
+            place[i] = m + t
+            prior[i] = grid.variance[m + t]
+        _add_sums(noise, prior, work, away, control, score[0], state.own[j], sums)
+
+
+@fast
+def _below(value, centre, inverse):
+    """Return the probability that a mixture of normals is below a value, and its density there.
+
+    ``inverse`` is one over the standard deviation of every component. The distribution function
+    is 7.1.26 of Abramowitz and Stegun, whose error is at most 8e-8.
+    """
+    total, density = 0.0, 0.0
+    for k in range(len(centre)):
+        z = (value - centre[k]) * inverse[k]
+        size = abs(z) * 0.7071067811865476
+        bell = _exp(-size * size)
+        t = 1.0 / (1.0 + 0.3275911 * size)
+        tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (
+            -1.453152027 + t * 1.061405429))))  # fmt: skip
+        tail *= 0.5 * bell
+        total += 1.0 - tail if z > 0 else tail
+        density += bell * inverse[k]
+    return total / len(centre), density * 0.3989422804014327 / len(centre)
+
+
+@lean
+def summarise(centre, place, variance, precision, origin, level, start, out, quantile, room):
+    """Fill summaries of mixtures of normals, one a row, whose components are all alike likely.
+
+    Parameters
+    ----------
+    centre, place
+        Means of the components, and entry of ``variance`` of their prior variance, shape
+        ``(n_mixtures, n_components)``. A component's variance is one over the sum of the precision
+        of the cells and that of the prior.
+    variance
+        Prior variances, shape ``(n_variances,)``.
+    precision, origin
+        Precision of the cells, and what is added to all means, shape ``(n_mixtures,)``.
+    level, start
+        Probabilities of quantiles, and these quantiles of the standard normal, ``(n_levels,)``.
+    out
+        Filled with mean, standard deviation and probability of being above 0, shape
+        ``(3, n_mixtures)``.
+    quantile
+        Filled with quantiles, shape ``(n_levels, n_mixtures)``.
+    room
+        Room for a component's mean and one over its standard deviation, ``(2, n_components)``.
+    """
+    n_components = centre.shape[1]
+    middle, inverse = room[0], room[1]
+    for row in range(len(centre)):
+        first, second, above = 0.0, 0.0, 0.0
+        for k in range(n_components):
+            value = origin[row] + centre[row, k]
+            own = 1.0 / (precision[row] + 1.0 / variance[place[row, k]])
+            middle[k], inverse[k] = value, 1.0 / sqrt(own)
+            first += value
+            second += own
+            above += 0.5 * erfc(-value * inverse[k] * 0.7071067811865476)
+        mean, within = first / n_components, second / n_components
+        between = 0.0
+        for k in range(n_components):
+            between += (middle[k] - mean) ** 2
+        sd = sqrt(within + between / n_components)
+        out[0, row], out[1, row], out[2, row] = mean, sd, above / n_components
+        for which in range(len(level)):
+            # Chebyshev: no quantile is farther than sqrt((1 - p) / p) standard deviations.
+            reach = sd / sqrt(min(level[which], 1.0 - level[which]))
+            low, high = mean - reach, mean + reach
+            value = mean + start[which] * sd
+            for _ in range(_STEPS):
+                below, density = _below(value, middle, inverse)
+                if below < level[which]:
+                    low = value
+                else:
+                    high = value
+                new = value - (below - level[which]) / max(density, 1e-300)
+                if not low < new < high:  # a step too far: halve the bracket
+                    new = 0.5 * (low + high)
+                step = abs(new - value)
+                value = new
+                if step < _CLOSE * sd:
+                    break
+            quantile[which, row] = value

@@ -1,0 +1,598 @@
+"""One hierarchical model of effects: a shared program, coexpression, and sparse own parts.
+
+In units of the standard deviation of each gene within cells, with the covariance within cells
+written as ``Psi + Gamma Gamma'``, the means of the controls and of perturbation j are (equation 19)
+
+    x_0 = c + Gamma h_0 + e_0,
+    x_j = c + E_j + lambda f_j + Gamma (g_j + h_j) + u_j + e_j,
+
+with the noise of sampling ``h_j ~ N(0, k_j I)`` and ``e_jg ~ N(0, k_jg Psi_g)``, where k is one
+over the cells that count. ``E_j`` is what is expected beforehand. The effect of j is ``E_j +
+lambda f_j + Gamma g_j + u_j``: a program that the perturbations share, a part along the
+coexpression of genes, and an own part, which is sparse and whose scale is uncertain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from joblib import Parallel, delayed
+from scipy.linalg import eigh
+from scipy.special import ndtri
+
+from nextpert.core._blas import one_thread
+from nextpert.core._checks import as_rng
+from nextpert.core.model._hierarchical_kernel import Grid, Means, Room, State, summarise, visit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.screen.guides import PooledGuides
+
+    Array = NDArray[np.float64]
+
+# Exponents of 2 of prior variances, in units of the variance within cells: of scores, of the scale
+# of a perturbation, and of tails beside it. 2^-14 is what 16,000 cells tell from 0; 2^4 is four
+# standard deviations, more than a knockout of a gene moves any other on the four real screens.
+SCORES = np.arange(-14.0, 5.0)
+SCALES = np.arange(-12.0, 5.0)
+TAILS = np.arange(-8.0, 6.0)
+LOWEST, HIGHEST = -15, 7  # of a scale and a tail together
+# The variance of scale m with tail t is entry m + t, as both grids ascend by 1.
+VARIANCE = 2.0 ** np.clip(
+    np.arange(SCALES[0] + TAILS[0], SCALES[-1] + TAILS[-1] + 1), LOWEST, HIGHEST
+)
+_FACTORS = 8  # of coexpression at most; a tenth of the genes where these are few
+_LEAST_PSI = 0.05  # of a gene's variance that is its own, or a factor could hold a gene by itself
+_BLOCK = 32  # perturbations visited by one task; the draws do not depend on who does it
+_ROWS = 4096  # effects summarised by one task
+_ROOM = 80_000_000  # effects kept of all draws: 400 MB, of 10 million effects 40 draws or 2 GB
+
+
+class Chain(NamedTuple):
+    """Lengths of a chain.
+
+    Parameters
+    ----------
+    burn
+        Sweeps thrown away.
+    keep
+        Draws kept.
+    every
+        Sweeps from one draw to the next.
+    """
+
+    burn: int = 200
+    keep: int = 200
+    every: int = 4
+
+    @classmethod
+    def of_size(cls, size: int) -> Chain:
+        """Return lengths for a number of effects: weights learned from many settle in few sweeps.
+
+        Up to 400,000 effects 200 sweeps are thrown away and 200 draws kept of 800; of 10 million
+        50, and 40 of 80.
+        """
+        keep = int(np.clip(_ROOM // max(size, 1), 40, cls().keep))
+        return cls() if keep == cls().keep else cls(max(keep, 50), keep, 2)
+
+
+class Summary(NamedTuple):
+    """Effects, all of shape ``(n_perturbations, n_genes)``, units of the data.
+
+    Parameters
+    ----------
+    mean, sd
+        Expected effect, and its standard deviation.
+    lower, upper
+        Ends of its interval.
+    lfsr
+        Local false sign rate. There is no exact 0 in the model: an effect of which the cells say
+        nothing has both signs alike likely, so that twice the probability of the less likely sign
+        is given, which is 1 there.
+    """
+
+    mean: Array
+    sd: Array
+    lower: Array
+    upper: Array
+    lfsr: Array
+
+
+class Program(NamedTuple):
+    """What perturbations share. Scores have mean square 1, and the largest is positive.
+
+    Parameters
+    ----------
+    scores, scores_sd
+        Scores of perturbations, and their standard deviations, shape ``(n_perturbations,)``.
+    genes, genes_sd
+        Effect of a score of 1 on every gene, and its standard deviation, shape ``(n_genes,)``,
+        units of the data.
+    share
+        Share of the squared differences of means to the controls that the program accounts for,
+        0 to 1; about 0 where perturbations do nothing.
+    """
+
+    scores: Array
+    scores_sd: Array
+    genes: Array
+    genes_sd: Array
+    share: float
+
+
+class Weights(NamedTuple):
+    """Draws of the weights of prior variances, the number of draws first.
+
+    Parameters
+    ----------
+    program, factors
+        Of :data:`SCORES`: for scores on the program, and for those along all factors.
+    scales, tails
+        Of :data:`SCALES` and :data:`TAILS`.
+    """
+
+    program: Array
+    factors: Array
+    scales: Array
+    tails: Array
+
+
+@dataclass(frozen=True)
+class EffectDraws:
+    """Draws of the effects of perturbations; given the rest of a draw an effect is normal.
+
+    Parameters
+    ----------
+    unit
+        Standard deviation of every gene within cells, shape ``(n_genes,)``, units of the data.
+    expected
+        What was expected of the effects, shape ``(n_perturbations, n_genes)``, units of the data.
+    precision
+        Precision of the cells' means without program and factors, in units of ``unit``, same
+        shape; 0 without cells.
+    centre
+        Mean of every effect, less what was expected, given the rest of a draw, in units of
+        ``unit``, shape ``(n_perturbations, n_genes, n_draws)``.
+    place
+        Entry of :data:`VARIANCE` of its own part's prior variance, same shape.
+    """
+
+    unit: Array
+    expected: Array
+    precision: NDArray[np.float32]
+    centre: NDArray[np.float32]
+    place: NDArray[np.int8]
+
+    @property
+    def n_draws(self) -> int:
+        """Number of draws."""
+        return self.centre.shape[2]
+
+    def draws(
+        self, n_samples: int | None = None, *, rng: int | np.random.Generator | None = None
+    ) -> Iterator[Array]:
+        """Yield joint draws of all effects, each of shape ``(n_perturbations, n_genes)``.
+
+        Parameters
+        ----------
+        n_samples
+            Number of draws; by default one of each that was kept. More repeat these with other
+            own parts, fewer are spread evenly over them.
+        rng
+            Seed or generator.
+
+        Yields
+        ------
+        ndarray
+            Effects, units of the data. Only one draw is held at a time.
+        """
+        generator = as_rng(rng)
+        for k in self.taken(n_samples):
+            spread = np.sqrt(1.0 / (self.precision + 1.0 / VARIANCE[self.place[:, :, k]]))
+            spread *= generator.standard_normal(spread.shape)
+            yield self.expected + self.unit * (self.centre[:, :, k] + spread)
+
+    def taken(self, n_samples: int | None = None) -> NDArray[np.int64]:
+        """Return which of the draws that were kept ``n_samples`` draws are of."""
+        count = self.n_draws if n_samples is None else n_samples
+        if count > self.n_draws:
+            return np.arange(count) % self.n_draws
+        return np.arange(count) * self.n_draws // max(count, 1)
+
+    def summary(self, confidence: float = 0.9, *, n_jobs: int = 1) -> Summary:
+        """Return means, standard deviations, intervals and local false sign rates of all effects.
+
+        They are those of the mixture of the normals of all draws, so that no draw of own parts adds
+        its noise.
+
+        Parameters
+        ----------
+        confidence
+            Coverage of the intervals.
+        n_jobs
+            Threads.
+        """
+        n, p, n_draws = self.centre.shape
+        levels = np.array([(1.0 - confidence) / 2, (1.0 + confidence) / 2])
+        start = ndtri(levels)
+        centre, place = (x.reshape(n * p, n_draws) for x in (self.centre, self.place))
+        precision, origin = self.precision.ravel(), (self.expected / self.unit).ravel()
+        out, quantile = np.empty((3, n * p)), np.empty((2, n * p))
+
+        def fill(first: int) -> None:
+            rows = slice(first, first + _ROWS)
+            some, ends = np.empty((3, len(origin[rows]))), np.empty((2, len(origin[rows])))
+            summarise(
+                centre[rows], place[rows], VARIANCE, precision[rows], origin[rows], levels, start,
+                some, ends, np.empty((2, n_draws)),
+            )  # fmt: skip
+            out[:, rows], quantile[:, rows] = some, ends
+
+        tasks = (delayed(fill)(first) for first in range(0, n * p, _ROWS))
+        Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem")(tasks)
+        mean, sd, above = out.reshape(3, n, p)
+        lower, upper = quantile.reshape(2, n, p)
+        lfsr = np.minimum(1.0, 2.0 * np.minimum(above, 1.0 - above))
+        return Summary(*(x * self.unit for x in (mean, sd, lower, upper)), lfsr)
+
+
+@dataclass(frozen=True)
+class Hierarchical:
+    """The posterior of the hierarchical model, by draws.
+
+    Parameters
+    ----------
+    effects
+        Draws of the effects of the perturbations that have cells.
+    control
+        Means of the controls, shape ``(n_draws, n_genes)``, units of the data.
+    program
+        The program, same shape, in units of the standard deviations of genes within cells.
+    scores
+        Scores on the program, shape ``(n_draws, n_perturbations)``.
+    along
+        Scores along the factors of coexpression, ``(n_draws, n_perturbations, n_factors)``.
+    factors
+        The factors, shape ``(n_genes, n_factors)``, in the units of ``program``.
+    weights
+        Weights of the prior variances.
+    squares
+        Squared differences of the cells' means to the controls and what was expected, summed, in
+        these units, shape ``(n_draws,)``.
+    """
+
+    effects: EffectDraws
+    control: Array
+    program: Array
+    scores: Array
+    along: Array
+    factors: Array
+    weights: Weights
+    squares: Array
+
+    def states(
+        self, n_samples: int | None = None, *, rng: int | np.random.Generator | None = None
+    ) -> Iterator[Array]:
+        """Yield joint draws of the means that perturbations reach, that of the controls last.
+
+        Distances and acquisitions take these: perturbations that share a program, and the
+        controls' mean that all effects start from, go together within a draw.
+
+        Parameters
+        ----------
+        n_samples, rng
+            As in :meth:`EffectDraws.draws`.
+
+        Yields
+        ------
+        ndarray
+            Means, shape ``(n_perturbations + 1, n_genes)``, units of the data.
+        """
+        drawn = self.effects.draws(n_samples, rng=rng)
+        for k, effect in zip(self.effects.taken(n_samples), drawn, strict=True):
+            yield np.vstack([self.control[k] + effect, self.control[k]])
+
+    def predict(
+        self, expected: ArrayLike, *, rng: int | np.random.Generator | None = None
+    ) -> EffectDraws:
+        """Return draws of the effects of perturbations without cells (equation 19).
+
+        Scores, scales and tails are drawn by the weights that the screen has shown, so that a
+        prediction says how far perturbations of this screen differ from what is expected of them,
+        and how they do: along the program, along coexpression, or in genes of their own. Draws go
+        with those of the perturbations that have cells.
+
+        Parameters
+        ----------
+        expected
+            Expected effects, such as those of weighted predictors, shape ``(n_new, n_genes)``,
+            units of the data.
+        rng
+            Seed or generator.
+        """
+        generator, known = as_rng(rng), self.effects
+        expected = np.asarray(expected, np.float64)
+        shape, q, n_draws = expected.shape, self.factors.shape[1], known.n_draws
+        centre = np.empty((*shape, n_draws), np.float32)
+        place = np.empty((*shape, n_draws), np.int8)
+        design = np.vstack([np.empty((1, shape[1])), self.factors.T])
+        for k in range(n_draws):
+            each = [self.weights.program[k], *[self.weights.factors[k]] * q]
+            size = [2.0 ** generator.choice(SCORES, shape[0], p=w / w.sum()) for w in each]
+            score = np.sqrt(np.transpose(size)) * generator.standard_normal((shape[0], 1 + q))
+            design[0] = self.program[k]
+            centre[:, :, k] = score @ design
+            scales, tails = self.weights.scales[k], self.weights.tails[k]
+            scale = generator.choice(len(SCALES), (shape[0], 1), p=scales / scales.sum())
+            place[:, :, k] = scale + generator.choice(len(TAILS), shape, p=tails / tails.sum())
+        return EffectDraws(known.unit, expected, np.zeros(shape, np.float32), centre, place)
+
+    def shared_program(self) -> Program:
+        """Return the program that perturbations share.
+
+        A draw tells the product of scores and program, not the size of each; so scores are scaled
+        to mean square 1, and turned to agree with the first singular vectors of the mean product.
+        """
+        size = np.sqrt((self.scores**2).mean(axis=1))[:, None]
+        scores, genes = self.scores / np.maximum(size, 1e-300), self.program * size
+        _, vectors = np.linalg.eigh(genes.T @ genes)
+        sign = np.where(genes @ vectors[:, -1] < 0, -1.0, 1.0)[:, None]
+        scores, genes = scores * sign, genes * sign * self.effects.unit
+        mean = scores.mean(axis=0)
+        turn = np.sign(mean[np.argmax(np.abs(mean))]) or 1.0
+        share = (self.scores**2).sum(axis=1) * (self.program**2).sum(axis=1) / self.squares
+        return Program(
+            turn * mean, scores.std(axis=0), turn * genes.mean(axis=0), genes.std(axis=0),
+            float(np.minimum(share, 1.0).mean()),
+        )  # fmt: skip
+
+
+@one_thread()
+def fit_hierarchical(
+    cells: PooledGuides,
+    *,
+    expected: ArrayLike | None = None,
+    chain: Chain | None = None,
+    rng: int | np.random.Generator | None = None,
+    n_jobs: int = 1,
+    progress: Callable[[int, int], object] | None = None,
+) -> Hierarchical:
+    """Sample the effects of the perturbations of a screen by Gibbs sampling (equations 19 to 23).
+
+    Parameters
+    ----------
+    cells
+        The controls, and then the perturbations. Where guides were pooled with a variance, they
+        count for fewer cells; what batches leave in a mean counts as noise of its own.
+    expected
+        Expected effects, shape ``(n_perturbations, n_genes)``, units of the data; 0 by default.
+    chain
+        Lengths of the chain; by default :meth:`Chain.of_size`.
+    rng
+        Seed or generator. The same seed gives the same bits for any ``n_jobs``.
+    n_jobs
+        Threads.
+    progress
+        Called with the number of sweeps done and of all.
+
+    Raises
+    ------
+    ValueError
+        If there are no perturbations, the controls or a perturbation have no cells, a gene does
+        not vary, or the expected effects do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.model.hierarchical import fit_hierarchical
+    >>> from nextpert.core.screen.guides import pool_guides
+    >>> rng = np.random.default_rng(0)
+    >>> effect = np.outer([0.0, 1.0, -1.0, 1.0, 0.0], np.arange(6) < 2)
+    >>> code = np.repeat(np.arange(5), [500, 25, 25, 25, 25])
+    >>> x = effect[code] + rng.normal(size=(600, 6))
+    >>> cells = pool_guides(ScreenMoments.from_array(x, code, 5), range(5), 5)
+    >>> fit = fit_hierarchical(cells, rng=0)
+    >>> (fit.effects.summary().lfsr < 0.05).astype(int).tolist()
+    [[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]
+    """
+    sampler = _Sampler(cells, expected, as_rng(rng))
+    n, p = sampler.means.x.shape
+    length = chain or Chain.of_size(n * p)
+    every = length.burn + length.keep * length.every
+    centre = np.empty((n, p, length.keep), np.float32)
+    place = np.empty((n, p, length.keep), np.int8)
+    kept: list[tuple[Array, ...]] = []
+    with Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem") as workers:
+        for sweep in range(every):
+            sampler.sweep(sweep, workers)
+            if sweep >= length.burn and (sweep - length.burn + 1) % length.every == 0:
+                k = len(kept)
+                kept.append(sampler.parameters())
+                sampler.fill(centre[:, :, k], place[:, :, k])
+            if progress is not None:
+                progress(sweep + 1, every)
+    control, program, scores, along, *weights, squares = (
+        np.array(x) for x in zip(*kept, strict=True)
+    )
+    means = sampler.means
+    precision = (1.0 / (means.psi * means.error)).astype(np.float32)
+    effects = EffectDraws(sampler.unit, sampler.expected, precision, centre, place)
+    return Hierarchical(
+        effects, control * sampler.unit, program, scores, along, means.design[1:].T.copy(),
+        Weights(*weights), squares,
+    )  # fmt: skip
+
+
+class _Sampler:
+    """The state of a chain, and one sweep of it.
+
+    Parameters as in :func:`fit_hierarchical`.
+    """
+
+    def __init__(
+        self, cells: PooledGuides, expected: ArrayLike | None, rng: np.random.Generator
+    ) -> None:
+        n, p = cells.mean.shape[0] - 1, cells.mean.shape[1]
+        self.expected = np.zeros((n, p)) if expected is None else np.asarray(expected, np.float64)
+        _check(cells, self.expected)
+        within = cells.covariance
+        self.unit = np.sqrt(within.diagonal())
+        q = int(np.clip(p // 10, 1, _FACTORS))
+        gamma, psi = factors(within / np.outer(self.unit, self.unit), q)
+        counted = cells.counted
+        error = 1.0 / counted[1:] + cells.fixed_error()[1:, None]
+        design = np.vstack([np.zeros((1, p)), gamma.T])
+        self.means = Means((cells.mean[1:] - self.expected) / self.unit, error, psi, design)
+        self.control_x, self.control_noise = cells.mean[0] / self.unit, psi / counted[0]
+        # The scores of the controls' noise along the factors, equation 20 without the others.
+        precision = gamma.T @ (gamma / self.control_noise[:, None])
+        precision += np.eye(q) / np.mean(1.0 / counted[0])
+        self.control_cov = np.linalg.inv(precision)
+        self.rng, self.key = rng, int(rng.integers(2**63))
+        # A loud start, all variances one: a quiet one takes long to find what is there.
+        loud = np.int8(np.searchsorted(VARIANCE, 1.0))
+        self.state = State(
+            np.full((n, p), loud), np.zeros((n, 2 * q + 1)), np.zeros((n, p)), np.zeros(n, np.int64)
+        )
+        self.control = self.control_x.copy()
+        away = (self.means.x - self.control) / np.sqrt(psi * error + 1.0)
+        design[0] = eigh(away.T @ away, subset_by_index=[p - 1, p - 1])[1][:, 0]
+        self.program_variance = 1.0 / p
+        self.precision = np.ones((n, 2 * q + 1))
+        self.precision[:, 1 + q :] = 1.0 / error.mean(axis=1, keepdims=True)
+        self.score_weights = np.full((2, len(SCORES)), 1.0 / len(SCORES))  # program; factors
+        self.scale_weights = np.full(len(SCALES), 1.0 / len(SCALES))
+        self.tail_weights = np.full(len(TAILS), 1.0 / len(TAILS))
+
+    def sweep(self, number: int, workers: Parallel) -> None:
+        """Draw everything once, given the rest."""
+        n, p = self.means.x.shape
+        size = self.precision.shape[1]
+
+        def block(first: int) -> tuple[Array, Array]:
+            last = min(first + _BLOCK, n)
+            # A stream of its own for every block and sweep.
+            rng = np.random.Generator(np.random.Philox(key=self.key, counter=[0, 0, number, first]))
+            normal = rng.standard_normal((last - first, size))
+            return self.visit(first, last, normal, rng.random((last - first, p + 1)))
+
+        done = workers(delayed(block)(first) for first in range(0, n, _BLOCK))
+        self._draw_program(sum(sums for sums, _ in done))
+        self._draw_weights(sum(count for _, count in done))
+
+    def visit(self, first: int, last: int, normal: Array, uniform: Array) -> tuple[Array, Array]:
+        """Visit the perturbations from the first to before the last.
+
+        Random numbers, and what is returned (``sums`` and ``count``), are as in :func:`visit`.
+        """
+        p, size = self.means.x.shape[1], self.precision.shape[1]
+        grid = Grid(VARIANCE, np.log(self.scale_weights), self.tail_weights)
+        sums, count = np.zeros((5, p)), np.zeros(len(TAILS))
+        room = Room(
+            np.empty((size, size)), np.empty((4, p)), np.empty((p, len(VARIANCE))),
+            np.empty((2, len(SCALES))),
+        )  # fmt: skip
+        visit(
+            self.means, first, last, grid, self.control, self.precision, normal, uniform,
+            self.state, sums, count, room,
+        )  # fmt: skip
+        return sums, count
+
+    def _draw_program(self, sums: Array) -> None:
+        """Draw the controls' means and the program, by regression gene by gene (equation 22)."""
+        program, gamma = self.means.design[0], self.means.design[1:].T
+        p, q = gamma.shape
+        right = gamma.T @ ((self.control_x - self.control) / self.control_noise)
+        chance = np.linalg.cholesky(self.control_cov) @ self.rng.standard_normal(q)
+        common = gamma @ (self.control_cov @ right + chance)
+        one = sums[0] + 1.0 / self.control_noise
+        two = sums[2] + 1.0 / self.program_variance
+        right = sums[3] + (self.control_x - common) / self.control_noise
+        det = one * two - sums[1] ** 2
+        normal = self.rng.standard_normal((2, p))
+        program[:] = (one * sums[4] - sums[1] * right) / det + np.sqrt(one / det) * normal[0]
+        self.control = (right - sums[1] * program + np.sqrt(one) * normal[1]) / one
+        rate = 0.001 + (program**2).sum() / 2.0
+        self.program_variance = rate / self.rng.gamma(1.0 + p / 2.0)
+
+    def _draw_weights(self, tails: Array) -> None:
+        """Draw variances of scores, and the weights of all grids (equation 23)."""
+        rank = len(self.means.design)
+        scores = self.state.scores[:, :rank, None]
+        weights = np.repeat(self.score_weights, [1, rank - 1], axis=0)
+        log = np.log(weights) - 0.5 * (SCORES * np.log(2) + scores**2 * 2.0**-SCORES)
+        chance = np.exp(log - log.max(axis=2, keepdims=True)).cumsum(axis=2)
+        uniform = self.rng.random(chance.shape[:2])[:, :, None]
+        which = (uniform * chance[:, :, -1:] > chance).sum(axis=2)
+        self.precision[:, :rank] = 2.0 ** -SCORES[which]
+        for row, columns in enumerate((which[:, :1], which[:, 1:])):
+            self.score_weights[row] = self._weights(columns.ravel(), len(SCORES))
+        self.scale_weights = self._weights(self.state.scale, len(SCALES))
+        self.tail_weights = self.rng.dirichlet(tails + 0.5) + 1e-300
+
+    def _weights(self, which: NDArray[np.int64], size: int) -> Array:
+        # A tenth of an observation for each: few perturbations do not rule out what none has shown.
+        prior = (1.0 + 0.1 * which.size) / size
+        return self.rng.dirichlet(np.bincount(which, minlength=size) + prior) + 1e-300
+
+    def parameters(self) -> tuple[Array, ...]:
+        """Return a draw of all but the own parts, in the order of :class:`Hierarchical`."""
+        q = len(self.means.design) - 1
+        scores = self.state.scores
+        return (
+            self.control.copy(), self.means.design[0].copy(), scores[:, 0].copy(),
+            scores[:, 1 : 1 + q].copy(), self.score_weights[0].copy(),
+            self.score_weights[1].copy(), self.scale_weights, self.tail_weights,
+            ((self.means.x - self.control) ** 2).sum(),
+        )  # fmt: skip
+
+    def fill(self, centre: NDArray[np.float32], place: NDArray[np.int8]) -> None:
+        """Write means of effects given the rest of a draw, and the places of own parts."""
+        rank = len(self.means.design)
+        for first in range(0, len(centre), _BLOCK):
+            rows = slice(first, first + _BLOCK)
+            shared = self.state.scores[rows, :rank] @ self.means.design
+            centre[rows] = shared + self.state.own[rows]
+        place[:] = self.state.place
+
+
+def _check(cells: PooledGuides, expected: Array) -> None:
+    n, p = cells.mean.shape
+    if n < 2:
+        message = "The model of effects needs the controls and at least one perturbation."
+        raise ValueError(message)
+    if not (cells.n > 0).all():
+        empty = np.flatnonzero(~(cells.n > 0)).tolist()
+        message = f"Groups {empty} have no cells: leave them out, and predict them by predict()."
+        raise ValueError(message)
+    still = np.flatnonzero(~(cells.scatter.diagonal() > 0))
+    if len(still):
+        message = f"Nodes {still[:10].tolist()} do not vary within perturbations: leave them out."
+        raise ValueError(message)
+    if expected.shape != (n - 1, p):
+        message = f"expected has the shape {expected.shape}, but {(n - 1, p)} is needed."
+        raise ValueError(message)
+
+
+def factors(correlation: Array, n_factors: int) -> tuple[Array, Array]:
+    """Return factors and own variances of a correlation matrix, by principal-axis factoring.
+
+    ``correlation`` is about ``psi`` on the diagonal plus ``gamma gamma'``; shapes ``(n_genes,
+    n_factors)`` and ``(n_genes,)``.
+    """
+    p = len(correlation)
+    psi = 1.0 / np.linalg.inv(correlation + 1e-3 * np.eye(p)).diagonal()
+    for _ in range(200):
+        reduced = correlation - np.diag(np.maximum(psi, _LEAST_PSI))
+        values, vectors = eigh(reduced, subset_by_index=[p - n_factors, p - 1])
+        gamma = vectors * np.sqrt(np.maximum(values, 0.0))
+        before, psi = psi, np.maximum(1.0 - (gamma**2).sum(axis=1), _LEAST_PSI)
+        if np.abs(psi - before).max() < 1e-6:
+            break
+    return np.ascontiguousarray(gamma), psi

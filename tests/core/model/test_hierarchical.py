@@ -1,0 +1,337 @@
+"""The hierarchical model of effects against dense algebra, enumeration, and its own prior."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from nextpert.core.model.hierarchical import (
+    HIGHEST,
+    LOWEST,
+    SCALES,
+    SCORES,
+    TAILS,
+    VARIANCE,
+    Chain,
+    EffectDraws,
+    _Sampler,
+    factors,
+    fit_hierarchical,
+)
+from nextpert.core.screen.guides import PooledGuides
+
+
+def pooled(mean, cells, control, control_cells, within):
+    """Sums of controls and perturbations; cells that count, one number each."""
+    counted = np.append(control_cells, np.broadcast_to(cells, len(mean)))
+    n_cells = np.full(len(counted), 1000)
+    scatter = within * (n_cells.sum() - len(n_cells))
+    ratio = np.ones((len(counted), mean.shape[1]))
+    return PooledGuides(n_cells, counted, np.vstack([control, mean]), scatter, ratio)
+
+
+def screen(n=6, p=12, seed=0, cells=25.0):
+    """Means of a screen with a program, a factor and sparse own parts, and the truth."""
+    rng = np.random.default_rng(seed)
+    loading = 0.5 * rng.normal(size=(p, 1))
+    within = loading @ loading.T + np.diag(rng.uniform(0.5, 1.0, p))
+    own = rng.normal(size=(n, p)) * (rng.random((n, p)) < 0.1)
+    effect = np.outer(rng.normal(size=n), 0.4 * rng.normal(size=p)) + own
+    half = np.linalg.cholesky(within)
+    control = half @ rng.normal(size=p) / np.sqrt(400.0)
+    mean = effect + rng.normal(size=(n, p)) @ half.T / np.sqrt(cells)
+    return effect, pooled(mean, cells, control, 400.0, within)
+
+
+def visited(sampler, normal, uniform):
+    """Visit all perturbations with given random numbers; return what was drawn."""
+    return sampler.visit(0, len(sampler.means.x), normal, uniform)
+
+
+@pytest.fixture
+def sampler():
+    rng = np.random.default_rng(3)
+    made = _Sampler(screen()[1], None, np.random.default_rng(0))
+    made.state.place[:] = rng.integers(len(VARIANCE), size=made.state.place.shape)
+    made.scale_weights = rng.dirichlet(np.ones(len(SCALES)))
+    made.tail_weights = rng.dirichlet(np.ones(len(TAILS)))
+    q = len(made.means.design) - 1
+    made.precision[:, : 1 + q] = 1 / rng.uniform(0.1, 2.0, (len(made.precision), 1 + q))
+    return made
+
+
+def test_scores_have_the_mean_and_covariance_of_dense_algebra(sampler):
+    n, p = sampler.means.x.shape
+    before = VARIANCE[sampler.state.place]
+    size = sampler.precision.shape[1]
+    drawn = []
+    for normal in (np.zeros((n, size)), *(np.tile(row, (n, 1)) for row in np.eye(size))):
+        place = sampler.state.place.copy()
+        visited(sampler, normal, np.full((n, p + 1), 0.5))
+        drawn.append(sampler.state.scores.copy())
+        sampler.state.place[:] = place
+    program, gamma = sampler.means.design[0], sampler.means.design[1:].T
+    design = np.hstack([program[:, None], gamma, gamma])
+    for j in range(n):
+        noise = sampler.means.psi * sampler.means.error[j] + before[j]
+        cov = np.linalg.inv(design.T @ (design / noise[:, None]) + np.diag(sampler.precision[j]))
+        mean = cov @ design.T @ ((sampler.means.x[j] - sampler.control) / noise)
+        np.testing.assert_allclose(drawn[0][j], mean, rtol=1e-9)
+        root = np.array([each[j] - drawn[0][j] for each in drawn[1:]])
+        np.testing.assert_allclose(root.T @ root, cov, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("uniform", [0.001, 0.3, 0.7, 0.999])
+def test_scales_and_tails_are_those_of_enumeration(sampler, uniform):
+    n, p = sampler.means.x.shape
+    q = len(sampler.means.design) - 1
+    grid = np.full((n, p + 1), uniform)
+    sums, count = visited(sampler, np.zeros((n, 2 * q + 1)), grid)
+    state, (program, *gamma) = sampler.state, sampler.means.design
+    f, both = state.scores[:, 0], state.scores[:, 1 : q + 1] + state.scores[:, q + 1 :]
+    away = sampler.means.x - sampler.control - both @ np.array(gamma)
+    rest = away - np.outer(f, program)
+    noise = sampler.means.psi * sampler.means.error
+    both = (np.clip(SCALES[:, None] + TAILS, LOWEST, HIGHEST) - LOWEST).astype(int)
+    variance = 2.0 ** np.arange(LOWEST, HIGHEST + 1)
+    density = norm.pdf(
+        rest[:, :, None, None], scale=np.sqrt(noise[:, :, None, None] + variance[both])
+    )  # perturbation, gene, scale, tail
+    summed = (density * sampler.tail_weights).sum(axis=3)
+    chance = np.log(sampler.scale_weights) + np.log(summed).sum(axis=1)
+    below = np.exp(chance - chance.max(axis=1, keepdims=True)).cumsum(axis=1)
+    scale = (below < uniform * below[:, -1:]).sum(axis=1)
+    np.testing.assert_array_equal(state.scale, scale)
+    rows = np.arange(n)
+    tails = (density[rows, :, scale] * sampler.tail_weights).cumsum(axis=2)
+    tail = (tails < uniform * tails[:, :, -1:]).sum(axis=2)
+    prior = variance[both[scale[:, None], tail]]
+    np.testing.assert_array_equal(VARIANCE[state.place], prior)
+    np.testing.assert_array_equal(count, np.bincount(tail.ravel(), minlength=len(TAILS)))
+    np.testing.assert_allclose(state.own, prior / (prior + noise) * rest, rtol=1e-9, atol=1e-14)
+    w = 1 / (prior + noise)
+    y = away + sampler.control
+    wanted = [w, w * f[:, None], w * f[:, None] ** 2, w * y, w * f[:, None] * y]
+    np.testing.assert_allclose(sums, np.sum(wanted, axis=1), rtol=1e-9, atol=1e-12)
+
+
+def test_the_program_is_the_regression_of_every_gene(sampler):
+    """Its mean and variance over many draws are those of the dense regression (equation 22)."""
+    n, p = sampler.means.x.shape
+    q = len(sampler.means.design) - 1
+    sums, _ = visited(sampler, np.zeros((n, 2 * q + 1)), np.full((n, p + 1), 0.5))
+    sampler.control_cov = np.zeros((q, q)) + 1e-30 * np.eye(q)  # no chance along the factors
+    variance = sampler.program_variance
+    drawn = []
+    for _ in range(4000):
+        sampler.program_variance = variance
+        sampler._draw_program(sums)
+        drawn.append(np.vstack([sampler.control, sampler.means.design[0]]))
+    mean, sd = np.mean(drawn, axis=0), np.std(drawn, axis=0)
+    for i in range(p):
+        precision = np.array([[sums[0, i] + 1 / sampler.control_noise[i], sums[1, i]],
+                              [sums[1, i], sums[2, i] + 1 / variance]])  # fmt: skip
+        cov = np.linalg.inv(precision)
+        right = [sums[3, i] + sampler.control_x[i] / sampler.control_noise[i], sums[4, i]]
+        z = (mean[:, i] - cov @ right) / np.sqrt(cov.diagonal() / 4000)
+        assert np.abs(z).max() < 4.5
+        np.testing.assert_allclose(sd[:, i], np.sqrt(cov.diagonal()), rtol=0.06)
+
+
+def test_factors_of_a_matrix_that_has_them():
+    rng = np.random.default_rng(0)
+    gamma = rng.uniform(0.3, 0.6, size=(30, 2)) * np.sign(rng.normal(size=(30, 2)))
+    matrix = gamma @ gamma.T
+    np.fill_diagonal(matrix, 1.0)
+    found, psi = factors(matrix, 2)
+    np.testing.assert_allclose(found @ found.T, gamma @ gamma.T, atol=1e-4)
+    np.testing.assert_allclose(psi, 1 - (gamma**2).sum(axis=1), atol=1e-4)
+
+
+def test_summaries_are_those_of_the_mixture():
+    rng = np.random.default_rng(0)
+    shape = (3, 4, 9)
+    place = rng.integers(len(VARIANCE), size=shape).astype(np.int8)
+    precision = rng.uniform(0.5, 30.0, shape[:2]).astype(np.float32)
+    precision[0] = 0.0  # no cells: the spread is that of the prior
+    unit, expected = rng.uniform(1, 3, 4), rng.normal(size=shape[:2])
+    draws = EffectDraws(unit, expected, precision, rng.normal(size=shape).astype("f4"), place)
+    found = draws.summary(0.8)
+    centre = expected[..., None] + unit[:, None] * draws.centre
+    spread = unit[:, None] / np.sqrt(precision[..., None] + 1 / VARIANCE[place])
+    np.testing.assert_allclose(found.mean, centre.mean(axis=2), rtol=1e-12)
+    wanted = np.sqrt((spread**2).mean(axis=2) + centre.var(axis=2))
+    np.testing.assert_allclose(found.sd, wanted, rtol=1e-9)
+    above = norm.sf(0.0, centre, spread).mean(axis=2)
+    np.testing.assert_allclose(found.lfsr, 2 * np.minimum(above, 1 - above), rtol=1e-9)
+    for level, end in ((0.1, found.lower), (0.9, found.upper)):
+        # As far off as a ten thousandth of a standard deviation, where the density is highest.
+        below = norm.cdf(end[..., None], centre, spread).mean(axis=2)
+        steep = norm.pdf(end[..., None], centre, spread).mean(axis=2) * found.sd
+        assert (np.abs(below - level) < 2e-4 * steep + 2e-7).all()
+
+
+def test_draws_have_the_moments_of_the_summary():
+    _, cells = screen()
+    fit = fit_hierarchical(cells, rng=0, chain=Chain(20, 20, 1))
+    drawn = np.array(list(fit.effects.draws(4000, rng=1)))
+    found = fit.effects.summary()
+    assert drawn.shape == (4000, 6, 12)
+    z = (drawn.mean(axis=0) - found.mean) / found.sd * np.sqrt(4000)
+    assert np.abs(z).max() < 4.5
+    np.testing.assert_allclose(drawn.std(axis=0), found.sd, rtol=0.15)
+    np.testing.assert_allclose(np.quantile(drawn, 0.95, axis=0), found.upper, atol=0.03)
+    states = np.array(list(fit.states(4000, rng=1)))
+    np.testing.assert_allclose(states[:, :-1] - states[:, -1:], drawn, atol=1e-12)
+    np.testing.assert_array_equal(states[:20, -1], fit.control)
+    assert [len(list(fit.effects.draws(n, rng=0))) for n in (1, 7, 20, 21)] == [1, 7, 20, 21]
+    np.testing.assert_array_equal(fit.effects.taken(4), [0, 5, 10, 15])
+
+
+def test_the_same_bits_for_any_number_of_threads():
+    _, cells = screen(n=70)
+    one, two = (fit_hierarchical(cells, rng=5, chain=Chain(3, 4, 1), n_jobs=k) for k in (1, 2))
+    np.testing.assert_array_equal(one.effects.centre, two.effects.centre)
+    np.testing.assert_array_equal(one.program, two.program)
+    for each in zip(one.effects.summary(), two.effects.summary(n_jobs=2), strict=True):
+        np.testing.assert_array_equal(*each)
+    other = fit_hierarchical(cells, rng=6, chain=Chain(3, 4, 1))
+    assert (one.effects.centre != other.effects.centre).any()
+
+
+def test_units_of_genes_do_not_matter():
+    _, cells = screen()
+    unit = 2.0 ** np.arange(-6, 6)
+    moved = replace(cells, mean=cells.mean * unit, scatter=cells.scatter * np.outer(unit, unit))
+    plain, scaled = (
+        fit_hierarchical(each, rng=1, chain=Chain(5, 5, 1)).effects.summary()
+        for each in (cells, moved)
+    )
+    for name in ("mean", "sd", "lower", "upper"):
+        np.testing.assert_allclose(getattr(scaled, name), getattr(plain, name) * unit, rtol=1e-6)
+    np.testing.assert_allclose(scaled.lfsr, plain.lfsr, rtol=1e-5)
+
+
+def test_what_is_expected_is_added():
+    _, cells = screen()
+    expected = np.random.default_rng(0).normal(size=(6, 12))
+    moved = replace(cells, mean=cells.mean + np.vstack([np.zeros(12), expected]))
+    chain = Chain(5, 5, 1)
+    plain = fit_hierarchical(cells, rng=1, chain=chain).effects.summary()
+    told = fit_hierarchical(moved, expected=expected, rng=1, chain=chain).effects.summary()
+    np.testing.assert_allclose(told.mean, plain.mean + expected, atol=1e-6)
+    np.testing.assert_allclose(told.upper, plain.upper + expected, atol=1e-6)
+
+
+def test_variance_of_guides_and_batches_is_noise():
+    """Cells that count for fewer, and errors of batches, are those of fewer cells."""
+    _, cells = screen(cells=25.0)
+    few = screen(cells=10.0)[1]
+    fewer = replace(cells, n=few.n)
+    batches = replace(cells, fixed=np.append(0.0, np.full(6, 1.0))[:, None],
+                      fixed_sd=np.array([np.sqrt(1 / 10 - 1 / 25)]))  # fmt: skip
+    one, two = (
+        fit_hierarchical(each, rng=1, chain=Chain(5, 5, 1)).effects.summary()
+        for each in (fewer, batches)
+    )
+    np.testing.assert_allclose(one.mean, two.mean, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(one.sd, two.sd, rtol=1e-6)
+
+
+def test_perturbations_without_cells_are_drawn_from_what_the_screen_has_shown():
+    effect, cells = screen(n=120, seed=4)
+    half = replace(
+        cells, n_cells=cells.n_cells[:61], n=cells.n[:61], mean=cells.mean[:61],
+        scatter=cells.covariance * (61_000 - 61), variance_ratio=cells.variance_ratio[:61],
+        fixed=cells.fixed[:61],
+    )  # fmt: skip
+    fit = fit_hierarchical(half, rng=0)
+    shift = np.linspace(-1, 1, 12)
+    unseen = fit.predict(np.tile(shift, (60, 1)), rng=0)
+    drawn = np.array(list(unseen.draws(rng=0))) - shift
+    np.testing.assert_allclose(np.median(drawn, axis=(0, 1)), 0.0, atol=0.02)
+    # They scatter about what is expected as the screen's effects do, gene by gene: quantiles, as
+    # tails are heavy.
+    for level, within in ((0.5, 1.6), (0.8, 1.3)):
+        ratio = np.quantile(np.abs(drawn), level) / np.quantile(np.abs(effect), level)
+        assert 1 / within < ratio < within
+    sizes = [np.quantile(np.abs(x).reshape(-1, 12), 0.5, axis=0) for x in (drawn, effect)]
+    assert np.corrcoef(np.log(sizes))[0, 1] > 0.7
+    found = fit.predict(np.zeros((60, 12)), rng=1).summary()
+    assert 0.84 < ((found.lower <= effect[60:]) & (effect[60:] <= found.upper)).mean() < 0.96
+
+
+def test_a_program_is_found_and_none_where_nothing_happens():
+    rng = np.random.default_rng(0)
+    scores, genes = np.append(np.full(5, 1.0), np.zeros(15)), 0.5 * (np.arange(40) < 10)
+    for effect, least, most in ((np.outer(scores, genes), 0.2, 1.0), (np.zeros((20, 40)), 0, 0.05)):
+        mean = effect + rng.normal(size=(20, 40)) / 5
+        cells = pooled(mean, 25.0, rng.normal(size=40) / 20, 400.0, np.eye(40))
+        program = fit_hierarchical(cells, rng=0).shared_program()
+        assert least <= program.share <= most
+        np.testing.assert_allclose((program.scores**2 + program.scores_sd**2).mean(), 1.0)
+        if effect.any():
+            assert program.genes[:10].min() > np.abs(program.genes[10:]).max()
+            assert program.scores[:5].min() > np.abs(program.scores[5:]).max()
+            product = np.outer(program.scores, program.genes)
+            # What is left of a mean is drawn to 0 a little; noise of a gene is 0.09.
+            assert 0.4 < product[:5, :10].mean() < 0.55
+            np.testing.assert_allclose(product[:5, :10].mean(axis=0), 0.5, atol=0.25)
+            np.testing.assert_allclose(product[5:, 10:].mean(axis=0), 0.0, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: replace(c, n=c.n * (np.arange(7) != 2)), "Groups \\[2\\] have no cells"),
+        (lambda c: replace(c, scatter=c.scatter * (np.arange(12) != 3)), "Nodes \\[3\\]"),
+        (lambda c: PooledGuides(c.n_cells[:1], c.n[:1], c.mean[:1], c.scatter, np.ones((1, 12))),
+         "at least one perturbation"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_fitted_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        fit_hierarchical(change(screen()[1]))
+    with pytest.raises(ValueError, match="expected has the shape"):
+        fit_hierarchical(screen()[1], expected=np.zeros((6, 3)))
+
+
+def drawn_from_the_prior(seed, n=8, p=10):
+    """Draw a screen from the model itself, all weights and variances from their priors too."""
+    rng = np.random.default_rng(seed)
+
+    def variances(grid, shape, alpha):
+        weights = rng.dirichlet(np.full(len(grid), alpha))
+        return rng.choice(grid, size=shape, p=weights)
+
+    def even(grid, count):
+        return (1.0 + 0.1 * count) / len(grid)
+
+    gamma = rng.uniform(0.4, 0.7, size=p)  # one factor, as many as there are for 10 genes
+    within = np.diag(1.0 - gamma**2) + np.outer(gamma, gamma)
+    f, g = (
+        rng.normal(size=n) * 2.0 ** (variances(SCORES, n, even(SCORES, n)) / 2) for _ in range(2)
+    )
+    program = rng.normal(size=p) * np.sqrt(0.001 / rng.gamma(1.0))
+    scale = variances(SCALES, (n, 1), even(SCALES, n))
+    tail = variances(TAILS, (n, p), 0.5)
+    own = rng.normal(size=(n, p)) * 2.0 ** (np.clip(scale + tail, LOWEST, HIGHEST) / 2)
+    effect = np.outer(f, program) + np.outer(g, gamma) + own
+    mean = effect + rng.normal(size=(n, p)) @ np.linalg.cholesky(within).T / 5
+    return effect, pooled(mean, 25.0, np.zeros(p), 1e8, within)
+
+
+def test_ranks_of_effects_drawn_from_the_prior_are_uniform():
+    """Simulation-based calibration (Talts et al. 2018): the sampler draws from its posterior."""
+    means = []
+    for seed in range(60):
+        effect, given = drawn_from_the_prior(seed)
+        fit = fit_hierarchical(given, rng=seed, chain=Chain(150, 150, 2))
+        draws = np.array(list(fit.effects.draws(rng=seed)))
+        means.append([(draws < effect).mean(), (np.abs(draws) < np.abs(effect)).mean()])
+    # Within a screen ranks go together, so that screens are what is independent.
+    z = (np.mean(means, axis=0) - 0.5) / (np.std(means, axis=0) / np.sqrt(len(means)))
+    assert np.abs(z).max() < 3.5

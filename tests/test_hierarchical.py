@@ -1,0 +1,52 @@
+"""The benchmark of the hierarchical model: all methods see the same cells and are scored alike."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import hierarchical
+
+    return hierarchical
+
+
+def fewer(cells, n_genes=30):
+    """A part of simulated cells: 10 perturbations and some genes."""
+    kept = cells.code <= 10
+    return cells._replace(
+        x=cells.x[kept][:, :n_genes], code=cells.code[kept], guide=cells.guide[kept],
+        names=cells.names[:11], own=cells.own[:11],
+    )  # fmt: skip
+
+
+def test_a_split_trains_on_n_cells_and_half_of_the_controls(bench):
+    cells = fewer(bench.simulate(0, sparse=0.05))
+    short = (cells.code != 3) | (np.cumsum(cells.code == 3) <= 35)
+    parts = {name: getattr(cells, name)[short] for name in ("x", "code", "guide")}
+    part, known = bench.split(cells._replace(**parts), 20, 0)
+    assert "p2" not in part.names
+    assert len(part.names) == 10
+    assert np.bincount(part.code[known & (part.code >= 0)]).tolist() == [500, *[20] * 9]
+
+
+def test_methods_are_scored_alike(bench):
+    cells = fewer(bench.simulate(1, sparse=0.1))
+    found = bench.trial(cells, 20, 0)
+    assert list(found) == [bench.RAW, bench.ASH, bench.HIERARCHICAL, bench.MIXTURE, bench.AVERAGED]
+    error = {name: each["error"] for name, each in found.items()}
+    assert max(error.values()) == error[bench.RAW]
+    assert error[bench.HIERARCHICAL] < 0.5 * error[bench.RAW]
+    # The means are scored on other cells: as wrong as their own variance, controls' included.
+    variance = (cells.x[cells.code == 1].var(axis=0) * (1 / 20 + 1 / 500)).sum()
+    assert 0.7 < error[bench.RAW] / variance < 1.3
+    for name in (bench.RAW, bench.HIERARCHICAL, bench.MIXTURE):
+        assert 0.8 < found[name]["all"] < 1.0
+    text = bench.section("title", {20: [found, found]})
+    assert f"| *hierarchical over {bench.ASH}* |" in text
+    assert "| seconds: hierarchical |" in text
