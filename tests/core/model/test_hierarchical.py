@@ -202,6 +202,20 @@ def test_the_same_bits_for_any_number_of_threads():
     assert (one.effects.centre != other.effects.centre).any()
 
 
+def test_many_effects_are_kept_in_fewer_draws():
+    assert Chain.of_size(2_500) == Chain.of_size(400_000) == Chain()
+    lengths = [Chain.of_size(size) for size in (10**6, 10**7, 10**8)]
+    assert [each.keep for each in lengths] == [80, 40, 40]
+    assert [each.burn for each in lengths] == [80, 50, 50]
+    _, cells = screen()
+    seen = []
+    fit = fit_hierarchical(
+        cells, chain=Chain(3, 4, 5), rng=0, progress=lambda *done: seen.append(done)
+    )
+    assert fit.effects.n_draws == 4
+    assert seen == [(k, 23) for k in range(1, 24)]
+
+
 def test_units_of_genes_do_not_matter():
     _, cells = screen()
     unit = 2.0 ** np.arange(-6, 6)
@@ -281,6 +295,14 @@ def test_a_program_is_found_and_none_where_nothing_happens():
             assert 0.4 < product[:5, :10].mean() < 0.55
             np.testing.assert_allclose(product[:5, :10].mean(axis=0), 0.5, atol=0.25)
             np.testing.assert_allclose(product[5:, 10:].mean(axis=0), 0.0, atol=0.05)
+
+
+def test_size_and_sign_of_a_draw_do_not_matter_for_the_program():
+    fit = fit_hierarchical(screen()[1], rng=0, chain=Chain(20, 20, 1))
+    turn = np.where(np.arange(20) % 2, -3.0, 0.5)[:, None]
+    turned = replace(fit, scores=fit.scores * turn, program=fit.program / turn)
+    for one, two in zip(fit.shared_program(), turned.shared_program(), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(

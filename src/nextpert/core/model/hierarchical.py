@@ -15,7 +15,7 @@ coexpression of genes, and an own part, which is sparse and whose scale is uncer
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -75,7 +75,7 @@ class Chain(NamedTuple):
         """Return lengths for a number of effects: weights learned from many settle in few sweeps.
 
         Up to 400,000 effects 200 sweeps are thrown away and 200 draws kept of 800; of 10 million
-        50, and 40 of 80.
+        50, and 40 kept of 80.
         """
         keep = int(np.clip(_ROOM // max(size, 1), 40, cls().keep))
         return cls() if keep == cls().keep else cls(max(keep, 50), keep, 2)
@@ -236,9 +236,9 @@ class EffectDraws:
         tasks = (delayed(fill)(first) for first in range(0, n * p, _ROWS))
         Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem")(tasks)
         mean, sd, above = out.reshape(3, n, p)
-        lower, upper = quantile.reshape(2, n, p)
+        lower, upper = quantile.reshape(2, n, p) * self.unit
         lfsr = np.minimum(1.0, 2.0 * np.minimum(above, 1.0 - above))
-        return Summary(*(x * self.unit for x in (mean, sd, lower, upper)), lfsr)
+        return Summary(mean * self.unit, sd * self.unit, lower, upper, lfsr)
 
 
 @dataclass(frozen=True)
@@ -587,7 +587,7 @@ def factors(correlation: Array, n_factors: int) -> tuple[Array, Array]:
     n_factors)`` and ``(n_genes,)``.
     """
     p = len(correlation)
-    psi = 1.0 / np.linalg.inv(correlation + 1e-3 * np.eye(p)).diagonal()
+    psi: Any = 1.0 / np.linalg.inv(correlation + 1e-3 * np.eye(p)).diagonal()
     for _ in range(200):
         reduced = correlation - np.diag(np.maximum(psi, _LEAST_PSI))
         values, vectors = eigh(reduced, subset_by_index=[p - n_factors, p - 1])
