@@ -26,12 +26,15 @@ unbiased distance of the cells held out, with its sampling error added to the dr
 
     python -m benchmarks.hierarchical                       # 4 minutes
     python -m benchmarks.hierarchical --screens norman --cells 25 --splits 2
+    python -m benchmarks.hierarchical --cost 10000 1000 2   # what a fit takes
+    python -m benchmarks.hierarchical --shuffled            # calls where there are no effects
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import sys
 import time
 from collections import defaultdict
@@ -49,6 +52,7 @@ from nextpert.core.design.distances import ranked_distance
 from nextpert.core.model.averaged import Averaged, AveragedModel
 from nextpert.core.model.effects import estimate_effects
 from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.screen.guides import PooledGuides
 from nextpert.core.screen.mean_distance import mean_distance
 
 if TYPE_CHECKING:
@@ -224,6 +228,42 @@ def section(title: str, trials: dict[int, list[dict[str, dict[str, float]]]]) ->
     ]) + "\n"  # fmt: skip
 
 
+def cost(n: int, p: int, n_jobs: int) -> str:
+    """Return what a fit to simulated sums of ``n`` perturbations x ``p`` genes takes."""
+    rng = np.random.default_rng(0)
+    gamma, psi = 0.4 * rng.normal(size=(p, 3)), rng.uniform(0.5, 1.0, p)
+    counted = np.append(500.0, np.full(n, 25.0))
+    mean = np.outer(np.append(0.0, rng.normal(size=n)), 0.3 * rng.normal(size=p))
+    mean[1:] += rng.normal(size=(n, p)) * (rng.random((n, p)) < 0.05)
+    noise = rng.normal(size=(n + 1, 3)) @ gamma.T + rng.normal(size=mean.shape) * np.sqrt(psi)
+    mean += noise / np.sqrt(counted)[:, None]
+    scatter = (gamma @ gamma.T + np.diag(psi)) * (counted.sum() - n - 1)
+    cells = PooledGuides(counted.astype(np.int64), counted, mean, scatter, np.ones_like(mean))
+    del noise
+    start = time.perf_counter(), time.process_time()
+    effects = fit_hierarchical(cells, rng=0, n_jobs=n_jobs).effects
+    effects.summary(n_jobs=n_jobs)
+    wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    size = f"{n:,} perturbations x {p:,} genes, {n_jobs} threads, {effects.n_draws} draws"
+    return f"{size}: {wall:.0f} s, {cpu:.0f} s of the processor, {peak:.1f} GB"
+
+
+def shuffled(cells: Cells) -> str:
+    """Return what is called, and the program's share, with labels as they are and shuffled."""
+    lines = []
+    for what, code in (
+        ("as they are", cells.code), ("shuffled", np.random.default_rng(0).permutation(cells.code))
+    ):  # fmt: skip
+        found = moments(cells._replace(code=code), np.ones(len(code), bool))
+        fitted = fit_hierarchical(pool(found), rng=0)
+        lfsr, program = fitted.effects.summary().lfsr, fitted.shared_program()
+        first = [cells.names[1 + j] for j in np.argsort(-np.abs(program.scores))[:4]]
+        called = f"{(lfsr < 0.05).sum()} of {lfsr.size:,} below 0.05"
+        lines.append(f"labels {what}: {called}, share {program.share:.3f}, {', '.join(first)}")
+    return "\n".join(lines)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the screens asked for and print their tables."""
     parser = argparse.ArgumentParser(
@@ -238,7 +278,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", default=os.environ.get("NEXTPERT_DATA", "."))
     parser.add_argument("--save", metavar="FILE", help="also write the tables to this file")
     add_arguments(parser)
+    parser.add_argument("--cost", type=int, nargs=3, metavar=("N", "P", "THREADS"),
+                        help="only time a fit of N perturbations x P genes")  # fmt: skip
+    parser.add_argument("--shuffled", action="store_true",
+                        help="only say what is called on the screens if labels are shuffled")  # fmt: skip
     args = parser.parse_args(arguments)
+    if args.shuffled:
+        for source, screen in screens_of(args):
+            print(screen.name, shuffled(read_cells(screen, source.guide_key)), sep="\n", flush=True)
+        return
+    if args.cost:
+        print(cost(*args.cost))
+        return
 
     def every() -> Iterator[tuple[str, list[Cells]]]:
         for source, screen in screens_of(args):
