@@ -281,7 +281,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cost", type=int, nargs=3, metavar=("N", "P", "THREADS"),
                         help="only time a fit of N perturbations x P genes")  # fmt: skip
     parser.add_argument("--shuffled", action="store_true",
-                        help="only say what is called on the screens if labels are shuffled")  # fmt: skip
+                        help="only count calls on screens with shuffled labels")  # fmt: skip
     args = parser.parse_args(arguments)
     if args.shuffled:
         for source, screen in screens_of(args):
