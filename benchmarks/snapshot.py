@@ -49,7 +49,7 @@ KEYS = (
     "quantity", "predictor", "action", "n_guides", "n_cells", "setting", "prior", "well",
 )  # fmt: skip
 # Names in files saved before -> names now: add a line where a column or a key is renamed.
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {"stack": "predictors"}
 
 
 def flat(value: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:

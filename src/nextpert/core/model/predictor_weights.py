@@ -59,8 +59,8 @@ class PredictorWeights:
     def expected(self, predictions: Sequence[Prediction]) -> Array:
         """Return the expected effects, ``(n_perturbations, n_genes)``, units of the predictions.
 
-        The predictors are those of the stack, for the perturbations it was learned from; each
-        perturbation is expected by the weights learned without it.
+        ``predictions`` are those that the weights were learned from. The effects of each
+        perturbation are expected with the weights learned without it.
         """
         parts = [self.left_out[:, [k]] * e.effects for k, e in enumerate(predictions)]
         return np.sum(parts, axis=0)
@@ -117,8 +117,8 @@ def learn_predictor_weights(
     >>> predictions = [Prediction("right", truth / 2), Prediction("wrong", wrong)]
     >>> seen = truth + 0.1 * rng.normal(size=truth.shape)
     >>> noise = np.full(truth.shape, 0.1**2)
-    >>> stack = learn_predictor_weights(seen, noise, predictions, noise > 0, sd=np.ones(50))
-    >>> stack.weights.round(1).tolist()
+    >>> learned = learn_predictor_weights(seen, noise, predictions, noise > 0, sd=np.ones(50))
+    >>> learned.weights.round(1).tolist()
     [2.0, 0.0]
     """
     used = scored

@@ -295,7 +295,7 @@ def undeclared_row(found: Nested) -> Quantity:
 
 
 def predictor_table(found: Unseen) -> pd.DataFrame:
-    """Return one row a predictor, the stack of them last."""
+    """Return one row a predictor, all together last."""
     table, names = found.table, list(found.weights)
     ratios = [ratio_with_error(table[c], table[NOTHING]) for c in (*map(alone, names), WHOLE)]
     r = [mean_with_error(table[r_of(name)]) for name in (*names, WHOLE)]
