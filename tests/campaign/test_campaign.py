@@ -224,7 +224,7 @@ def test_what_a_notebook_shows_is_text(campaign, monkeypatch):
         ({"learn": {"checkpoint": "x"}}, "learn holds checkpoint"),
         ({"fit": {"layer": "counts"}}, "fit holds layer"),
         ({"plan": {"pending": ["CDK4"]}}, "plan holds pending"),
-        ({"plan": {"exclude": ["NOPE"]}}, "never holds names"),
+        ({"plan": {"exclude": ["NOPE"]}}, "exclude has names"),
     ],
 )
 def test_options_that_are_none(options, message, parts, target, given):
