@@ -85,7 +85,7 @@ def test_the_model_is_trusted_where_it_is_right(right):
 def test_perturbations_with_shuffled_labels_cannot_be_told_apart(right):
     found = diagnosed(shuffled(right, (right.obs["perturbation"] == "control").to_numpy()))
     assert found["level"] == "do not trust"
-    assert "they cannot be told apart" in found["verdict"]
+    assert "they cannot be distinguished" in found["verdict"]
     assert values(found)["cells", "n_significant"] > 10  # all share the mean effect
     assert values(found)["cells", "n_distinct"] == 0
     # That is predicted well, and it ranks nothing.
@@ -99,8 +99,8 @@ def test_without_effects_nothing_is_trusted(right):
     found = diagnosed(shuffled(right, np.zeros(right.n_obs, bool)))
     assert found["level"] == "do not trust"
     assert set(levels(found).values()) == {"do not trust"}
-    assert "no effect can be seen" in found["verdict"]
-    assert "choose at random" in found["verdict"]
+    assert "no effect can be detected" in found["verdict"]
+    assert "choose perturbations at random" in found["verdict"]
 
 
 def test_the_mean_perturbation_is_not_correlated_with_nothing(right):
@@ -188,7 +188,7 @@ def test_intervals_that_miss_large_effects_are_told_first(right):
     assert row.loc["coverage_90_large", "passed"] == "no"
     assert levels(found)["unseen perturbations"] == "do not trust"
     words = found["parts"].set_index("part").loc["unseen perturbations", "verdict"]
-    whole, large = (100 * row.loc[f"coverage_90{name}", "value"] for name in ("", "_clear"))
+    whole, large = (100 * row.loc[f"coverage_90{name}", "value"] for name in ("", "_large"))
     assert words.startswith(
         f"Unseen perturbations: 90% intervals cover {whole:.0f}% of all effects but only "
         f"{large:.0f}% of the large ones: do not rely on them for strong perturbations."

@@ -35,8 +35,8 @@ SURE = 3.0  # standard errors of an effect that is called large
 LEFT = 20  # cells of a guide or batch to score on, at least
 _FOLDS = 4  # of guides
 _MOST_BATCHES = 5
-SHRUNKEN, MEANS, NOTHING = "shrunken", "cells", "nothing"
-NO_GRAPH, ALONE = "no_graph", "alone"  # with an empty graph; without predictors, too
+SHRUNKEN, MEANS, NOTHING = "shrunken", "raw_means", "no_effect"
+NO_GRAPH, ALONE = "no_graph", "no_predictors"  # on an empty graph; without predictors as well
 COVERAGE, COVERED, LARGE = "coverage", "covered", "large"
 FIRST = {SHRUNKEN: "first", MEANS: "first_by_cells"}  # how often the own state comes first
 
