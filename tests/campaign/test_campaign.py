@@ -229,7 +229,7 @@ def test_what_a_notebook_shows_is_text(campaign, monkeypatch):
 )
 def test_options_that_are_none(options, message, parts, target, given):
     with pytest.raises(ValueError, match=message):
-        npt.Campaign(parts[0], target, **({"explore": given} | options)).propose(1, 100)
+        npt.Campaign(parts[0], target, **({"learn": given} | options)).propose(1, 100)
 
 
 def test_options_that_no_file_keeps(parts, target):
@@ -264,7 +264,7 @@ def test_a_plate_that_cannot_be_changes_nothing(campaign, assert_same_adata):
 def test_it_is_logged_what_was_never_proposed(campaign, parts, caplog):
     with caplog.at_level(logging.INFO, "nextpert"):
         campaign.observe(parts[1], batch="same")
-    assert "Observed, though never proposed: CDK4." in caplog.text
+    assert "Observed without a proposal: CDK4." in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_what_is_excluded_is_in_no_ranking_and_no_stopping_rule(screen, target, 
         assert set(campaign.adata.uns["plan_cells"]["stopping"]["candidates"]) == {"CD59", "CD58"}
         plate = campaign.propose(4, 400)
         assert set(plate["perturbation"]) == {"CD59", "CD58", "control"}
-    with pytest.raises(ValueError, match="No candidate is left: all are in never or failed"):
+    with pytest.raises(ValueError, match="No candidate is left: all are in exclude or failed"):
         npt.Campaign(screen, target, learn=given, plan={"candidates": ["B2M"], "exclude": ["B2M"]})
 
 
@@ -331,6 +331,6 @@ def test_a_combination_that_failed_is_not_proposed_again(parts, target, given):
 
 def test_a_campaign_at_its_target_says_so_without_numbers(campaign, monkeypatch):
     monkeypatch.setitem(campaign._state.standings, "predicted_distance", np.nan)
-    assert "the control's distance is not above 0" in repr(campaign)
+    assert "no relative distance, because the control's is not above 0" in repr(campaign)
     assert "nan" not in repr(campaign)
     assert "nan" not in campaign._repr_html_().split("<table")[0]

@@ -264,7 +264,7 @@ def test_as_many_genes_as_controls_with_one_warning(method):
 BAD = [
     ({"environments": "some"}, "environments must be 'control' or 'all', but is 'some'"),
     ({"environments": "all"}, 'environments="all" needs method="boss"'),
-    ({"prior": {"require": []}}, r"prior holds require, but can hold .* Close matches: required"),
+    ({"prior": {"require": []}}, r"prior has unknown keys: require.* Close matches: required"),
     ({"prior": {"tiers": {"MYC": np.nan}}}, r"prior\['tiers'\]\['MYC'\] must be a finite number"),
     ({"method": "boss", "penalty": 0}, "penalty"),
     ({"method": "boss", "penalty": np.nan}, "penalty"),

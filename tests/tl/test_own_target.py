@@ -11,7 +11,7 @@ import pytest
 import nextpert as npt
 from nextpert.tl._design_interventions.tables import candidates_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:Shifts learned from cells alone")
+pytestmark = pytest.mark.filterwarnings("ignore:Perturbations without a target on the panel")
 FORMS = {
     "label": "MYC",
     "pair": ("perturbation", "MYC"),

@@ -36,8 +36,8 @@ def test_every_perturbation_takes_part(screen, caplog):
         "", "", "not measured", 30,
     ]  # fmt: skip
     assert len(screen.uns["dag_blr"]["left_out"]) == 0
-    assert "learned from cells alone" in caplog.text
-    assert "for want of a target on the panel: HS2 (not measured)." in caplog.text
+    assert "without a target on the panel" in caplog.text
+    assert "from their cells only: HS2 (not measured)." in caplog.text
     assert "from 5 own genes" in caplog.text
 
 
@@ -52,9 +52,9 @@ def test_many_that_are_not_measured_are_told_once_and_briefly(hint, caplog):
         say_unmeasured(plan)
     told = [str(warning.message) for warning in caught] + caplog.messages
     assert told == [
-        "Shifts learned from cells alone, for want of a target on the panel: A, C (not measured); "
-        "g1 (not measured: B); E0, E1, E2, E3, E4, E5, E6 (measured but outside the panel) and 5 "
-        f"more.{hint}"
+        "Perturbations without a target on the panel (15), whose effects are estimated from their "
+        "cells only: A, C (not measured); g1 (not measured: B); E0, E1, E2, E3, E4, E5, E6 (measured but "
+        f"outside the panel) and 5 more.{hint}"
     ]
 
 

@@ -71,7 +71,7 @@ class Batches:
         if unknown:
             message = (
                 f"Batches without any labelled cell: {list_names(self.names[k] for k in unknown)}. "
-                f"What they add cannot be told: leave their cells out."
+                f"Their effects cannot be estimated: leave their cells out."
             )
             raise ValueError(message)
 

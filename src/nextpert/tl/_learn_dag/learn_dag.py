@@ -226,9 +226,7 @@ def learn_dag(
     """
     _check_together(method, environments, dag, prior_network)
     if checkpoint is not None and n_graphs == 1:
-        message = (
-            "checkpoint keeps the graphs of resamples: give n_graphs above 1, or leave it out."
-        )
+        message = "checkpoint is for bootstrap graphs: give n_graphs above 1, or leave it out."
         raise ValueError(message)
     params: dict[str, Any] = {"method": method}
     if method == "given":
@@ -313,7 +311,7 @@ def _check_together(method: str, environments: str, dag: Any, prior_network: Any
     if environments == "all" and not (search and search.context):
         message = (
             f'environments="all" needs method={names_that(lambda s: s.context)}, but method is '
-            f"{method!r}: its tests take all cells to be of one environment."
+            f"{method!r}, whose tests assume that all cells come from one environment."
         )
         raise ValueError(message)
     if prior_network is not None and not (search and "prior_network" in search.options):
