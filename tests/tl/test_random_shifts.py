@@ -53,8 +53,8 @@ def test_many_that_are_not_measured_are_told_once_and_briefly(hint, caplog):
     told = [str(warning.message) for warning in caught] + caplog.messages
     assert told == [
         "Perturbations without a target on the panel (15), whose effects are estimated from their "
-        "cells only: A, C (not measured); g1 (not measured: B); E0, E1, E2, E3, E4, E5, E6 (measured but "
-        f"outside the panel) and 5 more.{hint}"
+        "cells only: A, C (not measured); g1 (not measured: B); E0, E1, E2, E3, E4, E5, E6 "
+        f"(measured but outside the panel) and 5 more.{hint}"
     ]
 
 

@@ -70,7 +70,7 @@ def design(
     key
         Its ``key_added``.
     n_top
-        Most candidates to draw.
+        Maximum number of candidates.
     ax
         Axes to draw the distances on; acquisition and trace are left out then.
     %(show)s

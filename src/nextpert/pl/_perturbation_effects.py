@@ -70,7 +70,7 @@ def perturbation_effects(
     key
         The ``key_added`` of the effects.
     n_top
-        Most perturbations, and most genes, to draw: those with the largest effects.
+        Maximum number of perturbations, and of genes: those with the largest effects.
     %(end)s
 
     Returns

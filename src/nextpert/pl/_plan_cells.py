@@ -56,14 +56,14 @@ def plan_cells(
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | list[Axes] | Axes | None:
-    """Draw what numbers of cells and guides achieve.
+    """Draw power and precision by number of cells and guides.
 
-    Above, the share of genes in which the wanted effect is found, and half the width of the
+    Above, the fraction of genes in which the effect is detected, and half the width of the
     interval of an effect on the median gene. With a target, below: half the width of the interval
-    of the nearest perturbation's squared distance, as a share of the controls' distance, and the
-    probability that it comes out nearer than the second. One line per number of guides; numbers
-    whose curves coincide share one. The black line is the number planned for, dashed lines are
-    what is wanted.
+    of the nearest perturbation's squared distance, relative to the control's distance, and the
+    probability that it is measured nearer than the second. One line per number of guides; numbers
+    whose curves coincide share one. The black line is the number planned for; dashed
+    lines are the values needed.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ def state_draws(
         The posterior over the weights; or one on each of several graphs, which count by the
         weight of their shifts.
     shifts
-        What is known of the shifts; for several graphs the same for all, or one for each.
+        Posterior of the shifts; for several graphs the same for all, or one for each.
     n_samples
         Number of draws; from graphs of the same weight as many of each, so up to one a graph more.
     nothing
@@ -229,21 +229,21 @@ class RankedDistance:
     Parameters
     ----------
     mean, sd
-        Posterior mean and standard deviation. Below 0 now and then where the target is known with
-        error only and the distance is about nothing.
+        Posterior mean and standard deviation. The mean can be below 0 if the target has an error
+        and the distance is about 0.
     low, high
         Ends of the interval, not below 0.
     centre
         Squared distance of the expected state, ``|E theta - mu*|^2``. ``mean`` exceeds it by the
-        variance of the state, summed over nodes, so that what is little known is far in the mean;
-        the perturbation whose state the target is comes first by ``centre`` more often.
+        variance of the state, summed over nodes, so uncertain states have a large mean distance.
+        The perturbation that defines the target ranks first more often by ``centre``.
     nearest
         Probability of being the nearest perturbation; 0 for the control, which is none.
     nearer
         Probability of being nearer than the control; 0 for the control itself.
     floor
-        Squared distance that the error of the target's mean makes by itself. It is taken out of
-        the others, but what lies below it is not told apart well.
+        Squared distance due to the error of the target's mean alone. It is subtracted from the
+        others, but distances below it are hard to distinguish.
     draws
         The draws, shape ``(n_draws, n_perturbations + 1)``.
     """
@@ -260,7 +260,7 @@ class RankedDistance:
 
     @property
     def gap(self) -> Array:
-        """How much nearer the nearest perturbation is expected to be than each."""
+        """Expected difference of each distance to that of the nearest perturbation."""
         return self.mean - self.draws[:, :-1].min(axis=1, initial=np.inf).mean()
 
 
@@ -274,7 +274,7 @@ def ranked_distance(
     n_samples: int = 1000,
     rng: int | np.random.Generator | None = None,
 ) -> RankedDistance:
-    """Return every perturbation's squared distance to a target, and how sure their order is.
+    """Return every perturbation's squared distance to a target, and probabilities of their order.
 
     By draws of weights, noise variances, graphs and shifts, common to all perturbations as far as
     they share them (:func:`~nextpert.core.design.distances.state_draws`). Where the target is
@@ -291,7 +291,7 @@ def ranked_distance(
         The posterior over the weights; or one on each of several graphs, which count by the
         weight of their shifts.
     shifts
-        What is known of the shifts; for several graphs the same for all, or one for each.
+        Posterior of the shifts; for several graphs the same for all, or one for each.
     target
         The target mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind (see
         :class:`~nextpert.core.design.goal.Goal`).

@@ -33,7 +33,7 @@ def erdos_renyi(p: int, degree: float, rng: np.random.Generator) -> Edges:
 
 
 def barabasi_albert(p: int, degree: float, rng: np.random.Generator) -> Edges:
-    """Give each new node m parents, drawn in proportion to their degree so far."""
+    """Give each new node m parents with probabilities in proportion to their degree so far."""
     m = max(round(degree / 2), 1)
     edges: Edges = []
     weight = np.ones(p)

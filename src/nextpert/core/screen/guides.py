@@ -165,8 +165,8 @@ class PooledGuides:
         Scatter within guides, and between the guides of a perturbation weighted by ``k_e``, shape
         ``(n_nodes, n_nodes)``.
     variance_ratio
-        Variance within the cells of a perturbation over that within all cells, drawn towards 1,
-        shape ``(n_groups, n_nodes)``. Perturbed cells scatter otherwise than controls.
+        Variance within the cells of a perturbation over that within all cells, shrunk towards 1,
+        shape ``(n_groups, n_nodes)``. Perturbed cells and controls have different variances.
     log_grown
         Sum over guides of ``log(1 + n_e tau_g^2)``: what the guides' own shifts, integrated out,
         take from twice the log evidence of every node.
@@ -240,8 +240,8 @@ def pool_guides(
 ) -> PooledGuides:
     """Return the perturbations of a screen, their guides pooled.
 
-    A guide shifts the mean of its cells by its own ``v ~ N(0, sigma^2 tau_g^2)`` besides what the
-    perturbation does. Integrated out, a guide of ``n_e`` cells counts for
+    A guide shifts the mean of its cells by its own ``v ~ N(0, sigma^2 tau_g^2)``, in addition to
+    the effect of the perturbation. Integrated out, a guide of ``n_e`` cells counts for
     ``k_e = n_e / (1 + n_e tau_g^2)``, never for more than ``1 / tau_g^2``.
 
     Parameters
@@ -301,7 +301,7 @@ def _ratio(
 
 
 def guide_variance(screen: ScreenMoments, guides: ArrayLike) -> float:
-    """Return ``tau_g^2``: how far guides that do nothing scatter beyond sampling.
+    """Return ``tau_g^2``: the variance between non-targeting guides beyond sampling.
 
     See :func:`~nextpert.core.screen.guides.spread_within`.
 
@@ -315,7 +315,7 @@ def guide_variance(screen: ScreenMoments, guides: ArrayLike) -> float:
     Returns
     -------
     float
-        In units of the noise variance of a cell; 0 where guides differ by no more than sampling.
+        In units of the noise variance of a cell; 0 if guides differ by no more than sampling.
 
     Examples
     --------

@@ -45,7 +45,7 @@ class Found:
     Parameters
     ----------
     dag
-        The graph over the nodes other tha context nodes.
+        The graph over the nodes other than context nodes.
     order
         A topological order of it that agrees with the prior knowledge, shape ``(n_nodes,)``.
     context_edges

@@ -64,7 +64,7 @@ class Wanted:
 
     @property
     def mean(self) -> Vector:
-        """The wanted mean, or of all that reach the goal the nearest to control, ``(n_genes,)``."""
+        """The target mean, or of all that reach the goal the nearest to control, ``(n_genes,)``."""
         return self.goal.quadratic(self.goal.origin).point
 
 

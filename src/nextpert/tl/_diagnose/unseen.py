@@ -62,7 +62,7 @@ class Unseen:
     left_out
         Those without each fold, shape ``(n_folds, n_predictors)``.
     effects
-        What is predicted, as users are told it; tables of shape ``(n_perturbations, n_genes)``.
+        Predictions as users get them; tables of shape ``(n_perturbations, n_genes)``.
     table
         One row a perturbation. Errors are squared, summed over genes in units of their standard
         deviation, weighted as in :func:`learn_predictor_weights`, sampling error taken out: of "no
@@ -82,7 +82,7 @@ class Unseen:
 
 
 def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side]) -> Unseen:
-    """Predict every perturbation as users would be told without its fold, and score that.
+    """Predict every perturbation without its fold, as users would, and score the predictions.
 
     ``cells`` are those of the fit. What is scored is what ``tl.perturbation_effects`` returns of
     the labels of a fold as candidates, after graph and fit without any cell of it.

@@ -229,7 +229,7 @@ def averaging_in_words(found: Averaged) -> str:
     by = {model.name: model.weight for model in found.models}
     graph = sum(by.get(name, 0.0) for name in (GRAPH, GRAPH_AND_EXPERTS))
     predictors = sum(by.get(name, 0.0) for name in (EXPERTS, GRAPH_AND_EXPERTS))
-    return f"In measured effects the graph counts for {graph:.2f}, predictors for {predictors:.2f}."
+    return f"Weights in measured effects: graph {graph:.2f}, predictors {predictors:.2f}."
 
 
 def learn_together(
@@ -238,8 +238,8 @@ def learn_together(
     """Return the interactions of a screen, and what they expect of its combinations.
 
     Each is expected by its members and the other combinations; labels of the same members are one
-    of these. Members without cells of their own are told of by combinations alone. ``None`` where
-    there is no combination.
+    of these. Members without cells of their own are estimated from combinations alone. ``None``
+    without combinations.
     """
     first = {some: j for j, some in reversed(list(enumerate(members)))}
     rows = np.array([j for j, some in enumerate(members) if len(some) > 1], np.int64)
@@ -374,8 +374,8 @@ def weights_in_words(learned: PredictorWeights) -> str:
         f"{name} {weight:.2f}" for name, weight in zip(learned.names, learned.weights, strict=True)
     )
     return (
-        f"Weights of what is expected of a perturbation without cells: {shares} (left-out error "
-        f"{learned.error:.2f} of that of no effect)."
+        f"Weights of predictors of perturbations without cells: {shares} (left-out error "
+        f"{learned.error:.2f} relative to no effect)."
     )
 
 
