@@ -229,7 +229,7 @@ def warn_hardly_expressed(used: Interventions, control: Moments, genes: Sequence
 def environment_table(
     used: Interventions, genes: Sequence[str], n_cells: Sequence[int]
 ) -> pd.DataFrame:
-    """Return one row a perturbation: label, target genes, shift, its source, cells."""
+    """Return one row per perturbation: label, target genes, shift, its source, cells."""
     return pd.DataFrame(
         {
             "perturbation": strings(used.names),
@@ -243,7 +243,7 @@ def environment_table(
 
 
 def left_out_of(plan: Plan, labels: LabelTable) -> pd.DataFrame:
-    """Return one row a label that the plan leaves out: label, cells, reason."""
+    """Return one row per label that the plan leaves out: label, cells, reason."""
     n_cells = {name: labels.n_cells(name) for name, _ in plan.left_out}
     return left_out_table(n_cells, [reason for _, reason in plan.left_out])
 

@@ -26,7 +26,7 @@ PREDICTED = ("predicted_distance", "predicted_low", "predicted_high")
 SHAPES = {8: (8, 1), 96: (8, 12), 384: (16, 24)}
 # Sign and words of every strategy, in the order of the legend.
 STRATEGIES = {
-    "exploit": ("●", "to find the nearest"),
+    "exploit": ("●", "to find the best"),
     "explore": ("■", "to reduce uncertainty"),
     "acquisition": ("▲", "by the acquisition"),
     "include": ("◆", "included on request"),

@@ -217,7 +217,7 @@ def _sorted_by(value: float) -> str:
 
 @dataclass
 class Table:
-    """A DataFrame as the template draws it, one row a row.
+    """A DataFrame as the template draws it, row by row.
 
     Parameters
     ----------

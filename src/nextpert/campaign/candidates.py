@@ -183,7 +183,7 @@ def as_known(
 
 
 def require_known(cells: ad.AnnData, names: Collection[str], plan: Mapping[str, Any]) -> None:
-    """Raise if a name is no perturbation that could be on a plate; close matches are given."""
+    """Raise if a name is no perturbation that could be on a plate; close matches are suggested."""
     fit = _adata.posterior_from(cells)
     known, naming = {*_measured(cells), *_genes(cells), *_names(cells, plan)}, naming_of(cells)
     keys = {naming.key(name) for name in known}

@@ -138,7 +138,7 @@ def checked_options(
     Raises
     ------
     ValueError
-        If an option is unknown (close matches are given), or said elsewhere.
+        If an option is unknown (close matches are suggested), or said elsewhere.
     TypeError
         If one is of a kind that no file keeps.
     """

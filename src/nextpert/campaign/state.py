@@ -159,7 +159,7 @@ _ADVICE = {
 
 
 def summary_table(state: State, control: str) -> pd.DataFrame:
-    """Return one row a round; 0 is what the campaign started from."""
+    """Return one row per round; 0 is what the campaign started from."""
     rows = []
     for this_round in range(state.round + 1):
         at = state.history[state.history["round"] == this_round]

@@ -221,7 +221,7 @@ def chosen(
     Raises
     ------
     ValueError
-        If a name is not there (close matches are given), as ``without``, or none is wanted.
+        If a name is not there (close matches are suggested), as ``without``, or none is wanted.
         ``where`` says what holds the names.
     """
     if wanted is None:

@@ -51,7 +51,7 @@ _STYLES: dict[str, tuple[str, Any, str]] = {
     "thompson_means": ("#E69F00", (0, (4, 1.5)), "*"),
 }
 _CONTROL, _BEST = "control", "best candidate"
-_LABEL = "squared distance to the target\n(share of the control cells')"
+_LABEL = "squared distance to the target\n(relative to the control's)"
 
 
 @checked()

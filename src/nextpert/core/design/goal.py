@@ -48,7 +48,7 @@ def rows(value: ArrayLike | None, p: int, name: str) -> Array:
         return np.empty((0, p))
     found = as_numbers(value, name)
     if found.ndim != 2 or found.shape[1] != p:
-        message = f"{name} must be one row a state, each of {p} nodes, but is {found.shape}."
+        message = f"{name} must be one row per state, each of {p} nodes, but is {found.shape}."
         raise ValueError(message)
     require_finite(found, name)
     return found

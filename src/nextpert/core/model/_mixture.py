@@ -41,7 +41,7 @@ def fill_chances(
     """Fill the chance of each prior variance and all smaller ones, cells seen (equation 8).
 
     ``square`` is ``E[r^2 / sigma^2]``; it, ``n`` and ``own`` are (n_perturbations, p), ``below``
-    has one row a component more. Where a variance is given in ``own`` nothing is filled. ``room``
+    has one row per component more. Where a variance is given in ``own`` nothing is filled. ``room``
     holds one number a component.
     """
     for j in range(square.shape[0]):

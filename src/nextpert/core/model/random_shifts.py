@@ -238,8 +238,8 @@ def shared_mixture(square: Array, counted: Array, own: Array) -> Array:
 
     They maximise :math:`\sum_{ij} \log \sum_k \pi_k N_{ijk} + \sum_k a_k \log \pi_k`, with
     :math:`\log N_{ijk} = -\frac12 (\log g + n r^2 / g)`, :math:`g = 1 + n \tau_k^2`. That is
-    concave, and solved by Newton's method: steps of EM are so slow where components can hardly be
-    distinguished that they stay near where they start, at a mixture with more mass about 0 and in the
+    concave, and solved by Newton's method: steps of EM are so slow where components are hard to
+    distinguish that they stay near where they start, at a mixture with more mass about 0 and in the
     tails than cells show, and intervals are too narrow. The sum of the weights is 1 at the maximum
     of that less ``total`` times their sum (Kim et al. 2020, doi:10.1080/10618600.2019.1689985).
 

@@ -213,7 +213,7 @@ class Excluded:
         Raises
         ------
         ValueError
-            If one is not (close matches are given).
+            If one is not (close matches are suggested).
         """
         genes = {gene for some in targets for gene in some}
         members = {member for name in candidates for member in fit.naming.members(name)}
@@ -325,7 +325,7 @@ def read_candidates(
     Raises
     ------
     ValueError
-        If there are none, or one names a gene outside the panel (close matches are given).
+        If there are none, or one names a gene outside the panel (close matches are suggested).
     """
     own = None if target_is_candidate or target is None else target.label
     if isinstance(candidates, (pd.DataFrame, Mapping)):

@@ -125,7 +125,7 @@ def read_target(
     Raises
     ------
     ValueError
-        If a label or group is unknown (close matches are given), a gene is outside the panel, a
+        If a label or group is unknown (close matches are suggested), a gene is outside the panel, a
         number is not finite, parts contradict each other, or control cells reach it already.
     TypeError
         If ``target`` is none of its forms.
