@@ -317,7 +317,7 @@ def replays(adata: ad.AnnData, case: Case) -> Found:
     every = ("exploit", "thompson", "ei", "civ", "exact_greedy", "exact_civ", "thompson_means")
     options = {"n_rounds": 3, "n_repeats": 2, "n_warmup": 80, "n_perturbations": 3}
     for name, more in {
-        "real": {"acquisitions": (*every, "random"), "held_out": "both"},
+        "real": {"strategies": (*every, "random"), "held_out": "both"},
         "simulated": {"simulated": True},
     }.items():
         npt.tl.replay_design(adata, [case.target], key_added="replayed", **options, **more)

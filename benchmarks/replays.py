@@ -88,7 +88,7 @@ def campaigns(
 
     def recommended(name: str, may: np.ndarray) -> np.ndarray:
         told, rng = on[spec_of(name) != EXACT], np.random.default_rng([target, repeat, 1])
-        build = partial(told.strategy, name, deal.target, rng=rng)
+        build = partial(told.build, name, deal.target, rng=rng)
         return replay_plates(pool, deal, build, candidates=may, n_rounds=ROUNDS).recommended
 
     both = (every, np.delete(every, target))

@@ -117,7 +117,7 @@ def chooser(world: World, may: np.ndarray, way: Way, rng: np.random.Generator) -
     )
     told = Told(spec, graphs(world, way), environments, way.guides and world.n_guides > 1)
     rule = f"exact_{way.rule}" if way.exact else way.rule
-    return told.strategy(rule, Goal.point(world.target), np.arange(len(may)), rng)
+    return told.build(rule, Goal.point(world.target), np.arange(len(may)), rng)
 
 
 def graphs(world: World, way: Way) -> Graphs:

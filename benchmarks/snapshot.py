@@ -45,11 +45,45 @@ SKIPPED = {
 }  # fmt: skip
 # Columns that say which row it is: as many of them, in this order, as tell the rows apart.
 KEYS = (
-    "perturbation", "gene", "parent", "child", "target", "held_out", "acquisition", "round", "part",
-    "quantity", "predictor", "action", "n_guides", "n_cells", "setting", "prior", "well",
+    "perturbation", "gene", "parent", "child", "target", "held_out", "acquisition", "strategy",
+    "round", "part", "quantity", "predictor", "action", "n_guides", "n_cells", "setting", "prior",
+    "well",
 )  # fmt: skip
 # Names in files saved before -> names now: add a line where a column or a key is renamed.
-RENAMED: dict[str, str] = {"stack": "predictors"}
+RENAMED: dict[str, str] = {
+    "stack": "predictors",
+    "arcs": "edges",
+    "n_arcs": "n_edges",
+    "log_odds_arcs": "log_odds_edges",
+    "settled_by": "oriented_by",
+    "expert": "predictor",
+    "experts": "predictors",
+    "aim": "strategy",
+    "share_from_cells": "data_weight",
+    "cells_mean": "raw_mean",
+    "probability_covered": "probability_contains_best",
+    "probability_known": "probability_best_known",
+    "uncertainty_removed": "variance_reduction",
+    "teaches_interactions": "most_informative_combination",
+    "cells_to_tell": "cells_to_distinguish",
+    "guides_to_tell": "guides_to_distinguish",
+    "is_clear": "is_significant",
+    "own_change": "target_gene_change",
+    "own_z": "target_gene_z",
+    "is_own": "is_target",
+    "error_half_cells": "error_half_raw_means",
+    "error_half_alone": "error_half_no_predictors",
+    "error_half_nothing": "error_half_no_effect",
+    "error_unseen_nothing": "error_unseen_no_effect",
+    "error_guides_nothing": "error_guides_no_effect",
+    "error_batches_nothing": "error_batches_no_effect",
+    "error_to_nothing": "error_to_no_effect",
+    "error_to_nothing_se": "error_to_no_effect_se",
+    "coverage_half_clear": "coverage_half_large",
+    "coverage_unseen_clear": "coverage_unseen_large",
+    "coverage_guides_clear": "coverage_guides_large",
+    "coverage_batches_clear": "coverage_batches_large",
+}
 
 
 def flat(value: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:

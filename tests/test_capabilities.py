@@ -332,7 +332,7 @@ def test_replays_real_and_simulated(fitted):
             fitted, [str(fitted.var_names[0])], simulated=simulated, held_out=held_out, **options
         )
         table = fitted.uns["replay"]["overall"]
-        assert {"best", "random", "thompson_means", "round_robin_means"} == set(
-            table["acquisition"]
+        assert {"exploit", "random", "thompson_means", "round_robin_means"} == set(
+            table["strategy"]
         )
         assert len(table) == 4 * (1 + (held_out == "both"))

@@ -62,7 +62,7 @@ CALLS = {
     "tl.replay_design": (
         graph,
         lambda _: {
-            "targets": ["MYC"], "acquisitions": ["exact_greedy"], "n_warmup": 30, "n_rounds": 2,
+            "targets": ["MYC"], "strategies": ["exact_greedy"], "n_warmup": 30, "n_rounds": 2,
             "n_repeats": 2,
         },
     ),

@@ -209,7 +209,7 @@ def test_combinations_that_are_made_up_are_none_of_those_given(one):
         ),
         (
             lambda a: npt.tl.plan_screen(a, "STK3", include=[ONE], exclude=[TURNED]),
-            "both in must and",
+            "both in include and",
         ),
         (
             lambda a: npt.tl.fit_dag_blr(a, shift=pd.concat([shifts(ONE), shifts(TURNED)[:1]])),

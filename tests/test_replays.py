@@ -46,4 +46,4 @@ def test_a_section_has_every_strategy():
 
     text = run("made up", simulated(), ["exploit", "round_robin_means"], 2, 1)
     assert "made up: 4 targets, 5 perturbations, 12 genes, 2 repeats" in text
-    assert "best less round_robin_means, held out" in text
+    assert "exploit less round_robin_means, held out" in text

@@ -124,7 +124,7 @@ def diagnose(adata):
 def replay(adata):
     learn(adata)
     targets = ["MYC", "STK3"]
-    options = {"targets": targets, "acquisitions": ["civ", "exact_greedy"], "held_out": "both"}
+    options = {"targets": targets, "strategies": ["civ", "exact_greedy"], "held_out": "both"}
     npt.tl.replay_design(adata, n_warmup=30, n_rounds=2, n_cells=3, n_repeats=2, **options)
 
 

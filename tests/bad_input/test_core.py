@@ -47,7 +47,7 @@ CASES = [
     *many("nodes", MOMENTS.subset, [-1], [3], ["a"]),
     ("sum of sizes", lambda: MOMENTS + core.Moments.zeros(4), "nodes"),
     ("negative size", lambda: core.Dag.from_edges(-1, []), "n_nodes"),
-    *many("rc", lambda e: core.Dag.from_edges(3, [e]), (0, 3), (-1, 0), (0,), ("a", "b"), 3),
+    *many("dge", lambda e: core.Dag.from_edges(3, [e]), (0, 3), (-1, 0), (0,), ("a", "b"), 3),
     ("loop", lambda: core.Dag.from_edges(3, [(1, 1)]), "1 -> 1"),
     ("circle", lambda: core.Dag.from_edges(3, [(0, 1), (1, 0)]), "->"),
     ("oblong matrix", lambda: core.Dag.from_matrix(np.zeros((2, 3))), "(2, 3)"),

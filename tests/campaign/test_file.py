@@ -116,7 +116,7 @@ def test_another_version(campaign, tmp_path):
     path = tmp_path / "screen.h5ad"
     campaign.save(path)
     with h5py.File(path, "a") as file:
-        told = json.loads(file.attrs["nextpert_campaign"]) | {"format": 3}
+        told = json.loads(file.attrs["nextpert_campaign"]) | {"format": 1}
         file.attrs["nextpert_campaign"] = json.dumps(told)
     with pytest.raises(ValueError, match="another version of nextpert"):
         npt.Campaign.load(path)

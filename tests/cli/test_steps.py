@@ -38,8 +38,8 @@ QUICK = {
     "cells": ([], ["gene", "power", "cells_needed"]),
     "distances": (["--target", "MYC"], ["perturbation", "distance", "low", "high"]),
     "replay": (
-        ["--n-rounds", "1", "--n-repeats", "2", "--acquisitions", "round_robin_means"],
-        ["acquisition", "plates"],
+        ["--n-rounds", "1", "--n-repeats", "2", "--strategies", "round_robin_means"],
+        ["strategy", "plates"],
     ),
     "diagnose": ([], ["part", "quantity", "value"]),
 }
@@ -93,10 +93,10 @@ CALLS = {
         {"target": ("batch", "a"), "genes": ["STK3", "OXR1"], "confidence": 0.9},
     ),
     "replay": (
-        ["--targets", "MYC", "--n-rounds", "1", "--n-repeats", "2", "--acquisitions", "random",
+        ["--targets", "MYC", "--n-rounds", "1", "--n-repeats", "2", "--strategies", "random",
          "round_robin_means", "--held-out", "both"],
         {"targets": ["MYC"], "n_rounds": 1, "n_repeats": 2, "held_out": "both",
-         "acquisitions": ["random", "round_robin_means"]},
+         "strategies": ["random", "round_robin_means"]},
     ),
     "diagnose": (["--seed", "2"], {"rng": 2}),
 }  # fmt: skip
@@ -119,8 +119,8 @@ IN_A_FILE = [
       "50"],
      {"target": WANTED, "n_perturbations": 2, "n_cells": 200, "n_samples": 50}),
     ("replay", ["--targets", "STK3", "wanted.toml", "--n-rounds", "1", "--n-repeats", "2",
-                "--acquisitions", "random"],
-     {"targets": ["STK3", WANTED], "n_rounds": 1, "n_repeats": 2, "acquisitions": ["random"]}),
+                "--strategies", "random"],
+     {"targets": ["STK3", WANTED], "n_rounds": 1, "n_repeats": 2, "strategies": ["random"]}),
 ]  # fmt: skip
 RUNS = [*((step, *call) for step, call in CALLS.items()), *IN_A_FILE]
 

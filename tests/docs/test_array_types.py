@@ -29,7 +29,7 @@ OPTIONS = {
     "tl.design_interventions": {"target": TARGET},
     "tl.plan_screen": {"target": TARGET, "n_perturbations": 2, "n_cells": 40},
     "tl.replay_design": {
-        "targets": [TARGET], "acquisitions": ["random"], "n_warmup": 10, "n_rounds": 1,
+        "targets": [TARGET], "strategies": ["random"], "n_warmup": 10, "n_rounds": 1,
         "n_perturbations": 1, "n_repeats": 2,
     },
     "tl.target_distances": {"target": TARGET},

@@ -85,7 +85,7 @@ def test_predictors_shares_and_coverage(designed):
     assert names[0] == f"graph ({predictors['weight'][0]:.2f})"
     assert names[-1] == "all together"
     value = stored["summary"].set_index(["part", "quantity"])["value"]
-    shares = [value["shrinkage", f"error_to_{name}"] for name in ("cells", "nothing")]
+    shares = [value["shrinkage", f"error_to_{name}"] for name in ("raw_means", "no_effect")]
     np.testing.assert_allclose(points(axes[4]), shares)
     covered = [100 * value[part, "coverage_90"] for part in ("shrinkage", "unseen perturbations")]
     np.testing.assert_allclose(points(axes[5]), covered)

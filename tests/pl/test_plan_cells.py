@@ -21,7 +21,7 @@ def test_curves_and_what_is_wanted(designed):
         assert ax.get_xlabel() == "cells per perturbation"
     assert "change of 0.2" in axes[0].get_ylabel()
     first, second = stored["distances"]["perturbation"][:2]
-    assert f"{first}\ncomes out nearer than {second}" in axes[3].get_ylabel()
+    assert f"{first}\nis measured nearer than {second}" in axes[3].get_ylabel()
 
 
 def test_without_a_target(designed):

@@ -453,7 +453,7 @@ def replay(
     columns: Columns = _COLUMNS,
     targets: Names | None = None,
     candidates: Names | None = None,
-    acquisitions: Names = ("best", "random", "thompson_means", "round_robin_means"),
+    strategies: Names = ("exploit", "random", "thompson_means", "round_robin_means"),
     held_out: Literal["false", "true", "both"] = "false",
     n_warmup: Whole = 100,
     n_rounds: Whole = 10,
@@ -481,7 +481,7 @@ def replay(
         cells.
     candidates
         Perturbations that may be chosen. By default all with at least 4 cells.
-    acquisitions
+    strategies
         Ways of choosing: a strategy or acquisition of `nextpert plan`, with 'full_' or 'exact_' in
         front for another model; or 'round_robin_means' and 'thompson_means', without a model.
     held_out

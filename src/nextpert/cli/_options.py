@@ -79,7 +79,7 @@ STEPS = {
     "distances": Step(
         "tl.target_distances", ("target_distances", "table"), ("perturbation", "n_cells")
     ),
-    "replay": Step("tl.replay_design", ("replay", "overall"), ("held_out", "acquisition")),
+    "replay": Step("tl.replay_design", ("replay", "overall"), ("held_out", "strategy")),
     "diagnose": Step("tl.diagnose", ("diagnosis", "summary"), ("part", "quantity")),
 }
 

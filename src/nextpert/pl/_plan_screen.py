@@ -179,8 +179,8 @@ def _draw_cells(panel: Axes, table: pd.DataFrame) -> None:
 
     cells = table["n_cells"].to_numpy(dtype=int)
     bars = panel.barh(
-        range(len(table)), cells, color=[_STRATEGIES[strategy][0] for strategy in
-        table["strategy"].astype(str)], height=0.6,
+        range(len(table)), cells, height=0.6,
+        color=[_STRATEGIES[strategy][0] for strategy in table["strategy"].astype(str)],
     )  # fmt: skip
     size = font_size(row_height(len(table), 0.24, _AROUND), 7)
     panel.bar_label(bars, padding=2, fontsize=size)
@@ -214,7 +214,7 @@ def _tell_plates(panel: Axes, replayed: Any) -> None:
     panel.set_title("replayed here: rounds to the best (± 90%)")
     table = replayed["overall"]
     reading = bool(replayed["params"]["held_out"][0])  # that which is drawn
-    rows = table[table["held_out"] == reading].set_index("acquisition")
+    rows = table[table["held_out"] == reading].set_index("strategy")
     for text in panel.texts:
         name = text.get_text()
         if name in rows.index:

@@ -66,5 +66,5 @@ def test_where_there_is_nothing_to_learn_cells_are_split_alike(pools):
     blr = type(blr)(type(blr.dag).from_edges(blr.n_nodes, []), noise_var=1.0, intercept=False)
     civ = PlateCiv(blr, ShiftPosterior.exact(known.prior), target, gap_cells=20)
     assert civ.after(np.zeros(m)).value == 0
-    assert civ.after(np.zeros(m)).removed == 0
+    assert civ.after(np.zeros(m)).variance_reduction == 0
     assert allocate_cells(civ, [0, 1], 11).tolist() == [6, 5]

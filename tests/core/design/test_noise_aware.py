@@ -103,12 +103,12 @@ def test_removed_lies_between_nothing_and_all():
     blr, target = posterior(intercept=True)
     pool = np.random.default_rng(0).normal(size=(50, 6))
     for kind in (CausalVariance, MaxVariance, TargetMeanVariance, Civ):
-        one = kind(blr, target, n_cells=5, noise_aware=True).removed(pool)
-        many = kind(blr, target, n_cells=5000, noise_aware=True).removed(pool)
+        one = kind(blr, target, n_cells=5, noise_aware=True).variance_reduction(pool)
+        many = kind(blr, target, n_cells=5000, noise_aware=True).variance_reduction(pool)
         assert (one > 0).all()
         assert (many > one).all()
         assert (many < 1).all()
         assert (many > 0.8).all()
     known = DagBlr(Dag.from_edges(6, []), noise_var=1.0, intercept=False)  # nothing to learn
     for kind in (CausalVariance, TargetMeanVariance, Civ):
-        np.testing.assert_array_equal(kind(known, target).removed(pool), np.zeros(50))
+        np.testing.assert_array_equal(kind(known, target).variance_reduction(pool), np.zeros(50))

@@ -19,11 +19,11 @@ def unit(size, j):
 def test_it_is_that_of_cells_taken_one_well_after_the_other(seed, make, pools):
     blr, known, target, _ = getattr(pools, make)(seed)
     one_by_one = UncertainCiv(blr, known, target, n_cells=20, noise_aware=True)
-    removed = one_by_one.removed_after([0, 1, 0])
+    removed = one_by_one.variance_reduction_after([0, 1, 0])
     civ = PlateCiv(blr, known, target, gap_cells=20)
     for j in range(civ.size):
         cells = 20.0 * np.bincount([0, 1, 0, j], minlength=civ.size)
-        np.testing.assert_allclose(civ.after(cells).removed, removed[j], rtol=1e-9)
+        np.testing.assert_allclose(civ.after(cells).variance_reduction, removed[j], rtol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -32,11 +32,13 @@ def test_a_goal_that_is_no_point(seed, pools):
     low = np.full(len(target), -np.inf)
     low[:2] = 1.0
     goal = Goal(np.zeros(len(target)), low=low, weights=rng.random(len(target)) + 0.1)
-    removed = UncertainCiv(blr, known, goal, n_cells=20, noise_aware=True).removed_after([0])
+    removed = UncertainCiv(blr, known, goal, n_cells=20, noise_aware=True).variance_reduction_after(
+        [0]
+    )
     civ, plain = (PlateCiv(blr, known, each, gap_cells=20) for each in (goal, target))
     for j in range(civ.size):
         cells = 20.0 * np.bincount([0, j], minlength=civ.size)
-        np.testing.assert_allclose(civ.after(cells).removed, removed[j], rtol=1e-9)
+        np.testing.assert_allclose(civ.after(cells).variance_reduction, removed[j], rtol=1e-9)
     assert plain.after(cells).before != pytest.approx(civ.after(cells).before)
 
 
@@ -77,10 +79,12 @@ def test_it_is_convex_in_the_cells(seed, pools):
 def test_gains_are_what_one_more_well_takes(pools):
     blr, known, target, _ = pools.one(5)
     civ = PlateCiv(blr, known, target, gap_cells=20)
-    removed = UncertainCiv(blr, known, target, n_cells=20, noise_aware=True).removed_after([1])
+    removed = UncertainCiv(
+        blr, known, target, n_cells=20, noise_aware=True
+    ).variance_reduction_after([1])
     before = civ.after(20 * unit(civ.size, 1), 40)
     gain = civ.gain([1], 20)(np.arange(civ.size))
-    np.testing.assert_allclose(before.removed + gain / before.before, removed, rtol=1e-9)
+    np.testing.assert_allclose(before.variance_reduction + gain / before.before, removed, rtol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -88,7 +92,7 @@ def test_shares_removed_are_those_of_the_acquisition_where_cells_are_alike(seed,
     blr, known, target, _ = (pools.several if seed % 2 else pools.one)(seed)
     chosen = list(range(min(known.n_perturbations, 3)))
     one_by_one = UncertainCiv(blr, known, target, n_cells=20, noise_aware=True)
-    wanted = [one_by_one.removed_after(chosen[:i])[j] for i, j in enumerate(chosen)]
+    wanted = [one_by_one.variance_reduction_after(chosen[:i])[j] for i, j in enumerate(chosen)]
     civ = PlateCiv(blr, known, target, gap_cells=20)
     found = civ.removed_by_wells(chosen, [20] * len(chosen))
     np.testing.assert_allclose(found, wanted, rtol=1e-9)

@@ -92,7 +92,7 @@ def test_values_by_dense_regressions(n, noise_aware, effects, uncertain):
     np.testing.assert_allclose(found.values(), wanted, rtol=1e-8)
     now = dense_gaps(model, TARGET, n, noise_aware)[1].mean()
     removed = (now - np.array(wanted)) / (now - found.floor)
-    np.testing.assert_allclose(found.removed(), removed, rtol=1e-7)
+    np.testing.assert_allclose(found.variance_reduction(), removed, rtol=1e-7)
     assert (removed > 0).all()
     assert np.ptp(removed) > 0.01
 
@@ -155,7 +155,9 @@ def test_exact_shifts_are_civ_over_a_pool(noise_aware, measured, fitted):
         found = UncertainCiv(blr, known, target, output_weighted=weighted, **options)
         wanted = kind(blr, target, domain=Pool(pool), **options)
         np.testing.assert_allclose(found.values(), wanted.values(pool), rtol=1e-10)
-        np.testing.assert_allclose(found.removed(), wanted.removed(pool), rtol=1e-7, atol=1e-10)
+        np.testing.assert_allclose(
+            found.variance_reduction(), wanted.variance_reduction(pool), rtol=1e-7, atol=1e-10
+        )
         assert found.floor == pytest.approx(wanted.floor, rel=1e-10)
     gap = UncertainCiv(blr, known, target).gap_moments()[0]
     greedy = Greedy(blr, target).values(pool)
@@ -205,7 +207,7 @@ def test_a_weight_of_two_is_a_graph_that_comes_twice(weighted, n_average, uncert
         TARGET, **options,
     )  # fmt: skip
     np.testing.assert_allclose(found.values(), twice.values(), rtol=1e-10)
-    np.testing.assert_allclose(found.removed(), twice.removed(), rtol=1e-8)
+    np.testing.assert_allclose(found.variance_reduction(), twice.variance_reduction(), rtol=1e-8)
     for mine, other in zip(found.gap_moments(), twice.gap_moments(), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-10)
     np.testing.assert_array_equal(found.plate(3)[0], twice.plate(3)[0])
@@ -231,7 +233,7 @@ def test_measuring_a_candidate_again_is_worth_what_its_shift_is_unknown(uncertai
     spare = zero.copy()
     spare[1] = 5.0
     known = ShiftPosterior(np.zeros(3), zero, prior, zero, spare)
-    removed = UncertainCiv(blr, known, TARGET, n_cells=50).removed()
+    removed = UncertainCiv(blr, known, TARGET, n_cells=50).variance_reduction()
     assert removed.argmax() == 1
     assert removed[1] > 0.5 > 3 * removed[0]
 
@@ -298,7 +300,7 @@ def test_any_cells_of_any_candidates_by_dense_regressions(effects, uncertain):
     for cells in plates:
         total = max(cells.sum(), 4)
         after = civ.after(cells, total)
-        assert after.before - after.value == pytest.approx(after.removed * after.before)
+        assert after.before - after.value == pytest.approx(after.variance_reduction * after.before)
         more = [left(cells + 6 * np.eye(5)[j], total) - left(cells, total) for j in (3, 0)]
         np.testing.assert_allclose(after.changes([3, 0], 6), more, rtol=1e-6)
         slopes = after.slopes([3, 0])
@@ -317,7 +319,7 @@ def test_cells_assumed_of_a_sole_candidate_leave_the_shifts_as_they_were(uncerta
     model = uncertain()
     spare = np.full((1, 4), 0.5)
     known = ShiftPosterior(np.zeros(1), np.zeros((1, 4)), np.ones((1, 4)), 0 * spare, spare)
-    removed = UncertainCiv(model.blr, known, TARGET, n_cells=5).removed_after([0])
+    removed = UncertainCiv(model.blr, known, TARGET, n_cells=5).variance_reduction_after([0])
     assert (spare == 0.5).all()
     assert removed[0] > 0
 

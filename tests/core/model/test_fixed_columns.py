@@ -177,9 +177,9 @@ def test_a_plate_removes_what_its_cells_one_by_one_do(monkeypatch):
     known, target = prior.given(blr), np.full(P, 1.2)
     civ = UncertainCiv(blr, known, target, n_cells=20, noise_aware=True)
     plate = PlateCiv([blr], [known], target, gap_cells=20)
-    for j, removed in enumerate(civ.removed_after([0, 1])):
+    for j, removed in enumerate(civ.variance_reduction_after([0, 1])):
         cells = 20.0 * np.bincount([0, 1, j], minlength=3)
-        found = plate.after(cells).removed
+        found = plate.after(cells).variance_reduction
         np.testing.assert_allclose(found, removed, rtol=1e-9)
 
 

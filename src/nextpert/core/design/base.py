@@ -72,7 +72,7 @@ class Acquisition:
             return Ranked(found.values(pool.shifts))
         # What is reported as removed is what is expected, by the cells' scatter too.
         aware = found if found.noise_aware else build(True)
-        return Ranked(found.values(pool.shifts), aware.removed(pool.shifts))
+        return Ranked(found.values(pool.shifts), aware.variance_reduction(pool.shifts))
 
     @classmethod
     def plate(cls, asked: Candidates, ready: NDArray[np.int64], size: int) -> NDArray[np.int64]:
@@ -213,7 +213,7 @@ class LookaheadAcquisition(Acquisition):
         """Return the acquisition now, before any further cell (noise terms as for ``n_cells``)."""
         return self._combine(self.w_now)
 
-    def removed(self, shifts: ArrayLike) -> Vector:
+    def variance_reduction(self, shifts: ArrayLike) -> Vector:
         """Return the variance reduction by the cells of each shift, relative to the weights' part.
 
         Between 0 (nothing learned) and 1 (the acquisition falls to its floor), for every shift of a

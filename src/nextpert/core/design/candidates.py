@@ -31,13 +31,13 @@ class Ranked(NamedTuple):
     ----------
     values
         The acquisition, lower is better, shape ``(n_perturbations,)``.
-    removed
+    variance_reduction
         Fraction of the uncertainty that cells of each are expected to resolve, same shape;
         ``None`` for an acquisition without look-ahead.
     """
 
     values: Vector
-    removed: Vector | None = None
+    variance_reduction: Vector | None = None
 
 
 class Candidates:

@@ -185,7 +185,7 @@ class PlateCiv(UncertainCiv):
         on_plate, removed = np.zeros(self.size), []
         for j, n in zip(chosen, as_vector(cells, len(chosen), "cells"), strict=True):
             on_plate[j] += n
-            removed.append(self.after(on_plate).removed)
+            removed.append(self.after(on_plate).variance_reduction)
         return np.array(removed)
 
 

@@ -168,7 +168,7 @@ class UncertainCiv:
         each = [self._groups.weights @ now.variance.fixed.sum(axis=0) for now in self._first.now]
         return float(self._mean(each))
 
-    def removed(self) -> Vector:
+    def variance_reduction(self) -> Vector:
         """Return the variance reduction by the cells of every candidate.
 
         Between 0 (no information) and 1 (weights and shifts known), ``(n_perturbations,)``,
@@ -177,7 +177,7 @@ class UncertainCiv:
         """
         return self._first.removed_by_each
 
-    def removed_after(self, chosen: Sequence[int]) -> Vector:
+    def variance_reduction_after(self, chosen: Sequence[int]) -> Vector:
         """Return the variance reduction by cells of those chosen and of every further candidate.
 
         Parameters
@@ -207,7 +207,7 @@ class UncertainCiv:
         ... )
         >>> known = ShiftPosterior.exact([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
         >>> civ = UncertainCiv(blr, known, [1.0, 0.0], n_cells=20, noise_aware=True)
-        >>> round(civ.after([15, 0, 5]).removed, 3)
+        >>> round(civ.after([15, 0, 5]).variance_reduction, 3)
         0.991
         """
         given = as_vector(cells, self._groups.size, "cells")
@@ -228,7 +228,7 @@ class UncertainCiv:
         -------
         chosen, removed
             Indices in the order chosen, and the variance reduction up to each (as
-            :meth:`removed`).
+            :meth:`variance_reduction`).
         """
         chosen: list[int] = []
         removed: list[float] = []
@@ -343,7 +343,7 @@ class CivAfter:
         return self._average(self.now)
 
     @property
-    def removed(self) -> float:
+    def variance_reduction(self) -> float:
         """The share of the acquisition that the cells are expected to remove."""
         return 1 - self.value / self.before if self.before > 0 else 0.0
 

@@ -38,7 +38,7 @@ _MOST_BATCHES = 5
 SHRUNKEN, MEANS, NOTHING = "shrunken", "raw_means", "no_effect"
 NO_GRAPH, ALONE = "no_graph", "no_predictors"  # on an empty graph; without predictors as well
 COVERAGE, COVERED, LARGE = "coverage", "covered", "large"
-FIRST = {SHRUNKEN: "first", MEANS: "first_by_cells"}  # how often the own state comes first
+FIRST = {SHRUNKEN: "first", MEANS: "first_by_raw_means"}  # how often the own state comes first
 
 
 @dataclass(frozen=True)

@@ -144,8 +144,8 @@ _MEANINGS: dict[str, dict[str, str]] = {
         "n_significant": "perturbations whose cells differ from the controls (false discovery rate "
         f"{CLEAR:g}{{also}}); n is all of them",
         "n_distinct": "those of them that also differ from the mean of the others",
-        "n_own": "perturbations whose target genes change by 3 standard errors or more; n is those "
-        "with target genes on the panel",
+        "n_target_genes_changed": "perturbations whose target genes change by 3 standard errors "
+        "or more; n is those with target genes on the panel",
         "reliability": "correlation over genes of a perturbation's effects in the two halves, "
         "extrapolated to all cells (Spearman-Brown)",
     },
@@ -153,12 +153,12 @@ _MEANINGS: dict[str, dict[str, str]] = {
         "n_by_guides": "perturbations split into halves by guide{how}",
         "error_to_raw_means": f"{_OF_HALF}the cells' means",
         "error_to_no_effect": f"{_OF_HALF}'no effect'",
-        "error_alone_to_cells": "the same as error_to_raw_means, shrunk towards zero: "
+        "error_no_predictors_to_raw_means": "the same as error_to_raw_means, shrunk towards zero: "
         "without graph and predictors",
         "coverage_90": _COVERED.format("means of the other half"),
         "coverage_90_large": _LEARNED_FROM,
         "own_state_first": f"{_FIRST}shrunken effects",
-        "own_state_first_by_cells": f"{_FIRST}the cells' means",
+        "own_state_first_by_raw_means": f"{_FIRST}the cells' means",
     },
     UNSEEN: {
         "error_to_no_effect": "squared error of effects on other genes, predicted without the fold "
@@ -223,17 +223,19 @@ def quantities(
         CELLS: {
             "n_significant": _count(table["is_significant"], _ENOUGH),
             "n_distinct": _count(table["is_distinct"], _ENOUGH),
-            "n_own": _count(own >= 3),
+            "n_target_genes_changed": _count(own >= 3),
             "reliability": (*mean_with_error(table["reliability"]), len(table), None),
         },
         SHRINKAGE: {
             "n_by_guides": _count(by_guides),
-            "error_to_raw_means": _ratio(on_halves[SHRUNKEN], on_halves[MEANS],
-            _at_most(NOT_WORSE)), "error_to_no_effect": _ratio(on_halves[SHRUNKEN],
-            on_halves[NOTHING], _BELOW_ONE), "error_alone_to_cells": _ratio(on_halves[ALONE],
-            on_halves[MEANS]), **_coverage(on_halves), "own_state_first":
-            _mean(distinct[FIRST[SHRUNKEN]]), "own_state_first_by_cells":
-            _mean(distinct[FIRST[MEANS]]),
+            "error_to_raw_means": _ratio(
+                on_halves[SHRUNKEN], on_halves[MEANS], _at_most(NOT_WORSE)
+            ),
+            "error_to_no_effect": _ratio(on_halves[SHRUNKEN], on_halves[NOTHING], _BELOW_ONE),
+            "error_no_predictors_to_raw_means": _ratio(on_halves[ALONE], on_halves[MEANS]),
+            **_coverage(on_halves),
+            "own_state_first": _mean(distinct[FIRST[SHRUNKEN]]),
+            "own_state_first_by_raw_means": _mean(distinct[FIRST[MEANS]]),
         },
         UNSEEN: {
             "error_to_no_effect": _ratio(told[WHOLE], told[NOTHING], _MUCH_BELOW_ONE),

@@ -220,7 +220,7 @@ def _shrinkage(rows: _Rows) -> Part:
 
 
 def _shrinkage_words(rows: _Rows) -> str:
-    cells, alone = rows["error_to_raw_means"], rows["error_alone_to_cells"]
+    cells, alone = rows["error_to_raw_means"], rows["error_no_predictors_to_raw_means"]
     words = (
         f"Learned from {_half(rows['n_by_guides'])}, shrunken effects have on the other half a "
         f"squared error of {_number(cells)} relative to the cells' means and of "
@@ -228,7 +228,7 @@ def _shrinkage_words(rows: _Rows) -> str:
     )
     if not rows["coverage_90_large"].is_hopeless:  # else it comes first
         words += f" {_intervals(rows)}."
-    first, plain = (rows[f"own_state_first{by}"] for by in ("", "_by_cells"))
+    first, plain = (rows[f"own_state_first{by}"] for by in ("", "_by_raw_means"))
     if first.n:
         found, by_cells = (f"{100 * row.value:.0f}%" for row in (first, plain))
         words += f" A distinct perturbation ranks first towards its own state in {found} of cases "

@@ -148,7 +148,7 @@ class Civ(LookaheadAcquisition):
         found = cls._over(asked, noise_aware=asked.noise_aware, rng=seed)
         # What is reported as removed is what is expected, by the cells' scatter too.
         aware = found if asked.noise_aware else cls._over(asked, noise_aware=True, rng=seed)
-        return Ranked(found.values(), aware.removed())
+        return Ranked(found.values(), aware.variance_reduction())
 
     @classmethod
     def plate(cls, asked: Candidates, ready: Index, size: int) -> Index:

@@ -88,7 +88,7 @@ class BossResult:
         those of orders of its own.
     best_start
         The start that found ``dag``.
-    criterion
+    score_name
         ``"bic"`` or ``"bge"``.
     n_cells
         Number of cells.
@@ -101,7 +101,7 @@ class BossResult:
     score: float
     scores: NDArray[np.float64]
     best_start: int
-    criterion: str
+    score_name: str
     n_cells: int
     context_edges: NDArray[np.bool]
 

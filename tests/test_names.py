@@ -1,0 +1,110 @@
+"""Public parameters, columns, slots and options bear the names of the glossary, and no others."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert import core
+from nextpert.cli._commands import parse  # noqa: F401  # registers the commands
+from nextpert.cli._options import STEPS, defaults_of
+
+GLOSSARY = Path(__file__).parents[1] / "docs" / "glossary.md"
+TABLE = GLOSSARY.read_text(encoding="utf-8").partition("## Names of parameters and columns")[2]
+AVOIDED = {
+    name
+    for row in re.findall(r"^\| .*\| (.*?) \|$", TABLE, re.MULTILINE)
+    for name in re.findall(r"`(\w+)(?:\.\.\.)?`", row)
+}
+
+
+def avoided(name):
+    """Return what of a name the glossary avoids: the whole of it, or a word."""
+    return AVOIDED & {name, *name.split("_")}
+
+
+def parameters(function):
+    return [p.name for p in inspect.signature(function).parameters.values()]
+
+
+def public():
+    modules = {sub: importlib.import_module(f"nextpert.{sub}") for sub in ("pp", "tl", "pl")}
+    for where, module in {
+        **modules,
+        "datasets": npt.datasets,
+        "core": core,
+        "nextpert": npt,
+    }.items():
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if callable(thing):
+                yield f"{where}.{name}", thing
+            for method, its in vars(thing).items() if inspect.isclass(thing) else ():
+                if inspect.isfunction(its) and not method.startswith("_"):
+                    yield f"{where}.{name}.{method}", its
+
+
+FUNCTIONS = dict(public())
+
+
+def fields(value):
+    """Yield the names of columns and keys at any depth of what is stored."""
+    if isinstance(value, pd.DataFrame):
+        yield from map(str, value.columns)
+    elif isinstance(value, np.ndarray) and value.dtype.names:
+        yield from value.dtype.names
+    elif isinstance(value, Mapping):
+        for key, its in value.items():
+            yield str(key)
+            yield from fields(its)
+
+
+def test_the_glossary_has_the_table():
+    assert {"must", "never", "arc", "expert", "criteria", "clear"} <= AVOIDED
+    assert (avoided("n_arcs"), avoided("least_cells")) == ({"arcs"}, {"least_cells"})
+    assert not avoided("min_cells") | avoided("at_least")
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_parameters(name):
+    wrong = {each: avoided(each) for each in parameters(FUNCTIONS[name]) if avoided(each)}
+    assert not wrong
+    assert not avoided(name.rpartition(".")[2])
+
+
+def test_options_of_the_command():
+    names = {name for command in STEPS for name in defaults_of(command)}
+    assert len(names) > 60
+    assert not {name: avoided(name) for name in names if avoided(name)}
+
+
+def test_columns_and_keys(small_screen):
+    adata = small_screen
+    assert isinstance(adata, ad.AnnData)
+    quick = {"n_samples": 20}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        npt.tl.learn_dag(adata, method="boss", environments="all", n_graphs=3)
+        npt.tl.fit_dag_blr(adata)
+        npt.tl.perturbation_effects(adata)
+        npt.tl.design_interventions(adata, "MYC", acquisition="civ", **quick)
+        npt.tl.plan_screen(adata, "MYC", n_perturbations=2, n_samples=20)
+        npt.tl.plan_cells(adata, "MYC")
+        npt.tl.target_distances(adata, "MYC")
+        npt.tl.diagnose(adata)
+        npt.tl.dag_fit(adata, n_random=3)
+        npt.tl.replay_design(adata, ["MYC"], strategies=["exploit"], n_rounds=2, n_repeats=2)
+    held = {"genes", "environments"}  # names of genes and perturbations are the user's
+    names = {name for key, value in adata.uns.items() if key not in held for name in fields(value)}
+    assert len(names) > 150
+    assert not {name: avoided(name) for name in names if avoided(name)}
