@@ -91,7 +91,7 @@ class Groups:
         return np.column_stack([first, values[:, own] * self.weights[own]])
 
     def average(self, values: Vector) -> float:
-        """Return the average of one value a candidate, ``(size,)``."""
+        """Return the average of one value per candidate, ``(size,)``."""
         weights = np.where(self.group > 0, self.scale, self.group == 0) * self.weights
         return float(weights @ values)
 

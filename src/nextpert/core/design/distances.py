@@ -49,7 +49,7 @@ def state_draws(
     shifts
         Posterior of the shifts; for several graphs the same for all, or one for each.
     n_samples
-        Number of draws; from graphs of the same weight as many of each, so up to one a graph more.
+        Number of draws; graphs of the same weight have the same number, so it is rounded up.
     nothing
         Whether the mean reached by no shift comes as a last row.
     rng
@@ -106,7 +106,7 @@ def _draws_of_one(
 
     With ``nothing`` the controls' state is the last row. ``own`` draws what is left of shifts.
     """
-    # One column a perturbation, so that the kernel's inner loops run along memory.
+    # One column per perturbation, so that the kernel's inner loops run along memory.
     told = shifts.about_effect(posterior)
     mean, prior, effect, share, spare = (
         _columns(value, nothing) for value in (*told, shifts.share, shifts.spare)
@@ -135,7 +135,7 @@ def _draws_of_one(
 
 
 def _alike(shifts: ShiftPosterior, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """Return standard normals, one column a perturbation, correlated as its shifts are."""
+    """Return standard normals, one column per perturbation, correlated as its shifts are."""
     drawn = rng.standard_normal(shape)
     if shifts.loadings is None or shifts.rest is None:
         return drawn
@@ -302,7 +302,7 @@ def ranked_distance(
     confidence
         Coverage of the intervals, above 0 and below 1.
     n_samples
-        Number of draws, at least 2; as many from every graph, so up to one a graph more.
+        Number of draws, at least 2; rounded up to the same number from every graph.
     rng
         Seed or generator.
 

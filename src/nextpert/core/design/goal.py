@@ -43,7 +43,7 @@ def positive(value: ArrayLike | None, n: int, name: str) -> Array:
 
 
 def rows(value: ArrayLike | None, p: int, name: str) -> Array:
-    """Return states, one a row; none by default."""
+    """Return states, one per row; none by default."""
     if value is None:
         return np.empty((0, p))
     found = as_numbers(value, name)

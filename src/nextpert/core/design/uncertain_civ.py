@@ -258,7 +258,7 @@ class UncertainCiv:
         return np.asarray(np.average(np.asarray(values), axis=0, weights=self._shares))
 
     def _terms(self, blr: DagBlr, known: ShiftPosterior) -> Vector:
-        """Return what every candidate is expected to miss the ideal shift by, row a candidate."""
+        """Return what every candidate is expected to miss the ideal shift by, row per candidate."""
         return known.expected(blr) - blr.ideal_shift(self.target_mean)
 
     @cached_property

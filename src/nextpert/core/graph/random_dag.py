@@ -91,7 +91,7 @@ def rooted_tree(p: int, degree: float, rng: np.random.Generator) -> Edges:
 
 
 def chordal(p: int, degree: float, rng: np.random.Generator) -> Edges:
-    """Draw parents, at least one a node; then join the parents of every node."""
+    """Draw parents, at least one per node; then join the parents of every node."""
     parents: list[set[int]] = [set()]
     for i in range(1, p):
         count = max(1, int(rng.binomial(i, _density(p, degree))))

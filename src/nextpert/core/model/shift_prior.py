@@ -279,7 +279,7 @@ def _draw_components(
     """Yield draws of share and spare variance of every shift, one component each (equation 8).
 
     Arrays are ``(n_perturbations, n_nodes)``: ``E[r^2 / sigma^2]``, cells that count, and prior
-    variances over the noise where they are not the mixture; ``weights`` has a column a component.
+    variances over the noise where they are not the mixture; ``weights`` has a column per component.
     ``together`` is the correlation of sizes within a perturbation.
     """
     below = np.empty((*square.shape, len(TAU2)), np.float32)

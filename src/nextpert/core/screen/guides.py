@@ -19,7 +19,7 @@ _FEWEST = 2  # degrees of freedom; with fewer nothing is learned
 
 
 class _MeanSquares(NamedTuple):
-    """Mean squares between the environments of a block and within them, one value a node.
+    """Mean squares between the environments of a block and within them, one value per node.
 
     ``freedom`` are their degrees of freedom, ``size`` the cells of an environment, as they count
     between environments, and ``varies`` the nodes that vary within.
@@ -247,7 +247,7 @@ def pool_guides(
     Parameters
     ----------
     screen
-        Moments of the environments, one a guide.
+        Moments of the environments, one per guide.
     groups
         Perturbation of every environment, shape ``(n_environments,)``.
     n_groups
@@ -308,7 +308,7 @@ def guide_variance(screen: ScreenMoments, guides: ArrayLike) -> float:
     Parameters
     ----------
     screen
-        Moments of the environments, one a guide.
+        Moments of the environments, one per guide.
     guides
         Which of them are non-targeting guides, indices; with fewer than three nothing is learned.
 

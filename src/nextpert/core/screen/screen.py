@@ -1,4 +1,4 @@
-"""All that is read of the cells of a screen: environments, their means, one scatter a fold."""
+"""All that is read of the cells of a screen: environments, their means, one scatter per fold."""
 
 from __future__ import annotations
 
@@ -258,8 +258,8 @@ class ScreenMoments:
         values = canonical_csr(x) if sp.issparse(x) else as_numbers(x, "The cells", copy=False)
         if values.ndim != 2 or codes.shape != values.shape[:1]:
             message = (
-                f"Cells must be a matrix (n_cells, n_nodes) with one group a cell, but the shapes "
-                f"are {values.shape} and {codes.shape}."
+                f"Cells must be a matrix (n_cells, n_nodes) with one group per cell, but the "
+                f"shapes are {values.shape} and {codes.shape}."
             )
             raise ValueError(message)
         if len(codes) and codes.max() >= n_groups:

@@ -55,7 +55,7 @@ _POISSON = np.cumsum([exp(-1.0) / factorial(k) for k in range(20)])
 
 
 def pack_rows(matrix: NDArray[np.bool_]) -> NDArray[np.uint64]:
-    """Pack a boolean matrix into bit sets, one a row, shape ``(n_rows, n_words)``."""
+    """Pack a boolean matrix into bit sets, one per row, shape ``(n_rows, n_words)``."""
     rows, n = matrix.shape
     words = max((n + 63) // 64, 1)
     padded = np.zeros((rows, words * 64), dtype=np.uint8)

@@ -64,7 +64,7 @@ class Unseen:
     effects
         Predictions as users get them; tables of shape ``(n_perturbations, n_genes)``.
     table
-        One row a perturbation. Errors are squared, summed over genes in units of their standard
+        One row per perturbation. Errors are squared, summed over genes in units of their standard
         deviation, weighted as in :func:`learn_predictor_weights`, sampling error taken out: of "no
         effect" (``NOTHING``), of what is predicted (``WHOLE``), where the graph is no predictor,
         where the mean perturbation is the only one, and of each predictor by the weight that it
