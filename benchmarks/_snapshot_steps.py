@@ -214,7 +214,7 @@ def fits(adata: ad.AnnData, case: Case) -> Found:
 
 
 FITTED = (
-    "environments", "left_out", "log_evidence", "efficacy", "stack", "guide_variance",
+    "environments", "left_out", "log_evidence", "efficacy", "predictors", "guide_variance",
     "control_mean",
 )  # fmt: skip
 

@@ -160,7 +160,7 @@ CALLS = {
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:No shift is known", "ignore:Perturbations left out")
+@pytest.mark.filterwarnings("ignore:The table of shifts has", "ignore:Perturbations left out")
 @pytest.mark.parametrize("call", CALLS.values(), ids=list(CALLS))
 def test_names_are_taken_in_any_order(call, one, assert_same_adata):
     other = one.copy()

@@ -1,10 +1,10 @@
-"""nextpert: which perturbation to try next.
+"""nextpert: which perturbation to test next.
 
 Sub-packages follow scanpy: :mod:`~nextpert.pp` (preprocessing), :mod:`~nextpert.tl` (tools),
 :mod:`~nextpert.pl` (plots), :mod:`~nextpert.datasets`, and :mod:`~nextpert.core`, the array core
-without AnnData. :class:`Campaign` is the loop of a lab, :class:`Target` says what is wanted of
-cells, and :func:`report` writes a page for the bench. They load on first use, so ``import
-nextpert`` stays light.
+without AnnData. :class:`Campaign` runs rounds of experiments, :class:`Target` describes the target
+state, and :func:`report` writes an HTML page. They load on first use, so ``import nextpert`` is
+fast.
 """
 
 from __future__ import annotations

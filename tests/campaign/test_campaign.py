@@ -224,7 +224,7 @@ def test_what_a_notebook_shows_is_text(campaign, monkeypatch):
         ({"learn": {"checkpoint": "x"}}, "learn holds checkpoint"),
         ({"fit": {"layer": "counts"}}, "fit holds layer"),
         ({"plan": {"pending": ["CDK4"]}}, "plan holds pending"),
-        ({"plan": {"exclude": ["NOPE"]}}, "exclude holds names"),
+        ({"plan": {"exclude": ["NOPE"]}}, "exclude has names"),
     ],
 )
 def test_options_that_are_none(options, message, parts, target, given):
@@ -264,7 +264,7 @@ def test_a_plate_that_cannot_be_changes_nothing(campaign, assert_same_adata):
 def test_it_is_logged_what_was_never_proposed(campaign, parts, caplog):
     with caplog.at_level(logging.INFO, "nextpert"):
         campaign.observe(parts[1], batch="same")
-    assert "Observed, though never proposed: CDK4." in caplog.text
+    assert "Observed without a proposal: CDK4." in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -331,6 +331,6 @@ def test_a_combination_that_failed_is_not_proposed_again(parts, target, given):
 
 def test_a_campaign_at_its_target_says_so_without_numbers(campaign, monkeypatch):
     monkeypatch.setitem(campaign._state.standings, "predicted_distance", np.nan)
-    assert "the control's distance is not above 0" in repr(campaign)
+    assert "no relative distance, because the control's is not above 0" in repr(campaign)
     assert "nan" not in repr(campaign)
     assert "nan" not in campaign._repr_html_().split("<table")[0]

@@ -128,7 +128,7 @@ def test_a_new_batch_needs_controls(campaign, parts, assert_same_adata):
 def test_few_controls_are_warned_of(campaign, parts, caplog):
     control = labelled(parts[0], "control")[:5]
     campaign.observe(ad.concat([parts[1], control], index_unique="-"))
-    assert "lined up by 5 control cells only" in caplog.text
+    assert "aligned by only 5 control cells" in caplog.text
 
 
 def with_batches(adata, names):
@@ -190,7 +190,7 @@ def test_a_perturbation_that_nobody_knew(campaign, parts, caplog):
     later.obs["perturbation"] = "drug X"
     with caplog.at_level(logging.INFO, "nextpert"):
         campaign.observe(later, batch="same")
-    assert "never proposed: drug X" in caplog.text
+    assert "without a proposal: drug X" in caplog.text
     assert campaign.summarize()["best"].iloc[-1] == "drug X"
 
 

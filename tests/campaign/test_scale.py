@@ -64,7 +64,7 @@ def test_without_controls_too(name, n_cells, campaign, parts):
 
 
 def test_it_says_what_is_other(campaign, batch):
-    with pytest.raises(ValueError, match=r"hold whole numbers, such as counts.*log-normalise"):
+    with pytest.raises(ValueError, match=r"are whole numbers, such as counts.*log-normalise"):
         campaign.observe(changed(batch[1], OTHER["counts"]))
     with pytest.raises(ValueError, match=r"of their controls is [.e+0-9]* times that"):
         campaign.observe(changed(batch[1], OTHER["thousands"]))
@@ -76,7 +76,7 @@ def test_a_campaign_of_whole_numbers(batch, target, given):
         npt.Campaign(first, target, learn=given)
     npt.pp.setup_screen(first, check_scale=False)
     campaign = npt.Campaign(first, target, learn=given, plan={"n_samples": 50})
-    with pytest.raises(ValueError, match="hold no whole numbers, as the campaign's do"):
+    with pytest.raises(ValueError, match="are not whole numbers, but the campaign's cells are"):
         campaign.observe(changed(batch[1], lambda x: 10 * np.abs(x)))
     campaign.observe(later)
     assert campaign.history["action"].iloc[-1] == "observed"

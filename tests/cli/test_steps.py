@@ -521,7 +521,7 @@ def test_cells_without_a_target(fitted, capsys):
     plan = ad.read_h5ad(fitted.parent / "screen.cells.h5ad").uns["plan_cells"]
     assert "stopping" not in plan
     assert told.startswith(plan["verdict"])
-    assert "A change of 0.2 is found" in told
+    assert "Detecting a change of 0.2" in told
 
 
 def test_the_nearest_cells_are_named(fitted, capsys):
@@ -597,5 +597,5 @@ def test_the_targets_own_perturbation_is_a_candidate_only_if_asked_for(step, fit
         }[step](uns)
         assert set(found) == named
         if step != "design" and not more:
-            assert "MYC is not among the candidates" in printed
+            assert "MYC is excluded from the candidates" in printed
             assert "state; --target-is-candidate keeps it." in printed

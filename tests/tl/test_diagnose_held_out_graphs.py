@@ -65,9 +65,9 @@ def test_a_graph_that_saw_the_perturbations_is_not_praised_for_them():
 def test_predictors_are_those_of_the_fit(small_screen):
     npt.tl.learn_dag(small_screen, **LEARN)
     found = diagnosed(small_screen)["predictors"]
-    stack = small_screen.uns["dag_blr"]["stack"]
-    assert found["predictor"].tolist() == [*stack["predictors"], "all together"]
-    np.testing.assert_allclose(found["weight"][:-1], stack["weights"], rtol=1e-6, atol=1e-9)
+    stored = small_screen.uns["dag_blr"]["predictors"]
+    assert found["predictor"].tolist() == [*stored["predictors"], "all together"]
+    np.testing.assert_allclose(found["weight"][:-1], stored["weights"], rtol=1e-6, atol=1e-9)
 
 
 def test_moments_without_some_labels_are_those_of_the_other_cells(small_screen):

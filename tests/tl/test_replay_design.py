@@ -169,9 +169,9 @@ def test_words_say_who_is_nearer():
     assert "nearer than round_robin_means: ours -0." in made_up(-0.5)[2]
     assert "further than round_robin_means: ours +0." in made_up(0.5)[2]
     words = made_up(0.0)[2]
-    assert "not told apart from round_robin_means: ours" in words
+    assert "not significantly different from round_robin_means: ours" in words
     assert "Target in the pool (2 targets)" in words
-    assert "3 standing for never: ours 3.0 (good at the end in 0%)" in words
+    assert "(3 stands for never): ours 3.0 (good at the end in 0%)" in words
 
 
 def test_plates_until_good():

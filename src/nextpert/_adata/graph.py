@@ -224,7 +224,8 @@ def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> 
     if _changed(stored, genes, dag):
         message = (
             f"The graph in adata.varp[{key!r}] has changed since tl.learn_dag wrote it: the "
-            f"{len(graphs)} graphs of resamples in adata.uns[{key!r}] are not used."
+            f"{len(graphs)} bootstrap graphs in adata.uns[{key!r}] are not used. "
+            f"Run tl.learn_dag again."
         )
         warn(message)
         return []

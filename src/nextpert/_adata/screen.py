@@ -35,7 +35,7 @@ _FEWEST_CELLS = 2
 # Numbers are a quantity, not names, if there are more of them than plates or lanes have numbers,
 # and fewer cells have each: of counts of transcripts 10, of scores that were rounded 100.
 _MANY_NUMBERS, _CELLS_OF_WHOLE, _CELLS_OF_BROKEN = 20, 10, 100
-_NO_GUIDE = ""  # cells whose guide is not said form one block a perturbation
+_NO_GUIDE = ""  # cells whose guide is not said form one block per perturbation
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def with_batches(
     if batch is not None or not told:
         if len(keys) > 1:
             message = (
-                f"Batches are told by several columns, {_adata.list_names(keys)}: give the new "
+                f"Batches are declared by several columns, {_adata.list_names(keys)}: give the new "
                 f"cells these columns of obs, and leave batch out."
             )
             raise ValueError(message)
@@ -95,14 +95,14 @@ def _require_controls(old: pd.DataFrame, new: pd.DataFrame, keys: list[str], rol
         if not n:
             message = (
                 f"The new batch {name!r} has no control cells ({roles.perturbation_key} == "
-                f"{roles.control!r}) to line it up by: add them, or say batch='same' (or the name "
+                f"{roles.control!r}) to align it by: add them, or pass batch='same' (or the name "
                 f"of a batch) if its cells were handled together with earlier ones."
             )
             raise ValueError(message)
         if n < _FEW_CONTROLS:
             logger.warning(
-                "The new batch %r is lined up by %d control cells only: what it adds to every "
-                "gene is known as badly as their mean.", name, n,
+                "The new batch %r is aligned by only %d control cells: its effect on every gene is "
+                "as uncertain as their mean.", name, n,
             )  # fmt: skip
 
 
@@ -183,12 +183,12 @@ def as_known(
 
 
 def require_known(cells: ad.AnnData, names: Collection[str], plan: Mapping[str, Any]) -> None:
-    """Raise if a name is no perturbation that could be on a plate; close matches are given."""
+    """Raise if a name is no perturbation that could be on a plate; close matches are suggested."""
     fit = _adata.posterior_from(cells)
     known, naming = {*_measured(cells), *_genes(cells), *_names(cells, plan)}, naming_of(cells)
     keys = {naming.key(name) for name in known}
     if naming.control in names:
-        message = f"{naming.control!r} are the controls, on every plate: name perturbations alone."
+        message = f"{naming.control!r} are the controls, on every plate: name only perturbations."
         raise ValueError(message)
     unknown = [
         name for name in names if naming.key(name) not in keys and not can_be_candidate(name, fit)

@@ -202,8 +202,8 @@ def _require_known(path: Path, known: Sequence[Stamp]) -> None:
         ours = f"and this one comes from revision {known[-1].revision} of {known[-1].saved}"
     message = (
         f"{str(path)!r} holds a campaign of {there.saved} (revision {there.revision}), {ours}: "
-        f"nothing is written over. Load it again with Campaign.load and repeat what you did "
-        f"since, or save elsewhere."
+        f"it is not overwritten. Load it again with Campaign.load and repeat your steps since "
+        f"then, or save elsewhere."
     )
     raise ValueError(message)
 

@@ -57,16 +57,16 @@ def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequ
     Raises
     ------
     ValueError
-        If they are; it says how, and that ``check_scale=False`` takes them all the same.
+        If they are. The message states how, and that ``check_scale=False`` accepts them.
     """
     screen, is_new, is_control = _read(joined, n_old, roles, panel)
     counts = [looks_like_counts(_moments(screen, is_new == side)) for side in (False, True)]
     if counts[0] != counts[1]:
         what = (
-            "hold whole numbers, such as counts, and the campaign's cells do not: log-normalise "
-            "them as these"
+            "are whole numbers, such as counts, but the campaign's cells are not: log-normalise "
+            "them in the same way"
             if counts[1]
-            else "hold no whole numbers, as the campaign's do: give them on the same scale"
+            else "are not whole numbers, but the campaign's cells are: give them on the same scale"
         )
         raise ValueError(_refused(what))
     n_controls = [screen.n[is_control & (is_new == side)].sum() for side in (False, True)]
@@ -91,7 +91,7 @@ def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequ
 
 
 def _refused(what: str) -> str:
-    return f"The new cells {what}, or say check_scale=False if they are meant to differ."
+    return f"The new cells {what}, or pass check_scale=False if they are meant to differ."
 
 
 def _read(
@@ -138,7 +138,7 @@ def checked_options(
     Raises
     ------
     ValueError
-        If an option is unknown (close matches are given), or said elsewhere.
+        If an option is unknown (close matches are suggested), or said elsewhere.
     TypeError
         If one is of a kind that no file keeps.
     """
@@ -152,8 +152,8 @@ def checked_options(
         unknown = sorted(set(given or {}) - known)
         if unknown:
             message = (
-                f"{name} holds {_adata.list_names(unknown)}, which a campaign does not take: it "
-                f"takes {_adata.list_names(sorted(known), 30)}.{_adata.closest(unknown, known)}"
+                f"{name} holds {_adata.list_names(unknown)}, which a campaign does not accept: it "
+                f"accepts {_adata.list_names(sorted(known), 30)}.{_adata.closest(unknown, known)}"
             )
             raise ValueError(message)
         check_arguments(function, given or {})
@@ -205,7 +205,9 @@ def _encode(value: Any, what: str, tables: dict[str, Any]) -> Any:
     if isinstance(value, _LISTS):
         parts = [_encode(part, what, tables) for part in _adata.in_order(value)]
         return {"tuple": parts} if isinstance(value, tuple) else parts
-    message = f"{what} is of type {type(value).__name__}, which a campaign's file cannot keep."
+    message = (
+        f"{what} is of type {type(value).__name__}, which cannot be saved in a campaign's file."
+    )
     raise TypeError(message)
 
 

@@ -81,7 +81,7 @@ def with_new_cells(
         numbers=roles.covariates, genes=genes,
     )  # fmt: skip
     if not labels_and_cells(new, roles):
-        message = f"No new cell has a label in obs[{roles.perturbation_key!r}]: nothing to observe."
+        message = f"No new cell has a label in obs[{roles.perturbation_key!r}]: label them."
         raise ValueError(message)
     old, told, roles = with_batches(before, new.obs, roles, batch, this_time)
     before = before.copy()
@@ -177,7 +177,7 @@ def observed(
     planned = {naming.key(name) for name in state.history["perturbation"]}
     unplanned = [name for name in names if naming.key(name) not in planned]
     if unplanned:
-        logger.info("Observed, though never proposed: %s.", _adata.list_names(sorted(unplanned)))
+        logger.info("Observed without a proposal: %s.", _adata.list_names(sorted(unplanned)))
     history = _history.add_rows(
         state.history, state.round, "observed", names, n_cells=list(n_cells.values()),
         why="" if batch is None else f"batch {batch}", options={"cells": seen},
@@ -238,8 +238,8 @@ def _require_unseen(state: State, seen: str) -> None:
     if len(same):
         first = same.iloc[0]
         message = (
-            f"These cells were observed before ({first['when']}, round {first['round']}): counted "
-            f"twice they would seem surer than they are."
+            f"These cells were observed before ({first['when']}, round {first['round']}): counting "
+            f"them twice would understate the uncertainty. Observe other cells."
         )
         raise ValueError(message)
 

@@ -81,7 +81,7 @@ def preprocess(
 
     The first step. It reads raw counts, or log-normalised expression, and a column of obs with the
     perturbation of each cell. It writes the cells and genes kept, log-normalised, and the roles of
-    the columns, so that later steps need not be told. The table lists the perturbations, their
+    the columns, which later steps use. The table lists the perturbations, their
     numbers of cells and why some were dropped.
 
     Example: `nextpert preprocess screen.h5ad --perturbation-key gene --control non-targeting`
@@ -337,8 +337,8 @@ def plan(
     n_cells
         Total number of cells, controls included.
     strategy
-        'best' looks for the perturbation nearest to the target, 'learn' reduces uncertainty, 'both'
-        divides the plate. Or an acquisition of `nextpert design`, which then fills the plate.
+        'exploit' looks for the perturbation nearest to the target, 'explore' reduces uncertainty,
+        'both' divides the plate. Or an acquisition of `nextpert design`, which fills the plate.
     max_combination
         Maximum number of perturbations per combination. Above 1, combinations of the candidates
         that are predicted nearest to the target become candidates too.

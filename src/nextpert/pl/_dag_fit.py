@@ -1,4 +1,4 @@
-"""How well parents predict their children, beside random graphs."""
+"""How well parents predict their children, compared with random graphs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``pp.perturb_cite_seq``: the Perturb-CITE-seq screen, ready for the graph."""
+"""``pp.perturb_cite_seq``: select, normalise and label the Perturb-CITE-seq screen."""
 
 from __future__ import annotations
 
@@ -75,37 +75,37 @@ def perturb_cite_seq(
     key_added: str = "preprocessing",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    r"""Choose the cells and genes of the Perturb-CITE-seq screen, as the paper did or better.
+    r"""Select the cells and genes of the Perturb-CITE-seq screen, by our defaults or as the paper.
 
-    The screen of Frangieh et al. 2021 (doi:10.1038/s41588-021-00779-1), as
-    ``datasets.perturb_cite_seq`` loads it, made ready for :func:`nextpert.tl.learn_dag`,
+    The screen is that of Frangieh et al. 2021 (doi:10.1038/s41588-021-00779-1), as
+    ``datasets.perturb_cite_seq`` loads it. The result is ready for :func:`nextpert.tl.learn_dag`,
     :func:`nextpert.tl.fit_dag_blr` and :func:`nextpert.tl.design_interventions`. Every step logs
-    and stores how many cells it kept and dropped, and why. Cells and genes are dropped in place,
-    as by :func:`scanpy.pp.filter_cells`, and nothing changes where the call fails.
+    and records how many cells it kept and dropped, and why. Cells and genes are dropped in place,
+    as by :func:`scanpy.pp.filter_cells`. Nothing changes on error.
 
     ``preset="zhang2023"`` makes the choices of Zhang et al. 2023
-    (doi:10.1038/s42256-023-00719-0), each of which an argument given beside it replaces. Ours
-    differ from them:
+    (doi:10.1038/s42256-023-00719-0); other arguments take precedence over it. Our defaults differ
+    as follows:
 
     ============  ===================  ===================  =======================================
     choice        paper                default              why
     ============  ===================  ===================  =======================================
-    controls      ``"no_guide"``       ``"control_guide"``  cells were selected for a guide, so one
-                                                            without was most likely missed, and 9 of
-                                                            10 guides perturb
-    max_guides    1                    ``None``             two guides of one gene, or one beside a
+    controls      ``"no_guide"``       ``"control_guide"``  cells were selected for a guide, so the
+                                                            guide of a cell without one was most
+                                                            likely missed; 9 of 10 guides perturb
+    max_guides    1                    ``None``             two guides of one gene, or one and a
                                                             control guide, are one perturbation
-    target_sum    1e6 (ln(1 + TPM))    1e4                  of a cell with 10,000 counts, one count
-                                                            is 4.6 and a second adds 0.7 in
-                                                            ln(1 + TPM), so that seen or not is all;
-                                                            at 1e4 it is 0.7 and 0.4
+    target_sum    1e6 (ln(1 + TPM))    1e4                  in a cell with 10,000 counts, the first
+                                                            count adds 4.6 and the second 0.7 in
+                                                            ln(1 + TPM); with 1e4, 0.7 and 0.4
     min_cells     1                    20                   a mean of fewer is mostly noise
-    panel         ``"zhang2023"``      ``None``             every gene seen in 10 % of the controls
+    panel         ``"zhang2023"``      ``None``             genes detected in 10% of the controls
     ============  ===================  ===================  =======================================
 
-    In the TAP-seq screen of Schraivogel et al. 2020, the mean of the 662 cells without a guide lies
-    as far from that of cells with a non-targeting guide (6.1 squared units at 1e4 counts a cell)
-    as those of strong perturbations do; of as many non-targeting cells drawn at random, 0.1 to 0.2.
+    In the TAP-seq screen of Schraivogel et al. 2020, the mean of the 662 cells without a guide is
+    as far from that of cells with a non-targeting guide (6.1 squared units at 1e4 counts per cell)
+    as the means of strong perturbations. The same number of random non-targeting cells has a
+    distance of 0.1 to 0.2.
 
     Parameters
     ----------
@@ -174,22 +174,22 @@ def perturb_cite_seq(
         ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]``,
         ``uns["screen"]`` (``perturbation_key``, ``control``, ``values`` and others) and
         ``uns["preprocessing"]`` with the tables ``steps``, ``genes`` and ``perturbations``,
-        ``n_control_cells`` and ``params``; beside them ``guides``, a table of what the cells of
-        the condition carry: ``guides`` (``none``, ``one``, ``several``), ``kind``, ``n_cells``
+        ``n_control_cells`` and ``params``; also ``guides``, a table of the guides in the cells of
+        the condition: ``guides`` (``none``, ``one``, ``several``), ``kind``, ``n_cells``
         and ``n_cells_kept``. ``layers["log_tpm"]`` or ``layers["counts"]``
-        keep the values that X held, where it was rescaled.
+        have the earlier values of X, if it was rescaled.
 
     Warns
     -----
     UserWarning
-        Of targets that control cells hardly express (CDH19, NGFR, CXCR4 and CCR10 in this
-        screen), whose knockout is a shift of about nothing; and as :func:`perturbation_screen`.
+        If control cells hardly express a target (CDH19, NGFR, CXCR4 and CCR10 in this screen), so
+        that the shift of its knockout is near 0; and as :func:`perturbation_screen`.
 
     Raises
     ------
     ValueError
         If a column, gene, guide, layer or option is unknown or out of range, no control cell is
-        left, or the matrix holds neither counts nor ln(1 + TPM).
+        left, or the matrix has neither counts nor ln(1 + TPM).
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""``pp.perturbation_screen``: any screen, ready for the graph."""
+"""``pp.perturbation_screen``: select, normalise and label the cells of a screen."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ def perturbation_screen(
     key_added: str = "preprocessing",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    r"""Choose the cells and genes of a screen, normalise and label them, and keep the books.
+    r"""Select the cells and genes of a screen, normalise and label them, and record each step.
 
-    What comes out goes straight into :func:`nextpert.tl.learn_dag`,
-    :func:`nextpert.tl.fit_dag_blr` and :func:`nextpert.tl.design_interventions`. Counts become
+    The result is ready for :func:`nextpert.tl.learn_dag`, :func:`nextpert.tl.fit_dag_blr` and
+    :func:`nextpert.tl.design_interventions`. Counts are transformed to
 
     .. math:: x_{cg} = \ln(1 + s\, n_{cg} / n_c),
 
-    with the ``target_sum`` ``s`` and all counts ``n_c`` of the cell. Every step logs and stores
-    how many cells it kept and dropped, and why. Cells and genes are dropped in place, as by
-    :func:`scanpy.pp.filter_cells`, and nothing changes where the call fails.
+    with the ``target_sum`` ``s`` and the total counts ``n_c`` of the cell. Every step logs and
+    records how many cells it kept and dropped, and why. Cells and genes are dropped in place, as
+    by :func:`scanpy.pp.filter_cells`. Nothing changes on error.
 
     Parameters
     ----------
@@ -133,40 +133,42 @@ def perturbation_screen(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Cells and genes are those kept, genes in the order of the panel.
+        ``None``, or the copy. It has the cells and genes kept, genes in the order of the panel.
         Fields written:
 
-        - ``X``: log-normalised expression; ``layers["counts"]``: the counts, where X held them.
+        - ``X``: log-normalised expression; ``layers["counts"]``: the counts, if X had them.
         - ``obs["perturbation"]``: ``"control"``, or the genes targeted, sorted and joined;
           ``obs["n_targets"]``, the number of all targets; ``obs["other_targets"]``, those that
           the label does not name.
-        - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (share of the
-          control cells); with ``panel="zhang2023"`` also ``var["module"]`` and ``var["program"]``
-          of the study (missing for genes that are in none).
+        - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (fraction of
+          the control cells); with ``panel="zhang2023"`` also ``var["module"]`` and
+          ``var["program"]`` of the study (missing for genes without one).
         - ``uns["preprocessing"]``: ``steps`` (a table: ``step``, ``n_cells_kept``,
           ``n_cells_dropped``, ``why``), ``genes`` (a table: ``step``, ``n_genes_kept``,
           ``n_genes_dropped``, ``why``), ``perturbations`` (a table: ``perturbation``,
           ``target_genes``, ``n_cells``, ``n_cells_found``, ``n_cells_with_other_targets``,
-          ``kept``, ``reason``, ``hardly_expressed``), ``aliases`` (where some were used),
+          ``kept``, ``reason``, ``hardly_expressed``), ``aliases`` (if any were used),
           ``n_control_cells`` and ``params``.
         - ``uns["screen"]``: the roles of columns (``perturbation_key``, ``control`` and others)
-          and what the ``values`` are, as :func:`nextpert.pp.setup_screen` writes them.
+          and the scale of the ``values``, as :func:`nextpert.pp.setup_screen` writes them.
 
     Warns
     -----
     UserWarning
-        Of targets that control cells hardly express, whose knockout is a shift of about nothing;
-        of genes of a panel that are left out as they are constant among the controls; where
-        ``target_sum`` is far above the counts of the cells; of targets left out as they are not
-        measured, unless a panel is given, or kept where labels name guides or genes go by ids; of
-        values that may not be log-normalised; and if no perturbed cell is left.
+        If control cells hardly express a target, so that the shift of its knockout is near 0; if
+        genes of a panel are left out because they are constant among the controls; if
+        ``target_sum`` is far above the counts of the cells; if perturbations are left out because
+        their targets are not measured, unless a panel is given; if unmeasured targets look like
+        names of guides or gene ids; if the values may not be log-normalised; and if no perturbed
+        cell is left.
 
     Raises
     ------
     ValueError
         If a column, gene, layer or option is unknown or out of range, no control cell is left,
-        no gene is seen, or varies, in them, or the matrix holds NaN, infinite values, no counts
-        where it should, or values that cannot be log-normalised.
+        no gene is detected, or varies, in them, or the matrix has NaN, infinite values, values
+        that are not counts although counts are expected, or values that cannot be
+        log-normalised.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""``pp.setup_screen``: the roles of columns, said once."""
+"""``pp.setup_screen``: the roles of columns, declared once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def setup_screen(
     A sample of at most 1,000 labelled cells shows the scale of the values. Whole numbers are
     counts. If the values of each cell are multiples of one number, or sum up to the same total in
     all cells, they are scaled counts. If that holds after ``expm1``, they are log-normalised; if it
-    takes ``expm1`` twice, they are logarithms of logarithms. Other values are taken for
+    takes ``expm1`` twice, they are logarithms of logarithms. Other values are assumed to be
     log-normalised, unless they exceed 64, the binary logarithm of the largest 64-bit number.
     Values below 0 (centred, standardised or simulated) are used as they are.
 
@@ -80,10 +80,10 @@ def setup_screen(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. ``uns["screen"]`` holds the roles given, by the names of these
+        ``None``, or the copy. ``uns["screen"]`` has the roles given, by the names of these
         arguments (``perturbation_key``, ``control``, ``guide_key``, ``batch_key``, ...);
-        ``values``, what the layer holds (``scale`` in words, ``minimum`` and ``maximum`` of the
-        ``n_cells`` looked at, and whether it was ``checked``); and ``left_out``, a table of the
+        ``values``, the scale of the layer (``scale`` in words, ``minimum`` and ``maximum`` of the
+        ``n_cells`` sampled, and whether it was ``checked``); and ``left_out``, a table of the
         labels that name no perturbation (``perturbation``, ``n_cells``, ``reason``), if there are
         any.
 
@@ -97,7 +97,7 @@ def setup_screen(
     ValueError
         If a column or layer is absent, a column has two roles, no cell is a control, a batch or
         covariate is missing for a labelled cell, ``batch_key`` names about one batch per cell or
-        a continuous quantity, or the values cannot be log-normalised. Nothing is written then.
+        a continuous quantity, or the values cannot be log-normalised. Nothing is written on error.
     TypeError
         If a name is not a string.
 

@@ -66,8 +66,8 @@ class ContextNodes:
     ) -> ContextNodes:
         """Return those of some environments; a combination sets what each of its members sets.
 
-        Members that are always set together are one node; where members cannot be told apart
-        otherwise (more of them than combinations), the combinations are nodes in their place.
+        Members that are always set together are one node. If members cannot be distinguished (there
+        are more of them than combinations), the combinations are nodes instead.
         """
         parts, rows = _members(environments, genes, separator)
         names, indicators = environments.conditions()
@@ -83,7 +83,7 @@ class ContextNodes:
         return cls(environments.covariate_names + merged, columns, batches, group, guide)
 
     def guide_variance(self, screen: ScreenMoments, n_genes: int) -> float:
-        """Return how far the controls' guides scatter beyond sampling, batches taken off."""
+        """Return the variance between the controls' guides beyond sampling, without batches."""
         n_guides = int(self.control_guide.max(initial=-1)) + 1
         if n_guides < 3:
             return 0.0
@@ -122,14 +122,14 @@ class Joint(NamedTuple):
 
 
 def warn_explained(context: ContextNodes, present: NDArray[np.int64]) -> None:
-    """Log the nodes that cannot be told from batches and other nodes.
+    """Warn of the nodes that cannot be distinguished from batches and other nodes.
 
-    So are the perturbations of a plate without controls: one of them stands for the plate.
+    Examples are the perturbations of a plate without controls: one of them is the plate's effect.
     """
     gone = [name for k, name in enumerate(context.names) if k not in set(present.tolist())]
     if gone:
         logger.warning(
-            "Not told apart from batches and other perturbations, and left out of the search: %s.",
+            "Left out of the search, because batches and other perturbations explain them: %s.",
             list_names(gone),
         )
 
@@ -266,7 +266,7 @@ def _members(
 
 
 def _told_apart(sets: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Return the members of every label; the label itself where its members are not told apart."""
+    """Return the members of every label, or the label itself if they are not distinguishable."""
     names = sorted({part for parts in sets.values() for part in parts})
     place = {name: k for k, name in enumerate(names)}
     pairs = [(r, place[part]) for r, parts in enumerate(sets.values()) for part in set(parts)]

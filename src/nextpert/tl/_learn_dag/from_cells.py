@@ -194,7 +194,7 @@ def _require_enough(cells: Moments, genes: list[str], method: str, what: str) ->
         hint = ' GSP finds few edges in this way: use method="boss".' if method == "gsp" else ""
         message = (
             f"Only {cells.n} {what} for {len(genes)} genes: correlations are shrunk, as if 5 cells "
-            f"of independent genes had been seen as well, and weak edges are missed. Take fewer "
+            f"of independent genes had been added, and weak edges are missed. Use fewer "
             f"genes (genes=[...]) or {len(genes) + 2} {what} and more.{hint}"
         )
         warn(message)

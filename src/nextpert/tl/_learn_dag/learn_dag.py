@@ -71,26 +71,27 @@ def learn_dag(
 ) -> ad.AnnData | None:
     """Learn the graph of a gene panel from control cells or from all cells, or take your own.
 
-    Recommended is ``method="boss", environments="all"``. Control cells leave many directions
-    open; perturbed cells settle them. What the experiment set (perturbations, conditions, numeric
-    covariates) are nodes without parents, whose edges into genes are chosen by the same score
-    (joint causal inference; Mooij et al. 2020, JMLR 21:99), so that perturbations of genes that are
-    not measured, of enhancers and by drugs take part. Batches are fixed effects of everything;
-    guides count for no more cells than the scatter between the controls' guides allows. Their
-    columns are said by :func:`nextpert.pp.setup_screen`.
+    We recommend ``method="boss", environments="all"``. Control cells leave many edges unoriented;
+    perturbed cells orient them. What the experiment sets (perturbations, conditions, numeric
+    covariates) are context nodes without parents, whose edges into genes are chosen by the same
+    score (joint causal inference; Mooij et al. 2020, JMLR 21:99). Perturbations by drugs, of
+    enhancers and of genes that are not measured are therefore used as well. Batches are fixed
+    effects on every gene. The variance between guides of the controls limits the weight of each
+    guide. Their columns are declared by :func:`nextpert.pp.setup_screen`.
 
-    The bare call is that of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): the greedy sparsest
-    permutation algorithm (GSP) on control cells, which looks for the order of genes whose minimal
-    I-map has the fewest edges, testing partial correlations with Fisher's z, two-sided, at
-    ``alpha`` (Solus et al. 2021, doi:10.1093/biomet/asaa104). The best-order score search (BOSS;
+    By default the call is that of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): the greedy
+    sparsest permutation algorithm (GSP) on control cells. It searches for the order of genes whose
+    minimal I-map has the fewest edges, and tests partial correlations with Fisher's z, two-sided,
+    at ``alpha`` (Solus et al. 2021, doi:10.1093/biomet/asaa104). The best-order score search (BOSS;
     Andrews et al. 2023, arXiv:2310.17679) moves one gene after the other to its best place in the
     order.
 
-    One run of GSP starts from the order that BOSS finds, for those it draws itself are often far
-    from the sparsest: in 20 models of 36 genes (109 edges, 5,039 cells) GSP alone ended with 116.5
-    edges, 12.2 edges from the truth's equivalence class; from BOSS's order with 109.6, 0.6 from it,
-    and with 500 cells 3.9 (BOSS itself 0.5 and 2.4). In 5,000 cells of 100 genes, 6 neighbours
-    each, the F1 of BOSS's adjacencies is above 0.99; at 400 genes, 0.997.
+    One run of GSP starts from the order that BOSS finds, because random orders often lead to denser
+    graphs. In 20 simulated models of 36 genes (109 edges, 5,039 cells) GSP alone found 116.5 edges
+    on average, 12.2 edges away from the true equivalence class. Started from BOSS's order it found
+    109.6 edges, 0.6 away (3.9 with 500 cells); BOSS itself was 0.5 away (2.4 with 500 cells). With
+    5,000 cells of 100 genes with 6 neighbours each, the F1 score of BOSS's adjacencies is above
+    0.99; with 400 genes it is 0.997.
 
     Parameters
     ----------
@@ -175,43 +176,44 @@ def learn_dag(
 
         - ``varp["dag"]``: the graph over all genes, CSR ``(n_vars, n_vars)``, row = parent,
           column = child, ones on edges.
-        - ``varp["dag_frequency"]``, with ``n_graphs`` above 1: share of the resamples whose graph
-          has the edge, laid out the same way.
+        - ``varp["dag_frequency"]``, with ``n_graphs`` above 1: fraction of the bootstrap graphs
+          that contain the edge, in the same layout.
         - ``uns["dag"]``: ``genes``, ``n_edges``, ``order`` (the genes in topological
           order) and ``params``. Where the graph was learned also ``n_control_cells``, ``n_cells``
-          (those read) and ``edges``, a table: ``parent``, ``child``, ``oriented_by`` (what settles
-          the direction: ``cells``, whose independences all graphs of the class share;
-          ``interventions``; ``prior knowledge``; or ``open``) and of resamples ``frequency`` and
-          ``adjacency`` (either direction). With context nodes ``direct_targets``, a table of what
-          each acts on: ``perturbation``, ``gene`` and of resamples ``frequency``. With resamples
+          (those read) and ``edges``, a table: ``parent``, ``child``, ``oriented_by`` (what orients
+          the edge: ``cells``, if all graphs of the equivalence class share its direction;
+          ``interventions``; ``prior knowledge``; or ``open``, if it is unoriented) and, with
+          bootstrap graphs, ``frequency`` and ``adjacency`` (frequency in either direction). With
+          context nodes ``direct_targets``, a table of their edges into genes: ``perturbation``,
+          ``gene`` and, with bootstrap graphs, ``frequency``. With bootstrap graphs
           ``frequency_key`` and ``graphs``, the graphs one below the other as one CSR matrix over
           the panel. With ``prior_network`` a dictionary of that name: ``log_odds_along`` and
-          ``log_odds_against`` its edges, the ``log_evidence`` for them over 0, ``share_elsewhere``
-          (of the other pairs that are joined), ``n_edges`` used, of which ``n_along`` are in the
-          graph and ``n_against`` turned round. With ``environments="all"`` ``left_out``, a table of
-          the labels that name no perturbation: ``perturbation``, ``n_cells``, ``reason``. Where
-          something was known before, ``prior``: orders, edges and log-odds of edges, as rows of the
-          panel. Of GSP ``run_n_edges`` (number of edges at the end of every run, the one from
-          BOSS's order last), of BOSS ``score`` and ``run_scores``.
+          ``log_odds_against`` its edges, the ``log_evidence`` for them relative to 0,
+          ``share_elsewhere`` (of the other pairs that are adjacent), ``n_edges`` used, of which
+          ``n_along`` are in the graph and ``n_against`` are reversed. With ``environments="all"``
+          ``left_out``, a table of the labels that name no perturbation: ``perturbation``,
+          ``n_cells``, ``reason``. With prior knowledge ``prior``: orders, edges and log-odds of
+          edges, as rows of the panel. With GSP ``run_n_edges`` (number of edges at the end of every
+          run, the one from BOSS's order last), with BOSS ``score`` and ``run_scores``.
 
     Warns
     -----
     UserWarning
-        With fewer cells than genes (and two), for which correlations are shrunk; and with
-        ``method="causaldag"``, if its graph is not the sparsest: the order found by BOSS has a
-        minimal I-map of fewer edges at the same ``alpha``. Of values that may not be
-        log-normalised (:func:`nextpert.pp.setup_screen`).
+        If there are fewer cells than genes plus two, in which case correlations are shrunk; with
+        ``method="causaldag"``, if the order found by BOSS has a minimal I-map with fewer edges at
+        the same ``alpha``; and if the values may not be log-normalised
+        (:func:`nextpert.pp.setup_screen`).
 
     Raises
     ------
     ValueError
         If a gene is absent, given twice or constant among the cells, a value is NaN or infinite,
-        the values cannot be log-normalised, unless the screen was set up with
-        ``check_scale=False``, there are no control cells or fewer than four cells, a column is
+        the values cannot be log-normalised (unless the screen was set up with
+        ``check_scale=False``), there are no control cells or fewer than four cells, a column is
         absent, an option is unknown or out of range, or ``checkpoint`` is a file of another call.
-        Nothing is written then.
+        Nothing is written on error.
     nextpert.core.CycleError
-        If the given graph, or the prior knowledge, runs in a circle; its genes are named.
+        If the given graph, or the prior knowledge, has a cycle; its genes are named.
 
     Examples
     --------
@@ -224,9 +226,7 @@ def learn_dag(
     """
     _check_together(method, environments, dag, prior_network)
     if checkpoint is not None and n_graphs == 1:
-        message = (
-            "checkpoint keeps the graphs of resamples: give n_graphs above 1, or leave it out."
-        )
+        message = "checkpoint is for bootstrap graphs: give n_graphs above 1, or leave it out."
         raise ValueError(message)
     params: dict[str, Any] = {"method": method}
     if method == "given":
@@ -311,7 +311,7 @@ def _check_together(method: str, environments: str, dag: Any, prior_network: Any
     if environments == "all" and not (search and search.context):
         message = (
             f'environments="all" needs method={names_that(lambda s: s.context)}, but method is '
-            f"{method!r}: its tests take all cells to be of one environment."
+            f"{method!r}, whose tests assume that all cells come from one environment."
         )
         raise ValueError(message)
     if prior_network is not None and not (search and "prior_network" in search.options):

@@ -1,4 +1,4 @@
-"""What a plan of cells takes from a screen: its noise, and distances of its perturbations."""
+"""What a plan of cells uses of a screen: its noise, and distances of its perturbations."""
 
 from __future__ import annotations
 
@@ -90,7 +90,10 @@ def read_measured(
     """
     names = [str(name) for name in fit.environments["perturbation"]]
     if not names:
-        message = "The fit has no perturbed cells: how these scatter cannot be told."
+        message = (
+            "The fit has no perturbed cells, so their variance cannot be estimated: fit a screen "
+            "with perturbed cells."
+        )
         raise ValueError(message)
     roles = _adata.fitted_roles(adata, fit.params)
     cells = read_cells(
@@ -113,15 +116,15 @@ def read_measured(
 
 
 def usual_guides(adata: ad.AnnData, fit: FittedPosterior) -> int:
-    """Return the guides that the median perturbation of a fit has, 1 where none are known."""
+    """Return the median number of guides per perturbation of a fit, 1 if none are known."""
     roles = _adata.fitted_roles(adata, fit.params)
     names = [str(name) for name in fit.environments["perturbation"]]
     if roles.guide_key is None or not names:
         return 1
     group = _adata.read_every_label(adata, roles).groups(names)
     guide = _adata.read_labels(adata, roles.guide_key, argument="guide_key").codes
-    told = (group >= 0) & (guide >= 0)
-    pairs = np.unique(np.column_stack([group[told], guide[told]]), axis=0)
+    labelled = (group >= 0) & (guide >= 0)
+    pairs = np.unique(np.column_stack([group[labelled], guide[labelled]]), axis=0)
     return _usual(np.bincount(1 + pairs[:, 0], minlength=1 + len(names)))
 
 
@@ -149,8 +152,8 @@ class Distances:
     own
         Precision of each distance, with guides and replicates as planned.
     apart
-        Of a row: the chance that it comes out as it is, farther than the nearest; of the nearest
-        itself, nearer than the second.
+        Of a row: the chance that it is measured farther than the nearest; of the nearest itself,
+        that it is measured nearer than the second.
     """
 
     names: list[str]
@@ -167,7 +170,7 @@ def read_distances(
 ) -> Distances | None:
     """Return distances and their precision; ``None`` where no perturbation is left to measure.
 
-    Weights of genes count as units in which they are measured.
+    Weights of genes scale the units in which they are measured.
     """
     noise, root = measured.noise, np.sqrt(target.goal.weights)
     n_cells, ratio = noise.pooled.n_cells, np.sqrt(noise.pooled.variance_ratio)
@@ -222,7 +225,7 @@ def read_distances(
 
 
 def distances_table(found: Distances, *, tolerance: float, power: float) -> pd.DataFrame:
-    """Return one row a perturbation: its distance, and the cells and guides that it takes."""
+    """Return one row per perturbation: its distance, and the cells and guides that are needed."""
     nothing = found.nothing if found.nothing > 0 else np.nan
     sd = tolerance * nothing / norm.ppf((1 + INTERVAL) / 2)
     difference = found.distance - found.distance[0]
@@ -231,7 +234,7 @@ def distances_table(found: Distances, *, tolerance: float, power: float) -> pd.D
     layout = found.own[0].layout
     precise = [plan.spread_for(sd) for plan in found.own]
     apart = [found.apart(row).spread_for(power) for row in range(len(found.names))]
-    known = np.where(np.isfinite(sd), 1.0, np.nan)  # else there is no distance to take a share of
+    known = np.where(np.isfinite(sd), 1.0, np.nan)  # NaN if the control's distance is 0
     return pd.DataFrame(
         {
             "perturbation": _adata.strings(found.names),

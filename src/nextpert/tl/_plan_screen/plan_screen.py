@@ -67,23 +67,28 @@ def plan_screen(
 ) -> ad.AnnData | None:
     """Plan the next plate: perturbations, cells of each and controls, within a budget.
 
-    A well has one of two strategies. To find the best: half of these wells (rounded up) take the
-    candidates whose expected state is nearest to the target, and the others take, of the remaining
-    candidates, those that are most likely the nearest. Replays of screens favour this rule. No
-    candidate whose expected state is farther from the target than the control is chosen to find
-    the best; where too few candidates are nearer, the wells that are left go to learning, with a
-    warning. To learn: one by one the candidate whose cells are expected to resolve most, beyond
-    the wells before, of the uncertainty about the distances of all candidates that may be nearer
-    than the control (causal integrated variance, Zhang et al. 2023,
-    doi:10.1038/s42256-023-00719-0). ``strategy="both"`` gives wells to finding the best until the
-    plate holds it with probability 0.95, as far as is known now, and the others to learning.
+    Each perturbation of the plate is chosen by one of two strategies.
+
+    - ``"exploit"`` looks for the nearest candidate. Half of the perturbations (rounded up) are the
+      candidates whose expected state is nearest to the target. The other half are, of the remaining
+      candidates, those that are most likely the nearest. This rule did best in replays of screens.
+      It chooses no candidate whose expected state is farther from the target than the control. If
+      too few candidates are nearer, the rest of the plate is chosen by ``"explore"``, with a
+      warning.
+    - ``"explore"`` reduces uncertainty. It adds one candidate after the other: the one whose cells
+      are expected to resolve most of the remaining uncertainty about the distances of all
+      candidates that may be nearer than the control (causal integrated variance, Zhang et al. 2023,
+      doi:10.1038/s42256-023-00719-0).
+
+    ``strategy="both"`` chooses by ``"exploit"`` until the plate contains the nearest candidate with
+    probability 0.95, and the others by ``"explore"``.
 
     Parameters
     ----------
     adata
         Cells x genes with a posterior from :func:`fit_dag_blr`.
     target
-        The wanted state, as in :func:`design_interventions`.
+        The target state, as in :func:`design_interventions`.
     n_perturbations
         Most perturbations on the plate.
     n_cells
@@ -118,8 +123,9 @@ def plan_screen(
         ``"perturbation"`` (cost of one, or a mapping of candidates to costs) and ``"cell"``, in
         any currency: the wells are then chosen by what they gain per cost.
     min_cells
-        Least cells of a perturbation. With ``strategy="explore"`` cells go where they teach most,
-        else all wells have as many. There are fewer perturbations where cells do not suffice.
+        Minimum number of cells per perturbation. With ``strategy="explore"`` the cells are divided
+        to reduce uncertainty most, else equally. If ``n_cells`` is too small, fewer perturbations
+        are planned.
     max_new
         Most perturbations on the plate of which no cell was seen (new guides to be made);
         ``None`` for any number.
@@ -149,34 +155,34 @@ def plan_screen(
     ~anndata.AnnData or None
         ``None``, or the copy. Writes ``uns["plan"]`` with:
 
-        - ``plate``: a table, one row a perturbation in the order chosen, controls last: ``well``
+        - ``plate``: a table, one row per perturbation in the order chosen, controls last: ``well``
           (with ``plate_format``), ``perturbation``, ``target_genes``, ``n_guides``, ``n_cells``,
-          ``n_cells_seen``, ``strategy`` (that chose it), ``why`` (in words), ``state_distance`` (of
-          the expected state, as in :func:`design_interventions`; it chooses the first half of those
-          that find the best), ``probability_among_rest`` (of being the nearest of the candidates
-          not chosen by ``state_distance``, to first order in what is unknown; it chooses the second
+          ``n_cells_seen``, ``strategy`` (that chose it), ``why`` (a sentence), ``state_distance``
+          (of the expected state, as in :func:`design_interventions`; it chooses the first half of
+          ``"exploit"``), ``probability_among_rest`` (of being the nearest of the candidates not
+          chosen by ``state_distance``, to first order in the uncertainty; it chooses the second
           half, and is NaN for others), ``probability_best`` (of being the nearest of all
           candidates), ``probability_contains_best`` (that the nearest is among those up to this one
-          or under way), ``variance_reduction`` (expected, by the cells up to this one),
+          or in progress), ``variance_reduction`` (expected, by the cells up to this one),
           ``predicted_distance`` with its 90% interval ``predicted_low`` to ``predicted_high`` (as
           in :func:`design_interventions`) and ``cost``.
         - ``summary``: ``n_cells``, ``n_controls``, ``cost``, ``probability_contains_best`` and
           ``variance_reduction`` of the whole plate; ``most_informative_combination``, the
-          combination among the candidates whose cells would tell most of how far effects add up and
-          of what members do in company, empty without one; and ``best_known``, the measured
-          candidate (of at least ``min_cells`` cells) that most probably is the nearest of all, with
-          its ``probability_best_known``: 1 says that no plate is needed to find the best.
-        - ``pending``: a table of what was counted as under way; ``genes`` and the ``target_mean``
-          that stands for the target; ``cells``, the fingerprint of the fit's cells; ``params``.
+          combination among the candidates whose cells are most informative about interactions,
+          empty without one; and ``best_known``, the measured candidate (of at least ``min_cells``
+          cells) that most probably is the nearest of all, with its ``probability_best_known``: 1
+          means that no plate is needed to find the best.
+        - ``pending``: a table of the perturbations in progress; ``genes`` and ``target_mean``, the
+          target state; ``cells``, the fingerprint of the fit's cells; ``params``.
 
-        The plate goes to the bench as the csv file that :func:`nextpert.report` holds.
+        :func:`nextpert.report` contains the plate as a csv file for the lab.
 
     Raises
     ------
     ValueError
-        If there is no posterior, a name is unknown (close matches are given), constraints
+        If there is no posterior, a name is unknown (close matches are suggested), constraints
         contradict each other, or cells or budget do not suffice for one perturbation. Nothing is
-        written then.
+        written on error.
 
     Examples
     --------
@@ -213,7 +219,7 @@ def plan_screen(
     if n_guides is not None and n_guides > found.cells.min():
         message = (
             f"n_guides is {n_guides}, but a perturbation of this plate has {found.cells.min()} "
-            f"cells: give fewer n_guides, or more n_cells."
+            f"cells, and each guide needs one: give fewer n_guides, or more n_cells."
         )
         raise ValueError(message)
     guides = np.minimum(usual_guides(adata, fit) if n_guides is None else n_guides, found.cells)
@@ -269,15 +275,15 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
     n_learn = int((table["strategy"] == "explore").sum())
     if params["strategy"] == "exploit" and n_learn:
         logger.warning(
-            "%d of %d perturbations are chosen to learn, not to find the best: no other candidate "
-            "that may be chosen has an expected state nearer to %s than the control.",
+            "%d of %d perturbations are chosen by strategy 'explore' instead of 'exploit': "
+            "no other candidate allowed has an expected state nearer to %s than the control.",
             n_learn, n_chosen, target,
         )  # fmt: skip
     known, chance = summary["best_known"], summary["probability_best_known"]
     best = f" Best measured so far: {known} (nearest with probability {chance:.2f})."
     logger.info(
         "Plate of %d perturbations (%d cells, of which %d are controls) towards %s: %s. With "
-        "probability %.2f it holds the nearest of %d candidates, and it is expected to resolve "
+        "probability %.2f it contains the nearest of %d candidates, and it is expected to resolve "
         "%.2g%% of the remaining uncertainty (fit of spec %s).%s",
         n_chosen, summary["n_cells"], summary["n_controls"], target,
         _adata.list_names(table["perturbation"].head(n_chosen).astype(str), limit=8),

@@ -290,7 +290,7 @@ def simulate_like(
         Cells of the controls (first) and of the perturbations of ``spec.plan``, each
         ``(n_cells, n_genes)``.
     spec, graphs
-        What the fit is told; shifts are random, without predictors, whatever the spec says.
+        What is fitted; shifts are random, without predictors, whatever the spec.
     rng
         Source of the draws: of shifts as far as their cells leave them open, and of cells.
     """

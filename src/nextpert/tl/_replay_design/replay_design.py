@@ -56,17 +56,17 @@ def replay_design(
     key_added: str = "replay",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    """Replay a screen as campaigns in plates: how many plates does it take to find a state.
+    """Replay a screen as campaigns, to compare how many plates strategies need to find a state.
 
-    The cells of the screen stand in for the lab (Zhang et al. 2023,
-    doi:10.1038/s42256-023-00719-0, Fig. 6c): a campaign starts from a few control cells, then in
-    each round fills a plate with cells of a few perturbations, drawn without replacement, and
-    fits its model anew. All calls are those that users make: a fit, a plan of the next plate
-    without controls, a ranking. After each plate it recommends a perturbation. The state to reach
-    is the mean of half of the cells of a target, drawn anew in each repeat; the other half are in
-    the pool. The score is the squared distance of the mean of *all* cells of the recommended
-    perturbation to that of all the target's, less what sampling adds, as it stands after that
-    plate, not the best so far.
+    The cells of the screen replace the experiments (Zhang et al. 2023,
+    doi:10.1038/s42256-023-00719-0, Fig. 6c). A campaign starts from a few control cells. In each
+    round it draws cells of a few perturbations without replacement (a plate), and fits its model
+    again. It makes the calls that users make: a fit, a plan of the next plate without controls, a
+    ranking. After each plate it recommends a perturbation. The target state is the mean of half of
+    the cells of a target, drawn anew in each repeat; the other half are in the pool. The score is
+    the squared distance of the mean of *all* cells of the recommended perturbation to that of all
+    cells of the target, with the sampling error subtracted. It is that of the current
+    recommendation, not of the best so far.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def replay_design(
     strategies
         How plates are chosen. By a model that is fitted after every plate to all cells seen so
         far, as :func:`fit_dag_blr` does, and asked as :func:`plan_screen` asks it for the next
-        plate: an ``strategy`` of it, so ``"exploit"`` (half of a plate those expected nearest, half
+        plate: a ``strategy`` of it, so ``"exploit"`` (half of a plate those expected nearest, half
         the most probably nearest of the others), ``"explore"``, ``"both"``, or an acquisition such
         as ``"thompson"`` (each perturbation the nearest under a draw of the posterior), ``"ei"``
         (expected improvement), ``"civ"`` (causal integrated variance) and ``"random"``. Its
@@ -145,31 +145,32 @@ def replay_design(
     ~anndata.AnnData or None
         ``None``, or the copy. Writes ``uns["replay"]`` with tables:
 
-        - ``overall``: one row a ``held_out`` and strategy, the mean over all targets: ``plates``
-          until the recommendation is as good as the best (not told apart from it by all cells, at
-          95 %) and stays so, one more than all standing for never, with ``plates_sem`` (over
-          repeats); ``share_good_last``;
+        - ``overall``: one row per ``held_out`` and strategy, means over all targets: ``plates``
+          until the recommendation is as good as the best and stays so, with ``plates_sem`` (over
+          repeats). A recommendation is as good as the best if all cells cannot distinguish the two
+          at 95% confidence; one plate more than all stands for never. ``share_good_last``;
           ``relative_first`` and ``relative_last``, the distance before the first and after the
-          last plate as a share of the control cells'; ``relative_difference`` to the means in
-          turn, averaged over plates 1 to the last (below 0 is nearer), and
+          last plate relative to that of the controls; ``relative_difference`` to
+          ``"round_robin_means"``, averaged over plates 1 to the last (below 0 is nearer), and
           ``plates_difference``, with standard errors over repeats, p-values of paired t tests and
-          the same adjusted over strategies by Holm's method; ``verdict`` at level 0.05; on how many
-          targets it is nearer or further.
-        - ``comparison``: one row a target and strategy: the difference to the means in turn
-          (``last_difference`` after the last plate), p-values adjusted over targets.
-        - ``table``: one row a target, ``held_out``, strategy and round (0 is before any plate):
+          the same adjusted over strategies by Holm's method; ``verdict`` at level 0.05; the number
+          of targets for which it is nearer or further.
+        - ``comparison``: one row per target and strategy: the difference to
+          ``"round_robin_means"`` (``last_difference`` after the last plate), p-values adjusted over
+          targets.
+        - ``table``: one row per target, ``held_out``, strategy and round (0 is before any plate):
           ``n_cells`` drawn so far, ``mean`` and ``sem`` (standard error over repeats) of the
-          squared distance (squared log-normalised expression), the same as a share of the
-          control cells' distance, and ``share_good``.
-        - ``targets``: distance of the best candidate, of control cells (doing nothing) and, on
-          average, of the pool (picking blindly); how many candidates are as good as the best.
-          ``candidates``: ``distance`` of each to each target, with ``sd``. ``environments`` and
-          ``left_out`` as in :func:`fit_dag_blr`.
+          squared distance (squared log-normalised expression), the same relative to the distance
+          of the controls, and ``share_good``.
+        - ``targets``: distance of the best candidate, of the control and, on average, of the pool
+          (a random choice); the number of candidates as good as the best. ``candidates``:
+          ``distance`` of each to each target, with ``sd``. ``environments`` and ``left_out`` as in
+          :func:`fit_dag_blr`.
 
-        Further ``summary`` (what the tables say, in words), ``runs`` (``distance``,
-        ``recommended``, ``chosen`` of every campaign, shape
-        ``(n_targets, n_readings, n_strategies, n_repeats, n_rounds + 1)``, with one round less and
-        one axis for the plate of ``chosen``, -1 for none; numbers as in ``environments``),
+        Also ``summary`` (the results in sentences), ``runs`` (``distance``, ``recommended``,
+        ``chosen`` of every campaign, shape
+        ``(n_targets, n_readings, n_strategies, n_repeats, n_rounds + 1)``; ``chosen`` has one round
+        less and one more axis for the plate, -1 for none; numbers as in ``environments``),
         ``genes`` and ``params``, with the ``spec`` of every strategy (empty without a model).
 
     Raises
@@ -177,7 +178,7 @@ def replay_design(
     ValueError
         If there is no graph, a label or strategy is unknown, there are fewer than two
         candidates, no target stands out from the controls, there are too few control cells, or a
-        number is too small. Nothing is written then.
+        number is too small. Nothing is written on error.
     TypeError
         If ``targets``, ``candidates`` or ``strategies`` is a string.
 
