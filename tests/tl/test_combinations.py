@@ -138,7 +138,7 @@ def test_a_plan_takes_interactions_as_the_fit_learned_them(fitted, truth, monkey
     monkeypatch.setattr("nextpert.core.model.interactions.by_evidence", learns)
     goal = dict(zip(fitted.var_names, 3 + truth["A+D"], strict=True))
     npt.tl.plan_screen(
-        fitted, goal, n_perturbations=4, n_cells=200, max_combination=2, n_samples=50
+        fitted, goal, n_perturbations=4, n_cells=200, constraints={"max_combination": 2}
     )
     plan = fitted.uns["plan"]
     assert "A+D" in set(plan["plate"]["perturbation"])

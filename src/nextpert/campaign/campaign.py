@@ -61,9 +61,9 @@ class Campaign:
     fit
         Options of :func:`nextpert.tl.fit_dag_blr`.
     plan
-        Options of :func:`nextpert.tl.plan_screen` for every plate, such as ``candidates``,
-        ``costs`` or ``exclude``. Excluded perturbations are not ranked either. Perturbations in
-        ``include`` are left out while they are in progress, and if they have failed.
+        Options of :func:`nextpert.tl.plan_screen` for every plate, such as ``candidates`` or
+        ``constraints``. Excluded perturbations are not ranked either. Perturbations in
+        ``"include"`` are left out while they are in progress, and if they have failed.
 
     Raises
     ------

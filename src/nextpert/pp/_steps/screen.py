@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ class Prepared:
         ValueError
             If a cell lacks a batch or covariate.
         """
-        roles = Roles(LABELS, CONTROL, told.guide_key, told.batch_key, told.covariates)
+        roles = replace(told, perturbation_key=LABELS, control=CONTROL, layer=None)
         if told.columns[1:]:
             read_environments(self.adata, roles)  # raises
         return with_format(screen_record(roles, self.values))
@@ -157,7 +157,7 @@ def _read_matrix(adata: ad.AnnData, book: Bookkeeping, options: ScreenOptions) -
         what = {"none": "log-normalised expression", "log_tpm": "ln(1 + TPM)"}.get(kind, kind)
         logger.info("The values are interpreted as %s.", what)
     if kind != "counts" and scale is not None and scale.fault and options.check_scale:
-        raise ValueError(overruled_by(scale))
+        raise ValueError(overruled_by(scale, "count_options={'check_scale': False}"))
     if options.depth_key is not None:
         return Matrix(kind, expression.read_depth(adata, options.depth_key), scale)
     if kind == "counts":

@@ -61,15 +61,13 @@ class ContextNodes:
     control_guide: NDArray[np.int64]
 
     @classmethod
-    def of(
-        cls, environments: Environments, genes: Sequence[str], *, separator: str
-    ) -> ContextNodes:
+    def of(cls, environments: Environments, genes: Sequence[str]) -> ContextNodes:
         """Return those of some environments; a combination sets what each of its members sets.
 
         Members that are always set together are one node. If members cannot be distinguished (there
         are more of them than combinations), the combinations are nodes instead.
         """
-        parts, rows = _members(environments, genes, separator)
+        parts, rows = _members(environments, genes)
         names, indicators = environments.conditions()
         merged, columns = _joined(parts + names, np.hstack([rows, indicators]))
         label, roles = environments.perturbation, environments.roles
@@ -175,7 +173,6 @@ class Workers(NamedTuple):
     """How a search is run, which does not change what it finds."""
 
     n_jobs: int
-    show_progress: bool
     checkpoint: str | os.PathLike[str] | None = None
 
 
@@ -249,9 +246,9 @@ def _named(
 
 
 def _members(
-    environments: Environments, genes: Sequence[str], separator: str
+    environments: Environments, genes: Sequence[str]
 ) -> tuple[list[str], NDArray[np.float64]]:
-    naming = Naming(set(genes), separator, environments.roles.control)
+    naming = Naming(set(genes), environments.roles.separator, environments.roles.control)
     sets: dict[str, list[str]] = {}
     for label in environments.perturbations():
         inside, outside = naming.targets(label)

@@ -57,8 +57,8 @@ def with_combinations(
     single = [i for i, name in enumerate(names) if len(fit.naming.members(name)) == 1]
     if not separator or len(single) < 2 or pool.interventions.sources[0] == "table":
         message = (
-            "max_combination above 1 needs a separator of labels, and at least two single "
-            "candidates with fitted shifts: use max_combination=1."
+            "Combinations need a separator of labels, and at least two single candidates with "
+            "fitted shifts: leave out constraints['max_combination']."
         )
         raise ValueError(message)
     states = expected_states(pair_shifts(fit.posteriors, fit.known(pool.prior)))
