@@ -176,8 +176,10 @@ CASES = {
 def fitted(case: Case) -> ad.AnnData:
     """Return the screen with its graphs, ``dag`` and ``gsp``, and two fits, the paper's too."""
     adata = case.read()
-    npt.tl.learn_dag(adata, method="boss", environments="all", n_graphs=4, **case.learn)
-    npt.tl.learn_dag(adata, n_runs=5, key_added="gsp")
+    npt.tl.learn_dag(
+        adata, method="boss", environments="all", n_graphs=4, search_options=case.learn
+    )
+    npt.tl.learn_dag(adata, search_options={"n_runs": 5}, key_added="gsp")
     npt.tl.fit_dag_blr(adata)
     npt.tl.fit_dag_blr(adata, dag_key="gsp", shift_sd=0, prior_scale=1.0, key_added="exact")
     return adata
@@ -198,7 +200,8 @@ def graphs(adata: ad.AnnData, case: Case) -> Found:
     })  # fmt: skip
     known = {"forbidden": [(genes[0], genes[1])], "tiers": [list(genes[:5]), list(genes[5:])]}
     for key, options in (("network", {"prior_network": network}), ("prior", {"prior": known})):
-        npt.tl.learn_dag(adata, method="boss", n_runs=2, key_added=key, **options)
+        options = {"n_runs": 2, **options}
+        npt.tl.learn_dag(adata, method="boss", search_options=options, key_added=key)
         yield f"{key}/matrix", adata.varp[key]
         yield key, adata.uns[key]
     npt.tl.dag_fit(adata, n_random=20)
@@ -325,7 +328,7 @@ def campaign(adata: ad.AnnData, case: Case) -> Found:
     """Plates of a campaign: what is proposed, what comes back, and its summary."""
     cells = case.read()
     back = (cells.obs["perturbation"] == case.later).to_numpy()
-    learn = {"method": "boss", "environments": "all", "n_runs": 2}
+    learn = {"method": "boss", "environments": "all", "search_options": {"n_runs": 2}}
     batch = None if "batch_key" in cells.uns.get("screen", {}) else "same"
     run = npt.Campaign(
         cells[~back].copy(),

@@ -85,7 +85,7 @@ def screen() -> AnnData:
     target, *others = labels  # the way to the state wanted is not known to the model
     plate = adata[adata.obs["perturbation"].isin([target, *others[:4], "control"])].copy()
     for seen, known in ((plate, others[:4]), (adata, others)):  # in two rounds
-        npt.tl.learn_dag(seen, n_runs=2, n_graphs=10)
+        npt.tl.learn_dag(seen, search_options={"n_runs": 2}, n_graphs=10)
         npt.tl.fit_dag_blr(seen, perturbations=known)
         if seen is adata:
             adata.uns["design"] = plate.uns["design"]

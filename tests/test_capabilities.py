@@ -142,22 +142,24 @@ def watch(event, args):
             os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(watch)
-npt.tl.learn_dag(ad.read_h5ad(sys.argv[1]), checkpoint=sys.argv[2], {options})
+npt.tl.learn_dag(ad.read_h5ad(sys.argv[1]), **{options})
 """
 
 
 def test_checkpoints(screen, tmp_path, caplog, assert_same):
     path, kept = tmp_path / "screen.h5ad", tmp_path / "graphs.npz"
     screen.write_h5ad(path)
-    options = {"method": "boss", "environments": "all", "n_runs": 2, "n_graphs": 5}
-    code = KILLED.replace("{options}", f"**{options}")
-    done = subprocess.run([sys.executable, "-c", code, str(path), str(kept)], check=False)
+    options = {"method": "boss", "environments": "all", "n_graphs": 5}
+    options |= {"search_options": {"n_runs": 2}}
+    kept_too = options | {"search_options": {"n_runs": 2, "checkpoint": str(kept)}}
+    code = KILLED.replace("{options}", repr(kept_too))
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert kept.exists()
     adata = ad.read_h5ad(path)
     whole = npt.tl.learn_dag(adata, **options, copy=True)
     with caplog.at_level("INFO", logger="nextpert"):
-        npt.tl.learn_dag(adata, checkpoint=kept, **options)
+        npt.tl.learn_dag(adata, **kept_too)
     assert "2 finished graphs are taken from" in caplog.text
     assert_same(dict(adata.uns["dag"]), dict(whole.uns["dag"]))
     assert not kept.exists()

@@ -58,7 +58,7 @@ def _screen(doubles):
 
 
 ROLES = {"guide_key": "guide", "batch_key": "batch"}
-LEARNED = {"method": "boss", "environments": "all", "n_runs": 2, "rng": 3}
+LEARNED = {"method": "boss", "environments": "all", "search_options": {"n_runs": 2}, "rng": 3}
 
 
 def fitted(adata, without=(), *, roles=ROLES, graph=LEARNED):
@@ -86,7 +86,7 @@ def judged(request):
     options = {
         "guides and batches": {},
         "combinations": {"roles": {"guide_key": "guide"}},
-        "no perturbed cells": {"graph": {"method": "boss", "n_runs": 2}},
+        "no perturbed cells": {"graph": {"method": "boss", "search_options": {"n_runs": 2}}},
     }[request.param]
     adata, _ = _screen(tuple(DOUBLE if request.param == "combinations" else ()))
     whole = fitted(adata, **options)

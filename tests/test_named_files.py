@@ -91,4 +91,4 @@ def test_no_list_in_a_message_is_empty(small_screen):
     npt.tl.learn_dag(small_screen, method="given", dag=np.zeros((8, 8)))
     empty = pd.DataFrame()
     with pytest.raises(ValueError, match="no column source, target, but none at all: it needs"):
-        npt.tl.learn_dag(small_screen, method="boss", prior_network=empty)
+        npt.tl.learn_dag(small_screen, method="boss", search_options={"prior_network": empty})

@@ -20,7 +20,7 @@ PLAN = {"n_perturbations": 2, "n_cells": 200, "n_samples": 50}
 @pytest.fixture(scope="session")
 def _one(_small_screen):
     adata = _small_screen.copy()
-    npt.tl.learn_dag(adata, method="boss", environments="all", n_runs=2)
+    npt.tl.learn_dag(adata, method="boss", environments="all", search_options={"n_runs": 2})
     npt.tl.fit_dag_blr(adata)
     return adata
 
@@ -50,7 +50,7 @@ def without_cells(uns):
 
 def test_both_spellings_are_one_perturbation_of_a_fit(small_screen, one, assert_same, caplog):
     both = relabelled(small_screen, step=2)
-    npt.tl.learn_dag(both, method="boss", environments="all", n_runs=2)
+    npt.tl.learn_dag(both, method="boss", environments="all", search_options={"n_runs": 2})
     with caplog.at_level(logging.INFO, "nextpert"):
         npt.tl.fit_dag_blr(both)
     assert f"{ONE} ({TURNED})" in caplog.text
@@ -91,7 +91,7 @@ def test_another_separator(small_screen):
     rows = np.flatnonzero(labels == "MYC_OXR1")
     labels.iloc[rows[1::2]] = "OXR1_MYC"
     adata.obs["perturbation"] = labels
-    npt.tl.learn_dag(adata, method="boss", environments="all", n_runs=2)
+    npt.tl.learn_dag(adata, method="boss", environments="all", search_options={"n_runs": 2})
     npt.tl.fit_dag_blr(adata, separator="_")
     table = adata.uns["dag_blr"]["environments"].set_index("perturbation")
     assert table.loc["MYC_OXR1", "n_cells"] == 60

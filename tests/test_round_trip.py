@@ -16,11 +16,14 @@ import nextpert as npt
 
 
 def learn(adata):
-    npt.tl.learn_dag(adata, n_runs=5, prior={"before": [("MYC", "UBR5")]})
+    npt.tl.learn_dag(adata, search_options={"n_runs": 5, "prior": {"before": [("MYC", "UBR5")]}})
 
 
 def learn_in_full_order(adata):
-    npt.tl.learn_dag(adata, n_runs=5, prior={"tiers": [[gene] for gene in adata.var_names]})
+    npt.tl.learn_dag(
+        adata,
+        search_options={"n_runs": 5, "prior": {"tiers": [[gene] for gene in adata.var_names]}},
+    )
 
 
 def given(adata):

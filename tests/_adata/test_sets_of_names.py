@@ -23,11 +23,13 @@ ARCS = [("MYC", "STK3"), ("UBR5", "OXR1"), ("STK3", "HLA-A"), ("GATA1", "RIPK2")
 
 
 def learn(adata, order):
-    npt.tl.learn_dag(adata, genes=order(PANEL), method="boss", n_runs=2)
+    npt.tl.learn_dag(adata, genes=order(PANEL), method="boss", search_options={"n_runs": 2})
 
 
 def first(adata, order):
-    npt.tl.learn_dag(adata, method="boss", n_runs=2, targets_first=order(LABELS))
+    npt.tl.learn_dag(
+        adata, method="boss", search_options={"n_runs": 2, "targets_first": order(LABELS)}
+    )
 
 
 def knowing(adata, order):
@@ -35,7 +37,7 @@ def knowing(adata, order):
         "before": order([("MYC", "UBR5"), ("STK3", "RIPK2")]),
         "tiers": [order(LABELS), order(["CPQ", "GATA1", "HLA-A"])],
     }
-    npt.tl.learn_dag(adata, method="boss", n_runs=2, prior=prior)
+    npt.tl.learn_dag(adata, method="boss", search_options={"n_runs": 2, "prior": prior})
 
 
 def given(adata, order):

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert import core
+from nextpert._adata.arguments import in_mappings
 
 J = 1 + 2j
 HUGE = 1e160
@@ -51,7 +52,8 @@ def fit(**options):
 
 
 def learn(**options):
-    return lambda adata: npt.tl.learn_dag(adata, n_runs=2, key_added="again", **options)
+    flat = {"n_runs": 2, "key_added": "again", **options}
+    return lambda adata: npt.tl.learn_dag(adata, **in_mappings(npt.tl.learn_dag, flat))
 
 
 def same(adata):
@@ -177,7 +179,9 @@ def test_the_core_refuses_complex_numbers(case):
 
 
 STEPS = {
-    "learn": lambda a: npt.tl.learn_dag(a, method="boss", environments="all", n_runs=2, n_graphs=3),
+    "learn": lambda a: npt.tl.learn_dag(
+        a, method="boss", environments="all", search_options={"n_runs": 2}, n_graphs=3
+    ),
     "fit": npt.tl.fit_dag_blr,
     "effects": npt.tl.perturbation_effects,
     "design": lambda a: npt.tl.design_interventions(a, {"MYC": 0.5}, n_samples=10),
@@ -224,4 +228,6 @@ def test_columns_of_the_experiment_are_named_where_a_resample_has_too_few_cells(
     )
     words = "Genes B2M, CCR10, CD58, CD59, Columns of the experiment CCR10, CD58 are copies"
     with pytest.raises(ValueError, match=words):
-        npt.tl.learn_dag(adata, method="boss", environments="all", n_runs=2, n_graphs=3)
+        npt.tl.learn_dag(
+            adata, method="boss", environments="all", search_options={"n_runs": 2}, n_graphs=3
+        )

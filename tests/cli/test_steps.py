@@ -7,6 +7,7 @@ import logging
 import re
 import subprocess
 import sys
+from functools import wraps
 from pathlib import Path
 
 import anndata as ad
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert._adata.arguments import in_mappings
 from nextpert.cli import main
 from nextpert.cli._options import STEPS
 from nextpert.cli._read import read_target
@@ -180,7 +182,8 @@ def test_options_reach_the_function(step, options, arguments, fitted, place, ass
     out = place / "found.h5ad"
     assert run(step, fitted, *options, "--out", out) == 0
     room, name = STEPS[step].function.split(".")
-    getattr(getattr(npt, room), name)(expected, **arguments)
+    function = getattr(getattr(npt, room), name)
+    function(expected, **in_mappings(function, arguments))
     expected.strings_to_categoricals()
     expected.write_h5ad(fitted.parent / "expected.h5ad")
     found = ad.read_h5ad(out)
@@ -203,6 +206,7 @@ def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
     got = {}
     real = npt.tl.learn_dag
 
+    @wraps(real)
     def record(adata, **options):
         got.update(options)
         return real(adata, **options)
@@ -212,11 +216,11 @@ def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
     genes = ["--genes", f"@{tmp_path / 'genes.txt'}", "OXR1"]
     assert run("learn", screen, *files, *quick, *genes) == 0
     assert got["genes"] == ["MYC", "STK3", "GATA1", "OXR1"]
-    assert got["prior"] == {
+    assert got["search_options"]["prior"] == {
         "before": [("MYC", "STK3")], "required": [("MYC", "GATA1")],
         "forbidden": [("STK3", "MYC")], "tiers": {"MYC": 0.0, "STK3": 1.5},
     }  # fmt: skip
-    assert got["prior_network"].to_numpy().tolist() == [["MYC", "GATA1", 2]]
+    assert got["search_options"]["prior_network"].to_numpy().tolist() == [["MYC", "GATA1", 2]]
 
 
 @pytest.mark.parametrize(

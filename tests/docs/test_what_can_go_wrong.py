@@ -32,7 +32,7 @@ def screen(**columns):
 
 def fit(adata):
     """Learn and fit."""
-    npt.tl.learn_dag(adata, method="boss", environments="all", n_runs=1)
+    npt.tl.learn_dag(adata, method="boss", environments="all", search_options={"n_runs": 1})
     npt.tl.fit_dag_blr(adata)
     return adata
 
@@ -111,7 +111,7 @@ def campaign():
     adata = screen()
     new = (adata.obs["perturbation"] == THIRD).to_numpy()
     plan = {"candidates": [FIRST, SECOND, THIRD]}
-    learn = {"method": "boss", "environments": "all", "n_runs": 1}
+    learn = {"method": "boss", "environments": "all", "search_options": {"n_runs": 1}}
     return npt.Campaign(adata[~new].copy(), FIRST, learn=learn, plan=plan), adata[new].copy()
 
 
@@ -154,7 +154,9 @@ def troubles(fitted, folder):
         lambda: npt.tl.learn_dag(copied()),
         lambda: npt.tl.learn_dag(one_name_twice()),
         lambda: npt.tl.design_interventions(fitted, FIRST, candidates=["TP53"]),
-        lambda: npt.tl.learn_dag(screen(), method="boss", prior_network=network),
+        lambda: npt.tl.learn_dag(
+            screen(), method="boss", search_options={"prior_network": network}
+        ),
         lambda: npt.tl.learn_dag(counts()),
         lambda: npt.tl.learn_dag(scaled_counts(0)),
         lambda: npt.tl.learn_dag(scaled_counts(2)),

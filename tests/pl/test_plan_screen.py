@@ -15,7 +15,7 @@ def _planned():
     adata = npt.datasets.simulated_screen(
         n_genes=8, n_control=300, n_perturbed=60, perturbed=4, expected_degree=2, rng=0
     )
-    npt.tl.learn_dag(adata, n_runs=2)
+    npt.tl.learn_dag(adata, search_options={"n_runs": 2})
     npt.tl.fit_dag_blr(adata)
     npt.tl.plan_screen(adata, str(adata.obs["perturbation"].iloc[-1]), candidates="genes")
     return adata

@@ -61,7 +61,7 @@ def test_tapseq_goes_through_to_a_ranking(tapseq):
     sc.pp.log1p(other)
     same = other[adata.obs_names, adata.var_names].X.toarray()
     np.testing.assert_allclose(adata.X.toarray(), same, rtol=1e-5)
-    npt.tl.learn_dag(adata, n_runs=3)
+    npt.tl.learn_dag(adata, search_options={"n_runs": 3})
     npt.tl.fit_dag_blr(adata)
     npt.tl.design_interventions(adata, "RIPK2", target_is_candidate=True)
     ranking = candidates_of(adata.uns["design"]["ranking"])
@@ -74,7 +74,7 @@ def test_perturbations_of_unmeasured_targets_go_through_to_a_ranking(tapseq):
     adata = tapseq.copy()
     npt.pp.perturbation_screen(adata, control="non-targeting")
     assert adata.shape == (19_060, 62)
-    npt.tl.learn_dag(adata, n_runs=3)
+    npt.tl.learn_dag(adata, search_options={"n_runs": 3})
     npt.tl.fit_dag_blr(adata)
     npt.tl.design_interventions(adata, "HS2", target_is_candidate=True)
     ranking = candidates_of(adata.uns["design"]["ranking"]).set_index("perturbation")
@@ -99,7 +99,7 @@ def test_cropseq_goes_through_to_a_ranking(cropseq):
     depth = raw.obs["nUMI"].to_numpy()[:, None]
     expected = np.log1p(np.median(depth) * raw.X.toarray() / depth)
     np.testing.assert_allclose(adata.X.toarray(), expected, rtol=1e-5)
-    npt.tl.learn_dag(adata, n_runs=3)
+    npt.tl.learn_dag(adata, search_options={"n_runs": 3})
     npt.tl.fit_dag_blr(adata)
     npt.tl.design_interventions(adata, "TP53")
     assert len(candidates_of(adata.uns["design"]["ranking"])) == 18  # all but TP53

@@ -111,7 +111,9 @@ def screen(adata):
 
 
 def learn(adata, **options):
-    npt.tl.learn_dag(adata, method="boss", environments="all", n_runs=1, **options)
+    npt.tl.learn_dag(
+        adata, method="boss", environments="all", search_options={"n_runs": 1}, **options
+    )
 
 
 def fit(adata, **options):
@@ -237,7 +239,7 @@ def test_the_check_can_be_overruled_once_for_a_layer():
 
 def test_a_campaign_keeps_what_was_overruled():
     adata = cells(0.37 * counts())
-    learn = {"method": "boss", "n_runs": 1}
+    learn = {"method": "boss", "search_options": {"n_runs": 1}}
     with pytest.raises(ValueError, match="scaled counts"):
         npt.Campaign(adata, "A", learn=learn)
     set_up(adata, check_scale=False)

@@ -92,7 +92,7 @@ def test_moments_without_some_labels_are_those_of_the_other_cells(small_screen):
 
 
 def test_same_bits_for_any_number_of_workers(small_screen, assert_same):
-    npt.tl.learn_dag(small_screen, **LEARN, targets_first=True)
+    npt.tl.learn_dag(small_screen, **LEARN, search_options={"targets_first": True})
     npt.tl.fit_dag_blr(small_screen)
     one, two = (npt.tl.diagnose(small_screen, n_jobs=n, copy=True).uns["diagnosis"] for n in (1, 2))
     assert_same(one, two)
@@ -103,7 +103,9 @@ def test_knowledge_of_before_survives_files(small_screen, tmp_path, assert_same)
         {"source": ["MYC", "STK3", "HLA-A"], "target": ["STK3", "HLA-A", "UBR5"]}
     )
     npt.tl.learn_dag(
-        small_screen, **LEARN, prior={"required": [("CPQ", "UBR5")]}, prior_network=network
+        small_screen,
+        **LEARN,
+        search_options={"prior": {"required": [("CPQ", "UBR5")]}, "prior_network": network},
     )
     expected = diagnosed(small_screen)
     small_screen.write_h5ad(tmp_path / "screen.h5ad")

@@ -22,7 +22,7 @@ N_GRAPHS = 6
 
 @pytest.fixture
 def many(small_screen):
-    options = {"method": "boss", "environments": "all", "n_runs": 1, "rng": 0}
+    options = {"method": "boss", "environments": "all", "search_options": {"n_runs": 1}, "rng": 0}
     npt.tl.learn_dag(small_screen, **options, n_graphs=N_GRAPHS)
     npt.tl.fit_dag_blr(small_screen, shift_sd=0)
     return small_screen

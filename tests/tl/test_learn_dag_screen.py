@@ -78,16 +78,16 @@ def test_three_cells_are_refused_as_what_they_are(chain, environments, n, what):
 
 
 def test_targets_first(chain):
-    npt.tl.learn_dag(chain, method="boss", targets_first=True)
+    npt.tl.learn_dag(chain, method="boss", search_options={"targets_first": True})
     assert chain.uns["dag"]["params"]["targets_first"].tolist() == ["A", "D"]
     order = chain.uns["dag"]["order"].tolist()
     assert set(order[:2]) == {"A", "D"}
-    npt.tl.learn_dag(chain, method="boss", targets_first=["C"])
+    npt.tl.learn_dag(chain, method="boss", search_options={"targets_first": ["C"]})
     assert chain.uns["dag"]["order"][0] == "C"
     with pytest.raises(ValueError, match="targets_first names genes outside the panel: X"):
-        npt.tl.learn_dag(chain, targets_first=["X"])
+        npt.tl.learn_dag(chain, search_options={"targets_first": ["X"]})
     with pytest.raises(TypeError, match=r"use \['C'\]"):
-        npt.tl.learn_dag(chain, targets_first="C")
+        npt.tl.learn_dag(chain, search_options={"targets_first": "C"})
 
 
 @pytest.mark.parametrize("environments", ["control", "all"])
@@ -118,8 +118,8 @@ def test_batches_of_gsp_are_centred_as_by_hand(chain):
     for level in range(3):
         by_hand.X[controls & (batch == level)] -= by_hand.X[controls & (batch == level)].mean(0)
     npt.pp.setup_screen(chain, batch_key="plate")
-    npt.tl.learn_dag(chain, n_runs=10)
-    npt.tl.learn_dag(by_hand, n_runs=10)
+    npt.tl.learn_dag(chain, search_options={"n_runs": 10})
+    npt.tl.learn_dag(by_hand, search_options={"n_runs": 10})
     assert arcs_of(chain) == arcs_of(by_hand)
 
 
@@ -134,7 +134,7 @@ def test_conditions_and_covariates_are_nodes(chain):
     assert arcs_of(chain) == {("A", "B"), ("B", "C"), ("C", "D")}
     assert {row for row in table(chain) if row[0] == "depth"} == {("depth", g) for g in GENES}
     assert {row for row in table(chain) if row[0] == "drug=yes"} == {("drug=yes", "D")}
-    npt.tl.learn_dag(chain, n_runs=10)  # the tests of GSP hold them fixed
+    npt.tl.learn_dag(chain, search_options={"n_runs": 10})  # the tests of GSP hold them fixed
     assert {frozenset(arc) for arc in arcs_of(chain)} == {
         frozenset(arc) for arc in [("A", "B"), ("B", "C"), ("C", "D")]
     }
@@ -175,7 +175,7 @@ def test_members_that_are_always_set_together_are_one_node():
 
 
 def test_adjacency_counts_both_directions(chain):
-    npt.tl.learn_dag(chain, n_runs=2, n_graphs=8)
+    npt.tl.learn_dag(chain, search_options={"n_runs": 2}, n_graphs=8)
     arcs = chain.uns["dag"]["arcs"]
     share = chain.varp["dag_frequency"]
     for row in arcs.itertuples():

@@ -204,7 +204,6 @@ def screen_moments(
     environments: Environments,
     *,
     weights: NDArray[np.int64] | None = None,
-    show_progress: bool = False,
 ) -> ScreenMoments:
     """Return the moments of all environments: genes of the panel, then numeric covariates.
 
@@ -215,7 +214,7 @@ def screen_moments(
         {"environment": environments.codes}, extra=environments.covariates, weights=weights
     )
     layer = environments.roles.layer
-    ((screen,), _) = read_screens(adata, columns, [one], layer=layer, show_progress=show_progress)
+    ((screen,), _) = read_screens(adata, columns, [one], layer=layer)
     return screen.moments()
 
 

@@ -21,7 +21,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from nextpert import _adata, tl
-from nextpert._adata.arguments import check_arguments
+from nextpert._adata.arguments import check_arguments, where_now
 from nextpert._adata.environments import looks_like_counts
 from nextpert._adata.screen import coding, read_environments, read_screens
 from nextpert._adata.target import Target, parts_of
@@ -124,7 +124,7 @@ def _level(screen: ScreenMoments, which: Groups) -> _Level:
 
 # What the campaign says itself, or `pp.setup_screen` does.
 _ROLES = {"perturbation_key", "control", "guide_key", "layer"}
-_OWN = {"adata", "target", "key_added", "copy", "dag_key", "posterior_key", "show_progress"}
+_OWN = {"adata", "target", "key_added", "copy", "dag_key", "posterior_key"}
 _OF_A_PLATE = {"n_perturbations", "n_cells", "aim", "pending", "rng"}
 _LISTS = (list, tuple, set, frozenset, Iterator, KeysView, ValuesView, pd.Index)
 _LEARN = {"method": "boss", "environments": "all"}
@@ -147,14 +147,18 @@ def checked_options(
     }  # fmt: skip
     out = {}
     for name, (function, given) in calls.items():
-        known = set(inspect.signature(function).parameters) - _ROLES - _OWN - {"checkpoint"}
+        known = set(inspect.signature(function).parameters) - _ROLES - _OWN
         known -= _OF_A_PLATE if name == "plan" else set()
         unknown = sorted(set(given or {}) - known)
         if unknown:
             message = (
                 f"{name} holds {_adata.list_names(unknown)}, which a campaign does not take: it "
-                f"takes {_adata.list_names(sorted(known), 30)}.{_adata.closest(unknown, known)}"
+                f"takes {_adata.list_names(sorted(known), 30)}."
             )
+            hint = where_now(function, unknown[0]) or _adata.closest(unknown, known)
+            raise ValueError(message + hint)
+        if "checkpoint" in ((given or {}).get("search_options") or {}):
+            message = f"{name} holds a checkpoint, which a campaign does not take: leave it out."
             raise ValueError(message)
         check_arguments(function, given or {})
         out[name] = dict(given or {})

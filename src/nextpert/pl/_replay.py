@@ -112,7 +112,7 @@ def replay(
     >>> adata = npt.datasets.simulated_screen(
     ...     n_genes=6, n_control=300, n_perturbed=60, perturbed=4, expected_degree=3
     ... )
-    >>> npt.tl.learn_dag(adata, n_runs=2)
+    >>> npt.tl.learn_dag(adata, search_options={"n_runs": 2})
     >>> npt.tl.replay_design(adata, criteria=["thompson"], n_rounds=3, n_repeats=4)
     >>> figure = npt.pl.replay(adata, return_fig=True)
     >>> len(figure.axes)  # the mean, and four targets

@@ -107,7 +107,7 @@ def dag_fit(
     --------
     >>> import nextpert as npt
     >>> adata = npt.datasets.simulated_screen(n_genes=10, n_control=500, expected_degree=3)
-    >>> npt.tl.learn_dag(adata, n_runs=5)
+    >>> npt.tl.learn_dag(adata, search_options={"n_runs": 5})
     >>> npt.tl.dag_fit(adata)
     >>> bool(adata.uns["dag_fit"]["mean_r"] > adata.uns["dag_fit"]["random_mean_r"].max())
     True

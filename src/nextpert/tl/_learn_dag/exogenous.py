@@ -173,7 +173,6 @@ class Workers(NamedTuple):
     """How a search is run, which does not change what it finds."""
 
     n_jobs: int
-    show_progress: bool
     checkpoint: str | os.PathLike[str] | None = None
 
 

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from nextpert import _adata
 from nextpert._adata import SEPARATOR
 from nextpert._adata.environments import require_varying
+from nextpert._adata.progress import progress
 from nextpert._adata.screen import describe, screen_moments
 from nextpert._warn import warn
 from nextpert.core.search._classes import INTERVENTIONS, OPEN, settled_by
 from nextpert.core.search.minimal_imap import are_few
-from nextpert.core.search.registry import searches
 from nextpert.tl._learn_dag.exogenous import Exogenous, Joint, search, warn_explained
 from nextpert.tl._learn_dag.graphs import Checkpoint, digest_of, ensemble, open_checkpoint
 from nextpert.tl._learn_dag.prior import stored_knowledge, with_leanings
@@ -79,7 +78,7 @@ def learn_from_cells(
     """
     adata, columns, genes, environments = panel
     exogenous = Exogenous.of(environments, genes, separator=SEPARATOR)
-    screen = screen_moments(adata, columns, environments, show_progress=workers.show_progress)
+    screen = screen_moments(adata, columns, environments)
     joint = Joint.of(screen, len(genes), exogenous)
     logger.info("%s.", describe(environments))
     warn_explained(exogenous, joint.present)
@@ -90,8 +89,7 @@ def learn_from_cells(
     if workers.checkpoint is not None:
         digest = digest_of(panel, screen, n_graphs, options, rng)
         kept = open_checkpoint(workers.checkpoint, digest, len(genes))
-    hidden = not workers.show_progress or not searches()[options.method].threads
-    with tqdm(total=options.n_runs, desc=options.method.upper(), disable=hidden) as bar:
+    with progress(options.n_runs, options.method.upper()) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nextpert import _adata
-from nextpert._adata.arguments import WORKERS, above, between, checked, one_of
+from nextpert._adata.arguments import WORKERS, above, between, checked, one_of, options
 from nextpert._adata.labels import left_out_table, say_left_out
 from nextpert._adata.roles import read_roles
 from nextpert._adata.screen import read_environments
@@ -40,9 +41,23 @@ def _methods() -> list[str]:
     return [*searches(), "given"]
 
 
+@options(alpha=between(0, 1), penalty=above(0))
+@dataclass(frozen=True)
+class _SearchOptions:
+    """``search_options``: each is documented there."""
+
+    alpha: float = 1e-3
+    penalty: float = 2.0
+    n_runs: int | None = None
+    prior: Mapping[str, Any] | None = None
+    prior_network: pd.DataFrame | None = None
+    targets_first: bool | Iterable[str] = False
+    checkpoint: str | os.PathLike[str] | None = None
+
+
 @checked(
-    method=one_of(_methods), environments=one_of("control", "all"), alpha=between(0, 1),
-    penalty=above(0), n_jobs=WORKERS,
+    method=one_of(_methods), environments=one_of("control", "all"), n_jobs=WORKERS,
+    search_options=_SearchOptions,
 )  # fmt: skip
 def learn_dag(
     adata: ad.AnnData,
@@ -52,20 +67,13 @@ def learn_dag(
     method: str = "gsp",
     environments: str = "control",
     dag: Any = None,
-    alpha: float = 1e-3,
-    penalty: float = 2.0,
-    n_runs: int | None = None,
     n_graphs: int = 1,
-    prior: Mapping[str, Any] | None = None,
-    prior_network: pd.DataFrame | None = None,
-    targets_first: bool | Iterable[str] = False,
+    search_options: Mapping[str, Any] | None = None,
     perturbation_key: str | None = None,
     control: str | None = None,
     layer: str | None = None,
     rng: int | np.random.Generator | None = 0,
     n_jobs: int = 1,
-    show_progress: bool = False,
-    checkpoint: str | os.PathLike[str] | None = None,
     key_added: str = "dag",
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -82,9 +90,9 @@ def learn_dag(
     The bare call is that of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): the greedy sparsest
     permutation algorithm (GSP) on control cells, which looks for the order of genes whose minimal
     I-map has the fewest arcs, testing partial correlations with Fisher's z, two-sided, at
-    ``alpha`` (Solus et al. 2021, doi:10.1093/biomet/asaa104). The best-order score search (BOSS;
-    Andrews et al. 2023, arXiv:2310.17679) moves one gene after the other to its best place in the
-    order.
+    the level ``alpha`` (Solus et al. 2021, doi:10.1093/biomet/asaa104). The best-order score search
+    (BOSS; Andrews et al. 2023, arXiv:2310.17679) moves one gene after the other to its best place
+    in the order.
 
     One run of GSP starts from the order that BOSS finds, for those it draws itself are often far
     from the sparsest: in 20 models of 36 genes (109 arcs, 5,039 cells) GSP alone ended with 116.5
@@ -112,14 +120,6 @@ def learn_dag(
         (name the panel in ``genes`` if it has genes without arcs), a DataFrame (rows = parents,
         columns = children), a matrix over the panel (row = parent) or a
         :class:`nextpert.core.Dag`. No cells are read then.
-    alpha
-        GSP: significance level of the tests, above 0 and below 1.
-    penalty
-        BOSS: factor on the penalty of the BIC; 1 is the BIC proper, higher gives fewer arcs.
-    n_runs
-        Number of restarts; ``None`` (default) stands for 100 of GSP and for 10 of BOSS (3 above
-        100 genes). In 8 of 23 models of 20 to 100 genes, simulated as above, a single start of
-        BOSS ended with 3 to 63 % more arcs than are true; the best of 10 did in none.
     n_graphs
         With more than 1: an ensemble, the graphs of so many resamples of the cells, besides the
         graph of all. BOSS starts on each from the order of that graph and, up to 300 genes, one of
@@ -127,24 +127,36 @@ def learn_dag(
         perturbation that has three or more are drawn whole, with replacement. A gene that does not
         vary in a resample has no arcs there. :func:`fit_dag_blr` fits them all. The cells are read
         once for as many resamples as 1 GB holds the sums of.
-    prior
-        Prior knowledge, a mapping with some of ``"before"``: pairs ``(earlier, later)`` of genes,
-        no path leads from the later to the earlier; ``"tiers"``: lists of genes, the most upstream
-        first, or a mapping gene -> tier, no path leads from a later tier to an earlier one and
-        genes in no tier are free; ``"required"``, ``"forbidden"``: arcs ``(parent, child)`` that
-        the graph must, or must not, have.
-    prior_network
-        BOSS: arcs that are known elsewhere, a table with the columns ``source``, ``target`` and, if
-        there is one, ``weight``, as decoupler's ``op.collectri()`` gives it. Arcs of genes outside
-        the panel are not used. How much it is believed is learned on the cells: the score of an arc
-        gains the log-odds that they give arcs of the network, in proportion to the size of the
-        weight, and of one against it those of such arcs; nothing where they speak for no difference
-        (:func:`nextpert.core.boss_with_network`). Graphs of resamples take the belief of all cells.
-    targets_first
-        ``True`` puts the targets of all labels before all other genes; or a list of genes, such
-        as the candidates of a design. ``False`` (default): leaving perturbations out, it predicted
-        their effects no better unless the left-out gene itself was put first, and on TAP-seq
-        worse than no effect.
+    search_options
+        Rarely needed options of the search, a mapping with some of:
+
+        - ``"alpha"`` (0.001): of GSP, significance level of the tests, above 0 and below 1.
+        - ``"penalty"`` (2): of BOSS, factor on the penalty of the BIC; 1 is the BIC proper, higher
+          gives fewer arcs.
+        - ``"n_runs"``: number of restarts; by default 100 of GSP and 10 of BOSS (3 above 100
+          genes). In 8 of 23 models of 20 to 100 genes, simulated as above, a single start of BOSS
+          ended with 3 to 63% more arcs than are true; the best of 10 did in none.
+        - ``"prior"``: prior knowledge, a mapping with some of ``"before"``: pairs ``(earlier,
+          later)`` of genes, no path leads from the later to the earlier; ``"tiers"``: lists of
+          genes, the most upstream first, or a mapping gene -> tier, no path leads from a later tier
+          to an earlier one and genes in no tier are free; ``"required"``, ``"forbidden"``: arcs
+          ``(parent, child)`` that the graph must, or must not, have.
+        - ``"prior_network"``: of BOSS, arcs that are known elsewhere, a table with the columns
+          ``source``, ``target`` and, if there is one, ``weight``, as decoupler's
+          ``op.collectri()`` gives it. Arcs of genes outside the panel are not used. How much it is
+          believed is learned on the cells: the score of an arc gains the log-odds that they give
+          arcs of the network, in proportion to the size of the weight, and of one against it those
+          of such arcs; nothing where they speak for no difference
+          (:func:`nextpert.core.boss_with_network`). Graphs of resamples take the belief of all
+          cells.
+        - ``"targets_first"``: ``True`` puts the targets of all labels before all other genes; or a
+          list of genes, such as the candidates of a design. ``False`` (default): leaving
+          perturbations out, it predicted their effects no better unless the left-out gene itself
+          was put first, and on TAP-seq worse than no effect.
+        - ``"checkpoint"``: with ``n_graphs`` above 1, a file in which finished graphs of resamples
+          are kept, so that the same call takes them up again after it was interrupted, and ends
+          with the same bits. The graph of all cells is searched anew. The file is removed in the
+          end.
     perturbation_key, control, layer
         Column of ``adata.obs`` with the label of every cell, label of the unperturbed cells, and
         layer to read; ``None`` stands for what :func:`nextpert.pp.setup_screen` was told, or
@@ -156,12 +168,6 @@ def learn_dag(
     n_jobs
         Number of threads; the result does not depend on it. With joblib's dask backend
         (``joblib.parallel_config("dask")``) runs and graphs are spread over a cluster.
-    show_progress
-        Whether to show a progress bar.
-    checkpoint
-        With ``n_graphs`` above 1: a file in which finished graphs of resamples are kept, so that
-        the same call takes them up again after it was interrupted, and ends with the same bits.
-        The graph of all cells is searched anew. The file is removed in the end.
     key_added
         Name of the results.
     copy
@@ -207,7 +213,7 @@ def learn_dag(
         If a gene is absent, given twice or constant among the cells, a value is NaN or infinite,
         the values cannot be log-normalised, unless the screen was set up with
         ``check_scale=False``, there are no control cells or fewer than four cells, a column is
-        absent, an option is unknown or out of range, or ``checkpoint`` is a file of another call.
+        absent, an option is unknown or out of range, or the checkpoint is a file of another call.
         Nothing is written then.
     nextpert.core.CycleError
         If the given graph, or the prior knowledge, runs in a circle; its genes are named.
@@ -221,15 +227,16 @@ def learn_dag(
     >>> len(arcs), int((arcs["settled_by"] == "open").sum())
     (4, 0)
     """
-    _check_together(method, environments, dag, prior_network)
-    if checkpoint is not None and n_graphs == 1:
+    chosen = _SearchOptions(**search_options or {})
+    _check_together(method, environments, dag, chosen.prior_network)
+    if chosen.checkpoint is not None and n_graphs == 1:
         message = (
             "checkpoint keeps the graphs of resamples: give n_graphs above 1, or leave it out."
         )
         raise ValueError(message)
     params: dict[str, Any] = {"method": method}
     if method == "given":
-        _refuse_with_given(n_graphs, prior, targets_first)
+        _refuse_with_given(n_graphs, chosen.prior, chosen.targets_first)
         panel = None
         if genes is not None:
             panel = _adata.resolve_panel(adata, genes, gene_symbols=gene_symbols)[0]
@@ -239,20 +246,20 @@ def learn_dag(
         names, columns = _adata.resolve_panel(adata, genes, least=2, gene_symbols=gene_symbols)
         roles = read_roles(adata, perturbation_key=perturbation_key, control=control, layer=layer)
         found = read_environments(adata, roles)
-        first = _first(targets_first, found, names)
+        first = _first(chosen.targets_first, found, names)
         search = searches()[method]
-        runs = search.default_runs(len(names)) if n_runs is None else n_runs
-        network = read_network(prior_network, names)
-        known = read_prior(names, prior, first)
-        options = SearchOptions(method, alpha, penalty, runs, known, network)
+        runs = search.default_runs(len(names)) if chosen.n_runs is None else chosen.n_runs
+        network = read_network(chosen.prior_network, names)
+        known = read_prior(names, chosen.prior, first)
+        asked = SearchOptions(method, chosen.alpha, chosen.penalty, runs, known, network)
         read = found if environments == "all" else found.only([roles.control])
         _adata.check_scale(adata, columns, np.flatnonzero(read.codes >= 0), roles)
         if environments == "all":
             say_left_out(found.left_out, roles.perturbation_key)
-        workers = Workers(n_jobs, show_progress, checkpoint)
+        workers = Workers(n_jobs, chosen.checkpoint)
         cells = Panel(adata, columns, names, read)
-        learned = learn_from_cells(cells, n_graphs, options, as_rng(rng), workers)
-        used = {"penalty": float(penalty), "alpha": float(alpha)}
+        learned = learn_from_cells(cells, n_graphs, asked, as_rng(rng), workers)
+        used = {"penalty": float(chosen.penalty), "alpha": float(chosen.alpha)}
         params |= {"n_runs": int(runs), "environments": environments, "n_graphs": n_graphs}
         params |= {name: used[name] for name in search.options if name in used}
         params |= {**roles.stored(), "rng": _adata.seed_of(rng)}
@@ -277,7 +284,7 @@ def learn_dag(
     if method != "given":
         report(learned, found, environments, key_added)
     written = _write(adata, key_added, stored, varp, copy=copy)
-    close_checkpoint(checkpoint)
+    close_checkpoint(chosen.checkpoint)
     return written
 
 

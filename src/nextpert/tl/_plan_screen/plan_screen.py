@@ -184,7 +184,7 @@ def plan_screen(
     >>> adata = npt.datasets.simulated_screen(
     ...     n_genes=6, n_control=300, n_perturbed=40, perturbed=4, expected_degree=2
     ... )
-    >>> npt.tl.learn_dag(adata, n_runs=2)
+    >>> npt.tl.learn_dag(adata, search_options={"n_runs": 2})
     >>> npt.tl.fit_dag_blr(adata)
     >>> target = adata.obs["perturbation"].unique()[1]
     >>> npt.tl.plan_screen(adata, target, n_perturbations=2, n_cells=200, candidates="genes")

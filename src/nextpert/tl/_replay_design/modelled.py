@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-from tqdm import tqdm
 
 from nextpert import core
 from nextpert._adata import environments as named
+from nextpert._adata.progress import progress
 from nextpert.core import LinearScm, ScreenMoments
 from nextpert.core.evaluate.design_loop import run_tasks
 from nextpert.core.evaluate.strategies import NO_MODEL, Means, replay_plates
@@ -240,9 +240,11 @@ def run_all(
         for task, own in zip(tasks, streams, strict=True)
         for stream in own
     ]
-    results = run_tasks(_one, jobs, n_jobs=n_jobs)
-    # A bar where there is a terminal to see it.
-    done = dict(tqdm(results, "Replayed campaigns", len(jobs), leave=False, disable=None))
+    done = {}
+    with progress(len(jobs), "Replayed campaigns") as bar:
+        for i, result in run_tasks(_one, jobs, n_jobs=n_jobs):
+            done[i] = result
+            bar.update()
     stacked = [np.stack(part) for part in zip(*(done[i] for i in range(len(jobs))), strict=True)]
     recommended, chosen = (
         np.ascontiguousarray(

@@ -187,7 +187,7 @@ def replay_design(
     >>> adata = npt.datasets.simulated_screen(
     ...     n_genes=6, n_control=300, n_perturbed=60, perturbed=4, expected_degree=3
     ... )
-    >>> npt.tl.learn_dag(adata, n_runs=2)
+    >>> npt.tl.learn_dag(adata, search_options={"n_runs": 2})
     >>> npt.tl.replay_design(
     ...     adata, criteria=["best"], n_perturbations=2, n_rounds=3, n_repeats=4
     ... )
