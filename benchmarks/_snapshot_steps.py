@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
 import tempfile
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 N_GENES = 60  # the most variable of a real screen, so that all of it takes minutes
 N_SAMPLES = 200
+# Those of plan_screen, which are a constant there, so that five screens take minutes.
+sys.modules["nextpert.tl._plan_screen.plan_screen"].N_SAMPLES = N_SAMPLES
 ACQUISITIONS = (
     "probability", "ei", "thompson", "greedy", "civ", "civ_ow", "cv", "maxv",
     "target_mean_variance", "random",
@@ -153,22 +156,28 @@ def _combinations() -> ad.AnnData:
 
 
 COSTS = {"budget": 90.0, "perturbation": 5.0, "cell": 0.05}
+PAIRS = {"pairs": {"constraints": {"most_combined": 2}}}
 CASES = {
     "tapseq": Case(
-        _tapseq, "UBR5", ["MYC+OXR1", "MYC+STK3"], "MYC", {"pairs": {"most_combined": 2}}
+        _tapseq, "UBR5", ["MYC+OXR1", "MYC+STK3"], "MYC", PAIRS
     ),
     "papalexi": Case(_papalexi, "IFNGR1", ["JAK2+STAT1"], "STAT1"),
     "norman": Case(
-        _norman, "KLF1+MAP2K6", ["KLF1+SGK1", "HK2+MAPK1"], "KLF1", {"pairs": {"most_combined": 2}}
+        _norman, "KLF1+MAP2K6", ["KLF1+SGK1", "HK2+MAPK1"], "KLF1", PAIRS
     ),
     "batches": Case(
         _batches, "CTSA", ["FOS", "CTSB+FOS"], "CXCR4",
-        {"genes": {"candidates": "genes", "most_new": 2, "n_guides": 3, "plate_format": 384}},
+        {"genes": {
+            "candidates": "genes", "n_guides": 3,
+            "constraints": {"most_new": 2, "plate_format": 384},
+        }},
         {"targets_first": True},
     ),
     "combinations": Case(
         _combinations, "B2M+CD59", ["B2M+CDH19", "B2M+CCR10+CD59"], "CTSD",
-        {"triples": {"most_combined": 3}, "costs": {"costs": COSTS, "n_cells": 1000}},
+        {"triples": {"constraints": {"most_combined": 3}}, "costs": {
+            "constraints": {"costs": COSTS}, "n_cells": 1000,
+        }},
     ),
 }  # fmt: skip
 
@@ -281,11 +290,13 @@ def plans(adata: ad.AnnData, case: Case) -> Found:
     """Plates of each strategy, with constraints, pending perturbations and combinations."""
     asked: dict[str, dict[str, Any]] = {aim: {"aim": aim} for aim in ("best", "learn", "both")}
     asked["constraints"] = {
-        "must": [case.later], "pending": {label(adata, case, 1): 50}, "n_controls": 100,
-        "never": [label(adata, case, 0)], "n_perturbations": 5, "least_cells": 30,
+        "constraints": {
+            "must": [case.later], "never": [label(adata, case, 0)], "least_cells": 30,
+        },
+        "pending": {label(adata, case, 1): 50}, "n_controls": 100, "n_perturbations": 5,
     }  # fmt: skip
     for name, options in {**asked, **case.plans}.items():
-        npt.tl.plan_screen(adata, case.target, n_samples=N_SAMPLES, key_added="made", **options)
+        npt.tl.plan_screen(adata, case.target, key_added="made", **options)
         yield name, adata.uns.pop("made")
 
 
@@ -334,7 +345,7 @@ def campaign(adata: ad.AnnData, case: Case) -> Found:
         cells[~back].copy(),
         case.target,
         learn=learn,
-        plan={"candidates": "genes", "n_samples": 100},
+        plan={"candidates": "genes"},
     )
     yield "plate 1", run.propose(4, 800)
     run.mark_failed([next(iter(run.pending))], reason="no cells")

@@ -149,7 +149,6 @@ def plates(
     for aim in AIMS:
         npt.tl.plan_screen(
             adata, state, aim=aim, candidates=asked, n_perturbations=size, n_cells=n_cells,
-            n_samples=500,
         )  # fmt: skip
         plan = adata.uns["plan"]
         wells, summary = plan["plate"].query("aim != 'control'"), plan["summary"]

@@ -96,7 +96,7 @@ def screen() -> AnnData:
     npt.tl.diagnose(adata)
     npt.tl.target_distances(adata, target)
     npt.tl.plan_cells(adata, target)
-    npt.tl.plan_screen(adata, target, candidates="genes", n_perturbations=6, n_samples=400)
+    npt.tl.plan_screen(adata, target, candidates="genes", n_perturbations=6)
     npt.tl.replay_design(
         adata,
         labels[:5],

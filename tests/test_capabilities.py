@@ -287,14 +287,18 @@ def test_combinations_of_three(fitted):
     wanted = np.array(list(state(fitted, unseen).values())) - control
     assert ((found["mean"][1] - wanted) ** 2).sum() < 0.1 * (wanted**2).sum()
     npt.tl.plan_screen(
-        fitted, state(fitted, unseen), n_perturbations=3, n_cells=300, most_combined=3, n_samples=50
+        fitted,
+        state(fitted, unseen),
+        n_perturbations=3,
+        n_cells=300,
+        constraints={"most_combined": 3},
     )
     assert unseen in set(fitted.uns["plan"]["plate"]["perturbation"])
 
 
 def test_pending(fitted):
     first, second = (str(gene) for gene in fitted.var_names[:2])
-    options = {"n_perturbations": 2, "n_cells": 300, "n_samples": 50, "candidates": "genes"}
+    options = {"n_perturbations": 2, "n_cells": 300, "candidates": "genes"}
     target = state(fitted, first)
     npt.tl.plan_screen(fitted, target, **options)
     assert first in set(fitted.uns["plan"]["plate"]["perturbation"])

@@ -58,7 +58,7 @@ CALLS = {
     ),
     "tl.perturbation_effects": (fit, lambda _: {}),
     "tl.plan_cells": (fit, lambda _: {"target": "MYC"}),
-    "tl.plan_screen": (fit, lambda _: {"target": "MYC", "n_perturbations": 2, "n_samples": 20}),
+    "tl.plan_screen": (fit, lambda _: {"target": "MYC", "n_perturbations": 2}),
     "tl.replay_design": (
         graph,
         lambda _: {

@@ -18,7 +18,7 @@ def planned(small_screen, arcs):
     """A screen with a plan to report and draw."""
     npt.tl.learn_dag(small_screen, method="given", dag=arcs)
     npt.tl.fit_dag_blr(small_screen)
-    npt.tl.plan_screen(small_screen, "MYC", n_samples=20)
+    npt.tl.plan_screen(small_screen, "MYC")
     return small_screen
 
 

@@ -14,7 +14,7 @@ import nextpert as npt
 ONE, TURNED = "MYC+OXR1", "OXR1+MYC"
 NEW, NEW_TURNED = "STK3+OXR1", "OXR1 + STK3"
 FIT = {"n_samples": 20}
-PLAN = {"n_perturbations": 2, "n_cells": 200, "n_samples": 50}
+PLAN = {"n_perturbations": 2, "n_cells": 200}
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +137,8 @@ CALLS = {
         a, "STK3", candidates=shifts(name), **FIT
     ),
     "plan": lambda a, name, new: npt.tl.plan_screen(
-        a, name, candidates=[ONE, NEW, "MYC", "STK3"], must=[new], never=[name], **PLAN
+        a, name, candidates=[ONE, NEW, "MYC", "STK3"], **PLAN,
+        constraints={"must": [new], "never": [name]},
     ),
     "plan pending": lambda a, name, new: npt.tl.plan_screen(
         a, "STK3", candidates=[ONE, NEW, "MYC", "STK3"], pending=[name], **PLAN
@@ -147,7 +148,7 @@ CALLS = {
     ),
     "plan costs": lambda a, name, new: npt.tl.plan_screen(
         a, "STK3", candidates=[ONE, NEW, "MYC"], **PLAN,
-        costs={"budget": 1000, "perturbation": {name: 1.0, new: 2.0, "MYC": 3.0}},
+        constraints={"costs": {"budget": 1000, "perturbation": {name: 1.0, new: 2.0, "MYC": 3.0}}},
     ),
     "cells": lambda a, name, _: npt.tl.plan_cells(a, name, candidates=["MYC", name], n_samples=50),
     "distances": lambda a, name, _: npt.tl.target_distances(a, name),
@@ -176,8 +177,8 @@ def test_two_orders_are_one_candidate(one):
     npt.tl.design_interventions(one, "STK3", candidates=both, **FIT)
     assert len(one.uns["design"]["ranking"]) == 3 + 1
     npt.tl.plan_screen(
-        one, "STK3", candidates=both, n_perturbations=6, n_cells=600, n_samples=50,
-        pending=[NEW_TURNED, NEW], must=[ONE, TURNED],
+        one, "STK3", candidates=both, n_perturbations=6, n_cells=600, pending=[NEW_TURNED, NEW],
+        constraints={"must": [ONE, TURNED]},
     )  # fmt: skip
     assert sorted(one.uns["plan"]["plate"]["perturbation"]) == ["MYC", ONE, "control"]
     assert one.uns["plan"]["pending"]["perturbation"].tolist() == [NEW]
@@ -185,8 +186,8 @@ def test_two_orders_are_one_candidate(one):
 
 def test_combinations_that_are_made_up_are_none_of_those_given(one):
     npt.tl.plan_screen(
-        one, "STK3", candidates=["MYC", "OXR1", "STK3", NEW_TURNED], most_combined=2,
-        never=["MYC+OXR1"], n_perturbations=6, n_cells=800, n_samples=50,
+        one, "STK3", candidates=["MYC", "OXR1", "STK3", NEW_TURNED],
+        constraints={"most_combined": 2, "never": ["MYC+OXR1"]}, n_perturbations=6, n_cells=800,
     )  # fmt: skip
     plate = one.uns["plan"]["plate"]["perturbation"].tolist()
     assert len({frozenset(name.replace(" ", "").split("+")) for name in plate}) == len(plate)
@@ -203,11 +204,14 @@ def test_combinations_that_are_made_up_are_none_of_those_given(one):
         ),
         (
             lambda a: npt.tl.plan_screen(
-                a, "STK3", costs={"budget": 9, "perturbation": {ONE: 1, TURNED: 2}}
+                a, "STK3", constraints={"costs": {"budget": 9, "perturbation": {ONE: 1, TURNED: 2}}}
             ),
             "more than once",
         ),
-        (lambda a: npt.tl.plan_screen(a, "STK3", must=[ONE], never=[TURNED]), "both in must and"),
+        (
+            lambda a: npt.tl.plan_screen(a, "STK3", constraints={"must": [ONE], "never": [TURNED]}),
+            "both in must and",
+        ),
         (
             lambda a: npt.tl.fit_dag_blr(a, shift=pd.concat([shifts(ONE), shifts(TURNED)[:1]])),
             "more than once in the table of shifts",

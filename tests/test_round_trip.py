@@ -147,7 +147,7 @@ def effects(adata):
 
 def plan(adata):
     fit(adata)
-    npt.tl.plan_screen(adata, "MYC", pending=["STK3"], candidates="genes", n_samples=20)
+    npt.tl.plan_screen(adata, "MYC", pending=["STK3"], candidates="genes")
 
 
 def plan_cells(adata):

@@ -104,7 +104,7 @@ def test_all_that_follows_knows_the_others_alone(clean, mixed):
     npt.tl.design_interventions(mixed, known[0], n_samples=10)
     ranked = mixed.uns["design"]["ranking"].query("~is_control")["perturbation"]
     assert set(ranked) <= set(known)
-    npt.tl.plan_screen(mixed, known[0], n_perturbations=2, n_samples=20)
+    npt.tl.plan_screen(mixed, known[0], n_perturbations=2)
     wells = mixed.uns["plan"]["plate"].query("aim != 'control'")["perturbation"]
     assert not any(map(names_no_perturbation, wells))
     npt.tl.target_distances(mixed, known[0])

@@ -44,7 +44,8 @@ def effects(values):
 
 
 def plan(target="MYC", **options):
-    return lambda adata: npt.tl.plan_screen(adata, target, n_samples=10, **options)
+    flat = in_mappings(npt.tl.plan_screen, options)
+    return lambda adata: npt.tl.plan_screen(adata, target, **flat)
 
 
 def fit(**options):
@@ -186,7 +187,7 @@ STEPS = {
     "effects": npt.tl.perturbation_effects,
     "design": lambda a: npt.tl.design_interventions(a, {"MYC": 0.5}, n_samples=10),
     "design of genes": lambda a: npt.tl.design_interventions(a, {"MYC": 0.5}, candidates="genes"),
-    "plan": lambda a: npt.tl.plan_screen(a, "MYC", n_samples=10, candidates="genes"),
+    "plan": lambda a: npt.tl.plan_screen(a, "MYC", candidates="genes"),
     "cells": lambda a: npt.tl.plan_cells(a, "MYC", candidates="genes"),
     "distances": lambda a: npt.tl.target_distances(a, "MYC"),
     "diagnose": npt.tl.diagnose,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import nextpert as npt
+from nextpert._adata.arguments import in_mappings
 
 ONE, TURNED = "B2M+CD59", "CD59+B2M"
-QUICK = {"n_samples": 50}
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def cells(parts):
 
 
 def started(parts, target, given, **plan):
-    return npt.Campaign(parts[0], target, learn=given, plan=QUICK | plan)
+    return npt.Campaign(parts[0], target, learn=given, plan=in_mappings(npt.tl.plan_screen, plan))
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_another_separator(parts, target, given):
     later.obs["perturbation"] = np.resize(["CD59_B2M", "B2M_CD59"], later.n_obs)
     campaign = npt.Campaign(
         first, target, learn=given, fit={"separator": "_"},
-        plan=QUICK | {"candidates": ["B2M_CD59", "CD58"]},
+        plan={"candidates": ["B2M_CD59", "CD58"]},
     )  # fmt: skip
     campaign.mark_pending(["B2M_CD59"])
     campaign.observe(later, batch="same")

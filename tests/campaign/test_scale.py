@@ -23,7 +23,7 @@ def batch(parts):
 
 @pytest.fixture
 def campaign(batch, target, given):
-    return npt.Campaign(batch[0], target, learn=given, plan={"n_samples": 50})
+    return npt.Campaign(batch[0], target, learn=given)
 
 
 def changed(cells, change):
@@ -75,7 +75,7 @@ def test_a_campaign_of_whole_numbers(batch, target, given):
     with pytest.raises(ValueError, match=r"holds counts .*check_scale=False to pp\.setup_screen"):
         npt.Campaign(first, target, learn=given)
     npt.pp.setup_screen(first, check_scale=False)
-    campaign = npt.Campaign(first, target, learn=given, plan={"n_samples": 50})
+    campaign = npt.Campaign(first, target, learn=given)
     with pytest.raises(ValueError, match="hold no whole numbers, as the campaign's do"):
         campaign.observe(changed(batch[1], lambda x: 10 * np.abs(x)))
     campaign.observe(later)
@@ -123,7 +123,7 @@ def test_replicates_of_a_real_screen(screen_path):
         adata[adata.obs["bio_rep"] == name, panel].copy() for name in ("rep_2", "rep_1")
     )
     options = {"learn": {"method": "given", "dag": [], "genes": list(panel)}}
-    campaign = npt.Campaign(first, "STAT1", plan={"n_samples": 50}, **options)
+    campaign = npt.Campaign(first, "STAT1", **options)
     raw = raw[:, panel].copy()
     raw.obs["perturbation"] = raw.obs["perturbation"].astype(str)
     cp10k = raw.copy()

@@ -172,9 +172,13 @@ def troubles(fitted, folder):
         ),
         lambda: npt.tl.design_interventions(fitted[:, 1:].copy(), FIRST),
         lambda: npt.tl.learn_dag(screen(), environments="all"),
-        lambda: npt.tl.plan_screen(fitted, FIRST, never=plan["candidates"], **plan),
+        lambda: npt.tl.plan_screen(
+            fitted, FIRST, constraints={"never": plan["candidates"]}, **plan
+        ),
         lambda: npt.tl.plan_screen(fitted, FIRST, n_cells=10, **plan),
-        lambda: npt.tl.plan_screen(fitted, FIRST, costs={"budget": 1, "cell": 1}, **plan),
+        lambda: npt.tl.plan_screen(
+            fitted, FIRST, constraints={"costs": {"budget": 1, "cell": 1}}, **plan
+        ),
         lambda: lacking[0].observe(lacking[1]),
         lambda: lacking[0].observe(lacking[1][:, 1:].copy(), batch="same"),
         lambda: saved_by_another(folder),

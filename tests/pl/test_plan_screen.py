@@ -44,7 +44,7 @@ def test_every_well_is_drawn(planned):
 
 def test_wells_are_named_where_there_are_some(planned):
     target = planned.uns["plan"]["params"]["target"]
-    npt.tl.plan_screen(planned, target, candidates="genes", plate_format=96)
+    npt.tl.plan_screen(planned, target, candidates="genes", constraints={"plate_format": 96})
     table = planned.uns["plan"]["plate"]
     names = [t.get_text() for t in plan_screen(planned, show=False)[0].get_yticklabels()]
     pairs = zip(table["well"], table["perturbation"], strict=True)

@@ -100,7 +100,12 @@ def test_a_pooled_screen_has_no_wells(adata, seen):
 def test_every_well_is_on_the_map_once(adata, tmp_path):
     target = adata.uns["plan"]["params"]["target"]
     npt.tl.plan_screen(
-        adata, target, candidates="genes", n_perturbations=3, n_cells=400, plate_format=96
+        adata,
+        target,
+        candidates="genes",
+        n_perturbations=3,
+        n_cells=400,
+        constraints={"plate_format": 96},
     )
     seen = Page(read(npt.report(adata, tmp_path / "page.html")))
     plate = adata.uns["plan"]["plate"]
@@ -134,7 +139,12 @@ def test_no_section_recommends_the_perturbation_whose_state_is_the_target(adata,
 def test_maps_of_every_format(adata, tmp_path, form, shape):
     target = adata.uns["plan"]["params"]["target"]
     npt.tl.plan_screen(
-        adata, target, candidates="genes", n_perturbations=9, n_cells=900, plate_format=form
+        adata,
+        target,
+        candidates="genes",
+        n_perturbations=9,
+        n_cells=900,
+        constraints={"plate_format": form},
     )
     adata.uns = {"plan": adata.uns["plan"]}
     page = Page(read(npt.report(adata, tmp_path / "page.html")))

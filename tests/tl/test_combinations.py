@@ -137,7 +137,9 @@ def test_a_plan_takes_interactions_as_the_fit_learned_them(fitted, truth, monkey
 
     monkeypatch.setattr("nextpert.core.model.interactions.by_evidence", learns)
     goal = dict(zip(fitted.var_names, 3 + truth["A+D"], strict=True))
-    npt.tl.plan_screen(fitted, goal, n_perturbations=4, n_cells=200, most_combined=2, n_samples=50)
+    npt.tl.plan_screen(
+        fitted, goal, n_perturbations=4, n_cells=200, constraints={"most_combined": 2}
+    )
     plan = fitted.uns["plan"]
     assert "A+D" in set(plan["plate"]["perturbation"])
     assert plan["summary"]["teaches_interactions"].count("+") == 1

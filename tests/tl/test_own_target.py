@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert._adata.arguments import in_mappings
 from nextpert.tl._design_interventions.tables import candidates_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Shifts learned from cells alone")
@@ -27,8 +28,8 @@ def by_design(adata, target, **options):
 
 
 def by_plan_screen(adata, target, **options):
-    options = {"n_samples": 50, "n_perturbations": 40, **options}
-    npt.tl.plan_screen(adata, target, **options)
+    flat = {"n_perturbations": 40, **options}
+    npt.tl.plan_screen(adata, target, **in_mappings(npt.tl.plan_screen, flat))
     plan = adata.uns["plan"]
     wells = plan["plate"].query("aim != 'control'")["perturbation"].tolist()
     assert len(wells) == plan["params"]["n_candidates"]
@@ -133,7 +134,7 @@ def test_must_cannot_name_it_and_cells_of_it_under_way_concern_no_candidate(fitt
     with pytest.raises(ValueError, match=r"must holds MYC, which is no candidate.*target_is_cand"):
         by_plan_screen(fitted, "MYC", must=["MYC"])
     assert "plan" not in fitted.uns
-    npt.tl.plan_screen(fitted, "MYC", pending={"MYC": 50, "STK3": 20}, n_samples=50)
+    npt.tl.plan_screen(fitted, "MYC", pending={"MYC": 50, "STK3": 20})
     assert fitted.uns["plan"]["pending"]["perturbation"].tolist() == ["STK3"]
     never = by_plan_screen(fitted, "MYC", never=["MYC"])
     assert "MYC+OXR1" not in never
@@ -141,15 +142,17 @@ def test_must_cannot_name_it_and_cells_of_it_under_way_concern_no_candidate(fitt
 
 
 def test_what_is_excluded_enters_no_probability(fitted):
-    options = {"target_is_candidate": True, "n_samples": 200, "n_perturbations": 1}
+    options = {"target_is_candidate": True, "n_perturbations": 1}
     npt.tl.plan_screen(fitted, "MYC", **options)
     every = fitted.uns["plan"]
     assert every["summary"]["best_known"] == "MYC"
-    npt.tl.plan_screen(fitted, "MYC", never=["MYC"], **options)
+    npt.tl.plan_screen(fitted, "MYC", constraints={"never": ["MYC"]}, **options)
     plan = fitted.uns["plan"]
     assert plan["params"]["n_candidates"] == every["params"]["n_candidates"] - 2  # MYC+OXR1 too
     assert plan["summary"]["best_known"] not in ("", "MYC", "MYC+OXR1")
-    npt.tl.plan_screen(fitted, "MYC", never=["MYC"], **options | {"n_perturbations": 3})
+    npt.tl.plan_screen(
+        fitted, "MYC", constraints={"never": ["MYC"]}, **options | {"n_perturbations": 3}
+    )
     plan = fitted.uns["plan"]
     assert plan["summary"]["probability_covered"] == pytest.approx(1)
     assert plan["plate"]["probability_best"].sum() == pytest.approx(1)
@@ -177,7 +180,7 @@ def test_combinations_are_excluded_by_name_before_they_are_listed(fitted):
 
 
 def test_what_is_under_way_stays_in_the_pool_though_no_more_can_be_had(fitted):
-    npt.tl.plan_screen(fitted, {"MYC": 0.5}, pending=["STK3"], never=["STK3"], n_samples=50)
+    npt.tl.plan_screen(fitted, {"MYC": 0.5}, pending=["STK3"], constraints={"never": ["STK3"]})
     plan = fitted.uns["plan"]
     assert plan["pending"]["perturbation"].tolist() == ["STK3"]
     assert "STK3" not in plan["plate"]["perturbation"].tolist()

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert._adata.arguments import in_mappings
 from nextpert.core.design.distances import first_order_distances, ranked_distance
 from nextpert.core.design.plate import PlateCiv, best_plate
 from nextpert.core.design.uncertain_civ import UncertainCiv
@@ -37,8 +38,8 @@ def fitted(_fitted):
 
 def planned(adata, target="MYC", **options):
     """Return the wells of perturbations, the controls, and all that was stored."""
-    usual = {"n_samples": 200, "aim": "both", "target_is_candidate": True}
-    npt.tl.plan_screen(adata, target, **usual | options)
+    flat = {"aim": "both", "target_is_candidate": True, **options}
+    npt.tl.plan_screen(adata, target, **in_mappings(npt.tl.plan_screen, flat))
     stored = adata.uns["plan"]
     table = stored["plate"]
     return table[table["aim"] != "control"], table[table["aim"] == "control"], stored
@@ -69,7 +70,7 @@ def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
     wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
     known = fit.known(pool.prior)
     rng = np.random.default_rng(5)
-    found = ranked_distance(fit.posteriors, known, wanted.goal, n_samples=200, rng=rng)
+    found = ranked_distance(fit.posteriors, known, wanted.goal, n_samples=1000, rng=rng)
     UncertainCiv(fit.posteriors, known, wanted.goal, rng=rng)
     expected, draws = first_order_distances(
         fit.posteriors, known, wanted.goal, n_samples=len(found.draws), rng=rng
@@ -126,7 +127,7 @@ def test_cells_go_where_they_teach_most(fitted):
     pool = candidates.read_candidates("genes", None, fit)
     known = fit.known(pool.prior)
     wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit, "perturbation")
-    found = ranked_distance(fit.posteriors, known, wanted.goal, n_samples=200, rng=0)
+    found = ranked_distance(fit.posteriors, known, wanted.goal, n_samples=1000, rng=0)
     each = split_cells(2000, 5, None, 20).each
     civ = PlateCiv(
         fit.posteriors, known, wanted.goal, gap_cells=each, weights=found.nearer[:-1]
@@ -250,7 +251,7 @@ def test_contradictions_write_nothing(fitted):
         ({"must": ["FOS"], "pending": ["FOS"]}, "both in must and in pending"),
         ({"must": ["FSO"]}, "Close matches: FOS"),
         ({"never": ["MYC", "FOS", "CDK4", "B2M", "CD58"]}, "No candidate is left"),
-        ({"plate_format": 12}, "plate_format must be 8, 96, 384 or None"),
+        ({"plate_format": 12}, "plate_format'] must be 8, 96, 384 or None"),
         ({"aim": "bst"}, "Close matches: best"),
         ({"must": ["STAT1"], "candidates": "genes", "most_new": 0}, "most_new=0"),
         ({"candidates": ["MYC", "control"]}, "candidates holds 'control', the controls: doing"),
@@ -260,7 +261,7 @@ def test_contradictions_write_nothing(fitted):
         ({"pending": {"control": 50}}, "pending holds 'control', the controls"),
     ):
         with pytest.raises(ValueError, match=words):
-            npt.tl.plan_screen(fitted, "MYC", **options)
+            npt.tl.plan_screen(fitted, "MYC", **in_mappings(npt.tl.plan_screen, options))
     assert "plan" not in fitted.uns
 
 
@@ -290,7 +291,7 @@ def test_the_same_seed_gives_the_same_plate_and_it_is_told(fitted, caplog):
         first = planned(fitted, rng=3)[2]["plate"]
     assert "Best measured so far: MYC" in caplog.text
     copied = npt.tl.plan_screen(
-        fitted, "MYC", n_samples=200, aim="both", rng=3, target_is_candidate=True, copy=True
+        fitted, "MYC", aim="both", rng=3, target_is_candidate=True, copy=True
     )
     assert copied.uns["plan"]["plate"].equals(first)
 

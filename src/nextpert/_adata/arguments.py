@@ -35,6 +35,7 @@ MOVED: dict[str, dict[str, str]] = {
     "tl.learn_dag": {
         "show_progress": "progress is shown by itself, and scanpy.settings.verbosity = 0 hides it",
     },
+    "tl.plan_screen": {"n_samples": "1,000 posterior draws are always taken"},
 }
 
 

@@ -63,8 +63,8 @@ class Campaign:
         Options of :func:`nextpert.tl.fit_dag_blr`.
     plan
         Options of :func:`nextpert.tl.plan_screen` that hold for every plate, such as
-        ``candidates``, ``costs`` or ``never``. What ``never`` excludes is not ranked either. What
-        a plate ``must`` hold is left out while it is under way, or failed.
+        ``candidates`` or ``constraints``. What its ``"never"`` excludes is not ranked either. What
+        a plate ``"must"`` hold is left out while it is under way, or failed.
 
     Raises
     ------

@@ -11,6 +11,7 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert.tl._design_interventions.candidates import Excluded, can_be_candidate
+from nextpert.tl._plan_screen.wells import N_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -121,11 +122,13 @@ def plate_options(
     known = {naming.key(name) for name in names}
     options["pending"] = {n: k for n, k in pending.items() if naming.key(n) in known} or None
     parts = {part for name in names for part in naming.key(name)}
-    never = [*(plan.get("never") or []), *(x for x in failed if parts.issuperset(naming.key(x)))]
-    options["never"] = list(dict.fromkeys(never)) or None
+    asked = dict(plan.get("constraints") or {})
+    never = [*(asked.get("never") or []), *(x for x in failed if parts.issuperset(naming.key(x)))]
+    asked["never"] = list(dict.fromkeys(never)) or None
     out = {naming.key(name) for name in (*pending, *failed)}
-    must = plan.get("must") or []
-    options["must"] = [name for name in must if naming.key(name) not in out] or None
+    must = asked.get("must") or []
+    asked["must"] = [name for name in must if naming.key(name) not in out] or None
+    options["constraints"] = asked
     return options
 
 
@@ -143,7 +146,8 @@ def standing_options(
     """
     fit = _adata.posterior_from(cells)
     measured = {fit.naming.key(name) for name in _measured(cells)}
-    never = Excluded.read(map(str, plan.get("never") or []), fit)
+    given_never = (plan.get("constraints") or {}).get("never") or []
+    never = Excluded.read(map(str, given_never), fit)
     out = Excluded.read(failed, fit)
 
     given = plan.get("candidates")
@@ -164,7 +168,7 @@ def standing_options(
     return {
         "candidates": candidates,
         "target_is_candidate": plan.get("target_is_candidate", False),
-        "n_samples": plan.get("n_samples", 1000),
+        "n_samples": N_SAMPLES,
     }
 
 

@@ -319,7 +319,6 @@ def plan(
     n_controls: WholeOrNone = None,
     n_guides: WholeOrNone = None,
     plate_format: WholeOrNone = None,
-    n_samples: Samples = 1000,
     rng: Rng = 0,
     run: Run = _USUAL,
 ) -> Job:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.arguments import at_least, checked, one_of
+from nextpert._adata.arguments import at_least, checked, one_of, options
 from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
 from nextpert.tl._design_interventions.target import read_target
@@ -19,6 +20,7 @@ from nextpert.tl._plan_screen.pool import read_constraints, read_pool, teaches_i
 from nextpert.tl._plan_screen.wells import (
     AIMS,
     FORMATS,
+    N_SAMPLES,
     Choice,
     best_known,
     plate_table,
@@ -35,10 +37,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@options(most_new=at_least(0), plate_format=one_of(*FORMATS))
+@dataclass(frozen=True)
+class _Constraints:
+    """``constraints``: each is documented there."""
+
+    must: Iterable[str] | None = None
+    never: Iterable[str] | None = None
+    most_combined: int = 1
+    least_cells: int = 20
+    most_new: int | None = None
+    costs: Mapping[str, Any] | None = None
+    plate_format: int | None = None
+
+
 @checked(
     aim=one_of(lambda: (*AIMS, *acquisitions())), candidates=one_of("genes"),
-    most_new=at_least(0), n_controls=at_least(0),
-    plate_format=one_of(*FORMATS), n_samples=at_least(2),
+    constraints=_Constraints, n_controls=at_least(0),
 )  # fmt: skip
 def plan_screen(
     adata: ad.AnnData,
@@ -49,18 +64,11 @@ def plan_screen(
     aim: str = "best",
     candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
     target_is_candidate: bool = False,
-    most_combined: int = 1,
-    must: Iterable[str] | None = None,
-    never: Iterable[str] | None = None,
+    constraints: Mapping[str, Any] | None = None,
     pending: Iterable[str] | Mapping[str, int] | None = None,
-    costs: Mapping[str, Any] | None = None,
-    least_cells: int = 20,
-    most_new: int | None = None,
     n_controls: int | None = None,
     n_guides: int | None = None,
-    plate_format: int | None = None,
     posterior_key: str = "dag_blr",
-    n_samples: int = 1000,
     rng: int | np.random.Generator | None = 0,
     key_added: str = "plan",
     copy: bool = False,
@@ -98,31 +106,32 @@ def plan_screen(
     target_is_candidate
         As in :func:`design_interventions`: whether a target that is a label keeps its own
         perturbation among the candidates.
-    most_combined
-        Most perturbations combined in one well. Above 1 those combinations of the candidates join
-        them that are expected nearest to the target (200 of each size), tried before or not: all
-        pairs are looked at, and of three and more those that a beam search reaches. A perturbation
-        that is no candidate is in none of these combinations.
-    must
-        Candidates that have to be on the plate.
-    never
-        What the lab cannot do: labels, or genes that no candidate may target. Combinations that
-        hold such a perturbation are excluded too. What is excluded is no candidate: it enters no
-        distance and no probability.
+    constraints
+        What the lab can do, wants or excludes, a mapping with some of:
+
+        - ``"must"``: candidates that have to be on the plate.
+        - ``"never"``: what the lab cannot do: labels, or genes that no candidate may target.
+          Combinations that hold such a perturbation are excluded too. What is excluded is no
+          candidate: it enters no distance and no probability.
+        - ``"most_combined"`` (1): most perturbations combined in one well. Above 1 those
+          combinations of the candidates join them that are expected nearest to the target (200 of
+          each size), tried before or not: all pairs are looked at, and of three and more those that
+          a beam search reaches. A perturbation that is no candidate is in none of these
+          combinations.
+        - ``"least_cells"`` (20): least cells of a perturbation. With ``aim="learn"`` cells go where
+          they teach most, else all wells have as many. There are fewer perturbations where cells do
+          not suffice.
+        - ``"most_new"``: most perturbations on the plate of which no cell was seen (new guides to
+          be made); by default any number.
+        - ``"costs"``: a mapping with ``"budget"``, ``"perturbation"`` (cost of one, or a mapping of
+          candidates to costs) and ``"cell"``, in any currency: the wells are then chosen by what
+          they gain per cost. By default wells and cells are what is counted.
+        - ``"plate_format"``: wells of a plate, 8, 96 or 384, for an arrayed screen: every
+          perturbation gets a well then. By default a pooled screen.
     pending
         Candidates under way or in the freezer, counted as if measured: labels (with as many cells
         as a well of this plate), or a mapping of labels to numbers of cells. They stay candidates,
         but are not chosen.
-    costs
-        ``None`` (default): wells and cells are what is counted. Or a mapping with ``"budget"``,
-        ``"perturbation"`` (cost of one, or a mapping of candidates to costs) and ``"cell"``, in
-        any currency: the wells are then chosen by what they gain per cost.
-    least_cells
-        Least cells of a perturbation. With ``aim="learn"`` cells go where they teach most, else
-        all wells have as many. There are fewer perturbations where cells do not suffice.
-    most_new
-        Most perturbations on the plate of which no cell was seen (new guides to be made);
-        ``None`` for any number.
     n_controls
         Control cells on the plate, of ``n_cells``. ``None`` (default): as many as make the
         differences between ``k`` perturbations and their controls most precise, the square root
@@ -130,13 +139,8 @@ def plan_screen(
     n_guides
         Guides of a perturbation, which share its cells, so at most as many as these. ``None``
         (default): as many as one of the screen's has (the median), or 1 where guides are not known.
-    plate_format
-        Wells of a plate, 8, 96 or 384, for an arrayed screen: every perturbation gets a well then.
-        ``None`` (default) for a pooled screen.
     posterior_key
         Posterior in ``adata.uns``.
-    n_samples
-        Number of posterior draws.
     rng
         Seed or generator.
     key_added
@@ -150,9 +154,9 @@ def plan_screen(
         ``None``, or the copy. Writes ``uns["plan"]`` with:
 
         - ``plate``: a table, one row a perturbation in the order chosen, controls last: ``well``
-          (with ``plate_format``), ``perturbation``, ``target_genes``, ``n_guides``, ``n_cells``,
-          ``n_cells_seen``, ``aim`` (that chose it), ``why`` (in words), ``state_distance`` (of the
-          expected state, as in :func:`design_interventions`; it chooses the first half of those
+          (with a ``"plate_format"``), ``perturbation``, ``target_genes``, ``n_guides``,
+          ``n_cells``, ``n_cells_seen``, ``aim`` (that chose it), ``why`` (in words),
+          ``state_distance`` (of the expected state, as in :func:`design_interventions`; it chooses the first half of those
           that find the best), ``probability_among_rest`` (of being the nearest of the candidates
           not chosen by ``state_distance``, to first order in what is unknown; it chooses the second
           half, and is NaN for others), ``probability_best`` (of being the nearest of all
@@ -164,7 +168,7 @@ def plan_screen(
           ``uncertainty_removed`` of the whole plate; ``teaches_interactions``, the combination
           among the candidates whose cells would tell most of how far effects add up and of what
           members do in company, empty without one; and ``best_known``, the measured candidate (of
-          at least ``least_cells`` cells) that most probably is the nearest of all, with its
+          at least ``"least_cells"`` cells) that most probably is the nearest of all, with its
           ``probability_known``: 1 says that no plate is needed to find the best.
         - ``pending``: a table of what was counted as under way; ``genes`` and the ``target_mean``
           that stands for the target; ``cells``, the fingerprint of the fit's cells; ``params``.
@@ -192,22 +196,25 @@ def plan_screen(
     >>> len(plate), int(plate["n_cells"].sum())
     (3, 200)
     """
+    asked = _Constraints(**constraints or {})
     fit = _adata.posterior_from(adata, posterior_key, compare=False)
     label_key = str(fit.params["perturbation_key"])
     wanted = read_target(adata, target, fit, label_key, key=posterior_key)
     if pending is not None and not isinstance(pending, Mapping):
         pending = _adata.in_order(pending)
-    asked = read_pool(
-        candidates, fit, wanted, never=never, pending=pending, most_combined=most_combined,
-        target_is_candidate=target_is_candidate,
+    read = read_pool(
+        candidates, fit, wanted, never=asked.never, pending=pending,
+        most_combined=asked.most_combined, target_is_candidate=target_is_candidate,
     )  # fmt: skip
-    pool = asked.candidates
-    wells = split_cells(n_cells, n_perturbations, n_controls, least_cells)
-    limits = read_constraints(asked, must=must, pending=pending, costs=costs, cells_each=wells.each)
-    choice = Choice(
-        fit, pool.prior, wanted.goal, limits, wells, n_samples=n_samples, rng=as_rng(rng)
+    pool = read.candidates
+    wells = split_cells(n_cells, n_perturbations, n_controls, asked.least_cells)
+    limits = read_constraints(
+        read, must=asked.must, pending=pending, costs=asked.costs, cells_each=wells.each
     )
-    found = choice.choose(aim, most_new=most_new, fixed_controls=n_controls)
+    choice = Choice(
+        fit, pool.prior, wanted.goal, limits, wells, n_samples=N_SAMPLES, rng=as_rng(rng)
+    )
+    found = choice.choose(aim, most_new=asked.most_new, fixed_controls=n_controls)
     if n_guides is not None and n_guides > found.cells.min():
         message = (
             f"n_guides is {n_guides}, but a perturbation of this plate has {found.cells.min()} "
@@ -215,7 +222,7 @@ def plan_screen(
         )
         raise ValueError(message)
     guides = np.minimum(usual_guides(adata, fit) if n_guides is None else n_guides, found.cells)
-    plate = plate_table(pool, choice, found, guides, plate_format, fit)
+    plate = plate_table(pool, choice, found, guides, asked.plate_format, fit)
     names, under_way = pool.interventions.names, limits.under_way
     stored = {
         "plate": plate,
@@ -226,7 +233,7 @@ def plan_screen(
             "probability_covered": float(plate["probability_covered"].iloc[-1]),
             "uncertainty_removed": float(plate["uncertainty_removed"].iloc[-1]),
             "teaches_interactions": teaches_interactions(pool, fit, wells.each),
-            **best_known(names, choice.distance, pool.on_graph.n, least_cells),
+            **best_known(names, choice.distance, pool.on_graph.n, asked.least_cells),
         },
         "pending": pd.DataFrame(
             {
@@ -244,13 +251,13 @@ def plan_screen(
             "aim": aim,
             "n_perturbations": int(n_perturbations),
             "n_cells": int(n_cells),
-            "most_combined": int(most_combined),
+            "most_combined": asked.most_combined,
             "target_is_candidate": int(target_is_candidate),
             "n_candidates": len(names),
-            "least_cells": int(least_cells),
+            "least_cells": asked.least_cells,
             "n_guides": int(guides.max()),
-            "plate_format": int(plate_format or 0),
-            "n_samples": int(n_samples),
+            "plate_format": asked.plate_format or 0,
+            "n_samples": N_SAMPLES,
             "posterior_key": posterior_key,
             "spec": str(fit.params["spec"]),
             "rng": _adata.seed_of(rng),

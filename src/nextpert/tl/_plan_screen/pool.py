@@ -54,7 +54,7 @@ def with_combinations(
     if not separator or len(single) < 2 or pool.interventions.sources[0] == "table":
         message = (
             "Combinations need a separator of labels, and at least two single candidates whose "
-            "shifts are as fitted: use most_combined=1."
+            "shifts are as fitted: leave out constraints['most_combined']."
         )
         raise ValueError(message)
     states = expected_states(pair_shifts(fit.posteriors, fit.known(pool.prior)))
