@@ -326,12 +326,13 @@ def diagnosis(adata: ad.AnnData, case: Case) -> Found:
 def replays(adata: ad.AnnData, case: Case) -> Found:
     """Replays of the screen, real and simulated, by each strategy."""
     every = ("best", "thompson", "ei", "civ", "exact_greedy", "exact_civ", "means_thompson")
-    options = {"n_rounds": 3, "n_repeats": 2, "n_warmup": 80, "n_perturbations": 3}
+    options: dict[str, Any] = {"n_rounds": 3, "n_repeats": 2, "n_perturbations": 3}
+    options["campaign_options"] = {"n_warmup": 80}
     for name, more in {
         "real": {"criteria": (*every, "random"), "held_out": "both"},
-        "simulated": {"simulated": True},
+        "simulated": {"campaign_options": {"n_warmup": 80, "simulated": True}},
     }.items():
-        npt.tl.replay_design(adata, [case.target], key_added="replayed", **options, **more)
+        npt.tl.replay_design(adata, [case.target], key_added="replayed", **options | more)
         yield name, adata.uns.pop("replayed")
 
 

@@ -102,7 +102,7 @@ def screen() -> AnnData:
         labels[:5],
         criteria=["best", "thompson", "random", "means_in_turn"],
         held_out=True,
-        n_warmup=20,
+        campaign_options={"n_warmup": 20},
         n_rounds=4,
         n_perturbations=2,
         n_repeats=4,

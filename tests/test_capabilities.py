@@ -327,10 +327,14 @@ def test_effects_of_another_screen(screen, fitted):
 
 
 def test_replays_real_and_simulated(fitted):
-    options = {"n_rounds": 2, "n_repeats": 2, "n_warmup": 50, "n_perturbations": 2}
+    options = {"n_rounds": 2, "n_repeats": 2, "n_perturbations": 2}
     for simulated, held_out in ((False, "both"), (True, False)):
         npt.tl.replay_design(
-            fitted, [str(fitted.var_names[0])], simulated=simulated, held_out=held_out, **options
+            fitted,
+            [str(fitted.var_names[0])],
+            campaign_options={"simulated": simulated, "n_warmup": 50},
+            held_out=held_out,
+            **options,
         )
         table = fitted.uns["replay"]["overall"]
         assert {"best", "random", "means_thompson", "means_in_turn"} == set(table["criterion"])

@@ -62,8 +62,8 @@ CALLS = {
     "tl.replay_design": (
         graph,
         lambda _: {
-            "targets": ["MYC"], "criteria": ["exact_greedy"], "n_warmup": 30, "n_rounds": 2,
-            "n_repeats": 2,
+            "targets": ["MYC"], "criteria": ["exact_greedy"], "n_rounds": 2, "n_repeats": 2,
+            "campaign_options": {"n_warmup": 30},
         },
     ),
     "tl.target_distances": (None, lambda _: {"target": "MYC"}),

@@ -64,7 +64,9 @@ def test_both_spellings_are_one_perturbation_of_a_fit(small_screen, one, assert_
         npt.tl.target_distances(adata, "MYC")
         npt.tl.cpca(adata, alpha=1.0)
         npt.tl.perturbation_effects(adata, genes="all")
-        npt.tl.replay_design(adata, n_rounds=1, n_repeats=2, criteria=["random"], n_warmup=20)
+        npt.tl.replay_design(
+            adata, n_rounds=1, n_repeats=2, criteria=["random"], campaign_options={"n_warmup": 20}
+        )
         npt.tl.plan_screen(adata, ONE, **PLAN)
     for key in (
         "diagnosis", "plan_cells", "target_distances", "cpca", "perturbation_effects", "replay",
@@ -155,7 +157,8 @@ CALLS = {
     "distances of": lambda a, name, _: npt.tl.target_distances(a, "MYC", perturbations=[name]),
     "replay": lambda a, name, _: npt.tl.replay_design(
         a, [name, npt.Target(state=[name, "STK3"])], candidates=["MYC", "STK3", name],
-        n_rounds=1, n_repeats=2, criteria=["random"], n_warmup=20, held_out=True,
+        n_rounds=1, n_repeats=2, criteria=["random"], held_out=True,
+        campaign_options={"n_warmup": 20},
     ),
     "cpca": lambda a, name, _: npt.tl.cpca(a, groups=[name, "MYC"], alpha=1.0),
 }  # fmt: skip
@@ -239,7 +242,12 @@ def test_plots_take_names_in_any_order(one):
     npt.tl.perturbation_effects(one)
     npt.tl.cpca(one, alpha=1.0)
     npt.tl.replay_design(
-        one, [ONE, "MYC"], n_rounds=1, n_repeats=2, criteria=["random"], n_warmup=20
+        one,
+        [ONE, "MYC"],
+        n_rounds=1,
+        n_repeats=2,
+        criteria=["random"],
+        campaign_options={"n_warmup": 20},
     )
     options = {"return_fig": True, "show": False}
     npt.pl.perturbation_effects(one, perturbations=[TURNED, "MYC"], **options)

@@ -128,7 +128,9 @@ def replay(adata):
     learn(adata)
     targets = ["MYC", "STK3"]
     options = {"targets": targets, "criteria": ["civ", "exact_greedy"], "held_out": "both"}
-    npt.tl.replay_design(adata, n_warmup=30, n_rounds=2, n_cells=3, n_repeats=2, **options)
+    npt.tl.replay_design(
+        adata, campaign_options={"n_warmup": 30}, n_rounds=2, n_cells=3, n_repeats=2, **options
+    )
 
 
 def dag_fit(adata):

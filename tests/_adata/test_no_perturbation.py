@@ -112,7 +112,12 @@ def test_all_that_follows_knows_the_others_alone(clean, mixed):
     npt.tl.cpca(mixed, alpha=1.0)
     assert list(mixed.uns["cpca"]["groups"]) == known
     npt.tl.replay_design(
-        mixed, [known[0]], criteria=["random"], n_rounds=2, n_repeats=2, n_warmup=20
+        mixed,
+        [known[0]],
+        criteria=["random"],
+        n_rounds=2,
+        n_repeats=2,
+        campaign_options={"n_warmup": 20},
     )
     assert set(mixed.uns["replay"]["environments"]["perturbation"]) == set(known)
     figure = npt.pl.perturbation_counts(mixed, exclude=["Doublet"], return_fig=True)

@@ -59,7 +59,8 @@ def replay(adata, order):
     npt.tl.learn_dag(adata, method="given", dag=ARCS)
     npt.tl.replay_design(
         adata, candidates=order(LABELS), targets=order(LABELS),
-        criteria=order(["civ", "exact_greedy"]), n_repeats=2, n_rounds=2, n_warmup=5,
+        criteria=order(["civ", "exact_greedy"]), n_repeats=2, n_rounds=2,
+        campaign_options={"n_warmup": 5},
     )  # fmt: skip
 
 

@@ -29,7 +29,8 @@ OPTIONS = {
     "tl.design_interventions": {"target": TARGET},
     "tl.plan_screen": {"target": TARGET, "n_perturbations": 2, "n_cells": 40},
     "tl.replay_design": {
-        "targets": [TARGET], "criteria": ["random"], "n_warmup": 10, "n_rounds": 1,
+        "targets": [TARGET], "criteria": ["random"], "n_rounds": 1,
+        "campaign_options": {"n_warmup": 10},
         "n_perturbations": 1, "n_repeats": 2,
     },
     "tl.target_distances": {"target": TARGET},

@@ -35,6 +35,10 @@ MOVED: dict[str, dict[str, str]] = {
     "tl.learn_dag": {
         "show_progress": "progress is shown by itself, and scanpy.settings.verbosity = 0 hides it",
     },
+    "tl.replay_design": dict.fromkeys(
+        ("perturbation_key", "control", "layer"),
+        "it is that of the graph, or of pp.setup_screen for a graph that was given",
+    ),
     "tl.plan_screen": {"n_samples": "1,000 posterior draws are always taken"},
 }
 

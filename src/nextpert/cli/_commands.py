@@ -449,7 +449,6 @@ def replay(
     screen: Screen,
     *,
     results: Results = _RESULTS,
-    columns: Columns = _COLUMNS,
     targets: Names | None = None,
     candidates: Names | None = None,
     criteria: Names = ("best", "random", "means_thompson", "means_in_turn"),

@@ -156,7 +156,8 @@ def plan_screen(
         - ``plate``: a table, one row a perturbation in the order chosen, controls last: ``well``
           (with a ``"plate_format"``), ``perturbation``, ``target_genes``, ``n_guides``,
           ``n_cells``, ``n_cells_seen``, ``aim`` (that chose it), ``why`` (in words),
-          ``state_distance`` (of the expected state, as in :func:`design_interventions`; it chooses the first half of those
+          ``state_distance`` (of the expected state, as in :func:`design_interventions`; it chooses
+          the first half of those
           that find the best), ``probability_among_rest`` (of being the nearest of the candidates
           not chosen by ``state_distance``, to first order in what is unknown; it chooses the second
           half, and is NaN for others), ``probability_best`` (of being the nearest of all

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nextpert import _adata
+from nextpert._adata import arguments, environments
 from nextpert._adata import effects as _shifts
-from nextpert._adata import environments
 from nextpert._adata.arguments import WORKERS, at_least, checked, one_of
 from nextpert.core._checks import as_rng
 from nextpert.tl._replay_design import modelled, tables
 from nextpert.tl._replay_design.setup import read_setup
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import anndata as ad
     import pandas as pd
@@ -29,9 +30,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@arguments.options(n_warmup=at_least(2), shift=one_of(*_shifts.KINDS))
+@dataclass(frozen=True)
+class _CampaignOptions:
+    """``campaign_options``: each is documented there."""
+
+    n_warmup: int = 100
+    shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] = "knockout"
+    simulated: bool = False
+
+
 @checked(
-    held_out=one_of("both"), n_warmup=at_least(2), n_repeats=at_least(2),
-    shift=one_of(*_shifts.KINDS), n_jobs=WORKERS,
+    held_out=one_of("both"), n_repeats=at_least(2), campaign_options=_CampaignOptions,
+    n_jobs=WORKERS,
 )  # fmt: skip
 def replay_design(
     adata: ad.AnnData,
@@ -40,17 +51,12 @@ def replay_design(
     candidates: Sequence[str] | None = None,
     criteria: Sequence[str] = ("best", "random", "means_thompson", "means_in_turn"),
     held_out: bool | str = False,
-    n_warmup: int = 100,
     n_rounds: int = 10,
     n_perturbations: int = 4,
     n_cells: int = 10,
     n_repeats: int = 20,
-    shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] = "knockout",
-    simulated: bool = False,
+    campaign_options: Mapping[str, Any] | None = None,
     dag_key: str = "dag",
-    perturbation_key: str | None = None,
-    control: str | None = None,
-    layer: str | None = None,
     rng: int | np.random.Generator | None = 0,
     n_jobs: int | None = 1,
     key_added: str = "replay",
@@ -100,8 +106,6 @@ def replay_design(
     held_out
         ``False`` (default): the target itself is in the pool. ``True``: it is not, so that the
         best of the others must be found. ``"both"``: one after the other, on the same cells.
-    n_warmup
-        Number of control cells that a campaign starts from, drawn anew in each repeat.
     n_rounds
         Number of plates.
     n_perturbations, n_cells
@@ -109,26 +113,25 @@ def replay_design(
         has left; with none left it is proposed no more.
     n_repeats
         Number of repeats, at least 2.
-    shift
-        What a full perturbation does to its targets: ``"knockout"`` (default) minus their mean in
-        the control cells seen, ``"activation"`` one unit up; or a table as in
-        :func:`fit_dag_blr`. What part of it perturbations achieve is learned, but by
-        ``"exact_"``.
-    simulated
-        Whether cells are drawn from a fit to the screen (its graph, noise, learned shifts and
-        number of cells a perturbation) in place of its own. There the model holds, so that what
-        it gains on the screen's own cells beside is what can be believed.
+    campaign_options
+        Rarely needed options of a campaign, a mapping with some of:
+
+        - ``"n_warmup"`` (100): number of control cells that it starts from, drawn anew in each
+          repeat.
+        - ``"shift"``: what a full perturbation does to its targets: ``"knockout"`` (default) minus
+          their mean in the control cells seen, ``"activation"`` one unit up; or a table as in
+          :func:`fit_dag_blr`. What part of it perturbations achieve is learned, but by
+          ``"exact_"``.
+        - ``"simulated"`` (``False``): whether cells are drawn from a fit to the screen (its graph,
+          noise, learned shifts and number of cells a perturbation) in place of its own. There the
+          model holds, so that what it gains on the screen's own cells beside is what can be
+          believed.
     dag_key
-        Graph in ``adata.varp`` (row = parent). It may have been learned from the very cells that
+        Graph in ``adata.varp`` (row = parent), with the label of every cell, the controls and the
+        layer as :func:`learn_dag` took them; of a graph that was given, as
+        :func:`nextpert.pp.setup_screen` was told. It may have been learned from the very cells that
         are replayed, and is taken as it is in every fit; graphs of resamples take no part. One
         without arcs (``method="given"``, ``dag=[]``, and ``genes``) leaves shrinkage alone.
-    perturbation_key
-        Column of ``adata.obs`` with the label of every cell; ``None`` stands for what
-        :func:`nextpert.pp.setup_screen` was told, or ``"perturbation"``.
-    control
-        Label of the unperturbed cells; ``None`` as above, or ``"control"``.
-    layer
-        Layer to read; ``None`` stands for ``adata.X``.
     rng
         Seed or generator. Each target and repeat has its own stream; within it all criteria see
         the same control cells, and the same cells of a perturbation in the same order.
@@ -195,12 +198,16 @@ def replay_design(
     >>> len(table), sorted(set(table["criterion"]))  # 4 targets x 2 criteria x (1 + 3) rounds
     (32, ['best', 'means_in_turn'])
     """
+    chosen = _CampaignOptions(**campaign_options or {})
+    learned = _adata.eager(adata.uns.get(dag_key))
+    told = learned.get("params", {}) if isinstance(learned, Mapping) else {}
     roles = _adata.read_roles(
-        adata, perturbation_key=perturbation_key, control=control, layer=layer
-    )
+        adata, perturbation_key=told.get("perturbation_key"), control=told.get("control"),
+        layer=told.get("layer"),
+    )  # fmt: skip
     options = modelled.Options(
         criteria=_criteria(criteria),
-        n_warmup=n_warmup,
+        n_warmup=chosen.n_warmup,
         n_rounds=n_rounds,
         n_perturbations=n_perturbations,
         n_cells=n_cells,
@@ -209,8 +216,8 @@ def replay_design(
     readings = [False, True] if held_out == "both" else [bool(held_out)]
     generator = as_rng(rng)
     setup = read_setup(
-        adata, targets, candidates, shift, dag_key=dag_key, roles=roles,
-        simulation=generator.spawn(1)[0] if simulated else None,
+        adata, targets, candidates, chosen.shift, dag_key=dag_key, roles=roles,
+        simulation=generator.spawn(1)[0] if chosen.simulated else None,
     )  # fmt: skip
     every = np.arange(setup.n_candidates)
     tasks = [
@@ -238,8 +245,8 @@ def replay_design(
         "criteria": _adata.strings(options.criteria),
         "spec": _adata.strings(modelled.spec_of(name) for name in options.criteria),
         "held_out": np.array(readings),
-        "shift": shift if isinstance(shift, str) else "table",
-        "simulated": bool(simulated),
+        "shift": chosen.shift if isinstance(chosen.shift, str) else "table",
+        "simulated": bool(chosen.simulated),
         "dag_key": dag_key,
         **roles.stored(),
         "rng": _adata.seed_of(rng),
