@@ -190,7 +190,9 @@ def fitted(case: Case) -> ad.AnnData:
     )
     npt.tl.learn_dag(adata, search_options={"n_runs": 5}, key_added="gsp")
     npt.tl.fit_dag_blr(adata)
-    npt.tl.fit_dag_blr(adata, dag_key="gsp", shift_sd=0, prior_scale=1.0, key_added="exact")
+    npt.tl.fit_dag_blr(
+        adata, dag_key="gsp", shift_sd=0, prior_options={"prior_scale": 1.0}, key_added="exact"
+    )
     return adata
 
 

@@ -87,7 +87,8 @@ def give(dag, **options):
 
 
 def fit(**options):
-    return lambda adata: npt.tl.fit_dag_blr(adata, **options)
+    flat = in_mappings(npt.tl.fit_dag_blr, options)
+    return lambda adata: npt.tl.fit_dag_blr(adata, **flat)
 
 
 def design(target="MYC", **options):

@@ -265,7 +265,7 @@ def test_acquisitions_of_the_ranking(acquisition, fitted):
 
 
 def test_exact_shifts_of_the_paper(fitted):
-    npt.tl.fit_dag_blr(fitted, shift_sd=0, prior_scale=1.0, key_added="exact")
+    npt.tl.fit_dag_blr(fitted, shift_sd=0, prior_options={"prior_scale": 1.0}, key_added="exact")
     names = fitted.uns["exact"]["environments"]["perturbation"].tolist()
     npt.tl.perturbation_effects(fitted, posterior_key="exact")
     found = fitted.uns["perturbation_effects"]

@@ -93,8 +93,10 @@ def test_another_separator(small_screen):
     rows = np.flatnonzero(labels == "MYC_OXR1")
     labels.iloc[rows[1::2]] = "OXR1_MYC"
     adata.obs["perturbation"] = labels
+    npt.pp.setup_screen(adata, separator="_")
     npt.tl.learn_dag(adata, method="boss", environments="all", search_options={"n_runs": 2})
-    npt.tl.fit_dag_blr(adata, separator="_")
+    assert not adata.uns["dag"]["direct_targets"]["perturbation"].str.contains("_").any()
+    npt.tl.fit_dag_blr(adata)
     table = adata.uns["dag_blr"]["environments"].set_index("perturbation")
     assert table.loc["MYC_OXR1", "n_cells"] == 60
     assert "OXR1_MYC" not in table.index

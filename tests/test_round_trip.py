@@ -40,7 +40,8 @@ def fit(adata, **options):
 
 
 def fit_exact_known_noise(adata):
-    fit(adata, shift_sd=0, noise_var=0.2, prior_scale=1.0, intercept=False)
+    known = {"noise_var": 0.2, "prior_scale": 1.0, "intercept": False}
+    fit(adata, shift_sd=0, prior_options=known)
 
 
 def fit_table(adata):

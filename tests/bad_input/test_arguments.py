@@ -21,7 +21,7 @@ COUNT = ("ten", 0, 1.5, NAN, True, None, [3], 10**30, 10**400)
 NUMBER = ("big", NAN, float("inf"), [0.5], True)
 NAMES = (3, b"MYC", [None], [NAN], {"MYC": 1})
 PATH = (3, "", ["a.png"])
-OPTIONS = ("search_options", "constraints", "campaign_options")  # mappings
+OPTIONS = ("search_options", "constraints", "campaign_options", "prior_options")  # mappings
 WRONG = {
     "adata": (None, 3, "screen.h5ad", np.zeros((3, 3)), pd.DataFrame({"MYC": [1.0]})),
     **dict.fromkeys(("perturbation_key", "dag_key", "key", "condition_key", "guides_key"), TEXT),

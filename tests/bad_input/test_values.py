@@ -49,7 +49,8 @@ def plan(target="MYC", **options):
 
 
 def fit(**options):
-    return lambda adata: npt.tl.fit_dag_blr(adata, **options)
+    flat = in_mappings(npt.tl.fit_dag_blr, options)
+    return lambda adata: npt.tl.fit_dag_blr(adata, **flat)
 
 
 def learn(**options):
@@ -103,7 +104,7 @@ CASES = {
         *(same, fit(shift={"MYC": {"MYC": np.complex128(J)}})),
         *("table of shifts", "real numbers"),
     ),
-    "complex noise": (same, fit(noise_var={"MYC": np.complex128(J)}), "noise_var['MYC']"),
+    "complex noise": (same, fit(noise_var={"MYC": np.complex128(J)}), "noise_var']['MYC']"),
     "complex graph": (same, learn(method="given", dag=GRID), "graph", "real numbers"),
     "complex network": (
         *(same, learn(method="boss", prior_network=NETWORK)),

@@ -105,9 +105,9 @@ def test_what_never_may_be_is_taken_in_any_order(parts, target, given):
 def test_another_separator(parts, target, given):
     first, later = (part.copy() for part in parts)
     later.obs["perturbation"] = np.resize(["CD59_B2M", "B2M_CD59"], later.n_obs)
+    npt.pp.setup_screen(first, separator="_")
     campaign = npt.Campaign(
-        first, target, learn=given, fit={"separator": "_"},
-        plan={"candidates": ["B2M_CD59", "CD58"]},
+        first, target, learn=given, plan={"candidates": ["B2M_CD59", "CD58"]},
     )  # fmt: skip
     campaign.mark_pending(["B2M_CD59"])
     campaign.observe(later, batch="same")

@@ -161,7 +161,7 @@ def test_effects_do_not_depend_on_the_unit_of_a_gene(screen):
         adata = screen[0].copy()
         adata.X = adata.X * np.where(np.arange(adata.n_vars) == 2, factor, 1.0)
         npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-        npt.tl.fit_dag_blr(adata, prior_units="noise")
+        npt.tl.fit_dag_blr(adata, prior_options={"prior_units": "noise"})
         npt.tl.perturbation_effects(adata)
         found = adata.uns["perturbation_effects"]
         unit = np.where(np.arange(adata.n_vars) == 2, factor, 1.0)

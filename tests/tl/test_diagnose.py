@@ -349,7 +349,8 @@ def test_same_seed_same_result_and_cells_left_alone(screen, assert_same):
 
 
 @pytest.mark.parametrize("options", [
-    {"shift_sd": 0}, {"shift": "activation"}, {"layer": "lognorm", "intercept": False},
+    {"shift_sd": 0}, {"shift": "activation"},
+    {"layer": "lognorm", "prior_options": {"intercept": False}},
     {"shift": {"MYC": {"MYC": -1.0}, "HS2": {}, "OXR1": {"OXR1": -1.0}}},
 ])  # fmt: skip
 def test_fits_of_every_kind_are_judged(small_screen, arcs, options):

@@ -12,8 +12,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 import nextpert as npt
-from nextpert._adata import progress
-from nextpert._adata import Naming
+from nextpert._adata import Naming, progress
 from nextpert._adata.environments import Plan
 from nextpert.core import DagBlr, LinearScm
 from nextpert.tl._fit_dag_blr.model import Graphs, Spec

@@ -35,6 +35,7 @@ MOVED: dict[str, dict[str, str]] = {
     "tl.learn_dag": {
         "show_progress": "progress is shown by itself, and scanpy.settings.verbosity = 0 hides it",
     },
+    "tl.fit_dag_blr": {"separator": "it is declared once, by pp.setup_screen(separator=...)"},
     "tl.replay_design": dict.fromkeys(
         ("perturbation_key", "control", "layer"),
         "it is that of the graph, or of pp.setup_screen for a graph that was given",

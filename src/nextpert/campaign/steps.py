@@ -31,11 +31,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def roles_of(adata: ad.AnnData, options: Mapping[str, Mapping[str, Any]]) -> Roles:
-    """Return the roles of the cells of a campaign; what joins members is said for the fit."""
-    return read_roles(adata, separator=options["fit"].get("separator"))
-
-
 def first_cells(adata: ad.AnnData, target: Any, roles: Roles) -> ad.AnnData:
     """Return a copy of what a campaign needs of the cells it starts from."""
     _adata.require_layer(adata, roles.layer)
@@ -113,7 +108,7 @@ def digest(adata: ad.AnnData, roles: Roles, panel: Sequence[str]) -> str:
 def started(adata: ad.AnnData, target: Any, options: Options) -> tuple[ad.AnnData, State]:
     """Return the cells of a new campaign, fitted, and its state."""
     wanted = kept_value(target, "target")
-    roles = roles_of(adata, options)
+    roles = read_roles(adata)
     cells = first_cells(adata, target, roles)
     set_up(cells, roles, options)
     counts = labels_and_cells(cells, roles)
@@ -157,7 +152,7 @@ def observed(
     before: ad.AnnData, state: State, cells: ad.AnnData, batch: str | None, *, check_scale: bool
 ) -> tuple[ad.AnnData, State]:
     """Return the cells with new ones among them, fitted, and the state."""
-    roles, panel = roles_of(before, state.options), panel_of(before)
+    roles, panel = read_roles(before), panel_of(before)
     earlier = state.history[state.history["action"] == "observed"]
     joined, new, roles = with_new_cells(
         before, cells, roles, panel, batch, 1 + earlier["options"].nunique()

@@ -194,7 +194,6 @@ def fit(
     shift_sd: float | str = "learned",
     spec: str = "full",
     prior_effects: Path | None = None,
-    separator: str = "+",
     prior_scale: float | str = "evidence",
     prior_units: str | None = None,
     noise_var: float | None = None,
@@ -225,8 +224,6 @@ def fit(
     prior_effects
         Effects of the same perturbations in another screen, an h5ad or zarr file of perturbations x
         genes. How much they count for is learned from the cells.
-    separator
-        What joins the target genes of a label.
     prior_scale
         Scale of the prior of the weights. 'evidence' learns it; the paper uses 1.
     prior_units

@@ -224,7 +224,7 @@ def perturb_cite_seq(
         normalise=normalise, target_sum=chosen["target_sum"], depth_key=depth_key,
         min_depth=min_depth, layer=layer, kinds="log_tpm", check_scale=check_scale,
     )  # fmt: skip
-    told = read_roles(adata)
+    told = read_roles(adata, separator="+")
     sets = cell_guides(adata, guides_key, ",", "guides")
     book = Bookkeeping(adata.n_obs)
     if condition is not None:

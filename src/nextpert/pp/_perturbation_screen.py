@@ -192,7 +192,7 @@ def perturbation_screen(
     )  # fmt: skip
     told = read_roles(
         adata, guide_key=guide_key, batch_key=batch_key, covariates=covariates,
-        perturbation_key=perturbation_key,
+        perturbation_key=perturbation_key, separator=separator,
     )  # fmt: skip
     found = _read_targets(adata, perturbation_key, control, unassigned, options)
     book = Bookkeeping(adata.n_obs)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert import _adata
-from nextpert._adata.arguments import checked
+from nextpert._adata.arguments import ANY_TEXT, checked
 from nextpert._adata.labels import left_out_table, say_left_out
 from nextpert._adata.roles import KEPT, KEY, Kept, renewed_roles, screen_record
 from nextpert._adata.scale import overruled_by, read_scale, report_scale
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@checked()
+@checked(separator=ANY_TEXT)
 def setup_screen(
     adata: ad.AnnData,
     *,
@@ -32,6 +32,7 @@ def setup_screen(
     batch_key: str | Iterable[str] | Kept | None = KEPT,
     covariates: str | Iterable[str] | Kept | None = KEPT,
     layer: str | Kept | None = KEPT,
+    separator: str | Kept | None = KEPT,
     check_scale: bool | Kept = KEPT,
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -71,6 +72,9 @@ def setup_screen(
         cycle scores) or categories (conditions, doses), the first of which is the reference.
     layer
         Layer with the log-normalised expression; ``None`` stands for ``adata.X``.
+    separator
+        What joins the targets of a label, ``"+"`` if never given, as in ``"MYC+STK3"``.
+        ``"STK3+MYC"`` is the same perturbation. ``""`` takes every label as it is.
     check_scale
         Whether to raise an error if the values cannot be log-normalised, here and in later calls.
         ``True`` if never given for the layer.
@@ -111,7 +115,7 @@ def setup_screen(
     """
     roles = renewed_roles(
         adata, perturbation_key=perturbation_key, control=control, guide_key=guide_key,
-        batch_key=batch_key, covariates=covariates, layer=layer,
+        batch_key=batch_key, covariates=covariates, layer=layer, separator=separator,
     )  # fmt: skip
     _adata.require_layer(adata, roles.layer)
     environments = read_environments(adata, roles)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ class Prepared:
         ValueError
             If a cell lacks a batch or covariate.
         """
-        roles = Roles(LABELS, CONTROL, told.guide_key, told.batch_key, told.covariates)
+        roles = replace(told, perturbation_key=LABELS, control=CONTROL, layer=None)
         if told.columns[1:]:
             read_environments(self.adata, roles)  # raises
         return with_format(screen_record(roles, self.values))

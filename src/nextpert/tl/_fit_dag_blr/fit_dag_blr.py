@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata import effects as _shifts
 from nextpert._adata import environments
-from nextpert._adata.arguments import ANY_TEXT, above, checked, one_of
+from nextpert._adata.arguments import above, checked, one_of, options
 from nextpert._adata.members import Naming
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert._adata.posterior import as_fingerprint, fingerprint_weights
@@ -45,10 +45,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@checked(
-    shift=one_of(*_shifts.KINDS), shift_sd=(one_of("learned"), one_of(0)), separator=ANY_TEXT,
+@options(
     prior_scale=(one_of("evidence"), above(0)), prior_units=one_of("noise", "data", "evidence"),
-    noise_var=above(0), spec=one_of(*SPECS),
+    noise_var=above(0),
+)  # fmt: skip
+@dataclass(frozen=True)
+class _PriorOptions:
+    """``prior_options``: each is documented there."""
+
+    prior_scale: str | float = "evidence"
+    prior_units: str | None = None
+    noise_var: float | Mapping[str, float] | pd.Series | None = None
+    intercept: bool = True
+
+
+@checked(
+    shift=one_of(*_shifts.KINDS), shift_sd=(one_of("learned"), one_of(0)), spec=one_of(*SPECS),
+    prior_options=_PriorOptions,
 )  # fmt: skip
 def fit_dag_blr(
     adata: ad.AnnData,
@@ -63,11 +76,7 @@ def fit_dag_blr(
     shift_sd: str | float = "learned",
     spec: str = "full",
     prior_effects: ad.AnnData | None = None,
-    separator: str = "+",
-    prior_scale: str | float = "evidence",
-    prior_units: str | None = None,
-    noise_var: float | Mapping[str, float] | pd.Series | None = None,
-    intercept: bool = True,
+    prior_options: Mapping[str, Any] | None = None,
     layer: str | None = None,
     key_added: str = "dag_blr",
     copy: bool = False,
@@ -83,7 +92,9 @@ def fit_dag_blr(
     not measured (a weakly expressed gene, an enhancer, a drug) takes part like any other, and
     where cells are many they have the last word. Cells are read once.
 
-    A combination (``"MYC+STK3"``) is expected to do what its members do together. How far effects
+    A combination (``"MYC+STK3"``, the same as ``"STK3+MYC"``: cells of both are taken as one, under
+    the label of the first cell, and the log says so) is expected to do what its members do
+    together. How far effects
     add up, what each member does otherwise in company, and how large a combination's own rest is,
     are learned from the screen's combinations, each predicted from the others and the members
     alone. Members without cells of their own are told of by the combinations they are in.
@@ -144,23 +155,20 @@ def fit_dag_blr(
         Effects of the same perturbations in another cell line, condition or study: perturbations
         x genes, effects in ``X`` (as :func:`perturbation_effects` returns them), genes and
         perturbations by name. How far they are believed is learned.
-    separator
-        What joins the targets of a label, as in ``"MYC+STK3"``. ``"STK3+MYC"`` is the same
-        perturbation: cells of both are taken as one, under the label of the first cell, and the
-        log says so.
-    prior_scale
-        ``"evidence"`` (default) learns the scale of the prior of the weights; a number fixes it
-        (1 in the paper).
-    prior_units
-        ``"noise"`` takes weights in units of the noise of child and parent, so that the posterior
-        does not hang on how a gene is scaled; ``"data"`` takes them as they are, as the paper
-        does; ``"evidence"`` whichever of the two explains the cells better. ``None`` (default):
-        ``"evidence"`` where the scale is learned, else ``"data"``.
-    noise_var
-        Known noise variances, one number or one a gene, in squared units of the data; ``None``
-        (default) infers them.
-    intercept
-        Whether genes have an intercept. Turn it off only for data centred by the controls.
+    prior_options
+        Rarely needed options of the prior of the weights, as of :class:`nextpert.core.DagBlr`, a
+        mapping with some of:
+
+        - ``"prior_scale"``: ``"evidence"`` (default) learns the scale of the prior of the weights;
+          a number fixes it (1 in the paper).
+        - ``"prior_units"``: ``"noise"`` takes weights in units of the noise of child and parent, so
+          that the posterior does not hang on how a gene is scaled; ``"data"`` takes them as they
+          are, as the paper does; ``"evidence"`` whichever of the two explains the cells better. By
+          default ``"evidence"`` where the scale is learned, else ``"data"``.
+        - ``"noise_var"``: known noise variances, one number or one a gene, in squared units of the
+          data; by default they are inferred.
+        - ``"intercept"`` (``True``): whether genes have an intercept. Turn it off only for data
+          centred by the controls.
     layer
         Layer to read; ``None`` stands for ``adata.X``.
     key_added
@@ -219,8 +227,9 @@ def fit_dag_blr(
     """
     roles = _adata.read_roles(
         adata, perturbation_key=perturbation_key, control=control, layer=layer,
-        guide_key=guide_key, separator=separator,
+        guide_key=guide_key,
     )  # fmt: skip
+    chosen = _PriorOptions(**prior_options or {})
     exact = shift_sd == 0 or spec == EXACT
     genes, columns, dag = _adata.read_graph(adata, dag_key, gene_symbols)
     graphs = _adata.read_graphs(adata, dag_key, genes, dag)
@@ -253,10 +262,11 @@ def fit_dag_blr(
     asked = Spec(
         genes, plan,
         partial(
-            DagBlr, noise_var=_noise_variances(noise_var, genes), intercept=intercept,
-            prior_scale=prior_scale, prior_units=prior_units,
+            DagBlr, noise_var=_noise_variances(chosen.noise_var, genes),
+            intercept=chosen.intercept, prior_scale=chosen.prior_scale,
+            prior_units=chosen.prior_units,
         ),
-        Naming(frozenset(genes), separator, roles.control),
+        Naming(frozenset(genes), roles.separator, roles.control),
         _adata.read_effects(prior_effects, genes, labels), EXACT if exact else spec,
     )  # fmt: skip
     exact = exact or not plan.names
@@ -273,10 +283,10 @@ def fit_dag_blr(
         "shift": plan.kind,
         "shift_sd": 0.0 if asked.exact else "learned",
         "spec": asked.name,
-        "separator": separator,
-        "prior_scale": prior_scale,
+        "separator": roles.separator,
+        "prior_scale": chosen.prior_scale,
         "prior_units": model.found.posterior.prior_units,
-        "intercept": bool(intercept),
+        "intercept": chosen.intercept,
     }
     if symbols is not None:
         params["gene_symbols"] = symbols

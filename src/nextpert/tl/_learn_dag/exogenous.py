@@ -61,13 +61,13 @@ class Exogenous:
     control_guide: NDArray[np.int64]
 
     @classmethod
-    def of(cls, environments: Environments, genes: Sequence[str], *, separator: str) -> Exogenous:
+    def of(cls, environments: Environments, genes: Sequence[str]) -> Exogenous:
         """Return those of some environments; a combination sets what each of its members sets.
 
         Members that are always set together are one node; where members cannot be told apart
         otherwise (more of them than combinations), the combinations are nodes in their place.
         """
-        parts, rows = _members(environments, genes, separator)
+        parts, rows = _members(environments, genes)
         names, indicators = environments.conditions()
         merged, columns = _joined(parts + names, np.hstack([rows, indicators]))
         label, roles = environments.perturbation, environments.roles
@@ -246,9 +246,9 @@ def _named(
 
 
 def _members(
-    environments: Environments, genes: Sequence[str], separator: str
+    environments: Environments, genes: Sequence[str]
 ) -> tuple[list[str], NDArray[np.float64]]:
-    naming = Naming(set(genes), separator, environments.roles.control)
+    naming = Naming(set(genes), environments.roles.separator, environments.roles.control)
     sets: dict[str, list[str]] = {}
     for label in environments.perturbations():
         inside, outside = naming.targets(label)

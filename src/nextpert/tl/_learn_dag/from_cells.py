@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata import SEPARATOR
 from nextpert._adata.environments import require_varying
 from nextpert._adata.progress import progress
 from nextpert._adata.screen import describe, screen_moments
@@ -47,7 +46,7 @@ class Learned(NamedTuple):
 
 def labelled_targets(environments: Environments, genes: Sequence[str]) -> list[str]:
     """Return the genes of the panel that some perturbation targets."""
-    naming = _adata.Naming(set(genes), SEPARATOR, environments.roles.control)
+    naming = _adata.Naming(set(genes), environments.roles.separator, environments.roles.control)
     return sorted(
         {gene for name in environments.perturbations() for gene in naming.targets(name)[0]}
     )
@@ -77,7 +76,7 @@ def learn_from_cells(
         If genes are constant or linearly dependent, or cells too few; the genes are named.
     """
     adata, columns, genes, environments = panel
-    exogenous = Exogenous.of(environments, genes, separator=SEPARATOR)
+    exogenous = Exogenous.of(environments, genes)
     screen = screen_moments(adata, columns, environments)
     joint = Joint.of(screen, len(genes), exogenous)
     logger.info("%s.", describe(environments))

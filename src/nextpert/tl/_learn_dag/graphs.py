@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 from joblib import Parallel, delayed
 
-from nextpert._adata import SEPARATOR, LabelTable, fingerprint
+from nextpert._adata import LabelTable, fingerprint
 from nextpert._adata.graph import GraphsRecord, resampled_screens
 from nextpert._adata.progress import progress
 from nextpert._adata.roles import fitted_roles
@@ -130,7 +130,7 @@ def graphs_without(
     parts = without_sets(*searches, sets)
     tasks = (
         delayed(_search)(
-            Joint.of(some, len(genes), _exogenous(rest, genes)), genes, held_out.options, s
+            Joint.of(some, len(genes), Exogenous.of(rest, genes)), genes, held_out.options, s
         )
         for (rest, some), s in zip(parts, streams, strict=True)
     )
@@ -148,10 +148,6 @@ def without_sets(
         kept = environments.groups(list(some)) < 0
         others = sorted(labels - set(environments.perturbation[~kept]))
         yield environments.only(others), screen.some(kept).moments()
-
-
-def _exogenous(environments: Environments, genes: Sequence[str]) -> Exogenous:
-    return Exogenous.of(environments, genes, separator=SEPARATOR)
 
 
 def _search(
