@@ -83,7 +83,7 @@ def _tapseq() -> ad.AnnData:
     adata = ad.read_h5ad(_folder() / SOURCES["tapseq"].path)
     unassigned = ("unassigned", "multi")
     npt.pp.perturbation_screen(
-        adata, control="non-targeting", guide_key="guides", unassigned=unassigned
+        adata, control="non-targeting", guide_key="guides", label_options={"unassigned": unassigned}
     )
     return adata
 

@@ -105,7 +105,7 @@ def screen(adata):
 
 
 def screen_alone(adata):
-    npt.pp.perturbation_screen(adata, panel=["MYC", "GATA1"], normalise="none")
+    npt.pp.perturbation_screen(adata, panel=["MYC", "GATA1"], count_options={"normalise": "none"})
 
 
 def study(adata):
@@ -113,7 +113,9 @@ def study(adata):
     adata.obs["condition"] = pd.Categorical(["Control"] * adata.n_obs)
     adata.X = np.abs(np.round(adata.X))
     aliases = {"STK3": "OXR1"}
-    npt.pp.perturb_cite_seq(adata, panel=["MYC", "STK3"], controls="both", aliases=aliases)
+    npt.pp.perturb_cite_seq(
+        adata, panel=["MYC", "STK3"], controls="both", label_options={"aliases": aliases}
+    )
 
 
 def roles(adata):

@@ -73,8 +73,9 @@ def cpca(adata, order):
 
 
 def screen(adata, order):
-    options = {"panel": order(PANEL), "unassigned": order(["HS2", "none"]), "min_cells": 0}
-    npt.pp.perturbation_screen(adata, normalise="none", **options)
+    options = {"panel": order(PANEL), "min_cells": 0}
+    options["label_options"] = {"unassigned": order(["HS2", "none"])}
+    npt.pp.perturbation_screen(adata, count_options={"normalise": "none"}, **options)
     npt.pp.setup_screen(adata, batch_key=order(["batch", "half"]))
 
 

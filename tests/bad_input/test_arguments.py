@@ -21,7 +21,10 @@ COUNT = ("ten", 0, 1.5, NAN, True, None, [3], 10**30, 10**400)
 NUMBER = ("big", NAN, float("inf"), [0.5], True)
 NAMES = (3, b"MYC", [None], [NAN], {"MYC": 1})
 PATH = (3, "", ["a.png"])
-OPTIONS = ("search_options", "constraints", "campaign_options", "prior_options")  # mappings
+OPTIONS = (
+    "search_options", "constraints", "campaign_options", "prior_options", "label_options",
+    "count_options",
+)  # fmt: skip  # mappings
 WRONG = {
     "adata": (None, 3, "screen.h5ad", np.zeros((3, 3)), pd.DataFrame({"MYC": [1.0]})),
     **dict.fromkeys(("perturbation_key", "dag_key", "key", "condition_key", "guides_key"), TEXT),
@@ -119,6 +122,7 @@ WRONG = {
 # What is no error: the default, or of no consequence with the other arguments.
 FINE = {
     ("tl.design_interventions", "perturbation_key", "None"),
+    ("pp.setup_screen", "separator", "None"),
     ("tl.plan_screen", "aim", "'best'"),
     ("pp.assign_guides", "threshold", "-1"),
     ("pp.assign_guides", "control", "'contrl'"),
@@ -135,7 +139,7 @@ ARGUMENTS = {
     "tl.plan_cells": {"target": "MYC"},
     "tl.learn_dag": {"method": "boss"},
     "pp.assign_guides": {"guides": "called"},
-    "pp.perturb_cite_seq": {"normalise": "none"},
+    "pp.perturb_cite_seq": {},
     "datasets.perturb_cite_seq": {"source": "absent"},
     "datasets.perturb_cite_seq_standin": {"folder": "made"},
     "datasets.schraivogel_2020": {"folder": "absent"},

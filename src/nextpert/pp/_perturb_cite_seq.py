@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata import join, read_roles
-from nextpert._adata.arguments import above, at_least, between, checked, one_of
+from nextpert._adata.arguments import above, at_least, between, checked, one_of, options
 from nextpert._adata.roles import KEY
 from nextpert.pp._steps.bookkeeping import COMBINATIONS, OUTSIDE, Bookkeeping, ScreenOptions, tally
 from nextpert.pp._steps.guides import TARGETING, CellTargets, GuideSets, cell_guides
@@ -45,11 +46,34 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+@options(outside=one_of(*OUTSIDE))
+@dataclass(frozen=True)
+class _LabelOptions:
+    """``label_options``: each is documented there."""
+
+    aliases: Mapping[str, str] | None = None
+    outside: str = "drop"
+
+
+@options(
+    min_seen=between(0, 1, inclusive=True), normalise=one_of("auto", "counts", "log_tpm", "none"),
+    target_sum=(one_of("median"), above(0)), min_depth=at_least(0),
+)  # fmt: skip
+@dataclass(frozen=True)
+class _CountOptions:
+    """``count_options``: each is documented there."""
+
+    min_seen: float = 0.1
+    normalise: str = "auto"
+    target_sum: float | str | None = None
+    depth_key: str | None = None
+    min_depth: float = 0.0
+    check_scale: bool = True
+
+
 @checked(
     controls=one_of(*CONTROLS), min_cells=at_least(0), combinations=one_of(*COMBINATIONS),
-    preset=one_of(*PRESETS), outside=one_of(*OUTSIDE), min_seen=between(0, 1, inclusive=True),
-    normalise=one_of("auto", "counts", "log_tpm", "none"),
-    target_sum=(one_of("median"), above(0)), min_depth=at_least(0),
+    preset=one_of(*PRESETS), label_options=_LabelOptions, count_options=_CountOptions,
 )  # fmt: skip
 def perturb_cite_seq(
     adata: ad.AnnData,
@@ -61,17 +85,11 @@ def perturb_cite_seq(
     combinations: str | None = None,
     max_guides: int | None = None,
     preset: str | None = None,
-    outside: str = "drop",
-    aliases: Mapping[str, str] | None = None,
-    min_seen: float = 0.1,
-    normalise: str = "auto",
-    target_sum: float | str | None = None,
-    depth_key: str | None = None,
-    min_depth: float = 0.0,
+    label_options: Mapping[str, Any] | None = None,
+    count_options: Mapping[str, Any] | None = None,
     condition_key: str = "condition",
     guides_key: str = "guides",
     layer: str | None = None,
-    check_scale: bool = True,
     key_added: str = "preprocessing",
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -122,8 +140,8 @@ def perturb_cite_seq(
         are all control guides; or ``"both"``.
     panel
         Genes of the analysis: a list; ``"zhang2023"``, the paper's 36 genes; or ``None``
-        (default), every gene seen in a share ``min_seen`` of the control cells. Genes that are
-        constant among the control cells are left out.
+        (default), every gene seen in a tenth of the control cells. Genes that are constant
+        among the control cells are left out.
     min_cells
         Fewest cells of a perturbation; by default 20.
     combinations
@@ -134,33 +152,26 @@ def perturb_cite_seq(
         Most guides of a cell, control guides counted; ``None`` for any number.
     preset
         ``"zhang2023"`` for the choices of the paper.
-    outside
-        Cells whose label names a target that is outside the panel or not measured: ``"drop"``
+    label_options
+        A mapping with some of ``"aliases"``, as in :func:`perturbation_screen`, and ``"outside"``:
+        cells whose label names a target that is outside the panel or not measured: ``"drop"``
         (default), or ``"keep"``, as target states for example.
-    aliases
-        Names of targets or panel genes that go by another name in ``adata.var_names``, as
-        ``{name: gene}``. A few are known (``NUP50-AS`` for ``NUP50-AS1``); all that were used
-        are stored.
-    min_seen
-        Share of the control cells, for ``panel=None``.
-    normalise
-        ``"auto"`` (default) takes whole numbers for counts and other values for ln(1 + TPM);
-        ``"counts"``; ``"log_tpm"``; or ``"none"``, which keeps the values as they are.
-    target_sum
-        Counts that a cell is scaled to; by default 1e4. 1e6 keeps ln(1 + TPM) as it is;
-        ``"median"`` stands for the median of all cells kept.
-    depth_key
-        Column of ``adata.obs`` with all counts of a cell; by default ``"UMI_count"``, if there,
-        or the sum over all genes.
-    min_depth
-        Fewest counts of a cell.
+    count_options
+        A mapping with some of ``"min_seen"``, ``"min_depth"`` and ``"check_scale"``, as in
+        :func:`perturbation_screen`, and
+
+        - ``"normalise"``: ``"auto"`` (default) takes whole numbers for counts and other values for
+          ln(1 + TPM); ``"counts"``; ``"log_tpm"``; or ``"none"``, which keeps the values as they
+          are.
+        - ``"target_sum"``: counts that a cell is scaled to; by default 1e4. 1e6 keeps ln(1 + TPM)
+          as it is; ``"median"`` stands for the median of all cells kept.
+        - ``"depth_key"``: column of ``adata.obs`` with all counts of a cell; by default
+          ``"UMI_count"``, if there, or the sum over all genes.
     condition_key, guides_key
         Columns of ``adata.obs``.
     layer
         Layer to read; ``None`` stands for ``layers["log_tpm"]`` where an earlier call left it,
         and else for ``adata.X``.
-    check_scale
-        As in :func:`perturbation_screen`.
     key_added
         Name of the books in ``adata.uns``.
     copy
@@ -210,19 +221,19 @@ def perturb_cite_seq(
     3  several  one target       15
     """
     join.check_in_place(adata, copy=copy)
+    counts = _CountOptions(**count_options or {})
     chosen = _choose(
         preset, controls=controls, panel=panel, min_cells=min_cells, combinations=combinations,
-        max_guides=max_guides, target_sum=target_sum,
+        max_guides=max_guides, target_sum=counts.target_sum,
     )  # fmt: skip
-    if depth_key is None and "UMI_count" in adata.obs.columns:
-        depth_key = "UMI_count"
+    if counts.depth_key is None and "UMI_count" in adata.obs.columns:
+        counts = replace(counts, depth_key="UMI_count")
     if layer is None and "log_tpm" in adata.layers:
         layer = "log_tpm"
-    options = ScreenOptions(
-        panel=chosen["panel"], aliases=aliases, min_cells=chosen["min_cells"],
-        combinations=chosen["combinations"], outside=outside, separator="+", min_seen=min_seen,
-        normalise=normalise, target_sum=chosen["target_sum"], depth_key=depth_key,
-        min_depth=min_depth, layer=layer, kinds="log_tpm", check_scale=check_scale,
+    asked = ScreenOptions(
+        panel=chosen["panel"], min_cells=chosen["min_cells"], combinations=chosen["combinations"],
+        separator="+", layer=layer, kinds="log_tpm", **vars(_LabelOptions(**label_options or {})),
+        **vars(replace(counts, target_sum=chosen["target_sum"])),
     )  # fmt: skip
     told = read_roles(adata, separator="+")
     sets = cell_guides(adata, guides_key, ",", "guides")
@@ -240,7 +251,7 @@ def perturb_cite_seq(
     book.keep(
         "controls", ~unused, f"not controls by controls={chosen['controls']!r}: {tally(names)}"
     )
-    prepared = prepare(adata, found, book, options)
+    prepared = prepare(adata, found, book, asked)
     params = {"condition": condition, "preset": preset, "max_guides": chosen["max_guides"]}
     prepared.tables["params"] |= {k: v for k, v in params.items() if v is not None}
     prepared.tables["params"]["controls"] = chosen["controls"]

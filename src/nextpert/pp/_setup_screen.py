@@ -124,7 +124,7 @@ def setup_screen(
     known = bool(roles.values.get("checked", True))
     strict = known if isinstance(check_scale, Kept) else bool(check_scale)
     if strict and scale.fault:
-        raise ValueError(overruled_by(scale, " to pp.setup_screen"))
+        raise ValueError(overruled_by(scale, "check_scale=False to pp.setup_screen"))
     logger.info("%s.", describe(environments))
     say_left_out(environments.left_out, roles.perturbation_key)
     report_scale(scale, roles.layer, checked=strict)

@@ -12,7 +12,7 @@ import pandas as pd
 from nextpert._adata import strings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -23,7 +23,7 @@ OUTSIDE = ("drop", "keep")
 
 @dataclass(frozen=True)
 class ScreenOptions:
-    """Choices of :func:`nextpert.pp.perturbation_screen`, under the same names.
+    """Choices of :func:`nextpert.pp.perturbation_screen`, all its options under the same names.
 
     Parameters
     ----------
@@ -46,6 +46,7 @@ class ScreenOptions:
     kinds: str = "none"
     check_scale: bool = True
     gene_symbols: str | None = None
+    unassigned: Sequence[str] = ()
 
     def params(self) -> dict[str, Any]:
         """Return the choices as they are stored."""

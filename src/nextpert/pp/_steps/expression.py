@@ -100,8 +100,8 @@ def blown_up_message(depth: NDArray[np.float64], target_sum: float) -> str | Non
     return (
         f"Cells hold {typical:.3g} counts (median) and are scaled to {target_sum:g}: the first "
         f"count of a gene adds {first:.1f} and the second {second:.1f}, so that seen or not is "
-        f"nearly all that is left. Use target_sum='median', and where the matrix holds a panel of "
-        f"genes, name the cells' total counts over all genes with depth_key."
+        f"nearly all that is left. Leave target_sum at 'median'; where the matrix holds a panel of "
+        f"genes, name the cells' total counts over all genes with depth_key in count_options."
     )
 
 
@@ -125,7 +125,8 @@ def check_counts(values: Any) -> None:
     if not ((stored >= 0) & (stored == np.floor(stored))).all():
         message = (
             "The matrix holds values that are no counts (whole numbers of 0 or more): pass "
-            "normalise='none' if it holds log-normalised expression, or name the layer of counts."
+            "count_options={'normalise': 'none'} if it holds log-normalised expression, or name "
+            "the layer of counts."
         )
         raise ValueError(message)
 
@@ -146,8 +147,9 @@ def check_log_tpm(values: Any, depth: NDArray[np.float64] | None) -> None:
         reason = "with the cells' total counts they give no whole numbers"
     if bad:
         message = (
-            f"The matrix does not hold ln(1 + TPM) ({reason}): pass normalise='none' to keep its "
-            f"values as they are, or name the layer of counts."
+            f"The matrix does not hold ln(1 + TPM) ({reason}): pass "
+            f"count_options={{'normalise': 'none'}} to keep its values as they are, or name the "
+            f"layer of counts."
         )
         raise ValueError(message)
 

@@ -157,7 +157,7 @@ def _read_matrix(adata: ad.AnnData, book: Bookkeeping, options: ScreenOptions) -
         what = {"none": "log-normalised expression", "log_tpm": "ln(1 + TPM)"}.get(kind, kind)
         logger.info("The matrix is taken to hold %s.", what)
     if kind != "counts" and scale is not None and scale.fault and options.check_scale:
-        raise ValueError(overruled_by(scale))
+        raise ValueError(overruled_by(scale, "count_options={'check_scale': False}"))
     if options.depth_key is not None:
         return Matrix(kind, expression.read_depth(adata, options.depth_key), scale)
     if kind == "counts":
