@@ -15,7 +15,7 @@ import pytest
 import nextpert as npt
 
 SOURCE = Path(npt.__file__).parent
-SUB_PACKAGES = ("datasets", "pl", "pp", "tl")
+SUB_PACKAGES = ("datasets", "get", "pl", "pp", "tl")
 FUNCTIONS = [
     (sub, name)
     for sub in SUB_PACKAGES

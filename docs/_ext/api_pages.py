@@ -17,6 +17,7 @@ PACKAGES = {
     "pp": ("Preprocessing", "From counts and guides to a screen that the tools understand."),
     "tl": ("Tools", "Learn the graph, fit the posterior, tell effects, rank, plan, judge."),
     "pl": ("Plots", "One for each result; all of them are in the [gallery](../gallery.md)."),
+    "get": ("Results as tables", "What lies deep in `uns`."),
     "datasets": ("Data sets", "Real screens, fetched once, and simulated ones."),
 }
 ROOMS = {

@@ -13,7 +13,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata.arguments import in_mappings, kinds_of, options_of
 
-ROOMS = ("pp", "tl", "pl", "datasets")
+ROOMS = ("pp", "tl", "pl", "get", "datasets")
 NAN = float("nan")
 TEXT = (3, "", b"control")
 FLAG = ("yes", 2, None)

@@ -114,15 +114,21 @@ def read_measured(
 
 def usual_guides(adata: ad.AnnData, fit: FittedPosterior) -> int:
     """Return the guides that the median perturbation of a fit has, 1 where none are known."""
+    counts = count_guides(adata, fit)
+    return 1 if counts is None or not len(counts) else max(round(float(np.median(counts))), 1)
+
+
+def count_guides(adata: ad.AnnData, fit: FittedPosterior) -> NDArray[np.int64] | None:
+    """Return the guides of every perturbation of a fit; ``None`` where no column has them."""
     roles = _adata.fitted_roles(adata, fit.params)
     names = [str(name) for name in fit.environments["perturbation"]]
-    if roles.guide_key is None or not names:
-        return 1
+    if roles.guide_key is None:
+        return None
     group = _adata.read_every_label(adata, roles).groups(names)
     guide = _adata.read_labels(adata, roles.guide_key, argument="guide_key").codes
     told = (group >= 0) & (guide >= 0)
     pairs = np.unique(np.column_stack([group[told], guide[told]]), axis=0)
-    return _usual(np.bincount(1 + pairs[:, 0], minlength=1 + len(names)))
+    return np.bincount(pairs[:, 0], minlength=len(names))
 
 
 def _usual(counts: NDArray[np.int64]) -> int:
