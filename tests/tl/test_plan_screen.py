@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert._adata import progress
 from nextpert._adata.arguments import in_mappings
 from nextpert.core.design.distances import first_order_distances, ranked_distance
 from nextpert.core.design.plate import PlateCiv, best_plate
@@ -358,3 +359,13 @@ def test_where_no_candidate_is_nearer_than_the_control_all_wells_go_to_learning(
     assert (wells["state_distance"] > controls["state_distance"].item()).all()
     assert wells["aim"].tolist() == ["learn", "learn"]
     assert "2 of 2 perturbations are chosen to learn" in caplog.text
+
+
+def test_long_plans_show_progress(fitted, capsys, monkeypatch):
+    planned(fitted)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "_DELAY", 0)
+    planned(fitted, aim="learn", n_perturbations=3)
+    shown = capsys.readouterr().err
+    assert "Choosing wells" in shown
+    assert "Weighing wells" in shown

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata.panel import places
+from nextpert._adata.progress import progress
 from nextpert.core.model import scores
 from nextpert.core.model.effects import Effects
 from nextpert.core.model.interactions import Together
@@ -100,7 +101,8 @@ def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side
     columns = [*_TOTALS, *map(alone, weights), *map(r_of, (WHOLE, *weights))]
     table = pd.DataFrame(np.nan, index=range(shape[0]), columns=columns)
     left_out = np.zeros((len(refit.folds), len(weights)))
-    for k, fold in enumerate(refit.folds):
+    folds = progress(len(refit.folds), "Held-out perturbations", iterable=refit.folds)
+    for k, fold in enumerate(folds):
         model = refit.left_out(k)
         fit = refit.as_stored(model)
         learned = _weights(model, weights)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from nextpert._adata import strings
+from nextpert._adata.progress import progress
 from nextpert.core.design.cell_numbers import dunnett_controls
 from nextpert.core.design.distances import first_order_distances, probability_nearest
 from nextpert.core.design.plate import PlateCiv, allocate_cells, best_order, greedy_plate
@@ -167,6 +168,12 @@ class Choice:
             stages.append(("acquisition", *by(rank), wells.size))
         chosen: list[int] = []
         aims: list[str] = []
+        bar = progress(wells.size, "Choosing wells")
+
+        def shown(gain: Gain, before: list[int]) -> Callable[[Index], Vector]:
+            bar.update(len(before) - bar.n)
+            return gain(before)
+
         for each in (wells.total / wells.size, wells.least):  # smaller wells where money is short
             price = limits.cost + limits.cell_cost * each
             if each > wells.least and price[limits.must].sum() > limits.budget:
@@ -174,12 +181,14 @@ class Choice:
             chosen, aims = list(limits.must), ["must"] * len(limits.must)
             for stage, gain, allowed, end in stages:
                 chosen = greedy_plate(
-                    gain, end, must=chosen, allowed=allowed, cost=price, budget=limits.budget,
+                    partial(shown, gain), end, must=chosen, allowed=allowed, cost=price,
+                    budget=limits.budget,
                     per_cost=stage == "learn", new=self.asked.shifts[0].n == 0, most_new=most_new,
                 )  # fmt: skip
                 aims += [stage] * (len(chosen) - len(aims))
             if chosen:
                 break
+        bar.close()
         cells, n_controls = _cells(chosen, limits, wells, fixed_controls)
         chosen, aims = chosen[: len(cells)], aims[: len(cells)]
         if aim == "learn":  # cells go where they teach most; to find the best, all have as many
@@ -290,7 +299,8 @@ def plate_table(
     before = fit.environments["perturbation"].astype(str)
     seen = dict(zip(before, fit.environments["n_cells"].astype(int), strict=True))
     covered = distance.nearest[limits.under_way].sum() + np.cumsum(distance.nearest[chosen])
-    removed = choice.civ.removed_by_wells(chosen, found.cells)
+    shown: Any = progress(len(chosen), "Weighing wells", iterable=chosen)
+    removed = choice.civ.removed_by_wells(shown, found.cells)
     names = [given.names[i] for i in chosen]
     n_cells = column(found.cells, found.n_controls)
     wells = {}

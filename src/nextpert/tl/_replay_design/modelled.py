@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from nextpert import core
 from nextpert._adata import environments as named
-from nextpert._adata.progress import progress
+from nextpert._adata.progress import progress, without_bars
 from nextpert.core import LinearScm, ScreenMoments
 from nextpert.core.evaluate.design_loop import run_tasks
 from nextpert.core.evaluate.strategies import NO_MODEL, Means, replay_plates
@@ -265,7 +265,7 @@ def _one(
     recommended = np.empty((*shape[:2], options.n_rounds + 1), np.int64)
     chosen = np.empty((*shape, options.n_perturbations), np.int64)
     # Small matrices: threads would only wait for each other, and could change the last bits.
-    with threadpool_limits(1):
+    with threadpool_limits(1), without_bars():
         deal = pool.deal(task.target, options.n_warmup, order)
         for r, candidates in enumerate(task.candidates):
             for c, criterion in enumerate(options.criteria):
