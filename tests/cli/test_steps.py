@@ -34,7 +34,7 @@ QUICK = {
     "effects": ([], ["perturbation", "gene", "mean", "lower", "upper", "lfsr"]),
     "design": (["--target", "MYC", "--n-samples", "20"], ["rank", "perturbation"]),
     "plan": (
-        ["--target", "MYC", "--n-perturbations", "2", "--n-cells", "200", "--n-samples", "50"],
+        ["--target", "MYC", "--n-perturbations", "2", "--n-cells", "200"],
         ["perturbation", "n_cells", "why"],
     ),
     "cells": ([], ["gene", "power", "cells_needed"]),
@@ -256,7 +256,7 @@ def test_shifts_and_effects_in_files(fitted, tmp_path):
     (tmp_path / "means.csv").write_text("gene,mean\nMYC,0.5\n")
     costs = ["--costs", "budget=250", f"perturbation={tmp_path / 'costs.csv'}", "cell=1"]
     plan = ["--target-file", tmp_path / "means.csv", "--candidates", "MYC", "STK3", "OXR1"]
-    few = ["--n-cells", "100", "--n-perturbations", "2", "--n-samples", "20"]
+    few = ["--n-cells", "100", "--n-perturbations", "2"]
     table = tmp_path / "plate.csv"
     assert run("plan", again, *plan, *costs, *few, "--table", table) == 0
     plate = pd.read_csv(table).set_index("perturbation")
@@ -380,7 +380,7 @@ def test_settings_of_several_steps_in_one_file(fitted, capsys):
     config = fitted.parent / "config.toml"
     config.write_text(
         '[design]\ntarget = "MYC"\nn_samples = 20\n[plan]\ntarget-mean = ["MYC=1"]\n'
-        "n-cells = 150\nn-samples = 20\n"
+        "n-cells = 150\n"
     )
     assert run("plan", fitted, "--config", config, "--n-perturbations", "1") == 0
     params = ad.read_h5ad(fitted.parent / "screen.plan.h5ad").uns["plan"]["params"]
@@ -585,7 +585,7 @@ def test_an_absent_screen_is_named_beside_those_of_its_folder(fitted, capsys):
 
 @pytest.mark.parametrize("step", ["design", "plan", "cells"])
 def test_the_targets_own_perturbation_is_a_candidate_only_if_asked_for(step, fitted, place, capsys):
-    options = ["--target", "MYC", "--candidates", "MYC", "STK3", "OXR1", "--n-samples", 20]
+    options = ["--target", "MYC", "--candidates", "MYC", "STK3", "OXR1"]
     for more, named in (
         ([], {"STK3", "OXR1"}),
         (["--target-is-candidate"], {"MYC", "STK3", "OXR1"}),

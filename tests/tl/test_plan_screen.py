@@ -369,3 +369,11 @@ def test_long_plans_show_progress(fitted, capsys, monkeypatch):
     shown = capsys.readouterr().err
     assert "Choosing wells" in shown
     assert "Weighing wells" in shown
+
+
+def test_the_plate_prints_what_the_bench_needs(fitted):
+    planned(fitted, n_perturbations=3, plate_format=96)
+    with pd.option_context("display.width", 80, "display.max_columns", 0):
+        head = repr(fitted.uns["plan"]["plate"]).splitlines()[0].split()
+    assert head[:2] == ["well", "perturbation"]
+    assert head[-2:] == ["probability_best", "n_cells"]

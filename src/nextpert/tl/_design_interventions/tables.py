@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import eager, list_names, panel_of, read_stored, strings
+from nextpert._adata import (
+    eager,
+    list_names,
+    main_columns_outside,
+    panel_of,
+    read_stored,
+    strings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +100,9 @@ def ranking_table(
         },
         index=pd.Index(np.arange(len(rows))),
     )
-    return table, order
+    first = ["rank", "perturbation", "predicted_distance"]
+    last = ["relative_distance", "probability_best", "n_cells_seen"]
+    return main_columns_outside(table, first, last), order
 
 
 def candidates_of(ranking: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import strings
+from nextpert._adata import main_columns_outside, strings
 from nextpert._adata.progress import progress
 from nextpert.core.design.cell_numbers import dunnett_controls
 from nextpert.core.design.distances import first_order_distances, probability_nearest
@@ -306,7 +306,7 @@ def plate_table(
     wells = {}
     if plate_format is not None:
         wells["well"] = strings(well_names(len(rows), plate_format))
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             **wells,
             "perturbation": strings(column(names, str(fit.params["control"]))),
@@ -328,6 +328,8 @@ def plate_table(
         },
         index=pd.Index(np.arange(len(rows))),
     )
+    last = ["state_distance", "probability_best", "n_cells"]
+    return main_columns_outside(table, [*wells, "perturbation", "n_guides", "aim"], last)
 
 
 def _why(found: Chosen, removed: Vector, distance: RankedDistance) -> list[str]:
