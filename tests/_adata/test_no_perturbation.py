@@ -44,9 +44,7 @@ def perturbations(adata):
 
 
 def learn(adata):
-    npt.tl.learn_dag(
-        adata, method="boss", environments="all", search_options={"search_options": {"n_runs": 2}}
-    )
+    npt.tl.learn_dag(adata, method="boss", environments="all", search_options={"n_runs": 2})
 
 
 @pytest.mark.parametrize("label", [*NOBODY, "unassigned", "multi", "n/a", "<NA>", " nan ", "None"])
@@ -78,7 +76,7 @@ def test_a_graph_is_that_of_the_other_cells(clean, mixed, caplog):
 @pytest.mark.parametrize("shift_sd", ["learned", 0])
 def test_a_fit_is_that_of_the_other_cells(clean, mixed, shift_sd, caplog):
     for adata in (clean, mixed):
-        npt.tl.learn_dag(adata, method="boss", search_options={"search_options": {"n_runs": 2}})
+        npt.tl.learn_dag(adata, method="boss", search_options={"n_runs": 2})
     npt.tl.fit_dag_blr(clean, shift_sd=shift_sd)
     with pytest.warns(UserWarning, match=r"Doublet, .*\(no perturbation\)"):
         npt.tl.fit_dag_blr(mixed, shift_sd=shift_sd)

@@ -379,8 +379,7 @@ def test_the_page_takes_results_that_need_no_fit(fitted, screen):
 def test_settings_of_several_steps_in_one_file(fitted, capsys):
     config = fitted.parent / "config.toml"
     config.write_text(
-        '[design]\ntarget = "MYC"\nn_samples = 20\n[plan]\ntarget-mean = ["MYC=1"]\n'
-        "n-cells = 150\n"
+        '[design]\ntarget = "MYC"\nn_samples = 20\n[plan]\ntarget-mean = ["MYC=1"]\nn-cells = 150\n'
     )
     assert run("plan", fitted, "--config", config, "--n-perturbations", "1") == 0
     params = ad.read_h5ad(fitted.parent / "screen.plan.h5ad").uns["plan"]["params"]

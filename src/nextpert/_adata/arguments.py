@@ -29,8 +29,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
 
-# Where an argument of an earlier version is now, by function; one that became a part of a mapping
-# of options needs no line here.
+# New names of arguments, and of parts of mappings of options, by those of an earlier version.
+RENAMED: dict[str, str] = {}
+# Where else an argument of an earlier version went, by function; one that became a part of a
+# mapping of options needs no line here.
 MOVED: dict[str, dict[str, str]] = {
     "tl.learn_dag": {
         "show_progress": "progress is shown by itself, and scanpy.settings.verbosity = 0 hides it",
@@ -155,15 +157,21 @@ def in_mappings(function: Callable[..., Any], flat: Mapping[str, Any]) -> dict[s
 
 def where_now(function: Callable[..., Any], name: str) -> str:
     """Return where an argument that a function does not take is to be given; empty if unknown."""
+    new = RENAMED.get(name, name)
     for argument, cls in options_of(function).items():
-        if name in cls.__annotations__:
-            return f" Give it as {argument}={{{name!r}: ...}}."
+        if new in cls.__annotations__:
+            return f" Give it as {argument}={{{new!r}: ...}}."
+    if new in function.__annotations__:
+        return f" It is now {new}."
     said = MOVED.get(_public_name(function), {}).get(name)
     return f" Now {said}." if said else ""
 
 
 def _public_name(function: Callable[..., Any]) -> str:
-    return f"{function.__module__.split('.')[1]}.{function.__name__}"
+    """Return how users call a function: with its sub-package, if it is in one that they name."""
+    room = function.__module__.removeprefix("nextpert.").split(".")[0]
+    name = function.__qualname__.removesuffix(".__init__")
+    return f"{room}.{name}" if room in ("datasets", "get", "pl", "pp", "tl") else name
 
 
 def _in_tuples(bounds: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
@@ -417,7 +425,8 @@ def _options(cls: type) -> Kind:
         known = list(cls.__annotations__)
         if unknown := [str(key) for key in value if key not in known]:
             message = f"{name} holds {list_names(unknown)}, but takes {', '.join(known)}."
-            raise ValueError(message + closest(unknown, known))
+            new = [f" {old} is now {RENAMED[old]}." for old in unknown if old in RENAMED]
+            raise ValueError(message + ("".join(new) or closest(unknown, known)))
         return check_arguments(cls, value, f"{name}[{{!r}}]")
 
     return Kind("a mapping of options", _is(Mapping), take)
