@@ -43,10 +43,10 @@ RENAMED = {
 }
 # Where else an argument of an earlier version went, by function; one that became a part of a
 # mapping of options needs no line here.
+_PROGRESS = "progress is shown by itself, and scanpy.settings.verbosity = 0 hides it"
 MOVED: dict[str, dict[str, str]] = {
-    "tl.learn_dag": {
-        "show_progress": "progress is shown by itself, and scanpy.settings.verbosity = 0 hides it",
-    },
+    "tl.learn_dag": {"show_progress": _PROGRESS},
+    "datasets.perturb_cite_seq": {"show_progress": _PROGRESS},
     "tl.fit_dag_blr": {"separator": "it is declared once, by pp.setup_screen(separator=...)"},
     "tl.replay_design": dict.fromkeys(
         ("perturbation_key", "control", "layer"),

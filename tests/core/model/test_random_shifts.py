@@ -222,7 +222,7 @@ def test_curvature_is_that_of_the_evidence():
     for _ in range(3):
         ascent.step()
     assert ascent.blr.blocks["cov"][0] < 0.7 * -1 / second  # as if components were known
-    settled = ascent.settled()
+    settled = ascent.current()
     np.testing.assert_allclose(settled.blocks["weights"], ascent.blr.blocks["weights"], rtol=1e-9)
     np.testing.assert_allclose(settled.blocks["residual"], ascent.blr.blocks["residual"])
 
