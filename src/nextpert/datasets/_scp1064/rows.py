@@ -146,23 +146,19 @@ def to_anndata(study: Study, entries: Iterable[Entries], wanted: Wanted) -> AnnD
 def write_rows(path: Path, adata: AnnData, store: RowStore) -> None:
     """Write annotation and rows to an h5ad file: values to ``X``, counts to ``layers``."""
     import h5py  # type: ignore[import-untyped]
+    from anndata.io import sparse_dataset, write_elem
 
     adata.write_h5ad(path)
     with h5py.File(path, "r+") as file:
-        indptr = store.finish()
-        if "X" in file:
-            del file["X"]
-        parts = []
+        matrices: list[Any] = []
         for name, kind in zip(("X", "layers/counts"), store.kinds, strict=False):
-            matrix = file.create_group(name)
-            matrix.attrs["encoding-type"] = "csr_matrix"
-            matrix.attrs["encoding-version"] = "0.1.0"
-            matrix.attrs["shape"] = np.array(adata.shape, dtype=np.int64)
-            matrix.create_dataset("indptr", data=indptr)
-            for part, dtype in (("indices", indptr.dtype), ("data", kind)):
-                matrix.create_dataset(part, indptr[-1:], dtype, maxshape=(None,), chunks=_CHUNK)
-            parts.append(matrix)
-        store.fill(parts)
+            empty = sp.csr_matrix((0, adata.n_vars), dtype=kind)
+            empty.indptr = store.indptr()[:1]
+            write_elem(file, name, empty, dataset_kwargs={"chunks": _CHUNK})
+            matrices.append(sparse_dataset(file[name]))
+        for rows in store.rows(adata.n_vars):
+            for matrix, some in zip(matrices, rows, strict=True):
+                matrix.append(some)
 
 
 def open_backed(path: Path) -> AnnData:
@@ -256,50 +252,52 @@ class RowStore:
             self._entries[name][block] = part
         self._filled = block.stop
 
-    def finish(self) -> NDArray[np.int32] | NDArray[np.int64]:
-        """Return where every row begins, ``indptr`` of CSR; nothing is added from now on."""
+    def indptr(self) -> NDArray[np.int32] | NDArray[np.int64]:
+        """Return where every row begins, as of CSR."""
         self._put_aside()
-        self._cells, self._entries = self._cells[:0].copy(), self._entries[:0].copy()
         indptr = np.concatenate([[0], np.cumsum(self._n_entries)])
         # The type of indices that scipy takes for so many entries.
         return indptr.astype(np.int32) if indptr[-1] <= np.iinfo(np.int32).max else indptr
 
     def in_memory(self, n_genes: int) -> list[sp.csr_matrix]:
         """Return the matrix of values and, if there are counts, that of counts."""
-        indptr = self.finish()
-        n = int(indptr[-1])
+        indptr = self.indptr()
+        n, shape = int(indptr[-1]), (len(indptr) - 1, n_genes)
         # Each matrix owns its indices: functions that change a matrix in place spare the other.
         parts = [
-            {"indices": np.empty(n, indptr.dtype), "data": np.empty(n, kind)} for kind in self.kinds
+            (np.empty(n, kind), np.empty(n, indptr.dtype), indptr.copy()) for kind in self.kinds
         ]
-        self.fill(parts)
-        shape = (len(indptr) - 1, n_genes)
-        return [sp.csr_matrix((p["data"], p["indices"], indptr.copy()), shape) for p in parts]
-
-    def fill(self, parts: Sequence[Any]) -> None:
-        """Write indices and values, and those of the counts, row after row; let go of each group.
-
-        ``parts`` are mappings, or groups of a file, with ``indices`` and ``data`` of all entries.
-        """
         start = 0
+        for rows in self.rows(n_genes):
+            for (data, indices, _), some in zip(parts, rows, strict=True):
+                data[start : start + some.nnz] = some.data
+                indices[start : start + some.nnz] = some.indices
+            start += rows[0].nnz
+        return [sp.csr_matrix(part, shape) for part in parts]
+
+    def rows(self, n_genes: int) -> Iterator[list[sp.csr_matrix]]:
+        """Yield the values, and the counts, of one group of cells after the other; forget each."""
+        self._put_aside()
+        self._cells, self._entries = self._cells[:0].copy(), self._entries[:0].copy()
+        first = 0
         for fragments in self._fragments:
-            if not fragments:
-                continue
-            each = [np.repeat(np.arange(len(n), dtype=np.uint16), n) for n, _ in fragments]
-            entries = np.concatenate([self._read(where, n.sum()) for n, where in fragments])
-            rows = np.concatenate(each)
+            n_entries = self._n_entries[first : first + _GROUP]
+            first += _GROUP
+            cells = [np.repeat(np.arange(len(n), dtype=np.uint16), n) for n, _ in fragments]
+            found = [self._read(where, n.sum()) for n, where in fragments]
+            entries = np.concatenate([self._entries, *found])
+            in_row = np.concatenate([np.empty(0, np.uint16), *cells])
             fragments.clear()
-            order = np.argsort(rows, kind="stable")  # a radix sort: linear
-            entries, rows = entries[order], rows[order]
+            order = np.argsort(in_row, kind="stable")  # a radix sort: linear
+            entries, in_row = entries[order], in_row[order]
             falls = np.diff(entries["gene"]) < 0
-            if (falls & (rows[1:] == rows[:-1])).any():  # genes in another order than in the file
-                entries = entries[np.lexsort((entries["gene"], rows))]
-            stop = start + len(entries)
-            for part, name in zip(parts, ("value", "count"), strict=False):
-                # Opened anew each time: open datasets hold their chunks in memory.
-                part["indices"][start:stop] = entries["gene"]
-                part["data"][start:stop] = entries[name]
-            start = stop
+            if (falls & (in_row[1:] == in_row[:-1])).any():  # genes in another order than the file
+                entries = entries[np.lexsort((entries["gene"], in_row))]
+            indptr = np.concatenate([[0], np.cumsum(n_entries)])
+            yield [
+                sp.csr_matrix((entries[name], entries["gene"], indptr), (len(n_entries), n_genes))
+                for name in ("value", "count")[: len(self.kinds)]
+            ]
 
     def _put_aside(self) -> None:
         """Sort the entries collected by cell and file them by group."""
