@@ -7,7 +7,6 @@ import gzip
 import logging
 import re
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from nextpert.datasets._scp1064.rows import Study, Wanted
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -54,17 +53,27 @@ def read_portal(
     if not root.is_dir():
         message = f"There is no folder or h5ad file {str(folder)!r}: pass where the study lies."
         raise FileNotFoundError(message)
-    paths, is_whole = _expression_files(root, subset)
-    kind, protein = _protein_file(root, wanted.protein)
-    metadata = read_table(
-        _need(root, "RNA_metadata.csv"), ["NAME", "condition", "MOI", "sgRNA", "UMI_count"],
-        optional=["library_preparation_protocol"],
-    )  # fmt: skip
-    assigned = read_table(_need(root, "all_sgRNA_assignments.txt"), ["Cell", "sgRNAs"])
+    paths = _expression_files(root, subset)
+    raw, scaled = "raw_CITE_expression.csv", "Protein_expression.csv"
+    kind = (
+        wanted.protein if isinstance(wanted.protein, str) else "clr" if wanted.protein else "none"
+    )
+    if wanted.protein is True and not _find(root, raw) and _find(root, scaled):
+        kind = "study"
+    protein = None
+    if wanted.protein:
+        name = scaled if kind == "study" else raw
+        protein = _need(root, name, ", or pass `protein=False`")
+    metadata = Table(
+        _need(root, "RNA_metadata.csv"), "NAME", "condition", "MOI", "sgRNA", "UMI_count"
+    )
+    assigned = Table(_need(root, "all_sgRNA_assignments.txt"), "Cell", "sgRNAs")
     obs, guides = _cells(metadata, assigned, verify=wanted.verify)
     files = [ExpressionFile(path) for path in paths]
     kept = wanted.cells(obs["condition"])
-    kept &= _held(files, metadata.file, obs.index, is_whole=is_whole)
+    kept &= _held(
+        files, metadata.file, obs.index, is_whole=subset is None or len(files) == len(SUBSETS)
+    )
     if not kept.any():
         message = (
             f"No cell of {metadata.file!r} is of condition {wanted.condition!r} and in subset "
@@ -76,7 +85,7 @@ def read_portal(
     if path is None:
         logger.info("No RNA_UMAP_cluster.csv: the result has no obsm['X_umap']")
     else:
-        umap = read_table(path, ["NAME", "X", "Y"])
+        umap = Table(path, "NAME", "X", "Y")
         order = np.array(umap.align(list(obs.index), "the metadata"))
         xy = np.column_stack([umap.numbers(name) for name in ("X", "Y")])
         obsm["X_umap"] = xy[order[kept]].astype(np.float32)
@@ -88,59 +97,39 @@ def read_portal(
     return study, read_expression(files, study, wanted)
 
 
-def _expression_files(root: Path, subset: str | Sequence[str] | None) -> tuple[list[Path], bool]:
-    """Return the files, and whether they are to hold every cell of the study."""
-    if subset is None:
-        full = _find(root, "RNA_expression.csv")
-        if full is not None:
-            return [full], True
-        found = {name: _find(root, f"RNA_expression_subset{name}.csv") for name in SUBSETS}
-        absent = [name for name, path in found.items() if path is None]
-        if absent:
-            message = (
-                f"The folder {root.name!r} holds neither RNA_expression.csv.gz nor all six "
-                f"RNA_expression_subset*.csv.gz (missing: {list_names(absent)}): download them "
-                "from the portal (SCP1064), or name the subsets there are with `subset`."
-            )
-            raise FileNotFoundError(message)
-        return [path for path in found.values() if path is not None], True
-    names = [subset] if isinstance(subset, str) else [str(name) for name in subset]
+def _expression_files(root: Path, subset: str | Sequence[str] | None) -> list[Path]:
+    full = _find(root, "RNA_expression.csv") if subset is None else None
+    if full is not None:
+        return [full]
+    names = [subset] if isinstance(subset, str) else [*map(str, subset or SUBSETS)]
     unknown = [name for name in names if name not in SUBSETS]
-    if unknown or not names or len(set(names)) < len(names):
+    if unknown or len(set(names)) < len(names) or (subset is not None and not len(subset)):
         message = (
             f"subset must name some of {list_names(SUBSETS)}, each once, but is {names}."
             f"{closest(unknown, SUBSETS)}"
         )
         raise ValueError(message)
-    paths = [_need(root, f"RNA_expression_subset{name}.csv") for name in names]
-    return paths, set(names) == set(SUBSETS)
-
-
-def _protein_file(root: Path, wanted: bool | str) -> tuple[str, Path | None]:
-    """Return what to make of proteins (``"clr"``, ``"counts"``, ``"study"``), and of which file."""
-    if wanted is False:
-        return "none", None
-    kind = "clr" if wanted is True else str(wanted)
-    raw, study = _find(root, "raw_CITE_expression.csv"), _find(root, "Protein_expression.csv")
-    if wanted is True and raw is None and study is not None:
-        kind = "study"
-    path = study if kind == "study" else raw
-    if path is None:
-        name = "Protein" if kind == "study" else "raw_CITE"
+    found = {name: _find(root, f"RNA_expression_subset{name}.csv") for name in names}
+    absent = [name for name, path in found.items() if path is None]
+    if absent:
+        lacks = (
+            "holds neither RNA_expression.csv.gz nor all six" if subset is None else "lacks some"
+        )
         message = (
-            f"The folder {root.name!r} lacks {name}_expression.csv.gz: download it from the "
-            "portal (SCP1064), or pass `protein=False`."
+            f"The folder {root.name!r} {lacks} RNA_expression_subset*.csv.gz (missing: "
+            f"{list_names(absent)}): download them from the portal (SCP1064), or name the subsets "
+            "there are with `subset`."
         )
         raise FileNotFoundError(message)
-    return kind, path
+    return [path for path in found.values() if path is not None]
 
 
-def _need(root: Path, name: str) -> Path:
+def _need(root: Path, name: str, instead: str = "") -> Path:
     found = _find(root, name)
     if found is None:
         message = (
-            f"The folder {root.name!r} lacks {name!r} (or the same with .gz): download it from "
-            "the portal (SCP1064)."
+            f"The folder {root.name!r} lacks '{name}' and '{name}.gz': download it from the "
+            f"portal (SCP1064){instead}."
         )
         raise FileNotFoundError(message)
     return found
@@ -162,31 +151,29 @@ def _find(root: Path, name: str) -> Path | None:
 
 def _cells(metadata: Table, assigned: Table, *, verify: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the columns of ``obs``, and the table of guides."""
-    conditions = metadata.columns["condition"]
+    conditions = metadata.column("condition")
     if "" in conditions:
-        line = metadata.lines[conditions.index("")]
-        message = f"{metadata.file!r}, line {line} gives no condition."
-        raise ValueError(message)
-    no_protocol = [""] * len(metadata.lines)
+        raise metadata.error(conditions.index(""), "gives no condition")
+    protocol = "library_preparation_protocol"
+    no_protocol = [""] * len(conditions)
     obs = pd.DataFrame(
         {
             "condition": conditions,
             "MOI": metadata.numbers("MOI", whole=True, least=0).astype(np.int64),
-            "sgRNA": pd.Categorical(metadata.columns["sgRNA"]),
+            "sgRNA": pd.Categorical(metadata.column("sgRNA")),
             "UMI_count": metadata.numbers("UMI_count", least=1e-9),
-            "library_preparation_protocol": pd.Categorical(
-                metadata.columns.get("library_preparation_protocol", no_protocol)
+            protocol: pd.Categorical(
+                metadata.column(protocol) if protocol in metadata.header else no_protocol
             ),
         },
         index=pd.Index(metadata.names),
     )
     order = assigned.align(metadata.names, metadata.file)
     called = []
-    for line, text in zip(assigned.lines, assigned.columns["sgRNAs"], strict=True):
+    for i, text in enumerate(assigned.column("sgRNAs")):
         names = [name.strip() for name in text.split(",")] if text.strip() else []
         if "" in names or len(set(names)) < len(names):
-            message = f"{assigned.file!r}, line {line} holds {text!r}, which is no list of guides."
-            raise ValueError(message)
+            raise assigned.error(i, f"holds {text!r}, which is no list of guides")
         called.append(names)
     labels, guides = label_cells([called[i] for i in order], obs.index, repr(assigned.file))
     obs = obs.join(labels)
@@ -279,27 +266,19 @@ def _read_protein(path: Path, kind: str, cells: pd.Index) -> pd.DataFrame:
     With ``kind="clr"``, counts :math:`c` become :math:`ln(1 + c)` minus its mean over the
     antibodies of the cell. Cells that are not among ``cells`` are an error.
     """
-    rows = _rows(path)
-    header = next(rows, (0, []))[1]
-    names = header[1:]
-    if not names or header[0] not in ("", "Protein") or len(set(names)) < len(names):
-        message = f"{path.name!r}, line 1 does not hold the names of cells, each once."
+    found = Table(path)
+    if found.header[0] not in ("", "Protein"):
+        message = f"{path.name!r}, line 1 does not begin with Protein and names of cells."
         raise ValueError(message)
-    of_cells = [f"for cell {name!r}" for name in names]
-    values: dict[str, np.ndarray] = {}
-    for line, fields in rows:
-        name = fields[0].removesuffix(" protein")
-        if not name or name in values:
-            message = f"{path.name!r}, line {line} names {name!r}: each antibody needs one name."
-            raise ValueError(message)
-        least = -np.inf if kind == "study" else 0
-        values[name] = _to_numbers(
-            fields[1:], path.name, [line] * len(names), of_cells, whole=kind != "study", least=least
-        )
-    if not values:
-        message = f"{path.name!r} holds no row beside its header."
-        raise ValueError(message)
-    table = pd.DataFrame(values, index=pd.Index(names))
+    names = [f"for cell {name!r}" for name in found.header[1:]]
+    rows = [
+        found.to_numbers(row[1:], [i] * len(names), names, whole=kind != "study",
+                         least=-np.inf if kind == "study" else 0)
+        for i, row in enumerate(found.rows)
+    ]  # fmt: skip
+    suffix = " protein" if all(name.endswith(" protein") for name in found.names) else ""
+    antibodies = [name.removesuffix(suffix) for name in found.names]
+    table = pd.DataFrame(dict(zip(antibodies, rows, strict=True)), index=found.header[1:])
     other = table.index.difference(cells)
     if len(other):
         message = (
@@ -313,36 +292,126 @@ def _read_protein(path: Path, kind: str, cells: pd.Index) -> pd.DataFrame:
     return table.astype(np.float32)
 
 
-@dataclass(frozen=True)
 class Table:
-    """Rows of a csv file by their first column.
+    """A csv file of text, gzipped or not, without the portal's TYPE row.
 
     Parameters
     ----------
-    file
-        Its name.
-    columns
-        Values of every column of the header, as text.
-    lines
-        Line of every row.
+    path
+        The file.
+    needed
+        Columns that it must have; the first, or that of the file, names every row.
+
+    Raises
+    ------
+    ValueError
+        If a column is absent, a row is too short or too long, a name is empty or given twice,
+        or the file is no readable text.
+
+    Attributes
+    ----------
+    file, header, rows, names
+        Name of the file, its columns, and the fields and the name of every row.
     """
 
-    file: str
-    columns: dict[str, list[str]]
-    lines: list[int]
+    def __init__(self, path: Path, *needed: str) -> None:
+        self.file = path.name
+        self.rows: list[list[str]] = []
+        self._lines: dict[str, int] = {}
+        line = 0
+        with path.open("rb") as file:
+            opened = gzip.open if file.read(2) == b"\x1f\x8b" else open
+        try:
+            with opened(path, "rt", encoding="utf-8-sig", newline="") as text:
+                reader = csv.reader(text, strict=True)
+                fields = next((fields for fields in reader if fields), [""])
+                self.header = [field.strip() for field in fields]
+                self._check_header(needed)
+                key = self.header.index(needed[0]) if needed else 0
+                for fields in reader:
+                    line = reader.line_num
+                    if fields and not (line == 2 and fields[key : key + 1] == ["TYPE"]):
+                        self._add(fields, key, line)
+        except (EOFError, OSError, zlib.error) as error:
+            message = f"{self.file!r}, after line {line}: it is truncated or corrupted ({error})."
+            raise ValueError(message) from error
+        except (UnicodeDecodeError, csv.Error) as error:
+            message = f"{self.file!r}, after line {line}: it is no csv text in UTF-8 ({error})."
+            raise ValueError(message) from error
+        if not self.rows:
+            message = f"{self.file!r} holds no row beside its header."
+            raise ValueError(message)
+        self.names = list(self._lines)
 
-    @property
-    def names(self) -> list[str]:
-        """The first column."""
-        return next(iter(self.columns.values()))
+    def _check_header(self, needed: Sequence[str]) -> None:
+        absent = [name for name in needed if name not in self.header]
+        if absent:
+            message = (
+                f"{self.file!r}, line 1: the header lacks {list_names(absent)}. It holds "
+                f"{list_names(self.header)}."
+            )
+            raise ValueError(message)
+        if len(set(self.header)) < len(self.header):
+            twice = pd.Index(self.header)
+            message = f"{self.file!r}, line 1 names {twice[twice.duplicated()][0]!r} twice."
+            raise ValueError(message)
+
+    def _add(self, fields: list[str], key: int, line: int) -> None:
+        if len(fields) != len(self.header):
+            what = f"{len(fields)} fields, but the header {len(self.header)}"
+            message = f"{self.file!r}, line {line} holds {what}: is the file truncated?"
+            raise ValueError(message)
+        name = fields[key]
+        if not name or name in self._lines:
+            what = f"as line {self._lines[name]} does" if name else "which is no name"
+            message = f"{self.file!r}, line {line} names {name!r}, {what}."
+            raise ValueError(message)
+        self._lines[name] = line
+        self.rows.append(fields)
+
+    def error(self, i: int, what: str) -> ValueError:
+        """Return an error about a row."""
+        return ValueError(f"{self.file!r}, line {self._lines[self.names[i]]} {what}.")
+
+    def column(self, name: str) -> list[str]:
+        """Return the fields of a column."""
+        j = self.header.index(name)
+        return [fields[j] for fields in self.rows]
 
     def numbers(
         self, column: str, *, whole: bool = False, least: float = -np.inf
     ) -> NDArray[np.float64]:
         """Return a column as finite numbers of at least ``least``; ``whole`` ones if asked."""
-        texts = self.columns[column]
-        what = [f"as {column}"] * len(texts)
-        return _to_numbers(texts, self.file, self.lines, what, whole=whole, least=least)
+        what = [f"as {column}"] * len(self.rows)
+        rows = range(len(self.rows))
+        return self.to_numbers(self.column(column), rows, what, whole=whole, least=least)
+
+    def to_numbers(
+        self,
+        texts: Sequence[str],
+        rows: Sequence[int],
+        what: Sequence[str],
+        *,
+        whole: bool,
+        least: float,
+    ) -> NDArray[np.float64]:
+        """Return finite numbers of at least ``least``, whole ones if asked, ``(n_texts,)``.
+
+        ``rows`` and ``what`` say of each where and what it is, for the error.
+        """
+        values = np.empty(len(texts))
+        for i, text in enumerate(texts):
+            try:
+                values[i] = float(text)
+            except ValueError:
+                values[i] = np.nan
+        wrong = ~np.isfinite(values) | (values < least) | (whole & (values != np.round(values)))
+        if wrong.any():
+            i = int(np.argmax(wrong))
+            kind = ("whole " if whole else "") + "number"
+            kind += f" of at least {least:g}" if np.isfinite(least) else ""
+            raise self.error(rows[i], f"holds {texts[i]!r} {what[i]}, which is no {kind}")
+        return values
 
     def align(self, cells: Sequence[str], whose: str) -> list[int]:
         """Return for every cell the table's row; both must hold the same cells.
@@ -355,111 +424,16 @@ class Table:
         row = {name: i for i, name in enumerate(self.names)}
         absent = [name for name in cells if name not in row]
         known = set(cells)
-        other = [i for i, name in enumerate(self.names) if name not in known]
+        other = [name for name in self.names if name not in known]
         parts = []
         if other:
-            shown = list_names([self.names[i] for i in other], limit=3)
-            line = self.lines[other[0]]
-            parts.append(f"line {line} and others name cells not in {whose}: {shown}")
+            shown = list_names(other, limit=3)
+            parts.append(
+                f"line {self._lines[other[0]]} and others name cells not in {whose}: {shown}"
+            )
         if absent:
             parts.append(f"cells of {whose} are missing: {list_names(absent, limit=3)}")
         if parts:
             message = f"{self.file!r}: {'; '.join(parts)}. Are both files of the same study?"
             raise ValueError(message)
         return [row[name] for name in cells]
-
-
-def read_table(path: Path, needed: Sequence[str], *, optional: Iterable[str] = ()) -> Table:
-    """Read a csv file of unique names; the portal's TYPE row is skipped.
-
-    Raises
-    ------
-    ValueError
-        If a column is absent, a row is too short or too long, a name is empty or given twice,
-        or the file is no readable text.
-    """
-    rows = _rows(path)
-    header = [field.strip() for field in next(rows, (0, []))[1]]
-    absent = [name for name in needed if name not in header]
-    if absent or len(set(header)) < len(header):
-        what = f"the header lacks {list_names(absent)}" if absent else "a column is named twice"
-        message = f"{path.name!r}, line 1: {what}. It holds {list_names(header) or 'nothing'}."
-        raise ValueError(message)
-    place = {name: header.index(name) for name in (*needed, *optional) if name in header}
-    first: dict[str, int] = {}
-    kept = []
-    for line, fields in rows:
-        name = fields[place[needed[0]]]
-        if not first and line == 2 and name == "TYPE":
-            continue
-        if not name or name in first:
-            what = f"as line {first[name]} does" if name else "which is no name"
-            message = f"{path.name!r}, line {line} names cell {name!r}, {what}."
-            raise ValueError(message)
-        first[name] = line
-        kept.append(fields)
-    if not first:
-        message = f"{path.name!r} holds no row beside its header."
-        raise ValueError(message)
-    columns = {name: [fields[j] for fields in kept] for name, j in place.items()}
-    return Table(path.name, columns, list(first.values()))
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and fields of every row of a csv file, gzipped or not, all as long."""
-    with path.open("rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-    opened = gzip.open if is_gzip else open
-    line, n = 0, 0
-    try:
-        with opened(path, "rt", encoding="utf-8-sig", newline="") as text:
-            reader = csv.reader(text, strict=True)
-            for fields in reader:
-                line = reader.line_num
-                if not fields:
-                    continue
-                n = n or len(fields)
-                if len(fields) != n:
-                    message = (
-                        f"{path.name!r}, line {line} holds {len(fields)} fields, but the header "
-                        f"{n}: is the file truncated?"
-                    )
-                    raise ValueError(message)
-                yield line, fields
-    except (EOFError, OSError, zlib.error) as error:
-        message = f"{path.name!r}, after line {line}: it is truncated or corrupted ({error})."
-        raise ValueError(message) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        message = f"{path.name!r}, after line {line}: it is no csv text in UTF-8 ({error})."
-        raise ValueError(message) from error
-
-
-def _to_numbers(
-    texts: Sequence[str],
-    file: str,
-    lines: Sequence[int],
-    what: Sequence[str],
-    *,
-    whole: bool,
-    least: float,
-) -> NDArray[np.float64]:
-    """Return finite numbers of at least ``least``, whole ones if asked, of shape ``(n_texts,)``.
-
-    ``lines`` and ``what`` say of each where and what it is, for the error.
-    """
-    values = np.empty(len(texts))
-    for i, text in enumerate(texts):
-        try:
-            values[i] = float(text)
-        except ValueError:
-            values[i] = np.nan
-    wrong = ~np.isfinite(values) | (values < least)
-    if whole:
-        wrong |= values != np.round(values)
-    if wrong.any():
-        i = int(np.argmax(wrong))
-        kind = ("whole " if whole else "") + "number"
-        kind += f" of at least {least:g}" if np.isfinite(least) else ""
-        message = f"{file!r}, line {lines[i]} holds {texts[i]!r} {what[i]}, which is no {kind}."
-        raise ValueError(message)
-    return values
