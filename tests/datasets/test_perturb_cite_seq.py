@@ -6,6 +6,7 @@ import gzip
 import shutil
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from nextpert._adata.panel import ZHANG2023
 from nextpert.datasets import perturb_cite_seq
 from nextpert.datasets._perturb_cite_seq_standin import write_portal_standin
+from nextpert.datasets._scp1064 import rows
 
 
 def read(folder, **options):
@@ -49,7 +51,8 @@ def test_values_and_counts_are_those_written(portal, loaded):
     counts = loaded.layers["counts"]
     assert counts.dtype == np.int32
     assert np.array_equal(counts.toarray(), standin.counts)
-    assert not np.shares_memory(counts.indices, loaded.X.indices)
+    for part in ("indices", "indptr"):
+        assert not np.shares_memory(getattr(counts, part), getattr(loaded.X, part))
 
 
 def test_cells_bear_what_the_tables_say(portal, loaded):
@@ -190,6 +193,17 @@ def test_backed_is_the_same_on_disk(portal, counts, tmp_path, assert_same_adata)
     loaded.write_h5ad(tmp_path / "in_memory.h5ad")
     assert_same_adata(ad.read_h5ad(path), ad.read_h5ad(tmp_path / "in_memory.h5ad"))
     assert [p.name for p in path.parent.iterdir()] == ["out.h5ad"]
+
+
+def test_more_entries_than_32_bits_count(portal, loaded, tmp_path, monkeypatch):
+    indptr = rows.RowStore.indptr
+    monkeypatch.setattr(rows.RowStore, "indptr", lambda self: indptr(self).astype(np.int64))
+    path = tmp_path / "out.h5ad"
+    read(portal[0], backed=path, counts=True).file.close()
+    with h5py.File(path) as file:
+        assert file["X/indptr"].dtype == file["layers/counts/indptr"].dtype == np.int64
+    assert np.array_equal(ad.read_h5ad(path).X.toarray(), loaded.X.toarray())
+    assert np.array_equal(read(portal[0]).X.toarray(), loaded.X.toarray())
 
 
 def test_zeros_and_digits_however_printed(portal, loaded, tmp_path):
