@@ -300,7 +300,7 @@ class ExpressionFile:
             raise self.error(what, line=self.line) from error
         if not name or not name.isprintable():
             raise self.error(f"begins with {name!r}, which is no gene's name", line=self.line)
-        # A comma before each value; what is read before or beyond the line belongs to no value.
+        # A comma stands before each value; the margins belong to none.
         text = np.frombuffer(_MARGIN + line[end:] + _MARGIN, np.uint8)
         n = len(text) - len(_MARGIN)
         comma, zero, point = (text == letter for letter in b",0.")
@@ -318,15 +318,14 @@ class ExpressionFile:
         n_before, decimals = point - starts, np.maximum(ends - point - 1, 0)
         usual = (second >= ends) & (n_before + decimals > 0) & (n_before <= 8) & (decimals <= 16)
         windows = np.lib.stride_tricks.sliding_window_view(text, 8)
-        number = (
-            _digits(windows, point, np.minimum(n_before, 8)) * _POWERS[np.minimum(decimals, 16)]
-        )
+        power = _POWERS[np.minimum(decimals, 16)]
+        number = _digits(windows, point, np.minimum(n_before, 8)) * power
         number += _digits(windows, ends - 8, np.clip(decimals - 8, 0, 8)) * 1e8
         number += _digits(windows, ends, np.minimum(decimals, 8))
         usual &= number < _EXACT
         if line[end:].translate(None, b"0123456789.,"):
             usual[:] = False
-        values = number / _POWERS[np.minimum(decimals, 16)]
+        values = number / power
         for i in np.flatnonzero(~usual | (values > limit)).tolist():
             token = text[starts[i] : ends[i]].tobytes()
             values[i], decimals[i] = self._number(token, int(fields[i]), limit)
@@ -362,11 +361,12 @@ def _digits(
 ) -> NDArray[np.float64]:
     """Return the numbers that the last ``n`` of 8 digits before ``ends`` spell.
 
-    ``windows`` holds every 8 bytes of the text, ``n`` is 0 to 8. Neighbouring digits are joined to
-    numbers below 100, these to numbers below 10,000, and these two to one, as all are in one word
-    (Lemire 2021, doi:10.1002/spe.2984, section 4).
+    ``windows`` holds every 8 bytes of the text, shape ``(n_bytes - 7, 8)``; ``n`` is 0 to 8 of
+    every number. All 8 digits are in one word, the first in the lowest byte (Lemire 2021,
+    doi:10.1002/spe.2984): neighbours are joined to numbers below 100, these to numbers below
+    10,000, and these two to one.
     """
     word: NDArray[Any] = windows[ends - 8].view("<u8").ravel() & _LAST[n]
-    word = (word * 0xA01 >> 8) & 0x00FF00FF00FF00FF
-    word = (word * 0x640001 >> 16) & 0x0000FFFF0000FFFF
-    return (word * 0x271000000001 >> 32).astype(np.float64)
+    word = (word * (1 + (10 << 8)) >> 8) & 0x00FF00FF00FF00FF
+    word = (word * (1 + (100 << 16)) >> 16) & 0x0000FFFF0000FFFF
+    return (word * (1 + (10_000 << 32)) >> 32).astype(np.float64)

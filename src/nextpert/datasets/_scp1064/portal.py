@@ -55,9 +55,7 @@ def read_portal(
         raise FileNotFoundError(message)
     paths = _expression_files(root, subset)
     raw, scaled = "raw_CITE_expression.csv", "Protein_expression.csv"
-    kind = (
-        wanted.protein if isinstance(wanted.protein, str) else "clr" if wanted.protein else "none"
-    )
+    kind = wanted.protein if isinstance(wanted.protein, str) else "clr"
     if wanted.protein is True and not _find(root, raw) and _find(root, scaled):
         kind = "study"
     protein = None
@@ -92,18 +90,20 @@ def read_portal(
     if protein is not None:
         obsm["protein"] = _read_protein(protein, kind, obs.index).reindex(obs.index[kept])
     names = np.array([path.name for path in paths], dtype=object)
-    facts = {"source": "portal", "files": names, "protein": kind}
+    facts = {"source": "portal", "files": names, "protein": kind if protein else "none"}
     study = Study(obs, guides, kept, list(wanted.genes or ()), obsm, facts)
     return study, read_expression(files, study, wanted)
 
 
 def _expression_files(root: Path, subset: str | Sequence[str] | None) -> list[Path]:
+    """Return the one full file if it is there, and else the subset files, or those named."""
     full = _find(root, "RNA_expression.csv") if subset is None else None
     if full is not None:
         return [full]
-    names = [subset] if isinstance(subset, str) else [*map(str, subset or SUBSETS)]
+    listed = [subset] if isinstance(subset, str) else SUBSETS if subset is None else subset
+    names = [str(name) for name in listed]
     unknown = [name for name in names if name not in SUBSETS]
-    if unknown or len(set(names)) < len(names) or (subset is not None and not len(subset)):
+    if unknown or not names or len(set(names)) < len(names):
         message = (
             f"subset must name some of {list_names(SUBSETS)}, each once, but is {names}."
             f"{closest(unknown, SUBSETS)}"
@@ -267,7 +267,7 @@ def _read_protein(path: Path, kind: str, cells: pd.Index) -> pd.DataFrame:
     antibodies of the cell. Cells that are not among ``cells`` are an error.
     """
     found = Table(path)
-    if found.header[0] not in ("", "Protein"):
+    if len(found.header) < 2 or found.header[0] not in ("", "Protein"):
         message = f"{path.name!r}, line 1 does not begin with Protein and names of cells."
         raise ValueError(message)
     names = [f"for cell {name!r}" for name in found.header[1:]]

@@ -62,8 +62,8 @@ class Wanted:
         """Return which cells are of the wanted conditions, shape ``(n_cells,)``."""
         if self.condition is None:
             return np.ones(len(conditions), dtype=bool)
-        names = [self.condition] if isinstance(self.condition, str) else map(str, self.condition)
-        names = list(names)
+        listed = [self.condition] if isinstance(self.condition, str) else self.condition
+        names = [str(name) for name in listed]
         found = list(dict.fromkeys(conditions))
         unknown = [name for name in names if name not in found]
         if unknown or not names:
