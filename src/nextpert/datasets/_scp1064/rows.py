@@ -151,11 +151,12 @@ def write_rows(path: Path, adata: AnnData, store: RowStore) -> None:
     adata.write_h5ad(path)
     with h5py.File(path, "r+") as file:
         matrices: list[Any] = []
-        for name, kind in zip(("X", "layers/counts"), store.kinds, strict=False):
+        places = ((file, "X"), (file["layers"], "counts"))
+        for (group, name), kind in zip(places, store.kinds, strict=False):
             empty = sp.csr_matrix((0, adata.n_vars), dtype=kind)
             empty.indptr = store.indptr()[:1]
-            write_elem(file, name, empty, dataset_kwargs={"chunks": _CHUNK})
-            matrices.append(sparse_dataset(file[name]))
+            write_elem(group, name, empty, dataset_kwargs={"chunks": _CHUNK})
+            matrices.append(sparse_dataset(group[name]))
         for rows in store.rows(adata.n_vars):
             for matrix, some in zip(matrices, rows, strict=True):
                 matrix.append(some)
