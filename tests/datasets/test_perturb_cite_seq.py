@@ -13,8 +13,8 @@ import pytest
 
 from nextpert._adata.panel import ZHANG2023
 from nextpert.datasets import perturb_cite_seq
-from nextpert.datasets._perturb_cite_seq_standin import write_portal_standin
 from nextpert.datasets._scp1064 import rows
+from nextpert.datasets._scp1064.standin import write_portal_standin
 
 
 def read(folder, **options):
