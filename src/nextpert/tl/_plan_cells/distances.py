@@ -107,8 +107,8 @@ def read_measured(
     screen = screen.pool(place, len(found))
     noise = screen_noise(screen, group, guide, batch, 1 + len(names), fixed_sd=sd)
     planned = Layout(
-        _usual(noise.n_guides) if n_guides is None else n_guides,
-        _usual(noise.n_replicates) if n_replicates is None else n_replicates,
+        _usual(noise.n_guides[1:]) if n_guides is None else n_guides,
+        _usual(noise.n_replicates[1:]) if n_replicates is None else n_replicates,
         noise.guide_variance,
         noise.replicate_variance,
     )
@@ -135,8 +135,8 @@ def count_guides(adata: ad.AnnData, fit: FittedPosterior) -> NDArray[np.int64] |
 
 
 def _usual(counts: NDArray[np.int64]) -> int:
-    """Return the median over perturbations."""
-    return max(round(float(np.median(counts[1:]))), 1)
+    """Return the median over perturbations, 1 if there are none."""
+    return max(round(float(np.median(counts))), 1) if len(counts) else 1
 
 
 @dataclass(frozen=True)
