@@ -224,6 +224,7 @@ def plan_section(found: Found) -> Section | None:
         names = ", ".join(f"{name} ({count(n)} cells)" for name, n in pairs)
         words.append(f"In progress: {names}.")
     plate_format = int(params["plate_format"]) if "well" in table else 0
+    there = set(table["strategy"].astype(str)) - {"control"}
     columns = [
         *([Column("Well", "well")] if plate_format else []),
         Column("Perturbation", "perturbation", is_head=True),
@@ -231,7 +232,7 @@ def plan_section(found: Found) -> Section | None:
         Column("Guides", "n_guides", count),
         Column("Cells", "n_cells", count),
         Column("Cells so far", "n_cells_seen", count),
-        Column("Strategy", "strategy", on_paper=False),
+        *([Column("Strategy", "strategy", on_paper=False)] if len(there) > 1 else []),
         Column("P(nearest)", "probability_best", chance, on_paper=False),
         Column("State distance", "state_distance", number, on_paper=False),
         Column(
@@ -240,18 +241,18 @@ def plan_section(found: Found) -> Section | None:
         ),
         Column("Why", "why", is_long=True),
     ]  # fmt: skip
+    chosen_by = f" by strategy '{next(iter(there))}'" if len(there) == 1 else ""
     shown = Table(
         "plate",
-        f"Perturbations of the next round, in the order chosen. Distance to {params['target']}, "
-        f"{_unit(params)}, with 90% interval; the dashed line is the control",
+        f"Perturbations of the next round, in the order chosen{chosen_by}. Distance to "
+        f"{params['target']}, {_unit(params)}, with 90% interval; the dashed line is the control",
         table, columns, download=table, in_print=14,
         kept=int(np.flatnonzero(is_control)[-1]) if is_control.any() else -1,
     )  # fmt: skip
-    there = set(table["strategy"].astype(str))
     legend = [
         (strategy, sign, words)
         for strategy, (sign, words) in STRATEGIES.items()
-        if strategy in there
+        if strategy in set(table["strategy"].astype(str))
     ]
     plates = plates_of(table, plate_format) if plate_format else []
     return Section(
@@ -337,10 +338,10 @@ def ranking_section(found: Found) -> Section | None:
 
 
 def _target_genes(table: pd.DataFrame) -> list[Column]:
-    """Return the column of target genes, unless the labels name them."""
+    """Return the column of target genes, unless the labels name all of them."""
     labels, targets = (table[name].astype(str) for name in ("perturbation", "target_genes"))
     is_named = [
-        not genes or sorted(label.split("+")) == sorted(genes.split(", "))
+        not genes or set(genes.split(", ")) <= set(label.split("+"))
         for label, genes in zip(labels, targets, strict=True)
     ]
     return [] if all(is_named) else [Column("Target genes", "target_genes")]
