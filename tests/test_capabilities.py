@@ -153,7 +153,7 @@ def test_checkpoints(screen, tmp_path, caplog, assert_same):
     options |= {"search_options": {"n_runs": 2}}
     kept_too = options | {"search_options": {"n_runs": 2, "checkpoint": str(kept)}}
     code = KILLED.replace("{options}", repr(kept_too))
-    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    done = subprocess.run([sys.executable, "-c", code, str(path), str(kept)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert kept.exists()
     adata = ad.read_h5ad(path)

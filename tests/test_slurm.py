@@ -144,7 +144,7 @@ def test_graphs_on_many_nodes(where, slurm, screen, assert_same):
     script = SCRIPTS / "graphs_on_many_nodes.py"
     options = ["--graphs", 12, "--workers", 2, *(["--local"] if where == "local" else [])]
     told = run(sys.executable, script, screen, graph, *options, cwd=screen.parent)
-    assert "12 graphs of resamples" in told
+    assert "12 bootstrap graphs" in told
     assert len(list(slurm.glob("*/pid"))) == (2 if where == "slurm" else 0)
     adata = ad.read_h5ad(screen)
     npt.tl.learn_dag(adata, method="boss", environments="all", n_graphs=12)

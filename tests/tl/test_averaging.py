@@ -49,7 +49,7 @@ def test_a_graph_counts_in_measured_effects_as_far_as_it_is_right(screen, turned
     np.testing.assert_allclose(stored["weights"].sum(), 1)
     graph = weights["graph"] + weights["graph and predictors"]
     assert graph < 0.1 if turned else graph > 0.8
-    assert f"the graph counts for {graph:.2f}" in caplog.text
+    assert f"measured effects: graph {graph:.2f}" in caplog.text
     effects = npt.tl.perturbation_effects(adata, as_anndata=True)
     names = effects.obs_names
     by_cells = error(screen, effects.layers["raw_mean"], names)

@@ -60,7 +60,7 @@ def main() -> None:
             search_options={"checkpoint": f"{args.graph}.graphs"},
         )
     adata.write_h5ad(args.graph)
-    print(adata.uns["dag"]["n_edges"], "edges;", args.graphs, "graphs of resamples")
+    print(adata.uns["dag"]["n_edges"], "edges;", args.graphs, "bootstrap graphs")
 
 
 if __name__ == "__main__":
