@@ -601,3 +601,13 @@ def test_the_targets_own_perturbation_is_a_candidate_only_if_asked_for(step, fit
         if step != "design" and not more:
             assert "MYC is excluded from the candidates" in printed
             assert "state; --target-is-candidate keeps it." in printed
+
+
+@pytest.mark.parametrize("name", ["effects", "design", "plan", "cells", "distances", "diagnose"])
+@pytest.mark.parametrize("format_", [[], ["--plate-format", "96"]], ids=["pooled", "wells"])
+def test_overwrite_knows_its_own_table(name, format_, fitted):
+    if format_ and name != "plan":
+        return  # no other table changes
+    table = fitted.parent / f"{name}.csv"
+    for overwrite in ([], ["--overwrite"]):
+        assert run(name, fitted, *QUICK[name][0], *format_, "--table", table, *overwrite) == 0
