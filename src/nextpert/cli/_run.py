@@ -126,7 +126,7 @@ def call(
         if record.levelno == logging.INFO and not record.name.startswith("nextpert.core"):
             said.append(" ".join(record.getMessage().split()))
 
-    with heard(logging.INFO, keep), without_bars(options["quiet"]):
+    with heard(logging.INFO, keep), without_bars(options["quiet"] or not sys.stderr.isatty()):
         found(adata, **in_mappings(found, arguments))
     return said
 

@@ -110,7 +110,7 @@ def causaldag_gsp(
         found = search(
             set(range(moments.n_nodes)), tester(test, statistics, alpha=alpha), **options
         )
-    dag = Dag.from_edges(moments.n_nodes, sorted((int(k), int(i)) for k, i in found.edges))
+    dag = Dag.from_edges(moments.n_nodes, sorted((int(k), int(i)) for k, i in found.arcs))
     if prior is not None and not prior.allows(dag):
         message = "causaldag's graph contradicts an order of the prior knowledge: gsp keeps them."
         warn(message)
