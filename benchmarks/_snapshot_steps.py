@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import sys
 import tempfile
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 N_GENES = 60  # the most variable of a real screen, so that all of it takes minutes
 N_SAMPLES = 200
 # Those of plan_screen, which are a constant there, so that five screens take minutes.
-sys.modules["nextpert.tl._plan_screen.plan_screen"].N_SAMPLES = N_SAMPLES
+import_module("nextpert.tl._plan_screen.plan_screen").N_SAMPLES = N_SAMPLES
 ACQUISITIONS = (
     "probability", "ei", "thompson", "greedy", "civ", "civ_ow", "cv", "maxv",
     "target_mean_variance", "random",
