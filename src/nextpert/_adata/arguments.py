@@ -11,6 +11,7 @@ import math
 import os
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from functools import cache, partial, wraps
 from numbers import Real
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -41,9 +42,9 @@ RENAMED = {
     "criteria": "strategies",
     "criterion": "acquisition",
 }
+_PROGRESS = "progress is shown by itself, and scanpy.settings.verbosity = 0 hides it"
 # Where else an argument of an earlier version went, by function; one that became a part of a
 # mapping of options needs no line here.
-_PROGRESS = "progress is shown by itself, and scanpy.settings.verbosity = 0 hides it"
 MOVED: dict[str, dict[str, str]] = {
     "tl.learn_dag": {"show_progress": _PROGRESS},
     "datasets.perturb_cite_seq": {"show_progress": _PROGRESS},
@@ -136,7 +137,9 @@ def options(**bounds: Bound | tuple[Bound, ...]) -> Callable[[C], C]:
     """
 
     def decorate(cls: C) -> C:
-        cls.__bounds__ = _in_tuples(bounds)  # type: ignore[attr-defined]
+        # Those of the class that it extends too.
+        cls.__annotations__ = {field.name: field.type for field in fields(cls)}
+        cls.__bounds__ = {**getattr(cls, "__bounds__", {}), **_in_tuples(bounds)}  # type: ignore[attr-defined]
         return cls
 
     return decorate

@@ -15,6 +15,7 @@ from nextpert._adata.labels import (
     read_perturbations,
     require_control,
 )
+from nextpert._adata.members import Naming
 from nextpert._adata.panel import list_names
 from nextpert._adata.read import Coding, read_screens
 from nextpert._adata.sources import real_values
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert._adata.members import Naming
     from nextpert._adata.roles import Roles
     from nextpert.core import ScreenMoments
 
@@ -81,6 +81,10 @@ class Environments:
         """Return all perturbations, sorted, without the controls."""
         names = sorted(set(self.perturbation))
         return [name for name in names if name != self.roles.control]
+
+    def naming_on(self, genes: Iterable[str]) -> Naming:
+        """Return how labels name targets, with these genes measured."""
+        return Naming(set(genes), self.roles.separator, self.roles.control)
 
     def groups(self, names: Sequence[str]) -> NDArray[np.int64]:
         """Return for every environment the position of its perturbation in ``names``, or -1."""

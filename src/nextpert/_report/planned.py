@@ -224,7 +224,8 @@ def plan_section(found: Found) -> Section | None:
         names = ", ".join(f"{name} ({count(n)} cells)" for name, n in pairs)
         words.append(f"In progress: {names}.")
     plate_format = int(params["plate_format"]) if "well" in table else 0
-    there = set(table["strategy"].astype(str)) - {"control"}
+    there = set(table["strategy"].astype(str))
+    chose = there - {"control"}
     columns = [
         *([Column("Well", "well")] if plate_format else []),
         Column("Perturbation", "perturbation", is_head=True),
@@ -232,7 +233,7 @@ def plan_section(found: Found) -> Section | None:
         Column("Guides", "n_guides", count),
         Column("Cells", "n_cells", count),
         Column("Cells so far", "n_cells_seen", count),
-        *([Column("Strategy", "strategy", on_paper=False)] if len(there) > 1 else []),
+        *([Column("Strategy", "strategy", on_paper=False)] if len(chose) > 1 else []),
         Column("P(nearest)", "probability_best", chance, on_paper=False),
         Column("State distance", "state_distance", number, on_paper=False),
         Column(
@@ -241,7 +242,7 @@ def plan_section(found: Found) -> Section | None:
         ),
         Column("Why", "why", is_long=True),
     ]  # fmt: skip
-    chosen_by = f" by strategy '{next(iter(there))}'" if len(there) == 1 else ""
+    chosen_by = f" by strategy '{next(iter(chose))}'" if len(chose) == 1 else ""
     shown = Table(
         "plate",
         f"Perturbations of the next round, in the order chosen{chosen_by}. Distance to "
@@ -252,7 +253,7 @@ def plan_section(found: Found) -> Section | None:
     legend = [
         (strategy, sign, words)
         for strategy, (sign, words) in STRATEGIES.items()
-        if strategy in set(table["strategy"].astype(str))
+        if strategy in there
     ]
     plates = plates_of(table, plate_format) if plate_format else []
     return Section(

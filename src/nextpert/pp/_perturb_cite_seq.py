@@ -11,9 +11,16 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata import join, read_roles
-from nextpert._adata.arguments import above, at_least, between, checked, one_of, options
+from nextpert._adata.arguments import at_least, checked, one_of, options
 from nextpert._adata.roles import KEY
-from nextpert.pp._steps.bookkeeping import COMBINATIONS, OUTSIDE, Bookkeeping, ScreenOptions, tally
+from nextpert.pp._steps.bookkeeping import (
+    COMBINATIONS,
+    OUTSIDE,
+    Bookkeeping,
+    CountOptions,
+    ScreenOptions,
+    tally,
+)
 from nextpert.pp._steps.guides import TARGETING, CellTargets, GuideSets, cell_guides
 from nextpert.pp._steps.screen import finish, prepare
 
@@ -55,20 +62,12 @@ class _LabelOptions:
     outside: str = "drop"
 
 
-@options(
-    min_seen=between(0, 1, inclusive=True), normalise=one_of("auto", "counts", "log_tpm", "none"),
-    target_sum=(one_of("median"), above(0)), min_depth=at_least(0),
-)  # fmt: skip
+@options(normalise=one_of("auto", "counts", "log_tpm", "none"))
 @dataclass(frozen=True)
-class _CountOptions:
-    """``count_options``: each is documented there."""
+class _CountOptions(CountOptions):
+    """``count_options``: the target is that of the preset, and TPM may be given."""
 
-    min_seen: float = 0.1
-    normalise: str = "auto"
-    target_sum: float | str | None = None
-    depth_key: str | None = None
-    min_depth: float = 0.0
-    check_scale: bool = True
+    target_sum: float | str | None = None  # type: ignore[assignment]
 
 
 @checked(

@@ -9,10 +9,17 @@ import numpy as np
 
 from nextpert import _adata
 from nextpert._adata import join, read_roles
-from nextpert._adata.arguments import above, at_least, between, checked, one_of, options
+from nextpert._adata.arguments import at_least, checked, one_of, options
 from nextpert._adata.labels import names_no_perturbation
 from nextpert._adata.roles import KEY
-from nextpert.pp._steps.bookkeeping import COMBINATIONS, OUTSIDE, Bookkeeping, ScreenOptions, tally
+from nextpert.pp._steps.bookkeeping import (
+    COMBINATIONS,
+    OUTSIDE,
+    Bookkeeping,
+    CountOptions,
+    ScreenOptions,
+    tally,
+)
 from nextpert.pp._steps.guides import CellTargets
 from nextpert.pp._steps.screen import finish, prepare
 
@@ -33,25 +40,9 @@ class _LabelOptions:
     outside: str = "keep"
 
 
-@options(
-    min_seen=between(0, 1, inclusive=True), normalise=one_of("auto", "counts", "none"),
-    target_sum=(one_of("median"), above(0)), min_depth=at_least(0),
-)  # fmt: skip
-@dataclass(frozen=True)
-class _CountOptions:
-    """``count_options``: each is documented there."""
-
-    min_seen: float = 0.1
-    normalise: str = "auto"
-    target_sum: float | str = "median"
-    depth_key: str | None = None
-    min_depth: float = 0.0
-    check_scale: bool = True
-
-
 @checked(
     min_cells=at_least(0), combinations=one_of(*COMBINATIONS), label_options=_LabelOptions,
-    count_options=_CountOptions,
+    count_options=CountOptions,
 )  # fmt: skip
 def perturbation_screen(
     adata: ad.AnnData,
@@ -205,7 +196,7 @@ def perturbation_screen(
     asked = ScreenOptions(
         panel=panel, min_cells=min_cells, combinations=combinations, layer=layer,
         gene_symbols=gene_symbols, **vars(_LabelOptions(**label_options or {})),
-        **vars(_CountOptions(**count_options or {})),
+        **vars(CountOptions(**count_options or {})),
     )  # fmt: skip
     told = read_roles(
         adata, guide_key=guide_key, batch_key=batch_key, covariates=covariates,

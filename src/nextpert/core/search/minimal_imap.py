@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _LEAST_RESIDUAL = 1e-9
 # Cells of independent nodes that few cells are pooled with, in a conjugate prior's way. For 100
 # nodes and 20 to 100 cells, BOSS came within .03 of its best F1 over shares of .005 to .2 (.91 of
-# 110 edges with 100 cells); with Ledoit and Wolf's share, made for the whole matrix, it found .29.
+# 110 edges with 100 cells); with Ledoit and Wolf's share, made for the whole matrix, it found 0.29.
 _PSEUDO_CELLS = 5
 _LEAST_CELLS = 4  # Fisher's z needs one more than three
 

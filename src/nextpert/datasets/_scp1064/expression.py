@@ -45,7 +45,7 @@ _NUMBER = re.compile(rb"\d+(\.\d*)?([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?")
 _FEWER = 2
 _EXACT = 2.0**53  # whole numbers below it are exact in float64
 _POWERS = 10.0 ** np.arange(17)
-# Of 8 digits in a word, the first in the lowest byte: the values of the last 0, 1, ... 8.
+# Of 8 digits in 8 bytes, the first in the lowest: the values of the last 0, 1, ... 8.
 _LAST = np.array([0x0F0F0F0F0F0F0F0F >> 8 * (8 - n) << 8 * (8 - n) for n in range(9)], np.uint64)
 _MOST_DECIMALS = 22  # powers of ten up to here are exact in float64
 _HALF = 0.5 / 10.0 ** np.arange(_MOST_DECIMALS + 1)

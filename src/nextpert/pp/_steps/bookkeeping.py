@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import strings
+from nextpert._adata.arguments import above, at_least, between, one_of, options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,22 @@ if TYPE_CHECKING:
 
 COMBINATIONS = ("drop", "keep", "panel_only")
 OUTSIDE = ("drop", "keep")
+
+
+@options(
+    min_seen=between(0, 1, inclusive=True), normalise=one_of("auto", "counts", "none"),
+    target_sum=(one_of("median"), above(0)), min_depth=at_least(0),
+)  # fmt: skip
+@dataclass(frozen=True)
+class CountOptions:
+    """``count_options``: each is documented in :func:`nextpert.pp.perturbation_screen`."""
+
+    min_seen: float = 0.1
+    normalise: str = "auto"
+    target_sum: float | str = "median"
+    depth_key: str | None = None
+    min_depth: float = 0.0
+    check_scale: bool = True
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from joblib import parallel_config
 from scipy.sparse.csgraph import connected_components
 
-from nextpert._adata import Naming, list_names
+from nextpert._adata import list_names
 from nextpert.core import Moments, ScreenMoments, context_moments, guide_variance
 from nextpert.core.search.registry import searches
 
@@ -248,7 +248,7 @@ def _named(
 def _members(
     environments: Environments, genes: Sequence[str]
 ) -> tuple[list[str], NDArray[np.float64]]:
-    naming = Naming(set(genes), environments.roles.separator, environments.roles.control)
+    naming = environments.naming_on(genes)
     sets: dict[str, list[str]] = {}
     for label in environments.perturbations():
         inside, outside = naming.targets(label)

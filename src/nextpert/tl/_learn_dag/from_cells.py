@@ -46,7 +46,7 @@ class Learned(NamedTuple):
 
 def labelled_targets(environments: Environments, genes: Sequence[str]) -> list[str]:
     """Return the genes of the panel that some perturbation targets."""
-    naming = _adata.Naming(set(genes), environments.roles.separator, environments.roles.control)
+    naming = environments.naming_on(genes)
     return sorted(
         {gene for name in environments.perturbations() for gene in naming.targets(name)[0]}
     )
